@@ -1,0 +1,259 @@
+"""The tree of errors: what graphserve raises, in every process and for every caller.
+
+    GraphServeError
+    ├── ConfigurationError        what was asked for cannot be run (exit code 4)
+    │   ├── DeclarationError      a @service, @api or depends(...) is written wrongly; names file and line
+    │   ├── GraphError            the classes do not form a graph
+    │   │   └── CycleError        … because they depend on each other in a circle; .path
+    │   └── UnknownOptionError    an option that does not exist; .option, .suggestion
+    ├── StartupError              the graph could not start (exit code 3); .node, .log
+    ├── NotRunningError           no running graph was found (exit code 5)
+    └── CallError                 a call failed; .status, .title, .detail, .node, .request_id
+        ├── Problem               raised by user code to answer with a status of its own
+        ├── RemoteError           the dependency raised, or its worker died while it executed
+        ├── Unavailable           the dependency is failed, or its queue is full; .retry_after
+        ├── DeadlineExceeded      the deadline passed
+        └── InvalidArguments      the arguments do not fit the signature; .errors
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+
+class ExitCode(enum.IntEnum):
+    """Exit codes of the `graphserve` command."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    STARTUP = 3
+    INVALID = 4
+    NOT_RUNNING = 5
+    INTERRUPTED = 130
+
+
+class GraphServeError(Exception):
+    """The root of every error that graphserve raises by itself."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.FAILED
+
+
+class ConfigurationError(GraphServeError):
+    """Raised when what was asked for cannot be run: a wrong declaration, graph, option or file."""
+
+    exit_code = ExitCode.INVALID
+
+
+class DeclarationError(ConfigurationError, TypeError):
+    """Raised at import when a declaration is written wrongly.
+
+    Args:
+        message: what is wrong, and how to write it instead.
+        file: the source file of the declaration, if it is known.
+        line: the line in that file, counted from 1.
+    """
+
+    def __init__(self, message: str, file: str | None = None, line: int | None = None) -> None:
+        super().__init__(f"{file}:{line}: {message}" if file else message)
+        self.file, self.line = file, line
+
+
+class GraphError(ConfigurationError):
+    """Raised when the services do not form a graph: a name twice, a target that is missing, a cycle."""
+
+
+class CycleError(GraphError):
+    """Raised when services depend on each other in a circle.
+
+    Args:
+        path: the names of the nodes along the circle; the first stands again at the end.
+    """
+
+    def __init__(self, path: Sequence[str]) -> None:
+        self.path = tuple(path)
+        super().__init__(
+            "services depend on each other in a circle: "
+            + " → ".join(self.path)
+            + ". Remove one of these depends(...), or move what both need into a third service."
+        )
+
+
+class UnknownOptionError(ConfigurationError):
+    """Raised for an option that does not exist.
+
+    Args:
+        option: the name that was given.
+        known: the names that exist at that place.
+        where: where the option was given, for the message.
+    """
+
+    def __init__(self, option: str, known: Sequence[str], where: str) -> None:
+        self.option, self.suggestion = option, closest(option, known)
+        hint = f"did you mean {self.suggestion!r}?" if self.suggestion else f"known are: {', '.join(sorted(known))}"
+        super().__init__(f"{where}: unknown option {option!r}; {hint}")
+
+
+class StartupError(GraphServeError):
+    """Raised when a graph could not start.
+
+    Args:
+        message: what happened.
+        node: the node that failed, if it was one.
+        log: the traceback or the last output of the failing process.
+    """
+
+    exit_code = ExitCode.STARTUP
+
+    def __init__(self, message: str, node: str | None = None, log: str = "") -> None:
+        super().__init__(message)
+        self.node, self.log = node, log
+
+
+class NotRunningError(GraphServeError):
+    """Raised when a command needs a running graph and there is none, or more than one to choose from."""
+
+    exit_code = ExitCode.NOT_RUNNING
+
+
+class CallError(GraphServeError):
+    """The root of what a caller of a service catches.
+
+    Args:
+        status: the HTTP status that stands for this error.
+        title: a short summary that is the same for every case of its kind.
+        detail: what happened this time.
+        node: the deepest node concerned.
+        request_id: the id under which the logs speak of the call.
+    """
+
+    kind: ClassVar[str] = "remote"
+    default_status: ClassVar[int] = 500
+    default_title: ClassVar[str] = "Internal Server Error"
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        node: str | None = None,
+        status: int | None = None,
+        title: str | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        self.status = self.default_status if status is None else status
+        self.title = title or self.default_title
+        self.detail, self.node, self.request_id = detail, node, request_id
+        super().__init__(detail or self.title)
+
+
+class Problem(CallError):
+    """Raised by user code to answer with a status of its own; it crosses hops unchanged (RFC 9457).
+
+    Args:
+        status: the HTTP status, 400 to 599.
+        title: a short summary of the kind of problem.
+        detail: what happened this time.
+        type: a URI that names the kind of problem.
+        extensions: further members of the answer, JSON values. The members that RFC 9457 and
+            graphserve define cannot be given here.
+        headers: further headers of the answer, such as `Retry-After`.
+
+    Raises:
+        ValueError: the status is no error, or an extension has a reserved name.
+
+    Example:
+        >>> raise Problem(404, "No such page", detail="page 7 of 5")
+        Traceback (most recent call last):
+        graphserve.errors.Problem: 404 No such page: page 7 of 5
+    """
+
+    kind = "problem"
+    reserved: ClassVar[frozenset[str]] = frozenset({"type", "title", "status", "detail", "service", "request_id"})
+
+    def __init__(
+        self,
+        status: int,
+        title: str,
+        *,
+        detail: str | None = None,
+        type: str = "about:blank",  # noqa: A002  (the name RFC 9457 gives it)
+        extensions: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        node: str | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        if not 400 <= status <= 599:
+            raise ValueError(f"a Problem answers with a status from 400 to 599, not {status}")
+        if taken := self.reserved & set(extensions or ()):
+            raise ValueError(f"these members of a Problem are reserved: {', '.join(sorted(taken))}")
+        super().__init__(detail, node=node, status=status, title=title, request_id=request_id)
+        self.type, self.extensions, self.headers = type, dict(extensions or {}), dict(headers or {})
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.title}" + (f": {self.detail}" if self.detail else "")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.__dict__)
+
+
+class RemoteError(CallError):
+    """Raised when a dependency raised something else than `Problem`, or its worker died while it executed."""
+
+    default_status = 502
+    default_title = "Bad Gateway"
+
+
+class Unavailable(CallError):
+    """Raised when a dependency cannot take the call: its node is failed, or its queue is full.
+
+    Args:
+        retry_after: seconds after which trying again makes sense.
+    """
+
+    kind = "unavailable"
+    default_status = 503
+    default_title = "Service Unavailable"
+
+    def __init__(self, detail: str | None = None, *, retry_after: float = 1.0, **rest: Any) -> None:
+        super().__init__(detail, **rest)
+        self.retry_after = retry_after
+
+
+class DeadlineExceeded(CallError, TimeoutError):
+    """Raised when the deadline of a call passed; `.node` is the node that held the call then."""
+
+    kind = "deadline"
+    default_status = 504
+    default_title = "Gateway Timeout"
+
+
+class InvalidArguments(CallError, ValueError):
+    """Raised when the arguments of a call do not fit the signature.
+
+    Args:
+        errors: one mapping an error, with `loc` (where, a list of names and indexes), `msg` and `type`.
+    """
+
+    kind = "invalid"
+    default_status = 422
+    default_title = "Unprocessable Content"
+
+    def __init__(self, detail: str | None = None, *, errors: Sequence[Mapping[str, Any]] = (), **rest: Any) -> None:
+        super().__init__(detail, **rest)
+        self.errors = [dict(error) for error in errors]
+
+
+def closest(name: str, known: Sequence[str]) -> str | None:
+    """The known name that was probably meant, or None."""
+    import difflib
+
+    match = difflib.get_close_matches(name, known, n=1)
+    return match[0] if match else None
+
+
+def _restore(kind: type[CallError], state: dict[str, Any]) -> CallError:
+    error = kind.__new__(kind)
+    error.__dict__.update(state)
+    return error

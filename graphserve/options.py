@@ -1,0 +1,131 @@
+"""The options of a service and of an API: their names, types, defaults and bounds. Knows no process."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from graphserve.errors import ConfigurationError, UnknownOptionError
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*\Z")
+RESERVED_ROUTES = frozenset({"/", "/livez", "/readyz", "/openapi.json", "/docs"})
+
+
+@dataclass(frozen=True)
+class Batch:
+    """How the calls of several callers are joined into one execution.
+
+    Args:
+        max_size: items that one execution gets at most.
+        max_wait: seconds after the first item that an execution waits for more.
+
+    Raises:
+        ConfigurationError: a value is out of range.
+    """
+
+    max_size: int = 32
+    max_wait: float = 0.005
+
+    def __post_init__(self) -> None:
+        if not is_int(self.max_size) or self.max_size < 1:
+            raise ConfigurationError(f"Batch(max_size=…) is a whole number from 1, not {self.max_size!r}")
+        if not is_number(self.max_wait) or not 0 <= self.max_wait < math.inf:
+            raise ConfigurationError(f"Batch(max_wait=…) is a number of seconds from 0, not {self.max_wait!r}")
+
+
+@dataclass(frozen=True)
+class ServiceOptions:
+    """The options of one node.
+
+    Args:
+        workers: how many processes; `"cpus"` is one for each CPU that this machine lets us use.
+        concurrency: calls that one worker executes at once, all APIs together. None: sync and batched APIs 1
+            at a time in a node without dependencies and 16 in one with, async APIs without limit.
+        queue: calls that may wait for the node, all APIs and workers together.
+        timeout: seconds that a call may take. None: no limit of its own (the entry: 60).
+        startup_timeout: seconds that a worker may take from `__init__` until it is ready.
+        graceful_timeout: seconds that a worker may take to end what it executes when it stops.
+        watchdog: seconds after a call's deadline after which a worker that still executes it is replaced.
+        max_requests: calls after which a worker is replaced.
+        max_memory: bytes of resident memory above which a worker is replaced.
+        gpus: GPUs per worker; a fraction shares one.
+        env: environment variables of the worker.
+    """
+
+    workers: int | Literal["cpus"] = 1
+    concurrency: int | None = None
+    queue: int = 1024
+    timeout: float | None = None
+    startup_timeout: float = 300.0
+    graceful_timeout: float = 30.0
+    watchdog: float | None = 60.0
+    max_requests: int | None = None
+    max_memory: int | None = None
+    gpus: float = 0
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, (accepts, expected) in _BOUNDS.items():
+            value = getattr(self, name)
+            if not accepts(value):
+                raise ConfigurationError(f"option {name!r} is {expected}, not {value!r}")
+
+    def merged(self, changes: Mapping[str, Any], where: str) -> ServiceOptions:
+        """These options with `changes`, checked; `where` stands in the message of an error."""
+        known = [f.name for f in dataclasses.fields(self)]
+        for name in changes:
+            if name not in known:
+                raise UnknownOptionError(name, known, where)
+        try:
+            return dataclasses.replace(self, **changes)
+        except ConfigurationError as exc:
+            raise ConfigurationError(f"{where}: {exc}") from None
+
+
+def is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _positive(value: Any) -> bool:
+    return is_number(value) and value > 0
+
+
+def _count(value: Any) -> bool:
+    return is_int(value) and value >= 1
+
+
+def _gpus(value: Any) -> bool:
+    return is_number(value) and value >= 0 and (value <= 1 or value == int(value))
+
+
+def _env(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(k, str) and isinstance(v, str) and k and "=" not in k and "\0" not in k + v for k, v in value.items()
+    )
+
+
+def _optional(accepts: Any) -> Any:
+    return lambda value: value is None or accepts(value)
+
+
+_BOUNDS: dict[str, tuple[Any, str]] = {
+    "workers": (lambda v: v == "cpus" or _count(v), 'a whole number from 1, or "cpus"'),
+    "concurrency": (_optional(_count), "a whole number from 1, or None"),
+    "queue": (_count, "a whole number from 1"),
+    "timeout": (_optional(_positive), "a number of seconds above 0, or None"),
+    "startup_timeout": (_positive, "a number of seconds above 0"),
+    "graceful_timeout": (_positive, "a number of seconds above 0"),
+    "watchdog": (_optional(_positive), "a number of seconds above 0, or None"),
+    "max_requests": (_optional(_count), "a whole number from 1, or None"),
+    "max_memory": (_optional(_count), "a number of bytes from 1, or None"),
+    "gpus": (_gpus, "a whole number from 0, or a fraction below 1"),
+    "env": (_env, "a mapping of names to strings"),
+}

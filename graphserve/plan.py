@@ -1,0 +1,292 @@
+"""The Plan: what will run. Frozen dataclasses, JSON in and out; all that passes from resolve to supervisor to worker.
+
+It names paths, never contents: no key, no password. Nodes stand in start order, leaves first, the entry last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from graphserve.errors import ConfigurationError
+from graphserve.options import Batch, ServiceOptions
+
+VERSION = 1
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ApiPlan:
+    """One API of a node.
+
+    Args:
+        name: the method's name.
+        route: the path it is called at.
+        parameters: the parameters' names, in order; callers bind positional arguments with them.
+        lane: `queue` for what is limited (one connection a call on the node's shared socket), `pooled` for the rest.
+        stream: whether it answers with a stream of items.
+        timeout: seconds a call may take, of the API itself.
+        idempotent: whether a call may run again after its worker died.
+        batch: how calls are joined.
+    """
+
+    name: str
+    route: str
+    parameters: tuple[str, ...]
+    lane: Literal["queue", "pooled"]
+    stream: bool = False
+    timeout: float | None = None
+    idempotent: bool = False
+    batch: Batch | None = None
+
+
+@dataclass(frozen=True)
+class EdgePlan:
+    """One `depends(...)`: the attribute, and the node or the address behind it.
+
+    Args:
+        attribute: the attribute's name on the calling class.
+        node: the node's name; for a service that runs elsewhere, its name for messages.
+        client: what is injected.
+        timeout: seconds one call through this edge may take.
+        url: the address of a service that runs elsewhere; then `node` is no node of this Plan.
+        typed: whether the caller may import the class for its types (False for an import string).
+        target: the import string of the class behind `url`, if one was given.
+        apis: the APIs behind `url`, if a class was given.
+    """
+
+    attribute: str
+    node: str
+    client: Literal["typed", "httpx.AsyncClient", "httpx.Client"] = "typed"
+    timeout: float | None = None
+    url: str | None = None
+    typed: bool = True
+    target: str | None = None
+    apis: tuple[ApiPlan, ...] = ()
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """One node: a class with its `init`, run by a pool of workers.
+
+    Args:
+        name: unique in the graph.
+        id: `n0`, `n1`, …: the name of its folder in the run folder, never used for another node.
+        target: the import string of the class, `module:Class`.
+        level: 0 for a leaf, else one more than the highest level below.
+        workers: how many processes (`"cpus"` is already a number).
+        limit: calls one worker executes at once, for the APIs in the queue lane.
+        options: the node's options as declared and configured.
+        init: keyword arguments of `__init__`.
+        apis: its APIs.
+        edges: its dependencies.
+    """
+
+    name: str
+    id: str
+    target: str
+    level: int
+    workers: int
+    limit: int
+    options: ServiceOptions = field(default_factory=ServiceOptions)
+    init: dict[str, Any] = field(default_factory=dict)
+    apis: tuple[ApiPlan, ...] = ()
+    edges: tuple[EdgePlan, ...] = ()
+
+    def needs(self) -> tuple[str, ...]:
+        """The names of the nodes that this one calls, each once."""
+        return tuple(dict.fromkeys(edge.node for edge in self.edges if edge.url is None))
+
+
+@dataclass(frozen=True)
+class TlsPlan:
+    """TLS at the public port; paths only, the key's password goes by the control connection."""
+
+    certfile: str
+    keyfile: str | None = None
+    ca_certs: str | None = None
+    cert_reqs: int = 0
+    ciphers: str | None = None
+
+
+@dataclass(frozen=True)
+class ListenPlan:
+    """The public side of the entry: where it listens, and what it accepts there."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    uds: str | None = None
+    backlog: int = 2048
+    root_path: str = ""
+    proxy_headers: bool = False
+    forwarded_allow_ips: str = "127.0.0.1"
+    max_body_size: int = 100 * 1024 * 1024
+    timeout_keep_alive: float = 5.0
+    tls: TlsPlan | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole graph, ready to run.
+
+    Args:
+        entry: the name of the node that the public port leads to.
+        nodes: in start order: leaves first, the entry last.
+        listen: the public side of the entry.
+        sys_path: what stands before the worker's own `sys.path`.
+        main: the script that was run, for classes that it defines.
+        inner_keep_alive: seconds that an idle connection between nodes stays open at the caller; the callee
+            keeps it 2.5 times as long, so the caller always closes first.
+        shared_memory: bytes of shared memory that one worker may hold for large arrays; 0 sends them by socket.
+        access_log: whether each request is logged.
+        log_level: the level below which workers' records are dropped.
+        debug: whether answers carry the exception text (under --reload).
+    """
+
+    entry: str
+    nodes: tuple[NodePlan, ...]
+    listen: ListenPlan = field(default_factory=ListenPlan)
+    sys_path: tuple[str, ...] = ()
+    main: str | None = None
+    inner_keep_alive: float = 30.0
+    shared_memory: int = 1024 * 1024 * 1024
+    access_log: bool = False
+    log_level: str = "info"
+    debug: bool = False
+    version: int = VERSION
+
+    def node(self, name: str) -> NodePlan:
+        """The node of that name; KeyError if there is none."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
+
+    def callers(self, name: str) -> tuple[str, ...]:
+        """The names of the nodes that call this one."""
+        return tuple(node.name for node in self.nodes if name in node.needs())
+
+    def below(self, name: str) -> tuple[str, ...]:
+        """The names of all nodes that this one needs, directly or not."""
+        found: dict[str, None] = {}
+        for need in self.node(name).needs():
+            found[need] = None
+            found.update(dict.fromkeys(self.below(need)))
+        return tuple(found)
+
+    def to_json(self) -> str:
+        """This Plan as JSON; `from_json` reads it back."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Plan:
+        """Read a Plan.
+
+        Raises:
+            ConfigurationError: it was written by another version.
+        """
+        data = json.loads(text)
+        if data.get("version") != VERSION:
+            raise ConfigurationError(f"this Plan has version {data.get('version')!r}, this graphserve reads {VERSION}")
+        return read(cls, data)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What flags, environment and files decided about a Plan, before any user code is imported.
+
+    Args:
+        target: `module:Class` or `path/to/file.py:Class`.
+        app_dir: the folder that user modules are looked up in first.
+        listen: the public side of the entry.
+        workers: workers of the entry; None leaves what the decorator says.
+        scale: workers by node name.
+        options: changes to a node's options, by node name, then option name.
+        timeout: seconds one request may take at the entry; None leaves what the decorator says (default: 60).
+        startup_timeout: as the option of a service, for every node that does not set it itself.
+        graceful_timeout: likewise.
+        sys_path: further folders before the workers' `sys.path` (the parent's, when run from Python).
+        main: the script that was run, when run from Python.
+    """
+
+    target: str
+    app_dir: str | None = None
+    listen: ListenPlan = field(default_factory=ListenPlan)
+    workers: int | Literal["cpus"] | None = None
+    scale: dict[str, int] = field(default_factory=dict)
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    timeout: float | None = None
+    startup_timeout: float | None = None
+    graceful_timeout: float | None = None
+    sys_path: tuple[str, ...] = ()
+    main: str | None = None
+    inner_keep_alive: float = 30.0
+    shared_memory: int = 1024 * 1024 * 1024
+    access_log: bool = False
+    log_level: str = "info"
+    debug: bool = False
+
+    def to_json(self) -> str:
+        """These settings as JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Settings:
+        """Read what `to_json` wrote."""
+        return read(cls, json.loads(text))
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """One thing that is wrong with a graph, as `graphserve check` reports it.
+
+    Args:
+        message: what is wrong and what to do about it.
+        traceback: the traceback, where user code raised.
+        warning: True if the graph runs all the same.
+    """
+
+    message: str
+    traceback: str = ""
+    warning: bool = False
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What resolving came to: the Plan, unless there is a trouble that is no warning."""
+
+    plan: Plan | None
+    troubles: tuple[Trouble, ...] = ()
+
+    def to_json(self) -> str:
+        """This resolution as JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Resolution:
+        """Read what `to_json` wrote."""
+        return read(cls, json.loads(text))
+
+
+def read(kind: type[T], data: Any) -> T:
+    """Build the dataclass `kind` from what `dataclasses.asdict` made of it and JSON carried."""
+    hints = typing.get_type_hints(kind)
+    return kind(**{name: _value(hints[name], value) for name, value in data.items()})
+
+
+def _value(hint: Any, value: Any) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if value is None:
+        return None
+    if origin in (types.UnionType, typing.Union):
+        inner = [a for a in arguments if dataclasses.is_dataclass(a)]
+        return _value(inner[0], value) if inner else value
+    if origin is tuple:
+        return tuple(_value(arguments[0], item) for item in value)
+    if dataclasses.is_dataclass(hint):
+        return read(typing.cast("type[Any]", hint), value)
+    return value

@@ -1,0 +1,67 @@
+"""What the supervisor tells whoever started it: states of nodes and lines of output. Runs in the supervisor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+State = Literal["starting", "ready", "draining", "failed", "stopped"]
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """The state of one node, sent whenever it changes.
+
+    Args:
+        name: the node.
+        state: where it stands.
+        ready: workers that are ready.
+        workers: workers that there should be.
+        seconds: since the graph began to start.
+    """
+
+    name: str
+    state: State
+    ready: int
+    workers: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class LogRecord:
+    """One record for the terminal: a line that a worker printed, a record of its log, or our own word.
+
+    Args:
+        time: seconds since the epoch.
+        level: `debug`, `info`, `warning`, `error` or `critical`.
+        message: the text, without its line end.
+        node: the node it comes from; None for the supervisor itself.
+        slot: the worker's slot.
+        pid: the worker's process.
+        stream: `stdout` or `stderr` for what user code printed, `log` for log records.
+        traceback: a formatted traceback, for records that carry one.
+        fields: what else the record knows (`request_id`, …), JSON values.
+    """
+
+    time: float
+    level: str
+    message: str
+    node: str | None = None
+    slot: int | None = None
+    pid: int | None = None
+    stream: Literal["stdout", "stderr", "log"] = "log"
+    traceback: str = ""
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+class Observer(Protocol):
+    """Who watches a graph run. Called on the supervisor's event loop: it must not block."""
+
+    def node(self, state: NodeState) -> None:
+        """A node changed its state."""
+
+    def log(self, record: LogRecord) -> None:
+        """There is a record to show."""
+
+    def serving(self, url: str) -> None:
+        """The graph is ready and answers at `url`."""
