@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from graphserve.errors import ConfigurationError, UnknownOptionError
+from graphserve.errors import ConfigurationError, DeclarationError, UnknownOptionError
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*\Z")
 RESERVED_ROUTES = frozenset({"/", "/livez", "/readyz", "/openapi.json", "/docs"})
@@ -24,17 +25,19 @@ class Batch:
         max_wait: seconds after the first item that an execution waits for more.
 
     Raises:
-        ConfigurationError: a value is out of range.
+        DeclarationError: a value is out of range.
     """
 
     max_size: int = 32
     max_wait: float = 0.005
 
     def __post_init__(self) -> None:
+        frame = sys._getframe(2)  # who called the generated __init__
+        place = (frame.f_code.co_filename, frame.f_lineno)
         if not is_int(self.max_size) or self.max_size < 1:
-            raise ConfigurationError(f"Batch(max_size=…) is a whole number from 1, not {self.max_size!r}")
-        if not is_number(self.max_wait) or not 0 <= self.max_wait < math.inf:
-            raise ConfigurationError(f"Batch(max_wait=…) is a number of seconds from 0, not {self.max_wait!r}")
+            raise DeclarationError(f"Batch(max_size=…) is a whole number from 1, not {self.max_size!r}", *place)
+        if not is_number(self.max_wait) or self.max_wait < 0:
+            raise DeclarationError(f"Batch(max_wait=…) is a number of seconds from 0, not {self.max_wait!r}", *place)
 
 
 @dataclass(frozen=True)
@@ -127,5 +130,5 @@ _BOUNDS: dict[str, tuple[Any, str]] = {
     "max_requests": (_optional(_count), "a whole number from 1, or None"),
     "max_memory": (_optional(_count), "a number of bytes from 1, or None"),
     "gpus": (_gpus, "a whole number from 0, or a fraction below 1"),
-    "env": (_env, "a mapping of names to strings"),
+    "env": (_env, "a mapping of names to strings, e.g. {'OMP_NUM_THREADS': '1'}"),
 }

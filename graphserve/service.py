@@ -1,84 +1,76 @@
-"""Declarations: `@service`, `@api` and `depends`. They describe, check what they can see, and start nothing."""
+"""Nodes of the graph as users declare them: `@service` and `@api`. They check what they can see, and start nothing."""
 
 from __future__ import annotations
 
 import inspect
-import json
-import sys
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Concatenate, Literal, NoReturn, ParamSpec, TypeVar, cast, overload
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
 
-from graphserve.errors import ConfigurationError, DeclarationError, UnknownOptionError
+from graphserve.declaration import (
+    API,
+    SERVICE,
+    ApiDeclaration,
+    Place,
+    ServiceDeclaration,
+    apis,
+    caller,
+    declaration,
+    refuse,
+)
+from graphserve.dependency import Dependency, dependencies, depends
+from graphserve.errors import ConfigurationError, UnknownOptionError
 from graphserve.options import NAME, RESERVED_ROUTES, Batch, ServiceOptions, is_number
-from graphserve.typed import AsyncApi, AsyncStreamApi, SyncApi, SyncStreamApi
+from graphserve.typed import AsyncApi, AsyncStreamApi, OnlyAny, SyncApi, SyncStreamApi
+
+__all__ = [
+    "API",
+    "SERVICE",
+    "ApiDeclaration",
+    "Dependency",
+    "ServiceDeclaration",
+    "api",
+    "apis",
+    "declaration",
+    "dependencies",
+    "depends",
+    "service",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Y = TypeVar("Y")
 T = TypeVar("T")
+Method = Callable[Concatenate[Any, P], R]  # what `@api` decorates; the first parameter is self
 
-API = "__graphserve_api__"
-SERVICE = "__graphserve_service__"
+_ROUTE = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*\Z")  # the characters of a path that need no escape (RFC 3986)
 _SERVICE_OPTIONS = ("name", *ServiceOptions.__dataclass_fields__)
 _API_OPTIONS = ("route", "batch", "idempotent", "timeout")
 
 
-@dataclass(frozen=True)
-class ApiDeclaration:
-    """What `@api` was told about a method."""
+class ServiceDecorator(Protocol):
+    """The type of `@service(...)` with options: the class stays what it is."""
 
-    name: str
-    route: str
-    batch: Batch | None
-    idempotent: bool
-    timeout: float | None
-    file: str
-    line: int
+    def __call__(self, cls: type[T], /) -> type[T]: ...
 
 
-@dataclass(frozen=True)
-class ServiceDeclaration:
-    """What `@service` was told about a class."""
+class ApiDecorator(Protocol):
+    """The type of `@api(...)` with options."""
 
-    name: str
-    options: ServiceOptions
-    file: str
-    line: int
-
-
-class Dependency:
-    """What `depends(...)` leaves on the class; the worker puts the client beside it on the instance."""
-
-    def __init__(
-        self,
-        target: type | str | None,
-        *,
-        name: str | None,
-        init: Mapping[str, Any],
-        timeout: float | None,
-        client: Literal["typed", "httpx.AsyncClient", "httpx.Client"],
-        url: str | None,
-        place: tuple[str, int],
-    ) -> None:
-        self.target, self.name, self.init, self.timeout = target, name, dict(init), timeout
-        self.client, self.url, self.place = client, url, place
-        self.attribute = ""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.attribute = name
-
-    def __get__(self, instance: object | None, owner: type) -> Dependency:
-        if instance is None:
-            return self
-        raise ConfigurationError(
-            f"{owner.__name__}.{self.attribute} is not connected: this instance was made by hand. "
-            f"Use `async with graphserve.local({owner.__name__}) as service:` or `graphserve.serve({owner.__name__})`."
-        )
+    @overload
+    def __call__(self, fn: Method[P, OnlyAny], /) -> SyncApi[P, Any]: ...
+    @overload
+    def __call__(self, fn: Method[P, AsyncIterator[Y]], /) -> AsyncStreamApi[P, Y]: ...  # type: ignore[overload-overlap]  # pyright: ignore
+    @overload
+    def __call__(self, fn: Method[P, Iterator[Y]], /) -> SyncStreamApi[P, Y]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, fn: Method[P, Coroutine[Any, Any, R]], /) -> AsyncApi[P, R]: ...
+    @overload
+    def __call__(self, fn: Method[P, R], /) -> SyncApi[P, R]: ...
 
 
 @overload
-def service(cls: type[T]) -> type[T]: ...
+def service(cls: type[T], /) -> type[T]: ...
 @overload
 def service(
     *,
@@ -94,12 +86,12 @@ def service(
     max_memory: int | None = ...,
     gpus: float = ...,
     env: Mapping[str, str] = ...,
-) -> Callable[[type[T]], type[T]]: ...
-def service(cls: Any = None, **options: Any) -> Any:
+) -> ServiceDecorator: ...
+def service(*classes: Any, **options: Any) -> Any:
     """Declare a class as a service: one node of the graph, with its own pool of workers.
 
     Args:
-        cls: the class, when used bare (`@service`).
+        *classes: the class, when used bare (`@service`).
         **options: `name` (default: the class's name) and the fields of `ServiceOptions`, which explains them.
 
     Raises:
@@ -112,250 +104,167 @@ def service(cls: Any = None, **options: Any) -> Any:
         ...     async def echo(self, text: str) -> str:
         ...         return text
     """
-    place = _caller()
-    if cls is None:
+    place = caller()
+    if not classes:
         return lambda decorated: _declare_service(decorated, options, place)
-    if not isinstance(cls, type):
-        _refuse(f"@service decorates a class, not {cls!r}", place)
+    cls, *rest = classes
+    if rest or not isinstance(cls, type):
+        hint = f"; did you mean @service(name={cls!r})?" if isinstance(cls, str) else ""
+        refuse(f"@service decorates a class and takes options by name, not {cls!r}{hint}", place)
     return _declare_service(cls, options, place)
 
 
 @overload
-def api(fn: Callable[Concatenate[Any, P], AsyncIterator[Y]], /) -> AsyncStreamApi[P, Y]: ...
+def api(fn: Method[P, OnlyAny], /) -> SyncApi[P, Any]: ...
 @overload
-def api(fn: Callable[Concatenate[Any, P], Iterator[Y]], /) -> SyncStreamApi[P, Y]: ...
+def api(fn: Method[P, AsyncIterator[Y]], /) -> AsyncStreamApi[P, Y]: ...  # type: ignore[overload-overlap]  # pyright: ignore
 @overload
-def api(fn: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /) -> AsyncApi[P, R]: ...
+def api(fn: Method[P, Iterator[Y]], /) -> SyncStreamApi[P, Y]: ...  # type: ignore[overload-overlap]
 @overload
-def api(fn: Callable[Concatenate[Any, P], R], /) -> SyncApi[P, R]: ...
+def api(fn: Method[P, Coroutine[Any, Any, R]], /) -> AsyncApi[P, R]: ...
+@overload
+def api(fn: Method[P, R], /) -> SyncApi[P, R]: ...
 @overload
 def api(
     *, route: str | None = ..., batch: Batch | None = ..., idempotent: bool = ..., timeout: float | None = ...
-) -> _ApiDecorator: ...
-def api(fn: Any = None, **options: Any) -> Any:
+) -> ApiDecorator: ...
+def api(*functions: Any, **options: Any) -> Any:
     """Declare a method as an API of its service: callers reach it over a socket, and the entry's over HTTP.
 
     Every parameter and the result carry an annotation: they decide what crosses the socket. A sync method
     runs in the worker's threads.
 
     Args:
-        fn: the method, when used bare (`@api`).
+        *functions: the method, when used bare (`@api`).
         **options: `route` (default `/<method name>`), `batch` (a `Batch`: callers pass lists, executions join
             them), `idempotent` (True: may run again when a worker died) and `timeout` (seconds).
 
     Raises:
         DeclarationError: an option is unknown, an annotation is missing, or the route is taken by the HTTP contract.
+
+    Example:
+        >>> @service
+        ... class Embedder:
+        ...     @api(batch=Batch(max_size=64), idempotent=True)
+        ...     def embed(self, texts: list[str]) -> list[list[float]]:
+        ...         return [[float(len(text))] for text in texts]
     """
-    place = _caller()
-    if fn is None:
+    place = caller()
+    if not functions:
         return lambda decorated: _declare_api(decorated, options, place)
+    fn, *rest = functions
+    if rest or isinstance(fn, str):
+        hint = f"; did you mean @api(route={fn!r})?" if isinstance(fn, str) else ""
+        refuse(f"@api decorates a method and takes options by name, not {fn!r}{hint}", place)
     return _declare_api(fn, options, place)
 
 
-@overload
-def depends(
-    target: type[T], *, name: str | None = ..., init: Mapping[str, Any] | None = ..., timeout: float | None = ...,
-    url: str | None = ...,
-) -> type[T]: ...
-@overload
-def depends(
-    target: str, *, name: str | None = ..., init: Mapping[str, Any] | None = ..., timeout: float | None = ...,
-    url: str | None = ...,
-) -> Any: ...
-@overload
-def depends(
-    target: type | str | None = ..., *, client: type[T], name: str | None = ..., init: Mapping[str, Any] | None = ...,
-    timeout: float | None = ..., url: str | None = ...,
-) -> T: ...
-def depends(
-    target: Any = None,
-    *,
-    name: str | None = None,
-    init: Mapping[str, Any] | None = None,
-    timeout: float | None = None,
-    client: Any = None,
-    url: str | None = None,
-) -> Any:
-    """Name another service that this one calls, as a class attribute: `recognizer = depends(Recognizer)`.
-
-    Args:
-        target: a service class, or its import string `"module:Class"` (the caller then never imports it).
-        name: the name of the node, for a second node of the same class; default: the service's own name.
-        init: keyword arguments of its `__init__`; JSON values.
-        timeout: seconds that one call through this attribute may take.
-        client: `httpx.AsyncClient` or `httpx.Client`: a real client whose `base_url` is the node, in place of
-            typed calls.
-        url: the http(s) address of a service that runs elsewhere; graphserve then starts no node for it.
-
-    Raises:
-        DeclarationError: the target is no service, or an argument has a value that cannot work.
-    """
-    place = _caller()
-    kind = _client_kind(client, place)
-    _check_target(target, url, kind, place)
-    _check_dependency(name, init, timeout, url, place)
-    return Dependency(target, name=name, init=init or {}, timeout=timeout, client=kind, url=url, place=place)
-
-
-class _ApiDecorator:
-    """The type of `@api(...)` with options; it never exists at run time."""
-
-    @overload
-    def __call__(self, fn: Callable[Concatenate[Any, P], AsyncIterator[Y]], /) -> AsyncStreamApi[P, Y]: ...
-    @overload
-    def __call__(self, fn: Callable[Concatenate[Any, P], Iterator[Y]], /) -> SyncStreamApi[P, Y]: ...
-    @overload
-    def __call__(self, fn: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /) -> AsyncApi[P, R]: ...
-    @overload
-    def __call__(self, fn: Callable[Concatenate[Any, P], R], /) -> SyncApi[P, R]: ...
-    def __call__(self, fn: Any, /) -> Any:
-        raise NotImplementedError
-
-
-def declaration(cls: Any) -> ServiceDeclaration | None:
-    """What `@service` was told about `cls` itself (a plain subclass of a service is no service), or None."""
-    return cast("ServiceDeclaration | None", vars(cls).get(SERVICE)) if isinstance(cls, type) else None
-
-
-def apis(cls: type) -> dict[str, ApiDeclaration]:
-    """The APIs of a service by method name, inherited ones included, in the order of their definition."""
-    found: dict[str, ApiDeclaration] = {}
-    for base in reversed(cls.__mro__):
-        for name, member in vars(base).items():
-            if spec := getattr(member, API, None):
-                found[name] = spec
-            else:
-                found.pop(name, None)
-    return found
-
-
-def dependencies(cls: type) -> dict[str, Dependency]:
-    """The dependencies of a service by attribute name, inherited ones included."""
-    found: dict[str, Dependency] = {}
-    for base in reversed(cls.__mro__):
-        for name, member in vars(base).items():
-            if isinstance(member, Dependency):
-                found[name] = member
-            else:
-                found.pop(name, None)
-    return found
-
-
-def _declare_service(cls: type, options: dict[str, Any], place: tuple[str, int]) -> type:
+def _declare_service(cls: Any, options: dict[str, Any], place: Place) -> type:
+    if not isinstance(cls, type):
+        refuse(f"@service decorates a class, not {cls!r}", place)
+    where = f"@service on {cls.__name__}"
     for option in options:
         if option not in _SERVICE_OPTIONS:
-            _refuse(str(UnknownOptionError(option, _SERVICE_OPTIONS, f"@service on {cls.__name__}")), place)
-    options = dict(options)
-    name = options.pop("name", None) or cls.__name__
+            refuse(str(UnknownOptionError(option, _SERVICE_OPTIONS, where)), place)
+    settings = {option: value for option, value in options.items() if option != "name"}
+    name = options.get("name")
+    name = cls.__name__ if name is None else name
     if not isinstance(name, str) or not NAME.match(name):
-        _refuse(f"a service's name is a letter, then letters, digits, '_' or '-', not {name!r}", place)
+        refuse(f"{where}: a name is a letter, then letters, digits, '_' or '-', not {name!r}; give name='…'", place)
     try:
-        settings = ServiceOptions().merged(options, f"@service on {cls.__name__}")
+        checked = ServiceOptions().merged(settings, where)
     except ConfigurationError as exc:
-        _refuse(str(exc), place)
-    found = apis(cls)
-    if not found:
-        _refuse(f"service {cls.__name__} has no API: decorate at least one method with @api", place)
-    routes: dict[str, str] = {}
-    for method, spec in found.items():
-        if other := routes.setdefault(spec.route, method) != method and routes[spec.route]:
-            _refuse(f"{cls.__name__}.{method} and .{other} have the same route {spec.route!r}", (spec.file, spec.line))
-    if dependencies(cls) and cls.__dictoffset__ == 0:
-        _refuse(f"{cls.__name__} has __slots__ and no __dict__, where its clients would go: add '__dict__'", place)
-    setattr(cls, SERVICE, ServiceDeclaration(name, settings, *place))
+        refuse(str(exc), place)
+    _check_class(cls, place)
+    setattr(cls, SERVICE, ServiceDeclaration(name, checked, *place))
     return cls
 
 
-def _declare_api(fn: Any, options: dict[str, Any], place: tuple[str, int]) -> Any:
+def _check_class(cls: type, place: Place) -> None:
+    found = apis(cls)
+    if not found:
+        refuse(f"service {cls.__name__} has no API: decorate at least one method with @api", place)
+    routes: dict[str, str] = {}
+    for method, spec in found.items():
+        if (other := routes.setdefault(spec.route, method)) != method:
+            at = (spec.file, spec.line)
+            refuse(f"{cls.__name__}.{method} and .{other} have the same route {spec.route!r}; give one route='…'", at)
+        if isinstance(inspect.getattr_static(cls, method), (staticmethod, classmethod)):
+            refuse(f"{cls.__name__}.{method}: an API is a method with 'self', no static or class method",
+                   (spec.file, spec.line))  # fmt: skip
+    if inspect.iscoroutinefunction(inspect.getattr_static(cls, "__init__")):
+        refuse(f"{cls.__name__}.__init__ cannot be async: do what awaits in `async def __aenter__(self)`", place)
+    for attribute, member in vars(cls).items():
+        inner = member.values() if isinstance(member, dict) else member
+        if isinstance(member, (list, tuple, set, dict)) and any(isinstance(item, Dependency) for item in inner):
+            refuse(f"{cls.__name__}.{attribute} holds several depends(...): give each an attribute of its own", place)
+    if dependencies(cls) and cls.__dictoffset__ == 0:
+        refuse(f"{cls.__name__} has __slots__ and no __dict__, where its clients would go: add '__dict__'", place)
+
+
+def _declare_api(fn: Any, options: dict[str, Any], place: Place) -> Any:
     if not inspect.isfunction(fn):
-        _refuse(f"@api decorates a method written with def or async def, not {fn!r}; put @api innermost", place)
+        refuse(f"@api decorates a method written with def or async def, not {fn!r}; put @api innermost", place)
     place = (fn.__code__.co_filename, fn.__code__.co_firstlineno)
     where = f"@api on {fn.__qualname__}"
     for option in options:
         if option not in _API_OPTIONS:
-            _refuse(str(UnknownOptionError(option, _API_OPTIONS, where)), place)
+            refuse(str(UnknownOptionError(option, _API_OPTIONS, where)), place)
+    _check_method(fn, place)
     _check_signature(fn, place)
-    route = options.get("route") or f"/{fn.__name__}"
-    if not isinstance(route, str) or not route.startswith("/") or any(c in route for c in "{}?# %") or not route.isascii():
-        _refuse(f"{where}: a route is plain ASCII that starts with '/', without '{{', '?', '#', '%' or spaces: {route!r}", place)
-    if route in RESERVED_ROUTES:
-        _refuse(f"{where}: {route!r} belongs to the HTTP contract of every service; choose another name or route", place)
+    route = options.get("route")
+    route = f"/{fn.__name__}" if route is None else route
+    _check_route(route, where, place)
     batch, idempotent, timeout = options.get("batch"), options.get("idempotent", False), options.get("timeout")
-    if batch is not None and not isinstance(batch, Batch):
-        _refuse(f"{where}: batch is a Batch(max_size=…, max_wait=…), not {batch!r}", place)
+    if batch is not None:
+        _check_batch(fn, batch, where, place)
     if not isinstance(idempotent, bool):
-        _refuse(f"{where}: idempotent is True or False, not {idempotent!r}", place)
+        refuse(f"{where}: idempotent is True or False, not {idempotent!r}", place)
     if timeout is not None and not (is_number(timeout) and timeout > 0):
-        _refuse(f"{where}: timeout is a number of seconds above 0, not {timeout!r}", place)
+        refuse(f"{where}: timeout is a number of seconds above 0, not {timeout!r}", place)
     setattr(fn, API, ApiDeclaration(fn.__name__, route, batch, idempotent, timeout, *place))
     return fn
 
 
-def _check_signature(fn: Any, place: tuple[str, int]) -> None:
+def _check_method(fn: Any, place: Place) -> None:
+    outer = fn.__qualname__.rpartition(".")[0]
+    if not outer or outer.endswith("<locals>"):
+        refuse(f"@api on {fn.__name__}: this is a function; write it as a method, in a class with @service", place)
+    if fn.__name__.startswith("__") and fn.__name__.endswith("__"):
+        refuse(f"@api on {fn.__qualname__}: Python itself calls methods of such names; choose another name", place)
     parameters = list(inspect.signature(fn).parameters.values())
-    if not parameters or parameters[0].kind not in (parameters[0].POSITIONAL_ONLY, parameters[0].POSITIONAL_OR_KEYWORD):
-        _refuse(f"{fn.__qualname__} has no 'self': @api decorates a method of a service", place)
-    for parameter in parameters[1:]:
+    named = parameters and parameters[0].kind in (parameters[0].POSITIONAL_ONLY, parameters[0].POSITIONAL_OR_KEYWORD)
+    if not named or (parameters[0].name != "self" and parameters[0].annotation is not parameters[0].empty):
+        refuse(f"{fn.__qualname__} has no 'self': write 'def {fn.__name__}(self, …)'", place)
+
+
+def _check_signature(fn: Any, place: Place) -> None:
+    for parameter in list(inspect.signature(fn).parameters.values())[1:]:
+        where, name = f"{fn.__qualname__}: parameter {parameter.name!r}", parameter.name
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            _refuse(f"{fn.__qualname__} takes {parameter}: name every parameter, callers send them by name", place)
+            refuse(f"{fn.__qualname__} takes {parameter}: name every parameter, callers send them by name", place)
         if parameter.kind is parameter.POSITIONAL_ONLY:
-            _refuse(f"{fn.__qualname__}: {parameter.name!r} is positional-only; callers send parameters by name: drop the '/'", place)
+            refuse(f"{where} is positional-only; callers send parameters by name: drop the '/'", place)
         if parameter.annotation is parameter.empty:
-            _refuse(f"{fn.__qualname__}: parameter {parameter.name!r} has no annotation; write e.g. '{parameter.name}: str'", place)
+            refuse(f"{where} has no annotation; write e.g. '{name}: str'", place)
     if "return" not in fn.__annotations__:
-        _refuse(f"{fn.__qualname__} has no return annotation; write '-> <type>:' ('-> None' if it returns nothing)", place)
+        refuse(f"{fn.__qualname__} has no return annotation; write '-> <type>:' ('-> None' if it returns nothing)",
+               place)  # fmt: skip
 
 
-def _check_target(target: Any, url: str | None, client: str, place: tuple[str, int]) -> None:
-    if isinstance(target, str):
-        module, _, name = target.partition(":")
-        if not all(part.isidentifier() for part in module.split(".")) or not name.isidentifier():
-            _refuse(f"depends({target!r}): an import string is 'module:Class'", place)
-    elif target is None:
-        if url is None:
-            _refuse("depends() needs a service class, its import string, or url= with client=", place)
-        if client == "typed":
-            _refuse("depends(url=…) without a service class has no typed calls: add the class, or client=httpx.AsyncClient", place)
-    elif declaration(target) is None:
-        if isinstance(target, type):
-            _refuse(f"depends({target.__name__}): {target.__name__} is no service; decorate it with @service", place)
-        _refuse(f"depends({target!r}) takes a class decorated with @service, or 'module:Class'", place)
+def _check_route(route: Any, where: str, place: Place) -> None:
+    if not isinstance(route, str) or not _ROUTE.match(route):
+        hint = f"; did you mean {'/' + route!r}?" if isinstance(route, str) and _ROUTE.match("/" + route) else ""
+        refuse(f"{where}: a route is a fixed path in ASCII that starts with '/', without {{…}}, '?', '#', '%' "
+               f"or spaces, not {route!r}{hint or '; give route=…'}", place)  # fmt: skip
+    if route in RESERVED_ROUTES:
+        refuse(f"{where}: {route!r} belongs to the HTTP contract of every service; choose another name or route", place)
 
 
-def _check_dependency(
-    name: str | None, init: Mapping[str, Any] | None, timeout: float | None, url: str | None, place: tuple[str, int]
-) -> None:
-    if name is not None and not (isinstance(name, str) and NAME.match(name)):
-        _refuse(f"depends(name={name!r}): a node's name is a letter, then letters, digits, '_' or '-'", place)
-    if timeout is not None and not (is_number(timeout) and timeout > 0):
-        _refuse(f"depends(timeout={timeout!r}): a number of seconds above 0", place)
-    if init is not None:
-        try:
-            same = json.loads(json.dumps(init)) == init
-        except (TypeError, ValueError):
-            same = False
-        if not isinstance(init, Mapping) or not same:
-            _refuse(f"depends(init={init!r}): keyword arguments as JSON values (str, int, float, bool, None, list, dict)", place)
-    if url is not None:
-        if not isinstance(url, str) or not url.startswith(("http://", "https://")):
-            _refuse(f"depends(url={url!r}): an address that starts with http:// or https://", place)
-        if init:
-            _refuse("depends(url=…, init=…): a service that runs elsewhere is initialised there; drop init", place)
-
-
-def _client_kind(client: Any, place: tuple[str, int]) -> Literal["typed", "httpx.AsyncClient", "httpx.Client"]:
-    if client is None:
-        return "typed"
-    module, name = getattr(client, "__module__", ""), getattr(client, "__qualname__", "")
-    if module.partition(".")[0] == "httpx" and name in ("AsyncClient", "Client"):
-        return "httpx.AsyncClient" if name == "AsyncClient" else "httpx.Client"
-    _refuse(f"depends(client={client!r}): httpx.AsyncClient or httpx.Client (the class, not an instance)", place)
-
-
-def _refuse(message: str, place: tuple[str, int]) -> NoReturn:
-    raise DeclarationError(message, *place) from None
-
-
-def _caller() -> tuple[str, int]:
-    frame = sys._getframe(2)
-    return frame.f_code.co_filename, frame.f_lineno
+def _check_batch(fn: Any, batch: Any, where: str, place: Place) -> None:
+    if not isinstance(batch, Batch):
+        refuse(f"{where}: batch is a Batch(max_size=…, max_wait=…), not {batch!r}", place)
+    if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
+        refuse(f"{where}: a stream cannot be batched; drop batch=, or return a list", place)
+    if len(inspect.signature(fn).parameters) < 2:
+        refuse(f"{where}: a batched API takes a list, e.g. 'items: list[str]'; this one has no parameter", place)

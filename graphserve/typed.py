@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 P = ParamSpec("P")
-R = TypeVar("R")
-Y = TypeVar("Y")
+R_co = TypeVar("R_co", covariant=True)
+Y_co = TypeVar("Y_co", covariant=True)
+Here_co = TypeVar("Here_co", covariant=True)
+There_co = TypeVar("There_co", covariant=True)
 
 
-class Call(Coroutine[Any, Any, R]):
+class Call(Coroutine[Any, Any, R_co]):
     """A call to a dependency that is under way: it was sent when it was made.
 
     Await it, hand it to `asyncio.gather` or `TaskGroup.create_task`, or wait for it in a thread with
@@ -26,7 +28,7 @@ class Call(Coroutine[Any, Any, R]):
     __slots__ = ()
 
     @abstractmethod
-    def result(self, timeout: float | None = None) -> R:
+    def result(self, timeout: float | None = None) -> R_co:
         """Wait in a thread for the answer.
 
         Args:
@@ -43,10 +45,10 @@ class Call(Coroutine[Any, Any, R]):
         """Cancel the call and everything below it; False when it has already ended."""
 
     @abstractmethod
-    def __await__(self) -> Generator[Any, Any, R]: ...
+    def __await__(self) -> Generator[Any, Any, R_co]: ...
 
 
-class Stream(AsyncIterator[Y], Iterator[Y]):
+class Stream(AsyncIterator[Y_co], Iterator[Y_co]):
     """The items of a streaming API, in the order they are made: `async for`, or `for` in a thread."""
 
     __slots__ = ()
@@ -56,57 +58,24 @@ class Stream(AsyncIterator[Y], Iterator[Y]):
         """End the stream early; the generator behind it is closed."""
 
 
-class Remote(Protocol[P, R]):
-    """An API as a caller of the service sees it."""
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]: ...
-
-
-class RemoteStream(Protocol[P, Y]):
-    """A streaming API as a caller of the service sees it."""
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Stream[Y]: ...
-
-
-class SyncApi(Generic[P, R]):
-    """The type of an API that is a plain method."""
+class Api(Generic[Here_co, There_co]):
+    """An API as an attribute of its class: a method here, on an instance; a call there, across a process boundary."""
 
     @overload
-    def __get__(self, obj: None, owner: Any) -> Remote[P, R]: ...
+    def __get__(self, obj: None, owner: Any) -> There_co: ...
     @overload
-    def __get__(self, obj: object, owner: Any) -> Callable[P, R]: ...
+    def __get__(self, obj: object, owner: Any) -> Here_co: ...
     def __get__(self, obj: Any, owner: Any) -> Any:
         raise NotImplementedError
 
 
-class AsyncApi(Generic[P, R]):
-    """The type of an API that is a coroutine method."""
+class OnlyAny:
+    """A type that no method returns, so that only one with `-> Any` matches it."""
 
-    @overload
-    def __get__(self, obj: None, owner: Any) -> Remote[P, R]: ...
-    @overload
-    def __get__(self, obj: object, owner: Any) -> Callable[P, Coroutine[Any, Any, R]]: ...
-    def __get__(self, obj: Any, owner: Any) -> Any:
-        raise NotImplementedError
+    __slots__ = ()
 
 
-class AsyncStreamApi(Generic[P, Y]):
-    """The type of an API that is an asynchronous generator."""
-
-    @overload
-    def __get__(self, obj: None, owner: Any) -> RemoteStream[P, Y]: ...
-    @overload
-    def __get__(self, obj: object, owner: Any) -> Callable[P, AsyncIterator[Y]]: ...
-    def __get__(self, obj: Any, owner: Any) -> Any:
-        raise NotImplementedError
-
-
-class SyncStreamApi(Generic[P, Y]):
-    """The type of an API that is a generator."""
-
-    @overload
-    def __get__(self, obj: None, owner: Any) -> RemoteStream[P, Y]: ...
-    @overload
-    def __get__(self, obj: object, owner: Any) -> Callable[P, Iterator[Y]]: ...
-    def __get__(self, obj: Any, owner: Any) -> Any:
-        raise NotImplementedError
+SyncApi = Api[Callable[P, R_co], Callable[P, Call[R_co]]]
+AsyncApi = Api[Callable[P, Coroutine[Any, Any, R_co]], Callable[P, Call[R_co]]]
+SyncStreamApi = Api[Callable[P, Iterator[Y_co]], Callable[P, Stream[Y_co]]]
+AsyncStreamApi = Api[Callable[P, AsyncIterator[Y_co]], Callable[P, Stream[Y_co]]]

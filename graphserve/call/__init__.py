@@ -1,0 +1,1 @@
+"""The caller's side of a hop: lanes, the raw client, httpx transports, typed calls. Runs in workers."""

@@ -1,0 +1,235 @@
+"""Typed calls: `self.dep.method(...)` becomes a request, and its answer the result. Runs in workers."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+import warnings
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+from graphserve.call.context import current, earliest
+from graphserve.call.exchange import Exchange, Lane, Reply
+from graphserve.errors import CallError, InvalidArguments, RemoteError, closest
+from graphserve.plan import ApiPlan
+from graphserve.typed import Call
+from graphserve.wire import problem
+
+
+@dataclass(frozen=True)
+class Home:
+    """The loop that calls run on, and its thread."""
+
+    loop: asyncio.AbstractEventLoop
+    thread: int
+
+    @classmethod
+    def here(cls) -> Home:
+        """The running loop."""
+        return cls(asyncio.get_running_loop(), threading.get_ident())
+
+
+@dataclass(frozen=True)
+class Api:
+    """One API of a dependency, ready to be called.
+
+    Args:
+        plan: what the Plan says of it.
+        node: the node's name.
+        lane: the way to it.
+        encode: arguments to bytes.
+        decode: the body of an answer to the result.
+        timeouts: seconds, of the edge, the API and the node.
+        slack: see `Exchange`.
+    """
+
+    plan: ApiPlan
+    node: str
+    lane: Lane
+    encode: Callable[[dict[str, Any]], bytes]
+    decode: Callable[[bytes], Any]
+    timeouts: tuple[float | None, ...]
+    slack: float
+
+
+class RemoteApi:
+    """The bound method that user code calls: one per API and edge."""
+
+    __slots__ = ("_api", "_compose", "_home", "_parameters")
+
+    def __init__(self, home: Home, api: Api) -> None:
+        self._home, self._api, self._parameters = home, api, api.plan.parameters
+        self._compose = api.lane.composer(api.plan)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> RemoteCall:
+        """Send the call; what goes wrong with its arguments is raised when it is awaited."""
+        home, api = self._home, self._api
+        context = current.get()
+        inherited = context.deadline_ns if context is not None else None
+        deadline_ns = earliest(inherited, api.timeouts)
+        request: Any = None
+        misfit: InvalidArguments | None = None
+        try:
+            body = api.encode(self._bind(args, kwargs) if args else kwargs)
+            request = self._compose(context, deadline_ns, body)
+        except InvalidArguments as exc:
+            misfit = exc
+        except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+            error = {"loc": [], "msg": str(exc), "type": "encoding"}
+            misfit = InvalidArguments(f"{api.node}.{api.plan.name}: {exc}", errors=[error], node=api.node)
+        exchange = Exchange(
+            home.loop, api.lane, api.node, request, deadline_ns, api.slack, api.plan.idempotent, self._read
+        )
+        call = RemoteCall(home, exchange, f"{api.node}.{api.plan.name}")
+        start = exchange.start if misfit is None else _Fail(exchange, misfit)
+        if threading.get_ident() == home.thread:
+            start()
+        else:
+            home.loop.call_soon_threadsafe(start)
+        return call
+
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        names = self._parameters
+        if len(args) > len(names):
+            raise self._misfit(f"takes {len(names)} arguments, got {len(args)}", [], "unexpected_argument")
+        arguments = dict(zip(names, args, strict=False))
+        for name in kwargs:
+            if name in arguments:
+                raise self._misfit(f"got {name!r} twice", [name], "unexpected_argument")
+        arguments.update(kwargs)
+        return arguments
+
+    def _misfit(self, text: str, loc: list[str], kind: str) -> InvalidArguments:
+        name = f"{self._api.node}.{self._api.plan.name}"
+        return InvalidArguments(f"{name} {text}", errors=[{"loc": loc, "msg": text, "type": kind}], node=self._api.node)
+
+    def _read(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> Any:
+        if status == 200:
+            try:
+                return self._api.decode(body)
+            except ValueError as exc:
+                text = f"the answer of {self._api.node}.{self._api.plan.name} does not fit its annotation: {exc}"
+                raise RemoteError(text, node=self._api.node) from None
+        raise error_of(status, headers, body, self._api.node)
+
+
+class _Fail:
+    __slots__ = ("error", "exchange")
+
+    def __init__(self, exchange: Exchange, error: CallError) -> None:
+        self.exchange, self.error = exchange, error
+
+    def __call__(self) -> None:
+        self.exchange.fail(self.error)
+
+
+class TypedClient:
+    """What stands in for a dependency: its APIs as attributes."""
+
+    def __init__(self, node: str, apis: dict[str, Any]) -> None:
+        self.__dict__.update(apis)
+        self.__dict__["_graphserve_node"] = node
+
+    def __getattr__(self, name: str) -> Any:
+        node = self.__dict__.get("_graphserve_node", "?")
+        names = [key for key in self.__dict__ if not key.startswith("_graphserve_")]
+        guess = closest(name, names)
+        hint = f"did you mean {guess!r}?" if guess else f"its APIs are {', '.join(names)}"
+        raise AttributeError(f"{node} has no API {name!r}; {hint}")
+
+    def __repr__(self) -> str:
+        return f"<client of {self._graphserve_node}>"
+
+
+class RemoteCall(Call[Any]):
+    """A call under way; see `Call`."""
+
+    __slots__ = ("__weakref__", "_coroutine", "_exchange", "_home", "_name", "_used")
+
+    def __init__(self, home: Home, exchange: Exchange, name: str) -> None:
+        self._home, self._exchange, self._name = home, exchange, name
+        self._used = False
+        self._coroutine: Generator[Any, Any, Any] | None = None
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        self._used = True
+        if threading.get_ident() == self._home.thread:
+            return self._exchange.reply.__await__()
+        return asyncio.wrap_future(self._waiter()).__await__()
+
+    def result(self, timeout: float | None = None) -> Any:
+        """See `Call.result`."""
+        self._used = True
+        if threading.get_ident() == self._home.thread:
+            self.cancel()
+            raise RuntimeError(
+                f"{self._name}(...).result() would block the event loop for ever: write `await self.….{self._name.rpartition('.')[2]}"
+                "(...)` here, or make this API a plain `def`, which runs in a thread"
+            )
+        waiter = self._waiter()
+        try:
+            return waiter.result(timeout)
+        except concurrent.futures.CancelledError:
+            raise
+        except TimeoutError:
+            if not waiter.done():
+                self.cancel()
+            raise
+
+    def cancel(self) -> bool:
+        """See `Call.cancel`."""
+        self._used = True
+        if self._exchange.over:
+            return False
+        if threading.get_ident() == self._home.thread:
+            self._exchange.abandon()
+        else:
+            self._home.loop.call_soon_threadsafe(self._exchange.abandon)
+        return True
+
+    def send(self, value: Any) -> Any:
+        """The coroutine protocol: `TaskGroup.create_task(call)` drives the call with it."""
+        if self._coroutine is None:
+            self._coroutine = iter(self.__await__())  # type: ignore[arg-type]
+        return self._coroutine.send(value)
+
+    def throw(self, *args: Any) -> Any:
+        """The coroutine protocol."""
+        if self._coroutine is None:
+            self._coroutine = iter(self.__await__())  # type: ignore[arg-type]
+        return self._coroutine.throw(*args)
+
+    def close(self) -> None:
+        """The coroutine protocol: give the call up."""
+        self.cancel()
+
+    def _waiter(self) -> concurrent.futures.Future[Any]:
+        waiter: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+        def copy(reply: Reply) -> None:
+            if reply.cancelled():
+                waiter.cancel()
+            elif waiter.set_running_or_notify_cancel():
+                error = reply.exception()
+                waiter.set_exception(error) if error is not None else waiter.set_result(reply.result())
+
+        self._home.loop.call_soon_threadsafe(self._exchange.reply.add_done_callback, copy)
+        return waiter
+
+    def __del__(self) -> None:
+        if getattr(self, "_used", True) or self._home.loop.is_closed():
+            return
+        reply = self._exchange.reply
+        if not reply.done():
+            warnings.warn(f"a call to {self._name} was dropped without being awaited: cancelled", RuntimeWarning, 2)
+            self.cancel()
+        elif not reply.cancelled() and reply.exception() is not None:
+            warnings.warn(f"a call to {self._name} failed and nobody looked: {reply.exception()}", RuntimeWarning, 2)
+
+
+def error_of(status: int, headers: list[tuple[bytes, bytes]], body: bytes, node: str) -> CallError:
+    """The error that an answer of a node stands for."""
+    named = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+    return problem.decode(status, named.get("x-graphserve-error"), body, named, node)

@@ -1,0 +1,125 @@
+"""What is injected for each dependency: typed clients and httpx clients, on the lanes of their node. Runs in workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from graphserve import rundir
+from graphserve.call.calls import Api, Home, RemoteApi, TypedClient
+from graphserve.call.elsewhere import UrlLane
+from graphserve.call.exchange import Lane
+from graphserve.call.lanes import PooledLane, QueueLane
+from graphserve.call.members import Members
+from graphserve.load import Target, load
+from graphserve.plan import ApiPlan, EdgePlan, NodePlan, Plan
+from graphserve.wire.codec import ArgumentsCodec, ResultCodec, UntypedCodec
+from graphserve.wire.schema import Signature
+
+HOP_SLACK = 0.004  # seconds that a caller waits past the deadline for each level below it to speak first
+
+
+class Lanes:
+    """The lanes of a process, each made once and shared by all edges to its node.
+
+    Args:
+        plan: the graph.
+        run: the run folder.
+        members: what is known about the nodes.
+    """
+
+    def __init__(self, plan: Plan, run: Path, members: Members) -> None:
+        self.plan, self.run, self.members = plan, run, members
+        self._made: dict[tuple[str, str], Lane] = {}
+
+    def to(self, node: NodePlan, api: ApiPlan | None) -> Lane:
+        """The lane to an API of a node; the pooled one without an API."""
+        if api is None or api.lane == "pooled":
+            return self._once(node.name, "pooled", lambda: self._pooled(node))
+        path = rundir.batch_sockets(self.run, node).get(api.name) or rundir.queue_socket(self.run, node)
+        return self._once(node.name, path, lambda: QueueLane(self.members, node.name, path))
+
+    def _pooled(self, node: NodePlan) -> Lane:
+        return PooledLane(self.members, node.name, node.options.queue, self.plan.inner_keep_alive)
+
+    def _once(self, node: str, kind: str, make: Callable[[], Lane]) -> Lane:
+        if (node, kind) not in self._made:
+            self._made[node, kind] = make()
+        return self._made[node, kind]
+
+
+class Clients:
+    """The clients of one node.
+
+    Args:
+        node: the node whose dependencies they are.
+        plan: the graph.
+        lane_to: the lane to an API of a node.
+    """
+
+    def __init__(self, node: NodePlan, plan: Plan, lane_to: Callable[[NodePlan, ApiPlan | None], Lane]) -> None:
+        self.node, self.plan, self.lane_to, self.home = node, plan, lane_to, Home.here()
+        self._closing: list[Callable[[], Any]] = []
+
+    def inject(self, instance: object) -> None:
+        """Put a client for each dependency on the instance."""
+        for edge in self.node.edges:
+            vars(instance)[edge.attribute] = self._client(edge)
+
+    async def close(self) -> None:
+        """Close what has connections of its own."""
+        for close in self._closing:
+            closing = close()
+            if asyncio.iscoroutine(closing):
+                await closing
+
+    def _client(self, edge: EdgePlan) -> Any:
+        if edge.client != "typed":
+            return self._httpx(edge)
+        if edge.url is not None:
+            lane = UrlLane(edge.node, edge.url)
+            self._closing.append(lane.close)
+            apis, target, timeout, level = edge.apis, edge.target, None, 0
+            lane_to: Callable[[ApiPlan], Lane] = lambda api: lane  # noqa: E731
+        else:
+            node = self.plan.node(edge.node)
+            apis, target, timeout, level = node.apis, node.target, node.options.timeout, node.level
+            lane_to = lambda api: self.lane_to(node, api)  # noqa: E731
+        cls = load(Target(*target.split(":")), self.plan.main) if edge.typed and target else None
+        slack = HOP_SLACK * (level + 1)
+        return TypedClient(edge.node, {
+            api.name: RemoteApi(self.home, Api(
+                api, edge.node, lane_to(api), *_codecs(cls, api), (edge.timeout, api.timeout, timeout), slack
+            )) for api in apis
+        })  # fmt: skip
+
+    def _httpx(self, edge: EdgePlan) -> Any:
+        import httpx
+
+        from graphserve.call import transport
+
+        client: httpx.AsyncClient | httpx.Client
+        if edge.url is not None:
+            kind = httpx.AsyncClient if edge.client == "httpx.AsyncClient" else httpx.Client
+            client = kind(base_url=edge.url, timeout=edge.timeout)
+        else:
+            node = self.plan.node(edge.node)
+            lanes = {api.route.encode(): self.lane_to(node, api) for api in node.apis if api.lane == "queue"}
+            core = transport.NodeTransport(
+                self.home, node.name, lanes, self.lane_to(node, None), edge.timeout, HOP_SLACK * (node.level + 1)
+            )
+            make = transport.async_client if edge.client == "httpx.AsyncClient" else transport.sync_client
+            client = make(core)
+        self._closing.append(client.aclose if isinstance(client, httpx.AsyncClient) else client.close)
+        return client
+
+
+def _codecs(cls: type | None, api: ApiPlan) -> tuple[Callable[[dict[str, Any]], bytes], Callable[[bytes], Any]]:
+    if cls is None:
+        untyped = UntypedCodec()
+        return untyped.encode, untyped.decode
+    signature = Signature.of(cls, api.name)
+    result = ResultCodec(signature.result, f"{cls.__name__}.{api.name}")
+    return ArgumentsCodec(signature).encode, result.decode

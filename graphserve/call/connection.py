@@ -1,0 +1,175 @@
+"""One HTTP/1.1 connection of a caller: a socket, a response parser, one exchange at a time. Runs in workers.
+
+Reads and writes the socket itself instead of through a transport: what `send` and `recv` return then tells exactly
+whether the other side had read a request before it went (see `Exchange.lost`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import weakref
+from collections.abc import Callable
+from typing import Protocol
+
+import httptools
+
+READ_SIZE = 256 * 1024  # bytes
+
+_open: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+class Receiver(Protocol):
+    """Who waits for the answer on a connection."""
+
+    def answered(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """The whole answer is here."""
+
+    def lost(self, reason: str, unread: bool) -> None:
+        """The connection ended before the whole answer; `unread`: the other side cannot have read the request."""
+
+
+class Connection:
+    """A connected socket.
+
+    Args:
+        sock: connected, non-blocking; owned by the connection.
+        on_idle: called when an answer was complete and the connection can take the next request.
+        on_close: called once when it is closed, for whatever reason.
+    """
+
+    __slots__ = (
+        "__weakref__", "_body", "_headers", "_loop", "_on_close", "_on_idle", "_parser", "_receiver", "_sock",
+        "_unsent", "closed", "idle_since",
+    )  # fmt: skip
+
+    def __init__(
+        self, sock: socket.socket, on_idle: Callable[[Connection], None], on_close: Callable[[Connection], None]
+    ) -> None:
+        self._sock, self._on_idle, self._on_close = sock, on_idle, on_close
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpResponseParser(self)
+        self._receiver: Receiver | None = None
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._body: list[bytes] = []
+        self._unsent: memoryview | None = None
+        self.closed = False
+        self.idle_since = 0.0
+        self._loop.add_reader(sock, self._readable)
+        _open.add(self)
+
+    def send(self, request: bytes, receiver: Receiver) -> None:
+        """Send a whole request and wait for its answer. An error is reported to the receiver, never raised."""
+        self._receiver = receiver
+        try:
+            sent = self._sock.send(request)
+        except BlockingIOError:
+            sent = 0
+        except OSError as exc:
+            self._end(exc)
+            return
+        if sent < len(request):
+            self._unsent = memoryview(request)[sent:]
+            self._loop.add_writer(self._sock, self._writable)
+
+    def close(self) -> None:
+        """Close it; a receiver that waits is not told (whoever gives up a call knows)."""
+        if self.closed:
+            return
+        self.closed = True
+        self._loop.remove_reader(self._sock)
+        if self._unsent is not None:
+            self._loop.remove_writer(self._sock)
+            self._unsent = None
+        self._shut()
+        self._on_close(self)
+
+    # --- the socket ---
+
+    def _readable(self) -> None:
+        try:
+            data = self._sock.recv(READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as exc:
+            self._end(exc)
+            return
+        if not data or self._receiver is None:  # an idle connection has nothing to say: it ends, or it lies
+            self._end(None)
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as exc:
+            self._end(exc)
+
+    def _writable(self) -> None:
+        assert self._unsent is not None
+        try:
+            self._unsent = self._unsent[self._sock.send(self._unsent) :]
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as exc:
+            # The other side may have answered before it closed (413 while we still send): read on.
+            self._loop.remove_writer(self._sock)
+            self._unsent = None
+            if isinstance(exc, ConnectionResetError):
+                self._end(exc)
+            return
+        if not self._unsent:
+            self._loop.remove_writer(self._sock)
+            self._unsent = None
+
+    def _end(self, exc: Exception | None) -> None:
+        receiver, self._receiver = self._receiver, None
+        begun = bool(self._headers or self._body)
+        cut = self._unsent is not None
+        self.close()
+        if receiver is not None:
+            # Linux, af_unix.c: closing a socket with unread data resets the peer; writing to a closed one is EPIPE.
+            unread = not begun and (isinstance(exc, (ConnectionResetError, BrokenPipeError)) or cut)
+            receiver.lost(str(exc) if exc else "the connection was closed without an answer", unread)
+
+    def _shut(self) -> None:
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)  # a forked child may hold a copy
+        self._sock.close()
+
+    # --- the parser ---
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Parser callback."""
+        self._headers.append((name.lower(), value))
+
+    def on_body(self, chunk: bytes) -> None:
+        """Parser callback."""
+        self._body.append(chunk)
+
+    def on_message_complete(self) -> None:
+        """Parser callback: the answer is whole."""
+        status = self._parser.get_status_code()
+        if status < 200:  # 100 Continue, 103 Early Hints: the answer comes after them
+            self._headers, self._body = [], []
+            return
+        headers, chunks = self._headers, self._body
+        self._headers, self._body = [], []
+        receiver, self._receiver = self._receiver, None
+        if self._parser.should_keep_alive() and self._unsent is None:
+            self.idle_since = self._loop.time()
+            self._on_idle(self)
+        else:
+            self.close()
+        if receiver is not None:
+            receiver.answered(status, headers, chunks[0] if len(chunks) == 1 else b"".join(chunks))
+
+
+def _close_in_forked_child() -> None:
+    # User code may fork: without this the child would keep our connections open (no shutdown: that would end them
+    # for the parent too).
+    for connection in list(_open):
+        with contextlib.suppress(OSError):
+            os.close(connection._sock.detach())
+
+
+os.register_at_fork(after_in_child=_close_in_forked_child)

@@ -1,0 +1,75 @@
+"""Services that run elsewhere (`depends(X, url=…)`): typed calls over TCP and TLS, through httpx. Runs in workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import httpx
+
+from graphserve.call.context import CallContext
+from graphserve.call.exchange import Exchange
+from graphserve.call.request import new_request_id
+from graphserve.errors import RemoteError, Unavailable
+from graphserve.plan import ApiPlan
+
+
+class UrlLane:
+    """The way to a service at a URL: its deadline travels as `X-Request-Timeout`, since clocks differ.
+
+    Args:
+        node: the name for messages.
+        url: where it listens.
+    """
+
+    def __init__(self, node: str, url: str) -> None:
+        self.node, self.url = node, url
+        self._client: httpx.AsyncClient | None = None
+        self._sending: dict[Exchange, asyncio.Task[None]] = {}
+
+    def composer(self, api: ApiPlan) -> Callable[[CallContext | None, int | None, bytes], httpx.Request]:
+        """See `Lane`."""
+        url = self.url.rstrip("/") + api.route
+
+        def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> httpx.Request:
+            headers = {"content-type": "application/msgpack", "accept": "application/msgpack"}
+            headers["x-request-id"] = (context and context.request_id or new_request_id()).decode("latin-1")
+            if context is not None and context.traceparent is not None:
+                headers["traceparent"] = context.traceparent.decode("latin-1")
+                headers["tracestate"] = (context.tracestate or b"").decode("latin-1")
+            if deadline_ns is not None:
+                left = CallContext(deadline_ns=deadline_ns).seconds_left() or 0.0
+                headers["x-request-timeout"] = f"{max(left, 0.001):.3f}"
+            return httpx.Request("POST", url, headers=headers, content=body)
+
+        return compose
+
+    def send(self, exchange: Exchange) -> None:
+        """See `Lane`."""
+        task = exchange.loop.create_task(self._send(exchange))
+        self._sending[exchange] = task
+        task.add_done_callback(lambda _: self._sending.pop(exchange, None))
+
+    def forget(self, exchange: Exchange) -> None:
+        """See `Lane`."""
+        task = self._sending.pop(exchange, None)
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def _send(self, exchange: Exchange) -> None:
+        if self._client is None:
+            self._client = httpx.AsyncClient(timeout=None, limits=httpx.Limits(max_keepalive_connections=32))
+        try:
+            response = await self._client.send(exchange.request)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+            exchange.fail(Unavailable(f"{self.node} at {self.url} cannot be reached: {exc}", node=self.node))
+        except httpx.HTTPError as exc:
+            exchange.fail(RemoteError(f"{self.node} at {self.url}: {exc!r}", node=self.node))
+        else:
+            headers = [(name.lower(), value) for name, value in response.headers.raw]
+            exchange.answered(response.status_code, headers, response.content)

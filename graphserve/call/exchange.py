@@ -1,0 +1,158 @@
+"""One call on its way: request bytes, deadline, and what to do when a connection is lost. Runs in workers.
+
+An exchange belongs to no connection: it is sent again where that is safe, until it is answered, given up, or late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from graphserve.call.connection import Connection
+from graphserve.call.context import CallContext
+from graphserve.errors import CallError, DeadlineExceeded, RemoteError
+from graphserve.plan import ApiPlan
+
+FIRST_PAUSE = 0.005  # seconds before a lost call is sent the second time again; doubles up to …
+LONGEST_PAUSE = 0.2
+
+Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
+
+
+class Lane(Protocol):
+    """A way to a node."""
+
+    def composer(self, api: ApiPlan) -> Callable[[CallContext | None, int | None, bytes], Any]:
+        """A function that makes, of the context, the deadline and the encoded arguments, what this lane sends."""
+
+    def send(self, exchange: Exchange) -> None:
+        """Send the exchange as soon as the node can take it; failures are reported to it."""
+
+    def forget(self, exchange: Exchange) -> None:
+        """The exchange is over; drop it if it still waits here."""
+
+
+class Reply(asyncio.Future[Any]):
+    """The future behind a call; cancelling it ends the exchange, with no callback a call."""
+
+    exchange: Exchange | None = None
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Cancel the call and everything below it."""
+        cancelled = super().cancel(msg)
+        if cancelled and self.exchange is not None:
+            self.exchange.abandon()
+        return cancelled
+
+
+class Exchange:
+    """One call to one API of a node.
+
+    Args:
+        loop: the loop that it runs on.
+        lane: how it is sent.
+        node: the name of the node, for errors.
+        request: what the lane sends, made by its composer.
+        deadline_ns: absolute CLOCK_MONOTONIC in nanoseconds, or None.
+        slack: seconds after the deadline that we wait for the node's own word: it may name a deeper node.
+        idempotent: whether it may run a second time.
+        read: turns the answer into the result; what it raises is the call's failure.
+    """
+
+    __slots__ = (
+        "attempts", "connection", "deadline_ns", "idempotent", "lane", "loop", "node", "over", "read", "reply",
+        "request", "slack", "timer",
+    )  # fmt: skip
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, lane: Lane, node: str, request: Any, deadline_ns: int | None,
+        slack: float, idempotent: bool, read: Callable[[int, list[tuple[bytes, bytes]], bytes], Any],
+    ) -> None:  # fmt: skip
+        self.loop, self.lane, self.node, self.request = loop, lane, node, request
+        self.deadline_ns, self.slack, self.idempotent, self.read = deadline_ns, slack, idempotent, read
+        self.reply = Reply(loop=loop)
+        self.reply.exchange = self
+        self.connection: Connection | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.attempts = 0
+        self.over = False
+
+    def start(self) -> None:
+        """Send it. On the loop's thread."""
+        if self.over:
+            return
+        if self.deadline_ns is not None:
+            left = (self.deadline_ns - time.monotonic_ns()) / 1e9
+            if left <= 0:
+                self._late()
+                return
+            self.timer = self.loop.call_later(left + self.slack, self._late)
+        self.lane.send(self)
+
+    def answered(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """Receiver: the answer is here; the connection is no longer ours."""
+        self.connection = None
+        if self.over:
+            return
+        try:
+            result = self.read(status, headers, body)
+        except Exception as exc:
+            self._finish(exc)
+        else:
+            self._finish(None, result)
+
+    def lost(self, reason: str, unread: bool) -> None:
+        """Receiver: the connection ended without an answer."""
+        self.connection = None
+        if self.over:
+            return
+        if not (unread or self.idempotent):
+            self.fail(RemoteError(f"a worker of {self.node} ended while it executed the call ({reason})", node=self.node))
+            return
+        self.attempts += 1
+        if self.attempts == 1:
+            self.loop.call_soon(self._again)
+        else:
+            self.loop.call_later(min(FIRST_PAUSE * 2**self.attempts, LONGEST_PAUSE), self._again)
+
+    def fail(self, error: CallError) -> None:
+        """End it with an error."""
+        if not self.over:
+            self._finish(error)
+
+    def abandon(self) -> None:
+        """Nobody waits any more: closing the connection cancels everything below."""
+        if self.over:
+            return
+        self._end()
+        if not self.reply.done():
+            super(Reply, self.reply).cancel()
+
+    def _again(self) -> None:
+        if not self.over:
+            self.lane.send(self)
+
+    def _late(self) -> None:
+        if not self.over:
+            self._finish(DeadlineExceeded(f"{self.node} did not answer before the deadline", node=self.node))
+
+    def _finish(self, error: BaseException | None, result: Any = None) -> None:
+        self._end()
+        if self.reply.done():
+            return
+        if error is None:
+            self.reply.set_result(result)
+        else:
+            self.reply.set_exception(error)
+
+    def _end(self) -> None:
+        self.over = True
+        if self.timer is not None:
+            self.timer.cancel()
+        if self.connection is not None:
+            # Still on it: the answer is not complete, so the connection cannot be used again.
+            connection, self.connection = self.connection, None
+            connection.close()
+        self.lane.forget(self)

@@ -1,0 +1,18 @@
+"""The first file of every child process, run by its path: `python -P …/graphserve/child.py resolve|worker …`.
+
+With -P, and with our own folder last on `sys.path`, nothing in the user's folder can stand in for a module of
+ours, and graphserve need not be installed in the interpreter that runs it.
+"""
+
+import os
+import sys
+
+if __name__ == "__main__":
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if root not in sys.path:
+        sys.path.append(root)
+    if sys.argv[1] == "resolve":
+        from graphserve.graph import main
+    else:
+        from graphserve.worker.main import main
+    main()

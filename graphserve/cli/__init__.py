@@ -1,0 +1,55 @@
+"""The `graphserve` command: finds the subcommand, turns errors into messages and exit codes. One file a command.
+
+Start-up costs click only: a command's module is imported when it is asked for, and imports its own needs when it runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from graphserve.errors import ExitCode, GraphServeError
+
+COMMANDS = ("serve", "graph", "check")  # in the order of the help; each is graphserve/cli/<name>.py, its `command`
+
+
+class Commands(click.Group):
+    """The group of all commands, each imported when needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"graphserve.cli.{cmd_name}").command
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(None, "-V", "--version", package_name="graphserve", message="%(prog)s %(version)s")
+def commands() -> None:
+    """Python classes in, a supervised service graph out."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code; never raises for a mistake of the user."""
+    try:
+        code = commands.main(arguments, prog_name="graphserve", standalone_mode=False)
+        sys.stdout.flush()
+        return int(code or ExitCode.OK)
+    except click.ClickException as exc:
+        exc.show()
+        return int(exc.exit_code)
+    except GraphServeError as exc:
+        click.echo(f"Error: {exc}", err=True)
+        return exc.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:  # `graphserve graph | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.FAILED

@@ -1,0 +1,34 @@
+"""`graphserve check`: everything that can be known without starting, all of it at once."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from graphserve.cli.flags import configure, serve_options
+from graphserve.errors import ExitCode
+
+
+@click.command("check", short_help="Check a graph and this machine, without starting anything.")
+@serve_options
+def command(**given: Any) -> int:
+    """Check the graph of TARGET, and this machine, without starting anything.
+
+    Takes what `graphserve serve` takes, and says what would keep it from starting.
+    """
+    config = configure(given)
+    os.environ.update(config.env)
+
+    from graphserve.cli import preflight
+    from graphserve.cli.troubles import report
+    from graphserve.graph import resolve_in_child
+
+    resolution = resolve_in_child(config.settings)
+    machine = [*preflight.machine(config), *(preflight.graph(resolution.plan) if resolution.plan else ())]
+    if report([*resolution.troubles, *machine]) or resolution.plan is None:
+        return ExitCode.INVALID
+    count = len(resolution.plan.nodes)
+    click.echo(f"ok: {count} node{'' if count == 1 else 's'}")
+    return ExitCode.OK

@@ -1,0 +1,75 @@
+"""The click options of the commands, made from the table of options; and from what was given, the Config."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from graphserve.config import Config, load
+from graphserve.config.flags import COMMON, FLAGS, Flag
+from graphserve.config.values import BODY_SIZE, SIZE, SWITCH, Source
+from graphserve.errors import ConfigurationError
+
+C = TypeVar("C", bound=Callable[..., Any])
+ARGUMENT = "entrypoint"  # the flag of the table that is an argument here
+
+
+def target_options(command: C) -> C:
+    """TARGET, and what every command with a TARGET takes."""
+    return _with([flag for flag in FLAGS if flag.key in COMMON], command)
+
+
+def serve_options(command: C) -> C:
+    """TARGET, and everything that decides what is served and how."""
+    return _with([flag for flag in FLAGS if flag.key != ARGUMENT], command)
+
+
+def configure(given: dict[str, Any]) -> Config:
+    """The Config of what click parsed, with the environment and the files of this process."""
+    return load({name: value for name, value in given.items() if value is not None}, os.environ, Path.cwd())
+
+
+def _with(flags: list[Flag], command: C) -> C:
+    for flag in reversed(flags):
+        command = _option(flag)(command)
+    return click.argument(ARGUMENT, metavar="[TARGET]", required=False)(command)
+
+
+def _option(flag: Flag) -> Callable[[C], C]:
+    names = [f"-{flag.short}"] if flag.short else []
+    if flag.kind is SWITCH:
+        return click.option(*names, f"--{flag.name}/--no-{flag.name}", default=None, help=_help(flag))
+    return click.option(
+        *names, f"--{flag.name}", flag.key, metavar=flag.kind.metavar, multiple=flag.many, callback=_checked(flag),
+        help=_help(flag),
+    )  # fmt: skip
+
+
+def _checked(flag: Flag) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    def check(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        if value is None or value == ():
+            return None
+        try:
+            return flag.kind.parse(value, Source(f"--{flag.name}", Path.cwd()))
+        except ConfigurationError as exc:
+            raise click.UsageError(str(exc), ctx) from None
+
+    return check
+
+
+def _help(flag: Flag) -> str:
+    default = flag.default
+    if default is None or default in ("", ()) or flag.kind is SWITCH:
+        return flag.help
+    return f"{flag.help} [default: {_size(default) if flag.kind in (SIZE, BODY_SIZE) else default}]"
+
+
+def _size(number: int) -> str:
+    for power, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if number and number % 1024**power == 0:
+            return f"{number // 1024**power}{unit}"
+    return str(number)

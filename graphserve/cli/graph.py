@@ -1,0 +1,61 @@
+"""`graphserve graph`: print the graph as a tree, a picture or its Plan. User code runs in a short-lived child only."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from graphserve.cli.flags import configure, target_options
+from graphserve.errors import ExitCode, GraphServeError
+from graphserve.plan import Plan
+
+FORMATS = ("tree", "dot", "mermaid", "json", "svg")
+
+
+@click.command("graph", short_help="Print a graph: its nodes, and which calls which.")
+@target_options
+@click.option("--format", "form", type=click.Choice(FORMATS), default=None, help="How to draw it. [default: tree]")
+@click.option("--dot", is_flag=True, help="The same as --format dot.")
+@click.option("-o", "--output", metavar="FILE", default=None, help="Write to this file.")
+def command(form: str | None, dot: bool, output: str | None, **given: Any) -> int:
+    """Print the graph of TARGET: its nodes, and which calls which. Starts nothing."""
+    if dot and form not in (None, "dot"):
+        raise click.UsageError(f"--dot is --format dot, but --format {form} is given too")
+    config = configure(given)
+    os.environ.update(config.env)
+
+    from graphserve.cli.troubles import report
+    from graphserve.graph import resolve_in_child
+
+    resolution = resolve_in_child(config.settings)
+    if report(resolution.troubles) or resolution.plan is None:
+        return ExitCode.INVALID
+    text = _draw(resolution.plan, "dot" if dot else form or "tree", colour=output is None and _takes_colour())
+    _write(text if text.endswith("\n") else text + "\n", output)
+    return ExitCode.OK
+
+
+def _draw(plan: Plan, form: str, colour: bool) -> str:
+    if form == "json":
+        return plan.to_json()
+    from graphserve import export
+
+    return export.tree(plan, color=colour) if form == "tree" else str(getattr(export, form)(plan))
+
+
+def _write(text: str, output: str | None) -> None:
+    if output is None or output == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        Path(output).write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise GraphServeError(f"cannot write {output}: {exc.strerror}") from None
+
+
+def _takes_colour() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"

@@ -1,0 +1,174 @@
+"""Checks of the machine before a start: listener, certificate, folders, limits, packages. Each says what to do.
+
+Runs in the process that the user started. A check yields Troubles and changes nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import importlib.util
+import math
+import os
+import resource
+import socket
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from graphserve import machine as here
+from graphserve.cli.certificate import certificate
+from graphserve.config import Config
+from graphserve.errors import ConfigurationError
+from graphserve.plan import ListenPlan, Plan, Trouble
+
+SOCKET_PATH = 107  # bytes of a Unix socket's path on Linux, without the final NUL
+INSIDE = len("/graphserve-12345678/n999/w-4194304-999.sock")  # the longest path that goes into a run folder's parent
+OPEN_FILES = 4096  # fewer than this, and many callers at once find no descriptor
+REQUIRED = ("circus", "httptools", "httpx", "msgspec", "networkx", "starlette", "uvicorn", "uvloop")
+
+
+def refuse_bad_listener(config: Config) -> None:
+    """The quick checks that `serve` makes first.
+
+    Raises:
+        ConfigurationError: the certificate cannot be used, or a socket's path is too long.
+    """
+    found = [*certificate(config.settings.listen.tls, config.keyfile_password), *socket_paths(config)]
+    if problems := [trouble.message for trouble in found if not trouble.warning]:
+        raise ConfigurationError("\n".join(problems))
+
+
+def machine(config: Config) -> Iterator[Trouble]:
+    """Everything about this machine that the configuration alone decides."""
+    listen = config.settings.listen
+    yield from certificate(listen.tls, config.keyfile_password)
+    yield from (unix_listener(listen.uds) if listen.uds else address(listen))
+    yield from socket_paths(config)
+    yield from packages()
+    yield from open_files()
+
+
+def graph(plan: Plan) -> Iterator[Trouble]:
+    """Everything about this machine that the graph decides."""
+    yield from gpus(plan, len(here.gpus()))
+    yield from queues(plan)
+
+
+def address(listen: ListenPlan) -> Iterator[Trouble]:
+    """Whether the host is one of this machine's, and the port free."""
+    try:
+        found = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as exc:
+        yield Trouble(f"host {listen.host!r} is not known here ({exc}): give --host an address of this machine")
+        return
+    family, kind, protocol, _, target = found[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(target)
+        except OSError as exc:
+            yield Trouble(_bind_problem(listen, exc))
+
+
+def _bind_problem(listen: ListenPlan, exc: OSError) -> str:
+    if exc.errno == errno.EADDRINUSE:
+        return f"port {listen.port} of {listen.host} is in use: stop what listens there, or choose another --port"
+    if exc.errno == errno.EACCES:
+        return f"port {listen.port} may not be opened by this user: choose a --port from 1024, or allow it"
+    if exc.errno == errno.EADDRNOTAVAIL:
+        return f"{listen.host} is no address of this machine: choose another --host"
+    return f"cannot listen on {listen.host}:{listen.port}: {exc.strerror}"
+
+
+def unix_listener(path: str) -> Iterator[Trouble]:
+    """Whether a socket can be made at the path of `--uds`."""
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        yield Trouble(f"--uds {path}: there is no folder {folder}")
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        yield Trouble(f"--uds {path}: this user may not write in {folder}")
+    elif os.path.lexists(path):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            yield Trouble(f"--uds {path}: something else than a socket is there; remove it or choose another path")
+        elif _answers(path):
+            yield Trouble(f"--uds {path}: another process listens there; stop it or choose another path")
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except BlockingIOError:
+            return True  # its queue is full: somebody has it
+        except OSError:
+            return False
+    return True
+
+
+def socket_paths(config: Config) -> Iterator[Trouble]:
+    """Whether the paths of all sockets fit into what the kernel takes."""
+    uds = config.settings.listen.uds
+    if uds and len(os.fsencode(uds)) > SOCKET_PATH:
+        yield Trouble(f"--uds {uds}: a socket's path has at most {SOCKET_PATH} bytes, this has {len(os.fsencode(uds))}")
+    parent = config.run_dir or os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    size, room = len(os.fsencode(parent)), SOCKET_PATH - INSIDE
+    if size > room:
+        yield Trouble(
+            f"the run folder {parent} has {size} bytes, sockets in it leave room for {room}: give a shorter --run-dir"
+        )
+
+
+def packages() -> Iterator[Trouble]:
+    """Whether what graphserve needs is there, and nothing overwrites it."""
+    for name in REQUIRED:
+        if importlib.util.find_spec(name) is None:
+            yield Trouble(f"the package {name} is missing: install graphserve again, with its dependencies")
+    if _installed("kantoku") and _installed("circus"):
+        yield Trouble(
+            "kantoku is installed beside circus, and both write the package `circus`: give graphserve an environment "
+            "of its own (BentoML brings kantoku), or uninstall both and install circus again"
+        )
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def open_files() -> Iterator[Trouble]:
+    """Whether there are descriptors enough; the soft limit is raised to the hard one at start."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < OPEN_FILES:
+        yield Trouble(f"only {hard} files may be open (`ulimit -Hn`): raise it to {OPEN_FILES} or more", warning=True)
+
+
+def gpus(plan: Plan, visible: int) -> Iterator[Trouble]:
+    """Whether the nodes ask for more GPUs than there are."""
+    asked = {node.name: node.options.gpus * node.workers for node in plan.nodes if node.options.gpus}
+    if math.fsum(asked.values()) > visible:
+        parts = ", ".join(f"{name} {count:g}" for name, count in asked.items())
+        yield Trouble(
+            f"the graph asks for {math.fsum(asked.values()):g} GPUs ({parts}), {visible} are visible: lower workers or "
+            "gpus, or look at CUDA_VISIBLE_DEVICES"
+        )
+
+
+def queues(plan: Plan, file: Path = Path("/proc/sys/net/core/somaxconn")) -> Iterator[Trouble]:
+    """Whether the kernel cuts a node's queue short."""
+    try:
+        most = int(file.read_text())
+    except (OSError, ValueError):
+        return
+    for node in plan.nodes:
+        if node.options.queue > most:
+            yield Trouble(
+                f"{node.name}: queue={node.options.queue} is cut to {most} by the kernel: "
+                f"`sysctl -w net.core.somaxconn={node.options.queue}`",
+                warning=True,
+            )

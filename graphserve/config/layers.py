@@ -1,0 +1,179 @@
+"""Loading: the layers flag, environment and file, the first that speaks wins; then the Config is built from them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from graphserve.config.envfile import read_env
+from graphserve.config.flags import BY_KEY, FLAGS, Flag, Part
+from graphserve.config.model import Config
+from graphserve.config.values import Source
+from graphserve.errors import ConfigurationError, ExitCode, UnknownOptionError
+from graphserve.plan import ListenPlan, Settings, TlsPlan
+
+PREFIX = "GRAPHSERVE_"
+INTERNAL = "GRAPHSERVE_INTERNAL_"  # variables between our own processes, never options
+Layer = dict[str, Any]
+
+
+class TargetMissing(ConfigurationError):
+    """Raised when neither an argument nor any other layer names the class to serve."""
+
+    exit_code = ExitCode.USAGE
+
+
+def load(flags: Mapping[str, Any], environ: Mapping[str, str], cwd: str | os.PathLike[str]) -> Config:
+    """Decide the configuration: flag, then environment, then file, then the default.
+
+    Args:
+        flags: what was given directly, by the options' names with `_`; `entrypoint` is the TARGET.
+        environ: the environment; `GRAPHSERVE_PORT` and so on are options.
+        cwd: the folder that relative paths start from, and where `pyproject.toml` is looked for.
+
+    Raises:
+        TargetMissing: nothing names the class to serve.
+        ConfigurationError: a value or a file is wrong; the message names the place it was given at.
+        UnknownOptionError: an option does not exist there.
+    """
+    base = Path(cwd).absolute()
+    given = _flag_layer(flags, base)
+    environment = _environment_layer(environ, base)
+    file = _file_layer(_first("config", given, environment), base)
+    env = _env_file(_first("env_file", given, environment, file))
+    from_env_file = _environment_layer(env, base, nested=True)
+    new = {name: value for name, value in env.items() if name not in environ}
+    return _build(_merge(given, environment, from_env_file, file), new, base)
+
+
+def _flag_layer(flags: Mapping[str, Any], base: Path) -> Layer:
+    for key in flags:
+        if key not in BY_KEY:
+            raise UnknownOptionError(key, list(BY_KEY), "options")
+    return {
+        key: BY_KEY[key].kind.parse(value, Source(f"--{BY_KEY[key].name}", base))
+        for key, value in flags.items()
+        if value is not None
+    }
+
+
+def _environment_layer(environ: Mapping[str, str], base: Path, nested: bool = False) -> Layer:
+    known = {flag.variable: flag for flag in FLAGS if not (nested and flag.key in ("config", "env_file"))}
+    layer: Layer = {}
+    for name, value in environ.items():
+        if not name.startswith(PREFIX) or name.startswith(INTERNAL):
+            continue
+        if name not in known:
+            raise UnknownOptionError(name, list(known), "env file" if nested else "environment")
+        if value:  # set but empty is how container tools spell "not set"
+            layer[known[name].key] = known[name].kind.parse(value, Source(name, base))
+    return layer
+
+
+def _file_layer(path: str | None, cwd: Path) -> Layer:
+    file = Path(path) if path else cwd / "pyproject.toml"
+    if path is None and not file.is_file():
+        return {}
+    data = _read_toml(file)
+    table = data.get("tool", {}).get("graphserve") if isinstance(data.get("tool"), dict) else None
+    if table is None and file.name != "pyproject.toml":
+        table = data
+    name = file.name if file.parent == cwd else str(file)
+    if table is not None and not isinstance(table, dict):
+        raise ConfigurationError(f"{name}: tool.graphserve is a table of options, not {table!r}")
+    return _table_layer(table or {}, name, file.parent)
+
+
+def _table_layer(table: Mapping[str, Any], name: str, base: Path) -> Layer:
+    known = {flag.key: flag for flag in FLAGS if flag.file}
+    layer: Layer = {}
+    for given, value in table.items():
+        key = given.replace("-", "_")
+        if key not in known:
+            raise UnknownOptionError(given, [flag.name for flag in known.values()], name)
+        if key in layer:
+            raise ConfigurationError(f"{name}: {given} is given twice, with - and with _")
+        layer[key] = _anchored(known[key], known[key].kind.parse(value, Source(f"{name}: {given}", base)), base)
+    return layer
+
+
+def _anchored(flag: Flag, value: Any, base: Path) -> Any:
+    """A path to a source file, as every path in a file, starts at the file's own folder."""
+    return _absolute_target(value, base) if flag.key == "entrypoint" else value
+
+
+def _absolute_target(target: str, base: Path) -> str:
+    path, colon, name = target.rpartition(":") if ":" in target else (target, "", "")
+    return f"{os.path.abspath(base / path)}{colon}{name}" if path.endswith(".py") else target
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigurationError(f"{file}: cannot read the configuration: {_reason(exc)}") from None
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigurationError(f"{file}: not valid TOML: {exc}") from None
+
+
+def _env_file(path: str | None) -> dict[str, str]:
+    if path is None:
+        return {}
+    try:
+        return read_env(Path(path).read_text(encoding="utf-8"), path)
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigurationError(f"{path}: cannot read the env file: {_reason(exc)}") from None
+
+
+def _reason(exc: OSError | UnicodeDecodeError) -> str:
+    return exc.strerror or str(exc) if isinstance(exc, OSError) else "it is not UTF-8"
+
+
+def _first(key: str, *layers: Layer) -> str | None:
+    return next((layer[key] for layer in layers if key in layer), None)
+
+
+def _merge(*layers: Layer) -> Layer:
+    """One layer of all, the first wins; what is by node is merged node by node, option by option."""
+    merged: Layer = {}
+    for layer in reversed(layers):
+        merged |= {key: _overlay(merged.get(key), value) for key, value in layer.items()}
+    return merged
+
+
+def _overlay(below: Any, above: Any) -> Any:
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    return below | {key: _overlay(below.get(key), value) for key, value in above.items()}
+
+
+def _build(values: Layer, env: dict[str, str], cwd: Path) -> Config:
+    if "entrypoint" not in values:
+        raise TargetMissing(
+            "no TARGET: say which class to serve, as module:Class or path/to/file.py:Class, "
+            'or put entrypoint = "module:Class" under [tool.graphserve] in pyproject.toml'
+        )
+    values["entrypoint"] = _absolute_target(values["entrypoint"], cwd)
+    values.setdefault("app_dir", str(cwd))
+    if values.get("reload"):
+        values.setdefault("reload_dir", (values["app_dir"],))
+    listen = ListenPlan(**_part(values, "listen"), tls=_tls(values))
+    settings = Settings(**_part(values, "settings"), listen=listen, debug=values.get("reload", False))
+    return Config(settings, **_part(values, "config"), env=env)
+
+
+def _part(values: Layer, part: Part) -> dict[str, Any]:
+    return {flag.field: values[flag.key] for flag in FLAGS if flag.part == part and flag.key in values}
+
+
+def _tls(values: Layer) -> TlsPlan | None:
+    if "ssl_certfile" in values:
+        return TlsPlan(**_part(values, "tls"))
+    alone: Iterable[str] = (flag.name for flag in FLAGS if flag.name.startswith("ssl-") and flag.key in values)
+    for name in alone:
+        raise ConfigurationError(f"--{name} is given without a certificate: add --ssl-certfile")
+    return None

@@ -1,0 +1,44 @@
+"""The Config: everything that flags, environment and files decided, frozen. JSON in and out, over a pipe to a child."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Literal
+
+from graphserve.plan import Settings, read
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to run, and how this machine runs it.
+
+    Args:
+        settings: what the resolver needs; the rest is for the supervisor and the command line.
+        keyfile_password: the password of the TLS key; never in the Settings, nor in the Plan.
+        log_format: how records are shown; `auto` is for a terminal where there is one, else text.
+        reload: whether workers are replaced when a source file changes.
+        reload_dirs: the folders that are watched then.
+        drain_delay: seconds that `/readyz` says 503 before the port closes.
+        run_dir: the run folder; None makes a new one.
+        env: what `--env-file` holds and the environment does not: for every process that runs user code.
+    """
+
+    settings: Settings
+    keyfile_password: str | None = field(default=None, repr=False)
+    log_format: Literal["auto", "text", "json"] = "auto"
+    reload: bool = False
+    reload_dirs: tuple[str, ...] = ()
+    drain_delay: float = 0.0
+    run_dir: str | None = None
+    env: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def to_json(self) -> str:
+        """This configuration as JSON, the password included: for a pipe, never for a file."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Config:
+        """Read what `to_json` wrote."""
+        return read(cls, json.loads(text))

@@ -1,0 +1,269 @@
+"""Kinds of values: how a flag, a variable or a key of a file is read. Pure; runs where the configuration is loaded.
+
+Every kind reads text as well as the values that TOML and Python have, and reads its own results again unchanged.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from graphserve.errors import ConfigurationError
+from graphserve.options import ServiceOptions, is_int, is_number
+
+_UNITS = {"": 1, "b": 1}
+for _power, _letter in enumerate("kmgt", start=1):
+    _UNITS |= {f"{_letter}b": 1000**_power, f"{_letter}ib": 1024**_power, _letter: 1024**_power}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.ASCII)
+_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_SET = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)\.([A-Za-z_-]+)=(.*)", re.DOTALL)
+_NEXT_SET = re.compile(r",(?=\s*[A-Za-z][A-Za-z0-9_-]*\.[A-Za-z_-]+=)")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a value was given.
+
+    Args:
+        label: `--port`, `GRAPHSERVE_PORT` or `pyproject.toml: port`.
+        base: the folder that relative paths start from.
+    """
+
+    label: str
+    base: Path
+
+    def refuse(self, value: Any, expected: str) -> ConfigurationError:
+        """The error that says what stands here and what should."""
+        return ConfigurationError(f"{self.label}={value!r}: {expected}")
+
+
+class Kind(Protocol):
+    """One kind of value."""
+
+    @property
+    def metavar(self) -> str:
+        """What stands for the value in the help."""
+
+    def parse(self, value: Any, source: Source) -> Any:
+        """Read `value`; ConfigurationError if it is none of this kind."""
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A single value.
+
+    Args:
+        metavar: what stands for it in the help.
+        expected: what it should be, for messages.
+        read: makes the value; raises ValueError.
+    """
+
+    metavar: str
+    expected: str
+    read: Callable[[Any], Any]
+
+    def parse(self, value: Any, source: Source) -> Any:
+        try:
+            return self.read(value)
+        except ValueError:
+            raise source.refuse(value, self.expected) from None
+
+
+@dataclass(frozen=True)
+class FilePath:
+    """A path; a relative one starts at the folder of its source. The result is absolute."""
+
+    metavar: str = "PATH"
+
+    def parse(self, value: Any, source: Source) -> str:
+        if not isinstance(value, (str, os.PathLike)) or not os.fspath(value) or "\0" in os.fspath(value):
+            raise source.refuse(value, "a path")
+        return os.path.abspath(source.base / os.path.expanduser(value))
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Several paths: a sequence, or text with `:` between them."""
+
+    metavar: str = "PATH"
+
+    def parse(self, value: Any, source: Source) -> tuple[str, ...]:
+        items = value.split(os.pathsep) if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)):
+            raise source.refuse(value, "a path, or a list of paths")
+        return tuple(FilePath().parse(item, source) for item in items)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Workers by node: a mapping, `a=2,b=3`, or a sequence of such texts."""
+
+    metavar: str = "NODE=N"
+
+    def parse(self, value: Any, source: Source) -> dict[str, int]:
+        if isinstance(value, (list, tuple)):
+            return {node: n for item in value for node, n in self.parse(item, source).items()}
+        if isinstance(value, str):
+            value = {
+                node.strip(): n.strip() if equals else None
+                for node, equals, n in (item.partition("=") for item in value.split(","))
+            }
+        if not isinstance(value, Mapping):
+            raise source.refuse(value, "NODE=N, such as Recognizer=2")
+        return {node: self._workers(node, n, source) for node, n in value.items()}
+
+    def _workers(self, node: str, value: Any, source: Source) -> int:
+        if value is None or not node:
+            raise source.refuse(node, "NODE=N, such as Recognizer=2")
+        return int(COUNT.parse(value, Source(f"{source.label} {node}", source.base)))
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Options by node: a mapping of mappings, `NODE.option=value,…`, or a sequence of such texts."""
+
+    metavar: str = "NODE.option=value"
+
+    def parse(self, value: Any, source: Source) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        for node, option, given in self._items(value, source):
+            where = f"{source.label} {node}"
+            option = option.replace("-", "_")
+            read = {option: read_option(option, given)}
+            ServiceOptions().merged(read, where)
+            if option == "env":
+                read["env"] = {**found.get(node, {}).get("env", {}), **read["env"]}
+            found.setdefault(node, {}).update(read)
+        return found
+
+    def _items(self, value: Any, source: Source) -> list[tuple[str, str, Any]]:
+        if isinstance(value, (list, tuple)):
+            return [item for part in value for item in self._items(part, source)]
+        if isinstance(value, str):
+            matches = [(part, _SET.fullmatch(part.strip())) for part in _NEXT_SET.split(value)]
+            if wrong := [part for part, match in matches if match is None]:
+                raise source.refuse(wrong[0], f"{self.metavar}, such as Recognizer.timeout=5")
+            return [(m[1], m[2], m[3]) for _, m in matches if m]
+        if not isinstance(value, Mapping) or not all(isinstance(options, Mapping) for options in value.values()):
+            raise source.refuse(value, "a table of options for each node")
+        return [(node, option, given) for node, options in value.items() for option, given in options.items()]
+
+
+def read_option(name: str, value: Any) -> Any:
+    """The value of a service's option from text; what cannot be read is left for `ServiceOptions` to refuse."""
+    if not isinstance(value, str):
+        return value
+    if name == "env":
+        key, equals, text = value.partition("=")
+        return {key: text} if equals else value
+    if value.lower() == "none":
+        return None
+    for reader in (_int, _float, *([read_size] if name == "max_memory" else [])):
+        try:
+            return reader(value)
+        except ValueError:
+            continue
+    return value
+
+
+def read_size(value: Any) -> int:
+    """A number of bytes: `100MB` (powers of 1000), `2GiB` or `2G` (powers of 1024), or a plain number."""
+    if not isinstance(value, str):
+        return _int(value)
+    match = _SIZE.fullmatch(value.strip().lower())
+    if match is None or match[2] not in _UNITS:
+        raise ValueError(value)
+    whole = match[1].isdigit()
+    return int(match[1]) * _UNITS[match[2]] if whole else int(float(match[1]) * _UNITS[match[2]])
+
+
+def choice(*values: str) -> Scalar:
+    """One of these words, in any case."""
+
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or value.lower() not in values:
+            raise ValueError(value)
+        return value.lower()
+
+    return Scalar("|".join(values), f"one of {', '.join(values)}", read)
+
+
+def _int(value: Any) -> int:
+    if isinstance(value, str):
+        return int(value)
+    if not is_int(value):
+        raise ValueError(value)
+    return int(value)
+
+
+def _float(value: Any) -> float:
+    number = float(value) if isinstance(value, str) else value
+    if not is_number(number):
+        raise ValueError(value)
+    return float(number)
+
+
+def _bounded(read: Callable[[Any], Any], accepts: Callable[[Any], bool]) -> Callable[[Any], Any]:
+    def reader(value: Any) -> Any:
+        result = read(value)
+        if not accepts(result):
+            raise ValueError(value)
+        return result
+
+    return reader
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError(value)
+    return value
+
+
+def _switch(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str) or value.lower() not in _SWITCH:
+        raise ValueError(value)
+    return _SWITCH[value.lower()]
+
+
+def _workers(value: Any) -> int | str:
+    return "cpus" if value == "cpus" else int(_bounded(_int, lambda n: n >= 1)(value))
+
+
+def _root_path(value: Any) -> str:
+    path = _text(value).rstrip("/")
+    if path and not path.startswith("/"):
+        raise ValueError(value)
+    return path
+
+
+def _addresses(value: Any) -> str:
+    return ",".join(_text(item).strip() for item in value) if isinstance(value, (list, tuple)) else _text(value)
+
+
+def _cert_reqs(value: Any) -> int:
+    names = {"none": 0, "optional": 1, "required": 2}
+    if isinstance(value, str) and value.lower() in names:
+        return names[value.lower()]
+    return int(_bounded(_int, lambda n: 0 <= n <= 2)(value))
+
+
+TEXT = Scalar("TEXT", "a text", _text)
+HOST = Scalar("HOST", "a host name or an address", _bounded(_text, bool))
+TARGET = Scalar("TARGET", "module:Class or path/to/file.py:Class", _bounded(_text, bool))
+SWITCH = Scalar("", "true or false", _switch)
+PORT = Scalar("PORT", "a port number from 0 to 65535", _bounded(_int, lambda n: 0 <= n <= 65535))
+COUNT = Scalar("N", "a whole number from 1", _bounded(_int, lambda n: n >= 1))
+WORKERS = Scalar("N", 'a whole number from 1, or "cpus"', _workers)
+SECONDS = Scalar("SECONDS", "a number of seconds above 0", _bounded(_float, lambda n: n > 0))
+DELAY = Scalar("SECONDS", "a number of seconds from 0", _bounded(_float, lambda n: n >= 0))
+SIZE = Scalar("SIZE", "a size from 0, such as 100MB or 2GiB", _bounded(read_size, lambda n: n >= 0))
+BODY_SIZE = Scalar("SIZE", "a size from 1, such as 100MB or 2GiB", _bounded(read_size, lambda n: n >= 1))
+ROOT_PATH = Scalar("PATH", "a path that starts with /", _root_path)
+ADDRESSES = Scalar("LIST", "addresses or networks with commas between them, or *", _addresses)
+CERT_REQS = Scalar("none|optional|required", "none, optional or required (0, 1 or 2)", _cert_reqs)

@@ -1,0 +1,223 @@
+"""Edges of the graph as a class declares them: `depends(...)`. Checks what it can see, and imports nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, NoReturn, TypeVar, overload
+
+from graphserve.declaration import API, Place, caller, declaration, refuse
+from graphserve.errors import ConfigurationError, UnknownOptionError
+from graphserve.options import NAME, is_number
+
+T = TypeVar("T")
+Client = Literal["typed", "httpx.AsyncClient", "httpx.Client"]
+_ARGUMENTS = ("name", "init", "timeout", "client", "url")
+
+
+class Dependency:
+    """What `depends(...)` leaves on the class; the worker puts the client beside it on the instance."""
+
+    def __init__(
+        self,
+        target: type | str | None,
+        *,
+        name: str | None,
+        init: Mapping[str, Any],
+        timeout: float | None,
+        client: Client,
+        url: str | None,
+        place: Place,
+    ) -> None:
+        self.target, self.name, self.init, self.timeout = target, name, dict(init), timeout
+        self.client, self.url, self.place = client, url, place
+        self.attribute = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.attribute = name
+
+    def __get__(self, instance: object | None, owner: type) -> Dependency:
+        if instance is None:
+            return self
+        raise ConfigurationError(
+            f"{owner.__name__}.{self.attribute} is not connected: this instance was made by hand. "
+            f"Use `async with graphserve.local({owner.__name__}) as service:` or `graphserve.serve({owner.__name__})`."
+        )
+
+    def __getattr__(self, name: str) -> NoReturn:
+        file, line = self.__dict__.get("place", ("?", 0))
+        raise AttributeError(
+            f"{file}:{line}: depends(...) has no {name!r}: it stands in the body of a @service class "
+            f"(`dep = depends(Service)`), and a running instance calls it (`self.dep.{name}(...)`)"
+        )
+
+
+@overload
+def depends(
+    target: type[T],
+    *,
+    name: str | None = ...,
+    init: Mapping[str, Any] | None = ...,
+    timeout: float | None = ...,
+    url: str | None = ...,
+) -> type[T]: ...
+@overload
+def depends(
+    target: str,
+    *,
+    name: str | None = ...,
+    init: Mapping[str, Any] | None = ...,
+    timeout: float | None = ...,
+    url: str | None = ...,
+) -> Any: ...
+@overload
+def depends(
+    target: type | str | None = ...,
+    *,
+    client: type[T],
+    name: str | None = ...,
+    init: Mapping[str, Any] | None = ...,
+    timeout: float | None = ...,
+    url: str | None = ...,
+) -> T: ...
+def depends(target: Any = None, *rest: Any, **options: Any) -> Any:
+    """Name another service that this one calls, as a class attribute: `recognizer = depends(Recognizer)`.
+
+    Args:
+        target: a service class, or its import string `"module:Class"` (the caller then never imports it).
+        name: the name of the node, for a second node of the same class; default: the service's own name.
+        init: keyword arguments of its `__init__`; JSON values.
+        timeout: seconds that one call through this attribute may take.
+        client: `httpx.AsyncClient` or `httpx.Client`: a real client whose `base_url` is the node, in place of
+            typed calls.
+        url: the http(s) address of a service that runs elsewhere; graphserve then starts no node for it.
+
+    Raises:
+        DeclarationError: the target is no service, an argument is unknown or has a value that cannot work.
+
+    Example:
+        >>> @service
+        ... class Gateway:
+        ...     echo = depends(Echo, timeout=2.0)
+        ...
+        ...     @api
+        ...     async def twice(self, text: str) -> str:
+        ...         return await self.echo.echo(text + text)
+    """
+    place = caller()
+    if rest:
+        refuse(f"depends(...) takes one service; write what follows it by name: {', '.join(_ARGUMENTS)}", place)
+    for option in options:
+        if option not in _ARGUMENTS:
+            refuse(str(UnknownOptionError(option, _ARGUMENTS, "depends(...)")), place)
+    name, init, timeout, client, url = (options.get(option) for option in _ARGUMENTS)
+    kind = _client_kind(client, place)
+    _check_target(target, url, kind, place)
+    _check_values(name, timeout, place)
+    _check_init(init, place)
+    _check_url(url, init, place)
+    return Dependency(target, name=name, init=init or {}, timeout=timeout, client=kind, url=url, place=place)
+
+
+def dependencies(cls: type) -> dict[str, Dependency]:
+    """The dependencies of a service by attribute name, inherited ones included."""
+    found: dict[str, Dependency] = {}
+    for base in reversed(cls.__mro__):
+        for name, member in vars(base).items():
+            if isinstance(member, Dependency):
+                found[name] = member
+            else:
+                found.pop(name, None)
+    return found
+
+
+def _check_target(target: Any, url: Any, client: Client, place: Place) -> None:
+    if isinstance(target, str):
+        _check_import_string(target, place)
+    elif target is None:
+        if url is None:
+            refuse("depends() needs a service class, its import string 'module:Class', or url= with client=", place)
+        if client == "typed":
+            refuse(
+                "depends(url=…) without a service class has no typed calls: add the class, or client=httpx.AsyncClient",
+                place,
+            )
+    elif declaration(target) is None:
+        _refuse_target(target, place)
+
+
+def _check_import_string(target: str, place: Place) -> None:
+    module, colon, name = target.partition(":")
+    if all(part.isidentifier() for part in module.split(".")) and name.isidentifier():
+        return
+    message = f"depends({target!r}): an import string is 'module:Class'"
+    dotted, _, last = target.rpartition(".")
+    if target.startswith(("http://", "https://")):
+        message = f"depends({target!r}): an address is given by name: depends(Service, url={target!r})"
+    elif module.endswith(".py") and colon:
+        message += f", the module as `import` names it: {module[:-3].strip('./').replace('/', '.') + ':' + name!r}"
+    elif not colon and dotted and all(part.isidentifier() for part in target.split(".")):
+        message += f"; did you mean {dotted + ':' + last!r}?"
+    refuse(message, place)
+
+
+def _refuse_target(target: Any, place: Place) -> NoReturn:
+    if isinstance(target, type):
+        refuse(f"depends({target.__name__}): {target.__name__} is no service; decorate it with @service", place)
+    if declaration(type(target)) is not None:
+        kind = type(target).__name__
+        refuse(
+            f"depends({kind}(…)) got an instance: write depends({kind}), with init={{…}} for its __init__ arguments",
+            place,
+        )
+    if hasattr(target, API):
+        owner, _, method = target.__qualname__.rpartition(".")
+        refuse(
+            f"depends({target.__qualname__}) got an API: write `dep = depends({owner})` and call `self.dep.{method}(…)`",
+            place,
+        )
+    refuse(f"depends({target!r}) takes a class decorated with @service, or its import string 'module:Class'", place)
+
+
+def _check_values(name: Any, timeout: Any, place: Place) -> None:
+    if name is not None and not (isinstance(name, str) and NAME.match(name)):
+        refuse(f"depends(name={name!r}): a node's name is a letter, then letters, digits, '_' or '-'", place)
+    if timeout is not None and not (is_number(timeout) and timeout > 0):
+        refuse(f"depends(timeout={timeout!r}): a number of seconds above 0", place)
+
+
+def _check_init(init: Any, place: Place) -> None:
+    if init is None:
+        return
+    try:
+        same = json.loads(json.dumps(init, allow_nan=False)) == init
+    except (TypeError, ValueError):
+        same = False
+    if not isinstance(init, Mapping) or not same:
+        refuse(
+            f"depends(init={init!r}): a dict of the keyword arguments of __init__, whose values are JSON "
+            "(str, int, float, bool, None, list, dict with str keys)",
+            place,
+        )
+
+
+def _check_url(url: Any, init: Any, place: Place) -> None:
+    if url is None:
+        return
+    if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+        refuse(f"depends(url={url!r}): an address starts with http:// or https://", place)
+    if init:
+        refuse("depends(url=…, init=…): a service that runs elsewhere is initialised there; drop init", place)
+
+
+def _client_kind(client: Any, place: Place) -> Client:
+    if client is None:
+        return "typed"
+    module, name = getattr(client, "__module__", ""), getattr(client, "__qualname__", "")
+    if module.partition(".")[0] == "httpx" and name in ("AsyncClient", "Client"):
+        return "httpx.AsyncClient" if name == "AsyncClient" else "httpx.Client"
+    refuse(
+        f"depends(client={client!r}): client is httpx.AsyncClient or httpx.Client (the class, not an instance); "
+        "leave it out for typed calls",
+        place,
+    )

@@ -1,0 +1,81 @@
+"""What every picture of a Plan shows: the nodes, the services that run elsewhere, the edges, and their captions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphserve.plan import EdgePlan, NodePlan, Plan
+
+
+@dataclass(frozen=True)
+class Vertex:
+    """One box of a picture.
+
+    Args:
+        key: the node's name; for a service that runs elsewhere its address, which is no node's name.
+        name: the node's name.
+        caption: its workers, or the address.
+        external: whether it runs elsewhere.
+        workers: how many processes; 0 elsewhere.
+    """
+
+    key: str
+    name: str
+    caption: str
+    external: bool = False
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A Plan as vertices and edges: the entry first, every vertex and every edge once."""
+
+    entry: str
+    vertices: tuple[Vertex, ...]
+    edges: tuple[tuple[str, str], ...]
+
+
+def picture(plan: Plan) -> Picture:
+    """The vertices and edges of a Plan, in the order in which the classes name them."""
+    nodes = {node.name: node for node in plan.nodes}
+    elsewhere = {edge.url: edge for node in plan.nodes for edge in node.edges if edge.url is not None}
+    vertices: dict[str, Vertex] = {}
+    edges: dict[tuple[str, str], None] = {}
+    waiting = [*nodes, plan.entry]  # the last is next
+    while waiting:
+        key = waiting.pop()
+        if key in vertices:
+            continue
+        if key in elsewhere:
+            vertices[key] = external_vertex(elsewhere[key])
+            continue
+        vertices[key] = node_vertex(nodes[key])
+        below = [target(edge) for edge in nodes[key].edges]
+        edges.update({(key, callee): None for callee in below})
+        waiting.extend(reversed(below))
+    return Picture(plan.entry, tuple(vertices.values()), tuple(edges))
+
+
+def target(edge: EdgePlan) -> str:
+    """The key of the vertex that an edge leads to."""
+    return edge.node if edge.url is None else edge.url
+
+
+def node_vertex(node: NodePlan) -> Vertex:
+    """The vertex of a node."""
+    return Vertex(node.name, node.name, caption(node), workers=node.workers)
+
+
+def external_vertex(edge: EdgePlan) -> Vertex:
+    """The vertex of a service that runs elsewhere."""
+    return Vertex(edge.url or "", edge.node, edge.url or "", external=True)
+
+
+def caption(node: NodePlan) -> str:
+    """The capacity of a node in words, e.g. `2 workers, 1 at once, 1 GPU each`."""
+    words = [f"{node.workers} worker{'' if node.workers == 1 else 's'}"]
+    if any(api.lane == "queue" for api in node.apis):
+        words.append(f"{node.limit} at once")
+    if gpus := node.options.gpus:
+        words.append(f"{gpus:g} GPU{'' if gpus <= 1 else 's'}{' each' if node.workers > 1 else ''}")
+    return ", ".join(words)

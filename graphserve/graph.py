@@ -1,0 +1,341 @@
+"""Classes to graph: walks the services from the entry, checks what it finds, and makes the Plan.
+
+Runs in a short-lived child process (see `child.py`), since it imports user code and networkx;
+`resolve_in_child` is how others call it. The only module that imports networkx.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from graphserve import machine
+from graphserve.errors import ConfigurationError, CycleError, GraphError, closest
+from graphserve.load import MAIN, Target, load, parse
+from graphserve.options import ServiceOptions
+from graphserve.plan import ApiPlan, EdgePlan, NodePlan, Plan, Resolution, Settings, Trouble
+from graphserve.service import Dependency, apis, declaration, dependencies
+from graphserve.wire.schema import Signature
+
+ENTRY_TIMEOUT = 60.0  # seconds, where neither flag nor decorator says otherwise
+CALLING_LIMIT = 16  # calls at once in a worker whose node mostly waits for others
+
+
+@dataclass
+class _Found:
+    """A node while the graph is walked."""
+
+    name: str
+    cls: type
+    target: str
+    init: dict[str, Any]
+    where: str
+    edges: list[EdgePlan] = field(default_factory=list)
+
+
+def resolve(settings: Settings) -> Resolution:
+    """Import the target, walk its graph, and make the Plan; reports every trouble it can find."""
+    return _Resolver(settings).run()
+
+
+def resolve_in_child(settings: Settings, env: Mapping[str, str] | None = None) -> Resolution:
+    """`resolve` in a short-lived child process, so that the caller never imports user code.
+
+    What user modules print while they are imported goes to stderr.
+
+    Args:
+        settings: what to resolve.
+        env: variables to add to the environment (`--env-file`).
+
+    Raises:
+        ConfigurationError: the child died; its last words stand in the message.
+    """
+    reading, writing = os.pipe()
+    script = str(Path(__file__).with_name("child.py"))
+    child = subprocess.Popen(
+        [sys.executable, "-P", script, "resolve", str(writing)],
+        stdin=subprocess.PIPE, stdout=2, pass_fds=[writing], env={**os.environ, **(env or {})}, start_new_session=True,
+    )  # fmt: skip
+    os.close(writing)
+    try:
+        with child, open(reading, "rb") as answer:
+            assert child.stdin is not None
+            try:
+                child.stdin.write(settings.to_json().encode())
+                child.stdin.close()
+            except BrokenPipeError:
+                pass
+            text = answer.read()
+    except BaseException:
+        child.kill()
+        raise
+    if not text:
+        raise ConfigurationError(f"the process that imports {settings.target!r} ended with status {child.returncode}")
+    return Resolution.from_json(text)
+
+
+class _Resolver:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.folder = os.path.abspath(settings.app_dir or os.getcwd())
+        self.troubles: list[Trouble] = []
+        self.found: dict[str, _Found] = {}
+        self.paths = [*settings.sys_path]
+
+    def run(self) -> Resolution:
+        for path in reversed(self.settings.sys_path):
+            if path not in sys.path:
+                sys.path.insert(0, path)
+        entry = self._entry()
+        plan = None
+        if entry is not None:
+            self._walk(entry)
+            order = self._order()
+            self._check_names()
+            nodes = tuple(self._node(index, name, level) for index, (name, level) in enumerate(order))
+            if not any(not trouble.warning for trouble in self.troubles):
+                plan = self._plan(entry.name, nodes)
+        return Resolution(plan, tuple(self.troubles))
+
+    def _plan(self, entry: str, nodes: tuple[NodePlan, ...]) -> Plan:
+        same = ("listen", "main", "inner_keep_alive", "shared_memory", "access_log", "log_level", "debug")
+        return Plan(
+            entry=entry, nodes=nodes, sys_path=tuple(dict.fromkeys(self.paths)),
+            **{name: getattr(self.settings, name) for name in same},
+        )  # fmt: skip
+
+    # --- walking ---
+
+    def _entry(self) -> _Found | None:
+        try:
+            cls, target = self._import(parse(self.settings.target, self.folder))
+        except _Refused:
+            return None
+        except ConfigurationError as exc:
+            self._trouble(str(exc))
+            return None
+        spec = declaration(cls)
+        assert spec is not None
+        return self._add(_Found(spec.name, cls, target, {}, f"{spec.file}:{spec.line}"))
+
+    def _walk(self, entry: _Found) -> None:
+        waiting, seen = [entry], {entry.name}
+        while waiting:
+            node = waiting.pop(0)
+            for dependency in dependencies(node.cls).values():
+                try:
+                    below = self._follow(node, dependency)
+                except _Refused:
+                    continue
+                if below is not None and below.name not in seen:
+                    seen.add(below.name)
+                    waiting.append(below)
+
+    def _follow(self, node: _Found, dependency: Dependency) -> _Found | None:
+        where = "{}:{}".format(*dependency.place)
+        if dependency.url is not None:
+            node.edges.append(self._elsewhere(dependency, where))
+            return None
+        if isinstance(dependency.target, str):
+            cls, target = self._import(parse(dependency.target, self.folder), where)
+        else:
+            assert dependency.target is not None
+            cls = dependency.target
+            target = self._name_of(cls, where)
+        spec = declaration(cls)
+        assert spec is not None
+        below = self._add(_Found(dependency.name or spec.name, cls, target, dependency.init, where))
+        node.edges.append(
+            EdgePlan(
+                dependency.attribute, below.name, dependency.client, dependency.timeout,
+                typed=not isinstance(dependency.target, str),
+            )
+        )  # fmt: skip
+        return below
+
+    def _elsewhere(self, dependency: Dependency, where: str) -> EdgePlan:
+        name, target, signatures = dependency.name or dependency.attribute, None, ()
+        if isinstance(dependency.target, type):
+            spec = declaration(dependency.target)
+            name = dependency.name or (spec.name if spec else name)
+            target = self._name_of(dependency.target, where)
+            signatures = self._apis(dependency.target, ServiceOptions(), calls=False)  # type: ignore[assignment]
+        elif isinstance(dependency.target, str):
+            name = dependency.name or dependency.target.rpartition(":")[2]
+        return EdgePlan(
+            dependency.attribute, name, dependency.client, dependency.timeout, dependency.url,
+            typed=target is not None, target=target, apis=signatures,
+        )  # fmt: skip
+
+    def _add(self, node: _Found) -> _Found:
+        known = self.found.setdefault(node.name, node)
+        if known is node:
+            problem = _init_problem(node.cls, node.init)
+            if problem:
+                self._trouble(f"{node.where}: {node.name}: {problem}")
+        elif known.cls is not node.cls or known.init != node.init:
+            differ = "another class" if known.cls is not node.cls else f"another init ({known.init} and {node.init})"
+            self._trouble(
+                f"two nodes have the name {node.name!r} and {differ}: {known.where} and {node.where}. "
+                f'Give one of them a name of its own: depends({node.cls.__name__}, name="…")'
+            )
+        return known
+
+    def _import(self, target: Target, where: str = "") -> tuple[type, str]:
+        prefix = f"{where}: " if where else ""
+        try:
+            cls = load(target, self.settings.main)
+        except ConfigurationError as exc:
+            self._trouble(prefix + str(exc))
+            raise _Refused from None
+        except BaseException as exc:  # user code may raise anything, SystemExit included
+            text = "".join(traceback.format_exception(_outside(exc)))
+            self._trouble(f"{prefix}importing {target.module!r} raised {type(exc).__name__}: {exc}", text)
+            raise _Refused from None
+        if target.folder:
+            self.paths.append(target.folder)
+        return cls, self._name_of(cls, where)
+
+    def _name_of(self, cls: type, where: str) -> str:
+        module = MAIN if cls.__module__ == "__mp_main__" else cls.__module__
+        if getattr(sys.modules.get(module), cls.__qualname__, None) is not cls:
+            self._trouble(f"{where}: {cls.__qualname__} cannot be imported by name: define it at the top of a module")
+            raise _Refused
+        return f"{module}:{cls.__qualname__}"
+
+    # --- checking ---
+
+    def _order(self) -> list[tuple[str, int]]:
+        import networkx
+
+        graph = networkx.DiGraph()
+        graph.add_nodes_from(self.found)
+        graph.add_edges_from((n.name, e.node) for n in self.found.values() for e in n.edges if e.url is None)
+        try:
+            cycle = networkx.find_cycle(graph)
+        except networkx.NetworkXNoCycle:
+            generations = list(networkx.topological_generations(graph.reverse()))
+            return [(name, level) for level, names in enumerate(generations) for name in sorted(names)]
+        self._trouble(str(CycleError([*(edge[0] for edge in cycle), cycle[0][0]])))
+        return [(name, 0) for name in self.found]
+
+    def _check_names(self) -> None:
+        for flag, names in (("--scale", self.settings.scale), ("--set", self.settings.options)):
+            for name in names:
+                if name not in self.found:
+                    guess = closest(name, list(self.found))
+                    hint = f"did you mean {guess!r}?" if guess else f"nodes are {', '.join(self.found)}"
+                    self._trouble(f"{flag}: there is no node {name!r}; {hint}")
+
+    def _options(self, node: _Found) -> ServiceOptions:
+        settings, spec = self.settings, declaration(node.cls)
+        assert spec is not None
+        changes: dict[str, Any] = dict(settings.options.get(node.name, {}))
+        for name in ("startup_timeout", "graceful_timeout"):
+            if getattr(settings, name) is not None:
+                changes.setdefault(name, getattr(settings, name))
+        if node.name in settings.scale:
+            changes["workers"] = settings.scale[node.name]
+        if node is next(iter(self.found.values())):  # the entry
+            if settings.workers is not None:
+                changes["workers"] = settings.workers
+            given = settings.timeout if settings.timeout is not None else spec.options.timeout
+            changes.setdefault("timeout", ENTRY_TIMEOUT if given is None else given)
+        try:
+            return spec.options.merged(changes, f"--set {node.name}")
+        except ConfigurationError as exc:
+            self._trouble(str(exc))
+            return spec.options
+
+    def _node(self, index: int, name: str, level: int) -> NodePlan:
+        node = self.found[name]
+        options = self._options(node)
+        calls = bool(node.edges)
+        return NodePlan(
+            name=name, id=f"n{index}", target=node.target, level=level,
+            workers=machine.cpus() if options.workers == "cpus" else options.workers,
+            limit=options.concurrency or (CALLING_LIMIT if calls else 1),
+            options=options, init=node.init, apis=self._apis(node.cls, options, calls), edges=tuple(node.edges),
+        )  # fmt: skip
+
+    def _apis(self, cls: type, options: ServiceOptions, calls: bool) -> tuple[ApiPlan, ...]:
+        plans = []
+        for method, spec in apis(cls).items():
+            try:
+                signature = Signature.of(cls, method)
+            except ConfigurationError as exc:
+                self._trouble(str(exc))
+                continue
+            limited = options.concurrency is not None or spec.batch is not None or not signature.is_async
+            plans.append(
+                ApiPlan(
+                    name=method, route=spec.route, parameters=tuple(p.name for p in signature.parameters),
+                    lane="queue" if limited else "pooled", stream=signature.stream, timeout=spec.timeout,
+                    idempotent=spec.idempotent, batch=spec.batch,
+                )
+            )  # fmt: skip
+        return tuple(plans)
+
+    def _trouble(self, message: str, trace: str = "") -> None:
+        trouble = Trouble(message, trace)
+        if trouble not in self.troubles:
+            self.troubles.append(trouble)
+
+
+class _Refused(Exception):
+    """Raised inside the walk once the trouble is noted."""
+
+
+def _init_problem(cls: type, init: dict[str, Any]) -> str:
+    if "__init__" not in {name for base in cls.__mro__[:-1] for name in vars(base)}:
+        return f"{cls.__name__} has no __init__, but init gives it {', '.join(init)}" if init else ""
+    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+    try:
+        signature.bind(None, **init)
+    except TypeError as exc:
+        known = [name for name in signature.parameters][1:]
+        return f"{cls.__name__}.__init__: {exc}; it takes {', '.join(known) or 'nothing'} (given by depends(init=…))"
+    return ""
+
+
+def _outside(exc: BaseException) -> BaseException:
+    """The exception with our own frames and the import machinery's cut from the start of its traceback."""
+    frame = exc.__traceback__
+    while frame is not None and ("importlib" in frame.tb_frame.f_code.co_filename or _ours(frame.tb_frame)):
+        frame = frame.tb_next
+    return exc.with_traceback(frame) if frame is not None else exc
+
+
+def _ours(frame: Any) -> bool:
+    return str(frame.f_globals.get("__name__", "")) in (__name__, "graphserve.load", "runpy")
+
+
+def require(resolution: Resolution) -> Plan:
+    """The Plan of a resolution.
+
+    Raises:
+        GraphError: there is none; every trouble stands in the message, tracebacks first.
+    """
+    if resolution.plan is not None:
+        return resolution.plan
+    bad = [trouble for trouble in resolution.troubles if not trouble.warning]
+    raise GraphError("\n".join([t.traceback.rstrip() for t in bad if t.traceback] + [t.message for t in bad]))
+
+
+def main() -> None:
+    """The child: Settings as JSON on stdin, a Resolution as JSON to the descriptor that argv names."""
+    settings = Settings.from_json(sys.stdin.buffer.read())
+    resolution = resolve(settings)
+    sys.stdout.flush()
+    with open(int(sys.argv[2]), "w") as answer:
+        answer.write(resolution.to_json())
+    sys.stderr.flush()
+    os._exit(0)  # user modules may have started threads
+

@@ -1,0 +1,120 @@
+"""Import strings: from what a user typed to the class it names. Runs in the resolver and in workers."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import runpy
+import sys
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graphserve.errors import ConfigurationError, closest
+from graphserve.service import declaration
+
+MAIN = "__main__"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a TARGET names: a module, an attribute of it, and the folder to look in first."""
+
+    module: str
+    name: str
+    folder: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.name}"
+
+
+def parse(text: str, folder: str) -> Target:
+    """Read `module:Class` or `path/to/file.py:Class`.
+
+    Args:
+        text: what the user typed.
+        folder: the folder that relative paths start from and that modules are looked up in.
+
+    Raises:
+        ConfigurationError: it is neither, or the file does not exist.
+    """
+    module, colon, name = text.rpartition(":")
+    if not colon:
+        module, name = text, ""
+    if module.endswith(".py") or "/" in module:
+        return _parse_file(module, name, folder)
+    if not module or not all(part.isidentifier() for part in module.split(".")):
+        raise ConfigurationError(f"{text!r} is no target: write module:Class, or path/to/file.py:Class")
+    return Target(module, name, folder)
+
+
+def load(target: Target, main: str | None = None) -> type:
+    """Import the service class that `target` names.
+
+    Args:
+        target: what to import; its folder is put first on `sys.path`.
+        main: the script that was run, for a class of the module `__main__`.
+
+    Raises:
+        ConfigurationError: the module or the class is missing, or the class is no service.
+        Exception: whatever the module raised while it was imported.
+    """
+    if target.folder and target.folder not in sys.path:
+        sys.path.insert(0, target.folder)
+    module = _import_main(main) if target.module == MAIN else _import(target)
+    if not target.name:
+        raise ConfigurationError(f"{target.module!r} names no class: {_candidates(module)}")
+    found: Any = getattr(module, target.name, None)
+    if found is None:
+        raise ConfigurationError(f"{target.module!r} has no class {target.name!r}: {_candidates(module, target.name)}")
+    if declaration(found) is None:
+        raise ConfigurationError(f"{target} is no service: decorate it with @service")
+    return found  # type: ignore[no-any-return]
+
+
+def _parse_file(path: str, name: str, folder: str) -> Target:
+    file = Path(folder, path).resolve()
+    if not file.is_file():
+        raise ConfigurationError(f"there is no file {path!r} in {folder}")
+    parts, root = [file.stem], file.parent
+    if not file.stem.isidentifier():
+        raise ConfigurationError(f"{path!r} cannot be imported: rename the file so that its name is an identifier")
+    while (root / "__init__.py").is_file():
+        parts.insert(0, root.name)
+        root = root.parent
+    return Target(".".join(parts), name, str(root))
+
+
+def _import(target: Target) -> types.ModuleType:
+    try:
+        return importlib.import_module(target.module)
+    except ModuleNotFoundError as exc:
+        # Only a missing target is the user's typing; a module that is missing inside it has a traceback.
+        if exc.name and (target.module == exc.name or target.module.startswith(exc.name + ".")):
+            raise ConfigurationError(
+                f"there is no module {exc.name!r} (looked in {target.folder or os.getcwd()} first; --app-dir changes that)"
+            ) from None
+        raise
+
+
+def _import_main(main: str | None) -> types.ModuleType:
+    # As multiprocessing does for spawned children: the script runs again under another name, so that
+    # what stands under `if __name__ == "__main__":` does not.
+    if main is None:
+        raise ConfigurationError("a class of __main__ needs the script that defines it")
+    if "__mp_main__" not in sys.modules:
+        module = types.ModuleType("__mp_main__")
+        module.__dict__.update(runpy.run_path(main, run_name="__mp_main__"))
+        sys.modules["__main__"] = sys.modules["__mp_main__"] = module
+    return sys.modules["__mp_main__"]
+
+
+def _candidates(module: types.ModuleType, wanted: str = "") -> str:
+    names = [name for name, value in vars(module).items() if declaration(value) is not None]
+    if not names:
+        return "it defines no service (decorate a class with @service)"
+    if guess := closest(wanted, names):
+        return f"did you mean {module.__name__}:{guess}?"
+    return f"its services are {', '.join(names)}; write {module.__name__}:{names[-1]}"

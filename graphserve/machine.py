@@ -1,0 +1,62 @@
+"""What this machine lets us use: CPUs and GPUs. Any process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cpus() -> int:
+    """CPUs that this process may use: the smaller of its affinity and its cgroup's quota, at least 1.
+
+    `os.cpu_count()` knows neither. Source of the quota: `cpu.max` of cgroup v2, `cpu.cfs_quota_us` of v1.
+    """
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return max(1, available if quota is None else min(available, int(quota + 0.999)))
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in (part.strip() for part in visible.split(",")) if name and name != "-1"]
+    folder = Path("/proc/driver/nvidia/gpus")
+    try:
+        return [str(index) for index in range(len(list(folder.iterdir())))]
+    except OSError:
+        return []
+
+
+def _cgroup_quota() -> float | None:
+    quotas = [quota for folder in _cgroup_folders() if (quota := _read_quota(folder)) is not None]
+    return min(quotas, default=None)
+
+
+def _cgroup_folders() -> list[Path]:
+    root = Path("/sys/fs/cgroup")
+    folders = [root, root / "cpu"]
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return folders
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        base = root if not controllers else root / "cpu"
+        if not controllers or "cpu" in controllers.split(","):
+            own = base / path.lstrip("/")
+            folders += [own, *(parent for parent in own.parents if parent.is_relative_to(base))]
+    return folders
+
+
+def _read_quota(folder: Path) -> float | None:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        pass
+    try:
+        quota_us = int((folder / "cpu.cfs_quota_us").read_text())
+        return quota_us / int((folder / "cpu.cfs_period_us").read_text()) if quota_us > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):
+        return None

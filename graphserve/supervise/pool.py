@@ -1,0 +1,147 @@
+"""A node's processes, on circus: spawn, output, death. Runs in the supervisor.
+
+Only circus' `Watcher` and `Process` are used, never its arbiter: its lock, its signal handlers and its control
+sockets lose requests or open doors (decision record 0002).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from circus.watcher import Watcher
+from tornado.ioloop import IOLoop
+
+import graphserve
+from graphserve.control import Channel, Message
+from graphserve.plan import NodePlan
+from graphserve.supervise.observer import LogRecord
+from graphserve.supervise.output import Pipe
+
+CHILD = str(Path(graphserve.__file__).with_name("child.py"))
+
+
+class WorkerProcess:
+    """One worker, from spawn to death.
+
+    Its `state` goes `spawned` → `imported` → `starting` → `ready` → `draining` → `gone`.
+    """
+
+    def __init__(self, node: NodePlan, slot: int, process: Any, pipes: list[Pipe]) -> None:
+        self.node, self.slot, self.process, self.pipes = node, slot, process, pipes
+        self.pid: int = process.pid
+        self.state = "spawned"
+        self.channel: Channel | None = None
+        self.address = ""
+        self.message = self.traceback = ""
+        self.spawned_at = asyncio.get_running_loop().time()
+        self.ready_at: float | None = None
+        self.startup_timer: asyncio.TimerHandle | None = None
+        self.drained = asyncio.Event()
+        self.gone = asyncio.Event()
+        self.retiring = False
+
+    def send(self, message: Message, fds: list[int] | None = None) -> None:
+        """Send a message, if it is connected."""
+        if self.channel is not None:
+            self.channel.send(message, fds or [])
+
+    def kill(self) -> None:
+        """SIGKILL to it and to the processes that it started."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def last_words(self) -> str:
+        """Its traceback, or what it printed last."""
+        return self.traceback or "\n".join(self.pipes[1].tail) or "\n".join(self.pipes[0].tail)
+
+
+class Pool:
+    """The processes of one node.
+
+    Args:
+        node: the node.
+        env: the environment of its workers, by slot.
+        emit: called with each record of their output.
+        on_death: called with a worker that is gone, and its exit code (negative: the signal).
+    """
+
+    def __init__(
+        self, node: NodePlan, env: Callable[[int], Mapping[str, str]], emit: Callable[[LogRecord], None],
+        on_death: Callable[[WorkerProcess, int], None],
+    ) -> None:  # fmt: skip
+        self.node, self._env, self._emit, self._on_death = node, env, emit, on_death
+        self.workers: dict[int, WorkerProcess] = {}  # by pid
+        discard = {"stream": _discard}  # a stream makes circus open pipes; we read them ourselves
+        self._watcher = Watcher(
+            node.id, shlex.quote(sys.executable), ["-P", CHILD, "worker", node.id],
+            numprocesses=node.workers, working_dir=os.getcwd(), max_retry=1, respawn=False, autostart=False,
+            stdout_stream=discard, stderr_stream=dict(discard), loop=IOLoop.current(), env={},
+        )  # fmt: skip
+        self._watcher.initialize(None, {}, None)  # no publisher: nobody listens to circus' events
+        self._watcher._status = "active"  # its own start() spawns all at once, and asks the arbiter's lock
+
+    def spawn(self, slot: int) -> WorkerProcess:
+        """Start a process.
+
+        Raises:
+            OSError: the machine will not give us one.
+        """
+        self._watcher.env = dict(self._env(slot))
+        before = set(self._watcher.processes)
+        self._watcher.spawn_process(recovery_wid=slot + 1)
+        new = set(self._watcher.processes) - before
+        if not new:
+            raise OSError("no process could be started (no memory, or the limit of processes or open files is reached)")
+        process = self._watcher.processes[new.pop()]
+        pipes = [
+            Pipe(process.stdout.fileno(), "stdout", self._emit, self.node.name, slot, process.pid),
+            Pipe(process.stderr.fileno(), "stderr", self._emit, self.node.name, slot, process.pid),
+        ]
+        worker = WorkerProcess(self.node, slot, process, pipes)
+        self.workers[worker.pid] = worker
+        self._watch(worker)
+        return worker
+
+    def free_slot(self) -> int:
+        """The lowest slot that no worker holds."""
+        taken = {worker.slot for worker in self.workers.values()}
+        return next(slot for slot in range(len(taken) + 1) if slot not in taken)
+
+    def _watch(self, worker: WorkerProcess) -> None:
+        loop, pidfd = asyncio.get_running_loop(), os.pidfd_open(worker.pid)
+
+        def died() -> None:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+            self._died(worker)
+
+        loop.add_reader(pidfd, died)
+
+    def _died(self, worker: WorkerProcess) -> None:
+        worker.kill()  # its own children must not outlive it
+        code = worker.process.poll()
+        for pipe in worker.pipes:
+            pipe.close()
+        if worker.channel is not None:
+            worker.channel.drain()
+            worker.channel.close()
+        self._watcher.processes.pop(worker.pid, None)
+        worker.process.close_output_channels()
+        if worker.startup_timer is not None:
+            worker.startup_timer.cancel()
+        del self.workers[worker.pid]
+        worker.state = "gone"
+        worker.gone.set()
+        self._on_death(worker, code if code is not None else 0)
+
+
+def _discard(data: Any) -> None:
+    pass

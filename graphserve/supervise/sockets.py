@@ -1,0 +1,147 @@
+"""The listening sockets that the supervisor binds: the nodes' shared ones and the public one. Runs in the supervisor."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from circus.sockets import CircusSocket
+
+from graphserve import rundir
+from graphserve.errors import StartupError
+from graphserve.plan import ListenPlan, NodePlan
+
+PRIVATE = 0o177  # umask of every Unix socket: mode 0600
+
+
+@contextlib.contextmanager
+def private_umask() -> Iterator[None]:
+    """Sockets bound in here have mode 0600."""
+    before = os.umask(PRIVATE)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def shared(run: Path, node: NodePlan) -> dict[str, socket.socket]:
+    """Bind a node's shared sockets, in a folder of its own; they listen at once, so calls wait while workers start.
+
+    Returns:
+        The sockets by API name; `""` is the one of all APIs that are not batched.
+    """
+    folder = run / node.id
+    folder.mkdir(mode=0o700, exist_ok=True)
+    made: dict[str, socket.socket] = {}
+    paths = {"": rundir.queue_socket(run, node), **rundir.batch_sockets(run, node)}
+    for name, path in paths.items():
+        sock = CircusSocket(f"{node.id}{name}", path=path, umask=PRIVATE, backlog=node.options.queue)
+        sock.bind_and_listen()
+        sock.set_inheritable(False)  # descriptors go by the control connection, never by fork
+        made[name] = sock
+    return made
+
+
+class PublicSocket:
+    """The one socket that clients reach. Bound early, so that a port in use is known at once; listens late.
+
+    Args:
+        listen: where.
+
+    Raises:
+        StartupError: the address cannot be bound.
+    """
+
+    def __init__(self, listen: ListenPlan) -> None:
+        self.listen_plan = listen
+        self._listening = False
+        self.path = os.path.abspath(listen.uds) if listen.uds else None
+        self._identity: tuple[int, int] | None = None
+        try:
+            self.sock = self._bind_unix(self.path) if self.path else self._bind_tcp()
+        except OSError as exc:
+            raise StartupError(_why(exc, listen)) from None
+
+    @property
+    def url(self) -> str:
+        """Where the graph answers; for a Unix socket, its path."""
+        if self.path:
+            return f"unix:{self.path}"
+        host, port = self.sock.getsockname()[:2]
+        scheme = "https" if self.listen_plan.tls else "http"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+    def listen(self) -> None:
+        """Begin to listen, once."""
+        if not self._listening:
+            self._listening = True
+            self.sock.listen(self.listen_plan.backlog)
+
+    def close(self) -> None:
+        """Close our copy; workers have theirs."""
+        self.sock.close()
+
+    def remove(self) -> None:
+        """Remove the name of a Unix socket, if it is still ours."""
+        if self.path:
+            with contextlib.suppress(OSError):
+                now = os.stat(self.path)
+                if (now.st_dev, now.st_ino) == self._identity:
+                    os.unlink(self.path)
+
+    def _bind_tcp(self) -> socket.socket:
+        host, port = self.listen_plan.host, self.listen_plan.port
+        try:
+            found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except (socket.gaierror, UnicodeError) as exc:
+            raise StartupError(f"there is no address {host!r} on this machine ({exc}); choose one with --host") from None
+        family, kind, protocol, _, address = found[0]
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def _bind_unix(self, path: str) -> socket.socket:
+        self._remove_stale(path)
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            with private_umask():
+                sock.bind(path)
+        except OSError:
+            sock.close()
+            raise
+        held = os.stat(path)
+        self._identity = (held.st_dev, held.st_ino)
+        return sock
+
+    def _remove_stale(self, path: str) -> None:
+        try:
+            if not stat.S_ISSOCK(os.stat(path).st_mode):
+                raise StartupError(f"--uds {path}: there is a file of that name that is no socket")
+        except FileNotFoundError:
+            return
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                os.unlink(path)  # left by a process that was killed
+            else:
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def _why(exc: OSError, listen: ListenPlan) -> str:
+    where = listen.uds or f"{listen.host}:{listen.port}"
+    if exc.errno == errno.EADDRINUSE:
+        return f"{where} is in use by another process; stop it, or choose another {'--uds' if listen.uds else '--port (0 picks a free one)'}"
+    if exc.errno in (errno.EACCES, errno.EPERM):
+        return f"{where}: permission denied; ports below 1024 need privileges"
+    return f"{where} cannot be bound: {exc.strerror or exc}"

@@ -1,0 +1,137 @@
+"""Arrays as bytes: a header with dtype and shape, then the elements. numpy is imported with the first array."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from graphserve.wire.failures import Misfit
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MAX_DIMENSIONS = 64  # numpy's own limit
+_SIMPLE = re.compile(r"[<>|][biufcmMSUV]\d+(\[\d*[A-Za-zμ]+\])?\Z")
+_HEAD = struct.Struct("<BH")  # dimensions, length of the dtype
+
+
+def pack(array: np.ndarray[Any, Any]) -> tuple[bytes, memoryview]:
+    """An array as a header (dtype and shape) and its elements in C order; elements are not copied where they lie so.
+
+    Raises:
+        Misfit: its dtype cannot cross a socket.
+    """
+    import numpy as np
+
+    if isinstance(array, np.ma.MaskedArray):
+        raise Misfit("a masked array cannot be sent: fill it first (.filled())")
+    descr = describe(array.dtype)
+    header = _HEAD.pack(array.ndim, len(descr)) + descr + struct.pack(f"<{array.ndim}Q", *array.shape)
+    if array.size == 0:
+        return header, memoryview(b"")
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.ndarray)
+    return header, flat.view(np.uint8).data
+
+
+def unpack(data: memoryview, place: memoryview | None = None) -> np.ndarray[Any, Any]:
+    """The read-only array that `pack` described, over the bytes behind the header, or over `place`.
+
+    The elements are not copied, unless they lie at an address that their type cannot be read from.
+
+    Raises:
+        Misfit: the bytes are no array.
+    """
+    import numpy as np
+
+    descr, shape, end = _read_header(data)
+    elements = data[end:] if place is None else place
+    dtype = undescribe(descr)
+    if math.prod(shape) * dtype.itemsize != elements.nbytes:
+        raise Misfit(f"an array of dtype {dtype} and shape {shape} does not have {elements.nbytes} bytes")
+    try:
+        array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, elements.toreadonly() if elements.nbytes else None)
+    except (ValueError, MemoryError) as exc:
+        raise Misfit(f"an array of shape {shape} cannot be: {exc}") from None
+    if not array.flags.aligned:
+        array = array.copy()
+    if dtype.kind == "b" and array.size and array.view(np.uint8).max() > 1:
+        raise Misfit("an array of bool has bytes other than 0 and 1")
+    array.flags.writeable = False
+    return array
+
+
+@lru_cache(maxsize=256)
+def describe(dtype: np.dtype[Any]) -> bytes:
+    """A dtype as bytes; `undescribe` reads them.
+
+    Raises:
+        Misfit: arrays of this dtype cannot be sent.
+    """
+    if dtype.hasobject:
+        raise Misfit("an array of objects cannot be sent: give it a dtype of numbers, or send a list")
+    if dtype.itemsize == 0:
+        raise Misfit(f"an array of dtype {dtype} has elements without bytes and cannot be sent")
+    try:
+        from numpy.lib.format import dtype_to_descr
+
+        text = dtype.str if dtype.names is None else json.dumps(dtype_to_descr(dtype))
+        if undescribe(text.encode()) == dtype:
+            return text.encode()
+    except (TypeError, ValueError):
+        pass
+    raise Misfit(f"an array of dtype {dtype} cannot be sent: view or convert it to one of numpy's own dtypes")
+
+
+@lru_cache(maxsize=256)
+def undescribe(descr: bytes) -> np.dtype[Any]:
+    """The dtype that `describe` wrote.
+
+    Raises:
+        Misfit: there is no such dtype.
+    """
+    import numpy as np
+
+    try:
+        text = descr.decode()
+        if text.startswith("["):
+            from numpy.lib.format import descr_to_dtype
+
+            dtype = descr_to_dtype(_tuples(json.loads(text)))
+        elif _SIMPLE.match(text):
+            dtype = np.dtype(text)
+        else:
+            raise Misfit("no such dtype")
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError, SyntaxError):
+        raise Misfit(f"{descr[:80]!r} is no dtype") from None
+    if dtype.hasobject or dtype.itemsize == 0:
+        raise Misfit(f"arrays of dtype {dtype} are not accepted")
+    return dtype
+
+
+def _read_header(data: memoryview) -> tuple[bytes, tuple[int, ...], int]:
+    try:
+        ndim, length = _HEAD.unpack_from(data)
+        descr = bytes(data[_HEAD.size : _HEAD.size + length])
+        shape = struct.unpack_from(f"<{ndim}Q", data, _HEAD.size + length)
+    except struct.error:
+        raise Misfit("the header of an array is cut off") from None
+    if ndim > MAX_DIMENSIONS:
+        raise Misfit(f"an array has {ndim} dimensions, more than {MAX_DIMENSIONS}")
+    return descr, shape, _HEAD.size + length + 8 * ndim
+
+
+def _tuples(descr: Any) -> Any:
+    if isinstance(descr, str):
+        return descr
+    return [_field(*field) for field in descr]
+
+
+def _field(name: Any, descr: Any, shape: Any = None) -> tuple[Any, ...]:
+    if not isinstance(descr, list) and not (isinstance(descr, str) and _SIMPLE.match(descr)):
+        raise Misfit("no such dtype")
+    name = tuple(name) if isinstance(name, list) else name
+    return (name, _tuples(descr)) if shape is None else (name, _tuples(descr), tuple(shape))

@@ -1,0 +1,213 @@
+"""Codecs: the arguments and the result of one API to bytes and back; made once, when a worker starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Union
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from graphserve.errors import InvalidArguments
+from graphserve.wire.extensions import Fetch, Place
+from graphserve.wire.failures import FAILURES, MalformedBody, explain, is_malformed, malformed, problem, refusal, text
+from graphserve.wire.formats import Format, accept_format, content_format
+from graphserve.wire.schema import Parameter, Signature
+from graphserve.wire.values import Body, Reader, ValueCodec, Writer
+
+__all__ = [
+    "ArgumentsCodec", "Format", "MalformedBody", "ResultCodec", "UntypedCodec", "accept_format", "content_format",
+]  # fmt: skip
+
+_asdict = msgspec.structs.asdict
+_EMPTY = {Format.JSON: b"{}", Format.MSGPACK: b"\x80"}
+
+
+class ArgumentsCodec:
+    """The arguments of one API.
+
+    Args:
+        signature: the API's.
+    """
+
+    def __init__(self, signature: Signature) -> None:
+        self._where = signature.where
+        self._raw = signature.parameters[0].name if signature.raw_body else None
+        self._values = {p.name: ValueCodec(p.type) for p in signature.parameters}
+        self._required = [p.name for p in signature.parameters if p.required]
+        self._sparse = len(self._required) < len(self._values)
+        self._finish = [(n, v.finish) for n, v in self._values.items() if v.finish is not None]
+        self._wrap = {name: value.wrap for name, value in self._values.items() if value.wraps}
+        self._reader = Reader(*self._structs(signature))
+        self._members = Reader(dict[str, Raw])
+        self._writer = Writer()
+
+    def decode(self, body: Body, format: Format, fetch: Fetch | None = None) -> dict[str, Any]:
+        """The keyword arguments in a body, only those that it gives.
+
+        Args:
+            body: the request's; arrays may lie in it, so it must not change.
+            format: how it is written. RAW only for an API with a raw body.
+            fetch: gives the memory behind references; None, as for the public, refuses them.
+
+        Raises:
+            MalformedBody: it is not what `format` says.
+            InvalidArguments: it does not fit the signature; `.errors` has every argument's error.
+        """
+        if format is Format.RAW:
+            return self._take_raw(body)
+        try:
+            arguments = _asdict(self._reader.read(body or _EMPTY[format], format, fetch))
+            if self._sparse:
+                arguments = {name: value for name, value in arguments.items() if value is not UNSET}
+            for name, finish in self._finish:
+                if name in arguments:
+                    arguments[name] = finish(arguments[name], format)
+            return arguments
+        except FAILURES as exc:
+            error = exc
+        raise self._why(error, body or _EMPTY[format], format, fetch) from None
+
+    def encode(self, arguments: Mapping[str, Any], place: Place | None = None) -> bytes:
+        """Arguments as msgpack, on the caller's side; the callee checks them.
+
+        Args:
+            arguments: by parameter name.
+            place: may put an array's elements elsewhere and return a reference to them, or None to leave them.
+
+        Raises:
+            TypeError: a value cannot be sent; the message names the API and the parameter.
+        """
+        try:
+            if self._wrap:
+                arguments = {n: self._wrap[n](v, place) if n in self._wrap else v for n, v in arguments.items()}
+            return self._writer.write(arguments, place)
+        except FAILURES as exc:
+            raise TypeError(f"{self._where}: {self._culprit(arguments)}{exc}") from None
+
+    def _structs(self, signature: Signature) -> tuple[type, type]:
+        # For the public, and for nodes, whose large bytes may come by reference.
+        return tuple(
+            msgspec.defstruct(
+                "Arguments",
+                [_field(p, getattr(self._values[p.name], which)) for p in signature.parameters],
+                kw_only=True,
+                forbid_unknown_fields=True,
+            )
+            for which in ("hint", "fetched")
+        )  # type: ignore[return-value]
+
+    def _take_raw(self, body: Body) -> dict[str, Any]:
+        if self._raw is None:
+            raise InvalidArguments(f"{self._where} takes a JSON object of its parameters, not a raw body")
+        return {self._raw: bytes(body)}
+
+    def _why(self, error: BaseException, body: Body, format: Format, fetch: Fetch | None) -> Exception:
+        # Slow, only after a failure: the fast path stops at the first error, here each argument is decoded by itself.
+        try:
+            members = self._members.read(body, format, None)
+        except FAILURES as exc:
+            if is_malformed(exc):
+                return malformed(exc)
+            return refusal(self._where, [problem([], f"the body is an object of the parameters: {exc}", "type_error")])
+        errors = [
+            problem([n], f"missing argument {n!r}", "missing_argument") for n in self._required if n not in members
+        ]
+        for name, raw in members.items():
+            if name not in self._values:
+                errors.append(problem([name], f"unexpected argument {name!r}{self._known()}", "unexpected_argument"))
+                continue
+            try:
+                self._values[name].load(raw, format, fetch)
+            except FAILURES as exc:
+                if is_malformed(exc):
+                    return malformed(exc)
+                errors += explain(exc, [name])
+        return refusal(self._where, errors or explain(error, []))
+
+    def _known(self) -> str:
+        return f"; known are: {', '.join(self._values)}" if self._values else "; there are none"
+
+    def _culprit(self, arguments: Mapping[str, Any]) -> str:
+        for name, value in arguments.items():
+            try:
+                self._writer.msgpack(value)
+            except FAILURES:
+                return f"argument {name!r}: "
+        return ""
+
+
+def _field(parameter: Parameter, hint: Any) -> Any:
+    if parameter.required:
+        return parameter.name, hint
+    return parameter.name, Union[hint, UnsetType], UNSET  # noqa: UP007  (of hints that have no `|`)
+
+
+class ResultCodec:
+    """The result of one API, or one item of its stream.
+
+    Args:
+        hint: its type.
+        where: `Class.method`, for messages.
+    """
+
+    def __init__(self, hint: Any, where: str) -> None:
+        self._value, self._where = ValueCodec(hint), where
+
+    def encode(self, value: Any, format: Format, place: Place | None = None) -> bytes:
+        """A result as bytes.
+
+        Args:
+            value: what the method returned.
+            format: how to write it; RAW takes bytes as they are.
+            place: as in `ArgumentsCodec.encode`; only for msgpack.
+
+        Raises:
+            TypeError: it cannot be sent; the message names the API.
+        """
+        try:
+            return bytes(value) if format is Format.RAW else self._value.dump(value, format, place)
+        except FAILURES as exc:
+            raise TypeError(f"the result of {self._where}: {exc}") from None
+
+    def decode(self, body: Body, fetch: Fetch | None = None) -> Any:
+        """A result from msgpack, on the caller's side.
+
+        Raises:
+            ValueError: it does not fit the annotation; the message names the API and the place.
+        """
+        try:
+            return self._value.load(body, Format.MSGPACK, fetch)
+        except FAILURES as exc:
+            error = exc
+        reason = "; ".join(text(each) for each in explain(error, []))
+        raise ValueError(f"the result of {self._where} does not fit its annotation: {reason}")
+
+
+class UntypedCodec:
+    """Natural values, for callers that never import the class: dicts, lists, numbers, strings, bytes, arrays."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = Reader(Any), Writer()
+
+    def encode(self, arguments: Mapping[str, Any], place: Place | None = None) -> bytes:
+        """Arguments as msgpack.
+
+        Raises:
+            TypeError: a value cannot be sent.
+        """
+        try:
+            return self._writer.write(arguments, place)
+        except FAILURES as exc:
+            raise TypeError(f"the arguments cannot be sent: {exc}") from None
+
+    def decode(self, body: Body, fetch: Fetch | None = None) -> Any:
+        """A result from msgpack.
+
+        Raises:
+            ValueError: it is not msgpack.
+        """
+        try:
+            return self._reader.read(body, Format.MSGPACK, fetch)
+        except FAILURES as exc:
+            raise ValueError(f"the result cannot be read: {exc}") from None

@@ -1,0 +1,153 @@
+"""The extension types of the wire: arrays, references to memory, and pydantic's values inside msgpack.
+
+| code | carries |
+| --- | --- |
+| 1 | an array: header (dtype and shape), then its elements |
+| 2 | a reference to memory: the length of a header, the header of an array (or none: bytes), then the reference |
+| 3 | a value of a pydantic type, as JSON |
+
+A reference is accepted only where the decoder is given a `fetch`: never from the public.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+import typing
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from graphserve.wire import buffers, hints, models, tensors
+from graphserve.wire.failures import Misfit
+
+ARRAY, REFERENCE, MODEL = 1, 2, 3
+
+Place = Callable[[memoryview], "bytes | None"]
+Fetch = Callable[[bytes], memoryview]
+
+_LENGTH = struct.Struct("<I")
+
+
+def msgpack_hook(place: Place | None = None) -> Callable[[Any], Any]:
+    """What encodes to msgpack the values that msgspec does not know."""
+
+    def encode(value: Any) -> Any:
+        if hints.is_array(kind := type(value)):
+            return _array(value, place)
+        if hints.is_scalar(kind):
+            return _scalar(value, place)
+        if models.is_instance(value):
+            return msgspec.msgpack.Ext(MODEL, models.dump(value))
+        return _refuse(value)
+
+    return encode
+
+
+def json_hook(value: Any) -> Any:
+    """What encodes to JSON the values that msgspec does not know: arrays as nested lists, NaN as null."""
+    if hints.is_array(kind := type(value)):
+        buffers.describe(value.dtype)
+        return value.tolist()
+    if hints.is_scalar(kind) and type(item := value.item()) is not kind:
+        return item
+    if models.is_instance(value):
+        return msgspec.Raw(models.dump(value, by_alias=True))
+    return _refuse(value)
+
+
+def ext_hook(fetch: Fetch | None = None) -> Callable[[int, memoryview], Any]:
+    """What decodes extension types.
+
+    Args:
+        fetch: gives the memory behind a reference; None refuses references.
+    """
+
+    def decode(code: int, data: memoryview) -> Any:
+        if code == ARRAY:
+            return buffers.unpack(data)
+        if code == REFERENCE and fetch is not None:
+            return _fetched(data, fetch)
+        if code == MODEL:
+            return msgspec.json.decode(data)
+        if code == REFERENCE:
+            raise Misfit("a reference to memory is not accepted here")
+        raise Misfit(f"extension type {code} is not known")
+
+    return decode
+
+
+def type_hook(kind: Any, value: Any) -> Any:
+    """What turns a decoded value into a type that msgspec does not know."""
+    if kind is object:
+        return value
+    return _builder(kind)(value)
+
+
+def reference(payload: bytes, header: bytes = b"") -> msgspec.msgpack.Ext:
+    """An extension value that stands for memory elsewhere."""
+    return msgspec.msgpack.Ext(REFERENCE, _LENGTH.pack(len(header)) + header + payload)
+
+
+@lru_cache(maxsize=1024)
+def _builder(kind: Any) -> Callable[[Any], Any]:
+    origin = typing.get_origin(kind) or kind
+    if hints.is_array(origin):
+        return _as_array
+    if hints.is_scalar(origin):
+        return lambda value: tensors.scalar(origin, value)
+    if issubclass(origin, Blob):
+        return _as_bytes
+    adapter = models.Adapter(kind)
+    return lambda value: adapter.load(msgspec.json.encode(value, enc_hook=json_hook), by_name=True)
+
+
+class _Anything(type):
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return True
+
+
+class Blob(metaclass=_Anything):
+    """Stands in a decoder's type for bytes that may have come by reference."""
+
+
+def _as_array(value: Any) -> Any:
+    return value if hints.is_array(type(value)) else tensors.from_list(value)
+
+
+def _as_bytes(value: Any) -> bytes:
+    if type(value) is bytes:
+        return value
+    raise Misfit(f"Expected `bytes`, got `{type(value).__name__}`")
+
+
+def _array(value: Any, place: Place | None) -> msgspec.msgpack.Ext:
+    header, elements = buffers.pack(value)
+    if place is not None and elements.nbytes and (payload := place(elements)) is not None:
+        return reference(payload, header)
+    return msgspec.msgpack.Ext(ARRAY, b"".join((header, elements)))
+
+
+def _scalar(value: Any, place: Place | None) -> Any:
+    if value.dtype.kind in "biufSU" and type(item := value.item()) is not type(value):
+        return item
+    import numpy as np
+
+    return _array(np.asarray(value), place)
+
+
+def _fetched(data: memoryview, fetch: Fetch) -> Any:
+    if data.nbytes < _LENGTH.size or (end := _LENGTH.size + _LENGTH.unpack_from(data)[0]) > data.nbytes:
+        raise Misfit("a reference to memory is cut off")
+    memory = fetch(bytes(data[end:]))
+    return bytes(memory) if end == _LENGTH.size else buffers.unpack(data[_LENGTH.size : end], memory)
+
+
+def _refuse(value: Any) -> typing.NoReturn:
+    kind = type(value)
+    name = hints.name_of(kind)
+    torch = sys.modules.get("torch")
+    hint = ": send value.numpy()" if torch is not None and isinstance(value, torch.Tensor) else ""
+    raise TypeError(f"a value of type {name} cannot be sent{hint}")

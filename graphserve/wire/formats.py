@@ -1,0 +1,72 @@
+"""Formats of bodies: which one a Content-Type names, and which one an Accept asks for."""
+
+from __future__ import annotations
+
+import enum
+from functools import lru_cache
+
+
+class Format(enum.Enum):
+    """How a body is written; the value is the Content-Type that says so."""
+
+    JSON = b"application/json"
+    MSGPACK = b"application/msgpack"
+    RAW = b"application/octet-stream"
+
+
+_MSGPACK = frozenset({"application/msgpack", "application/x-msgpack", "application/vnd.msgpack"})
+_UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
+
+
+@lru_cache(maxsize=256)
+def content_format(content_type: bytes | None) -> Format | None:
+    """The format that a Content-Type names; no Content-Type is JSON, as curl's users expect.
+
+    Returns:
+        None for JSON in a charset other than UTF-8, which nothing reads. Any other content type is RAW:
+        only an API that takes a raw body accepts it.
+    """
+    if not content_type or not content_type.strip():
+        return Format.JSON
+    kind, parameters = _parse(content_type)
+    if kind in _MSGPACK:
+        return Format.MSGPACK
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        return Format.RAW
+    return Format.JSON if parameters.get("charset", "utf-8").lower() in _UTF8 else None
+
+
+@lru_cache(maxsize=256)
+def accept_format(accept: bytes | None) -> Format:
+    """The format that an Accept prefers: msgpack if it ranks above JSON, else JSON."""
+    if not accept:
+        return Format.JSON
+    ranges = [_parse(part) for part in accept.split(b",")]
+    json = _quality(ranges, ("application/json", "application/*", "*/*"))
+    msgpack = max(_quality(ranges, (name, "application/*", "*/*")) for name in _MSGPACK)
+    return Format.MSGPACK if msgpack > json else Format.JSON
+
+
+def _quality(ranges: list[tuple[str, dict[str, str]]], names: tuple[str, ...]) -> float:
+    # The most specific range that matches decides (RFC 9110, 12.5.1).
+    for name in names:
+        for kind, parameters in ranges:
+            if kind == name:
+                return _number(parameters.get("q", "1"))
+    return 0.0
+
+
+def _number(text: str) -> float:
+    try:
+        return min(1.0, max(0.0, float(text)))
+    except ValueError:
+        return 0.0
+
+
+def _parse(header: bytes) -> tuple[str, dict[str, str]]:
+    kind, *rest = header.decode("latin-1").split(";")
+    parameters = {}
+    for parameter in rest:
+        name, _, value = parameter.partition("=")
+        parameters[name.strip().lower()] = value.strip().strip('"')
+    return kind.strip().lower(), parameters

@@ -1,0 +1,232 @@
+"""Type hints: what one consists of, and which of them can cross a socket. Pure; runs where classes are read."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import datetime
+import decimal
+import enum
+import sys
+import types
+import typing
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+Kind = Literal["any", "leaf", "bytes", "array", "scalar", "list", "tuple", "dict", "union", "fields", "model", "other"]
+
+_LEAVES = frozenset(
+    {bool, int, float, str, type(None), datetime.datetime, datetime.date, datetime.time, datetime.timedelta}
+    | {uuid.UUID, decimal.Decimal, msgspec.UnsetType, msgspec.Raw}
+)
+_BYTES = frozenset({bytes, bytearray, memoryview})
+_LISTS = frozenset(
+    {list, set, frozenset, collections.abc.Collection, collections.abc.Sequence, collections.abc.MutableSequence}
+    | {collections.abc.Set, collections.abc.MutableSet}
+)
+_DICTS = frozenset({dict, collections.abc.Mapping, collections.abc.MutableMapping})
+_WRAPPERS = frozenset(
+    {getattr(typing, name) for name in ("Required", "NotRequired", "Final", "ReadOnly") if hasattr(typing, name)}
+)
+_PYDANTIC = frozenset({"pydantic", "pydantic_core", "pydantic_extra_types", "annotated_types"})
+
+
+class Item(NamedTuple):
+    """One part of a hint: the attribute or index it stands at (None: each), its name on the wire, its hint."""
+
+    key: str | int | None
+    label: str | int | None
+    hint: Any
+
+
+@dataclass(frozen=True)
+class Part:
+    """One hint, taken apart.
+
+    Args:
+        kind: what it is; `other` cannot cross a socket.
+        hint: the hint without its wrappers.
+        origin: the class itself, where the hint is a class or parametrised.
+        metadata: what stood in its `Annotated`.
+        items: what it consists of.
+    """
+
+    kind: Kind
+    hint: Any
+    origin: Any = None
+    metadata: tuple[Any, ...] = ()
+    items: tuple[Item, ...] = ()
+
+
+def take_apart(hint: Any) -> Part:
+    """What `hint` is and consists of, one level deep.
+
+    Raises:
+        NameError: a class that it names has an annotation that cannot be resolved.
+    """
+    hint, metadata = unwrap(hint)
+    origin, args = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if any(type(extra).__module__.partition(".")[0] in _PYDANTIC for extra in metadata):
+        return Part("model", hint, origin, metadata)
+    if origin in (typing.Union, types.UnionType):
+        return Part("union", hint, origin, metadata, tuple(Item(None, None, arg) for arg in args))
+    if hint is Any or hint is object or isinstance(hint, typing.TypeVar):
+        return Part("any", hint, object, metadata)
+    if origin is typing.Literal:
+        return Part("leaf", hint, None, metadata)
+    if not isinstance(origin, type):
+        return Part("other", hint, origin, metadata)
+    return _of_class(hint, origin, args, metadata)
+
+
+def walk(hint: Any) -> Iterator[Part]:
+    """`hint` and everything it consists of, each class once."""
+    seen: set[Any] = set()
+    waiting = [hint]
+    while waiting:
+        part = take_apart(waiting.pop())
+        if part.kind == "fields":
+            if part.hint in seen:
+                continue
+            seen.add(part.hint)
+        yield part
+        waiting.extend(item.hint for item in part.items)
+
+
+def contains(hint: Any, kind: Kind) -> bool:
+    """Whether a part of that kind is anywhere in `hint`."""
+    return any(part.kind == kind for part in walk(hint))
+
+
+def hashed(part: Part) -> Any:
+    """What in a set, or as the key of a dict, cannot be hashed: a hint with an array in it, or None."""
+    if part.kind == "dict" or (part.kind == "list" and issubclass(part.origin, collections.abc.Set)):
+        return part.items[0].hint if contains(part.items[0].hint, "array") else None
+    return None
+
+
+def rewrite(hint: Any, change: Callable[[Part], Any]) -> Any:
+    """`hint` with other hints in the places of some; classes with fields stay as they are.
+
+    Args:
+        hint: the hint.
+        change: gives the hint that takes a part's place, or None to look into the part.
+    """
+    part = take_apart(hint)
+    if (changed := change(part)) is not None:
+        return changed
+    if part.kind not in ("list", "tuple", "dict", "union") or not typing.get_args(part.hint):
+        return hint
+    inner = tuple(rewrite(item.hint, change) for item in part.items)
+    if part.kind == "union":
+        changed = typing.Union[inner]  # noqa: UP007  (of a tuple)
+    else:
+        changed = part.origin[(*inner, ...) if part.kind == "list" and part.origin is tuple else inner]
+    return typing.Annotated[(changed, *part.metadata)] if part.metadata else changed
+
+
+def unwrap(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """The hint without Annotated, NewType, Required and aliases, and the metadata that stood there."""
+    metadata: tuple[Any, ...] = ()
+    while True:
+        if isinstance(hint, typing.NewType):
+            hint = hint.__supertype__
+        elif typing.get_origin(hint) is typing.Annotated:
+            metadata += hint.__metadata__
+            hint = hint.__origin__
+        elif typing.get_origin(hint) in _WRAPPERS:
+            hint = typing.get_args(hint)[0]
+        elif type(hint).__name__ == "TypeAliasType":
+            hint = hint.__value__
+        else:
+            return (type(None) if hint is None else hint), metadata
+
+
+def name_of(hint: Any) -> str:
+    """A hint as its author would write it."""
+    if isinstance(hint, type) and typing.get_origin(hint) is None:
+        return (
+            hint.__qualname__
+            if hint.__module__ in ("builtins", "__main__")
+            else f"{hint.__module__}.{hint.__qualname__}"
+        )
+    return str(hint).replace("typing.", "")
+
+
+def is_array(kind: Any) -> bool:
+    """Whether a class is numpy's array; numpy is not imported for it."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(kind, type) and issubclass(kind, numpy.ndarray)
+
+
+def is_scalar(kind: Any) -> bool:
+    """Whether a class is one of numpy's scalars; numpy is not imported for it."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(kind, type) and issubclass(kind, numpy.generic)
+
+
+def is_model(kind: Any) -> bool:
+    """Whether a class is a pydantic model, dataclass or type; pydantic is not imported for it."""
+    return "pydantic" in sys.modules and (
+        hasattr(kind, "__pydantic_validator__")
+        or hasattr(kind, "__get_pydantic_core_schema__")
+        or getattr(kind, "__module__", "").partition(".")[0] in _PYDANTIC
+    )
+
+
+def _of_class(hint: Any, origin: type, args: tuple[Any, ...], metadata: tuple[Any, ...]) -> Part:
+    if is_array(origin):
+        return Part("array", hint, origin, metadata)
+    if is_scalar(origin):
+        return Part("scalar", hint, origin, metadata)
+    if is_model(origin):
+        return Part("model", hint, origin, metadata)
+    if origin in _LEAVES or issubclass(origin, enum.Enum):
+        return Part("leaf", hint, origin, metadata)
+    if origin in _BYTES:
+        return Part("bytes", hint, origin, metadata)
+    if origin is tuple and args and args[-1] is not Ellipsis:
+        return Part("tuple", hint, origin, metadata, tuple(Item(i, i, arg) for i, arg in enumerate(args) if arg != ()))
+    if origin in _LISTS or origin is tuple:
+        return Part("list", hint, origin, metadata, (Item(None, None, args[0] if args else Any),))
+    if origin in _DICTS:
+        return Part("dict", hint, origin, metadata, tuple(Item(None, None, arg) for arg in args or (Any, Any)))
+    if _has_fields(origin):
+        return Part("fields", hint, origin, metadata, _fields(typing.cast(Any, origin), args))
+    return Part("other", hint, origin, metadata)
+
+
+def _has_fields(kind: type) -> bool:
+    return (
+        dataclasses.is_dataclass(kind)
+        or issubclass(kind, msgspec.Struct)
+        or typing.is_typeddict(kind)
+        or (issubclass(kind, tuple) and hasattr(kind, "_fields"))
+        or hasattr(kind, "__attrs_attrs__")
+    )
+
+
+@lru_cache(maxsize=1024)
+def _fields(kind: Any, args: tuple[Any, ...]) -> tuple[Item, ...]:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    bound = dict(zip(getattr(kind, "__parameters__", ()), args, strict=False))
+    if issubclass(kind, msgspec.Struct):
+        names = {field.name: field.encode_name for field in msgspec.structs.fields(kind)}
+    elif dataclasses.is_dataclass(kind):
+        names = {field.name: field.name for field in dataclasses.fields(kind) if field.init}
+    else:
+        names = {name: name for name in hints}
+    return tuple(Item(name, label, _bind(hints.get(name, Any), bound)) for name, label in names.items())
+
+
+def _bind(hint: Any, bound: dict[Any, Any]) -> Any:
+    if isinstance(hint, typing.TypeVar):
+        return bound.get(hint, Any)
+    if free := getattr(hint, "__parameters__", ()):
+        return hint[tuple(bound.get(variable, Any) for variable in free)]
+    return hint

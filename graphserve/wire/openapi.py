@@ -1,0 +1,260 @@
+"""The OpenAPI document of a service, from its signatures and docstrings. Made once, in a worker of the entry."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import typing
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+
+from graphserve.service import ApiDeclaration
+from graphserve.wire import hints, models, tensors
+from graphserve.wire.extensions import json_hook
+from graphserve.wire.schema import Parameter, Signature, uses_adapter
+
+Json = dict[str, Any]
+
+_TEMPLATE = "#/components/schemas/{name}"
+_ERRORS = {
+    400: "The body is not what its content type claims.",
+    413: "The body is too large.",
+    415: "The content type is not supported.",
+    422: "The arguments do not fit the signature; `errors` says where.",
+    500: "The API failed; the log has the reason, under `request_id`.",
+    502: "A service that this one needs failed; `service` names it.",
+    503: "A service that this one needs cannot take the call now.",
+    504: "The deadline passed; `service` held the call.",
+}
+_PROBLEM: Json = {
+    "title": "Problem",
+    "description": "An error (RFC 9457).",
+    "type": "object",
+    "required": ["type", "title", "status"],
+    "properties": {
+        "type": {"type": "string", "format": "uri-reference", "default": "about:blank"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "service": {"type": "string", "description": "The deepest node concerned."},
+        "request_id": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["loc", "msg", "type"],
+                "properties": {
+                    "loc": {"type": "array", "items": {"type": ["string", "integer"]}},
+                    "msg": {"type": "string"},
+                    "type": {"type": "string"},
+                },
+            },
+        },
+    },
+}
+_HEALTH = {
+    "/livez": ("livez", "Whether this process lives", "It lives.", None),
+    "/readyz": ("readyz", "Whether this service and what it needs are ready", "Ready.", "Not ready: what is missing."),
+}
+_BINARY: Json = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+_TYPES_OF_KINDS = {
+    "b": "boolean",
+    "i": "integer",
+    "u": "integer",
+    "f": "number",
+    "S": "string",
+    "U": "string",
+    "M": "string",
+}
+
+
+def document(
+    name: str, doc: str | None, version: str, apis: Sequence[tuple[ApiDeclaration, Signature, str | None]]
+) -> Json:
+    """Describe a service as OpenAPI 3.1.
+
+    Args:
+        name: the service's name.
+        doc: its docstring.
+        version: the version of what it offers.
+        apis: each API's declaration, signature and docstring.
+
+    Returns:
+        The document, as JSON values.
+    """
+    schemas = _Schemas()
+    paths: Json = {}
+    for declaration, signature, text in apis:
+        paths[declaration.route] = {"post": _operation(declaration, signature, text, schemas)}
+    for path, (operation, summary, good, bad) in _HEALTH.items():
+        responses: Json = {"200": {"description": good}} | ({"503": _problem(bad)} if bad else {})
+        paths[path] = {
+            "get": {"operationId": operation, "summary": summary, "tags": ["health"], "responses": responses}
+        }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": name, "version": version} | ({"description": inspect.cleandoc(doc)} if doc else {}),
+        "paths": paths,
+        "components": {
+            "schemas": {"Problem": _PROBLEM} | schemas.components,
+            "responses": {str(status): _problem(description) for status, description in _ERRORS.items()},
+        },
+    }
+
+
+class _Schemas:
+    """The schemas of types, and the components that they refer to."""
+
+    def __init__(self) -> None:
+        self.components: Json = {}
+
+    def of(self, hint: Any, output: bool) -> Json:
+        """The schema of a type, as an argument or as a result."""
+        if uses_adapter(hint):
+            return self._of_model(hint, output)
+        hint = hints.rewrite(hint, _describe_array)
+        (schema,), components = msgspec.json.schema_components(
+            [hint], schema_hook=lambda kind: self._of_custom(kind, output), ref_template=_TEMPLATE
+        )
+        return self._adopt(schema, components)
+
+    def _of_model(self, hint: Any, output: bool) -> Json:
+        schema = models.Adapter(hint).schema(_TEMPLATE.replace("name", "model"), output)
+        return self._adopt(schema, schema.pop("$defs", {}))
+
+    def _of_custom(self, kind: Any, output: bool) -> Json:
+        origin = typing.get_origin(kind) or kind
+        if hints.is_array(origin):
+            return array_schema(tensors.demand(kind, ()))
+        if hints.is_scalar(origin):
+            return array_schema(tensors.demand(None, (tensors.Array(origin.__name__, ()),)))
+        return self._of_model(kind, output) if hints.is_model(origin) else {"description": "any value"}
+
+    def _adopt(self, schema: Json, components: Json) -> Json:
+        # Two classes may have one name: the later one gets a number.
+        names = {name: self._free(name, component) for name, component in components.items()}
+        moved = json.loads(
+            _REFERENCE.sub(lambda m: m[1] + names.get(m[2], m[2]) + m[3], json.dumps([schema, components]))
+        )
+        for name, component in moved[1].items():
+            self.components[names[name]] = component
+        return typing.cast(Json, moved[0])
+
+    def _free(self, name: str, component: Json) -> str:
+        plain, number = name, 1
+        while name == "Problem" or self.components.get(name, component) != component:
+            number += 1
+            name = f"{plain}_{number}"
+        return name
+
+
+_REFERENCE = re.compile(r'("#/components/schemas/)([^"/]+)(")')
+
+
+def array_schema(wanted: tensors.Demand) -> Json:
+    """The schema of an array as JSON has it: nested lists."""
+    kind = wanted.dtype.kind if wanted.dtype is not None else _kind_of(wanted.scalar)
+    element: Json = {"type": _TYPES_OF_KINDS[kind]} if kind in _TYPES_OF_KINDS else {}
+    dtype = str(wanted.dtype) if wanted.dtype is not None else wanted.scalar.__name__ if wanted.scalar else "any dtype"
+    if wanted.shape is None:
+        return {"type": "array", "items": {}, "description": f"An array of {dtype}, any shape, as nested lists."}
+    schema = element
+    for length in reversed(wanted.shape):
+        schema = {"type": "array", "items": schema}
+        if length is not None:
+            schema |= {"minItems": length, "maxItems": length}
+    if not wanted.shape:
+        return element | {"description": f"One {dtype}."}
+    shape = " × ".join("any" if length is None else str(length) for length in wanted.shape)
+    return schema | {"description": f"An array of {dtype}, shape {shape}, as nested lists."}
+
+
+def _kind_of(scalar: type | None) -> str:
+    import numpy as np
+
+    kinds = {
+        np.bool_: "b",
+        np.integer: "i",
+        np.floating: "f",
+        np.number: "f",
+        np.str_: "U",
+        np.bytes_: "S",
+        np.datetime64: "M",
+    }
+    return next((kind for base, kind in kinds.items() if scalar and issubclass(scalar, base)), "")
+
+
+def _describe_array(part: hints.Part) -> Any:
+    if part.kind != "array":
+        return None
+    schema = array_schema(tensors.demand(part.hint, part.metadata))
+    return Annotated[part.origin, msgspec.Meta(extra_json_schema=schema)]
+
+
+def _operation(declaration: ApiDeclaration, signature: Signature, doc: str | None, schemas: _Schemas) -> Json:
+    text, described = _read_docstring(doc)
+    summary, _, description = text.partition("\n\n")
+    return {
+        "operationId": declaration.name,
+        "summary": " ".join(summary.split()) or declaration.name,
+        **({"description": description.strip()} if description.strip() else {}),
+        **_request(signature, described, schemas),
+        "responses": {
+            "200": {"description": "The result.", "content": _result(signature, schemas)},
+            **{str(status): {"$ref": f"#/components/responses/{status}"} for status in _ERRORS},
+        },
+    }
+
+
+def _request(signature: Signature, described: dict[str, str], schemas: _Schemas) -> Json:
+    if signature.input_stream:
+        return {"requestBody": {"required": True, "content": {"*/*": _BINARY}}}
+    required = [parameter.name for parameter in signature.parameters if parameter.required]
+    schema: Json = {
+        "type": "object",
+        "properties": {p.name: _property(p, described, schemas) for p in signature.parameters},
+        "additionalProperties": False,
+    } | ({"required": required} if required else {})
+    content: Json = {"application/json": {"schema": schema}, "application/msgpack": {"schema": schema}}
+    if signature.raw_body:
+        content |= {"application/octet-stream": _BINARY, "*/*": _BINARY}
+    return {"requestBody": {"required": bool(required), "content": content}}
+
+
+def _property(parameter: Parameter, described: dict[str, str], schemas: _Schemas) -> Json:
+    schema = schemas.of(parameter.type, output=False)
+    if text := described.get(parameter.name):
+        schema = {**schema, "description": f"{text} {schema.get('description', '')}".strip()}
+    if not parameter.required:
+        try:
+            schema = {**schema, "default": json.loads(msgspec.json.encode(parameter.default, enc_hook=json_hook))}
+        except (TypeError, ValueError, OverflowError):
+            pass  # a default that JSON cannot say is left out
+    return schema
+
+
+def _result(signature: Signature, schemas: _Schemas) -> Json:
+    schema = schemas.of(signature.item if signature.stream else signature.result, output=True)
+    if signature.stream:
+        return {"application/x-ndjson": {"schema": schema}, "text/event-stream": {"schema": {"type": "string"}}}
+    return {"application/json": {"schema": schema}, "application/msgpack": {"schema": schema}}
+
+
+def _problem(description: str) -> Json:
+    content = {"application/problem+json": {"schema": {"$ref": _TEMPLATE.format(name="Problem")}}}
+    return {"description": description, "content": content}
+
+
+def _read_docstring(doc: str | None) -> tuple[str, dict[str, str]]:
+    # What stands before the first section, and what an "Args:" section says of each parameter.
+    text, *sections = re.split(r"\n\s*\n(?=\w+:\n)", inspect.cleandoc(doc or ""))
+    described: dict[str, str] = {}
+    for section in sections:
+        head, _, body = section.partition("\n")
+        if head in ("Args:", "Arguments:", "Parameters:"):
+            for name, said in re.findall(r"^ {2,4}(\w+)(?: \([^)]*\))?: (.*(?:\n {5,}.*)*)", body, re.MULTILINE):
+                described[name] = " ".join(said.split())
+    return text, described

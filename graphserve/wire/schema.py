@@ -1,0 +1,205 @@
+"""Signatures: what the type hints of an API say about its parameters and its result, checked at start-up."""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import typing
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import msgspec
+
+from graphserve.errors import DeclarationError
+from graphserve.service import API
+from graphserve.wire import admission, extensions, hints, models
+
+_ASYNC_STREAMS = (collections.abc.AsyncIterator, collections.abc.AsyncGenerator, collections.abc.AsyncIterable)
+_STREAMS = (collections.abc.Iterator, collections.abc.Generator, collections.abc.Iterable)
+_SUPPORTED = (
+    "what can be sent: int, float, str, bool, None, bytes, list, dict, tuple, set, dataclasses, TypedDict, NamedTuple, "
+    "Enum, Literal, date and time types, UUID, Decimal, msgspec.Struct, pydantic models, numpy arrays, unions, Any"
+)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of an API.
+
+    Args:
+        name: its name, by which callers send it.
+        type: its type hint, resolved.
+        required: whether callers must give it.
+        default: what the method uses otherwise; it never crosses a socket.
+    """
+
+    name: str
+    type: Any
+    required: bool = True
+    default: Any = None
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What crosses a socket in a call of one API.
+
+    Args:
+        where: `Class.method`, for messages.
+        parameters: in the order of the declaration, without `self` and without `input_stream`.
+        result: the type of the result; of a stream, the annotation as it stands.
+        item: the type of a stream's items, None where there is no stream.
+        stream: whether the result is a stream of items.
+        is_async: whether the method is a coroutine or an asynchronous generator.
+        raw_body: whether a body of any content type is taken as it is, for the only parameter.
+        input_stream: the parameter that gets the body in chunks (`AsyncIterator[bytes]`), if there is one.
+    """
+
+    where: str
+    parameters: tuple[Parameter, ...]
+    result: Any
+    item: Any = None
+    stream: bool = False
+    is_async: bool = False
+    raw_body: bool = False
+    input_stream: str | None = None
+
+    @classmethod
+    def of(cls, service: type, method: str) -> Signature:
+        """Read the signature of an API.
+
+        Args:
+            service: the class.
+            method: the method's name.
+
+        Raises:
+            DeclarationError: a type cannot be resolved or cannot be sent; the message says what to use instead.
+        """
+        return _Reader(service, method).read()
+
+
+class _Reader:
+    def __init__(self, service: type, method: str) -> None:
+        self.function = inspect.unwrap(getattr(service, method))
+        self.where = f"{service.__name__}.{method}"
+        declared = getattr(self.function, API, None)
+        code = getattr(self.function, "__code__", None)
+        file, line = (code.co_filename, code.co_firstlineno) if code else (None, None)
+        self.place = (declared.file, declared.line) if declared else (file, line)
+
+    def read(self) -> Signature:
+        types = self._types()
+        result = types.pop("return")
+        stream, item = self._stream(result)
+        declared = list(inspect.signature(self.function).parameters.values())[1:]
+        chunks = [p.name for p in declared if typing.get_origin(types[p.name]) in _ASYNC_STREAMS]
+        for name in chunks:
+            self._check_chunks(name, types[name], chunks)
+        parameters = tuple(self._parameter(p, types[p.name]) for p in declared if p.name not in chunks)
+        self._check("its result", item if stream else result)
+        return Signature(
+            where=self.where,
+            parameters=parameters,
+            result=result,
+            item=item,
+            stream=stream,
+            is_async=inspect.iscoroutinefunction(self.function) or inspect.isasyncgenfunction(self.function)
+            or (stream and typing.get_origin(result) in _ASYNC_STREAMS),
+            raw_body=[hints.unwrap(p.type)[0] for p in parameters] == [bytes] and not chunks,
+            input_stream=chunks[0] if chunks else None,
+        )  # fmt: skip
+
+    def _types(self) -> dict[str, Any]:
+        try:
+            return typing.get_type_hints(self.function, include_extras=True)
+        except NameError as exc:
+            self._refuse(
+                f"the annotation names {exc.name!r}, which does not exist when the module is imported: "
+                "define or import it at the top of the module, outside `if TYPE_CHECKING:`"
+            )
+        except (TypeError, SyntaxError, AttributeError) as exc:
+            self._refuse(f"an annotation cannot be read: {exc}")
+
+    def _stream(self, result: Any) -> tuple[bool, Any]:
+        origin = typing.get_origin(result) or result
+        stream = origin in _ASYNC_STREAMS or origin in _STREAMS
+        generator = inspect.isgeneratorfunction(self.function) or inspect.isasyncgenfunction(self.function)
+        if generator and not stream:
+            self._refuse(
+                f"it yields, but returns {hints.name_of(result)}: write '-> AsyncIterator[…]' or '-> Iterator[…]'"
+            )
+        if stream and inspect.iscoroutinefunction(self.function):
+            self._refuse(
+                "it returns a stream but does not yield: make it an asynchronous generator ('yield' its items)"
+            )
+        arguments = typing.get_args(result)
+        if stream and not arguments:
+            self._refuse("its stream has no item type: write e.g. '-> AsyncIterator[str]'")
+        return stream, arguments[0] if stream else None
+
+    def _parameter(self, parameter: inspect.Parameter, hint: Any) -> Parameter:
+        self._check(f"parameter {parameter.name!r}", hint)
+        if parameter.default is parameter.empty:
+            return Parameter(parameter.name, hint)
+        if type(parameter.default).__module__.partition(".")[0] == "pydantic" and not models.is_instance(
+            parameter.default
+        ):
+            self._refuse(
+                f"parameter {parameter.name!r}: put Field(…) into the annotation: "
+                f"'{parameter.name}: Annotated[{hints.name_of(hint)}, Field(…)]'"
+            )
+        return Parameter(parameter.name, hint, False, parameter.default)
+
+    def _check_chunks(self, name: str, hint: Any, chunks: list[str]) -> None:
+        if typing.get_args(hint) != (bytes,):
+            self._refuse(f"parameter {name!r}: a streamed body is AsyncIterator[bytes], not {hints.name_of(hint)}")
+        if len(chunks) > 1:
+            self._refuse(f"parameters {' and '.join(chunks)}: a request has one body to stream")
+
+    def _check(self, what: str, hint: Any) -> None:
+        try:
+            for part in hints.walk(hint):
+                if hashed := hints.hashed(part):
+                    self._refuse(f"{what}: {hints.name_of(hashed)} cannot be in a set or the key of a dict: use a list")
+                if part.kind == "other":
+                    self._refuse(f"{what}: {_complaint(part.hint)}; {_SUPPORTED}")
+            supported(hint)
+        except NameError as exc:
+            self._refuse(f"{what}: {hints.name_of(hint)} names {exc.name!r}, which its module does not define")
+        except DeclarationError:
+            raise
+        except (TypeError, ValueError) as exc:
+            self._refuse(f"{what}: {exc}")
+
+    def _refuse(self, message: str) -> NoReturn:
+        raise DeclarationError(f"{self.where}: {message}", *self.place) from None
+
+
+def supported(hint: Any) -> None:
+    """Build what the codecs build for `hint`.
+
+    Raises:
+        TypeError: msgspec, pydantic or numpy cannot handle it.
+    """
+    if uses_adapter(hint):
+        models.Adapter(hint)
+        return
+    msgspec.msgpack.Decoder(hint, dec_hook=extensions.type_hook)
+    msgspec.json.Decoder(hint, dec_hook=extensions.type_hook)
+    msgspec.json.schema_components([hint], schema_hook=lambda kind: {"title": str(kind)})
+    admission.admission(hint)
+
+
+def uses_adapter(hint: Any) -> bool:
+    """Whether pydantic handles values of this type as a whole: it has types of pydantic's, and none that are not."""
+    parts = list(hints.walk(hint))
+    return any(part.kind == "model" for part in parts) and not any(map(_is_foreign, parts))
+
+
+def _is_foreign(part: hints.Part) -> bool:
+    return part.kind in ("array", "scalar") or (part.kind == "fields" and issubclass(part.origin, msgspec.Struct))
+
+
+def _complaint(hint: Any) -> str:
+    if isinstance(hint, type):
+        return f"{hints.name_of(hint)} is a class without declared fields and cannot be sent: make it a dataclass"
+    return f"{hints.name_of(hint)} cannot be sent"

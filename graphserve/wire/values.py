@@ -1,0 +1,133 @@
+"""One value of one type, to bytes and back in every format; a parameter, a result, an item of a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec.msgpack import Ext
+
+from graphserve.wire import blobs, buffers, models
+from graphserve.wire.admission import admission
+from graphserve.wire.extensions import ARRAY, MODEL, Fetch, Place, ext_hook, json_hook, msgpack_hook, type_hook
+from graphserve.wire.failures import Misfit
+from graphserve.wire.formats import Format
+from graphserve.wire.schema import uses_adapter
+
+Body = bytes | bytearray | memoryview
+
+
+class Reader:
+    """Decodes bodies of one type; what a hook must see later, `fetch`, is bound once and kept.
+
+    Args:
+        hint: the type, as msgspec takes it.
+        fetched: the type where bytes may have come by reference.
+    """
+
+    def __init__(self, hint: Any, fetched: Any = None) -> None:
+        self._fetched = hint if fetched is None else fetched
+        self.json: Callable[[Body], Any] = msgspec.json.Decoder(hint, dec_hook=type_hook).decode
+        self.msgpack: Callable[[Body], Any] = self._bind(hint, None)
+        self._bound: tuple[Fetch | None, Callable[[Body], Any]] = (None, self.msgpack)
+
+    def read(self, body: Body, format: Format, fetch: Fetch | None) -> Any:
+        """The value; raises what msgspec says about it."""
+        if format is Format.JSON:
+            return self.json(body)
+        if fetch is None:
+            return self.msgpack(body)
+        bound = self._bound  # one read: another thread may replace it
+        if bound[0] != fetch:
+            bound = self._bound = (fetch, self._bind(self._fetched, fetch))
+        return bound[1](body)
+
+    @staticmethod
+    def _bind(hint: Any, fetch: Fetch | None) -> Callable[[Body], Any]:
+        return msgspec.msgpack.Decoder(hint, ext_hook=ext_hook(fetch), dec_hook=type_hook).decode
+
+
+class Writer:
+    """Encodes any value; like `Reader`, it keeps what it made for the last `place`."""
+
+    def __init__(self) -> None:
+        self.json: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=json_hook).encode
+        self.msgpack: Callable[[Any], bytes] = self._bind(None)
+        self._bound: tuple[Place | None, Callable[[Any], bytes]] = (None, self.msgpack)
+
+    def write(self, value: Any, place: Place | None) -> bytes:
+        """The value as msgpack."""
+        if place is None:
+            return self.msgpack(value)
+        bound = self._bound
+        if bound[0] != place:
+            bound = self._bound = (place, self._bind(place))
+        return bound[1](value)
+
+    def _bind(self, place: Place | None) -> Callable[[Any], bytes]:
+        return msgspec.msgpack.Encoder(enc_hook=msgpack_hook(place)).encode
+
+
+class ValueCodec:
+    """A value of one type.
+
+    Args:
+        hint: the type.
+    """
+
+    def __init__(self, hint: Any) -> None:
+        self._adapter = models.Adapter(hint) if uses_adapter(hint) else None
+        self._admit = None if self._adapter else admission(hint)
+        self._take_out = blobs.taker(hint)
+        self.hint: Any = msgspec.Raw if self._adapter else hint
+        self.fetched: Any = blobs.with_blobs(self.hint)
+        self._reader, self._writer = Reader(self.hint, self.fetched), Writer()
+        self.finish: Callable[[Any, Format], Any] | None = None
+        if self._adapter is not None:
+            self.finish = self._validate
+        elif self._admit is not None:
+            self.finish = self._check
+
+    def load(self, body: Body, format: Format, fetch: Fetch | None = None) -> Any:
+        """Read a value; raises what msgspec, pydantic or `Misfit` say about it."""
+        value = self._reader.read(body, format, fetch)
+        return value if self.finish is None else self.finish(value, format)
+
+    def dump(self, value: Any, format: Format, place: Place | None = None) -> bytes:
+        """Write a value; raises TypeError, ValueError or OverflowError if it cannot be."""
+        if format is Format.JSON:
+            return self._adapter.dump(value, by_alias=True) if self._adapter else self._writer.json(value)
+        return self._writer.write(self.wrap(value, place) if self.wraps else value, place)
+
+    @property
+    def wraps(self) -> bool:
+        """Whether `wrap` ever does anything."""
+        return self._adapter is not None or self._take_out is not None
+
+    def wrap(self, value: Any, place: Place | None) -> Any:
+        """The value as msgpack's encoder takes it."""
+        if self._adapter is not None:
+            return Ext(MODEL, self._adapter.dump(value))
+        return value if place is None or self._take_out is None else self._take_out(value, place)
+
+    def _check(self, value: Any, format: Format) -> Any:
+        assert self._admit is not None
+        return self._admit(value)
+
+    def _validate(self, raw: msgspec.Raw, format: Format) -> Any:
+        assert self._adapter is not None
+        if format is Format.JSON:
+            return self._adapter.load(bytes(raw))
+        found = msgspec.msgpack.decode(raw)
+        if type(found) is Ext and found.code == MODEL:
+            return self._adapter.load(bytes(found.data), by_name=True)
+        return self._adapter.load(msgspec.json.encode(found, enc_hook=_natural), by_name=True)
+
+
+def _natural(value: Any) -> Any:
+    if type(value) is Ext and value.code == MODEL:
+        return msgspec.Raw(value.data)
+    if type(value) is Ext and value.code == ARRAY:
+        return buffers.unpack(memoryview(value.data)).tolist()
+    raise Misfit("an extension type that is not accepted here")

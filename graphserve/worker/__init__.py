@@ -1,0 +1,1 @@
+"""The child process of a node: its life, its sockets, its calls. One worker runs one instance of one service."""

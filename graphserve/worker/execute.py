@@ -1,0 +1,177 @@
+"""Executing a call: the user's method on the loop or in the pool of threads, until it ends or nobody waits. Runs in workers.
+
+Knows no sockets: the HTTP protocol and `local()` both execute through here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from graphserve.call.context import CallContext, current
+from graphserve.errors import DeadlineExceeded
+from graphserve.plan import ApiPlan, NodePlan
+from graphserve.wire.codec import ArgumentsCodec, ResultCodec
+from graphserve.wire.schema import Signature
+
+GUARD = 0.002  # seconds past the deadline at which we answer ourselves: a call below speaks first, it knows more
+
+
+@dataclass(frozen=True, eq=False)
+class BoundApi:
+    """One API of the instance, ready to be executed."""
+
+    plan: ApiPlan
+    signature: Signature
+    arguments: ArgumentsCodec
+    result: ResultCodec
+    method: Callable[..., Any]
+    timeout: float | None
+
+
+def bind(node: NodePlan, instance: object) -> dict[str, BoundApi]:
+    """The APIs of an instance by method name."""
+    bound = {}
+    for api in node.apis:
+        signature = Signature.of(type(instance), api.name)
+        given = [timeout for timeout in (api.timeout, node.options.timeout) if timeout is not None]
+        bound[api.name] = BoundApi(
+            api, signature, ArgumentsCodec(signature), ResultCodec(signature.result, f"{node.name}.{api.name}"),
+            getattr(instance, api.name), min(given, default=None),
+        )  # fmt: skip
+    return bound
+
+
+class Executor:
+    """Runs the calls of one worker.
+
+    Args:
+        node: the node.
+        threads: the pool that sync APIs run in.
+    """
+
+    def __init__(self, node: NodePlan, threads: ThreadPoolExecutor) -> None:
+        self.node, self.threads = node, threads
+        self.loop = asyncio.get_running_loop()
+        self.guard = GUARD + 0.004 * node.level
+        self.executing: set[Execution] = set()
+
+    def start(
+        self, api: BoundApi, arguments: dict[str, Any], context: CallContext,
+        on_end: Callable[[Any, BaseException | None], None], on_free: Callable[[], None],
+    ) -> Execution:  # fmt: skip
+        """Execute a call.
+
+        Args:
+            api: which API.
+            arguments: decoded and checked.
+            context: what travels with the call.
+            on_end: called once with the result, or with what was raised, or with `DeadlineExceeded`.
+            on_free: called once when nothing of it runs any more; never before `on_end`, except after `cancel`.
+        """
+        execution = Execution(self, context, on_end, on_free)
+        self.executing.add(execution)
+        execution.start(api, arguments)
+        return execution
+
+
+class Execution:
+    """One call that is being executed."""
+
+    __slots__ = ("_context", "_executor", "_on_end", "_on_free", "_running", "_timer")
+
+    def __init__(
+        self, executor: Executor, context: CallContext,
+        on_end: Callable[[Any, BaseException | None], None] | None, on_free: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self._executor, self._context, self._on_end, self._on_free = executor, context, on_end, on_free
+        self._running: asyncio.Task[Any] | Future[Any] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, api: BoundApi, arguments: dict[str, Any]) -> None:
+        """Begin, unless the deadline has passed."""
+        executor, context = self._executor, self._context
+        left = context.seconds_left()
+        if left is not None:
+            if left <= 0:
+                self._late()
+                self._free()
+                return
+            self._timer = executor.loop.call_later(left + executor.guard, self._late)
+        if api.signature.is_async:
+            task = executor.loop.create_task(_run(api.method, arguments, context))
+            task.add_done_callback(self._task_ended)
+            self._running = task
+        else:
+            carried = contextvars.copy_context()
+            future = executor.threads.submit(carried.run, _run_sync, api.method, arguments, context)
+            self._running = future
+            future.add_done_callback(self._thread_ended)
+
+    def cancel(self) -> None:
+        """The caller went away: stop what can be stopped; `on_end` is not called any more."""
+        self._on_end = None
+        self._stop()
+
+    def _task_ended(self, task: asyncio.Task[Any]) -> None:
+        if task.cancelled():
+            self._end(None, asyncio.CancelledError())
+        elif (error := task.exception()) is not None:
+            self._end(None, error)
+        else:
+            self._end(task.result(), None)
+        self._free()
+
+    def _thread_ended(self, future: Future[Any]) -> None:
+        if not self._executor.loop.is_closed():
+            self._executor.loop.call_soon_threadsafe(self._thread_over, future)
+
+    def _thread_over(self, future: Future[Any]) -> None:
+        if not future.cancelled():
+            error = future.exception()
+            self._end(None if error else future.result(), error)
+        self._free()
+
+    def _late(self) -> None:
+        name = self._executor.node.name
+        self._end(None, DeadlineExceeded(f"{name} did not answer before the deadline", node=name))
+        self._stop()
+
+    def _stop(self) -> None:
+        self._context.gone = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._running is not None:
+            self._running.cancel()  # a thread that runs is left alone: it holds its slot until it returns
+
+    def _end(self, result: Any, error: BaseException | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end(result, error)
+
+    def _free(self) -> None:
+        self._running = None
+        self._executor.executing.discard(self)
+        self._on_free()
+
+
+async def _run(method: Callable[..., Any], arguments: dict[str, Any], context: CallContext) -> Any:
+    current.set(context)
+    try:
+        return await method(**arguments)
+    except (SystemExit, KeyboardInterrupt) as exc:  # these would end the loop, and every other call with it
+        raise RuntimeError(f"the API raised {exc!r}") from exc
+
+
+def _run_sync(method: Callable[..., Any], arguments: dict[str, Any], context: CallContext) -> Any:
+    current.set(context)
+    try:
+        return method(**arguments)
+    except (SystemExit, KeyboardInterrupt) as exc:
+        raise RuntimeError(f"the API raised {exc!r}") from exc

@@ -1,0 +1,80 @@
+"""The life of the user's object in a worker: made, entered, left. Runs in workers, and in `local()`."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from graphserve.errors import StartupError
+from graphserve.plan import NodePlan
+
+
+class Life:
+    """One instance of a service.
+
+    Args:
+        node: what to make, with which `init`.
+        cls: its class.
+        threads: the pool that `__init__`, `__enter__` and sync APIs run in; with one thread, all in the same.
+        inject: puts the clients on the instance, before `__init__`.
+    """
+
+    def __init__(
+        self, node: NodePlan, cls: type, threads: ThreadPoolExecutor, inject: Callable[[object], None]
+    ) -> None:
+        self.node, self.cls, self.threads = node, cls, threads
+        self.instance = self._bare()
+        inject(self.instance)
+        self._entered: Any = self.instance
+
+    async def start(self) -> None:
+        """`__init__` in a thread, then `__aenter__` on the loop or `__enter__` in a thread.
+
+        Raises:
+            StartupError: one of them raised; `.log` is the traceback.
+        """
+        await self._step("__init__", self._in_thread(lambda: self.instance.__init__(**self.node.init)))  # type: ignore[misc]
+        if hasattr(self.cls, "__aenter__"):
+            await self._step("__aenter__", self.instance.__aenter__())  # type: ignore[attr-defined]
+        elif hasattr(self.cls, "__enter__"):
+            await self._step("__enter__", self._in_thread(self.instance.__enter__))  # type: ignore[attr-defined]
+
+    async def stop(self) -> None:
+        """`__aexit__` on the loop or `__exit__` in a thread; what they raise is raised."""
+        if hasattr(self.cls, "__aexit__"):
+            await self.instance.__aexit__(None, None, None)  # type: ignore[attr-defined]
+        elif hasattr(self.cls, "__exit__"):
+            await self._in_thread(lambda: self.instance.__exit__(None, None, None))  # type: ignore[attr-defined]
+
+    def _bare(self) -> object:
+        make: Any = self.cls.__new__
+        return make(self.cls) if make is object.__new__ else make(self.cls, **self.node.init)
+
+    async def _in_thread(self, call: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self.threads, call)
+
+    async def _step(self, name: str, step: Any) -> None:
+        try:
+            await step
+        except BaseException as exc:
+            if isinstance(exc, asyncio.CancelledError):
+                raise
+            text = f"{self.node.name}: {self.cls.__qualname__}.{name} raised {type(exc).__name__}: {exc}"
+            raise StartupError(text, self.node.name, user_traceback(exc)) from exc
+
+
+def user_traceback(exc: BaseException) -> str:
+    """The formatted traceback of what user code raised, without the frames by which we called it."""
+    frame = exc.__traceback__
+    while frame is not None and _hidden(frame.tb_frame.f_code.co_filename):
+        frame = frame.tb_next
+    shown = exc.with_traceback(frame) if frame is not None else exc
+    return "".join(traceback.format_exception(shown))
+
+
+def _hidden(file: str) -> bool:
+    ours = __file__.rpartition("/")[0].rpartition("/")[0] + "/"
+    return file.startswith(ours) or "importlib" in file or file.endswith(("/concurrent/futures/thread.py", "/runpy.py"))

@@ -1,0 +1,102 @@
+"""A listener: what all connections of one listening socket share. Runs in workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from uvicorn.server import ServerState
+
+from graphserve.call.calls import error_of
+from graphserve.call.context import CallContext
+from graphserve.errors import CallError
+from graphserve.worker.execute import BoundApi, Executor
+from graphserve.worker.gate import Gate
+from graphserve.worker.respond import Responder
+from graphserve.wire.formats import Format
+
+if TYPE_CHECKING:
+    from graphserve.call.exchange import Reply
+
+Relay = Callable[[BoundApi, bytes, Format | None, Format, CallContext], "Reply"]
+PRIVATE_BODY = 1 << 40  # bytes; between nodes the limit is memory
+
+
+class Listener:
+    """One kind of listening socket: the public one, the worker's own, or a shared one.
+
+    Args:
+        app: the ASGI application for what is no API.
+        apis: the APIs, by path.
+        executor: runs the calls.
+        gate: the slots.
+        responder: makes the answers; says whether this is the public listener.
+        relay: passes a limited call to the node's own queue.
+        keep_alive: seconds that an idle connection stays open.
+        max_body_size: bytes; larger bodies are refused.
+        access_log: whether requests are logged.
+        root_path: the prefix that a proxy may leave on paths.
+    """
+
+    def __init__(
+        self, app: Any, apis: dict[bytes, BoundApi], executor: Executor, gate: Gate, responder: Responder, relay: Relay, *,
+        keep_alive: float, max_body_size: int = PRIVATE_BODY, access_log: bool = False, root_path: str = "",
+        proxy_headers: bool = False, forwarded_allow_ips: str | None = None,
+    ) -> None:  # fmt: skip
+        self.loop = asyncio.get_running_loop()
+        self.apis, self.executor, self.gate, self.responder, self.relay = apis, executor, gate, responder, relay
+        self.max_body_size, self.access_log, self.public = max_body_size, access_log, responder.public
+        self.fetch: Any = None
+        self.place: Any = None
+        self.refusals = 0
+        self.config = uvicorn.Config(
+            app, http="httptools", ws="none", lifespan="off", interface="asgi3", log_config=None, access_log=False,
+            server_header=False, date_header=responder.public, root_path=root_path, proxy_headers=proxy_headers,
+            forwarded_allow_ips=forwarded_allow_ips, timeout_keep_alive=keep_alive,  # type: ignore[arg-type]
+        )  # fmt: skip
+        self.config.load()
+        self.state = ServerState()
+        self.closing = False
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take in the time for the `date` header; called once a second."""
+        self.responder.refresh()
+        headers = [(b"connection", b"close")] if self.closing else []
+        if self.public:
+            headers.append((b"date", formatdate(usegmt=True).encode()))
+        self.state.default_headers = headers
+
+    def route(self, url: bytes) -> BoundApi | None:
+        """The API at this path, or None."""
+        return self.apis.get(url) or (self.apis.get(url.partition(b"?")[0]) if b"?" in url else None)
+
+    def error_of(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> CallError:
+        """The error that an answer of our own node stands for."""
+        return error_of(status, headers, body, self.responder.node)
+
+    def count_refusal(self) -> None:
+        """A call was refused before it was executed."""
+        self.refusals += 1
+
+    def close_after_answers(self) -> None:
+        """Tell every client that this connection ends with its answer."""
+        self.closing = True
+        self.refresh()
+        for connection in self.state.connections:
+            if not connection.idle and connection.cycle is not None:  # type: ignore[union-attr]
+                connection.cycle.keep_alive = False
+
+    def close_idle(self) -> None:
+        """Close the connections that are between requests."""
+        for connection in list(self.state.connections):
+            if connection.idle:  # type: ignore[union-attr]
+                connection.transport.close()
+
+    @property
+    def connections(self) -> int:
+        """Open connections."""
+        return len(self.state.connections)

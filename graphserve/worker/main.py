@@ -1,0 +1,166 @@
+"""A worker process, from its first line to its last: imports, waits for its turn, serves, drains, ends.
+
+Started by the supervisor (see `child.py`); what it shall be stands in the Plan in the run folder, what it shall do
+comes by the control connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from graphserve import rundir
+from graphserve.call.members import Members, Node
+from graphserve.control import Channel, Message
+from graphserve.errors import ConfigurationError, ExitCode, StartupError
+from graphserve.load import Target, load
+from graphserve.plan import NodePlan, Plan
+from graphserve.worker import log
+from graphserve.worker.life import user_traceback
+from graphserve.worker.serve import Serving
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+class Worker:
+    """This process.
+
+    Args:
+        plan: the graph.
+        node: the node that it works for.
+        run: the run folder.
+    """
+
+    def __init__(self, plan: Plan, node: NodePlan, run: Path) -> None:
+        self.plan, self.node, self.run = plan, node, run
+        self.members = Members()
+        self.serving: Serving | None = None
+        self._init: asyncio.Future[list[tuple[str, int]]] = asyncio.get_running_loop().create_future()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ended = asyncio.Event()
+        self.secrets: dict[str, Any] = {}
+
+    async def live(self) -> None:
+        """The whole life."""
+        self.channel = await self._connect()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._on_drain, {"last": False})
+        self.channel.send({"type": "hello", "pid": os.getpid()})
+        try:
+            cls = self._import()
+            self.channel.send({"type": "imported"})
+            listeners = await self._init
+            self.serving = Serving(self.plan, self.node, self.run, self.members, cls, listeners)
+            await self.serving.start()
+        except StartupError as exc:
+            self._fail(str(exc), exc.log)
+        self.channel.send({"type": "ready", "address": self.serving.address})
+        await self._ended.wait()
+        await self.serving.stop()
+
+    async def _connect(self) -> Channel:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(rundir.workers_socket(self.run))
+        # Without a supervisor there is nobody to serve for, and nobody who would end us.
+        channel = Channel(sock, self._on_message, lambda: os._exit(ExitCode.FAILED))
+        os.register_at_fork(after_in_child=lambda: os.close(sock.fileno()))
+        return channel
+
+    def _import(self) -> type:
+        target = Target(*self.node.target.split(":"))
+        try:
+            return load(target, self.plan.main)
+        except ConfigurationError as exc:
+            raise StartupError(f"{self.node.name}: {exc}", self.node.name) from None
+        except BaseException as exc:  # user code may raise anything, SystemExit included
+            text = f"{self.node.name}: importing {target.module!r} raised {type(exc).__name__}: {exc}"
+            raise StartupError(text, self.node.name, user_traceback(exc)) from None
+
+    def _fail(self, message: str, trace: str) -> None:
+        self.channel.send({"type": "failed", "message": message, "traceback": trace})
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(ExitCode.STARTUP)
+
+    # --- messages ---
+
+    def _on_message(self, message: Message, fds: list[int]) -> None:
+        getattr(self, "_on_" + message["type"])(message, fds)
+
+    def _on_init(self, message: Message, fds: list[int]) -> None:
+        self.secrets = message.get("secrets", {})
+        self._init.set_result(list(zip(message["listeners"], fds, strict=True)))
+
+    def _on_members(self, message: Message, fds: list[int]) -> None:
+        for node in message["nodes"]:
+            self.members.update(Node.read(node))
+
+    def _on_serve(self, message: Message, fds: list[int]) -> None:
+        assert self.serving is not None
+        self._spawn(self.serving.listen(socket.socket(fileno=fds[0]), self.secrets.get("keyfile_password")))
+
+    def _on_drain(self, message: Message, fds: list[int] | None = None) -> None:
+        if self.serving is None:
+            os._exit(ExitCode.OK)
+        self.channel.send({"type": "draining"})
+        self._spawn(self._drain(last=message["last"]))
+
+    def _on_unready(self, message: Message, fds: list[int]) -> None:
+        assert self.serving is not None
+        self.serving.health.state = "draining"
+
+    def _on_exit(self, message: Message, fds: list[int]) -> None:
+        self._ended.set()
+
+    async def _drain(self, last: bool) -> None:
+        assert self.serving is not None
+        await self.serving.drain(last=last)
+        if last:  # siblings may still hand us calls: the supervisor says when all of the node are done
+            self.channel.send({"type": "drained"})
+        else:
+            self._ended.set()
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill us when the supervisor dies, whatever this process is doing then."""
+    parent = int(os.environ.pop("GRAPHSERVE_INTERNAL_SUPERVISOR"))
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before we asked
+        os._exit(ExitCode.FAILED)
+
+
+def main() -> None:
+    """The process: `child.py worker <node id> <slot>`."""
+    _die_with_parent()
+    # Ctrl-C reaches the whole foreground group of a terminal; the supervisor decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    run = Path(os.environ.pop("GRAPHSERVE_INTERNAL_RUN"))
+    plan = Plan.from_json((run / "plan.json").read_text())
+    node = next(node for node in plan.nodes if node.id == sys.argv[2])
+    log.configure(plan.log_level)
+    for folder in reversed(plan.sys_path):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+    import uvloop
+
+    async def live() -> None:
+        await Worker(plan, node, run).live()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(live())
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+
+

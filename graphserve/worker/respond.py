@@ -1,0 +1,80 @@
+"""The bytes of an answer: status line, headers and body in one write; errors as problem+json. Runs in workers."""
+
+from __future__ import annotations
+
+import logging
+from email.utils import formatdate
+from typing import Any
+
+from graphserve.call.context import CallContext
+from graphserve.errors import CallError, DeadlineExceeded, InvalidArguments, Problem, Unavailable
+from graphserve.wire import problem
+from graphserve.wire.formats import Format
+from graphserve.wire.problem import HttpProblem
+
+logger = logging.getLogger("graphserve.calls")
+
+_STATUS = {code: b"HTTP/1.1 %d %s\r\n" % (code, problem.phrase(code).encode()) for code in range(200, 600)}
+_TYPES = {format: b"content-type: " + format.value + b"\r\n" for format in Format}
+_EXPECTED = (Problem, HttpProblem, InvalidArguments, Unavailable, DeadlineExceeded)
+
+
+class Responder:
+    """Makes the answers of one kind of listener.
+
+    Args:
+        node: the node that answers.
+        public: whether clients outside the run folder read them.
+        debug: whether public answers carry exception text.
+    """
+
+    def __init__(self, node: str, *, public: bool, debug: bool) -> None:
+        self.node, self.public, self.open_book = node, public, debug or not public
+        self._common = b""
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take in the time; called once a second."""
+        self._common = b"date: " + formatdate(usegmt=True).encode() + b"\r\n" if self.public else b""
+
+    def result(self, body: bytes, format: Format, request_id: bytes, keep: bool) -> bytes:
+        """The answer with a result."""
+        return b"".join((
+            b"HTTP/1.1 200 OK\r\n", _TYPES[format], b"content-length: %d\r\n" % len(body),
+            b"x-request-id: %s\r\n" % request_id if self.public else b"",
+            self._common, b"\r\n" if keep else b"connection: close\r\n\r\n", body,
+        ))  # fmt: skip
+
+    def error(self, exc: BaseException, context: CallContext, keep: bool, api: str = "") -> tuple[int, bytes]:
+        """The answer with an error, and its status; what is nobody's plan is logged with its traceback."""
+        request_id = context.request_id.decode("latin-1")
+        error = problem.as_call_error(exc, self.node)
+        if error is not exc or not isinstance(error, _EXPECTED):
+            where = f"{self.node}.{api}" if api else self.node
+            trace = (type(exc), exc, exc.__traceback__) if error is not exc else None
+            logger.error("%s: %s", where, error, exc_info=trace, extra={"fields": {"request_id": request_id}})
+        return self.problem(error, context, keep)
+
+    def problem(self, error: CallError, context: CallContext, keep: bool) -> tuple[int, bytes]:
+        """The answer with an error that needs no word in the log."""
+        request_id = context.request_id.decode("latin-1")
+        status, headers, body = problem.encode(
+            error, node=self.node, request_id=request_id, open_book=self.open_book
+        )
+        return status, self.raw(status, headers, body, context.request_id, keep)
+
+    def raw(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, request_id: bytes, keep: bool) -> bytes:
+        """An answer with these headers; internal ones are dropped at a public listener."""
+        lines = [_STATUS.get(status) or b"HTTP/1.1 %d \r\n" % status]
+        for name, value in headers:
+            if not (self.public and name.startswith(b"x-graphserve-")):
+                lines.append(b"%s: %s\r\n" % (name, value))
+        lines += [b"content-length: %d\r\n" % len(body), b"x-request-id: %s\r\n" % request_id, self._common]
+        lines += [b"\r\n" if keep else b"connection: close\r\n\r\n", body]
+        return b"".join(lines)
+
+
+def access(api: str, status: int, request_id: bytes, seconds: float, client: Any) -> None:
+    """Log one request, for `--access-log`."""
+    fields = {"request_id": request_id.decode("latin-1"), "status": status, "ms": round(seconds * 1e3, 3), "client": client}
+    logging.getLogger("graphserve.access").info("POST %s %d %.1f ms", api, status, seconds * 1e3, extra={"fields": fields})

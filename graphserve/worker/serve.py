@@ -1,0 +1,214 @@
+"""What a worker serves: the instance, its listeners, and the way out (drain). Runs in workers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from graphserve import rundir
+from graphserve.call.clients import Clients, Lanes
+from graphserve.call.context import CallContext
+from graphserve.call.exchange import Exchange, Reply
+from graphserve.call.members import Members
+from graphserve.call.request import trail
+from graphserve.plan import NodePlan, Plan
+from graphserve.worker import pages
+from graphserve.worker.app import Health, build, openapi_document
+from graphserve.worker.execute import BoundApi, Executor, bind
+from graphserve.worker.gate import Gate, drain_backlog
+from graphserve.worker.life import Life
+from graphserve.worker.listener import Listener
+from graphserve.worker.protocol import Protocol
+from graphserve.worker.respond import Responder
+from graphserve.worker.tls import context as tls_context
+from graphserve.wire.formats import Format
+
+SERVER_KEEP_ALIVE = 2.5  # times the caller's keep-alive: the caller always closes first
+LAME_DUCK = 0.3  # seconds that idle public connections stay open after the port closed: their next request may be on its way
+
+
+class Serving:
+    """The serving part of a worker.
+
+    Args:
+        plan: the graph.
+        node: the node.
+        run: the run folder.
+        members: what is known about other nodes.
+        cls: the service's class.
+        listeners: the node's shared sockets, by API name (`""` for the one of all that is not batched).
+    """
+
+    def __init__(
+        self, plan: Plan, node: NodePlan, run: Path, members: Members, cls: type, listeners: list[tuple[str, int]]
+    ) -> None:
+        self.plan, self.node, self.run, self.members, self.cls = plan, node, run, members, cls
+        self.loop = asyncio.get_running_loop()
+        self.address = rundir.worker_socket(run, node, os.getpid())
+        self.health = Health(node.name, lambda: members.missing(plan.below(node.name)))
+        self.threads = ThreadPoolExecutor(node.limit, thread_name_prefix=node.name)
+        self.lanes = Lanes(plan, run, members)
+        self.clients = Clients(node, plan, self.lanes.to)
+        self._shared = [socket.socket(fileno=fd) for _, fd in listeners]
+        self._public: tuple[asyncio.Server, socket.socket] | None = None
+        self._attaching: set[asyncio.Task[Any]] = set()
+        self._listeners: list[Listener] = []
+
+    async def start(self) -> None:
+        """Make the instance, then listen on the worker's own socket and on the node's shared ones."""
+        self.life = Life(self.node, self.cls, self.threads, self.clients.inject)
+        await self.life.start()
+        self.apis = bind(self.node, self.life.instance)
+        self.executor = Executor(self.node, self.threads)
+        self.gate = Gate(self.node.limit, [])
+        self.app = build(self.health, self.apis, self._pages())
+        self.private = self._listener(public=False)
+        self.gate.listeners = [(sock, self._attacher(self.private, slot=True)) for sock in self._shared]
+        self._own = await self.loop.create_unix_server(lambda: Protocol(self.private), sock=self._bind(), backlog=1024)
+        self.health.state = "ready"
+        self.gate.open()
+        self._tick()
+
+    async def listen(self, sock: socket.socket, password: str | None) -> None:
+        """Serve the public socket too: this worker is of the entry."""
+        listen = self.plan.listen
+        tls = tls_context(listen.tls, password) if listen.tls else None
+        self.public = self._listener(public=True)
+        copy = sock.dup()  # the server closes the one it has; what waits there then is taken from this one
+        factory = lambda: Protocol(self.public)  # noqa: E731
+        server = await self.loop.create_server(factory, sock=sock, ssl=tls, backlog=listen.backlog)
+        self._public, self._tls = (server, copy), tls
+
+    async def drain(self, *, last: bool) -> None:
+        """Take nothing new, and return when everything that was taken is answered.
+
+        Args:
+            last: the whole node stops: the shared sockets stay ours until the very end, since a sibling may still pass
+                on what it accepted.
+        """
+        self.health.state = "draining"
+        if self._public is not None:
+            server, copy = self._public
+            server.close()
+            copy.setblocking(False)
+            drain_backlog(copy, self._attacher(self.public, slot=False))
+        if not last:
+            self.gate.close()
+        for listener in self._listeners:
+            listener.close_after_answers()
+        await self._until_quiet()
+
+    async def stop(self) -> None:
+        """Leave the instance and close everything."""
+        self.gate.close()
+        while self.executor.executing or self._busy():
+            await asyncio.sleep(0.005)
+        await self.life.stop()
+        await self.clients.close()
+        self._own.close()
+        with contextlib.suppress(OSError):
+            os.unlink(self.address)
+
+    # --- listeners ---
+
+    def _listener(self, *, public: bool) -> Listener:
+        plan, listen = self.plan, self.plan.listen
+        routes = {api.plan.route.encode(): api for api in self.apis.values()}
+        rest: dict[str, Any] = {"keep_alive": plan.inner_keep_alive * SERVER_KEEP_ALIVE}
+        if public:
+            prefix = listen.root_path.rstrip("/").encode()
+            routes |= {prefix + path: api for path, api in routes.items()}
+            rest = {
+                "keep_alive": listen.timeout_keep_alive, "max_body_size": listen.max_body_size,
+                "root_path": listen.root_path, "proxy_headers": listen.proxy_headers,
+                "forwarded_allow_ips": listen.forwarded_allow_ips,
+            }  # fmt: skip
+        responder = Responder(self.node.name, public=public, debug=plan.debug)
+        listener = Listener(
+            self.app, routes, self.executor, self.gate, responder, self._relay, access_log=plan.access_log, **rest
+        )
+        self._listeners.append(listener)
+        return listener
+
+    def _bind(self) -> socket.socket:
+        # Listening first and renamed into place then: a caller that finds the name can connect.
+        sock = socket.socket(socket.AF_UNIX)
+        before = os.umask(0o177)
+        try:
+            sock.bind(self.address + "~")
+        finally:
+            os.umask(before)
+        sock.listen(1024)
+        sock.setblocking(False)
+        os.rename(self.address + "~", self.address)
+        os.register_at_fork(after_in_child=sock.close)
+        return sock
+
+    def _attacher(self, listener: Listener, slot: bool) -> Callable[[socket.socket], None]:
+        def attach(connection: socket.socket) -> None:
+            tls = self._tls if listener.public else None
+            task = self.loop.create_task(
+                self.loop.connect_accepted_socket(lambda: Protocol(listener, slot), connection, ssl=tls)
+            )
+            self._attaching.add(task)
+            task.add_done_callback(self._attached)
+
+        return attach
+
+    def _attached(self, task: asyncio.Task[Any]) -> None:
+        self._attaching.discard(task)
+        if not task.cancelled():
+            task.exception()  # a handshake that failed is the client's; asyncio has closed the socket
+
+    def _relay(
+        self, api: BoundApi, body: bytes, format: Format | None, accept: Format, context: CallContext
+    ) -> Reply:
+        head = (
+            f"POST {api.plan.route} HTTP/1.1\r\nhost: {self.node.name}\r\ncontent-type: {(format or accept).value.decode()}\r\n"
+            f"accept: {accept.value.decode()}\r\nconnection: close\r\n"
+        ).encode()
+        request = head + trail(context, context.deadline_ns, body)
+        lane = self.lanes.to(self.node, api.plan)
+        exchange = Exchange(
+            self.loop, lane, self.node.name, request, context.deadline_ns, self.executor.guard, api.plan.idempotent, _raw
+        )
+        exchange.start()
+        return exchange.reply
+
+    def _pages(self) -> list[Any]:
+        if self.node.name != self.plan.entry:
+            return []
+        document = lambda: openapi_document(self.node.name, self.cls, self.apis)  # noqa: E731
+        return list(pages.routes(self.node.name, document, self.plan.listen.root_path))
+
+    # --- the way out ---
+
+    def _tick(self) -> None:
+        for listener in self._listeners:
+            listener.refresh()
+        self.loop.call_later(1.0, self._tick)
+
+    def _busy(self) -> bool:
+        return bool(self._attaching) or any(
+            not connection.idle for listener in self._listeners for connection in listener.state.connections  # type: ignore[union-attr]
+        )
+
+    async def _until_quiet(self) -> None:
+        """Wait for answers, give idle connections a last chance, close them."""
+        end = self.loop.time() + LAME_DUCK
+        while self._busy() or (self.loop.time() < end and any(listener.connections for listener in self._listeners)):
+            await asyncio.sleep(0.005)
+        for listener in self._listeners:
+            listener.close_idle()
+
+
+def _raw(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    return status, headers, body
+
+

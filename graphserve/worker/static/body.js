@@ -1,0 +1,114 @@
+// The body of a request: JSON by fields or by hand, or bytes and text as they are.
+
+import { field, make } from "./fields.js";
+import { layOut } from "./json.js";
+
+export const JSON_TYPE = /^application\/([\w.-]+\+)?json\b/;
+
+// Returns the part of the form for a request body, or null where there is none.
+export function body(described, schemas) {
+  const contents = Object.entries(described.content ?? {});
+  const json = contents.find(([type]) => JSON_TYPE.test(type));
+  const raw = contents.find(([type]) => !JSON_TYPE.test(type) && !type.endsWith("msgpack"));
+  const bodies = [];
+  if (raw) bodies.push(new RawBody(raw[0], named(json?.[1].schema, schemas)));
+  if (json) bodies.push(new JsonBody(json[0], json[1].schema ?? {}, schemas));
+  return bodies.length > 1 ? new EitherBody(bodies) : bodies[0] ?? null;
+}
+
+// An API of one argument that takes its bytes as they are, takes them as JSON too: there the argument has its name.
+function named(schema, schemas) {
+  const [[name, argument] = ["body", {}]] = Object.entries(schemas.resolve(schema).properties ?? {});
+  return { name, about: schemas.resolve(argument).description };
+}
+
+class EitherBody {
+  constructor(bodies) {
+    this.bodies = bodies;
+    this.choice = make("select", {}, ...bodies.map((one) => make("option", {}, one.type)));
+    const choose = () => bodies.forEach((one) => { one.element.hidden = one !== this.chosen; });
+    this.choice.addEventListener("change", choose);
+    const label = make("label", { class: "send-as" }, "Send as ", this.choice);
+    this.element = make("div", {}, label, ...bodies.map((one) => one.element));
+    choose();
+  }
+
+  get chosen() { return this.bodies[this.choice.selectedIndex]; }
+  get type() { return this.chosen.type; }
+  content() { return this.chosen.content(); }
+  complain(loc, message) { this.chosen.complain(loc, message); }
+  curl(quote) { return this.chosen.curl(quote); }
+}
+
+class JsonBody {
+  constructor(type, schema, schemas) {
+    this.type = type;
+    const whole = schemas.resolve(schema);
+    const needed = new Set(whole.required ?? []);
+    this.fields = Object.entries(whole.properties ?? {}).map(([name, part]) => [name, field(name, part, needed.has(name), schemas)]);
+    this.whole = whole.properties || whole.type === "object" ? null : field("body", whole, true, schemas);
+    const form = make("div", {}, ...this.fields.map(([, one]) => one.element), this.whole?.element);
+    const label = make("label", { class: "field" }, make("span", { class: "unseen" }, "Body as JSON"));
+    this.raw = make("textarea", { class: "code", rows: 8, spellcheck: "false" });
+    label.append(this.raw);
+    label.hidden = true;
+    this.toggle = make("input", { type: "checkbox" });
+    this.toggle.addEventListener("change", () => {
+      form.hidden = this.toggle.checked;
+      label.hidden = !this.toggle.checked;
+      if (this.toggle.checked) this.raw.value = this.draft();
+    });
+    this.element = make("div", {}, form, label, make("label", { class: "sent", hidden: !this.fields.length }, this.toggle, "Write the body as JSON"));
+  }
+
+  content() {
+    return this.toggle.checked ? this.raw.value : this.text();
+  }
+
+  text() {
+    if (this.whole) return this.whole.text() ?? "";
+    const members = this.fields.map(([name, one]) => [name, one.text()]).filter(([, text]) => text !== undefined);
+    return `{${members.map(([name, text]) => `${JSON.stringify(name)}: ${text}`).join(", ")}}`;
+  }
+
+  draft() {
+    try {
+      return layOut(this.text());
+    } catch {
+      return "{\n  \n}";
+    }
+  }
+
+  // Puts a complaint of the server at its field; `name` and `path` lead there from the body's top.
+  complain([name, ...path], message) {
+    this.fields.find(([one]) => one === name)?.[1].complain(path, message);
+  }
+
+  curl(quote) {
+    return [`--data-raw ${quote(this.content())}`];
+  }
+}
+
+class RawBody {
+  constructor(type, { name, about }) {
+    this.type = type.includes("*") ? "application/octet-stream" : type;
+    const written = type.startsWith("text/");
+    this.input = written ? make("textarea", { rows: 4 }) : make("input", { type: "file" });
+    const words = [make("span", { class: "name" }, name), make("span", { class: "type" }, written ? "text" : "file")];
+    this.element = make(
+      "div", { class: "field" },
+      make("label", {}, ...words, this.input), about ? make("p", { class: "about" }, about) : null,
+    );
+  }
+
+  content() {
+    return this.input.files ? (this.input.files[0] ?? new Blob([])) : this.input.value;
+  }
+
+  complain() {}
+
+  curl(quote) {
+    const file = this.input.files?.[0];
+    return [this.input.files ? `--data-binary ${quote(`@${file?.name ?? "FILE"}`)}` : `--data-raw ${quote(this.input.value)}`];
+  }
+}

@@ -1,0 +1,30 @@
+"""The TLS of the public port: TLS 1.2 or newer, with Python's own choice of ciphers unless another is given. Runs in entry workers."""
+
+from __future__ import annotations
+
+import ssl
+
+from graphserve.plan import TlsPlan
+
+
+def context(tls: TlsPlan, password: str | None) -> ssl.SSLContext:
+    """The server's TLS context.
+
+    Raises:
+        OSError: a file cannot be read (ssl.SSLError: it is no certificate or key, or they do not match).
+    """
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.load_cert_chain(tls.certfile, tls.keyfile, password if password is not None else _no_password)
+    if tls.ca_certs:
+        made.load_verify_locations(tls.ca_certs)
+    made.verify_mode = ssl.VerifyMode(tls.cert_reqs)
+    if tls.ciphers:
+        made.set_ciphers(tls.ciphers)
+    made.set_alpn_protocols(["http/1.1"])
+    return made
+
+
+def _no_password() -> str:
+    # Without this OpenSSL would ask on the terminal, in a process that has none.
+    raise ValueError("the TLS key is encrypted: give its password with --ssl-keyfile-password")

@@ -1,0 +1,44 @@
+"""The sessions of nox: what runs before a change goes in. `nox -s tests` is all that a fresh clone needs."""
+
+from __future__ import annotations
+
+import nox
+
+PYTHONS = ["3.11", "3.12", "3.13"]
+
+nox.options.sessions = ["tests"]
+nox.options.error_on_missing_interpreters = False
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The tests, under the Python that runs nox; arguments after `--` go to pytest."""
+    _test(session)
+
+
+@nox.session(python=PYTHONS)
+def tests_all(session: nox.Session) -> None:
+    """The tests, under every supported Python that this machine has."""
+    _test(session)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and format."""
+    session.install("ruff>=0.12")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Both type checkers over the package, and over what users see of it."""
+    session.install("-e", ".[test]")
+    session.run("mypy")
+    session.run("basedpyright")
+    session.run("pytest", "tests/test_typing.py")
+
+
+def _test(session: nox.Session) -> None:
+    session.install("-e", ".[test]")
+    session.run("pytest", *session.posargs)

@@ -1,0 +1,195 @@
+"""The checks of the machine, with real certificates, sockets and folders."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import trustme
+
+from graphserve.cli import preflight
+from graphserve.cli.certificate import certificate
+from graphserve.config import Config
+from graphserve.options import ServiceOptions
+from graphserve.plan import ListenPlan, NodePlan, Plan, Settings, TlsPlan, Trouble
+
+AUTHORITY = trustme.CA()
+
+
+def pair(folder: Path, name: str = "one", days: float = 30) -> tuple[str, str]:
+    """A certificate and its key as files."""
+    end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
+    cert = AUTHORITY.issue_cert("localhost", not_before=end - datetime.timedelta(days=400), not_after=end)
+    certfile, keyfile = folder / f"{name}.pem", folder / f"{name}.key"
+    certfile.write_bytes(b"".join(blob.bytes() for blob in cert.cert_chain_pems))
+    keyfile.write_bytes(cert.private_key_pem.bytes())
+    return str(certfile), str(keyfile)
+
+
+def encrypted(keyfile: str, password: str) -> str:
+    from cryptography.hazmat.primitives import serialization as form
+
+    key = form.load_pem_private_key(Path(keyfile).read_bytes(), None)
+    locked = form.BestAvailableEncryption(password.encode())
+    Path(keyfile).write_bytes(key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, locked))
+    return keyfile
+
+
+def said(troubles: Iterable[Trouble]) -> list[str]:
+    return [("warning: " if trouble.warning else "") + trouble.message for trouble in troubles]
+
+
+class TestCertificate:
+    def test_a_good_pair_has_no_trouble(self, tmp_path: Path) -> None:
+        certfile, keyfile = pair(tmp_path)
+        AUTHORITY.cert_pem.write_to_path(tmp_path / "ca.pem")
+        assert said(certificate(TlsPlan(certfile, keyfile, str(tmp_path / "ca.pem"), ssl.CERT_REQUIRED), None)) == []
+
+    def test_one_file_may_hold_both(self, tmp_path: Path) -> None:
+        certfile, keyfile = pair(tmp_path)
+        Path(certfile).write_text(Path(keyfile).read_text() + Path(certfile).read_text())
+        assert said(certificate(TlsPlan(certfile), None)) == []
+
+    def test_a_chain_with_its_intermediate(self, tmp_path: Path) -> None:
+        cert = AUTHORITY.create_child_ca().issue_cert("localhost")
+        path = tmp_path / "chain.pem"
+        cert.private_key_and_cert_chain_pem.write_to_path(path)
+        assert said(certificate(TlsPlan(str(path)), None)) == []
+
+    def test_the_key_of_another(self, tmp_path: Path) -> None:
+        certfile, _ = pair(tmp_path)
+        _, other = pair(tmp_path, "two")
+        assert "is not that of the certificate" in said(certificate(TlsPlan(certfile, other), None))[0]
+
+    @pytest.mark.parametrize(
+        ("days", "message"), [(-1, "has expired: renew it"), (2, "warning: "), (500, "is not valid yet")]
+    )
+    def test_dates(self, days: float, message: str, tmp_path: Path) -> None:
+        (found,) = said(certificate(TlsPlan(*pair(tmp_path, days=days)), None))
+        assert message in found
+
+    def test_passwords(self, tmp_path: Path) -> None:
+        certfile, keyfile = pair(tmp_path)
+        tls = TlsPlan(certfile, encrypted(keyfile, "right"))
+        assert said(certificate(tls, "right")) == []
+        assert "--ssl-keyfile-password is wrong" in said(certificate(tls, "wrong"))[0]
+        assert "is encrypted: give --ssl-keyfile-password" in said(certificate(tls, None))[0]
+        assert len(said(certificate(tls, "long" * 1000))) == 1
+
+    def test_files_that_are_missing_or_no_pem(self, tmp_path: Path) -> None:
+        certfile, keyfile = pair(tmp_path)
+        empty = tmp_path / "empty.pem"
+        empty.write_text("nothing")
+        assert said(certificate(TlsPlan("/no/cert", "/no/key", "/no/ca"), None)) == [
+            "--ssl-certfile /no/cert: cannot be read: No such file or directory",
+            "--ssl-keyfile /no/key: cannot be read: No such file or directory",
+            "--ssl-ca-certs /no/ca: cannot be read: No such file or directory",
+        ]
+        assert "no PEM certificate" in said(certificate(TlsPlan(str(empty), keyfile), None))[0]
+        assert "no PEM private key" in said(certificate(TlsPlan(certfile), None))[0]
+        assert "no PEM certificates can be read" in said(certificate(TlsPlan(certfile, keyfile, str(empty)), None))[0]
+
+    def test_clients_and_ciphers(self, tmp_path: Path) -> None:
+        certfile, keyfile = pair(tmp_path)
+        found = said(certificate(TlsPlan(certfile, keyfile, cert_reqs=2, ciphers="NOPE"), None))
+        assert len(found) == 2
+        assert "give --ssl-ca-certs" in found[0]
+        assert "--ssl-ciphers 'NOPE'" in found[1]
+
+
+class TestAddress:
+    def test_free(self) -> None:
+        assert said(preflight.address(ListenPlan(port=0))) == []
+        assert said(preflight.address(ListenPlan(host="localhost", port=0))) == []
+
+    def test_in_use(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            (found,) = said(preflight.address(ListenPlan(port=taken.getsockname()[1])))
+        assert "is in use" in found
+
+    @pytest.mark.parametrize(
+        ("host", "message"), [("192.0.2.1", "no address of this machine"), ("no.such.invalid", "is not known here")]
+    )
+    def test_no_host_of_ours(self, host: str, message: str) -> None:
+        assert message in said(preflight.address(ListenPlan(host=host, port=0)))[0]
+
+
+class TestUnixListener:
+    def test_paths(self, tmp_path: Path) -> None:
+        path = tmp_path / "s.sock"
+        assert said(preflight.unix_listener(str(path))) == []
+        assert "there is no folder" in said(preflight.unix_listener(str(tmp_path / "none" / "s.sock")))[0]
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(path))
+            sock.listen(0)
+            assert "another process listens there" in said(preflight.unix_listener(str(path)))[0]
+        assert said(preflight.unix_listener(str(path))) == []  # left behind: it can be replaced
+        (tmp_path / "file").write_text("")
+        assert "something else than a socket" in said(preflight.unix_listener(str(tmp_path / "file")))[0]
+
+    def test_a_path_that_is_too_long(self, tmp_path: Path) -> None:
+        settings = Settings("a:B", listen=ListenPlan(uds="/tmp/" + "u" * 103))
+        found = said(preflight.socket_paths(Config(settings, run_dir="/" + "r" * 90)))
+        assert len(found) == 2
+        assert "has at most 107 bytes, this has 108" in found[0]
+        assert "give a shorter --run-dir" in found[1]
+        fits = Settings("a:B", listen=ListenPlan(uds="/tmp/" + "u" * 102))
+        assert said(preflight.socket_paths(Config(fits, run_dir="/run/user/1000"))) == []
+
+
+def plan(**options: object) -> Plan:
+    workers = int(str(options.pop("workers", 1)))
+    node = NodePlan("R", "n0", "a:R", 0, workers, 1, ServiceOptions().merged(options, "test"))
+    return Plan("R", (node,))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "visible", "fine"),
+    [(0, 4, 0, True), (1, 2, 2, True), (1, 2, 1, False), (0.5, 4, 2, True), (0.5, 3, 1, False), (0.1, 10, 1, True)],
+)
+def test_gpus(gpus: float, workers: int, visible: int, fine: bool) -> None:
+    assert (said(preflight.gpus(plan(gpus=gpus, workers=workers), visible)) == []) is fine
+
+
+def test_queues(tmp_path: Path) -> None:
+    limit = tmp_path / "somaxconn"
+    limit.write_text("4096\n")
+    assert said(preflight.queues(plan(queue=4096), limit)) == []
+    (found,) = said(preflight.queues(plan(queue=5000), limit))
+    assert found.startswith("warning: R: queue=5000 is cut to 4096")
+    assert said(preflight.queues(plan(queue=5000), tmp_path / "none")) == []
+
+
+def test_this_environment_has_its_packages() -> None:
+    assert said(preflight.packages()) == []
+
+
+def test_kantoku_beside_circus(tmp_path: Path) -> None:
+    info = tmp_path / "kantoku-0.18.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: kantoku\nVersion: 0.18\n")
+    code = "from graphserve.cli import preflight\nfor trouble in preflight.packages(): print(trouble.message)"
+    done = _python(code, PYTHONPATH=str(tmp_path))
+    assert "kantoku is installed beside circus" in done.stdout
+
+
+def test_few_open_files() -> None:
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"
+        "from graphserve.cli import preflight\nfor trouble in preflight.open_files(): print(trouble)"
+    )
+    done = _python(code)
+    assert "only 256 files may be open" in done.stdout
+    assert "warning=True" in done.stdout
+
+
+def _python(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, timeout=60, check=True)

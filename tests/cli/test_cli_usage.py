@@ -1,0 +1,98 @@
+"""What the command says about itself and about mistakes; nothing is started here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from graphserve.cli import COMMANDS, commands, main
+from graphserve.config.flags import COMMON, FLAGS
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str) -> None:
+    result = CliRunner().invoke(commands, [name, "--help"])
+    assert result.exit_code == 0
+    assert "[TARGET]" in result.output
+
+
+@pytest.mark.parametrize("name", ["serve", "check"])
+@pytest.mark.parametrize("flag", [flag for flag in FLAGS if flag.key != "entrypoint"], ids=lambda flag: flag.name)
+def test_every_option_is_a_flag(name: str, flag: object) -> None:
+    command = commands.get_command(None, name)  # type: ignore[arg-type]
+    assert command is not None
+    options = {text for parameter in command.params for text in parameter.opts}
+    assert f"--{flag.name}" in options  # type: ignore[attr-defined]
+    assert not flag.short or f"-{flag.short}" in options  # type: ignore[attr-defined]
+
+
+def test_graph_takes_the_common_options() -> None:
+    command = commands.get_command(None, "graph")  # type: ignore[arg-type]
+    assert command is not None
+    assert {parameter.name for parameter in command.params} == {*COMMON, "entrypoint", "form", "dot", "output"}
+
+
+def test_version(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["-V"]) == main(["--version"]) == 0
+    assert capfd.readouterr().out.splitlines()[0].startswith("graphserve ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["serve", "--port", "abc", "app:Gateway"], "--port='abc': a port number from 0 to 65535"),
+        (["serve", "--prot", "1"], "--port"),
+        (["serve", "--set", "R.timeuot=5", "app:Gateway"], "did you mean 'timeout'?"),
+        (["serve", "--scale", "R", "app:Gateway"], "NODE=N, such as Recognizer=2"),
+        (["graph", "--format", "png", "app:Gateway"], "'png' is not one of 'tree', 'dot', 'mermaid', 'json', 'svg'"),
+        (["graph", "--dot", "--format", "svg", "app:Gateway"], "--dot is --format dot"),
+        (["serve", "a:B", "c:D"], "unexpected extra argument"),
+        (["sevre"], "No such command 'sevre'"),
+    ],
+)
+def test_wrong_usage_exits_2(arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    printed = capfd.readouterr()
+    assert message in printed.err
+    assert "Traceback" not in printed.err
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_target_exits_2_and_says_how(name: str, run: Run) -> None:
+    done = run(name)
+    assert done.returncode == 2
+    assert 'entrypoint = "module:Class"' in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"GRAPHSERVE_PORT": "abc"}, "Error: GRAPHSERVE_PORT='abc': a port number from 0 to 65535"),
+        ({"GRAPHSERVE_PROT": "1"}, "did you mean 'GRAPHSERVE_PORT'?"),
+        ({"GRAPHSERVE_CONFIG": "none.toml"}, "none.toml: cannot read the configuration"),
+    ],
+)
+def test_a_wrong_configuration_exits_4(environ: dict[str, str], message: str, run: Run) -> None:
+    done = run("serve", "app:Gateway", **environ)
+    assert done.returncode == 4
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_imports_click_and_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys; from graphserve.cli import main; main(['serve', '--help']); "
+        "heavy = {'networkx', 'circus', 'tornado', 'zmq', 'rich', 'httpx', 'msgspec', 'uvicorn', 'starlette', 'ssl', "
+        "'asyncio', 'tomllib'}; "
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stderr.strip() == "[]"

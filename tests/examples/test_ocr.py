@@ -1,0 +1,149 @@
+"""The OCR example as its README starts it: real processes, real models, its own sample images."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import queue
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any
+
+import httpx
+import pytest
+
+if missing := [name for name in ("cv2", "onnxruntime", "rapidocr") if importlib.util.find_spec(name) is None]:
+    pytest.skip(f"needs graphserve[examples]: {', '.join(missing)}", allow_module_level=True)
+
+ROOT = Path(__file__).parents[2]
+OCR = ROOT / "examples" / "ocr"
+EXPECTED: dict[str, list[str]] = json.loads((OCR / "expected.json").read_text())
+START, STOP = 60.0, 30.0  # seconds that the graph may take
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """The address of the example, served by the README's command on a free port."""
+    command = documented("graphserve serve")
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command, "--port", "0"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield serving(process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(STOP) == 0
+    finally:
+        process.kill()  # does nothing to a process that has ended; the workers of a killed one end with it
+        process.wait()
+
+
+def documented(start: str) -> list[str]:
+    """The README's command that begins with `start`."""
+    found = next(line for line in (OCR / "README.md").read_text().splitlines() if line.startswith(start))
+    return shlex.split(found)
+
+
+def serving(process: subprocess.Popen[str]) -> str:
+    """The address that the process prints once it serves."""
+    assert process.stderr is not None
+    lines: queue.Queue[str | None] = queue.Queue()
+    threading.Thread(target=follow, args=(process.stderr, lines), daemon=True).start()
+    seen, deadline = "", time.monotonic() + START
+    while (line := lines.get(timeout=max(0.0, deadline - time.monotonic()))) is not None:
+        seen += line
+        if found := re.search(r"serving on (\S+)", line):
+            return found[1]
+    pytest.fail(f"the example did not start:\n{seen}")
+
+
+def follow(stream: IO[str], lines: queue.Queue[str | None]) -> None:
+    """Read a stream to its end, so that its writer never waits."""
+    for line in stream:
+        lines.put(line)
+    lines.put(None)
+
+
+def read(url: str, image: bytes) -> httpx.Response:
+    return httpx.post(f"{url}/ocr", content=image, headers={"Content-Type": "image/png"}, timeout=60)
+
+
+def texts(answer: httpx.Response) -> list[str]:
+    assert answer.status_code == 200, answer.text
+    return [line["text"] for line in answer.json()]
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_reads_what_the_image_says(url: str, name: str) -> None:
+    answer = read(url, (OCR / "images" / name).read_bytes())
+    assert texts(answer) == EXPECTED[name]
+    for line in answer.json():
+        assert set(line) == {"text", "score", "box"}
+        assert 0.9 < line["score"] <= 1
+        assert [len(corner) for corner in line["box"]] == [2, 2, 2, 2]
+
+
+def test_every_sample_image_is_expected() -> None:
+    assert {path.name for path in (OCR / "images").iterdir()} == set(EXPECTED)
+
+
+def test_the_readme_shows_the_answer(url: str) -> None:
+    curl = documented("curl")
+    image = next(word for word in curl if word.startswith("@"))[1:]
+    shown = re.search(r"^\[\n.*?^\]$", (OCR / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    assert shown is not None
+    assert read(url, (ROOT / image).read_bytes()).json() == close_to(json.loads(shown[0]))
+
+
+def close_to(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lines whose scores and corners may differ a little: processors round differently."""
+    return [
+        {
+            "text": line["text"],
+            "score": pytest.approx(line["score"], abs=0.02),
+            "box": [pytest.approx(corner, abs=2) for corner in line["box"]],
+        }
+        for line in lines
+    ]
+
+
+def test_many_callers_get_each_their_own_answer(url: str) -> None:
+    names = list(EXPECTED) * 3
+    images = [(OCR / "images" / name).read_bytes() for name in names]
+    with ThreadPoolExecutor(len(names)) as pool:
+        answers = list(pool.map(lambda image: texts(read(url, image)), images))
+    assert answers == [EXPECTED[name] for name in names]
+
+
+@pytest.mark.parametrize("body", [b"", b"no image", b"\x89PNG\r\n\x1a\n"], ids=["empty", "text", "cut short"])
+def test_what_is_no_image_is_refused(url: str, body: bytes) -> None:
+    answer = read(url, body)
+    assert answer.status_code == 415
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.json()["title"] == "Not An Image"
+
+
+def test_an_image_of_too_many_pixels_is_refused(url: str) -> None:
+    import cv2
+    import numpy as np
+
+    file = cv2.imencode(".png", np.zeros((8000, 8000), np.uint8))[1].tobytes()
+    answer = read(url, file)
+    assert answer.status_code == 413
+    assert "50,000,000 pixels" in answer.json()["detail"]
+
+
+def test_the_graph_has_four_nodes_and_three_edges() -> None:
+    command = [sys.executable, "-m", *documented("graphserve graph")]
+    dot = subprocess.run([*command, "--dot"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    edges = set(re.findall(r'^\s*"(\w+)" -> "(\w+)"', dot, re.MULTILINE))
+    nodes = set(re.findall(r'^\s*"(\w+)"(?! ->)', dot, re.MULTILINE))
+    assert nodes == {"Gateway", "Detector", "Classifier", "Recognizer"}
+    assert edges == {("Gateway", "Detector"), ("Gateway", "Classifier"), ("Gateway", "Recognizer")}

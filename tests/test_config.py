@@ -1,0 +1,346 @@
+"""The configuration: every option from every layer, who wins, and what a mistake says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from graphserve.config import Config, TargetMissing, load
+from graphserve.config.envfile import read_env
+from graphserve.config.flags import BY_KEY, FLAGS, Flag
+from graphserve.config.values import Source, read_option, read_size
+from graphserve.errors import ConfigurationError, ExitCode, UnknownOptionError
+from graphserve.options import ServiceOptions
+from graphserve.plan import ListenPlan
+
+# By metavar, so that a new option of a known kind is covered without a word here: two texts, and what they mean.
+SAMPLES: dict[str, tuple[tuple[str, Any], tuple[str, Any]]] = {
+    "TARGET": (("a:B", "a:B"), ("c:D", "c:D")),
+    "PATH": (("one", "{base}/one"), ("two", "{base}/two")),
+    "HOST": (("0.0.0.0", "0.0.0.0"), ("::1", "::1")),
+    "PORT": (("9001", 9001), ("9002", 9002)),
+    "N": (("3", 3), ("4", 4)),
+    "NODE=N": (("R=2", {"R": 2}), ("R=3", {"R": 3})),
+    "NODE.option=value": (("R.timeout=5", {"R": {"timeout": 5}}), ("R.timeout=6", {"R": {"timeout": 6}})),
+    "TEXT": (("some", "some"), ("other", "other")),
+    "none|optional|required": (("required", 2), ("1", 1)),
+    "LIST": (("10.0.0.0/8", "10.0.0.0/8"), ("*", "*")),
+    "SIZE": (("100MB", 100_000_000), ("2GiB", 2 * 1024**3)),
+    "SECONDS": (("2.5", 2.5), ("7", 7.0)),
+    "": (("true", True), ("yes", True)),
+    "debug|info|warning|error|critical": (("warning", "warning"), ("DEBUG", "debug")),
+    "auto|text|json": (("json", "json"), ("TEXT", "text")),
+}
+OPTIONS = [flag for flag in FLAGS if flag.part != "loader"]
+
+
+def sample(flag: Flag, which: int, base: Path) -> tuple[str, Any]:
+    text, meaning = SAMPLES[flag.kind.metavar][which]
+    if flag.key == "root_path":
+        return "/" + text, "/" + text
+    meaning = meaning.format(base=base) if flag.kind.metavar == "PATH" else meaning
+    return text, (meaning,) if flag.key == "reload_dir" else meaning
+
+
+def placed(config: Config, flag: Flag) -> Any:
+    listen = config.settings.listen
+    part = {"listen": listen, "tls": listen.tls, "settings": config.settings, "config": config}[flag.part]
+    return getattr(part, flag.field)
+
+
+def needed(flag: Flag) -> dict[str, Any]:
+    """What must be given for the option to have a meaning."""
+    given = {"entrypoint": "app:Entry"} if flag.key != "entrypoint" else {}
+    needs_certificate = flag.name.startswith("ssl-") and flag.key != "ssl_certfile"
+    return given | ({"ssl_certfile": "cert.pem"} if needs_certificate else {})
+
+
+def write_file(folder: Path, flag: Flag, text: str) -> None:
+    (folder / "pyproject.toml").write_text(f"[tool.graphserve]\n{flag.name} = {json.dumps(text)}\n")
+
+
+@pytest.mark.parametrize("flag", OPTIONS, ids=lambda flag: flag.name)
+class TestEveryOption:
+    def test_by_flag(self, flag: Flag, tmp_path: Path) -> None:
+        text, meaning = sample(flag, 0, tmp_path)
+        config = load(needed(flag) | {flag.key: text}, {}, tmp_path)
+        assert placed(config, flag) == meaning
+        assert placed(config, flag) != flag.default
+
+    def test_by_environment(self, flag: Flag, tmp_path: Path) -> None:
+        text, meaning = sample(flag, 0, tmp_path)
+        assert placed(load(needed(flag), {flag.variable: text}, tmp_path), flag) == meaning
+
+    def test_by_file(self, flag: Flag, tmp_path: Path) -> None:
+        text, meaning = sample(flag, 0, tmp_path)
+        write_file(tmp_path, flag, text)
+        assert placed(load(needed(flag), {}, tmp_path), flag) == meaning
+
+    def test_flag_wins_over_environment(self, flag: Flag, tmp_path: Path) -> None:
+        (high, meaning), (low, _) = sample(flag, 0, tmp_path), sample(flag, 1, tmp_path)
+        config = load(needed(flag) | {flag.key: high}, {flag.variable: low}, tmp_path)
+        assert placed(config, flag) == meaning
+
+    def test_environment_wins_over_file(self, flag: Flag, tmp_path: Path) -> None:
+        (high, meaning), (low, _) = sample(flag, 0, tmp_path), sample(flag, 1, tmp_path)
+        write_file(tmp_path, flag, low)
+        assert placed(load(needed(flag), {flag.variable: high}, tmp_path), flag) == meaning
+
+    def test_its_kind_reads_its_own_results(self, flag: Flag, tmp_path: Path) -> None:
+        once = flag.kind.parse(sample(flag, 0, tmp_path)[0], Source("x", tmp_path))
+        assert flag.kind.parse(once, Source("x", Path("/elsewhere"))) == once
+
+    def test_survives_json(self, flag: Flag, tmp_path: Path) -> None:
+        config = load(needed(flag) | {flag.key: sample(flag, 0, tmp_path)[0]}, {}, tmp_path)
+        assert Config.from_json(config.to_json()) == config
+
+
+def test_defaults_are_those_of_the_dataclasses(tmp_path: Path) -> None:
+    config = load({"entrypoint": "app:Entry"}, {}, tmp_path)
+    assert config == Config(dataclasses.replace(config.settings))
+    assert config.settings.listen == ListenPlan()
+    assert config.settings.app_dir == str(tmp_path)
+
+
+def test_every_option_stands_once_in_the_table() -> None:
+    assert len(BY_KEY) == len(FLAGS)
+    assert len({(flag.part, flag.field) for flag in OPTIONS}) == len(OPTIONS)
+
+
+MISTAKES = [
+    ({"port": "abc"}, {}, "--port='abc': a port number from 0 to 65535"),
+    ({}, {"GRAPHSERVE_PORT": "abc"}, "GRAPHSERVE_PORT='abc': a port number from 0 to 65535"),
+    ({}, {"GRAPHSERVE_PORT": "70000"}, "GRAPHSERVE_PORT='70000': a port number"),
+    ({"port": True}, {}, "--port=True: a port number"),
+    ({"port": 80.5}, {}, "--port=80.5: a port number"),
+    ({"workers": "0"}, {}, "--workers='0': a whole number from 1, or \"cpus\""),
+    ({"host": ""}, {}, "--host='': a host name"),
+    ({"timeout": "nan"}, {}, "--timeout='nan': a number of seconds above 0"),
+    ({"timeout": "inf"}, {}, "--timeout='inf': a number of seconds above 0"),
+    ({"timeout": 0}, {}, "--timeout=0: a number of seconds above 0"),
+    ({"drain_delay": -1}, {}, "--drain-delay=-1: a number of seconds from 0"),
+    ({"max_body_size": "lots"}, {}, "--max-body-size='lots': a size from 1, such as 100MB or 2GiB"),
+    ({"max_body_size": "0"}, {}, "--max-body-size='0': a size from 1"),
+    ({"ssl_certfile": "c", "ssl_cert_reqs": "3"}, {}, "--ssl-cert-reqs='3': none, optional or required"),
+    ({"ssl_keyfile": "k"}, {}, "--ssl-keyfile is given without a certificate: add --ssl-certfile"),
+    ({"log_level": "loud"}, {}, "--log-level='loud': one of debug, info, warning, error, critical"),
+    ({"root_path": "api"}, {}, "--root-path='api': a path that starts with /"),
+    ({"scale": ("Recognizer",)}, {}, "--scale='Recognizer': NODE=N, such as Recognizer=2"),
+    ({"scale": ("Recognizer=x",)}, {}, "--scale Recognizer='x': a whole number from 1"),
+    ({"set": ("Recognizer",)}, {}, "--set='Recognizer': NODE.option=value, such as Recognizer.timeout=5"),
+    ({"set": ("R.timeuot=5",)}, {}, "--set R: unknown option 'timeuot'; did you mean 'timeout'?"),
+    ({"set": ("R.timeout=soon",)}, {}, "--set R: option 'timeout' is a number of seconds above 0, or None, not 'soon'"),
+    ({"set": ("R.env=A",)}, {}, "--set R: option 'env' is a mapping of names to strings, not 'A'"),
+    ({}, {"GRAPHSERVE_PROT": "1"}, "environment: unknown option 'GRAPHSERVE_PROT'; did you mean 'GRAPHSERVE_PORT'?"),
+    ({"prot": 1}, {}, "unknown option 'prot'; did you mean 'port'?"),
+    ({"config": "missing.toml"}, {}, "missing.toml: cannot read the configuration: No such file or directory"),
+    ({"env_file": "missing.env"}, {}, "missing.env: cannot read the env file: No such file or directory"),
+]
+
+
+@pytest.mark.parametrize(("flags", "environ", "message"), MISTAKES)
+def test_a_mistake_names_its_place(
+    flags: dict[str, Any], environ: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load({"entrypoint": "app:Entry"} | flags, environ, tmp_path)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prot = 9000", "pyproject.toml: unknown option 'prot'; did you mean 'port'?"),
+        ("port = 'abc'", "pyproject.toml: port='abc': a port number from 0 to 65535"),
+        ("workers = true", "pyproject.toml: workers=True: a whole number from 1"),
+        ("log-level = 'info'\nlog_level = 'info'", "pyproject.toml: log_level is given twice"),
+        ("config = 'other.toml'", "pyproject.toml: unknown option 'config'"),
+        ("reload-dir = 3", "pyproject.toml: reload-dir=3: a path, or a list of paths"),
+        ("[tool.graphserve.set]\nR = 5", "pyproject.toml: set={'R': 5}: a table of options for each node"),
+        (
+            "[tool.graphserve.set.R]\ntimeuot = 5",
+            "pyproject.toml: set R: unknown option 'timeuot'; did you mean",
+        ),
+        ("port = ", "pyproject.toml: not valid TOML"),
+    ],
+)
+def test_a_mistake_in_a_file_names_the_file(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(f"[tool.graphserve]\n{text}\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load({"entrypoint": "app:Entry"}, {}, tmp_path)
+    assert message in str(caught.value)
+
+
+def test_no_target_says_how(tmp_path: Path) -> None:
+    with pytest.raises(TargetMissing, match="module:Class") as caught:
+        load({}, {}, tmp_path)
+    assert caught.value.exit_code == ExitCode.USAGE
+
+
+def test_pyproject_without_our_table_is_none_of_our_business(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.other]\nport = 1\n[project]\nname = 'x'\n")
+    assert load({"entrypoint": "app:Entry"}, {}, tmp_path).settings.listen.port == 8000
+
+
+@pytest.mark.parametrize("text", ["port = 9000", "[tool.graphserve]\nport = 9000"])
+def test_a_config_file_has_its_options_on_top_or_in_our_table(text: str, tmp_path: Path) -> None:
+    (tmp_path / "serve.toml").write_text(text)
+    (tmp_path / "pyproject.toml").write_text("[tool.graphserve]\nport = 1\nhost = '::1'\n")
+    for config in (
+        load({"entrypoint": "app:Entry", "config": "serve.toml"}, {}, tmp_path),
+        load({"entrypoint": "app:Entry"}, {"GRAPHSERVE_CONFIG": "serve.toml"}, tmp_path),
+    ):
+        assert (config.settings.listen.port, config.settings.listen.host) == (9000, "127.0.0.1")
+
+
+def test_tables_of_nodes(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        "[tool.graphserve]\nentrypoint = 'app:Entry'\nmax_body_size = '1MiB'\n[tool.graphserve.scale]\nR = 2\n"
+        "[tool.graphserve.set.R]\ntimeout = 5\nwatchdog = 'none'\nmax-memory = '2GiB'\nenv = {A = '1'}\n"
+    )
+    settings = load({}, {}, tmp_path).settings
+    assert (settings.target, settings.scale, settings.listen.max_body_size) == ("app:Entry", {"R": 2}, 1024**2)
+    assert settings.options == {"R": {"timeout": 5, "watchdog": None, "max_memory": 2 * 1024**3, "env": {"A": "1"}}}
+
+
+def test_layers_of_nodes_are_merged_option_by_option(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        "[tool.graphserve.scale]\na = 1\nb = 1\nc = 1\n[tool.graphserve.set.a]\nqueue = 1\ntimeout = 1\n"
+    )
+    flags = {"entrypoint": "app:Entry", "scale": ("a=3",), "set": ("a.timeout=3",)}
+    settings = load(
+        flags, {"GRAPHSERVE_SCALE": "a=2, b=2", "GRAPHSERVE_SET": "b.queue=2,b.workers=cpus"}, tmp_path
+    ).settings
+    assert settings.scale == {"a": 3, "b": 2, "c": 1}
+    assert settings.options == {"a": {"queue": 1, "timeout": 3}, "b": {"queue": 2, "workers": "cpus"}}
+
+
+def test_set_reads_values_of_every_option(tmp_path: Path) -> None:
+    texts = {
+        "workers": ("cpus", "cpus"), "concurrency": ("none", None), "queue": ("7", 7), "timeout": ("1.5", 1.5),
+        "startup_timeout": ("5", 5), "graceful_timeout": ("5", 5), "watchdog": ("none", None),
+        "max_requests": ("5", 5), "max_memory": ("1GiB", 1024**3), "gpus": ("0.5", 0.5),
+        "env": ("A=1,2=3", {"A": "1,2=3"}),
+    }  # fmt: skip
+    assert set(texts) == {field.name for field in dataclasses.fields(ServiceOptions)}
+    flags = [f"R.{name.replace('_', '-')}={text}" for name, (text, _) in texts.items()]
+    expected = {"R": {name: value for name, (_, value) in texts.items()}}
+    assert load({"entrypoint": "a:B", "set": flags}, {}, tmp_path).settings.options == expected
+    assert load({"entrypoint": "a:B"}, {"GRAPHSERVE_SET": ",".join(flags)}, tmp_path).settings.options == expected
+
+
+def test_several_variables_of_one_node_add_up(tmp_path: Path) -> None:
+    flags = {"entrypoint": "a:B", "set": ("R.env=A=1", "R.env=B=2", "R.env=A=3")}
+    assert load(flags, {}, tmp_path).settings.options == {"R": {"env": {"A": "3", "B": "2"}}}
+
+
+def test_paths_start_where_they_are_written(tmp_path: Path) -> None:
+    folder = tmp_path / "deploy"
+    folder.mkdir()
+    (folder / "serve.toml").write_text(
+        "entrypoint = 'src/app.py:Entry'\nssl-certfile = 'cert.pem'\nreload-dir = ['a', 'b']"
+    )
+    config = load({"config": "deploy/serve.toml", "ssl_keyfile": "key.pem"}, {}, tmp_path)
+    tls = config.settings.listen.tls
+    assert config.settings.target == f"{folder}/src/app.py:Entry"
+    assert tls and (tls.certfile, tls.keyfile) == (f"{folder}/cert.pem", f"{tmp_path}/key.pem")
+    assert config.reload_dirs == (f"{folder}/a", f"{folder}/b")
+    assert load({"entrypoint": "app.py:Entry"}, {}, tmp_path).settings.target == f"{tmp_path}/app.py:Entry"
+
+
+def test_reload_watches_the_app_and_shows_exceptions(tmp_path: Path) -> None:
+    config = load({"entrypoint": "a:B", "reload": True, "app_dir": "src"}, {}, tmp_path)
+    assert config.reload_dirs == (f"{tmp_path}/src",)
+    assert config.settings.debug
+    assert not load({"entrypoint": "a:B", "reload": False}, {"GRAPHSERVE_RELOAD": "true"}, tmp_path).settings.debug
+
+
+def test_the_password_is_in_no_repr_and_not_in_the_settings(tmp_path: Path) -> None:
+    config = load({"entrypoint": "a:B", "ssl_certfile": "c", "ssl_keyfile_password": "s3cret"}, {}, tmp_path)
+    assert config.keyfile_password == "s3cret"
+    assert "s3cret" not in repr(config) + config.settings.to_json()
+
+
+def test_internal_and_empty_variables_are_no_options(tmp_path: Path) -> None:
+    environ = {"GRAPHSERVE_INTERNAL_X": "1", "GRAPHSERVE_PORT": "", "PORT": "1"}
+    assert load({"entrypoint": "a:B"}, environ, tmp_path).settings.listen.port == 8000
+
+
+class TestEnvFile:
+    def test_it_is_for_the_workers_and_the_environment_wins(self, tmp_path: Path) -> None:
+        (tmp_path / ".env").write_text("A=1\nB=2\n")
+        config = load({"entrypoint": "a:B", "env_file": ".env"}, {"B": "mine"}, tmp_path)
+        assert config.env == {"A": "1"}
+
+    def test_what_it_holds_is_in_no_repr(self, tmp_path: Path) -> None:
+        (tmp_path / ".env").write_text("TOKEN=s3cret\n")
+        assert "s3cret" not in repr(load({"entrypoint": "a:B", "env_file": ".env"}, {}, tmp_path))
+
+    def test_options_in_it_stand_between_environment_and_file(self, tmp_path: Path) -> None:
+        (tmp_path / ".env").write_text("GRAPHSERVE_PORT=2\nGRAPHSERVE_HOST=::2\nGRAPHSERVE_BACKLOG=2\n")
+        (tmp_path / "pyproject.toml").write_text(
+            "[tool.graphserve]\nenv-file = '.env'\nport = 3\nhost = '::3'\nworkers = 3\nentrypoint = 'a:B'"
+        )
+        settings = load({}, {"GRAPHSERVE_PORT": "1"}, tmp_path).settings
+        listen = settings.listen
+        assert (listen.port, listen.host, listen.backlog, settings.workers) == (1, "::2", 2, 3)
+
+    @pytest.mark.parametrize("name", ["GRAPHSERVE_CONFIG", "GRAPHSERVE_ENV_FILE", "GRAPHSERVE_PROT"])
+    def test_it_cannot_name_what_it_does_not_decide(self, name: str, tmp_path: Path) -> None:
+        (tmp_path / ".env").write_text(f"{name}=x\n")
+        with pytest.raises(UnknownOptionError, match="env file"):
+            load({"entrypoint": "a:B", "env_file": ".env"}, {}, tmp_path)
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("A=1", {"A": "1"}),
+            ("\ufeffA=1\r\nB = 2 \r\n", {"A": "1", "B": "2"}),
+            ("# all\n\n  export A=1 # one\nB=#\nC=a#b", {"A": "1", "B": "", "C": "a#b"}),
+            ("A='a \\n $B'  # x", {"A": "a \\n $B"}),
+            ('A="a \\"b\\" \\n\\t\\\\ \\$B" # x', {"A": 'a "b" \n\t\\ $B'}),
+            ("A=\nB=''", {"A": "", "B": ""}),
+            ("A=1\nA=2", {"A": "2"}),
+            ("A=x=y", {"A": "x=y"}),
+        ],
+    )
+    def test_reads(self, text: str, expected: dict[str, str]) -> None:
+        assert read_env(text, ".env") == expected
+
+    @pytest.mark.parametrize("line", ["A", "1A=2", "A B=1", "=1", "A='x", 'A="x', "A='x'y", 'A="\\q"', "A=\0"])
+    def test_refuses_and_names_the_line(self, line: str) -> None:
+        with pytest.raises(ConfigurationError, match=r"^\.env:3: "):
+            read_env(f"X=1\n# note\n{line}\n", ".env")
+
+    @given(st.dictionaries(st.from_regex(r"[A-Z_]+", fullmatch=True), st.text(st.characters(codec="ascii"))))
+    def test_double_quotes_carry_every_text(self, values: dict[str, str]) -> None:
+        escapes = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+        kept = {key: value for key, value in values.items() if not set(value) & set("\0\v\f\x1c\x1d\x1e")}
+        text = "\n".join(f'{key}="{"".join(escapes.get(c, c) for c in value)}"' for key, value in kept.items())
+        assert read_env(text, ".env") == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("0", 0), ("10", 10), ("10b", 10), ("1kB", 1000), ("1KiB", 1024), ("100MB", 10**8), ("2GiB", 2 * 1024**3),
+     ("2G", 2 * 1024**3), ("1.5 KiB", 1536), (" 1TB ", 10**12), (7, 7)],
+)  # fmt: skip
+def test_sizes(text: Any, size: int) -> None:
+    assert read_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "MB", "1XB", "-1", "1e3", "1,5MB", "٣", 1.5, True, None])
+def test_no_sizes(text: Any) -> None:
+    with pytest.raises(ValueError):
+        read_size(text)
+
+
+@given(st.text())
+def test_any_text_of_an_option_is_read_or_left_to_be_refused(text: str) -> None:
+    for name in ServiceOptions.__dataclass_fields__:
+        read_option(name, text)

@@ -1,0 +1,330 @@
+"""Mistakes in declarations: each is refused at import, with file, line and what to write instead."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from graphserve.declaration import apis, declaration
+from graphserve.dependency import dependencies
+from graphserve.errors import ConfigurationError, DeclarationError, UnknownOptionError
+from graphserve.options import Batch, ServiceOptions
+
+HEAD = """\
+import functools
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+import httpx
+from graphserve import Batch, api, depends, service
+
+
+@service
+class Good:
+    def __init__(self, lang: str = "en") -> None: ...
+
+    @api
+    async def run(self, text: str) -> str:
+        return text
+
+
+class Plain: ...
+
+
+"""
+HERE = "  # HERE"
+
+# What is written, `# HERE` on the line that the error names, and what its message says.
+SERVICES = {
+    "no class": ("@service # HERE\ndef run() -> None: ...", r"@service decorates a class"),
+    "no class, with options": ("@service(workers=2) # HERE\ndef run() -> None: ...", r"@service decorates a class"),
+    "an instance": ("service(Good()) # HERE", r"@service decorates a class"),
+    "name not by name": ("@service('ocr') # HERE\nclass A: ...", r"did you mean @service\(name='ocr'\)\?"),
+    "no api": ("@service # HERE\nclass A:\n    def run(self): ...", r"service A has no API: .* @api"),
+    "unknown option": ("@service(wrokers=2) # HERE\n{class}", r"unknown option 'wrokers'; did you mean 'workers'\?"),
+    "unlike any option": ("@service(zzz=2) # HERE\n{class}", r"unknown option 'zzz'; known are: concurrency, env, "),
+    "over several lines": ("@service( # HERE\n    workers=2,\n    timeuot=1,\n)\n{class}", r"did you mean 'timeout'\?"),
+    "a bad name": ("@service(name='my service') # HERE\n{class}", r"a name is a letter, then .*'my service'"),
+    "an empty name": ("@service(name='') # HERE\n{class}", r"a name is a letter, then .*''"),
+    "a name that is no string": ("@service(name=3) # HERE\n{class}", r"a name is a letter, then .*, not 3"),
+    "a class with a name of its own alphabet": ("@service # HERE\nclass Größe:\n{body}", r"not 'Größe'; give name='…'"),
+    "an underscore first": ("@service # HERE\nclass _A:\n{body}", r"not '_A'; give name='…'"),
+    "no workers": ("@service(workers=0) # HERE\n{class}", r"on A: option 'workers' is a whole number from 1, or \"cpus\""),
+    "workers of a word": ("@service(workers='all') # HERE\n{class}", r"or \"cpus\", not 'all'"),
+    "workers of a truth": ("@service(workers=True) # HERE\n{class}", r"'workers' .*, not True"),
+    "half a worker": ("@service(workers=1.5) # HERE\n{class}", r"'workers' .*, not 1.5"),
+    "concurrency 0": ("@service(concurrency=0) # HERE\n{class}", r"'concurrency' is a whole number from 1, or None"),
+    "queue None": ("@service(queue=None) # HERE\n{class}", r"'queue' is a whole number from 1, not None"),
+    "timeout 0": ("@service(timeout=0) # HERE\n{class}", r"'timeout' is a number of seconds above 0, or None, not 0"),
+    "timeout for ever": ("@service(timeout=float('inf')) # HERE\n{class}", r"'timeout' .* above 0, or None, not inf"),
+    "timeout of text": ("@service(timeout='5') # HERE\n{class}", r"'timeout' is a number of seconds .*, not '5'"),
+    "startup_timeout None": ("@service(startup_timeout=None) # HERE\n{class}", r"'startup_timeout' .*, not None"),
+    "graceful_timeout < 0": ("@service(graceful_timeout=-1) # HERE\n{class}", r"'graceful_timeout' .*, not -1"),
+    "watchdog 0": ("@service(watchdog=0) # HERE\n{class}", r"'watchdog' .* or None, not 0"),
+    "max_requests 0": ("@service(max_requests=0) # HERE\n{class}", r"'max_requests' .* or None, not 0"),
+    "max_memory of text": ("@service(max_memory='1G') # HERE\n{class}", r"'max_memory' is a number of bytes .*'1G'"),
+    "a GPU and a half": ("@service(gpus=1.5) # HERE\n{class}", r"'gpus' is a whole number from 0, or a fraction"),
+    "env of numbers": ("@service(env={'A': 1}) # HERE\n{class}", r"'env' is a mapping of names to strings, e\.g\. .*'1'"),
+    "env with '='": ("@service(env={'A=B': 'c'}) # HERE\n{class}", r"'env' is a mapping of names to strings"),
+    "one route twice": (
+        "@service\nclass A:\n{body}\n    @api(route='/run') # HERE\n    async def walk(self) -> None: ...",
+        r"A\.walk and \.run have the same route '/run'; give one route='…'",
+    ),
+    "async __init__": (
+        "@service # HERE\nclass A:\n    async def __init__(self) -> None: ...\n{body}",
+        r"A\.__init__ cannot be async: .*__aenter__",
+    ),
+    "depends in a list": (
+        "@service # HERE\nclass A:\n    models = [depends(Good), depends(Good, name='b')]\n{body}",
+        r"A\.models holds several depends\(\.\.\.\): give each an attribute of its own",
+    ),
+    "depends in a dict": (
+        "@service # HERE\nclass A:\n    models = {'a': depends(Good)}\n{body}",
+        r"A\.models holds several depends",
+    ),
+    "slots and no room for clients": (
+        "@service # HERE\nclass A:\n    __slots__ = ()\n    good = depends(Good)\n{body}",
+        r"A has __slots__ and no __dict__, .*: add '__dict__'",
+    ),
+    "a static method": (
+        "@service\nclass A:\n    @staticmethod\n    @api # HERE\n    def run(text) -> str: ...",
+        r"A\.run: an API is a method with 'self', no static or class method",
+    ),
+}  # fmt: skip
+
+APIS = {
+    "a static method inside": (
+        "@staticmethod\n    def run(text: str) -> str: ...",
+        r"@api decorates a method .* innermost",
+    ),
+    "a property": ("@property\n    def run(self) -> str: ...", r"@api decorates a method .* put @api innermost"),
+    "a class": ("class Inner: ...", r"@api decorates a method written with def or async def"),
+    "no self": ("def run() -> str: ...", r"A\.run has no 'self': write 'def run\(self, …\)'"),
+    "self forgotten": ("async def run(text: str) -> str: ...", r"A\.run has no 'self'"),
+    "only *args": ("def run(*args: str) -> str: ...", r"A\.run has no 'self'"),
+    "*args": ("def run(self, *texts: str) -> str: ...", r"A\.run takes \*texts: str: name every parameter"),
+    "**kwargs": ("def run(self, **texts: str) -> str: ...", r"A\.run takes \*\*texts: str: name every parameter"),
+    "positional-only": ("def run(self, text: str, /) -> str: ...", r"'text' is positional-only; .*: drop the '/'"),
+    "no annotation": ("def run(self, text) -> str: ...", r"'text' has no annotation; write e\.g\. 'text: str'"),
+    "no result": ("def run(self, text: str): ...", r"A\.run has no return annotation; write '-> <type>:'"),
+    "a dunder": (
+        "def __call__(self, text: str) -> str: ...",
+        r"A\.__call__: Python itself calls methods of such names",
+    ),
+    "livez": ("def livez(self) -> str: ...", r"'/livez' belongs to the HTTP contract .*; choose another name or route"),
+    "readyz": ("def readyz(self) -> str: ...", r"'/readyz' belongs to the HTTP contract"),
+    "docs": ("def docs(self) -> str: ...", r"'/docs' belongs to the HTTP contract"),
+    "umlauts": ("def größe(self) -> str: ...", r"a route is a fixed path in ASCII .*'/größe'; give route="),
+}
+
+API_OPTIONS = {
+    "route not by name": ("'/run'", "def run(self) -> str: ...", r"did you mean @api\(route='/run'\)\?"),
+    "unknown": ("rout='/a'", "def run(self) -> str: ...", r"@api on A\.run: unknown option 'rout'; did you mean 'route'\?"),
+    "unlike any": ("methods=['GET']", "def run(self) -> str: ...", r"unknown option 'methods'; known are: batch, idem"),
+    "no slash": ("route='run'", "def run(self) -> str: ...", r"starts with '/'.* not 'run'; did you mean '/run'\?"),
+    "a parameter in it": ("route='/a/{id}'", "def run(self) -> str: ...", r"a fixed path .* without \{…\}.*'/a/\{id\}'"),
+    "a query in it": ("route='/a?b'", "def run(self) -> str: ...", r"a route is a fixed path"),
+    "a line in it": ("route='/a\\n'", "def run(self) -> str: ...", r"a route is a fixed path"),
+    "an empty route": ("route=''", "def run(self) -> str: ...", r"a route is a fixed path .*, not ''; did you mean '/'|give"),
+    "a number": ("route=1", "def run(self) -> str: ...", r"a route is a fixed path .*, not 1; give route="),
+    "the root": ("route='/'", "def run(self) -> str: ...", r"'/' belongs to the HTTP contract"),
+    "the schema": ("route='/openapi.json'", "def run(self) -> str: ...", r"'/openapi.json' belongs to the HTTP contract"),
+    "batch of a number": ("batch=8", "def run(self, a: list[str]) -> list[str]: ...", r"batch is a Batch\(.*\), not 8"),
+    "batch of a stream": (
+        "batch=Batch()", "async def run(self, a: list[str]) -> AsyncIterator[str]: yield ''", r"a stream cannot be batched",
+    ),
+    "batch of a sync stream": (
+        "batch=Batch()", "def run(self, a: list[str]) -> Iterator[str]: yield ''", r"a stream cannot be batched",
+    ),
+    "batch of nothing": ("batch=Batch()", "def run(self) -> list[str]: ...", r"takes a list, .* has no parameter"),
+    "idempotent of a word": ("idempotent='yes'", "def run(self) -> str: ...", r"idempotent is True or False, not 'yes'"),
+    "timeout below 0": ("timeout=-1", "def run(self) -> str: ...", r"timeout is a number of seconds above 0, not -1"),
+    "timeout of text": ("timeout='1'", "def run(self) -> str: ...", r"timeout is a number of seconds above 0, not '1'"),
+}  # fmt: skip
+
+DEPENDS = {
+    "nothing": ("", r"needs a service class, its import string 'module:Class', or url= with client="),
+    "a plain class": ("Plain", r"depends\(Plain\): Plain is no service; decorate it with @service"),
+    "an instance": ("Good()", r"depends\(Good\(…\)\) got an instance: write depends\(Good\), with init="),
+    "an api": ("Good.run", r"got an API: write `dep = depends\(Good\)` and call `self\.dep\.run\(…\)`"),
+    "a number": ("3", r"depends\(3\) takes a class decorated with @service"),
+    "a dotted path": ("'models.detector.Detector'", r"'module:Class'; did you mean 'models\.detector:Detector'\?"),
+    "a file": ("'./models/detector.py:Detector'", r"as `import` names it: 'models\.detector:Detector'"),
+    "a module": ("'models'", r"depends\('models'\): an import string is 'module:Class'"),
+    "a nested name": ("'models:A.B'", r"an import string is 'module:Class'"),
+    "an empty string": ("''", r"an import string is 'module:Class'"),
+    "an address as target": ("'http://host:80'", r"depends\(Service, url='http://host:80'\)"),
+    "two services": ("Good, Good", r"takes one service; write what follows it by name: name, init, "),
+    "a name not by name": ("Good, 'good-2'", r"takes one service; write what follows it by name"),
+    "unknown option": ("Good, nmae='a'", r"depends\(\.\.\.\): unknown option 'nmae'; did you mean 'name'\?"),
+    "unlike any": ("Good, zzz=1", r"unknown option 'zzz'; known are: client, init, name, timeout, url"),
+    "a bad name": ("Good, name='a b'", r"name='a b'\): a node's name is a letter"),
+    "an empty name": ("Good, name=''", r"a node's name is a letter"),
+    "timeout 0": ("Good, timeout=0", r"timeout=0\): a number of seconds above 0"),
+    "timeout of text": ("Good, timeout='1'", r"timeout='1'\): a number of seconds above 0"),
+    "init of a list": ("Good, init=['en']", r"init=\['en'\]\): a dict of the keyword arguments of __init__"),
+    "init of a tuple": ("Good, init={'lang': ('a', 'b')}", r"whose values are JSON"),
+    "init of a set": ("Good, init={'lang': {'a'}}", r"whose values are JSON"),
+    "init of no number": ("Good, init={'lang': float('nan')}", r"whose values are JSON"),
+    "init without end": ("Good, init={'lang': float('inf')}", r"whose values are JSON"),
+    "init with number keys": ("Good, init={1: 'a'}", r"whose values are JSON"),
+    "an httpx client": (
+        "Good, client=httpx.AsyncClient()",
+        r"client is httpx\.AsyncClient or httpx\.Client \(the class",
+    ),
+    "another client": ("Good, client=dict", r"client is httpx\.AsyncClient or httpx\.Client .*; leave it out"),
+    "a client by string": ("Good, client='httpx.AsyncClient'", r"client is httpx\.AsyncClient or httpx\.Client"),
+    "url without scheme": ("Good, url='localhost:80'", r"url='localhost:80'\): an address starts with http:// or"),
+    "url of a number": ("Good, url=80", r"an address starts with http:// or https://"),
+    "url and init": ("Good, url='http://a', init={'lang': 'a'}", r"is initialised there; drop init"),
+    "url alone": ("url='http://a'", r"has no typed calls: add the class, or client=httpx\.AsyncClient"),
+    "over several lines": ("\n    Good,\n    nmae='a',\n", r"did you mean 'name'\?"),
+}
+
+BATCHES = {
+    "size 0": ("max_size=0", r"Batch\(max_size=…\) is a whole number from 1, not 0"),
+    "size of a truth": ("max_size=True", r"a whole number from 1, not True"),
+    "size of text": ("max_size='8'", r"a whole number from 1, not '8'"),
+    "a wait below 0": ("max_wait=-0.1", r"Batch\(max_wait=…\) is a number of seconds from 0, not -0\.1"),
+    "a wait for ever": ("max_wait=float('inf')", r"a number of seconds from 0, not inf"),
+}
+
+A_BODY = "    @api\n    async def run(self, text: str) -> str: ...\n"
+
+
+def load(folder: Path, text: str) -> ModuleType:
+    """Import a module with this text after HEAD."""
+    path = folder / "declared.py"
+    path.write_text(HEAD + text + "\n", encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("declared", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def refused(folder: Path, text: str, message: str) -> None:
+    """The module is refused at the line marked HERE, in these words, without frames of ours to read."""
+    text = text.replace("{class}", "class A:\n" + A_BODY).replace("{body}", A_BODY)
+    with pytest.raises(DeclarationError, match=message) as caught:
+        load(folder, text)
+    lines = (HEAD + text).splitlines()
+    line = next(number for number, written in enumerate(lines, 1) if written.endswith("# HERE"))
+    error = caught.value
+    assert (error.file, error.line) == (str(folder / "declared.py"), line)
+    assert str(error).startswith(f"{error.file}:{line}: ")
+    assert error.__suppress_context__ and error.__cause__ is None
+
+
+@pytest.mark.parametrize("case", SERVICES)
+def test_mistakes_in_a_service(tmp_path: Path, case: str) -> None:
+    refused(tmp_path, *SERVICES[case])
+
+
+@pytest.mark.parametrize("case", APIS)
+def test_mistakes_in_an_api(tmp_path: Path, case: str) -> None:
+    method, message = APIS[case]
+    refused(tmp_path, f"@service\nclass A:\n    @api # HERE\n    {method}", message)
+
+
+@pytest.mark.parametrize("case", API_OPTIONS)
+def test_mistakes_in_the_options_of_an_api(tmp_path: Path, case: str) -> None:
+    options, method, message = API_OPTIONS[case]
+    refused(tmp_path, f"@service\nclass A:\n    @api({options}) # HERE\n    {method}", message)
+
+
+@pytest.mark.parametrize("case", DEPENDS)
+def test_mistakes_in_a_dependency(tmp_path: Path, case: str) -> None:
+    arguments, message = DEPENDS[case]
+    if arguments.startswith("\n"):
+        refused(tmp_path, f"class A:\n    good = depends( # HERE{arguments})", message)
+    else:
+        refused(tmp_path, f"class A:\n    good = depends({arguments}) # HERE", message)
+
+
+@pytest.mark.parametrize("case", BATCHES)
+def test_mistakes_in_a_batch(tmp_path: Path, case: str) -> None:
+    arguments, message = BATCHES[case]
+    refused(tmp_path, f"few = Batch({arguments}) # HERE", message)
+
+
+def test_an_api_outside_of_a_class(tmp_path: Path) -> None:
+    message = r"@api on run: this is a function; write it as a method, in a class with @service"
+    refused(tmp_path, "@api # HERE\ndef run(text: str) -> str: ...", message)
+    refused(tmp_path, "def make():\n    @api # HERE\n    def run(text: str) -> str: ...\nmake()", message)
+
+
+def test_an_instance_made_by_hand_says_how_to_get_one_that_is_connected(tmp_path: Path) -> None:
+    module = load(tmp_path, "@service\nclass A:\n    good = depends(Good)\n" + A_BODY)
+    with pytest.raises(ConfigurationError, match=r"A\.good is not connected: .*graphserve\.local\(A\)"):
+        _ = module.A().good
+
+
+def test_depends_outside_of_a_class_body_says_where_it_belongs(tmp_path: Path) -> None:
+    module = load(tmp_path, "good = depends(Good)")
+    with pytest.raises(AttributeError, match=r"declared\.py:\d+: depends.* has no 'run': it stands in the body of"):
+        module.good.run("a")
+
+
+def test_a_subclass_is_a_service_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(DeclarationError, match="Better is no service; decorate it with @service"):
+        load(tmp_path, "class Better(Good): ...\nclass A:\n    better = depends(Better)")
+
+
+def test_what_is_right_is_kept(tmp_path: Path) -> None:
+    text = """
+@service(name="base-1", workers="cpus", gpus=0.5, env={"A": "b"})
+class Base:
+    good = depends(Good, name="good-2", init={"lang": "de"}, timeout=1)
+    raw = depends(Good, client=httpx.AsyncClient)
+
+    @api(route="/a/b.c", batch=Batch(4), idempotent=True, timeout=2)
+    def first(self, items: list[str]) -> list[str]: ...
+
+    @api()
+    async def second(self) -> None: ...
+
+
+@service()
+class Derived(Base):
+    raw = None
+
+    @api
+    async def second(self, more: int = 1) -> None: ...
+
+    @api
+    @functools.wraps(Base.second)
+    def third(self, items: list[str]) -> list[str]: ...
+"""
+    module = load(tmp_path, text)
+    base, derived = declaration(module.Base), declaration(module.Derived)
+    assert base and base.name == "base-1" and base.options == ServiceOptions(workers="cpus", gpus=0.5, env={"A": "b"})
+    assert derived and derived.name == "Derived" and derived.options == ServiceOptions()
+    first = apis(module.Base)["first"]
+    assert (first.route, first.batch, first.idempotent, first.timeout) == ("/a/b.c", Batch(4), True, 2)
+    assert set(apis(module.Derived)) >= {"first", "second"}
+    edges = dependencies(module.Base)
+    assert (edges["good"].name, edges["good"].init, edges["good"].timeout) == ("good-2", {"lang": "de"}, 1)
+    assert (edges["good"].client, edges["raw"].client) == ("typed", "httpx.AsyncClient")
+    assert set(dependencies(module.Derived)) == {"good"}
+
+
+def test_an_unknown_option_among_merged_ones_names_its_place() -> None:
+    with pytest.raises(UnknownOptionError, match=r"--set A\.wrokers: unknown option 'wrokers'; did you mean 'workers'"):
+        ServiceOptions().merged({"wrokers": 2}, "--set A.wrokers")
+    with pytest.raises(ConfigurationError, match=r"^--set A\.queue=0: option 'queue' is a whole number from 1, not 0$"):
+        ServiceOptions().merged({"queue": 0}, "--set A.queue=0")
+
+
+def test_the_tables_have_a_case_for_every_option() -> None:
+    written = " ".join(text for text, _ in SERVICES.values())
+    for option in ("name", *ServiceOptions.__dataclass_fields__):
+        assert re.search(rf"@service\({option}=", written), option
+
+
+def test_declaring_imports_no_library(tmp_path: Path) -> None:
+    assert "networkx" not in sys.modules or "graphserve.graph" in sys.modules

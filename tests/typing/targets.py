@@ -1,0 +1,50 @@
+"""What `depends(...)` gives for each kind of target and client, and what it refuses."""
+
+import httpx
+
+from graphserve import depends
+from services import Model
+
+
+class Gateway:
+    lazy = depends("models.detector:Detector", timeout=1.0)
+    raw = depends(Model, client=httpx.AsyncClient)
+    blocking = depends(Model, client=httpx.Client, name="model-2")
+    far = depends(client=httpx.AsyncClient, url="https://example.com")
+    string = depends("models.detector:Detector", client=httpx.AsyncClient)
+
+
+async def import_string(gateway: Gateway) -> None:
+    reveal_type(gateway.lazy)  # R: Any
+    reveal_type(await gateway.lazy.read(1, 2, three=3))  # R: Any
+
+
+async def httpx_async_client(gateway: Gateway) -> None:
+    reveal_type(gateway.raw)  # R: AsyncClient
+    reveal_type(gateway.far)  # R: AsyncClient
+    reveal_type(gateway.string)  # R: AsyncClient
+    reveal_type(await gateway.raw.post("/embed", json={}))  # R: Response
+
+
+def httpx_client(gateway: Gateway) -> None:
+    reveal_type(gateway.blocking)  # R: Client
+
+
+def unknown_argument() -> None:
+    depends(Model, nmae="a")  # E: call-overload | reportCallIssue
+
+
+def init_is_a_mapping() -> None:
+    depends(Model, init=["en"])  # E: call-overload | reportCallIssue, reportArgumentType
+
+
+def an_instance_is_no_target() -> None:
+    depends(Model())  # E: call-overload | reportCallIssue, reportArgumentType
+
+
+def an_instance_is_no_client() -> None:
+    depends(Model, client=httpx.AsyncClient())  # E: call-overload | reportArgumentType
+
+
+def the_name_is_a_keyword() -> None:
+    depends(Model, "name")  # E: call-overload | reportCallIssue

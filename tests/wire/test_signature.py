@@ -1,0 +1,222 @@
+"""Signatures: what type hints say, and the hints that are refused with a file, a line and a way out."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import datetime
+import decimal
+import enum
+import inspect
+import socket
+import typing
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, NotRequired, TypedDict, TypeVar
+
+import msgspec
+import numpy as np
+import pydantic
+import pytest
+from numpy.typing import NDArray
+
+from graphserve.errors import DeclarationError
+from graphserve.service import api
+from graphserve.wire.codec import ArgumentsCodec, ResultCodec
+from graphserve.wire.schema import Parameter, Signature
+from graphserve.wire.tensors import Array
+
+T = TypeVar("T")
+
+
+class Color(enum.Enum):
+    RED = "red"
+
+
+@dataclasses.dataclass
+class Node:
+    value: int
+    page: Annotated[np.ndarray, Array("float32")]
+    children: list[Node] = dataclasses.field(default_factory=list)
+
+
+class Point(NamedTuple):
+    x: int
+    y: NDArray[np.uint8]
+
+
+class Options(TypedDict):
+    name: str
+    mask: NotRequired[np.ndarray]
+
+
+class Box(msgspec.Struct, Generic[T]):
+    item: T
+
+
+class Model(pydantic.BaseModel):
+    name: str
+
+
+class Holder(msgspec.Struct):
+    model: Model
+    page: np.ndarray
+
+
+@pydantic.dataclasses.dataclass
+class PydanticPoint:
+    x: int
+
+
+class Plain:
+    pass
+
+
+@dataclasses.dataclass
+class HasPlain:
+    plain: Plain
+
+
+UserId = NewType("UserId", int)
+
+SUPPORTED = [
+    int, float, str, bool, None, bytes, bytearray, list, dict, tuple, set, list[int], dict[str, list[float]], Any, object,
+    tuple[int, str], tuple[int, ...], set[str], frozenset[int], Sequence[int], Mapping[str, int], Node, Point, Options, Color,
+    Literal["a", 1], datetime.datetime, datetime.date, datetime.time, datetime.timedelta, uuid.UUID, decimal.Decimal,
+    int | None, int | str | None, list[int] | str, Box[int], Box[np.ndarray], Annotated[int, msgspec.Meta(ge=0)], UserId,
+    Model, list[Model], Model | None, Model | int, dict[str, Model], PydanticPoint, Annotated[int, pydantic.Field(gt=0)],
+    pydantic.HttpUrl, np.ndarray, NDArray[np.float32], list[np.ndarray], np.ndarray | None, dict[str, NDArray[np.int8]],
+    Annotated[np.ndarray, Array("float32", (None, 3))], np.float32, Holder, list[dict[str, Any]], dict[str, object],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("hint", SUPPORTED, ids=str)
+def test_supported_types(hint: Any) -> None:
+    class Service:
+        def method(self, x, y=None):  # type: ignore[no-untyped-def]
+            ...
+
+    Service.method.__annotations__ = {"x": hint, "y": hint, "return": hint}
+    signature = Signature.of(Service, "method")
+    ArgumentsCodec(signature)
+    ResultCodec(signature.result, signature.where)
+
+
+REFUSED = [
+    (Plain, "Plain is a class without declared fields"),
+    (list[Plain], "Plain is a class"),
+    (HasPlain, "Plain is a class"),
+    (Callable[[int], int], "cannot be sent"),
+    (socket.socket, "socket.socket is a class"),
+    (complex, "complex"),
+    (collections.Counter, "Counter"),
+    (np.ndarray | str, "custom type"),
+    (set[np.ndarray], "set"),
+    (Annotated[np.ndarray, Array("floot")], "floot"),
+    (Annotated[np.ndarray, Array("object")], "objects"),
+    (NDArray[np.object_], "objects"),
+    (list[Model] | np.ndarray, "custom type"),
+    (Iterator[int], "Iterator"),
+    (type, "type"),
+    ("Missing", "'Missing'"),
+]
+
+
+@pytest.mark.parametrize(("hint", "why"), REFUSED, ids=lambda value: str(value)[:40])
+def test_refused_types(hint: Any, why: str) -> None:
+    class Service:
+        def method(self, x):  # type: ignore[no-untyped-def]
+            ...
+
+    Service.method.__annotations__ = {"x": hint, "return": None}
+    with pytest.raises(DeclarationError) as caught:
+        Signature.of(Service, "method")
+    assert why in str(caught.value)
+    assert "Service.method: " in str(caught.value) and ("parameter 'x'" in str(caught.value) or why == "'Missing'")
+    assert caught.value.file == __file__
+    assert caught.value.line == inspect.getsourcelines(Service.method)[1]
+
+
+class Service:
+    @api
+    def plain(self, x: int, *, y: str = "a") -> Node: ...
+
+    @api
+    async def coroutine(self, data: bytes) -> None: ...
+
+    @api
+    async def items(self, n: int) -> AsyncIterator[Point]:
+        yield Point(1, np.zeros(1, "u1"))
+
+    @api
+    async def generator(self) -> AsyncGenerator[int, None]:
+        yield 1
+
+    @api
+    def lines(self) -> Iterator[str]:
+        yield ""
+
+    @api
+    def iterable(self) -> Iterable[str]:
+        return [""]
+
+    @api
+    async def upload(self, name: str, body: AsyncIterator[bytes]) -> int: ...
+
+
+class Wrong:
+    @api
+    def yields(self) -> list[int]:  # type: ignore[misc]
+        yield 1
+
+    @api
+    async def returns(self) -> AsyncIterator[int]: ...
+
+    @api
+    def bare(self) -> Iterator:  # type: ignore[type-arg]
+        yield 1
+
+    @api
+    def chunks(self, body: AsyncIterator[str]) -> None: ...
+
+    @api
+    def two(self, a: AsyncIterator[bytes], b: AsyncIterator[bytes]) -> None: ...
+
+    @api
+    def field(self, x: int = pydantic.Field(gt=0)) -> None: ...
+
+
+def test_shapes_of_signatures() -> None:
+    def of(name: str) -> Signature:
+        return Signature.of(Service, name)
+
+    plain = of("plain")
+    assert plain.parameters == (Parameter("x", int), Parameter("y", str, False, "a"))
+    assert plain.result is Node and not plain.stream and not plain.is_async and not plain.raw_body
+    assert of("coroutine").raw_body and of("coroutine").is_async and of("coroutine").result is type(None)
+    assert of("items").stream and of("items").item is Point and of("items").is_async
+    assert of("generator").item is int and of("generator").is_async
+    assert of("lines").stream and of("lines").item is str and not of("lines").is_async
+    assert of("iterable").stream and not of("iterable").is_async
+    upload = of("upload")
+    assert upload.input_stream == "body" and [p.name for p in upload.parameters] == ["name"] and not upload.raw_body
+
+
+@pytest.mark.parametrize(
+    ("method", "why"),
+    [
+        ("yields", "it yields"),
+        ("returns", "asynchronous generator"),
+        ("bare", "no item type"),
+        ("chunks", r"AsyncIterator\[bytes\]"),
+        ("two", "one body"),
+        ("field", "Annotated"),
+    ],
+)
+def test_wrong_signatures(method: str, why: str) -> None:
+    with pytest.raises(DeclarationError, match=rf"Wrong\.{method}: .*{why}"):
+        Signature.of(Wrong, method)
+
+
+def test_every_supported_type_has_a_place_in_the_table() -> None:
+    assert len({str(hint) for hint in SUPPORTED}) == len(SUPPORTED) and typing.get_type_hints(Node)

@@ -1,0 +1,140 @@
+"""A service with the pages, as a process of its own: `python pages_app.py [--plain] [--mount PREFIX] [--root-path PREFIX] [--cert FILE]`.
+
+It prints its port. With `--plain` the extra `docs-ui` counts as not installed. `--mount` serves everything below a prefix, as
+a proxy and the ASGI scope would have it; `--root-path` is a prefix that only the pages are told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import socket
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+
+from graphserve.worker.pages import routes
+
+PROBLEM = {"type": "about:blank", "title": "Unprocessable Content", "status": 422, "service": "Gateway", "request_id": "r-17"}
+
+
+def operation(summary: str, properties: dict[str, Any], answer: dict[str, Any], **more: Any) -> dict[str, Any]:
+    schema = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    schema |= more.pop("schema", {})
+    return {
+        "post": {
+            "summary": summary,
+            "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+            "responses": {"200": {"description": "The result", "content": answer}},
+        }
+        | more
+    }
+
+
+def as_json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+INTEGER = {"type": "integer"}
+TEXT = {"type": "string"}
+BOX = {
+    "type": "object",
+    "properties": {"x": {"type": "number"}, "y": {"type": "number"}, "label": {"anyOf": [TEXT, {"type": "null"}], "default": None}},
+    "required": ["x", "y"],
+}
+PAGE = {
+    "type": "object",
+    "properties": {
+        "title": TEXT | {"description": "Stands above the page.", "maxLength": 80},
+        "language": {"enum": ["en", "ja", "zh"]},
+        "box": {"$ref": "#/components/schemas/Box"},
+        "crop": {"anyOf": [{"$ref": "#/components/schemas/Box"}, {"type": "null"}], "default": None},
+        "draft": {"type": "boolean", "default": False},
+    },
+    "required": ["title", "language", "box"],
+}
+BYTES = {"application/octet-stream": {"schema": {}}}
+OPENAPI: dict[str, Any] = {
+    "openapi": "3.1.0",
+    "info": {"title": "Gateway", "version": "0.1.0", "description": "Reads pages: finds the lines, then their text."},
+    "paths": {
+        "/add": operation(
+            "Add two whole numbers", {"a": INTEGER | {"minimum": 0}, "b": INTEGER | {"default": 1}}, as_json(INTEGER),
+            description="Adds two whole numbers of any length.\nThe second is 1 where it is left out.", schema={"required": ["a"]},
+        ),
+        "/shout": operation("Write a text in capitals", {"text": TEXT}, as_json(TEXT)),
+        "/read": operation("Read one page", {"page": {"$ref": "#/components/schemas/Page"}}, as_json({})),
+        "/total": operation("Add up numbers", {"values": {"type": "array", "items": {"type": "number"}}}, as_json({"type": "number"})),
+        "/size": operation("Measure a file", {}, as_json(INTEGER), requestBody={"required": True, "content": BYTES}),
+        "/fail": operation("Answer with an error", {"text": TEXT}, as_json({})),
+        "/count": operation("Count, one number at a time", {"to": INTEGER}, {"application/x-ndjson": {"schema": INTEGER}}),
+    },
+    "components": {"schemas": {"Box": BOX, "Page": PAGE}},
+}  # fmt: skip
+
+
+async def add(request: Request) -> Response:
+    given = await request.json()
+    return JSONResponse(given["a"] + given.get("b", 1))
+
+
+async def shout(request: Request) -> Response:
+    return JSONResponse((await request.json())["text"].upper())
+
+
+async def read(request: Request) -> Response:
+    return JSONResponse(await request.json())
+
+
+async def total(request: Request) -> Response:
+    return JSONResponse(sum((await request.json())["values"]))
+
+
+async def size(request: Request) -> Response:
+    return JSONResponse({"bytes": len(await request.body()), "type": request.headers["content-type"]})
+
+
+async def fail(request: Request) -> Response:
+    errors = [{"loc": ["text"], "msg": "Expected at least 3 characters", "type": "too_short"}]
+    problem = PROBLEM | {"detail": "The arguments do not fit the signature.", "errors": errors}
+    return JSONResponse(problem, 422, media_type="application/problem+json")
+
+
+async def count(request: Request) -> Response:
+    to = (await request.json())["to"]
+
+    async def items() -> AsyncIterator[bytes]:
+        for number in range(to):
+            yield json.dumps({"number": number}).encode() + b"\n"
+            await asyncio.sleep(0.05)
+
+    return StreamingResponse(items(), media_type="application/x-ndjson")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--mount")
+    parser.add_argument("--root-path", default="")
+    parser.add_argument("--cert")
+    options = parser.parse_args()
+    if options.plain:
+        sys.modules["swagger_ui_bundle"] = None  # type: ignore[assignment]  # this is how an import is refused
+    apis = [Route(f"/{api.__name__}", api, methods=["POST"]) for api in (add, shout, read, total, size, fail, count)]
+    pages = routes("Gateway <1>", lambda: json.dumps(OPENAPI).encode(), options.root_path)
+    app = Starlette(routes=[Mount(options.mount, routes=[*pages, *apis])] if options.mount else [*pages, *apis])
+    listener = socket.create_server(("127.0.0.1", 0))
+    print(listener.getsockname()[1], flush=True)
+    config = uvicorn.Config(app, ssl_certfile=options.cert, log_level="warning", lifespan="off")
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()
