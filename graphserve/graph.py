@@ -37,6 +37,8 @@ class _Found:
     target: str
     init: dict[str, Any]
     where: str
+    stand_in: Any
+    lone: bool  # a stand-in without a declaration: it has no dependencies, and is made without init
     edges: list[EdgePlan] = field(default_factory=list)
 
 
@@ -81,9 +83,28 @@ def resolve_in_child(settings: Settings, env: Mapping[str, str] | None = None) -
     return Resolution.from_json(text)
 
 
+def resolve_here(entry: type, replace: Mapping[type, Any]) -> tuple[Plan, dict[str, tuple[type, Any]]]:
+    """The Plan of a graph whose nodes all run in this process, and what stands for each node.
+
+    Args:
+        entry: the service class that is called; it need not be importable by name.
+        replace: what stands in for a service class: another class, or a ready object.
+
+    Returns:
+        The Plan, and by node name the class that has the signatures and what stands for it.
+
+    Raises:
+        GraphError: the services do not form a graph.
+    """
+    resolver = _Resolver(Settings(target=""), replace)
+    resolution = resolver.run_here(entry)
+    return require(resolution), {name: (node.cls, node.stand_in) for name, node in resolver.found.items()}
+
+
 class _Resolver:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, replace: Mapping[type, Any] | None = None) -> None:
         self.settings = settings
+        self.replace = replace  # None: the nodes are to run in processes of their own
         self.folder = os.path.abspath(settings.app_dir or os.getcwd())
         self.troubles: list[Trouble] = []
         self.found: dict[str, _Found] = {}
@@ -93,7 +114,21 @@ class _Resolver:
         for path in reversed(self.settings.sys_path):
             if path not in sys.path:
                 sys.path.insert(0, path)
-        entry = self._entry()
+        return self._resolve(self._entry())
+
+    def run_here(self, cls: type) -> Resolution:
+        spec = declaration(cls)
+        if spec is None:
+            raise GraphError(f"{cls.__name__} is no service: decorate it with @service")
+        return self._resolve(self._add(self._found(spec.name, cls, {}, f"{spec.file}:{spec.line}")))
+
+    def _found(self, name: str, cls: type, init: dict[str, Any], where: str) -> _Found:
+        stand_in = (self.replace or {}).get(cls, cls)
+        # A stand-in that is a service brings its own signatures and dependencies; any other only its methods.
+        declared = stand_in if declaration(stand_in) is not None else cls
+        return _Found(name, declared, self._name_of(declared, where), init, where, stand_in, lone=stand_in is not declared)
+
+    def _resolve(self, entry: _Found | None) -> Resolution:
         plan = None
         if entry is not None:
             self._walk(entry)
@@ -115,21 +150,21 @@ class _Resolver:
 
     def _entry(self) -> _Found | None:
         try:
-            cls, target = self._import(parse(self.settings.target, self.folder))
+            cls = self._import(parse(self.settings.target, self.folder))
+            spec = declaration(cls)
+            assert spec is not None
+            return self._add(self._found(spec.name, cls, {}, f"{spec.file}:{spec.line}"))
         except _Refused:
             return None
         except ConfigurationError as exc:
             self._trouble(str(exc))
             return None
-        spec = declaration(cls)
-        assert spec is not None
-        return self._add(_Found(spec.name, cls, target, {}, f"{spec.file}:{spec.line}"))
 
     def _walk(self, entry: _Found) -> None:
         waiting, seen = [entry], {entry.name}
         while waiting:
             node = waiting.pop(0)
-            for dependency in dependencies(node.cls).values():
+            for dependency in () if node.lone else dependencies(node.cls).values():
                 try:
                     below = self._follow(node, dependency)
                 except _Refused:
@@ -144,14 +179,13 @@ class _Resolver:
             node.edges.append(self._elsewhere(dependency, where))
             return None
         if isinstance(dependency.target, str):
-            cls, target = self._import(parse(dependency.target, self.folder), where)
+            cls = self._import(parse(dependency.target, self.folder), where)
         else:
             assert dependency.target is not None
             cls = dependency.target
-            target = self._name_of(cls, where)
         spec = declaration(cls)
         assert spec is not None
-        below = self._add(_Found(dependency.name or spec.name, cls, target, dependency.init, where))
+        below = self._add(self._found(dependency.name or spec.name, cls, dependency.init, where))
         node.edges.append(
             EdgePlan(
                 dependency.attribute, below.name, dependency.client, dependency.timeout,
@@ -177,7 +211,7 @@ class _Resolver:
     def _add(self, node: _Found) -> _Found:
         known = self.found.setdefault(node.name, node)
         if known is node:
-            problem = _init_problem(node.cls, node.init)
+            problem = "" if node.lone else _init_problem(node.cls, node.init)
             if problem:
                 self._trouble(f"{node.where}: {node.name}: {problem}")
         elif known.cls is not node.cls or known.init != node.init:
@@ -188,7 +222,7 @@ class _Resolver:
             )
         return known
 
-    def _import(self, target: Target, where: str = "") -> tuple[type, str]:
+    def _import(self, target: Target, where: str = "") -> type:
         prefix = f"{where}: " if where else ""
         try:
             cls = load(target, self.settings.main)
@@ -201,11 +235,11 @@ class _Resolver:
             raise _Refused from None
         if target.folder:
             self.paths.append(target.folder)
-        return cls, self._name_of(cls, where)
+        return cls
 
     def _name_of(self, cls: type, where: str) -> str:
         module = MAIN if cls.__module__ == "__mp_main__" else cls.__module__
-        if getattr(sys.modules.get(module), cls.__qualname__, None) is not cls:
+        if self.replace is None and getattr(sys.modules.get(module), cls.__qualname__, None) is not cls:
             self._trouble(f"{where}: {cls.__qualname__} cannot be imported by name: define it at the top of a module")
             raise _Refused
         return f"{module}:{cls.__qualname__}"
@@ -257,7 +291,7 @@ class _Resolver:
     def _node(self, index: int, name: str, level: int) -> NodePlan:
         node = self.found[name]
         options = self._options(node)
-        calls = bool(node.edges)
+        calls = bool(node.edges) or (node.lone and bool(dependencies(node.cls)))
         return NodePlan(
             name=name, id=f"n{index}", target=node.target, level=level,
             workers=machine.cpus() if options.workers == "cpus" else options.workers,

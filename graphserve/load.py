@@ -16,6 +16,7 @@ from graphserve.errors import ConfigurationError, closest
 from graphserve.service import declaration
 
 MAIN = "__main__"
+importing = False  # while a target is imported: starting a graph then would never end
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,14 @@ def load(target: Target, main: str | None = None) -> type:
         ConfigurationError: the module or the class is missing, or the class is no service.
         Exception: whatever the module raised while it was imported.
     """
+    global importing
     if target.folder and target.folder not in sys.path:
         sys.path.insert(0, target.folder)
-    module = _import_main(main) if target.module == MAIN else _import(target)
+    before, importing = importing, True
+    try:
+        module = _import_main(main) if target.module == MAIN else _import(target)
+    finally:
+        importing = before
     if not target.name:
         raise ConfigurationError(f"{target.module!r} names no class: {_candidates(module)}")
     found: Any = getattr(module, target.name, None)
@@ -104,11 +110,13 @@ def _import_main(main: str | None) -> types.ModuleType:
     # what stands under `if __name__ == "__main__":` does not.
     if main is None:
         raise ConfigurationError("a class of __main__ needs the script that defines it")
-    if "__mp_main__" not in sys.modules:
+    # (`__mp_main__` may be there already: importing multiprocessing makes it an alias of our own main module.)
+    module = sys.modules.get("__mp_main__")
+    if module is None or getattr(module, "__graphserve_script__", None) != main:
         module = types.ModuleType("__mp_main__")
-        module.__dict__.update(runpy.run_path(main, run_name="__mp_main__"))
+        module.__dict__.update(runpy.run_path(main, run_name="__mp_main__"), __graphserve_script__=main)
         sys.modules["__main__"] = sys.modules["__mp_main__"] = module
-    return sys.modules["__mp_main__"]
+    return module
 
 
 def _candidates(module: types.ModuleType, wanted: str = "") -> str:

@@ -181,6 +181,9 @@ def _declare_service(cls: Any, options: dict[str, Any], place: Place) -> type:
 
 
 def _check_class(cls: type, place: Place) -> None:
+    for method, member in vars(cls).items():
+        if isinstance(member, (staticmethod, classmethod)) and hasattr(member.__func__, API):
+            refuse(f"{cls.__name__}.{method}: an API is a method with 'self', no static or class method", place)
     found = apis(cls)
     if not found:
         refuse(f"service {cls.__name__} has no API: decorate at least one method with @api", place)
@@ -189,9 +192,6 @@ def _check_class(cls: type, place: Place) -> None:
         if (other := routes.setdefault(spec.route, method)) != method:
             at = (spec.file, spec.line)
             refuse(f"{cls.__name__}.{method} and .{other} have the same route {spec.route!r}; give one route='…'", at)
-        if isinstance(inspect.getattr_static(cls, method), (staticmethod, classmethod)):
-            refuse(f"{cls.__name__}.{method}: an API is a method with 'self', no static or class method",
-                   (spec.file, spec.line))  # fmt: skip
     if inspect.iscoroutinefunction(inspect.getattr_static(cls, "__init__")):
         refuse(f"{cls.__name__}.__init__ cannot be async: do what awaits in `async def __aenter__(self)`", place)
     for attribute, member in vars(cls).items():
@@ -205,7 +205,8 @@ def _check_class(cls: type, place: Place) -> None:
 def _declare_api(fn: Any, options: dict[str, Any], place: Place) -> Any:
     if not inspect.isfunction(fn):
         refuse(f"@api decorates a method written with def or async def, not {fn!r}; put @api innermost", place)
-    place = (fn.__code__.co_filename, fn.__code__.co_firstlineno)
+    written = inspect.unwrap(fn).__code__
+    place = (written.co_filename, written.co_firstlineno)
     where = f"@api on {fn.__qualname__}"
     for option in options:
         if option not in _API_OPTIONS:
@@ -229,7 +230,8 @@ def _declare_api(fn: Any, options: dict[str, Any], place: Place) -> Any:
 def _check_method(fn: Any, place: Place) -> None:
     outer = fn.__qualname__.rpartition(".")[0]
     if not outer or outer.endswith("<locals>"):
-        refuse(f"@api on {fn.__name__}: this is a function; write it as a method, in a class with @service", place)
+        hint = " (a decorator between @api and the method needs functools.wraps)" if outer else ""
+        refuse(f"@api on {fn.__name__}: this is a function; write it as a method of a @service class{hint}", place)
     if fn.__name__.startswith("__") and fn.__name__.endswith("__"):
         refuse(f"@api on {fn.__qualname__}: Python itself calls methods of such names; choose another name", place)
     parameters = list(inspect.signature(fn).parameters.values())

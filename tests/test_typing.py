@@ -126,7 +126,7 @@ def said(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, se
 
 
 @pytest.mark.timeout(2 * SECONDS)
-@pytest.mark.parametrize("case", cases(), ids=lambda case: f"{case.file.removesuffix('.py')}-{case.name}")
+@pytest.mark.parametrize("case", list(cases()), ids=lambda case: f"{case.file.removesuffix('.py')}-{case.name}")
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_case(said: dict[str, set[Finding]], checker: str, case: Case) -> None:
     wanted = expected(case, checker)

@@ -57,10 +57,17 @@ class Clients:
         node: the node whose dependencies they are.
         plan: the graph.
         lane_to: the lane to an API of a node.
+        class_of: the class of a node, for its types.
+        http: makes the httpx client for an edge to a node.
     """
 
-    def __init__(self, node: NodePlan, plan: Plan, lane_to: Callable[[NodePlan, ApiPlan | None], Lane]) -> None:
+    def __init__(
+        self, node: NodePlan, plan: Plan, lane_to: Callable[[NodePlan, ApiPlan | None], Lane],
+        class_of: Callable[[NodePlan], type] | None = None, http: Callable[[NodePlan, EdgePlan], Any] | None = None,
+    ) -> None:  # fmt: skip
         self.node, self.plan, self.lane_to, self.home = node, plan, lane_to, Home.here()
+        self._class_of = class_of or (lambda node: _load(node.target, plan.main))
+        self._http = http or self._over_lanes
         self._closing: list[Callable[[], Any]] = []
 
     def inject(self, instance: object) -> None:
@@ -79,44 +86,56 @@ class Clients:
         if edge.client != "typed":
             return self._httpx(edge)
         if edge.url is not None:
-            lane = UrlLane(edge.node, edge.url)
-            self._closing.append(lane.close)
-            apis, target, timeout, level = edge.apis, edge.target, None, 0
-            lane_to: Callable[[ApiPlan], Lane] = lambda api: lane  # noqa: E731
-        else:
-            node = self.plan.node(edge.node)
-            apis, target, timeout, level = node.apis, node.target, node.options.timeout, node.level
-            lane_to = lambda api: self.lane_to(node, api)  # noqa: E731
-        cls = load(Target(*target.split(":")), self.plan.main) if edge.typed and target else None
-        slack = HOP_SLACK * (level + 1)
+            return self._elsewhere(edge, edge.url)
+        node = self.plan.node(edge.node)
+        cls = self._class_of(node) if edge.typed else None
+        slack = HOP_SLACK * (node.level + 1)
         return TypedClient(edge.node, {
             api.name: RemoteApi(self.home, Api(
-                api, edge.node, lane_to(api), *_codecs(cls, api), (edge.timeout, api.timeout, timeout), slack
-            )) for api in apis
+                api, edge.node, self.lane_to(node, api), *codecs(cls, api),
+                (edge.timeout, api.timeout, node.options.timeout), slack,
+            )) for api in node.apis
+        })  # fmt: skip
+
+    def _elsewhere(self, edge: EdgePlan, url: str) -> TypedClient:
+        lane = UrlLane(edge.node, url)
+        self._closing.append(lane.close)
+        cls = _load(edge.target, self.plan.main) if edge.target else None
+        return TypedClient(edge.node, {
+            api.name: RemoteApi(self.home, Api(
+                api, edge.node, lane, *codecs(cls, api), (edge.timeout, api.timeout), HOP_SLACK
+            )) for api in edge.apis
         })  # fmt: skip
 
     def _httpx(self, edge: EdgePlan) -> Any:
         import httpx
-
-        from graphserve.call import transport
 
         client: httpx.AsyncClient | httpx.Client
         if edge.url is not None:
             kind = httpx.AsyncClient if edge.client == "httpx.AsyncClient" else httpx.Client
             client = kind(base_url=edge.url, timeout=edge.timeout)
         else:
-            node = self.plan.node(edge.node)
-            lanes = {api.route.encode(): self.lane_to(node, api) for api in node.apis if api.lane == "queue"}
-            core = transport.NodeTransport(
-                self.home, node.name, lanes, self.lane_to(node, None), edge.timeout, HOP_SLACK * (node.level + 1)
-            )
-            make = transport.async_client if edge.client == "httpx.AsyncClient" else transport.sync_client
-            client = make(core)
+            client = self._http(self.plan.node(edge.node), edge)
         self._closing.append(client.aclose if isinstance(client, httpx.AsyncClient) else client.close)
         return client
 
+    def _over_lanes(self, node: NodePlan, edge: EdgePlan) -> Any:
+        from graphserve.call import transport
 
-def _codecs(cls: type | None, api: ApiPlan) -> tuple[Callable[[dict[str, Any]], bytes], Callable[[bytes], Any]]:
+        lanes = {api.route.encode(): self.lane_to(node, api) for api in node.apis if api.lane == "queue"}
+        core = transport.NodeTransport(
+            self.home, node.name, lanes, self.lane_to(node, None), edge.timeout, HOP_SLACK * (node.level + 1)
+        )
+        make = transport.async_client if edge.client == "httpx.AsyncClient" else transport.sync_client
+        return make(core)
+
+
+def _load(target: str, main: str | None) -> type:
+    return load(Target(*target.split(":")), main)
+
+
+def codecs(cls: type | None, api: ApiPlan) -> tuple[Callable[[dict[str, Any]], bytes], Callable[[bytes], Any]]:
+    """How the arguments and the result of an API are written and read; by their nature, without a class."""
     if cls is None:
         untyped = UntypedCodec()
         return untyped.encode, untyped.decode

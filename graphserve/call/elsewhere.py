@@ -20,10 +20,11 @@ class UrlLane:
     Args:
         node: the name for messages.
         url: where it listens.
+        connect: makes the httpx client; default: one that checks certificates and uses the environment's proxies.
     """
 
-    def __init__(self, node: str, url: str) -> None:
-        self.node, self.url = node, url
+    def __init__(self, node: str, url: str, connect: Callable[[], httpx.AsyncClient] | None = None) -> None:
+        self.node, self.url, self._connect = node, url, connect or _connect
         self._client: httpx.AsyncClient | None = None
         self._sending: dict[Exchange, asyncio.Task[None]] = {}
 
@@ -63,7 +64,7 @@ class UrlLane:
 
     async def _send(self, exchange: Exchange) -> None:
         if self._client is None:
-            self._client = httpx.AsyncClient(timeout=None, limits=httpx.Limits(max_keepalive_connections=32))
+            self._client = self._connect()
         try:
             response = await self._client.send(exchange.request)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
@@ -73,3 +74,7 @@ class UrlLane:
         else:
             headers = [(name.lower(), value) for name, value in response.headers.raw]
             exchange.answered(response.status_code, headers, response.content)
+
+
+def _connect() -> httpx.AsyncClient:
+    return httpx.AsyncClient(timeout=None, limits=httpx.Limits(max_connections=None, max_keepalive_connections=32))

@@ -42,7 +42,7 @@ class Environment:
         env.update(node.options.env)
         env["GRAPHSERVE_INTERNAL_RUN"] = str(self.run)
         env["GRAPHSERVE_INTERNAL_SUPERVISOR"] = str(os.getpid())
-        env["GRAPHSERVE_SLOT"] = str(slot)
+        env["GRAPHSERVE_INTERNAL_SLOT"] = str(slot)
         return env
 
 

@@ -18,7 +18,7 @@ from graphserve.plan import Plan
 from graphserve.supervise import sockets
 from graphserve.supervise.environment import Environment
 from graphserve.supervise.node import Node
-from graphserve.supervise.observer import NodeState, Observer
+from graphserve.supervise.observer import NodeState, Observer, State
 from graphserve.supervise.pool import WorkerProcess
 
 
@@ -45,6 +45,7 @@ class Generation:
         self._environment = Environment(plan, run, env)
         self._door: socket.socket | None = None
         self.nodes: dict[str, Node] = {}
+        self._shown: dict[str, tuple[State, int]] = {}
 
     async def start(self) -> None:
         """Start every node, leaves first; returns when all are ready.
@@ -61,10 +62,12 @@ class Generation:
             for node in self.nodes.values():  # all import side by side; each initialises at its turn
                 node.spawn_all()
                 self._changed(node)
-            ready = asyncio.gather(*(node.started.wait() for node in self.nodes.values()))
-            await asyncio.wait([ready, self.broken], return_when=asyncio.FIRST_COMPLETED)
-            if self.broken.done():
+            ready = asyncio.ensure_future(self._all_started())
+            try:
+                await asyncio.wait([ready, self.broken], return_when=asyncio.FIRST_COMPLETED)
+            finally:
                 ready.cancel()
+            if self.broken.done():
                 self.broken.result()
         except OSError as exc:
             await self.kill()
@@ -73,6 +76,10 @@ class Generation:
             await self.kill()
             raise
         self.serving = True
+
+    async def _all_started(self) -> None:
+        for node in self.nodes.values():
+            await node.started.wait()
 
     async def drain(self) -> None:
         """Stop in order: each node when everything that calls it is gone, the entry first."""
@@ -187,10 +194,15 @@ class Generation:
             for worker in other.workers:
                 if worker.state in ("starting", "ready", "draining"):
                     worker.send(message)
-        seconds = asyncio.get_running_loop().time() - self.began
-        ready = len(node.ready_workers())
-        self.observer.node(NodeState(node.plan.name, node.state, ready, node.plan.workers, seconds))
+        self._show(node)
         self._give_turns()
+
+    def _show(self, node: Node) -> None:
+        shown = (node.state, len(node.ready_workers()))
+        if self._shown.get(node.plan.name) != shown:
+            self._shown[node.plan.name] = shown
+            seconds = asyncio.get_running_loop().time() - self.began
+            self.observer.node(NodeState(node.plan.name, *shown, node.plan.workers, seconds))
 
     def _node_broken(self, node: Node, words: str, log: str) -> None:
         if not self.broken.done():

@@ -27,7 +27,7 @@ def pack(array: np.ndarray[Any, Any]) -> tuple[bytes, memoryview]:
     """
     import numpy as np
 
-    if isinstance(array, np.ma.MaskedArray):
+    if type(array) is not np.ndarray and isinstance(array, np.ma.MaskedArray):
         raise Misfit("a masked array cannot be sent: fill it first (.filled())")
     descr = describe(array.dtype)
     header = _HEAD.pack(array.ndim, len(descr)) + descr + struct.pack(f"<{array.ndim}Q", *array.shape)
@@ -47,10 +47,10 @@ def unpack(data: memoryview, place: memoryview | None = None) -> np.ndarray[Any,
     """
     import numpy as np
 
-    descr, shape, end = _read_header(data)
+    end = _header_size(data)
+    dtype, shape, size = _layout(bytes(data[:end]))
     elements = data[end:] if place is None else place
-    dtype = undescribe(descr)
-    if math.prod(shape) * dtype.itemsize != elements.nbytes:
+    if size != elements.nbytes:
         raise Misfit(f"an array of dtype {dtype} and shape {shape} does not have {elements.nbytes} bytes")
     try:
         array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, elements.toreadonly() if elements.nbytes else None)
@@ -112,16 +112,23 @@ def undescribe(descr: bytes) -> np.dtype[Any]:
     return dtype
 
 
-def _read_header(data: memoryview) -> tuple[bytes, tuple[int, ...], int]:
-    try:
-        ndim, length = _HEAD.unpack_from(data)
-        descr = bytes(data[_HEAD.size : _HEAD.size + length])
-        shape = struct.unpack_from(f"<{ndim}Q", data, _HEAD.size + length)
-    except struct.error:
-        raise Misfit("the header of an array is cut off") from None
-    if ndim > MAX_DIMENSIONS:
-        raise Misfit(f"an array has {ndim} dimensions, more than {MAX_DIMENSIONS}")
-    return descr, shape, _HEAD.size + length + 8 * ndim
+def _header_size(data: memoryview) -> int:
+    if data.nbytes < _HEAD.size:
+        raise Misfit("the header of an array is cut off")
+    dimensions, length = _HEAD.unpack_from(data)
+    if dimensions > MAX_DIMENSIONS:
+        raise Misfit(f"an array has {dimensions} dimensions, more than {MAX_DIMENSIONS}")
+    return int(_HEAD.size + length + 8 * dimensions)
+
+
+@lru_cache(maxsize=256)
+def _layout(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    dimensions, length = _HEAD.unpack_from(header)
+    if len(header) < _HEAD.size + length + 8 * dimensions:
+        raise Misfit("the header of an array is cut off")
+    shape = struct.unpack_from(f"<{dimensions}Q", header, _HEAD.size + length)
+    dtype = undescribe(header[_HEAD.size : _HEAD.size + length])
+    return dtype, shape, math.prod(shape) * dtype.itemsize
 
 
 def _tuples(descr: Any) -> Any:

@@ -105,6 +105,8 @@ class ArgumentsCodec:
     def _why(self, error: BaseException, body: Body, format: Format, fetch: Fetch | None) -> Exception:
         # Slow, only after a failure: the fast path stops at the first error, here each argument is decoded by itself.
         try:
+            if format is Format.JSON:
+                str(body, "utf-8")  # msgspec looks only into the strings that it keeps
             members = self._members.read(body, format, None)
         except FAILURES as exc:
             if is_malformed(exc):
@@ -131,7 +133,7 @@ class ArgumentsCodec:
     def _culprit(self, arguments: Mapping[str, Any]) -> str:
         for name, value in arguments.items():
             try:
-                self._writer.msgpack(value)
+                self._values[name].dump(value, Format.MSGPACK) if name in self._values else self._writer.msgpack(value)
             except FAILURES:
                 return f"argument {name!r}: "
         return ""

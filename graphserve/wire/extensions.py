@@ -11,6 +11,7 @@ A reference is accepted only where the decoder is given a `fetch`: never from th
 
 from __future__ import annotations
 
+import json
 import struct
 import sys
 import typing
@@ -71,7 +72,7 @@ def ext_hook(fetch: Fetch | None = None) -> Callable[[int, memoryview], Any]:
         if code == REFERENCE and fetch is not None:
             return _fetched(data, fetch)
         if code == MODEL:
-            return msgspec.json.decode(data)
+            return _read_model(data)
         if code == REFERENCE:
             raise Misfit("a reference to memory is not accepted here")
         raise Misfit(f"extension type {code} is not known")
@@ -84,6 +85,11 @@ def type_hook(kind: Any, value: Any) -> Any:
     if kind is object:
         return value
     return _builder(kind)(value)
+
+
+def as_json(value: Any) -> bytes:
+    """A natural value as JSON for pydantic, which unlike msgspec reads NaN and infinity in it."""
+    return json.dumps(value, default=lambda other: msgspec.to_builtins(other, enc_hook=json_hook)).encode()
 
 
 def reference(payload: bytes, header: bytes = b"") -> msgspec.msgpack.Ext:
@@ -101,7 +107,7 @@ def _builder(kind: Any) -> Callable[[Any], Any]:
     if issubclass(origin, Blob):
         return _as_bytes
     adapter = models.Adapter(kind)
-    return lambda value: adapter.load(msgspec.json.encode(value, enc_hook=json_hook), by_name=True)
+    return lambda value: adapter.load(as_json(value), by_name=True)
 
 
 class _Anything(type):
@@ -111,6 +117,13 @@ class _Anything(type):
 
 class Blob(metaclass=_Anything):
     """Stands in a decoder's type for bytes that may have come by reference."""
+
+
+def _read_model(data: memoryview) -> Any:
+    try:
+        return msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        return json.loads(bytes(data))  # it may have NaN or infinity
 
 
 def _as_array(value: Any) -> Any:

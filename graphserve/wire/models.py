@@ -41,7 +41,7 @@ class Adapter:
         )
 
     def dump(self, value: Any, by_alias: bool = False) -> bytes:
-        """A value as JSON: with fields' own names and without computed ones, unless `by_alias` is set for the public.
+        """A value as JSON, as the function `dump` writes a model.
 
         Raises:
             TypeError: the value is not of the type.
@@ -49,9 +49,10 @@ class Adapter:
         from pydantic_core import PydanticSerializationError
 
         try:
-            return self._adapter.dump_json(value, by_alias=by_alias, round_trip=not by_alias, warnings="error")
+            return _write(self._adapter.serializer, value, by_alias, warnings="error")
         except PydanticSerializationError as exc:
-            raise TypeError(str(exc)) from None
+            reason = str(exc).removeprefix("Pydantic serializer warnings:")
+            raise TypeError(" ".join(reason.split())) from None
 
     def schema(self, template: str, output: bool) -> dict[str, Any]:
         """Its JSON schema, with its definitions under `$defs`."""
@@ -71,8 +72,27 @@ def is_error(error: BaseException) -> bool:
 
 
 def dump(value: Any, by_alias: bool = False) -> bytes:
-    """A model of any class as JSON."""
-    return cast(bytes, type(value).__pydantic_serializer__.to_json(value, by_alias=by_alias, round_trip=not by_alias))
+    """A model of any class as JSON.
+
+    Args:
+        value: the model.
+        by_alias: True writes for the public: with aliases and computed fields, NaN as null. False writes for
+            another node, which gets an equal value: with the fields' own names, NaN as NaN.
+    """
+    return _write(type(value).__pydantic_serializer__, value, by_alias)
+
+
+def _write(serializer: Any, value: Any, by_alias: bool, **options: Any) -> bytes:
+    if by_alias:
+        return cast(bytes, serializer.to_json(value, by_alias=True, **options))
+    data = serializer.to_json(value, by_alias=False, round_trip=True, **options)
+    if b"null" not in data:
+        return cast(bytes, data)
+    # Perhaps a null that was NaN or infinity: models write these so, whatever their serializer is told.
+    import pydantic_core
+
+    plain = serializer.to_python(value, mode="json", by_alias=False, round_trip=True, **options)
+    return pydantic_core.to_json(plain, inf_nan_mode="constants")
 
 
 def problems(error: Any) -> list[dict[str, Any]]:

@@ -8,10 +8,9 @@ from typing import Any
 import msgspec
 from msgspec.msgpack import Ext
 
-from graphserve.wire import blobs, buffers, models
+from graphserve.wire import blobs, models
 from graphserve.wire.admission import admission
-from graphserve.wire.extensions import ARRAY, MODEL, Fetch, Place, ext_hook, json_hook, msgpack_hook, type_hook
-from graphserve.wire.failures import Misfit
+from graphserve.wire.extensions import MODEL, Fetch, Place, as_json, ext_hook, json_hook, msgpack_hook, type_hook
 from graphserve.wire.formats import Format
 from graphserve.wire.schema import uses_adapter
 
@@ -122,12 +121,4 @@ class ValueCodec:
         found = msgspec.msgpack.decode(raw)
         if type(found) is Ext and found.code == MODEL:
             return self._adapter.load(bytes(found.data), by_name=True)
-        return self._adapter.load(msgspec.json.encode(found, enc_hook=_natural), by_name=True)
-
-
-def _natural(value: Any) -> Any:
-    if type(value) is Ext and value.code == MODEL:
-        return msgspec.Raw(value.data)
-    if type(value) is Ext and value.code == ARRAY:
-        return buffers.unpack(memoryview(value.data)).tolist()
-    raise Misfit("an extension type that is not accepted here")
+        return self._adapter.load(as_json(msgspec.msgpack.decode(raw, ext_hook=ext_hook())), by_name=True)

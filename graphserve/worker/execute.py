@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,18 +31,26 @@ class BoundApi:
     arguments: ArgumentsCodec
     result: ResultCodec
     method: Callable[..., Any]
+    is_async: bool
     timeout: float | None
 
 
-def bind(node: NodePlan, instance: object) -> dict[str, BoundApi]:
-    """The APIs of an instance by method name."""
+def bind(node: NodePlan, instance: object, declared: type | None = None) -> dict[str, BoundApi]:
+    """The APIs of an instance by method name.
+
+    Args:
+        node: the node.
+        instance: the object whose methods are called.
+        declared: the class that has the signatures; default: the object's own.
+    """
     bound = {}
     for api in node.apis:
-        signature = Signature.of(type(instance), api.name)
+        signature = Signature.of(declared or type(instance), api.name)
+        method = getattr(instance, api.name)
         given = [timeout for timeout in (api.timeout, node.options.timeout) if timeout is not None]
         bound[api.name] = BoundApi(
             api, signature, ArgumentsCodec(signature), ResultCodec(signature.result, f"{node.name}.{api.name}"),
-            getattr(instance, api.name), min(given, default=None),
+            method, inspect.iscoroutinefunction(method), min(given, default=None),
         )  # fmt: skip
     return bound
 
@@ -102,7 +111,7 @@ class Execution:
                 self._free()
                 return
             self._timer = executor.loop.call_later(left + executor.guard, self._late)
-        if api.signature.is_async:
+        if api.is_async:
             task = executor.loop.create_task(_run(api.method, arguments, context))
             task.add_done_callback(self._task_ended)
             self._running = task

@@ -51,7 +51,6 @@ class Listener:
         self.max_body_size, self.access_log, self.public = max_body_size, access_log, responder.public
         self.fetch: Any = None
         self.place: Any = None
-        self.refusals = 0
         self.config = uvicorn.Config(
             app, http="httptools", ws="none", lifespan="off", interface="asgi3", log_config=None, access_log=False,
             server_header=False, date_header=responder.public, root_path=root_path, proxy_headers=proxy_headers,
@@ -77,10 +76,6 @@ class Listener:
     def error_of(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> CallError:
         """The error that an answer of our own node stands for."""
         return error_of(status, headers, body, self.responder.node)
-
-    def count_refusal(self) -> None:
-        """A call was refused before it was executed."""
-        self.refusals += 1
 
     def close_after_answers(self) -> None:
         """Tell every client that this connection ends with its answer."""

@@ -136,7 +136,6 @@ def _look() -> _Look:
     return _Look(_STATIC / "swagger.html", _SWAGGER_POLICY, own | theirs)
 
 
-
 def _swagger_ui() -> Path | None:
     """Return the folder of the files of Swagger UI 5 (the first that reads OpenAPI 3.1), found without an import."""
     spec = importlib.util.find_spec("swagger_ui_bundle")

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from graphserve.call.context import CallContext, earliest
 from graphserve.call.request import new_request_id
+from graphserve.errors import CallError, InvalidArguments
 from graphserve.worker.execute import BoundApi, Execution
 from graphserve.worker.gate import left
 from graphserve.worker.listener import Listener
@@ -244,10 +245,7 @@ class Inbound:
 
     def _check_format(self, content_type: bytes | None) -> None:
         if self._format is None or (self._format is Format.RAW and not self._api.signature.raw_body):
-            named = (content_type or b"").decode("latin-1")
-            self._problem = self._problem or HttpProblem(
-                415, f"{self._api.plan.route} takes application/json or application/msgpack in UTF-8, not {named!r}"
-            )
+            self._problem = self._problem or HttpProblem(415, _wrong_type(self._api, content_type or b""))
 
     def _set_deadline(self, timeout: bytes | None) -> None:
         seconds = None
@@ -281,14 +279,16 @@ class Inbound:
             arguments = api.arguments.decode(body, self._format, protocol.listener.fetch)
         except MalformedBody as exc:
             self._reject(HttpProblem(400, str(exc)))
-        except Exception as exc:
+        except InvalidArguments as exc:
             self._reject(exc)
+        except Exception as exc:
+            self._fail(exc)
+            self._freed()
         else:
             self._execution = protocol.listener.executor.start(api, arguments, self._context, self._ended, self._freed)
 
-    def _reject(self, exc: BaseException) -> None:
-        self._protocol.listener.count_refusal()
-        self._send_problem(exc)
+    def _reject(self, refusal: CallError) -> None:
+        self._fail_quietly(refusal)
         self._freed()
 
     def _pass_on(self, body: bytes) -> None:
@@ -349,7 +349,7 @@ class Inbound:
     def _fail(self, exc: BaseException) -> None:
         self._send_problem(exc)
 
-    def _fail_quietly(self, exc: Any) -> None:
+    def _fail_quietly(self, exc: CallError) -> None:
         status, data = self._protocol.listener.responder.problem(exc, self._context, self.keep_alive)
         self._write(data, status)
 
@@ -369,6 +369,14 @@ class Inbound:
         if not self.keep_alive and close:
             protocol.transport.close()
         protocol.on_response_complete()
+
+
+def _wrong_type(api: BoundApi, content_type: bytes) -> str:
+    named = content_type.decode("latin-1")
+    said = f"{api.plan.route} takes application/json or application/msgpack in UTF-8, not {named!r}"
+    if named.startswith("application/x-www-form-urlencoded"):  # what `curl -d` says unless it is told otherwise
+        said += ": with curl, add -H 'Content-Type: application/json' or use --json"
+    return said
 
 
 class _NoEvent:

@@ -50,10 +50,12 @@ class Pipe:
 
 
 def read_until(fd: int, pattern: str) -> str:
-    text, deadline = "", time.monotonic() + SECONDS
-    while not re.search(pattern, text):
+    """What comes until the pattern does; it is looked for in the last 4 KiB and what is new."""
+    text, old, deadline = "", 0, time.monotonic() + SECONDS
+    while not re.search(pattern, text[max(0, old - 4096) :]):
         ready, _, _ = select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
         assert ready, f"{pattern!r} did not come; the end of what came: {text[-2000:]!r}"
+        old = len(text)
         text += os.read(fd, 65536).decode("utf-8", "replace")
     return text
 

@@ -14,8 +14,7 @@ import msgspec
 import numpy as np
 import pydantic
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from graphserve.errors import InvalidArguments
 from graphserve.wire.codec import ArgumentsCodec, Format, MalformedBody, ResultCodec, UntypedCodec
@@ -173,12 +172,16 @@ def test_only_what_is_given_arrives() -> None:
     arguments = codec(1, a=int, b=str | None, c=Model, d=np.ndarray, e=Any, f=object, g=int | None)
     assert arguments.decode(b'{"a":1}', Format.JSON) == {"a": 1}
     assert arguments.decode(b'{"a":1,"b":null}', Format.JSON) == {"a": 1, "b": None}
-    assert arguments.decode(arguments.encode({"a": 1, "e": None, "g": 5}), Format.MSGPACK) == {"a": 1, "e": None, "g": 5}
+    assert arguments.decode(arguments.encode({"a": 1, "e": None, "g": 5}), Format.MSGPACK) == {
+        "a": 1,
+        "e": None,
+        "g": 5,
+    }
     assert codec(0, a=int).decode(b"", Format.JSON) == codec(0, a=int).decode(b"", Format.MSGPACK) == {}
     assert codec().decode(b"{}", Format.JSON) == codec().decode(b"", Format.JSON) == {}
 
 
-@pytest.mark.parametrize("name", ["keys", "get", "type", "format", "cls", "class_", "_x", "__struct_fields__x", "ä"])
+@pytest.mark.parametrize("name", ["keys", "get", "type", "format", "cls", "class_", "_x", "ä"])
 def test_any_name_of_a_parameter(name: str) -> None:
     arguments = codec(**{name: int})
     assert arguments.decode(arguments.encode({name: 1}), Format.MSGPACK) == {name: 1}
@@ -194,7 +197,16 @@ def test_a_body_that_is_no_object(body: bytes, loc: list[Any]) -> None:
         codec(x=int).decode(msgspec.msgpack.encode(msgspec.json.decode(body)), Format.MSGPACK)
 
 
-MALFORMED = [b"{", b"nonsense", b'{"x":1}}', b'{"x":\xff}', b'{"x":"\xff"}', b'{"\xff":1}', b'{"x":NaN}', b'{"x":' + b"[" * 100_000]
+MALFORMED = [
+    b"{",
+    b"nonsense",
+    b'{"x":1}}',
+    b'{"x":\xff}',
+    b'{"x":"\xff"}',
+    b'{"\xff":1}',
+    b'{"x":NaN}',
+    b'{"x":' + b"[" * 100_000,
+]
 
 
 @pytest.mark.parametrize("body", MALFORMED, ids=lambda body: repr(body[:12]))
@@ -204,7 +216,9 @@ def test_bodies_that_are_no_json(body: bytes, hint: Any) -> None:
         codec(x=hint).decode(body, Format.JSON)
 
 
-@pytest.mark.parametrize("body", [b"\x81", b"\xc1", b"\x80\x80", b"\x81\xa1x\xa1\xff", b"\x81\xa1x" + b"\x91" * 100_000])
+@pytest.mark.parametrize(
+    "body", [b"\x81", b"\xc1", b"\x80\x80", b"\x81\xa1x\xa1\xff", b"\x81\xa1x" + b"\x91" * 100_000]
+)
 def test_bodies_that_are_no_msgpack(body: bytes) -> None:
     with pytest.raises(MalformedBody):
         codec(x=Any).decode(body, Format.MSGPACK)
@@ -267,7 +281,6 @@ LEAVES: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (datetime.timedelta, st.timedeltas(datetime.timedelta(-9999), datetime.timedelta(9999))),
     (uuid.UUID, st.uuids()),
     (decimal.Decimal, st.decimals(allow_nan=False, allow_infinity=False)),
-    (Forbids, st.builds(Forbids, width=st.integers())),
     (Model, st.builds(Model, count=st.integers(), tags=st.lists(st.text()), bee=st.floats(allow_nan=False))),
     (Cat | Dog, st.sampled_from([Cat(kind="cat"), Dog(kind="dog")])),
 ]
@@ -349,7 +362,9 @@ def test_a_result_that_does_not_fit() -> None:
 
 
 def test_results_for_the_public() -> None:
-    assert ResultCodec(Model, "S.f").encode(Model(count=1), Format.JSON) == b'{"count":1,"tags":[],"when":null,"bee":1.0}'
+    assert (
+        ResultCodec(Model, "S.f").encode(Model(count=1), Format.JSON) == b'{"count":1,"tags":[],"when":null,"bee":1.0}'
+    )
     assert ResultCodec(Any, "S.f").encode([Forbids(width=2)], Format.JSON) == b'[{"width":2,"double":4}]'
     assert ResultCodec(bytes, "S.f").encode(b"a", Format.JSON) == b'"YQ=="'
     assert ResultCodec(bytes, "S.f").encode(b"a", Format.RAW) == b"a"
@@ -370,14 +385,29 @@ def test_raw_bodies() -> None:
 def test_untyped_values_are_natural() -> None:
     untyped = UntypedCodec()
     page = np.arange(3)
-    got = untyped.decode(untyped.encode({"a": [1, 2.5, "x", b"y", None, True], "m": Model(count=1), "p": page, "s": {1}}))
+    got = untyped.decode(
+        untyped.encode({"a": [1, 2.5, "x", b"y", None, True], "m": Model(count=1), "p": page, "s": {1}})
+    )
     assert got.pop("p").tolist() == [0, 1, 2]
-    assert got == {"a": [1, 2.5, "x", b"y", None, True], "m": {"count": 1, "tags": [], "when": None, "renamed": 1.0}, "s": [1]}
+    assert got == {
+        "a": [1, 2.5, "x", b"y", None, True],
+        "m": {"count": 1, "tags": [], "when": None, "renamed": 1.0},
+        "s": [1],
+    }
     with pytest.raises(ValueError, match="cannot be read"):
         untyped.decode(b"\xc1")
     typed = codec(m=Model, n=list[Model], p=np.ndarray)
     body = untyped.encode({"m": Model(count=1), "n": [{"count": 2}], "p": page})
     assert typed.decode(body, Format.MSGPACK)["n"] == [Model(count=2)]
+
+
+def test_models_travel_by_their_fields() -> None:
+    result = ResultCodec(list[Forbids], "S.f")
+    assert result.decode(result.encode([Forbids(width=2)], Format.MSGPACK)) == [Forbids(width=2)]
+    odd = Model(count=1, bee=math.inf)
+    for hint, value in ((Model, odd), (list[Model], [odd]), (Holder, Holder(odd, np.zeros(1)))):
+        again = ResultCodec(hint, "S.f")
+        assert repr(again.decode(again.encode(value, Format.MSGPACK))) == repr(value)
 
 
 class Memory:
@@ -415,7 +445,7 @@ BIG = b"x" * 70_000
         (tuple[bytes, ...], (BIG,), 1),
         (dict[str, bytes], {"a": BIG}, 1),
         (dict[str, list[bytes] | None], {"a": [BIG], "b": None}, 1),
-        (bytes | str, BIG, 0),
+        (bytes | int, BIG, 0),
         (Annotated[bytes, msgspec.Meta(min_length=1)], BIG, 0),
         (dict[bytes, bytes], {b"a": BIG}, 0),
     ],

@@ -1,13 +1,14 @@
-"""A service with the pages, as a process of its own: `python pages_app.py [--plain] [--mount PREFIX] [--root-path PREFIX] [--cert FILE]`.
+"""A service with the pages, as a process of its own: `python pages_app.py [OPTIONS]`.
 
-It prints its port. With `--plain` the extra `docs-ui` counts as not installed. `--mount` serves everything below a prefix, as
-a proxy and the ASGI scope would have it; `--root-path` is a prefix that only the pages are told.
+It prints its port. With `--plain` the extra `docs-ui` counts as not installed. `--mount` serves everything below a
+prefix, as a proxy and the ASGI scope would have it; `--root-path` is a prefix that only the pages are told.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import json
 import socket
 import sys
@@ -22,7 +23,13 @@ from starlette.routing import Mount, Route
 
 from graphserve.worker.pages import routes
 
-PROBLEM = {"type": "about:blank", "title": "Unprocessable Content", "status": 422, "service": "Gateway", "request_id": "r-17"}
+PROBLEM = {
+    "type": "about:blank",
+    "title": "Unprocessable Content",
+    "status": 422,
+    "service": "Gateway",
+    "request_id": "r-17",
+}
 
 
 def operation(summary: str, properties: dict[str, Any], answer: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -43,10 +50,15 @@ def as_json(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 INTEGER = {"type": "integer"}
+NUMBER = {"type": "number"}
 TEXT = {"type": "string"}
 BOX = {
     "type": "object",
-    "properties": {"x": {"type": "number"}, "y": {"type": "number"}, "label": {"anyOf": [TEXT, {"type": "null"}], "default": None}},
+    "properties": {
+        "x": NUMBER,
+        "y": NUMBER,
+        "label": {"anyOf": [TEXT, {"type": "null"}], "default": None},
+    },
     "required": ["x", "y"],
 }
 PAGE = {
@@ -60,21 +72,28 @@ PAGE = {
     },
     "required": ["title", "language", "box"],
 }
-BYTES = {"application/octet-stream": {"schema": {}}}
+FILE = {
+    "type": "object",
+    "properties": {"image": {"type": "string", "contentEncoding": "base64"}},
+    "required": ["image"],
+}
+BINARY: dict[str, Any] = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+BYTES = {"application/json": {"schema": FILE}, "application/octet-stream": BINARY, "*/*": BINARY}
 OPENAPI: dict[str, Any] = {
     "openapi": "3.1.0",
     "info": {"title": "Gateway", "version": "0.1.0", "description": "Reads pages: finds the lines, then their text."},
     "paths": {
         "/add": operation(
             "Add two whole numbers", {"a": INTEGER | {"minimum": 0}, "b": INTEGER | {"default": 1}}, as_json(INTEGER),
-            description="Adds two whole numbers of any length.\nThe second is 1 where it is left out.", schema={"required": ["a"]},
+            description="Adds two whole numbers of any length.\nThe second is 1 where it is left out.",
+            schema={"required": ["a"]},
         ),
         "/shout": operation("Write a text in capitals", {"text": TEXT}, as_json(TEXT)),
         "/read": operation("Read one page", {"page": {"$ref": "#/components/schemas/Page"}}, as_json({})),
-        "/total": operation("Add up numbers", {"values": {"type": "array", "items": {"type": "number"}}}, as_json({"type": "number"})),
+        "/total": operation("Add up numbers", {"values": {"type": "array", "items": NUMBER}}, as_json(NUMBER)),
         "/size": operation("Measure a file", {}, as_json(INTEGER), requestBody={"required": True, "content": BYTES}),
         "/fail": operation("Answer with an error", {"text": TEXT}, as_json({})),
-        "/count": operation("Count, one number at a time", {"to": INTEGER}, {"application/x-ndjson": {"schema": INTEGER}}),
+        "/count": operation("Count, one number at a time", {"to": INTEGER}, {"application/x-ndjson": {}}),
     },
     "components": {"schemas": {"Box": BOX, "Page": PAGE}},
 }  # fmt: skip
@@ -98,7 +117,9 @@ async def total(request: Request) -> Response:
 
 
 async def size(request: Request) -> Response:
-    return JSONResponse({"bytes": len(await request.body()), "type": request.headers["content-type"]})
+    body, kind = await request.body(), request.headers["content-type"]
+    data = base64.b64decode(json.loads(body)["image"]) if kind == "application/json" else body
+    return JSONResponse({"bytes": len(data), "type": kind})
 
 
 async def fail(request: Request) -> Response:
@@ -132,7 +153,9 @@ def main() -> None:
     app = Starlette(routes=[Mount(options.mount, routes=[*pages, *apis])] if options.mount else [*pages, *apis])
     listener = socket.create_server(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)
-    config = uvicorn.Config(app, ssl_certfile=options.cert, log_level="warning", lifespan="off")
+    config = uvicorn.Config(
+        app, ssl_certfile=options.cert, log_level="warning", lifespan="off", timeout_graceful_shutdown=1
+    )
     uvicorn.Server(config).run(sockets=[listener])
 
 

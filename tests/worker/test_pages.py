@@ -75,7 +75,7 @@ def test_the_title_is_text(client: httpx.Client) -> None:
 
 def test_the_page_has_no_script_or_style_in_it(client: httpx.Client) -> None:
     page = client.get("/docs").text
-    assert re.findall(r"<script[^>]*>([^<]*)</script>", page) and not any(re.findall(r"<script[^>]*>([^<]+)</script>", page))
+    assert not any(re.findall(r"<script[^>]*>(.*?)</script>", page, re.DOTALL))
     assert "<style" not in page and " style=" not in page and not re.search(r"\son\w+=", page)
 
 
@@ -118,10 +118,10 @@ def test_other_methods_are_refused(client: httpx.Client, path: str) -> None:
     assert client.post(path).status_code == 405
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["forms.html", "swagger.html", "../pages.py", "..%2fpages.py", "%2e%2e/pages.py", "swagger-ui-bundle.js.map", "none.js", "%00", "a/icon.svg"],
-)  # fmt: skip
+STRANGE = ["../pages.py", "..%2fpages.py", "%2e%2e/pages.py", "%00", "a/icon.svg", "none.js"]
+
+
+@pytest.mark.parametrize("path", [*STRANGE, "forms.html", "swagger.html", "swagger-ui-bundle.js.map"])
 def test_only_the_files_of_the_look_are_served(client: httpx.Client, path: str) -> None:
     assert client.get(f"/docs/{path}").status_code == 404
 
@@ -145,7 +145,7 @@ def test_nothing_of_ours_names_another_host(site: Callable[..., httpx.Client]) -
     import graphserve.worker.pages as pages
 
     for path in Path(pages.__file__).with_name("static").iterdir():
-        outside = re.findall(r"""(?:https?:)?//[\w-]+\.[\w.-]+""", re.sub(r"^\s*//.*$", "", path.read_text("utf-8"), flags=re.M))
+        outside = re.findall(r"(?:https?:)?//[\w-]+\.[\w.-]+", path.read_text("utf-8"))
         assert set(outside) <= {"http://www.w3.org"}, path  # the name of SVG, which nobody fetches
 
 
@@ -196,5 +196,5 @@ print(getattr(pages._swagger_ui(), "name", None))
 
 @pytest.mark.parametrize(("versions", "found"), [(["4.15.5"], "None"), (["4.15.5", "5.31.0"], "swagger-ui-5.31.0")])
 def test_swagger_ui_4_is_passed_over(tmp_path: Path, versions: list[str], found: str) -> None:
-    done = subprocess.run([sys.executable, "-c", OLD, str(tmp_path), *versions], check=True, timeout=60, capture_output=True, text=True)
-    assert done.stdout.strip() == found
+    command = [sys.executable, "-c", OLD, str(tmp_path), *versions]
+    assert subprocess.run(command, check=True, timeout=60, capture_output=True, text=True).stdout.strip() == found

@@ -125,14 +125,17 @@ function event(text) {
 }
 
 function problem(value) {
-  const facts = [["Service", value.service], ["Request", value.request_id], ["Type", value.type === "about:blank" ? null : value.type]];
-  const errors = (value.errors ?? []).map(({ loc, msg }) => make("li", {}, make("code", {}, [loc].flat().join(".")), ` ${msg}`));
+  const type = value.type === "about:blank" ? null : value.type;
+  const facts = [["Service", value.service], ["Request", value.request_id], ["Type", type]].filter(([, fact]) => fact);
+  const errors = (value.errors ?? []).map(
+    ({ loc, msg }) => make("li", {}, make("code", {}, [loc].flat().join(".")), ` ${msg}`),
+  );
   return make(
     "div", { class: "problem" },
     make("h3", {}, value.title ?? "Error"),
     value.detail ? make("p", {}, value.detail) : null,
     errors.length ? make("ul", {}, ...errors) : null,
-    make("dl", {}, ...facts.filter(([, fact]) => fact).flatMap(([name, fact]) => [make("dt", {}, name), make("dd", {}, String(fact))])),
+    make("dl", {}, ...facts.flatMap(([name, fact]) => [make("dt", {}, name), make("dd", {}, String(fact))])),
   );
 }
 

@@ -1,9 +1,10 @@
-// The body of a request: JSON by fields or by hand, or bytes and text as they are.
+// The body of a request: JSON by fields or by hand, or the bytes of a file as they are.
 
 import { field, make } from "./fields.js";
 import { layOut } from "./json.js";
 
 export const JSON_TYPE = /^application\/([\w.-]+\+)?json\b/;
+const LONGEST_COMMAND = 10_000; // characters; a file inside JSON is longer, and no shell wants it
 
 // Returns the part of the form for a request body, or null where there is none.
 export function body(described, schemas) {
@@ -45,7 +46,9 @@ class JsonBody {
     this.type = type;
     const whole = schemas.resolve(schema);
     const needed = new Set(whole.required ?? []);
-    this.fields = Object.entries(whole.properties ?? {}).map(([name, part]) => [name, field(name, part, needed.has(name), schemas)]);
+    this.fields = Object.entries(whole.properties ?? {}).map(
+      ([name, part]) => [name, field(name, part, needed.has(name), schemas)],
+    );
     this.whole = whole.properties || whole.type === "object" ? null : field("body", whole, true, schemas);
     const form = make("div", {}, ...this.fields.map(([, one]) => one.element), this.whole?.element);
     const label = make("label", { class: "field" }, make("span", { class: "unseen" }, "Body as JSON"));
@@ -58,7 +61,8 @@ class JsonBody {
       label.hidden = !this.toggle.checked;
       if (this.toggle.checked) this.raw.value = this.draft();
     });
-    this.element = make("div", {}, form, label, make("label", { class: "sent", hidden: !this.fields.length }, this.toggle, "Write the body as JSON"));
+    const byHand = make("label", { class: "sent", hidden: !this.fields.length }, this.toggle, "Write the body as JSON");
+    this.element = make("div", {}, form, label, byHand);
   }
 
   content() {
@@ -85,16 +89,16 @@ class JsonBody {
   }
 
   curl(quote) {
-    return [`--data-raw ${quote(this.content())}`];
+    const text = this.content();
+    return [text.length > LONGEST_COMMAND ? "--data-binary @body.json" : `--data-raw ${quote(text)}`];
   }
 }
 
 class RawBody {
   constructor(type, { name, about }) {
     this.type = type.includes("*") ? "application/octet-stream" : type;
-    const written = type.startsWith("text/");
-    this.input = written ? make("textarea", { rows: 4 }) : make("input", { type: "file" });
-    const words = [make("span", { class: "name" }, name), make("span", { class: "type" }, written ? "text" : "file")];
+    this.input = make("input", { type: "file" });
+    const words = [make("span", { class: "name" }, name), make("span", { class: "type" }, "file")];
     this.element = make(
       "div", { class: "field" },
       make("label", {}, ...words, this.input), about ? make("p", { class: "about" }, about) : null,
@@ -102,13 +106,12 @@ class RawBody {
   }
 
   content() {
-    return this.input.files ? (this.input.files[0] ?? new Blob([])) : this.input.value;
+    return this.input.files[0] ?? new Blob([]);
   }
 
   complain() {}
 
   curl(quote) {
-    const file = this.input.files?.[0];
-    return [this.input.files ? `--data-binary ${quote(`@${file?.name ?? "FILE"}`)}` : `--data-raw ${quote(this.input.value)}`];
+    return [`--data-binary ${quote(`@${this.input.files[0]?.name ?? "FILE"}`)}`];
   }
 }

@@ -30,7 +30,7 @@ export function make(tag, attributes = {}, ...children) {
 export function field(name, rawSchema, required, schemas, depth = 0) {
   const schema = schemas.resolve(rawSchema);
   const makers = { list: List, group: Group };
-  const Maker = makers[kind(schema, depth)] ?? Single;
+  const Maker = makers[kind(schema, depth, schemas)] ?? Single;
   return new Maker(name, schema, required, schemas, depth);
 }
 
@@ -38,7 +38,7 @@ class Single {
   constructor(name, schema, required, schemas, depth) {
     this.schema = schema;
     this.required = required;
-    this.kind = kind(schema, depth);
+    this.kind = kind(schema, depth, schemas);
     const id = `field-${(count += 1)}`;
     this.input = this.control();
     this.input.id = id;
@@ -74,7 +74,10 @@ class Single {
   read() {
     this.encoded = null;
     const reader = new FileReader();
-    reader.addEventListener("load", () => { this.encoded = reader.result.slice(reader.result.indexOf(",") + 1); });
+    reader.addEventListener("load", () => {
+      this.encoded = reader.result.slice(reader.result.indexOf(",") + 1);
+      this.input.dispatchEvent(new Event("input", { bubbles: true }));
+    });
     if (this.input.files.length) reader.readAsDataURL(this.input.files[0]);
   }
 
@@ -169,7 +172,8 @@ class List {
 
   add() {
     const item = field("item", this.schema.items, true, this.schemas, this.depth + 1);
-    const remove = make("button", { type: "button", class: "quiet", "aria-label": `Remove this item of ${this.name}` }, "Remove");
+    const label = `Remove this item of ${this.name}`;
+    const remove = make("button", { type: "button", class: "quiet", "aria-label": label }, "Remove");
     const row = make("div", { class: "item" }, item.element, remove);
     remove.addEventListener("click", () => {
       row.remove();
@@ -198,7 +202,8 @@ function note(schema, required, schemas) {
 function select(values, required) {
   const rest = required ? [] : [make("option", { value: "" }, "—")];
   const word = (value) => (typeof value === "string" ? value : JSON.stringify(value));
-  return make("select", {}, ...rest, ...values.map((value) => make("option", { value: JSON.stringify(value) }, word(value))));
+  const options = values.map((value) => make("option", { value: JSON.stringify(value) }, word(value)));
+  return make("select", {}, ...rest, ...options);
 }
 
 function filled(input, value) {

@@ -10,9 +10,10 @@ function layOutPage(description) {
   const { version, description: about } = description.info ?? {};
   show("version", version);
   show("description", about);
-  const operations = Object.entries(description.paths ?? {}).flatMap(
-    ([path, item]) => METHODS.filter((method) => item[method]).map((method) => new Operation(path, method, item[method], schemas)),
-  );
+  const operations = Object.entries(description.paths ?? {}).flatMap(([path, item]) => {
+    const methods = METHODS.filter((method) => item[method]);
+    return methods.map((method) => new Operation(path, method, item[method], schemas));
+  });
   document.getElementById("operations").append(...operations.map((operation) => operation.element));
   show("notice", operations.length ? "" : "This service has no API.");
   const first = document.getElementById(decodeURIComponent(location.hash.slice(1))) ?? operations[0]?.element;

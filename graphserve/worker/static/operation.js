@@ -31,10 +31,11 @@ export class Operation {
     );
     form.addEventListener("submit", (event) => { event.preventDefault(); this.send(); });
     form.addEventListener("input", () => { if (command.open) curl.textContent = this.curl(); });
-    const { summary, description, deprecated } = this.described;
+    const { operationId, summary, description, deprecated } = this.described;
+    const short = summary === operationId ? "" : summary; // an API without a docstring has only its name to show
     const head = make(
       "summary", {}, make("span", { class: `method method-${this.method}` }, this.method.toUpperCase()),
-      make("span", { class: "path" }, this.path), make("span", { class: "short" }, summary ?? ""),
+      make("span", { class: "path" }, this.path), make("span", { class: "short" }, short ?? ""),
       deprecated ? make("span", { class: "chip" }, "deprecated") : null,
     );
     const about = description && description !== summary ? make("p", { class: "description" }, description) : null;

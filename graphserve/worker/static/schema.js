@@ -37,8 +37,8 @@ export class Schemas {
   // Follows a reference inside the document.
   find(reference) {
     if (!reference.startsWith("#/")) return {};
-    const steps = reference.slice(2).split("/").map((step) => decodeURIComponent(step).replace(/~1/g, "/").replace(/~0/g, "~"));
-    return steps.reduce((part, step) => part?.[step], this.document) ?? {};
+    const plain = (step) => decodeURIComponent(step).replace(/~1/g, "/").replace(/~0/g, "~");
+    return reference.slice(2).split("/").map(plain).reduce((part, step) => part?.[step], this.document) ?? {};
   }
 }
 
@@ -52,14 +52,20 @@ function join(parts) {
 }
 
 // Returns which field fits a resolved schema: choice, boolean, number, string, bytes, list, group or json.
-export function kind(schema, depth) {
+export function kind(schema, depth, schemas) {
   if (schema.enum || "const" in schema) return "choice";
   if (schema.type === "string" && schema.contentEncoding === "base64") return "bytes";
   if (schema.type === "boolean" || schema.type === "string") return schema.type;
   if (schema.type === "integer" || schema.type === "number") return "number";
-  if (schema.type === "array" && schema.items && !schema.prefixItems && depth < 3) return "list";
+  if (schema.type === "array" && depth < 3 && listed(schema, depth, schemas)) return "list";
   if (schema.type === "object" && schema.properties && depth < 4) return "group";
   return "json";
+}
+
+// Whether an array is filled in item by item; lists in lists, as of tensors, are quicker typed as JSON.
+function listed(schema, depth, schemas) {
+  const item = schemas.resolve(schema.items);
+  return !schema.prefixItems && item.type !== "array" && kind(item, depth + 1, schemas) !== "json";
 }
 
 // Returns the words that stand beside a field's name, such as "list of integer, up to 8, optional".

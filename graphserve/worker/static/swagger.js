@@ -10,11 +10,12 @@
   paint();
 
   // A page in a reader's hands calls the server that it came from, under whatever prefix that is.
+  const prefix = base.pathname.replace(/\/$/, "") || "/";
   const here = () => ({
     statePlugins: {
       spec: {
         wrapActions: {
-          updateJsonSpec: (original) => (spec) => original({ ...spec, servers: [{ url: base.pathname.replace(/\/$/, "") || "/" }] }),
+          updateJsonSpec: (original) => (spec) => original({ ...spec, servers: [{ url: prefix }] }),
         },
       },
     },

@@ -1,0 +1,172 @@
+"""The house: which module may import which, where each library lives, how large things are, what an import costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import graphserve
+
+ROOT = Path(graphserve.__file__).parent
+TESTS = Path(__file__).parent
+
+# Imports go from later lines to earlier ones; names on one line never import each other. A folder is one room.
+ORDER: tuple[tuple[str, ...], ...] = (
+    ("errors", "typed", "machine", "control"),
+    ("options",),
+    ("declaration",),
+    ("dependency",),
+    ("service",),
+    ("plan", "load"),
+    ("rundir",),
+    ("wire",),
+    ("graph", "config"),
+    ("call",),
+    ("worker", "supervise", "export"),
+    ("run",),
+    ("cli",),
+    ("__init__", "__main__", "child"),  # where a process begins; __init__ is imported by users only
+)
+TIER = {room: tier for tier, rooms in enumerate(ORDER) for room in rooms}
+
+# One third-party library, one room (two where DESIGN.md says so).
+HOMES = {
+    "circus": {"supervise"},
+    "click": {"cli"},
+    "httptools": {"call", "worker"},
+    "httpx": {"call"},
+    "msgspec": {"wire"},
+    "networkx": {"graph"},
+    "numpy": {"wire"},
+    "pydantic": {"wire"},
+    "pydantic_core": {"wire"},
+    "python_multipart": {"worker"},
+    "rich": {"cli"},
+    "starlette": {"worker"},
+    "tornado": {"supervise"},
+    "uvicorn": {"worker"},
+    "uvloop": {"worker"},
+    "watchfiles": {"supervise"},
+}
+MODULE_LINES, FUNCTION_LINES, PUBLIC_NAMES = 300, 60, 16
+HEAVY = ("circus", "click", "httpx", "msgspec", "networkx", "numpy", "pydantic", "rich", "tornado", "zmq")
+
+
+def modules() -> list[Path]:
+    return sorted(ROOT.rglob("*.py"))
+
+
+def shown(path: Path) -> str:
+    return str(path.relative_to(ROOT.parent))
+
+
+def room(path: Path) -> str:
+    """The top-level name that a file belongs to: its own, or that of its folder."""
+    return path.relative_to(ROOT).with_suffix("").parts[0]
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """The line and the dotted name of each import of a file, those inside functions too."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{shown(path)}:{node.lineno}: imports are absolute"
+            module = node.module or ""
+            if module == "graphserve":
+                yield from ((node.lineno, f"graphserve.{alias.name}") for alias in node.names)
+            else:
+                yield node.lineno, module
+
+
+def trespasses(path: Path) -> Iterator[str]:
+    """Imports of a room that is not below the file's own."""
+    own = room(path)
+    for line, name in imports(path):
+        top, _, rest = name.partition(".")
+        if top != "graphserve" or not rest:  # `import graphserve` alone only asks where it is
+            continue
+        other = rest.partition(".")[0]
+        if other != own and TIER.get(other, len(ORDER)) >= TIER[own]:
+            yield f"{shown(path)}:{line}: {own} imports {other}"
+
+
+def strangers(path: Path) -> Iterator[str]:
+    """Imports of a library outside of its room, or of one that has none."""
+    for line, name in imports(path):
+        top = name.partition(".")[0]
+        if top != "graphserve" and top not in sys.stdlib_module_names and room(path) not in HOMES.get(top, set()):
+            yield f"{shown(path)}:{line}: {top} in {room(path)}"
+
+
+def test_every_module_has_a_room() -> None:
+    assert {room(path) for path in modules()} <= set(TIER)
+
+
+@pytest.mark.parametrize("path", modules(), ids=shown)
+def test_imports_go_one_way(path: Path) -> None:
+    assert not list(trespasses(path))
+
+
+@pytest.mark.parametrize("path", modules(), ids=shown)
+def test_each_library_stays_in_its_room(path: Path) -> None:
+    assert not list(strangers(path))
+
+
+@pytest.mark.parametrize("path", modules(), ids=shown)
+def test_a_module_says_what_it_owns_and_is_short(path: Path) -> None:
+    assert ast.get_docstring(tree(path)), f"{shown(path)} has no docstring"
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= MODULE_LINES
+
+
+@pytest.mark.parametrize("path", [*modules(), *sorted(TESTS.rglob("*.py"))], ids=lambda path: path.name)
+def test_functions_fit_a_screen(path: Path) -> None:
+    long = [
+        f"{path.name}:{node.lineno}: {node.name} has {length} lines"
+        for node in ast.walk(tree(path))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and (length := (node.end_lineno or 0) - node.lineno + 1) > FUNCTION_LINES
+    ]
+    assert not long
+
+
+def test_public_names_are_few_and_all_there() -> None:
+    assert len(graphserve.__all__) <= PUBLIC_NAMES
+    for name in graphserve.__all__:
+        assert getattr(graphserve, name) is not None
+        assert name in dir(graphserve)
+
+
+def loaded_after(statement: str) -> set[str]:
+    """The top-level modules in a new interpreter after a statement."""
+    code = f"import sys\n{statement}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    return set(run.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("statement", "never"),
+    [
+        ("import graphserve", HEAVY),
+        ("from graphserve import Batch, Problem, api, depends, service", HEAVY),
+        ("import graphserve.export", HEAVY),
+        ("import graphserve.worker.main", ("circus", "click", "networkx", "pydantic", "rich", "tornado", "zmq")),
+        ("import graphserve.supervise", ("click", "networkx", "numpy", "pydantic", "rich", "starlette", "uvicorn")),
+        ("import graphserve.cli", ("circus", "networkx", "numpy", "pydantic", "starlette", "uvicorn", "zmq")),
+    ],
+)
+def test_an_import_costs_only_what_it_needs(statement: str, never: tuple[str, ...]) -> None:
+    heavy = loaded_after(statement) & set(never)
+    assert not heavy
