@@ -39,6 +39,13 @@ def types(session: nox.Session) -> None:
     session.run("pytest", "tests/test_typing.py")
 
 
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Every code block of README.md and docs/, run as it stands there."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "tests/test_docs.py", *session.posargs)
+
+
 def _test(session: nox.Session) -> None:
     session.install("-e", ".[test]")
     session.run("pytest", *session.posargs)

@@ -173,7 +173,7 @@ def _refuse_target(target: Any, place: Place) -> NoReturn:
     if hasattr(target, API):
         owner, _, method = target.__qualname__.rpartition(".")
         refuse(
-            f"depends({target.__qualname__}) got an API: write `dep = depends({owner})` and call `self.dep.{method}(…)`",
+            f"depends({target.__qualname__}) got an API: write `dep = depends({owner})`, call `self.dep.{method}(…)`",
             place,
         )
     refuse(f"depends({target!r}) takes a class decorated with @service, or its import string 'module:Class'", place)

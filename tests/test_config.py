@@ -135,7 +135,7 @@ MISTAKES = [
     ({"set": ("Recognizer",)}, {}, "--set='Recognizer': NODE.option=value, such as Recognizer.timeout=5"),
     ({"set": ("R.timeuot=5",)}, {}, "--set R: unknown option 'timeuot'; did you mean 'timeout'?"),
     ({"set": ("R.timeout=soon",)}, {}, "--set R: option 'timeout' is a number of seconds above 0, or None, not 'soon'"),
-    ({"set": ("R.env=A",)}, {}, "--set R: option 'env' is a mapping of names to strings, not 'A'"),
+    ({"set": ("R.env=A",)}, {}, "--set R.env='A': KEY=VALUE, such as OMP_NUM_THREADS=1"),
     ({}, {"GRAPHSERVE_PROT": "1"}, "environment: unknown option 'GRAPHSERVE_PROT'; did you mean 'GRAPHSERVE_PORT'?"),
     ({"prot": 1}, {}, "unknown option 'prot'; did you mean 'port'?"),
     ({"config": "missing.toml"}, {}, "missing.toml: cannot read the configuration: No such file or directory"),
@@ -289,6 +289,11 @@ class TestEnvFile:
         settings = load({}, {"GRAPHSERVE_PORT": "1"}, tmp_path).settings
         listen = settings.listen
         assert (listen.port, listen.host, listen.backlog, settings.workers) == (1, "::2", 2, 3)
+
+    def test_options_in_it_do_not_reach_the_workers(self, tmp_path: Path) -> None:
+        (tmp_path / ".env").write_text("A=1\nGRAPHSERVE_SSL_KEYFILE_PASSWORD=s3cret\n")
+        config = load({"entrypoint": "a:B", "env_file": ".env", "ssl_certfile": "c"}, {}, tmp_path)
+        assert (config.env, config.keyfile_password) == ({"A": "1"}, "s3cret")
 
     @pytest.mark.parametrize("name", ["GRAPHSERVE_CONFIG", "GRAPHSERVE_ENV_FILE", "GRAPHSERVE_PROT"])
     def test_it_cannot_name_what_it_does_not_decide(self, name: str, tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ DEPENDS = {
     "nothing": ("", r"needs a service class, its import string 'module:Class', or url= with client="),
     "a plain class": ("Plain", r"depends\(Plain\): Plain is no service; decorate it with @service"),
     "an instance": ("Good()", r"depends\(Good\(…\)\) got an instance: write depends\(Good\), with init="),
-    "an api": ("Good.run", r"got an API: write `dep = depends\(Good\)` and call `self\.dep\.run\(…\)`"),
+    "an api": ("Good.run", r"got an API: write `dep = depends\(Good\)`, call `self\.dep\.run\(…\)`"),
     "a number": ("3", r"depends\(3\) takes a class decorated with @service"),
     "a dotted path": ("'models.detector.Detector'", r"'module:Class'; did you mean 'models\.detector:Detector'\?"),
     "a file": ("'./models/detector.py:Detector'", r"as `import` names it: 'models\.detector:Detector'"),

@@ -46,7 +46,6 @@ HOMES = {
     "numpy": {"wire"},
     "pydantic": {"wire"},
     "pydantic_core": {"wire"},
-    "python_multipart": {"worker"},
     "rich": {"cli"},
     "starlette": {"worker"},
     "tornado": {"supervise"},

@@ -9,7 +9,6 @@ from typing import Any
 
 from graphserve import rundir
 from graphserve.call.calls import Api, Home, RemoteApi, TypedClient
-from graphserve.call.elsewhere import UrlLane
 from graphserve.call.exchange import Lane
 from graphserve.call.lanes import PooledLane, QueueLane
 from graphserve.call.members import Members
@@ -98,6 +97,8 @@ class Clients:
         })  # fmt: skip
 
     def _elsewhere(self, edge: EdgePlan, url: str) -> TypedClient:
+        from graphserve.call.elsewhere import UrlLane  # brings httpx, which brings click and rich
+
         lane = UrlLane(edge.node, url)
         self._closing.append(lane.close)
         cls = _load(edge.target, self.plan.main) if edge.target else None

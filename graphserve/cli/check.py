@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import click
@@ -19,13 +18,12 @@ def command(**given: Any) -> int:
     Takes what `graphserve serve` takes, and says what would keep it from starting.
     """
     config = configure(given)
-    os.environ.update(config.env)
 
     from graphserve.cli import preflight
     from graphserve.cli.troubles import report
     from graphserve.graph import resolve_in_child
 
-    resolution = resolve_in_child(config.settings)
+    resolution = resolve_in_child(config.settings, config.env)
     machine = [*preflight.machine(config), *(preflight.graph(resolution.plan) if resolution.plan else ())]
     if report([*resolution.troubles, *machine]) or resolution.plan is None:
         return ExitCode.INVALID

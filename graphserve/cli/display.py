@@ -8,7 +8,7 @@ from typing import Protocol
 
 from graphserve.cli import lines
 from graphserve.cli.writer import Writer
-from graphserve.errors import StartupError
+from graphserve.errors import GraphServeError, StartupError
 from graphserve.supervise.observer import LogRecord, NodeState, Observer
 
 FLUSH = 2.0  # seconds that the end of the process waits for a slow terminal
@@ -18,8 +18,8 @@ STDOUT, STDERR = 1, 2
 class Display(Observer, Protocol):
     """An observer with an end."""
 
-    def failed(self, error: StartupError) -> None:
-        """The graph could not start: what went wrong, and the failing node's own words last."""
+    def failed(self, error: GraphServeError) -> None:
+        """The graph could not start or go on: what went wrong, and the failing node's own words last."""
 
     def close(self) -> None:
         """Show what waits, for a bounded time, and stop."""
@@ -59,17 +59,18 @@ class TextDisplay:
         clock = self._paint(time.strftime("%H:%M:%S"), "2")
         self._show(f"{clock} graphserve  serving on {self._paint(url, '1')}\n")
 
-    def failed(self, error: StartupError) -> None:
-        log = "\n" + error.log.rstrip("\n") + "\n" if error.log else ""
-        self._show(f"Error: {error}\n{log}")
+    def failed(self, error: GraphServeError) -> None:
+        words = error.log.rstrip("\n") if isinstance(error, StartupError) else ""
+        mark = "" if str(error).startswith("Traceback") else "Error: "  # a GraphError begins with the user's traceback
+        self._show(f"{mark}{error}\n" + (f"\n{words}\n" if words else ""))
 
     def close(self) -> None:
         deadline = time.monotonic() + FLUSH
         for writer in (self._out, self._err):
             writer.close(max(0.0, deadline - time.monotonic()))
 
-    def _show(self, text: str) -> None:
-        self._err.write(text)
+    def _show(self, text: str) -> bool:
+        return self._err.write(text)
 
 
 class JsonDisplay:
@@ -94,8 +95,9 @@ class JsonDisplay:
     def serving(self, url: str) -> None:
         self._err.write(lines.json_line(LogRecord(time.time(), "info", f"serving on {url}", fields={"url": url})))
 
-    def failed(self, error: StartupError) -> None:
-        record = LogRecord(time.time(), "critical", str(error), node=error.node, traceback=error.log)
+    def failed(self, error: GraphServeError) -> None:
+        node, words = (error.node, error.log) if isinstance(error, StartupError) else (None, "")
+        record = LogRecord(time.time(), "critical", str(error), node=node, traceback=words)
         self._err.write(lines.json_line(record))
 
     def close(self) -> None:

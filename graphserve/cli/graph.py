@@ -26,12 +26,11 @@ def command(form: str | None, dot: bool, output: str | None, **given: Any) -> in
     if dot and form not in (None, "dot"):
         raise click.UsageError(f"--dot is --format dot, but --format {form} is given too")
     config = configure(given)
-    os.environ.update(config.env)
 
     from graphserve.cli.troubles import report
     from graphserve.graph import resolve_in_child
 
-    resolution = resolve_in_child(config.settings)
+    resolution = resolve_in_child(config.settings, config.env)
     if report(resolution.troubles) or resolution.plan is None:
         return ExitCode.INVALID
     text = _draw(resolution.plan, "dot" if dot else form or "tree", colour=output is None and _takes_colour())

@@ -48,6 +48,8 @@ def text_line(record: LogRecord, paint: Paint = plain) -> str:
     message = (
         paint(mark + record.message, "31" if level >= 40 else "33") if mark and level >= 30 else mark + record.message
     )
+    if request_id := record.fields.get("request_id"):
+        message += " " + paint(f"[request {request_id}]", "2")
     traceback = "\n" + record.traceback.rstrip("\n") if record.traceback else ""
     return f"{paint(clock, '2')} {_origin(record, paint)} {message}{traceback}\n"
 

@@ -8,23 +8,19 @@ from __future__ import annotations
 import errno
 import importlib.metadata
 import importlib.util
-import math
 import os
 import resource
 import socket
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from graphserve import machine as here
+from graphserve import machine as here, rundir
 from graphserve.cli.certificate import certificate
 from graphserve.config import Config
 from graphserve.errors import ConfigurationError
 from graphserve.plan import ListenPlan, Plan, Trouble
 
-SOCKET_PATH = 107  # bytes of a Unix socket's path on Linux, without the final NUL
-INSIDE = len("/graphserve-12345678/n999/w-4194304-999.sock")  # the longest path that goes into a run folder's parent
 OPEN_FILES = 4096  # fewer than this, and many callers at once find no descriptor
 REQUIRED = ("circus", "httptools", "httpx", "msgspec", "networkx", "starlette", "uvicorn", "uvloop")
 
@@ -46,13 +42,14 @@ def machine(config: Config) -> Iterator[Trouble]:
     yield from certificate(listen.tls, config.keyfile_password)
     yield from (unix_listener(listen.uds) if listen.uds else address(listen))
     yield from socket_paths(config)
+    yield from run_folder(config.run_dir)
     yield from packages()
     yield from open_files()
 
 
 def graph(plan: Plan) -> Iterator[Trouble]:
     """Everything about this machine that the graph decides."""
-    yield from gpus(plan, len(here.gpus()))
+    yield from gpus(plan, here.gpus())
     yield from queues(plan)
 
 
@@ -111,14 +108,29 @@ def _answers(path: str) -> bool:
 def socket_paths(config: Config) -> Iterator[Trouble]:
     """Whether the paths of all sockets fit into what the kernel takes."""
     uds = config.settings.listen.uds
-    if uds and len(os.fsencode(uds)) > SOCKET_PATH:
-        yield Trouble(f"--uds {uds}: a socket's path has at most {SOCKET_PATH} bytes, this has {len(os.fsencode(uds))}")
-    parent = config.run_dir or os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    size, room = len(os.fsencode(parent)), SOCKET_PATH - INSIDE
-    if size > room:
-        yield Trouble(
-            f"the run folder {parent} has {size} bytes, sockets in it leave room for {room}: give a shorter --run-dir"
-        )
+    if uds and (size := len(os.fsencode(uds))) > rundir.MAX_SOCKET_PATH:
+        yield Trouble(f"--uds {uds}: a socket's path has at most {rundir.MAX_SOCKET_PATH} bytes, this has {size}")
+    # A new folder's name ends in the 8 characters of tempfile.mkdtemp.
+    folder = Path(config.run_dir) if config.run_dir else rundir.parent() / f"{rundir.PREFIX}12345678"
+    if problem := rundir.path_problem(folder):
+        yield Trouble(problem)
+
+
+def run_folder(path: str | None) -> Iterator[Trouble]:
+    """Whether the folder of `--run-dir` can be one, and is free."""
+    folder = Path(path) if path else rundir.parent()
+    if path and folder.is_dir():
+        if rundir.is_live(folder):
+            yield Trouble(f"a graph is running in {folder}: stop it first, or give another --run-dir")
+        elif folder.stat().st_uid != os.geteuid():
+            yield Trouble(f"the run folder {folder} belongs to another user: give another --run-dir")
+        elif any(folder.iterdir()) and not (folder / "lock").exists():
+            yield Trouble(f"{folder} is not empty and no run folder: give --run-dir a folder of its own")
+    elif path and os.path.lexists(folder):
+        yield Trouble(f"--run-dir {folder}: there is something else than a folder")
+    above = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+    if not os.access(above, os.W_OK | os.X_OK):
+        yield Trouble(f"this user may not write in {above}: give a --run-dir elsewhere")
 
 
 def packages() -> Iterator[Trouble]:
@@ -148,14 +160,17 @@ def open_files() -> Iterator[Trouble]:
         yield Trouble(f"only {hard} files may be open (`ulimit -Hn`): raise it to {OPEN_FILES} or more", warning=True)
 
 
-def gpus(plan: Plan, visible: int) -> Iterator[Trouble]:
-    """Whether the nodes ask for more GPUs than there are."""
-    asked = {node.name: node.options.gpus * node.workers for node in plan.nodes if node.options.gpus}
-    if math.fsum(asked.values()) > visible:
-        parts = ", ".join(f"{name} {count:g}" for name, count in asked.items())
+def gpus(plan: Plan, visible: list[str]) -> Iterator[Trouble]:
+    """Whether every worker that asks for GPUs gets them, as the supervisor would hand them out."""
+    from graphserve.supervise.environment import assign_gpus  # brings circus along
+
+    placed = assign_gpus(plan, visible)
+    asking = [node for node in plan.nodes if node.options.gpus]
+    if any((node.name, slot) not in placed for node in asking for slot in range(node.workers)):
+        asked = ", ".join(f"{node.name} {node.workers} × {node.options.gpus:g}" for node in asking)
         yield Trouble(
-            f"the graph asks for {math.fsum(asked.values()):g} GPUs ({parts}), {visible} are visible: lower workers or "
-            "gpus, or look at CUDA_VISIBLE_DEVICES"
+            f"the graph asks for more GPUs ({asked}) than the {len(visible)} that are visible: lower workers or gpus, "
+            "or look at CUDA_VISIBLE_DEVICES"
         )
 
 

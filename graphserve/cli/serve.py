@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from graphserve.cli.flags import configure, serve_options
-from graphserve.errors import StartupError
+from graphserve.errors import GraphServeError
 
 
 @click.command("serve", short_help="Serve the graph of TARGET.")
@@ -20,18 +20,19 @@ def command(**given: Any) -> int:
     under [tool.graphserve] in pyproject.toml.
     """
     config = configure(given)
-    os.environ.update(config.env)
     os.environ.pop("GRAPHSERVE_SSL_KEYFILE_PASSWORD", None)  # workers inherit the environment; it is not for them
 
-    from graphserve.cli.display import open_display
     from graphserve.cli.preflight import refuse_bad_listener
-    from graphserve.supervise import run
 
     refuse_bad_listener(config)
+
+    from graphserve.cli.display import open_display
+    from graphserve.supervise import run
+
     display = open_display(config.log_format, config.settings.log_level)
     try:
         return run(config, display)
-    except StartupError as exc:
+    except GraphServeError as exc:
         display.failed(exc)
         return exc.exit_code
     finally:

@@ -57,10 +57,11 @@ class TerminalDisplay(TextDisplay):
         self._finish()
         super().close()
 
-    def _show(self, text: str) -> None:
+    def _show(self, text: str) -> bool:
         with self._changed:  # above the picture: the next one is drawn below
-            super()._show(self._erase() + text)
+            queued = super()._show(self._erase() + text)
             self._changed.notify_all()
+            return queued
 
     def _finish(self) -> None:
         """Leave the last picture standing. Waits for the thread: it holds no lock while it could stall."""
@@ -91,8 +92,8 @@ class TerminalDisplay(TextDisplay):
     def _draw(self, states: dict[str, NodeState]) -> None:
         picture = self._picture(states) if states else ""
         with self._changed:
-            super()._show(self._erase() + picture)
-            self._drawn = picture.count("\n")
+            if super()._show(self._erase() + picture):
+                self._drawn = picture.count("\n")
 
     def _erase(self) -> str:
         drawn, self._drawn = self._drawn, 0

@@ -33,16 +33,17 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name=f"write-{fd}", daemon=True)
         self._thread.start()
 
-    def write(self, text: str) -> None:
-        """Queue whole lines; drop them when too much waits already."""
+    def write(self, text: str) -> bool:
+        """Queue whole lines, or drop them when too much waits already; whether they were queued."""
         data = text.encode("utf-8", "backslashreplace")
         with self._changed:
             if self._broken or self._closing or not data:
-                return
+                return False
             if self._dropped or self._size + len(data) > self._limit:
                 self._dropped += max(1, text.count("\n"))
-                return
+                return False
             self._append(data)
+            return True
 
     def idle(self) -> bool:
         """Whether nothing waits."""

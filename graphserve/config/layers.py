@@ -44,7 +44,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], cwd: str | os.Pat
     file = _file_layer(_first("config", given, environment), base)
     env = _env_file(_first("env_file", given, environment, file))
     from_env_file = _environment_layer(env, base, nested=True)
-    new = {name: value for name, value in env.items() if name not in environ}
+    new = {name: value for name, value in env.items() if name not in environ and not name.startswith(PREFIX)}
     return _build(_merge(given, environment, from_env_file, file), new, base)
 
 

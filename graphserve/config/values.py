@@ -134,6 +134,8 @@ class Sets:
             where = f"{source.label} {node}"
             option = option.replace("-", "_")
             read = {option: read_option(option, given)}
+            if option == "env" and isinstance(read["env"], str):
+                raise Source(f"{where}.env", source.base).refuse(given, "KEY=VALUE, such as OMP_NUM_THREADS=1")
             ServiceOptions().merged(read, where)
             if option == "env":
                 read["env"] = {**found.get(node, {}).get("env", {}), **read["env"]}

@@ -12,7 +12,7 @@ from graphserve.call.exchange import Exchange, Lane
 from graphserve.call.request import new_request_id
 from graphserve.errors import CallError, DeadlineExceeded, InvalidArguments, Unavailable
 from graphserve.plan import EdgePlan, NodePlan
-from graphserve.worker.app import Health, build
+from graphserve.worker.app import App, Health
 from graphserve.worker.execute import BoundApi
 from graphserve.wire import problem
 from graphserve.wire.codec import Format, MalformedBody, accept_format, content_format
@@ -27,7 +27,7 @@ class LocalTransport(httpx.AsyncBaseTransport):
         self.routes = {api.plan.route: api for api in apis.values()}
         health = Health(node.name, list)
         health.state = "ready"
-        self.rest = httpx.ASGITransport(build(health, apis, []))
+        self.rest = httpx.ASGITransport(App(health, apis))
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request."""

@@ -1,6 +1,6 @@
-"""The ASGI application of a worker: health, documents, and clear words for what does not exist. Runs in workers.
+"""The ASGI application of a worker: health, the entry's pages, and clear words for what does not exist. Runs in workers.
 
-APIs do not come here; the protocol takes them a direct way.
+APIs do not come here; the protocol takes them a direct way. Starlette is for the pages, so only the entry imports it.
 """
 
 from __future__ import annotations
@@ -9,16 +9,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
-
 from graphserve.call.request import new_request_id
 from graphserve.errors import closest
 from graphserve.worker.execute import BoundApi
-from graphserve.wire import openapi, problem
+from graphserve.wire import problem
 from graphserve.wire.problem import HttpProblem
 
 
@@ -34,70 +28,75 @@ class Health:
         self.node, self._missing = node, missing
         self.state = "starting"
 
-    def live(self, request: Request) -> Response:
+    def live(self) -> tuple[int, dict[str, Any]]:
         """`GET /livez`."""
-        return _json({"status": "ok", "service": self.node}, 200)
+        return 200, {"status": "ok", "service": self.node}
 
-    def ready(self, request: Request) -> Response:
+    def ready(self) -> tuple[int, dict[str, Any]]:
         """`GET /readyz`."""
         missing = self._missing()
         if self.state != "ready":
             missing.insert(0, f"{self.node} is {self.state}")
         if not missing:
-            return _json({"status": "ready", "service": self.node}, 200)
-        return _json({"status": "not ready", "service": self.node, "missing": missing}, 503)
+            return 200, {"status": "ready", "service": self.node}
+        return 503, {"status": "not ready", "service": self.node, "missing": missing}
 
 
-def build(health: Health, apis: dict[str, BoundApi], pages: list[Route]) -> Starlette:
+class App:
     """The application.
 
     Args:
         health: what answers `/livez` and `/readyz`.
         apis: the node's APIs, for the words of 404 and 405.
-        pages: what the entry serves besides.
+        pages: the ASGI application of the pages, if this is the entry; it answers 404 to what it does not have.
     """
-    routes = {api.plan.route: api for api in apis.values()}
 
-    async def live(request: Request) -> Response:
-        return health.live(request)
+    def __init__(self, health: Health, apis: dict[str, BoundApi], pages: Any = None) -> None:
+        self.health, self.pages = health, pages
+        self.routes = [api.plan.route for api in apis.values()]
+        self._health = {"/livez": health.live, "/readyz": health.ready}
 
-    async def ready(request: Request) -> Response:
-        return health.ready(request)
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """ASGI, for `http` scopes."""
+        path, method = scope["path"].removeprefix(scope.get("root_path", "")), scope["method"]
+        if path in self._health and method in ("GET", "HEAD"):
+            status, value = self._health[path]()
+            await _send(send, status, [(b"content-type", b"application/json")], json.dumps(value).encode())
+        elif self.pages is not None and path not in self._health and path not in self.routes:
+            await self.pages(scope, receive, send)
+        else:
+            await self.refuse(send, path, method, 404)
 
-    def refused(request: Request, exc: Exception) -> Response:
-        assert isinstance(exc, HTTPException)
-        path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-        return _refusal(exc, path, request.method, routes, health.node)
+    async def refuse(self, send: Any, path: str, method: str, status: int, allow: str = "") -> None:
+        """Answer that there is no such thing here, or not with that method."""
+        if path in self.routes or path in self._health:
+            status, allow = 405, "POST" if path in self.routes else "GET, HEAD"
+        if status == 405:
+            detail, headers = f"{path} takes {allow}, not {method}", {"allow": allow}
+        else:
+            guess = closest(path, self.routes)
+            hint = f"did you mean {guess}?" if guess else f"there are: {', '.join(self.routes)}"
+            detail, headers = f"there is no API at {path}; {hint}", {}
+        request_id = new_request_id()
+        error = HttpProblem(status, detail, headers=headers)
+        status, pairs, body = problem.encode(
+            error, node=self.health.node, request_id=request_id.decode(), open_book=False
+        )
+        kept = [(name, value) for name, value in pairs if not name.startswith(b"x-graphserve-")]
+        await _send(send, status, [*kept, (b"x-request-id", request_id)], body)
 
-    return Starlette(
-        routes=[Route("/livez", live), Route("/readyz", ready), *pages], exception_handlers={HTTPException: refused}
-    )
 
-
-def _refusal(exc: HTTPException, path: str, method: str, routes: dict[str, BoundApi], node: str) -> Response:
-    status, headers, detail = exc.status_code, dict(exc.headers or {}), f"{method} {path}: {exc.detail}"
-    if path in routes:
-        status, detail, headers["allow"] = 405, f"{path} takes POST, not {method}", "POST"
-    elif status == 404:
-        guess = closest(path, list(routes))
-        detail = f"there is no API at {path}; " + (f"did you mean {guess}?" if guess else f"there are: {', '.join(routes)}")
-    elif status == 405:
-        detail = f"{path} takes {headers.get('Allow', 'GET')}, not {method}"
-    error = HttpProblem(status, detail, headers=headers)
-    request_id = new_request_id().decode()
-    status, pairs, body = problem.encode(error, node=node, request_id=request_id, open_book=False)
-    kept = {name.decode(): value.decode() for name, value in pairs if not name.startswith(b"x-graphserve-")}
-    return Response(body, status, {**kept, "x-request-id": request_id})
+async def _send(send: Any, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})
 
 
 def openapi_document(name: str, cls: type, apis: dict[str, BoundApi]) -> bytes:
     """`/openapi.json`: the node's APIs as OpenAPI 3.1, from their signatures."""
     from graphserve.service import apis as declared
+    from graphserve.wire import openapi
 
     specs = declared(cls)
     described = [(specs[api.plan.name], api.signature, api.method.__doc__) for api in apis.values()]
     return json.dumps(openapi.document(name, cls.__doc__, "1", described)).encode()
-
-
-def _json(value: dict[str, Any], status: int) -> Response:
-    return JSONResponse(value, status)

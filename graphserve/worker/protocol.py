@@ -278,7 +278,8 @@ class Inbound:
             assert self._format is not None
             arguments = api.arguments.decode(body, self._format, protocol.listener.fetch)
         except MalformedBody as exc:
-            self._reject(HttpProblem(400, str(exc)))
+            named = "JSON" if self._format is Format.JSON else "MessagePack"
+            self._reject(HttpProblem(400, f"the body is not valid {named}: {exc}"))
         except InvalidArguments as exc:
             self._reject(exc)
         except Exception as exc:

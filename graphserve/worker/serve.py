@@ -18,8 +18,7 @@ from graphserve.call.exchange import Exchange, Reply
 from graphserve.call.members import Members
 from graphserve.call.request import trail
 from graphserve.plan import NodePlan, Plan
-from graphserve.worker import pages
-from graphserve.worker.app import Health, build, openapi_document
+from graphserve.worker.app import App, Health, openapi_document
 from graphserve.worker.execute import BoundApi, Executor, bind
 from graphserve.worker.gate import Gate, drain_backlog
 from graphserve.worker.life import Life
@@ -67,7 +66,9 @@ class Serving:
         self.apis = bind(self.node, self.life.instance)
         self.executor = Executor(self.node, self.threads)
         self.gate = Gate(self.node.limit, [])
-        self.app = build(self.health, self.apis, self._pages())
+        self.app = App(self.health, self.apis)
+        if self.node.name == self.plan.entry:
+            self.app.pages = self._pages(self.app)
         self.private = self._listener(public=False)
         self.gate.listeners = [(sock, self._attacher(self.private, slot=True)) for sock in self._shared]
         self._own = await self.loop.create_unix_server(lambda: Protocol(self.private), sock=self._bind(), backlog=1024)
@@ -181,11 +182,11 @@ class Serving:
         exchange.start()
         return exchange.reply
 
-    def _pages(self) -> list[Any]:
-        if self.node.name != self.plan.entry:
-            return []
+    def _pages(self, app: App) -> Any:
+        from graphserve.worker.entry import application
+
         document = lambda: openapi_document(self.node.name, self.cls, self.apis)  # noqa: E731
-        return list(pages.routes(self.node.name, document, self.plan.listen.root_path))
+        return application(app, self.node.name, document, self.plan.listen.root_path)
 
     # --- the way out ---
 

@@ -102,8 +102,8 @@ class TestCheck:
             )  # fmt: skip
         assert done.returncode == 4
         for message in (
-            f"port {port} of 127.0.0.1 is in use", "none.pem: cannot be read", "give a shorter --run-dir",
-            "asks for 2 GPUs (Recognizer 2), 1 are visible",
+            f"port {port} of 127.0.0.1 is in use", "none.pem: cannot be read", "Give a shorter one with --run-dir",
+            "more GPUs (Recognizer 2 × 1) than the 1 that are visible",
         ):  # fmt: skip
             assert message in done.stderr
         assert "Warning: Recognizer: queue=10000000 is cut to" in done.stderr

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from graphserve import rundir
 from graphserve.cli import preflight
 from graphserve.cli.certificate import certificate
 from graphserve.config import Config
@@ -136,12 +137,33 @@ class TestUnixListener:
 
     def test_a_path_that_is_too_long(self, tmp_path: Path) -> None:
         settings = Settings("a:B", listen=ListenPlan(uds="/tmp/" + "u" * 103))
-        found = said(preflight.socket_paths(Config(settings, run_dir="/" + "r" * 90)))
+        found = said(preflight.socket_paths(Config(settings, run_dir="/" + "r" * 100)))
         assert len(found) == 2
         assert "has at most 107 bytes, this has 108" in found[0]
-        assert "give a shorter --run-dir" in found[1]
+        assert "Give a shorter one with --run-dir" in found[1]
         fits = Settings("a:B", listen=ListenPlan(uds="/tmp/" + "u" * 102))
         assert said(preflight.socket_paths(Config(fits, run_dir="/run/user/1000"))) == []
+
+
+class TestRunFolder:
+    def test_a_new_or_empty_one(self, tmp_path: Path) -> None:
+        assert said(preflight.run_folder(None)) == []
+        assert said(preflight.run_folder(str(tmp_path))) == []
+        assert said(preflight.run_folder(str(tmp_path / "new" / "deep"))) == []
+        (tmp_path / "lock").touch()
+        (tmp_path / "plan.json").touch()
+        assert said(preflight.run_folder(str(tmp_path))) == []  # left by a graph that was killed
+
+    def test_in_use(self, tmp_path: Path) -> None:
+        folder = rundir.RunDir(str(tmp_path / "run"))
+        assert "a graph is running in" in said(preflight.run_folder(str(tmp_path / "run")))[0]
+        folder.remove()
+        assert said(preflight.run_folder(str(tmp_path / "run"))) == []
+
+    def test_something_else(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        assert "is not empty and no run folder" in said(preflight.run_folder(str(tmp_path)))[0]
+        assert "something else than a folder" in said(preflight.run_folder(str(tmp_path / "file")))[0]
 
 
 def plan(**options: object) -> Plan:
@@ -152,10 +174,20 @@ def plan(**options: object) -> Plan:
 
 @pytest.mark.parametrize(
     ("gpus", "workers", "visible", "fine"),
-    [(0, 4, 0, True), (1, 2, 2, True), (1, 2, 1, False), (0.5, 4, 2, True), (0.5, 3, 1, False), (0.1, 10, 1, True)],
+    [
+        (0, 4, 0, True),
+        (1, 2, 2, True),
+        (1, 2, 1, False),
+        (0.5, 4, 2, True),
+        (0.5, 3, 1, False),
+        (0.1, 10, 1, True),
+        (0.6, 3, 2, False),  # 1.8 in all, but two do not fit on one
+    ],
 )
 def test_gpus(gpus: float, workers: int, visible: int, fine: bool) -> None:
-    assert (said(preflight.gpus(plan(gpus=gpus, workers=workers), visible)) == []) is fine
+    assert (
+        said(preflight.gpus(plan(gpus=gpus, workers=workers), [str(index) for index in range(visible)])) == []
+    ) is fine
 
 
 def test_queues(tmp_path: Path) -> None:

@@ -27,6 +27,20 @@ ROOT = Path(__file__).parents[2]
 OCR = ROOT / "examples" / "ocr"
 EXPECTED: dict[str, list[str]] = json.loads((OCR / "expected.json").read_text())
 START, STOP = 60.0, 30.0  # seconds that the graph may take
+ONE_PROCESS = """
+import asyncio, json
+from pathlib import Path
+from app import Gateway
+from graphserve import local
+
+async def main():
+    async with local(Gateway) as gateway:
+        return {
+            file.name: [line.text for line in await gateway.ocr(file.read_bytes())] for file in Path("images").iterdir()
+        }
+
+print(json.dumps(asyncio.run(main())))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +83,12 @@ def follow(stream: IO[str], lines: queue.Queue[str | None]) -> None:
     for line in stream:
         lines.put(line)
     lines.put(None)
+
+
+def output_of(*arguments: str, cwd: Path) -> str:
+    """What Python prints when it is run with `arguments`."""
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.PIPE, text=True, timeout=START).stdout
 
 
 def read(url: str, image: bytes) -> httpx.Response:
@@ -140,9 +160,12 @@ def test_an_image_of_too_many_pixels_is_refused(url: str) -> None:
     assert "50,000,000 pixels" in answer.json()["detail"]
 
 
+def test_it_reads_the_same_in_one_process() -> None:
+    assert json.loads(output_of("-c", ONE_PROCESS, cwd=OCR)) == EXPECTED
+
+
 def test_the_graph_has_four_nodes_and_three_edges() -> None:
-    command = [sys.executable, "-m", *documented("graphserve graph")]
-    dot = subprocess.run([*command, "--dot"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    dot = output_of("-m", *documented("graphserve graph"), "--dot", cwd=ROOT)
     edges = set(re.findall(r'^\s*"(\w+)" -> "(\w+)"', dot, re.MULTILINE))
     nodes = set(re.findall(r'^\s*"(\w+)"(?! ->)', dot, re.MULTILINE))
     assert nodes == {"Gateway", "Detector", "Classifier", "Recognizer"}

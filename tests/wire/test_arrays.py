@@ -180,8 +180,19 @@ def test_arrays_in_msgpack_are_never_converted(hint: Any, array: Any, fits: bool
 
 @pytest.mark.parametrize(
     "value",
-    [np.float32(1.5), np.float64(2), np.int8(3), np.uint64(2**64 - 1), np.bool_(True), np.str_("a"), np.bytes_(b"a")]
-    + [np.complex64(1j), np.datetime64("2020-01-01T00:00:00.000000001"), np.timedelta64(3, "s"), np.longdouble(1.5)],
+    [
+        np.float32(1.5),
+        np.float64(2),
+        np.int8(3),
+        np.uint64(2**64 - 1),
+        np.bool_(True),
+        np.str_("a"),
+        np.bytes_(b"a"),
+        np.complex64(1j),
+        np.datetime64("2020-01-01T00:00:00.000000001"),
+        np.timedelta64(3, "s"),
+        np.longdouble(1.5),
+    ],
     ids=repr,
 )
 def test_scalars(value: Any) -> None:

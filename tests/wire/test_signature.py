@@ -80,11 +80,15 @@ class HasPlain:
 UserId = NewType("UserId", int)
 
 SUPPORTED = [
-    int, float, str, bool, None, bytes, bytearray, list, dict, tuple, set, list[int], dict[str, list[float]], Any, object,
-    tuple[int, str], tuple[int, ...], set[str], frozenset[int], Sequence[int], Mapping[str, int], Node, Point, Options, Color,
+    int, float, str, bool, None, bytes, bytearray, list, dict, tuple, set, list[int], dict[str, list[float]], Any,
+    object,
+    tuple[int, str], tuple[int, ...], set[str], frozenset[int], Sequence[int], Mapping[str, int], Node, Point, Options,
+    Color,
     Literal["a", 1], datetime.datetime, datetime.date, datetime.time, datetime.timedelta, uuid.UUID, decimal.Decimal,
-    int | None, int | str | None, list[int] | str, Box[int], Box[np.ndarray], Annotated[int, msgspec.Meta(ge=0)], UserId,
-    Model, list[Model], Model | None, Model | int, dict[str, Model], PydanticPoint, Annotated[int, pydantic.Field(gt=0)],
+    int | None, int | str | None, list[int] | str, Box[int], Box[np.ndarray], Annotated[int, msgspec.Meta(ge=0)],
+    UserId,
+    Model, list[Model], Model | None, Model | int, dict[str, Model], PydanticPoint,
+    Annotated[int, pydantic.Field(gt=0)],
     pydantic.HttpUrl, np.ndarray, NDArray[np.float32], list[np.ndarray], np.ndarray | None, dict[str, NDArray[np.int8]],
     Annotated[np.ndarray, Array("float32", (None, 3))], np.float32, Holder, list[dict[str, Any]], dict[str, object],
 ]  # fmt: skip

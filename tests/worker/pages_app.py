@@ -153,9 +153,7 @@ def main() -> None:
     app = Starlette(routes=[Mount(options.mount, routes=[*pages, *apis])] if options.mount else [*pages, *apis])
     listener = socket.create_server(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)
-    config = uvicorn.Config(
-        app, ssl_certfile=options.cert, log_level="warning", lifespan="off", timeout_graceful_shutdown=1
-    )
+    config = uvicorn.Config(app, ssl_certfile=options.cert, log_level="warning", lifespan="off")
     uvicorn.Server(config).run(sockets=[listener])
 
 

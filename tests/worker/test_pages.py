@@ -43,8 +43,8 @@ def site() -> Iterator[Callable[..., httpx.Client]]:
     yield start
     for process, client in running.values():
         client.close()
-        process.terminate()
-        process.communicate(timeout=10)
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture(params=LOOKS)

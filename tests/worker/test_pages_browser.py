@@ -39,9 +39,8 @@ def serve() -> Iterator[Callable[..., int]]:
 
     yield start
     for process in processes:
-        process.terminate()
-        process.wait(10)
-        process.stdout.close()  # type: ignore[union-attr]
+        process.kill()
+        process.communicate()
 
 
 Forms = Callable[[str], str]

@@ -1,0 +1,180 @@
+"""The HTTP contract at the public port: every wrong request gets its status and a clear word, and the next one works."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import statistics
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.harness import APPS, SLACK, Served, served
+
+ROOT = APPS.parent.parent
+
+
+@pytest.fixture(scope="module")
+def graph() -> Iterator[Served]:
+    with served("tests.apps.bad_input:Gateway", "--max-body-size", "64KiB", cwd=ROOT) as graph:
+        yield graph
+
+
+@pytest.fixture
+def client(graph: Served) -> Iterator[httpx.Client]:
+    with graph.client() as client:
+        yield client
+
+
+JSON = {"content-type": "application/json"}
+WRONG = [
+    # path, body, headers, status, what the detail says
+    ("/add", b"{", JSON, 400, "JSON"),
+    ("/add", b"\xff\xfe", JSON, 400, ""),
+    ("/add", b"[1]", JSON, 422, "object"),
+    ("/add", b'{"a": "1"}', JSON, 422, "a"),
+    ("/add", b'{"a": 1.5}', JSON, 422, "a"),
+    ("/add", b"{}", JSON, 422, "missing"),
+    ("/add", b'{"a": 1, "c": 2}', JSON, 422, "c"),
+    ("/add", b"a=1", {"content-type": "application/x-www-form-urlencoded"}, 415, "curl"),
+    ("/add", b"x", {"content-type": "image/png"}, 415, "image/png"),
+    ("/add", b"\xc1", {"content-type": "application/msgpack"}, 400, ""),
+    ("/ad", b"{}", JSON, 404, "did you mean /add?"),
+    ("/add", b'{"a": 1}', JSON | {"x-request-timeout": "soon"}, 400, "seconds"),
+    ("/add", b'{"a": "' + b"x" * 70_000 + b'"}', JSON, 413, "65536"),
+    ("/raises", b"{}", JSON, 500, "request id"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "headers", "status", "says"), WRONG)
+def test_wrong_requests(
+    client: httpx.Client, path: str, body: bytes, headers: dict[str, str], status: int, says: str
+) -> None:
+    answer = client.post(path, content=body, headers=headers)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert {"type", "title", "status", "detail", "service", "request_id"} <= problem.keys()
+    assert problem["status"] == status
+    assert says in problem["detail"]
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert client.post("/add", json={"a": 1}).json() == 2.0, "the next request works"
+
+
+def test_a_wrong_argument_is_located(client: httpx.Client) -> None:
+    answer = client.post("/boxes", json={"boxes": [{"left": 1}, {"left": "2"}]})
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert error["loc"] == ["boxes", 1, "left"]
+    assert error["msg"] and error["type"]
+
+
+def test_a_gigabyte_is_refused_before_it_is_sent(graph: Served) -> None:
+    host, port = graph.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), 10) as sock:
+        sock.sendall(b"POST /add HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1073741824\r\n\r\n{")
+        answer = sock.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close" in answer
+
+
+def test_a_chunked_body_over_the_limit_is_refused(graph: Served, client: httpx.Client) -> None:
+    def chunks() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b"x" * 1024
+
+    answer = client.post("/size", content=chunks(), headers={"content-type": "application/octet-stream"})
+    assert answer.status_code == 413
+
+
+def test_wrong_methods_and_routes(client: httpx.Client) -> None:
+    answer = client.get("/add")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    answer = client.post("/livez")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+    assert client.get("/nothing").status_code == 404
+
+
+def test_what_a_dependency_raises(client: httpx.Client, graph: Served) -> None:
+    answer = client.post("/below_raises", json={"kind": "problem"})
+    assert answer.status_code == 409
+    problem = answer.json()
+    assert (problem["title"], problem["detail"], problem["seat"]) == ("Taken", "seat 4", 4)
+    assert problem["type"] == "https://example.org/taken"
+    answer = client.post("/below_raises", json={"kind": "other"})
+    assert (answer.status_code, answer.json()["service"]) == (502, "Below")
+    assert "secret" not in answer.text, "exception text stays in the log"
+    request_id = answer.json()["request_id"]
+    graph.wait_log("KeyError: 'a secret'")
+    assert re.search(rf"{request_id}", graph.text), "the log has the request id"
+
+
+def test_a_worker_that_dies_while_it_executes(client: httpx.Client) -> None:
+    answer = client.post("/below_raises", json={"kind": "exit"})
+    assert (answer.status_code, answer.json()["service"]) == (502, "Below")
+    assert client.post("/threaded", json={"x": 3}).json() == "3", "the node is back"
+
+
+def test_a_wrong_call_to_a_dependency_is_the_callers_bug(client: httpx.Client) -> None:
+    answer = client.post("/below_wrong", json={})
+    assert (answer.status_code, answer.json()["service"]) == (500, "Gateway")
+
+
+def test_raw_bodies(client: httpx.Client) -> None:
+    assert client.post("/size", content=b"\x89PNG", headers={"content-type": "image/png"}).json() == 4
+    assert client.post("/size", json={"body": "aGVsbG8="}).json() == 5
+
+
+def test_request_ids_travel_and_come_back(client: httpx.Client) -> None:
+    answer = client.post("/add", json={"a": 1}, headers={"x-request-id": "mine-1"})
+    assert answer.headers["x-request-id"] == "mine-1"
+
+
+def test_internal_headers_mean_nothing_at_the_public_port(client: httpx.Client) -> None:
+    answer = client.post("/add", json={"a": 1}, headers={"x-graphserve-deadline": "1"})
+    assert answer.json() == 2.0
+    answer = client.post("/raises", json={})
+    assert not [name for name in answer.headers if name.startswith("x-graphserve")]
+
+
+def test_a_request_timeout_of_the_client(client: httpx.Client) -> None:
+    answer = client.post("/below_raises", json={"kind": "other"}, headers={"x-request-timeout": "0.000001"})
+    assert answer.status_code == 504
+
+
+def test_health_and_documents(client: httpx.Client) -> None:
+    assert client.get("/livez").json()["status"] == "ok"
+    assert client.get("/readyz").json()["status"] == "ready"
+    document = client.get("/openapi.json").json()
+    assert document["openapi"].startswith("3.1")
+    assert "/add" in document["paths"]
+    assert client.get("/").headers["location"] == "/docs"
+    assert client.get("/docs").status_code == 200
+    assert "server" not in client.get("/livez").headers
+
+
+def test_pipelined_requests_are_answered_in_order(graph: Served) -> None:
+    host, port = graph.url.removeprefix("http://").split(":")
+    request = "POST /add HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{}"
+    bodies = [json.dumps({"a": x}) for x in range(20)]
+    with socket.create_connection((host, int(port)), 10) as sock:
+        sock.sendall("".join(request.format(len(body), body) for body in bodies).encode())
+        received = b""
+        while received.count(b"HTTP/1.1 200") < 20 or not received.endswith(b"20.0"):
+            data = sock.recv(65536)
+            assert data, received
+            received += data
+    assert [float(part.rpartition(b"\r\n\r\n")[2]) for part in received.split(b"HTTP/1.1 200")[1:]] == [x + 1.0 for x in range(20)]
+
+
+def test_keep_alive_requests_are_not_delayed(client: httpx.Client) -> None:
+    """TCP_NODELAY at the public port: without it each kept-alive request takes 40 ms more."""
+    times = []
+    for _ in range(50):
+        began = time.perf_counter()
+        assert client.post("/add", json={"a": 1}).status_code == 200
+        times.append(time.perf_counter() - began)
+    assert statistics.median(times) < 0.005 * SLACK

@@ -1,0 +1,145 @@
+"""Ordered start, ordered stop, and starts that fail: real processes, read from the log."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.harness import SLACK, Served, alive, eventually, served
+
+
+def order(graph: Served, word: str) -> list[str]:
+    return [match.group(1) for line in graph.out if (match := re.search(rf"{word} (\w+)$", line))]
+
+
+def test_a_diamond_starts_leaves_first_and_stops_entry_first() -> None:
+    with served("diamond:Top") as graph:
+        with graph.client() as client:
+            assert client.post("/top", json={"x": 1}).json() == 4 + 6
+        entered = order(graph, "enter")
+        assert entered[:2] == ["Base", "Base"]
+        assert sorted(entered[2:4]) == ["Left", "Right"]
+        assert entered[4:] == ["Top"]
+        assert graph.stop() == 0
+        left = order(graph, "exit")
+        assert left[0] == "Top"
+        assert sorted(left[1:3]) == ["Left", "Right"]
+        assert left[3:] == ["Base", "Base"]
+
+
+def test_a_node_that_raises_in_init_fails_the_start(run_dir: Path) -> None:
+    run = run_dir
+    graph = Served("broken:Top", "--run-dir", str(run))
+    try:
+        assert graph.wait_exit() == 3
+        assert time.monotonic() - graph.began < 5 * SLACK
+        assert graph.text.rstrip().endswith("ValueError: the model file is missing")
+        assert "line 11, in __init__" in graph.text
+        assert "graphserve/worker" not in graph.text, "our own frames are noise in a user's traceback"
+        assert not run.exists()
+        assert not graph.workers()
+    finally:
+        graph.close()
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [("broken:Dies", "ended with exit code 7"), ("broken:TooSlow", "was not ready 0.5 s after it began to start")],
+)
+def test_other_failed_starts_say_why(target: str, said: str) -> None:
+    graph = Served(target)
+    try:
+        assert graph.wait_exit() == 3
+        assert said in graph.text
+    finally:
+        graph.close()
+
+
+def test_the_last_words_of_a_worker_without_a_traceback_are_shown() -> None:
+    graph = Served("broken:Dies")
+    try:
+        assert graph.wait_exit() == 3
+        assert graph.text.rstrip().endswith("the last thing I said")
+    finally:
+        graph.close()
+
+
+def test_sigterm_answers_every_accepted_request(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    answers: list[int] = []
+
+    def ask(url: str, x: int) -> None:
+        answer = httpx.post(f"{url}/two", json={"x": x, "gate": str(gate)}, timeout=60, trust_env=False)
+        assert answer.status_code == 200, answer.text
+        answers.append(answer.json())
+
+    with served("steps:Gateway") as graph:
+        threads = [threading.Thread(target=ask, args=(graph.url, x)) for x in range(50)]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: all((tmp_path / f"gate.{x}").exists() for x in range(50)))
+        graph.signal()
+        graph.wait_log("Gateway draining")
+        host, port = graph.url.removeprefix("http://").split(":")
+        eventually(lambda: refused(host, int(port)))
+        gate.touch()
+        for thread in threads:
+            thread.join(30)
+        assert sorted(answers) == [x * 10 for x in range(50)]
+        assert graph.wait_exit() == 0
+
+
+def test_idle_keep_alive_connections_do_not_hold_a_stop_for_long() -> None:
+    with served("diamond:Top") as graph, graph.client() as client:
+        assert client.post("/pid", json={}).status_code == 200
+        began = time.monotonic()
+        assert graph.stop() == 0
+        assert time.monotonic() - began < 2 * SLACK
+
+
+def test_a_second_signal_kills_at_once(tmp_path: Path, run_dir: Path) -> None:
+    with served("steps:Gateway", "--run-dir", str(run_dir)) as graph:
+        thread = threading.Thread(target=ask_and_forget, args=(f"{graph.url}/two", str(tmp_path / "never")))
+        thread.start()
+        eventually((tmp_path / "never.1").exists)
+        workers = graph.workers()
+        graph.signal(signal.SIGINT)
+        graph.wait_log("stopping")
+        graph.signal(signal.SIGINT)
+        assert graph.wait_exit(10) == 130
+        assert not any(alive(pid) for pid in workers)
+        assert not run_dir.exists()
+        thread.join(10)
+
+
+def test_a_signal_while_starting_stops_cleanly(run_dir: Path) -> None:
+    graph = Served("broken:TooSlow", "--set", "TooSlow.startup_timeout=60", "--run-dir", str(run_dir))
+    try:
+        eventually(lambda: graph.workers())
+        graph.signal()
+        assert graph.wait_exit() == 0
+        assert not run_dir.exists()
+    finally:
+        graph.close()
+
+
+def ask_and_forget(url: str, gate: str) -> None:
+    try:
+        httpx.post(url, json={"x": 1, "gate": gate}, timeout=60, trust_env=False)
+    except httpx.HTTPError:
+        pass
+
+
+def refused(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), 5).close()
+    except ConnectionRefusedError:
+        return True
+    return False

@@ -1,0 +1,166 @@
+"""Real graphs in real processes, for tests: start them, look at them, and end them whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+SLACK = 3.0  # a loaded machine may take this many times the time that is promised
+APPS = Path(__file__).parent / "apps"
+
+
+class Served:
+    """`graphserve serve …` in a process of its own.
+
+    Args:
+        target: what to serve.
+        arguments: further arguments; `--port 0` unless they say where to listen.
+        cwd: the folder to run in.
+        env: variables to set.
+    """
+
+    def __init__(self, target: str, *arguments: str, cwd: Path = APPS, env: dict[str, str] | None = None) -> None:
+        where = [] if {"--port", "-p", "--uds"} & set(arguments) else ["--port", "0"]
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("GRAPHSERVE_")}
+        self.began = time.monotonic()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "graphserve", "serve", target, *where, *arguments],
+            cwd=cwd, env=clean | (env or {}), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        self.pid = self.process.pid
+        self.out: list[str] = []
+        self.log: list[str] = []
+        self._news = threading.Condition()
+        self._readers = [
+            threading.Thread(target=self._read, args=(self.process.stdout, self.out), daemon=True),
+            threading.Thread(target=self._read, args=(self.process.stderr, self.log), daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+        self.url = ""
+
+    def wait_ready(self, seconds: float = 60) -> Served:
+        """Wait until it says where it serves."""
+        line = self.wait_log(r"serving on (\S+)", seconds)
+        self.ready_after = time.monotonic() - self.began
+        self.url = line.group(1)
+        return self
+
+    def wait_log(self, pattern: str, seconds: float = 30, after: int = 0) -> re.Match[str]:
+        """Wait for a line of the log, and return the match."""
+        end = time.monotonic() + seconds
+        with self._news:
+            while True:
+                for line in self.log[after:]:
+                    if match := re.search(pattern, line):
+                        return match
+                if self.process.poll() is not None and not any(reader.is_alive() for reader in self._readers):
+                    raise AssertionError(f"ended with {self.process.returncode}, no {pattern!r} in:\n{self.text}")
+                if time.monotonic() > end:
+                    raise AssertionError(f"no {pattern!r} within {seconds} s in:\n{self.text}")
+                self._news.wait(0.1)
+
+    @property
+    def text(self) -> str:
+        """All of the log so far."""
+        return "".join(self.log)
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        """Send a signal to the supervisor."""
+        self.process.send_signal(number)
+
+    def wait_exit(self, seconds: float = 30) -> int:
+        """Wait until it ended; its exit code."""
+        code = self.process.wait(seconds)
+        for reader in self._readers:
+            reader.join(5)
+        return code
+
+    def stop(self) -> int:
+        """SIGTERM, and wait."""
+        self.signal()
+        return self.wait_exit()
+
+    def close(self) -> None:
+        """End it and everything it started, at once."""
+        workers = self.workers()
+        for pid in (self.pid, *workers):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+        self.process.wait(10)
+        eventually(lambda: not any(alive(pid) for pid in workers), 10)
+
+    def workers(self, node: str | None = None) -> list[int]:
+        """The pids of the workers: of the node with this id (`n0`, …), or all."""
+        found = []
+        for pid in children(self.pid):
+            words = command(pid)
+            if "worker" in words and (node is None or words[words.index("worker") + 1] == node):
+                found.append(pid)
+        return sorted(found)
+
+    def client(self, **options: Any) -> httpx.Client:
+        """A client of the entry."""
+        return httpx.Client(base_url=self.url, timeout=60, trust_env=False, **options)
+
+    def _read(self, stream: Any, lines: list[str]) -> None:
+        for line in stream:
+            with self._news:
+                lines.append(line.decode())
+                self._news.notify_all()
+        with self._news:
+            self._news.notify_all()
+
+
+@contextlib.contextmanager
+def served(target: str, *arguments: str, **options: Any) -> Iterator[Served]:
+    """A graph that is ready, and is ended at the end."""
+    graph = Served(target, *arguments, **options)
+    try:
+        yield graph.wait_ready()
+    finally:
+        graph.close()
+
+
+def children(pid: int) -> list[int]:
+    """The direct children of a process."""
+    with contextlib.suppress(OSError):
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    return []
+
+
+def command(pid: int) -> list[str]:
+    """The command line of a process; empty if it is gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
+    return []
+
+
+def alive(pid: int) -> bool:
+    """Whether a process lives (a zombie does not)."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def eventually(holds: Callable[[], Any], seconds: float = 10) -> Any:
+    """Wait until a condition holds; its value."""
+    end = time.monotonic() + seconds
+    while True:
+        if value := holds():
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"did not hold within {seconds} s")
+        time.sleep(0.005)  # between two looks at the condition
