@@ -1,19 +1,17 @@
 """Classes to graph: walks the services from the entry, checks what it finds, and makes the Plan.
 
 Runs in a short-lived child process (see `child.py`), since it imports user code and networkx;
-`resolve_in_child` is how others call it. The only module that imports networkx.
+`resolver.py` is how others call it. The only module that imports networkx.
 """
 
 from __future__ import annotations
 
 import inspect
 import os
-import subprocess
 import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from graphserve import machine
@@ -21,6 +19,7 @@ from graphserve.errors import ConfigurationError, CycleError, GraphError, closes
 from graphserve.load import MAIN, Target, load, parse
 from graphserve.options import ServiceOptions
 from graphserve.plan import ApiPlan, EdgePlan, NodePlan, Plan, Resolution, Settings, Trouble
+from graphserve.resolver import require
 from graphserve.service import Dependency, apis, declaration, dependencies
 from graphserve.wire.schema import Signature
 
@@ -45,42 +44,6 @@ class _Found:
 def resolve(settings: Settings) -> Resolution:
     """Import the target, walk its graph, and make the Plan; reports every trouble it can find."""
     return _Resolver(settings).run()
-
-
-def resolve_in_child(settings: Settings, env: Mapping[str, str] | None = None) -> Resolution:
-    """`resolve` in a short-lived child process, so that the caller never imports user code.
-
-    What user modules print while they are imported goes to stderr.
-
-    Args:
-        settings: what to resolve.
-        env: variables to add to the environment (`--env-file`).
-
-    Raises:
-        ConfigurationError: the child died; its last words stand in the message.
-    """
-    reading, writing = os.pipe()
-    script = str(Path(__file__).with_name("child.py"))
-    child = subprocess.Popen(
-        [sys.executable, "-P", script, "resolve", str(writing)],
-        stdin=subprocess.PIPE, stdout=2, pass_fds=[writing], env={**os.environ, **(env or {})}, start_new_session=True,
-    )  # fmt: skip
-    os.close(writing)
-    try:
-        with child, open(reading, "rb") as answer:
-            assert child.stdin is not None
-            try:
-                child.stdin.write(settings.to_json().encode())
-                child.stdin.close()
-            except BrokenPipeError:
-                pass
-            text = answer.read()
-    except BaseException:
-        child.kill()
-        raise
-    if not text:
-        raise ConfigurationError(f"the process that imports {settings.target!r} ended with status {child.returncode}")
-    return Resolution.from_json(text)
 
 
 def resolve_here(entry: type, replace: Mapping[type, Any]) -> tuple[Plan, dict[str, tuple[type, Any]]]:
@@ -349,18 +312,6 @@ def _outside(exc: BaseException) -> BaseException:
 
 def _ours(frame: Any) -> bool:
     return str(frame.f_globals.get("__name__", "")) in (__name__, "graphserve.load", "runpy")
-
-
-def require(resolution: Resolution) -> Plan:
-    """The Plan of a resolution.
-
-    Raises:
-        GraphError: there is none; every trouble stands in the message, tracebacks first.
-    """
-    if resolution.plan is not None:
-        return resolution.plan
-    bad = [trouble for trouble in resolution.troubles if not trouble.warning]
-    raise GraphError("\n".join([t.traceback.rstrip() for t in bad if t.traceback] + [t.message for t in bad]))
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("dependency",),
     ("service",),
     ("plan", "load"),
-    ("rundir",),
+    ("rundir", "resolver"),
     ("wire",),
     ("graph", "config"),
     ("call",),

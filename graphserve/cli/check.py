@@ -21,7 +21,7 @@ def command(**given: Any) -> int:
 
     from graphserve.cli import preflight
     from graphserve.cli.troubles import report
-    from graphserve.graph import resolve_in_child
+    from graphserve.resolver import resolve_in_child
 
     resolution = resolve_in_child(config.settings, config.env)
     machine = [*preflight.machine(config), *(preflight.graph(resolution.plan) if resolution.plan else ())]

@@ -28,7 +28,7 @@ def command(form: str | None, dot: bool, output: str | None, **given: Any) -> in
     config = configure(given)
 
     from graphserve.cli.troubles import report
-    from graphserve.graph import resolve_in_child
+    from graphserve.resolver import resolve_in_child
 
     resolution = resolve_in_child(config.settings, config.env)
     if report(resolution.troubles) or resolution.plan is None:

@@ -1,0 +1,93 @@
+"""The resolver as its parent sees it: a short-lived child that imports user code and answers with a Resolution.
+
+What it does there stands in `graph.py`. Runs in the supervisor, and in the commands that start nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from graphserve.errors import ConfigurationError, GraphError
+from graphserve.plan import Plan, Resolution, Settings
+
+
+class Resolver:
+    """The child; it works from now on, beside its parent.
+
+    What user modules print while they are imported goes to stderr.
+
+    Args:
+        settings: what to resolve.
+        env: variables to add to the environment (`--env-file`).
+    """
+
+    def __init__(self, settings: Settings, env: Mapping[str, str] | None = None) -> None:
+        self.target = settings.target
+        self._answer, writing = os.pipe()
+        script = str(Path(__file__).with_name("child.py"))
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", script, "resolve", str(writing)], stdin=subprocess.PIPE, stdout=2,
+                pass_fds=[writing], env={**os.environ, **(env or {})}, start_new_session=True,
+            )  # fmt: skip
+        finally:
+            os.close(writing)
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
+            stdin.write(settings.to_json().encode())
+
+    def wait(self) -> Resolution:
+        """Wait for the answer; once.
+
+        Raises:
+            ConfigurationError: the child died; its last words stand on stderr.
+        """
+        with open(self._answer, "rb") as answer:
+            text = answer.read()
+        code = self._process.wait()
+        if not text:
+            how = f"ended with exit code {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
+            raise ConfigurationError(f"the process that imports {self.target!r} {how}")
+        return Resolution.from_json(text)
+
+    def kill(self) -> None:
+        """End it, and the processes that user modules started in it; `wait` then returns."""
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+
+def resolve_in_child(settings: Settings, env: Mapping[str, str] | None = None) -> Resolution:
+    """Resolve in a child, and wait for it.
+
+    Args:
+        settings: what to resolve.
+        env: variables to add to the environment (`--env-file`).
+
+    Raises:
+        ConfigurationError: the child died.
+    """
+    child = Resolver(settings, env)
+    try:
+        return child.wait()
+    finally:
+        child.kill()
+
+
+def require(resolution: Resolution) -> Plan:
+    """The Plan of a resolution.
+
+    Raises:
+        GraphError: there is none; every trouble stands in the message, tracebacks first.
+    """
+    if resolution.plan is not None:
+        return resolution.plan
+    bad = [trouble for trouble in resolution.troubles if not trouble.warning]
+    raise GraphError("\n".join([t.traceback.rstrip() for t in bad if t.traceback] + [t.message for t in bad]))

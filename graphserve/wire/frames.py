@@ -1,0 +1,57 @@
+"""Streams on the wire: the items of a streaming API as frames between nodes, NDJSON or Server-Sent Events outside.
+
+A frame is five bytes, length (little-endian, 32 bit) and kind, then the payload: an item (msgpack), an error
+(problem+json), or the end. A stream that stops without an end frame was cut.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from functools import lru_cache
+
+_HEAD = struct.Struct("<IB")
+ITEM, ERROR, END = 0, 1, 2
+
+
+class StreamFormat(enum.Enum):
+    """How a stream is written; the value is its Content-Type."""
+
+    FRAMES = b"application/vnd.graphserve.stream"
+    NDJSON = b"application/x-ndjson"
+    EVENTS = b"text/event-stream"
+
+
+@lru_cache(maxsize=256)
+def stream_format(accept: bytes | None) -> StreamFormat:
+    """The format that an Accept asks for; NDJSON unless it names another."""
+    named = (accept or b"").lower()
+    if StreamFormat.FRAMES.value in named:
+        return StreamFormat.FRAMES
+    return StreamFormat.EVENTS if StreamFormat.EVENTS.value in named else StreamFormat.NDJSON
+
+
+def pack(kind: int, payload: bytes = b"") -> bytes:
+    """One frame."""
+    return _HEAD.pack(len(payload), kind) + payload
+
+
+class FrameReader:
+    """Takes bytes as they come, and gives whole frames."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
+        """The frames that are whole now, each with its kind."""
+        data = self._rest + data if self._rest else data
+        frames, at, size = [], 0, len(data)
+        while size - at >= _HEAD.size:
+            length, kind = _HEAD.unpack_from(data, at)
+            end = at + _HEAD.size + length
+            if end > size:
+                break
+            frames.append((kind, data[at + _HEAD.size : end]))
+            at = end
+        self._rest = data[at:]
+        return frames

@@ -1,0 +1,277 @@
+"""Batching: the calls of several callers joined into one execution, and its result split again. Runs in workers.
+
+One batch is collected at a time; a slot of the gate is one batch. What closes it: `max_size` items, or `max_wait`
+seconds after its first item.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from graphserve.call.context import CallContext
+from graphserve.call.request import new_request_id
+from graphserve.errors import DeadlineExceeded, InvalidArguments
+from graphserve.worker.execute import BoundApi, Execution, Executor
+from graphserve.wire import joining
+
+OnEnd = Callable[[Any, "BaseException | None"], None]
+
+
+class Slots(Protocol):
+    """Where a batch takes its slot."""
+
+    def take(self) -> bool:
+        """Take a slot if one is free."""
+
+    def release(self) -> None:
+        """Give it back."""
+
+
+class BatchedCall:
+    """One caller's call in a batch."""
+
+    __slots__ = ("_on_end", "_timer", "arguments", "context", "key", "size")
+
+    def __init__(self, arguments: dict[str, Any], context: CallContext, on_end: OnEnd, lists: Sequence[str]) -> None:
+        self.arguments, self.context = arguments, context
+        self._on_end: OnEnd | None = on_end
+        self.size, self.key = joining.measure(arguments, lists)
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self._on_end is None
+
+    def watch(self, loop: asyncio.AbstractEventLoop, guard: float, late: Callable[[BatchedCall], None]) -> None:
+        """Have `late` called when its deadline passes."""
+        left = self.context.seconds_left()
+        if left is not None:
+            self._timer = loop.call_later(max(0.0, left + guard), late, self)
+
+    def end(self, result: Any, error: BaseException | None) -> None:
+        """Answer it, once."""
+        on_end, self._on_end = self._on_end, None
+        if self._timer is not None:
+            self._timer.cancel()
+        if on_end is not None:
+            on_end(result, error)
+
+    def cancel(self) -> None:
+        """The caller went away."""
+        self.context.gone = True
+        self._on_end = None
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+@dataclass(eq=False)
+class Batch:
+    """The calls that one slot executes."""
+
+    calls: list[BatchedCall] = field(default_factory=list)
+    size: int = 0
+    expected: int = 0  # connections that were accepted for it and have not sent their call yet
+    timer: asyncio.TimerHandle | None = None
+    left: int = 0  # executions that have not ended
+
+
+class Batcher:
+    """Collects and executes the batches of one API.
+
+    Args:
+        api: the API.
+        executor: runs them.
+        slots: where each batch takes a slot.
+        on_change: called when `room` may have changed.
+    """
+
+    def __init__(self, api: BoundApi, executor: Executor, slots: Slots, on_change: Callable[[], None]) -> None:
+        assert api.plan.batch is not None
+        self.api, self.executor, self.slots, self.on_change = api, executor, slots, on_change
+        self.limits = api.plan.batch
+        self.lists = joining.list_parameters(api.signature)
+        self.loop = asyncio.get_running_loop()
+        self.collecting: Batch | None = None
+        self.waiting: list[BatchedCall] = []
+
+    @property
+    def room(self) -> int:
+        """Calls that the batch that is being collected can still take; 0 if none is."""
+        batch = self.collecting
+        return 0 if batch is None else max(0, self.limits.max_size - batch.size - batch.expected)
+
+    def expect(self) -> bool:
+        """A connection is here: keep a place in the batch, and a slot for the batch. False if there is no slot."""
+        if not self.room and not self._open():
+            return False
+        assert self.collecting is not None
+        self.collecting.expected += 1
+        return True
+
+    def disappoint(self) -> None:
+        """A connection that was expected has no call for us."""
+        if self.collecting is not None and self.collecting.expected:
+            self.collecting.expected -= 1
+            self._close_if_done()
+
+    def can_take(self) -> bool:
+        """Whether a call could join now."""
+        return self.room > 0 or self._open()
+
+    def join(self, arguments: dict[str, Any], context: CallContext, on_end: OnEnd, *, expected: bool) -> BatchedCall:
+        """Add a call.
+
+        Args:
+            arguments: decoded and checked.
+            context: what travels with it.
+            on_end: called once with its part of the result, or an error.
+            expected: whether `expect` kept a place for it.
+
+        Raises:
+            InvalidArguments: its lists have different lengths.
+        """
+        try:
+            call = BatchedCall(arguments, context, on_end, self.lists)
+        except InvalidArguments:
+            if expected:
+                self.disappoint()
+            raise
+        if expected and self.collecting is not None and self.collecting.expected:
+            self.collecting.expected -= 1
+        call.watch(self.loop, self.executor.guard, self._late)
+        if self.collecting is None and not self._open():
+            self.waiting.append(call)
+        else:
+            self._add(call)
+        return call
+
+    def _open(self) -> bool:
+        if self.collecting is None and self.slots.take():
+            self.collecting = Batch()
+            waiting, self.waiting = self.waiting, []
+            for call in waiting:
+                self._add(call) if self.collecting is not None else self.waiting.append(call)
+            self.on_change()
+        return self.collecting is not None
+
+    def _add(self, call: BatchedCall) -> None:
+        batch = self.collecting
+        assert batch is not None
+        batch.calls.append(call)
+        batch.size += call.size
+        if batch.size >= self.limits.max_size:
+            self._close()
+        elif batch.timer is None:
+            batch.timer = self.loop.call_later(self.limits.max_wait, self._close)
+
+    def _close_if_done(self) -> None:
+        batch = self.collecting
+        if batch is not None and not batch.expected and not batch.calls:
+            self.collecting = None
+            self.slots.release()
+            self.on_change()
+
+    def _late(self, call: BatchedCall) -> None:
+        name = self.executor.node.name
+        call.context.gone = True
+        call.end(None, DeadlineExceeded(f"{name} did not answer before the deadline", node=name))
+
+    # --- executing ---
+
+    def _close(self) -> None:
+        batch, self.collecting = self.collecting, None
+        assert batch is not None
+        if batch.timer is not None:
+            batch.timer.cancel()
+        self.on_change()
+        groups: dict[Any, list[BatchedCall]] = {}
+        for call in batch.calls:
+            if not call.gone:
+                groups.setdefault(call.key, []).append(call)
+        parts = [part for calls in groups.values() for part in joining.cut(calls, self.limits.max_size)]
+        self._run(batch, parts, _Gathered(calls) if (calls := [c for g in groups.values() for c in g]) else None)
+
+    def _run(self, batch: Batch, parts: list[list[tuple[BatchedCall, int, int]]], gathered: _Gathered | None) -> None:
+        """Execute the parts one after the other; the slot is free when the last has ended."""
+        while parts:
+            part = [piece for piece in parts.pop(0) if not piece[0].gone]
+            if part:
+                assert gathered is not None
+                self._execute(part, gathered, lambda: self._run(batch, parts, gathered))
+                return
+        self.slots.release()
+        if self.waiting:
+            self._open()
+        self.on_change()
+
+    def _execute(self, part: list[tuple[BatchedCall, int, int]], gathered: _Gathered, then: Callable[[], None]) -> None:
+        arguments = joining.join([(call.arguments, start, stop) for call, start, stop in part], self.lists)
+        sizes = [stop - start for _, start, stop in part]
+        name = f"{self.executor.node.name}.{self.api.plan.name}"
+        running: list[Execution] = []
+
+        def ended(result: Any, error: BaseException | None) -> None:
+            if error is None:
+                try:
+                    pieces = joining.split(result, sizes, name)
+                except Exception as exc:
+                    error = exc
+                else:
+                    for (call, start, _), piece in zip(part, pieces, strict=True):
+                        gathered.add(call, start, piece)
+                    return
+            if self.api.plan.idempotent and len(part) > 1 and isinstance(error, Exception):
+                alone.extend(part)
+                return
+            for call, _, _ in part:
+                call.end(None, error)
+
+        def free() -> None:
+            running.clear()
+            if alone:
+                self._alone(alone, gathered, then)
+            else:
+                then()
+
+        alone: list[tuple[BatchedCall, int, int]] = []
+        running.append(self.executor.start(self.api, arguments, _shared_context(part), ended, free))
+
+    def _alone(self, part: list[tuple[BatchedCall, int, int]], gathered: _Gathered, then: Callable[[], None]) -> None:
+        """The method raised for all: each caller's part runs again by itself, so only the guilty one fails."""
+        while part:
+            piece = part.pop(0)
+            if not piece[0].gone:
+                self._execute([piece], gathered, lambda: self._alone(part, gathered, then))
+                return
+        then()
+
+
+class _Gathered:
+    """The pieces of the results of calls that were cut over several executions."""
+
+    def __init__(self, calls: list[BatchedCall]) -> None:
+        self._missing = {call: call.size for call in calls}
+        self._pieces: dict[BatchedCall, list[tuple[int, Any]]] = {call: [] for call in calls}
+
+    def add(self, call: BatchedCall, start: int, piece: Any) -> None:
+        """Take in one piece; the call is answered when it has all."""
+        self._pieces[call].append((start, piece))
+        self._missing[call] -= len(piece)
+        if self._missing[call] > 0:
+            return
+        pieces = [value for _, value in sorted(self._pieces[call], key=lambda pair: pair[0])]
+        failure = next((item for value in pieces for item in joining.failures(value)), None)
+        call.end(None, failure) if failure is not None else call.end(joining.rejoin(pieces), None)
+
+
+def _shared_context(part: list[tuple[BatchedCall, int, int]]) -> CallContext:
+    """A batch runs as long as its most patient caller waits; ids and traces stay each caller's own."""
+    if len(part) == 1:
+        return part[0][0].context
+    deadlines = [call.context.deadline_ns for call, _, _ in part]
+    latest = None if None in deadlines else max(deadline for deadline in deadlines if deadline is not None)
+    return CallContext(new_request_id(), latest)

@@ -1,0 +1,187 @@
+"""Load on a server: callers that ask again as soon as they have their answer, for a bounded time.
+
+`wrk` does it where the rate is high and only figures are wanted; our own generator where answers are looked at (which
+worker gave it), and where there is no wrk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+LUA = Path(__file__).with_name("post.lua")
+PATIENCE = 20.0  # seconds that an answer may take beyond the end of the load
+MOST = 2_000_000  # calls in one load
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked, over and over."""
+
+    port: int
+    path: str
+    body: Any
+    headers: tuple[tuple[str, str], ...] = (("content-type", "application/json"),)
+
+    @property
+    def payload(self) -> str:
+        """The body, as text."""
+        return json.dumps(self.body)
+
+    def encode(self) -> bytes:
+        """The bytes of the request."""
+        payload = self.payload.encode()
+        lines = [f"POST {self.path} HTTP/1.1", f"host: 127.0.0.1:{self.port}", f"content-length: {len(payload)}"]
+        lines += [f"{name}: {value}" for name, value in self.headers]
+        return "\r\n".join([*lines, "", ""]).encode() + payload
+
+
+def by_wrk(request: Request, callers: int, seconds: float) -> dict[str, float]:
+    """The figures of a load by wrk: `rate` (answers a second that are no errors), `p50_ms`, `p99_ms`, `errors`."""
+    command = [
+        "wrk", "-t1", f"-c{callers}", f"-d{max(1, round(seconds))}s", f"--timeout={PATIENCE:.0f}s", "-s", str(LUA),
+        f"http://127.0.0.1:{request.port}{request.path}", "--", request.payload,
+        *(f"{name}={value}" for name, value in request.headers),
+    ]  # fmt: skip
+    run = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 3 * PATIENCE, check=True)
+    line = next(line for line in run.stdout.splitlines() if line.startswith("JSON "))
+    raw = json.loads(line.removeprefix("JSON "))
+    good = max(0, raw["requests"] - raw["errors"])
+    return {"rate": good / raw["seconds"], "p50_ms": raw["p50_ms"], "p99_ms": raw["p99_ms"], "errors": raw["errors"]}
+
+
+def by_ourselves(request: Request, callers: int, seconds: float) -> dict[str, Any]:
+    """The same figures by our own generator, and `shares`: how many answers had which body."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        load = runner.run(_run(request.encode(), request.port, callers, seconds))
+    took = sorted(load.took)
+    figures: dict[str, Any] = {
+        "rate": len(took) / (load.ended - load.began), "errors": load.errors,
+        "p50_ms": percentile(took, 50) * 1e3, "p99_ms": percentile(took, 99) * 1e3,
+    }  # fmt: skip
+    return figures | {"shares": dict(load.bodies)}
+
+
+def measure(request: Request, callers: int, seconds: float, *, bodies: bool = False) -> dict[str, Any]:
+    """The figures of a load, by whichever generator fits.
+
+    Args:
+        request: what is asked.
+        callers: connections that ask side by side.
+        seconds: how long.
+        bodies: whether the answers matter.
+    """
+    if bodies or seconds < 1 or shutil.which("wrk") is None:
+        return by_ourselves(request, callers, seconds)
+    return by_wrk(request, callers, seconds)
+
+
+def percentile(ordered: list[float], share: float) -> float:
+    """A percentile of ordered values; NaN if there are none."""
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share / 100))] if ordered else float("nan")
+
+
+@dataclass
+class _Load:
+    """One load: what its callers share, and what they count."""
+
+    request: bytes
+    until: float
+    began: float
+    ended: float = 0.0
+    errors: int = 0
+    took: list[float] = field(default_factory=list)
+    bodies: Counter[str] = field(default_factory=Counter)
+
+
+class _Caller(asyncio.Protocol):
+    """One kept-alive connection, one call at a time."""
+
+    def __init__(self, load: _Load, over: asyncio.Future[None]) -> None:
+        self.load, self.over = load, over
+        self.buffer = b""
+        self.transport: Any = None
+        self.waiting = False
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self._ask()
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer = self.buffer + data if self.buffer else data
+        answer = _whole(self.buffer)
+        if answer is not None:
+            self.buffer = b""
+            self._answered(*answer)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.waiting:
+            self.load.errors += 1
+        if not self.over.done():
+            self.over.set_result(None)
+
+    def _ask(self) -> None:
+        self.waiting = True
+        self.asked = time.perf_counter()
+        self.transport.write(self.load.request)
+
+    def _answered(self, good: bool, body: bytes) -> None:
+        now, load = time.perf_counter(), self.load
+        self.waiting = False
+        if good:
+            load.took.append(now - self.asked)
+            load.ended = now
+            load.bodies[body.decode() if len(body) < 24 else "…"] += 1
+        else:
+            load.errors += 1
+        if now < load.until and len(load.took) + load.errors < MOST:
+            self._ask()
+        else:
+            self.transport.close()
+
+
+def _whole(data: bytes) -> tuple[bool, bytes] | None:
+    """Whether the answer is a 2xx, and its body, as soon as all of it is here."""
+    head, found, body = data.partition(b"\r\n\r\n")
+    if not found:
+        return None
+    good, lower = head[9:10] == b"2", head.lower()
+    at = lower.find(b"\r\ncontent-length:")
+    if at < 0:
+        return (good, body) if body.endswith(b"0\r\n\r\n") else None
+    length = int(lower[at + 17 :].partition(b"\r\n")[0])
+    return (good, body) if len(body) >= length else None
+
+
+async def _run(request: bytes, port: int, callers: int, seconds: float) -> _Load:
+    loop, began = asyncio.get_running_loop(), time.perf_counter()
+    load = _Load(request, began + seconds, began)
+    await asyncio.gather(*[_call(loop, load, port) for _ in range(callers)])
+    load.ended = load.ended or time.perf_counter()
+    return load
+
+
+async def _call(loop: asyncio.AbstractEventLoop, load: _Load, port: int) -> None:
+    """One caller: connects again when a server closes, until the time is over."""
+    while time.perf_counter() < load.until:
+        over = loop.create_future()
+        try:
+            transport, _ = await loop.create_connection(lambda over=over: _Caller(load, over), "127.0.0.1", port)
+        except OSError:
+            load.errors += 1
+            await asyncio.sleep(0.01)  # a server that refuses is asked 100 times a second, no more
+            continue
+        try:
+            await asyncio.wait_for(over, max(0.0, load.until - time.perf_counter()) + PATIENCE)
+        except TimeoutError:
+            transport.abort()
+            load.errors += 1

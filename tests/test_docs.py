@@ -1,0 +1,204 @@
+"""README.md and docs/: every block runs as it stands there, every link leads somewhere, every option is listed."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import graphserve
+from graphserve import errors
+from graphserve.cli import COMMANDS, commands
+from graphserve.config.flags import FLAGS
+from graphserve.errors import ExitCode, GraphServeError
+from graphserve.options import ServiceOptions
+from graphserve.plan import ApiPlan, EdgePlan, ListenPlan, NodePlan, Plan, TlsPlan
+from graphserve.wire import extensions
+from tests.documents import DOCS, ROOT, Page, blocks, matches, pages, steps
+
+RUN = frozenset({"python", "ipython", "toml", "json", "console"})
+SHOWN = frozenset({"sh", "nginx", "ini", "dockerfile", "text", "mermaid"})
+EXAMPLES = sorted((ROOT / "examples").rglob("README.md"))
+REFERENCE = DOCS / "reference"
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, and run folders beside it."""
+    runs = tmp_path / "r"
+    runs.mkdir(mode=0o700)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    work = tmp_path / "app"
+    work.mkdir()
+    return work
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("path", [path for path in pages() if RUN & {b.language for b in blocks(path.read_text())}], ids=name_of)
+def test_the_blocks_of_a_page_run(path: Path, folder: Path) -> None:
+    if "examples/ocr" in path.read_text() and importlib.util.find_spec("rapidocr") is None:
+        pytest.skip("needs graphserve[examples]")
+    page = Page(path, folder)
+    try:
+        page.run()
+    finally:
+        page.close()
+
+
+@pytest.mark.parametrize("path", [*pages(), *EXAMPLES], ids=name_of)
+def test_a_page_is_whole(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r"\b(TODO|FIXME|XXX|TBD)\b", text)
+    assert text.count("```") % 2 == 0
+    unknown = {block.language for block in blocks(text)} - RUN - SHOWN
+    assert not unknown or unknown == {""}, f"a block is {unknown}: neither run nor known as text"
+    broken = [target for target in links(text) if not leads_somewhere(path, target)]
+    assert not broken
+
+
+def links(text: str) -> list[str]:
+    prose = re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)
+    return [target for target in re.findall(r"\]\(([^)\s]+)\)", prose) if not target.startswith(("http://", "https://"))]
+
+
+def leads_somewhere(path: Path, target: str) -> bool:
+    file, _, anchor = target.partition("#")
+    found = (path.parent / file).resolve() if file else path
+    if not anchor:
+        return found.exists()
+    return found.is_file() and anchor in {slug(heading) for heading in re.findall(r"^#+ (.*)$", found.read_text(), re.MULTILINE)}
+
+
+def slug(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = DOCS / "index.md"
+    listed = {(DOCS / target).resolve() for target in links(index.read_text())}
+    listed |= {(DOCS / "explanation/decisions" / t).resolve() for t in links((DOCS / "explanation/decisions/README.md").read_text())}
+    assert set(DOCS.rglob("*.md")) - {index} <= listed
+
+
+def test_shown_commands_have_flags_that_exist() -> None:
+    known = {f"--{flag.name}" for flag in FLAGS} | {f"--no-{flag.name}" for flag in FLAGS}
+    known |= {option for name in COMMANDS for parameter in commands.get_command(None, name).params for option in parameter.opts}  # type: ignore[arg-type,union-attr]
+    for path in [*pages(), *EXAMPLES]:
+        for block in blocks(path.read_text()):
+            for line in block.text.replace("\\\n", " ").splitlines():
+                if found := re.search(r"\bgraphserve ((?:serve|graph|check)\b.*)", line):
+                    used = re.findall(r"(?<![\w-])--[a-z][a-z-]*", found[1].partition(" && ")[0])
+                    assert set(used) <= known | {"--version", "--help"}, f"{path.name}: {line}"
+
+
+# --- the reference ---
+
+
+def rows(page: str) -> list[list[str]]:
+    """The rows of all tables of a page of the reference."""
+    lines = (REFERENCE / page).read_text().splitlines()
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines if line.startswith("|")]
+
+
+def codes(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def test_the_table_of_flags_is_complete() -> None:
+    table = {codes(row[0])[0]: row for row in rows("cli.md") if codes(row[0]) and len(row) == 4}
+    for flag in FLAGS:
+        if flag.key == "entrypoint":
+            continue
+        row = table.pop(f"--{flag.name}", None)
+        assert row is not None, f"--{flag.name} is missing"
+        assert codes(row[0])[1:] == ([f"-{flag.short}"] if flag.short else []) + ([f"--no-{flag.name}"] if isinstance(flag.default, bool) else [])
+        assert codes(row[1]) == [flag.variable]
+    assert not table, "these flags do not exist"
+
+
+def test_the_defaults_in_the_table_of_flags_are_those_of_the_help() -> None:
+    help_ = re.sub(r"\s+", " ", CliRunner().invoke(commands, ["serve", "--help"]).output)
+    for row in rows("cli.md"):
+        if len(row) == 4 and (default := codes(row[2])) and default[0] not in ("none", "off"):
+            name = codes(row[0])[0]
+            entry = re.search(rf"{re.escape(name)} .*?(?= -\w, --| --[a-z]|$)", help_)
+            assert entry is not None and f"[default: {default[0]}]" in entry[0].replace("- ", "-"), name
+
+
+def test_every_command_has_a_section() -> None:
+    headings = re.findall(r"^## `graphserve (\w+)", (REFERENCE / "cli.md").read_text(), re.MULTILINE)
+    assert headings == list(COMMANDS)
+
+
+def test_the_table_of_service_options_is_complete() -> None:
+    table = {codes(row[0])[0]: row for row in rows("options.md") if len(row) == 4 and codes(row[0])}
+    for field in dataclasses.fields(ServiceOptions):
+        row = table[field.name]
+        default = {} if field.default is dataclasses.MISSING else field.default
+        assert codes(row[2]) == [repr(default)]
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    text = (REFERENCE / "python.md").read_text() + (REFERENCE / "errors.md").read_text()
+    assert [name for name in graphserve.__all__ if f"`{name}" not in text and f"graphserve.{name}" not in text] == []
+
+
+def test_the_tree_of_errors_is_that_of_the_module() -> None:
+    text = (REFERENCE / "errors.md").read_text()
+    for name, value in vars(errors).items():
+        if isinstance(value, type) and issubclass(value, GraphServeError):
+            assert re.search(rf"\b{name}\b", text), name
+
+
+def test_the_exit_codes_are_listed() -> None:
+    listed = {int(codes(row[0])[0]) for row in rows("exit-codes.md") if row and codes(row[0])}
+    assert listed == set(ExitCode)
+
+
+@pytest.mark.parametrize("kind", [Plan, NodePlan, EdgePlan, ApiPlan, ListenPlan, TlsPlan], ids=lambda kind: kind.__name__)
+def test_the_fields_of_the_plan_are_listed(kind: type) -> None:
+    section = re.search(rf"^## .*`{kind.__name__}`\n(.*?)(?=^## |\Z)", (REFERENCE / "plan.md").read_text(), re.DOTALL | re.MULTILINE)
+    assert section is not None
+    listed = re.findall(r"^\| `(\w+)` ", section[1], re.MULTILINE)
+    assert set(listed) == {field.name for field in dataclasses.fields(kind)}
+
+
+def test_the_extension_types_are_listed() -> None:
+    listed = {int(codes(row[0])[0]) for row in rows("wire.md") if row and codes(row[0]) and codes(row[0])[0].isdigit()}
+    assert listed == {extensions.ARRAY, extensions.REFERENCE, extensions.MODEL}
+
+
+# --- the runner itself ---
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "same"),
+    [
+        ("a\n...\nb", "a\nx\ny\nb", True),
+        ("a\n...", "a\nx", True),
+        ("a\n...\nb", "a\nb", True),
+        ("a\nb", "a\nx\nb", False),
+        ("a", "b", False),
+        ('{\n "x": 1,\n "request_id": "0123456789abcdef"}', '{"x":1,"request_id":"fedcba9876543210"}', True),
+        ('{"x": 1}', '{"x": 2}', False),
+        ("12:00:00 ready 0.3 s", "23:59:59 ready 12.52 s", True),
+    ],
+)
+def test_what_a_page_shows_is_compared(shown: str, printed: str, same: bool) -> None:
+    assert matches(shown, printed) is same
+
+
+def test_a_console_block_is_taken_apart() -> None:
+    found = steps("$ one\nout\n$ two \\\n  more\n^C\nlast\n")
+    assert [(s.command, s.expected, s.interrupted, s.after) for s in found] == [
+        ("one", "out", False, ""),
+        ("two \\\n  more", "", True, "last"),
+    ]
