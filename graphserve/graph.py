@@ -1,7 +1,6 @@
 """Classes to graph: walks the services from the entry, checks what it finds, and makes the Plan.
 
-Runs in a short-lived child process (see `child.py`), since it imports user code and networkx;
-`resolver.py` is how others call it. The only module that imports networkx.
+Runs in a short-lived child process (see `child.py`; `resolver.py` calls it): it imports user code, and networkx.
 """
 
 from __future__ import annotations
@@ -9,14 +8,14 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from graphserve import machine
 from graphserve.errors import ConfigurationError, CycleError, GraphError, closest
-from graphserve.load import MAIN, Target, load, parse
+from graphserve.load import MAIN, Target, load, parse, user_traceback
+from graphserve.making import making_problems, name_of, unused
 from graphserve.options import ServiceOptions
 from graphserve.plan import ApiPlan, EdgePlan, NodePlan, Plan, Resolution, Settings, Trouble
 from graphserve.resolver import require
@@ -57,7 +56,7 @@ def resolve_here(entry: type, replace: Mapping[type, Any]) -> tuple[Plan, dict[s
         The Plan, and by node name the class that has the signatures and what stands for it.
 
     Raises:
-        GraphError: the services do not form a graph.
+        GraphError: the services do not form a graph, or a class in `replace` is not in it.
     """
     resolver = _Resolver(Settings(target=""), replace)
     resolution = resolver.run_here(entry)
@@ -71,6 +70,7 @@ class _Resolver:
         self.folder = os.path.abspath(settings.app_dir or os.getcwd())
         self.troubles: list[Trouble] = []
         self.found: dict[str, _Found] = {}
+        self.replaced: set[type] = set()
         self.paths = [*settings.sys_path]
 
     def run(self) -> Resolution:
@@ -82,14 +82,16 @@ class _Resolver:
     def run_here(self, cls: type) -> Resolution:
         spec = declaration(cls)
         if spec is None:
-            raise GraphError(f"{cls.__name__} is no service: decorate it with @service")
+            raise GraphError(f"{name_of(cls)} is no service: decorate its class with @service, and give the class")
         return self._resolve(self._add(self._found(spec.name, cls, {}, f"{spec.file}:{spec.line}")))
 
     def _found(self, name: str, cls: type, init: dict[str, Any], where: str) -> _Found:
         stand_in = (self.replace or {}).get(cls, cls)
+        self.replaced.add(cls)
         # A stand-in that is a service brings its own signatures and dependencies; any other only its methods.
         declared = stand_in if declaration(stand_in) is not None else cls
-        return _Found(name, declared, self._name_of(declared, where), init, where, stand_in, lone=stand_in is not declared)
+        target = self._name_of(declared, where)
+        return _Found(name, declared, target, init, where, stand_in, lone=stand_in is not declared)
 
     def _resolve(self, entry: _Found | None) -> Resolution:
         plan = None
@@ -97,6 +99,8 @@ class _Resolver:
             self._walk(entry)
             order = self._order()
             self._check_names()
+            for problem in unused(self.replace or {}, self.replaced):
+                self._trouble(problem)
             nodes = tuple(self._node(index, name, level) for index, (name, level) in enumerate(order))
             if not any(not trouble.warning for trouble in self.troubles):
                 plan = self._plan(entry.name, nodes)
@@ -138,44 +142,35 @@ class _Resolver:
 
     def _follow(self, node: _Found, dependency: Dependency) -> _Found | None:
         where = "{}:{}".format(*dependency.place)
-        if dependency.url is not None:
-            node.edges.append(self._elsewhere(dependency, where))
+        cls = dependency.target
+        if isinstance(cls, str):
+            plain = dependency.url is not None and dependency.client != "typed"  # nothing of the class matters then
+            cls = None if plain else self._import(parse(cls, self.folder), where)
+        if dependency.url is not None and cls not in (self.replace or {}):
+            node.edges.append(self._elsewhere(dependency, cls, where))
             return None
-        if isinstance(dependency.target, str):
-            cls = self._import(parse(dependency.target, self.folder), where)
-        else:
-            assert dependency.target is not None
-            cls = dependency.target
         spec = declaration(cls)
-        assert spec is not None
+        assert cls is not None and spec is not None
         below = self._add(self._found(dependency.name or spec.name, cls, dependency.init, where))
-        node.edges.append(
-            EdgePlan(
-                dependency.attribute, below.name, dependency.client, dependency.timeout,
-                typed=not isinstance(dependency.target, str),
-            )
-        )  # fmt: skip
+        way = (dependency.client, dependency.timeout)
+        node.edges.append(EdgePlan(dependency.attribute, below.name, *way, typed=not isinstance(dependency.target, str)))
         return below
 
-    def _elsewhere(self, dependency: Dependency, where: str) -> EdgePlan:
-        name, target, signatures = dependency.name or dependency.attribute, None, ()
-        if isinstance(dependency.target, type):
-            spec = declaration(dependency.target)
-            name = dependency.name or (spec.name if spec else name)
-            target = self._name_of(dependency.target, where)
-            signatures = self._apis(dependency.target, ServiceOptions(), calls=False)  # type: ignore[assignment]
-        elif isinstance(dependency.target, str):
-            name = dependency.name or dependency.target.rpartition(":")[2]
+    def _elsewhere(self, dependency: Dependency, cls: type | None, where: str) -> EdgePlan:
+        typed = isinstance(dependency.target, type)  # by import string: only we look at the class, not the caller
+        target = self._name_of(cls, where) if cls is not None and typed else None
+        signatures = () if cls is None else self._apis(cls, ServiceOptions(), calls=False)
+        spec = declaration(cls)
+        name = dependency.name or (spec.name if spec else dependency.attribute)
         return EdgePlan(
             dependency.attribute, name, dependency.client, dependency.timeout, dependency.url,
-            typed=target is not None, target=target, apis=signatures,
+            typed=typed, target=target, apis=signatures,
         )  # fmt: skip
 
     def _add(self, node: _Found) -> _Found:
         known = self.found.setdefault(node.name, node)
         if known is node:
-            problem = "" if node.lone else _init_problem(node.cls, node.init)
-            if problem:
+            for problem in making_problems(node.stand_in, dict(node.init), lone=node.lone):
                 self._trouble(f"{node.where}: {node.name}: {problem}")
         elif known.cls is not node.cls or known.init != node.init:
             differ = "another class" if known.cls is not node.cls else f"another init ({known.init} and {node.init})"
@@ -193,8 +188,8 @@ class _Resolver:
             self._trouble(prefix + str(exc))
             raise _Refused from None
         except BaseException as exc:  # user code may raise anything, SystemExit included
-            text = "".join(traceback.format_exception(_outside(exc)))
-            self._trouble(f"{prefix}importing {target.module!r} raised {type(exc).__name__}: {exc}", text)
+            message = f"{prefix}importing {target.module!r} raised {type(exc).__name__}: {exc}"
+            self._trouble(message, user_traceback(exc))
             raise _Refused from None
         if target.folder:
             self.paths.append(target.folder)
@@ -220,7 +215,8 @@ class _Resolver:
         except networkx.NetworkXNoCycle:
             generations = list(networkx.topological_generations(graph.reverse()))
             return [(name, level) for level, names in enumerate(generations) for name in sorted(names)]
-        self._trouble(str(CycleError([*(edge[0] for edge in cycle), cycle[0][0]])))
+        path = (*(edge[0] for edge in cycle), cycle[0][0])
+        self._trouble(str(CycleError(path)), cycle=path)
         return [(name, 0) for name in self.found]
 
     def _check_names(self) -> None:
@@ -273,45 +269,23 @@ class _Resolver:
             limited = options.concurrency is not None or spec.batch is not None or not signature.is_async
             plans.append(
                 ApiPlan(
-                    name=method, route=spec.route, parameters=tuple(p.name for p in signature.parameters),
-                    lane="queue" if limited else "pooled", stream=signature.stream, timeout=spec.timeout,
+                    name=method, route=spec.route,
+                    parameters=tuple(inspect.signature(getattr(cls, method)).parameters)[1:],
+                    lane="queue" if limited else "pooled", stream=signature.stream,
+                    input_stream=signature.input_stream, timeout=spec.timeout,
                     idempotent=spec.idempotent, batch=spec.batch,
                 )
             )  # fmt: skip
         return tuple(plans)
 
-    def _trouble(self, message: str, trace: str = "") -> None:
-        trouble = Trouble(message, trace)
+    def _trouble(self, message: str, trace: str = "", cycle: tuple[str, ...] = ()) -> None:
+        trouble = Trouble(message, trace, cycle=cycle)
         if trouble not in self.troubles:
             self.troubles.append(trouble)
 
 
 class _Refused(Exception):
     """Raised inside the walk once the trouble is noted."""
-
-
-def _init_problem(cls: type, init: dict[str, Any]) -> str:
-    if "__init__" not in {name for base in cls.__mro__[:-1] for name in vars(base)}:
-        return f"{cls.__name__} has no __init__, but init gives it {', '.join(init)}" if init else ""
-    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
-    try:
-        signature.bind(None, **init)
-    except TypeError as exc:
-        known = [name for name in signature.parameters][1:]
-        return f"{cls.__name__}.__init__: {exc}; it takes {', '.join(known) or 'nothing'} (given by depends(init=…))"
-    return ""
-
-
-def _outside(exc: BaseException) -> BaseException:
-    """The exception with our own frames and the import machinery's cut from the start of its traceback."""
-    frame = exc.__traceback__
-    while frame is not None and ("importlib" in frame.tb_frame.f_code.co_filename or _ours(frame.tb_frame)):
-        frame = frame.tb_next
-    return exc.with_traceback(frame) if frame is not None else exc
-
-
-def _ours(frame: Any) -> bool:
-    return str(frame.f_globals.get("__name__", "")) in (__name__, "graphserve.load", "runpy")
 
 
 def main() -> None:

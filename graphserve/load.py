@@ -7,6 +7,7 @@ import importlib.util
 import os
 import runpy
 import sys
+import traceback
 import types
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,9 +100,8 @@ def _import(target: Target) -> types.ModuleType:
     except ModuleNotFoundError as exc:
         # Only a missing target is the user's typing; a module that is missing inside it has a traceback.
         if exc.name and (target.module == exc.name or target.module.startswith(exc.name + ".")):
-            raise ConfigurationError(
-                f"there is no module {exc.name!r} (looked in {target.folder or os.getcwd()} first; --app-dir changes that)"
-            ) from None
+            looked = f"looked in {target.folder or os.getcwd()} first; --app-dir changes that"
+            raise ConfigurationError(f"there is no module {exc.name!r} ({looked})") from None
         raise
 
 
@@ -126,3 +126,15 @@ def _candidates(module: types.ModuleType, wanted: str = "") -> str:
     if guess := closest(wanted, names):
         return f"did you mean {module.__name__}:{guess}?"
     return f"its services are {', '.join(names)}; write {module.__name__}:{names[-1]}"
+
+
+def user_traceback(exc: BaseException) -> str:
+    """The formatted traceback of what a module raised, without our own frames and the import machinery's."""
+    frame = exc.__traceback__
+    while frame is not None and ("importlib" in frame.tb_frame.f_code.co_filename or _ours(frame.tb_frame)):
+        frame = frame.tb_next
+    return "".join(traceback.format_exception(exc.with_traceback(frame) if frame is not None else exc))
+
+
+def _ours(frame: types.FrameType) -> bool:
+    return str(frame.f_globals.get("__name__", "")).startswith(("graphserve.graph", __name__, "runpy"))

@@ -21,11 +21,15 @@ def gpus() -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in (part.strip() for part in visible.split(",")) if name and name != "-1"]
-    folder = Path("/proc/driver/nvidia/gpus")
+    return [str(index) for index in range(_count_gpus())]
+
+
+def _count_gpus(proc: Path = Path("/proc/driver/nvidia/gpus"), dev: Path = Path("/dev")) -> int:
+    """What the driver lists, or else its device files: a container may have only these."""
     try:
-        return [str(index) for index in range(len(list(folder.iterdir())))]
+        return len(list(proc.iterdir()))
     except OSError:
-        return []
+        return len([path for path in dev.glob("nvidia[0-9]*") if path.name.removeprefix("nvidia").isdigit()])
 
 
 def _cgroup_quota() -> float | None:

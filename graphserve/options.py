@@ -78,11 +78,13 @@ class ServiceOptions:
                 raise ConfigurationError(f"option {name!r} is {expected}, not {value!r}")
 
     def merged(self, changes: Mapping[str, Any], where: str) -> ServiceOptions:
-        """These options with `changes`, checked; `where` stands in the message of an error."""
+        """These options with `changes`, checked; `where` stands in the message of an error. Variables are added."""
         known = [f.name for f in dataclasses.fields(self)]
         for name in changes:
             if name not in known:
                 raise UnknownOptionError(name, known, where)
+        if isinstance(env := changes.get("env"), Mapping):
+            changes = {**changes, "env": {**self.env, **env}}
         try:
             return dataclasses.replace(self, **changes)
         except ConfigurationError as exc:

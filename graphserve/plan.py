@@ -29,6 +29,7 @@ class ApiPlan:
         parameters: the parameters' names, in order; callers bind positional arguments with them.
         lane: `queue` for what is limited (one connection a call on the node's shared socket), `pooled` for the rest.
         stream: whether it answers with a stream of items.
+        input_stream: the parameter that is sent as a stream, if there is one.
         timeout: seconds a call may take, of the API itself.
         idempotent: whether a call may run again after its worker died.
         batch: how calls are joined.
@@ -39,6 +40,7 @@ class ApiPlan:
     parameters: tuple[str, ...]
     lane: Literal["queue", "pooled"]
     stream: bool = False
+    input_stream: str | None = None
     timeout: float | None = None
     idempotent: bool = False
     batch: Batch | None = None
@@ -173,9 +175,11 @@ class Plan:
     def below(self, name: str) -> tuple[str, ...]:
         """The names of all nodes that this one needs, directly or not."""
         found: dict[str, None] = {}
-        for need in self.node(name).needs():
-            found[need] = None
-            found.update(dict.fromkeys(self.below(need)))
+        waiting = [name]
+        while waiting:
+            new = [need for need in self.node(waiting.pop()).needs() if need not in found]
+            found.update(dict.fromkeys(new))
+            waiting += new
         return tuple(found)
 
     def to_json(self) -> str:
@@ -248,11 +252,13 @@ class Trouble:
         message: what is wrong and what to do about it.
         traceback: the traceback, where user code raised.
         warning: True if the graph runs all the same.
+        cycle: the names of the nodes along a circle; the first stands again at the end.
     """
 
     message: str
     traceback: str = ""
     warning: bool = False
+    cycle: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,35 +12,41 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
-from graphserve.errors import ConfigurationError, GraphError
+from graphserve.errors import ConfigurationError, CycleError, GraphError
 from graphserve.plan import Plan, Resolution, Settings
 
 
 class Resolver:
     """The child; it works from now on, beside its parent.
 
-    What user modules print while they are imported goes to stderr.
-
     Args:
         settings: what to resolve.
         env: variables to add to the environment (`--env-file`).
+        capture: whether `outputs` has what user modules print while they are imported; else it goes to stderr.
     """
 
-    def __init__(self, settings: Settings, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, settings: Settings, env: Mapping[str, str] | None = None, *, capture: bool = False) -> None:
         self.target = settings.target
         self._answer, writing = os.pipe()
         script = str(Path(__file__).with_name("child.py"))
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", script, "resolve", str(writing)], stdin=subprocess.PIPE, stdout=2,
-                pass_fds=[writing], env={**os.environ, **(env or {})}, start_new_session=True,
+                [sys.executable, "-P", script, "resolve", str(writing)], stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE if capture else 2, stderr=subprocess.PIPE if capture else None,
+                pass_fds=[writing], env=environment(settings.debug, env or {}), start_new_session=True,
             )  # fmt: skip
         finally:
             os.close(writing)
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
             stdin.write(settings.to_json().encode())
+
+    def outputs(self) -> list[tuple[Literal["stdout", "stderr"], int]]:
+        """The reading ends of its outputs, if they are captured; they stay its own."""
+        out, err = self._process.stdout, self._process.stderr
+        return [("stdout", out.fileno()), ("stderr", err.fileno())] if out and err else []
 
     def wait(self) -> Resolution:
         """Wait for the answer; once.
@@ -63,9 +69,30 @@ class Resolver:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
+    def close(self) -> None:
+        """End it, and close its outputs."""
+        self.kill()
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def environment(debug: bool, extra: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process that runs user code.
+
+    Args:
+        debug: whether that code is being edited (`--reload`).
+        extra: what `--env-file` says.
+    """
+    env = {**os.environ, **extra}
+    if debug:
+        # Bytecode is matched by size and whole seconds: two edits within one would run the first again.
+        env.setdefault("PYTHONDONTWRITEBYTECODE", "1")
+    return env
+
 
 def resolve_in_child(settings: Settings, env: Mapping[str, str] | None = None) -> Resolution:
-    """Resolve in a child, and wait for it.
+    """Resolve in a child, and wait for it; what user modules print goes to stderr.
 
     Args:
         settings: what to resolve.
@@ -78,16 +105,19 @@ def resolve_in_child(settings: Settings, env: Mapping[str, str] | None = None) -
     try:
         return child.wait()
     finally:
-        child.kill()
+        child.close()
 
 
 def require(resolution: Resolution) -> Plan:
     """The Plan of a resolution.
 
     Raises:
+        CycleError: there is none, because services depend on each other in a circle.
         GraphError: there is none; every trouble stands in the message, tracebacks first.
     """
     if resolution.plan is not None:
         return resolution.plan
     bad = [trouble for trouble in resolution.troubles if not trouble.warning]
+    if len(bad) == 1 and bad[0].cycle:
+        raise CycleError(bad[0].cycle)
     raise GraphError("\n".join([t.traceback.rstrip() for t in bad if t.traceback] + [t.message for t in bad]))

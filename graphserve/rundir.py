@@ -1,7 +1,8 @@
 """The run folder: what a running graph keeps on disk, under which names, and whether it is live.
 
-    plan.json  lock  control.sock  workers.sock  n0/q.sock  n0/b1.sock  n0/<pid>.sock …
+    lock  control.sock  1/plan.json  1/workers.sock  1/n0/q.sock  1/n0/b1.sock  1/n0/<pid>.sock …
 
+A reload makes the folder 2 beside 1, and removes 1 when the last call in it is answered; no number comes again.
 Names are short (a socket's path has 107 bytes on Linux) and keyed by the node's id, which is never used for another
 node while the graph runs. Used by every process.
 """
@@ -22,7 +23,9 @@ from graphserve.plan import NodePlan
 
 MAX_SOCKET_PATH = 107  # bytes, unix(7): sun_path holds 108 with the final NUL
 PREFIX = "graphserve-"
-LONGEST_NAME = "/n999/4194304.sock"  # the longest that we bind below the run folder: pid_max is 4194304
+# The longest that we bind below the run folder: ten thousand reloads, a thousand nodes, pid_max, and the name that a
+# socket has until it listens.
+LONGEST_NAME = "/9999/n999/4194304.sock~"
 
 
 def parent() -> Path:

@@ -71,6 +71,10 @@ class Served:
                     raise AssertionError(f"no {pattern!r} within {seconds} s in:\n{self.text}")
                 self._news.wait(0.1)
 
+    def wait_supervising(self, seconds: float = 30) -> None:
+        """Wait until it handles signals in its own way."""
+        eventually(lambda: handles(self.pid, signal.SIGTERM), seconds)
+
     @property
     def text(self) -> str:
         """All of the log so far."""
@@ -146,6 +150,15 @@ def command(pid: int) -> list[str]:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
     return []
+
+
+def handles(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("SigCgt:"):
+                return bool(int(line.split()[1], 16) & 1 << number - 1)
+    return False
 
 
 def alive(pid: int) -> bool:

@@ -57,7 +57,8 @@ def needed(flag: Flag) -> dict[str, Any]:
     """What must be given for the option to have a meaning."""
     given = {"entrypoint": "app:Entry"} if flag.key != "entrypoint" else {}
     needs_certificate = flag.name.startswith("ssl-") and flag.key != "ssl_certfile"
-    return given | ({"ssl_certfile": "cert.pem"} if needs_certificate else {})
+    given |= {"ssl_certfile": "cert.pem"} if needs_certificate else {}
+    return given | ({"reload": True} if flag.key == "reload_dir" else {})
 
 
 def write_file(folder: Path, flag: Flag, text: str) -> None:
@@ -255,7 +256,7 @@ def test_paths_start_where_they_are_written(tmp_path: Path) -> None:
 
 def test_reload_watches_the_app_and_shows_exceptions(tmp_path: Path) -> None:
     config = load({"entrypoint": "a:B", "reload": True, "app_dir": "src"}, {}, tmp_path)
-    assert config.reload_dirs == (f"{tmp_path}/src",)
+    assert config.reload_dirs == (), "known only when the modules are: the folders that they are in"
     assert config.settings.debug
     assert not load({"entrypoint": "a:B", "reload": False}, {"GRAPHSERVE_RELOAD": "true"}, tmp_path).settings.debug
 

@@ -23,7 +23,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("declaration",),
     ("dependency",),
     ("service",),
-    ("plan", "load"),
+    ("plan", "load", "making"),
     ("rundir", "resolver"),
     ("wire",),
     ("graph", "config"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
+import time
 import warnings
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from typing import Any
 
 from graphserve.call.context import current, earliest
 from graphserve.call.exchange import Exchange, Lane, Reply
+from graphserve.call.request import query
+from graphserve.call.streams import RemoteStream, StreamExchange
 from graphserve.errors import CallError, InvalidArguments, RemoteError, closest
 from graphserve.plan import ApiPlan
 from graphserve.typed import Call
@@ -63,25 +66,29 @@ class RemoteApi:
         self._home, self._api, self._parameters = home, api, api.plan.parameters
         self._compose = api.lane.composer(api.plan)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> RemoteCall:
+    def __call__(self, *args: Any, **kwargs: Any) -> RemoteCall | RemoteStream:
         """Send the call; what goes wrong with its arguments is raised when it is awaited."""
         home, api = self._home, self._api
         context = current.get()
-        inherited = context.deadline_ns if context is not None else None
-        deadline_ns = earliest(inherited, api.timeouts)
+        deadline_ns = earliest(context.deadline_ns if context is not None else None, api.timeouts)
         request: Any = None
-        misfit: InvalidArguments | None = None
+        upload = misfit = None
         try:
-            body = api.encode(self._bind(args, kwargs) if args else kwargs)
+            arguments = self._bind(args, kwargs) if args else kwargs
+            if api.plan.input_stream is not None:
+                upload = self._upload(arguments)
+            body = api.encode(arguments) if upload is None else query(arguments)
             request = self._compose(context, deadline_ns, body)
         except InvalidArguments as exc:
             misfit = exc
         except (TypeError, ValueError, OverflowError, RecursionError) as exc:
-            error = {"loc": [], "msg": str(exc), "type": "encoding"}
-            misfit = InvalidArguments(f"{api.node}.{api.plan.name}: {exc}", errors=[error], node=api.node)
+            misfit = self._misfit(f": {exc}", [], "encoding")
+        if api.plan.stream:
+            return self._stream(request, deadline_ns, upload, misfit)
         exchange = Exchange(
             home.loop, api.lane, api.node, request, deadline_ns, api.slack, api.plan.idempotent, self._read
         )
+        exchange.upload = upload
         call = RemoteCall(home, exchange, f"{api.node}.{api.plan.name}")
         start = exchange.start if misfit is None else _Fail(exchange, misfit)
         if threading.get_ident() == home.thread:
@@ -89,6 +96,31 @@ class RemoteApi:
         else:
             home.loop.call_soon_threadsafe(start)
         return call
+
+    def _stream(self, request: Any, deadline_ns: int | None, upload: Any, misfit: CallError | None) -> RemoteStream:
+        api = self._api
+        exchange = StreamExchange(
+            self._home.loop, api.lane, api.node, request, deadline_ns, api.slack, api.plan.idempotent, self._read
+        )
+        exchange.upload = upload
+        left = None if deadline_ns is None else max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)
+        exchange.begin(self._item, left)
+        return RemoteStream(self._home, exchange, f"{api.node}.{api.plan.name}", misfit)
+
+    def _upload(self, arguments: dict[str, Any]) -> Any:
+        name = self._api.plan.input_stream
+        assert name is not None
+        found = arguments.pop(name, None)
+        if not hasattr(found, "__aiter__"):
+            raise self._misfit(f": {name!r} is an asynchronous iterator of bytes, not {found!r}", [name], "type_error")
+        return found.__aiter__()
+
+    def _item(self, payload: bytes) -> Any:
+        try:
+            return self._api.decode(payload)
+        except ValueError as exc:
+            text = f"an item of {self._api.node}.{self._api.plan.name} does not fit its annotation: {exc}"
+            raise RemoteError(text, node=self._api.node) from None
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         names = self._parameters
@@ -103,7 +135,8 @@ class RemoteApi:
 
     def _misfit(self, text: str, loc: list[str], kind: str) -> InvalidArguments:
         name = f"{self._api.node}.{self._api.plan.name}"
-        return InvalidArguments(f"{name} {text}", errors=[{"loc": loc, "msg": text, "type": kind}], node=self._api.node)
+        said = name + text if text.startswith(":") else f"{name} {text}"
+        return InvalidArguments(said, errors=[{"loc": loc, "msg": text.removeprefix(": "), "type": kind}], node=self._api.node)
 
     def _read(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> Any:
         if status == 200:

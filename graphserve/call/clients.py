@@ -141,5 +141,5 @@ def codecs(cls: type | None, api: ApiPlan) -> tuple[Callable[[dict[str, Any]], b
         untyped = UntypedCodec()
         return untyped.encode, untyped.decode
     signature = Signature.of(cls, api.name)
-    result = ResultCodec(signature.result, f"{cls.__name__}.{api.name}")
+    result = ResultCodec(signature.item if signature.stream else signature.result, f"{cls.__name__}.{api.name}")
     return ArgumentsCodec(signature).encode, result.decode

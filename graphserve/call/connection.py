@@ -24,6 +24,14 @@ _open: weakref.WeakSet[Connection] = weakref.WeakSet()
 class Receiver(Protocol):
     """Who waits for the answer on a connection."""
 
+    streams: bool  # whether it takes the body of a 200 in chunks, as they come
+
+    def head(self) -> None:
+        """A 200 has begun."""
+
+    def chunk(self, data: bytes) -> None:
+        """A part of its body."""
+
     def answered(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         """The whole answer is here."""
 
@@ -42,7 +50,7 @@ class Connection:
 
     __slots__ = (
         "__weakref__", "_body", "_headers", "_loop", "_on_close", "_on_idle", "_parser", "_receiver", "_sock",
-        "_unsent", "closed", "idle_since",
+        "_streaming", "_taken", "_unsent", "closed", "idle_since",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +63,8 @@ class Connection:
         self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
         self._unsent: memoryview | None = None
+        self._streaming = False
+        self._taken: asyncio.Future[None] | None = None
         self.closed = False
         self.idle_since = 0.0
         self._loop.add_reader(sock, self._readable)
@@ -74,6 +84,39 @@ class Connection:
             self._unsent = memoryview(request)[sent:]
             self._loop.add_writer(self._sock, self._writable)
 
+    def send_more(self, data: bytes) -> None:
+        """Send a further part of a request whose body is streamed."""
+        if self.closed:
+            return
+        if self._unsent is not None:
+            self._unsent = memoryview(bytes(self._unsent) + data)
+            return
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return  # the reader sees the end, or an answer that came early
+        if sent < len(data):
+            self._unsent = memoryview(data)[sent:]
+            self._loop.add_writer(self._sock, self._writable)
+
+    async def sent(self) -> None:
+        """Wait until the other side has taken what was sent; also ends when the connection does."""
+        if self._unsent is not None and not self.closed:
+            self._taken = self._loop.create_future()
+            await self._taken
+
+    def pause(self) -> None:
+        """Read no more for now: the consumer is slow."""
+        if not self.closed:
+            self._loop.remove_reader(self._sock)
+
+    def resume(self) -> None:
+        """Read on."""
+        if not self.closed:
+            self._loop.add_reader(self._sock, self._readable)
+
     def close(self) -> None:
         """Close it; a receiver that waits is not told (whoever gives up a call knows)."""
         if self.closed:
@@ -81,8 +124,7 @@ class Connection:
         self.closed = True
         self._loop.remove_reader(self._sock)
         if self._unsent is not None:
-            self._loop.remove_writer(self._sock)
-            self._unsent = None
+            self._sent_all()
         self._shut()
         self._on_close(self)
 
@@ -112,18 +154,22 @@ class Connection:
             return
         except OSError as exc:
             # The other side may have answered before it closed (413 while we still send): read on.
-            self._loop.remove_writer(self._sock)
-            self._unsent = None
+            self._sent_all()
             if isinstance(exc, ConnectionResetError):
                 self._end(exc)
             return
         if not self._unsent:
-            self._loop.remove_writer(self._sock)
-            self._unsent = None
+            self._sent_all()
+
+    def _sent_all(self) -> None:
+        self._loop.remove_writer(self._sock)
+        self._unsent = None
+        if self._taken is not None and not self._taken.done():
+            self._taken.set_result(None)
 
     def _end(self, exc: Exception | None) -> None:
         receiver, self._receiver = self._receiver, None
-        begun = bool(self._headers or self._body)
+        begun = self._streaming or bool(self._headers or self._body)
         cut = self._unsent is not None
         self.close()
         if receiver is not None:
@@ -142,9 +188,20 @@ class Connection:
         """Parser callback."""
         self._headers.append((name.lower(), value))
 
+    def on_headers_complete(self) -> None:
+        """Parser callback."""
+        receiver = self._receiver
+        if receiver is not None and receiver.streams and self._parser.get_status_code() == 200:
+            self._streaming = True
+            receiver.head()
+
     def on_body(self, chunk: bytes) -> None:
         """Parser callback."""
-        self._body.append(chunk)
+        if self._streaming:
+            if self._receiver is not None:
+                self._receiver.chunk(chunk)
+        else:
+            self._body.append(chunk)
 
     def on_message_complete(self) -> None:
         """Parser callback: the answer is whole."""
@@ -153,7 +210,7 @@ class Connection:
             self._headers, self._body = [], []
             return
         headers, chunks = self._headers, self._body
-        self._headers, self._body = [], []
+        self._headers, self._body, self._streaming = [], [], False
         receiver, self._receiver = self._receiver, None
         if self._parser.should_keep_alive() and self._unsent is None:
             self.idle_since = self._loop.time()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 
@@ -12,6 +12,7 @@ from graphserve.call.exchange import Exchange
 from graphserve.call.request import new_request_id
 from graphserve.errors import RemoteError, Unavailable
 from graphserve.plan import ApiPlan
+from graphserve.wire.frames import StreamFormat
 
 
 class UrlLane:
@@ -31,9 +32,10 @@ class UrlLane:
     def composer(self, api: ApiPlan) -> Callable[[CallContext | None, int | None, bytes], httpx.Request]:
         """See `Lane`."""
         url = self.url.rstrip("/") + api.route
+        accept = StreamFormat.FRAMES.value.decode() if api.stream else "application/msgpack"
 
         def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> httpx.Request:
-            headers = {"content-type": "application/msgpack", "accept": "application/msgpack"}
+            headers = {"content-type": "application/msgpack", "accept": accept}
             headers["x-request-id"] = (context and context.request_id or new_request_id()).decode("latin-1")
             if context is not None and context.traceparent is not None:
                 headers["traceparent"] = context.traceparent.decode("latin-1")
@@ -41,7 +43,10 @@ class UrlLane:
             if deadline_ns is not None:
                 left = CallContext(deadline_ns=deadline_ns).seconds_left() or 0.0
                 headers["x-request-timeout"] = f"{max(left, 0.001):.3f}"
-            return httpx.Request("POST", url, headers=headers, content=body)
+            if api.input_stream is None:
+                return httpx.Request("POST", url, headers=headers, content=body)
+            headers["content-type"] = "application/octet-stream"
+            return httpx.Request("POST", f"{url}?{body.decode()}", headers=headers, content=_Later())
 
         return compose
 
@@ -65,15 +70,36 @@ class UrlLane:
     async def _send(self, exchange: Exchange) -> None:
         if self._client is None:
             self._client = self._connect()
+        if exchange.upload is not None:
+            exchange.request.stream.chunks = exchange.upload
         try:
-            response = await self._client.send(exchange.request)
+            response = await self._client.send(exchange.request, stream=exchange.streams)
+            if exchange.streams and response.status_code == 200:
+                await _items(response, exchange)
+            body = await response.aread()
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             exchange.fail(Unavailable(f"{self.node} at {self.url} cannot be reached: {exc}", node=self.node))
         except httpx.HTTPError as exc:
             exchange.fail(RemoteError(f"{self.node} at {self.url}: {exc!r}", node=self.node))
         else:
             headers = [(name.lower(), value) for name, value in response.headers.raw]
-            exchange.answered(response.status_code, headers, response.content)
+            exchange.answered(response.status_code, headers, body)
+
+
+class _Later(httpx.AsyncByteStream):
+    """A request body that is known when the request is sent."""
+
+    chunks: AsyncIterator[bytes]
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self.chunks
+
+
+async def _items(response: httpx.Response, exchange: Exchange) -> None:
+    exchange.head()
+    async for chunk in response.aiter_raw():
+        exchange.chunk(chunk)
+        await exchange.room()
 
 
 def _connect() -> httpx.AsyncClient:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
 from graphserve.call.connection import Connection
@@ -63,8 +63,10 @@ class Exchange:
 
     __slots__ = (
         "attempts", "connection", "deadline_ns", "idempotent", "lane", "loop", "node", "over", "read", "reply",
-        "request", "slack", "timer",
+        "request", "slack", "timer", "upload",
     )  # fmt: skip
+    streams = False
+    full = False  # of streams only: whether the consumer has enough to do
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, lane: Lane, node: str, request: Any, deadline_ns: int | None,
@@ -78,6 +80,7 @@ class Exchange:
         self.timer: asyncio.TimerHandle | None = None
         self.attempts = 0
         self.over = False
+        self.upload: AsyncIterator[bytes] | None = None  # what is sent as the body, piece by piece
 
     def start(self) -> None:
         """Send it. On the loop's thread."""
@@ -90,6 +93,15 @@ class Exchange:
                 return
             self.timer = self.loop.call_later(left + self.slack, self._late)
         self.lane.send(self)
+
+    def head(self) -> None:
+        """Receiver: of streams only."""
+
+    def chunk(self, data: bytes) -> None:
+        """Receiver: of streams only."""
+
+    async def room(self) -> None:
+        """Of streams only: wait until the consumer has taken enough."""
 
     def answered(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         """Receiver: the answer is here; the connection is no longer ours."""
@@ -108,7 +120,7 @@ class Exchange:
         self.connection = None
         if self.over:
             return
-        if not (unread or self.idempotent):
+        if self.upload is not None or not (unread or self.idempotent):
             self.fail(RemoteError(f"a worker of {self.node} ended while it executed the call ({reason})", node=self.node))
             return
         self.attempts += 1
@@ -116,6 +128,25 @@ class Exchange:
             self.loop.call_soon(self._again)
         else:
             self.loop.call_later(min(FIRST_PAUSE * 2**self.attempts, LONGEST_PAUSE), self._again)
+
+    def feed(self, connection: Connection) -> None:
+        """Send the streamed part of the request."""
+        task = self.loop.create_task(self._feed(connection))
+        self.reply.add_done_callback(lambda _: task.cancel())
+
+    async def _feed(self, connection: Connection) -> None:
+        assert self.upload is not None
+        try:
+            async for chunk in self.upload:
+                if chunk:
+                    connection.send_more(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+                await connection.sent()
+            connection.send_more(b"0\r\n\r\n")
+        except asyncio.CancelledError:
+            raise
+        except Exception as exc:  # the caller's own iterator raised: its error, as it is
+            if not self.over:
+                self._finish(exc)
 
     def fail(self, error: CallError) -> None:
         """End it with an error."""

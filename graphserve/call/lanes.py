@@ -59,6 +59,8 @@ class QueueLane:
         self.waiting.add(exchange)
         exchange.connection = connection = Connection(sock, Connection.close, _nothing)
         connection.send(exchange.request, exchange)
+        if exchange.upload is not None:
+            exchange.feed(connection)
 
     def forget(self, exchange: Exchange) -> None:
         """Drop an exchange that is over."""
@@ -161,6 +163,8 @@ class Endpoint:
         self.in_flight += 1
         exchange.connection = connection
         connection.send(exchange.request, exchange)
+        if exchange.upload is not None:
+            exchange.feed(connection)
 
     def retire(self) -> None:
         """The worker drains or is gone: close what is idle, and the rest after its answer."""

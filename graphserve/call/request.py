@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import binascii
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlencode
 
 from graphserve.call.context import CallContext
 from graphserve.plan import ApiPlan
+from graphserve.wire.codec import encode_json
+from graphserve.wire.frames import StreamFormat
 
 Compose = Callable[[CallContext | None, int | None, bytes], bytes]
 
@@ -21,29 +25,43 @@ def composer(api: ApiPlan, node: str, *, keep: bool) -> Compose:
         keep: whether the connection stays open after the answer.
     """
     close = "" if keep else "connection: close\r\n"
-    head = (
-        f"POST {api.route} HTTP/1.1\r\nhost: {node}\r\ncontent-type: application/msgpack\r\n"
-        f"accept: application/msgpack\r\n{close}"
-    ).encode()
+    accept = StreamFormat.FRAMES.value if api.stream else b"application/msgpack"
+    rest = b" HTTP/1.1\r\nhost: %s\r\naccept: %s\r\n%s" % (node.encode(), accept, close.encode())
+    line = b"POST " + api.route.encode()
+    head = line + rest + b"content-type: application/msgpack\r\n"
+    chunked = rest + b"content-type: application/octet-stream\r\ntransfer-encoding: chunked\r\n"
 
     def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> bytes:
         return head + trail(context, deadline_ns, body)
 
-    return compose
+    def compose_upload(context: CallContext | None, deadline_ns: int | None, query: bytes) -> bytes:
+        return line + b"?" + query + chunked + travels(context, deadline_ns) + b"\r\n"
+
+    return compose if api.input_stream is None else compose_upload
 
 
 def trail(context: CallContext | None, deadline_ns: int | None, body: bytes) -> bytes:
-    """The end of a request: what travels with every call, and the body."""
-    head = b"content-length: %d\r\nx-request-id: %s\r\n" % (
-        len(body), context.request_id if context is not None and context.request_id else new_request_id(),
-    )  # fmt: skip
+    """The end of a request: what travels with every call, the length, the body."""
+    return b"%scontent-length: %d\r\n\r\n%b" % (travels(context, deadline_ns), len(body), body)
+
+
+def travels(context: CallContext | None, deadline_ns: int | None) -> bytes:
+    """The headers that travel with every call."""
+    head = b"x-request-id: %s\r\n" % (
+        context.request_id if context is not None and context.request_id else new_request_id()
+    )
     if deadline_ns is not None:
         head += b"x-graphserve-deadline: %d\r\n" % deadline_ns
     if context is not None and context.traceparent is not None:
         head += b"traceparent: %s\r\n" % context.traceparent
         if context.tracestate is not None:
             head += b"tracestate: %s\r\n" % context.tracestate
-    return head + b"\r\n" + body
+    return head
+
+
+def query(arguments: Mapping[str, Any]) -> bytes:
+    """Arguments as the query of a URL, each as JSON, beside a body that is a stream."""
+    return urlencode({name: encode_json(value) for name, value in arguments.items()}).encode()
 
 
 def new_request_id() -> bytes:

@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 import click
 
 from graphserve.config import Config, load
-from graphserve.config.flags import COMMON, FLAGS, Flag
+from graphserve.config.flags import BY_KEY, COMMON, FLAGS, Flag
 from graphserve.config.values import BODY_SIZE, SIZE, SWITCH, Source
 from graphserve.errors import ConfigurationError
 
 C = TypeVar("C", bound=Callable[..., Any])
+PASSWORD = BY_KEY["ssl_keyfile_password"].variable
 ARGUMENT = "entrypoint"  # the flag of the table that is an argument here
 
 
@@ -25,12 +26,14 @@ def target_options(command: C) -> C:
 
 def serve_options(command: C) -> C:
     """TARGET, and everything that decides what is served and how."""
-    return _with([flag for flag in FLAGS if flag.key != ARGUMENT], command)
+    return _with([flag for flag in FLAGS if flag.flag and flag.key != ARGUMENT], command)
 
 
 def configure(given: dict[str, Any]) -> Config:
     """The Config of what click parsed, with the environment and the files of this process."""
-    return load({name: value for name, value in given.items() if value is not None}, os.environ, Path.cwd())
+    config = load({name: value for name, value in given.items() if value is not None}, os.environ, Path.cwd())
+    os.environ.pop(PASSWORD, None)  # processes that run user code inherit the environment; it is not for them
+    return config
 
 
 def _with(flags: list[Flag], command: C) -> C:

@@ -14,9 +14,10 @@ import threading
 from typing import Any
 
 from graphserve.cli.display import Display, open_display
-from graphserve.cli.preflight import refuse_bad_listener
+from graphserve.cli.flags import PASSWORD
+from graphserve.cli.preflight import refuse
 from graphserve.config import Config
-from graphserve.errors import GraphServeError, StartupError
+from graphserve.errors import GraphError, GraphServeError, StartupError
 from graphserve.supervise import LogRecord, NodeState, run
 
 
@@ -48,17 +49,18 @@ def main() -> None:
     config = Config.from_json(sys.stdin.buffer.readline())
     descriptor = int(sys.argv[2])
     os.set_inheritable(descriptor, False)
-    os.environ.update(config.env)
+    os.environ.pop(PASSWORD, None)  # the parent has read it; workers inherit the environment
     display = open_display(config.log_format, config.settings.log_level)
     reporting = _Reporting(display, descriptor)
     threading.Thread(target=_stop_at_the_end, daemon=True).start()
     try:
-        refuse_bad_listener(config)
+        refuse(config)
         code = run(config, reporting)
     except GraphServeError as exc:
         code = exc.exit_code
         failed = {"node": exc.node, "log": exc.log} if isinstance(exc, StartupError) else {}
-        reporting.tell({"error": str(exc), "code": code, **failed})
+        wrong = {"graph": isinstance(exc, GraphError), "cycle": getattr(exc, "path", None)}
+        reporting.tell({"error": str(exc), "code": code, **failed, **wrong})
     finally:
         display.close()
     sys.stdout.flush()

@@ -6,7 +6,6 @@ Runs in the process that the user started. A check yields Troubles and changes n
 from __future__ import annotations
 
 import errno
-import importlib.metadata
 import importlib.util
 import os
 import resource
@@ -25,13 +24,14 @@ OPEN_FILES = 4096  # fewer than this, and many callers at once find no descripto
 REQUIRED = ("circus", "httptools", "httpx", "msgspec", "networkx", "starlette", "uvicorn", "uvloop")
 
 
-def refuse_bad_listener(config: Config) -> None:
+def refuse(config: Config) -> None:
     """The quick checks that `serve` makes first.
 
     Raises:
-        ConfigurationError: the certificate cannot be used, or a socket's path is too long.
+        ConfigurationError: the certificate cannot be used, a socket's path is too long, or nothing can be watched.
     """
-    found = [*certificate(config.settings.listen.tls, config.keyfile_password), *socket_paths(config)]
+    tls, password = config.settings.listen.tls, config.keyfile_password
+    found = [*certificate(tls, password), *socket_paths(config), *reloading(config)]
     if problems := [trouble.message for trouble in found if not trouble.warning]:
         raise ConfigurationError("\n".join(problems))
 
@@ -44,6 +44,7 @@ def machine(config: Config) -> Iterator[Trouble]:
     yield from socket_paths(config)
     yield from run_folder(config.run_dir)
     yield from packages()
+    yield from reloading(config)
     yield from open_files()
 
 
@@ -133,6 +134,17 @@ def run_folder(path: str | None) -> Iterator[Trouble]:
         yield Trouble(f"this user may not write in {above}: give a --run-dir elsewhere")
 
 
+def reloading(config: Config) -> Iterator[Trouble]:
+    """Whether `--reload` can watch what it shall."""
+    if not config.reload:
+        return
+    if importlib.util.find_spec("watchfiles") is None:
+        yield Trouble("--reload needs the package watchfiles: pip install 'graphserve[reload]'")
+    for folder in config.reload_dirs:
+        if not os.path.isdir(folder):
+            yield Trouble(f"--reload-dir {folder}: there is no such folder")
+
+
 def packages() -> Iterator[Trouble]:
     """Whether what graphserve needs is there, and nothing overwrites it."""
     for name in REQUIRED:
@@ -146,6 +158,8 @@ def packages() -> Iterator[Trouble]:
 
 
 def _installed(name: str) -> bool:
+    import importlib.metadata
+
     try:
         importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from graphserve.cli.flags import configure, serve_options
 from graphserve.errors import GraphServeError
+
+if TYPE_CHECKING:
+    from graphserve.config import Config
+    from graphserve.resolver import Resolver
 
 
 @click.command("serve", short_help="Serve the graph of TARGET.")
@@ -20,18 +24,27 @@ def command(**given: Any) -> int:
     under [tool.graphserve] in pyproject.toml.
     """
     config = configure(given)
-    os.environ.pop("GRAPHSERVE_SSL_KEYFILE_PASSWORD", None)  # workers inherit the environment; it is not for them
 
-    from graphserve.cli.preflight import refuse_bad_listener
+    from graphserve.resolver import Resolver
 
-    refuse_bad_listener(config)
+    resolver = Resolver(config.settings, config.env, capture=True)  # it works while we import circus
+    try:
+        return _run(config, resolver, lambda: configure(given))
+    finally:
+        resolver.close()
+
+
+def _run(config: Config, resolver: Resolver, reread: Callable[[], Config]) -> int:
+    from graphserve.cli.preflight import refuse
+
+    refuse(config)
 
     from graphserve.cli.display import open_display
     from graphserve.supervise import run
 
     display = open_display(config.log_format, config.settings.log_level)
     try:
-        return run(config, display)
+        return run(config, display, resolver, reread)
     except GraphServeError as exc:
         display.failed(exc)
         return exc.exit_code

@@ -27,6 +27,7 @@ class Flag:
         short: the short flag's letter.
         many: whether the flag may be given several times.
         file: whether a file may give it.
+        flag: whether it is a flag of the command line; the rest is for environment and files.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Flag:
     short: str = ""
     many: bool = False
     file: bool = True
+    flag: bool = True
 
     @property
     def variable(self) -> str:
@@ -89,6 +91,8 @@ FLAGS = (
     Flag("timeout-graceful-shutdown", v.SECONDS, "settings", "graceful_timeout",
          "Time for a stopping worker to end its calls (default: 30)."),
     Flag("startup-timeout", v.SECONDS, "settings", "startup_timeout", "Time for a worker to start (default: 300)."),
+    Flag("inner-keep-alive", v.SECONDS, "settings", "inner_keep_alive",
+         "How long an idle connection between nodes stays open.", flag=False),
     Flag("drain-delay", v.DELAY, "config", "drain_delay", "/readyz says 503 this long before the port closes."),
     # What is shown.
     Flag("log-level", v.choice("debug", "info", "warning", "error", "critical"), "settings", "log_level",

@@ -19,10 +19,14 @@ INTERNAL = "GRAPHSERVE_INTERNAL_"  # variables between our own processes, never 
 Layer = dict[str, Any]
 
 
-class TargetMissing(ConfigurationError):
-    """Raised when neither an argument nor any other layer names the class to serve."""
+class WrongUsage(ConfigurationError):
+    """Raised when the flags of a command do not go together."""
 
     exit_code = ExitCode.USAGE
+
+
+class TargetMissing(WrongUsage):
+    """Raised when neither an argument nor any other layer names the class to serve."""
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str], cwd: str | os.PathLike[str]) -> Config:
@@ -35,17 +39,24 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], cwd: str | os.Pat
 
     Raises:
         TargetMissing: nothing names the class to serve.
+        WrongUsage: flags do not go together.
         ConfigurationError: a value or a file is wrong; the message names the place it was given at.
         UnknownOptionError: an option does not exist there.
     """
     base = Path(cwd).absolute()
     given = _flag_layer(flags, base)
     environment = _environment_layer(environ, base)
-    file = _file_layer(_first("config", given, environment), base)
-    env = _env_file(_first("env_file", given, environment, file))
+    config_file = _config_file(_first("config", given, environment), base)
+    file = _file_layer(config_file, base)
+    env_file = _first("env_file", given, environment, file)
+    env = _env_file(env_file)
     from_env_file = _environment_layer(env, base, nested=True)
     new = {name: value for name, value in env.items() if name not in environ and not name.startswith(PREFIX)}
-    return _build(_merge(given, environment, from_env_file, file), new, base)
+    values = _merge(given, environment, from_env_file, file)
+    if "reload_dir" in given and not values.get("reload"):
+        raise WrongUsage("--reload-dir says which folders --reload watches: give --reload too")
+    files = tuple(str(path) for path in (config_file, env_file) if path is not None)
+    return _build(values, new, files, base)
 
 
 def _flag_layer(flags: Mapping[str, Any], base: Path) -> Layer:
@@ -72,9 +83,13 @@ def _environment_layer(environ: Mapping[str, str], base: Path, nested: bool = Fa
     return layer
 
 
-def _file_layer(path: str | None, cwd: Path) -> Layer:
+def _config_file(path: str | None, cwd: Path) -> Path | None:
     file = Path(path) if path else cwd / "pyproject.toml"
-    if path is None and not file.is_file():
+    return file if path or file.is_file() else None
+
+
+def _file_layer(file: Path | None, cwd: Path) -> Layer:
+    if file is None:
         return {}
     data = _read_toml(file)
     table = data.get("tool", {}).get("graphserve") if isinstance(data.get("tool"), dict) else None
@@ -151,7 +166,7 @@ def _overlay(below: Any, above: Any) -> Any:
     return below | {key: _overlay(below.get(key), value) for key, value in above.items()}
 
 
-def _build(values: Layer, env: dict[str, str], cwd: Path) -> Config:
+def _build(values: Layer, env: dict[str, str], files: tuple[str, ...], cwd: Path) -> Config:
     if "entrypoint" not in values:
         raise TargetMissing(
             "no TARGET: say which class to serve, as module:Class or path/to/file.py:Class, "
@@ -159,11 +174,9 @@ def _build(values: Layer, env: dict[str, str], cwd: Path) -> Config:
         )
     values["entrypoint"] = _absolute_target(values["entrypoint"], cwd)
     values.setdefault("app_dir", str(cwd))
-    if values.get("reload"):
-        values.setdefault("reload_dir", (values["app_dir"],))
     listen = ListenPlan(**_part(values, "listen"), tls=_tls(values))
     settings = Settings(**_part(values, "settings"), listen=listen, debug=values.get("reload", False))
-    return Config(settings, **_part(values, "config"), env=env)
+    return Config(settings, **_part(values, "config"), files=files, env=env)
 
 
 def _part(values: Layer, part: Part) -> dict[str, Any]:

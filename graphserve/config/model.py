@@ -19,9 +19,10 @@ class Config:
         keyfile_password: the password of the TLS key; never in the Settings, nor in the Plan.
         log_format: how records are shown; `auto` is for a terminal where there is one, else text.
         reload: whether workers are replaced when a source file changes.
-        reload_dirs: the folders that are watched then.
+        reload_dirs: the folders that are watched then; none: those that the app's modules are in.
         drain_delay: seconds that `/readyz` says 503 before the port closes.
         run_dir: the run folder; None makes a new one.
+        files: the files that all this was read from, those that exist.
         env: what `--env-file` holds and the environment does not: for every process that runs user code.
     """
 
@@ -32,6 +33,7 @@ class Config:
     reload_dirs: tuple[str, ...] = ()
     drain_delay: float = 0.0
     run_dir: str | None = None
+    files: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict, repr=False)
 
     def to_json(self) -> str:

@@ -1,101 +1,118 @@
-"""httpx clients of a local graph: what `depends(X, client=httpx.AsyncClient)` injects under `local()`."""
+"""HTTP requests at a node of a local graph, as an injected httpx client sends them. Runs in the process of `local()`.
+
+The clients are those of workers (`call/transport.py`); this is the lane under them.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import math
 from typing import Any
 
-import httpx
-
-from graphserve.call.context import CallContext, current, earliest
-from graphserve.call.exchange import Exchange, Lane
-from graphserve.call.request import new_request_id
-from graphserve.errors import CallError, DeadlineExceeded, InvalidArguments, Unavailable
-from graphserve.plan import EdgePlan, NodePlan
+from graphserve.call import transport
+from graphserve.call.calls import Home
+from graphserve.call.clients import HOP_SLACK
+from graphserve.call.context import CallContext, earliest
+from graphserve.call.exchange import Exchange
+from graphserve.errors import CallError
+from graphserve.plan import ApiPlan, EdgePlan
+from graphserve.run.node import LocalNode, Request
+from graphserve.wire import problem
+from graphserve.wire.formats import Format, accept_format, content_format
+from graphserve.wire.problem import HttpProblem
 from graphserve.worker.app import App, Health
 from graphserve.worker.execute import BoundApi
-from graphserve.wire import problem
-from graphserve.wire.codec import Format, MalformedBody, accept_format, content_format
-from graphserve.wire.problem import HttpProblem
+
+Headers = dict[bytes, bytes]
 
 
-class LocalTransport(httpx.AsyncBaseTransport):
-    """Requests to one node of a local graph, answered as its worker would."""
+def client(node: LocalNode, edge: EdgePlan) -> Any:
+    """The httpx client for an edge of a local graph."""
+    slack = HOP_SLACK * (node.plan.level + 1)
+    core = transport.NodeTransport(Home.here(), node.plan.name, {}, HttpLane(node), edge.timeout, slack)
+    make = transport.async_client if edge.client == "httpx.AsyncClient" else transport.sync_client
+    return make(core)
 
-    def __init__(self, node: NodePlan, apis: dict[str, BoundApi], lane: Lane, timeout: float | None) -> None:
-        self.node, self.lane, self.timeout = node, lane, timeout
-        self.routes = {api.plan.route: api for api in apis.values()}
-        health = Health(node.name, list)
+
+class HttpLane:
+    """Takes whole HTTP requests to one node, in bytes.
+
+    Args:
+        node: the node, started.
+    """
+
+    def __init__(self, node: LocalNode) -> None:
+        self.node = node
+        self.routes = {api.plan.route.encode(): api for api in node.apis.values()}
+        health = Health(node.plan.name, list)
         health.state = "ready"
-        self.rest = httpx.ASGITransport(App(health, apis))
+        self.app = App(health, node.apis)
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send one request."""
-        api = self.routes.get(request.url.path)
-        if request.method != "POST" or api is None:
-            return await self.rest.handle_async_request(request)
-        accept = accept_format(request.headers.get("accept", "").encode())
+    def composer(self, api: ApiPlan) -> Any:
+        """See `Lane`; httpx clients make their requests themselves."""
+        raise NotImplementedError
+
+    def send(self, exchange: Exchange) -> None:
+        """See `Lane`."""
+        head, _, body = exchange.request.partition(b"\r\n\r\n")
+        first, *lines = head.split(b"\r\n")
+        method, target, _ = first.split(b" ")
+        headers = {name.lower(): value for name, _, value in (line.partition(b": ") for line in lines)}
+        api = self.routes.get(target.partition(b"?")[0]) if method == b"POST" else None
+        if api is None:
+            task = exchange.loop.create_task(self._ask(exchange, method, target))
+            exchange.reply.add_done_callback(lambda _: task.cancel())
+            return
+        context = _context(headers)
         try:
-            result = await self._call(api, request, await request.aread())
-            status, headers, body = 200, [(b"content-type", accept.value)], api.result.encode(result, accept)
-        except DeadlineExceeded as exc:
-            raise httpx.ReadTimeout(str(exc), request=request) from exc
-        except Unavailable as exc:
-            raise httpx.ConnectError(str(exc), request=request) from exc
+            exchange.request = _request(api, context, headers, body)
         except CallError as exc:
-            status, headers, body = problem.encode(exc, node=self.node.name, request_id="", open_book=True)
-        return httpx.Response(status, headers=headers, content=body)
+            request_id = context.request_id.decode("latin-1")
+            answer = problem.encode(exc, node=self.node.plan.name, request_id=request_id, open_book=True)
+            exchange.loop.call_soon(exchange.answered, *answer)
+        else:
+            exchange.lane = self.node
+            self.node.send(exchange)
 
-    async def _call(self, api: BoundApi, request: httpx.Request, body: bytes) -> Any:
-        format = content_format(request.headers.get("content-type", "").encode())
-        if format is None or (format is Format.RAW and not api.signature.raw_body):
-            raise HttpProblem(415, f"{api.plan.route} takes application/json or application/msgpack")
-        try:
-            arguments = api.arguments.encode(api.arguments.decode(body, format))
-        except MalformedBody as exc:
-            raise HttpProblem(400, str(exc)) from None
-        except InvalidArguments as exc:
-            exc.node = self.node.name
-            raise
-        context = current.get() or CallContext(new_request_id())
-        timeouts = (self.timeout, api.timeout, request.extensions.get("timeout", {}).get("read"))
-        deadline_ns = earliest(context.deadline_ns, timeouts)
-        packed = self.lane.composer(api.plan)(context, deadline_ns, arguments)
-        loop = asyncio.get_running_loop()
-        exchange = Exchange(loop, self.lane, self.node.name, packed, deadline_ns, 0.0, False, _reader(api, self.node.name))
-        exchange.start()
-        return await exchange.reply
+    def forget(self, exchange: Exchange) -> None:
+        """See `Lane`; a call has gone on to the node's own lane."""
+
+    async def _ask(self, exchange: Exchange, method: bytes, target: bytes) -> None:
+        messages: list[Any] = []
+
+        async def send(message: Any) -> None:
+            messages.append(message)
+
+        path = target.partition(b"?")[0].decode("latin-1")
+        await self.app({"type": "http", "method": method.decode("latin-1"), "path": path}, None, send)
+        start, body = messages
+        exchange.answered(start["status"], start["headers"], b"" if method == b"HEAD" else body["body"])
 
 
-class _FromThreads(httpx.BaseTransport):
-    def __init__(self, transport: LocalTransport) -> None:
-        self.transport, self.loop = transport, asyncio.get_running_loop()
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        request.read()
-        response = asyncio.run_coroutine_threadsafe(self._send(request), self.loop).result()
-        return httpx.Response(response.status_code, headers=response.headers, content=response.content)
-
-    async def _send(self, request: httpx.Request) -> httpx.Response:
-        response = await self.transport.handle_async_request(request)
-        await response.aread()
-        return response
+def _context(headers: Headers) -> CallContext:
+    deadline = headers.get(b"x-graphserve-deadline")
+    return CallContext(
+        headers[b"x-request-id"], None if deadline is None else int(deadline), headers.get(b"traceparent"),
+        headers.get(b"tracestate"),
+    )  # fmt: skip
 
 
-def client(node: NodePlan, apis: dict[str, BoundApi], lane: Lane, edge: EdgePlan) -> httpx.AsyncClient | httpx.Client:
-    """The client for an edge of a local graph."""
-    transport = LocalTransport(node, apis, lane, edge.timeout)
-    base = f"http://{node.name}"
-    if edge.client == "httpx.AsyncClient":
-        return httpx.AsyncClient(transport=transport, base_url=base, timeout=None, trust_env=False)
-    return httpx.Client(transport=_FromThreads(transport), base_url=base, timeout=None, trust_env=False)
+def _request(api: BoundApi, context: CallContext, headers: Headers, body: bytes) -> Request:
+    content_type = headers.get(b"content-type")
+    format = content_format(content_type)
+    if format is None or (format is Format.RAW and not api.signature.raw_body):
+        named = (content_type or b"").decode("latin-1")
+        raise HttpProblem(415, f"{api.plan.route} takes application/json or application/msgpack, not {named!r}")
+    context.deadline_ns = earliest(context.deadline_ns, (_timeout(headers), api.timeout))
+    return Request(api.plan.name, context, body, format, accept_format(headers.get(b"accept")))
 
 
-def _reader(api: BoundApi, node: str) -> Any:
-    def read(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> Any:
-        if status == 200:
-            return api.result.decode(body)
-        named = {name.decode(): value.decode() for name, value in headers}
-        raise problem.decode(status, named.get("x-graphserve-error"), body, named, node)
-
-    return read
+def _timeout(headers: Headers) -> float | None:
+    if (given := headers.get(b"x-request-timeout")) is None:
+        return None
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < 1e9:
+        raise HttpProblem(400, "X-Request-Timeout is a number of seconds above 0")
+    return seconds

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import json
 import os
 import signal
-import ssl
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Generic, TypeVar, cast, overload
 
-import httpx
-
 import graphserve
 from graphserve import config, load
-from graphserve.call.calls import Api, Home, RemoteApi, TypedClient
-from graphserve.call.clients import HOP_SLACK, codecs
-from graphserve.call.elsewhere import UrlLane
 from graphserve.config import Config
-from graphserve.errors import ConfigurationError, ExitCode, GraphServeError, StartupError
-from graphserve.graph import resolve_here
+from graphserve.errors import ConfigurationError, CycleError, ExitCode, GraphError, GraphServeError, StartupError
+from graphserve.run.calls import Calls
 from graphserve.service import declaration
 
 T = TypeVar("T")
+
+_running: weakref.WeakSet[Server[Any]] = weakref.WeakSet()
 
 
 @overload
@@ -74,28 +70,39 @@ class Server(Generic[T]):
                 "graphserve.serve(...) was called while another graphserve process imported this module; "
                 'put the call under `if __name__ == "__main__":`'
             )
-        self._target, self._client, self._loop = target, None, None
+        self._target, self._lock = target, threading.Lock()
+        self._calls: Calls | None = None
         self._config = _configure(target, options)
         self._start()
 
     @property
     def call(self) -> type[T]:
-        """The entry's APIs, typed like a dependency: `server.call.ocr(pages)` is awaited, or waited for with `.result()`."""
-        if self._client is None:
-            self._client = self._connect()
-        return cast("type[T]", self._client)
+        """The entry's APIs, typed like a dependency: await `server.call.ocr(pages)`, or wait with `.result()`.
+
+        Raises:
+            GraphServeError: the graph has been stopped.
+        """
+        with self._lock:
+            if self._process.returncode is not None:
+                raise GraphServeError("this graph has stopped: make calls inside of `with graphserve.serve(…)`")
+            if self._calls is None:
+                listen = self._config.settings.listen
+                self._calls = Calls(self._class(), self.url, listen.tls, self._config.keyfile_password)
+            return cast("type[T]", self._calls.client)
 
     def wait(self) -> None:
         """Block until the graph ends, or until SIGINT or SIGTERM (on the main thread), which stop it in order.
 
         Raises:
             GraphServeError: the supervisor died.
+            KeyboardInterrupt: a second signal came, and killed at once.
         """
         if threading.current_thread() is not threading.main_thread():
             self._ended(self._process.wait())
             return
-        before = signal.signal(signal.SIGTERM, _interrupt)
+        before = signal.getsignal(signal.SIGTERM)
         try:
+            signal.signal(signal.SIGTERM, _interrupt)
             self._ended(self._process.wait())
         except KeyboardInterrupt:
             self.stop()
@@ -103,16 +110,27 @@ class Server(Generic[T]):
             signal.signal(signal.SIGTERM, before)
 
     def stop(self) -> None:
-        """Stop in order: every accepted request is answered. Returns when all processes are gone."""
+        """Stop in order: every accepted request is answered. Returns when all processes are gone.
+
+        Ctrl-C meanwhile kills at once.
+        """
         with contextlib.suppress(OSError):
             self._stdin.close()  # the supervisor stops when its standard input ends
-        self._process.wait()
-        self._disconnect()
+        try:
+            self._process.wait()
+        except BaseException:
+            self._process.terminate()  # its second signal
+            self._process.wait()
+            raise
+        finally:
+            self._disconnect()
 
     def __enter__(self) -> Server[T]:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     # --- the supervisor ---
@@ -129,6 +147,7 @@ class Server(Generic[T]):
         self.pid = self._process.pid
         assert self._process.stdin is not None
         self._stdin = self._process.stdin
+        _running.add(self)
         try:
             with open(reading, "rb") as answers:
                 with contextlib.suppress(BrokenPipeError):
@@ -142,10 +161,7 @@ class Server(Generic[T]):
     def _begun(self, line: bytes) -> None:
         said = json.loads(line) if line else {"error": "the supervisor ended before the graph was ready"}
         if "url" not in said:
-            code, text = said.get("code", ExitCode.STARTUP), said["error"]
-            if code == ExitCode.INVALID:
-                raise ConfigurationError(text)
-            raise StartupError(text + (f"\n\n{said['log']}" if said.get("log") else ""), said.get("node"), said.get("log", ""))
+            raise _error(said)
         self.url = said["url"]
 
     def _ended(self, code: int) -> None:
@@ -155,52 +171,26 @@ class Server(Generic[T]):
 
     # --- calls ---
 
-    def _connect(self) -> TypedClient:
-        cls: Any = self._target
-        if isinstance(cls, str):
-            cls = load.load(load.parse(cls, self._config.settings.app_dir or os.getcwd()))
-        plan, _ = resolve_here(cls, {})
-        entry = plan.node(plan.entry)
-        ready: threading.Event = threading.Event()
-        made: list[TypedClient] = []
-
-        async def live() -> None:
-            self._loop, self._closing = asyncio.get_running_loop(), asyncio.Event()
-            base = "http://graphserve" if self.url.startswith("unix:") else self.url
-            lane = UrlLane(entry.name, base, self._http)
-            apis = {
-                api.name: RemoteApi(
-                    Home.here(), Api(api, entry.name, lane, *codecs(cls, api), (entry.options.timeout,), HOP_SLACK)
-                )
-                for api in entry.apis
-            }
-            made.append(TypedClient(entry.name, apis))
-            ready.set()
-            await self._closing.wait()
-            await lane.close()
-
-        self._thread = threading.Thread(target=asyncio.run, args=(live(),), name="graphserve-calls", daemon=True)
-        self._thread.start()
-        ready.wait()
-        return made[0]
-
-    def _http(self) -> httpx.AsyncClient:
-        if self.url.startswith("unix:"):
-            transport = httpx.AsyncHTTPTransport(uds=self.url.removeprefix("unix:"))
-            return httpx.AsyncClient(transport=transport, timeout=None)
-        tls = self._config.settings.listen.tls
-        if tls is None:
-            return httpx.AsyncClient(timeout=None, trust_env=False)
-        # The graph is ours: its own certificate is what it has to show, whatever host name it carries.
-        trust = ssl.create_default_context(cafile=tls.certfile)
-        trust.check_hostname = False
-        return httpx.AsyncClient(verify=trust, timeout=None, trust_env=False)
+    def _class(self) -> type:
+        if isinstance(self._target, str):
+            return load.load(load.parse(self._target, self._config.settings.app_dir or os.getcwd()))
+        return self._target
 
     def _disconnect(self) -> None:
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._closing.set)
-            self._thread.join()
-            self._loop = self._client = None
+        with self._lock:
+            calls, self._calls = self._calls, None
+        if calls is not None:
+            calls.close()
+
+
+def _error(said: dict[str, Any]) -> GraphServeError:
+    """What the supervisor said of a start that failed."""
+    code, text, log = said.get("code", ExitCode.STARTUP), said["error"], said.get("log", "")
+    if said.get("cycle"):
+        return CycleError(said["cycle"])
+    if code in (ExitCode.INVALID, ExitCode.USAGE):
+        return (GraphError if said.get("graph") else ConfigurationError)(text)
+    return StartupError(f"{text}\n\n{log}" if log else text, said.get("node"), log)
 
 
 def _configure(target: Any, options: dict[str, Any]) -> Config:
@@ -212,7 +202,7 @@ def _configure(target: Any, options: dict[str, Any]) -> Config:
 
 def _name(cls: Any) -> tuple[str, str | None]:
     """The import string of a class, and the script that defines it if it is of `__main__`."""
-    if declaration(cls) is None:
+    if not isinstance(cls, type) or declaration(cls) is None:
         raise ConfigurationError(f"serve() takes a class decorated with @service, or 'module:Class', not {cls!r}")
     module = sys.modules.get(cls.__module__)
     if getattr(module, cls.__qualname__, None) is not cls:
@@ -224,11 +214,21 @@ def _name(cls: Any) -> tuple[str, str | None]:
         return f"{spec.name}:{cls.__qualname__}", None
     if file is None or not os.path.exists(file):
         raise ConfigurationError(
-            f"{cls.__qualname__} was typed into a notebook or a prompt, where no worker can import it: put it in a file "
-            "(in a notebook: a cell that begins with `%%writefile services.py`) and import it from there"
+            f"{cls.__qualname__} was typed into a notebook or a prompt, where no worker can import it: put it in a "
+            "file (in a notebook: a cell that begins with `%%writefile services.py`) and import it from there"
         )
     return f"{load.MAIN}:{cls.__qualname__}", os.path.abspath(file)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _close_in_forked_child() -> None:
+    # User code may fork: a copy of the pipe in the child would keep the graph running when this process has gone.
+    for server in list(_running):
+        with contextlib.suppress(OSError):
+            server._stdin.close()
+
+
+os.register_at_fork(after_in_child=_close_in_forked_child)

@@ -1,6 +1,4 @@
 """The parent process: sockets, start, stop and respawn of workers, on circus. Never imports user code."""
 
-from graphserve.supervise.observer import LogRecord as LogRecord
-from graphserve.supervise.observer import NodeState as NodeState
-from graphserve.supervise.observer import Observer as Observer
+from graphserve.supervise.observer import LogRecord as LogRecord, NodeState as NodeState, Observer as Observer
 from graphserve.supervise.supervisor import run as run

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from graphserve import machine
 from graphserve.plan import NodePlan, Plan
+from graphserve.resolver import environment
 
 # Each of these libraries would otherwise start one thread per CPU in every worker.
 THREAD_VARIABLES = (
@@ -26,17 +27,16 @@ class Environment:
     """
 
     def __init__(self, plan: Plan, run: Path, extra: Mapping[str, str]) -> None:
-        self.run, self.extra = run, dict(extra)
+        self.run, self.debug, self.extra = run, plan.debug, dict(extra)
         self.devices = assign_gpus(plan, machine.gpus())
 
     def of(self, node: NodePlan, slot: int) -> dict[str, str]:
         """The environment of the worker of a node at a slot."""
-        env = dict(os.environ)
+        env = environment(self.debug, self.extra)
         share = str(max(1, machine.cpus() // node.workers))
         for name in THREAD_VARIABLES:
             env.setdefault(name, share)
         env.setdefault("PYTHONUNBUFFERED", "1")  # or printed lines would come late, in blocks
-        env.update(self.extra)
         if node.options.gpus:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(self.devices.get((node.name, slot), ()))
         env.update(node.options.env)

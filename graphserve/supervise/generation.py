@@ -41,7 +41,7 @@ class Generation:
         self.plan, self.run, self.public, self.observer, self.secrets = plan, run, public, observer, secrets
         self.began = asyncio.get_running_loop().time()
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.serving = False
+        self._shows = True
         self._environment = Environment(plan, run, env)
         self._door: socket.socket | None = None
         self.nodes: dict[str, Node] = {}
@@ -75,7 +75,6 @@ class Generation:
         except BaseException:
             await self.kill()
             raise
-        self.serving = True
 
     async def _all_started(self) -> None:
         for node in self.nodes.values():
@@ -101,6 +100,10 @@ class Generation:
         for node in self.nodes.values():
             node.close_sockets()
         self._close()
+
+    def retire(self) -> None:
+        """Another generation took its place: its end is no news."""
+        self._shows = False
 
     def unready(self) -> None:
         """Have the entry's `/readyz` say 503 while it still answers."""
@@ -130,7 +133,7 @@ class Generation:
             sock, _ = self._door.accept()
         except OSError:
             return
-        pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        pid, _uid, _gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         worker = self._find(pid)
         if worker is None:  # nobody of ours: the kernel says who it is
             sock.close()
@@ -148,7 +151,7 @@ class Generation:
     def _hung_up(self, worker: WorkerProcess) -> None:
         # A worker that lives on without its connection cannot be steered. Its death usually comes first.
         if worker.state not in ("gone", "draining"):
-            asyncio.get_running_loop().call_later(0.5, lambda: worker.state == "gone" or worker.kill())
+            asyncio.get_running_loop().call_later(0.5, worker.kill)
 
     def _on_message(self, worker: WorkerProcess, message: Message) -> None:
         match message["type"]:
@@ -199,7 +202,7 @@ class Generation:
 
     def _show(self, node: Node) -> None:
         shown = (node.state, len(node.ready_workers()))
-        if self._shown.get(node.plan.name) != shown:
+        if self._shows and self._shown.get(node.plan.name) != shown:
             self._shown[node.plan.name] = shown
             seconds = asyncio.get_running_loop().time() - self.began
             self.observer.node(NodeState(node.plan.name, *shown, node.plan.workers, seconds))

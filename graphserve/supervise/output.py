@@ -19,18 +19,18 @@ TAIL = 60  # lines kept for the last words of a worker that died without any
 
 
 class Pipe:
-    """One output of one worker.
+    """One output of one worker, or of the resolver.
 
     Args:
         descriptor: the reading end; stays its owner's.
         stream: which output it is.
         emit: called with each record.
-        node: the worker's node, its slot, its pid.
+        node: the worker's node, its slot, its pid; none for the resolver.
     """
 
     def __init__(
         self, descriptor: int, stream: Literal["stdout", "stderr"], emit: Callable[[LogRecord], None],
-        node: str, slot: int, pid: int,
+        node: str | None = None, slot: int | None = None, pid: int | None = None,
     ) -> None:  # fmt: skip
         self.descriptor, self.stream, self.emit = descriptor, stream, emit
         self.node, self.slot, self.pid = node, slot, pid

@@ -54,7 +54,9 @@ class WorkerProcess:
             self.channel.send(message, fds or [])
 
     def kill(self) -> None:
-        """SIGKILL to it and to the processes that it started."""
+        """SIGKILL to it and to the processes that it started; nothing once it is gone."""
+        if self.state == "gone":
+            return  # its pid may be another's by now
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""The listening sockets that the supervisor binds: the nodes' shared ones and the public one. Runs in the supervisor."""
+"""The listening sockets that the supervisor binds: the nodes' shared ones and the public one."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class PublicSocket:
         try:
             found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         except (socket.gaierror, UnicodeError) as exc:
-            raise StartupError(f"there is no address {host!r} on this machine ({exc}); choose one with --host") from None
+            raise StartupError(f"host {host!r} is not known here ({exc}); choose another --host") from None
         family, kind, protocol, _, address = found[0]
         sock = socket.socket(family, kind, protocol)
         try:
@@ -141,7 +141,11 @@ class PublicSocket:
 def _why(exc: OSError, listen: ListenPlan) -> str:
     where = listen.uds or f"{listen.host}:{listen.port}"
     if exc.errno == errno.EADDRINUSE:
-        return f"{where} is in use by another process; stop it, or choose another {'--uds' if listen.uds else '--port (0 picks a free one)'}"
+        other = "--uds" if listen.uds else "--port (0 picks a free one)"
+        return f"{where} is in use by another process; stop it, or choose another {other}"
     if exc.errno in (errno.EACCES, errno.EPERM):
-        return f"{where}: permission denied; ports below 1024 need privileges"
+        why = "this user may not write in that folder" if listen.uds else "ports below 1024 need privileges"
+        return f"{where}: permission denied; {why}"
+    if exc.errno == errno.EADDRNOTAVAIL:
+        return f"{listen.host} is no address of this machine; choose another --host"
     return f"{where} cannot be bound: {exc.strerror or exc}"

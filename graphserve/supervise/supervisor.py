@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import os
 import resource
-import signal
+import shutil
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
 from graphserve.config import Config
-from graphserve.errors import ExitCode, GraphServeError
-from graphserve.graph import require, resolve_in_child
-from graphserve.plan import Plan
+from graphserve.errors import ExitCode, GraphServeError, StartupError
+from graphserve.plan import Plan, Resolution
+from graphserve.resolver import Resolver, require
 from graphserve.rundir import RunDir, remove_stale
 from graphserve.supervise.generation import Generation
 from graphserve.supervise.observer import LogRecord, Observer
+from graphserve.supervise.output import Pipe
+from graphserve.supervise.signals import Signals
 from graphserve.supervise.sockets import PublicSocket
+from graphserve.supervise.watch import changes, folders
 
 T = TypeVar("T")
 
@@ -34,16 +38,21 @@ class Supervisor:
     Args:
         config: what to run, and how.
         observer: who watches.
+        resolver: the resolver of this configuration, if it works already.
+        reread: reads the configuration again, for a reload; without it, it stays as it is.
     """
 
-    def __init__(self, config: Config, observer: Observer) -> None:
-        self.config, self.observer = config, observer
-        self.stopping = asyncio.Event()
-        self.killing = asyncio.Event()
-        self.changing = asyncio.Event()
+    def __init__(
+        self, config: Config, observer: Observer, resolver: Resolver | None = None,
+        reread: Callable[[], Config] | None = None,
+    ) -> None:  # fmt: skip
+        self.config, self.observer, self._resolver, self._reread = config, observer, resolver, reread
+        self.signals = Signals(self._say)
+        self.generations: list[Generation] = []  # those that have processes; the last one that is ready serves
+        self.serving: Generation
         self._numbers = 0
-        self._current: Generation | None = None
-        self._signals = 0
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._retiring: set[asyncio.Task[None]] = set()
 
     async def run(self) -> ExitCode:
         """Start, serve, and stop when a signal comes.
@@ -51,9 +60,8 @@ class Supervisor:
         Raises:
             GraphServeError: the graph is invalid, or could not start; nothing is left behind.
         """
-        self._watch_signals()
         work = asyncio.ensure_future(self._live())
-        killed = asyncio.ensure_future(self.killing.wait())
+        killed = asyncio.ensure_future(self.signals.killing.wait())
         await asyncio.wait([work, killed], return_when=asyncio.FIRST_COMPLETED)
         killed.cancel()
         if not work.done():
@@ -64,44 +72,46 @@ class Supervisor:
         return work.result()
 
     async def _live(self) -> ExitCode:
-        plan = await self._resolve()
-        if plan is None:
-            return ExitCode.OK
         remove_stale()
         self.folder = RunDir(self.config.run_dir)
         try:
-            self.public = PublicSocket(plan.listen)
+            self.public = PublicSocket(self.config.settings.listen)
             try:
-                return await self._serve(plan)
+                return await self._serve()
             finally:
                 self.public.remove()
                 self.public.close()
         finally:
             self.folder.remove()
 
-    async def _serve(self, plan: Plan) -> ExitCode:
+    async def _serve(self) -> ExitCode:
         try:
-            self._current = await self._unless_stopped(self._start(plan))
-            if self._current is None:
+            started = await _unless(self.signals.stopping, self._begin())
+            if started is None:
                 return ExitCode.OK
+            self.serving = started
             self.observer.serving(self.public.url)
-            reloading = asyncio.ensure_future(self._reload_on_change())
-            await self.stopping.wait()
-            reloading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await reloading
-            await self._drain(self._current)
+            self._jobs.add(asyncio.ensure_future(self._reload_on_change()))
+            await self.signals.stopping.wait()
+            await _cancel(self._jobs)
+            await self._drain()
             return ExitCode.OK
         finally:
-            if self._current is not None:
-                await self._current.kill()
+            await _cancel(self._jobs | self._retiring)
+            await asyncio.gather(*(generation.kill() for generation in self.generations))
 
-    async def _drain(self, generation: Generation) -> None:
+    async def _drain(self) -> None:
         if self.config.drain_delay:
-            generation.unready()
+            self.serving.unready()
             await asyncio.sleep(self.config.drain_delay)
         self.public.close()
-        await generation.drain()
+        await asyncio.gather(self.serving.drain(), *self._retiring)
+
+    async def _begin(self) -> Generation:
+        plan = require(await self._resolve(self.config))
+        if self.config.reload:  # what changes from here on is not missed, however long the start takes
+            self._jobs.add(asyncio.ensure_future(self._watch_files(plan)))
+        return await self._start(plan)
 
     async def _start(self, plan: Plan) -> Generation:
         self._numbers += 1
@@ -111,81 +121,104 @@ class Supervisor:
         password = self.config.keyfile_password
         secrets = {} if password is None else {"keyfile_password": password}
         generation = Generation(plan, run, self.public, self.observer, self.config.env, secrets)
-        await generation.start()
+        self.generations.append(generation)
+        try:
+            await generation.start()
+        except BaseException:  # it has ended what it had started
+            self._forget(generation)
+            raise
         return generation
 
-    async def _resolve(self) -> Plan | None:
-        """The Plan; None when a signal came meanwhile."""
-        resolution = await self._unless_stopped(
-            asyncio.to_thread(resolve_in_child, self.config.settings, self.config.env)
-        )
-        return None if resolution is None else require(resolution)
-
-    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """What `work` comes to; None, and `work` cancelled, when a stop is asked for first."""
-        task = asyncio.ensure_future(work)
-        stopped = asyncio.ensure_future(self.stopping.wait())
+    async def _resolve(self, config: Config) -> Resolution:
+        """What the resolver says; what user modules print meanwhile is shown."""
+        child, self._resolver = self._resolver or Resolver(config.settings, config.env, capture=True), None
+        pipes = [Pipe(descriptor, stream, self.observer.log) for stream, descriptor in child.outputs()]
         try:
-            await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
+            return await asyncio.to_thread(child.wait)
         finally:
-            stopped.cancel()
-            if not task.done():
-                task.cancel()
-                await asyncio.wait([task])
-        return None
+            child.kill()
+            for pipe in pipes:
+                pipe.close()
+            child.close()
 
     # --- reload ---
+
+    async def _watch_files(self, plan: Plan) -> None:
+        watched = folders(self.config, plan)
+        try:
+            async with contextlib.aclosing(changes(watched, self.config.files)) as news:
+                await anext(news)
+                self._say("info", f"watching {', '.join(watched)}")
+                async for paths in news:
+                    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+                    self._say("info", f"changed: {paths[0]}{more}")
+                    self.signals.changing.set()
+        except GraphServeError as exc:
+            self._say("error", f"{exc}; until then, SIGHUP reloads")
 
     async def _reload_on_change(self) -> None:
         """Whenever a reload is asked for: the new code starts beside the old, and only then takes its place."""
         while True:
-            await self.changing.wait()
-            self.changing.clear()
+            await self.signals.changing.wait()
+            self.signals.changing.clear()
+            began = time.monotonic()
+            self._say("info", "reloading")
             try:
-                await self._reload()
-            except GraphServeError as exc:
-                self._say("error", f"reload: {exc}", getattr(exc, "log", ""))
-                self._say("error", "the new code did not start; the old code goes on serving")
+                if await _unless(self.signals.changing, self._reload()) is None:
+                    continue  # changed again meanwhile: what had begun is given up
+            except (GraphServeError, OSError) as exc:
+                words = f"{exc}\nthe new code did not start; the old code goes on serving"
+                self._say("error", words, getattr(exc, "log", ""))
+            else:
+                self._say("info", f"reloaded in {time.monotonic() - began:.2f} s")
 
-    async def _reload(self) -> None:
-        began = time.monotonic()
-        self._say("info", "reloading")
-        resolution = await asyncio.to_thread(resolve_in_child, self.config.settings, self.config.env)
-        new = await self._start(require(resolution))
-        old, self._current = self._current, new
-        assert old is not None
+    async def _reload(self) -> Generation:
+        config = self._config_now()
+        resolution = await self._resolve(config)
+        if resolution.plan is None:
+            bad = [trouble for trouble in resolution.troubles if not trouble.warning]
+            traces = "\n".join(trouble.traceback.rstrip("\n") for trouble in bad if trouble.traceback)
+            raise StartupError("\n".join(trouble.message for trouble in bad), log=traces)
+        before, self.config = self.config, config
+        try:
+            new = await self._start(resolution.plan)
+        except BaseException:
+            self.config = before
+            raise
+        old, self.serving = self.serving, new  # from here on nothing can be given up
+        task = asyncio.ensure_future(self._retire(old))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+        return new
+
+    async def _retire(self, old: Generation) -> None:
+        old.retire()
         await old.drain()
-        self._say("info", f"reloaded in {time.monotonic() - began:.2f} s")
+        self._forget(old)
 
-    # --- signals ---
+    def _forget(self, generation: Generation) -> None:
+        self.generations.remove(generation)
+        shutil.rmtree(generation.run, ignore_errors=True)
 
-    def _watch_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for name in ("SIGTERM", "SIGINT"):
-            loop.add_signal_handler(getattr(signal, name), self._on_stop)
-        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
-
-    def _on_stop(self) -> None:
-        self._signals += 1
-        if self._signals == 1:
-            self._say("info", "stopping: answering what was accepted; a second signal kills at once")
-            self.stopping.set()
-        else:
-            self.killing.set()
-
-    def _on_hangup(self) -> None:
-        if _lost_terminal():
-            self._on_stop()
-        else:
-            self.changing.set()
+    def _config_now(self) -> Config:
+        """The configuration as files and environment say it now; where the graph listens stays."""
+        if self._reread is None:
+            return self.config
+        new, old = self._reread(), self.config.settings.listen
+        listen = new.settings.listen
+        tls = listen.tls if (listen.tls is None) == (old.tls is None) else old.tls
+        listen = dataclasses.replace(listen, host=old.host, port=old.port, uds=old.uds, backlog=old.backlog, tls=tls)
+        password = new.keyfile_password or self.config.keyfile_password
+        settings = dataclasses.replace(new.settings, listen=listen)
+        return dataclasses.replace(self.config, settings=settings, keyfile_password=password, env=new.env)
 
     def _say(self, level: str, message: str, trace: str = "") -> None:
         self.observer.log(LogRecord(time.time(), level, message, traceback=trace))
 
 
-def run(config: Config, observer: Observer) -> int:
+def run(
+    config: Config, observer: Observer, resolver: Resolver | None = None, reread: Callable[[], Config] | None = None
+) -> int:
     """Run a graph until it is told to stop; blocks. Call it on the main thread.
 
     Workers die with the thread that started them (PR_SET_PDEATHSIG), and signals are handled here.
@@ -193,6 +226,8 @@ def run(config: Config, observer: Observer) -> int:
     Args:
         config: what to run, and how.
         observer: who watches.
+        resolver: the resolver of this configuration, if it works already; its outputs captured.
+        reread: reads the configuration again, for a reload.
 
     Returns:
         An exit code: 0 after a drained stop, 130 when a second signal killed.
@@ -204,18 +239,32 @@ def run(config: Config, observer: Observer) -> int:
     _raise_open_files()
 
     async def main() -> ExitCode:
-        return await Supervisor(config, observer).run()
+        return await Supervisor(config, observer, resolver, reread).run()
 
     return int(asyncio.run(main()))
 
 
-def _lost_terminal() -> bool:
-    """Whether a hangup came because the controlling terminal is gone, and not from an operator."""
+async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What `work` comes to; None, and `work` cancelled, when the event comes first."""
+    task = asyncio.ensure_future(work)
+    happened = asyncio.ensure_future(event.wait())
     try:
-        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
-    except OSError:
-        return os.isatty(0) or os.isatty(2)
-    return False
+        await asyncio.wait([task, happened], return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+    finally:
+        happened.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+    return None
+
+
+async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
 
 
 def _raise_open_files() -> None:

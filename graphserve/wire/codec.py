@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from graphserve.errors import InvalidArguments
-from graphserve.wire.extensions import Fetch, Place
+from graphserve.wire.extensions import Fetch, json_hook, Place
 from graphserve.wire.failures import FAILURES, MalformedBody, explain, is_malformed, malformed, problem, refusal, text
 from graphserve.wire.formats import Format, accept_format, content_format
 from graphserve.wire.schema import Parameter, Signature
@@ -213,3 +213,8 @@ class UntypedCodec:
             return self._reader.read(body, Format.MSGPACK, fetch)
         except FAILURES as exc:
             raise ValueError(f"the result cannot be read: {exc}") from None
+
+
+def encode_json(value: Any) -> bytes:
+    """A value as JSON by its nature, for places that have no signature."""
+    return msgspec.json.encode(value, enc_hook=json_hook)

@@ -141,3 +141,19 @@ def _seconds(value: str | None) -> float:
         return max(0.0, float(value or 1))
     except ValueError:
         return 1.0
+
+
+def to_frame(error: CallError, *, node: str, request_id: str, open_book: bool) -> bytes:
+    """The payload of an error frame: the error that ended a stream after it had begun."""
+    _, headers, body = encode(error, node=node, request_id=request_id, open_book=open_book)
+    pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+    return msgspec.json.encode([error.status, error.kind, pairs, msgspec.Raw(body)])
+
+
+def from_frame(payload: bytes, node: str) -> CallError:
+    """The error of an error frame."""
+    try:
+        status, kind, pairs, body = msgspec.json.decode(payload, type=tuple[int, str, list[tuple[str, str]], msgspec.Raw])
+    except msgspec.MsgspecError:
+        return RemoteError(f"the stream of {node} ended with an error that cannot be read", node=node)
+    return decode(status, kind, bytes(body), dict(pairs), node)

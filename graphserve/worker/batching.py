@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
 from graphserve.errors import DeadlineExceeded, InvalidArguments
-from graphserve.worker.execute import BoundApi, Execution, Executor
+from graphserve.worker.execute import BoundApi, Executor
 from graphserve.wire import joining
 
 OnEnd = Callable[[Any, "BaseException | None"], None]
@@ -68,6 +68,9 @@ class BatchedCall:
             self._timer.cancel()
 
 
+Part = list[tuple[BatchedCall, int, int]]  # what one execution gets: callers, and from where to where of their items
+
+
 @dataclass(eq=False)
 class Batch:
     """The calls that one slot executes."""
@@ -76,7 +79,6 @@ class Batch:
     size: int = 0
     expected: int = 0  # connections that were accepted for it and have not sent their call yet
     timer: asyncio.TimerHandle | None = None
-    left: int = 0  # executions that have not ended
 
 
 class Batcher:
@@ -193,27 +195,24 @@ class Batcher:
             if not call.gone:
                 groups.setdefault(call.key, []).append(call)
         parts = [part for calls in groups.values() for part in joining.cut(calls, self.limits.max_size)]
-        self._run(batch, parts, _Gathered(calls) if (calls := [c for g in groups.values() for c in g]) else None)
+        self._run(parts, _Gathered([call for calls in groups.values() for call in calls]))
 
-    def _run(self, batch: Batch, parts: list[list[tuple[BatchedCall, int, int]]], gathered: _Gathered | None) -> None:
+    def _run(self, parts: list[Part], gathered: _Gathered) -> None:
         """Execute the parts one after the other; the slot is free when the last has ended."""
         while parts:
             part = [piece for piece in parts.pop(0) if not piece[0].gone]
             if part:
-                assert gathered is not None
-                self._execute(part, gathered, lambda: self._run(batch, parts, gathered))
+                self._execute(part, gathered, lambda: self._run(parts, gathered))
                 return
         self.slots.release()
         if self.waiting:
             self._open()
         self.on_change()
 
-    def _execute(self, part: list[tuple[BatchedCall, int, int]], gathered: _Gathered, then: Callable[[], None]) -> None:
+    def _execute(self, part: Part, gathered: _Gathered, then: Callable[[], None]) -> None:
         arguments = joining.join([(call.arguments, start, stop) for call, start, stop in part], self.lists)
         sizes = [stop - start for _, start, stop in part]
         name = f"{self.executor.node.name}.{self.api.plan.name}"
-        running: list[Execution] = []
-
         def ended(result: Any, error: BaseException | None) -> None:
             if error is None:
                 try:
@@ -231,16 +230,15 @@ class Batcher:
                 call.end(None, error)
 
         def free() -> None:
-            running.clear()
             if alone:
                 self._alone(alone, gathered, then)
             else:
                 then()
 
-        alone: list[tuple[BatchedCall, int, int]] = []
-        running.append(self.executor.start(self.api, arguments, _shared_context(part), ended, free))
+        alone: Part = []
+        self.executor.start(self.api, arguments, _shared_context(part), ended, free)
 
-    def _alone(self, part: list[tuple[BatchedCall, int, int]], gathered: _Gathered, then: Callable[[], None]) -> None:
+    def _alone(self, part: Part, gathered: _Gathered, then: Callable[[], None]) -> None:
         """The method raised for all: each caller's part runs again by itself, so only the guilty one fails."""
         while part:
             piece = part.pop(0)
@@ -268,7 +266,7 @@ class _Gathered:
         call.end(None, failure) if failure is not None else call.end(joining.rejoin(pieces), None)
 
 
-def _shared_context(part: list[tuple[BatchedCall, int, int]]) -> CallContext:
+def _shared_context(part: Part) -> CallContext:
     """A batch runs as long as its most patient caller waits; ids and traces stay each caller's own."""
     if len(part) == 1:
         return part[0][0].context

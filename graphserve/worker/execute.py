@@ -49,8 +49,10 @@ def bind(node: NodePlan, instance: object, declared: type | None = None) -> dict
         method = getattr(instance, api.name)
         given = [timeout for timeout in (api.timeout, node.options.timeout) if timeout is not None]
         bound[api.name] = BoundApi(
-            api, signature, ArgumentsCodec(signature), ResultCodec(signature.result, f"{node.name}.{api.name}"),
-            method, inspect.iscoroutinefunction(method), min(given, default=None),
+            api, signature, ArgumentsCodec(signature),
+            ResultCodec(signature.item if signature.stream else signature.result, f"{node.name}.{api.name}"),
+            method, inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method),
+            min(given, default=None),
         )  # fmt: skip
     return bound
 
@@ -67,7 +69,7 @@ class Executor:
         self.node, self.threads = node, threads
         self.loop = asyncio.get_running_loop()
         self.guard = GUARD + 0.004 * node.level
-        self.executing: set[Execution] = set()
+        self.executing: set[Any] = set()  # Execution and StreamExecution
 
     def start(
         self, api: BoundApi, arguments: dict[str, Any], context: CallContext,

@@ -9,10 +9,31 @@ import asyncio
 import contextlib
 import select
 import socket
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 Attach = Callable[[socket.socket], None]
+NO_DESCRIPTORS_PAUSE = 0.05  # seconds that a worker without free descriptors leaves the queue to others
+
+
+@dataclass(eq=False)
+class Door:
+    """One shared socket.
+
+    Args:
+        sock: where callers connect.
+        attach: takes a connection, whose place `admit` has kept.
+        admit: keeps a place for a connection: a slot, or room in a batch; False if there is none.
+        room: connections that may come although no slot is free.
+    """
+
+    sock: socket.socket
+    attach: Attach
+    admit: Callable[[], bool]
+    room: Callable[[], int] = lambda: 0
+    reading: bool = False
 
 
 class Gate:
@@ -20,28 +41,27 @@ class Gate:
 
     Args:
         limit: slots.
-        listeners: the shared sockets, each with what takes a connection that was accepted there, one slot taken for it.
     """
 
-    def __init__(self, limit: int, listeners: list[tuple[socket.socket, Attach]]) -> None:
-        self.limit, self.listeners = limit, listeners
+    def __init__(self, limit: int) -> None:
+        self.limit, self.doors = limit, list[Door]()
         self.in_use = 0
         self.loop = asyncio.get_running_loop()
         self._open = False
-        self._reading = False
+        self._waiting: deque[Callable[[], None]] = deque()
 
-    def open(self) -> None:
+    def open(self, doors: list[Door]) -> None:
         """Begin to accept."""
-        self._open = True
-        self._update()
+        self.doors, self._open = doors, True
+        self.update()
 
     def close(self) -> None:
         """Accept no more; what waits in the shared sockets is left to the other workers."""
         self._open = False
-        self._update()
-        for listener, _ in self.listeners:
-            listener.close()
-        self.listeners = []
+        self.update()
+        for door in self.doors:
+            door.sock.close()
+        self.doors = []
 
     def take(self) -> bool:
         """Take a slot if one is free."""
@@ -49,42 +69,66 @@ class Gate:
             return False
         self.in_use += 1
         if self.in_use == self.limit:
-            self._update()
+            self.update()
         return True
 
     def release(self) -> None:
         """Give a slot back."""
+        if self._waiting:
+            self._waiting.popleft()()  # it has the slot now
+            return
         self.in_use -= 1
         if self.in_use == self.limit - 1:
-            self._update()
+            self.update()
 
-    def _update(self) -> None:
-        wanted = self._open and self.in_use < self.limit
-        if wanted and not self._reading:
-            for listener, attach in self.listeners:
-                self.loop.add_reader(listener, self._accept, listener, attach)
-        elif self._reading and not wanted:
-            for listener, _ in self.listeners:
-                self.loop.remove_reader(listener)
-        self._reading = wanted
+    def when_free(self, then: Callable[[], None]) -> None:
+        """Call `then` with a slot taken for it, as soon as one is free."""
+        if self.take():
+            then()
+        else:
+            self._waiting.append(then)
 
-    def _accept(self, listener: socket.socket, attach: Attach) -> None:
-        # One connection a turn: a worker with many slots leaves some for its siblings.
+    def update(self) -> None:
+        """Begin or cease to accept at each door, as there is room."""
+        free = self._open and self.in_use < self.limit
+        for door in self.doors:
+            wanted = free or (self._open and door.room() > 0)
+            if wanted and not door.reading:
+                self.loop.add_reader(door.sock, self._accept, door)
+            elif door.reading and not wanted:
+                self.loop.remove_reader(door.sock)
+            door.reading = wanted
+
+    def _accept(self, door: Door) -> None:
+        # One connection a turn, or a worker with many slots would leave none for its siblings; what joins a batch
+        # that is open already comes all at once.
+        while self._accept_one(door) and door.room() > 0:
+            pass
+
+    def _accept_one(self, door: Door) -> bool:
         try:
-            connection, _ = listener.accept()
+            connection, _ = door.sock.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):  # another worker took it
-            return
-        except OSError:  # no descriptors: leave it in the queue, and give others the time to close some
-            self._reading = False
-            for sock, _ in self.listeners:
-                self.loop.remove_reader(sock)
-            self.loop.call_later(0.05, self._update)
-            return
+            return False
+        except OSError:  # no descriptors
+            self._pause()
+            return False
         if left(connection):
             connection.close()
-        elif self.take():
-            connection.setblocking(False)
-            attach(connection)
+            return True
+        if not door.admit():
+            connection.close()  # reset before it is read: the caller sends it again
+            return False
+        connection.setblocking(False)
+        door.attach(connection)
+        return True
+
+    def _pause(self) -> None:
+        for door in self.doors:
+            if door.reading:
+                self.loop.remove_reader(door.sock)
+                door.reading = False
+        self.loop.call_later(NO_DESCRIPTORS_PAUSE, self.update)
 
 
 def left(connection: Any) -> bool:

@@ -25,45 +25,52 @@ class Life:
     def __init__(
         self, node: NodePlan, cls: type, threads: ThreadPoolExecutor, inject: Callable[[object], None]
     ) -> None:
-        self.node, self.cls, self.threads = node, cls, threads
-        self.instance = self._bare()
-        inject(self.instance)
-        self._entered: Any = self.instance
+        self.node, self.cls, self.threads, self.inject = node, cls, threads, inject
+        self.instance: Any = None
 
     async def start(self) -> None:
-        """`__init__` in a thread, then `__aenter__` on the loop or `__enter__` in a thread.
+        """`__new__` and `__init__` in a thread, then `__aenter__` on the loop or `__enter__` in a thread.
 
         Raises:
             StartupError: one of them raised; `.log` is the traceback.
         """
-        await self._step("__init__", self._in_thread(lambda: self.instance.__init__(**self.node.init)))  # type: ignore[misc]
+        self.instance = await self._step("__new__", self._in_thread(self._bare))
+        self.inject(self.instance)
+        await self._step("__init__", self._in_thread(lambda: self.instance.__init__(**self.node.init)))
         if hasattr(self.cls, "__aenter__"):
-            await self._step("__aenter__", self.instance.__aenter__())  # type: ignore[attr-defined]
+            await self._step("__aenter__", self.instance.__aenter__())
         elif hasattr(self.cls, "__enter__"):
-            await self._step("__enter__", self._in_thread(self.instance.__enter__))  # type: ignore[attr-defined]
+            await self._step("__enter__", self._in_thread(self.instance.__enter__))
 
     async def stop(self) -> None:
         """`__aexit__` on the loop or `__exit__` in a thread; what they raise is raised."""
         if hasattr(self.cls, "__aexit__"):
-            await self.instance.__aexit__(None, None, None)  # type: ignore[attr-defined]
+            await self.instance.__aexit__(None, None, None)
         elif hasattr(self.cls, "__exit__"):
-            await self._in_thread(lambda: self.instance.__exit__(None, None, None))  # type: ignore[attr-defined]
+            await self._in_thread(lambda: self.instance.__exit__(None, None, None))
 
     def _bare(self) -> object:
         make: Any = self.cls.__new__
         return make(self.cls) if make is object.__new__ else make(self.cls, **self.node.init)
 
     async def _in_thread(self, call: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self.threads, call)
+        return await asyncio.get_running_loop().run_in_executor(self.threads, _without_stop_iteration, call)
 
-    async def _step(self, name: str, step: Any) -> None:
+    async def _step(self, name: str, step: Any) -> Any:
         try:
-            await step
+            return await step
         except BaseException as exc:
             if isinstance(exc, asyncio.CancelledError):
                 raise
             text = f"{self.node.name}: {self.cls.__qualname__}.{name} raised {type(exc).__name__}: {exc}"
             raise StartupError(text, self.node.name, user_traceback(exc)) from exc
+
+
+def _without_stop_iteration(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except StopIteration as exc:  # a forgotten default of next(…); no future takes it, so nobody would hear of it
+        raise RuntimeError(f"it raised {exc!r}") from exc
 
 
 def user_traceback(exc: BaseException) -> str:

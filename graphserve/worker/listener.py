@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import uvicorn
 from uvicorn.server import ServerState
 
 from graphserve.call.calls import error_of
-from graphserve.call.context import CallContext
 from graphserve.errors import CallError
+from graphserve.worker.batching import Batcher
 from graphserve.worker.execute import BoundApi, Executor
 from graphserve.worker.gate import Gate
+from graphserve.worker.relay import Relay
 from graphserve.worker.respond import Responder
-from graphserve.wire.formats import Format
 
-if TYPE_CHECKING:
-    from graphserve.call.exchange import Reply
-
-Relay = Callable[[BoundApi, bytes, Format | None, Format, CallContext], "Reply"]
 PRIVATE_BODY = 1 << 40  # bytes; between nodes the limit is memory
 
 
@@ -35,6 +30,7 @@ class Listener:
         gate: the slots.
         responder: makes the answers; says whether this is the public listener.
         relay: passes a limited call to the node's own queue.
+        batchers: collect the calls of batched APIs, by API name.
         keep_alive: seconds that an idle connection stays open.
         max_body_size: bytes; larger bodies are refused.
         access_log: whether requests are logged.
@@ -42,12 +38,14 @@ class Listener:
     """
 
     def __init__(
-        self, app: Any, apis: dict[bytes, BoundApi], executor: Executor, gate: Gate, responder: Responder, relay: Relay, *,
+        self, app: Any, apis: dict[bytes, BoundApi], executor: Executor, gate: Gate, responder: Responder, relay: Relay,
+        batchers: dict[str, Batcher], *,
         keep_alive: float, max_body_size: int = PRIVATE_BODY, access_log: bool = False, root_path: str = "",
         proxy_headers: bool = False, forwarded_allow_ips: str | None = None,
     ) -> None:  # fmt: skip
         self.loop = asyncio.get_running_loop()
-        self.apis, self.executor, self.gate, self.responder, self.relay = apis, executor, gate, responder, relay
+        self.apis, self.executor, self.gate = apis, executor, gate
+        self.responder, self.relay, self.batchers = responder, relay, batchers
         self.max_body_size, self.access_log, self.public = max_body_size, access_log, responder.public
         self.fetch: Any = None
         self.place: Any = None

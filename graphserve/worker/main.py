@@ -57,6 +57,8 @@ class Worker:
             self.channel.send({"type": "imported"})
             listeners = await self._init
             self.serving = Serving(self.plan, self.node, self.run, self.members, cls, listeners)
+            if self.node.name == self.plan.entry:
+                self.serving.read_certificate(self.secrets.get("keyfile_password"))
             await self.serving.start()
         except StartupError as exc:
             self._fail(str(exc), exc.log)
@@ -103,7 +105,7 @@ class Worker:
 
     def _on_serve(self, message: Message, fds: list[int]) -> None:
         assert self.serving is not None
-        self._spawn(self.serving.listen(socket.socket(fileno=fds[0]), self.secrets.get("keyfile_password")))
+        self._spawn(self.serving.listen(socket.socket(fileno=fds[0])))
 
     def _on_drain(self, message: Message, fds: list[int] | None = None) -> None:
         if self.serving is None:

@@ -46,14 +46,27 @@ class Responder:
         ))  # fmt: skip
 
     def error(self, exc: BaseException, context: CallContext, keep: bool, api: str = "") -> tuple[int, bytes]:
-        """The answer with an error, and its status; what is nobody's plan is logged with its traceback."""
+        """The answer with an error, and its status."""
+        return self.problem(self.note(exc, context, api), context, keep)
+
+    def note(self, exc: BaseException, context: CallContext, api: str = "") -> CallError:
+        """What an exception means for the caller; what is nobody's plan is logged with its traceback."""
         request_id = context.request_id.decode("latin-1")
         error = problem.as_call_error(exc, self.node)
         if error is not exc or not isinstance(error, _EXPECTED):
             where = f"{self.node}.{api}" if api else self.node
             trace = (type(exc), exc, exc.__traceback__) if error is not exc else None
             logger.error("%s: %s", where, error, exc_info=trace, extra={"fields": {"request_id": request_id}})
-        return self.problem(error, context, keep)
+        return error
+
+    def stream_head(self, content_type: bytes, request_id: bytes, keep: bool, chunked: bool) -> bytes:
+        """The head of an answer that is a stream."""
+        return b"".join((
+            b"HTTP/1.1 200 OK\r\ncontent-type: ", content_type, b"\r\ncache-control: no-store\r\n",
+            b"transfer-encoding: chunked\r\n" if chunked else b"",
+            b"x-request-id: %s\r\n" % request_id if self.public else b"",
+            self._common, b"\r\n" if keep else b"connection: close\r\n\r\n",
+        ))  # fmt: skip
 
     def problem(self, error: CallError, context: CallContext, keep: bool) -> tuple[int, bytes]:
         """The answer with an error that needs no word in the log."""

@@ -13,20 +13,18 @@ from typing import Any
 
 from graphserve import rundir
 from graphserve.call.clients import Clients, Lanes
-from graphserve.call.context import CallContext
-from graphserve.call.exchange import Exchange, Reply
 from graphserve.call.members import Members
-from graphserve.call.request import trail
 from graphserve.plan import NodePlan, Plan
 from graphserve.worker.app import App, Health, openapi_document
-from graphserve.worker.execute import BoundApi, Executor, bind
-from graphserve.worker.gate import Gate, drain_backlog
+from graphserve.worker.execute import Executor, bind
+from graphserve.worker.batching import Batcher
+from graphserve.worker.gate import Door, Gate, drain_backlog
 from graphserve.worker.life import Life
 from graphserve.worker.listener import Listener
 from graphserve.worker.protocol import Protocol
+from graphserve.worker.relay import Relay
 from graphserve.worker.respond import Responder
 from graphserve.worker.tls import context as tls_context
-from graphserve.wire.formats import Format
 
 SERVER_KEEP_ALIVE = 2.5  # times the caller's keep-alive: the caller always closes first
 LAME_DUCK = 0.3  # seconds that idle public connections stay open after the port closed: their next request may be on its way
@@ -54,7 +52,7 @@ class Serving:
         self.threads = ThreadPoolExecutor(node.limit, thread_name_prefix=node.name)
         self.lanes = Lanes(plan, run, members)
         self.clients = Clients(node, plan, self.lanes.to)
-        self._shared = [socket.socket(fileno=fd) for _, fd in listeners]
+        self._shared = {name: socket.socket(fileno=fd) for name, fd in listeners}
         self._public: tuple[asyncio.Server, socket.socket] | None = None
         self._attaching: set[asyncio.Task[Any]] = set()
         self._listeners: list[Listener] = []
@@ -65,26 +63,38 @@ class Serving:
         await self.life.start()
         self.apis = bind(self.node, self.life.instance)
         self.executor = Executor(self.node, self.threads)
-        self.gate = Gate(self.node.limit, [])
+        self.gate = Gate(self.node.limit)
+        self.relay = Relay(self.node, self.lanes, self.executor.guard)
+        self.batchers = {
+            name: Batcher(api, self.executor, self.gate, self.gate.update)
+            for name, api in self.apis.items() if api.plan.batch is not None
+        }  # fmt: skip
         self.app = App(self.health, self.apis)
         if self.node.name == self.plan.entry:
             self.app.pages = self._pages(self.app)
         self.private = self._listener(public=False)
-        self.gate.listeners = [(sock, self._attacher(self.private, slot=True)) for sock in self._shared]
         self._own = await self.loop.create_unix_server(lambda: Protocol(self.private), sock=self._bind(), backlog=1024)
         self.health.state = "ready"
-        self.gate.open()
+        self.gate.open([self._door(name, sock) for name, sock in self._shared.items()])
         self._tick()
 
-    async def listen(self, sock: socket.socket, password: str | None) -> None:
+    def read_certificate(self, password: str | None) -> None:
+        """Read what the public socket needs for TLS, before anything that takes long.
+
+        Raises:
+            StartupError: a file cannot be used.
+        """
+        tls = self.plan.listen.tls
+        self._tls = tls_context(tls, password) if tls else None
+
+    async def listen(self, sock: socket.socket) -> None:
         """Serve the public socket too: this worker is of the entry."""
         listen = self.plan.listen
-        tls = tls_context(listen.tls, password) if listen.tls else None
         self.public = self._listener(public=True)
         copy = sock.dup()  # the server closes the one it has; what waits there then is taken from this one
         factory = lambda: Protocol(self.public)  # noqa: E731
-        server = await self.loop.create_server(factory, sock=sock, ssl=tls, backlog=listen.backlog)
-        self._public, self._tls = (server, copy), tls
+        server = await self.loop.create_server(factory, sock=sock, ssl=self._tls, backlog=listen.backlog)
+        self._public = server, copy
 
     async def drain(self, *, last: bool) -> None:
         """Take nothing new, and return when everything that was taken is answered.
@@ -98,7 +108,7 @@ class Serving:
             server, copy = self._public
             server.close()
             copy.setblocking(False)
-            drain_backlog(copy, self._attacher(self.public, slot=False))
+            drain_backlog(copy, self._attacher(self.public))
         if not last:
             self.gate.close()
         for listener in self._listeners:
@@ -132,7 +142,8 @@ class Serving:
             }  # fmt: skip
         responder = Responder(self.node.name, public=public, debug=plan.debug)
         listener = Listener(
-            self.app, routes, self.executor, self.gate, responder, self._relay, access_log=plan.access_log, **rest
+            self.app, routes, self.executor, self.gate, responder, self.relay, self.batchers,
+            access_log=plan.access_log, **rest,
         )
         self._listeners.append(listener)
         return listener
@@ -151,11 +162,19 @@ class Serving:
         os.register_at_fork(after_in_child=sock.close)
         return sock
 
-    def _attacher(self, listener: Listener, slot: bool) -> Callable[[socket.socket], None]:
+    def _door(self, name: str, sock: socket.socket) -> Door:
+        batcher = self.batchers.get(name)
+        if batcher is None:
+            return Door(sock, self._attacher(self.private, slot=True), self.gate.take)
+        return Door(sock, self._attacher(self.private, batcher=batcher), batcher.expect, lambda: batcher.room)
+
+    def _attacher(
+        self, listener: Listener, slot: bool = False, batcher: Batcher | None = None
+    ) -> Callable[[socket.socket], None]:
         def attach(connection: socket.socket) -> None:
             tls = self._tls if listener.public else None
             task = self.loop.create_task(
-                self.loop.connect_accepted_socket(lambda: Protocol(listener, slot), connection, ssl=tls)
+                self.loop.connect_accepted_socket(lambda: Protocol(listener, slot, batcher), connection, ssl=tls)
             )
             self._attaching.add(task)
             task.add_done_callback(self._attached)
@@ -166,21 +185,6 @@ class Serving:
         self._attaching.discard(task)
         if not task.cancelled():
             task.exception()  # a handshake that failed is the client's; asyncio has closed the socket
-
-    def _relay(
-        self, api: BoundApi, body: bytes, format: Format | None, accept: Format, context: CallContext
-    ) -> Reply:
-        head = (
-            f"POST {api.plan.route} HTTP/1.1\r\nhost: {self.node.name}\r\ncontent-type: {(format or accept).value.decode()}\r\n"
-            f"accept: {accept.value.decode()}\r\nconnection: close\r\n"
-        ).encode()
-        request = head + trail(context, context.deadline_ns, body)
-        lane = self.lanes.to(self.node, api.plan)
-        exchange = Exchange(
-            self.loop, lane, self.node.name, request, context.deadline_ns, self.executor.guard, api.plan.idempotent, _raw
-        )
-        exchange.start()
-        return exchange.reply
 
     def _pages(self, app: App) -> Any:
         from graphserve.worker.entry import application
@@ -207,9 +211,4 @@ class Serving:
             await asyncio.sleep(0.005)
         for listener in self._listeners:
             listener.close_idle()
-
-
-def _raw(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    return status, headers, body
-
 

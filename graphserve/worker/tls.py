@@ -1,9 +1,10 @@
-"""The TLS of the public port: TLS 1.2 or newer, with Python's own choice of ciphers unless another is given. Runs in entry workers."""
+"""The TLS of the public port: TLS 1.2 or newer, Python's own choice of ciphers unless another is given. In entry workers."""
 
 from __future__ import annotations
 
 import ssl
 
+from graphserve.errors import StartupError
 from graphserve.plan import TlsPlan
 
 
@@ -11,8 +12,16 @@ def context(tls: TlsPlan, password: str | None) -> ssl.SSLContext:
     """The server's TLS context.
 
     Raises:
-        OSError: a file cannot be read (ssl.SSLError: it is no certificate or key, or they do not match).
+        StartupError: a file cannot be read, is no certificate or key, or they do not match.
     """
+    try:
+        return _context(tls, password)
+    except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
+        files = " or ".join(path for path in (tls.certfile, tls.keyfile, tls.ca_certs) if path)
+        raise StartupError(f"TLS: {files} cannot be used: {exc.strerror if type(exc) is OSError else exc}") from None
+
+
+def _context(tls: TlsPlan, password: str | None) -> ssl.SSLContext:
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     made.load_cert_chain(tls.certfile, tls.keyfile, password if password is not None else _no_password)
@@ -27,4 +36,4 @@ def context(tls: TlsPlan, password: str | None) -> ssl.SSLContext:
 
 def _no_password() -> str:
     # Without this OpenSSL would ask on the terminal, in a process that has none.
-    raise ValueError("the TLS key is encrypted: give its password with --ssl-keyfile-password")
+    raise ValueError("the key is encrypted: give its password with --ssl-keyfile-password")

@@ -7,6 +7,7 @@ worker gave it), and where there is no wrk.
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import shutil
 import subprocess
@@ -185,3 +186,31 @@ async def _call(loop: asyncio.AbstractEventLoop, load: _Load, port: int) -> None
         except TimeoutError:
             transport.abort()
             load.errors += 1
+
+
+def ask(request: Request) -> Any:
+    """One answer, as JSON.
+
+    Raises:
+        OSError: there was none.
+        ValueError: it is no JSON, or not a 2xx.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", request.port, timeout=10 * PATIENCE)
+    try:
+        connection.request("POST", request.path, request.payload, dict(request.headers))
+        answer = connection.getresponse()
+        body = answer.read()
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise ValueError(f"answered {answer.status}: {body[:200].decode(errors='replace')}")
+    return json.loads(body)
+
+
+def succeeds(request: Request) -> bool:
+    """Whether one call is answered."""
+    try:
+        ask(request)
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+    return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import http.client
 import os
 import signal
 import socket
@@ -14,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.load import Request
+from tests.benchmarks.load import Request, succeeds
 
 START_LIMIT = 120.0  # seconds
 STOP_LIMIT = 15.0  # seconds from SIGTERM to SIGKILL
@@ -64,7 +63,7 @@ class Server:
             StartError: it ended, or took too long.
         """
         while True:
-            if _answers(request):
+            if succeeds(request):
                 return time.perf_counter() - self.began
             if self.process.poll() is not None:
                 raise StartError(f"ended with {self.process.returncode}: {self.last_words()}")
@@ -112,17 +111,6 @@ def children(pid: int) -> list[int]:
             with contextlib.suppress(OSError):
                 found += [int(child) for child in (task / "children").read_text().split()]
     return found
-
-
-def _answers(request: Request) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", request.port, timeout=30)
-    try:
-        connection.request("POST", request.path, request.payload, dict(request.headers))
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def _pss(pid: int) -> int:

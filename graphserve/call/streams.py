@@ -1,0 +1,224 @@
+"""The caller's side of a stream: items as they come, held back while the consumer is slow. Runs in workers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from graphserve.call.exchange import Exchange
+from graphserve.errors import CallError, DeadlineExceeded, RemoteError
+from graphserve.typed import Stream
+from graphserve.wire import problem
+from graphserve.wire.frames import END, ERROR, FrameReader
+
+if TYPE_CHECKING:
+    from graphserve.call.calls import Home
+
+HIGH_ITEMS, HIGH_BYTES = 64, 256 * 1024  # what waits for a slow consumer at most, before the connection is held back
+LOW_ITEMS = 16
+
+
+class StreamExchange(Exchange):
+    """A call whose answer is a stream: the exchange goes on until the last item."""
+
+    __slots__ = ("budget", "decode", "error", "finished", "held", "items", "last", "reader", "size", "taker", "waiter")
+    streams = True
+
+    def begin(self, decode: Callable[[bytes], Any], budget: float | None) -> None:
+        """Prepare; before `start`.
+
+        Args:
+            decode: the payload of an item to the item.
+            budget: seconds until the first item, and between items.
+        """
+        self.decode, self.budget = decode, budget
+        self.items: deque[bytes] = deque()
+        self.size = 0
+        self.reader = FrameReader()
+        self.finished = self.held = False
+        self.error: BaseException | None = None
+        self.waiter: asyncio.Future[None] | None = None  # a consumer that waits for an item
+        self.taker: asyncio.Future[None] | None = None  # a producer in this process that waits for room
+        self.last = 0.0
+        self.reply.add_done_callback(self._over)
+
+    def head(self) -> None:
+        """Receiver: the answer has begun; from here on it cannot be sent again."""
+        self.last = self.loop.time()
+        if self.timer is not None:
+            self.timer.cancel()
+            assert self.budget is not None
+            self.timer = self.loop.call_later(self.budget + self.slack, self._check)
+
+    def chunk(self, data: bytes) -> None:
+        """Receiver: a part of the answer."""
+        self.last = self.loop.time()
+        for kind, payload in self.reader.feed(data):
+            if kind == END:
+                self.finished = True
+            elif kind == ERROR:
+                self.error = problem.from_frame(payload, self.node)
+            else:
+                self.items.append(payload)
+                self.size += len(payload)
+        if len(self.items) >= HIGH_ITEMS or self.size >= HIGH_BYTES:
+            self.hold(True)
+        self._wake()
+
+    def answered(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """Receiver: the answer is complete."""
+        self.connection = None
+        if self.over:
+            return
+        if status != 200:
+            super().answered(status, headers, body)
+        elif self.finished or self.error is not None:
+            self._finish(None)
+        else:
+            self._finish(RemoteError(f"the stream of {self.node} was cut", node=self.node))
+
+    def lost(self, reason: str, unread: bool) -> None:
+        """Receiver: the connection ended early."""
+        if self.last and not self.over:  # items were given out: it cannot run again
+            self.connection = None
+            self.fail(RemoteError(f"the stream of {self.node} was cut ({reason})", node=self.node))
+        else:
+            super().lost(reason, unread)
+
+    def hold(self, on: bool) -> None:
+        """Hold the producer back, or let it go on."""
+        if on != self.held and self.connection is not None:
+            self.held = on
+            self.connection.pause() if on else self.connection.resume()
+
+    @property
+    def full(self) -> bool:  # type: ignore[override]
+        """Whether the consumer has enough to do; for a producer in this process."""
+        return len(self.items) >= HIGH_ITEMS
+
+    async def room(self) -> None:
+        """Wait until the consumer has taken enough; for a producer in this process."""
+        if self.full and not self.over:
+            self.taker = self.loop.create_future()
+            await self.taker
+
+    def take(self) -> Any:
+        """The next item that is here."""
+        payload = self.items.popleft()
+        self.size -= len(payload)
+        if len(self.items) <= LOW_ITEMS:
+            if self.held:
+                self.last = self.loop.time()
+                self.hold(False)
+            if self.taker is not None and not self.taker.done():
+                self.taker.set_result(None)
+        return self.decode(payload)
+
+    def _check(self) -> None:
+        assert self.budget is not None
+        waited = self.loop.time() - self.last
+        if self.held or self.items or waited < self.budget:
+            rest = self.budget if self.held or self.items else self.budget - waited
+            self.timer = self.loop.call_later(rest + self.slack, self._check)
+        else:
+            self.fail(DeadlineExceeded(f"{self.node} made no item in {self.budget:g} s", node=self.node))
+
+    def _over(self, reply: asyncio.Future[Any]) -> None:
+        self.finished = True
+        if self.taker is not None and not self.taker.done():
+            self.taker.set_result(None)
+        if not reply.cancelled() and self.error is None:
+            self.error = reply.exception()
+        elif not reply.cancelled():
+            reply.exception()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+
+class RemoteStream(Stream[Any]):
+    """The items of one streaming call; it is sent when the first one is asked for.
+
+    Args:
+        home: the loop that it runs on.
+        exchange: the call.
+        name: the API, for messages.
+    """
+
+    __slots__ = ("__weakref__", "_ahead", "_exchange", "_home", "_name", "_started")
+
+    def __init__(self, home: Home, exchange: StreamExchange, name: str, misfit: CallError | None) -> None:
+        self._home, self._exchange, self._name = home, exchange, name
+        self._started = False
+        self._ahead: deque[Any] = deque()  # fetched together for a thread
+        if misfit is not None:
+            exchange.finished, exchange.error, self._started = True, misfit, True
+
+    async def __anext__(self) -> Any:
+        if threading.get_ident() != self._home.thread:
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._next(), self._home.loop))
+        return await self._next()
+
+    def __next__(self) -> Any:
+        if self._ahead:
+            return self._ahead.popleft()
+        if threading.get_ident() == self._home.thread:
+            raise RuntimeError(f"`for` over {self._name}(...) would block the event loop: write `async for`")
+        self._ahead.extend(asyncio.run_coroutine_threadsafe(self._several(), self._home.loop).result())
+        if not self._ahead:
+            raise StopIteration
+        return self._ahead.popleft()
+
+    def __iter__(self) -> RemoteStream:
+        return self
+
+    async def aclose(self) -> None:
+        """See `Stream.aclose`."""
+        self._abandon()
+
+    async def _next(self) -> Any:
+        if not await self._here():
+            raise StopAsyncIteration
+        return self._exchange.take()
+
+    async def _several(self) -> list[Any]:
+        found = []
+        if await self._here():
+            while self._exchange.items:
+                found.append(self._exchange.take())
+        return found
+
+    async def _here(self) -> bool:
+        """Wait for an item; False at the end."""
+        exchange = self._exchange
+        if not self._started:
+            self._started = True
+            exchange.start()
+        while not exchange.items:
+            if exchange.error is not None:
+                error, exchange.error = exchange.error, None
+                raise error
+            if exchange.finished:
+                return False
+            exchange.waiter = exchange.loop.create_future()
+            try:
+                await exchange.waiter
+            except asyncio.CancelledError:
+                exchange.abandon()
+                raise
+        return True
+
+    def _abandon(self) -> None:
+        if threading.get_ident() == self._home.thread:
+            self._exchange.abandon()
+        else:
+            self._home.loop.call_soon_threadsafe(self._exchange.abandon)
+
+    def __del__(self) -> None:
+        if getattr(self, "_started", False) and not self._exchange.over and not self._home.loop.is_closed():
+            self._abandon()  # the loop over it was left early

@@ -1,0 +1,363 @@
+"""One request to one API: read, checked, executed, answered. Runs in workers.
+
+It stands where uvicorn has its request cycle, and carries the attributes that uvicorn's protocol looks at.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+from graphserve.call.context import CallContext, earliest
+from graphserve.call.request import new_request_id
+from graphserve.errors import CallError, InvalidArguments
+from graphserve.worker.execute import BoundApi
+from graphserve.worker.outflow import HttpSink
+from graphserve.worker.respond import access
+from graphserve.worker.source import Source, from_query
+from graphserve.worker.streaming import StreamExecution
+from graphserve.wire.codec import Format, MalformedBody, accept_format, content_format
+from graphserve.wire.frames import stream_format
+from graphserve.wire.problem import HttpProblem
+
+if TYPE_CHECKING:
+    from graphserve.worker.protocol import Protocol
+
+_ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
+
+
+class Inbound:
+    """A request.
+
+    Args:
+        protocol: its connection.
+        api: the API that it is for.
+    """
+
+    __slots__ = (
+        "_accept", "_accepts", "_api", "_body", "_complete", "_context", "_execution", "_format", "_length", "_limit",
+        "_lost", "_problem", "_protocol", "_public", "_relay", "_source", "_started", "_turn", "disconnected", "keep_alive",
+        "message_event", "response_complete",
+    )  # fmt: skip
+
+    def __init__(self, protocol: Protocol, api: BoundApi) -> None:
+        self._protocol, self._api = protocol, api
+        self.response_complete = self.disconnected = False
+        self.message_event = _NO_EVENT
+        parser = protocol.parser
+        # A shared socket carries one request a connection: the slot was taken for the connection.
+        self.keep_alive = parser.should_keep_alive() and parser.get_http_version() != "1.0" and not protocol.shared
+        self._body: list[bytes] = []
+        self._length = 0
+        self._limit = protocol.listener.max_body_size
+        self._complete = self._turn = self._lost = False
+        self._problem: CallError | None = None
+        self._execution: Any = None  # what can be cancelled: an execution, a place in a batch
+        self._relay: Any = None
+        self._source: Source | None = None
+        self._context = CallContext()
+        self._started = 0.0
+        self._public = protocol.listener.public
+
+    # --- reading ---
+
+    def headers_complete(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """All headers are here: decide what can be decided."""
+        listener, context = self._protocol.listener, self._context
+        content_type = accept = timeout = None
+        expects = False
+        for name, value in headers:
+            if name == b"content-type":
+                content_type = value
+            elif name == b"accept":
+                accept = value
+            elif name == b"x-request-id":
+                context.request_id = value if _ID.match(value) else b""
+            elif name == b"x-graphserve-deadline":
+                if not listener.public:
+                    context.deadline_ns = int(value)
+            elif name == b"x-graphserve-public":
+                self._public = True  # a sibling passes on what its client asked for
+            elif name == b"x-request-timeout":
+                timeout = value
+            elif name == b"content-length":
+                self._check_length(int(value))
+            elif name == b"traceparent":
+                context.traceparent = value
+            elif name == b"tracestate":
+                context.tracestate = value
+            elif name == b"expect":
+                expects = value.lower() == b"100-continue"
+        context.request_id = context.request_id or new_request_id()
+        self._format, self._accept, self._accepts = content_format(content_type), accept_format(accept), accept
+        if self._api.signature.input_stream is None:
+            self._check_format(content_type)
+        else:
+            self._source = Source(self._protocol.flow)
+        self._set_deadline(timeout)
+        if listener.access_log:
+            self._started = time.perf_counter()
+        if self._problem is not None and not self._complete:
+            self._refuse()
+        elif expects:
+            self._protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self._source is not None and self._turn and self._problem is None:
+            self._execute()
+
+    def body_received(self, chunk: bytes) -> None:
+        """A part of the body is here."""
+        if self.response_complete:
+            return
+        self._length += len(chunk)
+        if self._length > self._limit:
+            self._check_length(self._length)
+            self._refuse()
+        elif self._source is not None:
+            self._source.push(chunk)
+        else:
+            self._body.append(chunk)
+
+    def message_complete(self) -> None:
+        """The whole request is here."""
+        self._complete = True
+        if self._source is not None:
+            self._source.end()
+        elif self._turn and not self.response_complete:
+            self._execute()
+
+    def begin(self) -> None:
+        """It is this request's turn on its connection."""
+        self._turn = True
+        if self._problem is not None and not self._complete:
+            self._refuse()
+        elif self._complete or self._source is not None:
+            self._execute()
+
+    def _check_length(self, length: int) -> None:
+        if length > self._limit:
+            self._problem = HttpProblem(413, f"the body is larger than {self._limit} bytes, which --max-body-size allows")
+
+    def _check_format(self, content_type: bytes | None) -> None:
+        if self._format is None or (self._format is Format.RAW and not self._api.signature.raw_body):
+            self._problem = self._problem or HttpProblem(415, _wrong_type(self._api, content_type or b""))
+
+    def _set_deadline(self, timeout: bytes | None) -> None:
+        seconds = None
+        if timeout is not None:
+            try:
+                seconds = float(timeout)
+            except ValueError:
+                seconds = math.nan
+            if not 0 < seconds < 1e9:
+                self._problem = self._problem or HttpProblem(400, "X-Request-Timeout is a number of seconds above 0")
+                return
+        self._context.deadline_ns = earliest(self._context.deadline_ns, (seconds, self._api.timeout))
+
+    # --- executing ---
+
+    def _execute(self) -> None:
+        protocol, api = self._protocol, self._api
+        if self._problem is not None:
+            self._quiet(self._problem)
+            return
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        if protocol.shared and protocol.caller_left():
+            protocol.transport.close()
+            return
+        if api.plan.batch is not None:
+            self._batch(body)
+        elif api.plan.lane == "queue" and not protocol.take_slot():
+            self._pass_on(body)
+        else:
+            self._run(body)
+
+    def _run(self, body: bytes) -> None:
+        arguments = self._arguments(body)
+        if arguments is None:
+            self._freed()
+            return
+        listener, api = self._protocol.listener, self._api
+        if api.signature.stream:
+            sink = HttpSink(self, api, stream_format(self._accepts))
+            self._execution = StreamExecution(listener.executor, api, self._context, sink, self._freed)
+            self._execution.start(arguments)
+        else:
+            self._execution = listener.executor.start(api, arguments, self._context, self._ended, self._freed)
+
+    def _batch(self, body: bytes) -> None:
+        batcher = self._protocol.listener.batchers[self._api.plan.name]
+        came_for_it = self._protocol.take_place()
+        if not came_for_it and not batcher.can_take():
+            self._pass_on(body)
+            return
+        arguments = self._arguments(body)
+        if arguments is None:
+            if came_for_it:
+                batcher.disappoint()
+            return
+        try:
+            self._execution = batcher.join(arguments, self._context, self._ended, expected=came_for_it)
+        except InvalidArguments as exc:
+            self._quiet(exc)
+
+    def _arguments(self, body: bytes) -> dict[str, Any] | None:
+        """The arguments; None when they do not fit, which is answered then."""
+        api, listener = self._api, self._protocol.listener
+        try:
+            if self._source is not None:
+                return from_query(api, self._protocol.url.partition(b"?")[2], self._source)
+            assert self._format is not None
+            return api.arguments.decode(body, self._format, listener.fetch)
+        except MalformedBody as exc:
+            named = "JSON" if self._format is Format.JSON else "MessagePack"
+            self._quiet(HttpProblem(400, f"the body is not valid {named}: {exc}"))
+        except InvalidArguments as exc:
+            self._quiet(exc)
+        except Exception as exc:
+            self.fail(exc)
+        return None
+
+    def _pass_on(self, body: bytes) -> None:
+        """Every slot is taken: the node's queue takes the call, and a free sibling takes it from there."""
+        listener, api = self._protocol.listener, self._api
+        if self._source is not None:  # its body is still coming, to us: it waits for a slot of ours
+            listener.gate.when_free(lambda: listener.gate.release() if self._lost else self._run(body))
+        elif api.signature.stream:
+            self._relay = listener.relay.stream(api, body, self._format, self)
+        else:
+            self._relay = listener.relay.call(api, body, self._format, self._accept.value, self._context)
+            self._relay.add_done_callback(self.relayed)
+
+    def relayed(self, reply: Any) -> None:
+        """The answer of the sibling that took the call is here."""
+        if self._lost or reply.cancelled() or self.response_complete:
+            return
+        if (error := reply.exception()) is not None:
+            self.fail(error)
+            return
+        status, headers, body = reply.result()
+        if status == 200:
+            self._result(body)
+        else:
+            self._quiet(self._protocol.listener.error_of(status, headers, body))
+
+    def _ended(self, result: Any, error: BaseException | None) -> None:
+        if error is None:
+            try:
+                body = self._api.result.encode(result, self._accept, self._protocol.listener.place)
+            except Exception as exc:
+                error = exc
+            else:
+                self._result(body)
+                return
+        self.fail(error)
+
+    def _freed(self) -> None:
+        self._execution = None
+        if self._api.plan.lane == "queue":
+            self._protocol.listener.gate.release()
+
+    # --- answering ---
+
+    @property
+    def protocol(self) -> Protocol:
+        """Its connection."""
+        return self._protocol
+
+    @property
+    def context(self) -> CallContext:
+        """What travels with it."""
+        return self._context
+
+    @property
+    def accepts(self) -> bytes | None:
+        """Its Accept header, as it came."""
+        return self._accepts
+
+    @property
+    def public(self) -> bool:
+        """Whether the answer is read outside the run folder."""
+        return self._public
+
+    @property
+    def lost(self) -> bool:
+        """Whether the client is gone."""
+        return self._lost
+
+    def abandon(self) -> None:
+        """The client went away: everything below is cancelled."""
+        self._lost = True
+        if self._source is not None:
+            self._source.fail()
+        if self._execution is not None:
+            self._execution.cancel()
+        if self._relay is not None:
+            self._relay.cancel()
+
+    def fail(self, exc: BaseException) -> None:
+        """Answer with an error."""
+        if self._source is not None and not self._complete:
+            self.keep_alive = False
+        responder = self._protocol.listener.responder
+        status, data = responder.error(exc, self._context, self.keep_alive, self._api.plan.name)
+        self._write(data, status)
+
+    def finish(self, status: int, data: bytes = b"") -> None:
+        """The answer is complete with these bytes."""
+        self._write(data, status)
+
+    def _result(self, body: bytes) -> None:
+        if self._source is not None and not self._complete:  # the API did not want the rest of the body
+            self.keep_alive = False
+        responder = self._protocol.listener.responder
+        self._write(responder.result(body, self._accept, self._context.request_id, self.keep_alive), 200)
+
+    def _quiet(self, exc: CallError, close: bool = True) -> None:
+        """Answer with a refusal that needs no word in the log."""
+        status, data = self._protocol.listener.responder.problem(exc, self._context, self.keep_alive)
+        self._write(data, status, close)
+
+    def _refuse(self) -> None:
+        """Answer before the body is read; the connection cannot go on, since nobody will read the rest."""
+        if not self._turn or self.response_complete:
+            return
+        assert self._problem is not None
+        self.keep_alive = False
+        if self._source is not None:
+            self._source.fail()
+        self._quiet(self._problem, close=False)
+        self._protocol.refuse()
+
+    def _write(self, data: bytes, status: int, close: bool = True) -> None:
+        if self._lost or self.response_complete:
+            return
+        protocol = self._protocol
+        self.response_complete = True
+        protocol.transport.write(data)
+        if protocol.listener.access_log:
+            took = time.perf_counter() - self._started
+            access(self._api.plan.route, status, self._context.request_id, took, protocol.client)
+        if not self.keep_alive and close:
+            if self._source is not None and not self._complete:
+                protocol.refuse()
+            else:
+                protocol.transport.close()
+        protocol.on_response_complete()
+
+
+def _wrong_type(api: BoundApi, content_type: bytes) -> str:
+    named = content_type.decode("latin-1")
+    said = f"{api.plan.route} takes application/json or application/msgpack in UTF-8, not {named!r}"
+    if named.startswith("application/x-www-form-urlencoded"):  # what `curl -d` says unless it is told otherwise
+        said += ": with curl, add -H 'Content-Type: application/json' or use --json"
+    return said
+
+
+class _NoEvent:
+    def set(self) -> None:
+        """uvicorn sets an event that only ASGI cycles have."""
+
+
+_NO_EVENT: Any = _NoEvent()

@@ -1,0 +1,108 @@
+"""Passing a call on to the node's own queue, where a free sibling takes it. Runs in entry workers.
+
+Public connections are kept alive by their clients and cannot be gated: a worker whose slots are taken relays, and
+holds no slot for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from graphserve.call.clients import Lanes
+from graphserve.call.context import CallContext
+from graphserve.call.exchange import Exchange, Reply
+from graphserve.call.request import trail
+from graphserve.plan import NodePlan
+from graphserve.worker.execute import BoundApi
+from graphserve.worker.outflow import RelaySink
+from graphserve.wire.formats import Format
+
+if TYPE_CHECKING:
+    from graphserve.worker.inbound import Inbound
+
+
+class Relay:
+    """The way to this node's own queue.
+
+    Args:
+        node: this node.
+        lanes: the lanes of this process.
+        slack: see `Exchange`.
+    """
+
+    def __init__(self, node: NodePlan, lanes: Lanes, slack: float) -> None:
+        self.node, self.lanes, self.slack = node, lanes, slack
+        self.loop = asyncio.get_running_loop()
+
+    def call(
+        self, api: BoundApi, body: bytes, format: Format | None, accept: bytes, context: CallContext
+    ) -> Reply:
+        """Pass a call on; the reply is the sibling's status, headers and body."""
+        exchange = Exchange(self.loop, *self._parts(api, body, format, accept, context), api.plan.idempotent, _raw)
+        exchange.start()
+        return exchange.reply
+
+    def stream(self, api: BoundApi, body: bytes, format: Format | None, inbound: Inbound) -> Reply:
+        """Pass on a call whose answer is a stream; its bytes go to the client as they come."""
+        parts = self._parts(api, body, format, inbound.accepts or b"*/*", inbound.context)
+        exchange = _Streamed(self.loop, *parts, False, _raw)
+        exchange.sink, exchange.inbound = RelaySink(inbound), inbound
+        exchange.start()
+        return exchange.reply
+
+    def _parts(
+        self, api: BoundApi, body: bytes, format: Format | None, accept: bytes, context: CallContext
+    ) -> tuple[Any, str, bytes, int | None, float]:
+        kind = (format or Format.JSON).value
+        head = b"POST %s HTTP/1.1\r\nhost: %s\r\ncontent-type: %s\r\naccept: %s\r\nx-graphserve-public: 1\r\nconnection: close\r\n" % (
+            api.plan.route.encode(), self.node.name.encode(), kind, accept,
+        )  # fmt: skip
+        request = head + trail(context, context.deadline_ns, body)
+        return self.lanes.to(self.node, api.plan), self.node.name, request, context.deadline_ns, self.slack
+
+
+class _Streamed(Exchange):
+    __slots__ = ("inbound", "sink")
+    streams = True
+    sink: RelaySink
+    inbound: Inbound
+
+    def head(self) -> None:
+        if self.timer is not None:  # from here on the sibling watches the time between items
+            self.timer.cancel()
+
+    def chunk(self, data: bytes) -> None:
+        self.sink.write(data)
+        if self.sink.blocked and self.connection is not None:
+            self.connection.pause()
+            self.sink.when_drained(self._resume)
+
+    def _resume(self) -> None:
+        if self.connection is not None:
+            self.connection.resume()
+
+    def answered(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        self.connection = None
+        if self.over:
+            return
+        if status == 200:
+            self.sink.end(True)
+            self._finish(None, None)
+        else:
+            self.reply.add_done_callback(self.inbound.relayed)
+            super().answered(status, headers, body)
+
+    def lost(self, reason: str, unread: bool) -> None:
+        if not self.sink.begun:
+            self.reply.add_done_callback(self.inbound.relayed)
+            super().lost(reason, unread)
+            return
+        self.connection = None
+        if not self.over:
+            self.sink.end(False)
+            self._finish(None, None)
+
+
+def _raw(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    return status, headers, body

@@ -1,0 +1,97 @@
+"""Streams into an API: the request body as chunks (`AsyncIterator[bytes]`), as fast as the API takes them. Runs in workers.
+
+The other parameters stand in the query of the URL, each as JSON (`?name="scan"&pages=3`; a value that is no JSON is
+taken as text), since the body is the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+from graphserve.wire.codec import Format
+
+if TYPE_CHECKING:
+    from graphserve.worker.execute import BoundApi
+
+HIGH_BYTES = 256 * 1024  # what waits for a slow API at most, before the connection is held back
+
+
+class Source:
+    """A request body that is still coming.
+
+    Args:
+        flow: holds the connection back.
+    """
+
+    def __init__(self, flow: Any) -> None:
+        self._flow = flow
+        self._chunks: deque[bytes] = deque()
+        self._size = 0
+        self._ended = self._failed = self._held = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def push(self, chunk: bytes) -> None:
+        """A chunk is here."""
+        self._chunks.append(bytes(chunk))
+        self._size += len(chunk)
+        if self._size > HIGH_BYTES:
+            self._held = True
+            self._flow.pause_reading()
+        self._wake()
+
+    def end(self) -> None:
+        """The body is complete."""
+        self._ended = True
+        self._wake()
+
+    def fail(self) -> None:
+        """The client went away, or was refused, before the body was complete."""
+        self._failed = not self._ended
+        self._wake()
+
+    def __aiter__(self) -> Source:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._chunks:
+            if self._failed:
+                raise ConnectionError("the client went away before the body was complete")
+            if self._ended:
+                raise StopAsyncIteration
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        chunk = self._chunks.popleft()
+        self._size -= len(chunk)
+        if self._held and self._size <= HIGH_BYTES // 4:
+            self._held = False
+            self._flow.resume_reading()
+        return chunk
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+def from_query(api: BoundApi, query: bytes, stream: AsyncIterator[bytes]) -> dict[str, Any]:
+    """The arguments of a call whose body is a stream: what the query says, and the stream.
+
+    Raises:
+        InvalidArguments: the query does not fit the signature.
+    """
+    assert api.signature.input_stream is not None
+    said = {name: _read(value) for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True)}
+    arguments = api.arguments.decode(json.dumps(said).encode(), Format.JSON)
+    arguments[api.signature.input_stream] = stream
+    return arguments
+
+
+def _read(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value

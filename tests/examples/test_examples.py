@@ -1,0 +1,30 @@
+"""The examples as their READMEs say: every command of them is run, and prints what stands there."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.documents import ROOT, Page
+
+EXAMPLES = ROOT / "examples"
+READMES = [EXAMPLES / name / "README.md" for name in ("hello", "diamond", "library", "tls")]
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda readme: readme.parent.name)
+def test_an_example_does_what_its_readme_says(readme: Path, tmp_path: Path) -> None:
+    if readme.parent.name == "tls" and shutil.which("openssl") is None:
+        pytest.skip("needs the openssl command")
+    page = Page(readme, tmp_path)
+    try:
+        page.run()
+    finally:
+        page.close()
+
+
+def test_every_example_is_in_the_index() -> None:
+    listed = re.findall(r"\]\((\w+)/README\.md\)", (EXAMPLES / "README.md").read_text())
+    assert sorted(listed) == sorted(path.parent.name for path in EXAMPLES.glob("*/README.md"))
