@@ -19,6 +19,7 @@ from graphserve.errors import CallError, InvalidArguments, RemoteError, closest
 from graphserve.plan import ApiPlan
 from graphserve.typed import Call
 from graphserve.wire import problem
+from graphserve.wire.memory import Sender
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Api:
         decode: the body of an answer to the result.
         timeouts: seconds, of the edge, the API and the node.
         slack: see `Exchange`.
+        sender: the shared memory that large arguments pass by, if any does.
     """
 
     plan: ApiPlan
@@ -55,6 +57,7 @@ class Api:
     decode: Callable[[bytes], Any]
     timeouts: tuple[float | None, ...]
     slack: float
+    sender: Sender | None = None
 
 
 class RemoteApi:
@@ -73,6 +76,7 @@ class RemoteApi:
         deadline_ns = earliest(context.deadline_ns if context is not None else None, api.timeouts)
         request: Any = None
         upload = misfit = None
+        placed = api.sender.placed if api.sender is not None else 0
         try:
             arguments = self._bind(args, kwargs) if args else kwargs
             if api.plan.input_stream is not None:
@@ -89,6 +93,8 @@ class RemoteApi:
             home.loop, api.lane, api.node, request, deadline_ns, api.slack, api.plan.idempotent, self._read
         )
         exchange.upload = upload
+        if api.sender is not None and api.sender.placed != placed:
+            exchange.tickets = api.sender.collect()
         call = RemoteCall(home, exchange, f"{api.node}.{api.plan.name}")
         start = exchange.start if misfit is None else _Fail(exchange, misfit)
         if threading.get_ident() == home.thread:
@@ -103,6 +109,8 @@ class RemoteApi:
             self._home.loop, api.lane, api.node, request, deadline_ns, api.slack, api.plan.idempotent, self._read
         )
         exchange.upload = upload
+        if api.sender is not None:
+            exchange.tickets = api.sender.collect()
         left = None if deadline_ns is None else max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)
         exchange.begin(self._item, left)
         return RemoteStream(self._home, exchange, f"{api.node}.{api.plan.name}", misfit)

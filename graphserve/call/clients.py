@@ -14,6 +14,7 @@ from graphserve.call.lanes import PooledLane, QueueLane
 from graphserve.call.members import Members
 from graphserve.load import Target, load
 from graphserve.plan import ApiPlan, EdgePlan, NodePlan, Plan
+from graphserve.wire.memory import Memory
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec, UntypedCodec
 from graphserve.wire.schema import Signature
 
@@ -58,12 +59,15 @@ class Clients:
         lane_to: the lane to an API of a node.
         class_of: the class of a node, for its types.
         http: makes the httpx client for an edge to a node.
+        memory: where large buffers pass; None sends them by the socket.
     """
 
     def __init__(
         self, node: NodePlan, plan: Plan, lane_to: Callable[[NodePlan, ApiPlan | None], Lane],
         class_of: Callable[[NodePlan], type] | None = None, http: Callable[[NodePlan, EdgePlan], Any] | None = None,
+        memory: Memory | None = None,
     ) -> None:  # fmt: skip
+        self.memory = memory
         self.node, self.plan, self.lane_to, self.home = node, plan, lane_to, Home.here()
         self._class_of = class_of or (lambda node: _load(node.target, plan.main))
         self._http = http or self._over_lanes
@@ -91,8 +95,8 @@ class Clients:
         slack = HOP_SLACK * (node.level + 1)
         return TypedClient(edge.node, {
             api.name: RemoteApi(self.home, Api(
-                api, edge.node, self.lane_to(node, api), *codecs(cls, api),
-                (edge.timeout, api.timeout, node.options.timeout), slack,
+                api, edge.node, self.lane_to(node, api), *codecs(cls, api, self.memory),
+                (edge.timeout, api.timeout, node.options.timeout), slack, self.memory and self.memory.sender,
             )) for api in node.apis
         })  # fmt: skip
 
@@ -135,11 +139,17 @@ def _load(target: str, main: str | None) -> type:
     return load(Target(*target.split(":")), main)
 
 
-def codecs(cls: type | None, api: ApiPlan) -> tuple[Callable[[dict[str, Any]], bytes], Callable[[bytes], Any]]:
+def codecs(
+    cls: type | None, api: ApiPlan, memory: Memory | None = None
+) -> tuple[Callable[[dict[str, Any]], bytes], Callable[[bytes], Any]]:
     """How the arguments and the result of an API are written and read; by their nature, without a class."""
     if cls is None:
-        untyped = UntypedCodec()
-        return untyped.encode, untyped.decode
-    signature = Signature.of(cls, api.name)
-    result = ResultCodec(signature.item if signature.stream else signature.result, f"{cls.__name__}.{api.name}")
-    return ArgumentsCodec(signature).encode, result.decode
+        writer, reader = (untyped := UntypedCodec()).encode, untyped.decode
+    else:
+        signature = Signature.of(cls, api.name)
+        result = ResultCodec(signature.item if signature.stream else signature.result, f"{cls.__name__}.{api.name}")
+        writer, reader = ArgumentsCodec(signature).encode, result.decode
+    if memory is None:
+        return writer, reader
+    place, fetch = memory.sender.place, memory.receiver.fetch
+    return lambda arguments: writer(arguments, place), lambda body: reader(body, fetch)

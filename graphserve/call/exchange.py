@@ -14,6 +14,7 @@ from graphserve.call.connection import Connection
 from graphserve.call.context import CallContext
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError
 from graphserve.plan import ApiPlan
+from graphserve.wire.memory import Ticket, done
 
 FIRST_PAUSE = 0.005  # seconds before a lost call is sent the second time again; doubles up to …
 LONGEST_PAUSE = 0.2
@@ -63,7 +64,7 @@ class Exchange:
 
     __slots__ = (
         "attempts", "connection", "deadline_ns", "idempotent", "lane", "loop", "node", "over", "read", "reply",
-        "request", "slack", "timer", "upload",
+        "request", "slack", "tickets", "timer", "upload",
     )  # fmt: skip
     streams = False
     full = False  # of streams only: whether the consumer has enough to do
@@ -80,6 +81,7 @@ class Exchange:
         self.timer: asyncio.TimerHandle | None = None
         self.attempts = 0
         self.over = False
+        self.tickets: list[Ticket] | None = None  # memory that the request refers to
         self.upload: AsyncIterator[bytes] | None = None  # what is sent as the body, piece by piece
 
     def start(self) -> None:
@@ -186,4 +188,6 @@ class Exchange:
             # Still on it: the answer is not complete, so the connection cannot be used again.
             connection, self.connection = self.connection, None
             connection.close()
+        if self.tickets:
+            done(self.tickets)
         self.lane.forget(self)

@@ -245,11 +245,14 @@ class Inbound:
 
     def _ended(self, result: Any, error: BaseException | None) -> None:
         if error is None:
+            listener = self._protocol.listener
             try:
-                body = self._api.result.encode(result, self._accept, self._protocol.listener.place)
+                body = self._api.result.encode(result, self._accept, listener.place)
             except Exception as exc:
                 error = exc
             else:
+                if listener.sender is not None:
+                    listener.sender.collect()  # a result is watched by whether it was taken
                 self._result(body)
                 return
         self.fail(error)

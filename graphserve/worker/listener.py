@@ -15,6 +15,7 @@ from graphserve.worker.batching import Batcher
 from graphserve.worker.execute import BoundApi, Executor
 from graphserve.worker.gate import Gate
 from graphserve.worker.relay import Relay
+from graphserve.wire.memory import Sender
 from graphserve.worker.respond import Responder
 
 PRIVATE_BODY = 1 << 40  # bytes; between nodes the limit is memory
@@ -49,6 +50,7 @@ class Listener:
         self.max_body_size, self.access_log, self.public = max_body_size, access_log, responder.public
         self.fetch: Any = None
         self.place: Any = None
+        self.sender: Sender | None = None
         self.config = uvicorn.Config(
             app, http="httptools", ws="none", lifespan="off", interface="asgi3", log_config=None, access_log=False,
             server_header=False, date_header=responder.public, root_path=root_path, proxy_headers=proxy_headers,

@@ -33,7 +33,10 @@ class HttpSink:
         """See `Sink`."""
         if self.format is StreamFormat.FRAMES:
             listener = self.inbound.protocol.listener
-            return frames.pack(frames.ITEM, self.api.result.encode(item, Format.MSGPACK, listener.place))
+            frame = frames.pack(frames.ITEM, self.api.result.encode(item, Format.MSGPACK, listener.place))
+            if listener.sender is not None:
+                listener.sender.collect()  # a result is watched by whether it was taken
+            return frame
         line = self.api.result.encode(item, Format.JSON)
         return line + b"\n" if self.format is StreamFormat.NDJSON else b"data: " + line + b"\n\n"
 

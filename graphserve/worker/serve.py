@@ -24,9 +24,11 @@ from graphserve.worker.listener import Listener
 from graphserve.worker.protocol import Protocol
 from graphserve.worker.relay import Relay
 from graphserve.worker.respond import Responder
+from graphserve.wire.memory import Memory, reachable
 from graphserve.worker.tls import context as tls_context
 
 SERVER_KEEP_ALIVE = 2.5  # times the caller's keep-alive: the caller always closes first
+TAKEN_TIMEOUT = 2.0  # seconds that a stopping worker waits for results in its memory to be taken
 LAME_DUCK = 0.3  # seconds that idle public connections stay open after the port closed: their next request may be on its way
 
 
@@ -51,7 +53,8 @@ class Serving:
         self.health = Health(node.name, lambda: members.missing(plan.below(node.name)))
         self.threads = ThreadPoolExecutor(node.limit, thread_name_prefix=node.name)
         self.lanes = Lanes(plan, run, members)
-        self.clients = Clients(node, plan, self.lanes.to)
+        self.memory = Memory(plan.shared_memory) if plan.shared_memory and reachable(os.getppid()) else None
+        self.clients = Clients(node, plan, self.lanes.to, memory=self.memory)
         self._shared = {name: socket.socket(fileno=fd) for name, fd in listeners}
         self._public: tuple[asyncio.Server, socket.socket] | None = None
         self._attaching: set[asyncio.Task[Any]] = set()
@@ -120,6 +123,7 @@ class Serving:
         self.gate.close()
         while self.executor.executing or self._busy():
             await asyncio.sleep(0.005)
+        await self._until_taken()
         await self.life.stop()
         await self.clients.close()
         self._own.close()
@@ -145,6 +149,9 @@ class Serving:
             self.app, routes, self.executor, self.gate, responder, self.relay, self.batchers,
             access_log=plan.access_log, **rest,
         )
+        if self.memory is not None and not public:
+            listener.place, listener.fetch = self.memory.sender.place, self.memory.receiver.fetch
+            listener.sender = self.memory.sender
         self._listeners.append(listener)
         return listener
 
@@ -197,12 +204,20 @@ class Serving:
     def _tick(self) -> None:
         for listener in self._listeners:
             listener.refresh()
+        if self.memory is not None:
+            self.memory.sweep()
         self.loop.call_later(1.0, self._tick)
 
     def _busy(self) -> bool:
         return bool(self._attaching) or any(
             not connection.idle for listener in self._listeners for connection in listener.state.connections  # type: ignore[union-attr]
         )
+
+    async def _until_taken(self) -> None:
+        """Wait for callers to take the results that lie in our memory; what nobody takes does not hold us for long."""
+        end = self.loop.time() + TAKEN_TIMEOUT
+        while self.memory is not None and self.memory.sender.in_transit() and self.loop.time() < end:
+            await asyncio.sleep(0.005)
 
     async def _until_quiet(self) -> None:
         """Wait for answers, give idle connections a last chance, close them."""
