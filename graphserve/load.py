@@ -84,7 +84,7 @@ def load(target: Target, main: str | None = None) -> type:
 def _parse_file(path: str, name: str, folder: str) -> Target:
     file = Path(folder, path).resolve()
     if not file.is_file():
-        raise ConfigurationError(f"there is no file {path!r} in {folder}")
+        raise ConfigurationError(f"there is no file {str(file)!r}")
     parts, root = [file.stem], file.parent
     if not file.stem.isidentifier():
         raise ConfigurationError(f"{path!r} cannot be imported: rename the file so that its name is an identifier")

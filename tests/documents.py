@@ -182,7 +182,7 @@ class Page:
         assert block.name is not None
         file = self.folder / block.name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(block.text)
+        file.write_text(block.text.partition("\n")[2] if block.text.startswith("%%") else block.text)
 
     def python(self, arguments: list[str]) -> None:
         """Run Python to its end."""
@@ -230,7 +230,8 @@ class Page:
             assert matches(step.expected, graph.text), f"{step.command} printed\n{steady(graph.text)}"
             return
         graph.wait_ready(LIMIT)
-        self.port = graph.url.rpartition(":")[2]
+        found = re.search(r":(\d+)", graph.url)
+        self.port = found[1] if found else ""
         self.log_shows(graph, step.expected)
         if step.interrupted:
             graph.signal(signal.SIGINT)
@@ -262,10 +263,12 @@ class Page:
 
     def done(self, command: str | list[str], shell: bool = False) -> subprocess.CompletedProcess[str]:
         """A command that has ended."""
-        return subprocess.run(
+        done = subprocess.run(
             command, shell=shell, cwd=self.folder, env=self.environment, timeout=LIMIT,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
+        done.stdout = done.stdout.replace(str(self.folder), "/srv/app")
+        return done
 
     def stop(self) -> None:
         """Stop the graph that runs, as a user would."""

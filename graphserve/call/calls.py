@@ -15,7 +15,7 @@ from graphserve.call.context import current, earliest
 from graphserve.call.exchange import Exchange, Lane, Reply
 from graphserve.call.request import query
 from graphserve.call.streams import RemoteStream, StreamExchange
-from graphserve.errors import CallError, InvalidArguments, RemoteError, closest
+from graphserve.errors import CallError, InvalidArguments, RemoteError, Unavailable, closest
 from graphserve.plan import ApiPlan
 from graphserve.typed import Call
 from graphserve.wire import problem
@@ -99,6 +99,8 @@ class RemoteApi:
         start = exchange.start if misfit is None else _Fail(exchange, misfit)
         if threading.get_ident() == home.thread:
             start()
+        elif home.loop.is_closed():
+            raise Unavailable(f"{api.node} has stopped", node=api.node)
         else:
             home.loop.call_soon_threadsafe(start)
         return call
@@ -198,7 +200,9 @@ class RemoteCall(Call[Any]):
         self._used = True
         if threading.get_ident() == self._home.thread:
             return self._exchange.reply.__await__()
-        return asyncio.wrap_future(self._waiter()).__await__()
+        waiter = self._waiter()
+        waiter.add_done_callback(lambda _: waiter.cancelled() and self.cancel())  # who awaits it gave up
+        return asyncio.wrap_future(waiter).__await__()
 
     def result(self, timeout: float | None = None) -> Any:
         """See `Call.result`."""
@@ -256,7 +260,11 @@ class RemoteCall(Call[Any]):
                 error = reply.exception()
                 waiter.set_exception(error) if error is not None else waiter.set_result(reply.result())
 
-        self._home.loop.call_soon_threadsafe(self._exchange.reply.add_done_callback, copy)
+        reply = self._exchange.reply
+        if reply.done():  # the loop may be gone
+            copy(reply)
+        else:
+            self._home.loop.call_soon_threadsafe(reply.add_done_callback, copy)
         return waiter
 
     def __del__(self) -> None:

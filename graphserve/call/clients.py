@@ -19,6 +19,7 @@ from graphserve.wire.codec import ArgumentsCodec, ResultCodec, UntypedCodec
 from graphserve.wire.schema import Signature
 
 HOP_SLACK = 0.004  # seconds that a caller waits past the deadline for each level below it to speak first
+ELSEWHERE_SLACK = 0.03  # the same for a service at a URL: how many levels and how much network are below is not known
 
 
 class Lanes:
@@ -108,7 +109,7 @@ class Clients:
         cls = _load(edge.target, self.plan.main) if edge.target else None
         return TypedClient(edge.node, {
             api.name: RemoteApi(self.home, Api(
-                api, edge.node, lane, *codecs(cls, api), (edge.timeout, api.timeout), HOP_SLACK
+                api, edge.node, lane, *codecs(cls, api), (edge.timeout, api.timeout), ELSEWHERE_SLACK
             )) for api in edge.apis
         })  # fmt: skip
 

@@ -27,6 +27,7 @@ class UrlLane:
     def __init__(self, node: str, url: str, connect: Callable[[], httpx.AsyncClient] | None = None) -> None:
         self.node, self.url, self._connect = node, url, connect or _connect
         self._client: httpx.AsyncClient | None = None
+        self._closed = False
         self._sending: dict[Exchange, asyncio.Task[None]] = {}
 
     def composer(self, api: ApiPlan) -> Callable[[CallContext | None, int | None, bytes], httpx.Request]:
@@ -52,6 +53,9 @@ class UrlLane:
 
     def send(self, exchange: Exchange) -> None:
         """See `Lane`."""
+        if self._closed:
+            exchange.fail(self._gone())
+            return
         task = exchange.loop.create_task(self._send(exchange))
         self._sending[exchange] = task
         task.add_done_callback(lambda _: self._sending.pop(exchange, None))
@@ -63,9 +67,15 @@ class UrlLane:
             task.cancel()
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; what is under way fails."""
+        self._closed = True
+        for exchange in list(self._sending):
+            exchange.fail(self._gone())
         if self._client is not None:
             await self._client.aclose()
+
+    def _gone(self) -> Unavailable:
+        return Unavailable(f"the connection to {self.node} at {self.url} was closed", node=self.node)
 
     async def _send(self, exchange: Exchange) -> None:
         if self._client is None:

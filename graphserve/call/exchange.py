@@ -182,6 +182,7 @@ class Exchange:
 
     def _end(self) -> None:
         self.over = True
+        self.reply.exchange = None  # no cycle: a result that is a large array goes with its last holder
         if self.timer is not None:
             self.timer.cancel()
         if self.connection is not None:

@@ -41,10 +41,10 @@ class Calls:
 
     async def _live(self) -> None:
         self._home, self._closing = Home.here(), asyncio.Event()
-        timeouts = (self._entry.options.timeout,)
+        timeouts, slack = (self._entry.options.timeout,), HOP_SLACK * (self._entry.level + 2)
         self.client = TypedClient(self._entry.name, {
             api.name: RemoteApi(self._home, Api(
-                api, self._entry.name, self._lane, *codecs(self._cls, api), timeouts, HOP_SLACK
+                api, self._entry.name, self._lane, *codecs(self._cls, api), timeouts, slack
             )) for api in self._entry.apis
         })  # fmt: skip
         self._begun.set()

@@ -49,6 +49,7 @@ class Inbound:
         parser = protocol.parser
         # A shared socket carries one request a connection: the slot was taken for the connection.
         self.keep_alive = parser.should_keep_alive() and parser.get_http_version() != "1.0" and not protocol.shared
+        self.keep_alive = self.keep_alive and not protocol.listener.closing
         self._body: list[bytes] = []
         self._length = 0
         self._limit = protocol.listener.max_body_size
@@ -163,6 +164,7 @@ class Inbound:
             self._quiet(self._problem)
             return
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body = []
         if protocol.shared and protocol.caller_left():
             protocol.transport.close()
             return

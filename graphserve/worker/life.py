@@ -62,6 +62,7 @@ class Life:
         except BaseException as exc:
             if isinstance(exc, asyncio.CancelledError):
                 raise
+            exc = exc.__cause__ if isinstance(exc.__cause__, StopIteration) else exc
             text = f"{self.node.name}: {self.cls.__qualname__}.{name} raised {type(exc).__name__}: {exc}"
             raise StartupError(text, self.node.name, user_traceback(exc)) from exc
 

@@ -29,6 +29,7 @@ from graphserve.worker.tls import context as tls_context
 
 SERVER_KEEP_ALIVE = 2.5  # times the caller's keep-alive: the caller always closes first
 TAKEN_TIMEOUT = 2.0  # seconds that a stopping worker waits for results in its memory to be taken
+LAST_HANDSHAKE = 5.0  # seconds that a client whose connection still waited when the port closed has for TLS
 LAME_DUCK = 0.3  # seconds that idle public connections stay open after the port closed: their next request may be on its way
 
 
@@ -181,7 +182,10 @@ class Serving:
         def attach(connection: socket.socket) -> None:
             tls = self._tls if listener.public else None
             task = self.loop.create_task(
-                self.loop.connect_accepted_socket(lambda: Protocol(listener, slot, batcher), connection, ssl=tls)
+                self.loop.connect_accepted_socket(
+                    lambda: Protocol(listener, slot, batcher), connection, ssl=tls,
+                    ssl_handshake_timeout=LAST_HANDSHAKE if tls else None,
+                )  # fmt: skip
             )
             self._attaching.add(task)
             task.add_done_callback(self._attached)

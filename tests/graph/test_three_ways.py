@@ -38,7 +38,7 @@ def in_this_process(cls: type) -> Iterator[Ask]:
     thread.start()
     try:
         assert ready.wait(60) and gateways
-        yield lambda name, **arguments: getattr(gateways[0], name)(**arguments).result(60)
+        yield lambda name, /, **arguments: getattr(gateways[0], name)(**arguments).result(60)
     finally:
         over.set()
         thread.join(60)
@@ -48,7 +48,7 @@ def in_this_process(cls: type) -> Iterator[Ask]:
 def as_processes(target: str, env: dict[str, str] | None = None) -> Iterator[Ask]:
     with served(target, cwd=ROOT, env=env) as graph, graph.client() as client:
 
-        def ask(name: str, **arguments: Any) -> Any:
+        def ask(name: str, /, **arguments: Any) -> Any:
             answer = client.post(f"/{name}", json=arguments)
             assert answer.status_code == 200, answer.text
             return answer.json()
@@ -151,7 +151,7 @@ ERRORS: list[tuple[str, list[Any], dict[str, Any]]] = [
     ("whole", [1, 2], invalid([], "unexpected_argument")),
     ("boxes", [[{"left": 1}, {"left": "2"}]], invalid(["value", 1, "left"], "type_error")),
     ("user", [{"name": 1, "born": "2026-01-02"}], invalid(["value", "name"], "string_type")),
-    ("floats", [[[1.0, 2.0, 3.0]]], invalid(["value"], "shape_error")),
+    ("floats", [[[1.0, 2.0, 3.0]]], invalid(["value"], "value_error")),
     ("whole", ["an object"], invalid([], "encoding")),
 ]
 

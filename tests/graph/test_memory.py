@@ -1,0 +1,149 @@
+"""Shared memory between nodes: right, read-only, safe when it is kept, and gone when its holders are."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graphserve.wire import memory
+from tests.harness import APPS, Served, eventually, served
+
+ROOT = APPS.parent.parent
+
+
+@pytest.fixture(scope="module", params=["64MiB", "1MiB", "0"])
+def graph(request: pytest.FixtureRequest) -> Iterator[Served]:
+    """With room in memory, with little, and with none: then the socket does it."""
+    with served("tests.apps.memory:Gateway", "--shared-memory", request.param, cwd=ROOT) as graph:
+        graph.cap = request.param  # type: ignore[attr-defined]
+        yield graph
+
+
+def test_arrays_and_bytes_are_the_same_after_two_hops(graph: Served) -> None:
+    with graph.client() as client:
+        for size in (1, 8_192, 100_000, 500_000):
+            assert client.post("/round_trip", json={"count": 6, "size": size}).json() is True
+        facts = client.post("/facts", json={}).json()
+    assert (facts["memfd"] > 0) == (graph.cap != "0")  # type: ignore[attr-defined]
+
+
+def test_kept_arrays_stay_as_they_were(graph: Served) -> None:
+    with graph.client() as client:
+        found = client.post("/kept", json={"count": 30}).json()
+    assert found == [float(index) for index in range(30)]
+
+
+def test_memory_and_descriptors_stay_flat(graph: Served) -> None:
+    with graph.client() as client:
+        client.post("/many", json={"count": 500})
+        before = client.post("/facts", json={}).json()
+        client.post("/many", json={"count": 3_000})
+        client.post("/give_up", json={"count": 20})
+        client.post("/many", json={"count": 500})
+        after = client.post("/facts", json={}).json()
+    assert after["fds"] <= before["fds"] + 45, "the calls that were given up are still held by the callee: 20"
+    assert after["pss_kb"] < before["pss_kb"] + 60_000
+    assert not list(Path("/dev/shm").glob("*graphserve*"))
+
+
+def test_a_killed_receiver_leaves_nothing(graph: Served) -> None:
+    with graph.client() as client:
+        client.post("/kept", json={"count": 4})
+        old = graph.workers("n0")
+        for pid in old:
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: len(graph.workers("n0")) == 2 and not set(graph.workers("n0")) & set(old))
+        assert client.post("/round_trip", json={"count": 8, "size": 100_000}).json() is True
+
+
+# --- both sides in one process ---
+
+
+@pytest.fixture
+def sender() -> Iterator[memory.Sender]:
+    sender = memory.Sender(8 * 1024 * 1024)
+    yield sender
+    sender.close()
+
+
+def data(value: int, size: int = 200_000) -> np.ndarray:
+    return np.full(size, value, "u1")
+
+
+def test_a_segment_is_used_again_when_its_reader_is_done(sender: memory.Sender) -> None:
+    receiver = memory.Receiver()
+    references = []
+    for value in range(5):
+        reference = sender.place(data(value).data)
+        assert reference is not None
+        view = np.frombuffer(receiver.fetch(reference), "u1")
+        assert (view == value).all() and not view.flags.writeable
+        references.append(memory._REFERENCE.unpack(reference)[1])
+        del view
+    assert len(set(references)) == 1
+
+
+def test_a_view_of_a_slice_holds_the_segment(sender: memory.Sender) -> None:
+    receiver = memory.Receiver()
+    first = sender.place(data(1).data)
+    assert first is not None
+    part = np.frombuffer(receiver.fetch(first), "u1")[100:200][::2]
+    for value in range(2, 9):
+        other = sender.place(data(value).data)
+        assert other is not None
+        assert (np.frombuffer(receiver.fetch(other), "u1") == value).all()
+    assert (part == 1).all()
+
+
+def test_what_nobody_took_is_not_used_again(sender: memory.Sender) -> None:
+    receiver = memory.Receiver()
+    first = sender.place(data(1).data)
+    second = sender.place(data(2).data)
+    assert first is not None and second is not None
+    assert sender.in_transit() == 2
+    assert (np.frombuffer(receiver.fetch(first), "u1") == 1).all()
+    assert (np.frombuffer(receiver.fetch(second), "u1") == 2).all()
+    assert sender.in_transit() == 0
+
+
+def test_a_reference_that_was_given_up_is_refused(sender: memory.Sender) -> None:
+    receiver = memory.Receiver()
+    first = sender.place(data(1).data)
+    assert first is not None
+    memory.done(sender.collect())
+    assert sender.place(data(2).data) is not None
+    with pytest.raises(ValueError, match="given the call up"):
+        receiver.fetch(first)
+
+
+def test_the_cap_holds_and_the_socket_takes_the_rest(sender: memory.Sender) -> None:
+    taken = [sender.place(data(1, 1_000_000).data) for _ in range(12)]
+    assert 4 <= sum(reference is not None for reference in taken) <= 8
+    assert sender.place(data(1, 9_000_000).data) is None
+    memory.done(sender.collect())
+    assert sender.place(data(1, 7_000_000).data) is not None, "what is free makes room"
+
+
+def test_idle_memory_is_given_back(sender: memory.Sender) -> None:
+    receiver = memory.Receiver()
+    before = len(os.listdir("/proc/self/fd"))
+    reference = sender.place(data(1).data)
+    assert reference is not None
+    view = receiver.fetch(reference)
+    sender.sweep(idle=0.0)
+    receiver.sweep(idle=0.0)
+    assert bytes(view[:3]) == b"\1\1\1"
+    del view
+    eventually(lambda: [sender.sweep(0.0), receiver.sweep(0.0)] and len(os.listdir("/proc/self/fd")) <= before)
+
+
+def test_nonsense_references_are_refused() -> None:
+    receiver = memory.Receiver()
+    for reference in (b"", b"x" * 32, memory._REFERENCE.pack(os.getpid(), 0, 1, 2, 3), memory._REFERENCE.pack(2**30, 1, 1, 1, 1)):
+        with pytest.raises(ValueError):
+            receiver.fetch(reference)

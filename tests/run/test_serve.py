@@ -1,0 +1,494 @@
+"""`serve()`: the real processes, started from scripts, modules, tests, loops, threads and prompts."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import trustme
+
+import graphserve
+from graphserve import DeadlineExceeded, GraphServeError, InvalidArguments, RemoteError, Unavailable, api, depends, service
+from graphserve.errors import ConfigurationError, CycleError, GraphError, StartupError
+from tests.apps import diamond
+from tests.harness import alive, children, eventually
+
+QUIET = {"port": 0, "log_level": "warning"}
+
+
+@service
+class Doubler:
+    @api
+    async def double(self, x: int) -> int:
+        return 2 * x
+
+    @api
+    async def hang(self) -> int:
+        await asyncio.sleep(3600)
+        return 1
+
+    @api
+    async def pid(self) -> int:
+        return os.getpid()
+
+
+@service
+class Gateway:
+    doubler = depends(Doubler)
+
+    @api
+    async def twice(self, x: int) -> int:
+        return await self.doubler.double(x)
+
+    @api
+    def total(self, values: np.ndarray) -> np.ndarray:
+        assert not values.flags.writeable
+        return values.sum(axis=0)
+
+    @api
+    async def hang(self) -> int:
+        return await self.doubler.hang()
+
+    @api(timeout=0.1)
+    async def late(self) -> int:
+        return await self.doubler.hang()
+
+    @api
+    async def raises(self) -> int:
+        raise KeyError("a secret")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[graphserve.run.Server[Gateway]]:
+    with graphserve.serve(Gateway, **QUIET) as server:
+        yield server
+
+
+Script = Callable[..., "Running"]
+
+
+class Running:
+    """A Python program in a process of its own."""
+
+    def __init__(self, arguments: list[str], cwd: Path) -> None:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("GRAPHSERVE_")}
+        self.process = subprocess.Popen(
+            [sys.executable, *arguments], cwd=cwd, env=clean, text=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+
+    def line(self) -> str:
+        """The next line that it prints."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def end(self, seconds: float = 60) -> tuple[int, str, str]:
+        """Wait for its end: exit code, and what it said on both streams."""
+        out, err = self.process.communicate(timeout=seconds)
+        return self.process.returncode, out, err
+
+    def family(self) -> list[int]:
+        """The supervisor and its workers."""
+        return [pid for child in children(self.process.pid) for pid in (child, *children(child))]
+
+    def close(self) -> None:
+        """End it and all that it started."""
+        pids = self.family()
+        for pid in (self.process.pid, *pids):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        self.process.communicate()
+        eventually(lambda: not any(alive(pid) for pid in pids))
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Iterator[Script]:
+    """Writes a program to a file and runs it."""
+    started: list[Running] = []
+
+    def run(text: str, *arguments: str, name: str = "program.py") -> Running:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+        started.append(Running(list(arguments) or [str(path)], tmp_path))
+        return started[-1]
+
+    yield run
+    for running in started:
+        running.close()
+
+
+SERVICE = """
+    import os, sys
+    import graphserve
+    from graphserve import api, service
+
+    @service
+    class Adder:
+        @api
+        async def add(self, x: int) -> int:
+            return x + 1
+"""
+MAIN = SERVICE + """
+    if __name__ == "__main__":
+"""
+ASK = """
+        with graphserve.serve(Adder, port=0, log_level="warning") as server:
+            print(server.call.add(1).result(), flush=True)
+"""
+WAIT = """
+        server = graphserve.serve(Adder, port=0, log_level="warning")
+        print(server.url, server.pid, flush=True)
+        server.wait()
+        print("over", flush=True)
+"""
+
+
+# --- calls ---
+
+
+def test_calls_are_those_of_a_dependency(server: graphserve.run.Server[Gateway]) -> None:
+    assert server.url.startswith("http://127.0.0.1:")
+    assert server.call.twice(4).result() == 8
+    assert server.call.twice(x=5).result(60) == 10
+    total = server.call.total(np.ones((3, 2), np.float32)).result()
+    assert (total.tolist(), total.dtype, total.flags.writeable) == ([3, 3], np.float32, False)
+    assert httpx.post(f"{server.url}/twice", json={"x": 1}, trust_env=False, timeout=60).json() == 2
+
+
+def test_errors_are_those_of_a_dependency(server: graphserve.run.Server[Gateway]) -> None:
+    with pytest.raises(InvalidArguments) as invalid:
+        server.call.twice("4").result()  # type: ignore[arg-type]
+    assert invalid.value.node == "Gateway"
+    with pytest.raises(RemoteError) as remote:
+        server.call.raises().result()
+    assert remote.value.node == "Gateway" and "secret" not in str(remote.value)
+    with pytest.raises(DeadlineExceeded):
+        server.call.late().result()
+    with pytest.raises(AttributeError, match="did you mean 'twice'"):
+        server.call.twce(1)  # type: ignore[attr-defined]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_calls_under_a_running_loop(server: graphserve.run.Server[Gateway]) -> None:
+    assert await asyncio.gather(*(server.call.twice(x) for x in range(20))) == [2 * x for x in range(20)]
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(server.call.twice(7))
+    assert task.result() == 14
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(server.call.hang(), 0.05)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_graph_that_is_started_under_a_running_loop() -> None:
+    with graphserve.serve(Doubler, **QUIET) as server:
+        assert await server.call.double(2) == 4
+
+
+def test_many_threads_make_the_first_call_at_once(server: graphserve.run.Server[Gateway]) -> None:
+    answers: list[int] = []
+    threads = [threading.Thread(target=lambda x=x: answers.append(server.call.twice(x).result())) for x in range(8)]  # type: ignore[misc]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(answers) == [0, 2, 4, 6, 8, 10, 12, 14]
+
+
+def test_an_import_string_and_a_file() -> None:
+    with graphserve.serve("tests.apps.diamond:Top", **QUIET) as server:
+        assert server.call.top(1).result() == 10
+
+
+def test_a_path_and_options_of_nodes() -> None:
+    path = os.path.relpath(diamond.__file__)
+    with graphserve.serve(f"{path}:Base", **QUIET, workers=3, set={"Base": {"timeout": 5}}) as server:
+        assert len(children(server.pid)) == 3
+        assert httpx.post(f"{server.url}/base", json={"x": 1}, trust_env=False, timeout=60).json() == 2
+
+
+def test_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "entry"
+    with graphserve.serve(Doubler, uds=str(path), log_level="warning") as server:
+        assert server.url == f"unix:{path}"
+        assert server.call.double(3).result() == 6
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("mutual", [False, True])
+def test_tls(tmp_path: Path, mutual: bool) -> None:
+    authority = trustme.CA()
+    cert = authority.issue_cert("graph.example")
+    chain, ca = tmp_path / "cert.pem", tmp_path / "ca.pem"
+    cert.private_key_and_cert_chain_pem.write_to_path(str(chain))
+    authority.cert_pem.write_to_path(str(ca))
+    options = {"ssl_ca_certs": str(ca), "ssl_cert_reqs": "required"} if mutual else {}
+    with graphserve.serve(Doubler, **QUIET, ssl_certfile=str(chain), **options) as server:
+        assert server.url.startswith("https://")
+        assert server.call.double(3).result() == 6
+
+
+# --- stop ---
+
+
+def test_leaving_the_block_answers_what_was_accepted_and_ends_all() -> None:
+    with graphserve.serve(Gateway, **QUIET) as server:
+        pids = [server.pid, *children(server.pid)]
+        call = server.call.twice(1)
+        assert len(pids) == 3
+    assert call.result(60) == 2
+    assert not any(alive(pid) for pid in pids)
+    with pytest.raises(GraphServeError, match="this graph has stopped"):
+        _ = server.call
+    server.stop()
+    server.wait()
+
+
+def test_calls_that_nobody_answers_fail_and_do_not_hang() -> None:
+    server = graphserve.serve(Gateway, **QUIET)
+    try:
+        client, call = server.call, server.call.hang()
+        eventually(lambda: not call._exchange.over)  # type: ignore[attr-defined]
+        os.kill(server.pid, signal.SIGKILL)
+        with pytest.raises((RemoteError, Unavailable)):
+            call.result(60)
+        with pytest.raises(GraphServeError, match="the supervisor ended with status -9"):
+            server.wait()
+        with pytest.raises(Unavailable, match="Gateway has stopped"):
+            client.twice(1)
+    finally:
+        server.stop()
+
+
+def test_nothing_is_left_after_the_block() -> None:
+    def one_round() -> None:
+        with graphserve.serve(Doubler, **QUIET) as server:
+            assert server.call.double(1).result() == 2
+
+    one_round()
+    gc.collect()
+    before = (len(os.listdir("/proc/self/fd")), threading.active_count(), children(os.getpid()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(3):
+            one_round()
+        gc.collect()
+    assert (len(os.listdir("/proc/self/fd")), threading.active_count(), children(os.getpid())) == before
+
+
+def test_a_forked_child_does_not_keep_the_graph_running() -> None:
+    with graphserve.serve(Doubler, **QUIET) as server:
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if not pid:
+            os.close(writing)
+            os.read(reading, 1)  # until the parent has seen the graph end
+            os._exit(0)
+        os.close(reading)
+        pids = [server.pid, *children(server.pid)]
+    assert not any(alive(pid) for pid in pids)
+    os.close(writing)
+    os.waitpid(pid, 0)
+
+
+# --- programs ---
+
+
+def test_a_script(script: Script) -> None:
+    code, out, err = script(MAIN + ASK, "-X", "dev", "program.py").end()
+    assert (code, out) == (0, "2\n")
+    assert "Traceback" not in err and "Warning" not in err
+
+
+def test_a_module_of_a_package(script: Script) -> None:
+    running = script(MAIN + ASK, "-m", "pack.program", name="pack/program.py")
+    assert running.end()[:2] == (0, "2\n")
+
+
+def test_a_thread_of_a_script(script: Script) -> None:
+    text = MAIN + """
+        import threading
+        def work():
+            with graphserve.serve(Adder, port=0, log_level="warning") as server:
+                print(server.call.add(1).result(), flush=True)
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+"""
+    assert script(text).end()[:2] == (0, "2\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_wait_blocks_until_a_signal(script: Script, number: int) -> None:
+    running = script(MAIN + WAIT)
+    url, pid = running.line().split()
+    assert httpx.post(f"{url}/add", json={"x": 1}, trust_env=False, timeout=60).json() == 2
+    running.process.send_signal(number)
+    assert running.end()[:2] == (0, "over\n")
+    assert not alive(int(pid))
+
+
+def test_a_second_ctrl_c_kills_at_once(script: Script) -> None:
+    hanging = MAIN.replace("return x + 1", "import asyncio; print('here', flush=True); await asyncio.sleep(3600)")
+    running = script(hanging + WAIT)
+    url, pid = running.line().split()
+    family = running.family()
+    thread = threading.Thread(target=ask_and_forget, args=(url,))
+    thread.start()
+    assert running.line().endswith("here")
+    running.process.send_signal(signal.SIGINT)
+    eventually(lambda: closed(url))
+    running.process.send_signal(signal.SIGINT)
+    code, _, err = running.end()
+    assert code != 0 and "KeyboardInterrupt" in err
+    assert not any(alive(pid) for pid in family)
+    thread.join(60)
+
+
+def test_a_parent_that_is_killed_leaves_nothing(script: Script) -> None:
+    running = script(MAIN + WAIT)
+    running.line()
+    family = running.family()
+    assert len(family) == 2
+    running.process.kill()
+    eventually(lambda: not any(alive(pid) for pid in family), 30)
+
+
+def test_a_script_that_ends_without_stop_ends_the_graph(script: Script) -> None:
+    text = MAIN + """
+        server = graphserve.serve(Adder, port=0, log_level="warning")
+        print(server.pid, server.call.add(1).result(), flush=True)
+"""
+    running = script(text)
+    pid, answer = running.line().split()
+    assert answer == "2"
+    assert running.end()[0] == 0
+    eventually(lambda: not alive(int(pid)), 30)
+
+
+def test_without_a_guard_there_is_an_error_and_no_fork_bomb(script: Script) -> None:
+    text = SERVICE + """
+    with graphserve.serve(Adder, port=0) as server:
+        print("never")
+"""
+    code, out, err = script(text).end()
+    assert (code, out) == (1, "")
+    assert 'put the call under `if __name__ == "__main__":`' in err.splitlines()[-1]
+    assert err.count("Traceback") == 1
+
+
+def test_a_class_typed_at_a_prompt_says_where_to_put_it(script: Script) -> None:
+    text = textwrap.dedent(SERVICE) + "graphserve.serve(Adder, port=0)\n"
+    code, _, err = script("", "-c", text).end()
+    assert code == 1
+    assert "%%writefile" in err.splitlines()[-1]
+    assert "Adder was typed into a notebook or a prompt" in err
+
+
+# --- starts that fail ---
+
+
+def refused(target: Any, kind: type[Exception], says: str, **options: Any) -> Any:
+    before = children(os.getpid())
+    with pytest.raises(kind, match=says) as caught:
+        graphserve.serve(target, **{**QUIET, **options})
+    assert children(os.getpid()) == before
+    assert not isinstance(caught.value, ExceptionGroup)
+    return caught.value
+
+
+def test_a_failed_start_carries_the_node_and_its_traceback() -> None:
+    error = refused("tests.apps.broken:Top", StartupError, "the model file is missing")
+    assert error.node == "BadInit"
+    assert "line 11, in __init__" in error.log
+
+
+def test_a_port_in_use() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        refused(Doubler, StartupError, str(taken.getsockname()[1]), port=taken.getsockname()[1])
+
+
+CIRCLE = (
+    "from graphserve import api, depends, service\n\n\n@service\nclass A:\n    b = depends('gs_circle:B')\n\n"
+    "    @api\n    async def x(self) -> int: ...\n\n\n@service\nclass B:\n    a = depends(A)\n\n"
+    "    @api\n    async def x(self) -> int: ...\n"
+)
+
+
+def test_a_cycle(tmp_path: Path) -> None:
+    (tmp_path / "gs_circle.py").write_text(CIRCLE)
+    error = refused(f"{tmp_path}/gs_circle.py:A", CycleError, "in a circle")
+    assert set(error.path) == {"A", "B"} and len(error.path) == 3
+
+
+def test_a_module_that_raises_shows_its_traceback(tmp_path: Path) -> None:
+    (tmp_path / "gs_raises.py").write_text("import json\n\njson.loads('{')\n")
+    error = refused(f"{tmp_path}/gs_raises.py:X", GraphError, "importing 'gs_raises' raised JSONDecodeError")
+    assert 'gs_raises.py", line 3' in str(error) and "graphserve/" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "says"),
+    [
+        (Doubler, {"prot": 1}, "did you mean 'port'"),
+        (Doubler, {"port": "x"}, "--port"),
+        (Doubler, {"set": {"Doublr": {"timeout": 1}}}, "did you mean 'Doubler'"),
+        (Doubler, {"set": {"Doubler": {"timout": 1}}}, "did you mean 'timeout'"),
+        (Doubler, {"ssl_certfile": "/nowhere.pem"}, "nowhere.pem"),
+        (int, {}, "takes a class decorated with @service"),
+        (Doubler(), {}, "takes a class decorated with @service"),
+        ("tests.apps.diamond:Tp", {}, "did you mean tests.apps.diamond:Top"),
+        ("tests.apps.diamond", {}, "names no class"),
+        ("tests.apps.nothing:X", {}, "there is no module 'tests.apps.nothing'"),
+        ("nothing.py:X", {}, "there is no file '.*nothing.py'"),
+        ("a b:X", {}, "is no target"),
+    ],
+    ids=lambda case: str(case)[:20],
+)
+def test_what_cannot_be_run(target: Any, options: dict[str, Any], says: str) -> None:
+    refused(target, ConfigurationError, says, **options)
+
+
+def test_a_class_that_no_worker_can_import() -> None:
+    @service
+    class Inner:
+        @api
+        async def x(self) -> int:
+            return 1
+
+    refused(Inner, ConfigurationError, "Inner cannot be imported by a worker: define it at the top of a module")
+
+
+def ask_and_forget(url: str) -> None:
+    try:
+        httpx.post(f"{url}/add", json={"x": 1}, trust_env=False, timeout=60)
+    except httpx.HTTPError:
+        pass
+
+
+def closed(url: str) -> bool:
+    host, port = url.removeprefix("http://").split(":")
+    try:
+        socket.create_connection((host, int(port)), 5).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
