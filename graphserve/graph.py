@@ -74,6 +74,8 @@ class _Resolver:
         self.paths = [*settings.sys_path]
 
     def run(self) -> Resolution:
+        import networkx  # noqa: F401  (now, before a queue.py of the user's can stand in for the standard library's)
+
         for path in reversed(self.settings.sys_path):
             if path not in sys.path:
                 sys.path.insert(0, path)
@@ -152,8 +154,8 @@ class _Resolver:
         spec = declaration(cls)
         assert cls is not None and spec is not None
         below = self._add(self._found(dependency.name or spec.name, cls, dependency.init, where))
-        way = (dependency.client, dependency.timeout)
-        node.edges.append(EdgePlan(dependency.attribute, below.name, *way, typed=not isinstance(dependency.target, str)))
+        way, typed = (dependency.client, dependency.timeout), not isinstance(dependency.target, str)
+        node.edges.append(EdgePlan(dependency.attribute, below.name, *way, typed=typed))
         return below
 
     def _elsewhere(self, dependency: Dependency, cls: type | None, where: str) -> EdgePlan:
@@ -184,12 +186,10 @@ class _Resolver:
         prefix = f"{where}: " if where else ""
         try:
             cls = load(target, self.settings.main)
-        except ConfigurationError as exc:
-            self._trouble(prefix + str(exc))
-            raise _Refused from None
         except BaseException as exc:  # user code may raise anything, SystemExit included
-            message = f"{prefix}importing {target.module!r} raised {type(exc).__name__}: {exc}"
-            self._trouble(message, user_traceback(exc))
+            ours = isinstance(exc, ConfigurationError)
+            message = str(exc) if ours else f"importing {target.module!r} raised {type(exc).__name__}: {exc}"
+            self._trouble(prefix + message, "" if ours else user_traceback(exc))
             raise _Refused from None
         if target.folder:
             self.paths.append(target.folder)

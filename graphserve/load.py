@@ -74,6 +74,8 @@ def load(target: Target, main: str | None = None) -> type:
     if not target.name:
         raise ConfigurationError(f"{target.module!r} names no class: {_candidates(module)}")
     found: Any = getattr(module, target.name, None)
+    if found is None and (shadowed := _shadowed(target, module)):
+        raise ConfigurationError(shadowed)
     if found is None:
         raise ConfigurationError(f"{target.module!r} has no class {target.name!r}: {_candidates(module, target.name)}")
     if declaration(found) is None:
@@ -117,6 +119,16 @@ def _import_main(main: str | None) -> types.ModuleType:
         module.__dict__.update(runpy.run_path(main, run_name="__mp_main__"), __graphserve_script__=main)
         sys.modules["__main__"] = sys.modules["__mp_main__"] = module
     return module
+
+
+def _shadowed(target: Target, module: types.ModuleType) -> str:
+    """Why it is not the user's file that was imported, if it is not."""
+    wanted = Path(target.folder or ".", *target.module.split("."))
+    file = getattr(module, "__file__", None)
+    for path in (wanted.with_suffix(".py"), wanted / "__init__.py"):
+        if target.folder and path.is_file() and not (file and os.path.samefile(file, path)):
+            return f"{path} cannot be imported: {target.module!r} is {file or 'built into Python'}. Rename your file"
+    return ""
 
 
 def _candidates(module: types.ModuleType, wanted: str = "") -> str:

@@ -3,7 +3,7 @@
 A page runs in a folder of its own, block by block:
 
 - A block whose first line is `# name.py` (or `.toml`, `.env`, `.sh`, …) is written to that file.
-- `python` is run; a file of it is imported. `ipython` blocks are cells of one notebook.
+- `python` is run; a file of it is too, unless the page imports it or runs it. `ipython` blocks are cells of one notebook.
 - `toml` is loaded as configuration. `json` has to parse.
 - `console` is run: `$ command`, then what it prints; `^C` is Ctrl-C. `...` stands for any lines. `graphserve serve` runs
   until the page ends, the next one starts, or `^C`; port 8000 is a free one in truth.
@@ -138,7 +138,12 @@ class Page:
         self.port = "8000"
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("GRAPHSERVE_")}
         self.environment["PATH"] = f"{Path(sys.executable).parent}:{self.environment['PATH']}"
-        self.environment |= {"NO_COLOR": "1", "COLUMNS": "110", "PYTHONDONTWRITEBYTECODE": "1"}
+        self.environment |= {
+            "NO_COLOR": "1",
+            "COLUMNS": "110",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        }
 
     def run(self) -> None:
         """Run every block in order."""
@@ -161,7 +166,7 @@ class Page:
         if block.name:
             self.write(block)
         match block.language:
-            case "python" if block.name and not Path(block.name).name.startswith("test_"):
+            case "python" if block.name and not self.uses(block):
                 self.python(["-c", f"import runpy; runpy.run_path({block.name!r}, run_name='imported')"])
             case "python" if not block.name:
                 file = self.folder / "block.py"
@@ -176,6 +181,13 @@ class Page:
             case "console":
                 for step in steps(block.text):
                     self.step(step)
+
+    def uses(self, block: Block) -> bool:
+        """Whether another block runs a file, or imports it."""
+        assert block.name is not None
+        module = re.escape(Path(block.name).stem)
+        used = re.compile(rf"{re.escape(block.name)}\b|\b(from|import) {module}\b|\b{module}:\w")
+        return any(used.search(other.text) for other in blocks(self.text) if other.name != block.name)
 
     def write(self, block: Block) -> None:
         """Write the file that a block is."""

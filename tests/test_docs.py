@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import re
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -30,27 +31,33 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder, and run folders beside it."""
-    runs = tmp_path / "r"
-    runs.mkdir(mode=0o700)
-    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    work = tmp_path / "app"
-    work.mkdir()
-    return work
-
-
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("path", [path for path in pages() if RUN & {b.language for b in blocks(path.read_text())}], ids=name_of)
-def test_the_blocks_of_a_page_run(path: Path, folder: Path) -> None:
-    if "examples/ocr" in path.read_text() and importlib.util.find_spec("rapidocr") is None:
-        pytest.skip("needs graphserve[examples]")
+def run(path: Path, folder: Path) -> None:
     page = Page(path, folder)
     try:
         page.run()
     finally:
         page.close()
+
+
+@pytest.fixture(scope="module")
+def running(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[Path, Future[None]]]:
+    """The pages that were asked for, two at a time: a page mostly waits for processes."""
+    chosen = [
+        item.callspec.params["path"] for item in request.session.items if item.name.startswith("test_the_blocks_")
+    ]  # type: ignore[attr-defined]
+    with ThreadPoolExecutor(2) as pool:
+        yield {path: pool.submit(run, path, tmp_path_factory.mktemp("page")) for path in chosen}
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(
+    "path", [path for path in pages() if RUN & {b.language for b in blocks(path.read_text())}], ids=name_of
+)
+def test_the_blocks_of_a_page_run(path: Path, running: dict[Path, Future[None]]) -> None:
+    running[path].result()
 
 
 @pytest.mark.parametrize("path", [*pages(), *EXAMPLES], ids=name_of)
@@ -66,7 +73,9 @@ def test_a_page_is_whole(path: Path) -> None:
 
 def links(text: str) -> list[str]:
     prose = re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)
-    return [target for target in re.findall(r"\]\(([^)\s]+)\)", prose) if not target.startswith(("http://", "https://"))]
+    return [
+        target for target in re.findall(r"\]\(([^)\s]+)\)", prose) if not target.startswith(("http://", "https://"))
+    ]
 
 
 def leads_somewhere(path: Path, target: str) -> bool:
@@ -74,7 +83,9 @@ def leads_somewhere(path: Path, target: str) -> bool:
     found = (path.parent / file).resolve() if file else path
     if not anchor:
         return found.exists()
-    return found.is_file() and anchor in {slug(heading) for heading in re.findall(r"^#+ (.*)$", found.read_text(), re.MULTILINE)}
+    return found.is_file() and anchor in {
+        slug(heading) for heading in re.findall(r"^#+ (.*)$", found.read_text(), re.MULTILINE)
+    }
 
 
 def slug(heading: str) -> str:
@@ -84,13 +95,21 @@ def slug(heading: str) -> str:
 def test_every_page_is_in_the_index() -> None:
     index = DOCS / "index.md"
     listed = {(DOCS / target).resolve() for target in links(index.read_text())}
-    listed |= {(DOCS / "explanation/decisions" / t).resolve() for t in links((DOCS / "explanation/decisions/README.md").read_text())}
-    assert set(DOCS.rglob("*.md")) - {index} <= listed
+    listed |= {
+        (DOCS / "explanation/decisions" / t).resolve()
+        for t in links((DOCS / "explanation/decisions/README.md").read_text())
+    }
+    assert set(DOCS.rglob("*.md")) - {index, DOCS / "benchmarks.md"} <= listed  # that one is written by a measurement
 
 
 def test_shown_commands_have_flags_that_exist() -> None:
     known = {f"--{flag.name}" for flag in FLAGS} | {f"--no-{flag.name}" for flag in FLAGS}
-    known |= {option for name in COMMANDS for parameter in commands.get_command(None, name).params for option in parameter.opts}  # type: ignore[arg-type,union-attr]
+    known |= {
+        option
+        for name in COMMANDS
+        for parameter in commands.get_command(None, name).params
+        for option in parameter.opts
+    }  # type: ignore[arg-type,union-attr]
     for path in [*pages(), *EXAMPLES]:
         for block in blocks(path.read_text()):
             for line in block.text.replace("\\\n", " ").splitlines():
@@ -119,7 +138,9 @@ def test_the_table_of_flags_is_complete() -> None:
             continue
         row = table.pop(f"--{flag.name}", None)
         assert row is not None, f"--{flag.name} is missing"
-        assert codes(row[0])[1:] == ([f"-{flag.short}"] if flag.short else []) + ([f"--no-{flag.name}"] if flag.kind is SWITCH else [])
+        assert codes(row[0])[1:] == ([f"-{flag.short}"] if flag.short else []) + (
+            [f"--no-{flag.name}"] if flag.kind is SWITCH else []
+        )
         assert codes(row[1]) == [flag.variable]
     assert not table, "these flags do not exist"
 
@@ -127,8 +148,15 @@ def test_the_table_of_flags_is_complete() -> None:
 def test_the_table_of_flags_has_their_defaults() -> None:
     table = {codes(row[0])[0]: codes(row[2]) for row in rows("cli.md") if codes(row[0]) and len(row) == 4}
     for flag in FLAGS:
-        if flag.default not in (None, "", (), False) and flag.kind is not CERT_REQS:
+        if flag.flag and flag.default not in (None, "", (), False) and flag.kind is not CERT_REQS:
             assert flag.kind.parse(table[f"--{flag.name}"][0], Source("", ROOT)) == flag.default, flag.name
+
+
+def test_options_without_a_flag_are_in_the_page_of_files() -> None:
+    text = (REFERENCE / "configuration.md").read_text()
+    assert [
+        flag.name for flag in FLAGS if not flag.flag and not (f"`{flag.name}`" in text and flag.variable in text)
+    ] == []
 
 
 def test_every_command_has_a_section() -> None:
@@ -161,9 +189,13 @@ def test_the_exit_codes_are_listed() -> None:
     assert listed == set(ExitCode)
 
 
-@pytest.mark.parametrize("kind", [Plan, NodePlan, EdgePlan, ApiPlan, ListenPlan, TlsPlan], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind", [Plan, NodePlan, EdgePlan, ApiPlan, ListenPlan, TlsPlan], ids=lambda kind: kind.__name__
+)
 def test_the_fields_of_the_plan_are_listed(kind: type) -> None:
-    section = re.search(rf"^## .*`{kind.__name__}`\n(.*?)(?=^## |\Z)", (REFERENCE / "plan.md").read_text(), re.DOTALL | re.MULTILINE)
+    section = re.search(
+        rf"^## .*`{kind.__name__}`\n(.*?)(?=^## |\Z)", (REFERENCE / "plan.md").read_text(), re.DOTALL | re.MULTILINE
+    )
     assert section is not None
     listed = re.findall(r"^\| `(\w+)` ", section[1], re.MULTILINE)
     assert set(listed) == {field.name for field in dataclasses.fields(kind)}

@@ -237,13 +237,13 @@ class RemoteCall(Call[Any]):
     def send(self, value: Any) -> Any:
         """The coroutine protocol: `TaskGroup.create_task(call)` drives the call with it."""
         if self._coroutine is None:
-            self._coroutine = iter(self.__await__())  # type: ignore[arg-type]
+            self._coroutine = iter(self.__await__())
         return self._coroutine.send(value)
 
     def throw(self, *args: Any) -> Any:
         """The coroutine protocol."""
         if self._coroutine is None:
-            self._coroutine = iter(self.__await__())  # type: ignore[arg-type]
+            self._coroutine = iter(self.__await__())
         return self._coroutine.throw(*args)
 
     def close(self) -> None:

@@ -14,8 +14,8 @@ from graphserve.call.lanes import PooledLane, QueueLane
 from graphserve.call.members import Members
 from graphserve.load import Target, load
 from graphserve.plan import ApiPlan, EdgePlan, NodePlan, Plan
-from graphserve.wire.memory import Memory
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec, UntypedCodec
+from graphserve.wire.memory import Memory
 from graphserve.wire.schema import Signature
 
 HOP_SLACK = 0.004  # seconds that a caller waits past the deadline for each level below it to speak first
@@ -97,7 +97,8 @@ class Clients:
         return TypedClient(edge.node, {
             api.name: RemoteApi(self.home, Api(
                 api, edge.node, self.lane_to(node, api), *codecs(cls, api, self.memory),
-                (edge.timeout, api.timeout, node.options.timeout), slack, self.memory and self.memory.sender,
+                (edge.timeout, api.timeout, node.options.timeout), slack,
+                self.memory.sender if self.memory is not None else None,
             )) for api in node.apis
         })  # fmt: skip
 

@@ -37,7 +37,7 @@ class UrlLane:
 
         def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> httpx.Request:
             headers = {"content-type": "application/msgpack", "accept": accept}
-            headers["x-request-id"] = (context and context.request_id or new_request_id()).decode("latin-1")
+            headers["x-request-id"] = ((context and context.request_id) or new_request_id()).decode("latin-1")
             if context is not None and context.traceparent is not None:
                 headers["traceparent"] = context.traceparent.decode("latin-1")
                 headers["tracestate"] = (context.tracestate or b"").decode("latin-1")

@@ -15,7 +15,8 @@ from graphserve.call.context import CallContext, earliest
 from graphserve.call.exchange import Exchange
 from graphserve.errors import CallError
 from graphserve.plan import ApiPlan, EdgePlan
-from graphserve.run.node import LocalNode, Request
+from graphserve.run.node import LocalNode
+from graphserve.run.request import Request
 from graphserve.wire import problem
 from graphserve.wire.formats import Format, accept_format, content_format
 from graphserve.wire.problem import HttpProblem

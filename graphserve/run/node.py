@@ -13,17 +13,14 @@ import dataclasses
 import logging
 import warnings
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from graphserve.call.clients import Clients
-from graphserve.call.context import CallContext
 from graphserve.call.exchange import Exchange
-from graphserve.call.request import new_request_id
 from graphserve.errors import CallError, ConfigurationError, InvalidArguments, StartupError, Unavailable
 from graphserve.plan import ApiPlan, NodePlan
+from graphserve.run.request import Compose, Request, composer
 from graphserve.run.stream import LocalSink
 from graphserve.wire import problem
 from graphserve.wire.codec import Format, MalformedBody
@@ -35,25 +32,6 @@ from graphserve.worker.source import from_query
 from graphserve.worker.streaming import StreamExecution
 
 logger = logging.getLogger("graphserve.calls")  # where workers say what an API raised
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a caller sends, in place of bytes on a socket.
-
-    Args:
-        api: the API's name.
-        context: what travels with the call.
-        body: the encoded arguments.
-        format: how they are written.
-        accept: how the result shall be written.
-    """
-
-    api: str
-    context: CallContext
-    body: bytes
-    format: Format = Format.MSGPACK
-    accept: Format = Format.MSGPACK
 
 
 class LocalNode:
@@ -127,15 +105,9 @@ class LocalNode:
 
     # --- the lane ---
 
-    def composer(self, api: ApiPlan) -> Callable[[CallContext | None, int | None, bytes], Request]:
+    def composer(self, api: ApiPlan) -> Compose:
         """See `Lane`."""
-
-        def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> Request:
-            request_id = context.request_id if context is not None and context.request_id else new_request_id()
-            trace = (context.traceparent, context.tracestate) if context is not None else (None, None)
-            return Request(api.name, CallContext(request_id, deadline_ns, *trace), body)
-
-        return compose
+        return composer(api)
 
     def send(self, exchange: Exchange) -> None:
         """See `Lane`."""
@@ -176,8 +148,7 @@ class LocalNode:
         return api.plan.lane == "pooled" or self._free > 0
 
     def _execute(self, exchange: Exchange) -> None:
-        request: Request = exchange.request
-        api = self.apis[request.api]
+        api = self.apis[exchange.request.api]
         limited = api.plan.lane == "queue" and api.plan.batch is None  # a batch has taken its slot itself
         self._free -= limited
         try:
@@ -193,21 +164,21 @@ class LocalNode:
             self._loop.call_soon(self._freed, limited)
 
         self._executing[exchange] = None
-        base = self._base.copy()
+        base, context = self._base.copy(), exchange.request.context
         execution: Any
         if api.plan.batch is not None:
             try:
-                execution = self._batchers[api.plan.name].join(arguments, request.context, ended, expected=False)
+                execution = base.run(self._batchers[api.plan.name].join, arguments, context, ended, expected=False)
             except InvalidArguments as exc:
                 self._executing.pop(exchange)
-                self._refused(exchange, exc, False)
+                self._loop.call_soon(self._refused, exchange, exc, False)
                 return
         elif api.signature.stream:
             sink = LocalSink(exchange, api, lambda error: self._raised(exchange, api, error))
-            execution = StreamExecution(self._executor, api, request.context, sink, free)
+            execution = StreamExecution(self._executor, api, context, sink, free)
             base.run(execution.start, arguments)
         else:
-            execution = base.run(self._executor.start, api, arguments, request.context, ended, free)
+            execution = base.run(self._executor.start, api, arguments, context, ended, free)
         if exchange in self._executing:  # it may be over: its deadline had passed
             self._executing[exchange] = execution
 

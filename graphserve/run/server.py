@@ -204,20 +204,21 @@ def _name(cls: Any) -> tuple[str, str | None]:
     """The import string of a class, and the script that defines it if it is of `__main__`."""
     if not isinstance(cls, type) or declaration(cls) is None:
         raise ConfigurationError(f"serve() takes a class decorated with @service, or 'module:Class', not {cls!r}")
+    name: str = cls.__qualname__
     module = sys.modules.get(cls.__module__)
-    if getattr(module, cls.__qualname__, None) is not cls:
-        raise ConfigurationError(f"{cls.__qualname__} cannot be imported by a worker: define it at the top of a module")
+    if getattr(module, name, None) is not cls:
+        raise ConfigurationError(f"{name} cannot be imported by a worker: define it at the top of a module")
     if cls.__module__ != load.MAIN:
-        return f"{cls.__module__}:{cls.__qualname__}", None
+        return f"{cls.__module__}:{name}", None
     spec, file = getattr(module, "__spec__", None), getattr(module, "__file__", None)
     if spec is not None:  # python -m package.module
-        return f"{spec.name}:{cls.__qualname__}", None
+        return f"{spec.name}:{name}", None
     if file is None or not os.path.exists(file):
         raise ConfigurationError(
-            f"{cls.__qualname__} was typed into a notebook or a prompt, where no worker can import it: put it in a "
+            f"{name} was typed into a notebook or a prompt, where no worker can import it: put it in a "
             "file (in a notebook: a cell that begins with `%%writefile services.py`) and import it from there"
         )
-    return f"{load.MAIN}:{cls.__qualname__}", os.path.abspath(file)
+    return f"{load.MAIN}:{name}", os.path.abspath(file)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -29,6 +29,8 @@ class Environment:
     def __init__(self, plan: Plan, run: Path, extra: Mapping[str, str]) -> None:
         self.run, self.debug, self.extra = run, plan.debug, dict(extra)
         self.devices = assign_gpus(plan, machine.gpus())
+        asking = [(node.name, slot) for node in plan.nodes if node.options.gpus for slot in range(node.workers)]
+        self.without = [f"{name}[{slot}]" for name, slot in asking if (name, slot) not in self.devices]
 
     def of(self, node: NodePlan, slot: int) -> dict[str, str]:
         """The environment of the worker of a node at a slot."""

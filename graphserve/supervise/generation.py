@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from graphserve.plan import Plan
 from graphserve.supervise import sockets
 from graphserve.supervise.environment import Environment
 from graphserve.supervise.node import Node
-from graphserve.supervise.observer import NodeState, Observer, State
+from graphserve.supervise.observer import LogRecord, NodeState, Observer, State
 from graphserve.supervise.pool import WorkerProcess
 
 
@@ -53,6 +54,7 @@ class Generation:
         Raises:
             StartupError: a worker died before its node was ready. Nothing is left running.
         """
+        self._warn()
         try:
             self._open_door()
             for plan in self.plan.nodes:
@@ -75,6 +77,11 @@ class Generation:
         except BaseException:
             await self.kill()
             raise
+
+    def _warn(self) -> None:
+        if without := self._environment.without:
+            words = f"there are not enough GPUs: {', '.join(without)} will see none (`graphserve check` counts them)"
+            self.observer.log(LogRecord(time.time(), "warning", words))
 
     async def _all_started(self) -> None:
         for node in self.nodes.values():

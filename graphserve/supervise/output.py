@@ -79,21 +79,23 @@ class Pipe:
     def _emit(self, line: bytes) -> None:
         record = self._record(line) if MARK in line else None
         if record is None:
-            text = line.decode("utf-8", "backslashreplace").rstrip("\r")
+            # A carriage return begins the line again: of a progress bar the last picture is shown.
+            text = line.decode("utf-8", "backslashreplace").rstrip("\r").rpartition("\r")[2]
             self.tail.append(text)
             level = "info" if self.stream == "stdout" else "warning"
             record = LogRecord(time.time(), level, text, self.node, self.slot, self.pid, self.stream)
         self.emit(record)
 
     def _record(self, line: bytes) -> LogRecord | None:
-        printed, _, marked = line.partition(MARK)
-        if printed:  # user code printed without a line end just before
-            self._emit(printed)
+        printed, _, marked = line.rpartition(MARK)  # no record has the mark inside
         try:
             said = json.loads(marked)
-            return LogRecord(
-                said["time"], said["level"], said["message"], self.node, self.slot, self.pid, "log",
-                said.get("traceback", ""), said.get("fields", {}),
+            record = LogRecord(
+                float(said["time"]), str(said["level"]), str(said["message"]), self.node, self.slot, self.pid, "log",
+                str(said.get("traceback", "")), dict(said.get("fields", {})),
             )  # fmt: skip
-        except (ValueError, KeyError, TypeError):
-            return None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None  # somebody printed the mark
+        if printed:  # user code printed without a line end just before
+            self._emit(printed)
+        return record

@@ -11,9 +11,9 @@ from typing import Any
 
 from graphserve.call.request import new_request_id
 from graphserve.errors import closest
-from graphserve.worker.execute import BoundApi
 from graphserve.wire import problem
 from graphserve.wire.problem import HttpProblem
+from graphserve.worker.execute import BoundApi
 
 
 class Health:

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
 from graphserve.errors import DeadlineExceeded, InvalidArguments
-from graphserve.worker.execute import BoundApi, Executor
 from graphserve.wire import joining
+from graphserve.worker.execute import BoundApi, Executor
 
 OnEnd = Callable[[Any, "BaseException | None"], None]
 

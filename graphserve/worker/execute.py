@@ -51,10 +51,13 @@ def bind(node: NodePlan, instance: object, declared: type | None = None) -> dict
         bound[api.name] = BoundApi(
             api, signature, ArgumentsCodec(signature),
             ResultCodec(signature.item if signature.stream else signature.result, f"{node.name}.{api.name}"),
-            method, inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method),
-            min(given, default=None),
+            method, _is_async(method) or _is_async(inspect.unwrap(method)), min(given, default=None),
         )  # fmt: skip
     return bound
+
+
+def _is_async(function: Any) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
 class Executor:
@@ -175,7 +178,8 @@ class Execution:
 async def _run(method: Callable[..., Any], arguments: dict[str, Any], context: CallContext) -> Any:
     current.set(context)
     try:
-        return await method(**arguments)
+        result = method(**arguments)
+        return await result if inspect.isawaitable(result) else result
     except (SystemExit, KeyboardInterrupt) as exc:  # these would end the loop, and every other call with it
         raise RuntimeError(f"the API raised {exc!r}") from exc
 

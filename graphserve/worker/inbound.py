@@ -5,27 +5,23 @@ It stands where uvicorn has its request cycle, and carries the attributes that u
 
 from __future__ import annotations
 
-import math
-import re
 import time
 from typing import TYPE_CHECKING, Any
 
 from graphserve.call.context import CallContext, earliest
-from graphserve.call.request import new_request_id
 from graphserve.errors import CallError, InvalidArguments
+from graphserve.wire.codec import Format, MalformedBody, accept_format, content_format
+from graphserve.wire.frames import stream_format
+from graphserve.wire.problem import HttpProblem
 from graphserve.worker.execute import BoundApi
+from graphserve.worker.heading import Heading, too_large
 from graphserve.worker.outflow import HttpSink
 from graphserve.worker.respond import access
 from graphserve.worker.source import Source, from_query
 from graphserve.worker.streaming import StreamExecution
-from graphserve.wire.codec import Format, MalformedBody, accept_format, content_format
-from graphserve.wire.frames import stream_format
-from graphserve.wire.problem import HttpProblem
 
 if TYPE_CHECKING:
     from graphserve.worker.protocol import Protocol
-
-_ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
 
 
 class Inbound:
@@ -67,42 +63,19 @@ class Inbound:
     def headers_complete(self, headers: list[tuple[bytes, bytes]]) -> None:
         """All headers are here: decide what can be decided."""
         listener, context = self._protocol.listener, self._context
-        content_type = accept = timeout = None
-        expects = False
-        for name, value in headers:
-            if name == b"content-type":
-                content_type = value
-            elif name == b"accept":
-                accept = value
-            elif name == b"x-request-id":
-                context.request_id = value if _ID.match(value) else b""
-            elif name == b"x-graphserve-deadline":
-                if not listener.public:
-                    context.deadline_ns = int(value)
-            elif name == b"x-graphserve-public":
-                self._public = True  # a sibling passes on what its client asked for
-            elif name == b"x-request-timeout":
-                timeout = value
-            elif name == b"content-length":
-                self._check_length(int(value))
-            elif name == b"traceparent":
-                context.traceparent = value
-            elif name == b"tracestate":
-                context.tracestate = value
-            elif name == b"expect":
-                expects = value.lower() == b"100-continue"
-        context.request_id = context.request_id or new_request_id()
-        self._format, self._accept, self._accepts = content_format(content_type), accept_format(accept), accept
-        if self._api.signature.input_stream is None:
-            self._check_format(content_type)
-        else:
+        heading = Heading(headers, context, public=listener.public)
+        self._public = heading.public
+        self._format, self._accept = content_format(heading.content_type), accept_format(heading.accept)
+        self._accepts = heading.accept
+        if self._api.signature.input_stream is not None:
             self._source = Source(self._protocol.flow)
-        self._set_deadline(timeout)
+        self._problem = heading.problem(self._api, self._format, self._limit)
+        context.deadline_ns = earliest(context.deadline_ns, (heading.timeout, self._api.timeout))
         if listener.access_log:
             self._started = time.perf_counter()
         if self._problem is not None and not self._complete:
             self._refuse()
-        elif expects:
+        elif heading.expects:
             self._protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self._source is not None and self._turn and self._problem is None:
             self._execute()
@@ -113,7 +86,7 @@ class Inbound:
             return
         self._length += len(chunk)
         if self._length > self._limit:
-            self._check_length(self._length)
+            self._problem = too_large(self._limit)
             self._refuse()
         elif self._source is not None:
             self._source.push(chunk)
@@ -135,26 +108,6 @@ class Inbound:
             self._refuse()
         elif self._complete or self._source is not None:
             self._execute()
-
-    def _check_length(self, length: int) -> None:
-        if length > self._limit:
-            self._problem = HttpProblem(413, f"the body is larger than {self._limit} bytes, which --max-body-size allows")
-
-    def _check_format(self, content_type: bytes | None) -> None:
-        if self._format is None or (self._format is Format.RAW and not self._api.signature.raw_body):
-            self._problem = self._problem or HttpProblem(415, _wrong_type(self._api, content_type or b""))
-
-    def _set_deadline(self, timeout: bytes | None) -> None:
-        seconds = None
-        if timeout is not None:
-            try:
-                seconds = float(timeout)
-            except ValueError:
-                seconds = math.nan
-            if not 0 < seconds < 1e9:
-                self._problem = self._problem or HttpProblem(400, "X-Request-Timeout is a number of seconds above 0")
-                return
-        self._context.deadline_ns = earliest(self._context.deadline_ns, (seconds, self._api.timeout))
 
     # --- executing ---
 
@@ -350,14 +303,6 @@ class Inbound:
             else:
                 protocol.transport.close()
         protocol.on_response_complete()
-
-
-def _wrong_type(api: BoundApi, content_type: bytes) -> str:
-    named = content_type.decode("latin-1")
-    said = f"{api.plan.route} takes application/json or application/msgpack in UTF-8, not {named!r}"
-    if named.startswith("application/x-www-form-urlencoded"):  # what `curl -d` says unless it is told otherwise
-        said += ": with curl, add -H 'Content-Type: application/json' or use --json"
-    return said
 
 
 class _NoEvent:

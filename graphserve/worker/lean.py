@@ -22,5 +22,5 @@ if "uvicorn" not in sys.modules:
     import uvicorn
     from uvicorn.server import Server
 
-    uvicorn.Server = Server
+    vars(uvicorn)["Server"] = Server
     del sys.modules["uvicorn.main"], uvicorn.main

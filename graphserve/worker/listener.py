@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from email.utils import formatdate
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 from uvicorn.server import ServerState
 
 from graphserve.call.calls import error_of
 from graphserve.errors import CallError
+from graphserve.wire.memory import Sender
 from graphserve.worker.batching import Batcher
 from graphserve.worker.execute import BoundApi, Executor
 from graphserve.worker.gate import Gate
 from graphserve.worker.relay import Relay
-from graphserve.wire.memory import Sender
 from graphserve.worker.respond import Responder
+
+if TYPE_CHECKING:
+    from graphserve.worker.protocol import Protocol
 
 PRIVATE_BODY = 1 << 40  # bytes; between nodes the limit is memory
 
@@ -81,15 +84,19 @@ class Listener:
         """Tell every client that this connection ends with its answer."""
         self.closing = True
         self.refresh()
-        for connection in self.state.connections:
-            if not connection.idle and connection.cycle is not None:  # type: ignore[union-attr]
+        for connection in self.open():
+            if not connection.idle:
                 connection.cycle.keep_alive = False
 
     def close_idle(self) -> None:
         """Close the connections that are between requests."""
-        for connection in list(self.state.connections):
-            if connection.idle:  # type: ignore[union-attr]
+        for connection in self.open():
+            if connection.idle:
                 connection.transport.close()
+
+    def open(self) -> list[Protocol]:
+        """The connections that are open."""
+        return cast("list[Protocol]", list(self.state.connections))
 
     @property
     def connections(self) -> int:

@@ -8,32 +8,48 @@ from __future__ import annotations
 import json
 import logging
 import os
-import time
 import traceback
 from typing import Any
 
+from graphserve.call.context import current
+
 MARK = "\x1e"
+_USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}  # the rest is the user's
 logger = logging.getLogger("graphserve")
 
 
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        trace = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else ""
+        trace = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else record.stack_info or ""
         try:
             message = record.getMessage()
         except Exception:  # a wrong format string of user code must not end the call
             message = f"{record.msg!r} {record.args!r}"
-        write(record.levelname.lower(), message, trace, record.created, **getattr(record, "fields", {}))
+        write(record.levelname.lower(), message, trace, record.created, _fields(record))
 
 
-def write(level: str, message: str, trace: str = "", when: float | None = None, **fields: Any) -> None:
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    """What `extra` gave the record, ours without a name around it, and the id of the call that logs."""
+    found = {name: value for name, value in vars(record).items() if name not in _USUAL}
+    if isinstance(ours := found.get("fields"), dict):
+        found = {**found, **ours}
+        del found["fields"]
+    context = current.get()
+    if context is not None and context.request_id:
+        found.setdefault("request_id", context.request_id.decode("latin-1"))
+    return found
+
+
+def write(level: str, message: str, trace: str, when: float, fields: dict[str, Any]) -> None:
     """Write one record to stderr, in one piece."""
-    record = {"time": time.time() if when is None else when, "level": level, "message": message}
+    record = {"time": when, "level": level, "message": message}
     if trace:
         record["traceback"] = trace
-    if fields:
-        record["fields"] = fields
-    data = (MARK + json.dumps(record, default=str) + "\n").encode()
+    try:
+        text = json.dumps({**record, "fields": fields} if fields else record, default=str)
+    except (TypeError, ValueError):  # keys that JSON does not have, or a circle
+        text = json.dumps({**record, "fields": {name: str(value) for name, value in fields.items()}})
+    data = (MARK + text + "\n").encode()
     try:
         while data:
             data = data[os.write(2, data) :]

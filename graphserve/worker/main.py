@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import os
 import signal
 import socket
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from graphserve import rundir
 from graphserve.call.members import Members, Node
@@ -53,18 +54,24 @@ class Worker:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._on_drain, {"last": False})
         self.channel.send({"type": "hello", "pid": os.getpid()})
         try:
-            cls = self._import()
-            self.channel.send({"type": "imported"})
-            listeners = await self._init
-            self.serving = Serving(self.plan, self.node, self.run, self.members, cls, listeners)
-            if self.node.name == self.plan.entry:
-                self.serving.read_certificate(self.secrets.get("keyfile_password"))
-            await self.serving.start()
+            serving = await self._start()
         except StartupError as exc:
             self._fail(str(exc), exc.log)
-        self.channel.send({"type": "ready", "address": self.serving.address})
+        gc.collect()
+        gc.freeze()  # what lives as long as the process need not be looked at again and again
+        self.channel.send({"type": "ready", "address": serving.address})
         await self._ended.wait()
-        await self.serving.stop()
+        await serving.stop()
+
+    async def _start(self) -> Serving:
+        cls = self._import()
+        self.channel.send({"type": "imported"})
+        listeners = await self._init
+        self.serving = serving = Serving(self.plan, self.node, self.run, self.members, cls, listeners)
+        if self.node.name == self.plan.entry:
+            serving.read_certificate(self.secrets.get("keyfile_password"))
+        await serving.start()
+        return serving
 
     async def _connect(self) -> Channel:
         sock = socket.socket(socket.AF_UNIX)
@@ -84,7 +91,7 @@ class Worker:
             text = f"{self.node.name}: importing {target.module!r} raised {type(exc).__name__}: {exc}"
             raise StartupError(text, self.node.name, user_traceback(exc)) from None
 
-    def _fail(self, message: str, trace: str) -> None:
+    def _fail(self, message: str, trace: str) -> NoReturn:
         self.channel.send({"type": "failed", "message": message, "traceback": trace})
         sys.stdout.flush()
         sys.stderr.flush()

@@ -59,7 +59,7 @@ class Protocol(HttpToolsProtocol):
 
     # --- uvicorn ---
 
-    def on_headers_complete(self) -> None:  # type: ignore[override]
+    def on_headers_complete(self) -> None:
         """Parser callback: take the direct way, or uvicorn's."""
         api = self.listener.route(self.url) if self.parser.get_method() == b"POST" else None
         if api is None:

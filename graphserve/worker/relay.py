@@ -14,9 +14,9 @@ from graphserve.call.context import CallContext
 from graphserve.call.exchange import Exchange, Reply
 from graphserve.call.request import trail
 from graphserve.plan import NodePlan
+from graphserve.wire.formats import Format
 from graphserve.worker.execute import BoundApi
 from graphserve.worker.outflow import RelaySink
-from graphserve.wire.formats import Format
 
 if TYPE_CHECKING:
     from graphserve.worker.inbound import Inbound

@@ -15,16 +15,16 @@ from graphserve import rundir
 from graphserve.call.clients import Clients, Lanes
 from graphserve.call.members import Members
 from graphserve.plan import NodePlan, Plan
+from graphserve.wire.memory import Memory, reachable
 from graphserve.worker.app import App, Health, openapi_document
-from graphserve.worker.execute import Executor, bind
 from graphserve.worker.batching import Batcher
+from graphserve.worker.execute import Executor, bind
 from graphserve.worker.gate import Door, Gate, drain_backlog
 from graphserve.worker.life import Life
 from graphserve.worker.listener import Listener
 from graphserve.worker.protocol import Protocol
 from graphserve.worker.relay import Relay
 from graphserve.worker.respond import Responder
-from graphserve.wire.memory import Memory, reachable
 from graphserve.worker.tls import context as tls_context
 
 SERVER_KEEP_ALIVE = 2.5  # times the caller's keep-alive: the caller always closes first
@@ -214,7 +214,7 @@ class Serving:
 
     def _busy(self) -> bool:
         return bool(self._attaching) or any(
-            not connection.idle for listener in self._listeners for connection in listener.state.connections  # type: ignore[union-attr]
+            not connection.idle for listener in self._listeners for connection in listener.open()
         )
 
     async def _until_taken(self) -> None:

@@ -135,7 +135,8 @@ def arrays(value: Any) -> list[np.ndarray]:
 def describe(value: Any) -> str:
     """A value in words that two processes can compare."""
     if isinstance(value, np.ndarray):
-        return f"array({value.dtype} {value.shape} {'rw' if value.flags.writeable else 'ro'} {value.ravel()[:9].tolist()})"
+        mode = "rw" if value.flags.writeable else "ro"
+        return f"array({value.dtype} {value.shape} {mode} {value.ravel()[:9].tolist()})"
     if isinstance(value, Box | User):
         return repr(value)
     if dataclasses.is_dataclass(value) or isinstance(value, msgspec.Struct):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -24,6 +26,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--workloads", default=",".join(NAMES), help=f"which of {', '.join(NAMES)} (a prefix does)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="how long one load lasts")
+    parser.add_argument("--tries", type=int, default=3, help="how often a round is taken, while others use the machine too")
     parser.add_argument("--quick", action="store_true", help="one round of one second")
     parser.add_argument("--venvs", type=Path, default=ROOT / ".nox" / "bench-peers", help="the peers' virtual environments")
     parser.add_argument("--json", type=Path, help="where the raw figures go")
@@ -37,11 +40,12 @@ def main() -> None:
     peers = [SYSTEMS[name] for name in given.peers.split(",") if name]
     prefixes = tuple(given.workloads.split(","))
     adopt_orphans()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that every process is ended
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         run = Run(
             [PLAIN, GRAPHSERVE, *peers], [each for each in WORKLOADS if each.name.startswith(prefixes)],
             rounds=1 if given.quick else given.rounds, seconds=1.0 if given.quick else given.seconds,
-            venvs=given.venvs.resolve(), folder=Path(folder),
+            venvs=given.venvs.resolve(), folder=Path(folder), tries=1 if given.quick else given.tries,
         )  # fmt: skip
         results = run.run()
     print(report.text(run, results))

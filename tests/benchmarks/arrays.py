@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import numpy as np
@@ -37,5 +38,5 @@ class Arrays:
             np.copyto(copy, array)
             same = float(copy.sum())
             here.append(time.perf_counter() - began)
-            assert total == same
+            assert math.isclose(total, same)  # a sum of floats depends on how the array lies in memory
         return {"hop_ms": sorted(hops)[CALLS // 2] * 1e3, "here_ms": sorted(here)[CALLS // 2] * 1e3}

@@ -188,14 +188,14 @@ async def _call(loop: asyncio.AbstractEventLoop, load: _Load, port: int) -> None
             load.errors += 1
 
 
-def ask(request: Request) -> Any:
-    """One answer, as JSON.
+def ask(request: Request, patience: float = 10 * PATIENCE) -> Any:
+    """One answer, as JSON, or as text if it is a stream of lines.
 
     Raises:
         OSError: there was none.
         ValueError: it is no JSON, or not a 2xx.
     """
-    connection = http.client.HTTPConnection("127.0.0.1", request.port, timeout=10 * PATIENCE)
+    connection = http.client.HTTPConnection("127.0.0.1", request.port, timeout=patience)
     try:
         connection.request("POST", request.path, request.payload, dict(request.headers))
         answer = connection.getresponse()
@@ -204,13 +204,13 @@ def ask(request: Request) -> Any:
         connection.close()
     if answer.status != 200:
         raise ValueError(f"answered {answer.status}: {body[:200].decode(errors='replace')}")
-    return json.loads(body)
+    return json.loads(body) if ("accept", "application/x-ndjson") not in request.headers else body.decode()
 
 
 def succeeds(request: Request) -> bool:
     """Whether one call is answered."""
     try:
-        ask(request)
+        ask(request, patience=5.0)
     except (OSError, ValueError, http.client.HTTPException):
         return False
     return True

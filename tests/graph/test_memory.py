@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphserve.wire import memory
+from graphserve.wire import mappings, memory
 from tests.harness import APPS, Served, eventually, served
 
 ROOT = APPS.parent.parent
@@ -83,7 +83,7 @@ def test_a_segment_is_used_again_when_its_reader_is_done(sender: memory.Sender) 
         assert reference is not None
         view = np.frombuffer(receiver.fetch(reference), "u1")
         assert (view == value).all() and not view.flags.writeable
-        references.append(memory._REFERENCE.unpack(reference)[1])
+        references.append(mappings.REFERENCE.unpack(reference)[1])
         del view
     assert len(set(references)) == 1
 
@@ -144,6 +144,6 @@ def test_idle_memory_is_given_back(sender: memory.Sender) -> None:
 
 def test_nonsense_references_are_refused() -> None:
     receiver = memory.Receiver()
-    for reference in (b"", b"x" * 32, memory._REFERENCE.pack(os.getpid(), 0, 1, 2, 3), memory._REFERENCE.pack(2**30, 1, 1, 1, 1)):
+    for reference in (b"", b"x" * 32, mappings.REFERENCE.pack(os.getpid(), 0, 1, 2, 3), mappings.REFERENCE.pack(2**30, 1, 1, 1, 1)):
         with pytest.raises(ValueError):
             receiver.fetch(reference)

@@ -175,7 +175,7 @@ def test_a_dependency_that_dies(asks: dict[str, Ask], api: str, node: str) -> No
     for way in ("processes", "elsewhere"):
         said = asks[way]("error", name=api, args=["die"])
         assert {key: said.get(key) for key in ("class", "status", "node")} == remote(node)
-        assert asks[way]("error", name=api, args=["problem"])["class"] == "Problem", "the call waits for the next worker"
+        assert asks[way]("error", name=api, args=["problem"])["class"] == "Problem", "it waits for the next worker"
 
 
 def test_named_nodes_have_their_own_init(asks: dict[str, Ask]) -> None:

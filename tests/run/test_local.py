@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextvars
+import dataclasses
+import functools
 import gc
 import os
 import threading
@@ -51,8 +54,8 @@ class Gate:
     async def wait(self) -> None:
         self.enter()
         try:
-            while not self.opened.is_set():
-                await asyncio.sleep(0.001)
+            while not self.opened.is_set():  # noqa: ASYNC110
+                await asyncio.sleep(0.001)  # between two looks at the condition
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
@@ -74,7 +77,7 @@ def new_gate() -> Any:
 
 async def until(holds: Callable[[], Any]) -> None:
     async with asyncio.timeout(SECONDS):
-        while not holds():
+        while not holds():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
 
@@ -463,7 +466,7 @@ async def test_stand_ins_that_cannot_work(replace: Any, says: str) -> None:
 
 async def test_a_stand_in_whose_result_does_not_fit() -> None:
     class Wrong:
-        times = sync_times = wait = sync_wait = raises = left = seen = lambda self, x: "a string"  # noqa: E731
+        times = sync_times = wait = sync_wait = raises = left = seen = lambda self, x: "a string"
 
     async with graphserve.local(Leaf, replace={Leaf: Wrong()}) as leaf:
         with pytest.raises(RemoteError, match="does not fit its annotation"):
@@ -593,6 +596,52 @@ async def test_an_exception_in_the_block_cancels_what_runs() -> None:
     assert gate.cancelled == 1
 
 
+def plain_wrapper(function: Any) -> Any:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+@service
+class Unusual(abc.ABC):  # noqa: B024
+    """Made by `__new__`, decorated twice, calling itself."""
+
+    def __new__(cls, base: int = 1) -> Unusual:
+        self = super().__new__(cls)
+        self.base = base  # type: ignore[attr-defined]
+        return self
+
+    @plain_wrapper
+    @api
+    async def inner(self, x: int) -> int:
+        return x + self.base  # type: ignore[attr-defined, no-any-return]
+
+    @api
+    @plain_wrapper
+    async def outer(self, x: int) -> int:
+        return await self.inner(x) + 10  # type: ignore[no-any-return]
+
+    @plain_wrapper
+    @api
+    def sync(self, x: int) -> int:
+        return x
+
+
+async def test_wrapped_apis_and_calls_of_oneself() -> None:
+    @service
+    class Caller:
+        unusual = depends(Unusual, init={"base": 5})
+
+        @api
+        async def ask(self) -> list[int]:
+            return [await self.unusual.inner(1), await self.unusual.outer(1), await self.unusual.sync(1)]
+
+    async with graphserve.local(Caller) as caller:
+        assert await caller.ask() == [6, 16, 1]
+
+
 async def test_several_graphs_at_once_and_nothing_is_left() -> None:
     async def one(factor: int) -> list[int]:
         async with graphserve.local(Top) as top:
@@ -636,7 +685,9 @@ REQUESTS = [
 
 
 @pytest.mark.parametrize(("method", "path", "body", "headers", "status", "says"), REQUESTS)
-async def test_httpx_clients(method: str, path: str, body: str, headers: dict[str, str], status: int, says: Any) -> None:
+async def test_httpx_clients(
+    method: str, path: str, body: str, headers: dict[str, str], status: int, says: Any
+) -> None:
     async with graphserve.local(Top) as top:
         for call in (top.ask, top.sync_ask):
             found, content_type, answer = await call(method, path, body, headers)
@@ -675,7 +726,7 @@ async def test_a_cycle_prints_its_path(tmp_path: Any, monkeypatch: pytest.Monkey
     monkeypatch.syspath_prepend(tmp_path)
     import circle_of_two  # type: ignore[import-not-found]
 
-    with pytest.raises(CycleError, match="A → B → A|B → A → B") as caught:
+    with pytest.raises(CycleError, match=r"A → B → A|B → A → B") as caught:
         graphserve.local(circle_of_two.A)
     assert len(caught.value.path) == 3
 
@@ -692,6 +743,35 @@ async def test_two_nodes_of_one_name() -> None:
 
     with pytest.raises(GraphError, match=r"two nodes have the name 'Leaf' and another init .* name=\"…\""):
         graphserve.local(Twice)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"__abstractmethods__": frozenset({"z"})}, "Wrong is abstract: it does not define z"),
+        ({"__init__": lambda self, k: None}, "missing a required argument: 'k'; it takes k"),
+    ],
+)
+async def test_classes_that_cannot_be_made(body: dict[str, Any], says: str) -> None:
+    wrong = service(name="Wrong")(abc.ABCMeta("Wrong", (Diary,), {"__init__": body.get("__init__", Diary.__init__)}))
+    if "__abstractmethods__" in body:
+        wrong.__abstractmethods__ = body["__abstractmethods__"]  # type: ignore[attr-defined]
+    with pytest.raises(GraphError, match=says):
+        graphserve.local(wrong)
+
+
+async def test_a_dependency_that_is_a_field_of_a_dataclass() -> None:
+    @service
+    @dataclasses.dataclass
+    class Wrong:
+        leaf: Any = depends(Leaf)  # noqa: RUF009
+
+        @api
+        async def x(self) -> int:
+            return 1
+
+    with pytest.raises(GraphError, match=r"Wrong\.leaf = depends\(…\) is a field of the dataclass"):
+        graphserve.local(Wrong)
 
 
 async def test_an_instance_made_by_hand_says_what_to_do() -> None:

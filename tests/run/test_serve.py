@@ -22,7 +22,16 @@ import pytest
 import trustme
 
 import graphserve
-from graphserve import DeadlineExceeded, GraphServeError, InvalidArguments, RemoteError, Unavailable, api, depends, service
+from graphserve import (
+    DeadlineExceeded,
+    GraphServeError,
+    InvalidArguments,
+    RemoteError,
+    Unavailable,
+    api,
+    depends,
+    service,
+)
 from graphserve.errors import ConfigurationError, CycleError, GraphError, StartupError
 from tests.apps import diamond
 from tests.harness import alive, children, eventually
@@ -62,6 +71,13 @@ class Gateway:
     @api
     async def hang(self) -> int:
         return await self.doubler.hang()
+
+    @api
+    async def wait_for(self, path: str) -> int:
+        Path(f"{path}.asked").touch()  # noqa: ASYNC240
+        while not os.path.exists(path):  # noqa: ASYNC110, ASYNC240
+            await asyncio.sleep(0.001)
+        return 2
 
     @api(timeout=0.1)
     async def late(self) -> int:
@@ -249,11 +265,13 @@ def test_tls(tmp_path: Path, mutual: bool) -> None:
 # --- stop ---
 
 
-def test_leaving_the_block_answers_what_was_accepted_and_ends_all() -> None:
+def test_leaving_the_block_answers_what_was_accepted_and_ends_all(tmp_path: Path) -> None:
     with graphserve.serve(Gateway, **QUIET) as server:
         pids = [server.pid, *children(server.pid)]
-        call = server.call.twice(1)
         assert len(pids) == 3
+        call = server.call.wait_for(str(tmp_path / "gate"))
+        eventually((tmp_path / "gate.asked").exists)
+        (tmp_path / "gate").touch()
     assert call.result(60) == 2
     assert not any(alive(pid) for pid in pids)
     with pytest.raises(GraphServeError, match="this graph has stopped"):
@@ -349,7 +367,7 @@ def test_wait_blocks_until_a_signal(script: Script, number: int) -> None:
 def test_a_second_ctrl_c_kills_at_once(script: Script) -> None:
     hanging = MAIN.replace("return x + 1", "import asyncio; print('here', flush=True); await asyncio.sleep(3600)")
     running = script(hanging + WAIT)
-    url, pid = running.line().split()
+    url, _ = running.line().split()
     family = running.family()
     thread = threading.Thread(target=ask_and_forget, args=(url,))
     thread.start()
@@ -443,6 +461,12 @@ def test_a_module_that_raises_shows_its_traceback(tmp_path: Path) -> None:
     (tmp_path / "gs_raises.py").write_text("import json\n\njson.loads('{')\n")
     error = refused(f"{tmp_path}/gs_raises.py:X", GraphError, "importing 'gs_raises' raised JSONDecodeError")
     assert 'gs_raises.py", line 3' in str(error) and "graphserve/" not in str(error)
+
+
+def test_a_file_with_the_name_of_a_standard_module(tmp_path: Path) -> None:
+    (tmp_path / "queue.py").write_text("")
+    says = r"queue\.py cannot be imported: 'queue' is .*Rename your file"
+    refused(f"{tmp_path}/queue.py:X", ConfigurationError, says)
 
 
 @pytest.mark.parametrize(

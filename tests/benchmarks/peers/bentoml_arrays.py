@@ -1,5 +1,6 @@
 """The graph that passes arrays, on BentoML."""
 
+import math
 import time
 
 import bentoml
@@ -32,5 +33,5 @@ class Arrays:
             np.copyto(copy, array)
             same = float(copy.sum())
             here.append(time.perf_counter() - began)
-            assert total == same
+            assert math.isclose(total, same)  # a sum of floats depends on how the array lies in memory
         return {"hop_ms": sorted(hops)[CALLS // 2] * 1e3, "here_ms": sorted(here)[CALLS // 2] * 1e3}

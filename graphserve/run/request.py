@@ -1,0 +1,44 @@
+"""A call to a node of a local graph, in place of bytes on a socket. Runs where `local()` was called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from graphserve.call.context import CallContext
+from graphserve.call.request import new_request_id
+from graphserve.plan import ApiPlan
+from graphserve.wire.formats import Format
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a caller sends.
+
+    Args:
+        api: the API's name.
+        context: what travels with the call.
+        body: the encoded arguments.
+        format: how they are written.
+        accept: how the result shall be written.
+    """
+
+    api: str
+    context: CallContext
+    body: bytes
+    format: Format = Format.MSGPACK
+    accept: Format = Format.MSGPACK
+
+
+Compose = Callable[[CallContext | None, int | None, bytes], Request]
+
+
+def composer(api: ApiPlan) -> Compose:
+    """A function that makes requests to one API."""
+
+    def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> Request:
+        request_id = context.request_id if context is not None and context.request_id else new_request_id()
+        trace = (context.traceparent, context.tracestate) if context is not None else (None, None)
+        return Request(api.name, CallContext(request_id, deadline_ns, *trace), body)
+
+    return compose

@@ -1,0 +1,90 @@
+"""The headers of a request to an API: what they say, and what is wrong with it before its body is read. Runs in workers."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from graphserve.call.context import CallContext
+from graphserve.call.request import new_request_id
+from graphserve.errors import CallError
+from graphserve.wire.formats import Format
+from graphserve.wire.problem import HttpProblem
+from graphserve.worker.execute import BoundApi
+
+_ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
+_LONGEST_TIMEOUT = 1e9  # seconds
+
+
+class Heading:
+    """What the headers say.
+
+    Args:
+        headers: names in lower case.
+        context: takes what travels with the call.
+        public: whether the listener is public: then what only run-folder sockets may say is passed over.
+    """
+
+    __slots__ = ("accept", "content_type", "expects", "length", "public", "timeout")
+
+    def __init__(self, headers: list[tuple[bytes, bytes]], context: CallContext, *, public: bool) -> None:
+        self.content_type: bytes | None = None
+        self.accept: bytes | None = None
+        self.timeout: float | None = None
+        self.length = 0
+        self.expects, self.public = False, public
+        for name, value in headers:
+            if name == b"content-type":
+                self.content_type = value
+            elif name == b"accept":
+                self.accept = value
+            elif name == b"x-request-id":
+                context.request_id = value if _ID.match(value) else b""
+            elif name == b"content-length":
+                self.length = int(value)
+            elif name == b"x-request-timeout":
+                self.timeout = _seconds(value)
+            elif name == b"traceparent":
+                context.traceparent = value
+            elif name == b"tracestate":
+                context.tracestate = value
+            elif name == b"expect":
+                self.expects = value.lower() == b"100-continue"
+            elif not public and name == b"x-graphserve-deadline":
+                context.deadline_ns = int(value)
+            elif not public and name == b"x-graphserve-public":
+                self.public = True  # a sibling passes on what its client asked for
+        context.request_id = context.request_id or new_request_id()
+
+    def problem(self, api: BoundApi, format: Format | None, limit: int) -> CallError | None:
+        """What is wrong with the request so far, if anything is; a wrong timeout is taken back."""
+        if self.length > limit:
+            return too_large(limit)
+        if self.timeout is not None and not 0 < self.timeout < _LONGEST_TIMEOUT:
+            self.timeout = None
+            return HttpProblem(400, "X-Request-Timeout is a number of seconds above 0")
+        if api.signature.input_stream is None and (
+            format is None or (format is Format.RAW and not api.signature.raw_body)
+        ):
+            return HttpProblem(415, _wrong_type(api, self.content_type or b""))
+        return None
+
+
+def too_large(limit: int) -> HttpProblem:
+    """The refusal of a body that is larger than the limit."""
+    return HttpProblem(413, f"the body is larger than {limit} bytes, which --max-body-size allows")
+
+
+def _seconds(value: bytes) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        return math.nan
+
+
+def _wrong_type(api: BoundApi, content_type: bytes) -> str:
+    named = content_type.decode("latin-1")
+    said = f"{api.plan.route} takes application/json or application/msgpack in UTF-8, not {named!r}"
+    if named.startswith("application/x-www-form-urlencoded"):  # what `curl -d` says unless it is told otherwise
+        said += ": with curl, add -H 'Content-Type: application/json' or use --json"
+    return said

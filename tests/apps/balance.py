@@ -1,0 +1,43 @@
+"""A node of four workers that take one call at a time, behind gateways."""
+
+import os
+import time
+
+from graphserve import api, depends, service
+
+
+@service(workers=4, concurrency=1)
+class Model:
+    @api(idempotent=True)
+    def work(self, seconds: float) -> int:
+        time.sleep(seconds)
+        return os.getpid()
+
+
+@service
+class Echo:
+    @api
+    async def run(self, x: int) -> int:
+        return x + 1
+
+
+@service
+class Gateway:
+    model = depends(Model)
+    echo = depends(Echo)
+
+    @api
+    async def work(self, seconds: float) -> int:
+        return await self.model.work(seconds)
+
+    @api
+    async def chain(self, x: int, times: int) -> int:
+        for _ in range(times):
+            x = await self.echo.run(x)
+        return x
+
+    @api
+    async def facts(self) -> dict[str, int]:
+        with open("/proc/self/smaps_rollup") as file:
+            pss = next(int(line.split()[1]) for line in file if line.startswith("Pss:"))
+        return {"fds": len(os.listdir("/proc/self/fd")), "pss_kb": pss}

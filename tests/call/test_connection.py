@@ -1,0 +1,164 @@
+"""The response parser: whatever comes, however it is cut, it answers once or is lost once, and reads as h11 does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+import h11
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphserve.call.connection import Connection
+
+
+class Waiting:
+    """Who waits for the answer."""
+
+    streams = False
+
+    def __init__(self) -> None:
+        self.answers: list[tuple[int, list[tuple[bytes, bytes]], bytes]] = []
+        self.losses: list[tuple[str, bool]] = []
+        self.over = asyncio.Event()
+
+    def head(self) -> None:
+        raise AssertionError("this one takes no stream")
+
+    def chunk(self, data: bytes) -> None:
+        raise AssertionError("this one takes no stream")
+
+    def answered(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        self.answers.append((status, headers, body))
+        self.over.set()
+
+    def lost(self, reason: str, unread: bool) -> None:
+        self.losses.append((reason, unread))
+        self.over.set()
+
+
+async def feed(pieces: list[bytes]) -> Waiting:
+    """Give a connection these bytes, piece by piece, then the end."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    waiting = Waiting()
+    connection = Connection(ours, lambda _: None, lambda _: None)
+    connection.send(b"POST /x HTTP/1.1\r\n\r\n", waiting)
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(OSError):
+        await loop.sock_recv(theirs, 65536)
+        for piece in pieces:
+            await loop.sock_sendall(theirs, piece)
+            await asyncio.sleep(0)
+    theirs.close()
+    await asyncio.wait_for(waiting.over.wait(), 10)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    connection.close()
+    return waiting
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    """The data cut at these places."""
+    marks = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
+    return [data[start:stop] for start, stop in zip(marks, marks[1:], strict=False)]
+
+
+def as_h11_reads(data: bytes) -> tuple[int, bytes] | None:
+    """Status and body as h11 reads them; None if it is no complete answer for it."""
+    reader = h11.Connection(h11.CLIENT)
+    reader.send(h11.Request(method="POST", target="/x", headers=[("host", "x")]))
+    reader.send(h11.EndOfMessage())
+    status, body = 0, b""
+    try:
+        reader.receive_data(data)
+        while True:
+            event = reader.next_event()
+            if isinstance(event, h11.Response):
+                status = event.status_code
+            elif isinstance(event, h11.Data):
+                body += bytes(event.data)
+            elif isinstance(event, h11.EndOfMessage):
+                return status, body
+            elif event in (h11.NEED_DATA, h11.PAUSED) or isinstance(event, h11.ConnectionClosed):
+                return None
+    except h11.RemoteProtocolError:
+        return None
+
+
+places = st.lists(st.integers(0, 5_000), max_size=12)
+tokens = st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1, max_size=12).filter(
+    lambda name: name not in ("content-length", "transfer-encoding", "connection", "upgrade", "trailer")
+)
+values = st.text("abcXYZ 0123456789/;=,.", max_size=30).map(str.strip)
+
+
+@given(st.binary(max_size=2_000), places)
+@settings(max_examples=150, deadline=None)
+def test_any_bytes_end_in_one_answer_or_one_loss(data: bytes, at: list[int]) -> None:
+    waiting = asyncio.run(feed(cut(data, at)))
+    assert len(waiting.answers) + len(waiting.losses) == 1
+
+
+@given(st.integers(0, 40), st.binary(max_size=30), places)
+@settings(max_examples=150, deadline=None)
+def test_a_spoiled_answer_ends_in_one_answer_or_one_loss(where: int, junk: bytes, at: list[int]) -> None:
+    good = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
+    waiting = asyncio.run(feed(cut(good[:where] + junk + good[where:], at)))
+    assert len(waiting.answers) + len(waiting.losses) == 1
+
+
+@given(
+    st.sampled_from([200, 201, 400, 404, 422, 500, 503]),
+    st.lists(st.tuples(tokens, values), max_size=6),
+    st.binary(max_size=3_000), st.booleans(), places,
+)  # fmt: skip
+@settings(max_examples=200, deadline=None)
+def test_answers_read_as_h11_reads_them(
+    status: int, headers: list[tuple[str, str]], body: bytes, chunked: bool, at: list[int]
+) -> None:
+    writer = h11.Connection(h11.SERVER)
+    writer.receive_data(b"POST /x HTTP/1.1\r\nhost: x\r\n\r\n")
+    writer.next_event()
+    writer.next_event()
+    framing = ("transfer-encoding", "chunked") if chunked else ("content-length", str(len(body)))
+    data = writer.send(h11.Response(status_code=status, headers=[*headers, framing])) or b""
+    for piece in cut(body, at):
+        data += writer.send(h11.Data(data=piece)) or b""
+    data += writer.send(h11.EndOfMessage()) or b""
+    waiting = asyncio.run(feed(cut(data, at)))
+    assert as_h11_reads(data) == (status, body)
+    ((got, got_headers, got_body),) = waiting.answers
+    assert (got, got_body) == (status, body)
+    assert set(got_headers) >= {(name.encode(), value.encode()) for name, value in headers}
+
+
+def test_an_end_without_an_answer_may_have_been_executed() -> None:
+    waiting = asyncio.run(feed([]))
+    assert [unread for _, unread in waiting.losses] == [False]
+
+
+def test_a_reset_before_the_request_was_read_may_be_sent_again() -> None:
+    async def run() -> Waiting:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        waiting = Waiting()
+        Connection(ours, lambda _: None, lambda _: None).send(b"x" * 1000, waiting)
+        theirs.close()  # with 1,000 unread bytes: the kernel resets
+        await asyncio.wait_for(waiting.over.wait(), 10)
+        return waiting
+
+    assert [unread for _, unread in asyncio.run(run()).losses] == [True]
+
+
+def test_an_answer_that_is_cut_is_lost() -> None:
+    waiting = asyncio.run(feed([b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhal"]))
+    assert not waiting.answers
+    assert [unread for _, unread in waiting.losses] == [False]
+
+
+def test_interim_answers_are_passed_over() -> None:
+    waiting = asyncio.run(feed([b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"]))
+    assert [(status, body) for status, _, body in waiting.answers] == [(200, b"ok")]

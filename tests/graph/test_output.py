@@ -1,0 +1,201 @@
+"""What workers print and log: line by line, each with its node, whole or in pieces, and never in anyone's way."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.harness import Served, eventually, served
+
+APP = r"""
+import logging
+import os
+import sys
+from graphserve import api, depends, service
+
+print("printed at import")
+log = logging.getLogger("mine")
+
+@service
+class Leaf:
+    @api
+    async def fail(self) -> int:
+        raise KeyError("below")
+
+@service
+class Noisy:
+    leaf = depends(Leaf)
+
+    @api
+    async def prints(self) -> None:
+        print("one\ntwo")
+        print("no end", end="")
+        os.write(2, b"plain error\n")
+        os.write(1, b"; its end\n")
+        os.write(1, b"\xff\xfe\x00 junk \x1e{\"level\": 3\n")
+        os.write(1, b"\x1e\x1e\n")
+        os.write(2, b"a long line " + b"x" * 200_000 + b" its end\n")
+        os.write(2, b"\r 10%\r 20%\r 100%\n")
+
+    @api
+    async def logs(self) -> None:
+        log.debug("quiet")
+        log.info("said %d", 7)
+        os.write(2, b"just before ")
+        try:
+            int("no number")
+        except ValueError:
+            log.exception("it went wrong", extra={"page": 3, "level": "mine", "odd": {(1, 2): 3}})
+        log.warning("wrong %d", "format")
+
+    @api
+    def threaded(self) -> None:
+        log.error("from a thread")
+
+    @api
+    async def fail(self) -> int:
+        return await self.leaf.fail()
+
+    @api
+    async def dies(self) -> None:
+        os.write(1, b"last line\nlast words without an end")
+        os._exit(3)
+"""
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    (tmp_path / "app.py").write_text(APP)
+    return tmp_path
+
+
+@pytest.fixture
+def graph(app: Path) -> Iterator[Served]:
+    with served_json("app:Noisy", cwd=app) as graph:
+        yield graph
+
+
+class ServedJson(Served):
+    """A graph that logs JSON."""
+
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in list(self.log)]
+
+    def record(self, message: str) -> dict[str, Any]:
+        """The record with this message, when it comes."""
+        found = lambda: [record for record in self.records() if record["message"] == message]  # noqa: E731
+        (one,) = eventually(found, 30)
+        return dict(one)
+
+
+def served_json(target: str, *arguments: str, **options: Any) -> Any:
+    @contextlib.contextmanager
+    def running() -> Iterator[ServedJson]:
+        graph = ServedJson(target, "--log-format", "json", *arguments, **options)
+        try:
+            line = graph.wait_log(r"serving on ([^\s\"]+)", 60)
+            graph.url = line.group(1)
+            yield graph
+        finally:
+            graph.close()
+
+    return running()
+
+
+def test_each_printed_line_is_one_record(graph: ServedJson) -> None:
+    with graph.client() as client:
+        assert client.post("/prints", json={}).status_code == 200
+    for stream, message in (("stdout", "one"), ("stdout", "two"), ("stdout", "no end; its end"), ("stderr", "plain error")):
+        record = graph.record(message)
+        assert (record["stream"], record["node"], record["slot"]) == (stream, "Noisy", 0)
+        assert record["pid"] in graph.workers()
+    graph.record("\\xff\\xfe\0 junk \x1e{\"level\": 3")
+    graph.record("\x1e\x1e")
+    graph.record(" 100%")
+    assert [r["message"] for r in graph.records() if "10%" in r["message"]] == []
+    eventually(lambda: "".join(r["message"] for r in graph.records() if "xxxx" in r["message"]).endswith("its end"))
+    pieces = [r["message"] for r in graph.records() if "xxxx" in r["message"]]
+    assert "".join(pieces) == "a long line " + "x" * 200_000 + " its end"
+    assert graph.stop() == 0
+    assert all(json.loads(line)["time"] for line in graph.log)
+    assert not graph.out
+
+
+def test_what_modules_print_at_import_is_a_record_too(graph: ServedJson) -> None:
+    nodes = eventually(lambda: [r["node"] for r in graph.records() if r["message"] == "printed at import"] or None)
+    assert sorted(map(str, nodes)) == ["Leaf", "Noisy", "None"], "the resolver imports it, and each worker"
+
+
+def test_a_log_record_is_one_record_with_its_traceback(graph: ServedJson) -> None:
+    with graph.client() as client:
+        answer = client.post("/logs", json={}, headers={"x-request-id": "my-id"})
+        assert answer.status_code == 200
+        assert client.post("/threaded", json={}, headers={"x-request-id": "other-id"}).status_code == 200
+    record = graph.record("it went wrong")
+    assert (record["level"], record["stream"], record["node"]) == ("error", "log", "Noisy")
+    assert record["traceback"].startswith("Traceback (most recent call last):\n")
+    assert record["traceback"].rstrip().endswith("ValueError: invalid literal for int() with base 10: 'no number'")
+    assert record["fields"] == {"page": "3", "level": "mine", "odd": "{(1, 2): 3}", "request_id": "my-id"}
+    assert graph.record("just before ")["stream"] == "stderr"
+    assert graph.record("said 7")["fields"] == {"request_id": "my-id"}
+    assert graph.record("'wrong %d' ('format',)")["level"] == "warning"
+    assert graph.record("from a thread")["fields"] == {"request_id": "other-id"}
+    assert not [r for r in graph.records() if r["message"] == "quiet"]
+
+
+def test_errors_name_their_request_in_text(app: Path) -> None:
+    with served("app:Noisy", cwd=app) as graph, graph.client() as client:
+        answer = client.post("/fail", json={})
+        assert answer.status_code == 502
+        request = answer.json()["request_id"]
+        line = graph.wait_log(rf"(.*) \[request {re.escape(request)}\]").group(1)
+        assert re.match(r"\d\d:\d\d:\d\d Leaf\[0\] ERROR ", line)
+        graph.wait_log("^KeyError: 'below'")
+
+
+@pytest.mark.parametrize("level", ["debug", "error"])
+def test_the_level_of_the_log(app: Path, level: str) -> None:
+    with served_json("app:Noisy", "--log-level", level, cwd=app) as graph, graph.client() as client:
+        assert client.post("/logs", json={}).status_code == 200
+        graph.record("it went wrong")
+        messages = {r["message"] for r in graph.records()}
+        assert ("quiet" in messages, "said 7" in messages) == ((True, True) if level == "debug" else (False, False))
+        assert "just before " in messages, "what is printed has no level"
+
+
+def test_the_access_log(app: Path) -> None:
+    with served_json("app:Noisy", "--access-log", cwd=app) as graph, graph.client() as client:
+        answer = client.post("/threaded", json={})
+        assert client.post("/none", json={}).status_code == 404
+        mine = lambda: [r for r in graph.records() if r["fields"].get("status") == 200]  # noqa: E731
+        (record,) = eventually(mine)
+        assert record["message"].startswith("POST /threaded 200 ")
+        assert record["fields"]["request_id"] == answer.headers["x-request-id"]
+        assert record["fields"]["ms"] > 0
+
+
+def test_the_last_words_of_a_worker_are_not_lost(graph: ServedJson) -> None:
+    with graph.client() as client, pytest.raises(httpx.HTTPError):  # the entry itself dies: nobody is left to answer
+        client.post("/dies", json={})
+    graph.record("last line")
+    graph.record("last words without an end")
+    eventually(lambda: [r for r in graph.records() if "ended with exit code 3; replaced" in r["message"]])
+
+
+def test_a_flood_of_lines_is_whole(app: Path) -> None:
+    (app / "flood.py").write_text(
+        "from graphserve import api, service\n\n\n@service(workers=2)\nclass Flood:\n    def __init__(self) -> None:\n"
+        "        for number in range(5000):\n            print('line', number)\n\n    @api\n    async def x(self) -> int:\n        return 1\n"
+    )
+    with served("flood:Flood", cwd=app) as graph:
+        assert graph.stop() == 0
+        for slot in (0, 1):
+            lines = [line.split()[-1] for line in graph.out if f"Flood[{slot}] line" in line]
+            assert lines == [str(number) for number in range(5000)]
