@@ -31,7 +31,13 @@ __all__ = [
     "Unavailable", "api", "cancelled", "deadline", "depends", "local", "serve", "service",
 ]  # fmt: skip
 
-_LATER = {"Array": "wire.tensors", "cancelled": "call.context", "deadline": "call.context", "local": "run", "serve": "run"}
+_LATER = {
+    "Array": "wire.tensors",
+    "cancelled": "call.context",
+    "deadline": "call.context",
+    "local": "run",
+    "serve": "run",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -178,7 +178,7 @@ class Problem(CallError):
         title: str,
         *,
         detail: str | None = None,
-        type: str = "about:blank",  # noqa: A002  (the name RFC 9457 gives it)
+        type: str = "about:blank",
         extensions: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         node: str | None = None,

@@ -42,8 +42,8 @@ def path_problem(folder: Path) -> str:
     if length <= MAX_SOCKET_PATH:
         return ""
     return (
-        f"the run folder {str(folder)!r} is too deep: its sockets would have paths of up to {length} bytes, and Unix sockets "
-        f"allow {MAX_SOCKET_PATH}. Give a shorter one with --run-dir"
+        f"the run folder {str(folder)!r} is too deep: its sockets would have paths of up to {length} bytes, and Unix "
+        f"sockets allow {MAX_SOCKET_PATH}. Give a shorter one with --run-dir"
     )
 
 

@@ -146,7 +146,8 @@ class RemoteApi:
     def _misfit(self, text: str, loc: list[str], kind: str) -> InvalidArguments:
         name = f"{self._api.node}.{self._api.plan.name}"
         said = name + text if text.startswith(":") else f"{name} {text}"
-        return InvalidArguments(said, errors=[{"loc": loc, "msg": text.removeprefix(": "), "type": kind}], node=self._api.node)
+        error = {"loc": loc, "msg": text.removeprefix(": "), "type": kind}
+        return InvalidArguments(said, errors=[error], node=self._api.node)
 
     def _read(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> Any:
         if status == 200:
@@ -209,9 +210,10 @@ class RemoteCall(Call[Any]):
         self._used = True
         if threading.get_ident() == self._home.thread:
             self.cancel()
+            method = self._name.rpartition(".")[2]
             raise RuntimeError(
-                f"{self._name}(...).result() would block the event loop for ever: write `await self.….{self._name.rpartition('.')[2]}"
-                "(...)` here, or make this API a plain `def`, which runs in a thread"
+                f"{self._name}(...).result() would block the event loop: write `await self.….{method}(...)` here, "
+                "or make this API a plain `def`, which runs in a thread"
             )
         waiter = self._waiter()
         try:

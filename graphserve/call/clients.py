@@ -1,4 +1,4 @@
-"""What is injected for each dependency: typed clients and httpx clients, on the lanes of their node. Runs in workers."""
+"""What is injected for each dependency: typed and httpx clients, on the lanes of their node. Runs in workers."""
 
 from __future__ import annotations
 

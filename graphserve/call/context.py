@@ -34,7 +34,7 @@ current: ContextVar[CallContext | None] = ContextVar("graphserve_call", default=
 
 
 def deadline() -> float | None:
-    """Seconds that are left for the call that is being executed, never below 0; None outside a call or without a deadline."""
+    """Seconds left for the call that is being executed, never below 0; None outside a call or without a deadline."""
     context = current.get()
     left = context.seconds_left() if context else None
     return None if left is None else max(0.0, left)

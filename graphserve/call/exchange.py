@@ -123,7 +123,8 @@ class Exchange:
         if self.over:
             return
         if self.upload is not None or not (unread or self.idempotent):
-            self.fail(RemoteError(f"a worker of {self.node} ended while it executed the call ({reason})", node=self.node))
+            text = f"a worker of {self.node} ended while it executed the call ({reason})"
+            self.fail(RemoteError(text, node=self.node))
             return
         self.attempts += 1
         if self.attempts == 1:

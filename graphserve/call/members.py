@@ -63,5 +63,3 @@ class Members:
                 state = node.state if node is not None and node.state != "ready" else "starting"
                 words.append(f"{name} is {state}" + (f": {node.reason}" if node and node.reason else ""))
         return words
-
-

@@ -1,4 +1,4 @@
-"""httpx on the core of the hop: real `httpx.AsyncClient` and `httpx.Client` whose transport is our lanes. Runs in workers.
+"""httpx on the core of the hop: real `httpx.AsyncClient` and `httpx.Client` over our lanes. Runs in workers.
 
 As users of httpx expect: statuses are responses, and connection failures are httpx's own errors.
 """
@@ -18,7 +18,9 @@ from graphserve.call.exchange import Answer, Exchange, Lane
 from graphserve.call.request import trail
 from graphserve.errors import CallError, DeadlineExceeded, Unavailable
 
-_OURS = frozenset((b"content-length", b"transfer-encoding", b"connection", b"x-request-id", b"traceparent", b"tracestate"))
+_OURS = frozenset((
+    b"content-length", b"transfer-encoding", b"connection", b"x-request-id", b"traceparent", b"tracestate",
+))  # fmt: skip
 
 
 class NodeTransport:
@@ -89,7 +91,9 @@ class SyncTransport(httpx.BaseTransport):
         """Send one request, and wait in this thread."""
         home = self.core.home
         if threading.get_ident() == home.thread:
-            raise RuntimeError("httpx.Client would block the event loop: depend with client=httpx.AsyncClient, or use a plain `def` API")
+            raise RuntimeError(
+                "httpx.Client would block the event loop: use client=httpx.AsyncClient, or a plain `def` API"
+            )
         exchange = self.core.exchange(request, request.read())
         waiter: concurrent.futures.Future[Answer] = concurrent.futures.Future()
 

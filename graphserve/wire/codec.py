@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from graphserve.errors import InvalidArguments
-from graphserve.wire.extensions import Fetch, json_hook, Place
+from graphserve.wire.extensions import Fetch, Place, json_hook
 from graphserve.wire.failures import FAILURES, MalformedBody, explain, is_malformed, malformed, problem, refusal, text
 from graphserve.wire.formats import Format, accept_format, content_format
 from graphserve.wire.schema import Parameter, Signature

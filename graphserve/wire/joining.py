@@ -100,9 +100,15 @@ def split(result: Any, sizes: Sequence[int], where: str) -> list[Any]:
         ValueError: it does not have one item for each item that went in.
     """
     if not isinstance(result, (list, tuple)) and not _is_array(result):
-        raise TypeError(f"{where} is batched and must return a list or an array, one item an item; it returned {type(result).__name__}")
+        raise TypeError(
+            f"{where} is batched and must return a list or an array, one result an item; "
+            f"it returned {type(result).__name__}"
+        )
     if (got := len(result)) != (expected := sum(sizes)):
-        raise ValueError(f"{where} got a batch of {expected} items and returned {got}: a batched API returns one result an item, in order")
+        raise ValueError(
+            f"{where} got a batch of {expected} items and returned {got}: "
+            "a batched API returns one result an item, in order"
+        )
     ends = list(itertools.accumulate(sizes))
     return [result[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 

@@ -1,4 +1,4 @@
-"""The receiver's side of shared memory: references to buffers, and segments of other processes mapped here. Runs in workers.
+"""The receiver's side of shared memory: segments of other processes, mapped here. Runs in workers.
 
 See `memory.py` for the whole.
 """

@@ -51,7 +51,9 @@ def as_call_error(exc: BaseException, node: str) -> CallError:
     return RemoteError(text, node=node, status=500, title="Internal Server Error")
 
 
-def encode(error: CallError, *, node: str, request_id: str, open_book: bool) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+def encode(
+    error: CallError, *, node: str, request_id: str, open_book: bool
+) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     """An error as status, headers (content-type included) and body.
 
     Args:
@@ -153,7 +155,9 @@ def to_frame(error: CallError, *, node: str, request_id: str, open_book: bool) -
 def from_frame(payload: bytes, node: str) -> CallError:
     """The error of an error frame."""
     try:
-        status, kind, pairs, body = msgspec.json.decode(payload, type=tuple[int, str, list[tuple[str, str]], msgspec.Raw])
+        status, kind, pairs, body = msgspec.json.decode(
+            payload, type=tuple[int, str, list[tuple[str, str]], msgspec.Raw]
+        )
     except msgspec.MsgspecError:
         return RemoteError(f"the stream of {node} ended with an error that cannot be read", node=node)
     return decode(status, kind, bytes(body), dict(pairs), node)

@@ -1,4 +1,4 @@
-"""The ASGI application of a worker: health, the entry's pages, and clear words for what does not exist. Runs in workers.
+"""The ASGI application of a worker: health, the entry's pages, words for what does not exist. Runs in workers.
 
 APIs do not come here; the protocol takes them a direct way. Starlette is for the pages, so only the entry imports it.
 """

@@ -213,6 +213,7 @@ class Batcher:
         arguments = joining.join([(call.arguments, start, stop) for call, start, stop in part], self.lists)
         sizes = [stop - start for _, start, stop in part]
         name = f"{self.executor.node.name}.{self.api.plan.name}"
+
         def ended(result: Any, error: BaseException | None) -> None:
             if error is None:
                 try:

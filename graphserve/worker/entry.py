@@ -1,4 +1,4 @@
-"""The Starlette application of the entry: its pages, and refusals in the words of the node. Runs in the entry's workers."""
+"""The Starlette application of the entry: pages, and refusals in the words of the node. Runs in the entry's workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Executing a call: the user's method on the loop or in the pool of threads, until it ends or nobody waits. Runs in workers.
+"""Executing a call: the user's method on the loop or in a thread, until it ends or nobody waits. Runs in workers.
 
 Knows no sockets: the HTTP protocol and `local()` both execute through here.
 """

@@ -1,4 +1,4 @@
-"""The headers of a request to an API: what they say, and what is wrong with it before its body is read. Runs in workers."""
+"""The headers of a request to an API, and what is wrong with it before its body is read. Runs in workers."""
 
 from __future__ import annotations
 

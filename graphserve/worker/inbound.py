@@ -30,16 +30,38 @@ class Inbound:
     Args:
         protocol: its connection.
         api: the API that it is for.
+
+    `context` is what travels with it, `accepts` its Accept header as it came, `public` whether the answer is read
+    outside the run folder, `lost` whether the client is gone.
     """
 
     __slots__ = (
-        "_accept", "_accepts", "_api", "_body", "_complete", "_context", "_execution", "_format", "_length", "_limit",
-        "_lost", "_problem", "_protocol", "_public", "_relay", "_source", "_started", "_turn", "disconnected", "keep_alive",
-        "message_event", "response_complete",
+        "_accept",
+        "_api",
+        "_body",
+        "_complete",
+        "_execution",
+        "_format",
+        "_length",
+        "_limit",
+        "_problem",
+        "_relay",
+        "_source",
+        "_started",
+        "_turn",
+        "accepts",
+        "context",
+        "disconnected",
+        "keep_alive",
+        "lost",
+        "message_event",
+        "protocol",
+        "public",
+        "response_complete",
     )  # fmt: skip
 
     def __init__(self, protocol: Protocol, api: BoundApi) -> None:
-        self._protocol, self._api = protocol, api
+        self.protocol, self._api = protocol, api
         self.response_complete = self.disconnected = False
         self.message_event = _NO_EVENT
         parser = protocol.parser
@@ -49,26 +71,26 @@ class Inbound:
         self._body: list[bytes] = []
         self._length = 0
         self._limit = protocol.listener.max_body_size
-        self._complete = self._turn = self._lost = False
+        self._complete = self._turn = self.lost = False
         self._problem: CallError | None = None
         self._execution: Any = None  # what can be cancelled: an execution, a place in a batch
         self._relay: Any = None
         self._source: Source | None = None
-        self._context = CallContext()
+        self.context = CallContext()
         self._started = 0.0
-        self._public = protocol.listener.public
+        self.public = protocol.listener.public
 
     # --- reading ---
 
     def headers_complete(self, headers: list[tuple[bytes, bytes]]) -> None:
         """All headers are here: decide what can be decided."""
-        listener, context = self._protocol.listener, self._context
+        listener, context = self.protocol.listener, self.context
         heading = Heading(headers, context, public=listener.public)
-        self._public = heading.public
+        self.public = heading.public
         self._format, self._accept = content_format(heading.content_type), accept_format(heading.accept)
-        self._accepts = heading.accept
+        self.accepts = heading.accept
         if self._api.signature.input_stream is not None:
-            self._source = Source(self._protocol.flow)
+            self._source = Source(self.protocol.flow)
         self._problem = heading.problem(self._api, self._format, self._limit)
         context.deadline_ns = earliest(context.deadline_ns, (heading.timeout, self._api.timeout))
         if listener.access_log:
@@ -76,7 +98,7 @@ class Inbound:
         if self._problem is not None and not self._complete:
             self._refuse()
         elif heading.expects:
-            self._protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self._source is not None and self._turn and self._problem is None:
             self._execute()
 
@@ -112,7 +134,7 @@ class Inbound:
     # --- executing ---
 
     def _execute(self) -> None:
-        protocol, api = self._protocol, self._api
+        protocol, api = self.protocol, self._api
         if self._problem is not None:
             self._quiet(self._problem)
             return
@@ -133,17 +155,17 @@ class Inbound:
         if arguments is None:
             self._freed()
             return
-        listener, api = self._protocol.listener, self._api
+        listener, api = self.protocol.listener, self._api
         if api.signature.stream:
-            sink = HttpSink(self, api, stream_format(self._accepts))
-            self._execution = StreamExecution(listener.executor, api, self._context, sink, self._freed)
+            sink = HttpSink(self, api, stream_format(self.accepts))
+            self._execution = StreamExecution(listener.executor, api, self.context, sink, self._freed)
             self._execution.start(arguments)
         else:
-            self._execution = listener.executor.start(api, arguments, self._context, self._ended, self._freed)
+            self._execution = listener.executor.start(api, arguments, self.context, self._ended, self._freed)
 
     def _batch(self, body: bytes) -> None:
-        batcher = self._protocol.listener.batchers[self._api.plan.name]
-        came_for_it = self._protocol.take_place()
+        batcher = self.protocol.listener.batchers[self._api.plan.name]
+        came_for_it = self.protocol.take_place()
         if not came_for_it and not batcher.can_take():
             self._pass_on(body)
             return
@@ -153,16 +175,16 @@ class Inbound:
                 batcher.disappoint()
             return
         try:
-            self._execution = batcher.join(arguments, self._context, self._ended, expected=came_for_it)
+            self._execution = batcher.join(arguments, self.context, self._ended, expected=came_for_it)
         except InvalidArguments as exc:
             self._quiet(exc)
 
     def _arguments(self, body: bytes) -> dict[str, Any] | None:
         """The arguments; None when they do not fit, which is answered then."""
-        api, listener = self._api, self._protocol.listener
+        api, listener = self._api, self.protocol.listener
         try:
             if self._source is not None:
-                return from_query(api, self._protocol.url.partition(b"?")[2], self._source)
+                return from_query(api, self.protocol.url.partition(b"?")[2], self._source)
             assert self._format is not None
             return api.arguments.decode(body, self._format, listener.fetch)
         except MalformedBody as exc:
@@ -176,18 +198,18 @@ class Inbound:
 
     def _pass_on(self, body: bytes) -> None:
         """Every slot is taken: the node's queue takes the call, and a free sibling takes it from there."""
-        listener, api = self._protocol.listener, self._api
+        listener, api = self.protocol.listener, self._api
         if self._source is not None:  # its body is still coming, to us: it waits for a slot of ours
-            listener.gate.when_free(lambda: listener.gate.release() if self._lost else self._run(body))
+            listener.gate.when_free(lambda: listener.gate.release() if self.lost else self._run(body))
         elif api.signature.stream:
             self._relay = listener.relay.stream(api, body, self._format, self)
         else:
-            self._relay = listener.relay.call(api, body, self._format, self._accept.value, self._context)
+            self._relay = listener.relay.call(api, body, self._format, self._accept.value, self.context)
             self._relay.add_done_callback(self.relayed)
 
     def relayed(self, reply: Any) -> None:
         """The answer of the sibling that took the call is here."""
-        if self._lost or reply.cancelled() or self.response_complete:
+        if self.lost or reply.cancelled() or self.response_complete:
             return
         if (error := reply.exception()) is not None:
             self.fail(error)
@@ -196,11 +218,11 @@ class Inbound:
         if status == 200:
             self._result(body)
         else:
-            self._quiet(self._protocol.listener.error_of(status, headers, body))
+            self._quiet(self.protocol.listener.error_of(status, headers, body))
 
     def _ended(self, result: Any, error: BaseException | None) -> None:
         if error is None:
-            listener = self._protocol.listener
+            listener = self.protocol.listener
             try:
                 body = self._api.result.encode(result, self._accept, listener.place)
             except Exception as exc:
@@ -215,38 +237,13 @@ class Inbound:
     def _freed(self) -> None:
         self._execution = None
         if self._api.plan.lane == "queue":
-            self._protocol.listener.gate.release()
+            self.protocol.listener.gate.release()
 
     # --- answering ---
 
-    @property
-    def protocol(self) -> Protocol:
-        """Its connection."""
-        return self._protocol
-
-    @property
-    def context(self) -> CallContext:
-        """What travels with it."""
-        return self._context
-
-    @property
-    def accepts(self) -> bytes | None:
-        """Its Accept header, as it came."""
-        return self._accepts
-
-    @property
-    def public(self) -> bool:
-        """Whether the answer is read outside the run folder."""
-        return self._public
-
-    @property
-    def lost(self) -> bool:
-        """Whether the client is gone."""
-        return self._lost
-
     def abandon(self) -> None:
         """The client went away: everything below is cancelled."""
-        self._lost = True
+        self.lost = True
         if self._source is not None:
             self._source.fail()
         if self._execution is not None:
@@ -258,8 +255,8 @@ class Inbound:
         """Answer with an error."""
         if self._source is not None and not self._complete:
             self.keep_alive = False
-        responder = self._protocol.listener.responder
-        status, data = responder.error(exc, self._context, self.keep_alive, self._api.plan.name)
+        responder = self.protocol.listener.responder
+        status, data = responder.error(exc, self.context, self.keep_alive, self._api.plan.name)
         self._write(data, status)
 
     def finish(self, status: int, data: bytes = b"") -> None:
@@ -269,12 +266,12 @@ class Inbound:
     def _result(self, body: bytes) -> None:
         if self._source is not None and not self._complete:  # the API did not want the rest of the body
             self.keep_alive = False
-        responder = self._protocol.listener.responder
-        self._write(responder.result(body, self._accept, self._context.request_id, self.keep_alive), 200)
+        responder = self.protocol.listener.responder
+        self._write(responder.result(body, self._accept, self.context.request_id, self.keep_alive), 200)
 
     def _quiet(self, exc: CallError, close: bool = True) -> None:
         """Answer with a refusal that needs no word in the log."""
-        status, data = self._protocol.listener.responder.problem(exc, self._context, self.keep_alive)
+        status, data = self.protocol.listener.responder.problem(exc, self.context, self.keep_alive)
         self._write(data, status, close)
 
     def _refuse(self) -> None:
@@ -286,17 +283,17 @@ class Inbound:
         if self._source is not None:
             self._source.fail()
         self._quiet(self._problem, close=False)
-        self._protocol.refuse()
+        self.protocol.refuse()
 
     def _write(self, data: bytes, status: int, close: bool = True) -> None:
-        if self._lost or self.response_complete:
+        if self.lost or self.response_complete:
             return
-        protocol = self._protocol
+        protocol = self.protocol
         self.response_complete = True
         protocol.transport.write(data)
         if protocol.listener.access_log:
             took = time.perf_counter() - self._started
-            access(self._api.plan.route, status, self._context.request_id, took, protocol.client)
+            access(self._api.plan.route, status, self.context.request_id, took, protocol.client)
         if not self.keep_alive and close:
             if self._source is not None and not self._complete:
                 protocol.refuse()

@@ -1,4 +1,4 @@
-"""Where the items of a stream go over HTTP: frames between nodes, NDJSON or Server-Sent Events outside. Runs in workers."""
+"""Where the items of a stream go: frames between nodes, NDJSON or Server-Sent Events outside. Runs in workers."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ class HttpSink:
         listener = inbound.protocol.listener
         responder, request_id = listener.responder, inbound.context.request_id.decode("latin-1")
         said = responder.note(error, inbound.context, self.api.plan.name)
-        rest: dict[str, Any] = {"node": responder.node, "request_id": request_id, "open_book": responder.open_book and not inbound.public}
+        open_book = responder.open_book and not inbound.public
+        rest: dict[str, Any] = {"node": responder.node, "request_id": request_id, "open_book": open_book}
         if self.format is StreamFormat.FRAMES:
             last = frames.pack(frames.ERROR, problem.to_frame(said, **rest))
         elif self.format is StreamFormat.EVENTS:

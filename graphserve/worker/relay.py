@@ -35,9 +35,7 @@ class Relay:
         self.node, self.lanes, self.slack = node, lanes, slack
         self.loop = asyncio.get_running_loop()
 
-    def call(
-        self, api: BoundApi, body: bytes, format: Format | None, accept: bytes, context: CallContext
-    ) -> Reply:
+    def call(self, api: BoundApi, body: bytes, format: Format | None, accept: bytes, context: CallContext) -> Reply:
         """Pass a call on; the reply is the sibling's status, headers and body."""
         exchange = Exchange(self.loop, *self._parts(api, body, format, accept, context), api.plan.idempotent, _raw)
         exchange.start()
@@ -55,9 +53,9 @@ class Relay:
         self, api: BoundApi, body: bytes, format: Format | None, accept: bytes, context: CallContext
     ) -> tuple[Any, str, bytes, int | None, float]:
         kind = (format or Format.JSON).value
-        head = b"POST %s HTTP/1.1\r\nhost: %s\r\ncontent-type: %s\r\naccept: %s\r\nx-graphserve-public: 1\r\nconnection: close\r\n" % (
-            api.plan.route.encode(), self.node.name.encode(), kind, accept,
-        )  # fmt: skip
+        line = b"POST %s HTTP/1.1\r\nhost: %s\r\n" % (api.plan.route.encode(), self.node.name.encode())
+        formats = b"content-type: %s\r\naccept: %s\r\n" % (kind, accept)
+        head = line + formats + b"x-graphserve-public: 1\r\nconnection: close\r\n"
         request = head + trail(context, context.deadline_ns, body)
         return self.lanes.to(self.node, api.plan), self.node.name, request, context.deadline_ns, self.slack
 

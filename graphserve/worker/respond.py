@@ -13,6 +13,7 @@ from graphserve.wire.formats import Format
 from graphserve.wire.problem import HttpProblem
 
 logger = logging.getLogger("graphserve.calls")
+_access_log = logging.getLogger("graphserve.access")
 
 _STATUS = {code: b"HTTP/1.1 %d %s\r\n" % (code, problem.phrase(code).encode()) for code in range(200, 600)}
 _TYPES = {format: b"content-type: " + format.value + b"\r\n" for format in Format}
@@ -71,9 +72,7 @@ class Responder:
     def problem(self, error: CallError, context: CallContext, keep: bool) -> tuple[int, bytes]:
         """The answer with an error that needs no word in the log."""
         request_id = context.request_id.decode("latin-1")
-        status, headers, body = problem.encode(
-            error, node=self.node, request_id=request_id, open_book=self.open_book
-        )
+        status, headers, body = problem.encode(error, node=self.node, request_id=request_id, open_book=self.open_book)
         return status, self.raw(status, headers, body, context.request_id, keep)
 
     def raw(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, request_id: bytes, keep: bool) -> bytes:
@@ -89,5 +88,6 @@ class Responder:
 
 def access(api: str, status: int, request_id: bytes, seconds: float, client: Any) -> None:
     """Log one request, for `--access-log`."""
-    fields = {"request_id": request_id.decode("latin-1"), "status": status, "ms": round(seconds * 1e3, 3), "client": client}
-    logging.getLogger("graphserve.access").info("POST %s %d %.1f ms", api, status, seconds * 1e3, extra={"fields": fields})
+    took = round(seconds * 1e3, 3)
+    fields = {"request_id": request_id.decode("latin-1"), "status": status, "ms": took, "client": client}
+    _access_log.info("POST %s %d %.1f ms", api, status, took, extra={"fields": fields})

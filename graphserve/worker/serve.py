@@ -30,7 +30,7 @@ from graphserve.worker.tls import context as tls_context
 SERVER_KEEP_ALIVE = 2.5  # times the caller's keep-alive: the caller always closes first
 TAKEN_TIMEOUT = 2.0  # seconds that a stopping worker waits for results in its memory to be taken
 LAST_HANDSHAKE = 5.0  # seconds that a client whose connection still waited when the port closed has for TLS
-LAME_DUCK = 0.3  # seconds that idle public connections stay open after the port closed: their next request may be on its way
+LAME_DUCK = 0.3  # seconds that idle connections stay open after the port closed: a request may be on its way
 
 
 class Serving:
@@ -122,8 +122,7 @@ class Serving:
     async def stop(self) -> None:
         """Leave the instance and close everything."""
         self.gate.close()
-        while self.executor.executing or self._busy():
-            await asyncio.sleep(0.005)
+        await _until(lambda: not self.executor.executing and not self._busy())
         await self._until_taken()
         await self.life.stop()
         await self.clients.close()
@@ -147,8 +146,15 @@ class Serving:
             }  # fmt: skip
         responder = Responder(self.node.name, public=public, debug=plan.debug)
         listener = Listener(
-            self.app, routes, self.executor, self.gate, responder, self.relay, self.batchers,
-            access_log=plan.access_log, **rest,
+            self.app,
+            routes,
+            self.executor,
+            self.gate,
+            responder,
+            self.relay,
+            self.batchers,
+            access_log=plan.access_log,
+            **rest,
         )
         if self.memory is not None and not public:
             listener.place, listener.fetch = self.memory.sender.place, self.memory.receiver.fetch
@@ -183,9 +189,11 @@ class Serving:
             tls = self._tls if listener.public else None
             task = self.loop.create_task(
                 self.loop.connect_accepted_socket(
-                    lambda: Protocol(listener, slot, batcher), connection, ssl=tls,
+                    lambda: Protocol(listener, slot, batcher),
+                    connection,
+                    ssl=tls,
                     ssl_handshake_timeout=LAST_HANDSHAKE if tls else None,
-                )  # fmt: skip
+                )
             )
             self._attaching.add(task)
             task.add_done_callback(self._attached)
@@ -220,14 +228,21 @@ class Serving:
     async def _until_taken(self) -> None:
         """Wait for callers to take the results that lie in our memory; what nobody takes does not hold us for long."""
         end = self.loop.time() + TAKEN_TIMEOUT
-        while self.memory is not None and self.memory.sender.in_transit() and self.loop.time() < end:
-            await asyncio.sleep(0.005)
+        memory = self.memory
+        await _until(lambda: memory is None or not memory.sender.in_transit() or self.loop.time() > end)
 
     async def _until_quiet(self) -> None:
         """Wait for answers, give idle connections a last chance, close them."""
         end = self.loop.time() + LAME_DUCK
-        while self._busy() or (self.loop.time() < end and any(listener.connections for listener in self._listeners)):
-            await asyncio.sleep(0.005)
+        await _until(lambda: not self._busy() and (self.loop.time() > end or not self._connected()))
         for listener in self._listeners:
             listener.close_idle()
 
+    def _connected(self) -> bool:
+        return any(listener.connections for listener in self._listeners)
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    # A process stops once: looking again is simpler than an event at each place where one of these may change.
+    while not holds():  # noqa: ASYNC110
+        await asyncio.sleep(0.005)

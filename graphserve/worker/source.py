@@ -1,4 +1,4 @@
-"""Streams into an API: the request body as chunks (`AsyncIterator[bytes]`), as fast as the API takes them. Runs in workers.
+"""Streams into an API: the body as chunks (`AsyncIterator[bytes]`), as fast as the API takes them. Runs in workers.
 
 The other parameters stand in the query of the URL, each as JSON (`?name="scan"&pages=3`; a value that is no JSON is
 taken as text), since the body is the stream.

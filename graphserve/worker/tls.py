@@ -1,4 +1,4 @@
-"""The TLS of the public port: TLS 1.2 or newer, Python's own choice of ciphers unless another is given. In entry workers."""
+"""The TLS of the public port: 1.2 or newer, Python's own ciphers unless others are given. In entry workers."""
 
 from __future__ import annotations
 

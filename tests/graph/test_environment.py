@@ -41,6 +41,8 @@ class Top:
         return 1
 """
 
+NODES = {"Half": "n0", "Whole": "n1", "Top": "n2"}  # ids by name: leaves by name, then the entry
+
 
 @pytest.fixture
 def app(tmp_path: Path) -> Path:
@@ -59,22 +61,16 @@ def devices(graph: Served, node: str) -> dict[str, str]:
     return {env["GRAPHSERVE_INTERNAL_SLOT"]: env["CUDA_VISIBLE_DEVICES"] for env in found}
 
 
-def ids(graph: Served) -> dict[str, str]:
-    """The id of each node by name: leaves by name, then the entry."""
-    return {"Half": "n0", "Whole": "n1", "Top": "n2"}
-
-
 def test_workers_get_their_own_devices_and_keep_them(app: Path) -> None:
     with served("app:Top", cwd=app, env={"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b,GPU-c"}) as graph:
-        node = ids(graph)
-        assert sorted(devices(graph, node["Whole"]).values()) == ["GPU-a", "GPU-b"]
-        assert devices(graph, node["Half"]) == {"0": "GPU-c", "1": "GPU-c"}
-        before = devices(graph, node["Whole"])
-        for victim in graph.workers(node["Whole"]):
+        assert sorted(devices(graph, NODES["Whole"]).values()) == ["GPU-a", "GPU-b"]
+        assert devices(graph, NODES["Half"]) == {"0": "GPU-c", "1": "GPU-c"}
+        before = devices(graph, NODES["Whole"])
+        for victim in graph.workers(NODES["Whole"]):
             os.kill(victim, signal.SIGKILL)
             eventually(lambda victim=victim: victim not in graph.workers(), 30)
-            eventually(lambda: len(graph.workers(node["Whole"])) == 2, 30)
-        eventually(lambda: devices(graph, node["Whole"]) == before)
+            eventually(lambda: len(graph.workers(NODES["Whole"])) == 2, 30)
+        eventually(lambda: devices(graph, NODES["Whole"]) == before)
         assert "not enough GPUs" not in graph.text
 
 
@@ -85,7 +81,7 @@ def test_too_few_devices(app: Path) -> None:
     assert command(app, "check", "app:Top", "--port", "0", CUDA_VISIBLE_DEVICES="0,1,2").returncode == 0
     with served("app:Top", cwd=app, env={"CUDA_VISIBLE_DEVICES": "0,1"}) as graph:
         graph.wait_log(r"WARNING there are not enough GPUs: Half\[0\], Half\[1\] will see none")
-        assert devices(graph, ids(graph)["Half"]) == {"0": "", "1": ""}
+        assert devices(graph, NODES["Half"]) == {"0": "", "1": ""}
 
 
 def command(app: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -102,15 +98,15 @@ def test_threads_workers_and_variables(app: Path) -> None:
     env = {"OPENBLAS_NUM_THREADS": "5", "C": "outside"}
     with served("app:Top", *arguments, cwd=app, env=env) as graph:
         graph.wait_log("Top-sweet ready")  # the resolver had the file's variables too
-        node, cpus = ids(graph), machine.cpus()
-        assert len(graph.workers(node["Top"])) == cpus
-        half = environment(graph.workers(node["Half"])[0])
+        cpus = machine.cpus()
+        assert len(graph.workers(NODES["Top"])) == cpus
+        half = environment(graph.workers(NODES["Half"])[0])
         assert [half[name] for name in "ABCD"] == ["flag", "decorator", "outside", "flag"]
         assert half["OMP_NUM_THREADS"] == "7", "the decorator's"
         assert half["OPENBLAS_NUM_THREADS"] == "5", "the environment's"
         assert half["MKL_NUM_THREADS"] == "3", "the file's"
         assert half["NUMEXPR_NUM_THREADS"] == str(max(1, cpus // 2)), "a share of the CPUs"
-        top = environment(graph.workers(node["Top"])[0])
+        top = environment(graph.workers(NODES["Top"])[0])
         assert top["OMP_NUM_THREADS"] == "1"
         assert (top["A"], "B" in top) == ("file", False)
 

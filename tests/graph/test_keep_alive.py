@@ -1,0 +1,40 @@
+"""Connections between nodes that grow old: no call is lost to one that its other end just closed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+
+from tests.harness import Served, eventually, served
+
+KEEP_ALIVE = 0.2  # seconds at the caller; the callee keeps 2.5 times that, 0.5
+GROUPS, ROUNDS, WIDTH = 5, 80, 50
+
+
+def test_20_000_calls_around_both_keep_alives() -> None:
+    env = {"GRAPHSERVE_INNER_KEEP_ALIVE": str(KEEP_ALIVE)}
+    with served("storm:Gateway", "--timeout", "110", env=env) as graph:
+        storm = {"groups": GROUPS, "rounds": ROUNDS, "width": WIDTH, "pauses": [0.15, 0.6], "seed": 7}
+        counts = httpx.post(f"{graph.url}/storm", json=storm, timeout=110, trust_env=False).json()
+        counts.pop("seconds", None)
+        assert counts == {"right": GROUPS * ROUNDS * WIDTH}
+        assert "Traceback" not in graph.text
+
+
+def test_idle_connections_between_nodes_end_after_the_keep_alive() -> None:
+    burst = {"groups": 1, "rounds": 1, "width": 5, "pauses": [0, 0], "seed": 1}
+    with served("storm:Gateway", env={"GRAPHSERVE_INNER_KEEP_ALIVE": "0.2"}) as short, served("storm:Gateway") as long:
+        for graph in (short, long):
+            with graph.client() as client:
+                assert client.post("/storm", json=burst).json()["right"] == 5
+        eventually(lambda: connections(short) == 0)
+        assert connections(long) > 0, "30 s is the default"
+
+
+def connections(graph: Served) -> int:
+    """Connections to the leaf's own socket that are open."""
+    (leaf,) = graph.workers("n0")
+    lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    own = [fields for fields in lines if len(fields) > 7 and fields[7].endswith(f"/{leaf}.sock~")]
+    return sum(fields[3] != "00010000" for fields in own)  # SO_ACCEPTCON: the listening one
