@@ -3,7 +3,7 @@
     GraphServeError
     ├── ConfigurationError        what was asked for cannot be run (exit code 4)
     │   ├── DeclarationError      a @service, @api or depends(...) is written wrongly; names file and line
-    │   ├── GraphError            the classes do not form a graph
+    │   ├── GraphError            the classes do not form a graph; .log
     │   │   └── CycleError        … because they depend on each other in a circle; .path
     │   └── UnknownOptionError    an option that does not exist; .option, .suggestion
     ├── StartupError              the graph could not start (exit code 3); .node, .log
@@ -62,7 +62,16 @@ class DeclarationError(ConfigurationError, TypeError):
 
 
 class GraphError(ConfigurationError):
-    """Raised when the services do not form a graph: a name twice, a target that is missing, a cycle."""
+    """Raised when the services do not form a graph: a name twice, a target that is missing, a cycle.
+
+    Args:
+        message: what is wrong.
+        log: the traceback, where a module raised while it was imported.
+    """
+
+    def __init__(self, message: str, log: str = "") -> None:
+        super().__init__(message)
+        self.log = log
 
 
 class CycleError(GraphError):

@@ -145,7 +145,8 @@ def user_traceback(exc: BaseException) -> str:
     frame = exc.__traceback__
     while frame is not None and ("importlib" in frame.tb_frame.f_code.co_filename or _ours(frame.tb_frame)):
         frame = frame.tb_next
-    return "".join(traceback.format_exception(exc.with_traceback(frame) if frame is not None else exc))
+    # None is left of a SyntaxError: it says itself where it is.
+    return "".join(traceback.format_exception(exc.with_traceback(frame)))
 
 
 def _ours(frame: types.FrameType) -> bool:

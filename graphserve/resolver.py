@@ -59,7 +59,7 @@ class Resolver:
         code = self._process.wait()
         if not text:
             how = f"ended with exit code {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
-            raise ConfigurationError(f"the process that imports {self.target!r} {how}")
+            raise ConfigurationError(f"the process that imports {self.target!r} {how} before it was done")
         return Resolution.from_json(text)
 
     def kill(self) -> None:
@@ -113,11 +113,12 @@ def require(resolution: Resolution) -> Plan:
 
     Raises:
         CycleError: there is none, because services depend on each other in a circle.
-        GraphError: there is none; every trouble stands in the message, tracebacks first.
+        GraphError: there is none; every trouble stands in the message, every traceback in its log.
     """
     if resolution.plan is not None:
         return resolution.plan
     bad = [trouble for trouble in resolution.troubles if not trouble.warning]
     if len(bad) == 1 and bad[0].cycle:
         raise CycleError(bad[0].cycle)
-    raise GraphError("\n".join([t.traceback.rstrip() for t in bad if t.traceback] + [t.message for t in bad]))
+    traces = [trouble.traceback.rstrip("\n") for trouble in bad if trouble.traceback]
+    raise GraphError("\n".join(trouble.message for trouble in bad), "\n\n".join(traces))

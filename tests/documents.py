@@ -3,10 +3,11 @@
 A page runs in a folder of its own, block by block:
 
 - A block whose first line is `# name.py` (or `.toml`, `.env`, `.sh`, …) is written to that file.
-- `python` is run; a file of it is too, unless the page imports it or runs it. `ipython` blocks are cells of one notebook.
+- `python` is run; a file of it is too, unless the page imports it or runs it.
+- `ipython` blocks are the cells of one notebook.
 - `toml` is loaded as configuration. `json` has to parse.
-- `console` is run: `$ command`, then what it prints; `^C` is Ctrl-C. `...` stands for any lines. `graphserve serve` runs
-  until the page ends, the next one starts, or `^C`; port 8000 is a free one in truth.
+- `console` is run: `$ command`, then what it prints; `^C` is Ctrl-C. `...` stands for any lines.
+  `graphserve serve` runs until the page ends, the next one starts, or `^C`; port 8000 is a free one in truth.
 - Whatever else (`sh`, `nginx`, `ini`, `dockerfile`, `text`, `mermaid`, `svg`) is only looked at.
 - `<!-- files: other.md -->` writes the files of another page first; `<!-- folder: examples/hello -->` copies a folder.
 """
@@ -118,7 +119,8 @@ def lines_in_order(shown: str, log: str) -> bool:
     """Whether the lines that a page shows stand in a log in that order."""
     at, log = 0, steady(log)
     for line in steady(shown).splitlines():
-        if line != "..." and (at := log.find(line, at) + 1) == 0:
+        at = at if line == "..." else log.find(line, at) + 1
+        if line != "..." and not at:
             return False
     return True
 
@@ -138,7 +140,9 @@ class Page:
         self.port = "8000"
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("GRAPHSERVE_")}
         self.environment["PATH"] = f"{Path(sys.executable).parent}:{self.environment['PATH']}"
+        self.runtime = Path(tempfile.mkdtemp(prefix="gs-docs-"))  # short: sockets lie in it
         self.environment |= {
+            "XDG_RUNTIME_DIR": str(self.runtime),
             "NO_COLOR": "1",
             "COLUMNS": "110",
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -160,6 +164,7 @@ class Page:
         if self.cells:
             self.notebook()
         self.stop()
+        assert not list(self.runtime.iterdir()), "a graph left its run folder behind"
 
     def block(self, block: Block) -> None:
         """Run one block."""
@@ -208,7 +213,9 @@ class Page:
         runner = (
             "import ast, asyncio, inspect\n"
             "code = compile(open('cells.py').read(), 'cell', 'exec', ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)\n"
-            "async def main():\n    found = eval(code, {'__name__': 'cell'})\n    if inspect.isawaitable(found): await found\n"
+            "async def main():\n"
+            "    found = eval(code, {'__name__': 'cell'})\n"
+            "    if inspect.isawaitable(found): await found\n"
             "asyncio.run(main())"
         )
         self.python(["-c", runner])
@@ -296,6 +303,7 @@ class Page:
         """End what still runs."""
         if self.graph is not None:
             self.graph.close()
+        shutil.rmtree(self.runtime, ignore_errors=True)
 
     @contextlib.contextmanager
     def place(self, block: Block) -> Iterator[None]:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from graphserve.cli import lines
 from graphserve.cli.writer import Writer
-from graphserve.errors import GraphServeError, StartupError
+from graphserve.errors import GraphError, GraphServeError, StartupError
 from graphserve.supervise.observer import LogRecord, NodeState, Observer
 
 FLUSH = 2.0  # seconds that the end of the process waits for a slow terminal
@@ -60,9 +60,8 @@ class TextDisplay:
         self._show(f"{clock} graphserve  serving on {self._paint(url, '1')}\n")
 
     def failed(self, error: GraphServeError) -> None:
-        words = error.log.rstrip("\n") if isinstance(error, StartupError) else ""
-        mark = "" if str(error).startswith("Traceback") else "Error: "  # a GraphError begins with the user's traceback
-        self._show(f"{mark}{error}\n" + (f"\n{words}\n" if words else ""))
+        words = log_of(error)
+        self._show(f"Error: {error}\n" + (f"\n{words}\n" if words else ""))
 
     def close(self) -> None:
         deadline = time.monotonic() + FLUSH
@@ -96,12 +95,17 @@ class JsonDisplay:
         self._err.write(lines.json_line(LogRecord(time.time(), "info", f"serving on {url}", fields={"url": url})))
 
     def failed(self, error: GraphServeError) -> None:
-        node, words = (error.node, error.log) if isinstance(error, StartupError) else (None, "")
-        record = LogRecord(time.time(), "critical", str(error), node=node, traceback=words)
+        node = error.node if isinstance(error, StartupError) else None
+        record = LogRecord(time.time(), "critical", str(error), node=node, traceback=log_of(error))
         self._err.write(lines.json_line(record))
 
     def close(self) -> None:
         self._err.close(FLUSH)
+
+
+def log_of(error: GraphServeError) -> str:
+    """The user's own traceback or last words, if the error has any."""
+    return error.log.rstrip("\n") if isinstance(error, (StartupError, GraphError)) else ""
 
 
 def open_display(log_format: str, level: str) -> Display:

@@ -60,7 +60,8 @@ def main() -> None:
         code = exc.exit_code
         failed = {"node": exc.node, "log": exc.log} if isinstance(exc, StartupError) else {}
         wrong = {"graph": isinstance(exc, GraphError), "cycle": getattr(exc, "path", None)}
-        reporting.tell({"error": str(exc), "code": code, **failed, **wrong})
+        text = f"{exc}\n\n{exc.log}" if isinstance(exc, GraphError) and exc.log else str(exc)
+        reporting.tell({"error": text, "code": code, **failed, **wrong})
     finally:
         display.close()
     sys.stdout.flush()

@@ -46,6 +46,7 @@ class Generation:
         self._environment = Environment(plan, run, env)
         self._door: socket.socket | None = None
         self.nodes: dict[str, Node] = {}
+        self._pulse: asyncio.TimerHandle | None = None
         self._shown: dict[str, tuple[State, int]] = {}
 
     async def start(self) -> None:
@@ -71,6 +72,7 @@ class Generation:
                 ready.cancel()
             if self.broken.done():
                 self.broken.result()
+            self._beat()
         except OSError as exc:
             await self.kill()
             raise StartupError(f"the graph could not start: {exc}") from exc
@@ -117,7 +119,14 @@ class Generation:
         for worker in self.nodes[self.plan.entry].ready_workers():
             worker.send({"type": "unready"})
 
+    def _beat(self) -> None:
+        for node in self.nodes.values():
+            node.check_pulse()
+        self._pulse = asyncio.get_running_loop().call_later(1.0, self._beat)
+
     def _close(self) -> None:
+        if self._pulse is not None:
+            self._pulse.cancel()
         if self._door is not None:
             asyncio.get_running_loop().remove_reader(self._door)
             self._door.close()
@@ -175,6 +184,8 @@ class Generation:
                 if worker.state == "ready":
                     worker.state = "draining"  # somebody sent it SIGTERM by hand: another will take its place
                     self._changed(self.nodes[worker.node.name])
+            case "vitals":
+                self.nodes[worker.node.name].vitals(worker, message)
             case "drained":
                 worker.drained.set()
 

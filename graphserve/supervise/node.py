@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from graphserve.plan import NodePlan
 from graphserve.supervise.observer import LogRecord, State
 from graphserve.supervise.pool import Pool, WorkerProcess
+from graphserve.supervise.vitals import judge, stuck
 
 if TYPE_CHECKING:
     import socket
@@ -50,6 +51,8 @@ class Node:
         self.early_deaths = 0
         self.stopping = False
         self._respawns: dict[int, asyncio.TimerHandle] = {}
+        self._recycles: set[asyncio.Future[None]] = set()
+        self._one_at_a_time = asyncio.Lock()
 
     @property
     def workers(self) -> list[WorkerProcess]:
@@ -77,7 +80,8 @@ class Node:
     def ready(self, worker: WorkerProcess, address: str) -> None:
         """The worker takes calls."""
         worker.state, worker.address = "ready", address
-        worker.ready_at = asyncio.get_running_loop().time()
+        worker.ready_at = worker.seen_at = asyncio.get_running_loop().time()
+        worker.was_ready.set()
         if worker.startup_timer is not None:
             worker.startup_timer.cancel()
         if self.state == "failed":
@@ -88,6 +92,27 @@ class Node:
         if self.started.is_set():
             self.state = "ready"
         self.on_change(self)
+
+    def vitals(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
+        """A worker says how it is."""
+        worker.seen_at = asyncio.get_running_loop().time()
+        verdict = judge(self.plan.options, message, worker.quota)
+        if verdict is None or worker.state != "ready":
+            return
+        if verdict[0] == "kill":
+            self._put_down(worker, verdict[1])
+        elif not worker.recycling:
+            worker.recycling = True
+            task = asyncio.ensure_future(self._recycle(worker, verdict[1]))
+            self._recycles.add(task)
+            task.add_done_callback(self._recycles.discard)
+
+    def check_pulse(self) -> None:
+        """Kill workers whose loop is stuck: they do not even report."""
+        now = asyncio.get_running_loop().time()
+        for worker in self.ready_workers():
+            if words := stuck(self.plan.options, now - worker.seen_at):
+                self._put_down(worker, words)
 
     async def drain(self, timeout: float) -> None:
         """Stop for good: answer what was taken, end every worker."""
@@ -142,13 +167,53 @@ class Node:
         elif worker.state != "draining":  # it serves nothing yet
             worker.kill()
 
+    def _put_down(self, worker: WorkerProcess, words: str) -> None:
+        worker.message = f"a worker of {self.plan.name} {words}"
+        worker.kill()
+
+    async def _recycle(self, worker: WorkerProcess, words: str) -> None:
+        """Replace a worker without loss: the new one is ready before the old one drains; with GPUs the old goes first."""
+        async with self._one_at_a_time:
+            if self.stopping or worker.state != "ready":
+                return
+            self._say("info", f"a worker of {self.plan.name} {words}; replacing it", worker)
+            if self.plan.options.gpus:
+                await self._let_go(worker)
+                if not self.stopping:
+                    self.pool.spawn(worker.slot)
+                return
+            new = self.pool.spawn(worker.slot)
+            new.standby = True
+            await _first(new.was_ready, new.gone)
+            if new.was_ready.is_set():
+                new.standby = False
+                await self._let_go(worker)
+            else:
+                worker.recycling = False  # it goes on; the next report asks again
+
+    async def _let_go(self, worker: WorkerProcess) -> None:
+        worker.retiring = True
+        if worker.state == "ready":
+            worker.state = "draining"
+            worker.send({"type": "drain", "last": False})
+        self.on_change(self)
+        try:
+            async with asyncio.timeout(self.plan.options.graceful_timeout):
+                await worker.gone.wait()
+        except TimeoutError:
+            worker.kill()
+            await worker.gone.wait()
+
     def _too_slow(self, worker: WorkerProcess) -> None:
         limit = self.plan.options.startup_timeout
         worker.message = f"{self.plan.name} was not ready {limit:g} s after it began to start (startup_timeout)"
         worker.kill()
 
     def _died(self, worker: WorkerProcess, code: int) -> None:
-        if self.stopping or worker.retiring:
+        if worker.standby:
+            words = worker.message or how_it_ended(code)
+            self._say("error", f"the replacement did not start: {words}", worker, worker.traceback)
+        if self.stopping or worker.retiring or worker.standby:
             self.on_change(self)
             return
         words = worker.message or f"a worker of {self.plan.name} {how_it_ended(code)}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import shlex
 import signal
 import sys
@@ -46,6 +47,11 @@ class WorkerProcess:
         self.startup_timer: asyncio.TimerHandle | None = None
         self.drained = asyncio.Event()
         self.gone = asyncio.Event()
+        self.was_ready = asyncio.Event()
+        self.standby = False  # it shall take the place of another one, which serves until then
+        self.recycling = False
+        self.seen_at = 0.0
+        self.quota = random.uniform(1.0, 1.1)  # of max_requests: workers that began together are replaced apart
         self.retiring = False
 
     def send(self, message: Message, fds: list[int] | None = None) -> None:

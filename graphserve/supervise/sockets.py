@@ -148,4 +148,6 @@ def _why(exc: OSError, listen: ListenPlan) -> str:
         return f"{where}: permission denied; {why}"
     if exc.errno == errno.EADDRNOTAVAIL:
         return f"{listen.host} is no address of this machine; choose another --host"
+    if exc.errno == errno.ENOENT:
+        return f"--uds {where}: there is no folder {os.path.dirname(where)}"
     return f"{where} cannot be bound: {exc.strerror or exc}"

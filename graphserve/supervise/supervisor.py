@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from graphserve.config import Config
-from graphserve.errors import ExitCode, GraphServeError, StartupError
+from graphserve.errors import ExitCode, GraphServeError
 from graphserve.plan import Plan, Resolution
 from graphserve.resolver import Resolver, require
 from graphserve.rundir import RunDir, remove_stale
@@ -174,14 +174,10 @@ class Supervisor:
 
     async def _reload(self) -> Generation:
         config = self._config_now()
-        resolution = await self._resolve(config)
-        if resolution.plan is None:
-            bad = [trouble for trouble in resolution.troubles if not trouble.warning]
-            traces = "\n".join(trouble.traceback.rstrip("\n") for trouble in bad if trouble.traceback)
-            raise StartupError("\n".join(trouble.message for trouble in bad), log=traces)
+        plan = require(await self._resolve(config))
         before, self.config = self.config, config
         try:
-            new = await self._start(resolution.plan)
+            new = await self._start(plan)
         except BaseException:
             self.config = before
             raise

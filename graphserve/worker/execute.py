@@ -73,6 +73,17 @@ class Executor:
         self.loop = asyncio.get_running_loop()
         self.guard = GUARD + 0.004 * node.level
         self.executing: set[Any] = set()  # Execution and StreamExecution
+        self.executed = 0
+
+    def ended(self, execution: Any) -> None:
+        """Nothing of this call runs any more."""
+        self.executing.discard(execution)
+        self.executed += 1
+
+    def overdue(self) -> float:
+        """Seconds that the latest call has gone on past its deadline; 0.0 if none has."""
+        lefts = [left for execution in self.executing if (left := execution.context.seconds_left()) is not None]
+        return max(0.0, -min(lefts, default=0.0))
 
     def start(
         self, api: BoundApi, arguments: dict[str, Any], context: CallContext,
@@ -96,19 +107,19 @@ class Executor:
 class Execution:
     """One call that is being executed."""
 
-    __slots__ = ("_context", "_executor", "_on_end", "_on_free", "_running", "_timer")
+    __slots__ = ("_executor", "_on_end", "_on_free", "_running", "_timer", "context")
 
     def __init__(
         self, executor: Executor, context: CallContext,
         on_end: Callable[[Any, BaseException | None], None] | None, on_free: Callable[[], None],
     ) -> None:  # fmt: skip
-        self._executor, self._context, self._on_end, self._on_free = executor, context, on_end, on_free
+        self._executor, self.context, self._on_end, self._on_free = executor, context, on_end, on_free
         self._running: asyncio.Task[Any] | Future[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, api: BoundApi, arguments: dict[str, Any]) -> None:
         """Begin, unless the deadline has passed."""
-        executor, context = self._executor, self._context
+        executor, context = self._executor, self.context
         left = context.seconds_left()
         if left is not None:
             if left <= 0:
@@ -156,7 +167,7 @@ class Execution:
         self._stop()
 
     def _stop(self) -> None:
-        self._context.gone = True
+        self.context.gone = True
         if self._timer is not None:
             self._timer.cancel()
         if self._running is not None:
@@ -171,7 +182,7 @@ class Execution:
 
     def _free(self) -> None:
         self._running = None
-        self._executor.executing.discard(self)
+        self._executor.ended(self)
         self._on_free()
 
 

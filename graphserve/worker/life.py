@@ -79,8 +79,7 @@ def user_traceback(exc: BaseException) -> str:
     frame = exc.__traceback__
     while frame is not None and _hidden(frame.tb_frame.f_code.co_filename):
         frame = frame.tb_next
-    shown = exc.with_traceback(frame) if frame is not None else exc
-    return "".join(traceback.format_exception(shown))
+    return "".join(traceback.format_exception(exc.with_traceback(frame)))
 
 
 def _hidden(file: str) -> bool:

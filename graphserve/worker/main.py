@@ -67,7 +67,7 @@ class Worker:
         cls = self._import()
         self.channel.send({"type": "imported"})
         listeners = await self._init
-        self.serving = serving = Serving(self.plan, self.node, self.run, self.members, cls, listeners)
+        self.serving = serving = Serving(self.plan, self.node, self.run, self.members, cls, listeners, self._report)
         if self.node.name == self.plan.entry:
             serving.read_certificate(self.secrets.get("keyfile_password"))
         await serving.start()
@@ -134,6 +134,9 @@ class Worker:
             self.channel.send({"type": "drained"})
         else:
             self._ended.set()
+
+    def _report(self, vitals: dict[str, Any]) -> None:
+        self.channel.send({"type": "vitals", **vitals})
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

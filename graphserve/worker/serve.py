@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import mmap
 import os
 import socket
 from collections.abc import Callable
@@ -43,11 +44,14 @@ class Serving:
         members: what is known about other nodes.
         cls: the service's class.
         listeners: the node's shared sockets, by API name (`""` for the one of all that is not batched).
+        report: told once a second how this worker is.
     """
 
     def __init__(
-        self, plan: Plan, node: NodePlan, run: Path, members: Members, cls: type, listeners: list[tuple[str, int]]
-    ) -> None:
+        self, plan: Plan, node: NodePlan, run: Path, members: Members, cls: type, listeners: list[tuple[str, int]],
+        report: Callable[[dict[str, Any]], None],
+    ) -> None:  # fmt: skip
+        self.report = report
         self.plan, self.node, self.run, self.members, self.cls = plan, node, run, members, cls
         self.loop = asyncio.get_running_loop()
         self.address = rundir.worker_socket(run, node, os.getpid())
@@ -218,6 +222,7 @@ class Serving:
             listener.refresh()
         if self.memory is not None:
             self.memory.sweep()
+        self.report({"executed": self.executor.executed, "overdue": self.executor.overdue(), "rss": resident()})
         self.loop.call_later(1.0, self._tick)
 
     def _busy(self) -> bool:
@@ -240,6 +245,12 @@ class Serving:
 
     def _connected(self) -> bool:
         return any(listener.connections for listener in self._listeners)
+
+
+def resident() -> int:
+    """Bytes of resident memory of this process (proc(5), statm)."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * mmap.PAGESIZE
 
 
 async def _until(holds: Callable[[], bool]) -> None:

@@ -60,7 +60,7 @@ class StreamExecution:
     def __init__(
         self, executor: Executor, api: BoundApi, context: CallContext, sink: Sink, on_free: Callable[[], None]
     ) -> None:
-        self._executor, self._api, self._context, self._on_free = executor, api, context, on_free
+        self._executor, self._api, self.context, self._on_free = executor, api, context, on_free
         self._sink: Sink | None = sink
         self._running: asyncio.Task[None] | Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -97,7 +97,7 @@ class StreamExecution:
     # --- a generator on the loop ---
 
     async def _pump(self, arguments: dict[str, Any]) -> None:
-        current.set(self._context)
+        current.set(self.context)
         iterator = self._api.method(**arguments)
         if inspect.isawaitable(iterator):
             iterator = await iterator
@@ -127,7 +127,7 @@ class StreamExecution:
     # --- a generator in a thread ---
 
     def _pull(self, arguments: dict[str, Any]) -> None:
-        current.set(self._context)
+        current.set(self.context)
         iterator = iter(self._api.method(**arguments))
         try:
             for item in iterator:
@@ -173,10 +173,10 @@ class StreamExecution:
 
     def _move_on(self) -> None:
         if self._budget is not None:
-            self._context.deadline_ns = time.monotonic_ns() + int(self._budget * 1e9)
+            self.context.deadline_ns = time.monotonic_ns() + int(self._budget * 1e9)
 
     def _check(self) -> None:
-        left = self._context.seconds_left() or 0.0
+        left = self.context.seconds_left() or 0.0
         if self._sink is not None and self._sink.blocked:
             left = self._budget or 0.0  # the consumer is slow, not we
         if left > 0:
@@ -190,7 +190,7 @@ class StreamExecution:
         self._stop()
 
     def _stop(self) -> None:
-        self._context.gone = True
+        self.context.gone = True
         if self._timer is not None:
             self._timer.cancel()
         if self._running is not None:
@@ -213,5 +213,5 @@ class StreamExecution:
 
     def _free(self) -> None:
         self._running = None
-        self._executor.executing.discard(self)
+        self._executor.ended(self)
         self._on_free()

@@ -11,7 +11,7 @@ import gc
 import os
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -200,6 +200,17 @@ async def test_a_graph_in_one_process() -> None:
         assert await top.both(2) == [2, 20]
         assert await top.blocking(x=3) == 30
         assert repr(top) == "<client of Top>"
+
+
+@pytest.fixture
+async def running_leaf() -> AsyncIterator[Any]:
+    async with graphserve.local(Leaf) as leaf:
+        yield leaf
+
+
+async def test_a_graph_as_an_async_fixture(running_leaf: Any) -> None:
+    assert await running_leaf.times(3) == 3
+    assert await running_leaf.sync_times(4) == 4
 
 
 async def test_gather_task_groups_and_wait_for() -> None:

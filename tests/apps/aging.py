@@ -1,0 +1,37 @@
+"""Workers that get old, fat or stuck."""
+
+import asyncio
+import os
+import time
+
+from graphserve import api, service
+
+
+@service(workers=2)
+class Node:
+    def __init__(self) -> None:
+        self.hoard: list[bytes] = []
+
+    @api
+    async def pid(self) -> int:
+        return os.getpid()
+
+    @api
+    async def eat(self, megabytes: int) -> int:
+        self.hoard.append(b"x" * (megabytes << 20))
+        return os.getpid()
+
+    @api
+    async def block(self) -> int:
+        time.sleep(600)  # noqa: ASYNC251  (on the loop: nothing of this worker answers any more)
+        return 1
+
+    @api(timeout=0.2)
+    def overstay(self) -> int:
+        time.sleep(600)  # in a thread, past its deadline
+        return 1
+
+    @api(timeout=0.2)
+    async def patient(self) -> int:
+        await asyncio.Event().wait()
+        return 1
