@@ -23,6 +23,7 @@ from graphserve.plan import NodePlan
 
 MAX_SOCKET_PATH = 107  # bytes, unix(7): sun_path holds 108 with the final NUL
 PREFIX = "graphserve-"
+UNFINISHED = ".graphserve-"
 # The longest that we bind below the run folder: ten thousand reloads, a thousand nodes, pid_max, and the name that a
 # socket has until it listens.
 LONGEST_NAME = "/9999/n999/4194304.sock~"
@@ -61,14 +62,20 @@ class RunDir:
         self.made = True
         try:
             if path is None:
-                self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent()))
+                self._make()
             else:
                 self.path = Path(path).absolute()
                 self.made = not self.path.exists()
                 self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._claim()
+                self._claim()
         except OSError as exc:
             raise StartupError(f"the run folder {path or parent()} cannot be used: {exc.strerror or exc}") from exc
+
+    def _make(self) -> None:
+        # Under its own name only once it is locked: another graph that starts now would take it for a stale one.
+        self.path = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent()))
+        self._claim()
+        self.path = self.path.rename(self.path.with_name(PREFIX + self.path.name.removeprefix(UNFINISHED)))
 
     def _claim(self) -> None:
         if problem := path_problem(self.path):

@@ -13,6 +13,8 @@ from graphserve.errors import CallError, DeadlineExceeded, InvalidArguments, Pro
 _KINDS: dict[str, type[CallError]] = {
     error.kind: error for error in (Problem, RemoteError, Unavailable, DeadlineExceeded, InvalidArguments)
 }
+# RFC 9110 renamed these; Python knows the new names from 3.13 on, and ours must not depend on its version.
+_PHRASES = {413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
 _OWN_TYPE = "urn:graphserve:problem:"
 
 
@@ -29,7 +31,7 @@ class HttpProblem(CallError):
 def phrase(status: int) -> str:
     """The reason phrase of a status, such as `Not Found`."""
     try:
-        return http.HTTPStatus(status).phrase
+        return _PHRASES.get(status) or http.HTTPStatus(status).phrase
     except ValueError:
         return "Error"
 

@@ -27,6 +27,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="how long one load lasts")
     parser.add_argument("--tries", type=int, default=3, help="how often a round is taken, while others use the machine too")
+    parser.add_argument("--patience", type=float, default=20.0, help="seconds that a try waits for others to be calm")
     parser.add_argument("--quick", action="store_true", help="one round of one second")
     parser.add_argument("--venvs", type=Path, default=ROOT / ".nox" / "bench-peers", help="the peers' virtual environments")
     parser.add_argument("--json", type=Path, help="where the raw figures go")
@@ -46,6 +47,7 @@ def main() -> None:
             [PLAIN, GRAPHSERVE, *peers], [each for each in WORKLOADS if each.name.startswith(prefixes)],
             rounds=1 if given.quick else given.rounds, seconds=1.0 if given.quick else given.seconds,
             venvs=given.venvs.resolve(), folder=Path(folder), tries=1 if given.quick else given.tries,
+            patience=0.0 if given.quick else given.patience,
         )  # fmt: skip
         results = run.run()
     print(report.text(run, results))

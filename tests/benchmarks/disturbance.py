@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from pathlib import Path
 
-from tests.benchmarks.processes import tree
+from tests.benchmarks.processes import TICKS, cpu, tree
 
-TICKS = os.sysconf("SC_CLK_TCK")
+LOOK = 0.4  # seconds that are looked at to know whether others are busy
 IDLE, STOLEN, GUEST = (3, 4), 7, 8  # columns of /proc/stat; guest time is in user time too
 
 
@@ -32,9 +31,14 @@ def _busy() -> float:
 
 
 def _own() -> float:
-    total = 0
-    for pid in tree(os.getpid()):
-        with contextlib.suppress(OSError):
-            stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            total += sum(int(value) for value in stat[11:15])  # user, system, and those of ended children
-    return total / TICKS
+    return sum(cpu(pid) for pid in tree(os.getpid()))
+
+
+def wait_for_calm(seconds: float, share: float) -> None:
+    """Wait until others use less than this share of the cores, or the time is over."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        disturbance = Disturbance()
+        time.sleep(LOOK)
+        if disturbance.share() < share:
+            return

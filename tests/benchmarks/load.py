@@ -47,7 +47,7 @@ class Request:
 
 
 def by_wrk(request: Request, callers: int, seconds: float) -> dict[str, float]:
-    """The figures of a load by wrk: `rate` (answers a second that are no errors), `p50_ms`, `p99_ms`, `errors`."""
+    """The figures of a load by wrk: `rate` (answers a second that are no errors), `p50_ms`, `p99_ms`, `errors`, `calls`."""
     command = [
         "wrk", "-t1", f"-c{callers}", f"-d{max(1, round(seconds))}s", f"--timeout={PATIENCE:.0f}s", "-s", str(LUA),
         f"http://127.0.0.1:{request.port}{request.path}", "--", request.payload,
@@ -57,7 +57,8 @@ def by_wrk(request: Request, callers: int, seconds: float) -> dict[str, float]:
     line = next(line for line in run.stdout.splitlines() if line.startswith("JSON "))
     raw = json.loads(line.removeprefix("JSON "))
     good = max(0, raw["requests"] - raw["errors"])
-    return {"rate": good / raw["seconds"], "p50_ms": raw["p50_ms"], "p99_ms": raw["p99_ms"], "errors": raw["errors"]}
+    figures = {name: raw[name] for name in ("p50_ms", "p99_ms", "errors")}
+    return figures | {"rate": good / raw["seconds"], "calls": raw["requests"]}
 
 
 def by_ourselves(request: Request, callers: int, seconds: float) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def by_ourselves(request: Request, callers: int, seconds: float) -> dict[str, An
         load = runner.run(_run(request.encode(), request.port, callers, seconds))
     took = sorted(load.took)
     figures: dict[str, Any] = {
-        "rate": len(took) / (load.ended - load.began), "errors": load.errors,
+        "rate": len(took) / (load.ended - load.began), "errors": load.errors, "calls": len(took) + load.errors,
         "p50_ms": percentile(took, 50) * 1e3, "p99_ms": percentile(took, 99) * 1e3,
     }  # fmt: skip
     return figures | {"shares": dict(load.bodies)}

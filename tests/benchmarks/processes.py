@@ -17,6 +17,7 @@ from tests.benchmarks.load import Request, succeeds
 
 START_LIMIT = 120.0  # seconds
 STOP_LIMIT = 15.0  # seconds from SIGTERM to SIGKILL
+TICKS = os.sysconf("SC_CLK_TCK")  # a second
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 
@@ -80,6 +81,10 @@ class Server:
         """MB that its processes hold, each shared page counted once in all (PSS)."""
         return sum(_pss(pid) for pid in tree(self.process.pid)) / 1024
 
+    def cpu(self) -> dict[int, float]:
+        """Seconds of CPU that each of its processes has used."""
+        return {pid: cpu(pid) for pid in tree(self.process.pid)}
+
     def stop(self) -> None:
         """End all of its processes: SIGTERM, then SIGKILL to what is left."""
         known = {pid: _started(pid) for pid in tree(self.process.pid)}
@@ -111,6 +116,11 @@ def children(pid: int) -> list[int]:
             with contextlib.suppress(OSError):
                 found += [int(child) for child in (task / "children").read_text().split()]
     return found
+
+
+def cpu(pid: int) -> float:
+    """Seconds of CPU that a process and its ended children have used."""
+    return sum(int(value) for value in _stat(pid)[11:15]) / TICKS
 
 
 def _pss(pid: int) -> int:

@@ -14,7 +14,7 @@ from tests.benchmarks.bars import BARS, Results
 from tests.benchmarks.rounds import Run
 from tests.benchmarks.workloads import Workload
 
-COLUMNS = ("workload", "system", "per s", "p50 ms", "p99 ms", "errors", "of the ideal", "graphserve is", "remarks")
+COLUMNS = ("workload", "system", "per s", "p50 ms", "p99 ms", "errors", "CPU µs a call", "of the ideal", "graphserve is", "remarks")
 
 
 def table(rows: Iterable[Iterable[str]]) -> str:
@@ -126,7 +126,7 @@ def _cells(workload: Workload, found: dict[str, Any], results: Results) -> tuple
     ideal = found["rate"] / workload.ideal_rate if workload.ideal_rate else None
     return (
         _number(found.get("rate")), _number(found.get("p50_ms", found.get("hop_ms"))), _number(found.get("p99_ms")),
-        str(found["errors"]), "" if ideal is None else f"{ideal:.2f}", _against(workload, found, results),
+        str(found["errors"]), _number(found.get("cpu_us")), "" if ideal is None else f"{ideal:.2f}", _against(workload, found, results),
         _remarks(workload, found),
     )  # fmt: skip
 

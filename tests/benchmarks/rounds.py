@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import load, streams
-from tests.benchmarks.disturbance import Disturbance
+from tests.benchmarks.disturbance import Disturbance, wait_for_calm
 from tests.benchmarks.processes import Server, StartError
 from tests.benchmarks.systems import System, python_of, versions
 from tests.benchmarks.workloads import STREAM_ITEMS, Workload
@@ -32,15 +32,16 @@ class Run:
         venvs: where the peers' virtual environments are.
         folder: where servers run.
         tries: how often a round is taken at most, while others disturb it.
+        patience: seconds that each try waits at most for others to be calm.
         say: is told how it goes.
     """
 
     def __init__(
         self, systems: Iterable[System], workloads: Iterable[Workload], *, rounds: int, seconds: float, venvs: Path,
-        folder: Path, tries: int = 1, say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True),
+        folder: Path, tries: int = 1, patience: float = 0.0, say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True),
     ) -> None:  # fmt: skip
         self.systems, self.workloads, self.rounds, self.seconds = list(systems), list(workloads), rounds, seconds
-        self.folder, self.tries, self.say = folder, tries, say
+        self.folder, self.tries, self.patience, self.say = folder, tries, patience, say
         self.failures: dict[str, str] = {}
         self.raw: dict[tuple[str, str], list[Figures]] = {}
         self.pythons: dict[str, str] = {}
@@ -85,6 +86,7 @@ class Run:
         """One round; the least disturbed of a few tries, if others use the machine too."""
         best: Figures | None = None
         for _ in range(self.tries):
+            wait_for_calm(self.patience, DISTURBED)
             disturbance = Disturbance()
             figures = self._once(system, workload, self.seconds)
             if figures is None:
@@ -100,12 +102,17 @@ class Run:
         try:
             if workload.kind == "start":
                 return self._start(system, workload)
-            request = system.request(workload, self._servers[system.name, workload.graph].port)
+            server = self._servers[system.name, workload.graph]
+            request = system.request(workload, server.port)
             if workload.kind == "array":
                 return load.ask(request)
             if workload.kind == "stream":
                 return streams.measure(request, STREAM_ITEMS, STREAMS_A_ROUND)
+            before = server.cpu()
             figures = load.measure(request, workload.callers, seconds, bodies=workload.shares)
+            used = {pid: seconds - before.get(pid, 0.0) for pid, seconds in server.cpu().items()}
+            calls = max(1.0, figures.pop("calls"))
+            figures |= {"cpu_us": sum(used.values()) / calls * 1e6, "busiest_us": max(used.values()) / calls * 1e6}
             return figures | {"rate": figures["rate"] * workload.rate_factor}
         except (StartError, OSError, ValueError) as exc:
             self._failed(system, workload, exc)

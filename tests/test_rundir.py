@@ -1,0 +1,60 @@
+"""The run folder: claimed by one graph, recognised when it is stale, never taken for stale while it begins."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from graphserve import rundir
+from graphserve.errors import StartupError
+
+
+@pytest.fixture
+def parent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="gs-test-") as name:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", name)
+        yield Path(name)
+
+
+def test_graphs_that_start_together_leave_each_other_alone(parent: Path) -> None:
+    def start(_: int) -> bool:
+        rundir.remove_stale()
+        folder = rundir.RunDir()
+        rundir.remove_stale()
+        stays = folder.path.exists() and rundir.is_live(folder.path)
+        folder.remove()
+        return stays
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(start, range(200)))
+    assert not list(parent.iterdir())
+
+
+def test_a_stale_folder_is_removed_and_a_live_one_is_not(parent: Path) -> None:
+    stale, live = parent / "graphserve-stale", rundir.RunDir()
+    (stale / "1" / "n0").mkdir(parents=True)
+    (stale / "lock").touch()
+    rundir.remove_stale()
+    assert not stale.exists()
+    assert rundir.running() == [live.path]
+    live.remove()
+    assert not list(parent.iterdir())
+
+
+def test_a_folder_in_use_or_with_other_things_is_refused(parent: Path) -> None:
+    first = rundir.RunDir(str(parent / "a"))
+    with pytest.raises(StartupError, match="a graph is running"):
+        rundir.RunDir(str(parent / "a"))
+    first.remove()
+    (parent / "b").mkdir()
+    (parent / "b" / "thesis.txt").touch()
+    with pytest.raises(StartupError, match="not empty"):
+        rundir.RunDir(str(parent / "b"))
+    assert (parent / "b" / "thesis.txt").exists()
+    with pytest.raises(StartupError, match="too deep"):
+        rundir.RunDir(str(parent / ("x" * 120)))
+    assert not (parent / ("x" * 120)).exists()
