@@ -14,6 +14,7 @@ from graphserve.cli import COMMANDS, commands, main
 from graphserve.config.flags import COMMON, FLAGS
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+ON_THE_COMMAND_LINE = [flag for flag in FLAGS if flag.key != "entrypoint" and flag.flag]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -24,7 +25,7 @@ def test_every_command_has_help(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["serve", "check"])
-@pytest.mark.parametrize("flag", [flag for flag in FLAGS if flag.key != "entrypoint" and flag.flag], ids=lambda flag: flag.name)
+@pytest.mark.parametrize("flag", ON_THE_COMMAND_LINE, ids=lambda flag: flag.name)
 def test_every_option_is_a_flag(name: str, flag: object) -> None:
     command = commands.get_command(None, name)  # type: ignore[arg-type]
     assert command is not None

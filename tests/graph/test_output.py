@@ -112,11 +112,16 @@ def served_json(target: str, *arguments: str, **options: Any) -> Any:
 def test_each_printed_line_is_one_record(graph: ServedJson) -> None:
     with graph.client() as client:
         assert client.post("/prints", json={}).status_code == 200
-    for stream, message in (("stdout", "one"), ("stdout", "two"), ("stdout", "no end; its end"), ("stderr", "plain error")):
+    for stream, message in (
+        ("stdout", "one"),
+        ("stdout", "two"),
+        ("stdout", "no end; its end"),
+        ("stderr", "plain error"),
+    ):
         record = graph.record(message)
         assert (record["stream"], record["node"], record["slot"]) == (stream, "Noisy", 0)
         assert record["pid"] in graph.workers()
-    graph.record("\\xff\\xfe\0 junk \x1e{\"level\": 3")
+    graph.record('\\xff\\xfe\0 junk \x1e{"level": 3')
     graph.record("\x1e\x1e")
     graph.record(" 100%")
     assert [r["message"] for r in graph.records() if "10%" in r["message"]] == []
@@ -192,7 +197,8 @@ def test_the_last_words_of_a_worker_are_not_lost(graph: ServedJson) -> None:
 def test_a_flood_of_lines_is_whole(app: Path) -> None:
     (app / "flood.py").write_text(
         "from graphserve import api, service\n\n\n@service(workers=2)\nclass Flood:\n    def __init__(self) -> None:\n"
-        "        for number in range(5000):\n            print('line', number)\n\n    @api\n    async def x(self) -> int:\n        return 1\n"
+        "        for number in range(5000):\n            print('line', number)\n\n"
+        "    @api\n    async def x(self) -> int:\n        return 1\n"
     )
     with served("flood:Flood", cwd=app) as graph:
         assert graph.stop() == 0

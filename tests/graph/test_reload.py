@@ -165,7 +165,12 @@ def test_a_broken_edit_leaves_the_old_code_serving(app: Path, run_dir: Path) -> 
 def test_a_change_while_the_new_code_starts_begins_anew(app: Path) -> None:
     with served("app:Top", "--reload", cwd=app) as graph, graph.client() as client:
         graph.wait_log("watching")
-        write(app, 2, "        pass", f"        open({str(app / 'begun')!r}, 'w').close()\n        __import__('time').sleep(600)")
+        write(
+            app,
+            2,
+            "        pass",
+            f"        open({str(app / 'begun')!r}, 'w').close()\n        __import__('time').sleep(600)",
+        )
         eventually((app / "begun").exists, 30)
         stuck = [pid for pid in graph.workers()]
         assert version(client) == 1
@@ -178,7 +183,12 @@ def test_a_change_while_the_new_code_starts_begins_anew(app: Path) -> None:
 def test_a_stop_while_the_new_code_starts_leaves_nothing(app: Path, run_dir: Path) -> None:
     with served("app:Top", "--reload", "--run-dir", str(run_dir), cwd=app) as graph:
         graph.wait_log("watching")
-        write(app, 2, "        pass", f"        open({str(app / 'begun')!r}, 'w').close()\n        __import__('time').sleep(600)")
+        write(
+            app,
+            2,
+            "        pass",
+            f"        open({str(app / 'begun')!r}, 'w').close()\n        __import__('time').sleep(600)",
+        )
         eventually((app / "begun").exists, 30)
         workers = graph.workers()
         assert len(workers) == 4

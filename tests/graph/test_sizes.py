@@ -1,4 +1,4 @@
-"""What graphserve costs: the import, the start of a small graph, a worker's memory. Medians; a loaded machine has slack."""
+"""What graphserve costs: the import, the start of a small graph, a worker's memory; a loaded machine has slack."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TLS at the public port: real handshakes, mutual TLS, keys with passwords, drain, and certificates that are renewed."""
+"""TLS at the public port: handshakes, mutual TLS, keys with passwords, drain, and certificates that are renewed."""
 
 from __future__ import annotations
 
@@ -62,7 +62,10 @@ def address(graph: Served) -> tuple[str, int]:
 
 def handshake(graph: Served, context: ssl.SSLContext) -> str | None:
     """The version of TLS that both sides agree on; one byte is read, since TLS 1.3 refuses clients late."""
-    with socket.create_connection(address(graph), 30) as sock, context.wrap_socket(sock, server_hostname="localhost") as tls:
+    with (
+        socket.create_connection(address(graph), 30) as sock,
+        context.wrap_socket(sock, server_hostname="localhost") as tls,
+    ):
         tls.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
         if tls.recv(1) != b"H":
             raise ConnectionResetError
@@ -122,7 +125,14 @@ def test_a_connection_is_kept(graph: Served, files: Authority) -> None:
 def test_clients_show_certificates(files: Authority, requirement: str, without: bool, tmp_path: Path) -> None:
     stranger = Authority(tmp_path)
     ours = files.issue("client", "client@example.org")
-    arguments = ("--ssl-certfile", f"{files.folder}/server.pem", "--ssl-ca-certs", files.ca, "--ssl-cert-reqs", requirement)
+    arguments = (
+        "--ssl-certfile",
+        f"{files.folder}/server.pem",
+        "--ssl-ca-certs",
+        files.ca,
+        "--ssl-cert-reqs",
+        requirement,
+    )
     with served("steps:Gateway", *arguments) as graph:
         assert handshake(graph, files.client_context(ours)) == "TLSv1.3"
         assert refused(graph, files.client_context(stranger.issue("other", "client@example.org")))
@@ -216,7 +226,11 @@ def test_files_that_do_not_fit_are_refused(files: Authority, tmp_path: Path) -> 
         (["--ssl-certfile", "none.pem"], 4, "none.pem: cannot be read: No such file or directory"),
         (["--ssl-certfile", certfile, "--ssl-keyfile", server], 4, "is not that of the certificate"),
         (["--ssl-certfile", certfile, "--ssl-keyfile", keyfile], 4, "is encrypted: give --ssl-keyfile-password"),
-        (["--ssl-certfile", certfile, "--ssl-keyfile", keyfile, "--ssl-keyfile-password", "no"], 4, "password is wrong"),
+        (
+            ["--ssl-certfile", certfile, "--ssl-keyfile", keyfile, "--ssl-keyfile-password", "no"],
+            4,
+            "password is wrong",
+        ),
         (["--ssl-certfile", server, "--ssl-cert-reqs", "required"], 4, "give --ssl-ca-certs"),
         (["--ssl-keyfile", server], 4, "add --ssl-certfile"),
         (["--ssl-certfile", server, "--ssl-cert-reqs", "always"], 2, "none, optional or required"),
