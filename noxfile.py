@@ -48,6 +48,14 @@ def docs(session: nox.Session) -> None:
     session.run("pytest", "tests/test_docs.py", *session.posargs)
 
 
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmarks, against the peers; writes docs/benchmarks.md. `-- --quick --peers mosec` is a short one."""
+    session.install("-e", ".[test]")
+    page = [] if session.posargs else ["--page", "docs/benchmarks.md"]
+    session.run("python", "-m", "tests.benchmarks", *page, *session.posargs)
+
+
 def _test(session: nox.Session) -> None:
     session.install("-e", ".[test]")
     session.run("pytest", *SIDE_BY_SIDE, *session.posargs)

@@ -50,7 +50,8 @@ OURS = "graphserve"
 CHAIN, LOCAL = ("chain-16", OURS), ("local-16", OURS)
 BARS = [
     Bar("local, 16 callers: calls/s over the plain floor", ratio("rate", LOCAL, ("local-16", "plain")), at_least=0.8),
-    Bar("chain, 16 callers: calls/s over the plain floor's local", ratio("rate", CHAIN, ("local-16", "plain")), at_least=0.5),
+    Bar("chain, 16 callers: calls/s over the plain floor's local",
+        ratio("rate", CHAIN, ("local-16", "plain")), at_least=0.5),
     Bar("chain, 16 callers: calls/s over BentoML, tuned", ratio("rate", CHAIN, ("chain-16", "bentoml")), at_least=20),
     Bar("chain, 16 callers: calls/s over Ray Serve", ratio("rate", CHAIN, ("chain-16", "ray")), at_least=50),
     Bar("chain, 16 callers: calls/s over Mosec", ratio("rate", CHAIN, ("chain-16", "mosec")), at_least=2.5),
@@ -74,7 +75,8 @@ BARS = [
         for mb in (1, 16, 64)
     ],
     *[
-        Bar(f"{nodes} nodes: {word} over BentoML's", ratio(figure, (f"start-{nodes}", OURS), (f"start-{nodes}", "bentoml")))
+        Bar(f"{nodes} nodes: {word} over BentoML's",
+            ratio(figure, (f"start-{nodes}", OURS), (f"start-{nodes}", "bentoml")))
         for nodes in (2, 5) for word, figure in (("start", "start_s"), ("memory", "memory_mb"))
     ],
 ]  # fmt: skip

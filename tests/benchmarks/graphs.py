@@ -1,4 +1,4 @@
-"""The graphs that are measured, as graphserve services. Each entry is a graph of its own. Runs in graphserve's workers."""
+"""The graphs that are measured, as graphserve services. An entry each. Runs in graphserve's workers."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Request:
 
 
 def by_wrk(request: Request, callers: int, seconds: float) -> dict[str, float]:
-    """The figures of a load by wrk: `rate` (answers a second that are no errors), `p50_ms`, `p99_ms`, `errors`, `calls`."""
+    """The figures of a load by wrk: `rate` (good answers a second), `p50_ms`, `p99_ms`, `errors`, `calls`."""
     command = [
         "wrk", "-t1", f"-c{callers}", f"-d{max(1, round(seconds))}s", f"--timeout={PATIENCE:.0f}s", "-s", str(LUA),
         f"http://127.0.0.1:{request.port}{request.path}", "--", request.payload,

@@ -14,7 +14,18 @@ from tests.benchmarks.bars import BARS, Results
 from tests.benchmarks.rounds import Run
 from tests.benchmarks.workloads import Workload
 
-COLUMNS = ("workload", "system", "per s", "p50 ms", "p99 ms", "errors", "CPU µs a call", "of the ideal", "graphserve is", "remarks")
+COLUMNS = (
+    "workload",
+    "system",
+    "per s",
+    "p50 ms",
+    "p99 ms",
+    "errors",
+    "CPU µs a call",
+    "of the ideal",
+    "graphserve is",
+    "remarks",
+)
 
 
 def table(rows: Iterable[Iterable[str]]) -> str:
@@ -67,48 +78,63 @@ def raw(run: Run, results: Results) -> dict[str, Any]:
 def page(run: Run, results: Results) -> str:
     """`docs/benchmarks.md`."""
     facts = [f"- {name}: {value}" for name, value in machine().items()]
-    known = [f"- {name}: {', '.join(f'{of} {version}' for of, version in each.items())}"
-             for name, each in run.versions.items()]  # fmt: skip
-    return "\n\n".join([
-        "# Benchmarks",
-        "graphserve, a plain floor and its peers on the same work, in one run, written by `nox -s bench`. Absolute figures "
-        "belong to one machine on one day; the ratios are what counts. Figures are medians of "
-        f"{run.rounds} interleaved rounds of {run.seconds:g} s: in each round the systems take their turns, on the same "
-        "cores, while the others are idle.",
-        "## Bars", bars(results),
-        "## Figures",
-        "*graphserve is*: how many times quicker graphserve does the same work (calls/s; where there is one caller, p50; "
-        "memory and start: how many times less). Errors are all answers but 2xx, and broken connections, of all rounds; "
-        "only good answers count as throughput. For arrays, p50 is one warm hop; the remark has the same array copied and "
-        "summed in one process. *shares*: the part of the answers that each worker gave, in the least even round.",
-        figures(run, results), *_failures(run),
-        "## The work", _WORK,
-        "## Machine and versions", "\n".join([*facts, *known]),
-        "## Again",
-        "`nox -s bench` installs each peer in a virtual environment of its own under `.nox/bench-peers` and measures "
-        "everything. `nox -s bench -- --peers bentoml,mosec` takes these peers, `--workloads chain,local` these workloads, "
-        "`--quick` one round of a second, `--json FILE` keeps the raw figures. Load comes from `wrk` where it is installed. "
-        "The programs are in `tests/benchmarks/`.",
-    ]) + "\n"  # fmt: skip
+    known = [
+        f"- {name}: {', '.join(f'{of} {version}' for of, version in each.items())}"
+        for name, each in run.versions.items()
+    ]
+    turns = f"Figures are medians of {run.rounds} interleaved rounds of {run.seconds:g} s:"
+    parts = [
+        "# Benchmarks", f"{_INTRODUCTION} {turns} {_TURNS}", "## Bars", bars(results), "## Figures", _LEGEND,
+        figures(run, results), *_failures(run), "## The work", _WORK, "## Machine and versions",
+        "\n".join([*facts, *known]), "## Again", _AGAIN,
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
 
 
+_INTRODUCTION = """\
+graphserve, a plain floor and its peers on the same work, in one run, written by `nox -s bench`. Absolute figures belong
+to one machine on one day; the ratios are what counts.\
+"""
+_TURNS = """\
+in each round the systems take their turns, on the same
+cores, while the others are idle. A round that other programs on the machine disturbed was taken again, a few times at
+most.\
+"""
+_LEGEND = """\
+*graphserve is*: how many times better graphserve does the same work (calls/s; for arrays the time of a hop, for ages
+that of the first item, for starts the time). Errors are all answers but 2xx, and broken connections, of all rounds; only
+good answers count as throughput. *CPU µs a call*: what all processes of the system used. For arrays, p50 is one warm hop;
+the remark has the same array copied and summed in one process. *shares*: the part of the answers that each worker gave,
+in the least even round.\
+"""
 _WORK = """\
 - plain: one process with Starlette and uvicorn, no second node: the floor under everything else.
 - local: the entry adds 1. chain: the entry calls another service that adds 1. chain of 10: ten services in a line.
 - fan-out: the entry calls eight services at once.
-- balance: four workers that take one call at a time and sleep 20 ms. 200 calls/s are ideal; 20 ms at 4 callers, 80 at 16.
+- balance: four workers that take one call at a time and sleep 20 ms. Ideal are 200 calls/s, and 20 ms at 4 callers, 80
+  at 16.
 - batch: two workers that sleep 50 ms and 1 ms an item, batches of up to 32. 780 items/s are ideal.
 - array: the entry passes float64 numbers to a service that sums them.
 - stream: the entry passes on the items of another service's stream. Age: from the making of an item to its arrival.
 - start: from the start of the command to the first 200; memory is the PSS of all processes after 200 calls.
 - BentoML runs tuned: uvloop, no access log, client sessions that are not recycled (its default loses calls).\
 """
+_AGAIN = """\
+`nox -s bench` installs each peer in a virtual environment of its own under `.nox/bench-peers` and measures everything.
+`nox -s bench -- --peers bentoml,mosec` takes these peers, `--workloads chain,local` these workloads, `--quick` one round
+of a second, `--json FILE` keeps the raw figures, `--page FILE` writes this page. Load comes from `wrk` where it is
+installed. The programs are in `tests/benchmarks/`.\
+"""
 
 
 def machine() -> dict[str, str]:
     """What this ran on."""
     model = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.machine(),
     )
     return {
@@ -119,14 +145,19 @@ def machine() -> dict[str, str]:
 
 
 def _failures(run: Run) -> list[str]:
-    return ["\n".join(["Did not run:", "", *(f"- {what}: {why}" for what, why in run.failures.items())])] if run.failures else []
+    return (
+        ["\n".join(["Did not run:", "", *(f"- {what}: {why}" for what, why in run.failures.items())])]
+        if run.failures
+        else []
+    )
 
 
 def _cells(workload: Workload, found: dict[str, Any], results: Results) -> tuple[str, ...]:
     ideal = found["rate"] / workload.ideal_rate if workload.ideal_rate else None
     return (
         _number(found.get("rate")), _number(found.get("p50_ms", found.get("hop_ms"))), _number(found.get("p99_ms")),
-        str(found["errors"]), _number(found.get("cpu_us")), "" if ideal is None else f"{ideal:.2f}", _against(workload, found, results),
+        str(found["errors"]), _number(found.get("cpu_us")), "" if ideal is None else f"{ideal:.2f}",
+        _against(workload, found, results),
         _remarks(workload, found),
     )  # fmt: skip
 

@@ -38,7 +38,8 @@ class Run:
 
     def __init__(
         self, systems: Iterable[System], workloads: Iterable[Workload], *, rounds: int, seconds: float, venvs: Path,
-        folder: Path, tries: int = 1, patience: float = 0.0, say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True),
+        folder: Path, tries: int = 1, patience: float = 0.0,
+        say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True),
     ) -> None:  # fmt: skip
         self.systems, self.workloads, self.rounds, self.seconds = list(systems), list(workloads), rounds, seconds
         self.folder, self.tries, self.patience, self.say = folder, tries, patience, say

@@ -57,7 +57,9 @@ class System:
         folder.mkdir(parents=True, exist_ok=True)
         port = free_port()
         command = self.command(python, workload.graph, port, folder)
-        server = Server(command, port, folder, {"PYTHONPATH": str(HERE.parent.parent), **self.env(workload.graph, folder)})
+        server = Server(
+            command, port, folder, {"PYTHONPATH": str(HERE.parent.parent), **self.env(workload.graph, folder)}
+        )
         try:
             return server, server.wait_ready(self.request(workload, port))
         except BaseException:
@@ -72,7 +74,8 @@ def _graphs(text: str) -> dict[str, frozenset[str]]:
 
 
 GRAPHSERVE_ENTRIES = {
-    "pair": "graphs:Pair", "calls": "graphs:Calls", "five": "graphs:Deep5", "deep": "graphs:Deep10", "fan": "graphs:Fan",
+    "pair": "graphs:Pair", "calls": "graphs:Calls", "five": "graphs:Deep5", "deep": "graphs:Deep10",
+    "fan": "graphs:Fan",
     "balance": "graphs:Balance", "balance-wide": "graphs:Balance", "model": "graphs:Model", "batch": "graphs:Batching",
     "stream": "graphs:Stream", "arrays": "arrays:Arrays",
 }  # fmt: skip
@@ -112,7 +115,8 @@ def _script(name: str) -> Command:
 
 def _mosec(python: str, graph: str, port: int, folder: Path) -> list[str]:
     return [
-        python, str(HERE / "peers" / "mosec_graphs.py"), "--address", "127.0.0.1", "--port", str(port), "--timeout", "30000",
+        python, str(HERE / "peers" / "mosec_graphs.py"), "--address", "127.0.0.1", "--port", str(port),
+        "--timeout", "30000",
         "--path", str(folder / "run"), "--log-level", "error",
     ]  # fmt: skip
 
@@ -141,7 +145,10 @@ PEERS = (
         _graphs("pair:chain calls:chain five:run deep:run balance:balance batch:batch"),
         _mosec, lambda graph, folder: {"GRAPH": graph}, path="/inference",
     ),
-    System("litserve", ("litserve",), ("litserve",), _graphs("calls:local model:balance"), _script("litserve"), path="/predict"),
+    System(
+        "litserve", ("litserve",), ("litserve",), _graphs("calls:local model:balance"), _script("litserve"),
+        path="/predict",
+    ),
 )  # fmt: skip
 SYSTEMS = {system.name: system for system in (GRAPHSERVE, PLAIN, *PEERS)}
 
@@ -173,6 +180,10 @@ def versions(system: System, python: str) -> dict[str, str]:
     """The versions of a system's distributions."""
     code = "import sys, importlib.metadata as m; print(*[m.version(name) for name in sys.argv[1:]])"
     run = subprocess.run(
-        [python, "-c", code, *system.shown], capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": ""}
+        [python, "-c", code, *system.shown],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": ""},
     )
     return dict(zip(system.shown, run.stdout.split(), strict=False))

@@ -136,7 +136,7 @@ class Source:
         for number in range(count):
             if gap:
                 await asyncio.sleep(gap)
-            yield '{"number":%d,"made":%d}\n' % (number, time.monotonic_ns())
+            yield f'{{"number":{number},"made":{time.monotonic_ns()}}}\n'
 
 
 @one

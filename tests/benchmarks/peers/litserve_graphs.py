@@ -29,7 +29,9 @@ class Model(Local):
 
 def main(graph, port):
     workers = 4 if graph == "model" else 1
-    server = litserve.LitServer({"model": Model, "calls": Local}[graph](), accelerator="cpu", workers_per_device=workers)
+    server = litserve.LitServer(
+        {"model": Model, "calls": Local}[graph](), accelerator="cpu", workers_per_device=workers
+    )
     server.run(host="127.0.0.1", port=port, generate_client_file=False, num_api_servers=1, log_level="warning")
 
 

@@ -27,7 +27,6 @@ async def stream(request: Request) -> Response:
     return StreamingResponse(lines(), media_type="application/x-ndjson")
 
 
-
 app = Starlette(
     routes=[
         Route("/local", local, methods=["POST"]),

@@ -41,7 +41,7 @@ class Model:
 class Batcher:
     @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.005)
     async def run(self, xs):
-        time.sleep(0.050 + 0.001 * len(xs))
+        time.sleep(0.050 + 0.001 * len(xs))  # noqa: ASYNC251  (Ray batches async methods only)
         return [x + 1 for x in xs]
 
 
@@ -51,7 +51,7 @@ class Source:
         for number in range(arguments["count"]):
             if arguments["gap"]:
                 await asyncio.sleep(arguments["gap"])
-            yield '{"number":%d,"made":%d}\n' % (number, time.monotonic_ns())
+            yield f'{{"number":{number},"made":{time.monotonic_ns()}}}\n'
 
 
 @one
@@ -95,7 +95,11 @@ GRAPHS = {
 def main(graph, port, folder):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     ray.init(
-        num_cpus=4, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1", _temp_dir=folder + "/ray"
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        _node_ip_address="127.0.0.1",
+        _temp_dir=folder + "/ray",
     )
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run(GRAPHS[graph](), route_prefix="/")
