@@ -18,7 +18,7 @@ from graphserve.wire.codec import ArgumentsCodec, ResultCodec, UntypedCodec
 from graphserve.wire.memory import Memory
 from graphserve.wire.schema import Signature
 
-HOP_SLACK = 0.004  # seconds that a caller waits past the deadline for each level below it to speak first
+HOP_SLACK = 0.006  # seconds that a caller waits past the deadline for each level below it to speak first
 ELSEWHERE_SLACK = 0.03  # the same for a service at a URL: how many levels and how much network are below is not known
 
 

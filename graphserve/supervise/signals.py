@@ -21,6 +21,7 @@ class Signals:
         self.changing = asyncio.Event()  # reload
         self._say = say
         self._count = 0
+        self._had_terminal = _has_terminal()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._on_stop)
         loop.add_signal_handler(signal.SIGINT, self._on_stop)
@@ -35,16 +36,16 @@ class Signals:
             self.killing.set()
 
     def _on_hangup(self) -> None:
-        if _lost_terminal():
-            self._on_stop()
+        if self._had_terminal and not _has_terminal():
+            self._on_stop()  # the terminal is gone, and with it who could stop us
         else:
             self.changing.set()
 
 
-def _lost_terminal() -> bool:
-    """Whether a hangup came because the controlling terminal is gone, and not from an operator."""
+def _has_terminal() -> bool:
+    """Whether this process has a controlling terminal (which its outputs may not be)."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
     except OSError:
-        return os.isatty(0) or os.isatty(2)
-    return False
+        return False
+    return True

@@ -19,7 +19,10 @@ from graphserve.plan import ApiPlan, NodePlan
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec
 from graphserve.wire.schema import Signature
 
-GUARD = 0.002  # seconds past the deadline at which we answer ourselves: a call below speaks first, it knows more
+GUARD = 0.003  # seconds past the deadline at which we answer ourselves: a call below speaks first, it knows more
+LEVEL_GUARD = 0.006  # more for each level below
+THREAD_GUARD = 0.015  # more for an API in a thread, which takes longer to hear of a failure below
+TURNS = 4  # of the loop, that a failure below which is already here takes to arrive
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +74,7 @@ class Executor:
     def __init__(self, node: NodePlan, threads: ThreadPoolExecutor) -> None:
         self.node, self.threads = node, threads
         self.loop = asyncio.get_running_loop()
-        self.guard = GUARD + 0.004 * node.level
+        self.guard = GUARD + LEVEL_GUARD * node.level
         self.executing: set[Any] = set()  # Execution and StreamExecution
         self.executed = 0
 
@@ -126,7 +129,8 @@ class Execution:
                 self._late()
                 self._free()
                 return
-            self._timer = executor.loop.call_later(left + executor.guard, self._late)
+            patience = executor.guard if api.is_async else executor.guard + THREAD_GUARD
+            self._timer = executor.loop.call_later(left + patience, self._late_soon, TURNS)
         if api.is_async:
             task = executor.loop.create_task(_run(api.method, arguments, context))
             task.add_done_callback(self._task_ended)
@@ -160,6 +164,16 @@ class Execution:
             error = future.exception()
             self._end(None if error else future.result(), error)
         self._free()
+
+    def _late_soon(self, turns: int) -> None:
+        # On a loaded machine our timer and one below may fire in the same turn; what it found out comes first.
+        if self._on_end is None:
+            return
+        if turns:
+            self._timer = None
+            self._executor.loop.call_soon(self._late_soon, turns - 1)
+        else:
+            self._late()
 
     def _late(self) -> None:
         name = self._executor.node.name

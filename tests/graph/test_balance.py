@@ -81,7 +81,7 @@ def test_a_full_queue_is_refused_at_once() -> None:
 
     def call(graph: Served) -> None:
         began = time.monotonic()
-        answer = httpx.post(f"{graph.url}/work", json={"seconds": 1.0}, timeout=60, trust_env=False)
+        answer = httpx.post(f"{graph.url}/work", json={"seconds": 2.0}, timeout=60, trust_env=False)
         statuses.append(answer.status_code)
         if answer.status_code == 503:
             waited.append(time.monotonic() - began)
@@ -96,7 +96,7 @@ def test_a_full_queue_is_refused_at_once() -> None:
             thread.join()
     assert statuses.count(503) >= 4
     assert statuses.count(200) >= 3
-    assert min(waited) < 1.0
+    assert min(waited) < 2.0, "nobody waited for a call to end"
 
 
 def test_waiting_calls_survive_the_death_of_workers() -> None:

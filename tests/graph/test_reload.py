@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import signal
+import subprocess
+import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.harness import Served, alive, eventually, served
+from tests.harness import Served, alive, children, eventually, served
 
 APP = """
 from graphserve import api, depends, service
@@ -311,6 +316,40 @@ def test_wrong_uses_of_reload(app: Path) -> None:
     (app / "sitecustomize.py").write_text("import sys\nsys.modules['watchfiles'] = None\n")
     code, text = run(app, "--reload", env={"PYTHONPATH": str(app)})
     assert (code, text) == (4, "Error: --reload needs the package watchfiles: pip install 'graphserve[reload]'\n")
+
+
+def test_a_hangup_stops_when_the_terminal_is_gone_and_reloads_else(app: Path, run_dir: Path) -> None:
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "graphserve", "serve", "app:Top", "--port", "0", "--run-dir", str(run_dir)]
+    with open(app / "log", "wb") as log:
+        process = subprocess.Popen(
+            command, cwd=app, stdin=slave, stdout=log, stderr=log, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )  # fmt: skip
+    try:
+        os.close(slave)
+        eventually(lambda: "serving on" in (app / "log").read_text(), 60)
+        workers = children(process.pid)
+        os.kill(process.pid, signal.SIGHUP)
+        eventually(lambda: "reloaded in" in (app / "log").read_text(), 60)
+        os.close(master)
+        assert process.wait(30) == 0
+        assert not any(alive(pid) for pid in workers)
+        assert not run_dir.exists()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_without_a_terminal_of_its_own_a_hangup_reloads(app: Path) -> None:
+    master, slave = pty.openpty()
+    try:
+        with served("app:Top", cwd=app, stdin=slave) as graph:  # a session of its own: the terminal is another's
+            graph.signal(signal.SIGHUP)
+            graph.wait_log("reloaded in")
+    finally:
+        os.close(master)
+        os.close(slave)
 
 
 def later_than_bytecode(folder: Path) -> None:
