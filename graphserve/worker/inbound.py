@@ -36,28 +36,9 @@ class Inbound:
     """
 
     __slots__ = (
-        "_accept",
-        "_api",
-        "_body",
-        "_complete",
-        "_execution",
-        "_format",
-        "_length",
-        "_limit",
-        "_problem",
-        "_relay",
-        "_source",
-        "_started",
-        "_turn",
-        "accepts",
-        "context",
-        "disconnected",
-        "keep_alive",
-        "lost",
-        "message_event",
-        "protocol",
-        "public",
-        "response_complete",
+        "_accept", "_api", "_body", "_complete", "_execution", "_format", "_length", "_limit", "_problem", "_relay",
+        "_source", "_started", "_turn", "accepts", "context", "disconnected", "keep_alive", "lost", "message_event",
+        "protocol", "public", "response_complete",
     )  # fmt: skip
 
     def __init__(self, protocol: Protocol, api: BoundApi) -> None:
