@@ -1,19 +1,19 @@
 """The tree of errors: what graphserve raises, in every process and for every caller.
 
-    GraphServeError
-    ├── ConfigurationError        what was asked for cannot be run (exit code 4)
-    │   ├── DeclarationError      a @service, @api or depends(...) is written wrongly; names file and line
-    │   ├── GraphError            the classes do not form a graph; .log
-    │   │   └── CycleError        … because they depend on each other in a circle; .path
-    │   └── UnknownOptionError    an option that does not exist; .option, .suggestion
-    ├── StartupError              the graph could not start (exit code 3); .node, .log
-    ├── NotRunningError           no running graph was found (exit code 5)
-    └── CallError                 a call failed; .status, .title, .detail, .node, .request_id
-        ├── Problem               raised by user code to answer with a status of its own
-        ├── RemoteError           the dependency raised, or its worker died while it executed
-        ├── Unavailable           the dependency is failed, or its queue is full; .retry_after
-        ├── DeadlineExceeded      the deadline passed
-        └── InvalidArguments      the arguments do not fit the signature; .errors
+GraphServeError
+├── ConfigurationError        what was asked for cannot be run (exit code 4)
+│   ├── DeclarationError      a @service, @api or depends(...) is written wrongly; names file and line
+│   ├── GraphError            the classes do not form a graph; .log
+│   │   └── CycleError        … because they depend on each other in a circle; .path
+│   └── UnknownOptionError    an option that does not exist; .option, .suggestion
+├── StartupError              the graph could not start (exit code 3); .node, .log
+├── NotRunningError           no running graph was found (exit code 5)
+└── CallError                 a call failed; .status, .title, .detail, .node, .request_id
+    ├── Problem               raised by user code to answer with a status of its own
+    ├── RemoteError           the dependency raised, or its worker died while it executed
+    ├── Unavailable           the dependency is failed, or its queue is full; .retry_after
+    ├── DeadlineExceeded      the deadline passed
+    └── InvalidArguments      the arguments do not fit the signature; .errors
 """
 
 from __future__ import annotations

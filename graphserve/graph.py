@@ -297,4 +297,3 @@ def main() -> None:
         answer.write(resolution.to_json())
     sys.stderr.flush()
     os._exit(0)  # user modules may have started threads
-

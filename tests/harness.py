@@ -32,14 +32,20 @@ class Served:
     """
 
     def __init__(
-        self, target: str, *arguments: str, cwd: Path = APPS, env: dict[str, str] | None = None, stdin: int | None = None
+        self,
+        target: str,
+        *arguments: str,
+        cwd: Path = APPS,
+        env: dict[str, str] | None = None,
+        stdin: int | None = None,
     ) -> None:
         where = [] if {"--port", "-p", "--uds"} & set(arguments) else ["--port", "0"]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("GRAPHSERVE_")}
         self.began = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "graphserve", "serve", target, *where, *arguments],
-            cwd=cwd, env=clean | (env or {}), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            cwd=cwd, env=clean | (env or {}), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True,
         )  # fmt: skip
         self.pid = self.process.pid
         self.out: list[str] = []

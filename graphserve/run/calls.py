@@ -50,5 +50,3 @@ class Calls:
         self._begun.set()
         await self._closing.wait()
         await self._lane.close()
-
-

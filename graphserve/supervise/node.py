@@ -172,7 +172,7 @@ class Node:
         worker.kill()
 
     async def _recycle(self, worker: WorkerProcess, words: str) -> None:
-        """Replace a worker without loss: the new one is ready before the old one drains; with GPUs the old goes first."""
+        """Replace a worker without loss: the new one is ready before the old one drains; with GPUs the old first."""
         async with self._one_at_a_time:
             if self.stopping or worker.state != "ready":
                 return

@@ -82,7 +82,13 @@ class Gateway:
 
     @api
     async def facts(self) -> dict[str, Any]:
-        fds = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.islink(f"/proc/self/fd/{fd}")]
-        with open("/proc/self/smaps_rollup") as file:
-            pss = next(int(line.split()[1]) for line in file if line.startswith("Pss:"))
-        return {"fds": len(fds), "memfd": sum("memfd:graphserve" in name for name in fds), "pss_kb": pss}
+        return facts()
+
+
+def facts() -> dict[str, Any]:
+    """Descriptors of this process, how many of them are shared memory, and its proportional memory."""
+    folder = "/proc/self/fd"
+    fds = [os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder) if os.path.islink(f"{folder}/{fd}")]
+    with open("/proc/self/smaps_rollup") as file:
+        pss = next(int(line.split()[1]) for line in file if line.startswith("Pss:"))
+    return {"fds": len(fds), "memfd": sum("memfd:graphserve" in name for name in fds), "pss_kb": pss}

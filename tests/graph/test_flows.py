@@ -224,5 +224,3 @@ def test_batches_survive_the_death_of_a_worker(graph: Served) -> None:
     for thread in threads:
         thread.join()
     assert answers == [[1, 2, 3, 4, 5, 6]] * 40
-
-

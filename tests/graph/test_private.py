@@ -80,8 +80,8 @@ def tcp_listeners(pid: int) -> set[int]:
 
 
 def udp_inodes() -> set[str]:
-    lines = [line.split() for table in ("udp", "udp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
-    return {fields[9] for fields in lines}
+    text = "".join(Path(f"/proc/net/{table}").read_text().partition("\n")[2] for table in ("udp", "udp6"))
+    return {line.split()[9] for line in text.splitlines()}
 
 
 def unix_listeners(pid: int) -> set[str]:
