@@ -92,8 +92,8 @@ def page(run: Run, results: Results) -> str:
 
 
 _INTRODUCTION = """\
-graphserve, a plain floor and its peers on the same work, in one run, written by `nox -s bench`. Absolute figures belong
-to one machine on one day; the ratios are what counts.\
+graphserve, a plain floor and its peers on the same work, in one run, written by `nox -s bench`. Absolute figures are
+those of one machine on one day; the ratios are what counts.\
 """
 _TURNS = """\
 in each round the systems take their turns, on the same

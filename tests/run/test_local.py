@@ -242,8 +242,10 @@ async def test_result_on_the_loop_raises_at_once_with_the_fix() -> None:
 async def test_result_in_threads() -> None:
     async with graphserve.local(Top) as top:
         assert await asyncio.to_thread(lambda: top.both(1).result(SECONDS)) == [1, 10]
+        call = top.wait()
+        await until(lambda: gate.inside == 1)
         with pytest.raises(TimeoutError) as caught:
-            await asyncio.to_thread(lambda: top.wait().result(0.01))
+            await asyncio.to_thread(lambda: call.result(0.01))
         assert not isinstance(caught.value, DeadlineExceeded)
         await until(lambda: gate.cancelled == 1)
         with pytest.raises(Problem, match="404 Sorry"):
@@ -252,8 +254,10 @@ async def test_result_in_threads() -> None:
 
 async def test_awaiting_on_another_loop() -> None:
     async def elsewhere() -> list[int]:
+        call = top.wait()
+        await until(lambda: gate.inside == 1)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(top.wait(), 0.01)
+            await asyncio.wait_for(call, 0.01)
         return await top.both(4)
 
     async with graphserve.local(Top) as top:
