@@ -375,7 +375,7 @@ async def test_deadlines() -> None:
         with pytest.raises(DeadlineExceeded) as caught:
             await top.late()
         assert caught.value.status == 504
-        await until(lambda: gate.cancelled == 1)
+        await until(lambda: gate.inside == 0)
     async with graphserve.local(Leaf) as leaf:
         left = await leaf.left()
         assert left is not None and 0 < left <= 60, "the entry's own"
