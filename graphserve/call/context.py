@@ -54,8 +54,11 @@ def cancelled() -> bool:
 
 def earliest(inherited_ns: int | None, timeouts: tuple[float | None, ...]) -> int | None:
     """The deadline of a call: the earliest of what the caller inherited and now + each timeout (seconds)."""
-    given = [timeout for timeout in timeouts if timeout is not None]
-    if not given:
+    shortest = None
+    for timeout in timeouts:
+        if timeout is not None and (shortest is None or timeout < shortest):
+            shortest = timeout
+    if shortest is None:
         return inherited_ns
-    own = time.monotonic_ns() + int(min(given) * 1e9)
+    own = time.monotonic_ns() + int(shortest * 1e9)
     return own if inherited_ns is None or own < inherited_ns else inherited_ns

@@ -102,10 +102,10 @@ most.\
 """
 _LEGEND = """\
 *graphserve is*: how many times better graphserve does the same work (calls/s; for arrays the time of a hop, for ages
-that of the first item, for starts the time). Errors are all answers but 2xx, and broken connections, of all rounds; only
-good answers count as throughput. *CPU µs a call*: what all processes of the system used. For arrays, p50 is one warm hop;
-the remark has the same array copied and summed in one process. *shares*: the part of the answers that each worker gave,
-in the least even round.\
+that of the first item, for starts the time). Errors are all answers but 2xx, and broken connections, of all rounds;
+only good answers count as throughput. *CPU µs a call*: what all processes of the system used. For arrays, p50 is one
+warm hop; the remark has the same array copied and summed in one process. *shares*: the part of the answers
+that each worker gave, in the least even round.\
 """
 _WORK = """\
 - plain: one process with Starlette and uvicorn, no second node: the floor under everything else.
@@ -121,9 +121,9 @@ _WORK = """\
 """
 _AGAIN = """\
 `nox -s bench` installs each peer in a virtual environment of its own under `.nox/bench-peers` and measures everything.
-`nox -s bench -- --peers bentoml,mosec` takes these peers, `--workloads chain,local` these workloads, `--quick` one round
-of a second, `--json FILE` keeps the raw figures, `--page FILE` writes this page. Load comes from `wrk` where it is
-installed. The programs are in `tests/benchmarks/`.\
+`nox -s bench -- --peers bentoml,mosec` takes these peers, `--workloads chain,local` these workloads, `--quick` one
+round of a second, `--json FILE` keeps the raw figures, `--page FILE` writes this page. Load comes from `wrk` where it
+is installed. The programs are in `tests/benchmarks/`.\
 """
 
 
