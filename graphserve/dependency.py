@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Literal, NoReturn, TypeVar, overload
 
@@ -189,6 +188,8 @@ def _check_values(name: Any, timeout: Any, place: Place) -> None:
 def _check_init(init: Any, place: Place) -> None:
     if init is None:
         return
+    import json
+
     try:
         same = json.loads(json.dumps(init, allow_nan=False)) == init
     except (TypeError, ValueError):
