@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from graphserve.call.alarms import Alarm, alarm
 from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
 from graphserve.errors import DeadlineExceeded, InvalidArguments
@@ -39,7 +40,7 @@ class BatchedCall:
         self.arguments, self.context = arguments, context
         self._on_end: OnEnd | None = on_end
         self.size, self.key = joining.measure(arguments, lists)
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Alarm | asyncio.TimerHandle | None = None
 
     @property
     def gone(self) -> bool:
@@ -50,7 +51,7 @@ class BatchedCall:
         """Have `late` called when its deadline passes."""
         left = self.context.seconds_left()
         if left is not None:
-            self._timer = loop.call_later(max(0.0, left + guard), late, self)
+            self._timer = alarm(loop, max(0.0, left + guard), lambda: late(self))
 
     def end(self, result: Any, error: BaseException | None) -> None:
         """Answer it, once."""

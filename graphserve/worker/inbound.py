@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from graphserve.call.context import CallContext, earliest
 from graphserve.errors import CallError, InvalidArguments
 from graphserve.wire.codec import Format, MalformedBody, accept_format, content_format
-from graphserve.wire.frames import stream_format
+from graphserve.wire.frames import StreamFormat, stream_format
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.execute import BoundApi
 from graphserve.worker.heading import Heading, too_large
@@ -41,14 +41,12 @@ class Inbound:
         "protocol", "public", "response_complete",
     )  # fmt: skip
 
-    def __init__(self, protocol: Protocol, api: BoundApi) -> None:
+    def __init__(self, protocol: Protocol, api: BoundApi, keep_alive: bool) -> None:
         self.protocol, self._api = protocol, api
         self.response_complete = self.disconnected = False
         self.message_event = _NO_EVENT
-        parser = protocol.parser
         # A shared socket carries one request a connection: the slot was taken for the connection.
-        self.keep_alive = parser.should_keep_alive() and parser.get_http_version() != "1.0" and not protocol.shared
-        self.keep_alive = self.keep_alive and not protocol.listener.closing
+        self.keep_alive = keep_alive and not protocol.shared and not protocol.listener.closing
         self._body: list[bytes] = []
         self._length = 0
         self._limit = protocol.listener.max_body_size
@@ -62,6 +60,18 @@ class Inbound:
         self.public = protocol.listener.public
 
     # --- reading ---
+
+    def take(self, context: CallContext, body: bytes) -> None:
+        """A whole request of a caller of ours, which is this one's turn."""
+        listener = self.protocol.listener
+        self.context, self._body = context, [body]
+        self._format = self._accept = Format.MSGPACK
+        self.accepts = StreamFormat.FRAMES.value if self._api.signature.stream else Format.MSGPACK.value
+        context.deadline_ns = earliest(context.deadline_ns, (self._api.timeout,))
+        if listener.access_log:
+            self._started = time.perf_counter()
+        self._complete = self._turn = True
+        self._execute()
 
     def headers_complete(self, headers: list[tuple[bytes, bytes]]) -> None:
         """All headers are here: decide what can be decided."""
@@ -142,7 +152,11 @@ class Inbound:
             self._execution = StreamExecution(listener.executor, api, self.context, sink, self._freed)
             self._execution.start(arguments)
         else:
-            self._execution = listener.executor.start(api, arguments, self.context, self._ended, self._freed)
+            execution = listener.executor.start(
+                api, arguments, self.context, self._ended, self._freed, at_once=True
+            )
+            if not self.response_complete:
+                self._execution = execution
 
     def _batch(self, body: bytes) -> None:
         batcher = self.protocol.listener.batchers[self._api.plan.name]

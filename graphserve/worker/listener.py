@@ -15,6 +15,7 @@ from graphserve.wire.memory import Sender
 from graphserve.worker.batching import Batcher
 from graphserve.worker.execute import BoundApi, Executor
 from graphserve.worker.gate import Gate
+from graphserve.worker.prepared import Prepared
 from graphserve.worker.relay import Relay
 from graphserve.worker.respond import Responder
 
@@ -62,10 +63,16 @@ class Listener:
         self.config.load()
         self.state = ServerState()
         self.closing = False
+        self.keep_alive = keep_alive
+        self.prepared = None if responder.public else Prepared(responder.node, apis.values())
         self.refresh()
 
     def refresh(self) -> None:
-        """Take in the time for the `date` header; called once a second."""
+        """Take in the time, for the `date` header and for idle connections; called once a second."""
+        self.now = self.loop.time()
+        for connection in self.open():
+            if connection.idle and self.now - connection.idle_since > self.keep_alive:
+                connection.transport.close()
         self.responder.refresh()
         headers = [(b"connection", b"close")] if self.closing else []
         if self.public:

@@ -34,6 +34,8 @@ class Protocol(HttpToolsProtocol):
         self.slot = slot
         self.batcher = batcher
         self.refused = False
+        self._parsing = False  # whether the parser is inside a request
+        self.idle_since = listener.now
 
     # --- asyncio ---
 
@@ -54,20 +56,39 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """asyncio callback."""
-        if not self.refused:
+        if self.refused:
+            return
+        prepared = self.listener.prepared
+        if prepared is not None and not self._parsing and self.idle and (request := prepared.read(data)) is not None:
+            api, context, body = request
+            inbound = Inbound(self, api, True)
+            self.cycle = inbound  # type: ignore[assignment]
+            inbound.take(context, body)
+        else:
             super().data_received(data)
 
     # --- uvicorn ---
 
+    def on_message_begin(self) -> None:
+        """Parser callback. What only uvicorn's way needs is made when it is taken."""
+        self._parsing = True
+        self.url, self.headers = b"", []
+        self.expect_100_continue = False
+
     def on_headers_complete(self) -> None:
         """Parser callback: take the direct way, or uvicorn's."""
-        api = self.listener.route(self.url) if self.parser.get_method() == b"POST" else None
+        parser = self.parser
+        api = self.listener.route(self.url) if parser.get_method() == b"POST" else None
         if api is None:
+            url, headers = self.url, self.headers
+            super().on_message_begin()
+            self.url = url
+            self.headers += headers  # the list that the scope has
             super().on_headers_complete()
             if self.shared:
                 self.cycle.keep_alive = False
             return
-        inbound = Inbound(self, api)
+        inbound = Inbound(self, api, parser.should_keep_alive() and parser.get_http_version() != "1.0")
         before, self.cycle = self.cycle, inbound  # type: ignore[assignment]
         if before is None or before.response_complete:
             inbound.begin()
@@ -91,10 +112,22 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Parser callback."""
+        self._parsing = False
         if isinstance(self.cycle, Inbound):
             self.cycle.message_complete()
         else:
             super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer is complete: the next request may come. The listener closes what is idle for too long."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self.idle_since = self.listener.now
 
     def shutdown(self) -> None:
         """Close if idle, else after the answer."""
