@@ -72,6 +72,14 @@ class Gate:
             self.update()
         return True
 
+    def take_behind(self) -> bool:
+        """Take a slot for a call that came another way: if one is left when who waits in the queue has been served."""
+        if self.in_use < self.limit:
+            for door in self.doors:
+                if door.reading:
+                    self._accept(door)
+        return self.take()
+
     def release(self) -> None:
         """Give a slot back."""
         if self._waiting:
@@ -113,9 +121,6 @@ class Gate:
         except OSError:  # no descriptors
             self._pause()
             return False
-        if left(connection):
-            connection.close()
-            return True
         if not door.admit():
             connection.close()  # reset before it is read: the caller sends it again
             return False

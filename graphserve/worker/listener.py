@@ -92,7 +92,7 @@ class Listener:
         self.closing = True
         self.refresh()
         for connection in self.open():
-            if not connection.idle:
+            if not connection.idle and connection.cycle is not None:
                 connection.cycle.keep_alive = False
 
     def close_idle(self) -> None:
