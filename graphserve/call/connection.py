@@ -16,6 +16,8 @@ from typing import Protocol
 
 import httptools
 
+from graphserve.call.poller import Poller
+
 READ_SIZE = 256 * 1024  # bytes
 # What a worker's answer with a result begins with, most of the time; such an answer needs no parser.
 RESULT = b"HTTP/1.1 200 OK\r\ncontent-type: application/msgpack\r\ncontent-length: "
@@ -49,18 +51,21 @@ class Connection:
         sock: connected, non-blocking; owned by the connection.
         on_idle: called when an answer was complete and the connection can take the next request.
         on_close: called once when it is closed, for whatever reason.
+        readers: who watches the socket, if not the loop: for connections that live for one call.
     """
 
     __slots__ = (
-        "__weakref__", "_body", "_headers", "_loop", "_on_close", "_on_idle", "_parser", "_receiver", "_sock",
-        "_streaming", "_taken", "_unsent", "closed", "idle_since",
+        "__weakref__", "_body", "_headers", "_loop", "_on_close", "_on_idle", "_parser", "_readers", "_receiver",
+        "_sock", "_streaming", "_taken", "_unsent", "closed", "idle_since",
     )  # fmt: skip
 
     def __init__(
-        self, sock: socket.socket, on_idle: Callable[[Connection], None], on_close: Callable[[Connection], None]
-    ) -> None:
+        self, sock: socket.socket, on_idle: Callable[[Connection], None], on_close: Callable[[Connection], None],
+        readers: Poller | None = None,
+    ) -> None:  # fmt: skip
         self._sock, self._on_idle, self._on_close = sock, on_idle, on_close
         self._loop = asyncio.get_running_loop()
+        self._readers = readers or self._loop
         self._parser: httptools.HttpResponseParser | None = None
         self._receiver: Receiver | None = None
         self._headers: list[tuple[bytes, bytes]] = []
@@ -70,7 +75,7 @@ class Connection:
         self._taken: asyncio.Future[None] | None = None
         self.closed = False
         self.idle_since = 0.0
-        self._loop.add_reader(sock, self._readable)
+        self._readers.add_reader(sock, self._readable)
         _open.add(self)
 
     def send(self, request: bytes, receiver: Receiver) -> None:
@@ -113,19 +118,19 @@ class Connection:
     def pause(self) -> None:
         """Read no more for now: the consumer is slow."""
         if not self.closed:
-            self._loop.remove_reader(self._sock)
+            self._readers.remove_reader(self._sock)
 
     def resume(self) -> None:
         """Read on."""
         if not self.closed:
-            self._loop.add_reader(self._sock, self._readable)
+            self._readers.add_reader(self._sock, self._readable)
 
     def close(self) -> None:
         """Close it; a receiver that waits is not told (whoever gives up a call knows)."""
         if self.closed:
             return
         self.closed = True
-        self._loop.remove_reader(self._sock)
+        self._readers.remove_reader(self._sock)
         if self._unsent is not None:
             self._sent_all()
         self._shut()

@@ -10,6 +10,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from graphserve.call.calls import error_of
+from graphserve.call.poller import poller
 from graphserve.errors import CallError
 from graphserve.wire.memory import Sender
 from graphserve.worker.batching import Batcher
@@ -49,6 +50,7 @@ class Listener:
         proxy_headers: bool = False, forwarded_allow_ips: str | None = None,
     ) -> None:  # fmt: skip
         self.loop = asyncio.get_running_loop()
+        self.readers = poller(self.loop)
         self.apis, self.executor, self.gate = apis, executor, gate
         self.responder, self.relay, self.batchers = responder, relay, batchers
         self.max_body_size, self.access_log, self.public = max_body_size, access_log, responder.public

@@ -146,8 +146,8 @@ class Visit:
     def _watch(self, wanted: bool) -> None:
         if wanted != self._watched:
             self._watched = wanted
-            loop = self.listener.loop
-            loop.add_reader(self._sock, self._readable) if wanted else loop.remove_reader(self._sock)
+            readers = self.listener.readers
+            readers.add_reader(self._sock, self._readable) if wanted else readers.remove_reader(self._sock)
 
     def _end(self) -> None:
         if self._sock.fileno() < 0:
