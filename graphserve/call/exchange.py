@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
 from graphserve.call.connection import Connection
-from graphserve.call.context import CallContext
+from graphserve.call.context import CallContext, current
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError
 from graphserve.plan import ApiPlan
 from graphserve.wire.memory import Ticket, done
@@ -63,8 +63,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "attempts", "connection", "deadline_ns", "idempotent", "lane", "loop", "node", "over", "read", "reply",
-        "request", "slack", "tickets", "timer", "upload",
+        "attempts", "connection", "context", "deadline_ns", "idempotent", "lane", "loop", "node", "over", "read",
+        "reply", "request", "slack", "tickets", "timer", "upload",
     )  # fmt: skip
     streams = False
     full = False  # of streams only: whether the consumer has enough to do
@@ -78,16 +78,32 @@ class Exchange:
         self.reply = Reply(loop=loop)
         self.reply.exchange = self
         self.connection: Connection | None = None
+        self.context: CallContext | None = None  # of the call that makes this one
         self.timer: asyncio.TimerHandle | None = None
         self.attempts = 0
         self.over = False
         self.tickets: list[Ticket] | None = None  # memory that the request refers to
         self.upload: AsyncIterator[bytes] | None = None  # what is sent as the body, piece by piece
 
-    def start(self) -> None:
-        """Send it. On the loop's thread."""
+    def start(self, threaded: bool = False) -> None:
+        """Send it. On the loop's thread.
+
+        Args:
+            threaded: whether it was made in another one. Code there cannot be told that its caller went away, so it
+                makes no more calls then; on the loop it was told, and may still clean up.
+        """
         if self.over:
             return
+        context = current.get()
+        if context is not None:
+            if context.gone and threaded:
+                self.orphan()
+                return
+            if context.calls is None:
+                context.calls = {self}
+            else:
+                context.calls.add(self)
+            self.context = context
         if self.deadline_ns is not None:
             left = (self.deadline_ns - time.monotonic_ns()) / 1e9
             if left <= 0:
@@ -164,6 +180,10 @@ class Exchange:
         if not self.reply.done():
             super(Reply, self.reply).cancel()
 
+    def orphan(self) -> None:
+        """The call that made this one is not waited for any more."""
+        self.abandon()
+
     def _again(self) -> None:
         if not self.over:
             self.lane.send(self)
@@ -190,6 +210,8 @@ class Exchange:
             # Still on it: the answer is not complete, so the connection cannot be used again.
             connection, self.connection = self.connection, None
             connection.close()
+        if self.context is not None and self.context.calls:
+            self.context.calls.discard(self)
         if self.tickets:
             done(self.tickets)
         self.lane.forget(self)
