@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
+from graphserve.call.budget import PER_SECOND, SHARE, RetryBudget
 from graphserve.call.connection import Connection
 from graphserve.call.context import CallContext, current
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError
@@ -18,12 +19,17 @@ from graphserve.wire.memory import Ticket, done
 
 FIRST_PAUSE = 0.005  # seconds before a lost call is sent the second time again; doubles up to …
 LONGEST_PAUSE = 0.2
+LARGEST_AGAIN = 64 * 1024  # bytes of a request that may run a second time
 
 Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 
 class Lane(Protocol):
     """A way to a node."""
+
+    @property
+    def budget(self) -> RetryBudget | None:
+        """Of calls that may run again; None where no connection of ours can be lost."""
 
     def composer(self, api: ApiPlan) -> Callable[[CallContext | None, int | None, bytes], Any]:
         """A function that makes, of the context, the deadline and the encoded arguments, what this lane sends."""
@@ -138,10 +144,12 @@ class Exchange:
         self.connection = None
         if self.over:
             return
-        if self.upload is not None or not (unread or self.idempotent):
-            text = f"a worker of {self.node} ended while it executed the call ({reason})"
-            self.fail(RemoteError(text, node=self.node))
-            return
+        if self.upload is not None or not unread:
+            why_not = self._why_not_again()
+            if why_not is not None:
+                text = f"a worker of {self.node} ended while it executed the call ({reason}){why_not}"
+                self.fail(RemoteError(text, node=self.node))
+                return
         self.attempts += 1
         if self.attempts == 1:
             self.loop.call_soon(self._again)
@@ -184,8 +192,22 @@ class Exchange:
         """The call that made this one is not waited for any more."""
         self.abandon()
 
+    def _why_not_again(self) -> str | None:
+        """Why a call that may have been executed does not run again; None: it does."""
+        if not self.idempotent or self.streams or self.upload is not None:
+            return ""
+        if len(self.request) > LARGEST_AGAIN:
+            return f"; its request of {len(self.request):,} bytes is too large to run again"
+        if self.lane.budget is None or not self.lane.budget.spend():
+            return f"; it does not run again: the retry budget is spent ({SHARE:.0%} of the calls + {PER_SECOND:g}/s)"
+        return None
+
     def _again(self) -> None:
-        if not self.over:
+        if self.over:
+            return
+        if self.deadline_ns is not None and self.deadline_ns <= time.monotonic_ns():
+            self._late()
+        else:
             self.lane.send(self)
 
     def _late(self) -> None:

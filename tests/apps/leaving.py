@@ -14,7 +14,6 @@ import httpx
 import graphserve
 from graphserve import Batch, api, depends, service
 
-
 LEDGERS = Path(os.environ.get("LEDGERS", "."))
 
 
@@ -51,11 +50,11 @@ class Ledger:
         os.pwrite(self.file.fileno(), data, 0)
 
 
-def wait_in_thread(seconds: float = 0.0) -> bool:
-    """Until nobody waits any more and the seconds have passed; whether it was told to stop."""
-    end = time.monotonic() + seconds
-    while not graphserve.cancelled() or time.monotonic() < end:
+def wait_in_thread(seconds: float) -> bool:
+    """Until nobody waits any more, and so many seconds longer."""
+    while not graphserve.cancelled():
         time.sleep(0.002)
+    time.sleep(seconds)
     return True
 
 
@@ -86,7 +85,6 @@ class Leaf:
             return sum([len(chunk) async for chunk in chunks])
 
 
-
 @service(concurrency=2)
 class Narrow:
     """Limited: what is called here takes the queue lane."""
@@ -108,9 +106,8 @@ class Narrow:
     @api
     def items(self, linger: float = 0.0) -> Iterator[int]:
         with self.ledger:
-            yield 1
             wait_in_thread(linger)
-            yield 2
+            yield 1
 
     @api(batch=Batch(max_size=2, max_wait=0.01))
     async def together(self, xs: list[int]) -> list[int]:
@@ -149,6 +146,13 @@ class Middle:
     @api
     async def queued(self) -> int:
         return await self.narrow.hold()
+
+    @api
+    async def linger(self, name: str, seconds: float) -> Any:
+        if name == "items":
+            return [item async for item in self.narrow.items(seconds)]
+        arguments: dict[str, Any] = {"xs": [1, 2]} if name.startswith("together") else {}
+        return await getattr(self.narrow, name)(linger=seconds, **arguments)
 
     @api
     async def narrow_quick(self, x: int) -> int:
@@ -247,6 +251,10 @@ class Gateway:
     @api
     async def seen(self) -> list[str]:
         return await self.middle.seen()
+
+    @api
+    async def linger(self, name: str, seconds: float) -> Any:
+        return await self.middle.linger(name, seconds)
 
     @api
     async def narrow(self, x: int) -> int:

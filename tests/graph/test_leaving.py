@@ -159,3 +159,18 @@ def test_a_thousand_clients_that_cut_the_line(graph: Graph) -> None:
     began = time.monotonic()
     eventually(lambda: graph.state().running == 0, 60)
     assert graph.state().last - began < SOON
+
+
+@pytest.mark.parametrize("api", ["block", "items", "together_in_thread"])
+def test_a_thread_that_outlives_its_deadline_keeps_its_slot(graph: Graph, api: str) -> None:
+    began = graph.state("Narrow").begun
+    headers = "x-request-timeout: 0.2\r\nconnection: close\r\n"
+    socks = [send(graph, "linger", {"name": api, "seconds": 0.5}, headers) for _ in range(6)]
+    for sock in socks:
+        at = time.monotonic()
+        assert b" 504 " in sock.makefile("rb").readline()
+        assert time.monotonic() - at < 0.2 + 0.05 * SLACK
+        sock.close()
+    eventually(lambda: graph.state("Narrow").running == 0)
+    assert graph.state("Narrow").most == 2
+    assert graph.state("Narrow").begun == began + 2, "the others were late before a slot was free"
