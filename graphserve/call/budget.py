@@ -16,7 +16,7 @@ WINDOW = 10.0  # seconds for which calls count
 
 
 class RetryBudget:
-    """What is left; a lane counts its calls in `calls`.
+    """What is left; each call adds one to `calls` when it is sent the first time.
 
     Args:
         clock: seconds, for tests.

@@ -116,6 +116,8 @@ class Exchange:
                 self._late()
                 return
             self.timer = self.loop.call_later(left + self.slack, self._late)
+        if self.lane.budget is not None:
+            self.lane.budget.calls += 1
         self.lane.send(self)
 
     def head(self) -> None:

@@ -48,7 +48,6 @@ class QueueLane:
         if self.state is not None and self.state.state == "failed":
             exchange.fail(failed(self.state))
             return
-        self.budget.calls += 1
         try:
             sock = socket.socket(socket.AF_UNIX)
         except OSError as exc:
@@ -108,7 +107,6 @@ class PooledLane:
 
     def send(self, exchange: Exchange) -> None:
         """Send to the worker with the least in flight; wait if none is ready."""
-        self.budget.calls += 1
         while True:
             endpoint = self._least()
             if endpoint is None or self._pause is not None:
