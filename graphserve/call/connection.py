@@ -56,7 +56,7 @@ class Connection:
 
     __slots__ = (
         "__weakref__", "_body", "_headers", "_loop", "_on_close", "_on_idle", "_parser", "_readers", "_receiver",
-        "_sock", "_streaming", "_taken", "_unsent", "closed", "idle_since",
+        "_sock", "_streaming", "_taken", "_unsent", "broken", "closed", "idle_since",
     )  # fmt: skip
 
     def __init__(
@@ -73,7 +73,7 @@ class Connection:
         self._unsent: memoryview | None = None
         self._streaming = False
         self._taken: asyncio.Future[None] | None = None
-        self.closed = False
+        self.closed = self.broken = False  # broken: the other side ended it and owes an answer
         self.idle_since = 0.0
         self._readers.add_reader(sock, self._readable)
         _open.add(self)
@@ -198,6 +198,7 @@ class Connection:
         receiver, self._receiver = self._receiver, None
         begun = self._streaming or bool(self._headers or self._body)
         cut = self._unsent is not None
+        self.broken = receiver is not None
         self.close()
         if receiver is not None:
             # Linux, af_unix.c: closing a socket with unread data resets the peer; writing to a closed one is EPIPE.

@@ -12,20 +12,26 @@ from contextvars import Context
 from typing import Any, Protocol
 
 from graphserve.call.alarms import Alarm, alarm
+from graphserve.call.budget import PER_SECOND, SHARE, RetryBudget
 from graphserve.call.connection import Connection
-from graphserve.call.context import CallContext
+from graphserve.call.context import CallContext, current
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError
 from graphserve.plan import ApiPlan
 from graphserve.wire.memory import Ticket, done
 
 FIRST_PAUSE = 0.005  # seconds before a lost call is sent the second time again; doubles up to …
 LONGEST_PAUSE = 0.2
+LARGEST_AGAIN = 64 * 1024  # bytes of a request that may run a second time
 
 Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 
 class Lane(Protocol):
     """A way to a node."""
+
+    @property
+    def budget(self) -> RetryBudget | None:
+        """Of calls that may run again; None where no connection of ours can be lost."""
 
     def composer(self, api: ApiPlan) -> Callable[[CallContext | None, int | None, bytes], Any]:
         """A function that makes, of the context, the deadline and the encoded arguments, what this lane sends."""
@@ -103,8 +109,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "attempts", "connection", "deadline_ns", "idempotent", "lane", "loop", "node", "over", "read", "reply",
-        "request", "slack", "tickets", "timer", "upload",
+        "attempts", "connection", "context", "deadline_ns", "idempotent", "lane", "loop", "node", "over", "read",
+        "reply", "request", "slack", "tickets", "timer", "upload",
     )  # fmt: skip
     streams = False
     full = False  # of streams only: whether the consumer has enough to do
@@ -118,22 +124,40 @@ class Exchange:
         self.reply = Reply(loop=loop)
         self.reply.exchange = self
         self.connection: Connection | None = None
+        self.context: CallContext | None = None  # of the call that makes this one
         self.timer: Alarm | asyncio.TimerHandle | None = None
         self.attempts = 0
         self.over = False
         self.tickets: list[Ticket] | None = None  # memory that the request refers to
         self.upload: AsyncIterator[bytes] | None = None  # what is sent as the body, piece by piece
 
-    def start(self) -> None:
-        """Send it. On the loop's thread."""
+    def start(self, threaded: bool = False) -> None:
+        """Send it. On the loop's thread.
+
+        Args:
+            threaded: whether it was made in another one. Code there cannot be told that its caller went away, so it
+                makes no more calls then; on the loop it was told, and may still clean up.
+        """
         if self.over:
             return
+        context = current.get()
+        if context is not None:
+            if context.gone and threaded:
+                self.orphan()
+                return
+            if context.calls is None:
+                context.calls = {self}
+            else:
+                context.calls.add(self)
+            self.context = context
         if self.deadline_ns is not None:
             left = (self.deadline_ns - time.monotonic_ns()) / 1e9
             if left <= 0:
                 self._late()
                 return
             self.timer = alarm(self.loop, left + self.slack, self._late)
+        if self.lane.budget is not None:
+            self.lane.budget.calls += 1
         self.lane.send(self)
 
     def head(self) -> None:
@@ -162,10 +186,12 @@ class Exchange:
         self.connection = None
         if self.over:
             return
-        if self.upload is not None or not (unread or self.idempotent):
-            text = f"a worker of {self.node} ended while it executed the call ({reason})"
-            self.fail(RemoteError(text, node=self.node))
-            return
+        if self.upload is not None or not unread:
+            why_not = self._why_not_again()
+            if why_not is not None:
+                text = f"a worker of {self.node} ended while it executed the call ({reason}){why_not}"
+                self.fail(RemoteError(text, node=self.node))
+                return
         self.attempts += 1
         if self.attempts == 1:
             self.loop.call_soon(self._again)
@@ -205,8 +231,26 @@ class Exchange:
             super(Reply, self.reply).cancel()
             self.reply.wake(at_once=False)
 
+    def orphan(self) -> None:
+        """The call that made this one is not waited for any more."""
+        self.abandon()
+
+    def _why_not_again(self) -> str | None:
+        """Why a call that may have been executed does not run again; None: it does."""
+        if not self.idempotent or self.streams or self.upload is not None:
+            return ""
+        if len(self.request) > LARGEST_AGAIN:
+            return f"; its request of {len(self.request):,} bytes is too large to run again"
+        if self.lane.budget is None or not self.lane.budget.spend():
+            return f"; it does not run again: the retry budget is spent ({SHARE:.0%} of the calls + {PER_SECOND:g}/s)"
+        return None
+
     def _again(self) -> None:
-        if not self.over:
+        if self.over:
+            return
+        if self.deadline_ns is not None and self.deadline_ns <= time.monotonic_ns():
+            self._late()
+        else:
             self.lane.send(self)
 
     def _late(self) -> None:
@@ -232,6 +276,8 @@ class Exchange:
             # Still on it: the answer is not complete, so the connection cannot be used again.
             connection, self.connection = self.connection, None
             connection.close()
+        if self.context is not None and self.context.calls:
+            self.context.calls.discard(self)
         if self.tickets:
             done(self.tickets)
         self.lane.forget(self)

@@ -25,6 +25,7 @@ GUARD = 0.003  # seconds past the deadline at which we answer ourselves: a call 
 LEVEL_GUARD = 0.006  # more for each level below
 THREAD_GUARD = 0.015  # more for an API in a thread, which takes longer to hear of a failure below
 TURNS = 4  # of the loop, that a failure below which is already here takes to arrive
+RUN_ON = 0.1  # seconds after its caller was gone from which a call that still runs counts as one that ran on
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,11 +80,26 @@ class Executor:
         self.guard = GUARD + LEVEL_GUARD * node.level
         self.executing: set[Any] = set()  # Execution and StreamExecution
         self.executed = 0
+        self.ran_on_async = self.ran_on_sync = 0  # calls that ran on without a caller
 
     def ended(self, execution: Any) -> None:
         """Nothing of this call runs any more."""
         self.executing.discard(execution)
         self.executed += 1
+
+    def orphaned(self, execution: Any) -> None:
+        """Nobody waits for this execution any more: count it if it does not end soon."""
+        self.loop.call_later(RUN_ON, self._look, execution, TURNS)
+
+    def _look(self, execution: Any, turns: int) -> None:
+        if execution not in self.executing:
+            return
+        if turns:  # where the loop was late, its end may be among what comes next
+            self.loop.call_soon(self._look, execution, turns - 1)
+        elif execution.in_thread:
+            self.ran_on_sync += 1
+        else:
+            self.ran_on_async += 1
 
     def overdue(self) -> float:
         """Seconds that the latest call has gone on past its deadline; 0.0 if none has."""
@@ -153,6 +169,11 @@ class Execution:
         self._on_end = None
         self._stop()
 
+    @property
+    def in_thread(self) -> bool:
+        """Whether it runs in a thread, where nothing can interrupt it."""
+        return isinstance(self._running, Future)
+
     def _task_ended(self, task: asyncio.Task[Any]) -> None:
         if task.cancelled():
             self._end(None, asyncio.CancelledError())
@@ -188,11 +209,12 @@ class Execution:
         self._stop()
 
     def _stop(self) -> None:
-        self.context.gone = True
         if self._timer is not None:
             self._timer.cancel()
         if self._running is not None:
             self._running.cancel()  # a thread that runs is left alone: it holds its slot until it returns
+            self._executor.orphaned(self)
+        self.context.leave()
 
     def _end(self, result: Any, error: BaseException | None) -> None:
         if self._timer is not None:

@@ -81,7 +81,7 @@ class Inbound:
         self._format, self._accept = content_format(heading.content_type), accept_format(heading.accept)
         self.accepts = heading.accept or b""
         if self._api.signature.input_stream is not None:
-            self._source = Source(self.protocol.flow)
+            self._source = Source(self.protocol.flow, self.protocol.caller_left, self.protocol.transport.abort)
         self._problem = heading.problem(self._api, self._format, self._limit)
         context.deadline_ns = earliest(context.deadline_ns, (heading.timeout, self._api.timeout))
         if listener.access_log:

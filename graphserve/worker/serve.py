@@ -223,8 +223,16 @@ class Serving:
             listener.refresh()
         if self.memory is not None:
             self.memory.sweep()
-        self.report({"executed": self.executor.executed, "overdue": self.executor.overdue(), "rss": resident()})
+        self.report(self._vitals())
         self.loop.call_later(1.0, self._tick)
+
+    def _vitals(self) -> dict[str, Any]:
+        executor = self.executor
+        return {
+            "executed": executor.executed, "overdue": executor.overdue(), "rss": resident(),
+            "in_flight": len(executor.executing), "waiting": sum(batcher.held for batcher in self.batchers.values()),
+            "ran_on_async": executor.ran_on_async, "ran_on_sync": executor.ran_on_sync,
+        }  # fmt: skip
 
     def _busy(self) -> bool:
         return bool(self._attaching) or any(
