@@ -27,7 +27,8 @@ class Alarm:
         self._handle: asyncio.TimerHandle | None = None
 
     def cancel(self) -> None:
-        """Call it off."""
+        """Call it off, and let go of what it would have called: that holds us, and maybe a large result."""
+        self._call = _nothing
         if self._among is not None:
             self._among.discard(self)
         elif self._handle is not None:
@@ -62,6 +63,10 @@ class Alarms:
     def _arm(self, second: int) -> None:
         for alarm in self._seconds.pop(second):
             alarm.arm(self.loop)
+
+
+def _nothing() -> None:
+    pass
 
 
 _of: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Alarms] = weakref.WeakKeyDictionary()

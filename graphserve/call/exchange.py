@@ -171,15 +171,19 @@ class Exchange:
 
     def answered(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         """Receiver: the answer is here; the connection is no longer ours."""
-        self.connection = None
+        by_socket, self.connection = self.connection is not None, None
         if self.over:
             return
+        error = result = None
         try:
             result = self.read(status, headers, body)
         except Exception as exc:
-            self._finish(exc, at_once=True)
-        else:
-            self._finish(None, result, at_once=True)
+            error = exc
+        # Not in there: who waits goes on in this call, and what it raises would have our error as its context.
+        try:
+            self._finish(error, result, at_once=by_socket)
+        finally:
+            del error  # its traceback has this frame: a circle, which would keep a large result
 
     def lost(self, reason: str, unread: bool) -> None:
         """Receiver: the connection ended without an answer."""

@@ -107,6 +107,8 @@ class Visit:
             return
         except OSError:
             data = b""
+        if self._closing:
+            return
         if self.cycle is None:
             self._watch(False)
             self._arrived(data)
@@ -120,9 +122,9 @@ class Visit:
         request = prepared.read(data) if prepared is not None and data else None
         if request is not None and not request[0].signature.stream:
             api, context, body = request
-            self.cycle = Inbound(cast("Protocol", self), api, False)
-            self.cycle.take(context, body)
-            if not self.cycle.response_complete and not self._closing:
+            self.cycle = inbound = Inbound(cast("Protocol", self), api, False)
+            inbound.take(context, body)
+            if not inbound.response_complete and not self._closing:
                 self._watch(True)  # for its end
         elif data:
             self.listener.state.connections.discard(cast("Protocol", self))
@@ -161,6 +163,7 @@ class Visit:
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)  # a forked child may hold a copy
         self._sock.close()
-        if self.cycle is not None:
-            self.cycle.abandon()
+        cycle, self.cycle = self.cycle, None  # no circle: what hangs on the request goes with it
+        if cycle is not None:
+            cycle.abandon()
         self.admission.give_back()
