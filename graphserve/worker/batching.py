@@ -17,6 +17,7 @@ from graphserve.errors import DeadlineExceeded, InvalidArguments
 from graphserve.wire import joining
 from graphserve.worker.batched import BatchedCall, OnEnd
 from graphserve.worker.execute import BoundApi, Execution, Executor
+from graphserve.worker.turn import TURN_PAUSE, Turn
 
 
 class Slots(Protocol):
@@ -66,9 +67,12 @@ class Batcher:
         executor: runs them.
         slots: where each batch takes a slot.
         on_change: called when `room` may have changed.
+        turn: which worker of the node collects, if there are several.
     """
 
-    def __init__(self, api: BoundApi, executor: Executor, slots: Slots, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, api: BoundApi, executor: Executor, slots: Slots, on_change: Callable[[], None], turn: Turn | None = None
+    ) -> None:
         assert api.plan.batch is not None
         self.api, self.executor, self.slots, self.on_change = api, executor, slots, on_change
         self.limits = api.plan.batch
@@ -76,6 +80,7 @@ class Batcher:
         self.loop = asyncio.get_running_loop()
         self.collecting: Batch | None = None
         self.waiting: list[BatchedCall] = []
+        self._turn = turn
 
     @property
     def room(self) -> int:
@@ -101,6 +106,15 @@ class Batcher:
         if self.collecting is not None and self.collecting.expected:
             self.collecting.expected -= 1
             self._close_if_done()
+
+    def may_collect(self) -> bool:
+        """Whether it collects, or may begin to: no sibling does. `settle` follows."""
+        return self.collecting is not None or self._turn is None or self._turn.take()
+
+    def settle(self) -> None:
+        """Leave the turn to a sibling, if nothing came of it."""
+        if self.collecting is None and self._turn is not None:
+            self._turn.leave()
 
     def can_take(self) -> bool:
         """Whether a call could join now."""
@@ -138,14 +152,19 @@ class Batcher:
         return call
 
     def _open(self) -> bool:
-        if self.collecting is None and self.slots.take():
+        if self.collecting is None and self.may_collect() and self.slots.take():
             self.collecting = Batch()
             waiting, self.waiting = self.waiting, []
             for call in waiting:
                 if not call.gone:
                     self._add(call) if self.collecting is not None else self.waiting.append(call)
             self.on_change()
+        self.settle()
         return self.collecting is not None
+
+    def _open_for_waiting(self) -> None:
+        if self.waiting and not self._open():
+            self.loop.call_later(TURN_PAUSE, self._open_for_waiting)
 
     def _add(self, call: BatchedCall) -> None:
         batch = self.collecting
@@ -174,6 +193,7 @@ class Batcher:
         batch = self.collecting
         if batch is not None and not batch.expected and not batch.calls:
             self.collecting = None
+            self.settle()
             self.slots.release()
             self.on_change()
 
@@ -187,6 +207,7 @@ class Batcher:
     def _close(self) -> None:
         batch, self.collecting = self.collecting, None
         assert batch is not None
+        self.settle()
         if batch.timer is not None:
             batch.timer.cancel()
         self.on_change()
@@ -208,8 +229,7 @@ class Batcher:
                 self._execute(part, gathered, lambda: self._run(parts, gathered))
                 return
         self.slots.release()
-        if self.waiting:
-            self._open()
+        self._open_for_waiting()
         self.on_change()
 
     def _execute(self, part: Part, gathered: _Gathered, then: Callable[[], None]) -> None:

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from graphserve.call.poller import poller
+from graphserve.worker.turn import TURN_PAUSE
 
 Attach = Callable[[socket.socket], None]
 NO_DESCRIPTORS_PAUSE = 0.05  # seconds that a worker without free descriptors leaves the queue to others
@@ -30,13 +31,18 @@ class Door:
         attach: takes a connection, whose place `admit` has kept.
         admit: keeps a place for a connection: a slot, or room in a batch; False if there is none.
         room: connections that may come although no slot is free.
+        may: whether it is this worker's turn to accept; it is asked again soon.
+        settle: follows `may`, when what could be accepted was.
     """
 
     sock: socket.socket
     attach: Attach
     admit: Callable[[], bool]
     room: Callable[[], int] = lambda: 0
+    may: Callable[[], bool] = lambda: True
+    settle: Callable[[], None] = lambda: None
     reading: bool = False
+    held: bool = False  # a sibling has the turn
     accept: Callable[[], None] = lambda: None  # set by the gate
 
 
@@ -107,7 +113,7 @@ class Gate:
         """Begin or cease to accept at each door, as there is room."""
         free = self._open and self.in_use < self.limit
         for door in self.doors:
-            wanted = free or (self._open and door.room() > 0)
+            wanted = (free or (self._open and door.room() > 0)) and not door.held
             if wanted and not door.reading:
                 self._readers.add_reader(door.sock, door.accept)
             elif door.reading and not wanted:
@@ -117,8 +123,18 @@ class Gate:
     def _accept(self, door: Door) -> None:
         # One connection a turn, or a worker with many slots would leave none for its siblings; what joins a batch
         # that is open already comes all at once.
+        if not door.may():
+            door.held = True
+            self.update()
+            self.loop.call_later(TURN_PAUSE, self._ask_again, door)
+            return
         while self._accept_one(door) and door.room() > 0:
             pass
+        door.settle()
+
+    def _ask_again(self, door: Door) -> None:
+        door.held = False
+        self.update()
 
     def _accept_one(self, door: Door) -> bool:
         try:

@@ -28,6 +28,7 @@ from graphserve.worker.protocol import Protocol
 from graphserve.worker.relay import Relay
 from graphserve.worker.respond import Responder
 from graphserve.worker.tls import context as tls_context
+from graphserve.worker.turn import Turn
 from graphserve.worker.visit import Visit
 
 SERVER_KEEP_ALIVE = 2.5  # times the caller's keep-alive: the caller always closes first
@@ -75,8 +76,10 @@ class Serving:
         self.executor = Executor(self.node, self.threads)
         self.gate = Gate(self.node.limit)
         self.relay = Relay(self.node, self.lanes, self.executor.guard)
+        paths = rundir.batch_sockets(self.run, self.node) if self.node.workers > 1 else {}
+        turns = {name: Turn(rundir.turn_file(path)) for name, path in paths.items()}
         self.batchers = {
-            name: Batcher(api, self.executor, self.gate, self.gate.update)
+            name: Batcher(api, self.executor, self.gate, self.gate.update, turns.get(name))
             for name, api in self.apis.items() if api.plan.batch is not None
         }  # fmt: skip
         self.app = App(self.health, self.apis)
@@ -191,7 +194,7 @@ class Serving:
 
         if batcher is None:
             return Door(sock, attach, self.gate.take)
-        return Door(sock, attach, batcher.expect, lambda: batcher.room)
+        return Door(sock, attach, batcher.expect, lambda: batcher.room, batcher.may_collect, batcher.settle)
 
     def _hand_over(self, connection: socket.socket, admission: Admission, first: bytes) -> None:
         self._attach(connection, lambda: Protocol(self.private, admission, first))
