@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,6 +129,35 @@ def test_the_cap_holds_and_the_socket_takes_the_rest(sender: memory.Sender) -> N
     assert sender.place(data(1, 9_000_000).data) is None
     memory.done(sender.collect())
     assert sender.place(data(1, 7_000_000).data) is not None, "what is free makes room"
+
+
+def test_threads_that_place_at_once_have_segments_of_their_own() -> None:
+    before, problems, references = sys.getswitchinterval(), [], []
+    barrier = threading.Barrier(8)
+
+    def place(sender: memory.Sender, first: int) -> None:
+        buffers = [data((first + each) % 251) for each in range(4)]
+        barrier.wait(10)
+        references.extend((buffer[0], sender.place(buffer.data)) for buffer in buffers)
+
+    sys.setswitchinterval(1e-6)  # seconds: threads take turns in the middle of everything
+    try:
+        for _ in range(30):
+            sender, receiver = memory.Sender(64 * 1024 * 1024), memory.Receiver()
+            threads = [threading.Thread(target=place, args=(sender, 4 * number)) for number in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            for value, reference in references:
+                assert reference is not None
+                if not (np.frombuffer(receiver.fetch(reference), "u1") == value).all():
+                    problems.append(value)
+            references.clear()
+            sender.close()
+    finally:
+        sys.setswitchinterval(before)
+    assert problems == []
 
 
 def test_idle_memory_is_given_back(sender: memory.Sender) -> None:
