@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from graphserve import api, depends, service
+from graphserve import InvalidArguments, api, depends, service
 from tests.apps.memory import facts
 
 LARGE = 64 * 1024  # bytes; from here on a buffer goes by shared memory
@@ -291,9 +291,9 @@ def print_of(value: Any) -> str:
         words = [len(inner), hashlib.sha1("\n".join(map(print_of, inner)).encode()).hexdigest()]
     elif isinstance(value, float) and math.isnan(value):
         words = ["nan"]
-    elif isinstance(value, datetime.datetime) and value.tzinfo is not None:
-        words = [repr(value.astimezone(datetime.UTC))]  # they arrive in UTC: the same moment, and equal
     elif isinstance(value, datetime.datetime | datetime.time):
+        if isinstance(value, datetime.datetime) and value.tzinfo is not None:
+            value = value.astimezone(datetime.UTC)  # so they arrive: the same moment, and equal
         words = [repr(value.replace(fold=0))]  # ISO 8601 has no word for it, and two that differ in it are equal
     else:
         words = [repr(value)]
@@ -341,8 +341,12 @@ class Gateway:
         """Send so many values of a kind to the echo and back; what went wrong, or nothing."""
 
         @settings(
-            max_examples=examples, derandomize="CI" in os.environ, database=None, deadline=None,
-            suppress_health_check=list(HealthCheck), print_blob=True,
+            max_examples=examples,
+            derandomize="CI" in os.environ,
+            database=None,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            print_blob=True,
         )
         @given(KINDS[name][1])
         def same_after_a_hop(value: Any) -> None:
@@ -365,6 +369,19 @@ class Gateway:
             assert not writable(back)
 
         return outcome(same_one_by_one)
+
+    @api
+    async def refused(self, kind: str) -> str:
+        """What is said of a value that has no bytes on the wire."""
+        value, name = {
+            "surrogates": ("\ud800", "text"), "too_large": (2**64, "integer"), "objects": (np.array([{}]), "array"),
+            "masked": (np.ma.masked_array([1], [True]), "array"), "unknown": (object(), "anything"),
+        }[kind]  # fmt: skip
+        try:
+            await getattr(self.echo, name)(value, "")
+        except InvalidArguments as exc:
+            return f"{exc.node}: {exc}"
+        return "nothing"
 
     @api
     async def facts(self) -> list[dict[str, Any]]:
