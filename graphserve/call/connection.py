@@ -209,6 +209,8 @@ class Connection:
         if status < 200:  # 100 Continue, 103 Early Hints: the answer comes after them
             self._headers, self._body = [], []
             return
+        if self._streaming:
+            self.resume()  # its consumer may have held it back in this very read; the next request has another
         headers, chunks = self._headers, self._body
         self._headers, self._body, self._streaming = [], [], False
         receiver, self._receiver = self._receiver, None
