@@ -127,7 +127,8 @@ def _concatenate(parts: Sequence[Any]) -> Any:
     if len(parts) == 1:
         return parts[0]
     if _is_array(parts[0]):
-        dtypes = {getattr(part, "dtype", None) for part in parts}  # numpy would turn even one common dtype to native byte order
+        # Said, or numpy would turn even a dtype that all have to native byte order.
+        dtypes = {getattr(part, "dtype", None) for part in parts}
         joined = sys.modules["numpy"].concatenate(parts, dtype=dtypes.pop() if len(dtypes) == 1 else None)
         joined.flags.writeable = False
         return joined
