@@ -102,7 +102,7 @@ class RemoteApi:
         elif home.loop.is_closed():
             raise Unavailable(f"{api.node} has stopped", node=api.node)
         else:
-            home.loop.call_soon_threadsafe(start)
+            home.loop.call_soon_threadsafe(start, True)
         return call
 
     def _stream(self, request: Any, deadline_ns: int | None, upload: Any, misfit: CallError | None) -> RemoteStream:
@@ -165,7 +165,7 @@ class _Fail:
     def __init__(self, exchange: Exchange, error: CallError) -> None:
         self.exchange, self.error = exchange, error
 
-    def __call__(self) -> None:
+    def __call__(self, threaded: bool = False) -> None:
         self.exchange.fail(self.error)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from graphserve import rundir
+from graphserve.call.budget import RetryBudget
 from graphserve.call.calls import Api, Home, RemoteApi, TypedClient
 from graphserve.call.exchange import Lane
 from graphserve.call.lanes import PooledLane, QueueLane
@@ -34,16 +35,20 @@ class Lanes:
     def __init__(self, plan: Plan, run: Path, members: Members) -> None:
         self.plan, self.run, self.members = plan, run, members
         self._made: dict[tuple[str, str], Lane] = {}
+        self._budgets: dict[str, RetryBudget] = {}
 
     def to(self, node: NodePlan, api: ApiPlan | None) -> Lane:
         """The lane to an API of a node; the pooled one without an API."""
         if api is None or api.lane == "pooled":
             return self._once(node.name, "pooled", lambda: self._pooled(node))
         path = rundir.batch_sockets(self.run, node).get(api.name) or rundir.queue_socket(self.run, node)
-        return self._once(node.name, path, lambda: QueueLane(self.members, node.name, path))
+        return self._once(node.name, path, lambda: QueueLane(self.members, node.name, path, self._budget(node)))
 
     def _pooled(self, node: NodePlan) -> Lane:
-        return PooledLane(self.members, node.name, node.options.queue, self.plan.inner_keep_alive)
+        return PooledLane(self.members, node.name, node.options.queue, self.plan.inner_keep_alive, self._budget(node))
+
+    def _budget(self, node: NodePlan) -> RetryBudget:
+        return self._budgets.setdefault(node.name, RetryBudget())
 
     def _once(self, node: str, kind: str, make: Callable[[], Lane]) -> Lane:
         if (node, kind) not in self._made:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(slots=True)
@@ -17,6 +18,7 @@ class CallContext:
         traceparent: W3C trace context, as it came.
         tracestate: likewise.
         gone: True once the caller went away or the deadline passed.
+        calls: the calls to dependencies that are under way for it (`Exchange`); made by the first.
     """
 
     request_id: bytes = b""
@@ -24,10 +26,18 @@ class CallContext:
     traceparent: bytes | None = None
     tracestate: bytes | None = None
     gone: bool = False
+    calls: set[Any] | None = None
 
     def seconds_left(self) -> float | None:
         """Seconds until the deadline, negative when it has passed; None without one."""
         return None if self.deadline_ns is None else (self.deadline_ns - time.monotonic_ns()) / 1e9
+
+    def leave(self) -> None:
+        """Nobody waits for the call any more: cancel what it called, wherever its own code stands."""
+        self.gone = True
+        calls, self.calls = self.calls, None
+        for call in calls or ():
+            call.orphan()
 
 
 current: ContextVar[CallContext | None] = ContextVar("graphserve_call", default=None)

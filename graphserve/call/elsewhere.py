@@ -24,6 +24,8 @@ class UrlLane:
         connect: makes the httpx client; default: one that checks certificates and uses the environment's proxies.
     """
 
+    budget = None
+
     def __init__(self, node: str, url: str, connect: Callable[[], httpx.AsyncClient] | None = None) -> None:
         self.node, self.url, self._connect = node, url, connect or _connect
         self._client: httpx.AsyncClient | None = None

@@ -8,22 +8,30 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from contextvars import Context
 from typing import Any, Protocol
 
+from graphserve.call.alarms import Alarm, alarm
+from graphserve.call.budget import PER_SECOND, SHARE, RetryBudget
 from graphserve.call.connection import Connection
-from graphserve.call.context import CallContext
+from graphserve.call.context import CallContext, current
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError
 from graphserve.plan import ApiPlan
 from graphserve.wire.memory import Ticket, done
 
 FIRST_PAUSE = 0.005  # seconds before a lost call is sent the second time again; doubles up to …
 LONGEST_PAUSE = 0.2
+LARGEST_AGAIN = 64 * 1024  # bytes of a request that may run a second time
 
 Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 
 class Lane(Protocol):
     """A way to a node."""
+
+    @property
+    def budget(self) -> RetryBudget | None:
+        """Of calls that may run again; None where no connection of ours can be lost."""
 
     def composer(self, api: ApiPlan) -> Callable[[CallContext | None, int | None, bytes], Any]:
         """A function that makes, of the context, the deadline and the encoded arguments, what this lane sends."""
@@ -36,16 +44,54 @@ class Lane(Protocol):
 
 
 class Reply(asyncio.Future[Any]):
-    """The future behind a call; cancelling it ends the exchange, with no callback a call."""
+    """The future behind a call; cancelling it ends the exchange, with no callback a call.
+
+    Who waits for it goes on at once when the answer arrives, in the same turn of the loop: a further turn costs a
+    system call and a cold cache, several times in a deep graph.
+    """
 
     exchange: Exchange | None = None
+    _waiter: tuple[Callable[[Any], object], Context | None] | None = None
+
+    def add_done_callback(self, fn: Callable[[Any], object], /, *, context: Context | None = None) -> None:
+        """As of every future; the first one that is added is also the first that is called."""
+        if self._waiter is None and not self.done():
+            self._waiter = fn, context
+        else:
+            super().add_done_callback(fn, context=context)
+
+    def remove_done_callback(self, fn: Callable[[Any], object], /) -> int:
+        """As of every future."""
+        removed = super().remove_done_callback(fn)
+        if self._waiter is not None and self._waiter[0] == fn:
+            self._waiter, removed = None, removed + 1
+        return removed
 
     def cancel(self, msg: Any = None) -> bool:
         """Cancel the call and everything below it."""
         cancelled = super().cancel(msg)
-        if cancelled and self.exchange is not None:
-            self.exchange.abandon()
+        if cancelled:
+            self.wake(at_once=False)
+            if self.exchange is not None:
+                self.exchange.abandon()
         return cancelled
+
+    def wake(self, *, at_once: bool) -> None:
+        """It is done: have who waits go on, in this turn of the loop or in the next one.
+
+        Args:
+            at_once: in this one; only from a callback of the loop, not out of a task, which would be entered twice.
+        """
+        waiter, self._waiter = self._waiter, None
+        if waiter is None:
+            return
+        fn, context = waiter
+        if not at_once:
+            self.get_loop().call_soon(fn, self, context=context)
+        elif context is None:
+            fn(self)
+        else:
+            context.run(fn, self)
 
 
 class Exchange:
@@ -63,8 +109,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "attempts", "connection", "deadline_ns", "idempotent", "lane", "loop", "node", "over", "read", "reply",
-        "request", "slack", "tickets", "timer", "upload",
+        "attempts", "connection", "context", "deadline_ns", "idempotent", "lane", "loop", "node", "over", "read",
+        "reply", "request", "slack", "tickets", "timer", "upload",
     )  # fmt: skip
     streams = False
     full = False  # of streams only: whether the consumer has enough to do
@@ -78,22 +124,40 @@ class Exchange:
         self.reply = Reply(loop=loop)
         self.reply.exchange = self
         self.connection: Connection | None = None
-        self.timer: asyncio.TimerHandle | None = None
+        self.context: CallContext | None = None  # of the call that makes this one
+        self.timer: Alarm | asyncio.TimerHandle | None = None
         self.attempts = 0
         self.over = False
         self.tickets: list[Ticket] | None = None  # memory that the request refers to
         self.upload: AsyncIterator[bytes] | None = None  # what is sent as the body, piece by piece
 
-    def start(self) -> None:
-        """Send it. On the loop's thread."""
+    def start(self, threaded: bool = False) -> None:
+        """Send it. On the loop's thread.
+
+        Args:
+            threaded: whether it was made in another one. Code there cannot be told that its caller went away, so it
+                makes no more calls then; on the loop it was told, and may still clean up.
+        """
         if self.over:
             return
+        context = current.get()
+        if context is not None:
+            if context.gone and threaded:
+                self.orphan()
+                return
+            if context.calls is None:
+                context.calls = {self}
+            else:
+                context.calls.add(self)
+            self.context = context
         if self.deadline_ns is not None:
             left = (self.deadline_ns - time.monotonic_ns()) / 1e9
             if left <= 0:
                 self._late()
                 return
-            self.timer = self.loop.call_later(left + self.slack, self._late)
+            self.timer = alarm(self.loop, left + self.slack, self._late)
+        if self.lane.budget is not None:
+            self.lane.budget.calls += 1
         self.lane.send(self)
 
     def head(self) -> None:
@@ -113,19 +177,21 @@ class Exchange:
         try:
             result = self.read(status, headers, body)
         except Exception as exc:
-            self._finish(exc)
+            self._finish(exc, at_once=True)
         else:
-            self._finish(None, result)
+            self._finish(None, result, at_once=True)
 
     def lost(self, reason: str, unread: bool) -> None:
         """Receiver: the connection ended without an answer."""
         self.connection = None
         if self.over:
             return
-        if self.upload is not None or not (unread or self.idempotent):
-            text = f"a worker of {self.node} ended while it executed the call ({reason})"
-            self.fail(RemoteError(text, node=self.node))
-            return
+        if self.upload is not None or not unread:
+            why_not = self._why_not_again()
+            if why_not is not None:
+                text = f"a worker of {self.node} ended while it executed the call ({reason}){why_not}"
+                self.fail(RemoteError(text, node=self.node))
+                return
         self.attempts += 1
         if self.attempts == 1:
             self.loop.call_soon(self._again)
@@ -163,16 +229,35 @@ class Exchange:
         self._end()
         if not self.reply.done():
             super(Reply, self.reply).cancel()
+            self.reply.wake(at_once=False)
+
+    def orphan(self) -> None:
+        """The call that made this one is not waited for any more."""
+        self.abandon()
+
+    def _why_not_again(self) -> str | None:
+        """Why a call that may have been executed does not run again; None: it does."""
+        if not self.idempotent or self.streams or self.upload is not None:
+            return ""
+        if len(self.request) > LARGEST_AGAIN:
+            return f"; its request of {len(self.request):,} bytes is too large to run again"
+        if self.lane.budget is None or not self.lane.budget.spend():
+            return f"; it does not run again: the retry budget is spent ({SHARE:.0%} of the calls + {PER_SECOND:g}/s)"
+        return None
 
     def _again(self) -> None:
-        if not self.over:
+        if self.over:
+            return
+        if self.deadline_ns is not None and self.deadline_ns <= time.monotonic_ns():
+            self._late()
+        else:
             self.lane.send(self)
 
     def _late(self) -> None:
         if not self.over:
             self._finish(DeadlineExceeded(f"{self.node} did not answer before the deadline", node=self.node))
 
-    def _finish(self, error: BaseException | None, result: Any = None) -> None:
+    def _finish(self, error: BaseException | None, result: Any = None, *, at_once: bool = False) -> None:
         self._end()
         if self.reply.done():
             return
@@ -180,6 +265,7 @@ class Exchange:
             self.reply.set_result(result)
         else:
             self.reply.set_exception(error)
+        self.reply.wake(at_once=at_once and asyncio.current_task(self.loop) is None)
 
     def _end(self) -> None:
         self.over = True
@@ -190,6 +276,8 @@ class Exchange:
             # Still on it: the answer is not complete, so the connection cannot be used again.
             connection, self.connection = self.connection, None
             connection.close()
+        if self.context is not None and self.context.calls:
+            self.context.calls.discard(self)
         if self.tickets:
             done(self.tickets)
         self.lane.forget(self)

@@ -8,16 +8,20 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections import deque
 
+from graphserve.call.budget import RetryBudget
 from graphserve.call.connection import Connection
+from graphserve.call.endpoint import Endpoint
 from graphserve.call.exchange import Exchange
 from graphserve.call.members import Members, Node
+from graphserve.call.poller import poller
 from graphserve.call.request import Compose, composer
 from graphserve.errors import Unavailable
 from graphserve.plan import ApiPlan
 
 CONNECT_PAUSE = 0.002  # seconds until a full accept queue of one worker is tried again
+MOST_RESTING = 0.5  # share of a node's workers that may be left alone because calls to them were lost
+GONE = (errno.ECONNREFUSED, errno.ENOENT)  # nobody listens there
 
 
 class QueueLane:
@@ -27,12 +31,14 @@ class QueueLane:
         members: what is known about the node.
         node: the node's name.
         path: its shared socket.
+        budget: of calls to the node that may run again.
     """
 
-    def __init__(self, members: Members, node: str, path: str) -> None:
-        self.node, self.path = node, path
+    def __init__(self, members: Members, node: str, path: str, budget: RetryBudget) -> None:
+        self.node, self.path, self.budget = node, path, budget
         self.state: Node | None = None
         self.waiting: set[Exchange] = set()
+        self._readers = poller(asyncio.get_running_loop())
         members.watch(node, self._changed)
 
     def composer(self, api: ApiPlan) -> Compose:
@@ -44,7 +50,11 @@ class QueueLane:
         if self.state is not None and self.state.state == "failed":
             exchange.fail(failed(self.state))
             return
-        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock = socket.socket(socket.AF_UNIX)
+        except OSError as exc:
+            exchange.fail(no_socket(exc, self.node))
+            return
         sock.setblocking(False)
         try:
             sock.connect(self.path)
@@ -57,7 +67,7 @@ class QueueLane:
             exchange.fail(no_socket(exc, self.node))
             return
         self.waiting.add(exchange)
-        exchange.connection = connection = Connection(sock, Connection.close, _nothing)
+        exchange.connection = connection = Connection(sock, Connection.close, _nothing, self._readers)
         connection.send(exchange.request, exchange)
         if exchange.upload is not None:
             exchange.feed(connection)
@@ -81,14 +91,16 @@ class PooledLane:
         node: the node's name.
         queue: calls that may wait while no worker is ready.
         keep_alive: seconds that an idle connection is kept; shorter than the worker keeps it.
+        budget: of calls to the node that may run again.
     """
 
-    def __init__(self, members: Members, node: str, queue: int, keep_alive: float) -> None:
-        self.node, self.queue, self.keep_alive = node, queue, keep_alive
+    def __init__(self, members: Members, node: str, queue: int, keep_alive: float, budget: RetryBudget) -> None:
+        self.node, self.queue, self.keep_alive, self.budget = node, queue, keep_alive, budget
         self.loop = asyncio.get_running_loop()
         self.state: Node | None = None
         self.endpoints: dict[str, Endpoint] = {}
         self.waiting: dict[Exchange, None] = {}
+        self._pause: asyncio.TimerHandle | None = None  # while the accept queue of the least busy worker is full
         members.watch(node, self._changed)
 
     def composer(self, api: ApiPlan) -> Compose:
@@ -99,30 +111,28 @@ class PooledLane:
         """Send to the worker with the least in flight; wait if none is ready."""
         while True:
             endpoint = self._least()
-            if endpoint is None:
+            if endpoint is None or self._pause is not None:
                 self._wait(exchange)
                 return
             try:
                 endpoint.send(exchange)
                 return
             except BlockingIOError:
-                self.loop.call_later(CONNECT_PAUSE, self._again, exchange)
-                return
-            except OSError:
-                endpoint.refused = True  # gone, or about to be; the supervisor will say so
+                self._pause = self.loop.call_later(CONNECT_PAUSE, self._take_waiting)
+            except OSError as exc:
+                if exc.errno not in GONE:  # no descriptors: not the worker's fault
+                    exchange.fail(no_socket(exc, self.node))
+                    return
+                endpoint.rest()  # gone, most likely: the supervisor will say so
 
     def forget(self, exchange: Exchange) -> None:
         """Drop an exchange that is over."""
         self.waiting.pop(exchange, None)
 
-    def _again(self, exchange: Exchange) -> None:
-        if not exchange.over:
-            self.send(exchange)
-
     def _least(self) -> Endpoint | None:
         best = None
         for endpoint in self.endpoints.values():
-            if not endpoint.refused and (best is None or endpoint.in_flight < best.in_flight):
+            if not endpoint.resting and (best is None or endpoint.in_flight < best.in_flight):
                 best = endpoint
         return best
 
@@ -140,77 +150,21 @@ class PooledLane:
         for address in self.endpoints.keys() - ready:
             self.endpoints.pop(address).retire()
         for address in ready - self.endpoints.keys():
-            self.endpoints[address] = Endpoint(address, self.loop, self.keep_alive)
+            self.endpoints[address] = Endpoint(address, self.loop, self.keep_alive, self._failing, self._take_waiting)
+        self._take_waiting()
+
+    def _failing(self, endpoint: Endpoint) -> None:
+        resting = sum(other.resting for other in self.endpoints.values())
+        if resting + 1 <= MOST_RESTING * len(self.endpoints):
+            endpoint.rest()
+
+    def _take_waiting(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
         waiting, self.waiting = list(self.waiting), {}
         for exchange in waiting:
             self.send(exchange)
-
-
-class Endpoint:
-    """The connections to one worker."""
-
-    def __init__(self, address: str, loop: asyncio.AbstractEventLoop, keep_alive: float) -> None:
-        self.address, self.loop, self.keep_alive = address, loop, keep_alive
-        self.idle: deque[Connection] = deque()  # the latest used at the right
-        self.in_flight = 0
-        self.refused = False
-        self.retired = False
-        self._sweep: asyncio.TimerHandle | None = None
-
-    def send(self, exchange: Exchange) -> None:
-        """Send on an idle connection, or on a new one; OSError if the worker cannot be reached."""
-        connection = self.idle.pop() if self.idle else self._connect()
-        self.in_flight += 1
-        exchange.connection = connection
-        connection.send(exchange.request, exchange)
-        if exchange.upload is not None:
-            exchange.feed(connection)
-
-    def retire(self) -> None:
-        """The worker drains or is gone: close what is idle, and the rest after its answer."""
-        self.retired = True
-        while self.idle:
-            self._drop(self.idle.pop())
-        if self._sweep is not None:
-            self._sweep.cancel()
-
-    def _connect(self) -> Connection:
-        sock = socket.socket(socket.AF_UNIX)
-        sock.setblocking(False)
-        try:
-            sock.connect(self.address)
-        except OSError:
-            sock.close()
-            raise
-        return Connection(sock, self._idle, self._closed)
-
-    def _idle(self, connection: Connection) -> None:
-        self.in_flight -= 1
-        if self.retired:
-            self._drop(connection)
-            return
-        self.idle.append(connection)
-        if self._sweep is None:
-            self._sweep = self.loop.call_later(self.keep_alive, self._expire)
-
-    def _closed(self, connection: Connection) -> None:
-        try:
-            self.idle.remove(connection)
-        except ValueError:
-            self.in_flight -= 1
-
-    def _drop(self, connection: Connection) -> None:
-        self.in_flight += 1  # `_closed` takes it off again
-        connection.close()
-
-    def _expire(self) -> None:
-        self._sweep = None
-        now = self.loop.time()
-        while self.idle and now - self.idle[0].idle_since >= self.keep_alive:
-            self._drop(self.idle.popleft())
-        if self.idle:
-            rest = self.idle[0].idle_since + self.keep_alive - now
-            self._sweep = self.loop.call_later(max(rest, 0.001), self._expire)
 
 
 def failed(node: Node) -> Unavailable:
@@ -220,7 +174,7 @@ def failed(node: Node) -> Unavailable:
 
 def no_socket(exc: OSError, node: str) -> Unavailable:
     """What a caller gets when a node's shared socket cannot be used, or no socket can be made."""
-    if exc.errno in (errno.ENOENT, errno.ECONNREFUSED):
+    if exc.errno in GONE:
         return Unavailable(f"{node} has stopped", node=node)
     return Unavailable(f"no connection to {node}: {exc.strerror or exc}", node=node)
 

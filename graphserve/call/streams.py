@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -87,6 +88,11 @@ class StreamExchange(Exchange):
             self.fail(RemoteError(f"the stream of {self.node} was cut ({reason})", node=self.node))
         else:
             super().lost(reason, unread)
+
+    def orphan(self) -> None:
+        """See `Exchange.orphan`; a thread that waits for an item hears of it, and takes it for no end."""
+        self.error = concurrent.futures.CancelledError()
+        self.abandon()
 
     def hold(self, on: bool) -> None:
         """Hold the producer back, or let it go on."""
@@ -188,17 +194,17 @@ class RemoteStream(Stream[Any]):
 
     async def _several(self) -> list[Any]:
         found = []
-        if await self._here():
+        if await self._here(threaded=True):
             while self._exchange.items:
                 found.append(self._exchange.take())
         return found
 
-    async def _here(self) -> bool:
+    async def _here(self, threaded: bool = False) -> bool:
         """Wait for an item; False at the end."""
         exchange = self._exchange
         if not self._started:
             self._started = True
-            exchange.start()
+            exchange.start(threaded)
         while not exchange.items:
             if exchange.error is not None:
                 error, exchange.error = exchange.error, None

@@ -98,12 +98,15 @@ class SyncTransport(httpx.BaseTransport):
         waiter: concurrent.futures.Future[Answer] = concurrent.futures.Future()
 
         def copy(reply: Any) -> None:
+            if reply.cancelled():  # the API that waits here lost its caller
+                waiter.cancel()
+                return
             error = reply.exception()
             waiter.set_exception(error) if error is not None else waiter.set_result(reply.result())
 
         def start() -> None:
             exchange.reply.add_done_callback(copy)
-            exchange.start()
+            exchange.start(threaded=True)
 
         home.loop.call_soon_threadsafe(start)
         try:

@@ -41,6 +41,8 @@ class HttpLane:
         node: the node, started.
     """
 
+    budget = None
+
     def __init__(self, node: LocalNode) -> None:
         self.node = node
         self.routes = {api.plan.route.encode(): api for api in node.apis.values()}

@@ -44,6 +44,8 @@ class LocalNode:
         clients: the clients of its dependencies.
     """
 
+    budget = None
+
     def __init__(self, plan: NodePlan, declared: type, stand_in: Any, clients: Clients) -> None:
         self.plan, self.declared, self.stand_in, self.clients = plan, declared, stand_in, clients
         self.apis: dict[str, BoundApi] = {}

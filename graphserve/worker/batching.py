@@ -7,7 +7,7 @@ seconds after its first item.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,9 +15,8 @@ from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
 from graphserve.errors import DeadlineExceeded, InvalidArguments
 from graphserve.wire import joining
-from graphserve.worker.execute import BoundApi, Executor
-
-OnEnd = Callable[[Any, "BaseException | None"], None]
+from graphserve.worker.batched import BatchedCall, OnEnd
+from graphserve.worker.execute import BoundApi, Execution, Executor
 
 
 class Slots(Protocol):
@@ -28,44 +27,6 @@ class Slots(Protocol):
 
     def release(self) -> None:
         """Give it back."""
-
-
-class BatchedCall:
-    """One caller's call in a batch."""
-
-    __slots__ = ("_on_end", "_timer", "arguments", "context", "key", "size")
-
-    def __init__(self, arguments: dict[str, Any], context: CallContext, on_end: OnEnd, lists: Sequence[str]) -> None:
-        self.arguments, self.context = arguments, context
-        self._on_end: OnEnd | None = on_end
-        self.size, self.key = joining.measure(arguments, lists)
-        self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def gone(self) -> bool:
-        """Whether nobody waits for it any more."""
-        return self._on_end is None
-
-    def watch(self, loop: asyncio.AbstractEventLoop, guard: float, late: Callable[[BatchedCall], None]) -> None:
-        """Have `late` called when its deadline passes."""
-        left = self.context.seconds_left()
-        if left is not None:
-            self._timer = loop.call_later(max(0.0, left + guard), late, self)
-
-    def end(self, result: Any, error: BaseException | None) -> None:
-        """Answer it, once."""
-        on_end, self._on_end = self._on_end, None
-        if self._timer is not None:
-            self._timer.cancel()
-        if on_end is not None:
-            on_end(result, error)
-
-    def cancel(self) -> None:
-        """The caller went away."""
-        self.context.gone = True
-        self._on_end = None
-        if self._timer is not None:
-            self._timer.cancel()
 
 
 Part = list[tuple[BatchedCall, int, int]]  # what one execution gets: callers, and from where to where of their items
@@ -79,6 +40,22 @@ class Batch:
     size: int = 0
     expected: int = 0  # connections that were accepted for it and have not sent their call yet
     timer: asyncio.TimerHandle | None = None
+
+
+class _Part:
+    """One execution, and how many callers wait for it."""
+
+    __slots__ = ("callers", "execution")
+
+    def __init__(self, callers: int) -> None:
+        self.callers = callers
+        self.execution: Execution | None = None
+
+    def left(self, call: BatchedCall) -> None:
+        """A caller went away; when all have, the execution is cancelled."""
+        self.callers -= 1
+        if not self.callers and self.execution is not None:
+            self.execution.cancel()
 
 
 class Batcher:
@@ -105,6 +82,11 @@ class Batcher:
         """Calls that the batch that is being collected can still take; 0 if none is."""
         batch = self.collecting
         return 0 if batch is None else max(0, self.limits.max_size - batch.size - batch.expected)
+
+    @property
+    def held(self) -> int:
+        """Calls that wait for their execution here."""
+        return len(self.waiting) + (len(self.collecting.calls) if self.collecting is not None else 0)
 
     def expect(self) -> bool:
         """A connection is here: keep a place in the batch, and a slot for the batch. False if there is no slot."""
@@ -144,6 +126,10 @@ class Batcher:
             raise
         if expected and self.collecting is not None and self.collecting.expected:
             self.collecting.expected -= 1
+        if call.expired:
+            self._late(call)
+            self._close_if_done()
+            return call
         call.watch(self.loop, self.executor.guard, self._late)
         if self.collecting is None and not self._open():
             self.waiting.append(call)
@@ -156,19 +142,33 @@ class Batcher:
             self.collecting = Batch()
             waiting, self.waiting = self.waiting, []
             for call in waiting:
-                self._add(call) if self.collecting is not None else self.waiting.append(call)
+                if not call.gone:
+                    self._add(call) if self.collecting is not None else self.waiting.append(call)
             self.on_change()
         return self.collecting is not None
 
     def _add(self, call: BatchedCall) -> None:
         batch = self.collecting
         assert batch is not None
+        call.on_leave = self._left
         batch.calls.append(call)
         batch.size += call.size
         if batch.size >= self.limits.max_size:
             self._close()
         elif batch.timer is None:
             batch.timer = self.loop.call_later(self.limits.max_wait, self._close)
+
+    def _left(self, call: BatchedCall) -> None:
+        """A caller went away while the batch is collected: its place is free for another."""
+        batch = self.collecting
+        assert batch is not None
+        batch.calls.remove(call)
+        batch.size -= call.size
+        if batch.timer is not None and not batch.calls:
+            batch.timer.cancel()
+            batch.timer = None
+        self._close_if_done()
+        self.on_change()
 
     def _close_if_done(self) -> None:
         batch = self.collecting
@@ -179,8 +179,8 @@ class Batcher:
 
     def _late(self, call: BatchedCall) -> None:
         name = self.executor.node.name
-        call.context.gone = True
         call.end(None, DeadlineExceeded(f"{name} did not answer before the deadline", node=name))
+        call.leave()
 
     # --- executing ---
 
@@ -192,7 +192,10 @@ class Batcher:
         self.on_change()
         groups: dict[Any, list[BatchedCall]] = {}
         for call in batch.calls:
-            if not call.gone:
+            call.on_leave = None
+            if call.expired:
+                self._late(call)
+            elif not call.gone:
                 groups.setdefault(call.key, []).append(call)
         parts = [part for calls in groups.values() for part in joining.cut(calls, self.limits.max_size)]
         self._run(parts, _Gathered([call for calls in groups.values() for call in calls]))
@@ -237,7 +240,10 @@ class Batcher:
                 then()
 
         alone: Part = []
-        self.executor.start(self.api, arguments, _shared_context(part), ended, free)
+        running = _Part(len(part))
+        for call, _, _ in part:
+            call.on_leave = running.left
+        running.execution = self.executor.start(self.api, arguments, _shared_context(part), ended, free)
 
     def _alone(self, part: Part, gathered: _Gathered, then: Callable[[], None]) -> None:
         """The method raised for all: each caller's part runs again by itself, so only the guilty one fails."""

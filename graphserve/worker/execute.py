@@ -13,16 +13,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from graphserve.call.alarms import Alarm, alarm
 from graphserve.call.context import CallContext, current
 from graphserve.errors import DeadlineExceeded
 from graphserve.plan import ApiPlan, NodePlan
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec
 from graphserve.wire.schema import Signature
+from graphserve.worker.eager import begin
 
 GUARD = 0.003  # seconds past the deadline at which we answer ourselves: a call below speaks first, it knows more
 LEVEL_GUARD = 0.006  # more for each level below
 THREAD_GUARD = 0.015  # more for an API in a thread, which takes longer to hear of a failure below
 TURNS = 4  # of the loop, that a failure below which is already here takes to arrive
+RUN_ON = 0.1  # seconds after its caller was gone from which a call that still runs counts as one that ran on
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,11 +80,26 @@ class Executor:
         self.guard = GUARD + LEVEL_GUARD * node.level
         self.executing: set[Any] = set()  # Execution and StreamExecution
         self.executed = 0
+        self.ran_on_async = self.ran_on_sync = 0  # calls that ran on without a caller
 
     def ended(self, execution: Any) -> None:
         """Nothing of this call runs any more."""
         self.executing.discard(execution)
         self.executed += 1
+
+    def orphaned(self, execution: Any) -> None:
+        """Nobody waits for this execution any more: count it if it does not end soon."""
+        self.loop.call_later(RUN_ON, self._look, execution, TURNS)
+
+    def _look(self, execution: Any, turns: int) -> None:
+        if execution not in self.executing:
+            return
+        if turns:  # where the loop was late, its end may be among what comes next
+            self.loop.call_soon(self._look, execution, turns - 1)
+        elif execution.in_thread:
+            self.ran_on_sync += 1
+        else:
+            self.ran_on_async += 1
 
     def overdue(self) -> float:
         """Seconds that the latest call has gone on past its deadline; 0.0 if none has."""
@@ -90,7 +108,7 @@ class Executor:
 
     def start(
         self, api: BoundApi, arguments: dict[str, Any], context: CallContext,
-        on_end: Callable[[Any, BaseException | None], None], on_free: Callable[[], None],
+        on_end: Callable[[Any, BaseException | None], None], on_free: Callable[[], None], *, at_once: bool = False,
     ) -> Execution:  # fmt: skip
         """Execute a call.
 
@@ -100,10 +118,11 @@ class Executor:
             context: what travels with the call.
             on_end: called once with the result, or with what was raised, or with `DeadlineExceeded`.
             on_free: called once when nothing of it runs any more; never before `on_end`, except after `cancel`.
+            at_once: run the first step of an async API before this returns: it may have ended then.
         """
         execution = Execution(self, context, on_end, on_free)
         self.executing.add(execution)
-        execution.start(api, arguments)
+        execution.start(api, arguments, at_once)
         return execution
 
 
@@ -118,24 +137,28 @@ class Execution:
     ) -> None:  # fmt: skip
         self._executor, self.context, self._on_end, self._on_free = executor, context, on_end, on_free
         self._running: asyncio.Task[Any] | Future[Any] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Alarm | asyncio.TimerHandle | None = None
 
-    def start(self, api: BoundApi, arguments: dict[str, Any]) -> None:
+    def start(self, api: BoundApi, arguments: dict[str, Any], at_once: bool) -> None:
         """Begin, unless the deadline has passed."""
         executor, context = self._executor, self.context
         left = context.seconds_left()
-        if left is not None:
-            if left <= 0:
-                self._late()
-                self._free()
-                return
-            patience = executor.guard if api.is_async else executor.guard + THREAD_GUARD
-            self._timer = executor.loop.call_later(left + patience, self._late_soon, TURNS)
+        if left is not None and left <= 0:
+            self._late()
+            self._free()
+            return
         if api.is_async:
-            task = executor.loop.create_task(_run(api.method, arguments, context))
+            work = _run(api.method, arguments, context)
+            task = begin(executor.loop, work) if at_once else executor.loop.create_task(work)
+            if task.done():
+                self._task_ended(task)
+                return
             task.add_done_callback(self._task_ended)
             self._running = task
-        else:
+        if left is not None:
+            patience = executor.guard if api.is_async else executor.guard + THREAD_GUARD
+            self._timer = alarm(executor.loop, left + patience, self._late_soon)
+        if not api.is_async:
             carried = contextvars.copy_context()
             future = executor.threads.submit(carried.run, _run_sync, api.method, arguments, context)
             self._running = future
@@ -145,6 +168,11 @@ class Execution:
         """The caller went away: stop what can be stopped; `on_end` is not called any more."""
         self._on_end = None
         self._stop()
+
+    @property
+    def in_thread(self) -> bool:
+        """Whether it runs in a thread, where nothing can interrupt it."""
+        return isinstance(self._running, Future)
 
     def _task_ended(self, task: asyncio.Task[Any]) -> None:
         if task.cancelled():
@@ -165,7 +193,7 @@ class Execution:
             self._end(None if error else future.result(), error)
         self._free()
 
-    def _late_soon(self, turns: int) -> None:
+    def _late_soon(self, turns: int = TURNS) -> None:
         # On a loaded machine our timer and one below may fire in the same turn; what it found out comes first.
         if self._on_end is None:
             return
@@ -181,11 +209,12 @@ class Execution:
         self._stop()
 
     def _stop(self) -> None:
-        self.context.gone = True
         if self._timer is not None:
             self._timer.cancel()
         if self._running is not None:
             self._running.cancel()  # a thread that runs is left alone: it holds its slot until it returns
+            self._executor.orphaned(self)
+        self.context.leave()
 
     def _end(self, result: Any, error: BaseException | None) -> None:
         if self._timer is not None:
@@ -204,7 +233,9 @@ async def _run(method: Callable[..., Any], arguments: dict[str, Any], context: C
     current.set(context)
     try:
         result = method(**arguments)
-        return await result if inspect.isawaitable(result) else result
+        if hasattr(result, "__await__") or inspect.isawaitable(result):  # the first is quick, and nearly always true
+            return await result
+        return result
     except (SystemExit, KeyboardInterrupt) as exc:  # these would end the loop, and every other call with it
         raise RuntimeError(f"the API raised {exc!r}") from exc
 

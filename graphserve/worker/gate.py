@@ -12,7 +12,10 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+from graphserve.call.poller import poller
 
 Attach = Callable[[socket.socket], None]
 NO_DESCRIPTORS_PAUSE = 0.05  # seconds that a worker without free descriptors leaves the queue to others
@@ -34,6 +37,7 @@ class Door:
     admit: Callable[[], bool]
     room: Callable[[], int] = lambda: 0
     reading: bool = False
+    accept: Callable[[], None] = lambda: None  # set by the gate
 
 
 class Gate:
@@ -47,11 +51,14 @@ class Gate:
         self.limit, self.doors = limit, list[Door]()
         self.in_use = 0
         self.loop = asyncio.get_running_loop()
+        self._readers = poller(self.loop)
         self._open = False
         self._waiting: deque[Callable[[], None]] = deque()
 
     def open(self, doors: list[Door]) -> None:
         """Begin to accept."""
+        for door in doors:
+            door.accept = partial(self._accept, door)
         self.doors, self._open = doors, True
         self.update()
 
@@ -71,6 +78,14 @@ class Gate:
         if self.in_use == self.limit:
             self.update()
         return True
+
+    def take_behind(self) -> bool:
+        """Take a slot for a call that came another way: if one is left when who waits in the queue has been served."""
+        if self.in_use < self.limit:
+            for door in self.doors:
+                if door.reading:
+                    self._accept(door)
+        return self.take()
 
     def release(self) -> None:
         """Give a slot back."""
@@ -94,9 +109,9 @@ class Gate:
         for door in self.doors:
             wanted = free or (self._open and door.room() > 0)
             if wanted and not door.reading:
-                self.loop.add_reader(door.sock, self._accept, door)
+                self._readers.add_reader(door.sock, door.accept)
             elif door.reading and not wanted:
-                self.loop.remove_reader(door.sock)
+                self._readers.remove_reader(door.sock)
             door.reading = wanted
 
     def _accept(self, door: Door) -> None:
@@ -113,9 +128,6 @@ class Gate:
         except OSError:  # no descriptors
             self._pause()
             return False
-        if left(connection):
-            connection.close()
-            return True
         if not door.admit():
             connection.close()  # reset before it is read: the caller sends it again
             return False
@@ -126,7 +138,7 @@ class Gate:
     def _pause(self) -> None:
         for door in self.doors:
             if door.reading:
-                self.loop.remove_reader(door.sock)
+                self._readers.remove_reader(door.sock)
                 door.reading = False
         self.loop.call_later(NO_DESCRIPTORS_PAUSE, self.update)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from graphserve.call.context import CallContext, earliest
 from graphserve.errors import CallError, InvalidArguments
 from graphserve.wire.codec import Format, MalformedBody, accept_format, content_format
-from graphserve.wire.frames import stream_format
+from graphserve.wire.frames import StreamFormat, stream_format
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.execute import BoundApi
 from graphserve.worker.heading import Heading, too_large
@@ -41,27 +41,37 @@ class Inbound:
         "protocol", "public", "response_complete",
     )  # fmt: skip
 
-    def __init__(self, protocol: Protocol, api: BoundApi) -> None:
+    def __init__(self, protocol: Protocol, api: BoundApi, keep_alive: bool) -> None:
         self.protocol, self._api = protocol, api
         self.response_complete = self.disconnected = False
         self.message_event = _NO_EVENT
-        parser = protocol.parser
-        # A shared socket carries one request a connection: the slot was taken for the connection.
-        self.keep_alive = parser.should_keep_alive() and parser.get_http_version() != "1.0" and not protocol.shared
-        self.keep_alive = self.keep_alive and not protocol.listener.closing
+        self.keep_alive = keep_alive and not protocol.listener.closing
         self._body: list[bytes] = []
         self._length = 0
         self._limit = protocol.listener.max_body_size
         self._complete = self._turn = self.lost = False
         self._problem: CallError | None = None
+        self._format: Format | None = None
+        self._accept, self.accepts = Format.JSON, b""
         self._execution: Any = None  # what can be cancelled: an execution, a place in a batch
         self._relay: Any = None
         self._source: Source | None = None
         self.context = CallContext()
-        self._started = 0.0
-        self.public = protocol.listener.public
+        self._started, self.public = 0.0, protocol.listener.public
 
     # --- reading ---
+
+    def take(self, context: CallContext, body: bytes) -> None:
+        """A whole request of a caller of ours, which is this one's turn."""
+        listener = self.protocol.listener
+        self.context, self._body = context, [body]
+        self._format = self._accept = Format.MSGPACK
+        self.accepts = StreamFormat.FRAMES.value if self._api.signature.stream else Format.MSGPACK.value
+        context.deadline_ns = earliest(context.deadline_ns, (self._api.timeout,))
+        if listener.access_log:
+            self._started = time.perf_counter()
+        self._complete = self._turn = True
+        self._execute()
 
     def headers_complete(self, headers: list[tuple[bytes, bytes]]) -> None:
         """All headers are here: decide what can be decided."""
@@ -69,9 +79,9 @@ class Inbound:
         heading = Heading(headers, context, public=listener.public)
         self.public = heading.public
         self._format, self._accept = content_format(heading.content_type), accept_format(heading.accept)
-        self.accepts = heading.accept
+        self.accepts = heading.accept or b""
         if self._api.signature.input_stream is not None:
-            self._source = Source(self.protocol.flow)
+            self._source = Source(self.protocol.flow, self.protocol.caller_left, self.protocol.transport.abort)
         self._problem = heading.problem(self._api, self._format, self._limit)
         context.deadline_ns = earliest(context.deadline_ns, (heading.timeout, self._api.timeout))
         if listener.access_log:
@@ -121,12 +131,12 @@ class Inbound:
             return
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body = []
-        if protocol.shared and protocol.caller_left():
+        if protocol.admission.held and protocol.caller_left():
             protocol.transport.close()
             return
         if api.plan.batch is not None:
             self._batch(body)
-        elif api.plan.lane == "queue" and not protocol.take_slot():
+        elif api.plan.lane == "queue" and not protocol.admission.take_slot():
             self._pass_on(body)
         else:
             self._run(body)
@@ -142,11 +152,13 @@ class Inbound:
             self._execution = StreamExecution(listener.executor, api, self.context, sink, self._freed)
             self._execution.start(arguments)
         else:
-            self._execution = listener.executor.start(api, arguments, self.context, self._ended, self._freed)
+            execution = listener.executor.start(api, arguments, self.context, self._ended, self._freed, at_once=True)
+            if not self.response_complete:
+                self._execution = execution
 
     def _batch(self, body: bytes) -> None:
         batcher = self.protocol.listener.batchers[self._api.plan.name]
-        came_for_it = self.protocol.take_place()
+        came_for_it = self.protocol.admission.take_place()
         if not came_for_it and not batcher.can_take():
             self._pass_on(body)
             return
@@ -182,11 +194,8 @@ class Inbound:
         listener, api = self.protocol.listener, self._api
         if self._source is not None:  # its body is still coming, to us: it waits for a slot of ours
             listener.gate.when_free(lambda: listener.gate.release() if self.lost else self._run(body))
-        elif api.signature.stream:
-            self._relay = listener.relay.stream(api, body, self._format, self)
         else:
-            self._relay = listener.relay.call(api, body, self._format, self._accept.value, self.context)
-            self._relay.add_done_callback(self.relayed)
+            self._relay = listener.relay.take(api, body, self._format, self._accept, self)
 
     def relayed(self, reply: Any) -> None:
         """The answer of the sibling that took the call is here."""

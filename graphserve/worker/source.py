@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from graphserve.worker.execute import BoundApi
 
 HIGH_BYTES = 256 * 1024  # what waits for a slow API at most, before the connection is held back
+LOOK_AGAIN = 0.03  # seconds between two looks whether a client whose connection is held back is still there
 
 
 class Source:
@@ -26,10 +27,12 @@ class Source:
 
     Args:
         flow: holds the connection back.
+        left: says whether the client has closed its end; nobody reads a connection that is held back.
+        abort: ends the connection.
     """
 
-    def __init__(self, flow: Any) -> None:
-        self._flow = flow
+    def __init__(self, flow: Any, left: Callable[[], bool], abort: Callable[[], None]) -> None:
+        self._flow, self._left, self._abort = flow, left, abort
         self._chunks: deque[bytes] = deque()
         self._size = 0
         self._ended = self._failed = self._held = False
@@ -40,6 +43,8 @@ class Source:
         self._chunks.append(bytes(chunk))
         self._size += len(chunk)
         if self._size > HIGH_BYTES:
+            if not self._held:
+                asyncio.get_running_loop().call_later(LOOK_AGAIN, self._look)
             self._held = True
             self._flow.pause_reading()
         self._wake()
@@ -53,6 +58,14 @@ class Source:
         """The client went away, or was refused, before the body was complete."""
         self._failed = not self._ended
         self._wake()
+
+    def _look(self) -> None:
+        if not self._held or self._failed:
+            return
+        if self._left():
+            self._abort()
+        else:
+            asyncio.get_running_loop().call_later(LOOK_AGAIN, self._look)
 
     def __aiter__(self) -> Source:
         return self

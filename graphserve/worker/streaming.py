@@ -94,6 +94,11 @@ class StreamExecution:
         self._sink = None
         self._stop()
 
+    @property
+    def in_thread(self) -> bool:
+        """Whether it runs in a thread, where nothing can interrupt it."""
+        return isinstance(self._running, Future)
+
     # --- a generator on the loop ---
 
     async def _pump(self, arguments: dict[str, Any]) -> None:
@@ -190,11 +195,12 @@ class StreamExecution:
         self._stop()
 
     def _stop(self) -> None:
-        self.context.gone = True
         if self._timer is not None:
             self._timer.cancel()
         if self._running is not None:
             self._running.cancel()
+            self._executor.orphaned(self)
+        self.context.leave()
         self._items.clear()
         self._room.release(BUFFERED_ITEMS)  # a thread that waits for room looks up
 

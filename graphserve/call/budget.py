@@ -1,0 +1,44 @@
+"""The retry budget of one caller process for one node: how many calls may run a second time. Runs in workers.
+
+When many workers fail at once, running everything again doubles the load on what is left. So what may have been
+executed runs again only as long as that stays a small share of all calls.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+SHARE = 0.2  # of the calls
+PER_SECOND = 10.0  # calls that may run again whatever the load is
+ALLOWANCE = 100.0  # calls that may run again at once
+WINDOW = 10.0  # seconds for which calls count
+
+
+class RetryBudget:
+    """What is left; each call adds one to `calls` when it is sent the first time.
+
+    Args:
+        clock: seconds, for tests.
+    """
+
+    __slots__ = ("_at", "_clock", "_left", "calls")
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.calls = 0  # since `spend` was asked last
+        self._clock, self._at, self._left = clock, clock(), ALLOWANCE
+
+    def spend(self) -> bool:
+        """Whether one more call may run again; if so, it is taken off."""
+        now = self._clock()
+        passed = now - self._at
+        calls = self.calls * min(1.0, WINDOW / passed) if passed > 0 else float(self.calls)
+        self._at, self.calls = now, 0
+        most = ALLOWANCE + SHARE * calls
+        earned = self._left + SHARE * calls + PER_SECOND * passed
+        # What was saved up before is kept while it is being spent, and forgotten after a quiet time.
+        self._left = min(earned, most) if passed > WINDOW else max(self._left, min(earned, most))
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True

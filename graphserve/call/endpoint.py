@@ -1,0 +1,121 @@
+"""The connections of a caller to one worker, and whether the worker is left alone for a while. Runs in workers.
+
+The supervisor says which workers are there. This is about one that is there, and fails all the same: it has no calls in
+flight, so it would be given every call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from graphserve.call.connection import Connection
+
+if TYPE_CHECKING:
+    from graphserve.call.exchange import Exchange
+
+FAILURES = 5  # calls in a row that were lost with their connection, after which a worker is left alone
+FIRST_REST = 0.5  # seconds that it is left alone the first time; doubles up to …
+LONGEST_REST = 30.0
+
+
+class Endpoint:
+    """The connections to one worker.
+
+    Args:
+        address: its own socket.
+        loop: the loop that calls run on.
+        keep_alive: seconds that an idle connection is kept.
+        on_failing: called when it fails again and again; may let it `rest`.
+        on_back: called when its rest is over.
+    """
+
+    def __init__(
+        self, address: str, loop: asyncio.AbstractEventLoop, keep_alive: float,
+        on_failing: Callable[[Endpoint], None], on_back: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self.address, self.loop, self.keep_alive = address, loop, keep_alive
+        self.on_failing, self.on_back = on_failing, on_back
+        self.idle: deque[Connection] = deque()  # the latest used at the right
+        self.in_flight = 0
+        self.resting = False
+        self.retired = False
+        self._failures = self._rests = 0
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def send(self, exchange: Exchange) -> None:
+        """Send on an idle connection, or on a new one; OSError if the worker cannot be reached."""
+        connection = self.idle.pop() if self.idle else self._connect()
+        self.in_flight += 1
+        exchange.connection = connection
+        connection.send(exchange.request, exchange)
+        if exchange.upload is not None:
+            exchange.feed(connection)
+
+    def rest(self) -> None:
+        """Leave it alone for a while, longer each time until it answers again."""
+        self.resting = True
+        seconds = min(FIRST_REST * 2**self._rests, LONGEST_REST)
+        self._rests += 1
+        self._failures = FAILURES - 1  # one more failure after it, and it rests again
+        self.loop.call_later(seconds, self._back)
+
+    def retire(self) -> None:
+        """The worker drains or is gone: close what is idle, and the rest after its answer."""
+        self.retired = True
+        while self.idle:
+            self._drop(self.idle.pop())
+        if self._sweep is not None:
+            self._sweep.cancel()
+
+    def _back(self) -> None:
+        self.resting = False
+        if not self.retired:
+            self.on_back()
+
+    def _connect(self) -> Connection:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.setblocking(False)
+        try:
+            sock.connect(self.address)
+        except OSError:
+            sock.close()
+            raise
+        return Connection(sock, self._idle, self._closed)
+
+    def _idle(self, connection: Connection) -> None:
+        self.in_flight -= 1
+        if self._failures:
+            self._failures = self._rests = 0
+        if self.retired:
+            self._drop(connection)
+            return
+        self.idle.append(connection)
+        if self._sweep is None:
+            self._sweep = self.loop.call_later(self.keep_alive, self._expire)
+
+    def _closed(self, connection: Connection) -> None:
+        try:
+            self.idle.remove(connection)
+        except ValueError:
+            self.in_flight -= 1
+        if connection.broken:
+            self._failures += 1
+            if self._failures >= FAILURES and not self.resting:
+                self.on_failing(self)
+
+    def _drop(self, connection: Connection) -> None:
+        self.in_flight += 1  # `_closed` takes it off again
+        connection.close()
+
+    def _expire(self) -> None:
+        self._sweep = None
+        now = self.loop.time()
+        while self.idle and now - self.idle[0].idle_since >= self.keep_alive:
+            self._drop(self.idle.popleft())
+        if self.idle:
+            rest = self.idle[0].idle_since + self.keep_alive - now
+            self._sweep = self.loop.call_later(max(rest, 0.001), self._expire)

@@ -1,0 +1,274 @@
+"""Calls that lose their worker: what is sent again, to whom, and how often."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from graphserve.call.budget import ALLOWANCE, PER_SECOND, SHARE, WINDOW, RetryBudget
+from graphserve.call.calls import Api, Home, RemoteApi
+from graphserve.call.endpoint import FAILURES
+from graphserve.call.lanes import PooledLane, QueueLane
+from graphserve.call.members import Members, Node, Worker
+from graphserve.errors import Problem, RemoteError, Unavailable
+from graphserve.plan import ApiPlan
+
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1"
+PROBLEM = b"HTTP/1.1 503 No\r\nx-graphserve-error: problem\r\ncontent-length: 2\r\n\r\n{}"
+
+
+class Listening:
+    """What stands behind a worker's socket: `answer`, `lose` (read, then close), `reset` (close unread), `refuse`."""
+
+    def __init__(self, folder: Path, name: str, mode: str, answer: bytes = ANSWER) -> None:
+        self.path, self.mode, self.answer = str(folder / name), mode, answer
+        self.requests = self.connections = 0
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.bind(self.path)
+        if mode == "refuse":
+            self.sock.close()
+            return
+        self.sock.listen(128)
+        self.sock.setblocking(False)
+        self.accepting = asyncio.create_task(self.accept())
+
+    async def accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            connection, _ = await loop.sock_accept(self.sock)
+            self.connections += 1
+            if self.mode == "reset":
+                connection.close()
+                continue
+            task = asyncio.create_task(self.serve(connection))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    async def serve(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        connection.setblocking(False)
+        with connection:
+            while b"\r\n\r\n" in await loop.sock_recv(connection, 1 << 20):
+                self.requests += 1
+                if self.mode == "lose":
+                    return
+                await loop.sock_sendall(connection, self.answer)
+
+
+@asynccontextmanager
+async def node(*modes: str, answer: bytes = ANSWER) -> AsyncIterator[tuple[PooledLane, list[Listening]]]:
+    """A pooled lane to a node of such workers, all of which are said to be ready."""
+    with tempfile.TemporaryDirectory(prefix="gs-") as folder:
+        workers = [Listening(Path(folder), str(index), mode, answer) for index, mode in enumerate(modes)]
+        members = Members()
+        lane = PooledLane(members, "Model", 100, 30.0, RetryBudget())
+        members.update(Node("Model", "ready", "", tuple(Worker(0, worker.path, "ready") for worker in workers)))
+        try:
+            yield lane, workers
+        finally:
+            for worker in workers:
+                worker.sock.close()
+                if worker.mode != "refuse":
+                    worker.accepting.cancel()
+
+
+def call_to(
+    lane: PooledLane | QueueLane, *, idempotent: bool = False, stream: bool = False, timeout: float = 20.0
+) -> RemoteApi:
+    kind = "pooled" if isinstance(lane, PooledLane) else "queue"
+    plan = ApiPlan("run", "/run", ("x",), kind, stream=stream, idempotent=idempotent)  # type: ignore[arg-type]
+    return RemoteApi(Home.here(), Api(plan, "Model", lane, lambda it: it.get("x", b""), bytes, (timeout,), 0.1))
+
+
+async def test_a_worker_that_refuses_gets_no_calls_and_costs_none() -> None:
+    async with node("refuse", "answer", "refuse") as (lane, workers):
+        call = call_to(lane)
+        for _ in range(50):
+            assert await asyncio.gather(*(call() for _ in range(4))) == [b"1"] * 4
+        assert workers[1].requests == 200
+
+
+async def test_a_worker_that_closes_unread_connections_loses_nothing() -> None:
+    """It was certainly not executed: any API may be sent again, with no budget."""
+    async with node("reset", "answer") as (lane, workers):
+        lane.budget._left = 0.0
+        call = call_to(lane)
+        for _ in range(50):
+            assert await asyncio.gather(*(call() for _ in range(4))) == [b"1"] * 4
+        assert workers[0].connections < 4 * FAILURES, "and soon it is left alone"
+
+
+async def test_a_worker_that_loses_calls_is_left_alone_until_it_answers() -> None:
+    async with node("lose", "answer") as (lane, workers):
+        call = call_to(lane, idempotent=True)
+        for _ in range(100):
+            assert await asyncio.gather(*(call() for _ in range(4))) == [b"1"] * 4
+        lost = workers[0].requests
+        assert FAILURES <= lost <= FAILURES + 8, "it had none in flight, and would have been given half of the calls"
+        workers[0].mode = "answer"
+        async with asyncio.timeout(20):
+            while workers[0].requests < lost + 5:
+                assert await asyncio.gather(*(call() for _ in range(4))) == [b"1"] * 4
+
+
+async def test_not_all_workers_are_left_alone() -> None:
+    async with node("lose", "lose", "lose") as (lane, workers):
+        call = call_to(lane)
+        for _ in range(10 * FAILURES):
+            with pytest.raises(RemoteError, match="a worker of Model ended while it executed the call"):
+                await call()
+        assert sum(endpoint.resting for endpoint in lane.endpoints.values()) == 1
+        assert sum(worker.requests for worker in workers) == 10 * FAILURES, "each was sent once"
+        for worker in workers:
+            worker.mode = "answer"
+        assert await call() == b"1"
+
+
+async def test_a_lone_worker_is_never_left_alone() -> None:
+    async with node("lose") as (lane, workers):
+        call = call_to(lane)
+        for _ in range(3 * FAILURES):
+            with pytest.raises(RemoteError):
+                await call()
+        workers[0].mode = "answer"
+        assert await call() == b"1"
+
+
+async def test_the_budget_bounds_what_runs_again() -> None:
+    """Each call would run again until its deadline; all together they run again no more than the budget allows."""
+    async with node("lose") as (lane, workers):
+        call = call_to(lane, idempotent=True, timeout=2.0)
+        began = asyncio.get_running_loop().time()
+        answers = await asyncio.gather(*(call() for _ in range(100)), return_exceptions=True)
+        took = asyncio.get_running_loop().time() - began
+        refused = [answer for answer in answers if isinstance(answer, RemoteError)]
+        assert "the retry budget is spent (20% of the calls + 10/s)" in str(refused[0])
+        assert len(refused) > 80, "the others have what is earned while they try, until their deadline"
+        most = ALLOWANCE + SHARE * 100 + PER_SECOND * (took + 1)
+        assert ALLOWANCE <= workers[0].requests - 100 <= most
+
+
+@pytest.mark.parametrize(
+    ("body", "stream", "says"),
+    [(b"x" * 70_000, False, r"its request of 70,\d+ bytes is too large to run again"), (b"", True, r"answer\)$")],
+)
+async def test_large_requests_and_streams_run_once(body: bytes, stream: bool, says: str) -> None:
+    async with node("lose") as (lane, workers):
+        call: Any = call_to(lane, idempotent=True, stream=stream)(x=body)
+        with pytest.raises(RemoteError, match=says):
+            await (anext(call) if stream else call)
+        assert workers[0].requests == 1
+
+
+async def test_an_answer_is_never_asked_for_again() -> None:
+    async with node("answer", "answer", answer=PROBLEM) as (lane, workers):
+        with pytest.raises(Problem):
+            await call_to(lane, idempotent=True)()
+        assert sum(worker.requests for worker in workers) == 1
+
+
+async def test_the_queue_lane_sends_unread_calls_again() -> None:
+    async with node("reset") as (_, (worker,)):
+        lane = QueueLane(Members(), "Model", worker.path, RetryBudget())
+        lane.budget._left = 0.0
+        call = asyncio.ensure_future(call_to(lane)())
+        async with asyncio.timeout(20):
+            while worker.connections < 4:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        worker.mode = "answer"
+        assert await call == b"1"
+
+
+async def test_the_queue_lane_has_the_same_budget() -> None:
+    async with node("lose") as (_, (worker,)):
+        lane = QueueLane(Members(), "Model", worker.path, RetryBudget())
+        lane.budget._left = 5.0
+        calls = (call_to(lane, idempotent=True, timeout=1.0)() for _ in range(20))
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert "the retry budget is spent" in str(answers[-1])
+        assert 25 <= worker.requests <= 20 + 5 + SHARE * 20 + 2 * PER_SECOND
+
+
+async def test_without_descriptors_the_worker_is_not_to_blame() -> None:
+    async with node("answer") as (lane, workers):
+        held = []
+        try:
+            while True:
+                held.append(os.dup(workers[0].sock.fileno()))
+        except OSError:
+            with pytest.raises(Unavailable, match="no connection to Model: Too many open files"):
+                await call_to(lane)()
+        finally:
+            for fd in held:
+                os.close(fd)
+        assert await call_to(lane)() == b"1"
+
+
+# --- the budget by itself ---
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("calls", "seconds", "most"),
+    [
+        (0, 0.0, ALLOWANCE),
+        (0, 5.0, ALLOWANCE),
+        (1000, 5.0, ALLOWANCE + SHARE * 1000),
+        (1000, WINDOW, ALLOWANCE + SHARE * 1000),
+        (100_000, 100 * WINDOW, ALLOWANCE + SHARE * 1000),
+        (0, 1000.0, ALLOWANCE),
+    ],
+)
+def test_what_the_budget_allows_at_once(calls: int, seconds: float, most: float) -> None:
+    clock = Clock()
+    budget = RetryBudget(clock)
+    budget.calls, clock.now = calls, seconds
+    assert sum(budget.spend() for _ in range(10_000)) == most
+
+
+@given(st.lists(st.tuples(st.integers(0, 500), st.floats(0, 30), st.integers(0, 300)), max_size=40))
+def test_never_more_than_a_share_of_the_calls(steps: list[tuple[int, float, int]]) -> None:
+    clock = Clock()
+    budget = RetryBudget(clock)
+    calls = spent = 0
+    for more, seconds, wanted in steps:
+        budget.calls += more
+        clock.now += seconds
+        calls += more
+        spent += sum(budget.spend() for _ in range(wanted))
+        assert spent <= ALLOWANCE + SHARE * calls + PER_SECOND * clock.now + 1e-6
+
+
+@pytest.fixture(autouse=True)
+def few_descriptors() -> Iterator[None]:
+    """So that running out of them takes no time."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+pytestmark = pytest.mark.anyio

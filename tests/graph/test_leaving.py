@@ -1,0 +1,176 @@
+"""Callers that leave: everything below is cancelled, in every shape of a call, and what waits is not executed."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import socket
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.apps import leaving
+from tests.harness import APPS, SLACK, Served, eventually, served
+
+ROOT = APPS.parent.parent
+SOON = 0.1 * SLACK  # seconds in which what is below a caller that left has ended
+
+
+class State(NamedTuple):
+    """See `leaving.Ledger`."""
+
+    running: int
+    begun: int
+    most: int
+    last: float
+
+
+class Graph(NamedTuple):
+    """A graph whose ledgers can be read."""
+
+    served: Served
+    folder: Path
+
+    def state(self, node: str = "Leaf") -> State:
+        return State(*leaving.Ledger.layout.unpack((self.folder / node).read_bytes()))
+
+    def seen(self) -> list[str]:
+        """What the APIs of Middle say was raised in them."""
+        with self.served.client() as client:
+            return client.post("/seen", json={}).json()
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Graph]:
+    folder = tmp_path_factory.mktemp("ledgers")
+    with served("tests.apps.leaving:Gateway", cwd=ROOT, env={"LEDGERS": str(folder)}) as running:
+        yield Graph(running, folder)
+
+
+def send(graph: Graph, api: str, arguments: dict[str, object], headers: str = "") -> socket.socket:
+    """A connection on which a request was sent."""
+    host, port = graph.served.url.removeprefix("http://").split(":")
+    sock = socket.create_connection((host, int(port)), 10)
+    body = json.dumps(arguments)
+    sock.sendall(
+        f"POST /{api} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{headers}"
+        f"content-length: {len(body)}\r\n\r\n{body}".encode()
+    )
+    return sock
+
+
+def leave(graph: Graph, sock: socket.socket, node: str = "Leaf") -> float:
+    """Cut the line; seconds until nothing runs in the node any more, as the node itself notes it."""
+    sock.close()
+    began = time.monotonic()
+    eventually(lambda: graph.state(node).running == 0)
+    return graph.state(node).last - began
+
+
+WAYS = [  # API of Middle, executions in the leaf, what is raised where it cannot be seen from outside
+    ("unawaited", 2, []),
+    ("blocking", 1, ["CancelledError", "CancelledError"]),
+    ("blocking_stream", 1, ["CancelledError"]),
+    ("by_http", 1, []),
+    ("by_sync_http", 1, ["CancelledError"]),
+    ("cleans_up", 1, ["cleaned up 1"]),
+]
+
+
+@pytest.mark.parametrize(("api", "calls", "raised"), WAYS, ids=[way[0] for way in WAYS])
+def test_a_client_that_leaves_ends_all_below(graph: Graph, api: str, calls: int, raised: list[str]) -> None:
+    before, said = graph.state(), len(graph.seen())
+    sock = send(graph, "hold", {"name": api})
+    eventually(lambda: graph.state().running == calls)
+    assert leave(graph, sock) < SOON
+    eventually(lambda: graph.seen()[said:] == raised)
+    assert graph.state().begun == before.begun + calls, "nothing was called after that"
+
+
+@pytest.mark.parametrize("api", ["hold", "block", "together", "together_in_thread"])
+def test_every_kind_of_leaf_is_told(graph: Graph, api: str) -> None:
+    node = "Leaf" if api == "hold" else "Narrow"
+    sock = send(graph, "call", {"name": api})
+    eventually(lambda: graph.state(node).running == 1)
+    assert leave(graph, sock, node) < SOON
+    with graph.served.client() as client:
+        assert client.post("/narrow", json={"x": 3}).json() == 3, "the slot is free again"
+
+
+def test_a_reader_that_leaves_ends_a_stream_three_hops_away(graph: Graph) -> None:
+    sock = send(graph, "stream", {})
+    assert sock.recv(1000)
+    assert graph.state().running == 1
+    assert leave(graph, sock) < SOON
+
+
+@pytest.mark.parametrize("api", ["upload", "ignore_upload"])
+def test_a_sender_that_leaves_ends_an_upload(graph: Graph, api: str) -> None:
+    """Also one that is held back, since the API takes nothing of it."""
+    host, port = graph.served.url.removeprefix("http://").split(":")
+    sock = socket.create_connection((host, int(port)), 10)
+    sock.sendall(f"POST /{api} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n".encode())
+    eventually(lambda: graph.state().running == 1)
+    if api == "ignore_upload":
+        for _ in range(20):
+            sock.sendall(b"4000\r\n" + b"x" * 0x4000 + b"\r\n")
+        eventually(lambda: unsent(sock) == 0)  # what the kernel still has to send stands before the end of the line
+    assert leave(graph, sock) < SOON
+
+
+def unsent(sock: socket.socket) -> int:
+    """Bytes that the other side's kernel has not taken (tcp(7), SIOCOUTQ)."""
+    return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, b"\0" * 4), sys.byteorder)
+
+
+def test_what_waits_is_not_executed(graph: Graph) -> None:
+    """In the kernel's queue, behind two calls that hold all slots."""
+    begun = graph.state("Narrow").begun
+    holders = [send(graph, "hold", {"name": "queued"}) for _ in range(2)]
+    eventually(lambda: graph.state("Narrow").running == 2)
+    waiting = [send(graph, "hold", {"name": "queued"}) for _ in range(20)]
+    late = send(graph, "hold", {"name": "queued"}, "x-request-timeout: 0.3\r\n")
+    with late.makefile("rb") as answer:
+        began = time.monotonic()
+        assert answer.readline() == b"HTTP/1.1 504 Gateway Timeout\r\n"
+        assert time.monotonic() - began < 0.3 + 0.05 * SLACK
+    late.close()
+    for sock in waiting:
+        sock.close()
+    for sock in holders:
+        sock.close()
+    eventually(lambda: graph.state("Narrow").running == 0)
+    with graph.served.client() as client:
+        assert client.post("/narrow", json={"x": 4}).json() == 4, "its turn came after theirs"
+    assert graph.state("Narrow").begun == begun + 3
+    assert graph.state("Narrow").most == 2
+
+
+def test_a_thousand_clients_that_cut_the_line(graph: Graph) -> None:
+    socks = [send(graph, "call", {"name": "hold"}) for _ in range(1000)]
+    eventually(lambda: graph.state().running == 1000, 60)
+    for sock in socks:
+        sock.close()
+    began = time.monotonic()
+    eventually(lambda: graph.state().running == 0, 60)
+    assert graph.state().last - began < SOON
+
+
+@pytest.mark.parametrize("api", ["block", "items", "together_in_thread"])
+def test_a_thread_that_outlives_its_deadline_keeps_its_slot(graph: Graph, api: str) -> None:
+    began = graph.state("Narrow").begun
+    headers = "x-request-timeout: 0.2\r\nconnection: close\r\n"
+    socks = [send(graph, "linger", {"name": api, "seconds": 0.5}, headers) for _ in range(6)]
+    for sock in socks:
+        at = time.monotonic()
+        assert b" 504 " in sock.makefile("rb").readline()
+        assert time.monotonic() - at < 0.2 + 0.05 * SLACK
+        sock.close()
+    eventually(lambda: graph.state("Narrow").running == 0)
+    assert graph.state("Narrow").most == 2
+    assert graph.state("Narrow").begun == began + 2, "the others were late before a slot was free"
