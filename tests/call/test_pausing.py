@@ -6,6 +6,7 @@ import asyncio
 import socket
 
 from graphserve.call.connection import Connection
+from graphserve.call.poller import Poller
 
 
 class Reader:
@@ -52,3 +53,25 @@ def test_a_stream_that_ends_while_it_is_held_back_leaves_a_connection_that_reads
         return stream.got, plain.got
 
     assert asyncio.run(run()) == (b"item", b"ok")
+
+
+def test_a_reader_that_is_added_twice_is_one() -> None:
+    async def run() -> tuple[list[int], bool, bool]:
+        ours, theirs = socket.socketpair()
+        called: list[int] = []
+        readers, over = Poller(asyncio.get_running_loop()), asyncio.Event()
+
+        def second() -> None:
+            called.append(len(ours.recv(10)))
+            over.set()
+
+        readers.add_reader(ours, lambda: called.append(0))
+        readers.add_reader(ours, second)
+        theirs.sendall(b"word")
+        await asyncio.wait_for(over.wait(), 10)
+        removed = readers.remove_reader(ours), readers.remove_reader(ours)
+        ours.close()
+        theirs.close()
+        return called, *removed
+
+    assert asyncio.run(run()) == ([4], True, False)
