@@ -28,6 +28,7 @@ class Alarm:
 
     def cancel(self) -> None:
         """Call it off."""
+        self._call = _nothing  # as a timer of the loop does: who sets an alarm holds it, and that would be a cycle
         if self._among is not None:
             self._among.discard(self)
         elif self._handle is not None:
@@ -37,6 +38,10 @@ class Alarm:
         """Its second is here: it gets a timer of its own."""
         self._among = None
         self._handle = loop.call_later(max(0.0, self._when - time.monotonic()), self._call)
+
+
+def _nothing() -> None:
+    """What an alarm does that was called off."""
 
 
 class Alarms:
