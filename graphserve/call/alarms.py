@@ -40,6 +40,10 @@ class Alarm:
         self._handle = loop.call_later(max(0.0, self._when - time.monotonic()), self._call)
 
 
+def _nothing() -> None:
+    """What an alarm does that was called off."""
+
+
 class Alarms:
     """The alarms of one loop."""
 

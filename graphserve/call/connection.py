@@ -239,9 +239,11 @@ class Connection:
         if status < 200:  # 100 Continue, 103 Early Hints: the answer comes after them
             self._headers, self._body = [], []
             return
-        headers, chunks = self._headers, self._body
+        headers, chunks, streamed = self._headers, self._body, self._streaming
         self._headers, self._body, self._streaming = [], [], False
         keep, self._parser = self._parser.should_keep_alive(), None
+        if keep and streamed:
+            self.resume()  # its consumer may have held it back in this very read; the next request has another
         self._answered(status, headers, chunks[0] if len(chunks) == 1 else b"".join(chunks), keep)
 
     def _answered(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, keep: bool) -> None:

@@ -32,8 +32,9 @@ class Poller:
     def add_reader(self, sock: socket.socket, call: Callable[[], object]) -> None:
         """Have `call` called whenever the socket can be read."""
         descriptor = sock.fileno()
+        if descriptor not in self._calls:  # as with a loop's: a second one takes the place of the first
+            self._epoll.register(descriptor, select.EPOLLIN)
         self._calls[descriptor] = call
-        self._epoll.register(descriptor, select.EPOLLIN)
 
     def remove_reader(self, sock: socket.socket) -> bool:
         """Cease to; False if there was no reader."""

@@ -17,6 +17,7 @@ from graphserve.errors import DeadlineExceeded, InvalidArguments
 from graphserve.wire import joining
 from graphserve.worker.batched import BatchedCall, OnEnd
 from graphserve.worker.execute import BoundApi, Execution, Executor
+from graphserve.worker.gathered import Gathered
 from graphserve.worker.turn import TURN_PAUSE, Turn
 
 
@@ -219,9 +220,9 @@ class Batcher:
             elif not call.gone:
                 groups.setdefault(call.key, []).append(call)
         parts = [part for calls in groups.values() for part in joining.cut(calls, self.limits.max_size)]
-        self._run(parts, _Gathered([call for calls in groups.values() for call in calls]))
+        self._run(parts, Gathered([call for calls in groups.values() for call in calls]))
 
-    def _run(self, parts: list[Part], gathered: _Gathered) -> None:
+    def _run(self, parts: list[Part], gathered: Gathered) -> None:
         """Execute the parts one after the other; the slot is free when the last has ended."""
         while parts:
             part = [piece for piece in parts.pop(0) if not piece[0].gone]
@@ -232,8 +233,7 @@ class Batcher:
         self._open_for_waiting()
         self.on_change()
 
-    def _execute(self, part: Part, gathered: _Gathered, then: Callable[[], None]) -> None:
-        arguments = joining.join([(call.arguments, start, stop) for call, start, stop in part], self.lists)
+    def _execute(self, part: Part, gathered: Gathered, then: Callable[[], None]) -> None:
         sizes = [stop - start for _, start, stop in part]
         name = f"{self.executor.node.name}.{self.api.plan.name}"
 
@@ -263,9 +263,15 @@ class Batcher:
         running = _Part(len(part))
         for call, _, _ in part:
             call.on_leave = running.left
-        running.execution = self.executor.start(self.api, arguments, _shared_context(part), ended, free)
+        try:
+            arguments = joining.join([(call.arguments, start, stop) for call, start, stop in part], self.lists)
+        except Exception as exc:  # no memory for the joined arrays
+            ended(None, exc)
+            free()
+        else:
+            running.execution = self.executor.start(self.api, arguments, _shared_context(part), ended, free)
 
-    def _alone(self, part: Part, gathered: _Gathered, then: Callable[[], None]) -> None:
+    def _alone(self, part: Part, gathered: Gathered, then: Callable[[], None]) -> None:
         """The method raised for all: each caller's part runs again by itself, so only the guilty one fails."""
         while part:
             piece = part.pop(0)
@@ -273,24 +279,6 @@ class Batcher:
                 self._execute([piece], gathered, lambda: self._alone(part, gathered, then))
                 return
         then()
-
-
-class _Gathered:
-    """The pieces of the results of calls that were cut over several executions."""
-
-    def __init__(self, calls: list[BatchedCall]) -> None:
-        self._missing = {call: call.size for call in calls}
-        self._pieces: dict[BatchedCall, list[tuple[int, Any]]] = {call: [] for call in calls}
-
-    def add(self, call: BatchedCall, start: int, piece: Any) -> None:
-        """Take in one piece; the call is answered when it has all."""
-        self._pieces[call].append((start, piece))
-        self._missing[call] -= len(piece)
-        if self._missing[call] > 0:
-            return
-        pieces = [value for _, value in sorted(self._pieces[call], key=lambda pair: pair[0])]
-        failure = next((item for value in pieces for item in joining.failures(value)), None)
-        call.end(None, failure) if failure is not None else call.end(joining.rejoin(pieces), None)
 
 
 def _shared_context(part: Part) -> CallContext:
