@@ -69,10 +69,6 @@ class Alarms:
             alarm.arm(self.loop)
 
 
-def _nothing() -> None:
-    pass
-
-
 _of: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Alarms] = weakref.WeakKeyDictionary()
 _latest: list[Alarms] = []  # a process has one loop, as a rule: this is quicker than a weak dictionary
 
