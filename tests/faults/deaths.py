@@ -1,0 +1,140 @@
+"""Faults that kill: workers one after the other, and the supervisor."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.faults import ledger
+from tests.faults.load import Answer, Load, numbered
+from tests.faults.outcome import Outcome, Setting
+from tests.faults.scene import Graph, graph, shared_memory, wait_dead
+from tests.harness import alive, eventually
+from tests.measuring.processes import free_port
+
+EVERY = 1.5  # seconds from one death to the next
+WORKERS = 2  # of each inner node
+INNER = ("Leaf", "Middle")
+SCALE = tuple(word for node in INNER for word in ("--scale", f"{node}={WORKERS}"))
+BACK = 2.0  # seconds in which a graph that was started again serves
+OUTAGE = 6.0  # seconds from one death of the supervisor to the next
+
+
+@dataclass(frozen=True)
+class Death:
+    """A worker that was killed, what it executed, and the seconds until its node had all its workers again."""
+
+    node: str
+    pid: int
+    executing: set[int]
+    recovery: float
+
+
+def kill_workers(setting: Setting, folder: Path, *, idempotent: bool) -> Outcome:
+    """SIGKILL to a random inner worker, again and again."""
+    outcome, path = Outcome(), "/again" if idempotent else "/once"
+    with graph(folder, *SCALE) as running:
+        with Load(running.port, numbered(running.port, path), rate=setting.rate) as load:
+            deaths = _deaths(running, time.monotonic() + setting.seconds)
+        outcome.take(load.results)
+        outcome.recovered(death.recovery for death in deaths)
+        held = set[int]().union(*(death.executing for death in deaths))
+        count = sum(len(death.executing) for death in deaths)
+        outcome.remarks.append(f"{len(deaths)} workers killed, which executed {count} calls")
+        if idempotent:
+            outcome.never(load.results.failures, f"{outcome.failed} calls failed")
+        else:
+            for answer in load.results.failures:
+                _judge(outcome, answer, held)
+            outcome.never(outcome.failed > count, f"{outcome.failed} calls failed, only {count} were executed")
+    return outcome
+
+
+def _deaths(running: Graph, end: float) -> list[Death]:
+    deaths, due = [], time.monotonic() + EVERY / 2
+    while due < end:
+        time.sleep(max(0.0, due - time.monotonic()))
+        deaths.append(_kill(running, random.choice(running.workers(*INNER))))
+        due += EVERY
+    time.sleep(max(0.0, end - time.monotonic()))
+    return deaths
+
+
+def _kill(running: Graph, pid: int) -> Death:
+    began = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+    wait_dead([pid])
+    executing = ledger.executing(running.folder, pid, time.monotonic_ns())
+    node = running.node_of(pid)
+    running.wait_workers(node, WORKERS)
+    return Death(node, pid, executing, time.monotonic() - began)
+
+
+def _judge(outcome: Outcome, answer: Answer, held: set[int]) -> None:
+    named = answer.status in (502, 503) and answer.problem.get("service") in INNER
+    outcome.never(not named, f"call {answer.id}: {answer}")
+    outcome.never(answer.id not in held, f"call {answer.id} failed, which no killed worker executed: {answer}")
+
+
+def kill_supervisor(setting: Setting, folder: Path) -> Outcome:
+    """SIGKILL to the supervisor, and the same command again."""
+    outcome, port, before, outages = Outcome(), free_port(), shared_memory(), list[tuple[float, float]]()
+    rounds = max(1, int(setting.seconds / OUTAGE))
+    running = _serve(folder, port)
+    try:
+        with Load(port, numbered(port, "/once"), rate=setting.rate) as load:
+            for _ in range(rounds):
+                time.sleep(setting.seconds / rounds / 3)
+                running, outage = _restart(running, outcome)
+                outages.append(outage)
+            time.sleep(setting.seconds / rounds / 3)
+        outcome.never(running.served.stop() != 0, "the stop at the end did not exit with 0")
+    finally:
+        running.served.close()
+    _outages(outcome, load, outages)
+    outcome.never(running.run_dir.exists(), "the run folder was left")
+    outcome.never(left := shared_memory() - before, f"left in /dev/shm: {left}")
+    return outcome
+
+
+def _serve(folder: Path, port: int) -> Graph:
+    running = Graph(folder, port)
+    running.served.wait_ready()
+    return running
+
+
+def _restart(running: Graph, outcome: Outcome) -> tuple[Graph, tuple[float, float]]:
+    workers = running.workers()
+    folders = set(running.run_dir.rglob("*.sock"))
+    killed = time.monotonic()
+    running.served.signal(signal.SIGKILL)
+    running.served.process.wait()
+    again = _serve(running.folder, running.port)
+    back = time.monotonic()
+    running.served.close()
+    outcome.never(left := [pid for pid in workers if alive(pid)], f"workers were left: {left}")
+    known = {pid for pid in again.served.workers()}
+    eventually(lambda: len(again.workers()) == len(workers))
+    strays = [path for path in again.run_dir.rglob("[0-9]*.sock") if int(path.stem) not in known]
+    outcome.never(strays, f"sockets were left: {strays}")
+    outcome.never(not folders, "there were no sockets to leave")
+    return again, (killed, back)
+
+
+def _outages(outcome: Outcome, load: Load, outages: list[tuple[float, float]]) -> None:
+    """Only what was under way when the supervisor died, or asked before the graph was back, may fail."""
+    outcome.take(load.results)
+    outside = [
+        answer for answer in load.results.failures
+        if not any(answer.due < back and answer.ended > killed for killed, back in outages)
+    ]  # fmt: skip
+    outcome.never(outside, f"outside of outages: {[str(answer) for answer in outside[:3]]}")
+    outcome.remarks.append(f"{len(outages)} deaths; what failed was under way when the supervisor died")
+    took = [back - killed for killed, back in outages]
+    outcome.recovered(took)
+    if max(took) > BACK:
+        outcome.slow.append(f"back after {max(took):.2f} s")
