@@ -31,7 +31,7 @@ class Leaf:
     def __init__(self) -> None:
         if flag("broken"):
             raise OSError("the model is not there")
-        self.pen = Pen("Leaf")
+        self.pen, self.held = Pen("Leaf"), Pen("Held")
 
     @api
     async def pooled(self, id: int) -> int:
@@ -56,14 +56,14 @@ class Leaf:
     @api
     async def wait(self, id: int) -> int:
         """Never ends by itself."""
-        with self.pen.call(id):
+        with self.held.call(id):
             await asyncio.Event().wait()
             return id
 
     @api
     def hang(self, id: int) -> int:
         """Never ends at all, cancelled or not."""
-        with self.pen.call(id):
+        with self.held.call(id):
             threading.Event().wait()
             return id
 
@@ -156,11 +156,13 @@ class Gateway:
 
     @api
     async def once(self, id: int) -> int:
-        return await (self.middle.once_in_thread(id) if id & 2 else self.middle.once(id))
+        with self.pen.call(id):
+            return await (self.middle.once_in_thread(id) if id & 2 else self.middle.once(id))
 
     @api
     async def again(self, id: int) -> int:
-        return await (self.middle.again_in_thread(id) if id & 2 else self.middle.again(id))
+        with self.pen.call(id):
+            return await (self.middle.again_in_thread(id) if id & 2 else self.middle.again(id))
 
     @api
     async def wait(self, id: int) -> int:

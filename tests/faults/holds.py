@@ -43,16 +43,15 @@ def _hang(running: Graph, outcome: Outcome, id: int) -> None:
     deadline = time.monotonic() + DEADLINE
     for answer in asyncio.run(_ask_both(running.port, id)):
         _judge(outcome, answer)
-    stuck = [pid for pid in before if any(each.id == id for each in ledger.read(running.folder, "Leaf", pid))]
-    running_in = [pid for pid in stuck if any(each.id == id and each.ended is None for each in _of(running, pid))]
+    running_in = [pid for pid in before if any(each.id == id and each.ended is None for each in _held(running, pid))]
     outcome.never(len(running_in) != 1, f"call {id} runs in {running_in} after its deadline")
     eventually(lambda: not any(alive(pid) for pid in running_in), 30)
     running.wait_workers("Leaf", LEAVES)
     outcome.recovered([time.monotonic() - deadline])
 
 
-def _of(running: Graph, pid: int) -> list[ledger.Entry]:
-    return ledger.read(running.folder, "Leaf", pid)
+def _held(running: Graph, pid: int | str = "*") -> list[ledger.Entry]:
+    return ledger.read(running.folder, "Held", pid)
 
 
 async def _ask_both(port: int, id: int) -> list[Answer]:
@@ -104,26 +103,28 @@ def cut(setting: Setting, folder: Path) -> Outcome:
 
 def _cut(running: Graph, outcome: Outcome, first: int, clients: int) -> int:
     """One round; how many calls ran on for too long."""
-    cuts: list[Cut] = []
     ids = range(first, first + clients)
-    go = threading.Event()
-    thread = threading.Thread(target=lambda: cuts.extend(asyncio.run(_wait_and_leave(running.port, ids, go))))
-    thread.start()
-    try:
-        eventually(lambda: len(_open(running, ids)) == clients, 60)
-    finally:
-        go.set()
-        thread.join()
+    cuts = leave(running, ids)
     outcome.sent += clients
-    eventually(lambda: not any(each.ended is None for each in _open(running, ids)), 30)
-    ended = {each.id: each.ended for each in _open(running, ids)}
-    took = [((ended[cut.id] or 0) - cut.at) / 1e9 for cut in cuts]
+    eventually(lambda: not any(each.ended is None for each in _held(running)), 30)
+    ended = {each.id: each.ended or 0 for each in _held(running)}
+    took = [(ended[cut.id] - cut.at) / 1e9 for cut in cuts]
     outcome.recovered(took)
     return sum(seconds > GONE for seconds in took)
 
 
-def _open(running: Graph, ids: range) -> list[ledger.Entry]:
-    return [each for each in ledger.read(running.folder, "Leaf") if each.id in ids]
+def leave(running: Graph, ids: range) -> list[Cut]:
+    """Clients, one for each number, that ask for what never ends and leave when all of it is under way."""
+    cuts: list[Cut] = []
+    go = threading.Event()
+    thread = threading.Thread(target=lambda: cuts.extend(asyncio.run(_wait_and_leave(running.port, ids, go))))
+    thread.start()
+    try:
+        eventually(lambda: len({each.id for each in _held(running)} & set(ids)) == len(ids), 60)
+    finally:
+        go.set()
+        thread.join()
+    return cuts
 
 
 async def _wait_and_leave(port: int, ids: range, go: threading.Event) -> list[Cut]:
