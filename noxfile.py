@@ -58,7 +58,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Faults under load, and what they cost; writes docs/faults.md. `-- --faults reload --seconds 10` is a short one."""
+    """Faults under load, and what they cost; writes docs/faults.md. `-- --faults reload,stop --seconds 9` is short."""
     session.install("-e", ".[test]")
     page = [] if session.posargs else ["--page", "docs/faults.md"]
     session.run("python", "-m", "tests.faults", *page, *session.posargs)

@@ -112,15 +112,18 @@ def kill_supervisor(setting: Setting, folder: Path) -> Outcome:
     finally:
         running.served.close()
     _outages(outcome, load, outages)
-    outcome.never(running.run_dir.exists(), "the run folder was left")
-    outcome.never(left := shared_memory() - before, f"left in /dev/shm: {left}")
+    outcome.never(left := list(running.runtime.iterdir()), f"run folders were left: {left}")
+    outcome.never(held := shared_memory() - before, f"left in /dev/shm: {held}")
     return outcome
 
 
 def _serve(folder: Path, port: int) -> Graph:
     running = Graph(folder, port)
-    running.served.wait_ready()
-    return running
+    try:
+        return running.wait_ready()
+    except BaseException:
+        running.served.close()
+        raise
 
 
 def _restart(running: Graph, outcome: Outcome) -> tuple[Graph, tuple[float, float]]:

@@ -29,17 +29,25 @@ class Graph:
     """A graph that runs.
 
     Args:
-        folder: where ledgers, flags and its run folder are.
+        folder: where ledgers and flags are, and in `r` its run folder.
         port: where it listens.
         arguments: of `graphserve serve`.
     """
 
     def __init__(self, folder: Path, port: int, *arguments: str) -> None:
-        self.folder, self.port, self.run_dir = folder, port, folder / "run"
+        self.folder, self.port, self.runtime = folder, port, folder / "r"
+        self.runtime.mkdir(exist_ok=True)
         self.served = Served(
-            TARGET, "--port", str(port), "--run-dir", str(self.run_dir), "--no-access-log", *arguments, cwd=ROOT,
-            env={FOLDER: str(folder)},
+            TARGET, "--port", str(port), "--no-access-log", *arguments, cwd=ROOT,
+            env={FOLDER: str(folder), "XDG_RUNTIME_DIR": str(self.runtime)},
         )  # fmt: skip
+        self.run_dir = Path()
+
+    def wait_ready(self) -> Graph:
+        """Wait until it serves."""
+        self.served.wait_ready()
+        (self.run_dir,) = self.runtime.iterdir()
+        return self
 
     @property
     def pid(self) -> int:
@@ -99,8 +107,7 @@ def graph(folder: Path, *arguments: str, port: int = 0) -> Iterator[Graph]:
     """A graph that is ready; all of it is ended at the end."""
     made = Graph(folder, port or free_port(), *arguments)
     try:
-        made.served.wait_ready()
-        yield made
+        yield made.wait_ready()
     finally:
         made.served.close()
 
