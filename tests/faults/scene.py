@@ -46,7 +46,9 @@ class Graph:
     def wait_ready(self) -> Graph:
         """Wait until it serves."""
         self.served.wait_ready()
-        (self.run_dir,) = self.runtime.iterdir()
+        found = list(self.runtime.iterdir())
+        assert len(found) == 1, f"run folders of killed graphs were left: {found}"
+        self.run_dir = found[0]
         return self
 
     @property
