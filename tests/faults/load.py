@@ -133,6 +133,7 @@ class Load:
         self.send, self.rate, self.callers = send, rate, callers
         self.results = Results(expect=expect)
         self.client = Client(port)
+        self.lag = 0.0  # seconds by which a request was sent too late, at most
         self._next = first
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="load")
@@ -185,6 +186,7 @@ class Load:
     async def _ask(self, due: float, *, new: bool) -> int:
         id = self._next
         self._next += 1
+        self.lag = max(self.lag, time.monotonic() - due)
         status, body = await self.client.ask(self.send(id).encode(), new=new)
         self.results.answers.append(Answer(id, due, time.monotonic(), status, body))
         return status

@@ -69,19 +69,26 @@ class Watch:
     def rows(self) -> Iterator[tuple[str, str, str, str, bool]]:
         """What was watched, at half time, at the end, its growth by the line through the second half, whether flat."""
         for name, each in self.samples.items():
-            yield self._row(f"{name}: memory, KB", each.memory, GROWTH, MEMORY_NOISE)
-            yield self._row(f"{name}: descriptors", each.open, 0.0, DESCRIPTORS)
-        yield self._row("files in the run folder", self.files, 0.0, DESCRIPTORS)
+            yield line(f"{name}: memory, KB", each.memory, GROWTH, MEMORY_NOISE)
+            yield line(f"{name}: descriptors", each.open, 0.0, DESCRIPTORS)
+        yield line("files in the run folder", self.files, 0.0, DESCRIPTORS)
 
-    def _row(
-        self, what: str, samples: list[tuple[float, float]], part: float, least: float
-    ) -> tuple[str, str, str, str, bool]:
-        half = samples[len(samples) // 2 :]
-        if len(half) < 2:
-            return what, "", "", "too short to tell", True
-        grown = slope(half) * (half[-1][0] - half[0][0])
-        flat = grown <= max(least, part * half[0][1])
-        return what, f"{half[0][1]:,.0f}", f"{half[-1][1]:,.0f}", f"{grown:+,.1f}", flat
+
+def line(what: str, samples: list[tuple[float, float]], part: float, least: float) -> tuple[str, str, str, str, bool]:
+    """A row of the table.
+
+    Args:
+        what: is watched.
+        samples: `(seconds, figure)`.
+        part: of the figure by which it may grow in the second half.
+        least: by which it may grow in any case.
+    """
+    half = samples[len(samples) // 2 :]
+    if len(half) < 2:
+        return what, "", "", "too short to tell", True
+    grown = slope(half) * (half[-1][0] - half[0][0])
+    flat = grown <= max(least, part * half[0][1])
+    return what, f"{half[0][1]:,.0f}", f"{half[-1][1]:,.0f}", f"{grown:+,.1f}", flat
 
 
 def soak(minutes: float, folder: Path) -> tuple[Outcome, Watch]:
