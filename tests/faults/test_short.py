@@ -11,7 +11,7 @@ from tests.faults.faults import FAULTS
 from tests.faults.outcome import Fault, Setting
 from tests.faults.scene import stage, steerable
 
-SHORT = Setting(seconds=5.0, rate=60.0, clients=100, callers=16)
+SHORT = Setting(seconds=4.0, rate=60.0, clients=100, callers=16)
 
 
 @pytest.fixture
