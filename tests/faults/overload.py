@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.faults.load import LOST, Answer, Load, Results, numbered
+from tests.faults.load import LOST, Answer, Load, Results, Send, numbered
 from tests.faults.outcome import Outcome, Setting
 from tests.faults.scene import Graph, graph
 from tests.measuring.processes import pss, tree
@@ -17,6 +17,8 @@ from tests.measuring.slopes import slope
 
 TIMES = 3.0
 LEAVES = 4
+SCALE = ("--scale", f"Leaf={LEAVES}")
+SHORT_QUEUE = 50  # calls: a quarter of a second of work
 DEADLINE = 1.0  # seconds
 LATE = 0.05  # seconds after it that an answer may come
 SHARE = 0.9  # of the peak
@@ -26,40 +28,44 @@ HEALTH_LIMIT = 1.0  # seconds
 
 
 def overload(setting: Setting, folder: Path) -> Outcome:
-    """Three times the peak, with deadlines that the full queue would use up."""
+    """Three times the peak: with deadlines that a full queue would use up, then with a queue that is full before."""
     outcome = Outcome()
-    with graph(folder, "--scale", f"Leaf={LEAVES}") as running:
-        peak = _peak(running, setting)
-        seconds = setting.seconds / 2
-        with Health(running.port) as health, Memory(running.pid) as memory:
-            with Load(running.port, _ask(running.port), rate=TIMES * peak, expect=_fair) as load:
-                time.sleep(seconds)
-            held = load.results
-        outcome.take(held)
-        goodput = _good(held.between(load.began, load.began + seconds)) / seconds
-        _judge(outcome, held)
-        outcome.never(health.wrong, f"health endpoints said {health.wrong[:3]}")
-        growth = memory.growth()
-    outcome.recovery = max((answer.ended for answer in held.answers), default=0.0) - load.began - seconds
+    with graph(folder, *SCALE) as running:
+        peak = _peak(running, setting.seconds / 4)
+        _overload(outcome, running, peak, setting.seconds / 2, "calls that run out of time")
+    with graph(folder, *SCALE, "--set", f"Leaf.queue={SHORT_QUEUE}") as running:
+        _overload(outcome, running, peak, setting.seconds / 4, f"a queue of {SHORT_QUEUE}")
+    return outcome
+
+
+def _overload(outcome: Outcome, running: Graph, peak: float, seconds: float, words: str) -> None:
+    with Health(running.port) as health, Memory(running.pid) as memory:
+        with Load(running.port, _ask(running.port), rate=TIMES * peak, expect=_fair) as load:
+            time.sleep(seconds)
+    held, growth = load.results, memory.growth()
+    share = _good(held.between(load.began, load.began + seconds)) / seconds / peak
+    outcome.take(held)
+    outcome.recovered([max((answer.ended for answer in held.answers), default=0.0) - load.began - seconds])
     outcome.remarks.append(
-        f"peak {peak:.0f}/s, goodput {goodput:.0f}/s ({goodput / peak:.0%}), {_statuses(held)}, memory {growth:+.1%}"
+        f"{words}: goodput {share:.0%} of {peak:.0f}/s, {_statuses(held)}, memory {growth:+.1%}, "
+        f"health within {health.worst * 1e3:.0f} ms"
     )
-    if goodput < SHARE * peak:
-        outcome.slow.append(f"goodput is {goodput / peak:.0%} of the peak")
+    _judge(outcome, held)
+    outcome.never(health.wrong, f"health endpoints said {health.wrong[:3]}")
+    if share < SHARE:
+        outcome.slow.append(f"{words}: goodput is {share:.0%} of the peak")
     if health.worst > HEALTH_LIMIT:
         outcome.slow.append(f"a health endpoint took {health.worst:.2f} s")
     if growth > GROWTH:
         outcome.slow.append(f"memory grew by {growth:.1%}")
-    return outcome
 
 
-def _ask(port: int):
+def _ask(port: int) -> Send:
     return numbered(port, "/heavy", x_request_timeout=f"{DEADLINE}")
 
 
-def _peak(running: Graph, setting: Setting) -> float:
+def _peak(running: Graph, seconds: float) -> float:
     """Answers a second when callers ask without a pause."""
-    seconds = setting.seconds / 4
     with Load(running.port, numbered(running.port, "/heavy"), callers=4 * LEAVES) as load:
         time.sleep(seconds)
     return _good(load.results.between(load.began, load.began + seconds)) / seconds

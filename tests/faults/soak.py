@@ -149,7 +149,7 @@ def _reload(running: Graph, outcome: Outcome, *, everything: bool) -> None:
     running.wait_workers("Leaf", LEAVES)
 
 
-def _mixed(port: int):
+def _mixed(port: int) -> Send:
     """Half are calls of all kinds side by side, the rest simple ones, streams and mistakes."""
 
     def send(id: int) -> Request:
