@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.faults import report
 from tests.faults.holds import leave
-from tests.faults.load import Answer, Load
+from tests.faults.load import Answer, Load, Send
 from tests.faults.outcome import Outcome
 from tests.faults.scene import Graph, graph, shared_memory, stage, steerable
 from tests.measuring.processes import adopt_orphans, descriptors, pss
