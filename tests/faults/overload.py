@@ -39,9 +39,9 @@ def overload(setting: Setting, folder: Path) -> Outcome:
 
 
 def _overload(outcome: Outcome, running: Graph, peak: float, seconds: float, words: str) -> None:
-    with Health(running.port) as health, Memory(running.pid) as memory:
-        with Load(running.port, _ask(running.port), rate=TIMES * peak, expect=_fair) as load:
-            time.sleep(seconds)
+    load = Load(running.port, _ask(running.port), rate=TIMES * peak, expect=_fair)
+    with Health(running.port) as health, Memory(running.pid) as memory, load:
+        time.sleep(seconds)
     held, growth = load.results, memory.growth()
     share = _good(held.between(load.began, load.began + seconds)) / seconds / peak
     outcome.take(held)
