@@ -56,6 +56,21 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "tests.benchmarks", *page, *session.posargs)
 
 
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Faults under load, and what they cost; writes docs/faults.md. `-- --faults reload,stop --seconds 9` is short."""
+    session.install("-e", ".[test]")
+    page = [] if session.posargs else ["--page", "docs/faults.md"]
+    session.run("python", "-m", "tests.faults", *page, *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Ten minutes of mixed load, deaths and reloads: memory and descriptors stay flat. `-- --minutes 2` is shorter."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.faults.soak", *session.posargs)
+
+
 def _test(session: nox.Session) -> None:
     session.install("-e", ".[test]")
     session.run("pytest", *SIDE_BY_SIDE, *session.posargs)

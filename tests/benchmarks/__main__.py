@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 
 from tests.benchmarks import report
-from tests.benchmarks.processes import adopt_orphans
 from tests.benchmarks.rounds import Run
 from tests.benchmarks.systems import GRAPHSERVE, PEERS, PLAIN, SYSTEMS
 from tests.benchmarks.workloads import WORKLOADS
+from tests.measuring.processes import adopt_orphans
 
 ROOT = Path(__file__).parents[2]
 NAMES = [workload.name for workload in WORKLOADS]

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from tests.benchmarks.processes import TICKS, cpu, tree
+from tests.measuring.processes import TICKS, cpu, tree
 
 LOOK = 0.4  # seconds that are looked at to know whether others are busy
 IDLE, STOLEN, GUEST = (3, 4), 7, 8  # columns of /proc/stat; guest time is in user time too

@@ -19,31 +19,11 @@ from typing import Any
 
 import uvloop
 
+from tests.measuring.requests import Request, percentile
+
 LUA = Path(__file__).with_name("post.lua")
 PATIENCE = 20.0  # seconds that an answer may take beyond the end of the load
 MOST = 2_000_000  # calls in one load
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked, over and over."""
-
-    port: int
-    path: str
-    body: Any
-    headers: tuple[tuple[str, str], ...] = (("content-type", "application/json"),)
-
-    @property
-    def payload(self) -> str:
-        """The body, as text."""
-        return json.dumps(self.body)
-
-    def encode(self) -> bytes:
-        """The bytes of the request."""
-        payload = self.payload.encode()
-        lines = [f"POST {self.path} HTTP/1.1", f"host: 127.0.0.1:{self.port}", f"content-length: {len(payload)}"]
-        lines += [f"{name}: {value}" for name, value in self.headers]
-        return "\r\n".join([*lines, "", ""]).encode() + payload
 
 
 def by_wrk(request: Request, callers: int, seconds: float) -> dict[str, float]:
@@ -85,11 +65,6 @@ def measure(request: Request, callers: int, seconds: float, *, bodies: bool = Fa
     if bodies or seconds < 1 or shutil.which("wrk") is None:
         return by_ourselves(request, callers, seconds)
     return by_wrk(request, callers, seconds)
-
-
-def percentile(ordered: list[float], share: float) -> float:
-    """A percentile of ordered values; NaN if there are none."""
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share / 100))] if ordered else float("nan")
 
 
 @dataclass

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
-import os
-import platform
 import shutil
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.bars import BARS, Results
 from tests.benchmarks.rounds import Run
 from tests.benchmarks.workloads import Workload
+from tests.measuring.tables import machine, number, table
 
 COLUMNS = (
     "workload",
@@ -26,14 +22,6 @@ COLUMNS = (
     "graphserve is",
     "remarks",
 )
-
-
-def table(rows: Iterable[Iterable[str]]) -> str:
-    """Rows as a Markdown table whose columns are aligned; the first row is the head."""
-    lines = [[str(cell) for cell in row] for row in rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines)
 
 
 def figures(run: Run, results: Results) -> str:
@@ -62,7 +50,7 @@ def text(run: Run, results: Results) -> str:
 def raw(run: Run, results: Results) -> dict[str, Any]:
     """Everything, for a program."""
     return {
-        "machine": machine(), "versions": run.versions, "failures": run.failures, "seconds": run.seconds,
+        "machine": _machine(), "versions": run.versions, "failures": run.failures, "seconds": run.seconds,
         "rounds": [
             {"workload": workload, "system": system, "figures": each}
             for (workload, system), rounds in run.raw.items() for each in rounds
@@ -80,7 +68,7 @@ def raw(run: Run, results: Results) -> dict[str, Any]:
 
 def page(run: Run, results: Results) -> str:
     """`docs/benchmarks.md`."""
-    facts = [f"- {name}: {value}" for name, value in machine().items()]
+    facts = [f"- {name}: {value}" for name, value in _machine().items()]
     known = [
         f"- {name}: {', '.join(f'{of} {version}' for of, version in each.items())}"
         for name, each in run.versions.items()
@@ -130,21 +118,8 @@ is installed. The programs are in `tests/benchmarks/`.\
 """
 
 
-def machine() -> dict[str, str]:
-    """What this ran on."""
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.machine(),
-    )
-    return {
-        "date": datetime.date.today().isoformat(), "processor": model, "cores": str(len(os.sched_getaffinity(0))),
-        "kernel": f"{platform.system()} {platform.release()}", "Python": platform.python_version(),
-        "load": "wrk" if shutil.which("wrk") else "the benchmark's own generator",
-    }  # fmt: skip
+def _machine() -> dict[str, str]:
+    return machine() | {"load": "wrk" if shutil.which("wrk") else "the benchmark's own generator"}
 
 
 def _failures(run: Run) -> list[str]:
@@ -158,8 +133,8 @@ def _failures(run: Run) -> list[str]:
 def _cells(workload: Workload, found: dict[str, Any], results: Results) -> tuple[str, ...]:
     ideal = found["rate"] / workload.ideal_rate if workload.ideal_rate else None
     return (
-        _number(found.get("rate")), _number(found.get("p50_ms", found.get("hop_ms"))), _number(found.get("p99_ms")),
-        str(found["errors"]), _number(found.get("cpu_us")), "" if ideal is None else f"{ideal:.2f}",
+        number(found.get("rate")), number(found.get("p50_ms", found.get("hop_ms"))), number(found.get("p99_ms")),
+        str(found["errors"]), number(found.get("cpu_us")), "" if ideal is None else f"{ideal:.2f}",
         _against(workload, found, results),
         _remarks(workload, found),
     )  # fmt: skip
@@ -189,7 +164,3 @@ def _remarks(workload: Workload, found: dict[str, Any]) -> str:
     if "start_s" in found:
         words.append(f"start {found['start_s']:.2f} s, {found['memory_mb']:.0f} MB")
     return ", ".join(words)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

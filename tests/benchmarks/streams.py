@@ -6,7 +6,7 @@ import re
 import socket
 import time
 
-from tests.benchmarks.load import Request, percentile
+from tests.measuring.requests import Request, percentile
 
 ITEM = re.compile(rb'"made": ?(\d+)')
 PATIENCE = 20.0  # seconds without an item

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.benchmarks.load import Request
-from tests.benchmarks.processes import Server, StartError, free_port
+from tests.benchmarks.processes import Server, StartError
 from tests.benchmarks.workloads import Workload
+from tests.measuring.processes import free_port
+from tests.measuring.requests import Request
 
 HERE = Path(__file__).parent
 INSTALL_LIMIT = 900  # seconds

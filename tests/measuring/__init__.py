@@ -1,0 +1,1 @@
+"""What the benchmarks and the fault suite share: processes, requests, tables."""
