@@ -12,18 +12,22 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from graphserve import shortage
 from graphserve.errors import StartupError
 from graphserve.plan import NodePlan
 
 MAX_SOCKET_PATH = 107  # bytes, unix(7): sun_path holds 108 with the final NUL
 PREFIX = "graphserve-"
 UNFINISHED = ".graphserve-"
+FORGOTTEN = 60.0  # seconds after which a folder that never got its name is that of a start which was killed
 # The longest that we bind below the run folder: ten thousand reloads, a thousand nodes, pid_max, and the name that a
 # socket has until it listens.
 LONGEST_NAME = "/9999/n999/4194304.sock~"
@@ -51,6 +55,9 @@ def path_problem(folder: Path) -> str:
 class RunDir:
     """A run folder of ours: created, locked, and removed at the end.
 
+    `token` is new in each run, and stands in the lock: by it the next graph here knows the processes that a killed one
+    left. `before` is that of the run before, if it was killed.
+
     Args:
         path: the folder to use; None makes a new one.
 
@@ -59,17 +66,18 @@ class RunDir:
     """
 
     def __init__(self, path: str | None = None) -> None:
-        self.made = True
+        self.made, self.before = True, ""
+        self.token = secrets.token_hex(8)
         try:
             if path is None:
                 self._make()
             else:
                 self.path = Path(path).absolute()
                 self.made = not self.path.exists()
-                self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._claim()
         except OSError as exc:
-            raise StartupError(f"the run folder {path or parent()} cannot be used: {exc.strerror or exc}") from exc
+            why = shortage.words(exc)
+            raise StartupError(f"the run folder {path or parent()} cannot be used: {why}") from exc
 
     def _make(self) -> None:
         # Under its own name only once it is locked: another graph that starts now would take it for a stale one.
@@ -81,19 +89,32 @@ class RunDir:
         if problem := path_problem(self.path):
             self._remove_if_made()
             raise StartupError(problem)
+        before = os.umask(0o077)  # what we make above it is no more open
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        finally:
+            os.umask(before)
         held = self.path.stat()
         if held.st_uid != os.geteuid():
-            raise StartupError(f"the run folder {self.path} belongs to another user")
+            raise StartupError(f"the run folder {self.path} belongs to another user: give another --run-dir")
         if not self.made and any(self.path.iterdir()) and not (self.path / "lock").exists():
             raise StartupError(f"{self.path} is not empty and no run folder: give --run-dir a folder of its own")
-        self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = _lock(self.path)
+        if lock is None:
+            raise StartupError(f"a graph is running in {self.path}; stop it first, or give another --run-dir")
+        self._lock = lock
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if stat.S_IMODE(held.st_mode) != 0o700:
+                self.path.chmod(0o700)
+            self._clear()
+            self.before = token(self.path)
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, self.token.encode(), 0)
         except OSError:
-            os.close(self._lock)
-            raise StartupError(f"a graph is running in {self.path}; stop it first, or give another --run-dir") from None
-        if stat.S_IMODE(held.st_mode) != 0o700:
-            self.path.chmod(0o700)
+            self.remove()
+            raise
+
+    def _clear(self) -> None:
         for left in self.path.iterdir():  # of a graph that was killed
             if left.name != "lock":
                 shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
@@ -107,11 +128,11 @@ class RunDir:
         temporary.rename(self.path / name)
 
     def remove(self) -> None:
-        """Remove what is in the folder, and the folder if we made it."""
-        for left in list(self.path.iterdir()) if self.path.exists() else []:
-            if left.name != "lock":
-                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
-        (self.path / "lock").unlink(missing_ok=True)
+        """Remove what is in the folder, and the folder if we made it; what cannot be removed stays."""
+        with contextlib.suppress(OSError):
+            self._clear()
+        with contextlib.suppress(OSError):
+            (self.path / "lock").unlink()
         self._remove_if_made()
         os.close(self._lock)
 
@@ -121,6 +142,36 @@ class RunDir:
                 self.path.rmdir()
 
 
+def _lock(folder: Path) -> int | None:
+    """The folder's lock as a descriptor, held; None if another process holds it."""
+    while True:
+        folder.mkdir(mode=0o700, exist_ok=True)  # the one who held it may have removed it just now
+        try:
+            descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            continue
+        if not _take(descriptor):
+            os.close(descriptor)
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(folder / "lock")):
+                return descriptor
+        os.close(descriptor)  # it was removed while we took it: a lock without a name locks nobody out
+
+
+def _take(descriptor: int, how: int = fcntl.LOCK_EX) -> bool:
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def token(folder: Path) -> str:
+    """The token of the graph that runs in a folder, or of the one that was killed there."""
+    return (folder / "lock").read_text("ascii", "replace")
+
+
 def is_live(folder: Path) -> bool:
     """Whether a graph runs in this folder: its lock is held."""
     try:
@@ -128,28 +179,52 @@ def is_live(folder: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
+        return not _take(descriptor, fcntl.LOCK_SH)
     finally:
         os.close(descriptor)
-    return False
 
 
-def remove_stale() -> None:
-    """Remove the run folders of ours whose graph was killed."""
-    for folder in _ours():
-        if (folder / "lock").exists() and not is_live(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+def remove_stale() -> list[str]:
+    """Remove the run folders of ours whose graph was killed.
+
+    Returns:
+        The tokens of those graphs.
+    """
+    tokens = []
+    for folder in _ours(PREFIX):
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # killed at the very end of its stop: even the lock was gone
+            continue
+        tokens += _remove_if_stale(folder)
+    for folder in _ours(UNFINISHED):  # killed before it had its name
+        with contextlib.suppress(OSError):
+            if folder.stat().st_mtime < time.time() - FORGOTTEN and not is_live(folder):
+                shutil.rmtree(folder)
+    return tokens
+
+
+def _remove_if_stale(folder: Path) -> list[str]:
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return []
+    try:
+        if not _take(descriptor):
+            return []
+        found = token(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # while we hold it, nobody claims it
+        return [found]
+    finally:
+        os.close(descriptor)
 
 
 def running() -> list[Path]:
     """The run folders in the usual place in which a graph of this user runs."""
-    return [folder for folder in _ours() if is_live(folder)]
+    return [folder for folder in _ours(PREFIX) if is_live(folder)]
 
 
-def _ours() -> Iterator[Path]:
-    for folder in sorted(parent().glob(PREFIX + "*")):
+def _ours(prefix: str) -> Iterator[Path]:
+    for folder in sorted(parent().glob(prefix + "*")):
         with contextlib.suppress(OSError):
             if folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.geteuid():
                 yield folder

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from graphserve import shortage
 from graphserve.cli.flags import configure, serve_options
-from graphserve.errors import GraphServeError
+from graphserve.errors import GraphServeError, StartupError
 
 if TYPE_CHECKING:
     from graphserve.config import Config
@@ -42,7 +43,10 @@ def _run(config: Config, resolver: Resolver, reread: Callable[[], Config]) -> in
     from graphserve.cli.display import open_display
     from graphserve.supervise import run
 
-    display = open_display(config.log_format, config.settings.log_level)
+    try:
+        display = open_display(config.log_format, config.settings.log_level)
+    except RuntimeError as exc:  # it has a thread of its own
+        raise StartupError(f"the graph could not start: {shortage.words(exc)}") from exc
     try:
         return run(config, display, resolver, reread)
     except GraphServeError as exc:

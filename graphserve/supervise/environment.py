@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from graphserve import machine
+from graphserve import machine, rundir
 from graphserve.plan import NodePlan, Plan
 from graphserve.resolver import environment
 
@@ -15,6 +16,8 @@ THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
     "BLIS_NUM_THREADS",
 )  # fmt: skip
+MARK = "GRAPHSERVE_INTERNAL_WORKER"  # by it the reaper knows what a worker started; no two workers have the same
+_numbers = itertools.count(1)
 
 
 class Environment:
@@ -28,6 +31,7 @@ class Environment:
 
     def __init__(self, plan: Plan, run: Path, extra: Mapping[str, str]) -> None:
         self.run, self.debug, self.extra = run, plan.debug, dict(extra)
+        self.token = rundir.token(run.parent)
         self.devices = assign_gpus(plan, machine.gpus())
         asking = [(node.name, slot) for node in plan.nodes if node.options.gpus for slot in range(node.workers)]
         self.without = [f"{name}[{slot}]" for name, slot in asking if (name, slot) not in self.devices]
@@ -45,6 +49,7 @@ class Environment:
         env["GRAPHSERVE_INTERNAL_RUN"] = str(self.run)
         env["GRAPHSERVE_INTERNAL_SUPERVISOR"] = str(os.getpid())
         env["GRAPHSERVE_INTERNAL_SLOT"] = str(slot)
+        env[MARK] = f"{self.token}/{next(_numbers)}"
         return env
 
 

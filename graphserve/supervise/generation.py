@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from graphserve import rundir
+from graphserve import rundir, shortage
 from graphserve.control import Channel, Message
 from graphserve.errors import StartupError
 from graphserve.plan import Plan
@@ -21,6 +21,8 @@ from graphserve.supervise.environment import Environment
 from graphserve.supervise.node import Node
 from graphserve.supervise.observer import LogRecord, NodeState, Observer, State
 from graphserve.supervise.pool import WorkerProcess
+
+NO_ROOM_PAUSE = 1.0  # seconds until a worker that found no descriptor here is let in again
 
 
 class Generation:
@@ -75,7 +77,7 @@ class Generation:
             self._beat()
         except OSError as exc:
             await self.kill()
-            raise StartupError(f"the graph could not start: {exc}") from exc
+            raise StartupError(f"the graph could not start: {shortage.words(exc)}") from exc
         except BaseException:
             await self.kill()
             raise
@@ -147,16 +149,28 @@ class Generation:
         assert self._door is not None
         try:
             sock, _ = self._door.accept()
-        except OSError:
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            self._no_room(exc)
             return
         pid, _uid, _gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         worker = self._find(pid)
         if worker is None:  # nobody of ours: the kernel says who it is
             sock.close()
             return
-        worker.channel = Channel(
-            sock, lambda message, fds: self._on_message(worker, message), lambda: self._hung_up(worker)
-        )
+        worker.channel = Channel(sock, lambda message, fds: self._hear(worker, message), lambda: self._hung_up(worker))
+
+    def _no_room(self, exc: OSError) -> None:
+        words = f"a worker cannot be reached: {shortage.words(exc)}"
+        if self._pulse is None:
+            self._broken(StartupError(words))
+            return
+        # It waits in the queue; the door would be ready to be read all the while.
+        loop, door = asyncio.get_running_loop(), self._door
+        loop.remove_reader(door)
+        loop.call_later(NO_ROOM_PAUSE, lambda: door is self._door and loop.add_reader(door, self._knock))
+        self.observer.log(LogRecord(time.time(), "error", words))
 
     def _find(self, pid: int) -> WorkerProcess | None:
         for node in self.nodes.values():
@@ -168,6 +182,13 @@ class Generation:
         # A worker that lives on without its connection cannot be steered. Its death usually comes first.
         if worker.state not in ("gone", "draining"):
             asyncio.get_running_loop().call_later(0.5, worker.kill)
+
+    def _hear(self, worker: WorkerProcess, message: Message) -> None:
+        try:
+            self._on_message(worker, message)
+        except OSError as exc:  # no descriptors for what it was to be sent
+            worker.message = f"a worker of {worker.node.name} could not be served: {shortage.words(exc)}"
+            worker.kill()
 
     def _on_message(self, worker: WorkerProcess, message: Message) -> None:
         match message["type"]:
@@ -226,6 +247,9 @@ class Generation:
             self.observer.node(NodeState(node.plan.name, *shown, node.plan.workers, seconds))
 
     def _node_broken(self, node: Node, words: str, log: str) -> None:
+        self._broken(StartupError(words, node.plan.name, log))
+
+    def _broken(self, error: StartupError) -> None:
         if not self.broken.done():
-            self.broken.set_exception(StartupError(words, node.plan.name, log))
+            self.broken.set_exception(error)
             self.broken.exception()  # looked at: a second failure must not be reported as unseen

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from graphserve import shortage
 from graphserve.plan import NodePlan
 from graphserve.supervise.observer import LogRecord, State
 from graphserve.supervise.pool import Pool, WorkerProcess
@@ -245,7 +246,7 @@ class Node:
         try:
             self.pool.spawn(slot)
         except OSError as exc:
-            self._say("error", f"{self.plan.name}: {exc}")
+            self._say("error", f"{self.plan.name}: no worker could be started, tried again: {shortage.words(exc)}")
             self._respawns[slot] = asyncio.get_running_loop().call_later(1.0, self._respawn, slot)
 
     def _say(self, level: str, message: str, worker: WorkerProcess | None = None, trace: str = "") -> None:

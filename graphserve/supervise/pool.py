@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from circus.process import Process
 from circus.watcher import Watcher
 from tornado.ioloop import IOLoop
 
@@ -71,6 +72,23 @@ class WorkerProcess:
         return self.traceback or "\n".join(self.pipes[1].tail) or "\n".join(self.pipes[0].tail)
 
 
+class _Watcher(Watcher):  # type: ignore[misc]
+    """circus' watcher, which keeps why a process could not be started: circus itself only logs it."""
+
+    refused: OSError | None = None
+
+    @property
+    def _process_class(self) -> Callable[..., Process]:
+        return self._start
+
+    def _start(self, *arguments: Any, **options: Any) -> Process:
+        try:
+            return Process(*arguments, **options)
+        except OSError as exc:
+            self.refused = exc
+            raise
+
+
 class Pool:
     """The processes of one node.
 
@@ -88,7 +106,7 @@ class Pool:
         self.node, self._env, self._emit, self._on_death = node, env, emit, on_death
         self.workers: dict[int, WorkerProcess] = {}  # by pid
         discard = {"stream": _discard}  # a stream makes circus open pipes; we read them ourselves
-        self._watcher = Watcher(
+        self._watcher = _Watcher(
             node.id, shlex.quote(sys.executable), ["-P", CHILD, "worker", node.id],
             numprocesses=node.workers, working_dir=os.getcwd(), max_retry=1, respawn=False, autostart=False,
             stdout_stream=discard, stderr_stream=dict(discard), loop=IOLoop.current(), env={},
@@ -107,15 +125,20 @@ class Pool:
         self._watcher.spawn_process(recovery_wid=slot + 1)
         new = set(self._watcher.processes) - before
         if not new:
-            raise OSError("no process could be started (no memory, or the limit of processes or open files is reached)")
+            raise self._watcher.refused or OSError("no process could be started")
         process = self._watcher.processes[new.pop()]
+        try:
+            pidfd = os.pidfd_open(process.pid)  # the last descriptor that it takes
+        except OSError:
+            self._forget(process)
+            raise
         pipes = [
             Pipe(process.stdout.fileno(), "stdout", self._emit, self.node.name, slot, process.pid),
             Pipe(process.stderr.fileno(), "stderr", self._emit, self.node.name, slot, process.pid),
         ]
         worker = WorkerProcess(self.node, slot, process, pipes)
         self.workers[worker.pid] = worker
-        self._watch(worker)
+        self._watch(worker, pidfd)
         return worker
 
     def free_slot(self) -> int:
@@ -123,8 +146,15 @@ class Pool:
         taken = {worker.slot for worker in self.workers.values()}
         return next(slot for slot in range(len(taken) + 1) if slot not in taken)
 
-    def _watch(self, worker: WorkerProcess) -> None:
-        loop, pidfd = asyncio.get_running_loop(), os.pidfd_open(worker.pid)
+    def _forget(self, process: Any) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.close_output_channels()
+        del self._watcher.processes[process.pid]
+
+    def _watch(self, worker: WorkerProcess, pidfd: int) -> None:
+        loop = asyncio.get_running_loop()
 
         def died() -> None:
             loop.remove_reader(pidfd)

@@ -10,21 +10,24 @@ import contextlib
 import dataclasses
 import logging
 import os
-import resource
 import shutil
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+from graphserve import machine, shortage
 from graphserve.config import Config
-from graphserve.errors import ExitCode, GraphServeError
+from graphserve.errors import ExitCode, GraphServeError, StartupError
 from graphserve.plan import Plan, Resolution
 from graphserve.resolver import Resolver, require
 from graphserve.rundir import RunDir, remove_stale
+from graphserve.supervise.environment import MARK
 from graphserve.supervise.generation import Generation
+from graphserve.supervise.notify import Notifier
 from graphserve.supervise.observer import LogRecord, Observer
 from graphserve.supervise.output import Pipe
+from graphserve.supervise.reaper import Reaper, end_leftovers
 from graphserve.supervise.signals import Signals
 from graphserve.supervise.sockets import PublicSocket
 from graphserve.supervise.watch import changes, folders
@@ -46,10 +49,12 @@ class Supervisor:
         self, config: Config, observer: Observer, resolver: Resolver | None = None,
         reread: Callable[[], Config] | None = None,
     ) -> None:  # fmt: skip
-        self.config, self.observer, self._resolver, self._reread = config, observer, resolver, reread
+        self.config, self._resolver, self._reread = config, resolver, reread
+        self.observer = self.notifier = Notifier(observer, os.environ)
         self.signals = Signals(self._say)
         self.generations: list[Generation] = []  # those that have processes; the last one that is ready serves
         self.serving: Generation
+        self.reaper = Reaper(self._workers)
         self._numbers = 0
         self._jobs: set[asyncio.Task[None]] = set()
         self._retiring: set[asyncio.Task[None]] = set()
@@ -72,8 +77,9 @@ class Supervisor:
         return work.result()
 
     async def _live(self) -> ExitCode:
-        remove_stale()
+        stale = remove_stale()
         self.folder = RunDir(self.config.run_dir)
+        end_leftovers([*stale, self.folder.before])
         try:
             self.public = PublicSocket(self.config.settings.listen)
             try:
@@ -81,7 +87,11 @@ class Supervisor:
             finally:
                 self.public.remove()
                 self.public.close()
+        except GraphServeError as exc:
+            self.notifier.stopping(str(exc))
+            raise
         finally:
+            await self.reaper.end()
             self.folder.remove()
 
     async def _serve(self) -> ExitCode:
@@ -101,6 +111,7 @@ class Supervisor:
             await asyncio.gather(*(generation.kill() for generation in self.generations))
 
     async def _drain(self) -> None:
+        self.notifier.stopping()
         if self.config.drain_delay:
             self.serving.unready()
             await asyncio.sleep(self.config.drain_delay)
@@ -116,8 +127,12 @@ class Supervisor:
     async def _start(self, plan: Plan) -> Generation:
         self._numbers += 1
         run = self.folder.path / str(self._numbers)
-        run.mkdir(mode=0o700)
-        _write_private(run / "plan.json", plan.to_json())
+        try:
+            run.mkdir(mode=0o700)
+            _write_private(run / "plan.json", plan.to_json())
+        except OSError as exc:
+            shutil.rmtree(run, ignore_errors=True)
+            raise StartupError(f"the graph could not start: {shortage.words(exc)}") from exc
         password = self.config.keyfile_password
         secrets = {} if password is None else {"keyfile_password": password}
         generation = Generation(plan, run, self.public, self.observer, self.config.env, secrets)
@@ -133,10 +148,12 @@ class Supervisor:
         """What the resolver says; what user modules print meanwhile is shown."""
         child, self._resolver = self._resolver or Resolver(config.settings, config.env, capture=True), None
         pipes = [Pipe(descriptor, stream, self.observer.log) for stream, descriptor in child.outputs()]
+        self.reaper.spared.add(child.pid)
         try:
             return await asyncio.to_thread(child.wait)
         finally:
             child.kill()
+            self.reaper.spared.discard(child.pid)
             for pipe in pipes:
                 pipe.close()
             child.close()
@@ -163,13 +180,16 @@ class Supervisor:
             self.signals.changing.clear()
             began = time.monotonic()
             self._say("info", "reloading")
+            self.notifier.reloading()
             try:
                 if await _unless(self.signals.changing, self._reload()) is None:
                     continue  # changed again meanwhile: what had begun is given up
             except (GraphServeError, OSError) as exc:
                 words = f"{exc}\nthe new code did not start; the old code goes on serving"
                 self._say("error", words, getattr(exc, "log", ""))
+                self.notifier.ready(f"the reload failed: {exc}")
             else:
+                self.notifier.ready()
                 self._say("info", f"reloaded in {time.monotonic() - began:.2f} s")
 
     async def _reload(self) -> Generation:
@@ -208,6 +228,10 @@ class Supervisor:
         settings = dataclasses.replace(new.settings, listen=listen)
         return dataclasses.replace(self.config, settings=settings, keyfile_password=password, env=new.env)
 
+    def _workers(self) -> list[tuple[int, str]]:
+        nodes = [node for generation in self.generations for node in generation.nodes.values()]
+        return [(worker.pid, worker.process.env[MARK]) for node in nodes for worker in node.workers]
+
     def _say(self, level: str, message: str, trace: str = "") -> None:
         self.observer.log(LogRecord(time.time(), level, message, traceback=trace))
 
@@ -232,12 +256,17 @@ def run(
         GraphServeError: the graph is invalid or could not start; its `exit_code` says which.
     """
     logging.getLogger("circus").setLevel(logging.CRITICAL)
-    _raise_open_files()
+    machine.raise_open_files()
 
     async def main() -> ExitCode:
         return await Supervisor(config, observer, resolver, reread).run()
 
-    return int(asyncio.run(main()))
+    try:
+        return int(asyncio.run(main()))
+    except (OSError, RuntimeError) as exc:
+        if not shortage.refused(exc):
+            raise
+        raise StartupError(f"the graph could not go on: {shortage.words(exc)}") from exc
 
 
 async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
@@ -261,13 +290,6 @@ async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks)
-
-
-def _raise_open_files() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _write_private(path: Path, text: str) -> None:

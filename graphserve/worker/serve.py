@@ -177,7 +177,6 @@ class Serving:
         sock.listen(1024)
         sock.setblocking(False)
         os.rename(self.address + "~", self.address)
-        os.register_at_fork(after_in_child=sock.close)
         return sock
 
     def _door(self, name: str, sock: socket.socket) -> Door:
