@@ -153,10 +153,9 @@ def _lock(folder: Path) -> int | None:
         if not _take(descriptor):
             os.close(descriptor)
             return None
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), os.stat(folder / "lock")):
-                return descriptor
-        os.close(descriptor)  # it was removed while we took it: a lock without a name locks nobody out
+        if _is_lock_of(folder, descriptor):
+            return descriptor
+        os.close(descriptor)
 
 
 def _take(descriptor: int, how: int = fcntl.LOCK_EX) -> bool:
@@ -165,6 +164,14 @@ def _take(descriptor: int, how: int = fcntl.LOCK_EX) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _is_lock_of(folder: Path, descriptor: int) -> bool:
+    """Whether what we took is still the folder's lock: one that was removed meanwhile locks nobody out."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(folder / "lock"))
+    except FileNotFoundError:
+        return False
 
 
 def token(folder: Path) -> str:
@@ -209,7 +216,7 @@ def _remove_if_stale(folder: Path) -> list[str]:
     except OSError:
         return []
     try:
-        if not _take(descriptor):
+        if not _take(descriptor) or not _is_lock_of(folder, descriptor):
             return []
         found = token(folder)
         shutil.rmtree(folder, ignore_errors=True)  # while we hold it, nobody claims it

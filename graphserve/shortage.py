@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import resource
 
 NO_THREAD = "can't start new thread"  # what Python says where the kernel says EAGAIN
