@@ -26,6 +26,7 @@ from graphserve.plan import NodePlan
 
 MAX_SOCKET_PATH = 107  # bytes, unix(7): sun_path holds 108 with the final NUL
 PREFIX = "graphserve-"
+MADE = "made"  # in the lock: the folder was not there before
 UNFINISHED = ".graphserve-"
 FORGOTTEN = 60.0  # seconds after which a folder that never got its name is that of a start which was killed
 # The longest that we bind below the run folder: ten thousand reloads, a thousand nodes, pid_max, and the name that a
@@ -107,9 +108,10 @@ class RunDir:
             if stat.S_IMODE(held.st_mode) != 0o700:
                 self.path.chmod(0o700)
             self._clear()
-            self.before = token(self.path)
+            self.before, made = _read(self.path)
+            self.made = self.made or made
             os.ftruncate(lock, 0)
-            os.pwrite(lock, self.token.encode(), 0)
+            os.pwrite(lock, f"{self.token} {MADE if self.made else ''}\n".encode(), 0)
         except OSError:
             self.remove()
             raise
@@ -176,7 +178,13 @@ def _is_lock_of(folder: Path, descriptor: int) -> bool:
 
 def token(folder: Path) -> str:
     """The token of the graph that runs in a folder, or of the one that was killed there."""
-    return (folder / "lock").read_text("ascii", "replace")
+    return _read(folder)[0]
+
+
+def _read(folder: Path) -> tuple[str, bool]:
+    """What stands in the lock: the token, and whether the graph made the folder; nothing if it had not come so far."""
+    found, _, made = (folder / "lock").read_text("ascii", "replace").partition(" ")
+    return found, made.strip() == MADE
 
 
 def is_live(folder: Path) -> bool:

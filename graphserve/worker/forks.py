@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,28 @@ class Forks:
     def __init__(self, run: Path) -> None:
         self._folder = f"{run}/"
         self._public: Any = None
-        os.register_at_fork(after_in_child=self._in_child)
+        self._masks = threading.local()  # more than one thread may fork
+        os.register_at_fork(before=self._before, after_in_parent=self._in_parent, after_in_child=self._in_child)
 
     def public(self, sock: socket.socket) -> None:
         """This socket is the public one: what it accepts has its name, or its port."""
         self._public = _place(sock.getsockname())
 
+    def _before(self) -> None:
+        # A signal to the child must not come while it has our handlers: they write to a socket that the parent reads,
+        # so that SIGTERM to the child would drain the worker.
+        self._masks.old = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+    def _in_parent(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.old)
+
     def _in_child(self) -> None:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._give_up_sockets()
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.old)
+
+    def _give_up_sockets(self) -> None:
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         for entry in os.listdir("/proc/self/fd"):
             with contextlib.suppress(OSError):
@@ -38,9 +54,6 @@ class Forks:
                     # Not closed: objects in this process would close the number again, when it is another's.
                     os.dup2(null, int(entry), inheritable=False)
         os.close(null)
-        # Ours would write to a socket that the parent reads: SIGTERM to the child would drain the worker.
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def _is_ours(self, descriptor: int) -> bool:
         if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
