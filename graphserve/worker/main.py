@@ -158,7 +158,8 @@ def main() -> None:
     # Ctrl-C reaches the whole foreground group of a terminal; the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     run = Path(os.environ.pop("GRAPHSERVE_INTERNAL_RUN"))
-    plan = Plan.from_json((run / "plan.json").read_text())
+    version = int(os.environ.pop("GRAPHSERVE_INTERNAL_VERSION"))
+    plan = Plan.from_json(rundir.plan_file(run, version).read_text())
     node = next(node for node in plan.nodes if node.id == sys.argv[2])
     log.configure(plan.log_level)
     for folder in reversed(plan.sys_path):
