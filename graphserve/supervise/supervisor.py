@@ -10,6 +10,7 @@ import contextlib
 import logging
 import resource
 import time
+import traceback
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any, TypeVar
 
@@ -142,7 +143,7 @@ class Supervisor:
             self.signals.changing.clear()
             try:
                 await _unless(self.signals.changing, self.reload())  # changed again meanwhile: it begins anew
-            except (GraphServeError, OSError):
+            except Exception:
                 pass  # it was said
 
     async def reload(self, names: Collection[str] = (), progress: Progress = lambda words: None) -> bool:
@@ -158,6 +159,9 @@ class Supervisor:
         except (GraphServeError, OSError) as exc:
             words = str(exc) if "goes on serving" in str(exc) else f"{exc}\nthe old code goes on serving"
             self._say("error", words, getattr(exc, "log", ""))
+            raise
+        except Exception as exc:  # a bug of ours: it shall be seen, and not keep the next reload from working
+            self._say("critical", f"the reload failed: {exc!r}", traceback.format_exc())
             raise
         self._say("info", f"reloaded in {time.monotonic() - began:.2f} s")
         return True

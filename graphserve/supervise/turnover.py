@@ -42,7 +42,8 @@ class Turnover:
             StartupError: a new worker did not become ready. The old ones serve on; those replaced before stay new.
         """
         async with self._alone:
-            before, leaving = self.node.plan.workers, set[WorkerProcess]()
+            before = self.node.plan.workers
+            leaving: set[WorkerProcess] = set()
             kept = replace(plan, workers=before)  # until all are replaced
             for done in itertools.count(1):
                 if (old := self._next(plan, version)) is None:
