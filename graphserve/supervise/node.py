@@ -127,6 +127,7 @@ class Node:
     def vitals(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
         """A worker says how it is."""
         worker.seen_at, worker.vitals = asyncio.get_running_loop().time(), message
+        worker.reported.set()
         verdict = judge(self.plan.options, message, worker.quota)
         if verdict is None or worker.state != "ready":
             return

@@ -19,6 +19,7 @@ from graphserve.errors import ExitCode, GraphServeError
 from graphserve.plan import Plan, Resolution
 from graphserve.resolver import Resolver, require
 from graphserve.rundir import RunDir, remove_stale
+from graphserve.supervise.admin import Admin
 from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.observer import LogRecord, Observer
 from graphserve.supervise.operations import Operations, secrets
@@ -47,7 +48,8 @@ class Supervisor:
     ) -> None:  # fmt: skip
         self.config, self.observer, self._resolver, self._reread = config, observer, resolver, reread
         self.signals = Signals(self._say)
-        self._jobs: set[asyncio.Task[None]] = set()
+        self.phase = "starting"  # then `serving`, then `stopping`
+        self._jobs: set[asyncio.Task[Any]] = set()
 
     async def run(self) -> ExitCode:
         """Start, serve, and stop when a signal comes.
@@ -82,18 +84,30 @@ class Supervisor:
     async def _serve(self) -> ExitCode:
         self.fleet = Fleet(self.folder.path, self.public, self.observer)
         self.operations = Operations(self.fleet, self.config, self._resolve, self._reread)
+        admin = Admin(self, self.folder.path)
+        await admin.open()
         try:
             if await _unless(self.signals.stopping, self._begin()) is None:
                 return ExitCode.OK
+            self.phase = "serving"
             self.observer.serving(self.public.url)
-            self._jobs.add(asyncio.ensure_future(self._reload_on_change()))
+            self.job(self._reload_on_change())
             await self.signals.stopping.wait()
+            self.phase = "stopping"
             await _cancel(self._jobs)
             await self._drain()
             return ExitCode.OK
         finally:
             await _cancel(self._jobs)
             await self.fleet.kill()
+            await admin.close()
+
+    def job(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Do something that a stop gives up."""
+        task = asyncio.ensure_future(work)
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+        return task
 
     async def _drain(self) -> None:
         if self.config.drain_delay:
@@ -105,7 +119,7 @@ class Supervisor:
     async def _begin(self) -> bool:
         plan = require(await self._resolve(self.config))
         if self.config.reload:  # what changes from here on is not missed, however long the start takes
-            self._jobs.add(asyncio.ensure_future(self._watch_files(plan)))
+            self.job(self._watch_files(plan))
         await self.fleet.start(self.fleet.take_in(plan, self.config.env, secrets(self.config)))
         return True
 
@@ -214,11 +228,11 @@ async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | Non
     return None
 
 
-async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
+async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
     if tasks:
-        await asyncio.wait(tasks)
+        await asyncio.wait(set(tasks))
 
 
 def _raise_open_files() -> None:

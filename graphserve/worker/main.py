@@ -124,6 +124,10 @@ class Worker:
         assert self.serving is not None
         self.serving.health.state = "draining"
 
+    def _on_report(self, message: Message, fds: list[int]) -> None:
+        if self.serving is not None:
+            self._report(self.serving.vitals())
+
     def _on_exit(self, message: Message, fds: list[int]) -> None:
         self._ended.set()
 
