@@ -20,6 +20,7 @@ from graphserve.options import ServiceOptions
 from graphserve.plan import ApiPlan, EdgePlan, NodePlan, Plan, Resolution, Settings, Trouble
 from graphserve.resolver import require
 from graphserve.service import Dependency, apis, declaration, dependencies
+from graphserve.wire.fingerprint import fingerprint
 from graphserve.wire.schema import Signature
 
 ENTRY_TIMEOUT = 60.0  # seconds, where neither flag nor decorator says otherwise
@@ -273,7 +274,7 @@ class _Resolver:
                     parameters=tuple(inspect.signature(getattr(cls, method)).parameters)[1:],
                     lane="queue" if limited else "pooled", stream=signature.stream,
                     input_stream=signature.input_stream, timeout=spec.timeout,
-                    idempotent=spec.idempotent, batch=spec.batch,
+                    idempotent=spec.idempotent, batch=spec.batch, fingerprint=fingerprint(signature),
                 )
             )  # fmt: skip
         return tuple(plans)

@@ -1,10 +1,10 @@
 """The run folder: what a running graph keeps on disk, under which names, and whether it is live.
 
-    lock  control.sock  1/plan.json  1/workers.sock  1/n0/q.sock  1/n0/b1.sock  1/n0/<pid>.sock …
+    lock  control.sock  workers.sock  1/plan.json  n0/q.sock  n0/b1.sock  n0/<pid>.sock …
 
-A reload makes the folder 2 beside 1, and removes 1 when the last call in it is answered; no number comes again.
-Names are short (a socket's path has 107 bytes on Linux) and keyed by the node's id, which is never used for another
-node while the graph runs. Used by every process.
+A reload makes the folder 2 for its Plan, and removes 1 with the last worker that was started from it; no number comes
+again. Names are short (a socket's path has 107 bytes on Linux). A node's folder is keyed by the node's id, which is
+never used for another node while the graph runs, so an old caller cannot reach a wrong node. Used by every process.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ PREFIX = "graphserve-"
 MADE = "made"  # in the lock: the folder was not there before
 UNFINISHED = ".graphserve-"
 FORGOTTEN = 60.0  # seconds after which a folder that never got its name is that of a start which was killed
-# The longest that we bind below the run folder: ten thousand reloads, a thousand nodes, pid_max, and the name that a
-# socket has until it listens.
-LONGEST_NAME = "/9999/n999/4194304.sock~"
+# The longest that we bind below the run folder: a hundred thousand nodes in the life of a graph, pid_max, and the name
+# that a socket has until it listens.
+LONGEST_NAME = "/n99999/4194304.sock~"
 
 
 def parent() -> Path:
@@ -265,3 +265,13 @@ def worker_socket(run: Path, node: NodePlan, pid: int) -> str:
 def workers_socket(run: Path) -> str:
     """The path of the supervisor's socket that workers connect to."""
     return str(run / "workers.sock")
+
+
+def control_socket(run: Path) -> str:
+    """The path of the supervisor's socket that operators speak HTTP to."""
+    return str(run / "control.sock")
+
+
+def plan_file(run: Path, version: int) -> Path:
+    """The path of a Plan; `version` counts the reloads, from 1."""
+    return run / str(version) / "plan.json"

@@ -132,6 +132,10 @@ class Worker:
         assert self.serving is not None
         self.serving.health.state = "draining"
 
+    def _on_report(self, message: Message, fds: list[int]) -> None:
+        if self.serving is not None:
+            self._report(self.serving.vitals())
+
     def _on_exit(self, message: Message, fds: list[int]) -> None:
         self._ended.set()
 
@@ -166,7 +170,8 @@ def main() -> None:
     # Ctrl-C reaches the whole foreground group of a terminal; the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     run = Path(os.environ.pop("GRAPHSERVE_INTERNAL_RUN"))
-    plan = Plan.from_json((run / "plan.json").read_text())
+    version = int(os.environ.pop("GRAPHSERVE_INTERNAL_VERSION"))
+    plan = Plan.from_json(rundir.plan_file(run, version).read_text())
     node = next(node for node in plan.nodes if node.id == sys.argv[2])
     log.configure(plan.log_level)
     for folder in reversed(plan.sys_path):

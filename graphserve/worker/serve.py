@@ -221,13 +221,23 @@ class Serving:
             listener.refresh()
         if self.memory is not None:
             self.memory.sweep()
-        self.report({"executed": self.executor.executed, "overdue": self.executor.overdue(), "rss": resident()})
+        self.report(self.vitals())
         self.loop.call_later(1.0, self._tick)
 
+    def vitals(self) -> dict[str, Any]:
+        """How this worker is, for the supervisor."""
+        executor = self.executor
+        return {
+            "executed": executor.executed, "overdue": executor.overdue(), "rss": resident(),
+            "in_flight": self._in_flight(),
+        }  # fmt: skip
+
+    def _in_flight(self) -> int:
+        """Requests that came and are not answered."""
+        return sum(not connection.idle for listener in self._listeners for connection in listener.open())
+
     def _busy(self) -> bool:
-        return bool(self._attaching) or any(
-            not connection.idle for listener in self._listeners for connection in listener.open()
-        )
+        return bool(self._attaching or self._in_flight())
 
     async def _until_taken(self) -> None:
         """Wait for callers to take the results that lie in our memory; what nobody takes does not hold us for long."""
