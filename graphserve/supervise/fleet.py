@@ -44,6 +44,7 @@ class Fleet:
         self._connections: Connections | None = None
         self._ends: dict[Node, asyncio.Task[None]] = {}
         self._moved = asyncio.Event()  # set, and replaced, when something changed
+        self._unready = False
         self._pulse: asyncio.TimerHandle | None = None
         self._shown: dict[Node, tuple[State, int, int]] = {}
 
@@ -190,6 +191,7 @@ class Fleet:
 
     def unready(self) -> None:
         """Have the entry's `/readyz` say 503 while it still answers."""
+        self._unready = True
         if self.current is not None:
             for worker in self.current.nodes[self.current.plan.entry].ready_workers():
                 worker.send({"type": "unready"})
@@ -227,8 +229,7 @@ class Fleet:
                 worker.message, worker.traceback = message["message"], message["traceback"]
             case "draining":
                 if worker.state == "ready":
-                    worker.state = "draining"  # somebody sent it SIGTERM by hand: another will take its place
-                    self._changed(node)
+                    node.goes(worker)  # somebody sent it SIGTERM by hand: another will take its place
             case "vitals":
                 node.vitals(worker, message)
             case "drained":
@@ -239,6 +240,8 @@ class Fleet:
         if node.plan.name == worker.version.plan.entry and not worker.retiring:
             self.public.listen()
             worker.send({"type": "serve"}, [self.public.sock.fileno()])
+            if self._unready:
+                worker.send({"type": "unready"})
 
     # --- order ---
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import signal
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from graphserve import shortage
 from graphserve.errors import StartupError
 from graphserve.plan import NodePlan
+from graphserve.supervise.backoff import Backoff
 from graphserve.supervise.observer import LogRecord, State
 from graphserve.supervise.pool import Pool, WorkerProcess
 from graphserve.supervise.turnover import Turnover, first
@@ -22,12 +22,6 @@ if TYPE_CHECKING:
     import socket
 
     from graphserve.supervise.version import Version
-
-HEALTHY = 1.0  # seconds of readiness after which a death is no sign of a crash loop
-FREE_DEATHS = 2  # early deaths in a row that are still answered at once
-FIRST_PAUSE = 0.2  # seconds before the next respawn after those; doubles up to …
-LONGEST_PAUSE = 30.0
-FAILED_AFTER = 5  # early deaths in a row, with no ready worker left, after which the node is failed
 
 
 class Node:
@@ -55,7 +49,7 @@ class Node:
         self.broken: WorkerProcess | None = None  # died before
         self.shows = True  # whether its changes are news
         self.restarts = Counter[int]()  # by slot
-        self.early_deaths = 0
+        self._backoffs = defaultdict[int, Backoff](Backoff)  # by slot
         self.stopping = False
         self._broke = asyncio.Event()
         self._respawns: dict[int, asyncio.TimerHandle] = {}
@@ -116,8 +110,6 @@ class Node:
         worker.was_ready.set()
         if worker.timer is not None:
             worker.timer.cancel()
-        if self.state == "failed":
-            self.early_deaths = 0
         self.reason = ""
         if len(self.ready_workers()) >= self.plan.workers:
             self.started.set()
@@ -156,8 +148,13 @@ class Node:
         elif worker.state != "draining":  # it serves nothing yet
             worker.kill()
         if worker.state == "draining":
-            limit = self.plan.options.graceful_timeout
-            worker.timer = asyncio.get_running_loop().call_later(limit, self._too_long, worker)
+            self._limit(worker)
+        self.on_change(self)
+
+    def goes(self, worker: WorkerProcess) -> None:
+        """A worker drains of its own accord; it is replaced when it has ended."""
+        worker.state = "draining"
+        self._limit(worker)
         self.on_change(self)
 
     async def drain(self) -> None:
@@ -232,6 +229,11 @@ class Node:
         worker.message = f"{self.plan.name} was not ready {limit:g} s after it began to start (startup_timeout)"
         worker.kill()
 
+    def _limit(self, worker: WorkerProcess) -> None:
+        """Kill it unless it has drained in time."""
+        limit = self.plan.options.graceful_timeout
+        worker.timer = asyncio.get_running_loop().call_later(limit, self._too_long, worker)
+
     def _too_long(self, worker: WorkerProcess) -> None:
         self.say("warning", f"not drained after {self.plan.options.graceful_timeout:g} s, killed", worker)
         worker.kill()
@@ -249,12 +251,9 @@ class Node:
     def _replace(self, worker: WorkerProcess) -> None:
         loop = asyncio.get_running_loop()
         lived = loop.time() - worker.ready_at if worker.ready_at is not None else 0.0
-        self.early_deaths = 0 if lived >= HEALTHY else self.early_deaths + 1
-        pause = 0.0
-        if self.early_deaths > FREE_DEATHS:
-            longest = min(FIRST_PAUSE * 2.0 ** (self.early_deaths - FREE_DEATHS - 1), LONGEST_PAUSE)
-            pause = longest * random.uniform(0.75, 1.25)  # jitter: nodes that failed together come back apart
-        if self.early_deaths >= FAILED_AFTER and not self.ready_workers():
+        backoff = self._backoffs[worker.slot]
+        pause = backoff.died(lived)
+        if backoff.failed and not self.ready_workers():
             self.state, self.reason = "failed", worker.message
         self.restarts[worker.slot] += 1
         when = f" in {pause:.1f} s" if pause else ""
