@@ -67,14 +67,13 @@ class RunDir:
     """
 
     def __init__(self, path: str | None = None) -> None:
-        self.made, self.before = True, ""
+        self.made, self.before = False, ""
         self.token = secrets.token_hex(8)
         try:
             if path is None:
                 self._make()
             else:
                 self.path = Path(path).absolute()
-                self.made = not self.path.exists()
                 self._claim()
         except OSError as exc:
             why = shortage.words(exc)
@@ -82,7 +81,7 @@ class RunDir:
 
     def _make(self) -> None:
         # Under its own name only once it is locked: another graph that starts now would take it for a stale one.
-        self.path = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent()))
+        self.path, self.made = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent())), True
         self._claim()
         self.path = self.path.rename(self.path.with_name(PREFIX + self.path.name.removeprefix(UNFINISHED)))
 
@@ -90,31 +89,50 @@ class RunDir:
         if problem := path_problem(self.path):
             self._remove_if_made()
             raise StartupError(problem)
-        before = os.umask(0o077)  # what we make above it is no more open
+        _make_private(self.path.parent)
+        while not self._take_lock():
+            pass  # who held it has removed it just now
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        finally:
-            os.umask(before)
-        held = self.path.stat()
-        if held.st_uid != os.geteuid():
-            raise StartupError(f"the run folder {self.path} belongs to another user: give another --run-dir")
-        if not self.made and any(self.path.iterdir()) and not (self.path / "lock").exists():
-            raise StartupError(f"{self.path} is not empty and no run folder: give --run-dir a folder of its own")
-        lock = _lock(self.path)
-        if lock is None:
-            raise StartupError(f"a graph is running in {self.path}; stop it first, or give another --run-dir")
-        self._lock = lock
-        try:
-            if stat.S_IMODE(held.st_mode) != 0o700:
+            if stat.S_IMODE(self.path.stat().st_mode) != 0o700:
                 self.path.chmod(0o700)
             self._clear()
             self.before, made = _read(self.path)
             self.made = self.made or made
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, f"{self.token} {MADE if self.made else ''}\n".encode(), 0)
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"{self.token} {MADE if self.made else ''}\n".encode(), 0)
         except OSError:
             self.remove()
             raise
+
+    def _take_lock(self) -> bool:
+        with contextlib.suppress(FileExistsError):
+            self.path.mkdir(mode=0o700)
+            self.made = True
+        try:
+            self._check()
+            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            self.made = False
+            return False
+        except OSError:
+            self._remove_if_made()
+            raise
+        if not _take(lock):
+            os.close(lock)
+            raise StartupError(f"a graph is running in {self.path}; stop it first, or give another --run-dir")
+        if not _is_lock_of(self.path, lock):
+            os.close(lock)
+            self.made = False
+            return False
+        self._lock = lock
+        return True
+
+    def _check(self) -> None:
+        if self.path.stat().st_uid != os.geteuid():
+            raise StartupError(f"the run folder {self.path} belongs to another user: give another --run-dir")
+        names = os.listdir(self.path)
+        if names and "lock" not in names:
+            raise StartupError(f"{self.path} is not empty and no run folder: give --run-dir a folder of its own")
 
     def _clear(self) -> None:
         for left in self.path.iterdir():  # of a graph that was killed
@@ -132,10 +150,12 @@ class RunDir:
     def remove(self) -> None:
         """Remove what is in the folder, and the folder if we made it; what cannot be removed stays."""
         with contextlib.suppress(OSError):
-            self._clear()
-        with contextlib.suppress(OSError):
-            (self.path / "lock").unlink()
-        self._remove_if_made()
+            if self.made:  # in one step: who claims it now makes a new one
+                self.path = self.path.rename(self.path.with_name(UNFINISHED + self.token))
+                shutil.rmtree(self.path)
+            else:
+                self._clear()
+                (self.path / "lock").unlink()
         os.close(self._lock)
 
     def _remove_if_made(self) -> None:
@@ -144,20 +164,13 @@ class RunDir:
                 self.path.rmdir()
 
 
-def _lock(folder: Path) -> int | None:
-    """The folder's lock as a descriptor, held; None if another process holds it."""
-    while True:
-        folder.mkdir(mode=0o700, exist_ok=True)  # the one who held it may have removed it just now
-        try:
-            descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
-            continue
-        if not _take(descriptor):
-            os.close(descriptor)
-            return None
-        if _is_lock_of(folder, descriptor):
-            return descriptor
-        os.close(descriptor)
+def _make_private(folder: Path) -> None:
+    """Make a folder and those above it, as far as there are none, for this user only, whatever the umask is."""
+    before = os.umask(0o077)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    finally:
+        os.umask(before)
 
 
 def _take(descriptor: int, how: int = fcntl.LOCK_EX) -> bool:

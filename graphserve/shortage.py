@@ -37,7 +37,7 @@ def words(exc: OSError | RuntimeError) -> str:
         case errno.EEXIST | errno.ENOTDIR:
             return f"there is something else than a folder{where}"
         case errno.EACCES | errno.EPERM:
-            return f"this user may not do that{where}: {exc.strerror}"
+            return f"this user may not do that{where}: give it the permission, or a --run-dir elsewhere"
         case _:
             return f"{exc.strerror or exc}{where}"
 
