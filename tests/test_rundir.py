@@ -56,7 +56,9 @@ def test_what_is_left_of_one_that_was_killed_while_it_began_or_ended(parent: Pat
     long_ago = time.time() - rundir.FORGOTTEN - 1
     os.utime(begun, (long_ago, long_ago))
     rundir.remove_stale()
-    assert sorted(parent.iterdir()) == [begins, other], "what begins just now is left alone, and what is no folder of ours"
+    assert sorted(parent.iterdir()) == [begins, other], (
+        "what begins just now is left alone, and what is no folder of ours"
+    )
 
 
 def test_a_killed_graphs_token_is_known_to_the_next(parent: Path) -> None:

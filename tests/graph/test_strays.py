@@ -1,4 +1,4 @@
-"""Processes that user code starts and forgets: they end with their worker, and are reaped when they end by themselves."""
+"""Processes that user code starts and forgets: ended with their worker, reaped when they end by themselves."""
 
 from __future__ import annotations
 
@@ -101,6 +101,16 @@ def test_a_forked_child_keeps_no_connection_open() -> None:
                 assert kept.recv(65536) == b"", "the peer sees the end, though children of the worker may live"
                 assert graph.stop() == 0
                 assert not any(alive(pid) for pid in pids)
+
+
+def test_a_process_that_a_module_starts_at_import_does_not_hold_the_start(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "import os, time\nfrom graphserve import api, service\n\nif not os.fork():\n    time.sleep(600)\n\n\n"
+        "@service\nclass Top:\n    @api\n    async def x(self) -> int:\n        return 1\n"
+    )
+    with served("app:Top", cwd=tmp_path) as graph, graph.client() as client:
+        assert client.post("/x", json={}).json() == 1
+        assert graph.stop() == 0
 
 
 def test_sigterm_to_a_forked_child_is_not_one_to_its_worker() -> None:
