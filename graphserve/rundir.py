@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
 import stat
@@ -60,6 +61,7 @@ class RunDir:
 
     def __init__(self, path: str | None = None) -> None:
         self.made = True
+        self._link: Path | None = None
         try:
             if path is None:
                 self._make()
@@ -68,6 +70,7 @@ class RunDir:
                 self.made = not self.path.exists()
                 self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._claim()
+                self._leave_link()
         except OSError as exc:
             raise StartupError(f"the run folder {path or parent()} cannot be used: {exc.strerror or exc}") from exc
 
@@ -98,13 +101,14 @@ class RunDir:
             if left.name != "lock":
                 shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
 
-    def write(self, name: str, text: str) -> None:
-        """Write a file of mode 0600, whole or not at all."""
-        temporary = self.path / f".{name}"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "w") as file:
-            file.write(text)
-        temporary.rename(self.path / name)
+    def _leave_link(self) -> None:
+        """Have `running` find a folder that is elsewhere."""
+        link = parent() / f"{PREFIX}{hashlib.blake2b(os.fsencode(self.path), digest_size=6).hexdigest()}"
+        with contextlib.suppress(OSError):  # then it is found by --run-dir only
+            if link.is_symlink():
+                link.unlink()  # of a graph that was killed
+            link.symlink_to(self.path)
+            self._link = link
 
     def remove(self) -> None:
         """Remove what is in the folder, and the folder if we made it."""
@@ -113,6 +117,8 @@ class RunDir:
                 shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
         (self.path / "lock").unlink(missing_ok=True)
         self._remove_if_made()
+        if self._link is not None:
+            self._link.unlink(missing_ok=True)
         os.close(self._lock)
 
     def _remove_if_made(self) -> None:
@@ -139,19 +145,24 @@ def is_live(folder: Path) -> bool:
 def remove_stale() -> None:
     """Remove the run folders of ours whose graph was killed."""
     for folder in _ours():
-        if (folder / "lock").exists() and not is_live(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            if folder.is_symlink():
+                if not is_live(folder):
+                    folder.unlink()
+            elif (folder / "lock").exists() and not is_live(folder):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def running() -> list[Path]:
-    """The run folders in the usual place in which a graph of this user runs."""
-    return [folder for folder in _ours() if is_live(folder)]
+    """The run folders in which a graph of this user runs, also those that were chosen with `--run-dir`."""
+    return sorted({Path(os.path.realpath(folder)) for folder in _ours() if is_live(folder)})
 
 
 def _ours() -> Iterator[Path]:
+    """What is in the usual place: run folders, and links to those that are elsewhere."""
     for folder in sorted(parent().glob(PREFIX + "*")):
         with contextlib.suppress(OSError):
-            if folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.geteuid():
+            if folder.lstat().st_uid == os.geteuid() and (folder.is_symlink() or folder.is_dir()):
                 yield folder
 
 

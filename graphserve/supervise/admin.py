@@ -85,7 +85,7 @@ class Admin:
 
     async def _reload(self, request: Request, answer: Answer) -> None:
         names = _names(request.body)
-        await self._operate(request, answer, lambda progress: self._supervisor.reload(names, progress))
+        await self._operate(request, answer, lambda progress: self._supervisor.operations.reload(names, progress))
 
     async def _restart(self, request: Request, answer: Answer) -> None:
         names = _names(request.body)
