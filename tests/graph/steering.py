@@ -78,10 +78,19 @@ class Steered:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Another command, to its end."""
+        with self.begin(*arguments) as process:
+            try:
+                out, err = process.communicate(timeout=120)
+            finally:
+                process.kill()
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+        """Another command, that goes on."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("GRAPHSERVE_")}
-        return subprocess.run(
+        return subprocess.Popen(
             [sys.executable, "-m", "graphserve", *arguments], cwd=self.folder, env=clean | self.env,
-            capture_output=True, text=True, timeout=120,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
     def ps(self) -> list[dict[str, Any]]:
