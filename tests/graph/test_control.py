@@ -37,6 +37,7 @@ class Leaf:
         return 1
 """
 HELD = "        import os, time\n        while os.path.exists('hold'):\n            time.sleep(0.01)"
+HEADS = ["NODE", "SLOT", "PID", "STATE", "RESTARTS", "UPTIME", "CPU", "%", "MEMORY", "IN", "FLIGHT"]
 ROW = {"node", "id", "slot", "pid", "state", "restarts", "uptime", "cpu", "memory", "in_flight", "version", "vitals"}
 
 
@@ -64,7 +65,7 @@ def operator(steered: Steered) -> httpx.Client:
 
 def test_ps_shows_a_row_a_worker(steered: Steered, graph: Served) -> None:
     lines = steered.run("ps").stdout.splitlines()
-    assert lines[0].split() == [*"NODE SLOT PID STATE RESTARTS UPTIME CPU % MEMORY IN FLIGHT".split(" ")]
+    assert lines[0].split() == HEADS
     assert [line.split()[:2] for line in lines[1:]] == [
         ["Leaf", "0"],
         ["Leaf", "1"],
