@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import secrets
 import shutil
@@ -69,15 +70,16 @@ class RunDir:
     def __init__(self, path: str | None = None) -> None:
         self.made, self.before = False, ""
         self.token = secrets.token_hex(8)
+        self._link: Path | None = None
         try:
             if path is None:
                 self._make()
             else:
                 self.path = Path(path).absolute()
                 self._claim()
+                self._leave_link()
         except OSError as exc:
-            why = shortage.words(exc)
-            raise StartupError(f"the run folder {path or parent()} cannot be used: {why}") from exc
+            raise StartupError(f"the run folder {path or parent()} cannot be used: {shortage.words(exc)}") from exc
 
     def _make(self) -> None:
         # Under its own name only once it is locked: another graph that starts now would take it for a stale one.
@@ -120,12 +122,12 @@ class RunDir:
         if not _take(lock):
             os.close(lock)
             raise StartupError(f"a graph is running in {self.path}; stop it first, or give another --run-dir")
-        if not _is_lock_of(self.path, lock):
-            os.close(lock)
-            self.made = False
-            return False
         self._lock = lock
-        return True
+        if _is_lock_of(self.path, lock):
+            return True
+        os.close(lock)
+        self.made = False
+        return False
 
     def _check(self) -> None:
         if self.path.stat().st_uid != os.geteuid():
@@ -139,13 +141,14 @@ class RunDir:
             if left.name != "lock":
                 shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
 
-    def write(self, name: str, text: str) -> None:
-        """Write a file of mode 0600, whole or not at all."""
-        temporary = self.path / f".{name}"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "w") as file:
-            file.write(text)
-        temporary.rename(self.path / name)
+    def _leave_link(self) -> None:
+        """Have `running` find a folder that is elsewhere."""
+        link = parent() / f"{PREFIX}{hashlib.blake2b(os.fsencode(self.path), digest_size=6).hexdigest()}"
+        with contextlib.suppress(OSError):  # then it is found by --run-dir only
+            if link.is_symlink():
+                link.unlink()  # of a graph that was killed
+            link.symlink_to(self.path)
+            self._link = link
 
     def remove(self) -> None:
         """Remove what is in the folder, and the folder if we made it; what cannot be removed stays."""
@@ -156,6 +159,8 @@ class RunDir:
             else:
                 self._clear()
                 (self.path / "lock").unlink()
+        if self._link is not None:
+            self._link.unlink(missing_ok=True)
         os.close(self._lock)
 
     def _remove_if_made(self) -> None:
@@ -213,7 +218,7 @@ def is_live(folder: Path) -> bool:
 
 
 def remove_stale() -> list[str]:
-    """Remove the run folders of ours whose graph was killed.
+    """Remove the run folders of ours whose graph was killed, and the links to such.
 
     Returns:
         The tokens of those graphs.
@@ -221,7 +226,10 @@ def remove_stale() -> list[str]:
     tokens = []
     for folder in _ours(PREFIX):
         with contextlib.suppress(OSError):
-            folder.rmdir()  # killed at the very end of its stop: even the lock was gone
+            if not folder.is_symlink():
+                folder.rmdir()  # killed at the very end of its stop: even the lock was gone
+            elif not is_live(folder):
+                folder.unlink()
             continue
         tokens += _remove_if_stale(folder)
     for folder in _ours(UNFINISHED):  # killed before it had its name
@@ -247,14 +255,15 @@ def _remove_if_stale(folder: Path) -> list[str]:
 
 
 def running() -> list[Path]:
-    """The run folders in the usual place in which a graph of this user runs."""
-    return [folder for folder in _ours(PREFIX) if is_live(folder)]
+    """The run folders in which a graph of this user runs, also those that were chosen with `--run-dir`."""
+    return sorted({Path(os.path.realpath(folder)) for folder in _ours(PREFIX) if is_live(folder)})
 
 
 def _ours(prefix: str) -> Iterator[Path]:
+    """What is in the usual place: run folders, and links to those that are elsewhere."""
     for folder in sorted(parent().glob(prefix + "*")):
         with contextlib.suppress(OSError):
-            if folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.geteuid():
+            if folder.lstat().st_uid == os.geteuid() and (folder.is_symlink() or folder.is_dir()):
                 yield folder
 
 

@@ -112,6 +112,37 @@ def test_an_open_umask_opens_nothing(parent: Path) -> None:
     folder.remove()
 
 
+def test_a_graph_that_runs_elsewhere_is_found_and_its_link_goes_with_it(parent: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="gs-test-") as name:
+        elsewhere = Path(name) / "run"
+        folder = rundir.RunDir(str(elsewhere))
+        rundir.remove_stale()
+        assert rundir.running() == [elsewhere]
+        folder.remove()
+        assert not list(parent.iterdir())
+
+        killed = rundir.RunDir(str(elsewhere))
+        os.close(killed._lock)
+        assert rundir.running() == []
+        again = rundir.RunDir(str(elsewhere))
+        assert rundir.running() == [elsewhere]
+        os.close(again._lock)
+        rundir.remove_stale()
+        assert not list(parent.iterdir())
+        assert elsewhere.exists(), "what --run-dir names is not ours to remove"
+
+
+def test_links_to_other_places_are_not_followed(parent: Path) -> None:
+    thesis = parent / "thesis"
+    thesis.mkdir()
+    (thesis / "lock").touch()
+    (parent / "graphserve-link").symlink_to(thesis)
+    (parent / "graphserve-dangling").symlink_to(parent / "nothing")
+    rundir.remove_stale()
+    assert [path.name for path in parent.iterdir()] == ["thesis"]
+    assert (thesis / "lock").exists()
+
+
 def test_a_folder_in_use_or_with_other_things_is_refused(parent: Path) -> None:
     first = rundir.RunDir(str(parent / "a"))
     with pytest.raises(StartupError, match="a graph is running"):

@@ -40,7 +40,7 @@ class Admin:
 
     def __init__(self, supervisor: Supervisor, run: Path) -> None:
         self._supervisor = supervisor
-        self._run = run
+        self._run, self._url = run, supervisor.public.url
         self._began = time.monotonic()
         self._server = UnixServer(rundir.control_socket(run), self._answer)
         self._routes: dict[str, tuple[str, Callable[[Request, Answer], Coroutine[Any, Any, None]]]] = {
@@ -74,7 +74,7 @@ class Admin:
     async def _status(self, request: Request, answer: Answer) -> None:
         supervisor = self._supervisor
         answer.json({
-            "state": report.overall(supervisor.fleet, supervisor.phase), "url": supervisor.public.url,
+            "state": report.overall(supervisor.fleet, supervisor.phase), "url": self._url,
             "pid": os.getpid(), "run_dir": str(self._run), "uptime": round(time.monotonic() - self._began, 3),
             "operation": supervisor.operations.running or None, "nodes": report.nodes(supervisor.fleet),
         })  # fmt: skip
@@ -85,7 +85,7 @@ class Admin:
 
     async def _reload(self, request: Request, answer: Answer) -> None:
         names = _names(request.body)
-        await self._operate(request, answer, lambda progress: self._supervisor.reload(names, progress))
+        await self._operate(request, answer, lambda progress: self._supervisor.operations.reload(names, progress))
 
     async def _restart(self, request: Request, answer: Answer) -> None:
         names = _names(request.body)

@@ -1,4 +1,4 @@
-"""How soon a slot whose worker died gets the next one: at once after a healthy life, later and later after early deaths.
+"""How soon a slot whose worker died gets the next one: at once after a healthy life, ever later after early deaths.
 
 Runs in the supervisor.
 """

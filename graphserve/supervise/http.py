@@ -140,6 +140,9 @@ class UnixServer:
             answer.problem(exc)
         except (TimeoutError, ConnectionError, asyncio.IncompleteReadError):
             writer.transport.abort()
+        except Exception as exc:  # a bug of ours
+            answer.problem(HttpError(500, repr(exc)))
+            raise
         finally:
             with contextlib.suppress(Exception):
                 writer.close()

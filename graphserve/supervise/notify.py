@@ -10,7 +10,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from graphserve.supervise.observer import LogRecord, NodeState, Observer
 
@@ -59,10 +59,17 @@ class Notifier:
         self._doing = f"; {trouble.splitlines()[0]}" if trouble else ""
         self._send(["READY=1", f"MAINPID={os.getpid()}", self._status()])
 
-    def reloading(self) -> None:
-        """A reload begins."""
+    @contextlib.contextmanager
+    def reload(self) -> Iterator[None]:
+        """A reload, from its beginning to its end."""
         self._doing = "; reloading"
         self._send(["RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", self._status()])
+        try:
+            yield
+        except Exception as exc:
+            self.ready(f"the reload failed: {exc}")
+            raise
+        self.ready()
 
     def stopping(self, words: str = "stopping") -> None:
         """The stop begins, or the start has failed."""

@@ -5,16 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import time
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 from graphserve.config import Config
-from graphserve.errors import GraphServeError, StartupError, closest
+from graphserve.errors import ConfigurationError, GraphError, GraphServeError, StartupError, closest
+from graphserve.plan import Plan
 from graphserve.resolver import require
 from graphserve.supervise.change import Change, beyond
 from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.node import Node
 from graphserve.supervise.turnover import Progress
+
+OLD_SERVES = "the new code did not start; the old code goes on serving"
+WORDS = {
+    "reload": ("reloading", "reloaded"), "scale": ("scaling", "scaled"), "restart": ("restarting", "restarted"),
+}  # fmt: skip
 
 
 class Refused(GraphServeError):
@@ -38,17 +46,20 @@ class Operations:
         config: what it was started from.
         resolve: resolves a configuration.
         reread: reads the configuration again; without it, it stays as it is.
+        say: takes a level, words and a traceback for the terminal.
     """
 
     def __init__(
         self, fleet: Fleet, config: Config, resolve: Callable[[Config], Awaitable[Any]],
-        reread: Callable[[], Config] | None,
+        reread: Callable[[], Config] | None, say: Callable[[str, str, str], None],
+        under_reload: Callable[[], contextlib.AbstractContextManager[None]],
     ) -> None:  # fmt: skip
+        self._say, self._under_reload = say, under_reload
         self.fleet, self.config, self._resolve, self._reread = fleet, config, resolve, reread
         self.running = ""  # what is under way
         self._one_at_a_time = asyncio.Lock()
 
-    async def reload(self, names: Collection[str] = (), progress: Progress = lambda words: None) -> None:
+    async def reload(self, names: Collection[str] = (), progress: Progress = lambda words: None) -> bool:
         """Resolve the code as it is now, and change to it.
 
         Args:
@@ -59,21 +70,23 @@ class Operations:
             Refused: there is no such node, or more has changed than these hold.
             GraphServeError: the new code cannot be resolved or does not start; the old code serves on.
         """
-        async with self._alone("reload"):
-            nodes = self._nodes(names)
-            config = self._config_now()
-            plan = require(await self._resolve(config))
-            if names and (others := beyond({node.plan.name: node.plan for node in self._all()}, plan, names)):
-                raise Refused(
-                    f"the graph itself has changed, at {', '.join(others)}: reload all of it with `graphserve reload`",
-                    409,
-                )
-            change = Change(self.fleet, progress)
-            try:
-                await change.run(plan, config.env, secrets(config), [node.plan.name for node in nodes if names])
-            except StartupError as exc:
-                raise StartupError(f"{exc}\n{_what_now(change.rolled)}", exc.node, exc.log) from exc
-            self.config = config
+        nodes = self._nodes(names)
+        async with self._alone("reload", names):
+            with self._under_reload():
+                config, plan = await self._now()
+                if names and (others := beyond({node.plan.name: node.plan for node in self._all()}, plan, names)):
+                    raise Refused(
+                        f"the graph itself has changed, at {', '.join(others)}: "
+                        "reload all of it with `graphserve reload`",
+                        409,
+                    )
+                change = Change(self.fleet, progress)
+                try:
+                    await change.run(plan, config.env, secrets(config), [node.plan.name for node in nodes if names])
+                except StartupError as exc:
+                    raise StartupError(f"{exc}\n{_what_now(change.rolled)}", exc.node, exc.log) from exc
+                self.config = config
+        return True
 
     async def scale(self, sizes: Mapping[str, int], progress: Progress) -> None:
         """Change how many workers nodes have.
@@ -82,8 +95,9 @@ class Operations:
             Refused: there is no such node.
             StartupError: a new worker did not become ready; its node has as many as before.
         """
-        async with self._alone("scale"):
-            for node in self._nodes(sizes):
+        nodes = self._nodes(sizes)
+        async with self._alone("scale", [f"{name}={workers}" for name, workers in sizes.items()]):
+            for node in nodes:
                 await node.turnover.resize(sizes[node.plan.name], progress)
 
     async def restart(self, names: Collection[str], progress: Progress) -> None:
@@ -93,18 +107,36 @@ class Operations:
             Refused: there is no such node.
             StartupError: a new worker did not become ready.
         """
-        async with self._alone("restart"):
-            for node in self._nodes(names):
+        nodes = self._nodes(names)
+        async with self._alone("restart", names):
+            for node in nodes:
                 await node.turnover.restart(progress)
 
+    async def _now(self) -> tuple[Config, Plan]:
+        """What files and environment say now, and the Plan of the code as it is now."""
+        try:
+            config = self._config_now()
+            return config, require(await self._resolve(config))
+        except ConfigurationError as exc:
+            raise GraphError(f"{exc}\n{OLD_SERVES}", getattr(exc, "log", "")) from exc
+
     @contextlib.asynccontextmanager
-    async def _alone(self, name: str) -> AsyncIterator[None]:
+    async def _alone(self, name: str, what: Collection[str]) -> AsyncIterator[None]:
         async with self._one_at_a_time:
-            self.running = name
+            self.running, began = name, time.monotonic()
+            doing, done = WORDS[name]
+            self._say("info", f"{doing} {', '.join(what)}".rstrip(), "")
             try:
                 yield
+            except (GraphServeError, OSError) as exc:
+                self._say("error", f"{name} failed: {exc}", getattr(exc, "log", ""))
+                raise
+            except Exception as exc:  # a bug of ours: it shall be seen
+                self._say("critical", f"{name} failed: {exc!r}", traceback.format_exc())
+                raise
             finally:
                 self.running = ""
+            self._say("info", f"{done} in {time.monotonic() - began:.2f} s", "")
 
     def _all(self) -> list[Node]:
         current = self.fleet.current
@@ -139,7 +171,7 @@ def secrets(config: Config) -> dict[str, Any]:
 
 def _what_now(rolled: list[str]) -> str:
     if not rolled:
-        return "the new code did not start; the old code goes on serving"
+        return OLD_SERVES
     return (
         f"the new code did not start there; the old code goes on serving, except for {', '.join(rolled)}, which had "
         "changed over before and run the new code"

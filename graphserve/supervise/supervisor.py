@@ -10,8 +10,7 @@ import contextlib
 import logging
 import os
 import time
-import traceback
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from graphserve import machine, shortage
@@ -29,7 +28,6 @@ from graphserve.supervise.output import Pipe
 from graphserve.supervise.reaper import Reaper, end_leftovers
 from graphserve.supervise.signals import Signals
 from graphserve.supervise.sockets import PublicSocket
-from graphserve.supervise.turnover import Progress
 from graphserve.supervise.watch import changes, folders
 
 T = TypeVar("T")
@@ -92,7 +90,9 @@ class Supervisor:
     async def _serve(self) -> ExitCode:
         self.fleet = Fleet(self.folder.path, self.public, self.observer)
         self.reaper = Reaper(self.fleet.marks)
-        self.operations = Operations(self.fleet, self.config, self._resolve, self._reread)
+        self.operations = Operations(
+            self.fleet, self.config, self._resolve, self._reread, self._say, self.notifier.reload
+        )
         admin = Admin(self, self.folder.path)
         await admin.open()
         try:
@@ -169,33 +169,9 @@ class Supervisor:
             await self.signals.changing.wait()
             self.signals.changing.clear()
             try:
-                await _unless(self.signals.changing, self.reload())  # changed again meanwhile: it begins anew
+                await _unless(self.signals.changing, self.operations.reload())  # changed again: it begins anew
             except Exception:
                 pass  # it was said
-
-    async def reload(self, names: Collection[str] = (), progress: Progress = lambda words: None) -> bool:
-        """Reload, and say so.
-
-        Raises:
-            GraphServeError: see `Operations.reload`.
-        """
-        began = time.monotonic()
-        self._say("info", f"reloading {', '.join(names)}".rstrip())
-        self.notifier.reloading()
-        try:
-            await self.operations.reload(names, progress)
-        except (GraphServeError, OSError) as exc:
-            words = str(exc) if "goes on serving" in str(exc) else f"{exc}\nthe old code goes on serving"
-            self._say("error", words, getattr(exc, "log", ""))
-            self.notifier.ready(f"the reload failed: {exc}")
-            raise
-        except Exception as exc:  # a bug of ours: it shall be seen, and not keep the next reload from working
-            self._say("critical", f"the reload failed: {exc!r}", traceback.format_exc())
-            self.notifier.ready(f"the reload failed: {exc!r}")
-            raise
-        self.notifier.ready()
-        self._say("info", f"reloaded in {time.monotonic() - began:.2f} s")
-        return True
 
     def _say(self, level: str, message: str, trace: str = "") -> None:
         self.observer.log(LogRecord(time.time(), level, message, traceback=trace))

@@ -18,6 +18,7 @@ from graphserve.wire.schema import Signature
 
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # in the repr of a function: another one in every process
 DIGEST = 8  # bytes
+LAYOUT = ("array_like", "tag", "tag_field", "forbid_unknown_fields")  # of a msgspec.Struct
 
 
 def fingerprint(signature: Signature) -> str:
@@ -26,17 +27,19 @@ def fingerprint(signature: Signature) -> str:
     for parameter in signature.parameters:
         lines += [f"{parameter.name} {parameter.required}", *_describe(parameter.type)]
     lines += ["->", *_describe(signature.item if signature.stream else signature.result)]
-    return hashlib.blake2b("\n".join(lines).encode(), digest_size=DIGEST).hexdigest()
+    return hashlib.blake2b(ADDRESS.sub("", "\n".join(lines)).encode(), digest_size=DIGEST).hexdigest()
 
 
 def _describe(hint: Any) -> Iterator[str]:
     for part in hints.walk(hint):
         names = " ".join(f"{item.label}:{hints.name_of(item.hint)}" for item in part.items)
-        yield ADDRESS.sub("", f"{part.kind} {hints.name_of(part.hint)} {part.metadata} {names}")
+        yield f"{part.kind} {hints.name_of(part.hint)} {part.metadata} {names}"
         if isinstance(part.origin, enum.EnumMeta):
             yield " ".join(f"{member.name}={member.value!r}" for member in typing.cast("Any", part.origin))
         elif part.kind == "fields":
-            yield f"{sorted(_optional(part.origin))} {getattr(part.origin, '__struct_config__', '')}"
+            config = getattr(part.origin, "__struct_config__", None)
+            layout = [getattr(config, name, None) for name in LAYOUT]
+            yield f"{sorted(_optional(part.origin))} {layout}"
         elif part.kind == "model":
             yield from _model(part.hint)
 
