@@ -292,13 +292,9 @@ class _Refused(Exception):
 def main() -> None:
     """The child: Settings as JSON on stdin, a Resolution as JSON to the descriptor that argv names."""
     settings = Settings.from_json(sys.stdin.buffer.read())
-    descriptor = int(sys.argv[2])
-    # A process that user code starts while it is imported must not hold the pipe: its other end waits for the end.
-    os.set_inheritable(descriptor, False)
-    os.register_at_fork(after_in_child=lambda: os.close(descriptor))
-    resolution = resolve(settings)
-    sys.stdout.flush()
-    with open(descriptor, "w") as answer:
-        answer.write(resolution.to_json())
+    with open(int(sys.argv[2]), "w") as answer:
+        os.register_at_fork(after_in_child=answer.close)  # what user code forks must not hold it: we are waited for
+        answer.write(resolve(settings).to_json())
+        sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # user modules may have started threads

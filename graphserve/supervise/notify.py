@@ -10,9 +10,12 @@ import contextlib
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 
 from graphserve.supervise.observer import LogRecord, NodeState, Observer
+
+AGAIN = 0.05  # seconds until a message is sent again for which the manager had no room
 
 
 class Notifier:
@@ -29,6 +32,7 @@ class Notifier:
         self._interval = _interval(env) if self._address else 0.0
         self._states: dict[str, NodeState] = {}
         self._doing = ""
+        self._waiting: deque[bytes] = deque()
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if self._address else None
         if self._sock is not None:
             self._sock.setblocking(False)  # nobody who reads slowly holds the graph
@@ -57,13 +61,13 @@ class Notifier:
     def ready(self, trouble: str = "") -> None:
         """The start or a reload is over; `trouble` says why the reload failed."""
         self._doing = f"; {trouble.splitlines()[0]}" if trouble else ""
-        self._send(["READY=1", f"MAINPID={os.getpid()}", self._status()])
+        self._send(["READY=1", f"MAINPID={os.getpid()}", self._status()], waits=True)
 
     @contextlib.contextmanager
     def reload(self) -> Iterator[None]:
         """A reload, from its beginning to its end."""
         self._doing = "; reloading"
-        self._send(["RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", self._status()])
+        self._send(["RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", self._status()], waits=True)
         try:
             yield
         except Exception as exc:
@@ -74,7 +78,7 @@ class Notifier:
     def stopping(self, words: str = "stopping") -> None:
         """The stop begins, or the start has failed."""
         self._doing = f"; {words.splitlines()[0]}"
-        self._send(["STOPPING=1", self._status()])
+        self._send(["STOPPING=1", self._status()], waits=True)
 
     # --- the socket ---
 
@@ -88,11 +92,25 @@ class Notifier:
         self._send(["WATCHDOG=1"])
         asyncio.get_running_loop().call_later(self._interval, self._beat)
 
-    def _send(self, lines: Iterable[str]) -> None:
-        if self._sock is not None:
-            # The manager is gone, or its queue is full: the next state or beat says the same again.
-            with contextlib.suppress(OSError):
-                self._sock.sendto("\n".join(lines).encode(), self._address)
+    def _send(self, lines: Iterable[str], *, waits: bool = False) -> None:
+        """Send a message. If the manager's queue is full, one that comes again anyway is dropped; others wait."""
+        if self._sock is None or (self._waiting and not waits):
+            return
+        self._waiting.append("\n".join(lines).encode())
+        if len(self._waiting) == 1 and not self._flush() and not waits:
+            self._waiting.clear()
+
+    def _flush(self) -> bool:
+        while self._waiting and self._sock is not None:
+            try:
+                self._sock.sendto(self._waiting[0], self._address)
+            except BlockingIOError:
+                asyncio.get_running_loop().call_later(AGAIN, self._flush)
+                return False
+            except OSError:
+                pass  # there is no manager any more
+            self._waiting.popleft()
+        return True
 
 
 def _address(path: str) -> str:

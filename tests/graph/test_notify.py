@@ -150,5 +150,6 @@ def test_a_manager_that_is_not_there_or_does_not_read_is_no_obstacle(tmp_path: P
     env = {"NOTIFY_SOCKET": str(run_dir.parent / "deaf"), "WATCHDOG_USEC": "200"}
     with served("app:Top", cwd=tmp_path, env=env) as graph, graph.client() as client:
         assert client.post("/told", json={}).status_code == 200
+        deaf.wait("READY")  # it has waited until there was room
         assert graph.stop() == 0
     deaf.sock.close()
