@@ -4,7 +4,8 @@ One message a line. A message that carries descriptors says how many in `fds`; t
 (SCM_RIGHTS, unix(7)), so a worker gets exactly the listening sockets it is meant to have. Used in both processes.
 
 Worker to supervisor: `hello`, `imported`, `ready`, `failed`, `draining`, `drained`, `vitals` (once a second).
-Supervisor to worker: `init` (go: what you need is ready), `serve`, `members`, `unready`, `drain`, `exit`.
+Supervisor to worker: `init` (go: what you need is ready), `serve`, `members`, `unready`, `drain`, `exit`,
+`report` (say how you are, now).
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from graphserve.options import ServiceOptions
 from graphserve.plan import ApiPlan, EdgePlan, NodePlan, Plan, Resolution, Settings, Trouble
 from graphserve.resolver import require
 from graphserve.service import Dependency, apis, declaration, dependencies
+from graphserve.wire.fingerprint import fingerprint
 from graphserve.wire.schema import Signature
 
 ENTRY_TIMEOUT = 60.0  # seconds, where neither flag nor decorator says otherwise
@@ -273,7 +274,7 @@ class _Resolver:
                     parameters=tuple(inspect.signature(getattr(cls, method)).parameters)[1:],
                     lane="queue" if limited else "pooled", stream=signature.stream,
                     input_stream=signature.input_stream, timeout=spec.timeout,
-                    idempotent=spec.idempotent, batch=spec.batch,
+                    idempotent=spec.idempotent, batch=spec.batch, fingerprint=fingerprint(signature),
                 )
             )  # fmt: skip
         return tuple(plans)
@@ -291,9 +292,9 @@ class _Refused(Exception):
 def main() -> None:
     """The child: Settings as JSON on stdin, a Resolution as JSON to the descriptor that argv names."""
     settings = Settings.from_json(sys.stdin.buffer.read())
-    resolution = resolve(settings)
-    sys.stdout.flush()
     with open(int(sys.argv[2]), "w") as answer:
-        answer.write(resolution.to_json())
+        os.register_at_fork(after_in_child=answer.close)  # what user code forks must not hold it: we are waited for
+        answer.write(resolve(settings).to_json())
+        sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # user modules may have started threads

@@ -1,8 +1,10 @@
-"""What this machine lets us use: CPUs and GPUs. Any process."""
+"""What this machine lets us use: CPUs, GPUs and open files. Any process."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 from pathlib import Path
 
 
@@ -22,6 +24,14 @@ def gpus() -> list[str]:
     if visible is not None:
         return [name for name in (part.strip() for part in visible.split(",")) if name and name != "-1"]
     return [str(index) for index in range(_count_gpus())]
+
+
+def raise_open_files() -> None:
+    """Raise the soft limit of open files to the hard one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _count_gpus(proc: Path = Path("/proc/driver/nvidia/gpus"), dev: Path = Path("/dev")) -> int:

@@ -33,6 +33,7 @@ class ApiPlan:
         timeout: seconds a call may take, of the API itself.
         idempotent: whether a call may run again after its worker died.
         batch: how calls are joined.
+        fingerprint: of the types that cross a socket; where it differs, callers of the old code cannot call the new.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ApiPlan:
     timeout: float | None = None
     idempotent: bool = False
     batch: Batch | None = None
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from graphserve.errors import ConfigurationError, CycleError, GraphError
+from graphserve import shortage
+from graphserve.errors import ConfigurationError, CycleError, GraphError, StartupError
 from graphserve.plan import Plan, Resolution, Settings
+
+# What systemd says to the supervisor alone (sd_notify(3)): user code that spoke there would speak for the graph.
+OF_SYSTEMD = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})
 
 
 class Resolver:
@@ -25,23 +29,35 @@ class Resolver:
         settings: what to resolve.
         env: variables to add to the environment (`--env-file`).
         capture: whether `outputs` has what user modules print while they are imported; else it goes to stderr.
+
+    Raises:
+        StartupError: the machine does not give us a process.
     """
 
     def __init__(self, settings: Settings, env: Mapping[str, str] | None = None, *, capture: bool = False) -> None:
         self.target = settings.target
-        self._answer, writing = os.pipe()
         script = str(Path(__file__).with_name("child.py"))
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", script, "resolve", str(writing)], stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE if capture else 2, stderr=subprocess.PIPE if capture else None,
-                pass_fds=[writing], env=environment(settings.debug, env or {}), start_new_session=True,
-            )  # fmt: skip
-        finally:
-            os.close(writing)
+            self._answer, writing = os.pipe()
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", script, "resolve", str(writing)], stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE if capture else 2, stderr=subprocess.PIPE if capture else None,
+                    pass_fds=[writing], env=environment(settings.debug, env or {}), start_new_session=True,
+                )  # fmt: skip
+            finally:
+                os.close(writing)
+        except OSError as exc:
+            why = shortage.words(exc)
+            raise StartupError(f"the process that imports {self.target!r} could not be started: {why}") from exc
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
             stdin.write(settings.to_json().encode())
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
 
     def outputs(self) -> list[tuple[Literal["stdout", "stderr"], int]]:
         """The reading ends of its outputs, if they are captured; they stay its own."""
@@ -84,7 +100,7 @@ def environment(debug: bool, extra: Mapping[str, str]) -> dict[str, str]:
         debug: whether that code is being edited (`--reload`).
         extra: what `--env-file` says.
     """
-    env = {**os.environ, **extra}
+    env = {name: value for name, value in os.environ.items() if name not in OF_SYSTEMD} | dict(extra)
     if debug:
         # Bytecode is matched by size and whole seconds: two edits within one would run the first again.
         env.setdefault("PYTHONDONTWRITEBYTECODE", "1")

@@ -1,32 +1,38 @@
 """The run folder: what a running graph keeps on disk, under which names, and whether it is live.
 
-    lock  control.sock  1/plan.json  1/workers.sock  1/n0/q.sock  1/n0/b1.sock  1/n0/<pid>.sock …
+    lock  control.sock  workers.sock  1/plan.json  n0/q.sock  n0/b1.sock  n0/<pid>.sock …
 
-A reload makes the folder 2 beside 1, and removes 1 when the last call in it is answered; no number comes again.
-Names are short (a socket's path has 107 bytes on Linux) and keyed by the node's id, which is never used for another
-node while the graph runs. Used by every process.
+A reload makes the folder 2 for its Plan, and removes 1 with the last worker that was started from it; no number comes
+again. Names are short (a socket's path has 107 bytes on Linux). A node's folder is keyed by the node's id, which is
+never used for another node while the graph runs, so an old caller cannot reach a wrong node. Used by every process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
+import secrets
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from graphserve import shortage
 from graphserve.errors import StartupError
 from graphserve.plan import NodePlan
 
 MAX_SOCKET_PATH = 107  # bytes, unix(7): sun_path holds 108 with the final NUL
 PREFIX = "graphserve-"
+MADE = "made"  # in the lock: the folder was not there before
 UNFINISHED = ".graphserve-"
-# The longest that we bind below the run folder: ten thousand reloads, a thousand nodes, pid_max, and the name that a
-# socket has until it listens.
-LONGEST_NAME = "/9999/n999/4194304.sock~"
+FORGOTTEN = 60.0  # seconds after which a folder that never got its name is that of a start which was killed
+# The longest that we bind below the run folder: a hundred thousand nodes in the life of a graph, pid_max, and the name
+# that a socket has until it listens.
+LONGEST_NAME = "/n99999/4194304.sock~"
 
 
 def parent() -> Path:
@@ -51,6 +57,9 @@ def path_problem(folder: Path) -> str:
 class RunDir:
     """A run folder of ours: created, locked, and removed at the end.
 
+    `token` is new in each run, and stands in the lock: by it the next graph here knows the processes that a killed one
+    left. `before` is that of the run before, if it was killed.
+
     Args:
         path: the folder to use; None makes a new one.
 
@@ -59,21 +68,22 @@ class RunDir:
     """
 
     def __init__(self, path: str | None = None) -> None:
-        self.made = True
+        self.made, self.before = False, ""
+        self.token = secrets.token_hex(8)
+        self._link: Path | None = None
         try:
             if path is None:
                 self._make()
             else:
                 self.path = Path(path).absolute()
-                self.made = not self.path.exists()
-                self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._claim()
+                self._leave_link()
         except OSError as exc:
-            raise StartupError(f"the run folder {path or parent()} cannot be used: {exc.strerror or exc}") from exc
+            raise StartupError(f"the run folder {path or parent()} cannot be used: {shortage.words(exc)}") from exc
 
     def _make(self) -> None:
         # Under its own name only once it is locked: another graph that starts now would take it for a stale one.
-        self.path = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent()))
+        self.path, self.made = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent())), True
         self._claim()
         self.path = self.path.rename(self.path.with_name(PREFIX + self.path.name.removeprefix(UNFINISHED)))
 
@@ -81,44 +91,118 @@ class RunDir:
         if problem := path_problem(self.path):
             self._remove_if_made()
             raise StartupError(problem)
-        held = self.path.stat()
-        if held.st_uid != os.geteuid():
-            raise StartupError(f"the run folder {self.path} belongs to another user")
-        if not self.made and any(self.path.iterdir()) and not (self.path / "lock").exists():
-            raise StartupError(f"{self.path} is not empty and no run folder: give --run-dir a folder of its own")
-        self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        _make_private(self.path.parent)
+        while not self._take_lock():
+            pass  # who held it has removed it just now
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if stat.S_IMODE(self.path.stat().st_mode) != 0o700:
+                self.path.chmod(0o700)
+            self._clear()
+            self.before, made = _read(self.path)
+            self.made = self.made or made
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"{self.token} {MADE if self.made else ''}\n".encode(), 0)
         except OSError:
-            os.close(self._lock)
-            raise StartupError(f"a graph is running in {self.path}; stop it first, or give another --run-dir") from None
-        if stat.S_IMODE(held.st_mode) != 0o700:
-            self.path.chmod(0o700)
+            self.remove()
+            raise
+
+    def _take_lock(self) -> bool:
+        with contextlib.suppress(FileExistsError):
+            self.path.mkdir(mode=0o700)
+            self.made = True
+        try:
+            self._check()
+            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            self.made = False
+            return False
+        except OSError:
+            self._remove_if_made()
+            raise
+        if not _take(lock):
+            os.close(lock)
+            raise StartupError(f"a graph is running in {self.path}; stop it first, or give another --run-dir")
+        self._lock = lock
+        if _is_lock_of(self.path, lock):
+            return True
+        os.close(lock)
+        self.made = False
+        return False
+
+    def _check(self) -> None:
+        if self.path.stat().st_uid != os.geteuid():
+            raise StartupError(f"the run folder {self.path} belongs to another user: give another --run-dir")
+        names = os.listdir(self.path)
+        if names and "lock" not in names:
+            raise StartupError(f"{self.path} is not empty and no run folder: give --run-dir a folder of its own")
+
+    def _clear(self) -> None:
         for left in self.path.iterdir():  # of a graph that was killed
             if left.name != "lock":
                 shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
 
-    def write(self, name: str, text: str) -> None:
-        """Write a file of mode 0600, whole or not at all."""
-        temporary = self.path / f".{name}"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "w") as file:
-            file.write(text)
-        temporary.rename(self.path / name)
+    def _leave_link(self) -> None:
+        """Have `running` find a folder that is elsewhere."""
+        link = parent() / f"{PREFIX}{hashlib.blake2b(os.fsencode(self.path), digest_size=6).hexdigest()}"
+        with contextlib.suppress(OSError):  # then it is found by --run-dir only
+            if link.is_symlink():
+                link.unlink()  # of a graph that was killed
+            link.symlink_to(self.path)
+            self._link = link
 
     def remove(self) -> None:
-        """Remove what is in the folder, and the folder if we made it."""
-        for left in list(self.path.iterdir()) if self.path.exists() else []:
-            if left.name != "lock":
-                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
-        (self.path / "lock").unlink(missing_ok=True)
-        self._remove_if_made()
+        """Remove what is in the folder, and the folder if we made it; what cannot be removed stays."""
+        with contextlib.suppress(OSError):
+            if self.made:  # in one step: who claims it now makes a new one
+                self.path = self.path.rename(self.path.with_name(UNFINISHED + self.token))
+                shutil.rmtree(self.path)
+            else:
+                self._clear()
+                (self.path / "lock").unlink()
+        if self._link is not None:
+            self._link.unlink(missing_ok=True)
         os.close(self._lock)
 
     def _remove_if_made(self) -> None:
         if self.made:
             with contextlib.suppress(OSError):
                 self.path.rmdir()
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder and those above it, as far as there are none, for this user only, whatever the umask is."""
+    before = os.umask(0o077)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    finally:
+        os.umask(before)
+
+
+def _take(descriptor: int, how: int = fcntl.LOCK_EX) -> bool:
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_lock_of(folder: Path, descriptor: int) -> bool:
+    """Whether what we took is still the folder's lock: one that was removed meanwhile locks nobody out."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(folder / "lock"))
+    except FileNotFoundError:
+        return False
+
+
+def token(folder: Path) -> str:
+    """The token of the graph that runs in a folder, or of the one that was killed there."""
+    return _read(folder)[0]
+
+
+def _read(folder: Path) -> tuple[str, bool]:
+    """What stands in the lock: the token, and whether the graph made the folder; nothing if it had not come so far."""
+    found, _, made = (folder / "lock").read_text("ascii", "replace").partition(" ")
+    return found, made.strip() == MADE
 
 
 def is_live(folder: Path) -> bool:
@@ -128,30 +212,58 @@ def is_live(folder: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
+        return not _take(descriptor, fcntl.LOCK_SH)
     finally:
         os.close(descriptor)
-    return False
 
 
-def remove_stale() -> None:
-    """Remove the run folders of ours whose graph was killed."""
-    for folder in _ours():
-        if (folder / "lock").exists() and not is_live(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+def remove_stale() -> list[str]:
+    """Remove the run folders of ours whose graph was killed, and the links to such.
+
+    Returns:
+        The tokens of those graphs.
+    """
+    tokens = []
+    for folder in _ours(PREFIX):
+        with contextlib.suppress(OSError):
+            if not folder.is_symlink():
+                folder.rmdir()  # killed at the very end of its stop: even the lock was gone
+            elif not is_live(folder):
+                folder.unlink()
+            continue
+        tokens += _remove_if_stale(folder)
+    for folder in _ours(UNFINISHED):  # killed before it had its name
+        with contextlib.suppress(OSError):
+            if folder.stat().st_mtime < time.time() - FORGOTTEN and not is_live(folder):
+                shutil.rmtree(folder)
+    return tokens
+
+
+def _remove_if_stale(folder: Path) -> list[str]:
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return []
+    try:
+        if not _take(descriptor) or not _is_lock_of(folder, descriptor):
+            return []
+        found = token(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # while we hold it, nobody claims it
+        return [found]
+    finally:
+        os.close(descriptor)
 
 
 def running() -> list[Path]:
-    """The run folders in the usual place in which a graph of this user runs."""
-    return [folder for folder in _ours() if is_live(folder)]
+    """The run folders in which a graph of this user runs, also those that were chosen with `--run-dir`."""
+    return sorted({Path(os.path.realpath(folder)) for folder in _ours(PREFIX) if is_live(folder)})
 
 
-def _ours() -> Iterator[Path]:
-    for folder in sorted(parent().glob(PREFIX + "*")):
+def _ours(prefix: str) -> Iterator[Path]:
+    """What is in the usual place: run folders, and links to those that are elsewhere."""
+    for folder in sorted(parent().glob(prefix + "*")):
         with contextlib.suppress(OSError):
-            if folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.geteuid():
+            if folder.lstat().st_uid == os.geteuid() and (folder.is_symlink() or folder.is_dir()):
                 yield folder
 
 
@@ -180,3 +292,13 @@ def worker_socket(run: Path, node: NodePlan, pid: int) -> str:
 def workers_socket(run: Path) -> str:
     """The path of the supervisor's socket that workers connect to."""
     return str(run / "workers.sock")
+
+
+def control_socket(run: Path) -> str:
+    """The path of the supervisor's socket that operators speak HTTP to."""
+    return str(run / "control.sock")
+
+
+def plan_file(run: Path, version: int) -> Path:
+    """The path of a Plan; `version` counts the reloads, from 1."""
+    return run / str(version) / "plan.json"

@@ -29,6 +29,7 @@ class Served:
         cwd: the folder to run in.
         env: variables to set.
         stdin: its standard input; default: that of this process.
+        command: the whole command instead, such as one that then becomes `Served.command(…)`.
     """
 
     def __init__(
@@ -38,12 +39,12 @@ class Served:
         cwd: Path = APPS,
         env: dict[str, str] | None = None,
         stdin: int | None = None,
+        command: list[str] | None = None,
     ) -> None:
-        where = [] if {"--port", "-p", "--uds"} & set(arguments) else ["--port", "0"]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("GRAPHSERVE_")}
         self.began = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "graphserve", "serve", target, *where, *arguments],
+            command or self.command(target, *arguments),
             cwd=cwd, env=clean | (env or {}), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             start_new_session=True,
         )  # fmt: skip
@@ -58,6 +59,12 @@ class Served:
         for reader in self._readers:
             reader.start()
         self.url = ""
+
+    @staticmethod
+    def command(target: str, *arguments: str) -> list[str]:
+        """The command that serves a target."""
+        where = [] if {"--port", "-p", "--uds"} & set(arguments) else ["--port", "0"]
+        return [sys.executable, "-m", "graphserve", "serve", target, *where, *arguments]
 
     def wait_ready(self, seconds: float = 60) -> Served:
         """Wait until it says where it serves."""

@@ -14,7 +14,10 @@ import click
 
 from graphserve.errors import ExitCode, GraphServeError
 
-COMMANDS = ("serve", "graph", "check")  # in the order of the help; each is graphserve/cli/<name>.py, its `command`
+# In the order of the help; each is graphserve/cli/<name>.py, its `command`.
+WITH_TARGET = ("serve", "graph", "check")
+WITH_GRAPH = ("ps", "status", "scale", "reload", "restart", "stop")  # these need one that runs
+COMMANDS = (*WITH_TARGET, *WITH_GRAPH)
 
 
 class Commands(click.Group):

@@ -18,6 +18,7 @@ from graphserve.cli.flags import PASSWORD
 from graphserve.cli.preflight import refuse
 from graphserve.config import Config
 from graphserve.errors import GraphError, GraphServeError, StartupError
+from graphserve.resolver import OF_SYSTEMD
 from graphserve.supervise import LogRecord, NodeState, run
 
 
@@ -50,6 +51,8 @@ def main() -> None:
     descriptor = int(sys.argv[2])
     os.set_inheritable(descriptor, False)
     os.environ.pop(PASSWORD, None)  # the parent has read it; workers inherit the environment
+    for name in OF_SYSTEMD:
+        os.environ.pop(name, None)  # the service is the parent's: it says when that is ready
     display = open_display(config.log_format, config.settings.log_level)
     reporting = _Reporting(display, descriptor)
     threading.Thread(target=_stop_at_the_end, daemon=True).start()

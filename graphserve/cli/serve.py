@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from graphserve import shortage
 from graphserve.cli.flags import configure, serve_options
-from graphserve.errors import GraphServeError
+from graphserve.errors import ExitCode, GraphServeError, StartupError
 
 if TYPE_CHECKING:
     from graphserve.config import Config
@@ -23,6 +27,7 @@ def command(**given: Any) -> int:
     Each option can also be given as an environment variable (--port as GRAPHSERVE_PORT), in the file of --config, or
     under [tool.graphserve] in pyproject.toml.
     """
+    signal.signal(signal.SIGTERM, _end)
     config = configure(given)
 
     from graphserve.resolver import Resolver
@@ -34,6 +39,11 @@ def command(**given: Any) -> int:
         resolver.close()
 
 
+def _end(number: int, frame: FrameType | None) -> None:
+    """SIGTERM before there is a supervisor who handles it; as process 1 we would not even hear of it."""
+    sys.exit(ExitCode.OK)
+
+
 def _run(config: Config, resolver: Resolver, reread: Callable[[], Config]) -> int:
     from graphserve.cli.preflight import refuse
 
@@ -42,7 +52,10 @@ def _run(config: Config, resolver: Resolver, reread: Callable[[], Config]) -> in
     from graphserve.cli.display import open_display
     from graphserve.supervise import run
 
-    display = open_display(config.log_format, config.settings.log_level)
+    try:
+        display = open_display(config.log_format, config.settings.log_level)
+    except RuntimeError as exc:  # it has a thread of its own
+        raise StartupError(f"the graph could not start: {shortage.words(exc)}") from exc
     try:
         return run(config, display, resolver, reread)
     except GraphServeError as exc:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphserve.config.layers import TargetMissing, load
+from graphserve.config.layers import TargetMissing, load, run_dir
 from graphserve.config.model import Config
 
-__all__ = ["Config", "TargetMissing", "load"]
+__all__ = ["Config", "TargetMissing", "load", "run_dir"]

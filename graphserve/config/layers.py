@@ -59,6 +59,18 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], cwd: str | os.Pat
     return _build(values, new, files, base)
 
 
+def run_dir(environ: Mapping[str, str], cwd: str | os.PathLike[str]) -> str | None:
+    """The run folder that `graphserve serve` would use here, if it is configured.
+
+    Raises:
+        ConfigurationError: a value or a file is wrong.
+    """
+    base = Path(cwd).absolute()
+    environment = _environment_layer(environ, base)
+    file = _file_layer(_config_file(_first("config", environment), base), base)
+    return _first("run_dir", environment, file)
+
+
 def _flag_layer(flags: Mapping[str, Any], base: Path) -> Layer:
     for key in flags:
         if key not in BY_KEY:

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from graphserve import shortage
+from graphserve.errors import StartupError
 from graphserve.plan import NodePlan
+from graphserve.supervise.backoff import Backoff
 from graphserve.supervise.observer import LogRecord, State
 from graphserve.supervise.pool import Pool, WorkerProcess
+from graphserve.supervise.turnover import Turnover, first
 from graphserve.supervise.vitals import judge, stuck
 
 if TYPE_CHECKING:
     import socket
 
-HEALTHY = 1.0  # seconds of readiness after which a death is no sign of a crash loop
-FREE_DEATHS = 2  # early deaths in a row that are still answered at once
-FIRST_PAUSE = 0.2  # seconds before the next respawn after those; doubles up to …
-LONGEST_PAUSE = 30.0
-FAILED_AFTER = 5  # early deaths in a row, with no ready worker left, after which the node is failed
+    from graphserve.supervise.version import Version
 
 
 class Node:
@@ -29,30 +29,30 @@ class Node:
 
     Args:
         plan: the node.
+        version: what its workers are started from.
         sockets: its shared sockets.
-        env: the environment of its workers, by slot.
         emit: takes records for the terminal.
         on_change: called when its state or its workers changed.
-        on_broken: called with a worker that died before the node was ever ready.
     """
 
     def __init__(
-        self, plan: NodePlan, sockets: dict[str, socket.socket], env: Callable[[int], Mapping[str, str]],
-        emit: Callable[[LogRecord], None], on_change: Callable[[Node], None],
-        on_broken: Callable[[Node, str, str], None],
+        self, plan: NodePlan, version: Version, sockets: dict[str, socket.socket], emit: Callable[[LogRecord], None],
+        on_change: Callable[[Node], None],
     ) -> None:  # fmt: skip
-        self.plan, self.sockets, self.emit = plan, sockets, emit
-        self.on_change, self.on_broken = on_change, on_broken
-        self.pool = Pool(plan, env, emit, self._died)
+        self.plan, self.version, self.sockets, self.emit, self.on_change = plan, version, sockets, emit, on_change
+        self.pool = Pool(plan, emit, self._died)
+        self.turnover = Turnover(self)
         self.state: State = "starting"
         self.reason = ""
+        self.began = asyncio.get_running_loop().time()
         self.started = asyncio.Event()  # every worker was ready once
-        self.restarts = 0
-        self.early_deaths = 0
+        self.broken: WorkerProcess | None = None  # died before
+        self.shows = True  # whether its changes are news
+        self.restarts = Counter[int]()  # by slot
+        self._backoffs = defaultdict[int, Backoff](Backoff)  # by slot
         self.stopping = False
+        self._broke = asyncio.Event()
         self._respawns: dict[int, asyncio.TimerHandle] = {}
-        self._recycles: set[asyncio.Future[None]] = set()
-        self._one_at_a_time = asyncio.Lock()
 
     @property
     def workers(self) -> list[WorkerProcess]:
@@ -63,16 +63,42 @@ class Node:
         """The workers that take calls."""
         return [worker for worker in self.workers if worker.state == "ready"]
 
-    def spawn_all(self) -> None:
-        """Start every worker; they import, and wait for their turn."""
-        for slot in range(self.plan.workers):
-            self.pool.spawn(slot)
+    def versions(self) -> set[Version]:
+        """What its workers are started from, those that live and those to come."""
+        return {self.version, *(worker.version for worker in self.workers)}
+
+    def adopt(self, plan: NodePlan, version: Version) -> None:
+        """Start workers from another version from now on."""
+        self.plan, self.version = plan, version
+        for sock in self.sockets.values():
+            sock.listen(plan.options.queue)  # as many may wait as is said now
+
+    def spawn(self, slot: int, plan: NodePlan | None = None, version: Version | None = None) -> WorkerProcess:
+        """Start a worker; it imports, and waits for its turn.
+
+        Raises:
+            OSError: the machine will not give us a process.
+        """
+        if (timer := self._respawns.pop(slot, None)) is not None:
+            timer.cancel()
+        version = version or self.version
+        return self.pool.spawn(slot, version, version.env(plan or self.plan, slot))
+
+    async def up(self) -> None:
+        """Wait until every worker was ready once.
+
+        Raises:
+            StartupError: one of them died before.
+        """
+        await first(self.started, self._broke)
+        if self.broken is not None:
+            raise StartupError(self.broken.message, self.plan.name, self.broken.last_words())
 
     def turn(self, worker: WorkerProcess, snapshot: list[Any], secrets: dict[str, Any]) -> None:
         """What the worker needs is ready: let it initialise."""
         worker.state = "starting"
         limit = self.plan.options.startup_timeout
-        worker.startup_timer = asyncio.get_running_loop().call_later(limit, self._too_slow, worker)
+        worker.timer = asyncio.get_running_loop().call_later(limit, self._too_slow, worker)
         worker.send({"type": "members", "nodes": snapshot})
         listeners = {"type": "init", "listeners": list(self.sockets), "secrets": secrets}
         worker.send(listeners, [sock.fileno() for sock in self.sockets.values()])
@@ -82,65 +108,84 @@ class Node:
         worker.state, worker.address = "ready", address
         worker.ready_at = worker.seen_at = asyncio.get_running_loop().time()
         worker.was_ready.set()
-        if worker.startup_timer is not None:
-            worker.startup_timer.cancel()
-        if self.state == "failed":
-            self.early_deaths = 0
+        if worker.timer is not None:
+            worker.timer.cancel()
         self.reason = ""
         if len(self.ready_workers()) >= self.plan.workers:
             self.started.set()
-        if self.started.is_set():
+        if self.started.is_set() and not self.stopping:
             self.state = "ready"
         self.on_change(self)
 
     def vitals(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
         """A worker says how it is."""
-        worker.seen_at = asyncio.get_running_loop().time()
+        worker.seen_at, worker.vitals = asyncio.get_running_loop().time(), message
+        worker.reported.set()
         verdict = judge(self.plan.options, message, worker.quota)
         if verdict is None or worker.state != "ready":
             return
         if verdict[0] == "kill":
             self._put_down(worker, verdict[1])
         elif not worker.recycling:
-            worker.recycling = True
-            task = asyncio.ensure_future(self._recycle(worker, verdict[1]))
-            self._recycles.add(task)
-            task.add_done_callback(self._recycles.discard)
+            self.turnover.recycle(worker, verdict[1])
 
     def check_pulse(self) -> None:
         """Kill workers whose loop is stuck: they do not even report."""
         now = asyncio.get_running_loop().time()
         for worker in self.ready_workers():
+            worker.usage.cpu()
             if words := stuck(self.plan.options, now - worker.seen_at):
                 self._put_down(worker, words)
 
-    async def drain(self, timeout: float) -> None:
-        """Stop for good: answer what was taken, end every worker."""
-        self.stopping = True
-        self.state = "draining"
-        for timer in self._respawns.values():
-            timer.cancel()
-        for worker in self.workers:
-            self._retire(worker, last=True)
+    def leave(self, worker: WorkerProcess) -> None:
+        """Have a worker answer what it took, and end; another one has its place, or nobody shall have it."""
+        worker.retiring = True
+        if worker.timer is not None:
+            worker.timer.cancel()
+        if worker.state == "ready":
+            worker.state = "draining"
+            worker.send({"type": "drain", "last": False})
+        elif worker.state != "draining":  # it serves nothing yet
+            worker.kill()
+        if worker.state == "draining":
+            self._limit(worker)
         self.on_change(self)
+
+    def goes(self, worker: WorkerProcess) -> None:
+        """A worker drains of its own accord; it is replaced when it has ended."""
+        worker.state = "draining"
+        self._limit(worker)
+        self.on_change(self)
+
+    async def drain(self) -> None:
+        """Stop for good: answer what was taken, end every worker."""
+        self._end()
+        self.state = "draining"
+        for worker in self.workers:
+            worker.retiring = True
+            if worker.state == "ready":
+                worker.state = "draining"
+                worker.send({"type": "drain", "last": True})
+            elif worker.state != "draining":
+                worker.kill()
+        self.on_change(self)
+        timeout = self.plan.options.graceful_timeout
         try:
             async with asyncio.timeout(timeout):
-                await asyncio.gather(*(_first(worker.drained, worker.gone) for worker in self.workers))
+                await asyncio.gather(*(first(worker.drained, worker.gone) for worker in self.workers))
                 for worker in self.workers:
                     worker.send({"type": "exit"})
                 await asyncio.gather(*(worker.gone.wait() for worker in self.workers))
         except TimeoutError:
             names = ", ".join(str(worker.pid) for worker in self.workers)
-            self._say("warning", f"not drained after {timeout:g} s, killed: {names}")
+            self.say("warning", f"not drained after {timeout:g} s, killed: {names}")
             await self.kill()
         self.state = "stopped"
         self.on_change(self)
 
     async def kill(self) -> None:
         """End every worker at once."""
-        self.stopping = True
-        for timer in self._respawns.values():
-            timer.cancel()
+        self._end()
         for worker in self.workers:
             worker.kill()
         await asyncio.gather(*(worker.gone.wait() for worker in self.workers))
@@ -159,98 +204,72 @@ class Node:
         ]
         return {"name": self.plan.name, "state": self.state, "reason": self.reason, "workers": workers}
 
-    def _retire(self, worker: WorkerProcess, *, last: bool) -> None:
-        worker.retiring = True
-        if worker.state == "ready":
-            worker.state = "draining"
-            worker.send({"type": "drain", "last": last})
-        elif worker.state != "draining":  # it serves nothing yet
-            worker.kill()
+    def say(self, level: str, message: str, worker: WorkerProcess | None = None, trace: str = "") -> None:
+        """A record for the terminal."""
+        slot, pid = (worker.slot, worker.pid) if worker else (None, None)
+        self.emit(LogRecord(time.time(), level, message, self.plan.name, slot, pid, traceback=trace))
+
+    def respawn_later(self, slot: int, pause: float = 0.0) -> None:
+        """Fill a slot after a pause, unless somebody else does before."""
+        self._respawns[slot] = asyncio.get_running_loop().call_later(pause, self._respawn, slot)
+
+    # --- what goes wrong ---
+
+    def _end(self) -> None:
+        self.stopping = True
+        for timer in self._respawns.values():
+            timer.cancel()
 
     def _put_down(self, worker: WorkerProcess, words: str) -> None:
         worker.message = f"a worker of {self.plan.name} {words}"
         worker.kill()
-
-    async def _recycle(self, worker: WorkerProcess, words: str) -> None:
-        """Replace a worker without loss: the new one is ready before the old one drains; with GPUs the old first."""
-        async with self._one_at_a_time:
-            if self.stopping or worker.state != "ready":
-                return
-            self._say("info", f"a worker of {self.plan.name} {words}; replacing it", worker)
-            if self.plan.options.gpus:
-                await self._let_go(worker)
-                if not self.stopping:
-                    self.pool.spawn(worker.slot)
-                return
-            new = self.pool.spawn(worker.slot)
-            new.standby = True
-            await _first(new.was_ready, new.gone)
-            if new.was_ready.is_set():
-                new.standby = False
-                await self._let_go(worker)
-            else:
-                worker.recycling = False  # it goes on; the next report asks again
-
-    async def _let_go(self, worker: WorkerProcess) -> None:
-        worker.retiring = True
-        if worker.state == "ready":
-            worker.state = "draining"
-            worker.send({"type": "drain", "last": False})
-        self.on_change(self)
-        try:
-            async with asyncio.timeout(self.plan.options.graceful_timeout):
-                await worker.gone.wait()
-        except TimeoutError:
-            worker.kill()
-            await worker.gone.wait()
 
     def _too_slow(self, worker: WorkerProcess) -> None:
         limit = self.plan.options.startup_timeout
         worker.message = f"{self.plan.name} was not ready {limit:g} s after it began to start (startup_timeout)"
         worker.kill()
 
+    def _limit(self, worker: WorkerProcess) -> None:
+        """Kill it unless it has drained in time."""
+        limit = self.plan.options.graceful_timeout
+        worker.timer = asyncio.get_running_loop().call_later(limit, self._too_long, worker)
+
+    def _too_long(self, worker: WorkerProcess) -> None:
+        self.say("warning", f"not drained after {self.plan.options.graceful_timeout:g} s, killed", worker)
+        worker.kill()
+
     def _died(self, worker: WorkerProcess, code: int) -> None:
-        if worker.standby:
-            words = worker.message or how_it_ended(code)
-            self._say("error", f"the replacement did not start: {words}", worker, worker.traceback)
-        if self.stopping or worker.retiring or worker.standby:
-            self.on_change(self)
-            return
-        words = worker.message or f"a worker of {self.plan.name} {how_it_ended(code)}"
-        if not self.started.is_set():
-            self.on_broken(self, words, worker.last_words())
-            return
-        self._respawn_later(worker, words)
+        worker.message = worker.message or f"a worker of {self.plan.name} {how_it_ended(code)}"
+        if not (self.stopping or worker.retiring or worker.standby):
+            if not self.started.is_set():
+                self.broken = self.broken or worker
+                self._broke.set()
+                return
+            self._replace(worker)
         self.on_change(self)
 
-    def _respawn_later(self, worker: WorkerProcess, words: str) -> None:
+    def _replace(self, worker: WorkerProcess) -> None:
         loop = asyncio.get_running_loop()
         lived = loop.time() - worker.ready_at if worker.ready_at is not None else 0.0
-        self.early_deaths = 0 if lived >= HEALTHY else self.early_deaths + 1
-        pause = 0.0
-        if self.early_deaths > FREE_DEATHS:
-            longest = min(FIRST_PAUSE * 2.0 ** (self.early_deaths - FREE_DEATHS - 1), LONGEST_PAUSE)
-            pause = longest * random.uniform(0.75, 1.25)  # jitter: nodes that failed together come back apart
-        if self.early_deaths >= FAILED_AFTER and not self.ready_workers():
-            self.state, self.reason = "failed", words
-        self.restarts += 1
-        trace = worker.traceback
-        self._say("error", f"{words}; replaced" + (f" in {pause:.1f} s" if pause else ""), worker, trace)
-        self._respawns[worker.slot] = loop.call_later(pause, self._respawn, worker.slot)
+        backoff = self._backoffs[worker.slot]
+        pause = backoff.died(lived)
+        if backoff.failed and not self.ready_workers():
+            self.state, self.reason = "failed", worker.message
+        self.restarts[worker.slot] += 1
+        when = f" in {pause:.1f} s" if pause else ""
+        self.say("error", f"{worker.message}; replaced{when}", worker, worker.traceback)
+        if worker.successor is None or worker.successor.state == "gone":
+            self.respawn_later(worker.slot, pause)
 
     def _respawn(self, slot: int) -> None:
         self._respawns.pop(slot, None)
-        if self.stopping:
+        if self.stopping or slot >= self.plan.workers:
             return
         try:
-            self.pool.spawn(slot)
+            self.spawn(slot)
         except OSError as exc:
-            self._say("error", f"{self.plan.name}: {exc}")
-            self._respawns[slot] = asyncio.get_running_loop().call_later(1.0, self._respawn, slot)
-
-    def _say(self, level: str, message: str, worker: WorkerProcess | None = None, trace: str = "") -> None:
-        slot, pid = (worker.slot, worker.pid) if worker else (None, None)
-        self.emit(LogRecord(time.time(), level, message, self.plan.name, slot, pid, traceback=trace))
+            self.say("error", f"{self.plan.name}: no worker could be started, tried again: {shortage.words(exc)}")
+            self.respawn_later(slot, 1.0)
 
 
 def how_it_ended(code: int) -> str:
@@ -261,12 +280,3 @@ def how_it_ended(code: int) -> str:
         return f"was killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"was killed by signal {-code}"
-
-
-async def _first(*events: asyncio.Event) -> None:
-    tasks = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()

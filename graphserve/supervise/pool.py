@@ -15,8 +15,9 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from circus.process import Process
 from circus.watcher import Watcher
 from tornado.ioloop import IOLoop
 
@@ -25,6 +26,10 @@ from graphserve.control import Channel, Message
 from graphserve.plan import NodePlan
 from graphserve.supervise.observer import LogRecord
 from graphserve.supervise.output import Pipe
+from graphserve.supervise.usage import Usage
+
+if TYPE_CHECKING:
+    from graphserve.supervise.version import Version
 
 CHILD = str(Path(graphserve.__file__).with_name("child.py"))
 
@@ -35,22 +40,26 @@ class WorkerProcess:
     Its `state` goes `spawned` → `imported` → `starting` → `ready` → `draining` → `gone`.
     """
 
-    def __init__(self, node: NodePlan, slot: int, process: Any, pipes: list[Pipe]) -> None:
-        self.node, self.slot, self.process, self.pipes = node, slot, process, pipes
+    def __init__(self, version: Version, slot: int, process: Any, pipes: list[Pipe]) -> None:
+        self.version, self.slot, self.process, self.pipes = version, slot, process, pipes
         self.pid: int = process.pid
+        self.usage = Usage(process.pid)
         self.state = "spawned"
         self.channel: Channel | None = None
         self.address = ""
         self.message = self.traceback = ""
         self.spawned_at = asyncio.get_running_loop().time()
         self.ready_at: float | None = None
-        self.startup_timer: asyncio.TimerHandle | None = None
+        self.timer: asyncio.TimerHandle | None = None  # kills it if it needs too long: to start, or to leave
         self.drained = asyncio.Event()
         self.gone = asyncio.Event()
         self.was_ready = asyncio.Event()
-        self.standby = False  # it shall take the place of another one, which serves until then
+        self.standby = False  # somebody waits for it to be ready, and decides what becomes of it if it is not
+        self.successor: WorkerProcess | None = None  # who is to take its place
         self.recycling = False
         self.seen_at = 0.0
+        self.vitals: dict[str, Any] = {}  # its latest report
+        self.reported = asyncio.Event()  # since it was asked
         self.quota = random.uniform(1.0, 1.1)  # of max_requests: workers that began together are replaced apart
         self.retiring = False
 
@@ -71,24 +80,39 @@ class WorkerProcess:
         return self.traceback or "\n".join(self.pipes[1].tail) or "\n".join(self.pipes[0].tail)
 
 
+class _Watcher(Watcher):  # type: ignore[misc]
+    """circus' watcher, which keeps why a process could not be started: circus itself only logs it."""
+
+    refused: OSError | None = None
+
+    @property
+    def _process_class(self) -> Callable[..., Process]:
+        return self._start
+
+    def _start(self, *arguments: Any, **options: Any) -> Process:
+        try:
+            return Process(*arguments, **options)
+        except OSError as exc:
+            self.refused = exc
+            raise
+
+
 class Pool:
     """The processes of one node.
 
     Args:
         node: the node.
-        env: the environment of its workers, by slot.
         emit: called with each record of their output.
         on_death: called with a worker that is gone, and its exit code (negative: the signal).
     """
 
     def __init__(
-        self, node: NodePlan, env: Callable[[int], Mapping[str, str]], emit: Callable[[LogRecord], None],
-        on_death: Callable[[WorkerProcess, int], None],
-    ) -> None:  # fmt: skip
-        self.node, self._env, self._emit, self._on_death = node, env, emit, on_death
+        self, node: NodePlan, emit: Callable[[LogRecord], None], on_death: Callable[[WorkerProcess, int], None]
+    ) -> None:
+        self._name, self._emit, self._on_death = node.name, emit, on_death
         self.workers: dict[int, WorkerProcess] = {}  # by pid
         discard = {"stream": _discard}  # a stream makes circus open pipes; we read them ourselves
-        self._watcher = Watcher(
+        self._watcher = _Watcher(
             node.id, shlex.quote(sys.executable), ["-P", CHILD, "worker", node.id],
             numprocesses=node.workers, working_dir=os.getcwd(), max_retry=1, respawn=False, autostart=False,
             stdout_stream=discard, stderr_stream=dict(discard), loop=IOLoop.current(), env={},
@@ -96,35 +120,47 @@ class Pool:
         self._watcher.initialize(None, {}, None)  # no publisher: nobody listens to circus' events
         self._watcher._status = "active"  # its own start() spawns all at once, and asks the arbiter's lock
 
-    def spawn(self, slot: int) -> WorkerProcess:
+    def spawn(self, slot: int, version: Version, env: Mapping[str, str]) -> WorkerProcess:
         """Start a process.
+
+        Args:
+            slot: its slot.
+            version: what it reads.
+            env: its environment.
 
         Raises:
             OSError: the machine will not give us one.
         """
-        self._watcher.env = dict(self._env(slot))
+        self._watcher.env = dict(env)
         before = set(self._watcher.processes)
         self._watcher.spawn_process(recovery_wid=slot + 1)
         new = set(self._watcher.processes) - before
         if not new:
-            raise OSError("no process could be started (no memory, or the limit of processes or open files is reached)")
+            raise self._watcher.refused or OSError("no process could be started")
         process = self._watcher.processes[new.pop()]
+        try:
+            pidfd = os.pidfd_open(process.pid)  # the last descriptor that it takes
+        except OSError:
+            self._forget(process)
+            raise
         pipes = [
-            Pipe(process.stdout.fileno(), "stdout", self._emit, self.node.name, slot, process.pid),
-            Pipe(process.stderr.fileno(), "stderr", self._emit, self.node.name, slot, process.pid),
+            Pipe(process.stdout.fileno(), "stdout", self._emit, self._name, slot, process.pid),
+            Pipe(process.stderr.fileno(), "stderr", self._emit, self._name, slot, process.pid),
         ]
-        worker = WorkerProcess(self.node, slot, process, pipes)
+        worker = WorkerProcess(version, slot, process, pipes)
         self.workers[worker.pid] = worker
-        self._watch(worker)
+        self._watch(worker, pidfd)
         return worker
 
-    def free_slot(self) -> int:
-        """The lowest slot that no worker holds."""
-        taken = {worker.slot for worker in self.workers.values()}
-        return next(slot for slot in range(len(taken) + 1) if slot not in taken)
+    def _forget(self, process: Any) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.close_output_channels()
+        del self._watcher.processes[process.pid]
 
-    def _watch(self, worker: WorkerProcess) -> None:
-        loop, pidfd = asyncio.get_running_loop(), os.pidfd_open(worker.pid)
+    def _watch(self, worker: WorkerProcess, pidfd: int) -> None:
+        loop = asyncio.get_running_loop()
 
         def died() -> None:
             loop.remove_reader(pidfd)
@@ -143,8 +179,8 @@ class Pool:
             worker.channel.close()
         self._watcher.processes.pop(worker.pid, None)
         worker.process.close_output_channels()
-        if worker.startup_timer is not None:
-            worker.startup_timer.cancel()
+        if worker.timer is not None:
+            worker.timer.cancel()
         del self.workers[worker.pid]
         worker.state = "gone"
         worker.gone.set()

@@ -27,11 +27,16 @@ class Signals:
         loop.add_signal_handler(signal.SIGINT, self._on_stop)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
 
+    def stop(self) -> None:
+        """Drain and end; nothing new if that is under way."""
+        if not self.stopping.is_set():
+            self._say("info", "stopping: answering what was accepted; a second signal kills at once")
+            self.stopping.set()
+
     def _on_stop(self) -> None:
         self._count += 1
         if self._count == 1:
-            self._say("info", "stopping: answering what was accepted; a second signal kills at once")
-            self.stopping.set()
+            self.stop()
         else:
             self.killing.set()
 

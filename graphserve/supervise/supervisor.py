@@ -1,4 +1,4 @@
-"""The supervisor: run folder, public socket, signals, generations; from the first line to exit code 0.
+"""The supervisor: run folder, sockets, signals, the fleet; from the first line to exit code 0.
 
 The pid of `graphserve serve` is this process; workers are its direct children. It never imports user code.
 """
@@ -7,24 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import os
-import resource
-import shutil
 import time
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any, TypeVar
 
+from graphserve import machine, shortage
 from graphserve.config import Config
-from graphserve.errors import ExitCode, GraphServeError
+from graphserve.errors import ExitCode, GraphServeError, StartupError
 from graphserve.plan import Plan, Resolution
 from graphserve.resolver import Resolver, require
 from graphserve.rundir import RunDir, remove_stale
-from graphserve.supervise.generation import Generation
+from graphserve.supervise.admin import Admin
+from graphserve.supervise.fleet import Fleet
+from graphserve.supervise.notify import Notifier
 from graphserve.supervise.observer import LogRecord, Observer
+from graphserve.supervise.operations import Operations, secrets
 from graphserve.supervise.output import Pipe
+from graphserve.supervise.reaper import Reaper, end_leftovers
 from graphserve.supervise.signals import Signals
 from graphserve.supervise.sockets import PublicSocket
 from graphserve.supervise.watch import changes, folders
@@ -46,13 +47,11 @@ class Supervisor:
         self, config: Config, observer: Observer, resolver: Resolver | None = None,
         reread: Callable[[], Config] | None = None,
     ) -> None:  # fmt: skip
-        self.config, self.observer, self._resolver, self._reread = config, observer, resolver, reread
+        self.config, self._resolver, self._reread = config, resolver, reread
+        self.observer = self.notifier = Notifier(observer, os.environ)
         self.signals = Signals(self._say)
-        self.generations: list[Generation] = []  # those that have processes; the last one that is ready serves
-        self.serving: Generation
-        self._numbers = 0
-        self._jobs: set[asyncio.Task[None]] = set()
-        self._retiring: set[asyncio.Task[None]] = set()
+        self.phase = "starting"  # then `serving`, then `stopping`
+        self._jobs: set[asyncio.Task[Any]] = set()
 
     async def run(self) -> ExitCode:
         """Start, serve, and stop when a signal comes.
@@ -72,8 +71,9 @@ class Supervisor:
         return work.result()
 
     async def _live(self) -> ExitCode:
-        remove_stale()
+        stale = remove_stale()
         self.folder = RunDir(self.config.run_dir)
+        end_leftovers([*stale, self.folder.before])
         try:
             self.public = PublicSocket(self.config.settings.listen)
             try:
@@ -81,62 +81,69 @@ class Supervisor:
             finally:
                 self.public.remove()
                 self.public.close()
+        except GraphServeError as exc:
+            self.notifier.stopping(str(exc))
+            raise
         finally:
             self.folder.remove()
 
     async def _serve(self) -> ExitCode:
+        self.fleet = Fleet(self.folder.path, self.public, self.observer)
+        self.reaper = Reaper(self.fleet.marks)
+        self.operations = Operations(
+            self.fleet, self.config, self._resolve, self._reread, self._say, self.notifier.reload
+        )
+        admin = Admin(self, self.folder.path)
+        await admin.open()
         try:
-            started = await _unless(self.signals.stopping, self._begin())
-            if started is None:
+            if await _unless(self.signals.stopping, self._begin()) is None:
                 return ExitCode.OK
-            self.serving = started
+            self.phase = "serving"
             self.observer.serving(self.public.url)
-            self._jobs.add(asyncio.ensure_future(self._reload_on_change()))
+            self.job(self._reload_on_change())
             await self.signals.stopping.wait()
+            self.phase = "stopping"
             await _cancel(self._jobs)
             await self._drain()
             return ExitCode.OK
         finally:
-            await _cancel(self._jobs | self._retiring)
-            await asyncio.gather(*(generation.kill() for generation in self.generations))
+            await _cancel(self._jobs)
+            await self.fleet.kill()
+            await self.reaper.end()
+            await admin.close()
+
+    def job(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Do something that a stop gives up."""
+        task = asyncio.ensure_future(work)
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+        return task
 
     async def _drain(self) -> None:
+        self.notifier.stopping()
         if self.config.drain_delay:
-            self.serving.unready()
+            self.fleet.unready()
             await asyncio.sleep(self.config.drain_delay)
         self.public.close()
-        await asyncio.gather(self.serving.drain(), *self._retiring)
+        await self.fleet.drain()
 
-    async def _begin(self) -> Generation:
+    async def _begin(self) -> bool:
         plan = require(await self._resolve(self.config))
         if self.config.reload:  # what changes from here on is not missed, however long the start takes
-            self._jobs.add(asyncio.ensure_future(self._watch_files(plan)))
-        return await self._start(plan)
-
-    async def _start(self, plan: Plan) -> Generation:
-        self._numbers += 1
-        run = self.folder.path / str(self._numbers)
-        run.mkdir(mode=0o700)
-        _write_private(run / "plan.json", plan.to_json())
-        password = self.config.keyfile_password
-        secrets = {} if password is None else {"keyfile_password": password}
-        generation = Generation(plan, run, self.public, self.observer, self.config.env, secrets)
-        self.generations.append(generation)
-        try:
-            await generation.start()
-        except BaseException:  # it has ended what it had started
-            self._forget(generation)
-            raise
-        return generation
+            self.job(self._watch_files(plan))
+        await self.fleet.start(self.fleet.take_in(plan, self.config.env, secrets(self.config)))
+        return True
 
     async def _resolve(self, config: Config) -> Resolution:
         """What the resolver says; what user modules print meanwhile is shown."""
         child, self._resolver = self._resolver or Resolver(config.settings, config.env, capture=True), None
         pipes = [Pipe(descriptor, stream, self.observer.log) for stream, descriptor in child.outputs()]
+        self.reaper.spared.add(child.pid)
         try:
             return await asyncio.to_thread(child.wait)
         finally:
             child.kill()
+            self.reaper.spared.discard(child.pid)
             for pipe in pipes:
                 pipe.close()
             child.close()
@@ -157,56 +164,14 @@ class Supervisor:
             self._say("error", f"{exc}; until then, SIGHUP reloads")
 
     async def _reload_on_change(self) -> None:
-        """Whenever a reload is asked for: the new code starts beside the old, and only then takes its place."""
+        """Whenever a reload is asked for: new workers start beside the old, and only then take their places."""
         while True:
             await self.signals.changing.wait()
             self.signals.changing.clear()
-            began = time.monotonic()
-            self._say("info", "reloading")
             try:
-                if await _unless(self.signals.changing, self._reload()) is None:
-                    continue  # changed again meanwhile: what had begun is given up
-            except (GraphServeError, OSError) as exc:
-                words = f"{exc}\nthe new code did not start; the old code goes on serving"
-                self._say("error", words, getattr(exc, "log", ""))
-            else:
-                self._say("info", f"reloaded in {time.monotonic() - began:.2f} s")
-
-    async def _reload(self) -> Generation:
-        config = self._config_now()
-        plan = require(await self._resolve(config))
-        before, self.config = self.config, config
-        try:
-            new = await self._start(plan)
-        except BaseException:
-            self.config = before
-            raise
-        old, self.serving = self.serving, new  # from here on nothing can be given up
-        task = asyncio.ensure_future(self._retire(old))
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
-        return new
-
-    async def _retire(self, old: Generation) -> None:
-        old.retire()
-        await old.drain()
-        self._forget(old)
-
-    def _forget(self, generation: Generation) -> None:
-        self.generations.remove(generation)
-        shutil.rmtree(generation.run, ignore_errors=True)
-
-    def _config_now(self) -> Config:
-        """The configuration as files and environment say it now; where the graph listens stays."""
-        if self._reread is None:
-            return self.config
-        new, old = self._reread(), self.config.settings.listen
-        listen = new.settings.listen
-        tls = listen.tls if (listen.tls is None) == (old.tls is None) else old.tls
-        listen = dataclasses.replace(listen, host=old.host, port=old.port, uds=old.uds, backlog=old.backlog, tls=tls)
-        password = new.keyfile_password or self.config.keyfile_password
-        settings = dataclasses.replace(new.settings, listen=listen)
-        return dataclasses.replace(self.config, settings=settings, keyfile_password=password, env=new.env)
+                await _unless(self.signals.changing, self.operations.reload())  # changed again: it begins anew
+            except Exception:
+                pass  # it was said
 
     def _say(self, level: str, message: str, trace: str = "") -> None:
         self.observer.log(LogRecord(time.time(), level, message, traceback=trace))
@@ -232,12 +197,17 @@ def run(
         GraphServeError: the graph is invalid or could not start; its `exit_code` says which.
     """
     logging.getLogger("circus").setLevel(logging.CRITICAL)
-    _raise_open_files()
+    machine.raise_open_files()
 
     async def main() -> ExitCode:
         return await Supervisor(config, observer, resolver, reread).run()
 
-    return int(asyncio.run(main()))
+    try:
+        return int(asyncio.run(main()))
+    except (OSError, RuntimeError) as exc:
+        if not shortage.refused(exc):
+            raise
+        raise StartupError(f"the graph could not go on: {shortage.words(exc)}") from exc
 
 
 async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
@@ -256,20 +226,8 @@ async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | Non
     return None
 
 
-async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
+async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
     if tasks:
-        await asyncio.wait(tasks)
-
-
-def _raise_open_files() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _write_private(path: Path, text: str) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
+        await asyncio.wait(set(tasks))

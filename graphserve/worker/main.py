@@ -7,6 +7,7 @@ comes by the control connection.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import ctypes
 import gc
@@ -17,13 +18,14 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from graphserve import rundir
+from graphserve import rundir, shortage
 from graphserve.call.members import Members, Node
 from graphserve.control import Channel, Message
 from graphserve.errors import ConfigurationError, ExitCode, StartupError
 from graphserve.load import Target, load
 from graphserve.plan import NodePlan, Plan
 from graphserve.worker import log
+from graphserve.worker.forks import Forks
 from graphserve.worker.life import user_traceback
 from graphserve.worker.serve import Serving
 
@@ -47,6 +49,7 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
         self.secrets: dict[str, Any] = {}
+        self.forks = Forks(run)
 
     async def live(self) -> None:
         """The whole life."""
@@ -56,7 +59,11 @@ class Worker:
         try:
             serving = await self._start()
         except StartupError as exc:
+            if isinstance(exc.__cause__, RuntimeError) and shortage.refused(exc.__cause__):
+                self._fail(f"{self.node.name}: {shortage.words(exc.__cause__)}", "")  # no fault of the user's class
             self._fail(str(exc), exc.log)
+        except OSError as exc:  # ours: what user code raises is a StartupError by now
+            self._fail(f"{self.node.name}: {shortage.words(exc)}", "")
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again and again
         self.channel.send({"type": "ready", "address": serving.address})
@@ -78,7 +85,6 @@ class Worker:
         sock.connect(rundir.workers_socket(self.run))
         # Without a supervisor there is nobody to serve for, and nobody who would end us.
         channel = Channel(sock, self._on_message, lambda: os._exit(ExitCode.FAILED))
-        os.register_at_fork(after_in_child=lambda: os.close(sock.fileno()))
         return channel
 
     def _import(self) -> type:
@@ -112,7 +118,9 @@ class Worker:
 
     def _on_serve(self, message: Message, fds: list[int]) -> None:
         assert self.serving is not None
-        self._spawn(self.serving.listen(socket.socket(fileno=fds[0])))
+        sock = socket.socket(fileno=fds[0])
+        self.forks.public(sock)
+        self._spawn(self.serving.listen(sock))
 
     def _on_drain(self, message: Message, fds: list[int] | None = None) -> None:
         if self.serving is None:
@@ -123,6 +131,10 @@ class Worker:
     def _on_unready(self, message: Message, fds: list[int]) -> None:
         assert self.serving is not None
         self.serving.health.state = "draining"
+
+    def _on_report(self, message: Message, fds: list[int]) -> None:
+        if self.serving is not None:
+            self._report(self.serving.vitals())
 
     def _on_exit(self, message: Message, fds: list[int]) -> None:
         self._ended.set()
@@ -158,7 +170,8 @@ def main() -> None:
     # Ctrl-C reaches the whole foreground group of a terminal; the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     run = Path(os.environ.pop("GRAPHSERVE_INTERNAL_RUN"))
-    plan = Plan.from_json((run / "plan.json").read_text())
+    version = int(os.environ.pop("GRAPHSERVE_INTERNAL_VERSION"))
+    plan = Plan.from_json(rundir.plan_file(run, version).read_text())
     node = next(node for node in plan.nodes if node.id == sys.argv[2])
     log.configure(plan.log_level)
     for folder in reversed(plan.sys_path):
@@ -171,6 +184,21 @@ def main() -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(live())
+    _end()
+
+
+def _end() -> NoReturn:
+    """End although user code may have forgotten threads and processes: the interpreter would wait for them.
+
+    `__aexit__` has run, so who wanted to end them in order has done so. What is registered with `atexit` runs.
+    """
+    if "multiprocessing" in sys.modules:
+        from multiprocessing import active_children
+
+        for child in active_children():
+            child.kill()
+    atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
+    os._exit(ExitCode.OK)

@@ -182,7 +182,6 @@ class Serving:
         sock.listen(1024)
         sock.setblocking(False)
         os.rename(self.address + "~", self.address)
-        os.register_at_fork(after_in_child=sock.close)
         return sock
 
     def _door(self, name: str, sock: socket.socket) -> Door:
@@ -226,21 +225,25 @@ class Serving:
             listener.refresh()
         if self.memory is not None:
             self.memory.sweep()
-        self.report(self._vitals())
+        self.report(self.vitals())
         self.loop.call_later(1.0, self._tick)
 
-    def _vitals(self) -> dict[str, Any]:
+    def vitals(self) -> dict[str, Any]:
+        """How this worker is, for the supervisor."""
         executor = self.executor
         return {
             "executed": executor.executed, "overdue": executor.overdue(), "rss": resident(),
-            "in_flight": len(executor.executing), "waiting": sum(batcher.held for batcher in self.batchers.values()),
+            "in_flight": self._in_flight(), "executing": len(executor.executing),
+            "waiting": sum(batcher.held for batcher in self.batchers.values()),
             "ran_on_async": executor.ran_on_async, "ran_on_sync": executor.ran_on_sync,
         }  # fmt: skip
 
+    def _in_flight(self) -> int:
+        """Requests that came and are not answered."""
+        return sum(not connection.idle for listener in self._listeners for connection in listener.open())
+
     def _busy(self) -> bool:
-        return bool(self._attaching) or any(
-            not connection.idle for listener in self._listeners for connection in listener.open()
-        )
+        return bool(self._attaching or self._in_flight())
 
     async def _until_taken(self) -> None:
         """Wait for callers to take the results that lie in our memory; what nobody takes does not hold us for long."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from graphserve.cli import COMMANDS, commands, main
+from graphserve.cli import COMMANDS, WITH_GRAPH, WITH_TARGET, commands, main
 from graphserve.config.flags import COMMON, FLAGS
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -21,7 +21,8 @@ ON_THE_COMMAND_LINE = [flag for flag in FLAGS if flag.key != "entrypoint" and fl
 def test_every_command_has_help(name: str) -> None:
     result = CliRunner().invoke(commands, [name, "--help"])
     assert result.exit_code == 0
-    assert "[TARGET]" in result.output
+    assert ("[TARGET]" in result.output) == (name in WITH_TARGET)
+    assert ("--run-dir" in result.output) == (name in (*WITH_GRAPH, "serve", "check"))
 
 
 @pytest.mark.parametrize("name", ["serve", "check"])
@@ -66,11 +67,19 @@ def test_wrong_usage_exits_2(arguments: list[str], message: str, capfd: pytest.C
     assert printed.out == ""
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", WITH_TARGET)
 def test_no_target_exits_2_and_says_how(name: str, run: Run) -> None:
     done = run(name)
     assert done.returncode == 2
     assert 'entrypoint = "module:Class"' in done.stderr
+
+
+@pytest.mark.parametrize("name", WITH_GRAPH)
+def test_without_a_running_graph_exits_5(name: str, run: Run, tmp_path: Path) -> None:
+    done = run(name, *(["Model=2"] if name == "scale" else []), XDG_RUNTIME_DIR=str(tmp_path))
+    assert done.returncode == 5
+    assert done.stdout == ""
+    assert f"Error: no graph of this user is running (looked in {tmp_path}" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,18 @@ def test_a_second_signal_kills_at_once(tmp_path: Path, run_dir: Path) -> None:
         thread.join(10)
 
 
+def test_sigterm_before_there_is_a_supervisor_ends_in_order(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("import time\nopen('begun', 'w').close()\ntime.sleep(600)\n")
+    graph = Served("slow:Top", cwd=tmp_path)
+    try:
+        eventually((tmp_path / "begun").exists)
+        graph.signal()
+        assert graph.wait_exit() == 0
+        assert "Traceback" not in graph.text
+    finally:
+        graph.close()
+
+
 def test_a_signal_while_starting_stops_cleanly(run_dir: Path) -> None:
     graph = Served("broken:TooSlow", "--set", "TooSlow.startup_timeout=60", "--run-dir", str(run_dir))
     try:

@@ -1,0 +1,154 @@
+"""The running graph as commands see it: found by its run folder, asked over its control socket."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from graphserve import config, rundir
+from graphserve.errors import GraphServeError, NotRunningError
+
+C = TypeVar("C", bound=Callable[..., Any])
+PATIENCE = 10.0  # seconds for an answer that needs no work
+LINES = "application/x-ndjson"
+
+
+def run_dir_option(command: C) -> C:
+    """`--run-dir`, which every command that needs a running graph takes."""
+    words = "The run folder of the graph; needed only where more than one runs."
+    return click.option("--run-dir", metavar="PATH", default=None, help=words)(command)
+
+
+class SeveralRunning(NotRunningError):
+    """Raised when more than one graph is running, and none was chosen."""
+
+
+class NoAnswer(GraphServeError):
+    """Raised when a graph lives and cannot be asked: it has only just begun, or is about to end."""
+
+
+class OperationFailed(GraphServeError):
+    """Raised when the graph refuses an operation, or it fails.
+
+    Args:
+        problem: what the graph answered.
+    """
+
+    def __init__(self, problem: dict[str, Any]) -> None:
+        super().__init__(str(problem.get("detail", "the operation failed")))
+        self.traceback = str(problem.get("traceback", ""))
+
+
+class RunningGraph:
+    """A graph that runs.
+
+    Args:
+        folder: its run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(self, path: str) -> Any:
+        """What it says of itself.
+
+        Raises:
+            NotRunningError: it has ended.
+        """
+        return self._ask("GET", path, None, PATIENCE)
+
+    def post(self, path: str) -> Any:
+        """Have it do something that takes no time; see `get`."""
+        return self._ask("POST", path, None, PATIENCE)
+
+    def operate(self, path: str, body: Any) -> None:
+        """Have it do something that takes its time, and show each step.
+
+        Raises:
+            OperationFailed: it did not work.
+            NotRunningError: it has ended.
+        """
+        try:
+            self._ask("POST", path, body, None)
+        except OperationFailed as exc:
+            if exc.traceback:
+                click.echo(exc.traceback.rstrip() + "\n", err=True)
+            raise
+
+    def _ask(self, method: str, path: str, body: Any, timeout: float | None) -> Any:
+        connection = _Connection(rundir.control_socket(self.folder), timeout)
+        try:
+            text = json.dumps(body) if body is not None else None
+            connection.request(method, path, text, {"Accept": LINES} if timeout is None else {})
+            answer = connection.getresponse()
+            if answer.headers.get_content_type() == LINES:
+                return self._follow(answer)
+            value = json.loads(answer.read())
+        except (OSError, http.client.HTTPException, ValueError) as exc:
+            raise self._gone(exc) from None
+        finally:
+            connection.close()
+        if answer.status >= 400:
+            raise OperationFailed(value)
+        return value
+
+    def _follow(self, answer: http.client.HTTPResponse) -> None:
+        for line in answer:
+            value = json.loads(line)
+            if "progress" in value:
+                click.echo(value["progress"])
+            elif "error" in value:
+                raise OperationFailed(value["error"])
+            else:
+                return
+        raise NotRunningError("the graph ended before it was done")
+
+    def _gone(self, exc: Exception) -> GraphServeError:
+        if not rundir.is_live(self.folder):
+            return NotRunningError(f"the graph in {self.folder} has ended")
+        if isinstance(exc, TimeoutError):
+            return NoAnswer(f"the graph in {self.folder} does not answer")
+        return NoAnswer(f"the graph in {self.folder} cannot be asked yet, or any more ({exc}): try again")
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float | None) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def find(given: str | None) -> RunningGraph:
+    """The graph in this run folder, or the only one that runs.
+
+    Args:
+        given: what `--run-dir` says; None: the environment, the configuration file, or the only one.
+
+    Raises:
+        NotRunningError: there is none.
+        SeveralRunning: there are several, and none was chosen.
+    """
+    chosen = given or config.run_dir(os.environ, Path.cwd())
+    if chosen is not None:
+        folder = Path(chosen).absolute()
+        if not rundir.is_live(folder):
+            raise NotRunningError(f"no graph is running in {folder}")
+        return RunningGraph(folder)
+    found = rundir.running()
+    if not found:
+        raise NotRunningError(f"no graph of this user is running (looked in {rundir.parent()}; else give --run-dir)")
+    if len(found) > 1:
+        folders = "\n".join(f"  --run-dir {folder}" for folder in found)
+        raise SeveralRunning(f"{len(found)} graphs are running; choose one:\n{folders}")
+    return RunningGraph(found[0])

@@ -1,0 +1,29 @@
+"""`graphserve scale`: change how many workers nodes of a running graph have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from graphserve.cli.running import find, run_dir_option
+from graphserve.config.flags import BY_KEY
+from graphserve.config.values import Source
+from graphserve.errors import ConfigurationError, ExitCode
+
+
+@click.command("scale", short_help="Change how many workers a node has.")
+@run_dir_option
+@click.argument("sizes", metavar="NODE=N…", nargs=-1, required=True)
+def command(run_dir: str | None, sizes: tuple[str, ...]) -> int:
+    """Change how many workers nodes of a running graph have.
+
+    Returns when new workers are ready; those that are too many answer what they took first. It lasts until the graph
+    stops, or its configuration says another number for that node.
+    """
+    try:
+        parsed = BY_KEY["scale"].kind.parse(sizes, Source("scale", Path.cwd()))
+    except ConfigurationError as exc:
+        raise click.UsageError(str(exc)) from None
+    find(run_dir).operate("/scale", parsed)
+    return ExitCode.OK

@@ -1,0 +1,75 @@
+"""`graphserve status`: whether a graph is ready, by node; and waiting until it is."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import click
+
+from graphserve.cli import table
+from graphserve.cli.running import NoAnswer, RunningGraph, SeveralRunning, find, run_dir_option
+from graphserve.errors import ExitCode, NotRunningError
+
+PATIENCE = 300.0  # seconds, where --wait says no number: as long as a node has to start
+INTERVAL = 0.1  # seconds between two looks
+NUMBERS, STATE = (2,), 1
+
+
+@click.command("status", short_help="Say whether a running graph is ready.")
+@run_dir_option
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@click.option(
+    "--wait", metavar="[SECONDS]", type=click.FloatRange(min=0), is_flag=False, flag_value=PATIENCE, default=None,
+    help=f"Wait until it is ready, also if it does not run yet. [{PATIENCE:g} seconds, if no number is given]",
+)  # fmt: skip
+def command(run_dir: str | None, as_json: bool, wait: float | None) -> int:
+    """Say whether a running graph is ready: all of it, and each node.
+
+    Exits with 0 if every node has all its workers, with 1 if not, with 5 if nothing is running.
+    """
+    status = _wait(run_dir, wait) if wait is not None else _look(find(run_dir))
+    if as_json:
+        click.echo(json.dumps(status, indent=2))
+    else:
+        _show(status)
+    return ExitCode.OK if status["state"] == "ready" else ExitCode.FAILED
+
+
+def _look(graph: RunningGraph) -> dict[str, Any]:
+    status: dict[str, Any] = graph.get("/status")
+    return status
+
+
+def _wait(run_dir: str | None, seconds: float) -> dict[str, Any]:
+    """The status once it is `ready`, or `stopping`; or what it is when the time is over."""
+    end, seen = time.monotonic() + seconds, False
+    while True:
+        try:
+            status = _look(find(run_dir))
+            seen = True
+            if status["state"] in ("ready", "stopping") or time.monotonic() >= end:
+                return status
+        except SeveralRunning:
+            raise
+        except NoAnswer:
+            seen = True
+            if time.monotonic() >= end:
+                raise
+        except NotRunningError as exc:
+            if seen:
+                raise NotRunningError("the graph ended before it was ready; its own output says why") from None
+            if time.monotonic() >= end:
+                raise NotRunningError(f"{exc}; waited {seconds:g} s") from None
+        time.sleep(min(INTERVAL, max(0.0, end - time.monotonic())))
+
+
+def _show(status: dict[str, Any]) -> None:
+    under_way = f", a {status['operation']} is under way" if status["operation"] else ""
+    click.echo(f"{status['state']}  {status['url']}  up {table.duration(status['uptime'])}{under_way}")
+    rows = [
+        [node["name"], node["state"], f"{node['ready']}/{node['workers']}", node["reason"]] for node in status["nodes"]
+    ]
+    if rows:
+        table.show(("NODE", "STATE", "READY", ""), rows, NUMBERS, STATE)

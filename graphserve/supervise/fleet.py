@@ -1,0 +1,295 @@
+"""The fleet: all nodes that run, of whatever version, started in order and stopped in order. Runs in the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import shutil
+import time
+from collections.abc import Collection, Coroutine, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from graphserve import shortage
+from graphserve.control import Message
+from graphserve.errors import StartupError
+from graphserve.plan import NodePlan, Plan
+from graphserve.supervise import sockets
+from graphserve.supervise.connections import Connections
+from graphserve.supervise.environment import MARK, Environment
+from graphserve.supervise.node import Node
+from graphserve.supervise.observer import LogRecord, NodeState, Observer, State
+from graphserve.supervise.pool import WorkerProcess
+from graphserve.supervise.version import Version, same
+
+PULSE = 1.0  # seconds between two looks at each worker
+
+
+class Fleet:
+    """The processes of a graph.
+
+    Args:
+        run: the run folder.
+        public: the public socket.
+        observer: who watches.
+    """
+
+    def __init__(self, run: Path, public: sockets.PublicSocket, observer: Observer) -> None:
+        self.run, self.public, self.observer = run, public, observer
+        self.nodes: list[Node] = []  # those that have processes, in the order in which they came
+        self.current: Version | None = None  # the one that the graph is of
+        self.incoming: Version | None = None  # the one that it is about to be of
+        self._versions: list[Version] = []
+        self._count = self._ids = 0
+        self._connections: Connections | None = None
+        self._ends: dict[Node, asyncio.Task[None]] = {}
+        self._moved = asyncio.Event()  # set, and replaced, when something changed
+        self._unready = False
+        self._pulse: asyncio.TimerHandle | None = None
+        self._shown: dict[Node, tuple[State, int, int]] = {}
+
+    # --- versions ---
+
+    def take_in(self, plan: Plan, extra: Mapping[str, str], secrets: Mapping[str, Any]) -> Version:
+        """Make a version of a Plan: nodes that run already are in it, the others get a place, and start later.
+
+        Args:
+            plan: what shall run.
+            extra: what `--env-file` says.
+            secrets: what workers of the entry need and no file may hold.
+
+        Raises:
+            StartupError: no socket can be made.
+        """
+        kept = {node.name: self._alike(node) for node in plan.nodes}
+        configured = {node.name: node.workers for node in plan.nodes}
+        plan = dataclasses.replace(plan, nodes=tuple(self._placed(node, kept[node.name]) for node in plan.nodes))
+        held = self.current.environment.devices if self.current is not None else {}
+        self._count += 1
+        environment = Environment(plan, self.run, self._count, extra, held)
+        try:
+            version = Version(self._count, plan, self.run, environment, secrets, configured)
+            self._versions.append(version)
+            for each in plan.nodes:
+                version.nodes[each.name] = kept[each.name] or self._new(each, version)
+        except OSError as exc:
+            raise StartupError(f"the graph could not start: {shortage.words(exc)}") from exc
+        if without := environment.without:
+            words = f"there are not enough GPUs: {', '.join(without)} will see none (`graphserve check` counts them)"
+            self.observer.log(LogRecord(time.time(), "warning", words))
+        return version
+
+    def _alike(self, plan: NodePlan) -> Node | None:
+        """The node that runs and that callers of `plan` can call."""
+        return next((node for node in self.nodes if node not in self._ends and same(node.plan, plan)), None)
+
+    def _placed(self, plan: NodePlan, node: Node | None) -> NodePlan:
+        if node is None:
+            identity, self._ids = f"n{self._ids}", self._ids + 1
+        else:
+            identity = node.plan.id
+        # What `graphserve scale` said holds until the configuration says something new.
+        before = self.current.nodes.get(plan.name) if self.current is not None else None
+        scaled = before is not None and before.version.configured[plan.name] == plan.workers
+        workers = before.plan.workers if before is not None and scaled else plan.workers
+        return dataclasses.replace(plan, id=identity, workers=workers)
+
+    def _new(self, plan: NodePlan, version: Version) -> Node:
+        node = Node(plan, version, sockets.shared(self.run, plan), self.observer.log, self._changed)
+        self.nodes.append(node)
+        return node
+
+    def marks(self) -> list[tuple[int, str]]:
+        """The workers, each its pid and its mark."""
+        return [(worker.pid, worker.process.env[MARK]) for node in self.nodes for worker in node.workers]
+
+    # --- start and stop ---
+
+    async def start(self, version: Version) -> None:
+        """Start every node, leaves first; returns when all are ready.
+
+        Raises:
+            StartupError: a worker died before its node was ready.
+        """
+        self.current = version
+        try:
+            self._connections = Connections(self.run, self._find, self._on_message)
+        except OSError as exc:
+            raise StartupError(f"the graph could not start: {shortage.words(exc)}") from exc
+        await self.bring_up(version.nodes.values())
+        self._beat()
+
+    async def bring_up(self, nodes: Collection[Node]) -> None:
+        """Start nodes that have no worker yet: all import side by side, each initialises at its turn.
+
+        Raises:
+            StartupError: a worker died before its node was ready.
+        """
+        for node in nodes:
+            node.began = asyncio.get_running_loop().time()
+            try:
+                for slot in range(node.plan.workers):
+                    node.spawn(slot)
+            except OSError as exc:
+                raise StartupError(f"the graph could not start: {shortage.words(exc)}") from exc
+            self._changed(node)
+        await together(node.up() for node in nodes)
+
+    async def drain(self) -> None:
+        """Stop in order: each node when everything that calls it is gone, the entry first."""
+        await asyncio.gather(*(self._drain(node) for node in self.nodes))
+        self._close()
+
+    async def _drain(self, node: Node) -> None:
+        while any(node in self._needs(other) for other in self.nodes if other is not node):
+            await self._moved.wait()
+        await self.end(node)
+
+    async def kill(self) -> None:
+        """End everything at once."""
+        for task in self._ends.values():
+            task.cancel()
+        await asyncio.gather(*(node.kill() for node in self.nodes))
+        for node in self.nodes:
+            node.close_sockets()
+        self._close()
+
+    def end(self, node: Node) -> asyncio.Task[None]:
+        """Drain a node that nobody calls any more, and remove it."""
+        if node not in self._ends:
+            self._ends[node] = asyncio.ensure_future(self._end(node))
+        return self._ends[node]
+
+    async def _end(self, node: Node) -> None:
+        await node.drain()
+        node.close_sockets()
+        shutil.rmtree(self.run / node.plan.id, ignore_errors=True)
+        self.nodes.remove(node)
+        self._shown.pop(node, None)
+        del self._ends[node]
+        self._move()
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Let go what nobody needs any more: nodes, and Plans on disk."""
+        if len(self._versions) < 2:
+            return
+        wanted = [version for version in (self.current, self.incoming) if version is not None]
+        needed = {node for version in wanted for node in version.nodes.values()}
+        for node in self.nodes:
+            if node not in needed and not any(node in self._needs(other) for other in self.nodes if other is not node):
+                node.shows = False  # others took its place
+                self.end(node)
+        used = {version for node in self.nodes for version in node.versions()}
+        for version in [version for version in self._versions if version not in used and version not in wanted]:
+            version.remove()
+            self._versions.remove(version)
+
+    async def ended(self, nodes: Iterable[Node]) -> None:
+        """Wait until these are gone, those of them that are to go."""
+        await asyncio.gather(*(self._ends[node] for node in nodes if node in self._ends))
+
+    def unready(self) -> None:
+        """Have the entry's `/readyz` say 503 while it still answers."""
+        self._unready = True
+        if self.current is not None:
+            for worker in self.current.nodes[self.current.plan.entry].ready_workers():
+                worker.send({"type": "unready"})
+
+    def _needs(self, node: Node) -> set[Node]:
+        return {needed for version in node.versions() for needed in version.needs(node.plan.name)}
+
+    def _beat(self) -> None:
+        for node in self.nodes:
+            node.check_pulse()
+        self._pulse = asyncio.get_running_loop().call_later(PULSE, self._beat)
+
+    def _close(self) -> None:
+        if self._pulse is not None:
+            self._pulse.cancel()
+        if self._connections is not None:
+            self._connections.close()
+
+    # --- messages of workers ---
+
+    def _find(self, pid: int) -> WorkerProcess | None:
+        return next((node.pool.workers[pid] for node in self.nodes if pid in node.pool.workers), None)
+
+    def _on_message(self, worker: WorkerProcess, message: Message) -> None:
+        node = next((node for node in self.nodes if node.pool.workers.get(worker.pid) is worker), None)
+        if node is None:
+            return
+        match message["type"]:
+            case "imported":
+                worker.state = "imported"
+                self._give_turns()
+            case "ready":
+                self._ready(node, worker, message["address"])
+            case "failed":
+                worker.message, worker.traceback = message["message"], message["traceback"]
+            case "draining":
+                if worker.state == "ready":
+                    node.goes(worker)  # somebody sent it SIGTERM by hand: another will take its place
+            case "vitals":
+                node.vitals(worker, message)
+            case "drained":
+                worker.drained.set()
+
+    def _ready(self, node: Node, worker: WorkerProcess, address: str) -> None:
+        node.ready(worker, address)
+        if node.plan.name == worker.version.plan.entry and not worker.retiring:
+            self.public.listen()
+            worker.send({"type": "serve"}, [self.public.sock.fileno()])
+            if self._unready:
+                worker.send({"type": "unready"})
+
+    # --- order ---
+
+    def _give_turns(self) -> None:
+        for node in self.nodes:
+            for worker in node.workers:
+                if worker.state == "imported" and all(map(answers, worker.version.needs(node.plan.name))):
+                    version = worker.version
+                    snapshot = [other.membership() for other in version.nodes.values()]
+                    node.turn(worker, snapshot, version.secrets if node.plan.name == version.plan.entry else {})
+
+    def _changed(self, node: Node) -> None:
+        message = {"type": "members", "nodes": [node.membership()]}
+        for other in self.nodes:
+            for worker in other.workers:
+                # Two nodes of one name may live while the graph changes: each caller hears of its own.
+                hears = worker.version.nodes.get(node.plan.name) is node
+                if hears and worker.state in ("starting", "ready", "draining"):
+                    worker.send(message)
+        self._show(node)
+        self._move()
+        self._give_turns()
+        self.sweep()
+
+    def _move(self) -> None:
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    def _show(self, node: Node) -> None:
+        shown = (node.state, min(len(node.ready_workers()), node.plan.workers), node.plan.workers)
+        if node.shows and self._shown.get(node) != shown:
+            self._shown[node] = shown
+            seconds = asyncio.get_running_loop().time() - node.began
+            self.observer.node(NodeState(node.plan.name, *shown, seconds))
+
+
+def answers(node: Node) -> bool:
+    """Whether who needs this node may initialise: all its workers at the start, then one; or it is failed."""
+    return node.state == "failed" or (node.started.is_set() and bool(node.ready_workers()))
+
+
+async def together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do things side by side; the first that fails ends the others, and is raised when they have ended."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        for task in asyncio.as_completed(tasks):
+            await task
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,178 @@
+"""Operations: what changes a graph while it runs, one at a time: reload, scale, restart. Runs in the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import time
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from typing import Any
+
+from graphserve.config import Config
+from graphserve.errors import ConfigurationError, GraphError, GraphServeError, StartupError, closest
+from graphserve.plan import Plan
+from graphserve.resolver import require
+from graphserve.supervise.change import Change, beyond
+from graphserve.supervise.fleet import Fleet
+from graphserve.supervise.node import Node
+from graphserve.supervise.turnover import Progress
+
+OLD_SERVES = "the new code did not start; the old code goes on serving"
+WORDS = {
+    "reload": ("reloading", "reloaded"), "scale": ("scaling", "scaled"), "restart": ("restarting", "restarted"),
+}  # fmt: skip
+
+
+class Refused(GraphServeError):
+    """Raised for an operation that cannot begin.
+
+    Args:
+        message: why, and what to do.
+        status: the HTTP status that stands for it.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Operations:
+    """The operations on one graph.
+
+    Args:
+        fleet: what runs.
+        config: what it was started from.
+        resolve: resolves a configuration.
+        reread: reads the configuration again; without it, it stays as it is.
+        say: takes a level, words and a traceback for the terminal.
+    """
+
+    def __init__(
+        self, fleet: Fleet, config: Config, resolve: Callable[[Config], Awaitable[Any]],
+        reread: Callable[[], Config] | None, say: Callable[[str, str, str], None],
+        under_reload: Callable[[], contextlib.AbstractContextManager[None]],
+    ) -> None:  # fmt: skip
+        self._say, self._under_reload = say, under_reload
+        self.fleet, self.config, self._resolve, self._reread = fleet, config, resolve, reread
+        self.running = ""  # what is under way
+        self._one_at_a_time = asyncio.Lock()
+
+    async def reload(self, names: Collection[str] = (), progress: Progress = lambda words: None) -> bool:
+        """Resolve the code as it is now, and change to it.
+
+        Args:
+            names: the nodes to reload; empty: the graph, whatever has become of it.
+            progress: told of each worker that is replaced.
+
+        Raises:
+            Refused: there is no such node, or more has changed than these hold.
+            GraphServeError: the new code cannot be resolved or does not start; the old code serves on.
+        """
+        nodes = self._nodes(names)
+        async with self._alone("reload", names):
+            with self._under_reload():
+                config, plan = await self._now()
+                if names and (others := beyond({node.plan.name: node.plan for node in self._all()}, plan, names)):
+                    raise Refused(
+                        f"the graph itself has changed, at {', '.join(others)}: "
+                        "reload all of it with `graphserve reload`",
+                        409,
+                    )
+                change = Change(self.fleet, progress)
+                try:
+                    await change.run(plan, config.env, secrets(config), [node.plan.name for node in nodes if names])
+                except StartupError as exc:
+                    raise StartupError(f"{exc}\n{_what_now(change.rolled)}", exc.node, exc.log) from exc
+                self.config = config
+        return True
+
+    async def scale(self, sizes: Mapping[str, int], progress: Progress) -> None:
+        """Change how many workers nodes have.
+
+        Raises:
+            Refused: there is no such node.
+            StartupError: a new worker did not become ready; its node has as many as before.
+        """
+        nodes = self._nodes(sizes)
+        async with self._alone("scale", [f"{name}={workers}" for name, workers in sizes.items()]):
+            for node in nodes:
+                await node.turnover.resize(sizes[node.plan.name], progress)
+
+    async def restart(self, names: Collection[str], progress: Progress) -> None:
+        """Replace workers by others of the same Plan, leaves first; nothing is resolved.
+
+        Raises:
+            Refused: there is no such node.
+            StartupError: a new worker did not become ready.
+        """
+        nodes = self._nodes(names)
+        async with self._alone("restart", names):
+            for node in nodes:
+                await node.turnover.restart(progress)
+
+    async def _now(self) -> tuple[Config, Plan]:
+        """What files and environment say now, and the Plan of the code as it is now."""
+        try:
+            config = self._config_now()
+            return config, require(await self._resolve(config))
+        except ConfigurationError as exc:
+            raise GraphError(f"{exc}\n{OLD_SERVES}", getattr(exc, "log", "")) from exc
+
+    @contextlib.asynccontextmanager
+    async def _alone(self, name: str, what: Collection[str]) -> AsyncIterator[None]:
+        async with self._one_at_a_time:
+            self.running, began = name, time.monotonic()
+            doing, done = WORDS[name]
+            self._say("info", f"{doing} {', '.join(what)}".rstrip(), "")
+            try:
+                yield
+            except (GraphServeError, OSError) as exc:
+                self._say("error", f"{name} failed: {exc}", getattr(exc, "log", ""))
+                raise
+            except Exception as exc:  # a bug of ours: it shall be seen
+                self._say("critical", f"{name} failed: {exc!r}", traceback.format_exc())
+                raise
+            finally:
+                self.running = ""
+            self._say("info", f"{done} in {time.monotonic() - began:.2f} s", "")
+
+    def _all(self) -> list[Node]:
+        current = self.fleet.current
+        return list(current.nodes.values()) if current is not None else []
+
+    def _nodes(self, names: Collection[str]) -> list[Node]:
+        known = {node.plan.name: node for node in self._all()}
+        for name in names:
+            if name not in known:
+                guess = closest(name, list(known))
+                hint = f"did you mean {guess!r}?" if guess else f"nodes are {', '.join(known)}"
+                raise Refused(f"there is no node {name!r}; {hint}", 404)
+        return [known[name] for name in names] if names else list(known.values())
+
+    def _config_now(self) -> Config:
+        """The configuration as files and environment say it now; where the graph listens stays."""
+        if self._reread is None:
+            return self.config
+        new, old = self._reread(), self.config.settings.listen
+        listen = new.settings.listen
+        tls = listen.tls if (listen.tls is None) == (old.tls is None) else old.tls
+        listen = dataclasses.replace(listen, host=old.host, port=old.port, uds=old.uds, backlog=old.backlog, tls=tls)
+        password = new.keyfile_password or self.config.keyfile_password
+        settings = dataclasses.replace(new.settings, listen=listen)
+        return dataclasses.replace(self.config, settings=settings, keyfile_password=password, env=new.env)
+
+
+def secrets(config: Config) -> dict[str, Any]:
+    """What the workers of the entry need and no file may hold."""
+    return {} if config.keyfile_password is None else {"keyfile_password": config.keyfile_password}
+
+
+def _what_now(rolled: list[str]) -> str:
+    if not rolled:
+        return OLD_SERVES
+    return (
+        f"the new code did not start there; the old code goes on serving, except for {', '.join(rolled)}, which had "
+        "changed over before and run the new code"
+    )

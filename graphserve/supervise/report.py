@@ -1,0 +1,63 @@
+"""Reports: what `graphserve ps` and `graphserve status` say, as JSON values. Runs in the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+from graphserve.supervise.fleet import Fleet
+from graphserve.supervise.node import Node
+from graphserve.supervise.pool import WorkerProcess
+
+PATIENCE = 0.2  # seconds that workers have to say how they are; of one that does not, the last report is shown
+
+
+async def workers(fleet: Fleet) -> list[dict[str, Any]]:
+    """One object a worker: entry last, as nodes start."""
+    await _fresh([worker for node in fleet.nodes for worker in node.workers if worker.state in ("ready", "draining")])
+    return [row for node in fleet.nodes for row in _rows(node)]
+
+
+def nodes(fleet: Fleet) -> list[dict[str, Any]]:
+    """One object a node of the graph as it shall be."""
+    current = fleet.current
+    return [_node(node) for node in current.nodes.values()] if current is not None else []
+
+
+def overall(fleet: Fleet, phase: str) -> str:
+    """`ready` if every node has all its workers; `degraded` if not; or the phase, if it is another than `serving`."""
+    if phase != "serving":
+        return phase
+    return "ready" if all(node["ready"] >= node["workers"] for node in nodes(fleet)) else "degraded"
+
+
+def _node(node: Node) -> dict[str, Any]:
+    return {
+        "name": node.plan.name, "id": node.plan.id, "state": node.state, "reason": node.reason,
+        "ready": min(len(node.ready_workers()), node.plan.workers), "workers": node.plan.workers,
+        "restarts": node.restarts.total(), "version": node.version.number,
+    }  # fmt: skip
+
+
+def _rows(node: Node) -> Iterator[dict[str, Any]]:
+    now = asyncio.get_running_loop().time()
+    for worker in sorted(node.workers, key=lambda worker: (worker.slot, worker.spawned_at)):
+        yield {
+            "node": node.plan.name, "id": node.plan.id, "slot": worker.slot, "pid": worker.pid, "state": worker.state,
+            "restarts": node.restarts[worker.slot], "uptime": round(now - worker.spawned_at, 3),
+            "cpu": worker.usage.cpu(), "memory": worker.usage.memory(),
+            "in_flight": worker.vitals.get("in_flight", 0), "version": worker.version.number,
+            "vitals": {name: value for name, value in worker.vitals.items() if name != "type"},
+        }  # fmt: skip
+
+
+async def _fresh(asked: list[WorkerProcess]) -> None:
+    for worker in asked:
+        worker.reported.clear()
+        worker.send({"type": "report"})
+    waiting = [asyncio.ensure_future(worker.reported.wait()) for worker in asked]
+    if waiting:
+        await asyncio.wait(waiting, timeout=PATIENCE)
+    for task in waiting:
+        task.cancel()

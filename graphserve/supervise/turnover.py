@@ -1,0 +1,205 @@
+"""The turnover of one node's workers: replaced one by one, added, taken away, without loss. Runs in the supervisor.
+
+A new worker is ready before the old one drains; where GPUs are full, or memory is short (`restart`), the old one goes
+first, and calls wait meanwhile: in the node's accept queue, at its callers, or at the public port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from graphserve import shortage
+from graphserve.errors import StartupError
+
+if TYPE_CHECKING:
+    from graphserve.plan import NodePlan
+    from graphserve.supervise.node import Node
+    from graphserve.supervise.pool import WorkerProcess
+    from graphserve.supervise.version import Version
+
+Progress = Callable[[str], None]
+
+
+class Turnover:
+    """Changes the workers of one node, one change at a time.
+
+    Args:
+        node: the node.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self._alone = asyncio.Lock()
+        self._recycles: set[asyncio.Future[None]] = set()
+
+    async def roll(self, plan: NodePlan, version: Version, progress: Progress) -> None:
+        """Have every worker be of another version; then as many as that says.
+
+        Raises:
+            StartupError: a new worker did not become ready. The old ones serve on; those replaced before stay new.
+        """
+        async with self._alone:
+            before = self.node.plan.workers
+            leaving: set[WorkerProcess] = set()
+            kept = replace(plan, workers=before)  # until all are replaced
+            for done in itertools.count(1):
+                if (old := self._next(plan, version)) is None:
+                    break
+                await gone(leaving)  # so one worker more than usual, and no two
+                await self._exchange(old, kept, version, old_first=plan.options.gpus > 0)
+                leaving = {old}
+                self.node.adopt(kept, version)
+                progress(f"{plan.name} {done}/{min(before, plan.workers)} replaced")
+            self.node.adopt(plan, version)
+            await self._fill(before)
+            self._trim()
+
+    async def restart(self, progress: Progress) -> None:
+        """Replace every worker by another one of the same version, the old one first.
+
+        Raises:
+            StartupError: a new worker did not become ready; it is tried again later, the rest is as it was.
+        """
+        async with self._alone:
+            for done, slot in enumerate(range(self.node.plan.workers), 1):
+                old = self._holder(slot)
+                if old is not None:
+                    await self._exchange(old, self.node.plan, self.node.version, old_first=True)
+                else:
+                    await self._fill(self.node.plan.workers)
+                progress(f"{self.node.plan.name} {done}/{self.node.plan.workers} restarted")
+
+    async def resize(self, workers: int, progress: Progress) -> None:
+        """Have so many workers.
+
+        Raises:
+            StartupError: a new worker did not become ready; there are as many as before.
+        """
+        async with self._alone:
+            before = self.node.plan.workers
+            self.node.plan = replace(self.node.plan, workers=workers)
+            self.node.on_change(self.node)
+            await self._fill(before)
+            await gone(self._trim())
+            progress(f"{self.node.plan.name} has {workers} {'worker' if workers == 1 else 'workers'}")
+
+    def recycle(self, worker: WorkerProcess, words: str) -> None:
+        """Replace a worker that has had its time."""
+        worker.recycling = True
+        task = asyncio.ensure_future(self._recycle(worker, words))
+        self._recycles.add(task)
+        task.add_done_callback(self._recycles.discard)
+
+    async def _recycle(self, worker: WorkerProcess, words: str) -> None:
+        async with self._alone:
+            node = self.node
+            if node.stopping or worker.state != "ready":
+                return
+            node.say("info", f"a worker of {node.plan.name} {words}; replacing it", worker)
+            try:
+                await self._exchange(worker, node.plan, node.version, old_first=node.plan.options.gpus > 0)
+            except StartupError as exc:
+                if node.stopping:
+                    return
+                node.say("error", f"the replacement did not start: {exc}", worker, exc.log)
+                worker.recycling = False  # it goes on; the next report asks again
+
+    # --- one worker ---
+
+    async def _exchange(self, old: WorkerProcess, plan: NodePlan, version: Version, *, old_first: bool) -> None:
+        try:
+            if old_first:
+                self.node.leave(old)
+                await old.gone.wait()
+            await self._start([old.slot], plan, version, old)
+        except BaseException:
+            if self._holder(old.slot) is None and not self.node.stopping:
+                self.node.respawn_later(old.slot)
+            raise
+        if not old_first and old.state != "gone":
+            self.node.leave(old)
+
+    async def _start(
+        self, slots: Iterable[int], plan: NodePlan, version: Version, old: WorkerProcess | None = None
+    ) -> None:
+        """Start workers, all or none; returns when they are ready."""
+        new: list[WorkerProcess] = []
+        try:
+            for slot in slots:
+                new.append(worker := self.node.spawn(slot, plan, version))
+                worker.standby = True
+                if old is not None:
+                    old.successor = worker
+            self.node.on_change(self.node)
+            await self._ready(new)
+        except BaseException as exc:
+            for worker in new:
+                self.node.leave(worker)
+            await gone(worker for worker in new if worker.state != "draining")
+            if isinstance(exc, OSError):
+                raise StartupError(f"{plan.name}: {shortage.words(exc)}", plan.name) from exc
+            raise
+        for worker in new:
+            worker.standby = False
+
+    async def _ready(self, new: list[WorkerProcess]) -> None:
+        waiting = {asyncio.ensure_future(first(worker.was_ready, worker.gone)): worker for worker in new}
+        try:
+            for task in asyncio.as_completed(waiting):
+                await task
+                for worker in new:
+                    if worker.state == "gone":
+                        raise StartupError(worker.message, self.node.plan.name, worker.last_words())
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    # --- slots ---
+
+    def _next(self, plan: NodePlan, version: Version) -> WorkerProcess | None:
+        """The worker in the lowest slot that is not of this version and is to be replaced."""
+        old = [worker for worker in self.node.workers if worker.version is not version and not worker.retiring]
+        return min((w for w in old if w.slot < plan.workers), key=lambda worker: worker.slot, default=None)
+
+    def _holder(self, slot: int) -> WorkerProcess | None:
+        return next((w for w in self.node.workers if w.slot == slot and not w.retiring), None)
+
+    async def _fill(self, before: int) -> None:
+        """Have a worker in every slot; if one does not start, there are as many as before."""
+        node = self.node
+        free = [slot for slot in range(node.plan.workers) if self._holder(slot) is None]
+        try:
+            await self._start(free, node.plan, node.version)
+        except BaseException:
+            node.plan = replace(node.plan, workers=before)
+            for slot in free:
+                if slot < before and not node.stopping:
+                    node.respawn_later(slot, 1.0)
+            raise
+
+    def _trim(self) -> list[WorkerProcess]:
+        """Let the workers go whose slots are no more; returns all that leave."""
+        for worker in self.node.workers:
+            if worker.slot >= self.node.plan.workers and not worker.retiring:
+                self.node.leave(worker)
+        return [worker for worker in self.node.workers if worker.retiring]
+
+
+async def first(*events: asyncio.Event) -> None:
+    """Wait until one of these happened."""
+    tasks = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def gone(workers: Iterable[WorkerProcess]) -> None:
+    """Wait until these have ended."""
+    for worker in workers:
+        await worker.gone.wait()

@@ -1,0 +1,76 @@
+"""A version of the graph: a Plan that workers start from, and the nodes that it speaks of. Runs in the supervisor.
+
+A reload makes a new one. Nodes outlive versions: those that are the same in both are in both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphserve import rundir
+from graphserve.plan import NodePlan, Plan
+from graphserve.supervise.environment import Environment
+
+if TYPE_CHECKING:
+    from graphserve.supervise.node import Node
+
+
+class Version:
+    """A Plan on disk.
+
+    Args:
+        number: counts the reloads, from 1.
+        plan: what to run.
+        run: the run folder.
+        environment: of its workers.
+        secrets: what the workers of the entry need and no file may hold, such as the password of the TLS key.
+        configured: by node name, the workers that the configuration asks for (`plan` has those of `graphserve scale`).
+    """
+
+    def __init__(
+        self, number: int, plan: Plan, run: Path, environment: Environment, secrets: Mapping[str, Any],
+        configured: Mapping[str, int],
+    ) -> None:  # fmt: skip
+        self.number, self.plan, self.environment = number, plan, environment
+        self.secrets, self.configured = dict(secrets), configured
+        self.nodes: dict[str, Node] = {}  # by name; complete before the first worker starts
+        self._file = rundir.plan_file(run, number)
+        self._file.parent.mkdir(mode=0o700)
+        with open(os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(plan.to_json())
+
+    def needs(self, name: str) -> set[Node]:
+        """The nodes that workers of this one call."""
+        return {self.nodes[needed] for needed in self.plan.node(name).needs()}
+
+    def env(self, node: NodePlan, slot: int) -> dict[str, str]:
+        """The environment of a worker."""
+        if node.options.gpus and slot >= self.plan.node(node.name).workers:  # it was scaled
+            nodes = (dataclasses.replace(each, workers=node.workers) if each.name == node.name else each
+                     for each in self.plan.nodes)  # fmt: skip
+            self.environment.fit(dataclasses.replace(self.plan, nodes=tuple(nodes)))
+        return self.environment.of(node, slot)
+
+    def remove(self) -> None:
+        """No worker reads it any more."""
+        with contextlib.suppress(OSError):
+            shutil.rmtree(self._file.parent)
+
+
+def same(old: NodePlan, new: NodePlan) -> bool:
+    """Whether callers of the one can call the other: its workers can then be replaced one by one."""
+    return _interface(old) == _interface(new)
+
+
+def _interface(node: NodePlan) -> tuple[Any, ...]:
+    apis = [
+        (api.name, api.route, api.parameters, api.lane, api.stream, api.input_stream, api.batch is None,
+         api.fingerprint) for api in node.apis
+    ]  # fmt: skip
+    return node.name, node.target, node.init, apis

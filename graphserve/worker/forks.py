@@ -1,0 +1,78 @@
+"""What a process that user code forks off a worker must not keep: our sockets and our signal handlers. Runs in workers.
+
+A copy of a socket in a forked child keeps a port open that we closed, and a peer waiting for an end that never comes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import stat
+import threading
+from pathlib import Path
+from typing import Any
+
+
+class Forks:
+    """Takes from each forked child the sockets that bear our names; those of user code are left alone.
+
+    Args:
+        run: the run folder: each of its sockets, and each connection to one, has a name in it at one end.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._folder = f"{run}/"
+        self._public: Any = None
+        self._masks = threading.local()  # more than one thread may fork
+        os.register_at_fork(before=self._before, after_in_parent=self._in_parent, after_in_child=self._in_child)
+
+    def public(self, sock: socket.socket) -> None:
+        """This socket is the public one: what it accepts has its name, or its port."""
+        self._public = _place(sock.getsockname())
+
+    def _before(self) -> None:
+        # A signal to the child must not come while it has our handlers: they write to a socket that the parent reads,
+        # so that SIGTERM to the child would drain the worker.
+        self._masks.old = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+    def _in_parent(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.old)
+
+    def _in_child(self) -> None:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._give_up_sockets()
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.old)
+
+    def _give_up_sockets(self) -> None:
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for entry in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if self._is_ours(int(entry)):
+                    # Not closed: objects in this process would close the number again, when it is another's.
+                    os.dup2(null, int(entry), inheritable=False)
+        os.close(null)
+
+    def _is_ours(self, descriptor: int) -> bool:
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            return False
+        sock = socket.socket(fileno=descriptor)
+        try:
+            return self._names(sock.getsockname()) or self._names_below(sock)
+        finally:
+            sock.detach()
+
+    def _names(self, address: Any) -> bool:
+        return str(address).startswith(self._folder) or (self._public is not None and _place(address) == self._public)
+
+    def _names_below(self, sock: socket.socket) -> bool:
+        with contextlib.suppress(OSError):  # it is not connected
+            return str(sock.getpeername()).startswith(self._folder)
+        return False
+
+
+def _place(address: Any) -> Any:
+    """The path of a Unix socket, the port of a TCP one: one that listens on all addresses accepts on each."""
+    return address if isinstance(address, (str, bytes)) else address[1]

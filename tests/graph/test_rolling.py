@@ -1,0 +1,232 @@
+"""Rolling change under load: reloads, scaling, restarts and changes of the graph itself lose no request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.graph.load import Load
+from tests.graph.steering import LEAF, MID, TOP, Steered
+from tests.harness import Served, alive, eventually
+
+OLD = {"leaf": 2, "mid": 1, "top": 1}
+
+
+@pytest.fixture
+def graph(steered: Steered) -> Iterator[Served]:
+    graph = steered.serve()
+    try:
+        yield graph.wait_ready()
+    finally:
+        graph.close()
+
+
+@pytest.fixture
+def load(graph: Served) -> Iterator[Load]:
+    """Load that runs during the test, of which nothing may fail."""
+    with Load(graph.url, "/ask", {"x": 1}) as load:
+        eventually(lambda: len(load.answers) > 20, 30)
+        yield load
+        count = len(load.answers)
+        eventually(lambda: len(load.answers) > count + 20, 30)
+    assert not load.failures
+
+
+def changed(load: Load, **to: int) -> None:
+    """Wait until every answer is of the new code; between, each is of the old or of the new, node by node."""
+    eventually(lambda: load.answers[-20:] == [OLD | to] * 20, 30)
+
+
+def test_every_node_is_rolled_three_times_without_loss(steered: Steered, graph: Served, load: Load) -> None:
+    for number in (2, 3, 4):
+        before = graph.workers()
+        steered.write(
+            app=TOP.replace('"top": 1', f'"top": {number}'),
+            mid=MID.replace('"mid": 1', f'"mid": {number}'),
+            leaf=LEAF.replace("x + 1", f"x + {number}"),
+        )
+        done = steered.run("reload")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines() == [
+            "Leaf 1/2 replaced", "Leaf 2/2 replaced", "Mid 1/2 replaced", "Mid 2/2 replaced", "Top 1/1 replaced",
+            "reloaded",
+        ]  # fmt: skip
+        changed(load, leaf=number + 1, mid=number, top=number)
+        eventually(lambda before=before: not any(map(alive, before)))
+        assert steered.folders() == [str(number), "n0", "n1", "n2"], "the same nodes, in the same places"
+        assert steered.counts() == {"Leaf": 2, "Mid": 2, "Top": 1}
+
+
+def test_scaling_up_and_down_loses_nothing(steered: Steered, graph: Served, load: Load) -> None:
+    for workers in (4, 1):
+        done = steered.run("scale", f"Leaf={workers}", f"Mid={workers}", f"Top={workers}")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.splitlines()[0] == f"Leaf has {workers} worker{'s' if workers > 1 else ''}"
+        assert steered.counts() == {"Leaf": workers, "Mid": workers, "Top": workers}
+        assert {row["slot"] for row in steered.ps()} == set(range(workers))
+        count = len(load.answers)
+        eventually(lambda count=count: len(load.answers) > count + 50, 30)
+
+
+def test_a_restart_loses_nothing_and_resolves_nothing(steered: Steered, graph: Served, load: Load) -> None:
+    before = graph.workers()
+    steered.write(mid=MID.replace("class Mid", "class Other"))
+    steered.write(mid=MID)
+    done = steered.run("restart", "Leaf", "Top")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["Leaf 1/2 restarted", "Leaf 2/2 restarted", "Top 1/1 restarted", "restarted"]
+    assert len(set(before) & set(graph.workers())) == 2, "those of Mid"
+    assert steered.folders() == ["1", "n0", "n1", "n2"]
+    changed(load)
+
+
+def test_a_node_that_calls_a_new_one_starts_calling_it(steered: Steered, graph: Served, load: Load) -> None:
+    steered.write(
+        added=LEAF.replace("Leaf", "Added").replace("x + 1", "x + 100"),
+        mid=MID.replace("from leaf", "from added import Added\nfrom leaf")
+        .replace("    leaf =", "    added = depends(Added)\n    leaf =")
+        .replace('"mid": 1', '"mid": await self.added.run(x)'),
+    )
+    done = steered.run("reload")
+    assert done.returncode == 0, done.stderr
+    changed(load, mid=101)
+    assert steered.counts() == {"Added": 2, "Leaf": 2, "Mid": 2, "Top": 1}
+    assert steered.folders() == ["2", "n0", "n1", "n2", "n3"]
+
+    steered.write(mid=MID)
+    done = steered.run("reload")
+    assert done.returncode == 0, done.stderr
+    changed(load)
+    eventually(lambda: steered.folders() == ["3", "n0", "n1", "n2"])
+    assert steered.counts() == {"Leaf": 2, "Mid": 2, "Top": 1}
+
+
+CHANGES = {
+    "an API was added": ("    @api\n", "    @api\n    def more(self) -> int:\n        return 0\n\n    @api\n"),
+    "the types are others": ("x: int) -> int", "x: int) -> int | None"),
+    "an API is in another lane": ("    def run", "    async def run"),
+    "an API has another route": ("    @api\n", '    @api(route="/elsewhere")\n'),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_node_whose_interface_changed_is_started_beside_the_old(
+    steered: Steered, graph: Served, load: Load, change: str
+) -> None:
+    before = graph.workers("n0")
+    assert steered.run("scale", "Leaf=3").returncode == 0
+    old, new = CHANGES[change]
+    steered.write(leaf=LEAF.replace(old, new).replace("x + 1", "x + 5"))
+    done = steered.run("reload")
+    assert done.returncode == 0, done.stderr
+    assert "Leaf" not in done.stdout, "it is a new node; Mid and Top are rolled"
+    changed(load, leaf=6)
+    eventually(lambda: steered.folders() == ["2", "n1", "n2", "n3"])
+    assert not any(map(alive, before))
+    assert steered.counts() == {"Leaf": 3, "Mid": 2, "Top": 1}, "as many as it was scaled to"
+
+
+def test_an_entry_with_other_apis_takes_the_port_over(steered: Steered, graph: Served, load: Load) -> None:
+    (before,) = graph.workers("n2")
+    steered.write(
+        app=TOP.replace('"top": 1', '"top": 7') + "\n    @api\n    async def more(self) -> int:\n        return 7\n"
+    )
+    assert steered.run("reload").returncode == 0
+    changed(load, top=7)
+    with graph.client() as client:
+        eventually(lambda: client.post("/more", json={}).json() == 7)
+    eventually(lambda: not alive(before))
+    assert steered.folders() == ["2", "n0", "n1", "n3"]
+
+
+def test_another_init_is_another_node(steered: Steered, graph: Served, load: Load) -> None:
+    steered.write(
+        leaf=LEAF.replace("(self) -> None:\n        pass", "(self, more: int = 1) -> None:\n        self.more = more")
+        .replace("x + 1", "x + self.more"),
+        mid=MID.replace("depends(Leaf)", 'depends(Leaf, init={"more": 9})'),
+    )  # fmt: skip
+    assert steered.run("reload").returncode == 0
+    changed(load, leaf=10)
+    eventually(lambda: steered.folders() == ["2", "n1", "n2", "n3"])
+
+
+FAILING = {
+    "init": (LEAF.replace("        pass", "        raise OSError('no model there')"), "OSError: no model there"),
+    "syntax": (LEAF.replace("class Leaf:", "class Leaf(:"), "SyntaxError"),
+    "dies": (LEAF.replace("        pass", "        __import__('os')._exit(9)"), "ended with exit code 9"),
+    "new": (
+        LEAF.replace("        pass", "        raise OSError('no model there')").replace("x: int", "x: int, y: int = 0"),
+        "OSError: no model there",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FAILING)
+def test_new_code_that_does_not_start_leaves_the_old_serving(
+    steered: Steered, graph: Served, load: Load, case: str
+) -> None:
+    source, words = FAILING[case]
+    before = graph.workers()
+    steered.write(leaf=source)
+    done = steered.run("reload")
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "the old code goes on serving" in done.stderr
+    assert words in graph.text, "the supervisor's log says it too"
+    assert graph.workers() == before
+    assert steered.folders() == ["1", "n0", "n1", "n2"], "nothing is left of it"
+    changed(load)
+    steered.write(leaf=LEAF.replace("x + 1", "x + 3"))
+    assert steered.run("reload").returncode == 0, "the next one works"
+    changed(load, leaf=4)
+
+
+def test_nodes_that_were_rolled_before_one_failed_keep_the_new_code(
+    steered: Steered, graph: Served, load: Load
+) -> None:
+    steered.write(
+        leaf=LEAF.replace("x + 1", "x + 2"),
+        mid=MID.replace(
+            "    leaf =", "    async def __aenter__(self) -> None:\n        raise OSError('no')\n\n    leaf ="
+        ),
+    )
+    done = steered.run("reload")
+    assert done.returncode == 1
+    assert "except for Leaf" in done.stderr
+    changed(load, leaf=3)
+    assert steered.counts() == {"Leaf": 2, "Mid": 2, "Top": 1}
+    steered.write(mid=MID.replace('"mid": 1', '"mid": 5'))
+    assert steered.run("reload").returncode == 0
+    changed(load, leaf=3, mid=5)
+    eventually(lambda: steered.folders() == ["3", "n0", "n1", "n2"])
+
+
+def test_one_node_alone(steered: Steered, graph: Served, load: Load) -> None:
+    rest = graph.workers("n1") + graph.workers("n2")
+    steered.write(leaf=LEAF.replace("x + 1", "x + 2"), mid=MID.replace('"mid": 1', '"mid": 2'))
+    done = steered.run("reload", "Leaf")
+    assert (done.returncode, done.stdout) == (0, "Leaf 1/2 replaced\nLeaf 2/2 replaced\nreloaded\n")
+    changed(load, leaf=3)
+    assert graph.workers("n1") + graph.workers("n2") == rest
+
+    steered.write(leaf=LEAF.replace("x: int", "x: int, y: int = 0"))
+    done = steered.run("reload", "Leaf")
+    assert done.returncode == 1
+    assert "the graph itself has changed, at Leaf: reload all of it" in done.stderr
+    steered.write(leaf=LEAF, mid=MID.replace("workers=2", "workers=2, timeout=9"))
+    done = steered.run("reload", "Leaf")
+    assert "the graph itself has changed, at Mid" in done.stderr
+    assert steered.run("reload", "Leaf", "Mid").returncode == 0
+    changed(load)
+
+
+def test_workers_that_the_code_asks_for_are_taken_in(steered: Steered, graph: Served, load: Load) -> None:
+    assert steered.run("scale", "Leaf=1").returncode == 0
+    steered.write(mid=MID.replace("workers=2", "workers=1"))
+    assert steered.run("reload").returncode == 0
+    eventually(lambda: steered.counts() == {"Leaf": 1, "Mid": 1, "Top": 1})
+    steered.write(leaf=LEAF.replace("workers=2", "workers=3"), mid=MID)
+    assert steered.run("reload").returncode == 0
+    assert steered.counts() == {"Leaf": 3, "Mid": 2, "Top": 1}
+    changed(load)
