@@ -77,7 +77,7 @@ class Serving:
         self.gate = Gate(self.node.limit)
         self.relay = Relay(self.node, self.lanes, self.executor.guard)
         paths = rundir.batch_sockets(self.run, self.node) if self.node.workers > 1 else {}
-        turns = {name: Turn(rundir.turn_file(path)) for name, path in paths.items()}
+        turns = {name: Turn(path) for name, path in paths.items()}
         self.batchers = {
             name: Batcher(api, self.executor, self.gate, self.gate.update, turns.get(name))
             for name, api in self.apis.items() if api.plan.batch is not None

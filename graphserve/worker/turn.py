@@ -17,11 +17,11 @@ class Turn:
     """The turn at one batched API.
 
     Args:
-        path: the file that is locked; it is made if it is not there.
+        sock: the path of its shared socket; the file that is locked lies beside it.
     """
 
-    def __init__(self, path: str) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def __init__(self, sock: str) -> None:
+        self._file = os.open(sock.removesuffix(".sock") + ".turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._mine = False
         os.register_at_fork(after_in_child=self._forget)  # a child would hold the lock on
 
