@@ -38,8 +38,18 @@ class Model:
         return self.batches
 
 
+@service(workers=2)
+class Pair:
+    """Two workers that may collect."""
+
+    @api(batch=Batch(max_size=32, max_wait=1.0))
+    def size(self, xs: list[int]) -> list[int]:
+        return [len(xs)] * len(xs)
+
+
 @service
 class Gateway:
+    pair = depends(Pair)
     model = depends(Model)
     untyped = depends("tests.apps.batches:Model")
 
@@ -54,6 +64,13 @@ class Gateway:
         """The same for arrays of two items of these dtypes; what is no name is a structured one's fields."""
         wanted = [np.dtype(d if isinstance(d, str) else [tuple(field) for field in d]) for d in dtypes]
         return await asyncio.gather(*(self.model.kinds(np.zeros((2, 3), dtype)) for dtype in wanted))
+
+    @api
+    async def sizes(self, callers: int) -> list[int]:
+        """The sizes of the batches that so many callers are in, who call at once."""
+        return [
+            size for answer in await asyncio.gather(*(self.pair.size([x]) for x in range(callers))) for size in answer
+        ]
 
     @api
     async def raising(self, x: int) -> list[int]:

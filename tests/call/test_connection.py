@@ -135,6 +135,31 @@ def test_answers_read_as_h11_reads_them(
     assert set(got_headers) >= {(name.encode(), value.encode()) for name, value in headers}
 
 
+PLAIN = b"HTTP/1.1 200 OK\r\ncontent-type: application/msgpack\r\ncontent-length: "
+
+
+@given(st.binary(max_size=3_000), st.booleans(), places)
+@settings(max_examples=150, deadline=None)
+def test_the_answers_of_our_workers_read_as_h11_reads_them(body: bytes, close: bool, at: list[int]) -> None:
+    last = b"\r\nconnection: close" if close else b""
+    data = PLAIN + b"%d" % len(body) + last + b"\r\n\r\n" + body
+    for pieces in ([data], cut(data, at)):  # in one piece it needs no parser
+        ((status, headers, got),) = asyncio.run(feed(pieces)).answers
+        assert (status, got) == as_h11_reads(data)
+        assert (b"connection", b"close") in headers or not close
+        assert {(b"content-type", b"application/msgpack"), (b"content-length", b"%d" % len(body))} <= set(headers)
+
+
+@given(st.text("0123456789 +-_\r\nabc:", max_size=24), st.binary(max_size=40))
+@settings(max_examples=200, deadline=None)
+def test_a_spoiled_length_reads_as_h11_reads_it(length: str, body: bytes) -> None:
+    data = PLAIN + length.encode() + b"\r\n\r\n" + body
+    waiting = asyncio.run(feed([data]))
+    assert len(waiting.answers) + len(waiting.losses) == 1
+    if waiting.answers and (read := as_h11_reads(data)) is not None:
+        assert (waiting.answers[0][0], waiting.answers[0][2]) == read
+
+
 def test_an_end_without_an_answer_may_have_been_executed() -> None:
     waiting = asyncio.run(feed([]))
     assert [unread for _, unread in waiting.losses] == [False]

@@ -79,3 +79,8 @@ def test_threads_share_batches(graph: Served) -> None:
 def test_calls_that_were_given_up_leave_before_the_batch_runs() -> None:
     with served("tests.apps.batches:Gateway", cwd=ROOT) as graph:
         assert ask(graph, "leaves", timeout=0.1) == [[99, 0, 0, 0, 0, 0, 0, 0], [3]]
+
+
+def test_two_free_workers_do_not_split_what_comes(graph: Served) -> None:
+    for _ in range(3):
+        assert set(ask(graph, "sizes", callers=12)) == {12}
