@@ -118,7 +118,7 @@ class LocalNode:
         elif self._can_take(exchange):
             self._execute(exchange)
         elif len(self._waiting) >= self.plan.options.queue:
-            exchange.fail(Unavailable(f"the queue of {self.plan.name} is full", node=self.plan.name))
+            exchange.fail(Unavailable(f"the queue of {self.plan.name} is full", node=self.plan.name, full=True))
         else:
             self._waiting.append(exchange)
 

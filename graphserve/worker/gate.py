@@ -81,6 +81,13 @@ class Gate:
         if self.in_use == self.limit - 1:
             self.update()
 
+    def crowded(self) -> bool:
+        """Whether another call waits in a shared socket of ours."""
+        poll = select.poll()
+        for door in self.doors:
+            poll.register(door.sock.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
     def when_free(self, then: Callable[[], None]) -> None:
         """Call `then` with a slot taken for it, as soon as one is free."""
         if self.take():

@@ -9,10 +9,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from graphserve.call.context import CallContext, earliest
-from graphserve.errors import CallError, InvalidArguments
+from graphserve.errors import CallError, InvalidArguments, Unavailable
 from graphserve.wire.codec import Format, MalformedBody, accept_format, content_format
 from graphserve.wire.frames import stream_format
 from graphserve.wire.problem import HttpProblem
+from graphserve.worker.admission import refusal
 from graphserve.worker.execute import BoundApi
 from graphserve.worker.heading import Heading, too_large
 from graphserve.worker.outflow import HttpSink
@@ -37,8 +38,8 @@ class Inbound:
 
     __slots__ = (
         "_accept", "_api", "_body", "_complete", "_execution", "_format", "_length", "_limit", "_problem", "_relay",
-        "_source", "_started", "_turn", "accepts", "context", "disconnected", "keep_alive", "lost", "message_event",
-        "protocol", "public", "response_complete",
+        "_source", "_started", "_throttle", "_turn", "accepts", "context", "disconnected", "keep_alive", "lost",
+        "message_event", "protocol", "public", "response_complete",
     )  # fmt: skip
 
     def __init__(self, protocol: Protocol, api: BoundApi) -> None:
@@ -58,6 +59,7 @@ class Inbound:
         self._relay: Any = None
         self._source: Source | None = None
         self.context = CallContext()
+        self._throttle = protocol.listener.throttles.get(api.plan.name)
         self._started = 0.0
         self.public = protocol.listener.public
 
@@ -124,7 +126,9 @@ class Inbound:
         if protocol.shared and protocol.caller_left():
             protocol.transport.close()
             return
-        if api.plan.batch is not None:
+        if (refused := refusal(protocol, api, self.context, self._throttle)) is not None:
+            self._quiet(refused)
+        elif api.plan.batch is not None:
             self._batch(body)
         elif api.plan.lane == "queue" and not protocol.take_slot():
             self._pass_on(body)
@@ -199,7 +203,7 @@ class Inbound:
         if status == 200:
             self._result(body)
         else:
-            self._quiet(self.protocol.listener.error_of(status, headers, body))
+            self._quiet(self._noted(self.protocol.listener.error_of(status, headers, body)))
 
     def _ended(self, result: Any, error: BaseException | None) -> None:
         if error is None:
@@ -237,18 +241,25 @@ class Inbound:
         if self._source is not None and not self._complete:
             self.keep_alive = False
         responder = self.protocol.listener.responder
-        status, data = responder.error(exc, self.context, self.keep_alive, self._api.plan.name)
+        status, data = responder.error(self._noted(exc), self.context, self.keep_alive, self._api.plan.name)
         self._write(data, status)
+
+    def _noted(self, exc: BaseException) -> Any:
+        if self._throttle is not None and isinstance(exc, Unavailable) and exc.full:
+            self._throttle.refused(exc)
+        return exc
 
     def finish(self, status: int, data: bytes = b"") -> None:
         """The answer is complete with these bytes."""
+        if self._throttle is not None and self._throttle.active:
+            self._throttle.taken()
         self._write(data, status)
 
     def _result(self, body: bytes) -> None:
         if self._source is not None and not self._complete:  # the API did not want the rest of the body
             self.keep_alive = False
         responder = self.protocol.listener.responder
-        self._write(responder.result(body, self._accept, self.context.request_id, self.keep_alive), 200)
+        self.finish(200, responder.result(body, self._accept, self.context.request_id, self.keep_alive))
 
     def _quiet(self, exc: CallError, close: bool = True) -> None:
         """Answer with a refusal that needs no word in the log."""
