@@ -116,7 +116,7 @@ class Load:
             await asyncio.sleep(0.002)
         self.outcome.memory = first, resident(self.graph)
         end = time.monotonic() + self.timeout + 5
-        while self.busy and time.monotonic() < end:
+        while self.busy and time.monotonic() < end:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         self.outcome.statuses[0] += len(self.busy)
         health.cancel()

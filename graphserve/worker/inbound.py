@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from graphserve.call.context import CallContext, earliest
 from graphserve.errors import CallError, InvalidArguments, Unavailable
-from graphserve.wire.codec import Format, MalformedBody, accept_format, content_format
+from graphserve.wire.codec import accept_format, content_format
 from graphserve.wire.frames import stream_format
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.admission import refusal
+from graphserve.worker.arguments import read
 from graphserve.worker.execute import BoundApi
 from graphserve.worker.heading import Heading, too_large
 from graphserve.worker.outflow import HttpSink
 from graphserve.worker.respond import access
-from graphserve.worker.source import Source, from_query
+from graphserve.worker.source import Source
 from graphserve.worker.streaming import StreamExecution
 
 if TYPE_CHECKING:
@@ -166,16 +167,9 @@ class Inbound:
 
     def _arguments(self, body: bytes) -> dict[str, Any] | None:
         """The arguments; None when they do not fit, which is answered then."""
-        api, listener = self._api, self.protocol.listener
         try:
-            if self._source is not None:
-                return from_query(api, self.protocol.url.partition(b"?")[2], self._source)
-            assert self._format is not None
-            return api.arguments.decode(body, self._format, listener.fetch)
-        except MalformedBody as exc:
-            named = "JSON" if self._format is Format.JSON else "MessagePack"
-            self._quiet(HttpProblem(400, f"the body is not valid {named}: {exc}"))
-        except InvalidArguments as exc:
+            return read(self._api, self.protocol.url, body, self._format, self._source, self.protocol.listener.fetch)
+        except (HttpProblem, InvalidArguments) as exc:
             self._quiet(exc)
         except Exception as exc:
             self.fail(exc)

@@ -2,8 +2,8 @@
 
 What every hop above the full queue did for such a call is wasted, and under overload most calls are such. So the entry
 compares what it was asked with what was taken, as clients do in "Handling Overload" (Site Reliability Engineering,
-ch. 21): it lets through up to `SURPLUS` times as many calls as were taken lately, so that it learns at once when there is
-room again.
+ch. 21): it lets through up to `SURPLUS` times as many calls as were taken lately, so that it learns at once when there
+is room again.
 """
 
 from __future__ import annotations
