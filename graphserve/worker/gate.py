@@ -95,6 +95,16 @@ class Gate:
         else:
             self._waiting.append(then)
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for `when_free`."""
+        return len(self._waiting)
+
+    def leave(self, then: Callable[[], None]) -> None:
+        """Call it no more."""
+        with contextlib.suppress(ValueError):
+            self._waiting.remove(then)
+
     def update(self) -> None:
         """Begin or cease to accept at each door, as there is room."""
         free = self._open and self.in_use < self.limit

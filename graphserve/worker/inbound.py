@@ -21,6 +21,7 @@ from graphserve.worker.outflow import HttpSink
 from graphserve.worker.respond import access
 from graphserve.worker.source import Source
 from graphserve.worker.streaming import StreamExecution
+from graphserve.worker.waiting import Waiting
 
 if TYPE_CHECKING:
     from graphserve.worker.protocol import Protocol
@@ -179,7 +180,8 @@ class Inbound:
         """Every slot is taken: the node's queue takes the call, and a free sibling takes it from there."""
         listener, api = self.protocol.listener, self._api
         if self._source is not None:  # its body is still coming, to us: it waits for a slot of ours
-            listener.gate.when_free(lambda: listener.gate.release() if self.lost else self._run(body))
+            run = lambda: self._run(body)  # noqa: E731
+            self._execution = Waiting(listener.executor, listener.gate, self.context, run, self.fail)
         elif api.signature.stream:
             self._relay = listener.relay.stream(api, body, self._format, self)
         else:

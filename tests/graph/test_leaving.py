@@ -174,3 +174,30 @@ def test_a_thread_that_outlives_its_deadline_keeps_its_slot(graph: Graph, api: s
     eventually(lambda: graph.state("Narrow").running == 0)
     assert graph.state("Narrow").most == 2
     assert graph.state("Narrow").begun == began + 2, "the others were late before a slot was free"
+
+
+def test_uploads_that_wait_for_a_slot(tmp_path: Path) -> None:
+    """As many as the queue allows, none past its deadline, and none whose client has left."""
+
+    def begin(timeout: float) -> socket.socket:
+        sock = socket.create_connection((host, int(port)), 10)
+        head = f"POST /upload HTTP/1.1\r\nhost: x\r\nx-request-timeout: {timeout}\r\ntransfer-encoding: chunked\r\n\r\n"
+        sock.sendall(f"{head}3\r\nabc\r\n".encode())
+        return sock
+
+    with served("tests.apps.leaving:Uploads", cwd=ROOT, env={"LEDGERS": str(tmp_path)}) as running:
+        graph = Graph(running, tmp_path)
+        host, port = running.url.removeprefix("http://").split(":")
+        first = begin(60)
+        eventually(lambda: graph.state("Uploads").running == 1)
+        began = time.monotonic()
+        late, leaves = begin(0.5), begin(60)
+        assert b" 503 " in begin(60).makefile("rb").readline(), "the queue is full"
+        assert b" 504 " in late.makefile("rb").readline()
+        assert 0.5 <= time.monotonic() - began < 0.5 + 0.05 * SLACK
+        last = begin(60)
+        leaves.close()
+        for sock in (first, last):
+            sock.sendall(b"0\r\n\r\n")
+            assert b" 200 " in sock.makefile("rb").readline()
+        assert graph.state("Uploads").begun == 2
