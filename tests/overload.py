@@ -16,6 +16,8 @@ from pathlib import Path
 from tests.apps.overload import CAPACITY
 from tests.harness import APPS, Served, served
 
+CALLERS = 16
+
 
 @dataclass
 class Outcome:
@@ -85,11 +87,11 @@ class Load:
     Args:
         graph: whom it calls.
         path: the API.
-        rate: calls a second.
+        rate: calls a second; None: `CALLERS` callers, each with its next call when the last was answered.
         timeout: seconds, the deadline of each.
     """
 
-    def __init__(self, graph: Served, path: str, rate: float, timeout: float) -> None:
+    def __init__(self, graph: Served, path: str, rate: float | None, timeout: float) -> None:
         self.graph, self.path, self.rate, self.timeout = graph, path, rate, timeout
         host, port = graph.url.removeprefix("http://").split(":")
         self.address = host, int(port)
@@ -108,7 +110,7 @@ class Load:
         health = asyncio.create_task(self._watch_health())
         sent, first = 0, resident(self.graph)
         while (passed := time.monotonic() - began) < seconds:
-            while sent < passed * self.rate:
+            while len(self.busy) < CALLERS if self.rate is None else sent < passed * self.rate:
                 sent += 1
                 await self._send()
             if passed < seconds / 4:
@@ -168,7 +170,7 @@ def resident(graph: Served) -> int:
     return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 for pid in graph.workers())
 
 
-def measure(graph: Served, path: str, rate: float, seconds: float, timeout: float) -> Outcome:
+def measure(graph: Served, path: str, rate: float | None, seconds: float, timeout: float) -> Outcome:
     """See `Load`."""
     return asyncio.run(Load(graph, path, rate, timeout).run(seconds))
 
@@ -178,9 +180,9 @@ def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 30.0
     with served("tests.apps.overload:Gateway", cwd=APPS.parent.parent) as graph:
         for path in ("/work", "/batched", "/compute"):
-            for times in (0.5, 1, 3):
-                outcome = measure(graph, path, times * CAPACITY, seconds if times == 3 else seconds / 3, 1.0)
-                print(f"{path:9} {times:3} x  {outcome}", flush=True)
+            peak = measure(graph, path, None, seconds / 3, 5.0)
+            outcome = measure(graph, path, 3 * CAPACITY, seconds, 1.0)
+            print(f"{path:9} peak  {peak}\n{path:9} 3 x   {outcome}  {outcome.goodput / peak.goodput:.0%}", flush=True)
 
 
 if __name__ == "__main__":
