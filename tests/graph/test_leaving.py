@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
+import graphserve
 from tests.apps import leaving
 from tests.harness import APPS, SLACK, Served, eventually, served
 
@@ -174,6 +175,21 @@ def test_a_thread_that_outlives_its_deadline_keeps_its_slot(graph: Graph, api: s
     eventually(lambda: graph.state("Narrow").running == 0)
     assert graph.state("Narrow").most == 2
     assert graph.state("Narrow").begun == began + 2, "the others were late before a slot was free"
+
+
+def test_a_call_from_python_that_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEDGERS", str(tmp_path))
+    with graphserve.serve(leaving.Gateway, port=0) as server:
+        state = Path(tmp_path / "Leaf").read_bytes
+        call = server.call.call("hold")
+        eventually(lambda: State(*leaving.Ledger.layout.unpack(state())).running == 1)
+        call.cancel()
+        eventually(lambda: State(*leaving.Ledger.layout.unpack(state())).running == 0)
+        items = server.call.stream()
+        assert next(items) == 1
+        assert State(*leaving.Ledger.layout.unpack(state())).running == 1
+        del items
+        eventually(lambda: State(*leaving.Ledger.layout.unpack(state())).running == 0)
 
 
 def test_uploads_that_wait_for_a_slot(tmp_path: Path) -> None:
