@@ -13,11 +13,11 @@ from graphserve.errors import CallError, InvalidArguments, Unavailable
 from graphserve.wire.codec import accept_format, content_format
 from graphserve.wire.frames import stream_format
 from graphserve.wire.problem import HttpProblem
-from graphserve.worker.admission import refusal
 from graphserve.worker.arguments import read
 from graphserve.worker.execute import BoundApi
 from graphserve.worker.heading import Heading, too_large
 from graphserve.worker.outflow import HttpSink
+from graphserve.worker.refusal import refusal
 from graphserve.worker.respond import access
 from graphserve.worker.source import Source
 from graphserve.worker.streaming import StreamExecution
