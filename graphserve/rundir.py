@@ -167,6 +167,11 @@ def batch_sockets(run: Path, node: NodePlan) -> dict[str, str]:
     }
 
 
+def turn_file(batch_socket: str) -> str:
+    """The path of the file whose lock says which worker of the node collects a batch from this socket."""
+    return batch_socket.removesuffix(".sock") + ".turn"
+
+
 def worker_socket(run: Path, node: NodePlan, pid: int) -> str:
     """The path of one worker's own socket."""
     return str(run / node.id / f"{pid}.sock")

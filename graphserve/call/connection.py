@@ -16,7 +16,12 @@ from typing import Protocol
 
 import httptools
 
+from graphserve.call.poller import Poller
+
 READ_SIZE = 256 * 1024  # bytes
+# What a worker's answer with a result begins with, most of the time; such an answer needs no parser.
+RESULT = b"HTTP/1.1 200 OK\r\ncontent-type: application/msgpack\r\ncontent-length: "
+LAST = b"\r\nconnection: close"
 
 _open: weakref.WeakSet[Connection] = weakref.WeakSet()
 
@@ -46,19 +51,22 @@ class Connection:
         sock: connected, non-blocking; owned by the connection.
         on_idle: called when an answer was complete and the connection can take the next request.
         on_close: called once when it is closed, for whatever reason.
+        readers: who watches the socket, if not the loop: for connections that live for one call.
     """
 
     __slots__ = (
-        "__weakref__", "_body", "_headers", "_loop", "_on_close", "_on_idle", "_parser", "_receiver", "_sock",
-        "_streaming", "_taken", "_unsent", "broken", "closed", "idle_since",
+        "__weakref__", "_body", "_headers", "_loop", "_on_close", "_on_idle", "_parser", "_readers", "_receiver",
+        "_sock", "_streaming", "_taken", "_unsent", "broken", "closed", "idle_since",
     )  # fmt: skip
 
     def __init__(
-        self, sock: socket.socket, on_idle: Callable[[Connection], None], on_close: Callable[[Connection], None]
-    ) -> None:
+        self, sock: socket.socket, on_idle: Callable[[Connection], None], on_close: Callable[[Connection], None],
+        readers: Poller | None = None,
+    ) -> None:  # fmt: skip
         self._sock, self._on_idle, self._on_close = sock, on_idle, on_close
         self._loop = asyncio.get_running_loop()
-        self._parser = httptools.HttpResponseParser(self)
+        self._readers = readers or self._loop
+        self._parser: httptools.HttpResponseParser | None = None
         self._receiver: Receiver | None = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
@@ -67,7 +75,7 @@ class Connection:
         self._taken: asyncio.Future[None] | None = None
         self.closed = self.broken = False  # broken: the other side ended it and owes an answer
         self.idle_since = 0.0
-        self._loop.add_reader(sock, self._readable)
+        self._readers.add_reader(sock, self._readable)
         _open.add(self)
 
     def send(self, request: bytes, receiver: Receiver) -> None:
@@ -110,19 +118,19 @@ class Connection:
     def pause(self) -> None:
         """Read no more for now: the consumer is slow."""
         if not self.closed:
-            self._loop.remove_reader(self._sock)
+            self._readers.remove_reader(self._sock)
 
     def resume(self) -> None:
         """Read on."""
         if not self.closed:
-            self._loop.add_reader(self._sock, self._readable)
+            self._readers.add_reader(self._sock, self._readable)
 
     def close(self) -> None:
         """Close it; a receiver that waits is not told (whoever gives up a call knows)."""
         if self.closed:
             return
         self.closed = True
-        self._loop.remove_reader(self._sock)
+        self._readers.remove_reader(self._sock)
         if self._unsent is not None:
             self._sent_all()
         self._shut()
@@ -141,10 +149,29 @@ class Connection:
         if not data or self._receiver is None:  # an idle connection has nothing to say: it ends, or it lies
             self._end(None)
             return
+        if self._parser is None and self._plain_result(data):
+            return
+        if self._parser is None:
+            self._parser = httptools.HttpResponseParser(self)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as exc:
             self._end(exc)
+
+    def _plain_result(self, data: bytes) -> bool:
+        """Take an answer that came in one piece and in the words that our workers use; False if it is another."""
+        if not data.startswith(RESULT):
+            return False
+        end = data.find(b"\r\n\r\n", len(RESULT))
+        length = data[len(RESULT) : end]
+        keep = not length.endswith(LAST)
+        if not keep:
+            length = length[: -len(LAST)]
+        if end < 0 or not length.isdigit() or len(data) != end + 4 + int(length):
+            return False
+        headers = [(b"content-type", b"application/msgpack"), (b"content-length", length)]
+        self._answered(200, headers if keep else [*headers, (b"connection", b"close")], data[end + 4 :], keep)
+        return True
 
     def _writable(self) -> None:
         assert self._unsent is not None
@@ -192,6 +219,7 @@ class Connection:
     def on_headers_complete(self) -> None:
         """Parser callback."""
         receiver = self._receiver
+        assert self._parser is not None
         if receiver is not None and receiver.streams and self._parser.get_status_code() == 200:
             self._streaming = True
             receiver.head()
@@ -206,20 +234,27 @@ class Connection:
 
     def on_message_complete(self) -> None:
         """Parser callback: the answer is whole."""
+        assert self._parser is not None
         status = self._parser.get_status_code()
         if status < 200:  # 100 Continue, 103 Early Hints: the answer comes after them
             self._headers, self._body = [], []
             return
-        headers, chunks = self._headers, self._body
+        headers, chunks, streamed = self._headers, self._body, self._streaming
         self._headers, self._body, self._streaming = [], [], False
+        keep, self._parser = self._parser.should_keep_alive(), None
+        if keep and streamed:
+            self.resume()  # its consumer may have held it back in this very read; the next request has another
+        self._answered(status, headers, chunks[0] if len(chunks) == 1 else b"".join(chunks), keep)
+
+    def _answered(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, keep: bool) -> None:
         receiver, self._receiver = self._receiver, None
-        if self._parser.should_keep_alive() and self._unsent is None:
+        if keep and self._unsent is None:
             self.idle_since = self._loop.time()
             self._on_idle(self)
         else:
             self.close()
         if receiver is not None:
-            receiver.answered(status, headers, chunks[0] if len(chunks) == 1 else b"".join(chunks))
+            receiver.answered(status, headers, body)
 
 
 def _close_in_forked_child() -> None:

@@ -14,6 +14,7 @@ from graphserve.call.connection import Connection
 from graphserve.call.endpoint import Endpoint
 from graphserve.call.exchange import Exchange
 from graphserve.call.members import Members, Node
+from graphserve.call.poller import poller
 from graphserve.call.request import Compose, composer
 from graphserve.errors import Unavailable
 from graphserve.plan import ApiPlan
@@ -37,6 +38,7 @@ class QueueLane:
         self.node, self.path, self.budget = node, path, budget
         self.state: Node | None = None
         self.waiting: set[Exchange] = set()
+        self._readers = poller(asyncio.get_running_loop())
         members.watch(node, self._changed)
 
     def composer(self, api: ApiPlan) -> Compose:
@@ -65,7 +67,7 @@ class QueueLane:
             exchange.fail(no_socket(exc, self.node))
             return
         self.waiting.add(exchange)
-        exchange.connection = connection = Connection(sock, Connection.close, _nothing)
+        exchange.connection = connection = Connection(sock, Connection.close, _nothing, self._readers)
         connection.send(exchange.request, exchange)
         if exchange.upload is not None:
             exchange.feed(connection)

@@ -53,7 +53,7 @@ def measure(arguments: dict[str, Any], lists: Sequence[str]) -> tuple[int, Any]:
             if _is_array(value):
                 if value.ndim == 0:
                     raise _misfit(name, "an array that is batched has at least one axis")
-                layouts.append((name, value.dtype.str, value.shape[1:]))
+                layouts.append((name, value.dtype, value.shape[1:]))
             sizes[name] = len(value)
     if len(set(sizes.values())) > 1:
         said = ", ".join(f"{name} has {size}" for name, size in sizes.items())
@@ -127,7 +127,9 @@ def _concatenate(parts: Sequence[Any]) -> Any:
     if len(parts) == 1:
         return parts[0]
     if _is_array(parts[0]):
-        joined = sys.modules["numpy"].concatenate(parts)
+        # Said, or numpy would turn even a dtype that all have to native byte order.
+        dtypes = {getattr(part, "dtype", None) for part in parts}
+        joined = sys.modules["numpy"].concatenate(parts, dtype=dtypes.pop() if len(dtypes) == 1 else None)
         joined.flags.writeable = False
         return joined
     return list(itertools.chain.from_iterable(parts))

@@ -51,7 +51,7 @@ class Segment:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return False
-        self.in_transit = True
+        self.in_transit, self.used_at = True, time.monotonic()  # before another thread may look at it
         self.generation += 1
         GENERATIONS.pack_into(self.map, 0, self.generation, 0)
         fcntl.flock(self.descriptor, fcntl.LOCK_UN)
@@ -104,11 +104,10 @@ class Sender:
             return None
         with self._lock:
             segment = self._find(size)
-        if segment is None:
-            return None
+            if segment is None:
+                return None
+            self.placed += 1
         segment.map[HEADER : HEADER + size] = data.cast("B") if data.contiguous else data.tobytes()
-        segment.used_at = time.monotonic()
-        self.placed += 1
         self._tickets().append((segment, segment.generation))
         return REFERENCE.pack(os.getpid(), segment.descriptor, segment.inode, size, segment.generation)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+from graphserve.call.alarms import Alarm, alarm
 from graphserve.call.context import CallContext
 from graphserve.wire import joining
 
@@ -21,7 +23,7 @@ class BatchedCall:
         self.arguments, self.context = arguments, context
         self._on_end: OnEnd | None = on_end
         self.size, self.key = joining.measure(arguments, lists)
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Alarm | asyncio.TimerHandle | None = None
         self.on_leave: Callable[[BatchedCall], None] | None = None  # told when its caller leaves
 
     @property
@@ -39,7 +41,7 @@ class BatchedCall:
         """Have `late` called when its deadline passes."""
         left = self.context.seconds_left()
         if left is not None:
-            self._timer = loop.call_later(max(0.0, left + guard), late, self)
+            self._timer = alarm(loop, max(0.0, left + guard), partial(late, self))
 
     def end(self, result: Any, error: BaseException | None) -> None:
         """Answer it, once."""

@@ -17,6 +17,8 @@ from graphserve.errors import DeadlineExceeded, InvalidArguments
 from graphserve.wire import joining
 from graphserve.worker.batched import BatchedCall, OnEnd
 from graphserve.worker.execute import BoundApi, Execution, Executor
+from graphserve.worker.gathered import Gathered
+from graphserve.worker.turn import TURN_PAUSE, Turn
 
 
 class Slots(Protocol):
@@ -66,9 +68,12 @@ class Batcher:
         executor: runs them.
         slots: where each batch takes a slot.
         on_change: called when `room` may have changed.
+        turn: which worker of the node collects, if there are several.
     """
 
-    def __init__(self, api: BoundApi, executor: Executor, slots: Slots, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, api: BoundApi, executor: Executor, slots: Slots, on_change: Callable[[], None], turn: Turn | None = None
+    ) -> None:
         assert api.plan.batch is not None
         self.api, self.executor, self.slots, self.on_change = api, executor, slots, on_change
         self.limits = api.plan.batch
@@ -76,6 +81,7 @@ class Batcher:
         self.loop = asyncio.get_running_loop()
         self.collecting: Batch | None = None
         self.waiting: list[BatchedCall] = []
+        self._turn = turn
 
     @property
     def room(self) -> int:
@@ -101,6 +107,15 @@ class Batcher:
         if self.collecting is not None and self.collecting.expected:
             self.collecting.expected -= 1
             self._close_if_done()
+
+    def may_collect(self) -> bool:
+        """Whether it collects, or may begin to: no sibling does. `settle` follows."""
+        return self.collecting is not None or self._turn is None or self._turn.take()
+
+    def settle(self) -> None:
+        """Leave the turn to a sibling, if nothing came of it."""
+        if self.collecting is None and self._turn is not None:
+            self._turn.leave()
 
     def can_take(self) -> bool:
         """Whether a call could join now."""
@@ -138,14 +153,19 @@ class Batcher:
         return call
 
     def _open(self) -> bool:
-        if self.collecting is None and self.slots.take():
+        if self.collecting is None and self.may_collect() and self.slots.take():
             self.collecting = Batch()
             waiting, self.waiting = self.waiting, []
             for call in waiting:
                 if not call.gone:
                     self._add(call) if self.collecting is not None else self.waiting.append(call)
             self.on_change()
+        self.settle()
         return self.collecting is not None
+
+    def _open_for_waiting(self) -> None:
+        if self.waiting and not self._open():
+            self.loop.call_later(TURN_PAUSE, self._open_for_waiting)
 
     def _add(self, call: BatchedCall) -> None:
         batch = self.collecting
@@ -174,6 +194,7 @@ class Batcher:
         batch = self.collecting
         if batch is not None and not batch.expected and not batch.calls:
             self.collecting = None
+            self.settle()
             self.slots.release()
             self.on_change()
 
@@ -187,6 +208,7 @@ class Batcher:
     def _close(self) -> None:
         batch, self.collecting = self.collecting, None
         assert batch is not None
+        self.settle()
         if batch.timer is not None:
             batch.timer.cancel()
         self.on_change()
@@ -198,9 +220,9 @@ class Batcher:
             elif not call.gone:
                 groups.setdefault(call.key, []).append(call)
         parts = [part for calls in groups.values() for part in joining.cut(calls, self.limits.max_size)]
-        self._run(parts, _Gathered([call for calls in groups.values() for call in calls]))
+        self._run(parts, Gathered([call for calls in groups.values() for call in calls]))
 
-    def _run(self, parts: list[Part], gathered: _Gathered) -> None:
+    def _run(self, parts: list[Part], gathered: Gathered) -> None:
         """Execute the parts one after the other; the slot is free when the last has ended."""
         while parts:
             part = [piece for piece in parts.pop(0) if not piece[0].gone]
@@ -208,12 +230,10 @@ class Batcher:
                 self._execute(part, gathered, lambda: self._run(parts, gathered))
                 return
         self.slots.release()
-        if self.waiting:
-            self._open()
+        self._open_for_waiting()
         self.on_change()
 
-    def _execute(self, part: Part, gathered: _Gathered, then: Callable[[], None]) -> None:
-        arguments = joining.join([(call.arguments, start, stop) for call, start, stop in part], self.lists)
+    def _execute(self, part: Part, gathered: Gathered, then: Callable[[], None]) -> None:
         sizes = [stop - start for _, start, stop in part]
         name = f"{self.executor.node.name}.{self.api.plan.name}"
 
@@ -243,9 +263,15 @@ class Batcher:
         running = _Part(len(part))
         for call, _, _ in part:
             call.on_leave = running.left
-        running.execution = self.executor.start(self.api, arguments, _shared_context(part), ended, free)
+        try:
+            arguments = joining.join([(call.arguments, start, stop) for call, start, stop in part], self.lists)
+        except Exception as exc:  # no memory for the joined arrays
+            ended(None, exc)
+            free()
+        else:
+            running.execution = self.executor.start(self.api, arguments, _shared_context(part), ended, free)
 
-    def _alone(self, part: Part, gathered: _Gathered, then: Callable[[], None]) -> None:
+    def _alone(self, part: Part, gathered: Gathered, then: Callable[[], None]) -> None:
         """The method raised for all: each caller's part runs again by itself, so only the guilty one fails."""
         while part:
             piece = part.pop(0)
@@ -253,24 +279,6 @@ class Batcher:
                 self._execute([piece], gathered, lambda: self._alone(part, gathered, then))
                 return
         then()
-
-
-class _Gathered:
-    """The pieces of the results of calls that were cut over several executions."""
-
-    def __init__(self, calls: list[BatchedCall]) -> None:
-        self._missing = {call: call.size for call in calls}
-        self._pieces: dict[BatchedCall, list[tuple[int, Any]]] = {call: [] for call in calls}
-
-    def add(self, call: BatchedCall, start: int, piece: Any) -> None:
-        """Take in one piece; the call is answered when it has all."""
-        self._pieces[call].append((start, piece))
-        self._missing[call] -= len(piece)
-        if self._missing[call] > 0:
-            return
-        pieces = [value for _, value in sorted(self._pieces[call], key=lambda pair: pair[0])]
-        failure = next((item for value in pieces for item in joining.failures(value)), None)
-        call.end(None, failure) if failure is not None else call.end(joining.rejoin(pieces), None)
 
 
 def _shared_context(part: Part) -> CallContext:

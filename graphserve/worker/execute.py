@@ -14,11 +14,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from graphserve.call.alarms import Alarm, alarm
 from graphserve.call.context import CallContext, current
 from graphserve.errors import DeadlineExceeded
 from graphserve.plan import ApiPlan, NodePlan
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec
 from graphserve.wire.schema import Signature
+from graphserve.worker.eager import begin
 from graphserve.worker.pace import Pace
 from graphserve.worker.pressure import Pressure
 
@@ -118,7 +120,7 @@ class Executor:
 
     def start(
         self, api: BoundApi, arguments: dict[str, Any], context: CallContext,
-        on_end: Callable[[Any, BaseException | None], None], on_free: Callable[[], None],
+        on_end: Callable[[Any, BaseException | None], None], on_free: Callable[[], None], *, at_once: bool = False,
     ) -> Execution:  # fmt: skip
         """Execute a call.
 
@@ -128,10 +130,11 @@ class Executor:
             context: what travels with the call.
             on_end: called once with the result, or with what was raised, or with `DeadlineExceeded`.
             on_free: called once when nothing of it runs any more; never before `on_end`, except after `cancel`.
+            at_once: run the first step of an async API before this returns: it may have ended then.
         """
         execution = Execution(self, context, on_end, on_free)
         self.begun(execution)
-        execution.start(api, arguments)
+        execution.start(api, arguments, at_once)
         return execution
 
 
@@ -146,27 +149,31 @@ class Execution:
     ) -> None:  # fmt: skip
         self._executor, self.context, self._on_end, self._on_free = executor, context, on_end, on_free
         self._running: asyncio.Task[Any] | Future[Any] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Alarm | asyncio.TimerHandle | None = None
         self._pace: Pace | None = None
 
-    def start(self, api: BoundApi, arguments: dict[str, Any]) -> None:
+    def start(self, api: BoundApi, arguments: dict[str, Any], at_once: bool) -> None:
         """Begin, unless the deadline has passed."""
         executor, context = self._executor, self.context
         left = context.seconds_left()
-        if left is not None:
-            if left <= 0:
-                self._late()
-                self._free()
-                return
-            patience = executor.guard if api.is_async else executor.guard + THREAD_GUARD
-            self._timer = executor.loop.call_later(left + patience, self._late_soon, TURNS)
+        if left is not None and left <= 0:
+            self._late()
+            self._free()
+            return
         if api.pace is not None:
             self._pace, self._began = api.pace, time.monotonic()
         if api.is_async:
-            task = executor.loop.create_task(_run(api.method, arguments, context))
+            work = _run(api.method, arguments, context)
+            task = begin(executor.loop, work) if at_once else executor.loop.create_task(work)
+            if task.done():
+                self._task_ended(task)
+                return
             task.add_done_callback(self._task_ended)
             self._running = task
-        else:
+        if left is not None:
+            patience = executor.guard if api.is_async else executor.guard + THREAD_GUARD
+            self._timer = alarm(executor.loop, left + patience, self._late_soon)
+        if not api.is_async:
             carried = contextvars.copy_context()
             future = executor.threads.submit(carried.run, _run_sync, api.method, arguments, context)
             self._running = future
@@ -204,7 +211,7 @@ class Execution:
             self._pace = None
         self._free()
 
-    def _late_soon(self, turns: int) -> None:
+    def _late_soon(self, turns: int = TURNS) -> None:
         # On a loaded machine our timer and one below may fire in the same turn; what it found out comes first.
         if self._on_end is None:
             return
@@ -246,7 +253,9 @@ async def _run(method: Callable[..., Any], arguments: dict[str, Any], context: C
     current.set(context)
     try:
         result = method(**arguments)
-        return await result if inspect.isawaitable(result) else result
+        if hasattr(result, "__await__") or inspect.isawaitable(result):  # the first is quick, and nearly always true
+            return await result
+        return result
     except (SystemExit, KeyboardInterrupt) as exc:  # these would end the loop, and every other call with it
         raise RuntimeError(f"the API raised {exc!r}") from exc
 

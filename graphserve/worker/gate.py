@@ -12,7 +12,11 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+from graphserve.call.poller import poller
+from graphserve.worker.turn import TURN_PAUSE
 
 Attach = Callable[[socket.socket], None]
 NO_DESCRIPTORS_PAUSE = 0.05  # seconds that a worker without free descriptors leaves the queue to others
@@ -27,13 +31,19 @@ class Door:
         attach: takes a connection, whose place `admit` has kept.
         admit: keeps a place for a connection: a slot, or room in a batch; False if there is none.
         room: connections that may come although no slot is free.
+        may: whether it is this worker's turn to accept; it is asked again soon.
+        settle: follows `may`, when what could be accepted was.
     """
 
     sock: socket.socket
     attach: Attach
     admit: Callable[[], bool]
     room: Callable[[], int] = lambda: 0
+    may: Callable[[], bool] = lambda: True
+    settle: Callable[[], None] = lambda: None
     reading: bool = False
+    held: bool = False  # a sibling has the turn
+    accept: Callable[[], None] = lambda: None  # set by the gate
 
 
 class Gate:
@@ -47,11 +57,14 @@ class Gate:
         self.limit, self.doors = limit, list[Door]()
         self.in_use = 0
         self.loop = asyncio.get_running_loop()
+        self._readers = poller(self.loop)
         self._open = False
         self._waiting: deque[Callable[[], None]] = deque()
 
     def open(self, doors: list[Door]) -> None:
         """Begin to accept."""
+        for door in doors:
+            door.accept = partial(self._accept, door)
         self.doors, self._open = doors, True
         self.update()
 
@@ -71,6 +84,14 @@ class Gate:
         if self.in_use == self.limit:
             self.update()
         return True
+
+    def take_behind(self) -> bool:
+        """Take a slot for a call that came another way: if one is left when who waits in the queue has been served."""
+        if self.in_use < self.limit:
+            for door in self.doors:
+                if door.reading:
+                    self._accept(door)
+        return self.take()
 
     def release(self) -> None:
         """Give a slot back."""
@@ -109,18 +130,28 @@ class Gate:
         """Begin or cease to accept at each door, as there is room."""
         free = self._open and self.in_use < self.limit
         for door in self.doors:
-            wanted = free or (self._open and door.room() > 0)
+            wanted = (free or (self._open and door.room() > 0)) and not door.held
             if wanted and not door.reading:
-                self.loop.add_reader(door.sock, self._accept, door)
+                self._readers.add_reader(door.sock, door.accept)
             elif door.reading and not wanted:
-                self.loop.remove_reader(door.sock)
+                self._readers.remove_reader(door.sock)
             door.reading = wanted
 
     def _accept(self, door: Door) -> None:
         # One connection a turn, or a worker with many slots would leave none for its siblings; what joins a batch
         # that is open already comes all at once.
+        if not door.may():
+            door.held = True
+            self.update()
+            self.loop.call_later(TURN_PAUSE, self._ask_again, door)
+            return
         while self._accept_one(door) and door.room() > 0:
             pass
+        door.settle()
+
+    def _ask_again(self, door: Door) -> None:
+        door.held = False
+        self.update()
 
     def _accept_one(self, door: Door) -> bool:
         try:
@@ -130,9 +161,6 @@ class Gate:
         except OSError:  # no descriptors
             self._pause()
             return False
-        if left(connection):
-            connection.close()
-            return True
         if not door.admit():
             connection.close()  # reset before it is read: the caller sends it again
             return False
@@ -143,7 +171,7 @@ class Gate:
     def _pause(self) -> None:
         for door in self.doors:
             if door.reading:
-                self.loop.remove_reader(door.sock)
+                self._readers.remove_reader(door.sock)
                 door.reading = False
         self.loop.call_later(NO_DESCRIPTORS_PAUSE, self.update)
 

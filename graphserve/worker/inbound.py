@@ -6,12 +6,13 @@ It stands where uvicorn has its request cycle, and carries the attributes that u
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from graphserve.call.context import CallContext, earliest
-from graphserve.errors import CallError, InvalidArguments, Unavailable
-from graphserve.wire.codec import accept_format, content_format
-from graphserve.wire.frames import stream_format
+from graphserve.errors import CallError, InvalidArguments
+from graphserve.wire.codec import Format, accept_format, content_format
+from graphserve.wire.frames import StreamFormat, stream_format
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.arguments import read
 from graphserve.worker.execute import BoundApi
@@ -21,6 +22,7 @@ from graphserve.worker.refusal import refusal
 from graphserve.worker.respond import access
 from graphserve.worker.source import Source
 from graphserve.worker.streaming import StreamExecution
+from graphserve.worker.throttle import noted
 from graphserve.worker.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -44,28 +46,38 @@ class Inbound:
         "message_event", "protocol", "public", "response_complete",
     )  # fmt: skip
 
-    def __init__(self, protocol: Protocol, api: BoundApi) -> None:
+    def __init__(self, protocol: Protocol, api: BoundApi, keep_alive: bool) -> None:
         self.protocol, self._api = protocol, api
         self.response_complete = self.disconnected = False
         self.message_event = _NO_EVENT
-        parser = protocol.parser
-        # A shared socket carries one request a connection: the slot was taken for the connection.
-        self.keep_alive = parser.should_keep_alive() and parser.get_http_version() != "1.0" and not protocol.shared
-        self.keep_alive = self.keep_alive and not protocol.listener.closing
+        self.keep_alive = keep_alive and not protocol.listener.closing
         self._body: list[bytes] = []
         self._length = 0
         self._limit = protocol.listener.max_body_size
         self._complete = self._turn = self.lost = False
         self._problem: CallError | None = None
+        self._format: Format | None = None
+        self._accept, self.accepts = Format.JSON, b""
         self._execution: Any = None  # what can be cancelled: an execution, a place in a batch
         self._relay: Any = None
         self._source: Source | None = None
         self.context = CallContext()
         self._throttle = protocol.listener.throttles.get(api.plan.name)
-        self._started = 0.0
-        self.public = protocol.listener.public
+        self._started, self.public = 0.0, protocol.listener.public
 
     # --- reading ---
+
+    def take(self, context: CallContext, body: bytes) -> None:
+        """A whole request of a caller of ours, which is this one's turn."""
+        listener = self.protocol.listener
+        self.context, self._body = context, [body]
+        self._format = self._accept = Format.MSGPACK
+        self.accepts = StreamFormat.FRAMES.value if self._api.signature.stream else Format.MSGPACK.value
+        context.deadline_ns = earliest(context.deadline_ns, (self._api.timeout,))
+        if listener.access_log:
+            self._started = time.perf_counter()
+        self._complete = self._turn = True
+        self._execute()
 
     def headers_complete(self, headers: list[tuple[bytes, bytes]]) -> None:
         """All headers are here: decide what can be decided."""
@@ -73,7 +85,7 @@ class Inbound:
         heading = Heading(headers, context, public=listener.public)
         self.public = heading.public
         self._format, self._accept = content_format(heading.content_type), accept_format(heading.accept)
-        self.accepts = heading.accept
+        self.accepts = heading.accept or b""
         if self._api.signature.input_stream is not None:
             self._source = Source(self.protocol.flow, self.protocol.caller_left, self.protocol.transport.abort)
         self._problem = heading.problem(self._api, self._format, self._limit)
@@ -125,14 +137,14 @@ class Inbound:
             return
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body = []
-        if protocol.shared and protocol.caller_left():
+        if protocol.admission.held and protocol.caller_left():
             protocol.transport.close()
             return
         if (refused := refusal(protocol, api, self.context, self._throttle)) is not None:
             self._quiet(refused)
         elif api.plan.batch is not None:
             self._batch(body)
-        elif api.plan.lane == "queue" and not protocol.take_slot():
+        elif api.plan.lane == "queue" and not protocol.admission.take_slot():
             self._pass_on(body)
         else:
             self._run(body)
@@ -148,11 +160,13 @@ class Inbound:
             self._execution = StreamExecution(listener.executor, api, self.context, sink, self._freed)
             self._execution.start(arguments)
         else:
-            self._execution = listener.executor.start(api, arguments, self.context, self._ended, self._freed)
+            execution = listener.executor.start(api, arguments, self.context, self._ended, self._freed, at_once=True)
+            if not self.response_complete:
+                self._execution = execution
 
     def _batch(self, body: bytes) -> None:
         batcher = self.protocol.listener.batchers[self._api.plan.name]
-        came_for_it = self.protocol.take_place()
+        came_for_it = self.protocol.admission.take_place()
         if not came_for_it and not batcher.can_take():
             self._pass_on(body)
             return
@@ -182,11 +196,8 @@ class Inbound:
         if self._source is not None:  # its body is still coming, to us: it waits for a slot of ours
             run = lambda: self._run(body)  # noqa: E731
             self._execution = Waiting(listener.executor, listener.gate, self.context, run, self.fail)
-        elif api.signature.stream:
-            self._relay = listener.relay.stream(api, body, self._format, self)
         else:
-            self._relay = listener.relay.call(api, body, self._format, self._accept.value, self.context)
-            self._relay.add_done_callback(self.relayed)
+            self._relay = listener.relay.take(api, body, self._format, self._accept, self)
 
     def relayed(self, reply: Any) -> None:
         """The answer of the sibling that took the call is here."""
@@ -199,7 +210,7 @@ class Inbound:
         if status == 200:
             self._result(body)
         else:
-            self._quiet(self._noted(self.protocol.listener.error_of(status, headers, body)))
+            self._quiet(noted(self.protocol.listener.error_of(status, headers, body), self._throttle))
 
     def _ended(self, result: Any, error: BaseException | None) -> None:
         if error is None:
@@ -237,13 +248,8 @@ class Inbound:
         if self._source is not None and not self._complete:
             self.keep_alive = False
         responder = self.protocol.listener.responder
-        status, data = responder.error(self._noted(exc), self.context, self.keep_alive, self._api.plan.name)
+        status, data = responder.error(noted(exc, self._throttle), self.context, self.keep_alive, self._api.plan.name)
         self._write(data, status)
-
-    def _noted(self, exc: BaseException) -> Any:
-        if self._throttle is not None and isinstance(exc, Unavailable) and exc.full:
-            self._throttle.refused(exc)
-        return exc
 
     def finish(self, status: int, data: bytes = b"") -> None:
         """The answer is complete with these bytes."""
@@ -290,9 +296,4 @@ class Inbound:
         protocol.on_response_complete()
 
 
-class _NoEvent:
-    def set(self) -> None:
-        """uvicorn sets an event that only ASGI cycles have."""
-
-
-_NO_EVENT: Any = _NoEvent()
+_NO_EVENT: Any = SimpleNamespace(set=lambda: None)  # uvicorn sets an event that only ASGI cycles have

@@ -10,11 +10,13 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from graphserve.call.calls import error_of
+from graphserve.call.poller import poller
 from graphserve.errors import CallError
 from graphserve.wire.memory import Sender
 from graphserve.worker.batching import Batcher
 from graphserve.worker.execute import BoundApi, Executor
 from graphserve.worker.gate import Gate
+from graphserve.worker.prepared import Prepared
 from graphserve.worker.relay import Relay
 from graphserve.worker.respond import Responder
 from graphserve.worker.throttle import Throttle
@@ -49,6 +51,7 @@ class Listener:
         proxy_headers: bool = False, forwarded_allow_ips: str | None = None,
     ) -> None:  # fmt: skip
         self.loop = asyncio.get_running_loop()
+        self.readers = poller(self.loop)
         self.apis, self.executor, self.gate = apis, executor, gate
         self.responder, self.relay, self.batchers = responder, relay, batchers
         self.max_body_size, self.access_log, self.public = max_body_size, access_log, responder.public
@@ -67,10 +70,16 @@ class Listener:
         self.config.load()
         self.state = ServerState()
         self.closing = False
+        self.keep_alive = keep_alive
+        self.prepared = None if responder.public else Prepared(responder.node, apis.values())
         self.refresh()
 
     def refresh(self) -> None:
-        """Take in the time for the `date` header; called once a second."""
+        """Take in the time, for the `date` header and for idle connections; called once a second."""
+        self.now = self.loop.time()
+        for connection in self.open():
+            if connection.idle and self.now - connection.idle_since > self.keep_alive:
+                connection.transport.close()
         self.responder.refresh()
         for throttle in self.throttles.values():
             throttle.forget()
@@ -92,7 +101,7 @@ class Listener:
         self.closing = True
         self.refresh()
         for connection in self.open():
-            if not connection.idle:
+            if not connection.idle and connection.cycle is not None:
                 connection.cycle.keep_alive = False
 
     def close_idle(self) -> None:

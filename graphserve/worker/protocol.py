@@ -10,7 +10,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from graphserve.worker.batching import Batcher
+from graphserve.call.alarms import alarm
+from graphserve.worker.admission import Admission
 from graphserve.worker.gate import left
 from graphserve.worker.inbound import Inbound
 from graphserve.worker.listener import Listener
@@ -24,24 +25,29 @@ class Protocol(HttpToolsProtocol):
 
     Args:
         listener: where it was accepted.
-        slot: whether a slot of the gate was taken for it.
-        batcher: the batch API whose shared socket it came by; a place in the batch is kept for it.
+        admission: what it holds at the gate, if it came by a shared socket.
+        first: what was read of it already.
     """
 
-    def __init__(self, listener: Listener, slot: bool = False, batcher: Batcher | None = None) -> None:
+    def __init__(self, listener: Listener, admission: Admission | None = None, first: bytes = b"") -> None:
         super().__init__(listener.config, listener.state, {}, _loop=listener.loop)
         self.listener = listener
-        self.slot = slot
-        self.batcher = batcher
+        self.admission = admission or Admission(listener.gate)
+        self._shared, self._first = admission is not None, first
         self.refused = False
+        self._parsing = False  # whether the parser is inside a request
+        self.idle_since = listener.now
 
     # --- asyncio ---
 
     def connection_made(self, transport: Any) -> None:
         """asyncio callback."""
         super().connection_made(transport)
-        if self.shared:
-            self.loop.call_later(HEADERS_TIMEOUT, self._give_up_waiting)
+        if self._shared:
+            alarm(self.loop, HEADERS_TIMEOUT, self._give_up_waiting)
+        if self._first:
+            first, self._first = self._first, b""
+            self.data_received(first)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio callback."""
@@ -50,24 +56,45 @@ class Protocol(HttpToolsProtocol):
         for waiting, _ in [(cycle, None), *self.pipeline]:
             if isinstance(waiting, Inbound):
                 waiting.abandon()
-        self._give_back()
+        self.admission.give_back()
 
     def data_received(self, data: bytes) -> None:
         """asyncio callback."""
-        if not self.refused:
+        if self.refused:
+            return
+        prepared = self.listener.prepared
+        if prepared is not None and not self._parsing and self.idle and (request := prepared.read(data)) is not None:
+            api, context, body = request
+            inbound = Inbound(self, api, not self._shared)
+            self.cycle = inbound  # type: ignore[assignment]
+            inbound.take(context, body)
+        else:
             super().data_received(data)
 
     # --- uvicorn ---
 
+    def on_message_begin(self) -> None:
+        """Parser callback. What only uvicorn's way needs is made when it is taken."""
+        self._parsing = True
+        self.url, self.headers = b"", []
+        self.expect_100_continue = False
+
     def on_headers_complete(self) -> None:
         """Parser callback: take the direct way, or uvicorn's."""
-        api = self.listener.route(self.url) if self.parser.get_method() == b"POST" else None
+        parser = self.parser
+        api = self.listener.route(self.url) if parser.get_method() == b"POST" else None
         if api is None:
+            url, headers = self.url, self.headers
+            super().on_message_begin()
+            self.url = url
+            self.headers += headers  # the list that the scope has
             super().on_headers_complete()
-            if self.shared:
+            if self._shared:
                 self.cycle.keep_alive = False
             return
-        inbound = Inbound(self, api)
+        # A shared socket carries one request a connection: the slot was taken for the connection.
+        keep = parser.should_keep_alive() and parser.get_http_version() != "1.0" and not self._shared
+        inbound = Inbound(self, api, keep)
         before, self.cycle = self.cycle, inbound  # type: ignore[assignment]
         if before is None or before.response_complete:
             inbound.begin()
@@ -91,10 +118,22 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Parser callback."""
+        self._parsing = False
         if isinstance(self.cycle, Inbound):
             self.cycle.message_complete()
         else:
             super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer is complete: the next request may come. The listener closes what is idle for too long."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self.idle_since = self.listener.now
 
     def shutdown(self) -> None:
         """Close if idle, else after the answer."""
@@ -104,11 +143,6 @@ class Protocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     # --- ours ---
-
-    @property
-    def shared(self) -> bool:
-        """Whether it came by a shared socket, and holds a slot or a place in a batch: one request, then it closes."""
-        return self.slot or self.batcher is not None
 
     @property
     def idle(self) -> bool:
@@ -125,30 +159,10 @@ class Protocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
-    def take_slot(self) -> bool:
-        """The connection's slot for a call, or a free one."""
-        if self.slot:
-            self.slot = False
-            return True
-        return self.listener.gate.take()
-
-    def take_place(self) -> bool:
-        """The connection's place in a batch, which it has if it came by the batch API's shared socket."""
-        had, self.batcher = self.batcher is not None, None
-        return had
-
     def caller_left(self) -> bool:
         """Whether the other side has closed its end, though its request came whole."""
         return left(self.transport.get_extra_info("socket"))
 
     def _give_up_waiting(self) -> None:
-        if self.shared and self.cycle is None:
+        if self.admission.held and self.cycle is None:
             self.transport.close()
-
-    def _give_back(self) -> None:
-        if self.slot:
-            self.slot = False
-            self.listener.gate.release()
-        if self.batcher is not None:
-            self.batcher.disappoint()
-            self.batcher = None

@@ -27,7 +27,7 @@ def refusal(protocol: Protocol, api: BoundApi, context: CallContext, throttle: T
         return refused
     if api.plan.lane == "pooled":
         return _behind(protocol.listener.executor)
-    if protocol.shared and api.pace is not None:
+    if protocol.admission.held and api.pace is not None:
         return _hopeless(api, protocol.listener.executor, protocol.listener.gate, context)
     return None
 

@@ -35,18 +35,22 @@ class Relay:
         self.node, self.lanes, self.slack = node, lanes, slack
         self.loop = asyncio.get_running_loop()
 
-    def call(self, api: BoundApi, body: bytes, format: Format | None, accept: bytes, context: CallContext) -> Reply:
-        """Pass a call on; the reply is the sibling's status, headers and body."""
-        exchange = Exchange(self.loop, *self._parts(api, body, format, accept, context), api.plan.idempotent, _raw)
-        exchange.start()
-        return exchange.reply
+    def take(self, api: BoundApi, body: bytes, format: Format | None, accept: Format, inbound: Inbound) -> Reply:
+        """Pass a call on; `inbound.relayed` is called with the sibling's status, headers and body.
 
-    def stream(self, api: BoundApi, body: bytes, format: Format | None, inbound: Inbound) -> Reply:
-        """Pass on a call whose answer is a stream; its bytes go to the client as they come."""
-        parts = self._parts(api, body, format, inbound.accepts or b"*/*", inbound.context)
-        exchange = _Streamed(self.loop, *parts, False, _raw)
-        exchange.sink, exchange.inbound = RelaySink(inbound), inbound
+        The bytes of a stream go to the client as they come.
+        """
+        context = inbound.context
+        if api.signature.stream:
+            parts = self._parts(api, body, format, inbound.accepts or b"*/*", context)
+            streamed = _Streamed(self.loop, *parts, False, _raw)
+            streamed.sink, streamed.inbound = RelaySink(inbound), inbound
+            streamed.start()
+            return streamed.reply
+        parts = self._parts(api, body, format, accept.value, context)
+        exchange = Exchange(self.loop, *parts, api.plan.idempotent, _raw)
         exchange.start()
+        exchange.reply.add_done_callback(inbound.relayed)
         return exchange.reply
 
     def _parts(

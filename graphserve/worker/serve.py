@@ -17,6 +17,7 @@ from graphserve.call.clients import Clients, Lanes
 from graphserve.call.members import Members
 from graphserve.plan import NodePlan, Plan
 from graphserve.wire.memory import Memory, reachable
+from graphserve.worker.admission import Admission
 from graphserve.worker.app import App, Health, openapi_document
 from graphserve.worker.batching import Batcher
 from graphserve.worker.execute import Executor, bind
@@ -27,6 +28,8 @@ from graphserve.worker.protocol import Protocol
 from graphserve.worker.relay import Relay
 from graphserve.worker.respond import Responder
 from graphserve.worker.tls import context as tls_context
+from graphserve.worker.turn import Turn
+from graphserve.worker.visit import Visit
 
 SERVER_KEEP_ALIVE = 2.5  # times the caller's keep-alive: the caller always closes first
 TAKEN_TIMEOUT = 2.0  # seconds that a stopping worker waits for results in its memory to be taken
@@ -73,8 +76,10 @@ class Serving:
         self.executor = Executor(self.node, self.threads)
         self.gate = Gate(self.node.limit)
         self.relay = Relay(self.node, self.lanes, self.executor.guard)
+        paths = rundir.batch_sockets(self.run, self.node) if self.node.workers > 1 else {}
+        turns = {name: Turn(rundir.turn_file(path)) for name, path in paths.items()}
         self.batchers = {
-            name: Batcher(api, self.executor, self.gate, self.gate.update)
+            name: Batcher(api, self.executor, self.gate, self.gate.update, turns.get(name))
             for name, api in self.apis.items() if api.plan.batch is not None
         }  # fmt: skip
         self.app = App(self.health, self.apis)
@@ -116,7 +121,7 @@ class Serving:
             server, copy = self._public
             server.close()
             copy.setblocking(False)
-            drain_backlog(copy, self._attacher(self.public))
+            drain_backlog(copy, self._attach_public)
         if not last:
             self.gate.close()
         for listener in self._listeners:
@@ -182,27 +187,26 @@ class Serving:
 
     def _door(self, name: str, sock: socket.socket) -> Door:
         batcher = self.batchers.get(name)
-        if batcher is None:
-            return Door(sock, self._attacher(self.private, slot=True), self.gate.take)
-        return Door(sock, self._attacher(self.private, batcher=batcher), batcher.expect, lambda: batcher.room)
 
-    def _attacher(
-        self, listener: Listener, slot: bool = False, batcher: Batcher | None = None
-    ) -> Callable[[socket.socket], None]:
         def attach(connection: socket.socket) -> None:
-            tls = self._tls if listener.public else None
-            task = self.loop.create_task(
-                self.loop.connect_accepted_socket(
-                    lambda: Protocol(listener, slot, batcher),
-                    connection,
-                    ssl=tls,
-                    ssl_handshake_timeout=LAST_HANDSHAKE if tls else None,
-                )
-            )
-            self._attaching.add(task)
-            task.add_done_callback(self._attached)
+            admission = Admission(self.gate, slot=batcher is None, batcher=batcher)
+            Visit(self.private, connection, admission, self._hand_over).begin()
 
-        return attach
+        if batcher is None:
+            return Door(sock, attach, self.gate.take)
+        return Door(sock, attach, batcher.expect, lambda: batcher.room, batcher.may_collect, batcher.settle)
+
+    def _hand_over(self, connection: socket.socket, admission: Admission, first: bytes) -> None:
+        self._attach(connection, lambda: Protocol(self.private, admission, first))
+
+    def _attach(self, connection: socket.socket, protocol: Callable[[], Protocol], **tls: Any) -> None:
+        task = self.loop.create_task(self.loop.connect_accepted_socket(protocol, connection, **tls))
+        self._attaching.add(task)
+        task.add_done_callback(self._attached)
+
+    def _attach_public(self, connection: socket.socket) -> None:
+        tls = {"ssl": self._tls, "ssl_handshake_timeout": LAST_HANDSHAKE} if self._tls else {}
+        self._attach(connection, lambda: Protocol(self.public), **tls)
 
     def _attached(self, task: asyncio.Task[Any]) -> None:
         self._attaching.discard(task)

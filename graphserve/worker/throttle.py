@@ -9,9 +9,11 @@ is room again.
 from __future__ import annotations
 
 import random
+from typing import TypeVar
 
 from graphserve.errors import Unavailable
 
+E = TypeVar("E", bound=BaseException)
 SURPLUS = 2.0  # calls that are let through for each that was taken
 FORGET = 0.7  # what is left of the counts after a second
 LEAST = 1.0  # calls counted, below which there is nothing to compare
@@ -58,3 +60,10 @@ class Throttle:
         self._taken *= FORGET
         if self._asked < LEAST:
             self.active, self._asked, self._taken = False, 0.0, 0.0
+
+
+def noted(exc: E, throttle: Throttle | None) -> E:
+    """The error, after the throttle has learned of it."""
+    if throttle is not None and isinstance(exc, Unavailable) and exc.full:
+        throttle.refused(exc)
+    return exc

@@ -110,10 +110,12 @@ class Run:
             if workload.kind == "stream":
                 return streams.measure(request, STREAM_ITEMS, STREAMS_A_ROUND)
             before = server.cpu()
-            figures = load.measure(request, workload.callers, seconds, bodies=workload.shares)
+            figures = load.measure(request, workload.callers, seconds, bodies=workload.workers > 0)
             used = {pid: seconds - before.get(pid, 0.0) for pid, seconds in server.cpu().items()}
             calls = max(1.0, figures.pop("calls"))
             figures |= {"cpu_us": sum(used.values()) / calls * 1e6, "busiest_us": max(used.values()) / calls * 1e6}
+            if (bodies := figures.pop("shares", None)) and workload.workers:
+                figures["shares"] = spread(bodies, workload.workers)
             return figures | {"rate": figures["rate"] * workload.rate_factor}
         except (StartError, OSError, ValueError) as exc:
             self._failed(system, workload, exc)
@@ -162,14 +164,14 @@ def medians(rounds: list[Figures]) -> Figures:
     result["errors"] = int(sum(figures.get("errors", 0) for figures in rounds))
     shares = [figures["shares"] for figures in rounds if figures.get("shares")]
     if shares:
-        result["shares"] = sorted(max((spread(each) for each in shares), key=lambda each: max(each) - min(each)))
+        result["shares"] = max(shares, key=lambda each: max(each) - min(each))
     return result
 
 
-def spread(bodies: dict[str, int]) -> list[float]:
-    """The part of all answers that each worker gave."""
-    total = sum(bodies.values())
-    return sorted(count / total for count in bodies.values())
+def spread(bodies: dict[str, int], workers: int) -> list[float]:
+    """The part of all answers that each worker gave, the least first; 0 for those that gave none."""
+    total, idle = max(1, sum(bodies.values())), max(0, workers - len(bodies))
+    return [0.0] * idle + sorted(count / total for count in bodies.values())
 
 
 def brief(figures: Figures) -> str:

@@ -28,7 +28,7 @@ class Workload:
         body: the arguments.
         ideal_rate: calls a second that the work allows.
         ideal_p99_ms: the latency that nobody needs to exceed then.
-        shares: whether the answers tell which worker gave them.
+        workers: how many workers answer, each in words of its own; 0: the answers do not tell.
         rate_factor: what one answer counts in the rate.
     """
 
@@ -42,14 +42,14 @@ class Workload:
     headers: tuple[tuple[str, str], ...] = JSON
     ideal_rate: float | None = None
     ideal_p99_ms: float | None = None
-    shares: bool = False
+    workers: int = 0
     rate_factor: int = 1
 
 
 def _balance(name: str, title: str, graph: str, callers: int) -> Workload:
     # 4 workers that sleep 20 ms; a caller waits for the calls that are in front of it.
     return Workload(
-        name, title, graph, "balance", callers=callers, ideal_rate=200.0, ideal_p99_ms=20.0 * callers / 4, shares=True
+        name, title, graph, "balance", callers=callers, ideal_rate=200.0, ideal_p99_ms=20.0 * callers / 4, workers=4
     )
 
 

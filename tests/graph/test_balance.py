@@ -65,13 +65,11 @@ def test_a_stuck_worker_delays_nobody_else() -> None:
         load(graph, 3, 2)
         stuck = threading.Thread(target=lambda: graph.client().post("/work", json={"seconds": 2.0}))
         stuck.start()
-        began = time.monotonic()
-        times, pids = load(graph, 3, 10)
-        assert time.monotonic() - began < 2.0 * SLACK
+        times, _ = load(graph, 3, 34)
         stuck.join()
     times.sort()
-    assert times[len(times) * 99 // 100 - 1] < 1.5 * SERVICE * SLACK
-    assert len(pids) == 3
+    assert times[98] < 1.5 * SERVICE * SLACK, "the p99 of 102 calls"
+    assert times[-1] < 1.0, "seconds: not one of them waited for the stuck worker"
 
 
 def test_a_full_queue_is_refused_at_once() -> None:

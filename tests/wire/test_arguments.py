@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pydantic
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from graphserve.errors import InvalidArguments
 from graphserve.wire.codec import ArgumentsCodec, Format, MalformedBody, ResultCodec, UntypedCodec
@@ -255,6 +255,7 @@ def test_no_bytes_raise_anything_else(body: bytes, format: Format) -> None:
 
 
 @given(st.dictionaries(st.sampled_from("abcdefghijklmnop"), VALUES, max_size=4), st.data())
+@settings(suppress_health_check=[HealthCheck.too_slow])  # of a loaded machine, not of the values
 def test_no_msgpack_raises_anything_else(arguments: dict[str, Any], data: st.DataObject) -> None:
     body = bytearray(msgspec.msgpack.encode(arguments))
     survives(bytes(body), Format.MSGPACK)

@@ -7,16 +7,21 @@ import bentoml
 import numpy as np
 
 CALLS = 9
+TUNED = {
+    "runner_connection": {"max_requests": 10**9, "max_age": 1e9},
+    "traffic": {"timeout": 300},
+    "logging": {"access": {"enabled": False}},
+}
 
 
-@bentoml.service(workers=1, traffic={"timeout": 300})
+@bentoml.service(workers=1, **TUNED)
 class Adder:
     @bentoml.api
     async def total(self, array: np.ndarray) -> float:
         return float(array.sum())
 
 
-@bentoml.service(workers=1, traffic={"timeout": 300})
+@bentoml.service(workers=1, **TUNED)
 class Arrays:
     adder = bentoml.depends(Adder)
 

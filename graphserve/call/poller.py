@@ -1,0 +1,62 @@
+"""Readers for sockets that live for one call: an epoll of our own, inside the loop's. Runs in workers.
+
+A reader of the loop costs a handle and eight system calls from its birth to its end, more than the call itself. Here
+it costs two. Connections that are kept use the loop's readers, which have one system call less at each event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import socket
+import weakref
+from collections.abc import Callable
+
+EVENTS = 64  # that are taken at once; the rest comes in the next turn of the loop
+
+
+class Poller:
+    """The readers of one loop, with the loop's own names for what it does.
+
+    Args:
+        loop: the loop.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._epoll = select.epoll()
+        self._calls: dict[int, Callable[[], object]] = {}
+        loop.add_reader(self._epoll.fileno(), self._ready)
+        os.register_at_fork(after_in_child=self._epoll.close)  # it would hold on to sockets that the parent closed
+
+    def add_reader(self, sock: socket.socket, call: Callable[[], object]) -> None:
+        """Have `call` called whenever the socket can be read."""
+        descriptor = sock.fileno()
+        if descriptor not in self._calls:  # as with a loop's: a second one takes the place of the first
+            self._epoll.register(descriptor, select.EPOLLIN)
+        self._calls[descriptor] = call
+
+    def remove_reader(self, sock: socket.socket) -> bool:
+        """Cease to; False if there was no reader."""
+        descriptor = sock.fileno()
+        if self._calls.pop(descriptor, None) is None:
+            return False
+        self._epoll.unregister(descriptor)
+        return True
+
+    def _ready(self) -> None:
+        for descriptor, _ in self._epoll.poll(0, EVENTS):
+            call = self._calls.get(descriptor)  # an earlier one of these may have removed it
+            if call is not None:
+                call()
+
+
+_pollers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Poller] = weakref.WeakKeyDictionary()
+
+
+def poller(loop: asyncio.AbstractEventLoop) -> Poller:
+    """The readers of a loop."""
+    found = _pollers.get(loop)
+    if found is None:
+        found = _pollers[loop] = Poller(loop)
+    return found

@@ -1,0 +1,30 @@
+"""What a batch gives back: the pieces of each caller's result, over several executions. Runs in workers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphserve.wire import joining
+from graphserve.worker.batched import BatchedCall
+
+
+class Gathered:
+    """The pieces of the results of calls that were cut over several executions.
+
+    Args:
+        calls: whose they are.
+    """
+
+    def __init__(self, calls: list[BatchedCall]) -> None:
+        self._missing = {call: call.size for call in calls}
+        self._pieces: dict[BatchedCall, list[tuple[int, Any]]] = {call: [] for call in calls}
+
+    def add(self, call: BatchedCall, start: int, piece: Any) -> None:
+        """Take in one piece; the call is answered when it has all."""
+        self._pieces[call].append((start, piece))
+        self._missing[call] -= len(piece)
+        if self._missing[call] > 0:
+            return
+        pieces = [value for _, value in sorted(self._pieces[call], key=lambda pair: pair[0])]
+        failure = next((item for value in pieces for item in joining.failures(value)), None)
+        call.end(None, failure) if failure is not None else call.end(joining.rejoin(pieces), None)

@@ -1,0 +1,55 @@
+"""Requests of our own callers: their first bytes are prepared and known, so they are read without a parser.
+
+Only what came whole and in exactly these words is read here; all else goes to the parser. Runs in workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from graphserve.call.context import CallContext
+from graphserve.call.request import prepared
+from graphserve.worker.execute import BoundApi
+
+ID, DEADLINE, PARENT, STATE, LENGTH = (
+    b"x-request-id: ", b"x-graphserve-deadline: ", b"traceparent: ", b"tracestate: ", b"content-length: "
+)  # fmt: skip
+
+Request = tuple[BoundApi, CallContext, bytes]
+
+
+class Prepared:
+    """The requests that the callers of one node make.
+
+    Args:
+        node: the node's name.
+        apis: its APIs.
+    """
+
+    def __init__(self, node: str, apis: Iterable[BoundApi]) -> None:
+        self._apis = {prepared(api.plan, node, keep=keep): api for api in apis for keep in (True, False)}
+
+    def read(self, data: bytes) -> Request | None:
+        """The API, the context and the body of a request; None if `data` is not one whole request of this kind."""
+        at = data.find(ID)
+        api = self._apis.get(data[:at])
+        if api is None:
+            return None
+        end = data.find(b"\r\n\r\n", at)
+        first, *lines = data[at + len(ID) : max(at, end)].split(b"\r\n")
+        context = CallContext(first)
+        length = -1
+        for line in lines:
+            if line.startswith(DEADLINE):
+                context.deadline_ns = int(line[len(DEADLINE) :])
+            elif line.startswith(LENGTH):
+                length = int(line[len(LENGTH) :])
+            elif line.startswith(PARENT):
+                context.traceparent = line[len(PARENT) :]
+            elif line.startswith(STATE):
+                context.tracestate = line[len(STATE) :]
+            else:
+                return None
+        if length < 0 or len(data) != end + 4 + length:
+            return None
+        return api, context, data[end + 4 :]
