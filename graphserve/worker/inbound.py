@@ -183,7 +183,8 @@ class Inbound:
     def _arguments(self, body: bytes) -> dict[str, Any] | None:
         """The arguments; None when they do not fit, which is answered then."""
         try:
-            return read(self._api, self.protocol.url, body, self._format, self._source, self.protocol.listener.fetch)
+            url = self.protocol.url if self._source is not None else b""
+            return read(self._api, url, body, self._format, self._source, self.protocol.listener.fetch)
         except (HttpProblem, InvalidArguments) as exc:
             self._quiet(exc)
         except Exception as exc:

@@ -15,6 +15,7 @@ from graphserve.errors import Unavailable
 
 E = TypeVar("E", bound=BaseException)
 SURPLUS = 2.0  # calls that are let through for each that was taken
+SPARE = 10.0  # calls that are let through besides: where few come, one refusal says little about the next
 FORGET = 0.7  # what is left of the counts after a second
 LEAST = 1.0  # calls counted, below which there is nothing to compare
 
@@ -37,7 +38,7 @@ class Throttle:
 
     def refusal(self) -> Unavailable | None:
         """Count a call; the error that it is refused with, if it is. Asked while it is `active`."""
-        surplus = self._asked - SURPLUS * self._taken
+        surplus = self._asked - SURPLUS * self._taken - SPARE
         self._asked += 1
         if surplus <= 0 or random.random() >= surplus / self._asked:
             return None

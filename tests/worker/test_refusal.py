@@ -119,6 +119,7 @@ def test_it_lets_through_a_surplus_and_no_more(times: float) -> None:
 def test_it_says_why() -> None:
     throttle = Throttle("Gateway", "work")
     throttle.refused(FULL)
+    assert [throttle.refusal() for _ in range(9)] == [None] * 9, "one refusal says little"
     refusals = [refusal for _ in range(100) if (refusal := throttle.refusal()) is not None]
     assert str(refusals[0]) == "Gateway sheds calls of work: the queue of Model is full"
     assert (refusals[0].node, refusals[0].full, refusals[0].status) == ("Gateway", True, 503)
