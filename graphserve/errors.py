@@ -11,7 +11,7 @@ GraphServeError
 └── CallError                 a call failed; .status, .title, .detail, .node, .request_id
     ├── Problem               raised by user code to answer with a status of its own
     ├── RemoteError           the dependency raised, or its worker died while it executed
-    ├── Unavailable           the dependency is failed, or its queue is full; .retry_after
+    ├── Unavailable           the dependency is failed, or its queue is full; .retry_after, .full
     ├── DeadlineExceeded      the deadline passed
     └── InvalidArguments      the arguments do not fit the signature; .errors
 """
@@ -219,15 +219,16 @@ class Unavailable(CallError):
 
     Args:
         retry_after: seconds after which trying again makes sense.
+        full: whether there was too much to do, and not a node that is failed.
     """
 
     kind = "unavailable"
     default_status = 503
     default_title = "Service Unavailable"
 
-    def __init__(self, detail: str | None = None, *, retry_after: float = 1.0, **rest: Any) -> None:
+    def __init__(self, detail: str | None = None, *, retry_after: float = 1.0, full: bool = False, **rest: Any) -> None:
         super().__init__(detail, **rest)
-        self.retry_after = retry_after
+        self.retry_after, self.full = retry_after, full
 
 
 class DeadlineExceeded(CallError, TimeoutError):

@@ -60,7 +60,7 @@ class QueueLane:
             sock.connect(self.path)
         except BlockingIOError:
             sock.close()
-            exchange.fail(Unavailable(f"the queue of {self.node} is full", node=self.node))
+            exchange.fail(Unavailable(f"the queue of {self.node} is full", node=self.node, full=True))
             return
         except OSError as exc:
             sock.close()
@@ -140,7 +140,7 @@ class PooledLane:
         if self.state is not None and self.state.state == "failed":
             exchange.fail(failed(self.state))
         elif len(self.waiting) >= self.queue:
-            exchange.fail(Unavailable(f"the queue of {self.node} is full", node=self.node))
+            exchange.fail(Unavailable(f"the queue of {self.node} is full", node=self.node, full=True))
         else:
             self.waiting[exchange] = None
 

@@ -59,7 +59,7 @@ class LocalNode:
         self._base = contextvars.copy_context()  # a callee sees nothing of its caller's context variables
         self._quiet = asyncio.Event()
         self._life: Life | None = None
-        self._stopped = False
+        self._stopped = self._advancing = False
 
     async def start(self) -> None:
         """Make the instance and enter it.
@@ -118,7 +118,7 @@ class LocalNode:
         elif self._can_take(exchange):
             self._execute(exchange)
         elif len(self._waiting) >= self.plan.options.queue:
-            exchange.fail(Unavailable(f"the queue of {self.plan.name} is full", node=self.plan.name))
+            exchange.fail(Unavailable(f"the queue of {self.plan.name} is full", node=self.plan.name, full=True))
         else:
             self._waiting.append(exchange)
 
@@ -234,10 +234,16 @@ class LocalNode:
 
     def _next(self) -> None:
         """Execute what waited, the oldest first, as far as there is room."""
-        while self._waiting and (self._waiting[0].over or self._can_take(self._waiting[0])):
-            exchange = self._waiting.popleft()
-            if not exchange.over:
-                self._execute(exchange)
+        if self._advancing:  # a batch that opens for what waits tells us so
+            return
+        self._advancing = True
+        try:
+            while self._waiting and (self._waiting[0].over or self._can_take(self._waiting[0])):
+                exchange = self._waiting.popleft()
+                if not exchange.over:
+                    self._execute(exchange)
+        finally:
+            self._advancing = False
 
     # --- the instance ---
 

@@ -82,6 +82,8 @@ def encode(
         body["errors"] = error.errors
     if isinstance(error, Unavailable):
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
+        if error.full:
+            headers.append((b"x-graphserve-full", b"1"))
     if isinstance(error, (Problem, HttpProblem)):
         headers += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in error.headers.items()]
     if isinstance(error, Problem):
@@ -116,7 +118,9 @@ def decode(status: int, kind: str | None, body: bytes, headers: dict[str, str], 
     if cls is InvalidArguments:
         return InvalidArguments(detail, errors=[e for e in said.get("errors", ()) if isinstance(e, dict)], **rest)
     if cls is Unavailable:
-        return Unavailable(detail, retry_after=_seconds(headers.get("retry-after")), **rest)
+        return Unavailable(
+            detail, retry_after=_seconds(headers.get("retry-after")), full="x-graphserve-full" in headers, **rest
+        )
     if cls is DeadlineExceeded:
         return DeadlineExceeded(detail, **rest)
     return RemoteError(detail or f"{node} answered {status} {title}", **rest)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from graphserve.plan import ApiPlan, NodePlan
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec
 from graphserve.wire.schema import Signature
 from graphserve.worker.eager import begin
+from graphserve.worker.pace import Pace
+from graphserve.worker.pressure import Pressure
 
 GUARD = 0.003  # seconds past the deadline at which we answer ourselves: a call below speaks first, it knows more
 LEVEL_GUARD = 0.006  # more for each level below
@@ -39,6 +42,7 @@ class BoundApi:
     method: Callable[..., Any]
     is_async: bool
     timeout: float | None
+    pace: Pace | None  # of limited APIs: how long a call holds its slot
 
 
 def bind(node: NodePlan, instance: object, declared: type | None = None) -> dict[str, BoundApi]:
@@ -58,6 +62,7 @@ def bind(node: NodePlan, instance: object, declared: type | None = None) -> dict
             api, signature, ArgumentsCodec(signature),
             ResultCodec(signature.item if signature.stream else signature.result, f"{node.name}.{api.name}"),
             method, _is_async(method) or _is_async(inspect.unwrap(method)), min(given, default=None),
+            Pace() if api.lane == "queue" and not api.stream else None,
         )  # fmt: skip
     return bound
 
@@ -79,8 +84,15 @@ class Executor:
         self.loop = asyncio.get_running_loop()
         self.guard = GUARD + LEVEL_GUARD * node.level
         self.executing: set[Any] = set()  # Execution and StreamExecution
+        self.pressure = Pressure(self.loop, lambda: len(self.executing))
         self.executed = 0
         self.ran_on_async = self.ran_on_sync = 0  # calls that ran on without a caller
+
+    def begun(self, execution: Any) -> None:
+        """A call is executed from now on."""
+        self.executing.add(execution)
+        if not self.pressure.beating:
+            self.pressure.begin()
 
     def ended(self, execution: Any) -> None:
         """Nothing of this call runs any more."""
@@ -121,7 +133,7 @@ class Executor:
             at_once: run the first step of an async API before this returns: it may have ended then.
         """
         execution = Execution(self, context, on_end, on_free)
-        self.executing.add(execution)
+        self.begun(execution)
         execution.start(api, arguments, at_once)
         return execution
 
@@ -129,7 +141,7 @@ class Executor:
 class Execution:
     """One call that is being executed."""
 
-    __slots__ = ("_executor", "_on_end", "_on_free", "_running", "_timer", "context")
+    __slots__ = ("_began", "_executor", "_on_end", "_on_free", "_pace", "_running", "_timer", "context")
 
     def __init__(
         self, executor: Executor, context: CallContext,
@@ -138,6 +150,7 @@ class Execution:
         self._executor, self.context, self._on_end, self._on_free = executor, context, on_end, on_free
         self._running: asyncio.Task[Any] | Future[Any] | None = None
         self._timer: Alarm | asyncio.TimerHandle | None = None
+        self._pace: Pace | None = None
 
     def start(self, api: BoundApi, arguments: dict[str, Any], at_once: bool) -> None:
         """Begin, unless the deadline has passed."""
@@ -147,6 +160,8 @@ class Execution:
             self._late()
             self._free()
             return
+        if api.pace is not None:
+            self._pace, self._began = api.pace, time.monotonic()
         if api.is_async:
             work = _run(api.method, arguments, context)
             task = begin(executor.loop, work) if at_once else executor.loop.create_task(work)
@@ -176,6 +191,7 @@ class Execution:
 
     def _task_ended(self, task: asyncio.Task[Any]) -> None:
         if task.cancelled():
+            self._pace = None  # it might have taken longer
             self._end(None, asyncio.CancelledError())
         elif (error := task.exception()) is not None:
             self._end(None, error)
@@ -191,6 +207,8 @@ class Execution:
         if not future.cancelled():
             error = future.exception()
             self._end(None if error else future.result(), error)
+        else:
+            self._pace = None
         self._free()
 
     def _late_soon(self, turns: int = TURNS) -> None:
@@ -224,6 +242,8 @@ class Execution:
             on_end(result, error)
 
     def _free(self) -> None:
+        if self._pace is not None:
+            self._pace.add(time.monotonic() - self._began)
         self._running = None
         self._executor.ended(self)
         self._on_free()

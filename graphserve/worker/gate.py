@@ -102,12 +102,29 @@ class Gate:
         if self.in_use == self.limit - 1:
             self.update()
 
+    def crowded(self) -> bool:
+        """Whether another call waits in a shared socket of ours."""
+        poll = select.poll()
+        for door in self.doors:
+            poll.register(door.sock.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
     def when_free(self, then: Callable[[], None]) -> None:
         """Call `then` with a slot taken for it, as soon as one is free."""
         if self.take():
             then()
         else:
             self._waiting.append(then)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for `when_free`."""
+        return len(self._waiting)
+
+    def leave(self, then: Callable[[], None]) -> None:
+        """Call it no more."""
+        with contextlib.suppress(ValueError):
+            self._waiting.remove(then)
 
     def update(self) -> None:
         """Begin or cease to accept at each door, as there is room."""

@@ -6,19 +6,24 @@ It stands where uvicorn has its request cycle, and carries the attributes that u
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from graphserve.call.context import CallContext, earliest
 from graphserve.errors import CallError, InvalidArguments
-from graphserve.wire.codec import Format, MalformedBody, accept_format, content_format
+from graphserve.wire.codec import Format, accept_format, content_format
 from graphserve.wire.frames import StreamFormat, stream_format
 from graphserve.wire.problem import HttpProblem
+from graphserve.worker.arguments import read
 from graphserve.worker.execute import BoundApi
 from graphserve.worker.heading import Heading, too_large
 from graphserve.worker.outflow import HttpSink
+from graphserve.worker.refusal import refusal
 from graphserve.worker.respond import access
-from graphserve.worker.source import Source, from_query
+from graphserve.worker.source import Source
 from graphserve.worker.streaming import StreamExecution
+from graphserve.worker.throttle import noted
+from graphserve.worker.waiting import Waiting
 
 if TYPE_CHECKING:
     from graphserve.worker.protocol import Protocol
@@ -37,8 +42,8 @@ class Inbound:
 
     __slots__ = (
         "_accept", "_api", "_body", "_complete", "_execution", "_format", "_length", "_limit", "_problem", "_relay",
-        "_source", "_started", "_turn", "accepts", "context", "disconnected", "keep_alive", "lost", "message_event",
-        "protocol", "public", "response_complete",
+        "_source", "_started", "_throttle", "_turn", "accepts", "context", "disconnected", "keep_alive", "lost",
+        "message_event", "protocol", "public", "response_complete",
     )  # fmt: skip
 
     def __init__(self, protocol: Protocol, api: BoundApi, keep_alive: bool) -> None:
@@ -57,6 +62,7 @@ class Inbound:
         self._relay: Any = None
         self._source: Source | None = None
         self.context = CallContext()
+        self._throttle = protocol.listener.throttles.get(api.plan.name)
         self._started, self.public = 0.0, protocol.listener.public
 
     # --- reading ---
@@ -134,7 +140,9 @@ class Inbound:
         if protocol.admission.held and protocol.caller_left():
             protocol.transport.close()
             return
-        if api.plan.batch is not None:
+        if (refused := refusal(protocol, api, self.context, self._throttle)) is not None:
+            self._quiet(refused)
+        elif api.plan.batch is not None:
             self._batch(body)
         elif api.plan.lane == "queue" and not protocol.admission.take_slot():
             self._pass_on(body)
@@ -174,16 +182,10 @@ class Inbound:
 
     def _arguments(self, body: bytes) -> dict[str, Any] | None:
         """The arguments; None when they do not fit, which is answered then."""
-        api, listener = self._api, self.protocol.listener
         try:
-            if self._source is not None:
-                return from_query(api, self.protocol.url.partition(b"?")[2], self._source)
-            assert self._format is not None
-            return api.arguments.decode(body, self._format, listener.fetch)
-        except MalformedBody as exc:
-            named = "JSON" if self._format is Format.JSON else "MessagePack"
-            self._quiet(HttpProblem(400, f"the body is not valid {named}: {exc}"))
-        except InvalidArguments as exc:
+            url = self.protocol.url if self._source is not None else b""
+            return read(self._api, url, body, self._format, self._source, self.protocol.listener.fetch)
+        except (HttpProblem, InvalidArguments) as exc:
             self._quiet(exc)
         except Exception as exc:
             self.fail(exc)
@@ -193,7 +195,8 @@ class Inbound:
         """Every slot is taken: the node's queue takes the call, and a free sibling takes it from there."""
         listener, api = self.protocol.listener, self._api
         if self._source is not None:  # its body is still coming, to us: it waits for a slot of ours
-            listener.gate.when_free(lambda: listener.gate.release() if self.lost else self._run(body))
+            run = lambda: self._run(body)  # noqa: E731
+            self._execution = Waiting(listener.executor, listener.gate, self.context, run, self.fail)
         else:
             self._relay = listener.relay.take(api, body, self._format, self._accept, self)
 
@@ -208,7 +211,7 @@ class Inbound:
         if status == 200:
             self._result(body)
         else:
-            self._quiet(self.protocol.listener.error_of(status, headers, body))
+            self._quiet(noted(self.protocol.listener.error_of(status, headers, body), self._throttle))
 
     def _ended(self, result: Any, error: BaseException | None) -> None:
         if error is None:
@@ -246,18 +249,20 @@ class Inbound:
         if self._source is not None and not self._complete:
             self.keep_alive = False
         responder = self.protocol.listener.responder
-        status, data = responder.error(exc, self.context, self.keep_alive, self._api.plan.name)
+        status, data = responder.error(noted(exc, self._throttle), self.context, self.keep_alive, self._api.plan.name)
         self._write(data, status)
 
     def finish(self, status: int, data: bytes = b"") -> None:
         """The answer is complete with these bytes."""
+        if self._throttle is not None and self._throttle.active:
+            self._throttle.taken()
         self._write(data, status)
 
     def _result(self, body: bytes) -> None:
         if self._source is not None and not self._complete:  # the API did not want the rest of the body
             self.keep_alive = False
         responder = self.protocol.listener.responder
-        self._write(responder.result(body, self._accept, self.context.request_id, self.keep_alive), 200)
+        self.finish(200, responder.result(body, self._accept, self.context.request_id, self.keep_alive))
 
     def _quiet(self, exc: CallError, close: bool = True) -> None:
         """Answer with a refusal that needs no word in the log."""
@@ -292,9 +297,4 @@ class Inbound:
         protocol.on_response_complete()
 
 
-class _NoEvent:
-    def set(self) -> None:
-        """uvicorn sets an event that only ASGI cycles have."""
-
-
-_NO_EVENT: Any = _NoEvent()
+_NO_EVENT: Any = SimpleNamespace(set=lambda: None)  # uvicorn sets an event that only ASGI cycles have

@@ -19,6 +19,7 @@ from graphserve.worker.gate import Gate
 from graphserve.worker.prepared import Prepared
 from graphserve.worker.relay import Relay
 from graphserve.worker.respond import Responder
+from graphserve.worker.throttle import Throttle
 
 if TYPE_CHECKING:
     from graphserve.worker.protocol import Protocol
@@ -54,6 +55,10 @@ class Listener:
         self.apis, self.executor, self.gate = apis, executor, gate
         self.responder, self.relay, self.batchers = responder, relay, batchers
         self.max_body_size, self.access_log, self.public = max_body_size, access_log, responder.public
+        self.throttles: dict[str, Throttle] = {}
+        if self.public:
+            names = [api.plan.name for api in apis.values()]
+            self.throttles = {name: Throttle(responder.node, name) for name in names}
         self.fetch: Any = None
         self.place: Any = None
         self.sender: Sender | None = None
@@ -76,6 +81,8 @@ class Listener:
             if connection.idle and self.now - connection.idle_since > self.keep_alive:
                 connection.transport.close()
         self.responder.refresh()
+        for throttle in self.throttles.values():
+            throttle.forget()
         headers = [(b"connection", b"close")] if self.closing else []
         if self.public:
             headers.append((b"date", formatdate(usegmt=True).encode()))

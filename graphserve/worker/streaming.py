@@ -72,7 +72,7 @@ class StreamExecution:
     def start(self, arguments: dict[str, Any]) -> None:
         """Begin, unless the deadline has passed."""
         executor = self._executor
-        executor.executing.add(self)
+        executor.begun(self)
         if self._budget is not None:
             if self._budget <= 0:
                 self._late()

@@ -259,3 +259,16 @@ class Gateway:
     @api
     async def narrow(self, x: int) -> int:
         return await self.middle.narrow_quick(x)
+
+
+@service(concurrency=1, queue=2)
+class Uploads:
+    """Limited, at the public port."""
+
+    def __init__(self) -> None:
+        self.ledger = Ledger("Uploads")
+
+    @api
+    async def upload(self, chunks: AsyncIterator[bytes]) -> int:
+        with self.ledger:
+            return sum([len(chunk) async for chunk in chunks])

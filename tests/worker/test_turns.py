@@ -166,10 +166,12 @@ def test_alarms_that_are_called_off_leave_nothing() -> None:
 
 def test_one_worker_has_the_turn_and_its_death_ends_it(tmp_path: Path) -> None:
     sock = str(tmp_path / "b0.sock")
-    code = "import sys; from graphserve.worker.turn import Turn; t = Turn(sys.argv[1]); print(t.take(), flush=True); input()"
-    other = subprocess.Popen(
-        [sys.executable, "-c", code, sock], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+    code = (
+        "import sys; from graphserve.worker.turn import Turn\n"
+        "turn = Turn(sys.argv[1]); print(turn.take(), flush=True); input()"
     )
+    command = [sys.executable, "-c", code, sock]
+    other = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
     try:
         assert other.stdout is not None and other.stdout.readline() == "True\n"
         ours = Turn(sock)

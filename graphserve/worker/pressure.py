@@ -1,0 +1,64 @@
+"""How far the event loop is behind, and how many calls in flight that leaves room for. Runs in workers.
+
+Async APIs have no limit of their own, so what they have too much of is the loop's time. While it is late, each further
+call makes all of them later; then the calls in flight are held to about as many as it serves within `TARGET`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+
+BEAT = 0.05  # seconds between two looks, while calls are executed
+TARGET = 0.1  # seconds that the loop may be late
+PERSISTENCE = 0.3  # seconds that it has to be late before calls are refused: a hiccup is none of their business
+FEWEST = 32  # calls in flight that are always allowed
+GROWTH = 1.1  # of the limit, at each look at which the loop is in time
+CALM = 2.0  # seconds in time and within the limit after which there is none
+
+
+class Pressure:
+    """The limit that the loop's lateness sets.
+
+    Args:
+        loop: the loop.
+        in_flight: says how many calls are executed now.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, in_flight: Callable[[], int]) -> None:
+        self.loop, self.in_flight = loop, in_flight
+        self.limit = math.inf  # calls in flight
+        self.beating = False
+        self._due = self._late_since = self._calm_since = 0.0
+
+    def begin(self) -> None:
+        """There are calls: look at the loop until there are none."""
+        self.beating = True
+        self._due = time.monotonic() + BEAT
+        self.loop.call_later(BEAT, self._beat)
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        self._judge(now, now - self._due, self.in_flight())
+        if self.limit == math.inf and not self.in_flight():
+            self.beating = False
+        else:
+            self.begin()
+
+    def _judge(self, now: float, late: float, in_flight: int) -> None:
+        if late > TARGET:
+            self._late_since = self._late_since or now - late
+            self._calm_since = 0.0
+            if self.limit < math.inf or now - self._late_since >= PERSISTENCE:
+                self.limit = max(FEWEST, min(self.limit, in_flight * TARGET / late))
+            return
+        self._late_since = 0.0
+        if self.limit == math.inf:
+            return
+        if in_flight >= self.limit:
+            self._calm_since = 0.0
+        else:
+            self._calm_since = self._calm_since or now
+        self.limit = math.inf if self._calm_since and now - self._calm_since > CALM else self.limit * GROWTH

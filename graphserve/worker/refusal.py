@@ -1,0 +1,57 @@
+"""Calls that are refused before they cost anything: those that would make others late, or be late. Runs in workers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from graphserve.call.context import CallContext
+from graphserve.errors import Unavailable
+from graphserve.worker.execute import BoundApi, Executor
+from graphserve.worker.throttle import Throttle
+
+if TYPE_CHECKING:
+    from graphserve.worker.gate import Gate
+    from graphserve.worker.protocol import Protocol
+
+
+def refusal(protocol: Protocol, api: BoundApi, context: CallContext, throttle: Throttle | None) -> Unavailable | None:
+    """Why a call is not executed, if it is not.
+
+    Args:
+        protocol: the connection that it came by.
+        api: the API.
+        context: what travels with it.
+        throttle: of the API, at the public listener.
+    """
+    if throttle is not None and throttle.active and (refused := throttle.refusal()) is not None:
+        return refused
+    if api.plan.lane == "pooled":
+        return _behind(protocol.listener.executor)
+    if protocol.admission.held and api.pace is not None:
+        return _hopeless(api, protocol.listener.executor, protocol.listener.gate, context)
+    return None
+
+
+def _behind(executor: Executor) -> Unavailable | None:
+    """The event loop is late: there are more calls of async APIs in flight than it can serve."""
+    in_flight = len(executor.executing)
+    if in_flight < executor.pressure.limit:
+        return None
+    name = executor.node.name
+    return Unavailable(f"{name} is behind, with {in_flight} calls in flight", node=name, full=True)
+
+
+def _hopeless(api: BoundApi, executor: Executor, gate: Gate, context: CallContext) -> Unavailable | None:
+    """It got a slot too late and would hold it in vain, while others wait that can be in time.
+
+    If none waits, there is nothing to lose, and it is tried.
+    """
+    left = context.seconds_left()
+    if left is None or api.pace is None:
+        return None
+    needed = api.pace.needed + (api.plan.batch.max_wait if api.plan.batch is not None else 0.0)
+    if left >= needed or not gate.crowded():
+        return None
+    name = executor.node.name
+    said = f"{name} has more to do than it can: {max(left, 0.0):.3f} s were left when it was this call's turn"
+    return Unavailable(said, node=name, full=True)

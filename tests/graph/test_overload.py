@@ -1,0 +1,53 @@
+"""Three times what a graph can do: most calls are refused at once, and the others are answered in time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.apps.overload import CAPACITY
+from tests.harness import APPS, SLACK, Served, eventually, served
+from tests.overload import Outcome, measure
+
+ROOT = APPS.parent.parent
+TIMEOUT = 0.6  # seconds
+SHED = "Gateway sheds calls of work: the queue of Model is full"
+
+
+@pytest.fixture(scope="module")
+def graph() -> Iterator[Served]:
+    with served("tests.apps.overload:Gateway", cwd=ROOT) as graph:
+        yield graph
+
+
+@pytest.mark.parametrize("path", ["/work", "/batched"])
+def test_overload_costs_no_goodput(graph: Served, path: str) -> None:
+    peak = measure(graph, path, None, 2, 5.0)
+    outcome = measure(graph, path, 3 * CAPACITY, 4, TIMEOUT)
+    assert outcome.goodput > 0.75 * peak.goodput, (peak, outcome)  # 0.9 is for machines with nothing else to do
+    assert outcome.statuses[503] > outcome.statuses[504], outcome
+    assert set(outcome.statuses) <= {0, 200, 503, 504} and not outcome.statuses[0], outcome
+    assert outcome.lateness < 0.05 * SLACK, outcome
+    assert outcome.health < 1, outcome
+    with graph.client() as client:  # and it is over when it is over
+        eventually(lambda: client.post(path, json={"x": 1}).status_code == 200)
+
+
+def test_the_entry_sheds_what_would_end_at_a_full_queue() -> None:
+    with served("tests.apps.overload:Gateway", "--set", "Model.queue=1", cwd=ROOT) as graph, graph.client() as client:
+        outcomes: list[Outcome] = []
+        load = threading.Thread(target=lambda: outcomes.append(measure(graph, "/work", 5 * CAPACITY, 4, 5.0)))
+        load.start()
+        eventually(lambda: said(client) == SHED)
+        load.join()
+        assert outcomes[0].goodput > 0.5 * CAPACITY
+        eventually(lambda: client.post("/work", json={"x": 1}).status_code == 200, 5)
+
+
+def said(client: httpx.Client) -> Any:
+    answer = client.post("/work", json={"x": 1})
+    return answer.status_code == 503 and answer.json()["detail"]

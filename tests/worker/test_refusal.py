@@ -1,0 +1,147 @@
+"""What decides whether a call is executed under load: an API's pace, the pressure on a loop, the entry's throttle."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+
+import pytest
+from hypothesis import given, strategies as st
+
+from graphserve.errors import Unavailable
+from graphserve.worker.pace import WAY_BACK, Pace
+from graphserve.worker.pressure import BEAT, CALM, FEWEST, PERSISTENCE, TARGET, Pressure
+from graphserve.worker.throttle import SURPLUS, Throttle
+
+# --- pace ---
+
+
+def test_nothing_is_known_at_first() -> None:
+    assert Pace().needed == 0.0
+
+
+def test_a_steady_pace_is_needed_and_little_more() -> None:
+    pace = Pace()
+    for _ in range(50):
+        pace.add(0.1)
+    assert 0.1 <= pace.needed < 0.1 + WAY_BACK + 0.001
+
+
+@given(st.lists(st.floats(0.001, 10), min_size=1, max_size=50))
+def test_the_need_lies_between_the_quickest_and_far_beyond_the_slowest(times: list[float]) -> None:
+    pace = Pace()
+    for seconds in times:
+        pace.add(seconds)
+    assert min(times) <= pace.needed <= 5 * max(times) + WAY_BACK
+
+
+def test_a_slow_first_call_is_forgotten() -> None:
+    pace = Pace()
+    pace.add(5.0)
+    for _ in range(100):
+        pace.add(0.01)
+    assert pace.needed < 0.05
+
+
+# --- pressure ---
+
+
+def pressed(steps: list[tuple[float, int]]) -> list[float]:
+    """The limit after each beat, which came so many seconds late with so many calls in flight."""
+
+    async def run() -> list[float]:
+        pressure = Pressure(asyncio.get_running_loop(), lambda: 0)
+        now, limits = 100.0, []
+        for late, in_flight in steps:
+            now += BEAT + late
+            pressure._judge(now, late, in_flight)
+            limits.append(pressure.limit)
+        return limits
+
+    return asyncio.run(run())
+
+
+def test_a_hiccup_changes_nothing() -> None:
+    assert pressed([(TARGET * 2, 500), (0.0, 500), (TARGET * 2, 500)]) == [math.inf] * 3
+
+
+def test_a_late_loop_is_given_what_it_serves_in_time() -> None:
+    limits = pressed([(PERSISTENCE, 300), (PERSISTENCE, 300)])
+    assert limits[-1] == pytest.approx(300 * TARGET / PERSISTENCE)
+    assert pressed([(10.0, 300)]) == [FEWEST], "and always some"
+
+
+def test_the_limit_grows_back_and_goes() -> None:
+    calm = [(0.0, 10)] * (int(CALM / BEAT) + 2)
+    limits = pressed([(1.0, 1000), *calm])
+    assert limits[0] == 100 and limits[1] > limits[0]
+    assert limits[-1] == math.inf
+
+
+async def test_it_beats_only_while_there_are_calls() -> None:
+    calls = [1]
+    pressure = Pressure(asyncio.get_running_loop(), lambda: calls[0])
+    pressure.begin()
+    await asyncio.sleep(3 * BEAT)
+    assert pressure.beating
+    calls[0] = 0
+    async with asyncio.timeout(10):
+        while pressure.beating:  # noqa: ASYNC110
+            await asyncio.sleep(BEAT)
+
+
+# --- throttle ---
+
+FULL = Unavailable("the queue of Model is full", node="Model", full=True)
+
+
+def through(throttle: Throttle, asked: int, capacity: int) -> int:
+    """Ask so often in a second, of which `capacity` are taken below; how many were let through."""
+    passed = 0
+    for _ in range(asked):
+        if throttle.active and throttle.refusal() is not None:
+            continue
+        passed += 1
+        throttle.taken() if passed <= capacity else throttle.refused(FULL)
+    throttle.forget()
+    return passed
+
+
+@pytest.mark.parametrize("times", [1.0, 1.5, 3.0, 10.0])
+def test_it_lets_through_a_surplus_and_no_more(times: float) -> None:
+    random.seed(1)
+    throttle = Throttle("Gateway", "work")
+    passed = [through(throttle, int(200 * times), 200) for _ in range(20)][-1]
+    assert min(200, 200 * times) <= passed <= 200 * min(times, SURPLUS * 1.15)
+
+
+def test_it_says_why() -> None:
+    throttle = Throttle("Gateway", "work")
+    throttle.refused(FULL)
+    assert [throttle.refusal() for _ in range(9)] == [None] * 9, "one refusal says little"
+    refusals = [refusal for _ in range(100) if (refusal := throttle.refusal()) is not None]
+    assert str(refusals[0]) == "Gateway sheds calls of work: the queue of Model is full"
+    assert (refusals[0].node, refusals[0].full, refusals[0].status) == ("Gateway", True, 503)
+
+
+def test_it_is_over_soon() -> None:
+    random.seed(1)
+    throttle = Throttle("Gateway", "work")
+    for _ in range(10):
+        through(throttle, 600, 200)
+    seconds = 0
+    while through(throttle, 100, 200) < 100:
+        seconds += 1
+    assert seconds <= 4
+    for _ in range(20):
+        throttle.forget()
+    assert not throttle.active, "and nothing is counted any more"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+pytestmark = pytest.mark.anyio
