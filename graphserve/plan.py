@@ -128,6 +128,8 @@ class ListenPlan:
     forwarded_allow_ips: str = "127.0.0.1"
     max_body_size: int = 100 * 1024 * 1024
     timeout_keep_alive: float = 5.0
+    timeout_client: float = 10.0
+    limit_connections: int | None = None
     tls: TlsPlan | None = None
 
 

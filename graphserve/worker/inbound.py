@@ -32,13 +32,14 @@ class Inbound:
         api: the API that it is for.
 
     `context` is what travels with it, `accepts` its Accept header as it came, `public` whether the answer is read
-    outside the run folder, `lost` whether the client is gone.
+    outside the run folder, `lost` whether the client is gone, `old` whether it speaks HTTP/1.0, `sink` where a streamed
+    answer goes.
     """
 
     __slots__ = (
-        "_accept", "_api", "_body", "_complete", "_execution", "_format", "_length", "_limit", "_problem", "_relay",
-        "_source", "_started", "_turn", "accepts", "context", "disconnected", "keep_alive", "lost", "message_event",
-        "protocol", "public", "response_complete",
+        "_accept", "_api", "_body", "_complete", "_execution", "_format", "_length", "_limit", "_problem", "_query",
+        "_relay", "_source", "_started", "_turn", "accepts", "context", "disconnected", "keep_alive", "lost",
+        "message_event", "old", "protocol", "public", "response_complete", "sink",
     )  # fmt: skip
 
     def __init__(self, protocol: Protocol, api: BoundApi) -> None:
@@ -46,8 +47,9 @@ class Inbound:
         self.response_complete = self.disconnected = False
         self.message_event = _NO_EVENT
         parser = protocol.parser
+        self.old = parser.get_http_version() == "1.0"
         # A shared socket carries one request a connection: the slot was taken for the connection.
-        self.keep_alive = parser.should_keep_alive() and parser.get_http_version() != "1.0" and not protocol.shared
+        self.keep_alive = parser.should_keep_alive() and not self.old and not protocol.shared
         self.keep_alive = self.keep_alive and not protocol.listener.closing
         self._body: list[bytes] = []
         self._length = 0
@@ -57,6 +59,7 @@ class Inbound:
         self._execution: Any = None  # what can be cancelled: an execution, a place in a batch
         self._relay: Any = None
         self._source: Source | None = None
+        self.sink: HttpSink | None = None
         self.context = CallContext()
         self._started = 0.0
         self.public = protocol.listener.public
@@ -71,14 +74,14 @@ class Inbound:
         self._format, self._accept = content_format(heading.content_type), accept_format(heading.accept)
         self.accepts = heading.accept
         if self._api.signature.input_stream is not None:
-            self._source = Source(self.protocol.flow)
+            self._source, self._query = Source(self.protocol.flow), self.protocol.url.partition(b"?")[2]
         self._problem = heading.problem(self._api, self._format, self._limit)
         context.deadline_ns = earliest(context.deadline_ns, (heading.timeout, self._api.timeout))
         if listener.access_log:
             self._started = time.perf_counter()
         if self._problem is not None and not self._complete:
             self._refuse()
-        elif heading.expects:
+        elif heading.expects and not self.old and self._turn:  # behind others the answer is enough
             self.protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self._source is not None and self._turn and self._problem is None:
             self._execute()
@@ -112,6 +115,11 @@ class Inbound:
         elif self._complete or self._source is not None:
             self._execute()
 
+    @property
+    def streams_in(self) -> bool:
+        """Whether the API reads the body as it comes."""
+        return self._source is not None
+
     # --- executing ---
 
     def _execute(self) -> None:
@@ -138,8 +146,8 @@ class Inbound:
             return
         listener, api = self.protocol.listener, self._api
         if api.signature.stream:
-            sink = HttpSink(self, api, stream_format(self.accepts))
-            self._execution = StreamExecution(listener.executor, api, self.context, sink, self._freed)
+            self.sink = HttpSink(self, api, stream_format(self.accepts))
+            self._execution = StreamExecution(listener.executor, api, self.context, self.sink, self._freed)
             self._execution.start(arguments)
         else:
             self._execution = listener.executor.start(api, arguments, self.context, self._ended, self._freed)
@@ -165,7 +173,7 @@ class Inbound:
         api, listener = self._api, self.protocol.listener
         try:
             if self._source is not None:
-                return from_query(api, self.protocol.url.partition(b"?")[2], self._source)
+                return from_query(api, self._query, self._source)
             assert self._format is not None
             return api.arguments.decode(body, self._format, listener.fetch)
         except MalformedBody as exc:

@@ -59,13 +59,20 @@ class Protocol(HttpToolsProtocol):
 
     # --- uvicorn ---
 
+    def on_message_begin(self) -> None:
+        """Parser callback; what only the ASGI application needs is made in `to_application`."""
+        self.url = b""
+        self.headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Parser callback."""
+        self.headers.append((name.lower(), value))
+
     def on_headers_complete(self) -> None:
         """Parser callback: take the direct way, or uvicorn's."""
         api = self.listener.route(self.url) if self.parser.get_method() == b"POST" else None
         if api is None:
-            super().on_headers_complete()
-            if self.shared:
-                self.cycle.keep_alive = False
+            self.to_application()
             return
         inbound = Inbound(self, api)
         before, self.cycle = self.cycle, inbound  # type: ignore[assignment]
@@ -75,6 +82,16 @@ class Protocol(HttpToolsProtocol):
             self.flow.pause_reading()
             self.pipeline.appendleft((inbound, None))  # type: ignore[arg-type]
         inbound.headers_complete(self.headers)
+
+    def to_application(self) -> None:
+        """Hand a request to the application that is for no API; it reads no body, so no client is told to go on."""
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        self.url = url
+        self.headers[:] = headers
+        super().on_headers_complete()
+        if self.shared:
+            self.cycle.keep_alive = False
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         if isinstance(cycle, Inbound):
@@ -119,11 +136,9 @@ class Protocol(HttpToolsProtocol):
         """Throw away what still comes, and close soon: the body that comes will not be read."""
         self.refused = True
         self.flow.resume_reading()
-        if self.transport.can_write_eof():
+        if self.transport.can_write_eof():  # not with TLS
             self.transport.write_eof()
-            self.loop.call_later(LINGER, self.transport.close)
-        else:
-            self.transport.close()
+        self.loop.call_later(LINGER, self.transport.close)
 
     def take_slot(self) -> bool:
         """The connection's slot for a call, or a free one."""
