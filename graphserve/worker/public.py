@@ -107,10 +107,10 @@ class PublicProtocol(Protocol):
             and grammar.host_is_valid(said.get(b"host")) and not (self.arrived or self._in_portions)
         ):  # fmt: skip
             self._examine()
-        self.headed = True
         self._length = said.get(b"content-length")
         before, waiting = self.cycle, len(self.pipeline)
         super().on_headers_complete()
+        self.headed = True  # from here on `cycle` is this request
         if self.pipeline and not waiting:
             self._first = before
         if b"upgrade" in said:  # nothing is; the parser goes no further
@@ -257,9 +257,9 @@ class PublicProtocol(Protocol):
             self._start_asgi_task(self._first, app)
         elif self.denied is not None:
             self._say_no()
-        else:
+        if not (self.pipeline or self.flow.write_paused or self.transport.is_closing()):
             self._take_held()
-            if not self._held:
+            if not (self._held or self.pipeline):
                 self.flow.resume_reading()
 
     @property

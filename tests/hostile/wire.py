@@ -50,8 +50,6 @@ def exchange(graph: Served, *parts: bytes) -> list[Answer]:
                 sock.sendall(part)
             except ConnectionError:  # it has refused already
                 break
-        with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_WR)
         return answers(read_to_end(sock))
 
 
@@ -63,8 +61,13 @@ def read_to_end(sock: socket.socket) -> bytes:
     return received
 
 
-def answers(received: bytes, ended: bool = True) -> list[Answer]:
-    """The answers in these bytes, as h11 reads them; interim ones are left out."""
+def answers(received: bytes, ended: bool = False) -> list[Answer]:
+    """The answers in these bytes, as h11 reads them; interim ones are left out.
+
+    Args:
+        received: what came.
+        ended: whether the end of the connection is the end of the last answer.
+    """
     client = h11.Connection(h11.CLIENT)
     found: list[Answer] = []
     client.receive_data(received)
