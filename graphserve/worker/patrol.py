@@ -6,7 +6,10 @@ It looks at all connections once a round, so a request costs no timer. Runs in e
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import heapq
+import struct
+import termios
 import time
 from typing import TYPE_CHECKING, Any, cast
 
@@ -105,7 +108,7 @@ class Patrol:
 
     def _look_at_answer(self, connection: PublicProtocol, passed: float) -> None:
         # Nothing is written meanwhile, so what has gone from the buffer is what the client took.
-        waits = connection.transport.get_write_buffer_size()
+        waits = _untaken(connection.transport)
         taken, connection.unread = max(0, connection.unread - waits), waits
         if self._falls_behind(connection, passed, taken):
             connection.transport.abort()
@@ -113,3 +116,13 @@ class Patrol:
     def _falls_behind(self, connection: PublicProtocol, passed: float, moved: int) -> bool:
         connection.behind = max(0.0, connection.behind + passed - moved / LEAST_RATE)
         return connection.behind > self.limits.patience
+
+
+def _untaken(transport: asyncio.Transport) -> int:
+    # What is with us, and what is with the kernel (SIOCOUTQ, which is TIOCOUTQ): that may be megabytes, and it asks for
+    # more only when a third of them has gone.
+    sock = transport.get_extra_info("socket")
+    queued = 0
+    if sock is not None and sock.fileno() >= 0:
+        (queued,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))
+    return transport.get_write_buffer_size() + int(queued)

@@ -80,7 +80,7 @@ class PublicProtocol(Protocol):
         super().pause_writing()
         if self._is_free:
             self.flow.pause_reading()
-        self.behind, self.unread = 0.0, self.transport.get_write_buffer_size()
+        self.behind, self.unread = 0.0, 0
 
     def resume_writing(self) -> None:
         """asyncio callback."""

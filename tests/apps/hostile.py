@@ -82,7 +82,7 @@ class Gateway:
         if choice.kind == "raises":
             raise ValueError(f"{SECRET} in {__file__} with {os.environ['HOSTILE_SECRET']}")
         if choice.kind == "opens":
-            open(f"/nowhere/{SECRET}")
+            os.open(f"/nowhere/{SECRET}", os.O_RDONLY)
         if choice.kind == "below":
             await self.inner.leak()
         if choice.kind == "validates":

@@ -792,5 +792,3 @@ async def test_a_dependency_that_is_a_field_of_a_dataclass() -> None:
 async def test_an_instance_made_by_hand_says_what_to_do() -> None:
     with pytest.raises(GraphServeError, match=r"graphserve\.local\(Top\)"):
         await Top().both(1)
-
-

@@ -161,9 +161,12 @@ SERVICE = """
         async def add(self, x: int) -> int:
             return x + 1
 """
-MAIN = SERVICE + """
+MAIN = (
+    SERVICE
+    + """
     if __name__ == "__main__":
 """
+)
 ASK = """
         with graphserve.serve(Adder, port=0, log_level="warning") as server:
             print(server.call.add(1).result(), flush=True)
@@ -374,10 +377,13 @@ def test_a_parent_that_is_killed_leaves_nothing(script: Script) -> None:
 
 
 def test_a_script_that_ends_without_stop_ends_the_graph(script: Script) -> None:
-    text = MAIN + """
+    text = (
+        MAIN
+        + """
         server = graphserve.serve(Adder, port=0, log_level="warning")
         print(server.pid, server.call.add(1).result(), flush=True)
 """
+    )
     running = script(text)
     pid, answer = running.line().split()
     assert answer == "2"
@@ -386,10 +392,13 @@ def test_a_script_that_ends_without_stop_ends_the_graph(script: Script) -> None:
 
 
 def test_without_a_guard_there_is_an_error_and_no_fork_bomb(script: Script) -> None:
-    text = SERVICE + """
+    text = (
+        SERVICE
+        + """
     with graphserve.serve(Adder, port=0) as server:
         print("never")
 """
+    )
     code, out, err = script(text).end()
     assert (code, out) == (1, "")
     assert 'put the call under `if __name__ == "__main__":`' in err.splitlines()[-1]
@@ -498,4 +507,3 @@ def closed(url: str) -> bool:
     except ConnectionRefusedError:
         return True
     return False
-
