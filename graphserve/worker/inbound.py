@@ -32,13 +32,13 @@ class Inbound:
         api: the API that it is for.
 
     `context` is what travels with it, `accepts` its Accept header as it came, `public` whether the answer is read
-    outside the run folder, `lost` whether the client is gone, `old` whether it speaks HTTP/1.0, `sink` where a streamed
-    answer goes.
+    outside the run folder, `length` how much of its body is here, `lost` whether the client is gone, `old` whether it
+    speaks HTTP/1.0, `sink` where a streamed answer goes.
     """
 
     __slots__ = (
-        "_accept", "_api", "_body", "_complete", "_execution", "_format", "_length", "_limit", "_problem", "_query",
-        "_relay", "_source", "_started", "_turn", "accepts", "context", "disconnected", "keep_alive", "lost",
+        "_accept", "_api", "_body", "_complete", "_execution", "_format", "_limit", "_problem", "_query",
+        "_relay", "_source", "_started", "_turn", "accepts", "context", "disconnected", "keep_alive", "length", "lost",
         "message_event", "old", "protocol", "public", "response_complete", "sink",
     )  # fmt: skip
 
@@ -52,7 +52,7 @@ class Inbound:
         self.keep_alive = parser.should_keep_alive() and not self.old and not protocol.shared
         self.keep_alive = self.keep_alive and not protocol.listener.closing
         self._body: list[bytes] = []
-        self._length = 0
+        self.length = 0
         self._limit = protocol.listener.max_body_size
         self._complete = self._turn = self.lost = False
         self._problem: CallError | None = None
@@ -90,8 +90,8 @@ class Inbound:
         """A part of the body is here."""
         if self.response_complete:
             return
-        self._length += len(chunk)
-        if self._length > self._limit:
+        self.length += len(chunk)
+        if self.length > self._limit:
             self._problem = too_large(self._limit)
             self._refuse()
         elif self._source is not None:

@@ -34,6 +34,7 @@ class Protocol(HttpToolsProtocol):
         self.slot = slot
         self.batcher = batcher
         self.refused = False
+        self.first: Any = None  # the request in progress, when others wait behind it
 
     # --- asyncio ---
 
@@ -80,6 +81,7 @@ class Protocol(HttpToolsProtocol):
             inbound.begin()
         else:  # pipelined
             self.flow.pause_reading()
+            self.first = self.first if self.pipeline else before
             self.pipeline.appendleft((inbound, None))  # type: ignore[arg-type]
         inbound.headers_complete(self.headers)
 
@@ -89,7 +91,10 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self.url = url
         self.headers[:] = headers
+        before, waiting = self.cycle, bool(self.pipeline)
         super().on_headers_complete()
+        if self.pipeline and not waiting:
+            self.first = before
         if self.shared:
             self.cycle.keep_alive = False
 

@@ -47,12 +47,11 @@ class PublicProtocol(Protocol):
         self.denied: HttpProblem | None = None
         self._held, self._in_portions = _NOTHING, False
         self._going_on = False
-        self._first: Any = None  # the request in progress, when others wait behind it
         self._answered = False  # whether the request that is denied has its answer, or will get it
         # Of the message that comes.
         self.receiving = self.headed = False
-        self.arrived = self.body_seen = self.counted = self._chunks = 0  # `arrived`: 0 for what comes at once
-        self._length: bytes | None = None
+        self.arrived = self.counted = self._passed_over = self._chunks = 0  # `arrived`: 0 for what comes at once
+        self._said: dict[bytes, bytes] = {}
 
     # --- asyncio ---
 
@@ -93,34 +92,34 @@ class PublicProtocol(Protocol):
 
     def on_message_begin(self) -> None:
         """Parser callback."""
-        super().on_message_begin()
+        self.url, self.headers = b"", []
         self.receiving, self.headed = True, False
-        self.arrived = self.body_seen = self.counted = self._chunks = 0
 
     def on_headers_complete(self) -> None:
         """Parser callback."""
         headers = self.headers
-        said = dict(headers)
-        if not (
+        self._said = said = dict(headers)
+        plain = (
             self.parser.get_http_version() == "1.1" and len(said) == len(headers) <= FIELDS
             and self.url[:1] == b"/" and b"#" not in self.url and grammar.RARE.isdisjoint(said)
             and grammar.host_is_valid(said.get(b"host")) and not (self.arrived or self._in_portions)
-        ):  # fmt: skip
+        )  # fmt: skip
+        if not plain:
             self._examine()
-        self._length = said.get(b"content-length")
-        before, waiting = self.cycle, len(self.pipeline)
         super().on_headers_complete()
         self.headed = True  # from here on `cycle` is this request
-        if self.pipeline and not waiting:
-            self._first = before
-        if b"upgrade" in said:  # nothing is; the parser goes no further
-            self.cycle.keep_alive = False
-        self.headers = []  # trailers are no headers
+        if not plain:
+            self.headers, self._chunks = [], 0  # trailers are no headers
+            self.cycle.keep_alive = self.cycle.keep_alive and b"upgrade" not in said  # the parser goes no further
 
     def on_body(self, body: bytes) -> None:
         """Parser callback."""
-        self.body_seen += len(body)
-        super().on_body(body)
+        cycle: Any = self.cycle
+        if type(cycle) is Inbound:
+            cycle.body_received(body)
+        else:
+            self._passed_over += len(body)
+            super().on_body(body)
 
     def on_chunk_header(self) -> None:
         """Parser callback."""
@@ -129,15 +128,19 @@ class PublicProtocol(Protocol):
     def on_message_complete(self) -> None:
         """Parser callback."""
         self.receiving = False
-        super().on_message_complete()
-
-    # --- uvicorn ---
+        if self.arrived or self._passed_over:
+            self.arrived = self.counted = self._passed_over = 0
+        cycle: Any = self.cycle
+        if type(cycle) is Inbound:
+            cycle.message_complete()
+        else:
+            super().on_message_complete()
 
     def to_application(self) -> None:
         """Hand a request to the application that is for no API."""
         if self.parser.get_method() not in grammar.METHODS:
             self._examine()
-        if self._length is not None and int(self._length) > self.listener.max_body_size:
+        if int(self._said.get(b"content-length", 0)) > self.listener.max_body_size:
             raise Refused(too_large(self.listener.max_body_size))
         try:
             super().to_application()
@@ -167,6 +170,12 @@ class PublicProtocol(Protocol):
         """Whether no request is in progress, and none of the next one but a part of its headers is here."""
         return self.idle and not (self.receiving and self.headed) and self.denied is None
 
+    @property
+    def body_seen(self) -> int:
+        """Bytes of the body that are here."""
+        cycle: Any = self.cycle
+        return cycle.length if type(cycle) is Inbound else self._passed_over
+
     def refuse(self) -> None:
         """See `Protocol`."""
         self._held = _NOTHING
@@ -182,8 +191,6 @@ class PublicProtocol(Protocol):
             self._deny_body()
         if self.denied is not None:
             self._say_no()
-
-    # --- what comes ---
 
     def _feed(self, data: bytes | memoryview) -> None:
         try:
@@ -215,7 +222,7 @@ class PublicProtocol(Protocol):
 
     def _check_body(self) -> None:
         around = self.arrived - self.body_seen - HEAD_BYTES
-        if self._length is None and around > SPARE_CHUNK_BYTES + self._chunks * CHUNK_BYTES:
+        if b"transfer-encoding" in self._said and around > SPARE_CHUNK_BYTES + self._chunks * CHUNK_BYTES:
             self.deny(HttpProblem(400, "there is more around the chunks of the body than in them"))
         elif self.body_seen > self.listener.max_body_size and not isinstance(self.cycle, Inbound):
             self.deny(too_large(self.listener.max_body_size))
@@ -230,15 +237,13 @@ class PublicProtocol(Protocol):
         self._in_portions = True
         while self._held and not (self.refused or self.pipeline or self.flow.write_paused):
             size = PORTION
-            if self.receiving and self.headed and self._length is not None:
-                size = max(size, int(self._length) - self.body_seen)
+            if self.receiving and self.headed:
+                size = max(size, int(self._said.get(b"content-length", 0)) - self.body_seen)
             portion, self._held = self._held[:size], self._held[size:]
             self._feed(portion)
         self._in_portions = False
         if self._held:
             self.flow.pause_reading()
-
-    # --- what goes ---
 
     def _go_on_soon(self) -> None:
         # In a turn of its own: answers that are there at once would call each other, as deep as a client likes.
@@ -253,8 +258,8 @@ class PublicProtocol(Protocol):
         if self.flow.write_paused:
             self.flow.pause_reading()
         elif self.pipeline:
-            self._first, app = self.pipeline.pop()
-            self._start_asgi_task(self._first, app)
+            self.first, app = self.pipeline.pop()
+            self._start_asgi_task(self.first, app)
         elif self.denied is not None:
             self._say_no()
         if not (self.pipeline or self.flow.write_paused or self.transport.is_closing()):
@@ -263,9 +268,8 @@ class PublicProtocol(Protocol):
                 self.flow.resume_reading()
 
     @property
-    def _is_free(self) -> bool:
-        """Whether the next request may begin."""
-        first: Any = self._first if self.pipeline else self.cycle
+    def _is_free(self) -> bool:  # for the next request
+        first: Any = self.first if self.pipeline else self.cycle
         return first is None or bool(first.response_complete)
 
     def _deny_body(self) -> None:
@@ -274,7 +278,7 @@ class PublicProtocol(Protocol):
             self._answered = True
         elif self.pipeline:  # it waits for its turn: the refusal takes its place
             self.pipeline.popleft()
-            self.cycle = self.pipeline[0][0] if self.pipeline else self._first
+            self.cycle = self.pipeline[0][0] if self.pipeline else self.first
         elif isinstance(cycle, Inbound):
             cycle.abandon()
             cycle.response_complete = True
