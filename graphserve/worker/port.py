@@ -30,7 +30,8 @@ class Port:
         self.listener, self.limits, self.tls = listener, limits, tls
         self.loop = asyncio.get_running_loop()
         self.patrol = Patrol(listener, limits)
-        self._attaching: dict[asyncio.Task[object], socket.socket] = {}
+        self._attaching: set[asyncio.Task[object]] = set()
+        self._handshakes: dict[asyncio.Task[object], socket.socket] = {}  # that nobody has ended, the oldest first
         self._server: asyncio.Server | None = None
         self._sock: socket.socket | None = None
 
@@ -74,7 +75,7 @@ class Port:
             except OSError:  # no descriptors
                 self._pause()
                 return
-            if self.patrol.excess(len(self._attaching) + 1) > 0 and not self._end_oldest_handshake():
+            if self.patrol.excess(len(self._handshakes) + 1) > 0 and not self._end_oldest_handshake():
                 connection.close()
                 continue
             connection.setblocking(False)
@@ -83,11 +84,12 @@ class Port:
             self._attach(connection, self.limits.patience)
 
     def _end_oldest_handshake(self) -> bool:
-        for connection in self._attaching.values():
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)  # the loop sees its end, and closes it
-                return True
-        return False
+        if not self._handshakes:
+            return False
+        connection = self._handshakes.pop(next(iter(self._handshakes)))
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)  # the loop sees its end, and closes it
+        return True
 
     def _pause(self) -> None:
         assert self._sock is not None
@@ -105,10 +107,12 @@ class Port:
                 self._protocol, connection, ssl=self.tls, ssl_handshake_timeout=timeout
             )
         )  # fmt: skip
-        self._attaching[task] = connection
+        self._attaching.add(task)
+        self._handshakes[task] = connection
         task.add_done_callback(self._attached)
 
     def _attached(self, task: asyncio.Task[object]) -> None:
-        del self._attaching[task]
+        self._attaching.discard(task)
+        self._handshakes.pop(task, None)
         if not task.cancelled():
             task.exception()  # a handshake that failed is the client's; the loop has closed the socket

@@ -28,6 +28,8 @@ class Protocol(HttpToolsProtocol):
         batcher: the batch API whose shared socket it came by; a place in the batch is kept for it.
     """
 
+    parser: Any  # there until the connection is lost
+
     def __init__(self, listener: Listener, slot: bool = False, batcher: Batcher | None = None) -> None:
         super().__init__(listener.config, listener.state, {}, _loop=listener.loop)
         self.listener = listener

@@ -253,7 +253,7 @@ class PublicProtocol(Protocol):
 
     def _go_on(self) -> None:
         self._going_on = False
-        if self.transport.is_closing() or self.parser is None or not self._is_free:
+        if self.transport.is_closing() or not self._is_free:
             return
         if self.flow.write_paused:
             self.flow.pause_reading()
