@@ -49,6 +49,22 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Mutated requests against a real public port, many more than the tests send; arguments go to pytest."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "tests/hostile/test_fuzz.py", *session.posargs, env={"FUZZ_EXAMPLES": "5000"})
+
+
+@nox.session
+def schemathesis(session: nox.Session) -> None:
+    """schemathesis against the document of every example, longer than the tests do; arguments go to pytest."""
+    session.install("-e", ".[test]")
+    session.run(
+        "pytest", "tests/hostile/test_schemathesis.py", *session.posargs, env={"SCHEMATHESIS_EXAMPLES": "200"}
+    )  # fmt: skip
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The benchmarks, against the peers; writes docs/benchmarks.md. `-- --quick --peers mosec` is a short one."""
     session.install("-e", ".[test]")

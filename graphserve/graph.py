@@ -17,7 +17,8 @@ from graphserve.errors import ConfigurationError, CycleError, GraphError, closes
 from graphserve.load import MAIN, Target, load, parse, user_traceback
 from graphserve.making import making_problems, name_of, unused
 from graphserve.options import ServiceOptions
-from graphserve.plan import ApiPlan, EdgePlan, NodePlan, Plan, Resolution, Settings, Trouble
+from graphserve.plan import ApiPlan, EdgePlan, NodePlan, Plan, Settings
+from graphserve.resolution import Resolution, Trouble
 from graphserve.resolver import require
 from graphserve.service import Dependency, apis, declaration, dependencies
 from graphserve.wire.fingerprint import fingerprint

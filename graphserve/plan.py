@@ -130,6 +130,8 @@ class ListenPlan:
     forwarded_allow_ips: str = "127.0.0.1"
     max_body_size: int = 100 * 1024 * 1024
     timeout_keep_alive: float = 5.0
+    timeout_client: float = 10.0
+    limit_connections: int | None = None
     tls: TlsPlan | None = None
 
 
@@ -242,40 +244,6 @@ class Settings:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Settings:
-        """Read what `to_json` wrote."""
-        return read(cls, json.loads(text))
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """One thing that is wrong with a graph, as `graphserve check` reports it.
-
-    Args:
-        message: what is wrong and what to do about it.
-        traceback: the traceback, where user code raised.
-        warning: True if the graph runs all the same.
-        cycle: the names of the nodes along a circle; the first stands again at the end.
-    """
-
-    message: str
-    traceback: str = ""
-    warning: bool = False
-    cycle: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Resolution:
-    """What resolving came to: the Plan, unless there is a trouble that is no warning."""
-
-    plan: Plan | None
-    troubles: tuple[Trouble, ...] = ()
-
-    def to_json(self) -> str:
-        """This resolution as JSON."""
-        return json.dumps(dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Resolution:
         """Read what `to_json` wrote."""
         return read(cls, json.loads(text))
 

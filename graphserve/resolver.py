@@ -16,7 +16,8 @@ from typing import Literal
 
 from graphserve import shortage
 from graphserve.errors import ConfigurationError, CycleError, GraphError, StartupError
-from graphserve.plan import Plan, Resolution, Settings
+from graphserve.plan import Plan, Settings
+from graphserve.resolution import Resolution
 
 # What systemd says to the supervisor alone (sd_notify(3)): user code that spoke there would speak for the graph.
 OF_SYSTEMD = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})

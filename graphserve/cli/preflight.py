@@ -18,7 +18,8 @@ from graphserve import machine as here, rundir
 from graphserve.cli.certificate import certificate
 from graphserve.config import Config
 from graphserve.errors import ConfigurationError
-from graphserve.plan import ListenPlan, Plan, Trouble
+from graphserve.plan import ListenPlan, Plan
+from graphserve.resolution import Trouble
 
 OPEN_FILES = 4096  # fewer than this, and many callers at once find no descriptor
 REQUIRED = ("circus", "httptools", "httpx", "msgspec", "networkx", "starlette", "uvicorn", "uvloop")

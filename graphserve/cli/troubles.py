@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import click
 
-from graphserve.plan import Trouble
+from graphserve.resolution import Trouble
 
 
 def report(troubles: Iterable[Trouble]) -> int:

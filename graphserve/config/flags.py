@@ -85,9 +85,13 @@ FLAGS = (
     Flag("proxy-headers", v.SWITCH, "listen", "proxy_headers", "Trust X-Forwarded-For and X-Forwarded-Proto."),
     Flag("forwarded-allow-ips", v.ADDRESSES, "listen", "forwarded_allow_ips", "Proxies to trust: a,b or *."),
     Flag("max-body-size", v.BODY_SIZE, "listen", "max_body_size", "The largest request body."),
+    Flag("limit-connections", v.COUNT, "listen", "limit_connections",
+         "Connections that a worker of the entry holds (default: by the limit of open files)."),
     # Times.
     Flag("timeout", v.SECONDS, "settings", "timeout", "Time for one request (default: the entry's own, or 60)."),
     Flag("timeout-keep-alive", v.DELAY, "listen", "timeout_keep_alive", "How long an idle connection stays open."),
+    Flag("timeout-client", v.SECONDS, "listen", "timeout_client",
+         "How long a client may take to send headers, or fall behind 1 KiB a second."),
     Flag("timeout-graceful-shutdown", v.SECONDS, "settings", "graceful_timeout",
          "Time for a stopping worker to end its calls (default: 30)."),
     Flag("startup-timeout", v.SECONDS, "settings", "startup_timeout", "Time for a worker to start (default: 300)."),

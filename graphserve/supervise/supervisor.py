@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 from graphserve import machine, shortage
 from graphserve.config import Config
 from graphserve.errors import ExitCode, GraphServeError, StartupError
-from graphserve.plan import Plan, Resolution
+from graphserve.plan import Plan
+from graphserve.resolution import Resolution
 from graphserve.resolver import Resolver, require
 from graphserve.rundir import RunDir, remove_stale
 from graphserve.supervise.admin import Admin

@@ -21,14 +21,18 @@ Json = dict[str, Any]
 _TEMPLATE = "#/components/schemas/{name}"
 _ERRORS = {
     400: "The body is not what its content type claims.",
+    408: "The headers or the body came too slowly.",
     413: "The body is too large.",
+    414: "The path and its query are too long.",
     415: "The content type is not supported.",
     422: "The arguments do not fit the signature; `errors` says where.",
+    431: "The headers are too long, or too many.",
     500: "The API failed; the log has the reason, under `request_id`.",
     502: "A service that this one needs failed; `service` names it.",
     503: "A service that this one needs cannot take the call now.",
     504: "The deadline passed; `service` held the call.",
 }
+_OTHER = "A problem that the API, or one that it called, answers with in words of its own; or no valid HTTP request."
 _PROBLEM: Json = {
     "title": "Problem",
     "description": "An error (RFC 9457).",
@@ -91,6 +95,7 @@ def document(
         paths[declaration.route] = {"post": _operation(declaration, signature, text, schemas)}
     for path, (operation, summary, good, bad) in _HEALTH.items():
         responses: Json = {"200": {"description": good}} | ({"503": _problem(bad)} if bad else {})
+        responses["default"] = {"$ref": "#/components/responses/default"}
         paths[path] = {
             "get": {"operationId": operation, "summary": summary, "tags": ["health"], "responses": responses}
         }
@@ -100,7 +105,7 @@ def document(
         "paths": paths,
         "components": {
             "schemas": {"Problem": _PROBLEM} | schemas.components,
-            "responses": {str(status): _problem(description) for status, description in _ERRORS.items()},
+            "responses": {status: _problem(description) for status, description in _errors().items()},
         },
     }
 
@@ -204,14 +209,17 @@ def _operation(declaration: ApiDeclaration, signature: Signature, doc: str | Non
         **_request(signature, described, schemas),
         "responses": {
             "200": {"description": "The result.", "content": _result(signature, schemas)},
-            **{str(status): {"$ref": f"#/components/responses/{status}"} for status in _ERRORS},
+            **{status: {"$ref": f"#/components/responses/{status}"} for status in _errors()},
         },
     }
 
 
 def _request(signature: Signature, described: dict[str, str], schemas: _Schemas) -> Json:
     if signature.input_stream:
-        return {"requestBody": {"required": True, "content": {"*/*": _BINARY}}}
+        # The body is the stream, so all else stands in the query, each as JSON.
+        query = [_query_parameter(parameter, described, schemas) for parameter in signature.parameters]
+        body: Json = {"required": True, "content": {"*/*": _BINARY}}
+        return {"requestBody": body, **({"parameters": query} if query else {})}
     required = [parameter.name for parameter in signature.parameters if parameter.required]
     schema: Json = {
         "type": "object",
@@ -220,8 +228,16 @@ def _request(signature: Signature, described: dict[str, str], schemas: _Schemas)
     } | ({"required": required} if required else {})
     content: Json = {"application/json": {"schema": schema}, "application/msgpack": {"schema": schema}}
     if signature.raw_body:
-        content |= {"application/octet-stream": _BINARY, "*/*": _BINARY}
+        content |= {"application/octet-stream": _BINARY}  # as any other type that is none of these
     return {"requestBody": {"required": bool(required), "content": content}}
+
+
+def _query_parameter(parameter: Parameter, described: dict[str, str], schemas: _Schemas) -> Json:
+    schema = _property(parameter, described, schemas)
+    return {
+        "name": parameter.name, "in": "query", "required": parameter.required,
+        "content": {"application/json": {"schema": schema}},
+    }  # fmt: skip
 
 
 def _property(parameter: Parameter, described: dict[str, str], schemas: _Schemas) -> Json:
@@ -241,6 +257,10 @@ def _result(signature: Signature, schemas: _Schemas) -> Json:
     if signature.stream:
         return {"application/x-ndjson": {"schema": schema}, "text/event-stream": {"schema": {"type": "string"}}}
     return {"application/json": {"schema": schema}, "application/msgpack": {"schema": schema}}
+
+
+def _errors() -> dict[str, str]:
+    return {str(status): description for status, description in _ERRORS.items()} | {"default": _OTHER}
 
 
 def _problem(description: str) -> Json:

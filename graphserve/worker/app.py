@@ -62,6 +62,9 @@ class App:
         if path in self._health and method in ("GET", "HEAD"):
             status, value = self._health[path]()
             await _send(send, status, [(b"content-type", b"application/json")], json.dumps(value).encode())
+        elif method == "OPTIONS" and (allow := self._allowed(path)):
+            await send({"type": "http.response.start", "status": 204, "headers": [(b"allow", allow.encode())]})
+            await send({"type": "http.response.body", "body": b""})
         elif self.pages is not None and path not in self._health and path not in self.routes:
             await self.pages(scope, receive, send)
         else:
@@ -70,7 +73,7 @@ class App:
     async def refuse(self, send: Any, path: str, method: str, status: int, allow: str = "") -> None:
         """Answer that there is no such thing here, or not with that method."""
         if path in self.routes or path in self._health:
-            status, allow = 405, "POST" if path in self.routes else "GET, HEAD"
+            status, allow = 405, self._allowed(path)
         if status == 405:
             detail, headers = f"{path} takes {allow}, not {method}", {"allow": allow}
         else:
@@ -84,6 +87,11 @@ class App:
         )
         kept = [(name, value) for name, value in pairs if not name.startswith(b"x-graphserve-")]
         await _send(send, status, [*kept, (b"x-request-id", request_id)], body)
+
+    def _allowed(self, path: str) -> str:
+        if path == "*":
+            return "GET, HEAD, POST"
+        return "POST" if path in self.routes else "GET, HEAD" if path in self._health else ""
 
 
 async def _send(send: Any, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:

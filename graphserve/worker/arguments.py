@@ -11,13 +11,13 @@ from graphserve.worker.source import Source, from_query
 
 
 def read(
-    api: BoundApi, url: bytes, body: bytes, format: Format | None, source: Source | None, fetch: Any
+    api: BoundApi, query: bytes, body: bytes, format: Format | None, source: Source | None, fetch: Any
 ) -> dict[str, Any]:
     """Read and check them.
 
     Args:
         api: the API.
-        url: with its query.
+        query: of the URL.
         body: whole, unless it is a stream.
         format: of the body.
         source: the body, if it is a stream.
@@ -28,7 +28,7 @@ def read(
         InvalidArguments: they do not fit the signature.
     """
     if source is not None:
-        return from_query(api, url.partition(b"?")[2], source)
+        return from_query(api, query, source)
     assert format is not None
     try:
         return api.arguments.decode(body, format, fetch)

@@ -37,22 +37,24 @@ class Inbound:
         api: the API that it is for.
 
     `context` is what travels with it, `accepts` its Accept header as it came, `public` whether the answer is read
-    outside the run folder, `lost` whether the client is gone.
+    outside the run folder, `length` how much of its body is here, `source` its body if the API reads it as it comes,
+    `lost` whether the client is gone, `old` whether it speaks HTTP/1.0, `sink` where a streamed answer goes.
     """
 
     __slots__ = (
-        "_accept", "_api", "_body", "_complete", "_execution", "_format", "_length", "_limit", "_problem", "_relay",
-        "_source", "_started", "_throttle", "_turn", "accepts", "context", "disconnected", "keep_alive", "lost",
-        "message_event", "protocol", "public", "response_complete",
+        "_accept", "_api", "_body", "_complete", "_execution", "_format", "_limit", "_problem", "_query", "_relay",
+        "_started", "_throttle", "_turn", "accepts", "context", "disconnected", "keep_alive", "length", "lost",
+        "message_event", "old", "protocol", "public", "response_complete", "sink", "source",
     )  # fmt: skip
 
-    def __init__(self, protocol: Protocol, api: BoundApi, keep_alive: bool) -> None:
+    def __init__(self, protocol: Protocol, api: BoundApi, keep_alive: bool, *, old: bool = False) -> None:
         self.protocol, self._api = protocol, api
         self.response_complete = self.disconnected = False
         self.message_event = _NO_EVENT
+        self.old = old
         self.keep_alive = keep_alive and not protocol.listener.closing
         self._body: list[bytes] = []
-        self._length = 0
+        self._query, self.length = b"", 0
         self._limit = protocol.listener.max_body_size
         self._complete = self._turn = self.lost = False
         self._problem: CallError | None = None
@@ -60,22 +62,20 @@ class Inbound:
         self._accept, self.accepts = Format.JSON, b""
         self._execution: Any = None  # what can be cancelled: an execution, a place in a batch
         self._relay: Any = None
-        self._source: Source | None = None
+        self.source: Source | None = None
+        self.sink: HttpSink | None = None
         self.context = CallContext()
         self._throttle = protocol.listener.throttles.get(api.plan.name)
-        self._started, self.public = 0.0, protocol.listener.public
+        self._started, self.public = time.perf_counter(), protocol.listener.public
 
     # --- reading ---
 
     def take(self, context: CallContext, body: bytes) -> None:
         """A whole request of a caller of ours, which is this one's turn."""
-        listener = self.protocol.listener
         self.context, self._body = context, [body]
         self._format = self._accept = Format.MSGPACK
         self.accepts = StreamFormat.FRAMES.value if self._api.signature.stream else Format.MSGPACK.value
         context.deadline_ns = earliest(context.deadline_ns, (self._api.timeout,))
-        if listener.access_log:
-            self._started = time.perf_counter()
         self._complete = self._turn = True
         self._execute()
 
@@ -87,36 +87,35 @@ class Inbound:
         self._format, self._accept = content_format(heading.content_type), accept_format(heading.accept)
         self.accepts = heading.accept or b""
         if self._api.signature.input_stream is not None:
-            self._source = Source(self.protocol.flow, self.protocol.caller_left, self.protocol.transport.abort)
+            self.source = Source(self.protocol.flow, self.protocol.caller_left, self.protocol.transport.abort)
+            self._query = self.protocol.url.partition(b"?")[2]
         self._problem = heading.problem(self._api, self._format, self._limit)
         context.deadline_ns = earliest(context.deadline_ns, (heading.timeout, self._api.timeout))
-        if listener.access_log:
-            self._started = time.perf_counter()
         if self._problem is not None and not self._complete:
             self._refuse()
-        elif heading.expects:
+        elif heading.expects and not self.old and self._turn:  # behind others the answer is enough
             self.protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if self._source is not None and self._turn and self._problem is None:
+        if self.source is not None and self._turn and self._problem is None:
             self._execute()
 
     def body_received(self, chunk: bytes) -> None:
         """A part of the body is here."""
         if self.response_complete:
             return
-        self._length += len(chunk)
-        if self._length > self._limit:
+        self.length += len(chunk)
+        if self.length > self._limit:
             self._problem = too_large(self._limit)
             self._refuse()
-        elif self._source is not None:
-            self._source.push(chunk)
+        elif self.source is not None:
+            self.source.push(chunk)
         else:
             self._body.append(chunk)
 
     def message_complete(self) -> None:
         """The whole request is here."""
         self._complete = True
-        if self._source is not None:
-            self._source.end()
+        if self.source is not None:
+            self.source.end()
         elif self._turn and not self.response_complete:
             self._execute()
 
@@ -125,7 +124,7 @@ class Inbound:
         self._turn = True
         if self._problem is not None and not self._complete:
             self._refuse()
-        elif self._complete or self._source is not None:
+        elif self._complete or self.source is not None:
             self._execute()
 
     # --- executing ---
@@ -156,8 +155,8 @@ class Inbound:
             return
         listener, api = self.protocol.listener, self._api
         if api.signature.stream:
-            sink = HttpSink(self, api, stream_format(self.accepts))
-            self._execution = StreamExecution(listener.executor, api, self.context, sink, self._freed)
+            self.sink = HttpSink(self, api, stream_format(self.accepts))
+            self._execution = StreamExecution(listener.executor, api, self.context, self.sink, self._freed)
             self._execution.start(arguments)
         else:
             execution = listener.executor.start(api, arguments, self.context, self._ended, self._freed, at_once=True)
@@ -183,8 +182,7 @@ class Inbound:
     def _arguments(self, body: bytes) -> dict[str, Any] | None:
         """The arguments; None when they do not fit, which is answered then."""
         try:
-            url = self.protocol.url if self._source is not None else b""
-            return read(self._api, url, body, self._format, self._source, self.protocol.listener.fetch)
+            return read(self._api, self._query, body, self._format, self.source, self.protocol.listener.fetch)
         except (HttpProblem, InvalidArguments) as exc:
             self._quiet(exc)
         except Exception as exc:
@@ -194,7 +192,7 @@ class Inbound:
     def _pass_on(self, body: bytes) -> None:
         """Every slot is taken: the node's queue takes the call, and a free sibling takes it from there."""
         listener, api = self.protocol.listener, self._api
-        if self._source is not None:  # its body is still coming, to us: it waits for a slot of ours
+        if self.source is not None:  # its body is still coming, to us: it waits for a slot of ours
             run = lambda: self._run(body)  # noqa: E731
             self._execution = Waiting(listener.executor, listener.gate, self.context, run, self.fail)
         else:
@@ -237,8 +235,8 @@ class Inbound:
     def abandon(self) -> None:
         """The client went away: everything below is cancelled."""
         self.lost = True
-        if self._source is not None:
-            self._source.fail()
+        if self.source is not None:
+            self.source.fail()
         if self._execution is not None:
             self._execution.cancel()
         if self._relay is not None:
@@ -246,7 +244,7 @@ class Inbound:
 
     def fail(self, exc: BaseException) -> None:
         """Answer with an error."""
-        if self._source is not None and not self._complete:
+        if self.source is not None and not self._complete:
             self.keep_alive = False
         responder = self.protocol.listener.responder
         status, data = responder.error(noted(exc, self._throttle), self.context, self.keep_alive, self._api.plan.name)
@@ -259,7 +257,7 @@ class Inbound:
         self._write(data, status)
 
     def _result(self, body: bytes) -> None:
-        if self._source is not None and not self._complete:  # the API did not want the rest of the body
+        if self.source is not None and not self._complete:  # the API did not want the rest of the body
             self.keep_alive = False
         responder = self.protocol.listener.responder
         self.finish(200, responder.result(body, self._accept, self.context.request_id, self.keep_alive))
@@ -275,8 +273,8 @@ class Inbound:
             return
         assert self._problem is not None
         self.keep_alive = False
-        if self._source is not None:
-            self._source.fail()
+        if self.source is not None:
+            self.source.fail()
         self._quiet(self._problem, close=False)
         self.protocol.refuse()
 
@@ -290,7 +288,7 @@ class Inbound:
             took = time.perf_counter() - self._started
             access(self._api.plan.route, status, self.context.request_id, took, protocol.client)
         if not self.keep_alive and close:
-            if self._source is not None and not self._complete:
+            if self.source is not None and not self._complete:
                 protocol.refuse()
             else:
                 protocol.transport.close()

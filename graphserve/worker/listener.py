@@ -78,7 +78,8 @@ class Listener:
         """Take in the time, for the `date` header and for idle connections; called once a second."""
         self.now = self.loop.time()
         for connection in self.open():
-            if connection.idle and self.now - connection.idle_since > self.keep_alive:
+            # (The public port has its patrol.)
+            if not self.public and connection.idle and self.now - connection.idle_since > self.keep_alive:
                 connection.transport.close()
         self.responder.refresh()
         for throttle in self.throttles.values():

@@ -26,8 +26,7 @@ class HttpSink:
     def __init__(self, inbound: Inbound, api: BoundApi, format: StreamFormat) -> None:
         self.inbound, self.api, self.format = inbound, api, format
         self.begun = False
-        # Decided here: HTTP/1.0 knows no chunks, so there the end of the connection ends the stream.
-        self.chunked = inbound.protocol.parser.get_http_version() != "1.0"
+        self.chunked = not inbound.old  # HTTP/1.0 knows no chunks: there the end of the connection ends the stream
 
     def encode(self, item: Any) -> bytes:
         """See `Sink`."""
@@ -117,10 +116,11 @@ class RelaySink:
             self.begun = True
             responder = self.inbound.protocol.listener.responder
             head = responder.stream_head(
-                self.format.value, self.inbound.context.request_id, self.inbound.keep_alive, chunked=True
+                self.format.value, self.inbound.context.request_id, self.inbound.keep_alive, not self.inbound.old
             )
         if not self.inbound.lost:
-            self.inbound.protocol.transport.write(head + b"%x\r\n%b\r\n" % (len(data), data))
+            part = data if self.inbound.old else b"%x\r\n%b\r\n" % (len(data), data)
+            self.inbound.protocol.transport.write(head + part)
 
     @property
     def blocked(self) -> bool:
@@ -135,4 +135,4 @@ class RelaySink:
     def end(self, whole: bool) -> None:
         """The sibling's answer is complete, or was cut."""
         self.inbound.keep_alive = self.inbound.keep_alive and whole
-        self.inbound.finish(200, b"0\r\n\r\n" if whole else b"")
+        self.inbound.finish(200, b"0\r\n\r\n" if whole and not self.inbound.old else b"")

@@ -29,6 +29,8 @@ class Protocol(HttpToolsProtocol):
         first: what was read of it already.
     """
 
+    parser: Any  # there until the connection is lost
+
     def __init__(self, listener: Listener, admission: Admission | None = None, first: bytes = b"") -> None:
         super().__init__(listener.config, listener.state, {}, _loop=listener.loop)
         self.listener = listener
@@ -37,6 +39,7 @@ class Protocol(HttpToolsProtocol):
         self.refused = False
         self._parsing = False  # whether the parser is inside a request
         self.idle_since = listener.now
+        self.first: Any = None  # the request in progress, when others wait behind it
 
     # --- asyncio ---
 
@@ -74,34 +77,45 @@ class Protocol(HttpToolsProtocol):
     # --- uvicorn ---
 
     def on_message_begin(self) -> None:
-        """Parser callback. What only uvicorn's way needs is made when it is taken."""
+        """Parser callback; what only the ASGI application needs is made in `to_application`."""
         self._parsing = True
         self.url, self.headers = b"", []
-        self.expect_100_continue = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Parser callback."""
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Parser callback: take the direct way, or uvicorn's."""
         parser = self.parser
         api = self.listener.route(self.url) if parser.get_method() == b"POST" else None
         if api is None:
-            url, headers = self.url, self.headers
-            super().on_message_begin()
-            self.url = url
-            self.headers += headers  # the list that the scope has
-            super().on_headers_complete()
-            if self._shared:
-                self.cycle.keep_alive = False
+            self.to_application()
             return
         # A shared socket carries one request a connection: the slot was taken for the connection.
-        keep = parser.should_keep_alive() and parser.get_http_version() != "1.0" and not self._shared
-        inbound = Inbound(self, api, keep)
+        old = parser.get_http_version() == "1.0"
+        inbound = Inbound(self, api, parser.should_keep_alive() and not old and not self._shared, old=old)
         before, self.cycle = self.cycle, inbound  # type: ignore[assignment]
         if before is None or before.response_complete:
             inbound.begin()
         else:  # pipelined
             self.flow.pause_reading()
+            self.first = self.first if self.pipeline else before
             self.pipeline.appendleft((inbound, None))  # type: ignore[arg-type]
         inbound.headers_complete(self.headers)
+
+    def to_application(self) -> None:
+        """Hand a request to the application that is for no API; it reads no body, so no client is told to go on."""
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        self.url = url
+        self.headers[:] = headers
+        before, waiting = self.cycle, bool(self.pipeline)
+        super().on_headers_complete()
+        if self.pipeline and not waiting:
+            self.first = before
+        if self._shared:
+            self.cycle.keep_alive = False
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         if isinstance(cycle, Inbound):
@@ -153,11 +167,9 @@ class Protocol(HttpToolsProtocol):
         """Throw away what still comes, and close soon: the body that comes will not be read."""
         self.refused = True
         self.flow.resume_reading()
-        if self.transport.can_write_eof():
+        if self.transport.can_write_eof():  # not with TLS
             self.transport.write_eof()
-            self.loop.call_later(LINGER, self.transport.close)
-        else:
-            self.transport.close()
+        self.loop.call_later(LINGER, self.transport.close)
 
     def caller_left(self) -> bool:
         """Whether the other side has closed its end, though its request came whole."""

@@ -21,9 +21,11 @@ from graphserve.worker.admission import Admission
 from graphserve.worker.app import App, Health, openapi_document
 from graphserve.worker.batching import Batcher
 from graphserve.worker.execute import Executor, bind
-from graphserve.worker.gate import Door, Gate, drain_backlog
+from graphserve.worker.gate import Door, Gate
 from graphserve.worker.life import Life
+from graphserve.worker.limits import Limits, connections_allowed
 from graphserve.worker.listener import Listener
+from graphserve.worker.port import Port
 from graphserve.worker.protocol import Protocol
 from graphserve.worker.relay import Relay
 from graphserve.worker.respond import Responder
@@ -33,7 +35,6 @@ from graphserve.worker.visit import Visit
 
 SERVER_KEEP_ALIVE = 2.5  # times the caller's keep-alive: the caller always closes first
 TAKEN_TIMEOUT = 2.0  # seconds that a stopping worker waits for results in its memory to be taken
-LAST_HANDSHAKE = 5.0  # seconds that a client whose connection still waited when the port closed has for TLS
 LAME_DUCK = 0.3  # seconds that idle connections stay open after the port closed: a request may be on its way
 
 
@@ -64,7 +65,7 @@ class Serving:
         self.memory = Memory(plan.shared_memory) if plan.shared_memory and reachable(os.getppid()) else None
         self.clients = Clients(node, plan, self.lanes.to, memory=self.memory)
         self._shared = {name: socket.socket(fileno=fd) for name, fd in listeners}
-        self._public: tuple[asyncio.Server, socket.socket] | None = None
+        self._port: Port | None = None
         self._attaching: set[asyncio.Task[Any]] = set()
         self._listeners: list[Listener] = []
 
@@ -103,11 +104,11 @@ class Serving:
     async def listen(self, sock: socket.socket) -> None:
         """Serve the public socket too: this worker is of the entry."""
         listen = self.plan.listen
-        self.public = self._listener(public=True)
-        copy = sock.dup()  # the server closes the one it has; what waits there then is taken from this one
-        factory = lambda: Protocol(self.public)  # noqa: E731
-        server = await self.loop.create_server(factory, sock=sock, ssl=self._tls, backlog=listen.backlog)
-        self._public = server, copy
+        limits = Limits(
+            connections_allowed(listen.limit_connections), listen.timeout_client, listen.timeout_keep_alive
+        )  # fmt: skip
+        self._port = Port(self._listener(public=True), limits, self._tls)
+        await self._port.open(sock, listen.backlog)
 
     async def drain(self, *, last: bool) -> None:
         """Take nothing new, and return when everything that was taken is answered.
@@ -117,11 +118,8 @@ class Serving:
                 on what it accepted.
         """
         self.health.state = "draining"
-        if self._public is not None:
-            server, copy = self._public
-            server.close()
-            copy.setblocking(False)
-            drain_backlog(copy, self._attach_public)
+        if self._port is not None:
+            self._port.close()
         if not last:
             self.gate.close()
         for listener in self._listeners:
@@ -196,21 +194,10 @@ class Serving:
         return Door(sock, attach, batcher.expect, lambda: batcher.room, batcher.may_collect, batcher.settle)
 
     def _hand_over(self, connection: socket.socket, admission: Admission, first: bytes) -> None:
-        self._attach(connection, lambda: Protocol(self.private, admission, first))
-
-    def _attach(self, connection: socket.socket, protocol: Callable[[], Protocol], **tls: Any) -> None:
-        task = self.loop.create_task(self.loop.connect_accepted_socket(protocol, connection, **tls))
+        factory = lambda: Protocol(self.private, admission, first)  # noqa: E731
+        task = self.loop.create_task(self.loop.connect_accepted_socket(factory, connection))
         self._attaching.add(task)
-        task.add_done_callback(self._attached)
-
-    def _attach_public(self, connection: socket.socket) -> None:
-        tls = {"ssl": self._tls, "ssl_handshake_timeout": LAST_HANDSHAKE} if self._tls else {}
-        self._attach(connection, lambda: Protocol(self.public), **tls)
-
-    def _attached(self, task: asyncio.Task[Any]) -> None:
-        self._attaching.discard(task)
-        if not task.cancelled():
-            task.exception()  # a handshake that failed is the client's; asyncio has closed the socket
+        task.add_done_callback(self._attaching.discard)
 
     def _pages(self, app: App) -> Any:
         from graphserve.worker.entry import application
@@ -243,7 +230,8 @@ class Serving:
         return sum(not connection.idle for listener in self._listeners for connection in listener.open())
 
     def _busy(self) -> bool:
-        return bool(self._attaching or self._in_flight())
+        waits = bool(self._attaching) or (self._port is not None and self._port.pending)
+        return bool(waits or self._in_flight())
 
     async def _until_taken(self) -> None:
         """Wait for callers to take the results that lie in our memory; what nobody takes does not hold us for long."""

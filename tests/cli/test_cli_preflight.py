@@ -19,7 +19,8 @@ from graphserve.cli import preflight
 from graphserve.cli.certificate import certificate
 from graphserve.config import Config
 from graphserve.options import ServiceOptions
-from graphserve.plan import ListenPlan, NodePlan, Plan, Settings, TlsPlan, Trouble
+from graphserve.plan import ListenPlan, NodePlan, Plan, Settings, TlsPlan
+from graphserve.resolution import Trouble
 
 AUTHORITY = trustme.CA()
 

@@ -92,7 +92,7 @@ class Ocr:
         return data
 
     @api
-    async def upload(self, body: AsyncIterator[bytes]) -> None: ...
+    async def upload(self, body: AsyncIterator[bytes], pages: int, kind: str = "scan") -> None: ...
 
 
 def test_what_it_says() -> None:
@@ -103,7 +103,8 @@ def test_what_it_says() -> None:
     post = found["paths"]["/v1/read"]["post"]
     assert (post["operationId"], post["summary"]) == ("read", "Read the text of pages.")
     assert post["description"] == "Slow, but right."
-    assert set(post["responses"]) == {"200", "400", "413", "415", "422", "500", "502", "503", "504"}
+    refusals = {"400", "408", "413", "414", "415", "422", "431"}
+    assert set(post["responses"]) == {"200", *refusals, "500", "502", "503", "504", "default"}
     assert set(post["requestBody"]["content"]) == {"application/json", "application/msgpack"}
     schema = post["requestBody"]["content"]["application/json"]["schema"]
     assert schema["required"] == ["pages", "points"] and schema["additionalProperties"] is False
@@ -135,14 +136,17 @@ def test_streams_and_raw_bodies() -> None:
     assert set(lines["responses"]["200"]["content"]) == {"application/x-ndjson", "text/event-stream"}
     assert lines["requestBody"]["required"] is False
     assert set(paths["/raw"]["post"]["requestBody"]["content"]) == {
-        "application/json", "application/msgpack", "application/octet-stream", "*/*",
+        "application/json", "application/msgpack", "application/octet-stream",
     }  # fmt: skip
     result = paths["/raw"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
     assert result == {"type": "string", "contentEncoding": "base64"}
     assert set(paths["/upload"]["post"]["requestBody"]["content"]) == {"*/*"}
+    pages, kind = paths["/upload"]["post"]["parameters"]
+    assert (pages["name"], pages["in"], pages["required"], kind["required"]) == ("pages", "query", True, False)
+    assert pages["content"] == {"application/json": {"schema": {"type": "integer"}}}
 
 
 def test_health() -> None:
     paths = described(Ocr)["paths"]
-    assert set(paths["/livez"]["get"]["responses"]) == {"200"}
-    assert set(paths["/readyz"]["get"]["responses"]) == {"200", "503"}
+    assert set(paths["/livez"]["get"]["responses"]) == {"200", "default"}
+    assert set(paths["/readyz"]["get"]["responses"]) == {"200", "503", "default"}

@@ -1,0 +1,43 @@
+"""What resolving a graph came to: its Plan, or what is wrong with it. JSON in and out, from the resolver to its parent."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from graphserve.plan import Plan, read
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """One thing that is wrong with a graph, as `graphserve check` reports it.
+
+    Args:
+        message: what is wrong and what to do about it.
+        traceback: the traceback, where user code raised.
+        warning: True if the graph runs all the same.
+        cycle: the names of the nodes along a circle; the first stands again at the end.
+    """
+
+    message: str
+    traceback: str = ""
+    warning: bool = False
+    cycle: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What resolving came to: the Plan, unless there is a trouble that is no warning."""
+
+    plan: Plan | None
+    troubles: tuple[Trouble, ...] = ()
+
+    def to_json(self) -> str:
+        """This resolution as JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Resolution:
+        """Read what `to_json` wrote."""
+        return read(cls, json.loads(text))

@@ -1,0 +1,88 @@
+"""What a public request must be beyond what the parser demands: nothing that two readers could read in two ways.
+
+llhttp refuses most of it: both Content-Length and Transfer-Encoding, bare line feeds, folded lines, control characters,
+chunk sizes that are none. What it lets pass is refused here. Pure; runs in entry workers.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from graphserve.wire.problem import HttpProblem
+from graphserve.worker.limits import FIELDS, HEAD_BYTES, TARGET_BYTES
+
+Headers = list[tuple[bytes, bytes]]
+
+METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE", b"QUERY"})
+# Headers that change how a request is read; a request without them needs a closer look only if a name stands twice.
+RARE = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?\Z")  # RFC 3986, 3.2.2
+_LINE_ENDS = 4  # `: ` and CRLF of each header line
+
+
+class Refused(Exception):
+    """Raised in a callback of the parser, to stop it."""
+
+    def __init__(self, problem: HttpProblem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+
+@lru_cache(maxsize=256)
+def host_is_valid(host: bytes | None) -> bool:
+    """Whether it is a host, with a port or without."""
+    return host is not None and _HOST.match(host) is not None
+
+
+def fault(method: bytes, version: str, target: bytes, headers: Headers) -> HttpProblem | None:
+    """What is wrong with a request that the parser has taken; None if nothing is.
+
+    Args:
+        method: the method.
+        version: `1.1` and the like.
+        target: the request target as it came.
+        headers: names in lower case.
+    """
+    if version not in ("1.1", "1.0"):
+        return HttpProblem(400, "this port speaks HTTP/1.1 and HTTP/1.0")
+    if method not in METHODS:
+        return HttpProblem(400, f"the method is none of {', '.join(sorted(m.decode() for m in METHODS))}")
+    return too_long(target, headers) or _of_target(method, target) or _of_framing(version, headers)
+
+
+def too_long(target: bytes, headers: Headers) -> HttpProblem | None:
+    """The refusal of a head that is too long, also of one that has only come in part."""
+    if len(target) > TARGET_BYTES:
+        return HttpProblem(414, f"the request target is longer than {TARGET_BYTES} bytes")
+    if len(headers) > FIELDS:
+        return HttpProblem(431, f"there are more than {FIELDS} header lines")
+    if len(target) + sum(len(name) + len(value) + _LINE_ENDS for name, value in headers) > HEAD_BYTES:
+        return head_too_long()
+    return None
+
+
+def head_too_long() -> HttpProblem:
+    """The refusal of headers that are too many bytes."""
+    return HttpProblem(431, f"the headers are longer than {HEAD_BYTES} bytes")
+
+
+def _of_target(method: bytes, target: bytes) -> HttpProblem | None:
+    if (target[:1] == b"/" and b"#" not in target) or (target == b"*" and method == b"OPTIONS"):
+        return None
+    return HttpProblem(400, "the request target is a path that begins with /")
+
+
+def _of_framing(version: str, headers: Headers) -> HttpProblem | None:
+    hosts = [value for name, value in headers if name == b"host"]
+    if len(hosts) > 1 or (version == "1.1" and not hosts):
+        return HttpProblem(400, "a request has exactly one Host header")
+    if hosts and not host_is_valid(hosts[0]):
+        return HttpProblem(400, "the Host header is no host")
+    codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
+    if codings and (version == "1.0" or codings != [b"chunked"]):
+        return HttpProblem(400, "Transfer-Encoding is chunked and nothing else, and HTTP/1.0 has none")
+    expected = [value.lower() for name, value in headers if name == b"expect"]
+    if version == "1.1" and any(value != b"100-continue" for value in expected):
+        return HttpProblem(417, "Expect can only be 100-continue")
+    return None

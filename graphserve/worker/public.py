@@ -1,0 +1,300 @@
+"""The HTTP protocol of the public port: a `Protocol` that trusts nobody. Runs in entry workers.
+
+What could be read in two ways is refused (see `grammar`), what is too long too; who is too slow is told so by the
+`Patrol`. Every refusal is a problem, comes in its turn behind the answers to earlier requests, and ends the connection.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import httptools
+
+from graphserve.call.context import CallContext
+from graphserve.call.request import new_request_id
+from graphserve.wire.problem import HttpProblem
+from graphserve.worker import grammar
+from graphserve.worker.grammar import Refused
+from graphserve.worker.heading import too_large
+from graphserve.worker.inbound import Inbound
+from graphserve.worker.limits import CHUNK_BYTES, FIELDS, HEAD_BYTES, PORTION, SPARE_CHUNK_BYTES, TARGET_BYTES
+from graphserve.worker.listener import Listener
+from graphserve.worker.patrol import WORDS, Patrol
+from graphserve.worker.protocol import Protocol
+
+logger = logging.getLogger("graphserve.port")
+
+_NOTHING = memoryview(b"")
+
+
+class PublicProtocol(Protocol):
+    """One public connection.
+
+    Args:
+        listener: where it was accepted.
+        patrol: looks after it.
+    """
+
+    def __init__(self, listener: Listener, patrol: Patrol) -> None:
+        super().__init__(listener)
+        self.patrol = patrol
+        # Of the connection. `since` is when it was accepted, when its last answer was complete, or when a head began
+        # that did not come at once.
+        self.since = 0.0
+        self.behind = 0.0  # seconds that the client is behind the least rate
+        self.unread = 0  # bytes of answers that it had not taken at the last look
+        self.denied: HttpProblem | None = None
+        self._held, self._in_portions = _NOTHING, False
+        self._going_on = False
+        self._answered = False  # whether the request that is denied has its answer, or will get it
+        # Of the message that comes.
+        self.receiving = self.headed = False
+        self.arrived = self.counted = self._passed_over = self._chunks = 0  # `arrived`: 0 for what comes at once
+        self._said: dict[bytes, bytes] = {}
+
+    # --- asyncio ---
+
+    def connection_made(self, transport: Any) -> None:
+        """asyncio callback."""
+        super().connection_made(transport)
+        self.since = self.loop.time()
+        if (over := self.patrol.excess(newest=self)) > WORDS:
+            transport.abort()
+        elif over > 0:
+            self.deny(HttpProblem(503, "there are too many connections", headers={"retry-after": "1"}))
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio callback."""
+        if self.refused:
+            return
+        if len(data) > PORTION or self._held:
+            self._held = memoryview(bytes(self._held) + data) if self._held else memoryview(data)
+            self._take_held()
+        else:
+            self._feed(data)
+
+    def pause_writing(self) -> None:
+        """asyncio callback: the client does not take its answers, so it gets no further ones."""
+        super().pause_writing()
+        if self._is_free:
+            self.flow.pause_reading()
+        self.behind, self.unread = 0.0, 0
+
+    def resume_writing(self) -> None:
+        """asyncio callback."""
+        super().resume_writing()
+        self.behind = 0.0
+        if self._is_free:
+            self._go_on_soon()
+
+    # --- parser ---
+
+    def on_message_begin(self) -> None:
+        """Parser callback."""
+        self.url, self.headers = b"", []
+        self.receiving, self.headed = True, False
+
+    def on_headers_complete(self) -> None:
+        """Parser callback."""
+        headers = self.headers
+        self._said = said = dict(headers)
+        plain = (
+            self.parser.get_http_version() == "1.1" and len(said) == len(headers) <= FIELDS
+            and self.url[:1] == b"/" and b"#" not in self.url and grammar.RARE.isdisjoint(said)
+            and grammar.host_is_valid(said.get(b"host")) and not (self.arrived or self._in_portions)
+        )  # fmt: skip
+        if not plain:
+            self._examine()
+        super().on_headers_complete()
+        self.headed = True  # from here on `cycle` is this request
+        if not plain:
+            self.headers, self._chunks = [], 0  # trailers are no headers
+            self.cycle.keep_alive = self.cycle.keep_alive and b"upgrade" not in said  # the parser goes no further
+
+    def on_body(self, body: bytes) -> None:
+        """Parser callback."""
+        cycle: Any = self.cycle
+        if type(cycle) is Inbound:
+            cycle.body_received(body)
+        else:
+            self._passed_over += len(body)
+            super().on_body(body)
+
+    def on_chunk_header(self) -> None:
+        """Parser callback."""
+        self._chunks += 1
+
+    def on_message_complete(self) -> None:
+        """Parser callback."""
+        self.receiving = False
+        if self.arrived or self._passed_over:
+            self.arrived = self.counted = self._passed_over = 0
+        cycle: Any = self.cycle
+        if type(cycle) is Inbound:
+            cycle.message_complete()
+        else:
+            super().on_message_complete()
+
+    def to_application(self) -> None:
+        """Hand a request to the application that is for no API."""
+        if self.parser.get_method() not in grammar.METHODS:
+            self._examine()
+        if int(self._said.get(b"content-length", 0)) > self.listener.max_body_size:
+            raise Refused(too_large(self.listener.max_body_size))
+        try:
+            super().to_application()
+        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
+            raise Refused(HttpProblem(400, "the request target is no path")) from None
+
+    def on_response_complete(self) -> None:
+        """An answer is complete: on with what waits behind it."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.since, self.behind = self.loop.time(), 0.0
+        if self.pipeline or self._held or self.denied is not None or self.flow.write_paused:
+            self._go_on_soon()
+        elif self.flow.read_paused:
+            self.flow.resume_reading()
+
+    # --- ours ---
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is in progress."""
+        return super().idle and not self._held
+
+    @property
+    def unused(self) -> bool:
+        """Whether no request is in progress, and none of the next one but a part of its headers is here."""
+        return self.idle and not (self.receiving and self.headed) and self.denied is None
+
+    @property
+    def body_seen(self) -> int:
+        """Bytes of the body that are here."""
+        cycle: Any = self.cycle
+        return cycle.length if type(cycle) is Inbound else self._passed_over
+
+    def refuse(self) -> None:
+        """See `Protocol`."""
+        self._held = _NOTHING
+        super().refuse()
+
+    def deny(self, problem: HttpProblem) -> None:
+        """Read no more; answer so when earlier requests are answered, and close."""
+        if self.refused:
+            return
+        self.refused, self.denied, self._held = True, problem, _NOTHING
+        logger.debug("a client was refused: %d %s", problem.status, problem.detail)
+        if self.receiving and self.headed:
+            self._deny_body()
+        if self.denied is not None:
+            self._say_no()
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self.refused = True  # what follows is in a protocol that was not agreed upon
+        except httptools.HttpParserCallbackError as exc:
+            if isinstance(exc.__context__, Refused):
+                self.deny(exc.__context__.problem)
+            else:
+                logger.error("a request could not be read", exc_info=exc.__context__ or exc)
+                self.deny(HttpProblem(500, "the request could not be read"))
+        except httptools.HttpParserError as exc:  # its words are llhttp's own, never the client's
+            self.deny(HttpProblem(400, f"this is no valid HTTP request: {exc}"))
+        else:
+            if self.receiving:
+                self._came_in_part(len(data))
+
+    def _came_in_part(self, size: int) -> None:
+        if not self.arrived and self.cycle is not None and not self.headed:
+            self.since = self.loop.time()
+        self.arrived += size
+        if self.headed:
+            self._check_body()
+        elif len(self.url) > TARGET_BYTES or len(self.headers) > FIELDS:
+            self.deny(grammar.too_long(self.url, self.headers) or grammar.head_too_long())
+        elif self.arrived > HEAD_BYTES:
+            self.deny(grammar.head_too_long())
+
+    def _check_body(self) -> None:
+        around = self.arrived - self.body_seen - HEAD_BYTES
+        if b"transfer-encoding" in self._said and around > SPARE_CHUNK_BYTES + self._chunks * CHUNK_BYTES:
+            self.deny(HttpProblem(400, "there is more around the chunks of the body than in them"))
+        elif self.body_seen > self.listener.max_body_size and not isinstance(self.cycle, Inbound):
+            self.deny(too_large(self.listener.max_body_size))
+
+    def _examine(self) -> None:
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        if (problem := grammar.fault(method, version, self.url, self.headers)) is not None:
+            raise Refused(problem)
+
+    def _take_held(self) -> None:
+        # One read may hold thousands of small requests: only what can be worked on is parsed, the rest stays bytes.
+        self._in_portions = True
+        while self._held and not (self.refused or self.pipeline or self.flow.write_paused):
+            size = PORTION
+            if self.receiving and self.headed:
+                size = max(size, int(self._said.get(b"content-length", 0)) - self.body_seen)
+            portion, self._held = self._held[:size], self._held[size:]
+            self._feed(portion)
+        self._in_portions = False
+        if self._held:
+            self.flow.pause_reading()
+
+    def _go_on_soon(self) -> None:
+        # In a turn of its own: answers that are there at once would call each other, as deep as a client likes.
+        if not self._going_on:
+            self._going_on = True
+            self.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._going_on = False
+        if self.transport.is_closing() or not self._is_free:
+            return
+        if self.flow.write_paused:
+            self.flow.pause_reading()
+        elif self.pipeline:
+            self.first, app = self.pipeline.pop()
+            self._start_asgi_task(self.first, app)
+        elif self.denied is not None:
+            self._say_no()
+        if not (self.pipeline or self.flow.write_paused or self.transport.is_closing()):
+            self._take_held()
+            if not (self._held or self.pipeline):
+                self.flow.resume_reading()
+
+    @property
+    def _is_free(self) -> bool:  # for the next request
+        first: Any = self.first if self.pipeline else self.cycle
+        return first is None or bool(first.response_complete)
+
+    def _deny_body(self) -> None:
+        cycle: Any = self.cycle
+        if cycle.response_complete:
+            self._answered = True
+        elif self.pipeline:  # it waits for its turn: the refusal takes its place
+            self.pipeline.popleft()
+            self.cycle = self.pipeline[0][0] if self.pipeline else self.first
+        elif isinstance(cycle, Inbound):
+            cycle.abandon()
+            cycle.response_complete = True
+            if cycle.sink is not None and cycle.sink.begun:  # cut off: the client sees that it is not whole
+                self.denied = None
+                self.transport.close()
+        else:
+            self._answered = True
+
+    def _say_no(self) -> None:
+        if not super().idle or self.denied is None:
+            return
+        if not self._answered:
+            context = CallContext()
+            context.request_id = new_request_id()
+            _, data = self.listener.responder.problem(self.denied, context, keep=False)
+            self.transport.write(data)
+        self.denied = None
+        self.refuse()

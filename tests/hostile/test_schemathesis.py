@@ -1,0 +1,62 @@
+"""schemathesis against the OpenAPI document of every example: all checks, never a 5xx.
+
+`SCHEMATHESIS_EXAMPLES` says how many requests each operation gets; `nox -s schemathesis` sends many more.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.documents import ROOT
+from tests.harness import served
+
+EXAMPLES = ROOT / "examples"
+MANY = os.environ.get("SCHEMATHESIS_EXAMPLES", "5")
+TARGETS = {
+    "hello": "app.py:Gateway",
+    "diamond": "app.py:Report",
+    "library": "pipeline.py:Pipeline",
+    "ocr": "app.py:Gateway",
+    "tls": "app.py:Clock",
+}
+
+
+def test_every_example_is_here() -> None:
+    assert sorted(TARGETS) == sorted(path.parent.name for path in EXAMPLES.glob("*/README.md"))
+
+
+@pytest.mark.timeout(int(MANY) * 12 + 120)
+@pytest.mark.parametrize("name", TARGETS)
+def test_an_example_does_what_its_document_says(name: str, tmp_path: Path) -> None:
+    more: list[str] = []
+    if name == "tls":
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        issued = authority.issue_cert("localhost", "127.0.0.1")
+        issued.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "server.pem"))
+        more = ["--ssl-certfile", str(tmp_path / "server.pem")]
+    with served(TARGETS[name], *more, cwd=EXAMPLES / name) as graph:
+        # No schema can say which bytes are an image, or which fruit there is.
+        fine = ["2xx", "413", "415"] if name == "ocr" else ["2xx", "404"]
+        settings = f"[checks.positive_data_acceptance]\nexpected-statuses = {fine}\n"
+        (tmp_path / "schemathesis.toml").write_text(settings)
+        check(graph.url, tmp_path, "--tls-verify", str(tmp_path / "ca.pem") if name == "tls" else "true")
+        assert "Traceback" not in graph.text
+
+
+def check(url: str, folder: Path, *arguments: str) -> None:
+    """Run schemathesis; its report is the failure's text."""
+    command = [
+        sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", "--checks", "all",
+        "--max-examples", MANY, "--seed", "1", "--generation-deterministic", "--no-color", *arguments,
+    ]  # fmt: skip
+    env = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.hostile.msgpack_bodies", "PYTHONPATH": str(ROOT), "NO_PROXY": "*"}
+    run = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=int(MANY) * 12 + 90)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert " passed" in run.stdout and "deserializers" not in run.stdout, run.stdout

@@ -1,0 +1,136 @@
+"""TLS at the public port: which ciphers, how long a handshake may take, how many may be under way, and slow readers."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.graph.test_tls import Authority, handshake, refused
+from tests.harness import SLACK, Served, eventually, served
+from tests.hostile.wire import address, answers, connected, read_to_end
+
+PATIENCE, LIMIT = 1.0, 20  # seconds, connections
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def graph(files: Authority) -> Iterator[Served]:
+    limits = ("--timeout-client", str(PATIENCE), "--limit-connections", str(LIMIT))
+    certificate = ("--ssl-certfile", f"{files.folder}/server.pem")
+    with served("hostile:Gateway", *certificate, *limits, env={"HOSTILE_SECRET": "x"}) as graph:
+        yield graph
+
+
+def only(files: Authority, cipher: str) -> ssl.SSLContext:
+    """A client that offers one cipher of TLS 1.2."""
+    context = files.client_context()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(f"{cipher}:@SECLEVEL=0")
+    return context
+
+
+@contextlib.contextmanager
+def encrypted(graph: Served, files: Authority) -> Iterator[ssl.SSLSocket]:
+    with connected(graph) as sock, files.client_context().wrap_socket(sock, server_hostname="localhost") as tls:
+        yield tls
+
+
+def test_only_modern_ciphers(graph: Served, files: Authority) -> None:
+    for cipher in ("ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-CHACHA20-POLY1305"):
+        assert handshake(graph, only(files, cipher)) == "TLSv1.2"
+    # CBC, no forward secrecy, both; this side would take all of them.
+    for cipher in ("ECDHE-ECDSA-AES128-SHA256", "ECDHE-ECDSA-AES256-SHA", "AES128-GCM-SHA256", "AES256-SHA"):
+        assert refused(graph, only(files, cipher)), cipher
+
+
+def test_other_ciphers_can_be_chosen(files: Authority) -> None:
+    chosen = ("--ssl-certfile", f"{files.folder}/server.pem", "--ssl-ciphers", "ECDHE-ECDSA-AES256-SHA384")
+    with served("steps:Gateway", *chosen) as graph:
+        assert handshake(graph, only(files, "ECDHE-ECDSA-AES256-SHA384")) == "TLSv1.2"
+        assert refused(graph, only(files, "ECDHE-ECDSA-AES128-GCM-SHA256"))
+
+
+def test_no_compression_and_no_renegotiation(graph: Served, files: Authority) -> None:
+    with encrypted(graph, files) as tls:
+        assert tls.compression() is None
+    host, port = address(graph)
+    command = ["openssl", "s_client", "-connect", f"{host}:{port}", "-tls1_2", "-CAfile", files.ca]
+    try:
+        run = subprocess.run(command, input="R\n", capture_output=True, text=True, timeout=30)
+    except FileNotFoundError:
+        pytest.skip("needs the openssl command")
+    assert "RENEGOTIATING" in run.stdout + run.stderr
+    assert "no renegotiation" in run.stderr
+
+
+def test_a_handshake_that_does_not_end(graph: Served) -> None:
+    began = time.monotonic()
+    with connected(graph) as sock:
+        sock.sendall(b"\x16\x03\x01")
+        with contextlib.suppress(ConnectionResetError):
+            assert read_to_end(sock) == b""
+    assert time.monotonic() - began < (PATIENCE + 0.5) * SLACK
+
+
+def test_handshakes_that_do_not_end_starve_nobody(graph: Served, files: Authority) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(10 * LIMIT):
+            stack.enter_context(connected(graph)).sendall(b"\x16\x03\x01")
+            if _ % 20 == 0:
+                assert handshake(graph, files.client_context())
+        (entry,) = graph.workers("n1")
+        assert sockets(entry) < 3 * LIMIT
+
+
+def test_slow_clients_are_told_by_tls_too(graph: Served, files: Authority) -> None:
+    with encrypted(graph, files) as tls:
+        tls.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\n")
+        (answer,) = answers(read_to_end(tls))
+    assert answer.status == 408
+
+
+def test_a_client_that_never_reads_is_dropped(graph: Served, files: Authority) -> None:
+    eventually(lambda: public(graph) == 0, 30)
+    with encrypted(graph, files) as tls:
+        tls.sendall(b'POST /items HTTP/1.1\r\nHost: x\r\nContent-Length: 15\r\n\r\n{"size": 10000}')
+        eventually(lambda: public(graph) == 1, 10)
+        eventually(lambda: public(graph) == 0, 20 * SLACK)
+    assert handshake(graph, files.client_context())
+
+
+def sockets(pid: int) -> int:
+    """Sockets of a process."""
+    found = 0
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found += path.readlink().name.startswith("socket:")
+    return found
+
+
+def public(graph: Served) -> int:
+    """Public connections that are open."""
+    port = f":{address(graph)[1]:04X}"
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(fields[1].endswith(port) and fields[3] in ("01", "08") for fields in lines)
+
+
+def test_a_keep_alive_request_is_not_delayed(graph: Served, files: Authority) -> None:
+    """TCP_NODELAY with TLS too, where we accept ourselves."""
+    with encrypted(graph, files) as tls:
+        times = []
+        for _ in range(30):
+            began = time.perf_counter()
+            tls.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: a/b\r\nContent-Length: 1\r\n\r\nx")
+            assert tls.recv(65536).startswith(b"HTTP/1.1 200 ")
+            times.append(time.perf_counter() - began)
+    assert sorted(times)[15] < 0.01 * SLACK
