@@ -7,6 +7,7 @@ import contextlib
 import mmap
 import os
 import socket
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -63,6 +64,7 @@ class Serving:
         self._shared = {name: socket.socket(fileno=fd) for name, fd in listeners}
         self._public: tuple[asyncio.Server, socket.socket] | None = None
         self._attaching: set[asyncio.Task[Any]] = set()
+        self._accepting: weakref.WeakSet[Protocol] = weakref.WeakSet()  # with TLS; unknown to listeners until it is up
         self._listeners: list[Listener] = []
 
     async def start(self) -> None:
@@ -100,9 +102,14 @@ class Serving:
         listen = self.plan.listen
         self.public = self._listener(public=True)
         copy = sock.dup()  # the server closes the one it has; what waits there then is taken from this one
-        factory = lambda: Protocol(self.public)  # noqa: E731
-        server = await self.loop.create_server(factory, sock=sock, ssl=self._tls, backlog=listen.backlog)
+        server = await self.loop.create_server(self._accepted, sock=sock, ssl=self._tls, backlog=listen.backlog)
         self._public = server, copy
+
+    def _accepted(self) -> Protocol:
+        protocol = Protocol(self.public)
+        if self._tls is not None:
+            self._accepting.add(protocol)
+        return protocol
 
     async def drain(self, *, last: bool) -> None:
         """Take nothing new, and return when everything that was taken is answered.
@@ -247,9 +254,19 @@ class Serving:
         await _until(lambda: memory is None or not memory.sender.in_transit() or self.loop.time() > end)
 
     async def _until_quiet(self) -> None:
-        """Wait for answers, give idle connections a last chance, close them."""
+        """Wait for handshakes and answers, give idle connections a last chance, close them."""
         end = self.loop.time() + LAME_DUCK
-        await _until(lambda: not self._busy() and (self.loop.time() > end or not self._connected()))
+        latest = self.loop.time() + LAST_HANDSHAKE
+
+        def quiet() -> bool:
+            nonlocal end
+            now = self.loop.time()
+            if now < latest and any(protocol.transport is None for protocol in self._accepting):
+                end = now + LAME_DUCK  # a client that shakes hands has not even sent its request
+                return False
+            return not self._busy() and (now > end or not self._connected())
+
+        await _until(quiet)
         for listener in self._listeners:
             listener.close_idle()
 
