@@ -51,7 +51,7 @@ def resolve_here(entry: type, replace: Mapping[type, Any]) -> tuple[Plan, dict[s
     """The Plan of a graph whose nodes all run in this process, and what stands for each node.
 
     Args:
-        entry: the service class that is called; it need not be importable by name.
+        entry: the service class; it need not be importable by name.
         replace: what stands in for a service class: another class, or a ready object.
 
     Returns:
@@ -84,14 +84,13 @@ class _Resolver:
         return self._resolve(self._entry())
 
     def run_here(self, cls: type) -> Resolution:
-        spec = declaration(cls)
-        if spec is None:
+        if (spec := declaration(cls)) is None:
             raise GraphError(f"{name_of(cls)} is no service: decorate its class with @service, and give the class")
         return self._resolve(self._add(self._found(spec.name, cls, {}, f"{spec.file}:{spec.line}")))
 
     def _found(self, name: str, cls: type, init: dict[str, Any], where: str) -> _Found:
-        stand_in = (self.replace or {}).get(cls, cls)
         self.replaced.add(cls)
+        stand_in = (self.replace or {}).get(cls, cls)
         # A stand-in that is a service brings its own signatures and dependencies; any other only its methods.
         declared = stand_in if declaration(stand_in) is not None else cls
         target = self._name_of(declared, where)
@@ -106,7 +105,7 @@ class _Resolver:
             for problem in unused(self.replace or {}, self.replaced):
                 self._trouble(problem)
             nodes = tuple(self._node(index, name, level) for index, (name, level) in enumerate(order))
-            if not any(not trouble.warning for trouble in self.troubles):
+            if all(trouble.warning for trouble in self.troubles):
                 plan = self._plan(entry.name, nodes)
         return Resolution(plan, tuple(self.troubles))
 

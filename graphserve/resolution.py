@@ -1,4 +1,4 @@
-"""What resolving a graph came to: its Plan, or what is wrong with it. JSON in and out, from the resolver to its parent."""
+"""What resolving a graph came to: its Plan, or what is wrong with it. JSON, from the resolver to its parent."""
 
 from __future__ import annotations
 

@@ -81,6 +81,9 @@ class RunningGraph:
             if exc.traceback:
                 click.echo(exc.traceback.rstrip() + "\n", err=True)
             raise
+        except KeyboardInterrupt:
+            click.echo("not waiting any longer; it goes on, and `graphserve status` says when it is done", err=True)
+            raise
 
     def _ask(self, method: str, path: str, body: Any, timeout: float | None) -> Any:
         connection = _Connection(rundir.control_socket(self.folder), timeout)

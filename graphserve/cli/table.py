@@ -26,13 +26,14 @@ def show(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[i
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for index, name in enumerate(head):
         table.add_column(name, justify="right" if index in numbers else "left", no_wrap=True)
     for row in rows:
-        cells = list(row)
-        cells[state] = f"[{COLOURS.get(row[state], STARTING)}]{row[state]}[/]"
+        cells = [Text(cell) for cell in row]  # no markup: what a node says may have brackets in it
+        cells[state].stylize(COLOURS.get(row[state], STARTING))
         table.add_row(*cells)
     Console(highlight=False, no_color=bool(os.environ.get("NO_COLOR"))).print(table)
 

@@ -14,9 +14,12 @@ PATIENCE = 0.2  # seconds that workers have to say how they are; of one that doe
 
 
 async def workers(fleet: Fleet) -> list[dict[str, Any]]:
-    """One object a worker: entry last, as nodes start."""
+    """One object a worker: nodes in the order in which they start, the entry last."""
     await _fresh([worker for node in fleet.nodes for worker in node.workers if worker.state in ("ready", "draining")])
-    return [row for node in fleet.nodes for row in _rows(node)]
+    order = [node.name for node in fleet.current.plan.nodes] if fleet.current is not None else []
+    places = {name: place for place, name in enumerate(order)}
+    ordered = sorted(fleet.nodes, key=lambda node: places.get(node.plan.name, -1))  # what goes away comes first
+    return [row for node in ordered for row in _rows(node)]
 
 
 def nodes(fleet: Fleet) -> list[dict[str, Any]]:

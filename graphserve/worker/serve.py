@@ -25,7 +25,7 @@ from graphserve.worker.gate import Door, Gate
 from graphserve.worker.life import Life
 from graphserve.worker.limits import Limits, connections_allowed
 from graphserve.worker.listener import Listener
-from graphserve.worker.port import Port
+from graphserve.worker.port import LAST_HANDSHAKE, Port
 from graphserve.worker.protocol import Protocol
 from graphserve.worker.relay import Relay
 from graphserve.worker.respond import Responder
@@ -240,9 +240,19 @@ class Serving:
         await _until(lambda: memory is None or not memory.sender.in_transit() or self.loop.time() > end)
 
     async def _until_quiet(self) -> None:
-        """Wait for answers, give idle connections a last chance, close them."""
+        """Wait for handshakes and answers, give idle connections a last chance, close them."""
         end = self.loop.time() + LAME_DUCK
-        await _until(lambda: not self._busy() and (self.loop.time() > end or not self._connected()))
+        latest = self.loop.time() + LAST_HANDSHAKE
+
+        def quiet() -> bool:
+            nonlocal end
+            now = self.loop.time()
+            if now < latest and self._port is not None and self._port.pending:
+                end = now + LAME_DUCK  # a client that shakes hands has not even sent its request
+                return False
+            return not self._busy() and (now > end or not self._connected())
+
+        await _until(quiet)
         for listener in self._listeners:
             listener.close_idle()
 

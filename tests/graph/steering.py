@@ -72,9 +72,9 @@ class Steered:
             path.write_text(text)
             os.utime(path, (self._clock, self._clock))
 
-    def serve(self, *arguments: str) -> Served:
+    def serve(self, *arguments: str, env: dict[str, str] | None = None) -> Served:
         """`graphserve serve`."""
-        return Served("app:Top", *arguments, cwd=self.folder, env=self.env)
+        return Served("app:Top", *arguments, cwd=self.folder, env=self.env | (env or {}))
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Another command, to its end."""

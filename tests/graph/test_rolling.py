@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import ssl
 from collections.abc import Iterator
 
 import pytest
+import trustme
 
 from tests.graph.load import Load
 from tests.graph.steering import LEAF, MID, TOP, Steered
@@ -230,3 +234,92 @@ def test_workers_that_the_code_asks_for_are_taken_in(steered: Steered, graph: Se
     assert steered.run("reload").returncode == 0
     assert steered.counts() == {"Leaf": 3, "Mid": 2, "Top": 1}
     changed(load)
+
+
+def test_a_worker_that_dies_while_its_successor_starts_leaves_one_in_its_slot(
+    steered: Steered, graph: Served, load: Load
+) -> None:
+    hold = steered.folder / "hold"
+    hold.touch()
+    waits = "        import os, time\n        while os.path.exists('hold'):\n            time.sleep(0.01)"
+    steered.write(leaf=LEAF.replace("        pass", waits).replace("x + 1", "x + 2"))
+    old = min((row for row in steered.ps() if row["node"] == "Leaf"), key=lambda row: row["slot"])["pid"]
+    with steered.begin("reload") as reloading:
+        eventually(lambda: len(graph.workers("n0")) == 3, 30)
+        os.kill(old, signal.SIGKILL)
+        eventually(lambda: old not in graph.workers("n0"))
+        hold.unlink()
+        assert reloading.wait(60) == 0
+    assert sorted((row["slot"], row["version"]) for row in steered.ps() if row["node"] == "Leaf") == [(0, 2), (1, 2)]
+    changed(load, leaf=3)
+    assert len(load.failures) <= 1, "the call that the dead one was executing"
+    load.failures.clear()
+
+
+GPU = """
+import os
+from graphserve import api, service
+
+VERSION = 1
+
+@service(workers=2, gpus=1)
+class Leaf:
+    def __init__(self) -> None:
+        self.device = os.open("device" + os.environ["CUDA_VISIBLE_DEVICES"], os.O_CREAT | os.O_EXCL)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exc: object) -> None:
+        os.unlink("device" + os.environ["CUDA_VISIBLE_DEVICES"])
+
+    @api
+    def run(self, x: int) -> int:
+        return x + VERSION
+"""
+
+
+def test_no_two_workers_are_ever_on_one_gpu(steered: Steered) -> None:
+    steered.write(leaf=GPU)
+    graph = steered.serve(env={"CUDA_VISIBLE_DEVICES": "0,1,2"})
+    try:
+        graph.wait_ready()
+        with Load(graph.url, "/ask", {"x": 1}) as load:
+            for step in (["reload"], ["restart"], ["scale", "Leaf=3"], ["reload"], ["scale", "Leaf=1"]):
+                steered.write(leaf=GPU.replace("VERSION = 1", "VERSION = 3"))
+                done = steered.run(*step)
+                assert done.returncode == 0, done.stderr
+            changed(load, leaf=4)
+        assert not load.failures
+        assert [path.name for path in steered.folder.glob("device*")] == ["device0"]
+    finally:
+        graph.close()
+
+
+def test_a_renewed_certificate_is_taken_in(steered: Steered) -> None:
+    authority = trustme.CA()
+    path = steered.folder / "server.pem"
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+
+    def renew() -> None:
+        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(path)
+
+    renew()
+    graph = steered.serve("--ssl-certfile", str(path))
+    try:
+        graph.wait_ready()
+        host, port = graph.url.removeprefix("https://").split(":")
+        first = ssl.get_server_certificate((host, int(port)), timeout=30)
+        with Load(graph.url, "/ask", {"x": 1}, verify=context) as load:
+            path.write_text("no certificate at all")
+            refused = steered.run("reload", "Top")
+            assert refused.returncode == 1
+            assert "server.pem cannot be used" in refused.stderr
+            renew()
+            assert steered.run("reload", "Top").returncode == 0
+            changed(load)
+        assert not load.failures
+        assert ssl.get_server_certificate((host, int(port)), timeout=30) != first
+    finally:
+        graph.close()
