@@ -29,7 +29,8 @@ class Dependency:
         place: Place,
     ) -> None:
         self.target, self.name, self.init, self.timeout = target, name, dict(init), timeout
-        self.client, self.url, self.place = client, url, place
+        self.client: Client = client
+        self.url, self.place = url, place
         self.attribute = ""
 
     def __set_name__(self, owner: type, name: str) -> None:

@@ -35,6 +35,7 @@ class Lane(Protocol):
 
     def composer(self, api: ApiPlan) -> Callable[[CallContext | None, int | None, bytes], Any]:
         """A function that makes, of the context, the deadline and the encoded arguments, what this lane sends."""
+        ...
 
     def send(self, exchange: Exchange) -> None:
         """Send the exchange as soon as the node can take it; failures are reported to it."""

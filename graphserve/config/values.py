@@ -47,6 +47,7 @@ class Kind(Protocol):
     @property
     def metavar(self) -> str:
         """What stands for the value in the help."""
+        ...
 
     def parse(self, value: Any, source: Source) -> Any:
         """Read `value`; ConfigurationError if it is none of this kind."""

@@ -122,11 +122,11 @@ class Node:
         worker.seen_at, worker.vitals = asyncio.get_running_loop().time(), message
         worker.reported.set()
         verdict = judge(self.plan.options, message, worker.quota)
-        if verdict is None or worker.state != "ready":
+        if verdict is None:
             return
-        if verdict[0] == "kill":
+        if verdict[0] == "kill" and worker.state in ("ready", "draining"):
             self._put_down(worker, verdict[1])
-        elif not worker.recycling:
+        elif worker.state == "ready" and not worker.recycling:
             self.turnover.recycle(worker, verdict[1])
 
     def check_pulse(self) -> None:

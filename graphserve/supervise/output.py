@@ -32,7 +32,8 @@ class Pipe:
         self, descriptor: int, stream: Literal["stdout", "stderr"], emit: Callable[[LogRecord], None],
         node: str | None = None, slot: int | None = None, pid: int | None = None,
     ) -> None:  # fmt: skip
-        self.descriptor, self.stream, self.emit = descriptor, stream, emit
+        self.descriptor, self.emit = descriptor, emit
+        self.stream: Literal["stdout", "stderr"] = stream
         self.node, self.slot, self.pid = node, slot, pid
         self.tail: deque[str] = deque(maxlen=TAIL)
         self._partial = b""

@@ -86,10 +86,10 @@ class _Watcher(Watcher):  # type: ignore[misc]
     refused: OSError | None = None
 
     @property
-    def _process_class(self) -> Callable[..., Process]:
-        return self._start
+    def _process_class(self) -> Callable[..., Process]:  # pyright: ignore
+        return self._make
 
-    def _start(self, *arguments: Any, **options: Any) -> Process:
+    def _make(self, *arguments: Any, **options: Any) -> Process:
         try:
             return Process(*arguments, **options)
         except OSError as exc:
@@ -181,6 +181,9 @@ class Pool:
         worker.process.close_output_channels()
         if worker.timer is not None:
             worker.timer.cancel()
+        if worker.address:
+            with contextlib.suppress(OSError):  # it has done so itself, unless it was killed
+                os.unlink(worker.address)
         del self.workers[worker.pid]
         worker.state = "gone"
         worker.gone.set()

@@ -15,15 +15,18 @@ def judge(options: ServiceOptions, vitals: dict[str, Any], quota: float) -> Verd
 
     Args:
         options: of its node.
-        vitals: what it reported: `executed` calls, `overdue` seconds of its latest call, `rss` bytes.
+        vitals: what it reported: `executed` calls, `overdue` seconds of its latest call, `rss` bytes, `in_flight`
+            requests that are not answered (those that are overdue were, with 504).
         quota: by what the worker's `max_requests` is stretched.
 
     Returns:
-        `kill` for one that is stuck, `recycle` for one that has had its time, None for a healthy one.
+        `kill` for one that is stuck, `recycle` for one that has had its time, or that is stuck in one call and answers
+        others, None for a healthy one.
     """
     overdue, executed, rss = vitals["overdue"], vitals["executed"], vitals["rss"]
     if options.watchdog is not None and overdue > options.watchdog:
-        return "kill", f"still executed a call {overdue:.1f} s after its deadline (watchdog)"
+        words = f"still executed a call {overdue:.1f} s after its deadline (watchdog)"
+        return "recycle" if vitals["in_flight"] else "kill", words
     if options.max_memory is not None and rss > options.max_memory:
         return "recycle", f"uses {rss:,} bytes of memory (max_memory)"
     if options.max_requests is not None and executed >= options.max_requests * quota:

@@ -188,6 +188,7 @@ def _to_int(array: Any, dtype: Any) -> Any:
 def _to_text(array: Any, dtype: Any) -> Any:
     if array.dtype.kind != "U":
         return None
+    converted = None
     try:
         converted = array.astype(dtype)
         lost = dtype.kind in "SU" and bool((converted.astype(array.dtype) != array).any())

@@ -26,6 +26,7 @@ class Slots(Protocol):
 
     def take(self) -> bool:
         """Take a slot if one is free."""
+        ...
 
     def release(self) -> None:
         """Give it back."""

@@ -22,5 +22,5 @@ if "uvicorn" not in sys.modules:
     import uvicorn
     from uvicorn.server import Server
 
-    vars(uvicorn)["Server"] = Server
+    uvicorn.__dict__["Server"] = Server
     del sys.modules["uvicorn.main"], uvicorn.main

@@ -28,6 +28,7 @@ class Sink(Protocol):
 
     def encode(self, item: Any) -> bytes:
         """An item in the format of the stream. Called in the thread that made it."""
+        ...
 
     def write(self, data: bytes) -> None:
         """Send an item on its way; the first one begins the answer."""
@@ -35,6 +36,7 @@ class Sink(Protocol):
     @property
     def blocked(self) -> bool:
         """Whether the consumer is slow: make no more items until `drained`."""
+        ...
 
     async def drained(self) -> None:
         """Wait until the consumer has taken enough."""

@@ -28,8 +28,7 @@ def hang(setting: Setting, folder: Path) -> Outcome:
     outcome = Outcome()
     rounds = max(1, int(setting.seconds / EVERY))
     with graph(folder, "--scale", f"Leaf={LEAVES}", "--set", f"Leaf.watchdog={WATCHDOG}") as running:
-        # Idempotent: what the worker executes besides when the watchdog ends it runs again, as after any death.
-        with Load(running.port, numbered(running.port, "/again"), rate=setting.rate) as load:
+        with Load(running.port, numbered(running.port, "/once"), rate=setting.rate) as load:
             for number in range(rounds):
                 _hang(running, outcome, 1_000_000 + number)
                 time.sleep(max(0.0, load.began + (number + 1) * setting.seconds / rounds - time.monotonic()))
