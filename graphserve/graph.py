@@ -155,8 +155,8 @@ class _Resolver:
         spec = declaration(cls)
         assert cls is not None and spec is not None
         below = self._add(self._found(dependency.name or spec.name, cls, dependency.init, where))
-        typed = not isinstance(dependency.target, str)
-        node.edges.append(EdgePlan(dependency.attribute, below.name, dependency.client, dependency.timeout, typed=typed))
+        at, typed = dependency.attribute, not isinstance(dependency.target, str)
+        node.edges.append(EdgePlan(at, below.name, dependency.client, dependency.timeout, typed=typed))
         return below
 
     def _elsewhere(self, dependency: Dependency, cls: type | None, where: str) -> EdgePlan:
