@@ -64,7 +64,7 @@ class Calls(Pair):
 def _worker_socket(node: str) -> str:
     plan = next(Path(os.environ["BENCHMARK_RUN_DIR"]).rglob("plan.json"))
     id = next(each["id"] for each in json.loads(plan.read_text())["nodes"] if each["name"] == node)
-    return str(next((plan.parent / id).glob("[0-9]*.sock")))
+    return str(next((plan.parent.parent / id).glob("[0-9]*.sock")))
 
 
 class Link:

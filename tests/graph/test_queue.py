@@ -38,7 +38,7 @@ def shared(run_dir: Path, name: str) -> str:
     """The shared socket of a node."""
     plan = next(run_dir.rglob("plan.json"))
     id = next(node["id"] for node in json.loads(plan.read_text())["nodes"] if node["name"] == name)
-    return str(plan.parent / id / "q.sock")
+    return str(run_dir / id / "q.sock")
 
 
 def request(seconds: float) -> bytes:
