@@ -181,13 +181,13 @@ def test_waiting_for_a_graph_that_does_not_run_yet(steered: Steered) -> None:
 def test_waiting_for_a_graph_that_does_not_start_ends_with_it(steered: Steered) -> None:
     (steered.folder / "hold").touch()
     steered.write(leaf=LEAF.replace("        pass", f"{HELD}\n        raise OSError('no')"))
+    done: list[Any] = []
+    waiting = threading.Thread(target=lambda: done.append(steered.run("status", "--wait", "100")))
+    waiting.start()  # before there is a graph, so that it has seen one when the start fails
     graph = steered.serve()
     try:
-        eventually(lambda: steered.run("status").returncode == 1, 30)
-        done: list[Any] = []
-        waiting = threading.Thread(target=lambda: done.append(steered.run("status", "--wait", "100")))
-        waiting.start()
-        eventually(lambda: steered.run("status").returncode == 1, 30)
+        for _ in range(3):
+            eventually(lambda: steered.run("status").returncode == 1, 30)
         (steered.folder / "hold").unlink()
         assert graph.wait_exit() == 3
         waiting.join(30)
