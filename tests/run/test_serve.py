@@ -363,7 +363,7 @@ def test_a_second_ctrl_c_kills_at_once(script: Script) -> None:
     running.process.send_signal(signal.SIGINT)
     code, _, err = running.end()
     assert code != 0 and "KeyboardInterrupt" in err
-    assert not any(alive(pid) for pid in family)
+    eventually(lambda: not any(alive(pid) for pid in family))
     thread.join(60)
 
 

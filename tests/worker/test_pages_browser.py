@@ -224,6 +224,6 @@ def test_swagger_ui_asks_only_this_server(browser: Browser, serve: Callable[...,
     browser.wait("document.querySelector('.execute')")
     browser.run("document.querySelector('.execute').click()")
     browser.wait("/Details\\s+200/.test(document.querySelector('.live-responses-table')?.innerText)")
-    assert browser.asked()[-1] == f"http://127.0.0.1:{port}{prefix}/add"
+    assert f"http://127.0.0.1:{port}{prefix}/add" in browser.asked()  # the page's icon may come after it
     assert {url.split("/")[2] for url in browser.asked()} == {f"127.0.0.1:{port}"}
     assert browser.complaints() == []
