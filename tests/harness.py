@@ -18,6 +18,7 @@ import httpx
 
 SLACK = 3.0  # a loaded machine may take this many times the time that is promised
 APPS = Path(__file__).parent / "apps"
+OWN_SOCKET = re.compile(r"\d+\.sock")  # named by the worker's pid
 
 
 class Served:
@@ -193,3 +194,8 @@ def eventually(holds: Callable[[], Any], seconds: float = 10) -> Any:
         if time.monotonic() > end:
             raise AssertionError(f"did not hold within {seconds} s")
         time.sleep(0.005)  # between two looks at the condition
+
+
+def sockets(folder: Path) -> list[Path]:
+    """The worker's own sockets under a run folder, whose folders come and go while it is read."""
+    return [Path(place, name) for place, _, names in os.walk(folder) for name in names if OWN_SOCKET.fullmatch(name)]

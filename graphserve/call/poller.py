@@ -27,7 +27,6 @@ class Poller:
         self._epoll = select.epoll()
         self._calls: dict[int, Callable[[], object]] = {}
         loop.add_reader(self._epoll.fileno(), self._ready)
-        os.register_at_fork(after_in_child=self._epoll.close)  # it would hold on to sockets that the parent closed
 
     def add_reader(self, sock: socket.socket, call: Callable[[], object]) -> None:
         """Have `call` called whenever the socket can be read."""
@@ -43,6 +42,10 @@ class Poller:
             return False
         self._epoll.unregister(descriptor)
         return True
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        self._epoll.close()
 
     def _ready(self) -> None:
         for descriptor, _ in self._epoll.poll(0, EVENTS):
@@ -60,3 +63,12 @@ def poller(loop: asyncio.AbstractEventLoop) -> Poller:
     if found is None:
         found = _pollers[loop] = Poller(loop)
     return found
+
+
+def _close_in_forked_child() -> None:
+    # It would hold on to sockets that the parent closed. One for all: a hook for each would keep each of them.
+    for each in list(_pollers.values()):
+        each.close()
+
+
+os.register_at_fork(after_in_child=_close_in_forked_child)

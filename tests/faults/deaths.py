@@ -13,7 +13,7 @@ from tests.faults import ledger
 from tests.faults.load import Answer, Load, numbered
 from tests.faults.outcome import Outcome, Setting
 from tests.faults.scene import Graph, graph, shared_memory, wait_dead
-from tests.harness import alive, eventually
+from tests.harness import alive, eventually, sockets
 from tests.measuring.processes import free_port
 
 EVERY = 1.5  # seconds from one death to the next
@@ -137,7 +137,7 @@ def _restart(running: Graph, outcome: Outcome) -> tuple[Graph, tuple[float, floa
     outcome.never(left := [pid for pid in workers if alive(pid)], f"workers were left: {left}")
     known = again.served.workers()
     eventually(lambda: len(again.workers()) == len(workers))
-    strays = [path for path in again.run_dir.rglob("[0-9]*.sock") if int(path.stem) not in known]
+    strays = [path for path in sockets(again.run_dir) if int(path.stem) not in known]
     outcome.never(strays, f"sockets were left: {strays}")
     return again, (killed, back)
 

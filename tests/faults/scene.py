@@ -15,7 +15,7 @@ from pathlib import Path
 
 from graphserve.cli import COMMANDS
 from tests.faults.ledger import FOLDER
-from tests.harness import Served, alive, eventually
+from tests.harness import Served, alive, eventually, sockets
 from tests.measuring.processes import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +62,8 @@ class Graph:
         Each has signed its ledger, and its own socket is there, which it removes when it has drained.
         """
         signed = (int(file.name.rpartition("-")[2]) for node in nodes or NODES for file in self._ledgers(node))
-        return [pid for pid in signed if alive(pid) and any(self.run_dir.rglob(f"{pid}.sock"))]
+        taking = {int(path.stem) for path in sockets(self.run_dir)}
+        return [pid for pid in signed if pid in taking and alive(pid)]
 
     def node_of(self, pid: int) -> str:
         """The node that a worker is of, dead or alive."""
