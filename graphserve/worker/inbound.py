@@ -141,6 +141,8 @@ class Inbound:
             return
         if (refused := refusal(protocol, api, self.context, self._throttle)) is not None:
             self._quiet(refused)
+        elif protocol.listener.passes_on:
+            self._pass_on(body)
         elif api.plan.batch is not None:
             self._batch(body)
         elif api.plan.lane == "queue" and not protocol.admission.take_slot():
@@ -192,11 +194,12 @@ class Inbound:
     def _pass_on(self, body: bytes) -> None:
         """Every slot is taken: the node's queue takes the call, and a free sibling takes it from there."""
         listener, api = self.protocol.listener, self._api
-        if self.source is not None:  # its body is still coming, to us: it waits for a slot of ours
+        if self.source is not None and not listener.passes_on:  # it comes to us: it waits for a slot of ours
             run = lambda: self._run(body)  # noqa: E731
             self._execution = Waiting(listener.executor, listener.gate, self.context, run, self.fail)
         else:
-            self._relay = listener.relay.take(api, body, self._format, self._accept, self)
+            sent = body if self.source is None else self._query
+            self._relay = listener.relay.take(api, sent, self._format, self._accept, self)
 
     def relayed(self, reply: Any) -> None:
         """The answer of the sibling that took the call is here."""
@@ -209,6 +212,8 @@ class Inbound:
         if status == 200:
             self._result(body)
         else:
+            if self.source is not None and not self._complete:
+                self.keep_alive = False
             self._quiet(noted(self.protocol.listener.error_of(status, headers, body), self._throttle))
 
     def _ended(self, result: Any, error: BaseException | None) -> None:
@@ -275,6 +280,8 @@ class Inbound:
         self.keep_alive = False
         if self.source is not None:
             self.source.fail()
+        if self._relay is not None:
+            self._relay.cancel()
         self._quiet(self._problem, close=False)
         self.protocol.refuse()
 

@@ -28,6 +28,7 @@ from graphserve.worker import log
 from graphserve.worker.forks import Forks
 from graphserve.worker.life import user_traceback
 from graphserve.worker.serve import Serving
+from graphserve.worker.standin import StandIn
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -39,12 +40,13 @@ class Worker:
         plan: the graph.
         node: the node that it works for.
         run: the run folder.
+        stands_in: whether it is no worker of the entry, but answers at the public port while there is none.
     """
 
-    def __init__(self, plan: Plan, node: NodePlan, run: Path) -> None:
-        self.plan, self.node, self.run = plan, node, run
+    def __init__(self, plan: Plan, node: NodePlan, run: Path, *, stands_in: bool) -> None:
+        self.plan, self.node, self.run, self.stands_in = plan, node, run, stands_in
         self.members = Members()
-        self.serving: Serving | None = None
+        self.serving: Serving | StandIn | None = None
         self._init: asyncio.Future[list[tuple[str, int]]] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
@@ -70,11 +72,15 @@ class Worker:
         await self._ended.wait()
         await serving.stop()
 
-    async def _start(self) -> Serving:
-        cls = self._import()
+    async def _start(self) -> Serving | StandIn:
+        cls = None if self.stands_in else self._import()
         self.channel.send({"type": "imported"})
         listeners = await self._init
-        self.serving = serving = Serving(self.plan, self.node, self.run, self.members, cls, listeners, self._report)
+        if cls is None:
+            serving: Serving | StandIn = StandIn(self.plan, self.node, self.run, self.members)
+        else:
+            serving = Serving(self.plan, self.node, self.run, self.members, cls, listeners, self._report)
+        self.serving = serving
         if self.node.name == self.plan.entry:
             serving.read_certificate(self.secrets.get("keyfile_password"))
         await serving.start()
@@ -133,7 +139,7 @@ class Worker:
         self.serving.health.state = "draining"
 
     def _on_report(self, message: Message, fds: list[int]) -> None:
-        if self.serving is not None:
+        if isinstance(self.serving, Serving):
             self._report(self.serving.vitals())
 
     def _on_exit(self, message: Message, fds: list[int]) -> None:
@@ -165,7 +171,7 @@ def _die_with_parent() -> None:
 
 
 def main() -> None:
-    """The process: `child.py worker <node id> <slot>`."""
+    """The process: `child.py worker <node id>`, or `child.py standin <node id>`."""
     _die_with_parent()
     # Ctrl-C reaches the whole foreground group of a terminal; the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -174,13 +180,14 @@ def main() -> None:
     plan = Plan.from_json(rundir.plan_file(run, version).read_text())
     node = next(node for node in plan.nodes if node.id == sys.argv[2])
     log.configure(plan.log_level)
-    for folder in reversed(plan.sys_path):
+    stands_in = sys.argv[1] == "standin"
+    for folder in () if stands_in else reversed(plan.sys_path):
         if folder not in sys.path:
             sys.path.insert(0, folder)
     import uvloop
 
     async def live() -> None:
-        await Worker(plan, node, run).live()
+        await Worker(plan, node, run, stands_in=stands_in).live()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(live())
