@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from graphserve import rundir, shortage
 from graphserve.call.members import Members, Node
@@ -27,8 +27,10 @@ from graphserve.plan import NodePlan, Plan
 from graphserve.worker import log
 from graphserve.worker.forks import Forks
 from graphserve.worker.life import user_traceback
-from graphserve.worker.serve import Serving
-from graphserve.worker.standin import StandIn
+
+if TYPE_CHECKING:
+    from graphserve.worker.serve import Serving
+    from graphserve.worker.standin import StandIn
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -73,18 +75,26 @@ class Worker:
         await serving.stop()
 
     async def _start(self) -> Serving | StandIn:
-        cls = None if self.stands_in else self._import()
-        self.channel.send({"type": "imported"})
-        listeners = await self._init
-        if cls is None:
-            serving: Serving | StandIn = StandIn(self.plan, self.node, self.run, self.members)
-        else:
-            serving = Serving(self.plan, self.node, self.run, self.members, cls, listeners, self._report)
-        self.serving = serving
+        self.serving = serving = await (self._stand_in() if self.stands_in else self._serve())
         if self.node.name == self.plan.entry:
             serving.read_certificate(self.secrets.get("keyfile_password"))
         await serving.start()
         return serving
+
+    async def _serve(self) -> Serving:
+        from graphserve.worker.serve import Serving  # a stand-in is quicker without
+
+        cls = self._import()
+        self.channel.send({"type": "imported"})
+        listeners = await self._init
+        return Serving(self.plan, self.node, self.run, self.members, cls, listeners, self._report)
+
+    async def _stand_in(self) -> StandIn:
+        from graphserve.worker.standin import StandIn
+
+        self.channel.send({"type": "imported"})
+        await self._init
+        return StandIn(self.plan, self.node, self.run, self.members)
 
     async def _connect(self) -> Channel:
         sock = socket.socket(socket.AF_UNIX)
@@ -139,8 +149,8 @@ class Worker:
         self.serving.health.state = "draining"
 
     def _on_report(self, message: Message, fds: list[int]) -> None:
-        if isinstance(self.serving, Serving):
-            self._report(self.serving.vitals())
+        if self.serving is not None and not self.stands_in:  # only workers are asked
+            self._report(cast("Serving", self.serving).vitals())
 
     def _on_exit(self, message: Message, fds: list[int]) -> None:
         self._ended.set()

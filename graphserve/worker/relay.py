@@ -46,6 +46,7 @@ class Relay:
             streamed = _Streamed(self.loop, *parts, False, _raw)
             streamed.sink, streamed.inbound, streamed.upload = RelaySink(inbound), inbound, inbound.source
             streamed.start()
+            streamed.reply.add_done_callback(inbound.relayed)
             return streamed.reply
         parts = self._parts(api, body, format, accept.value, context)
         exchange = Exchange(self.loop, *parts, api.plan.idempotent, _raw)
@@ -97,12 +98,10 @@ class _Streamed(Exchange):
             self.sink.end(True)
             self._finish(None, None)
         else:
-            self.reply.add_done_callback(self.inbound.relayed)
             super().answered(status, headers, body)
 
     def lost(self, reason: str, unread: bool) -> None:
         if not self.sink.begun:
-            self.reply.add_done_callback(self.inbound.relayed)
             super().lost(reason, unread)
             return
         self.connection = None
