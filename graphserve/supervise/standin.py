@@ -106,7 +106,7 @@ class StandIn:
         match message["type"]:
             case "imported":
                 self._introduce(process)
-            case "ready" if process is self._current:
+            case "ready" if process is self._current and self._watches:
                 process.state = "ready"
                 process.ready_at = self._loop.time()
                 process.send({"type": "serve"}, [self._fleet.public.sock.fileno()])

@@ -268,6 +268,42 @@ def test_a_reload_brings_a_failed_entry_back(tmp_path: Path) -> None:
         assert graph.stop() == 0
 
 
+CHANGING = """
+import time
+from graphserve import api, service
+
+@service
+class Entry:
+    def __init__(self) -> None:
+        {init}
+
+    @api
+    def {name}(self) -> str:
+        return "{name}"
+"""
+
+
+def test_a_reload_with_other_apis_while_it_stands_in(tmp_path: Path) -> None:
+    app = tmp_path / "app.py"
+    app.write_text(CHANGING.format(init="pass", name="old"))
+    with served("app:Entry", cwd=tmp_path, env={"PYTHONDONTWRITEBYTECODE": "1"}) as graph:
+        app.write_text(CHANGING.format(init="time.sleep(3600)", name="old"))
+        kill_worker(graph)
+        stand_in = stands_in(graph)
+        call = Waiting(lambda: post(graph, "/old", json={}))
+        eventually(lambda: connections(graph, stand_in) == 1)
+        app.write_text(CHANGING.format(init="pass", name="new"))
+        graph.signal(signal.SIGHUP)
+        graph.wait_log("reloaded in", 60)
+        answer = call.answer()
+        assert (answer.status_code, answer.json()["detail"]) == (503, "Entry has stopped"), "it can be tried again"
+        assert int(answer.headers["retry-after"]) > 0
+        eventually(lambda: not alive(stand_in))
+        assert post(graph, "/new", json={}).json() == "new"
+        assert post(graph, "/old", json={}).status_code == 404
+        assert graph.stop() == 0
+
+
 def test_a_restart_of_the_only_worker(tmp_path: Path) -> None:
     with entry(tmp_path, "--run-dir", str(tmp_path / "run")) as graph:
         (old,) = graph.workers()
