@@ -87,7 +87,7 @@ class StandIn:
         self.unwatch()
         self._current = None
         for process in list(self.processes):
-            self._dismiss(process)
+            self._dismiss(process, last=True)
         try:
             async with asyncio.timeout(self._entry().options.graceful_timeout if self.processes else None):
                 await self._gone()
@@ -185,12 +185,12 @@ class StandIn:
         process.send({"type": "members", "nodes": [node.membership() for node in version.nodes.values()]})
         process.send({"type": "init", "listeners": [], "secrets": version.secrets})
 
-    def _dismiss(self, process: WorkerProcess) -> None:
-        if process.state == "ready":
-            process.state = "draining"
-            process.send({"type": "drain", "last": False})
-        elif process.state != "draining":  # it has accepted nothing yet
-            process.kill()
+    def _dismiss(self, process: WorkerProcess, *, last: bool = False) -> None:
+        if process.state not in ("ready", "draining"):
+            process.kill()  # it has accepted nothing yet
+            return
+        process.state = "draining"
+        process.send({"type": "drain", "last": last})
 
     def _died(self, process: WorkerProcess, code: int) -> None:
         self.processes.discard(process)

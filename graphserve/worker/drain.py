@@ -16,22 +16,25 @@ def in_flight(listeners: Sequence[Listener]) -> int:
     return sum(not connection.idle for listener in listeners for connection in listener.open())
 
 
-async def quiet(listeners: Sequence[Listener], busy: Callable[[], bool], port: Port | None) -> None:
+async def quiet(
+    listeners: Sequence[Listener], busy: Callable[[], bool], port: Port | None, patience: float = LAME_DUCK
+) -> None:
     """Wait for handshakes and answers, give idle connections a last chance, close them.
 
     Args:
         listeners: whose connections.
         busy: whether something is still to be answered.
         port: the public port, closed by now.
+        patience: seconds that idle connections have.
     """
     loop = asyncio.get_running_loop()
-    end, latest = loop.time() + LAME_DUCK, loop.time() + LAST_HANDSHAKE
+    end, latest = loop.time() + patience, loop.time() + LAST_HANDSHAKE
 
     def is_quiet() -> bool:
         nonlocal end
         now = loop.time()
         if now < latest and port is not None and port.pending:
-            end = now + LAME_DUCK  # a client that shakes hands has not even sent its request
+            end = now + patience  # a client that shakes hands has not even sent its request
             return False
         return not busy() and (now > end or not any(listener.connections for listener in listeners))
 

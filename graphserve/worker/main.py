@@ -158,7 +158,7 @@ class Worker:
     async def _drain(self, last: bool) -> None:
         assert self.serving is not None
         await self.serving.drain(last=last)
-        if last:  # siblings may still hand us calls: the supervisor says when all of the node are done
+        if last and not self.stands_in:  # siblings may still hand us calls: the supervisor says when all are done
             self.channel.send({"type": "drained"})
         else:
             self._ended.set()

@@ -19,7 +19,7 @@ from graphserve.errors import Unavailable
 from graphserve.plan import ApiPlan, NodePlan, Plan
 from graphserve.wire.schema import Signature
 from graphserve.worker.app import App, Health
-from graphserve.worker.drain import in_flight, quiet
+from graphserve.worker.drain import LAME_DUCK, in_flight, quiet
 from graphserve.worker.execute import LEVEL_GUARD, BoundApi, Executor
 from graphserve.worker.gate import Gate
 from graphserve.worker.limits import Limits
@@ -77,12 +77,17 @@ class StandIn:
         await self._port.open(sock, self.plan.listen.backlog)
 
     async def drain(self, *, last: bool) -> None:
-        """Accept no more, and return when everything that was accepted is answered."""
+        """Accept no more, and return when everything that was accepted is answered.
+
+        Args:
+            last: the graph stops. Otherwise there is no hurry: idle connections end in their own time.
+        """
         self._leaving = True
         if self._port is not None:
             self._port.close()
         self.listener.close_after_answers()
-        await quiet([self.listener], self._busy, self._port)
+        own_time = self.plan.listen.timeout_keep_alive + 1.0
+        await quiet([self.listener], self._busy, self._port, LAME_DUCK if last else own_time)
 
     async def stop(self) -> None:
         """Nothing is left to be done."""

@@ -208,6 +208,29 @@ def test_a_stop_while_the_loop_is_busy_loses_no_call(tmp_path: Path) -> None:
         assert not alive(stand_in)
 
 
+def test_connections_end_in_their_own_time_but_hold_no_stop_up(tmp_path: Path) -> None:
+    with entry(tmp_path, "--timeout-keep-alive", "60") as graph, contextlib.ExitStack() as opened:
+        (tmp_path / "slow").touch()
+        kill_worker(graph)
+        stand_in = stands_in(graph)
+        late, idle = (opened.enter_context(socket.create_connection(address(graph), 10)) for _ in range(2))
+        eventually(lambda: connections(graph, stand_in) == 2)
+        (tmp_path / "slow").unlink()
+        graph.wait_log("takes calls again")
+        began = time.monotonic()
+        eventually(lambda: post(graph, "/pid", json={}).status_code == 200 and time.monotonic() - began > 0.6)
+        late.sendall(b'POST /double HTTP/1.1\r\nhost: x\r\ncontent-length: 7\r\n\r\n{"x":4}')
+        answer = late.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert answer.endswith(b"\r\n\r\n8")
+        assert alive(stand_in)
+        began = time.monotonic()
+        assert graph.stop() == 0
+        assert time.monotonic() - began < 2 * SLACK
+        assert idle.recv(1) == b""
+        assert not alive(stand_in)
+
+
 def test_it_ends_with_the_supervisor(tmp_path: Path) -> None:
     with entry(tmp_path) as graph:
         (tmp_path / "slow").touch()
