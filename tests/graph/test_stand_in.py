@@ -126,7 +126,7 @@ def test_calls_wait_for_an_entry_that_starts_slowly(tmp_path: Path) -> None:
             began = time.monotonic()
             late = post(graph, path, json=arguments, headers={"x-request-timeout": "0.5"})
             assert (late.status_code, late.json()["service"]) == (504, "Entry")
-            assert 0.5 <= time.monotonic() - began < 0.5 + 0.2 * SLACK
+            assert 0.5 <= time.monotonic() - began < 0.5 + 0.5 * SLACK
         assert not any(call.answers for call in waiting.values())
         (tmp_path / "slow").unlink()
         for path, (_, status, text) in CALLS.items():
