@@ -38,17 +38,17 @@ class Relay:
     def take(self, api: BoundApi, body: bytes, format: Format | None, accept: Format, inbound: Inbound) -> Reply:
         """Pass a call on; `inbound.relayed` is called with the sibling's status, headers and body.
 
-        The bytes of a stream go to the client as they come, those of an upload to the sibling; its `body` is its query.
+        The bytes of a stream go to the client as they come, those of an upload to the sibling.
         """
         context = inbound.context
         if api.signature.stream:
-            parts = self._parts(api, body, format, inbound.accepts or b"*/*", context)
+            parts = self._parts(api, body, inbound.query, format, inbound.accepts or b"*/*", context)
             streamed = _Streamed(self.loop, *parts, False, _raw)
             streamed.sink, streamed.inbound, streamed.upload = RelaySink(inbound), inbound, inbound.source
             streamed.start()
             streamed.reply.add_done_callback(inbound.relayed)
             return streamed.reply
-        parts = self._parts(api, body, format, accept.value, context)
+        parts = self._parts(api, body, inbound.query, format, accept.value, context)
         exchange = Exchange(self.loop, *parts, api.plan.idempotent, _raw)
         exchange.upload = inbound.source
         exchange.start()
@@ -56,12 +56,12 @@ class Relay:
         return exchange.reply
 
     def _parts(
-        self, api: BoundApi, body: bytes, format: Format | None, accept: bytes, context: CallContext
+        self, api: BoundApi, body: bytes, query: bytes, format: Format | None, accept: bytes, context: CallContext
     ) -> tuple[Any, str, bytes, int | None, float]:
         target, kind = api.plan.route.encode(), (format or Format.JSON).value
         end = trail(context, context.deadline_ns, body)
         if api.plan.input_stream is not None:
-            target, kind = target + b"?" + body, Format.RAW.value
+            target, kind = target + b"?" + query, Format.RAW.value
             end = b"transfer-encoding: chunked\r\n%s\r\n" % travels(context, context.deadline_ns)
         line = b"POST %s HTTP/1.1\r\nhost: %s\r\n" % (target, self.node.name.encode())
         formats = b"content-type: %s\r\naccept: %s\r\n" % (kind, accept)
