@@ -168,10 +168,8 @@ class PooledLane:
 
 
 def failed(node: Node) -> Unavailable:
-    """What a caller of a node gets that nobody should wait for."""
-    if node.state == "stopped":
-        return Unavailable(f"{node.name} has stopped", node=node.name)
-    return Unavailable(f"{node.name} is failed" + (f": {node.reason}" if node.reason else ""), node=node.name)
+    """What a caller of a failed node gets."""
+    return Unavailable(f"{node.name} is {node.state}" + (f": {node.reason}" if node.reason else ""), node=node.name)
 
 
 def no_socket(exc: OSError, node: str) -> Unavailable:

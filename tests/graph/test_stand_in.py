@@ -319,7 +319,8 @@ def test_a_reload_with_other_apis_while_it_stands_in(tmp_path: Path) -> None:
         graph.signal(signal.SIGHUP)
         graph.wait_log("reloaded in", 60)
         answer = call.answer()
-        assert (answer.status_code, answer.json()["detail"]) == (503, "Entry has stopped"), "it can be tried again"
+        assert answer.status_code == 503, "it can be tried again"
+        assert "stopped" in answer.json()["detail"]
         assert int(answer.headers["retry-after"]) > 0
         eventually(lambda: not alive(stand_in))
         assert post(graph, "/new", json={}).json() == "new"
