@@ -268,10 +268,12 @@ class RemoteCall(Call[Any]):
         return waiter
 
     def __del__(self) -> None:
-        if getattr(self, "_used", True) or self._home.loop.is_closed():
+        if getattr(self, "_used", True):
             return
         reply = self._exchange.reply
         if not reply.done():
+            if self._home.loop.is_closed():
+                return
             warnings.warn(f"a call to {self._name} was dropped without being awaited: cancelled", RuntimeWarning, 2)
             self.cancel()
         elif not reply.cancelled() and reply.exception() is not None:

@@ -1,9 +1,9 @@
 """`python -m tests.faults.soak`: mixed load with deaths and reloads for a long time; memory and descriptors stay flat.
 
-The leaf's workers are killed all the time. The others are replaced for the last time in the first sixth: what they hold
-in the second half, by the line through its samples, is what counts. (A worker reaches its size in the first 10,000 to
-20,000 requests, so a run below five minutes does not judge its memory.) Exit code 1 if anything failed, or grew. A stream
-whose worker is killed is cut off, and is not counted.
+The leaf's workers are killed all the time. The others are replaced for the last time in the first sixth: what they
+hold in the second half, by the line through its samples, is what counts. (A worker reaches its size in the first 10,000
+to 20,000 requests, so a run below five minutes does not judge its memory.) Exit code 1 if anything failed, or grew. A
+stream whose worker is killed is cut off, and is not counted.
 """
 
 from __future__ import annotations
