@@ -222,6 +222,7 @@ class Fleet:
         match message["type"]:
             case "imported":
                 worker.state = "imported"
+                worker.unlimit()  # its turn may be long in coming
                 self._give_turns()
             case "ready":
                 self._ready(node, worker, message["address"])

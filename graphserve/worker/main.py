@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from graphserve import rundir, shortage
+from graphserve import rundir, shortage, stack
 from graphserve.call.members import Members, Node
 from graphserve.control import Channel, Message
 from graphserve.errors import ConfigurationError, ExitCode, StartupError
@@ -167,6 +167,7 @@ def _die_with_parent() -> None:
 def main() -> None:
     """The process: `child.py worker <node id> <slot>`."""
     _die_with_parent()
+    stack.show_on_signal()
     # Ctrl-C reaches the whole foreground group of a terminal; the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     run = Path(os.environ.pop("GRAPHSERVE_INTERNAL_RUN"))
