@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphserve import machine, stack
+from graphserve import machine
 from graphserve.errors import ConfigurationError, CycleError, GraphError, closest
 from graphserve.load import MAIN, Target, load, parse, user_traceback
 from graphserve.making import making_problems, name_of, unused
@@ -291,7 +291,6 @@ class _Refused(Exception):
 
 def main() -> None:
     """The child: Settings as JSON on stdin, a Resolution as JSON to the descriptor that argv names."""
-    stack.show_on_signal()
     settings = Settings.from_json(sys.stdin.buffer.read())
     with open(int(sys.argv[2]), "w") as answer:
         os.register_at_fork(after_in_child=answer.close)  # what user code forks must not hold it: we are waited for

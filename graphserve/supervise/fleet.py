@@ -225,6 +225,7 @@ class Fleet:
                 worker.unlimit()  # its turn may be long in coming
                 self._give_turns()
             case "ready":
+                worker.latest = message["latest"]
                 self._ready(node, worker, message["address"])
             case "failed":
                 worker.message, worker.traceback = message["message"], message["traceback"]

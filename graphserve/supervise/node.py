@@ -7,6 +7,7 @@ import signal
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from graphserve import shortage
@@ -16,7 +17,7 @@ from graphserve.supervise.backoff import Backoff
 from graphserve.supervise.observer import LogRecord, State
 from graphserve.supervise.pool import Pool, WorkerProcess
 from graphserve.supervise.turnover import Turnover, first
-from graphserve.supervise.vitals import judge, stuck
+from graphserve.supervise.vitals import judge, latest_deadline, stuck
 
 if TYPE_CHECKING:
     import socket
@@ -134,7 +135,7 @@ class Node:
         now = asyncio.get_running_loop().time()
         for worker in self.ready_workers():
             worker.usage.cpu()
-            if words := stuck(worker.options, now - worker.seen_at):
+            if words := stuck(worker.options, now, worker.seen_at, partial(latest_deadline, worker.pid, worker.latest)):
                 self._put_down(worker, words)
 
     def leave(self, worker: WorkerProcess) -> None:

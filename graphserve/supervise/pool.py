@@ -61,6 +61,7 @@ class WorkerProcess:
         self.recycling = False
         self.seen_at = 0.0
         self.vitals: dict[str, Any] = {}  # its latest report
+        self.latest = -1  # its descriptor of the latest deadline of the calls that it executes
         self.reported = asyncio.Event()  # since it was asked
         self.quota = random.uniform(1.0, 1.1)  # of max_requests: workers that began together are replaced apart
         self.retiring = False

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from graphserve import rundir, shortage, stack
+from graphserve import rundir, shortage
 from graphserve.call.members import Members, Node
 from graphserve.control import Channel, Message
 from graphserve.errors import ConfigurationError, ExitCode, StartupError
@@ -66,7 +66,7 @@ class Worker:
             self._fail(f"{self.node.name}: {shortage.words(exc)}", "")
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again and again
-        self.channel.send({"type": "ready", "address": serving.address})
+        self.channel.send({"type": "ready", "address": serving.address, "latest": serving.latest.descriptor})
         await self._ended.wait()
         await serving.stop()
 
@@ -167,7 +167,6 @@ def _die_with_parent() -> None:
 def main() -> None:
     """The process: `child.py worker <node id> <slot>`."""
     _die_with_parent()
-    stack.show_on_signal()
     # Ctrl-C reaches the whole foreground group of a terminal; the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     run = Path(os.environ.pop("GRAPHSERVE_INTERNAL_RUN"))

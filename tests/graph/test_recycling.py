@@ -6,6 +6,7 @@ import threading
 import time
 
 import httpx
+import pytest
 
 from tests.harness import APPS, SLACK, Served, eventually, served
 
@@ -49,14 +50,31 @@ def test_max_memory_replaces_a_worker() -> None:
         assert client.post("/pid", json={}).status_code == 200
 
 
-def test_a_stuck_loop_is_killed_and_replaced() -> None:
-    with served(TARGET, "--set", "Node.watchdog=0.5", "--workers", "1", cwd=ROOT) as graph:
+@pytest.mark.parametrize(
+    ("timeout", "calls", "least"),
+    [
+        pytest.param("6", ["/block"], 6.0, id="a call that has just begun"),
+        pytest.param("600", ["/block_after"], 5.0, id="a call that has run for a while"),
+        pytest.param("600", ["/block_after", "/short"], 5.0, id="beside one with a later deadline that has ended"),
+        pytest.param("600", ["/block_later"], 0.1, id="no call"),
+    ],
+)
+def test_a_stuck_loop_is_replaced_after_the_deadline_of_what_it_executes(
+    timeout: str, calls: list[str], least: float
+) -> None:
+    options = ("--set", "Node.watchdog=0.5", "--workers", "1", "--timeout", timeout)
+    with served(TARGET, *options, cwd=ROOT) as graph:
         (stuck,) = graph.workers()
-        thread = threading.Thread(target=ask, args=(graph, "/block"))
-        thread.start()
-        eventually(lambda: graph.workers() != [stuck] and graph.workers(), 10 * SLACK)
+        began = time.monotonic()
+        threads = [threading.Thread(target=ask, args=(graph, path)) for path in calls]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: stuck not in graph.workers(), least + 10 * SLACK)
+        assert least + 0.5 <= time.monotonic() - began
         graph.wait_log("its event loop is stuck")
-        thread.join()
+        graph.wait_log(r'File ".*aging\.py", line \d+, in block' if calls != ["/block_later"] else "replaced")
+        for thread in threads:
+            thread.join()
         with graph.client() as client:
             assert client.post("/pid", json={}).status_code == 200
 
