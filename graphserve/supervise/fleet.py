@@ -46,7 +46,7 @@ class Fleet:
         self._moved = asyncio.Event()  # set, and replaced, when something changed
         self._unready = False
         self._pulse: asyncio.TimerHandle | None = None
-        self._shown: dict[Node, tuple[State, int, int]] = {}
+        self._shown: dict[str, tuple[State, int, int]] = {}  # by name: a reload may have two nodes of one
 
     # --- versions ---
 
@@ -165,8 +165,9 @@ class Fleet:
         node.close_sockets()
         shutil.rmtree(self.run / node.plan.id, ignore_errors=True)
         self.nodes.remove(node)
-        self._shown.pop(node, None)
         del self._ends[node]
+        if self.current is not None and (other := self.current.nodes.get(node.plan.name)) not in (None, node):
+            self._show(other)  # the new one did not start
         self._move()
         self.sweep()
 
@@ -178,7 +179,7 @@ class Fleet:
         needed = {node for version in wanted for node in version.nodes.values()}
         for node in self.nodes:
             if node not in needed and not any(node in self._needs(other) for other in self.nodes if other is not node):
-                node.shows = False  # others took its place
+                node.shows = not any(node.plan.name in version.nodes for version in wanted)  # others took its place
                 self.end(node)
         used = {version for node in self.nodes for version in node.versions()}
         for version in [version for version in self._versions if version not in used and version not in wanted]:
@@ -274,8 +275,8 @@ class Fleet:
 
     def _show(self, node: Node) -> None:
         shown = (node.state, min(len(node.ready_workers()), node.plan.workers), node.plan.workers)
-        if node.shows and self._shown.get(node) != shown:
-            self._shown[node] = shown
+        if node.shows and self._shown.get(node.plan.name) != shown:
+            self._shown[node.plan.name] = shown
             seconds = asyncio.get_running_loop().time() - node.began
             self.observer.node(NodeState(node.plan.name, *shown, seconds))
 

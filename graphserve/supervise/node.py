@@ -261,6 +261,8 @@ class Node:
         pause = backoff.died(lived)
         if backoff.failed and not self.ready_workers():
             self.state, self.reason = "failed", worker.message
+        if self.state == "failed":
+            pause = backoff.hopeless()
         self.restarts[worker.slot] += 1
         when = f" in {pause:.1f} s" if pause else ""
         self.say("error", f"{worker.message}; replaced{when}", worker, worker.traceback)

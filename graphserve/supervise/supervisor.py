@@ -99,6 +99,7 @@ class Supervisor:
         await admin.open()
         try:
             if await _unless(self.signals.stopping, self._begin()) is None:
+                self.notifier.stopping()
                 return ExitCode.OK
             self.phase = "serving"
             self.observer.serving(self.public.url)

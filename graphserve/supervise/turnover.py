@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from graphserve import shortage
 from graphserve.errors import StartupError
+from graphserve.supervise.backoff import Backoff
 
 if TYPE_CHECKING:
     from graphserve.plan import NodePlan
@@ -35,6 +36,8 @@ class Turnover:
         self.node = node
         self._alone = asyncio.Lock()
         self._recycles: set[asyncio.Future[None]] = set()
+        self._backoff = Backoff(free=0, first=1.0)  # of recycling: what replaces a worker that serves has no hurry
+        self._pausing = False
 
     async def roll(self, plan: NodePlan, version: Version, progress: Progress) -> None:
         """Have every worker be of another version; then as many as that says.
@@ -88,7 +91,9 @@ class Turnover:
             progress(f"{self.node.plan.name} has {workers} {'worker' if workers == 1 else 'workers'}")
 
     def recycle(self, worker: WorkerProcess, words: str) -> None:
-        """Replace a worker that has had its time."""
+        """Replace a worker that has had its time; each of its reports asks for it."""
+        if self._pausing:
+            return
         worker.recycling = True
         task = asyncio.ensure_future(self._recycle(worker, words))
         self._recycles.add(task)
@@ -97,7 +102,8 @@ class Turnover:
     async def _recycle(self, worker: WorkerProcess, words: str) -> None:
         async with self._alone:
             node = self.node
-            if node.stopping or worker.state != "ready":
+            if node.stopping or worker.state != "ready" or self._pausing:
+                worker.recycling = False
                 return
             node.say("info", f"a worker of {node.plan.name} {words}; replacing it", worker)
             try:
@@ -105,8 +111,16 @@ class Turnover:
             except StartupError as exc:
                 if node.stopping:
                     return
-                node.say("error", f"the replacement did not start: {exc}", worker, exc.log)
-                worker.recycling = False  # it goes on; the next report asks again
+                pause = self._backoff.died(0.0)
+                words = f"the replacement did not start, another one does in {pause:.1f} s: {exc}"
+                node.say("error", words, worker, exc.log)
+                worker.recycling, self._pausing = False, True  # it goes on
+                asyncio.get_running_loop().call_later(pause, self._resume)
+            else:
+                self._backoff.early_deaths = 0
+
+    def _resume(self) -> None:
+        self._pausing = False
 
     # --- one worker ---
 

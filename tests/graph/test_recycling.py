@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import re
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import pytest
 
+from graphserve.supervise.backoff import JITTER
 from tests.harness import APPS, SLACK, Served, eventually, served
 
 ROOT = APPS.parent.parent
+BREAKING = """
+import os
+from graphserve import api, service
+
+@service(max_requests=5, workers=2)
+class Node:
+    def __init__(self) -> None:
+        if os.path.exists({flag!r}):
+            raise OSError("the disk is gone")
+
+    @api
+    async def pid(self) -> int:
+        return os.getpid()
+"""
 TARGET = "tests.apps.aging:Node"
 
 
@@ -40,6 +58,27 @@ def test_max_requests_replaces_workers_without_loss() -> None:
         assert statuses == {200}
         assert len(seen) > 2
         assert "has executed" in graph.text
+
+
+def test_a_replacement_that_does_not_start_is_tried_again_later_and_later(tmp_path: Path) -> None:
+    flag = str(tmp_path / "broken")
+    (tmp_path / "app.py").write_text(BREAKING.format(flag=flag))
+    with served("app:Node", cwd=tmp_path) as graph, graph.client() as client:
+        first = graph.workers()
+        open(flag, "w").close()
+        for _ in range(20):
+            assert client.post("/pid", json={}).json() in first
+        failed = r"the replacement did not start, another one does in (\d+\.\d) s: Node"
+        graph.wait_log(failed)
+        began = time.monotonic()
+        eventually(lambda: len(re.findall(failed, graph.text)) >= 4, 30 * SLACK)
+        assert time.monotonic() - began > (1 + 2 + 4) * (1 - JITTER) - 0.1
+        pauses = [float(pause) for pause in re.findall(failed, graph.text)]
+        for pause, expected in zip(pauses, (1, 2, 4, 8), strict=False):
+            assert expected * (1 - JITTER) - 0.1 < pause < expected * (1 + JITTER) + 0.1
+        assert client.post("/pid", json={}).json() in first, "the old ones go on"
+        os.unlink(flag)
+        eventually(lambda: not set(first) <= set(graph.workers()), 20 * SLACK)
 
 
 def test_max_memory_replaces_a_worker() -> None:
