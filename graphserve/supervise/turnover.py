@@ -35,6 +35,7 @@ class Turnover:
     def __init__(self, node: Node) -> None:
         self.node = node
         self._alone = asyncio.Lock()
+        self._apart = asyncio.Lock()  # of recycling, to the end of the one that leaves
         self._recycles: set[asyncio.Future[None]] = set()
         self._backoff = Backoff(free=0, first=1.0)  # of recycling: what replaces a worker that serves has no hurry
         self._pausing = False
@@ -100,24 +101,30 @@ class Turnover:
         task.add_done_callback(self._recycles.discard)
 
     async def _recycle(self, worker: WorkerProcess, words: str) -> None:
-        async with self._alone:
-            node = self.node
-            if node.stopping or worker.state != "ready" or self._pausing:
-                worker.recycling = False
-                return
-            node.say("info", f"a worker of {node.plan.name} {words}; replacing it", worker)
-            try:
-                await self._exchange(worker, node.plan, node.version, old_first=node.plan.options.gpus > 0)
-            except StartupError as exc:
-                if node.stopping:
+        async with self._apart:
+            async with self._alone:
+                node = self.node
+                if node.stopping or worker.state != "ready" or self._pausing:
+                    worker.recycling = False
                     return
-                pause = self._backoff.died(0.0)
-                words = f"the replacement did not start, another one does in {pause:.1f} s: {exc}"
-                node.say("error", words, worker, exc.log)
-                worker.recycling, self._pausing = False, True  # it goes on
-                asyncio.get_running_loop().call_later(pause, self._resume)
-            else:
+                node.say("info", f"a worker of {node.plan.name} {words}; replacing it", worker)
+                try:
+                    await self._exchange(worker, node.plan, node.version, old_first=node.plan.options.gpus > 0)
+                except StartupError as exc:
+                    self._put_off(worker, exc)
+                    return
                 self._backoff.early_deaths = 0
+            await worker.gone.wait()  # while it drains, other changes need not wait for it
+
+    def _put_off(self, worker: WorkerProcess, exc: StartupError) -> None:
+        """Recycle nobody for a while; the worker goes on."""
+        if self.node.stopping:
+            return
+        pause = self._backoff.died(0.0)
+        words = f"the replacement did not start, another one does in {pause:.1f} s: {exc}"
+        self.node.say("error", words, worker, exc.log)
+        worker.recycling, self._pausing = False, True
+        asyncio.get_running_loop().call_later(pause, self._resume)
 
     def _resume(self) -> None:
         self._pausing = False

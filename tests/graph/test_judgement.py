@@ -155,6 +155,17 @@ def test_a_worker_that_was_told_to_go_by_hand_and_stays_is_replaced() -> None:
         assert eventually(lambda: answered(client)) != old
 
 
+def test_a_worker_that_nobody_can_steer_any_more_is_replaced() -> None:
+    with served("lingering:Busy", "--workers", "1") as graph:
+        (old,) = graph.workers()
+        thread = threading.Thread(target=ask, args=(f"{graph.url}/cut", {}))
+        thread.start()
+        eventually(lambda: graph.workers() not in ([], [old]) and not alive(old), 5 * SLACK)
+        thread.join(30)
+        with graph.client() as client:
+            eventually(lambda: answered(client))
+
+
 def answered(client: httpx.Client) -> int:
     try:
         return int(client.post("/pid", json={}).json())
