@@ -40,7 +40,7 @@ class Stack:
         elif self._threads and (frame := _FRAME.match(line)):
             self._threads[-1].append((frame["file"], int(frame["line"]), frame["name"]))
         else:
-            return self._threads != [] and line in ("", "  ...")
+            return self._threads != [] and (line in ("", "  ...") or line.startswith("  <"))  # such as <no Python frame>
         return True
 
     def __str__(self) -> str:
