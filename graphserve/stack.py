@@ -18,6 +18,7 @@ SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
 PATIENCE = 1.0  # seconds that a process has to write its stack and to end, before it is killed
 _THREAD = re.compile(r"(Current t|T)hread 0x[0-9a-f]+.* \(most recent call first\):$")
 _FRAME = re.compile(r'  File "(?P<file>.+)", line (?P<line>\d+) in (?P<name>.+)$')
+_BETWEEN = ("", "  ...", "  <no Python frame>")  # other lines of it
 _OURS = str(Path(__file__).parent) + os.sep
 _PYTHON = str(Path(os.__file__).parent) + os.sep
 
@@ -40,7 +41,7 @@ class Stack:
         elif self._threads and (frame := _FRAME.match(line)):
             self._threads[-1].append((frame["file"], int(frame["line"]), frame["name"]))
         else:
-            return self._threads != [] and (line in ("", "  ...") or line.startswith("  <"))  # such as <no Python frame>
+            return bool(self._threads) and line in _BETWEEN
         return True
 
     def __str__(self) -> str:

@@ -21,6 +21,10 @@ from graphserve import api, service
 
 @service(concurrency=2, watchdog=1, graceful_timeout={graceful})
 class Top:
+    def __init__(self) -> None:
+        while os.path.exists("hold"):
+            time.sleep(0.01)
+
     @api
     def pid(self) -> int:
         return os.getpid()
@@ -147,6 +151,22 @@ def test_recycling_takes_one_worker_at_a_time(steered: Steered) -> None:
             eventually(look, 90)
         assert not load.failures
     assert most == 5, "one more than there are usually"
+
+
+def test_a_restart_waits_for_a_worker_that_is_being_recycled(steered: Steered) -> None:
+    with serving(steered, "--set", "Top.max_requests=10") as graph:
+        first = graph.workers()
+        (steered.folder / "hold").touch()
+        age(steered, graph)
+        graph.wait_log("replacing it")
+        eventually(lambda: len(graph.workers()) == 2)
+        with steered.begin("restart") as restarting:
+            graph.wait_log("restarting")
+            assert [row["state"] == "ready" for row in steered.ps()] == [True, False], "or nobody would answer"
+            (steered.folder / "hold").unlink()
+            assert restarting.wait(60) == 0
+        eventually(lambda: len(graph.workers()) == 1)
+        assert graph.workers() != first
 
 
 def test_a_worker_may_execute_a_few_more_than_max_requests(steered: Steered) -> None:
