@@ -70,7 +70,7 @@ class Worker:
             self._fail(f"{self.node.name}: {shortage.words(exc)}", "")
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again and again
-        self.channel.send({"type": "ready", "address": serving.address})
+        self.channel.send({"type": "ready", "address": serving.address, "latest": serving.latest.descriptor})
         await self._ended.wait()
         await serving.stop()
 
