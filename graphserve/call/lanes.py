@@ -169,7 +169,7 @@ class PooledLane:
 
 def failed(node: Node) -> Unavailable:
     """What a caller of a failed node gets."""
-    return Unavailable(f"{node.name} is failed" + (f": {node.reason}" if node.reason else ""), node=node.name)
+    return Unavailable(str(node), node=node.name)
 
 
 def no_socket(exc: OSError, node: str) -> Unavailable:

@@ -73,7 +73,7 @@ async def node(*modes: str, answer: bytes = ANSWER) -> AsyncIterator[tuple[Poole
         workers = [Listening(Path(folder), str(index), mode, answer) for index, mode in enumerate(modes)]
         members = Members()
         lane = PooledLane(members, "Model", 100, 30.0, RetryBudget())
-        members.update(Node("Model", "ready", "", tuple(Worker(0, worker.path, "ready") for worker in workers)))
+        members.update(Node("Model", "ready", tuple(Worker(0, worker.path, "ready") for worker in workers)))
         try:
             yield lane, workers
         finally:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +15,7 @@ import httpx
 import pytest
 
 from tests.apps.hostile import SECRET
-from tests.harness import APPS, Served, served
+from tests.harness import APPS, Served, eventually, served
 from tests.hostile.wire import exchange
 
 IN_ENVIRONMENT = "environment-4711"
@@ -114,3 +119,31 @@ def test_secrets_of_the_environment_stand_in_no_file_and_on_no_command_line(grap
         with other.client() as client:
             assert client.post("/leak", json={"choice": {"kind": "raises"}}).status_code == 500, "the variable is there"
         other.wait_log(IN_ENVIRONMENT)
+
+
+@pytest.mark.parametrize("place", ["tcp", "uds"])
+def test_why_a_node_is_failed_is_not_told(tmp_path: Path, run_dir: Path, place: str) -> None:
+    flag, sock = tmp_path / "flag", str(run_dir.parent / "public.sock")
+    arguments = ["--run-dir", str(run_dir), *(["--uds", sock] if place == "uds" else [])]
+    env = {"HOSTILE_SECRET": IN_ENVIRONMENT, "FAILING_FLAG": str(flag)}
+    transport = httpx.HTTPTransport(uds=sock) if place == "uds" else None
+    with (
+        served("tests.apps.failing:Gateway", *arguments, cwd=APPS.parent.parent, env=env) as graph,
+        httpx.Client(transport=transport, base_url=graph.url if place == "tcp" else "http://graph") as client,
+    ):
+        flag.touch()
+        os.kill(graph.workers("n0")[0], signal.SIGKILL)
+        graph.wait_log("Leaf failed", 60)
+        eventually(lambda: client.get("/readyz").status_code == 503)
+        answers = [client.get("/readyz"), client.get("/livez")]
+        for path in ("/limited", "/unlimited", "/items"):
+            for headers in ({}, {"x-request-timeout": "0.5"}, {"accept": "text/event-stream"}):
+                answers.append(client.post(path, json={}, headers=headers))
+                assert answers[-1].status_code == 503
+                assert answers[-1].json()["detail"] == "Leaf is failed: it does not start; its log says why"
+        for answer in answers:
+            assert not TOLD.search(told(answer)), answer.text
+        command = [sys.executable, "-m", "graphserve", "status", "--json", "--run-dir", str(run_dir)]
+        status = json.loads(subprocess.run(command, capture_output=True, timeout=30, check=False).stdout)
+        assert SECRET in next(node["reason"] for node in status["nodes"] if node["name"] == "Leaf")
+        graph.wait_log(SECRET)
