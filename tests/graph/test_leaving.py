@@ -103,6 +103,23 @@ def test_every_kind_of_leaf_is_told(graph: Graph, api: str) -> None:
         assert client.post("/narrow", json={"x": 3}).json() == 3, "the slot is free again"
 
 
+NEXT = b"POST /seen HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
+AHEAD = {
+    "a request": NEXT, "a page": b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n", "half a request": NEXT[:-1], "many": NEXT * 2000,
+    "bytes that are no request": b"\0" * 10, "more of them": b"\0" * 100_000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("more", AHEAD.values(), ids=AHEAD)
+def test_a_client_that_sent_ahead_and_leaves(graph: Graph, more: bytes) -> None:
+    """What it sent ahead is not read before its turn, and stands before the end of the line."""
+    sock = send(graph, "call", {"name": "hold"})
+    eventually(lambda: graph.state().running == 1)
+    sock.sendall(more)
+    eventually(lambda: unsent(sock) == 0)
+    assert leave(graph, sock) < SOON
+
+
 def test_a_reader_that_leaves_ends_a_stream_three_hops_away(graph: Graph) -> None:
     sock = send(graph, "stream", {})
     assert sock.recv(1000)
