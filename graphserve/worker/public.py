@@ -19,7 +19,7 @@ from graphserve.worker.heading import too_large
 from graphserve.worker.inbound import Inbound
 from graphserve.worker.limits import CHUNK_BYTES, FIELDS, HEAD_BYTES, PORTION, SPARE_CHUNK_BYTES, TARGET_BYTES
 from graphserve.worker.listener import Listener
-from graphserve.worker.patrol import WORDS, Patrol
+from graphserve.worker.patrol import Patrol
 from graphserve.worker.presence import Presence
 from graphserve.worker.protocol import Protocol
 
@@ -44,6 +44,7 @@ class PublicProtocol(Protocol):
         self.since = 0.0
         self.behind = 0.0  # seconds that the client is behind the least rate
         self.unread = 0  # bytes of answers that it had not taken at the last look
+        self.spare = False  # beyond the limit: it may only ask for health, once
         self.denial: Denial | None = None
         self._held, self._in_portions = _NOTHING, False
         self._going_on = False
@@ -59,14 +60,13 @@ class PublicProtocol(Protocol):
         super().connection_made(transport)
         self._presence = Presence(self.listener.readers, transport, self.flow)
         self.since = self.loop.time()
-        if (over := self.patrol.excess(newest=self)) > WORDS:
+        if not self.patrol.admit(self):
             transport.abort()
-        elif over > 0:
-            self.deny(HttpProblem(503, "there are too many connections", headers={"retry-after": "1"}))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio callback."""
         self._presence.forget()
+        self.patrol.lost(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -111,7 +111,11 @@ class PublicProtocol(Protocol):
         )  # fmt: skip
         if not plain:
             self._examine()
+        if self.spare and (problem := self.patrol.refusal(self, self.url)) is not None:
+            raise Refused(problem)
         super().on_headers_complete()
+        if self.spare:
+            self.cycle.keep_alive = False
         if self.flow.read_paused:  # it waits behind others
             self._presence.watch()
         self.headed = True  # from here on `cycle` is this request
