@@ -7,7 +7,7 @@ import os
 import resource
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,15 @@ PROBLEM = b"HTTP/1.1 503 No\r\nx-graphserve-error: problem\r\ncontent-length: 2\
 
 
 class Listening:
-    """What stands behind a worker's socket: `answer`, `lose` (read, then close), `reset` (close unread), `refuse`."""
+    """What stands behind a worker's socket.
+
+    It does one of `answer`, `hold` (answer when `go` is set), `lose` (read, then close), `reset` (close unread), `refuse`.
+    """
 
     def __init__(self, folder: Path, name: str, mode: str, answer: bytes = ANSWER) -> None:
         self.path, self.mode, self.answer = str(folder / name), mode, answer
         self.requests = self.connections = 0
+        self.go = asyncio.Event()
         self.tasks: set[asyncio.Task[None]] = set()
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.bind(self.path)
@@ -63,6 +67,8 @@ class Listening:
                 self.requests += 1
                 if self.mode == "lose":
                     return
+                if self.mode == "hold":
+                    await self.go.wait()
                 await loop.sock_sendall(connection, self.answer)
 
 
@@ -120,6 +126,30 @@ async def test_a_worker_that_loses_calls_is_left_alone_until_it_answers() -> Non
         async with asyncio.timeout(20):
             while workers[0].requests < lost + 5:
                 assert await asyncio.gather(*(call() for _ in range(4))) == [b"1"] * 4
+
+
+@pytest.mark.parametrize("mode", ["lose", "reset"])
+async def test_a_call_that_was_lost_goes_to_another_worker(mode: str) -> None:
+    """Though the one that lost it has the fewest calls in flight."""
+    async with node("hold", mode) as (lane, (holds, loses)):
+        assert lane.state is not None
+        both = lane.state.workers
+        lane._changed(Node("Model", "ready", both[:1]))
+        call = call_to(lane, idempotent=True)
+        calls = [asyncio.ensure_future(call()) for _ in range(4)]
+        await until(lambda: holds.requests == 4)
+        lane._changed(Node("Model", "ready", both))
+        calls.append(asyncio.ensure_future(call()))
+        await until(lambda: holds.requests == 5)
+        assert loses.connections == 1
+        holds.go.set()
+        assert await asyncio.gather(*calls) == [b"1"] * 5
+
+
+async def until(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0)
 
 
 async def test_not_all_workers_are_left_alone() -> None:
