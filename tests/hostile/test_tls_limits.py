@@ -98,10 +98,15 @@ def test_a_probe_is_answered_at_the_limit(graph: Served, files: Authority, tmp_p
     body = b'{"gate": "%b"}' % os.fsencode(gate)
     eventually(lambda: public(graph) == 0, 30)
     with contextlib.ExitStack() as stack:
-        for _ in range(LIMIT):
+
+        def hold() -> None:
             held = stack.enter_context(encrypted(graph, files))
             held.sendall(b"POST /hold HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
-        eventually(lambda: asked(graph, files, b"/docs") == 503)
+
+        for _ in range(LIMIT):
+            hold()
+        # One whose request was not here yet when the next came may have made room.
+        eventually(lambda: hold() or asked(graph, files, b"/docs") == 503)
         assert asked(graph, files, b"/livez") == 200
         assert asked(graph, files, b"/readyz") == 200
         gate.touch()
