@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,10 +18,11 @@ from hypothesis import given, strategies as st
 
 from graphserve.call.budget import ALLOWANCE, PER_SECOND, SHARE, WINDOW, RetryBudget
 from graphserve.call.calls import Api, Home, RemoteApi
-from graphserve.call.endpoint import FAILURES
+from graphserve.call.context import CallContext, current
+from graphserve.call.endpoint import FAILURES, FIRST_REST
 from graphserve.call.lanes import PooledLane, QueueLane
 from graphserve.call.members import Members, Node, Worker
-from graphserve.errors import Problem, RemoteError, Unavailable
+from graphserve.errors import DeadlineExceeded, Problem, RemoteError, Unavailable
 from graphserve.plan import ApiPlan
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1"
@@ -144,6 +146,35 @@ async def test_a_call_that_was_lost_goes_to_another_worker(mode: str) -> None:
         assert loses.connections == 1
         holds.go.set()
         assert await asyncio.gather(*calls) == [b"1"] * 5
+
+
+async def test_a_worker_that_stays_bad_is_left_alone_for_longer_each_time() -> None:
+    async with node("lose", "answer") as (lane, workers):
+        call, bad = call_to(lane, idempotent=True), lane.endpoints[workers[0].path]
+        clock = asyncio.get_running_loop().time
+        rests: list[float] = []
+        async with asyncio.timeout(60):
+            while len(rests) < 3:
+                while not bad.resting:
+                    assert await asyncio.gather(call(), call()) == [b"1"] * 2
+                began = clock()
+                await until(lambda: not bad.resting)
+                rests.append(clock() - began)
+        for number, rest in enumerate(rests):
+            assert rest > FIRST_REST * 2**number - 0.05, "a timer never comes early, but the clock has its grain"
+
+
+async def test_a_call_that_is_late_already_is_not_sent() -> None:
+    async with node("answer") as (lane, workers):
+        call = call_to(lane)
+        token = current.set(CallContext(b"1", time.monotonic_ns() - 1))  # of an API that has run too long
+        try:
+            with pytest.raises(DeadlineExceeded, match="Model did not answer before the deadline"):
+                await call()
+        finally:
+            current.reset(token)
+        assert workers[0].connections == 0
+        assert await call() == b"1"
 
 
 async def until(holds: Callable[[], object]) -> None:
