@@ -42,7 +42,7 @@ class BoundApi:
     method: Callable[..., Any]
     is_async: bool
     timeout: float | None
-    pace: Pace | None  # of limited APIs: how long a call holds its slot
+    pace: Pace | None  # how long a call holds its slot; of unlimited APIs, how long it takes while the loop is late
 
 
 def bind(node: NodePlan, instance: object, declared: type | None = None) -> dict[str, BoundApi]:
@@ -62,7 +62,7 @@ def bind(node: NodePlan, instance: object, declared: type | None = None) -> dict
             api, signature, ArgumentsCodec(signature),
             ResultCodec(signature.item if signature.stream else signature.result, f"{node.name}.{api.name}"),
             method, _is_async(method) or _is_async(inspect.unwrap(method)), min(given, default=None),
-            Pace() if api.lane == "queue" and not api.stream else None,
+            None if api.stream else Pace(),
         )  # fmt: skip
     return bound
 
@@ -160,7 +160,7 @@ class Execution:
             self._late()
             self._free()
             return
-        if api.pace is not None:
+        if api.pace is not None and (api.plan.lane == "queue" or executor.pressure.late):
             self._pace, self._began = api.pace, time.monotonic()
         if api.is_async:
             work = _run(api.method, arguments, context)

@@ -26,3 +26,8 @@ class Pace:
     def needed(self) -> float:
         """Seconds that a call needs to be in time, most likely; 0.0 while nothing is known."""
         return self._mean + 4 * self._deviation + WAY_BACK if self._mean else 0.0
+
+    @property
+    def usual(self) -> float:
+        """Seconds that most calls take at most: for where a guess that is too low costs little; 0.0 as above."""
+        return self._mean + self._deviation + WAY_BACK if self._mean else 0.0

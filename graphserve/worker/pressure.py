@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 BEAT = 0.05  # seconds between two looks, while calls are executed
+LATE = 0.02  # seconds that the loop may be late before it matters which calls can still be in time
 TARGET = 0.1  # seconds that the loop may be late
 PERSISTENCE = 0.3  # seconds that it has to be late before calls are refused: a hiccup is none of their business
 FEWEST = 32  # calls in flight that are always allowed
@@ -30,7 +31,7 @@ class Pressure:
     def __init__(self, loop: asyncio.AbstractEventLoop, in_flight: Callable[[], int]) -> None:
         self.loop, self.in_flight = loop, in_flight
         self.limit = math.inf  # calls in flight
-        self.beating = False
+        self.late = self.beating = False
         self._due = self._late_since = self._calm_since = 0.0
 
     def begin(self) -> None:
@@ -48,6 +49,7 @@ class Pressure:
             self.begin()
 
     def _judge(self, now: float, late: float, in_flight: int) -> None:
+        self.late = late > LATE
         if late > TARGET:
             self._late_since = self._late_since or now - late
             self._calm_since = 0.0

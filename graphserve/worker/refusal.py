@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from graphserve.worker.gate import Gate
     from graphserve.worker.protocol import Protocol
 
+TRIED = 4  # calls in flight that are never refused for what others took
+
 
 def refusal(protocol: Protocol, api: BoundApi, context: CallContext, throttle: Throttle | None) -> Unavailable | None:
     """Why a call is not executed, if it is not.
@@ -26,19 +28,25 @@ def refusal(protocol: Protocol, api: BoundApi, context: CallContext, throttle: T
     if throttle is not None and throttle.active and (refused := throttle.refusal()) is not None:
         return refused
     if api.plan.lane == "pooled":
-        return _behind(protocol.listener.executor)
+        return _behind(api, protocol.listener.executor, context)
     if protocol.admission.held and api.pace is not None:
         return _hopeless(api, protocol.listener.executor, protocol.listener.gate, context)
     return None
 
 
-def _behind(executor: Executor) -> Unavailable | None:
-    """The event loop is late: there are more calls of async APIs in flight than it can serve."""
-    in_flight = len(executor.executing)
-    if in_flight < executor.pressure.limit:
-        return None
-    name = executor.node.name
-    return Unavailable(f"{name} is behind, with {in_flight} calls in flight", node=name, full=True)
+def _behind(api: BoundApi, executor: Executor, context: CallContext) -> Unavailable | None:
+    """The event loop is late: there are more calls of async APIs in flight than it can serve, or serve in time.
+
+    A few calls are always tried: from what they take, it is known whether the others can be in time again.
+    """
+    in_flight, pressure, name = len(executor.executing), executor.pressure, executor.node.name
+    if in_flight >= pressure.limit:
+        return Unavailable(f"{name} is behind, with {in_flight} calls in flight", node=name, full=True)
+    if pressure.late and in_flight >= TRIED and api.pace is not None:
+        left = context.seconds_left()
+        if left is not None and left < api.pace.usual:
+            return _too_late(name, left)
+    return None
 
 
 def _hopeless(api: BoundApi, executor: Executor, gate: Gate, context: CallContext) -> Unavailable | None:
@@ -52,6 +60,9 @@ def _hopeless(api: BoundApi, executor: Executor, gate: Gate, context: CallContex
     needed = api.pace.needed + (api.plan.batch.max_wait if api.plan.batch is not None else 0.0)
     if left >= needed or not gate.crowded():
         return None
-    name = executor.node.name
+    return _too_late(executor.node.name, left)
+
+
+def _too_late(name: str, left: float) -> Unavailable:
     said = f"{name} has more to do than it can: {max(left, 0.0):.3f} s were left when it was this call's turn"
     return Unavailable(said, node=name, full=True)

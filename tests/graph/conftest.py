@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.graph.steering import Steered
+from tests.harness import Served
 
 
 @pytest.fixture
@@ -16,3 +17,13 @@ def steered(tmp_path: Path) -> Iterator[Steered]:
     """Sources of a graph, and a runtime folder in which no other graph is."""
     with tempfile.TemporaryDirectory(prefix="gs-test-") as runtime:
         yield Steered(tmp_path, Path(runtime))
+
+
+@pytest.fixture
+def graph(steered: Steered) -> Iterator[Served]:
+    """The steered graph, ready."""
+    graph = steered.serve()
+    try:
+        yield graph.wait_ready()
+    finally:
+        graph.close()

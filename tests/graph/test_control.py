@@ -8,7 +8,6 @@ import signal
 import socket
 import stat
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +38,6 @@ class Leaf:
 HELD = "        import os, time\n        while os.path.exists('hold'):\n            time.sleep(0.01)"
 HEADS = ["NODE", "SLOT", "PID", "STATE", "RESTARTS", "UPTIME", "CPU", "%", "MEMORY", "IN", "FLIGHT"]
 ROW = {"node", "id", "slot", "pid", "state", "restarts", "uptime", "cpu", "memory", "in_flight", "version", "vitals"}
-
-
-@pytest.fixture
-def graph(steered: Steered) -> Iterator[Served]:
-    graph = steered.serve()
-    try:
-        yield graph.wait_ready()
-    finally:
-        graph.close()
 
 
 def control(steered: Steered) -> Path:

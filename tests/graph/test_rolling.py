@@ -18,15 +18,6 @@ OLD = {"leaf": 2, "mid": 1, "top": 1}
 
 
 @pytest.fixture
-def graph(steered: Steered) -> Iterator[Served]:
-    graph = steered.serve()
-    try:
-        yield graph.wait_ready()
-    finally:
-        graph.close()
-
-
-@pytest.fixture
 def load(graph: Served) -> Iterator[Load]:
     """Load that runs during the test, of which nothing may fail."""
     with Load(graph.url, "/ask", {"x": 1}) as load:

@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 
 from graphserve.errors import Unavailable
 from graphserve.worker.pace import WAY_BACK, Pace
-from graphserve.worker.pressure import BEAT, CALM, FEWEST, PERSISTENCE, TARGET, Pressure
+from graphserve.worker.pressure import BEAT, CALM, FEWEST, LATE, PERSISTENCE, TARGET, Pressure
 from graphserve.worker.throttle import SURPLUS, Throttle
 
 # --- pace ---
@@ -34,6 +34,7 @@ def test_the_need_lies_between_the_quickest_and_far_beyond_the_slowest(times: li
     for seconds in times:
         pace.add(seconds)
     assert min(times) <= pace.needed <= 5 * max(times) + WAY_BACK
+    assert min(times) <= pace.usual <= pace.needed
 
 
 def test_a_slow_first_call_is_forgotten() -> None:
@@ -77,6 +78,14 @@ def test_the_limit_grows_back_and_goes() -> None:
     limits = pressed([(1.0, 1000), *calm])
     assert limits[0] == 100 and limits[1] > limits[0]
     assert limits[-1] == math.inf
+
+
+def test_it_is_late_only_as_long_as_it_is() -> None:
+    pressure = Pressure(asyncio.new_event_loop(), lambda: 0)
+    for late, said in ((LATE / 2, False), (LATE * 2, True), (0.0, False)):
+        pressure._judge(100.0, late, 1)
+        assert pressure.late is said
+    pressure.loop.close()
 
 
 async def test_it_beats_only_while_there_are_calls() -> None:
