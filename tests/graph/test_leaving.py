@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import httpx
 import pytest
 
 import graphserve
@@ -207,6 +208,32 @@ def test_a_call_from_python_that_is_given_up(tmp_path: Path, monkeypatch: pytest
         assert State(*leaving.Ledger.layout.unpack(state())).running == 1
         del items
         eventually(lambda: State(*leaving.Ledger.layout.unpack(state())).running == 0)
+
+
+def test_a_call_that_was_passed_on_is_given_up_with_its_client(tmp_path: Path, run_dir: Path) -> None:
+    """An entry without a free slot relays to its own queue, where the kernel keeps the call."""
+    arguments = ("--run-dir", str(run_dir))
+    with served("tests.apps.leaving:Narrow", *arguments, cwd=ROOT, env={"LEDGERS": str(tmp_path)}) as running:
+        graph = Graph(running, tmp_path)
+        holders = [send(graph, "hold", {}) for _ in range(2)]
+        eventually(lambda: graph.state("Narrow").running == 2)
+        relayed = [send(graph, "hold", {}) for _ in range(5)]
+        eventually(lambda: in_flight(run_dir) == 7)
+        for sock in relayed:
+            sock.close()
+        eventually(lambda: in_flight(run_dir) == 2)
+        for sock in holders:
+            sock.close()
+        with running.client() as client:
+            assert client.post("/quick", json={"x": 3}).json() == 3
+        assert graph.state("Narrow").begun == 3, "the two that held, and this one"
+
+
+def in_flight(run_dir: Path) -> int:
+    """Requests that the only worker has, as it reports."""
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(run_dir / "control.sock"))) as control:
+        (row,) = control.get("http://graphserve/ps").json()
+    return int(row["in_flight"])
 
 
 def test_uploads_that_wait_for_a_slot(tmp_path: Path) -> None:

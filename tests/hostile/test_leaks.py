@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -12,8 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import msgspec
+import numpy as np
 import pytest
 
+from graphserve.wire import buffers, extensions, mappings, memory
 from tests.apps.hostile import SECRET
 from tests.harness import APPS, Served, eventually, served
 from tests.hostile.wire import exchange
@@ -147,3 +151,35 @@ def test_why_a_node_is_failed_is_not_told(tmp_path: Path, run_dir: Path, place: 
         status = json.loads(subprocess.run(command, capture_output=True, timeout=30, check=False).stdout)
         assert SECRET in next(node["reason"] for node in status["nodes"] if node["name"] == "Leaf")
         graph.wait_log(SECRET)
+
+
+@pytest.mark.parametrize("place", ["tcp", "uds"])
+@pytest.mark.parametrize("disguise", [{}, {"x-graphserve-public": "1", "x-graphserve-deadline": str(2**62)}])
+def test_references_to_memory_are_refused_at_the_public_port(
+    graph: Served, run_dir: Path, place: str, disguise: dict[str, str]
+) -> None:
+    """They name a process of ours and what it has open: here, the worker itself."""
+    run_dir.parent.mkdir(exist_ok=True)
+    sock = str(run_dir.parent / "public.sock")
+    with contextlib.ExitStack() as stack:
+        if place == "uds":
+            graph = stack.enter_context(served("hostile:Gateway", "--uds", sock, env={"HOSTILE_SECRET": "x"}))
+        transport = httpx.HTTPTransport(uds=sock) if place == "uds" else None
+        base = "http://graph" if place == "uds" else graph.url
+        client = stack.enter_context(httpx.Client(transport=transport, base_url=base, timeout=30))
+        (entry,) = graph.workers("n1")
+        sender = stack.enter_context(contextlib.closing(memory.Sender(1 << 20)))
+        good = sender.place(memoryview(bytes(memory.MIN_SIZE)))  # which a neighbour in the graph may send
+        assert good is not None
+        array, _ = buffers.pack(np.zeros(memory.MIN_SIZE, "u1"))
+        bad = mappings.REFERENCE.pack(entry, 0, 1, 10, 1)
+        for name, value in (
+            ("echo", {"body": extensions.reference(good)}), ("total", {"values": extensions.reference(good, array)}),
+            ("echo", {"body": extensions.reference(bad)}),
+        ):  # fmt: skip
+            content = msgspec.msgpack.encode(value)
+            headers = {"content-type": "application/msgpack", **disguise}
+            answer = client.post(f"/{name}", content=content, headers=headers)
+            assert answer.status_code == 422, answer.text
+            assert name == "echo" or "a reference to memory is not accepted here" in answer.text
+        assert sender.in_transit() == 1, "nobody has touched it"
