@@ -128,9 +128,7 @@ class Exchange:
         self.reply = Reply(loop=loop)
         self.reply.exchange = self
         self.connection: Connection | None = None
-        self.endpoint: Endpoint | None = (
-            None  # where it was sent last, in the pooled lane: not there again if it is lost
-        )
+        self.endpoint: Endpoint | None = None  # of the pooled lane: where it was sent last
         self.context: CallContext | None = None  # of the call that makes this one
         self.timer: Alarm | asyncio.TimerHandle | None = None
         self.attempts = 0

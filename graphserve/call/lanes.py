@@ -132,11 +132,9 @@ class PooledLane:
     def _least(self, lost_at: Endpoint | None) -> Endpoint | None:
         best = None
         for endpoint in self.endpoints.values():
-            if (
-                not endpoint.resting
-                and endpoint is not lost_at
-                and (best is None or endpoint.in_flight < best.in_flight)
-            ):
+            if endpoint.resting or endpoint is lost_at:
+                continue
+            if best is None or endpoint.in_flight < best.in_flight:
                 best = endpoint
         if best is None and lost_at is not None:  # there is no other
             return self._least(None)

@@ -45,7 +45,7 @@ class Poller:
         return True
 
     def watch_end(self, descriptor: int, call: Callable[[], object]) -> None:
-        """Have `call` called when the other side has closed its end, though there is more to read; it must `forget_end`."""
+        """Have `call`, which must `forget_end`, called when the other side has closed its end, read to there or not."""
         self._epoll.register(descriptor, select.EPOLLRDHUP)
         self._calls[descriptor] = call
 

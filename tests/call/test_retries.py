@@ -33,7 +33,8 @@ PROBLEM = b"HTTP/1.1 503 No\r\nx-graphserve-error: problem\r\ncontent-length: 2\
 class Listening:
     """What stands behind a worker's socket.
 
-    It does one of `answer`, `hold` (answer when `go` is set), `lose` (read, then close), `reset` (close unread), `refuse`.
+    It does one of `answer`, `hold` (answer when `go` is set), `lose` (read, then close), `reset` (close unread),
+    `refuse`.
     """
 
     def __init__(self, folder: Path, name: str, mode: str, answer: bytes = ANSWER) -> None:

@@ -106,8 +106,8 @@ def test_every_kind_of_leaf_is_told(graph: Graph, api: str) -> None:
 
 NEXT = b"POST /seen HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
 AHEAD = {
-    "a request": NEXT, "a page": b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n", "half a request": NEXT[:-1], "many": NEXT * 2000,
-    "bytes that are no request": b"\0" * 10, "more of them": b"\0" * 100_000,
+    "a request": NEXT, "a page": b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n", "half a request": NEXT[:-1],
+    "many": NEXT * 2000, "bytes that are no request": b"\0" * 10, "more of them": b"\0" * 100_000,
 }  # fmt: skip
 
 
