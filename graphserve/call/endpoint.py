@@ -50,7 +50,7 @@ class Endpoint:
         """Send on an idle connection, or on a new one; OSError if the worker cannot be reached."""
         connection = self.idle.pop() if self.idle else self._connect()
         self.in_flight += 1
-        exchange.connection = connection
+        exchange.connection, exchange.endpoint = connection, self
         connection.send(exchange.request, exchange)
         if exchange.upload is not None:
             exchange.feed(connection)

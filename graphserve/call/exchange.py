@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextvars import Context
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from graphserve.call.alarms import Alarm, alarm
 from graphserve.call.budget import PER_SECOND, SHARE, RetryBudget
@@ -18,6 +18,9 @@ from graphserve.call.context import CallContext, current
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError
 from graphserve.plan import ApiPlan
 from graphserve.wire.memory import Ticket, done
+
+if TYPE_CHECKING:
+    from graphserve.call.endpoint import Endpoint
 
 FIRST_PAUSE = 0.005  # seconds before a lost call is sent the second time again; doubles up to …
 LONGEST_PAUSE = 0.2
@@ -110,8 +113,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "attempts", "connection", "context", "deadline_ns", "idempotent", "lane", "loop", "node", "over", "read",
-        "reply", "request", "slack", "tickets", "timer", "upload",
+        "attempts", "connection", "context", "deadline_ns", "endpoint", "idempotent", "lane", "loop", "node", "over",
+        "read", "reply", "request", "slack", "tickets", "timer", "upload",
     )  # fmt: skip
     streams = False
     full = False  # of streams only: whether the consumer has enough to do
@@ -125,6 +128,7 @@ class Exchange:
         self.reply = Reply(loop=loop)
         self.reply.exchange = self
         self.connection: Connection | None = None
+        self.endpoint: Endpoint | None = None  # of the pooled lane: where it was sent last
         self.context: CallContext | None = None  # of the call that makes this one
         self.timer: Alarm | asyncio.TimerHandle | None = None
         self.attempts = 0

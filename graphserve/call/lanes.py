@@ -110,7 +110,7 @@ class PooledLane:
     def send(self, exchange: Exchange) -> None:
         """Send to the worker with the least in flight; wait if none is ready."""
         while True:
-            endpoint = self._least()
+            endpoint = self._least(exchange.endpoint)
             if endpoint is None or self._pause is not None:
                 self._wait(exchange)
                 return
@@ -129,11 +129,15 @@ class PooledLane:
         """Drop an exchange that is over."""
         self.waiting.pop(exchange, None)
 
-    def _least(self) -> Endpoint | None:
+    def _least(self, lost_at: Endpoint | None) -> Endpoint | None:
         best = None
         for endpoint in self.endpoints.values():
-            if not endpoint.resting and (best is None or endpoint.in_flight < best.in_flight):
+            if endpoint.resting or endpoint is lost_at:
+                continue
+            if best is None or endpoint.in_flight < best.in_flight:
                 best = endpoint
+        if best is None and lost_at is not None:  # there is no other
+            return self._least(None)
         return best
 
     def _wait(self, exchange: Exchange) -> None:
@@ -169,7 +173,7 @@ class PooledLane:
 
 def failed(node: Node) -> Unavailable:
     """What a caller of a failed node gets."""
-    return Unavailable(f"{node.name} is {node.state}" + (f": {node.reason}" if node.reason else ""), node=node.name)
+    return Unavailable(str(node), node=node.name)
 
 
 def no_socket(exc: OSError, node: str) -> Unavailable:

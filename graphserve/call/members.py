@@ -21,11 +21,10 @@ class Worker:
 
 @dataclass(frozen=True)
 class Node:
-    """The state of one node: `starting`, `ready`, `draining`, `failed` or `stopped`, why, and its workers."""
+    """The state of one node: `starting`, `ready`, `draining`, `failed` or `stopped`, and its workers."""
 
     name: str
     state: str
-    reason: str = ""
     workers: tuple[Worker, ...] = ()
 
     @property
@@ -37,7 +36,12 @@ class Node:
     def read(cls, message: dict[str, Any]) -> Node:
         """Read what a `members` message says of one node."""
         workers = tuple(Worker(**worker) for worker in message["workers"])
-        return cls(message["name"], message["state"], message.get("reason", ""), workers)
+        return cls(message["name"], message["state"], workers)
+
+    def __str__(self) -> str:
+        """Its state in words that the public port passes on: the reason may be an exception's text."""
+        hint = ": it does not start; its log says why" if self.state == "failed" else ""
+        return f"{self.name} is {self.state}{hint}"
 
 
 class Members:
@@ -65,6 +69,5 @@ class Members:
         for name in names:
             node = self.nodes.get(name)
             if node is None or not any(worker.state == "ready" for worker in node.workers):
-                state = node.state if node is not None and node.state != "ready" else "starting"
-                words.append(f"{name} is {state}" + (f": {node.reason}" if node and node.reason else ""))
+                words.append(str(node) if node is not None and node.state != "ready" else f"{name} is starting")
         return words

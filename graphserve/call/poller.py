@@ -7,6 +7,7 @@ it costs two. Connections that are kept use the loop's readers, which have one s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 import socket
@@ -42,6 +43,17 @@ class Poller:
             return False
         self._epoll.unregister(descriptor)
         return True
+
+    def watch_end(self, descriptor: int, call: Callable[[], object]) -> None:
+        """Have `call`, which must `forget_end`, called when the other side has closed its end, read to there or not."""
+        self._epoll.register(descriptor, select.EPOLLRDHUP)
+        self._calls[descriptor] = call
+
+    def forget_end(self, descriptor: int) -> None:
+        """Cease to."""
+        if self._calls.pop(descriptor, None) is not None:
+            with contextlib.suppress(OSError):  # it is closed already
+                self._epoll.unregister(descriptor)
 
     def close(self) -> None:
         """Watch nothing any more."""

@@ -196,13 +196,13 @@ class Node:
             sock.close()
 
     def membership(self) -> dict[str, Any]:
-        """What callers are told of this node."""
+        """What callers are told of this node; not the reason, which may be an exception's text: they pass it on."""
         workers = [
             {"pid": worker.pid, "address": worker.address, "state": worker.state}
             for worker in self.workers
             if worker.state in ("ready", "draining")
         ]
-        return {"name": self.plan.name, "state": self.state, "reason": self.reason, "workers": workers}
+        return {"name": self.plan.name, "state": self.state, "workers": workers}
 
     def say(self, level: str, message: str, worker: WorkerProcess | None = None, trace: str = "") -> None:
         """A record for the terminal."""

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from graphserve.worker.public import PublicProtocol
 
 SHARE = 64  # where there is no room, one of so many connections goes, so that not each new one has to look for it
-WORDS = 64  # connections beyond the limit that are told so; the next ones are closed without a word
+SPARE = 64  # connections beyond the limit, on which probes are answered and others told no; the next ones are closed
+HEALTH = (b"/livez", b"/readyz")  # what a probe asks for: a worker that has much to do is no dead one
 
 
 class Patrol:
@@ -36,6 +37,7 @@ class Patrol:
     def __init__(self, listener: Listener, limits: Limits) -> None:
         self.listener, self.limits = listener, limits
         self.loop = asyncio.get_running_loop()
+        self.spares = 0  # connections beyond the limit
         self._before = self.loop.time()
         self.loop.call_later(limits.round, self._round)
 
@@ -44,26 +46,49 @@ class Patrol:
         """Those that are open."""
         return cast("list[PublicProtocol]", self.listener.open())
 
+    def admit(self, newest: PublicProtocol) -> bool:
+        """Take a new connection in; beyond the limit as a spare one. False if there is no place for it at all."""
+        if self.excess(newest=newest) <= 0:
+            return True
+        newest.spare = True
+        self.spares += 1
+        return self.spares <= SPARE or self._make_room(1, newest, spare=True) > 0
+
+    def refusal(self, connection: PublicProtocol, target: bytes) -> HttpProblem | None:
+        """Why a spare connection gets no answer to this request, if it gets none: a probe is answered all the same."""
+        if self.listener.connections - self.spares < self.limits.connections:  # others have gone meanwhile
+            self.lost(connection)
+            return None
+        if target.partition(b"?")[0] in HEALTH:
+            return None
+        return HttpProblem(503, "there are too many connections", headers={"retry-after": "1"})
+
+    def lost(self, connection: PublicProtocol) -> None:
+        """It is no spare connection any more."""
+        self.spares -= connection.spare
+        connection.spare = False
+
     def excess(self, more: int = 0, newest: PublicProtocol | None = None) -> int:
-        """How many connections there are beyond the limit; those that do nothing have to go first.
+        """How many connections there are beyond the limit, without spare ones; those that do nothing have to go first.
 
         Args:
             more: connections that are not the listener's yet.
             newest: the one that wants to stay.
         """
-        over = self.listener.connections + more - self.limits.connections
+        over = self.listener.connections - self.spares + more - self.limits.connections
         if over > 0:
             over -= self._make_room(max(over, self.limits.connections // SHARE), newest)
         return over
 
-    def _make_room(self, wanted: int, newest: PublicProtocol | None) -> int:
+    def _make_room(self, wanted: int, newest: PublicProtocol | None, *, spare: bool = False) -> int:
         # No request is lost so: these have none in progress. The oldest go, since a client that is in earnest sends
         # its request at once.
-        unused = [one for one in self.connections if one.unused and one is not newest]
+        unused = [one for one in self.connections if one.unused and one.spare is spare and one is not newest]
         leaving = heapq.nsmallest(wanted, unused, key=lambda one: one.since)
         for connection in leaving:
             connection.transport.abort()
             self.listener.state.connections.discard(connection)
+            self.lost(connection)
         return len(leaving)
 
     def _round(self) -> None:

@@ -14,6 +14,7 @@ from graphserve.worker.patrol import Patrol
 from graphserve.worker.public import PublicProtocol
 
 LAST_HANDSHAKE = 5.0  # seconds that a client whose connection still waited when the port closed has for TLS
+PROBES = 8  # connections beyond the limit that may shake hands, and then ask for health
 AT_ONCE = 16  # connections that are accepted in one turn of the loop; a sibling may have time for the others
 
 
@@ -75,7 +76,8 @@ class Port:
             except OSError:  # no descriptors
                 self._pause()
                 return
-            if self.patrol.excess(len(self._handshakes) + 1) > 0 and not self._end_oldest_handshake():
+            over = self.patrol.excess(len(self._handshakes) + 1) + self.patrol.spares
+            if over > PROBES and not self._end_oldest_handshake():
                 connection.close()
                 continue
             connection.setblocking(False)

@@ -54,11 +54,11 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio callback."""
-        cycle = self.cycle
+        under_way = [self.first, *(cycle for cycle, _ in self.pipeline)] if self.pipeline else [self.cycle]
         super().connection_lost(exc)
-        for waiting, _ in [(cycle, None), *self.pipeline]:
-            if isinstance(waiting, Inbound):
-                waiting.abandon()
+        for cycle in under_way:
+            if isinstance(cycle, Inbound):
+                cycle.abandon()
         self.admission.give_back()
 
     def data_received(self, data: bytes) -> None:
@@ -145,7 +145,8 @@ class Protocol(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+            self.first, app = self.pipeline.pop()
+            self._start_asgi_task(self.first, app)
         else:
             self.idle_since = self.listener.now
 

@@ -11,16 +11,16 @@ from typing import Any
 
 import httptools
 
-from graphserve.call.context import CallContext
-from graphserve.call.request import new_request_id
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker import grammar
+from graphserve.worker.denial import Denial
 from graphserve.worker.grammar import Refused
 from graphserve.worker.heading import too_large
 from graphserve.worker.inbound import Inbound
 from graphserve.worker.limits import CHUNK_BYTES, FIELDS, HEAD_BYTES, PORTION, SPARE_CHUNK_BYTES, TARGET_BYTES
 from graphserve.worker.listener import Listener
-from graphserve.worker.patrol import WORDS, Patrol
+from graphserve.worker.patrol import Patrol
+from graphserve.worker.presence import Presence
 from graphserve.worker.protocol import Protocol
 
 logger = logging.getLogger("graphserve.port")
@@ -44,10 +44,10 @@ class PublicProtocol(Protocol):
         self.since = 0.0
         self.behind = 0.0  # seconds that the client is behind the least rate
         self.unread = 0  # bytes of answers that it had not taken at the last look
-        self.denied: HttpProblem | None = None
+        self.spare = False  # beyond the limit: it may only ask for health, once
+        self.denial: Denial | None = None
         self._held, self._in_portions = _NOTHING, False
         self._going_on = False
-        self._answered = False  # whether the request that is denied has its answer, or will get it
         # Of the message that comes.
         self.receiving = self.headed = False
         self.arrived = self.counted = self._passed_over = self._chunks = 0  # `arrived`: 0 for what comes at once
@@ -58,11 +58,16 @@ class PublicProtocol(Protocol):
     def connection_made(self, transport: Any) -> None:
         """asyncio callback."""
         super().connection_made(transport)
+        self._presence = Presence(self.listener.readers, transport, self.flow)
         self.since = self.loop.time()
-        if (over := self.patrol.excess(newest=self)) > WORDS:
+        if not self.patrol.admit(self):
             transport.abort()
-        elif over > 0:
-            self.deny(HttpProblem(503, "there are too many connections", headers={"retry-after": "1"}))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """asyncio callback."""
+        self._presence.forget()
+        self.patrol.lost(self)
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """asyncio callback."""
@@ -106,7 +111,13 @@ class PublicProtocol(Protocol):
         )  # fmt: skip
         if not plain:
             self._examine()
+        if self.spare and (problem := self.patrol.refusal(self, self.url)) is not None:
+            raise Refused(problem)
         super().on_headers_complete()
+        if self.spare:
+            self.cycle.keep_alive = False
+        if self.flow.read_paused:  # it waits behind others
+            self._presence.watch()
         self.headed = True  # from here on `cycle` is this request
         if not plain:
             self.headers, self._chunks = [], 0  # trailers are no headers
@@ -153,7 +164,7 @@ class PublicProtocol(Protocol):
         if self.transport.is_closing():
             return
         self.since, self.behind = self.loop.time(), 0.0
-        if self.pipeline or self._held or self.denied is not None or self.flow.write_paused:
+        if self.pipeline or self._held or self._denied or self.flow.write_paused:
             self._go_on_soon()
         elif self.flow.read_paused:
             self.flow.resume_reading()
@@ -168,7 +179,7 @@ class PublicProtocol(Protocol):
     @property
     def unused(self) -> bool:
         """Whether no request is in progress, and none of the next one but a part of its headers is here."""
-        return self.idle and not (self.receiving and self.headed) and self.denied is None
+        return self.idle and not (self.receiving and self.headed) and not self._denied
 
     @property
     def body_seen(self) -> int:
@@ -185,12 +196,11 @@ class PublicProtocol(Protocol):
         """Read no more; answer so when earlier requests are answered, and close."""
         if self.refused:
             return
-        self.refused, self.denied, self._held = True, problem, _NOTHING
+        self.refused, self.denial, self._held = True, Denial(self, problem), _NOTHING
         logger.debug("a client was refused: %d %s", problem.status, problem.detail)
         if self.receiving and self.headed:
-            self._deny_body()
-        if self.denied is not None:
-            self._say_no()
+            self.denial.drop_body()
+        self._say_no()
 
     def _feed(self, data: bytes | memoryview) -> None:
         try:
@@ -244,6 +254,7 @@ class PublicProtocol(Protocol):
         self._in_portions = False
         if self._held:
             self.flow.pause_reading()
+            self._presence.watch()
 
     def _go_on_soon(self) -> None:
         # In a turn of its own: answers that are there at once would call each other, as deep as a client likes.
@@ -260,7 +271,7 @@ class PublicProtocol(Protocol):
         elif self.pipeline:
             self.first, app = self.pipeline.pop()
             self._start_asgi_task(self.first, app)
-        elif self.denied is not None:
+        else:
             self._say_no()
         if not (self.pipeline or self.flow.write_paused or self.transport.is_closing()):
             self._take_held()
@@ -272,29 +283,10 @@ class PublicProtocol(Protocol):
         first: Any = self.first if self.pipeline else self.cycle
         return first is None or bool(first.response_complete)
 
-    def _deny_body(self) -> None:
-        cycle: Any = self.cycle
-        if cycle.response_complete:
-            self._answered = True
-        elif self.pipeline:  # it waits for its turn: the refusal takes its place
-            self.pipeline.popleft()
-            self.cycle = self.pipeline[0][0] if self.pipeline else self.first
-        elif isinstance(cycle, Inbound):
-            cycle.abandon()
-            cycle.response_complete = True
-            if cycle.sink is not None and cycle.sink.begun:  # cut off: the client sees that it is not whole
-                self.denied = None
-                self.transport.close()
-        else:
-            self._answered = True
+    @property
+    def _denied(self) -> bool:  # and not told so yet
+        return self.denial is not None and not self.denial.over
 
     def _say_no(self) -> None:
-        if not super().idle or self.denied is None:
-            return
-        if not self._answered:
-            context = CallContext()
-            context.request_id = new_request_id()
-            _, data = self.listener.responder.problem(self.denied, context, keep=False)
-            self.transport.write(data)
-        self.denied = None
-        self.refuse()
+        if self.denial is not None and not self.denial.over and super().idle:
+            self.denial.say()

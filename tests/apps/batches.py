@@ -8,11 +8,24 @@ from typing import Any
 import numpy as np
 
 from graphserve import Batch, Problem, api, depends, service
+from graphserve.call.context import current
+
+
+@service
+class Below:
+    @api
+    async def traces(self) -> list[str]:
+        """The trace that this call came with."""
+        context = current.get()
+        assert context is not None
+        return [(value or b"").decode() for value in (context.traceparent, context.tracestate)]
 
 
 @service
 class Model:
     """One worker, one batch at a time."""
+
+    below = depends(Below)
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -32,6 +45,10 @@ class Model:
     @api(batch=Batch(max_size=8, max_wait=0.5))
     def raising(self, xs: list[int]) -> list[int]:
         raise Problem(418, "Teapot")
+
+    @api(batch=Batch(max_size=2, max_wait=60))
+    async def traces(self, xs: list[int]) -> list[list[str]]:
+        return [await self.below.traces()] * len(xs)
 
     @api
     async def seen(self) -> list[list[int]]:
@@ -75,6 +92,10 @@ class Gateway:
     @api
     async def raising(self, x: int) -> list[int]:
         return await self.model.raising([x])
+
+    @api
+    async def traces(self, xs: list[int]) -> list[list[str]]:
+        return await self.model.traces(xs)
 
     @api
     async def leaves(self, timeout: float) -> list[list[int]]:

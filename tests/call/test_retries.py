@@ -8,7 +8,8 @@ import os
 import resource
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from hypothesis import given, strategies as st
 
 from graphserve.call.budget import ALLOWANCE, PER_SECOND, SHARE, WINDOW, RetryBudget
 from graphserve.call.calls import Api, Home, RemoteApi, RemoteCall
-from graphserve.call.endpoint import FAILURES
+from graphserve.call.context import CallContext, current
+from graphserve.call.endpoint import FAILURES, FIRST_REST
 from graphserve.call.lanes import PooledLane, QueueLane
 from graphserve.call.members import Members, Node, Worker
-from graphserve.errors import Problem, RemoteError, Unavailable
+from graphserve.errors import DeadlineExceeded, Problem, RemoteError, Unavailable
 from graphserve.plan import ApiPlan
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1"
@@ -29,11 +31,16 @@ PROBLEM = b"HTTP/1.1 503 No\r\nx-graphserve-error: problem\r\ncontent-length: 2\
 
 
 class Listening:
-    """What stands behind a worker's socket: `answer`, `lose` (read, then close), `reset` (close unread), `refuse`."""
+    """What stands behind a worker's socket.
+
+    It does one of `answer`, `hold` (answer when `go` is set), `lose` (read, then close), `reset` (close unread),
+    `refuse`.
+    """
 
     def __init__(self, folder: Path, name: str, mode: str, answer: bytes = ANSWER) -> None:
         self.path, self.mode, self.answer = str(folder / name), mode, answer
         self.requests = self.connections = 0
+        self.go = asyncio.Event()
         self.tasks: set[asyncio.Task[None]] = set()
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.bind(self.path)
@@ -64,6 +71,8 @@ class Listening:
                 self.requests += 1
                 if self.mode == "lose":
                     return
+                if self.mode == "hold":
+                    await self.go.wait()
                 await loop.sock_sendall(connection, self.answer)
 
 
@@ -74,7 +83,7 @@ async def node(*modes: str, answer: bytes = ANSWER) -> AsyncIterator[tuple[Poole
         workers = [Listening(Path(folder), str(index), mode, answer) for index, mode in enumerate(modes)]
         members = Members()
         lane = PooledLane(members, "Model", 100, 30.0, RetryBudget())
-        members.update(Node("Model", "ready", "", tuple(Worker(0, worker.path, "ready") for worker in workers)))
+        members.update(Node("Model", "ready", tuple(Worker(0, worker.path, "ready") for worker in workers)))
         try:
             yield lane, workers
         finally:
@@ -121,6 +130,59 @@ async def test_a_worker_that_loses_calls_is_left_alone_until_it_answers() -> Non
         async with asyncio.timeout(20):
             while workers[0].requests < lost + 5:
                 assert await asyncio.gather(*(call() for _ in range(4))) == [b"1"] * 4
+
+
+@pytest.mark.parametrize("mode", ["lose", "reset"])
+async def test_a_call_that_was_lost_goes_to_another_worker(mode: str) -> None:
+    """Though the one that lost it has the fewest calls in flight."""
+    async with node("hold", mode) as (lane, (holds, loses)):
+        assert lane.state is not None
+        both = lane.state.workers
+        lane._changed(Node("Model", "ready", both[:1]))
+        call = call_to(lane, idempotent=True)
+        calls = [asyncio.ensure_future(call()) for _ in range(4)]
+        await until(lambda: holds.requests == 4)
+        lane._changed(Node("Model", "ready", both))
+        calls.append(asyncio.ensure_future(call()))
+        await until(lambda: holds.requests == 5)
+        assert loses.connections == 1
+        holds.go.set()
+        assert await asyncio.gather(*calls) == [b"1"] * 5
+
+
+async def test_a_worker_that_stays_bad_is_left_alone_for_longer_each_time() -> None:
+    async with node("lose", "answer") as (lane, workers):
+        call, bad = call_to(lane, idempotent=True), lane.endpoints[workers[0].path]
+        clock = asyncio.get_running_loop().time
+        rests: list[float] = []
+        async with asyncio.timeout(60):
+            while len(rests) < 3:
+                while not bad.resting:
+                    assert await asyncio.gather(call(), call()) == [b"1"] * 2
+                began = clock()
+                await until(lambda: not bad.resting)
+                rests.append(clock() - began)
+        for number, rest in enumerate(rests):
+            assert rest > FIRST_REST * 2**number - 0.05, "a timer never comes early, but the clock has its grain"
+
+
+async def test_a_call_that_is_late_already_is_not_sent() -> None:
+    async with node("answer") as (lane, workers):
+        call = call_to(lane)
+        token = current.set(CallContext(b"1", time.monotonic_ns() - 1))  # of an API that has run too long
+        try:
+            with pytest.raises(DeadlineExceeded, match="Model did not answer before the deadline"):
+                await call()
+        finally:
+            current.reset(token)
+        assert workers[0].connections == 0
+        assert await call() == b"1"
+
+
+async def until(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0)
 
 
 async def test_not_all_workers_are_left_alone() -> None:

@@ -72,6 +72,25 @@ def test_each_caller_keeps_its_request_id(graph: Served) -> None:
     assert ids == {f"caller-{number}": f"caller-{number}" for number in range(4)}
 
 
+def test_each_caller_keeps_its_trace(graph: Served) -> None:
+    """What a batch calls is part of no single caller's trace, unless it is the only one."""
+    traces = [{"traceparent": f"00-{n:032x}-{n:016x}-01", "tracestate": f"mine={n}"} for n in (1, 2)]
+    answers: list[Any] = []
+
+    def call(headers: dict[str, str], xs: list[int]) -> None:
+        with graph.client() as client:
+            answers.append(client.post("/traces", json={"xs": xs}, headers=headers).json())
+
+    threads = [threading.Thread(target=call, args=(headers, [1])) for headers in traces]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [[["", ""]]] * 2
+    call(traces[0], [1, 2])
+    assert answers[2] == [list(traces[0].values())] * 2
+
+
 def test_threads_share_batches(graph: Served) -> None:
     assert {label.split()[-1] for (label,) in ask(graph, "in_threads", count=8)} == {"8"}
 

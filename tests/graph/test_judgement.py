@@ -69,7 +69,8 @@ def test_a_failed_node_costs_the_others_nothing_and_comes_back(tmp_path: Path, r
         assert client.post("/pid", json={}).json() == sound, "the others run on"
         ready = client.get("/readyz")
         assert ready.status_code == 503
-        assert "the disk is gone" in str(ready.json()["missing"])
+        assert ready.json()["missing"] == ["Broken is failed: it does not start; its log says why"]
+        graph.wait_log("the disk is gone")
         assert client.get("/livez").status_code == 200
         pauses = [float(found) for found in re.findall(r"the disk is gone; replaced in (\d+\.\d) s", graph.text)]
         assert pauses == sorted(pauses), "later and later"

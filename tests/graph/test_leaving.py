@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import httpx
 import pytest
 
 import graphserve
@@ -103,6 +104,23 @@ def test_every_kind_of_leaf_is_told(graph: Graph, api: str) -> None:
         assert client.post("/narrow", json={"x": 3}).json() == 3, "the slot is free again"
 
 
+NEXT = b"POST /seen HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
+AHEAD = {
+    "a request": NEXT, "a page": b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n", "half a request": NEXT[:-1],
+    "many": NEXT * 2000, "bytes that are no request": b"\0" * 10, "more of them": b"\0" * 100_000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("more", AHEAD.values(), ids=AHEAD)
+def test_a_client_that_sent_ahead_and_leaves(graph: Graph, more: bytes) -> None:
+    """What it sent ahead is not read before its turn, and stands before the end of the line."""
+    sock = send(graph, "call", {"name": "hold"})
+    eventually(lambda: graph.state().running == 1)
+    sock.sendall(more)
+    eventually(lambda: unsent(sock) == 0)
+    assert leave(graph, sock) < SOON
+
+
 def test_a_reader_that_leaves_ends_a_stream_three_hops_away(graph: Graph) -> None:
     sock = send(graph, "stream", {})
     assert sock.recv(1000)
@@ -190,6 +208,32 @@ def test_a_call_from_python_that_is_given_up(tmp_path: Path, monkeypatch: pytest
         assert State(*leaving.Ledger.layout.unpack(state())).running == 1
         del items
         eventually(lambda: State(*leaving.Ledger.layout.unpack(state())).running == 0)
+
+
+def test_a_call_that_was_passed_on_is_given_up_with_its_client(tmp_path: Path, run_dir: Path) -> None:
+    """An entry without a free slot relays to its own queue, where the kernel keeps the call."""
+    arguments = ("--run-dir", str(run_dir))
+    with served("tests.apps.leaving:Narrow", *arguments, cwd=ROOT, env={"LEDGERS": str(tmp_path)}) as running:
+        graph = Graph(running, tmp_path)
+        holders = [send(graph, "hold", {}) for _ in range(2)]
+        eventually(lambda: graph.state("Narrow").running == 2)
+        relayed = [send(graph, "hold", {}) for _ in range(5)]
+        eventually(lambda: in_flight(run_dir) == 7)
+        for sock in relayed:
+            sock.close()
+        eventually(lambda: in_flight(run_dir) == 2)
+        for sock in holders:
+            sock.close()
+        with running.client() as client:
+            assert client.post("/quick", json={"x": 3}).json() == 3
+        assert graph.state("Narrow").begun == 3, "the two that held, and this one"
+
+
+def in_flight(run_dir: Path) -> int:
+    """Requests that the only worker has, as it reports."""
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(run_dir / "control.sock"))) as control:
+        (row,) = control.get("http://graphserve/ps").json()
+    return int(row["in_flight"])
 
 
 def test_uploads_that_wait_for_a_slot(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import sys
 import threading
@@ -164,6 +165,21 @@ def test_the_cap_holds_and_the_socket_takes_the_rest(sender: memory.Sender) -> N
     assert sender.place(data(1, 9_000_000).data) is None
     memory.done(sender.collect())
     assert sender.place(data(1, 7_000_000).data) is not None, "what is free makes room"
+
+
+@pytest.mark.parametrize("limit", [resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE], ids=["descriptors", "memory"])
+def test_where_no_segment_can_be_made_the_socket_takes_it(sender: memory.Sender, limit: int) -> None:
+    """The kernel refuses memfd_create(2), or posix_fallocate(3) in it."""
+    soft, hard = resource.getrlimit(limit)
+    before = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(limit, (0, hard))
+    try:
+        assert sender.place(data(1).data) is None
+    finally:
+        resource.setrlimit(limit, (soft, hard))
+    assert len(os.listdir("/proc/self/fd")) == before, "nothing is left of the attempt"
+    assert sender.collect() == []
+    assert sender.place(data(1).data) is not None
 
 
 def test_threads_that_place_at_once_have_segments_of_their_own() -> None:

@@ -37,6 +37,17 @@ def test_overload_costs_no_goodput(graph: Served, path: str) -> None:
         eventually(lambda: client.post(path, json={"x": 1}).status_code == 200)
 
 
+def test_async_apis_that_compute_too_much_are_shed(graph: Served) -> None:
+    """What bounds them is their event loop: some calls are refused, so that the others are in time."""
+    outcome = measure(graph, "/compute", 3 * CAPACITY, 5, 1.0)
+    assert outcome.statuses[503] and outcome.statuses[200], outcome
+    assert set(outcome.statuses) <= {0, 200, 503, 504} and not outcome.statuses[0], outcome
+    assert outcome.lateness < 0.05 * SLACK, outcome
+    assert outcome.health < 1, outcome
+    with graph.client() as client:
+        eventually(lambda: client.post("/compute", json={"x": 1}).status_code == 200)
+
+
 def test_the_entry_sheds_what_would_end_at_a_full_queue() -> None:
     with served("tests.apps.overload:Gateway", "--set", "Model.queue=1", cwd=ROOT) as graph, graph.client() as client:
         outcomes: list[Outcome] = []

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import msgspec
+import numpy as np
 import pytest
 
+from graphserve.wire import buffers, extensions, mappings, memory
 from tests.apps.hostile import SECRET
-from tests.harness import APPS, Served, served
+from tests.harness import APPS, Served, eventually, served
 from tests.hostile.wire import exchange
 
 IN_ENVIRONMENT = "environment-4711"
@@ -114,3 +123,63 @@ def test_secrets_of_the_environment_stand_in_no_file_and_on_no_command_line(grap
         with other.client() as client:
             assert client.post("/leak", json={"choice": {"kind": "raises"}}).status_code == 500, "the variable is there"
         other.wait_log(IN_ENVIRONMENT)
+
+
+@pytest.mark.parametrize("place", ["tcp", "uds"])
+def test_why_a_node_is_failed_is_not_told(tmp_path: Path, run_dir: Path, place: str) -> None:
+    flag, sock = tmp_path / "flag", str(run_dir.parent / "public.sock")
+    arguments = ["--run-dir", str(run_dir), *(["--uds", sock] if place == "uds" else [])]
+    env = {"HOSTILE_SECRET": IN_ENVIRONMENT, "FAILING_FLAG": str(flag)}
+    transport = httpx.HTTPTransport(uds=sock) if place == "uds" else None
+    with (
+        served("tests.apps.failing:Gateway", *arguments, cwd=APPS.parent.parent, env=env) as graph,
+        httpx.Client(transport=transport, base_url=graph.url if place == "tcp" else "http://graph") as client,
+    ):
+        flag.touch()
+        os.kill(graph.workers("n0")[0], signal.SIGKILL)
+        graph.wait_log("Leaf failed", 60)
+        eventually(lambda: client.get("/readyz").status_code == 503)
+        answers = [client.get("/readyz"), client.get("/livez")]
+        for path in ("/limited", "/unlimited", "/items"):
+            for headers in ({}, {"x-request-timeout": "0.5"}, {"accept": "text/event-stream"}):
+                answers.append(client.post(path, json={}, headers=headers))
+                assert answers[-1].status_code == 503
+                assert answers[-1].json()["detail"] == "Leaf is failed: it does not start; its log says why"
+        for answer in answers:
+            assert not TOLD.search(told(answer)), answer.text
+        command = [sys.executable, "-m", "graphserve", "status", "--json", "--run-dir", str(run_dir)]
+        status = json.loads(subprocess.run(command, capture_output=True, timeout=30, check=False).stdout)
+        assert SECRET in next(node["reason"] for node in status["nodes"] if node["name"] == "Leaf")
+        graph.wait_log(SECRET)
+
+
+@pytest.mark.parametrize("place", ["tcp", "uds"])
+@pytest.mark.parametrize("disguise", [{}, {"x-graphserve-public": "1", "x-graphserve-deadline": str(2**62)}])
+def test_references_to_memory_are_refused_at_the_public_port(
+    graph: Served, run_dir: Path, place: str, disguise: dict[str, str]
+) -> None:
+    """They name a process of ours and what it has open: here, the worker itself."""
+    run_dir.parent.mkdir(exist_ok=True)
+    sock = str(run_dir.parent / "public.sock")
+    with contextlib.ExitStack() as stack:
+        if place == "uds":
+            graph = stack.enter_context(served("hostile:Gateway", "--uds", sock, env={"HOSTILE_SECRET": "x"}))
+        transport = httpx.HTTPTransport(uds=sock) if place == "uds" else None
+        base = "http://graph" if place == "uds" else graph.url
+        client = stack.enter_context(httpx.Client(transport=transport, base_url=base, timeout=30))
+        (entry,) = graph.workers("n1")
+        sender = stack.enter_context(contextlib.closing(memory.Sender(1 << 20)))
+        good = sender.place(memoryview(bytes(memory.MIN_SIZE)))  # which a neighbour in the graph may send
+        assert good is not None
+        array, _ = buffers.pack(np.zeros(memory.MIN_SIZE, "u1"))
+        bad = mappings.REFERENCE.pack(entry, 0, 1, 10, 1)
+        for name, value in (
+            ("echo", {"body": extensions.reference(good)}), ("total", {"values": extensions.reference(good, array)}),
+            ("echo", {"body": extensions.reference(bad)}),
+        ):  # fmt: skip
+            content = msgspec.msgpack.encode(value)
+            headers = {"content-type": "application/msgpack", **disguise}
+            answer = client.post(f"/{name}", content=content, headers=headers)
+            assert answer.status_code == 422, answer.text
+            assert name == "echo" or "a reference to memory is not accepted here" in answer.text
+        assert sender.in_transit() == 1, "nobody has touched it"

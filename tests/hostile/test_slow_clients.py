@@ -220,10 +220,18 @@ def test_more_requests_than_connections_are_told_so(graph: Served, tmp_path: Pat
         held = [stack.enter_context(connected(graph)) for _ in range(LIMIT)]
         for sock in held:
             sock.sendall(b"POST /hold HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
-        eventually(lambda: exchange(graph)[0].status == 503)
-        (answer,) = exchange(graph, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
-        assert answer.problem["detail"] == "there are too many connections"
+        eventually(lambda: exchange(graph, HEAD + b"Content-Length: 1\r\n\r\nx")[0].status == 503)
+        for refused in (b"GET /docs HTTP/1.1\r\nHost: x\r\n\r\n", HEAD + b"Content-Length: 1\r\n\r\nx"):
+            (answer,) = exchange(graph, refused)
+            assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+            assert answer.problem["detail"] == "there are too many connections"
+        for _ in range(2):  # and while 500 others want something
+            for path in (b"/livez", b"/readyz"):
+                (answer,) = exchange(graph, b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert (answer.status, answer.headers["connection"]) == (200, "close"), "a probe is answered"
+            for _ in range(500):
+                stack.enter_context(connected(graph))
+        eventually(lambda: connections(graph) <= LIMIT + 64)
         gate.touch()
         for sock in held:
             assert b'"held"' in sock.recv(65536)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import ssl
 import subprocess
 import time
@@ -90,6 +91,33 @@ def test_handshakes_that_do_not_end_starve_nobody(graph: Served, files: Authorit
                 assert handshake(graph, files.client_context())
         (entry,) = graph.workers("n1")
         assert sockets(entry) < 3 * LIMIT
+
+
+def test_a_probe_is_answered_at_the_limit(graph: Served, files: Authority, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    body = b'{"gate": "%b"}' % os.fsencode(gate)
+    eventually(lambda: public(graph) == 0, 30)
+    with contextlib.ExitStack() as stack:
+
+        def hold() -> None:
+            held = stack.enter_context(encrypted(graph, files))
+            held.sendall(b"POST /hold HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+        for _ in range(LIMIT):
+            hold()
+        # One whose request was not here yet when the next came may have made room.
+        eventually(lambda: hold() or asked(graph, files, b"/docs") == 503)
+        assert asked(graph, files, b"/livez") == 200
+        assert asked(graph, files, b"/readyz") == 200
+        gate.touch()
+
+
+def asked(graph: Served, files: Authority, path: bytes) -> int:
+    """The status of a page, on a connection of its own."""
+    with encrypted(graph, files) as tls:
+        tls.sendall(b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % path)
+        (answer,) = answers(read_to_end(tls))
+    return answer.status
 
 
 def test_slow_clients_are_told_by_tls_too(graph: Served, files: Authority) -> None:
