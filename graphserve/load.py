@@ -85,8 +85,10 @@ def load(target: Target, main: str | None = None) -> type:
 
 def _parse_file(path: str, name: str, folder: str) -> Target:
     file = Path(folder, path).resolve()
-    if not file.is_file():
-        raise ConfigurationError(f"there is no file {str(file)!r}")
+    if not os.path.isfile(file):
+        hidden = next((above for above in file.parents if os.path.isdir(above) and not os.access(above, os.X_OK)), None)
+        reason = f": this user may not look into {str(hidden)!r}" if hidden else ""
+        raise ConfigurationError(f"there is no file {str(file)!r}{reason}")
     parts, root = [file.stem], file.parent
     if not file.stem.isidentifier():
         raise ConfigurationError(f"{path!r} cannot be imported: rename the file so that its name is an identifier")
@@ -102,9 +104,17 @@ def _import(target: Target) -> types.ModuleType:
     except ModuleNotFoundError as exc:
         # Only a missing target is the user's typing; a module that is missing inside it has a traceback.
         if exc.name and (target.module == exc.name or target.module.startswith(exc.name + ".")):
-            looked = f"looked in {target.folder or os.getcwd()} first; --app-dir changes that"
-            raise ConfigurationError(f"there is no module {exc.name!r} ({looked})") from None
+            raise ConfigurationError(f"there is no module {exc.name!r} ({_looked(target.folder)})") from None
         raise
+
+
+def _looked(folder: str | None) -> str:
+    folder = folder or os.getcwd()
+    if not os.path.isdir(folder):
+        return f"the folder {folder} does not exist; --app-dir names another one"
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return f"this user may not read {folder}; --app-dir names another folder"
+    return f"looked in {folder} first; --app-dir changes that"
 
 
 def _import_main(main: str | None) -> types.ModuleType:

@@ -17,9 +17,10 @@ from pathlib import Path
 from graphserve import machine as here, rundir
 from graphserve.cli.certificate import certificate
 from graphserve.config import Config
-from graphserve.errors import ConfigurationError
+from graphserve.errors import ConfigurationError, StartupError
 from graphserve.plan import ListenPlan, Plan
 from graphserve.resolution import Trouble
+from graphserve.runtime import parent
 
 OPEN_FILES = 4096  # fewer than this, and many callers at once find no descriptor
 REQUIRED = ("circus", "httptools", "httpx", "msgspec", "networkx", "starlette", "uvicorn", "uvloop")
@@ -112,15 +113,22 @@ def socket_paths(config: Config) -> Iterator[Trouble]:
     uds = config.settings.listen.uds
     if uds and (size := len(os.fsencode(uds))) > rundir.MAX_SOCKET_PATH:
         yield Trouble(f"--uds {uds}: a socket's path has at most {rundir.MAX_SOCKET_PATH} bytes, this has {size}")
-    # A new folder's name ends in the 8 characters of tempfile.mkdtemp.
-    folder = Path(config.run_dir) if config.run_dir else rundir.parent() / f"{rundir.PREFIX}12345678"
+    try:
+        # A new folder's name ends in the 8 characters of tempfile.mkdtemp.
+        folder = Path(config.run_dir) if config.run_dir else parent() / f"{rundir.PREFIX}12345678"
+    except StartupError:
+        return  # `run_folder` and the start say so
     if problem := rundir.path_problem(folder):
         yield Trouble(problem)
 
 
 def run_folder(path: str | None) -> Iterator[Trouble]:
     """Whether the folder of `--run-dir` can be one, and is free."""
-    folder = Path(path) if path else rundir.parent()
+    try:
+        folder = Path(path) if path else parent()
+    except StartupError as exc:
+        yield Trouble(str(exc))
+        return
     if path and folder.is_dir():
         if rundir.is_live(folder):
             yield Trouble(f"a graph is running in {folder}: stop it first, or give another --run-dir")
@@ -130,7 +138,7 @@ def run_folder(path: str | None) -> Iterator[Trouble]:
             yield Trouble(f"{folder} is not empty and no run folder: give --run-dir a folder of its own")
     elif path and os.path.lexists(folder):
         yield Trouble(f"--run-dir {folder}: there is something else than a folder")
-    above = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+    above = next(above for above in (folder, *folder.parents) if above.is_dir())
     if not os.access(above, os.W_OK | os.X_OK):
         yield Trouble(f"this user may not write in {above}: give a --run-dir elsewhere")
 

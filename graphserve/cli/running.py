@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 import click
 
 from graphserve import config, rundir
-from graphserve.errors import GraphServeError, NotRunningError
+from graphserve.cli.flags import current_folder
+from graphserve.errors import GraphServeError, NotRunningError, StartupError
+from graphserve.runtime import parent
 
 C = TypeVar("C", bound=Callable[..., Any])
 PATIENCE = 10.0  # seconds for an answer that needs no work
@@ -142,16 +144,24 @@ def find(given: str | None) -> RunningGraph:
         NotRunningError: there is none.
         SeveralRunning: there are several, and none was chosen.
     """
-    chosen = given or config.run_dir(os.environ, Path.cwd())
+    chosen = given or config.run_dir(os.environ, current_folder())
     if chosen is not None:
-        folder = Path(chosen).absolute()
+        folder = Path(chosen)
+        folder = folder if folder.is_absolute() else current_folder() / folder
         if not rundir.is_live(folder):
             raise NotRunningError(f"no graph is running in {folder}")
         return RunningGraph(folder)
     found = rundir.running()
     if not found:
-        raise NotRunningError(f"no graph of this user is running (looked in {rundir.parent()}; else give --run-dir)")
+        raise NotRunningError(f"no graph of this user is running ({_looked()})")
     if len(found) > 1:
         folders = "\n".join(f"  --run-dir {folder}" for folder in found)
         raise SeveralRunning(f"{len(found)} graphs are running; choose one:\n{folders}")
     return RunningGraph(found[0])
+
+
+def _looked() -> str:
+    try:
+        return f"looked in {parent()}; else give --run-dir"
+    except StartupError as exc:
+        return str(exc)

@@ -97,7 +97,8 @@ def _environment_layer(environ: Mapping[str, str], base: Path, nested: bool = Fa
 
 def _config_file(path: str | None, cwd: Path) -> Path | None:
     file = Path(path) if path else cwd / "pyproject.toml"
-    return file if path or file.is_file() else None
+    # (`Path.is_file` raises where this user may not look, as in `sudo -u app graphserve ps` in a private folder.)
+    return file if path or os.path.isfile(file) else None
 
 
 def _file_layer(file: Path | None, cwd: Path) -> Layer:
