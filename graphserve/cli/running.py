@@ -36,6 +36,17 @@ class NoAnswer(GraphServeError):
     """Raised when a graph lives and cannot be asked: it has only just begun, or is about to end."""
 
 
+class NotAllowed(GraphServeError):
+    """Raised when a run folder is another user's.
+
+    Args:
+        folder: the run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"this user may not look into {folder}: run this as the user who started the graph there")
+
+
 class OperationFailed(GraphServeError):
     """Raised when the graph refuses an operation, or it fails.
 
@@ -118,6 +129,8 @@ class RunningGraph:
     def _gone(self, exc: Exception) -> GraphServeError:
         if not rundir.is_live(self.folder):
             return NotRunningError(f"the graph in {self.folder} has ended")
+        if isinstance(exc, PermissionError):
+            return NotAllowed(self.folder)
         if isinstance(exc, TimeoutError):
             return NoAnswer(f"the graph in {self.folder} does not answer")
         return NoAnswer(f"the graph in {self.folder} cannot be asked yet, or any more ({exc}): try again")
@@ -142,6 +155,7 @@ def find(given: str | None) -> RunningGraph:
 
     Raises:
         NotRunningError: there is none.
+        NotAllowed: it is another user's.
         SeveralRunning: there are several, and none was chosen.
     """
     chosen = given or config.run_dir(os.environ, current_folder())
@@ -149,6 +163,8 @@ def find(given: str | None) -> RunningGraph:
         folder = Path(chosen)
         folder = folder if folder.is_absolute() else current_folder() / folder
         if not rundir.is_live(folder):
+            if _is_hidden(folder):
+                raise NotAllowed(folder)
             raise NotRunningError(f"no graph is running in {folder}")
         return RunningGraph(folder)
     found = rundir.running()
@@ -158,6 +174,14 @@ def find(given: str | None) -> RunningGraph:
         folders = "\n".join(f"  --run-dir {folder}" for folder in found)
         raise SeveralRunning(f"{len(found)} graphs are running; choose one:\n{folders}")
     return RunningGraph(found[0])
+
+
+def _is_hidden(folder: Path) -> bool:
+    try:
+        os.close(os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as exc:
+        return isinstance(exc, PermissionError)
+    return False
 
 
 def _looked() -> str:

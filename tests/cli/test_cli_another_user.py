@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from graphserve.cli import WITH_GRAPH
 from tests.another_user import as_user, python
+from tests.harness import served
 
 
 @pytest.fixture
@@ -22,9 +24,9 @@ def folder() -> Iterator[Path]:
         yield private
 
 
-def run_there(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_there(folder: Path, *arguments: str, more: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     """`graphserve …` of another user, whose current folder this is."""
-    words = [*as_user(), *python(), "-m", "graphserve", *arguments]
+    words = [*as_user(*more), *python(), "-m", "graphserve", *arguments]
     return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=60)
 
 
@@ -42,3 +44,18 @@ def test_a_current_folder_that_may_not_be_seen(folder: Path) -> None:
     done = run_there(folder, "check", "app:Gateway", "--port", "0")
     reason = f"this user may not read {folder}; --app-dir names another folder"
     assert done.stderr == f"Error: there is no module 'app' ({reason})\n"
+
+
+# What reads every file may still not connect to a socket.
+READER = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+
+
+def test_a_graph_of_another_user(folder: Path) -> None:
+    run_dir = folder / "run"
+    denied = f"Error: this user may not look into {run_dir}: run this as the user who started the graph there\n"
+    with served("diamond:Top", "--run-dir", str(run_dir)):
+        for name in WITH_GRAPH:
+            done = run_there(folder.parent, name, *(["Top=1"] if name == "scale" else []), "--run-dir", str(run_dir))
+            assert (done.returncode, done.stderr) == (1, denied)
+        done = run_there(folder.parent, "ps", "--run-dir", str(run_dir), more=READER)
+        assert (done.returncode, done.stderr) == (1, denied)
