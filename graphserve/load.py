@@ -22,11 +22,12 @@ importing = False  # while a target is imported: starting a graph then would nev
 
 @dataclass(frozen=True)
 class Target:
-    """What a TARGET names: a module, an attribute of it, and the folder to look in first."""
+    """What a TARGET names: a module, an attribute of it, the folder to look in first, and the file if it named one."""
 
     module: str
     name: str
     folder: str | None = None
+    file: str = ""
 
     def __str__(self) -> str:
         return f"{self.module}:{self.name}"
@@ -72,12 +73,12 @@ def load(target: Target, main: str | None = None) -> type:
     finally:
         importing = before
     if not target.name:
-        raise ConfigurationError(f"{target.module!r} names no class: {_candidates(module)}")
+        raise ConfigurationError(f"{target.module!r} names no class: {_candidates(target, module)}")
     found: Any = getattr(module, target.name, None)
     if found is None and (shadowed := _shadowed(target, module)):
         raise ConfigurationError(shadowed)
     if found is None:
-        raise ConfigurationError(f"{target.module!r} has no class {target.name!r}: {_candidates(module, target.name)}")
+        raise ConfigurationError(f"{target.module!r} has no class {target.name!r}: {_candidates(target, module)}")
     if declaration(found) is None:
         raise ConfigurationError(f"{target} is no service: decorate it with @service")
     return found  # type: ignore[no-any-return]
@@ -95,7 +96,9 @@ def _parse_file(path: str, name: str, folder: str) -> Target:
     while (root / "__init__.py").is_file():
         parts.insert(0, root.name)
         root = root.parent
-    return Target(".".join(parts), name, str(root))
+    # The configuration made it absolute; what is shown, a user shall recognise and be able to type.
+    near = os.path.relpath(file) if file.is_relative_to(os.path.realpath(os.getcwd())) else str(file)
+    return Target(".".join(parts), name, str(root), near)
 
 
 def _import(target: Target) -> types.ModuleType:
@@ -141,13 +144,14 @@ def _shadowed(target: Target, module: types.ModuleType) -> str:
     return ""
 
 
-def _candidates(module: types.ModuleType, wanted: str = "") -> str:
+def _candidates(target: Target, module: types.ModuleType) -> str:
+    where = target.file or target.module
     names = [name for name, value in vars(module).items() if declaration(value) is not None]
     if not names:
         return "it defines no service (decorate a class with @service)"
-    if guess := closest(wanted, names):
-        return f"did you mean {module.__name__}:{guess}?"
-    return f"its services are {', '.join(names)}; write {module.__name__}:{names[-1]}"
+    if guess := closest(target.name, names):
+        return f"did you mean {where}:{guess}?"
+    return f"its services are {', '.join(names)}; write {where}:{names[-1]}"
 
 
 def user_traceback(exc: BaseException) -> str:

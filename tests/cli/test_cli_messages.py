@@ -17,6 +17,10 @@ FILES = {
     "leaves.py": "raise SystemExit(3)\n",
     "dies.py": "import os\nos._exit(9)\n",
     "empty.py": "from graphserve import service\n\n\n@service\nclass Empty:\n    pass\n",
+    "sub/deep.py": (
+        "from graphserve import api, service\n\n\n@service\nclass Deep:\n    @api\n    async def x(self) -> int:\n"
+        "        return 1\n"
+    ),
     "plain.py": "class Plain:\n    pass\n",
     "circle.py": (
         "from graphserve import api, depends, service\n\n\n@service\nclass A:\n    b = depends('circle:B')\n\n"
@@ -34,6 +38,10 @@ CASES = [
     (["nomod:X"], 4, "there is no module 'nomod' (looked in {cwd} first; --app-dir changes that)", None),
     (["app"], 4, "'app' names no class: its services are Recognizer, Gateway; write app:Gateway", None),
     (["app:Gatewya"], 4, "'app' has no class 'Gatewya': did you mean app:Gateway?", None),
+    (["app.py:Gatewya"], 4, "'app' has no class 'Gatewya': did you mean app.py:Gateway?", None),
+    (["{cwd}/sub/deep.py"], 4, "'deep' names no class: its services are Deep; write sub/deep.py:Deep", None),
+    (["/{cwd}/sub/deep.py:Xyz"], 4, "'deep' has no class 'Xyz': its services are Deep; write sub/deep.py:Deep", None),
+    (["sub/deep.py:Depe"], 4, "'deep' has no class 'Depe': did you mean sub/deep.py:Deep?", None),
     (["plain:Plain"], 4, "plain:Plain is no service: decorate it with @service", None),
     (["none.py:X"], 4, "there is no file '{cwd}/none.py'", None),
     (["empty:Empty"], 4, "{cwd}/empty.py:4: service Empty has no API: decorate at least one method with @api", None),
@@ -53,9 +61,10 @@ CASES = [
 def test_serve_says_why_it_cannot(
     arguments: list[str], code: int, first: str, last: str | None, project: Path, run: Run
 ) -> None:
+    (project / "sub").mkdir()
     for name, text in FILES.items():
         (project / name).write_text(text)
-    done = run("serve", *arguments)
+    done = run("serve", *(argument.format(cwd=project) for argument in arguments))
     assert done.returncode == code, done.stderr
     lines = done.stderr.splitlines()
     assert lines[0] == "Error: " + first.format(cwd=project)
