@@ -168,6 +168,11 @@ def test_a_mistake_names_its_place(
             "pyproject.toml: set R: unknown option 'timeuot'; did you mean",
         ),
         ("port = ", "pyproject.toml: not valid TOML"),
+        (
+            "[scale]\nR = 2",
+            "pyproject.toml: 'scale' stands outside of [tool.graphserve], where it says nothing: write "
+            "[tool.graphserve.scale]",
+        ),
     ],
 )
 def test_a_mistake_in_a_file_names_the_file(text: str, message: str, tmp_path: Path) -> None:
@@ -197,6 +202,14 @@ def test_a_config_file_has_its_options_on_top_or_in_our_table(text: str, tmp_pat
         load({"entrypoint": "app:Entry"}, {"GRAPHSERVE_CONFIG": "serve.toml"}, tmp_path),
     ):
         assert (config.settings.listen.port, config.settings.listen.host) == (9000, "127.0.0.1")
+
+
+def test_what_stands_beside_our_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "serve.toml").write_text("prot = 9000\n[project]\nname = 'x'\n[tool.graphserve]\nhost = '::1'\n")
+    (tmp_path / "pyproject.toml").write_text("[mine]\nport = 1\n[tool.graphserve]\nport = 2\n")
+    with pytest.raises(ConfigurationError, match=r"serve.toml: 'prot' stands outside .*: write it under that"):
+        load({"entrypoint": "app:Entry", "config": "serve.toml"}, {}, tmp_path)
+    assert load({"entrypoint": "app:Entry"}, {}, tmp_path).settings.listen.port == 2
 
 
 def test_tables_of_nodes(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from graphserve.plan import ListenPlan, Settings, TlsPlan
 
 PREFIX = "GRAPHSERVE_"
 INTERNAL = "GRAPHSERVE_INTERNAL_"  # variables between our own processes, never options
+OF_PYPROJECT = ("project", "build-system", "dependency-groups", "tool")  # its tables: PEP 518, PEP 621, PEP 735
 Layer = dict[str, Any]
 
 
@@ -111,7 +112,21 @@ def _file_layer(file: Path | None, cwd: Path) -> Layer:
     name = file.name if file.parent == cwd else str(file)
     if table is not None and not isinstance(table, dict):
         raise ConfigurationError(f"{name}: tool.graphserve is a table of options, not {table!r}")
+    if table is not None and table is not data:
+        _refuse_strays(data, name, file.name == "pyproject.toml")
     return _table_layer(table or {}, name, file.parent)
+
+
+def _refuse_strays(data: Mapping[str, Any], name: str, shared: bool) -> None:
+    """Options that stand beside [tool.graphserve] would be ignored; in a shared file other words may be others'."""
+    known = {flag.key for flag in FLAGS}
+    for given, value in data.items():
+        if given in OF_PYPROJECT or (shared and given.replace("-", "_") not in known):
+            continue
+        told = f"[tool.graphserve.{given}]" if isinstance(value, dict) else "it under that"
+        raise ConfigurationError(
+            f"{name}: {given!r} stands outside of [tool.graphserve], where it says nothing: write {told}"
+        )
 
 
 def _table_layer(table: Mapping[str, Any], name: str, base: Path) -> Layer:
