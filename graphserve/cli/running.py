@@ -19,6 +19,7 @@ from graphserve.runtime import parent
 
 C = TypeVar("C", bound=Callable[..., Any])
 PATIENCE = 10.0  # seconds for an answer that needs no work
+GLANCE = 1.0  # seconds for each of several graphs to say which it is
 LINES = "application/x-ndjson"
 
 
@@ -69,13 +70,13 @@ class RunningGraph:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def get(self, path: str) -> Any:
-        """What it says of itself.
+    def get(self, path: str, patience: float = PATIENCE) -> Any:
+        """What it says of itself, within so many seconds.
 
         Raises:
             NotRunningError: it has ended.
         """
-        return self._ask("GET", path, None, PATIENCE)
+        return self._ask("GET", path, None, patience)
 
     def post(self, path: str) -> Any:
         """Have it do something that takes no time; see `get`."""
@@ -171,9 +172,17 @@ def find(given: str | None) -> RunningGraph:
     if not found:
         raise NotRunningError(f"no graph of this user is running ({_looked()})")
     if len(found) > 1:
-        folders = "\n".join(f"  --run-dir {folder}" for folder in found)
-        raise SeveralRunning(f"{len(found)} graphs are running; choose one:\n{folders}")
+        choices = "\n".join(f"  --run-dir {folder}  {_described(folder)}" for folder in found)
+        raise SeveralRunning(f"{len(found)} graphs are running; choose one:\n{choices}")
     return RunningGraph(found[0])
+
+
+def _described(folder: Path) -> str:
+    try:
+        status = RunningGraph(folder).get("/status", GLANCE)
+    except GraphServeError:
+        return "(does not answer)"
+    return f"{status['url']}  {status['target']}"
 
 
 def _is_hidden(folder: Path) -> bool:

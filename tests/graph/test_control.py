@@ -299,8 +299,8 @@ def test_two_graphs_are_told_apart(steered: Steered, graph: Served, run_dir: Pat
         ):
             done = steered.run(*command)
             assert done.returncode == 5
-            assert f"--run-dir {first}\n" in done.stderr
-            assert f"--run-dir {run_dir}\n" in done.stderr
+            assert f"--run-dir {first}  {graph.url}  app:Top\n" in done.stderr
+            assert f"--run-dir {run_dir}  {other.url}  app:Top\n" in done.stderr
         assert steered.run("stop", "--run-dir", str(run_dir)).returncode == 0
         assert other.wait_exit() == 0
         assert not run_dir.exists()
