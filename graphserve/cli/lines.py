@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from graphserve.cli.table import standing
 from graphserve.supervise.observer import LogRecord, NodeState
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
@@ -34,8 +35,9 @@ def shown(record: LogRecord, level: str) -> bool:
 def record_of(state: NodeState) -> LogRecord:
     """A change of a node's state as a record of the supervisor's."""
     workers = "worker" if state.workers == 1 else "workers"
-    message = f"{state.name} {state.state}  {state.ready}/{state.workers} {workers}  {state.seconds:.2f} s"
-    fields = {"state": state.state, "ready": state.ready, "workers": state.workers, "seconds": round(state.seconds, 3)}
+    word = standing(state.state, state.ready, state.workers)
+    message = f"{state.name} {word}  {state.ready}/{state.workers} {workers}  {state.seconds:.2f} s"
+    fields = {"state": word, "ready": state.ready, "workers": state.workers, "seconds": round(state.seconds, 3)}
     level = "error" if state.state == "failed" else "info"
     return LogRecord(time.time(), level, message, node=state.name, fields=fields)
 

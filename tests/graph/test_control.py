@@ -146,6 +146,8 @@ def test_status_and_its_exit_codes(steered: Steered) -> None:
         assert next((node["name"], node["ready"], node["workers"]) for node in status["nodes"]) == ("Leaf", 1, 2)
         short = steered.run("status", "--wait", "0.5")
         assert short.returncode == 1
+        assert ["Leaf", "degraded", "1/2"] in [line.split() for line in short.stdout.splitlines()]
+        graph.wait_log("Leaf degraded  1/2 workers")
         (steered.folder / "hold").unlink()
         assert steered.run("status", "--wait", "30").returncode == 0
     finally:
