@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +54,15 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], cwd: str | os.Pat
     from_env_file = _environment_layer(env, base, nested=True)
     new = {name: value for name, value in env.items() if name not in environ and not name.startswith(PREFIX)}
     values = _merge(given, environment, from_env_file, file)
+    named = _shown(config_file, base) if config_file else ""
+    sources = _sources(
+        (file, lambda flag: f"{named}: {flag.name}"), (from_env_file, lambda flag: f"{env_file}: {flag.variable}"),
+        (environment, lambda flag: flag.variable), (given, lambda flag: f"--{flag.name}"),
+    )  # fmt: skip
     if "reload_dir" in given and not values.get("reload"):
         raise WrongUsage("--reload-dir says which folders --reload watches: give --reload too")
     files = tuple(str(path) for path in (config_file, env_file) if path is not None)
-    return _build(values, new, files, base)
+    return _build(values, sources, new, files, base)
 
 
 def run_dir(environ: Mapping[str, str], cwd: str | os.PathLike[str]) -> str | None:
@@ -109,12 +114,16 @@ def _file_layer(file: Path | None, cwd: Path) -> Layer:
     table = data.get("tool", {}).get("graphserve") if isinstance(data.get("tool"), dict) else None
     if table is None and file.name != "pyproject.toml":
         table = data
-    name = file.name if file.parent == cwd else str(file)
+    name = _shown(file, cwd)
     if table is not None and not isinstance(table, dict):
         raise ConfigurationError(f"{name}: tool.graphserve is a table of options, not {table!r}")
     if table is not None and table is not data:
         _refuse_strays(data, name, file.name == "pyproject.toml")
     return _table_layer(table or {}, name, file.parent)
+
+
+def _shown(file: Path, cwd: Path) -> str:
+    return file.name if file.parent == cwd else str(file)
 
 
 def _refuse_strays(data: Mapping[str, Any], name: str, shared: bool) -> None:
@@ -188,13 +197,21 @@ def _merge(*layers: Layer) -> Layer:
     return merged
 
 
+def _sources(*layers: tuple[Layer, Callable[[Flag], str]]) -> dict[str, str]:
+    """Where each node is named, and how that place is called; the last layer wins."""
+    return {
+        f"{key} {node}": label(BY_KEY[key])
+        for layer, label in layers for key in ("scale", "set") for node in layer.get(key, ())
+    }  # fmt: skip
+
+
 def _overlay(below: Any, above: Any) -> Any:
     if not (isinstance(below, dict) and isinstance(above, dict)):
         return above
     return below | {key: _overlay(below.get(key), value) for key, value in above.items()}
 
 
-def _build(values: Layer, env: dict[str, str], files: tuple[str, ...], cwd: Path) -> Config:
+def _build(values: Layer, sources: dict[str, str], env: dict[str, str], files: tuple[str, ...], cwd: Path) -> Config:
     if "entrypoint" not in values:
         raise TargetMissing(
             "no TARGET: say which class to serve, as module:Class or path/to/file.py:Class, "
@@ -203,7 +220,7 @@ def _build(values: Layer, env: dict[str, str], files: tuple[str, ...], cwd: Path
     values["entrypoint"] = _absolute_target(values["entrypoint"], cwd)
     values.setdefault("app_dir", str(cwd))
     listen = ListenPlan(**_part(values, "listen"), tls=_tls(values))
-    settings = Settings(**_part(values, "settings"), listen=listen, debug=values.get("reload", False))
+    settings = Settings(**_part(values, "settings"), listen=listen, sources=sources, debug=values.get("reload", False))
     return Config(settings, **_part(values, "config"), files=files, env=env)
 
 

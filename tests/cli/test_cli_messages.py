@@ -73,6 +73,28 @@ def test_serve_says_why_it_cannot(
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("arguments", "environ", "where"),
+    [
+        ([], {}, "pyproject.toml: scale"),
+        (["-c", "conf/serve.toml"], {}, "{cwd}/conf/serve.toml: set"),
+        (["--env-file", "app.env"], {}, "{cwd}/app.env: GRAPHSERVE_SCALE"),
+        (["--env-file", "app.env"], {"GRAPHSERVE_SCALE": "Recog=3"}, "GRAPHSERVE_SCALE"),
+        (["--scale", "Recog=2"], {"GRAPHSERVE_SCALE": "Recog=3"}, "--scale"),
+    ],
+)
+def test_a_node_that_is_missing_names_the_place_it_was_given_at(
+    arguments: list[str], environ: dict[str, str], where: str, project: Path, run: Run
+) -> None:
+    (project / "pyproject.toml").write_text("[tool.graphserve.scale]\nRecog = 2\n")
+    (project / "app.env").write_text("GRAPHSERVE_SCALE=Recog=2\n")
+    (project / "conf").mkdir()
+    (project / "conf" / "serve.toml").write_text("[set.Recog]\ntimeout = 2\n")
+    done = run("serve", "app:Gateway", "--port", "0", *arguments, **environ)
+    words = f"Error: {where.format(cwd=project)}: there is no node 'Recog'; did you mean 'Recognizer'?\n"
+    assert (done.returncode, done.stderr) == (4, words)
+
+
 def test_a_graph_that_cannot_be_imported_is_one_json_object(project: Path, run: Run) -> None:
     (project / "bad.py").write_text(FILES["bad.py"])
     done = run("serve", "bad:X", "--log-format", "json")
