@@ -253,6 +253,20 @@ def test_several_variables_of_one_node_add_up(tmp_path: Path) -> None:
     assert load(flags, {}, tmp_path).settings.options == {"R": {"env": {"A": "3", "B": "2"}}}
 
 
+@pytest.mark.parametrize("given", ["*", "10.0.0.0/8,::1", "10.0.0.0/8, ::1 ", ["10.0.0.0/8", "::1"], ""])
+def test_proxies(given: object, tmp_path: Path) -> None:
+    config = load({"entrypoint": "a:B", "forwarded_allow_ips": given}, {}, tmp_path)
+    expected = given if given in ("*", "") else "10.0.0.0/8,::1"
+    assert config.settings.listen.forwarded_allow_ips == expected
+
+
+def test_a_flag_that_a_unix_socket_makes_void(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.graphserve]\nuds = 'x.sock'\nport = 1\n")
+    assert load({"entrypoint": "a:B"}, {}, tmp_path).settings.listen.uds, "one file for both ways is nobody's mistake"
+    with pytest.raises(ConfigurationError, match="--port says nothing where uds from the configuration is given"):
+        load({"entrypoint": "a:B", "port": 2}, {}, tmp_path)
+
+
 def test_paths_start_where_they_are_written(tmp_path: Path) -> None:
     folder = tmp_path / "deploy"
     folder.mkdir()

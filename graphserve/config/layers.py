@@ -61,6 +61,9 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], cwd: str | os.Pat
     )  # fmt: skip
     if "reload_dir" in given and not values.get("reload"):
         raise WrongUsage("--reload-dir says which folders --reload watches: give --reload too")
+    if "uds" in values and (listening := [key for key in ("host", "port") if key in given]):
+        where = "--uds" if "uds" in given else "uds from the configuration"
+        raise WrongUsage(f"--{listening[0]} says nothing where {where} is given: leave one of them out")
     files = tuple(str(path) for path in (config_file, env_file) if path is not None)
     return _build(values, sources, new, files, base)
 

@@ -46,6 +46,14 @@ def test_a_current_folder_that_may_not_be_seen(folder: Path) -> None:
     assert done.stderr == f"Error: there is no module 'app' ({reason})\n"
 
 
+def test_a_run_folder_where_this_user_may_not_look(folder: Path) -> None:
+    (folder.parent / "app.py").write_text("from graphserve import api, service\n\n\n@service\nclass A:\n    @api\n"
+                                          "    async def x(self) -> int:\n        return 1\n")  # fmt: skip
+    done = run_there(folder.parent, "check", "app:A", "--port", "0", "--run-dir", str(folder / "run"))
+    assert done.stderr.startswith(f"Error: the run folder {folder / 'run'} cannot be used: this user may not do that")
+    assert (done.returncode, len(done.stderr.splitlines())) == (4, 1)
+
+
 # What reads every file may still not connect to a socket.
 READER = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
 

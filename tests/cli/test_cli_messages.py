@@ -43,6 +43,8 @@ CASES = [
     (["/{cwd}/sub/deep.py:Xyz"], 4, "'deep' has no class 'Xyz': its services are Deep; write sub/deep.py:Deep", None),
     (["sub/deep.py:Depe"], 4, "'deep' has no class 'Depe': did you mean sub/deep.py:Deep?", None),
     (["plain:Plain"], 4, "plain:Plain is no service: decorate it with @service", None),
+    (["app:X", "--app-dir", "nix"], 4,
+     "there is no module 'app' (the folder {cwd}/nix does not exist; --app-dir names another one)", None),
     (["none.py:X"], 4, "there is no file '{cwd}/none.py'", None),
     (["empty:Empty"], 4, "{cwd}/empty.py:4: service Empty has no API: decorate at least one method with @api", None),
     (["bad:X"], 4, "importing 'bad' raised SyntaxError: invalid syntax (bad.py, line 1)", SYNTAX),

@@ -60,8 +60,9 @@ def start(tmp_path: Path, environment: dict[str, str]) -> Iterator[Start]:
     with contextlib.ExitStack() as stack:
 
         def begin(*arguments: str, env: dict[str, str] | None = None, **rest: Any) -> subprocess.Popen[bytes]:
+            where = [] if "--uds" in arguments else ["--port", "0"]
             process = subprocess.Popen(
-                [sys.executable, "-m", "graphserve", "serve", "app:Echo", "--port", "0", *arguments],
+                [sys.executable, "-m", "graphserve", "serve", "app:Echo", *where, *arguments],
                 cwd=tmp_path, env=environment | (env or {}), **{"stdin": subprocess.DEVNULL} | rest,
             )  # fmt: skip
             stack.enter_context(process)
