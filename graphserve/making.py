@@ -81,4 +81,5 @@ def unused(replace: Mapping[Any, Any], known: Collection[type]) -> Iterator[str]
     for cls in replace:
         if cls not in known:
             names = ", ".join(sorted(map(name_of, known)))
-            yield f"replace: {name_of(cls)} is no class of this graph; its services are {names}"
+            kind = "class of this graph" if isinstance(cls, type) else "class: write {Class: what stands in for it}"
+            yield f"replace: {name_of(cls)} is no {kind}; its services are {names}"

@@ -131,6 +131,10 @@ class Served:
                 found.append(pid)
         return sorted(found)
 
+    def stand_ins(self) -> list[int]:
+        """The pids of the stand-ins at the public port."""
+        return [pid for pid in children(self.pid) if "standin" in command(pid)]
+
     def client(self, **options: Any) -> httpx.Client:
         """A client of the entry."""
         return httpx.Client(base_url=self.url, timeout=60, trust_env=False, **options)

@@ -236,6 +236,15 @@ def test_svg_shortens_a_text_that_is_too_long_and_keeps_it_as_tooltip() -> None:
     assert any((caption.text or "").endswith("…") for caption in root.iter(f"{SVG}text"))
 
 
+@pytest.mark.parametrize(
+    ("name", "pixels"),  # as DejaVu Sans Bold sets them at 14 px
+    [("W" * 44, 678), ("summary-of-many-long-documents", 257), ("ABCDEFGHIJKLMNOPQRSTUVWXYZ", 277)],
+)
+def test_a_box_is_wider_than_its_name(name: str, pixels: float) -> None:
+    left, _, right, _ = svg_graph(svg(plan_of({name: []})))[0][name]
+    assert pixels + 16 <= right - left <= 1.25 * pixels + 32
+
+
 @given(graphs())
 @settings(deadline=None)
 def test_boxes_of_any_graph_stay_apart_and_inside_and_callers_stand_left(calls: dict[str, list[str]]) -> None:

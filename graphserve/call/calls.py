@@ -129,8 +129,7 @@ class RemoteApi:
         try:
             return self._api.decode(payload)
         except ValueError as exc:
-            text = f"an item of {self._api.node}.{self._api.plan.name} does not fit its annotation: {exc}"
-            raise RemoteError(text, node=self._api.node) from None
+            raise RemoteError(f"{self._api.node}, an item of its stream: {exc}", node=self._api.node) from None
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         names = self._parameters
@@ -154,8 +153,7 @@ class RemoteApi:
             try:
                 return self._api.decode(body)
             except ValueError as exc:
-                text = f"the answer of {self._api.node}.{self._api.plan.name} does not fit its annotation: {exc}"
-                raise RemoteError(text, node=self._api.node) from None
+                raise RemoteError(f"{self._api.node}: {exc}", node=self._api.node) from None
         raise error_of(status, headers, body, self._api.node)
 
 
@@ -270,10 +268,12 @@ class RemoteCall(Call[Any]):
         return waiter
 
     def __del__(self) -> None:
-        if getattr(self, "_used", True) or self._home.loop.is_closed():
+        if getattr(self, "_used", True):
             return
         reply = self._exchange.reply
         if not reply.done():
+            if self._home.loop.is_closed():
+                return
             warnings.warn(f"a call to {self._name} was dropped without being awaited: cancelled", RuntimeWarning, 2)
             self.cancel()
         elif not reply.cancelled() and reply.exception() is not None:

@@ -47,7 +47,7 @@ class QueueLane:
 
     def send(self, exchange: Exchange) -> None:
         """Connect and send at once; the kernel keeps it until a worker is free."""
-        if self.state is not None and self.state.state == "failed":
+        if self.state is not None and self.state.hopeless:
             exchange.fail(failed(self.state))
             return
         try:
@@ -78,7 +78,7 @@ class QueueLane:
 
     def _changed(self, node: Node) -> None:
         self.state = node
-        if node.state == "failed":  # no worker is left that could have taken any of these
+        if node.hopeless:  # no worker is left that could have taken any of these
             for exchange in list(self.waiting):
                 exchange.fail(failed(node))
 
@@ -137,7 +137,7 @@ class PooledLane:
         return best
 
     def _wait(self, exchange: Exchange) -> None:
-        if self.state is not None and self.state.state == "failed":
+        if self.state is not None and self.state.hopeless:
             exchange.fail(failed(self.state))
         elif len(self.waiting) >= self.queue:
             exchange.fail(Unavailable(f"the queue of {self.node} is full", node=self.node, full=True))
@@ -169,7 +169,7 @@ class PooledLane:
 
 def failed(node: Node) -> Unavailable:
     """What a caller of a failed node gets."""
-    return Unavailable(f"{node.name} is failed" + (f": {node.reason}" if node.reason else ""), node=node.name)
+    return Unavailable(f"{node.name} is {node.state}" + (f": {node.reason}" if node.reason else ""), node=node.name)
 
 
 def no_socket(exc: OSError, node: str) -> Unavailable:

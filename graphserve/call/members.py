@@ -28,6 +28,11 @@ class Node:
     reason: str = ""
     workers: tuple[Worker, ...] = ()
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether nobody should wait for it."""
+        return self.state in ("failed", "stopped")
+
     @classmethod
     def read(cls, message: dict[str, Any]) -> Node:
         """Read what a `members` message says of one node."""

@@ -9,7 +9,11 @@ from graphserve.export.layout import Box, Drawing, Route, arrange
 from graphserve.export.picture import Picture, Vertex, picture
 from graphserve.plan import Plan
 
-_NAME_PX, _CAPTION_PX = 8.3, 6.5  # width of one character of a bold name at 14 px, of a caption at 12 px; generous
+# Widths of characters as parts of the font's size, at least those of DejaVu Sans Bold: the widest of the usual fonts.
+_NARROW, _CAPITAL, _WIDE, _WIDTH = 0.42, 0.86, 1.1, 0.72  # the last: of any other
+_WIDTHS = {each: _NARROW for each in "ijlIJ .,:/·-"} | {each: _CAPITAL for each in "ABCDEGHKNOPQRSUVXYZ×"}
+_WIDTHS |= {each: _WIDE for each in "wmMW…"}
+_NAME_PX, _CAPTION_PX = 14.0, 11.0  # sizes of fonts; a caption has 12, but is not bold
 _HEIGHT, _PADDING, _LEAST = 50.0, 16.0, 112.0  # px: height of a box, room beside its text, its least width
 _LONGEST = 44  # characters of a text that are shown; the tooltip has all of them
 _ARROW = 7.0  # px: length of an arrow head
@@ -107,8 +111,12 @@ def _edge(route: Route, external: bool) -> str:
 
 
 def _size(vertex: Vertex) -> tuple[float, float]:
-    text = max(len(_shortened(vertex.name)) * _NAME_PX, len(_shortened(vertex.caption)) * _CAPTION_PX)
+    text = max(_width(vertex.name) * _NAME_PX, _width(vertex.caption) * _CAPTION_PX)
     return max(_LEAST, text + 2 * _PADDING), _HEIGHT
+
+
+def _width(text: str) -> float:
+    return sum(_WIDTHS.get(character, _WIDTH) for character in _shortened(text))
 
 
 def _shortened(text: str) -> str:

@@ -6,10 +6,9 @@ each node are those of real workers.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from graphserve.call.calls import Api, Home, RemoteApi, TypedClient
 from graphserve.call.clients import HOP_SLACK, Clients, codecs
@@ -42,21 +41,41 @@ def local(service: type[T], *, replace: Mapping[type, Any] | None = None) -> Abs
         async with graphserve.local(Gateway, replace={Recognizer: FakeRecognizer}) as gateway:
             assert await gateway.ocr(pages) == ["…"]
     """
-    return _run(*resolve_here(service, replace or {}))
+    return _Local(*resolve_here(service, replace or {}))
 
 
-@contextlib.asynccontextmanager
-async def _run(plan: Plan, cast: Mapping[str, tuple[type, Any]]) -> AsyncIterator[Any]:
-    graph = _Graph(plan, cast)
-    try:
-        for node in plan.nodes:
-            await graph.start(node)
-        yield graph.client()
-    except BaseException:
-        await graph.stop(now=True)
-        raise
-    else:
-        await graph.stop(now=False)
+class _Local(AbstractAsyncContextManager[Any]):
+    """What `local` returns; says what to write when it is used in another way."""
+
+    def __init__(self, plan: Plan, cast: Mapping[str, tuple[type, Any]]) -> None:
+        self._plan, self._cast = plan, cast
+
+    async def __aenter__(self) -> Any:
+        self._graph = graph = _Graph(self._plan, self._cast)
+        try:
+            for node in self._plan.nodes:
+                await graph.start(node)
+        except BaseException:
+            await graph.stop(now=True)
+            raise
+        return graph.client()
+
+    async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        await self._graph.stop(now=error is not None)
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError(f"write `async with local({self._plan.entry}) as …:`, in a coroutine")
+
+    def __exit__(self, *exc: object) -> None:
+        """`with` looks for it before it enters."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_"):  # what Python itself asks for, maybe before there is a Plan
+            raise AttributeError(name)
+        entry = self._plan.entry
+        raise AttributeError(
+            f"local({entry}) has no {name!r}: write `async with local({entry}) as entry:`, and call `entry`"
+        )
 
 
 class _Graph:

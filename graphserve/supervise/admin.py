@@ -78,6 +78,7 @@ class Admin:
             "target": supervisor.config.settings.target, "pid": os.getpid(), "run_dir": str(self._run),
             "uptime": round(time.monotonic() - self._began, 3),
             "operation": supervisor.operations.running or None, "nodes": report.nodes(supervisor.fleet),
+            "stand_in": supervisor.fleet.standin.pid,
         })  # fmt: skip
 
     async def _stop(self, request: Request, answer: Answer) -> None:

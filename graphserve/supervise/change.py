@@ -13,9 +13,9 @@ from itertools import groupby
 from typing import Any
 
 from graphserve.plan import NodePlan, Plan
-from graphserve.supervise.fleet import Fleet, together
+from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.node import Node
-from graphserve.supervise.turnover import Progress
+from graphserve.supervise.turnover import Progress, together
 from graphserve.supervise.version import Version, same
 
 

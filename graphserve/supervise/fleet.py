@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import shutil
 import time
-from collections.abc import Collection, Coroutine, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from graphserve.supervise.environment import MARK, Environment
 from graphserve.supervise.node import Node
 from graphserve.supervise.observer import LogRecord, NodeState, Observer, State
 from graphserve.supervise.pool import WorkerProcess
+from graphserve.supervise.standin import StandIn
+from graphserve.supervise.turnover import together
 from graphserve.supervise.version import Version, same
 
 PULSE = 1.0  # seconds between two looks at each worker
@@ -47,6 +49,7 @@ class Fleet:
         self._unready = False
         self._pulse: asyncio.TimerHandle | None = None
         self._shown: dict[Node, tuple[State, int, int]] = {}
+        self.standin = StandIn(self)
 
     # --- versions ---
 
@@ -100,8 +103,8 @@ class Fleet:
         return node
 
     def marks(self) -> list[tuple[int, str]]:
-        """The workers, each its pid and its mark."""
-        return [(worker.pid, worker.process.env[MARK]) for node in self.nodes for worker in node.workers]
+        """The processes, each its pid and its mark."""
+        return [(worker.pid, worker.process.env[MARK]) for worker in self._processes()]
 
     # --- start and stop ---
 
@@ -118,6 +121,7 @@ class Fleet:
             raise StartupError(f"the graph could not start: {shortage.words(exc)}") from exc
         await self.bring_up(version.nodes.values())
         self._beat()
+        self.standin.watch()
 
     async def bring_up(self, nodes: Collection[Node]) -> None:
         """Start nodes that have no worker yet: all import side by side, each initialises at its turn.
@@ -137,7 +141,7 @@ class Fleet:
 
     async def drain(self) -> None:
         """Stop in order: each node when everything that calls it is gone, the entry first."""
-        await asyncio.gather(*(self._drain(node) for node in self.nodes))
+        await asyncio.gather(self.standin.drain(), *(self._drain(node) for node in self.nodes))
         self._close()
 
     async def _drain(self, node: Node) -> None:
@@ -149,7 +153,7 @@ class Fleet:
         """End everything at once."""
         for task in self._ends.values():
             task.cancel()
-        await asyncio.gather(*(node.kill() for node in self.nodes))
+        await asyncio.gather(self.standin.kill(), *(node.kill() for node in self.nodes))
         for node in self.nodes:
             node.close_sockets()
         self._close()
@@ -180,7 +184,7 @@ class Fleet:
             if node not in needed and not any(node in self._needs(other) for other in self.nodes if other is not node):
                 node.shows = False  # others took its place
                 self.end(node)
-        used = {version for node in self.nodes for version in node.versions()}
+        used = {version for node in self.nodes for version in node.versions()} | self.standin.versions()
         for version in [version for version in self._versions if version not in used and version not in wanted]:
             version.remove()
             self._versions.remove(version)
@@ -213,11 +217,15 @@ class Fleet:
     # --- messages of workers ---
 
     def _find(self, pid: int) -> WorkerProcess | None:
-        return next((node.pool.workers[pid] for node in self.nodes if pid in node.pool.workers), None)
+        return next((worker for worker in self._processes() if worker.pid == pid), None)
+
+    def _processes(self) -> list[WorkerProcess]:
+        return [*(worker for node in self.nodes for worker in node.workers), *self.standin.processes]
 
     def _on_message(self, worker: WorkerProcess, message: Message) -> None:
         node = next((node for node in self.nodes if node.pool.workers.get(worker.pid) is worker), None)
         if node is None:
+            self.standin.hear(worker, message)
             return
         match message["type"]:
             case "imported":
@@ -232,6 +240,7 @@ class Fleet:
                     node.goes(worker)  # somebody sent it SIGTERM by hand: another will take its place
             case "vitals":
                 node.vitals(worker, message)
+                self.standin.relieve(worker)
             case "drained":
                 worker.drained.set()
 
@@ -242,6 +251,7 @@ class Fleet:
             worker.send({"type": "serve"}, [self.public.sock.fileno()])
             if self._unready:
                 worker.send({"type": "unready"})
+            self.standin.relieve(worker)
 
     # --- order ---
 
@@ -255,12 +265,12 @@ class Fleet:
 
     def _changed(self, node: Node) -> None:
         message = {"type": "members", "nodes": [node.membership()]}
-        for other in self.nodes:
-            for worker in other.workers:
-                # Two nodes of one name may live while the graph changes: each caller hears of its own.
-                hears = worker.version.nodes.get(node.plan.name) is node
-                if hears and worker.state in ("starting", "ready", "draining"):
-                    worker.send(message)
+        for worker in self._processes():
+            # Two nodes of one name may live while the graph changes: each caller hears of its own.
+            hears = worker.version.nodes.get(node.plan.name) is node
+            if hears and worker.state in ("starting", "ready", "draining"):
+                worker.send(message)
+        self.standin.check()
         self._show(node)
         self._move()
         self._give_turns()
@@ -281,15 +291,3 @@ class Fleet:
 def answers(node: Node) -> bool:
     """Whether who needs this node may initialise: all its workers at the start, then one; or it is failed."""
     return node.state == "failed" or (node.started.is_set() and bool(node.ready_workers()))
-
-
-async def together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Do things side by side; the first that fails ends the others, and is raised when they have ended."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        for task in asyncio.as_completed(tasks):
-            await task
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

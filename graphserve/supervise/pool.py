@@ -104,16 +104,18 @@ class Pool:
         node: the node.
         emit: called with each record of their output.
         on_death: called with a worker that is gone, and its exit code (negative: the signal).
+        role: what the processes are: `worker`, or `standin`.
     """
 
     def __init__(
-        self, node: NodePlan, emit: Callable[[LogRecord], None], on_death: Callable[[WorkerProcess, int], None]
-    ) -> None:
+        self, node: NodePlan, emit: Callable[[LogRecord], None], on_death: Callable[[WorkerProcess, int], None],
+        role: str = "worker",
+    ) -> None:  # fmt: skip
         self._name, self._emit, self._on_death = node.name, emit, on_death
         self.workers: dict[int, WorkerProcess] = {}  # by pid
         discard = {"stream": _discard}  # a stream makes circus open pipes; we read them ourselves
         self._watcher = _Watcher(
-            node.id, shlex.quote(sys.executable), ["-P", CHILD, "worker", node.id],
+            node.id, shlex.quote(sys.executable), ["-P", CHILD, role, node.id],
             numprocesses=node.workers, working_dir=os.getcwd(), max_retry=1, respawn=False, autostart=False,
             stdout_stream=discard, stderr_stream=dict(discard), loop=IOLoop.current(), env={},
         )  # fmt: skip
@@ -124,7 +126,7 @@ class Pool:
         """Start a process.
 
         Args:
-            slot: its slot.
+            slot: its slot; -1 for none.
             version: what it reads.
             env: its environment.
 
@@ -143,9 +145,10 @@ class Pool:
         except OSError:
             self._forget(process)
             raise
+        shown = slot if slot >= 0 else None
         pipes = [
-            Pipe(process.stdout.fileno(), "stdout", self._emit, self._name, slot, process.pid),
-            Pipe(process.stderr.fileno(), "stderr", self._emit, self._name, slot, process.pid),
+            Pipe(process.stdout.fileno(), "stdout", self._emit, self._name, shown, process.pid),
+            Pipe(process.stderr.fileno(), "stderr", self._emit, self._name, shown, process.pid),
         ]
         worker = WorkerProcess(version, slot, process, pipes)
         self.workers[worker.pid] = worker

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graphserve import shortage
 from graphserve.errors import StartupError
@@ -203,3 +203,15 @@ async def gone(workers: Iterable[WorkerProcess]) -> None:
     """Wait until these have ended."""
     for worker in workers:
         await worker.gone.wait()
+
+
+async def together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do things side by side; the first that fails ends the others, and is raised when they have ended."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        for task in asyncio.as_completed(tasks):
+            await task
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

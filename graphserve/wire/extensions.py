@@ -163,4 +163,6 @@ def _refuse(value: Any) -> typing.NoReturn:
     name = hints.name_of(kind)
     torch = sys.modules.get("torch")
     hint = ": send value.numpy()" if torch is not None and isinstance(value, torch.Tensor) else ""
+    if hasattr(kind, "__await__"):
+        raise TypeError(f"a call that was not awaited cannot be sent ({name}): write 'await' before it")
     raise TypeError(f"a value of type {name} cannot be sent{hint}")

@@ -158,6 +158,14 @@ def name_of(hint: Any) -> str:
     return str(hint).replace("typing.", "")
 
 
+def is_list(hint: Any) -> bool:
+    """Whether batching can join values of this hint: a list, a sequence or an array."""
+    if typing.get_origin(hint) is typing.Annotated:
+        hint = typing.get_args(hint)[0]
+    origin = typing.get_origin(hint) or hint
+    return origin is list or getattr(origin, "__name__", "") == "Sequence" or is_array(origin)
+
+
 def is_array(kind: Any) -> bool:
     """Whether a class is numpy's array; numpy is not imported for it."""
     numpy = sys.modules.get("numpy")

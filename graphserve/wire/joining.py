@@ -30,14 +30,7 @@ class Sized(typing.Protocol):
 
 def list_parameters(signature: Signature) -> tuple[str, ...]:
     """The parameters that batching joins: those whose type is a list, a sequence or an array."""
-    return tuple(parameter.name for parameter in signature.parameters if _is_list(parameter.type))
-
-
-def _is_list(hint: Any) -> bool:
-    if typing.get_origin(hint) is typing.Annotated:
-        hint = typing.get_args(hint)[0]
-    origin = typing.get_origin(hint) or hint
-    return origin is list or getattr(origin, "__name__", "") == "Sequence" or hints.is_array(origin)
+    return tuple(parameter.name for parameter in signature.parameters if hints.is_list(parameter.type))
 
 
 def measure(arguments: dict[str, Any], lists: Sequence[str]) -> tuple[int, Any]:

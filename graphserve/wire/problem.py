@@ -27,6 +27,11 @@ class HttpProblem(CallError):
         super().__init__(detail, status=status, title=phrase(status), **rest)
         self.headers = headers or {}
 
+    @classmethod
+    def read(cls, status: int, body: bytes) -> HttpProblem:
+        """What `encode` wrote, for a process that passes the answer on."""
+        return cls(status, str(msgspec.json.decode(body, type=dict[str, Any]).get("detail", "")))
+
 
 def phrase(status: int) -> str:
     """The reason phrase of a status, such as `Not Found`."""

@@ -16,6 +16,7 @@ from graphserve.wire import admission, extensions, hints, models
 
 _ASYNC_STREAMS = (collections.abc.AsyncIterator, collections.abc.AsyncGenerator, collections.abc.AsyncIterable)
 _STREAMS = (collections.abc.Iterator, collections.abc.Generator, collections.abc.Iterable)
+_BATCHED_RESULTS = ("any", "list", "tuple", "array", "union")
 _SUPPORTED = (
     "what can be sent: int, float, str, bool, None, bytes, list, dict, tuple, set, dataclasses, TypedDict, NamedTuple, "
     "Enum, Literal, date and time types, UUID, Decimal, msgspec.Struct, pydantic models, numpy arrays, unions, Any"
@@ -85,6 +86,7 @@ class _Reader:
         code = getattr(self.function, "__code__", None)
         file, line = (code.co_filename, code.co_firstlineno) if code else (None, None)
         self.place = (declared.file, declared.line) if declared else (file, line)
+        self.batched = declared is not None and declared.batch is not None
 
     def read(self) -> Signature:
         types = self._types()
@@ -96,6 +98,8 @@ class _Reader:
             self._check_chunks(name, types[name], chunks)
         parameters = tuple(self._parameter(p, types[p.name]) for p in declared if p.name not in chunks)
         self._check("its result", item if stream else result)
+        if self.batched:
+            self._check_batched(parameters, result)
         return Signature(
             where=self.where,
             parameters=parameters,
@@ -154,6 +158,14 @@ class _Reader:
             self._refuse(f"parameter {name!r}: a streamed body is AsyncIterator[bytes], not {hints.name_of(hint)}")
         if len(chunks) > 1:
             self._refuse(f"parameters {' and '.join(chunks)}: a request has one body to stream")
+
+    def _check_batched(self, parameters: tuple[Parameter, ...], result: Any) -> None:
+        if not any(hints.is_list(parameter.type) for parameter in parameters):
+            name, hint = parameters[0].name, hints.name_of(parameters[0].type)
+            self._refuse(f"a batched API takes lists (or arrays) and gets the items of several callers in one: write "
+                         f"e.g. '{name}: list[{hint}]'")  # fmt: skip
+        if hints.take_apart(result).kind not in _BATCHED_RESULTS:
+            self._refuse(f"a batched API returns one result an item: write '-> list[{hints.name_of(result)}]'")
 
     def _check(self, what: str, hint: Any) -> None:
         try:

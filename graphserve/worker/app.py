@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from graphserve.call.request import new_request_id
-from graphserve.errors import closest
+from graphserve.errors import CallError, closest
 from graphserve.wire import problem
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.execute import BoundApi
@@ -80,8 +80,11 @@ class App:
             guess = closest(path, self.routes)
             hint = f"did you mean {guess}?" if guess else f"there are: {', '.join(self.routes)}"
             detail, headers = f"there is no API at {path}; {hint}", {}
+        await self.answer(send, HttpProblem(status, detail, headers=headers))
+
+    async def answer(self, send: Any, error: CallError) -> None:
+        """Answer with an error."""
         request_id = new_request_id()
-        error = HttpProblem(status, detail, headers=headers)
         status, pairs, body = problem.encode(
             error, node=self.health.node, request_id=request_id.decode(), open_book=False
         )

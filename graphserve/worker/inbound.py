@@ -38,13 +38,13 @@ class Inbound:
 
     `context` is what travels with it, `accepts` its Accept header as it came, `public` whether the answer is read
     outside the run folder, `length` how much of its body is here, `source` its body if the API reads it as it comes,
-    `lost` whether the client is gone, `old` whether it speaks HTTP/1.0, `sink` where a streamed answer goes.
+    `query` the URL's then, `lost` whether the client is gone, `old` whether it speaks HTTP/1.0, `sink` where items go.
     """
 
     __slots__ = (
-        "_accept", "_api", "_body", "_complete", "_execution", "_format", "_limit", "_problem", "_query", "_relay",
+        "_accept", "_api", "_body", "_complete", "_execution", "_format", "_limit", "_problem", "_relay",
         "_started", "_throttle", "_turn", "accepts", "context", "disconnected", "keep_alive", "length", "lost",
-        "message_event", "old", "protocol", "public", "response_complete", "sink", "source",
+        "message_event", "old", "protocol", "public", "query", "response_complete", "sink", "source",
     )  # fmt: skip
 
     def __init__(self, protocol: Protocol, api: BoundApi, keep_alive: bool, *, old: bool = False) -> None:
@@ -54,7 +54,7 @@ class Inbound:
         self.old = old
         self.keep_alive = keep_alive and not protocol.listener.closing
         self._body: list[bytes] = []
-        self._query, self.length = b"", 0
+        self.query, self.length = b"", 0
         self._limit = protocol.listener.max_body_size
         self._complete = self._turn = self.lost = False
         self._problem: CallError | None = None
@@ -88,7 +88,7 @@ class Inbound:
         self.accepts = heading.accept or b""
         if self._api.signature.input_stream is not None:
             self.source = Source(self.protocol.flow, self.protocol.caller_left, self.protocol.transport.abort)
-            self._query = self.protocol.url.partition(b"?")[2]
+            self.query = self.protocol.url.partition(b"?")[2]
         self._problem = heading.problem(self._api, self._format, self._limit)
         context.deadline_ns = earliest(context.deadline_ns, (heading.timeout, self._api.timeout))
         if self._problem is not None and not self._complete:
@@ -141,9 +141,9 @@ class Inbound:
             return
         if (refused := refusal(protocol, api, self.context, self._throttle)) is not None:
             self._quiet(refused)
-        elif api.plan.batch is not None:
+        elif api.plan.batch is not None and not protocol.listener.passes_on:
             self._batch(body)
-        elif api.plan.lane == "queue" and not protocol.admission.take_slot():
+        elif protocol.listener.passes_on or (api.plan.lane == "queue" and not protocol.admission.take_slot()):
             self._pass_on(body)
         else:
             self._run(body)
@@ -182,7 +182,7 @@ class Inbound:
     def _arguments(self, body: bytes) -> dict[str, Any] | None:
         """The arguments; None when they do not fit, which is answered then."""
         try:
-            return read(self._api, self._query, body, self._format, self.source, self.protocol.listener.fetch)
+            return read(self._api, self.query, body, self._format, self.source, self.protocol.listener.fetch)
         except (HttpProblem, InvalidArguments) as exc:
             self._quiet(exc)
         except Exception as exc:
@@ -192,7 +192,7 @@ class Inbound:
     def _pass_on(self, body: bytes) -> None:
         """Every slot is taken: the node's queue takes the call, and a free sibling takes it from there."""
         listener, api = self.protocol.listener, self._api
-        if self.source is not None:  # its body is still coming, to us: it waits for a slot of ours
+        if self.source is not None and not listener.passes_on:  # it comes to us: it waits for a slot of ours
             run = lambda: self._run(body)  # noqa: E731
             self._execution = Waiting(listener.executor, listener.gate, self.context, run, self.fail)
         else:
@@ -275,6 +275,8 @@ class Inbound:
         self.keep_alive = False
         if self.source is not None:
             self.source.fail()
+        if self._relay is not None:
+            self._relay.cancel()
         self._quiet(self._problem, close=False)
         self.protocol.refuse()
 

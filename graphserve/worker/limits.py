@@ -5,6 +5,8 @@ from __future__ import annotations
 import resource
 from dataclasses import dataclass
 
+from graphserve.plan import ListenPlan
+
 HEAD_BYTES = 32 * 1024  # request line and headers together
 TARGET_BYTES = 8 * 1024  # the target in the request line
 FIELDS = 100  # header lines
@@ -29,6 +31,11 @@ class Limits:
     connections: int
     patience: float
     keep_alive: float
+
+    @classmethod
+    def of(cls, listen: ListenPlan) -> Limits:
+        """Those of a graph."""
+        return cls(connections_allowed(listen.limit_connections), listen.timeout_client, listen.timeout_keep_alive)
 
     @property
     def round(self) -> float:

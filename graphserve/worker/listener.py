@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,7 +13,10 @@ from uvicorn.server import ServerState
 from graphserve.call.calls import error_of
 from graphserve.call.poller import poller
 from graphserve.errors import CallError
+from graphserve.plan import ListenPlan
+from graphserve.wire.headers import KIND
 from graphserve.wire.memory import Sender
+from graphserve.wire.problem import HttpProblem
 from graphserve.worker.batching import Batcher
 from graphserve.worker.execute import BoundApi, Executor
 from graphserve.worker.gate import Gate
@@ -62,6 +66,7 @@ class Listener:
         self.fetch: Any = None
         self.place: Any = None
         self.sender: Sender | None = None
+        self.passes_on = False  # every call, since nothing is executed in this process
         self.config = uvicorn.Config(
             app, http="httptools", ws="none", lifespan="off", interface="asgi3", log_config=None, access_log=False,
             server_header=False, date_header=responder.public, root_path=root_path, proxy_headers=proxy_headers,
@@ -95,6 +100,8 @@ class Listener:
 
     def error_of(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> CallError:
         """The error that an answer of our own node stands for."""
+        if (KIND, HttpProblem.kind.encode()) in headers:
+            return HttpProblem.read(status, body)
         return error_of(status, headers, body, self.responder.node)
 
     def close_after_answers(self) -> None:
@@ -119,3 +126,17 @@ class Listener:
     def connections(self) -> int:
         """Open connections."""
         return len(self.state.connections)
+
+
+def routes(apis: Iterable[BoundApi], prefix: str = "") -> dict[bytes, BoundApi]:
+    """APIs by path; with the prefix that a proxy may leave on it, and without."""
+    plain = {api.plan.route.encode(): api for api in apis}
+    return plain | {prefix.rstrip("/").encode() + path: api for path, api in plain.items()}
+
+
+def publicly(listen: ListenPlan) -> dict[str, Any]:
+    """What a listener of the public socket is made with."""
+    return {
+        "keep_alive": listen.timeout_keep_alive, "max_body_size": listen.max_body_size, "root_path": listen.root_path,
+        "proxy_headers": listen.proxy_headers, "forwarded_allow_ips": listen.forwarded_allow_ips,
+    }  # fmt: skip

@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from graphserve import rundir, shortage
 from graphserve.call.members import Members, Node
@@ -27,7 +27,10 @@ from graphserve.plan import NodePlan, Plan
 from graphserve.worker import log
 from graphserve.worker.forks import Forks
 from graphserve.worker.life import user_traceback
-from graphserve.worker.serve import Serving
+
+if TYPE_CHECKING:
+    from graphserve.worker.serve import Serving
+    from graphserve.worker.standin import StandIn
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -39,12 +42,13 @@ class Worker:
         plan: the graph.
         node: the node that it works for.
         run: the run folder.
+        stands_in: whether it is no worker of the entry, but answers at the public port while there is none.
     """
 
-    def __init__(self, plan: Plan, node: NodePlan, run: Path) -> None:
-        self.plan, self.node, self.run = plan, node, run
+    def __init__(self, plan: Plan, node: NodePlan, run: Path, *, stands_in: bool) -> None:
+        self.plan, self.node, self.run, self.stands_in = plan, node, run, stands_in
         self.members = Members()
-        self.serving: Serving | None = None
+        self.serving: Serving | StandIn | None = None
         self._init: asyncio.Future[list[tuple[str, int]]] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
@@ -70,15 +74,27 @@ class Worker:
         await self._ended.wait()
         await serving.stop()
 
-    async def _start(self) -> Serving:
-        cls = self._import()
-        self.channel.send({"type": "imported"})
-        listeners = await self._init
-        self.serving = serving = Serving(self.plan, self.node, self.run, self.members, cls, listeners, self._report)
+    async def _start(self) -> Serving | StandIn:
+        self.serving = serving = await (self._stand_in() if self.stands_in else self._serve())
         if self.node.name == self.plan.entry:
             serving.read_certificate(self.secrets.get("keyfile_password"))
         await serving.start()
         return serving
+
+    async def _serve(self) -> Serving:
+        from graphserve.worker.serve import Serving  # a stand-in is quicker without
+
+        cls = self._import()
+        self.channel.send({"type": "imported"})
+        listeners = await self._init
+        return Serving(self.plan, self.node, self.run, self.members, cls, listeners, self._report)
+
+    async def _stand_in(self) -> StandIn:
+        from graphserve.worker.standin import StandIn
+
+        self.channel.send({"type": "imported"})
+        await self._init
+        return StandIn(self.plan, self.node, self.run, self.members)
 
     async def _connect(self) -> Channel:
         sock = socket.socket(socket.AF_UNIX)
@@ -133,8 +149,8 @@ class Worker:
         self.serving.health.state = "draining"
 
     def _on_report(self, message: Message, fds: list[int]) -> None:
-        if self.serving is not None:
-            self._report(self.serving.vitals())
+        if self.serving is not None and not self.stands_in:  # only workers are asked
+            self._report(cast("Serving", self.serving).vitals())
 
     def _on_exit(self, message: Message, fds: list[int]) -> None:
         self._ended.set()
@@ -142,7 +158,7 @@ class Worker:
     async def _drain(self, last: bool) -> None:
         assert self.serving is not None
         await self.serving.drain(last=last)
-        if last:  # siblings may still hand us calls: the supervisor says when all of the node are done
+        if last and not self.stands_in:  # siblings may still hand us calls: the supervisor says when all are done
             self.channel.send({"type": "drained"})
         else:
             self._ended.set()
@@ -165,7 +181,7 @@ def _die_with_parent() -> None:
 
 
 def main() -> None:
-    """The process: `child.py worker <node id> <slot>`."""
+    """The process: `child.py worker <node id>`, or `child.py standin <node id>`."""
     _die_with_parent()
     # Ctrl-C reaches the whole foreground group of a terminal; the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -174,13 +190,14 @@ def main() -> None:
     plan = Plan.from_json(rundir.plan_file(run, version).read_text())
     node = next(node for node in plan.nodes if node.id == sys.argv[2])
     log.configure(plan.log_level)
-    for folder in reversed(plan.sys_path):
+    stands_in = sys.argv[1] == "standin"
+    for folder in () if stands_in else reversed(plan.sys_path):
         if folder not in sys.path:
             sys.path.insert(0, folder)
     import uvloop
 
     async def live() -> None:
-        await Worker(plan, node, run).live()
+        await Worker(plan, node, run, stands_in=stands_in).live()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(live())

@@ -1,7 +1,7 @@
-"""Passing a call on to the node's own queue, where a free sibling takes it. Runs in entry workers.
+"""Passing a call on to the node's own queue, where a free sibling takes it. Runs in entry workers and in stand-ins.
 
 Public connections are kept alive by their clients and cannot be gated: a worker whose slots are taken relays, and
-holds no slot for it.
+holds no slot for it. A stand-in relays every call, by the lane that it has.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from graphserve.call.clients import Lanes
 from graphserve.call.context import CallContext
 from graphserve.call.exchange import Exchange, Reply
-from graphserve.call.request import trail
+from graphserve.call.request import trail, travels
 from graphserve.plan import NodePlan
 from graphserve.wire.formats import Format
 from graphserve.worker.execute import BoundApi
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Relay:
-    """The way to this node's own queue.
+    """The way to this node's own workers.
 
     Args:
         node: this node.
@@ -38,29 +38,35 @@ class Relay:
     def take(self, api: BoundApi, body: bytes, format: Format | None, accept: Format, inbound: Inbound) -> Reply:
         """Pass a call on; `inbound.relayed` is called with the sibling's status, headers and body.
 
-        The bytes of a stream go to the client as they come.
+        The bytes of a stream go to the client as they come, those of an upload to the sibling.
         """
         context = inbound.context
         if api.signature.stream:
-            parts = self._parts(api, body, format, inbound.accepts or b"*/*", context)
+            parts = self._parts(api, body, inbound.query, format, inbound.accepts or b"*/*", context)
             streamed = _Streamed(self.loop, *parts, False, _raw)
-            streamed.sink, streamed.inbound = RelaySink(inbound), inbound
+            streamed.sink, streamed.inbound, streamed.upload = RelaySink(inbound), inbound, inbound.source
             streamed.start()
+            streamed.reply.add_done_callback(inbound.relayed)
             return streamed.reply
-        parts = self._parts(api, body, format, accept.value, context)
+        parts = self._parts(api, body, inbound.query, format, accept.value, context)
         exchange = Exchange(self.loop, *parts, api.plan.idempotent, _raw)
+        exchange.upload = inbound.source
         exchange.start()
         exchange.reply.add_done_callback(inbound.relayed)
         return exchange.reply
 
     def _parts(
-        self, api: BoundApi, body: bytes, format: Format | None, accept: bytes, context: CallContext
+        self, api: BoundApi, body: bytes, query: bytes, format: Format | None, accept: bytes, context: CallContext
     ) -> tuple[Any, str, bytes, int | None, float]:
-        kind = (format or Format.JSON).value
-        line = b"POST %s HTTP/1.1\r\nhost: %s\r\n" % (api.plan.route.encode(), self.node.name.encode())
+        target, kind = api.plan.route.encode(), (format or Format.JSON).value
+        end = trail(context, context.deadline_ns, body)
+        if api.plan.input_stream is not None:
+            target, kind = target + b"?" + query, Format.RAW.value
+            end = b"transfer-encoding: chunked\r\n%s\r\n" % travels(context, context.deadline_ns)
+        line = b"POST %s HTTP/1.1\r\nhost: %s\r\n" % (target, self.node.name.encode())
         formats = b"content-type: %s\r\naccept: %s\r\n" % (kind, accept)
-        head = line + formats + b"x-graphserve-public: 1\r\nconnection: close\r\n"
-        request = head + trail(context, context.deadline_ns, body)
+        close = b"" if api.plan.lane == "pooled" else b"connection: close\r\n"
+        request = line + formats + b"x-graphserve-public: 1\r\n" + close + end
         return self.lanes.to(self.node, api.plan), self.node.name, request, context.deadline_ns, self.slack
 
 
@@ -92,12 +98,10 @@ class _Streamed(Exchange):
             self.sink.end(True)
             self._finish(None, None)
         else:
-            self.reply.add_done_callback(self.inbound.relayed)
             super().answered(status, headers, body)
 
     def lost(self, reason: str, unread: bool) -> None:
         if not self.sink.begun:
-            self.reply.add_done_callback(self.inbound.relayed)
             super().lost(reason, unread)
             return
         self.connection = None

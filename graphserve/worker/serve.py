@@ -20,12 +20,13 @@ from graphserve.wire.memory import Memory, reachable
 from graphserve.worker.admission import Admission
 from graphserve.worker.app import App, Health, openapi_document
 from graphserve.worker.batching import Batcher
+from graphserve.worker.drain import in_flight, quiet, until
 from graphserve.worker.execute import Executor, bind
 from graphserve.worker.gate import Door, Gate
 from graphserve.worker.life import Life
-from graphserve.worker.limits import Limits, connections_allowed
-from graphserve.worker.listener import Listener
-from graphserve.worker.port import LAST_HANDSHAKE, Port
+from graphserve.worker.limits import Limits
+from graphserve.worker.listener import Listener, publicly, routes
+from graphserve.worker.port import Port
 from graphserve.worker.protocol import Protocol
 from graphserve.worker.relay import Relay
 from graphserve.worker.respond import Responder
@@ -35,7 +36,6 @@ from graphserve.worker.visit import Visit
 
 SERVER_KEEP_ALIVE = 2.5  # times the caller's keep-alive: the caller always closes first
 TAKEN_TIMEOUT = 2.0  # seconds that a stopping worker waits for results in its memory to be taken
-LAME_DUCK = 0.3  # seconds that idle connections stay open after the port closed: a request may be on its way
 
 
 class Serving:
@@ -103,12 +103,8 @@ class Serving:
 
     async def listen(self, sock: socket.socket) -> None:
         """Serve the public socket too: this worker is of the entry."""
-        listen = self.plan.listen
-        limits = Limits(
-            connections_allowed(listen.limit_connections), listen.timeout_client, listen.timeout_keep_alive
-        )  # fmt: skip
-        self._port = Port(self._listener(public=True), limits, self._tls)
-        await self._port.open(sock, listen.backlog)
+        self._port = Port(self._listener(public=True), Limits.of(self.plan.listen), self._tls)
+        await self._port.open(sock, self.plan.listen.backlog)
 
     async def drain(self, *, last: bool) -> None:
         """Take nothing new, and return when everything that was taken is answered.
@@ -124,12 +120,12 @@ class Serving:
             self.gate.close()
         for listener in self._listeners:
             listener.close_after_answers()
-        await self._until_quiet()
+        await quiet(self._listeners, self._busy, self._port)
 
     async def stop(self) -> None:
         """Leave the instance and close everything."""
         self.gate.close()
-        await _until(lambda: not self.executor.executing and not self._busy())
+        await until(lambda: not self.executor.executing and not self._busy())
         await self._until_taken()
         await self.life.stop()
         await self.clients.close()
@@ -141,20 +137,11 @@ class Serving:
 
     def _listener(self, *, public: bool) -> Listener:
         plan, listen = self.plan, self.plan.listen
-        routes = {api.plan.route.encode(): api for api in self.apis.values()}
-        rest: dict[str, Any] = {"keep_alive": plan.inner_keep_alive * SERVER_KEEP_ALIVE}
-        if public:
-            prefix = listen.root_path.rstrip("/").encode()
-            routes |= {prefix + path: api for path, api in routes.items()}
-            rest = {
-                "keep_alive": listen.timeout_keep_alive, "max_body_size": listen.max_body_size,
-                "root_path": listen.root_path, "proxy_headers": listen.proxy_headers,
-                "forwarded_allow_ips": listen.forwarded_allow_ips,
-            }  # fmt: skip
+        rest: dict[str, Any] = publicly(listen) if public else {"keep_alive": plan.inner_keep_alive * SERVER_KEEP_ALIVE}
         responder = Responder(self.node.name, public=public, debug=plan.debug)
         listener = Listener(
             self.app,
-            routes,
+            routes(self.apis.values(), listen.root_path if public else ""),
             self.executor,
             self.gate,
             responder,
@@ -220,53 +207,23 @@ class Serving:
         executor = self.executor
         return {
             "executed": executor.executed, "overdue": executor.overdue(), "rss": resident(),
-            "in_flight": self._in_flight(), "executing": len(executor.executing),
+            "in_flight": in_flight(self._listeners), "executing": len(executor.executing),
             "waiting": sum(batcher.held for batcher in self.batchers.values()),
             "ran_on_async": executor.ran_on_async, "ran_on_sync": executor.ran_on_sync,
         }  # fmt: skip
 
-    def _in_flight(self) -> int:
-        """Requests that came and are not answered."""
-        return sum(not connection.idle for listener in self._listeners for connection in listener.open())
-
     def _busy(self) -> bool:
         waits = bool(self._attaching) or (self._port is not None and self._port.pending)
-        return bool(waits or self._in_flight())
+        return bool(waits or in_flight(self._listeners))
 
     async def _until_taken(self) -> None:
         """Wait for callers to take the results that lie in our memory; what nobody takes does not hold us for long."""
         end = self.loop.time() + TAKEN_TIMEOUT
         memory = self.memory
-        await _until(lambda: memory is None or not memory.sender.in_transit() or self.loop.time() > end)
-
-    async def _until_quiet(self) -> None:
-        """Wait for handshakes and answers, give idle connections a last chance, close them."""
-        end = self.loop.time() + LAME_DUCK
-        latest = self.loop.time() + LAST_HANDSHAKE
-
-        def quiet() -> bool:
-            nonlocal end
-            now = self.loop.time()
-            if now < latest and self._port is not None and self._port.pending:
-                end = now + LAME_DUCK  # a client that shakes hands has not even sent its request
-                return False
-            return not self._busy() and (now > end or not self._connected())
-
-        await _until(quiet)
-        for listener in self._listeners:
-            listener.close_idle()
-
-    def _connected(self) -> bool:
-        return any(listener.connections for listener in self._listeners)
+        await until(lambda: memory is None or not memory.sender.in_transit() or self.loop.time() > end)
 
 
 def resident() -> int:
     """Bytes of resident memory of this process (proc(5), statm)."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * mmap.PAGESIZE
-
-
-async def _until(holds: Callable[[], bool]) -> None:
-    # A process stops once: looking again is simpler than an event at each place where one of these may change.
-    while not holds():  # noqa: ASYNC110
-        await asyncio.sleep(0.005)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import resource
 import socket
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from graphserve.call.budget import ALLOWANCE, PER_SECOND, SHARE, WINDOW, RetryBudget
-from graphserve.call.calls import Api, Home, RemoteApi
+from graphserve.call.calls import Api, Home, RemoteApi, RemoteCall
 from graphserve.call.endpoint import FAILURES
 from graphserve.call.lanes import PooledLane, QueueLane
 from graphserve.call.members import Members, Node, Worker
@@ -214,6 +215,24 @@ async def test_without_descriptors_the_worker_is_not_to_blame() -> None:
             for fd in held:
                 os.close(fd)
         assert await call_to(lane)() == b"1"
+
+
+def test_a_failed_call_that_nobody_looks_at_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Also when its loop has ended."""
+
+    async def failed() -> RemoteCall:
+        async with node("lose") as (lane, _):
+            call = call_to(lane)()
+            over = asyncio.Event()
+            call._exchange.reply.add_done_callback(lambda _: over.set())
+            await asyncio.wait_for(over.wait(), 20)
+            return call
+
+    call = asyncio.run(failed())
+    with pytest.warns(RuntimeWarning, match=r"a call to Model\.run failed and nobody looked: a worker of Model"):
+        del call
+        gc.collect()
+    assert not caplog.records, "asyncio has nothing to add"
 
 
 # --- the budget by itself ---

@@ -469,7 +469,7 @@ async def test_a_service_elsewhere_can_be_replaced() -> None:
     ("replace", "says"),
     [
         ({Narrow: Fake()}, "Narrow is no class of this graph; its services are Leaf, Top"),
-        ({"Leaf": Fake()}, "'Leaf' is no class of this graph"),
+        ({"Leaf": Fake()}, r"'Leaf' is no class: write \{Class: what stands in for it\}; its services are Leaf, Top"),
         ({Leaf: object()}, "object stands in for Leaf, but has no method 'times'"),
     ],
 )
@@ -477,6 +477,18 @@ async def test_stand_ins_that_cannot_work(replace: Any, says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         async with graphserve.local(Top, replace=replace):
             pass
+
+
+async def test_other_uses_say_how_to_enter_it() -> None:
+    graph: Any = graphserve.local(Leaf)
+    with pytest.raises(TypeError, match=r"write `async with local\(Leaf\) as …:`"), graph:
+        pass
+    with pytest.raises(AttributeError, match=r"local\(Leaf\) has no 'times': write `async with local\(Leaf\)"):
+        await graph.times(1)
+    with pytest.raises(AttributeError, match="_there"):
+        graph._there  # noqa: B018
+    async with graph as leaf:
+        assert await leaf.times(1) == 1
 
 
 async def test_a_stand_in_whose_result_does_not_fit() -> None:

@@ -8,6 +8,7 @@ import decimal
 import enum
 import math
 import uuid
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
 import msgspec
@@ -339,6 +340,13 @@ def test_classes_with_arrays_come_back_read_only() -> None:
         assert got["f"].model == Model(count=1)
 
 
+class Forgotten:
+    """As a call to a dependency is, without `await`."""
+
+    def __await__(self) -> Iterator[int]:
+        yield 1
+
+
 def test_values_that_cannot_be_sent() -> None:
     with pytest.raises(TypeError, match=r"^S\.f: argument 'y': a value of type object cannot be sent"):
         codec(x=Any, y=Any).encode({"x": 1, "y": [object()]})
@@ -351,6 +359,8 @@ def test_values_that_cannot_be_sent() -> None:
             ResultCodec(Model, "S.f").encode(5, format)
         with pytest.raises(TypeError, match=r"^the result of S\.f: .*object"):
             ResultCodec(int, "S.f").encode(object(), format)
+        with pytest.raises(TypeError, match=r"a call that was not awaited .*: write 'await' before it"):
+            ResultCodec(int, "S.f").encode(Forgotten(), format)
     loop: list[Any] = []
     loop.append(loop)
     with pytest.raises(TypeError, match=r"^the result of S\.f: "):

@@ -21,7 +21,7 @@ import pytest
 from numpy.typing import NDArray
 
 from graphserve.errors import DeclarationError
-from graphserve.service import api
+from graphserve.service import Batch, api
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec
 from graphserve.wire.schema import Parameter, Signature
 from graphserve.wire.tensors import Array
@@ -189,6 +189,12 @@ class Wrong:
     @api
     def field(self, x: int = pydantic.Field(gt=0)) -> None: ...
 
+    @api(batch=Batch())
+    def single(self, word: str) -> list[str]: ...
+
+    @api(batch=Batch())
+    def joined(self, words: list[str]) -> str: ...
+
 
 def test_shapes_of_signatures() -> None:
     def of(name: str) -> Signature:
@@ -215,6 +221,8 @@ def test_shapes_of_signatures() -> None:
         ("chunks", r"AsyncIterator\[bytes\]"),
         ("two", "one body"),
         ("field", "Annotated"),
+        ("single", r"a batched API takes lists .* write e\.g\. 'word: list\[str\]'"),
+        ("joined", r"one result an item: write '-> list\[str\]'"),
     ],
 )
 def test_wrong_signatures(method: str, why: str) -> None:
@@ -224,3 +232,13 @@ def test_wrong_signatures(method: str, why: str) -> None:
 
 def test_every_supported_type_has_a_place_in_the_table() -> None:
     assert len({str(hint) for hint in SUPPORTED}) == len(SUPPORTED) and typing.get_type_hints(Node)
+
+
+@pytest.mark.parametrize("hint", [list[str], Sequence[int], NDArray[np.float32], Annotated[list[int], "words"], Any])
+def test_results_that_batching_can_split(hint: Any) -> None:
+    class Service:
+        @api(batch=Batch())
+        def method(self, items: list[str], factor: float) -> list[str]: ...
+
+    Service.method.__annotations__["return"] = hint
+    assert Signature.of(Service, "method").result == hint

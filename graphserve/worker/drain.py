@@ -1,0 +1,50 @@
+"""The end of connections in a drain: what came is answered, what is idle gets a last chance. Runs in workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from graphserve.worker.listener import Listener
+from graphserve.worker.port import LAST_HANDSHAKE, Port
+
+LAME_DUCK = 0.3  # seconds that idle connections stay open after the port closed: a request may be on its way
+
+
+def in_flight(listeners: Sequence[Listener]) -> int:
+    """Requests that came and are not answered."""
+    return sum(not connection.idle for listener in listeners for connection in listener.open())
+
+
+async def quiet(
+    listeners: Sequence[Listener], busy: Callable[[], bool], port: Port | None, patience: float = LAME_DUCK
+) -> None:
+    """Wait for handshakes and answers, give idle connections a last chance, close them.
+
+    Args:
+        listeners: whose connections.
+        busy: whether something is still to be answered.
+        port: the public port, closed by now.
+        patience: seconds that idle connections have.
+    """
+    loop = asyncio.get_running_loop()
+    end, latest = loop.time() + patience, loop.time() + LAST_HANDSHAKE
+
+    def is_quiet() -> bool:
+        nonlocal end
+        now = loop.time()
+        if now < latest and port is not None and port.pending:
+            end = now + patience  # a client that shakes hands has not even sent its request
+            return False
+        return not busy() and (now > end or not any(listener.connections for listener in listeners))
+
+    await until(is_quiet)
+    for listener in listeners:
+        listener.close_idle()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait until a condition holds."""
+    # A process stops once: looking again is simpler than an event at each place where one of these may change.
+    while not holds():  # noqa: ASYNC110
+        await asyncio.sleep(0.005)

@@ -1,0 +1,393 @@
+"""The public port while the entry has no worker that takes calls: a stand-in answers, and no call is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trustme
+
+from tests.harness import APPS, SLACK, Served, alive, eventually, served
+
+HEALTH = 1.0  # seconds within which health is answered
+SERVES = "a stand-in is at the public port"
+CALLS: dict[str, tuple[dict[str, Any], int, Any]] = {  # by path: what is sent, and what is answered
+    "/double": ({"json": {"x": 4}}, 200, "8"),
+    "/doubles": ({"json": {"xs": [1, 2]}}, 200, "[2,4]"),
+    "/count": ({"json": {"n": 3}}, 200, "0\n1\n2\n"),
+    "/size?times=2": ({"content": b"x" * 1_000_000}, 200, "2000000"),
+    "/length": ({"content": b"abc", "headers": {"content-type": "text/plain"}}, 200, "3"),
+    "/double?": ({"json": {"y": 4}}, 422, "missing argument"),
+    "/double?json": ({"content": b"{", "headers": {"content-type": "application/json"}}, 400, "not valid JSON"),
+    "/double?form": ({"data": {"x": 4}}, 415, "takes application/json"),
+    "/size?times=no": ({"content": b"x" * 1_000_000}, 422, "times"),
+}
+
+
+@contextlib.contextmanager
+def entry(flags: Path, *arguments: str) -> Iterator[Served]:
+    with served("standing:Entry", *arguments, env={"FLAGS": str(flags)}) as graph:
+        yield graph
+
+
+def kill_worker(graph: Served) -> None:
+    (worker,) = graph.workers()
+    os.kill(worker, signal.SIGKILL)
+    eventually(lambda: not alive(worker))
+
+
+def stands_in(graph: Served, times: int = 1) -> int:
+    """Wait until so many have stood in; the pid of the one that does."""
+    eventually(lambda: graph.text.count(SERVES) == times, 30)
+    (pid,) = graph.stand_ins()
+    return pid
+
+
+def asked(graph: Served, path: str, seconds: float = HEALTH, **options: Any) -> httpx.Response:
+    """Ask on a new connection; the answer comes in time."""
+    return httpx.get(graph.url + path, timeout=seconds * SLACK, trust_env=False, **options)
+
+
+class Waiting:
+    """A call that is made in a thread, and its answer."""
+
+    def __init__(self, call: Callable[[], httpx.Response]) -> None:
+        self._call, self.answers = call, list[httpx.Response]()
+        self._thread = threading.Thread(target=lambda: self.answers.append(self._call()))
+        self._thread.start()
+
+    def answer(self) -> httpx.Response:
+        self._thread.join(60)
+        (answer,) = self.answers
+        return answer
+
+
+def post(graph: Served, path: str, **options: Any) -> httpx.Response:
+    return httpx.post(graph.url + path, timeout=60, trust_env=False, **options)
+
+
+def test_an_entry_that_fails_is_named_at_once_and_comes_back(tmp_path: Path) -> None:
+    with entry(tmp_path) as graph:
+        (tmp_path / "broken").touch()
+        kill_worker(graph)
+        answers = [asked(graph, "/readyz")]
+        assert answers[0].status_code == 503
+        assert any(words.startswith("Entry is ") for words in answers[0].json()["missing"])
+        graph.wait_log("Entry failed", 60)
+        stand_in = stands_in(graph)
+        began = time.monotonic()
+        for path in ("/pid", "/double", "/doubles", "/count"):
+            answers.append(refused := post(graph, path, json=CALLS.get(path, ({"json": {}},))[0]["json"]))
+            assert (refused.status_code, refused.json()["service"]) == (503, "Entry")
+            assert int(refused.headers["retry-after"]) > 0
+        answers.append(post(graph, "/size?times=1", content=b"x"))
+        assert answers[-1].status_code == 503
+        assert time.monotonic() - began < 2 * SLACK, "nothing waits for an entry that has failed"
+        answers += [asked(graph, path) for path in ("/livez", "/readyz", "/nope", "/openapi.json", "/docs", "/")]
+        assert [answer.status_code for answer in answers[-6:]] == [200, 503, 404, 503, 503, 503]
+        assert answers[-5].json()["missing"][0].startswith("Entry is failed")
+        for answer in answers:
+            said = answer.text + str(answer.headers)
+            assert "Traceback" not in said
+            assert str(tmp_path) not in said
+            assert str(APPS) not in said
+        assert not (tmp_path / f"imported-{stand_in}").exists(), "it knows nothing of the user's code"
+        (tmp_path / "broken").unlink()
+        eventually(lambda: post(graph, "/pid", json={}).status_code == 200, 60)
+        eventually(lambda: not graph.stand_ins())
+        assert asked(graph, "/readyz").status_code == 200
+        assert graph.stop() == 0
+
+
+def test_calls_wait_for_an_entry_that_starts_slowly(tmp_path: Path) -> None:
+    with entry(tmp_path) as graph:
+        (tmp_path / "slow").touch()
+        kill_worker(graph)
+        ready = asked(graph, "/readyz")
+        assert (ready.status_code, ready.json()["missing"]) == (503, ["Entry is starting"])
+        waiting = {
+            path: Waiting(lambda path=path, sent=sent: post(graph, path, **sent))  # type: ignore[misc]
+            for path, (sent, _, _) in CALLS.items()
+        }
+        for path, arguments in (("/pid", {}), ("/double", {"x": 1}), ("/count", {"n": 1})):
+            began = time.monotonic()
+            late = post(graph, path, json=arguments, headers={"x-request-timeout": "0.5"})
+            assert (late.status_code, late.json()["service"]) == (504, "Entry")
+            assert 0.5 <= time.monotonic() - began < 0.5 + 0.5 * SLACK
+        assert not any(call.answers for call in waiting.values())
+        (tmp_path / "slow").unlink()
+        for path, (_, status, text) in CALLS.items():
+            answer = waiting[path].answer()
+            assert answer.status_code == status, (path, answer.text)
+            assert text in answer.text
+        eventually(lambda: not graph.stand_ins())
+        assert post(graph, "/pid", json={}).json() in graph.workers()
+        assert graph.text.count(SERVES) == 1
+        assert graph.stop() == 0
+
+
+def test_a_client_that_leaves_takes_its_call_with_it(tmp_path: Path) -> None:
+    with entry(tmp_path) as graph:
+        (tmp_path / "slow").touch()
+        kill_worker(graph)
+        stands_in(graph)
+        for path in ("/block", "/double"):
+            with pytest.raises(httpx.TimeoutException):
+                httpx.post(graph.url + path, json={"x": 1} if path == "/double" else {}, timeout=0.3, trust_env=False)
+        (tmp_path / "slow").unlink()
+        assert post(graph, "/pid", json={}).status_code == 200
+        eventually(lambda: not graph.stand_ins())
+        assert not (tmp_path / "blocked").exists(), "nobody waited for it any more"
+
+
+def test_health_is_answered_while_the_only_loop_is_busy(tmp_path: Path) -> None:
+    (tmp_path / "blocks").touch()
+    with entry(tmp_path) as graph:
+        busy = Waiting(lambda: post(graph, "/block", json={}))
+        eventually((tmp_path / "blocked").exists)
+        ready = asked(graph, "/readyz")
+        assert ready.status_code == 503
+        assert ready.json()["missing"] == ["Entry does not react: its event loop is busy"]
+        assert asked(graph, "/livez").status_code == 200
+        stand_in = stands_in(graph)
+        late = post(graph, "/pid", json={}, headers={"x-request-timeout": "0.5"})
+        assert (late.status_code, late.json()["service"]) == (504, "Entry")
+        call = Waiting(lambda: post(graph, "/pid", json={}))
+        (tmp_path / "blocks").unlink()
+        assert {busy.answer().json(), call.answer().json()} == set(graph.workers()), "it was not replaced"
+        eventually(lambda: not alive(stand_in))
+        assert asked(graph, "/readyz").status_code == 200
+
+
+def test_a_stop_answers_what_waits_at_the_stand_in(tmp_path: Path) -> None:
+    with entry(tmp_path) as graph:
+        (tmp_path / "slow").touch()
+        kill_worker(graph)
+        stand_in = stands_in(graph)
+        calls = [
+            Waiting(lambda: post(graph, "/pid", json={})),
+            Waiting(lambda: post(graph, "/double", json={"x": 1})),
+            Waiting(lambda: post(graph, "/count", json={"n": 1})),
+        ]
+        eventually(lambda: connections(graph, stand_in) >= 3)
+        assert graph.stop() == 0
+        for call in calls:
+            answer = call.answer()
+            assert (answer.status_code, answer.json()["service"]) == (503, "Entry")
+            assert int(answer.headers["retry-after"]) > 0
+        assert not alive(stand_in)
+
+
+def test_a_stop_while_the_loop_is_busy_loses_no_call(tmp_path: Path) -> None:
+    (tmp_path / "blocks").touch()
+    with entry(tmp_path) as graph:
+        busy = Waiting(lambda: post(graph, "/block", json={}))
+        eventually((tmp_path / "blocked").exists)
+        asked(graph, "/readyz")
+        stand_in = stands_in(graph)
+        calls = [Waiting(lambda: post(graph, "/pid", json={})), Waiting(lambda: post(graph, "/double", json={"x": 1}))]
+        eventually(lambda: connections(graph, stand_in) >= 2)
+        graph.signal()
+        graph.wait_log("Entry draining")
+        (tmp_path / "blocks").unlink()
+        assert [call.answer().status_code for call in (busy, *calls)] == [200] * 3
+        assert graph.wait_exit() == 0
+        assert not alive(stand_in)
+
+
+def test_connections_end_in_their_own_time_but_hold_no_stop_up(tmp_path: Path) -> None:
+    with entry(tmp_path, "--timeout-keep-alive", "60") as graph, contextlib.ExitStack() as opened:
+        (tmp_path / "slow").touch()
+        kill_worker(graph)
+        stand_in = stands_in(graph)
+        late, idle = (opened.enter_context(socket.create_connection(address(graph), 10)) for _ in range(2))
+        eventually(lambda: connections(graph, stand_in) == 2)
+        (tmp_path / "slow").unlink()
+        graph.wait_log("takes calls again")
+        began = time.monotonic()
+        eventually(lambda: post(graph, "/pid", json={}).status_code == 200 and time.monotonic() - began > 0.6)
+        late.sendall(b'POST /double HTTP/1.1\r\nhost: x\r\ncontent-length: 7\r\n\r\n{"x":4}')
+        answer = late.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert answer.endswith(b"\r\n\r\n8")
+        assert alive(stand_in)
+        began = time.monotonic()
+        assert graph.stop() == 0
+        assert time.monotonic() - began < 2 * SLACK
+        assert idle.recv(1) == b""
+        assert not alive(stand_in)
+
+
+def test_it_ends_with_the_supervisor(tmp_path: Path) -> None:
+    with entry(tmp_path) as graph:
+        (tmp_path / "slow").touch()
+        kill_worker(graph)
+        stand_in = stands_in(graph)
+        graph.signal(signal.SIGKILL)
+        eventually(lambda: not alive(stand_in))
+
+
+def test_one_that_dies_is_replaced(tmp_path: Path) -> None:
+    with entry(tmp_path) as graph:
+        (tmp_path / "slow").touch()
+        kill_worker(graph)
+        first = stands_in(graph)
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: not alive(first))
+        assert asked(graph, "/livez", 2 * HEALTH).status_code == 200
+        assert stands_in(graph, 2) != first
+        (tmp_path / "slow").unlink()
+        assert post(graph, "/pid", json={}).status_code == 200
+
+
+def test_the_first_start_and_a_rolling_reload_need_none(tmp_path: Path) -> None:
+    (tmp_path / "slow").touch()
+    graph = Served("standing:Entry", env={"FLAGS": str(tmp_path)})
+    try:
+        graph.wait_log("Entry starting")
+        eventually(lambda: list(tmp_path.glob("imported-*")))
+        (tmp_path / "slow").unlink()
+        graph.wait_ready()
+        (old,) = graph.workers()
+        graph.signal(signal.SIGHUP)
+        graph.wait_log("reloaded in")
+        eventually(lambda: not alive(old))
+        assert post(graph, "/pid", json={}).json() != old
+        assert graph.stop() == 0
+        assert "stand-in" not in graph.text
+    finally:
+        graph.close()
+
+
+def test_a_reload_brings_a_failed_entry_back(tmp_path: Path) -> None:
+    with entry(tmp_path, "--run-dir", str(tmp_path / "run")) as graph:
+        (tmp_path / "broken").touch()
+        kill_worker(graph)
+        graph.wait_log("Entry failed", 60)
+        stand_in = stands_in(graph)
+        assert steer(tmp_path, "scale", "Entry=2").returncode == 1, "it does not start, and one stands in all the while"
+        status = json.loads(steer(tmp_path, "status", "--json").stdout)
+        assert (status["stand_in"], status["state"]) == (stand_in, "degraded")
+        assert [row["pid"] for row in json.loads(steer(tmp_path, "ps", "--json").stdout)] != [stand_in]
+        (tmp_path / "broken").unlink()
+        done = steer(tmp_path, "reload")
+        assert done.returncode == 0, done.stderr
+        eventually(lambda: not alive(stand_in))
+        assert post(graph, "/pid", json={}).json() in graph.workers()
+        assert json.loads(steer(tmp_path, "status", "--json").stdout)["stand_in"] is None
+        assert graph.stop() == 0
+
+
+CHANGING = """
+import time
+from graphserve import api, service
+
+@service
+class Entry:
+    def __init__(self) -> None:
+        {init}
+
+    @api
+    def {name}(self) -> str:
+        return "{name}"
+"""
+
+
+def test_a_reload_with_other_apis_while_it_stands_in(tmp_path: Path) -> None:
+    app = tmp_path / "app.py"
+    app.write_text(CHANGING.format(init="pass", name="old"))
+    with served("app:Entry", cwd=tmp_path, env={"PYTHONDONTWRITEBYTECODE": "1"}) as graph:
+        app.write_text(CHANGING.format(init="time.sleep(3600)", name="old"))
+        kill_worker(graph)
+        stand_in = stands_in(graph)
+        call = Waiting(lambda: post(graph, "/old", json={}))
+        eventually(lambda: connections(graph, stand_in) == 1)
+        app.write_text(CHANGING.format(init="pass", name="new"))
+        graph.signal(signal.SIGHUP)
+        graph.wait_log("reloaded in", 60)
+        answer = call.answer()
+        assert answer.status_code == 503, "it can be tried again"
+        assert "stopped" in answer.json()["detail"]
+        assert int(answer.headers["retry-after"]) > 0
+        eventually(lambda: not alive(stand_in))
+        assert post(graph, "/new", json={}).json() == "new"
+        assert post(graph, "/old", json={}).status_code == 404
+        assert graph.stop() == 0
+
+
+def test_a_restart_of_the_only_worker(tmp_path: Path) -> None:
+    with entry(tmp_path, "--run-dir", str(tmp_path / "run")) as graph:
+        (old,) = graph.workers()
+        (tmp_path / "slow").touch()
+        restart = Waiting(lambda: httpx.Response(200, text=steer(tmp_path, "restart").stderr))
+        eventually(lambda: not alive(old))
+        call = Waiting(lambda: post(graph, "/pid", json={}))
+        assert asked(graph, "/readyz").status_code == 503
+        (tmp_path / "slow").unlink()
+        assert call.answer().json() in graph.workers()
+        restart.answer()
+        eventually(lambda: not graph.stand_ins())
+
+
+def test_tls_and_the_limits_of_the_port(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    pem = tmp_path / "server.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(pem))
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    with entry(tmp_path, "--ssl-certfile", str(pem), "--max-body-size", "1000000") as graph:
+        (tmp_path / "slow").touch()
+        kill_worker(graph)
+        assert asked(graph, "/readyz", verify=trust).status_code == 503
+        late = post(graph, "/pid", json={}, headers={"x-request-timeout": "0.5"}, verify=trust)
+        assert (late.status_code, late.json()["service"]) == (504, "Entry")
+        for path in ("/length", "/size?times=1"):
+            large = post(graph, path, content=b"x" * 1_000_001, verify=trust)
+            assert large.status_code == 413
+        with trust.wrap_socket(socket.create_connection(address(graph)), server_hostname="127.0.0.1") as client:
+            client.sendall(b"POST /pid HTTP/1.1\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n{}")
+            client.settimeout(10)
+            assert client.recv(1000).startswith(b"HTTP/1.1 400")
+        call = Waiting(lambda: post(graph, "/double", json={"x": 1}, verify=trust))
+        (tmp_path / "slow").unlink()
+        assert call.answer().json() == 2
+        eventually(lambda: not graph.stand_ins())
+        assert graph.stop() == 0
+
+
+def address(graph: Served) -> tuple[str, int]:
+    host, port = graph.url.partition("://")[2].split(":")
+    return host, int(port)
+
+
+def connections(graph: Served, pid: int) -> int:
+    """How many connections of its public port a process has."""
+    port = f":{address(graph)[1]:04X}"
+    lines = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    open_ = {f"socket:[{line[9]}]" for line in lines if line[1].endswith(port) and line[3] == "01"}
+    held = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            held.add(os.readlink(entry))
+    return len(open_ & held)
+
+
+def steer(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command for the graph whose run folder is in `folder`."""
+    return subprocess.run(
+        [sys.executable, "-m", "graphserve", *arguments, "--run-dir", str(folder / "run")],
+        cwd=APPS, env={**os.environ, "FLAGS": str(folder)}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
