@@ -11,7 +11,7 @@ import click
 
 from graphserve.config import Config, load
 from graphserve.config.flags import BY_KEY, COMMON, FLAGS, Flag
-from graphserve.config.values import BODY_SIZE, SIZE, SWITCH, Source
+from graphserve.config.values import BODY_SIZE, CERT_REQS, CERTIFICATES, SIZE, SWITCH, Source
 from graphserve.errors import ConfigurationError
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -82,7 +82,14 @@ def _help(flag: Flag) -> str:
     default = flag.default
     if default is None or default in ("", ()) or flag.kind is SWITCH:
         return flag.help
-    return f"{flag.help} [default: {_size(default) if flag.kind in (SIZE, BODY_SIZE) else default}]"
+    return f"{flag.help} [default: {_written(flag, default)}]"
+
+
+def _written(flag: Flag, value: Any) -> str:
+    """A value as a user writes it."""
+    if flag.kind is CERT_REQS:
+        return CERTIFICATES[value]
+    return _size(value) if flag.kind in (SIZE, BODY_SIZE) else str(value)
 
 
 def _size(number: int) -> str:

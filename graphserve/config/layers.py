@@ -85,7 +85,7 @@ def _flag_layer(flags: Mapping[str, Any], base: Path) -> Layer:
         if key not in BY_KEY:
             raise UnknownOptionError(key, list(BY_KEY), "options")
     return {
-        key: BY_KEY[key].kind.parse(value, Source(f"--{BY_KEY[key].name}", base))
+        key: BY_KEY[key].kind.parse(value, Source("TARGET" if key == "entrypoint" else f"--{BY_KEY[key].name}", base))
         for key, value in flags.items()
         if value is not None
     }

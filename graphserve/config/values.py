@@ -20,6 +20,7 @@ for _power, _letter in enumerate("kmgt", start=1):
     _UNITS |= {f"{_letter}b": 1000**_power, f"{_letter}ib": 1024**_power, _letter: 1024**_power}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.ASCII)
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+CERTIFICATES = ("none", "optional", "required")  # of clients; the index is OpenSSL's number, VERIFY_…
 _SET = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)\.([A-Za-z_-]+)=(.*)", re.DOTALL)
 _NEXT_SET = re.compile(r",(?=\s*[A-Za-z][A-Za-z0-9_-]*\.[A-Za-z_-]+=)")
 
@@ -257,9 +258,8 @@ def _addresses(value: Any) -> str:
 
 
 def _cert_reqs(value: Any) -> int:
-    names = {"none": 0, "optional": 1, "required": 2}
-    if isinstance(value, str) and value.lower() in names:
-        return names[value.lower()]
+    if isinstance(value, str) and value.lower() in CERTIFICATES:
+        return CERTIFICATES.index(value.lower())
     return int(_bounded(_int, lambda n: 0 <= n <= 2)(value))
 
 

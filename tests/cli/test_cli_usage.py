@@ -25,6 +25,17 @@ def test_every_command_has_help(name: str) -> None:
     assert ("--run-dir" in result.output) == (name in (*WITH_GRAPH, "serve", "check"))
 
 
+def test_help_shows_defaults_as_they_are_written() -> None:
+    text = " ".join(CliRunner().invoke(commands, ["serve", "--help"]).output.split())
+    for words in ("Whether clients need a certificate. [default: none]", "body. [default: 100MiB]"):
+        assert words in text
+
+
+def test_an_empty_target_is_called_target(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", ""]) == 4
+    assert capfd.readouterr().err == "Error: TARGET='': module:Class or path/to/file.py:Class\n"
+
+
 @pytest.mark.parametrize("name", ["serve", "check"])
 @pytest.mark.parametrize("flag", ON_THE_COMMAND_LINE, ids=lambda flag: flag.name)
 def test_every_option_is_a_flag(name: str, flag: object) -> None:
