@@ -17,6 +17,11 @@ from graphserve.errors import ConfigurationError, closest
 from graphserve.service import declaration
 
 MAIN = "__main__"
+# Packages that we import, some after a module of the user's.
+OURS = (
+    "anyio", "circus", "click", "httptools", "httpx", "msgspec", "networkx", "numpy", "pydantic", "rich", "starlette",
+    "tornado", "uvicorn", "uvloop", "zmq",
+)  # fmt: skip
 importing = False  # while a target is imported: starting a graph then would never end
 
 
@@ -65,6 +70,8 @@ def load(target: Target, main: str | None = None) -> type:
         Exception: whatever the module raised while it was imported.
     """
     global importing
+    if target.folder and (taken := _taken(target.folder, target.module.partition(".")[0])):
+        raise ConfigurationError(taken)
     if target.folder and target.folder not in sys.path:
         sys.path.insert(0, target.folder)
     before, importing = importing, True
@@ -132,6 +139,25 @@ def _import_main(main: str | None) -> types.ModuleType:
         module.__dict__.update(runpy.run_path(main, run_name="__mp_main__"), __graphserve_script__=main)
         sys.modules["__main__"] = sys.modules["__mp_main__"] = module
     return module
+
+
+def _taken(folder: str, module: str) -> str:
+    """Why a file of this folder would be imported where another module of its name is meant, or the other way round.
+
+    Workers have most of the standard library before they import user code, and import the rest after it.
+    """
+    names = [module] if module in sys.stdlib_module_names else []
+    for name in (*names, *OURS):
+        for path in (Path(folder, f"{name}.py"), Path(folder, name, "__init__.py")):
+            if not os.path.isfile(path):
+                continue
+            spec = importlib.util.find_spec(name)
+            origin = spec.origin if spec is not None else None
+            if origin and os.path.exists(origin) and os.path.samefile(origin, path):
+                continue  # the folder is where that module is installed
+            what = "a package that graphserve uses" if name in OURS else "a module of Python"
+            return f"{path} cannot be imported: {name!r} is {what}. Rename your file"
+    return ""
 
 
 def _shadowed(target: Target, module: types.ModuleType) -> str:

@@ -47,9 +47,9 @@ def text_line(record: LogRecord, paint: Paint = plain) -> str:
     clock = time.strftime("%H:%M:%S", time.localtime(record.time))
     level = LEVELS.get(record.level, 20)
     mark = f"{record.level.upper()} " if record.stream == "log" and level != LEVELS["info"] else ""
-    message = (
-        paint(mark + record.message, "31" if level >= 40 else "33") if mark and level >= 30 else mark + record.message
-    )
+    message = mark + record.message.rstrip("\n")  # warnings of Python end with a line end
+    if mark and level >= 30:
+        message = paint(message, "31" if level >= 40 else "33")
     if request_id := record.fields.get("request_id"):
         message += " " + paint(f"[request {request_id}]", "2")
     traceback = "\n" + record.traceback.rstrip("\n") if record.traceback else ""

@@ -97,6 +97,25 @@ def test_a_node_that_is_missing_names_the_place_it_was_given_at(
     assert (done.returncode, done.stderr) == (4, words)
 
 
+@pytest.mark.parametrize(
+    ("file", "target", "what"),
+    [
+        ("asyncio.py", "asyncio.py:Gateway", "a module of Python"),
+        ("queue.py", "queue:Gateway", "a module of Python"),
+        ("numpy.py", "numpy.py:Gateway", "a package that graphserve uses"),
+        ("uvloop.py", "app:Gateway", "a package that graphserve uses"),
+        ("starlette/__init__.py", "app:Gateway", "a package that graphserve uses"),
+    ],
+)
+def test_a_file_with_the_name_of_another_module(file: str, target: str, what: str, project: Path, run: Run) -> None:
+    (project / file).parent.mkdir(exist_ok=True)
+    (project / file).write_text((project / "app.py").read_text())
+    done = run("check", target, "--port", "0")
+    name = file.partition("/")[0].removesuffix(".py")
+    words = f"Error: {project}/{file} cannot be imported: {name!r} is {what}. Rename your file\n"
+    assert (done.returncode, done.stderr) == (4, words)
+
+
 def test_a_graph_that_cannot_be_imported_is_one_json_object(project: Path, run: Run) -> None:
     (project / "bad.py").write_text(FILES["bad.py"])
     done = run("serve", "bad:X", "--log-format", "json")
