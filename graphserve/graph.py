@@ -221,12 +221,12 @@ class _Resolver:
         return [(name, 0) for name in self.found]
 
     def _check_names(self) -> None:
-        for flag, names in (("--scale", self.settings.scale), ("--set", self.settings.options)):
-            for name in names:
-                if name not in self.found:
-                    guess = closest(name, list(self.found))
-                    hint = f"did you mean {guess!r}?" if guess else f"nodes are {', '.join(self.found)}"
-                    self._trouble(f"{flag}: there is no node {name!r}; {hint}")
+        for flag, names in (("scale", self.settings.scale), ("set", self.settings.options)):
+            for name in [name for name in names if name not in self.found]:
+                guess = closest(name, list(self.found))
+                hint = f"did you mean {guess!r}?" if guess else f"nodes are {', '.join(self.found)}"
+                where = self.settings.sources.get(f"{flag} {name}", f"--{flag}")
+                self._trouble(f"{where}: there is no node {name!r}; {hint}")
 
     def _options(self, node: _Found) -> ServiceOptions:
         settings, spec = self.settings, declaration(node.cls)

@@ -17,16 +17,22 @@ from graphserve.errors import ConfigurationError, closest
 from graphserve.service import declaration
 
 MAIN = "__main__"
+# Packages that we import, some after a module of the user's.
+OURS = (
+    "anyio", "circus", "click", "httptools", "httpx", "msgspec", "networkx", "numpy", "pydantic", "rich", "starlette",
+    "tornado", "uvicorn", "uvloop", "zmq",
+)  # fmt: skip
 importing = False  # while a target is imported: starting a graph then would never end
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a TARGET names: a module, an attribute of it, and the folder to look in first."""
+    """What a TARGET names: a module, an attribute of it, the folder to look in first, and the file if it named one."""
 
     module: str
     name: str
     folder: str | None = None
+    file: str = ""
 
     def __str__(self) -> str:
         return f"{self.module}:{self.name}"
@@ -64,6 +70,8 @@ def load(target: Target, main: str | None = None) -> type:
         Exception: whatever the module raised while it was imported.
     """
     global importing
+    if target.folder and (taken := _taken(target.folder, target.module.partition(".")[0])):
+        raise ConfigurationError(taken)
     if target.folder and target.folder not in sys.path:
         sys.path.insert(0, target.folder)
     before, importing = importing, True
@@ -72,12 +80,12 @@ def load(target: Target, main: str | None = None) -> type:
     finally:
         importing = before
     if not target.name:
-        raise ConfigurationError(f"{target.module!r} names no class: {_candidates(module)}")
+        raise ConfigurationError(f"{target.module!r} names no class: {_candidates(target, module)}")
     found: Any = getattr(module, target.name, None)
     if found is None and (shadowed := _shadowed(target, module)):
         raise ConfigurationError(shadowed)
     if found is None:
-        raise ConfigurationError(f"{target.module!r} has no class {target.name!r}: {_candidates(module, target.name)}")
+        raise ConfigurationError(f"{target.module!r} has no class {target.name!r}: {_candidates(target, module)}")
     if declaration(found) is None:
         raise ConfigurationError(f"{target} is no service: decorate it with @service")
     return found  # type: ignore[no-any-return]
@@ -85,15 +93,19 @@ def load(target: Target, main: str | None = None) -> type:
 
 def _parse_file(path: str, name: str, folder: str) -> Target:
     file = Path(folder, path).resolve()
-    if not file.is_file():
-        raise ConfigurationError(f"there is no file {str(file)!r}")
+    if not os.path.isfile(file):
+        hidden = next((above for above in file.parents if os.path.isdir(above) and not os.access(above, os.X_OK)), None)
+        reason = f": this user may not look into {str(hidden)!r}" if hidden else ""
+        raise ConfigurationError(f"there is no file {str(file)!r}{reason}")
     parts, root = [file.stem], file.parent
     if not file.stem.isidentifier():
         raise ConfigurationError(f"{path!r} cannot be imported: rename the file so that its name is an identifier")
     while (root / "__init__.py").is_file():
         parts.insert(0, root.name)
         root = root.parent
-    return Target(".".join(parts), name, str(root))
+    # The configuration made it absolute; what is shown, a user shall recognise and be able to type.
+    near = os.path.relpath(file) if file.is_relative_to(os.path.realpath(os.getcwd())) else str(file)
+    return Target(".".join(parts), name, str(root), near)
 
 
 def _import(target: Target) -> types.ModuleType:
@@ -102,9 +114,17 @@ def _import(target: Target) -> types.ModuleType:
     except ModuleNotFoundError as exc:
         # Only a missing target is the user's typing; a module that is missing inside it has a traceback.
         if exc.name and (target.module == exc.name or target.module.startswith(exc.name + ".")):
-            looked = f"looked in {target.folder or os.getcwd()} first; --app-dir changes that"
-            raise ConfigurationError(f"there is no module {exc.name!r} ({looked})") from None
+            raise ConfigurationError(f"there is no module {exc.name!r} ({_looked(target.folder)})") from None
         raise
+
+
+def _looked(folder: str | None) -> str:
+    folder = folder or os.getcwd()
+    if not os.path.isdir(folder):
+        return f"the folder {folder} does not exist; --app-dir names another one"
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return f"this user may not read {folder}; --app-dir names another folder"
+    return f"looked in {folder} first; --app-dir changes that"
 
 
 def _import_main(main: str | None) -> types.ModuleType:
@@ -121,6 +141,25 @@ def _import_main(main: str | None) -> types.ModuleType:
     return module
 
 
+def _taken(folder: str, module: str) -> str:
+    """Why a file of this folder would be imported where another module of its name is meant, or the other way round.
+
+    Workers have most of the standard library before they import user code, and import the rest after it.
+    """
+    names = [module] if module in sys.stdlib_module_names else []
+    for name in (*names, *OURS):
+        for path in (Path(folder, f"{name}.py"), Path(folder, name, "__init__.py")):
+            if not os.path.isfile(path):
+                continue
+            spec = importlib.util.find_spec(name)
+            origin = spec.origin if spec is not None else None
+            if origin and os.path.exists(origin) and os.path.samefile(origin, path):
+                continue  # the folder is where that module is installed
+            what = "a package that graphserve uses" if name in OURS else "a module of Python"
+            return f"{path} cannot be imported: {name!r} is {what}. Rename your file"
+    return ""
+
+
 def _shadowed(target: Target, module: types.ModuleType) -> str:
     """Why it is not the user's file that was imported, if it is not."""
     wanted = Path(target.folder or ".", *target.module.split("."))
@@ -131,13 +170,14 @@ def _shadowed(target: Target, module: types.ModuleType) -> str:
     return ""
 
 
-def _candidates(module: types.ModuleType, wanted: str = "") -> str:
+def _candidates(target: Target, module: types.ModuleType) -> str:
+    where = target.file or target.module
     names = [name for name, value in vars(module).items() if declaration(value) is not None]
     if not names:
         return "it defines no service (decorate a class with @service)"
-    if guess := closest(wanted, names):
-        return f"did you mean {module.__name__}:{guess}?"
-    return f"its services are {', '.join(names)}; write {module.__name__}:{names[-1]}"
+    if guess := closest(target.name, names):
+        return f"did you mean {where}:{guess}?"
+    return f"its services are {', '.join(names)}; write {where}:{names[-1]}"
 
 
 def user_traceback(exc: BaseException) -> str:

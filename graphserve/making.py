@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import types
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+import graphserve
+from graphserve.dependency import depends
 from graphserve.service import dependencies
+
+BEFORE_CALLS = ("__init__", "__post_init__", "__enter__", "__aenter__")
 
 
 def making_problems(cls: Any, init: dict[str, Any], *, lone: bool) -> Iterator[str]:
@@ -30,6 +35,26 @@ def making_problems(cls: Any, init: dict[str, Any], *, lone: bool) -> Iterator[s
         yield f"{cls.__name__}.{attribute} = depends(…) is a field of the dataclass: drop its annotation"
     if problem := _init_problem(cls, init):
         yield problem
+    yield from _late_dependencies(cls)
+
+
+def _late_dependencies(cls: type) -> Iterator[str]:
+    """Dependencies that are no edges of the graph: they would come when it is made already."""
+    for base in cls.__mro__:
+        for name in BEFORE_CALLS:
+            function = vars(base).get(name)
+            if inspect.isfunction(function) and _names_depends(function):
+                place = f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}"
+                yield (
+                    f"{base.__name__}.{name} ({place}) calls depends(…), when the graph is made already: write "
+                    f"`dep = depends(Service)` in the body of the class"
+                )
+
+
+def _names_depends(function: types.FunctionType) -> bool:
+    # (What is deeper than a name of the module, or of graphserve, is not looked for: nobody writes that.)
+    known = [function.__globals__.get(name) for name in function.__code__.co_names]
+    return depends in known or ("depends" in function.__code__.co_names and graphserve in known)
 
 
 def _init_problem(cls: type, init: dict[str, Any]) -> str:

@@ -214,6 +214,7 @@ class Settings:
         workers: workers of the entry; None leaves what the decorator says.
         scale: workers by node name.
         options: changes to a node's options, by node name, then option name.
+        sources: where nodes are named, for messages: by `scale NODE` and `set NODE`.
         timeout: seconds one request may take at the entry; None leaves what the decorator says (default: 60).
         startup_timeout: as the option of a service, for every node that does not set it itself; also, seconds that
             the resolver may take.
@@ -228,6 +229,7 @@ class Settings:
     workers: int | Literal["cpus"] | None = None
     scale: dict[str, int] = field(default_factory=dict)
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
     timeout: float | None = None
     startup_timeout: float | None = None
     graceful_timeout: float | None = None

@@ -24,6 +24,7 @@ from pathlib import Path
 from graphserve import shortage
 from graphserve.errors import StartupError
 from graphserve.plan import NodePlan
+from graphserve.runtime import parent
 
 MAX_SOCKET_PATH = 107  # bytes, unix(7): sun_path holds 108 with the final NUL
 PREFIX = "graphserve-"
@@ -33,14 +34,6 @@ FORGOTTEN = 60.0  # seconds after which a folder that never got its name is that
 # The longest that we bind below the run folder: a hundred thousand nodes in the life of a graph, pid_max, and the name
 # that a socket has until it listens.
 LONGEST_NAME = "/n99999/4194304.sock~"
-
-
-def parent() -> Path:
-    """Where new run folders are made: `$XDG_RUNTIME_DIR` if it can be used, or the temporary folder."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and os.path.isdir(runtime) and os.access(runtime, os.W_OK | os.X_OK):
-        return Path(runtime)
-    return Path(tempfile.gettempdir())
 
 
 def path_problem(folder: Path) -> str:
@@ -143,8 +136,9 @@ class RunDir:
 
     def _leave_link(self) -> None:
         """Have `running` find a folder that is elsewhere."""
-        link = parent() / f"{PREFIX}{hashlib.blake2b(os.fsencode(self.path), digest_size=6).hexdigest()}"
-        with contextlib.suppress(OSError):  # then it is found by --run-dir only
+        name = f"{PREFIX}{hashlib.blake2b(os.fsencode(self.path), digest_size=6).hexdigest()}"
+        with contextlib.suppress(OSError, StartupError):  # then it is found by --run-dir only
+            link = parent() / name
             if link.is_symlink():
                 link.unlink()  # of a graph that was killed
             link.symlink_to(self.path)
@@ -261,7 +255,11 @@ def running() -> list[Path]:
 
 def _ours(prefix: str) -> Iterator[Path]:
     """What is in the usual place: run folders, and links to those that are elsewhere."""
-    for folder in sorted(parent().glob(prefix + "*")):
+    try:
+        place = parent()
+    except StartupError:
+        return
+    for folder in sorted(place.glob(prefix + "*")):
         with contextlib.suppress(OSError):
             if folder.lstat().st_uid == os.geteuid() and (folder.is_symlink() or folder.is_dir()):
                 yield folder

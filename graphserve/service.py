@@ -190,8 +190,8 @@ def _check_class(cls: type, place: Place) -> None:
     routes: dict[str, str] = {}
     for method, spec in found.items():
         if (other := routes.setdefault(spec.route, method)) != method:
-            at = (spec.file, spec.line)
-            refuse(f"{cls.__name__}.{method} and .{other} have the same route {spec.route!r}; give one route='…'", at)
+            both = f"{cls.__name__}.{other} and {cls.__name__}.{method}"
+            refuse(f"{both} have the same route {spec.route!r}; give one route='…'", (spec.file, spec.line))
     if inspect.iscoroutinefunction(inspect.getattr_static(cls, "__init__")):
         refuse(f"{cls.__name__}.__init__ cannot be async: do what awaits in `async def __aenter__(self)`", place)
     for attribute, member in vars(cls).items():

@@ -168,6 +168,11 @@ def test_a_mistake_names_its_place(
             "pyproject.toml: set R: unknown option 'timeuot'; did you mean",
         ),
         ("port = ", "pyproject.toml: not valid TOML"),
+        (
+            "[scale]\nR = 2",
+            "pyproject.toml: 'scale' stands outside of [tool.graphserve], where it says nothing: write "
+            "[tool.graphserve.scale]",
+        ),
     ],
 )
 def test_a_mistake_in_a_file_names_the_file(text: str, message: str, tmp_path: Path) -> None:
@@ -197,6 +202,14 @@ def test_a_config_file_has_its_options_on_top_or_in_our_table(text: str, tmp_pat
         load({"entrypoint": "app:Entry"}, {"GRAPHSERVE_CONFIG": "serve.toml"}, tmp_path),
     ):
         assert (config.settings.listen.port, config.settings.listen.host) == (9000, "127.0.0.1")
+
+
+def test_what_stands_beside_our_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "serve.toml").write_text("prot = 9000\n[project]\nname = 'x'\n[tool.graphserve]\nhost = '::1'\n")
+    (tmp_path / "pyproject.toml").write_text("[mine]\nport = 1\n[tool.graphserve]\nport = 2\n")
+    with pytest.raises(ConfigurationError, match=r"serve.toml: 'prot' stands outside .*: write it under that"):
+        load({"entrypoint": "app:Entry", "config": "serve.toml"}, {}, tmp_path)
+    assert load({"entrypoint": "app:Entry"}, {}, tmp_path).settings.listen.port == 2
 
 
 def test_tables_of_nodes(tmp_path: Path) -> None:
@@ -238,6 +251,20 @@ def test_set_reads_values_of_every_option(tmp_path: Path) -> None:
 def test_several_variables_of_one_node_add_up(tmp_path: Path) -> None:
     flags = {"entrypoint": "a:B", "set": ("R.env=A=1", "R.env=B=2", "R.env=A=3")}
     assert load(flags, {}, tmp_path).settings.options == {"R": {"env": {"A": "3", "B": "2"}}}
+
+
+@pytest.mark.parametrize("given", ["*", "10.0.0.0/8,::1", "10.0.0.0/8, ::1 ", ["10.0.0.0/8", "::1"], ""])
+def test_proxies(given: object, tmp_path: Path) -> None:
+    config = load({"entrypoint": "a:B", "forwarded_allow_ips": given}, {}, tmp_path)
+    expected = given if given in ("*", "") else "10.0.0.0/8,::1"
+    assert config.settings.listen.forwarded_allow_ips == expected
+
+
+def test_a_flag_that_a_unix_socket_makes_void(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.graphserve]\nuds = 'x.sock'\nport = 1\n")
+    assert load({"entrypoint": "a:B"}, {}, tmp_path).settings.listen.uds, "one file for both ways is nobody's mistake"
+    with pytest.raises(ConfigurationError, match="--port says nothing where uds from the configuration is given"):
+        load({"entrypoint": "a:B", "port": 2}, {}, tmp_path)
 
 
 def test_paths_start_where_they_are_written(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ SERVICES = {
     "env with '='": ("@service(env={'A=B': 'c'}) # HERE\n{class}", r"'env' is a mapping of names to strings"),
     "one route twice": (
         "@service\nclass A:\n{body}\n    @api(route='/run') # HERE\n    async def walk(self) -> None: ...",
-        r"A\.walk and \.run have the same route '/run'; give one route='…'",
+        r"A\.run and A\.walk have the same route '/run'; give one route='…'",
     ),
     "async __init__": (
         "@service # HERE\nclass A:\n    async def __init__(self) -> None: ...\n{body}",

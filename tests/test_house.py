@@ -23,7 +23,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("declaration",),
     ("dependency",),
     ("service",),
-    ("plan", "load", "making"),
+    ("plan", "load", "making", "runtime"),
     ("rundir", "resolution"),
     ("resolver",),
     ("wire",),

@@ -134,7 +134,8 @@ class RemoteApi:
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         names = self._parameters
         if len(args) > len(names):
-            raise self._misfit(f"takes {len(names)} arguments, got {len(args)}", [], "unexpected_argument")
+            takes = f"takes {len(names)} argument{'' if len(names) == 1 else 's'}"
+            raise self._misfit(f"{takes}, got {len(args)}", [], "unexpected_argument")
         arguments = dict(zip(names, args, strict=False))
         for name in kwargs:
             if name in arguments:

@@ -5,7 +5,9 @@ Start-up costs click only: a command's module is imported when it is asked for, 
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ from graphserve.errors import ExitCode, GraphServeError
 WITH_TARGET = ("serve", "graph", "check")
 WITH_GRAPH = ("ps", "status", "scale", "reload", "restart", "stop")  # these need one that runs
 COMMANDS = (*WITH_TARGET, *WITH_GRAPH)
+_OF_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # without a file name: what stdout says
 
 
 class Commands(click.Group):
@@ -41,9 +44,12 @@ def commands() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code; never raises for a mistake of the user."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what an ASCII terminal cannot show is no traceback
     try:
         code = commands.main(arguments, prog_name="graphserve", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # `>&-` closes it
+            sys.stdout.flush()
         return int(code or ExitCode.OK)
     except click.ClickException as exc:
         exc.show()
@@ -54,5 +60,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         return ExitCode.INTERRUPTED
     except BrokenPipeError:  # `graphserve graph | head`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return ExitCode.FAILED
+    except OSError as exc:  # what nobody nearer to it had better words for
+        click.echo(f"Error: {_words(exc)}", err=True)
+        return ExitCode.FAILED
+
+
+def _words(exc: OSError) -> str:
+    if exc.filename:
+        return f"{exc.filename}: {exc.strerror}"
+    if exc.errno not in _OF_OUTPUT:
+        return str(exc)
+    _discard_output()
+    return f"the output cannot be written: {exc.strerror}"
+
+
+def _discard_output() -> None:
+    """What is left of the output goes nowhere: the interpreter would try it again at its end, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

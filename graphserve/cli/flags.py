@@ -11,7 +11,7 @@ import click
 
 from graphserve.config import Config, load
 from graphserve.config.flags import BY_KEY, COMMON, FLAGS, Flag
-from graphserve.config.values import BODY_SIZE, SIZE, SWITCH, Source
+from graphserve.config.values import BODY_SIZE, CERT_REQS, CERTIFICATES, SIZE, SWITCH, Source
 from graphserve.errors import ConfigurationError
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -31,9 +31,22 @@ def serve_options(command: C) -> C:
 
 def configure(given: dict[str, Any]) -> Config:
     """The Config of what click parsed, with the environment and the files of this process."""
-    config = load({name: value for name, value in given.items() if value is not None}, os.environ, Path.cwd())
+    config = load({name: value for name, value in given.items() if value is not None}, os.environ, current_folder())
     os.environ.pop(PASSWORD, None)  # processes that run user code inherit the environment; it is not for them
     return config
+
+
+def current_folder() -> Path:
+    """Where relative paths start.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    try:
+        return Path.cwd()
+    except OSError as exc:
+        reason = "it was removed" if isinstance(exc, FileNotFoundError) else exc.strerror
+        raise ConfigurationError(f"the current folder cannot be used, {reason}: change to another one") from None
 
 
 def _with(flags: list[Flag], command: C) -> C:
@@ -56,8 +69,9 @@ def _checked(flag: Flag) -> Callable[[click.Context, click.Parameter, Any], Any]
     def check(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
         if value is None or value == ():
             return None
+        source = Source(f"--{flag.name}", current_folder())
         try:
-            return flag.kind.parse(value, Source(f"--{flag.name}", Path.cwd()))
+            return flag.kind.parse(value, source)
         except ConfigurationError as exc:
             raise click.UsageError(str(exc), ctx) from None
 
@@ -68,7 +82,14 @@ def _help(flag: Flag) -> str:
     default = flag.default
     if default is None or default in ("", ()) or flag.kind is SWITCH:
         return flag.help
-    return f"{flag.help} [default: {_size(default) if flag.kind in (SIZE, BODY_SIZE) else default}]"
+    return f"{flag.help} [default: {_written(flag, default)}]"
+
+
+def _written(flag: Flag, value: Any) -> str:
+    """A value as a user writes it."""
+    if flag.kind is CERT_REQS:
+        return CERTIFICATES[value]
+    return _size(value) if flag.kind in (SIZE, BODY_SIZE) else str(value)
 
 
 def _size(number: int) -> str:

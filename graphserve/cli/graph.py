@@ -33,17 +33,21 @@ def command(form: str | None, dot: bool, output: str | None, **given: Any) -> in
     resolution = resolve_in_child(config.settings, config.env)
     if report(resolution.troubles) or resolution.plan is None:
         return ExitCode.INVALID
-    text = _draw(resolution.plan, "dot" if dot else form or "tree", colour=output is None and _takes_colour())
+    if output in (None, "-") and sys.stdout is None:
+        raise GraphServeError("there is no output to draw on, it is closed: give -o FILE")
+    text = _draw(resolution.plan, "dot" if dot else form or "tree", output in (None, "-"))
     _write(text if text.endswith("\n") else text + "\n", output)
     return ExitCode.OK
 
 
-def _draw(plan: Plan, form: str, colour: bool) -> str:
+def _draw(plan: Plan, form: str, here: bool) -> str:
     if form == "json":
         return plan.to_json()
     from graphserve import export
 
-    return export.tree(plan, color=colour) if form == "tree" else str(getattr(export, form)(plan))
+    if form == "tree":
+        return export.tree(plan, color=here and _takes_colour(), ascii=here and not _takes_branches())
+    return str(getattr(export, form)(plan))
 
 
 def _write(text: str, output: str | None) -> None:
@@ -54,6 +58,14 @@ def _write(text: str, output: str | None) -> None:
         Path(output).write_text(text, encoding="utf-8")
     except OSError as exc:
         raise GraphServeError(f"cannot write {output}: {exc.strerror}") from None
+
+
+def _takes_branches() -> bool:
+    try:
+        "├└─│".encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _takes_colour() -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from graphserve.cli.table import standing
 from graphserve.supervise.observer import LogRecord, NodeState
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
@@ -34,8 +35,9 @@ def shown(record: LogRecord, level: str) -> bool:
 def record_of(state: NodeState) -> LogRecord:
     """A change of a node's state as a record of the supervisor's."""
     workers = "worker" if state.workers == 1 else "workers"
-    message = f"{state.name} {state.state}  {state.ready}/{state.workers} {workers}  {state.seconds:.2f} s"
-    fields = {"state": state.state, "ready": state.ready, "workers": state.workers, "seconds": round(state.seconds, 3)}
+    word = standing(state.state, state.ready, state.workers)
+    message = f"{state.name} {word}  {state.ready}/{state.workers} {workers}  {state.seconds:.2f} s"
+    fields = {"state": word, "ready": state.ready, "workers": state.workers, "seconds": round(state.seconds, 3)}
     level = "error" if state.state == "failed" else "info"
     return LogRecord(time.time(), level, message, node=state.name, fields=fields)
 
@@ -45,9 +47,9 @@ def text_line(record: LogRecord, paint: Paint = plain) -> str:
     clock = time.strftime("%H:%M:%S", time.localtime(record.time))
     level = LEVELS.get(record.level, 20)
     mark = f"{record.level.upper()} " if record.stream == "log" and level != LEVELS["info"] else ""
-    message = (
-        paint(mark + record.message, "31" if level >= 40 else "33") if mark and level >= 30 else mark + record.message
-    )
+    message = mark + record.message.rstrip("\n")  # warnings of Python end with a line end
+    if mark and level >= 30:
+        message = paint(message, "31" if level >= 40 else "33")
     if request_id := record.fields.get("request_id"):
         message += " " + paint(f"[request {request_id}]", "2")
     traceback = "\n" + record.traceback.rstrip("\n") if record.traceback else ""

@@ -11,15 +11,17 @@ import os
 import resource
 import socket
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from graphserve import machine as here, rundir
+from graphserve import machine as here, rundir, shortage
 from graphserve.cli.certificate import certificate
 from graphserve.config import Config
-from graphserve.errors import ConfigurationError
+from graphserve.errors import ConfigurationError, StartupError
 from graphserve.plan import ListenPlan, Plan
 from graphserve.resolution import Trouble
+from graphserve.runtime import parent
 
 OPEN_FILES = 4096  # fewer than this, and many callers at once find no descriptor
 REQUIRED = ("circus", "httptools", "httpx", "msgspec", "networkx", "starlette", "uvicorn", "uvloop")
@@ -112,27 +114,44 @@ def socket_paths(config: Config) -> Iterator[Trouble]:
     uds = config.settings.listen.uds
     if uds and (size := len(os.fsencode(uds))) > rundir.MAX_SOCKET_PATH:
         yield Trouble(f"--uds {uds}: a socket's path has at most {rundir.MAX_SOCKET_PATH} bytes, this has {size}")
-    # A new folder's name ends in the 8 characters of tempfile.mkdtemp.
-    folder = Path(config.run_dir) if config.run_dir else rundir.parent() / f"{rundir.PREFIX}12345678"
+    try:
+        # A new folder's name ends in the 8 characters of tempfile.mkdtemp.
+        folder = Path(config.run_dir) if config.run_dir else parent() / f"{rundir.PREFIX}12345678"
+    except StartupError:
+        return  # `run_folder` and the start say so
     if problem := rundir.path_problem(folder):
         yield Trouble(problem)
 
 
 def run_folder(path: str | None) -> Iterator[Trouble]:
     """Whether the folder of `--run-dir` can be one, and is free."""
-    folder = Path(path) if path else rundir.parent()
-    if path and folder.is_dir():
+    try:
+        folder = Path(path) if path else parent()
+    except StartupError as exc:
+        yield Trouble(str(exc))
+        return
+    if problem := _folder_problem(folder) if path else "":
+        yield Trouble(problem)
+        return
+    # (`os.path.isdir` and not `Path.is_dir`, which raises where this user may not look.)
+    above = next(above for above in (folder, *folder.parents) if os.path.isdir(above))
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=rundir.UNFINISHED, dir=above))  # permission is not all: /proc takes nothing
+    except OSError as exc:
+        yield Trouble(f"the run folder {folder} cannot be used: {shortage.words(exc)}")
+
+
+def _folder_problem(folder: Path) -> str:
+    if os.path.isdir(folder):
         if rundir.is_live(folder):
-            yield Trouble(f"a graph is running in {folder}: stop it first, or give another --run-dir")
-        elif folder.stat().st_uid != os.geteuid():
-            yield Trouble(f"the run folder {folder} belongs to another user: give another --run-dir")
-        elif any(folder.iterdir()) and not (folder / "lock").exists():
-            yield Trouble(f"{folder} is not empty and no run folder: give --run-dir a folder of its own")
-    elif path and os.path.lexists(folder):
-        yield Trouble(f"--run-dir {folder}: there is something else than a folder")
-    above = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
-    if not os.access(above, os.W_OK | os.X_OK):
-        yield Trouble(f"this user may not write in {above}: give a --run-dir elsewhere")
+            return f"a graph is running in {folder}: stop it first, or give another --run-dir"
+        if folder.stat().st_uid != os.geteuid():
+            return f"the run folder {folder} belongs to another user: give another --run-dir"
+        if any(folder.iterdir()) and not (folder / "lock").exists():
+            return f"{folder} is not empty and no run folder: give --run-dir a folder of its own"
+    elif os.path.lexists(folder):
+        return f"--run-dir {folder}: there is something else than a folder"
+    return ""
 
 
 def reloading(config: Config) -> Iterator[Trouble]:

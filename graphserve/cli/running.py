@@ -13,10 +13,13 @@ from typing import Any, TypeVar
 import click
 
 from graphserve import config, rundir
-from graphserve.errors import GraphServeError, NotRunningError
+from graphserve.cli.flags import current_folder
+from graphserve.errors import GraphServeError, NotRunningError, StartupError
+from graphserve.runtime import parent
 
 C = TypeVar("C", bound=Callable[..., Any])
 PATIENCE = 10.0  # seconds for an answer that needs no work
+GLANCE = 1.0  # seconds for each of several graphs to say which it is
 LINES = "application/x-ndjson"
 
 
@@ -32,6 +35,17 @@ class SeveralRunning(NotRunningError):
 
 class NoAnswer(GraphServeError):
     """Raised when a graph lives and cannot be asked: it has only just begun, or is about to end."""
+
+
+class NotAllowed(GraphServeError):
+    """Raised when a run folder is another user's.
+
+    Args:
+        folder: the run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"this user may not look into {folder}: run this as the user who started the graph there")
 
 
 class OperationFailed(GraphServeError):
@@ -56,13 +70,13 @@ class RunningGraph:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def get(self, path: str) -> Any:
-        """What it says of itself.
+    def get(self, path: str, patience: float = PATIENCE) -> Any:
+        """What it says of itself, within so many seconds.
 
         Raises:
             NotRunningError: it has ended.
         """
-        return self._ask("GET", path, None, PATIENCE)
+        return self._ask("GET", path, None, patience)
 
     def post(self, path: str) -> Any:
         """Have it do something that takes no time; see `get`."""
@@ -116,6 +130,8 @@ class RunningGraph:
     def _gone(self, exc: Exception) -> GraphServeError:
         if not rundir.is_live(self.folder):
             return NotRunningError(f"the graph in {self.folder} has ended")
+        if isinstance(exc, PermissionError):
+            return NotAllowed(self.folder)
         if isinstance(exc, TimeoutError):
             return NoAnswer(f"the graph in {self.folder} does not answer")
         return NoAnswer(f"the graph in {self.folder} cannot be asked yet, or any more ({exc}): try again")
@@ -140,18 +156,45 @@ def find(given: str | None) -> RunningGraph:
 
     Raises:
         NotRunningError: there is none.
+        NotAllowed: it is another user's.
         SeveralRunning: there are several, and none was chosen.
     """
-    chosen = given or config.run_dir(os.environ, Path.cwd())
+    chosen = given or config.run_dir(os.environ, current_folder())
     if chosen is not None:
-        folder = Path(chosen).absolute()
+        folder = Path(chosen)
+        folder = folder if folder.is_absolute() else current_folder() / folder
         if not rundir.is_live(folder):
+            if _is_hidden(folder):
+                raise NotAllowed(folder)
             raise NotRunningError(f"no graph is running in {folder}")
         return RunningGraph(folder)
     found = rundir.running()
     if not found:
-        raise NotRunningError(f"no graph of this user is running (looked in {rundir.parent()}; else give --run-dir)")
+        raise NotRunningError(f"no graph of this user is running ({_looked()})")
     if len(found) > 1:
-        folders = "\n".join(f"  --run-dir {folder}" for folder in found)
-        raise SeveralRunning(f"{len(found)} graphs are running; choose one:\n{folders}")
+        choices = "\n".join(f"  --run-dir {folder}  {_described(folder)}" for folder in found)
+        raise SeveralRunning(f"{len(found)} graphs are running; choose one:\n{choices}")
     return RunningGraph(found[0])
+
+
+def _described(folder: Path) -> str:
+    try:
+        status = RunningGraph(folder).get("/status", GLANCE)
+    except GraphServeError:
+        return "(does not answer)"
+    return f"{status['url']}  {status['target']}"
+
+
+def _is_hidden(folder: Path) -> bool:
+    try:
+        os.close(os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as exc:
+        return isinstance(exc, PermissionError)
+    return False
+
+
+def _looked() -> str:
+    try:
+        return f"looked in {parent()}; else give --run-dir"
+    except StartupError as exc:
+        return str(exc)

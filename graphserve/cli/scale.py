@@ -22,7 +22,7 @@ def command(run_dir: str | None, sizes: tuple[str, ...]) -> int:
     stops, or its configuration says another number for that node.
     """
     try:
-        parsed = BY_KEY["scale"].kind.parse(sizes, Source("scale", Path.cwd()))
+        parsed = BY_KEY["scale"].kind.parse(sizes, Source("scale", Path()))
     except ConfigurationError as exc:
         raise click.UsageError(str(exc)) from None
     find(run_dir).operate("/scale", parsed)

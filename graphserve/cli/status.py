@@ -69,7 +69,9 @@ def _show(status: dict[str, Any]) -> None:
     under_way = f", a {status['operation']} is under way" if status["operation"] else ""
     click.echo(f"{status['state']}  {status['url']}  up {table.duration(status['uptime'])}{under_way}")
     rows = [
-        [node["name"], node["state"], f"{node['ready']}/{node['workers']}", node["reason"]] for node in status["nodes"]
-    ]
+        [node["name"], table.standing(node["state"], node["ready"], node["workers"]),
+         f"{node['ready']}/{node['workers']}", node["reason"]]
+        for node in status["nodes"]
+    ]  # fmt: skip
     if rows:
         table.show(("NODE", "STATE", "READY", ""), rows, NUMBERS, STATE)

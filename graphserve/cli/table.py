@@ -49,6 +49,11 @@ def _plain(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence
         click.echo("  ".join(cells).rstrip())
 
 
+def standing(state: str, ready: int, workers: int) -> str:
+    """The word for the state of a node: `degraded` if it is ready and lacks workers."""
+    return "degraded" if state == "ready" and ready < workers else state
+
+
 def size(count: float) -> str:
     """Bytes: `31 MiB`."""
     for unit in ("B", "KiB", "MiB"):

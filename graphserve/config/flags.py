@@ -100,7 +100,7 @@ FLAGS = (
     Flag("drain-delay", v.DELAY, "config", "drain_delay", "/readyz says 503 this long before the port closes."),
     # What is shown.
     Flag("log-level", v.choice("debug", "info", "warning", "error", "critical"), "settings", "log_level",
-         "The lowest level to show."),
+         "The lowest level to show; the address is always shown."),
     Flag("log-format", v.choice("auto", "text", "json"), "config", "log_format", "auto draws on a terminal."),
     Flag("access-log", v.SWITCH, "settings", "access_log", "Log each request."),
     # The machine.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from graphserve.plan import ListenPlan, Settings, TlsPlan
 
 PREFIX = "GRAPHSERVE_"
 INTERNAL = "GRAPHSERVE_INTERNAL_"  # variables between our own processes, never options
+OF_PYPROJECT = ("project", "build-system", "dependency-groups", "tool")  # its tables: PEP 518, PEP 621, PEP 735
 Layer = dict[str, Any]
 
 
@@ -53,10 +54,18 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], cwd: str | os.Pat
     from_env_file = _environment_layer(env, base, nested=True)
     new = {name: value for name, value in env.items() if name not in environ and not name.startswith(PREFIX)}
     values = _merge(given, environment, from_env_file, file)
+    named = _shown(config_file, base) if config_file else ""
+    sources = _sources(
+        (file, lambda flag: f"{named}: {flag.name}"), (from_env_file, lambda flag: f"{env_file}: {flag.variable}"),
+        (environment, lambda flag: flag.variable), (given, lambda flag: f"--{flag.name}"),
+    )  # fmt: skip
     if "reload_dir" in given and not values.get("reload"):
         raise WrongUsage("--reload-dir says which folders --reload watches: give --reload too")
+    if "uds" in values and (listening := [key for key in ("host", "port") if key in given]):
+        where = "--uds" if "uds" in given else "uds from the configuration"
+        raise WrongUsage(f"--{listening[0]} says nothing where {where} is given: leave one of them out")
     files = tuple(str(path) for path in (config_file, env_file) if path is not None)
-    return _build(values, new, files, base)
+    return _build(values, sources, new, files, base)
 
 
 def run_dir(environ: Mapping[str, str], cwd: str | os.PathLike[str]) -> str | None:
@@ -76,7 +85,7 @@ def _flag_layer(flags: Mapping[str, Any], base: Path) -> Layer:
         if key not in BY_KEY:
             raise UnknownOptionError(key, list(BY_KEY), "options")
     return {
-        key: BY_KEY[key].kind.parse(value, Source(f"--{BY_KEY[key].name}", base))
+        key: BY_KEY[key].kind.parse(value, Source("TARGET" if key == "entrypoint" else f"--{BY_KEY[key].name}", base))
         for key, value in flags.items()
         if value is not None
     }
@@ -97,7 +106,8 @@ def _environment_layer(environ: Mapping[str, str], base: Path, nested: bool = Fa
 
 def _config_file(path: str | None, cwd: Path) -> Path | None:
     file = Path(path) if path else cwd / "pyproject.toml"
-    return file if path or file.is_file() else None
+    # (`Path.is_file` raises where this user may not look, as in `sudo -u app graphserve ps` in a private folder.)
+    return file if path or os.path.isfile(file) else None
 
 
 def _file_layer(file: Path | None, cwd: Path) -> Layer:
@@ -107,10 +117,28 @@ def _file_layer(file: Path | None, cwd: Path) -> Layer:
     table = data.get("tool", {}).get("graphserve") if isinstance(data.get("tool"), dict) else None
     if table is None and file.name != "pyproject.toml":
         table = data
-    name = file.name if file.parent == cwd else str(file)
+    name = _shown(file, cwd)
     if table is not None and not isinstance(table, dict):
         raise ConfigurationError(f"{name}: tool.graphserve is a table of options, not {table!r}")
+    if table is not None and table is not data:
+        _refuse_strays(data, name, file.name == "pyproject.toml")
     return _table_layer(table or {}, name, file.parent)
+
+
+def _shown(file: Path, cwd: Path) -> str:
+    return file.name if file.parent == cwd else str(file)
+
+
+def _refuse_strays(data: Mapping[str, Any], name: str, shared: bool) -> None:
+    """Options that stand beside [tool.graphserve] would be ignored; in a shared file other words may be others'."""
+    known = {flag.key for flag in FLAGS}
+    for given, value in data.items():
+        if given in OF_PYPROJECT or (shared and given.replace("-", "_") not in known):
+            continue
+        told = f"[tool.graphserve.{given}]" if isinstance(value, dict) else "it under that"
+        raise ConfigurationError(
+            f"{name}: {given!r} stands outside of [tool.graphserve], where it says nothing: write {told}"
+        )
 
 
 def _table_layer(table: Mapping[str, Any], name: str, base: Path) -> Layer:
@@ -172,13 +200,21 @@ def _merge(*layers: Layer) -> Layer:
     return merged
 
 
+def _sources(*layers: tuple[Layer, Callable[[Flag], str]]) -> dict[str, str]:
+    """Where each node is named, and how that place is called; the last layer wins."""
+    return {
+        f"{key} {node}": label(BY_KEY[key])
+        for layer, label in layers for key in ("scale", "set") for node in layer.get(key, ())
+    }  # fmt: skip
+
+
 def _overlay(below: Any, above: Any) -> Any:
     if not (isinstance(below, dict) and isinstance(above, dict)):
         return above
     return below | {key: _overlay(below.get(key), value) for key, value in above.items()}
 
 
-def _build(values: Layer, env: dict[str, str], files: tuple[str, ...], cwd: Path) -> Config:
+def _build(values: Layer, sources: dict[str, str], env: dict[str, str], files: tuple[str, ...], cwd: Path) -> Config:
     if "entrypoint" not in values:
         raise TargetMissing(
             "no TARGET: say which class to serve, as module:Class or path/to/file.py:Class, "
@@ -187,7 +223,7 @@ def _build(values: Layer, env: dict[str, str], files: tuple[str, ...], cwd: Path
     values["entrypoint"] = _absolute_target(values["entrypoint"], cwd)
     values.setdefault("app_dir", str(cwd))
     listen = ListenPlan(**_part(values, "listen"), tls=_tls(values))
-    settings = Settings(**_part(values, "settings"), listen=listen, debug=values.get("reload", False))
+    settings = Settings(**_part(values, "settings"), listen=listen, sources=sources, debug=values.get("reload", False))
     return Config(settings, **_part(values, "config"), files=files, env=env)
 
 

@@ -20,6 +20,7 @@ for _power, _letter in enumerate("kmgt", start=1):
     _UNITS |= {f"{_letter}b": 1000**_power, f"{_letter}ib": 1024**_power, _letter: 1024**_power}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.ASCII)
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+CERTIFICATES = ("none", "optional", "required")  # of clients; the index is OpenSSL's number, VERIFY_…
 _SET = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)\.([A-Za-z_-]+)=(.*)", re.DOTALL)
 _NEXT_SET = re.compile(r",(?=\s*[A-Za-z][A-Za-z0-9_-]*\.[A-Za-z_-]+=)")
 
@@ -246,13 +247,19 @@ def _root_path(value: Any) -> str:
 
 
 def _addresses(value: Any) -> str:
-    return ",".join(_text(item).strip() for item in value) if isinstance(value, (list, tuple)) else _text(value)
+    from ipaddress import ip_network  # only where the option is given
+
+    items = value if isinstance(value, (list, tuple)) else _text(value).split(",")
+    found = [text for item in items if (text := _text(item).strip())]
+    for text in found:
+        if text != "*":
+            ip_network(text)  # raises ValueError; uvicorn would take what it cannot read for a name that nobody has
+    return ",".join(found)
 
 
 def _cert_reqs(value: Any) -> int:
-    names = {"none": 0, "optional": 1, "required": 2}
-    if isinstance(value, str) and value.lower() in names:
-        return names[value.lower()]
+    if isinstance(value, str) and value.lower() in CERTIFICATES:
+        return CERTIFICATES.index(value.lower())
     return int(_bounded(_int, lambda n: 0 <= n <= 2)(value))
 
 
@@ -268,5 +275,5 @@ DELAY = Scalar("SECONDS", "a number of seconds from 0", _bounded(_float, lambda 
 SIZE = Scalar("SIZE", "a size from 0, such as 100MB or 2GiB", _bounded(read_size, lambda n: n >= 0))
 BODY_SIZE = Scalar("SIZE", "a size from 1, such as 100MB or 2GiB", _bounded(read_size, lambda n: n >= 1))
 ROOT_PATH = Scalar("PATH", "a path that starts with /", _root_path)
-ADDRESSES = Scalar("LIST", "addresses or networks with commas between them, or *", _addresses)
+ADDRESSES = Scalar("LIST", "IP addresses or networks with commas between them, or *", _addresses)
 CERT_REQS = Scalar("none|optional|required", "none, optional or required (0, 1 or 2)", _cert_reqs)

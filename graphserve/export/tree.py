@@ -11,7 +11,7 @@ SEEN = "(see above)"
 _BOLD, _DIM, _CYAN, _RESET = "\033[1m", "\033[2m", "\033[36m", "\033[0m"
 
 
-def tree(plan: Plan, color: bool = False) -> str:
+def tree(plan: Plan, color: bool = False, ascii: bool = False) -> str:
     """Draw a Plan as a tree: each node with its capacity, what it calls below it.
 
     A node that several others call stands below each of them; what it calls itself stands below the first only,
@@ -20,6 +20,7 @@ def tree(plan: Plan, color: bool = False) -> str:
     Args:
         plan: what to draw.
         color: whether to use ANSI colours.
+        ascii: whether to draw the branches with ASCII alone.
 
     Returns:
         The lines of the tree, without a line feed at the end.
@@ -30,13 +31,14 @@ def tree(plan: Plan, color: bool = False) -> str:
         ├── Detector  2 workers, 1 at once
         └── Recognizer  2 workers, 1 at once
     """
-    return "\n".join(_Tree(picture(plan), color).lines())
+    return "\n".join(_Tree(picture(plan), color, ascii).lines())
 
 
 class _Tree:
-    def __init__(self, shown: Picture, color: bool) -> None:
+    def __init__(self, shown: Picture, color: bool, ascii: bool) -> None:
         self.vertices = {vertex.key: vertex for vertex in shown.vertices}
         self.entry, self.color = shown.entry, color
+        self.branch, self.last, self.trunk = ("|-- ", "`-- ", "|   ") if ascii else ("├── ", "└── ", "│   ")
         self.below: dict[str, list[str]] = {key: [] for key in self.vertices}
         for caller, callee in shown.edges:
             self.below[caller].append(callee)
@@ -50,9 +52,9 @@ class _Tree:
         self.seen.add(key)
         for index, child in enumerate(self.below[key]):
             last = index == len(self.below[key]) - 1
-            yield self.paint(_DIM, indent + ("└── " if last else "├── ")) + self.text(self.vertices[child])
+            yield self.paint(_DIM, indent + (self.last if last else self.branch)) + self.text(self.vertices[child])
             if child not in self.seen:
-                yield from self.children(child, indent + ("    " if last else "│   "))
+                yield from self.children(child, indent + ("    " if last else self.trunk))
 
     def text(self, vertex: Vertex) -> str:
         name = self.paint(_CYAN if vertex.external else _BOLD, vertex.name)

@@ -75,7 +75,8 @@ class Admin:
         supervisor = self._supervisor
         answer.json({
             "state": report.overall(supervisor.fleet, supervisor.phase), "url": self._url,
-            "pid": os.getpid(), "run_dir": str(self._run), "uptime": round(time.monotonic() - self._began, 3),
+            "target": supervisor.config.settings.target, "pid": os.getpid(), "run_dir": str(self._run),
+            "uptime": round(time.monotonic() - self._began, 3),
             "operation": supervisor.operations.running or None, "nodes": report.nodes(supervisor.fleet),
             "stand_in": supervisor.fleet.standin.pid,
         })  # fmt: skip

@@ -180,15 +180,19 @@ class Node:
             names = ", ".join(str(worker.pid) for worker in self.workers)
             self.say("warning", f"not drained after {timeout:g} s, killed: {names}")
             await self.kill()
+            return
         self.state = "stopped"
         self.on_change(self)
 
     async def kill(self) -> None:
         """End every worker at once."""
         self._end()
+        shows, self.shows = self.shows, False  # not one by one
         for worker in self.workers:
             worker.kill()
         await asyncio.gather(*(worker.gone.wait() for worker in self.workers))
+        self.state, self.shows = "stopped", shows
+        self.on_change(self)
 
     def close_sockets(self) -> None:
         """Close the shared sockets; who still waits there is told by the kernel."""

@@ -69,6 +69,7 @@ class Supervisor:
             work.cancel()
             with contextlib.suppress(asyncio.CancelledError, GraphServeError):
                 await work
+            self._say("warning", "killed at once by a second signal: calls that were not answered yet are lost")
             return ExitCode.INTERRUPTED
         return work.result()
 

@@ -17,9 +17,9 @@ from graphserve.wire.problem import HttpProblem
 from graphserve.worker.arguments import read
 from graphserve.worker.execute import BoundApi
 from graphserve.worker.heading import Heading, too_large
+from graphserve.worker.journal import log_request
 from graphserve.worker.outflow import HttpSink
 from graphserve.worker.refusal import refusal
-from graphserve.worker.respond import access
 from graphserve.worker.source import Source
 from graphserve.worker.streaming import StreamExecution
 from graphserve.worker.throttle import noted
@@ -43,8 +43,8 @@ class Inbound:
 
     __slots__ = (
         "_accept", "_api", "_body", "_complete", "_execution", "_format", "_limit", "_problem", "_relay",
-        "_started", "_throttle", "_turn", "accepts", "context", "disconnected", "keep_alive", "length", "lost",
-        "message_event", "old", "protocol", "public", "query", "response_complete", "sink", "source",
+        "_throttle", "_turn", "accepts", "context", "disconnected", "keep_alive", "length", "lost",
+        "message_event", "old", "path", "protocol", "public", "query", "response_complete", "sink", "source", "started",
     )  # fmt: skip
 
     def __init__(self, protocol: Protocol, api: BoundApi, keep_alive: bool, *, old: bool = False) -> None:
@@ -66,7 +66,8 @@ class Inbound:
         self.sink: HttpSink | None = None
         self.context = CallContext()
         self._throttle = protocol.listener.throttles.get(api.plan.name)
-        self._started, self.public = time.perf_counter(), protocol.listener.public
+        self.path, self.public = api.plan.route, protocol.listener.public
+        self.started = time.perf_counter()
 
     # --- reading ---
 
@@ -287,8 +288,7 @@ class Inbound:
         self.response_complete = True
         protocol.transport.write(data)
         if protocol.listener.access_log:
-            took = time.perf_counter() - self._started
-            access(self._api.plan.route, status, self.context.request_id, took, protocol.client)
+            log_request(self, status)
         if not self.keep_alive and close:
             if self.source is not None and not self._complete:
                 protocol.refuse()

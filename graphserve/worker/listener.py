@@ -20,6 +20,7 @@ from graphserve.wire.problem import HttpProblem
 from graphserve.worker.batching import Batcher
 from graphserve.worker.execute import BoundApi, Executor
 from graphserve.worker.gate import Gate
+from graphserve.worker.journal import Journal
 from graphserve.worker.prepared import Prepared
 from graphserve.worker.relay import Relay
 from graphserve.worker.respond import Responder
@@ -68,7 +69,8 @@ class Listener:
         self.sender: Sender | None = None
         self.passes_on = False  # every call, since nothing is executed in this process
         self.config = uvicorn.Config(
-            app, http="httptools", ws="none", lifespan="off", interface="asgi3", log_config=None, access_log=False,
+            Journal(app) if access_log else app, http="httptools", ws="none", lifespan="off", interface="asgi3",
+            log_config=None, access_log=False,
             server_header=False, date_header=responder.public, root_path=root_path, proxy_headers=proxy_headers,
             forwarded_allow_ips=forwarded_allow_ips, timeout_keep_alive=keep_alive,  # type: ignore[arg-type]
         )  # fmt: skip

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 import ssl
 
 from graphserve.worker.gate import NO_DESCRIPTORS_PAUSE, drain_backlog
+from graphserve.worker.handshakes import FailedHandshakes
 from graphserve.worker.limits import Limits
 from graphserve.worker.listener import Listener
 from graphserve.worker.patrol import Patrol
@@ -31,6 +33,7 @@ class Port:
         self.listener, self.limits, self.tls = listener, limits, tls
         self.loop = asyncio.get_running_loop()
         self.patrol = Patrol(listener, limits)
+        self._failed = FailedHandshakes()
         self._attaching: set[asyncio.Task[object]] = set()
         self._handshakes: dict[asyncio.Task[object], socket.socket] = {}  # that nobody has ended, the oldest first
         self._server: asyncio.Server | None = None
@@ -111,10 +114,14 @@ class Port:
         )  # fmt: skip
         self._attaching.add(task)
         self._handshakes[task] = connection
-        task.add_done_callback(self._attached)
+        peer = ""
+        if self.tls is not None:
+            with contextlib.suppress(OSError):  # it has left already
+                peer = str(connection.getpeername()[0])
+        task.add_done_callback(functools.partial(self._attached, peer))
 
-    def _attached(self, task: asyncio.Task[object]) -> None:
+    def _attached(self, peer: str, task: asyncio.Task[object]) -> None:
         self._attaching.discard(task)
         self._handshakes.pop(task, None)
         if not task.cancelled():
-            task.exception()  # a handshake that failed is the client's; the loop has closed the socket
+            self._failed.note(task.exception(), peer)  # it is the client's; the loop has closed the socket

@@ -14,6 +14,7 @@ from graphserve.call.alarms import alarm
 from graphserve.worker.admission import Admission
 from graphserve.worker.gate import left
 from graphserve.worker.inbound import Inbound
+from graphserve.worker.journal import CLIENT_LEFT, log_request
 from graphserve.worker.listener import Listener
 
 LINGER = 2.0  # seconds that a refused body is read and thrown away, so the client sees the answer and no reset
@@ -59,6 +60,8 @@ class Protocol(HttpToolsProtocol):
         for cycle in under_way:
             if isinstance(cycle, Inbound):
                 cycle.abandon()
+                if self.listener.access_log and not cycle.response_complete:
+                    log_request(cycle, CLIENT_LEFT)
         self.admission.give_back()
 
     def data_received(self, data: bytes) -> None:

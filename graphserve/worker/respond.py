@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from email.utils import formatdate
-from typing import Any
 
 from graphserve.call.context import CallContext
 from graphserve.errors import CallError, DeadlineExceeded, InvalidArguments, Problem, Unavailable
@@ -13,7 +12,6 @@ from graphserve.wire.formats import Format
 from graphserve.wire.problem import HttpProblem
 
 logger = logging.getLogger("graphserve.calls")
-_access_log = logging.getLogger("graphserve.access")
 
 _STATUS = {code: b"HTTP/1.1 %d %s\r\n" % (code, problem.phrase(code).encode()) for code in range(200, 600)}
 _TYPES = {format: b"content-type: " + format.value + b"\r\n" for format in Format}
@@ -84,10 +82,3 @@ class Responder:
         lines += [b"content-length: %d\r\n" % len(body), b"x-request-id: %s\r\n" % request_id, self._common]
         lines += [b"\r\n" if keep else b"connection: close\r\n\r\n", body]
         return b"".join(lines)
-
-
-def access(api: str, status: int, request_id: bytes, seconds: float, client: Any) -> None:
-    """Log one request, for `--access-log`."""
-    took = round(seconds * 1e3, 3)
-    fields = {"request_id": request_id.decode("latin-1"), "status": status, "ms": took, "client": client}
-    _access_log.info("POST %s %d %.1f ms", api, status, took, extra={"fields": fields})

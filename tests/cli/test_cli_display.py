@@ -149,6 +149,11 @@ class TestJson:
         assert (last["level"], last["node"], last["traceback"]) == ("critical", "R", "Traceback")
 
 
+def test_a_request_stands_on_the_last_line_of_its_message() -> None:
+    record = log("app.py:3: UserWarning: old\n  warn('old')\n", level="warning", fields={"request_id": "x1"})
+    assert lines.text_line(record).endswith("UserWarning: old\n  warn('old') [request x1]\n")
+
+
 @pytest.mark.parametrize(
     ("threshold", "visible"),
     [("debug", "abcde"), ("info", "bcde"), ("warning", "cde"), ("error", "de"), ("critical", "e")],

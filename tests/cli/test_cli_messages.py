@@ -17,6 +17,10 @@ FILES = {
     "leaves.py": "raise SystemExit(3)\n",
     "dies.py": "import os\nos._exit(9)\n",
     "empty.py": "from graphserve import service\n\n\n@service\nclass Empty:\n    pass\n",
+    "sub/deep.py": (
+        "from graphserve import api, service\n\n\n@service\nclass Deep:\n    @api\n    async def x(self) -> int:\n"
+        "        return 1\n"
+    ),
     "plain.py": "class Plain:\n    pass\n",
     "circle.py": (
         "from graphserve import api, depends, service\n\n\n@service\nclass A:\n    b = depends('circle:B')\n\n"
@@ -34,7 +38,13 @@ CASES = [
     (["nomod:X"], 4, "there is no module 'nomod' (looked in {cwd} first; --app-dir changes that)", None),
     (["app"], 4, "'app' names no class: its services are Recognizer, Gateway; write app:Gateway", None),
     (["app:Gatewya"], 4, "'app' has no class 'Gatewya': did you mean app:Gateway?", None),
+    (["app.py:Gatewya"], 4, "'app' has no class 'Gatewya': did you mean app.py:Gateway?", None),
+    (["{cwd}/sub/deep.py"], 4, "'deep' names no class: its services are Deep; write sub/deep.py:Deep", None),
+    (["/{cwd}/sub/deep.py:Xyz"], 4, "'deep' has no class 'Xyz': its services are Deep; write sub/deep.py:Deep", None),
+    (["sub/deep.py:Depe"], 4, "'deep' has no class 'Depe': did you mean sub/deep.py:Deep?", None),
     (["plain:Plain"], 4, "plain:Plain is no service: decorate it with @service", None),
+    (["app:X", "--app-dir", "nix"], 4,
+     "there is no module 'app' (the folder {cwd}/nix does not exist; --app-dir names another one)", None),
     (["none.py:X"], 4, "there is no file '{cwd}/none.py'", None),
     (["empty:Empty"], 4, "{cwd}/empty.py:4: service Empty has no API: decorate at least one method with @api", None),
     (["bad:X"], 4, "importing 'bad' raised SyntaxError: invalid syntax (bad.py, line 1)", SYNTAX),
@@ -53,15 +63,57 @@ CASES = [
 def test_serve_says_why_it_cannot(
     arguments: list[str], code: int, first: str, last: str | None, project: Path, run: Run
 ) -> None:
+    (project / "sub").mkdir()
     for name, text in FILES.items():
         (project / name).write_text(text)
-    done = run("serve", *arguments)
+    done = run("serve", *(argument.format(cwd=project) for argument in arguments))
     assert done.returncode == code, done.stderr
     lines = done.stderr.splitlines()
     assert lines[0] == "Error: " + first.format(cwd=project)
     assert lines[-1] == (last or lines[0])
     assert "graphserve/" not in done.stderr.replace(str(project), ""), "our own frames are noise"
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "where"),
+    [
+        ([], {}, "pyproject.toml: scale"),
+        (["-c", "conf/serve.toml"], {}, "{cwd}/conf/serve.toml: set"),
+        (["--env-file", "app.env"], {}, "{cwd}/app.env: GRAPHSERVE_SCALE"),
+        (["--env-file", "app.env"], {"GRAPHSERVE_SCALE": "Recog=3"}, "GRAPHSERVE_SCALE"),
+        (["--scale", "Recog=2"], {"GRAPHSERVE_SCALE": "Recog=3"}, "--scale"),
+    ],
+)
+def test_a_node_that_is_missing_names_the_place_it_was_given_at(
+    arguments: list[str], environ: dict[str, str], where: str, project: Path, run: Run
+) -> None:
+    (project / "pyproject.toml").write_text("[tool.graphserve.scale]\nRecog = 2\n")
+    (project / "app.env").write_text("GRAPHSERVE_SCALE=Recog=2\n")
+    (project / "conf").mkdir()
+    (project / "conf" / "serve.toml").write_text("[set.Recog]\ntimeout = 2\n")
+    done = run("serve", "app:Gateway", "--port", "0", *arguments, **environ)
+    words = f"Error: {where.format(cwd=project)}: there is no node 'Recog'; did you mean 'Recognizer'?\n"
+    assert (done.returncode, done.stderr) == (4, words)
+
+
+@pytest.mark.parametrize(
+    ("file", "target", "what"),
+    [
+        ("asyncio.py", "asyncio.py:Gateway", "a module of Python"),
+        ("queue.py", "queue:Gateway", "a module of Python"),
+        ("numpy.py", "numpy.py:Gateway", "a package that graphserve uses"),
+        ("uvloop.py", "app:Gateway", "a package that graphserve uses"),
+        ("starlette/__init__.py", "app:Gateway", "a package that graphserve uses"),
+    ],
+)
+def test_a_file_with_the_name_of_another_module(file: str, target: str, what: str, project: Path, run: Run) -> None:
+    (project / file).parent.mkdir(exist_ok=True)
+    (project / file).write_text((project / "app.py").read_text())
+    done = run("check", target, "--port", "0")
+    name = file.partition("/")[0].removesuffix(".py")
+    words = f"Error: {project}/{file} cannot be imported: {name!r} is {what}. Rename your file\n"
+    assert (done.returncode, done.stderr) == (4, words)
 
 
 def test_a_graph_that_cannot_be_imported_is_one_json_object(project: Path, run: Run) -> None:

@@ -166,6 +166,14 @@ class TestRunFolder:
         assert "is not empty and no run folder" in said(preflight.run_folder(str(tmp_path)))[0]
         assert "something else than a folder" in said(preflight.run_folder(str(tmp_path / "file")))[0]
 
+    def test_where_nothing_can_be_made(self) -> None:
+        (found,) = said(preflight.run_folder("/proc/graphserve/run"))
+        assert found.startswith("the run folder /proc/graphserve/run cannot be used: ")
+
+    def test_nothing_is_left_of_the_trial(self, tmp_path: Path) -> None:
+        assert said(preflight.run_folder(str(tmp_path / "new"))) == []
+        assert not list(tmp_path.iterdir())
+
 
 def plan(**options: object) -> Plan:
     workers = int(str(options.pop("workers", 1)))

@@ -60,8 +60,9 @@ def start(tmp_path: Path, environment: dict[str, str]) -> Iterator[Start]:
     with contextlib.ExitStack() as stack:
 
         def begin(*arguments: str, env: dict[str, str] | None = None, **rest: Any) -> subprocess.Popen[bytes]:
+            where = [] if "--uds" in arguments else ["--port", "0"]
             process = subprocess.Popen(
-                [sys.executable, "-m", "graphserve", "serve", "app:Echo", "--port", "0", *arguments],
+                [sys.executable, "-m", "graphserve", "serve", "app:Echo", *where, *arguments],
                 cwd=tmp_path, env=environment | (env or {}), **{"stdin": subprocess.DEVNULL} | rest,
             )  # fmt: skip
             stack.enter_context(process)
@@ -220,6 +221,21 @@ class TestOnATerminal:
         process.send_signal(signal.SIGINT)
         read_until(master, "Echo stopped")
         assert process.wait(SECONDS) == 0
+
+    def test_a_start_that_is_given_up_leaves_nothing_that_starts(
+        self, start: Start, terminal: tuple[int, int], tmp_path: Path
+    ) -> None:
+        slow = "    def __init__(self) -> None:\n        import time\n        time.sleep(600)\n"
+        (tmp_path / "app.py").write_text(APP.replace("class Echo:\n", f"class Echo:\n{slow}"))
+        master, slave = terminal
+        process = start(stdout=slave, stderr=slave, env={"TERM": "xterm"})
+        read_until(master, r"starting\S* +0/1")
+        process.send_signal(signal.SIGINT)
+        shown = read_until(master, r"stopped\S* +0/1[^\n]*\n")
+        assert process.wait(SECONDS) == 0
+        while select.select([master], [], [], 0)[0]:
+            shown += os.read(master, 65536).decode()
+        assert "starting" not in shown.rpartition("\x1b[J")[2], "the last picture stands"
 
     @pytest.mark.parametrize(
         "env", [{"TERM": "dumb"}, {"TERM": "xterm", "NO_COLOR": "1", "GRAPHSERVE_LOG_FORMAT": "text"}]

@@ -25,6 +25,17 @@ def test_every_command_has_help(name: str) -> None:
     assert ("--run-dir" in result.output) == (name in (*WITH_GRAPH, "serve", "check"))
 
 
+def test_help_shows_defaults_as_they_are_written() -> None:
+    text = " ".join(CliRunner().invoke(commands, ["serve", "--help"]).output.split())
+    for words in ("Whether clients need a certificate. [default: none]", "body. [default: 100MiB]"):
+        assert words in text
+
+
+def test_an_empty_target_is_called_target(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", ""]) == 4
+    assert capfd.readouterr().err == "Error: TARGET='': module:Class or path/to/file.py:Class\n"
+
+
 @pytest.mark.parametrize("name", ["serve", "check"])
 @pytest.mark.parametrize("flag", ON_THE_COMMAND_LINE, ids=lambda flag: flag.name)
 def test_every_option_is_a_flag(name: str, flag: object) -> None:
@@ -55,6 +66,10 @@ def test_version(capfd: pytest.CaptureFixture[str]) -> None:
         (["serve", "--scale", "R", "app:Gateway"], "NODE=N, such as Recognizer=2"),
         (["graph", "--format", "png", "app:Gateway"], "'png' is not one of 'tree', 'dot', 'mermaid', 'json', 'svg'"),
         (["graph", "--dot", "--format", "svg", "app:Gateway"], "--dot is --format dot"),
+        (["serve", "--forwarded-allow-ips", "foo", "a:B"], "IP addresses or networks with commas between them, or *"),
+        (["serve", "--forwarded-allow-ips", "10.0.0.1/8", "a:B"], "--forwarded-allow-ips='10.0.0.1/8'"),
+        (["check", "--uds", "x.sock", "-p", "9000", "a:B"], "--port says nothing where --uds is given"),
+        (["serve", "--uds", "x.sock", "-H", "::1", "a:B"], "--host says nothing where --uds is given"),
         (["serve", "a:B", "c:D"], "unexpected extra argument"),
         (["sevre"], "No such command 'sevre'"),
     ],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,13 @@ def test_an_example_does_what_its_readme_says(readme: Path, tmp_path: Path) -> N
         page.run()
     finally:
         page.close()
+
+
+def test_the_test_of_an_example_needs_pytest_alone() -> None:
+    without = ["-p", "no:timeout", "-p", "no:xdist", "-p", "no:cacheprovider"]  # what the tests of graphserve have
+    command = [sys.executable, "-m", "pytest", "-q", *without, "examples/library/test_pipeline.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_every_example_is_in_the_index() -> None:

@@ -146,6 +146,8 @@ def test_status_and_its_exit_codes(steered: Steered) -> None:
         assert next((node["name"], node["ready"], node["workers"]) for node in status["nodes"]) == ("Leaf", 1, 2)
         short = steered.run("status", "--wait", "0.5")
         assert short.returncode == 1
+        assert ["Leaf", "degraded", "1/2"] in [line.split() for line in short.stdout.splitlines()]
+        graph.wait_log("Leaf degraded  1/2 workers")
         (steered.folder / "hold").unlink()
         assert steered.run("status", "--wait", "30").returncode == 0
     finally:
@@ -299,8 +301,8 @@ def test_two_graphs_are_told_apart(steered: Steered, graph: Served, run_dir: Pat
         ):
             done = steered.run(*command)
             assert done.returncode == 5
-            assert f"--run-dir {first}\n" in done.stderr
-            assert f"--run-dir {run_dir}\n" in done.stderr
+            assert f"--run-dir {first}  {graph.url}  app:Top\n" in done.stderr
+            assert f"--run-dir {run_dir}  {other.url}  app:Top\n" in done.stderr
         assert steered.run("stop", "--run-dir", str(run_dir)).returncode == 0
         assert other.wait_exit() == 0
         assert not run_dir.exists()

@@ -15,6 +15,7 @@ import pytest
 from tests.harness import Served, eventually, served
 
 APP = r"""
+import asyncio
 import logging
 import os
 import sys
@@ -62,6 +63,10 @@ class Noisy:
     @api
     async def fail(self) -> int:
         return await self.leaf.fail()
+
+    @api
+    async def hangs(self) -> None:
+        await asyncio.sleep(600)
 
     @api
     async def dies(self) -> None:
@@ -184,6 +189,25 @@ def test_the_access_log(app: Path) -> None:
         assert record["message"].startswith("POST /threaded 200 ")
         assert record["fields"]["request_id"] == answer.headers["x-request-id"]
         assert record["fields"]["ms"] > 0
+
+
+def test_the_access_log_has_what_is_no_api_and_clients_that_left(app: Path) -> None:
+    with served_json("app:Noisy", "--access-log", cwd=app) as graph, graph.client() as client:
+        asked = (("GET", "/readyz"), ("POST", "/none%0Ahere?q=1"), ("GET", "/openapi.json"), ("GET", "/threaded"))
+        for method, path in asked:
+            client.request(method, path)
+        with pytest.raises(httpx.ReadTimeout):
+            client.post("/hangs", json={}, timeout=0.5)
+        lines = lambda: [r["message"].rpartition(" ms")[0].rpartition(" ")[0] for r in requests(graph)]  # noqa: E731
+        eventually(lambda: len(lines()) >= 4)
+        assert lines() == ["POST /none%0Ahere 404", "GET /openapi.json 200", "GET /threaded 405", "POST /hangs 499"]
+        assert all(r["fields"]["client"] and r["fields"]["ms"] >= 0 for r in requests(graph))
+        assert requests(graph)[0]["fields"]["request_id"], "what went wrong can be found again"
+
+
+def requests(graph: ServedJson) -> list[dict[str, Any]]:
+    """What the access log has."""
+    return [r for r in graph.records() if "ms" in r["fields"]]
 
 
 def test_the_last_words_of_a_worker_are_not_lost(graph: ServedJson) -> None:

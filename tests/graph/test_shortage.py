@@ -7,20 +7,18 @@ import os
 import re
 import resource
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.harness import APPS, SLACK, Served, eventually, served
+from tests.another_user import NOBODY, as_user, python
+from tests.harness import SLACK, Served, eventually, served
 
-NOBODY = 65534
 Mount = Callable[..., Path]
 
 
@@ -89,24 +87,6 @@ def test_no_descriptors(run_dir: Path, limit: int) -> None:
 
 
 # --- another user ---
-
-
-def python() -> list[str]:
-    """A Python that another user may run, with our packages."""
-    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    paths = [path for path in sys.path if "site-packages" in path] + [str(APPS.parent.parent)]
-    for found in (sys.executable, shutil.which(version, path="/usr/bin:/usr/local/bin")):
-        if not found:
-            continue
-        words = ["env", f"PYTHONPATH={os.pathsep.join(paths)}", found]
-        done = subprocess.run([*as_user(), *words, "-c", "import graphserve.cli, uvloop"], capture_output=True)
-        if done.returncode == 0:
-            return words
-    pytest.skip("this user may not become another, or no other may run this Python")
-
-
-def as_user(*more: str, user: int = NOBODY) -> list[str]:
-    return ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *more]
 
 
 def served_by(run_dir: Path, *words: str, arguments: tuple[str, ...] = (), user: int = NOBODY) -> Served:

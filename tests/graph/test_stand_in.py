@@ -104,6 +104,7 @@ def test_an_entry_that_fails_is_named_at_once_and_comes_back(tmp_path: Path) -> 
             assert "Traceback" not in said
             assert str(tmp_path) not in said
             assert str(APPS) not in said
+            assert "the disk is gone" not in said
         assert not (tmp_path / f"imported-{stand_in}").exists(), "it knows nothing of the user's code"
         (tmp_path / "broken").unlink()
         eventually(lambda: post(graph, "/pid", json={}).status_code == 200, 60)

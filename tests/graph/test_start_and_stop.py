@@ -116,6 +116,9 @@ def test_a_second_signal_kills_at_once(tmp_path: Path, run_dir: Path) -> None:
         assert graph.wait_exit(10) == 130
         assert not any(alive(pid) for pid in workers)
         assert not run_dir.exists()
+        assert "killed at once by a second signal" in graph.log[-1]
+        states = re.findall(r"graphserve  (\w+ \w+)  \d/\d worker", graph.text)
+        assert set(states[-2:]) == {"Gateway stopped", "Slow stopped"}, "what was killed is not ready"
         thread.join(10)
 
 

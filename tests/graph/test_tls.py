@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import signal
 import socket
 import ssl
@@ -16,6 +17,7 @@ import httpx
 import pytest
 import trustme
 
+from graphserve.worker.handshakes import FailedHandshakes
 from tests.harness import Served, eventually, served
 
 PASSWORD = "correct horse"
@@ -108,6 +110,43 @@ def test_who_speaks_no_tls_harms_nobody(graph: Served, files: Authority) -> None
     silent.close()
 
 
+def test_who_does_not_get_in_is_told_of_but_not_each_time(files: Authority) -> None:
+    arguments = ("--ssl-certfile", f"{files.folder}/server.pem", "--ssl-ca-certs", files.ca)
+    for more, ask, words in (
+        ((), plainly, "the client speaks plain HTTP: its URL begins with https://"),
+        (("--ssl-cert-reqs", "required"), securely, "the client shows no certificate, and --ssl-cert-reqs is required"),
+    ):
+        with served("steps:Gateway", *arguments, *more) as graph:
+            for _ in range(5):
+                ask(graph, files)
+            graph.wait_log(re.escape(f"no TLS with 127.0.0.1: {words}"))
+            assert graph.stop() == 0
+            assert graph.text.count("no TLS with") == 1
+
+
+def plainly(graph: Served, files: Authority) -> None:
+    with socket.create_connection(address(graph), 30) as sock:
+        sock.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert b"HTTP/1.1 200" not in sock.recv(65536)
+
+
+def securely(graph: Served, files: Authority) -> None:
+    assert refused(graph, files.client_context())
+
+
+def test_failed_handshakes_are_counted_while_they_are_not_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    failed = FailedHandshakes()
+    for _ in range(4):
+        failed.note(ssl.SSLError(1, "odd"), "::1")
+    failed.note(ConnectionResetError(), "::1")
+    failed.period = 0.0
+    failed.note(ssl.SSLError(1, "odd"), "::2")
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.startswith("no TLS with ::1: ") and "more" not in first
+    assert second.startswith("no TLS with ::2: ") and second.endswith(" (3 more since the last such line)")
+
+
 def test_a_connection_is_kept(graph: Served, files: Authority) -> None:
     connection = http.client.HTTPSConnection(*address(graph), context=files.client_context(), timeout=30)
     ports = set()
@@ -136,6 +175,7 @@ def test_clients_show_certificates(files: Authority, requirement: str, without: 
     with served("steps:Gateway", *arguments) as graph:
         assert handshake(graph, files.client_context(ours)) == "TLSv1.3"
         assert refused(graph, files.client_context(stranger.issue("other", "client@example.org")))
+        graph.wait_log(r"no TLS with 127\.0\.0\.1: the client's certificate is not accepted: \w+")
         assert refused(graph, files.client_context()) is not without
 
 

@@ -801,6 +801,31 @@ async def test_a_dependency_that_is_a_field_of_a_dataclass() -> None:
         graphserve.local(Wrong)
 
 
+async def test_a_dependency_in_init_is_no_edge() -> None:
+    @service
+    class Wrong:
+        def __init__(self) -> None:
+            self.leaf = depends(Leaf)
+
+        @api
+        async def x(self) -> int:
+            return 1
+
+    @service
+    class WrongToo:
+        async def __aenter__(self) -> None:
+            self.leaf = graphserve.depends(Leaf)
+
+        @api
+        async def x(self) -> int:
+            return 1
+
+    for cls, method in ((Wrong, "__init__"), (WrongToo, "__aenter__")):
+        words = rf"{cls.__name__}\.{method} \({__file__}:\d+\) calls depends\(…\), .* in the body of the class"
+        with pytest.raises(GraphError, match=words):
+            graphserve.local(cls)
+
+
 async def test_an_instance_made_by_hand_says_what_to_do() -> None:
     with pytest.raises(GraphServeError, match=r"graphserve\.local\(Top\)"):
         await Top().both(1)
