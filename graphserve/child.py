@@ -11,10 +11,14 @@ if __name__ == "__main__":
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     if root not in sys.path:
         sys.path.append(root)
-    if sys.argv[1] == "resolve":
-        from graphserve.graph import main
-    elif sys.argv[1] == "supervise":
+    if sys.argv[1] == "supervise":
         from graphserve.cli.library import main
-    else:
-        from graphserve.worker.main import main
+    else:  # here user code will run, and may hang
+        from graphserve.stack import show_on_signal
+
+        show_on_signal()
+        if sys.argv[1] == "resolve":
+            from graphserve.graph import main
+        else:
+            from graphserve.worker.main import main
     main()

@@ -50,9 +50,11 @@ class ServiceOptions:
             at a time in a node without dependencies and 16 in one with, async APIs without limit.
         queue: calls that may wait for the node, all APIs and workers together.
         timeout: seconds that a call may take. None: no limit of its own (the entry: 60).
-        startup_timeout: seconds that a worker may take from `__init__` until it is ready.
+        startup_timeout: seconds that a worker may take to import its modules, and then again from `__init__` until
+            it is ready.
         graceful_timeout: seconds that a worker may take to end what it executes when it stops.
-        watchdog: seconds after a call's deadline after which a worker that still executes it is replaced.
+        watchdog: seconds after a call's deadline after which a worker that still executes it is replaced, or one whose
+            event loop is stuck.
         max_requests: calls after which a worker is replaced.
         max_memory: bytes of resident memory above which a worker is replaced.
         gpus: GPUs per worker; a fraction shares one.

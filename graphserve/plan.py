@@ -216,7 +216,8 @@ class Settings:
         options: changes to a node's options, by node name, then option name.
         sources: where nodes are named, for messages: by `scale NODE` and `set NODE`.
         timeout: seconds one request may take at the entry; None leaves what the decorator says (default: 60).
-        startup_timeout: as the option of a service, for every node that does not set it itself.
+        startup_timeout: as the option of a service, for every node that does not set it itself; also, seconds that
+            the resolver may take.
         graceful_timeout: likewise.
         sys_path: further folders before the workers' `sys.path` (the parent's, when run from Python).
         main: the script that was run, when run from Python.

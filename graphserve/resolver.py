@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from graphserve import shortage
+from graphserve import shortage, stack
 from graphserve.errors import ConfigurationError, CycleError, GraphError, StartupError
 from graphserve.plan import Plan, Settings
 from graphserve.resolution import Resolution
@@ -78,6 +78,10 @@ class Resolver:
             how = f"ended with exit code {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
             raise ConfigurationError(f"the process that imports {self.target!r} {how} before it was done")
         return Resolution.from_json(text)
+
+    def interrupt(self) -> None:
+        """Have it write to stderr where it hangs, and end."""
+        self._process.send_signal(stack.SIGNAL)
 
     def kill(self) -> None:
         """End it, and the processes that user modules started in it; `wait` then returns."""

@@ -35,6 +35,11 @@ def test_a_short_life_does_not_forgive() -> None:
     assert min(pauses[-3:]) >= 30 * (1 - JITTER)
 
 
+def test_without_hope_the_pause_is_the_longest() -> None:
+    backoff = Backoff(longest=8.0)
+    assert all(8 * (1 - JITTER) <= backoff.hopeless() <= 8 * (1 + JITTER) for _ in range(20))
+
+
 def test_slots_that_fail_together_come_back_apart() -> None:
     first, second = Backoff(), Backoff()
     for each in (first, second):

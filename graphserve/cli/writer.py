@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -64,6 +65,8 @@ class Writer:
         self._changed.notify_all()
 
     def _run(self) -> None:
+        # Where `stty tostop` is set, a background job that writes would be stopped, and with it who replaces workers.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
         while data := self._next():
             alive = self._write(data)
             with self._changed:

@@ -94,7 +94,7 @@ FLAGS = (
          "How long a client may take to send headers, or fall behind 1 KiB a second."),
     Flag("timeout-graceful-shutdown", v.SECONDS, "settings", "graceful_timeout",
          "Time for a stopping worker to end its calls (default: 30)."),
-    Flag("startup-timeout", v.SECONDS, "settings", "startup_timeout", "Time for a worker to start (default: 300)."),
+    Flag("startup-timeout", v.SECONDS, "settings", "startup_timeout", "Time to import, then to start (default: 300)."),
     Flag("inner-keep-alive", v.SECONDS, "settings", "inner_keep_alive",
          "How long an idle connection between nodes stays open.", flag=False),
     Flag("drain-delay", v.DELAY, "config", "drain_delay", "/readyz says 503 this long before the port closes."),

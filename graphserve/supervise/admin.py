@@ -86,8 +86,9 @@ class Admin:
         answer.json({"pid": os.getpid()})
 
     async def _reload(self, request: Request, answer: Answer) -> None:
-        names = _names(request.body)
-        await self._operate(request, answer, lambda progress: self._supervisor.operations.reload(names, progress))
+        names, operations = _names(request.body), self._supervisor.operations
+        instead = operations.gives_way(names)
+        await self._operate(request, answer, lambda progress: operations.reload(names, progress), instead=instead)
 
     async def _restart(self, request: Request, answer: Answer) -> None:
         names = _names(request.body)
@@ -102,12 +103,12 @@ class Admin:
                 raise HttpError(422, f"{name}: a node has from 1 to {MOST_WORKERS} workers, not {workers!r}")
         await self._operate(request, answer, lambda progress: self._supervisor.operations.scale(sizes, progress))
 
-    async def _operate(self, request: Request, answer: Answer, work: Work) -> None:
-        """Do one thing, unless another one is under way."""
+    async def _operate(self, request: Request, answer: Answer, work: Work, *, instead: bool = False) -> None:
+        """Do one thing, unless another one is under way, or instead of that."""
         supervisor = self._supervisor
         if supervisor.phase != "serving":
             raise HttpError(409, f"the graph is {supervisor.phase}: try again when it is ready")
-        if running := supervisor.operations.running:
+        if (running := supervisor.operations.running) and not instead:
             raise HttpError(409, f"a {running} is under way: try again when it is done", operation=running)
         steps: list[str] = []
 

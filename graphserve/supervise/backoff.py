@@ -36,9 +36,17 @@ class Backoff:
         if self.early_deaths <= self.free:
             return 0.0
         doublings = min(self.early_deaths - self.free - 1, 64)
-        return min(self.first * 2.0**doublings, self.longest) * random.uniform(1 - JITTER, 1 + JITTER)
+        return _about(min(self.first * 2.0**doublings, self.longest))
+
+    def hopeless(self) -> float:
+        """The pause where callers do not wait for the next one, in seconds."""
+        return _about(self.longest)
 
     @property
     def failed(self) -> bool:
         """Whether its workers have died early so often that callers need not wait for the next one."""
         return self.early_deaths >= self.failed_after
+
+
+def _about(seconds: float) -> float:
+    return seconds * random.uniform(1 - JITTER, 1 + JITTER)

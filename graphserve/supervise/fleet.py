@@ -48,7 +48,7 @@ class Fleet:
         self._moved = asyncio.Event()  # set, and replaced, when something changed
         self._unready = False
         self._pulse: asyncio.TimerHandle | None = None
-        self._shown: dict[Node, tuple[State, int, int]] = {}
+        self._shown: dict[str, tuple[State, int, int]] = {}  # by name: a reload may have two nodes of one
         self.standin = StandIn(self)
 
     # --- versions ---
@@ -169,8 +169,9 @@ class Fleet:
         node.close_sockets()
         shutil.rmtree(self.run / node.plan.id, ignore_errors=True)
         self.nodes.remove(node)
-        self._shown.pop(node, None)
         del self._ends[node]
+        if self.current is not None and (other := self.current.nodes.get(node.plan.name)) not in (None, node):
+            self._show(other)  # the new one did not start
         self._move()
         self.sweep()
 
@@ -182,7 +183,7 @@ class Fleet:
         needed = {node for version in wanted for node in version.nodes.values()}
         for node in self.nodes:
             if node not in needed and not any(node in self._needs(other) for other in self.nodes if other is not node):
-                node.shows = False  # others took its place
+                node.shows = not any(node.plan.name in version.nodes for version in wanted)  # others took its place
                 self.end(node)
         used = {version for node in self.nodes for version in node.versions()} | self.standin.versions()
         for version in [version for version in self._versions if version not in used and version not in wanted]:
@@ -230,8 +231,10 @@ class Fleet:
         match message["type"]:
             case "imported":
                 worker.state = "imported"
+                worker.unlimit()  # its turn may be long in coming
                 self._give_turns()
             case "ready":
+                worker.latest = message["latest"]
                 self._ready(node, worker, message["address"])
             case "failed":
                 worker.message, worker.traceback = message["message"], message["traceback"]
@@ -282,8 +285,8 @@ class Fleet:
 
     def _show(self, node: Node) -> None:
         shown = (node.state, min(len(node.ready_workers()), node.plan.workers), node.plan.workers)
-        if node.shows and self._shown.get(node) != shown:
-            self._shown[node] = shown
+        if node.shows and self._shown.get(node.plan.name) != shown:
+            self._shown[node.plan.name] = shown
             seconds = asyncio.get_running_loop().time() - node.began
             self.observer.node(NodeState(node.plan.name, *shown, seconds))
 

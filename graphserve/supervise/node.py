@@ -7,6 +7,7 @@ import signal
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from graphserve import shortage
@@ -16,7 +17,7 @@ from graphserve.supervise.backoff import Backoff
 from graphserve.supervise.observer import LogRecord, State
 from graphserve.supervise.pool import Pool, WorkerProcess
 from graphserve.supervise.turnover import Turnover, first
-from graphserve.supervise.vitals import judge, stuck
+from graphserve.supervise.vitals import judge, latest_deadline, stuck
 
 if TYPE_CHECKING:
     import socket
@@ -82,7 +83,9 @@ class Node:
         if (timer := self._respawns.pop(slot, None)) is not None:
             timer.cancel()
         version = version or self.version
-        return self.pool.spawn(slot, version, version.env(plan or self.plan, slot))
+        worker = self.pool.spawn(slot, version, version.env(plan or self.plan, slot))
+        self._limit_start(worker, "was still importing its modules {:g} s after it was spawned")
+        return worker
 
     async def up(self) -> None:
         """Wait until every worker was ready once.
@@ -97,8 +100,7 @@ class Node:
     def turn(self, worker: WorkerProcess, snapshot: list[Any], secrets: dict[str, Any]) -> None:
         """What the worker needs is ready: let it initialise."""
         worker.state = "starting"
-        limit = self.plan.options.startup_timeout
-        worker.timer = asyncio.get_running_loop().call_later(limit, self._too_slow, worker)
+        self._limit_start(worker, "was not ready {:g} s after it began to start")
         worker.send({"type": "members", "nodes": snapshot})
         listeners = {"type": "init", "listeners": list(self.sockets), "secrets": secrets}
         worker.send(listeners, [sock.fileno() for sock in self.sockets.values()])
@@ -108,8 +110,7 @@ class Node:
         worker.state, worker.address = "ready", address
         worker.ready_at = worker.seen_at = asyncio.get_running_loop().time()
         worker.was_ready.set()
-        if worker.timer is not None:
-            worker.timer.cancel()
+        worker.unlimit()
         self.reason = ""
         if len(self.ready_workers()) >= self.plan.workers:
             self.started.set()
@@ -121,7 +122,7 @@ class Node:
         """A worker says how it is."""
         worker.seen_at, worker.vitals = asyncio.get_running_loop().time(), message
         worker.reported.set()
-        verdict = judge(self.plan.options, message, worker.quota)
+        verdict = judge(worker.options, message, worker.quota)
         if verdict is None:
             return
         if verdict[0] == "kill" and worker.state in ("ready", "draining"):
@@ -134,14 +135,13 @@ class Node:
         now = asyncio.get_running_loop().time()
         for worker in self.ready_workers():
             worker.usage.cpu()
-            if words := stuck(self.plan.options, now - worker.seen_at):
+            if words := stuck(worker.options, now, worker.seen_at, partial(latest_deadline, worker.pid, worker.latest)):
                 self._put_down(worker, words)
 
     def leave(self, worker: WorkerProcess) -> None:
         """Have a worker answer what it took, and end; another one has its place, or nobody shall have it."""
         worker.retiring = True
-        if worker.timer is not None:
-            worker.timer.cancel()
+        worker.unlimit()
         if worker.state == "ready":
             worker.state = "draining"
             worker.send({"type": "drain", "last": False})
@@ -226,21 +226,27 @@ class Node:
 
     def _put_down(self, worker: WorkerProcess, words: str) -> None:
         worker.message = f"a worker of {self.plan.name} {words}"
-        worker.kill()
+        worker.end()
 
-    def _too_slow(self, worker: WorkerProcess) -> None:
-        limit = self.plan.options.startup_timeout
-        worker.message = f"{self.plan.name} was not ready {limit:g} s after it began to start (startup_timeout)"
-        worker.kill()
+    def _limit_start(self, worker: WorkerProcess, words: str) -> None:
+        """Kill it unless it has come further in time."""
+        limit = worker.options.startup_timeout
+
+        def too_slow() -> None:
+            worker.message = f"{self.plan.name} {words.format(limit)} (startup_timeout)"
+            worker.end()
+
+        worker.limit(limit, too_slow)
 
     def _limit(self, worker: WorkerProcess) -> None:
         """Kill it unless it has drained in time."""
-        limit = self.plan.options.graceful_timeout
-        worker.timer = asyncio.get_running_loop().call_later(limit, self._too_long, worker)
+        limit = worker.options.graceful_timeout
 
-    def _too_long(self, worker: WorkerProcess) -> None:
-        self.say("warning", f"not drained after {self.plan.options.graceful_timeout:g} s, killed", worker)
-        worker.kill()
+        def too_long() -> None:
+            self.say("warning", f"not drained after {limit:g} s, killed", worker)
+            worker.kill()
+
+        worker.limit(limit, too_long)
 
     def _died(self, worker: WorkerProcess, code: int) -> None:
         worker.message = worker.message or f"a worker of {self.plan.name} {how_it_ended(code)}"
@@ -259,6 +265,8 @@ class Node:
         pause = backoff.died(lived)
         if backoff.failed and not self.ready_workers():
             self.state, self.reason = "failed", worker.message
+        if self.state == "failed":
+            pause = backoff.hopeless()
         self.restarts[worker.slot] += 1
         when = f" in {pause:.1f} s" if pause else ""
         self.say("error", f"{worker.message}; replaced{when}", worker, worker.traceback)

@@ -32,6 +32,7 @@ class Notifier:
         self._interval = _interval(env) if self._address else 0.0
         self._states: dict[str, NodeState] = {}
         self._doing = ""
+        self._ends = False
         self._waiting: deque[bytes] = deque()
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if self._address else None
         if self._sock is not None:
@@ -44,6 +45,8 @@ class Notifier:
     def node(self, state: NodeState) -> None:
         """A node changed its state."""
         self._states[state.name] = state
+        if state.state == "stopped" and not self._ends:  # a reload has removed it
+            del self._states[state.name]
         self._send([self._status()])
         self._observer.node(state)
 
@@ -77,7 +80,7 @@ class Notifier:
 
     def stopping(self, words: str = "stopping") -> None:
         """The stop begins, or the start has failed."""
-        self._doing = f"; {words.splitlines()[0]}"
+        self._ends, self._doing = True, f"; {words.splitlines()[0]}"
         self._send(["STOPPING=1", self._status()], waits=True)
 
     # --- the socket ---

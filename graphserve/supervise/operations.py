@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
 from typing import Any
 
 from graphserve.config import Config
@@ -50,13 +50,15 @@ class Operations:
     """
 
     def __init__(
-        self, fleet: Fleet, config: Config, resolve: Callable[[Config], Awaitable[Any]],
+        self, fleet: Fleet, config: Config, resolve: Callable[[Config], Coroutine[Any, Any, Any]],
         reread: Callable[[], Config] | None, say: Callable[[str, str, str], None],
         under_reload: Callable[[], contextlib.AbstractContextManager[None]],
     ) -> None:  # fmt: skip
         self._say, self._under_reload = say, under_reload
         self.fleet, self.config, self._resolve, self._reread = fleet, config, resolve, reread
         self.running = ""  # what is under way
+        self._resolving: tuple[Collection[str], asyncio.Future[Any]] | None = None  # for which nodes
+        self._superseded = False
         self._one_at_a_time = asyncio.Lock()
 
     async def reload(self, names: Collection[str] = (), progress: Progress = lambda words: None) -> bool:
@@ -71,9 +73,12 @@ class Operations:
             GraphServeError: the new code cannot be resolved or does not start; the old code serves on.
         """
         nodes = self._nodes(names)
+        if self._resolving is not None and self.gives_way(names):
+            self._superseded = True
+            self._resolving[1].cancel()
         async with self._alone("reload", names):
             with self._under_reload():
-                config, plan = await self._now()
+                config, plan = await self._now(names)
                 if names and (others := beyond({node.plan.name: node.plan for node in self._all()}, plan, names)):
                     raise Refused(
                         f"the graph itself has changed, at {', '.join(others)}: "
@@ -112,13 +117,35 @@ class Operations:
             for node in nodes:
                 await node.turnover.restart(progress)
 
-    async def _now(self) -> tuple[Config, Plan]:
+    def gives_way(self, names: Collection[str]) -> bool:
+        """Whether a reload of these nodes (none: of all) may take the place of what is under way.
+
+        It may while modules are imported, which may hang and has changed nothing yet, if it does all that was asked.
+        """
+        if self._resolving is None:
+            return False
+        begun, _ = self._resolving
+        return not names or (bool(begun) and set(begun) <= set(names))
+
+    async def _now(self, names: Collection[str]) -> tuple[Config, Plan]:
         """What files and environment say now, and the Plan of the code as it is now."""
         try:
             config = self._config_now()
-            return config, require(await self._resolve(config))
-        except ConfigurationError as exc:
+            return config, require(await self._resolved(config, names))
+        except (ConfigurationError, StartupError) as exc:
             raise GraphError(f"{exc}\n{OLD_SERVES}", getattr(exc, "log", "")) from exc
+
+    async def _resolved(self, config: Config, names: Collection[str]) -> Any:
+        work = asyncio.ensure_future(self._resolve(config))
+        self._resolving, self._superseded = (names, work), False
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if not self._superseded:
+                raise
+            raise Refused("given up: another reload takes its place", 409) from None
+        finally:
+            self._resolving = None
 
     @contextlib.asynccontextmanager
     async def _alone(self, name: str, what: Collection[str]) -> AsyncIterator[None]:

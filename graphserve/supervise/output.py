@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
+from graphserve.stack import Stack
 from graphserve.supervise.observer import LogRecord
 
 MARK = b"\x1e"  # what a worker's log records begin with (RFC 7464)
@@ -36,6 +37,7 @@ class Pipe:
         self.stream: Literal["stdout", "stderr"] = stream
         self.node, self.slot, self.pid = node, slot, pid
         self.tail: deque[str] = deque(maxlen=TAIL)
+        self.stack: Stack | None = None  # set when the process is asked for it
         self._partial = b""
         self._loop = asyncio.get_running_loop()
         self._open = True
@@ -82,6 +84,8 @@ class Pipe:
         if record is None:
             # A carriage return begins the line again: of a progress bar the last picture is shown.
             text = line.decode("utf-8", "backslashreplace").rstrip("\r").rpartition("\r")[2]
+            if self.stack is not None and self.stack.takes(text):
+                return
             self.tail.append(text)
             level = "info" if self.stream == "stdout" else "warning"
             record = LogRecord(time.time(), level, text, self.node, self.slot, self.pid, self.stream)

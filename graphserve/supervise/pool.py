@@ -22,6 +22,7 @@ from circus.watcher import Watcher
 from tornado.ioloop import IOLoop
 
 import graphserve
+from graphserve import stack
 from graphserve.control import Channel, Message
 from graphserve.plan import NodePlan
 from graphserve.supervise.observer import LogRecord
@@ -40,7 +41,7 @@ class WorkerProcess:
     Its `state` goes `spawned` → `imported` → `starting` → `ready` → `draining` → `gone`.
     """
 
-    def __init__(self, version: Version, slot: int, process: Any, pipes: list[Pipe]) -> None:
+    def __init__(self, node: str, version: Version, slot: int, process: Any, pipes: list[Pipe]) -> None:
         self.version, self.slot, self.process, self.pipes = version, slot, process, pipes
         self.pid: int = process.pid
         self.usage = Usage(process.pid)
@@ -48,9 +49,10 @@ class WorkerProcess:
         self.channel: Channel | None = None
         self.address = ""
         self.message = self.traceback = ""
+        self.options = version.plan.node(node).options  # its own: those of its node may be newer
         self.spawned_at = asyncio.get_running_loop().time()
         self.ready_at: float | None = None
-        self.timer: asyncio.TimerHandle | None = None  # kills it if it needs too long: to start, or to leave
+        self._timer: asyncio.TimerHandle | None = None  # of what it may need so long for: to import, to start, to leave
         self.drained = asyncio.Event()
         self.gone = asyncio.Event()
         self.was_ready = asyncio.Event()
@@ -59,6 +61,7 @@ class WorkerProcess:
         self.recycling = False
         self.seen_at = 0.0
         self.vitals: dict[str, Any] = {}  # its latest report
+        self.latest = -1  # its descriptor of the latest deadline of the calls that it executes
         self.reported = asyncio.Event()  # since it was asked
         self.quota = random.uniform(1.0, 1.1)  # of max_requests: workers that began together are replaced apart
         self.retiring = False
@@ -74,6 +77,25 @@ class WorkerProcess:
             return  # its pid may be another's by now
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
+
+    def limit(self, seconds: float, then: Callable[[], None]) -> None:
+        """Do something if that much time passes; in place of the limit that it had."""
+        self.unlimit()
+        self._timer = asyncio.get_running_loop().call_later(seconds, then)
+
+    def unlimit(self) -> None:
+        """It has all the time."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def end(self) -> None:
+        """Have it say where it hangs, and end; SIGKILL if that takes long."""
+        if self.state == "gone" or self.pipes[1].stack is not None:
+            return
+        self.pipes[1].stack = stack.Stack()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(self.pid, stack.SIGNAL)
+        self.limit(stack.PATIENCE, self.kill)
 
     def last_words(self) -> str:
         """Its traceback, or what it printed last."""
@@ -150,7 +172,7 @@ class Pool:
             Pipe(process.stdout.fileno(), "stdout", self._emit, self._name, shown, process.pid),
             Pipe(process.stderr.fileno(), "stderr", self._emit, self._name, shown, process.pid),
         ]
-        worker = WorkerProcess(version, slot, process, pipes)
+        worker = WorkerProcess(self._name, version, slot, process, pipes)
         self.workers[worker.pid] = worker
         self._watch(worker, pidfd)
         return worker
@@ -180,10 +202,10 @@ class Pool:
         if worker.channel is not None:
             worker.channel.drain()
             worker.channel.close()
+        worker.traceback = worker.traceback or str(worker.pipes[1].stack or "")
         self._watcher.processes.pop(worker.pid, None)
         worker.process.close_output_channels()
-        if worker.timer is not None:
-            worker.timer.cancel()
+        worker.unlimit()
         if worker.address:
             with contextlib.suppress(OSError):  # it has done so itself, unless it was killed
                 os.unlink(worker.address)

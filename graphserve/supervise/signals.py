@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 
 class Signals:
-    """Handlers for SIGTERM, SIGINT and SIGHUP, on the running event loop.
+    """Handlers for SIGTERM, SIGINT, SIGHUP and SIGTSTP, on the running event loop.
 
     Args:
         say: tells the user that a stop begins.
@@ -21,11 +21,13 @@ class Signals:
         self.changing = asyncio.Event()  # reload
         self._say = say
         self._count = 0
+        self._told = False  # what Ctrl-Z does not do
         self._had_terminal = _has_terminal()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._on_stop)
         loop.add_signal_handler(signal.SIGINT, self._on_stop)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        loop.add_signal_handler(signal.SIGTSTP, self._on_suspend)
 
     def stop(self) -> None:
         """Drain and end; nothing new if that is under way."""
@@ -45,6 +47,14 @@ class Signals:
             self._on_stop()  # the terminal is gone, and with it who could stop us
         else:
             self.changing.set()
+
+    def _on_suspend(self) -> None:
+        # Workers have sessions of their own, so they would go on, without anybody who reads what they print, watches
+        # and replaces them.
+        if not self._told:
+            self._told = True
+            words = "a graph is not suspended by Ctrl-Z, it serves on; Ctrl-C stops it"
+            self._say("warning", f"{words}. To keep the terminal, start it with & at the end")
 
 
 def _has_terminal() -> bool:

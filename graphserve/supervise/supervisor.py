@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from graphserve import machine, shortage
 from graphserve.config import Config
 from graphserve.errors import ExitCode, GraphServeError, StartupError
+from graphserve.options import ServiceOptions
 from graphserve.plan import Plan
 from graphserve.resolution import Resolution
 from graphserve.resolver import Resolver, require
@@ -25,8 +26,8 @@ from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.notify import Notifier
 from graphserve.supervise.observer import LogRecord, Observer
 from graphserve.supervise.operations import Operations, secrets
-from graphserve.supervise.output import Pipe
 from graphserve.supervise.reaper import Reaper, end_leftovers
+from graphserve.supervise.resolving import resolution
 from graphserve.supervise.signals import Signals
 from graphserve.supervise.sockets import PublicSocket
 from graphserve.supervise.watch import changes, folders
@@ -99,6 +100,7 @@ class Supervisor:
         await admin.open()
         try:
             if await _unless(self.signals.stopping, self._begin()) is None:
+                self.notifier.stopping()
                 return ExitCode.OK
             self.phase = "serving"
             self.observer.serving(self.public.url)
@@ -140,16 +142,12 @@ class Supervisor:
     async def _resolve(self, config: Config) -> Resolution:
         """What the resolver says; what user modules print meanwhile is shown."""
         child, self._resolver = self._resolver or Resolver(config.settings, config.env, capture=True), None
-        pipes = [Pipe(descriptor, stream, self.observer.log) for stream, descriptor in child.outputs()]
         self.reaper.spared.add(child.pid)
         try:
-            return await asyncio.to_thread(child.wait)
+            limit = config.settings.startup_timeout or ServiceOptions.startup_timeout
+            return await resolution(child, limit, self.observer.log)
         finally:
-            child.kill()
             self.reaper.spared.discard(child.pid)
-            for pipe in pipes:
-                pipe.close()
-            child.close()
 
     # --- reload ---
 

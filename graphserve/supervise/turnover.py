@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphserve import shortage
 from graphserve.errors import StartupError
+from graphserve.supervise.backoff import Backoff
 
 if TYPE_CHECKING:
     from graphserve.plan import NodePlan
@@ -34,7 +35,10 @@ class Turnover:
     def __init__(self, node: Node) -> None:
         self.node = node
         self._alone = asyncio.Lock()
+        self._apart = asyncio.Lock()  # of recycling, to the end of the one that leaves
         self._recycles: set[asyncio.Future[None]] = set()
+        self._backoff = Backoff(free=0, first=1.0)  # of recycling: what replaces a worker that serves has no hurry
+        self._pausing = False
 
     async def roll(self, plan: NodePlan, version: Version, progress: Progress) -> None:
         """Have every worker be of another version; then as many as that says.
@@ -88,25 +92,42 @@ class Turnover:
             progress(f"{self.node.plan.name} has {workers} {'worker' if workers == 1 else 'workers'}")
 
     def recycle(self, worker: WorkerProcess, words: str) -> None:
-        """Replace a worker that has had its time."""
+        """Replace a worker that has had its time; each of its reports asks for it."""
+        if self._pausing:
+            return
         worker.recycling = True
         task = asyncio.ensure_future(self._recycle(worker, words))
         self._recycles.add(task)
         task.add_done_callback(self._recycles.discard)
 
     async def _recycle(self, worker: WorkerProcess, words: str) -> None:
-        async with self._alone:
-            node = self.node
-            if node.stopping or worker.state != "ready":
-                return
-            node.say("info", f"a worker of {node.plan.name} {words}; replacing it", worker)
-            try:
-                await self._exchange(worker, node.plan, node.version, old_first=node.plan.options.gpus > 0)
-            except StartupError as exc:
-                if node.stopping:
+        async with self._apart:
+            async with self._alone:
+                node = self.node
+                if node.stopping or worker.state != "ready" or self._pausing:
+                    worker.recycling = False
                     return
-                node.say("error", f"the replacement did not start: {exc}", worker, exc.log)
-                worker.recycling = False  # it goes on; the next report asks again
+                node.say("info", f"a worker of {node.plan.name} {words}; replacing it", worker)
+                try:
+                    await self._exchange(worker, node.plan, node.version, old_first=node.plan.options.gpus > 0)
+                except StartupError as exc:
+                    self._put_off(worker, exc)
+                    return
+                self._backoff.early_deaths = 0
+            await worker.gone.wait()  # while it drains, other changes need not wait for it
+
+    def _put_off(self, worker: WorkerProcess, exc: StartupError) -> None:
+        """Recycle nobody for a while; the worker goes on."""
+        if self.node.stopping:
+            return
+        pause = self._backoff.died(0.0)
+        words = f"the replacement did not start, another one does in {pause:.1f} s: {exc}"
+        self.node.say("error", words, worker, exc.log)
+        worker.recycling, self._pausing = False, True
+        asyncio.get_running_loop().call_later(pause, self._resume)
+
+    def _resume(self) -> None:
+        self._pausing = False
 
     # --- one worker ---
 

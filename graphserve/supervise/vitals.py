@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Callable
 from typing import Any, Literal
 
 from graphserve.options import ServiceOptions
@@ -34,8 +37,33 @@ def judge(options: ServiceOptions, vitals: dict[str, Any], quota: float) -> Verd
     return None
 
 
-def stuck(options: ServiceOptions, silence: float) -> str:
-    """Why a worker that has not reported for so many seconds is to be killed; empty if it is not."""
-    if options.watchdog is None or silence <= options.watchdog + PULSE:
+def stuck(options: ServiceOptions, now: float, seen_at: float, deadline: Callable[[], float]) -> str:
+    """Why a worker whose loop does nothing any more is to be killed; empty if it is not, or not yet.
+
+    Args:
+        options: of its node.
+        now: seconds of CLOCK_MONOTONIC, as all that follows.
+        seen_at: when it last reported.
+        deadline: gives the latest deadline of the calls that it executes, one of which must hold the loop; 0.0 if none
+            has one.
+    """
+    if options.watchdog is None:
         return ""
-    return f"has not answered for {silence:.1f} s: its event loop is stuck (watchdog)"
+    limit = now - options.watchdog
+    if seen_at + PULSE >= limit or deadline() >= limit:
+        return ""
+    return f"has not answered for {now - seen_at:.1f} s: its event loop is stuck (watchdog)"
+
+
+def latest_deadline(pid: int, descriptor: int) -> float:
+    """What a worker says in its memory (`worker/latest.py`), in seconds; 0.0 if it cannot be read."""
+    path = f"/proc/{pid}/fd/{descriptor}"
+    try:
+        if not os.readlink(path).startswith(
+            "/memfd:latest"
+        ):  # user code has closed it; another file may have the number
+            return 0.0
+        with open(path, "rb") as memory:
+            return int.from_bytes(memory.read(8), sys.byteorder) / 1e9
+    except OSError:
+        return 0.0

@@ -77,10 +77,13 @@ class Executor:
     Args:
         node: the node.
         threads: the pool that sync APIs run in.
+        latest: its first item is kept at the latest deadline of what is executed (never too early, exact when nothing
+            is); 0 for none.
     """
 
-    def __init__(self, node: NodePlan, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, node: NodePlan, threads: ThreadPoolExecutor, latest: memoryview[int] | None = None) -> None:
         self.node, self.threads = node, threads
+        self.latest: memoryview[int] | list[int] = [0] if latest is None else latest
         self.loop = asyncio.get_running_loop()
         self.guard = GUARD + LEVEL_GUARD * node.level
         self.executing: set[Any] = set()  # Execution and StreamExecution
@@ -91,6 +94,9 @@ class Executor:
     def begun(self, execution: Any) -> None:
         """A call is executed from now on."""
         self.executing.add(execution)
+        deadline = execution.context.deadline_ns
+        if deadline is not None and deadline > self.latest[0]:
+            self.latest[0] = deadline
         if not self.pressure.beating:
             self.pressure.begin()
 
@@ -98,6 +104,8 @@ class Executor:
         """Nothing of this call runs any more."""
         self.executing.discard(execution)
         self.executed += 1
+        if not self.executing:
+            self.latest[0] = 0
 
     def orphaned(self, execution: Any) -> None:
         """Nobody waits for this execution any more: count it if it does not end soon."""
@@ -112,6 +120,10 @@ class Executor:
             self.ran_on_sync += 1
         else:
             self.ran_on_async += 1
+
+    def lower(self) -> None:
+        """Forget the latest deadline of calls that have ended."""
+        self.latest[0] = max((execution.context.deadline_ns or 0 for execution in self.executing), default=0)
 
     def overdue(self) -> float:
         """Seconds that the latest call has gone on past its deadline; 0.0 if none has."""

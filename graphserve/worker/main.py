@@ -70,7 +70,8 @@ class Worker:
             self._fail(f"{self.node.name}: {shortage.words(exc)}", "")
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again and again
-        self.channel.send({"type": "ready", "address": serving.address})
+        latest = -1 if self.stands_in else cast("Serving", serving).latest.descriptor  # a stand-in executes nothing
+        self.channel.send({"type": "ready", "address": serving.address, "latest": latest})
         await self._ended.wait()
         await serving.stop()
 

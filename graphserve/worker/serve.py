@@ -23,6 +23,7 @@ from graphserve.worker.batching import Batcher
 from graphserve.worker.drain import in_flight, quiet, until
 from graphserve.worker.execute import Executor, bind
 from graphserve.worker.gate import Door, Gate
+from graphserve.worker.latest import Latest
 from graphserve.worker.life import Life
 from graphserve.worker.limits import Limits
 from graphserve.worker.listener import Listener, publicly, routes
@@ -74,7 +75,8 @@ class Serving:
         self.life = Life(self.node, self.cls, self.threads, self.clients.inject)
         await self.life.start()
         self.apis = bind(self.node, self.life.instance)
-        self.executor = Executor(self.node, self.threads)
+        self.latest = Latest()
+        self.executor = Executor(self.node, self.threads, self.latest.deadline)
         self.gate = Gate(self.node.limit)
         self.relay = Relay(self.node, self.lanes, self.executor.guard)
         paths = rundir.batch_sockets(self.run, self.node) if self.node.workers > 1 else {}
@@ -197,6 +199,7 @@ class Serving:
     def _tick(self) -> None:
         for listener in self._listeners:
             listener.refresh()
+        self.executor.lower()
         if self.memory is not None:
             self.memory.sweep()
         self.report(self.vitals())

@@ -26,6 +26,19 @@ class Node:
         time.sleep(600)  # noqa: ASYNC251  (on the loop: nothing of this worker answers any more)
         return 1
 
+    @api
+    async def block_later(self) -> None:
+        asyncio.get_running_loop().call_later(0.1, time.sleep, 600)  # when no call is executed any more
+
+    @api(timeout=5)
+    async def block_after(self) -> None:
+        await asyncio.sleep(3)
+        time.sleep(600)  # noqa: ASYNC251
+
+    @api
+    async def short(self) -> None:
+        await asyncio.sleep(0.5)
+
     @api(timeout=0.2)
     def overstay(self) -> int:
         time.sleep(600)  # in a thread, past its deadline

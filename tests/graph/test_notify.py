@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import SLACK, Served, eventually, served
+from tests.harness import SLACK, Served, alive, eventually, served
 
 APP = """
 import os
@@ -139,6 +139,53 @@ def test_a_failed_start_says_why(run_dir: Path) -> None:
     finally:
         graph.close()
         listener.sock.close()
+
+
+def test_a_stop_in_the_middle_of_a_start_is_told(tmp_path: Path, run_dir: Path) -> None:
+    listener = Manager(str(run_dir.parent / "notify"))
+    waits = (
+        "    def __init__(self) -> None:\n        open('begun', 'w').close()\n        __import__('time').sleep(600)\n"
+    )
+    (tmp_path / "app.py").write_text(APP.replace("class Leaf:\n", f"class Leaf:\n{waits}"))
+    graph = Served("app:Top", cwd=tmp_path, env={"NOTIFY_SOCKET": str(run_dir.parent / "notify")})
+    try:
+        eventually((tmp_path / "begun").exists, 60)
+        assert graph.stop() == 0
+        stopping = listener.wait("STOPPING")
+        assert listener.said[stopping]["STATUS"] == "0 of 2 services ready; stopping"
+    finally:
+        graph.close()
+        listener.sock.close()
+
+
+CHANGES = {
+    "a service was removed": ("    leaf = depends(Leaf)\n", "", "1 of 1 services ready"),
+    "a service is another": ("    async def x(self) -> int", "    async def x(self) -> str", "2 of 2 services ready"),
+    "a new service does not start": (
+        "    @api\n    async def x(self) -> int",
+        "    async def __aenter__(self) -> None:\n        raise OSError\n\n    @api\n    async def x(self) -> str",
+        "2 of 2 services ready",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_status_counts_the_services_that_there_are(tmp_path: Path, run_dir: Path, change: str) -> None:
+    listener = Manager(str(run_dir.parent / "notify"))
+    (tmp_path / "app.py").write_text(APP)
+    old, new, words = CHANGES[change]
+    with served("app:Top", cwd=tmp_path, env={"NOTIFY_SOCKET": str(run_dir.parent / "notify")}) as graph:
+        ready = listener.wait("READY")
+        before = graph.workers("n0")
+        (tmp_path / "app.py").write_text(APP.replace(old, new, 1) + "# so it is of another size than its bytecode\n")
+        graph.signal(signal.SIGHUP)
+        after = listener.wait("READY", after=listener.wait("RELOADING", after=ready))
+        if change != "a new service does not start":
+            eventually(lambda: not any(map(alive, before)))  # the old one
+        eventually(lambda: listener.messages()[-1]["STATUS"].startswith(words))
+        assert after
+        assert graph.stop() == 0
+    listener.sock.close()
 
 
 def test_a_manager_that_is_not_there_or_does_not_read_is_no_obstacle(tmp_path: Path, run_dir: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import resource
+import shlex
 import signal
 import socket
 import subprocess
@@ -183,3 +184,15 @@ def test_no_descriptor_for_the_entry_while_it_serves() -> None:
             eventually(lambda: client.post("/top", json={"x": 1}).status_code == 200, 5 * SLACK)
         assert graph.workers("n3") == [entry]
         assert graph.stop() == 0
+
+
+def test_as_many_files_may_be_open_as_the_system_allows() -> None:
+    command = ["sh", "-c", f"ulimit -Sn 256 && exec {shlex.join(Served.command('diamond:Top'))}"]
+    graph = Served("", command=command)
+    try:
+        graph.wait_ready()
+        for pid in (graph.pid, *graph.workers()):
+            soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            assert soft == hard > 256
+    finally:
+        graph.close()
