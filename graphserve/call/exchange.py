@@ -264,6 +264,14 @@ class Exchange:
         if not self.over:
             self._finish(DeadlineExceeded(f"{self.node} did not answer before the deadline", node=self.node))
 
+    def _hint(self, error: DeadlineExceeded) -> DeadlineExceeded:
+        """Say it, if what the call waited for may be held by the call that makes it."""
+        calls = self.context.calls if self.context is not None else None
+        if error.node != self.node or not any(call.streams and call.node == self.node for call in calls or ()):
+            return error
+        hint = "end the stream first, or give the node more workers or concurrency"
+        return DeadlineExceeded(f"{error}; this call holds an open stream of {self.node}: {hint}", node=self.node)
+
     def _finish(self, error: BaseException | None, result: Any = None, *, at_once: bool = False) -> None:
         self._end()
         if self.reply.done():
@@ -271,7 +279,7 @@ class Exchange:
         if error is None:
             self.reply.set_result(result)
         else:
-            self.reply.set_exception(error)
+            self.reply.set_exception(self._hint(error) if isinstance(error, DeadlineExceeded) else error)
         self.reply.wake(at_once=at_once and asyncio.current_task(self.loop) is None)
 
     def _end(self) -> None:

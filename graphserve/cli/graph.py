@@ -14,11 +14,14 @@ from graphserve.errors import ExitCode, GraphServeError
 from graphserve.plan import Plan
 
 FORMATS = ("tree", "dot", "mermaid", "json", "svg")
+SUFFIXES = {".dot": "dot", ".gv": "dot", ".mmd": "mermaid", ".json": "json", ".svg": "svg"}
 
 
 @click.command("graph", short_help="Print a graph: its nodes, and which calls which.")
 @target_options
-@click.option("--format", "form", type=click.Choice(FORMATS), default=None, help="How to draw it. [default: tree]")
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), help="How to draw it. [default: by FILE's suffix, or tree]"
+)
 @click.option("--dot", is_flag=True, help="The same as --format dot.")
 @click.option("-o", "--output", metavar="FILE", default=None, help="Write to this file.")
 def command(form: str | None, dot: bool, output: str | None, **given: Any) -> int:
@@ -35,9 +38,13 @@ def command(form: str | None, dot: bool, output: str | None, **given: Any) -> in
         return ExitCode.INVALID
     if output in (None, "-") and sys.stdout is None:
         raise GraphServeError("there is no output to draw on, it is closed: give -o FILE")
-    text = _draw(resolution.plan, "dot" if dot else form or "tree", output in (None, "-"))
+    text = _draw(resolution.plan, "dot" if dot else form or _form_of(output), output in (None, "-"))
     _write(text if text.endswith("\n") else text + "\n", output)
     return ExitCode.OK
+
+
+def _form_of(output: str | None) -> str:
+    return SUFFIXES.get(os.path.splitext(output or "")[1], "tree")
 
 
 def _draw(plan: Plan, form: str, here: bool) -> str:

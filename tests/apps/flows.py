@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphserve import Batch, Problem, api, depends, service
+from graphserve import Batch, DeadlineExceeded, Problem, api, depends, service
 
 
 @dataclass
@@ -104,10 +104,32 @@ class Source:
         return [self.alive, self.made]
 
 
+@service(concurrency=1)
+class Single:
+    @api
+    async def items(self) -> AsyncIterator[int]:
+        for index in range(100_000):
+            yield index
+
+    @api(timeout=0.5)
+    async def size(self) -> int:
+        return 1
+
+
 @service
 class Gateway:
     batcher = depends(Batcher)
     source = depends(Source)
+    single = depends(Single)
+
+    @api
+    async def waits_for_itself(self) -> str:
+        async for _ in self.single.items():
+            try:
+                await self.single.size()
+            except DeadlineExceeded as exc:
+                return str(exc)
+        return "no error"
 
     @api
     async def doubles(self, xs: list[int]) -> list[int]:

@@ -43,6 +43,15 @@ def test_output_goes_to_a_file(project: Path, run: Run) -> None:
     done = run("graph", "app:Gateway", "--dot", "-o", "graph.dot")
     assert (done.returncode, done.stdout) == (0, "")
     assert "digraph" in (project / "graph.dot").read_text()
+    for name, begin in (
+        ("a.svg", "<svg "),
+        ("a.gv", "digraph"),
+        ("a.json", "{"),
+        ("a.mmd", "flowchart"),
+        ("a.txt", "Gateway"),
+    ):
+        assert run("graph", "app:Gateway", "-o", name).returncode == 0
+        assert (project / name).read_text().startswith(begin), "the suffix says how it is drawn"
     refused = run("graph", "app:Gateway", "-o", "missing/graph.txt")
     assert refused.returncode == 1
     assert "cannot write missing/graph.txt" in refused.stderr

@@ -175,6 +175,11 @@ def test_a_slow_consumer_holds_the_producer(call: Any) -> None:
     assert call("slow_reader") < 20_000, "of a million"
 
 
+def test_a_call_that_waits_behind_its_own_stream_is_told_so(call: Any) -> None:
+    said = call("waits_for_itself")
+    assert said.startswith("Single did not answer before the deadline; this call holds an open stream of Single")
+
+
 def test_streams_into_an_api(call: Any) -> None:
     name, size, pieces = call("sends", pieces=500)
     assert (name, size) == (4, 500_000)
