@@ -57,8 +57,8 @@ def _hopeless(api: BoundApi, executor: Executor, gate: Gate, context: CallContex
     left = context.seconds_left()
     if left is None or api.pace is None:
         return None
-    needed = api.pace.needed + (api.plan.batch.max_wait if api.plan.batch is not None else 0.0)
-    if left >= needed or not gate.crowded():
+    # (Where others wait, a batch is full at once: its `max_wait` does not count.)
+    if left >= api.pace.needed or not gate.crowded():
         return None
     return _too_late(executor.node.name, left)
 
