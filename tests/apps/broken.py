@@ -35,7 +35,7 @@ class Dies:
         return 1
 
 
-@service(startup_timeout=0.5)
+@service(startup_timeout=5)
 class TooSlow:
     async def __aenter__(self) -> None:
         import asyncio
