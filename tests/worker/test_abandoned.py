@@ -149,7 +149,7 @@ class Joined:
             raise
         return xs
 
-    @api(batch=Batch(max_size=8, max_wait=0.4), timeout=0.1)
+    @api(batch=Batch(max_size=8, max_wait=30), timeout=0.1)
     async def slow_to_close(self, xs: list[int]) -> list[int]:
         record.begun.append(xs)
         return xs
@@ -193,7 +193,7 @@ async def test_a_call_that_is_late_before_its_batch_is_closed() -> None:
         began = time.monotonic()
         with pytest.raises(DeadlineExceeded, match="Joined"):
             await joined.slow_to_close([1])
-        assert time.monotonic() - began < 0.35, "it did not wait for the batch"
+        assert time.monotonic() - began < 15, "it did not wait for the batch"
         record.go.set()
         assert await joined.pair([2]) == [2]
         assert record.begun == [[2]]
