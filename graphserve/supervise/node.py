@@ -16,6 +16,7 @@ from graphserve.plan import NodePlan
 from graphserve.supervise.backoff import Backoff
 from graphserve.supervise.observer import LogRecord, State
 from graphserve.supervise.pool import Pool, WorkerProcess
+from graphserve.supervise.resolving import import_limit
 from graphserve.supervise.turnover import Turnover, first
 from graphserve.supervise.vitals import judge, latest_deadline, stuck
 
@@ -84,7 +85,8 @@ class Node:
             timer.cancel()
         version = version or self.version
         worker = self.pool.spawn(slot, version, version.env(plan or self.plan, slot))
-        self._limit_start(worker, "was still importing its modules {:g} s after it was spawned")
+        limit = import_limit(worker.options.startup_timeout)
+        self._limit_start(worker, limit, "was still importing its modules {:g} s after it was spawned")
         return worker
 
     async def up(self) -> None:
@@ -100,7 +102,8 @@ class Node:
     def turn(self, worker: WorkerProcess, snapshot: list[Any], secrets: dict[str, Any]) -> None:
         """What the worker needs is ready: let it initialise."""
         worker.state = "starting"
-        self._limit_start(worker, "was not ready {:g} s after it began to start")
+        limit = worker.options.startup_timeout
+        self._limit_start(worker, limit, "was not ready {:g} s after it began to start")
         worker.send({"type": "members", "nodes": snapshot})
         listeners = {"type": "init", "listeners": list(self.sockets), "secrets": secrets}
         worker.send(listeners, [sock.fileno() for sock in self.sockets.values()])
@@ -228,9 +231,8 @@ class Node:
         worker.message = f"a worker of {self.plan.name} {words}"
         worker.end()
 
-    def _limit_start(self, worker: WorkerProcess, words: str) -> None:
+    def _limit_start(self, worker: WorkerProcess, limit: float, words: str) -> None:
         """Kill it unless it has come further in time."""
-        limit = worker.options.startup_timeout
 
         def too_slow() -> None:
             worker.message = f"{self.plan.name} {words.format(limit)} (startup_timeout)"

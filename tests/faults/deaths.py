@@ -69,9 +69,7 @@ def _judge(outcome: Outcome, failures: list[Answer], deaths: list[Death], folder
             outcome.never(not near, f"call {answer.id} was executed by no killed worker: {answer}")
             close += 1
     if close:
-        outcome.remarks.append(
-            f"{close} failed that had come to a worker, or ended in it, just before its death"
-        )
+        outcome.remarks.append(f"{close} failed that had come to a worker, or ended in it, just before its death")
     count = sum(len(death.executing) for death in deaths) + close
     outcome.never(outcome.failed > count, f"{outcome.failed} calls failed, only {count} were executed")
 
