@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from graphserve.worker.listener import Listener
 from graphserve.worker.port import LAST_HANDSHAKE, Port
 
-LAME_DUCK = 0.3  # seconds that idle connections stay open after the port closed: a request may be on its way
+LAME_DUCK = 1.0  # seconds that idle connections stay open after the port closed: a busy client sends late
 
 
 def in_flight(listeners: Sequence[Listener]) -> int:
