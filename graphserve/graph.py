@@ -5,7 +5,6 @@ Runs in a short-lived child process (see `child.py`; `resolver.py` calls it): it
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
 from collections.abc import Mapping
@@ -14,15 +13,14 @@ from typing import Any
 
 from graphserve import machine
 from graphserve.errors import ConfigurationError, CycleError, GraphError, closest
+from graphserve.interface import interface
 from graphserve.load import MAIN, Target, load, parse, user_traceback
 from graphserve.making import making_problems, name_of, unused
 from graphserve.options import ServiceOptions
 from graphserve.plan import ApiPlan, EdgePlan, NodePlan, Plan, Settings
 from graphserve.resolution import Resolution, Trouble
 from graphserve.resolver import require
-from graphserve.service import Dependency, apis, declaration, dependencies
-from graphserve.wire.fingerprint import fingerprint
-from graphserve.wire.schema import Signature
+from graphserve.service import Dependency, declaration, dependencies
 
 ENTRY_TIMEOUT = 60.0  # seconds, where neither flag nor decorator says otherwise
 CALLING_LIMIT = 16  # calls at once in a worker whose node mostly waits for others
@@ -162,7 +160,7 @@ class _Resolver:
     def _elsewhere(self, dependency: Dependency, cls: type | None, where: str) -> EdgePlan:
         typed = isinstance(dependency.target, type)  # by import string: only we look at the class, not the caller
         target = self._name_of(cls, where) if cls is not None and typed else None
-        signatures = () if cls is None else self._apis(cls, ServiceOptions(), calls=False)
+        signatures = () if cls is None else self._apis(cls, ServiceOptions())
         spec = declaration(cls)
         name = dependency.name or (spec.name if spec else dependency.attribute)
         return EdgePlan(
@@ -256,28 +254,14 @@ class _Resolver:
             name=name, id=f"n{index}", target=node.target, level=level,
             workers=machine.cpus() if options.workers == "cpus" else options.workers,
             limit=options.concurrency or (CALLING_LIMIT if calls else 1),
-            options=options, init=node.init, apis=self._apis(node.cls, options, calls), edges=tuple(node.edges),
+            options=options, init=node.init, apis=self._apis(node.cls, options), edges=tuple(node.edges),
         )  # fmt: skip
 
-    def _apis(self, cls: type, options: ServiceOptions, calls: bool) -> tuple[ApiPlan, ...]:
-        plans = []
-        for method, spec in apis(cls).items():
-            try:
-                signature = Signature.of(cls, method)
-            except ConfigurationError as exc:
-                self._trouble(str(exc))
-                continue
-            limited = options.concurrency is not None or spec.batch is not None or not signature.is_async
-            plans.append(
-                ApiPlan(
-                    name=method, route=spec.route,
-                    parameters=tuple(inspect.signature(getattr(cls, method)).parameters)[1:],
-                    lane="queue" if limited else "pooled", stream=signature.stream,
-                    input_stream=signature.input_stream, timeout=spec.timeout,
-                    idempotent=spec.idempotent, batch=spec.batch, fingerprint=fingerprint(signature),
-                )
-            )  # fmt: skip
-        return tuple(plans)
+    def _apis(self, cls: type, options: ServiceOptions) -> tuple[ApiPlan, ...]:
+        plans, troubles = interface(cls, limited=options.concurrency is not None)
+        for message in troubles:
+            self._trouble(message)
+        return plans
 
     def _trouble(self, message: str, trace: str = "", cycle: tuple[str, ...] = ()) -> None:
         trouble = Trouble(message, trace, cycle=cycle)

@@ -27,6 +27,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("rundir", "resolution"),
     ("resolver",),
     ("wire",),
+    ("interface",),
     ("graph", "config"),
     ("call",),
     ("worker", "supervise", "export"),

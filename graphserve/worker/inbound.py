@@ -44,13 +44,13 @@ class Inbound:
     __slots__ = (
         "_accept", "_api", "_body", "_complete", "_execution", "_format", "_limit", "_problem", "_relay",
         "_throttle", "_turn", "accepts", "context", "disconnected", "keep_alive", "length", "lost",
-        "message_event", "old", "path", "protocol", "public", "query", "response_complete", "sink", "source", "started",
+        "old", "path", "protocol", "public", "query", "response_complete", "sink", "source", "started",
     )  # fmt: skip
+    message_event: Any = SimpleNamespace(set=lambda: None)  # uvicorn sets an event that only ASGI cycles have
 
     def __init__(self, protocol: Protocol, api: BoundApi, keep_alive: bool, *, old: bool = False) -> None:
         self.protocol, self._api = protocol, api
         self.response_complete = self.disconnected = False
-        self.message_event = _NO_EVENT
         self.old = old
         self.keep_alive = keep_alive and not protocol.listener.closing
         self._body: list[bytes] = []
@@ -295,6 +295,3 @@ class Inbound:
             else:
                 protocol.transport.close()
         protocol.on_response_complete()
-
-
-_NO_EVENT: Any = SimpleNamespace(set=lambda: None)  # uvicorn sets an event that only ASGI cycles have

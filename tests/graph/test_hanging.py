@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -19,15 +18,6 @@ HANG = "import os, sys, time\nif {condition}: open('hangs', 'w').close()\nwhile 
 IN_RESOLVER = HANG.format(condition="sys.argv[1] == 'resolve'")
 IN_WORKER = HANG.format(condition="sys.argv[1] == 'worker' and os.path.exists('hold')")
 STACK = r'File ".*leaf\.py", line 3, in <module>'
-
-
-@pytest.fixture
-def graph(steered: Steered) -> Iterator[Served]:
-    graph = steered.serve()
-    try:
-        yield graph.wait_ready()
-    finally:
-        graph.close()
 
 
 def test_a_reload_ends_although_a_module_hangs(steered: Steered, graph: Served) -> None:

@@ -1,0 +1,40 @@
+"""The interface of a service: its APIs as the Plan describes them. Runs in the resolver."""
+
+from __future__ import annotations
+
+import inspect
+
+from graphserve.errors import ConfigurationError
+from graphserve.plan import ApiPlan
+from graphserve.service import apis
+from graphserve.wire.fingerprint import fingerprint
+from graphserve.wire.schema import Signature
+
+
+def interface(cls: type, *, limited: bool) -> tuple[tuple[ApiPlan, ...], list[str]]:
+    """Read the APIs of a service.
+
+    Args:
+        cls: its class.
+        limited: whether its `concurrency` bounds all of them; sync and batched ones are bounded anyway.
+
+    Returns:
+        What the Plan says of each, and what is wrong with those that it cannot describe.
+    """
+    plans, troubles = [], []
+    for method, spec in apis(cls).items():
+        try:
+            signature = Signature.of(cls, method)
+        except ConfigurationError as exc:
+            troubles.append(str(exc))
+            continue
+        queued = limited or spec.batch is not None or not signature.is_async
+        plans.append(
+            ApiPlan(
+                name=method, route=spec.route,
+                parameters=tuple(inspect.signature(getattr(cls, method)).parameters)[1:],
+                lane="queue" if queued else "pooled", stream=signature.stream, input_stream=signature.input_stream,
+                timeout=spec.timeout, idempotent=spec.idempotent, batch=spec.batch, fingerprint=fingerprint(signature),
+            )
+        )  # fmt: skip
+    return tuple(plans), troubles
