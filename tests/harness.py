@@ -121,6 +121,7 @@ class Served:
                 os.killpg(pid, signal.SIGKILL)
         self.process.wait(10)
         eventually(lambda: not any(alive(pid) for pid in workers), 10)
+        print(self.text, end="")  # pytest shows it with a test that fails
 
     def workers(self, node: str | None = None) -> list[int]:
         """The pids of the workers: of the node with this id (`n0`, …), or all."""

@@ -31,10 +31,7 @@ class Poller:
 
     def add_reader(self, sock: socket.socket, call: Callable[[], object]) -> None:
         """Have `call` called whenever the socket can be read."""
-        descriptor = sock.fileno()
-        if descriptor not in self._calls:  # as with a loop's: a second one takes the place of the first
-            self._epoll.register(descriptor, select.EPOLLIN)
-        self._calls[descriptor] = call
+        self._watch(sock.fileno(), select.EPOLLIN, call)
 
     def remove_reader(self, sock: socket.socket) -> bool:
         """Cease to; False if there was no reader."""
@@ -45,19 +42,32 @@ class Poller:
         return True
 
     def watch_end(self, descriptor: int, call: Callable[[], object]) -> None:
-        """Have `call`, which must `forget_end`, called when the other side has closed its end, read to there or not."""
-        self._epoll.register(descriptor, select.EPOLLRDHUP)
-        self._calls[descriptor] = call
+        """Have `call`, which must `forget_end`, called when the other side has closed its end, read to there or not.
 
-    def forget_end(self, descriptor: int) -> None:
-        """Cease to."""
-        if self._calls.pop(descriptor, None) is not None:
+        The descriptor may be closed by its transport, and its number be another socket's, before it is forgotten here.
+        """
+        self._watch(descriptor, select.EPOLLRDHUP, call)
+
+    def forget_end(self, descriptor: int, call: Callable[[], object]) -> None:
+        """Cease to, unless the number is another socket's by now."""
+        if self._calls.get(descriptor) == call:
+            del self._calls[descriptor]
             with contextlib.suppress(OSError):  # it is closed already
                 self._epoll.unregister(descriptor)
 
     def close(self) -> None:
         """Watch nothing any more."""
         self._epoll.close()
+
+    def _watch(self, descriptor: int, events: int, call: Callable[[], object]) -> None:
+        if descriptor not in self._calls:
+            self._epoll.register(descriptor, events)
+        else:
+            try:  # as with a loop's: a second one takes the place of the first
+                self._epoll.modify(descriptor, events)
+            except FileNotFoundError:  # that was of a socket which is closed: the kernel has forgotten it
+                self._epoll.register(descriptor, events)
+        self._calls[descriptor] = call
 
     def _ready(self) -> None:
         for descriptor, _ in self._epoll.poll(0, EVENTS):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphserve.call.poller import Poller
+from graphserve.worker.gate import left
 
 
 class Presence:
@@ -35,10 +36,12 @@ class Presence:
     def forget(self) -> None:
         """The connection is lost."""
         if self._descriptor >= 0:
-            self._readers.forget_end(self._descriptor)
+            self._readers.forget_end(self._descriptor, self._ended)
             self._descriptor = -1
 
     def _ended(self) -> None:
+        if not left(self._transport.get_extra_info("socket")):
+            return  # it was said of a socket that had this number before
         self.forget()
         if self._flow.read_paused:  # otherwise the loop sees it, behind what is still to be read
             self._transport.abort()
