@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import weakref
 from collections.abc import Callable
 from typing import Protocol
 
@@ -23,7 +22,7 @@ READ_SIZE = 256 * 1024  # bytes
 RESULT = b"HTTP/1.1 200 OK\r\ncontent-type: application/msgpack\r\ncontent-length: "
 LAST = b"\r\nconnection: close"
 
-_open: weakref.WeakSet[Connection] = weakref.WeakSet()
+_open: set[Connection] = set()
 
 
 class Receiver(Protocol):
@@ -55,8 +54,8 @@ class Connection:
     """
 
     __slots__ = (
-        "__weakref__", "_body", "_headers", "_loop", "_on_close", "_on_idle", "_parser", "_readers", "_receiver",
-        "_sock", "_streaming", "_taken", "_unsent", "broken", "closed", "idle_since",
+        "_body", "_headers", "_loop", "_on_close", "_on_idle", "_parser", "_readers", "_receiver",
+        "_sock", "_streaming", "_taken", "_unsent", "broken", "closed", "idle", "idle_since",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +73,7 @@ class Connection:
         self._streaming = False
         self._taken: asyncio.Future[None] | None = None
         self.closed = self.broken = False  # broken: the other side ended it and owes an answer
+        self.idle = False  # and when it began to be; its owner says so
         self.idle_since = 0.0
         self._readers.add_reader(sock, self._readable)
         _open.add(self)
@@ -130,6 +130,7 @@ class Connection:
         if self.closed:
             return
         self.closed = True
+        _open.discard(self)
         self._readers.remove_reader(self._sock)
         if self._unsent is not None:
             self._sent_all()

@@ -48,7 +48,11 @@ class Endpoint:
 
     def send(self, exchange: Exchange) -> None:
         """Send on an idle connection, or on a new one; OSError if the worker cannot be reached."""
-        connection = self.idle.pop() if self.idle else self._connect()
+        if self.idle:
+            connection = self.idle.pop()
+            connection.idle = False
+        else:
+            connection = self._connect()
         self.in_flight += 1
         exchange.connection, exchange.endpoint = connection, self
         connection.send(exchange.request, exchange)
@@ -67,7 +71,7 @@ class Endpoint:
         """The worker drains or is gone: close what is idle, and the rest after its answer."""
         self.retired = True
         while self.idle:
-            self._drop(self.idle.pop())
+            self.idle[0].close()
         if self._sweep is not None:
             self._sweep.cancel()
 
@@ -90,32 +94,29 @@ class Endpoint:
         self.in_flight -= 1
         if self._failures:
             self._failures = self._rests = 0
-        if self.retired:
-            self._drop(connection)
-            return
+        connection.idle = True
         self.idle.append(connection)
+        if self.retired:
+            connection.close()
+            return
         if self._sweep is None:
             self._sweep = self.loop.call_later(self.keep_alive, self._expire)
 
     def _closed(self, connection: Connection) -> None:
-        try:
+        if connection.idle:
             self.idle.remove(connection)
-        except ValueError:
+        else:
             self.in_flight -= 1
         if connection.broken:
             self._failures += 1
             if self._failures >= FAILURES and not self.resting:
                 self.on_failing(self)
 
-    def _drop(self, connection: Connection) -> None:
-        self.in_flight += 1  # `_closed` takes it off again
-        connection.close()
-
     def _expire(self) -> None:
         self._sweep = None
         now = self.loop.time()
         while self.idle and now - self.idle[0].idle_since >= self.keep_alive:
-            self._drop(self.idle.popleft())
+            self.idle[0].close()
         if self.idle:
             rest = self.idle[0].idle_since + self.keep_alive - now
             self._sweep = self.loop.call_later(max(rest, 0.001), self._expire)

@@ -21,6 +21,7 @@ from graphserve.plan import ApiPlan, NodePlan
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec
 from graphserve.wire.schema import Signature
 from graphserve.worker.eager import begin
+from graphserve.worker.orphans import Orphans
 from graphserve.worker.pace import Pace
 from graphserve.worker.pressure import Pressure
 
@@ -28,7 +29,6 @@ GUARD = 0.003  # seconds past the deadline at which we answer ourselves: a call 
 LEVEL_GUARD = 0.006  # more for each level below
 THREAD_GUARD = 0.015  # more for an API in a thread, which takes longer to hear of a failure below
 TURNS = 4  # of the loop, that a failure below which is already here takes to arrive
-RUN_ON = 0.1  # seconds after its caller was gone from which a call that still runs counts as one that ran on
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +89,7 @@ class Executor:
         self.executing: set[Any] = set()  # Execution and StreamExecution
         self.pressure = Pressure(self.loop, lambda: len(self.executing))
         self.executed = 0
-        self.ran_on_async = self.ran_on_sync = 0  # calls that ran on without a caller
+        self.orphans = Orphans(self.loop, self.executing)
 
     def begun(self, execution: Any) -> None:
         """A call is executed from now on."""
@@ -106,20 +106,6 @@ class Executor:
         self.executed += 1
         if not self.executing:
             self.latest[0] = 0
-
-    def orphaned(self, execution: Any) -> None:
-        """Nobody waits for this execution any more: count it if it does not end soon."""
-        self.loop.call_later(RUN_ON, self._look, execution, TURNS)
-
-    def _look(self, execution: Any, turns: int) -> None:
-        if execution not in self.executing:
-            return
-        if turns:  # where the loop was late, its end may be among what comes next
-            self.loop.call_soon(self._look, execution, turns - 1)
-        elif execution.in_thread:
-            self.ran_on_sync += 1
-        else:
-            self.ran_on_async += 1
 
     def lower(self) -> None:
         """Forget the latest deadline of calls that have ended."""
@@ -243,7 +229,7 @@ class Execution:
             self._timer.cancel()
         if self._running is not None:
             self._running.cancel()  # a thread that runs is left alone: it holds its slot until it returns
-            self._executor.orphaned(self)
+            self._executor.orphans.add(self)
         self.context.leave()
 
     def _end(self, result: Any, error: BaseException | None) -> None:

@@ -212,7 +212,7 @@ class Serving:
             "executed": executor.executed, "overdue": executor.overdue(), "rss": resident(),
             "in_flight": in_flight(self._listeners), "executing": len(executor.executing),
             "waiting": sum(batcher.held for batcher in self.batchers.values()),
-            "ran_on_async": executor.ran_on_async, "ran_on_sync": executor.ran_on_sync,
+            "ran_on_async": executor.orphans.ran_on_async, "ran_on_sync": executor.orphans.ran_on_sync,
         }  # fmt: skip
 
     def _busy(self) -> bool:

@@ -97,6 +97,10 @@ class Forking:
     async def pid(self) -> int:
         return os.getpid()
 
+    @api
+    async def forked(self) -> list[int]:
+        return self.pids
+
 
 @service
 class ForkingTop:

@@ -119,7 +119,7 @@ def test_a_process_that_a_module_starts_at_import_does_not_hold_the_start(tmp_pa
 
 
 def test_sigterm_to_a_forked_child_is_not_one_to_its_worker() -> None:
-    with served("strays:Forking") as graph, graph.client() as client:
+    with served("strays:Forking") as graph, graph.client() as client, ended(client.post("/forked", json={}).json()):
         before = client.post("/pid", json={}).json()
         for _ in range(20):
             assert client.post("/end_child", json={}).json() == -signal.SIGTERM
