@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 
@@ -32,6 +32,8 @@ class Served:
         stdin: its standard input; default: that of this process.
         command: the whole command instead, such as one that then becomes `Served.command(…)`.
     """
+
+    open: ClassVar[set[Served]] = set()  # of this process
 
     def __init__(
         self,
@@ -60,6 +62,7 @@ class Served:
         for reader in self._readers:
             reader.start()
         self.url = ""
+        Served.open.add(self)
 
     @staticmethod
     def command(target: str, *arguments: str) -> list[str]:
@@ -121,7 +124,8 @@ class Served:
                 os.killpg(pid, signal.SIGKILL)
         self.process.wait(10)
         eventually(lambda: not any(alive(pid) for pid in workers), 10)
-        print(self.text, end="")  # pytest shows it with a test that fails
+        Served.open.discard(self)
+        print(self.text, end="")  # shown with a test that fails
 
     def workers(self, node: str | None = None) -> list[int]:
         """The pids of the workers: of the node with this id (`n0`, …), or all."""
