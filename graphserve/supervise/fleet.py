@@ -251,9 +251,9 @@ class Fleet:
         node.ready(worker, address)
         if node.plan.name == worker.version.plan.entry and not worker.retiring:
             self.public.listen()
-            worker.send({"type": "serve"}, [self.public.sock.fileno()])
-            if self._unready:
+            if self._unready:  # first: what it accepts may ask at once
                 worker.send({"type": "unready"})
+            worker.send({"type": "serve"}, [self.public.sock.fileno()])
             self.standin.relieve(worker)
 
     # --- order ---

@@ -9,6 +9,7 @@ from graphserve.worker.listener import Listener
 from graphserve.worker.port import LAST_HANDSHAKE, Port
 
 LAME_DUCK = 1.0  # seconds that idle connections stay open after the port closed: a busy client sends late
+TURNS = 2  # of the loop, after which what it had accepted when the port closed is a connection of its listener
 
 
 def in_flight(listeners: Sequence[Listener]) -> int:
@@ -27,6 +28,8 @@ async def quiet(
         port: the public port, closed by now.
         patience: seconds that idle connections have.
     """
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
     loop = asyncio.get_running_loop()
     end, latest = loop.time() + patience, loop.time() + LAST_HANDSHAKE
 

@@ -1,0 +1,91 @@
+"""The end of connections in a drain, in one process: what was accepted just before is answered too."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from graphserve import api, service
+from graphserve.call.members import Members
+from graphserve.graph import resolve_here
+from graphserve.worker import port
+from graphserve.worker.standin import StandIn
+
+REQUEST = b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+
+
+@service
+class Entry:
+    @api
+    async def one(self) -> int:
+        return 1
+
+
+@contextmanager
+def asking(address: tuple[str, int], connected: threading.Event) -> Iterator[list[bytes]]:
+    """A client in a thread, which asks once; its answer is there at the end."""
+    answers: list[bytes] = []
+
+    def ask() -> None:
+        with socket.create_connection(address, 20) as client:
+            connected.wait(20)
+            client.sendall(REQUEST)
+            answers.append(client.makefile("rb").read())
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield answers
+    finally:
+        connected.set()
+        thread.join(20)
+
+
+@pytest.mark.parametrize("sends_first", [True, False])
+def test_a_connection_that_is_accepted_as_the_drain_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sends_first: bool
+) -> None:
+    plan = resolve_here(Entry, {})[0]
+    drained: list[asyncio.Task[None]] = []
+    sent = threading.Event()
+    if sends_first:
+        sent.set()
+
+    class Accepted(port.PublicProtocol):
+        """Made when the loop accepts, one turn before `connection_made`."""
+
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            drained.append(asyncio.ensure_future(standing.drain(last=False)))
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            sent.set()
+
+    async def serve() -> None:
+        nonlocal standing
+        standing = StandIn(plan, plan.node("Entry"), tmp_path, Members())
+        standing.read_certificate(None)
+        await standing.start()
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            address = listening.getsockname()
+            await standing.listen(listening.dup())
+            with asking(address, sent) as answers:
+                async with asyncio.timeout(20):
+                    while not drained:  # noqa: ASYNC110 - by a callback of the loop
+                        await asyncio.sleep(0)
+                    await drained[0]
+        assert answers[0].startswith(b"HTTP/1.1 200"), answers
+
+    standing: Any = None
+    monkeypatch.setattr(port, "PublicProtocol", Accepted)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve())
