@@ -17,6 +17,11 @@ def in_flight(listeners: Sequence[Listener]) -> int:
     return sum(not connection.idle for listener in listeners for connection in listener.open())
 
 
+def at_rest(listeners: Sequence[Listener]) -> bool:
+    """Whether nobody has sent anything that we have not read."""
+    return all(connection.at_rest for listener in listeners for connection in listener.open())
+
+
 async def quiet(
     listeners: Sequence[Listener], busy: Callable[[], bool], port: Port | None, patience: float = LAME_DUCK
 ) -> None:
@@ -39,7 +44,7 @@ async def quiet(
         if now < latest and port is not None and port.pending:
             end = now + patience  # a client that shakes hands has not even sent its request
             return False
-        return not busy() and (now > end or not any(listener.connections for listener in listeners))
+        return not busy() and ((now > end and at_rest(listeners)) or not any(each.connections for each in listeners))
 
     await until(is_quiet)
     for listener in listeners:

@@ -178,8 +178,17 @@ class Gate:
 
 def left(connection: Any) -> bool:
     """Whether the caller has closed its end already: it gave up while it waited (poll(2), POLLRDHUP)."""
+    return _holds(connection, select.POLLRDHUP)
+
+
+def has_sent(connection: Any) -> bool:
+    """Whether there is something that we have not read: a request that came while we did something else, or the end."""
+    return _holds(connection, select.POLLIN)
+
+
+def _holds(connection: Any, event: int) -> bool:
     poll = select.poll()
-    poll.register(connection.fileno(), select.POLLRDHUP)
+    poll.register(connection.fileno(), event)
     return bool(poll.poll(0))
 
 

@@ -84,9 +84,8 @@ class Listener:
     def refresh(self) -> None:
         """Take in the time, for the `date` header and for idle connections; called once a second."""
         self.now = self.loop.time()
-        for connection in self.open():
-            # (The public port has its patrol.)
-            if not self.public and connection.idle and self.now - connection.idle_since > self.keep_alive:
+        for connection in self.open() if not self.public else ():  # the public port has its patrol
+            if connection.idle and self.now - connection.idle_since > self.keep_alive and connection.at_rest:
                 connection.transport.close()
         self.responder.refresh()
         for throttle in self.throttles.values():
@@ -117,7 +116,7 @@ class Listener:
     def close_idle(self) -> None:
         """Close the connections that are between requests."""
         for connection in self.open():
-            if connection.idle:
+            if connection.at_rest:
                 connection.transport.close()
 
     def open(self) -> list[Protocol]:

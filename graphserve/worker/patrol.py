@@ -84,7 +84,8 @@ class Patrol:
         # No request is lost so: these have none in progress. The oldest go, since a client that is in earnest sends
         # its request at once.
         unused = [one for one in self.connections if one.unused and one.spare is spare and one is not newest]
-        leaving = heapq.nsmallest(wanted, unused, key=lambda one: one.since)
+        oldest = heapq.nsmallest(wanted, unused, key=lambda one: one.since)
+        leaving = [one for one in oldest if one.at_rest]
         for connection in leaving:
             connection.transport.abort()
             self.listener.state.connections.discard(connection)
@@ -107,7 +108,7 @@ class Patrol:
             return  # its time is counted already
         elif connection.receiving and connection.headed:
             self._look_at_body(connection, passed)
-        elif connection.unused and now - connection.since > self._time_for(connection):
+        elif connection.unused and now - connection.since > self._time_for(connection) and connection.at_rest:
             if connection.receiving:
                 text = f"the headers were not complete {self.limits.patience:g} seconds after they began"
                 connection.deny(HttpProblem(408, text))

@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from graphserve.call.alarms import alarm
 from graphserve.worker.admission import Admission
-from graphserve.worker.gate import left
+from graphserve.worker.gate import has_sent, left
 from graphserve.worker.inbound import Inbound
 from graphserve.worker.journal import CLIENT_LEFT, log_request
 from graphserve.worker.listener import Listener
@@ -166,6 +166,13 @@ class Protocol(HttpToolsProtocol):
     def idle(self) -> bool:
         """Whether no request is in progress."""
         return (self.cycle is None or self.cycle.response_complete) and not self.pipeline
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether no request is in progress, and none has come that the loop has not read yet."""
+        if not self.idle or self.transport.is_closing() or self.flow.read_paused:
+            return self.idle
+        return not has_sent(self.transport.get_extra_info("socket"))
 
     def refuse(self) -> None:
         """Throw away what still comes, and close soon: the body that comes will not be read."""

@@ -38,7 +38,7 @@ class Visit:
     __slots__ = ("_alarm", "_closing", "_hand_over", "_sock", "_unsent", "_watched", "admission", "cycle", "listener")
     client = None
     pipeline: tuple[Any, ...] = ()
-    idle = False  # it never is between requests
+    idle = at_rest = False  # it never is between requests
 
     def __init__(
         self, listener: Listener, sock: socket.socket, admission: Admission,

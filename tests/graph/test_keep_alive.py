@@ -1,10 +1,17 @@
-"""Connections between nodes that grow old: no call is lost to one that its other end just closed."""
+"""Connections that grow old: no call is lost to one that its other end just closed, or was about to close."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.harness import Served, eventually, served
 
@@ -38,3 +45,47 @@ def connections(graph: Served) -> int:
     lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
     own = [fields for fields in lines if len(fields) > 7 and fields[7].endswith(f"/{leaf}.sock~")]
     return sum(fields[3] != "00010000" for fields in own)  # SO_ACCEPTCON: the listening one
+
+
+REQUEST = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+@contextlib.contextmanager
+def paused(pid: int, seconds: float) -> Iterator[None]:
+    """A process that gets no time meanwhile, for so long at least: what comes for it waits with the kernel."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        yield
+        eventually(lambda: time.monotonic() - began > seconds)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def ask(client: socket.socket) -> bytes:
+    """Ask on a connection that is open; the answer, empty if it ended."""
+    client.sendall(REQUEST)
+    return read(client)
+
+
+def read(client: socket.socket) -> bytes:
+    answer = b""
+    while not answer.endswith(b"}") and (more := client.recv(65536)):
+        answer += more
+    return answer
+
+
+@pytest.mark.parametrize("stops", [False, True], ids=["idle", "stopping"])
+def test_a_request_that_came_while_the_worker_had_no_time(stops: bool) -> None:
+    with served("standing:Entry", "--timeout-keep-alive", "0.5") as graph:
+        (worker,) = graph.workers()
+        port = int(graph.url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), 20) as client:
+            assert b" 200 " in ask(client)
+            if stops:
+                graph.signal()
+                graph.wait_log("Entry draining")
+            with paused(worker, 2.0):
+                client.sendall(REQUEST)
+            assert b" 200 " in read(client), "it is read before the connection is found to be old"
+        assert (graph.wait_exit() if stops else graph.stop()) == 0
