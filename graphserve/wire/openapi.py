@@ -139,6 +139,7 @@ class _Schemas:
         return self._of_model(kind, output) if hints.is_model(origin) else {"description": "any value"}
 
     def _adopt(self, schema: Json, components: Json) -> Json:
+        _say_base64([schema, components])
         # Two classes may have one name: the later one gets a number.
         names = {name: self._free(name, component) for name, component in components.items()}
         moved = json.loads(
@@ -156,6 +157,18 @@ class _Schemas:
         return name
 
 
+def _say_base64(value: Any) -> None:
+    """Add what base64 looks like (RFC 4648, section 4) to each string of it: `contentEncoding` only hints at it."""
+    if isinstance(value, dict):
+        if value.get("contentEncoding") == "base64":
+            value.setdefault("pattern", _BASE64)
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            _say_base64(each)
+
+
+_BASE64 = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 _REFERENCE = re.compile(r'("#/components/schemas/)([^"/]+)(")')
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -139,7 +141,12 @@ def test_streams_and_raw_bodies() -> None:
         "application/json", "application/msgpack", "application/octet-stream",
     }  # fmt: skip
     result = paths["/raw"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    pattern = result.pop("pattern")
     assert result == {"type": "string", "contentEncoding": "base64"}
+    for number in range(7):
+        text = base64.b64encode(b"\xff" * number).decode()
+        assert re.search(pattern, text)
+        assert not re.search(pattern, text + "=") and not re.search(pattern, text[:-1] or "A")
     assert set(paths["/upload"]["post"]["requestBody"]["content"]) == {"*/*"}
     pages, kind = paths["/upload"]["post"]["parameters"]
     assert (pages["name"], pages["in"], pages["required"], kind["required"]) == ("pages", "query", True, False)

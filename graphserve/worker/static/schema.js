@@ -77,7 +77,7 @@ export function describe(schema, schemas) {
   if (schema.exclusiveMaximum !== undefined) parts.push(`< ${schema.exclusiveMaximum}`);
   const longest = schema.maxLength ?? schema.maxItems;
   if (longest !== undefined) parts.push(`up to ${longest}`);
-  if (schema.pattern) parts.push(`matches ${schema.pattern}`);
+  if (schema.pattern && schema.contentEncoding !== "base64") parts.push(`matches ${schema.pattern}`);
   if (schema.nullable) parts.push("or null");
   return parts.filter(Boolean).join(", ");
 }
