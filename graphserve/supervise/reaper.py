@@ -47,7 +47,7 @@ class Reaper:
         loop.remove_signal_handler(signal.SIGCHLD)
 
     def _look(self) -> None:
-        marks = {mark for pid, mark in self._workers() if _state(pid) not in ("Z", "X", "")}
+        marks = {mark for pid, mark in self._workers() if not is_dead(pid)}
         for pid in self._strays():
             mark = _mark(pid)
             if mark and mark not in marks:
@@ -93,10 +93,11 @@ def _children() -> list[int]:
     return found
 
 
-def _state(pid: int) -> str:
+def is_dead(pid: int) -> bool:
+    """Whether a process is gone, or a zombie (proc(5), stat)."""
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    return ""
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
+    return True
 
 
 def _mark(pid: int) -> str:

@@ -18,6 +18,7 @@ from graphserve.plan import NodePlan
 from graphserve.supervise.backoff import Backoff
 from graphserve.supervise.observer import LogRecord
 from graphserve.supervise.pool import Pool, WorkerProcess
+from graphserve.supervise.reaper import is_dead
 
 if TYPE_CHECKING:
     from graphserve.supervise.fleet import Fleet
@@ -40,7 +41,7 @@ class StandIn:
         self._fleet, self._loop = fleet, asyncio.get_running_loop()
         self.processes: set[WorkerProcess] = set()  # the one that stands in, and those that still answer what they took
         self._current: WorkerProcess | None = None
-        self._watches = self._reads = False
+        self._watches = self._reads = self._parts = False
         self._timer: asyncio.TimerHandle | None = None
         self._backoff = Backoff()
 
@@ -82,12 +83,22 @@ class StandIn:
         self._dismiss(current)
         self._listen()
 
+    def part(self) -> None:
+        """The graph stops: close the port. Who waits there for no worker is answered by one that comes for that."""
+        dead = all(is_dead(worker.pid) for worker in self._servers())  # noticed by us or not
+        needed = self._watches and dead and self._somebody_waits()
+        self.unwatch()
+        if needed and self._current is None:
+            self._begin()
+        self._parts = needed and self._current is not None and self._current.state != "ready"
+        if not self._parts:
+            self._fleet.public.close()
+
     async def drain(self) -> None:
         """Have it answer what it accepted, and end."""
-        self.unwatch()
-        self._current = None
         for process in list(self.processes):
-            self._dismiss(process, last=True)
+            if not (self._parts and process is self._current):
+                self._dismiss(process, last=True)
         try:
             async with asyncio.timeout(self._entry().options.graceful_timeout if self.processes else None):
                 await self._gone()
@@ -106,11 +117,15 @@ class StandIn:
         match message["type"]:
             case "imported":
                 self._introduce(process)
-            case "ready" if process is self._current and self._watches:
+            case "ready" if process is self._current and (self._watches or self._parts):
                 process.state = "ready"
                 process.ready_at = self._loop.time()
                 process.send({"type": "serve"}, [self._fleet.public.sock.fileno()])
-                self._say("warning", "takes no calls: a stand-in is at the public port, where they wait", process)
+                if self._parts:
+                    self._fleet.public.close()
+                    self._dismiss(process, last=True)
+                else:
+                    self._say("warning", "takes no calls: a stand-in is at the public port, where they wait", process)
             case "failed":
                 process.message, process.traceback = message["message"], message["traceback"]
             case "draining" if process is self._current:  # somebody sent it SIGTERM by hand

@@ -128,8 +128,6 @@ class Supervisor:
         if self.config.drain_delay:
             self.fleet.unready()
             await asyncio.sleep(self.config.drain_delay)
-        self.fleet.standin.unwatch()
-        self.public.close()
         await self.fleet.drain()
 
     async def _begin(self) -> bool:

@@ -192,6 +192,21 @@ def test_a_stop_answers_what_waits_at_the_stand_in(tmp_path: Path) -> None:
         assert not alive(stand_in)
 
 
+def test_a_stop_answers_what_waits_before_anybody_stands_in(tmp_path: Path) -> None:
+    with entry(tmp_path) as graph, socket.socket() as client:
+        (tmp_path / "slow").touch()
+        kill_worker(graph)
+        client.settimeout(60)
+        client.connect(address(graph))
+        client.sendall(b'POST /double HTTP/1.1\r\nhost: x\r\ncontent-length: 7\r\n\r\n{"x":4}')
+        assert graph.stop() == 0
+        answer = client.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"retry-after" in answer
+        assert b'"service":"Entry"' in answer
+        assert not graph.stand_ins()
+
+
 def test_a_stop_while_the_loop_is_busy_loses_no_call(tmp_path: Path) -> None:
     (tmp_path / "blocks").touch()
     with entry(tmp_path) as graph:
