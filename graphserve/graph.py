@@ -17,6 +17,7 @@ from graphserve.interface import interface
 from graphserve.load import MAIN, Target, load, parse, user_traceback
 from graphserve.making import making_problems, name_of, unused
 from graphserve.options import ServiceOptions
+from graphserve.parent import die_with
 from graphserve.plan import ApiPlan, EdgePlan, NodePlan, Plan, Settings
 from graphserve.resolution import Resolution, Trouble
 from graphserve.resolver import require
@@ -274,7 +275,8 @@ class _Refused(Exception):
 
 
 def main() -> None:
-    """The child: Settings as JSON on stdin, a Resolution as JSON to the descriptor that argv names."""
+    """The child: Settings as JSON on stdin, a Resolution as JSON to a descriptor; argv names it, and our parent."""
+    die_with(int(sys.argv[3]))
     settings = Settings.from_json(sys.stdin.buffer.read())
     with open(int(sys.argv[2]), "w") as answer:
         os.register_at_fork(after_in_child=answer.close)  # what user code forks must not hold it: we are waited for

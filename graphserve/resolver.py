@@ -42,7 +42,7 @@ class Resolver:
             self._answer, writing = os.pipe()
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-P", script, "resolve", str(writing)], stdin=subprocess.PIPE,
+                    [sys.executable, "-P", script, "resolve", str(writing), str(os.getpid())], stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE if capture else 2, stderr=subprocess.PIPE if capture else None,
                     pass_fds=[writing], env=environment(settings.debug, env or {}), start_new_session=True,
                 )  # fmt: skip
@@ -73,7 +73,7 @@ class Resolver:
         """
         with open(self._answer, "rb") as answer:
             text = answer.read()
-        code = self._process.wait()
+        code = self._reap()
         if not text:
             how = f"ended with exit code {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
             raise ConfigurationError(f"the process that imports {self.target!r} {how} before it was done")
@@ -86,9 +86,19 @@ class Resolver:
     def kill(self) -> None:
         """End it, and the processes that user modules started in it; `wait` then returns."""
         if self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            self._end_group()
             self._process.wait()
+
+    def _reap(self) -> int:
+        """Wait for its end, and end what user modules started in it: while it is a zombie, the group is its own."""
+        with contextlib.suppress(ChildProcessError):  # `kill` was quicker, in another thread
+            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+            self._end_group()
+        return self._process.wait()
+
+    def _end_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """End it, and close its outputs."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import ctypes
 import gc
 import os
 import signal
@@ -23,6 +22,7 @@ from graphserve.call.members import Members, Node
 from graphserve.control import Channel, Message
 from graphserve.errors import ConfigurationError, ExitCode, StartupError
 from graphserve.load import Target, load
+from graphserve.parent import die_with
 from graphserve.plan import NodePlan, Plan
 from graphserve.worker import log
 from graphserve.worker.forks import Forks
@@ -31,8 +31,6 @@ from graphserve.worker.life import user_traceback
 if TYPE_CHECKING:
     from graphserve.worker.serve import Serving
     from graphserve.worker.standin import StandIn
-
-PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 class Worker:
@@ -173,17 +171,9 @@ class Worker:
         task.add_done_callback(self._tasks.discard)
 
 
-def _die_with_parent() -> None:
-    """Have the kernel kill us when the supervisor dies, whatever this process is doing then."""
-    parent = int(os.environ.pop("GRAPHSERVE_INTERNAL_SUPERVISOR"))
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before we asked
-        os._exit(ExitCode.FAILED)
-
-
 def main() -> None:
     """The process: `child.py worker <node id>`, or `child.py standin <node id>`."""
-    _die_with_parent()
+    die_with(int(os.environ.pop("GRAPHSERVE_INTERNAL_SUPERVISOR")))
     # Ctrl-C reaches the whole foreground group of a terminal; the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     run = Path(os.environ.pop("GRAPHSERVE_INTERNAL_RUN"))

@@ -11,7 +11,7 @@ import pytest
 
 from graphserve.supervise.resolving import LEAST_IMPORT
 from tests.graph.steering import LEAF, Steered
-from tests.harness import SLACK, Served, eventually
+from tests.harness import SLACK, Served, alive, children, command, eventually
 
 LIMIT = 5  # seconds that `__init__` has
 HANG = "import os, sys, time\nif {condition}: open('hangs', 'w').close()\nwhile {condition}: time.sleep(0.01)\n"
@@ -57,6 +57,15 @@ def test_a_reload_takes_the_place_of_one_that_hangs(steered: Steered, graph: Ser
         assert "given up: another reload takes its place" in words
     with graph.client() as client:
         eventually(lambda: client.post("/ask", json={"x": 1}).json()["leaf"] == 6)
+
+
+def test_a_module_that_hangs_ends_with_the_supervisor(steered: Steered, graph: Served) -> None:
+    steered.write(leaf=IN_RESOLVER + LEAF)
+    graph.signal(signal.SIGHUP)
+    eventually((steered.folder / "hangs").exists, 30)
+    (resolver,) = [pid for pid in children(graph.pid) if "resolve" in command(pid)]
+    graph.signal(signal.SIGKILL)
+    eventually(lambda: not alive(resolver))
 
 
 def test_a_worker_that_hangs_while_it_imports_is_replaced(steered: Steered) -> None:

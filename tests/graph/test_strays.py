@@ -110,12 +110,21 @@ def test_a_forked_child_keeps_no_connection_open() -> None:
 
 def test_a_process_that_a_module_starts_at_import_does_not_hold_the_start(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
-        "import os, time\nfrom graphserve import api, service\n\nif not os.fork():\n    time.sleep(600)\n\n\n"
+        "import os, time\nfrom graphserve import api, service\n\nif not (pid := os.fork()):\n    time.sleep(600)\n"
+        "open(f'pid-{pid}', 'w').close()\n\n\n"
         "@service\nclass Top:\n    @api\n    async def x(self) -> int:\n        return 1\n"
     )
-    with served("app:Top", cwd=tmp_path) as graph, graph.client() as client:
-        assert client.post("/x", json={}).json() == 1
-        assert graph.stop() == 0
+    pids = lambda: [int(path.name.removeprefix("pid-")) for path in tmp_path.glob("pid-*")]  # noqa: E731
+    try:
+        with served("app:Top", cwd=tmp_path) as graph, graph.client() as client:
+            assert client.post("/x", json={}).json() == 1
+            assert len(pids()) == 2, "of the process that resolved the graph, and of the worker"
+            assert [alive(pid) for pid in sorted(pids())] == [False, True]
+            assert graph.stop() == 0
+            assert not any(map(alive, pids()))
+    finally:
+        with ended(pids()):
+            pass
 
 
 def test_sigterm_to_a_forked_child_is_not_one_to_its_worker() -> None:

@@ -1,0 +1,24 @@
+"""A child process ends with the one that started it, whatever it is doing then: user code may hang in it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+from graphserve.errors import ExitCode
+
+_PR_SET_PDEATHSIG = 1  # prctl(2): it is the end of the thread that started us that counts
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel end this process with SIGKILL when its parent ends; nothing on systems other than Linux.
+
+    Args:
+        parent: the pid that started us.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before we asked
+        os._exit(ExitCode.FAILED)
