@@ -23,6 +23,9 @@ from graphserve.resolution import Resolution
 OF_SYSTEMD = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})
 
 
+awaited: set[int] = set()  # the children that somebody waits for here; nobody else may reap them
+
+
 class Resolver:
     """The child; it works from now on, beside its parent.
 
@@ -51,6 +54,7 @@ class Resolver:
         except OSError as exc:
             why = shortage.words(exc)
             raise StartupError(f"the process that imports {self.target!r} could not be started: {why}") from exc
+        awaited.add(self.pid)
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
             stdin.write(settings.to_json().encode())
@@ -88,13 +92,16 @@ class Resolver:
         if self._process.poll() is None:
             self._end_group()
             self._process.wait()
+            awaited.discard(self.pid)
 
     def _reap(self) -> int:
         """Wait for its end, and end what user modules started in it: while it is a zombie, the group is its own."""
         with contextlib.suppress(ChildProcessError):  # `kill` was quicker, in another thread
             os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
             self._end_group()
-        return self._process.wait()
+        code = self._process.wait()
+        awaited.discard(self.pid)
+        return code
 
     def _end_group(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -125,7 +125,8 @@ class Served:
         self.process.wait(10)
         eventually(lambda: not any(alive(pid) for pid in workers), 10)
         Served.open.discard(self)
-        print(self.text, end="")  # shown with a test that fails
+        if "PYTEST_CURRENT_TEST" in os.environ:
+            print(self.text, end="")  # shown with a test that fails
 
     def workers(self, node: str | None = None) -> list[int]:
         """The pids of the workers: of the node with this id (`n0`, …), or all."""
