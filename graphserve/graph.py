@@ -277,9 +277,10 @@ class _Refused(Exception):
 def main() -> None:
     """The child: Settings as JSON on stdin, a Resolution as JSON to a descriptor; argv names it, and our parent."""
     die_with(int(sys.argv[3]))
+    os.set_inheritable(int(sys.argv[2]), False)  # what user code starts must not hold it: we are waited for
     settings = Settings.from_json(sys.stdin.buffer.read())
     with open(int(sys.argv[2]), "w") as answer:
-        os.register_at_fork(after_in_child=answer.close)  # what user code forks must not hold it: we are waited for
+        os.register_at_fork(after_in_child=answer.close)  # nor what it forks
         answer.write(resolve(settings).to_json())
         sys.stdout.flush()
     sys.stderr.flush()

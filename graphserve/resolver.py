@@ -23,9 +23,6 @@ from graphserve.resolution import Resolution
 OF_SYSTEMD = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})
 
 
-awaited: set[int] = set()  # the children that somebody waits for here; nobody else may reap them
-
-
 class Resolver:
     """The child; it works from now on, beside its parent.
 
@@ -54,7 +51,6 @@ class Resolver:
         except OSError as exc:
             why = shortage.words(exc)
             raise StartupError(f"the process that imports {self.target!r} could not be started: {why}") from exc
-        awaited.add(self.pid)
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
             stdin.write(settings.to_json().encode())
@@ -85,23 +81,21 @@ class Resolver:
 
     def interrupt(self) -> None:
         """Have it write to stderr where it hangs, and end."""
-        self._process.send_signal(stack.SIGNAL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, stack.SIGNAL)  # (Popen's own way would reap it)
 
     def kill(self) -> None:
         """End it, and the processes that user modules started in it; `wait` then returns."""
-        if self._process.poll() is None:
-            self._end_group()
+        if self._process.returncode is None:
+            self._end_group()  # before anybody reaps it
             self._process.wait()
-            awaited.discard(self.pid)
 
     def _reap(self) -> int:
         """Wait for its end, and end what user modules started in it: while it is a zombie, the group is its own."""
         with contextlib.suppress(ChildProcessError):  # `kill` was quicker, in another thread
             os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
             self._end_group()
-        code = self._process.wait()
-        awaited.discard(self.pid)
-        return code
+        return self._process.wait()
 
     def _end_group(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):

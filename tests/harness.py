@@ -188,11 +188,16 @@ def handles(pid: int, number: int) -> bool:
     return False
 
 
+def state(pid: int) -> str:
+    """The state of a process, such as `S` or `Z` (proc(5)); empty if it is gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return ""
+
+
 def alive(pid: int) -> bool:
     """Whether a process lives (a zombie does not)."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
+    return state(pid) not in ("Z", "")
 
 
 def eventually(holds: Callable[[], Any], seconds: float = 10) -> Any:

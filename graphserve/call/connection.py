@@ -249,7 +249,7 @@ class Connection:
 
     def _answered(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, keep: bool) -> None:
         receiver, self._receiver = self._receiver, None
-        if keep and self._unsent is None:
+        if keep and self._unsent is None and not self.closed:
             self.idle_since = self._loop.time()
             self._on_idle(self)
         else:

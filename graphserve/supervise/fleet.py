@@ -140,7 +140,7 @@ class Fleet:
         await together(node.up() for node in nodes)
 
     async def drain(self) -> None:
-        """Stop in order: each node when everything that calls it is gone, the entry first. The port closes at once."""
+        """Stop in order: the port, then each node when everything that calls it is gone."""
         self.standin.part()
         await asyncio.gather(self.standin.drain(), *(self._drain(node) for node in self.nodes))
         self._close()

@@ -14,7 +14,6 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from graphserve.resolver import awaited
 from graphserve.supervise.environment import MARK
 
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
@@ -31,7 +30,7 @@ class Reaper:
 
     def __init__(self, workers: Callable[[], Iterable[tuple[int, str]]]) -> None:
         self._workers = workers
-        self.spared = set(_children())  # what was there before us, such as other jobs of a script
+        self.spared = set(_children())  # the resolver; and what was there before us, such as other jobs of a script
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._look)
 
@@ -56,7 +55,7 @@ class Reaper:
 
     def _strays(self) -> Iterator[int]:
         """Our children that we did not start and that live; those that have ended are reaped."""
-        known = {pid for pid, _ in self._workers()} | self.spared | awaited
+        known = {pid for pid, _ in self._workers()} | self.spared
         for pid in _children():
             if pid in known:
                 continue

@@ -75,7 +75,7 @@ class StandIn:
     def relieve(self, worker: WorkerProcess) -> None:
         """A worker shows that it is alive: if it takes calls, nobody needs to stand in."""
         current = self._current
-        if current is None or worker not in self._servers():
+        if current is None or self._parts or worker not in self._servers():  # a dead one's last words may come late
             return
         self._current = None
         if current.state == "ready":
@@ -84,7 +84,7 @@ class StandIn:
         self._listen()
 
     def part(self) -> None:
-        """The graph stops: close the port. Who waits there for no worker is answered by one that comes for that."""
+        """The graph stops: close the port. If clients wait there for no worker, one comes that answers them first."""
         dead = all(is_dead(worker.pid) for worker in self._servers())  # noticed by us or not
         needed = self._watches and dead and self._somebody_waits()
         self.unwatch()
@@ -211,6 +211,8 @@ class StandIn:
         self.processes.discard(process)
         if process is self._current:
             self._current = None
+            if self._parts:
+                self._fleet.public.close()
             pause = self._backoff.died(self._loop.time() - process.ready_at if process.ready_at else 0.0)
             self._say("error", process.message or f"had a stand-in that ended with {code}", process)
             self._again(pause)

@@ -46,9 +46,12 @@ async def quiet(
             return False
         return not busy() and ((now > end and at_rest(listeners)) or not any(each.connections for each in listeners))
 
-    await until(is_quiet)
-    for listener in listeners:
-        listener.close_idle()
+    while True:
+        await until(is_quiet)
+        for listener in listeners:
+            listener.close_idle()
+        if at_rest(listeners):
+            return
 
 
 async def until(holds: Callable[[], bool]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import heapq
+import itertools
 import struct
 import termios
 import time
@@ -84,8 +84,8 @@ class Patrol:
         # No request is lost so: these have none in progress. The oldest go, since a client that is in earnest sends
         # its request at once.
         unused = [one for one in self.connections if one.unused and one.spare is spare and one is not newest]
-        oldest = heapq.nsmallest(wanted, unused, key=lambda one: one.since)
-        leaving = [one for one in oldest if one.at_rest]
+        oldest_first = sorted(unused, key=lambda one: one.since)
+        leaving = list(itertools.islice((one for one in oldest_first if one.at_rest), wanted))
         for connection in leaving:
             connection.transport.abort()
             self.listener.state.connections.discard(connection)

@@ -169,7 +169,10 @@ class Protocol(HttpToolsProtocol):
 
     @property
     def at_rest(self) -> bool:
-        """Whether no request is in progress, and none has come that the loop has not read yet."""
+        """Whether no request is in progress, and none has come that the loop has yet to read.
+
+        While a client takes no answers nothing is read of it, and nothing asked: it may be closed.
+        """
         if not self.idle or self.transport.is_closing() or self.flow.read_paused:
             return self.idle
         return not has_sent(self.transport.get_extra_info("socket"))

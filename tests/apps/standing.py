@@ -9,7 +9,7 @@ from pathlib import Path
 
 from graphserve import Batch, api, service
 
-FLAGS = Path(os.environ.get("FLAGS", "."))
+FLAGS = Path(os.environ["FLAGS"])
 (FLAGS / f"imported-{os.getpid()}").touch()
 
 

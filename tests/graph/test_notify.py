@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import threading
@@ -12,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import SLACK, Served, alive, eventually, served
+from tests.harness import SLACK, Served, alive, eventually, served, state
 
 APP = """
 import os
+import select
 from graphserve import api, depends, service
 
 @service
@@ -126,6 +128,7 @@ def test_the_watchdog_is_told_twice_in_its_time(tmp_path: Path, manager: Manager
         assert 0.5 < time.monotonic() - began < 1.0 * SLACK
         graph.signal(signal.SIGSTOP)  # a supervisor that hangs says nothing, and is replaced
         try:
+            eventually(lambda: state(graph.pid) == "T" and not select.select([listener.sock], [], [], 0)[0])
             count = len(listener.said)
             with pytest.raises(AssertionError):
                 eventually(lambda: len(listener.said) > count, 0.8)
