@@ -84,9 +84,8 @@ class Listener:
     def refresh(self) -> None:
         """Take in the time, for the `date` header and for idle connections; called once a second."""
         self.now = self.loop.time()
-        for connection in self.open() if not self.public else ():  # the public port has its patrol
-            if connection.idle and self.now - connection.idle_since > self.keep_alive and connection.at_rest:
-                connection.transport.close()
+        if not self.public:  # (there the patrol does it)
+            self._close_old()
         self.responder.refresh()
         for throttle in self.throttles.values():
             throttle.forget()
@@ -94,6 +93,11 @@ class Listener:
         if self.public:
             headers.append((b"date", formatdate(usegmt=True).encode()))
         self.state.default_headers = headers
+
+    def _close_old(self) -> None:
+        for connection in self.open():
+            if connection.idle and self.now - connection.idle_since > self.keep_alive and connection.at_rest:
+                connection.transport.close()
 
     def route(self, url: bytes) -> BoundApi | None:
         """The API at this path, or None."""

@@ -24,14 +24,19 @@ class Orphans:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, executing: Collection[Any]) -> None:
         self._loop, self._executing = loop, executing
-        self._left: deque[tuple[float, Any]] = deque()  # when the caller left, and the call
+        self._left: deque[tuple[float, Any]] = deque()  # when it is looked at, and the call
         self.ran_on_async = self.ran_on_sync = 0
 
     def add(self, execution: Any) -> None:
         """Nobody waits for this call any more: it is counted if it does not end soon."""
-        if not self._left:
+        if not self._left:  # (else the timer runs)
             self._loop.call_later(RUN_ON, self._look)
         self._left.append((self._loop.time() + RUN_ON, execution))
+
+    @property
+    def waiting(self) -> int:
+        """Calls that were not looked at yet."""
+        return len(self._left)
 
     def _look(self) -> None:
         now, left = self._loop.time(), self._left

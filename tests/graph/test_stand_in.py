@@ -207,6 +207,94 @@ def test_a_stop_answers_what_waits_before_anybody_stands_in(tmp_path: Path) -> N
         assert not graph.stand_ins()
 
 
+@pytest.mark.parametrize("dies", [False, True])
+def test_the_port_closes_while_the_rest_of_the_graph_still_drains(tmp_path: Path, dies: bool) -> None:
+    (tmp_path / "app.py").write_text(HOLDING)
+    with served("app:Entry", cwd=tmp_path, env={"PYTHONDONTWRITEBYTECODE": "1"}) as graph, socket.socket() as client:
+        held = Waiting(lambda: hang_up(graph))
+        eventually((tmp_path / "held").exists)
+        (tmp_path / "slow").touch()
+        (worker,) = graph.workers("n1")
+        os.kill(worker, signal.SIGKILL)
+        eventually(lambda: not alive(worker))
+        held.answer()
+        client.settimeout(60)
+        client.connect(address(graph))
+        client.sendall(b"POST /hold HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}")
+        graph.signal()
+        (stand_in,) = eventually(graph.stand_ins)
+        if dies:
+            os.kill(stand_in, signal.SIGKILL)
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(100) == b""
+        else:
+            assert client.recv(100).startswith(b"HTTP/1.1 503")
+        eventually(lambda: refuses(address(graph)))
+        assert alive(graph.pid), "the leaf is still busy"
+        (tmp_path / "enough").touch()
+        assert graph.wait_exit() == 0
+
+
+HOLDING = """
+import time
+from pathlib import Path
+from graphserve import api, depends, service
+
+@service(graceful_timeout=600)
+class Leaf:
+    @api
+    def hold(self) -> int:
+        Path("held").touch()
+        while not Path("enough").exists():
+            time.sleep(0.01)
+        return 1
+
+@service
+class Entry:
+    leaf = depends(Leaf)
+
+    def __init__(self) -> None:
+        while Path("slow").exists():
+            time.sleep(0.01)
+
+    @api
+    async def hold(self) -> int:
+        return await self.leaf.hold()
+"""
+
+
+def hang_up(graph: Served) -> httpx.Response:
+    """A call whose worker is killed."""
+    with pytest.raises(httpx.TransportError):
+        post(graph, "/hold", json={})
+    return httpx.Response(200)
+
+
+def refuses(where: tuple[str, int]) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(where) != 0
+
+
+def test_a_stop_that_is_found_together_with_the_death_before_it(tmp_path: Path) -> None:
+    with entry(tmp_path) as graph, socket.socket() as client:
+        (tmp_path / "slow").touch()
+        (worker,) = graph.workers()
+        graph.signal(signal.SIGSTOP)  # so that its report, its death and the stop are found together
+        try:
+            report = time.monotonic() + 1.5  # it reports once a second
+            eventually(lambda: time.monotonic() > report)
+            os.kill(worker, signal.SIGKILL)
+            eventually(lambda: not alive(worker))
+            client.settimeout(60)
+            client.connect(address(graph))
+            client.sendall(b"POST /pid HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}")
+            graph.signal()
+        finally:
+            graph.signal(signal.SIGCONT)
+        assert client.recv(100).startswith(b"HTTP/1.1 503")
+        assert graph.wait_exit() == 0
+
+
 def test_a_stop_while_the_loop_is_busy_loses_no_call(tmp_path: Path) -> None:
     (tmp_path / "blocks").touch()
     with entry(tmp_path) as graph:
