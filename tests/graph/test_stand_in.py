@@ -275,26 +275,6 @@ def refuses(where: tuple[str, int]) -> bool:
         return client.connect_ex(where) != 0
 
 
-def test_a_stop_that_is_found_together_with_the_death_before_it(tmp_path: Path) -> None:
-    with entry(tmp_path) as graph, socket.socket() as client:
-        (tmp_path / "slow").touch()
-        (worker,) = graph.workers()
-        graph.signal(signal.SIGSTOP)  # so that its report, its death and the stop are found together
-        try:
-            report = time.monotonic() + 1.5  # it reports once a second
-            eventually(lambda: time.monotonic() > report)
-            os.kill(worker, signal.SIGKILL)
-            eventually(lambda: not alive(worker))
-            client.settimeout(60)
-            client.connect(address(graph))
-            client.sendall(b"POST /pid HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}")
-            graph.signal()
-        finally:
-            graph.signal(signal.SIGCONT)
-        assert client.recv(100).startswith(b"HTTP/1.1 503")
-        assert graph.wait_exit() == 0
-
-
 def test_a_stop_while_the_loop_is_busy_loses_no_call(tmp_path: Path) -> None:
     (tmp_path / "blocks").touch()
     with entry(tmp_path) as graph:
