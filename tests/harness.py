@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -214,3 +215,17 @@ def eventually(holds: Callable[[], Any], seconds: float = 10) -> Any:
 def sockets(folder: Path) -> list[Path]:
     """The worker's own sockets under a run folder, whose folders come and go while it is read."""
     return [Path(place, name) for place, _, names in os.walk(folder) for name in names if OWN_SOCKET.fullmatch(name)]
+
+
+def shared(run_dir: Path, name: str) -> str:
+    """The shared socket of a node."""
+    plan = next(run_dir.rglob("plan.json"))
+    id = next(node["id"] for node in json.loads(plan.read_text())["nodes"] if node["name"] == name)
+    return str(run_dir / id / "q.sock")
+
+
+def waiting(path: str) -> int:
+    """Connections in the accept queue: connected, not yet accepted (flags 0, state 2: no inode of its own)."""
+    lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    own = [fields for fields in lines if len(fields) > 7 and fields[7] == path]
+    return sum(fields[5] == "02" for fields in own)

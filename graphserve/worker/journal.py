@@ -19,7 +19,9 @@ _logger = logging.getLogger("graphserve.access")
 
 
 def log_request(request: Inbound, status: int) -> None:
-    """A request to an API has come to its end."""
+    """A request to an API has come to its end. One that a sibling has passed on to us is noted there, by its client."""
+    if request.public != request.protocol.listener.public:
+        return
     context, began = request.context, request.started
     _write("POST", request.path, status, context.request_id, began, request.protocol.client)
 

@@ -67,6 +67,7 @@ class Listener:
         self.fetch: Any = None
         self.place: Any = None
         self.sender: Sender | None = None
+        self._prefix = root_path.rstrip("/").encode()
         self.passes_on = False  # every call, since nothing is executed in this process
         self.config = uvicorn.Config(
             Journal(app) if access_log else app, http="httptools", ws="none", lifespan="off", interface="asgi3",
@@ -102,6 +103,15 @@ class Listener:
     def route(self, url: bytes) -> BoundApi | None:
         """The API at this path, or None."""
         return self.apis.get(url) or (self.apis.get(url.partition(b"?")[0]) if b"?" in url else None)
+
+    def without_prefix(self, url: bytes) -> bytes:
+        """A target as it would be if the proxy had taken its prefix off; uvicorn puts the prefix on every path."""
+        if not self._prefix or not url.startswith(self._prefix):
+            return url
+        rest = url[len(self._prefix) :]
+        if rest[:1] in (b"", b"?"):
+            return b"/" + rest
+        return rest if rest[:1] == b"/" else url
 
     def error_of(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> CallError:
         """The error that an answer of our own node stands for."""

@@ -109,7 +109,7 @@ class Protocol(HttpToolsProtocol):
 
     def to_application(self) -> None:
         """Hand a request to the application that is for no API; it reads no body, so no client is told to go on."""
-        url, headers = self.url, self.headers
+        url, headers = self.listener.without_prefix(self.url), self.headers
         super().on_message_begin()
         self.url = url
         self.headers[:] = headers

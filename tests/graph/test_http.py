@@ -157,6 +157,21 @@ def test_health_and_documents(client: httpx.Client) -> None:
     assert "server" not in client.get("/livez").headers
 
 
+def test_a_proxy_may_take_its_prefix_off_or_leave_it_on() -> None:
+    paths = ("/livez", "/readyz", "/readyz?x=1", "/openapi.json", "/docs", "/", "")
+    with served("tests.apps.bad_input:Gateway", "--root-path", "/pre", cwd=ROOT) as graph, graph.client() as client:
+        for path in paths:
+            plain, prefixed = client.get(path or "/"), client.get("/pre" + path)
+            assert (prefixed.status_code, prefixed.text) == (plain.status_code, plain.text), path
+            assert prefixed.headers.get("location") == plain.headers.get("location"), path
+        assert client.get("/pre").headers["location"] == "/pre/docs"
+        asked = {"json": {"a": 1, "b": 2.0}}
+        assert client.post("/pre/add", **asked).json() == client.post("/add", **asked).json() == 3.0
+        for path in ("/prefix/readyz", "/prereadyz", "/pre/pre/readyz", "/pre//readyz"):
+            assert client.get(path).status_code == 404, path
+        assert client.get("/pre/add").json()["detail"] == "/add takes POST, not GET"
+
+
 def test_pipelined_requests_are_answered_in_order(graph: Served) -> None:
     host, port = graph.url.removeprefix("http://").split(":")
     request = "POST /add HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{}"

@@ -6,19 +6,21 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.harness import Served, eventually, served
+from tests.harness import Served, eventually, served, shared, waiting
 
 APP = r"""
 import asyncio
 import logging
 import os
 import sys
+import time
 from graphserve import api, depends, service
 
 print("printed at import")
@@ -59,6 +61,11 @@ class Noisy:
     @api
     def threaded(self) -> None:
         log.error("from a thread")
+
+    @api
+    def waits(self, file: str) -> None:
+        while not os.path.exists(file):
+            time.sleep(0.01)
 
     @api
     async def fail(self) -> int:
@@ -203,6 +210,23 @@ def test_the_access_log_has_what_is_no_api_and_clients_that_left(app: Path) -> N
         assert lines() == ["POST /none%0Ahere 404", "GET /openapi.json 200", "GET /threaded 405", "POST /hangs 499"]
         assert all(r["fields"]["client"] and r["fields"]["ms"] >= 0 for r in requests(graph))
         assert requests(graph)[0]["fields"]["request_id"], "what went wrong can be found again"
+
+
+def test_the_access_log_has_a_call_once_that_was_passed_on_to_a_sibling(app: Path, run_dir: Path) -> None:
+    go = app / "go"
+    options = ("--access-log", "--workers", "2", "--set", "Noisy.concurrency=1", "--run-dir", str(run_dir))
+    with served_json("app:Noisy", *options, cwd=app) as graph, ThreadPoolExecutor(6) as pool, graph.client() as client:
+        ids = [f"call-{number}" for number in range(6)]
+        ask = lambda id: client.post("/waits", json={"file": str(go)}, headers={"x-request-id": id})  # noqa: E731
+        answers = [pool.submit(ask, id) for id in ids]
+        # Two are executed; each of the others came to a worker whose slot was taken, and waits in the node's queue.
+        eventually(lambda: waiting(shared(run_dir, "Noisy")) == 4)
+        go.touch()
+        assert [answer.result().status_code for answer in answers] == [200] * 6
+        eventually(lambda: len(requests(graph)) >= 6)
+        assert graph.stop() == 0
+        assert sorted(record["fields"]["request_id"] for record in requests(graph)) == ids
+        assert all(record["fields"]["client"] for record in requests(graph)), "the client's address, not a sibling's"
 
 
 def requests(graph: ServedJson) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.harness import APPS, SLACK, Served, eventually, served
+from tests.harness import APPS, SLACK, Served, eventually, served, shared, waiting
 
 ROOT = APPS.parent.parent
 ONE = ("--scale", "Model=1", "--set", "Model.queue=2")
@@ -32,13 +32,6 @@ def graph(run_dir: Path) -> Iterator[Served]:
 def path(graph: Served, run_dir: Path) -> str:
     """Its shared socket."""
     return shared(run_dir, "Model")
-
-
-def shared(run_dir: Path, name: str) -> str:
-    """The shared socket of a node."""
-    plan = next(run_dir.rglob("plan.json"))
-    id = next(node["id"] for node in json.loads(plan.read_text())["nodes"] if node["name"] == name)
-    return str(run_dir / id / "q.sock")
 
 
 def request(seconds: float) -> bytes:
@@ -85,13 +78,6 @@ def busy(path: str, seconds: float, callers: int) -> list[socket.socket]:
     first = connect(path, say=request(seconds))
     eventually(lambda: waiting(path) == 0)
     return [first, *(connect(path, say=request(0.0)) for _ in range(callers))]
-
-
-def waiting(path: str) -> int:
-    """Connections in the accept queue: connected, not yet accepted (flags 0, state 2: no inode of its own)."""
-    lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
-    own = [fields for fields in lines if len(fields) > 7 and fields[7] == path]
-    return sum(fields[5] == "02" for fields in own)
 
 
 def test_a_full_queue_is_answered_at_once_with_503_and_retry_after(graph: Served, path: str) -> None:
