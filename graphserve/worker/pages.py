@@ -29,7 +29,8 @@ _MEDIA_TYPES = {
     ".svg": "image/svg+xml",
 }
 _FORMS_FILES = (
-    "forms.css", "forms.js", "operation.js", "body.js", "fields.js", "schema.js", "answer.js", "json.js", "icon.svg",
+    "forms.css", "forms.js", "operation.js", "query.js", "body.js", "fields.js", "schema.js", "answer.js", "json.js",
+    "icon.svg",
 )  # fmt: skip
 _SWAGGER_FILES = ("swagger-ui-bundle.js", "swagger-ui.css")
 _ONE_YEAR_S = 31_536_000

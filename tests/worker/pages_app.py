@@ -93,6 +93,13 @@ OPENAPI: dict[str, Any] = {
         "/total": operation("Add up numbers", {"values": {"type": "array", "items": NUMBER}}, as_json(NUMBER)),
         "/size": operation("Measure a file", {}, as_json(INTEGER), requestBody={"required": True, "content": BYTES}),
         "/fail": operation("Answer with an error", {"text": TEXT}, as_json({})),
+        "/store": operation(
+            "Keep a file", {}, as_json({}), requestBody={"required": True, "content": {"*/*": BINARY}},
+            parameters=[
+                {"name": "name", "in": "query", "required": True, "content": as_json(TEXT)},
+                {"name": "copies", "in": "query", "required": False, "content": as_json(INTEGER)},
+            ],
+        ),
         "/count": operation("Count, one number at a time", {"to": INTEGER}, {"application/x-ndjson": {}}),
     },
     "components": {"schemas": {"Box": BOX, "Page": PAGE}},
@@ -122,6 +129,14 @@ async def size(request: Request) -> Response:
     return JSONResponse({"bytes": len(data), "type": kind})
 
 
+async def store(request: Request) -> Response:
+    said = {name: json.loads(value) for name, value in request.query_params.items()}
+    if said.get("copies", 1) > 9:
+        errors = [{"loc": ["copies"], "msg": "Expected at most 9", "type": "too_large"}]
+        return JSONResponse(PROBLEM | {"errors": errors}, 422, media_type="application/problem+json")
+    return JSONResponse(said | {"bytes": len(await request.body())})
+
+
 async def fail(request: Request) -> Response:
     errors = [{"loc": ["text"], "msg": "Expected at least 3 characters", "type": "too_short"}]
     problem = PROBLEM | {"detail": "The arguments do not fit the signature.", "errors": errors}
@@ -139,6 +154,9 @@ async def count(request: Request) -> Response:
     return StreamingResponse(items(), media_type="application/x-ndjson")
 
 
+APIS = (add, shout, read, total, size, store, fail, count)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--plain", action="store_true")
@@ -148,7 +166,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.plain:
         sys.modules["swagger_ui_bundle"] = None  # type: ignore[assignment]  # this is how an import is refused
-    apis = [Route(f"/{api.__name__}", api, methods=["POST"]) for api in (add, shout, read, total, size, fail, count)]
+    apis = [Route(f"/{api.__name__}", api, methods=["POST"]) for api in APIS]
     pages = routes("Gateway <1>", lambda: json.dumps(OPENAPI).encode(), options.root_path)
     app = Starlette(routes=[Mount(options.mount, routes=[*pages, *apis])] if options.mount else [*pages, *apis])
     listener = socket.create_server(("127.0.0.1", 0))

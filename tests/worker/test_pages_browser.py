@@ -44,7 +44,7 @@ def serve() -> Iterator[Callable[..., int]]:
 
 
 Forms = Callable[[str], str]
-READY = "document.querySelectorAll('.operation').length === 7"
+READY = "document.querySelectorAll('.operation').length === 8"
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,15 @@ def answer(browser: Browser, card: str, state: str = "good") -> str:
     """Wait for the complete answer of a call; gives its text."""
     browser.wait(f"{card}.querySelector('.answer[data-state={state}] .body')?.textContent")
     return str(browser.run(f"{card}.querySelector('.body').textContent"))
+
+
+def choose_file(browser: Browser, card: str, folder: Path) -> None:
+    """Choose a file of 10,240 bytes in the field for one that is shown."""
+    file = folder / "page.bin"
+    file.write_bytes(bytes(range(256)) * 40)
+    visible = f"[...{card}.querySelectorAll('input[type=file]')].find((one) => one.checkVisibility())"
+    found = browser.send("Runtime.evaluate", expression=visible)["result"]
+    browser.send("DOM.setFileInputFiles", files=[str(file)], objectId=found["objectId"])
 
 
 def test_the_page_draws_and_asks_only_this_server(browser: Browser, forms: Forms) -> None:
@@ -148,18 +157,26 @@ def test_a_body_can_be_written_as_json(browser: Browser, forms: Forms) -> None:
 @pytest.mark.parametrize("kind", ["application/octet-stream", "application/json"])
 def test_a_file_is_sent_as_it_is_or_inside_json(browser: Browser, forms: Forms, tmp_path: Path, kind: str) -> None:
     card = forms("size")
-    file = tmp_path / "page.bin"
-    file.write_bytes(bytes(range(256)) * 40)
     select = f"{card}.querySelector('.send-as select')"
     browser.run(f"{select}.value = '{kind}'; {select}.dispatchEvent(new Event('change'))")
-    visible = f"[...{card}.querySelectorAll('input[type=file]')].find((one) => one.checkVisibility())"
-    found = browser.send("Runtime.evaluate", expression=visible)["result"]
-    browser.send("DOM.setFileInputFiles", files=[str(file)], objectId=found["objectId"])
+    choose_file(browser, card, tmp_path)
     browser.run(f"{card}.querySelector('form .more').open = true")
     browser.wait(f"/--data-/.test({card}.querySelector('form .more pre').textContent)")  # so the file has been read
     press(browser, card)
     shown = answer(browser, card)
     assert json.loads(shown[: shown.rindex("}") + 1]) == {"bytes": 10_240, "type": kind}
+
+
+def test_what_stands_in_the_query_has_fields_beside_the_file(browser: Browser, forms: Forms, tmp_path: Path) -> None:
+    card = forms("store")
+    fill(browser, card, name="a & b=1", copies="12")
+    choose_file(browser, card, tmp_path)
+    press(browser, card)
+    browser.wait(f"{card}.querySelectorAll('.wrong')[1].textContent === 'Expected at most 9'")
+    fill(browser, card, copies="2")
+    press(browser, card)
+    shown = answer(browser, card)
+    assert json.loads(shown[: shown.rindex("}") + 1]) == {"name": "a & b=1", "copies": 2, "bytes": 10_240}
 
 
 def test_a_problem_is_shown_at_its_field(browser: Browser, forms: Forms) -> None:
@@ -219,7 +236,7 @@ def test_it_works_under_a_prefix_and_tls(browser: Browser, serve: Callable[..., 
 @pytest.mark.parametrize("prefix", ["", "/models"])
 def test_swagger_ui_asks_only_this_server(browser: Browser, serve: Callable[..., int], prefix: str) -> None:
     port = serve(*(["--mount", prefix] if prefix else []))
-    browser.open(f"http://127.0.0.1:{port}{prefix}/docs", "document.querySelectorAll('.opblock').length === 7")
+    browser.open(f"http://127.0.0.1:{port}{prefix}/docs", "document.querySelectorAll('.opblock').length === 8")
     browser.run("document.querySelector('.opblock-summary-control').click()")
     browser.wait("document.querySelector('.execute')")
     # A click that comes before the page listens is lost, so it is made until there is an answer.

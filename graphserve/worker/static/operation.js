@@ -3,12 +3,14 @@
 import { Answer, details } from "./answer.js";
 import { JSON_TYPE, body } from "./body.js";
 import { FieldError, make } from "./fields.js";
+import { query } from "./query.js";
 
 const BASE = new URL(".", document.baseURI); // whatever prefix the page is served under, the APIs are beside it
 
 export class Operation {
   constructor(path, method, described, schemas) {
     Object.assign(this, { path, method, described, schemas });
+    this.query = query(described.parameters, schemas);
     this.body = body(schemas.resolve(described.requestBody), schemas);
     this.answers = accepted(described, schemas);
     this.answer = new Answer();
@@ -26,7 +28,7 @@ export class Operation {
     command.addEventListener("toggle", () => { curl.textContent = this.curl(); });
     const form = make(
       "form", { novalidate: true },
-      this.body?.element,
+      this.query?.element, this.body?.element,
       make("div", { class: "actions" }, send, this.stop, choice), command,
     );
     form.addEventListener("submit", (event) => { event.preventDefault(); this.send(); });
@@ -45,6 +47,7 @@ export class Operation {
   // Returns what fetch needs. Raises FieldError when a field does not hold a value of its type.
   request() {
     const url = new URL(this.path.replace(/^\//, ""), BASE);
+    this.query?.addTo(url);
     const headers = new Headers(this.answers.length ? { Accept: this.accept.value } : {});
     const content = this.body?.content();
     if (this.body) headers.set("Content-Type", this.body.type);
@@ -68,7 +71,10 @@ export class Operation {
     try {
       const response = await fetch(request.url, { ...request.init, signal: controller.signal });
       const problem = await this.answer.show(response, started);
-      for (const { loc, msg } of problem?.errors ?? []) this.body?.complain(loc, msg);
+      for (const { loc, msg } of problem?.errors ?? []) {
+        this.query?.complain(loc, msg);
+        this.body?.complain(loc, msg);
+      }
     } catch (error) {
       if (controller !== this.controller) return;
       const stopped = error.name === "AbortError";
