@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -16,11 +17,18 @@ from typing import Literal
 
 from graphserve import shortage, stack
 from graphserve.errors import ConfigurationError, CycleError, GraphError, StartupError
+from graphserve.options import ServiceOptions
 from graphserve.plan import Plan, Settings
 from graphserve.resolution import Resolution
 
 # What systemd says to the supervisor alone (sd_notify(3)): user code that spoke there would speak for the graph.
 OF_SYSTEMD = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})
+LEAST_IMPORT = 15.0  # seconds: `startup_timeout` counts from `__init__` on, and a short one says nothing of imports
+
+
+def import_limit(startup_timeout: float | None) -> float:
+    """Seconds that imports may take, in a worker and in the resolver; None: as much as the default lets them."""
+    return max(ServiceOptions.startup_timeout if startup_timeout is None else startup_timeout, LEAST_IMPORT)
 
 
 class Resolver:
@@ -64,6 +72,17 @@ class Resolver:
         """The reading ends of its outputs, if they are captured; they stay its own."""
         out, err = self._process.stdout, self._process.stderr
         return [("stdout", out.fileno()), ("stderr", err.fileno())] if out and err else []
+
+    def answers(self, seconds: float) -> bool:
+        """Wait so long for it to answer or to end; whether it did."""
+        poll = select.poll()
+        poll.register(self._answer, select.POLLIN)
+        return bool(poll.poll(seconds * 1e3))
+
+    def too_slow(self, limit: float) -> str:
+        """What to say of one that took longer than this."""
+        least = f"(--startup-timeout, at least {LEAST_IMPORT:g} s)"
+        return f"importing {self.target!r} was not done after {limit:g} s {least}"
 
     def wait(self) -> Resolution:
         """Wait for the answer; once.
@@ -127,14 +146,19 @@ def resolve_in_child(settings: Settings, env: Mapping[str, str] | None = None) -
     """Resolve in a child, and wait for it; what user modules print goes to stderr.
 
     Args:
-        settings: what to resolve.
+        settings: what to resolve, and how long it may take.
         env: variables to add to the environment (`--env-file`).
 
     Raises:
         ConfigurationError: the child died.
+        StartupError: it took too long; where it hangs stands on stderr.
     """
-    child = Resolver(settings, env)
+    child, limit = Resolver(settings, env), import_limit(settings.startup_timeout)
     try:
+        if not child.answers(limit):
+            child.interrupt()
+            child.answers(stack.PATIENCE)
+            raise StartupError(child.too_slow(limit))
         return child.wait()
     finally:
         child.close()

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from graphserve import shortage
 from graphserve.errors import StartupError
 from graphserve.plan import NodePlan
+from graphserve.resolver import import_limit
 from graphserve.supervise.backoff import Backoff
 from graphserve.supervise.observer import LogRecord, State
 from graphserve.supervise.pool import Pool, WorkerProcess
-from graphserve.supervise.resolving import import_limit
 from graphserve.supervise.turnover import Turnover, first
 from graphserve.supervise.vitals import judge, latest_deadline, stuck
 

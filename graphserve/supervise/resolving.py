@@ -12,13 +12,6 @@ from graphserve.resolver import Resolver
 from graphserve.supervise.observer import LogRecord
 from graphserve.supervise.output import Pipe
 
-LEAST_IMPORT = 15.0  # seconds: `startup_timeout` counts from `__init__` on, and a short one says nothing of imports
-
-
-def import_limit(startup_timeout: float) -> float:
-    """Seconds that imports may take, in a worker and in the resolver."""
-    return max(startup_timeout, LEAST_IMPORT)
-
 
 async def resolution(child: Resolver, limit: float, emit: Callable[[LogRecord], None]) -> Resolution:
     """What the resolver says; whatever happens, it has ended then.
@@ -47,10 +40,7 @@ async def resolution(child: Resolver, limit: float, emit: Callable[[LogRecord], 
         for pipe in pipes:
             pipe.close()
         child.close()
-    words = (
-        f"importing {child.target!r} was not done after {limit:g} s (--startup-timeout, at least {LEAST_IMPORT:g} s)"
-    )
-    raise StartupError(words, log=str(pipes[1].stack))
+    raise StartupError(child.too_slow(limit), log=str(pipes[1].stack))
 
 
 async def _done(answer: asyncio.Future[Resolution], seconds: float) -> bool:

@@ -16,10 +16,9 @@ from typing import Any, TypeVar
 from graphserve import machine, shortage
 from graphserve.config import Config
 from graphserve.errors import ExitCode, GraphServeError, StartupError
-from graphserve.options import ServiceOptions
 from graphserve.plan import Plan
 from graphserve.resolution import Resolution
-from graphserve.resolver import Resolver, require
+from graphserve.resolver import Resolver, import_limit, require
 from graphserve.rundir import RunDir, remove_stale
 from graphserve.supervise.admin import Admin
 from graphserve.supervise.fleet import Fleet
@@ -27,7 +26,7 @@ from graphserve.supervise.notify import Notifier
 from graphserve.supervise.observer import LogRecord, Observer
 from graphserve.supervise.operations import Operations, secrets
 from graphserve.supervise.reaper import Reaper, end_leftovers
-from graphserve.supervise.resolving import import_limit, resolution
+from graphserve.supervise.resolving import resolution
 from graphserve.supervise.signals import Signals
 from graphserve.supervise.sockets import PublicSocket
 from graphserve.supervise.watch import changes, folders
@@ -142,7 +141,7 @@ class Supervisor:
         child, self._resolver = self._resolver or Resolver(config.settings, config.env, capture=True), None
         self.reaper.spared.add(child.pid)
         try:
-            limit = import_limit(config.settings.startup_timeout or ServiceOptions.startup_timeout)
+            limit = import_limit(config.settings.startup_timeout)
             return await resolution(child, limit, self.observer.log)
         finally:
             self.reaper.spared.discard(child.pid)

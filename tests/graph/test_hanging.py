@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from graphserve.supervise.resolving import LEAST_IMPORT
+from graphserve.resolver import LEAST_IMPORT
 from tests.graph.steering import LEAF, Steered
 from tests.harness import SLACK, Served, alive, children, command, eventually
 
@@ -37,6 +37,16 @@ def test_a_reload_ends_although_a_module_hangs(steered: Steered, graph: Served) 
     assert graph.workers() == before
     steered.write(leaf=LEAF)
     assert steered.run("reload").returncode == 0, "the next one works"
+
+
+def test_a_check_ends_although_a_module_hangs(steered: Steered) -> None:
+    steered.write(leaf=IN_RESOLVER + LEAF)
+    began = time.monotonic()
+    done = steered.run("check", "app:Top", "--startup-timeout", str(LIMIT))
+    assert LEAST_IMPORT <= time.monotonic() - began < LEAST_IMPORT + 5 * SLACK
+    assert done.returncode == 3
+    assert f"importing 'app:Top' was not done after {LEAST_IMPORT:g} s (--startup-timeout" in done.stderr
+    assert 'leaf.py", line 3 in <module>' in done.stderr, "it says where"
 
 
 @pytest.mark.parametrize("by", ["command", "hangup"])
