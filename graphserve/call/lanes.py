@@ -100,6 +100,7 @@ class PooledLane:
         self.state: Node | None = None
         self.endpoints: dict[str, Endpoint] = {}
         self.waiting: dict[Exchange, None] = {}
+        self._last = False  # whether the node stops
         self._pause: asyncio.TimerHandle | None = None  # while the accept queue of the least busy worker is full
         members.watch(node, self._changed)
 
@@ -150,10 +151,12 @@ class PooledLane:
 
     def _changed(self, node: Node) -> None:
         self.state = node
-        ready = {worker.address for worker in node.workers if worker.state == "ready"}
-        for address in self.endpoints.keys() - ready:
+        # A node that stops for good has none but draining workers; they take what is passed on to them to the end.
+        last, self._last = self._last, node.state == "draining"
+        takes = {worker.address for worker in node.workers if worker.state == "ready" or self._last}
+        for address in self.endpoints.keys() - (takes if last == self._last else set()):
             self.endpoints.pop(address).retire()
-        for address in ready - self.endpoints.keys():
+        for address in takes - self.endpoints.keys():
             self.endpoints[address] = Endpoint(address, self.loop, self.keep_alive, self._failing, self._take_waiting)
         self._take_waiting()
 

@@ -7,6 +7,7 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,7 @@ class Fleet:
         return self._ends[node]
 
     async def _end(self, node: Node) -> None:
-        await node.drain()
+        await node.drain(partial(self.standin.gone, node))
         node.close_sockets()
         shutil.rmtree(self.run / node.plan.id, ignore_errors=True)
         self.nodes.remove(node)

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from graphserve.resolver import import_limit
 from graphserve.supervise.backoff import Backoff
 from graphserve.supervise.observer import LogRecord, State
 from graphserve.supervise.pool import Pool, WorkerProcess
-from graphserve.supervise.turnover import Turnover, first
+from graphserve.supervise.turnover import Turnover, first, gone
 from graphserve.supervise.vitals import judge, latest_deadline, stuck
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Node:
         Raises:
             StartupError: one of them died before.
         """
-        await first(self.started, self._broke)
+        await first(self.started.wait(), self._broke.wait())
         if self.broken is not None:
             raise StartupError(self.broken.message, self.plan.name, self.broken.last_words())
 
@@ -160,8 +160,12 @@ class Node:
         self._limit(worker)
         self.on_change(self)
 
-    async def drain(self) -> None:
-        """Stop for good: answer what was taken, end every worker."""
+    async def drain(self, callers: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Stop for good: answer what was taken, end every worker.
+
+        Args:
+            callers: waits until nobody is left who may pass on a call that its client sends late.
+        """
         self._end()
         self.state = "draining"
         for worker in self.workers:
@@ -175,7 +179,8 @@ class Node:
         timeout = self.plan.options.graceful_timeout
         try:
             async with asyncio.timeout(timeout):
-                await asyncio.gather(*(first(worker.drained, worker.gone) for worker in self.workers))
+                await asyncio.gather(*(first(worker.drained.wait(), worker.gone.wait()) for worker in self.workers))
+                await first(callers(), gone(list(self.workers)))
                 for worker in self.workers:
                     worker.send({"type": "exit"})
                 await asyncio.gather(*(worker.gone.wait() for worker in self.workers))

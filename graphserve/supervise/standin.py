@@ -22,6 +22,7 @@ from graphserve.supervise.reaper import is_dead
 
 if TYPE_CHECKING:
     from graphserve.supervise.fleet import Fleet
+    from graphserve.supervise.node import Node
     from graphserve.supervise.version import Version
 
 # Seconds. A usual respawn is over by then; with the start of the stand-in, health has its answer within one second.
@@ -104,6 +105,11 @@ class StandIn:
                 await self._gone()
         except TimeoutError:
             await self.kill()
+
+    async def gone(self, node: Node) -> None:
+        """Wait until no process of ours is left that passes calls on to this node."""
+        of_it = [process for process in self.processes if node in process.version.nodes.values()]
+        await asyncio.gather(*(process.gone.wait() for process in of_it))
 
     async def kill(self) -> None:
         """End it at once."""

@@ -292,6 +292,28 @@ def test_a_stop_while_the_loop_is_busy_loses_no_call(tmp_path: Path) -> None:
         assert not alive(stand_in)
 
 
+@pytest.mark.parametrize("path", ["/pid", "/double", "/doubles", "/count", "/size?times=2"])
+def test_a_stop_waits_for_what_clients_of_the_stand_in_send_late(tmp_path: Path, path: str) -> None:
+    (tmp_path / "blocks").touch()
+    with entry(tmp_path) as graph, httpx.Client(base_url=graph.url, timeout=60, trust_env=False) as client:
+        busy = Waiting(lambda: post(graph, "/block", json={}))
+        eventually((tmp_path / "blocked").exists)
+        assert client.get("/livez").status_code == 200, "a connection to the stand-in"
+        stand_in = stands_in(graph)
+        (worker,) = graph.workers()
+        graph.signal()
+        graph.wait_log("Entry draining")
+        (tmp_path / "blocks").unlink()
+        assert busy.answer().status_code == 200
+        with contextlib.suppress(AssertionError):  # a worker that would not wait has had the time to go
+            eventually(lambda: not alive(worker), 0.3)
+        said, status, answer = CALLS.get(path, ({"json": {}}, 200, str(worker)))
+        called = client.post(path, **said)
+        assert (called.status_code, called.text.strip()) == (status, answer.strip())
+        assert graph.wait_exit() == 0
+        assert not alive(stand_in)
+
+
 def test_connections_end_in_their_own_time_but_hold_no_stop_up(tmp_path: Path) -> None:
     with entry(tmp_path, "--timeout-keep-alive", "60") as graph, contextlib.ExitStack() as opened:
         (tmp_path / "slow").touch()
