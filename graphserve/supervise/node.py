@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine
@@ -17,6 +16,7 @@ from graphserve.resolver import import_limit
 from graphserve.supervise.backoff import Backoff
 from graphserve.supervise.observer import LogRecord, State
 from graphserve.supervise.pool import Pool, WorkerProcess
+from graphserve.supervise.reaper import how_it_ended
 from graphserve.supervise.turnover import Turnover, first, gone
 from graphserve.supervise.vitals import judge, latest_deadline, stuck
 
@@ -289,13 +289,3 @@ class Node:
         except OSError as exc:
             self.say("error", f"{self.plan.name}: no worker could be started, tried again: {shortage.words(exc)}")
             self.respawn_later(slot, 1.0)
-
-
-def how_it_ended(code: int) -> str:
-    """An exit code in words."""
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        return f"was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was killed by signal {-code}"
