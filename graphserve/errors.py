@@ -122,7 +122,7 @@ class StartupError(GraphServeError):
 
 
 class NotRunningError(GraphServeError):
-    """Raised when a command needs a running graph and there is none, or more than one to choose from."""
+    """Raised when a command needs a running graph and there is none."""
 
     exit_code = ExitCode.NOT_RUNNING
 

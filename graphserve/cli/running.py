@@ -14,7 +14,7 @@ import click
 
 from graphserve import config, rundir
 from graphserve.cli.flags import current_folder
-from graphserve.errors import GraphServeError, NotRunningError, StartupError
+from graphserve.errors import ExitCode, GraphServeError, NotRunningError, StartupError
 from graphserve.runtime import parent
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -29,8 +29,10 @@ def run_dir_option(command: C) -> C:
     return click.option("--run-dir", metavar="PATH", default=None, help=words)(command)
 
 
-class SeveralRunning(NotRunningError):
-    """Raised when more than one graph is running, and none was chosen."""
+class SeveralRunning(GraphServeError):
+    """Raised when more than one graph is running, and none was chosen: nobody may take it for none."""
+
+    exit_code = ExitCode.USAGE
 
 
 class NoAnswer(GraphServeError):

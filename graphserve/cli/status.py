@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from graphserve.cli import table
-from graphserve.cli.running import NoAnswer, RunningGraph, SeveralRunning, find, run_dir_option
+from graphserve.cli.running import NoAnswer, RunningGraph, find, run_dir_option
 from graphserve.errors import ExitCode, NotRunningError
 
 PATIENCE = 300.0  # seconds, where --wait says no number: as long as a node has to start
@@ -51,8 +51,6 @@ def _wait(run_dir: str | None, seconds: float) -> dict[str, Any]:
             seen = True
             if status["state"] in ("ready", "stopping") or time.monotonic() >= end:
                 return status
-        except SeveralRunning:
-            raise
         except NoAnswer:
             seen = True
             if time.monotonic() >= end:
