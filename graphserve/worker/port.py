@@ -114,14 +114,20 @@ class Port:
         )  # fmt: skip
         self._attaching.add(task)
         self._handshakes[task] = connection
-        peer = ""
-        if self.tls is not None:
-            with contextlib.suppress(OSError):  # it has left already
-                peer = str(connection.getpeername()[0])
-        task.add_done_callback(functools.partial(self._attached, peer))
+        task.add_done_callback(functools.partial(self._attached, _peer(connection) if self.tls is not None else ""))
 
     def _attached(self, peer: str, task: asyncio.Task[object]) -> None:
         self._attaching.discard(task)
         self._handshakes.pop(task, None)
         if not task.cancelled():
             self._failed.note(task.exception(), peer)  # it is the client's; the loop has closed the socket
+
+
+def _peer(connection: socket.socket) -> str:
+    """Who a client is, in words; those of a Unix socket have no address."""
+    if connection.family == socket.AF_UNIX:
+        return "a client of the Unix socket"
+    try:
+        return str(connection.getpeername()[0])
+    except OSError:
+        return "a client that has left"

@@ -124,6 +124,24 @@ def test_who_does_not_get_in_is_told_of_but_not_each_time(files: Authority) -> N
             assert graph.text.count("no TLS with") == 1
 
 
+def test_a_unix_socket_with_tls(files: Authority, run_dir: Path) -> None:
+    path = str(run_dir.parent / "t.sock")
+    with served("steps:Gateway", "--uds", path, "--ssl-certfile", f"{files.folder}/server.pem") as graph:
+        before = len(graph.log)
+        transport = httpx.HTTPTransport(uds=path, verify=files.client_context())
+        with httpx.Client(transport=transport, base_url="https://localhost", timeout=30) as client:
+            assert client.post("/two", json={"x": 4, "gate": "/"}).json() == 40
+        assert graph.log[before:] == []
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(path)
+            sock.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert b"HTTP/1.1 200" not in sock.recv(65536)
+        graph.wait_log("no TLS with a client of the Unix socket: the client speaks plain HTTP")
+        graph.signal()
+        assert graph.wait_exit(10) == 0, "nothing is left to be waited for"
+        assert "Traceback" not in graph.text and "not drained" not in graph.text
+
+
 def plainly(graph: Served, files: Authority) -> None:
     with socket.create_connection(address(graph), 30) as sock:
         sock.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
