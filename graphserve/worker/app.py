@@ -63,8 +63,7 @@ class App:
             status, value = self._health[path]()
             await _send(send, status, [(b"content-type", b"application/json")], json.dumps(value).encode())
         elif method == "OPTIONS" and (allow := self._allowed(path)):
-            await send({"type": "http.response.start", "status": 204, "headers": [(b"allow", allow.encode())]})
-            await send({"type": "http.response.body", "body": b""})
+            await self.tell(send, allow)
         elif self.pages is not None and path not in self._health and path not in self.routes:
             await self.pages(scope, receive, send)
         else:
@@ -74,6 +73,9 @@ class App:
         """Answer that there is no such thing here, or not with that method."""
         if path in self.routes or path in self._health:
             status, allow = 405, self._allowed(path)
+        if status == 405 and method == "OPTIONS":
+            await self.tell(send, allow)
+            return
         if status == 405:
             detail, headers = f"{path} takes {allow}, not {method}", {"allow": allow}
         else:
@@ -81,6 +83,11 @@ class App:
             hint = f"did you mean {guess}?" if guess else f"there are: {', '.join(self.routes)}"
             detail, headers = f"there is no API at {path}; {hint}", {}
         await self.answer(send, HttpProblem(status, detail, headers=headers))
+
+    async def tell(self, send: Any, allow: str) -> None:
+        """Answer `OPTIONS`."""
+        await send({"type": "http.response.start", "status": 204, "headers": [(b"allow", allow.encode())]})
+        await send({"type": "http.response.body", "body": b""})
 
     async def answer(self, send: Any, error: CallError) -> None:
         """Answer with an error."""

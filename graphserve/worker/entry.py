@@ -41,7 +41,8 @@ def application(app: App, title: str, openapi: Callable[[], bytes], root_path: s
     async def refused(request: Request, exc: Exception) -> Any:
         assert isinstance(exc, HTTPException)
         path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-        return _Refusal(app, path, request.method, exc.status_code, (exc.headers or {}).get("Allow", ""))
+        allow = ", ".join(sorted((exc.headers or {}).get("Allow", "").split(", ")))  # Starlette has a set of them
+        return _Refusal(app, path, request.method, exc.status_code, allow)
 
     routes = list(pages.routes(title, openapi, root_path))
     return Starlette(routes=routes, exception_handlers={HTTPException: refused})

@@ -14,10 +14,16 @@ from graphserve.worker.limits import FIELDS, HEAD_BYTES, TARGET_BYTES
 
 Headers = list[tuple[bytes, bytes]]
 
-METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE", b"QUERY"})
+# Those of HTTP and of its extensions, as far as the parser knows them; not CONNECT, nor what other protocols have.
+METHODS = frozenset(
+    b"GET HEAD POST PUT PATCH DELETE OPTIONS TRACE QUERY ACL BIND CHECKOUT COPY LINK LOCK M-SEARCH MERGE MKACTIVITY "
+    b"MKCALENDAR MKCOL MOVE NOTIFY PROPFIND PROPPATCH PURGE REBIND REPORT SEARCH SUBSCRIBE UNBIND UNLINK UNLOCK "
+    b"UNSUBSCRIBE".split()
+)
 # Headers that change how a request is read; a request without them needs a closer look only if a name stands twice.
 RARE = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?\Z")  # RFC 3986, 3.2.2
+_ABSOLUTE = re.compile(rb"https?://([^/?#]+)([^#]*)\Z", re.IGNORECASE)
 _LINE_ENDS = 4  # `: ` and CRLF of each header line
 
 
@@ -47,8 +53,14 @@ def fault(method: bytes, version: str, target: bytes, headers: Headers) -> HttpP
     if version not in ("1.1", "1.0"):
         return HttpProblem(400, "this port speaks HTTP/1.1 and HTTP/1.0")
     if method not in METHODS:
-        return HttpProblem(400, f"the method is none of {', '.join(sorted(m.decode() for m in METHODS))}")
-    return too_long(target, headers) or _of_target(method, target) or _of_framing(version, headers)
+        return HttpProblem(400, f"there is no {method.decode()} at this port")
+    return too_long(target, headers) or _of_target(method, target, headers) or _of_framing(version, headers)
+
+
+def in_origin_form(target: bytes) -> bytes:
+    """A target that has no fault, without its scheme and host (RFC 9112, 3.2.2)."""
+    found = _ABSOLUTE.match(target)
+    return target if found is None else b"/" + found[2].removeprefix(b"/")
 
 
 def too_long(target: bytes, headers: Headers) -> HttpProblem | None:
@@ -67,10 +79,15 @@ def head_too_long() -> HttpProblem:
     return HttpProblem(431, f"the headers are longer than {HEAD_BYTES} bytes")
 
 
-def _of_target(method: bytes, target: bytes) -> HttpProblem | None:
+def _of_target(method: bytes, target: bytes, headers: Headers) -> HttpProblem | None:
     if (target[:1] == b"/" and b"#" not in target) or (target == b"*" and method == b"OPTIONS"):
         return None
-    return HttpProblem(400, "the request target is a path that begins with /")
+    if (found := _ABSOLUTE.match(target)) is None:
+        return HttpProblem(400, "the request target is a path that begins with /")
+    # A client has to name the host in both places (RFC 9112, 3.2); one reader goes by this one, another by the other.
+    if any(name == b"host" and value.lower() != found[1].lower() for name, value in headers):
+        return HttpProblem(400, "the Host header is not the host of the request target")
+    return None if host_is_valid(found[1]) else HttpProblem(400, "the host of the request target is no host")
 
 
 def _of_framing(version: str, headers: Headers) -> HttpProblem | None:

@@ -38,14 +38,16 @@ class Inbound:
 
     `context` is what travels with it, `accepts` its Accept header as it came, `public` whether the answer is read
     outside the run folder, `length` how much of its body is here, `source` its body if the API reads it as it comes,
-    `query` the URL's then, `lost` whether the client is gone, `old` whether it speaks HTTP/1.0, `sink` where items go.
+    `query` the URL's then, `lost` whether the client is gone, `old` whether it speaks HTTP/1.0, `sink` where items go,
+    `client` whom it is from behind a proxy, if the listener looks at that.
     """
 
     __slots__ = (
         "_accept", "_api", "_body", "_complete", "_execution", "_format", "_limit", "_problem", "_relay",
-        "_throttle", "_turn", "accepts", "context", "disconnected", "keep_alive", "length", "lost",
+        "_throttle", "_turn", "accepts", "client", "context", "disconnected", "keep_alive", "length", "lost",
         "old", "path", "protocol", "public", "query", "response_complete", "sink", "source", "started",
     )  # fmt: skip
+    client: Any
     message_event: Any = SimpleNamespace(set=lambda: None)  # uvicorn sets an event that only ASGI cycles have
 
     def __init__(self, protocol: Protocol, api: BoundApi, keep_alive: bool, *, old: bool = False) -> None:

@@ -10,9 +10,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
     from graphserve.worker.inbound import Inbound
 
-HEALTH = (b"/livez", b"/readyz")
+HEALTH = ("/livez", "/readyz")
+CAME = "graphserve.path"  # in the scope: the path as it came, in bytes
 LONGEST = 200  # bytes of a path that are shown
 CLIENT_LEFT = 499  # no status of HTTP, since nobody is there to get it; proxies log this number too
 _logger = logging.getLogger("graphserve.access")
@@ -22,8 +25,28 @@ def log_request(request: Inbound, status: int) -> None:
     """A request to an API has come to its end. One that a sibling has passed on to us is noted there, by its client."""
     if request.public != request.protocol.listener.public:
         return
-    context, began = request.context, request.started
-    _write("POST", request.path, status, context.request_id, began, request.protocol.client)
+    context, began, protocol = request.context, request.started, request.protocol
+    client = protocol.client if protocol.listener.clients is None else request.client
+    _write("POST", request.path, status, context.request_id, began, client)
+
+
+class Clients:
+    """Who is whose client behind a proxy, by uvicorn's own rules. Only the access log wants to know.
+
+    Args:
+        rules: what has these rules for the application.
+    """
+
+    def __init__(self, rules: ProxyHeadersMiddleware) -> None:
+        self._trusted = rules.trusted_hosts
+
+    def of(self, peer: Any, headers: list[tuple[bytes, bytes]]) -> Any:
+        """The client that a request is from, if it says so and comes from a proxy that is trusted; else the peer."""
+        if (peer[0] if peer else None) not in self._trusted:
+            return peer
+        said = b", ".join(value for name, value in headers if name == b"x-forwarded-for").decode("latin-1")
+        client = self._trusted.get_trusted_client_address(said)
+        return client if client[0] else peer
 
 
 class Journal:
@@ -38,8 +61,8 @@ class Journal:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """ASGI, for `http` scopes."""
-        path: bytes = scope["raw_path"]
-        if path.removeprefix(scope.get("root_path", "").encode()) in HEALTH:
+        path: bytes = scope[CAME]
+        if scope["path"].removeprefix(scope.get("root_path", "")) in HEALTH:
             await self.app(scope, receive, send)
             return
         began = time.perf_counter()

@@ -20,13 +20,16 @@ from graphserve.wire.problem import HttpProblem
 from graphserve.worker.batching import Batcher
 from graphserve.worker.execute import BoundApi, Executor
 from graphserve.worker.gate import Gate
-from graphserve.worker.journal import Journal
+from graphserve.worker.journal import Clients, Journal
+from graphserve.worker.paths import plain
 from graphserve.worker.prepared import Prepared
 from graphserve.worker.relay import Relay
 from graphserve.worker.respond import Responder
 from graphserve.worker.throttle import Throttle
 
 if TYPE_CHECKING:
+    from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
     from graphserve.worker.protocol import Protocol
 
 PRIVATE_BODY = 1 << 40  # bytes; between nodes the limit is memory
@@ -67,7 +70,7 @@ class Listener:
         self.fetch: Any = None
         self.place: Any = None
         self.sender: Sender | None = None
-        self._prefix = root_path.rstrip("/").encode()
+        self._prefix = plain(root_path.rstrip("/").encode())
         self.passes_on = False  # every call, since nothing is executed in this process
         self.config = uvicorn.Config(
             Journal(app) if access_log else app, http="httptools", ws="none", lifespan="off", interface="asgi3",
@@ -76,6 +79,9 @@ class Listener:
             forwarded_allow_ips=forwarded_allow_ips, timeout_keep_alive=keep_alive,  # type: ignore[arg-type]
         )  # fmt: skip
         self.config.load()
+        self.clients: Clients | None = None
+        if proxy_headers and access_log and responder.public:
+            self.clients = Clients(cast("ProxyHeadersMiddleware", self.config.loaded_app))
         self.state = ServerState()
         self.closing = False
         self.keep_alive = keep_alive
@@ -102,16 +108,17 @@ class Listener:
 
     def route(self, url: bytes) -> BoundApi | None:
         """The API at this path, or None."""
-        return self.apis.get(url) or (self.apis.get(url.partition(b"?")[0]) if b"?" in url else None)
+        return self.apis.get(url) or (self._route(url) if b"?" in url or b"%" in url else None)
 
-    def without_prefix(self, url: bytes) -> bytes:
-        """A target as it would be if the proxy had taken its prefix off; uvicorn puts the prefix on every path."""
-        if not self._prefix or not url.startswith(self._prefix):
-            return url
-        rest = url[len(self._prefix) :]
-        if rest[:1] in (b"", b"?"):
-            return b"/" + rest
-        return rest if rest[:1] == b"/" else url
+    def _route(self, url: bytes) -> BoundApi | None:
+        path = url.partition(b"?")[0]
+        return self.apis.get(path) or self.apis.get(plain(path))
+
+    def path(self, url: bytes) -> bytes:
+        """The path of a target, plainly written, as it would be if the proxy had taken its prefix off."""
+        path = plain(url.partition(b"?")[0])
+        rest = path.removeprefix(self._prefix)
+        return rest or b"/" if rest[:1] in (b"", b"/") else path
 
     def error_of(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> CallError:
         """The error that an answer of our own node stands for."""
@@ -145,8 +152,8 @@ class Listener:
 
 def routes(apis: Iterable[BoundApi], prefix: str = "") -> dict[bytes, BoundApi]:
     """APIs by path; with the prefix that a proxy may leave on it, and without."""
-    plain = {api.plan.route.encode(): api for api in apis}
-    return plain | {prefix.rstrip("/").encode() + path: api for path, api in plain.items()}
+    bare = {api.plan.route.encode(): api for api in apis}
+    return bare | {plain(prefix.rstrip("/").encode()) + path: api for path, api in bare.items()}
 
 
 def publicly(listen: ListenPlan) -> dict[str, Any]:

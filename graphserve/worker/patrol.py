@@ -59,7 +59,7 @@ class Patrol:
         if self.listener.connections - self.spares < self.limits.connections:  # others have gone meanwhile
             self.lost(connection)
             return None
-        if target.partition(b"?")[0] in HEALTH:
+        if self.listener.path(target) in HEALTH:
             return None
         return HttpProblem(503, "there are too many connections", headers={"retry-after": "1"})
 

@@ -14,7 +14,7 @@ from graphserve.call.alarms import alarm
 from graphserve.worker.admission import Admission
 from graphserve.worker.gate import has_sent, left
 from graphserve.worker.inbound import Inbound
-from graphserve.worker.journal import CLIENT_LEFT, log_request
+from graphserve.worker.journal import CAME, CLIENT_LEFT, log_request
 from graphserve.worker.listener import Listener
 
 LINGER = 2.0  # seconds that a refused body is read and thrown away, so the client sees the answer and no reset
@@ -98,6 +98,8 @@ class Protocol(HttpToolsProtocol):
         # A shared socket carries one request a connection: the slot was taken for the connection.
         old = parser.get_http_version() == "1.0"
         inbound = Inbound(self, api, parser.should_keep_alive() and not old and not self._shared, old=old)
+        if self.listener.clients is not None:
+            inbound.client = self.listener.clients.of(self.client, self.headers)
         before, self.cycle = self.cycle, inbound  # type: ignore[assignment]
         if before is None or before.response_complete:
             inbound.begin()
@@ -109,10 +111,15 @@ class Protocol(HttpToolsProtocol):
 
     def to_application(self) -> None:
         """Hand a request to the application that is for no API; it reads no body, so no client is told to go on."""
-        url, headers = self.listener.without_prefix(self.url), self.headers
+        url, headers = self.url, self.headers
         super().on_message_begin()
-        self.url = url
+        # uvicorn puts the prefix on every path, and takes all escapes for what they stand for: of a slash, it is told
+        # the escape of its escape.
+        path, mark, query = url.partition(b"?")
+        self.url = self.listener.path(url).replace(b"%2F", b"%252F") + mark + query
         self.headers[:] = headers
+        scope: Any = self.scope
+        scope[CAME] = path
         before, waiting = self.cycle, bool(self.pipeline)
         super().on_headers_complete()
         if self.pipeline and not waiting:

@@ -241,6 +241,7 @@ class PublicProtocol(Protocol):
         method, version = self.parser.get_method(), self.parser.get_http_version()
         if (problem := grammar.fault(method, version, self.url, self.headers)) is not None:
             raise Refused(problem)
+        self.url = grammar.in_origin_form(self.url)
 
     def _take_held(self) -> None:
         # One read may hold thousands of small requests: only what can be worked on is parsed, the rest stays bytes.

@@ -229,6 +229,47 @@ def test_the_access_log_has_a_call_once_that_was_passed_on_to_a_sibling(app: Pat
         assert all(record["fields"]["client"] for record in requests(graph)), "the client's address, not a sibling's"
 
 
+def test_the_access_log_names_the_client_behind_a_proxy(app: Path) -> None:
+    seen = {"x-forwarded-for": "203.0.113.7, 127.0.0.1"}
+    for options, shown in (((), "203.0.113.7"), (("--forwarded-allow-ips", "192.0.2.1"), "127.0.0.1")):
+        with served_json("app:Noisy", "--access-log", "--proxy-headers", *options, cwd=app) as graph:
+            with graph.client() as client:
+                client.post("/threaded", json={}, headers=seen)
+                client.get("/threaded", headers=seen)
+                with pytest.raises(httpx.ReadTimeout):
+                    client.post("/hangs", json={}, headers=seen, timeout=0.5)
+                client.post("/threaded", json={})
+            eventually(lambda: len(requests(graph)) >= 4)
+            named = [record["fields"]["client"][0] for record in requests(graph)]
+            assert sorted(named) == sorted([shown] * 3 + ["127.0.0.1"])
+
+
+def test_the_access_log_names_the_client_behind_a_proxy_at_a_unix_socket(app: Path, run_dir: Path) -> None:
+    path = str(run_dir.parent / "public.sock")
+    options = ("--access-log", "--proxy-headers", "--forwarded-allow-ips", "*", "--uds", path)
+    transport = httpx.HTTPTransport(uds=path)
+    with (
+        served_json("app:Noisy", *options, cwd=app) as graph,
+        httpx.Client(transport=transport, base_url="http://x", timeout=30) as client,
+    ):
+        for path in ("/threaded", "/none"):
+            client.post(path, json={}, headers={"x-forwarded-for": "203.0.113.7"})
+        eventually(lambda: len(requests(graph)) >= 2)
+        assert [record["fields"]["client"][0] for record in requests(graph)] == ["203.0.113.7"] * 2
+
+
+def test_the_access_log_shows_the_path_that_came(app: Path) -> None:
+    with served_json("app:Noisy", "--access-log", "--root-path", "/pre", cwd=app) as graph, graph.client() as client:
+        health = ("/pre/readyz", "/readyz", "/%72eadyz")
+        for path in (*health, "/pre/docs", "/docs", "/pre%2Fdocs?q=1", "/d%6Fcs", "/none"):
+            client.get(path)
+        eventually(lambda: len(requests(graph)) >= 5)
+        shown = [record["message"].split(" ")[1:3] for record in requests(graph)]
+        assert shown == [
+            ["/pre/docs", "200"], ["/docs", "200"], ["/pre%2Fdocs", "404"], ["/d%6Fcs", "200"], ["/none", "404"]
+        ]  # fmt: skip
+
+
 def requests(graph: ServedJson) -> list[dict[str, Any]]:
     """What the access log has."""
     return [r for r in graph.records() if "ms" in r["fields"]]

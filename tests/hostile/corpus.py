@@ -183,7 +183,12 @@ HEADS = [
 ]
 
 LINES = [
-    Case("absolute target", line(b"POST http://x/echo HTTP/1.1")),
+    Case("absolute target with another host", line(b"POST http://y/echo HTTP/1.1")),
+    Case("absolute target with another port", line(b"POST http://x:80/echo HTTP/1.1")),
+    Case("absolute target with a user", line(b"POST http://u@x/echo HTTP/1.1")),
+    Case("absolute target without a host", line(b"POST http:///echo HTTP/1.1")),
+    Case("absolute target of another scheme", line(b"POST gopher://x/echo HTTP/1.1")),
+    Case("absolute target", line(b"POST http://x/echo HTTP/1.1"), ACCEPTED),
     Case("authority as target", line(b"POST x:80 HTTP/1.1")),
     Case("tunnel", line(b"CONNECT x:80 HTTP/1.1")),
     Case("star", line(b"POST * HTTP/1.1")),

@@ -94,6 +94,9 @@ def test_options_says_what_there_is(graph: Served) -> None:
     for target, allow in (
         (b"/echo", "POST"),
         (b"/livez", "GET, HEAD"),
+        (b"/", "GET, HEAD"),
+        (b"/docs", "GET, HEAD"),
+        (b"/openapi.json", "GET, HEAD"),
         (b"*", "GET, HEAD, POST"),
     ):
         (answer,) = exchange(graph, b"OPTIONS %b HTTP/1.1\r\nHost: x\r\n\r\n" % target)
