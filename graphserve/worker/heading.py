@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 
 from graphserve.call.context import CallContext
@@ -13,7 +12,8 @@ from graphserve.wire.problem import HttpProblem
 from graphserve.worker.execute import BoundApi
 
 _ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
-_LONGEST_TIMEOUT = 1e9  # seconds
+_SECONDS = re.compile(rb"\+?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z")
+_LONGEST_TIMEOUT = 1e9  # seconds; beyond, there is no deadline
 
 
 class Heading:
@@ -25,12 +25,13 @@ class Heading:
         public: whether the listener is public: then what only run-folder sockets may say is passed over.
     """
 
-    __slots__ = ("accept", "content_type", "expects", "length", "public", "timeout")
+    __slots__ = ("accept", "coding", "content_type", "expects", "length", "public", "timeout")
 
     def __init__(self, headers: list[tuple[bytes, bytes]], context: CallContext, *, public: bool) -> None:
         self.content_type: bytes | None = None
         self.accept: bytes | None = None
         self.timeout: float | None = None
+        self.coding = b""
         self.length = 0
         self.expects, self.public = False, public
         for name, value in headers:
@@ -43,13 +44,16 @@ class Heading:
             elif name == b"content-length":
                 self.length = int(value)
             elif name == b"x-request-timeout":
-                self.timeout = _seconds(value)
+                seconds = _seconds(value)
+                self.timeout = seconds if self.timeout is None else min(seconds, self.timeout)
             elif name == b"traceparent":
                 context.traceparent = value
             elif name == b"tracestate":
                 context.tracestate = value
             elif name == b"expect":
                 self.expects = value.lower() == b"100-continue"
+            elif name == b"content-encoding":
+                self.coding = self.coding or (b"" if value.lower() == b"identity" else value)
             elif not public and name == b"x-graphserve-deadline":
                 context.deadline_ns = int(value)
             elif not public and name == b"x-graphserve-public":
@@ -61,8 +65,13 @@ class Heading:
         if self.length > limit:
             return too_large(limit)
         if self.timeout is not None and not 0 < self.timeout < _LONGEST_TIMEOUT:
-            self.timeout = None
-            return HttpProblem(400, "X-Request-Timeout is a number of seconds above 0")
+            wrong, self.timeout = self.timeout <= 0, None
+            if wrong:
+                return HttpProblem(400, "X-Request-Timeout is a number of seconds above 0")
+        if self.coding:
+            coding = self.coding.decode("latin-1")
+            said = f"a body has no content coding, and this one has {coding!r}: send it as it is"
+            return HttpProblem(415, said, headers={"accept-encoding": "identity"})
         if api.signature.input_stream is None and (
             format is None or (format is Format.RAW and not api.signature.raw_body)
         ):
@@ -76,10 +85,8 @@ def too_large(limit: int) -> HttpProblem:
 
 
 def _seconds(value: bytes) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        return math.nan
+    """The number that stands there; 0 if it is none."""
+    return float(value) if _SECONDS.match(value) else 0.0
 
 
 def _wrong_type(api: BoundApi, content_type: bytes) -> str:

@@ -46,7 +46,14 @@ WRONG = [
     ("/add", b'{"a": 1}', JSON | {"x-request-timeout": "soon"}, 400, "seconds"),
     ("/add", b'{"a": "' + b"x" * 70_000 + b'"}', JSON, 413, "65536"),
     ("/raises", b"{}", JSON, 500, "request id"),
-]
+    *[("/add", b'{"a": 1}', JSON | {"x-request-timeout": text}, 400, "seconds")
+      for text in ("0", "-1", "1_0", "nan", "inf", "", "0x1", "1e", "1 0", "9" * 9000 + "x")],
+    *[("/size", b"x", {"content-encoding": coding}, 415, f"this one has {coding!r}")
+      for coding in ("gzip", "identity, br", "GZIP")],
+    ("/add", b"\x1f\x8b", JSON | {"content-encoding": "gzip"}, 415, "gzip"),
+    ("/add%2F", b"{}", JSON, 404, ""),
+    ("/add/%2e", b"{}", JSON, 404, ""),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("path", "body", "headers", "status", "says"), WRONG)
@@ -97,6 +104,11 @@ def test_wrong_methods_and_routes(client: httpx.Client) -> None:
     answer = client.post("/livez")
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
     assert client.get("/nothing").status_code == 404
+    for method in ("PROPFIND", "MKCOL", "PURGE", "SEARCH", "LOCK", "REPORT", "DELETE"):
+        for path, allow in (("/add", "POST"), ("/livez", "GET, HEAD"), ("/docs", "GET, HEAD")):
+            answer = client.request(method, path)
+            assert (answer.status_code, answer.headers.get("allow")) == (405, allow), (method, path)
+        assert client.request(method, "/nothing").status_code == 404
 
 
 def test_what_a_dependency_raises(client: httpx.Client, graph: Served) -> None:
@@ -144,6 +156,55 @@ def test_internal_headers_mean_nothing_at_the_public_port(client: httpx.Client) 
 def test_a_request_timeout_of_the_client(client: httpx.Client) -> None:
     answer = client.post("/below_raises", json={"kind": "other"}, headers={"x-request-timeout": "0.000001"})
     assert answer.status_code == 504
+
+
+def test_a_request_timeout_lengthens_nothing(client: httpx.Client) -> None:
+    for text in ("1e9", "99999999999", "1e400", "+1", "60.", ".5e1", "0060"):
+        answer = client.post("/add", json={"a": 1}, headers={"x-request-timeout": text})
+        assert (answer.status_code, answer.text) == (200, "2.0"), text
+
+
+@pytest.mark.parametrize("timeouts", [("0.000001", "60"), ("60", "0.000001")])
+def test_of_two_request_timeouts_the_shorter_one_counts(client: httpx.Client, timeouts: tuple[str, str]) -> None:
+    headers = [("x-request-timeout", timeout) for timeout in timeouts]
+    assert client.post("/below_raises", json={"kind": "other"}, headers=headers).status_code == 504
+    assert client.post("/add", json={"a": 1}, headers=[*headers, ("x-request-timeout", "x")]).status_code == 400
+
+
+def test_a_content_coding_that_is_none(client: httpx.Client) -> None:
+    image = ("content-type", "image/png")
+    answer = client.post("/size", content=b"xyz", headers=[image, ("content-encoding", "Identity")])
+    assert (answer.status_code, answer.json()) == (200, 3)
+    codings = [("content-encoding", "gzip"), ("content-encoding", "identity")]
+    answer = client.post("/size", content=b"xyz", headers=[image, *codings])
+    assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
+
+
+def test_a_path_may_be_written_with_escapes(graph: Served, client: httpx.Client) -> None:
+    for target in ("/%61dd", "/%61%64d?x=%2F", "/ad%64"):
+        assert raw(graph, f"POST {target} HTTP/1.1", "x") == 200, target
+    for target, status in (("/%6civez", 200), ("/read%79z", 200), ("/%61dd", 405), ("/docs%2Fforms.css", 404)):
+        assert raw(graph, f"GET {target} HTTP/1.1", "x") == status, target
+    assert client.post("/a%2fdd").json()["detail"].startswith("there is no API at /a%2Fdd")
+
+
+def test_a_target_may_name_the_host_too(graph: Served) -> None:
+    for target in ("http://x/add", "HTTP://X/%61dd?y", "https://x/add"):
+        assert raw(graph, f"POST {target} HTTP/1.1", "x") == 200, target
+    assert raw(graph, "GET http://x:80/livez HTTP/1.1", "x:80") == 200
+    assert raw(graph, "GET http://x HTTP/1.1", "x") == 307
+    for target in ("http://y/add", "http://x:80/add", "http://u@x/add", "http:///add", "ftp://x/add", "http://x/add#y"):
+        assert raw(graph, f"POST {target} HTTP/1.1", "x") == 400, target
+
+
+def raw(graph: Served, line: str, host: str) -> int:
+    """The status of a request with this first line."""
+    address, port = graph.url.removeprefix("http://").split(":")
+    with socket.create_connection((address, int(port)), 10) as sock:
+        body = '{"a": 1}'
+        head = f"{line}\r\nHost: {host}\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        sock.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        return int(sock.recv(65536).split(b" ")[1])
 
 
 def test_health_and_documents(client: httpx.Client) -> None:
