@@ -82,6 +82,15 @@ def test_wrong_usage_exits_2(arguments: list[str], message: str, capfd: pytest.C
     assert printed.out == ""
 
 
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "-1", "soon"])
+@pytest.mark.parametrize("flag", [flag.name for flag in ON_THE_COMMAND_LINE if flag.kind.metavar == "SECONDS"])
+def test_seconds_are_a_number(flag: str, text: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", f"--{flag}={text}", "a:B"]) == 2
+    assert f"--{flag}={text!r}: a number of seconds" in capfd.readouterr().err
+    assert main(["status", f"--wait={text}"]) == 2
+    assert f"--wait={text!r}: a number of seconds from 0" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("name", WITH_TARGET)
 def test_no_target_exits_2_and_says_how(name: str, run: Run) -> None:
     done = run(name)
