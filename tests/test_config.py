@@ -131,6 +131,10 @@ MISTAKES = [
     ({"ssl_keyfile": "k"}, {}, "--ssl-keyfile is given without a certificate: add --ssl-certfile"),
     ({"log_level": "loud"}, {}, "--log-level='loud': one of debug, info, warning, error, critical"),
     ({"root_path": "api"}, {}, "--root-path='api': a path that starts with /"),
+    *[({"root_path": path}, {}, f"--root-path={path!r}: a path that starts with /, written as in a URL")
+      for path in ("/é", "//evil.example", "/a//b", "//", "/a?b", "/a#b", "/a b", "/a\n", "/..", "/a/../b", "/%2E./b",
+                   "/a/.", "/%zz", "/a\\b", "/{a}", "http://x/a")],
+    ({}, {"GRAPHSERVE_ROOT_PATH": "/é"}, "GRAPHSERVE_ROOT_PATH='/é': a path that starts with /, written as in a URL"),
     ({"scale": ("Recognizer",)}, {}, "--scale='Recognizer': NODE=N, such as Recognizer=2"),
     ({"scale": ("Recognizer=x",)}, {}, "--scale Recognizer='x': a whole number from 1"),
     ({"set": ("Recognizer",)}, {}, "--set='Recognizer': NODE.option=value, such as Recognizer.timeout=5"),
@@ -141,7 +145,13 @@ MISTAKES = [
     ({"prot": 1}, {}, "unknown option 'prot'; did you mean 'port'?"),
     ({"config": "missing.toml"}, {}, "missing.toml: cannot read the configuration: No such file or directory"),
     ({"env_file": "missing.env"}, {}, "missing.env: cannot read the env file: No such file or directory"),
-]
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["", "/", "/a", "/a/", "/a.b/~c/v1..2", "/%C3%A9/@:!$&'()*+,;=-_"])
+def test_a_root_path_is_what_a_url_may_hold(path: str, tmp_path: Path) -> None:
+    config = load({"entrypoint": "app:Entry", "root_path": path}, {}, tmp_path)
+    assert config.settings.listen.root_path == path.rstrip("/")
 
 
 @pytest.mark.parametrize(("flags", "environ", "message"), MISTAKES)

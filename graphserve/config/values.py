@@ -22,6 +22,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.ASCII)
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 CERTIFICATES = ("none", "optional", "required")  # of clients; the index is OpenSSL's number, VERIFY_…
 _SET = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)\.([A-Za-z_-]+)=(.*)", re.DOTALL)
+_ROOT_PATH = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)*")  # RFC 3986, 3.3, no part empty
 _NEXT_SET = re.compile(r",(?=\s*[A-Za-z][A-Za-z0-9_-]*\.[A-Za-z_-]+=)")
 
 
@@ -240,8 +241,9 @@ def _workers(value: Any) -> int | str:
 
 
 def _root_path(value: Any) -> str:
-    path = _text(value).rstrip("/")
-    if path and not path.startswith("/"):
+    path = _text(value).removesuffix("/")
+    parts = path.lower().replace("%2e", ".").split("/")
+    if not _ROOT_PATH.fullmatch(path) or "." in parts or ".." in parts:
         raise ValueError(value)
     return path
 
@@ -263,6 +265,7 @@ def _cert_reqs(value: Any) -> int:
     return int(_bounded(_int, lambda n: 0 <= n <= 2)(value))
 
 
+_AS_IN_A_URL = "written as in a URL (é is %C3%A9), without // and .., ? and #"
 TEXT = Scalar("TEXT", "a text", _text)
 HOST = Scalar("HOST", "a host name or an address", _bounded(_text, bool))
 TARGET = Scalar("TARGET", "module:Class or path/to/file.py:Class", _bounded(_text, bool))
@@ -274,6 +277,6 @@ SECONDS = Scalar("SECONDS", "a number of seconds above 0", _bounded(_float, lamb
 DELAY = Scalar("SECONDS", "a number of seconds from 0", _bounded(_float, lambda n: n >= 0))
 SIZE = Scalar("SIZE", "a size from 0, such as 100MB or 2GiB", _bounded(read_size, lambda n: n >= 0))
 BODY_SIZE = Scalar("SIZE", "a size from 1, such as 100MB or 2GiB", _bounded(read_size, lambda n: n >= 1))
-ROOT_PATH = Scalar("PATH", "a path that starts with /", _root_path)
+ROOT_PATH = Scalar("PATH", f"a path that starts with /, {_AS_IN_A_URL}", _root_path)
 ADDRESSES = Scalar("LIST", "IP addresses or networks with commas between them, or *", _addresses)
 CERT_REQS = Scalar("none|optional|required", "none, optional or required (0, 1 or 2)", _cert_reqs)

@@ -231,6 +231,9 @@ def test_a_proxy_may_take_its_prefix_off_or_leave_it_on() -> None:
         for path in ("/prefix/readyz", "/prereadyz", "/pre/pre/readyz", "/pre//readyz"):
             assert client.get(path).status_code == 404, path
         assert client.get("/pre/add").json()["detail"] == "/add takes POST, not GET"
+    with served("tests.apps.bad_input:Gateway", "--root-path", "/%c3%a9", cwd=ROOT) as graph:
+        for line in ("GET /livez", "GET /%C3%A9/livez", "GET /%c3%a9/readyz", "POST /%C3%A9/add", "POST /%c3%a9/%61dd"):
+            assert raw(graph, f"{line} HTTP/1.1", "x") == 200, line
 
 
 def test_pipelined_requests_are_answered_in_order(graph: Served) -> None:
