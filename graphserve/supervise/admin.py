@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from graphserve.supervise.supervisor import Supervisor
 
 MOST_WORKERS = 10_000  # of one node; more is a slip of the finger
+HOW_TO_NAME = 'name nodes so: {"nodes": ["Model"]}; or send no body, for all of them'
 Work = Callable[[Progress], Coroutine[Any, Any, Any]]
 
 
@@ -82,6 +83,8 @@ class Admin:
         })  # fmt: skip
 
     async def _stop(self, request: Request, answer: Answer) -> None:
+        if request.body not in (None, {}):
+            raise HttpError(422, "/stop takes no body: it stops the whole graph")
         self._supervisor.signals.stop()
         answer.json({"pid": os.getpid()})
 
@@ -130,7 +133,13 @@ class Admin:
 
 
 def _names(body: Any) -> list[str]:
-    names = body.get("nodes", []) if isinstance(body, dict) else ([] if body is None else None)
+    """The nodes that a body names; none for all, which is never said by a slip."""
+    if body is None or body == {}:
+        return []
+    names = body.get("nodes") if isinstance(body, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise HttpError(422, 'name nodes so: {"nodes": ["Model"]}; or none, for all')
+        raise HttpError(422, HOW_TO_NAME)
+    if not names or len(body) > 1:
+        what = ", ".join(repr(key) for key in body if key != "nodes")
+        raise HttpError(422, f"{f'unknown: {what}' if what else 'no node is named'}; {HOW_TO_NAME}")
     return list(dict.fromkeys(names))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import http
 import json
 import re
 import socket
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphserve.supervise.sockets import private_umask
+from graphserve.wire.phrases import phrase
 
 HEAD, BODY = 16 * 1024, 64 * 1024  # bytes of a request
 READING, WRITING = 5.0, 5.0  # seconds that a client has to send its request, and to take its answer
@@ -51,7 +51,7 @@ class HttpError(Exception):
 
     def problem(self) -> dict[str, Any]:
         """As RFC 9457 says."""
-        title = http.HTTPStatus(self.status).phrase
+        title = phrase(self.status)
         return {"type": "about:blank", "title": title, "status": self.status, "detail": self.detail} | self.more
 
 
@@ -83,8 +83,7 @@ class Answer:
 
     def _head(self, status: int, kind: bytes, more: bytes) -> None:
         self.begun = True
-        phrase = http.HTTPStatus(status).phrase.encode()
-        head = b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\n" % (status, phrase, kind)
+        head = b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\n" % (status, phrase(status).encode(), kind)
         self._write(head + more + b"connection: close\r\ncache-control: no-store\r\n\r\n")
 
     def _write(self, data: bytes) -> None:

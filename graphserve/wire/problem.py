@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import http
 import math
 from typing import Any
 
 import msgspec
 
 from graphserve.errors import CallError, DeadlineExceeded, InvalidArguments, Problem, RemoteError, Unavailable
+from graphserve.wire.phrases import phrase
 
 _KINDS: dict[str, type[CallError]] = {
     error.kind: error for error in (Problem, RemoteError, Unavailable, DeadlineExceeded, InvalidArguments)
 }
-# RFC 9110 renamed these; Python knows the new names from 3.13 on, and ours must not depend on its version.
-_PHRASES = {413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
 _OWN_TYPE = "urn:graphserve:problem:"
 
 
@@ -31,14 +29,6 @@ class HttpProblem(CallError):
     def read(cls, status: int, body: bytes) -> HttpProblem:
         """What `encode` wrote, for a process that passes the answer on."""
         return cls(status, str(msgspec.json.decode(body, type=dict[str, Any]).get("detail", "")))
-
-
-def phrase(status: int) -> str:
-    """The reason phrase of a status, such as `Not Found`."""
-    try:
-        return _PHRASES.get(status) or http.HTTPStatus(status).phrase
-    except ValueError:
-        return "Error"
 
 
 def as_call_error(exc: BaseException, node: str) -> CallError:

@@ -9,11 +9,12 @@ from graphserve.call.context import CallContext
 from graphserve.errors import CallError, DeadlineExceeded, InvalidArguments, Problem, Unavailable
 from graphserve.wire import problem
 from graphserve.wire.formats import Format
+from graphserve.wire.phrases import phrase
 from graphserve.wire.problem import HttpProblem
 
 logger = logging.getLogger("graphserve.calls")
 
-_STATUS = {code: b"HTTP/1.1 %d %s\r\n" % (code, problem.phrase(code).encode()) for code in range(200, 600)}
+_STATUS = {code: b"HTTP/1.1 %d %s\r\n" % (code, phrase(code).encode()) for code in range(200, 600)}
 _TYPES = {format: b"content-type: " + format.value + b"\r\n" for format in Format}
 _EXPECTED = (Problem, HttpProblem, InvalidArguments, Unavailable, DeadlineExceeded)
 

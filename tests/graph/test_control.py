@@ -8,6 +8,7 @@ import signal
 import socket
 import stat
 import threading
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -364,6 +365,14 @@ def test_the_control_socket_is_private_and_speaks_plain_http(steered: Steered, g
         ("POST", "/scale", b'{"Leaf": 0}', 422),
         ("POST", "/scale", b'{"Nope": 1}', 404),
         ("POST", "/reload", b'{"nodes": "Leaf"}', 422),
+        ("POST", "/restart", b'{"nodez": ["Leaf"]}', 422),
+        ("POST", "/restart", b'{"nodes": []}', 422),
+        ("POST", "/restart", b'{"nodes": null}', 422),
+        ("POST", "/restart", b'{"nodes": ["Leaf"], "force": true}', 422),
+        ("POST", "/restart", b"[]", 422),
+        ("POST", "/reload", b'{"nodes": []}', 422),
+        ("POST", "/reload", b'{"Leaf": 1}', 422),
+        ("POST", "/stop", b'{"nodes": ["Leaf"]}', 422),
         ("POST", "/reload", b"nodes=Leaf", 400),
         ("POST", "/reload", b"[" * 60000, 400),
         ("POST", "/reload", b" " * 70000, 413),
@@ -373,7 +382,13 @@ def test_wrong_requests_are_answered_with_problems(
     steered: Steered, graph: Served, method: str, path: str, body: bytes | None, status: int
 ) -> None:
     with operator(steered) as client:
+        before = [row["pid"] for row in client.get("/ps").json()]
         answer = client.request(method, path, content=body)
+        assert [row["pid"] for row in client.get("/ps").json()] == before
+    assert answer.reason_phrase == answer.json()["title"]
+    assert answer.reason_phrase == {413: "Content Too Large", 422: "Unprocessable Content"}.get(
+        status, HTTPStatus(status).phrase
+    )
     assert answer.status_code == answer.json()["status"] == status
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["detail"]
