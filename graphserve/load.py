@@ -92,6 +92,8 @@ def load(target: Target, main: str | None = None) -> type:
 
 
 def _parse_file(path: str, name: str, folder: str) -> Target:
+    if not os.path.isdir(folder):  # other modules would not be found there
+        raise ConfigurationError(_looked(folder))
     file = Path(folder, path).resolve()
     if not os.path.isfile(file):
         hidden = next((above for above in file.parents if os.path.isdir(above) and not os.access(above, os.X_OK)), None)

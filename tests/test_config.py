@@ -333,9 +333,14 @@ class TestEnvFile:
         config = load({"entrypoint": "a:B", "env_file": ".env", "ssl_certfile": "c"}, {}, tmp_path)
         assert (config.env, config.keyfile_password) == ({"A": "1"}, "s3cret")
 
-    @pytest.mark.parametrize("name", ["GRAPHSERVE_CONFIG", "GRAPHSERVE_ENV_FILE", "GRAPHSERVE_PROT"])
+    @pytest.mark.parametrize("name", ["GRAPHSERVE_CONFIG", "GRAPHSERVE_ENV_FILE"])
     def test_it_cannot_name_what_it_does_not_decide(self, name: str, tmp_path: Path) -> None:
         (tmp_path / ".env").write_text(f"{name}=x\n")
+        with pytest.raises(ConfigurationError, match=f"^env file: {name} cannot stand there, since it is read before"):
+            load({"entrypoint": "a:B", "env_file": ".env"}, {}, tmp_path)
+
+    def test_it_cannot_name_what_there_is_not(self, tmp_path: Path) -> None:
+        (tmp_path / ".env").write_text("GRAPHSERVE_PROT=x\n")
         with pytest.raises(UnknownOptionError, match="env file"):
             load({"entrypoint": "a:B", "env_file": ".env"}, {}, tmp_path)
 

@@ -11,7 +11,7 @@ import click
 
 from graphserve.config import Config, load
 from graphserve.config.flags import BY_KEY, COMMON, FLAGS, Flag
-from graphserve.config.values import BODY_SIZE, CERT_REQS, CERTIFICATES, SIZE, SWITCH, Source
+from graphserve.config.values import BODY_SIZE, CERT_REQS, CERTIFICATES, SIZE, SWITCH, Kind, Source
 from graphserve.errors import ConfigurationError
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -60,18 +60,20 @@ def _option(flag: Flag) -> Callable[[C], C]:
     if flag.kind is SWITCH:
         return click.option(*names, f"--{flag.name}/--no-{flag.name}", default=None, help=_help(flag))
     return click.option(
-        *names, f"--{flag.name}", flag.key, metavar=flag.kind.metavar, multiple=flag.many, callback=_checked(flag),
-        help=_help(flag),
+        *names, f"--{flag.name}", flag.key, metavar=flag.kind.metavar, multiple=flag.many,
+        callback=checked(flag.name, flag.kind), help=_help(flag),
     )  # fmt: skip
 
 
-def _checked(flag: Flag) -> Callable[[click.Context, click.Parameter, Any], Any]:
+def checked(name: str, kind: Kind) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Reads the value of an option; one that is not of this kind is wrong usage."""
+
     def check(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
         if value is None or value == ():
             return None
-        source = Source(f"--{flag.name}", current_folder())
+        source = Source(f"--{name}", current_folder())
         try:
-            return flag.kind.parse(value, source)
+            return kind.parse(value, source)
         except ConfigurationError as exc:
             raise click.UsageError(str(exc), ctx) from None
 

@@ -15,6 +15,7 @@ from graphserve.plan import Plan
 
 FORMATS = ("tree", "dot", "mermaid", "json", "svg")
 SUFFIXES = {".dot": "dot", ".gv": "dot", ".mmd": "mermaid", ".json": "json", ".svg": "svg"}
+PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".pdf", ".ps", ".eps")  # of others
 
 
 @click.command("graph", short_help="Print a graph: its nodes, and which calls which.")
@@ -28,6 +29,7 @@ def command(form: str | None, dot: bool, output: str | None, **given: Any) -> in
     """Print the graph of TARGET: its nodes, and which calls which. Starts nothing."""
     if dot and form not in (None, "dot"):
         raise click.UsageError(f"--dot is --format dot, but --format {form} is given too")
+    form = "dot" if dot else form or _form_of(output)
     config = configure(given)
 
     from graphserve.cli.troubles import report
@@ -38,13 +40,17 @@ def command(form: str | None, dot: bool, output: str | None, **given: Any) -> in
         return ExitCode.INVALID
     if output in (None, "-") and sys.stdout is None:
         raise GraphServeError("there is no output to draw on, it is closed: give -o FILE")
-    text = _draw(resolution.plan, "dot" if dot else form or _form_of(output), output in (None, "-"))
+    text = _draw(resolution.plan, form, output in (None, "-"))
     _write(text if text.endswith("\n") else text + "\n", output)
     return ExitCode.OK
 
 
 def _form_of(output: str | None) -> str:
-    return SUFFIXES.get(os.path.splitext(output or "")[1], "tree")
+    suffix = os.path.splitext(output or "")[1].lower()
+    if suffix in PICTURES:
+        have = ", ".join(SUFFIXES)
+        raise click.UsageError(f"-o {output}: a {suffix} is not drawn here; take {have}, or say which --format it gets")
+    return SUFFIXES.get(suffix, "tree")
 
 
 def _draw(plan: Plan, form: str, here: bool) -> str:

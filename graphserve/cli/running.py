@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import click
 
 from graphserve import config, rundir
-from graphserve.cli.flags import current_folder
+from graphserve.cli.flags import checked, current_folder
+from graphserve.config.values import FilePath
 from graphserve.errors import ExitCode, GraphServeError, NotRunningError, StartupError
 from graphserve.runtime import parent
 
@@ -26,7 +27,7 @@ LINES = "application/x-ndjson"
 def run_dir_option(command: C) -> C:
     """`--run-dir`, which every command that needs a running graph takes."""
     words = "The run folder of the graph; needed only where more than one runs."
-    return click.option("--run-dir", metavar="PATH", default=None, help=words)(command)
+    return click.option("--run-dir", metavar="PATH", callback=checked("run-dir", FilePath()), help=words)(command)
 
 
 class SeveralRunning(GraphServeError):

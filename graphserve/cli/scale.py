@@ -21,6 +21,10 @@ def command(run_dir: str | None, sizes: tuple[str, ...]) -> int:
     Returns when new workers are ready; those that are too many answer what they took first. It lasts until the graph
     stops, or its configuration says another number for that node.
     """
+    names = [part.partition("=")[0].strip() for size in sizes for part in size.split(",")]
+    for name in names:
+        if names.count(name) > 1:
+            raise click.UsageError(f"{name} is given twice")
     try:
         parsed = BY_KEY["scale"].kind.parse(sizes, Source("scale", Path()))
     except ConfigurationError as exc:

@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import click
 
 from graphserve.cli import table
+from graphserve.cli.flags import checked
 from graphserve.cli.running import NoAnswer, RunningGraph, find, run_dir_option
-from graphserve.config.values import DELAY, Source
-from graphserve.errors import ConfigurationError, ExitCode, NotRunningError
+from graphserve.config.values import DELAY
+from graphserve.errors import ExitCode, NotRunningError
 
 PATIENCE = 300.0  # seconds, where --wait says no number: as long as a node has to start
 INTERVAL = 0.1  # seconds between two looks
 NUMBERS, STATE = (2,), 1
 
 
-def _seconds(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
-    try:
-        return None if value is None else float(DELAY.parse(value, Source("--wait", Path())))
-    except ConfigurationError as exc:
-        raise click.UsageError(str(exc), ctx) from None
-
-
 @click.command("status", short_help="Say whether a running graph is ready.")
 @run_dir_option
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.option(
-    "--wait", metavar="[SECONDS]", callback=_seconds, is_flag=False, flag_value=str(PATIENCE), default=None,
+    "--wait", metavar="[SECONDS]", callback=checked("wait", DELAY), is_flag=False, flag_value=str(PATIENCE),
     help=f"Wait until it is ready, also if it does not run yet. [{PATIENCE:g} seconds, if no number is given]",
 )  # fmt: skip
 def command(run_dir: str | None, as_json: bool, wait: float | None) -> int:

@@ -17,6 +17,7 @@ from graphserve.plan import ListenPlan, Settings, TlsPlan
 PREFIX = "GRAPHSERVE_"
 INTERNAL = "GRAPHSERVE_INTERNAL_"  # variables between our own processes, never options
 OF_PYPROJECT = ("project", "build-system", "dependency-groups", "tool")  # its tables: PEP 518, PEP 621, PEP 735
+_BEFORE_ENV_FILE = tuple(BY_KEY[key].variable for key in ("config", "env_file"))
 Layer = dict[str, Any]
 
 
@@ -92,11 +93,15 @@ def _flag_layer(flags: Mapping[str, Any], base: Path) -> Layer:
 
 
 def _environment_layer(environ: Mapping[str, str], base: Path, nested: bool = False) -> Layer:
-    known = {flag.variable: flag for flag in FLAGS if not (nested and flag.key in ("config", "env_file"))}
+    known = {flag.variable: flag for flag in FLAGS if not (nested and flag.variable in _BEFORE_ENV_FILE)}
     layer: Layer = {}
     for name, value in environ.items():
         if not name.startswith(PREFIX) or name.startswith(INTERNAL):
             continue
+        if nested and name in _BEFORE_ENV_FILE:
+            raise ConfigurationError(
+                f"env file: {name} cannot stand there, since it is read before; set it in the environment itself"
+            )
         if name not in known:
             raise UnknownOptionError(name, list(known), "env file" if nested else "environment")
         if value:  # set but empty is how container tools spell "not set"

@@ -128,6 +128,8 @@ class PublicSocket:
             if not stat.S_ISSOCK(os.stat(path).st_mode):
                 raise StartupError(f"--uds {path}: there is a file of that name that is no socket")
         except FileNotFoundError:
+            if os.path.islink(path):
+                raise StartupError(f"--uds {path}: there is a link that leads nowhere; remove it") from None
             return
         with socket.socket(socket.AF_UNIX) as probe:
             try:

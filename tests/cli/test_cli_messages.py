@@ -45,6 +45,8 @@ CASES = [
     (["plain:Plain"], 4, "plain:Plain is no service: decorate it with @service", None),
     (["app:X", "--app-dir", "nix"], 4,
      "there is no module 'app' (the folder {cwd}/nix does not exist; --app-dir names another one)", None),
+    (["app.py:Gateway", "--app-dir", "nix"], 4,
+     "the folder {cwd}/nix does not exist; --app-dir names another one", None),
     (["none.py:X"], 4, "there is no file '{cwd}/none.py'", None),
     (["empty:Empty"], 4, "{cwd}/empty.py:4: service Empty has no API: decorate at least one method with @api", None),
     (["bad:X"], 4, "importing 'bad' raised SyntaxError: invalid syntax (bad.py, line 1)", SYNTAX),
@@ -55,6 +57,8 @@ CASES = [
     (["app:Gateway", "--scale", "Recog=2"], 4, "--scale: there is no node 'Recog'; did you mean 'Recognizer'?", None),
     (["app:Gateway", "--host", "192.0.2.1"], 3, "192.0.2.1 is no address of this machine; choose another --host", None),
     (["app:Gateway", "--uds", "no/x.sock"], 3, "--uds {cwd}/no/x.sock: there is no folder {cwd}/no", None),
+    (["app:Gateway", "--uds", "sub/link.sock"], 3,
+     "--uds {cwd}/sub/link.sock: there is a link that leads nowhere; remove it", None),
     (["app:Gateway", "--run-dir", "."], 3, f"{{cwd}} is not empty and no run folder: {RUN_DIR}", None),
 ]  # fmt: skip
 
@@ -64,6 +68,7 @@ def test_serve_says_why_it_cannot(
     arguments: list[str], code: int, first: str, last: str | None, project: Path, run: Run
 ) -> None:
     (project / "sub").mkdir()
+    (project / "sub" / "link.sock").symlink_to("nowhere")
     for name, text in FILES.items():
         (project / name).write_text(text)
     done = run("serve", *(argument.format(cwd=project) for argument in arguments))

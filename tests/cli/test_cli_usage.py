@@ -15,6 +15,7 @@ from graphserve.config.flags import COMMON, FLAGS
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 ON_THE_COMMAND_LINE = [flag for flag in FLAGS if flag.key != "entrypoint" and flag.flag]
+WITH_RUN_DIR = [(name, "R=1") if name == "scale" else (name,) for name in ("serve", "check", *WITH_GRAPH)]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -66,6 +67,14 @@ def test_version(capfd: pytest.CaptureFixture[str]) -> None:
         (["serve", "--scale", "R", "app:Gateway"], "NODE=N, such as Recognizer=2"),
         (["graph", "--format", "png", "app:Gateway"], "'png' is not one of 'tree', 'dot', 'mermaid', 'json', 'svg'"),
         (["graph", "--dot", "--format", "svg", "app:Gateway"], "--dot is --format dot"),
+        (
+            ["graph", "-o", "x.png", "app:Gateway"],
+            "-o x.png: a .png is not drawn here; take .dot, .gv, .mmd, .json, .svg",
+        ),
+        (["graph", "-o", "x.PDF", "app:Gateway"], "-o x.PDF: a .pdf is not drawn here"),
+        *[([name, "--run-dir", "", *arguments], "--run-dir='': a path") for name, *arguments in WITH_RUN_DIR],
+        (["scale", "Leaf=2", "Leaf=3"], "Leaf is given twice"),
+        (["scale", "Leaf=2,Leaf=2"], "Leaf is given twice"),
         (["serve", "--forwarded-allow-ips", "foo", "a:B"], "IP addresses or networks with commas between them, or *"),
         (["serve", "--forwarded-allow-ips", "10.0.0.1/8", "a:B"], "--forwarded-allow-ips='10.0.0.1/8'"),
         (["check", "--uds", "x.sock", "-p", "9000", "a:B"], "--port says nothing where --uds is given"),
