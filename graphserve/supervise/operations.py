@@ -19,7 +19,6 @@ from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.node import Node
 from graphserve.supervise.turnover import Progress
 
-OLD_SERVES = "the new code did not start; the old code goes on serving"
 WORDS = {
     "reload": ("reloading", "reloaded"), "scale": ("scaling", "scaled"), "restart": ("restarting", "restarted"),
 }  # fmt: skip
@@ -89,7 +88,7 @@ class Operations:
                 try:
                     await change.run(plan, config.env, secrets(config), [node.plan.name for node in nodes if names])
                 except StartupError as exc:
-                    raise StartupError(f"{exc}\n{_what_now(change.rolled)}", exc.node, exc.log) from exc
+                    raise StartupError(f"{exc}\n{self._what_now(change.rolled)}", exc.node, exc.log) from exc
                 self.config = config
         return True
 
@@ -133,7 +132,7 @@ class Operations:
             config = self._config_now()
             return config, require(await self._resolved(config, names))
         except (ConfigurationError, StartupError) as exc:
-            raise GraphError(f"{exc}\n{OLD_SERVES}", getattr(exc, "log", "")) from exc
+            raise GraphError(f"{exc}\n{self._what_now([])}", getattr(exc, "log", "")) from exc
 
     async def _resolved(self, config: Config, names: Collection[str]) -> Any:
         work = asyncio.ensure_future(self._resolve(config))
@@ -178,6 +177,17 @@ class Operations:
                 raise Refused(f"there is no node {name!r}; {hint}", 404)
         return [known[name] for name in names] if names else list(known.values())
 
+    def _what_now(self, rolled: list[str]) -> str:
+        """What serves after the new code did not start."""
+        down = [node.plan.name for node in self._all() if not node.ready_workers()]
+        failed = f"the new code did not start{' there' if rolled else ''}"
+        if down and len(down) == len(self._all()):
+            return f"{failed}, and no worker of the old code is ready"
+        words = f"{failed}; the old code goes on serving"
+        if rolled:
+            words += f", except for {', '.join(rolled)}, which had changed over before and run the new code"
+        return words + (f"; no worker of {', '.join(down)} is ready" if down else "")
+
     def _config_now(self) -> Config:
         """The configuration as files and environment say it now; where the graph listens stays."""
         if self._reread is None:
@@ -194,12 +204,3 @@ class Operations:
 def secrets(config: Config) -> dict[str, Any]:
     """What the workers of the entry need and no file may hold."""
     return {} if config.keyfile_password is None else {"keyfile_password": config.keyfile_password}
-
-
-def _what_now(rolled: list[str]) -> str:
-    if not rolled:
-        return OLD_SERVES
-    return (
-        f"the new code did not start there; the old code goes on serving, except for {', '.join(rolled)}, which had "
-        "changed over before and run the new code"
-    )

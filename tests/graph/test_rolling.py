@@ -178,6 +178,36 @@ def test_new_code_that_does_not_start_leaves_the_old_serving(
     changed(load, leaf=4)
 
 
+@pytest.mark.parametrize("case", ["init", "syntax"])
+def test_what_does_not_serve_is_not_said_to_go_on(steered: Steered, graph: Served, case: str) -> None:
+    source, words = FAILING[case]
+    steered.write(leaf=source)
+    for pid in graph.workers("n0"):
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: {row["node"] for row in steered.ps() if row["state"] == "ready"} == {"Mid", "Top"}, 30)
+    done = steered.run("reload")
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "the old code goes on serving; no worker of Leaf is ready" in done.stderr
+
+
+def test_a_graph_of_which_nothing_serves_is_not_said_to_go_on(steered: Steered) -> None:
+    alone = LEAF.replace("Leaf", "Top")
+    steered.write(app=alone)
+    graph = steered.serve()
+    try:
+        graph.wait_ready()
+        steered.write(app=alone.replace("        pass", "        raise OSError('no model there')"))
+        for pid in graph.workers():
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not [row for row in steered.ps() if row["state"] == "ready"], 30)
+        done = steered.run("reload")
+        assert done.returncode == 1
+        assert "the new code did not start, and no worker of the old code is ready" in done.stderr
+    finally:
+        graph.close()
+
+
 def test_nodes_that_were_rolled_before_one_failed_keep_the_new_code(
     steered: Steered, graph: Served, load: Load
 ) -> None:
