@@ -100,7 +100,10 @@ class ArgumentsCodec:
     def _take_raw(self, body: Body) -> dict[str, Any]:
         if self._raw is None:
             raise InvalidArguments(f"{self._where} takes a JSON object of its parameters, not a raw body")
-        return {self._raw: bytes(body)}
+        try:
+            return {self._raw: self._values[self._raw].take(bytes(body))}
+        except FAILURES as exc:
+            raise refusal(self._where, explain(exc, [self._raw])) from None
 
     def _why(self, error: BaseException, body: Body, format: Format, fetch: Fetch | None) -> Exception:
         # Slow, only after a failure: the fast path stops at the first error, here each argument is decoded by itself.

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from functools import lru_cache
 from typing import Any, cast
+
+from graphserve.wire import binary
+
+_UNEXPECTED = re.compile(r"Expected `(?P<wanted>[^`]+)`.*?input_type=(?P<got>\w+)", re.DOTALL)
 
 
 class Adapter:
     """Validates and dumps one type that contains pydantic's.
 
+    Bytes are base64 in its JSON. For the public, a model's own `ser_json_bytes` and `val_json_bytes` come first;
+    between nodes, where any bytes must arrive, they do not count.
+
     Args:
         hint: the type.
 
     Raises:
-        TypeError: pydantic has no schema for it.
+        TypeError: pydantic has no schema for it, or one that no value from outside can fit.
     """
 
     def __init__(self, hint: Any) -> None:
@@ -25,6 +34,22 @@ class Adapter:
             raise TypeError(str(exc).partition("\n")[0]) from None
         except pydantic.PydanticUserError as exc:
             raise TypeError(str(exc).partition("\n")[0]) from None
+        self._public, self._inner = _ways(self._adapter)
+        self._model = _model(hint)
+
+    @property
+    def plain_bytes(self) -> bool:
+        """Whether values are bytes as they are, which pydantic only checks."""
+        schema: Any = self._adapter.core_schema
+        return schema["type"] == "bytes" and "serialization" not in schema
+
+    def check(self, value: Any) -> Any:
+        """Validate a value that is one of Python's already.
+
+        Raises:
+            pydantic.ValidationError: it does not fit.
+        """
+        return self._adapter.validate_python(value, strict=True)
 
     def load(self, data: bytes | memoryview, by_name: bool = False) -> Any:
         """Validate JSON, strictly.
@@ -36,27 +61,48 @@ class Adapter:
         Raises:
             pydantic.ValidationError: it does not fit.
         """
-        return self._adapter.validate_json(
-            bytes(data), strict=True, by_name=True if by_name else None, by_alias=True if by_name else None
-        )
+        if by_name:
+            return self._inner[0].validate_json(bytes(data), strict=True, by_name=True, by_alias=True)
+        return self._public[0].validate_json(bytes(data), strict=True)
 
     def dump(self, value: Any, by_alias: bool = False) -> bytes:
         """A value as JSON, as the function `dump` writes a model.
 
         Raises:
             TypeError: the value is not of the type.
+            pydantic.ValidationError: the same, in pydantic's words.
         """
         from pydantic_core import PydanticSerializationError
 
+        if self._model is not None and not isinstance(value, self._model):
+            raise TypeError(f"Expected `{self._model.__name__}`, got `{type(value).__name__}`")
         try:
-            return _write(self._adapter.serializer, value, by_alias, warnings="error")
+            return self.write(value, by_alias, warnings="error")
         except PydanticSerializationError as exc:
-            reason = str(exc).removeprefix("Pydantic serializer warnings:")
-            raise TypeError(" ".join(reason.split())) from None
+            reason = str(exc)
+        self.check(value)  # says what a receiver would say
+        if found := _UNEXPECTED.search(reason):
+            raise TypeError(f"Expected `{found['wanted']}`, got `{found['got']}`")
+        raise TypeError(" ".join(reason.removeprefix("Pydantic serializer warnings:").split()))
+
+    def write(self, value: Any, by_alias: bool, **options: Any) -> bytes:
+        """A value as JSON, whatever type it has."""
+        serializer = (self._public if by_alias else self._inner)[1]
+        if by_alias:
+            return cast(bytes, serializer.to_json(value, by_alias=True, **options))
+        data = serializer.to_json(value, by_alias=False, round_trip=True, **options)
+        if b"null" not in data:
+            return cast(bytes, data)
+        # Perhaps a null that was NaN or infinity: models write these so, whatever their serializer is told.
+        import pydantic_core
+
+        plain = serializer.to_python(value, mode="json", by_alias=False, round_trip=True, **options)
+        return pydantic_core.to_json(plain, inf_nan_mode="constants")
 
     def schema(self, template: str, output: bool) -> dict[str, Any]:
         """Its JSON schema, with its definitions under `$defs`."""
-        return self._adapter.json_schema(ref_template=template, mode="serialization" if output else "validation")
+        mode: Any = "serialization" if output else "validation"
+        return self._adapter.json_schema(ref_template=template, mode=mode, schema_generator=_generator())
 
 
 def is_instance(value: Any) -> bool:
@@ -79,23 +125,76 @@ def dump(value: Any, by_alias: bool = False) -> bytes:
         by_alias: True writes for the public: with aliases and computed fields, NaN as null. False writes for
             another node, which gets an equal value: with the fields' own names, NaN as NaN.
     """
-    return _write(type(value).__pydantic_serializer__, value, by_alias)
-
-
-def _write(serializer: Any, value: Any, by_alias: bool, **options: Any) -> bytes:
-    if by_alias:
-        return cast(bytes, serializer.to_json(value, by_alias=True, **options))
-    data = serializer.to_json(value, by_alias=False, round_trip=True, **options)
-    if b"null" not in data:
-        return cast(bytes, data)
-    # Perhaps a null that was NaN or infinity: models write these so, whatever their serializer is told.
-    import pydantic_core
-
-    plain = serializer.to_python(value, mode="json", by_alias=False, round_trip=True, **options)
-    return pydantic_core.to_json(plain, inf_nan_mode="constants")
+    return _of(type(value)).write(value, by_alias)
 
 
 def problems(error: Any) -> list[dict[str, Any]]:
     """What pydantic found: one mapping an error, with `loc`, `msg` and `type`."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
     return [{"loc": list(each["loc"]), "msg": each["msg"], "type": each["type"]} for each in found]
+
+
+@lru_cache(maxsize=1024)
+def _of(kind: type) -> Adapter:
+    return Adapter(kind)
+
+
+def _model(hint: Any) -> type | None:
+    # A generic model with other parameters than the hint's is written by its fields, as pydantic does it.
+    import pydantic
+
+    if not isinstance(hint, type) or not issubclass(hint, pydantic.BaseModel):
+        return None
+    return cast(type, hint.__pydantic_generic_metadata__["origin"] or hint)
+
+
+def _ways(adapter: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    """A validator and a serializer for the public, and both for nodes: pydantic's own where there are no bytes."""
+    schema = adapter.core_schema
+    if (kind := binary.misplaced(schema)) is not None:
+        raise TypeError(
+            f"{kind.__module__}.{kind.__name__} is no type that pydantic can read from JSON, so a model with a field "
+            "of it cannot be sent: make it a dataclass or a msgspec.Struct (arrays can be fields of these)"
+        )
+    own = (adapter.validator, adapter.serializer)
+    config = _config(schema)
+    public, inner = (_way(schema, config, everywhere, own) for everywhere in (False, True))
+    return public, inner
+
+
+def _way(schema: Any, config: dict[str, Any], everywhere: bool, own: tuple[Any, Any]) -> tuple[Any, Any]:
+    changed = binary.with_base64(schema, everywhere)
+    untyped = binary.holds_any(schema) and (everywhere or not binary.OWN & config.keys())
+    if changed is schema and not untyped:
+        return own
+    if untyped:
+        config = {**config, "ser_json_bytes": "base64"}  # of what no type says that it is bytes
+    return binary.build(changed, config)
+
+
+def _config(schema: Any) -> dict[str, Any]:
+    """The configuration of the class at the root of a schema."""
+    if schema["type"] == "definitions":
+        inner = schema["schema"]
+        if inner["type"] == "definition-ref":
+            inner = next(each for each in schema["definitions"] if each.get("ref") == inner["schema_ref"])
+        schema = inner
+    return dict(schema.get("config") or {})
+
+
+@lru_cache(maxsize=1)
+def _generator() -> Any:
+    from pydantic.json_schema import GenerateJsonSchema
+
+    class Generator(GenerateJsonSchema):
+        def bytes_schema(self, schema: Any) -> dict[str, Any]:
+            said = super().bytes_schema(schema)
+            if binary.OWN & self._config.config_dict.keys():
+                return said
+            for bound in ("minLength", "maxLength"):
+                if bound in said:
+                    said[bound] = 4 * -(-said[bound] // 3)
+            said.pop("format", None)
+            return {**said, "contentEncoding": "base64"}
+
+    return Generator

@@ -195,6 +195,9 @@ def supported(hint: Any) -> None:
     if uses_adapter(hint):
         models.Adapter(hint)
         return
+    for part in hints.walk(hint):
+        if part.kind == "model":
+            models.Adapter(part.hint)
     msgspec.msgpack.Decoder(hint, dec_hook=extensions.type_hook)
     msgspec.json.Decoder(hint, dec_hook=extensions.type_hook)
     msgspec.json.schema_components([hint], schema_hook=lambda kind: {"title": str(kind)})

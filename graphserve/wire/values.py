@@ -78,20 +78,30 @@ class ValueCodec:
     def __init__(self, hint: Any) -> None:
         self._adapter = models.Adapter(hint) if uses_adapter(hint) else None
         self._admit = None if self._adapter else admission(hint)
-        self._take_out = blobs.taker(hint)
+        self.finish: Callable[[Any, Format], Any] | None = None
+        if self._adapter is not None and self._adapter.plain_bytes:
+            hint, self._admit, self._adapter = bytes, self._adapter.check, None
+        elif self._adapter is not None:
+            self.finish = self._validate
+        if self._admit is not None:
+            self.finish = self._check
         self.hint: Any = msgspec.Raw if self._adapter else hint
+        self._take_out = blobs.taker(self.hint)
         self.fetched: Any = blobs.with_blobs(self.hint)
         self._reader, self._writer = Reader(self.hint, self.fetched), Writer()
-        self.finish: Callable[[Any, Format], Any] | None = None
-        if self._adapter is not None:
-            self.finish = self._validate
-        elif self._admit is not None:
-            self.finish = self._check
 
     def load(self, body: Body, format: Format, fetch: Fetch | None = None) -> Any:
         """Read a value; raises what msgspec, pydantic or `Misfit` say about it."""
         value = self._reader.read(body, format, fetch)
         return value if self.finish is None else self.finish(value, format)
+
+    def take(self, value: bytes) -> Any:
+        """Check bytes that came as they are, for a type of bytes; raises like `load`."""
+        if self._adapter is not None:
+            return self._adapter.check(value)
+        if self.hint is not bytes:
+            value = msgspec.convert(value, self.hint)
+        return value if self._admit is None else self._admit(value)
 
     def dump(self, value: Any, format: Format, place: Place | None = None) -> bytes:
         """Write a value; raises TypeError, ValueError or OverflowError if it cannot be."""

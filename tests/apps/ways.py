@@ -59,6 +59,10 @@ class User(pydantic.BaseModel):
     boxes: list[Box] = []
 
 
+class Photo(pydantic.BaseModel):
+    image: bytes
+
+
 @dataclasses.dataclass
 class Page:
     image: np.ndarray
@@ -101,6 +105,9 @@ KINDS: dict[str, tuple[Any, Any]] = {
     "point": (Point, Point(1, 2.0)),
     "user": (User, User(name="a", born=NOON.date(), boxes=[Box(1)])),
     "users": (list[User], [User(name="a", born=NOON.date())]),
+    "photo": (Photo, Photo(image=b"\x89PNG\xff")),
+    "photos": (list[tuple[Photo, bytes]], [(Photo(image=b"\x89"), b"\xff")]),
+    "bounded_bytes": (Annotated[bytes, pydantic.Field(min_length=1)], b"\x89PNG"),
     "array": (np.ndarray, np.arange(6, dtype=np.int16).reshape(2, 3)),
     "empty_array": (np.ndarray, np.zeros((0, 3))),
     "floats": (Floats, np.array([[1, 2], [3, 4]], np.float32)),

@@ -1,0 +1,132 @@
+"""Bytes in pydantic's types: base64 in JSON, as everywhere else, where pydantic itself would read and write UTF-8.
+
+It changes the schema from which pydantic makes a validator and a serializer, a copy of it: the user's classes stay
+as they are. A part that has a serializer of its own keeps its JSON.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Iterator
+from typing import Any
+
+OWN = frozenset({"ser_json_bytes", "val_json_bytes"})  # with one of these a model says itself what its JSON is
+_NO_SCHEMAS = frozenset({"cls", "config", "default", "expected", "function", "members", "metadata", "serialization"})
+_STRING = {"type": "str"}
+
+
+def with_base64(schema: Any, everywhere: bool) -> Any:
+    """A schema of pydantic's whose bytes are base64 in JSON; `schema` itself if it has none.
+
+    Args:
+        schema: the schema.
+        everywhere: whether models that say themselves how bytes look in JSON are not asked, as between nodes.
+    """
+    return _change(schema, True, everywhere)
+
+
+def build(schema: Any, config: Any) -> tuple[Any, Any]:
+    """A validator and a serializer of a changed schema.
+
+    pydantic would take those that the classes in it have already. Before 2.13 it has no switch for that, but a class
+    that is not complete has none to take.
+    """
+    import pydantic_core
+
+    if "_use_prebuilt" in (pydantic_core.SchemaValidator.__text_signature__ or ""):
+        fresh: Any = {"_use_prebuilt": False}
+        return (
+            pydantic_core.SchemaValidator(schema, config, **fresh),
+            pydantic_core.SchemaSerializer(schema, config, **fresh),
+        )
+    classes = [cls for cls in _classes(schema) if vars(cls).get("__pydantic_complete__")]
+    try:
+        for cls in classes:
+            cls.__pydantic_complete__ = False
+        return pydantic_core.SchemaValidator(schema, config), pydantic_core.SchemaSerializer(schema, config)
+    finally:
+        for cls in classes:
+            cls.__pydantic_complete__ = True
+
+
+def holds_any(schema: Any) -> bool:
+    """Whether a part of it may be anything, bytes too."""
+    if isinstance(schema, dict):
+        return schema.get("type") == "any" or any(holds_any(part) for key, part in schema.items() if _leads_on(key))
+    return isinstance(schema, (list, tuple)) and any(map(holds_any, schema))
+
+
+def misplaced(schema: Any) -> type | None:
+    """A class that is no type of pydantic's where a value is needed: what has it can come from no JSON."""
+    if isinstance(schema, (list, tuple)):
+        return next((found for part in schema if (found := misplaced(part)) is not None), None)
+    if not isinstance(schema, dict) or "serialization" in schema or schema.get("serialization_exclude"):
+        return None
+    kind = schema.get("type")
+    if kind == "is-instance":
+        found: type = schema["cls"]
+        return found if isinstance(found, type) else None
+    if kind == "json-or-python":
+        return misplaced(schema["json_schema"])
+    if kind == "lax-or-strict":
+        return misplaced(schema["strict_schema"])
+    if kind in ("default", "union", "tagged-union", "function-before", "function-wrap", "function-plain", "chain"):
+        return None  # there may be another way
+    return misplaced([part for key, part in schema.items() if _leads_on(key)])
+
+
+def _change(node: Any, ours: bool, everywhere: bool) -> Any:
+    if isinstance(node, (list, tuple)):
+        changed = [_change(part, ours, everywhere) for part in node]
+        return type(node)(changed) if any(new is not old for new, old in zip(changed, node, strict=True)) else node
+    if not isinstance(node, dict) or "serialization" in node:
+        return node
+    if isinstance(config := node.get("config"), dict):
+        ours = everywhere or not OWN & config.keys()
+    if node.get("type") == "bytes":
+        return _as_base64(node) if ours else node
+    parts = {key: _change(part, ours, everywhere) for key, part in node.items() if _leads_on(key)}
+    return {**node, **parts} if any(part is not node[key] for key, part in parts.items()) else node
+
+
+def _leads_on(key: Any) -> bool:
+    return key not in _NO_SCHEMAS
+
+
+def _classes(schema: Any) -> Iterator[Any]:
+    if isinstance(schema, dict):
+        if isinstance(schema.get("cls"), type):
+            yield schema["cls"]
+        schema = [part for key, part in schema.items() if _leads_on(key)]
+    if isinstance(schema, (list, tuple)):
+        for part in schema:
+            yield from _classes(part)
+
+
+def _as_base64(node: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **({"ref": node["ref"]} if "ref" in node else {}),
+        "type": "function-before",
+        "function": {"type": "no-info", "function": _decode},
+        "schema": {key: value for key, value in node.items() if key != "ref"},
+        "serialization": {"type": "function-plain", "function": _encode, "when_used": "json", "return_schema": _STRING},
+    }
+
+
+def _decode(value: Any) -> Any:
+    from pydantic_core import PydanticCustomError
+
+    if type(value) is not str:
+        return value
+    try:
+        return binascii.a2b_base64(value, strict_mode=True)
+    except ValueError:
+        raise PydanticCustomError("bytes_invalid_encoding", "Input should be bytes in base64") from None
+
+
+def _encode(value: Any) -> str:
+    from pydantic_core import PydanticSerializationUnexpectedValue
+
+    if not isinstance(value, (bytes, bytearray)):
+        raise PydanticSerializationUnexpectedValue(f"Expected `bytes` [input_type={type(value).__name__}]")
+    return binascii.b2a_base64(value, newline=False).decode("ascii")
