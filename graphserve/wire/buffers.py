@@ -52,16 +52,23 @@ def unpack(data: memoryview, place: memoryview | None = None) -> np.ndarray[Any,
     elements = data[end:] if place is None else place
     if size != elements.nbytes:
         raise Misfit(f"an array of dtype {dtype} and shape {shape} does not have {elements.nbytes} bytes")
+    # Over a memoryview itself numpy would write into the object behind it, once asked to; over such an array it will not.
+    memory = np.frombuffer(elements.toreadonly(), np.uint8) if size else None
     try:
-        array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, elements.toreadonly() if elements.nbytes else None)
+        array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, memory)
     except (ValueError, MemoryError) as exc:
         raise Misfit(f"an array of shape {shape} cannot be: {exc}") from None
     if not array.flags.aligned:
         array = array.copy()
     if dtype.kind == "b" and array.size and array.view(np.uint8).max() > 1:
         raise Misfit("an array of bool has bytes other than 0 and 1")
+    return freeze(array) if array.flags.writeable else array
+
+
+def freeze(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A read-only view of a new array; unlike the array itself it cannot be made writable again."""
     array.flags.writeable = False
-    return array
+    return array.view()
 
 
 @lru_cache(maxsize=256)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from graphserve.wire.buffers import MAX_DIMENSIONS, describe
+from graphserve.wire.buffers import MAX_DIMENSIONS, describe, freeze
 from graphserve.wire.failures import Misfit
 
 if TYPE_CHECKING:
@@ -90,8 +90,7 @@ def admit(array: np.ndarray[Any, Any], wanted: Demand) -> np.ndarray[Any, Any]:
         Misfit: its dtype or shape is not what is demanded.
     """
     if array.flags.writeable:
-        array = _convert(array, wanted)
-        array.flags.writeable = False
+        array = freeze(_convert(array, wanted))
     if wanted.dtype is not None and array.dtype != wanted.dtype:
         raise Misfit(f"Expected an array of dtype {wanted.dtype}, got {array.dtype}")
     if wanted.scalar is not None and not _is_of(array.dtype, wanted.scalar):
@@ -216,8 +215,10 @@ def _dtype_for(array: Any, kind: type) -> Any:
 def _is_of(dtype: Any, kind: type) -> bool:
     import numpy as np
 
+    if _is_concrete(kind) and not dtype.isnative:
+        return False  # as with `Array`: the dtype is meant exactly, its order of bytes too
     # One size of integer has two classes (int64 and longlong); only one arrives.
-    return issubclass(dtype.type, kind) or (_is_concrete(kind) and dtype.newbyteorder("=") == np.dtype(kind))
+    return issubclass(dtype.type, kind) or (_is_concrete(kind) and dtype == np.dtype(kind))
 
 
 def _leaf_types(value: list[Any], found: set[type], depth: int) -> None:

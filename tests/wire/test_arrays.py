@@ -72,6 +72,24 @@ def test_array_kinds(array: Any) -> None:
     assert same(got, np.asarray(array)) and not got.flags.writeable and type(got) is np.ndarray
 
 
+def locked(array: Any) -> bool:
+    """Whether it is read-only, and stays so."""
+    for each in (array, array.view(), array[...]):
+        with pytest.raises(ValueError):
+            each.setflags(write=True)
+        with pytest.raises(ValueError):
+            each.flags.writeable = True
+    return not array.flags.writeable
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, lambda body: memoryview(bytearray(body))])
+@pytest.mark.parametrize("offset", range(8))
+@pytest.mark.parametrize("size", [0, 1, 1000])
+def test_no_array_can_be_made_writable_again(kind: Any, offset: int, size: int) -> None:
+    wire = kind(UntypedCodec().encode({"x" * offset: np.arange(size, dtype="f8"), "y": np.array(size > 5)}))
+    assert all(locked(array) for array in UntypedCodec().decode(wire).values())
+
+
 def test_decoding_does_not_copy_aligned_elements() -> None:
     wire = UntypedCodec().encode({"a": np.zeros(1 << 20, "u1")})
     got = UntypedCodec().decode(wire)["a"]
@@ -146,14 +164,17 @@ def test_lists_in_json(hint: Any, json: str, expected: Any) -> None:
         assert caught.value.errors[0]["loc"] == ["a"]
     else:
         got = arguments.decode(body, Format.JSON)["a"]
-        assert same(got, expected) and not got.flags.writeable
+        assert same(got, expected) and locked(got)
 
 
 @pytest.mark.parametrize(
     ("hint", "array", "fits"),
     [
         (NDArray[np.float32], np.zeros(1, "f4"), True),
-        (NDArray[np.float32], np.zeros(1, ">f4"), True),
+        (NDArray[np.float32], np.zeros(1, ">f4"), False),
+        (NDArray[np.str_], np.array(["a"]), True),
+        (NDArray[np.str_], np.array(["a"], ">U1"), False),
+        (NDArray[np.floating], np.zeros(1, ">f4"), True),
         (NDArray[np.float32], np.zeros(1, "f8"), False),
         (NDArray[np.floating], np.zeros(1, "f8"), True),
         (NDArray[np.integer], np.zeros(1, "f8"), False),
