@@ -28,11 +28,14 @@ def interface(cls: type, *, limited: bool) -> tuple[tuple[ApiPlan, ...], list[st
         except ConfigurationError as exc:
             troubles.append(str(exc))
             continue
+        parameters = list(inspect.signature(getattr(cls, method)).parameters.values())[1:]
+        by_name = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
         queued = limited or spec.batch is not None or not signature.is_async
         plans.append(
             ApiPlan(
                 name=method, route=spec.route,
-                parameters=tuple(inspect.signature(getattr(cls, method)).parameters)[1:],
+                parameters=tuple(parameter.name for parameter in parameters),
+                positional=len(parameters) - len(by_name) if by_name else None,
                 lane="queue" if queued else "pooled", stream=signature.stream, input_stream=signature.input_stream,
                 timeout=spec.timeout, idempotent=spec.idempotent, batch=spec.batch, fingerprint=fingerprint(signature),
             )

@@ -27,6 +27,7 @@ class ApiPlan:
         name: the method's name.
         route: the path it is called at.
         parameters: the parameters' names, in order; callers bind positional arguments with them.
+        positional: how many of them, the first ones, can be given by position; None: all.
         lane: `queue` for what is limited (one connection a call on the node's shared socket), `pooled` for the rest.
         stream: whether it answers with a stream of items.
         input_stream: the parameter that is sent as a stream, if there is one.
@@ -46,6 +47,7 @@ class ApiPlan:
     idempotent: bool = False
     batch: Batch | None = None
     fingerprint: str = ""
+    positional: int | None = None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from graphserve.errors import CallError, InvalidArguments, RemoteError, Unavaila
 from graphserve.plan import ApiPlan
 from graphserve.typed import Call
 from graphserve.wire import problem
+from graphserve.wire.failures import Unsendable, problem as wrong
 from graphserve.wire.memory import Sender
 
 
@@ -66,7 +67,8 @@ class RemoteApi:
     __slots__ = ("_api", "_compose", "_home", "_parameters")
 
     def __init__(self, home: Home, api: Api) -> None:
-        self._home, self._api, self._parameters = home, api, api.plan.parameters
+        self._home, self._api = home, api
+        self._parameters = api.plan.parameters[: api.plan.positional]
         self._compose = api.lane.composer(api.plan)
 
     def __call__(self, *args: Any, **kwargs: Any) -> RemoteCall | RemoteStream:
@@ -85,8 +87,10 @@ class RemoteApi:
             request = self._compose(context, deadline_ns, body)
         except InvalidArguments as exc:
             misfit = exc
+        except Unsendable as exc:
+            misfit = self._misfit(f": {exc.said}", exc.errors)
         except (TypeError, ValueError, OverflowError, RecursionError) as exc:
-            misfit = self._misfit(f": {exc}", [], "encoding")
+            misfit = self._misfit(f": {exc}", [wrong([], str(exc), "encoding")])
         if api.plan.stream:
             return self._stream(request, deadline_ns, upload, misfit)
         exchange = Exchange(
@@ -122,7 +126,8 @@ class RemoteApi:
         assert name is not None
         found = arguments.pop(name, None)
         if not hasattr(found, "__aiter__"):
-            raise self._misfit(f": {name!r} is an asynchronous iterator of bytes, not {found!r}", [name], "type_error")
+            text = f"{name!r} is an asynchronous iterator of bytes, not {found!r}"
+            raise self._misfit(f": {text}", [wrong([name], text, "type_error")])
         return found.__aiter__()
 
     def _item(self, payload: bytes) -> Any:
@@ -134,20 +139,21 @@ class RemoteApi:
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         names = self._parameters
         if len(args) > len(names):
-            takes = f"takes {len(names)} argument{'' if len(names) == 1 else 's'}"
-            raise self._misfit(f"{takes}, got {len(args)}", [], "unexpected_argument")
+            positional = "" if len(names) == len(self._api.plan.parameters) else "positional "
+            text = f"takes {len(names)} {positional}argument{'' if len(names) == 1 else 's'}, got {len(args)}"
+            raise self._misfit(text, [wrong([], text, "unexpected_argument")])
         arguments = dict(zip(names, args, strict=False))
         for name in kwargs:
             if name in arguments:
-                raise self._misfit(f"got {name!r} twice", [name], "unexpected_argument")
+                text = f"got {name!r} twice"
+                raise self._misfit(text, [wrong([name], text, "unexpected_argument")])
         arguments.update(kwargs)
         return arguments
 
-    def _misfit(self, text: str, loc: list[str], kind: str) -> InvalidArguments:
+    def _misfit(self, text: str, errors: list[dict[str, Any]]) -> InvalidArguments:
         name = f"{self._api.node}.{self._api.plan.name}"
         said = name + text if text.startswith(":") else f"{name} {text}"
-        error = {"loc": loc, "msg": text.removeprefix(": "), "type": kind}
-        return InvalidArguments(said, errors=[error], node=self._api.node)
+        return InvalidArguments(said, errors=errors, node=self._api.node)
 
     def _read(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> Any:
         if status == 200:

@@ -70,7 +70,7 @@ def same(old: NodePlan, new: NodePlan) -> bool:
 
 def _interface(node: NodePlan) -> tuple[Any, ...]:
     apis = [
-        (api.name, api.route, api.parameters, api.lane, api.stream, api.input_stream, api.batch is None,
+        (api.name, api.route, api.parameters, api.positional, api.lane, api.stream, api.input_stream, api.batch is None,
          api.fingerprint) for api in node.apis
     ]  # fmt: skip
     return node.name, node.target, node.init, apis

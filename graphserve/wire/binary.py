@@ -64,8 +64,7 @@ def misplaced(schema: Any) -> type | None:
         return None
     kind = schema.get("type")
     if kind == "is-instance":
-        found: type = schema["cls"]
-        return found if isinstance(found, type) else None
+        return schema["cls"] if isinstance(schema["cls"], type) else None
     if kind == "json-or-python":
         return misplaced(schema["json_schema"])
     if kind == "lax-or-strict":

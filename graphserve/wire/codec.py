@@ -10,7 +10,17 @@ from msgspec import UNSET, Raw, UnsetType
 
 from graphserve.errors import InvalidArguments
 from graphserve.wire.extensions import Fetch, Place, json_hook
-from graphserve.wire.failures import FAILURES, MalformedBody, explain, is_malformed, malformed, problem, refusal, text
+from graphserve.wire.failures import (
+    FAILURES,
+    MalformedBody,
+    explain,
+    is_malformed,
+    malformed,
+    problem,
+    refusal,
+    text,
+    unsendable,
+)
 from graphserve.wire.formats import Format, accept_format, content_format
 from graphserve.wire.schema import Parameter, Signature
 from graphserve.wire.values import Body, Reader, ValueCodec, Writer
@@ -66,7 +76,7 @@ class ArgumentsCodec:
             return arguments
         except FAILURES as exc:
             error = exc
-        raise self._why(error, body or _EMPTY[format], format, fetch) from None
+        return self._one_by_one(error, body or _EMPTY[format], format, fetch)
 
     def encode(self, arguments: Mapping[str, Any], place: Place | None = None) -> bytes:
         """Arguments as msgpack, on the caller's side; the callee checks them.
@@ -76,14 +86,14 @@ class ArgumentsCodec:
             place: may put an array's elements elsewhere and return a reference to them, or None to leave them.
 
         Raises:
-            TypeError: a value cannot be sent; the message names the API and the parameter.
+            Unsendable: a value cannot be sent; the message names the API and the parameter.
         """
         try:
             if self._wrap:
                 arguments = {n: self._wrap[n](v, place) if n in self._wrap else v for n, v in arguments.items()}
             return self._writer.write(arguments, place)
         except FAILURES as exc:
-            raise TypeError(f"{self._where}: {self._culprit(arguments)}{exc}") from None
+            raise unsendable(self._where, arguments, self._dump, exc) from None
 
     def _structs(self, signature: Signature) -> tuple[type, type]:
         # For the public, and for nodes, whose large bytes may come by reference.
@@ -105,7 +115,7 @@ class ArgumentsCodec:
         except FAILURES as exc:
             raise refusal(self._where, explain(exc, [self._raw])) from None
 
-    def _why(self, error: BaseException, body: Body, format: Format, fetch: Fetch | None) -> Exception:
+    def _one_by_one(self, error: BaseException, body: Body, format: Format, fetch: Fetch | None) -> dict[str, Any]:
         # Slow, only after a failure: the fast path stops at the first error, here each argument is decoded by itself.
         try:
             if format is Format.JSON:
@@ -113,8 +123,10 @@ class ArgumentsCodec:
             members = self._members.read(body, format, None)
         except FAILURES as exc:
             if is_malformed(exc):
-                return malformed(exc)
-            return refusal(self._where, [problem([], f"the body is an object of the parameters: {exc}", "type_error")])
+                raise malformed(exc) from None
+            said = f"the body is an object of the parameters: {exc}"
+            raise refusal(self._where, [problem([], said, "type_error")]) from None
+        arguments = {}
         errors = [
             problem([n], f"missing argument {n!r}", "missing_argument") for n in self._required if n not in members
         ]
@@ -123,23 +135,20 @@ class ArgumentsCodec:
                 errors.append(problem([name], f"unexpected argument {name!r}{self._known()}", "unexpected_argument"))
                 continue
             try:
-                self._values[name].load(raw, format, fetch)
+                arguments[name] = self._values[name].load(raw, format, fetch)
             except FAILURES as exc:
                 if is_malformed(exc):
-                    return malformed(exc)
+                    raise malformed(exc) from None
                 errors += explain(exc, [name])
-        return refusal(self._where, errors or explain(error, []))
+        if not errors and "`ext`" in str(error):  # a large integer, which the fast path does not know
+            return arguments
+        raise refusal(self._where, errors or explain(error, []))
 
     def _known(self) -> str:
         return f"; known are: {', '.join(self._values)}" if self._values else "; there are none"
 
-    def _culprit(self, arguments: Mapping[str, Any]) -> str:
-        for name, value in arguments.items():
-            try:
-                self._values[name].dump(value, Format.MSGPACK) if name in self._values else self._writer.msgpack(value)
-            except FAILURES:
-                return f"argument {name!r}: "
-        return ""
+    def _dump(self, name: str, value: Any) -> object:
+        return self._values[name].dump(value, Format.MSGPACK) if name in self._values else self._writer.msgpack(value)
 
 
 def _field(parameter: Parameter, hint: Any) -> Any:
@@ -173,7 +182,8 @@ class ResultCodec:
         try:
             return bytes(value) if format is Format.RAW else self._value.dump(value, format, place)
         except FAILURES as exc:
-            raise TypeError(f"the result of {self._where}: {exc}") from None
+            reason = "; ".join(text(each) for each in explain(exc, []))
+            raise TypeError(f"the result of {self._where}: {reason}") from None
 
     def decode(self, body: Body, fetch: Fetch | None = None) -> Any:
         """A result from msgpack, on the caller's side.
@@ -199,12 +209,12 @@ class UntypedCodec:
         """Arguments as msgpack.
 
         Raises:
-            TypeError: a value cannot be sent.
+            Unsendable: a value cannot be sent.
         """
         try:
             return self._writer.write(arguments, place)
         except FAILURES as exc:
-            raise TypeError(f"the arguments cannot be sent: {exc}") from None
+            raise unsendable("", arguments, lambda _, value: self._writer.msgpack(value), exc) from None
 
     def decode(self, body: Body, fetch: Fetch | None = None) -> Any:
         """A result from msgpack.

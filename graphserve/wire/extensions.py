@@ -5,6 +5,7 @@
 | 1 | an array: header (dtype and shape), then its elements |
 | 2 | a reference to memory: the length of a header, the header of an array (or none: bytes), then the reference |
 | 3 | a value of a pydantic type, as JSON |
+| 4 | an integer beyond 64 bits: its bytes in two's complement, the lowest first |
 
 A reference is accepted only where the decoder is given a `fetch`: never from the public.
 """
@@ -24,12 +25,21 @@ import msgspec
 from graphserve.wire import buffers, hints, models, tensors
 from graphserve.wire.failures import Misfit
 
-ARRAY, REFERENCE, MODEL = 1, 2, 3
+ARRAY, REFERENCE, MODEL, INTEGER = 1, 2, 3, 4
 
 Place = Callable[[memoryview], "bytes | None"]
 Fetch = Callable[[bytes], memoryview]
 
 _LENGTH = struct.Struct("<I")
+
+
+class Large:
+    """Stands in a value for an integer beyond 64 bits; unlike an extension value it can be the key of a dict."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
 
 
 def msgpack_hook(place: Place | None = None) -> Callable[[Any], Any]:
@@ -42,6 +52,9 @@ def msgpack_hook(place: Place | None = None) -> Callable[[Any], Any]:
             return _scalar(value, place)
         if models.is_instance(value):
             return msgspec.msgpack.Ext(MODEL, models.dump(value))
+        if kind is Large:
+            number = value.number
+            return msgspec.msgpack.Ext(INTEGER, number.to_bytes(number.bit_length() // 8 + 1, "little", signed=True))
         return _refuse(value)
 
     return encode
@@ -73,6 +86,8 @@ def ext_hook(fetch: Fetch | None = None) -> Callable[[int, memoryview], Any]:
             return _fetched(data, fetch)
         if code == MODEL:
             return _read_model(data)
+        if code == INTEGER:
+            return int.from_bytes(data, "little", signed=True)
         if code == REFERENCE:
             raise Misfit("a reference to memory is not accepted here")
         raise Misfit(f"extension type {code} is not known")

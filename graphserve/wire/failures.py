@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -32,6 +33,42 @@ class Misfit(ValueError):
 
 class MalformedBody(ValueError):
     """Raised when a body is not what its content type claims: no JSON, no msgpack."""
+
+
+class Unsendable(TypeError):
+    """Raised when an argument cannot be sent.
+
+    Args:
+        where: `Class.method`, or nothing.
+        said: which argument, and why.
+        errors: one mapping an error, with `loc`, `msg` and `type`.
+    """
+
+    def __init__(self, where: str, said: str, errors: list[dict[str, Any]]) -> None:
+        super().__init__(f"{where}: {said}" if where else said)
+        self.said, self.errors = said, errors
+
+
+def unsendable(
+    where: str, arguments: Mapping[str, Any], dump: Callable[[str, Any], object], error: BaseException
+) -> Unsendable:
+    """The error for arguments of which one cannot be sent.
+
+    Args:
+        where: `Class.method`, or nothing.
+        arguments: all of them.
+        dump: writes one argument, and raises what is wrong with it.
+        error: what was raised for all together.
+    """
+    for name, value in arguments.items():
+        try:
+            dump(name, value)
+        except FAILURES as exc:
+            if not models.is_error(exc):
+                return Unsendable(where, f"argument {name!r}: {exc}", [problem([name], str(exc), "encoding")])
+            errors = explain(exc, [name])
+            return Unsendable(where, f"argument {name!r}: {text({**errors[0], 'loc': errors[0]['loc'][1:]})}", errors)
+    return Unsendable(where, str(error), [problem([], str(error), "encoding")])
 
 
 def is_malformed(error: BaseException) -> bool:

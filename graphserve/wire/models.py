@@ -125,7 +125,7 @@ def dump(value: Any, by_alias: bool = False) -> bytes:
         by_alias: True writes for the public: with aliases and computed fields, NaN as null. False writes for
             another node, which gets an equal value: with the fields' own names, NaN as NaN.
     """
-    return _of(type(value)).write(value, by_alias)
+    return _of(cast(Any, type(value))).write(value, by_alias)
 
 
 def problems(error: Any) -> list[dict[str, Any]]:
@@ -135,7 +135,7 @@ def problems(error: Any) -> list[dict[str, Any]]:
 
 
 @lru_cache(maxsize=1024)
-def _of(kind: type) -> Adapter:
+def _of(kind: Any) -> Adapter:
     return Adapter(kind)
 
 

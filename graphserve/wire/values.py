@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec.msgpack import Ext
 
-from graphserve.wire import blobs, models
+from graphserve.wire import blobs, integers, models
 from graphserve.wire.admission import admission
 from graphserve.wire.extensions import MODEL, Fetch, Place, as_json, ext_hook, json_hook, msgpack_hook, type_hook
 from graphserve.wire.formats import Format
@@ -57,12 +57,16 @@ class Writer:
 
     def write(self, value: Any, place: Place | None) -> bytes:
         """The value as msgpack."""
-        if place is None:
-            return self.msgpack(value)
-        bound = self._bound
-        if bound[0] != place:
-            bound = self._bound = (place, self._bind(place))
-        return bound[1](value)
+        encode = self.msgpack
+        if place is not None:
+            bound = self._bound
+            if bound[0] != place:
+                bound = self._bound = (place, self._bind(place))
+            encode = bound[1]
+        try:
+            return encode(value)
+        except OverflowError:
+            return encode(integers.wrap(value, msgpack_hook(place)))
 
     def _bind(self, place: Place | None) -> Callable[[Any], bytes]:
         return msgspec.msgpack.Encoder(enc_hook=msgpack_hook(place)).encode
@@ -92,7 +96,12 @@ class ValueCodec:
 
     def load(self, body: Body, format: Format, fetch: Fetch | None = None) -> Any:
         """Read a value; raises what msgspec, pydantic or `Misfit` say about it."""
-        value = self._reader.read(body, format, fetch)
+        try:
+            value = self._reader.read(body, format, fetch)
+        except msgspec.ValidationError as exc:
+            if format is Format.JSON or "`ext`" not in str(exc):
+                raise
+            value = integers.read(body, self.hint, ext_hook(fetch), exc)
         return value if self.finish is None else self.finish(value, format)
 
     def take(self, value: bytes) -> Any:

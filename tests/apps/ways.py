@@ -59,6 +59,13 @@ class User(pydantic.BaseModel):
     boxes: list[Box] = []
 
 
+class Numbered(msgspec.Struct):
+    number: int
+    image: np.ndarray
+    raw: bytes
+    at: datetime.datetime
+
+
 class Photo(pydantic.BaseModel):
     image: bytes
 
@@ -77,6 +84,10 @@ Floats = Annotated[np.ndarray, Array(dtype="float32", shape=(None, 2))]
 KINDS: dict[str, tuple[Any, Any]] = {
     "integer": (int, 2**40),
     "negative": (int, -5),
+    "huge": (int, 2**80),
+    "huge_negative": (int | None, -(2**63) - 1),
+    "huges": (dict[str, list[Box]], {"a": [Box(2**64, "a", Box(-(2**99)))]}),
+    "huge_anything": (Any, [2**64, {"a": 2**70}, "b"]),
     "number": (float, 1.5),
     "text": (str, "ä€\U0001f600"),
     "flag": (bool, True),
@@ -114,18 +125,28 @@ KINDS: dict[str, tuple[Any, Any]] = {
     "scan": (Scan, Scan(np.eye(2, dtype=bool), {"t"})),
     "page": (Page, Page(np.zeros(3, np.uint8), {"a": Scan(np.ones((1, 2)))})),
     "large": (np.ndarray, np.arange(200_000, dtype=np.float64)),
+    "huge_page": (dict[str, Numbered | None], {"a": Numbered(2**77, np.arange(3), b"\xff", NOON)}),
     "maybe_array": (np.ndarray | None, np.array([1 + 2j])),
 }
 
 
 def echo_api(name: str, hint: Any) -> Callable[..., Any]:
     async def echo(self: Any, value: Any) -> Any:
-        assert not any(array.flags.writeable for array in arrays(value)), "arrays arrive read-only"
+        assert all(map(locked, arrays(value))), "arrays arrive read-only"
         return value
 
     echo.__name__, echo.__qualname__ = name, f"Echo.{name}"
     echo.__annotations__ = {"value": hint, "return": hint}
     return api(echo)
+
+
+def locked(array: np.ndarray) -> bool:
+    """Whether an array is read-only, and stays so."""
+    try:
+        array.setflags(write=True)
+    except ValueError:
+        return not array.flags.writeable
+    return False
 
 
 def arrays(value: Any) -> list[np.ndarray]:
@@ -207,6 +228,18 @@ class Echo:
         return a + b
 
     @api
+    async def numbers(self, x: list[int]) -> int:
+        return sum(x)
+
+    @api
+    async def positive(self, x: Annotated[int, pydantic.Field(ge=1)]) -> int:
+        return x
+
+    @api
+    async def photo_size(self, photo: Photo) -> int:
+        return len(photo.image)
+
+    @api
     async def whole(self, x: int) -> str:
         return describe(x)
 
@@ -262,6 +295,12 @@ class Echo:
         return await done.pop()
 
 
+WRONG: dict[str, Any] = {
+    "an object": object(), "an array": np.arange(3), "a box": Box(1), "a photo": Photo(image=b"\xff"),
+    "a large array": np.arange(200_000),
+}  # fmt: skip
+
+
 class Asks:
     """The gateway: its APIs tell what came of calls to a dependency."""
 
@@ -283,7 +322,7 @@ class Asks:
 
     @api
     async def error(self, name: str, args: list[Any], lazy: bool = False) -> dict[str, Any]:
-        args = [object() if arg == "an object" else arg for arg in args]
+        args = [WRONG.get(arg, arg) if isinstance(arg, str) else arg for arg in args]
         call = getattr(self.lazy if lazy else self.echo, name)(*args)  # type: ignore[attr-defined]
         try:
             return {"class": "none", "result": await call}

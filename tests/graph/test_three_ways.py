@@ -152,7 +152,8 @@ ERRORS: list[tuple[str, list[Any], dict[str, Any]]] = [
     ("boxes", [[{"left": 1}, {"left": "2"}]], invalid(["value", 1, "left"], "type_error")),
     ("user", [{"name": 1, "born": "2026-01-02"}], invalid(["value", "name"], "string_type")),
     ("floats", [[[1.0, 2.0, 3.0]]], invalid(["value"], "value_error")),
-    ("whole", ["an object"], invalid([], "encoding")),
+    ("whole", ["an object"], invalid(["x"], "encoding")),
+    ("defaults", [1, 5, [3]], invalid([], "unexpected_argument")),
 ]
 
 
@@ -161,6 +162,28 @@ def test_errors_are_the_same(ask: Ask, name: str, args: list[Any], expected: dic
     lazy = expected["class"] == "InvalidArguments"  # a typed caller would not pass such arguments on
     found = ask("error", name=name, args=args, lazy=lazy)
     assert {key: found.get(key) for key in expected} == expected
+
+
+SAID: list[tuple[str, list[Any], str]] = [
+    ("whole", ["an object"], "Echo.whole: argument 'x': a value of type object cannot be sent"),
+    ("numbers", ["an array"], "arguments of Echo.numbers: x: Expected `list`, got `numpy.ndarray`"),
+    ("numbers", ["a large array"], "arguments of Echo.numbers: x: Expected `list`, got `numpy.ndarray`"),
+    ("numbers", ["a photo"], "arguments of Echo.numbers: x: Expected `array`, got `object`"),
+    ("box", ["a photo"], "arguments of Echo.box: value.left: Object missing required field `left`"),
+    ("positive", ["1"], "Echo.positive: argument 'x': Input should be a valid integer"),
+    ("photo_size", [{"image": "a"}], "Echo.photo_size: argument 'photo': Expected `Photo`, got `dict`"),
+    ("photo_size", ["a box"], "Echo.photo_size: argument 'photo': Expected `Photo`, got `Box`"),
+    ("defaults", [1, 5, [3]], "Echo.defaults takes 2 positional arguments, got 3"),
+]
+
+
+@pytest.mark.parametrize(("name", "args", "text"), SAID)
+def test_a_wrong_argument_is_named_in_plain_words(ask: Ask, name: str, args: list[Any], text: str) -> None:
+    said = ask("error", name=name, args=args)
+    assert (said["class"], said["detail"]) == ("InvalidArguments", text)
+    (error,) = said["errors"]
+    place = {"box": ["value", "left"], "photo_size": ["photo"], "defaults": []}
+    assert error[0] == place.get(name, ["x"])
 
 
 def test_the_deadline_names_the_deepest_node(ask: Ask) -> None:

@@ -45,7 +45,6 @@ def test_large_values_took_the_way_that_they_should(graph: Served) -> None:
     ("kind", "says"),
     [
         ("surrogates", "surrogates not allowed"),
-        ("too_large", ""),
         ("objects", "give it a dtype of numbers"),
         ("masked", "fill it first"),
         ("unknown", "cannot be sent"),

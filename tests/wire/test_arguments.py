@@ -274,7 +274,7 @@ def test_no_json_raises_anything_else(arguments: dict[str, Any], data: st.DataOb
 
 
 LEAVES: list[tuple[Any, st.SearchStrategy[Any]]] = [
-    (int, st.integers(-(2**63), 2**64 - 1)),
+    (int, st.integers()),
     (float, st.floats(allow_nan=False, allow_infinity=False)),
     (str, st.text()),
     (bool, st.booleans()),
@@ -350,8 +350,6 @@ class Forgotten:
 def test_values_that_cannot_be_sent() -> None:
     with pytest.raises(TypeError, match=r"^S\.f: argument 'y': a value of type object cannot be sent"):
         codec(x=Any, y=Any).encode({"x": 1, "y": [object()]})
-    with pytest.raises(TypeError, match=r"^S\.f: "):
-        codec(x=int).encode({"x": 2**70})
     with pytest.raises(TypeError, match=r"^S\.f: argument 'x'"):
         codec(x=Model).encode({"x": 5})
     for format in (Format.JSON, Format.MSGPACK):

@@ -25,7 +25,7 @@ Short = Annotated[bytes, Field(min_length=1, max_length=8)]
 
 class Picture(pydantic.BaseModel):
     image: bytes
-    more: list["Picture"] = []
+    more: list[Picture] = []
     small: Annotated[bytes, Field(max_length=4)] | None = None
 
 
@@ -136,7 +136,8 @@ def test_bytes_with_constraints_travel_as_they_are() -> None:
 
 
 JSON = [
-    (Short, BASE64, PNG), (Picture, {"image": BASE64}, Picture(image=PNG)), (Checked, {"image": BASE64}, Checked(image=PNG)),
+    (Short, BASE64, PNG), (Picture, {"image": BASE64}, Picture(image=PNG)),
+    (Checked, {"image": BASE64}, Checked(image=PNG)),
     (Hex, {"image": PNG.hex(), "inner": {"image": BASE64}}, Hex(image=PNG, inner=Picture(image=PNG))),
     (list[tuple[Picture, bytes]], [[{"image": BASE64}, BASE64]], [(Picture(image=PNG), PNG)]),
     (Written, {"image": PNG.decode("latin-1")}, Written(image=PNG)), (Slide, {"image": BASE64}, Slide(PNG)),
