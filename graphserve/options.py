@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from graphserve.errors import ConfigurationError, DeclarationError, UnknownOptionError
 
@@ -30,6 +30,18 @@ class Batch:
 
     max_size: int = 32
     max_wait: float = 0.005
+
+    if not TYPE_CHECKING:  # type checkers know the fields already
+
+        def __new__(cls, *values: Any, **options: Any) -> Batch:
+            frame = sys._getframe(1)
+            place, known = (frame.f_code.co_filename, frame.f_lineno), list(cls.__dataclass_fields__)
+            if len(values) > len(known):
+                raise DeclarationError(f"Batch({', '.join(known)}) takes no more than these", *place)
+            for option in options:
+                if option not in known:
+                    raise DeclarationError(str(UnknownOptionError(option, known, "Batch")), *place)
+            return super().__new__(cls)
 
     def __post_init__(self) -> None:
         frame = sys._getframe(2)  # who called the generated __init__

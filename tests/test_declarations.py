@@ -184,6 +184,8 @@ DEPENDS = {
 }
 
 BATCHES = {
+    "an unknown option": ("maxsize=1", r"Batch: unknown option 'maxsize'; did you mean 'max_size'\?"),
+    "too many": ("1, 2, 3", r"Batch\(max_size, max_wait\) takes no more than these"),
     "size 0": ("max_size=0", r"Batch\(max_size=…\) is a whole number from 1, not 0"),
     "size of a truth": ("max_size=True", r"a whole number from 1, not True"),
     "size of text": ("max_size='8'", r"a whole number from 1, not '8'"),
