@@ -21,7 +21,7 @@ from graphserve.parent import die_with
 from graphserve.plan import ApiPlan, EdgePlan, NodePlan, Plan, Settings
 from graphserve.resolution import Resolution, Trouble
 from graphserve.resolver import require
-from graphserve.service import Dependency, declaration, dependencies
+from graphserve.service import Dependency, apis, declaration, dependencies
 
 ENTRY_TIMEOUT = 60.0  # seconds, where neither flag nor decorator says otherwise
 CALLING_LIMIT = 16  # calls at once in a worker whose node mostly waits for others
@@ -88,10 +88,13 @@ class _Resolver:
         return self._resolve(self._add(self._found(spec.name, cls, {}, f"{spec.file}:{spec.line}")))
 
     def _found(self, name: str, cls: type, init: dict[str, Any], where: str) -> _Found:
-        self.replaced.add(cls)
         stand_in = (self.replace or {}).get(cls, cls)
         # A stand-in that is a service brings its own signatures and dependencies; any other only its methods.
         declared = stand_in if declaration(stand_in) is not None else cls
+        if cls not in self.replaced and (lacks := [name for name in apis(cls) if name not in apis(declared)]):
+            what = f"{declared.__name__} stands in for {cls.__name__}"
+            self._trouble(f"{what}, but has no API {lacks[0]!r}: a stand-in that is a service has them all, with @api")
+        self.replaced.add(cls)
         target = self._name_of(declared, where)
         return _Found(name, declared, target, init, where, stand_in, lone=stand_in is not declared)
 

@@ -27,8 +27,8 @@ def local(service: type[T], *, replace: Mapping[type, Any] | None = None) -> Abs
     Args:
         service: the entry: a class decorated with `@service`. Unlike with `serve`, it may be defined anywhere.
         replace: what stands in for a service, by class: another class (made with the same `init` if it is a service,
-            without arguments otherwise), or an object that has the methods. A service that would run elsewhere
-            (`depends(X, url=…)`) can be replaced too.
+            without arguments otherwise), or an object; it has all APIs of the service. A service that would run
+            elsewhere (`depends(X, url=…)`) can be replaced too.
 
     Returns:
         An asynchronous context manager whose value is called like a dependency: `await gateway.ocr(...)`.

@@ -430,7 +430,7 @@ class Stub:
 
 
 @service
-class Other:
+class Other(Leaf):
     """A stand-in that is a service has its own dependencies, and gets the `init`."""
 
     narrow = depends(Narrow)
@@ -465,12 +465,23 @@ async def test_a_service_elsewhere_can_be_replaced() -> None:
         assert await far.ask(1) == -1
 
 
+@service
+class Lacking:
+    wait, sync_wait, raises, left, seen, sync_times = (
+        Leaf.wait, Leaf.sync_wait, Leaf.raises, Leaf.left, Leaf.seen, Leaf.sync_times,
+    )  # fmt: skip
+
+    async def times(self, x: int) -> int:  # a method, but no API
+        return x
+
+
 @pytest.mark.parametrize(
     ("replace", "says"),
     [
         ({Narrow: Fake()}, "Narrow is no class of this graph; its services are Leaf, Top"),
         ({"Leaf": Fake()}, r"'Leaf' is no class: write \{Class: what stands in for it\}; its services are Leaf, Top"),
         ({Leaf: object()}, "object stands in for Leaf, but has no method 'times'"),
+        ({Leaf: Lacking}, "Lacking stands in for Leaf, but has no API 'times': .* with @api"),
     ],
 )
 async def test_stand_ins_that_cannot_work(replace: Any, says: str) -> None:
