@@ -52,7 +52,7 @@ def unpack(data: memoryview, place: memoryview | None = None) -> np.ndarray[Any,
     elements = data[end:] if place is None else place
     if size != elements.nbytes:
         raise Misfit(f"an array of dtype {dtype} and shape {shape} does not have {elements.nbytes} bytes")
-    # Over a memoryview itself numpy would write into the object behind it, once asked to; over such an array it will not.
+    # Over a memoryview itself numpy takes the object behind it, and could be told to write there.
     memory = np.frombuffer(elements.toreadonly(), np.uint8) if size else None
     try:
         array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, memory)
