@@ -160,6 +160,13 @@ class Node:
         self._limit(worker)
         self.on_change(self)
 
+    def give_up(self) -> None:
+        """It shall not start any more: end the workers that were not ready yet, and start no others."""
+        self._end()
+        for worker in self.workers:
+            if worker.state not in ("ready", "draining"):
+                worker.kill()
+
     async def drain(self, callers: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Stop for good: answer what was taken, end every worker.
 

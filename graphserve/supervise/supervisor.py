@@ -33,6 +33,8 @@ from graphserve.supervise.watch import changes, folders
 
 T = TypeVar("T")
 
+LEAVING = 3.0  # seconds that what was ready has to leave when a start has failed
+
 
 class Supervisor:
     """A running graph.
@@ -98,8 +100,14 @@ class Supervisor:
         admin = Admin(self, self.folder.path)
         await admin.open()
         try:
-            if await _unless(self.signals.stopping, self._begin()) is None:
+            try:
+                begun = await _unless(self.signals.stopping, self._begin())
+            except StartupError as exc:
+                await self._give_up(exc)
+                raise
+            if begun is None:
                 self.notifier.stopping()
+                await self._give_up()
                 return ExitCode.OK
             self.phase = "serving"
             self.observer.serving(self.public.url)
@@ -128,6 +136,17 @@ class Supervisor:
             self.fleet.unready()
             await asyncio.sleep(self.config.drain_delay)
         await self.fleet.drain()
+
+    async def _give_up(self, failure: StartupError | None = None) -> None:
+        """End a start: what was ready leaves, in order; the rest is killed, and what does not leave is soon after."""
+        self.phase = "stopping"
+        if failure is not None and any(node.ready_workers() for node in self.fleet.nodes):
+            self._say("error", f"{failure}; what was ready leaves")
+        for node in self.fleet.nodes:
+            node.give_up()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAVING if failure is not None else None):
+                await self.fleet.drain()
 
     async def _begin(self) -> bool:
         plan = require(await self._resolve(self.config))

@@ -71,6 +71,54 @@ def test_the_last_words_of_a_worker_without_a_traceback_are_shown() -> None:
         graph.close()
 
 
+def test_what_was_ready_leaves_in_order_when_the_start_fails(run_dir: Path) -> None:
+    graph = Served("broken:Last", "--run-dir", str(run_dir))
+    try:
+        assert graph.wait_exit() == 3
+        assert order(graph, "exit") == ["Between", "Bottom", "Bottom"], "who was never ready is not left"
+        assert graph.text.rstrip().endswith("ValueError: too late for that")
+        assert not run_dir.exists()
+        assert not graph.workers()
+    finally:
+        graph.close()
+
+
+def test_a_failed_start_does_not_wait_long_for_who_stays() -> None:
+    graph = Served("broken:FailsAboveOneThatStays")
+    try:
+        assert graph.wait_exit() == 3
+        assert order(graph, "exit") == ["begun"]
+        assert time.monotonic() - graph.began < 5 * SLACK, "its graceful_timeout is 30 s"
+        assert graph.text.rstrip().endswith("ValueError: too late for that")
+    finally:
+        graph.close()
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_signals_while_a_failed_start_is_left(signals: int) -> None:
+    graph = Served("broken:FailsAboveOneThatStays")
+    try:
+        eventually(lambda: order(graph, "exit"), 30)
+        for _ in range(signals):
+            graph.signal()
+            if signals == 2:
+                graph.wait_log("stopping")
+        assert graph.wait_exit() == (3 if signals == 1 else 130)
+    finally:
+        graph.close()
+
+
+def test_a_signal_while_starting_has_what_is_ready_leave() -> None:
+    graph = Served("broken:Waits")
+    try:
+        eventually(lambda: order(graph, "init")[-1:] == ["Waits"], 30)
+        graph.signal()
+        assert graph.wait_exit() == 0
+        assert order(graph, "exit") == ["Between", "Bottom", "Bottom"]
+    finally:
+        graph.close()
+
+
 def test_sigterm_answers_every_accepted_request(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     answers: list[int] = []
