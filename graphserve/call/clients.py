@@ -63,19 +63,19 @@ class Clients:
         node: the node whose dependencies they are.
         plan: the graph.
         lane_to: the lane to an API of a node.
-        class_of: the class of a node, for its types.
+        class_of: the class of a node, or of what runs elsewhere, for its types.
         http: makes the httpx client for an edge to a node.
         memory: where large buffers pass; None sends them by the socket.
     """
 
     def __init__(
         self, node: NodePlan, plan: Plan, lane_to: Callable[[NodePlan, ApiPlan | None], Lane],
-        class_of: Callable[[NodePlan], type] | None = None, http: Callable[[NodePlan, EdgePlan], Any] | None = None,
-        memory: Memory | None = None,
+        class_of: Callable[[NodePlan | EdgePlan], type] | None = None,
+        http: Callable[[NodePlan, EdgePlan], Any] | None = None, memory: Memory | None = None,
     ) -> None:  # fmt: skip
         self.memory = memory
         self.node, self.plan, self.lane_to, self.home = node, plan, lane_to, Home.here()
-        self._class_of = class_of or (lambda node: _load(node.target, plan.main))
+        self._class_of = class_of or (lambda named: _load(named.target or "", plan.main))
         self._http = http or self._over_lanes
         self._closing: list[Callable[[], Any]] = []
 
@@ -112,7 +112,7 @@ class Clients:
 
         lane = UrlLane(edge.node, url)
         self._closing.append(lane.close)
-        cls = _load(edge.target, self.plan.main) if edge.target else None
+        cls = self._class_of(edge) if edge.target else None
         return TypedClient(edge.node, {
             api.name: RemoteApi(self.home, Api(
                 api, edge.node, lane, *codecs(cls, api), (edge.timeout, api.timeout), ELSEWHERE_SLACK

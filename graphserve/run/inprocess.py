@@ -15,6 +15,7 @@ from graphserve.call.clients import HOP_SLACK, Clients, codecs
 from graphserve.graph import resolve_here
 from graphserve.plan import EdgePlan, NodePlan, Plan
 from graphserve.run.node import LocalNode
+from graphserve.service import dependencies
 
 T = TypeVar("T")
 
@@ -86,8 +87,16 @@ class _Graph:
         self.nodes: dict[str, LocalNode] = {}
 
     async def start(self, plan: NodePlan) -> None:
-        clients = Clients(plan, self.plan, lambda node, _: self.nodes[node.name], self._class, self._http)
         declared, stand_in = self.cast[plan.name]
+
+        def class_of(named: NodePlan | EdgePlan) -> type:
+            if isinstance(named, EdgePlan):  # runs elsewhere
+                target = dependencies(declared)[named.attribute].target
+                assert isinstance(target, type)
+                return target
+            return self._class(named)
+
+        clients = Clients(plan, self.plan, lambda node, _: self.nodes[node.name], class_of, self._http)
         node = self.nodes[plan.name] = LocalNode(plan, declared, stand_in, clients)
         await node.start()
 

@@ -475,6 +475,28 @@ class Lacking:
         return x
 
 
+async def test_a_service_elsewhere_may_be_of_any_class() -> None:
+    @service
+    class Remote:
+        @api
+        async def times(self, x: int) -> list[int]:
+            return [x]
+
+    @service
+    class Far:
+        remote = depends(Remote, url="http://127.0.0.1:9")
+
+        @api
+        async def ask(self, x: int) -> list[int]:
+            return await self.remote.times(x)
+
+    async with graphserve.local(Far) as far:
+        with pytest.raises(Unavailable, match=r"Remote at http://127\.0\.0\.1:9 cannot be reached"):
+            await far.ask(1)
+    async with graphserve.local(Far, replace={Remote: Remote}) as far:
+        assert await far.ask(1) == [1]
+
+
 @pytest.mark.parametrize(
     ("replace", "says"),
     [
