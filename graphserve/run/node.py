@@ -16,6 +16,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from graphserve import stack
 from graphserve.call.clients import Clients
 from graphserve.call.exchange import Exchange
 from graphserve.errors import CallError, ConfigurationError, InvalidArguments, StartupError, Unavailable
@@ -31,6 +32,7 @@ from graphserve.worker.life import Life
 from graphserve.worker.source import from_query
 from graphserve.worker.streaming import StreamExecution
 
+_GOES_ON = "its thread goes on, and the interpreter waits for it when it ends"
 logger = logging.getLogger("graphserve.calls")  # where workers say what an API raised
 
 
@@ -83,7 +85,7 @@ class LocalNode:
         }  # fmt: skip
 
     async def stop(self, *, now: bool = False) -> None:
-        """Answer what was accepted, then leave the instance.
+        """Answer what was accepted, then leave the instance; each has `graceful_timeout`.
 
         Args:
             now: cancel what waits and executes instead.
@@ -100,7 +102,7 @@ class LocalNode:
                 text = f"{self.plan.name} still executes a call {patience:g} s after it was cancelled: it was left so"
                 warnings.warn(text, RuntimeWarning, stacklevel=2)
             elif self._life is not None:
-                await self._life.stop()
+                quiet = await self._leave(self._life, patience)
         finally:
             await self.clients.close()
             self._threads.shutdown(wait=quiet and self._life is not None)
@@ -255,11 +257,26 @@ class LocalNode:
         try:
             async with asyncio.timeout(seconds):
                 await life.start()
-        except TimeoutError:
-            text = f"{plan.name} was not ready {seconds:g} s after it began to start"
-            raise StartupError(text, plan.name) from None
+        except TimeoutError as exc:
+            text = f"{plan.name} was not ready {seconds:g} s after it began to start (startup_timeout)"
+            where = stack.of_error(exc.__cause__) or stack.of_threads(self._threads._threads)
+            raise StartupError(text, plan.name, where) from None
         self._life = life
         return life.instance
+
+    async def _leave(self, life: Life, seconds: float) -> bool:
+        """Leave the instance; False: it did not end in time."""
+        try:
+            async with asyncio.timeout(seconds) as limit:  # in this task, as what was entered in it may ask for
+                await life.stop()
+        except TimeoutError:
+            if not limit.expired():
+                raise  # its own
+            method, end = ("__aexit__", "cancelled") if hasattr(life.cls, "__aexit__") else ("__exit__", _GOES_ON)
+            text = f"{self.plan.name} had not left ({method}) after {seconds:g} s: {end}"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+            return False
+        return True
 
     @property
     def _idle(self) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from graphserve import stack
 from graphserve.errors import StartupError
 from graphserve.plan import NodePlan
 
@@ -38,7 +39,7 @@ class Life:
         self.inject(self.instance)
         await self._step("__init__", self._in_thread(lambda: self.instance.__init__(**self.node.init)))
         if hasattr(self.cls, "__aenter__"):
-            await self._step("__aenter__", self.instance.__aenter__())
+            await self._step("__aenter__", self._entered())
         elif hasattr(self.cls, "__enter__"):
             await self._step("__enter__", self._in_thread(self.instance.__enter__))
 
@@ -48,6 +49,11 @@ class Life:
             await self.instance.__aexit__(None, None, None)
         elif hasattr(self.cls, "__exit__"):
             await self._in_thread(lambda: self.instance.__exit__(None, None, None))
+
+    async def _entered(self) -> None:
+        entering = self.instance.__aenter__()
+        with stack.awaiting(entering):
+            await entering
 
     def _bare(self) -> object:
         make: Any = self.cls.__new__

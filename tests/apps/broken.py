@@ -38,6 +38,9 @@ class Dies:
 @service(startup_timeout=5)
 class TooSlow:
     async def __aenter__(self) -> None:
+        await self.load()
+
+    async def load(self) -> None:
         import asyncio
 
         await asyncio.Event().wait()

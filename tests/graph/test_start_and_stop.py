@@ -62,6 +62,16 @@ def test_other_failed_starts_say_why(target: str, said: str) -> None:
         graph.close()
 
 
+def test_a_start_that_waits_too_long_says_where() -> None:
+    graph = Served("broken:TooSlow", "--set", "TooSlow.startup_timeout=0.5")
+    try:
+        assert graph.wait_exit() == 3
+        words = r"Stack \(most recent call last\):\n.*line \d+, in \S*__aenter__\n    await self.load\(\)\n.*in \S*load\n"
+        assert re.search(words, graph.text)
+    finally:
+        graph.close()
+
+
 def test_the_last_words_of_a_worker_without_a_traceback_are_shown() -> None:
     graph = Served("broken:Dies")
     try:

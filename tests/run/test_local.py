@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import gc
 import os
+import re
 import threading
 import warnings
 from collections.abc import AsyncIterator, Callable
@@ -627,8 +628,79 @@ async def test_a_slow_start_is_given_up() -> None:
         async def x(self) -> int:
             return 1
 
-    with pytest.raises(StartupError, match=r"Slow was not ready 0\.02 s after it began to start"):
+    with pytest.raises(StartupError, match=r"Slow was not ready 0\.02 s after it began to start") as caught:
         async with graphserve.local(Slow):
+            pass
+    assert re.match(r"Stack .*\n.*test_local.py\", line \d+, in __aenter__\n    await asyncio.Event", caught.value.log)
+
+
+async def test_a_slow_init_says_where_it_is() -> None:
+    going = threading.Event()
+
+    @service(startup_timeout=0.02)
+    class Slow:
+        def __init__(self) -> None:
+            going.wait()
+
+        @api
+        async def x(self) -> int:
+            return 1
+
+    try:
+        with pytest.raises(StartupError, match="Slow was not ready") as caught:
+            async with graphserve.local(Slow):
+                pass
+        assert re.match(r"Stack .*\n.*test_local.py\", line \d+, in __init__\n    going.wait", caught.value.log)
+    finally:
+        going.set()
+
+
+async def test_who_does_not_leave_is_given_up_after_its_graceful_timeout(diary: list[str]) -> None:
+    @service(graceful_timeout=0.02)
+    class Stays:
+        low = depends(Low)
+
+        async def __aexit__(self, *exc: object) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                diary.append(f"cancelled {await self.low.ok()}")
+
+        @api
+        async def x(self) -> int:
+            return 1
+
+    with pytest.warns(RuntimeWarning, match=r"Stays had not left \(__aexit__\) after 0\.02 s: cancelled"):
+        async with asyncio.timeout(10), graphserve.local(Stays) as stays:
+            assert await stays.x() == 1
+    assert diary[-2:] == ["cancelled 1", "exit Low"]
+
+
+async def test_a_thread_that_does_not_leave_is_left_behind() -> None:
+    going = threading.Event()
+
+    @service(graceful_timeout=0.02)
+    class Stays:
+        def __enter__(self) -> None: ...
+
+        def __exit__(self, *exc: object) -> None:
+            going.wait()
+
+        @api
+        async def x(self) -> int:
+            return 1
+
+    try:
+        with pytest.warns(RuntimeWarning, match=r"Stays had not left \(__exit__\) after 0\.02 s: its thread goes on"):
+            async with asyncio.timeout(10), graphserve.local(Stays) as stays:
+                assert await stays.x() == 1
+    finally:
+        going.set()
+
+
+async def test_a_timeout_of_its_own_while_leaving_is_raised() -> None:
+    with pytest.raises(TimeoutError, match="mine"):
+        async with graphserve.local(failing("__aexit__", TimeoutError("mine"))):
             pass
 
 
