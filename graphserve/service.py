@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dis
 import inspect
+import itertools
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
@@ -192,14 +194,36 @@ def _check_class(cls: type, place: Place) -> None:
         if (other := routes.setdefault(spec.route, method)) != method:
             both = f"{cls.__name__}.{other} and {cls.__name__}.{method}"
             refuse(f"{both} have the same route {spec.route!r}; give one route='…'", (spec.file, spec.line))
-    if inspect.iscoroutinefunction(inspect.getattr_static(cls, "__init__")):
-        refuse(f"{cls.__name__}.__init__ cannot be async: do what awaits in `async def __aenter__(self)`", place)
+    _check_life(cls, place)
     for attribute, member in vars(cls).items():
         inner = member.values() if isinstance(member, dict) else member
         if isinstance(member, (list, tuple, set, dict)) and any(isinstance(item, Dependency) for item in inner):
             refuse(f"{cls.__name__}.{attribute} holds several depends(...): give each an attribute of its own", place)
     if dependencies(cls) and cls.__dictoffset__ == 0:
         refuse(f"{cls.__name__} has __slots__ and no __dict__, where its clients would go: add '__dict__'", place)
+
+
+def _check_life(cls: type, place: Place) -> None:
+    if inspect.iscoroutinefunction(inspect.getattr_static(cls, "__init__")):
+        refuse(f"{cls.__name__}.__init__ cannot be async: do what awaits in `async def __aenter__(self)`", place)
+    for sync, awaited, parameters in (("__enter__", "__aenter__", "self"), ("__exit__", "__aexit__", "self, *exc")):
+        if inspect.iscoroutinefunction(inspect.getattr_static(cls, sync, None)):
+            refuse(f"{cls.__name__}.{sync} cannot be async: write `async def {awaited}({parameters})`", place)
+        if _returns_nothing(inspect.getattr_static(cls, awaited, None)):
+            refuse(f"{cls.__name__}.{awaited} is awaited: write `async def {awaited}({parameters})`, "
+                   f"or `def {sync}({parameters})` for a thread", place)  # fmt: skip
+
+
+def _returns_nothing(fn: Any) -> bool:
+    """Whether a function certainly returns None or another constant; one that is not async may return an awaitable."""
+    if not inspect.isfunction(fn) or fn.__code__.co_flags & (inspect.CO_COROUTINE | inspect.CO_GENERATOR):
+        return False
+    constant = [
+        at.opname == "RETURN_CONST" or (before.opname == "LOAD_CONST" and not at.is_jump_target)  # (of `a or None`)
+        for before, at in itertools.pairwise(dis.get_instructions(fn))
+        if at.opname in ("RETURN_CONST", "RETURN_VALUE")
+    ]
+    return bool(constant) and all(constant)
 
 
 def _declare_api(fn: Any, options: dict[str, Any], place: Place) -> Any:
