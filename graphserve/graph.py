@@ -178,6 +178,13 @@ class _Resolver:
             for problem in making_problems(node.stand_in, dict(node.init), lone=node.lone):
                 self._trouble(f"{node.where}: {node.name}: {problem}")
         elif known.cls is not node.cls or known.init != node.init:
+            modules = {_module_of(known.cls), _module_of(node.cls)}
+            if MAIN in modules and len(modules) == 2 and declaration(known.cls) == declaration(node.cls):
+                self._trouble(
+                    f"{node.cls.__name__!r} is a class of the script that runs and of the module "
+                    f"{min(modules - {MAIN})!r}, which are one file: put services that others import in another one"
+                )
+                return known
             differ = "another class" if known.cls is not node.cls else f"another init ({known.init} and {node.init})"
             self._trouble(
                 f"two nodes have the name {node.name!r} and {differ}: {known.where} and {node.where}. "
@@ -199,7 +206,7 @@ class _Resolver:
         return cls
 
     def _name_of(self, cls: type, where: str) -> str:
-        module = MAIN if cls.__module__ == "__mp_main__" else cls.__module__
+        module = _module_of(cls)
         if self.replace is None and getattr(sys.modules.get(module), cls.__qualname__, None) is not cls:
             self._trouble(f"{where}: {cls.__qualname__} cannot be imported by name: define it at the top of a module")
             raise _Refused
@@ -271,6 +278,10 @@ class _Resolver:
         trouble = Trouble(message, trace, cycle=cycle)
         if trouble not in self.troubles:
             self.troubles.append(trouble)
+
+
+def _module_of(cls: type) -> str:
+    return MAIN if cls.__module__ == "__mp_main__" else cls.__module__
 
 
 class _Refused(Exception):

@@ -76,7 +76,7 @@ def load(target: Target, main: str | None = None) -> type:
         sys.path.insert(0, target.folder)
     before, importing = importing, True
     try:
-        module = _import_main(main) if target.module == MAIN else _import(target)
+        module = _script(target, main) or _import(target)
     finally:
         importing = before
     if not target.name:
@@ -127,6 +127,23 @@ def _looked(folder: str | None) -> str:
     if not os.access(folder, os.R_OK | os.X_OK):
         return f"this user may not read {folder}; --app-dir names another folder"
     return f"looked in {folder} first; --app-dir changes that"
+
+
+def _script(target: Target, main: str | None) -> types.ModuleType | None:
+    """The script that runs, if the target is in it: imported as a module too, its classes would be there twice."""
+    if target.module == MAIN:
+        return _import_main(main)
+    here = sys.modules.get(MAIN)
+    script = main or getattr(here, "__file__", None)
+    if not script or Path(script).stem != target.module.rpartition(".")[2]:
+        return None
+    try:
+        spec = importlib.util.find_spec(target.module)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or not spec.origin or not os.path.exists(spec.origin) or not os.path.samefile(spec.origin, script):
+        return None
+    return _import_main(main) if main else here
 
 
 def _import_main(main: str | None) -> types.ModuleType:

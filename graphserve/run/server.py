@@ -211,8 +211,10 @@ def _name(cls: Any) -> tuple[str, str | None]:
     if cls.__module__ != load.MAIN:
         return f"{cls.__module__}:{name}", None
     spec, file = getattr(module, "__spec__", None), getattr(module, "__file__", None)
-    if spec is not None:  # python -m package.module
+    if spec is not None and spec.name != load.MAIN:  # python -m package.module
         return f"{spec.name}:{name}", None
+    if spec is not None and not os.path.exists(file or ""):  # python app.pyz
+        raise ConfigurationError(f"{name} is defined in {file}, which no worker can run: put it in a module")
     if file is None or not os.path.exists(file):
         raise ConfigurationError(
             f"{name} was typed into a notebook or a prompt, where no worker can import it: put it in a "

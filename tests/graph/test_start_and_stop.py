@@ -66,10 +66,7 @@ def test_a_start_that_waits_too_long_says_where() -> None:
     graph = Served("broken:TooSlow", "--set", "TooSlow.startup_timeout=0.5")
     try:
         assert graph.wait_exit() == 3
-        words = (
-            r"Stack \(most recent call last\):\n.*line \d+, in \S*__aenter__\n    await self.load\(\)\n.*in \S*load\n"
-        )
-        assert re.search(words, graph.text)
+        assert re.search(r"Stack .*:\n.*line \d+, in __aenter__\n    await self.load\(\)\n.*, in load\n", graph.text)
     finally:
         graph.close()
 

@@ -12,6 +12,7 @@ import sys
 import textwrap
 import threading
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -338,6 +339,70 @@ def test_a_script(script: Script) -> None:
 def test_a_module_of_a_package(script: Script) -> None:
     running = script(MAIN + ASK, "-m", "pack.program", name="pack/program.py")
     assert running.end()[:2] == (0, "2\n")
+
+
+ITSELF = """
+    import asyncio
+    import graphserve
+    from graphserve import api, depends, service
+
+    @service
+    class Deep:
+        @api
+        async def add(self, x: int) -> int:
+            return x + 1
+
+    @service
+    class Adder:
+        one = depends(Deep)
+        other = depends("program:Deep")
+
+        @api
+        async def add(self, x: int) -> int:
+            return await self.one.add(await self.other.add(x))
+
+    async def here() -> int:
+        async with graphserve.local(Adder) as adder:
+            return await adder.add(1)
+
+    if __name__ == "__main__":
+        print(asyncio.run(here()))
+"""
+
+
+def test_a_script_that_names_itself(script: Script) -> None:
+    code, out, err = script(ITSELF + ASK, "program.py").end()
+    assert (code, out) == (0, "3\n3\n"), err
+
+
+def test_a_script_that_is_imported_as_a_module_too(script: Script) -> None:
+    again = """
+    if "main" in __name__:
+        from program import Deep as Again
+
+    @service
+    class Adder:
+"""
+    text = ITSELF.replace("\n    @service\n    class Adder:\n", again).replace('"program:Deep"', "Again")
+    for asking in (text + ASK, text.replace("asyncio.run(here())", "0") + ASK):
+        code, _, err = script(
+            asking.replace("depends(Again)", "depends(globals().get('Again', Deep))"), "program.py"
+        ).end()
+        assert code == 1
+        assert "'Deep' is a class of the script that runs and of the module 'program'" in err.splitlines()[-1]
+
+
+def test_a_folder_that_is_run(script: Script) -> None:
+    code, out, err = script(MAIN + ASK, "folder", name="folder/__main__.py").end()
+    assert (code, out) == (0, "2\n"), err
+
+
+def test_an_archive_that_is_run_says_where_to_put_it(script: Script, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "app.pyz", "w") as archive:
+        archive.writestr("__main__.py", textwrap.dedent(MAIN + ASK))
+    code, _, err = script("", "app.pyz").end()
+    assert code == 1
+    assert "Adder is defined in" in err.splitlines()[-1] and "put it in a module" in err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
