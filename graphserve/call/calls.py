@@ -99,7 +99,6 @@ class RemoteApi:
         exchange.upload = upload
         if api.sender is not None and api.sender.placed != placed:
             exchange.tickets = api.sender.collect()
-        call = RemoteCall(home, exchange, f"{api.node}.{api.plan.name}")
         start = exchange.start if misfit is None else _Fail(exchange, misfit)
         if threading.get_ident() == home.thread:
             start()
@@ -107,7 +106,8 @@ class RemoteApi:
             raise Unavailable(f"{api.node} has stopped", node=api.node)
         else:
             home.loop.call_soon_threadsafe(start, True)
-        return call
+        # Made last: an error's traceback may keep this frame, and the call is to be freed where it is dropped.
+        return RemoteCall(home, exchange, f"{api.node}.{api.plan.name}")
 
     def _stream(self, request: Any, deadline_ns: int | None, upload: Any, misfit: CallError | None) -> RemoteStream:
         api = self._api
@@ -172,6 +172,8 @@ class _Fail:
 
     def __call__(self, threaded: bool = False) -> None:
         self.exchange.fail(self.error)
+        if not self.exchange.reply.cancelled():
+            self.exchange.reply.exception()  # looked at: a call that nobody looks at says so itself
 
 
 class TypedClient:

@@ -130,7 +130,7 @@ class StreamExchange(Exchange):
             rest = self.budget if self.held or self.items else self.budget - waited
             self.timer = self.loop.call_later(rest + self.slack, self._check)
         else:
-            self.fail(DeadlineExceeded(f"{self.node} made no item in {self.budget:g} s", node=self.node))
+            self.fail(DeadlineExceeded(f"{self.node} made no item before the deadline", node=self.node))
 
     def _over(self, reply: asyncio.Future[Any]) -> None:
         self.finished = True

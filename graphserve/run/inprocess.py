@@ -23,7 +23,8 @@ T = TypeVar("T")
 def local(service: type[T], *, replace: Mapping[type, Any] | None = None) -> AbstractAsyncContextManager[type[T]]:
     """Run the whole graph of a service in this process, without sockets.
 
-    When the block is left, what was accepted is answered first; when an exception leaves it, that is cancelled.
+    When the block is left, what was accepted is answered first; when an exception leaves it, that is cancelled. Each
+    service has one instance. `env` of a service is not set: the environment is one for the process.
 
     Args:
         service: the entry: a class decorated with `@service`. Unlike with `serve`, it may be defined anywhere.

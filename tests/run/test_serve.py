@@ -13,7 +13,7 @@ import textwrap
 import threading
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,11 @@ class Doubler:
     async def pid(self) -> int:
         return os.getpid()
 
+    @api(timeout=0.2)
+    async def stalls(self) -> AsyncIterator[int]:
+        yield 1
+        await asyncio.sleep(3600)
+
 
 @service
 class Gateway:
@@ -87,6 +92,25 @@ class Gateway:
     @api
     async def raises(self) -> int:
         raise KeyError("a secret")
+
+    @api
+    async def late_item(self) -> str:
+        with pytest.raises(DeadlineExceeded) as caught:
+            async for item in self.doubler.stalls():
+                assert item == 1
+        return str(caught.value)
+
+    @api
+    async def drops(self) -> list[str]:
+        """Calls with wrong arguments that nobody waits for, and what is warned of each by the time it is dropped."""
+        double: Any = self.doubler.double
+        said = []
+        for arguments in ((), (1, 2), ("x",), (1,)):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                double(*arguments)
+                said += [str(warning.message) for warning in caught]
+        return said
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +238,42 @@ async def test_calls_under_a_running_loop(server: graphserve.run.Server[Gateway]
     assert task.result() == 14
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(server.call.hang(), 0.05)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("api", ["late_item", "drops"])
+async def test_the_words_are_those_of_one_process(server: graphserve.run.Server[Gateway], api: str) -> None:
+    async with graphserve.local(Gateway) as gateway:
+        said = await getattr(gateway, api)()
+    cancelled = "a call to Doubler.double was dropped without being awaited: cancelled"
+    failed = "a call to Doubler.double failed and nobody looked: Doubler.double takes 1 argument, got 2"
+    words = {
+        "late_item": "Doubler made no item before the deadline",
+        "drops": [cancelled, failed, cancelled, cancelled],
+    }
+    assert said == words[api]
+    assert await getattr(server.call, api)() == said
+
+
+def test_a_wrong_call_that_is_dropped_in_a_thread_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    @service
+    class Caller:
+        doubler = depends(Doubler)
+
+        @api
+        def drops(self) -> int:
+            double: Any = self.doubler.double
+            with pytest.warns(RuntimeWarning, match="dropped without being awaited|failed and nobody looked"):
+                double(1, 2)
+            return self.doubler.double(1).result()
+
+    async def ask() -> None:
+        async with graphserve.local(Caller) as caller:
+            assert await caller.drops() == 2
+        gc.collect()
+
+    asyncio.run(ask())
+    assert not caplog.records, "asyncio has nothing to add"
 
 
 def test_many_threads_make_the_first_call_at_once(server: graphserve.run.Server[Gateway]) -> None:
