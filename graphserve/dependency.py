@@ -90,7 +90,7 @@ def depends(target: Any = None, *rest: Any, **options: Any) -> Any:
         timeout: seconds that one call through this attribute may take.
         client: `httpx.AsyncClient` or `httpx.Client`: a real client whose `base_url` is the node, in place of
             typed calls.
-        url: the http(s) address of a service that runs elsewhere; graphserve then starts no node for it.
+        url: the http(s) address of a service that runs elsewhere, without query; graphserve then starts no node for it.
 
     Raises:
         DeclarationError: the target is no service, an argument is unknown or has a value that cannot work.
@@ -129,6 +129,13 @@ def dependencies(cls: type) -> dict[str, Dependency]:
             else:
                 found.pop(name, None)
     return found
+
+
+def address(url: str) -> str:
+    """A URL as people may read it: without its user and password."""
+    scheme, _, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
 
 
 def _check_target(target: Any, url: Any, client: Client, place: Place) -> None:
@@ -208,8 +215,35 @@ def _check_url(url: Any, init: Any, place: Place) -> None:
         return
     if not isinstance(url, str) or not url.startswith(("http://", "https://")):
         refuse(f"depends(url={url!r}): an address starts with http:// or https://", place)
+    if (fault := _url_fault(url)) is not None:
+        refuse(f"depends(url={address(url)!r}): {fault}", place)
     if init:
         refuse("depends(url=…, init=…): a service that runs elsewhere is initialised there; drop init", place)
+
+
+def _url_fault(url: str) -> str | None:
+    """Why nothing can be reached at this address, or None."""
+    import ipaddress
+    from urllib.parse import urlsplit
+
+    if any(character <= " " or character == "\x7f" for character in url):
+        return "an address has no blanks and no control characters"
+    if "?" in url or "#" in url:
+        return "an address has no query and no fragment; calls put theirs behind it"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+        if ":" in (host or ""):
+            ipaddress.IPv6Address(host)
+        elif host is not None and host.replace(".", "").isdigit():
+            ipaddress.IPv4Address(host)
+        elif host is not None:
+            host.encode("idna")
+    except ValueError as exc:
+        return f"no address: {exc}"
+    if not host:
+        return "an address names a host"
+    return "port 0 is no port to call" if port == 0 else None
 
 
 def _client_kind(client: Any, place: Place) -> Client:

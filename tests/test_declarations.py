@@ -194,6 +194,17 @@ DEPENDS = {
     "a client by string": ("Good, client='httpx.AsyncClient'", r"client is httpx\.AsyncClient or httpx\.Client"),
     "url without scheme": ("Good, url='localhost:80'", r"url='localhost:80'\): an address starts with http:// or"),
     "url of a number": ("Good, url=80", r"an address starts with http:// or https://"),
+    "url with a port too high": ("Good, url='http://127.0.0.1:99999'", r"no address: Port out of range 0-65535"),
+    "url with port 0": ("Good, url='http://a:0'", r"url='http://a:0'\): port 0 is no port to call"),
+    "url with a port of letters": ("Good, url='http://u:p@a:b'", r"url='http://a:b'\): no address: Port could not be"),
+    "url with half an IPv6 address": ("Good, url='http://[::1'", r"url='http://\[::1'\): no address: Invalid IPv6 URL"),
+    "url with no IPv6 address": ("Good, url='http://[1:2]'", r"no address: (At least 3 parts|'1:2' does not appear)"),
+    "url with no IPv4 address": ("Good, url='http://1.2.3.400'", r"no address: Octet 400 .* not permitted"),
+    "url without host": ("Good, url='http://:80/'", r"url='http://:80/'\): an address names a host"),
+    "url with an empty label": ("Good, url='http://a..b'", r"no address: .*label empty or too long"),
+    "url with a blank": ("Good, url='http://a b'", r"an address has no blanks and no control characters"),
+    "url with a query": ("Good, url='http://a/?x=1'", r"an address has no query and no fragment"),
+    "url of another scheme": ("Good, url='unix:/run/x'", r"an address starts with http:// or https://"),
     "url and init": ("Good, url='http://a', init={'lang': 'a'}", r"is initialised there; drop init"),
     "url alone": ("url='http://a'", r"has no typed calls: add the class, or client=httpx\.AsyncClient"),
     "over several lines": ("\n    Good,\n    nmae='a',\n", r"did you mean 'name'\?"),
@@ -260,6 +271,14 @@ def test_mistakes_in_a_dependency(tmp_path: Path, case: str) -> None:
         refused(tmp_path, f"class A:\n    good = depends( # HERE{arguments})", message)
     else:
         refused(tmp_path, f"class A:\n    good = depends({arguments}) # HERE", message)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://user:a%20b@a_b.example:8000/base", "https://[::1]:443", "http://bücher.example.", "http://10.0.0.5"]
+)
+def test_addresses(tmp_path: Path, url: str) -> None:
+    made = load(tmp_path, f"class A:\n    good = depends(Good, url={url!r})")
+    assert made.A.good.url == url
 
 
 @pytest.mark.parametrize("case", BATCHES)

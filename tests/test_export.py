@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -184,6 +184,13 @@ def test_mermaid_ids_are_safe_and_what_is_elsewhere_is_dotted() -> None:
     assert names == {"Gateway", "Left", "end", "Store", "my-node", "Disk", "Billing"}
     assert ("end", "Billing") in edges and "-.->" in mermaid(DIAMOND)
     assert "#quot;#lt;2#gt;#quot;" in mermaid(DIAMOND)
+
+
+@pytest.mark.parametrize("write", [dot, mermaid, svg, tree])
+def test_no_picture_shows_a_password(write: Callable[[Plan], str]) -> None:
+    text = write(plan_of({"Gateway": []}, {"Gateway": "https://someone:s3cret@host.example/a@b"}))
+    assert "s3cret" not in text and "someone" not in text
+    assert "https://host.example/a@b" in text
 
 
 @given(graphs())

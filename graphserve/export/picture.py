@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from graphserve.dependency import address
 from graphserve.plan import EdgePlan, NodePlan, Plan
 
 
@@ -38,7 +39,7 @@ class Picture:
 def picture(plan: Plan) -> Picture:
     """The vertices and edges of a Plan, in the order in which the classes name them."""
     nodes = {node.name: node for node in plan.nodes}
-    elsewhere = {edge.url: edge for node in plan.nodes for edge in node.edges if edge.url is not None}
+    elsewhere = {target(edge): edge for node in plan.nodes for edge in node.edges if edge.url is not None}
     vertices: dict[str, Vertex] = {}
     edges: dict[tuple[str, str], None] = {}
     waiting = [*nodes, plan.entry]  # the last is next
@@ -58,7 +59,7 @@ def picture(plan: Plan) -> Picture:
 
 def target(edge: EdgePlan) -> str:
     """The key of the vertex that an edge leads to."""
-    return edge.node if edge.url is None else edge.url
+    return edge.node if edge.url is None else address(edge.url)
 
 
 def node_vertex(node: NodePlan) -> Vertex:
@@ -68,7 +69,7 @@ def node_vertex(node: NodePlan) -> Vertex:
 
 def external_vertex(edge: EdgePlan) -> Vertex:
     """The vertex of a service that runs elsewhere."""
-    return Vertex(edge.url or "", edge.node, edge.url or "", external=True)
+    return Vertex(target(edge), edge.node, target(edge), external=True)
 
 
 def caption(node: NodePlan) -> str:
