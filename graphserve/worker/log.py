@@ -62,4 +62,6 @@ def configure(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [_Handler()]
     root.setLevel({"trace": 5}.get(level) or getattr(logging, level.upper()))
+    # httpx says a line for each request at `info`, with its whole URL. User code comes later, and may ask for it.
+    logging.getLogger("httpx").setLevel(logging.WARNING if level == "info" else logging.NOTSET)
     logging.captureWarnings(True)
