@@ -37,7 +37,8 @@ class Call(Coroutine[Any, Any, R_co]):
         Raises:
             CallError: the call failed.
             TimeoutError: `timeout` passed first; the call is cancelled.
-            RuntimeError: this is the event loop's own thread, where waiting would never end.
+            RuntimeError: this is an event loop's own thread, which would stand still, and for ever if it is that of
+                the call.
         """
 
     @abstractmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import reprlib
 import threading
 import time
 import warnings
@@ -13,27 +14,16 @@ from typing import Any
 
 from graphserve.call.context import current, earliest
 from graphserve.call.exchange import Exchange, Lane, Reply
+from graphserve.call.home import Home
 from graphserve.call.request import query
 from graphserve.call.streams import RemoteStream, StreamExchange
+from graphserve.call.upload import Upload
 from graphserve.errors import CallError, InvalidArguments, RemoteError, Unavailable, closest
 from graphserve.plan import ApiPlan
 from graphserve.typed import Call
 from graphserve.wire import problem
 from graphserve.wire.failures import Unsendable, problem as wrong
 from graphserve.wire.memory import Sender
-
-
-@dataclass(frozen=True)
-class Home:
-    """The loop that calls run on, and its thread."""
-
-    loop: asyncio.AbstractEventLoop
-    thread: int
-
-    @classmethod
-    def here(cls) -> Home:
-        """The running loop."""
-        return cls(asyncio.get_running_loop(), threading.get_ident())
 
 
 @dataclass(frozen=True)
@@ -128,7 +118,12 @@ class RemoteApi:
         if not hasattr(found, "__aiter__"):
             text = f"{name!r} is an asynchronous iterator of bytes, not {found!r}"
             raise self._misfit(f": {text}", [wrong([name], text, "type_error")])
-        return found.__aiter__()
+        return Upload(found.__aiter__(), self._home.loop, self._no_bytes)
+
+    def _no_bytes(self, piece: Any) -> InvalidArguments:
+        name = str(self._api.plan.input_stream)
+        text = f"{name!r} is an asynchronous iterator of bytes; one piece was {reprlib.repr(piece)}"
+        return self._misfit(f": {text}", [wrong([name], text, "type_error")])
 
     def _item(self, payload: bytes) -> Any:
         try:
@@ -215,13 +210,11 @@ class RemoteCall(Call[Any]):
     def result(self, timeout: float | None = None) -> Any:
         """See `Call.result`."""
         self._used = True
-        if threading.get_ident() == self._home.thread:
+        if (instead := self._home.instead()) is not None:
             self.cancel()
-            method = self._name.rpartition(".")[2]
-            raise RuntimeError(
-                f"{self._name}(...).result() would block the event loop: write `await self.….{method}(...)` here, "
-                "or make this API a plain `def`, which runs in a thread"
-            )
+            whose, else_ = instead
+            fix = f"write `await {whose}.{self._name.rpartition('.')[2]}(...)` here, {else_}"
+            raise RuntimeError(f"{self._name}(...).result() would block the event loop: {fix}")
         waiter = self._waiter()
         try:
             return waiter.result(timeout)

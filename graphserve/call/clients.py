@@ -9,8 +9,9 @@ from typing import Any
 
 from graphserve import rundir
 from graphserve.call.budget import RetryBudget
-from graphserve.call.calls import Api, Home, RemoteApi, TypedClient
+from graphserve.call.calls import Api, RemoteApi, TypedClient
 from graphserve.call.exchange import Lane
+from graphserve.call.home import Home
 from graphserve.call.lanes import PooledLane, QueueLane
 from graphserve.call.members import Members
 from graphserve.load import Target, load

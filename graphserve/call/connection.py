@@ -21,6 +21,7 @@ READ_SIZE = 256 * 1024  # bytes
 # What a worker's answer with a result begins with, most of the time; such an answer needs no parser.
 RESULT = b"HTTP/1.1 200 OK\r\ncontent-type: application/msgpack\r\ncontent-length: "
 LAST = b"\r\nconnection: close"
+CUT = "the connection was closed before the end of the answer"
 
 _open: set[Connection] = set()
 
@@ -204,7 +205,8 @@ class Connection:
         if receiver is not None:
             # Linux, af_unix.c: closing a socket with unread data resets the peer; writing to a closed one is EPIPE.
             unread = not begun and (isinstance(exc, (ConnectionResetError, BrokenPipeError)) or cut)
-            receiver.lost(str(exc) if exc else "the connection was closed without an answer", unread)
+            closed = CUT if begun else "the connection was closed without an answer"
+            receiver.lost(str(exc) if exc else closed, unread)
 
     def _shut(self) -> None:
         with contextlib.suppress(OSError):

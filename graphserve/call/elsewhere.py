@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import httpx
 
 from graphserve.call.context import CallContext
 from graphserve.call.exchange import Exchange
 from graphserve.call.request import new_request_id
-from graphserve.errors import RemoteError, Unavailable
+from graphserve.call.upload import pieces
+from graphserve.dependency import address
+from graphserve.errors import CallError, RemoteError, Unavailable
 from graphserve.plan import ApiPlan
 from graphserve.wire.frames import StreamFormat
+
+logger = logging.getLogger("graphserve.calls")
+_UNREACHED = (
+    httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol,
+)  # fmt: skip
 
 
 class UrlLane:
@@ -30,11 +39,12 @@ class UrlLane:
         self.node, self.url, self._connect = node, url, connect or _connect
         self._client: httpx.AsyncClient | None = None
         self._closed = False
+        self._reached = True  # by the last call, as far as is known
         self._sending: dict[Exchange, asyncio.Task[None]] = {}
 
     def composer(self, api: ApiPlan) -> Callable[[CallContext | None, int | None, bytes], httpx.Request]:
         """See `Lane`."""
-        url = self.url.rstrip("/") + api.route
+        url = httpx.URL(self.url.rstrip("/") + api.route)
         accept = StreamFormat.FRAMES.value.decode() if api.stream else "application/msgpack"
 
         def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> httpx.Request:
@@ -48,8 +58,11 @@ class UrlLane:
                 headers["x-request-timeout"] = f"{max(left, 0.001):.3f}"
             if api.input_stream is None:
                 return httpx.Request("POST", url, headers=headers, content=body)
-            headers["content-type"] = "application/octet-stream"
-            return httpx.Request("POST", f"{url}?{body.decode()}", headers=headers, content=_Later())
+            headers |= {"content-type": "application/octet-stream", "transfer-encoding": "chunked"}
+            try:
+                return httpx.Request("POST", f"{url}?{body.decode()}", headers=headers)
+            except httpx.InvalidURL as exc:  # longer than a URL can be
+                raise ValueError(str(exc)) from None
 
         return compose
 
@@ -77,34 +90,70 @@ class UrlLane:
             await self._client.aclose()
 
     def _gone(self) -> Unavailable:
-        return Unavailable(f"the connection to {self.node} at {self.url} was closed", node=self.node)
+        return Unavailable(f"the connection to {self.node} was closed", node=self.node)
 
     async def _send(self, exchange: Exchange) -> None:
-        if self._client is None:
-            self._client = self._connect()
-        if exchange.upload is not None:
-            exchange.request.stream.chunks = exchange.upload
         try:
-            response = await self._client.send(exchange.request, stream=exchange.streams)
-            if exchange.streams and response.status_code == 200:
-                await _items(response, exchange)
-            body = await response.aread()
-        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            exchange.fail(Unavailable(f"{self.node} at {self.url} cannot be reached: {exc}", node=self.node))
-        except httpx.HTTPError as exc:
-            exchange.fail(RemoteError(f"{self.node} at {self.url}: {exc!r}", node=self.node))
+            response = await self._opened().send(self._whole(exchange), stream=True)
+            self._reached = True
+            try:
+                body = b""
+                if exchange.streams and response.status_code == 200:
+                    await _items(response, exchange)
+                else:
+                    body = await response.aread()
+            finally:
+                await response.aclose()
+        except Exception as exc:  # whatever it is, somebody waits for an answer
+            if not exchange.over:
+                exchange.fail(self._failure(exc, exchange.request.stream))
         else:
             headers = [(name.lower(), value) for name, value in response.headers.raw]
             exchange.answered(response.status_code, headers, body)
 
+    def _opened(self) -> httpx.AsyncClient:
+        if self._client is None:
+            try:
+                self._client = self._connect()
+            except Exception as exc:  # a proxy or a certificate of the environment that is none
+                raise httpx.ConnectError(str(exc)) from exc
+        return self._client
 
-class _Later(httpx.AsyncByteStream):
-    """A request body that is known when the request is sent."""
+    def _whole(self, exchange: Exchange) -> httpx.Request:
+        request: httpx.Request = exchange.request
+        if exchange.upload is not None:
+            request.stream = _Body(exchange)
+        return request
 
-    chunks: AsyncIterator[bytes]
+    def _failure(self, exc: Exception, body: Any) -> CallError:
+        """The error for one of httpx's; its text may go to anyone, and so does not say where the service is."""
+        if isinstance(exc, _UNREACHED):
+            said = f"{self.node} at {address(self.url)} cannot be reached: {exc}"
+            if self._reached:  # not with each call
+                self._reached = False
+                logger.warning("%s", said)
+            error = Unavailable(f"{self.node} cannot be reached", node=self.node)
+            error.add_note(said)  # for who reads the traceback
+            return error
+        if not isinstance(exc, httpx.HTTPError):
+            logger.error("a call to %s failed", self.node, exc_info=exc)
+        if isinstance(body, _Body) and not body.complete:  # httpx reads no answer before it has sent all
+            why = f"before it had the whole upload: it answered without, or refused it ({exc!r})"
+            return RemoteError(f"{self.node} closed the connection {why}", node=self.node)
+        return RemoteError(f"{self.node}: {exc!r}", node=self.node)
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self.chunks
+
+class _Body(httpx.AsyncByteStream):
+    """A request body that is made while it is sent."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self.complete = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in pieces(self._exchange):
+            yield piece
+        self.complete = True
 
 
 async def _items(response: httpx.Response, exchange: Exchange) -> None:

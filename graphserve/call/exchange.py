@@ -15,7 +15,8 @@ from graphserve.call.alarms import Alarm, alarm
 from graphserve.call.budget import PER_SECOND, SHARE, RetryBudget
 from graphserve.call.connection import Connection
 from graphserve.call.context import CallContext, current
-from graphserve.errors import CallError, DeadlineExceeded, RemoteError
+from graphserve.call.upload import feed
+from graphserve.errors import DeadlineExceeded, RemoteError
 from graphserve.plan import ApiPlan
 from graphserve.wire.memory import Ticket, done
 
@@ -196,8 +197,7 @@ class Exchange:
         if self.upload is not None or not unread:
             why_not = self._why_not_again()
             if why_not is not None:
-                text = f"a worker of {self.node} ended while it executed the call ({reason}){why_not}"
-                self.fail(RemoteError(text, node=self.node))
+                self.fail(RemoteError(f"{self._loss(reason)}{why_not}", node=self.node))
                 return
         self.attempts += 1
         if self.attempts == 1:
@@ -207,24 +207,10 @@ class Exchange:
 
     def feed(self, connection: Connection) -> None:
         """Send the streamed part of the request."""
-        task = self.loop.create_task(self._feed(connection))
+        task = self.loop.create_task(feed(self, connection))
         self.reply.add_done_callback(lambda _: task.cancel())
 
-    async def _feed(self, connection: Connection) -> None:
-        assert self.upload is not None
-        try:
-            async for chunk in self.upload:
-                if chunk:
-                    connection.send_more(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-                await connection.sent()
-            connection.send_more(b"0\r\n\r\n")
-        except asyncio.CancelledError:
-            raise
-        except Exception as exc:  # the caller's own iterator raised: its error, as it is
-            if not self.over:
-                self._finish(exc)
-
-    def fail(self, error: CallError) -> None:
+    def fail(self, error: BaseException) -> None:
         """End it with an error."""
         if not self.over:
             self._finish(error)
@@ -241,6 +227,9 @@ class Exchange:
     def orphan(self) -> None:
         """The call that made this one is not waited for any more."""
         self.abandon()
+
+    def _loss(self, reason: str) -> str:
+        return f"a worker of {self.node} ended while it executed the call ({reason})"
 
     def _why_not_again(self) -> str | None:
         """Why a call that may have been executed does not run again; None: it does."""

@@ -16,7 +16,7 @@ from graphserve.wire import problem
 from graphserve.wire.frames import END, ERROR, FrameReader
 
 if TYPE_CHECKING:
-    from graphserve.call.calls import Home
+    from graphserve.call.home import Home
 
 HIGH_ITEMS, HIGH_BYTES = 64, 256 * 1024  # what waits for a slow consumer at most, before the connection is held back
 LOW_ITEMS = 16
@@ -173,7 +173,7 @@ class RemoteStream(Stream[Any]):
     def __next__(self) -> Any:
         if self._ahead:
             return self._ahead.popleft()
-        if threading.get_ident() == self._home.thread:
+        if self._home.instead() is not None:
             raise RuntimeError(f"`for` over {self._name}(...) would block the event loop: write `async for`")
         self._ahead.extend(asyncio.run_coroutine_threadsafe(self._several(), self._home.loop).result())
         if not self._ahead:

@@ -12,15 +12,27 @@ from typing import Any
 
 import httpx
 
-from graphserve.call.calls import Home
+from graphserve.call.connection import CUT
 from graphserve.call.context import current, earliest
 from graphserve.call.exchange import Answer, Exchange, Lane
+from graphserve.call.home import Home
 from graphserve.call.request import trail
 from graphserve.errors import CallError, DeadlineExceeded, Unavailable
 
 _OURS = frozenset((
     b"content-length", b"transfer-encoding", b"connection", b"x-request-id", b"traceparent", b"tracestate",
 ))  # fmt: skip
+
+
+class RawExchange(Exchange):
+    """An exchange whose answer is the bytes of a response."""
+
+    __slots__ = ()
+
+    def _loss(self, reason: str) -> str:
+        if reason is CUT:  # a stream whose API raises ends so too
+            return f"the answer of {self.node} was cut before its end: its API raised, or its worker ended; see its log"
+        return super()._loss(reason)
 
 
 class NodeTransport:
@@ -54,7 +66,7 @@ class NodeTransport:
         data = b"".join(lines) + trail(context, deadline_ns, body)
         # What httpx users send again is theirs to decide: idempotent by method, as RFC 9110 (9.2.2) has it.
         again = request.method in ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")
-        return Exchange(self.home.loop, lane, self.node, data, deadline_ns, self.slack, again, _raw)
+        return RawExchange(self.home.loop, lane, self.node, data, deadline_ns, self.slack, again, _raw)
 
     def mapped(self, error: CallError, request: httpx.Request) -> httpx.TransportError:
         """The httpx error for one of ours."""

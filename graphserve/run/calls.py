@@ -6,9 +6,10 @@ import asyncio
 import threading
 
 from graphserve.call import public
-from graphserve.call.calls import Api, Home, RemoteApi, TypedClient
+from graphserve.call.calls import Api, RemoteApi, TypedClient
 from graphserve.call.clients import HOP_SLACK, codecs
 from graphserve.call.elsewhere import UrlLane
+from graphserve.call.home import Home
 from graphserve.graph import resolve_here
 from graphserve.plan import TlsPlan
 

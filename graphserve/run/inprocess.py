@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NoReturn, TypeVar
 
-from graphserve.call.calls import Api, Home, RemoteApi, TypedClient
+from graphserve.call.calls import Api, RemoteApi, TypedClient
 from graphserve.call.clients import HOP_SLACK, Clients, codecs
+from graphserve.call.home import Home
 from graphserve.graph import resolve_here
 from graphserve.plan import EdgePlan, NodePlan, Plan
 from graphserve.run.node import LocalNode

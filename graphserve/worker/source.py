@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
+from graphserve.call.upload import LEFT
 from graphserve.wire.codec import Format
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Source:
     async def __anext__(self) -> bytes:
         while not self._chunks:
             if self._failed:
-                raise ConnectionError("the client went away before the body was complete")
+                raise ConnectionError(LEFT)
             if self._ended:
                 raise StopAsyncIteration
             self._waiter = asyncio.get_running_loop().create_future()

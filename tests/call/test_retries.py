@@ -18,9 +18,10 @@ import pytest
 from hypothesis import given, strategies as st
 
 from graphserve.call.budget import ALLOWANCE, PER_SECOND, SHARE, WINDOW, RetryBudget
-from graphserve.call.calls import Api, Home, RemoteApi, RemoteCall
+from graphserve.call.calls import Api, RemoteApi, RemoteCall
 from graphserve.call.context import CallContext, current
 from graphserve.call.endpoint import FAILURES, FIRST_REST
+from graphserve.call.home import Home
 from graphserve.call.lanes import PooledLane, QueueLane
 from graphserve.call.members import Members, Node, Worker
 from graphserve.errors import DeadlineExceeded, Problem, RemoteError, Unavailable

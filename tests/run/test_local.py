@@ -492,7 +492,7 @@ async def test_a_service_elsewhere_may_be_of_any_class() -> None:
             return await self.remote.times(x)
 
     async with graphserve.local(Far) as far:
-        with pytest.raises(Unavailable, match=r"Remote at http://127\.0\.0\.1:9 cannot be reached"):
+        with pytest.raises(Unavailable, match="Remote cannot be reached"):
             await far.ask(1)
     async with graphserve.local(Far, replace={Remote: Remote}) as far:
         assert await far.ask(1) == [1]

@@ -112,6 +112,19 @@ class Gateway:
                 said += [str(warning.message) for warning in caught]
         return said
 
+    @api
+    async def size(self, chunks: AsyncIterator[bytes]) -> int:
+        return sum([len(chunk) async for chunk in chunks])
+
+    @api
+    async def first(self, chunks: AsyncIterator[bytes]) -> int:
+        return len([await anext(chunks)])
+
+    @api
+    async def count(self, n: int) -> AsyncIterator[int]:
+        for index in range(n):
+            yield index
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[graphserve.run.Server[Gateway]]:
@@ -274,6 +287,64 @@ def test_a_wrong_call_that_is_dropped_in_a_thread_is_said_once(caplog: pytest.Lo
 
     asyncio.run(ask())
     assert not caplog.records, "asyncio has nothing to add"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_waiting_on_a_running_loop_raises_at_once_with_the_fix(server: graphserve.run.Server[Gateway]) -> None:
+    with pytest.raises(RuntimeError, match=r"write `await server\.call\.twice\(\.\.\.\)` here, or wait in a thread"):
+        server.call.twice(1).result()
+    with pytest.raises(RuntimeError, match="write `async for`"):
+        list(server.call.count(2))
+    assert await asyncio.to_thread(lambda: server.call.twice(1).result()) == 2
+    assert await asyncio.to_thread(lambda: list(server.call.count(2))) == [0, 1]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_an_upload_is_made_on_the_loop_of_its_caller(server: graphserve.run.Server[Gateway]) -> None:
+    queue: asyncio.Queue[bytes] = asyncio.Queue()
+    home = asyncio.get_running_loop()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield await queue.get()
+            assert asyncio.get_running_loop() is home
+
+    call = server.call.size(pieces())
+    for size in range(1, 4):
+        queue.put_nowait(bytes(size))
+    assert await asyncio.wait_for(call, 20) == 6
+
+    async def fails() -> AsyncIterator[bytes]:
+        yield b"x"
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        await server.call.size(fails())
+
+
+def test_an_upload_and_a_stream_in_a_thread(
+    server: graphserve.run.Server[Gateway], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b"abc"
+
+    assert server.call.size(pieces()).result(20) == 9
+    assert list(server.call.count(300)) == list(range(300))
+    gc.collect()
+    assert not caplog.records, "a stream that was read to its end leaves nothing behind"
+
+
+def test_an_upload_without_end_that_is_answered_before_it_ends(server: graphserve.run.Server[Gateway]) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 65536
+            await asyncio.sleep(0.001)
+
+    with pytest.raises(RemoteError, match="closed the connection before it had the whole upload: it answered without"):
+        server.call.first(pieces()).result(20)
 
 
 def test_many_threads_make_the_first_call_at_once(server: graphserve.run.Server[Gateway]) -> None:
