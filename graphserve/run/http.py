@@ -5,25 +5,22 @@ The clients are those of workers (`call/transport.py`); this is the lane under t
 
 from __future__ import annotations
 
-import math
+from collections.abc import AsyncIterator
 from typing import Any
 
 from graphserve.call import transport
-from graphserve.call.calls import Home
 from graphserve.call.clients import HOP_SLACK
 from graphserve.call.context import CallContext, earliest
 from graphserve.call.exchange import Exchange
-from graphserve.errors import CallError
+from graphserve.call.home import Home
 from graphserve.plan import ApiPlan, EdgePlan
 from graphserve.run.node import LocalNode
 from graphserve.run.request import Request
 from graphserve.wire import problem
 from graphserve.wire.formats import Format, accept_format, content_format
-from graphserve.wire.problem import HttpProblem
+from graphserve.wire.frames import stream_format
 from graphserve.worker.app import App, Health
-from graphserve.worker.execute import BoundApi
-
-Headers = dict[bytes, bytes]
+from graphserve.worker.heading import Heading
 
 
 def client(node: LocalNode, edge: EdgePlan) -> Any:
@@ -59,22 +56,29 @@ class HttpLane:
         head, _, body = exchange.request.partition(b"\r\n\r\n")
         first, *lines = head.split(b"\r\n")
         method, target, _ = first.split(b" ")
-        headers = {name.lower(): value for name, _, value in (line.partition(b": ") for line in lines)}
+        headers = [(name.lower(), value) for name, _, value in (line.partition(b": ") for line in lines)]
         api = self.routes.get(target.partition(b"?")[0]) if method == b"POST" else None
         if api is None:
             task = exchange.loop.create_task(self._ask(exchange, method, target))
             exchange.reply.add_done_callback(lambda _: task.cancel())
             return
-        context = _context(headers)
-        try:
-            exchange.request = _request(api, context, headers, body)
-        except CallError as exc:
+        context = CallContext()
+        heading = Heading(headers, context, public=False)
+        format = content_format(heading.content_type)
+        refused = heading.problem(api, format, len(body))
+        if refused is not None:
             request_id = context.request_id.decode("latin-1")
-            answer = problem.encode(exc, node=self.node.plan.name, request_id=request_id, open_book=True)
+            answer = problem.encode(refused, node=self.node.plan.name, request_id=request_id, open_book=True)
             exchange.loop.call_soon(exchange.answered, *answer)
-        else:
-            exchange.lane = self.node
-            self.node.send(exchange)
+            return
+        context.deadline_ns = earliest(context.deadline_ns, (heading.timeout, api.timeout))
+        if api.signature.input_stream is not None:
+            exchange.upload, body = _pieces(body), target.partition(b"?")[2]
+        stream = stream_format(heading.accept) if api.signature.stream else None
+        accept = accept_format(heading.accept)
+        exchange.request = Request(api.plan.name, context, body, format or Format.JSON, accept, stream)
+        exchange.lane = self.node
+        self.node.send(exchange)
 
     def forget(self, exchange: Exchange) -> None:
         """See `Lane`; a call has gone on to the node's own lane."""
@@ -91,31 +95,5 @@ class HttpLane:
         exchange.answered(start["status"], start["headers"], b"" if method == b"HEAD" else body["body"])
 
 
-def _context(headers: Headers) -> CallContext:
-    deadline = headers.get(b"x-graphserve-deadline")
-    return CallContext(
-        headers[b"x-request-id"], None if deadline is None else int(deadline), headers.get(b"traceparent"),
-        headers.get(b"tracestate"),
-    )  # fmt: skip
-
-
-def _request(api: BoundApi, context: CallContext, headers: Headers, body: bytes) -> Request:
-    content_type = headers.get(b"content-type")
-    format = content_format(content_type)
-    if format is None or (format is Format.RAW and not api.signature.raw_body):
-        named = (content_type or b"").decode("latin-1")
-        raise HttpProblem(415, f"{api.plan.route} takes application/json or application/msgpack, not {named!r}")
-    context.deadline_ns = earliest(context.deadline_ns, (_timeout(headers), api.timeout))
-    return Request(api.plan.name, context, body, format, accept_format(headers.get(b"accept")))
-
-
-def _timeout(headers: Headers) -> float | None:
-    if (given := headers.get(b"x-request-timeout")) is None:
-        return None
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < 1e9:
-        raise HttpProblem(400, "X-Request-Timeout is a number of seconds above 0")
-    return seconds
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    yield body

@@ -19,10 +19,11 @@ from typing import Any
 from graphserve import stack
 from graphserve.call.clients import Clients
 from graphserve.call.exchange import Exchange
+from graphserve.call.upload import pieces
 from graphserve.errors import CallError, ConfigurationError, InvalidArguments, StartupError, Unavailable
 from graphserve.plan import ApiPlan, NodePlan
 from graphserve.run.request import Compose, Request, composer
-from graphserve.run.stream import LocalSink
+from graphserve.run.stream import BodySink, LocalSink
 from graphserve.wire import problem
 from graphserve.wire.codec import Format, MalformedBody
 from graphserve.wire.problem import HttpProblem
@@ -178,7 +179,7 @@ class LocalNode:
                 self._loop.call_soon(self._refused, exchange, exc, False)
                 return
         elif api.signature.stream:
-            sink = LocalSink(exchange, api, lambda error: self._raised(exchange, api, error))
+            sink = self._sink(exchange, api)
             execution = StreamExecution(self._executor, api, context, sink, free)
             base.run(execution.start, arguments)
         else:
@@ -190,7 +191,7 @@ class LocalNode:
         request: Request = exchange.request
         if exchange.upload is None:
             return api.arguments.decode(request.body, request.format)
-        return from_query(api, request.body, exchange.upload)
+        return from_query(api, request.body, pieces(exchange))
 
     def _ended(self, exchange: Exchange, api: BoundApi, result: Any, error: BaseException | None) -> None:
         self._executing.pop(exchange, None)
@@ -205,13 +206,22 @@ class LocalNode:
                 return
         self._raised(exchange, api, error)
 
+    def _sink(self, exchange: Exchange, api: BoundApi) -> LocalSink | BodySink:
+        format, failed = exchange.request.stream, lambda error: self._raised(exchange, api, error)
+        if format is None:
+            return LocalSink(exchange, api, failed)
+        return BodySink(exchange, api, format, lambda error: self._note(exchange, api, error), failed)
+
     def _raised(self, exchange: Exchange, api: BoundApi, raised: BaseException) -> None:
+        self._answer(exchange, self._note(exchange, api, raised), raised)
+
+    def _note(self, exchange: Exchange, api: BoundApi, raised: BaseException) -> CallError:
         error = problem.as_call_error(raised, self.plan.name)
         if error is not raised:
             fields = {"request_id": exchange.request.context.request_id.decode("latin-1")}
             trace = (type(raised), raised, raised.__traceback__)
             logger.error("%s.%s: %s", self.plan.name, api.plan.name, error, exc_info=trace, extra={"fields": fields})
-        self._answer(exchange, error, raised)
+        return error
 
     def _refused(self, exchange: Exchange, exc: Exception, limited: bool) -> None:
         if isinstance(exc, MalformedBody):
@@ -227,6 +237,8 @@ class LocalNode:
         reply = exchange.reply
         if reply.done() and not reply.cancelled() and (failure := reply.exception()) is not None:
             failure.__cause__ = cause  # where processes have only a log, a debugger here finds the user's own frame
+            for note in getattr(cause, "__notes__", ()) if cause is error else ():
+                failure.add_note(note)
 
     def _freed(self, limited: bool) -> None:
         self._free += limited

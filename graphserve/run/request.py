@@ -9,6 +9,7 @@ from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
 from graphserve.plan import ApiPlan
 from graphserve.wire.formats import Format
+from graphserve.wire.frames import StreamFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Request:
         body: the encoded arguments.
         format: how they are written.
         accept: how the result shall be written.
+        stream: how the items of a stream shall be written; None for a typed caller, who takes them one by one.
     """
 
     api: str
@@ -28,6 +30,7 @@ class Request:
     body: bytes
     format: Format = Format.MSGPACK
     accept: Format = Format.MSGPACK
+    stream: StreamFormat | None = None
 
 
 Compose = Callable[[CallContext | None, int | None, bytes], Request]

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from graphserve.call.connection import CUT
 from graphserve.call.exchange import Exchange
-from graphserve.wire import frames
+from graphserve.errors import CallError
+from graphserve.wire import frames, problem
 from graphserve.wire.codec import Format
+from graphserve.wire.frames import StreamFormat
 from graphserve.worker.execute import BoundApi
 
 
@@ -52,3 +55,58 @@ class LocalSink:
     def fail(self, error: BaseException) -> None:
         """See `Sink`."""
         self._failed(error)
+
+
+class BodySink:
+    """Gathers a stream into the body that an HTTP client reads.
+
+    Args:
+        exchange: the client's.
+        api: the API.
+        format: how it wants the items.
+        note: makes of what the API raised what stands for it, and says it to the log.
+        failed: called with what the API raised before its first item.
+    """
+
+    blocked = False
+
+    def __init__(
+        self, exchange: Exchange, api: BoundApi, format: StreamFormat,
+        note: Callable[[BaseException], CallError], failed: Callable[[BaseException], None],
+    ) -> None:  # fmt: skip
+        self.exchange, self.api, self.format = exchange, api, format
+        self._note, self._failed = note, failed
+        self._parts: list[bytes] = []
+        self._codec = Format.MSGPACK if format is StreamFormat.FRAMES else Format.JSON
+
+    def encode(self, item: Any) -> bytes:
+        """See `Sink`."""
+        return self.format.item(self.api.result.encode(item, self._codec))
+
+    def write(self, data: bytes) -> None:
+        """See `Sink`."""
+        self._parts.append(data)
+
+    async def drained(self) -> None:
+        """See `Sink`."""
+
+    def end(self) -> None:
+        """See `Sink`."""
+        self._answer(self.format.end())
+
+    def fail(self, error: BaseException) -> None:
+        """See `Sink`."""
+        if not self._parts:
+            self._failed(error)
+            return
+        said = self._note(error)
+        if self.format is StreamFormat.NDJSON:  # over a socket the missing end of the chunks says it
+            self.exchange.lost(CUT, unread=False)
+            return
+        request_id = self.exchange.request.context.request_id.decode("latin-1")
+        node = self.exchange.node
+        self._answer(problem.in_stream(said, self.format, node=node, request_id=request_id, open_book=True))
+
+    def _answer(self, last: bytes) -> None:
+        headers = [(b"content-type", self.format.value), (b"cache-control", b"no-store")]
+        self.exchange.answered(200, headers, b"".join((*self._parts, last)))

@@ -21,6 +21,26 @@ class StreamFormat(enum.Enum):
     NDJSON = b"application/x-ndjson"
     EVENTS = b"text/event-stream"
 
+    def item(self, payload: bytes) -> bytes:
+        """An item: msgpack for frames, JSON else."""
+        if self is StreamFormat.FRAMES:
+            return pack(ITEM, payload)
+        return payload + b"\n" if self is StreamFormat.NDJSON else b"data: " + payload + b"\n\n"
+
+    def end(self) -> bytes:
+        """What says that nothing is missing."""
+        if self is StreamFormat.FRAMES:
+            return pack(END)
+        return b"event: end\ndata:\n\n" if self is StreamFormat.EVENTS else b""
+
+    def error(self, payload: bytes) -> bytes:
+        """The error that ended it: a frame's payload, or a problem. NDJSON has no place for one: there it is a line,
+        and the missing end of the answer says that the stream was cut.
+        """
+        if self is StreamFormat.FRAMES:
+            return pack(ERROR, payload)
+        return payload + b"\n" if self is StreamFormat.NDJSON else b"event: error\ndata: " + payload + b"\n\n"
+
 
 @lru_cache(maxsize=256)
 def stream_format(accept: bytes | None) -> StreamFormat:

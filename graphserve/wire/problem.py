@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from graphserve.errors import CallError, DeadlineExceeded, InvalidArguments, Problem, RemoteError, Unavailable
+from graphserve.wire.frames import StreamFormat
 from graphserve.wire.phrases import phrase
 
 _KINDS: dict[str, type[CallError]] = {
@@ -144,6 +145,13 @@ def _seconds(value: str | None) -> float:
         return max(0.0, float(value or 1))
     except ValueError:
         return 1.0
+
+
+def in_stream(error: CallError, format: StreamFormat, *, node: str, request_id: str, open_book: bool) -> bytes:
+    """The error that ended a stream after it had begun, as the last bytes of the stream."""
+    if format is StreamFormat.FRAMES:
+        return format.error(to_frame(error, node=node, request_id=request_id, open_book=open_book))
+    return format.error(encode(error, node=node, request_id=request_id, open_book=open_book)[2])
 
 
 def to_frame(error: CallError, *, node: str, request_id: str, open_book: bool) -> bytes:

@@ -36,8 +36,7 @@ class HttpSink:
             if listener.sender is not None:
                 listener.sender.collect()  # a result is watched by whether it was taken
             return frame
-        line = self.api.result.encode(item, Format.JSON)
-        return line + b"\n" if self.format is StreamFormat.NDJSON else b"data: " + line + b"\n\n"
+        return self.format.item(self.api.result.encode(item, Format.JSON))
 
     def write(self, data: bytes) -> None:
         """See `Sink`."""
@@ -58,9 +57,8 @@ class HttpSink:
 
     def end(self) -> None:
         """See `Sink`."""
-        last = self._chunk(frames.pack(frames.END)) if self.format is StreamFormat.FRAMES else b""
-        if self.format is StreamFormat.EVENTS:
-            last = self._chunk(b"event: end\ndata:\n\n")
+        end = self.format.end()
+        last = self._chunk(end) if end else b""
         self.inbound.finish(200, (b"" if self.begun else self._head()) + last + (b"0\r\n\r\n" if self.chunked else b""))
 
     def fail(self, error: BaseException) -> None:
@@ -73,13 +71,7 @@ class HttpSink:
         responder, request_id = listener.responder, inbound.context.request_id.decode("latin-1")
         said = responder.note(error, inbound.context, self.api.plan.name)
         open_book = responder.open_book and not inbound.public
-        rest: dict[str, Any] = {"node": responder.node, "request_id": request_id, "open_book": open_book}
-        if self.format is StreamFormat.FRAMES:
-            last = frames.pack(frames.ERROR, problem.to_frame(said, **rest))
-        elif self.format is StreamFormat.EVENTS:
-            last = b"event: error\ndata: " + problem.encode(said, **rest)[2] + b"\n\n"
-        else:
-            last = problem.encode(said, **rest)[2] + b"\n"
+        last = problem.in_stream(said, self.format, node=responder.node, request_id=request_id, open_book=open_book)
         # NDJSON has no place for an error: the last line is the problem, and the missing end of the chunks says that
         # the stream was cut.
         whole = self.chunked and self.format is not StreamFormat.NDJSON
