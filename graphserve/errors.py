@@ -19,6 +19,7 @@ GraphServeError
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -167,10 +168,12 @@ class Problem(CallError):
         type: a URI that names the kind of problem.
         extensions: further members of the answer, JSON values. The members that RFC 9457 and
             graphserve define cannot be given here.
-        headers: further headers of the answer, such as `Retry-After`.
+        headers: further headers of the answer, such as `Retry-After`. Those that say how the answer is
+            sent (`Content-Length`, `Connection`, …) and those of graphserve cannot be given here.
 
     Raises:
-        ValueError: the status is no error, or an extension has a reserved name.
+        ValueError: the status is no error, an extension has a reserved name, or a header cannot be given or sent.
+        TypeError: the name or the value of a header is no `str`.
 
     Example:
         >>> raise Problem(404, "No such page", detail="page 7 of 5")
@@ -197,6 +200,9 @@ class Problem(CallError):
             raise ValueError(f"a Problem answers with a status from 400 to 599, not {status}")
         if taken := self.reserved & set(extensions or ()):
             raise ValueError(f"these members of a Problem are reserved: {', '.join(sorted(taken))}")
+        for name, value in (headers or {}).items():
+            if (fault := header_fault(name, value)) is not None:
+                raise fault
         super().__init__(detail, node=node, status=status, title=title, request_id=request_id)
         self.type, self.extensions, self.headers = type, dict(extensions or {}), dict(headers or {})
 
@@ -205,6 +211,29 @@ class Problem(CallError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.__dict__)
+
+
+# Of an answer: what frames it, what belongs to one connection, and what graphserve says itself.
+_OWN_HEADERS = frozenset({
+    "connection", "content-encoding", "content-length", "content-type", "date", "keep-alive", "proxy-connection", "te",
+    "trailer", "transfer-encoding", "upgrade", "x-request-id",
+})  # fmt: skip
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+
+def header_fault(name: Any, value: Any) -> Exception | None:
+    """Why a Problem cannot have this header; None: it can."""
+    if not isinstance(name, str) or not isinstance(value, str):
+        wrong = name if not isinstance(name, str) else value
+        return TypeError(f"the header {name!r} of a Problem is a str, not {type(wrong).__name__}")
+    if not _HEADER_NAME.fullmatch(name):
+        return ValueError(f"this is no name of a header: {name!r}")
+    if name.lower() in _OWN_HEADERS or name.lower().startswith("x-graphserve-"):
+        return ValueError(f"the header {name!r} is not for a Problem to give")
+    if not _HEADER_VALUE.fullmatch(value):
+        return ValueError(f"the header {name!r} of a Problem has a character that no header can have: {value!r}")
+    return None
 
 
 class RemoteError(CallError):

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import contextvars
 import dataclasses
-import logging
 import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +33,6 @@ from graphserve.worker.source import from_query
 from graphserve.worker.streaming import StreamExecution
 
 _GOES_ON = "its thread goes on, and the interpreter waits for it when it ends"
-logger = logging.getLogger("graphserve.calls")  # where workers say what an API raised
 
 
 class LocalNode:
@@ -218,9 +216,8 @@ class LocalNode:
     def _note(self, exchange: Exchange, api: BoundApi, raised: BaseException) -> CallError:
         error = problem.as_call_error(raised, self.plan.name)
         if error is not raised:
-            fields = {"request_id": exchange.request.context.request_id.decode("latin-1")}
-            trace = (type(raised), raised, raised.__traceback__)
-            logger.error("%s.%s: %s", self.plan.name, api.plan.name, error, exc_info=trace, extra={"fields": fields})
+            request_id = exchange.request.context.request_id.decode("latin-1")
+            problem.log(f"{self.plan.name}.{api.plan.name}", error, raised, request_id)
         return error
 
     def _refused(self, exchange: Exchange, exc: Exception, limited: bool) -> None:

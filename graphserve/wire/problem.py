@@ -1,16 +1,33 @@
-"""Errors on the wire: every CallError as application/problem+json (RFC 9457), and back at the caller."""
+"""Errors on the wire: every CallError as application/problem+json (RFC 9457), and back at the caller.
+
+User code makes errors, and what it puts into them may be anything: whatever it is, there is an answer.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
 import msgspec
 
-from graphserve.errors import CallError, DeadlineExceeded, InvalidArguments, Problem, RemoteError, Unavailable
+from graphserve.errors import (
+    CallError,
+    DeadlineExceeded,
+    InvalidArguments,
+    Problem,
+    RemoteError,
+    Unavailable,
+    header_fault,
+)
 from graphserve.wire.frames import StreamFormat
+from graphserve.wire.headers import KIND, PROBLEM
 from graphserve.wire.phrases import phrase
+from graphserve.wire.words import described, encodable, words
 
+logger = logging.getLogger("graphserve.calls")
+
+LONGEST_RETRY = 1e9  # seconds
 _KINDS: dict[str, type[CallError]] = {
     error.kind: error for error in (Problem, RemoteError, Unavailable, DeadlineExceeded, InvalidArguments)
 }
@@ -39,13 +56,26 @@ def as_call_error(exc: BaseException, node: str) -> CallError:
     and so is a call to a dependency that did not fit its signature.
     """
     if isinstance(exc, (Problem, RemoteError, Unavailable, DeadlineExceeded, HttpProblem)):
-        if exc.node is None:
+        if getattr(exc, "node", None) is None:  # a subclass may have left out our `__init__`
             exc.node = node
         return exc
-    if isinstance(exc, InvalidArguments):
-        text = f"{node} called {exc.node} with arguments that do not fit: {exc}"
-    else:
-        text = f"{node} raised {type(exc).__name__}: {exc}" if str(exc) else f"{node} raised {type(exc).__name__}"
+    callee = getattr(exc, "node", None) if isinstance(exc, InvalidArguments) else None
+    if callee is not None:
+        return _own_fault(f"{node} called {callee} with arguments that do not fit: {words(exc)}", node)
+    return _own_fault(f"{node} raised {described(exc)}", node)
+
+
+def log(where: str, error: CallError, cause: BaseException | None, request_id: str) -> None:
+    """Log an error, with the traceback of what it stands for."""
+    extra = {"fields": {"request_id": request_id}}
+    trace = None if cause is None else (type(cause), cause, cause.__traceback__)
+    try:
+        logger.error("%s: %s", where, words(error), exc_info=trace, extra=extra)
+    except Exception:  # the traceback module asks exceptions too, whether they are true among others
+        logger.error("%s: %s", where, words(error), extra=extra)
+
+
+def _own_fault(text: str, node: str) -> RemoteError:
     return RemoteError(text, node=node, status=500, title="Internal Server Error")
 
 
@@ -59,7 +89,22 @@ def encode(
         node: the node that answers; stands in `service` unless the error names a deeper one.
         request_id: the id under which the logs speak of the call.
         open_book: whether exception text may stand in the body: at run-folder sockets and under --reload.
+
+    What cannot be written is logged, and answered with a plain 500.
     """
+    try:
+        return _encode(error, node, request_id, open_book)
+    except Exception as exc:
+        text = f"{node} answered with a {type(error).__name__} that cannot be written: {described(exc)}"
+        logger.error("%s", text, extra={"fields": {"request_id": request_id}})
+        return _encode(_own_fault(text, node), node, request_id, open_book)
+
+
+def _encode(
+    error: CallError, node: str, request_id: str, open_book: bool
+) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    if not 400 <= error.status <= 599:
+        raise ValueError(f"its status is {error.status}")
     service = error.node or node
     body: dict[str, Any] = {
         "type": error.type if isinstance(error, Problem) else _OWN_TYPE + _type_name(error),
@@ -70,21 +115,31 @@ def encode(
         "request_id": error.request_id or request_id,
     }
     if isinstance(error, RemoteError) and not open_book:
-        body["detail"] = f"{service} failed; its log says more under request id {body['request_id']}"
+        body["detail"] = f"{service} failed; the log says more under request id {body['request_id']}"
     if body["detail"] is None:
         del body["detail"]
-    headers = [(b"content-type", b"application/problem+json"), (b"x-graphserve-error", error.kind.encode())]
+    headers = [(KIND, error.kind.encode()), (b"content-type", PROBLEM)]
     if isinstance(error, InvalidArguments):
         body["errors"] = error.errors
     if isinstance(error, Unavailable):
-        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(min(error.retry_after, LONGEST_RETRY)))))
         if error.full:
             headers.append((b"x-graphserve-full", b"1"))
     if isinstance(error, (Problem, HttpProblem)):
-        headers += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in error.headers.items()]
+        for name, value in error.headers.items():
+            if (fault := header_fault(name, value)) is not None:  # it came in after the error was made
+                raise fault
+            headers.append((name.lower().encode("latin-1"), value.encode("latin-1")))
     if isinstance(error, Problem):
         body.update(error.extensions)
-    return error.status, headers, msgspec.json.encode(body, enc_hook=str)
+    return error.status, headers, _json(body)
+
+
+def _json(body: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(body, enc_hook=str)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(encodable(msgspec.to_builtins(body, enc_hook=str, str_keys=True)))
 
 
 def decode(status: int, kind: str | None, body: bytes, headers: dict[str, str], node: str) -> CallError:
@@ -99,7 +154,7 @@ def decode(status: int, kind: str | None, body: bytes, headers: dict[str, str], 
     """
     try:
         said = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         said = {}
     if not isinstance(said, dict):
         said = {}
@@ -108,11 +163,14 @@ def decode(status: int, kind: str | None, body: bytes, headers: dict[str, str], 
     rest: dict[str, Any] = {"node": _text(said.get("service")) or node, "request_id": _text(said.get("request_id"))}
     if cls is Problem and 400 <= status <= 599:
         extensions = {name: value for name, value in said.items() if name not in Problem.reserved}
-        kept = {name: value for name, value in headers.items() if name not in _FRAMING}
+        kept = {name: value for name, value in headers.items() if header_fault(name, value) is None}
+        kept.pop("server", None)  # of a service that runs elsewhere
         type_ = _text(said.get("type")) or "about:blank"
         return Problem(status, title, detail=detail, type=type_, extensions=extensions, headers=kept, **rest)
     if cls is InvalidArguments:
-        return InvalidArguments(detail, errors=[e for e in said.get("errors", ()) if isinstance(e, dict)], **rest)
+        errors = said.get("errors")
+        listed = errors if isinstance(errors, list) else []
+        return InvalidArguments(detail, errors=[each for each in listed if isinstance(each, dict)], **rest)
     if cls is Unavailable:
         return Unavailable(
             detail, retry_after=_seconds(headers.get("retry-after")), full="x-graphserve-full" in headers, **rest
@@ -120,12 +178,6 @@ def decode(status: int, kind: str | None, body: bytes, headers: dict[str, str], 
     if cls is DeadlineExceeded:
         return DeadlineExceeded(detail, **rest)
     return RemoteError(detail or f"{node} answered {status} {title}", **rest)
-
-
-_FRAMING = frozenset({
-    "content-type", "content-length", "transfer-encoding", "connection", "date", "x-request-id", "x-graphserve-error",
-    "keep-alive", "server",
-})  # fmt: skip
 
 
 def _type_name(error: CallError) -> str:
@@ -142,9 +194,10 @@ def _text(value: Any) -> str | None:
 
 def _seconds(value: str | None) -> float:
     try:
-        return max(0.0, float(value or 1))
+        seconds = float(value or 1)
     except ValueError:
         return 1.0
+    return max(0.0, seconds) if math.isfinite(seconds) else 1.0
 
 
 def in_stream(error: CallError, format: StreamFormat, *, node: str, request_id: str, open_book: bool) -> bytes:
@@ -156,9 +209,9 @@ def in_stream(error: CallError, format: StreamFormat, *, node: str, request_id: 
 
 def to_frame(error: CallError, *, node: str, request_id: str, open_book: bool) -> bytes:
     """The payload of an error frame: the error that ended a stream after it had begun."""
-    _, headers, body = encode(error, node=node, request_id=request_id, open_book=open_book)
+    status, headers, body = encode(error, node=node, request_id=request_id, open_book=open_book)
     pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
-    return msgspec.json.encode([error.status, error.kind, pairs, msgspec.Raw(body)])
+    return msgspec.json.encode([status, dict(headers)[KIND].decode(), pairs, msgspec.Raw(body)])
 
 
 def from_frame(payload: bytes, node: str) -> CallError:
@@ -167,6 +220,6 @@ def from_frame(payload: bytes, node: str) -> CallError:
         status, kind, pairs, body = msgspec.json.decode(
             payload, type=tuple[int, str, list[tuple[str, str]], msgspec.Raw]
         )
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return RemoteError(f"the stream of {node} ended with an error that cannot be read", node=node)
     return decode(status, kind, bytes(body), dict(pairs), node)

@@ -155,8 +155,10 @@ class Execution:
         executor, context = self._executor, self.context
         left = context.seconds_left()
         if left is not None and left <= 0:
-            self._late()
-            self._free()
+            try:
+                self._late()
+            finally:
+                self._free()
             return
         if api.pace is not None and (api.plan.lane == "queue" or executor.pressure.late):
             self._pace, self._began = api.pace, time.monotonic()
@@ -188,26 +190,30 @@ class Execution:
         return isinstance(self._running, Future)
 
     def _task_ended(self, task: asyncio.Task[Any]) -> None:
-        if task.cancelled():
-            self._pace = None  # it might have taken longer
-            self._end(None, asyncio.CancelledError())
-        elif (error := task.exception()) is not None:
-            self._end(None, error)
-        else:
-            self._end(task.result(), None)
-        self._free()
+        try:
+            if task.cancelled():
+                self._pace = None  # it might have taken longer
+                self._end(None, asyncio.CancelledError())
+            elif (error := task.exception()) is not None:
+                self._end(None, error)
+            else:
+                self._end(task.result(), None)
+        finally:  # whatever comes of the answer, the slot is free
+            self._free()
 
     def _thread_ended(self, future: Future[Any]) -> None:
         if not self._executor.loop.is_closed():
             self._executor.loop.call_soon_threadsafe(self._thread_over, future)
 
     def _thread_over(self, future: Future[Any]) -> None:
-        if not future.cancelled():
-            error = future.exception()
-            self._end(None if error else future.result(), error)
-        else:
-            self._pace = None
-        self._free()
+        try:
+            if not future.cancelled():
+                error = future.exception()
+                self._end(None if error is not None else future.result(), error)
+            else:
+                self._pace = None
+        finally:
+            self._free()
 
     def _late_soon(self, turns: int = TURNS) -> None:
         # On a loaded machine our timer and one below may fire in the same turn; what it found out comes first.

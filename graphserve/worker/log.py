@@ -20,7 +20,12 @@ logger = logging.getLogger("graphserve")
 
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        trace = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else record.stack_info or ""
+        trace = record.stack_info or ""
+        if record.exc_info:
+            try:
+                trace = "".join(traceback.format_exception(*record.exc_info))
+            except Exception as exc:  # of user code: the exception is asked whether it is true
+                trace = f"there is no traceback: {type(exc).__name__}"
         try:
             message = record.getMessage()
         except Exception:  # a wrong format string of user code must not end the call

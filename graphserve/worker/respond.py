@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from email.utils import formatdate
 
 from graphserve.call.context import CallContext
@@ -11,8 +10,7 @@ from graphserve.wire import problem
 from graphserve.wire.formats import Format
 from graphserve.wire.phrases import phrase
 from graphserve.wire.problem import HttpProblem
-
-logger = logging.getLogger("graphserve.calls")
+from graphserve.wire.words import described
 
 _STATUS = {code: b"HTTP/1.1 %d %s\r\n" % (code, phrase(code).encode()) for code in range(200, 600)}
 _TYPES = {format: b"content-type: " + format.value + b"\r\n" for format in Format}
@@ -47,7 +45,11 @@ class Responder:
 
     def error(self, exc: BaseException, context: CallContext, keep: bool, api: str = "") -> tuple[int, bytes]:
         """The answer with an error, and its status."""
-        return self.problem(self.note(exc, context, api), context, keep)
+        try:
+            return self.problem(self.note(exc, context, api), context, keep)
+        except Exception as broken:  # whatever it is, the call is answered
+            plain = problem.as_call_error(RuntimeError(f"its error cannot be told: {described(broken)}"), self.node)
+            return self.problem(plain, context, keep)
 
     def note(self, exc: BaseException, context: CallContext, api: str = "") -> CallError:
         """What an exception means for the caller; what is nobody's plan is logged with its traceback."""
@@ -55,8 +57,7 @@ class Responder:
         error = problem.as_call_error(exc, self.node)
         if error is not exc or not isinstance(error, _EXPECTED):
             where = f"{self.node}.{api}" if api else self.node
-            trace = (type(exc), exc, exc.__traceback__) if error is not exc else None
-            logger.error("%s: %s", where, error, exc_info=trace, extra={"fields": {"request_id": request_id}})
+            problem.log(where, error, exc if error is not exc else None, request_id)
         return error
 
     def stream_head(self, content_type: bytes, request_id: bytes, keep: bool, chunked: bool) -> bytes:

@@ -77,8 +77,10 @@ class StreamExecution:
         executor.begun(self)
         if self._budget is not None:
             if self._budget <= 0:
-                self._late()
-                self._free()
+                try:
+                    self._late()
+                finally:
+                    self._free()
                 return
             self._timer = executor.loop.call_later(self._budget + executor.guard, self._check)
         if self._api.is_async:
@@ -128,8 +130,10 @@ class StreamExecution:
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        self._end(error)
-        self._free()
+        try:
+            self._end(error)
+        finally:  # whatever comes of the answer, the slot is free
+            self._free()
 
     # --- a generator in a thread ---
 
@@ -173,8 +177,10 @@ class StreamExecution:
             if self._items:
                 self._executor.loop.call_later(0.005, self._thread_over, future)
                 return
-        self._end(None if future.cancelled() else future.exception())
-        self._free()
+        try:
+            self._end(None if future.cancelled() else future.exception())
+        finally:
+            self._free()
 
     # --- the end ---
 

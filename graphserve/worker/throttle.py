@@ -65,6 +65,6 @@ class Throttle:
 
 def noted(exc: E, throttle: Throttle | None) -> E:
     """The error, after the throttle has learned of it."""
-    if throttle is not None and isinstance(exc, Unavailable) and exc.full:
+    if throttle is not None and isinstance(exc, Unavailable) and getattr(exc, "full", False):
         throttle.refused(exc)
     return exc

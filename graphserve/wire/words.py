@@ -1,0 +1,28 @@
+"""What exceptions say, as text that can be sent: user code wrote it, and it may be anything. Used in every process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def encodable(value: Any) -> Any:
+    """Text, or lists and dicts of it, with escapes in place of what UTF-8 does not have: lone surrogates."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {encodable(name): encodable(item) for name, item in value.items()}
+    return [encodable(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def words(exc: BaseException) -> str:
+    """The text of an exception; empty if its `__str__` raises."""
+    try:
+        return str(encodable(str(exc)))
+    except BaseException:  # whatever it is, it is less than what it hides
+        return ""
+
+
+def described(exc: BaseException) -> str:
+    """The type of an exception, and its text if it has one."""
+    kind, text = type(exc).__name__, words(exc)
+    return f"{kind}: {text}" if text else kind

@@ -1,0 +1,136 @@
+"""Errors that cannot be written out as they are: each call is answered all the same, and its slot is free again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+import graphserve
+from graphserve.errors import CallError
+from tests.apps import unwritable
+from tests.apps.unwritable import FAILURES, SHOWN
+from tests.harness import APPS, Served, served
+
+ROOT = APPS.parent.parent
+APIS = ["limited", "unlimited", "batched", "batched_items", "items", "items_in_thread"]
+
+
+@pytest.fixture(scope="module")
+def graphs() -> Iterator[dict[str, Served]]:
+    with (
+        served("tests.apps.unwritable:Leaf", "--timeout", "5", cwd=ROOT) as entry,
+        served("tests.apps.unwritable:Gateway", "--timeout", "5", cwd=ROOT) as hop,
+    ):
+        yield {"entry": entry, "hop": hop}
+
+
+def body(api: str, kind: str, before: int = 0) -> dict[str, Any]:
+    if api.startswith("batched"):
+        return {"kinds": [kind]}
+    return {"kind": kind, "before": before} if api.startswith("items") else {"kind": kind}
+
+
+def expected(kind: str, *, hop: bool) -> tuple[int, str]:
+    _, status, title = FAILURES[kind]
+    return (502, "Bad Gateway") if hop and status == 500 else (status, title)
+
+
+@pytest.mark.parametrize("way", ["entry", "hop"])
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("kind", FAILURES)
+def test_it_is_answered_and_the_next_call_too(graphs: dict[str, Served], way: str, api: str, kind: str) -> None:
+    with graphs[way].client() as client:
+        answer = client.post(f"/{api}", json=body(api, kind))
+        assert (answer.status_code, answer.json()["title"]) == expected(kind, hop=way == "hop"), answer.text
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert "set-cookie" not in answer.headers
+        assert client.post(f"/{api}", json=body(api, "fine")).status_code == 200
+
+
+@pytest.mark.parametrize("way", ["entry", "hop"])
+@pytest.mark.parametrize("api", ["items", "items_in_thread"])
+@pytest.mark.parametrize("kind", FAILURES)
+def test_a_stream_that_has_begun_ends_with_it(graphs: dict[str, Served], way: str, api: str, kind: str) -> None:
+    with graphs[way].client(headers={"accept": "text/event-stream"}) as client:
+        text = client.post(f"/{api}", json=body(api, kind, before=2)).text
+        assert text.startswith('data: "0"\n\ndata: "1"\n\nevent: error\ndata: {'), text
+        _, title = expected(kind, hop=way == "hop")
+        assert f'"title":"{title}"'.replace("\\", "\\\\") in text
+        assert client.post(f"/{api}", json=body(api, "fine")).status_code == 200
+
+
+@pytest.mark.parametrize("way", ["entry", "hop"])
+@pytest.mark.parametrize("api", APIS)
+def test_a_result_that_is_no_text(graphs: dict[str, Served], way: str, api: str) -> None:
+    with graphs[way].client() as client:
+        assert client.post(f"/{api}", json=body(api, "result")).status_code == (502 if way == "hop" else 500)
+        assert client.post(f"/{api}", json=body(api, "fine")).status_code == 200
+
+
+def test_the_text_is_kept_as_far_as_it_can_be(graphs: dict[str, Served]) -> None:
+    with graphs["entry"].client() as client:
+        said = client.post("/limited", json={"kind": "problem"}).json()
+    assert (said["title"], said["detail"], said["type"], said[SHOWN]) == (SHOWN, SHOWN, SHOWN, [{SHOWN: SHOWN}])
+    with graphs["hop"].client() as client:
+        said = client.post("/caught", json={"kind": "mute"}).json()
+        assert said == {
+            "class": "RemoteError", "title": "Bad Gateway", "detail": "Leaf raised Mute", "node": "Leaf",
+        }  # fmt: skip
+        said = client.post("/caught", json={"kind": "other"}).json()
+        assert said["detail"] == f"Leaf raised ValueError: {SHOWN}"
+
+
+def test_what_cannot_be_written_is_in_the_log(graphs: dict[str, Served]) -> None:
+    graph = graphs["entry"]
+    for kind, words in [
+        ("mute", r"Leaf\.limited: Leaf raised Mute\b"),
+        ("number", r"the header 'Retry-After' of a Problem is a str, not int"),
+        ("circular", r"Leaf answered with a Problem that cannot be written"),
+    ]:
+        before = len(graph.log)
+        with graph.client() as client:
+            client.post("/limited", json={"kind": kind})
+        graph.wait_log(words, after=before)
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_the_stop_is_quick(api: str) -> None:
+    with served("tests.apps.unwritable:Gateway", "--timeout", "5", cwd=ROOT) as graph:
+        with graph.client() as client:
+            for kind in ("mute", "other", "header", "tampered"):
+                client.post(f"/{api}", json=body(api, kind))
+        began = time.monotonic()
+        assert graph.stop() == 0
+        assert time.monotonic() - began < 10, "no slot is held: it would be waited for, for 30 s"
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_in_this_process(api: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger("graphserve.calls"), "propagate", False)  # pytest-xdist cannot send such text
+
+    async def call(gateway: Any, kind: str) -> Any:
+        found = getattr(gateway, api)(**body(api, kind))
+        return [item async for item in found] if api.startswith("items") else await found
+
+    async def main() -> None:
+        async with graphserve.local(unwritable.Gateway) as gateway:
+            for kind in [*FAILURES, "result"]:
+                with pytest.raises(CallError) as caught:
+                    await asyncio.wait_for(call(gateway, kind), 20)
+                if kind != "result":
+                    assert (caught.value.status, caught.value.title) == expected(kind, hop=True)
+                assert await asyncio.wait_for(call(gateway, "fine"), 20) in ("fine", ["fine"])
+
+    asyncio.run(main())
+
+
+def test_a_client_that_speaks_json_is_understood(graphs: dict[str, Served]) -> None:
+    """The problem of a failed call is valid JSON in UTF-8, for any reader."""
+    answer = httpx.post(f"{graphs['entry'].url}/limited", json={"kind": "problem"}, trust_env=False)
+    assert answer.content.decode("utf-8").isascii()
