@@ -176,7 +176,7 @@ class PooledLane:
 
 def failed(node: Node) -> Unavailable:
     """What a caller of a failed node gets."""
-    return Unavailable(str(node), node=node.name)
+    return Unavailable(str(node), node=node.name, retry_after=node.retry_after)
 
 
 def no_socket(exc: OSError, node: str) -> Unavailable:

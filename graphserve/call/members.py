@@ -5,6 +5,7 @@ So callers know at once who is ready, who drains and which node is failed; nobod
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ class Node:
     name: str
     state: str
     workers: tuple[Worker, ...] = ()
+    next_at: float | None = None  # CLOCK_MONOTONIC, seconds: of a failed node, when its next worker is started
 
     @property
     def hopeless(self) -> bool:
@@ -36,7 +38,12 @@ class Node:
     def read(cls, message: dict[str, Any]) -> Node:
         """Read what a `members` message says of one node."""
         workers = tuple(Worker(**worker) for worker in message["workers"])
-        return cls(message["name"], message["state"], workers)
+        return cls(message["name"], message["state"], workers, message["next_at"])
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds after which trying again makes sense."""
+        return 1.0 if self.next_at is None else max(1.0, self.next_at - time.monotonic())
 
     def __str__(self) -> str:
         """Its state in words that the public port passes on: the reason may be an exception's text."""
