@@ -11,6 +11,7 @@ from typing import Any
 from graphserve import stack
 from graphserve.errors import StartupError
 from graphserve.plan import NodePlan
+from graphserve.wire.words import described
 
 
 class Life:
@@ -69,8 +70,11 @@ class Life:
             if isinstance(exc, asyncio.CancelledError):
                 raise
             exc = exc.__cause__ if isinstance(exc.__cause__, StopIteration) else exc
-            text = f"{self.node.name}: {self.cls.__qualname__}.{name} raised {type(exc).__name__}: {exc}"
-            raise StartupError(text, self.node.name, user_traceback(exc)) from exc
+            raise StartupError(self.words(name, exc), self.node.name, user_traceback(exc)) from exc
+
+    def words(self, name: str, exc: BaseException) -> str:
+        """What a method of the class raised, as a sentence."""
+        return f"{self.node.name}: {self.cls.__qualname__}.{name} raised {described(exc)}"
 
 
 def _without_stop_iteration(call: Callable[[], Any]) -> Any:

@@ -215,3 +215,18 @@ def refused(host: str, port: int) -> bool:
     except ConnectionRefusedError:
         return True
     return False
+
+
+@pytest.mark.parametrize("way", ["async def __aexit__", "def __exit__"])
+def test_what_a_service_raises_when_it_is_left_is_shown_without_our_frames(tmp_path: Path, way: str) -> None:
+    (tmp_path / "app.py").write_text(
+        "from graphserve import api, service\n\n\n@service\nclass Leaf:\n"
+        f"    {way.replace('exit', 'enter')}(self): ...\n\n"
+        f"    {way}(self, *exc):\n        raise ValueError('the door is stuck')\n\n"
+        "    @api\n    async def x(self) -> int:\n        return 1\n"
+    )
+    with served("app:Leaf", cwd=tmp_path) as graph:
+        assert graph.stop() == 0
+        graph.wait_log(rf"Leaf\.{way.split()[-1]} raised ValueError: the door is stuck")
+    assert "raise ValueError('the door is stuck')" in graph.text
+    assert "graphserve/worker" not in graph.text
