@@ -172,7 +172,7 @@ class LocalNode:
         if api.plan.batch is not None:
             try:
                 execution = base.run(self._batchers[api.plan.name].join, arguments, context, ended, expected=False)
-            except InvalidArguments as exc:
+            except Exception as exc:
                 self._executing.pop(exchange)
                 self._loop.call_soon(self._refused, exchange, exc, False)
                 return

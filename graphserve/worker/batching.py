@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
-from graphserve.errors import DeadlineExceeded, InvalidArguments
+from graphserve.errors import DeadlineExceeded
 from graphserve.wire import joining
 from graphserve.worker.batched import BatchedCall, OnEnd
 from graphserve.worker.execute import BoundApi, Execution, Executor
@@ -136,7 +136,7 @@ class Batcher:
         """
         try:
             call = BatchedCall(arguments, context, on_end, self.lists)
-        except InvalidArguments:
+        except Exception:
             if expected:
                 self.disappoint()
             raise

@@ -27,4 +27,9 @@ class Gathered:
             return
         pieces = [value for _, value in sorted(self._pieces[call], key=lambda pair: pair[0])]
         failure = next((item for value in pieces for item in joining.failures(value)), None)
-        call.end(None, failure) if failure is not None else call.end(joining.rejoin(pieces), None)
+        result = None
+        try:
+            result = joining.rejoin(pieces) if failure is None else None
+        except Exception as exc:  # arrays of executions that do not go together
+            failure = exc
+        call.end(result, failure)

@@ -181,6 +181,8 @@ class Inbound:
             self._execution = batcher.join(arguments, self.context, self._ended, expected=came_for_it)
         except InvalidArguments as exc:
             self._quiet(exc)
+        except Exception as exc:
+            self.fail(exc)
 
     def _arguments(self, body: bytes) -> dict[str, Any] | None:
         """The arguments; None when they do not fit, which is answered then."""

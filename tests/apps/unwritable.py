@@ -4,6 +4,8 @@ import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from graphserve import Batch, Problem, RemoteError, Unavailable, api, depends, service
 from graphserve.errors import CallError, InvalidArguments
 
@@ -90,6 +92,10 @@ class Leaf:
     @api(batch=Batch(max_size=2, max_wait=0.001))
     def batched_items(self, kinds: list[str]) -> list[str]:
         return [_item(kind) for kind in kinds]
+
+    @api(batch=Batch(max_size=2, max_wait=0.001))
+    def uneven(self, values: list[int]) -> np.ndarray:
+        return np.zeros((len(values), len(values)))
 
     @api
     async def items(self, kind: str, before: int) -> AsyncIterator[str]:

@@ -6,13 +6,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 
 import graphserve
-from graphserve.errors import CallError
+from graphserve.call.context import CallContext
+from graphserve.errors import CallError, Problem
+from graphserve.graph import resolve_here
+from graphserve.wire import problem
+from graphserve.worker.execute import Executor, bind
 from tests.apps import unwritable
 from tests.apps.unwritable import FAILURES, SHOWN
 from tests.harness import APPS, Served, served
@@ -91,6 +96,7 @@ def test_what_cannot_be_written_is_in_the_log(graphs: dict[str, Served]) -> None
     for kind, words in [
         ("mute", r"Leaf\.limited: Leaf raised Mute\b"),
         ("number", r"the header 'Retry-After' of a Problem is a str, not int"),
+        ("arguments", r"Leaf\.limited: Leaf raised InvalidArguments: caf"),
         ("circular", r"Leaf answered with a Problem that cannot be written"),
     ]:
         before = len(graph.log)
@@ -134,3 +140,59 @@ def test_a_client_that_speaks_json_is_understood(graphs: dict[str, Served]) -> N
     """The problem of a failed call is valid JSON in UTF-8, for any reader."""
     answer = httpx.post(f"{graphs['entry'].url}/limited", json={"kind": "problem"}, trust_env=False)
     assert answer.content.decode("utf-8").isascii()
+
+
+REFUSED: list[tuple[Any, Any, type[Exception]]] = [
+    ("X-Split", "b\r\nSet-Cookie: x", ValueError),
+    ("X-Split: a\r\nSet-Cookie", "x", ValueError),
+    ("X-Nul", "a\0", ValueError),
+    ("X-Wide", "\u20ac", ValueError),
+    ("", "x", ValueError),
+    ("Content-Length", "0", ValueError),
+    ("transfer-encoding", "chunked", ValueError),
+    ("Connection", "close", ValueError),
+    ("X-Graphserve-Error", "http", ValueError),
+    ("Retry-After", 3, TypeError),
+    (b"Retry-After", "3", TypeError),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "kind"), REFUSED)
+def test_a_problem_refuses_headers_that_no_answer_can_have(name: Any, value: Any, kind: type[Exception]) -> None:
+    with pytest.raises(kind):
+        Problem(409, "Taken", headers={name: value})
+
+
+def test_headers_of_a_peer_that_no_answer_can_have_are_left_out() -> None:
+    sent = {name.lower(): value for name, value, kind in REFUSED if kind is ValueError} | {"x-seat": "4"}
+    found = problem.decode(409, "problem", b'{"title": "Taken"}', sent, "Peer")
+    assert isinstance(found, Problem)
+    assert found.headers == {"x-seat": "4"}
+
+
+def test_results_of_a_cut_call_that_do_not_go_together(graphs: dict[str, Served]) -> None:
+    with graphs["entry"].client() as client:
+        answer = client.post("/uneven", json={"values": [1, 2, 3]})
+        assert answer.status_code == 500, answer.text
+        assert client.post("/uneven", json={"values": [1]}).json() == [[0.0]]
+
+
+def test_the_slot_is_free_though_the_answer_raises() -> None:
+    """Whatever comes of the answer: nothing that we know of raises there."""
+
+    def broken(*_: Any) -> None:
+        raise LookupError("no answer")
+
+    async def main(name: str) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda *_: None)
+        plan, _ = resolve_here(unwritable.Leaf, {})
+        node = plan.node(plan.entry)
+        with ThreadPoolExecutor(1) as threads:
+            executor, free = Executor(node, threads), asyncio.Event()
+            executor.start(bind(node, unwritable.Leaf())[name], {"kind": "fine"}, CallContext(), broken, free.set)
+            await asyncio.wait_for(free.wait(), 10)
+            assert not executor.executing
+
+    for name in ("limited", "unlimited"):
+        asyncio.run(main(name))
