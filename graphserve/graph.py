@@ -14,7 +14,7 @@ from typing import Any
 from graphserve import machine
 from graphserve.errors import ConfigurationError, CycleError, GraphError, closest
 from graphserve.interface import interface
-from graphserve.load import MAIN, Target, load, parse, user_traceback
+from graphserve.load import MAIN, Target, load, module_of, parse, user_traceback
 from graphserve.making import making_problems, name_of, unused
 from graphserve.options import ServiceOptions
 from graphserve.parent import die_with
@@ -178,7 +178,7 @@ class _Resolver:
             for problem in making_problems(node.stand_in, dict(node.init), lone=node.lone):
                 self._trouble(f"{node.where}: {node.name}: {problem}")
         elif known.cls is not node.cls or known.init != node.init:
-            modules = {_module_of(known.cls), _module_of(node.cls)}
+            modules = {module_of(known.cls), module_of(node.cls)}
             if MAIN in modules and len(modules) == 2 and declaration(known.cls) == declaration(node.cls):
                 self._trouble(
                     f"{node.cls.__name__!r} is a class of the script that runs and of the module "
@@ -206,7 +206,7 @@ class _Resolver:
         return cls
 
     def _name_of(self, cls: type, where: str) -> str:
-        module = _module_of(cls)
+        module = module_of(cls)
         if self.replace is None and getattr(sys.modules.get(module), cls.__qualname__, None) is not cls:
             self._trouble(f"{where}: {cls.__qualname__} cannot be imported by name: define it at the top of a module")
             raise _Refused
@@ -278,10 +278,6 @@ class _Resolver:
         trouble = Trouble(message, trace, cycle=cycle)
         if trouble not in self.troubles:
             self.troubles.append(trouble)
-
-
-def _module_of(cls: type) -> str:
-    return MAIN if cls.__module__ == "__mp_main__" else cls.__module__
 
 
 class _Refused(Exception):

@@ -58,6 +58,11 @@ def parse(text: str, folder: str) -> Target:
     return Target(module, name, folder)
 
 
+def module_of(cls: type) -> str:
+    """The name of the module that a class is of; the script that is being run is one, however it was started."""
+    return MAIN if cls.__module__ == "__mp_main__" else cls.__module__
+
+
 def load(target: Target, main: str | None = None) -> type:
     """Import the service class that `target` names.
 

@@ -15,12 +15,12 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from graphserve import stack
 from graphserve.call.clients import Clients
 from graphserve.call.exchange import Exchange
 from graphserve.call.upload import pieces
-from graphserve.errors import CallError, ConfigurationError, InvalidArguments, StartupError, Unavailable
+from graphserve.errors import CallError, ConfigurationError, InvalidArguments, Unavailable
 from graphserve.plan import ApiPlan, NodePlan
+from graphserve.run import life
 from graphserve.run.request import Compose, Request, composer
 from graphserve.run.stream import BodySink, LocalSink
 from graphserve.wire import problem
@@ -31,8 +31,6 @@ from graphserve.worker.execute import BoundApi, Executor, bind
 from graphserve.worker.life import Life
 from graphserve.worker.source import from_query
 from graphserve.worker.streaming import StreamExecution
-
-_GOES_ON = "its thread goes on, and the interpreter waits for it when it ends"
 
 
 class LocalNode:
@@ -101,7 +99,7 @@ class LocalNode:
                 text = f"{self.plan.name} still executes a call {patience:g} s after it was cancelled: it was left so"
                 warnings.warn(text, RuntimeWarning, stacklevel=2)
             elif self._life is not None:
-                quiet = await self._leave(self._life, patience)
+                quiet = await life.leave(self._life, patience)
         finally:
             await self.clients.close()
             self._threads.shutdown(wait=quiet and self._life is not None)
@@ -261,31 +259,8 @@ class LocalNode:
     async def _live(self, cls: type) -> Any:
         lone = cls is not self.declared  # not made with the service's `init`, and given no clients
         plan = dataclasses.replace(self.plan, init={}) if lone else self.plan
-        life = Life(plan, cls, self._threads, _nothing if lone else self.clients.inject)
-        seconds = plan.options.startup_timeout
-        try:
-            async with asyncio.timeout(seconds):
-                await life.start()
-        except TimeoutError as exc:
-            text = f"{plan.name} was not ready {seconds:g} s after it began to start (startup_timeout)"
-            where = stack.of_error(exc.__cause__) or stack.of_threads(self._threads._threads)
-            raise StartupError(text, plan.name, where) from None
-        self._life = life
-        return life.instance
-
-    async def _leave(self, life: Life, seconds: float) -> bool:
-        """Leave the instance; False: it did not end in time."""
-        try:
-            async with asyncio.timeout(seconds) as limit:  # in this task, as what was entered in it may ask for
-                await life.stop()
-        except TimeoutError:
-            if not limit.expired():
-                raise  # its own
-            method, end = ("__aexit__", "cancelled") if hasattr(life.cls, "__aexit__") else ("__exit__", _GOES_ON)
-            text = f"{self.plan.name} had not left ({method}) after {seconds:g} s: {end}"
-            warnings.warn(text, RuntimeWarning, stacklevel=2)
-            return False
-        return True
+        self._life = await life.begin(plan, cls, self._threads, _nothing if lone else self.clients.inject)
+        return self._life.instance
 
     @property
     def _idle(self) -> bool:

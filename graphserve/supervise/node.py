@@ -221,9 +221,8 @@ class Node:
             for worker in self.workers
             if worker.state in ("ready", "draining")
         ]
-        next_at = None
-        if self.state == "failed":  # (the loop's clock is CLOCK_MONOTONIC, which all processes share)
-            next_at = min((timer.when() for timer in self._respawns.values()), default=None)
+        timers = self._respawns.values() if self.state == "failed" else ()
+        next_at = min((timer.when() for timer in timers), default=None)  # by CLOCK_MONOTONIC, which all share
         return {"name": self.plan.name, "state": self.state, "workers": workers, "next_at": next_at}
 
     def say(self, level: str, message: str, worker: WorkerProcess | None = None, trace: str = "") -> None:

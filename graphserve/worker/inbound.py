@@ -39,7 +39,7 @@ class Inbound:
     `context` is what travels with it, `accepts` its Accept header as it came, `public` whether the answer is read
     outside the run folder, `length` how much of its body is here, `source` its body if the API reads it as it comes,
     `query` the URL's then, `lost` whether the client is gone, `old` whether it speaks HTTP/1.0, `sink` where items go,
-    `client` whom it is from behind a proxy, if the listener looks at that.
+    `client` who is behind the proxy, if that is logged.
     """
 
     __slots__ = (
@@ -179,10 +179,8 @@ class Inbound:
             return
         try:
             self._execution = batcher.join(arguments, self.context, self._ended, expected=came_for_it)
-        except InvalidArguments as exc:
-            self._quiet(exc)
         except Exception as exc:
-            self.fail(exc)
+            self._quiet(exc) if isinstance(exc, InvalidArguments) else self.fail(exc)
 
     def _arguments(self, body: bytes) -> dict[str, Any] | None:
         """The arguments; None when they do not fit, which is answered then."""
