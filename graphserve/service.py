@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dis
 import inspect
-import itertools
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
@@ -209,21 +207,6 @@ def _check_life(cls: type, place: Place) -> None:
     for sync, awaited, parameters in (("__enter__", "__aenter__", "self"), ("__exit__", "__aexit__", "self, *exc")):
         if inspect.iscoroutinefunction(inspect.getattr_static(cls, sync, None)):
             refuse(f"{cls.__name__}.{sync} cannot be async: write `async def {awaited}({parameters})`", place)
-        if _returns_nothing(inspect.getattr_static(cls, awaited, None)):
-            refuse(f"{cls.__name__}.{awaited} is awaited: write `async def {awaited}({parameters})`, "
-                   f"or `def {sync}({parameters})` for a thread", place)  # fmt: skip
-
-
-def _returns_nothing(fn: Any) -> bool:
-    """Whether a function certainly returns None or another constant; one that is not async may return an awaitable."""
-    if not inspect.isfunction(fn) or fn.__code__.co_flags & (inspect.CO_COROUTINE | inspect.CO_GENERATOR):
-        return False
-    constant = [
-        at.opname == "RETURN_CONST" or (before.opname == "LOAD_CONST" and not at.is_jump_target)  # (of `a or None`)
-        for before, at in itertools.pairwise(dis.get_instructions(fn))
-        if at.opname in ("RETURN_CONST", "RETURN_VALUE")
-    ]
-    return bool(constant) and all(constant)
 
 
 def _declare_api(fn: Any, options: dict[str, Any], place: Place) -> Any:

@@ -83,14 +83,6 @@ SERVICES = {
         "class Base:\n    async def __exit__(self, *exc): ...\n\n@service # HERE\nclass A(Base):\n{body}",
         r"A\.__exit__ cannot be async: write `async def __aexit__\(self, \*exc\)`",
     ),
-    "sync __aenter__": (
-        "@service # HERE\nclass A:\n    def __aenter__(self):\n        self.x = 1\n{body}",
-        r"A\.__aenter__ is awaited: write `async def __aenter__\(self\)`, or `def __enter__\(self\)` for a thread",
-    ),
-    "sync __aexit__": (
-        "@service # HERE\nclass A:\n    def __aexit__(self, *exc):\n        if exc:\n            return False\n{body}",
-        r"A\.__aexit__ is awaited: write `async def __aexit__\(self, \*exc\)`",
-    ),
     "depends in a list": (
         "@service # HERE\nclass A:\n    models = [depends(Good), depends(Good, name='b')]\n{body}",
         r"A\.models holds several depends\(\.\.\.\): give each an attribute of its own",
@@ -361,23 +353,6 @@ class Derived(Base):
     assert (edges["good"].name, edges["good"].init, edges["good"].timeout) == ("good-2", {"lang": "de"}, 1)
     assert (edges["good"].client, edges["raw"].client) == ("typed", "httpx.AsyncClient")
     assert set(dependencies(module.Derived)) == {"good"}
-
-
-def test_what_returns_something_to_await_may_be_entered(tmp_path: Path) -> None:
-    ways = (
-        "async def __aenter__(self): ...",
-        "def __aenter__(self):\n        return self.enter()",
-        "def __aenter__(self):\n        return self.entered or None",
-        "def __aenter__(self):\n        if self.x:\n            return self.enter()",
-        "__aenter__ = functools.partialmethod(print)",
-        "@functools.wraps(print)\n    def __aexit__(self, *exc):\n        return print(*exc)",
-        "def __enter__(self): ...\n\n    def __exit__(self, *exc): ...",
-    )
-    for number, way in enumerate(ways):
-        text = f"{HEAD}@service\nclass A:\n    {way}\n\n    @api\n    async def run(self) -> None: ...\n"
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        assert declaration(load(folder, text).A), way
 
 
 def test_an_unknown_option_among_merged_ones_names_its_place() -> None:

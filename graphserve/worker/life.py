@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -47,12 +48,12 @@ class Life:
     async def stop(self) -> None:
         """`__aexit__` on the loop or `__exit__` in a thread; what they raise is raised."""
         if hasattr(self.cls, "__aexit__"):
-            await self.instance.__aexit__(None, None, None)
+            await _awaitable(self.instance.__aexit__(None, None, None), "__aexit__")
         elif hasattr(self.cls, "__exit__"):
             await self._in_thread(lambda: self.instance.__exit__(None, None, None))
 
     async def _entered(self) -> None:
-        entering = self.instance.__aenter__()
+        entering = _awaitable(self.instance.__aenter__(), "__aenter__")
         with stack.awaiting(entering):
             await entering
 
@@ -75,6 +76,15 @@ class Life:
     def words(self, name: str, exc: BaseException) -> str:
         """What a method of the class raised, as a sentence."""
         return f"{self.node.name}: {self.cls.__qualname__}.{name} raised {described(exc)}"
+
+
+def _awaitable(returned: Any, name: str) -> Any:
+    if not inspect.isawaitable(returned):
+        sync = name.replace("__a", "__")
+        raise TypeError(
+            f"it is awaited, and returned {returned!r}: write `async def {name}`, or `def {sync}` for a thread"
+        )
+    return returned
 
 
 def _without_stop_iteration(call: Callable[[], Any]) -> Any:

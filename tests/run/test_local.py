@@ -476,6 +476,29 @@ class Lacking:
         return x
 
 
+async def test_what_is_awaited_has_to_be_awaitable() -> None:
+    class Base:
+        @api
+        async def x(self) -> int:
+            return 1
+
+    @service
+    class Enters(Base):
+        def __aenter__(self) -> None: ...
+
+    @service
+    class Leaves(Base):
+        def __aexit__(self, *exc: object) -> None: ...
+
+    said = "is awaited, and returned None: write `async def __{0}__`, or `def __{1}__` for a thread"
+    with pytest.raises(StartupError, match=said.format("aenter", "enter")):
+        async with graphserve.local(Enters):
+            pass
+    with pytest.raises(TypeError, match=said.format("aexit", "exit")):
+        async with graphserve.local(Leaves) as leaves:
+            assert await leaves.x() == 1
+
+
 async def test_a_service_elsewhere_may_be_of_any_class() -> None:
     @service
     class Remote:
