@@ -52,8 +52,10 @@ def unpack(data: memoryview, place: memoryview | None = None) -> np.ndarray[Any,
     elements = data[end:] if place is None else place
     if size != elements.nbytes:
         raise Misfit(f"an array of dtype {dtype} and shape {shape} does not have {elements.nbytes} bytes")
-    # Over a memoryview itself numpy takes the object behind it, and could be told to write there.
-    memory = np.frombuffer(elements.toreadonly(), np.uint8) if size else None
+    memory: Any = elements.toreadonly() if size else None
+    if size and type(memory.obj) is not bytes:
+        # Of a memoryview numpy takes the object behind it, and could be told to write there.
+        memory = np.frombuffer(memory, np.uint8)
     try:
         array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, memory)
     except (ValueError, MemoryError) as exc:
