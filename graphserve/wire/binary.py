@@ -12,6 +12,7 @@ from typing import Any
 
 OWN = frozenset({"ser_json_bytes", "val_json_bytes"})  # with one of these a model says itself what its JSON is
 _NO_SCHEMAS = frozenset({"cls", "config", "default", "expected", "function", "members", "metadata", "serialization"})
+_NAMED = frozenset({"fields", "choices"})  # what these hold goes by names that the user gave
 _STRING = {"type": "str"}
 
 
@@ -51,18 +52,14 @@ def build(schema: Any, config: Any) -> tuple[Any, Any]:
 
 def holds_any(schema: Any) -> bool:
     """Whether a part of it may be anything, bytes too."""
-    if isinstance(schema, dict):
-        return schema.get("type") == "any" or any(holds_any(part) for key, part in schema.items() if _leads_on(key))
-    return isinstance(schema, (list, tuple)) and any(map(holds_any, schema))
+    return (isinstance(schema, dict) and schema.get("type") == "any") or any(map(holds_any, _below(schema)))
 
 
 def misplaced(schema: Any) -> type | None:
     """A class that is no type of pydantic's where a value is needed: what has it can come from no JSON."""
-    if isinstance(schema, (list, tuple)):
-        return next((found for part in schema if (found := misplaced(part)) is not None), None)
-    if not isinstance(schema, dict) or "serialization" in schema or schema.get("serialization_exclude"):
+    if isinstance(schema, dict) and ("serialization" in schema or schema.get("serialization_exclude")):
         return None
-    kind = schema.get("type")
+    kind = schema.get("type") if isinstance(schema, dict) else None
     if kind == "is-instance":
         return schema["cls"] if isinstance(schema["cls"], type) else None
     if kind == "json-or-python":
@@ -71,7 +68,7 @@ def misplaced(schema: Any) -> type | None:
         return misplaced(schema["strict_schema"])
     if kind in ("default", "union", "tagged-union", "function-before", "function-wrap", "function-plain", "chain"):
         return None  # there may be another way
-    return misplaced([part for key, part in schema.items() if _leads_on(key)])
+    return next((found for part in _below(schema) if (found := misplaced(part)) is not None), None)
 
 
 def _change(node: Any, ours: bool, everywhere: bool) -> Any:
@@ -84,22 +81,34 @@ def _change(node: Any, ours: bool, everywhere: bool) -> Any:
         ours = everywhere or not OWN & config.keys()
     if node.get("type") == "bytes":
         return _as_base64(node) if ours else node
-    parts = {key: _change(part, ours, everywhere) for key, part in node.items() if _leads_on(key)}
+    parts = {}
+    for key, part in node.items():
+        if key in _NAMED and isinstance(part, dict):
+            named = {name: _change(one, ours, everywhere) for name, one in part.items()}
+            parts[key] = named if any(one is not part[name] for name, one in named.items()) else part
+        elif key not in _NO_SCHEMAS:
+            parts[key] = _change(part, ours, everywhere)
     return {**node, **parts} if any(part is not node[key] for key, part in parts.items()) else node
 
 
-def _leads_on(key: Any) -> bool:
-    return key not in _NO_SCHEMAS
+def _below(schema: Any) -> list[Any]:
+    """The schemas in a schema, and lists of them."""
+    if not isinstance(schema, dict):
+        return list(schema) if isinstance(schema, (list, tuple)) else []
+    below: list[Any] = []
+    for key, part in schema.items():
+        if key in _NAMED and isinstance(part, dict):
+            below += part.values()
+        elif key not in _NO_SCHEMAS:
+            below.append(part)
+    return below
 
 
 def _classes(schema: Any) -> Iterator[Any]:
-    if isinstance(schema, dict):
-        if isinstance(schema.get("cls"), type):
-            yield schema["cls"]
-        schema = [part for key, part in schema.items() if _leads_on(key)]
-    if isinstance(schema, (list, tuple)):
-        for part in schema:
-            yield from _classes(part)
+    if isinstance(schema, dict) and isinstance(schema.get("cls"), type):
+        yield schema["cls"]
+    for part in _below(schema):
+        yield from _classes(part)
 
 
 def _as_base64(node: dict[str, Any]) -> dict[str, Any]:

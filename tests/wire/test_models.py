@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jsonschema
 import msgspec
@@ -54,6 +54,29 @@ class Checked(pydantic.BaseModel):
         return value
 
 
+class Named(pydantic.BaseModel):
+    """Its fields have the names of what stands in pydantic's schemas."""
+
+    config: bytes
+    default: bytes
+    metadata: list[bytes]
+    serialization: bytes = PNG
+    cls: bytes = PNG
+
+
+class Plain(pydantic.BaseModel):
+    kind: Literal["default", "config"]
+    image: bytes
+
+
+class Tagged(pydantic.BaseModel):
+    one: Annotated[Plain | Other, Field(discriminator="kind")]
+
+
+class Other(pydantic.BaseModel):
+    kind: Literal["other"]
+
+
 class Written(pydantic.BaseModel):
     image: bytes
 
@@ -96,6 +119,7 @@ HOPS = [
     (list[tuple[Picture, bytes]], [(Picture(image=PNG), PNG)]), (Hex, Hex(image=PNG, inner=Picture(image=PNG))),
     (Text, Text(image=PNG)), (Checked, Checked(image=PNG)), (Written, Written(image=PNG)), (Slide, Slide(PNG)),
     (Encoded, Encoded(image=b"aWY=")), (Album, Album(PNG, Picture(image=PNG))), (Renamed, Renamed(theImage=PNG)),
+    (Named, Named(config=PNG, default=PNG, metadata=[PNG])), (Tagged, Tagged(one=Plain(kind="default", image=PNG))),
     (dict[str, Picture | None], {"a": Picture(image=PNG), "b": None}), (Annotated[bytes, AfterValidator(bytes)], PNG),
 ]  # fmt: skip
 
@@ -141,6 +165,9 @@ JSON = [
     (Hex, {"image": PNG.hex(), "inner": {"image": BASE64}}, Hex(image=PNG, inner=Picture(image=PNG))),
     (list[tuple[Picture, bytes]], [[{"image": BASE64}, BASE64]], [(Picture(image=PNG), PNG)]),
     (Written, {"image": PNG.decode("latin-1")}, Written(image=PNG)), (Slide, {"image": BASE64}, Slide(PNG)),
+    (Named, {"config": BASE64, "default": BASE64, "metadata": [BASE64]},
+     Named(config=PNG, default=PNG, metadata=[PNG])),
+    (Tagged, {"one": {"kind": "config", "image": BASE64}}, Tagged(one=Plain(kind="config", image=PNG))),
     (Encoded, {"image": "YVdZPQ=="}, Encoded(image=b"YVdZPQ==")), (Text, {"image": "a"}, Text(image=b"a")),
 ]  # fmt: skip
 
