@@ -111,13 +111,20 @@ def soak(minutes: float, folder: Path) -> tuple[Outcome, Watch]:
                     due += SAMPLE_EVERY
         outcome.take(load.results)
         outcome.remarks.append(f"{sum(map(_cut, load.results.answers))} streams cut off by the death of their worker")
-        outcome.never(outcome.failed, f"{outcome.failed} calls failed")
+        outcome.never(outcome.failed, f"{outcome.failed} calls failed{_words(running, load.results.failures)}")
         outcome.never(running.served.stop() != 0, "the stop did not exit with 0")
         outcome.never(running.run_dir.exists(), "the run folder was left")
     outcome.never(left := shared_memory() - before, f"left in /dev/shm: {left}")
     for what, _, _, grown, flat in watch.rows():
         outcome.never(not flat, f"{what} grew by {grown} in the second half")
     return outcome, watch
+
+
+def _words(running: Graph, failures: list[Answer]) -> str:
+    """What the log of the graph says of failed calls, by the ids that stand in their answers."""
+    ids = {str(answer.problem.get("request_id")) for answer in failures}
+    said = [line.rstrip() for line in running.served.log if any(id in line for id in ids)]
+    return "".join(f"\n      {line}" for line in [*(f"request {answer.id}" for answer in failures), *said])
 
 
 def _events(running: Graph, outcome: Outcome, end: float) -> Iterator[None]:
