@@ -3,7 +3,7 @@
 The leaf's workers are killed all the time. The others are replaced for the last time in the first sixth: what they
 hold in the second half, by the line through its samples, is what counts. (A worker reaches its size in the first 10,000
 to 20,000 requests, so a run below five minutes does not judge its memory.) Exit code 1 if anything failed, or grew. A
-stream whose worker is killed is cut off, and is not counted.
+stream whose worker is killed is cut off, or a 502 before its first item, as it is not sent again; it is not counted.
 """
 
 from __future__ import annotations
@@ -191,8 +191,9 @@ def _right(answer: Answer) -> bool:
 
 
 def _cut(answer: Answer) -> bool:
-    """A stream that had begun: its status was sent, so all that can tell of the death is its missing end."""
-    return answer.id % 6 == 4 and answer.status == LOST and not answer.body.endswith(b"after 0 bytes")
+    """A stream whose worker died. If it had begun its status was sent, so all that can tell is its missing end."""
+    begun = answer.status == LOST and not answer.body.endswith(b"after 0 bytes")
+    return answer.id % 6 == 4 and (begun or (answer.status == 502 and answer.problem.get("service") == "Leaf"))
 
 
 def main() -> int:
