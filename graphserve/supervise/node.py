@@ -1,22 +1,20 @@
-"""One node while it runs: its slots, its respawns, its drain. Runs in the supervisor."""
+"""One node while it runs: its workers, from their start to its drain. Runs in the supervisor."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from graphserve import shortage
 from graphserve.errors import StartupError
 from graphserve.plan import NodePlan
 from graphserve.resolver import import_limit
-from graphserve.supervise.backoff import Backoff
 from graphserve.supervise.observer import LogRecord, State
 from graphserve.supervise.pool import Pool, WorkerProcess
 from graphserve.supervise.reaper import how_it_ended
+from graphserve.supervise.respawns import Respawns
 from graphserve.supervise.turnover import Turnover, first, gone
 from graphserve.supervise.vitals import judge, latest_deadline, stuck
 
@@ -50,11 +48,9 @@ class Node:
         self.started = asyncio.Event()  # every worker was ready once
         self.broken: WorkerProcess | None = None  # died before
         self.shows = True  # whether its changes are news
-        self.restarts = Counter[int]()  # by slot
-        self._backoffs = defaultdict[int, Backoff](Backoff)  # by slot
+        self.respawns = Respawns(self)
         self.stopping = False
         self._broke = asyncio.Event()
-        self._respawns: dict[int, asyncio.TimerHandle] = {}
 
     @property
     def workers(self) -> list[WorkerProcess]:
@@ -81,8 +77,7 @@ class Node:
         Raises:
             OSError: the machine will not give us a process.
         """
-        if (timer := self._respawns.pop(slot, None)) is not None:
-            timer.cancel()
+        self.respawns.filled(slot)
         version = version or self.version
         worker = self.pool.spawn(slot, version, version.env(plan or self.plan, slot))
         limit = import_limit(worker.options.startup_timeout)
@@ -221,8 +216,7 @@ class Node:
             for worker in self.workers
             if worker.state in ("ready", "draining")
         ]
-        timers = self._respawns.values() if self.state == "failed" else ()
-        next_at = min((timer.when() for timer in timers), default=None)  # by CLOCK_MONOTONIC, which all share
+        next_at = self.respawns.next_at if self.state == "failed" else None
         return {"name": self.plan.name, "state": self.state, "workers": workers, "next_at": next_at}
 
     def say(self, level: str, message: str, worker: WorkerProcess | None = None, trace: str = "") -> None:
@@ -230,16 +224,11 @@ class Node:
         slot, pid = (worker.slot, worker.pid) if worker else (None, None)
         self.emit(LogRecord(time.time(), level, message, self.plan.name, slot, pid, traceback=trace))
 
-    def respawn_later(self, slot: int, pause: float = 0.0) -> None:
-        """Fill a slot after a pause, unless somebody else does before."""
-        self._respawns[slot] = asyncio.get_running_loop().call_later(pause, self._respawn, slot)
-
     # --- what goes wrong ---
 
     def _end(self) -> None:
         self.stopping = True
-        for timer in self._respawns.values():
-            timer.cancel()
+        self.respawns.end()
 
     def _put_down(self, worker: WorkerProcess, words: str) -> None:
         worker.message = f"a worker of {self.plan.name} {words}"
@@ -271,30 +260,5 @@ class Node:
                 self.broken = self.broken or worker
                 self._broke.set()
                 return
-            self._replace(worker)
+            self.respawns.replace(worker)
         self.on_change(self)
-
-    def _replace(self, worker: WorkerProcess) -> None:
-        loop = asyncio.get_running_loop()
-        lived = loop.time() - worker.ready_at if worker.ready_at is not None else 0.0
-        backoff = self._backoffs[worker.slot]
-        pause = backoff.died(lived)
-        if backoff.failed and not self.ready_workers():
-            self.state, self.reason = "failed", worker.message
-        if self.state == "failed":
-            pause = backoff.hopeless()
-        self.restarts[worker.slot] += 1
-        when = f" in {pause:.1f} s" if pause else ""
-        self.say("error", f"{worker.message}; replaced{when}", worker, worker.traceback)
-        if worker.successor is None or worker.successor.state == "gone":
-            self.respawn_later(worker.slot, pause)
-
-    def _respawn(self, slot: int) -> None:
-        self._respawns.pop(slot, None)
-        if self.stopping or slot >= self.plan.workers:
-            return
-        try:
-            self.spawn(slot)
-        except OSError as exc:
-            self.say("error", f"{self.plan.name}: no worker could be started, tried again: {shortage.words(exc)}")
-            self.respawn_later(slot, 1.0)

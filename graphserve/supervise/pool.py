@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from graphserve.supervise.version import Version
 
 CHILD = str(Path(graphserve.__file__).with_name("child.py"))
+NO_PROCESS_PAUSE = 1.0  # seconds until it is tried again, when the machine gives us no process
 
 
 class WorkerProcess:

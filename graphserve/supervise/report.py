@@ -39,7 +39,7 @@ def _node(node: Node) -> dict[str, Any]:
     return {
         "name": node.plan.name, "id": node.plan.id, "state": node.state, "reason": node.reason,
         "ready": min(len(node.ready_workers()), node.plan.workers), "workers": node.plan.workers,
-        "restarts": node.restarts.total(), "version": node.version.number,
+        "restarts": node.respawns.count.total(), "version": node.version.number,
     }  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def _rows(node: Node) -> Iterator[dict[str, Any]]:
     for worker in sorted(node.workers, key=lambda worker: (worker.slot, worker.spawned_at)):
         yield {
             "node": node.plan.name, "id": node.plan.id, "slot": worker.slot, "pid": worker.pid, "state": worker.state,
-            "restarts": node.restarts[worker.slot], "uptime": round(now - worker.spawned_at, 3),
+            "restarts": node.respawns.count[worker.slot], "uptime": round(now - worker.spawned_at, 3),
             "cpu": worker.usage.cpu(), "memory": worker.usage.memory(),
             "in_flight": worker.vitals.get("in_flight", 0), "version": worker.version.number,
             "vitals": {name: value for name, value in worker.vitals.items() if name != "type"},

@@ -17,7 +17,7 @@ from graphserve.control import Message
 from graphserve.plan import NodePlan
 from graphserve.supervise.backoff import Backoff
 from graphserve.supervise.observer import LogRecord
-from graphserve.supervise.pool import Pool, WorkerProcess
+from graphserve.supervise.pool import NO_PROCESS_PAUSE, Pool, WorkerProcess
 from graphserve.supervise.reaper import is_dead
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 # Seconds. A usual respawn is over by then; with the start of the stand-in, health has its answer within one second.
 PATIENCE = 0.4
 STEP = 0.1  # seconds between two looks while there is a suspicion
-NO_PROCESS_PAUSE = 1.0  # seconds until it is tried again, when the machine gives us no process
 
 
 class StandIn:

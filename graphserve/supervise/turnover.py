@@ -139,7 +139,7 @@ class Turnover:
             await self._start([old.slot], plan, version, old)
         except BaseException:
             if self._holder(old.slot) is None and not self.node.stopping:
-                self.node.respawn_later(old.slot)
+                self.node.respawns.later(old.slot)
             raise
         if not old_first and old.state != "gone":
             self.node.leave(old)
@@ -199,7 +199,7 @@ class Turnover:
             node.plan = replace(node.plan, workers=before)
             for slot in free:
                 if slot < before and not node.stopping:
-                    node.respawn_later(slot, 1.0)
+                    node.respawns.later(slot, 1.0)
             raise
 
     def _trim(self) -> list[WorkerProcess]:

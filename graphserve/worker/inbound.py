@@ -53,8 +53,7 @@ class Inbound:
     def __init__(self, protocol: Protocol, api: BoundApi, keep_alive: bool, *, old: bool = False) -> None:
         self.protocol, self._api = protocol, api
         self.response_complete = self.disconnected = False
-        self.old = old
-        self.keep_alive = keep_alive and not protocol.listener.closing
+        self.old, self.keep_alive = old, keep_alive and not protocol.listener.closing
         self._body: list[bytes] = []
         self.query, self.length = b"", 0
         self._limit = protocol.listener.max_body_size
@@ -86,9 +85,8 @@ class Inbound:
         """All headers are here: decide what can be decided."""
         listener, context = self.protocol.listener, self.context
         heading = Heading(headers, context, public=listener.public)
-        self.public = heading.public
+        self.public, self.accepts = heading.public, heading.accept or b""
         self._format, self._accept = content_format(heading.content_type), accept_format(heading.accept)
-        self.accepts = heading.accept or b""
         if self._api.signature.input_stream is not None:
             self.source = Source(self.protocol.flow, self.protocol.caller_left, self.protocol.transport.abort)
             self.query = self.protocol.url.partition(b"?")[2]
@@ -179,8 +177,10 @@ class Inbound:
             return
         try:
             self._execution = batcher.join(arguments, self.context, self._ended, expected=came_for_it)
+        except InvalidArguments as exc:
+            self._quiet(exc)
         except Exception as exc:
-            self._quiet(exc) if isinstance(exc, InvalidArguments) else self.fail(exc)
+            self.fail(exc)
 
     def _arguments(self, body: bytes) -> dict[str, Any] | None:
         """The arguments; None when they do not fit, which is answered then."""
