@@ -1,4 +1,4 @@
-"""The house: which module may import which, where each library lives, how large things are, what an import costs."""
+"""The house: which module may import which, where each library lives, what an import costs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ HOMES = {
     "uvloop": {"worker"},
     "watchfiles": {"supervise"},
 }
-MODULE_LINES, FUNCTION_LINES, PUBLIC_NAMES = 300, 60, 16
+PUBLIC_NAMES = 30
 HEAVY = ("circus", "click", "httpx", "msgspec", "networkx", "numpy", "pydantic", "rich", "tornado", "zmq")
 
 
@@ -126,21 +126,8 @@ def test_each_library_stays_in_its_room(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", modules(), ids=shown)
-def test_a_module_says_what_it_owns_and_is_short(path: Path) -> None:
+def test_a_module_says_what_it_owns(path: Path) -> None:
     assert ast.get_docstring(tree(path)), f"{shown(path)} has no docstring"
-    lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= MODULE_LINES
-
-
-@pytest.mark.parametrize("path", [*modules(), *sorted(TESTS.rglob("*.py"))], ids=lambda path: path.name)
-def test_functions_fit_a_screen(path: Path) -> None:
-    long = [
-        f"{path.name}:{node.lineno}: {node.name} has {length} lines"
-        for node in ast.walk(tree(path))
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-        and (length := (node.end_lineno or 0) - node.lineno + 1) > FUNCTION_LINES
-    ]
-    assert not long
 
 
 def test_public_names_are_few_and_all_there() -> None:
