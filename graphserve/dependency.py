@@ -7,7 +7,7 @@ from typing import Any, Literal, NoReturn, TypeVar, overload
 
 from graphserve.declaration import API, Place, caller, declaration, refuse
 from graphserve.errors import ConfigurationError, UnknownOptionError
-from graphserve.options import NAME, is_number
+from graphserve.options import HIDDEN, NAME, is_number
 
 T = TypeVar("T")
 Client = Literal["typed", "httpx.AsyncClient", "httpx.Client"]
@@ -138,6 +138,23 @@ def address(url: str) -> str:
     return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
 
 
+def hidden(url: str) -> str:
+    """A URL as a description has it: `***` in the place of its user and password."""
+    public = address(url)
+    return url if public == url else public.replace("://", f"://{HIDDEN}@", 1)
+
+
+def credentials(url: str) -> tuple[str, tuple[str, str] | None]:
+    """A URL without its user and password, and these two; they are sent as a header, and so are in no log of URLs."""
+    public = address(url)
+    if public == url:
+        return url, None
+    from urllib.parse import unquote, urlsplit
+
+    parts = urlsplit(url)
+    return public, (unquote(parts.username or ""), unquote(parts.password or ""))
+
+
 def _check_target(target: Any, url: Any, client: Client, place: Place) -> None:
     if isinstance(target, str):
         _check_import_string(target, place)
@@ -213,12 +230,20 @@ def _check_init(init: Any, place: Place) -> None:
 def _check_url(url: Any, init: Any, place: Place) -> None:
     if url is None:
         return
-    if not isinstance(url, str) or not url.startswith(("http://", "https://")):
-        refuse(f"depends(url={url!r}): an address starts with http:// or https://", place)
+    if not isinstance(url, str):
+        refuse(f"depends(url=…): an address is a str, not a value of type {type(url).__name__}", place)
+    if not url.startswith(("http://", "https://")):
+        refuse(f"depends(url={_behind_the_last_at(url)!r}): an address starts with http:// or https://", place)
     if (fault := _url_fault(url)) is not None:
-        refuse(f"depends(url={address(url)!r}): {fault}", place)
+        refuse(f"depends(url={_behind_the_last_at(url)!r}): {fault}", place)
     if init:
         refuse("depends(url=…, init=…): a service that runs elsewhere is initialised there; drop init", place)
+
+
+def _behind_the_last_at(url: str) -> str:
+    """An address that is written wrongly, without all that may be its user and password."""
+    scheme, mark, rest = url.partition("://") if "://" in url else ("", "", url)
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
 
 
 def _url_fault(url: str) -> str | None:
@@ -230,8 +255,11 @@ def _url_fault(url: str) -> str | None:
         return "an address has no blanks and no control characters"
     if "?" in url or "#" in url:
         return "an address has no query and no fragment; calls put theirs behind it"
+    authority, _, path = url.partition("://")[2].partition("/")
+    if ":" in authority and "@" not in authority and "@" in path:  # or is it user:password@host?
+        return "there is an @ behind the first /: write it as %40, and a / in a user or password as %2F"
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(address(url))  # the words of an exception may quote what they are about
         host, port = parts.hostname, parts.port
         if ":" in (host or ""):
             ipaddress.IPv6Address(host)

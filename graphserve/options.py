@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from graphserve.errors import ConfigurationError, DeclarationError, UnknownOptionError
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*\Z")
+HIDDEN = "***"  # stands for a secret in descriptions
 RESERVED_ROUTES = frozenset({"/", "/livez", "/readyz", "/openapi.json", "/docs"})
 
 
@@ -83,13 +84,14 @@ class ServiceOptions:
     max_requests: int | None = None
     max_memory: int | None = None
     gpus: float = 0
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         for name, (accepts, expected) in _BOUNDS.items():
             value = getattr(self, name)
             if not accepts(value):
-                raise ConfigurationError(f"option {name!r} is {expected}, not {value!r}")
+                said = _described_env(value) if name == "env" else repr(value)
+                raise ConfigurationError(f"option {name!r} is {expected}, not {said}")
 
     def merged(self, changes: Mapping[str, Any], where: str) -> ServiceOptions:
         """These options with `changes`, checked; `where` stands in the message of an error. Variables are added."""
@@ -129,6 +131,18 @@ def _env(value: Any) -> bool:
     return isinstance(value, Mapping) and all(
         isinstance(k, str) and isinstance(v, str) and k and "=" not in k and "\0" not in k + v for k, v in value.items()
     )
+
+
+def _described_env(value: Any) -> str:
+    """What is wrong with variables, without their values, which may be secrets."""
+    if not isinstance(value, Mapping):
+        return f"a value of type {type(value).__name__}"
+    for name, text in value.items():
+        if not isinstance(name, str):
+            return f"a name of type {type(name).__name__}"
+        if not isinstance(text, str):
+            return f"a value of type {type(text).__name__} for {name!r}"
+    return "names or values with '=' or a NUL character in them, or an empty name"
 
 
 def _optional(accepts: Any) -> Any:

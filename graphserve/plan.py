@@ -1,6 +1,8 @@
 """The Plan: what will run. Frozen dataclasses, JSON in and out; all that passes from resolve to supervisor to worker.
 
 It names paths, never contents: no key, no password. Nodes stand in start order, leaves first, the entry last.
+In memory, and over the pipe from the resolver, it has the values of `env` and the addresses with user and password; its
+description (`to_json`), which is what files, pictures and people get, has `***` in their place.
 """
 
 from __future__ import annotations
@@ -9,11 +11,13 @@ import dataclasses
 import json
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from graphserve.dependency import hidden
 from graphserve.errors import ConfigurationError
-from graphserve.options import Batch, ServiceOptions
+from graphserve.options import HIDDEN, Batch, ServiceOptions
 
 VERSION = 1
 T = TypeVar("T")
@@ -69,7 +73,7 @@ class EdgePlan:
     node: str
     client: Literal["typed", "httpx.AsyncClient", "httpx.Client"] = "typed"
     timeout: float | None = None
-    url: str | None = None
+    url: str | None = field(default=None, repr=False)
     typed: bool = True
     target: str | None = None
     apis: tuple[ApiPlan, ...] = ()
@@ -106,6 +110,22 @@ class NodePlan:
     def needs(self) -> tuple[str, ...]:
         """The names of the nodes that this one calls, each once."""
         return tuple(dict.fromkeys(edge.node for edge in self.edges if edge.url is None))
+
+    def described(self) -> NodePlan:
+        """This node without secrets: `***` for the values of `env`, and for user and password of an address."""
+        env = dict.fromkeys(self.options.env, HIDDEN)
+        urls = {edge.attribute: hidden(edge.url) for edge in self.edges if edge.url is not None}
+        return dataclasses.replace(self.with_urls(urls), options=dataclasses.replace(self.options, env=env))
+
+    def secret_urls(self) -> dict[str, str]:
+        """By attribute, the addresses that its description does not have whole."""
+        urls = {edge.attribute: edge.url for edge in self.edges if edge.url is not None}
+        return {attribute: url for attribute, url in urls.items() if hidden(url) != url}
+
+    def with_urls(self, urls: Mapping[str, str]) -> NodePlan:
+        """This node with other addresses, by attribute."""
+        edges = (dataclasses.replace(edge, url=urls.get(edge.attribute, edge.url)) for edge in self.edges)
+        return dataclasses.replace(self, edges=tuple(edges))
 
 
 @dataclass(frozen=True)
@@ -188,13 +208,19 @@ class Plan:
             waiting += new
         return tuple(found)
 
+    def with_node(self, node: NodePlan) -> Plan:
+        """This Plan with another node in the place of the one of its name."""
+        nodes = tuple(node if each.name == node.name else each for each in self.nodes)
+        return dataclasses.replace(self, nodes=nodes)
+
     def to_json(self) -> str:
-        """This Plan as JSON; `from_json` reads it back."""
-        return json.dumps(dataclasses.asdict(self), indent=2)
+        """The description of this Plan as JSON: for files and for people, so it holds no secrets."""
+        described = dataclasses.replace(self, nodes=tuple(node.described() for node in self.nodes))
+        return json.dumps(dataclasses.asdict(described), indent=2)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Plan:
-        """Read a Plan.
+        """Read the description of a Plan.
 
         Raises:
             ConfigurationError: it was written by another version.
@@ -230,7 +256,7 @@ class Settings:
     listen: ListenPlan = field(default_factory=ListenPlan)
     workers: int | Literal["cpus"] | None = None
     scale: dict[str, int] = field(default_factory=dict)
-    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    options: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
     sources: dict[str, str] = field(default_factory=dict)
     timeout: float | None = None
     startup_timeout: float | None = None
@@ -244,7 +270,7 @@ class Settings:
     debug: bool = False
 
     def to_json(self) -> str:
-        """These settings as JSON."""
+        """These settings as JSON, values of `env` included: for a pipe, never for a file."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod

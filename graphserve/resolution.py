@@ -34,7 +34,7 @@ class Resolution:
     troubles: tuple[Trouble, ...] = ()
 
     def to_json(self) -> str:
-        """This resolution as JSON."""
+        """This resolution as JSON, the secrets of its Plan included: for a pipe, never for a file."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod

@@ -23,6 +23,8 @@ from graphserve.resolution import Resolution
 
 # What systemd says to the supervisor alone (sd_notify(3)): user code that spoke there would speak for the graph.
 OF_SYSTEMD = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})
+# Options that may hold secrets of one node: they are ours to read, and no other node's to see.
+SECRET_OPTIONS = frozenset({"GRAPHSERVE_SET", "GRAPHSERVE_SSL_KEYFILE_PASSWORD"})
 LEAST_IMPORT = 15.0  # seconds: `startup_timeout` counts from `__init__` on, and a short one says nothing of imports
 
 
@@ -135,7 +137,8 @@ def environment(debug: bool, extra: Mapping[str, str]) -> dict[str, str]:
         debug: whether that code is being edited (`--reload`).
         extra: what `--env-file` says.
     """
-    env = {name: value for name, value in os.environ.items() if name not in OF_SYSTEMD} | dict(extra)
+    kept = {name: value for name, value in os.environ.items() if name not in OF_SYSTEMD | SECRET_OPTIONS}
+    env = kept | dict(extra)
     if debug:
         # Bytecode is matched by size and whole seconds: two edits within one would run the first again.
         env.setdefault("PYTHONDONTWRITEBYTECODE", "1")

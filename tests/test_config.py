@@ -140,7 +140,7 @@ MISTAKES = [
     ({"set": ("Recognizer",)}, {}, "--set='Recognizer': NODE.option=value, such as Recognizer.timeout=5"),
     ({"set": ("R.timeuot=5",)}, {}, "--set R: unknown option 'timeuot'; did you mean 'timeout'?"),
     ({"set": ("R.timeout=soon",)}, {}, "--set R: option 'timeout' is a number of seconds above 0, or None, not 'soon'"),
-    ({"set": ("R.env=A",)}, {}, "--set R.env='A': KEY=VALUE, such as OMP_NUM_THREADS=1"),
+    ({"set": ("R.env=A",)}, {}, "--set R.env: expected KEY=VALUE, such as OMP_NUM_THREADS=1"),
     ({}, {"GRAPHSERVE_PROT": "1"}, "environment: unknown option 'GRAPHSERVE_PROT'; did you mean 'GRAPHSERVE_PORT'?"),
     ({"prot": 1}, {}, "unknown option 'prot'; did you mean 'port'?"),
     ({"config": "missing.toml"}, {}, "missing.toml: cannot read the configuration: No such file or directory"),
@@ -172,7 +172,7 @@ def test_a_mistake_names_its_place(
         ("log-level = 'info'\nlog_level = 'info'", "pyproject.toml: log_level is given twice"),
         ("config = 'other.toml'", "pyproject.toml: unknown option 'config'"),
         ("reload-dir = 3", "pyproject.toml: reload-dir=3: a path, or a list of paths"),
-        ("[tool.graphserve.set]\nR = 5", "pyproject.toml: set={'R': 5}: a table of options for each node"),
+        ("[tool.graphserve.set]\nR = 5", "pyproject.toml: set: expected a table of options for each node"),
         (
             "[tool.graphserve.set.R]\ntimeuot = 5",
             "pyproject.toml: set R: unknown option 'timeuot'; did you mean",

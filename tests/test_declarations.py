@@ -185,7 +185,7 @@ DEPENDS = {
     "another client": ("Good, client=dict", r"client is httpx\.AsyncClient or httpx\.Client .*; leave it out"),
     "a client by string": ("Good, client='httpx.AsyncClient'", r"client is httpx\.AsyncClient or httpx\.Client"),
     "url without scheme": ("Good, url='localhost:80'", r"url='localhost:80'\): an address starts with http:// or"),
-    "url of a number": ("Good, url=80", r"an address starts with http:// or https://"),
+    "url of a number": ("Good, url=80", r"an address is a str, not a value of type int"),
     "url with a port too high": ("Good, url='http://127.0.0.1:99999'", r"no address: Port out of range 0-65535"),
     "url with port 0": ("Good, url='http://a:0'", r"url='http://a:0'\): port 0 is no port to call"),
     "url with a port of letters": ("Good, url='http://u:p@a:b'", r"url='http://a:b'\): no address: Port could not be"),

@@ -14,6 +14,7 @@ from graphserve.call.exchange import Lane
 from graphserve.call.home import Home
 from graphserve.call.lanes import PooledLane, QueueLane
 from graphserve.call.members import Members
+from graphserve.dependency import credentials
 from graphserve.load import Target, load
 from graphserve.plan import ApiPlan, EdgePlan, NodePlan, Plan
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec, UntypedCodec
@@ -126,7 +127,8 @@ class Clients:
         client: httpx.AsyncClient | httpx.Client
         if edge.url is not None:
             kind = httpx.AsyncClient if edge.client == "httpx.AsyncClient" else httpx.Client
-            client = kind(base_url=edge.url, timeout=edge.timeout)
+            url, login = credentials(edge.url)
+            client = kind(base_url=url, timeout=edge.timeout, auth=login and httpx.BasicAuth(*login))
         else:
             client = self._http(self.plan.node(edge.node), edge)
         self._closing.append(client.aclose if isinstance(client, httpx.AsyncClient) else client.close)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -13,7 +14,7 @@ from graphserve.call.context import CallContext
 from graphserve.call.exchange import Exchange
 from graphserve.call.request import new_request_id
 from graphserve.call.upload import pieces
-from graphserve.dependency import address
+from graphserve.dependency import credentials
 from graphserve.errors import CallError, RemoteError, Unavailable
 from graphserve.plan import ApiPlan
 from graphserve.wire.frames import StreamFormat
@@ -22,6 +23,11 @@ logger = logging.getLogger("graphserve.calls")
 _UNREACHED = (
     httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol,
 )  # fmt: skip
+
+
+def basic(user: str, password: str) -> str:
+    """The value of `Authorization` for a user and a password (RFC 7617)."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
 
 
 class UrlLane:
@@ -36,7 +42,9 @@ class UrlLane:
     budget = None
 
     def __init__(self, node: str, url: str, connect: Callable[[], httpx.AsyncClient] | None = None) -> None:
-        self.node, self.url, self._connect = node, url, connect or _connect
+        self.node, self._connect = node, connect or _connect
+        self.url, login = credentials(url)
+        self._login = {} if login is None else {"authorization": basic(*login)}
         self._client: httpx.AsyncClient | None = None
         self._closed = False
         self._reached = True  # by the last call, as far as is known
@@ -48,7 +56,7 @@ class UrlLane:
         accept = StreamFormat.FRAMES.value.decode() if api.stream else "application/msgpack"
 
         def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> httpx.Request:
-            headers = {"content-type": "application/msgpack", "accept": accept}
+            headers = {"content-type": "application/msgpack", "accept": accept, **self._login}
             headers["x-request-id"] = ((context and context.request_id) or new_request_id()).decode("latin-1")
             if context is not None and context.traceparent is not None:
                 headers["traceparent"] = context.traceparent.decode("latin-1")
@@ -128,7 +136,7 @@ class UrlLane:
     def _failure(self, exc: Exception, body: Any) -> CallError:
         """The error for one of httpx's; its text may go to anyone, and so does not say where the service is."""
         if isinstance(exc, _UNREACHED):
-            said = f"{self.node} at {address(self.url)} cannot be reached: {exc}"
+            said = f"{self.node} at {self.url} cannot be reached: {exc}"
             if self._reached:  # not with each call
                 self._reached = False
                 logger.warning("%s", said)

@@ -53,11 +53,11 @@ def _pair(context: ssl.SSLContext, tls: TlsPlan, password: str | None) -> Iterat
     try:
         context.load_cert_chain(tls.certfile, tls.keyfile, answer)
     except _PasswordWanted:
-        yield Trouble(f"the key in {key} is encrypted: give --ssl-keyfile-password")
+        yield Trouble(f"the key in {key} is encrypted: give --ssl-keyfile-password-file")
     except ssl.SSLError as exc:
         yield Trouble(_pair_problem(tls, key, exc, password is not None))
     except ValueError as exc:  # a password that OpenSSL does not take
-        yield Trouble(f"--ssl-keyfile-password: {exc}")
+        yield Trouble(f"the password of the key in {key}: {exc}")
 
 
 def _pair_problem(tls: TlsPlan, key: str, exc: ssl.SSLError, with_password: bool) -> str:
@@ -69,7 +69,7 @@ def _pair_problem(tls: TlsPlan, key: str, exc: ssl.SSLError, with_password: bool
         missing = "" if tls.keyfile else "; give the key's file as --ssl-keyfile"
         return f"{key}: there is no PEM private key in it{missing}"
     if with_password:
-        return f"the key in {key} does not open: --ssl-keyfile-password is wrong, or the file is damaged"
+        return f"the key in {key} does not open: the password is wrong, or the file is damaged"
     return f"the certificate in {tls.certfile} or the key in {key} is damaged ({exc.reason or exc})"
 
 

@@ -24,7 +24,11 @@ def command(**given: Any) -> int:
     from graphserve.resolver import resolve_in_child
 
     resolution = resolve_in_child(config.settings, config.env)
-    machine = [*preflight.machine(config), *(preflight.graph(resolution.plan) if resolution.plan else ())]
+    machine = [
+        *preflight.command_line(given),
+        *preflight.machine(config),
+        *(preflight.graph(resolution.plan) if resolution.plan else ()),
+    ]
     if report([*resolution.troubles, *machine]) or resolution.plan is None:
         return ExitCode.INVALID
     count = len(resolution.plan.nodes)

@@ -12,8 +12,9 @@ import resource
 import socket
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from graphserve import machine as here, rundir, shortage
 from graphserve.cli.certificate import certificate
@@ -49,6 +50,16 @@ def machine(config: Config) -> Iterator[Trouble]:
     yield from packages()
     yield from reloading(config)
     yield from open_files()
+
+
+def command_line(given: Mapping[str, Any]) -> Iterator[Trouble]:
+    """Whether the command line holds what other users of this machine should not read."""
+    if given.get("ssl_keyfile_password") is not None:
+        yield Trouble(
+            "every user of this machine can read --ssl-keyfile-password in the list of processes: give "
+            "--ssl-keyfile-password-file FILE, or set GRAPHSERVE_SSL_KEYFILE_PASSWORD",
+            warning=True,
+        )
 
 
 def graph(plan: Plan) -> Iterator[Trouble]:

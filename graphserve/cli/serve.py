@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
+import time
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ def command(**given: Any) -> int:
 
     resolver = Resolver(config.settings, config.env, capture=True)  # it works while we import circus
     try:
-        return _run(config, resolver, lambda: configure(given))
+        return _run(config, resolver, given)
     finally:
         resolver.close()
 
@@ -44,20 +44,22 @@ def _end(number: int, frame: FrameType | None) -> None:
     sys.exit(ExitCode.OK)
 
 
-def _run(config: Config, resolver: Resolver, reread: Callable[[], Config]) -> int:
-    from graphserve.cli.preflight import refuse
+def _run(config: Config, resolver: Resolver, given: dict[str, Any]) -> int:
+    from graphserve.cli.preflight import command_line, refuse
 
     refuse(config)
 
     from graphserve.cli.display import open_display
-    from graphserve.supervise import run
+    from graphserve.supervise import LogRecord, run
 
     try:
         display = open_display(config.log_format, config.settings.log_level)
     except RuntimeError as exc:  # it has a thread of its own
         raise StartupError(f"the graph could not start: {shortage.words(exc)}") from exc
     try:
-        return run(config, display, resolver, reread)
+        for trouble in command_line(given):
+            display.log(LogRecord(time.time(), "warning", trouble.message))
+        return run(config, display, resolver, lambda: configure(given))
     except GraphServeError as exc:
         display.failed(exc)
         return exc.exit_code

@@ -39,7 +39,7 @@ def read_env(text: str, name: str) -> dict[str, str]:
 def _read_line(line: str, where: str) -> tuple[str, str]:
     match = _LINE.fullmatch(line)
     if match is None:
-        raise ConfigurationError(f"{where}: expected KEY=VALUE, not {line!r}")
+        raise ConfigurationError(f"{where}: this line is not KEY=VALUE (its text may be secret, and is not shown)")
     if "\0" in line:
         raise ConfigurationError(f"{where}: a value cannot hold a NUL character")
     return match[1], _read_value(match[2], where)

@@ -76,7 +76,9 @@ FLAGS = (
     # TLS.
     Flag("ssl-certfile", v.FilePath(), "tls", "certfile", "The certificate chain, PEM."),
     Flag("ssl-keyfile", v.FilePath(), "tls", "keyfile", "Its key, PEM (default: in the certificate's file)."),
-    Flag("ssl-keyfile-password", v.TEXT, "config", "keyfile_password", "The key's password."),
+    Flag("ssl-keyfile-password", v.SECRET, "config", "keyfile_password",
+         "The key's password; better in a file, or as GRAPHSERVE_SSL_KEYFILE_PASSWORD."),
+    Flag("ssl-keyfile-password-file", v.FilePath(), "loader", "", "Read the key's password from this file."),
     Flag("ssl-ca-certs", v.FilePath(), "tls", "ca_certs", "Authorities that client certificates are checked against."),
     Flag("ssl-cert-reqs", v.CERT_REQS, "tls", "cert_reqs", "Whether clients need a certificate."),
     Flag("ssl-ciphers", v.TEXT, "tls", "ciphers", "Ciphers, in OpenSSL's notation."),

@@ -54,7 +54,9 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], cwd: str | os.Pat
     env = _env_file(env_file)
     from_env_file = _environment_layer(env, base, nested=True)
     new = {name: value for name, value in env.items() if name not in environ and not name.startswith(PREFIX)}
-    values = _merge(given, environment, from_env_file, file)
+    layers = (given, environment, from_env_file, file)
+    values = _merge(*layers)
+    _settle_password(values, layers)
     named = _shown(config_file, base) if config_file else ""
     sources = _sources(
         (file, lambda flag: f"{named}: {flag.name}"), (from_env_file, lambda flag: f"{env_file}: {flag.variable}"),
@@ -124,7 +126,7 @@ def _file_layer(file: Path | None, cwd: Path) -> Layer:
         table = data
     name = _shown(file, cwd)
     if table is not None and not isinstance(table, dict):
-        raise ConfigurationError(f"{name}: tool.graphserve is a table of options, not {table!r}")
+        raise ConfigurationError(f"{name}: tool.graphserve is a table of options, not a {type(table).__name__}")
     if table is not None and table is not data:
         _refuse_strays(data, name, file.name == "pyproject.toml")
     return _table_layer(table or {}, name, file.parent)
@@ -211,6 +213,27 @@ def _sources(*layers: tuple[Layer, Callable[[Flag], str]]) -> dict[str, str]:
         f"{key} {node}": label(BY_KEY[key])
         for layer, label in layers for key in ("scale", "set") for node in layer.get(key, ())
     }  # fmt: skip
+
+
+def _settle_password(values: Layer, layers: Iterable[Layer]) -> None:
+    """Take the key's password from the first layer that has one, as it is or as a file."""
+    for layer in layers:
+        if "ssl_keyfile_password" in layer and "ssl_keyfile_password_file" in layer:
+            raise WrongUsage("--ssl-keyfile-password and --ssl-keyfile-password-file are both given: leave one out")
+        if "ssl_keyfile_password" in layer:
+            return
+        if "ssl_keyfile_password_file" in layer:
+            values["ssl_keyfile_password"] = _password(layer["ssl_keyfile_password_file"])
+            return
+
+
+def _password(path: str) -> str:
+    """The password in a file: its text without the line end that editors put behind it."""
+    try:
+        return Path(path).read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+    except (OSError, UnicodeDecodeError) as exc:
+        words = f"--ssl-keyfile-password-file {path}: cannot be read: {_reason(exc)}"
+        raise ConfigurationError(words) from None
 
 
 def _overlay(below: Any, above: Any) -> Any:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from graphserve.errors import ConfigurationError
-from graphserve.options import ServiceOptions, is_int, is_number
+from graphserve.options import HIDDEN, ServiceOptions, is_int, is_number
 
 _UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgt", start=1):
@@ -68,11 +68,14 @@ class Scalar:
     metavar: str
     expected: str
     read: Callable[[Any], Any]
+    secret: bool = False  # whether messages leave the value out
 
     def parse(self, value: Any, source: Source) -> Any:
         try:
             return self.read(value)
         except ValueError:
+            if self.secret:
+                raise ConfigurationError(f"{source.label}: expected {self.expected}") from None
             raise source.refuse(value, self.expected) from None
 
 
@@ -138,7 +141,7 @@ class Sets:
             option = option.replace("-", "_")
             read = {option: read_option(option, given)}
             if option == "env" and isinstance(read["env"], str):
-                raise Source(f"{where}.env", source.base).refuse(given, "KEY=VALUE, such as OMP_NUM_THREADS=1")
+                raise ConfigurationError(f"{where}.env: expected KEY=VALUE, such as OMP_NUM_THREADS=1")
             ServiceOptions().merged(read, where)
             if option == "env":
                 read["env"] = {**found.get(node, {}).get("env", {}), **read["env"]}
@@ -151,10 +154,12 @@ class Sets:
         if isinstance(value, str):
             matches = [(part, _SET.fullmatch(part.strip())) for part in _NEXT_SET.split(value)]
             if wrong := [part for part, match in matches if match is None]:
-                raise source.refuse(wrong[0], f"{self.metavar}, such as Recognizer.timeout=5")
+                name, equals, _ = wrong[0].partition("=")  # what follows may be the value of a variable
+                shown = f"{name}={HIDDEN}" if equals else name
+                raise source.refuse(shown, f"{self.metavar}, such as Recognizer.timeout=5 or Recognizer.env=KEY=VALUE")
             return [(m[1], m[2], m[3]) for _, m in matches if m]
         if not isinstance(value, Mapping) or not all(isinstance(options, Mapping) for options in value.values()):
-            raise source.refuse(value, "a table of options for each node")
+            raise ConfigurationError(f"{source.label}: expected a table of options for each node")
         return [(node, option, given) for node, options in value.items() for option, given in options.items()]
 
 
@@ -267,6 +272,7 @@ def _cert_reqs(value: Any) -> int:
 
 _AS_IN_A_URL = "written as in a URL (é is %C3%A9), without // and .., ? and #"
 TEXT = Scalar("TEXT", "a text", _text)
+SECRET = Scalar("TEXT", "a text", _text, secret=True)
 HOST = Scalar("HOST", "a host name or an address", _bounded(_text, bool))
 TARGET = Scalar("TARGET", "module:Class or path/to/file.py:Class", _bounded(_text, bool))
 SWITCH = Scalar("", "true or false", _switch)

@@ -266,7 +266,7 @@ class Fleet:
                 if worker.state == "imported" and all(map(answers, worker.version.needs(node.plan.name))):
                     version = worker.version
                     snapshot = [other.membership() for other in version.nodes.values()]
-                    node.turn(worker, snapshot, version.secrets if node.plan.name == version.plan.entry else {})
+                    node.turn(worker, snapshot, version.secrets_of(node.plan))
 
     def _changed(self, node: Node) -> None:
         message = {"type": "members", "nodes": [node.membership()]}

@@ -57,6 +57,12 @@ class Version:
             self.environment.fit(dataclasses.replace(self.plan, nodes=tuple(nodes)))
         return self.environment.of(node, slot)
 
+    def secrets_of(self, node: NodePlan) -> dict[str, Any]:
+        """What the workers of a node need and no file may hold."""
+        own = self.secrets if node.name == self.plan.entry else {}
+        urls = self.plan.node(node.name).secret_urls()
+        return {**own, "urls": urls} if urls else dict(own)
+
     def remove(self) -> None:
         """No worker reads it any more."""
         with contextlib.suppress(OSError):

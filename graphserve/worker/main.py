@@ -125,6 +125,8 @@ class Worker:
 
     def _on_init(self, message: Message, fds: list[int]) -> None:
         self.secrets = message.get("secrets", {})
+        self.node = self.node.with_urls(self.secrets.get("urls", {}))  # the file of the Plan has them without secrets
+        self.plan = self.plan.with_node(self.node)
         self._init.set_result(list(zip(message["listeners"], fds, strict=True)))
 
     def _on_members(self, message: Message, fds: list[int]) -> None:

@@ -44,4 +44,4 @@ def _context(tls: TlsPlan, password: str | None) -> ssl.SSLContext:
 
 def _no_password() -> str:
     # Without this OpenSSL would ask on the terminal, in a process that has none.
-    raise ValueError("the key is encrypted: give its password with --ssl-keyfile-password")
+    raise ValueError("the key is encrypted: give its password with --ssl-keyfile-password-file")

@@ -81,8 +81,8 @@ class TestCertificate:
         certfile, keyfile = pair(tmp_path)
         tls = TlsPlan(certfile, encrypted(keyfile, "right"))
         assert said(certificate(tls, "right")) == []
-        assert "--ssl-keyfile-password is wrong" in said(certificate(tls, "wrong"))[0]
-        assert "is encrypted: give --ssl-keyfile-password" in said(certificate(tls, None))[0]
+        assert "the password is wrong" in said(certificate(tls, "wrong"))[0]
+        assert "is encrypted: give --ssl-keyfile-password-file" in said(certificate(tls, None))[0]
         assert len(said(certificate(tls, "long" * 1000))) == 1
 
     def test_files_that_are_missing_or_no_pem(self, tmp_path: Path) -> None:
