@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -17,10 +18,13 @@ import httptools
 
 from graphserve.call.poller import Poller
 
+logger = logging.getLogger("graphserve.calls")
+
 READ_SIZE = 256 * 1024  # bytes
 # What a worker's answer with a result begins with, most of the time; such an answer needs no parser.
 RESULT = b"HTTP/1.1 200 OK\r\ncontent-type: application/msgpack\r\ncontent-length: "
 LAST = b"\r\nconnection: close"
+MOST_DIGITS = 19  # of a length
 CUT = "the connection was closed before the end of the answer"
 
 _open: set[Connection] = set()
@@ -157,8 +161,13 @@ class Connection:
             self._parser = httptools.HttpResponseParser(self)
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError as exc:
+            logger.error("an answer could not be read", exc_info=exc.__context__ or exc)
+            self._end(exc)
         except httptools.HttpParserError as exc:
             self._end(exc)
+        except httptools.HttpParserUpgrade:
+            self._end(ValueError("it goes on in another protocol, which nobody asked for"))
 
     def _plain_result(self, data: bytes) -> bool:
         """Take an answer that came in one piece and in the words that our workers use; False if it is another."""
@@ -169,7 +178,7 @@ class Connection:
         keep = not length.endswith(LAST)
         if not keep:
             length = length[: -len(LAST)]
-        if end < 0 or not length.isdigit() or len(data) != end + 4 + int(length):
+        if end < 0 or not length.isdigit() or len(length) > MOST_DIGITS or len(data) != end + 4 + int(length):
             return False
         headers = [(b"content-type", b"application/msgpack"), (b"content-length", length)]
         self._answered(200, headers if keep else [*headers, (b"connection", b"close")], data[end + 4 :], keep)

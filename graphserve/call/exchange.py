@@ -93,10 +93,15 @@ class Reply(asyncio.Future[Any]):
         fn, context = waiter
         if not at_once:
             self.get_loop().call_soon(fn, self, context=context)
-        elif context is None:
-            fn(self)
-        else:
-            context.run(fn, self)
+            return
+        try:
+            if context is None:
+                fn(self)
+            else:
+                context.run(fn, self)
+        except Exception as exc:  # as the loop does; what is being read here has nothing to do with it
+            said = {"message": f"Exception in callback {fn!r}", "exception": exc, "future": self}
+            self.get_loop().call_exception_handler(said)
 
 
 class Exchange:

@@ -1,4 +1,4 @@
-"""The last answer of a public connection: a refusal, in its turn behind earlier answers. Runs in entry workers."""
+"""The last answer of a connection: a refusal, in its turn behind earlier answers. Runs in workers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from graphserve.wire.problem import HttpProblem
 from graphserve.worker.inbound import Inbound
 
 if TYPE_CHECKING:
-    from graphserve.worker.public import PublicProtocol
+    from graphserve.worker.protocol import Protocol
 
 
 class Denial:
@@ -21,13 +21,13 @@ class Denial:
         problem: the refusal.
     """
 
-    def __init__(self, connection: PublicProtocol, problem: HttpProblem) -> None:
+    def __init__(self, connection: Protocol, problem: HttpProblem) -> None:
         self._connection, self._problem = connection, problem
         self._answered = False  # whether the request that is refused has its answer, or will get it
         self.over = False
 
-    def drop_body(self) -> None:
-        """The request is refused whose body comes just now."""
+    def drop_request(self) -> None:
+        """The request that was read last, in part or whole, gets this answer instead of its own."""
         connection = self._connection
         cycle: Any = connection.cycle
         if cycle.response_complete:

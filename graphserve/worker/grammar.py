@@ -24,6 +24,7 @@ METHODS = frozenset(
 RARE = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?\Z")  # RFC 3986, 3.2.2
 _ABSOLUTE = re.compile(rb"https?://([^/?#]+)([^#]*)\Z", re.IGNORECASE)
+_MOST_DIGITS = 19  # of a number in a header: what a signed 64-bit integer has, and what every reader can hold
 _LINE_ENDS = 4  # `: ` and CRLF of each header line
 
 
@@ -61,6 +62,18 @@ def in_origin_form(target: bytes) -> bytes:
     """A target that has no fault, without its scheme and host (RFC 9112, 3.2.2)."""
     found = _ABSOLUTE.match(target)
     return target if found is None else b"/" + found[2].removeprefix(b"/")
+
+
+def number(name: str, value: bytes) -> int:
+    """The whole number that is the value of a header.
+
+    Raises:
+        Refused: it is none, or one of more digits than anybody means. (Python converts none of more than 4,300.)
+    """
+    digits = value.strip(b" \t")
+    if not digits.isdigit() or len(digits) > _MOST_DIGITS:
+        raise Refused(HttpProblem(400, f"{name} is a whole number of at most {_MOST_DIGITS} digits"))
+    return int(digits)
 
 
 def too_long(target: bytes, headers: Headers) -> HttpProblem | None:

@@ -10,6 +10,7 @@ from graphserve.errors import CallError
 from graphserve.wire.formats import Format
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.execute import BoundApi
+from graphserve.worker.grammar import number
 
 _ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
 _SECONDS = re.compile(rb"\+?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z")
@@ -23,6 +24,9 @@ class Heading:
         headers: names in lower case.
         context: takes what travels with the call.
         public: whether the listener is public: then what only run-folder sockets may say is passed over.
+
+    Raises:
+        Refused: one of them is a number that cannot be read.
     """
 
     __slots__ = ("accept", "coding", "content_type", "expects", "length", "public", "timeout")
@@ -42,7 +46,7 @@ class Heading:
             elif name == b"x-request-id":
                 context.request_id = value if _ID.match(value) else b""
             elif name == b"content-length":
-                self.length = int(value)
+                self.length = number("Content-Length", value)
             elif name == b"x-request-timeout":
                 seconds = _seconds(value)
                 self.timeout = seconds if self.timeout is None else min(seconds, self.timeout)
@@ -55,7 +59,7 @@ class Heading:
             elif name == b"content-encoding":
                 self.coding = self.coding or (b"" if value.lower() == b"identity" else value)
             elif not public and name == b"x-graphserve-deadline":
-                context.deadline_ns = int(value)
+                context.deadline_ns = number("X-Graphserve-Deadline", value)
             elif not public and name == b"x-graphserve-public":
                 self.public = True  # a sibling passes on what its client asked for
         context.request_id = context.request_id or new_request_id()

@@ -131,6 +131,12 @@ class Inbound:
     # --- executing ---
 
     def _execute(self) -> None:
+        try:
+            self._dispatch()
+        except Exception as exc:  # whatever it is, the call is answered
+            self.fail(exc)
+
+    def _dispatch(self) -> None:
         protocol, api = self.protocol, self._api
         if self._problem is not None:
             self._quiet(self._problem)
@@ -205,14 +211,14 @@ class Inbound:
         """The answer of the sibling that took the call is here."""
         if self.lost or reply.cancelled() or self.response_complete:
             return
-        if (error := reply.exception()) is not None:
-            self.fail(error)
-            return
-        status, headers, body = reply.result()
-        if status == 200:
-            self._result(body)
-        else:
-            self._quiet(noted(self.protocol.listener.error_of(status, headers, body), self._throttle))
+        try:
+            status, headers, body = reply.result()
+            if status == 200:
+                self._result(body)
+            else:
+                self._quiet(noted(self.protocol.listener.error_of(status, headers, body), self._throttle))
+        except Exception as exc:
+            self.fail(exc)
 
     def _ended(self, result: Any, error: BaseException | None) -> None:
         if error is None:
@@ -272,10 +278,10 @@ class Inbound:
 
     def _refuse(self) -> None:
         """Answer before the body is read; the connection cannot go on, since nobody will read the rest."""
+        self.keep_alive = False
         if not self._turn or self.response_complete:
             return
         assert self._problem is not None
-        self.keep_alive = False
         if self.source is not None:
             self.source.fail()
         if self._relay is not None:

@@ -15,6 +15,8 @@ ID, DEADLINE, PARENT, STATE, LENGTH = (
     b"x-request-id: ", b"x-graphserve-deadline: ", b"traceparent: ", b"tracestate: ", b"content-length: "
 )  # fmt: skip
 
+MOST_DIGITS = 19  # of a deadline in nanoseconds, or of a length
+
 Request = tuple[BoundApi, CallContext, bytes]
 
 
@@ -41,9 +43,15 @@ class Prepared:
         length = -1
         for line in lines:
             if line.startswith(DEADLINE):
-                context.deadline_ns = int(line[len(DEADLINE) :])
+                digits = line[len(DEADLINE) :]
+                if not digits.isdigit() or len(digits) > MOST_DIGITS:
+                    return None  # no caller of ours says so: the parser has the words for it
+                context.deadline_ns = int(digits)
             elif line.startswith(LENGTH):
-                length = int(line[len(LENGTH) :])
+                digits = line[len(LENGTH) :]
+                if not digits.isdigit() or len(digits) > MOST_DIGITS:
+                    return None
+                length = int(digits)
             elif line.startswith(PARENT):
                 context.traceparent = line[len(PARENT) :]
             elif line.startswith(STATE):

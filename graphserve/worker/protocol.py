@@ -6,19 +6,30 @@ A lost connection cancels the call from the protocol's callback; no task watches
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from graphserve.call.alarms import alarm
+from graphserve.wire.problem import HttpProblem
 from graphserve.worker.admission import Admission
+from graphserve.worker.denial import Denial
 from graphserve.worker.gate import has_sent, left
+from graphserve.worker.grammar import Refused
 from graphserve.worker.inbound import Inbound
 from graphserve.worker.journal import CAME, CLIENT_LEFT, log_request
 from graphserve.worker.listener import Listener
 
+logger = logging.getLogger("graphserve.port")
+
 LINGER = 2.0  # seconds that a refused body is read and thrown away, so the client sees the answer and no reset
 HEADERS_TIMEOUT = 5.0  # seconds from accept to complete headers at a shared socket, where a slot is held meanwhile
+
+
+class LastRequestRead(Exception):
+    """Raised in a callback of the parser where a request begins behind the last one that is answered here."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -37,10 +48,15 @@ class Protocol(HttpToolsProtocol):
         self.listener = listener
         self.admission = admission or Admission(listener.gate)
         self._shared, self._first = admission is not None, first
-        self.refused = False
-        self._parsing = False  # whether the parser is inside a request
+        # Per connection.
+        self.refused = False  # whether what still comes is thrown away
+        self.denial: Denial | None = None
         self.idle_since = listener.now
         self.first: Any = None  # the request in progress, when others wait behind it
+        # Per request that is being read.
+        self.receiving = False  # from its first byte to its last
+        self.headed = False  # from where its headers are complete, and `cycle` is this request
+        self._upgrade_offered = False
 
     # --- asyncio ---
 
@@ -69,19 +85,22 @@ class Protocol(HttpToolsProtocol):
         if self.refused:
             return
         prepared = self.listener.prepared
-        if prepared is not None and not self._parsing and self.idle and (request := prepared.read(data)) is not None:
+        if prepared is not None and not self.receiving and self.idle and (request := prepared.read(data)) is not None:
             api, context, body = request
             inbound = Inbound(self, api, not self._shared)
             self.cycle = inbound  # type: ignore[assignment]
             inbound.take(context, body)
         else:
-            super().data_received(data)
+            self._feed(data)
 
-    # --- uvicorn ---
+    # --- parser ---
 
     def on_message_begin(self) -> None:
         """Parser callback; what only the ASGI application needs is made in `to_application`."""
-        self._parsing = True
+        self.headed = False
+        if self.refused or (self.cycle is not None and not self.cycle.keep_alive):
+            raise LastRequestRead
+        self.receiving = True
         self.url, self.headers = b"", []
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -89,7 +108,33 @@ class Protocol(HttpToolsProtocol):
         self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """Parser callback: take the direct way, or uvicorn's."""
+        """Parser callback."""
+        if not self.parser.should_upgrade():
+            self.begin_request()
+        elif self.parser.get_method() == b"CONNECT":
+            raise Refused(HttpProblem(400, "there is no CONNECT at this socket"))
+        else:
+            self._upgrade_offered = True  # see `_decline_upgrade`
+
+    def on_body(self, body: bytes) -> None:
+        """Parser callback."""
+        if isinstance(self.cycle, Inbound):
+            self.cycle.body_received(body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Parser callback."""
+        if self._upgrade_offered:
+            return
+        self.receiving = False
+        if isinstance(self.cycle, Inbound):
+            self.cycle.message_complete()
+        else:
+            super().on_message_complete()
+
+    def begin_request(self) -> None:
+        """The headers of a request are complete: take the direct way, or uvicorn's."""
         parser = self.parser
         api = self.listener.route(self.url) if parser.get_method() == b"POST" else None
         if api is None:
@@ -101,6 +146,7 @@ class Protocol(HttpToolsProtocol):
         if self.listener.clients is not None:
             inbound.client = self.listener.clients.of(self.client, self.headers)
         before, self.cycle = self.cycle, inbound  # type: ignore[assignment]
+        self.headed = True
         if before is None or before.response_complete:
             inbound.begin()
         else:  # pipelined
@@ -122,6 +168,7 @@ class Protocol(HttpToolsProtocol):
         scope[CAME] = path
         before, waiting = self.cycle, bool(self.pipeline)
         super().on_headers_complete()
+        self.headed = True
         if self.pipeline and not waiting:
             self.first = before
         if self._shared:
@@ -133,20 +180,7 @@ class Protocol(HttpToolsProtocol):
         else:
             super()._start_asgi_task(cycle, app)
 
-    def on_body(self, body: bytes) -> None:
-        """Parser callback."""
-        if isinstance(self.cycle, Inbound):
-            self.cycle.body_received(body)
-        else:
-            super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        """Parser callback."""
-        self._parsing = False
-        if isinstance(self.cycle, Inbound):
-            self.cycle.message_complete()
-        else:
-            super().on_message_complete()
+    # --- uvicorn ---
 
     def on_response_complete(self) -> None:
         """An answer is complete: the next request may come. The listener closes what is idle for too long."""
@@ -159,6 +193,7 @@ class Protocol(HttpToolsProtocol):
             self._start_asgi_task(self.first, app)
         else:
             self.idle_since = self.listener.now
+            self._say_no()
 
     def shutdown(self) -> None:
         """Close if idle, else after the answer."""
@@ -172,6 +207,11 @@ class Protocol(HttpToolsProtocol):
     @property
     def idle(self) -> bool:
         """Whether no request is in progress."""
+        return self.answered
+
+    @property
+    def answered(self) -> bool:
+        """Whether every request that was read has its answer."""
         return (self.cycle is None or self.cycle.response_complete) and not self.pipeline
 
     @property
@@ -184,9 +224,19 @@ class Protocol(HttpToolsProtocol):
             return self.idle
         return not has_sent(self.transport.get_extra_info("socket"))
 
+    @property
+    def began(self) -> float:
+        """When what is being read began, on the loop's clock."""
+        return self.idle_since
+
+    def stop_reading(self) -> None:
+        """Throw away what still comes."""
+        self.refused = True
+
     def refuse(self) -> None:
         """Throw away what still comes, and close soon: the body that comes will not be read."""
-        self.refused = True
+        self.stop_reading()
+        self.admission.give_back()
         self.flow.resume_reading()
         if self.transport.can_write_eof():  # not with TLS
             self.transport.write_eof()
@@ -195,6 +245,78 @@ class Protocol(HttpToolsProtocol):
     def caller_left(self) -> bool:
         """Whether the other side has closed its end, though its request came whole."""
         return left(self.transport.get_extra_info("socket"))
+
+    def deny(self, problem: HttpProblem, *, broken: bool = False) -> None:
+        """Read no more; answer so when earlier requests are answered, and close.
+
+        Args:
+            problem: the answer.
+            broken: whether it was our own code that failed, so that the request it failed in cannot go on.
+        """
+        if self.refused:
+            return
+        self.denial = Denial(self, problem)
+        self.stop_reading()
+        logger.debug("a client was refused: %d %s", problem.status, problem.detail)
+        if self.headed and (self.receiving or broken):
+            self.denial.drop_request()
+        self._say_no()
+
+    def came_in_part(self, size: int) -> None:
+        """These bytes have come, and the request is not complete."""
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        """Give bytes to the parser. Whatever it finds wrong, or whatever fails in a callback, is answered."""
+        rest = data
+        while rest:
+            try:
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as exc:
+                end = exc.args[0]
+            except httptools.HttpParserError as exc:
+                self._not_understood(exc)
+                return
+            else:
+                break
+            self._decline_upgrade()
+            if self.refused:
+                return
+            rest = memoryview(rest)[end:]
+        if self.receiving:
+            self.came_in_part(len(data))
+
+    def _decline_upgrade(self) -> None:
+        # A server that does not want the other protocol goes on in HTTP/1.1 (RFC 9110, 7.8): the request is what it
+        # would be without the offer. llhttp ends the message behind the headers instead, so they are read once more,
+        # by a parser that does not see the offer; it then finds the body where it is.
+        line = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        lines = [b"%b: %b\r\n" % pair for pair in self.headers if pair[0] != b"upgrade"]
+        self._upgrade_offered = False
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # (as uvicorn has it)
+        try:
+            self.parser.feed_data(b"".join((line, *lines, b"\r\n")))
+        except httptools.HttpParserError as exc:
+            self._not_understood(exc)
+
+    def _not_understood(self, exc: httptools.HttpParserError) -> None:
+        if not isinstance(exc, httptools.HttpParserCallbackError):
+            self.deny(HttpProblem(400, f"this is no valid HTTP request: {exc}"))  # llhttp's words, never the client's
+            return
+        cause = exc.__context__
+        if isinstance(cause, LastRequestRead):
+            self.stop_reading()
+            if self.answered:
+                self.transport.close()
+        elif isinstance(cause, Refused):
+            self.deny(cause.problem)
+        else:
+            logger.error("a request could not be read", exc_info=cause or exc)
+            self.deny(HttpProblem(500, "the request could not be read"), broken=True)
+
+    def _say_no(self) -> None:
+        if self.denial is not None and not self.denial.over and self.answered:
+            self.denial.say()
 
     def _give_up_waiting(self) -> None:
         if self.admission.held and self.cycle is None:

@@ -6,14 +6,12 @@ What could be read in two ways is refused (see `grammar`), what is too long too;
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import httptools
 
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker import grammar
-from graphserve.worker.denial import Denial
 from graphserve.worker.grammar import Refused
 from graphserve.worker.heading import too_large
 from graphserve.worker.inbound import Inbound
@@ -22,8 +20,6 @@ from graphserve.worker.listener import Listener
 from graphserve.worker.patrol import Patrol
 from graphserve.worker.presence import Presence
 from graphserve.worker.protocol import Protocol
-
-logger = logging.getLogger("graphserve.port")
 
 _NOTHING = memoryview(b"")
 
@@ -45,11 +41,9 @@ class PublicProtocol(Protocol):
         self.behind = 0.0  # seconds that the client is behind the least rate
         self.unread = 0  # bytes of answers that it had not taken at the last look
         self.spare = False  # beyond the limit: it may only ask for health, once
-        self.denial: Denial | None = None
         self._held, self._in_portions = _NOTHING, False
         self._going_on = False
         # Of the message that comes.
-        self.receiving = self.headed = False
         self.arrived = self.counted = self._passed_over = self._chunks = 0  # `arrived`: 0 for what comes at once
         self._said: dict[bytes, bytes] = {}
 
@@ -95,11 +89,6 @@ class PublicProtocol(Protocol):
 
     # --- parser ---
 
-    def on_message_begin(self) -> None:
-        """Parser callback."""
-        self.url, self.headers = b"", []
-        self.receiving, self.headed = True, False
-
     def on_headers_complete(self) -> None:
         """Parser callback."""
         headers = self.headers
@@ -110,18 +99,19 @@ class PublicProtocol(Protocol):
             and grammar.host_is_valid(said.get(b"host")) and not (self.arrived or self._in_portions)
         )  # fmt: skip
         if not plain:
+            if b"upgrade" in said and self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+                self._upgrade_offered = True  # the same headers come again, without the offer
+                return
             self._examine()
         if self.spare and (problem := self.patrol.refusal(self, self.url)) is not None:
             raise Refused(problem)
-        super().on_headers_complete()
+        self.begin_request()
         if self.spare:
             self.cycle.keep_alive = False
         if self.flow.read_paused:  # it waits behind others
             self._presence.watch()
-        self.headed = True  # from here on `cycle` is this request
         if not plain:
             self.headers, self._chunks = [], 0  # trailers are no headers
-            self.cycle.keep_alive = self.cycle.keep_alive and b"upgrade" not in said  # the parser goes no further
 
     def on_body(self, body: bytes) -> None:
         """Parser callback."""
@@ -138,6 +128,8 @@ class PublicProtocol(Protocol):
 
     def on_message_complete(self) -> None:
         """Parser callback."""
+        if self._upgrade_offered:
+            return
         self.receiving = False
         if self.arrived or self._passed_over:
             self.arrived = self.counted = self._passed_over = 0
@@ -151,7 +143,7 @@ class PublicProtocol(Protocol):
         """Hand a request to the application that is for no API."""
         if self.parser.get_method() not in grammar.METHODS:
             self._examine()
-        if int(self._said.get(b"content-length", 0)) > self.listener.max_body_size:
+        if self._length() > self.listener.max_body_size:
             raise Refused(too_large(self.listener.max_body_size))
         try:
             super().to_application()
@@ -187,39 +179,18 @@ class PublicProtocol(Protocol):
         cycle: Any = self.cycle
         return cycle.length if type(cycle) is Inbound else self._passed_over
 
-    def refuse(self) -> None:
+    @property
+    def began(self) -> float:
+        """See `Protocol`."""
+        return self.since
+
+    def stop_reading(self) -> None:
         """See `Protocol`."""
         self._held = _NOTHING
-        super().refuse()
+        super().stop_reading()
 
-    def deny(self, problem: HttpProblem) -> None:
-        """Read no more; answer so when earlier requests are answered, and close."""
-        if self.refused:
-            return
-        self.refused, self.denial, self._held = True, Denial(self, problem), _NOTHING
-        logger.debug("a client was refused: %d %s", problem.status, problem.detail)
-        if self.receiving and self.headed:
-            self.denial.drop_body()
-        self._say_no()
-
-    def _feed(self, data: bytes | memoryview) -> None:
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self.refused = True  # what follows is in a protocol that was not agreed upon
-        except httptools.HttpParserCallbackError as exc:
-            if isinstance(exc.__context__, Refused):
-                self.deny(exc.__context__.problem)
-            else:
-                logger.error("a request could not be read", exc_info=exc.__context__ or exc)
-                self.deny(HttpProblem(500, "the request could not be read"))
-        except httptools.HttpParserError as exc:  # its words are llhttp's own, never the client's
-            self.deny(HttpProblem(400, f"this is no valid HTTP request: {exc}"))
-        else:
-            if self.receiving:
-                self._came_in_part(len(data))
-
-    def _came_in_part(self, size: int) -> None:
+    def came_in_part(self, size: int) -> None:
+        """See `Protocol`: what is not complete is bounded, and has its time."""
         if not self.arrived and self.cycle is not None and not self.headed:
             self.since = self.loop.time()
         self.arrived += size
@@ -237,6 +208,9 @@ class PublicProtocol(Protocol):
         elif self.body_seen > self.listener.max_body_size and not isinstance(self.cycle, Inbound):
             self.deny(too_large(self.listener.max_body_size))
 
+    def _length(self) -> int:
+        return grammar.number("Content-Length", self._said.get(b"content-length", b"0"))
+
     def _examine(self) -> None:
         method, version = self.parser.get_method(), self.parser.get_http_version()
         if (problem := grammar.fault(method, version, self.url, self.headers)) is not None:
@@ -249,7 +223,7 @@ class PublicProtocol(Protocol):
         while self._held and not (self.refused or self.pipeline or self.flow.write_paused):
             size = PORTION
             if self.receiving and self.headed:
-                size = max(size, int(self._said.get(b"content-length", 0)) - self.body_seen)
+                size = max(size, self._length() - self.body_seen)
             portion, self._held = self._held[:size], self._held[size:]
             self._feed(portion)
         self._in_portions = False
@@ -287,7 +261,3 @@ class PublicProtocol(Protocol):
     @property
     def _denied(self) -> bool:  # and not told so yet
         return self.denial is not None and not self.denial.over
-
-    def _say_no(self) -> None:
-        if self.denial is not None and not self.denial.over and super().idle:
-            self.denial.say()

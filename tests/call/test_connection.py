@@ -8,6 +8,7 @@ import itertools
 import socket
 
 import h11
+import pytest
 from hypothesis import given, settings, strategies as st
 
 from graphserve.call.connection import Connection
@@ -188,3 +189,38 @@ def test_interim_answers_are_passed_over() -> None:
     hints = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"
     waiting = asyncio.run(feed([hints + b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"]))
     assert [(status, body) for status, _, body in waiting.answers] == [(200, b"ok")]
+
+
+def test_an_answer_in_another_protocol_is_lost() -> None:
+    for more in (b"", b"content-length: 2\r\n"):
+        switch = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n%b\r\nxx" % more
+        waiting = asyncio.run(feed([switch]))
+        assert len(waiting.answers) + len(waiting.losses) == 1
+
+
+def test_a_length_of_many_digits_ends_in_an_answer_or_a_loss() -> None:
+    for length in (b"2".zfill(5001), b"9" * 5001):
+        waiting = asyncio.run(feed([PLAIN + length + b"\r\n\r\nhi"]))
+        assert len(waiting.answers) + len(waiting.losses) == 1
+
+
+def test_what_a_receiver_raises_is_logged_and_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(Waiting):
+        streams = True
+
+        def head(self) -> None:
+            raise ZeroDivisionError
+
+    async def run() -> Failing:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        waiting = Failing()
+        Connection(ours, lambda _: None, lambda _: None).send(b"x", waiting)
+        theirs.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello")
+        await asyncio.wait_for(waiting.over.wait(), 10)
+        theirs.close()
+        return waiting
+
+    waiting = asyncio.run(run())
+    assert len(waiting.losses) == 1 and not waiting.answers
+    assert "an answer could not be read" in caplog.text
