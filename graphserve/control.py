@@ -3,7 +3,8 @@
 One message a line. A message that carries descriptors says how many in `fds`; they come with its bytes
 (SCM_RIGHTS, unix(7)), so a worker gets exactly the listening sockets it is meant to have. Used in both processes.
 
-Worker to supervisor: `hello`, `imported`, `ready`, `failed`, `draining`, `drained`, `vitals` (once a second).
+Worker to supervisor: `hello`, `imported`, `ready`, `listening` (at the public port), `failed`, `draining`, `drained`,
+`vitals` (once a second).
 Supervisor to worker: `init` (go: what you need is ready), `serve`, `members`, `unready`, `drain`, `exit`,
 `report` (say how you are, now).
 """
@@ -20,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-MAX_FDS = 64
+MAX_FDS = 253  # of one message: the kernel takes no more (SCM_MAX_FD, unix(7))
 Message = dict[str, Any]
 
 
@@ -31,13 +32,17 @@ class Channel:
         sock: the connected socket; owned by the channel from now on.
         on_message: called with each message and the descriptors that came with it.
         on_close: called once when the other side is gone.
+        on_no_room: called before `on_close` when descriptors came that this process has no room for: they are lost,
+            and so is the connection.
     """
 
     def __init__(
-        self, sock: socket.socket, on_message: Callable[[Message, list[int]], None], on_close: Callable[[], None]
-    ) -> None:
+        self, sock: socket.socket, on_message: Callable[[Message, list[int]], None], on_close: Callable[[], None],
+        on_no_room: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
         sock.setblocking(False)
         self.sock, self.on_message, self.on_close = sock, on_message, on_close
+        self.on_no_room = on_no_room
         self.loop = asyncio.get_running_loop()
         self.closed = False
         self._incoming = bytearray()
@@ -97,13 +102,20 @@ class Channel:
 
     def _readable(self) -> bool:
         try:
-            data, fds, _, _ = socket.recv_fds(self.sock, 65536, MAX_FDS)
+            data, fds, flags, _ = socket.recv_fds(self.sock, 65536, MAX_FDS)
         except BlockingIOError:
             return False
         except OSError:
-            data, fds = b"", []
+            data, fds, flags = b"", [], 0
         for fd in fds:
             os.set_inheritable(fd, False)
+        if flags & socket.MSG_CTRUNC:
+            _close_all(fds)
+            if self.on_no_room is not None:
+                self.on_no_room()
+            self.close()
+            self.on_close()
+            return False
         self._descriptors.extend(fds)
         if not data:
             self.close()

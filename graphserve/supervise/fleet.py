@@ -236,8 +236,11 @@ class Fleet:
                 worker.unlimit()  # its turn may be long in coming
                 self._give_turns()
             case "ready":
-                worker.latest = message["latest"]
-                self._ready(node, worker, message["address"])
+                worker.latest, worker.address = message["latest"], message["address"]
+                self._ready(node, worker)
+            case "listening":
+                node.ready(worker)
+                self.standin.relieve(worker)
             case "failed":
                 worker.message, worker.traceback = message["message"], message["traceback"]
             case "draining":
@@ -249,14 +252,14 @@ class Fleet:
             case "drained":
                 worker.drained.set()
 
-    def _ready(self, node: Node, worker: WorkerProcess, address: str) -> None:
-        node.ready(worker, address)
-        if node.plan.name == worker.version.plan.entry and not worker.retiring:
-            self.public.listen()
+    def _ready(self, node: Node, worker: WorkerProcess) -> None:
+        if node.plan.name != worker.version.plan.entry:
+            node.ready(worker)
+        elif not (worker.retiring or node.stopping):
             if self._unready:  # first: what it accepts may ask at once
                 worker.send({"type": "unready"})
+            worker.opening = True  # it is ready when it says that it listens
             worker.send({"type": "serve"}, [self.public.sock.fileno()])
-            self.standin.relieve(worker)
 
     # --- order ---
 

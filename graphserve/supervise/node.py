@@ -103,9 +103,12 @@ class Node:
         listeners = {"type": "init", "listeners": list(self.sockets), "secrets": secrets}
         worker.send(listeners, [sock.fileno() for sock in self.sockets.values()])
 
-    def ready(self, worker: WorkerProcess, address: str) -> None:
+    def ready(self, worker: WorkerProcess) -> None:
         """The worker takes calls."""
-        worker.state, worker.address = "ready", address
+        worker.opening = False
+        if worker.state == "draining":
+            return
+        worker.state = "ready"
         worker.ready_at = worker.seen_at = asyncio.get_running_loop().time()
         worker.was_ready.set()
         worker.unlimit()
@@ -140,7 +143,7 @@ class Node:
         """Have a worker answer what it took, and end; another one has its place, or nobody shall have it."""
         worker.retiring = True
         worker.unlimit()
-        if worker.state == "ready":
+        if worker.accepts:
             worker.state = "draining"
             worker.send({"type": "drain", "last": False})
         elif worker.state != "draining":  # it serves nothing yet
@@ -159,7 +162,7 @@ class Node:
         """It shall not start any more: end the workers that were not ready yet, and start no others."""
         self._end()
         for worker in self.workers:
-            if worker.state not in ("ready", "draining"):
+            if not worker.accepts and worker.state != "draining":
                 worker.kill()
 
     async def drain(self, callers: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -172,7 +175,7 @@ class Node:
         self.state = "draining"
         for worker in self.workers:
             worker.retiring = True
-            if worker.state == "ready":
+            if worker.accepts:
                 worker.state = "draining"
                 worker.send({"type": "drain", "last": True})
             elif worker.state != "draining":

@@ -57,6 +57,7 @@ class WorkerProcess:
         self.drained = asyncio.Event()
         self.gone = asyncio.Event()
         self.was_ready = asyncio.Event()
+        self.opening = False  # it was told to serve the public port, and has not said yet that it does
         self.standby = False  # somebody waits for it to be ready, and decides what becomes of it if it is not
         self.successor: WorkerProcess | None = None  # who is to take its place
         self.recycling = False
@@ -66,6 +67,11 @@ class WorkerProcess:
         self.reported = asyncio.Event()  # since it was asked
         self.quota = random.uniform(1.0, 1.1)  # of max_requests: workers that began together are replaced apart
         self.retiring = False
+
+    @property
+    def accepts(self) -> bool:
+        """Whether it may have accepted something by now: it is asked to end, and not killed."""
+        return self.state == "ready" or self.opening
 
     def send(self, message: Message, fds: list[int] | None = None) -> None:
         """Send a message, if it is connected."""

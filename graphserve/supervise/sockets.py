@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from graphserve.errors import StartupError
 from graphserve.plan import ListenPlan, NodePlan
 
 PRIVATE = 0o177  # umask of every Unix socket: mode 0600
+FOLDER_PATIENCE = 1.0  # seconds that a start waits for another one that is about to bind in the same folder
+STEP = 0.01  # seconds between two tries meanwhile
 
 
 @contextlib.contextmanager
@@ -48,18 +52,20 @@ def shared(run: Path, node: NodePlan) -> dict[str, socket.socket]:
 
 
 class PublicSocket:
-    """The one socket that clients reach. Bound early, so that a port in use is known at once; listens late.
+    """The one socket that clients reach. It listens before anything is started, so that the port is nobody else's.
+
+    A TCP port that is only bound is not taken: with SO_REUSEADDR, which a restart needs, another process may bind it
+    too, and the first of the two that listens has it (socket(7)). Clients that come early wait in the accept queue.
 
     Args:
         listen: where.
 
     Raises:
-        StartupError: the address cannot be bound.
+        StartupError: the address cannot be bound, or another process listens there.
     """
 
     def __init__(self, listen: ListenPlan) -> None:
         self.listen_plan = listen
-        self._listening = False
         self.path = os.path.abspath(listen.uds) if listen.uds else None
         self._identity: tuple[int, int] | None = None
         try:
@@ -75,12 +81,6 @@ class PublicSocket:
         host, port = self.sock.getsockname()[:2]
         scheme = "https" if self.listen_plan.tls else "http"
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-    def listen(self) -> None:
-        """Begin to listen, once."""
-        if not self._listening:
-            self._listening = True
-            self.sock.listen(self.listen_plan.backlog)
 
     def close(self) -> None:
         """Close our copy; workers have theirs."""
@@ -105,18 +105,21 @@ class PublicSocket:
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(address)
+            sock.listen(self.listen_plan.backlog)
         except OSError:
             sock.close()
             raise
         return sock
 
     def _bind_unix(self, path: str) -> socket.socket:
-        self._remove_stale(path)
         sock = socket.socket(socket.AF_UNIX)
         try:
-            with private_umask():
-                sock.bind(path)
-        except OSError:
+            with _alone_in(os.path.dirname(path)):
+                self._remove_stale(path)
+                with private_umask():
+                    sock.bind(path)
+                sock.listen(self.listen_plan.backlog)
+        except (OSError, StartupError):
             sock.close()
             raise
         held = os.stat(path)
@@ -138,6 +141,30 @@ class PublicSocket:
                 os.unlink(path)  # left by a process that was killed
             else:
                 raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+@contextlib.contextmanager
+def _alone_in(folder: str) -> Iterator[None]:
+    """Let no other start bind in this folder meanwhile: it would take our socket for one that was left behind.
+
+    Between bind and listen a socket refuses connections, as one does whose process was killed.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        yield  # a folder that may be entered and not be read; what is wrong with it is said when the socket is bound
+        return
+    try:
+        end = time.monotonic() + FOLDER_PATIENCE
+        while time.monotonic() < end:  # others may lock it for reasons of their own: they do not hold us up for long
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                time.sleep(STEP)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _why(exc: OSError, listen: ListenPlan) -> str:

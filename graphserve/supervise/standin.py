@@ -123,9 +123,13 @@ class StandIn:
             case "imported":
                 self._introduce(process)
             case "ready" if process is self._current and (self._watches or self._parts):
-                process.state = "ready"
-                process.ready_at = self._loop.time()
+                process.opening = True
                 process.send({"type": "serve"}, [self._fleet.public.sock.fileno()])
+            case "listening" if process.state != "draining":
+                process.state, process.opening = "ready", False
+                process.ready_at = self._loop.time()
+                if process is not self._current:
+                    return
                 if self._parts:
                     self._fleet.public.close()
                     self._dismiss(process, last=True)
@@ -206,7 +210,7 @@ class StandIn:
         process.send({"type": "init", "listeners": [], "secrets": version.secrets})
 
     def _dismiss(self, process: WorkerProcess, *, last: bool = False) -> None:
-        if process.state not in ("ready", "draining"):
+        if not process.accepts and process.state != "draining":
             process.kill()  # it has accepted nothing yet
             return
         process.state = "draining"

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import errno
 import gc
 import os
 import signal
 import socket
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -50,6 +52,7 @@ class Worker:
         self._init: asyncio.Future[list[tuple[str, int]]] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
+        self._opening: asyncio.Task[None] | None = None
         self.secrets: dict[str, Any] = {}
         self.forks = Forks(run)
 
@@ -99,8 +102,7 @@ class Worker:
         sock = socket.socket(socket.AF_UNIX)
         sock.connect(rundir.workers_socket(self.run))
         # Without a supervisor there is nobody to serve for, and nobody who would end us.
-        channel = Channel(sock, self._on_message, lambda: os._exit(ExitCode.FAILED))
-        return channel
+        return Channel(sock, self._on_message, lambda: os._exit(ExitCode.FAILED), self._no_room)
 
     def _import(self) -> type:
         target = Target(*self.node.target.split(":"))
@@ -137,7 +139,7 @@ class Worker:
         assert self.serving is not None
         sock = socket.socket(fileno=fds[0])
         self.forks.public(sock)
-        self._spawn(self.serving.listen(sock))
+        self._opening = self._spawn(self._open(sock))
 
     def _on_drain(self, message: Message, fds: list[int] | None = None) -> None:
         if self.serving is None:
@@ -156,8 +158,19 @@ class Worker:
     def _on_exit(self, message: Message, fds: list[int]) -> None:
         self._ended.set()
 
+    async def _open(self, sock: socket.socket) -> None:
+        """Listen at the public port: who does not is not ready, and says why."""
+        assert self.serving is not None
+        try:
+            await self.serving.listen(sock)
+        except OSError as exc:
+            self._fail(f"{self.node.name} cannot serve the public port: {shortage.words(exc)}", "")
+        self.channel.send({"type": "listening"})
+
     async def _drain(self, last: bool) -> None:
         assert self.serving is not None
+        if self._opening is not None:
+            await self._opening
         await self.serving.drain(last=last)
         if last and not self.stands_in:  # siblings may still hand us calls: the supervisor says when all are done
             self.channel.send({"type": "drained"})
@@ -167,10 +180,16 @@ class Worker:
     def _report(self, vitals: dict[str, Any]) -> None:
         self.channel.send({"type": "vitals", **vitals})
 
-    def _spawn(self, work: Any) -> None:
+    def _no_room(self) -> None:
+        """Sockets that the supervisor sent did not fit into this process: without them it serves nobody."""
+        reason = shortage.words(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+        self._fail(f"{self.node.name} cannot take the sockets that it shall serve: {reason}", "")
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 def main() -> None:
