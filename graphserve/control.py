@@ -14,12 +14,13 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
-import json
 import os
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from graphserve import ownjson
 
 MAX_FDS = 253  # of one message: the kernel takes no more (SCM_MAX_FD, unix(7))
 Message = dict[str, Any]
@@ -57,7 +58,7 @@ class Channel:
         if fds:
             message = {**message, "fds": len(fds)}
         idle = not self._outgoing
-        self._outgoing.append((json.dumps(message).encode() + b"\n", tuple(os.dup(fd) for fd in fds)))
+        self._outgoing.append((ownjson.dumps(message).encode() + b"\n", tuple(os.dup(fd) for fd in fds)))
         if idle:
             self._flush()
 
@@ -123,7 +124,7 @@ class Channel:
             return False
         self._incoming += data
         while (end := self._incoming.find(b"\n")) >= 0 and not self.closed:
-            message = json.loads(bytes(self._incoming[:end]))
+            message = ownjson.loads(bytes(self._incoming[:end]))
             del self._incoming[: end + 1]
             self.on_message(message, [self._descriptors.popleft() for _ in range(message.pop("fds", 0))])
         return True

@@ -14,7 +14,7 @@ from typing import Any
 from graphserve import machine
 from graphserve.errors import ConfigurationError, CycleError, GraphError, closest
 from graphserve.interface import interface
-from graphserve.load import MAIN, Target, load, module_of, parse, user_traceback
+from graphserve.load import MAIN, Target, arguments, load, module_of, parse, user_traceback
 from graphserve.making import making_problems, name_of, unused
 from graphserve.options import ServiceOptions
 from graphserve.parent import die_with
@@ -73,6 +73,7 @@ class _Resolver:
         self.found: dict[str, _Found] = {}
         self.replaced: set[type] = set()
         self.paths = [*settings.sys_path]
+        self.argv: tuple[str, ...] = ()
 
     def run(self) -> Resolution:
         import networkx  # noqa: F401  (now, before a queue.py of the user's can stand in for the standard library's)
@@ -80,6 +81,7 @@ class _Resolver:
         for path in reversed(self.settings.sys_path):
             if path not in sys.path:
                 sys.path.insert(0, path)
+        self.argv = self.settings.argv
         return self._resolve(self._entry())
 
     def run_here(self, cls: type) -> Resolution:
@@ -112,9 +114,9 @@ class _Resolver:
         return Resolution(plan, tuple(self.troubles))
 
     def _plan(self, entry: str, nodes: tuple[NodePlan, ...]) -> Plan:
-        same = ("listen", "main", "inner_keep_alive", "shared_memory", "access_log", "log_level", "debug")
+        same = ("listen", "main", "loop", "inner_keep_alive", "shared_memory", "access_log", "log_level", "debug")
         return Plan(
-            entry=entry, nodes=nodes, sys_path=tuple(dict.fromkeys(self.paths)),
+            entry=entry, nodes=nodes, sys_path=tuple(dict.fromkeys(self.paths)), argv=self.argv,
             **{name: getattr(self.settings, name) for name in same},
         )  # fmt: skip
 
@@ -122,7 +124,10 @@ class _Resolver:
 
     def _entry(self) -> _Found | None:
         try:
-            cls = self._import(parse(self.settings.target, self.folder))
+            target = parse(self.settings.target, self.folder)
+            self.argv = self.argv or tuple(arguments(target))
+            sys.argv[:] = self.argv
+            cls = self._import(target)
             spec = declaration(cls)
             assert spec is not None
             return self._add(self._found(spec.name, cls, {}, f"{spec.file}:{spec.line}"))

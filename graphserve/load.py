@@ -1,18 +1,27 @@
-"""Import strings: from what a user typed to the class it names. Runs in the resolver and in workers."""
+"""Import strings: from what a user typed to the class it names. Runs in the resolver and in workers.
+
+User modules are imported as Python imports a program's: with no event loop running in the thread, so that
+`asyncio.run(...)` and the like work at their top, and with the arguments of the program in `sys.argv`.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import importlib
+import importlib.machinery
 import importlib.util
 import os
 import runpy
 import sys
 import traceback
 import types
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from graphserve import lineage
 from graphserve.errors import ConfigurationError, closest
 from graphserve.service import declaration
 
@@ -80,10 +89,18 @@ def load(target: Target, main: str | None = None) -> type:
     if target.folder and target.folder not in sys.path:
         sys.path.insert(0, target.folder)
     before, importing = importing, True
+    born = lineage.forks
     try:
-        module = _script(target, main) or _import(target)
+        with _no_loop():
+            module = _script(target, main) or _import(target)
+    except BaseException as exc:
+        if lineage.forks != born:
+            lineage.leave(f"the module {target.module!r}", exc)
+        raise
     finally:
         importing = before
+    if lineage.forks != born:
+        lineage.leave(f"the module {target.module!r}", None)
     if not target.name:
         raise ConfigurationError(f"{target.module!r} names no class: {_candidates(target, module)}")
     found: Any = getattr(module, target.name, None)
@@ -94,6 +111,50 @@ def load(target: Target, main: str | None = None) -> type:
     if declaration(found) is None:
         raise ConfigurationError(f"{target} is no service: decorate it with @service")
     return found  # type: ignore[no-any-return]
+
+
+def arguments(target: Target) -> list[str]:
+    """What `sys.argv` is for the modules of a graph: that of a program whose file is the target's. Imports nothing."""
+    return [target.file or _origin(target) or target.module]
+
+
+def _origin(target: Target) -> str | None:
+    """The file of a module that is not imported, nor its packages, yet."""
+    places = [target.folder, *sys.path] if target.folder else list(sys.path)
+    name = ""
+    spec = None
+    for part in target.module.split("."):
+        name = f"{name}.{part}" if name else part
+        try:
+            spec = importlib.machinery.PathFinder.find_spec(name, [place for place in places if place is not None])
+        except (ImportError, ValueError, OSError):
+            return None
+        if spec is None:
+            return None
+        places = list(spec.submodule_search_locations or ())
+    return spec.origin if spec is not None and spec.has_location else None
+
+
+@contextlib.contextmanager
+def _no_loop() -> Iterator[None]:
+    """Import as if no event loop ran in this thread: where `local()` is called in a coroutine, one does.
+
+    The four functions are those that asyncio documents for event loops and tasks of others ("Extending").
+    """
+    loop = asyncio._get_running_loop()
+    if loop is None:
+        yield
+        return
+    task = asyncio.current_task(loop)
+    if task is not None:
+        asyncio._leave_task(loop, task)
+    asyncio._set_running_loop(None)
+    try:
+        yield
+    finally:
+        asyncio._set_running_loop(loop)
+        if task is not None:
+            asyncio._enter_task(loop, task)
 
 
 def _parse_file(path: str, name: str, folder: str) -> Target:

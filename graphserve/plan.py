@@ -8,13 +8,13 @@ description (`to_json`), which is what files, pictures and people get, has `***`
 from __future__ import annotations
 
 import dataclasses
-import json
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from graphserve import ownjson
 from graphserve.dependency import hidden
 from graphserve.errors import ConfigurationError
 from graphserve.options import HIDDEN, Batch, ServiceOptions
@@ -167,6 +167,8 @@ class Plan:
         listen: the public side of the entry.
         sys_path: what stands before the worker's own `sys.path`.
         main: the script that was run, for classes that it defines.
+        argv: what user modules see as `sys.argv`.
+        loop: the event loop of the workers; `auto` is uvloop where it is installed.
         inner_keep_alive: seconds that an idle connection between nodes stays open at the caller; the callee
             keeps it 2.5 times as long, so the caller always closes first.
         shared_memory: bytes of shared memory that one worker may hold for large arrays; 0 sends them by socket.
@@ -180,6 +182,8 @@ class Plan:
     listen: ListenPlan = field(default_factory=ListenPlan)
     sys_path: tuple[str, ...] = ()
     main: str | None = None
+    argv: tuple[str, ...] = ()
+    loop: Literal["auto", "uvloop", "asyncio"] = "auto"
     inner_keep_alive: float = 30.0
     shared_memory: int = 1024 * 1024 * 1024
     access_log: bool = False
@@ -216,7 +220,7 @@ class Plan:
     def to_json(self) -> str:
         """The description of this Plan as JSON: for files and for people, so it holds no secrets."""
         described = dataclasses.replace(self, nodes=tuple(node.described() for node in self.nodes))
-        return json.dumps(dataclasses.asdict(described), indent=2)
+        return ownjson.dumps(dataclasses.asdict(described), indent=2)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Plan:
@@ -225,7 +229,7 @@ class Plan:
         Raises:
             ConfigurationError: it was written by another version.
         """
-        data = json.loads(text)
+        data = ownjson.loads(text)
         if data.get("version") != VERSION:
             raise ConfigurationError(f"this Plan has version {data.get('version')!r}, this graphserve reads {VERSION}")
         return read(cls, data)
@@ -249,6 +253,8 @@ class Settings:
         graceful_timeout: likewise.
         sys_path: further folders before the workers' `sys.path` (the parent's, when run from Python).
         main: the script that was run, when run from Python.
+        argv: `sys.argv` of the program, when run from Python; empty makes one of the target's file.
+        loop: the event loop of the workers; `auto` is uvloop where it is installed.
     """
 
     target: str
@@ -263,6 +269,8 @@ class Settings:
     graceful_timeout: float | None = None
     sys_path: tuple[str, ...] = ()
     main: str | None = None
+    argv: tuple[str, ...] = ()
+    loop: Literal["auto", "uvloop", "asyncio"] = "auto"
     inner_keep_alive: float = 30.0
     shared_memory: int = 1024 * 1024 * 1024
     access_log: bool = False
@@ -271,12 +279,12 @@ class Settings:
 
     def to_json(self) -> str:
         """These settings as JSON, values of `env` included: for a pipe, never for a file."""
-        return json.dumps(dataclasses.asdict(self))
+        return ownjson.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Settings:
         """Read what `to_json` wrote."""
-        return read(cls, json.loads(text))
+        return read(cls, ownjson.loads(text))
 
 
 def read(kind: type[T], data: Any) -> T:

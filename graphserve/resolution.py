@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 
+from graphserve import ownjson
 from graphserve.plan import Plan, read
 
 
@@ -35,9 +35,9 @@ class Resolution:
 
     def to_json(self) -> str:
         """This resolution as JSON, the secrets of its Plan included: for a pipe, never for a file."""
-        return json.dumps(dataclasses.asdict(self))
+        return ownjson.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Resolution:
         """Read what `to_json` wrote."""
-        return read(cls, json.loads(text))
+        return read(cls, ownjson.loads(text))

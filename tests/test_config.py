@@ -34,6 +34,7 @@ SAMPLES: dict[str, tuple[tuple[str, Any], tuple[str, Any]]] = {
     "SECONDS": (("2.5", 2.5), ("7", 7.0)),
     "": (("true", True), ("yes", True)),
     "debug|info|warning|error|critical": (("warning", "warning"), ("DEBUG", "debug")),
+    "auto|uvloop|asyncio": (("asyncio", "asyncio"), ("UVLOOP", "uvloop")),
     "auto|text|json": (("json", "json"), ("TEXT", "text")),
 }
 OPTIONS = [flag for flag in FLAGS if flag.part != "loader"]

@@ -108,6 +108,8 @@ FLAGS = (
     # The machine.
     Flag("reload", v.SWITCH, "config", "reload", "Replace the workers when a source file changes."),
     Flag("reload-dir", v.Paths(), "config", "reload_dirs", "Watch this folder (default: the app's).", many=True),
+    Flag("loop", v.choice("auto", "uvloop", "asyncio"), "settings", "loop",
+         "The event loop of the workers; auto is uvloop where it is installed."),
     Flag("shared-memory", v.SIZE, "settings", "shared_memory", "Shared memory a worker may hold for large arrays."),
     Flag("run-dir", v.FilePath(), "config", "run_dir", "The folder for sockets and state (default: a new one)."),
 )  # fmt: skip

@@ -197,7 +197,9 @@ def _configure(target: Any, options: dict[str, Any]) -> Config:
     text, main = (target, None) if isinstance(target, str) else _name(target)
     made = config.load({**options, "entrypoint": text}, os.environ, os.getcwd())
     paths = tuple(os.path.abspath(path) for path in sys.path)
-    return dataclasses.replace(made, settings=dataclasses.replace(made.settings, sys_path=paths, main=main))
+    argv = tuple(map(str, getattr(sys, "argv", ())))  # (an embedded Python may have none)
+    settings = dataclasses.replace(made.settings, sys_path=paths, main=main, argv=argv)
+    return dataclasses.replace(made, settings=settings)
 
 
 def _name(cls: Any) -> tuple[str, str | None]:

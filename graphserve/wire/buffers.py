@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from graphserve import ownjson
 from graphserve.wire.failures import Misfit
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def describe(dtype: np.dtype[Any]) -> bytes:
     try:
         from numpy.lib.format import dtype_to_descr
 
-        text = dtype.str if dtype.names is None else json.dumps(dtype_to_descr(dtype))
+        text = dtype.str if dtype.names is None else ownjson.dumps(dtype_to_descr(dtype))
         if undescribe(text.encode()) == dtype:
             return text.encode()
     except (TypeError, ValueError):
@@ -109,7 +109,7 @@ def undescribe(descr: bytes) -> np.dtype[Any]:
         if text.startswith("["):
             from numpy.lib.format import descr_to_dtype
 
-            dtype = descr_to_dtype(_tuples(json.loads(text)))
+            dtype = descr_to_dtype(_tuples(ownjson.loads(text)))
         elif _SIMPLE.match(text):
             dtype = np.dtype(text)
         else:

@@ -12,7 +12,6 @@ A reference is accepted only where the decoder is given a `fetch`: never from th
 
 from __future__ import annotations
 
-import json
 import struct
 import sys
 import typing
@@ -22,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from graphserve import ownjson
 from graphserve.wire import buffers, hints, models, tensors
 from graphserve.wire.failures import Misfit
 
@@ -104,7 +104,7 @@ def type_hook(kind: Any, value: Any) -> Any:
 
 def as_json(value: Any) -> bytes:
     """A natural value as JSON for pydantic, which unlike msgspec reads NaN and infinity in it."""
-    return json.dumps(value, default=lambda other: msgspec.to_builtins(other, enc_hook=json_hook)).encode()
+    return ownjson.dumps(value, default=lambda other: msgspec.to_builtins(other, enc_hook=json_hook)).encode()
 
 
 def reference(payload: bytes, header: bytes = b"") -> msgspec.msgpack.Ext:
@@ -138,7 +138,7 @@ def _read_model(data: memoryview) -> Any:
     try:
         return msgspec.json.decode(data)
     except msgspec.DecodeError:
-        return json.loads(bytes(data))  # it may have NaN or infinity
+        return ownjson.loads(bytes(data))  # it may have NaN or infinity
 
 
 def _as_array(value: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import hashlib
-import json
 import re
 import typing
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from graphserve import ownjson
 from graphserve.wire import hints, models
 from graphserve.wire.schema import Signature
 
@@ -61,4 +61,4 @@ def _model(hint: Any) -> Iterator[str]:
             schema = models.Adapter(hint).schema("{model}", output)
         except Exception:  # a type of pydantic's without a JSON schema: its name has to do
             continue
-        yield json.dumps(schema, sort_keys=True, default=str)
+        yield ownjson.dumps(schema, sort_keys=True, default=str)

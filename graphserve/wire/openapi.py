@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 import typing
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from graphserve import ownjson
 from graphserve.service import ApiDeclaration
 from graphserve.wire import hints, models, tensors
 from graphserve.wire.extensions import json_hook
@@ -142,8 +142,8 @@ class _Schemas:
         _say_base64([schema, components])
         # Two classes may have one name: the later one gets a number.
         names = {name: self._free(name, component) for name, component in components.items()}
-        moved = json.loads(
-            _REFERENCE.sub(lambda m: m[1] + names.get(m[2], m[2]) + m[3], json.dumps([schema, components]))
+        moved = ownjson.loads(
+            _REFERENCE.sub(lambda m: m[1] + names.get(m[2], m[2]) + m[3], ownjson.dumps([schema, components]))
         )
         for name, component in moved[1].items():
             self.components[names[name]] = component
@@ -259,7 +259,7 @@ def _property(parameter: Parameter, described: dict[str, str], schemas: _Schemas
         schema = {**schema, "description": f"{text} {schema.get('description', '')}".strip()}
     if not parameter.required:
         try:
-            schema = {**schema, "default": json.loads(msgspec.json.encode(parameter.default, enc_hook=json_hook))}
+            schema = {**schema, "default": ownjson.loads(msgspec.json.encode(parameter.default, enc_hook=json_hook))}
         except (TypeError, ValueError, OverflowError):
             pass  # a default that JSON cannot say is left out
     return schema

@@ -5,10 +5,10 @@ APIs do not come here; the protocol takes them a direct way. Starlette is for th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
+from graphserve import ownjson
 from graphserve.call.request import new_request_id
 from graphserve.errors import CallError, closest
 from graphserve.wire import problem
@@ -61,7 +61,7 @@ class App:
         path, method = scope["path"].removeprefix(scope.get("root_path", "")), scope["method"]
         if path in self._health and method in ("GET", "HEAD"):
             status, value = self._health[path]()
-            await _send(send, status, [(b"content-type", b"application/json")], json.dumps(value).encode())
+            await _send(send, status, [(b"content-type", b"application/json")], ownjson.dumps(value).encode())
         elif method == "OPTIONS" and (allow := self._allowed(path)):
             await self.tell(send, allow)
         elif self.pages is not None and path not in self._health and path not in self.routes:
@@ -117,4 +117,4 @@ def openapi_document(name: str, cls: type, apis: dict[str, BoundApi]) -> bytes:
 
     specs = declared(cls)
     described = [(specs[api.plan.name], api.signature, api.method.__doc__) for api in apis.values()]
-    return json.dumps(openapi.document(name, cls.__doc__, "1", described)).encode()
+    return ownjson.dumps(openapi.document(name, cls.__doc__, "1", described)).encode()

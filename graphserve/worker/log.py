@@ -5,12 +5,12 @@ The mark is the record separator of JSON text sequences (RFC 7464). A traceback 
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import traceback
 from typing import Any
 
+from graphserve import ownjson
 from graphserve.call.context import current
 
 MARK = "\x1e"
@@ -51,9 +51,9 @@ def write(level: str, message: str, trace: str, when: float, fields: dict[str, A
     if trace:
         record["traceback"] = trace
     try:
-        text = json.dumps({**record, "fields": fields} if fields else record, default=str)
+        text = ownjson.dumps({**record, "fields": fields} if fields else record, default=str)
     except (TypeError, ValueError):  # keys that JSON does not have, or a circle
-        text = json.dumps({**record, "fields": {name: str(value) for name, value in fields.items()}})
+        text = ownjson.dumps({**record, "fields": {name: str(value) for name, value in fields.items()}})
     data = (MARK + text + "\n").encode()
     try:
         while data:

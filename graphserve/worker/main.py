@@ -2,24 +2,29 @@
 
 Started by the supervisor (see `child.py`); what it shall be stands in the Plan in the run folder, what it shall do
 comes by the control connection.
+
+User modules are imported before there is an event loop, as a program imports them. The control connection is there by
+then, and nobody reads it: if the supervisor ends meanwhile, PR_SET_PDEATHSIG ends this process; a thread that watched
+would make every fork of user code one of a process with threads.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
-import contextlib
 import errno
 import gc
 import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from graphserve import rundir, shortage
+from graphserve import lineage, rundir, shortage
 from graphserve.call.members import Members, Node
 from graphserve.control import Channel, Message
 from graphserve.errors import ConfigurationError, ExitCode, StartupError
@@ -42,11 +47,19 @@ class Worker:
         plan: the graph.
         node: the node that it works for.
         run: the run folder.
-        stands_in: whether it is no worker of the entry, but answers at the public port while there is none.
+        forks: takes our sockets from what user code forks.
+        sock: the control connection.
+        found: the class that it serves, or why there is none; None for a stand-in, which answers at the public port
+            while the entry has no worker, and serves no class.
     """
 
-    def __init__(self, plan: Plan, node: NodePlan, run: Path, *, stands_in: bool) -> None:
-        self.plan, self.node, self.run, self.stands_in = plan, node, run, stands_in
+    def __init__(
+        self, plan: Plan, node: NodePlan, run: Path, forks: Forks, sock: socket.socket,
+        found: type | StartupError | None,
+    ) -> None:  # fmt: skip
+        self.plan, self.node, self.run, self.forks = plan, node, run, forks
+        self.stands_in = found is None
+        self._sock, self._found = sock, found
         self.members = Members()
         self.serving: Serving | StandIn | None = None
         self._init: asyncio.Future[list[tuple[str, int]]] = asyncio.get_running_loop().create_future()
@@ -54,13 +67,12 @@ class Worker:
         self._ended = asyncio.Event()
         self._opening: asyncio.Task[None] | None = None
         self.secrets: dict[str, Any] = {}
-        self.forks = Forks(run)
 
     async def live(self) -> None:
-        """The whole life."""
-        self.channel = await self._connect()
+        """All of its life that needs an event loop."""
+        # Without a supervisor there is nobody to serve for, and nobody who would end us.
+        self.channel = Channel(self._sock, self._on_message, lambda: os._exit(ExitCode.FAILED), self._no_room)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._on_drain, {"last": False})
-        self.channel.send({"type": "hello", "pid": os.getpid()})
         try:
             serving = await self._start()
         except StartupError as exc:
@@ -86,10 +98,12 @@ class Worker:
     async def _serve(self) -> Serving:
         from graphserve.worker.serve import Serving  # a stand-in is quicker without
 
-        cls = self._import()
+        if isinstance(self._found, StartupError):
+            raise self._found
+        assert self._found is not None
         self.channel.send({"type": "imported"})
         listeners = await self._init
-        return Serving(self.plan, self.node, self.run, self.members, cls, listeners, self._report)
+        return Serving(self.plan, self.node, self.run, self.members, self._found, listeners, self._report)
 
     async def _stand_in(self) -> StandIn:
         from graphserve.worker.standin import StandIn
@@ -98,26 +112,9 @@ class Worker:
         await self._init
         return StandIn(self.plan, self.node, self.run, self.members)
 
-    async def _connect(self) -> Channel:
-        sock = socket.socket(socket.AF_UNIX)
-        sock.connect(rundir.workers_socket(self.run))
-        # Without a supervisor there is nobody to serve for, and nobody who would end us.
-        return Channel(sock, self._on_message, lambda: os._exit(ExitCode.FAILED), self._no_room)
-
-    def _import(self) -> type:
-        target = Target(*self.node.target.split(":"))
-        try:
-            return load(target, self.plan.main)
-        except ConfigurationError as exc:
-            raise StartupError(f"{self.node.name}: {exc}", self.node.name) from None
-        except BaseException as exc:  # user code may raise anything, SystemExit included
-            text = f"{self.node.name}: importing {target.module!r} raised {type(exc).__name__}: {exc}"
-            raise StartupError(text, self.node.name, user_traceback(exc)) from None
-
     def _fail(self, message: str, trace: str) -> NoReturn:
         self.channel.send({"type": "failed", "message": message, "traceback": trace})
-        sys.stdout.flush()
-        sys.stderr.flush()
+        lineage.flush()
         os._exit(ExitCode.STARTUP)
 
     # --- messages ---
@@ -202,18 +199,87 @@ def main() -> None:
     plan = Plan.from_json(rundir.plan_file(run, version).read_text())
     node = next(node for node in plan.nodes if node.id == sys.argv[2])
     log.configure(plan.log_level)
-    stands_in = sys.argv[1] == "standin"
-    for folder in () if stands_in else reversed(plan.sys_path):
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
-    import uvloop
+    make_loop = _loop_factory(plan.loop)
+    forks = Forks(run)
+    sock = _connect(run)
+    found = None if sys.argv[1] == "standin" else _import_user(plan, node)
 
     async def live() -> None:
-        await Worker(plan, node, run, stands_in=stands_in).live()
+        await Worker(plan, node, run, forks, sock, found).live()
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(live())
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        _run(runner.get_loop(), live(), node.name)
     _end()
+
+
+def _connect(run: Path) -> socket.socket:
+    """The control connection; the supervisor knows from now on that we live."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(rundir.workers_socket(run))
+    sock.sendall(b'{"type": "hello", "pid": %d}\n' % os.getpid())
+    return sock
+
+
+def _loop_factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """What makes the event loop; its library is imported before user code can stand in for it."""
+    if loop != "asyncio":
+        try:
+            import uvloop
+        except ImportError:
+            if loop == "uvloop":
+                raise
+        else:
+            return uvloop.new_event_loop
+    return asyncio.SelectorEventLoop  # not what a policy of user code would make
+
+
+def _import_user(plan: Plan, node: NodePlan) -> type | StartupError:
+    """The class of a node; or what went wrong, for the supervisor."""
+    import graphserve.worker.serve  # noqa: F401  (before modules of the user's can stand in for what it imports)
+
+    terminated = False
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        nonlocal terminated
+        terminated = True
+
+    # SIGTERM ends a worker that does not serve yet, but not in the middle of a module.
+    signal.signal(signal.SIGTERM, terminate)
+    sys.argv[:] = plan.argv
+    for folder in reversed(plan.sys_path):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+    target = Target(*node.target.split(":"))
+    found: type | StartupError
+    try:
+        found = load(target, plan.main)
+    except ConfigurationError as exc:
+        found = StartupError(f"{node.name}: {exc}", node.name)
+    except BaseException as exc:  # user code may raise anything, SystemExit included
+        text = f"{node.name}: importing {target.module!r} raised {type(exc).__name__}: {exc}"
+        found = StartupError(text, node.name, user_traceback(exc))
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(ExitCode.OK))
+    if terminated:
+        os._exit(ExitCode.OK)
+    return found
+
+
+def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None], node: str) -> None:
+    """Run the worker to its end.
+
+    A task or a callback of user code that raises SystemExit or KeyboardInterrupt has asyncio leave the loop, with every
+    call that is executed in it: whoever awaits the task has been told, so it is logged, and the loop goes on.
+    """
+    life = loop.create_task(work)
+    while True:
+        try:
+            loop.run_until_complete(life)
+            return
+        except (SystemExit, KeyboardInterrupt) as exc:
+            if life.done():
+                raise
+            text = f"{node}: a task or a callback raised {type(exc).__name__}({exc}); the worker goes on"
+            log.write("error", text, user_traceback(exc), time.time(), {})
 
 
 def _end() -> NoReturn:
@@ -226,8 +292,10 @@ def _end() -> NoReturn:
 
         for child in active_children():
             child.kill()
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
+    try:
+        atexit._run_exitfuncs()
+    except BaseException as exc:  # what one of them raises, Python has printed
+        if not isinstance(exc, SystemExit):
+            log.write("error", f"an exit handler raised {type(exc).__name__}", user_traceback(exc), time.time(), {})
+    lineage.flush()
     os._exit(ExitCode.OK)

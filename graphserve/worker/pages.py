@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import html
 import importlib.util
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
+
+from graphserve import ownjson
 
 _STATIC = Path(__file__).with_name("static")
 _MEDIA_TYPES = {
@@ -169,9 +170,9 @@ def _with_servers(body: bytes, prefix: str) -> bytes:
     """Name the prefix in the document: readers take a document without `servers` to be served at `/`."""
     if not prefix:
         return body
-    document = json.loads(body)
+    document = ownjson.loads(body)
     document.setdefault("servers", [{"url": prefix}])
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    return ownjson.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _has(request: Request, version: str) -> bool:

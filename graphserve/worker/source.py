@@ -7,12 +7,12 @@ taken as text), since the body is the stream.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
+from graphserve import ownjson
 from graphserve.call.upload import LEFT
 from graphserve.wire.codec import Format
 
@@ -99,13 +99,13 @@ def from_query(api: BoundApi, query: bytes, stream: AsyncIterator[bytes]) -> dic
     """
     assert api.signature.input_stream is not None
     said = {name: _read(value) for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True)}
-    arguments = api.arguments.decode(json.dumps(said).encode(), Format.JSON)
+    arguments = api.arguments.decode(ownjson.dumps(said).encode(), Format.JSON)
     arguments[api.signature.input_stream] = stream
     return arguments
 
 
 def _read(value: str) -> Any:
     try:
-        return json.loads(value)
+        return ownjson.loads(value)
     except ValueError:
         return value
