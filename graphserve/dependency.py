@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, NoReturn, TypeVar, overload
+import gc
+import inspect
+import types
+import weakref
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Literal, NoReturn, TypeVar, get_args, overload
 
 from graphserve.declaration import API, Place, caller, declaration, refuse
 from graphserve.errors import ConfigurationError, UnknownOptionError
@@ -31,10 +35,14 @@ class Dependency:
         self.target, self.name, self.init, self.timeout = target, name, dict(init), timeout
         self.client: Client = client
         self.url, self.place = url, place
+        # Where it stands, once a class has it.
         self.attribute = ""
+        self.owner: type | None = None
+        _made.add(self)
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.attribute = name
+        self.owner = owner
 
     def __get__(self, instance: object | None, owner: type) -> Dependency:
         if instance is None:
@@ -50,6 +58,41 @@ class Dependency:
             f"{file}:{line}: depends(...) has no {name!r}: it stands in the body of a @service class "
             f"(`dep = depends(Service)`), and a running instance calls it (`self.dep.{name}(...)`)"
         )
+
+    def __call__(self, *arguments: Any, **named: Any) -> NoReturn:
+        self._refuse_use("called")
+
+    def __await__(self) -> NoReturn:
+        self._refuse_use("awaited")
+
+    def __aiter__(self) -> NoReturn:
+        self._refuse_use("iterated over")
+
+    def __getitem__(self, key: Any) -> NoReturn:
+        self._refuse_use("indexed")
+
+    async def __aenter__(self) -> NoReturn:
+        self._refuse_use("entered")
+
+    async def __aexit__(self, *exc: object) -> None:
+        """`async with` looks for it before it enters."""
+
+    def _refuse_use(self, how: str) -> NoReturn:
+        refuse(
+            f"{self.written} is {how}, but it only says which service is called: write `dep = {self.written}` in the "
+            f"body of a @service class, and call an API of it: `await self.dep.method(...)`",
+            self.place,
+        )
+
+    @property
+    def written(self) -> str:
+        """How it was written, in short."""
+        target = self.target
+        shown = target.__name__ if isinstance(target, type) else "url=…" if target is None else repr(target)
+        return f"depends({shown})"
+
+
+_made: weakref.WeakSet[Dependency] = weakref.WeakSet()  # every one of this process
 
 
 @overload
@@ -125,10 +168,94 @@ def dependencies(cls: type) -> dict[str, Dependency]:
     for base in reversed(cls.__mro__):
         for name, member in vars(base).items():
             if isinstance(member, Dependency):
+                if member.owner is None:  # the attribute was set when the class was there already
+                    member.__set_name__(base, name)
                 found[name] = member
             else:
                 found.pop(name, None)
     return found
+
+
+def strays(files: Collection[str], *, everywhere: bool, spared: Collection[Any] = ()) -> Iterator[str]:
+    """What is wrong with each `depends(...)` that is no edge of any graph, though somebody wrote it.
+
+    Args:
+        files: the source files of the services of this graph.
+        everywhere: whether it may stand in any file; else only those in these files are looked at. This process may be
+            a test run, with much in it that is none of this graph's.
+        spared: classes that are not looked at.
+    """
+    if not any(_is_stray(each, files, everywhere, spared) for each in list(_made)):
+        return
+    gc.collect()  # of classes that are no more
+    found = [each for each in list(_made) if _is_stray(each, files, everywhere, spared)]
+    for each in sorted(found, key=lambda each: (each.place, each.attribute)):
+        file, line = each.place
+        if each.owner is None:
+            yield (
+                f"{file}:{line}: {each.written} is no attribute of a class, so nothing connects it: write "
+                f"`dep = {each.written}` in the body of the @service class that calls it, and `self.dep.method(...)` "
+                f"in its methods"
+            )
+        else:
+            name = each.owner.__name__
+            yield (
+                f"{file}:{line}: {name}.{each.attribute} = {each.written}: {name} is no service, so nothing connects "
+                f"it: decorate {name} with @service, or move the line to the service that calls"
+            )
+
+
+def _is_stray(each: Dependency, files: Collection[str], everywhere: bool, spared: Collection[Any]) -> bool:
+    if each.owner is None:
+        return everywhere or each.place[0] in files
+    # A class for others to inherit from may stand in a library that this graph does not use.
+    return each.place[0] in files and not any(each.owner is one for one in spared) and not _serves(each.owner)
+
+
+def _serves(cls: type) -> bool:
+    """Whether a class is a service, or one inherits from it."""
+    return declaration(cls) is not None or any(map(_serves, type.__subclasses__(cls)))
+
+
+def misplaced(cls: type) -> Iterator[tuple[str, Dependency | None]]:
+    """Where a class has `depends(...)` but in an attribute: what it is in, and what was found if that is known."""
+    for name, member in vars(cls).items():
+        function = getattr(member, "__func__", None) if isinstance(member, (staticmethod, classmethod)) else member
+        if isinstance(function, types.FunctionType):
+            yield from of_function(function)
+        elif not isinstance(member, Dependency) and name != "__annotations__":
+            yield from ((f"{cls.__name__}.{name}", each) for each in _inside(member))
+    for name, hint in inspect.get_annotations(cls).items():
+        yield from ((f"the annotation of {cls.__name__}.{name}", each) for each in _of_hint(hint))
+
+
+def of_function(function: types.FunctionType) -> Iterator[tuple[str, Dependency | None]]:
+    """Where a function has `depends(...)` in its defaults and annotations."""
+    where = function.__qualname__
+    names = function.__code__.co_varnames[: function.__code__.co_argcount]
+    defaults = function.__defaults__ or ()
+    given = dict(zip(names[len(names) - len(defaults) :], defaults, strict=True)) | (function.__kwdefaults__ or {})
+    for name, value in given.items():
+        yield from ((f"the default of parameter {name!r} of {where}", each) for each in _inside(value))
+    for name, hint in inspect.get_annotations(function).items():
+        yield from ((f"the annotation of {name!r} of {where}", each) for each in _of_hint(hint))
+
+
+def _inside(value: Any, depth: int = 3) -> Iterator[Dependency]:
+    if isinstance(value, Dependency):
+        yield value
+    elif depth and type(value) in (list, tuple, set, frozenset, dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _inside(each, depth - 1)
+
+
+def _of_hint(hint: Any) -> Iterator[Dependency | None]:
+    """In an annotation; None for one that is text."""
+    if isinstance(hint, str):
+        if "depends(" in hint:
+            yield None
+        return
+    yield from _inside([hint, *get_args(hint)])
 
 
 def address(url: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphserve import machine
+from graphserve.dependency import strays
 from graphserve.errors import ConfigurationError, CycleError, GraphError, closest
 from graphserve.interface import interface
 from graphserve.load import MAIN, Target, arguments, load, module_of, parse, user_traceback
@@ -108,6 +109,7 @@ class _Resolver:
             self._check_names()
             for problem in unused(self.replace or {}, self.replaced):
                 self._trouble(problem)
+            self._check_places()
             nodes = tuple(self._node(index, name, level) for index, (name, level) in enumerate(order))
             if all(trouble.warning for trouble in self.troubles):
                 plan = self._plan(entry.name, nodes)
@@ -241,6 +243,14 @@ class _Resolver:
                 hint = f"did you mean {guess!r}?" if guess else f"nodes are {', '.join(self.found)}"
                 where = self.settings.sources.get(f"{flag} {name}", f"--{flag}")
                 self._trouble(f"{where}: there is no node {name!r}; {hint}")
+
+    def _check_places(self) -> None:
+        """A `depends(...)` that is no class attribute is an edge that somebody meant, and that is in no graph."""
+        specs = [declaration(node.cls) for node in self.found.values()]
+        files = {spec.file for spec in specs if spec is not None}
+        spared = [*(self.replace or {}).values()]
+        for problem in strays(files, everywhere=self.replace is None, spared=spared):
+            self._trouble(problem)
 
     def _options(self, node: _Found) -> ServiceOptions:
         settings, spec = self.settings, declaration(node.cls)

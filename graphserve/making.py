@@ -12,8 +12,6 @@ import graphserve
 from graphserve.dependency import depends
 from graphserve.service import dependencies
 
-BEFORE_CALLS = ("__init__", "__post_init__", "__enter__", "__aenter__")
-
 
 def making_problems(cls: Any, init: dict[str, Any], *, lone: bool) -> Iterator[str]:
     """Why a worker could not make its instance.
@@ -41,8 +39,9 @@ def making_problems(cls: Any, init: dict[str, Any], *, lone: bool) -> Iterator[s
 def _late_dependencies(cls: type) -> Iterator[str]:
     """Dependencies that are no edges of the graph: they would come when it is made already."""
     for base in cls.__mro__:
-        for name in BEFORE_CALLS:
-            function = vars(base).get(name)
+        for name, member in vars(base).items():
+            function: Any = member.fget if isinstance(member, property) else member
+            function = inspect.unwrap(function) if callable(function) else function
             if inspect.isfunction(function) and _names_depends(function):
                 place = f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}"
                 yield (
@@ -53,8 +52,9 @@ def _late_dependencies(cls: type) -> Iterator[str]:
 
 def _names_depends(function: types.FunctionType) -> bool:
     # (What is deeper than a name of the module, or of graphserve, is not looked for: nobody writes that.)
-    known = [function.__globals__.get(name) for name in function.__code__.co_names]
-    return depends in known or ("depends" in function.__code__.co_names and graphserve in known)
+    names = function.__code__.co_names
+    known = [function.__globals__.get(name) for name in names]
+    return any(each is depends for each in known) or ("depends" in names and any(each is graphserve for each in known))
 
 
 def _init_problem(cls: type, init: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from graphserve.declaration import (
     declaration,
     refuse,
 )
-from graphserve.dependency import Dependency, dependencies, depends
+from graphserve.dependency import Dependency, dependencies, depends, misplaced, of_function
 from graphserve.errors import ConfigurationError, UnknownOptionError
 from graphserve.options import NAME, RESERVED_ROUTES, Batch, ServiceOptions, is_number
 from graphserve.typed import AsyncApi, AsyncStreamApi, OnlyAny, SyncApi, SyncStreamApi
@@ -195,10 +195,22 @@ def _check_class(cls: type, place: Place) -> None:
     _check_life(cls, place)
     for attribute, member in vars(cls).items():
         inner = member.values() if isinstance(member, dict) else member
-        if isinstance(member, (list, tuple, set, dict)) and any(isinstance(item, Dependency) for item in inner):
+        holds = isinstance(member, (list, tuple, set, dict)) and attribute != "__annotations__"
+        if holds and any(isinstance(item, Dependency) for item in inner):
             refuse(f"{cls.__name__}.{attribute} holds several depends(...): give each an attribute of its own", place)
+    for where, dependency in misplaced(cls):
+        _refuse_misplaced(where, dependency, place)
     if dependencies(cls) and cls.__dictoffset__ == 0:
         refuse(f"{cls.__name__} has __slots__ and no __dict__, where its clients would go: add '__dict__'", place)
+
+
+def _refuse_misplaced(where: str, dependency: Dependency | None, place: Place) -> None:
+    written = dependency.written if dependency is not None else "depends(Service)"
+    refuse(
+        f"depends(...) in {where}: nothing connects it there. Write `dep = {written}` in the body of the class, an "
+        f"attribute for each, and call `self.dep.method(...)`",
+        dependency.place if dependency is not None else place,
+    )
 
 
 def _check_life(cls: type, place: Place) -> None:
@@ -248,6 +260,8 @@ def _check_method(fn: Any, place: Place) -> None:
 
 
 def _check_signature(fn: Any, place: Place) -> None:
+    for where, dependency in of_function(fn):
+        _refuse_misplaced(where, dependency, place)
     for parameter in list(inspect.signature(fn).parameters.values())[1:]:
         where, name = f"{fn.__qualname__}: parameter {parameter.name!r}", parameter.name
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):

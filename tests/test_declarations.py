@@ -212,6 +212,45 @@ BATCHES = {
     "a wait for ever": ("max_wait=float('inf')", r"a number of seconds from 0, not inf"),
 }
 
+MISPLACED = {
+    "a parameter of an API": (
+        "@api\n    def run(self, x: int, good=depends(Good)) -> int: ... # HERE",
+        r"the default of parameter 'good' of A\.run: .* `dep = depends\(Good\)`",
+    ),
+    "a parameter by name only": (
+        "@api\n    def run(self, *, good: int = depends(Good)) -> int: ... # HERE",
+        r"the default of parameter 'good' of A\.run",
+    ),
+    "a parameter of __init__": (
+        "def __init__(self, good=depends(Good)) -> None: ... # HERE\n{body}",
+        r"the default of parameter 'good' of A\.__init__",
+    ),
+    "a parameter of a method": (
+        "def helps(self, x, good=depends('a:B')): ... # HERE\n{body}",
+        r"of A\.helps: .* `dep = depends\('a:B'\)`",
+    ),
+    "a parameter of a static method": (
+        "@staticmethod\n    def helps(good=depends(Good)): ... # HERE\n{body}",
+        r"of A\.helps",
+    ),
+    "a tuple in a dict": (
+        "goods = {'a': (depends(Good),)} # HERE\n{body}",
+        r"depends\(\.\.\.\) in A\.goods: nothing connects it there",
+    ),
+    "an annotation": (
+        "good: depends(Good) # HERE\n{body}",
+        r"the annotation of A\.good: .* `dep = depends\(Good\)`",
+    ),
+    "the annotation of a parameter": (
+        "@api\n    def run(self, good: depends(Good)) -> int: ... # HERE",
+        r"the annotation of 'good' of A\.run",
+    ),
+    "Annotated": (
+        "@api\n    def run(self, good: Annotated[Good, depends(Good)]) -> int: ... # HERE",
+        r"the annotation of 'good' of A\.run",
+    ),
+}
+
 BODY = "    @api\n    async def run(self, text: str) -> str: ...\n"
 
 
@@ -265,6 +304,17 @@ def test_mistakes_in_a_dependency(tmp_path: Path, case: str) -> None:
         refused(tmp_path, f"class A:\n    good = depends({arguments}) # HERE", message)
 
 
+@pytest.mark.parametrize("case", MISPLACED)
+def test_a_dependency_where_nothing_connects_it(tmp_path: Path, case: str) -> None:
+    body, message = MISPLACED[case]
+    refused(tmp_path, f"from typing import Annotated\n@service\nclass A:\n    {body}", message)
+
+
+def test_a_dependency_in_an_annotation_that_is_text(tmp_path: Path) -> None:
+    text = "@service # HERE\nclass A:\n    good: 'depends(Good)'\n{body}"
+    refused(tmp_path, text, r"the annotation of A\.good: .* `dep = depends\(Service\)`")
+
+
 @pytest.mark.parametrize(
     "url", ["http://user:a%20b@a_b.example:8000/base", "https://[::1]:443", "http://bücher.example.", "http://10.0.0.5"]
 )
@@ -314,6 +364,12 @@ def test_depends_outside_of_a_class_body_says_where_it_belongs(tmp_path: Path) -
     module = load(tmp_path, "good = depends(Good)")
     with pytest.raises(AttributeError, match=r"declared\.py:\d+: depends.* has no 'run': it stands in the body of"):
         module.good.run("a")
+
+
+@pytest.mark.parametrize("use", ["await good", "good('a')", "good[0]", "[_ async for _ in good]"])
+def test_depends_that_is_used_itself_says_what_to_write(tmp_path: Path, use: str) -> None:
+    text = f"good = depends(Good) # HERE\nasync def main(): {use}\nimport asyncio; asyncio.run(main())"
+    refused(tmp_path, text, r"depends\(Good\) is \w+( over)?, but it only says which service is called: write `dep = ")
 
 
 def test_a_subclass_is_a_service_of_its_own(tmp_path: Path) -> None:
