@@ -5,6 +5,9 @@
 A reload makes the folder 2 for its Plan, and removes 1 with the last worker that was started from it; no number comes
 again. Names are short (a socket's path has 107 bytes on Linux). A node's folder is keyed by the node's id, which is
 never used for another node while the graph runs, so an old caller cannot reach a wrong node. Used by every process.
+
+A folder is known as ours by the marker in its lock. Only what has a name and a kind of ours is ever removed, no link is
+followed, and all else stays.
 """
 
 from __future__ import annotations
@@ -13,13 +16,14 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import secrets
-import shutil
 import stat
 import tempfile
-import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from graphserve import shortage
 from graphserve.errors import StartupError
@@ -28,9 +32,13 @@ from graphserve.runtime import parent
 
 MAX_SOCKET_PATH = 107  # bytes, unix(7): sun_path holds 108 with the final NUL
 PREFIX = "graphserve-"
-MADE = "made"  # in the lock: the folder was not there before
 UNFINISHED = ".graphserve-"
-FORGOTTEN = 60.0  # seconds after which a folder that never got its name is that of a start which was killed
+LOCK = "lock"
+FORMAT = "graphserve-run-folder 1"  # the marker in the lock begins with it; another layout gets another number
+MADE, KEPT = "made", "kept"  # in the marker: whether the folder was made by the graph
+_MARKER = re.compile(rb"%s ([0-9a-f]{16}) (%s|%s)\n" % tuple(word.encode() for word in (FORMAT, MADE, KEPT)))
+_PLAIN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a link is not followed, a FIFO does not hold us up
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # The longest that we bind below the run folder: a hundred thousand nodes in the life of a graph, pid_max, and the name
 # that a socket has until it listens.
 LONGEST_NAME = "/n99999/4194304.sock~"
@@ -47,11 +55,36 @@ def path_problem(folder: Path) -> str:
     )
 
 
+@dataclass(frozen=True)
+class Marker:
+    """What the lock of a run folder says; by it a folder is known as one of ours.
+
+    Args:
+        token: of the graph that runs there, or was killed there.
+        made: whether the graph made the folder: then it is removed with what is in it.
+    """
+
+    token: str
+    made: bool
+
+    def write(self, lock: int) -> None:
+        """Put it into an open lock."""
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{FORMAT} {self.token} {MADE if self.made else KEPT}\n".encode(), 0)
+
+    @classmethod
+    def read(cls, lock: int) -> Marker | None:
+        """What stands in an open lock; None: we did not write it."""
+        match = _MARKER.fullmatch(os.pread(lock, 200, 0))
+        return cls(match[1].decode(), match[2].decode() == MADE) if match else None
+
+
 class RunDir:
     """A run folder of ours: created, locked, and removed at the end.
 
     `token` is new in each run, and stands in the lock: by it the next graph here knows the processes that a killed one
-    left. `before` is that of the run before, if it was killed.
+    left. `before` is that of the run before, if it was killed. `foreign` has the names of what is in the folder and is
+    not ours; it stays.
 
     Args:
         path: the folder to use; None makes a new one.
@@ -63,6 +96,7 @@ class RunDir:
     def __init__(self, path: str | None = None) -> None:
         self.made, self.before = False, ""
         self.token = secrets.token_hex(8)
+        self.foreign: list[str] = []
         self._link: Path | None = None
         try:
             if path is None:
@@ -88,13 +122,9 @@ class RunDir:
         while not self._take_lock():
             pass  # who held it has removed it just now
         try:
-            if stat.S_IMODE(self.path.stat().st_mode) != 0o700:
-                self.path.chmod(0o700)
-            self._clear()
-            self.before, made = _read(self.path)
-            self.made = self.made or made
-            os.ftruncate(self._lock, 0)
-            os.pwrite(self._lock, f"{self.token} {MADE if self.made else ''}\n".encode(), 0)
+            os.fchmod(self._folder, 0o700)
+            self.foreign = _clear(self._folder, _RUN)
+            Marker(self.token, self.made).write(self._lock)
         except OSError:
             self.remove()
             raise
@@ -104,63 +134,128 @@ class RunDir:
             self.path.mkdir(mode=0o700)
             self.made = True
         try:
-            self._check()
-            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._folder = os.open(self.path, _FOLDER)
         except FileNotFoundError:
             self.made = False
             return False
+        except NotADirectoryError:
+            raise StartupError(f"--run-dir {self.path}: there is something else than a folder") from None
         except OSError:
             self._remove_if_made()
             raise
-        if not _take(lock):
-            os.close(lock)
-            raise StartupError(f"a graph is running in {self.path}; stop it first, or give another --run-dir")
-        self._lock = lock
-        if _is_lock_of(self.path, lock):
-            return True
-        os.close(lock)
+        try:
+            if self._lock_folder():
+                return True
+        except BaseException:
+            os.close(self._folder)
+            self._remove_if_made()
+            raise
+        os.close(self._folder)
         self.made = False
         return False
 
-    def _check(self) -> None:
-        if self.path.stat().st_uid != os.geteuid():
-            raise StartupError(f"the run folder {self.path} belongs to another user: give another --run-dir")
-        names = os.listdir(self.path)
-        if names and "lock" not in names:
-            raise StartupError(f"{self.path} is not empty and no run folder: give --run-dir a folder of its own")
-
-    def _clear(self) -> None:
-        for left in self.path.iterdir():  # of a graph that was killed
-            if left.name != "lock":
-                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+    def _lock_folder(self) -> bool:
+        """Take the lock in the folder; False if the folder or the lock is gone."""
+        if problem := _claim_problem(self._folder, self.path):
+            raise StartupError(problem)
+        try:
+            lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | _PLAIN, 0o600, dir_fd=self._folder)
+        except FileNotFoundError:
+            return False
+        try:
+            if not _take(lock):
+                raise StartupError(f"a graph is running in {self.path}; stop it first, or give another --run-dir")
+            if not (_is_lock_of(self._folder, lock) and _is_at(self.path, self._folder)):
+                os.close(lock)
+                return False
+            if problem := _claim_problem(self._folder, self.path):  # now that nobody else may change it
+                raise StartupError(problem)
+            if (marker := Marker.read(lock)) is not None:
+                self.before, self.made = marker.token, self.made or marker.made
+        except BaseException:
+            os.close(lock)
+            raise
+        self._lock = lock
+        return True
 
     def _leave_link(self) -> None:
         """Have `running` find a folder that is elsewhere."""
-        name = f"{PREFIX}{hashlib.blake2b(os.fsencode(self.path), digest_size=6).hexdigest()}"
         with contextlib.suppress(OSError, StartupError):  # then it is found by --run-dir only
-            link = parent() / name
-            if link.is_symlink():
+            link = _link_to(self.path)
+            if _is_our_link(link):
                 link.unlink()  # of a graph that was killed
             link.symlink_to(self.path)
             self._link = link
 
-    def remove(self) -> None:
-        """Remove what is in the folder, and the folder if we made it; what cannot be removed stays."""
+    def remove(self) -> list[str]:
+        """Remove what is ours in the folder, and the folder if we made it.
+
+        Returns:
+            What is not ours and stays, and with it the folder and our marker.
+        """
+        left: list[str] = []
         with contextlib.suppress(OSError):
-            if self.made:  # in one step: who claims it now makes a new one
+            left = _clear(self._folder, _RUN)
+            if not left and self.made:  # in one step: who claims it now makes a new one
                 self.path = self.path.rename(self.path.with_name(UNFINISHED + self.token))
-                shutil.rmtree(self.path)
-            else:
-                self._clear()
-                (self.path / "lock").unlink()
+                os.unlink(LOCK, dir_fd=self._folder)
+                self.path.rmdir()
+            elif not left:
+                os.unlink(LOCK, dir_fd=self._folder)
         if self._link is not None:
             self._link.unlink(missing_ok=True)
         os.close(self._lock)
+        os.close(self._folder)
+        return left
 
     def _remove_if_made(self) -> None:
         if self.made:
             with contextlib.suppress(OSError):
                 self.path.rmdir()
+
+
+def claim_problem(path: Path) -> str:
+    """Why no graph can have this folder as its run folder, or an empty string; changes nothing."""
+    try:
+        folder = os.open(path, _FOLDER)
+    except FileNotFoundError:
+        return ""
+    except NotADirectoryError:
+        return f"--run-dir {path}: there is something else than a folder"
+    except OSError as exc:
+        return f"the run folder {path} cannot be used: {shortage.words(exc)}"
+    try:
+        if is_live(path):
+            return f"a graph is running in {path}: stop it first, or give another --run-dir"
+        return _claim_problem(folder, path)
+    finally:
+        os.close(folder)
+
+
+def _claim_problem(folder: int, path: Path) -> str:
+    """The same of a folder that is open: it is another user's, or holds things and no marker of ours."""
+    if os.fstat(folder).st_uid != os.geteuid():
+        return f"the run folder {path} belongs to another user: give another --run-dir"
+    names = os.listdir(folder)
+    if not names:
+        return ""
+    refused = f"{path} is not empty and no run folder of graphserve: give --run-dir a folder of its own"
+    try:
+        lock = os.open(LOCK, os.O_RDONLY | _PLAIN, dir_fd=folder)
+    except FileNotFoundError:
+        # What held the lock may just be removing the folder, whose other files go first.
+        return refused if os.listdir(folder) else ""
+    except OSError:  # a link, a socket, or a file that we may not read
+        return refused
+    try:
+        state = os.fstat(lock)
+        if not stat.S_ISREG(state.st_mode) or state.st_uid != os.geteuid() or state.st_nlink > 1:
+            return refused
+        if Marker.read(lock) is not None or (state.st_size == 0 and names == [LOCK]):  # empty: it was killed before
+            return ""
+        return refused if _take(lock, fcntl.LOCK_SH) else ""  # held: its graph is about to write
+    finally:
+        os.close(lock)
 
 
 def _make_private(folder: Path) -> None:
@@ -180,81 +275,120 @@ def _take(descriptor: int, how: int = fcntl.LOCK_EX) -> bool:
     return True
 
 
-def _is_lock_of(folder: Path, descriptor: int) -> bool:
+def _is_lock_of(folder: int, lock: int) -> bool:
     """Whether what we took is still the folder's lock: one that was removed meanwhile locks nobody out."""
     try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(folder / "lock"))
+        return os.path.samestat(os.fstat(lock), os.stat(LOCK, dir_fd=folder, follow_symlinks=False))
     except FileNotFoundError:
         return False
 
 
+def _is_at(path: Path, folder: int) -> bool:
+    """Whether the folder that is open still has this path."""
+    try:
+        return os.path.samestat(os.fstat(folder), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _open_lock(folder: Path) -> int:
+    """The lock of a folder, for reading.
+
+    Raises:
+        OSError: there is none, or none that we could have made.
+    """
+    lock = os.open(folder / LOCK, os.O_RDONLY | _PLAIN)
+    if not stat.S_ISREG(os.fstat(lock).st_mode):
+        os.close(lock)
+        raise OSError("this is no file")
+    return lock
+
+
 def token(folder: Path) -> str:
-    """The token of the graph that runs in a folder, or of the one that was killed there."""
-    return _read(folder)[0]
-
-
-def _read(folder: Path) -> tuple[str, bool]:
-    """What stands in the lock: the token, and whether the graph made the folder; nothing if it had not come so far."""
-    found, _, made = (folder / "lock").read_text("ascii", "replace").partition(" ")
-    return found, made.strip() == MADE
+    """The token of the graph that runs in a folder, or of the one that was killed there; empty if there is none."""
+    lock = _open_lock(folder)
+    try:
+        marker = Marker.read(lock)
+        return marker.token if marker is not None else ""
+    finally:
+        os.close(lock)
 
 
 def is_live(folder: Path) -> bool:
-    """Whether a graph runs in this folder: its lock is held."""
+    """Whether a graph runs in this folder: its lock has our marker, and is held."""
     try:
-        descriptor = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        lock = _open_lock(folder)
     except OSError:
         return False
     try:
-        return not _take(descriptor, fcntl.LOCK_SH)
+        return Marker.read(lock) is not None and not _take(lock, fcntl.LOCK_SH)
     finally:
-        os.close(descriptor)
+        os.close(lock)
 
 
-def remove_stale() -> list[str]:
-    """Remove the run folders of ours whose graph was killed, and the links to such.
+@dataclass(frozen=True)
+class Stale:
+    """What graphs that were killed have left.
 
-    Returns:
-        The tokens of those graphs.
+    Args:
+        tokens: those of these graphs.
+        foreign: paths in their folders that are not ours; they stay.
     """
-    tokens = []
-    for folder in _ours(PREFIX):
-        with contextlib.suppress(OSError):
-            if not folder.is_symlink():
-                folder.rmdir()  # killed at the very end of its stop: even the lock was gone
-            elif not is_live(folder):
-                folder.unlink()
-            continue
-        tokens += _remove_if_stale(folder)
-    for folder in _ours(UNFINISHED):  # killed before it had its name
-        with contextlib.suppress(OSError):
-            if folder.stat().st_mtime < time.time() - FORGOTTEN and not is_live(folder):
-                shutil.rmtree(folder)
-    return tokens
+
+    tokens: tuple[str, ...]
+    foreign: tuple[str, ...]
 
 
-def _remove_if_stale(folder: Path) -> list[str]:
-    try:
-        descriptor = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return []
-    try:
-        if not _take(descriptor) or not _is_lock_of(folder, descriptor):
-            return []
-        found = token(folder)
-        shutil.rmtree(folder, ignore_errors=True)  # while we hold it, nobody claims it
-        return [found]
-    finally:
-        os.close(descriptor)
+def remove_stale() -> Stale:
+    """Remove the run folders of ours whose graph was killed, and our links to such; nothing else is touched."""
+    tokens, foreign = [], []
+    for path in (*_candidates(PREFIX), *_candidates(UNFINISHED)):
+        with contextlib.suppress(OSError):
+            if path.is_symlink():
+                if _is_our_link(path) and not is_live(path):
+                    path.unlink()
+                continue
+            folder = os.open(path, _FOLDER | os.O_NOFOLLOW)
+            try:
+                lock = _stale_lock(folder)
+                if lock is None:
+                    continue
+                try:
+                    marker = Marker.read(lock)
+                    assert marker is not None
+                    tokens.append(marker.token)
+                    left = _clear(folder, _RUN)
+                    foreign += [str(path / name) for name in left]
+                    os.unlink(LOCK, dir_fd=folder)  # while we hold it, nobody claims it
+                    if not left:
+                        path.rmdir()
+                finally:
+                    os.close(lock)
+            finally:
+                os.close(folder)
+    return Stale(tuple(tokens), tuple(foreign))
+
+
+def _stale_lock(folder: int) -> int | None:
+    """The lock of a run folder of ours that nobody holds, taken; None if it is not such a folder."""
+    if os.fstat(folder).st_uid != os.geteuid():
+        return None
+    lock = os.open(LOCK, os.O_RDONLY | _PLAIN, dir_fd=folder)
+    state = os.fstat(lock)
+    ours = stat.S_ISREG(state.st_mode) and state.st_uid == os.geteuid() and Marker.read(lock) is not None
+    if ours and _take(lock) and _is_lock_of(folder, lock):
+        return lock
+    os.close(lock)
+    return None
 
 
 def running() -> list[Path]:
     """The run folders in which a graph of this user runs, also those that were chosen with `--run-dir`."""
-    return sorted({Path(os.path.realpath(folder)) for folder in _ours(PREFIX) if is_live(folder)})
+    return sorted({Path(os.path.realpath(folder)) for folder in _candidates(PREFIX) if is_live(folder)})
 
 
-def _ours(prefix: str) -> Iterator[Path]:
-    """What is in the usual place: run folders, and links to those that are elsewhere."""
+def _candidates(prefix: str) -> Iterator[Path]:
+    """What may be run folders in the usual place, and links to those that are elsewhere, by name and owner."""
     try:
         place = parent()
     except StartupError:
@@ -263,6 +397,78 @@ def _ours(prefix: str) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             if folder.lstat().st_uid == os.geteuid() and (folder.is_symlink() or folder.is_dir()):
                 yield folder
+
+
+def _link_to(folder: Path) -> Path:
+    """The link that leads to a run folder elsewhere; its name is made from where it leads, so it proves itself ours."""
+    return parent() / f"{PREFIX}{hashlib.blake2b(os.fsencode(folder), digest_size=6).hexdigest()}"
+
+
+def _is_our_link(link: Path) -> bool:
+    try:
+        return _link_to(Path(os.readlink(link))).name == link.name
+    except OSError:  # it is no link
+        return False
+
+
+# --- what is in a run folder ---
+
+_SOCKET, _FILE = stat.S_ISSOCK, stat.S_ISREG
+# By name what we make, and what kind of thing that is; the table of a folder is the same for what is in it. (The name
+# of a socket ends in ~ until it listens.)
+_Table = dict[str, Any]
+_NODE: _Table = {r"(q|b\d+|\d+)\.sock~?": _SOCKET}
+_VERSION: _Table = {r"plan\.json~?": _FILE}
+_RUN: _Table = {r"(control|workers)\.sock~?": _SOCKET, r"\d+": _VERSION, r"n\d+": _NODE}
+
+
+def _clear(folder: int, table: _Table) -> list[str]:
+    """Remove what we make in a folder that is open, and follow nothing.
+
+    Returns:
+        The names of what is not ours.
+    """
+    return [left for name in sorted(os.listdir(folder)) if name != LOCK for left in _remove(folder, name, table)]
+
+
+def _remove(folder: int, name: str, table: _Table) -> list[str]:
+    kind = next((kind for pattern, kind in table.items() if re.fullmatch(pattern, name)), None)
+    try:
+        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        if isinstance(kind, dict) and stat.S_ISDIR(mode):
+            inner = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+            try:
+                left = [f"{name}/{each}" for each in _clear(inner, kind)]
+            finally:
+                os.close(inner)
+            if not left:
+                os.rmdir(name, dir_fd=folder)
+            return left
+        if callable(kind) and kind(mode):
+            os.unlink(name, dir_fd=folder)
+            return []
+    except FileNotFoundError:  # a worker that ends removes its own socket
+        return []
+    return [name]
+
+
+def remove_node(run: Path, node: NodePlan) -> None:
+    """Remove the folder of a node that has ended, in a folder that is ours."""
+    _remove_part(run, node.id)
+
+
+def remove_version(run: Path, number: int) -> None:
+    """Remove the folder of a Plan that no worker reads any more, in a folder that is ours."""
+    _remove_part(run, str(number))
+
+
+def _remove_part(run: Path, name: str) -> None:
+    with contextlib.suppress(OSError):
+        folder = os.open(run, _FOLDER)
+        try:
+            _remove(folder, name, _RUN)
+        finally:
+            os.close(folder)
 
 
 def queue_socket(run: Path, node: NodePlan) -> str:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+import socket
 import stat
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from graphserve import rundir
 from graphserve.errors import StartupError
+from graphserve.plan import NodePlan
 
 
 @pytest.fixture
@@ -37,28 +38,151 @@ def test_graphs_that_start_together_leave_each_other_alone(parent: Path) -> None
     assert not list(parent.iterdir())
 
 
+def killed(path: Path | None = None) -> Path:
+    """The run folder of a graph that was killed."""
+    folder = rundir.RunDir(str(path) if path else None)
+    fill(folder.path)
+    os.close(folder._lock)
+    os.close(folder._folder)
+    return folder.path
+
+
+def fill(folder: Path) -> None:
+    """Everything that a graph has in its run folder."""
+    for name in ("1", "12", "n0", "n3"):
+        (folder / name).mkdir()
+    for name in ("1/plan.json", "12/plan.json"):
+        (folder / name).touch()
+    for name in ("control.sock", "workers.sock", "n0/q.sock", "n0/b1.sock", "n0/4194304.sock", "n3/77.sock~"):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(folder / name))
+
+
 def test_a_stale_folder_is_removed_and_a_live_one_is_not(parent: Path) -> None:
-    stale, live = parent / "graphserve-stale", rundir.RunDir()
-    (stale / "1" / "n0").mkdir(parents=True)
-    (stale / "lock").touch()
-    rundir.remove_stale()
+    stale, live = killed(), rundir.RunDir()
+    token = rundir.token(stale)
+    assert rundir.remove_stale() == rundir.Stale((token,), ())
     assert not stale.exists()
     assert rundir.running() == [live.path]
-    live.remove()
+    assert live.remove() == []
     assert not list(parent.iterdir())
 
 
-def test_what_is_left_of_one_that_was_killed_while_it_began_or_ended(parent: Path) -> None:
-    ended, begun, begins, other = (parent / name for name in ("graphserve-a", ".graphserve-b", ".graphserve-c", "x"))
-    for folder in (ended, begun, begins, other):
-        folder.mkdir()
-    (begun / "lock").touch()
-    long_ago = time.time() - rundir.FORGOTTEN - 1
-    os.utime(begun, (long_ago, long_ago))
+def test_one_that_was_killed_while_it_began_or_ended_is_removed(parent: Path) -> None:
+    killed().rename(parent / ".graphserve-b")
     rundir.remove_stale()
-    assert sorted(parent.iterdir()) == [begins, other], (
-        "what begins just now is left alone, and what is no folder of ours"
-    )
+    assert not list(parent.iterdir())
+
+
+@pytest.mark.parametrize("prefix", ["graphserve-", ".graphserve-"])
+def test_folders_without_our_marker_are_not_touched(parent: Path, prefix: str) -> None:
+    marker = killed()
+    for name, make in {
+        "empty": lambda folder: None,
+        "empty-lock": lambda folder: (folder / "lock").touch(),
+        "a-file": lambda folder: (folder / "thesis.txt").touch(),
+        "other-lock": lambda folder: (folder / "lock").write_text("4711\n"),
+        "other-format": lambda folder: (folder / "lock").write_text("graphserve-run-folder 2 0123456789abcdef made\n"),
+        "link": lambda folder: (folder / "lock").symlink_to(marker / "lock"),
+        "folder": lambda folder: (folder / "lock").mkdir(),
+        "fifo": lambda folder: os.mkfifo(folder / "lock"),
+    }.items():
+        folder = parent / f"{prefix}{name}"
+        folder.mkdir()
+        make(folder)
+        (folder / "n0").mkdir()
+    (parent / f"{prefix}file").touch()
+    before = sorted(path for path in parent.rglob("*") if marker not in (path, *path.parents))
+    rundir.remove_stale()
+    assert sorted(parent.rglob("*")) == before
+    assert rundir.running() == []
+
+
+def test_what_is_not_ours_stays_in_a_stale_folder_and_is_named(parent: Path) -> None:
+    stale, elsewhere = killed(), parent / "elsewhere"
+    (elsewhere / "n0").mkdir(parents=True)
+    (elsewhere / "n0" / "thesis.txt").touch()
+    foreign = {"thesis.txt", "n0/notes", "n9", "2", "n7/q.sock", "1/sub", "13/plan.json"}
+    (stale / "thesis.txt").touch()
+    (stale / "n0" / "notes").touch()
+    (stale / "n9").symlink_to(elsewhere / "n0")
+    (stale / "2").touch()
+    (stale / "n7").mkdir()
+    (stale / "n7" / "q.sock").touch()
+    (stale / "1" / "sub").mkdir()
+    (stale / "13").mkdir()
+    (stale / "13" / "plan.json").symlink_to(elsewhere / "n0" / "thesis.txt")
+    found = rundir.remove_stale()
+    assert set(found.foreign) == {str(stale / name) for name in foreign}
+    kept = {str(path.relative_to(stale)) for path in stale.rglob("*")}
+    assert kept == foreign | {"n0", "n7", "1", "13"}
+    assert (elsewhere / "n0" / "thesis.txt").exists()
+    assert rundir.remove_stale() == rundir.Stale((), ()), "it is no folder of ours any more"
+
+
+def test_what_is_not_ours_stays_in_a_run_folder_and_is_named(parent: Path) -> None:
+    path = killed(parent / "run")
+    (path / "n0" / "notes").touch()
+    folder = rundir.RunDir(str(path))
+    assert folder.foreign == ["n0/notes"]
+    fill_again = path / "n1"
+    fill_again.mkdir()
+    assert folder.remove() == ["n0/notes"]
+    assert {str(each.relative_to(path)) for each in path.rglob("*")} == {"lock", "n0", "n0/notes"}
+    (path / "n0" / "notes").unlink()
+    again = rundir.RunDir(str(path))
+    assert (again.foreign, again.remove()) == ([], [])
+    assert not path.exists(), "the first one made it"
+
+
+LOCKS: dict[str, Callable[[Path, Path], object]] = {
+    "none": lambda lock, ours: None,
+    "empty": lambda lock, ours: lock.touch(),
+    "a link to ours": lambda lock, ours: lock.symlink_to(ours),
+    "a link to nothing": lambda lock, ours: lock.symlink_to("nothing"),
+    "ours with another name": lambda lock, ours: os.link(ours, lock),
+    "a folder": lambda lock, ours: lock.mkdir(),
+    "a fifo": lambda lock, ours: os.mkfifo(lock),
+    "of another program": lambda lock, ours: lock.write_text("4711\n"),
+    "of another format": lambda lock, ours: lock.write_text("graphserve-run-folder 2 0123456789abcdef made\n"),
+    "with more": lambda lock, ours: lock.write_text("graphserve-run-folder 1 0123456789abcdef made\n\n"),
+}
+
+
+@pytest.mark.parametrize("kind", LOCKS)
+def test_a_folder_with_things_and_without_our_marker_is_refused_and_stays(parent: Path, kind: str) -> None:
+    ours = killed(parent / "killed") / "lock"
+    folder = parent / "project"
+    folder.mkdir()
+    fill(folder)
+    LOCKS[kind](folder / "lock", ours)
+    before = sorted(parent.rglob("*"))
+    words = "is not empty and no run folder of graphserve: give --run-dir a folder of its own"
+    with pytest.raises(StartupError, match=words):
+        rundir.RunDir(str(folder))
+    assert rundir.claim_problem(folder).endswith(words)
+    assert sorted(parent.rglob("*")) == before
+
+
+def test_a_folder_of_a_graph_that_was_killed_before_it_wrote_its_marker(parent: Path) -> None:
+    (parent / "run").mkdir()
+    (parent / "run" / "lock").touch()
+    assert rundir.RunDir(str(parent / "run")).remove() == []
+    assert not list((parent / "run").iterdir())
+
+
+def test_parts_of_a_running_graph_are_removed_without_following(parent: Path) -> None:
+    folder, elsewhere = rundir.RunDir(str(parent / "run")), parent / "elsewhere"
+    fill(folder.path)
+    elsewhere.mkdir()
+    (elsewhere / "plan.json").touch()
+    (folder.path / "2").symlink_to(elsewhere)
+    for number in (1, 2, 12):
+        rundir.remove_version(folder.path, number)
+    rundir.remove_node(folder.path, NodePlan("A", "n0", "a:A", 0, 1, 1))
+    assert {path.name for path in folder.path.iterdir()} == {"lock", "2", "n3", "control.sock", "workers.sock"}
+    assert (elsewhere / "plan.json").exists()
+    folder.remove()
 
 
 def test_a_killed_graphs_token_is_known_to_the_next(parent: Path) -> None:
@@ -71,7 +195,7 @@ def test_a_killed_graphs_token_is_known_to_the_next(parent: Path) -> None:
     assert not (parent / "run").exists(), "the first one made it"
     third = rundir.RunDir()
     os.close(third._lock)
-    assert rundir.remove_stale() == [third.token]
+    assert rundir.remove_stale() == rundir.Stale((third.token,), ())
 
 
 def test_a_folder_that_was_there_stays(parent: Path) -> None:
@@ -132,14 +256,13 @@ def test_a_graph_that_runs_elsewhere_is_found_and_its_link_goes_with_it(parent: 
         assert elsewhere.exists(), "what --run-dir names is not ours to remove"
 
 
-def test_links_to_other_places_are_not_followed(parent: Path) -> None:
-    thesis = parent / "thesis"
-    thesis.mkdir()
-    (thesis / "lock").touch()
-    (parent / "graphserve-link").symlink_to(thesis)
+def test_links_of_others_stay_and_ours_go(parent: Path) -> None:
+    thesis = killed(parent / "thesis")
+    ours = next(path for path in parent.iterdir() if path.is_symlink())
+    ours.with_name("graphserve-link").symlink_to(thesis)
     (parent / "graphserve-dangling").symlink_to(parent / "nothing")
     rundir.remove_stale()
-    assert [path.name for path in parent.iterdir()] == ["thesis"]
+    assert {path.name for path in parent.iterdir()} == {"thesis", "graphserve-link", "graphserve-dangling"}
     assert (thesis / "lock").exists()
 
 

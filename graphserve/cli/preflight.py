@@ -141,7 +141,7 @@ def run_folder(path: str | None) -> Iterator[Trouble]:
     except StartupError as exc:
         yield Trouble(str(exc))
         return
-    if problem := _folder_problem(folder) if path else "":
+    if problem := rundir.claim_problem(folder) if path else "":
         yield Trouble(problem)
         return
     # (`os.path.isdir` and not `Path.is_dir`, which raises where this user may not look.)
@@ -150,19 +150,6 @@ def run_folder(path: str | None) -> Iterator[Trouble]:
         os.rmdir(tempfile.mkdtemp(prefix=rundir.UNFINISHED, dir=above))  # permission is not all: /proc takes nothing
     except OSError as exc:
         yield Trouble(f"the run folder {folder} cannot be used: {shortage.words(exc)}")
-
-
-def _folder_problem(folder: Path) -> str:
-    if os.path.isdir(folder):
-        if rundir.is_live(folder):
-            return f"a graph is running in {folder}: stop it first, or give another --run-dir"
-        if folder.stat().st_uid != os.geteuid():
-            return f"the run folder {folder} belongs to another user: give another --run-dir"
-        if any(folder.iterdir()) and not (folder / "lock").exists():
-            return f"{folder} is not empty and no run folder: give --run-dir a folder of its own"
-    elif os.path.lexists(folder):
-        return f"--run-dir {folder}: there is something else than a folder"
-    return ""
 
 
 def reloading(config: Config) -> Iterator[Trouble]:

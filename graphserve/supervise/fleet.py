@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import shutil
 import time
 from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from graphserve import shortage
+from graphserve import rundir, shortage
 from graphserve.control import Message
 from graphserve.errors import StartupError
 from graphserve.plan import NodePlan, Plan
@@ -169,7 +168,7 @@ class Fleet:
     async def _end(self, node: Node) -> None:
         await node.drain(partial(self.standin.gone, node))
         node.close_sockets()
-        shutil.rmtree(self.run / node.plan.id, ignore_errors=True)
+        rundir.remove_node(self.run, node.plan)
         self.nodes.remove(node)
         del self._ends[node]
         if self.current is not None and (other := self.current.nodes.get(node.plan.name)) not in (None, node):

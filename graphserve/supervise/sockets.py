@@ -128,12 +128,14 @@ class PublicSocket:
 
     def _remove_stale(self, path: str) -> None:
         try:
-            if not stat.S_ISSOCK(os.stat(path).st_mode):
-                raise StartupError(f"--uds {path}: there is a file of that name that is no socket")
+            mode = os.lstat(path).st_mode
         except FileNotFoundError:
-            if os.path.islink(path):
-                raise StartupError(f"--uds {path}: there is a link that leads nowhere; remove it") from None
             return
+        if stat.S_ISLNK(mode):
+            words = "there is a link, and links are not followed: remove it, or give its end"
+            raise StartupError(f"--uds {path}: {words}")
+        if not stat.S_ISSOCK(mode):
+            raise StartupError(f"--uds {path}: there is a file of that name that is no socket")
         with socket.socket(socket.AF_UNIX) as probe:
             try:
                 probe.connect(path)

@@ -77,7 +77,8 @@ class Supervisor:
     async def _live(self) -> ExitCode:
         stale = remove_stale()
         self.folder = RunDir(self.config.run_dir)
-        end_leftovers([*stale, self.folder.before])
+        self._say_foreign([*stale.foreign, *(str(self.folder.path / name) for name in self.folder.foreign)])
+        end_leftovers([*stale.tokens, self.folder.before])
         try:
             self.public = PublicSocket(self.config.settings.listen)
             try:
@@ -89,7 +90,7 @@ class Supervisor:
             self.notifier.stopping(str(exc))
             raise
         finally:
-            self.folder.remove()
+            self._say_foreign([str(self.folder.path / name) for name in self.folder.remove()])
 
     async def _serve(self) -> ExitCode:
         self.fleet = Fleet(self.folder.path, self.public, self.observer)
@@ -189,6 +190,10 @@ class Supervisor:
                 await _unless(self.signals.changing, self.operations.reload())  # changed again: it begins anew
             except Exception:
                 pass  # it was said
+
+    def _say_foreign(self, paths: list[str]) -> None:
+        if paths:
+            self._say("warning", f"what graphserve did not make stays in its run folder: {', '.join(paths)}")
 
     def _say(self, level: str, message: str, trace: str = "") -> None:
         self.observer.log(LogRecord(time.time(), level, message, traceback=trace))

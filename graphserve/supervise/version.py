@@ -5,10 +5,8 @@ A reload makes a new one. Nodes outlive versions: those that are the same in bot
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,10 +38,11 @@ class Version:
         self.number, self.plan, self.environment = number, plan, environment
         self.secrets, self.configured = dict(secrets), configured
         self.nodes: dict[str, Node] = {}  # by name; complete before the first worker starts
-        self._file = rundir.plan_file(run, number)
-        self._file.parent.mkdir(mode=0o700)
-        with open(os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(plan.to_json())
+        self._run = run
+        file = rundir.plan_file(run, number)
+        file.parent.mkdir(mode=0o700)
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as writing:
+            writing.write(plan.to_json())
 
     def needs(self, name: str) -> set[Node]:
         """The nodes that workers of this one call."""
@@ -65,8 +64,7 @@ class Version:
 
     def remove(self) -> None:
         """No worker reads it any more."""
-        with contextlib.suppress(OSError):
-            shutil.rmtree(self._file.parent)
+        rundir.remove_version(self._run, self.number)
 
 
 def same(old: NodePlan, new: NodePlan) -> bool:

@@ -58,8 +58,8 @@ CASES = [
     (["app:Gateway", "--host", "192.0.2.1"], 3, "192.0.2.1 is no address of this machine; choose another --host", None),
     (["app:Gateway", "--uds", "no/x.sock"], 3, "--uds {cwd}/no/x.sock: there is no folder {cwd}/no", None),
     (["app:Gateway", "--uds", "sub/link.sock"], 3,
-     "--uds {cwd}/sub/link.sock: there is a link that leads nowhere; remove it", None),
-    (["app:Gateway", "--run-dir", "."], 3, f"{{cwd}} is not empty and no run folder: {RUN_DIR}", None),
+     "--uds {cwd}/sub/link.sock: there is a link, and links are not followed: remove it, or give its end", None),
+    (["app:Gateway", "--run-dir", "."], 3, f"{{cwd}} is not empty and no run folder of graphserve: {RUN_DIR}", None),
 ]  # fmt: skip
 
 

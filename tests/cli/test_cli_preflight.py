@@ -151,9 +151,12 @@ class TestRunFolder:
         assert said(preflight.run_folder(None)) == []
         assert said(preflight.run_folder(str(tmp_path))) == []
         assert said(preflight.run_folder(str(tmp_path / "new" / "deep"))) == []
-        (tmp_path / "lock").touch()
-        (tmp_path / "plan.json").touch()
+        killed = rundir.RunDir(str(tmp_path))
+        (tmp_path / "1").mkdir()
+        os.close(killed._lock)
         assert said(preflight.run_folder(str(tmp_path))) == []  # left by a graph that was killed
+        (tmp_path / "lock").write_text("of another program")
+        assert "is not empty and no run folder of graphserve" in said(preflight.run_folder(str(tmp_path)))[0]
 
     def test_in_use(self, tmp_path: Path) -> None:
         folder = rundir.RunDir(str(tmp_path / "run"))

@@ -230,3 +230,13 @@ def test_what_a_service_raises_when_it_is_left_is_shown_without_our_frames(tmp_p
         graph.wait_log(rf"Leaf\.{way.split()[-1]} raised ValueError: the door is stuck")
     assert "raise ValueError('the door is stuck')" in graph.text
     assert "graphserve/worker" not in graph.text
+
+
+def test_a_file_that_is_not_ours_stays_in_the_run_folder_and_is_named(run_dir: Path) -> None:
+    with served("steps:Slow", "--run-dir", str(run_dir)) as graph:
+        (run_dir / "n0" / "thesis.txt").touch()
+        assert graph.stop() == 0
+        words = f"what graphserve did not make stays in its run folder: {run_dir}/n0/thesis.txt"
+        assert words in graph.text
+    left = sorted(str(path.relative_to(run_dir)) for path in run_dir.rglob("*"))
+    assert left == ["lock", "n0", "n0/thesis.txt"], "the lock has our marker, by which the next graph knows the folder"
