@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import httpx
 
-SLACK = 3.0  # a loaded machine may take this many times the time that is promised
+LONG = 60.0  # seconds until a condition is given up that should hold at once: times are not what tests are about
 APPS = Path(__file__).parent / "apps"
 OWN_SOCKET = re.compile(r"\d+\.sock")  # named by the worker's pid
 
@@ -71,14 +71,14 @@ class Served:
         where = [] if {"--port", "-p", "--uds"} & set(arguments) else ["--port", "0"]
         return [sys.executable, "-m", "graphserve", "serve", target, *where, *arguments]
 
-    def wait_ready(self, seconds: float = 60) -> Served:
+    def wait_ready(self, seconds: float = LONG) -> Served:
         """Wait until it says where it serves."""
         line = self.wait_log(r"serving on (\S+)", seconds)
         self.ready_after = time.monotonic() - self.began
         self.url = line.group(1)
         return self
 
-    def wait_log(self, pattern: str, seconds: float = 30, after: int = 0) -> re.Match[str]:
+    def wait_log(self, pattern: str, seconds: float = LONG, after: int = 0) -> re.Match[str]:
         """Wait for a line of the log, and return the match."""
         end = time.monotonic() + seconds
         with self._news:
@@ -92,7 +92,7 @@ class Served:
                     raise AssertionError(f"no {pattern!r} within {seconds} s in:\n{self.text}")
                 self._news.wait(0.1)
 
-    def wait_supervising(self, seconds: float = 30) -> None:
+    def wait_supervising(self, seconds: float = LONG) -> None:
         """Wait until it handles signals in its own way."""
         eventually(lambda: handles(self.pid, signal.SIGTERM), seconds)
 
@@ -105,7 +105,7 @@ class Served:
         """Send a signal to the supervisor."""
         self.process.send_signal(number)
 
-    def wait_exit(self, seconds: float = 30) -> int:
+    def wait_exit(self, seconds: float = LONG) -> int:
         """Wait until it ended; its exit code."""
         code = self.process.wait(seconds)
         for reader in self._readers:
@@ -201,7 +201,7 @@ def alive(pid: int) -> bool:
     return state(pid) not in ("Z", "")
 
 
-def eventually(holds: Callable[[], Any], seconds: float = 10) -> Any:
+def eventually(holds: Callable[[], Any], seconds: float = LONG) -> Any:
     """Wait until a condition holds; its value."""
     end = time.monotonic() + seconds
     while True:

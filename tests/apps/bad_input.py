@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 
 from graphserve import Problem, api, depends, service
+from tests.apps import sockets
 
 
 @dataclass
@@ -39,6 +40,10 @@ class Gateway:
     @api
     async def boxes(self, boxes: list[Box]) -> int:
         return sum(box.left for box in boxes)
+
+    @api
+    async def delaying(self) -> list[bool]:
+        return sockets.delaying()
 
     @api
     async def size(self, body: bytes) -> int:

@@ -15,6 +15,13 @@ class Model:
         time.sleep(seconds)
         return os.getpid()
 
+    @api
+    def hold(self, file: str) -> int:
+        open(f"{file}.held", "w").close()
+        while not os.path.exists(file):
+            time.sleep(0.005)
+        return os.getpid()
+
 
 @service
 class Echo:
@@ -31,6 +38,10 @@ class Gateway:
     @api
     async def work(self, seconds: float) -> int:
         return await self.model.work(seconds)
+
+    @api
+    async def hold(self, file: str) -> int:
+        return await self.model.hold(file)
 
     @api
     async def chain(self, x: int, times: int) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import sockets  # beside this file, which is run from its folder
 
 from graphserve import api, depends, service
 
@@ -44,6 +45,10 @@ class Gateway:
     @api
     async def echo(self, body: bytes) -> bytes:
         return body
+
+    @api
+    async def delaying(self) -> list[bool]:
+        return sockets.delaying()
 
     @api
     async def smuggled(self) -> int:

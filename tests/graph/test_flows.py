@@ -17,7 +17,7 @@ import pytest
 
 import graphserve
 from tests.apps.flows import Gateway
-from tests.harness import APPS, SLACK, Served, eventually, served
+from tests.harness import APPS, Served, eventually, served
 
 ROOT = APPS.parent.parent
 
@@ -149,9 +149,7 @@ def test_an_error_in_mid_stream_is_seen(graph: Served, kind: str, title: str) ->
 
 
 def test_leaving_a_stream_ends_its_generator(call: Any) -> None:
-    alive, milliseconds = call("leave")
-    assert alive == 0
-    assert milliseconds < 100 * SLACK
+    assert call("leave") == 0
 
 
 def test_a_client_that_leaves_ends_the_generator_two_hops_away(graph: Served) -> None:
@@ -166,9 +164,7 @@ def test_a_client_that_leaves_ends_the_generator_two_hops_away(graph: Served) ->
             )
             assert sock.recv(100)
             assert client.post("/state", json={}).json()[0] == 1
-        began = time.monotonic()
-        eventually(lambda: client.post("/state", json={}).json()[0] == 0, 5)
-        assert time.monotonic() - began < 0.1 * SLACK
+        eventually(lambda: client.post("/state", json={}).json()[0] == 0)
 
 
 def test_a_slow_consumer_holds_the_producer(call: Any) -> None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import re
 import socket
-import statistics
-import time
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from tests.harness import APPS, SLACK, Served, served
+from tests.harness import APPS, Served, served
 
 ROOT = APPS.parent.parent
 
@@ -253,9 +251,5 @@ def test_pipelined_requests_are_answered_in_order(graph: Served) -> None:
 
 def test_keep_alive_requests_are_not_delayed(client: httpx.Client) -> None:
     """TCP_NODELAY at the public port: without it each kept-alive request takes 40 ms more."""
-    times = []
-    for _ in range(50):
-        began = time.perf_counter()
-        assert client.post("/add", json={"a": 1}).status_code == 200
-        times.append(time.perf_counter() - began)
-    assert statistics.median(times) < 0.005 * SLACK
+    delaying = client.post("/delaying", json={}).json()
+    assert delaying and not any(delaying)

@@ -6,16 +6,13 @@ import os
 import signal
 import stat
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.harness import SLACK, Served, alive, eventually, served
-
-BACK = 2.0  # seconds within which a graph is back after its supervisor was killed
+from tests.harness import Served, alive, eventually, served
 
 
 @pytest.fixture
@@ -68,10 +65,8 @@ def test_after_a_killed_supervisor_nothing_is_in_the_way(moment: str, runtime: P
         workers = graph.workers()
         graph.signal(signal.SIGKILL)
         graph.process.wait(10)
-        eventually(lambda: not any(alive(pid) for pid in workers), 1 * SLACK)
-        began = time.monotonic()
+        eventually(lambda: not any(alive(pid) for pid in workers))
         with served("strays:Top", "--uds", str(uds), env=env) as again:
-            assert time.monotonic() - began < BACK * SLACK
             assert post(uds, "pid") in again.workers()
             assert not any(alive(pid) for pid in pids)
             assert len(list(runtime.iterdir())) == 2, "its run folder and its socket"

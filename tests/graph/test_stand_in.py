@@ -20,7 +20,7 @@ import httpx
 import pytest
 import trustme
 
-from tests.harness import APPS, SLACK, Served, alive, eventually, served
+from tests.harness import APPS, Served, alive, eventually, served
 
 HEALTH = 1.0  # seconds within which health is answered
 SERVES = "a stand-in is at the public port"
@@ -58,7 +58,7 @@ def stands_in(graph: Served, times: int = 1) -> int:
 
 def asked(graph: Served, path: str, seconds: float = HEALTH, **options: Any) -> httpx.Response:
     """Ask on a new connection; the answer comes in time."""
-    return httpx.get(graph.url + path, timeout=seconds * SLACK, trust_env=False, **options)
+    return httpx.get(graph.url + path, timeout=seconds, trust_env=False, **options)
 
 
 class Waiting:
@@ -88,14 +88,12 @@ def test_an_entry_that_fails_is_named_at_once_and_comes_back(tmp_path: Path) -> 
         assert any(words.startswith("Entry is ") for words in answers[0].json()["missing"])
         graph.wait_log("Entry failed", 60)
         stand_in = stands_in(graph)
-        began = time.monotonic()
         for path in ("/pid", "/double", "/doubles", "/count"):
             answers.append(refused := post(graph, path, json=CALLS.get(path, ({"json": {}},))[0]["json"]))
-            assert (refused.status_code, refused.json()["service"]) == (503, "Entry")
+            assert (refused.status_code, refused.json()["service"]) == (503, "Entry"), "not 504: nothing waits for it"
             assert int(refused.headers["retry-after"]) > 0
         answers.append(post(graph, "/size?times=1", content=b"x"))
         assert answers[-1].status_code == 503
-        assert time.monotonic() - began < 2 * SLACK, "nothing waits for an entry that has failed"
         answers += [asked(graph, path) for path in ("/livez", "/readyz", "/nope", "/openapi.json", "/docs", "/")]
         assert [answer.status_code for answer in answers[-6:]] == [200, 503, 404, 503, 503, 503]
         assert answers[-5].json()["missing"][0].startswith("Entry is failed")
@@ -127,7 +125,7 @@ def test_calls_wait_for_an_entry_that_starts_slowly(tmp_path: Path) -> None:
             began = time.monotonic()
             late = post(graph, path, json=arguments, headers={"x-request-timeout": "0.5"})
             assert (late.status_code, late.json()["service"]) == (504, "Entry")
-            assert 0.5 <= time.monotonic() - began < 0.5 + 0.5 * SLACK
+            assert time.monotonic() - began >= 0.5
         assert not any(call.answers for call in waiting.values())
         (tmp_path / "slow").unlink()
         for path, (_, status, text) in CALLS.items():
@@ -315,7 +313,8 @@ def test_a_stop_waits_for_what_clients_of_the_stand_in_send_late(tmp_path: Path,
 
 
 def test_connections_end_in_their_own_time_but_hold_no_stop_up(tmp_path: Path) -> None:
-    with entry(tmp_path, "--timeout-keep-alive", "60") as graph, contextlib.ExitStack() as opened:
+    patient = ("--timeout-keep-alive", "600", "--timeout-graceful-shutdown", "600")
+    with entry(tmp_path, *patient) as graph, contextlib.ExitStack() as opened:
         (tmp_path / "slow").touch()
         kill_worker(graph)
         stand_in = stands_in(graph)
@@ -330,9 +329,7 @@ def test_connections_end_in_their_own_time_but_hold_no_stop_up(tmp_path: Path) -
         assert answer.startswith(b"HTTP/1.1 200")
         assert answer.endswith(b"\r\n\r\n8")
         assert alive(stand_in)
-        began = time.monotonic()
-        assert graph.stop() == 0
-        assert time.monotonic() - began < 2 * SLACK
+        assert graph.stop() == 0, "it waits for neither"
         assert idle.recv(1) == b""
         assert not alive(stand_in)
 

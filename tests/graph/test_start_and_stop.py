@@ -6,13 +6,12 @@ import re
 import signal
 import socket
 import threading
-import time
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.harness import SLACK, Served, alive, eventually, served
+from tests.harness import Served, alive, eventually, served
 
 
 def order(graph: Served, word: str) -> list[str]:
@@ -39,7 +38,6 @@ def test_a_node_that_raises_in_init_fails_the_start(run_dir: Path) -> None:
     graph = Served("broken:Top", "--run-dir", str(run))
     try:
         assert graph.wait_exit() == 3
-        assert time.monotonic() - graph.began < 5 * SLACK
         assert graph.text.rstrip().endswith("ValueError: the model file is missing")
         assert "line 11, in __init__" in graph.text
         assert "graphserve/worker" not in graph.text, "our own frames are noise in a user's traceback"
@@ -93,11 +91,10 @@ def test_what_was_ready_leaves_in_order_when_the_start_fails(run_dir: Path) -> N
 
 
 def test_a_failed_start_does_not_wait_long_for_who_stays() -> None:
-    graph = Served("broken:FailsAboveOneThatStays")
+    graph = Served("broken:FailsAboveOneThatStays", "--set", "Stays.graceful_timeout=600")
     try:
-        assert graph.wait_exit() == 3
+        assert graph.wait_exit() == 3, "it is not given its graceful_timeout"
         assert order(graph, "exit") == ["begun"]
-        assert time.monotonic() - graph.began < 5 * SLACK, "its graceful_timeout is 30 s"
         assert graph.text.rstrip().endswith("ValueError: too late for that")
     finally:
         graph.close()
@@ -154,11 +151,10 @@ def test_sigterm_answers_every_accepted_request(tmp_path: Path) -> None:
 
 
 def test_idle_keep_alive_connections_do_not_hold_a_stop_for_long() -> None:
-    with served("diamond:Top") as graph, graph.client() as client:
+    patient = ("--timeout-keep-alive", "600", "--timeout-graceful-shutdown", "600")
+    with served("diamond:Top", *patient) as graph, graph.client() as client:
         assert client.post("/pid", json={}).status_code == 200
-        began = time.monotonic()
-        assert graph.stop() == 0
-        assert time.monotonic() - began < 2 * SLACK
+        assert graph.stop() == 0, "it waits for neither"
 
 
 def test_a_second_signal_kills_at_once(tmp_path: Path, run_dir: Path) -> None:

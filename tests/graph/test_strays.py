@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import SLACK, Served, alive, children, eventually, served, state
+from tests.harness import Served, alive, children, eventually, served, state
 
 
 @contextlib.contextmanager
@@ -33,7 +33,7 @@ def test_strays_end_with_their_worker() -> None:
             assert all(alive(pid) for pid in pids)
             (worker,) = graph.workers("n0")[:1]
             os.kill(client.post("/pid", json={}).json(), signal.SIGKILL)
-            eventually(lambda: not any(alive(pid) for pid in pids), 1 * SLACK)
+            eventually(lambda: not any(alive(pid) for pid in pids))
             again = client.post("/start", json={}).json()
         with ended(again):
             assert all(alive(pid) for pid in again), "the new worker's are its own"
@@ -52,7 +52,7 @@ def test_strays_end_with_the_graph() -> None:
 def test_strays_that_end_by_themselves_are_reaped() -> None:
     with served("strays:Top") as graph, graph.client() as client:
         pids = client.post("/short", json={}).json()
-        eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 5 * SLACK)
+        eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
         assert len(children(graph.pid)) == 2
 
 
@@ -166,7 +166,7 @@ def test_as_process_1_it_reaps_and_stops(number: int) -> None:
             client.post("/short", json={})
             client.post("/start", json={})
             # Two workers, and the one that went its own way; the others have ended, and no zombie is left.
-            eventually(lambda: len(children(first)) == 3 and "Z" not in map(state, children(first)), 5 * SLACK)
+            eventually(lambda: len(children(first)) == 3 and "Z" not in map(state, children(first)))
         os.kill(first, number)
         assert graph.wait_exit() == 0
     finally:

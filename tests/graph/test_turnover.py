@@ -13,7 +13,7 @@ import pytest
 
 from tests.graph.load import Load
 from tests.graph.steering import Steered
-from tests.harness import SLACK, Served, alive, eventually
+from tests.harness import Served, alive, eventually
 
 APP = """
 import os, time
@@ -114,7 +114,7 @@ def test_a_worker_that_does_not_drain_is_killed_in_time(
             eventually(lambda: len(files(steered, "stays.*")) == stays)
             began = time.monotonic()
             change(steered, graph)
-            graph.wait_log("not drained after 1 s, killed", 10 * SLACK)
+            graph.wait_log("not drained after 1 s, killed")
             eventually(lambda: not all(map(alive, before)))
             assert time.monotonic() - began >= 1.0
             eventually(lambda: len(graph.workers()) == 1)
@@ -192,9 +192,9 @@ def test_a_stuck_call_costs_those_beside_it_nothing(steered: Steered) -> None:
         with graph.client() as client:
             assert client.post("/hang", json={}).status_code == 504
             graph.wait_log(r"still executed a call .* after its deadline \(watchdog\); replacing it")
-            eventually(lambda: client.post("/pid", json={}).json() != old, 20 * SLACK)
+            eventually(lambda: client.post("/pid", json={}).json() != old)
         assert alive(old), "it answers what it took"
         (steered.folder / "gate").touch()
         eventually(lambda: answers)
         assert answers[0].json() == old
-        eventually(lambda: not alive(old), 10 * SLACK)
+        eventually(lambda: not alive(old))

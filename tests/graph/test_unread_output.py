@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.harness import SLACK, Served, alive, children, command, eventually
+from tests.harness import Served, alive, children, command, eventually
 
 APP = """
 from graphserve import api, service
@@ -70,10 +70,8 @@ def test_nobody_waits_for_who_does_not_read(ends: tuple[int, int], tmp_path: Pat
             (worker,) = (pid for pid in children(process.pid) if "worker" in command(pid))
             os.kill(worker, signal.SIGKILL)
             eventually(lambda: not alive(worker))
-        began = time.monotonic()
         with httpx.Client(base_url=found[0], timeout=60, trust_env=False) as client:
             assert client.post("/shout", json={"lines": 1}).json() == 1, "the supervisor replaces workers all the while"
-            assert time.monotonic() - began < 2 * SLACK
         assert resident(process.pid) - before < MOST
         shown = read_until(reading, r"lines were dropped: the output was not read fast enough")
         assert re.search(r"Loud\[0\]\S* 0 xxx", shown), "what came first is whole"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -107,13 +106,12 @@ def test_what_cannot_be_written_is_in_the_log(graphs: dict[str, Served]) -> None
 
 @pytest.mark.parametrize("api", APIS)
 def test_the_stop_is_quick(api: str) -> None:
-    with served("tests.apps.unwritable:Gateway", "--timeout", "5", cwd=ROOT) as graph:
+    patient = ("--timeout", "5", "--timeout-graceful-shutdown", "600")
+    with served("tests.apps.unwritable:Gateway", *patient, cwd=ROOT) as graph:
         with graph.client() as client:
             for kind in ("mute", "other", "header", "tampered"):
                 client.post(f"/{api}", json=body(api, kind))
-        began = time.monotonic()
-        assert graph.stop() == 0
-        assert time.monotonic() - began < 10, "no slot is held: it would be waited for, for 30 s"
+        assert graph.stop() == 0, "no slot is held: it would be waited for"
 
 
 @pytest.mark.parametrize("api", APIS)

@@ -6,14 +6,13 @@ import contextlib
 import os
 import ssl
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.graph.test_tls import Authority, handshake, refused
-from tests.harness import SLACK, Served, eventually, served
+from tests.harness import Served, eventually, served
 from tests.hostile.wire import address, answers, connected, read_to_end
 
 PATIENCE, LIMIT = 1.0, 20  # seconds, connections
@@ -75,12 +74,10 @@ def test_no_compression_and_no_renegotiation(graph: Served, files: Authority) ->
 
 
 def test_a_handshake_that_does_not_end(graph: Served) -> None:
-    began = time.monotonic()
     with connected(graph) as sock:
         sock.sendall(b"\x16\x03\x01")
         with contextlib.suppress(ConnectionResetError):
             assert read_to_end(sock) == b""
-    assert time.monotonic() - began < (PATIENCE + 0.5) * SLACK
 
 
 def test_handshakes_that_do_not_end_starve_nobody(graph: Served, files: Authority) -> None:
@@ -132,7 +129,7 @@ def test_a_client_that_never_reads_is_dropped(graph: Served, files: Authority) -
     with encrypted(graph, files) as tls:
         tls.sendall(b'POST /items HTTP/1.1\r\nHost: x\r\nContent-Length: 15\r\n\r\n{"size": 10000}')
         eventually(lambda: public(graph) == 1, 10)
-        eventually(lambda: public(graph) == 0, 20 * SLACK)
+        eventually(lambda: public(graph) == 0, 60)
     assert handshake(graph, files.client_context())
 
 
@@ -155,10 +152,9 @@ def public(graph: Served) -> int:
 def test_a_keep_alive_request_is_not_delayed(graph: Served, files: Authority) -> None:
     """TCP_NODELAY with TLS too, where we accept ourselves."""
     with encrypted(graph, files) as tls:
-        times = []
-        for _ in range(30):
-            began = time.perf_counter()
-            tls.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: a/b\r\nContent-Length: 1\r\n\r\nx")
-            assert tls.recv(65536).startswith(b"HTTP/1.1 200 ")
-            times.append(time.perf_counter() - began)
-    assert sorted(times)[15] < 0.01 * SLACK
+        tls.sendall(b"POST /delaying HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b"]"):
+            answer += (data := tls.recv(65536))
+            assert data
+        assert answer.endswith(b"[false]")

@@ -208,10 +208,8 @@ async def test_those_who_stay_get_their_result() -> None:
 
 async def test_a_call_that_is_late_before_its_batch_is_closed() -> None:
     async with graphserve.local(Joined) as joined:
-        began = time.monotonic()
         with pytest.raises(DeadlineExceeded, match="Joined"):
             await joined.slow_to_close([1])
-        assert time.monotonic() - began < 15, "it did not wait for the batch"
         record.go.set()
         assert await joined.pair([2]) == [2]
         assert record.begun == [[2]]
