@@ -14,14 +14,20 @@ nox.options.error_on_missing_interpreters = False
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The tests, under the Python that runs nox; arguments after `--` go to pytest."""
+    """The tests but for the slow ones, under the Python that runs nox; arguments after `--` go to pytest."""
     _test(session)
+
+
+@nox.session
+def tests_slow(session: nox.Session) -> None:
+    """The slow tests: more of reloads, stand-ins, shortages, browsers, examples; arguments go to pytest."""
+    _test(session, "-m", "slow")
 
 
 @nox.session(python=PYTHONS)
 def tests_all(session: nox.Session) -> None:
-    """The tests, under every supported Python that this machine has."""
-    _test(session)
+    """All tests, under every supported Python that this machine has."""
+    _test(session, "-m", "slow or not slow")
 
 
 @nox.session
@@ -38,7 +44,7 @@ def types(session: nox.Session) -> None:
     session.install("-e", ".[test]")
     session.run("mypy")
     session.run("basedpyright")
-    session.run("pytest", "tests/test_typing.py")
+    session.run("pytest", "-m", "slow", "tests/test_typing.py")
 
 
 @nox.session
@@ -60,7 +66,7 @@ def schemathesis(session: nox.Session) -> None:
     """schemathesis against the document of every example, longer than the tests do; arguments go to pytest."""
     session.install("-e", ".[test]")
     session.run(
-        "pytest", "tests/hostile/test_schemathesis.py", *session.posargs, env={"SCHEMATHESIS_EXAMPLES": "200"}
+        "pytest", "-m", "slow", "tests/hostile/test_schemathesis.py", *session.posargs, env={"SCHEMATHESIS_EXAMPLES": "200"}
     )  # fmt: skip
 
 
@@ -87,6 +93,6 @@ def soak(session: nox.Session) -> None:
     session.run("python", "-m", "tests.faults.soak", *session.posargs)
 
 
-def _test(session: nox.Session) -> None:
+def _test(session: nox.Session, *which: str) -> None:
     session.install("-e", ".[test]")
-    session.run("pytest", *SIDE_BY_SIDE, *session.posargs)
+    session.run("pytest", *SIDE_BY_SIDE, *which, *session.posargs)

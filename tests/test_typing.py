@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CASES = Path(__file__).parent / "typing"
 FILES = sorted(path.name for path in CASES.glob("*.py"))
 CHECKERS = ("mypy", "pyright")

@@ -16,6 +16,8 @@ from tests.benchmarks.systems import GRAPHSERVE, PEERS, PLAIN
 from tests.benchmarks.workloads import WORKLOADS, Workload
 from tests.measuring.requests import percentile
 
+pytestmark = pytest.mark.slow
+
 SHORT = 0.3  # seconds of a load: below what wrk can do, so our own generator is used
 SMOKE = ("local-16", "chain-1", "client-16", "uds-16", "balance-entry-4", "array-1", "stream-age", "start-2")
 

@@ -201,6 +201,7 @@ def environment_of(pid: int) -> dict[str, str]:
     return dict(entry.partition("=")[::2] for entry in entries if entry)
 
 
+@pytest.mark.slow
 class TestOnATerminal:
     @pytest.fixture
     def terminal(self) -> Iterator[tuple[int, int]]:

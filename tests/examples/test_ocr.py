@@ -100,6 +100,7 @@ def texts(answer: httpx.Response) -> list[str]:
     return [line["text"] for line in answer.json()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPECTED)
 def test_reads_what_the_image_says(url: str, name: str) -> None:
     answer = read(url, (OCR / "images" / name).read_bytes())
@@ -110,10 +111,12 @@ def test_reads_what_the_image_says(url: str, name: str) -> None:
         assert [len(corner) for corner in line["box"]] == [2, 2, 2, 2]
 
 
+@pytest.mark.slow
 def test_every_sample_image_is_expected() -> None:
     assert {path.name for path in (OCR / "images").iterdir()} == set(EXPECTED)
 
 
+@pytest.mark.slow
 def test_the_readme_shows_the_answer(url: str) -> None:
     curl = documented("curl")
     image = next(word for word in curl if word.startswith("@"))[1:]
@@ -142,6 +145,7 @@ def test_many_callers_get_each_their_own_answer(url: str) -> None:
     assert answers == [EXPECTED[name] for name in names]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", [b"", b"no image", b"\x89PNG\r\n\x1a\n"], ids=["empty", "text", "cut short"])
 def test_what_is_no_image_is_refused(url: str, body: bytes) -> None:
     answer = read(url, body)
@@ -150,6 +154,7 @@ def test_what_is_no_image_is_refused(url: str, body: bytes) -> None:
     assert answer.json()["title"] == "Not An Image"
 
 
+@pytest.mark.slow
 def test_an_image_of_too_many_pixels_is_refused(url: str) -> None:
     import cv2
     import numpy as np
@@ -160,6 +165,7 @@ def test_an_image_of_too_many_pixels_is_refused(url: str) -> None:
     assert "50,000,000 pixels" in answer.json()["detail"]
 
 
+@pytest.mark.slow
 def test_it_reads_the_same_in_one_process() -> None:
     assert json.loads(output_of("-c", ONE_PROCESS, cwd=OCR)) == EXPECTED
 

@@ -11,6 +11,8 @@ from tests.faults.faults import FAULTS
 from tests.faults.outcome import Fault, Setting
 from tests.faults.scene import stage, steerable
 
+pytestmark = pytest.mark.slow
+
 SHORT = Setting(seconds=4.0, rate=60.0, clients=100, callers=16)
 
 

@@ -36,6 +36,7 @@ def load(graph: Served, callers: int, calls: int, path: str = "/work") -> tuple[
     return callers * calls, pids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gateways", [1, 4])
 def test_work_spreads_evenly(gateways: int) -> None:
     with served("tests.apps.balance:Gateway", "--workers", str(gateways), cwd=ROOT) as graph:
@@ -103,6 +104,7 @@ def test_waiting_calls_survive_the_death_of_workers() -> None:
     assert results and results[0].total() == 120, "every call was answered with 200"
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_chain_calls_leave_nothing() -> None:
     with served("tests.apps.balance:Gateway", cwd=ROOT) as graph:
 

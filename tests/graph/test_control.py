@@ -54,6 +54,7 @@ def operator(steered: Steered) -> httpx.Client:
     )
 
 
+@pytest.mark.slow
 def test_ps_shows_a_row_a_worker(steered: Steered, graph: Served) -> None:
     lines = steered.run("ps").stdout.splitlines()
     assert lines[0].split() == HEADS
@@ -75,6 +76,7 @@ def test_ps_shows_a_row_a_worker(steered: Steered, graph: Served) -> None:
     eventually(lambda: [row["restarts"] for row in steered.ps()] == [0, 1, 0, 0, 0] and len(steered.ps()) == 5, 30)
 
 
+@pytest.mark.slow
 def test_ps_knows_of_calls_and_cpu_at_once(steered: Steered) -> None:
     steered.write(app=HOLD.replace("Leaf", "Top"))
     graph = steered.serve()
@@ -154,6 +156,7 @@ def test_status_and_its_exit_codes(steered: Steered) -> None:
         graph.close()
 
 
+@pytest.mark.slow
 def test_waiting_for_a_graph_that_does_not_run_yet(steered: Steered) -> None:
     codes: list[int] = []
     waiting = threading.Thread(target=lambda: codes.append(steered.run("status", "--wait").returncode))
@@ -170,6 +173,7 @@ def test_waiting_for_a_graph_that_does_not_run_yet(steered: Steered) -> None:
     assert "waited 0.2 s" in none.stderr
 
 
+@pytest.mark.slow
 def test_waiting_for_a_graph_that_does_not_start_ends_with_it(steered: Steered) -> None:
     (steered.folder / "hold").touch()
     steered.write(leaf=LEAF.replace("        pass", f"{HELD}\n        raise OSError('no')"))
@@ -223,6 +227,7 @@ def test_stop_returns_when_the_graph_is_gone_and_says_what_it_waits_for(steered:
         graph.close()
 
 
+@pytest.mark.slow
 def test_a_stop_during_an_operation_gives_it_up(steered: Steered, graph: Served) -> None:
     steered.write(
         leaf=LEAF.replace("        pass", "        open('begun', 'w').close()\n        __import__('time').sleep(600)")
@@ -246,6 +251,7 @@ def test_a_stop_during_an_operation_gives_it_up(steered: Steered, graph: Served)
     assert list(steered.runtime.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_scaling_and_restarting_what_does_not_start(steered: Steered, graph: Served) -> None:
     steered.write(leaf=LEAF.replace("        pass", "        raise OSError('no model there')"))
     scaled = steered.run("scale", "Leaf=4")
@@ -263,6 +269,7 @@ def test_scaling_and_restarting_what_does_not_start(steered: Steered, graph: Ser
     assert steered.counts()["Leaf"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -285,6 +292,7 @@ def test_wrong_uses(steered: Steered, graph: Served, arguments: list[str], code:
     assert len(graph.workers()) == 5
 
 
+@pytest.mark.slow
 def test_two_graphs_are_told_apart(steered: Steered, graph: Served, run_dir: Path) -> None:
     (first,) = steered.runtime.iterdir()
     other = steered.serve("--run-dir", str(run_dir))
@@ -311,6 +319,7 @@ def test_two_graphs_are_told_apart(steered: Steered, graph: Served, run_dir: Pat
         other.close()
 
 
+@pytest.mark.slow
 def test_a_graph_elsewhere_is_found_too(steered: Steered, run_dir: Path) -> None:
     graph = steered.serve("--run-dir", str(run_dir))
     try:
@@ -323,6 +332,7 @@ def test_a_graph_elsewhere_is_found_too(steered: Steered, run_dir: Path) -> None
         graph.close()
 
 
+@pytest.mark.slow
 def test_where_the_graph_runs_may_be_configured(steered: Steered, run_dir: Path) -> None:
     (steered.folder / "pyproject.toml").write_text(f'[tool.graphserve]\nrun-dir = "{run_dir}"\n')
     graph = steered.serve()
@@ -352,6 +362,7 @@ def test_the_control_socket_is_private_and_speaks_plain_http(steered: Steered, g
         ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
     [
@@ -416,6 +427,7 @@ def sent_away(sock: socket.socket) -> bool:
         return True
 
 
+@pytest.mark.slow
 def test_garbage_is_refused_and_stuck_clients_hold_nothing(steered: Steered, graph: Served) -> None:
     path = str(control(steered))
     for garbage in GARBAGE:

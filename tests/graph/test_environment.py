@@ -13,6 +13,8 @@ import pytest
 from graphserve import machine
 from tests.harness import Served, eventually, served
 
+pytestmark = pytest.mark.slow
+
 APP = """
 import os
 from graphserve import api, service, depends

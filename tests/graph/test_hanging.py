@@ -13,6 +13,8 @@ from graphserve.resolver import LEAST_IMPORT
 from tests.graph.steering import LEAF, Steered
 from tests.harness import Served, alive, children, command, eventually
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 5  # seconds that `__init__` has
 HANG = "import os, sys, time\nif {condition}: open('hangs', 'w').close()\nwhile {condition}: time.sleep(0.01)\n"
 IN_RESOLVER = HANG.format(condition="'resolve' in sys.orig_argv")

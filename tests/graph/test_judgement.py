@@ -54,6 +54,7 @@ class Top:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["itself", "restart"])
 def test_a_failed_node_costs_the_others_nothing_and_comes_back(tmp_path: Path, run_dir: Path, by: str) -> None:
     flag = tmp_path / "broken"
@@ -108,6 +109,7 @@ def test_a_thread_that_hangs_concerns_its_caller_only(tmp_path: Path) -> None:
         eventually(lambda: {client.post("/pid", json={}).json() for _ in range(20)} - first)
 
 
+@pytest.mark.slow
 def test_workers_are_recycled_one_after_the_other() -> None:
     options = ("--set", "Node.max_requests=30", "--workers", "4", "--log-format", "json")
     graph = Served("tests.apps.aging:Node", *options, cwd=ROOT)
@@ -126,6 +128,7 @@ def test_workers_are_recycled_one_after_the_other() -> None:
     assert sum("has executed" in line for line in graph.log) >= 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["lingering:Busy", "lingering:Staying", "lingering:Lingering"])
 def test_a_worker_that_does_not_go_is_killed_in_time(target: str, tmp_path: Path) -> None:
     with served(target, "--timeout", "60") as graph:
@@ -143,6 +146,7 @@ def test_a_worker_that_does_not_go_is_killed_in_time(target: str, tmp_path: Path
         thread.join(30)
 
 
+@pytest.mark.slow
 def test_a_worker_that_was_told_to_go_by_hand_and_stays_is_replaced() -> None:
     with served("lingering:Lingering") as graph, graph.client() as client:
         (old,) = graph.workers()
@@ -152,6 +156,7 @@ def test_a_worker_that_was_told_to_go_by_hand_and_stays_is_replaced() -> None:
         assert eventually(lambda: answered(client)) != old
 
 
+@pytest.mark.slow
 def test_a_worker_that_nobody_can_steer_any_more_is_replaced() -> None:
     with served("lingering:Busy", "--workers", "1") as graph:
         (old,) = graph.workers()
@@ -191,6 +196,7 @@ def test_readiness_ends_before_the_port_closes() -> None:
                 assert new.post("/top", json={"x": 1}).json() == 10
 
 
+@pytest.mark.slow
 def test_the_port_closes_after_the_delay() -> None:
     with served("diamond:Top", "--drain-delay", "0.5") as graph:
         began = time.monotonic()

@@ -165,6 +165,7 @@ def test_what_waits_is_not_executed(graph: Graph) -> None:
     assert graph.state("Narrow").most == 2
 
 
+@pytest.mark.slow
 def test_a_thousand_clients_that_cut_the_line(graph: Graph) -> None:
     socks = [send(graph, "call", {"name": "hold"}) for _ in range(1000)]
     eventually(lambda: graph.state().running == 1000, 60)

@@ -50,6 +50,7 @@ def held(graph: Served) -> tuple[int, int]:
     return descriptors, sum(int(size[1]) for size in sizes if size)
 
 
+@pytest.mark.slow
 def test_10_000_calls_with_arrays_leave_nothing(graph: Served) -> None:
     with graph.client() as client:
         client.post("/many", json={"count": 2_000})
@@ -75,6 +76,7 @@ def test_calls_that_were_given_up_cost_what_the_callee_keeps(graph: Served) -> N
     assert after[1] < kilobytes + 2 * 100 * 400 + 8_000
 
 
+@pytest.mark.slow
 def test_killed_receivers_leave_nothing(graph: Served) -> None:
     with graph.client() as client:
         sizes = []

@@ -14,6 +14,8 @@ import pytest
 
 from tests.harness import Served, alive, eventually, served
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def runtime() -> Iterator[Path]:

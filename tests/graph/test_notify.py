@@ -15,6 +15,8 @@ import pytest
 
 from tests.harness import Served, alive, eventually, served, state
 
+pytestmark = pytest.mark.slow
+
 APP = """
 import os
 import select

@@ -13,6 +13,8 @@ from tests.apps.overload import CAPACITY
 from tests.harness import APPS, Served, eventually, served
 from tests.overload import Outcome, measure
 
+pytestmark = pytest.mark.slow
+
 ROOT = APPS.parent.parent
 TIMEOUT = 0.6  # seconds
 SHED = "Gateway sheds calls of work: the queue of Model is full"

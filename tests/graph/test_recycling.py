@@ -14,6 +14,8 @@ import pytest
 from graphserve.supervise.backoff import JITTER
 from tests.harness import APPS, Served, eventually, served
 
+pytestmark = pytest.mark.slow
+
 ROOT = APPS.parent.parent
 BREAKING = """
 import os

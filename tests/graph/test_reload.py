@@ -143,6 +143,7 @@ def test_a_broken_edit_leaves_the_old_code_serving(app: Path, run_dir: Path) -> 
         eventually(lambda: version(client) == 7, 30)
 
 
+@pytest.mark.slow
 def test_a_change_while_the_new_code_starts_begins_anew(app: Path) -> None:
     with served("app:Top", "--reload", cwd=app) as graph, graph.client() as client:
         graph.wait_log("watching")
@@ -161,6 +162,7 @@ def test_a_change_while_the_new_code_starts_begins_anew(app: Path) -> None:
         assert len(stuck) == 3
 
 
+@pytest.mark.slow
 def test_a_stop_while_the_new_code_starts_leaves_nothing(app: Path, run_dir: Path) -> None:
     with served("app:Top", "--reload", "--run-dir", str(run_dir), cwd=app) as graph:
         graph.wait_log("watching")
@@ -178,6 +180,7 @@ def test_a_stop_while_the_new_code_starts_leaves_nothing(app: Path, run_dir: Pat
         assert not run_dir.exists()
 
 
+@pytest.mark.slow
 def test_a_stop_while_modules_are_imported_is_quick(app: Path, run_dir: Path) -> None:
     write(app, 1, "import os", f"import os\nopen({str(app / 'begun')!r}, 'w').close()\n__import__('time').sleep(600)")
     graph = Served("app:Top", "--run-dir", str(run_dir), cwd=app)
@@ -215,6 +218,7 @@ def reloaded_during_a_call(app: Path) -> Iterator[tuple[Served, Callable[[], int
         yield graph, answer
 
 
+@pytest.mark.slow
 def test_a_call_that_is_under_way_is_answered_by_the_code_that_took_it(app: Path) -> None:
     with reloaded_during_a_call(app) as (graph, answer):
         assert len(graph.workers()) == 4
@@ -222,6 +226,7 @@ def test_a_call_that_is_under_way_is_answered_by_the_code_that_took_it(app: Path
         eventually(lambda: len(graph.workers()) == 2)
 
 
+@pytest.mark.slow
 def test_a_stop_while_the_old_code_still_answers_waits_for_it(app: Path) -> None:
     with reloaded_during_a_call(app) as (graph, answer):
         graph.signal()
@@ -230,6 +235,7 @@ def test_a_stop_while_the_old_code_still_answers_waits_for_it(app: Path) -> None
         assert graph.wait_exit() == 0
 
 
+@pytest.mark.slow
 def test_a_reload_takes_in_changed_files_of_options(app: Path) -> None:
     (app / "pyproject.toml").write_text("[tool.graphserve.scale]\nLeaf = 1\n")
     with served("app:Top", "--reload", cwd=app) as graph:
@@ -251,6 +257,7 @@ def reloading(request: pytest.FixtureRequest, app: Path) -> Iterator[tuple[Serve
         yield graph, request.param
 
 
+@pytest.mark.slow
 def test_errors_carry_their_text_under_reload_only(reloading: tuple[Served, bool]) -> None:
     graph, shown = reloading
     with graph.client() as client:
@@ -260,6 +267,7 @@ def test_errors_carry_their_text_under_reload_only(reloading: tuple[Served, bool
             assert (words in answer.text) is shown
 
 
+@pytest.mark.slow
 def test_other_folders_are_watched_when_they_are_given(app: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = tmp_path_factory.mktemp("other")
     with served("app:Top", "--reload", "--reload-dir", str(other), cwd=app) as graph:
@@ -281,6 +289,7 @@ def run(app: Path, *arguments: str, env: dict[str, str] | None = None) -> tuple[
         graph.close()
 
 
+@pytest.mark.slow
 def test_wrong_uses_of_reload(app: Path) -> None:
     code, text = run(app, "--reload-dir", ".")
     assert (code, text) == (2, "Error: --reload-dir says which folders --reload watches: give --reload too\n")
@@ -291,6 +300,7 @@ def test_wrong_uses_of_reload(app: Path) -> None:
     assert (code, text) == (4, "Error: --reload needs the package watchfiles: pip install 'graphserve[reload]'\n")
 
 
+@pytest.mark.slow
 def test_a_hangup_stops_when_the_terminal_is_gone_and_reloads_else(app: Path, run_dir: Path) -> None:
     master, slave = pty.openpty()
     command = [sys.executable, "-m", "graphserve", "serve", "app:Top", "--port", "0", "--run-dir", str(run_dir)]
@@ -314,6 +324,7 @@ def test_a_hangup_stops_when_the_terminal_is_gone_and_reloads_else(app: Path, ru
         process.wait()
 
 
+@pytest.mark.slow
 def test_without_a_terminal_of_its_own_a_hangup_reloads(app: Path) -> None:
     master, slave = pty.openpty()
     try:

@@ -65,6 +65,7 @@ def test_scaling_up_and_down_loses_nothing(steered: Steered, graph: Served, load
         eventually(lambda count=count: len(load.answers) > count + 50, 30)
 
 
+@pytest.mark.slow
 def test_a_restart_loses_nothing_and_resolves_nothing(steered: Steered, graph: Served, load: Load) -> None:
     before = graph.workers()
     steered.write(mid=MID.replace("class Mid", "class Other"))
@@ -77,6 +78,7 @@ def test_a_restart_loses_nothing_and_resolves_nothing(steered: Steered, graph: S
     changed(load)
 
 
+@pytest.mark.slow
 def test_a_node_that_calls_a_new_one_starts_calling_it(steered: Steered, graph: Served, load: Load) -> None:
     steered.write(
         added=LEAF.replace("Leaf", "Added").replace("x + 1", "x + 100"),
@@ -106,6 +108,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_node_whose_interface_changed_is_started_beside_the_old(
     steered: Steered, graph: Served, load: Load, change: str
@@ -123,6 +126,7 @@ def test_a_node_whose_interface_changed_is_started_beside_the_old(
     assert steered.counts() == {"Leaf": 3, "Mid": 2, "Top": 1}, "as many as it was scaled to"
 
 
+@pytest.mark.slow
 def test_an_entry_with_other_apis_takes_the_port_over(steered: Steered, graph: Served, load: Load) -> None:
     (before,) = graph.workers("n2")
     steered.write(
@@ -136,6 +140,7 @@ def test_an_entry_with_other_apis_takes_the_port_over(steered: Steered, graph: S
     eventually(lambda: steered.folders() == ["2", "n0", "n1", "n3"])
 
 
+@pytest.mark.slow
 def test_another_init_is_another_node(steered: Steered, graph: Served, load: Load) -> None:
     steered.write(
         leaf=LEAF.replace("(self) -> None:\n        pass", "(self, more: int = 1) -> None:\n        self.more = more")
@@ -158,6 +163,7 @@ FAILING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", FAILING)
 def test_new_code_that_does_not_start_leaves_the_old_serving(
     steered: Steered, graph: Served, load: Load, case: str
@@ -178,6 +184,7 @@ def test_new_code_that_does_not_start_leaves_the_old_serving(
     changed(load, leaf=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["init", "syntax"])
 def test_what_does_not_serve_is_not_said_to_go_on(steered: Steered, graph: Served, case: str) -> None:
     source, words = FAILING[case]
@@ -191,6 +198,7 @@ def test_what_does_not_serve_is_not_said_to_go_on(steered: Steered, graph: Serve
     assert "the old code goes on serving; no worker of Leaf is ready" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_graph_of_which_nothing_serves_is_not_said_to_go_on(steered: Steered) -> None:
     alone = LEAF.replace("Leaf", "Top")
     steered.write(app=alone)
@@ -208,6 +216,7 @@ def test_a_graph_of_which_nothing_serves_is_not_said_to_go_on(steered: Steered) 
         graph.close()
 
 
+@pytest.mark.slow
 def test_nodes_that_were_rolled_before_one_failed_keep_the_new_code(
     steered: Steered, graph: Served, load: Load
 ) -> None:
@@ -228,6 +237,7 @@ def test_nodes_that_were_rolled_before_one_failed_keep_the_new_code(
     eventually(lambda: steered.folders() == ["3", "n0", "n1", "n2"])
 
 
+@pytest.mark.slow
 def test_one_node_alone(steered: Steered, graph: Served, load: Load) -> None:
     rest = graph.workers("n1") + graph.workers("n2")
     steered.write(leaf=LEAF.replace("x + 1", "x + 2"), mid=MID.replace('"mid": 1', '"mid": 2'))
@@ -247,6 +257,7 @@ def test_one_node_alone(steered: Steered, graph: Served, load: Load) -> None:
     changed(load)
 
 
+@pytest.mark.slow
 def test_workers_that_the_code_asks_for_are_taken_in(steered: Steered, graph: Served, load: Load) -> None:
     assert steered.run("scale", "Leaf=1").returncode == 0
     steered.write(mid=MID.replace("workers=2", "workers=1"))
@@ -258,6 +269,7 @@ def test_workers_that_the_code_asks_for_are_taken_in(steered: Steered, graph: Se
     changed(load)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_while_its_successor_starts_leaves_one_in_its_slot(
     steered: Steered, graph: Served, load: Load
 ) -> None:
@@ -301,6 +313,7 @@ class Leaf:
 """
 
 
+@pytest.mark.slow
 def test_no_two_workers_are_ever_on_one_gpu(steered: Steered) -> None:
     steered.write(leaf=GPU)
     graph = steered.serve(env={"CUDA_VISIBLE_DEVICES": "0,1,2"})
@@ -318,6 +331,7 @@ def test_no_two_workers_are_ever_on_one_gpu(steered: Steered) -> None:
         graph.close()
 
 
+@pytest.mark.slow
 def test_a_renewed_certificate_is_taken_in(steered: Steered) -> None:
     authority = trustme.CA()
     path = steered.folder / "server.pem"

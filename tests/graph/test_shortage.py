@@ -19,6 +19,8 @@ import pytest
 from tests.another_user import NOBODY, as_user, python
 from tests.harness import Served, eventually, served
 
+pytestmark = pytest.mark.slow
+
 Mount = Callable[..., Path]
 
 

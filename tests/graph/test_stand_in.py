@@ -138,6 +138,7 @@ def test_calls_wait_for_an_entry_that_starts_slowly(tmp_path: Path) -> None:
         assert graph.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_client_that_leaves_takes_its_call_with_it(tmp_path: Path) -> None:
     with entry(tmp_path) as graph:
         (tmp_path / "slow").touch()
@@ -171,6 +172,7 @@ def test_health_is_answered_while_the_only_loop_is_busy(tmp_path: Path) -> None:
         assert asked(graph, "/readyz").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_stop_answers_what_waits_at_the_stand_in(tmp_path: Path) -> None:
     with entry(tmp_path) as graph:
         (tmp_path / "slow").touch()
@@ -190,6 +192,7 @@ def test_a_stop_answers_what_waits_at_the_stand_in(tmp_path: Path) -> None:
         assert not alive(stand_in)
 
 
+@pytest.mark.slow
 def test_a_stop_answers_what_waits_before_anybody_stands_in(tmp_path: Path) -> None:
     with entry(tmp_path) as graph, socket.socket() as client:
         (tmp_path / "slow").touch()
@@ -205,6 +208,7 @@ def test_a_stop_answers_what_waits_before_anybody_stands_in(tmp_path: Path) -> N
         assert not graph.stand_ins()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dies", [False, True])
 def test_the_port_closes_while_the_rest_of_the_graph_still_drains(tmp_path: Path, dies: bool) -> None:
     (tmp_path / "app.py").write_text(HOLDING)
@@ -273,6 +277,7 @@ def refuses(where: tuple[str, int]) -> bool:
         return client.connect_ex(where) != 0
 
 
+@pytest.mark.slow
 def test_a_stop_while_the_loop_is_busy_loses_no_call(tmp_path: Path) -> None:
     (tmp_path / "blocks").touch()
     with entry(tmp_path) as graph:
@@ -290,6 +295,7 @@ def test_a_stop_while_the_loop_is_busy_loses_no_call(tmp_path: Path) -> None:
         assert not alive(stand_in)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/pid", "/double", "/doubles", "/count", "/size?times=2"])
 def test_a_stop_waits_for_what_clients_of_the_stand_in_send_late(tmp_path: Path, path: str) -> None:
     (tmp_path / "blocks").touch()
@@ -312,6 +318,7 @@ def test_a_stop_waits_for_what_clients_of_the_stand_in_send_late(tmp_path: Path,
         assert not alive(stand_in)
 
 
+@pytest.mark.slow
 def test_connections_end_in_their_own_time_but_hold_no_stop_up(tmp_path: Path) -> None:
     patient = ("--timeout-keep-alive", "600", "--timeout-graceful-shutdown", "600")
     with entry(tmp_path, *patient) as graph, contextlib.ExitStack() as opened:
@@ -334,6 +341,7 @@ def test_connections_end_in_their_own_time_but_hold_no_stop_up(tmp_path: Path) -
         assert not alive(stand_in)
 
 
+@pytest.mark.slow
 def test_it_ends_with_the_supervisor(tmp_path: Path) -> None:
     with entry(tmp_path) as graph:
         (tmp_path / "slow").touch()
@@ -343,6 +351,7 @@ def test_it_ends_with_the_supervisor(tmp_path: Path) -> None:
         eventually(lambda: not alive(stand_in))
 
 
+@pytest.mark.slow
 def test_one_that_dies_is_replaced(tmp_path: Path) -> None:
     with entry(tmp_path) as graph:
         (tmp_path / "slow").touch()
@@ -356,6 +365,7 @@ def test_one_that_dies_is_replaced(tmp_path: Path) -> None:
         assert post(graph, "/pid", json={}).status_code == 200
 
 
+@pytest.mark.slow
 def test_the_first_start_and_a_rolling_reload_need_none(tmp_path: Path) -> None:
     (tmp_path / "slow").touch()
     graph = Served("standing:Entry", env={"FLAGS": str(tmp_path)})
@@ -375,6 +385,7 @@ def test_the_first_start_and_a_rolling_reload_need_none(tmp_path: Path) -> None:
         graph.close()
 
 
+@pytest.mark.slow
 def test_a_reload_brings_a_failed_entry_back(tmp_path: Path) -> None:
     with entry(tmp_path, "--run-dir", str(tmp_path / "run")) as graph:
         (tmp_path / "broken").touch()
@@ -409,6 +420,7 @@ class Entry:
 """
 
 
+@pytest.mark.slow
 def test_a_reload_with_other_apis_while_it_stands_in(tmp_path: Path) -> None:
     app = tmp_path / "app.py"
     app.write_text(CHANGING.format(init="pass", name="old"))
@@ -431,6 +443,7 @@ def test_a_reload_with_other_apis_while_it_stands_in(tmp_path: Path) -> None:
         assert graph.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_restart_of_the_only_worker(tmp_path: Path) -> None:
     with entry(tmp_path, "--run-dir", str(tmp_path / "run")) as graph:
         (old,) = graph.workers()
@@ -445,6 +458,7 @@ def test_a_restart_of_the_only_worker(tmp_path: Path) -> None:
         eventually(lambda: not graph.stand_ins())
 
 
+@pytest.mark.slow
 def test_tls_and_the_limits_of_the_port(tmp_path: Path) -> None:
     authority = trustme.CA()
     pem = tmp_path / "server.pem"

@@ -47,6 +47,7 @@ def test_a_node_that_raises_in_init_fails_the_start(run_dir: Path) -> None:
         graph.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "said"),
     [("broken:Dies", "ended with exit code 7"), ("broken:TooSlow", "was not ready 5 s after it began to start")],
@@ -60,6 +61,7 @@ def test_other_failed_starts_say_why(target: str, said: str) -> None:
         graph.close()
 
 
+@pytest.mark.slow
 def test_a_start_that_waits_too_long_says_where() -> None:
     graph = Served("broken:TooSlow", "--set", "TooSlow.startup_timeout=0.5")
     try:
@@ -69,6 +71,7 @@ def test_a_start_that_waits_too_long_says_where() -> None:
         graph.close()
 
 
+@pytest.mark.slow
 def test_the_last_words_of_a_worker_without_a_traceback_are_shown() -> None:
     graph = Served("broken:Dies")
     try:
@@ -100,6 +103,7 @@ def test_a_failed_start_does_not_wait_long_for_who_stays() -> None:
         graph.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signals", [1, 2])
 def test_signals_while_a_failed_start_is_left(signals: int) -> None:
     graph = Served("broken:FailsAboveOneThatStays")
@@ -213,6 +217,7 @@ def refused(host: str, port: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["async def __aexit__", "def __exit__"])
 def test_what_a_service_raises_when_it_is_left_is_shown_without_our_frames(tmp_path: Path, way: str) -> None:
     (tmp_path / "app.py").write_text(

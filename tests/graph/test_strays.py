@@ -49,6 +49,7 @@ def test_strays_end_with_the_graph() -> None:
         assert "killed" not in graph.text, "a forgotten thread or process does not hold the stop up"
 
 
+@pytest.mark.slow
 def test_strays_that_end_by_themselves_are_reaped() -> None:
     with served("strays:Top") as graph, graph.client() as client:
         pids = client.post("/short", json={}).json()
@@ -56,6 +57,7 @@ def test_strays_that_end_by_themselves_are_reaped() -> None:
         assert len(children(graph.pid)) == 2
 
 
+@pytest.mark.slow
 def test_what_a_killed_graph_has_left_ends_at_the_next_start(run_dir: Path) -> None:
     options = ("--run-dir", str(run_dir))
     with served("strays:Top", *options) as graph, graph.client() as client:
@@ -70,6 +72,7 @@ def test_what_a_killed_graph_has_left_ends_at_the_next_start(run_dir: Path) -> N
     assert not run_dir.exists()
 
 
+@pytest.mark.slow
 def test_jobs_that_were_there_before_are_left_alone(tmp_path: Path) -> None:
     # A script that starts something and then becomes graphserve, as an entry point of a container may.
     script = tmp_path / "start.sh"
@@ -86,6 +89,7 @@ def test_jobs_that_were_there_before_are_left_alone(tmp_path: Path) -> None:
         graph.close()
 
 
+@pytest.mark.slow
 def test_a_forked_child_keeps_no_connection_open() -> None:
     with served("strays:ForkingTop") as graph:
         host, port = graph.url.removeprefix("http://").split(":")
@@ -108,6 +112,7 @@ def test_a_forked_child_keeps_no_connection_open() -> None:
                 assert not any(alive(pid) for pid in pids)
 
 
+@pytest.mark.slow
 def test_a_process_that_a_module_starts_at_import_does_not_hold_the_start(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
         "import os, subprocess, time\nfrom graphserve import api, service\n\n"
@@ -129,6 +134,7 @@ def test_a_process_that_a_module_starts_at_import_does_not_hold_the_start(tmp_pa
             pass
 
 
+@pytest.mark.slow
 def test_sigterm_to_a_forked_child_is_not_one_to_its_worker() -> None:
     with served("strays:Forking") as graph, graph.client() as client, ended(client.post("/forked", json={}).json()):
         before = client.post("/pid", json={}).json()
@@ -154,6 +160,7 @@ def can_unshare() -> bool:
     return done.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_unshare(), reason="this user may not make a namespace of processes")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_as_process_1_it_reaps_and_stops(number: int) -> None:

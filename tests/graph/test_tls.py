@@ -89,6 +89,7 @@ def test_a_call_is_answered(graph: Served, files: Authority) -> None:
         assert client.post("/two", json={"x": 4, "gate": "/"}).json() == 40
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_tls_1_2_is_the_least(graph: Served, files: Authority) -> None:
     for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
@@ -101,6 +102,7 @@ def test_tls_1_2_is_the_least(graph: Served, files: Authority) -> None:
     assert refused(graph, old)
 
 
+@pytest.mark.slow
 def test_who_speaks_no_tls_harms_nobody(graph: Served, files: Authority) -> None:
     with socket.create_connection(address(graph), 30) as sock:
         sock.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -110,6 +112,7 @@ def test_who_speaks_no_tls_harms_nobody(graph: Served, files: Authority) -> None
     silent.close()
 
 
+@pytest.mark.slow
 def test_who_does_not_get_in_is_told_of_but_not_each_time(files: Authority) -> None:
     arguments = ("--ssl-certfile", f"{files.folder}/server.pem", "--ssl-ca-certs", files.ca)
     for more, ask, words in (
@@ -124,6 +127,7 @@ def test_who_does_not_get_in_is_told_of_but_not_each_time(files: Authority) -> N
             assert graph.text.count("no TLS with") == 1
 
 
+@pytest.mark.slow
 def test_a_unix_socket_with_tls(files: Authority, run_dir: Path) -> None:
     path = str(run_dir.parent / "t.sock")
     with served("steps:Gateway", "--uds", path, "--ssl-certfile", f"{files.folder}/server.pem") as graph:
@@ -152,6 +156,7 @@ def securely(graph: Served, files: Authority) -> None:
     assert refused(graph, files.client_context())
 
 
+@pytest.mark.slow
 def test_failed_handshakes_are_counted_while_they_are_not_told_of(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     failed = FailedHandshakes()
@@ -165,6 +170,7 @@ def test_failed_handshakes_are_counted_while_they_are_not_told_of(caplog: pytest
     assert second.startswith("no TLS with ::2: ") and second.endswith(" (3 more since the last such line)")
 
 
+@pytest.mark.slow
 def test_a_connection_is_kept(graph: Served, files: Authority) -> None:
     connection = http.client.HTTPSConnection(*address(graph), context=files.client_context(), timeout=30)
     ports = set()
@@ -178,6 +184,7 @@ def test_a_connection_is_kept(graph: Served, files: Authority) -> None:
     connection.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("requirement", "without"), [("required", False), ("optional", True)])
 def test_clients_show_certificates(files: Authority, requirement: str, without: bool, tmp_path: Path) -> None:
     stranger = Authority(tmp_path)
@@ -233,6 +240,7 @@ def test_the_password_of_the_key_is_written_nowhere(files: Authority, tmp_path: 
         assert PASSWORD not in graph.text
 
 
+@pytest.mark.slow
 def test_a_drain_answers_calls_that_came_by_tls(files: Authority, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     answers: list[Any] = []
@@ -260,6 +268,7 @@ def fingerprint(graph: Served) -> str:
     return ssl.get_server_certificate(address(graph), timeout=30)
 
 
+@pytest.mark.slow
 def test_a_renewed_certificate_is_taken_in_by_sighup(files: Authority, tmp_path: Path) -> None:
     path = tmp_path / "server.pem"
     path.write_text(Path(files.issue("one", "localhost", "127.0.0.1")).read_text())
@@ -277,6 +286,7 @@ def test_a_renewed_certificate_is_taken_in_by_sighup(files: Authority, tmp_path:
         assert handshake(graph, files.client_context())
 
 
+@pytest.mark.slow
 def test_files_that_do_not_fit_are_refused(files: Authority, tmp_path: Path) -> None:
     certfile, keyfile = encrypted(files, tmp_path)
     server = f"{files.folder}/server.pem"

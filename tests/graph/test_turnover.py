@@ -15,6 +15,8 @@ from tests.graph.load import Load
 from tests.graph.steering import Steered
 from tests.harness import Served, alive, eventually
 
+pytestmark = pytest.mark.slow
+
 APP = """
 import os, time
 from graphserve import api, service

@@ -17,6 +17,8 @@ import pytest
 
 from tests.harness import Served, alive, children, command, eventually
 
+pytestmark = pytest.mark.slow
+
 APP = """
 from graphserve import api, service
 

@@ -104,6 +104,7 @@ def test_what_cannot_be_written_is_in_the_log(graphs: dict[str, Served]) -> None
         graph.wait_log(words, after=before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("api", APIS)
 def test_the_stop_is_quick(api: str) -> None:
     patient = ("--timeout", "5", "--timeout-graceful-shutdown", "600")

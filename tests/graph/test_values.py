@@ -9,6 +9,8 @@ import pytest
 from tests.apps import values
 from tests.harness import APPS, Served, served
 
+pytestmark = pytest.mark.slow
+
 ROOT = APPS.parent.parent
 EXAMPLES = 30  # of each kind
 

@@ -125,6 +125,7 @@ def test_secrets_of_the_environment_stand_in_no_file_and_on_no_command_line(grap
         other.wait_log(IN_ENVIRONMENT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["tcp", "uds"])
 def test_why_a_node_is_failed_is_not_told(tmp_path: Path, run_dir: Path, place: str) -> None:
     flag, sock = tmp_path / "flag", str(run_dir.parent / "public.sock")

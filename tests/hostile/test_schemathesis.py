@@ -22,6 +22,8 @@ import trustme
 from tests.documents import ROOT
 from tests.harness import served
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = ROOT / "examples"
 MANY = os.environ.get("SCHEMATHESIS_EXAMPLES", "5")
 TARGETS = {

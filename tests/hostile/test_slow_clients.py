@@ -55,6 +55,7 @@ def test_headers_that_do_not_come_to_an_end(graph: Served) -> None:
     assert time.monotonic() - began >= PATIENCE
 
 
+@pytest.mark.slow
 def test_headers_that_trickle(graph: Served) -> None:
     began = time.monotonic()
     with connected(graph) as sock:
@@ -72,6 +73,7 @@ def test_headers_that_trickle(graph: Served) -> None:
     assert answer.status == 408, "each byte in time is not enough"
 
 
+@pytest.mark.slow
 def test_a_second_request_has_its_own_time(graph: Served) -> None:
     with connected(graph) as sock:
         sock.sendall(HEAD + b"Content-Length: 1\r\n\r\nx")
@@ -81,6 +83,7 @@ def test_a_second_request_has_its_own_time(graph: Served) -> None:
     assert answer.status == 408
 
 
+@pytest.mark.slow
 def test_a_connection_that_says_nothing_is_closed_without_a_word(graph: Served) -> None:
     with connected(graph) as sock:
         assert read_to_end(sock) == b""
@@ -95,6 +98,7 @@ def test_a_body_that_does_not_come(graph: Served) -> None:
         assert "1024 bytes a second" in answer.problem["detail"]
 
 
+@pytest.mark.slow
 def test_a_body_that_comes_steadily_is_taken(graph: Served) -> None:
     with connected(graph) as sock:
         sock.sendall(HEAD + b"Content-Length: 20000\r\n\r\n")
@@ -106,6 +110,7 @@ def test_a_body_that_comes_steadily_is_taken(graph: Served) -> None:
         assert sock.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.slow
 def test_a_body_has_to_come_before_the_deadline(graph: Served) -> None:
     with connected(graph) as sock:
         sock.sendall(HEAD + b"X-Request-Timeout: 0.3\r\nContent-Length: 1000000\r\n\r\n")
@@ -119,6 +124,7 @@ def test_a_body_has_to_come_before_the_deadline(graph: Served) -> None:
     assert b" 408 " in received and b"deadline" in received
 
 
+@pytest.mark.slow
 def test_an_upload_that_an_api_reads_as_it_comes_may_be_slow(graph: Served) -> None:
     with connected(graph) as sock:
         sock.sendall(b"POST /upload HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
@@ -140,6 +146,7 @@ def test_a_client_that_never_reads_is_dropped(graph: Served, path: bytes) -> Non
     assert healthy(graph)
 
 
+@pytest.mark.slow
 def test_a_client_that_reads_slowly_but_steadily_gets_it_all(graph: Served) -> None:
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 256 * 1024)
@@ -157,6 +164,7 @@ def test_a_client_that_reads_slowly_but_steadily_gets_it_all(graph: Served) -> N
     assert time.monotonic() - began > 2 * PATIENCE
 
 
+@pytest.mark.slow
 def test_one_that_pipelines_and_never_reads_is_not_served_on(graph: Served) -> None:
     request = b'POST /large HTTP/1.1\r\nHost: x\r\nContent-Length: 16\r\n\r\n{"size": 100000}'
     (entry,) = graph.workers("n1")
@@ -169,6 +177,7 @@ def test_one_that_pipelines_and_never_reads_is_not_served_on(graph: Served) -> N
     assert healthy(graph)
 
 
+@pytest.mark.slow
 def test_many_pipelined_requests_are_all_answered_in_order(graph: Served) -> None:
     one = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n"
     requests = b"".join(one + b'{"body": "%04daaaa"}' % x for x in range(3000))
@@ -182,6 +191,7 @@ def test_many_pipelined_requests_are_all_answered_in_order(graph: Served) -> Non
             assert [answer.body[1:5] for answer in found[:-1]] == [b"%04d" % x for x in range(3000)]
 
 
+@pytest.mark.slow
 def test_idle_connections_make_room(graph: Served) -> None:
     with contextlib.ExitStack() as stack:
         idle = [stack.enter_context(connected(graph)) for _ in range(LIMIT)]
@@ -197,6 +207,7 @@ def test_idle_connections_make_room(graph: Served) -> None:
         assert idle[-1].recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.slow
 def test_a_flood_of_half_requests_starves_nobody(graph: Served, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     body = b'{"gate": "%b"}' % os.fsencode(gate)
@@ -212,6 +223,7 @@ def test_a_flood_of_half_requests_starves_nobody(graph: Served, tmp_path: Path) 
         assert b'"held"' in running.recv(65536), "a request in progress is never dropped for others"
 
 
+@pytest.mark.slow
 def test_more_requests_than_connections_are_told_so(graph: Served, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     body = b'{"gate": "%b"}' % os.fsencode(gate)

@@ -53,6 +53,7 @@ def test_only_modern_ciphers(graph: Served, files: Authority) -> None:
         assert refused(graph, only(files, cipher)), cipher
 
 
+@pytest.mark.slow
 def test_other_ciphers_can_be_chosen(files: Authority) -> None:
     chosen = ("--ssl-certfile", f"{files.folder}/server.pem", "--ssl-ciphers", "ECDHE-ECDSA-AES256-SHA384")
     with served("steps:Gateway", *chosen) as graph:
@@ -60,6 +61,7 @@ def test_other_ciphers_can_be_chosen(files: Authority) -> None:
         assert refused(graph, only(files, "ECDHE-ECDSA-AES128-GCM-SHA256"))
 
 
+@pytest.mark.slow
 def test_no_compression_and_no_renegotiation(graph: Served, files: Authority) -> None:
     with encrypted(graph, files) as tls:
         assert tls.compression() is None
@@ -73,6 +75,7 @@ def test_no_compression_and_no_renegotiation(graph: Served, files: Authority) ->
     assert "no renegotiation" in run.stderr
 
 
+@pytest.mark.slow
 def test_a_handshake_that_does_not_end(graph: Served) -> None:
     with connected(graph) as sock:
         sock.sendall(b"\x16\x03\x01")
@@ -80,6 +83,7 @@ def test_a_handshake_that_does_not_end(graph: Served) -> None:
             assert read_to_end(sock) == b""
 
 
+@pytest.mark.slow
 def test_handshakes_that_do_not_end_starve_nobody(graph: Served, files: Authority) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(10 * LIMIT):
@@ -90,6 +94,7 @@ def test_handshakes_that_do_not_end_starve_nobody(graph: Served, files: Authorit
         assert sockets(entry) < 3 * LIMIT
 
 
+@pytest.mark.slow
 def test_a_probe_is_answered_at_the_limit(graph: Served, files: Authority, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     body = b'{"gate": "%b"}' % os.fsencode(gate)
@@ -117,6 +122,7 @@ def asked(graph: Served, files: Authority, path: bytes) -> int:
     return answer.status
 
 
+@pytest.mark.slow
 def test_slow_clients_are_told_by_tls_too(graph: Served, files: Authority) -> None:
     with encrypted(graph, files) as tls:
         tls.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\n")
@@ -124,6 +130,7 @@ def test_slow_clients_are_told_by_tls_too(graph: Served, files: Authority) -> No
     assert answer.status == 408
 
 
+@pytest.mark.slow
 def test_a_client_that_never_reads_is_dropped(graph: Served, files: Authority) -> None:
     eventually(lambda: public(graph) == 0, 30)
     with encrypted(graph, files) as tls:
@@ -149,6 +156,7 @@ def public(graph: Served) -> int:
     return sum(fields[1].endswith(port) and fields[3] in ("01", "08") for fields in lines)
 
 
+@pytest.mark.slow
 def test_a_keep_alive_request_is_not_delayed(graph: Served, files: Authority) -> None:
     """TCP_NODELAY with TLS too, where we accept ourselves."""
     with encrypted(graph, files) as tls:

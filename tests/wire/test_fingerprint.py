@@ -97,6 +97,7 @@ def test_all_else_does_not(change: str) -> None:
     assert of(SOURCE.replace(old, new)) == of(SOURCE)
 
 
+@pytest.mark.slow
 def test_it_is_the_same_in_every_process(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(SOURCE)
     code = (

@@ -101,6 +101,7 @@ def test_the_page_draws_and_asks_only_this_server(browser: Browser, forms: Forms
     assert browser.complaints() == []
 
 
+@pytest.mark.slow
 def test_a_long_integer_keeps_its_digits(browser: Browser, forms: Forms) -> None:
     card = forms("add")
     fill(browser, card, a="90071992547409931", b="2")
@@ -109,6 +110,7 @@ def test_a_long_integer_keeps_its_digits(browser: Browser, forms: Forms) -> None
     assert "200 OK" in browser.run(f"{card}.querySelector('.status').textContent")
 
 
+@pytest.mark.slow
 def test_text_arrives_as_it_was_typed(browser: Browser, forms: Forms) -> None:
     card = forms("shout")
     fill(browser, card, text='two lines\n"quoted" <b>')
@@ -116,6 +118,7 @@ def test_text_arrives_as_it_was_typed(browser: Browser, forms: Forms) -> None:
     assert answer(browser, card).startswith(r'"TWO LINES\n\"QUOTED\" <B>"')
 
 
+@pytest.mark.slow
 def test_a_nested_object_leaves_out_what_is_empty(browser: Browser, forms: Forms) -> None:
     card = forms("read")
     fill(browser, card, title="Hello", x="1.5", y="-2e3", language='"ja"')
@@ -126,6 +129,7 @@ def test_a_nested_object_leaves_out_what_is_empty(browser: Browser, forms: Forms
     }
 
 
+@pytest.mark.slow
 def test_a_list_grows_and_shrinks(browser: Browser, forms: Forms) -> None:
     card = forms("total")
     browser.run(f"{card}.querySelector('.list > .quiet').click(); {card}.querySelector('.list > .quiet').click()")
@@ -135,6 +139,7 @@ def test_a_list_grows_and_shrinks(browser: Browser, forms: Forms) -> None:
     assert answer(browser, card).startswith("4")  # 1.5 + 2.5
 
 
+@pytest.mark.slow
 def test_a_wrong_value_is_not_sent(browser: Browser, forms: Forms) -> None:
     card = forms("add")
     fill(browser, card, a="1.5")
@@ -144,6 +149,7 @@ def test_a_wrong_value_is_not_sent(browser: Browser, forms: Forms) -> None:
     assert not any(url.endswith("/add") for url in browser.asked())
 
 
+@pytest.mark.slow
 def test_a_body_can_be_written_as_json(browser: Browser, forms: Forms) -> None:
     card = forms("add")
     fill(browser, card, a="5")
@@ -154,6 +160,7 @@ def test_a_body_can_be_written_as_json(browser: Browser, forms: Forms) -> None:
     assert answer(browser, card).startswith("42")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["application/octet-stream", "application/json"])
 def test_a_file_is_sent_as_it_is_or_inside_json(browser: Browser, forms: Forms, tmp_path: Path, kind: str) -> None:
     card = forms("size")
@@ -167,6 +174,7 @@ def test_a_file_is_sent_as_it_is_or_inside_json(browser: Browser, forms: Forms, 
     assert json.loads(shown[: shown.rindex("}") + 1]) == {"bytes": 10_240, "type": kind}
 
 
+@pytest.mark.slow
 def test_what_stands_in_the_query_has_fields_beside_the_file(browser: Browser, forms: Forms, tmp_path: Path) -> None:
     card = forms("store")
     fill(browser, card, name="a & b=1", copies="12")
@@ -179,6 +187,7 @@ def test_what_stands_in_the_query_has_fields_beside_the_file(browser: Browser, f
     assert json.loads(shown[: shown.rindex("}") + 1]) == {"name": "a & b=1", "copies": 2, "bytes": 10_240}
 
 
+@pytest.mark.slow
 def test_a_problem_is_shown_at_its_field(browser: Browser, forms: Forms) -> None:
     card = forms("fail")
     fill(browser, card, text="x")
@@ -189,6 +198,7 @@ def test_a_problem_is_shown_at_its_field(browser: Browser, forms: Forms) -> None
     assert browser.run(f"{card}.querySelector('.wrong').textContent") == "Expected at least 3 characters"
 
 
+@pytest.mark.slow
 def test_a_stream_is_shown_while_it_arrives_and_can_be_stopped(browser: Browser, forms: Forms) -> None:
     card = forms("count")
     fill(browser, card, to="3")
@@ -202,6 +212,7 @@ def test_a_stream_is_shown_while_it_arrives_and_can_be_stopped(browser: Browser,
     browser.wait(f"{card}.querySelector('.status').textContent.includes('stopped by you')")
 
 
+@pytest.mark.slow
 def test_the_command_line_is_given(browser: Browser, forms: Forms) -> None:
     card = forms("shout")
     fill(browser, card, text="it's")
@@ -212,6 +223,7 @@ def test_the_command_line_is_given(browser: Browser, forms: Forms) -> None:
     assert subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30).stdout == '"IT\'S"'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "ground"), [("light", "rgb(246, 247, 249)"), ("dark", "rgb(20, 23, 27)")])
 def test_the_reader_chooses_light_or_dark(browser: Browser, forms: Forms, scheme: str, ground: str) -> None:
     browser.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
@@ -219,6 +231,7 @@ def test_the_reader_chooses_light_or_dark(browser: Browser, forms: Forms, scheme
     assert browser.run("getComputedStyle(document.body).backgroundColor") == ground
 
 
+@pytest.mark.slow
 def test_it_works_under_a_prefix_and_tls(browser: Browser, serve: Callable[..., int], tmp_path: Path) -> None:
     issued = trustme.CA().issue_cert("127.0.0.1")
     pem = tmp_path / "server.pem"
@@ -232,6 +245,7 @@ def test_it_works_under_a_prefix_and_tls(browser: Browser, serve: Callable[..., 
     assert browser.asked()[-1] == f"https://127.0.0.1:{port}/models/add"
 
 
+@pytest.mark.slow
 @needs_swagger
 @pytest.mark.parametrize("prefix", ["", "/models"])
 def test_swagger_ui_asks_only_this_server(browser: Browser, serve: Callable[..., int], prefix: str) -> None:
