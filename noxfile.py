@@ -65,9 +65,8 @@ def fuzz(session: nox.Session) -> None:
 def schemathesis(session: nox.Session) -> None:
     """schemathesis against the document of every example, longer than the tests do; arguments go to pytest."""
     session.install("-e", ".[test]")
-    session.run(
-        "pytest", "-m", "slow", "tests/hostile/test_schemathesis.py", *session.posargs, env={"SCHEMATHESIS_EXAMPLES": "200"}
-    )  # fmt: skip
+    env = {"SCHEMATHESIS_EXAMPLES": "200"}
+    session.run("pytest", "-m", "slow", "tests/hostile/test_schemathesis.py", *session.posargs, env=env)
 
 
 @nox.session

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import sockets  # beside this file, which is run from its folder
 
 from graphserve import api, depends, service
 
@@ -48,7 +47,9 @@ class Gateway:
 
     @api
     async def delaying(self) -> list[bool]:
-        return sockets.delaying()
+        from sockets import delaying  # beside this file, whose folder it is served from
+
+        return delaying()
 
     @api
     async def smuggled(self) -> int:
