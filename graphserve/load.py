@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-import importlib.machinery
 import importlib.util
 import os
 import runpy
@@ -120,19 +119,13 @@ def arguments(target: Target) -> list[str]:
 
 def _origin(target: Target) -> str | None:
     """The file of a module that is not imported, nor its packages, yet."""
-    places = [target.folder, *sys.path] if target.folder else list(sys.path)
-    name = ""
-    spec = None
-    for part in target.module.split("."):
-        name = f"{name}.{part}" if name else part
-        try:
-            spec = importlib.machinery.PathFinder.find_spec(name, [place for place in places if place is not None])
-        except (ImportError, ValueError, OSError):
-            return None
-        if spec is None:
-            return None
-        places = list(spec.submodule_search_locations or ())
-    return spec.origin if spec is not None and spec.has_location else None
+    parts = target.module.split(".")
+    for place in (target.folder, *sys.path):
+        path = Path(place or ".", *parts)
+        for file in (path / "__init__.py", path.with_suffix(".py")):
+            if os.path.isfile(file):
+                return str(file)
+    return None
 
 
 @contextlib.contextmanager

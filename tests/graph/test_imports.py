@@ -116,6 +116,16 @@ def test_check_imports_likewise(folder: Path) -> None:
         assert (done.returncode, done.stdout) == (0, "ok: 2 nodes\n"), done.stderr
 
 
+def test_check_imports_from_packages_without_init(folder: Path, tmp_path: Path) -> None:
+    inner = tmp_path / "outer" / "inner"
+    inner.mkdir(parents=True)
+    (tmp_path / "outer" / "__init__.py").touch()
+    (inner / "top.py").write_text(TOP + SERVICES)
+    command = [sys.executable, "-m", "graphserve", "check", "outer.inner.top:Top"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_script_keeps_its_arguments(folder: Path) -> None:
     script = folder / "script.py"
     script.write_text(
