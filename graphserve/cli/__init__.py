@@ -37,7 +37,7 @@ class Commands(click.Group):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(None, "-V", "--version", package_name="graphserve", message="%(prog)s %(version)s")
+@click.version_option(None, "-V", "--version", package_name="pygraphserve", message="%(prog)s %(version)s")
 def commands() -> None:
     """Python classes in, a supervised service graph out."""
 

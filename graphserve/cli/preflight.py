@@ -14,7 +14,7 @@ import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphserve import machine as here, rundir, shortage
 from graphserve.cli.certificate import certificate
@@ -24,6 +24,10 @@ from graphserve.plan import ListenPlan, Plan
 from graphserve.resolution import Trouble
 from graphserve.runtime import parent
 
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
+
+DISTRIBUTION = "pygraphserve"  # what pip installs; the package in it is `graphserve`
 OPEN_FILES = 4096  # fewer than this, and many callers at once find no descriptor
 REQUIRED = ("circus", "httptools", "httpx", "msgspec", "networkx", "starlette", "uvicorn", "uvloop")
 
@@ -32,10 +36,11 @@ def refuse(config: Config) -> None:
     """The quick checks that `serve` makes first.
 
     Raises:
-        ConfigurationError: the certificate cannot be used, a socket's path is too long, or nothing can be watched.
+        ConfigurationError: the certificate cannot be used, a socket's path is too long, nothing can be watched, or
+            other distributions write into our packages.
     """
     tls, password = config.settings.listen.tls, config.keyfile_password
-    found = [*certificate(tls, password), *socket_paths(config), *reloading(config)]
+    found = [*certificate(tls, password), *socket_paths(config), *reloading(config), *overwritten()]
     if problems := [trouble.message for trouble in found if not trouble.warning]:
         raise ConfigurationError("\n".join(problems))
 
@@ -157,7 +162,7 @@ def reloading(config: Config) -> Iterator[Trouble]:
     if not config.reload:
         return
     if importlib.util.find_spec("watchfiles") is None:
-        yield Trouble("--reload needs the package watchfiles: pip install 'graphserve[reload]'")
+        yield Trouble("--reload needs the package watchfiles: pip install 'pygraphserve[reload]'")
     for folder in config.reload_dirs:
         if not os.path.isdir(folder):
             yield Trouble(f"--reload-dir {folder}: there is no such folder")
@@ -167,7 +172,18 @@ def packages() -> Iterator[Trouble]:
     """Whether what graphserve needs is there, and nothing overwrites it."""
     for name in REQUIRED:
         if importlib.util.find_spec(name) is None:
-            yield Trouble(f"the package {name} is missing: install graphserve again, with its dependencies")
+            yield Trouble(f"the package {name} is missing: install {DISTRIBUTION} again, with its dependencies")
+    yield from overwritten()
+
+
+def overwritten() -> Iterator[Trouble]:
+    """Whether other distributions write into the packages `graphserve` and `circus`."""
+    if (other := _installed("graphserve")) is not None and _writes(other, "graphserve"):
+        yield Trouble(
+            f"the distribution graphserve {other.version} is installed beside {DISTRIBUTION}, and both write the "
+            "package `graphserve`; on PyPI it is another project. Uninstall both, and install this one again: "
+            f"pip uninstall -y graphserve {DISTRIBUTION}, then pip install {DISTRIBUTION}"
+        )
     if _installed("kantoku") and _installed("circus"):
         yield Trouble(
             "kantoku is installed beside circus, and both write the package `circus`: give graphserve an environment "
@@ -175,14 +191,18 @@ def packages() -> Iterator[Trouble]:
         )
 
 
-def _installed(name: str) -> bool:
+def _installed(name: str) -> Distribution | None:
     import importlib.metadata
 
     try:
-        importlib.metadata.distribution(name)
+        return importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+        return None
+
+
+def _writes(distribution: Distribution, package: str) -> bool:
+    """Whether a distribution has files in a package; an editable one of a clone has none."""
+    return any(path.parts[:1] == (package,) for path in distribution.files or ())
 
 
 def open_files() -> Iterator[Trouble]:

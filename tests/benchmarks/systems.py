@@ -123,7 +123,7 @@ def _mosec(python: str, graph: str, port: int, folder: Path) -> list[str]:
 
 
 GRAPHSERVE = System(
-    "graphserve", (), ("graphserve", "uvicorn", "uvloop", "httptools", "msgspec"),
+    "graphserve", (), ("pygraphserve", "uvicorn", "uvloop", "httptools", "msgspec"),
     _graphs("pair:chain calls:local,chain,client,uds five:run deep:run fan:fan balance:balance balance-wide:balance "
             "model:balance batch:batch arrays:tensor stream:stream"),
     _graphserve, lambda graph, folder: {"BENCHMARK_RUN_DIR": str(folder / "run")},

@@ -224,6 +224,36 @@ def test_kantoku_beside_circus(tmp_path: Path) -> None:
     assert "kantoku is installed beside circus" in done.stdout
 
 
+def distribution(folder: Path, name: str, *files: str) -> None:
+    """What an installer leaves of a distribution."""
+    info = folder / f"{name}-0.2.3.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.2.3\n")
+    (info / "RECORD").write_text("".join(f"{file},,\n" for file in files))
+
+
+@pytest.mark.parametrize("command", [["check", "app:Echo"], ["serve", "app:Echo", "--port", "0"]])
+def test_another_project_that_writes_our_package(tmp_path: Path, command: list[str]) -> None:
+    distribution(tmp_path, "graphserve", "graphserve/__init__.py", "graphserve-0.2.3.dist-info/RECORD")
+    (tmp_path / "app.py").write_text(
+        "from graphserve import api, service\n@service\nclass Echo:\n    @api\n    def echo(self, x: int) -> int:\n"
+        "        return x\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "graphserve", *command], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert "Error: the distribution graphserve 0.2.3 is installed beside pygraphserve" in done.stderr
+    assert "pip uninstall -y graphserve pygraphserve, then pip install pygraphserve" in done.stderr
+
+
+def test_an_editable_installation_writes_no_package(tmp_path: Path) -> None:
+    distribution(tmp_path, "graphserve", "_graphserve.pth", "graphserve-0.2.3.dist-info/RECORD")
+    code = "from graphserve.cli import preflight\nfor trouble in preflight.packages(): print(trouble.message)"
+    assert _python(code, PYTHONPATH=str(tmp_path)).stdout == ""
+
+
 def test_few_open_files() -> None:
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"

@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 if missing := [name for name in ("cv2", "onnxruntime", "rapidocr") if importlib.util.find_spec(name) is None]:
-    pytest.skip(f"needs graphserve[examples]: {', '.join(missing)}", allow_module_level=True)
+    pytest.skip(f"needs pygraphserve[examples]: {', '.join(missing)}", allow_module_level=True)
 
 ROOT = Path(__file__).parents[2]
 OCR = ROOT / "examples" / "ocr"

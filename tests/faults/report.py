@@ -9,7 +9,7 @@ from tests.faults.outcome import Fault, Outcome, Setting
 from tests.measuring.tables import machine, table
 
 COLUMNS = ("fault", "sent", "failed", "lost", "worst latency", "recovery", "bar", "")
-VERSIONS = ("graphserve", "uvicorn", "uvloop", "httptools", "msgspec", "circus")
+VERSIONS = ("pygraphserve", "uvicorn", "uvloop", "httptools", "msgspec", "circus")
 REASONS = 5  # that are shown of each fault
 
 Found = list[tuple[Fault, Outcome]]

@@ -297,7 +297,7 @@ def test_wrong_uses_of_reload(app: Path) -> None:
     assert (code, text) == (4, f"Error: --reload-dir {app}/none: there is no such folder\n")
     (app / "sitecustomize.py").write_text("import sys\nsys.modules['watchfiles'] = None\n")
     code, text = run(app, "--reload", env={"PYTHONPATH": str(app)})
-    assert (code, text) == (4, "Error: --reload needs the package watchfiles: pip install 'graphserve[reload]'\n")
+    assert (code, text) == (4, "Error: --reload needs the package watchfiles: pip install 'pygraphserve[reload]'\n")
 
 
 @pytest.mark.slow
