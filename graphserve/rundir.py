@@ -20,6 +20,7 @@ import re
 import secrets
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,8 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # The longest that we bind below the run folder: a hundred thousand nodes in the life of a graph, pid_max, and the name
 # that a socket has until it listens.
 LONGEST_NAME = "/n99999/4194304.sock~"
+FOLDER_PATIENCE = 1.0  # seconds that a start waits for who has locked its folder, such as a cleaner that looks at it
+STEP = 0.01  # seconds between two tries meanwhile
 
 
 def path_problem(folder: Path) -> str:
@@ -79,8 +82,15 @@ class Marker:
         return cls(match[1].decode(), match[2].decode() == MADE) if match else None
 
 
+class Taken(StartupError):
+    """Raised when another graph has the run folder."""
+
+
 class RunDir:
     """A run folder of ours: created, locked, and removed at the end.
+
+    The folder itself is locked too, shared: systemd-tmpfiles leaves a folder alone that somebody has locked. What
+    others remove all the same, `restore` makes anew.
 
     `token` is new in each run, and stands in the lock: by it the next graph here knows the processes that a killed one
     left. `before` is that of the run before, if it was killed. `foreign` has the names of what is in the folder and is
@@ -98,6 +108,7 @@ class RunDir:
         self.token = secrets.token_hex(8)
         self.foreign: list[str] = []
         self._link: Path | None = None
+        self._folder = self._lock = -1
         try:
             if path is None:
                 self._make()
@@ -125,9 +136,54 @@ class RunDir:
             os.fchmod(self._folder, 0o700)
             self.foreign = _clear(self._folder, _RUN)
             Marker(self.token, self.made).write(self._lock)
+            _hold(self._folder)
         except OSError:
             self.remove()
             raise
+
+    def restore(self) -> list[str]:
+        """Make anew what others have removed of the folder, its lock and the link to it; returns their names.
+
+        Raises:
+            Taken: another graph has the folder by now.
+            OSError: it cannot be made.
+        """
+        restored = []
+        if not _is_at(self.path, self._folder):
+            self._folder_anew()
+            restored.append(f"{self.path}/")
+        if not _is_lock_of(self._folder, self._lock):
+            self._lock_anew()
+            restored.append(LOCK)
+        if self._link is not None and not os.path.lexists(self._link):
+            self._link.symlink_to(self.path)
+            restored.append(str(self._link))
+        return restored
+
+    def _folder_anew(self) -> None:
+        _make_private(self.path.parent)
+        with contextlib.suppress(FileExistsError):
+            self.path.mkdir(mode=0o700)
+            self.made = True
+        folder = os.open(self.path, _FOLDER)
+        try:
+            if _claim_problem(folder, self.path) or _is_held(self.path):
+                raise Taken(f"another graph has taken the run folder {self.path}, which was removed")
+            _hold(folder)
+        except BaseException:
+            os.close(folder)
+            raise
+        os.close(self._folder)
+        self._folder = folder
+
+    def _lock_anew(self) -> None:
+        lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | _PLAIN, 0o600, dir_fd=self._folder)
+        if not _take(lock):
+            os.close(lock)
+            raise Taken(f"another graph has taken the run folder {self.path}, whose lock was removed")
+        os.close(self._lock)
+        self._lock = lock
+        Marker(self.token, self.made).write(self._lock)
 
     def _take_lock(self) -> bool:
         with contextlib.suppress(FileExistsError):
@@ -156,6 +212,8 @@ class RunDir:
 
     def _lock_folder(self) -> bool:
         """Take the lock in the folder; False if the folder or the lock is gone."""
+        if not _has_lock(self._folder) and _is_held(self.path):  # of a graph that runs, whose lock was removed
+            raise StartupError(f"a graph is running in {self.path}; stop it first, or give another --run-dir")
         if problem := _claim_problem(self._folder, self.path):
             raise StartupError(problem)
         try:
@@ -195,18 +253,27 @@ class RunDir:
         """
         left: list[str] = []
         with contextlib.suppress(OSError):
+            if not _is_at(self.path, self._folder) or not self._has_no_other_lock():
+                raise FileNotFoundError(self.path)  # somebody removed it, or another graph has it by now
             left = _clear(self._folder, _RUN)
             if not left and self.made:  # in one step: who claims it now makes a new one
                 self.path = self.path.rename(self.path.with_name(UNFINISHED + self.token))
-                os.unlink(LOCK, dir_fd=self._folder)
+                self._unlink_lock()
                 self.path.rmdir()
             elif not left:
-                os.unlink(LOCK, dir_fd=self._folder)
+                self._unlink_lock()
         if self._link is not None:
             self._link.unlink(missing_ok=True)
         os.close(self._lock)
         os.close(self._folder)
         return left
+
+    def _has_no_other_lock(self) -> bool:
+        return not _has_lock(self._folder) or _is_lock_of(self._folder, self._lock)
+
+    def _unlink_lock(self) -> None:
+        with contextlib.suppress(FileNotFoundError):  # somebody was quicker
+            os.unlink(LOCK, dir_fd=self._folder)
 
     def _remove_if_made(self) -> None:
         if self.made:
@@ -291,6 +358,46 @@ def _is_at(path: Path, folder: int) -> bool:
         return False
 
 
+def _has_lock(folder: int) -> bool:
+    return LOCK in os.listdir(folder)
+
+
+def identity(path: str | Path) -> tuple[int, int] | None:
+    """Which file has a name; None if none has."""
+    try:
+        found = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _hold(folder: int) -> None:
+    """Lock the folder itself, unless its file system cannot, or somebody else has it for long."""
+    end = time.monotonic() + FOLDER_PATIENCE
+    while time.monotonic() < end:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(STEP)
+        except OSError:
+            return
+
+
+def _is_held(path: Path) -> bool:
+    """Whether the folder itself is locked, by the graph that runs in it."""
+    try:
+        folder = os.open(path, _FOLDER)
+    except OSError:
+        return False
+    try:
+        return not _take(folder)
+    except OSError:  # its file system has no locks
+        return False
+    finally:
+        os.close(folder)
+
+
 def _open_lock(folder: Path) -> int:
     """The lock of a folder, for reading.
 
@@ -318,6 +425,8 @@ def is_live(folder: Path) -> bool:
     """Whether a graph runs in this folder: its lock has our marker, and is held."""
     try:
         lock = _open_lock(folder)
+    except FileNotFoundError:
+        return _is_held(folder)  # somebody removed it; the graph makes it anew
     except OSError:
         return False
     try:
@@ -417,7 +526,7 @@ _SOCKET, _FILE = stat.S_ISSOCK, stat.S_ISREG
 # By name what we make, and what kind of thing that is; the table of a folder is the same for what is in it. (The name
 # of a socket ends in ~ until it listens.)
 _Table = dict[str, Any]
-_NODE: _Table = {r"(q|b\d+|\d+)\.sock~?": _SOCKET}
+_NODE: _Table = {r"(q|b\d+|\d+)\.sock~?": _SOCKET, r"b\d+\.turn": _FILE}
 _VERSION: _Table = {r"plan\.json~?": _FILE}
 _RUN: _Table = {r"(control|workers)\.sock~?": _SOCKET, r"\d+": _VERSION, r"n\d+": _NODE}
 

@@ -42,6 +42,7 @@ class Endpoint:
         self.idle: deque[Connection] = deque()  # the latest used at the right
         self.in_flight = 0
         self.resting = False
+        self.unreachable = False  # and rests because nobody listens at its socket
         self.retired = False
         self._failures = self._rests = 0
         self._sweep: asyncio.TimerHandle | None = None
@@ -67,6 +68,11 @@ class Endpoint:
         self._failures = FAILURES - 1  # one more failure after it, and it rests again
         self.loop.call_later(seconds, self._back)
 
+    def miss(self) -> None:
+        """Nobody listens there: leave it alone until there is news of it, or for a while."""
+        self.resting = self.unreachable = True
+        self.loop.call_later(FIRST_REST, self._back)
+
     def retire(self) -> None:
         """The worker drains or is gone: close what is idle, and the rest after its answer."""
         self.retired = True
@@ -76,7 +82,7 @@ class Endpoint:
             self._sweep.cancel()
 
     def _back(self) -> None:
-        self.resting = False
+        self.resting = self.unreachable = False
         if not self.retired:
             self.on_back()
 

@@ -22,6 +22,8 @@ from graphserve.plan import ApiPlan
 CONNECT_PAUSE = 0.002  # seconds until a full accept queue of one worker is tried again
 MOST_RESTING = 0.5  # share of a node's workers that may be left alone because calls to them were lost
 GONE = (errno.ECONNREFUSED, errno.ENOENT)  # nobody listens there
+FIRST_LOOK = 0.005  # seconds after which a shared socket is tried again where nobody listened; doubles up to …
+LONGEST_LOOK = 0.2
 
 
 class QueueLane:
@@ -38,7 +40,12 @@ class QueueLane:
         self.node, self.path, self.budget = node, path, budget
         self.state: Node | None = None
         self.waiting: set[Exchange] = set()
-        self._readers = poller(asyncio.get_running_loop())
+        self.loop = asyncio.get_running_loop()
+        self._readers = poller(self.loop)
+        self._members = members
+        self._unsent: dict[Exchange, None] = {}  # while nobody listens at the socket
+        self._look: asyncio.TimerHandle | None = None
+        self._pause = FIRST_LOOK
         members.watch(node, self._changed)
 
     def composer(self, api: ApiPlan) -> Compose:
@@ -49,6 +56,9 @@ class QueueLane:
         """Connect and send at once; the kernel keeps it until a worker is free."""
         if self.state is not None and self.state.hopeless:
             exchange.fail(failed(self.state))
+            return
+        if self._look is not None:
+            self._unsent[exchange] = None
             return
         try:
             sock = socket.socket(socket.AF_UNIX)
@@ -64,8 +74,12 @@ class QueueLane:
             return
         except OSError as exc:
             sock.close()
-            exchange.fail(no_socket(exc, self.node))
+            if exc.errno in GONE:
+                self._hold(exchange)
+            else:
+                exchange.fail(no_socket(exc, self.node))
             return
+        self._pause = FIRST_LOOK
         self.waiting.add(exchange)
         exchange.connection = connection = Connection(sock, Connection.close, _nothing, self._readers)
         connection.send(exchange.request, exchange)
@@ -75,12 +89,29 @@ class QueueLane:
     def forget(self, exchange: Exchange) -> None:
         """Drop an exchange that is over."""
         self.waiting.discard(exchange)
+        self._unsent.pop(exchange, None)
+
+    def _hold(self, exchange: Exchange) -> None:
+        """Somebody removed the socket's name: the supervisor makes it anew, and says so."""
+        self._unsent[exchange] = None
+        self._members.lost(self.path)
+        self._look = self.loop.call_later(self._pause, self._send_unsent)
+        self._pause = min(self._pause * 2, LONGEST_LOOK)
+
+    def _send_unsent(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        unsent, self._unsent = list(self._unsent), {}
+        for exchange in unsent:
+            self.send(exchange)
 
     def _changed(self, node: Node) -> None:
         self.state = node
         if node.hopeless:  # no worker is left that could have taken any of these
-            for exchange in list(self.waiting):
+            for exchange in [*self.waiting, *self._unsent]:
                 exchange.fail(failed(node))
+        self._send_unsent()
 
 
 class PooledLane:
@@ -97,6 +128,7 @@ class PooledLane:
     def __init__(self, members: Members, node: str, queue: int, keep_alive: float, budget: RetryBudget) -> None:
         self.node, self.queue, self.keep_alive, self.budget = node, queue, keep_alive, budget
         self.loop = asyncio.get_running_loop()
+        self._members = members
         self.state: Node | None = None
         self.endpoints: dict[str, Endpoint] = {}
         self.waiting: dict[Exchange, None] = {}
@@ -124,7 +156,8 @@ class PooledLane:
                 if exc.errno not in GONE:  # no descriptors: not the worker's fault
                     exchange.fail(no_socket(exc, self.node))
                     return
-                endpoint.rest()  # gone, most likely: the supervisor will say so
+                endpoint.miss()  # gone, or somebody removed its name: the supervisor will say so
+                self._members.lost(endpoint.address)
 
     def forget(self, exchange: Exchange) -> None:
         """Drop an exchange that is over."""
@@ -158,6 +191,9 @@ class PooledLane:
             self.endpoints.pop(address).retire()
         for address in takes - self.endpoints.keys():
             self.endpoints[address] = Endpoint(address, self.loop, self.keep_alive, self._failing, self._take_waiting)
+        for endpoint in self.endpoints.values():
+            if endpoint.unreachable:  # the news may be that it listens again
+                endpoint.resting = endpoint.unreachable = False
         self._take_waiting()
 
     def _failing(self, endpoint: Endpoint) -> None:
@@ -180,9 +216,7 @@ def failed(node: Node) -> Unavailable:
 
 
 def no_socket(exc: OSError, node: str) -> Unavailable:
-    """What a caller gets when a node's shared socket cannot be used, or no socket can be made."""
-    if exc.errno in GONE:
-        return Unavailable(f"{node} has stopped", node=node)
+    """What a caller gets when no connection to a node can be made."""
     return Unavailable(f"no connection to {node}: {exc.strerror or exc}", node=node)
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+TELL_PAUSE = 0.1  # seconds between two words about the same socket
+
 
 @dataclass(frozen=True)
 class Worker:
@@ -56,6 +58,8 @@ class Members:
 
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
+        self.tell: Callable[[str], None] = lambda path: None  # tells the supervisor of a socket where nobody listens
+        self._told: dict[str, float] = {}  # when, by path
         self._watchers: dict[str, list[Callable[[Node], None]]] = {}
 
     def update(self, node: Node) -> None:
@@ -63,6 +67,13 @@ class Members:
         self.nodes[node.name] = node
         for watcher in self._watchers.get(node.name, ()):
             watcher(node)
+
+    def lost(self, path: str) -> None:
+        """Nobody listens at this socket, although its node is not said to be gone: the supervisor looks after it."""
+        now = time.monotonic()
+        if now - self._told.get(path, 0.0) >= TELL_PAUSE:
+            self._told[path] = now
+            self.tell(path)
 
     def watch(self, name: str, watcher: Callable[[Node], None]) -> None:
         """Call `watcher` with the node's state at each change, and now if it is known."""

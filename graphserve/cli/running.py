@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,8 @@ from graphserve.runtime import parent
 C = TypeVar("C", bound=Callable[..., Any])
 PATIENCE = 10.0  # seconds for an answer that needs no work
 GLANCE = 1.0  # seconds for each of several graphs to say which it is
+ANEW = 3.0  # seconds that a graph that lives has to make its control socket
+STEP = 0.02  # seconds between two looks meanwhile
 LINES = "application/x-ndjson"
 
 
@@ -103,7 +106,7 @@ class RunningGraph:
             raise
 
     def _ask(self, method: str, path: str, body: Any, timeout: float | None) -> Any:
-        connection = _Connection(rundir.control_socket(self.folder), timeout)
+        connection = _Connection(self.folder, timeout)
         try:
             text = json.dumps(body) if body is not None else None
             connection.request(method, path, text, {"Accept": LINES} if timeout is None else {})
@@ -141,14 +144,24 @@ class RunningGraph:
 
 
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout: float | None) -> None:
+    def __init__(self, folder: Path, timeout: float | None) -> None:
         super().__init__("localhost", timeout=timeout)
-        self._path = path
+        self._folder = folder
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+        end = time.monotonic() + ANEW
+        while True:
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.settimeout(self.timeout)
+            try:
+                self.sock.connect(rundir.control_socket(self._folder))
+                return
+            except (FileNotFoundError, ConnectionRefusedError):
+                self.sock.close()
+                # A graph makes its socket soon after its lock, and makes it anew if somebody removed it.
+                if time.monotonic() > end or not rundir.is_live(self._folder):
+                    raise
+            time.sleep(STEP)
 
 
 def find(given: str | None) -> RunningGraph:

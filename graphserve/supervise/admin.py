@@ -61,6 +61,10 @@ class Admin:
         """End."""
         await self._server.close()
 
+    def restore(self) -> list[str]:
+        """See `UnixServer`."""
+        return self._server.restore()
+
     async def _answer(self, request: Request, answer: Answer) -> None:
         if request.path not in self._routes:
             raise HttpError(404, f"there is no {request.path}; there are {', '.join(self._routes)}")

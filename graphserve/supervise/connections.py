@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
 from collections.abc import Callable
@@ -32,12 +33,25 @@ class Connections:
         on_message: Callable[[WorkerProcess, Message], None],
     ) -> None:  # fmt: skip
         self._find, self._on_message = find, on_message
-        self._sock = socket.socket(socket.AF_UNIX)
-        with sockets.private_umask():
-            self._sock.bind(rundir.workers_socket(run))
-        self._sock.listen(BACKLOG)
-        self._sock.setblocking(False)
+        self._named = sockets.NamedSocket(rundir.workers_socket(run), BACKLOG)
+        self._sock = self._named.sock
         self._listen()
+
+    def restore(self) -> list[str]:
+        """Make the socket anew if others have removed it; returns its name then. Workers that are connected stay so.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        if not self._named.lost or self._sock.fileno() < 0:
+            return []
+        named = sockets.NamedSocket(self._named.path, BACKLOG)
+        while self._accept():
+            pass
+        self.close()
+        self._named, self._sock = named, named.sock
+        self._listen()
+        return [os.path.basename(named.path)]
 
     def close(self) -> None:
         """Accept no more."""
@@ -49,22 +63,23 @@ class Connections:
         if self._sock.fileno() >= 0:
             asyncio.get_running_loop().add_reader(self._sock, self._accept)
 
-    def _accept(self) -> None:
+    def _accept(self) -> bool:
         try:
             sock, _ = self._sock.accept()
         except BlockingIOError:
-            return
+            return False
         except OSError:  # no descriptor is left: it waits, and this socket would be ready to be read all the while
             loop = asyncio.get_running_loop()
             loop.remove_reader(self._sock)
             loop.call_later(NO_ROOM_PAUSE, self._listen)
-            return
+            return False
         pid, _uid, _gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         worker = self._find(pid)
         if worker is None:  # nobody of ours: the kernel says who it is
             sock.close()
-            return
+            return True
         worker.channel = Channel(sock, lambda message, fds: self._hear(worker, message), lambda: self._hung_up(worker))
+        return True
 
     def _hear(self, worker: WorkerProcess, message: Message) -> None:
         try:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ class Fleet:
         self._unready = False
         self._pulse: asyncio.TimerHandle | None = None
         self._shown: dict[str, tuple[State, int, int]] = {}  # by name: a reload may have two nodes of one
+        self.look: Callable[[str], None] = lambda suspect: None  # has the run folder looked after; see `Upkeep`
         self.standin = StandIn(self)
 
     # --- versions ---
@@ -64,6 +66,7 @@ class Fleet:
         Raises:
             StartupError: no socket can be made.
         """
+        self.look("")
         kept = {node.name: self._alike(node) for node in plan.nodes}
         configured = {node.name: node.workers for node in plan.nodes}
         plan = dataclasses.replace(plan, nodes=tuple(self._placed(node, kept[node.name]) for node in plan.nodes))
@@ -98,7 +101,8 @@ class Fleet:
         return dataclasses.replace(plan, id=identity, workers=workers)
 
     def _new(self, plan: NodePlan, version: Version) -> Node:
-        node = Node(plan, version, sockets.shared(self.run, plan), self.observer.log, self._changed)
+        shared = sockets.shared(self.run, plan)
+        node = Node(plan, version, shared, self.observer.log, self._changed, lambda: self.look(""))
         self.nodes.append(node)
         return node
 
@@ -216,6 +220,34 @@ class Fleet:
         if self._connections is not None:
             self._connections.close()
 
+    # --- what others remove (see `Upkeep`) ---
+
+    def restore(self) -> list[str]:
+        """Make anew what others have removed of the run folder: Plans, the sockets of nodes and of their workers.
+
+        Returns:
+            The names of what was removed.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        restored = self._connections.restore() if self._connections is not None else []
+        for version in self._versions:
+            restored += version.restore()
+        for node in self.nodes:
+            if node.state != "stopped" and (lost := node.restore(self.run / node.plan.id)):
+                restored += [f"{os.path.relpath(path, self.run)} of {node.plan.name}" for path in lost]
+        return restored
+
+    def suspect(self, address: str) -> list[str]:
+        """Somebody could not connect there: if it is a worker's own socket, and nobody listens, have it listen anew."""
+        for node in self.nodes:
+            for worker in node.ready_workers():
+                if worker.address == address and sockets.refuses(address):
+                    node.rebind(worker)
+                    return [f"{os.path.relpath(address, self.run)} of {node.plan.name}"]
+        return []
+
     # --- messages of workers ---
 
     def _find(self, pid: int) -> WorkerProcess | None:
@@ -236,7 +268,12 @@ class Fleet:
                 self._give_turns()
             case "ready":
                 worker.latest, worker.address = message["latest"], message["address"]
+                worker.place = rundir.identity(worker.address)
                 self._ready(node, worker)
+            case "bound":
+                node.rebound(worker, message["trouble"])
+            case "lost":
+                self.look(str(message["path"]))
             case "listening":
                 node.ready(worker)
                 self.standin.relieve(worker)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from graphserve.supervise.sockets import private_umask
+from graphserve.supervise.sockets import NamedSocket
 from graphserve.wire.phrases import phrase
 
 HEAD, BODY = 16 * 1024, 64 * 1024  # bytes of a request
@@ -105,16 +106,35 @@ class UnixServer:
     def __init__(self, path: str, handle: Callable[[Request, Answer], Awaitable[None]]) -> None:
         self._path, self._handle = path, handle
         self._clients: set[asyncio.Task[None]] = set()
+        self._reopening: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Begin to listen."""
-        sock = socket.socket(socket.AF_UNIX)
-        with private_umask():
-            sock.bind(self._path)
+        self._named = NamedSocket(self._path, CONNECTIONS)
+        self._server = await asyncio.start_unix_server(self._connected, sock=self._named.sock, limit=HEAD)
+
+    def restore(self) -> list[str]:
+        """Make the socket anew if others have removed it; returns its name then. Who is connected stays so.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        if not self._named.lost or self._reopening is not None:
+            return []
+        self._named = NamedSocket(self._path, CONNECTIONS)
+        self._reopening = asyncio.ensure_future(self._reopen(self._named.sock))
+        return [os.path.basename(self._path)]
+
+    async def _reopen(self, sock: socket.socket) -> None:
+        before = self._server
         self._server = await asyncio.start_unix_server(self._connected, sock=sock, limit=HEAD)
+        before.close()
+        self._reopening = None
 
     async def close(self) -> None:
         """Accept no more, give what was answered a moment to go out, and end."""
+        if self._reopening is not None:
+            await self._reopening
         self._server.close()
         if self._clients:
             await asyncio.wait(self._clients, timeout=0.1)

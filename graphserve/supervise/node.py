@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from graphserve import rundir
 from graphserve.errors import StartupError
 from graphserve.plan import NodePlan
 from graphserve.resolver import import_limit
@@ -15,11 +16,12 @@ from graphserve.supervise.observer import LogRecord, State
 from graphserve.supervise.pool import Pool, WorkerProcess
 from graphserve.supervise.reaper import how_it_ended
 from graphserve.supervise.respawns import Respawns
+from graphserve.supervise.sockets import NamedSocket
 from graphserve.supervise.turnover import Turnover, first, gone
 from graphserve.supervise.vitals import judge, latest_deadline, stuck
 
 if TYPE_CHECKING:
-    import socket
+    from pathlib import Path
 
     from graphserve.supervise.version import Version
 
@@ -33,12 +35,14 @@ class Node:
         sockets: its shared sockets.
         emit: takes records for the terminal.
         on_change: called when its state or its workers changed.
+        look: has the run folder looked after, before something is started that needs it.
     """
 
     def __init__(
-        self, plan: NodePlan, version: Version, sockets: dict[str, socket.socket], emit: Callable[[LogRecord], None],
-        on_change: Callable[[Node], None],
+        self, plan: NodePlan, version: Version, sockets: dict[str, NamedSocket], emit: Callable[[LogRecord], None],
+        on_change: Callable[[Node], None], look: Callable[[], None],
     ) -> None:  # fmt: skip
+        self._look = look
         self.plan, self.version, self.sockets, self.emit, self.on_change = plan, version, sockets, emit, on_change
         self.pool = Pool(plan, emit, self._died)
         self.turnover = Turnover(self)
@@ -78,6 +82,7 @@ class Node:
             OSError: the machine will not give us a process.
         """
         self.respawns.filled(slot)
+        self._look()
         version = version or self.version
         worker = self.pool.spawn(slot, version, version.env(plan or self.plan, slot))
         limit = import_limit(worker.options.startup_timeout)
@@ -206,6 +211,47 @@ class Node:
         await asyncio.gather(*(worker.gone.wait() for worker in self.workers))
         self.state, self.shows = "stopped", shows
         self.on_change(self)
+
+    def restore(self, folder: Path) -> list[str]:
+        """Make anew what others have removed of the node's folder; returns the paths of that.
+
+        Calls that wait in a socket without a name are served: workers keep it until it is empty.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        folder.mkdir(mode=0o700, exist_ok=True)
+        lost = [name for name, sock in self.sockets.items() if sock.lost]
+        paths = [self.sockets[name].path for name in lost]
+        for name in lost:
+            before = self.sockets[name]
+            self.sockets[name] = NamedSocket(before.path, self.plan.options.queue)
+            for worker in self.workers:
+                if worker.state in ("starting", "ready", "draining"):
+                    worker.send({"type": "listeners", "listeners": [name]}, [self.sockets[name].fileno()])
+            before.sock.close()
+        for worker in self.workers:
+            own = worker.state == "ready" or worker.opening
+            if own and not worker.rebinding and rundir.identity(worker.address) != worker.place:
+                self.rebind(worker)
+                paths.append(worker.address)
+        if lost:
+            self.on_change(self)  # who waits for these connects at once
+        return paths
+
+    def rebind(self, worker: WorkerProcess) -> None:
+        """Have a worker listen on its own socket anew."""
+        worker.rebinding = True
+        worker.send({"type": "rebind"})
+
+    def rebound(self, worker: WorkerProcess, trouble: str) -> None:
+        """The worker listens on its own socket again, or says why it cannot."""
+        worker.rebinding = False
+        if trouble:
+            self.say("error", f"a worker of {self.plan.name} cannot listen on its own socket: {trouble}", worker)
+        else:
+            worker.place = rundir.identity(worker.address)
+            self.on_change(self)  # who waits for it connects at once
 
     def close_sockets(self) -> None:
         """Close the shared sockets; who still waits there is told by the kernel."""

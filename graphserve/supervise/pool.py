@@ -49,6 +49,8 @@ class WorkerProcess:
         self.state = "spawned"
         self.channel: Channel | None = None
         self.address = ""
+        self.place: tuple[int, int] | None = None  # which file had that name when the worker said that it listens there
+        self.rebinding = False  # it was told to listen there anew
         self.message = self.traceback = ""
         self.options = version.plan.node(node).options  # its own: those of its node may be newer
         self.spawned_at = asyncio.get_running_loop().time()

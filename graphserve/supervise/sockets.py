@@ -12,8 +12,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from circus.sockets import CircusSocket
-
 from graphserve import rundir
 from graphserve.errors import StartupError
 from graphserve.plan import ListenPlan, NodePlan
@@ -33,7 +31,51 @@ def private_umask() -> Iterator[None]:
         os.umask(before)
 
 
-def shared(run: Path, node: NodePlan) -> dict[str, socket.socket]:
+class NamedSocket:
+    """A listening Unix socket of mode 0600 and its name in the run folder, which others may remove.
+
+    Args:
+        path: its name; what has it already is replaced.
+        backlog: connections that may wait.
+    """
+
+    def __init__(self, path: str, backlog: int) -> None:
+        self.path = path
+        self.sock = socket.socket(socket.AF_UNIX)
+        try:
+            if os.path.lexists(path):
+                os.unlink(path)
+            with private_umask():
+                self.sock.bind(path)
+            self.sock.listen(backlog)
+            self.sock.setblocking(False)
+            self._identity = rundir.identity(path)
+        except OSError:
+            self.sock.close()
+            raise
+
+    @property
+    def lost(self) -> bool:
+        """Whether the name is gone, or is another file's: nobody can connect any more."""
+        return rundir.identity(self.path) != self._identity
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+        return self.sock.fileno()
+
+    def listen(self, backlog: int) -> None:
+        """Let so many connections wait."""
+        self.sock.listen(backlog)
+
+    def close(self) -> None:
+        """Close it, and remove its name."""
+        self.sock.close()
+        if not self.lost:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+
+
+def shared(run: Path, node: NodePlan) -> dict[str, NamedSocket]:
     """Bind a node's shared sockets, in a folder of its own; they listen at once, so calls wait while workers start.
 
     Returns:
@@ -41,14 +83,21 @@ def shared(run: Path, node: NodePlan) -> dict[str, socket.socket]:
     """
     folder = run / node.id
     folder.mkdir(mode=0o700, exist_ok=True)
-    made: dict[str, socket.socket] = {}
     paths = {"": rundir.queue_socket(run, node), **rundir.batch_sockets(run, node)}
-    for name, path in paths.items():
-        sock = CircusSocket(f"{node.id}{name}", path=path, umask=PRIVATE, backlog=node.options.queue)
-        sock.bind_and_listen()
-        sock.set_inheritable(False)  # descriptors go by the control connection, never by fork
-        made[name] = sock
-    return made
+    return {name: NamedSocket(path, node.options.queue) for name, path in paths.items()}
+
+
+def refuses(path: str) -> bool:
+    """Whether nobody listens at a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return True
+        except OSError:
+            pass  # its queue is full: somebody has it
+    return False
 
 
 class PublicSocket:

@@ -135,6 +135,8 @@ class StandIn:
                     self._dismiss(process, last=True)
                 else:
                     self._say("warning", "takes no calls: a stand-in is at the public port, where they wait", process)
+            case "lost":
+                self._fleet.look(str(message["path"]))
             case "failed":
                 process.message, process.traceback = message["message"], message["traceback"]
             case "draining" if process is self._current:  # somebody sent it SIGTERM by hand
@@ -196,6 +198,7 @@ class StandIn:
         plan = self._entry()
         pool = Pool(plan, self._fleet.observer.log, self._died, "standin")
         try:
+            self._fleet.look("")
             self._current = process = pool.spawn(-1, version, version.env(plan, -1))
         except OSError as exc:
             self._say("error", f"takes no calls, and no stand-in could be started: {shortage.words(exc)}")

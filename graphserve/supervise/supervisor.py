@@ -29,6 +29,7 @@ from graphserve.supervise.reaper import Reaper, end_leftovers
 from graphserve.supervise.resolving import resolution
 from graphserve.supervise.signals import Signals
 from graphserve.supervise.sockets import PublicSocket
+from graphserve.supervise.upkeep import Upkeep
 from graphserve.supervise.watch import changes, folders
 
 T = TypeVar("T")
@@ -100,7 +101,9 @@ class Supervisor:
         )
         admin = Admin(self, self.folder.path)
         await admin.open()
+        upkeep = Upkeep(self.folder, self.fleet, admin, self._say)
         try:
+            upkeep.begin()
             try:
                 begun = await _unless(self.signals.stopping, self._begin())
             except StartupError as exc:
@@ -122,6 +125,7 @@ class Supervisor:
             await _cancel(self._jobs)
             await self.fleet.kill()
             await self.reaper.end()
+            upkeep.end()
             await admin.close()
 
     def job(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

@@ -39,10 +39,27 @@ class Version:
         self.secrets, self.configured = dict(secrets), configured
         self.nodes: dict[str, Node] = {}  # by name; complete before the first worker starts
         self._run = run
-        file = rundir.plan_file(run, number)
-        file.parent.mkdir(mode=0o700)
-        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as writing:
-            writing.write(plan.to_json())
+        self._file = rundir.plan_file(run, number)
+        self._file.parent.mkdir(mode=0o700)
+        self._write()
+
+    def restore(self) -> list[str]:
+        """Write the Plan again if others have removed it; returns its name then.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if rundir.identity(self._file) == self._identity:
+            return []
+        self._file.parent.mkdir(mode=0o700, exist_ok=True)
+        self._file.unlink(missing_ok=True)
+        self._write()
+        return [f"{self.number}/{self._file.name}"]
+
+    def _write(self) -> None:
+        with open(os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(self.plan.to_json())
+        self._identity = rundir.identity(self._file)
 
     def needs(self, name: str) -> set[Node]:
         """The nodes that workers of this one call."""

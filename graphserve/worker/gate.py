@@ -19,6 +19,7 @@ from graphserve.call.poller import poller
 from graphserve.worker.turn import TURN_PAUSE
 
 Attach = Callable[[socket.socket], None]
+EMPTY_STEP = 0.1  # seconds between two looks at whether calls still wait in a socket that has lost its name
 NO_DESCRIPTORS_PAUSE = 0.05  # seconds that a worker without free descriptors leaves the queue to others
 
 
@@ -75,6 +76,28 @@ class Gate:
         for door in self.doors:
             door.sock.close()
         self.doors = []
+
+    def succeed(self, before: socket.socket, door: Door) -> None:
+        """Accept at a door in place of one whose socket has lost its name; what waits there still is served."""
+        if not self._open:
+            door.sock.close()
+            return
+        door.accept = partial(self._accept, door)
+        self.doors.append(door)
+        self.update()
+        self._leave_empty(before)
+
+    def _leave_empty(self, sock: socket.socket) -> None:
+        old = next((door for door in self.doors if door.sock is sock), None)
+        if old is None:
+            return  # closed meanwhile
+        if _holds(sock, select.POLLIN):
+            self.loop.call_later(EMPTY_STEP, self._leave_empty, sock)
+            return
+        if old.reading:
+            self._readers.remove_reader(sock)
+        self.doors.remove(old)
+        sock.close()
 
     def take(self) -> bool:
         """Take a slot if one is free."""

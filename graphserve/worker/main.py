@@ -67,6 +67,8 @@ class Worker:
         self._ended = asyncio.Event()
         self._opening: asyncio.Task[None] | None = None
         self.secrets: dict[str, Any] = {}
+        self.members.tell = self._tell_lost
+        self._later: list[tuple[str, int]] = []  # shared sockets that came before there was somebody to serve them
 
     async def live(self) -> None:
         """All of its life that needs an event loop."""
@@ -103,6 +105,11 @@ class Worker:
         assert self._found is not None
         self.channel.send({"type": "imported"})
         listeners = await self._init
+        found = dict(listeners)
+        for name, descriptor in self._later:
+            os.close(found[name])
+            found[name] = descriptor
+        listeners = list(found.items())
         return Serving(self.plan, self.node, self.run, self.members, self._found, listeners, self._report)
 
     async def _stand_in(self) -> StandIn:
@@ -143,6 +150,30 @@ class Worker:
             os._exit(ExitCode.OK)
         self.channel.send({"type": "draining"})
         self._spawn(self._drain(last=message["last"]))
+
+    def _on_listeners(self, message: Message, fds: list[int]) -> None:
+        """Shared sockets in place of those whose names somebody removed."""
+        listeners = list(zip(message["listeners"], fds, strict=True))
+        if self.serving is None:
+            self._later += listeners
+        elif not self.stands_in:
+            cast("Serving", self.serving).succeed(listeners)
+
+    def _on_rebind(self, message: Message, fds: list[int]) -> None:
+        """Somebody removed the name of the worker's own socket."""
+        self._spawn(self._rebind())
+
+    async def _rebind(self) -> None:
+        trouble = ""
+        try:
+            await cast("Serving", self.serving).rebind()
+        except OSError as exc:  # the supervisor says so, and asks again
+            trouble = shortage.words(exc)
+        self.channel.send({"type": "bound", "trouble": trouble})
+
+    def _tell_lost(self, path: str) -> None:
+        """Nobody listens at a socket whose owner is said to be ready."""
+        self.channel.send({"type": "lost", "path": path})
 
     def _on_unready(self, message: Message, fds: list[int]) -> None:
         assert self.serving is not None

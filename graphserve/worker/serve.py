@@ -38,6 +38,7 @@ from graphserve.worker.turn import Turn
 from graphserve.worker.visit import Visit
 
 SERVER_KEEP_ALIVE = 2.5  # times the caller's keep-alive: the caller always closes first
+OLD_SOCKET = 1.0  # seconds that a socket without a name stays open: who connected before is accepted by then
 TAKEN_TIMEOUT = 2.0  # seconds that a stopping worker waits for results in its memory to be taken
 
 
@@ -71,6 +72,7 @@ class Serving:
         self._port: Port | None = None
         self._attaching: set[asyncio.Task[Any]] = set()
         self._listeners: list[Listener] = []
+        self._accepts = False
 
     async def start(self) -> None:
         """Make the instance, then listen on the worker's own socket and on the node's shared ones."""
@@ -83,6 +85,7 @@ class Serving:
         self.relay = Relay(self.node, self.lanes, self.executor.guard)
         paths = rundir.batch_sockets(self.run, self.node) if self.node.workers > 1 else {}
         turns = {name: Turn(path) for name, path in paths.items()}
+        self._turns = list(turns.values())
         self.batchers = {
             name: Batcher(api, self.executor, self.gate, self.gate.update, turns.get(name))
             for name, api in self.apis.items() if api.plan.batch is not None
@@ -91,10 +94,34 @@ class Serving:
         if self.node.name == self.plan.entry:
             self.app.pages = self._pages(self.app)
         self.private = self._listener(public=False)
-        self._own = await self.loop.create_unix_server(lambda: Protocol(self.private), sock=self._bind(), backlog=1024)
+        self._own = await self._listen_alone()
         self.health.state = "ready"
         self.gate.open([self._door(name, sock) for name, sock in self._shared.items()])
+        self._accepts = True
         self._tick()
+
+    def succeed(self, listeners: list[tuple[str, int]]) -> None:
+        """Accept from shared sockets that take the places of those whose names somebody removed."""
+        for name, descriptor in listeners:
+            sock = socket.socket(fileno=descriptor)
+            before, self._shared[name] = self._shared[name], sock
+            if self._accepts:
+                self.gate.succeed(before, self._door(name, sock))
+            else:
+                before.close()
+
+    async def rebind(self) -> None:
+        """Listen on the worker's own socket anew, since somebody removed its name.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        before = self._own
+        self._own = await self._listen_alone()
+        self.loop.call_later(OLD_SOCKET, before.close)
+
+    async def _listen_alone(self) -> asyncio.Server:
+        return await self.loop.create_unix_server(lambda: Protocol(self.private), sock=self._bind(), backlog=1024)
 
     def read_certificate(self, password: str | None) -> None:
         """Read what the public socket needs for TLS, before anything that takes long.
@@ -213,6 +240,8 @@ class Serving:
         self.executor.lower()
         if self.memory is not None:
             self.memory.sweep()
+        for turn in self._turns:
+            turn.renew()
         self.report(self.vitals())
         self.loop.call_later(1.0, self._tick)
 

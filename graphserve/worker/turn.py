@@ -21,7 +21,8 @@ class Turn:
     """
 
     def __init__(self, sock: str) -> None:
-        self._file = os.open(sock.removesuffix(".sock") + ".turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._path = sock.removesuffix(".sock") + ".turn"
+        self._file = self._opened()
         self._mine = False
         os.register_at_fork(after_in_child=self._forget)  # a child would hold the lock on
 
@@ -38,6 +39,18 @@ class Turn:
         if self._mine:
             self._mine = False
             fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def renew(self) -> None:
+        """Open the file again if somebody removed it: siblings that come later lock the one that has its name."""
+        if self._mine:
+            return  # the next time
+        with contextlib.suppress(OSError):  # (the folder is made anew by the supervisor, and looked at again)
+            if not os.path.exists(self._path) or not os.path.samestat(os.stat(self._path), os.fstat(self._file)):
+                before, self._file = self._file, self._opened()
+                os.close(before)
+
+    def _opened(self) -> int:
+        return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def _forget(self) -> None:
         os.close(self._file)
