@@ -55,6 +55,17 @@ def holds_any(schema: Any) -> bool:
     return (isinstance(schema, dict) and schema.get("type") == "any") or any(map(holds_any, _below(schema)))
 
 
+def is_keyed(schema: Any) -> bool:
+    """Whether a part of it is a set, or a dict whose keys may be anything but text."""
+    if isinstance(schema, dict):
+        kind = schema.get("type")
+        if kind in ("set", "frozenset"):
+            return True
+        if kind == "dict" and schema.get("keys_schema", {}).get("type") != "str":
+            return True
+    return any(map(is_keyed, _below(schema)))
+
+
 def misplaced(schema: Any) -> type | None:
     """A class that is no type of pydantic's where a value is needed: what has it can come from no JSON."""
     if isinstance(schema, dict) and ("serialization" in schema or schema.get("serialization_exclude")):

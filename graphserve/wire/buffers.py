@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from graphserve import ownjson
+from graphserve.wire.costs import EMPTY_ROWS_BETWEEN
 from graphserve.wire.failures import Misfit
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 MAX_DIMENSIONS = 64  # numpy's own limit
 _SIMPLE = re.compile(r"[<>|][biufcmMSUV]\d+(\[\d*[A-Za-zμ]+\])?\Z")
 _HEAD = struct.Struct("<BH")  # dimensions, length of the dtype
+_LAST_CHARACTER = 0x10FFFF
+_SURROGATES = 0xD800, 0xDFFF  # halves of characters, which no text has
 
 
 def pack(array: np.ndarray[Any, Any]) -> tuple[bytes, memoryview]:
@@ -30,6 +33,7 @@ def pack(array: np.ndarray[Any, Any]) -> tuple[bytes, memoryview]:
     if type(array) is not np.ndarray and isinstance(array, np.ma.MaskedArray):
         raise Misfit("a masked array cannot be sent: fill it first (.filled())")
     descr = describe(array.dtype)
+    check_rows(array.shape)
     header = _HEAD.pack(array.ndim, len(descr)) + descr + struct.pack(f"<{array.ndim}Q", *array.shape)
     if array.size == 0:
         return header, memoryview(b"")
@@ -37,10 +41,15 @@ def pack(array: np.ndarray[Any, Any]) -> tuple[bytes, memoryview]:
     return header, flat.view(np.uint8).data
 
 
-def unpack(data: memoryview, place: memoryview | None = None) -> np.ndarray[Any, Any]:
+def unpack(data: memoryview, place: memoryview | None = None, rows: int = EMPTY_ROWS_BETWEEN) -> np.ndarray[Any, Any]:
     """The read-only array that `pack` described, over the bytes behind the header, or over `place`.
 
     The elements are not copied, unless they lie at an address that their type cannot be read from.
+
+    Args:
+        data: the header, and the elements if they are not elsewhere.
+        place: where the elements are.
+        rows: how many rows without elements it may have.
 
     Raises:
         Misfit: the bytes are no array.
@@ -52,6 +61,7 @@ def unpack(data: memoryview, place: memoryview | None = None) -> np.ndarray[Any,
     elements = data[end:] if place is None else place
     if size != elements.nbytes:
         raise Misfit(f"an array of dtype {dtype} and shape {shape} does not have {elements.nbytes} bytes")
+    check_rows(shape, rows)
     memory: Any = elements.toreadonly() if size else None
     if size and type(memory.obj) is not bytes:
         # Of a memoryview numpy takes the object behind it, and could be told to write there.
@@ -62,8 +72,8 @@ def unpack(data: memoryview, place: memoryview | None = None) -> np.ndarray[Any,
         raise Misfit(f"an array of shape {shape} cannot be: {exc}") from None
     if not array.flags.aligned:
         array = array.copy()
-    if dtype.kind == "b" and array.size and array.view(np.uint8).max() > 1:
-        raise Misfit("an array of bool has bytes other than 0 and 1")
+    if size and dtype.kind in "bUV":
+        _check_elements(array)
     return freeze(array) if array.flags.writeable else array
 
 
@@ -71,6 +81,35 @@ def freeze(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """A read-only view of a new array; unlike the array itself it cannot be made writable again."""
     array.flags.writeable = False
     return array.view()
+
+
+def check_rows(shape: tuple[int, ...], most: int = EMPTY_ROWS_BETWEEN) -> None:
+    """Check how many rows an array without elements has: a few bytes can say any number, and whoever loops over it is
+    busy for as long.
+
+    Raises:
+        Misfit: there are more than `most`.
+    """
+    if 0 in shape and (rows := math.prod(shape[: shape.index(0)])) > most:
+        raise Misfit(f"an array of shape {shape} has {rows:,} rows without elements; {most:,} are allowed")
+
+
+def _check_elements(array: np.ndarray[Any, Any]) -> None:
+    """Check elements of which some bytes mean nothing: booleans, and text, in records too."""
+    import numpy as np
+
+    kind = array.dtype.kind
+    if kind == "V":
+        for name in array.dtype.names or ():
+            _check_elements(array[name])
+    elif kind == "b" and array.size and np.ascontiguousarray(array).view(np.uint8).max() > 1:
+        raise Misfit("an array of bool has bytes other than 0 and 1")
+    elif kind == "U" and array.size:
+        order = array.dtype.str[0]
+        characters = np.ascontiguousarray(array).reshape(-1).view(f"{order}u4")
+        first, last = _SURROGATES
+        if characters.max() > _LAST_CHARACTER or ((characters >= first) & (characters <= last)).any():
+            raise Misfit("an array of text has bytes that are no characters")
 
 
 @lru_cache(maxsize=256)
@@ -149,5 +188,7 @@ def _tuples(descr: Any) -> Any:
 def _field(name: Any, descr: Any, shape: Any = None) -> tuple[Any, ...]:
     if not isinstance(descr, list) and not (isinstance(descr, str) and _SIMPLE.match(descr)):
         raise Misfit("no such dtype")
+    if shape is not None and 0 in (shape if isinstance(shape, list) else [shape]):
+        raise Misfit("no such dtype")  # a field without bytes has rows without elements, in each element
     name = tuple(name) if isinstance(name, list) else name
     return (name, _tuples(descr)) if shape is None else (name, _tuples(descr), tuple(shape))

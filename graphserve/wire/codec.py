@@ -9,12 +9,15 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from graphserve.errors import InvalidArguments
+from graphserve.wire.costs import ERRORS_TOLD, NAME_CHARACTERS
 from graphserve.wire.extensions import Fetch, Place, json_hook
 from graphserve.wire.failures import (
     FAILURES,
     MalformedBody,
+    cut,
     explain,
     is_malformed,
+    is_misfit,
     malformed,
     problem,
     refusal,
@@ -23,6 +26,7 @@ from graphserve.wire.failures import (
 )
 from graphserve.wire.formats import Format, accept_format, content_format
 from graphserve.wire.schema import Parameter, Signature
+from graphserve.wire.screening import Screening
 from graphserve.wire.values import Body, Reader, ValueCodec, Writer
 
 __all__ = [
@@ -48,6 +52,7 @@ class ArgumentsCodec:
         self._sparse = len(self._required) < len(self._values)
         self._finish = [(n, v.finish) for n, v in self._values.items() if v.finish is not None]
         self._wrap = {name: value.wrap for name, value in self._values.items() if value.wraps}
+        self._screening = Screening([p.type for p in signature.parameters])
         self._reader = Reader(*self._structs(signature))
         self._members = Reader(dict[str, Raw])
         self._writer = Writer()
@@ -66,6 +71,8 @@ class ArgumentsCodec:
         """
         if format is Format.RAW:
             return self._take_raw(body)
+        if fetch is None:
+            self._look(body, format)
         try:
             arguments = _asdict(self._reader.read(body or _EMPTY[format], format, fetch))
             if self._sparse:
@@ -74,7 +81,9 @@ class ArgumentsCodec:
                 if name in arguments:
                     arguments[name] = finish(arguments[name], format)
             return arguments
-        except FAILURES as exc:
+        except Exception as exc:
+            if not is_misfit(exc):
+                raise
             error = exc
         return self._one_by_one(error, body or _EMPTY[format], format, fetch)
 
@@ -107,12 +116,24 @@ class ArgumentsCodec:
             for which in ("hint", "fetched")
         )  # type: ignore[return-value]
 
+    def _look(self, body: Body, format: Format) -> None:
+        try:
+            self._screening.look(body, format)
+        except MalformedBody:
+            raise
+        except FAILURES as exc:
+            if is_malformed(exc):
+                raise malformed(exc) from None
+            raise refusal(self._where, explain(exc, [])) from None
+
     def _take_raw(self, body: Body) -> dict[str, Any]:
         if self._raw is None:
             raise InvalidArguments(f"{self._where} takes a JSON object of its parameters, not a raw body")
         try:
             return {self._raw: self._values[self._raw].take(bytes(body))}
-        except FAILURES as exc:
+        except Exception as exc:
+            if not is_misfit(exc):
+                raise
             raise refusal(self._where, explain(exc, [self._raw])) from None
 
     def _one_by_one(self, error: BaseException, body: Body, format: Format, fetch: Fetch | None) -> dict[str, Any]:
@@ -127,22 +148,29 @@ class ArgumentsCodec:
             said = f"the body is an object of the parameters: {exc}"
             raise refusal(self._where, [problem([], said, "type_error")]) from None
         arguments = {}
+        untold = 0
         errors = [
             problem([n], f"missing argument {n!r}", "missing_argument") for n in self._required if n not in members
         ]
         for name, raw in members.items():
             if name not in self._values:
+                if len(errors) >= ERRORS_TOLD:
+                    untold += 1
+                    continue
+                name = cut(name, NAME_CHARACTERS)
                 errors.append(problem([name], f"unexpected argument {name!r}{self._known()}", "unexpected_argument"))
                 continue
             try:
                 arguments[name] = self._values[name].load(raw, format, fetch)
-            except FAILURES as exc:
+            except Exception as exc:
+                if not is_misfit(exc):
+                    raise
                 if is_malformed(exc):
                     raise malformed(exc) from None
                 errors += explain(exc, [name])
         if not errors and "`ext`" in str(error):  # a large integer, which the fast path does not know
             return arguments
-        raise refusal(self._where, errors or explain(error, []))
+        raise refusal(self._where, errors or explain(error, []), untold)
 
     def _known(self) -> str:
         return f"; known are: {', '.join(self._values)}" if self._values else "; there are none"
@@ -193,7 +221,9 @@ class ResultCodec:
         """
         try:
             return self._value.load(body, Format.MSGPACK, fetch)
-        except FAILURES as exc:
+        except Exception as exc:
+            if not is_misfit(exc):
+                raise
             error = exc
         reason = "; ".join(text(each) for each in explain(error, []))
         raise ValueError(f"the result of {self._where} does not fit its annotation: {reason}")
@@ -231,3 +261,11 @@ class UntypedCodec:
 def encode_json(value: Any) -> bytes:
     """A value as JSON by its nature, for places that have no signature."""
     return msgspec.json.encode(value, enc_hook=json_hook)
+
+
+def natural(text: str) -> Any:
+    """What a text says if it is JSON, else the text itself: as queries of URLs are read."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.MsgspecError, RecursionError):
+        return text

@@ -10,15 +10,21 @@ import msgspec
 
 from graphserve.errors import InvalidArguments
 from graphserve.wire import models
+from graphserve.wire.costs import ERRORS_TOLD, MESSAGE_CHARACTERS, NAME_CHARACTERS
 
 Location = list[str | int]
 
 # What decoding may raise because of the body, user code in dataclasses included.
 FAILURES = (ValueError, TypeError, RecursionError, OverflowError, MemoryError)
+# What libraries raise over values that they were not made for: a body's fault too, if no user code stands between.
+_FOREIGN = (LookupError, AttributeError, ArithmeticError, SystemError, AssertionError, BufferError, NotImplementedError)
+_OURS = frozenset({"graphserve", "msgspec", "numpy", "pydantic", "decimal", "uuid", "json"})
 
-_MISFIT = re.compile(r"(?P<message>.*?)(?: - at `(?P<key>key` in `)?\$(?P<path>.*)`)?\Z", re.DOTALL)
+_PATH = " - at `"
+_KEY = "key` in `"
 _STEP = re.compile(r"\.(?P<name>[^.\[]+)|\[(?P<index>\d+)\]|\[\.\.\.\]")
 _FIELD = re.compile(r"Object (?P<what>missing required|contains unknown) field `(?P<name>.*)`\Z", re.DOTALL)
+_CUT = "…"
 _TYPES = re.compile(r"Expected `[^`]*`, got `[^`]*`\Z")
 
 
@@ -83,27 +89,65 @@ def malformed(error: BaseException) -> MalformedBody:
     return MalformedBody("the body is nested too deeply" if isinstance(error, RecursionError) else str(error))
 
 
+def is_misfit(error: Exception) -> bool:
+    """Whether reading a body raised `error` because of what the body says, and not because of the user's code."""
+    if isinstance(error, FAILURES):
+        return True
+    if not isinstance(error, _FOREIGN):
+        return False
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    # Libraries in C have no frames: then the last one is ours.
+    module = str(trace.tb_frame.f_globals.get("__name__", "")) if trace is not None else ""
+    return module.partition(".")[0] in _OURS
+
+
 def explain(error: BaseException, loc: Location) -> list[dict[str, Any]]:
     """What went wrong with the value at `loc`, one mapping an error."""
     if models.is_error(error):
-        return [{**each, "loc": loc + each["loc"]} for each in models.problems(error)]
+        return [problem(loc + each["loc"], each["msg"], each["type"]) for each in models.problems(error)]
     if isinstance(error, Misfit):
         return [problem(loc + error.loc, str(error), error.kind)]
     if isinstance(error, msgspec.ValidationError):
         return [_of_msgspec(str(error), loc)]
+    if isinstance(error, _FOREIGN):  # in words that are the library's own, about something else
+        return [problem(loc, "Expected a value of another kind", "type_error")]
     return [problem(loc, str(error) or type(error).__name__, "value_error")]
 
 
 def problem(loc: Location, message: str, kind: str) -> dict[str, Any]:
-    """One error."""
-    return {"loc": loc, "msg": message, "type": kind}
+    """One error; names and values that a client chose are cut to a length that can be told."""
+    return {
+        "loc": [cut(step, NAME_CHARACTERS) if isinstance(step, str) else step for step in loc],
+        "msg": cut(message, MESSAGE_CHARACTERS),
+        "type": kind,
+    }
 
 
-def refusal(where: str, errors: list[dict[str, Any]]) -> InvalidArguments:
-    """The error to answer arguments with that do not fit the signature of `where`."""
-    first = f"{text(errors[0])}" if errors else "they do not fit the signature"
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return InvalidArguments(f"arguments of {where}: {first}{more}", errors=errors)
+def cut(text: str, characters: int) -> str:
+    """A text of at most so many characters; what is longer loses its middle."""
+    if len(text) <= characters:
+        return text
+    half = (characters - len(_CUT)) // 2
+    return text[:half] + _CUT + text[-half:]
+
+
+def refusal(where: str, errors: list[dict[str, Any]], untold: int = 0) -> InvalidArguments:
+    """The error to answer arguments with that do not fit the signature of `where`.
+
+    Args:
+        where: `Class.method`.
+        errors: what is wrong; of many, the first ones are told.
+        untold: how many more there are.
+    """
+    first = text(errors[0]) if errors else "they do not fit the signature"
+    number = len(errors) + untold
+    more = f" (and {number - 1:,} more)" if number > 1 else ""
+    told = errors[:ERRORS_TOLD]
+    if number > len(told):
+        told = [*told, problem([], f"and {number - len(told):,} more errors", "more_errors")]
+    return InvalidArguments(f"arguments of {where}: {first}{more}", errors=told)
 
 
 def text(error: dict[str, Any]) -> str:
@@ -113,10 +157,14 @@ def text(error: dict[str, Any]) -> str:
 
 
 def _of_msgspec(message: str, loc: Location) -> dict[str, Any]:
-    found = _MISFIT.match(message)
-    assert found is not None
-    message, loc = found["message"], loc + _steps(found["path"] or "")
-    if found["key"]:
+    # The path stands last, and no name in it is the client's; what stands before it may be.
+    said, mark, path = message.rpartition(_PATH)
+    if not mark or not path.endswith("`"):
+        said, path = message, ""
+    is_key = path.startswith(_KEY)
+    message = said
+    loc = loc + _steps(path.removeprefix(_KEY)[:-1])
+    if is_key:
         return problem(loc, f"a key: {message}", "type_error")
     if field := _FIELD.match(message):
         kind = "missing_field" if field["what"] == "missing required" else "unexpected_field"

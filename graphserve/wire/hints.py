@@ -103,9 +103,19 @@ def contains(hint: Any, kind: Kind) -> bool:
     return any(part.kind == kind for part in walk(hint))
 
 
+def contains_itself(hint: Any) -> bool:
+    """Whether a class in `hint` has, somewhere below, itself as a field: then nothing says how deep a value is."""
+    return any(_holds(part.hint, part.items) for part in walk(hint) if part.kind == "fields")
+
+
+def is_set(kind: Any) -> bool:
+    """Whether a class is a kind of set."""
+    return isinstance(kind, type) and issubclass(kind, collections.abc.Set)
+
+
 def hashed(part: Part) -> Any:
     """What in a set, or as the key of a dict, cannot be hashed: a hint with an array in it, or None."""
-    if part.kind == "dict" or (part.kind == "list" and issubclass(part.origin, collections.abc.Set)):
+    if part.kind == "dict" or (part.kind == "list" and is_set(part.origin)):
         return part.items[0].hint if contains(part.items[0].hint, "array") else None
     return None
 
@@ -185,6 +195,10 @@ def is_model(kind: Any) -> bool:
         or hasattr(kind, "__get_pydantic_core_schema__")
         or getattr(kind, "__module__", "").partition(".")[0] in _PYDANTIC
     )
+
+
+def _holds(wanted: Any, items: tuple[Item, ...]) -> bool:
+    return any(part.hint == wanted for item in items for part in walk(item.hint))
 
 
 def _of_class(hint: Any, origin: type, args: tuple[Any, ...], metadata: tuple[Any, ...]) -> Part:

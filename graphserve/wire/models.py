@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, cast
 
 from graphserve.wire import binary
+from graphserve.wire.costs import ERRORS_MADE
 
 _UNEXPECTED = re.compile(r"Expected `(?P<wanted>[^`]+)`.*?input_type=(?P<got>\w+)", re.DOTALL)
 
@@ -36,6 +37,11 @@ class Adapter:
             raise TypeError(str(exc).partition("\n")[0]) from None
         self._public, self._inner = _ways(self._adapter)
         self._model = _model(hint)
+
+    @property
+    def core_schema(self) -> Any:
+        """pydantic's own description of the type."""
+        return self._adapter.core_schema
 
     @property
     def plain_bytes(self) -> bool:
@@ -105,6 +111,11 @@ class Adapter:
         return self._adapter.json_schema(ref_template=template, mode=mode, schema_generator=_generator())
 
 
+def is_keyed(hint: Any) -> bool:
+    """Whether values of a type of pydantic's have sets, or dicts whose keys may be anything but text."""
+    return binary.is_keyed(_of(hint).core_schema)
+
+
 def is_instance(value: Any) -> bool:
     """Whether `value` is an instance of a pydantic model."""
     pydantic = sys.modules.get("pydantic")
@@ -129,7 +140,9 @@ def dump(value: Any, by_alias: bool = False) -> bytes:
 
 
 def problems(error: Any) -> list[dict[str, Any]]:
-    """What pydantic found: one mapping an error, with `loc`, `msg` and `type`."""
+    """What pydantic found: one mapping an error, with `loc`, `msg` and `type`; of very many, how many there are."""
+    if (number := error.error_count()) > ERRORS_MADE:
+        return [{"loc": [], "msg": f"{number:,} values do not fit", "type": "value_error"}]
     found = error.errors(include_url=False, include_context=False, include_input=False)
     return [{"loc": list(each["loc"]), "msg": each["msg"], "type": each["type"]} for each in found]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 import typing
 from collections.abc import Callable
@@ -9,13 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from graphserve.wire.buffers import MAX_DIMENSIONS, describe, freeze
+from graphserve.wire.costs import ARRAY_FLOOR, ARRAY_TIMES, HELD_TIMES
 from graphserve.wire.failures import Misfit
 
 if TYPE_CHECKING:
     import numpy as np
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\[\d*[A-Za-zμ]+\])?\Z|[<>|=]?[A-Za-z?]\d*(\[\d*[A-Za-zμ]+\])?\Z")
-_LEAF_TYPES = ({int, float}, {bool}, {str})
+_NUMBERS = {int, float, type(None)}  # JSON has no NaN: it is written as null, and read again
+_LEAF_TYPES = (_NUMBERS, {bool}, {str})
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,8 @@ def admit(array: np.ndarray[Any, Any], wanted: Demand) -> np.ndarray[Any, Any]:
 def from_list(value: Any) -> np.ndarray[Any, Any]:
     """A new array from nested lists of numbers, of booleans or of strings; writable until `admit` has seen it.
 
+    None among numbers is NaN.
+
     Raises:
         Misfit: the lists are ragged, or hold something else.
     """
@@ -113,11 +119,14 @@ def from_list(value: Any) -> np.ndarray[Any, Any]:
 
     if type(value) not in (list, int, float, bool, str):
         raise Misfit(f"Expected an array as nested lists, got `{'null' if value is None else type(value).__name__}`")
-    kinds: set[type] = set()
-    _leaf_types(value if type(value) is list else [value], kinds, 1)
+    kinds = _leaf_types(value if type(value) is list else [value])
     if not any(kinds <= allowed for allowed in _LEAF_TYPES):
         names = ", ".join(sorted("null" if kind is type(None) else kind.__name__ for kind in kinds))
         raise Misfit(f"Expected an array of numbers, of booleans or of strings, got a list with {names}")
+    if kinds == {str}:
+        _check_text(value)
+    if type(None) in kinds:
+        value = _with_nan(value)
     try:
         array = np.array(value)
     except (ValueError, OverflowError):
@@ -135,6 +144,8 @@ def scalar(kind: type, value: Any) -> Any:
     """
     import numpy as np
 
+    if value is None and issubclass(kind, np.inexact):
+        value = math.nan
     if not isinstance(value, np.ndarray):
         value = np.array(value) if isinstance(value, bytes) else from_list(value)
     if value.ndim:
@@ -188,6 +199,8 @@ def _to_text(array: Any, dtype: Any) -> Any:
     if array.dtype.kind != "U":
         return None
     converted = None
+    number = array.size
+    _check_size(dtype.itemsize * number, number, 0, HELD_TIMES)  # each has the length that the annotation says
     try:
         converted = array.astype(dtype)
         lost = dtype.kind in "SU" and bool((converted.astype(array.dtype) != array).any())
@@ -221,13 +234,50 @@ def _is_of(dtype: Any, kind: type) -> bool:
     return issubclass(dtype.type, kind) or (_is_concrete(kind) and dtype == np.dtype(kind))
 
 
-def _leaf_types(value: list[Any], found: set[type], depth: int) -> None:
-    kinds = set(map(type, value))
-    if list in kinds and depth < MAX_DIMENSIONS:
-        for item in value:
-            _leaf_types(item if type(item) is list else [item], found, depth + 1)
-    else:
-        found |= kinds
+def _leaf_types(value: list[Any]) -> set[type]:
+    """The types of what is in nested lists; list itself if they are nested too deeply to be an array."""
+    found: set[type] = set()
+    level = value
+    for _ in range(MAX_DIMENSIONS):
+        kinds = set(map(type, level))
+        if list not in kinds:
+            return found | kinds
+        found |= kinds - {list}
+        inner = level if kinds == {list} else [item for item in level if type(item) is list]
+        level = list(itertools.chain.from_iterable(inner))
+    return found | set(map(type, level))
+
+
+def _with_nan(value: Any) -> Any:
+    if type(value) is list:
+        return [_with_nan(item) for item in value]
+    return math.nan if value is None else value
+
+
+def _check_text(value: Any) -> None:
+    # Each element of an array of text has the bytes of the longest one, four a character.
+    number, characters, longest = _measure([value])
+    _check_size(4 * number * longest, number, characters, ARRAY_TIMES)
+
+
+def _check_size(made: int, number: int, characters: int, times: int) -> None:
+    came = 3 * number + characters  # as JSON, at least
+    if made > max(ARRAY_FLOOR, times * came):
+        said = f"Expected an array, got texts that would take {made:,} bytes as one: send them as a list"
+        raise Misfit(said, "value_error")
+
+
+def _measure(value: list[Any]) -> tuple[int, int, int]:
+    """How many strings there are in nested lists, how many characters they have, and the longest one has."""
+    lengths = [len(item) for item in value if type(item) is str]
+    number, characters, longest = len(lengths), sum(lengths), max(lengths, default=0)
+    for item in value:
+        if type(item) is list:
+            more, further, length = _measure(item)
+            number += more
+            characters += further
+            longest = max(longest, length)
+    return number, characters, longest
 
 
 def _is_concrete(kind: type) -> bool:

@@ -20,7 +20,7 @@ from graphserve.worker.heading import Heading, too_large
 from graphserve.worker.journal import log_request
 from graphserve.worker.outflow import HttpSink
 from graphserve.worker.refusal import refusal
-from graphserve.worker.source import Source
+from graphserve.worker.source import Source, hold
 from graphserve.worker.streaming import StreamExecution
 from graphserve.worker.throttle import noted
 from graphserve.worker.waiting import Waiting
@@ -54,7 +54,7 @@ class Inbound:
         self.protocol, self._api = protocol, api
         self.response_complete = self.disconnected = False
         self.old, self.keep_alive = old, keep_alive and not protocol.listener.closing
-        self._body: list[bytes] = []
+        self._body: list[bytes | bytearray] = []
         self.query, self.length = b"", 0
         self._limit = protocol.listener.max_body_size
         self._complete = self._turn = self.lost = False
@@ -110,7 +110,7 @@ class Inbound:
         elif self.source is not None:
             self.source.push(chunk)
         else:
-            self._body.append(chunk)
+            hold(self._body, chunk)
 
     def message_complete(self) -> None:
         """The whole request is here."""
@@ -141,7 +141,8 @@ class Inbound:
         if self._problem is not None:
             self._quiet(self._problem)
             return
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        first = self._body[0] if len(self._body) == 1 else None
+        body = first if type(first) is bytes else b"".join(self._body)
         self._body = []
         if protocol.admission.held and protocol.caller_left():
             protocol.transport.close()

@@ -117,11 +117,9 @@ class Protocol(HttpToolsProtocol):
             self._upgrade_offered = True  # see `_decline_upgrade`
 
     def on_body(self, body: bytes) -> None:
-        """Parser callback."""
+        """Parser callback. The application reads no bodies: uvicorn would hold what comes, piece by piece."""
         if isinstance(self.cycle, Inbound):
             self.cycle.body_received(body)
-        else:
-            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Parser callback."""

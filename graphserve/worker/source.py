@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from graphserve import ownjson
 from graphserve.call.upload import LEFT
-from graphserve.wire.codec import Format
+from graphserve.wire.codec import Format, encode_json, natural
+from graphserve.wire.costs import SMALL_CHUNK
 
 if TYPE_CHECKING:
     from graphserve.worker.execute import BoundApi
@@ -34,14 +34,14 @@ class Source:
 
     def __init__(self, flow: Any, left: Callable[[], bool], abort: Callable[[], None]) -> None:
         self._flow, self._left, self._abort = flow, left, abort
-        self._chunks: deque[bytes] = deque()
+        self._chunks: deque[bytes | bytearray] = deque()
         self._size = 0
         self._ended = self._failed = self._held = False
         self._waiter: asyncio.Future[None] | None = None
 
     def push(self, chunk: bytes) -> None:
         """A chunk is here."""
-        self._chunks.append(bytes(chunk))
+        hold(self._chunks, bytes(chunk))
         self._size += len(chunk)
         if self._size > HIGH_BYTES:
             if not self._held:
@@ -79,7 +79,7 @@ class Source:
                 raise StopAsyncIteration
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
-        chunk = self._chunks.popleft()
+        chunk = bytes(self._chunks.popleft())
         self._size -= len(chunk)
         if self._held and self._size <= HIGH_BYTES // 4:
             self._held = False
@@ -91,6 +91,17 @@ class Source:
             self._waiter.set_result(None)
 
 
+def hold(chunks: list[bytes | bytearray] | deque[bytes | bytearray], chunk: bytes) -> None:
+    """Add a chunk to those that wait; small ones are held as one, since each by itself takes many times its bytes."""
+    last = chunks[-1] if chunks else None
+    if last is None or len(last) >= SMALL_CHUNK or len(chunk) >= SMALL_CHUNK:
+        chunks.append(chunk)
+    elif type(last) is bytearray:
+        last += chunk
+    else:
+        chunks[-1] = bytearray(last) + chunk
+
+
 def from_query(api: BoundApi, query: bytes, stream: AsyncIterator[bytes]) -> dict[str, Any]:
     """The arguments of a call whose body is a stream: what the query says, and the stream.
 
@@ -98,14 +109,7 @@ def from_query(api: BoundApi, query: bytes, stream: AsyncIterator[bytes]) -> dic
         InvalidArguments: the query does not fit the signature.
     """
     assert api.signature.input_stream is not None
-    said = {name: _read(value) for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True)}
-    arguments = api.arguments.decode(ownjson.dumps(said).encode(), Format.JSON)
+    said = {name: natural(value) for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True)}
+    arguments = api.arguments.decode(encode_json(said), Format.JSON)
     arguments[api.signature.input_stream] = stream
     return arguments
-
-
-def _read(value: str) -> Any:
-    try:
-        return ownjson.loads(value)
-    except ValueError:
-        return value

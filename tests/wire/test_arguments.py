@@ -142,7 +142,7 @@ LOCATIONS = [  # hint, JSON, loc, type
     (list[Crop], "[{}]", ["x", 0, "x"], "missing_field"),
     (list[Crop], '[{"x":1,"more":[{"x":1,"page":[[1]]}]}]', ["x", 0, "more", 0, "page"], "value_error"),
     (dict[str, list[int]], '{"a":["b"]}', ["x", "*", 0], "type_error"),
-    (dict[str, np.ndarray], '{"a":["b"],"c":[null]}', ["x", "*"], "value_error"),
+    (dict[str, np.ndarray], '{"a":["b"],"c":[{}]}', ["x", "*"], "value_error"),
     (dict[str, Annotated[np.ndarray, Array(shape=(1,))]], '{"a":[1],"c":[1,2]}', ["x", "c"], "value_error"),
     (dict[int, int], '{"a":1}', ["x"], "type_error"),
     (Annotated[int, msgspec.Meta(ge=3)], "1", ["x"], "value_error"),

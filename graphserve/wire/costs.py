@@ -1,0 +1,35 @@
+"""What decoding may cost: every bound on what a few bytes from outside can make a process hold, do or answer.
+
+One table, imports nothing. `screening` looks at a public body with it before anything is made of the body; `failures`,
+`tensors`, `buffers` and the worker's readers hold themselves to their lines of it. Bounds on time, and on how the bytes
+come, are in `worker.limits`.
+"""
+
+from __future__ import annotations
+
+# --- what the values of a public body hold in memory ---
+HELD_FLOOR = 64 * 1024 * 1024  # bytes that may always be held, and
+HELD_TIMES = 100  # for each byte of the body: an empty object of a class takes more than that
+DEPTH = 256  # lists and objects inside each other, where no type says how deep they may be
+INTEGER_BYTES = 1785  # of a large integer in msgpack: as many as Python's limit of 4,300 digits
+
+# --- what stands in sets, and as keys of dicts, with hashes that a client can choose ---
+HASHED_BODY = 2048  # bytes; what a smaller body holds is too little to be slow
+HASHED_FEW = 64  # entries that may all have one hash: comparing each with each is quick
+COLLISIONS = 32  # different values of one hash beyond that; 64 bits alone give 17 of them
+
+# --- arrays ---
+ARRAY_TIMES = 16  # bytes of an array for each byte of the lists that it is made of
+ARRAY_FLOOR = 16 * 1024 * 1024  # bytes that may always be made
+EMPTY_ROWS = 256  # rows without elements that the public may send: as JSON each has its brackets
+EMPTY_ROWS_BETWEEN = 1024 * 1024  # the same between services
+
+# --- what is said of a body that does not fit ---
+ERRORS_TOLD = 32
+ERRORS_MADE = 20_000  # of pydantic, which makes all of them or none; of more only the number is told
+NAME_CHARACTERS = 128  # of a name that the client chose
+MESSAGE_CHARACTERS = 512
+
+# --- how bodies are held and read ---
+LARGE_BODY = 256 * 1024  # bytes; from here on a public body is decoded in a thread
+SMALL_CHUNK = 16 * 1024  # bytes; smaller chunks of a stream are held together

@@ -1,0 +1,187 @@
+"""Bodies that cost much more than they are: one generator a kind, of any size, each for one type of parameter `x`."""
+
+from __future__ import annotations
+
+import dataclasses
+import decimal
+import struct
+import uuid
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import pydantic
+
+JSON, MSGPACK = "application/json", "application/msgpack"
+P = 2**61 - 1  # Python takes a number's remainder by it as the hash
+_MASK = 2**64 - 1
+_FIRST, _SECOND, _FIFTH = 11400714785074694791, 14029467366897019727, 2870177450012600261  # of a tuple's hash
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    a: int
+    b: int
+
+
+@dataclasses.dataclass
+class Defaults:
+    a: int = 0
+    b: int = 0
+    c: str = ""
+
+
+class Struct(msgspec.Struct, forbid_unknown_fields=True):
+    a: int = 0
+
+
+class Model(pydantic.BaseModel):
+    numbers: set[int] = set()
+    ids: dict[uuid.UUID, int] = {}
+    count: int = 0
+
+
+class Forbidding(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+
+TYPES: dict[str, Any] = {
+    "set_int": set[int], "dict_int": dict[int, int], "set_uuid": set[uuid.UUID], "dict_uuid": dict[uuid.UUID, int],
+    "set_decimal": set[decimal.Decimal], "set_tuple": set[tuple[int, int]], "set_frozen": set[Frozen],
+    "model": Model, "models": list[Model], "forbidding": Forbidding, "anything": Any, "array": np.ndarray,
+    "integer": int, "texts": list[str], "structs": list[Struct], "defaults": list[Defaults],
+    "dicts": list[dict[str, int]], "literal": Literal["a"], "number": float,
+}  # fmt: skip
+
+
+def tuples(count: int) -> list[tuple[int, int]]:
+    """Pairs of integers of 64 bits whose tuples have one hash: of a first one, the second one follows."""
+    found: list[tuple[int, int]] = []
+    wanted, unmixed = _rotated(12345 * pow(_FIRST, -1, 2**64) & _MASK, 33), pow(_SECOND, -1, 2**64)
+    first = 0
+    while len(found) < count:
+        first += 1
+        mixed = _rotated((_FIFTH + first * _SECOND) & _MASK, 31) * _FIRST & _MASK
+        second = (wanted - mixed) * unmixed & _MASK
+        second -= (second >> 63) << 64
+        if abs(second) < P and second != -1:
+            found.append((first, second))
+    return found
+
+
+def _rotated(number: int, bits: int) -> int:
+    return ((number << bits) | (number >> (64 - bits))) & _MASK
+
+
+def _json(value: Any) -> bytes:
+    return b'{"x":%s}' % msgspec.json.encode(value)
+
+
+def _msgpack(value: Any) -> bytes:
+    return b"\x81\xa1x" + msgspec.msgpack.encode(value)
+
+
+def _multiples(size: int) -> list[int]:
+    return [k * P for k in range(size // 24)]
+
+
+def _uuids(size: int) -> list[str]:
+    return [str(uuid.UUID(int=k * P)) for k in range(size // 39)]
+
+
+def _many(piece: bytes, size: int, last: bytes = b"") -> bytes:
+    return b'{"x":[%s]}' % (piece * (size // len(piece)) + (last or piece.rstrip(b",")))
+
+
+def _names(size: int) -> bytes:
+    return b",".join(b'"%d":1' % k for k in range(size // 9))
+
+
+def array(shape: tuple[int, ...], dtype: bytes = b"<f4", data: bytes = b"") -> bytes:
+    """An array in msgpack, whatever it says of itself."""
+    header = struct.pack("<BH", len(shape), len(dtype)) + dtype + struct.pack(f"<{len(shape)}Q", *shape) + data
+    return b"\xc9" + struct.pack(">I", len(header)) + b"\x01" + header
+
+
+def _array(shape: tuple[int, ...], dtype: bytes = b"<f4", data: bytes = b"") -> bytes:
+    return b"\x81\xa1x" + array(shape, dtype, data)
+
+
+def _listed(piece: bytes, size: int) -> bytes:
+    number = size // len(piece)
+    return b"\x81\xa1x\xdd" + struct.pack(">I", number) + piece * number
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One kind of costly body.
+
+    Args:
+        name: what it is.
+        type: of the parameter, by its name in `TYPES`.
+        make: makes one of about so many bytes.
+        format: its Content-Type.
+        fits: whether it is well-formed, and no more than a body may be.
+    """
+
+    name: str
+    type: str
+    make: Callable[[int], bytes]
+    format: str = JSON
+    fits: bool = False
+
+
+KINDS = [
+    Kind("integers of one hash", "set_int", lambda n: _json(_multiples(n))),
+    Kind("keys of one hash", "dict_int", lambda n: _json({str(k): 1 for k in _multiples(n)})),
+    Kind("ids of one hash", "set_uuid", lambda n: _json(_uuids(n))),
+    Kind("ids of one hash as keys", "dict_uuid", lambda n: _json(dict.fromkeys(_uuids(n), 1))),
+    Kind("decimals of one hash", "set_decimal", lambda n: _json([str(k) for k in _multiples(n)])),
+    Kind("numbers of one hash for decimals", "set_decimal", lambda n: _json(_multiples(n))),
+    Kind("pairs of one hash", "set_tuple", lambda n: _json(tuples(n // 30))),
+    Kind("objects of one hash", "set_frozen", lambda n: _json([{"b": b, "a": a} for a, b in tuples(n // 40)])),
+    Kind("integers of one hash in a model", "model", lambda n: _json({"numbers": _multiples(n)})),
+    Kind("ids of one hash in a model", "model", lambda n: _json({"ids": dict.fromkeys(_uuids(n), 1)})),
+    Kind("pairs of one hash as keys", "anything", lambda n: _msgpack(dict.fromkeys(tuples(n // 14), 1)), MSGPACK),
+    Kind("pairs where a list is expected", "texts", lambda n: _msgpack(dict.fromkeys(tuples(n // 14), 1)), MSGPACK),
+    Kind("different integers", "set_int", lambda n: _json([3 * k for k in range(n // 7)]), fits=True),
+    Kind("one long text and empty ones", "array", lambda n: _json(["a" * (n // 2), *[""] * (n // 6)])),
+    Kind("empty lists for an array", "array", lambda n: _many(b"[],", n), fits=True),
+    Kind("lists of one for an array", "array", lambda n: _many(b"[1],", n), fits=True),
+    Kind("zeros for an array", "array", lambda n: _many(b"0,", n), fits=True),
+    Kind("many rows without elements", "array", lambda n: _array((2**40, 0)), MSGPACK),
+    Kind("rows without elements", "array", lambda n: _array((10**7, 0)), MSGPACK),
+    Kind("a field without bytes", "array", lambda n: _array((1,), b'[["a","<i4"],["b","<i4",[1000000,0]]]', b"1234"),
+         MSGPACK),
+    Kind("no characters", "array", lambda n: _array((n // 4,), b"<U1", b"\xff" * (n // 4 * 4)), MSGPACK),
+    Kind("half characters", "array", lambda n: _array((n // 4,), b"<U1", b"\0\xd8\0\0" * (n // 4)), MSGPACK),
+    Kind("half characters in records", "array",
+         lambda n: _array((n // 8,), b'[["a","<i4"],["b","<U1"]]', b"1234\0\xd8\0\0" * (n // 8)), MSGPACK),
+    Kind("a number where objects are expected", "structs", lambda n: _listed(array((), b"|u1", b"1"), n), MSGPACK),
+    Kind("many small arrays", "anything", lambda n: _listed(array((), b"|u1", b"1"), n), MSGPACK, fits=True),
+    Kind("wrong items in a model", "model", lambda n: b'{"x":{"numbers":[%s1]}}' % (b'"a",' * (n // 4))),
+    Kind("wrong models", "models", lambda n: _many(b'{"count":""},', n)),
+    Kind("names that a model forbids", "forbidding", lambda n: b'{"x":{%s}}' % _names(n)),
+    Kind("names that an object forbids", "structs", lambda n: b'{"x":[{%s}]}' % _names(n)),
+    Kind("unknown arguments", "integer", lambda n: b'{"x":1,%s}' % _names(n)),
+    Kind("a long unknown argument", "integer", lambda n: b'{"x":1,"%s":1}' % (b"a" * n)),
+    Kind("a long unknown name", "structs", lambda n: b'{"x":[{"%s":1}]}' % (b"a" * n)),
+    Kind("a long value that is not among the choices", "literal", lambda n: b'{"x":"%s"}' % (b"a" * n)),
+    Kind("many digits", "integer", lambda n: b'{"x":%s}' % (b"9" * max(n, 5000))),
+    Kind("many digits for a number", "number", lambda n: b'{"x":%s}' % (b"9" * n)),
+    Kind("long integers", "anything", lambda n: _many(b"9" * 4000 + b",", n), fits=True),
+    Kind("empty lists", "anything", lambda n: _many(b"[],", n), fits=True),
+    Kind("empty objects", "anything", lambda n: _many(b"{},", n), fits=True),
+    Kind("small objects", "anything", lambda n: _many(b'{"":0},', n), fits=True),
+    Kind("objects of defaults", "defaults", lambda n: _many(b"{},", n), fits=True),
+    Kind("models of defaults", "models", lambda n: _many(b"{},", n), fits=True),
+    Kind("empty maps", "anything", lambda n: _listed(b"\x80", n), MSGPACK, fits=True),
+    Kind("empty maps for dicts", "dicts", lambda n: _listed(b"\x80", n), MSGPACK, fits=True),
+    Kind("maps of defaults", "defaults", lambda n: _listed(b"\x80", n), MSGPACK, fits=True),
+    Kind("deep lists", "anything", lambda n: b'{"x":%s%s}' % (b"[" * (n // 2), b"]" * (n // 2))),
+    Kind("deep lists in msgpack", "anything", lambda n: b"\x81\xa1x" + b"\x91" * n, MSGPACK),
+    Kind("a list that says to be long", "texts", lambda n: b"\x81\xa1x\xdd\xff\xff\xff\xff" + b"\xa0" * n, MSGPACK),
+    Kind("half characters in JSON", "texts", lambda n: _many(rb'"\ud800",', n)),
+    Kind("text", "texts", lambda n: _many(b'"abcdefgh",', n), fits=True),
+]  # fmt: skip
