@@ -37,6 +37,7 @@ def interface(cls: type, *, limited: bool) -> tuple[tuple[ApiPlan, ...], list[st
                 parameters=tuple(parameter.name for parameter in parameters),
                 positional=len(parameters) - len(by_name) if by_name else None,
                 lane="queue" if queued else "pooled", stream=signature.stream, input_stream=signature.input_stream,
+                raw_body=signature.raw_body,
                 timeout=spec.timeout, idempotent=spec.idempotent, batch=spec.batch, fingerprint=fingerprint(signature),
             )
         )  # fmt: skip

@@ -35,6 +35,7 @@ class ApiPlan:
         lane: `queue` for what is limited (one connection a call on the node's shared socket), `pooled` for the rest.
         stream: whether it answers with a stream of items.
         input_stream: the parameter that is sent as a stream, if there is one.
+        raw_body: whether a body of any content type is taken as it is, for the only parameter.
         timeout: seconds a call may take, of the API itself.
         idempotent: whether a call may run again after its worker died.
         batch: how calls are joined.
@@ -47,6 +48,7 @@ class ApiPlan:
     lane: Literal["queue", "pooled"]
     stream: bool = False
     input_stream: str | None = None
+    raw_body: bool = False
     timeout: float | None = None
     idempotent: bool = False
     batch: Batch | None = None
@@ -150,6 +152,7 @@ class ListenPlan:
     root_path: str = ""
     proxy_headers: bool = False
     forwarded_allow_ips: str = "127.0.0.1"
+    allowed_hosts: tuple[str, ...] = ()  # none: on loopback its names, elsewhere all
     max_body_size: int = 100 * 1024 * 1024
     timeout_keep_alive: float = 5.0
     timeout_client: float = 10.0

@@ -97,7 +97,7 @@ class Load:
         self.address = host, int(port)
         body = b'{"x": 1}'
         self.request = (
-            b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nx-request-timeout: %.3f\r\n"
+            b"POST %s HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nx-request-timeout: %.3f\r\n"
             b"content-length: %d\r\n\r\n%s" % (path.encode(), timeout, len(body), body)
         )
         self.idle: deque[Client] = deque()
@@ -158,7 +158,7 @@ class Load:
             for path in (b"/livez", b"/readyz"):
                 began = time.monotonic()
                 reader, writer = await asyncio.open_connection(*self.address)
-                writer.write(b"GET %s HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n" % path)
+                writer.write(b"GET %s HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n" % path)
                 assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
                 writer.close()
                 self.outcome.health = max(self.outcome.health, time.monotonic() - began)

@@ -29,6 +29,7 @@ SAMPLES: dict[str, tuple[tuple[str, Any], tuple[str, Any]]] = {
     "NODE.option=value": (("R.timeout=5", {"R": {"timeout": 5}}), ("R.timeout=6", {"R": {"timeout": 6}})),
     "TEXT": (("some", "some"), ("other", "other")),
     "none|optional|required": (("required", 2), ("1", 1)),
+    "HOSTS": (("a.test,*.b.test", ("a.test", "*.b.test")), ("*", ("*",))),
     "LIST": (("10.0.0.0/8", "10.0.0.0/8"), ("*", "*")),
     "SIZE": (("100MB", 100_000_000), ("2GiB", 2 * 1024**3)),
     "SECONDS": (("2.5", 2.5), ("7", 7.0)),
@@ -269,6 +270,26 @@ def test_proxies(given: object, tmp_path: Path) -> None:
     config = load({"entrypoint": "a:B", "forwarded_allow_ips": given}, {}, tmp_path)
     expected = given if given in ("*", "") else "10.0.0.0/8,::1"
     assert config.settings.listen.forwarded_allow_ips == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("*", ("*",)), ("a, b ,", ("a", "b")), (["a", "b,c"], ("a", "b", "c")), ("*.example.com", ("*.example.com",)),
+        ("::1,[::1],127.0.0.1", ("::1", "[::1]", "127.0.0.1")), ("xn--mnchen-3ya.de", ("xn--mnchen-3ya.de",)), ("", ()),
+    ],
+)  # fmt: skip
+def test_allowed_hosts(given: object, expected: tuple[str, ...], tmp_path: Path) -> None:
+    assert load({"entrypoint": "a:B", "allowed_hosts": given}, {}, tmp_path).settings.listen.allowed_hosts == expected
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["x:80", "http://x", "x/y", "a b", "*.*", "*x", "*.", "a*b", "[::1]:80", "999.1.1.1", "a..b", "ü.de", "-x", 3, [3]],
+)
+def test_hosts_that_are_none(given: object, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="names or addresses without a port"):
+        load({"entrypoint": "a:B", "allowed_hosts": given}, {}, tmp_path)
 
 
 def test_a_flag_that_a_unix_socket_makes_void(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false"
 CERTIFICATES = ("none", "optional", "required")  # of clients; the index is OpenSSL's number, VERIFY_…
 _SET = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)\.([A-Za-z_-]+)=(.*)", re.DOTALL)
 _ROOT_PATH = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)*")  # RFC 3986, 3.3, no part empty
+_HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?")
+_NUMBERS = re.compile(r"[0-9.]+")
 _NEXT_SET = re.compile(r",(?=\s*[A-Za-z][A-Za-z0-9_-]*\.[A-Za-z_-]+=)")
 
 
@@ -163,6 +165,30 @@ class Sets:
         return [(node, option, given) for node, options in value.items() for option, given in options.items()]
 
 
+@dataclass(frozen=True)
+class Hosts:
+    """Hosts: a sequence, or text with commas between them."""
+
+    metavar: str = "HOSTS"
+
+    def parse(self, value: Any, source: Source) -> tuple[str, ...]:
+        if isinstance(value, (list, tuple)):
+            return tuple(host for item in value for host in self.parse(item, source))
+        try:
+            hosts = [host for part in _text(value).split(",") if (host := part.strip())]
+            for host in hosts:
+                self._check(host)
+        except ValueError:
+            expected = "names or addresses without a port (xn--… for other letters), *.name for what is below, or *"
+            raise source.refuse(value, expected) from None
+        return tuple(hosts)
+
+    def _check(self, host: str) -> None:
+        name = host.removeprefix("*.")
+        if host != "*" and (not _HOST_NAME.fullmatch(name) or ".." in name or _NUMBERS.fullmatch(name)):
+            _address(host)
+
+
 def read_option(name: str, value: Any) -> Any:
     """The value of a service's option from text; what cannot be read is left for `ServiceOptions` to refuse."""
     if not isinstance(value, str):
@@ -262,6 +288,12 @@ def _addresses(value: Any) -> str:
         if text != "*":
             ip_network(text)  # raises ValueError; uvicorn would take what it cannot read for a name that nobody has
     return ",".join(found)
+
+
+def _address(text: str) -> None:
+    from ipaddress import ip_address  # only where it is needed
+
+    ip_address(text.removeprefix("[").removesuffix("]"))  # raises ValueError
 
 
 def _cert_reqs(value: Any) -> int:

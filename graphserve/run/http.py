@@ -13,6 +13,7 @@ from graphserve.call.clients import HOP_SLACK
 from graphserve.call.context import CallContext, earliest
 from graphserve.call.exchange import Exchange
 from graphserve.call.home import Home
+from graphserve.errors import CallError
 from graphserve.plan import ApiPlan, EdgePlan
 from graphserve.run.node import LocalNode
 from graphserve.run.request import Request
@@ -20,6 +21,7 @@ from graphserve.wire import problem
 from graphserve.wire.formats import Format, accept_format, content_format
 from graphserve.wire.frames import stream_format
 from graphserve.worker.app import App, Health
+from graphserve.worker.grammar import Refused
 from graphserve.worker.heading import Heading
 
 
@@ -63,9 +65,9 @@ class HttpLane:
             exchange.reply.add_done_callback(lambda _: task.cancel())
             return
         context = CallContext()
-        heading = Heading(headers, context, public=False)
+        heading, refused = _heading(headers, context)
         format = content_format(heading.content_type)
-        refused = heading.problem(api, format, len(body))
+        refused = refused or heading.problem(api, format, len(body))
         if refused is not None:
             request_id = context.request_id.decode("latin-1")
             answer = problem.encode(refused, node=self.node.plan.name, request_id=request_id, open_book=True)
@@ -93,6 +95,13 @@ class HttpLane:
         await self.app({"type": "http", "method": method.decode("latin-1"), "path": path}, None, send)
         start, body = messages
         exchange.answered(start["status"], start["headers"], b"" if method == b"HEAD" else body["body"])
+
+
+def _heading(headers: list[tuple[bytes, bytes]], context: CallContext) -> tuple[Heading, CallError | None]:
+    try:
+        return Heading(headers, context, public=False), None
+    except Refused as exc:
+        return Heading([], context, public=False), exc.problem
 
 
 async def _pieces(body: bytes) -> AsyncIterator[bytes]:

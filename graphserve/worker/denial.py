@@ -8,6 +8,7 @@ from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.inbound import Inbound
+from graphserve.worker.journal import log_refusal
 
 if TYPE_CHECKING:
     from graphserve.worker.protocol import Protocol
@@ -19,10 +20,12 @@ class Denial:
     Args:
         connection: the connection.
         problem: the refusal.
+        line: method and target of what is refused, as far as they came.
     """
 
-    def __init__(self, connection: Protocol, problem: HttpProblem) -> None:
+    def __init__(self, connection: Protocol, problem: HttpProblem, line: tuple[bytes, bytes]) -> None:
         self._connection, self._problem = connection, problem
+        self._line, self._began = line, connection.began
         self._answered = False  # whether the request that is refused has its answer, or will get it
         self.over = False
 
@@ -50,6 +53,8 @@ class Denial:
         if not self._answered:
             context = CallContext()
             context.request_id = new_request_id()
-            _, data = connection.listener.responder.problem(self._problem, context, keep=False)
+            status, data = connection.listener.responder.problem(self._problem, context, keep=False)
             connection.transport.write(data)
+            if connection.listener.access_log:
+                log_refusal(connection, self._began, self._line, status, context.request_id)
         connection.refuse()

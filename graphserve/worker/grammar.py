@@ -20,8 +20,9 @@ METHODS = frozenset(
     b"MKCALENDAR MKCOL MOVE NOTIFY PROPFIND PROPPATCH PURGE REBIND REPORT SEARCH SUBSCRIBE UNBIND UNLINK UNLOCK "
     b"UNSUBSCRIBE".split()
 )
-# Headers that change how a request is read; a request without them needs a closer look only if a name stands twice.
-RARE = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
+# Headers that change how a request is read, or say that a browser sends it; a request without them needs a closer look
+# only if a name stands twice.
+RARE = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"origin", b"sec-fetch-site"})
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?\Z")  # RFC 3986, 3.2.2
 _ABSOLUTE = re.compile(rb"https?://([^/?#]+)([^#]*)\Z", re.IGNORECASE)
 _MOST_DIGITS = 19  # of a number in a header: what a signed 64-bit integer has, and what every reader can hold
@@ -58,10 +59,10 @@ def fault(method: bytes, version: str, target: bytes, headers: Headers) -> HttpP
     return too_long(target, headers) or _of_target(method, target, headers) or _of_framing(version, headers)
 
 
-def in_origin_form(target: bytes) -> bytes:
-    """A target that has no fault, without its scheme and host (RFC 9112, 3.2.2)."""
+def in_origin_form(target: bytes) -> tuple[bytes, list[bytes]]:
+    """A target that has no fault, without its scheme and host (RFC 9112, 3.2.2), and the host, if it had one."""
     found = _ABSOLUTE.match(target)
-    return target if found is None else b"/" + found[2].removeprefix(b"/")
+    return (target, []) if found is None else (b"/" + found[2].removeprefix(b"/"), [found[1]])
 
 
 def number(name: str, value: bytes) -> int:

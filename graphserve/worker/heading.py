@@ -7,11 +7,12 @@ import re
 from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
 from graphserve.errors import CallError
-from graphserve.wire.formats import Format
+from graphserve.wire.formats import Format, is_form
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.execute import BoundApi
 from graphserve.worker.grammar import number
 
+LONGEST_SHOWN = 100  # bytes of a header that are shown in an answer
 _ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
 _SECONDS = re.compile(rb"\+?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z")
 _LONGEST_TIMEOUT = 1e9  # seconds; beyond, there is no deadline
@@ -29,7 +30,7 @@ class Heading:
         Refused: one of them is a number that cannot be read.
     """
 
-    __slots__ = ("accept", "coding", "content_type", "expects", "length", "public", "timeout")
+    __slots__ = ("accept", "coding", "content_type", "expects", "length", "public", "timeout", "untyped")
 
     def __init__(self, headers: list[tuple[bytes, bytes]], context: CallContext, *, public: bool) -> None:
         self.content_type: bytes | None = None
@@ -63,6 +64,11 @@ class Heading:
             elif not public and name == b"x-graphserve-public":
                 self.public = True  # a sibling passes on what its client asked for
         context.request_id = context.request_id or new_request_id()
+        # At the port, a body says what it is: a page of any site can have a browser send one that does not, unasked.
+        # In the run folder there are no browsers.
+        self.untyped = False
+        if public and not (self.content_type and self.content_type.strip()):
+            self.untyped = self.length > 0 or any(name == b"transfer-encoding" for name, _ in headers)
 
     def problem(self, api: BoundApi, format: Format | None, limit: int) -> CallError | None:
         """What is wrong with the request so far, if anything is; a wrong timeout is taken back."""
@@ -73,12 +79,14 @@ class Heading:
             if wrong:
                 return HttpProblem(400, "X-Request-Timeout is a number of seconds above 0")
         if self.coding:
-            coding = self.coding.decode("latin-1")
-            said = f"a body has no content coding, and this one has {coding!r}: send it as it is"
+            said = f"a body has no content coding, and this one has {_shown(self.coding)}: send it as it is"
             return HttpProblem(415, said, headers={"accept-encoding": "identity"})
-        if api.signature.input_stream is None and (
-            format is None or (format is Format.RAW and not api.signature.raw_body)
-        ):
+        as_it_is = api.signature.raw_body or api.signature.input_stream is not None
+        if self.untyped:
+            return HttpProblem(415, f"{api.plan.route} has a body without a Content-Type: {_mend(as_it_is)}")
+        if as_it_is and format is Format.RAW and is_form(self.content_type):
+            return HttpProblem(415, _no_form(api, self.content_type or b""))
+        if api.signature.input_stream is None and (format is None or (format is Format.RAW and not as_it_is)):
             return HttpProblem(415, _wrong_type(api, self.content_type or b""))
         return None
 
@@ -94,8 +102,22 @@ def _seconds(value: bytes) -> float:
 
 
 def _wrong_type(api: BoundApi, content_type: bytes) -> str:
-    named = content_type.decode("latin-1")
-    said = f"{api.plan.route} takes application/json or application/msgpack in UTF-8, not {named!r}"
-    if named.startswith("application/x-www-form-urlencoded"):  # what `curl -d` says unless it is told otherwise
-        said += ": with curl, add -H 'Content-Type: application/json' or use --json"
+    said = f"{api.plan.route} takes application/json or application/msgpack in UTF-8, not {_shown(content_type)}"
+    if is_form(content_type):  # what `curl -d` and `curl -F` say unless they are told otherwise
+        said += f": {_mend(False)}"
     return said
+
+
+def _no_form(api: BoundApi, content_type: bytes) -> str:
+    what = f"{api.plan.route} takes the body as it is, and {_shown(content_type)} has a form around it"
+    return f"{what}: with curl, use --data-binary @FILE -H 'Content-Type: application/octet-stream', and no -F"
+
+
+def _mend(as_it_is: bool) -> str:
+    if as_it_is:
+        return "add Content-Type: application/octet-stream, or what the body is; with curl, use -H"
+    return "with curl, add -H 'Content-Type: application/json' or use --json"
+
+
+def _shown(content_type: bytes) -> str:
+    return repr(content_type[:LONGEST_SHOWN].decode("latin-1"))

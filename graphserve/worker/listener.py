@@ -18,6 +18,7 @@ from graphserve.wire.headers import KIND
 from graphserve.wire.memory import Sender
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.batching import Batcher
+from graphserve.worker.browsers import Hosts
 from graphserve.worker.execute import BoundApi, Executor
 from graphserve.worker.gate import Gate
 from graphserve.worker.journal import Clients, Journal
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from graphserve.worker.protocol import Protocol
 
+EVERY_HOST = Hosts(("*",))
 PRIVATE_BODY = 1 << 40  # bytes; between nodes the limit is memory
 
 
@@ -50,13 +52,14 @@ class Listener:
         max_body_size: bytes; larger bodies are refused.
         access_log: whether requests are logged.
         root_path: the prefix that a proxy may leave on paths.
+        hosts: those that the public port answers to.
     """
 
     def __init__(
         self, app: Any, apis: dict[bytes, BoundApi], executor: Executor, gate: Gate, responder: Responder, relay: Relay,
         batchers: dict[str, Batcher], *,
         keep_alive: float, max_body_size: int = PRIVATE_BODY, access_log: bool = False, root_path: str = "",
-        proxy_headers: bool = False, forwarded_allow_ips: str | None = None,
+        proxy_headers: bool = False, forwarded_allow_ips: str | None = None, hosts: Hosts = EVERY_HOST,
     ) -> None:  # fmt: skip
         self.loop = asyncio.get_running_loop()
         self.readers = poller(self.loop)
@@ -79,9 +82,11 @@ class Listener:
             forwarded_allow_ips=forwarded_allow_ips, timeout_keep_alive=keep_alive,  # type: ignore[arg-type]
         )  # fmt: skip
         self.config.load()
-        self.clients: Clients | None = None
-        if proxy_headers and access_log and responder.public:
-            self.clients = Clients(cast("ProxyHeadersMiddleware", self.config.loaded_app))
+        self.hosts = hosts
+        self.proxies: Clients | None = None
+        if proxy_headers and responder.public:
+            self.proxies = Clients(cast("ProxyHeadersMiddleware", self.config.loaded_app))
+        self.clients = self.proxies if access_log else None  # (only the log wants to know who each client is)
         self.state = ServerState()
         self.closing = False
         self.keep_alive = keep_alive
@@ -161,4 +166,5 @@ def publicly(listen: ListenPlan) -> dict[str, Any]:
     return {
         "keep_alive": listen.timeout_keep_alive, "max_body_size": listen.max_body_size, "root_path": listen.root_path,
         "proxy_headers": listen.proxy_headers, "forwarded_allow_ips": listen.forwarded_allow_ips,
+        "hosts": Hosts.of(listen),
     }  # fmt: skip

@@ -253,7 +253,9 @@ class Protocol(HttpToolsProtocol):
         """
         if self.refused:
             return
-        self.denial = Denial(self, problem)
+        begun = self.receiving or broken  # (else `url` is that of the request before)
+        line = (self.parser.get_method(), self.url) if begun and self.url else (b"", b"")
+        self.denial = Denial(self, problem, line)
         self.stop_reading()
         logger.debug("a client was refused: %d %s", problem.status, problem.detail)
         if self.headed and (self.receiving or broken):

@@ -11,7 +11,7 @@ from typing import Any
 import httptools
 
 from graphserve.wire.problem import HttpProblem
-from graphserve.worker import grammar
+from graphserve.worker import browsers, grammar
 from graphserve.worker.grammar import Refused
 from graphserve.worker.heading import too_large
 from graphserve.worker.inbound import Inbound
@@ -96,7 +96,7 @@ class PublicProtocol(Protocol):
         plain = (
             self.parser.get_http_version() == "1.1" and len(said) == len(headers) <= FIELDS
             and self.url[:1] == b"/" and b"#" not in self.url and grammar.RARE.isdisjoint(said)
-            and grammar.host_is_valid(said.get(b"host")) and not (self.arrived or self._in_portions)
+            and self.listener.hosts.allows(said.get(b"host")) and not (self.arrived or self._in_portions)
         )  # fmt: skip
         if not plain:
             if b"upgrade" in said and self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
@@ -215,7 +215,26 @@ class PublicProtocol(Protocol):
         method, version = self.parser.get_method(), self.parser.get_http_version()
         if (problem := grammar.fault(method, version, self.url, self.headers)) is not None:
             raise Refused(problem)
-        self.url = grammar.in_origin_form(self.url)
+        asked = [value for name, value in self.headers if name == b"host"]
+        self.url, named = grammar.in_origin_form(self.url)
+        for host in (*asked, *named):
+            if not self.listener.hosts.allows(host):
+                raise Refused(browsers.foreign_host(host))
+        executes = self.listener.route(self.url) is not None
+        own = lambda: self._origins([*asked, *named])  # noqa: E731
+        if (problem := browsers.fault(method, executes, self.headers, own)) is not None:
+            raise Refused(problem)
+
+    def _origins(self, hosts: list[bytes]) -> list[tuple[str, bytes]]:
+        """What pages of this port have as their origin, as scheme and host; a proxy that is trusted may say it."""
+        scheme: str = self.scheme or "http"
+        proxies = self.listener.proxies
+        if proxies is not None and proxies.trusts(self.client):
+            said = {name: value.rpartition(b",")[2].strip() for name, value in self.headers}
+            scheme = said.get(b"x-forwarded-proto", scheme.encode()).decode("latin-1").lower()
+            if b"x-forwarded-host" in said:
+                hosts = [said[b"x-forwarded-host"]]
+        return [(scheme, host) for host in hosts]
 
     def _take_held(self) -> None:
         # One read may hold thousands of small requests: only what can be worked on is parsed, the rest stays bytes.

@@ -126,7 +126,7 @@ class _Absent:
 def outlined(node: NodePlan, api: ApiPlan) -> BoundApi:
     """An API as the Plan knows it; what only its class knows is left to the worker that executes the call."""
     signature = Signature(
-        f"{node.name}.{api.name}", (), Any, stream=api.stream, raw_body=True, input_stream=api.input_stream
+        f"{node.name}.{api.name}", (), Any, stream=api.stream, raw_body=api.raw_body, input_stream=api.input_stream
     )
     given = [timeout for timeout in (api.timeout, node.options.timeout) if timeout is not None]
     unknown: Any = None

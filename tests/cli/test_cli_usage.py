@@ -77,6 +77,10 @@ def test_version(capfd: pytest.CaptureFixture[str]) -> None:
         (["scale", "Leaf=2,Leaf=2"], "Leaf is given twice"),
         (["serve", "--forwarded-allow-ips", "foo", "a:B"], "IP addresses or networks with commas between them, or *"),
         (["serve", "--forwarded-allow-ips", "10.0.0.1/8", "a:B"], "--forwarded-allow-ips='10.0.0.1/8'"),
+        (
+            ["check", "--allowed-hosts", "http://x", "a:B"],
+            "--allowed-hosts='http://x': names or addresses without a port",
+        ),
         (["check", "--uds", "x.sock", "-p", "9000", "a:B"], "--port says nothing where --uds is given"),
         (["serve", "--uds", "x.sock", "-H", "::1", "a:B"], "--host says nothing where --uds is given"),
         (["serve", "a:B", "c:D"], "unexpected extra argument"),

@@ -28,7 +28,10 @@ def connect(path: Path, api: str, xs: list[int], deadline_ns: int) -> socket.soc
     sock.settimeout(30)
     sock.connect(str(path))
     body = json.dumps({"xs": xs}).encode()
-    head = b"POST /%b HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n" % api.encode()
+    head = (
+        b"POST /%b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n"
+        % api.encode()
+    )
     sock.sendall(head + b"x-graphserve-deadline: %d\r\ncontent-length: %d\r\n\r\n" % (deadline_ns, len(body)) + body)
     return sock
 

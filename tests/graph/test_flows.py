@@ -159,8 +159,8 @@ def test_a_client_that_leaves_ends_the_generator_two_hops_away(graph: Served) ->
         eventually(lambda: client.post("/state", json={}).json()[0] == 0)
         with socket.create_connection((host, int(port)), 10) as sock:
             sock.sendall(
-                b"POST /stream HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
-                % (len(body), body)
+                b"POST /stream HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+                b"content-length: %d\r\n\r\n%s" % (len(body), body)
             )
             assert sock.recv(100)
             assert client.post("/state", json={}).json()[0] == 1
@@ -187,7 +187,7 @@ def test_an_upload_by_http(graph: Served) -> None:
         for _ in range(100):
             yield b"x" * 1000
 
-    with graph.client() as client:
+    with graph.client(headers={"content-type": "audio/wav"}) as client:
         assert client.post("/upload?name=scan", content=chunks()).json().startswith("scan 100000")
         assert client.post("/upload", content=b"abc").json().startswith("none 3")
         answer = client.post("/upload?nam=scan", content=b"abc")

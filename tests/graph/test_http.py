@@ -46,7 +46,10 @@ WRONG = [
     ("/raises", b"{}", JSON, 500, "request id"),
     *[("/add", b'{"a": 1}', JSON | {"x-request-timeout": text}, 400, "seconds")
       for text in ("0", "-1", "1_0", "nan", "inf", "", "0x1", "1e", "1 0", "9" * 9000 + "x")],
-    *[("/size", b"x", {"content-encoding": coding}, 415, f"this one has {coding!r}")
+    *[(path, b"{}", {}, 415, says) for path, says in (("/add", "use --json"), ("/size", "application/octet-stream"))],
+    *[("/size", b"x", {"content-type": kind}, 415, "--data-binary @FILE")
+      for kind in ("multipart/form-data; boundary=x", "application/x-www-form-urlencoded", "Multipart/Mixed")],
+    *[("/size", b"x", {"content-type": "image/png", "content-encoding": coding}, 415, f"this one has {coding!r}")
       for coding in ("gzip", "identity, br", "GZIP")],
     ("/add", b"\x1f\x8b", JSON | {"content-encoding": "gzip"}, 415, "gzip"),
     ("/add%2F", b"{}", JSON, 404, ""),
@@ -80,7 +83,7 @@ def test_a_wrong_argument_is_located(client: httpx.Client) -> None:
 def test_a_gigabyte_is_refused_before_it_is_sent(graph: Served) -> None:
     host, port = graph.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), 10) as sock:
-        head = b"POST /add HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        head = b"POST /add HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         sock.sendall(head + b"content-length: 1073741824\r\n\r\n{")
         answer = sock.recv(65536)
     assert answer.startswith(b"HTTP/1.1 413 ")
@@ -180,19 +183,26 @@ def test_a_content_coding_that_is_none(client: httpx.Client) -> None:
 
 def test_a_path_may_be_written_with_escapes(graph: Served, client: httpx.Client) -> None:
     for target in ("/%61dd", "/%61%64d?x=%2F", "/ad%64"):
-        assert raw(graph, f"POST {target} HTTP/1.1", "x") == 200, target
+        assert raw(graph, f"POST {target} HTTP/1.1", "localhost") == 200, target
     for target, status in (("/%6civez", 200), ("/read%79z", 200), ("/%61dd", 405), ("/docs%2Fforms.css", 404)):
-        assert raw(graph, f"GET {target} HTTP/1.1", "x") == status, target
+        assert raw(graph, f"GET {target} HTTP/1.1", "localhost") == status, target
     assert client.post("/a%2fdd").json()["detail"].startswith("there is no API at /a%2Fdd")
 
 
 def test_a_target_may_name_the_host_too(graph: Served) -> None:
-    for target in ("http://x/add", "HTTP://X/%61dd?y", "https://x/add"):
-        assert raw(graph, f"POST {target} HTTP/1.1", "x") == 200, target
-    assert raw(graph, "GET http://x:80/livez HTTP/1.1", "x:80") == 200
-    assert raw(graph, "GET http://x HTTP/1.1", "x") == 307
-    for target in ("http://y/add", "http://x:80/add", "http://u@x/add", "http:///add", "ftp://x/add", "http://x/add#y"):
-        assert raw(graph, f"POST {target} HTTP/1.1", "x") == 400, target
+    for target in ("http://localhost/add", "HTTP://LOCALHOST/%61dd?y", "https://localhost/add"):
+        assert raw(graph, f"POST {target} HTTP/1.1", "localhost") == 200, target
+    assert raw(graph, "GET http://localhost:80/livez HTTP/1.1", "localhost:80") == 200
+    assert raw(graph, "GET http://localhost HTTP/1.1", "localhost") == 307
+    for target in (
+        "http://y/add",
+        "http://localhost:80/add",
+        "http://u@localhost/add",
+        "http:///add",
+        "ftp://x/add",
+        "http://localhost/add#y",
+    ):
+        assert raw(graph, f"POST {target} HTTP/1.1", "localhost") == 400, target
 
 
 def raw(graph: Served, line: str, host: str) -> int:
@@ -231,12 +241,12 @@ def test_a_proxy_may_take_its_prefix_off_or_leave_it_on() -> None:
         assert client.get("/pre/add").json()["detail"] == "/add takes POST, not GET"
     with served("tests.apps.bad_input:Gateway", "--root-path", "/%c3%a9", cwd=ROOT) as graph:
         for line in ("GET /livez", "GET /%C3%A9/livez", "GET /%c3%a9/readyz", "POST /%C3%A9/add", "POST /%c3%a9/%61dd"):
-            assert raw(graph, f"{line} HTTP/1.1", "x") == 200, line
+            assert raw(graph, f"{line} HTTP/1.1", "localhost") == 200, line
 
 
 def test_pipelined_requests_are_answered_in_order(graph: Served) -> None:
     host, port = graph.url.removeprefix("http://").split(":")
-    request = "POST /add HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{}"
+    request = "POST /add HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{}"
     bodies = [json.dumps({"a": x}) for x in range(20)]
     with socket.create_connection((host, int(port)), 10) as sock:
         sock.sendall("".join(request.format(len(body), body) for body in bodies).encode())

@@ -47,7 +47,7 @@ def connections(graph: Served) -> int:
     return sum(fields[3] != "00010000" for fields in own)  # SO_ACCEPTCON: the listening one
 
 
-REQUEST = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
+REQUEST = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
 @contextlib.contextmanager

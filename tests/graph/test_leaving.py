@@ -59,7 +59,7 @@ def send(graph: Graph, api: str, arguments: dict[str, object], headers: str = ""
     sock = socket.create_connection((host, int(port)), 10)
     body = json.dumps(arguments)
     sock.sendall(
-        f"POST /{api} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{headers}"
+        f"POST /{api} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{headers}"
         f"content-length: {len(body)}\r\n\r\n{body}".encode()
     )
     return sock
@@ -101,9 +101,9 @@ def test_every_kind_of_leaf_is_told(graph: Graph, api: str) -> None:
         assert client.post("/narrow", json={"x": 3}).json() == 3, "the slot is free again"
 
 
-NEXT = b"POST /seen HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
+NEXT = b"POST /seen HTTP/1.1\r\nhost: localhost\r\nContent-Type: application/json\r\ncontent-length: 2\r\n\r\n{}"
 AHEAD = {
-    "a request": NEXT, "a page": b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n", "half a request": NEXT[:-1],
+    "a request": NEXT, "a page": b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n", "half a request": NEXT[:-1],
     "many": NEXT * 2000, "bytes that are no request": b"\0" * 10, "more of them": b"\0" * 100_000,
 }  # fmt: skip
 
@@ -130,7 +130,10 @@ def test_a_sender_that_leaves_ends_an_upload(graph: Graph, api: str) -> None:
     """Also one that is held back, since the API takes nothing of it."""
     host, port = graph.served.url.removeprefix("http://").split(":")
     sock = socket.create_connection((host, int(port)), 10)
-    sock.sendall(f"POST /{api} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n".encode())
+    sock.sendall(
+        f"POST /{api} HTTP/1.1\r\nhost: localhost\r\nContent-Type: application/octet-stream\r\n"
+        f"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n".encode()
+    )
     eventually(lambda: graph.state().running == 1)
     if api == "ignore_upload":
         for _ in range(20):
@@ -233,7 +236,10 @@ def test_uploads_that_wait_for_a_slot(tmp_path: Path) -> None:
 
     def begin(timeout: float) -> socket.socket:
         sock = socket.create_connection((host, int(port)), 10)
-        head = f"POST /upload HTTP/1.1\r\nhost: x\r\nx-request-timeout: {timeout}\r\ntransfer-encoding: chunked\r\n\r\n"
+        head = (
+            f"POST /upload HTTP/1.1\r\nhost: localhost\r\nContent-Type: application/octet-stream\r\n"
+            f"x-request-timeout: {timeout}\r\ntransfer-encoding: chunked\r\n\r\n"
+        )
         sock.sendall(f"{head}3\r\nabc\r\n".encode())
         return sock
 

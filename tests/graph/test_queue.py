@@ -35,7 +35,7 @@ def path(graph: Served, run_dir: Path) -> str:
 
 def request(seconds: float) -> bytes:
     body = json.dumps({"seconds": seconds}).encode()
-    head = b"POST /work HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    head = b"POST /work HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
     return head % len(body) + body
 
 

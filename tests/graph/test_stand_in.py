@@ -24,16 +24,17 @@ from tests.harness import APPS, Served, alive, eventually, served
 
 HEALTH = 1.0  # seconds within which health is answered
 SERVES = "a stand-in is at the public port"
+RAW = {"content-type": "application/octet-stream"}
 CALLS: dict[str, tuple[dict[str, Any], int, Any]] = {  # by path: what is sent, and what is answered
     "/double": ({"json": {"x": 4}}, 200, "8"),
     "/doubles": ({"json": {"xs": [1, 2]}}, 200, "[2,4]"),
     "/count": ({"json": {"n": 3}}, 200, "0\n1\n2\n"),
-    "/size?times=2": ({"content": b"x" * 1_000_000}, 200, "2000000"),
+    "/size?times=2": ({"content": b"x" * 1_000_000, "headers": RAW}, 200, "2000000"),
     "/length": ({"content": b"abc", "headers": {"content-type": "text/plain"}}, 200, "3"),
     "/double?": ({"json": {"y": 4}}, 422, "missing argument"),
     "/double?json": ({"content": b"{", "headers": {"content-type": "application/json"}}, 400, "not valid JSON"),
     "/double?form": ({"data": {"x": 4}}, 415, "takes application/json"),
-    "/size?times=no": ({"content": b"x" * 1_000_000}, 422, "times"),
+    "/size?times=no": ({"content": b"x" * 1_000_000, "headers": RAW}, 422, "times"),
 }
 
 
@@ -92,7 +93,7 @@ def test_an_entry_that_fails_is_named_at_once_and_comes_back(tmp_path: Path) -> 
             answers.append(refused := post(graph, path, json=CALLS.get(path, ({"json": {}},))[0]["json"]))
             assert (refused.status_code, refused.json()["service"]) == (503, "Entry"), "not 504: nothing waits for it"
             assert int(refused.headers["retry-after"]) > 0
-        answers.append(post(graph, "/size?times=1", content=b"x"))
+        answers.append(post(graph, "/size?times=1", content=b"x", headers=RAW))
         assert answers[-1].status_code == 503
         answers += [asked(graph, path) for path in ("/livez", "/readyz", "/nope", "/openapi.json", "/docs", "/")]
         assert [answer.status_code for answer in answers[-6:]] == [200, 503, 404, 503, 503, 503]
@@ -199,7 +200,10 @@ def test_a_stop_answers_what_waits_before_anybody_stands_in(tmp_path: Path) -> N
         kill_worker(graph)
         client.settimeout(60)
         client.connect(address(graph))
-        client.sendall(b'POST /double HTTP/1.1\r\nhost: x\r\ncontent-length: 7\r\n\r\n{"x":4}')
+        client.sendall(
+            b"POST /double HTTP/1.1\r\nhost: localhost\r\nContent-Type: application/json\r\n"
+            b'content-length: 7\r\n\r\n{"x":4}'
+        )
         assert graph.stop() == 0
         answer = client.makefile("rb").read()
         assert answer.startswith(b"HTTP/1.1 503")
@@ -222,7 +226,9 @@ def test_the_port_closes_while_the_rest_of_the_graph_still_drains(tmp_path: Path
         held.answer()
         client.settimeout(60)
         client.connect(address(graph))
-        client.sendall(b"POST /hold HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}")
+        client.sendall(
+            b"POST /hold HTTP/1.1\r\nhost: localhost\r\nContent-Type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+        )
         graph.signal()
         (stand_in,) = eventually(graph.stand_ins)
         if dies:
@@ -331,7 +337,10 @@ def test_connections_end_in_their_own_time_but_hold_no_stop_up(tmp_path: Path) -
         graph.wait_log("takes calls again")
         began = time.monotonic()
         eventually(lambda: post(graph, "/pid", json={}).status_code == 200 and time.monotonic() - began > 0.6)
-        late.sendall(b'POST /double HTTP/1.1\r\nhost: x\r\ncontent-length: 7\r\n\r\n{"x":4}')
+        late.sendall(
+            b"POST /double HTTP/1.1\r\nhost: localhost\r\nContent-Type: application/json\r\n"
+            b'content-length: 7\r\n\r\n{"x":4}'
+        )
         answer = late.makefile("rb").read()
         assert answer.startswith(b"HTTP/1.1 200")
         assert answer.endswith(b"\r\n\r\n8")
@@ -472,7 +481,7 @@ def test_tls_and_the_limits_of_the_port(tmp_path: Path) -> None:
         late = post(graph, "/pid", json={}, headers={"x-request-timeout": "0.5"}, verify=trust)
         assert (late.status_code, late.json()["service"]) == (504, "Entry")
         for path in ("/length", "/size?times=1"):
-            large = post(graph, path, content=b"x" * 1_000_001, verify=trust)
+            large = post(graph, path, content=b"x" * 1_000_001, headers=RAW, verify=trust)
             assert large.status_code == 413
         with trust.wrap_socket(socket.create_connection(address(graph)), server_hostname="127.0.0.1") as client:
             client.sendall(b"POST /pid HTTP/1.1\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n{}")

@@ -68,7 +68,7 @@ def handshake(graph: Served, context: ssl.SSLContext) -> str | None:
         socket.create_connection(address(graph), 30) as sock,
         context.wrap_socket(sock, server_hostname="localhost") as tls,
     ):
-        tls.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+        tls.sendall(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
         if tls.recv(1) != b"H":
             raise ConnectionResetError
         return tls.version()
@@ -105,7 +105,7 @@ def test_tls_1_2_is_the_least(graph: Served, files: Authority) -> None:
 @pytest.mark.slow
 def test_who_speaks_no_tls_harms_nobody(graph: Served, files: Authority) -> None:
     with socket.create_connection(address(graph), 30) as sock:
-        sock.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+        sock.sendall(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
         assert b"HTTP/1.1 200" not in sock.recv(65536)
     silent = socket.create_connection(address(graph), 30)
     assert handshake(graph, files.client_context())
@@ -138,7 +138,7 @@ def test_a_unix_socket_with_tls(files: Authority, run_dir: Path) -> None:
         assert graph.log[before:] == []
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(path)
-            sock.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+            sock.sendall(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
             assert b"HTTP/1.1 200" not in sock.recv(65536)
         graph.wait_log("no TLS with a client of the Unix socket: the client speaks plain HTTP")
         graph.signal()
@@ -148,7 +148,7 @@ def test_a_unix_socket_with_tls(files: Authority, run_dir: Path) -> None:
 
 def plainly(graph: Served, files: Authority) -> None:
     with socket.create_connection(address(graph), 30) as sock:
-        sock.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+        sock.sendall(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
         assert b"HTTP/1.1 200" not in sock.recv(65536)
 
 

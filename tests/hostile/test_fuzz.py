@@ -23,7 +23,7 @@ SEEDS = [case.raw for case in CORPUS if len(case.raw) < 2000]
 BITS = [
     b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b";", b",", b"0", b"-1", b"\xff", b"\x0b", b"%", b"POST",
     b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"Expect: 100-continue\r\n", b"Connection: close\r\n",
-    b"Upgrade: h2c\r\nConnection: upgrade\r\n", b"HTTP/1.0", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"Upgrade: h2c\r\nConnection: upgrade\r\n", b"HTTP/1.0", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
     b"\r\n\r\n", b"0\r\n\r\n", b"x" * 5000,
 ]  # fmt: skip
 

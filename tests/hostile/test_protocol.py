@@ -13,7 +13,7 @@ from graphserve.wire.extensions import MODEL, REFERENCE
 from tests.harness import Served, eventually, served
 from tests.hostile.wire import answers, connected, exchange, read_to_end
 
-ECHO = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
+ECHO = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -33,7 +33,7 @@ def test_http_1_0_is_answered_and_closed(graph: Served) -> None:
 
 def test_a_stream_to_http_1_0_has_no_chunks(graph: Served) -> None:
     with connected(graph) as sock:
-        sock.sendall(b"POST /leak_late HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}")
+        sock.sendall(b"POST /leak_late HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
         head, _, body = read_to_end(sock).partition(b"\r\n\r\n")
     assert b"transfer-encoding" not in head and b"connection: close" in head
     assert body.splitlines()[0] == b"1"
@@ -73,7 +73,10 @@ def test_nothing_comes_between_two_answers(graph: Served, tmp_path: Path) -> Non
     gate = tmp_path / "gate"
     body = b'{"gate": "%b"}' % str(gate).encode()
     with connected(graph) as sock:
-        sock.sendall(b"POST /hold HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        sock.sendall(
+            b"POST /hold HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            % (len(body), body)
+        )
         sock.sendall(ECHO + b"Expect: 100-continue\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi")
         gate.touch()
         received = read_to_end(sock)
@@ -84,7 +87,8 @@ def test_nothing_comes_between_two_answers(graph: Served, tmp_path: Path) -> Non
 def test_head_is_answered_without_a_body(graph: Served) -> None:
     with connected(graph) as sock:
         sock.sendall(
-            b"HEAD /livez HTTP/1.1\r\nHost: x\r\n\r\nHEAD /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            b"HEAD /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            b"HEAD /echo HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         )
         live, echo, rest = read_to_end(sock).split(b"\r\n\r\n")
     assert live.startswith(b"HTTP/1.1 200 ") and echo.startswith(b"HTTP/1.1 405 ") and rest == b""
@@ -99,9 +103,9 @@ def test_options_says_what_there_is(graph: Served) -> None:
         (b"/openapi.json", "GET, HEAD"),
         (b"*", "GET, HEAD, POST"),
     ):
-        (answer,) = exchange(graph, b"OPTIONS %b HTTP/1.1\r\nHost: x\r\n\r\n" % target)
+        (answer,) = exchange(graph, b"OPTIONS %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % target)
         assert (answer.status, answer.headers["allow"], answer.body) == (204, allow, b"")
-    assert exchange(graph, b"OPTIONS /nothing HTTP/1.1\r\nHost: x\r\n\r\n")[0].status == 404
+    assert exchange(graph, b"OPTIONS /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n")[0].status == 404
 
 
 @pytest.mark.parametrize("protocol", [b"h2c", b"websocket", b"TLS/1.0"])
@@ -110,8 +114,8 @@ def test_no_other_protocol_is_taken_up(graph: Served, protocol: bytes) -> None:
     last = ECHO + b"Connection: close\r\nContent-Length: 4\r\n\r\nlast"
     for raw, status, body in (
         (ECHO + b"Content-Length: 2\r\n" + upgrade + b"hi", 200, b'"aGk="'),
-        (b"GET /livez HTTP/1.1\r\nHost: x\r\n" + upgrade, 200, b'"status": "ok"'),
-        (b"GET /ws HTTP/1.1\r\nHost: x\r\n" + upgrade, 404, b"no API at /ws"),
+        (b"GET /livez HTTP/1.1\r\nHost: localhost\r\n" + upgrade, 200, b'"status": "ok"'),
+        (b"GET /ws HTTP/1.1\r\nHost: localhost\r\n" + upgrade, 404, b"no API at /ws"),
     ):
         answer, behind = exchange(graph, raw + last)
         assert answer.status == status and body in answer.body, "an answer in HTTP/1.1, as without the offer"
@@ -125,7 +129,7 @@ def test_the_body_of_a_request_that_is_for_no_api_is_bounded(graph: Served) -> N
         (b"Transfer-Encoding: chunked\r\n", b"1000\r\n%b\r\n" % (b"x" * 4096) * 40),
     ):
         with connected(graph) as sock, contextlib.suppress(ConnectionError):
-            sock.sendall(b"POST /livez HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\n" + body)
+            sock.sendall(b"POST /livez HTTP/1.1\r\nHost: localhost\r\n" + framing + b"\r\n" + body)
             assert [answer.status for answer in answers(read_to_end(sock))] in ([413], [405])
 
 

@@ -16,7 +16,7 @@ from tests.harness import Served, eventually, served
 from tests.hostile.wire import answers, connected, exchange, read_to_end
 
 PATIENCE, LIMIT = 0.5, 40  # seconds, connections
-HEAD = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
+HEAD = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,10 @@ def test_a_body_has_to_come_before_the_deadline(graph: Served) -> None:
 @pytest.mark.slow
 def test_an_upload_that_an_api_reads_as_it_comes_may_be_slow(graph: Served) -> None:
     with connected(graph) as sock:
-        sock.sendall(b"POST /upload HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
+        sock.sendall(
+            b"POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"
+        )
         pause(3 * PATIENCE)
         sock.sendall(b"1\r\nx\r\n0\r\n\r\n")
         assert sock.recv(65536).endswith(b"\r\n\r\n2")
@@ -137,7 +140,10 @@ def test_an_upload_that_an_api_reads_as_it_comes_may_be_slow(graph: Served) -> N
 def test_a_client_that_never_reads_is_dropped(graph: Served, path: bytes) -> None:
     body = b'{"size": 30000000}' if path == b"/large" else b'{"size": 10000}'
     with connected(graph) as sock:
-        sock.sendall(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (path, len(body), body))
+        sock.sendall(
+            b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            % (path, len(body), body)
+        )
         eventually(lambda: connections(graph) == 0, 60)
         got = b""
         with contextlib.suppress(ConnectionResetError):
@@ -153,7 +159,10 @@ def test_a_client_that_reads_slowly_but_steadily_gets_it_all(graph: Served) -> N
         sock.settimeout(30)
         host, port = graph.url.partition("://")[2].split(":")
         sock.connect((host, int(port)))
-        sock.sendall(b'POST /large HTTP/1.1\r\nHost: x\r\nContent-Length: 18\r\n\r\n{"size": 30000000}')
+        sock.sendall(
+            b"POST /large HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b'Content-Length: 18\r\n\r\n{"size": 30000000}'
+        )
         received, began = 0, time.monotonic()
         while received < 30_000_000:
             data = sock.recv(50_000)
@@ -166,7 +175,10 @@ def test_a_client_that_reads_slowly_but_steadily_gets_it_all(graph: Served) -> N
 
 @pytest.mark.slow
 def test_one_that_pipelines_and_never_reads_is_not_served_on(graph: Served) -> None:
-    request = b'POST /large HTTP/1.1\r\nHost: x\r\nContent-Length: 16\r\n\r\n{"size": 100000}'
+    request = (
+        b"POST /large HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b'Content-Length: 16\r\n\r\n{"size": 100000}'
+    )
     (entry,) = graph.workers("n1")
     before = resident(entry)
     with connected(graph) as sock:
@@ -179,12 +191,14 @@ def test_one_that_pipelines_and_never_reads_is_not_served_on(graph: Served) -> N
 
 @pytest.mark.slow
 def test_many_pipelined_requests_are_all_answered_in_order(graph: Served) -> None:
-    one = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n"
+    one = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n"
     requests = b"".join(one + b'{"body": "%04daaaa"}' % x for x in range(3000))
-    wrong = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n{" * 3000
+    wrong = (
+        b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1\r\n\r\n{" * 3000
+    )
     for sent, status in ((requests, 200), (wrong, 400)):
         with connected(graph) as sock:
-            sock.sendall(sent + b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            sock.sendall(sent + b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             found = answers(read_to_end(sock))
         assert [answer.status for answer in found] == [status] * 3000 + [200]
         if status == 200:
@@ -213,7 +227,10 @@ def test_a_flood_of_half_requests_starves_nobody(graph: Served, tmp_path: Path) 
     body = b'{"gate": "%b"}' % os.fsencode(gate)
     with contextlib.ExitStack() as stack:
         running = stack.enter_context(connected(graph))
-        running.sendall(b"POST /hold HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        running.sendall(
+            b"POST /hold HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            % (len(body), body)
+        )
         for _ in range(500):
             stack.enter_context(connected(graph)).sendall(HEAD)
             if _ % 50 == 0:
@@ -230,15 +247,18 @@ def test_more_requests_than_connections_are_told_so(graph: Served, tmp_path: Pat
     with contextlib.ExitStack() as stack:
         held = [stack.enter_context(connected(graph)) for _ in range(LIMIT)]
         for sock in held:
-            sock.sendall(b"POST /hold HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            sock.sendall(
+                b"POST /hold HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+            )
         eventually(lambda: exchange(graph, HEAD + b"Content-Length: 1\r\n\r\nx")[0].status == 503)
-        for refused in (b"GET /docs HTTP/1.1\r\nHost: x\r\n\r\n", HEAD + b"Content-Length: 1\r\n\r\nx"):
+        for refused in (b"GET /docs HTTP/1.1\r\nHost: localhost\r\n\r\n", HEAD + b"Content-Length: 1\r\n\r\nx"):
             (answer,) = exchange(graph, refused)
             assert (answer.status, answer.headers["retry-after"]) == (503, "1")
             assert answer.problem["detail"] == "there are too many connections"
         for _ in range(2):  # and while 500 others want something
             for path in (b"/livez", b"/readyz"):
-                (answer,) = exchange(graph, b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+                (answer,) = exchange(graph, b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 assert (answer.status, answer.headers["connection"]) == (200, "close"), "a probe is answered"
             for _ in range(500):
                 stack.enter_context(connected(graph))

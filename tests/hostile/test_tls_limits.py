@@ -103,7 +103,10 @@ def test_a_probe_is_answered_at_the_limit(graph: Served, files: Authority, tmp_p
 
         def hold() -> None:
             held = stack.enter_context(encrypted(graph, files))
-            held.sendall(b"POST /hold HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            held.sendall(
+                b"POST /hold HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+            )
 
         for _ in range(LIMIT):
             hold()
@@ -117,7 +120,7 @@ def test_a_probe_is_answered_at_the_limit(graph: Served, files: Authority, tmp_p
 def asked(graph: Served, files: Authority, path: bytes) -> int:
     """The status of a page, on a connection of its own."""
     with encrypted(graph, files) as tls:
-        tls.sendall(b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % path)
+        tls.sendall(b"GET %b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % path)
         (answer,) = answers(read_to_end(tls))
     return answer.status
 
@@ -125,7 +128,7 @@ def asked(graph: Served, files: Authority, path: bytes) -> int:
 @pytest.mark.slow
 def test_slow_clients_are_told_by_tls_too(graph: Served, files: Authority) -> None:
     with encrypted(graph, files) as tls:
-        tls.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\n")
+        tls.sendall(b"POST /echo HTTP/1.1\r\nHost: localhost\r\n")
         (answer,) = answers(read_to_end(tls))
     assert answer.status == 408
 
@@ -134,7 +137,10 @@ def test_slow_clients_are_told_by_tls_too(graph: Served, files: Authority) -> No
 def test_a_client_that_never_reads_is_dropped(graph: Served, files: Authority) -> None:
     eventually(lambda: public(graph) == 0, 30)
     with encrypted(graph, files) as tls:
-        tls.sendall(b'POST /items HTTP/1.1\r\nHost: x\r\nContent-Length: 15\r\n\r\n{"size": 10000}')
+        tls.sendall(
+            b"POST /items HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b'Content-Length: 15\r\n\r\n{"size": 10000}'
+        )
         eventually(lambda: public(graph) == 1, 10)
         eventually(lambda: public(graph) == 0, 60)
     assert handshake(graph, files.client_context())
@@ -160,7 +166,7 @@ def public(graph: Served) -> int:
 def test_a_keep_alive_request_is_not_delayed(graph: Served, files: Authority) -> None:
     """TCP_NODELAY with TLS too, where we accept ourselves."""
     with encrypted(graph, files) as tls:
-        tls.sendall(b"POST /delaying HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        tls.sendall(b"POST /delaying HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
         answer = b""
         while not answer.endswith(b"]"):
             answer += (data := tls.recv(65536))

@@ -19,7 +19,7 @@ from graphserve.graph import resolve_here
 from graphserve.worker import port
 from graphserve.worker.standin import StandIn
 
-REQUEST = b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+REQUEST = b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
 
 
 @service
