@@ -15,7 +15,7 @@ from graphserve import machine
 from graphserve.dependency import strays
 from graphserve.errors import ConfigurationError, CycleError, GraphError, closest
 from graphserve.interface import interface
-from graphserve.load import MAIN, Target, arguments, load, module_of, parse, user_traceback
+from graphserve.load import MAIN, Target, arguments, load, module_of, parse
 from graphserve.making import making_problems, name_of, unused
 from graphserve.options import ServiceOptions
 from graphserve.parent import die_with
@@ -23,6 +23,7 @@ from graphserve.plan import ApiPlan, EdgePlan, NodePlan, Plan, Settings
 from graphserve.resolution import Resolution, Trouble
 from graphserve.resolver import require
 from graphserve.service import Dependency, apis, declaration, dependencies
+from graphserve.tracebacks import formatted
 
 ENTRY_TIMEOUT = 60.0  # seconds, where neither flag nor decorator says otherwise
 CALLING_LIMIT = 16  # calls at once in a worker whose node mostly waits for others
@@ -206,7 +207,7 @@ class _Resolver:
         except BaseException as exc:  # user code may raise anything, SystemExit included
             ours = isinstance(exc, ConfigurationError)
             message = str(exc) if ours else f"importing {target.module!r} raised {type(exc).__name__}: {exc}"
-            self._trouble(prefix + message, "" if ours else user_traceback(exc))
+            self._trouble(prefix + message, "" if ours else formatted(exc))
             raise _Refused from None
         if target.folder:
             self.paths.append(target.folder)

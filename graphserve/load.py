@@ -13,7 +13,6 @@ import importlib.util
 import os
 import runpy
 import sys
-import traceback
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -256,16 +255,3 @@ def _candidates(target: Target, module: types.ModuleType) -> str:
     if guess := closest(target.name, names):
         return f"did you mean {where}:{guess}?"
     return f"its services are {', '.join(names)}; write {where}:{names[-1]}"
-
-
-def user_traceback(exc: BaseException) -> str:
-    """The formatted traceback of what a module raised, without our own frames and the import machinery's."""
-    frame = exc.__traceback__
-    while frame is not None and ("importlib" in frame.tb_frame.f_code.co_filename or _ours(frame.tb_frame)):
-        frame = frame.tb_next
-    # None is left of a SyntaxError: it says itself where it is.
-    return "".join(traceback.format_exception(exc.with_traceback(frame)))
-
-
-def _ours(frame: types.FrameType) -> bool:
-    return str(frame.f_globals.get("__name__", "")).startswith(("graphserve.graph", __name__, "runpy"))

@@ -124,14 +124,15 @@ def _of_user(frames: Iterable[Frame]) -> list[Frame]:
     """From the first frame of user code on, without those of the import system."""
     shown: list[Frame] = []
     for file, line, name in frames:
-        if not file.startswith("<frozen") and (shown or not _is_machinery(file)):
+        if not file.startswith("<frozen ") and (shown or not is_machinery(file)):
             shown.append((file, line, name))
     return shown
 
 
-def _is_machinery(file: str) -> bool:
+def is_machinery(file: str) -> bool:
+    """Whether code of this file is ours, Python's own, or the event loop's: it calls user code, and is none."""
     packages = f"{os.sep}site-packages{os.sep}"
-    return file.startswith(_OURS) or (file.startswith(_PYTHON) and packages not in file)
+    return file.startswith((_OURS, "<frozen ", "uvloop/")) or (file.startswith(_PYTHON) and packages not in file)
 
 
 def _frame(frame: Frame) -> str:

@@ -19,8 +19,9 @@ TESTS = Path(__file__).parent
 # Imports go from later lines to earlier ones; names on one line never import each other. A folder is one room.
 ORDER: tuple[tuple[str, ...], ...] = (
     ("ownjson", "lineage"),
-    ("errors", "typed", "machine", "shortage", "control", "stack"),
-    ("options", "parent"),
+    ("errors", "typed", "machine", "shortage", "control", "stack", "text", "stdio"),
+    ("options", "parent", "tracebacks"),
+    ("records",),
     ("declaration",),
     ("dependency",),
     ("service",),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import socket
 from collections.abc import Callable
@@ -16,9 +15,10 @@ from typing import Protocol
 
 import httptools
 
+from graphserve import records
 from graphserve.call.poller import Poller
 
-logger = logging.getLogger("graphserve.calls")
+LOGGER = "graphserve.calls"
 
 READ_SIZE = 256 * 1024  # bytes
 # What a worker's answer with a result begins with, most of the time; such an answer needs no parser.
@@ -162,7 +162,7 @@ class Connection:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as exc:
-            logger.error("an answer could not be read", exc_info=exc.__context__ or exc)
+            records.note(LOGGER, "error", "an answer could not be read", exc.__context__ or exc)
             self._end(exc)
         except httptools.HttpParserError as exc:
             self._end(exc)

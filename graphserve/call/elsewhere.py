@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
 
+from graphserve import records
 from graphserve.call.context import CallContext
 from graphserve.call.exchange import Exchange
 from graphserve.call.request import new_request_id
@@ -19,7 +19,7 @@ from graphserve.errors import CallError, RemoteError, Unavailable
 from graphserve.plan import ApiPlan
 from graphserve.wire.frames import StreamFormat
 
-logger = logging.getLogger("graphserve.calls")
+LOGGER = "graphserve.calls"
 _UNREACHED = (
     httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol,
 )  # fmt: skip
@@ -139,12 +139,12 @@ class UrlLane:
             said = f"{self.node} at {self.url} cannot be reached: {exc}"
             if self._reached:  # not with each call
                 self._reached = False
-                logger.warning("%s", said)
+                records.note(LOGGER, "warning", said)
             error = Unavailable(f"{self.node} cannot be reached", node=self.node)
             error.add_note(said)  # for who reads the traceback
             return error
         if not isinstance(exc, httpx.HTTPError):
-            logger.error("a call to %s failed", self.node, exc_info=exc)
+            records.note(LOGGER, "error", f"a call to {self.node} failed", exc)
         if isinstance(body, _Body) and not body.complete:  # httpx reads no answer before it has sent all
             why = f"before it had the whole upload: it answered without, or refused it ({exc!r})"
             return RemoteError(f"{self.node} closed the connection {why}", node=self.node)

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 
 import click
 
+from graphserve.cli import say
 from graphserve.errors import ExitCode, GraphServeError
+from graphserve.stdio import open_standard
 
 # In the order of the help; each is graphserve/cli/<name>.py, its `command`.
 WITH_TARGET = ("serve", "graph", "check")
@@ -44,18 +46,20 @@ def commands() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code; never raises for a mistake of the user."""
+    open_standard()
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
         sys.stdout.reconfigure(errors="backslashreplace")  # what an ASCII terminal cannot show is no traceback
     try:
         code = commands.main(arguments, prog_name="graphserve", standalone_mode=False)
-        if sys.stdout is not None:  # `>&-` closes it
-            sys.stdout.flush()
+        sys.stdout.flush()
         return int(code or ExitCode.OK)
     except click.ClickException as exc:
-        exc.show()
+        shown = io.StringIO()
+        exc.show(shown)
+        say.err(shown.getvalue().rstrip("\n"), "error")
         return int(exc.exit_code)
     except GraphServeError as exc:
-        click.echo(f"Error: {exc}", err=True)
+        say.err(f"Error: {exc}", "error")
         return exc.exit_code
     except (KeyboardInterrupt, click.Abort):
         return ExitCode.INTERRUPTED
@@ -63,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _discard_output()
         return ExitCode.FAILED
     except OSError as exc:  # what nobody nearer to it had better words for
-        click.echo(f"Error: {_words(exc)}", err=True)
+        say.err(f"Error: {_words(exc)}", "error")
         return ExitCode.FAILED
 
 

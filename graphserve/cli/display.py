@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from graphserve.cli import lines
+from graphserve.cli.say import STDERR, STDOUT, is_journal, with_priority
 from graphserve.cli.writer import Writer
 from graphserve.errors import GraphError, GraphServeError, StartupError
 from graphserve.supervise.observer import LogRecord, NodeState, Observer
+from graphserve.text import printable
 
 FLUSH = 2.0  # seconds that the end of the process waits for a slow terminal
-STDOUT, STDERR = 1, 2
 
 
 class Display(Observer, Protocol):
@@ -23,6 +25,27 @@ class Display(Observer, Protocol):
 
     def close(self) -> None:
         """Show what waits, for a bounded time, and stop."""
+
+
+class _Marked:
+    """A writer whose lines have a priority before them, if it is the journal of systemd that reads them.
+
+    Args:
+        fd: the descriptor.
+        apology: the line that says how many lines were dropped.
+    """
+
+    def __init__(self, fd: int, apology: Callable[[int], str]) -> None:
+        self._marks = is_journal(fd)
+        self._writer = Writer(fd, lambda count: self._marked(apology(count), "warning"))
+        self.idle, self.close = self._writer.idle, self._writer.close
+
+    def write(self, text: str, level: str) -> bool:
+        """See `Writer.write`."""
+        return self._writer.write(self._marked(text, level))
+
+    def _marked(self, text: str, level: str) -> str:
+        return with_priority(text, level) if self._marks else text
 
 
 class TextDisplay:
@@ -39,37 +62,38 @@ class TextDisplay:
         self, level: str = "info", stdout: int = STDOUT, stderr: int = STDERR, paint: lines.Paint = lines.plain
     ) -> None:
         self._level, self._paint = level, paint
-        self._err = Writer(stderr, lines.dropped_line)
+        self._err = _Marked(stderr, lines.dropped_line)
         # One writer where both are one terminal or file: lines then keep their order.
-        self._out = self._err if _same(stdout, stderr) else Writer(stdout, lines.dropped_line)
+        self._out = self._err if _same(stdout, stderr) else _Marked(stdout, lines.dropped_line)
 
     def node(self, state: NodeState) -> None:
-        if lines.shown(lines.record_of(state), self._level):
-            self._show(lines.state_line(state, self._paint))
+        record = lines.record_of(state)
+        if lines.shown(record, self._level):
+            self._show(lines.state_line(state, self._paint), record.level)
 
     def log(self, record: LogRecord) -> None:
         if not lines.shown(record, self._level):
             return
         if record.stream == "stdout" and self._out is not self._err:
-            self._out.write(lines.text_line(record))
+            self._out.write(lines.text_line(record), record.level)
         else:
-            self._show(lines.text_line(record, self._paint))
+            self._show(lines.text_line(record, self._paint), record.level)
 
     def serving(self, url: str) -> None:
         clock = self._paint(time.strftime("%H:%M:%S"), "2")
-        self._show(f"{clock} graphserve  serving on {self._paint(url, '1')}\n")
+        self._show(f"{clock} graphserve  serving on {self._paint(printable(url), '1')}\n", "info")
 
     def failed(self, error: GraphServeError) -> None:
         words = log_of(error)
-        self._show(f"Error: {error}\n" + (f"\n{words}\n" if words else ""))
+        self._show(printable(f"Error: {error}\n" + (f"\n{words}\n" if words else ""), lines=True), "critical")
 
     def close(self) -> None:
         deadline = time.monotonic() + FLUSH
         for writer in (self._out, self._err):
             writer.close(max(0.0, deadline - time.monotonic()))
 
-    def _show(self, text: str) -> bool:
-        return self._err.write(text)
+    def _show(self, text: str, level: str) -> bool:
+        return self._err.write(text, level)
 
 
 class JsonDisplay:
@@ -82,22 +106,23 @@ class JsonDisplay:
 
     def __init__(self, level: str = "info", stderr: int = STDERR) -> None:
         self._level = level
-        self._err = Writer(stderr, lines.dropped_json)
+        self._err = _Marked(stderr, lines.dropped_json)
 
     def node(self, state: NodeState) -> None:
         self.log(lines.record_of(state))
 
     def log(self, record: LogRecord) -> None:
         if lines.shown(record, self._level):
-            self._err.write(lines.json_line(record))
+            self._err.write(lines.json_line(record), record.level)
 
     def serving(self, url: str) -> None:
-        self._err.write(lines.json_line(LogRecord(time.time(), "info", f"serving on {url}", fields={"url": url})))
+        record = LogRecord(time.time(), "info", f"serving on {url}", fields={"url": url})
+        self._err.write(lines.json_line(record), record.level)
 
     def failed(self, error: GraphServeError) -> None:
         node = error.node if isinstance(error, StartupError) else None
         record = LogRecord(time.time(), "critical", str(error), node=node, traceback=log_of(error))
-        self._err.write(lines.json_line(record))
+        self._err.write(lines.json_line(record), record.level)
 
     def close(self) -> None:
         self._err.close(FLUSH)

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from graphserve import stdio
 from graphserve.cli.flags import configure, target_options
 from graphserve.errors import ExitCode, GraphServeError
 from graphserve.plan import Plan
@@ -38,7 +39,7 @@ def command(form: str | None, dot: bool, output: str | None, **given: Any) -> in
     resolution = resolve_in_child(config.settings, config.env)
     if report(resolution.troubles) or resolution.plan is None:
         return ExitCode.INVALID
-    if output in (None, "-") and sys.stdout is None:
+    if output in (None, "-") and 1 in stdio.closed:
         raise GraphServeError("there is no output to draw on, it is closed: give -o FILE")
     text = _draw(resolution.plan, form, output in (None, "-"))
     _write(text if text.endswith("\n") else text + "\n", output)

@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from graphserve.cli.table import standing
-from graphserve.supervise.observer import LogRecord, NodeState
+from graphserve.supervise.observer import LEVELS, LogRecord, NodeState
+from graphserve.text import encodable, printable
 
-LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _COLOURS = (36, 32, 33, 34, 35, 96, 92, 93, 94, 95)  # SGR codes; red is for errors
+INDENT = "    "  # of each line of a record but its first
 Paint = Callable[[str, str], str]  # (text, SGR code) → text
 
 
@@ -43,16 +44,16 @@ def record_of(state: NodeState) -> LogRecord:
 
 
 def text_line(record: LogRecord, paint: Paint = plain) -> str:
-    """`HH:MM:SS node[slot] message`, and the traceback below."""
+    """`HH:MM:SS node[slot] message`, and the traceback below it, further in."""
     clock = time.strftime("%H:%M:%S", time.localtime(record.time))
     level = LEVELS.get(record.level, 20)
     mark = f"{record.level.upper()} " if record.stream == "log" and level != LEVELS["info"] else ""
-    message = mark + record.message.rstrip("\n")  # warnings of Python end with a line end
+    message = mark + _below(record.message.rstrip("\n"))  # warnings of Python end with a line end
     if mark and level >= 30:
         message = paint(message, "31" if level >= 40 else "33")
     if request_id := record.fields.get("request_id"):
-        message += " " + paint(f"[request {request_id}]", "2")
-    traceback = "\n" + record.traceback.rstrip("\n") if record.traceback else ""
+        message += " " + paint(f"[request {printable(str(request_id))}]", "2")
+    traceback = "\n" + INDENT + _below(record.traceback.rstrip("\n")) if record.traceback else ""
     return f"{paint(clock, '2')} {_origin(record, paint)} {message}{traceback}\n"
 
 
@@ -79,15 +80,20 @@ def json_line(record: LogRecord, **more: Any) -> str:
     whole = {
         "time": clock,
         "level": record.level,
-        "message": record.message,
+        "message": encodable(record.message),
         "node": record.node,
         "slot": record.slot,
         "pid": record.pid,
         "stream": record.stream,
-        "traceback": record.traceback,
-        "fields": record.fields,
+        "traceback": encodable(record.traceback),
+        "fields": encodable(record.fields),
     }
     return json.dumps(whole | more, default=str) + "\n"
+
+
+def _below(text: str) -> str:
+    """Text whose further lines stand further in: one that a client has put there does not pass for a record."""
+    return printable(text, lines=True).replace("\n", "\n" + INDENT)
 
 
 def _origin(record: LogRecord, paint: Paint) -> str:

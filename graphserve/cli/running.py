@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from graphserve import config, rundir
+from graphserve.cli import say
 from graphserve.cli.flags import checked, current_folder
 from graphserve.config.values import FilePath
 from graphserve.errors import ExitCode, GraphServeError, NotRunningError, StartupError
@@ -99,10 +100,10 @@ class RunningGraph:
             self._ask("POST", path, body, None)
         except OperationFailed as exc:
             if exc.traceback:
-                click.echo(exc.traceback.rstrip() + "\n", err=True)
+                say.err(exc.traceback.rstrip() + "\n", "error")
             raise
         except KeyboardInterrupt:
-            click.echo("not waiting any longer; it goes on, and `graphserve status` says when it is done", err=True)
+            say.err("not waiting any longer; it goes on, and `graphserve status` says when it is done")
             raise
 
     def _ask(self, method: str, path: str, body: Any, timeout: float | None) -> Any:
@@ -126,7 +127,7 @@ class RunningGraph:
         for line in answer:
             value = json.loads(line)
             if "progress" in value:
-                click.echo(value["progress"])
+                say.out(value["progress"])
             elif "error" in value:
                 raise OperationFailed(value["error"])
             else:

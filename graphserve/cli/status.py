@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from graphserve.cli import table
+from graphserve.cli import say, table
 from graphserve.cli.flags import checked
 from graphserve.cli.running import NoAnswer, RunningGraph, find, run_dir_option
 from graphserve.config.values import DELAY
@@ -67,7 +67,7 @@ def _wait(run_dir: str | None, seconds: float) -> dict[str, Any]:
 
 def _show(status: dict[str, Any]) -> None:
     under_way = f", a {status['operation']} is under way" if status["operation"] else ""
-    click.echo(f"{status['state']}  {status['url']}  up {table.duration(status['uptime'])}{under_way}")
+    say.out(f"{status['state']}  {status['url']}  up {table.duration(status['uptime'])}{under_way}")
     rows = [
         [node["name"], table.standing(node["state"], node["ready"], node["workers"]),
          f"{node['ready']}/{node['workers']}", node["reason"]]

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import click
 
+from graphserve.text import printable
+
 COLOURS = {"ready": "green", "degraded": "bold red", "failed": "bold red", "draining": "cyan", "stopping": "cyan"}
 STARTING = "yellow"  # and whatever else is not ready yet
 
@@ -32,14 +34,14 @@ def show(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[i
     for index, name in enumerate(head):
         table.add_column(name, justify="right" if index in numbers else "left", no_wrap=True)
     for row in rows:
-        cells = [Text(cell) for cell in row]  # no markup: what a node says may have brackets in it
+        cells = [Text(printable(cell)) for cell in row]  # no markup: what a node says may have brackets in it
         cells[state].stylize(COLOURS.get(row[state], STARTING))
         table.add_row(*cells)
     Console(highlight=False, no_color=bool(os.environ.get("NO_COLOR"))).print(table)
 
 
 def _plain(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int]) -> None:
-    lines = [head, *rows]
+    lines = [head, *([printable(cell) for cell in row] for row in rows)]
     widths = [max(len(line[index]) for line in lines) for index in range(len(head))]
     for line in lines:
         cells = [

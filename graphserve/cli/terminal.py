@@ -13,7 +13,8 @@ import time
 from typing import Any
 
 from graphserve.cli import lines
-from graphserve.cli.display import STDERR, STDOUT, TextDisplay
+from graphserve.cli.display import TextDisplay
+from graphserve.cli.say import STDERR, STDOUT
 from graphserve.supervise.observer import NodeState
 
 INTERVAL = 0.1  # seconds between two pictures
@@ -57,9 +58,9 @@ class TerminalDisplay(TextDisplay):
         self._finish()
         super().close()
 
-    def _show(self, text: str) -> bool:
+    def _show(self, text: str, level: str) -> bool:
         with self._changed:  # above the picture: the next one is drawn below
-            queued = super()._show(self._erase() + text)
+            queued = super()._show(self._erase() + text, level)
             self._changed.notify_all()
             return queued
 
@@ -92,7 +93,7 @@ class TerminalDisplay(TextDisplay):
     def _draw(self, states: dict[str, NodeState]) -> None:
         picture = self._picture(states) if states else ""
         with self._changed:
-            if super()._show(self._erase() + picture):
+            if super()._show(self._erase() + picture, "info"):
                 self._drawn = picture.count("\n")
 
     def _erase(self) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import click
-
+from graphserve.cli import say
 from graphserve.resolution import Trouble
 
 
@@ -14,11 +13,11 @@ def report(troubles: Iterable[Trouble]) -> int:
     found = list(troubles)
     for trouble in found:
         if trouble.traceback:
-            click.echo(trouble.traceback.rstrip() + "\n", err=True)
+            say.err(trouble.traceback.rstrip() + "\n", "error")
     problems = [trouble for trouble in found if not trouble.warning]
     for trouble in found:
         if trouble.warning:
-            click.echo(f"Warning: {trouble.message}", err=True)
+            say.err(f"Warning: {trouble.message}", "warning")
     for trouble in problems:
-        click.echo(f"Error: {trouble.message}", err=True)
+        say.err(f"Error: {trouble.message}", "error")
     return len(problems)

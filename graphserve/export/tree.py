@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from graphserve.export.picture import Picture, Vertex, picture
 from graphserve.plan import Plan
+from graphserve.text import printable
 
 SEEN = "(see above)"
 _BOLD, _DIM, _CYAN, _RESET = "\033[1m", "\033[2m", "\033[36m", "\033[0m"
@@ -57,7 +58,7 @@ class _Tree:
                 yield from self.children(child, indent + ("    " if last else self.trunk))
 
     def text(self, vertex: Vertex) -> str:
-        name = self.paint(_CYAN if vertex.external else _BOLD, vertex.name)
+        name = self.paint(_CYAN if vertex.external else _BOLD, printable(vertex.name))
         mark = f"  {SEEN}" if vertex.key in self.seen else ""
         return f"{name}  {self.paint(_DIM, vertex.caption + mark)}"
 

@@ -23,6 +23,7 @@ from graphserve.plan import ApiPlan, NodePlan
 from graphserve.run import life
 from graphserve.run.request import Compose, Request, composer
 from graphserve.run.stream import BodySink, LocalSink
+from graphserve.tracebacks import trim
 from graphserve.wire import problem
 from graphserve.wire.codec import Format, MalformedBody
 from graphserve.wire.problem import HttpProblem
@@ -155,6 +156,8 @@ class LocalNode:
         try:
             arguments = self._arguments(exchange, api)
         except Exception as exc:
+            if api.plan.batch is not None:
+                self._batchers[api.plan.name].close_if_done()
             self._loop.call_soon(self._refused, exchange, exc, limited)
             return
 
@@ -215,7 +218,8 @@ class LocalNode:
         error = problem.as_call_error(raised, self.plan.name)
         if error is not raised:
             request_id = exchange.request.context.request_id.decode("latin-1")
-            problem.log(f"{self.plan.name}.{api.plan.name}", error, raised, request_id)
+            # A line only: its caller is here, and gets the exception with its traceback.
+            problem.log(f"{self.plan.name}.{api.plan.name}", error, None, request_id)
         return error
 
     def _refused(self, exchange: Exchange, exc: Exception, limited: bool) -> None:
@@ -231,7 +235,8 @@ class LocalNode:
         exchange.answered(*problem.encode(error, node=self.plan.name, request_id=request_id, open_book=True))
         reply = exchange.reply
         if reply.done() and not reply.cancelled() and (failure := reply.exception()) is not None:
-            failure.__cause__ = cause  # where processes have only a log, a debugger here finds the user's own frame
+            if trim(cause):
+                failure.__cause__ = cause  # where processes have only a log, a debugger here finds the user's own frame
             for note in getattr(cause, "__notes__", ()) if cause is error else ():
                 failure.add_note(note)
 

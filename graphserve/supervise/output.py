@@ -1,48 +1,54 @@
-"""What workers write: bytes from their pipes to records, line by line. Runs in the supervisor."""
+"""What workers write: bytes from their pipes to records, line by line. Runs in the supervisor.
+
+What they print and what they log come by different pipes, so nothing that is printed can pass for a record of the log.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from graphserve.stack import Stack
-from graphserve.supervise.observer import LogRecord
+from graphserve.supervise.observer import LEVELS, LogRecord
+from graphserve.text import printable
 
-MARK = b"\x1e"  # what a worker's log records begin with (RFC 7464)
 LONGEST_LINE = 64 * 1024  # bytes; a longer one is shown in pieces
+LONGEST_RECORD = 8 * 1024 * 1024  # bytes; workers write shorter ones
+LATEST = 253402300799.0  # seconds since the epoch: the end of the year 9999
+DEPTH = 20  # of the fields of a record
 READ_SIZE = 64 * 1024
 TAIL = 60  # lines kept for the last words of a worker that died without any
 
+Emit = Callable[[LogRecord], None]
 
-class Pipe:
-    """One output of one worker, or of the resolver.
+
+class _Lines:
+    """The reading end of a pipe, line by line.
 
     Args:
-        descriptor: the reading end; stays its owner's.
-        stream: which output it is.
+        descriptor: stays its owner's.
         emit: called with each record.
         node: the worker's node, its slot, its pid; none for the resolver.
     """
 
+    longest = LONGEST_LINE
+
     def __init__(
-        self, descriptor: int, stream: Literal["stdout", "stderr"], emit: Callable[[LogRecord], None],
-        node: str | None = None, slot: int | None = None, pid: int | None = None,
-    ) -> None:  # fmt: skip
+        self, descriptor: int, emit: Emit, node: str | None = None, slot: int | None = None, pid: int | None = None
+    ) -> None:
         self.descriptor, self.emit = descriptor, emit
-        self.stream: Literal["stdout", "stderr"] = stream
         self.node, self.slot, self.pid = node, slot, pid
-        self.tail: deque[str] = deque(maxlen=TAIL)
-        self.stack: Stack | None = None  # set when the process is asked for it
         self._partial = b""
         self._loop = asyncio.get_running_loop()
         self._open = True
         os.set_blocking(descriptor, False)
-        self._loop.add_reader(descriptor, self._readable)
+        self._loop.add_reader(descriptor, self._read)
 
     def close(self) -> None:
         """Read what is still there, and stop: the worker is gone (its own children may hold the other end)."""
@@ -50,8 +56,9 @@ class Pipe:
             pass
         self._stop()
 
-    def _readable(self) -> None:
-        self._read()
+    def line(self, line: bytes) -> None:
+        """A line came, without its end; or a piece of one that is too long."""
+        raise NotImplementedError
 
     def _read(self) -> bool:
         try:
@@ -63,44 +70,101 @@ class Pipe:
         if not data:
             self._stop()
             return False
-        *lines, self._partial = (self._partial + data).split(b"\n")
-        for line in lines:
-            self._emit(line)
-        while len(self._partial) > LONGEST_LINE and not self._partial.startswith(MARK):
-            piece, self._partial = self._partial[:LONGEST_LINE], self._partial[LONGEST_LINE:]
-            self._emit(piece)
+        first, *rest = data.split(b"\n")
+        self._partial += first
+        for piece in rest:
+            self._complete()
+            self._partial = piece
+        while len(self._partial) > self.longest:
+            piece, self._partial = self._partial[: self.longest], self._partial[self.longest :]
+            self.line(piece)
         return True
+
+    def _complete(self) -> None:
+        line, self._partial = self._partial, b""
+        self.line(line)
 
     def _stop(self) -> None:
         if self._open:
             self._open = False
             self._loop.remove_reader(self.descriptor)
             if self._partial:
-                self._emit(self._partial)
-                self._partial = b""
+                self._complete()
 
-    def _emit(self, line: bytes) -> None:
-        record = self._record(line) if MARK in line else None
-        if record is None:
-            # A carriage return begins the line again: of a progress bar the last picture is shown.
-            text = line.decode("utf-8", "backslashreplace").rstrip("\r").rpartition("\r")[2]
-            if self.stack is not None and self.stack.takes(text):
-                return
-            self.tail.append(text)
-            level = "info" if self.stream == "stdout" else "warning"
-            record = LogRecord(time.time(), level, text, self.node, self.slot, self.pid, self.stream)
-        self.emit(record)
+
+class Pipe(_Lines):
+    """One output of one worker, or of the resolver.
+
+    Args:
+        descriptor: the reading end; stays its owner's.
+        stream: which output it is.
+        emit: called with each record.
+        node: the worker's node, its slot, its pid; none for the resolver.
+    """
+
+    def __init__(
+        self, descriptor: int, stream: Literal["stdout", "stderr"], emit: Emit,
+        node: str | None = None, slot: int | None = None, pid: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(descriptor, emit, node, slot, pid)
+        self.stream: Literal["stdout", "stderr"] = stream
+        self.tail: deque[str] = deque(maxlen=TAIL)
+        self.stack: Stack | None = None  # set when the process is asked for it
+
+    def line(self, line: bytes) -> None:
+        """See `_Lines`."""
+        # A carriage return begins the line again: of a progress bar the last picture is shown.
+        text = line.decode("utf-8", "backslashreplace").rstrip("\r").rpartition("\r")[2]
+        if self.stack is not None and self.stack.takes(text):
+            return
+        self.tail.append(text)
+        level = "info" if self.stream == "stdout" else "warning"
+        self.emit(LogRecord(time.time(), level, text, self.node, self.slot, self.pid, self.stream))
+
+
+class Records(_Lines):
+    """The pipe by which a worker's log records come; they are checked, since user code runs where they are made."""
+
+    longest = LONGEST_RECORD
+
+    def line(self, line: bytes) -> None:
+        """See `_Lines`."""
+        if line:
+            self.emit(self._record(line) or self._unreadable(line))
 
     def _record(self, line: bytes) -> LogRecord | None:
-        printed, _, marked = line.rpartition(MARK)  # no record has the mark inside
         try:
-            said = json.loads(marked)
-            record = LogRecord(
-                float(said["time"]), str(said["level"]), str(said["message"]), self.node, self.slot, self.pid, "log",
-                str(said.get("traceback", "")), dict(said.get("fields", {})),
-            )  # fmt: skip
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return None  # somebody printed the mark
-        if printed:  # user code printed without a line end just before
-            self._emit(printed)
-        return record
+            said = json.loads(line)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(said, dict):
+            return None
+        when, level, fields = said.get("time"), said.get("level"), said.get("fields")
+        return LogRecord(
+            float(when) if isinstance(when, (int, float)) and 0 <= when <= LATEST else time.time(),
+            level if isinstance(level, str) and level in LEVELS else "info",
+            _text(said.get("message")),
+            self.node, self.slot, self.pid, "log",
+            _text(said.get("traceback")),
+            _plain(fields) if isinstance(fields, dict) else {},
+        )  # fmt: skip
+
+    def _unreadable(self, line: bytes) -> LogRecord:
+        begin = printable(line[:200].decode("utf-8", "backslashreplace"))
+        text = f"a log record that cannot be read, of {len(line):,} bytes: {begin}"
+        return LogRecord(time.time(), "warning", text, self.node, self.slot, self.pid)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _plain(value: Any, depth: int = DEPTH) -> Any:
+    """A value that every JSON has: no infinity, nothing deeper than anybody reads."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, (dict, list)) and not depth:
+        return "…"
+    if isinstance(value, dict):
+        return {name: _plain(item, depth - 1) for name, item in value.items()}
+    return [_plain(item, depth - 1) for item in value] if isinstance(value, list) else value

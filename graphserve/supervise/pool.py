@@ -26,7 +26,7 @@ from graphserve import stack
 from graphserve.control import Channel, Message
 from graphserve.plan import NodePlan
 from graphserve.supervise.observer import LogRecord
-from graphserve.supervise.output import Pipe
+from graphserve.supervise.output import Pipe, Records
 from graphserve.supervise.usage import Usage
 
 if TYPE_CHECKING:
@@ -42,8 +42,11 @@ class WorkerProcess:
     Its `state` goes `spawned` → `imported` → `starting` → `ready` → `draining` → `gone`.
     """
 
-    def __init__(self, node: str, version: Version, slot: int, process: Any, pipes: list[Pipe]) -> None:
+    def __init__(
+        self, node: str, version: Version, slot: int, process: Any, pipes: list[Pipe], records: Records
+    ) -> None:
         self.version, self.slot, self.process, self.pipes = version, slot, process, pipes
+        self.records = records
         self.pid: int = process.pid
         self.usage = Usage(process.pid)
         self.state = "spawned"
@@ -112,13 +115,21 @@ class WorkerProcess:
 
 
 class _Watcher(Watcher):  # type: ignore[misc]
-    """circus' watcher, which keeps why a process could not be started: circus itself only logs it."""
+    """circus' watcher, which keeps why a process could not be started: circus itself only logs it.
+
+    It gives each process a pipe for its records. Descriptors from 3 on do not reach a process, but its standard input
+    may be one of ours.
+    """
 
     refused: OSError | None = None
+    records = -1  # what the next process gets as its standard input
 
     @property
     def _process_class(self) -> Callable[..., Process]:  # pyright: ignore
         return self._make
+
+    def _get_stdin_socket_fd(self) -> int:
+        return self.records
 
     def _make(self, *arguments: Any, **options: Any) -> Process:
         try:
@@ -164,16 +175,18 @@ class Pool:
         Raises:
             OSError: the machine will not give us one.
         """
-        self._watcher.env = dict(env)
-        before = set(self._watcher.processes)
-        self._watcher.spawn_process(recovery_wid=slot + 1)
-        new = set(self._watcher.processes) - before
-        if not new:
-            raise self._watcher.refused or OSError("no process could be started")
-        process = self._watcher.processes[new.pop()]
+        reading, self._watcher.records = os.pipe()
+        try:
+            process = self._start(slot, env)
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(self._watcher.records)
         try:
             pidfd = os.pidfd_open(process.pid)  # the last descriptor that it takes
         except OSError:
+            os.close(reading)
             self._forget(process)
             raise
         shown = slot if slot >= 0 else None
@@ -181,10 +194,20 @@ class Pool:
             Pipe(process.stdout.fileno(), "stdout", self._emit, self._name, shown, process.pid),
             Pipe(process.stderr.fileno(), "stderr", self._emit, self._name, shown, process.pid),
         ]
-        worker = WorkerProcess(self._name, version, slot, process, pipes)
+        records = Records(reading, self._emit, self._name, shown, process.pid)
+        worker = WorkerProcess(self._name, version, slot, process, pipes, records)
         self.workers[worker.pid] = worker
         self._watch(worker, pidfd)
         return worker
+
+    def _start(self, slot: int, env: Mapping[str, str]) -> Any:
+        self._watcher.env = dict(env)
+        before = set(self._watcher.processes)
+        self._watcher.spawn_process(recovery_wid=slot + 1)
+        new = set(self._watcher.processes) - before
+        if not new:
+            raise self._watcher.refused or OSError("no process could be started")
+        return self._watcher.processes[new.pop()]
 
     def _forget(self, process: Any) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -206,6 +229,8 @@ class Pool:
     def _died(self, worker: WorkerProcess) -> None:
         worker.kill()  # its own children must not outlive it
         code = worker.process.poll()
+        worker.records.close()
+        os.close(worker.records.descriptor)
         for pipe in worker.pipes:
             pipe.close()
         if worker.channel is not None:

@@ -5,12 +5,12 @@ User code makes errors, and what it puts into them may be anything: whatever it 
 
 from __future__ import annotations
 
-import logging
 import math
 from typing import Any
 
 import msgspec
 
+from graphserve import records
 from graphserve.errors import (
     CallError,
     DeadlineExceeded,
@@ -20,13 +20,14 @@ from graphserve.errors import (
     Unavailable,
     header_fault,
 )
+from graphserve.text import encodable
+from graphserve.tracebacks import is_of_user
 from graphserve.wire.frames import StreamFormat
 from graphserve.wire.headers import KIND, PROBLEM
 from graphserve.wire.phrases import phrase
-from graphserve.wire.words import described, encodable, words
+from graphserve.wire.words import described, words
 
-logger = logging.getLogger("graphserve.calls")
-
+LOGGER = "graphserve.calls"
 LONGEST_RETRY = 1e9  # seconds
 _KINDS: dict[str, type[CallError]] = {
     error.kind: error for error in (Problem, RemoteError, Unavailable, DeadlineExceeded, InvalidArguments)
@@ -66,13 +67,10 @@ def as_call_error(exc: BaseException, node: str) -> CallError:
 
 
 def log(where: str, error: CallError, cause: BaseException | None, request_id: str) -> None:
-    """Log an error, with the traceback of what it stands for."""
-    extra = {"fields": {"request_id": request_id}}
-    trace = None if cause is None else (type(cause), cause, cause.__traceback__)
-    try:
-        logger.error("%s: %s", where, words(error), exc_info=trace, extra=extra)
-    except Exception:  # the traceback module asks exceptions too, whether they are true among others
-        logger.error("%s: %s", where, words(error), extra=extra)
+    """Log an error, with the traceback of what it stands for: of a dependency's, where it was called."""
+    if cause is error and not is_of_user(error):
+        cause = None
+    records.note(LOGGER, "error", f"{where}: {words(error)}", cause, {"request_id": request_id})
 
 
 def _own_fault(text: str, node: str) -> RemoteError:
@@ -96,7 +94,7 @@ def encode(
         return _encode(error, node, request_id, open_book)
     except Exception as exc:
         text = f"{node} answered with a {type(error).__name__} that cannot be written: {described(exc)}"
-        logger.error("%s", text, extra={"fields": {"request_id": request_id}})
+        records.note(LOGGER, "error", text, fields={"request_id": request_id})
         return _encode(_own_fault(text, node), node, request_id, open_book)
 
 

@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-
-def encodable(value: Any) -> Any:
-    """Text, or lists and dicts of it, with escapes in place of what UTF-8 does not have: lone surrogates."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, dict):
-        return {encodable(name): encodable(item) for name, item in value.items()}
-    return [encodable(item) for item in value] if isinstance(value, (list, tuple)) else value
+from graphserve.text import encodable
 
 
 def words(exc: BaseException) -> str:

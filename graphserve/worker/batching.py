@@ -107,7 +107,7 @@ class Batcher:
         """A connection that was expected has no call for us."""
         if self.collecting is not None and self.collecting.expected:
             self.collecting.expected -= 1
-            self._close_if_done()
+            self.close_if_done()
 
     def may_collect(self) -> bool:
         """Whether it collects, or may begin to: no sibling does. `settle` follows."""
@@ -139,12 +139,14 @@ class Batcher:
         except Exception:
             if expected:
                 self.disappoint()
+            else:  # it was opened for this call, maybe
+                self.close_if_done()
             raise
         if expected and self.collecting is not None and self.collecting.expected:
             self.collecting.expected -= 1
         if call.expired:
             self._late(call)
-            self._close_if_done()
+            self.close_if_done()
             return call
         call.watch(self.loop, self.executor.guard, self._late)
         if self.collecting is None and not self._open():
@@ -188,10 +190,11 @@ class Batcher:
         if batch.timer is not None and not batch.calls:
             batch.timer.cancel()
             batch.timer = None
-        self._close_if_done()
+        self.close_if_done()
         self.on_change()
 
-    def _close_if_done(self) -> None:
+    def close_if_done(self) -> None:
+        """Close the batch if it is empty and nothing is expected: the call that it was opened for does not join."""
         batch = self.collecting
         if batch is not None and not batch.expected and not batch.calls:
             self.collecting = None

@@ -5,9 +5,10 @@ A client is told of by no more than its alert, if at all; who runs the graph see
 
 from __future__ import annotations
 
-import logging
 import ssl
 import time
+
+from graphserve import records
 
 PERIOD = 10.0  # seconds between two lines: whoever scans ports does not fill the log
 _WORDS = {
@@ -15,7 +16,7 @@ _WORDS = {
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the client shows no certificate, and --ssl-cert-reqs is required",
     "CERTIFICATE_VERIFY_FAILED": "the client's certificate is not accepted: {detail}",
 }
-_logger = logging.getLogger("graphserve.tls")
+LOGGER = "graphserve.tls"
 
 
 class FailedHandshakes:
@@ -45,7 +46,7 @@ class FailedHandshakes:
             return
         more = f" ({self._untold} more since the last such line)" if self._untold else ""
         self._told_at, self._untold = now, 0
-        _logger.info("no TLS with %s: %s%s", peer, words(exc), more)
+        records.note(LOGGER, "info", f"no TLS with {peer}: {words(exc)}{more}")
 
 
 def words(exc: ssl.SSLError) -> str:

@@ -5,9 +5,10 @@ A refusal is an answer, of whatever came. Health is not logged: probes would be 
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING, Any
+
+from graphserve import records
 
 if TYPE_CHECKING:
     from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -19,7 +20,7 @@ HEALTH = ("/livez", "/readyz")
 CAME = "graphserve.path"  # in the scope: the path as it came, in bytes
 LONGEST = 200  # bytes of a path that are shown
 CLIENT_LEFT = 499  # no status of HTTP, since nobody is there to get it; proxies log this number too
-_logger = logging.getLogger("graphserve.access")
+LOGGER = "graphserve.access"
 
 
 def log_request(request: Inbound, status: int) -> None:
@@ -108,4 +109,4 @@ class Journal:
 def _write(method: str, path: str, status: int, request_id: bytes, seconds: float, client: Any) -> None:
     took = round(seconds * 1e3, 3)
     fields = {"request_id": request_id.decode("latin-1"), "status": status, "ms": took, "client": client}
-    _logger.info("%s %s %d %.1f ms", method, path, status, took, extra={"fields": fields})
+    records.note(LOGGER, "info", f"{method} {path} {status} {took:.1f} ms", fields=fields)

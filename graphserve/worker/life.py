@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from graphserve import stack
 from graphserve.errors import StartupError
 from graphserve.plan import NodePlan
+from graphserve.tracebacks import formatted
 from graphserve.wire.words import described
 
 
@@ -71,7 +71,7 @@ class Life:
             if isinstance(exc, asyncio.CancelledError):
                 raise
             exc = exc.__cause__ if isinstance(exc.__cause__, StopIteration) else exc
-            raise StartupError(self.words(name, exc), self.node.name, user_traceback(exc)) from exc
+            raise StartupError(self.words(name, exc), self.node.name, formatted(exc)) from exc
 
     def words(self, name: str, exc: BaseException) -> str:
         """What a method of the class raised, as a sentence."""
@@ -92,16 +92,3 @@ def _without_stop_iteration(call: Callable[[], Any]) -> Any:
         return call()
     except StopIteration as exc:  # a forgotten default of next(…); no future takes it, so nobody would hear of it
         raise RuntimeError(f"it raised {exc!r}") from exc
-
-
-def user_traceback(exc: BaseException) -> str:
-    """The formatted traceback of what user code raised, without the frames by which we called it."""
-    frame = exc.__traceback__
-    while frame is not None and _hidden(frame.tb_frame.f_code.co_filename):
-        frame = frame.tb_next
-    return "".join(traceback.format_exception(exc.with_traceback(frame)))
-
-
-def _hidden(file: str) -> bool:
-    ours = __file__.rpartition("/")[0].rpartition("/")[0] + "/"
-    return file.startswith(ours) or "importlib" in file or file.endswith(("/concurrent/futures/thread.py", "/runpy.py"))

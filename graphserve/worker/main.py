@@ -18,22 +18,22 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from graphserve import lineage, rundir, shortage
+from graphserve import lineage, records, rundir, shortage
 from graphserve.call.members import Members, Node
 from graphserve.control import Channel, Message
 from graphserve.errors import ConfigurationError, ExitCode, StartupError
 from graphserve.load import Target, load
 from graphserve.parent import die_with
 from graphserve.plan import NodePlan, Plan
+from graphserve.stdio import take_input
+from graphserve.tracebacks import formatted
 from graphserve.worker import log
 from graphserve.worker.forks import Forks
-from graphserve.worker.life import user_traceback
 
 if TYPE_CHECKING:
     from graphserve.worker.serve import Serving
@@ -121,7 +121,7 @@ class Worker:
 
     def _fail(self, message: str, trace: str) -> NoReturn:
         self.channel.send({"type": "failed", "message": message, "traceback": trace})
-        lineage.flush()
+        _flush()
         os._exit(ExitCode.STARTUP)
 
     # --- messages ---
@@ -229,6 +229,7 @@ def main() -> None:
     version = int(os.environ.pop("GRAPHSERVE_INTERNAL_VERSION"))
     plan = Plan.from_json(rundir.plan_file(run, version).read_text())
     node = next(node for node in plan.nodes if node.id == sys.argv[2])
+    records.open_pipe(take_input(), plan.log_level)
     log.configure(plan.log_level)
     make_loop = _loop_factory(plan.loop)
     forks = Forks(run)
@@ -288,7 +289,7 @@ def _import_user(plan: Plan, node: NodePlan) -> type | StartupError:
         found = StartupError(f"{node.name}: {exc}", node.name)
     except BaseException as exc:  # user code may raise anything, SystemExit included
         text = f"{node.name}: importing {target.module!r} raised {type(exc).__name__}: {exc}"
-        found = StartupError(text, node.name, user_traceback(exc))
+        found = StartupError(text, node.name, formatted(exc))
     signal.signal(signal.SIGTERM, lambda *_: os._exit(ExitCode.OK))
     if terminated:
         os._exit(ExitCode.OK)
@@ -310,7 +311,7 @@ def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None], node:
             if life.done():
                 raise
             text = f"{node}: a task or a callback raised {type(exc).__name__}({exc}); the worker goes on"
-            log.write("error", text, user_traceback(exc), time.time(), {})
+            records.note("graphserve", "error", text, exc)
 
 
 def _end() -> NoReturn:
@@ -327,6 +328,11 @@ def _end() -> NoReturn:
         atexit._run_exitfuncs()
     except BaseException as exc:  # what one of them raises, Python has printed
         if not isinstance(exc, SystemExit):
-            log.write("error", f"an exit handler raised {type(exc).__name__}", user_traceback(exc), time.time(), {})
-    lineage.flush()
+            records.note("graphserve", "error", f"an exit handler raised {type(exc).__name__}", exc)
+    _flush()
     os._exit(ExitCode.OK)
+
+
+def _flush() -> None:
+    records.flush()
+    lineage.flush()

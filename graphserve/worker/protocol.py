@@ -6,12 +6,12 @@ A lost connection cancels the call from the protocol's callback; no task watches
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from graphserve import records
 from graphserve.call.alarms import alarm
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.admission import Admission
@@ -22,7 +22,7 @@ from graphserve.worker.inbound import Inbound
 from graphserve.worker.journal import CAME, CLIENT_LEFT, log_request
 from graphserve.worker.listener import Listener
 
-logger = logging.getLogger("graphserve.port")
+LOGGER = "graphserve.port"
 
 LINGER = 2.0  # seconds that a refused body is read and thrown away, so the client sees the answer and no reset
 HEADERS_TIMEOUT = 5.0  # seconds from accept to complete headers at a shared socket, where a slot is held meanwhile
@@ -257,7 +257,7 @@ class Protocol(HttpToolsProtocol):
         line = (self.parser.get_method(), self.url) if begun and self.url else (b"", b"")
         self.denial = Denial(self, problem, line)
         self.stop_reading()
-        logger.debug("a client was refused: %d %s", problem.status, problem.detail)
+        records.note(LOGGER, "debug", f"a client was refused: {problem.status} {problem.detail}")
         if self.headed and (self.receiving or broken):
             self.denial.drop_request()
         self._say_no()
@@ -311,7 +311,7 @@ class Protocol(HttpToolsProtocol):
         elif isinstance(cause, Refused):
             self.deny(cause.problem)
         else:
-            logger.error("a request could not be read", exc_info=cause or exc)
+            records.note(LOGGER, "error", "a request could not be read", cause or exc)
             self.deny(HttpProblem(500, "the request could not be read"), broken=True)
 
     def _say_no(self) -> None:

@@ -57,7 +57,7 @@ class Responder:
         error = problem.as_call_error(exc, self.node)
         if error is not exc or not isinstance(error, _EXPECTED):
             where = f"{self.node}.{api}" if api else self.node
-            problem.log(where, error, exc if error is not exc else None, request_id)
+            problem.log(where, error, exc, request_id)
         return error
 
     def stream_head(self, content_type: bytes, request_id: bytes, keep: bool, chunked: bool) -> bytes:

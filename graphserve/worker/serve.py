@@ -7,18 +7,16 @@ import contextlib
 import mmap
 import os
 import socket
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from graphserve import rundir
+from graphserve import records, rundir
 from graphserve.call.clients import Clients, Lanes
 from graphserve.call.members import Members
 from graphserve.plan import NodePlan, Plan
 from graphserve.wire.memory import Memory, reachable
-from graphserve.worker import log
 from graphserve.worker.admission import Admission
 from graphserve.worker.app import App, Health, openapi_document
 from graphserve.worker.batching import Batcher
@@ -26,7 +24,7 @@ from graphserve.worker.drain import in_flight, quiet, until
 from graphserve.worker.execute import Executor, bind
 from graphserve.worker.gate import Door, Gate
 from graphserve.worker.latest import Latest
-from graphserve.worker.life import Life, user_traceback
+from graphserve.worker.life import Life
 from graphserve.worker.limits import Limits
 from graphserve.worker.listener import Listener, publicly, routes
 from graphserve.worker.port import Port
@@ -171,7 +169,7 @@ class Serving:
             raise
         except BaseException as exc:  # user code may raise anything; what is left to do is done all the same
             name = "__aexit__" if hasattr(self.cls, "__aexit__") else "__exit__"
-            log.write("error", self.life.words(name, exc), user_traceback(exc), time.time(), {})
+            records.note("graphserve", "error", self.life.words(name, exc), exc)
 
     # --- listeners ---
 

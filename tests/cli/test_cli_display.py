@@ -101,7 +101,7 @@ class TestText:
             rf"{CLOCK} graphserve  Recognizer ready  2/2 workers  0\.81 s\n"
             rf"{CLOCK} Recognizer\[0\] complained\n"
             rf"{CLOCK} Gateway WARNING careful\n"
-            rf"{CLOCK} graphserve  ERROR broken\nTraceback …\nValueError: 1\n"
+            rf"{CLOCK} graphserve  ERROR broken\n    Traceback …\n    ValueError: 1\n"
             rf"{CLOCK} graphserve  serving on http://127\.0\.0\.1:8000\n",
             err.rest(),
         )
@@ -151,7 +151,7 @@ class TestJson:
 
 def test_a_request_stands_on_the_last_line_of_its_message() -> None:
     record = log("app.py:3: UserWarning: old\n  warn('old')\n", level="warning", fields={"request_id": "x1"})
-    assert lines.text_line(record).endswith("UserWarning: old\n  warn('old') [request x1]\n")
+    assert lines.text_line(record).endswith("UserWarning: old\n      warn('old') [request x1]\n")
 
 
 @pytest.mark.parametrize(

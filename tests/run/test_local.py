@@ -11,6 +11,7 @@ import gc
 import os
 import re
 import threading
+import traceback
 import warnings
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -20,6 +21,7 @@ import pytest
 
 import graphserve
 from graphserve import (
+    Batch,
     DeadlineExceeded,
     GraphServeError,
     InvalidArguments,
@@ -320,7 +322,7 @@ async def test_the_cause_of_an_error_is_the_users_own_exception(caplog: pytest.L
         while first is not None and first.__cause__ is not None:
             first = first.__cause__
         assert isinstance(first, KeyError) and first.__traceback__ is not None
-        assert [record.exc_info is not None for record in caplog.records] == [True], "logged once, where it was raised"
+        assert [record.exc_info for record in caplog.records] == [None], "logged once, where it was raised, in a line"
 
 
 async def test_context_variables_do_not_cross() -> None:
@@ -957,3 +959,80 @@ async def test_a_dependency_in_init_is_no_edge() -> None:
 async def test_an_instance_made_by_hand_says_what_to_do() -> None:
     with pytest.raises(GraphServeError, match=r"graphserve\.local\(Top\)"):
         await Top().both(1)
+
+
+@service
+class Counting:
+    @api(batch=Batch(max_size=4))
+    def double(self, numbers: list[int]) -> list[int]:
+        return [number * 2 for number in numbers]
+
+    @api(batch=Batch(max_size=4))
+    def add(self, left: list[int], right: list[int]) -> list[int]:
+        return [a + b for a, b in zip(left, right, strict=True)]
+
+
+async def test_a_batched_api_called_wrongly_keeps_no_slot() -> None:
+    async with asyncio.timeout(20), graphserve.local(Counting) as counting:
+        with pytest.raises(InvalidArguments):
+            await counting.double("x")  # type: ignore[arg-type]
+        with pytest.raises(InvalidArguments):
+            await counting.add([1, 2], [3])
+        assert await counting.double([1]) == [2]
+        assert await counting.add([1], [2]) == [3]
+
+
+@service
+class Failing:
+    @api
+    async def fails(self) -> int:
+        try:
+            raise KeyError("first")
+        except KeyError as exc:
+            raise ValueError("then") from exc
+
+    @api
+    def in_a_thread(self) -> int:
+        raise SystemExit(3)
+
+    @api
+    async def items(self) -> AsyncIterator[int]:
+        yield 1
+        raise ValueError("in a stream")
+
+
+@service
+class Asking:
+    failing = depends(Failing)
+
+    @api
+    async def fails(self) -> int:
+        return await self.failing.fails()
+
+    @api
+    def in_a_thread(self) -> int:
+        return self.failing.in_a_thread().result()
+
+    @api
+    async def items(self) -> int:
+        return sum([item async for item in self.failing.items()])
+
+
+@pytest.mark.parametrize("name", ["fails", "in_a_thread", "items"])
+async def test_an_error_is_logged_once_in_a_line_and_its_traceback_is_all_user_code(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with graphserve.local(Asking) as asking:
+        with pytest.raises(RemoteError) as caught:
+            await getattr(asking, name)()
+    (record,) = caplog.records
+    assert record.name == "graphserve.calls" and record.getMessage().startswith(f"Failing.{name}: Failing raised ")
+    assert record.exc_info is None, "the caller has the traceback"
+    error: BaseException | None = caught.value.__cause__
+    places = []
+    while error is not None:
+        frames = traceback.extract_tb(error.__traceback__)
+        places.append([frame.name for frame in frames])
+        assert {frame.filename for frame in frames} <= {__file__}
+        error = error.__cause__
+    assert places[0][0] == places[-1][0] == name
