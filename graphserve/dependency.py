@@ -221,6 +221,8 @@ def misplaced(cls: type) -> Iterator[tuple[str, Dependency | None]]:
     """Where a class has `depends(...)` but in an attribute: what it is in, and what was found if that is known."""
     for name, member in vars(cls).items():
         function = getattr(member, "__func__", None) if isinstance(member, (staticmethod, classmethod)) else member
+        if name == "__init__" and hasattr(cls, "__dataclass_fields__"):
+            continue  # made of the fields; `making` says what is wrong with one of them
         if isinstance(function, types.FunctionType):
             yield from of_function(function)
         elif not isinstance(member, Dependency) and name != "__annotations__":

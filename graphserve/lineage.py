@@ -12,6 +12,7 @@ import sys
 import traceback
 from typing import NoReturn
 
+_OURS = os.path.dirname(__file__) + os.sep
 forks = 0  # between the first process and this one; a call that ends with another number than it began with was forked
 
 
@@ -36,7 +37,10 @@ def leave(where: str, error: BaseException | None) -> NoReturn:
         code, words = _status(error)
     elif error is not None:
         code = 1
-        words = "".join(traceback.format_exception(error))
+        frame = error.__traceback__
+        while frame is not None and frame.tb_frame.f_code.co_filename.startswith(_OURS):
+            frame = frame.tb_next
+        words = "".join(traceback.format_exception(error.with_traceback(frame)))
     else:
         words = f"a process that was forked in {where} came back from it, and ends here: end it with os._exit(0)\n"
     with contextlib.suppress(Exception):

@@ -6,6 +6,7 @@ each node are those of real workers.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NoReturn, TypeVar
@@ -15,6 +16,7 @@ from graphserve.call.clients import HOP_SLACK, Clients, codecs
 from graphserve.call.home import Home
 from graphserve.graph import resolve_here
 from graphserve.plan import EdgePlan, NodePlan, Plan
+from graphserve.run.contain import Contained
 from graphserve.run.node import LocalNode
 from graphserve.service import dependencies
 
@@ -54,17 +56,24 @@ class _Local(AbstractAsyncContextManager[Any]):
         self._plan, self._cast = plan, cast
 
     async def __aenter__(self) -> Any:
+        self._contained = Contained(asyncio.get_running_loop())
         self._graph = graph = _Graph(self._plan, self._cast)
         try:
             for node in self._plan.nodes:
                 await graph.start(node)
         except BaseException:
-            await graph.stop(now=True)
+            try:
+                await graph.stop(now=True)
+            finally:
+                self._contained.end()
             raise
         return graph.client()
 
     async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        await self._graph.stop(now=error is not None)
+        try:
+            await self._graph.stop(now=error is not None)
+        finally:
+            self._contained.end()
 
     def __enter__(self) -> NoReturn:
         raise TypeError(f"write `async with local({self._plan.entry}) as …:`, in a coroutine")

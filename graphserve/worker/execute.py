@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from graphserve import lineage
 from graphserve.call.alarms import Alarm, alarm
 from graphserve.call.context import CallContext, current
 from graphserve.errors import DeadlineExceeded
@@ -255,18 +256,57 @@ class Execution:
 
 async def _run(method: Callable[..., Any], arguments: dict[str, Any], context: CallContext) -> Any:
     current.set(context)
+    born = lineage.forks
     try:
         result = method(**arguments)
         if hasattr(result, "__await__") or inspect.isawaitable(result):  # the first is quick, and nearly always true
-            return await result
-        return result
-    except (SystemExit, KeyboardInterrupt) as exc:  # these would end the loop, and every other call with it
-        raise RuntimeError(f"the API raised {exc!r}") from exc
+            result = await result
+    except BaseException as exc:
+        if (error := contained(exc, born, method, on_loop=True)) is exc:
+            raise
+        raise error from exc
+    if lineage.forks != born:
+        lineage.leave(name_of(method), None)
+    return result
 
 
 def _run_sync(method: Callable[..., Any], arguments: dict[str, Any], context: CallContext) -> Any:
     current.set(context)
+    born = lineage.forks
     try:
-        return method(**arguments)
-    except (SystemExit, KeyboardInterrupt) as exc:
-        raise RuntimeError(f"the API raised {exc!r}") from exc
+        result = method(**arguments)
+    except BaseException as exc:
+        if (error := contained(exc, born, method, on_loop=False)) is exc:
+            raise
+        raise error from exc
+    if lineage.forks != born:
+        lineage.leave(name_of(method), None)
+    return result
+
+
+def contained(exc: BaseException, born: int, method: Callable[..., Any], *, on_loop: bool) -> BaseException:
+    """What an API raised, as something that concerns its call alone: the loop and the other calls go on.
+
+    Args:
+        exc: what it raised.
+        born: how often this process had been forked when the call began.
+        method: the API.
+        on_loop: whether it runs in a task, which somebody may have cancelled.
+    """
+    if lineage.forks != born:
+        lineage.leave(name_of(method), exc)
+    ends_loop = isinstance(exc, (SystemExit, KeyboardInterrupt))
+    if ends_loop or (on_loop and isinstance(exc, asyncio.CancelledError) and not was_cancelled()):
+        return RuntimeError(f"the API raised {exc!r}")
+    return exc
+
+
+def was_cancelled() -> bool:
+    """Whether somebody has cancelled the task that runs; else a CancelledError is what its own code raised."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def name_of(method: Callable[..., Any]) -> str:
+    """An API, in words."""
+    return f"the API {getattr(method, '__qualname__', method)}"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from graphserve import stack
+from graphserve import lineage, stack
 from graphserve.errors import StartupError
 from graphserve.plan import NodePlan
 from graphserve.tracebacks import formatted
@@ -46,11 +46,19 @@ class Life:
             await self._step("__enter__", self._in_thread(self.instance.__enter__))
 
     async def stop(self) -> None:
-        """`__aexit__` on the loop or `__exit__` in a thread; what they raise is raised."""
-        if hasattr(self.cls, "__aexit__"):
-            await _awaitable(self.instance.__aexit__(None, None, None), "__aexit__")
-        elif hasattr(self.cls, "__exit__"):
-            await self._in_thread(lambda: self.instance.__exit__(None, None, None))
+        """`__aexit__` on the loop or `__exit__` in a thread; what they raise is raised, as an Exception."""
+        born = lineage.forks
+        try:
+            if hasattr(self.cls, "__aexit__"):
+                await _awaitable(self.instance.__aexit__(None, None, None), "__aexit__")
+            elif hasattr(self.cls, "__exit__"):
+                await self._in_thread(lambda: self.instance.__exit__(None, None, None))
+        except BaseException as exc:
+            if lineage.forks != born:
+                lineage.leave(f"{self.cls.__qualname__}.__aexit__", exc)
+            if isinstance(exc, Exception) or _is_cancelled(exc):
+                raise
+            raise RuntimeError(f"it raised {exc!r}") from exc
 
     async def _entered(self) -> None:
         entering = _awaitable(self.instance.__aenter__(), "__aenter__")
@@ -65,13 +73,19 @@ class Life:
         return await asyncio.get_running_loop().run_in_executor(self.threads, _without_stop_iteration, call)
 
     async def _step(self, name: str, step: Any) -> Any:
+        born = lineage.forks
         try:
-            return await step
+            made = await step
         except BaseException as exc:
-            if isinstance(exc, asyncio.CancelledError):
+            if lineage.forks != born:
+                lineage.leave(f"{self.cls.__qualname__}.{name}", exc)
+            if _is_cancelled(exc):
                 raise
             exc = exc.__cause__ if isinstance(exc.__cause__, StopIteration) else exc
             raise StartupError(self.words(name, exc), self.node.name, formatted(exc)) from exc
+        if lineage.forks != born:
+            lineage.leave(f"{self.cls.__qualname__}.{name}", None)
+        return made
 
     def words(self, name: str, exc: BaseException) -> str:
         """What a method of the class raised, as a sentence."""
@@ -88,7 +102,21 @@ def _awaitable(returned: Any, name: str) -> Any:
 
 
 def _without_stop_iteration(call: Callable[[], Any]) -> Any:
+    born = lineage.forks
     try:
-        return call()
-    except StopIteration as exc:  # a forgotten default of next(…); no future takes it, so nobody would hear of it
-        raise RuntimeError(f"it raised {exc!r}") from exc
+        made = call()
+    except BaseException as exc:
+        if lineage.forks != born:
+            lineage.leave("the life of a service", exc)
+        if isinstance(exc, StopIteration):  # a forgotten default of next(…); no future takes it, so nobody would hear
+            raise RuntimeError(f"it raised {exc!r}") from exc
+        raise
+    if lineage.forks != born:
+        lineage.leave("the life of a service", None)
+    return made
+
+
+def _is_cancelled(exc: BaseException) -> bool:
+    """Whether this is what somebody who cancelled us is to hear of, and nothing that user code raised by itself."""
+    task = asyncio.current_task()
+    return isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling() > 0

@@ -18,6 +18,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import FrameType
@@ -303,11 +304,21 @@ def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None], node:
     call that is executed in it: whoever awaits the task has been told, so it is logged, and the loop goes on.
     """
     life = loop.create_task(work)
+    thread = threading.get_ident()
+
+    def end_copy() -> None:
+        # In a process that user code forks in a coroutine, and that comes back to its copy of the loop.
+        if threading.get_ident() == thread:
+            loop.call_soon(lineage.leave, "a coroutine", None)
+
+    os.register_at_fork(after_in_child=end_copy)
     while True:
         try:
             loop.run_until_complete(life)
             return
         except (SystemExit, KeyboardInterrupt) as exc:
+            if lineage.forks:
+                lineage.leave("a task or a callback", exc)
             if life.done():
                 raise
             text = f"{node}: a task or a callback raised {type(exc).__name__}({exc}); the worker goes on"

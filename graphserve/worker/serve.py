@@ -165,9 +165,7 @@ class Serving:
     async def _leave(self) -> None:
         try:
             await self.life.stop()
-        except asyncio.CancelledError:
-            raise
-        except BaseException as exc:  # user code may raise anything; what is left to do is done all the same
+        except Exception as exc:  # user code may raise anything; what is left to do is done all the same
             name = "__aexit__" if hasattr(self.cls, "__aexit__") else "__exit__"
             records.note("graphserve", "error", self.life.words(name, exc), exc)
 

@@ -15,9 +15,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol
 
+from graphserve import lineage
 from graphserve.call.context import CallContext, current
 from graphserve.errors import DeadlineExceeded
-from graphserve.worker.execute import BoundApi, Executor
+from graphserve.worker.execute import BoundApi, Executor, contained, name_of
 
 LONGEST_TURN = 0.0005  # seconds that a generator may yield items without letting the loop send them
 BUFFERED_ITEMS = 64  # items of a generator in a thread that may wait for the loop
@@ -70,6 +71,7 @@ class StreamExecution:
         self._items: deque[bytes] = deque()  # of a generator in a thread
         self._room = threading.Semaphore(BUFFERED_ITEMS)
         self._wanted = False
+        self._born = 0  # how often this process had been forked when the API began
 
     def start(self, arguments: dict[str, Any]) -> None:
         """Begin, unless the deadline has passed."""
@@ -107,12 +109,23 @@ class StreamExecution:
 
     async def _pump(self, arguments: dict[str, Any]) -> None:
         current.set(self.context)
+        self._born = lineage.forks
+        try:
+            await self._send_items(arguments)
+        except BaseException as exc:
+            if (error := contained(exc, self._born, self._api.method, on_loop=True)) is exc:
+                raise
+            raise error from exc
+        self._stay()
+
+    async def _send_items(self, arguments: dict[str, Any]) -> None:
         iterator = self._api.method(**arguments)
         if inspect.isawaitable(iterator):
             iterator = await iterator
         turn = time.perf_counter()
         try:
             async for item in iterator:
+                self._stay()
                 sink = self._sink
                 if sink is None:
                     return
@@ -139,9 +152,20 @@ class StreamExecution:
 
     def _pull(self, arguments: dict[str, Any]) -> None:
         current.set(self.context)
+        self._born = lineage.forks
+        try:
+            self._take_items(arguments)
+        except BaseException as exc:
+            if (error := contained(exc, self._born, self._api.method, on_loop=False)) is exc:
+                raise
+            raise error from exc
+        self._stay()
+
+    def _take_items(self, arguments: dict[str, Any]) -> None:
         iterator = iter(self._api.method(**arguments))
         try:
             for item in iterator:
+                self._stay()
                 sink = self._sink
                 if sink is None:
                     return
@@ -184,6 +208,11 @@ class StreamExecution:
 
     # --- the end ---
 
+    def _stay(self) -> None:
+        """End here if user code forked this process: the stream is its parent's."""
+        if lineage.forks != self._born:
+            lineage.leave(name_of(self._api.method), None)
+
     def _move_on(self) -> None:
         if self._budget is not None:
             self.context.deadline_ns = time.monotonic_ns() + int(self._budget * 1e9)
@@ -220,8 +249,6 @@ class StreamExecution:
             return
         if error is None:
             sink.end()
-        elif isinstance(error, (SystemExit, KeyboardInterrupt)):
-            sink.fail(RuntimeError(f"the API raised {error!r}"))
         else:
             sink.fail(error)
 
