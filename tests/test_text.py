@@ -53,7 +53,7 @@ def test_a_record_is_one_line_and_what_is_below_it_stands_further_in(message: st
     record = LogRecord(1.0, "error", message, "Node", 0, 1, traceback=trace, fields={"request_id": request_id})
     first, *below = lines.text_line(record)[:-1].split("\n")
     assert " Node[0] " in first
-    assert all(line.startswith(lines.INDENT) for line in below)
+    assert all(line.startswith(lines.INDENT) for line in below if line)
     json_line = lines.json_line(record)
     assert json_line.count("\n") == 1 and json_line.isascii()
     said = json.loads(json_line)

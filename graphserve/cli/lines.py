@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import zlib
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from graphserve.supervise.observer import LEVELS, LogRecord, NodeState
 from graphserve.text import encodable, printable
 
 _COLOURS = (36, 32, 33, 34, 35, 96, 92, 93, 94, 95)  # SGR codes; red is for errors
+_LINE_BEGIN = re.compile(r"\n(?!\n|\Z)")  # of a line that is not empty
 INDENT = "    "  # of each line of a record but its first
 Paint = Callable[[str, str], str]  # (text, SGR code) → text
 
@@ -93,7 +95,7 @@ def json_line(record: LogRecord, **more: Any) -> str:
 
 def _below(text: str) -> str:
     """Text whose further lines stand further in: one that a client has put there does not pass for a record."""
-    return printable(text, lines=True).replace("\n", "\n" + INDENT)
+    return _LINE_BEGIN.sub("\n" + INDENT, printable(text, lines=True))
 
 
 def _origin(record: LogRecord, paint: Paint) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -28,6 +29,14 @@ def command(**given: Any) -> int:
     under [tool.graphserve] in pyproject.toml.
     """
     signal.signal(signal.SIGTERM, _end)
+    try:
+        return _serve(given)
+    except GraphServeError as exc:
+        _tell_manager(exc)
+        raise
+
+
+def _serve(given: dict[str, Any]) -> int:
     config = configure(given)
 
     from graphserve.resolver import Resolver
@@ -37,6 +46,14 @@ def command(**given: Any) -> int:
         return _run(config, resolver, given)
     finally:
         resolver.close()
+
+
+def _tell_manager(error: GraphServeError) -> None:
+    """Tell systemd why nothing starts."""
+    if "NOTIFY_SOCKET" in os.environ:
+        from graphserve.supervise.notify import tell_failure
+
+        tell_failure(str(error), os.environ)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
@@ -62,6 +79,7 @@ def _run(config: Config, resolver: Resolver, given: dict[str, Any]) -> int:
         return run(config, display, resolver, lambda: configure(given))
     except GraphServeError as exc:
         display.failed(exc)
+        _tell_manager(exc)
         return exc.exit_code
     finally:
         display.close()

@@ -14,7 +14,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 
 from graphserve.supervise.observer import LogRecord, NodeState, Observer
+from graphserve.text import printable
 
+LONGEST = 500  # characters of a status
 AGAIN = 0.05  # seconds until a message is sent again for which the manager had no room
 
 
@@ -31,7 +33,7 @@ class Notifier:
         self._address = _address(env.get("NOTIFY_SOCKET", ""))
         self._interval = _interval(env) if self._address else 0.0
         self._states: dict[str, NodeState] = {}
-        self._doing = ""
+        self._doing = self._failure = ""
         self._ends = False
         self._waiting: deque[bytes] = deque()
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if self._address else None
@@ -63,7 +65,7 @@ class Notifier:
 
     def ready(self, trouble: str = "") -> None:
         """The start or a reload is over; `trouble` says why the reload failed."""
-        self._doing = f"; {trouble.splitlines()[0]}" if trouble else ""
+        self._doing = f"; {_first_line(trouble)}" if trouble else ""
         self._send(["READY=1", f"MAINPID={os.getpid()}", self._status()], waits=True)
 
     @contextlib.contextmanager
@@ -78,14 +80,21 @@ class Notifier:
             raise
         self.ready()
 
-    def stopping(self, words: str = "stopping") -> None:
-        """The stop begins, or the start has failed."""
-        self._ends, self._doing = True, f"; {words.splitlines()[0]}"
+    def stopping(self) -> None:
+        """The stop begins."""
+        self._ends, self._doing = True, "; stopping"
+        self._send(["STOPPING=1", self._status()], waits=True)
+
+    def failed(self, words: str) -> None:
+        """The start has failed; from now on the status says why, whatever is still to be stopped."""
+        self._ends, self._failure = True, _first_line(words)
         self._send(["STOPPING=1", self._status()], waits=True)
 
     # --- the socket ---
 
     def _status(self) -> str:
+        if self._failure:
+            return f"STATUS=failed: {self._failure}"
         ready = sum(state.state == "ready" for state in self._states.values())
         failed = [state.name for state in self._states.values() if state.state == "failed"]
         words = f"{ready} of {len(self._states)} services ready"
@@ -114,6 +123,24 @@ class Notifier:
                 pass  # there is no manager any more
             self._waiting.popleft()
         return True
+
+
+def tell_failure(words: str, env: Mapping[str, str]) -> None:
+    """Say that a start has failed, where there is no supervisor that would: it has not begun, or has ended.
+
+    Args:
+        words: why; the first line is told.
+        env: where `NOTIFY_SOCKET` stands.
+    """
+    if address := _address(env.get("NOTIFY_SOCKET", "")):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+            sock.setblocking(False)
+            sock.sendto(f"STOPPING=1\nSTATUS=failed: {_first_line(words)}".encode(), address)
+
+
+def _first_line(words: str) -> str:
+    """What fits into a status: a message has a line for each of its parts."""
+    return printable(next(iter(words.strip().splitlines()), "for no reason that is known"))[:LONGEST]
 
 
 def _address(path: str) -> str:

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import time
+import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -88,7 +89,7 @@ class Supervisor:
                 self.public.remove()
                 self.public.close()
         except GraphServeError as exc:
-            self.notifier.stopping(str(exc))
+            self.notifier.failed(str(exc))
             raise
         finally:
             self._say_foreign([str(self.folder.path / name) for name in self.folder.remove()])
@@ -107,6 +108,7 @@ class Supervisor:
             try:
                 begun = await _unless(self.signals.stopping, self._begin())
             except StartupError as exc:
+                self.notifier.failed(str(exc))
                 await self._give_up(exc)
                 raise
             if begun is None:
@@ -223,6 +225,7 @@ def run(
         GraphServeError: the graph is invalid or could not start; its `exit_code` says which.
     """
     logging.getLogger("circus").setLevel(logging.CRITICAL)
+    logging.getLogger().addHandler(_Shown(observer))
     machine.raise_open_files()
 
     async def main() -> ExitCode:
@@ -234,6 +237,24 @@ def run(
         if not shortage.refused(exc):
             raise
         raise StartupError(f"the graph could not go on: {shortage.words(exc)}") from exc
+
+
+class _Shown(logging.Handler):
+    """What libraries in this process log, as records: else it would stand between them, in another form.
+
+    Args:
+        observer: who watches.
+    """
+
+    def __init__(self, observer: Observer) -> None:
+        super().__init__(logging.WARNING)
+        self._observer = observer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raised = record.exc_info[1] if record.exc_info else None
+        trace = "".join(traceback.format_exception(raised)) if raised is not None else ""
+        level = "error" if record.levelno >= logging.ERROR else "warning"
+        self._observer.log(LogRecord(record.created, level, record.getMessage(), traceback=trace))
 
 
 async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:

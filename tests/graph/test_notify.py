@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import select
 import signal
 import socket
@@ -18,7 +20,9 @@ from tests.harness import Served, alive, eventually, served, state
 pytestmark = pytest.mark.slow
 
 APP = """
+import json
 import os
+import re
 import select
 from graphserve import api, depends, service
 
@@ -153,6 +157,7 @@ def test_a_failed_start_says_why(listener: Manager) -> None:
         assert graph.wait_exit() == 3
         stopping = listener.wait("STOPPING")
         assert "the model file is missing" in listener.said[stopping]["STATUS"]
+        assert all(said["STATUS"].startswith("failed: ") for said in listener.said[stopping:])
         assert not any("READY" in said for said in listener.said)
     finally:
         graph.close()
@@ -214,3 +219,83 @@ def test_a_manager_that_is_not_there_or_does_not_read_is_no_obstacle(tmp_path: P
         assert client.post("/told", json={}).status_code == 200
         deaf.wait("READY")  # it has waited until there was room
         assert graph.stop() == 0
+
+
+BEFORE = {
+    "a graph that is none": (("broken:Nothing",), "'broken' has no class 'Nothing'"),
+    "a port that is taken": (("diamond:Top", "--port", "{port}"), "in use"),
+    "a configuration that is none": (("diamond:Top", "-c", "/nowhere.toml"), "/nowhere.toml"),
+    "a run folder that cannot be": (("diamond:Top", "--run-dir", "/proc/none"), "/proc/none"),
+}
+
+
+@pytest.mark.parametrize("why", BEFORE)
+def test_a_start_that_fails_before_there_are_services_says_why(listener: Manager, why: str) -> None:
+    arguments, words = BEFORE[why]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        given = [argument.format(port=taken.getsockname()[1]) for argument in arguments]
+        graph = Served(*given, env={"NOTIFY_SOCKET": listener.address})
+        try:
+            assert graph.wait_exit() in (1, 2, 3, 4)
+            stopping = listener.wait("STOPPING")
+            assert listener.said[stopping]["STATUS"].startswith("failed: ")
+            assert words in listener.said[stopping]["STATUS"]
+            assert not any("0 of 0" in said.get("STATUS", "") for said in listener.said)
+        finally:
+            graph.close()
+
+
+def under_the_journal(*arguments: str) -> list[str]:
+    """A command whose stderr and stdout are said to be read by the journal of systemd (`JOURNAL_STREAM`)."""
+    script = 'JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec "$@"'
+    return ["sh", "-c", script, "sh", *Served.command(*arguments)]
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_the_journal_is_told_how_bad_it_is(form: str) -> None:
+    command = under_the_journal("silent:Silent", "--log-format", form, "--log-level", "debug")
+    graph = Served("", command=command)
+    try:
+        graph.url = graph.wait_log(r'serving on ([^\s"]+)', 60).group(1)
+        with graph.client() as client:
+            client.post("/forges", json={"text": "from a client"})
+            client.post("/fail", json={"how": "nothing"})
+        graph.wait_log("after nothing", after=0)
+        os.kill(graph.workers()[0], signal.SIGKILL)
+        graph.wait_log("SIGKILL")
+        assert graph.stop() == 0
+    finally:
+        graph.close()
+    lines = [re.fullmatch(r"<(\d)>(.*)\n", line) for line in graph.log]
+    assert all(lines), "each line has a priority, those of a traceback too"
+    said = [(int(line[1]), line[2]) for line in lines if line is not None]
+    if form == "json":
+        said = [(priority, f"{record['stream']} {record['message']}\n{record['traceback']}")
+                for priority, text in said for record in [json.loads(text)]]  # fmt: skip
+    of = lambda words: {priority for priority, text in said if words in text}  # noqa: E731
+    assert of("serving on") == {6}
+    assert of("it said from a client") == {4}
+    assert of("KeyError: 'after nothing'") == {3}
+    assert of('raise KeyError(f"after {how}")') == {3}, "a line of a traceback"
+    assert of("SIGKILL") == {3}
+    if form == "json":
+        assert of("stderr from a client") == {4} and of("stdout from a client") == {6}
+    else:
+        assert not [line for line in graph.out if line.startswith("<")], "stdout is not what the journal reads here"
+
+
+def test_an_error_of_the_command_has_its_priority_too() -> None:
+    for arguments in (("broken:Top",), ("broken:Nothing",), ("broken:Top", "--port", "x")):
+        graph = Served("", command=under_the_journal(*arguments))
+        try:
+            assert graph.wait_exit() in (2, 3, 4)
+            assert [line for line in graph.log if line.startswith(("<2>Error: ", "<3>Error: "))], graph.text
+            assert all(re.match("<[2-7]>", line) for line in graph.log)
+        finally:
+            graph.close()
+
+
+def test_what_is_not_read_by_the_journal_has_no_priorities() -> None:
+    with served("diamond:Top", env={"JOURNAL_STREAM": "1:2"}) as graph:
+        assert graph.stop() == 0
+        assert not [line for line in graph.log if line.startswith("<")]
