@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphserve.call.context import current, earliest
-from graphserve.call.exchange import Exchange, Lane, Reply
+from graphserve.call.exchange import Exchange, Lane, Reply, TypedExchange
 from graphserve.call.home import Home
 from graphserve.call.request import query
 from graphserve.call.streams import RemoteStream, StreamExchange
@@ -83,7 +83,7 @@ class RemoteApi:
             misfit = self._misfit(f": {exc}", [wrong([], str(exc), "encoding")])
         if api.plan.stream:
             return self._stream(request, deadline_ns, upload, misfit)
-        exchange = Exchange(
+        exchange = TypedExchange(
             home.loop, api.lane, api.node, request, deadline_ns, api.slack, api.plan.idempotent, self._read
         )
         exchange.upload = upload

@@ -117,7 +117,7 @@ class Clients:
         cls = self._class_of(edge) if edge.target else None
         return TypedClient(edge.node, {
             api.name: RemoteApi(self.home, Api(
-                api, edge.node, lane, *codecs(cls, api), (edge.timeout, api.timeout), ELSEWHERE_SLACK
+                api, edge.node, lane, *public_codecs(cls, api), (edge.timeout, api.timeout), ELSEWHERE_SLACK
             )) for api in edge.apis
         })  # fmt: skip
 
@@ -152,14 +152,23 @@ def _load(target: str, main: str | None) -> type:
 def codecs(
     cls: type | None, api: ApiPlan, memory: Memory | None = None
 ) -> tuple[Callable[[dict[str, Any]], bytes], Callable[[bytes], Any]]:
-    """How the arguments and the result of an API are written and read; by their nature, without a class."""
-    if cls is None:
-        writer, reader = (untyped := UntypedCodec()).encode, untyped.decode
-    else:
-        signature = Signature.of(cls, api.name)
-        result = ResultCodec(signature.item if signature.stream else signature.result, f"{cls.__name__}.{api.name}")
-        writer, reader = ArgumentsCodec(signature).encode, result.decode
+    """How arguments and results of an API of this graph are written and read; without a class, by their nature."""
+    arguments, result = _codecs(cls, api)
     if memory is None:
-        return writer, reader
+        return arguments.encode, result.decode
     place, fetch = memory.sender.place, memory.receiver.fetch
-    return lambda arguments: writer(arguments, place), lambda body: reader(body, fetch)
+    return lambda values: arguments.encode(values, place), lambda body: result.decode(body, fetch)
+
+
+def public_codecs(cls: type | None, api: ApiPlan) -> tuple[Callable[[dict[str, Any]], bytes], Callable[[bytes], Any]]:
+    """As `codecs`, for a service whose public port is called."""
+    arguments, result = _codecs(cls, api)
+    return arguments.encode_public, result.decode
+
+
+def _codecs(cls: type | None, api: ApiPlan) -> tuple[ArgumentsCodec | UntypedCodec, ResultCodec | UntypedCodec]:
+    if cls is None:
+        return (untyped := UntypedCodec()), untyped
+    signature = Signature.of(cls, api.name)
+    result = ResultCodec(signature.item if signature.stream else signature.result, f"{cls.__name__}.{api.name}")
+    return ArgumentsCodec(signature), result

@@ -17,12 +17,14 @@ import httptools
 
 from graphserve import records
 from graphserve.call.poller import Poller
+from graphserve.wire.formats import Format
+from graphserve.wire.trust import PUBLIC, Trust
 
 LOGGER = "graphserve.calls"
 
 READ_SIZE = 256 * 1024  # bytes
 # What a worker's answer with a result begins with, most of the time; such an answer needs no parser.
-RESULT = b"HTTP/1.1 200 OK\r\ncontent-type: application/msgpack\r\ncontent-length: "
+RESULT = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncontent-length: " % Format.TYPED.value
 LAST = b"\r\nconnection: close"
 MOST_DIGITS = 19  # of a length
 CUT = "the connection was closed before the end of the answer"
@@ -56,18 +58,20 @@ class Connection:
         on_idle: called when an answer was complete and the connection can take the next request.
         on_close: called once when it is closed, for whatever reason.
         readers: who watches the socket, if not the loop: for connections that live for one call.
+        trust: what it was opened as.
     """
 
     __slots__ = (
         "_body", "_headers", "_loop", "_on_close", "_on_idle", "_parser", "_readers", "_receiver",
-        "_sock", "_streaming", "_taken", "_unsent", "broken", "closed", "idle", "idle_since",
+        "_sock", "_streaming", "_taken", "_unsent", "broken", "closed", "idle", "idle_since", "trust",
     )  # fmt: skip
 
     def __init__(
         self, sock: socket.socket, on_idle: Callable[[Connection], None], on_close: Callable[[Connection], None],
-        readers: Poller | None = None,
+        readers: Poller | None = None, trust: Trust = PUBLIC,
     ) -> None:  # fmt: skip
         self._sock, self._on_idle, self._on_close = sock, on_idle, on_close
+        self.trust = trust
         self._loop = asyncio.get_running_loop()
         self._readers = readers or self._loop
         self._parser: httptools.HttpResponseParser | None = None
@@ -180,7 +184,7 @@ class Connection:
             length = length[: -len(LAST)]
         if end < 0 or not length.isdigit() or len(length) > MOST_DIGITS or len(data) != end + 4 + int(length):
             return False
-        headers = [(b"content-type", b"application/msgpack"), (b"content-length", length)]
+        headers = [(b"content-type", Format.TYPED.value), (b"content-length", length)]
         self._answered(200, headers if keep else [*headers, (b"connection", b"close")], data[end + 4 :], keep)
         return True
 

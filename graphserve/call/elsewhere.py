@@ -17,9 +17,11 @@ from graphserve.call.upload import pieces
 from graphserve.dependency import credentials
 from graphserve.errors import CallError, RemoteError, Unavailable
 from graphserve.plan import ApiPlan
+from graphserve.wire.formats import Format
 from graphserve.wire.frames import StreamFormat
 
 LOGGER = "graphserve.calls"
+_ACCEPT = f"{Format.TYPED.value.decode()}, {Format.MSGPACK.value.decode()};q=0.9"
 _UNREACHED = (
     httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol,
 )  # fmt: skip
@@ -53,10 +55,11 @@ class UrlLane:
     def composer(self, api: ApiPlan) -> Callable[[CallContext | None, int | None, bytes], httpx.Request]:
         """See `Lane`."""
         url = httpx.URL(self.url.rstrip("/") + api.route)
-        accept = StreamFormat.FRAMES.value.decode() if api.stream else "application/msgpack"
+        accept = StreamFormat.FRAMES.value.decode() if api.stream else _ACCEPT
 
         def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> httpx.Request:
-            headers = {"content-type": "application/msgpack", "accept": accept, **self._login}
+            format = Format.JSON if body[:1] == b"{" else Format.MSGPACK  # see `Writer.public`
+            headers = {"content-type": format.value.decode(), "accept": accept, **self._login}
             headers["x-request-id"] = ((context and context.request_id) or new_request_id()).decode("latin-1")
             if context is not None and context.traceparent is not None:
                 headers["traceparent"] = context.traceparent.decode("latin-1")

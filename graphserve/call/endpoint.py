@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from graphserve.call.connection import Connection
+from graphserve.wire.trust import PEER, Trust
 
 if TYPE_CHECKING:
     from graphserve.call.exchange import Exchange
@@ -39,7 +40,9 @@ class Endpoint:
     ) -> None:  # fmt: skip
         self.address, self.loop, self.keep_alive = address, loop, keep_alive
         self.on_failing, self.on_back = on_failing, on_back
-        self.idle: deque[Connection] = deque()  # the latest used at the right
+        # The latest used at the right. A connection carries requests of one kind: typed calls, and others by theirs.
+        self.idle: deque[Connection] = deque()
+        self.others: dict[Trust, deque[Connection]] = {}
         self.in_flight = 0
         self.resting = False
         self.unreachable = False  # and rests because nobody listens at its socket
@@ -49,14 +52,16 @@ class Endpoint:
 
     def send(self, exchange: Exchange) -> None:
         """Send on an idle connection, or on a new one; OSError if the worker cannot be reached."""
-        if self.idle:
-            connection = self.idle.pop()
+        request, idle = exchange.request, self._idle_as(exchange.trust)
+        if idle:
+            connection = idle.pop()
             connection.idle = False
         else:
-            connection = self._connect()
+            connection = self._connect(exchange.trust)
+            request = exchange.trust.opening + request
         self.in_flight += 1
         exchange.connection, exchange.endpoint = connection, self
-        connection.send(exchange.request, exchange)
+        connection.send(request, exchange)
         if exchange.upload is not None:
             exchange.feed(connection)
 
@@ -76,8 +81,9 @@ class Endpoint:
     def retire(self) -> None:
         """The worker drains or is gone: close what is idle, and the rest after its answer."""
         self.retired = True
-        while self.idle:
-            self.idle[0].close()
+        for idle in (self.idle, *self.others.values()):
+            while idle:
+                idle[0].close()
         if self._sweep is not None:
             self._sweep.cancel()
 
@@ -86,7 +92,10 @@ class Endpoint:
         if not self.retired:
             self.on_back()
 
-    def _connect(self) -> Connection:
+    def _idle_as(self, trust: Trust) -> deque[Connection]:
+        return self.idle if trust is PEER else self.others.setdefault(trust, deque())
+
+    def _connect(self, trust: Trust) -> Connection:
         sock = socket.socket(socket.AF_UNIX)
         sock.setblocking(False)
         try:
@@ -94,14 +103,14 @@ class Endpoint:
         except OSError:
             sock.close()
             raise
-        return Connection(sock, self._idle, self._closed)
+        return Connection(sock, self._idle, self._closed, trust=trust)
 
     def _idle(self, connection: Connection) -> None:
         self.in_flight -= 1
         if self._failures:
             self._failures = self._rests = 0
         connection.idle = True
-        self.idle.append(connection)
+        self._idle_as(connection.trust).append(connection)
         if self.retired:
             connection.close()
             return
@@ -110,7 +119,7 @@ class Endpoint:
 
     def _closed(self, connection: Connection) -> None:
         if connection.idle:
-            self.idle.remove(connection)
+            self._idle_as(connection.trust).remove(connection)
         else:
             self.in_flight -= 1
         if connection.broken:
@@ -121,8 +130,9 @@ class Endpoint:
     def _expire(self) -> None:
         self._sweep = None
         now = self.loop.time()
-        while self.idle and now - self.idle[0].idle_since >= self.keep_alive:
-            self.idle[0].close()
-        if self.idle:
-            rest = self.idle[0].idle_since + self.keep_alive - now
-            self._sweep = self.loop.call_later(max(rest, 0.001), self._expire)
+        for idle in (self.idle, *self.others.values()):
+            while idle and now - idle[0].idle_since >= self.keep_alive:
+                idle[0].close()
+        left = [idle[0].idle_since for idle in (self.idle, *self.others.values()) if idle]
+        if left:
+            self._sweep = self.loop.call_later(max(min(left) + self.keep_alive - now, 0.001), self._expire)

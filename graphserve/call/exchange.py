@@ -19,6 +19,7 @@ from graphserve.call.upload import feed
 from graphserve.errors import DeadlineExceeded, RemoteError
 from graphserve.plan import ApiPlan
 from graphserve.wire.memory import Ticket, done
+from graphserve.wire.trust import PEER, PUBLIC
 
 if TYPE_CHECKING:
     from graphserve.call.endpoint import Endpoint
@@ -105,7 +106,7 @@ class Reply(asyncio.Future[Any]):
 
 
 class Exchange:
-    """One call to one API of a node.
+    """One request to one API of a node.
 
     Args:
         loop: the loop that it runs on.
@@ -123,6 +124,7 @@ class Exchange:
         "read", "reply", "request", "slack", "tickets", "timer", "upload",
     )  # fmt: skip
     streams = False
+    trust = PUBLIC  # what its connection opens as
     full = False  # of streams only: whether the consumer has enough to do
 
     def __init__(
@@ -290,3 +292,10 @@ class Exchange:
         if self.tickets:
             done(self.tickets)
         self.lane.forget(self)
+
+
+class TypedExchange(Exchange):
+    """The request of a typed call."""
+
+    __slots__ = ()
+    trust = PEER

@@ -18,6 +18,7 @@ from graphserve.call.poller import poller
 from graphserve.call.request import Compose, composer
 from graphserve.errors import Unavailable
 from graphserve.plan import ApiPlan
+from graphserve.wire.trust import PEER
 
 CONNECT_PAUSE = 0.002  # seconds until a full accept queue of one worker is tried again
 MOST_RESTING = 0.5  # share of a node's workers that may be left alone because calls to them were lost
@@ -50,7 +51,7 @@ class QueueLane:
 
     def composer(self, api: ApiPlan) -> Compose:
         """See `Lane`."""
-        return composer(api, self.node, keep=False)
+        return composer(api, self.node, PEER)
 
     def send(self, exchange: Exchange) -> None:
         """Connect and send at once; the kernel keeps it until a worker is free."""
@@ -138,7 +139,7 @@ class PooledLane:
 
     def composer(self, api: ApiPlan) -> Compose:
         """See `Lane`."""
-        return composer(api, self.node, keep=True)
+        return composer(api, self.node)
 
     def send(self, exchange: Exchange) -> None:
         """Send to the worker with the least in flight; wait if none is ready."""

@@ -12,21 +12,23 @@ from urllib.parse import urlencode
 from graphserve.call.context import CallContext
 from graphserve.plan import ApiPlan
 from graphserve.wire.codec import encode_json
+from graphserve.wire.formats import Format
 from graphserve.wire.frames import StreamFormat
+from graphserve.wire.trust import Trust
 
 Compose = Callable[[CallContext | None, int | None, bytes], bytes]
 
 
-def composer(api: ApiPlan, node: str, *, keep: bool) -> Compose:
+def composer(api: ApiPlan, node: str, trust: Trust | None = None) -> Compose:
     """A function that makes whole requests to one API; the head is prepared here, once.
 
     Args:
         api: the API.
         node: the node's name, for `Host`.
-        keep: whether the connection stays open after the answer.
+        trust: what the connection opens as that is made for each request; None if it is there, and stays open.
     """
-    line, rest = b"POST " + api.route.encode(), _rest(api, node, keep)
-    head = prepared(api, node, keep=keep)
+    line, rest = _line(api, trust), _rest(api, node, trust is None)
+    head = prepared(api, node, trust)
     chunked = rest + b"content-type: application/octet-stream\r\ntransfer-encoding: chunked\r\n"
 
     def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> bytes:
@@ -38,13 +40,17 @@ def composer(api: ApiPlan, node: str, *, keep: bool) -> Compose:
     return compose if api.input_stream is None else compose_upload
 
 
-def prepared(api: ApiPlan, node: str, *, keep: bool) -> bytes:
+def prepared(api: ApiPlan, node: str, trust: Trust | None = None) -> bytes:
     """What every request to one API begins with; the node's workers know these bytes, and read on without a parser."""
-    return b"POST " + api.route.encode() + _rest(api, node, keep) + b"content-type: application/msgpack\r\n"
+    return _line(api, trust) + _rest(api, node, trust is None) + b"content-type: %s\r\n" % Format.TYPED.value
+
+
+def _line(api: ApiPlan, trust: Trust | None) -> bytes:
+    return (b"" if trust is None else trust.opening) + b"POST " + api.route.encode()
 
 
 def _rest(api: ApiPlan, node: str, keep: bool) -> bytes:
-    accept = StreamFormat.FRAMES.value if api.stream else b"application/msgpack"
+    accept = StreamFormat.FRAMES.value if api.stream else Format.TYPED.value
     close = b"" if keep else b"connection: close\r\n"
     return b" HTTP/1.1\r\nhost: %s\r\naccept: %s\r\n%s" % (node.encode(), accept, close)
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from graphserve.call.exchange import Exchange
+from graphserve.call.exchange import TypedExchange
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError
 from graphserve.typed import Stream
 from graphserve.wire import problem
@@ -22,7 +22,7 @@ HIGH_ITEMS, HIGH_BYTES = 64, 256 * 1024  # what waits for a slow consumer at mos
 LOW_ITEMS = 16
 
 
-class StreamExchange(Exchange):
+class StreamExchange(TypedExchange):
     """A call whose answer is a stream: the exchange goes on until the last item."""
 
     __slots__ = ("budget", "decode", "error", "finished", "held", "items", "last", "reader", "size", "taker", "waiter")

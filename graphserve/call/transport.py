@@ -18,6 +18,8 @@ from graphserve.call.exchange import Answer, Exchange, Lane
 from graphserve.call.home import Home
 from graphserve.call.request import trail
 from graphserve.errors import CallError, DeadlineExceeded, Unavailable
+from graphserve.wire.headers import INTERNAL_PREFIX
+from graphserve.wire.trust import MADE
 
 _OURS = frozenset((
     b"content-length", b"transfer-encoding", b"connection", b"x-request-id", b"traceparent", b"tracestate",
@@ -28,6 +30,7 @@ class RawExchange(Exchange):
     """An exchange whose answer is the bytes of a response."""
 
     __slots__ = ()
+    trust = MADE
 
     def _loss(self, reason: str) -> str:
         if reason is CUT:  # a stream whose API raises ends so too
@@ -59,8 +62,9 @@ class NodeTransport:
         inherited = context.deadline_ns if context is not None else None
         deadline_ns = earliest(inherited, (self.timeout, request.extensions.get("timeout", {}).get("read")))
         lane = self.lanes.get(request.url.raw_path.partition(b"?")[0], self.other)
-        lines = [b"%s %s HTTP/1.1\r\n" % (request.method.encode("ascii"), request.url.raw_path)]
-        lines += [b"%s: %s\r\n" % (name, value) for name, value in request.headers.raw if name.lower() not in _OURS]
+        opening = MADE.opening if lane is not self.other else b""
+        lines = [opening, b"%s %s HTTP/1.1\r\n" % (request.method.encode("ascii"), request.url.raw_path)]
+        lines += [b"%s: %s\r\n" % (name, value) for name, value in request.headers.raw if not _is_ours(name.lower())]
         if lane is not self.other:
             lines.append(b"connection: close\r\n")
         data = b"".join(lines) + trail(context, deadline_ns, body)
@@ -125,6 +129,10 @@ class SyncTransport(httpx.BaseTransport):
             return _response(waiter.result())
         except CallError as exc:
             raise self.core.mapped(exc, request) from exc
+
+
+def _is_ours(name: bytes) -> bool:
+    return name in _OURS or name.startswith(INTERNAL_PREFIX)
 
 
 def _raw(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> Answer:

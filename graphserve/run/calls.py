@@ -7,7 +7,7 @@ import threading
 
 from graphserve.call import public
 from graphserve.call.calls import Api, RemoteApi, TypedClient
-from graphserve.call.clients import HOP_SLACK, codecs
+from graphserve.call.clients import HOP_SLACK, public_codecs
 from graphserve.call.elsewhere import UrlLane
 from graphserve.call.home import Home
 from graphserve.graph import resolve_here
@@ -45,7 +45,7 @@ class Calls:
         timeouts, slack = (self._entry.options.timeout,), HOP_SLACK * (self._entry.level + 2)
         self.client = TypedClient(self._entry.name, {
             api.name: RemoteApi(self._home, Api(
-                api, self._entry.name, self._lane, *codecs(self._cls, api), timeouts, slack
+                api, self._entry.name, self._lane, *public_codecs(self._cls, api), timeouts, slack
             )) for api in self._entry.apis
         })  # fmt: skip
         self._begun.set()

@@ -20,6 +20,7 @@ from graphserve.run.request import Request
 from graphserve.wire import problem
 from graphserve.wire.formats import Format, accept_format, content_format
 from graphserve.wire.frames import stream_format
+from graphserve.wire.trust import MADE
 from graphserve.worker.app import App, Health
 from graphserve.worker.grammar import Refused
 from graphserve.worker.heading import Heading
@@ -55,7 +56,8 @@ class HttpLane:
 
     def send(self, exchange: Exchange) -> None:
         """See `Lane`."""
-        head, _, body = exchange.request.partition(b"\r\n\r\n")
+        request = exchange.request.removeprefix(MADE.opening)
+        head, _, body = request.partition(b"\r\n\r\n")
         first, *lines = head.split(b"\r\n")
         method, target, _ = first.split(b" ")
         headers = [(name.lower(), value) for name, _, value in (line.partition(b": ") for line in lines)]
@@ -78,7 +80,7 @@ class HttpLane:
             exchange.upload, body = _pieces(body), target.partition(b"?")[2]
         stream = stream_format(heading.accept) if api.signature.stream else None
         accept = accept_format(heading.accept)
-        exchange.request = Request(api.plan.name, context, body, format or Format.JSON, accept, stream)
+        exchange.request = Request(api.plan.name, context, body, format or Format.JSON, accept, stream, MADE)
         exchange.lane = self.node
         self.node.send(exchange)
 
@@ -99,9 +101,9 @@ class HttpLane:
 
 def _heading(headers: list[tuple[bytes, bytes]], context: CallContext) -> tuple[Heading, CallError | None]:
     try:
-        return Heading(headers, context, public=False), None
+        return Heading(headers, context, MADE), None
     except Refused as exc:
-        return Heading([], context, public=False), exc.problem
+        return Heading([], context, MADE), exc.problem
 
 
 async def _pieces(body: bytes) -> AsyncIterator[bytes]:

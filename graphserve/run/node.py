@@ -26,6 +26,8 @@ from graphserve.run.stream import BodySink, LocalSink
 from graphserve.tracebacks import trim
 from graphserve.wire import problem
 from graphserve.wire.codec import Format, MalformedBody
+from graphserve.wire.extensions import no_memory
+from graphserve.wire.failures import BeyondMsgpack
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.batching import Batcher
 from graphserve.worker.execute import BoundApi, Executor, bind
@@ -189,7 +191,7 @@ class LocalNode:
     def _arguments(self, exchange: Exchange, api: BoundApi) -> dict[str, Any]:
         request: Request = exchange.request
         if exchange.upload is None:
-            return api.arguments.decode(request.body, request.format)
+            return api.arguments.decode(request.body, request.format, no_memory if request.trust.values else None)
         return from_query(api, request.body, pieces(exchange))
 
     def _ended(self, exchange: Exchange, api: BoundApi, result: Any, error: BaseException | None) -> None:
@@ -197,7 +199,11 @@ class LocalNode:
         if error is None:
             accept = exchange.request.accept
             try:
-                body = api.result.encode(result, accept)
+                try:
+                    body = api.result.encode(result, accept)
+                except BeyondMsgpack:
+                    accept = Format.JSON
+                    body = api.result.encode(result, accept)
             except Exception as exc:
                 error = exc
             else:

@@ -10,6 +10,7 @@ from graphserve.call.request import new_request_id
 from graphserve.plan import ApiPlan
 from graphserve.wire.formats import Format
 from graphserve.wire.frames import StreamFormat
+from graphserve.wire.trust import PEER, PUBLIC, Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +24,16 @@ class Request:
         format: how they are written.
         accept: how the result shall be written.
         stream: how the items of a stream shall be written; None for a typed caller, who takes them one by one.
+        trust: who the caller is.
     """
 
     api: str
     context: CallContext
     body: bytes
-    format: Format = Format.MSGPACK
-    accept: Format = Format.MSGPACK
+    format: Format = Format.TYPED
+    accept: Format = Format.TYPED
     stream: StreamFormat | None = None
+    trust: Trust = PUBLIC
 
 
 Compose = Callable[[CallContext | None, int | None, bytes], Request]
@@ -42,6 +45,6 @@ def composer(api: ApiPlan) -> Compose:
     def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> Request:
         request_id = context.request_id if context is not None and context.request_id else new_request_id()
         trace = (context.traceparent, context.tracestate) if context is not None else (None, None)
-        return Request(api.name, CallContext(request_id, deadline_ns, *trace), body)
+        return Request(api.name, CallContext(request_id, deadline_ns, *trace), body, trust=PEER)
 
     return compose

@@ -29,7 +29,7 @@ class LocalSink:
 
     def encode(self, item: Any) -> bytes:
         """See `Sink`."""
-        return frames.pack(frames.ITEM, self.api.result.encode(item, Format.MSGPACK))
+        return frames.pack(frames.ITEM, self.api.result.encode(item, Format.TYPED))
 
     def write(self, data: bytes) -> None:
         """See `Sink`."""
@@ -77,7 +77,7 @@ class BodySink:
         self.exchange, self.api, self.format = exchange, api, format
         self._note, self._failed = note, failed
         self._parts: list[bytes] = []
-        self._codec = Format.MSGPACK if format is StreamFormat.FRAMES else Format.JSON
+        self._codec = Format.TYPED if format is StreamFormat.FRAMES else Format.JSON
 
     def encode(self, item: Any) -> bytes:
         """See `Sink`."""
@@ -105,7 +105,8 @@ class BodySink:
             return
         request_id = self.exchange.request.context.request_id.decode("latin-1")
         node = self.exchange.node
-        self._answer(problem.in_stream(said, self.format, node=node, request_id=request_id, open_book=True))
+        last = problem.in_stream(said, self.format, node=node, request_id=request_id, open_book=True, internal=False)
+        self._answer(last)
 
     def _answer(self, last: bytes) -> None:
         headers = [(b"content-type", self.format.value), (b"cache-control", b"no-store")]

@@ -10,9 +10,10 @@ from msgspec import UNSET, Raw, UnsetType
 
 from graphserve.errors import InvalidArguments
 from graphserve.wire.costs import ERRORS_TOLD, NAME_CHARACTERS
-from graphserve.wire.extensions import Fetch, Place, json_hook
+from graphserve.wire.extensions import Fetch, Place, json_hook, no_memory
 from graphserve.wire.failures import (
     FAILURES,
+    BeyondMsgpack,
     MalformedBody,
     cut,
     explain,
@@ -34,7 +35,7 @@ __all__ = [
 ]  # fmt: skip
 
 _asdict = msgspec.structs.asdict
-_EMPTY = {Format.JSON: b"{}", Format.MSGPACK: b"\x80"}
+_EMPTY = {Format.JSON: b"{}", Format.MSGPACK: b"\x80", Format.TYPED: b"\x80"}
 
 
 class ArgumentsCodec:
@@ -63,7 +64,9 @@ class ArgumentsCodec:
         Args:
             body: the request's; arrays may lie in it, so it must not change.
             format: how it is written. RAW only for an API with a raw body.
-            fetch: gives the memory behind references; None, as for the public, refuses them.
+            fetch: gives the memory behind references, and says that the body is from a service of ours
+                (`Trust.values`). None, as for the public: references are refused, so are models by the names of their
+                fields and integers beyond 64 bits in msgpack.
 
         Raises:
             MalformedBody: it is not what `format` says.
@@ -79,7 +82,7 @@ class ArgumentsCodec:
                 arguments = {name: value for name, value in arguments.items() if value is not UNSET}
             for name, finish in self._finish:
                 if name in arguments:
-                    arguments[name] = finish(arguments[name], format)
+                    arguments[name] = finish(arguments[name], format, fetch)
             return arguments
         except Exception as exc:
             if not is_misfit(exc):
@@ -88,7 +91,7 @@ class ArgumentsCodec:
         return self._one_by_one(error, body or _EMPTY[format], format, fetch)
 
     def encode(self, arguments: Mapping[str, Any], place: Place | None = None) -> bytes:
-        """Arguments as msgpack, on the caller's side; the callee checks them.
+        """Arguments as msgpack for a service of ours, on the caller's side; the callee checks them.
 
         Args:
             arguments: by parameter name.
@@ -101,6 +104,18 @@ class ArgumentsCodec:
             if self._wrap:
                 arguments = {n: self._wrap[n](v, place) if n in self._wrap else v for n, v in arguments.items()}
             return self._writer.write(arguments, place)
+        except FAILURES as exc:
+            raise unsendable(self._where, arguments, self._dump, exc) from None
+
+    def encode_public(self, arguments: Mapping[str, Any]) -> bytes:
+        """Arguments as everybody sends them: as msgpack, or as JSON if there is an integer beyond 64 bits.
+
+        Raises:
+            Unsendable: as of `encode`.
+        """
+        try:
+            given = {n: self._values[n].give(v) if n in self._values else v for n, v in arguments.items()}
+            return self._writer.public(given)
         except FAILURES as exc:
             raise unsendable(self._where, arguments, self._dump, exc) from None
 
@@ -176,7 +191,7 @@ class ArgumentsCodec:
         return f"; known are: {', '.join(self._values)}" if self._values else "; there are none"
 
     def _dump(self, name: str, value: Any) -> object:
-        return self._values[name].dump(value, Format.MSGPACK) if name in self._values else self._writer.msgpack(value)
+        return self._values[name].dump(value, Format.TYPED) if name in self._values else self._writer.msgpack(value)
 
 
 def _field(parameter: Parameter, hint: Any) -> Any:
@@ -202,19 +217,25 @@ class ResultCodec:
         Args:
             value: what the method returned.
             format: how to write it; RAW takes bytes as they are.
-            place: as in `ArgumentsCodec.encode`; only for msgpack.
+            place: as in `ArgumentsCodec.encode`; only for TYPED.
 
         Raises:
+            BeyondMsgpack: it has an integer that MSGPACK has no place for.
             TypeError: it cannot be sent; the message names the API.
         """
         try:
             return bytes(value) if format is Format.RAW else self._value.dump(value, format, place)
         except FAILURES as exc:
             reason = "; ".join(text(each) for each in explain(exc, []))
-            raise TypeError(f"the result of {self._where}: {reason}") from None
+            kind = BeyondMsgpack if format is Format.MSGPACK and isinstance(exc, OverflowError) else TypeError
+            raise kind(f"the result of {self._where}: {reason}") from None
 
-    def decode(self, body: Body, fetch: Fetch | None = None) -> Any:
+    def decode(self, body: Body, fetch: Fetch = no_memory) -> Any:
         """A result from msgpack, on the caller's side.
+
+        Args:
+            body: of the answer.
+            fetch: gives the memory behind references.
 
         Raises:
             ValueError: it does not fit the annotation; the message names the API and the place.
@@ -246,7 +267,14 @@ class UntypedCodec:
         except FAILURES as exc:
             raise unsendable("", arguments, lambda _, value: self._writer.msgpack(value), exc) from None
 
-    def decode(self, body: Body, fetch: Fetch | None = None) -> Any:
+    def encode_public(self, arguments: Mapping[str, Any]) -> bytes:
+        """See `ArgumentsCodec.encode_public`."""
+        try:
+            return self._writer.public(arguments)
+        except FAILURES as exc:
+            raise unsendable("", arguments, lambda _, value: self._writer.public(value), exc) from None
+
+    def decode(self, body: Body, fetch: Fetch = no_memory) -> Any:
         """A result from msgpack.
 
         Raises:

@@ -7,7 +7,8 @@
 | 3 | a value of a pydantic type, as JSON |
 | 4 | an integer beyond 64 bits: its bytes in two's complement, the lowest first |
 
-A reference is accepted only where the decoder is given a `fetch`: never from the public.
+From the public, and in what is written for it, there is only the first. The others are for services of one graph: who
+decodes with a `fetch` says that the bytes are from one (`Trust.values`).
 """
 
 from __future__ import annotations
@@ -42,8 +43,13 @@ class Large:
         self.number = number
 
 
+def no_memory(reference: bytes) -> memoryview:
+    """A `fetch` for what is from a service of ours, where no memory is shared."""
+    raise Misfit("a reference to memory is not accepted here")
+
+
 def msgpack_hook(place: Place | None = None) -> Callable[[Any], Any]:
-    """What encodes to msgpack the values that msgspec does not know."""
+    """What encodes to msgpack, for another service, the values that msgspec does not know."""
 
     def encode(value: Any) -> Any:
         if hints.is_array(kind := type(value)):
@@ -55,6 +61,25 @@ def msgpack_hook(place: Place | None = None) -> Callable[[Any], Any]:
         if kind is Large:
             number = value.number
             return msgspec.msgpack.Ext(INTEGER, number.to_bytes(number.bit_length() // 8 + 1, "little", signed=True))
+        return _refuse(value)
+
+    return encode
+
+
+def plain_hook(for_input: bool) -> Callable[[Any], Any]:
+    """What encodes to msgpack, for everybody, the values that msgspec does not know.
+
+    Args:
+        for_input: whether a model is written as it is read (arguments), or as it is shown (results).
+    """
+
+    def encode(value: Any) -> Any:
+        if hints.is_array(kind := type(value)):
+            return _array(value, None)
+        if hints.is_scalar(kind):
+            return _scalar(value, None)
+        if models.is_instance(value):
+            return models.plain(value, for_input)
         return _refuse(value)
 
     return encode
@@ -72,34 +97,55 @@ def json_hook(value: Any) -> Any:
     return _refuse(value)
 
 
+def input_hook(value: Any) -> Any:
+    """As `json_hook`, for arguments: a model is written as it is read."""
+    return models.plain(value, for_input=True) if models.is_instance(value) else json_hook(value)
+
+
 def ext_hook(fetch: Fetch | None = None) -> Callable[[int, memoryview], Any]:
     """What decodes extension types.
 
     Args:
-        fetch: gives the memory behind a reference; None refuses references.
+        fetch: gives the memory behind a reference, and says that the bytes are from a service of ours; None takes
+            nothing but arrays.
     """
+    return _public_ext if fetch is None else _internal_ext(fetch)
 
+
+def _public_ext(code: int, data: memoryview) -> Any:
+    if code == ARRAY:
+        return buffers.unpack(data)
+    if code == REFERENCE:
+        raise Misfit("a reference to memory is not accepted here")
+    raise Misfit(f"extension type {code} is not accepted here")
+
+
+def _internal_ext(fetch: Fetch) -> Callable[[int, memoryview], Any]:
     def decode(code: int, data: memoryview) -> Any:
         if code == ARRAY:
             return buffers.unpack(data)
-        if code == REFERENCE and fetch is not None:
+        if code == REFERENCE:
             return _fetched(data, fetch)
         if code == MODEL:
             return _read_model(data)
         if code == INTEGER:
             return int.from_bytes(data, "little", signed=True)
-        if code == REFERENCE:
-            raise Misfit("a reference to memory is not accepted here")
         raise Misfit(f"extension type {code} is not known")
 
     return decode
 
 
-def type_hook(kind: Any, value: Any) -> Any:
-    """What turns a decoded value into a type that msgspec does not know."""
-    if kind is object:
-        return value
-    return _builder(kind)(value)
+def type_hook(fetch: Fetch | None = None) -> Callable[[Any, Any], Any]:
+    """What turns a decoded value into a type that msgspec does not know; `fetch` as in `ext_hook`."""
+    return _public_type if fetch is None else _internal_type
+
+
+def _public_type(kind: Any, value: Any) -> Any:
+    return value if kind is object else _builder(kind, False)(value)
+
+
+def _internal_type(kind: Any, value: Any) -> Any:
+    return value if kind is object else _builder(kind, True)(value)
 
 
 def as_json(value: Any) -> bytes:
@@ -113,7 +159,7 @@ def reference(payload: bytes, header: bytes = b"") -> msgspec.msgpack.Ext:
 
 
 @lru_cache(maxsize=1024)
-def _builder(kind: Any) -> Callable[[Any], Any]:
+def _builder(kind: Any, by_name: bool) -> Callable[[Any], Any]:
     origin = typing.get_origin(kind) or kind
     if hints.is_array(origin):
         return _as_array
@@ -122,7 +168,7 @@ def _builder(kind: Any) -> Callable[[Any], Any]:
     if issubclass(origin, Blob):
         return _as_bytes
     adapter = models.Adapter(kind)
-    return lambda value: adapter.load(as_json(value), by_name=True)
+    return lambda value: adapter.load(as_json(value), by_name=by_name)
 
 
 class _Anything(type):

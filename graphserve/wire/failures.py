@@ -41,6 +41,10 @@ class MalformedBody(ValueError):
     """Raised when a body is not what its content type claims: no JSON, no msgpack."""
 
 
+class BeyondMsgpack(TypeError):
+    """Raised when a value cannot be written as plain msgpack, though JSON has it: an integer beyond 64 bits."""
+
+
 class Unsendable(TypeError):
     """Raised when an argument cannot be sent.
 

@@ -10,10 +10,12 @@ class Format(enum.Enum):
     """How a body is written; the value is the Content-Type that says so."""
 
     JSON = b"application/json"
-    MSGPACK = b"application/msgpack"
+    MSGPACK = b"application/msgpack"  # what every msgpack library reads, but for arrays
+    TYPED = b"application/vnd.graphserve+msgpack"  # for typed callers: models and large integers as extension types
     RAW = b"application/octet-stream"
 
 
+_TYPED = Format.TYPED.value.decode()
 _MSGPACK = frozenset({"application/msgpack", "application/x-msgpack", "application/vnd.msgpack"})
 _UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
@@ -31,6 +33,8 @@ def content_format(content_type: bytes | None) -> Format | None:
     kind, parameters = _parse(content_type)
     if kind in _MSGPACK:
         return Format.MSGPACK
+    if kind == _TYPED:
+        return Format.TYPED
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         return Format.RAW
     return Format.JSON if parameters.get("charset", "utf-8").lower() in _UTF8 else None
@@ -48,7 +52,11 @@ def accept_format(accept: bytes | None) -> Format:
     """The format that an Accept prefers: msgpack if it ranks above JSON, else JSON."""
     if not accept:
         return Format.JSON
+    if accept == Format.TYPED.value:
+        return Format.TYPED
     ranges = [_parse(part) for part in accept.split(b",")]
+    if any(kind == _TYPED for kind, _ in ranges):  # nobody names it who does not read it
+        return Format.TYPED
     json = _quality(ranges, ("application/json", "application/*", "*/*"))
     msgpack = max(_quality(ranges, (name, "application/*", "*/*")) for name in _MSGPACK)
     return Format.MSGPACK if msgpack > json else Format.JSON

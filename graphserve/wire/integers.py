@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec.msgpack import Ext
 
-from graphserve.wire.extensions import INTEGER, Large, type_hook
+from graphserve.wire.extensions import INTEGER, Fetch, Large, ext_hook, type_hook
 
 _LEAST, _MOST = -(2**63), 2**64 - 1
 _BYTES = (bytes, bytearray, memoryview)
@@ -50,19 +50,19 @@ def wrap(value: Any, hook: Callable[[Any], Any]) -> Any:
     return change(msgspec.to_builtins(value, builtin_types=_NATURAL, enc_hook=hold))
 
 
-def read(body: Any, hint: Any, hook: Callable[[int, memoryview], Any], refused: msgspec.ValidationError) -> Any:
+def read(body: Any, hint: Any, fetch: Fetch | None, refused: msgspec.ValidationError) -> Any:
     """The value of a body in which msgspec found an extension value that it did not expect.
 
     Args:
         body: msgpack.
         hint: its type.
-        hook: the decoder's `ext_hook`.
+        fetch: as of `ext_hook`.
         refused: what msgspec said.
 
     Raises:
         msgspec.ValidationError: it was no large integer, or does not fit otherwise.
     """
-    large = False
+    large, hook = False, ext_hook(fetch)
 
     def noting(code: int, data: memoryview) -> Any:
         nonlocal large
@@ -71,7 +71,7 @@ def read(body: Any, hint: Any, hook: Callable[[int, memoryview], Any], refused: 
 
     natural = msgspec.msgpack.decode(body, ext_hook=noting)
     try:
-        value = msgspec.convert(natural, hint, builtin_types=_BYTES, dec_hook=type_hook)
+        value = msgspec.convert(natural, hint, builtin_types=_BYTES, dec_hook=type_hook(fetch))
     except msgspec.ValidationError as exc:
         # msgspec calls a list an array, as JSON does.
         said = _ARRAY_FOR_LIST.sub(r"Expected `list\g<more>`, got `numpy.ndarray`", str(exc))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, cast
 
@@ -78,12 +80,28 @@ class Adapter:
             TypeError: the value is not of the type.
             pydantic.ValidationError: the same, in pydantic's words.
         """
+        return cast(bytes, self._checked(value, lambda: self.write(value, by_alias, warnings="error")))
+
+    def plain(self, value: Any, *, for_input: bool = False) -> Any:
+        """A value as plain dicts, lists, strings and numbers for everybody: what its JSON says, but NaN stays NaN.
+
+        Args:
+            value: the value.
+            for_input: whether it is written as validation reads it; otherwise as results are shown.
+
+        Raises:
+            TypeError: the value is not of the type.
+            pydantic.ValidationError: the same, in pydantic's words.
+        """
+        return self._checked(value, lambda: self.write_plain(value, for_input, warnings="error"))
+
+    def _checked(self, value: Any, write: Callable[[], Any]) -> Any:
         from pydantic_core import PydanticSerializationError
 
         if self._model is not None and not isinstance(value, self._model):
             raise TypeError(f"Expected `{self._model.__name__}`, got `{type(value).__name__}`")
         try:
-            return self.write(value, by_alias, warnings="error")
+            return write()
         except PydanticSerializationError as exc:
             reason = str(exc)
         self.check(value)  # says what a receiver would say
@@ -104,6 +122,14 @@ class Adapter:
 
         plain = serializer.to_python(value, mode="json", by_alias=False, round_trip=True, **options)
         return pydantic_core.to_json(plain, inf_nan_mode="constants")
+
+    def write_plain(self, value: Any, for_input: bool, **options: Any) -> Any:
+        """A value as `plain` writes it, whatever type it has."""
+        serializer = self._public[1]
+        if not for_input:
+            return serializer.to_python(value, mode="json", by_alias=True, **options)
+        tree = serializer.to_python(value, mode="json", by_alias=False, round_trip=True, **options)
+        return _as_read(value, tree)
 
     def schema(self, template: str, output: bool) -> dict[str, Any]:
         """Its JSON schema, with its definitions under `$defs`."""
@@ -139,6 +165,11 @@ def dump(value: Any, by_alias: bool = False) -> bytes:
     return _of(cast(Any, type(value))).write(value, by_alias)
 
 
+def plain(value: Any, for_input: bool) -> Any:
+    """A model of any class as `Adapter.plain` writes it."""
+    return _of(cast(Any, type(value))).write_plain(value, for_input)
+
+
 def problems(error: Any) -> list[dict[str, Any]]:
     """What pydantic found: one mapping an error, with `loc`, `msg` and `type`; of very many, how many there are."""
     if (number := error.error_count()) > ERRORS_MADE:
@@ -150,6 +181,46 @@ def problems(error: Any) -> list[dict[str, Any]]:
 @lru_cache(maxsize=1024)
 def _of(kind: Any) -> Adapter:
     return Adapter(kind)
+
+
+def _as_read(value: Any, tree: Any) -> Any:
+    """A value that was written with the names of its fields, with the names that validation takes.
+
+    A part that a serializer of its own made into something else stays as it is.
+    """
+    fields = getattr(type(value), "__pydantic_fields__", None)
+    if fields is not None and getattr(type(value), "__pydantic_root_model__", False):
+        return _as_read(value.root, tree)
+    if fields is not None and type(tree) is dict:
+        config = getattr(type(value), "model_config", None) or getattr(type(value), "__pydantic_config__", None) or {}
+        read: dict[Any, Any] = {}
+        for name, part in tree.items():
+            path = (name,) if name not in fields else _path(name, fields[name], config)
+            place = read
+            for step in path[:-1]:
+                place = place.setdefault(step, {})
+            place[path[-1]] = _as_read(getattr(value, name, None), part)
+        return read
+    if dataclasses.is_dataclass(value) and type(tree) is dict:
+        return {name: _as_read(getattr(value, name, None), part) for name, part in tree.items()}
+    if isinstance(value, dict) and type(tree) is dict and len(value) == len(tree):
+        return {key: _as_read(part, tree[key]) for (key, part) in zip(tree, value.values(), strict=True)}
+    if isinstance(value, (list, tuple, set, frozenset)) and type(tree) is list and len(value) == len(tree):
+        return [_as_read(part, written) for part, written in zip(value, tree, strict=True)]
+    return tree
+
+
+def _path(name: str, field: Any, config: Any) -> tuple[str, ...]:
+    """Where validation looks for a field: its name, its alias, or a path of keys."""
+    alias = field.validation_alias
+    if alias is None or config.get("validate_by_alias") is False:
+        return (name,)
+    ways = getattr(alias, "choices", None) or [alias]
+    for way in ways:
+        steps = tuple(getattr(way, "path", None) or [way])
+        if all(isinstance(step, str) for step in steps):
+            return steps
+    return (name,)
 
 
 def _model(hint: Any) -> type | None:

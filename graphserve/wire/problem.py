@@ -23,7 +23,7 @@ from graphserve.errors import (
 from graphserve.text import encodable
 from graphserve.tracebacks import is_of_user
 from graphserve.wire.frames import StreamFormat
-from graphserve.wire.headers import KIND, PROBLEM
+from graphserve.wire.headers import INTERNAL_PREFIX, KIND, PROBLEM
 from graphserve.wire.phrases import phrase
 from graphserve.wire.words import described, words
 
@@ -86,7 +86,7 @@ def encode(
         error: what to answer with.
         node: the node that answers; stands in `service` unless the error names a deeper one.
         request_id: the id under which the logs speak of the call.
-        open_book: whether exception text may stand in the body: at run-folder sockets and under --reload.
+        open_book: whether exception text may stand in the body: for services of ours, and under --reload.
 
     What cannot be written is logged, and answered with a plain 500.
     """
@@ -198,17 +198,21 @@ def _seconds(value: str | None) -> float:
     return max(0.0, seconds) if math.isfinite(seconds) else 1.0
 
 
-def in_stream(error: CallError, format: StreamFormat, *, node: str, request_id: str, open_book: bool) -> bytes:
-    """The error that ended a stream after it had begun, as the last bytes of the stream."""
+def in_stream(
+    error: CallError, format: StreamFormat, *, node: str, request_id: str, open_book: bool, internal: bool
+) -> bytes:
+    """The error that ended a stream after it had begun, as the last bytes of the stream; see `to_frame`."""
     if format is StreamFormat.FRAMES:
-        return format.error(to_frame(error, node=node, request_id=request_id, open_book=open_book))
+        said = to_frame(error, node=node, request_id=request_id, open_book=open_book, internal=internal)
+        return format.error(said)
     return format.error(encode(error, node=node, request_id=request_id, open_book=open_book)[2])
 
 
-def to_frame(error: CallError, *, node: str, request_id: str, open_book: bool) -> bytes:
-    """The payload of an error frame: the error that ended a stream after it had begun."""
+def to_frame(error: CallError, *, node: str, request_id: str, open_book: bool, internal: bool) -> bytes:
+    """The payload of an error frame: the error that ended a stream after it had begun; `internal` headers if it may."""
     status, headers, body = encode(error, node=node, request_id=request_id, open_book=open_book)
-    pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+    kept = [(name, value) for name, value in headers if internal or not name.startswith(INTERNAL_PREFIX)]
+    pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in kept]
     return msgspec.json.encode([status, dict(headers)[KIND].decode(), pairs, msgspec.Raw(body)])
 
 

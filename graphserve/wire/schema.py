@@ -198,8 +198,8 @@ def supported(hint: Any) -> None:
     for part in hints.walk(hint):
         if part.kind == "model":
             models.Adapter(part.hint)
-    msgspec.msgpack.Decoder(hint, dec_hook=extensions.type_hook)
-    msgspec.json.Decoder(hint, dec_hook=extensions.type_hook)
+    msgspec.msgpack.Decoder(hint, dec_hook=extensions.type_hook())
+    msgspec.json.Decoder(hint, dec_hook=extensions.type_hook())
     msgspec.json.schema_components([hint], schema_hook=lambda kind: {"title": str(kind)})
     admission.admission(hint)
 

@@ -10,7 +10,18 @@ from msgspec.msgpack import Ext
 
 from graphserve.wire import blobs, integers, models
 from graphserve.wire.admission import admission
-from graphserve.wire.extensions import MODEL, Fetch, Place, as_json, ext_hook, json_hook, msgpack_hook, type_hook
+from graphserve.wire.extensions import (
+    MODEL,
+    Fetch,
+    Place,
+    as_json,
+    ext_hook,
+    input_hook,
+    json_hook,
+    msgpack_hook,
+    plain_hook,
+    type_hook,
+)
 from graphserve.wire.formats import Format
 from graphserve.wire.schema import uses_adapter
 
@@ -27,12 +38,12 @@ class Reader:
 
     def __init__(self, hint: Any, fetched: Any = None) -> None:
         self._fetched = hint if fetched is None else fetched
-        self.json: Callable[[Body], Any] = msgspec.json.Decoder(hint, dec_hook=type_hook).decode
+        self.json: Callable[[Body], Any] = msgspec.json.Decoder(hint, dec_hook=type_hook()).decode
         self.msgpack: Callable[[Body], Any] = self._bind(hint, None)
         self._bound: tuple[Fetch | None, Callable[[Body], Any]] = (None, self.msgpack)
 
     def read(self, body: Body, format: Format, fetch: Fetch | None) -> Any:
-        """The value; raises what msgspec says about it."""
+        """The value; raises what msgspec says about it. `fetch` as in `ext_hook`."""
         if format is Format.JSON:
             return self.json(body)
         if fetch is None:
@@ -44,7 +55,7 @@ class Reader:
 
     @staticmethod
     def _bind(hint: Any, fetch: Fetch | None) -> Callable[[Body], Any]:
-        return msgspec.msgpack.Decoder(hint, ext_hook=ext_hook(fetch), dec_hook=type_hook).decode
+        return msgspec.msgpack.Decoder(hint, ext_hook=ext_hook(fetch), dec_hook=type_hook(fetch)).decode
 
 
 class Writer:
@@ -54,9 +65,11 @@ class Writer:
         self.json: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=json_hook).encode
         self.msgpack: Callable[[Any], bytes] = self._bind(None)
         self._bound: tuple[Place | None, Callable[[Any], bytes]] = (None, self.msgpack)
+        self.shown: Callable[[Any], bytes] = msgspec.msgpack.Encoder(enc_hook=plain_hook(False)).encode
+        self._given = msgspec.msgpack.Encoder(enc_hook=plain_hook(True)).encode
 
     def write(self, value: Any, place: Place | None) -> bytes:
-        """The value as msgpack."""
+        """The value as msgpack for another service of the graph; `shown` and `public` write it for everybody."""
         encode = self.msgpack
         if place is not None:
             bound = self._bound
@@ -67,6 +80,16 @@ class Writer:
             return encode(value)
         except OverflowError:
             return encode(integers.wrap(value, msgpack_hook(place)))
+
+    def public(self, value: Any) -> bytes:
+        """The value as everybody reads it: as msgpack, or as JSON if there is an integer that msgpack does not have.
+
+        The first byte tells: none of an object in JSON is one of a map in msgpack.
+        """
+        try:
+            return self._given(value)
+        except OverflowError:
+            return msgspec.json.encode(value, enc_hook=input_hook)
 
     def _bind(self, place: Place | None) -> Callable[[Any], bytes]:
         return msgspec.msgpack.Encoder(enc_hook=msgpack_hook(place)).encode
@@ -82,7 +105,7 @@ class ValueCodec:
     def __init__(self, hint: Any) -> None:
         self._adapter = models.Adapter(hint) if uses_adapter(hint) else None
         self._admit = None if self._adapter else admission(hint)
-        self.finish: Callable[[Any, Format], Any] | None = None
+        self.finish: Callable[[Any, Format, Fetch | None], Any] | None = None
         if self._adapter is not None and self._adapter.plain_bytes:
             hint, self._admit, self._adapter = bytes, self._adapter.check, None
         elif self._adapter is not None:
@@ -101,8 +124,8 @@ class ValueCodec:
         except msgspec.ValidationError as exc:
             if format is Format.JSON or "`ext`" not in str(exc):
                 raise
-            value = integers.read(body, self.hint, ext_hook(fetch), exc)
-        return value if self.finish is None else self.finish(value, format)
+            value = integers.read(body, self.hint, fetch, exc)
+        return value if self.finish is None else self.finish(value, format, fetch)
 
     def take(self, value: bytes) -> Any:
         """Check bytes that came as they are, for a type of bytes; raises like `load`."""
@@ -116,6 +139,8 @@ class ValueCodec:
         """Write a value; raises TypeError, ValueError or OverflowError if it cannot be."""
         if format is Format.JSON:
             return self._adapter.dump(value, by_alias=True) if self._adapter else self._writer.json(value)
+        if format is Format.MSGPACK:
+            return self._writer.shown(self._adapter.plain(value) if self._adapter else value)
         return self._writer.write(self.wrap(value, place) if self.wraps else value, place)
 
     @property
@@ -129,15 +154,21 @@ class ValueCodec:
             return Ext(MODEL, self._adapter.dump(value))
         return value if place is None or self._take_out is None else self._take_out(value, place)
 
-    def _check(self, value: Any, format: Format) -> Any:
+    def give(self, value: Any) -> Any:
+        """The value as `Writer.public` takes it: as its reader, who may be anybody, reads it."""
+        return value if self._adapter is None else self._adapter.plain(value, for_input=True)
+
+    def _check(self, value: Any, format: Format, fetch: Fetch | None) -> Any:
         assert self._admit is not None
         return self._admit(value)
 
-    def _validate(self, raw: msgspec.Raw, format: Format) -> Any:
+    def _validate(self, raw: msgspec.Raw, format: Format, fetch: Fetch | None) -> Any:
         assert self._adapter is not None
         if format is Format.JSON:
             return self._adapter.load(bytes(raw))
+        if fetch is None:
+            return self._adapter.load(as_json(msgspec.msgpack.decode(raw, ext_hook=ext_hook())))
         found = msgspec.msgpack.decode(raw)
         if type(found) is Ext and found.code == MODEL:
             return self._adapter.load(bytes(found.data), by_name=True)
-        return self._adapter.load(as_json(msgspec.msgpack.decode(raw, ext_hook=ext_hook())), by_name=True)
+        return self._adapter.load(as_json(msgspec.msgpack.decode(raw, ext_hook=ext_hook(fetch))), by_name=True)

@@ -21,7 +21,7 @@ def read(
         body: whole, unless it is a stream.
         format: of the body.
         source: the body, if it is a stream.
-        fetch: finds what the body refers to in shared memory.
+        fetch: as of `ArgumentsCodec.decode`.
 
     Raises:
         HttpProblem: the body is not what its content type claims.

@@ -119,7 +119,7 @@ class Batcher:
             self._turn.leave()
 
     def can_take(self) -> bool:
-        """Whether a call could join now."""
+        """Whether a call could join now; `join` or `close_if_done` follows."""
         return self.room > 0 or self._open()
 
     def join(self, arguments: dict[str, Any], context: CallContext, on_end: OnEnd, *, expected: bool) -> BatchedCall:

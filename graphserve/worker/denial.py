@@ -53,7 +53,7 @@ class Denial:
         if not self._answered:
             context = CallContext()
             context.request_id = new_request_id()
-            status, data = connection.listener.responder.problem(self._problem, context, keep=False)
+            status, data = connection.listener.responder.problem(self._problem, connection.trust, context, keep=False)
             connection.transport.write(data)
             if connection.listener.access_log:
                 log_refusal(connection, self._began, self._line, status, context.request_id)

@@ -8,7 +8,9 @@ from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
 from graphserve.errors import CallError
 from graphserve.wire.formats import Format, is_form
+from graphserve.wire.headers import DEADLINE
 from graphserve.wire.problem import HttpProblem
+from graphserve.wire.trust import Trust
 from graphserve.worker.execute import BoundApi
 from graphserve.worker.grammar import number
 
@@ -24,21 +26,21 @@ class Heading:
     Args:
         headers: names in lower case.
         context: takes what travels with the call.
-        public: whether the listener is public: then what only run-folder sockets may say is passed over.
+        trust: of the request: unless its hop is ours, internal headers are passed over.
 
     Raises:
         Refused: one of them is a number that cannot be read.
     """
 
-    __slots__ = ("accept", "coding", "content_type", "expects", "length", "public", "timeout", "untyped")
+    __slots__ = ("accept", "coding", "content_type", "expects", "length", "timeout", "untyped")
 
-    def __init__(self, headers: list[tuple[bytes, bytes]], context: CallContext, *, public: bool) -> None:
+    def __init__(self, headers: list[tuple[bytes, bytes]], context: CallContext, trust: Trust) -> None:
         self.content_type: bytes | None = None
         self.accept: bytes | None = None
         self.timeout: float | None = None
         self.coding = b""
         self.length = 0
-        self.expects, self.public = False, public
+        self.expects = False
         for name, value in headers:
             if name == b"content-type":
                 self.content_type = value
@@ -59,15 +61,13 @@ class Heading:
                 self.expects = value.lower() == b"100-continue"
             elif name == b"content-encoding":
                 self.coding = self.coding or (b"" if value.lower() == b"identity" else value)
-            elif not public and name == b"x-graphserve-deadline":
+            elif trust.hop and name == DEADLINE:
                 context.deadline_ns = number("X-Graphserve-Deadline", value)
-            elif not public and name == b"x-graphserve-public":
-                self.public = True  # a sibling passes on what its client asked for
         context.request_id = context.request_id or new_request_id()
         # At the port, a body says what it is: a page of any site can have a browser send one that does not, unasked.
         # In the run folder there are no browsers.
         self.untyped = False
-        if public and not (self.content_type and self.content_type.strip()):
+        if not trust.hop and not (self.content_type and self.content_type.strip()):
             self.untyped = self.length > 0 or any(name == b"transfer-encoding" for name, _ in headers)
 
     def problem(self, api: BoundApi, format: Format | None, limit: int) -> CallError | None:

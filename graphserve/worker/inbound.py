@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from graphserve.call.context import CallContext, earliest
 from graphserve.errors import CallError, InvalidArguments
 from graphserve.wire.codec import Format, accept_format, content_format
+from graphserve.wire.failures import BeyondMsgpack
 from graphserve.wire.frames import StreamFormat, stream_format
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.arguments import read
@@ -36,8 +37,8 @@ class Inbound:
         protocol: its connection.
         api: the API that it is for.
 
-    `context` is what travels with it, `accepts` its Accept header as it came, `public` whether the answer is read
-    outside the run folder, `length` how much of its body is here, `source` its body if the API reads it as it comes,
+    `trust` is what it may do more than a client, `context` what travels with it, `accepts` its Accept header as it
+    came, `length` how much of its body is here, `source` its body if the API reads it as it comes,
     `query` the URL's then, `lost` whether the client is gone, `old` whether it speaks HTTP/1.0, `sink` where items go,
     `client` who is behind the proxy, if that is logged.
     """
@@ -45,7 +46,7 @@ class Inbound:
     __slots__ = (
         "_accept", "_api", "_body", "_complete", "_execution", "_format", "_limit", "_problem", "_relay",
         "_throttle", "_turn", "accepts", "client", "context", "disconnected", "keep_alive", "length", "lost",
-        "old", "path", "protocol", "public", "query", "response_complete", "sink", "source", "started",
+        "old", "path", "protocol", "query", "response_complete", "sink", "source", "started", "trust",
     )  # fmt: skip
     client: Any
     message_event: Any = SimpleNamespace(set=lambda: None)  # uvicorn sets an event that only ASGI cycles have
@@ -67,7 +68,7 @@ class Inbound:
         self.sink: HttpSink | None = None
         self.context = CallContext()
         self._throttle = protocol.listener.throttles.get(api.plan.name)
-        self.path, self.public = api.plan.route, protocol.listener.public
+        self.path, self.trust = api.plan.route, protocol.trust
         self.started = time.perf_counter()
 
     # --- reading ---
@@ -75,17 +76,17 @@ class Inbound:
     def take(self, context: CallContext, body: bytes) -> None:
         """A whole request of a caller of ours, which is this one's turn."""
         self.context, self._body = context, [body]
-        self._format = self._accept = Format.MSGPACK
-        self.accepts = StreamFormat.FRAMES.value if self._api.signature.stream else Format.MSGPACK.value
+        self._format = self._accept = Format.TYPED
+        self.accepts = StreamFormat.FRAMES.value if self._api.signature.stream else Format.TYPED.value
         context.deadline_ns = earliest(context.deadline_ns, (self._api.timeout,))
         self._complete = self._turn = True
         self._execute()
 
     def headers_complete(self, headers: list[tuple[bytes, bytes]]) -> None:
         """All headers are here: decide what can be decided."""
-        listener, context = self.protocol.listener, self.context
-        heading = Heading(headers, context, public=listener.public)
-        self.public, self.accepts = heading.public, heading.accept or b""
+        context = self.context
+        heading = Heading(headers, context, self.trust)
+        self.accepts = heading.accept or b""
         self._format, self._accept = content_format(heading.content_type), accept_format(heading.accept)
         if self._api.signature.input_stream is not None:
             self.source = Source(self.protocol.flow, self.protocol.caller_left, self.protocol.transport.abort)
@@ -181,6 +182,8 @@ class Inbound:
         if arguments is None:
             if came_for_it:
                 batcher.disappoint()
+            else:
+                batcher.close_if_done()
             return
         try:
             self._execution = batcher.join(arguments, self.context, self._ended, expected=came_for_it)
@@ -192,7 +195,8 @@ class Inbound:
     def _arguments(self, body: bytes) -> dict[str, Any] | None:
         """The arguments; None when they do not fit, which is answered then."""
         try:
-            return read(self._api, self.query, body, self._format, self.source, self.protocol.listener.fetch)
+            fetch = self.protocol.listener.fetch if self.trust.values else None
+            return read(self._api, self.query, body, self._format, self.source, fetch)
         except (HttpProblem, InvalidArguments) as exc:
             self._quiet(exc)
         except Exception as exc:
@@ -215,6 +219,7 @@ class Inbound:
         try:
             status, headers, body = reply.result()
             if status == 200:
+                self._accept = content_format(dict(headers).get(b"content-type")) or self._accept
                 self._result(body)
             else:
                 self._quiet(noted(self.protocol.listener.error_of(status, headers, body), self._throttle))
@@ -223,17 +228,27 @@ class Inbound:
 
     def _ended(self, result: Any, error: BaseException | None) -> None:
         if error is None:
-            listener = self.protocol.listener
             try:
-                body = self._api.result.encode(result, self._accept, listener.place)
+                body = self.encoded(result, self._accept)
+            except BeyondMsgpack:
+                self._accept = Format.JSON
+                self._ended(result, None)
+                return
             except Exception as exc:
                 error = exc
             else:
-                if listener.sender is not None:
-                    listener.sender.collect()  # a result is watched by whether it was taken
                 self._result(body)
                 return
         self.fail(error)
+
+    def encoded(self, value: Any, format: Format) -> bytes:
+        """A result, or an item of a stream, as bytes for who made this request; see `ResultCodec.encode`."""
+        listener = self.protocol.listener
+        if not self.trust.memory or listener.sender is None:
+            return self._api.result.encode(value, format)
+        body = self._api.result.encode(value, format, listener.place)
+        listener.sender.collect()  # a result is watched by whether it was taken
+        return body
 
     def _freed(self) -> None:
         self._execution = None
@@ -257,7 +272,9 @@ class Inbound:
         if self.source is not None and not self._complete:
             self.keep_alive = False
         responder = self.protocol.listener.responder
-        status, data = responder.error(noted(exc, self._throttle), self.context, self.keep_alive, self._api.plan.name)
+        status, data = responder.error(
+            noted(exc, self._throttle), self.trust, self.context, self.keep_alive, self._api.plan.name
+        )
         self._write(data, status)
 
     def finish(self, status: int, data: bytes = b"") -> None:
@@ -274,7 +291,7 @@ class Inbound:
 
     def _quiet(self, exc: CallError, close: bool = True) -> None:
         """Answer with a refusal that needs no word in the log."""
-        status, data = self.protocol.listener.responder.problem(exc, self.context, self.keep_alive)
+        status, data = self.protocol.listener.responder.problem(exc, self.trust, self.context, self.keep_alive)
         self._write(data, status, close)
 
     def _refuse(self) -> None:

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from graphserve import records
+from graphserve.wire.trust import RELAYED
 
 if TYPE_CHECKING:
     from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -25,7 +26,7 @@ LOGGER = "graphserve.access"
 
 def log_request(request: Inbound, status: int) -> None:
     """A request to an API has come to its end. One that a sibling has passed on to us is noted there, by its client."""
-    if request.public != request.protocol.listener.public:
+    if request.trust is RELAYED:
         return
     context, began, protocol = request.context, request.started, request.protocol
     client = protocol.client if protocol.listener.clients is None else request.client

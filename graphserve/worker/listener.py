@@ -14,6 +14,7 @@ from graphserve.call.calls import error_of
 from graphserve.call.poller import poller
 from graphserve.errors import CallError
 from graphserve.plan import ListenPlan
+from graphserve.wire.extensions import Fetch, Place, no_memory
 from graphserve.wire.headers import KIND
 from graphserve.wire.memory import Sender
 from graphserve.wire.problem import HttpProblem
@@ -45,7 +46,8 @@ class Listener:
         apis: the APIs, by path.
         executor: runs the calls.
         gate: the slots.
-        responder: makes the answers; says whether this is the public listener.
+        responder: makes the answers; says whether this is the public listener. What a request may do is its own
+            property (`Trust`), whichever listener it came by.
         relay: passes a limited call to the node's own queue.
         batchers: collect the calls of batched APIs, by API name.
         keep_alive: seconds that an idle connection stays open.
@@ -70,8 +72,8 @@ class Listener:
         if self.public:
             names = [api.plan.name for api in apis.values()]
             self.throttles = {name: Throttle(responder.node, name) for name in names}
-        self.fetch: Any = None
-        self.place: Any = None
+        self.fetch: Fetch = no_memory
+        self.place: Place | None = None
         self.sender: Sender | None = None
         self._prefix = plain(root_path.rstrip("/").encode())
         self.passes_on = False  # every call, since nothing is executed in this process

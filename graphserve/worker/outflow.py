@@ -31,11 +31,7 @@ class HttpSink:
     def encode(self, item: Any) -> bytes:
         """See `Sink`."""
         if self.format is StreamFormat.FRAMES:
-            listener = self.inbound.protocol.listener
-            frame = frames.pack(frames.ITEM, self.api.result.encode(item, Format.MSGPACK, listener.place))
-            if listener.sender is not None:
-                listener.sender.collect()  # a result is watched by whether it was taken
-            return frame
+            return frames.pack(frames.ITEM, self.inbound.encoded(item, Format.TYPED))
         return self.format.item(self.api.result.encode(item, Format.JSON))
 
     def write(self, data: bytes) -> None:
@@ -70,8 +66,11 @@ class HttpSink:
         listener = inbound.protocol.listener
         responder, request_id = listener.responder, inbound.context.request_id.decode("latin-1")
         said = responder.note(error, inbound.context, self.api.plan.name)
-        open_book = responder.open_book and not inbound.public
-        last = problem.in_stream(said, self.format, node=responder.node, request_id=request_id, open_book=open_book)
+        trust = inbound.trust
+        last = problem.in_stream(
+            said, self.format, node=responder.node, request_id=request_id, open_book=responder.tells(trust),
+            internal=trust.values,
+        )  # fmt: skip
         # NDJSON has no place for an error: the last line is the problem, and the missing end of the chunks says that
         # the stream was cut.
         whole = self.chunked and self.format is not StreamFormat.NDJSON

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from graphserve.call.context import CallContext
 from graphserve.call.request import prepared
+from graphserve.wire.trust import PEER, PEER_BY_SOCKET, Trust
 from graphserve.worker.execute import BoundApi
 
 ID, DEADLINE, PARENT, STATE, LENGTH = (
@@ -29,14 +30,32 @@ class Prepared:
     """
 
     def __init__(self, node: str, apis: Iterable[BoundApi]) -> None:
-        self._apis = {prepared(api.plan, node, keep=keep): api for api in apis for keep in (True, False)}
+        self._apis = {prepared(api.plan, node): api for api in apis}
+        self._opened = {
+            prepared(api.plan, node, trust): (api, trust)
+            for api in self._apis.values()
+            for trust in (PEER, PEER_BY_SOCKET)
+        }
 
     def read(self, data: bytes) -> Request | None:
-        """The API, the context and the body of a request; None if `data` is not one whole request of this kind."""
+        """The API, the context and the body of a request on a connection that a peer opened.
+
+        Returns:
+            None if `data` is not one whole request of this kind.
+        """
         at = data.find(ID)
         api = self._apis.get(data[:at])
-        if api is None:
+        return None if api is None else self._rest(api, data, at)
+
+    def read_opened(self, data: bytes) -> tuple[Trust, Request] | None:
+        """Likewise of a connection that carries one request: its opening is one of a peer."""
+        at = data.find(ID)
+        found = self._opened.get(data[:at])
+        if found is None or (request := self._rest(found[0], data, at)) is None:
             return None
+        return found[1], request
+
+    def _rest(self, api: BoundApi, data: bytes, at: int) -> Request | None:
         end = data.find(b"\r\n\r\n", at)
         first, *lines = data[at + len(ID) : max(at, end)].split(b"\r\n")
         context = CallContext(first)

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from graphserve import records
 from graphserve.call.alarms import alarm
 from graphserve.wire.problem import HttpProblem
+from graphserve.wire.trust import PUBLIC, opened
 from graphserve.worker.admission import Admission
 from graphserve.worker.denial import Denial
 from graphserve.worker.gate import has_sent, left
@@ -21,6 +22,7 @@ from graphserve.worker.grammar import Refused
 from graphserve.worker.inbound import Inbound
 from graphserve.worker.journal import CAME, CLIENT_LEFT, log_request
 from graphserve.worker.listener import Listener
+from graphserve.worker.prepared import Prepared
 
 LOGGER = "graphserve.port"
 
@@ -48,7 +50,10 @@ class Protocol(HttpToolsProtocol):
         self.listener = listener
         self.admission = admission or Admission(listener.gate)
         self._shared, self._first = admission is not None, first
-        # Per connection.
+        # Per connection. Its requests may do nothing more than a client's, unless it opens as one of ours.
+        self.trust = PUBLIC
+        self._opening: bytes | None = b""  # what came of how it opens; None: that is known
+        self._prepared: Prepared | None = None
         self.refused = False  # whether what still comes is thrown away
         self.denial: Denial | None = None
         self.idle_since = listener.now
@@ -84,14 +89,29 @@ class Protocol(HttpToolsProtocol):
         """asyncio callback."""
         if self.refused:
             return
-        prepared = self.listener.prepared
+        if self._opening is not None:
+            data = self._open(data)
+        prepared = self._prepared
         if prepared is not None and not self.receiving and self.idle and (request := prepared.read(data)) is not None:
             api, context, body = request
             inbound = Inbound(self, api, not self._shared)
             self.cycle = inbound  # type: ignore[assignment]
             inbound.take(context, body)
-        else:
+        elif data:
             self._feed(data)
+
+    def _open(self, data: bytes) -> bytes:
+        """Read how the connection opens; the bytes behind that."""
+        assert self._opening is not None
+        self._opening += data
+        found = opened(self._opening)
+        if found is None:
+            return b""
+        self.trust, rest = found
+        self._opening = None
+        if self.trust.values:
+            self._prepared = self.listener.prepared
+        return rest
 
     # --- parser ---
 

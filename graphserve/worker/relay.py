@@ -15,6 +15,7 @@ from graphserve.call.exchange import Exchange, Reply
 from graphserve.call.request import trail, travels
 from graphserve.plan import NodePlan
 from graphserve.wire.formats import Format
+from graphserve.wire.trust import RELAYED
 from graphserve.worker.execute import BoundApi
 from graphserve.worker.outflow import RelaySink
 
@@ -49,7 +50,7 @@ class Relay:
             streamed.reply.add_done_callback(inbound.relayed)
             return streamed.reply
         parts = self._parts(api, body, inbound.query, format, accept.value, context)
-        exchange = Exchange(self.loop, *parts, api.plan.idempotent, _raw)
+        exchange = _Relayed(self.loop, *parts, api.plan.idempotent, _raw)
         exchange.upload = inbound.source
         exchange.start()
         exchange.reply.add_done_callback(inbound.relayed)
@@ -65,12 +66,18 @@ class Relay:
             end = b"transfer-encoding: chunked\r\n%s\r\n" % travels(context, context.deadline_ns)
         line = b"POST %s HTTP/1.1\r\nhost: %s\r\n" % (target, self.node.name.encode())
         formats = b"content-type: %s\r\naccept: %s\r\n" % (kind, accept)
-        close = b"" if api.plan.lane == "pooled" else b"connection: close\r\n"
-        request = line + formats + b"x-graphserve-public: 1\r\n" + close + end
+        if api.plan.lane == "queue":  # a connection of its own
+            line, formats = RELAYED.opening + line, formats + b"connection: close\r\n"
+        request = line + formats + end
         return self.lanes.to(self.node, api.plan), self.node.name, request, context.deadline_ns, self.slack
 
 
-class _Streamed(Exchange):
+class _Relayed(Exchange):
+    __slots__ = ()
+    trust = RELAYED
+
+
+class _Streamed(_Relayed):
     __slots__ = ("inbound", "sink")
     streams = True
     sink: RelaySink

@@ -8,8 +8,10 @@ from graphserve.call.context import CallContext
 from graphserve.errors import CallError, DeadlineExceeded, InvalidArguments, Problem, Unavailable
 from graphserve.wire import problem
 from graphserve.wire.formats import Format
+from graphserve.wire.headers import INTERNAL_PREFIX
 from graphserve.wire.phrases import phrase
 from graphserve.wire.problem import HttpProblem
+from graphserve.wire.trust import Trust
 from graphserve.wire.words import described
 
 _STATUS = {code: b"HTTP/1.1 %d %s\r\n" % (code, phrase(code).encode()) for code in range(200, 600)}
@@ -22,12 +24,12 @@ class Responder:
 
     Args:
         node: the node that answers.
-        public: whether clients outside the run folder read them.
-        debug: whether public answers carry exception text.
+        public: whether they have what clients expect: a date, and the request's id.
+        debug: whether answers carry exception text, whoever asked.
     """
 
     def __init__(self, node: str, *, public: bool, debug: bool) -> None:
-        self.node, self.public, self.open_book = node, public, debug or not public
+        self.node, self.public, self.debug = node, public, debug
         self._common = b""
         self.refresh()
 
@@ -43,13 +45,15 @@ class Responder:
             self._common, b"\r\n" if keep else b"connection: close\r\n\r\n", body,
         ))  # fmt: skip
 
-    def error(self, exc: BaseException, context: CallContext, keep: bool, api: str = "") -> tuple[int, bytes]:
+    def error(
+        self, exc: BaseException, trust: Trust, context: CallContext, keep: bool, api: str = ""
+    ) -> tuple[int, bytes]:
         """The answer with an error, and its status."""
         try:
-            return self.problem(self.note(exc, context, api), context, keep)
+            return self.problem(self.note(exc, context, api), trust, context, keep)
         except Exception as broken:  # whatever it is, the call is answered
             plain = problem.as_call_error(RuntimeError(f"its error cannot be told: {described(broken)}"), self.node)
-            return self.problem(plain, context, keep)
+            return self.problem(plain, trust, context, keep)
 
     def note(self, exc: BaseException, context: CallContext, api: str = "") -> CallError:
         """What an exception means for the caller; what is nobody's plan is logged with its traceback."""
@@ -69,18 +73,19 @@ class Responder:
             self._common, b"\r\n" if keep else b"connection: close\r\n\r\n",
         ))  # fmt: skip
 
-    def problem(self, error: CallError, context: CallContext, keep: bool) -> tuple[int, bytes]:
+    def problem(self, error: CallError, trust: Trust, context: CallContext, keep: bool) -> tuple[int, bytes]:
         """The answer with an error that needs no word in the log."""
         request_id = context.request_id.decode("latin-1")
-        status, headers, body = problem.encode(error, node=self.node, request_id=request_id, open_book=self.open_book)
-        return status, self.raw(status, headers, body, context.request_id, keep)
-
-    def raw(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, request_id: bytes, keep: bool) -> bytes:
-        """An answer with these headers; internal ones are dropped at a public listener."""
+        open_book = self.tells(trust)
+        status, headers, body = problem.encode(error, node=self.node, request_id=request_id, open_book=open_book)
         lines = [_STATUS.get(status) or b"HTTP/1.1 %d \r\n" % status]
         for name, value in headers:
-            if not (self.public and name.startswith(b"x-graphserve-")):
+            if trust.hop or not name.startswith(INTERNAL_PREFIX):
                 lines.append(b"%s: %s\r\n" % (name, value))
-        lines += [b"content-length: %d\r\n" % len(body), b"x-request-id: %s\r\n" % request_id, self._common]
+        lines += [b"content-length: %d\r\n" % len(body), b"x-request-id: %s\r\n" % context.request_id, self._common]
         lines += [b"\r\n" if keep else b"connection: close\r\n\r\n", body]
-        return b"".join(lines)
+        return status, b"".join(lines)
+
+    def tells(self, trust: Trust) -> bool:
+        """Whether an answer may have the text of an exception."""
+        return self.debug or trust.texts

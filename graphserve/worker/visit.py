@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from graphserve.call.alarms import alarm
+from graphserve.wire.trust import PUBLIC
 from graphserve.worker.admission import Admission
 from graphserve.worker.gate import left
 from graphserve.worker.inbound import Inbound
@@ -35,7 +36,9 @@ class Visit:
         hand_over: takes the connection, and what was read of it, when its request is of another kind.
     """
 
-    __slots__ = ("_alarm", "_closing", "_hand_over", "_sock", "_unsent", "_watched", "admission", "cycle", "listener")
+    __slots__ = (
+        "_alarm", "_closing", "_hand_over", "_sock", "_unsent", "_watched", "admission", "cycle", "listener", "trust",
+    )  # fmt: skip
     client = None
     pipeline: tuple[Any, ...] = ()
     idle = at_rest = False  # it never is between requests
@@ -46,6 +49,7 @@ class Visit:
     ) -> None:  # fmt: skip
         self.listener, self._sock, self.admission, self._hand_over = listener, sock, admission, hand_over
         self.cycle: Inbound | None = None
+        self.trust = PUBLIC
         self._alarm: Any = None
         self._unsent = b""
         self._watched = self._closing = False
@@ -119,9 +123,9 @@ class Visit:
         if self._alarm is not None:
             self._alarm.cancel()
         prepared = self.listener.prepared
-        request = prepared.read(data) if prepared is not None and data else None
-        if request is not None and not request[0].signature.stream:
-            api, context, body = request
+        found = prepared.read_opened(data) if prepared is not None and data else None
+        if found is not None and not found[1][0].signature.stream:
+            self.trust, (api, context, body) = found
             self.cycle = inbound = Inbound(cast("Protocol", self), api, False)
             inbound.take(context, body)
             if not inbound.response_complete and not self._closing:

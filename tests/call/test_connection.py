@@ -136,7 +136,7 @@ def test_answers_read_as_h11_reads_them(
     assert set(got_headers) >= {(name.encode(), value.encode()) for name, value in headers}
 
 
-PLAIN = b"HTTP/1.1 200 OK\r\ncontent-type: application/msgpack\r\ncontent-length: "
+PLAIN = b"HTTP/1.1 200 OK\r\ncontent-type: application/vnd.graphserve+msgpack\r\ncontent-length: "
 
 
 @given(st.binary(max_size=3_000), st.booleans(), places)
@@ -148,7 +148,10 @@ def test_the_answers_of_our_workers_read_as_h11_reads_them(body: bytes, close: b
         ((status, headers, got),) = asyncio.run(feed(pieces)).answers
         assert (status, got) == as_h11_reads(data)
         assert (b"connection", b"close") in headers or not close
-        assert {(b"content-type", b"application/msgpack"), (b"content-length", b"%d" % len(body))} <= set(headers)
+        assert {
+            (b"content-type", b"application/vnd.graphserve+msgpack"),
+            (b"content-length", b"%d" % len(body)),
+        } <= set(headers)
 
 
 @given(st.text("0123456789 +-_\r\nabc:", max_size=24), st.binary(max_size=40))

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from graphserve.wire.trust import MADE
 from tests.harness import Served, eventually, served, sockets
 
 Graph = tuple[Served, Path]
@@ -29,7 +30,8 @@ def connect(path: Path, api: str, xs: list[int], deadline_ns: int) -> socket.soc
     sock.connect(str(path))
     body = json.dumps({"xs": xs}).encode()
     head = (
-        b"POST /%b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n"
+        MADE.opening
+        + b"POST /%b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n"
         % api.encode()
     )
     sock.sendall(head + b"x-graphserve-deadline: %d\r\ncontent-length: %d\r\n\r\n" % (deadline_ns, len(body)) + body)

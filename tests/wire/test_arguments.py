@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import decimal
@@ -19,6 +20,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from graphserve.errors import InvalidArguments
 from graphserve.wire.codec import ArgumentsCodec, Format, MalformedBody, ResultCodec, UntypedCodec
+from graphserve.wire.extensions import no_memory
 from graphserve.wire.schema import Parameter, Signature
 from graphserve.wire.tensors import Array
 
@@ -177,7 +179,7 @@ def test_only_what_is_given_arrives() -> None:
     arguments = codec(1, a=int, b=str | None, c=Model, d=np.ndarray, e=Any, f=object, g=int | None)
     assert arguments.decode(b'{"a":1}', Format.JSON) == {"a": 1}
     assert arguments.decode(b'{"a":1,"b":null}', Format.JSON) == {"a": 1, "b": None}
-    assert arguments.decode(arguments.encode({"a": 1, "e": None, "g": 5}), Format.MSGPACK) == {
+    assert arguments.decode(arguments.encode({"a": 1, "e": None, "g": 5}), Format.TYPED, no_memory) == {
         "a": 1,
         "e": None,
         "g": 5,
@@ -189,7 +191,7 @@ def test_only_what_is_given_arrives() -> None:
 @pytest.mark.parametrize("name", ["keys", "get", "type", "format", "cls", "class_", "_x", "ä"])
 def test_any_name_of_a_parameter(name: str) -> None:
     arguments = codec(**{name: int})
-    assert arguments.decode(arguments.encode({name: 1}), Format.MSGPACK) == {name: 1}
+    assert arguments.decode(arguments.encode({name: 1}), Format.TYPED, no_memory) == {name: 1}
 
 
 @pytest.mark.parametrize(
@@ -244,10 +246,9 @@ VALUES = st.recursive(
 
 
 def survives(body: bytes, format: Format) -> None:
-    try:
-        EVERYTHING.decode(body, format)
-    except (MalformedBody, InvalidArguments):
-        pass
+    for fetch in (None, no_memory):  # from the public, and from a service of ours
+        with contextlib.suppress(MalformedBody, InvalidArguments):
+            EVERYTHING.decode(body, format, fetch)
 
 
 @given(st.binary(max_size=200), st.sampled_from([Format.JSON, Format.MSGPACK, Format.RAW]))
@@ -311,9 +312,9 @@ def nest(typed: tuple[Any, st.SearchStrategy[Any]]) -> st.SearchStrategy[tuple[A
 def test_any_value_comes_back(case: tuple[Any, Any]) -> None:
     hint, value = case
     result = ResultCodec(hint, "S.f")
-    assert result.decode(result.encode(value, Format.MSGPACK)) == value
+    assert result.decode(result.encode(value, Format.TYPED)) == value
     arguments = codec(x=hint)
-    assert arguments.decode(arguments.encode({"x": value}), Format.MSGPACK) == {"x": value}
+    assert arguments.decode(arguments.encode({"x": value}), Format.TYPED, no_memory) == {"x": value}
     assert arguments.decode(b'{"x":%s}' % result.encode(value, Format.JSON), Format.JSON) == {"x": value}
 
 
@@ -328,8 +329,8 @@ def test_classes_with_arrays_come_back_read_only() -> None:
         h=dict[str, list[np.ndarray] | None],
     )  # fmt: skip
     as_json = msgspec.json.encode(value, enc_hook=lambda o: o.tolist() if isinstance(o, np.ndarray) else o.model_dump())
-    for body, format in ((arguments.encode(value), Format.MSGPACK), (as_json, Format.JSON)):
-        got = arguments.decode(body, format)
+    for body, format, fetch in ((arguments.encode(value), Format.TYPED, no_memory), (as_json, Format.JSON, None)):
+        got = arguments.decode(body, format, fetch)
         arrays = [
             got["a"][0].page, got["a"][0].more[0].page, got["b"].page, got["c"]["page"], got["d"].page,
             got["e"].the_page, got["f"].page, got["g"][1], got["h"]["x"][0],
@@ -362,13 +363,13 @@ def test_values_that_cannot_be_sent() -> None:
     loop: list[Any] = []
     loop.append(loop)
     with pytest.raises(TypeError, match=r"^the result of S\.f: "):
-        ResultCodec(list, "S.f").encode(loop, Format.MSGPACK)
+        ResultCodec(list, "S.f").encode(loop, Format.TYPED)
     with pytest.raises(TypeError):
         UntypedCodec().encode({"x": object()})
 
 
 def test_a_result_that_does_not_fit() -> None:
-    wire = ResultCodec(Any, "S.f").encode([{"x": "1"}], Format.MSGPACK)
+    wire = ResultCodec(Any, "S.f").encode([{"x": "1"}], Format.TYPED)
     with pytest.raises(ValueError, match=r"^the result of S\.f does not fit its annotation: \[0\]\.x: Expected `int`"):
         ResultCodec(list[Crop], "S.f").decode(wire)
     with pytest.raises(ValueError, match=r"^the result of S\.f"):
@@ -412,17 +413,17 @@ def test_untyped_values_are_natural() -> None:
         untyped.decode(b"\xc1")
     typed = codec(m=Model, n=list[Model], p=np.ndarray)
     body = untyped.encode({"m": Model(count=1), "n": [{"count": 2}], "p": page})
-    assert typed.decode(body, Format.MSGPACK)["n"] == [Model(count=2)]
+    assert typed.decode(body, Format.TYPED, no_memory)["n"] == [Model(count=2)]
 
 
 def test_models_travel_by_their_fields() -> None:
-    assert ResultCodec(float, "S.f").decode(ResultCodec(float, "S.f").encode(math.inf, Format.MSGPACK)) == math.inf
+    assert ResultCodec(float, "S.f").decode(ResultCodec(float, "S.f").encode(math.inf, Format.TYPED)) == math.inf
     result = ResultCodec(list[Forbids], "S.f")
-    assert result.decode(result.encode([Forbids(width=2)], Format.MSGPACK)) == [Forbids(width=2)]
+    assert result.decode(result.encode([Forbids(width=2)], Format.TYPED)) == [Forbids(width=2)]
     odd = Model(count=1, bee=math.inf)
     for hint, value in ((Model, odd), (list[Model], [odd]), (Holder, Holder(odd, np.zeros(1)))):
         again = ResultCodec(hint, "S.f")
-        assert repr(again.decode(again.encode(value, Format.MSGPACK))) == repr(value)
+        assert repr(again.decode(again.encode(value, Format.TYPED))) == repr(value)
 
 
 class Memory:
@@ -471,7 +472,7 @@ def test_large_buffers_by_reference(hint: Any, value: Any, placed: int) -> None:
     wire = arguments.encode({"x": value}, memory.place)
     assert len(memory.buffers) == placed
     got = arguments.decode(wire, Format.MSGPACK, memory.fetch)["x"]
-    again = result.decode(result.encode(value, Format.MSGPACK, memory.place), memory.fetch)
+    again = result.decode(result.encode(value, Format.TYPED, memory.place), memory.fetch)
     assert type(got) is type(value)
     for each in (got, again):
         assert repr(each) == repr(value)
@@ -479,7 +480,7 @@ def test_large_buffers_by_reference(hint: Any, value: Any, placed: int) -> None:
         with pytest.raises(InvalidArguments):
             arguments.decode(wire, Format.MSGPACK)
         with pytest.raises(ValueError, match=r"reference|ext"):
-            result.decode(result.encode(value, Format.MSGPACK, memory.place))
+            result.decode(result.encode(value, Format.TYPED, memory.place))
 
 
 def test_a_placed_array_is_read_only() -> None:

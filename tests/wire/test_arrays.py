@@ -224,7 +224,7 @@ def test_arrays_in_msgpack_are_never_converted(hint: Any, array: Any, fits: bool
 )
 def test_scalars(value: Any) -> None:
     result = ResultCodec(type(value), "S.f")
-    got = result.decode(result.encode(value, Format.MSGPACK))
+    got = result.decode(result.encode(value, Format.TYPED))
     assert type(got) is type(value) and got == value
 
 

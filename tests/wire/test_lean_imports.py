@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass
 from graphserve.service import api, apis
 from graphserve.wire.codec import *
+from graphserve.wire.extensions import no_memory
 from graphserve.wire.openapi import document
 from graphserve.wire.schema import Signature
 from graphserve.wire.tensors import Array
@@ -26,8 +27,8 @@ class Service:
 
 signature = Signature.of(Service, "f")
 arguments, result = ArgumentsCodec(signature), ResultCodec(signature.result, signature.where)
-assert arguments.decode(arguments.encode({"points": [Point(1)]}), Format.MSGPACK) == {"points": [Point(1)]}
-assert result.decode(result.encode(Point(1), Format.MSGPACK)) == Point(1)
+assert arguments.decode(arguments.encode({"points": [Point(1)]}), Format.TYPED, no_memory) == {"points": [Point(1)]}
+assert result.decode(result.encode(Point(1), Format.TYPED)) == Point(1)
 for body in (b"{", b'{"points": 1}'):
     try:
         arguments.decode(body, Format.JSON)

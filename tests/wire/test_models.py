@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Base64Bytes, ConfigDict, Field
 from graphserve.errors import DeclarationError, InvalidArguments
 from graphserve.service import api, service
 from graphserve.wire.codec import ArgumentsCodec, Format, ResultCodec, UntypedCodec
+from graphserve.wire.extensions import no_memory
 from graphserve.wire.models import Adapter
 from graphserve.wire.schema import Parameter, Signature, supported
 
@@ -126,21 +127,21 @@ HOPS = [
 
 @pytest.mark.parametrize(("hint", "value"), HOPS, ids=str)
 def test_any_bytes_arrive_between_nodes(hint: Any, value: Any) -> None:
-    assert codec(hint).decode(codec(hint).encode({"x": value}), Format.MSGPACK) == {"x": value}
+    assert codec(hint).decode(codec(hint).encode({"x": value}), Format.TYPED, no_memory) == {"x": value}
     results = ResultCodec(hint, "S.f")
-    assert results.decode(results.encode(value, Format.MSGPACK)) == value
+    assert results.decode(results.encode(value, Format.TYPED)) == value
 
 
 def test_any_bytes_arrive_beside_arrays() -> None:
     sent = Struct(Picture(image=PNG), np.zeros(2))
-    got = codec(Struct).decode(codec(Struct).encode({"x": sent}), Format.MSGPACK)["x"]
+    got = codec(Struct).decode(codec(Struct).encode({"x": sent}), Format.TYPED, no_memory)["x"]
     assert got.picture == sent.picture
 
 
 @pytest.mark.parametrize("hint", [Short, Picture, Hex])
 def test_bytes_from_callers_without_the_class(hint: Any) -> None:
     given = {"x": PNG if hint is Short else {"image": PNG}}
-    got = codec(hint).decode(UntypedCodec().encode(given), Format.MSGPACK)["x"]
+    got = codec(hint).decode(UntypedCodec().encode(given), Format.TYPED, no_memory)["x"]
     assert (got if hint is Short else got.image) == PNG
 
 
@@ -215,7 +216,7 @@ def test_bytes_in_an_any_of_a_model_are_text_there() -> None:
     class Loose(pydantic.BaseModel):
         value: Any
 
-    got = codec(Loose).decode(codec(Loose).encode({"x": Loose(value=[PNG])}), Format.MSGPACK)["x"]
+    got = codec(Loose).decode(codec(Loose).encode({"x": Loose(value=[PNG])}), Format.TYPED, no_memory)["x"]
     assert got.value == ["iVBOR_8="]
 
 

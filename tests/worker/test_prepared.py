@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, strategies as st
+import pytest
+from hypothesis import assume, given, strategies as st
 
 from graphserve import api, service
 from graphserve.call.context import CallContext
 from graphserve.call.request import composer
 from graphserve.plan import ApiPlan, NodePlan
+from graphserve.wire.trust import MADE, PEER, PEER_BY_SOCKET, PUBLIC, RELAYED, Trust, opened
 from graphserve.worker.execute import BoundApi, bind
 from graphserve.worker.prepared import Prepared
 
@@ -31,8 +33,21 @@ READER = Prepared("Model", APIS.values())
 WORDS = st.binary(min_size=1, max_size=40).map(lambda word: bytes(0x21 + byte % 94 for byte in word))
 
 
-def composed(name: str, keep: bool, context: CallContext | None, deadline_ns: int | None, body: bytes) -> bytes:
-    return composer(APIS[name].plan, "Model", keep=keep)(context, deadline_ns, body)
+def composed(
+    name: str, trust: Trust | None, context: CallContext | None, deadline_ns: int | None, body: bytes
+) -> bytes:
+    return composer(APIS[name].plan, "Model", trust)(context, deadline_ns, body)
+
+
+def read(trust: Trust | None, data: bytes) -> Any:
+    """What is read of a connection that is open, or of one that opens with the request."""
+    if trust is None:
+        assert READER.read_opened(data) is None, "it does not open as one of a peer"
+        return READER.read(data)
+    assert READER.read(data) is None
+    found = READER.read_opened(data)
+    assert found is None or found[0] is trust
+    return None if found is None else found[1]
 
 
 contexts = st.builds(
@@ -40,27 +55,16 @@ contexts = st.builds(
     WORDS, st.none() | WORDS, st.none() | WORDS,
 )  # fmt: skip
 requests: Any = st.tuples(
-    st.sampled_from(["run", "limited"]), st.booleans(), contexts, st.none() | st.integers(0, 2**63), st.binary()
-)
-
-
-@given(requests)
-def test_what_is_read_is_what_was_written(made: Any) -> None:
-    name, _, context, deadline_ns, body = made
-    read = READER.read(composed(*made))
-    assert read is not None
-    api, got, got_body = read
-    assert (api, got_body, got.deadline_ns) == (APIS[name], body, deadline_ns)
-    assert (got.request_id, got.traceparent, got.tracestate) == (
-        context.request_id, context.traceparent, context.tracestate
-    )  # fmt: skip
+    st.sampled_from(["run", "limited"]), st.sampled_from([None, PEER, PEER_BY_SOCKET]), contexts,
+    st.none() | st.integers(0, 2**63), st.binary(),
+)  # fmt: skip
 
 
 @given(requests, st.data())
 def test_what_is_not_whole_or_more_than_one_is_declined(made: Any, data: st.DataObject) -> None:
     whole = composed(*made)
-    assert READER.read(whole[: data.draw(st.integers(0, len(whole) - 1))]) is None
-    assert READER.read(whole + data.draw(st.binary(min_size=1, max_size=50))) is None
+    assert read(made[1], whole[: data.draw(st.integers(0, len(whole) - 1))]) is None
+    assert read(made[1], whole + data.draw(st.binary(min_size=1, max_size=50))) is None
 
 
 @given(requests, st.data())
@@ -69,11 +73,35 @@ def test_other_words_are_declined(made: Any, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, whole.index(b"x-request-id: ") - 1))
     other = whole[:at] + bytes([whole[at] ^ data.draw(st.integers(1, 255))]) + whole[at + 1 :]
     assert READER.read(other) is None
+    assert READER.read_opened(other) is None
 
 
 @given(requests)
 def test_a_header_that_callers_do_not_send_is_declined(made: Any) -> None:
     whole = composed(*made)
     for more in (b"x-graphserve-public: 1", b"expect: 100-continue", b"transfer-encoding: chunked"):
-        assert READER.read(whole.replace(b"content-length: ", more + b"\r\ncontent-length: ", 1)) is None
+        assert read(made[1], whole.replace(b"content-length: ", more + b"\r\ncontent-length: ", 1)) is None
     assert READER.read(b"") is None
+    assert READER.read_opened(b"") is None
+
+
+@given(requests)
+def test_requests_that_open_as_others_are_declined(made: Any) -> None:
+    name, _, *rest = made
+    for trust in (PUBLIC, RELAYED, MADE):
+        assert READER.read_opened(composed(name, trust, *rest)) is None
+
+
+@pytest.mark.parametrize("trust", [PEER, PEER_BY_SOCKET, RELAYED, MADE])
+def test_an_opening_is_read_whole_or_waited_for(trust: Trust) -> None:
+    for end in range(1, len(trust.opening)):
+        assert opened(trust.opening[:end]) is None
+    assert opened(trust.opening + b"POST") == (trust, b"POST")
+
+
+@given(st.binary(min_size=1))
+def test_whatever_else_comes_first_is_public(data: bytes) -> None:
+    assume(not data.startswith(b"graphserve "))
+    for other in (data, b" " + PEER.opening, PEER.opening.upper(), PEER.opening.replace(b"\r", b""), b"POST / " + data):
+        found = opened(other)
+        assert found is None or found == (PUBLIC, other)
