@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphserve import machine
+from graphserve import machine, nobody
 from graphserve.dependency import strays
 from graphserve.errors import ConfigurationError, CycleError, GraphError, closest
 from graphserve.interface import interface
@@ -305,6 +305,7 @@ def main() -> None:
     die_with(int(sys.argv[3]))
     os.set_inheritable(int(sys.argv[2]), False)  # what user code starts must not hold it: we are waited for
     settings = Settings.from_json(sys.stdin.buffer.read())
+    nobody.say_so()
     with open(int(sys.argv[2]), "w") as answer:
         os.register_at_fork(after_in_child=answer.close)  # nor what it forks
         answer.write(resolve(settings).to_json())

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from graphserve import lineage, records, rundir, shortage
+from graphserve import lineage, nobody, records, rundir, shortage
 from graphserve.call.members import Members, Node
 from graphserve.control import Channel, Message
 from graphserve.errors import ConfigurationError, ExitCode, StartupError
@@ -278,6 +278,7 @@ def _import_user(plan: Plan, node: NodePlan) -> type | StartupError:
 
     # SIGTERM ends a worker that does not serve yet, but not in the middle of a module.
     signal.signal(signal.SIGTERM, terminate)
+    nobody.say_so()
     sys.argv[:] = plan.argv
     for folder in reversed(plan.sys_path):
         if folder not in sys.path:
