@@ -24,6 +24,7 @@ from graphserve.resolution import Resolution, Trouble
 from graphserve.resolver import require
 from graphserve.service import Dependency, apis, declaration, dependencies
 from graphserve.tracebacks import formatted
+from graphserve.wire.initial import init_problems
 
 ENTRY_TIMEOUT = 60.0  # seconds, where neither flag nor decorator says otherwise
 CALLING_LIMIT = 16  # calls at once in a worker whose node mostly waits for others
@@ -183,7 +184,10 @@ class _Resolver:
     def _add(self, node: _Found) -> _Found:
         known = self.found.setdefault(node.name, node)
         if known is node:
-            for problem in making_problems(node.stand_in, dict(node.init), lone=node.lone):
+            problems = list(making_problems(node.stand_in, dict(node.init), lone=node.lone))
+            if not problems and not node.lone and isinstance(node.stand_in, type):
+                problems = init_problems(node.stand_in, node.init)
+            for problem in problems:
                 self._trouble(f"{node.where}: {node.name}: {problem}")
         elif known.cls is not node.cls or known.init != node.init:
             modules = {module_of(known.cls), module_of(node.cls)}

@@ -1,4 +1,4 @@
-"""What asks a person (`breakpoint()`, `pdb`, `input()`), where no person can answer. Runs in the resolver and in workers.
+"""What asks a person (`breakpoint()`, `pdb`, `input()`), where nobody can answer. Runs in the resolver and in workers.
 
 They have no terminal: without this, a debugger would end with BdbQuit and `input()` with EOFError, which say nothing.
 """
@@ -39,8 +39,8 @@ class _Nobody(io.TextIOWrapper):
             raw = io.FileIO(os.devnull)
         super().__init__(io.BufferedReader(raw), encoding="utf-8", errors="surrogateescape")
 
-    def readline(self, size: int = -1, /) -> str:
+    def readline(self, size: int | None = -1, /) -> Any:
         raise RuntimeError(f"input() or a debugger: {_HINT}")
 
-    def __next__(self) -> str:
+    def __next__(self) -> Any:
         raise StopIteration

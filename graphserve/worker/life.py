@@ -12,6 +12,7 @@ from graphserve import lineage, stack
 from graphserve.errors import StartupError
 from graphserve.plan import NodePlan
 from graphserve.tracebacks import formatted
+from graphserve.wire.initial import converted
 from graphserve.wire.words import described
 
 
@@ -30,6 +31,7 @@ class Life:
     ) -> None:
         self.node, self.cls, self.threads, self.inject = node, cls, threads, inject
         self.instance: Any = None
+        self._arguments: dict[str, Any] = {}
 
     async def start(self) -> None:
         """`__new__` and `__init__` in a thread, then `__aenter__` on the loop or `__enter__` in a thread.
@@ -37,9 +39,11 @@ class Life:
         Raises:
             StartupError: one of them raised; `.log` is the traceback.
         """
+        if self.node.init:
+            self._arguments = await self._step("__init__", self._in_thread(self._converted))
         self.instance = await self._step("__new__", self._in_thread(self._bare))
         self.inject(self.instance)
-        await self._step("__init__", self._in_thread(lambda: self.instance.__init__(**self.node.init)))
+        await self._step("__init__", self._in_thread(lambda: self.instance.__init__(**self._arguments)))
         if hasattr(self.cls, "__aenter__"):
             await self._step("__aenter__", self._entered())
         elif hasattr(self.cls, "__enter__"):
@@ -67,7 +71,10 @@ class Life:
 
     def _bare(self) -> object:
         make: Any = self.cls.__new__
-        return make(self.cls) if make is object.__new__ else make(self.cls, **self.node.init)
+        return make(self.cls) if make is object.__new__ else make(self.cls, **self._arguments)
+
+    def _converted(self) -> dict[str, Any]:
+        return converted(self.cls, self.node.init)
 
     async def _in_thread(self, call: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self.threads, _without_stop_iteration, call)
