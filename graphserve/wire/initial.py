@@ -151,7 +151,7 @@ def _hook(kind: Any, value: Any) -> Any:
         return (pathlib.Path if origin is os.PathLike else origin)(value)
     if next(_others(kind), None) is not None:
         raise Misfit(f"no JSON value becomes a {hints.name_of(kind)}")
-    return type_hook(kind, value)
+    return type_hook()(kind, value)
 
 
 def _others(kind: Any) -> Iterator[hints.Part]:
