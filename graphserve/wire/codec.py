@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Union
 
@@ -10,6 +11,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from graphserve.errors import InvalidArguments
 from graphserve.wire.costs import ERRORS_TOLD, NAME_CHARACTERS
+from graphserve.wire.exact import exact
 from graphserve.wire.extensions import Fetch, Place, json_hook, no_memory
 from graphserve.wire.failures import (
     FAILURES,
@@ -34,6 +36,7 @@ __all__ = [
     "ArgumentsCodec", "Format", "MalformedBody", "ResultCodec", "UntypedCodec", "accept_format", "content_format",
 ]  # fmt: skip
 
+_ARRAY_FOR_OTHER = re.compile(r"Expected `[a-z]+[^`]*`, got `numpy\.ndarray`\Z")
 _asdict = msgspec.structs.asdict
 _EMPTY = {Format.JSON: b"{}", Format.MSGPACK: b"\x80", Format.TYPED: b"\x80"}
 
@@ -210,9 +213,13 @@ class ResultCodec:
 
     def __init__(self, hint: Any, where: str) -> None:
         self._value, self._where = ValueCodec(hint), where
+        self._is_exact = exact(hint)
 
     def encode(self, value: Any, format: Format, place: Place | None = None) -> bytes:
         """A result as bytes.
+
+        A typed caller checks what it reads against the annotation. Everybody else has no annotation: for them it is
+        checked here, in the same way, and leaves as that caller would have it.
 
         Args:
             value: what the method returned.
@@ -222,13 +229,12 @@ class ResultCodec:
         Raises:
             BeyondMsgpack: it has an integer that MSGPACK has no place for.
             TypeError: it cannot be sent; the message names the API.
+            ValueError: it does not fit the annotation; as of `decode`.
         """
-        try:
-            return bytes(value) if format is Format.RAW else self._value.dump(value, format, place)
-        except FAILURES as exc:
-            reason = "; ".join(text(each) for each in explain(exc, []))
-            kind = BeyondMsgpack if format is Format.MSGPACK and isinstance(exc, OverflowError) else TypeError
-            raise kind(f"the result of {self._where}: {reason}") from None
+        if format is Format.JSON or format is Format.MSGPACK:
+            if self._is_exact is not None and not self._is_exact(value):
+                value = self.decode(self._dump(value, Format.TYPED, None))
+        return self._dump(value, format, place)
 
     def decode(self, body: Body, fetch: Fetch = no_memory) -> Any:
         """A result from msgpack, on the caller's side.
@@ -247,7 +253,17 @@ class ResultCodec:
                 raise
             error = exc
         reason = "; ".join(text(each) for each in explain(error, []))
+        if _ARRAY_FOR_OTHER.search(reason):
+            reason += ": return .tolist() of it, or annotate np.ndarray"
         raise ValueError(f"the result of {self._where} does not fit its annotation: {reason}")
+
+    def _dump(self, value: Any, format: Format, place: Place | None) -> bytes:
+        try:
+            return bytes(value) if format is Format.RAW else self._value.dump(value, format, place)
+        except FAILURES as exc:
+            reason = "; ".join(text(each) for each in explain(exc, []))
+            kind = BeyondMsgpack if format is Format.MSGPACK and isinstance(exc, OverflowError) else TypeError
+            raise kind(f"the result of {self._where}: {reason}") from None
 
 
 class UntypedCodec:

@@ -182,6 +182,12 @@ def is_array(kind: Any) -> bool:
     return numpy is not None and isinstance(kind, type) and issubclass(kind, numpy.ndarray)
 
 
+def is_plain_array(value: Any) -> bool:
+    """Whether a value is an array of numpy's own class whose elements are no objects."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and type(value) is numpy.ndarray and not value.dtype.hasobject
+
+
 def is_scalar(kind: Any) -> bool:
     """Whether a class is one of numpy's scalars; numpy is not imported for it."""
     numpy = sys.modules.get("numpy")

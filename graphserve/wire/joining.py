@@ -86,16 +86,29 @@ def join(pieces: Sequence[Piece], lists: Sequence[str]) -> dict[str, Any]:
     return joined
 
 
-def split(result: Any, sizes: Sequence[int], where: str) -> list[Any]:
+def wanted(signature: Signature) -> str:
+    """What a batched API returns, in words, as its annotation has it."""
+    kinds = {part.kind for part in hints.walk(signature.result)}
+    if hints.take_apart(signature.result).kind in ("list", "tuple"):
+        return "a list"
+    return "an array" if "array" in kinds and not kinds & {"list", "any"} else "a list or an array"
+
+
+def split(result: Any, sizes: Sequence[int], where: str, wanted: str = "a list or an array") -> list[Any]:
     """The result of one execution as a piece for each caller.
+
+    Args:
+        result: what the method returned.
+        sizes: how many items each caller gave.
+        where: the API, for messages.
+        wanted: as of the function of this name.
 
     Raises:
         ValueError: it does not have one item for each item that went in.
     """
     if not isinstance(result, (list, tuple)) and not _is_array(result):
         raise TypeError(
-            f"{where} is batched and must return a list or an array, one result an item; "
-            f"it returned {type(result).__name__}"
+            f"{where} is batched and must return {wanted}, one result an item; it returned {type(result).__name__}"
         )
     if (got := len(result)) != (expected := sum(sizes)):
         raise ValueError(

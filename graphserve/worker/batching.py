@@ -79,6 +79,7 @@ class Batcher:
         self.api, self.executor, self.slots, self.on_change = api, executor, slots, on_change
         self.limits = api.plan.batch
         self.lists = joining.list_parameters(api.signature)
+        self._wanted = joining.wanted(api.signature)
         self.loop = asyncio.get_running_loop()
         self.collecting: Batch | None = None
         self.waiting: list[BatchedCall] = []
@@ -244,7 +245,7 @@ class Batcher:
         def ended(result: Any, error: BaseException | None) -> None:
             if error is None:
                 try:
-                    pieces = joining.split(result, sizes, name)
+                    pieces = joining.split(result, sizes, name, self._wanted)
                 except Exception as exc:
                     error = exc
                 else:
