@@ -29,6 +29,7 @@ from graphserve.worker.pressure import Pressure
 GUARD = 0.003  # seconds past the deadline at which we answer ourselves: a call below speaks first, it knows more
 LEVEL_GUARD = 0.006  # more for each level below
 THREAD_GUARD = 0.015  # more for an API in a thread, which takes longer to hear of a failure below
+DECODERS = 2  # threads; one body after the other would do, but for one that is slow
 TURNS = 4  # of the loop, that a failure below which is already here takes to arrive
 
 
@@ -86,11 +87,19 @@ class Executor:
         self.node, self.threads = node, threads
         self.latest: memoryview[int] | list[int] = [0] if latest is None else latest
         self.loop = asyncio.get_running_loop()
+        self._decoders: ThreadPoolExecutor | None = None
         self.guard = GUARD + LEVEL_GUARD * node.level
         self.executing: set[Any] = set()  # Execution and StreamExecution
         self.pressure = Pressure(self.loop, lambda: len(self.executing))
         self.executed = 0
         self.orphans = Orphans(self.loop, self.executing)
+
+    @property
+    def decoders(self) -> ThreadPoolExecutor:
+        """The threads in which large bodies are read; there are none before the first of these."""
+        if self._decoders is None:
+            self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix=f"{self.node.name}-bodies")
+        return self._decoders
 
     def begun(self, execution: Any) -> None:
         """A call is executed from now on."""

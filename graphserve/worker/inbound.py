@@ -6,16 +6,20 @@ It stands where uvicorn has its request cycle, and carries the attributes that u
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from graphserve.call.context import CallContext, earliest
 from graphserve.errors import CallError, InvalidArguments
 from graphserve.wire.codec import Format, accept_format, content_format
+from graphserve.wire.costs import LARGE_BODY
 from graphserve.wire.failures import BeyondMsgpack
 from graphserve.wire.frames import StreamFormat, stream_format
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.arguments import read
+from graphserve.worker.decoding import Decoding
 from graphserve.worker.execute import BoundApi
 from graphserve.worker.heading import Heading, too_large
 from graphserve.worker.journal import log_request
@@ -158,10 +162,14 @@ class Inbound:
             self._run(body)
 
     def _run(self, body: bytes) -> None:
-        arguments = self._arguments(body)
-        if arguments is None:
+        if self._is_large(body):
+            self._decode(body, self._start, self._freed)
+        elif (arguments := self._arguments(body)) is None:
             self._freed()
-            return
+        else:
+            self._start(arguments)
+
+    def _start(self, arguments: dict[str, Any]) -> None:
         listener, api = self.protocol.listener, self._api
         if api.signature.stream:
             self.sink = HttpSink(self, api, stream_format(self.accepts))
@@ -178,30 +186,60 @@ class Inbound:
         if not came_for_it and not batcher.can_take():
             self._pass_on(body)
             return
-        arguments = self._arguments(body)
-        if arguments is None:
-            if came_for_it:
+        if self._is_large(body):
+            if came_for_it:  # a batch is not held up by a body that is still to be read
                 batcher.disappoint()
-            else:
-                batcher.close_if_done()
+            self._decode(body, self._join, batcher.close_if_done)
             return
+        arguments = self._arguments(body)
+        if arguments is not None:
+            self._join(arguments, expected=came_for_it)
+        elif came_for_it:
+            batcher.disappoint()
+        else:
+            batcher.close_if_done()
+
+    def _join(self, arguments: dict[str, Any], expected: bool = False) -> None:
+        batcher = self.protocol.listener.batchers[self._api.plan.name]
         try:
-            self._execution = batcher.join(arguments, self.context, self._ended, expected=came_for_it)
+            self._execution = batcher.join(arguments, self.context, self._ended, expected=expected)
         except InvalidArguments as exc:
             self._quiet(exc)
         except Exception as exc:
             self.fail(exc)
+
+    def _is_large(self, body: bytes) -> bool:
+        return (
+            len(body) >= LARGE_BODY and not self.trust.values and self.source is None and self._format is not Format.RAW
+        )
+
+    def _decode(self, body: bytes, then: Callable[[dict[str, Any]], None], give_up: Callable[[], None]) -> None:
+        """Read the arguments in a thread, and go on with them."""
+
+        def ended(arguments: dict[str, Any] | None, error: BaseException | None) -> None:
+            self._execution = None
+            if arguments is not None:
+                then(arguments)
+            elif error is not None:
+                self._misfit(error)
+
+        read_it = partial(read, self._api, self.query, body, self._format, None, None)
+        self._execution = Decoding(self.protocol.listener.executor, self.context, read_it, ended, give_up)
 
     def _arguments(self, body: bytes) -> dict[str, Any] | None:
         """The arguments; None when they do not fit, which is answered then."""
         try:
             fetch = self.protocol.listener.fetch if self.trust.values else None
             return read(self._api, self.query, body, self._format, self.source, fetch)
-        except (HttpProblem, InvalidArguments) as exc:
-            self._quiet(exc)
         except Exception as exc:
-            self.fail(exc)
+            self._misfit(exc)
         return None
+
+    def _misfit(self, error: BaseException) -> None:
+        if isinstance(error, (HttpProblem, InvalidArguments)):
+            self._quiet(error)
+        else:
+            self.fail(error)
 
     def _pass_on(self, body: bytes) -> None:
         """Every slot is taken: the node's queue takes the call, and a free sibling takes it from there."""
