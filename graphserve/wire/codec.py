@@ -38,6 +38,7 @@ __all__ = [
 
 _ARRAY_FOR_OTHER = re.compile(r"Expected `[a-z]+[^`]*`, got `numpy\.ndarray`\Z")
 _asdict = msgspec.structs.asdict
+_CHECKED_BY_CALLER = (Format.TYPED, Format.RAW)
 _EMPTY = {Format.JSON: b"{}", Format.MSGPACK: b"\x80", Format.TYPED: b"\x80"}
 
 
@@ -231,9 +232,8 @@ class ResultCodec:
             TypeError: it cannot be sent; the message names the API.
             ValueError: it does not fit the annotation; as of `decode`.
         """
-        if format is Format.JSON or format is Format.MSGPACK:
-            if self._is_exact is not None and not self._is_exact(value):
-                value = self.decode(self._dump(value, Format.TYPED, None))
+        if format not in _CHECKED_BY_CALLER and self._is_exact is not None and not self._is_exact(value):
+            value = self.decode(self._dump(value, Format.TYPED, None))
         return self._dump(value, format, place)
 
     def decode(self, body: Body, fetch: Fetch = no_memory) -> Any:
