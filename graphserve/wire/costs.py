@@ -11,7 +11,6 @@ from __future__ import annotations
 HELD_FLOOR = 64 * 1024 * 1024  # bytes that may always be held, and
 HELD_TIMES = 100  # for each byte of the body: an empty object of a class takes more than that
 DEPTH = 256  # lists and objects inside each other, where no type says how deep they may be
-INTEGER_BYTES = 1785  # of a large integer in msgpack: as many as Python's limit of 4,300 digits
 
 # --- what stands in sets, and as keys of dicts, with hashes that a client can choose ---
 HASHED_BODY = 2048  # bytes; what a smaller body holds is too little to be slow

@@ -24,6 +24,7 @@ import msgspec
 
 from graphserve import ownjson
 from graphserve.wire import buffers, hints, models, tensors
+from graphserve.wire.costs import EMPTY_ROWS
 from graphserve.wire.failures import Misfit
 
 ARRAY, REFERENCE, MODEL, INTEGER = 1, 2, 3, 4
@@ -89,6 +90,7 @@ def json_hook(value: Any) -> Any:
     """What encodes to JSON the values that msgspec does not know: arrays as nested lists, NaN as null."""
     if hints.is_array(kind := type(value)):
         buffers.describe(value.dtype)
+        buffers.check_rows(value.shape)
         return value.tolist()
     if hints.is_scalar(kind) and type(item := value.item()) is not kind:
         return item
@@ -114,7 +116,7 @@ def ext_hook(fetch: Fetch | None = None) -> Callable[[int, memoryview], Any]:
 
 def _public_ext(code: int, data: memoryview) -> Any:
     if code == ARRAY:
-        return buffers.unpack(data)
+        return buffers.unpack(data, rows=EMPTY_ROWS)
     if code == REFERENCE:
         raise Misfit("a reference to memory is not accepted here")
     raise Misfit(f"extension type {code} is not accepted here")

@@ -39,8 +39,8 @@ def in_process() -> dict[str, tuple[str, str]]:
     return asyncio.run(ask())
 
 
-def by_http(graph: Served, name: str, wrong: bool) -> httpx.Response:
-    with graph.client() as client:
+def by_http(graph: Served, name: str, wrong: bool, accept: str = "application/json") -> httpx.Response:
+    with graph.client(headers={"accept": accept}) as client:
         return client.post(f"/{name}", json={"wrong": [wrong, wrong] if name == "batched" else wrong})
 
 
@@ -50,9 +50,10 @@ def test_a_result_that_does_not_fit_is_told_in_the_same_words(
 ) -> None:
     hop, local = by_hop[name][1], in_process[name][1]
     assert hop == local
-    answer = by_http(graph, name, wrong=True)
-    assert answer.status_code == 500, answer.text
-    assert said(answer.json()["detail"]) == said(hop)
+    for accept in ("application/json", "application/msgpack"):
+        answer = by_http(graph, name, wrong=True, accept=accept)
+        assert answer.status_code == 500, answer.text
+        assert said(answer.json()["detail"]) == said(hop)
 
 
 @pytest.mark.parametrize("name", results.GIVEN)

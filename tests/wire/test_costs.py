@@ -14,7 +14,8 @@ import pytest
 
 from graphserve.errors import InvalidArguments
 from graphserve.wire import costs
-from graphserve.wire.codec import ArgumentsCodec, Format, MalformedBody
+from graphserve.wire.codec import ArgumentsCodec, Format, MalformedBody, ResultCodec
+from graphserve.wire.extensions import no_memory
 from graphserve.wire.schema import Parameter, Signature
 from graphserve.wire.screening import outline
 from graphserve.wire.tensors import Array
@@ -206,3 +207,15 @@ def test_null_is_nan_where_a_number_of_numpy_is_expected() -> None:
     assert type(got) is np.float32 and np.isnan(got)
     with pytest.raises(InvalidArguments):
         codec(x=np.int32).decode(b'{"x":null}', Format.JSON)
+
+
+def test_rows_without_elements_are_bounded_both_ways() -> None:
+    body = b"\x81\xa1x" + array((costs.EMPTY_ROWS + 1, 0))
+    with pytest.raises(InvalidArguments, match="rows without elements"):
+        codec(x=np.ndarray).decode(body, Format.MSGPACK)
+    assert codec(x=np.ndarray).decode(body, Format.TYPED, no_memory)["x"].shape == (costs.EMPTY_ROWS + 1, 0)
+    for shape in ((10**7, 0), (10, 10**6, 0, 3)):
+        for format in (Format.JSON, Format.MSGPACK, Format.TYPED):
+            with pytest.raises(TypeError, match="rows without elements"):
+                ResultCodec(np.ndarray, "S.f").encode(np.zeros(shape), format)
+    assert ResultCodec(np.ndarray, "S.f").encode(np.zeros((0, 10**7)), Format.JSON) == b"[]"
