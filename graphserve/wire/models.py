@@ -132,9 +132,11 @@ class Adapter:
         return _as_read(value, tree)
 
     def schema(self, template: str, output: bool) -> dict[str, Any]:
-        """Its JSON schema, with its definitions under `$defs`."""
+        """Its JSON schema, with its definitions under `$defs`; a model is one of these, not written out."""
         mode: Any = "serialization" if output else "validation"
-        return self._adapter.json_schema(ref_template=template, mode=mode, schema_generator=_generator())
+        generator = _generator()(by_alias=True, ref_template=template)
+        schemas, definitions = generator.generate_definitions([(0, mode, self._adapter.core_schema)])
+        return {**schemas[0, mode], "$defs": definitions}
 
 
 def is_keyed(hint: Any) -> bool:

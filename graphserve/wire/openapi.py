@@ -12,7 +12,7 @@ import msgspec
 
 from graphserve import ownjson
 from graphserve.service import ApiDeclaration
-from graphserve.wire import hints, models, tensors
+from graphserve.wire import hints, models, moments, tensors
 from graphserve.wire.extensions import json_hook
 from graphserve.wire.schema import Parameter, Signature, uses_adapter
 
@@ -63,7 +63,8 @@ _HEALTH = {
     "/livez": ("livez", "Whether this process lives", "It lives.", None),
     "/readyz": ("readyz", "Whether this service and what it needs are ready", "Ready.", "Not ready: what is missing."),
 }
-_BINARY: Json = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+# (`format` is how generators of clients know it from text; OpenAPI 3.1 says it with `contentMediaType`.)
+_BINARY: Json = {"schema": {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}}
 _TYPES_OF_KINDS = {
     "b": "boolean",
     "i": "integer",
@@ -90,14 +91,16 @@ def document(
         The document, as JSON values.
     """
     schemas = _Schemas()
+    # Arguments first: a type that is both has one component, and what may be left out of an argument may be left out.
+    begun = [_operation(declaration, signature, text, schemas) for declaration, signature, text in apis]
     paths: Json = {}
-    for declaration, signature, text in apis:
-        paths[declaration.route] = {"post": _operation(declaration, signature, text, schemas)}
-    for path, (operation, summary, good, bad) in _HEALTH.items():
+    for (api, signature, _), operation in zip(apis, begun, strict=True):
+        paths[api.route] = {"post": operation | {"responses": _responses(signature, schemas)}}
+    for path, (name_of_check, summary, good, bad) in _HEALTH.items():
         responses: Json = {"200": {"description": good}} | ({"503": _problem(bad)} if bad else {})
         responses["default"] = {"$ref": "#/components/responses/default"}
         paths[path] = {
-            "get": {"operationId": operation, "summary": summary, "tags": ["health"], "responses": responses}
+            "get": {"operationId": name_of_check, "summary": summary, "tags": ["health"], "responses": responses}
         }
     return {
         "openapi": "3.1.0",
@@ -124,6 +127,7 @@ class _Schemas:
         (schema,), components = msgspec.json.schema_components(
             [hint], schema_hook=lambda kind: self._of_custom(kind, output), ref_template=_TEMPLATE
         )
+        moments.add_formats(schema, msgspec.inspect.type_info(hint), components)
         return self._adopt(schema, components)
 
     def _of_model(self, hint: Any, output: bool) -> Json:
@@ -139,35 +143,68 @@ class _Schemas:
         return self._of_model(kind, output) if hints.is_model(origin) else {"description": "any value"}
 
     def _adopt(self, schema: Json, components: Json) -> Json:
-        _say_base64([schema, components])
+        _for_clients([schema, components])
         # Two classes may have one name: the later one gets a number.
         names = {name: self._free(name, component) for name, component in components.items()}
         moved = ownjson.loads(
             _REFERENCE.sub(lambda m: m[1] + names.get(m[2], m[2]) + m[3], ownjson.dumps([schema, components]))
         )
         for name, component in moved[1].items():
-            self.components[names[name]] = component
+            self.components.setdefault(names[name], component)
         return typing.cast(Json, moved[0])
 
     def _free(self, name: str, component: Json) -> str:
         plain, number = name, 1
-        while name == "Problem" or self.components.get(name, component) != component:
+        while name == "Problem" or not _is_same(self.components.get(name, component), component):
             number += 1
             name = f"{plain}_{number}"
         return name
 
 
-def _say_base64(value: Any) -> None:
-    """Add what base64 looks like (RFC 4648, section 4) to each string of it: `contentEncoding` only hints at it."""
+def _for_clients(value: Any) -> None:
+    """Say what generators of clients need.
+
+    What base64 looks like (RFC 4648, section 4) stands with each string of it: `contentEncoding` only hints at it. A
+    fixed tuple is bounded by `maxItems`: many generators cannot read `items: false`. An enumeration has its `type`.
+    """
     if isinstance(value, dict):
         if value.get("contentEncoding") == "base64":
             value.setdefault("pattern", _BASE64)
+        if value.get("items") is False and "prefixItems" in value:
+            value["maxItems"] = len(value["prefixItems"])
+            del value["items"]
+        if isinstance(value.get("enum"), list) and "type" not in value:
+            _say_types(value)
         value = list(value.values())
     if isinstance(value, list):
         for each in value:
-            _say_base64(each)
+            _for_clients(each)
 
 
+def _say_types(schema: Json) -> None:
+    """Give an enumeration its type; one of several types becomes a choice of enumerations."""
+    kinds: dict[str, list[Any]] = {}
+    for each in schema["enum"]:
+        kinds.setdefault(_TYPES_OF_CONSTANTS[type(each)], []).append(each)
+    if len(kinds) == 1:
+        schema["type"] = next(iter(kinds))
+    elif kinds:
+        del schema["enum"]
+        schema["anyOf"] = [{"type": kind, "enum": values} for kind, values in kinds.items()]
+
+
+def _is_same(one: Json, other: Json) -> bool:
+    """Whether two schemas are of one type: a result has what an argument may leave out, and that may be all."""
+    return bool(_without_required(one) == _without_required(other))
+
+
+def _without_required(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_required(each) for key, each in value.items() if key != "required"}
+    return [_without_required(each) for each in value] if isinstance(value, list) else value
+
+
+_TYPES_OF_CONSTANTS = {str: "string", int: "integer", bool: "boolean", float: "number", type(None): "null"}
 _BASE64 = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 _REFERENCE = re.compile(r'("#/components/schemas/)([^"/]+)(")')
 
@@ -220,10 +257,14 @@ def _operation(declaration: ApiDeclaration, signature: Signature, doc: str | Non
         "summary": " ".join(summary.split()) or declaration.name,
         **({"description": description.strip()} if description.strip() else {}),
         **_request(signature, described, schemas),
-        "responses": {
-            "200": {"description": "The result.", "content": _result(signature, schemas)},
-            **{status: {"$ref": f"#/components/responses/{status}"} for status in _errors()},
-        },
+    }
+
+
+def _responses(signature: Signature, schemas: _Schemas) -> Json:
+    what = "The results, one after the other." if signature.stream else "The result."
+    return {
+        "200": {"description": what, "content": _result(signature, schemas)},
+        **{status: {"$ref": f"#/components/responses/{status}"} for status in _errors()},
     }
 
 
@@ -231,7 +272,8 @@ def _request(signature: Signature, described: dict[str, str], schemas: _Schemas)
     if signature.input_stream:
         # The body is the stream, so all else stands in the query, each as JSON.
         query = [_query_parameter(parameter, described, schemas) for parameter in signature.parameters]
-        body: Json = {"required": True, "content": {"*/*": _BINARY}}
+        # Any type is taken; generators of clients know only this one.
+        body: Json = {"required": True, "content": {"application/octet-stream": _BINARY, "*/*": _BINARY}}
         return {"requestBody": body, **({"parameters": query} if query else {})}
     required = [parameter.name for parameter in signature.parameters if parameter.required]
     schema: Json = {
@@ -268,8 +310,26 @@ def _property(parameter: Parameter, described: dict[str, str], schemas: _Schemas
 def _result(signature: Signature, schemas: _Schemas) -> Json:
     schema = schemas.of(signature.item if signature.stream else signature.result, output=True)
     if signature.stream:
-        return {"application/x-ndjson": {"schema": schema}, "text/event-stream": {"schema": {"type": "string"}}}
+        return {"application/x-ndjson": {"schema": _lines(schema)}, "text/event-stream": {"schema": _events(schema)}}
     return {"application/json": {"schema": schema}, "application/msgpack": {"schema": schema}}
+
+
+def _lines(item: Json) -> Json:
+    """A stream as NDJSON. (A sequential media type is described as an array of its items, as OpenAPI 3.2 reads it.)"""
+    return {"type": "array", "items": item, "description": "A JSON value a line."}
+
+
+def _events(item: Json) -> Json:
+    """A stream as Server-Sent Events."""
+    event = {
+        "type": "object",
+        "required": ["data"],
+        "properties": {
+            "event": {"type": "string", "description": "`end`: nothing is missing; `error`: `data` is a problem."},
+            "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": item},
+        },
+    }
+    return {"type": "array", "items": event, "description": "An item an event; the last one has the name `end`."}
 
 
 def _errors() -> dict[str, str]:
