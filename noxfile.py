@@ -70,6 +70,13 @@ def schemathesis(session: nox.Session) -> None:
 
 
 @nox.session
+def clients(session: nox.Session) -> None:
+    """Clients generated from the document of every example, by openapi-python-client and openapi-typescript (npm)."""
+    session.install("-e", ".[test]", "openapi-python-client>=0.29")
+    session.run("pytest", "tests/examples/test_clients.py", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The benchmarks, against the peers; writes docs/benchmarks.md. `-- --quick --peers mosec` is a short one."""
     session.install("-e", ".[test]")

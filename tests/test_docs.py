@@ -22,7 +22,7 @@ from graphserve.wire import extensions
 from tests.documents import DOCS, ROOT, Page, blocks, matches, pages, steps
 
 RUN = frozenset({"python", "ipython", "toml", "json", "console"})
-SHOWN = frozenset({"sh", "nginx", "ini", "dockerfile", "text", "mermaid"})
+SHOWN = frozenset({"javascript", "sh", "nginx", "ini", "dockerfile", "text", "mermaid"})
 EXAMPLES = sorted((ROOT / "examples").rglob("README.md"))
 REFERENCE = DOCS / "reference"
 

@@ -92,6 +92,8 @@ class ArgumentsCodec:
             if not is_misfit(exc):
                 raise
             error = exc
+        if self._raw is not None and not body:  # no body is an empty one
+            return self._take_raw(body)
         return self._one_by_one(error, body or _EMPTY[format], format, fetch)
 
     def encode(self, arguments: Mapping[str, Any], place: Place | None = None) -> bytes:

@@ -136,7 +136,7 @@ class Adapter:
         mode: Any = "serialization" if output else "validation"
         generator = _generator()(by_alias=True, ref_template=template)
         schemas, definitions = generator.generate_definitions([(0, mode, self._adapter.core_schema)])
-        return {**schemas[0, mode], "$defs": definitions}
+        return {**schemas[0, mode], **({"$defs": definitions} if definitions else {})}
 
 
 def is_keyed(hint: Any) -> bool:

@@ -284,15 +284,16 @@ def _request(signature: Signature, described: dict[str, str], schemas: _Schemas)
     content: Json = {"application/json": {"schema": schema}, "application/msgpack": {"schema": schema}}
     if signature.raw_body:
         content |= {"application/octet-stream": _BINARY}  # as any other type that is none of these
-    return {"requestBody": {"required": bool(required), "content": content}}
+    needed = bool(required) and not signature.raw_body  # no body is an empty one
+    return {"requestBody": {"required": needed, "content": content}}
 
 
 def _query_parameter(parameter: Parameter, described: dict[str, str], schemas: _Schemas) -> Json:
     schema = _property(parameter, described, schemas)
-    return {
-        "name": parameter.name, "in": "query", "required": parameter.required,
-        "content": {"application/json": {"schema": schema}},
-    }  # fmt: skip
+    # Text and numbers stand there as they are, which more generators of clients can do than JSON.
+    plain = schema.get("type") in ("string", "integer", "number", "boolean")
+    said = {"schema": schema} if plain else {"content": {"application/json": {"schema": schema}}}
+    return {"name": parameter.name, "in": "query", "required": parameter.required, **said}
 
 
 def _property(parameter: Parameter, described: dict[str, str], schemas: _Schemas) -> Json:

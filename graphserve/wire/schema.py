@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import enum
 import inspect
 import typing
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ class Signature:
         is_async: whether the method is a coroutine or an asynchronous generator.
         raw_body: whether a body of any content type is taken as it is, for the only parameter.
         input_stream: the parameter that gets the body in chunks (`AsyncIterator[bytes]`), if there is one.
+        texts: parameters that are text whatever they look like, as `5` in a query.
     """
 
     where: str
@@ -63,6 +65,7 @@ class Signature:
     is_async: bool = False
     raw_body: bool = False
     input_stream: str | None = None
+    texts: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, service: type, method: str) -> Signature:
@@ -110,6 +113,7 @@ class _Reader:
             or (stream and typing.get_origin(result) in _ASYNC_STREAMS),
             raw_body=[hints.unwrap(p.type)[0] for p in parameters] == [bytes] and not chunks,
             input_stream=chunks[0] if chunks else None,
+            texts=frozenset(p.name for p in parameters if _is_text(hints.unwrap(p.type)[0])),
         )  # fmt: skip
 
     def _types(self) -> dict[str, Any]:
@@ -184,6 +188,15 @@ class _Reader:
 
     def _refuse(self, message: str) -> NoReturn:
         raise DeclarationError(f"{self.where}: {message}", *self.place) from None
+
+
+def _is_text(hint: Any) -> bool:
+    """Whether all values of a type are text."""
+    if typing.get_origin(hint) is typing.Literal:
+        return all(isinstance(value, str) for value in typing.get_args(hint))
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return all(isinstance(member.value, str) for member in hint)
+    return isinstance(hint, type) and issubclass(hint, str)
 
 
 def supported(hint: Any) -> None:

@@ -109,7 +109,14 @@ def from_query(api: BoundApi, query: bytes, stream: AsyncIterator[bytes]) -> dic
         InvalidArguments: the query does not fit the signature.
     """
     assert api.signature.input_stream is not None
-    said = {name: natural(value) for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True)}
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    said = {name: _text(value) if name in api.signature.texts else natural(value) for name, value in pairs}
     arguments = api.arguments.decode(encode_json(said), Format.JSON)
     arguments[api.signature.input_stream] = stream
     return arguments
+
+
+def _text(value: str) -> str:
+    """A value of a parameter that is text: as it is, `5` too, unless it is written as JSON has text."""
+    read = natural(value)
+    return read if isinstance(read, str) else value

@@ -69,6 +69,7 @@ REQUESTS: list[tuple[str, str, dict[str, str], list[Any]]] = [
     ("/breaks", '{"at": 1}', {}, ["RemoteProtocolError", CUT]),
     ("/breaks", '{"at": 0}', {}, [500, "application/problem+json", None, "Far raised ValueError: hidden"]),
     ("/total?name=n", "abc", {"content-type": "image/png"}, [200, "application/json", None, '"n 3"']),
+    ("/total?name=5", "abc", {"content-type": "image/png"}, [200, "application/json", None, '"5 3"']),
     ("/total", "", {}, [200, "application/json", None, '"none 0"']),
     ("/doubled?times=4", "abc", {}, [*NDJSON, "12\n"]),
     ("/double", "x", {"content-type": "image/png"}, [415, "application/problem+json", None, (

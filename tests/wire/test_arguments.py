@@ -487,3 +487,10 @@ def test_a_placed_array_is_read_only() -> None:
     memory = Memory()
     got = UntypedCodec().decode(UntypedCodec().encode({"x": np.arange(1000)}, memory.place), memory.fetch)["x"]
     assert not got.flags.writeable and not got.flags.owndata
+
+
+def test_no_body_is_an_empty_raw_body() -> None:
+    codec = ArgumentsCodec(Signature("S.f", (Parameter("data", bytes),), None, raw_body=True))
+    assert codec.decode(b"", Format.JSON) == {"data": b""}
+    with pytest.raises(InvalidArguments, match="missing argument 'data'"):
+        codec.decode(b"{}", Format.JSON)

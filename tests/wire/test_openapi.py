@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import datetime as dt
+import enum
 import json
 import re
-from collections.abc import AsyncIterator
-from typing import Annotated, Any
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
 import msgspec
 import numpy as np
@@ -94,7 +97,9 @@ class Ocr:
         return data
 
     @api
-    async def upload(self, body: AsyncIterator[bytes], pages: int, kind: str = "scan") -> None: ...
+    async def upload(
+        self, body: AsyncIterator[bytes], pages: int, kind: str = "scan", points: list[Point] | None = None
+    ) -> None: ...
 
 
 def test_what_it_says() -> None:
@@ -147,13 +152,140 @@ def test_streams_and_raw_bodies() -> None:
         text = base64.b64encode(b"\xff" * number).decode()
         assert re.search(pattern, text)
         assert not re.search(pattern, text + "=") and not re.search(pattern, text[:-1] or "A")
-    assert set(paths["/upload"]["post"]["requestBody"]["content"]) == {"*/*"}
-    pages, kind = paths["/upload"]["post"]["parameters"]
+    assert set(paths["/upload"]["post"]["requestBody"]["content"]) == {"application/octet-stream", "*/*"}
+    pages, kind, points = paths["/upload"]["post"]["parameters"]
     assert (pages["name"], pages["in"], pages["required"], kind["required"]) == ("pages", "query", True, False)
-    assert pages["content"] == {"application/json": {"schema": {"type": "integer"}}}
+    assert pages["schema"] == {"type": "integer"}, "what generators of clients can write into a URL"
+    assert kind["schema"] == {"type": "string", "default": "scan"}
+    assert points["content"]["application/json"]["schema"]["anyOf"], "all else is JSON there"
 
 
 def test_health() -> None:
     paths = described(Ocr)["paths"]
     assert set(paths["/livez"]["get"]["responses"]) == {"200", "default"}
     assert set(paths["/readyz"]["get"]["responses"]) == {"200", "503", "default"}
+
+
+# --- what generators of clients need ---
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+@dataclasses.dataclass
+class Moment:
+    """Dates and times in every place of a type."""
+
+    at: dt.datetime
+    maybe: dt.datetime | None
+    days: list[dt.date]
+    pair: tuple[dt.time, dt.timedelta]
+    by_name: dict[str, dt.datetime]
+    either: dt.datetime | list[dt.time] | dict[str, dt.time] | int
+    next: Moment | None = None
+    text: str = ""
+
+
+class Reading(msgspec.Struct, rename="camel"):
+    taken_at: dt.datetime
+    some: tuple[dt.datetime, ...] = ()
+
+
+class Named(NamedTuple):
+    at: dt.datetime
+    text: str
+
+
+class Typed(TypedDict):
+    at: dt.time
+
+
+class Record(pydantic.BaseModel):
+    at: dt.datetime
+    size: int = 3
+
+
+class Moments:
+    @api
+    async def moments(
+        self, moment: Moment, reading: Reading, named: Named, typed: Typed, when: Annotated[dt.datetime, "extra"],
+        uuid: uuid.UUID, pair: tuple[int, str], colour: Colour, mixed: Literal["a", 1, None], record: Record,
+        records: list[Record],
+    ) -> Record: ...  # fmt: skip
+
+    @api
+    async def first(self) -> Record: ...
+
+    @api
+    async def follow(self) -> AsyncIterator[Record]:
+        yield Record(at=dt.datetime(2026, 1, 1))
+
+
+def formats(value: Any, path: str = "") -> Iterator[str]:
+    """Where strings are dates and times, and what they are called."""
+    if isinstance(value, dict):
+        if "format" in value and value["type"] == "string":
+            yield f"{path} {value['format']}"
+        for key, each in value.items():
+            yield from formats(each, path if key in ("properties", "anyOf") else f"{path}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for number, each in enumerate(value):
+            yield from formats(each, f"{path}[{number}]")
+
+
+def every(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from every(each)
+
+
+def test_dates_and_times_have_their_format() -> None:
+    components = described(Moments)["components"]["schemas"]
+    assert set(formats(components["Moment"])) == {
+        "at date-time", "maybe[0] date-time", "days.items date", "pair.prefixItems[0] time",
+        "pair.prefixItems[1] duration", "by_name.additionalProperties date-time", "either[0] date-time",
+        "either[1].items time", "either[2].additionalProperties time",
+    }  # fmt: skip
+    assert set(formats(components["Reading"])) == {"takenAt date-time", "some.items date-time"}
+    assert set(formats(components["Named"])) == {"prefixItems[0] date-time"}
+    assert set(formats(components["Typed"])) == {"at time"}
+    assert set(formats(components["Record"])) == {"at date-time"}
+    body = described(Moments)["paths"]["/moments"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert {"when date-time", "uuid uuid"} <= set(formats(body))
+
+
+def test_a_type_has_one_component_as_argument_and_as_result() -> None:
+    found = described(Moments)
+    assert [name for name in found["components"]["schemas"] if name.startswith("Record")] == ["Record"]
+    assert found["components"]["schemas"]["Record"]["required"] == ["at"]
+    reference = {"$ref": "#/components/schemas/Record"}
+    post = found["paths"]["/moments"]["post"]
+    properties = post["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    assert (properties["record"], properties["records"]["items"]) == (reference, reference)
+    for path in ("/moments", "/first"):
+        content = found["paths"][path]["post"]["responses"]["200"]["content"]
+        assert [each["schema"] for each in content.values()] == [reference, reference]
+
+
+def test_a_stream_has_the_schema_of_its_items() -> None:
+    content = described(Moments)["paths"]["/follow"]["post"]["responses"]["200"]["content"]
+    lines, events = (content[kind]["schema"] for kind in ("application/x-ndjson", "text/event-stream"))
+    assert lines["type"] == events["type"] == "array"
+    assert lines["items"] == {"$ref": "#/components/schemas/Record"}
+    data = events["items"]["properties"]["data"]
+    assert (data["contentMediaType"], data["contentSchema"]) == ("application/json", lines["items"])
+
+
+@pytest.mark.parametrize("service", [Moments, Ocr])
+def test_nothing_that_generators_cannot_read(service: type) -> None:
+    for schema in every(described(service)):
+        assert schema.get("items") is not False
+        if "prefixItems" in schema:
+            assert schema["maxItems"] == len(schema["prefixItems"]) >= schema["minItems"]
+        if isinstance(schema.get("enum"), list):
+            assert "type" in schema
