@@ -205,6 +205,13 @@ async def _body(reader: asyncio.StreamReader, headers: dict[bytes, bytes]) -> An
     if not int(length):
         return None
     try:
-        return json.loads(await reader.readexactly(int(length)))
+        return json.loads(await reader.readexactly(int(length)), object_pairs_hook=_object)
     except (ValueError, RecursionError):
-        raise HttpError(400, "the body is not JSON") from None
+        raise HttpError(400, "the body is not JSON, or has a name twice in one object") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError
+    return found

@@ -138,6 +138,8 @@ def _decode(value: Any) -> Any:
     if type(value) is not str:
         return value
     try:
+        if len(value) % 4:  # one padding character too many is none of its errors
+            raise ValueError(value)
         return binascii.a2b_base64(value, strict_mode=True)
     except ValueError:
         raise PydanticCustomError("bytes_invalid_encoding", "Input should be bytes in base64") from None

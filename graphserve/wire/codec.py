@@ -11,6 +11,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from graphserve.errors import InvalidArguments
 from graphserve.wire.costs import ERRORS_TOLD, NAME_CHARACTERS
+from graphserve.wire.duplicates import Names
 from graphserve.wire.exact import exact
 from graphserve.wire.extensions import Fetch, Place, json_hook, no_memory
 from graphserve.wire.failures import (
@@ -60,6 +61,7 @@ class ArgumentsCodec:
         self._screening = Screening([p.type for p in signature.parameters])
         self._reader = Reader(*self._structs(signature))
         self._members = Reader(dict[str, Raw])
+        self._names = Names(self._values)
         self._writer = Writer()
 
     def decode(self, body: Body, format: Format, fetch: Fetch | None = None) -> dict[str, Any]:
@@ -87,11 +89,12 @@ class ArgumentsCodec:
             for name, finish in self._finish:
                 if name in arguments:
                     arguments[name] = finish(arguments[name], format, fetch)
-            return arguments
         except Exception as exc:
             if not is_misfit(exc):
                 raise
             error = exc
+        else:
+            return self._once(arguments, body or _EMPTY[format], format)
         if self._raw is not None and not body:  # no body is an empty one
             return self._take_raw(body)
         return self._one_by_one(error, body or _EMPTY[format], format, fetch)
@@ -190,8 +193,24 @@ class ArgumentsCodec:
                     raise malformed(exc) from None
                 errors += explain(exc, [name])
         if not errors and "`ext`" in str(error):  # a large integer, which the fast path does not know
-            return arguments
+            return self._once(arguments, body, format)
         raise refusal(self._where, errors or explain(error, []), untold)
+
+    def _once(self, arguments: dict[str, Any], body: Body, format: Format) -> dict[str, Any]:
+        name = self._names.doubled(body, format, len(arguments), self._members.json)
+        if name is not None:
+            raise self.doubled(name)
+        return arguments
+
+    def doubled(self, name: str) -> InvalidArguments:
+        """The refusal of arguments of which one is given twice.
+
+        Args:
+            name: which; empty if it is not known.
+        """
+        name = cut(name, NAME_CHARACTERS)
+        said = f"{name!r} is given twice" if name else "an argument is given twice"
+        return refusal(self._where, [problem([name] if name else [], said, "duplicate_argument")])
 
     def _known(self) -> str:
         return f"; known are: {', '.join(self._values)}" if self._values else "; there are none"

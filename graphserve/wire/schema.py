@@ -23,6 +23,26 @@ _SUPPORTED = (
     "Enum, Literal, date and time types, UUID, Decimal, msgspec.Struct, pydantic models, numpy arrays, unions, Any"
 )
 
+_FRAMEWORKS = frozenset(
+    {"starlette", "fastapi", "flask", "werkzeug", "django", "aiohttp", "litestar", "quart", "sanic"}
+)
+_OF_A_FILE = "write 'file: bytes' for a body that is the file, or 'parts: AsyncIterator[bytes]' to read it as it comes"
+_OF_A_REQUEST = "an API takes its parameters, by name and type, and no request"
+_OF_AN_ANSWER = "an API returns its result; to answer with another status it raises graphserve.Problem"
+_INSTEAD_OF_OTHERS = "take and return the values themselves"
+_INSTEAD = {
+    "UploadFile": _OF_A_FILE, "FileStorage": _OF_A_FILE, "UploadedFile": _OF_A_FILE, "FileField": _OF_A_FILE,
+    "FormData": _OF_A_FILE, "File": _OF_A_FILE,
+    "Request": _OF_A_REQUEST, "HTTPConnection": _OF_A_REQUEST, "HttpRequest": _OF_A_REQUEST, "Headers": _OF_A_REQUEST,
+    "QueryParams": _OF_A_REQUEST, "State": _OF_A_REQUEST,
+    "WebSocket": "an API that streams returns AsyncIterator[…], and reads AsyncIterator[bytes]",
+    **dict.fromkeys(
+        ("Response", "JSONResponse", "HTMLResponse", "PlainTextResponse", "StreamingResponse", "FileResponse",
+         "RedirectResponse", "HttpResponse", "JsonResponse"),
+        _OF_AN_ANSWER,
+    ),
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -176,6 +196,8 @@ class _Reader:
             for part in hints.walk(hint):
                 if hashed := hints.hashed(part):
                     self._refuse(f"{what}: {hints.name_of(hashed)} cannot be in a set or the key of a dict: use a list")
+                if instead := _in_other_frameworks(part.hint):
+                    self._refuse(f"{what}: {hints.name_of(part.hint)} never gets here: {instead}")
                 if part.kind == "other":
                     self._refuse(f"{what}: {_complaint(part.hint)}; {_SUPPORTED}")
             supported(hint)
@@ -225,6 +247,14 @@ def uses_adapter(hint: Any) -> bool:
 
 def _is_foreign(part: hints.Part) -> bool:
     return part.kind in ("array", "scalar") or (part.kind == "fields" and issubclass(part.origin, msgspec.Struct))
+
+
+def _in_other_frameworks(hint: Any) -> str | None:
+    """What to write instead of a class that the frameworks of ASGI and WSGI give to handlers, if it is one."""
+    kind = typing.get_origin(hint) or hint
+    if not isinstance(kind, type) or kind.__module__.partition(".")[0] not in _FRAMEWORKS:
+        return None
+    return _INSTEAD.get(kind.__name__, _INSTEAD_OF_OTHERS)
 
 
 def _complaint(hint: Any) -> str:

@@ -45,4 +45,6 @@ def application(app: App, title: str, openapi: Callable[[], bytes], root_path: s
         return _Refusal(app, path, request.method, exc.status_code, allow)
 
     routes = list(pages.routes(title, openapi, root_path))
-    return Starlette(routes=routes, exception_handlers={HTTPException: refused})
+    application = Starlette(routes=routes, exception_handlers={HTTPException: refused})
+    application.router.redirect_slashes = False  # it would lead to whatever host the Host header names
+    return application

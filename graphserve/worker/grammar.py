@@ -23,6 +23,8 @@ METHODS = frozenset(
 # Headers that change how a request is read, or say that a browser sends it; a request without them needs a closer look
 # only if a name stands twice.
 RARE = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"origin", b"sec-fetch-site"})
+_RTSP = re.compile(rb"[A-Z_-] +([^ \r\n]+) +RTSP/")
+_FIRST_LINE = re.compile(rb"[A-Z_-]*(?: [^\r\n]*)?\r?\Z")
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?\Z")  # RFC 3986, 3.2.2
 _ABSOLUTE = re.compile(rb"https?://([^/?#]+)([^#]*)\Z", re.IGNORECASE)
 _MOST_DIGITS = 19  # of a number in a header: what a signed 64-bit integer has, and what every reader can hold
@@ -57,6 +59,17 @@ def fault(method: bytes, version: str, target: bytes, headers: Headers) -> HttpP
     if method not in METHODS:
         return HttpProblem(400, f"there is no {method.decode()} at this port")
     return too_long(target, headers) or _of_target(method, target, headers) or _of_framing(version, headers)
+
+
+def rtsp_targets(data: bytes) -> list[tuple[int, int]]:
+    """Where in a part of a connection the targets of requests in RTSP are, if they are no text of something else."""
+    return [found.span(1) for found in _RTSP.finditer(data)] if b"RTSP/" in data else []
+
+
+def first_line_begun(data: bytes) -> bytes:
+    """What a part of a connection ends with, if that may be an incomplete first line of a request."""
+    line = data[data.rfind(b"\n") + 1 :]
+    return line if _FIRST_LINE.match(line) else b""
 
 
 def in_origin_form(target: bytes) -> tuple[bytes, list[bytes]]:

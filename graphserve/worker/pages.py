@@ -56,6 +56,7 @@ def routes(title: str, openapi: Callable[[], bytes], root_path: str = "") -> lis
         Route("/", pages.index, methods=["GET"], include_in_schema=False),
         Route("/openapi.json", pages.document, methods=["GET"], include_in_schema=False),
         Route("/docs", pages.docs, methods=["GET"], include_in_schema=False),
+        Route("/docs/", pages.index, methods=["GET"], include_in_schema=False),
         Route("/docs/{name}", pages.file, methods=["GET"], include_in_schema=False),
     ]
 
@@ -99,6 +100,7 @@ class _Pages:
         self._document: tuple[str, _Content] | None = None
 
     async def index(self, request: Request) -> Response:
+        # A path alone: whatever Host says, and whether there is TLS before us, the browser stays where it is.
         return RedirectResponse(f"{self._prefix(request)}/docs", status_code=307)
 
     def document(self, request: Request) -> Response:

@@ -46,6 +46,7 @@ class PublicProtocol(Protocol):
         # Of the message that comes.
         self.arrived = self.counted = self._passed_over = self._chunks = 0  # `arrived`: 0 for what comes at once
         self._said: dict[bytes, bytes] = {}
+        self._line = b""  # what has come of its first line, if that is not complete
 
     # --- asyncio ---
 
@@ -183,6 +184,36 @@ class PublicProtocol(Protocol):
     def began(self) -> float:
         """See `Protocol`."""
         return self.since
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        if len(data) > PORTION:  # a part of one body
+            super()._feed(data)
+            return
+        text = data if type(data) is bytes else bytes(data)
+        if self._line or b"RTSP/" in text:
+            self._feed_up_to_rtsp(text)
+        else:
+            super()._feed(text)
+        if self.receiving and not self.headed and not self.refused:
+            self._line = grammar.first_line_begun(self._line + text)
+        elif self._line:
+            self._line = b""
+
+    def _feed_up_to_rtsp(self, data: bytes) -> None:
+        # llhttp takes `POST / RTSP/1.1` too, and does not tell it from HTTP.
+        text, before, fed = self._line + data, len(self._line), 0
+        for start, end in grammar.rtsp_targets(text):
+            begins = start - before < 0  # what is in `_line` is the beginning of a first line
+            for place in (start - before, end - before):
+                if place > fed and not self.refused:
+                    super()._feed(data[fed:place])
+                    fed = place
+                begins = begins or (self.receiving and not self.headed and not self.url)
+            if begins and not self.refused and not self.headed and self.url == text[start:end]:
+                self.deny(HttpProblem(400, "this port speaks HTTP, not RTSP"))
+            if self.refused:
+                return
+        super()._feed(data[fed:])
 
     def stop_reading(self) -> None:
         """See `Protocol`."""

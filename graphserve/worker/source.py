@@ -7,7 +7,7 @@ taken as text), since the body is the stream.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -111,6 +111,9 @@ def from_query(api: BoundApi, query: bytes, stream: AsyncIterator[bytes]) -> dic
     assert api.signature.input_stream is not None
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
     said = {name: _text(value) if name in api.signature.texts else natural(value) for name, value in pairs}
+    if len(said) < len(pairs):
+        times = Counter(name for name, _ in pairs)
+        raise api.arguments.doubled(next(name for name in times if times[name] > 1))
     arguments = api.arguments.decode(encode_json(said), Format.JSON)
     arguments[api.signature.input_stream] = stream
     return arguments

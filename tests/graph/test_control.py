@@ -384,6 +384,7 @@ def test_the_control_socket_is_private_and_speaks_plain_http(steered: Steered, g
         ("POST", "/reload", b'{"Leaf": 1}', 422),
         ("POST", "/stop", b'{"nodes": ["Leaf"]}', 422),
         ("POST", "/reload", b"nodes=Leaf", 400),
+        ("POST", "/reload", b'{"nodes": ["Leaf"], "nodes": ["Top"]}', 400),
         ("POST", "/reload", b"[" * 60000, 400),
         ("POST", "/reload", b" " * 70000, 413),
     ],

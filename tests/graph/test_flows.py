@@ -190,6 +190,8 @@ def test_an_upload_by_http(graph: Served) -> None:
     with graph.client(headers={"content-type": "audio/wav"}) as client:
         assert client.post("/upload?name=scan", content=chunks()).json().startswith("scan 100000")
         assert client.post("/upload", content=b"abc").json().startswith("none 3")
+        answer = client.post("/upload?name=a&name=b", content=b"abc")
+        assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (422, ["name"])
         answer = client.post("/upload?nam=scan", content=b"abc")
         assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (422, ["nam"])
 

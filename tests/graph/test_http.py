@@ -37,6 +37,9 @@ WRONG = [
     ("/add", b'{"a": 1.5}', JSON, 422, "a"),
     ("/add", b"{}", JSON, 422, "missing"),
     ("/add", b'{"a": 1, "c": 2}', JSON, 422, "c"),
+    ("/add", b'{"a": 1, "a": 2}', JSON, 422, "'a' is given twice"),
+    ("/add", b'{"a": 1, "\\u0061": 2}', JSON, 422, "given twice"),
+    ("/add", b"\x82\xa1a\x01\xa1a\x02", {"content-type": "application/msgpack"}, 422, "given twice"),
     ("/add", b"a=1", {"content-type": "application/x-www-form-urlencoded"}, 415, "curl"),
     ("/add", b"x", {"content-type": "image/png"}, 415, "image/png"),
     ("/add", b"\xc1", {"content-type": "application/msgpack"}, 400, ""),
@@ -224,6 +227,16 @@ def test_health_and_documents(client: httpx.Client) -> None:
     assert client.get("/").headers["location"] == "/docs"
     assert client.get("/docs").status_code == 200
     assert "server" not in client.get("/livez").headers
+
+
+def test_no_answer_leads_to_another_host(client: httpx.Client) -> None:
+    for path, to in (("/", "/docs"), ("/docs/", "/docs")):
+        for headers in ({}, {"x-forwarded-proto": "https", "x-forwarded-host": "evil.test"}):
+            answer = client.get(path, headers=headers)
+            assert (answer.status_code, answer.headers["location"]) == (307, to)
+    for path in ("/docs/docs/", "/openapi.json/", "/docs//", "/livez/", "/add/"):
+        answer = client.get(path)
+        assert answer.status_code == 404 and "location" not in answer.headers, path
 
 
 def test_a_proxy_may_take_its_prefix_off_or_leave_it_on() -> None:

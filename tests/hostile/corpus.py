@@ -204,6 +204,27 @@ LINES = [
     Case("method in small letters", line(b"post /echo HTTP/1.1")),
     Case("unknown method", line(b"SMUGGLE /echo HTTP/1.1")),
     Case("method of another protocol", line(b"DESCRIBE /echo RTSP/1.0")),
+    Case("another protocol", line(b"POST /echo RTSP/1.0")),
+    Case("another protocol in version 1.1", line(b"POST /echo RTSP/1.1")),
+    Case("another protocol, two spaces", line(b"POST  /echo  RTSP/1.1")),
+    Case("another protocol for a page", b"GET /docs RTSP/1.0\r\nHost: localhost\r\n\r\n"),
+    Case("another protocol for options", b"OPTIONS /echo RTSP/1.0\r\nHost: localhost\r\n\r\n"),
+    Case("a third protocol", line(b"POST /echo ICE/1.0")),
+    Case(
+        "the name of another protocol in a body",
+        post(b"Content-Length: 22\r\n", b"\nPOST /echo RTSP/1.0\r\n"),
+        ACCEPTED,
+    ),
+    Case(
+        "the name of another protocol in a header", post(b"X: POST /echo RTSP/1.0\r\nContent-Length: 2\r\n"), ACCEPTED
+    ),
+    Case(
+        "the name of another protocol in the first header",
+        b"POST /echo HTTP/1.1\r\nX: GET /y RTSP/1.0\r\n"
+        b"Host: localhost\r\nContent-Type: a/b\r\nContent-Length: 0\r\n\r\n",
+        ACCEPTED,
+    ),
+    Case("the name of another protocol in a target", line(b"POST /echo?RTSP/1.0 HTTP/1.1"), ACCEPTED),
     Case("method of yet another protocol", line(b"SOURCE /echo HTTP/1.1")),
     Case("HTTP/2 as a version", line(b"POST /echo HTTP/2.0")),
     Case("HTTP/1.2", line(b"POST /echo HTTP/1.2")),

@@ -58,6 +58,17 @@ def test_the_refusal_comes_behind_the_answers_before_it(graph: Served, case: Cas
     assert statuses == [200, 200, 400]
 
 
+def test_another_protocol_is_known_however_it_is_cut(graph: Served) -> None:
+    good = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 7\r\n\r\n\nRTSP/1"
+    other = b"POST /smuggled RTSP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+    for at in range(1, 24):
+        for before in (b"", good):
+            found = exchange(graph, before + other[:at], other[at:] + SMUGGLED)
+            assert [answer.status for answer in found] == ([200] if before else []) + [400], at
+    (answer,) = exchange(graph, *(other[i : i + 1] for i in range(30)))
+    assert answer.status == 400
+
+
 def test_nothing_was_smuggled_in_and_the_graph_answers(graph: Served) -> None:
     with graph.client() as client:
         assert client.post("/smuggled_so_far").json() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Annotated, Any, Literal
 
 import jsonschema
@@ -245,3 +246,27 @@ def test_a_model_that_nothing_fits_is_refused() -> None:
 
     with pytest.raises(DeclarationError, match=r"Refused\.page: parameter 'x': numpy\.ndarray"):
         Signature.of(Refused, "page")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["aGk", "aGk==", "aG k=", "aGk=\n", "\naGk=", "_-8=", "=", "a", "aGkh=", "aGkhYQ=", "====", "aGk=aGk=", "äGk="],
+)
+def test_base64_that_is_none_is_none_everywhere(text: str) -> None:
+    class Model(pydantic.BaseModel):
+        data: bytes
+
+    body = json.dumps({"data": text}).encode()
+    with pytest.raises(pydantic.ValidationError):
+        Adapter(Model).load(body)
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(body, type=dict[str, bytes])
+
+
+@pytest.mark.parametrize("text", ["", "aGk=", "aGl=", "aGkhYQ==", "/+8="])
+def test_base64_is_read_alike_everywhere(text: str) -> None:
+    class Model(pydantic.BaseModel):
+        data: bytes
+
+    body = json.dumps({"data": text}).encode()
+    assert Adapter(Model).load(body).data == msgspec.json.decode(body, type=dict[str, bytes])["data"]

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import importlib
 import inspect
 import socket
 import typing
@@ -242,3 +243,44 @@ def test_results_that_batching_can_split(hint: Any) -> None:
 
     Service.method.__annotations__["return"] = hint
     assert Signature.of(Service, "method").result == hint
+
+
+@pytest.mark.parametrize(
+    ("path", "instead"),
+    [
+        ("starlette.datastructures:UploadFile", "file: bytes"),
+        ("starlette.datastructures:FormData", "file: bytes"),
+        ("starlette.requests:Request", "takes its parameters"),
+        ("starlette.responses:JSONResponse", "graphserve.Problem"),
+        ("starlette.websockets:WebSocket", "AsyncIterator"),
+        ("starlette.applications:Starlette", "the values themselves"),
+    ],
+)
+def test_classes_of_web_frameworks_are_told_what_to_write_instead(path: str, instead: str) -> None:
+    module, _, name = path.partition(":")
+    kind = getattr(importlib.import_module(module), name)
+    with pytest.raises(DeclarationError, match="never gets here") as caught:
+        of_parameter(kind)
+    assert instead in str(caught.value)
+    with pytest.raises(DeclarationError, match="never gets here"):
+        of_parameter(list[kind | None])
+
+
+def test_a_class_that_pydantic_knows_how_to_read_is_none_of_ours_all_the_same() -> None:
+    class UploadFile:
+        __module__ = "fastapi.datastructures"
+
+        @classmethod
+        def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+            return handler(str)
+
+    with pytest.raises(DeclarationError, match="file: bytes"):
+        of_parameter(UploadFile)
+
+
+def of_parameter(hint: Any) -> Signature:
+    async def run(self: Any, x: Any) -> int:
+        return 1
+
+    run.__annotations__ = {"x": hint, "return": int}
+    return Signature.of(type("Framed", (), {"run": run}), "run")

@@ -169,7 +169,7 @@ from graphserve.worker.pages import routes
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
 def openapi():
     raise AssertionError("built before the first request")
-assert len(routes("Gateway", openapi)) == 4
+assert len(routes("Gateway", openapi)) == 5
 assert not opened, opened
 assert "swagger_ui_bundle" not in sys.modules
 """

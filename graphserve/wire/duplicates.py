@@ -1,0 +1,62 @@
+"""Arguments that a body gives twice: of two, one reader takes the first and another the last. They are refused.
+
+Nested objects are not looked at: there the last one counts, as in most readers; to find out costs a second reading of
+everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from graphserve.wire.formats import Format
+
+_COUNTED = {0xDE: 2, 0xDF: 4}  # by the first byte of a map of msgpack, the bytes of its length
+
+
+class Names:
+    """The names of an API's parameters.
+
+    Args:
+        names: the names.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._quoted = [(name, msgspec.json.encode(name)) for name in names]
+
+    def doubled(self, body: Any, format: Format, given: int, members: Callable[[Any], dict[str, Any]]) -> str | None:
+        """Which of them a body gives more than once, if it does; empty if it is not known which.
+
+        Args:
+            body: an object of these names and no others, well-formed.
+            format: how it is written.
+            given: how many different ones it has.
+            members: reads JSON to its members, each as it stands there.
+        """
+        if format is not Format.JSON:
+            return None if _entries(body) == given else ""
+        text = body if type(body) is bytes else bytes(body)
+        often = [(name, quoted) for name, quoted in self._quoted if text.count(quoted) > 1]
+        if not often and b"\\u" not in text:  # (a name may be written with escapes)
+            return None
+        # The last of equal ones is what was kept. Outside of what was kept, each name has two quotes, and nothing else
+        # has any; one that was not kept has two more.
+        kept = members(text)
+        if text.count(b'"') - sum(bytes(value).count(b'"') for value in kept.values()) == 2 * len(kept):
+            return None
+        found = [
+            name for name, quoted in often
+            if text.count(quoted) - sum(bytes(value).count(quoted) for value in kept.values()) > 1
+        ]  # fmt: skip
+        return (
+            found[0] if len(found) == 1 and b"\\u" not in text else ""
+        )  # (the value that was not kept may hold names)
+
+
+def _entries(body: Any) -> int:
+    first = body[0]
+    if 0x80 <= first <= 0x8F:
+        return int(first & 0x0F)
+    return int.from_bytes(body[1 : 1 + _COUNTED[first]], "big")
