@@ -203,6 +203,7 @@ def test_a_shared_socket_has_one_request(graph: Served) -> None:
 def test_numbers_of_our_own_callers_are_checked_too(graph: Served, kind: str, name: str) -> None:
     from graphserve.call.request import prepared
     from graphserve.plan import Plan
+    from graphserve.wire.trust import PEER
 
     plan = Plan.from_json((graph.run_dir / "1" / "plan.json").read_text())  # type: ignore[attr-defined]
     node = plan.node("Doors")
@@ -210,7 +211,8 @@ def test_numbers_of_our_own_callers_are_checked_too(graph: Served, kind: str, na
     for digits in (b"9" * 5001, b"x", b"-1"):
         deadline = digits if name == "deadline" else b"9" * 18
         length = digits if name == "length" else b"1"
-        head = prepared(api, node.name, keep=kind == "own") + b"x-request-id: x\r\n"
+        head = PEER.opening + prepared(api, node.name) if kind == "own" else prepared(api, node.name, PEER)
+        head += b"x-request-id: x\r\n"
         raw = head + b"x-graphserve-deadline: %b\r\ncontent-length: %b\r\n\r\n\x80" % (deadline, length)
         assert [answer.status for answer in talk(graph, kind, raw)] == [400]
 
