@@ -11,9 +11,11 @@ if __name__ == "__main__":
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     if root not in sys.path:
         sys.path.append(root)
+    from graphserve.dispositions import default
     from graphserve.stdio import open_standard
 
     open_standard()
+    default()
     if sys.argv[1] == "supervise":
         from graphserve.cli.library import main
     else:  # here user code will run, and may hang

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from graphserve import shortage, stack
+from graphserve import shortage, stack, stdio
 from graphserve.errors import ConfigurationError, CycleError, GraphError, StartupError
 from graphserve.options import ServiceOptions
 from graphserve.plan import Plan, Settings
@@ -49,7 +49,7 @@ class Resolver:
         self.target = settings.target
         script = str(Path(__file__).with_name("child.py"))
         try:
-            self._answer, writing = os.pipe()
+            self._answer, writing = stdio.pipe()
             try:
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", script, "resolve", str(writing), str(os.getpid())], stdin=subprocess.PIPE,

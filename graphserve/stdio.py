@@ -32,9 +32,23 @@ def open_standard() -> None:
 
 def take_input() -> int:
     """What stands at descriptor 0, under a number of its own that no other program gets; at 0 is /dev/null then."""
-    taken = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3)
+    taken = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, len(_NAMES))
     _put_null(0)
     return taken
+
+
+def pipe() -> tuple[int, int]:
+    """A pipe whose ends have numbers from 3 on: one with a lower number a child would take for its input or output."""
+    first, second = os.pipe()
+    return _raised(first), _raised(second)
+
+
+def _raised(descriptor: int) -> int:
+    if descriptor >= len(_NAMES):
+        return descriptor
+    higher = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, len(_NAMES))
+    os.close(descriptor)
+    return higher
 
 
 def _put_null(descriptor: int) -> None:

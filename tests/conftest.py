@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
+from graphserve.dispositions import heedless, is_ignored
 from tests.harness import Served
+
+# Under nohup, or in a background job of a script: that a signal is ignored would go on to what tests start.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if is_ignored(number):
+        signal.signal(number, heedless)
 
 
 @pytest.hookimpl(wrapper=True)

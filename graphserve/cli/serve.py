@@ -13,6 +13,7 @@ import click
 
 from graphserve import shortage
 from graphserve.cli.flags import configure, serve_options
+from graphserve.dispositions import unblock
 from graphserve.errors import ExitCode, GraphServeError, StartupError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def command(**given: Any) -> int:
     under [tool.graphserve] in pyproject.toml.
     """
     signal.signal(signal.SIGTERM, _end)
+    unblock()
     try:
         return _serve(given)
     except GraphServeError as exc:

@@ -16,8 +16,9 @@ from types import FrameType, TracebackType
 from typing import Any, Generic, TypeVar, cast, overload
 
 import graphserve
-from graphserve import config, load
+from graphserve import config, load, stdio
 from graphserve.config import Config
+from graphserve.dispositions import is_ignored
 from graphserve.errors import ConfigurationError, CycleError, ExitCode, GraphError, GraphServeError, StartupError
 from graphserve.run.calls import Calls
 from graphserve.service import declaration
@@ -100,14 +101,19 @@ class Server(Generic[T]):
         if threading.current_thread() is not threading.main_thread():
             self._ended(self._process.wait())
             return
-        before = signal.getsignal(signal.SIGTERM)
+        heard = [signal.SIGTERM]
+        if is_ignored(signal.SIGINT):  # a background job of a script: `graphserve serve` hears it there too
+            heard.append(signal.SIGINT)
+        before = {number: signal.getsignal(number) for number in heard}
         try:
-            signal.signal(signal.SIGTERM, _interrupt)
+            for number in heard:
+                signal.signal(number, _interrupt)
             self._ended(self._process.wait())
         except KeyboardInterrupt:
             self.stop()
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def stop(self) -> None:
         """Stop in order: every accepted request is answered. Returns when all processes are gone.
@@ -136,17 +142,24 @@ class Server(Generic[T]):
     # --- the supervisor ---
 
     def _start(self) -> None:
-        reading, writing = os.pipe()
+        reading, writing = stdio.pipe()
+        listening, speaking = stdio.pipe()
         child = str(Path(graphserve.__file__).with_name("child.py"))
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", child, "supervise", str(writing)], stdin=subprocess.PIPE, pass_fds=[writing],
-            # Ctrl-C is for this process, which then stops the graph.
-            start_new_session=True,
-        )  # fmt: skip
-        os.close(writing)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", child, "supervise", str(writing)], stdin=listening, pass_fds=[writing],
+                # Ctrl-C is for this process, which then stops the graph.
+                start_new_session=True,
+            )  # fmt: skip
+        except BaseException:
+            os.close(reading)
+            os.close(speaking)
+            raise
+        finally:
+            os.close(writing)
+            os.close(listening)
         self.pid = self._process.pid
-        assert self._process.stdin is not None
-        self._stdin = self._process.stdin
+        self._stdin = open(speaking, "wb")  # noqa: SIM115  (closed by `stop`)
         _running.add(self)
         try:
             with open(reading, "rb") as answers:

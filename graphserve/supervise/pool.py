@@ -22,7 +22,7 @@ from circus.watcher import Watcher
 from tornado.ioloop import IOLoop
 
 import graphserve
-from graphserve import stack
+from graphserve import stack, stdio
 from graphserve.control import Channel, Message
 from graphserve.plan import NodePlan
 from graphserve.supervise.observer import LogRecord
@@ -175,7 +175,7 @@ class Pool:
         Raises:
             OSError: the machine will not give us one.
         """
-        reading, self._watcher.records = os.pipe()
+        reading, self._watcher.records = stdio.pipe()
         try:
             process = self._start(slot, env)
         except BaseException:

@@ -7,9 +7,13 @@ import os
 import signal
 from collections.abc import Callable
 
+from graphserve.dispositions import is_ignored
+
 
 class Signals:
     """Handlers for SIGTERM, SIGINT, SIGHUP and SIGTSTP, on the running event loop.
+
+    SIGINT is heard also where it was ignored, as in a background job of a script: whoever sends it means it.
 
     Args:
         say: tells the user that a stop begins.
@@ -26,7 +30,10 @@ class Signals:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._on_stop)
         loop.add_signal_handler(signal.SIGINT, self._on_stop)
-        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        if is_ignored(signal.SIGHUP):  # nohup: what a closed terminal sends shall not stop us
+            say("info", "SIGHUP is ignored, as under nohup: `graphserve reload` reloads")
+        else:
+            loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         loop.add_signal_handler(signal.SIGTSTP, self._on_suspend)
 
     def stop(self) -> None:

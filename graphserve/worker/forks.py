@@ -14,6 +14,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from graphserve.dispositions import heedless
+
 
 class Forks:
     """Takes from each forked child the sockets that bear our names; those of user code are left alone.
@@ -43,6 +45,8 @@ class Forks:
     def _in_child(self) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGINT) is heedless:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         self._give_up_sockets()
         signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.old)
 

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from graphserve import lineage, nobody, records, rundir, shortage
 from graphserve.call.members import Members, Node
 from graphserve.control import Channel, Message
+from graphserve.dispositions import heedless
 from graphserve.errors import ConfigurationError, ExitCode, StartupError
 from graphserve.load import Target, load
 from graphserve.parent import die_with
@@ -225,7 +226,7 @@ def main() -> None:
     """The process: `child.py worker <node id>`, or `child.py standin <node id>`."""
     die_with(int(os.environ.pop("GRAPHSERVE_INTERNAL_SUPERVISOR")))
     # Ctrl-C reaches the whole foreground group of a terminal; the supervisor decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, heedless)
     run = Path(os.environ.pop("GRAPHSERVE_INTERNAL_RUN"))
     version = int(os.environ.pop("GRAPHSERVE_INTERNAL_VERSION"))
     plan = Plan.from_json(rundir.plan_file(run, version).read_text())
