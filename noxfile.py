@@ -56,9 +56,13 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Mutated requests against a real public port, many more than the tests send; arguments go to pytest."""
+    """Mutated requests, and bodies that may cost too much, against a real public port; arguments go to pytest.
+
+    They are many more than the tests send. What the worst bodies of each size cost is printed.
+    """
     session.install("-e", ".[test]")
     session.run("pytest", "tests/hostile/test_fuzz.py", *session.posargs, env={"FUZZ_EXAMPLES": "5000"})
+    session.run("pytest", "-s", "tests/hostile/test_cost.py", *session.posargs, env={"COST_EXAMPLES": "3000"})
 
 
 @nox.session

@@ -8,7 +8,7 @@ come, are in `worker.limits`.
 from __future__ import annotations
 
 # --- what the values of a public body hold in memory ---
-HELD_FLOOR = 64 * 1024 * 1024  # bytes that may always be held, and
+HELD_FLOOR = 8 * 1024 * 1024  # bytes that may always be held, and
 HELD_TIMES = 100  # for each byte of the body: an empty object of a class takes more than that
 DEPTH = 256  # lists and objects inside each other, where no type says how deep they may be
 
@@ -19,7 +19,7 @@ COLLISIONS = 32  # different values of one hash beyond that; 64 bits alone give 
 
 # --- arrays ---
 ARRAY_TIMES = 16  # bytes of an array for each byte of the lists that it is made of
-ARRAY_FLOOR = 16 * 1024 * 1024  # bytes that may always be made
+ARRAY_FLOOR = 4 * 1024 * 1024  # bytes that may always be made
 EMPTY_ROWS = 256  # rows without elements that the public may send: as JSON each has its brackets
 EMPTY_ROWS_BETWEEN = 1024 * 1024  # the same between services
 

@@ -142,7 +142,7 @@ _COUNTED = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}
 
 
 def outline(body: bytes, list_bytes: int, map_bytes: int, most: int) -> Outline:
-    """Read msgpack as far as it can be read, without making anything of it.
+    """Read msgpack as far as it can be read, or until it is too deep, without making anything of it.
 
     Args:
         body: the msgpack.
@@ -189,4 +189,6 @@ def outline(body: bytes, list_bytes: int, map_bytes: int, most: int) -> Outline:
             outer.append((left, is_map))
             left, is_map = number * (1 + opens_map), opens_map
             found.depth = max(found.depth, len(outer))
+            if found.depth > DEPTH:
+                return found
     return found

@@ -51,7 +51,7 @@ TYPES: dict[str, Any] = {
     "set_decimal": set[decimal.Decimal], "set_tuple": set[tuple[int, int]], "set_frozen": set[Frozen],
     "model": Model, "models": list[Model], "forbidding": Forbidding, "anything": Any, "array": np.ndarray,
     "integer": int, "texts": list[str], "structs": list[Struct], "defaults": list[Defaults],
-    "dicts": list[dict[str, int]], "literal": Literal["a"], "number": float,
+    "dicts": list[dict[str, int]], "literal": Literal["a"], "number": float, "rows": np.ndarray,
 }  # fmt: skip
 
 
@@ -152,6 +152,7 @@ KINDS = [
     Kind("zeros for an array", "array", lambda n: _many(b"0,", n), fits=True),
     Kind("many rows without elements", "array", lambda n: _array((2**40, 0)), MSGPACK),
     Kind("rows without elements", "array", lambda n: _array((10**7, 0)), MSGPACK),
+    Kind("rows without elements for a batch", "rows", lambda n: _array((2**40, 0)), MSGPACK),
     Kind("a field without bytes", "array", lambda n: _array((1,), b'[["a","<i4"],["b","<i4",[1000000,0]]]', b"1234"),
          MSGPACK),
     Kind("no characters", "array", lambda n: _array((n // 4,), b"<U1", b"\xff" * (n // 4 * 4)), MSGPACK),
