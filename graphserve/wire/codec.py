@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from graphserve.errors import InvalidArguments
+from graphserve.wire import nans
 from graphserve.wire.costs import ERRORS_TOLD, NAME_CHARACTERS
 from graphserve.wire.duplicates import Names
 from graphserve.wire.exact import exact
@@ -192,8 +193,10 @@ class ArgumentsCodec:
                 if is_malformed(exc):
                     raise malformed(exc) from None
                 errors += explain(exc, [name])
-        if not errors and "`ext`" in str(error):  # a large integer, which the fast path does not know
-            return self._once(arguments, body, format)
+        if not errors and (nans.REFUSED.match(str(error)) or "`ext`" in str(error)):
+            return self._once(
+                arguments, body, format
+            )  # a NaN in JSON, or a large integer, which the fast path does not know
         raise refusal(self._where, errors or explain(error, []), untold)
 
     def _once(self, arguments: dict[str, Any], body: Body, format: Format) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import msgspec
 from msgspec.msgpack import Ext
 
-from graphserve.wire import blobs, integers, models
+from graphserve.wire import blobs, integers, models, nans
 from graphserve.wire.admission import admission
 from graphserve.wire.extensions import (
     MODEL,
@@ -117,14 +118,22 @@ class ValueCodec:
         self.fetched: Any = blobs.with_blobs(self.hint)
         self._reader, self._writer = Reader(self.hint, self.fetched), Writer()
 
+    @cached_property
+    def _nans(self) -> nans.NanReader:
+        return nans.NanReader(self.hint)
+
     def load(self, body: Body, format: Format, fetch: Fetch | None = None) -> Any:
         """Read a value; raises what msgspec, pydantic or `Misfit` say about it."""
         try:
             value = self._reader.read(body, format, fetch)
         except msgspec.ValidationError as exc:
-            if format is Format.JSON or "`ext`" not in str(exc):
+            said = str(exc)
+            if format is Format.JSON and nans.REFUSED.match(said):
+                value = self._nans.read(body, exc)
+            elif format is Format.JSON or "`ext`" not in said:
                 raise
-            value = integers.read(body, self.hint, fetch, exc)
+            else:
+                value = integers.read(body, self.hint, fetch, exc)
         return value if self.finish is None else self.finish(value, format, fetch)
 
     def take(self, value: bytes) -> Any:
