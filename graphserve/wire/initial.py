@@ -114,7 +114,7 @@ def _value(hint: Any, value: Any) -> Any:
     part = hints.take_apart(hint)
     strangers = [each for each in hints.walk(hint) if each.kind == "other"]
     if not strangers:
-        return ValueCodec(hint).load(ownjson.dumps(value).encode(), Format.JSON)
+        return ValueCodec(hint, null_is_nan=False).load(ownjson.dumps(value).encode(), Format.JSON)
     if part.kind == "union":
         return _one_of([item.hint for item in part.items], hint, value)
     if part.kind == "other" and not _is_path(part.origin):

@@ -101,9 +101,11 @@ class ValueCodec:
 
     Args:
         hint: the type.
+        null_is_nan: whether null in JSON is read as NaN where only a float can stand, since NaN is written so.
     """
 
-    def __init__(self, hint: Any) -> None:
+    def __init__(self, hint: Any, *, null_is_nan: bool = True) -> None:
+        self._null_is_nan = null_is_nan
         self._adapter = models.Adapter(hint) if uses_adapter(hint) else None
         self._admit = None if self._adapter else admission(hint)
         self.finish: Callable[[Any, Format, Fetch | None], Any] | None = None
@@ -128,7 +130,7 @@ class ValueCodec:
             value = self._reader.read(body, format, fetch)
         except msgspec.ValidationError as exc:
             said = str(exc)
-            if format is Format.JSON and nans.REFUSED.match(said):
+            if format is Format.JSON and self._null_is_nan and nans.REFUSED.match(said):
                 value = self._nans.read(body, exc)
             elif format is Format.JSON or "`ext`" not in said:
                 raise
