@@ -11,6 +11,7 @@ GraphServeError
 └── CallError                 a call failed; .status, .title, .detail, .node, .request_id
     ├── Problem               raised by user code to answer with a status of its own
     ├── RemoteError           the dependency raised, or its worker died while it executed
+    │   └── Quarantined       … twice in a row, at this very call: it is refused for a while
     ├── Unavailable           the dependency is failed, or its queue is full; .retry_after, .full
     ├── DeadlineExceeded      the deadline passed
     └── InvalidArguments      the arguments do not fit the signature; .errors
@@ -241,6 +242,10 @@ class RemoteError(CallError):
 
     default_status = 502
     default_title = "Bad Gateway"
+
+
+class Quarantined(RemoteError):
+    """Raised when workers died twice in a row while they executed this very call: it is refused for a while."""
 
 
 class Unavailable(CallError):

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from graphserve.call.quarantine import Wary
 
 SHARE = 0.2  # of the calls
 PER_SECOND = 10.0  # calls that may run again whatever the load is
@@ -22,10 +26,12 @@ class RetryBudget:
         clock: seconds, for tests.
     """
 
-    __slots__ = ("_at", "_clock", "_left", "calls")
+    __slots__ = ("_at", "_clock", "_left", "calls", "tell", "wary")
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.calls = 0  # since `spend` was asked last
+        self.wary: Wary | None = None  # of calls that kill workers of the node
+        self.tell: Callable[[bytes, int], None] = lambda request, kills: None  # of a request that lost so many workers
         self._clock, self._at, self._left = clock, clock(), ALLOWANCE
 
     def spend(self) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from graphserve import rundir
+from graphserve.call import fingerprint
 from graphserve.call.budget import RetryBudget
 from graphserve.call.calls import Api, RemoteApi, TypedClient
 from graphserve.call.exchange import Lane
@@ -50,7 +52,11 @@ class Lanes:
         return PooledLane(self.members, node.name, node.options.queue, self.plan.inner_keep_alive, self._budget(node))
 
     def _budget(self, node: NodePlan) -> RetryBudget:
-        return self._budgets.setdefault(node.name, RetryBudget())
+        if node.name not in self._budgets:
+            self._budgets[node.name] = budget = RetryBudget()
+            budget.tell = lambda request, kills: self.members.killed(node.name, fingerprint.of_request(request), kills)
+            self.members.watch_wary(node.name, partial(setattr, budget, "wary"))
+        return self._budgets[node.name]
 
     def _once(self, node: str, kind: str, make: Callable[[], Lane]) -> Lane:
         if (node, kind) not in self._made:

@@ -15,6 +15,7 @@ from graphserve.call.alarms import Alarm, alarm
 from graphserve.call.budget import PER_SECOND, SHARE, RetryBudget
 from graphserve.call.connection import Connection
 from graphserve.call.context import CallContext, current
+from graphserve.call.quarantine import KILLS, quarantined
 from graphserve.call.upload import feed
 from graphserve.errors import DeadlineExceeded, RemoteError
 from graphserve.plan import ApiPlan
@@ -120,7 +121,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "attempts", "connection", "context", "deadline_ns", "endpoint", "idempotent", "lane", "loop", "node", "over",
+        "attempts", "connection", "context", "deadline_ns", "endpoint", "idempotent", "kills", "lane", "loop", "node",
+        "over",
         "read", "reply", "request", "slack", "tickets", "timer", "upload",
     )  # fmt: skip
     streams = False
@@ -139,7 +141,7 @@ class Exchange:
         self.endpoint: Endpoint | None = None  # of the pooled lane: where it was sent last
         self.context: CallContext | None = None  # of the call that makes this one
         self.timer: Alarm | asyncio.TimerHandle | None = None
-        self.attempts = 0
+        self.attempts = self.kills = 0  # how often it was sent again, and lost a worker that executed it
         self.over = False
         self.tickets: list[Ticket] | None = None  # memory that the request refers to
         self.upload: AsyncIterator[bytes] | None = None  # what is sent as the body, piece by piece
@@ -169,8 +171,11 @@ class Exchange:
                 self._late()
                 return
             self.timer = alarm(self.loop, left + self.slack, self._late)
-        if self.lane.budget is not None:
-            self.lane.budget.calls += 1
+        if (budget := self.lane.budget) is not None:
+            budget.calls += 1
+            if budget.wary is not None and (refused := budget.wary.refusal_of(self.request)) is not None:
+                self.fail(refused)
+                return
         self.lane.send(self)
 
     def head(self) -> None:
@@ -187,6 +192,8 @@ class Exchange:
         by_socket, self.connection = self.connection is not None, None
         if self.over:
             return
+        if (budget := self.lane.budget) is not None and budget.wary is not None and self.upload is None:
+            budget.wary.answered_of(self.request)
         error = result = None
         try:
             result = self.read(status, headers, body)
@@ -202,6 +209,8 @@ class Exchange:
         if self.over:
             return
         if self.upload is not None or not unread:
+            if self._kills():
+                return
             why_not = self._why_not_again()
             if why_not is not None:
                 self.fail(RemoteError(f"{self._loss(reason)}{why_not}", node=self.node))
@@ -211,6 +220,17 @@ class Exchange:
             self.loop.call_soon(self._again)
         else:
             self.loop.call_later(min(FIRST_PAUSE * 2**self.attempts, LONGEST_PAUSE), self._again)
+
+    def _kills(self) -> bool:
+        """Note that its worker ended while it executed; whether that was so often that it is refused."""
+        budget = self.lane.budget
+        if budget is None or self.upload is not None:
+            return False
+        self.kills += 1
+        budget.tell(self.request, self.kills)
+        if self.kills >= KILLS:
+            self.fail(quarantined(self.node, "it does not run again"))
+        return self.over
 
     def feed(self, connection: Connection) -> None:
         """Send the streamed part of the request."""
@@ -251,8 +271,11 @@ class Exchange:
     def _again(self) -> None:
         if self.over:
             return
+        budget = self.lane.budget
         if self.deadline_ns is not None and self.deadline_ns <= time.monotonic_ns():
             self._late()
+        elif budget is not None and budget.wary is not None and (why := budget.wary.refusal_of(self.request)):
+            self.fail(why)
         else:
             self.lane.send(self)
 

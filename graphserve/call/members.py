@@ -8,7 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graphserve.call.quarantine import Wary
 
 TELL_PAUSE = 0.1  # seconds between two words about the same socket
 
@@ -29,6 +32,7 @@ class Node:
     name: str
     state: str
     workers: tuple[Worker, ...] = ()
+    starts: bool = False  # whether its workers start, and die soon after
     next_at: float | None = None  # CLOCK_MONOTONIC, seconds: of a failed node, when its next worker is started
 
     @property
@@ -40,7 +44,7 @@ class Node:
     def read(cls, message: dict[str, Any]) -> Node:
         """Read what a `members` message says of one node."""
         workers = tuple(Worker(**worker) for worker in message["workers"])
-        return cls(message["name"], message["state"], workers, message["next_at"])
+        return cls(message["name"], message["state"], workers, message["starts"], message["next_at"])
 
     @property
     def retry_after(self) -> float:
@@ -49,8 +53,10 @@ class Node:
 
     def __str__(self) -> str:
         """Its state in words that the public port passes on: the reason may be an exception's text."""
-        hint = ": it does not start; its log says why" if self.state == "failed" else ""
-        return f"{self.name} is {self.state}{hint}"
+        if self.state != "failed":
+            return f"{self.name} is {self.state}"
+        why = "its workers die soon after their start" if self.starts else "it does not start"
+        return f"{self.name} is failed: {why}; its log says why"
 
 
 class Members:
@@ -58,6 +64,10 @@ class Members:
 
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
+        self.wary: dict[str, Wary | None] = {}  # by node
+        # Tells of a call that has lost so many workers which executed it.
+        self.killed: Callable[[str, str, int], None] = lambda node, call, kills: None
+        self._wary_watchers: dict[str, list[Callable[[Wary | None], None]]] = {}
         self.tell: Callable[[str], None] = lambda path: None  # tells the supervisor of a socket where nobody listens
         self._told: dict[str, float] = {}  # when, by path
         self._watchers: dict[str, list[Callable[[Node], None]]] = {}
@@ -67,6 +77,17 @@ class Members:
         self.nodes[node.name] = node
         for watcher in self._watchers.get(node.name, ()):
             watcher(node)
+
+    def beware(self, node: str, wary: Wary | None) -> None:
+        """Take in which calls of a node are suspected or refused."""
+        self.wary[node] = wary
+        for watcher in self._wary_watchers.get(node, ()):
+            watcher(wary)
+
+    def watch_wary(self, node: str, watcher: Callable[[Wary | None], None]) -> None:
+        """Call `watcher` with that now, and whenever it changes."""
+        self._wary_watchers.setdefault(node, []).append(watcher)
+        watcher(self.wary.get(node))
 
     def lost(self, path: str) -> None:
         """Nobody listens at this socket, although its node is not said to be gone: the supervisor looks after it."""

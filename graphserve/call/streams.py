@@ -85,7 +85,8 @@ class StreamExchange(TypedExchange):
         """Receiver: the connection ended early."""
         if self.last and not self.over:  # items were given out: it cannot run again
             self.connection = None
-            self.fail(RemoteError(f"the stream of {self.node} was cut ({reason})", node=self.node))
+            if not self._kills():
+                self.fail(RemoteError(f"the stream of {self.node} was cut ({reason})", node=self.node))
         else:
             super().lost(reason, unread)
 

@@ -13,6 +13,7 @@ from graphserve import rundir, shortage
 from graphserve.control import Channel, Message
 from graphserve.supervise import sockets
 from graphserve.supervise.pool import WorkerProcess
+from graphserve.supervise.vitals import Memory
 
 BACKLOG = 1024
 NO_ROOM_PAUSE = 0.5  # seconds until a worker that found no descriptor here is let in
@@ -78,10 +79,17 @@ class Connections:
         if worker is None:  # nobody of ours: the kernel says who it is
             sock.close()
             return True
-        worker.channel = Channel(sock, lambda message, fds: self._hear(worker, message), lambda: self._hung_up(worker))
+        worker.channel = Channel(
+            sock, lambda message, fds: self._hear(worker, message, fds), lambda: self._hung_up(worker)
+        )
         return True
 
-    def _hear(self, worker: WorkerProcess, message: Message) -> None:
+    def _hear(self, worker: WorkerProcess, message: Message, fds: list[int]) -> None:
+        if fds and message["type"] == "ready":
+            worker.memory.close()
+            worker.memory = Memory(fds.pop())
+        for descriptor in fds:
+            os.close(descriptor)
         try:
             self._on_message(worker, message)
         except OSError as exc:  # no descriptors for what it was to be sent

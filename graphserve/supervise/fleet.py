@@ -26,6 +26,7 @@ from graphserve.supervise.turnover import together
 from graphserve.supervise.version import Version, same
 
 PULSE = 1.0  # seconds between two looks at each worker
+HEARING = ("starting", "ready", "draining")  # the states of workers that are told what becomes of others
 
 
 class Fleet:
@@ -102,7 +103,7 @@ class Fleet:
 
     def _new(self, plan: NodePlan, version: Version) -> Node:
         shared = sockets.shared(self.run, plan)
-        node = Node(plan, version, shared, self.observer.log, self._changed, lambda: self.look(""))
+        node = Node(plan, version, shared, self.observer.log, self._changed, lambda: self.look(""), self._warn)
         self.nodes.append(node)
         return node
 
@@ -173,6 +174,7 @@ class Fleet:
         await node.drain(partial(self.standin.gone, node))
         node.close_sockets()
         rundir.remove_node(self.run, node.plan)
+        node.quarantine.end()
         self.nodes.remove(node)
         del self._ends[node]
         if self.current is not None and (other := self.current.nodes.get(node.plan.name)) not in (None, node):
@@ -267,11 +269,13 @@ class Fleet:
                 worker.unlimit()  # its turn may be long in coming
                 self._give_turns()
             case "ready":
-                worker.latest, worker.address = message["latest"], message["address"]
+                worker.address = message["address"]
                 worker.place = rundir.identity(worker.address)
                 self._ready(node, worker)
             case "bound":
                 node.rebound(worker, message["trouble"])
+            case "held" | "answered":
+                self.hear_of_call(worker, message)
             case "lost":
                 self.look(str(message["path"]))
             case "listening":
@@ -297,6 +301,23 @@ class Fleet:
             worker.opening = True  # it is ready when it says that it listens
             worker.send({"type": "serve"}, [self.public.sock.fileno()])
 
+    def hear_of_call(self, worker: WorkerProcess, message: Message) -> None:
+        """A caller speaks of a call that it made: of a node of its own version."""
+        callee = worker.version.nodes.get(message["node"])
+        if callee is not None:
+            if message["type"] == "held":
+                callee.quarantine.held(str(message["call"]), int(message["kills"]))
+            else:
+                callee.quarantine.answered(str(message["call"]))
+
+    def _warn(self, node: Node) -> None:
+        """Tell who calls a node, and its own workers, which of its calls kill workers."""
+        message = node.quarantine.message()
+        if message is not None:
+            for worker in self._processes():
+                if worker.version.nodes.get(node.plan.name) is node and worker.state in HEARING:
+                    worker.send(message)
+
     # --- order ---
 
     def _give_turns(self) -> None:
@@ -306,13 +327,16 @@ class Fleet:
                     version = worker.version
                     snapshot = [other.membership() for other in version.nodes.values()]
                     node.turn(worker, snapshot, version.secrets_of(node.plan))
+                    for other in version.nodes.values():
+                        if (wary := other.quarantine.message()) is not None:
+                            worker.send(wary)
 
     def _changed(self, node: Node) -> None:
         message = {"type": "members", "nodes": [node.membership()]}
         for worker in self._processes():
             # Two nodes of one name may live while the graph changes: each caller hears of its own.
             hears = worker.version.nodes.get(node.plan.name) is node
-            if hears and worker.state in ("starting", "ready", "draining"):
+            if hears and worker.state in HEARING:
                 worker.send(message)
         self.standin.check()
         self._show(node)

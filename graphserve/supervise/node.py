@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Coroutine
-from functools import partial
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
 from graphserve import rundir
@@ -14,16 +14,20 @@ from graphserve.plan import NodePlan
 from graphserve.resolver import import_limit
 from graphserve.supervise.observer import LogRecord, State
 from graphserve.supervise.pool import Pool, WorkerProcess
+from graphserve.supervise.quarantine import Quarantine
 from graphserve.supervise.reaper import how_it_ended
 from graphserve.supervise.respawns import Respawns
 from graphserve.supervise.sockets import NamedSocket
 from graphserve.supervise.turnover import Turnover, first, gone
-from graphserve.supervise.vitals import judge, latest_deadline, stuck
+from graphserve.supervise.vitals import judge, stuck
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from graphserve.supervise.version import Version
+
+
+LEAVING = 5.0  # seconds that workers which have drained have to leave, where others needed all of `graceful_timeout`
 
 
 class Node:
@@ -36,12 +40,14 @@ class Node:
         emit: takes records for the terminal.
         on_change: called when its state or its workers changed.
         look: has the run folder looked after, before something is started that needs it.
+        warn: called when callers are to know which calls kill workers.
     """
 
     def __init__(
         self, plan: NodePlan, version: Version, sockets: dict[str, NamedSocket], emit: Callable[[LogRecord], None],
-        on_change: Callable[[Node], None], look: Callable[[], None],
+        on_change: Callable[[Node], None], look: Callable[[], None], warn: Callable[[Node], None],
     ) -> None:  # fmt: skip
+        self.quarantine = Quarantine(self, warn)
         self._look = look
         self.plan, self.version, self.sockets, self.emit, self.on_change = plan, version, sockets, emit, on_change
         self.pool = Pool(plan, emit, self._died)
@@ -141,7 +147,7 @@ class Node:
         now = asyncio.get_running_loop().time()
         for worker in self.ready_workers():
             worker.usage.cpu()
-            if words := stuck(worker.options, now, worker.seen_at, partial(latest_deadline, worker.pid, worker.latest)):
+            if words := stuck(worker.options, now, worker.seen_at, worker.memory.deadline):
                 self._put_down(worker, words)
 
     def leave(self, worker: WorkerProcess) -> None:
@@ -186,21 +192,26 @@ class Node:
             elif worker.state != "draining":
                 worker.kill()
         self.on_change(self)
-        timeout = self.plan.options.graceful_timeout
-        try:
-            async with asyncio.timeout(timeout):
-                await asyncio.gather(*(first(worker.drained.wait(), worker.gone.wait()) for worker in self.workers))
-                await first(callers(), gone(list(self.workers)))
-                for worker in self.workers:
-                    worker.send({"type": "exit"})
-                await asyncio.gather(*(worker.gone.wait() for worker in self.workers))
-        except TimeoutError:
-            names = ", ".join(str(worker.pid) for worker in self.workers)
-            self.say("warning", f"not drained after {timeout:g} s, killed: {names}")
-            await self.kill()
-            return
+        loop = asyncio.get_running_loop()
+        began, timeout = loop.time(), self.plan.options.graceful_timeout
+        await _within(timeout, [first(worker.drained.wait(), worker.gone.wait()) for worker in self.workers])
+        await self._kill_late([worker for worker in self.workers if not worker.drained.is_set()], timeout)
+        # Those that are left have done nothing wrong: they leave their instances, however long the others took.
+        latest = max(began + timeout, loop.time() + min(timeout, LEAVING))
+        await _within(latest - loop.time(), [first(callers(), gone(list(self.workers)))])
+        for worker in self.workers:
+            worker.send({"type": "exit"})
+        await _within(latest - loop.time(), [worker.gone.wait() for worker in self.workers])
+        await self._kill_late(self.workers, timeout)
         self.state = "stopped"
         self.on_change(self)
+
+    async def _kill_late(self, workers: list[WorkerProcess], seconds: float) -> None:
+        """Kill what has not done in time what a stop asks of it, and nothing else."""
+        for worker in workers:
+            self.say("warning", f"not drained after {seconds:g} s, killed", worker)
+            worker.kill()
+        await gone(workers)
 
     async def kill(self) -> None:
         """End every worker at once."""
@@ -266,12 +277,20 @@ class Node:
             if worker.state in ("ready", "draining")
         ]
         next_at = self.respawns.next_at if self.state == "failed" else None
-        return {"name": self.plan.name, "state": self.state, "workers": workers, "next_at": next_at}
+        return {
+            "name": self.plan.name, "state": self.state, "workers": workers, "next_at": next_at,
+            "starts": self.respawns.starts,
+        }  # fmt: skip
 
-    def say(self, level: str, message: str, worker: WorkerProcess | None = None, trace: str = "") -> None:
+    def say(
+        self, level: str, message: str, worker: WorkerProcess | None = None, trace: str = "",
+        fields: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         """A record for the terminal."""
         slot, pid = (worker.slot, worker.pid) if worker else (None, None)
-        self.emit(LogRecord(time.time(), level, message, self.plan.name, slot, pid, traceback=trace))
+        self.emit(
+            LogRecord(time.time(), level, message, self.plan.name, slot, pid, traceback=trace, fields=fields or {})
+        )
 
     # --- what goes wrong ---
 
@@ -309,5 +328,15 @@ class Node:
                 self.broken = self.broken or worker
                 self._broke.set()
                 return
+            if worker.ready_at is not None:
+                apis = worker.version.plan.node(self.plan.name).apis
+                self.quarantine.died(worker.memory.calls([api.route for api in apis]))
             self.respawns.replace(worker)
         self.on_change(self)
+
+
+async def _within(seconds: float, works: Iterable[Coroutine[Any, Any, Any]]) -> None:
+    """Do things side by side, and give up after so many seconds what is not done then."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(max(0.0, seconds)):
+            await asyncio.gather(*works)

@@ -28,6 +28,7 @@ from graphserve.plan import NodePlan
 from graphserve.supervise.observer import LogRecord
 from graphserve.supervise.output import Pipe, Records
 from graphserve.supervise.usage import Usage
+from graphserve.supervise.vitals import Memory
 
 if TYPE_CHECKING:
     from graphserve.supervise.version import Version
@@ -68,7 +69,7 @@ class WorkerProcess:
         self.recycling = False
         self.seen_at = 0.0
         self.vitals: dict[str, Any] = {}  # its latest report
-        self.latest = -1  # its descriptor of the latest deadline of the calls that it executes
+        self.memory = Memory()  # what it executes
         self.reported = asyncio.Event()  # since it was asked
         self.quota = random.uniform(1.0, 1.1)  # of max_requests: workers that began together are replaced apart
         self.retiring = False
@@ -247,6 +248,7 @@ class Pool:
         worker.state = "gone"
         worker.gone.set()
         self._on_death(worker, code if code is not None else 0)
+        worker.memory.close()
 
 
 def _discard(data: Any) -> None:

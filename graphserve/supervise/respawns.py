@@ -25,6 +25,7 @@ class Respawns:
         self.node = node
         self.count = Counter[int]()  # by slot
         self._backoffs = defaultdict[int, Backoff](Backoff)  # by slot
+        self.starts = False  # whether the worker that died last had been ready
         self._timers: dict[int, asyncio.TimerHandle] = {}  # by slot
 
     @property
@@ -33,10 +34,16 @@ class Respawns:
         return min((timer.when() for timer in self._timers.values()), default=None)
 
     def replace(self, worker: WorkerProcess) -> None:
-        """Fill the slot of a worker that died: at once after a healthy life, else after a pause."""
+        """Fill the slot of a worker that died: at once if it died of a call or after a healthy life, else with a pause.
+
+        A pause is for what dies of itself: a start that fails, or a worker that is ready only to end at once.
+        """
         loop, node = asyncio.get_running_loop(), self.node
         lived = loop.time() - worker.ready_at if worker.ready_at is not None else 0.0
         backoff = self._backoffs[worker.slot]
+        self.starts = worker.ready_at is not None
+        if self.starts and worker.memory.executing():
+            lived = max(lived, backoff.healthy)
         pause = backoff.died(lived)
         if backoff.failed and not node.ready_workers():
             node.state, node.reason = "failed", worker.message

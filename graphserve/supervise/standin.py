@@ -135,6 +135,8 @@ class StandIn:
                     self._dismiss(process, last=True)
                 else:
                     self._say("warning", "takes no calls: a stand-in is at the public port, where they wait", process)
+            case "held" | "answered":
+                self._fleet.hear_of_call(process, message)
             case "lost":
                 self._fleet.look(str(message["path"]))
             case "failed":
@@ -210,6 +212,9 @@ class StandIn:
         process.state = "starting"
         version = process.version
         process.send({"type": "members", "nodes": [node.membership() for node in version.nodes.values()]})
+        for node in version.nodes.values():
+            if (wary := node.quarantine.message()) is not None:
+                process.send(wary)
         process.send({"type": "init", "listeners": [], "secrets": version.secrets})
 
     def _dismiss(self, process: WorkerProcess, *, last: bool = False) -> None:

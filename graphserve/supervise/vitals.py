@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from graphserve.call import fingerprint
 from graphserve.options import ServiceOptions
+from graphserve.wire import layout
 
 Verdict = tuple[Literal["kill", "recycle"], str]
 PULSE = 2.0  # seconds between two reports that are no reason for concern
@@ -55,15 +56,47 @@ def stuck(options: ServiceOptions, now: float, seen_at: float, deadline: Callabl
     return f"has not answered for {now - seen_at:.1f} s: its event loop is stuck (watchdog)"
 
 
-def latest_deadline(pid: int, descriptor: int) -> float:
-    """What a worker says in its memory (`worker/latest.py`), in seconds; 0.0 if it cannot be read."""
-    path = f"/proc/{pid}/fd/{descriptor}"
-    try:
-        if not os.readlink(path).startswith(
-            "/memfd:latest"
-        ):  # user code has closed it; another file may have the number
-            return 0.0
-        with open(path, "rb") as memory:
-            return int.from_bytes(memory.read(8), sys.byteorder) / 1e9
-    except OSError:
-        return 0.0
+class Memory:
+    """What a worker wrote into the memory that it shares with us (`wire/layout.py`), also after its death.
+
+    Args:
+        descriptor: of that memory; -1 if there is none. Owned by this object.
+    """
+
+    def __init__(self, descriptor: int = -1) -> None:
+        self._descriptor = descriptor
+
+    def close(self) -> None:
+        """Nobody reads it any more."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def deadline(self) -> float:
+        """The latest deadline of what it executes, seconds of CLOCK_MONOTONIC; 0.0 if there is none."""
+        return self._words()[layout.DEADLINE] / 1e9
+
+    def executing(self) -> bool:
+        """Whether it executes something."""
+        return bool(self._words()[layout.EXECUTING])
+
+    def calls(self, routes: Sequence[str]) -> set[str]:
+        """The calls that it executes for clients.
+
+        Args:
+            routes: of its APIs.
+        """
+        words, found = self._words(), set()
+        for place in range(layout.FIRST_NOTE, layout.WORDS, layout.NOTE):
+            api, length = words[place] >> 40, words[place] & (1 << 40) - 1
+            if 1 <= api <= len(routes):
+                found.add(fingerprint.name(routes[api - 1], length, words[place + 1]))
+        return found
+
+    def _words(self) -> Sequence[int]:
+        size = layout.WORDS * 8
+        try:
+            data = os.pread(self._descriptor, size, 0)
+        except OSError:
+            data = b""
+        return memoryview(data.ljust(size, b"\0")).cast("q")

@@ -16,6 +16,7 @@ from graphserve.errors import (
     DeadlineExceeded,
     InvalidArguments,
     Problem,
+    Quarantined,
     RemoteError,
     Unavailable,
     header_fault,
@@ -112,11 +113,13 @@ def _encode(
         "service": service,
         "request_id": error.request_id or request_id,
     }
-    if isinstance(error, RemoteError) and not open_book:
+    if isinstance(error, RemoteError) and not (open_book or isinstance(error, Quarantined)):
         body["detail"] = f"{service} failed; the log says more under request id {body['request_id']}"
     if body["detail"] is None:
         del body["detail"]
     headers = [(KIND, error.kind.encode()), (b"content-type", PROBLEM)]
+    if isinstance(error, Quarantined):
+        headers.append((b"x-graphserve-quarantined", b"1"))
     if isinstance(error, InvalidArguments):
         body["errors"] = error.errors
     if isinstance(error, Unavailable):
@@ -175,7 +178,8 @@ def decode(status: int, kind: str | None, body: bytes, headers: dict[str, str], 
         )
     if cls is DeadlineExceeded:
         return DeadlineExceeded(detail, **rest)
-    return RemoteError(detail or f"{node} answered {status} {title}", **rest)
+    remote = Quarantined if "x-graphserve-quarantined" in headers else RemoteError
+    return remote(detail or f"{node} answered {status} {title}", **rest)
 
 
 def _type_name(error: CallError) -> str:

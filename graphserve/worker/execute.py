@@ -20,6 +20,7 @@ from graphserve.call.context import CallContext, current
 from graphserve.errors import DeadlineExceeded
 from graphserve.plan import ApiPlan, NodePlan
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec
+from graphserve.wire.layout import DEADLINE, EXECUTING
 from graphserve.wire.schema import Signature
 from graphserve.worker.eager import begin
 from graphserve.worker.orphans import Orphans
@@ -45,6 +46,7 @@ class BoundApi:
     is_async: bool
     timeout: float | None
     pace: Pace | None  # how long a call holds its slot; of unlimited APIs, how long it takes while the loop is late
+    place: int = 0  # among the APIs of its node
 
 
 def bind(node: NodePlan, instance: object, declared: type | None = None) -> dict[str, BoundApi]:
@@ -56,7 +58,7 @@ def bind(node: NodePlan, instance: object, declared: type | None = None) -> dict
         declared: the class that has the signatures; default: the object's own.
     """
     bound = {}
-    for api in node.apis:
+    for place, api in enumerate(node.apis):
         signature = Signature.of(declared or type(instance), api.name)
         method = getattr(instance, api.name)
         given = [timeout for timeout in (api.timeout, node.options.timeout) if timeout is not None]
@@ -64,7 +66,7 @@ def bind(node: NodePlan, instance: object, declared: type | None = None) -> dict
             api, signature, ArgumentsCodec(signature),
             ResultCodec(signature.item if signature.stream else signature.result, f"{node.name}.{api.name}"),
             method, _is_async(method) or _is_async(inspect.unwrap(method)), min(given, default=None),
-            None if api.stream else Pace(),
+            None if api.stream else Pace(), place,
         )  # fmt: skip
     return bound
 
@@ -79,13 +81,13 @@ class Executor:
     Args:
         node: the node.
         threads: the pool that sync APIs run in.
-        latest: its first item is kept at the latest deadline of what is executed (never too early, exact when nothing
-            is); 0 for none.
+        latest: what the supervisor reads (`wire/layout.py`): the latest deadline of what is executed (never too early,
+            exact when nothing is), and whether something is.
     """
 
     def __init__(self, node: NodePlan, threads: ThreadPoolExecutor, latest: memoryview[int] | None = None) -> None:
         self.node, self.threads = node, threads
-        self.latest: memoryview[int] | list[int] = [0] if latest is None else latest
+        self.latest: memoryview[int] | list[int] = [0, 0] if latest is None else latest
         self.loop = asyncio.get_running_loop()
         self._decoders: ThreadPoolExecutor | None = None
         self.guard = GUARD + LEVEL_GUARD * node.level
@@ -104,9 +106,10 @@ class Executor:
     def begun(self, execution: Any) -> None:
         """A call is executed from now on."""
         self.executing.add(execution)
+        self.latest[EXECUTING] = 1
         deadline = execution.context.deadline_ns
-        if deadline is not None and deadline > self.latest[0]:
-            self.latest[0] = deadline
+        if deadline is not None and deadline > self.latest[DEADLINE]:
+            self.latest[DEADLINE] = deadline
         if not self.pressure.beating:
             self.pressure.begin()
 
@@ -115,11 +118,12 @@ class Executor:
         self.executing.discard(execution)
         self.executed += 1
         if not self.executing:
-            self.latest[0] = 0
+            self.latest[DEADLINE] = 0
+            self.latest[EXECUTING] = 0
 
     def lower(self) -> None:
         """Forget the latest deadline of calls that have ended."""
-        self.latest[0] = max((execution.context.deadline_ns or 0 for execution in self.executing), default=0)
+        self.latest[DEADLINE] = max((execution.context.deadline_ns or 0 for execution in self.executing), default=0)
 
     def overdue(self) -> float:
         """Seconds that the latest call has gone on past its deadline; 0.0 if none has."""

@@ -11,6 +11,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from graphserve.call import fingerprint
 from graphserve.call.context import CallContext, earliest
 from graphserve.errors import CallError, InvalidArguments
 from graphserve.wire.codec import Format, accept_format, content_format
@@ -48,7 +49,7 @@ class Inbound:
     """
 
     __slots__ = (
-        "_accept", "_api", "_body", "_complete", "_execution", "_format", "_limit", "_problem", "_relay",
+        "_accept", "_api", "_body", "_complete", "_execution", "_format", "_limit", "_noted", "_problem", "_relay",
         "_throttle", "_turn", "accepts", "client", "context", "disconnected", "keep_alive", "length", "lost",
         "old", "path", "protocol", "query", "response_complete", "sink", "source", "started", "trust",
     )  # fmt: skip
@@ -61,6 +62,7 @@ class Inbound:
         self.old, self.keep_alive = old, keep_alive and not protocol.listener.closing
         self._body: list[bytes | bytearray] = []
         self.query, self.length = b"", 0
+        self._noted = -1  # where a note of it is
         self._limit = protocol.listener.max_body_size
         self._complete = self._turn = self.lost = False
         self._problem: CallError | None = None
@@ -152,7 +154,10 @@ class Inbound:
         if protocol.admission.held and protocol.caller_left():
             protocol.transport.close()
             return
-        if (refused := refusal(protocol, api, self.context, self._throttle)) is not None:
+        wary = protocol.listener.wary
+        if wary is not None and self.source is None and (killer := wary.refusal(self._call(body))) is not None:
+            self._quiet(killer)
+        elif (refused := refusal(protocol, api, self.context, self._throttle)) is not None:
             self._quiet(refused)
         elif api.plan.batch is not None and not protocol.listener.passes_on:
             self._batch(body)
@@ -161,7 +166,28 @@ class Inbound:
         else:
             self._run(body)
 
+    def _call(self, body: bytes) -> str:
+        return fingerprint.of(self._api.plan.route, body)
+
+    def _note(self, body: bytes) -> None:
+        """Leave a note for the supervisor: if this call ends the worker, nobody else of ours has its bytes."""
+        if (notes := self.protocol.listener.notes) is not None and self.source is None:
+            self._noted = notes.add(self._api.place, body)
+            if self.protocol.listener.wary is not None:
+                self._body = [body]
+
+    def _unnote(self) -> None:
+        """The call is over, and has ended no worker."""
+        place, self._noted = self._noted, -1
+        listener = self.protocol.listener
+        if place >= 0 and listener.notes is not None:
+            listener.notes.remove(place)
+        if listener.wary is not None and self._body:
+            listener.wary.answered(self._call(bytes(self._body[0])))
+        self._body = []
+
     def _run(self, body: bytes) -> None:
+        self._note(body)
         if self._is_large(body):
             self._decode(body, self._start, self._freed)
         elif (arguments := self._arguments(body)) is None:
@@ -186,6 +212,7 @@ class Inbound:
         if not came_for_it and not batcher.can_take():
             self._pass_on(body)
             return
+        self._note(body)
         if self._is_large(body):
             if came_for_it:  # a batch is not held up by a body that is still to be read
                 batcher.disappoint()
@@ -290,6 +317,8 @@ class Inbound:
 
     def _freed(self) -> None:
         self._execution = None
+        if self._noted >= 0:
+            self._unnote()
         if self._api.plan.lane == "queue":
             self.protocol.listener.gate.release()
 
@@ -298,6 +327,8 @@ class Inbound:
     def abandon(self) -> None:
         """The client went away: everything below is cancelled."""
         self.lost = True
+        if self._noted >= 0 and self._api.plan.batch is not None:
+            self._unnote()
         if self.source is not None:
             self.source.fail()
         if self._execution is not None:
@@ -348,6 +379,8 @@ class Inbound:
     def _write(self, data: bytes, status: int, close: bool = True) -> None:
         if self.lost or self.response_complete:
             return
+        if self._noted >= 0 and self._api.plan.batch is not None:
+            self._unnote()
         protocol = self.protocol
         self.response_complete = True
         protocol.transport.write(data)

@@ -1,6 +1,6 @@
-"""The latest deadline of the calls that a worker executes, where its supervisor reads it although the loop is stuck.
+"""What a worker executes, where its supervisor reads it although the loop is stuck or the process is dead.
 
-Runs in workers. It lies in memory of its own (memfd_create(2)), which the supervisor opens by its descriptor.
+Runs in workers. It lies in memory of its own (memfd_create(2)), which the supervisor has a descriptor of.
 """
 
 from __future__ import annotations
@@ -8,13 +8,50 @@ from __future__ import annotations
 import mmap
 import os
 
+from graphserve.call import fingerprint
+from graphserve.wire.layout import FIRST_NOTE, NOTE, WORDS
+
 
 class Latest:
-    """One number in that memory."""
+    """That memory, as a list of ints for who writes it (`wire/layout.py`)."""
 
     def __init__(self) -> None:
         self.descriptor = os.memfd_create("latest")
         os.ftruncate(self.descriptor, mmap.PAGESIZE)
         os.posix_fallocate(self.descriptor, 0, mmap.PAGESIZE)  # or a later write would end us, where memory is short
-        # A list of one int for who writes it: nanoseconds of CLOCK_MONOTONIC; 0: no call with a deadline is executed.
-        self.deadline = memoryview(mmap.mmap(self.descriptor, mmap.PAGESIZE)).cast("q")
+        self.words = memoryview(mmap.mmap(self.descriptor, mmap.PAGESIZE)).cast("q")
+        self.notes = Notes(self.words)
+
+
+class Notes:
+    """Notes of the calls that clients make here: nobody else of ours would know what was executed at a death.
+
+    Args:
+        words: that memory.
+    """
+
+    def __init__(self, words: memoryview[int]) -> None:
+        self._words = words
+        self._free = list(range(FIRST_NOTE, WORDS, NOTE))
+
+    def add(self, route: int, body: bytes) -> int:
+        """Note a call that is about to be executed.
+
+        Args:
+            route: which API of the node, counted from 0.
+            body: its arguments as they came.
+
+        Returns:
+            The place of the note; -1 if there is no room.
+        """
+        if not self._free:
+            return -1
+        place = self._free.pop()
+        self._words[place + 1] = fingerprint.check(body)
+        self._words[place] = (route + 1) << 40 | len(body)
+        return place
+
+    def remove(self, place: int) -> None:
+        """The call is over."""
+        self._words[place] = 0
+        self._free.append(place)

@@ -12,6 +12,7 @@ from uvicorn.server import ServerState
 
 from graphserve.call.calls import error_of
 from graphserve.call.poller import poller
+from graphserve.call.quarantine import Wary
 from graphserve.errors import CallError
 from graphserve.plan import ListenPlan
 from graphserve.wire.extensions import Fetch, Place, no_memory
@@ -23,6 +24,7 @@ from graphserve.worker.browsers import Hosts
 from graphserve.worker.execute import BoundApi, Executor
 from graphserve.worker.gate import Gate
 from graphserve.worker.journal import Clients, Journal
+from graphserve.worker.latest import Notes
 from graphserve.worker.paths import plain
 from graphserve.worker.prepared import Prepared
 from graphserve.worker.relay import Relay
@@ -76,6 +78,8 @@ class Listener:
         self.place: Place | None = None
         self.sender: Sender | None = None
         self._prefix = plain(root_path.rstrip("/").encode())
+        self.notes: Notes | None = None  # of calls that clients make here, if such are executed in this process
+        self.wary: Wary | None = None  # of calls that kill workers of this node
         self.passes_on = False  # every call, since nothing is executed in this process
         self.config = uvicorn.Config(
             Journal(app) if access_log else app, http="httptools", ws="none", lifespan="off", interface="asgi3",

@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import FrameType
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from graphserve import lineage, nobody, records, rundir, shortage
 from graphserve.call.members import Members, Node
+from graphserve.call.quarantine import Wary
 from graphserve.control import Channel, Message
 from graphserve.dispositions import heedless
 from graphserve.errors import ConfigurationError, ExitCode, StartupError
@@ -40,6 +42,11 @@ from graphserve.worker.forks import Forks
 if TYPE_CHECKING:
     from graphserve.worker.serve import Serving
     from graphserve.worker.standin import StandIn
+
+
+# Seconds after which processes of multiprocessing are killed that its exit handler waits for, such as one that ignores
+# SIGTERM.
+CHILDREN_PATIENCE = 2.0
 
 
 class Worker:
@@ -70,6 +77,7 @@ class Worker:
         self._opening: asyncio.Task[None] | None = None
         self.secrets: dict[str, Any] = {}
         self.members.tell = self._tell_lost
+        self.members.killed = self._tell_killed
         self._later: list[tuple[str, int]] = []  # shared sockets that came before there was somebody to serve them
 
     async def live(self) -> None:
@@ -87,8 +95,8 @@ class Worker:
             self._fail(f"{self.node.name}: {shortage.words(exc)}", "")
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again and again
-        latest = -1 if self.stands_in else cast("Serving", serving).latest.descriptor  # a stand-in executes nothing
-        self.channel.send({"type": "ready", "address": serving.address, "latest": latest})
+        latest = [] if self.stands_in else [cast("Serving", serving).latest.descriptor]  # a stand-in executes nothing
+        self.channel.send({"type": "ready", "address": serving.address}, latest)
         await self._ended.wait()
         await serving.stop()
 
@@ -176,6 +184,16 @@ class Worker:
     def _tell_lost(self, path: str) -> None:
         """Nobody listens at a socket whose owner is said to be ready."""
         self.channel.send({"type": "lost", "path": path})
+
+    def _on_wary(self, message: Message, fds: list[int]) -> None:
+        """Calls of a node that killed workers, or may have."""
+        self.members.beware(message["node"], Wary.read(message, self._tell_answered))
+
+    def _tell_killed(self, node: str, call: str, kills: int) -> None:
+        self.channel.send({"type": "held", "node": node, "call": call, "kills": kills})
+
+    def _tell_answered(self, node: str, call: str) -> None:
+        self.channel.send({"type": "answered", "node": node, "call": call})
 
     def _on_unready(self, message: Message, fds: list[int]) -> None:
         assert self.serving is not None
@@ -332,11 +350,7 @@ def _end() -> NoReturn:
 
     `__aexit__` has run, so who wanted to end them in order has done so. What is registered with `atexit` runs.
     """
-    if "multiprocessing" in sys.modules:
-        from multiprocessing import active_children
-
-        for child in active_children():
-            child.kill()
+    _end_children()
     try:
         atexit._run_exitfuncs()
     except BaseException as exc:  # what one of them raises, Python has printed
@@ -344,6 +358,27 @@ def _end() -> NoReturn:
             records.note("graphserve", "error", f"an exit handler raised {type(exc).__name__}", exc)
     _flush()
     os._exit(ExitCode.OK)
+
+
+def _end_children() -> None:
+    """Kill the processes of multiprocessing that the interpreter would wait for, and in a while those that are left.
+
+    The others are daemonic, such as the workers of a Pool: multiprocessing's own exit handler ends them in order. One
+    of them may hold the lock of the pool's queue; killed with it, it would have that handler wait for ever.
+    """
+    if "multiprocessing" not in sys.modules:
+        return
+    from multiprocessing import active_children
+
+    def end_all() -> None:
+        time.sleep(CHILDREN_PATIENCE)
+        for child in active_children():
+            child.kill()
+
+    for child in active_children():
+        if not child.daemon:
+            child.kill()
+    threading.Thread(target=end_all, name="graphserve-end", daemon=True).start()
 
 
 def _flush() -> None:

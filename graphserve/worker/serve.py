@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ class Serving:
         await self.life.start()
         self.apis = bind(self.node, self.life.instance)
         self.latest = Latest()
-        self.executor = Executor(self.node, self.threads, self.latest.deadline)
+        self.executor = Executor(self.node, self.threads, self.latest.words)
         self.gate = Gate(self.node.limit)
         self.relay = Relay(self.node, self.lanes, self.executor.guard)
         paths = rundir.batch_sockets(self.run, self.node) if self.node.workers > 1 else {}
@@ -189,6 +190,9 @@ class Serving:
         if self.memory is not None and not public:
             listener.place, listener.fetch = self.memory.sender.place, self.memory.receiver.fetch
             listener.sender = self.memory.sender
+        if public:
+            listener.notes = self.latest.notes
+        self.members.watch_wary(self.node.name, partial(setattr, listener, "wary"))
         self._listeners.append(listener)
         return listener
 

@@ -1,0 +1,67 @@
+"""What is known about calls that kill workers: those that are suspected, and those that are refused. Runs in workers.
+
+The supervisor decides (see `supervise/quarantine.py`); here its word is followed, and it is told what it cannot see.
+Nothing of this costs anything before a worker has died.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+from graphserve.call import fingerprint
+from graphserve.errors import Quarantined
+
+KILLS = 2  # workers in a row that a call may kill before it is refused
+
+
+class Wary:
+    """The suspicions about the calls of one node.
+
+    Args:
+        node: its name.
+        suspects: calls that were executed when a worker died.
+        refused: calls that are refused, and until when (CLOCK_MONOTONIC, seconds).
+        tell: tells the supervisor of a suspect that was answered.
+    """
+
+    def __init__(self, node: str, suspects: set[str], refused: dict[str, float], tell: Callable[[str], None]) -> None:
+        self.node, self.suspects, self.refused, self._tell = node, suspects, refused, tell
+
+    @classmethod
+    def read(cls, message: dict[str, Any], tell: Callable[[str, str], None]) -> Wary | None:
+        """Read what a `wary` message says; None if there is no suspicion."""
+        if not (message["suspects"] or message["refused"]):
+            return None
+        node = message["node"]
+        return cls(node, set(message["suspects"]), message["refused"], lambda call: tell(node, call))
+
+    def refusal(self, call: str) -> Quarantined | None:
+        """Why this call is not executed, if it is not."""
+        until = self.refused.get(call)
+        if until is None or (left := until - time.monotonic()) <= 0:
+            return None
+        return quarantined(self.node, f"it is refused for {math.ceil(left)} s more")
+
+    def refusal_of(self, request: bytes) -> Quarantined | None:
+        """The same of the call that one of our own requests makes."""
+        return self.refusal(fingerprint.of_request(request)) if self.refused else None
+
+    def answered(self, call: str) -> None:
+        """This call was answered: it kills nobody."""
+        if call in self.suspects:
+            self.suspects.discard(call)
+            self._tell(call)
+
+    def answered_of(self, request: bytes) -> None:
+        """The same of the call that one of our own requests makes."""
+        if self.suspects:
+            self.answered(fingerprint.of_request(request))
+
+
+def quarantined(node: str, what: str) -> Quarantined:
+    """What the caller of a call gets that kills workers."""
+    words = f"workers of {node} died {KILLS} times in a row while they executed this very call; {what}"
+    return Quarantined(words, node=node)

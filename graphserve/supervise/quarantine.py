@@ -1,0 +1,140 @@
+"""The quarantine: calls that kill worker after worker are refused for a while, and their neighbours live.
+
+Runs in the supervisor. What was executed at a death is known by two ways. Who made the call tells us: it has its bytes.
+Of calls that came by the public port, the worker itself leaves a note in the memory that we share (`worker/latest.py`).
+A call that is answered meanwhile is no suspect any more, so an operator who kills workers quarantines nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graphserve.supervise.node import Node
+
+MEMORY = 60.0  # seconds that a death is remembered
+REFUSED = 60.0  # seconds that a call is refused
+DEATHS = 8  # of one node that are remembered at most
+MOST_EXECUTING = 256  # calls of one death that are remembered at most
+MOST_REFUSED = 256  # calls of one node that are refused at once; the oldest is let go
+CLOSE = 0.05  # seconds between deaths that count as one: somebody ended several workers
+SETTLING = 0.1  # seconds after a death in which all who held a call have said so
+APART = 1.0  # seconds that may lie between a death and the word of who held a call
+
+
+@dataclass(eq=False)
+class Death:
+    """One death: when it was, and the calls that were executed then."""
+
+    at: float
+    calls: set[str]
+    workers: int = 1  # that died then
+
+
+class Quarantine:
+    """The suspicions about one node.
+
+    Args:
+        node: the node.
+        on_change: called when callers are to be told.
+        clock: seconds of CLOCK_MONOTONIC.
+        later: calls something after so many seconds; default: the running loop's.
+    """
+
+    def __init__(
+        self, node: Node, on_change: Callable[[Node], None], clock: Callable[[], float] = time.monotonic,
+        later: Callable[..., asyncio.TimerHandle] | None = None,
+    ) -> None:  # fmt: skip
+        self._node, self._on_change = node, on_change
+        self._clock, self._later = clock, later or asyncio.get_running_loop().call_later
+        self._deaths: deque[Death] = deque(maxlen=DEATHS)
+        self._early: deque[tuple[float, str]] = deque(maxlen=MOST_EXECUTING)  # said before we saw the death
+        self._refused: dict[str, float] = {}  # until when, by call
+        self._said = False  # whether callers know of anything
+        self._timer: asyncio.TimerHandle | None = None
+
+    def died(self, calls: set[str]) -> None:
+        """A worker that was ready has died; these calls it had from clients itself."""
+        now = self._clock()
+        early = {call for at, call in self._early if now - at <= APART}
+        self._early.clear()
+        if self._deaths and now - self._deaths[-1].at < CLOSE:
+            self._deaths[-1].calls |= calls | early
+            self._deaths[-1].workers += 1
+            return
+        death = Death(now, set(list(calls | early)[:MOST_EXECUTING]))
+        self._deaths.append(death)
+        self._later(SETTLING, self._judge, death)
+
+    def held(self, call: str, kills: int) -> None:
+        """Who made this call lost it to a worker that executed it; the same call has lost so many by now."""
+        now = self._clock()
+        if kills > 1:  # it ran again, and no other call is meant
+            self._later(SETTLING, self._convict, call)
+        if not self._deaths or now - self._deaths[-1].at > APART:
+            self._early.append((now, call))
+        elif len(self._deaths[-1].calls) < MOST_EXECUTING:
+            self._deaths[-1].calls.add(call)
+
+    def answered(self, call: str) -> None:
+        """A suspect was answered."""
+        for death in self._deaths:
+            death.calls.discard(call)
+        self._tell()
+
+    def message(self) -> dict[str, Any] | None:
+        """What callers and workers are to know; None if there is nothing, and was nothing."""
+        now = self._clock()
+        while self._deaths and now - self._deaths[0].at > MEMORY:
+            self._deaths.popleft()
+        self._refused = {call: until for call, until in self._refused.items() if until > now}
+        suspects = sorted({call for death in self._deaths for call in death.calls} - self._refused.keys())
+        known, self._said = self._said, bool(suspects or self._refused)
+        if not (known or self._said):
+            return None
+        return {"type": "wary", "node": self._node.plan.name, "suspects": suspects, "refused": self._refused}
+
+    def end(self) -> None:
+        """The node is no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _judge(self, death: Death) -> None:
+        """Whether this death and one before it have one call in common: that is the one that kills."""
+        for before in reversed(self._deaths):
+            if before is death or before.at > death.at or death.at - before.at > MEMORY:
+                continue
+            common = before.calls & death.calls
+            if len(common) == 1:
+                self._refuse(common.pop())
+                break
+        self._tell()
+
+    def _convict(self, call: str) -> None:
+        recent = [death for death in self._deaths if self._clock() - death.at <= MEMORY and call in death.calls]
+        if sum(death.workers for death in recent) > 1 and call not in self._refused:
+            self._refuse(call)
+            self._tell()
+
+    def _refuse(self, call: str) -> None:
+        for death in self._deaths:
+            death.calls.discard(call)
+        if len(self._refused) >= MOST_REFUSED:
+            del self._refused[next(iter(self._refused))]
+        self._refused[call] = self._clock() + REFUSED
+        name = self._node.plan.name
+        words = f"a call of {name} has killed two of its workers in a row ({call}): it is refused for {REFUSED:g} s"
+        self._node.say("error", words, fields={"event": "quarantine", "call": call, "seconds": REFUSED})
+
+    def _tell(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._on_change(self._node)
+        if self._said and not self._node.stopping:
+            self._timer = self._later(MEMORY, self._tell)  # some of it is over by then

@@ -1,0 +1,281 @@
+"""Calls that kill their worker: it is back at once, and a call that has killed two is refused; its neighbours live."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from graphserve.call import fingerprint
+from graphserve.call.members import Node as Known
+from graphserve.supervise import quarantine
+from graphserve.supervise.backoff import Backoff
+from graphserve.supervise.quarantine import Quarantine
+from tests.harness import Served, eventually, served
+
+
+@pytest.fixture(scope="module")
+def graph() -> Iterator[Served]:
+    with served("poison:Top", "--log-level", "info") as graph:
+        yield graph
+
+
+def ask(graph: Served, path: str, **arguments: Any) -> httpx.Response | None:
+    """The answer; None if the connection ended without one."""
+    with graph.client() as client:
+        try:
+            return client.post(path, json=arguments)
+        except httpx.TransportError:
+            return None
+
+
+@pytest.mark.parametrize(
+    ("way", "node", "added"), [("queued", "Queued", 1), ("pooled", "Pooled", 2), ("batched", "Batched", 3)]
+)
+def test_a_call_that_kills_two_workers_is_refused_and_its_neighbours_live(
+    graph: Served, way: str, node: str, added: int
+) -> None:
+    seen, poison = len(graph.log), -100 - added
+    for _ in range(2):
+        answer = ask(graph, "/run", x=poison, way=way)
+        assert answer is not None
+        assert (answer.status_code, answer.json()["service"]) == (502, node)
+        answer = ask(graph, "/run", x=1, way=way)
+        assert answer is not None
+        assert (answer.status_code, answer.json()) == (200, 1 + added), answer.text
+    graph.wait_log(rf"a call of {node} has killed two of its workers in a row .* it is refused for 60 s", after=seen)
+    eventually(lambda: len(graph.workers()) == 6)  # before, it may not be there to be killed
+    before, deaths = graph.workers(), graph.text.count("was killed by SIGSEGV")
+    for _ in range(3):
+        answer = ask(graph, "/run", x=poison, way=way)
+        assert answer is not None
+        assert (answer.status_code, answer.json()["service"]) == (502, node)
+        assert "died 2 times in a row while they executed this very call" in answer.json()["detail"]
+        neighbour = ask(graph, "/run", x=2, way=way)
+        assert neighbour is not None
+        assert neighbour.json() == 2 + added
+    assert graph.workers() == before
+    assert graph.text.count("was killed by SIGSEGV") == deaths
+
+
+def test_an_idempotent_call_kills_no_third_worker(graph: Served) -> None:
+    deaths = graph.text.count("was killed by SIGSEGV")
+    answer = ask(graph, "/run", x=-50, way="again")
+    assert answer is not None
+    assert (answer.status_code, answer.json()["service"]) == (502, "Queued")
+    assert "it does not run again" in answer.json()["detail"]
+    graph.wait_log("a call of Queued has killed two .*/again#")
+    assert graph.text.count("was killed by SIGSEGV") == deaths + 2
+
+
+@pytest.mark.parametrize(("path", "name", "added"), [("/here", "x", 4), ("/here_batched", "xs", 5)])
+def test_a_client_whose_call_kills_the_entry_twice_is_refused(graph: Served, path: str, name: str, added: int) -> None:
+    def arguments(x: int) -> dict[str, Any]:
+        return {name: [x] if name == "xs" else x}
+
+    def result(x: int) -> Any:
+        return [x + added] if name == "xs" else x + added
+
+    seen = len(graph.log)
+    for _ in range(2):
+        assert ask(graph, path, **arguments(-7)) is None
+        answer = ask(graph, path, **arguments(1))
+        assert answer is not None
+        assert answer.json() == result(1)
+    graph.wait_log("a call of Top has killed two", after=seen)
+    (entry,) = [pid for pid in graph.workers("n3")]
+    answer = eventually(lambda: ask(graph, path, **arguments(-7)))
+    assert (answer.status_code, answer.json()["service"]) == (502, "Top")
+    assert "while they executed this very call" in answer.json()["detail"]
+    answer = ask(graph, path, **arguments(2))
+    assert answer is not None
+    assert answer.json() == result(2)
+    assert graph.workers("n3") == [entry]
+
+
+def test_a_worker_that_dies_of_calls_is_back_at_once_again_and_again(graph: Served) -> None:
+    seen = len(graph.log)
+    for x in range(7):  # more than starts that may fail
+        answer = ask(graph, "/run", x=-1000 - x, way="queued")
+        assert answer is not None
+        assert answer.status_code == 502
+        answer = ask(graph, "/run", x=x, way="queued")
+        assert answer is not None
+        assert answer.json() == x + 1
+    text = "".join(graph.log[seen:])
+    assert "replaced in" not in text
+    assert "Queued failed" not in text
+    assert "in a row" not in text
+
+
+def test_an_operator_who_kills_workers_quarantines_nothing(graph: Served) -> None:
+    """The very same call is executed at each death, and answered in between."""
+    seen = len(graph.log)
+    with graph.client() as client:
+        for _ in range(3):
+            for victim in graph.workers("n1"):
+                os.kill(victim, signal.SIGKILL)
+                answer = client.post("/run", json={"x": 5, "way": "pooled"})
+                assert (answer.status_code, answer.json()) == (200, 7), answer.text
+            graph.wait_log("Pooled ready  3/3", after=seen)
+            seen = len(graph.log)
+    assert "a call of Pooled has killed two .*#.*/run#0" not in graph.text
+
+
+# --- the judgement, with a clock of its own ---
+
+
+class Bench:
+    """A node that says what it is told, and a clock."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.said: list[str] = []
+        node: Any = SimpleNamespace(
+            plan=SimpleNamespace(name="Leaf"), stopping=False, say=lambda level, words, fields: self.said.append(words)
+        )
+        self.timers: list[tuple[Any, ...]] = []
+        self.quarantine = Quarantine(node, lambda node: None, lambda: self.now, self.later)
+
+    def later(self, delay: float, call: Any, *arguments: Any) -> Any:
+        self.timers.append((delay, call, arguments))
+        return SimpleNamespace(cancel=lambda: None)
+
+    def death(self, *calls: str, own: bool = False) -> None:
+        self.now += 1.0
+        self.quarantine.died(set(calls) if own else set())
+        for call in () if own else calls:
+            self.quarantine.held(call, 1)
+        self.settle()
+
+    def settle(self) -> None:
+        due, self.timers = [timer for timer in self.timers if timer[0] <= 1.0], []
+        for _, call, arguments in due:
+            call(*arguments)
+
+    @property
+    def refused(self) -> list[str]:
+        message = self.quarantine.message()
+        return list(message["refused"]) if message is not None else []
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+@pytest.mark.parametrize(
+    ("deaths", "refused"),
+    [
+        (["x"], ""),
+        (["x", "x"], "x"),
+        (["ax", "bx"], "x"),
+        (["ax", "ax"], ""),  # either may have done it
+        (["ax", "ax", "bx"], "x"),
+        (["a", "b", "c"], ""),
+        (["x", "y", "x", "y"], "xy"),  # two of them, by turns
+        (["x", "", "x"], "x"),
+    ],
+)
+@pytest.mark.parametrize("own", [False, True])
+def test_what_two_deaths_have_in_common_is_refused(bench: Bench, deaths: list[str], refused: str, own: bool) -> None:
+    for calls in deaths:
+        bench.death(*calls, own=own)
+    assert bench.refused == list(refused)
+    assert len(bench.said) == len(refused)
+
+
+def test_a_call_that_was_answered_is_no_suspect(bench: Bench) -> None:
+    bench.death("x")
+    bench.quarantine.answered("x")
+    bench.death("x")
+    assert not bench.refused
+
+
+def test_workers_that_end_together_count_once(bench: Bench) -> None:
+    bench.death("x")
+    bench.quarantine.answered("x")
+    bench.now += 1.0
+    for _ in range(5):
+        bench.quarantine.died({"x"})
+        bench.now += 0.001
+    bench.settle()
+    assert not bench.refused
+
+
+def test_a_call_that_ran_again_is_convicted_however_quick_it_was(bench: Bench) -> None:
+    bench.now += 1.0
+    bench.quarantine.held("x", 1)
+    bench.quarantine.died(set())
+    bench.quarantine.held("x", 2)  # before its second death is seen
+    bench.quarantine.died(set())
+    bench.settle()
+    assert bench.refused == ["x"]
+
+
+def test_what_is_said_of_no_death_is_forgotten(bench: Bench) -> None:
+    bench.quarantine.held("x", 1)
+    bench.now += 2.0
+    bench.death("a")
+    bench.now += 5.0
+    bench.quarantine.held("x", 1)
+    bench.death()
+    assert not bench.refused
+
+
+def test_suspicion_and_refusal_end(bench: Bench) -> None:
+    bench.death("x")
+    bench.now += quarantine.MEMORY + 1
+    bench.death("x")
+    assert not bench.refused
+    bench.death("x")
+    assert bench.refused == ["x"]
+    bench.now += quarantine.REFUSED + 1
+    message = bench.quarantine.message()
+    assert message is not None
+    assert not message["refused"]
+    assert not message["suspects"]
+    assert bench.quarantine.message() is None
+
+
+def test_what_is_kept_is_bounded(bench: Bench) -> None:
+    for number in range(quarantine.MOST_REFUSED + 5):
+        bench.death(str(number))
+        bench.death(str(number))
+        bench.now -= 1.9
+    assert len(bench.refused) <= quarantine.MOST_REFUSED
+    for number in range(3 * quarantine.MOST_EXECUTING):
+        bench.quarantine.held(str(number), 1)
+    bench.death(*map(str, range(3 * quarantine.MOST_EXECUTING)))
+    message = bench.quarantine.message()
+    assert message is not None
+    assert len(message["suspects"]) <= quarantine.DEATHS * quarantine.MOST_EXECUTING
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, fingerprint.WHOLE, fingerprint.WHOLE + 1, 10**6])
+def test_a_fingerprint_tells_calls_apart(size: int) -> None:
+    body = bytes(size)
+    names = {fingerprint.of("/a", body), fingerprint.of("/b", body), fingerprint.of("/a", body + b"\0")}
+    if size:
+        names |= {fingerprint.of("/a", b"\1" + body[1:]), fingerprint.of("/a", body[:-1] + b"\1")}
+    assert len(names) == (5 if size > 1 else 4 if size else 3)
+    request = b"POST /a HTTP/1.1\r\nhost: x\r\nx-graphserve-deadline: 5\r\n\r\n" + body
+    assert fingerprint.of_request(request) == fingerprint.of("/a", body)
+
+
+def test_a_node_that_started_is_not_said_not_to_start() -> None:
+    assert str(Known("Leaf", "failed")) == "Leaf is failed: it does not start; its log says why"
+    assert str(Known("Leaf", "failed", starts=True)) == (
+        "Leaf is failed: its workers die soon after their start; its log says why"
+    )
+
+
+def test_no_pause_follows_deaths_by_calls() -> None:
+    backoff = Backoff()
+    assert all(backoff.died(backoff.healthy) == 0.0 for _ in range(50))
+    assert not backoff.failed
