@@ -33,5 +33,7 @@ def of(route: str, body: bytes) -> str:
 
 def of_request(request: bytes) -> str:
     """The call that one of our own requests makes."""
-    route = request[: request.index(b"\r\n")].split(b" ")[1].partition(b"?")[0]
+    first, second, _ = request.split(b"\r\n", 2)
+    line = first if first.endswith(b" HTTP/1.1") else second  # the first may say who opens the connection
+    route = line.split(b" ")[1].partition(b"?")[0]
     return of(route.decode("latin-1"), request[request.index(b"\r\n\r\n") + 4 :])

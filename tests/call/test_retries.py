@@ -210,17 +210,20 @@ async def test_a_lone_worker_is_never_left_alone() -> None:
 
 
 async def test_the_budget_bounds_what_runs_again() -> None:
-    """Each call would run again until its deadline; all together they run again no more than the budget allows."""
+    """Each call would run again once; all together they run again no more than the budget allows."""
     async with node("lose") as (lane, workers):
         call = call_to(lane, idempotent=True, timeout=6.0)
         began = asyncio.get_running_loop().time()
-        answers = await asyncio.gather(*(call() for _ in range(100)), return_exceptions=True)
+        answers = await asyncio.gather(*(call() for _ in range(300)), return_exceptions=True)
         took = asyncio.get_running_loop().time() - began
         refused = [answer for answer in answers if isinstance(answer, RemoteError)]
-        assert len(refused) > 80, f"{answers}: the others have what is earned while they try, until their deadline"
-        assert "the retry budget is spent (20% of the calls + 10/s)" in str(refused[0])
-        most = ALLOWANCE + SHARE * 100 + PER_SECOND * (took + 1)
-        assert ALLOWANCE <= workers[0].requests - 100 <= most
+        spent = [answer for answer in refused if "the retry budget is spent (20% of the calls + 10/s)" in str(answer)]
+        twice = [answer for answer in refused if "it does not run again" in str(answer) and answer not in spent]
+        most = ALLOWANCE + SHARE * 300 + PER_SECOND * (took + 1)
+        assert len(spent) + len(twice) == len(refused)  # (some found the accept queue of this one worker full)
+        assert len(spent) > 20
+        assert 20 < len(twice) <= most
+        assert workers[0].requests - 300 <= most
 
 
 @pytest.mark.parametrize(

@@ -266,6 +266,7 @@ def test_a_fingerprint_tells_calls_apart(size: int) -> None:
     assert len(names) == (5 if size > 1 else 4 if size else 3)
     request = b"POST /a HTTP/1.1\r\nhost: x\r\nx-graphserve-deadline: 5\r\n\r\n" + body
     assert fingerprint.of_request(request) == fingerprint.of("/a", body)
+    assert fingerprint.of_request(b"an opening of ours\r\n" + request) == fingerprint.of("/a", body)
 
 
 def test_a_node_that_started_is_not_said_not_to_start() -> None:
