@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from graphserve.worker.public import PublicProtocol
 
 SHARE = 64  # where there is no room, one of so many connections goes, so that not each new one has to look for it
-SPARE = 64  # connections beyond the limit, on which probes are answered and others told no; the next ones are closed
+SPARE = 64  # connections beyond the limit, on which probes are answered and others told no
+TOLD = 1024  # connections beyond those that are told no at once, and wait until their client has read it; others end
+FRESH = 1.0  # seconds from accept in which a client is about to send its request, so that it is not idle
 HEALTH = (b"/livez", b"/readyz")  # what a probe asks for: a worker that has much to do is no dead one
 
 
@@ -38,6 +40,7 @@ class Patrol:
         self.listener, self.limits = listener, limits
         self.loop = asyncio.get_running_loop()
         self.spares = 0  # connections beyond the limit
+        self._told: set[PublicProtocol] = set()
         self._before = self.loop.time()
         self.loop.call_later(limits.round, self._round)
 
@@ -46,13 +49,18 @@ class Patrol:
         """Those that are open."""
         return cast("list[PublicProtocol]", self.listener.open())
 
-    def admit(self, newest: PublicProtocol) -> bool:
-        """Take a new connection in; beyond the limit as a spare one. False if there is no place for it at all."""
+    def admit(self, newest: PublicProtocol) -> None:
+        """Take a new connection in; beyond the limit as a spare one. If there is no place at all, it is told so."""
         if self.excess(newest=newest) <= 0:
-            return True
+            return
         newest.spare = True
         self.spares += 1
-        return self.spares <= SPARE or self._make_room(1, newest, spare=True) > 0
+        if self.spares > SPARE and self._make_room(1, newest, spare=True) <= 0:
+            if len(self._told) < TOLD:
+                newest.deny(_too_many())
+            else:
+                self._leave_out(newest)
+                newest.transport.abort()
 
     def refusal(self, connection: PublicProtocol, target: bytes) -> HttpProblem | None:
         """Why a spare connection gets no answer to this request, if it gets none: a probe is answered all the same."""
@@ -61,12 +69,24 @@ class Patrol:
             return None
         if self.listener.path(target) in HEALTH:
             return None
-        return HttpProblem(503, "there are too many connections", headers={"retry-after": "1"})
+        return _too_many()
 
     def lost(self, connection: PublicProtocol) -> None:
         """It is no spare connection any more."""
         self.spares -= connection.spare
         connection.spare = False
+        self._told.discard(connection)
+
+    def told(self, connection: PublicProtocol) -> None:
+        """A spare connection has had its answer, which its client is still to read: others may have its place."""
+        if len(self._told) < TOLD:
+            self._leave_out(connection)
+            self._told.add(connection)
+
+    def _leave_out(self, connection: PublicProtocol) -> None:
+        # It ends in its own time, and counts no more.
+        self.listener.state.connections.discard(connection)
+        self.lost(connection)
 
     def excess(self, more: int = 0, newest: PublicProtocol | None = None) -> int:
         """How many connections there are beyond the limit, without spare ones; those that do nothing have to go first.
@@ -83,13 +103,20 @@ class Patrol:
     def _make_room(self, wanted: int, newest: PublicProtocol | None, *, spare: bool = False) -> int:
         # No request is lost so: these have none in progress. The oldest go, since a client that is in earnest sends
         # its request at once.
-        unused = [one for one in self.connections if one.unused and one.spare is spare and one is not newest]
+        latest = self.loop.time() - FRESH
+        unused = [
+            one for one in self.connections
+            if one.unused and one.spare is spare and one is not newest and not (one.silent and one.since > latest)
+        ]  # fmt: skip
         oldest_first = sorted(unused, key=lambda one: one.since)
         leaving = list(itertools.islice((one for one in oldest_first if one.at_rest), wanted))
         for connection in leaving:
-            connection.transport.abort()
-            self.listener.state.connections.discard(connection)
-            self.lost(connection)
+            if connection.receiving:  # half a request is an answer's due
+                connection.deny(_too_many())
+                connection.transport.close()
+            else:
+                connection.transport.abort()
+            self._leave_out(connection)
         return len(leaving)
 
     def _round(self) -> None:
@@ -142,6 +169,10 @@ class Patrol:
     def _falls_behind(self, connection: PublicProtocol, passed: float, moved: int) -> bool:
         connection.behind = max(0.0, connection.behind + passed - moved / LEAST_RATE)
         return connection.behind > self.limits.patience
+
+
+def _too_many() -> HttpProblem:
+    return HttpProblem(503, "there are too many connections", headers={"retry-after": "1"})
 
 
 def _untaken(transport: asyncio.Transport) -> int:

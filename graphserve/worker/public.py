@@ -55,8 +55,7 @@ class PublicProtocol(Protocol):
         super().connection_made(transport)
         self._presence = Presence(self.listener.readers, transport, self.flow)
         self.since = self.loop.time()
-        if not self.patrol.admit(self):
-            transport.abort()
+        self.patrol.admit(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio callback."""
@@ -175,6 +174,11 @@ class PublicProtocol(Protocol):
         return self.idle and not (self.receiving and self.headed) and not self._denied
 
     @property
+    def silent(self) -> bool:
+        """Whether nothing has come yet."""
+        return self.cycle is None and not self.receiving
+
+    @property
     def body_seen(self) -> int:
         """Bytes of the body that are here."""
         cycle: Any = self.cycle
@@ -214,6 +218,12 @@ class PublicProtocol(Protocol):
             if self.refused:
                 return
         super()._feed(data[fed:])
+
+    def refuse(self) -> None:
+        """See `Protocol`."""
+        super().refuse()
+        if self.spare:
+            self.patrol.told(self)
 
     def stop_reading(self) -> None:
         """See `Protocol`."""

@@ -185,6 +185,13 @@ def test_what_is_refused_executes_nothing(graph: Served, head: str, status: int)
     assert not [name for name in answer.headers if name.startswith("access-control")]
     assert counted(graph) == before + (status == 200 and "ount" in head)
     if status in (403, 421):
+        path = (
+            head.split(" ")[1]
+            .removeprefix("http://evil.test")
+            .removeprefix("http://localhost:{port}")
+            .partition("?")[0]
+        )
+        graph.wait_log(rf"{head.split(' ')[0]} {path} {status} [0-9.]+ ms \[request {answer.headers['x-request-id']}\]")
         assert answer.headers["connection"] == "close" and answer.problem["detail"]
 
 

@@ -1,0 +1,209 @@
+"""More connections than there may be: everybody is told, nobody is closed without a word, and it is logged."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from graphserve import api, service
+from graphserve.graph import resolve_here
+from graphserve.worker import patrol as patrols
+from graphserve.worker.app import App, Health
+from graphserve.worker.execute import Executor, bind
+from graphserve.worker.gate import Gate
+from graphserve.worker.limits import Limits
+from graphserve.worker.listener import Listener, routes
+from graphserve.worker.patrol import SPARE, Patrol
+from graphserve.worker.public import PublicProtocol
+from graphserve.worker.respond import Responder
+from tests.hostile.wire import answers
+
+pytestmark = pytest.mark.anyio
+LIMIT = 20
+CALL = b"POST /one HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+HOLD = CALL.replace(b"/one", b"/hold")
+
+
+@service
+class Crowded:
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.inside = 0
+
+    @api
+    async def one(self) -> int:
+        return 1
+
+    @api
+    async def hold(self) -> int:
+        self.inside += 1
+        await self.gate.wait()
+        return 1
+
+
+class Place:
+    """A public port in this loop, and who comes there."""
+
+    def __init__(self, address: tuple[str, int], listener: Listener, patrol: Patrol, instance: Crowded) -> None:
+        self.address, self.listener, self.patrol, self.instance = address, listener, patrol, instance
+        self._open: list[asyncio.StreamWriter] = []
+
+    async def come(self, number: int) -> list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """Connect, and wait until all were seen."""
+        pairs = [await asyncio.open_connection(*self.address) for _ in range(number)]
+        self._open += [writer for _, writer in pairs]
+        return pairs
+
+    def leave(self) -> None:
+        for writer in self._open:
+            writer.transport.abort()
+
+
+@asynccontextmanager
+async def place() -> AsyncIterator[Place]:
+    plan, classes = resolve_here(Crowded, {})
+    node = plan.node("Crowded")
+    cls, _ = classes["Crowded"]
+    instance = cls()
+    apis = bind(node, instance)
+    app = App(Health(node.name, list), apis)
+    executor = Executor(node, ThreadPoolExecutor(1))
+    relay: Any = None
+    responder = Responder(node.name, public=True, debug=False)
+    listener = Listener(
+        app, routes(apis.values()), executor, Gate(1), responder, relay, {}, keep_alive=5.0, access_log=True
+    )
+    patrol = Patrol(listener, Limits(connections=LIMIT, patience=60.0, keep_alive=60.0))
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: PublicProtocol(listener, patrol), "127.0.0.1", 0, backlog=1000)
+    found = Place(server.sockets[0].getsockname(), listener, patrol, instance)
+    try:
+        async with asyncio.timeout(60):
+            yield found
+    finally:
+        found.leave()
+        server.close()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    while not holds():  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+
+
+async def statuses(pairs: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]) -> list[list[int]]:
+    """The statuses of all answers on each connection, until the server ends it."""
+    return [[answer.status for answer in answers(await reader.read())] for reader, _ in pairs]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def all_are_fresh(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(patrols, "FRESH", 3600.0)  # seconds; a loaded machine may be slow between two connections
+    caplog.set_level(logging.INFO, "graphserve.access")
+
+
+@pytest.mark.parametrize("beyond", [1, 10, 70, 300])
+async def test_each_client_of_a_burst_has_an_answer(beyond: int, caplog: pytest.LogCaptureFixture) -> None:
+    async with place() as port:
+        pairs = await port.come(LIMIT + beyond)
+        for _, writer in pairs:
+            writer.write(CALL)
+        found = await statuses(pairs)
+    assert all(each in ([200], [503]) for each in found), found
+    assert found[:LIMIT] == [[200]] * LIMIT, "who was first has a place"
+    lines = [record.getMessage() for record in caplog.records]
+    assert sum(" 503 " in line for line in lines) == found.count([503])
+    assert sum(" 200 " in line for line in lines) == found.count([200])
+
+
+async def test_while_all_are_busy_all_others_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    async with place() as port:
+        busy = await port.come(LIMIT)
+        for _, writer in busy:
+            writer.write(HOLD)
+        await until(lambda: port.instance.inside == LIMIT)
+        others = await port.come(SPARE + 100)
+        for _, writer in others:
+            writer.write(CALL)
+        assert await statuses(others) == [[503]] * (SPARE + 100)
+        assert port.patrol.spares == 0, "who was told holds no place"
+        (probe,) = await port.come(1)
+        probe[1].write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert await statuses([probe]) == [[200]], "a probe is answered"
+        port.instance.gate.set()
+        assert await statuses(busy) == [[200]] * LIMIT
+    lines = [record.getMessage() for record in caplog.records if " 503 " in record.getMessage()]
+    assert len(lines) == SPARE + 100
+    assert any(line.startswith("POST /one 503 ") for line in lines)
+    assert any(line.startswith("- - 503 ") for line in lines), "of who was told before he asked"
+
+
+async def test_half_a_request_makes_room_and_is_told() -> None:
+    async with place() as port:
+        halves = await port.come(LIMIT)
+        for _, writer in halves:
+            writer.write(CALL[:30])
+        await until(lambda: sum(one.receiving for one in port.patrol.connections) == LIMIT)
+        whole = await port.come(LIMIT // 2)
+        for _, writer in whole:
+            writer.write(CALL)
+        assert await statuses(whole) == [[200]] * (LIMIT // 2)
+        assert await statuses(halves[:2]) == [[503]] * 2, "the oldest went, with a word"
+
+
+async def test_who_says_nothing_for_long_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with place() as port:
+        silent = await port.come(LIMIT)
+        await until(lambda: len(port.patrol.connections) == LIMIT)
+        monkeypatch.setattr(patrols, "FRESH", -1.0)
+        whole = await port.come(2)
+        for _, writer in whole:
+            writer.write(CALL)
+        assert await statuses(whole) == [[200]] * 2
+        assert await silent[0][0].read() == b""
+
+
+REFUSALS = {
+    b"GET /x y\r\n\r\n": "GET /x 400",
+    b"\0\r\n\r\n": "- - 400",
+    b"POST /one HTTP/1.1\r\nContent-Length: 0\r\n\r\n": "POST /one 400",
+    b"POST /one HTTP/1.1\r\nHost: a b\r\nContent-Length: 0\r\n\r\n": "POST /one 400",
+    b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n": "GET /xxx",
+    b"GET /y HTTP/1.1\r\nHost: localhost\r\n" + b"a: b\r\n" * 200 + b"\r\n": "GET /y 431",
+    b"POST /one HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.test\r\nContent-Length: 0\r\n\r\n": "POST /one 403",
+    b"POST /one?a=%0A HTTP/1.1\r\nHost: localhost\r\nExpect: x\r\nContent-Length: 0\r\n\r\n": "POST /one 417",
+}
+
+
+@pytest.mark.parametrize("raw", REFUSALS)
+async def test_each_refusal_is_in_the_access_log(raw: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async with place() as port:
+        pairs = await port.come(1)
+        pairs[0][1].write(raw)
+        (found,) = await statuses(pairs)
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "graphserve.access"]
+    assert line.startswith(REFUSALS[raw]) and f" {found[0]} " in line
+
+
+async def test_a_slow_head_and_a_slow_body_are_in_the_access_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with place() as port:
+        port.patrol.limits = Limits(connections=LIMIT, patience=0.05, keep_alive=60.0)
+        pairs = await port.come(2)
+        pairs[0][1].write(b"GET /slow HTTP/1.1\r\n")
+        pairs[1][1].write(
+            b"POST /one HTTP/1.1\r\nHost: localhost\r\nContent-Type: a/json\r\nContent-Length: 9\r\n\r\n{"
+        )
+        await asyncio.gather(*(reader.readuntil(b"\r\n\r\n") for reader, _ in pairs))
+    lines = [record.getMessage() for record in caplog.records if record.name == "graphserve.access"]
+    assert len([line for line in lines if line.startswith("GET /slow 408")]) == 1
+    assert len(lines) == 2
