@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -32,11 +34,40 @@ def name_of(path: Path) -> str:
 
 
 def run(path: Path, folder: Path) -> None:
-    page = Page(path, folder)
+    page = Page(path, tutorial_folder(folder) if path.parent == DOCS / "tutorial" else folder)
     try:
         page.run()
     finally:
         page.close()
+
+
+def tutorial_folder(place: Path) -> Path:
+    """Where the first page of the tutorial leaves its reader, who begins in a clone."""
+    clone = place / "clone"
+    clone.mkdir()
+    for path in ROOT.iterdir():
+        if path.is_file() and not path.name.startswith("."):
+            shutil.copy(path, clone)
+    first = next(block for block in blocks((DOCS / "tutorial/first-graph.md").read_text()) if block.language == "sh")
+    moves = [line for line in first.text.splitlines() if line.startswith(("mkdir ", "cd "))]
+    script = "\n".join(["set -e", f"cd {clone}", *moves, "pwd"])
+    return Path(subprocess.run(["sh", "-c", script], check=True, capture_output=True, text=True).stdout.strip())
+
+
+def test_commands_of_a_newcomer_make_an_environment() -> None:
+    """Pythons of distributions refuse `pip install` outside of one (PEP 668); the README has two commands."""
+    commands = [block.text.strip() for block in blocks((ROOT / "README.md").read_text()) if block.language == "sh"]
+    installing = [command for command in commands if "pip" in command]
+    assert len(installing) == 2
+    for command in installing:
+        made, *used = command.split(" && ")
+        assert made == "python3 -m venv .venv"
+        assert all(each.startswith(".venv/bin/") for each in used), command
+    for path in [ROOT / "CONTRIBUTING.md", *EXAMPLES, *pages()]:
+        for block in blocks(path.read_text()):
+            if "pip install" in block.text and block.language != "dockerfile":
+                said = path.read_text().partition("pip install")[0]
+                assert "venv" in said or "virtual environment" in said, path
 
 
 @pytest.fixture(scope="module")
