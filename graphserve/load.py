@@ -156,7 +156,8 @@ def _parse_file(path: str, name: str, folder: str) -> Target:
     if not os.path.isfile(file):
         hidden = next((above for above in file.parents if os.path.isdir(above) and not os.access(above, os.X_OK)), None)
         reason = f": this user may not look into {str(hidden)!r}" if hidden else ""
-        raise ConfigurationError(f"there is no file {str(file)!r}{reason}")
+        meant = f"; did you mean {path}.py:{name or 'Class'}?" if os.path.isfile(f"{file}.py") else ""
+        raise ConfigurationError(f"there is no file {str(file)!r}{reason}{meant}")
     parts, root = [file.stem], file.parent
     if not file.stem.isidentifier():
         raise ConfigurationError(f"{path!r} cannot be imported: rename the file so that its name is an identifier")
@@ -174,8 +175,19 @@ def _import(target: Target) -> types.ModuleType:
     except ModuleNotFoundError as exc:
         # Only a missing target is the user's typing; a module that is missing inside it has a traceback.
         if exc.name and (target.module == exc.name or target.module.startswith(exc.name + ".")):
-            raise ConfigurationError(f"there is no module {exc.name!r} ({_looked(target.folder)})") from None
+            raise ConfigurationError(f"there is no module {exc.name!r} {_where(target)}") from None
         raise
+
+
+def _where(target: Target) -> str:
+    """Where a module was looked for, and what was probably meant."""
+    first, _, rest = target.module.partition(".")
+    source = Path(target.folder or os.getcwd(), "src", first)
+    if source.with_suffix(".py").is_file() or source.is_dir():
+        return f"in {target.folder or os.getcwd()}, but there is one in src: add --app-dir src"
+    module, _, name = target.module.rpartition(".")
+    meant = f"; did you mean {module}:{name}?" if rest and not target.name else ""
+    return f"({_looked(target.folder)}){meant}"
 
 
 def _looked(folder: str | None) -> str:

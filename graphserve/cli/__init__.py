@@ -15,13 +15,19 @@ from collections.abc import Sequence
 import click
 
 from graphserve.cli import say
-from graphserve.errors import ExitCode, GraphServeError
+from graphserve.errors import ExitCode, GraphServeError, closest
 from graphserve.stdio import open_standard
 
 # In the order of the help; each is graphserve/cli/<name>.py, its `command`.
 WITH_TARGET = ("serve", "graph", "check")
 WITH_GRAPH = ("ps", "status", "scale", "reload", "restart", "stop")  # these need one that runs
 COMMANDS = (*WITH_TARGET, *WITH_GRAPH)
+# What other tools call the same.
+SYNONYMS = {
+    "run": "serve", "start": "serve", "up": "serve", "dev": "serve", "list": "ps", "ls": "ps", "kill": "stop",
+    "down": "stop",
+    "validate": "check", "lint": "check", "draw": "graph", "plot": "graph", "info": "status",
+}  # fmt: skip
 _OF_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # without a file name: what stdout says
 
 
@@ -36,6 +42,20 @@ class Commands(click.Group):
             return None
         command: click.Command = importlib.import_module(f"graphserve.cli.{cmd_name}").command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name in COMMANDS or name.startswith("-"):
+            return super().resolve_command(ctx, args)
+        if ":" in name or name.endswith(".py"):
+            hint = f"did you mean graphserve serve {name}?"
+        elif guess := SYNONYMS.get(name) or closest(name, COMMANDS):
+            hint = f"did you mean {guess!r}?"
+        else:
+            hint = f"commands are {', '.join(COMMANDS)}"
+        raise click.UsageError(f"there is no command {name!r}; {hint}", ctx)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

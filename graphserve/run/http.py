@@ -69,7 +69,7 @@ class HttpLane:
         context = CallContext()
         heading, refused = _heading(headers, context)
         format = content_format(heading.content_type)
-        refused = refused or heading.problem(api, format, len(body))
+        refused = refused or heading.problem(api, format, len(body), target.partition(b"?")[2])
         if refused is not None:
             request_id = context.request_id.decode("latin-1")
             answer = problem.encode(refused, node=self.node.plan.name, request_id=request_id, open_book=True)

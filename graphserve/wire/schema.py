@@ -199,6 +199,8 @@ class _Reader:
                 if instead := _in_other_frameworks(part.hint):
                     self._refuse(f"{what}: {hints.name_of(part.hint)} never gets here: {instead}")
                 if part.kind == "other":
+                    if instead := _of_a_library(part.hint):
+                        self._refuse(f"{what}: {hints.name_of(part.hint)} cannot be sent: {instead}")
                     self._refuse(f"{what}: {_complaint(part.hint)}; {_SUPPORTED}")
             supported(hint)
         except NameError as exc:
@@ -255,6 +257,37 @@ def _in_other_frameworks(hint: Any) -> str | None:
     if not isinstance(kind, type) or kind.__module__.partition(".")[0] not in _FRAMEWORKS:
         return None
     return _INSTEAD.get(kind.__name__, _INSTEAD_OF_OTHERS)
+
+
+_NUMPY = "annotate np.ndarray, and send {}"
+_COLUMNS = "annotate dict[str, list[float]] or the like, and send {}; or bytes, in the format of Arrow or Parquet"
+# What to write in place of types of well-known libraries, by the package that they are of and their name.
+_OF_LIBRARIES = {
+    "PIL.Image": "annotate bytes, and open them with PIL.Image.open(io.BytesIO(data)); "
+                 "or np.ndarray, and send numpy.asarray(image)",
+    "io.IOBase": "annotate bytes, or AsyncIterator[bytes] for a file that comes in chunks",
+    "jax.Array": _NUMPY.format("numpy.asarray(array)"),
+    "jaxlib.ArrayImpl": _NUMPY.format("numpy.asarray(array)"),
+    "pandas.DataFrame": _COLUMNS.format("frame.to_dict('list')"),
+    "pandas.Series": _NUMPY.format("series.to_numpy()"),
+    "pathlib.PurePath": "annotate str, and make a Path of it; the content of a file is bytes",
+    "polars.DataFrame": _COLUMNS.format("frame.to_dict(as_series=False)"),
+    "polars.Series": _NUMPY.format("series.to_numpy()"),
+    "pyarrow.Table": _COLUMNS.format("table.to_pydict()"),
+    "re.Pattern": "annotate str, and compile it",
+    "scipy.spmatrix": _NUMPY.format("its arrays data, indices and indptr"),
+    "tensorflow.Tensor": _NUMPY.format("tensor.numpy()"),
+    "torch.Tensor": _NUMPY.format("tensor.numpy(force=True); torch.from_numpy(array.copy()) makes a tensor of it"),
+}  # fmt: skip
+
+
+def _of_a_library(hint: Any) -> str | None:
+    """What to write in place of a type of a well-known library, if it is one, or is derived from one."""
+    for base in getattr(typing.get_origin(hint) or hint, "__mro__", ()):
+        package = base.__module__.partition(".")[0].removeprefix("_")  # `_io` has the classes of `io`
+        if instead := _OF_LIBRARIES.get(f"{package}.{base.__name__.removeprefix('_')}"):
+            return instead
+    return None
 
 
 def _complaint(hint: Any) -> str:

@@ -6,7 +6,7 @@ import re
 
 from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
-from graphserve.errors import CallError
+from graphserve.errors import CallError, InvalidArguments
 from graphserve.wire.formats import Format, is_form
 from graphserve.wire.headers import DEADLINE
 from graphserve.wire.problem import HttpProblem
@@ -70,7 +70,7 @@ class Heading:
         if not trust.hop and not (self.content_type and self.content_type.strip()):
             self.untyped = self.length > 0 or any(name == b"transfer-encoding" for name, _ in headers)
 
-    def problem(self, api: BoundApi, format: Format | None, limit: int) -> CallError | None:
+    def problem(self, api: BoundApi, format: Format | None, limit: int, query: bytes = b"") -> CallError | None:
         """What is wrong with the request so far, if anything is; a wrong timeout is taken back."""
         if self.length > limit:
             return too_large(limit)
@@ -86,6 +86,8 @@ class Heading:
             return HttpProblem(415, f"{api.plan.route} has a body without a Content-Type: {_mend(as_it_is)}")
         if as_it_is and format is Format.RAW and is_form(self.content_type):
             return HttpProblem(415, _no_form(api, self.content_type or b""))
+        if query and api.signature.input_stream is None:
+            return _stray_query(api, query)
         if api.signature.input_stream is None and (format is None or (format is Format.RAW and not as_it_is)):
             return HttpProblem(415, _wrong_type(api, self.content_type or b""))
         return None
@@ -111,6 +113,13 @@ def _wrong_type(api: BoundApi, content_type: bytes) -> str:
 def _no_form(api: BoundApi, content_type: bytes) -> str:
     what = f"{api.plan.route} takes the body as it is, and {_shown(content_type)} has a form around it"
     return f"{what}: with curl, use --data-binary @FILE -H 'Content-Type: application/octet-stream', and no -F"
+
+
+def _stray_query(api: BoundApi, query: bytes) -> CallError:
+    """The refusal of a query that nobody would read: its sender takes it for arguments."""
+    name = query.partition(b"&")[0].partition(b"=")[0][:LONGEST_SHOWN].decode("latin-1")
+    text = f"{api.plan.route} reads no query, and this URL has one: send arguments as JSON in the body"
+    return InvalidArguments(text, errors=[{"loc": ["query", name], "msg": text, "type": "unexpected_query"}])
 
 
 def _mend(as_it_is: bool) -> str:

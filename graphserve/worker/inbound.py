@@ -94,10 +94,10 @@ class Inbound:
         heading = Heading(headers, context, self.trust)
         self.accepts = heading.accept or b""
         self._format, self._accept = content_format(heading.content_type), accept_format(heading.accept)
+        self.query = self.protocol.url.partition(b"?")[2]
         if self._api.signature.input_stream is not None:
             self.source = Source(self.protocol.flow, self.protocol.caller_left, self.protocol.transport.abort)
-            self.query = self.protocol.url.partition(b"?")[2]
-        self._problem = heading.problem(self._api, self._format, self._limit)
+        self._problem = heading.problem(self._api, self._format, self._limit, self.query)
         context.deadline_ns = earliest(context.deadline_ns, (heading.timeout, self._api.timeout))
         if self._problem is not None and not self._complete:
             self._refuse()

@@ -77,9 +77,14 @@ def test_the_entrypoint_of_pyproject(project: Path, run: Run) -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [("app:Gatway", "did you mean app:Gateway?"), ("nothing:X", "there is no module 'nothing'"), ("app", "app:Gateway"),
-     ("none.py:X", "there is no file"), ("app:", "app:Gateway")],
+     ("none.py:X", "there is no file"), ("app:", "app:Gateway"), ("app.Gateway", "did you mean app:Gateway?"),
+     ("./app:Gateway", "did you mean ./app.py:Gateway?"),
+     ("there:Service", "but there is one in src: add --app-dir src"),
+     ("package.there:Service", "but there is one in src: add --app-dir src")],
 )  # fmt: skip
 def test_a_wrong_target_exits_4(command: str, target: str, message: str, project: Path, run: Run) -> None:
+    (project / "src" / "package").mkdir(parents=True)
+    (project / "src" / "there.py").touch()
     done = run(command, target)
     assert done.returncode == 4
     assert message in done.stderr

@@ -84,7 +84,10 @@ def test_version(capfd: pytest.CaptureFixture[str]) -> None:
         (["check", "--uds", "x.sock", "-p", "9000", "a:B"], "--port says nothing where --uds is given"),
         (["serve", "--uds", "x.sock", "-H", "::1", "a:B"], "--host says nothing where --uds is given"),
         (["serve", "a:B", "c:D"], "unexpected extra argument"),
-        (["sevre"], "No such command 'sevre'"),
+        (["sevre"], "there is no command 'sevre'; did you mean 'serve'?"),
+        (["run", "app:Gateway"], "there is no command 'run'; did you mean 'serve'?"),
+        (["app:Gateway"], "there is no command 'app:Gateway'; did you mean graphserve serve app:Gateway?"),
+        (["xyz"], "there is no command 'xyz'; commands are serve, graph,"),
     ],
 )
 def test_wrong_usage_exits_2(arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]) -> None:
@@ -144,3 +147,11 @@ def test_help_imports_click_and_nothing_heavy(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.stderr.strip() == "[]"
+
+
+def test_a_shell_completes(run: Run) -> None:
+    """As docs/reference/cli.md has it."""
+    done = run(**{"_GRAPHSERVE_COMPLETE": "bash_source"})
+    assert "complete -o nosort -F" in done.stdout and "graphserve" in done.stdout
+    done = run(**{"_GRAPHSERVE_COMPLETE": "bash_complete", "COMP_WORDS": "graphserve st", "COMP_CWORD": "1"})
+    assert done.stdout.split() == ["plain,status", "plain,stop"]

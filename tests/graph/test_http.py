@@ -185,15 +185,16 @@ def test_a_content_coding_that_is_none(client: httpx.Client) -> None:
 
 
 def test_a_path_may_be_written_with_escapes(graph: Served, client: httpx.Client) -> None:
-    for target in ("/%61dd", "/%61%64d?x=%2F", "/ad%64"):
+    for target in ("/%61dd", "/%61%64d?", "/ad%64"):
         assert raw(graph, f"POST {target} HTTP/1.1", "localhost") == 200, target
+    assert raw(graph, "POST /%61%64d?x=%2F HTTP/1.1", "localhost") == 422, "a query that nobody reads"
     for target, status in (("/%6civez", 200), ("/read%79z", 200), ("/%61dd", 405), ("/docs%2Fforms.css", 404)):
         assert raw(graph, f"GET {target} HTTP/1.1", "localhost") == status, target
     assert client.post("/a%2fdd").json()["detail"].startswith("there is no API at /a%2Fdd")
 
 
 def test_a_target_may_name_the_host_too(graph: Served) -> None:
-    for target in ("http://localhost/add", "HTTP://LOCALHOST/%61dd?y", "https://localhost/add"):
+    for target in ("http://localhost/add", "HTTP://LOCALHOST/%61dd?", "https://localhost/add"):
         assert raw(graph, f"POST {target} HTTP/1.1", "localhost") == 200, target
     assert raw(graph, "GET http://localhost:80/livez HTTP/1.1", "localhost:80") == 200
     assert raw(graph, "GET http://localhost HTTP/1.1", "localhost") == 307
@@ -276,3 +277,11 @@ def test_keep_alive_requests_are_not_delayed(client: httpx.Client) -> None:
     """TCP_NODELAY at the public port: without it each kept-alive request takes 40 ms more."""
     delaying = client.post("/delaying", json={}).json()
     assert delaying and not any(delaying)
+
+
+def test_a_query_that_nobody_reads_is_refused_in_words(client: httpx.Client) -> None:
+    answer = client.post("/add?a=1&b=2", json={"a": 1})
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "/add reads no query, and this URL has one: send arguments as JSON in the body"
+    assert answer.json()["errors"][0]["loc"] == ["query", "a"]
+    assert client.get("/readyz?x=1").status_code == 200

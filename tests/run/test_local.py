@@ -827,7 +827,15 @@ def test_a_graph_per_run_of_a_loop() -> None:
 JSON = {"content-type": "application/json"}
 REQUESTS = [
     ("POST", "/times", '{"x": 3}', JSON, 200, 3),
-    ("POST", "/times?q=1", '{"x": 3}', {}, 200, 3),
+    (
+        "POST",
+        "/times?q=1",
+        '{"x": 3}',
+        {},
+        422,
+        "reads no query, and this URL has one: send arguments as JSON in the body",
+    ),
+    ("POST", "/times?", '{"x": 3}', {}, 200, 3),
     ("POST", "/times", '{"x": "3"}', JSON, 422, "x"),
     ("POST", "/times", "{", JSON, 400, "not valid JSON"),
     ("POST", "/times", "x", {"content-type": "image/png"}, 415, "image/png"),

@@ -9,6 +9,9 @@ import decimal
 import enum
 import importlib
 import inspect
+import io
+import pathlib
+import re
 import socket
 import typing
 import uuid
@@ -284,3 +287,35 @@ def of_parameter(hint: Any) -> Signature:
 
     run.__annotations__ = {"x": hint, "return": int}
     return Signature.of(type("Framed", (), {"run": run}), "run")
+
+
+def of_a_library(name: str, module: str) -> type:
+    """A class as a library has it, which need not be installed for this."""
+    return type("Derived", (type(name, (), {"__module__": module}),), {"__module__": "mine"})
+
+
+@pytest.mark.parametrize(
+    ("hint", "why"),
+    [
+        (pathlib.Path, "annotate str, and make a Path of it"),
+        (list[pathlib.PurePosixPath], "annotate str, and make a Path of it"),
+        (io.BytesIO, "annotate bytes, or AsyncIterator"),
+        (re.Pattern, "annotate str, and compile it"),
+        (of_a_library("Image", "PIL.Image"), "annotate bytes, and open them with PIL.Image.open"),
+        (of_a_library("DataFrame", "pandas.core.frame"), "send frame.to_dict"),
+        (of_a_library("DataFrame", "polars.dataframe.frame"), "send frame.to_dict"),
+        (of_a_library("Table", "pyarrow.lib"), "send table.to_pydict()"),
+        (dict[str, of_a_library("Tensor", "torch")], "annotate np.ndarray, and send tensor.numpy"),  # type: ignore[misc]
+    ],
+    ids=str,
+)
+def test_a_well_known_type_is_told_what_to_write_instead(hint: Any, why: str) -> None:
+    class Service:
+        @api
+        def method(self, x: hint) -> None: ...  # type: ignore[valid-type]
+
+    Service.method.__annotations__["x"] = hint
+    with pytest.raises(DeclarationError) as caught:
+        Signature.of(Service, "method")
+    assert why in str(caught.value)
+    assert "make it a dataclass" not in str(caught.value)
