@@ -10,12 +10,14 @@ import time
 import warnings
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from graphserve.call.context import current, earliest
-from graphserve.call.exchange import Exchange, Lane, Reply, TypedExchange
+from graphserve.call.context import CallContext, current, earliest
+from graphserve.call.exchange import Exchange, Lane, Reply, ResultLost, TypedExchange
 from graphserve.call.home import Home
 from graphserve.call.request import query
+from graphserve.call.sharing import Sharing
 from graphserve.call.streams import RemoteStream, StreamExchange
 from graphserve.call.upload import Upload
 from graphserve.errors import CallError, InvalidArguments, RemoteError, Unavailable, closest
@@ -23,7 +25,8 @@ from graphserve.plan import ApiPlan
 from graphserve.typed import Call
 from graphserve.wire import problem
 from graphserve.wire.failures import Unsendable, problem as wrong
-from graphserve.wire.memory import Sender
+from graphserve.wire.mappings import Untaken
+from graphserve.wire.words import described
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Api:
         decode: the body of an answer to the result.
         timeouts: seconds, of the edge, the API and the node.
         slack: see `Exchange`.
-        sender: the shared memory that large arguments pass by, if any does.
+        sharing: the shared memory that large arguments pass by, if any does.
+        caller: the node that calls; empty for a program that is no node.
     """
 
     plan: ApiPlan
@@ -48,18 +52,20 @@ class Api:
     decode: Callable[[bytes], Any]
     timeouts: tuple[float | None, ...]
     slack: float
-    sender: Sender | None = None
+    sharing: Sharing | None = None
+    caller: str = ""
 
 
 class RemoteApi:
     """The bound method that user code calls: one per API and edge."""
 
-    __slots__ = ("_api", "_compose", "_home", "_parameters")
+    __slots__ = ("_api", "_compose", "_home", "_parameters", "_sender")
 
     def __init__(self, home: Home, api: Api) -> None:
         self._home, self._api = home, api
         self._parameters = api.plan.parameters[: api.plan.positional]
         self._compose = api.lane.composer(api.plan)
+        self._sender = api.sharing.memory.sender if api.sharing is not None else None
 
     def __call__(self, *args: Any, **kwargs: Any) -> RemoteCall | RemoteStream:
         """Send the call; what goes wrong with its arguments is raised when it is awaited."""
@@ -67,8 +73,11 @@ class RemoteApi:
         context = current.get()
         deadline_ns = earliest(context.deadline_ns if context is not None else None, api.timeouts)
         request: Any = None
-        upload = misfit = None
-        placed = api.sender.placed if api.sender is not None else 0
+        upload = None
+        body = b""
+        misfit: CallError | None = None
+        sender = self._sender
+        placed = sender.placed if sender is not None else 0
         try:
             arguments = self._bind(args, kwargs) if args else kwargs
             if api.plan.input_stream is not None:
@@ -81,14 +90,18 @@ class RemoteApi:
             misfit = self._misfit(f": {exc.said}", exc.errors)
         except (TypeError, ValueError, OverflowError, RecursionError) as exc:
             misfit = self._misfit(f": {exc}", [wrong([], str(exc), "encoding")])
+        except MemoryError as exc:
+            misfit = self._no_room("write the arguments", described(exc))
+        tickets = sender.collect() if sender is not None and sender.placed != placed else None
+        inline = partial(self._inlined, context, deadline_ns, body) if tickets else None
         if api.plan.stream:
-            return self._stream(request, deadline_ns, upload, misfit)
+            stream = self._stream(request, deadline_ns)
+            stream.upload, stream.tickets, stream.inline = upload, tickets, inline
+            return RemoteStream(home, stream, f"{api.node}.{api.plan.name}", misfit)
         exchange = TypedExchange(
             home.loop, api.lane, api.node, request, deadline_ns, api.slack, api.plan.idempotent, self._read
         )
-        exchange.upload = upload
-        if api.sender is not None and api.sender.placed != placed:
-            exchange.tickets = api.sender.collect()
+        exchange.upload, exchange.tickets, exchange.inline = upload, tickets, inline
         start = exchange.start if misfit is None else _Fail(exchange, misfit)
         if threading.get_ident() == home.thread:
             start()
@@ -99,17 +112,18 @@ class RemoteApi:
         # Made last: an error's traceback may keep this frame, and the call is to be freed where it is dropped.
         return RemoteCall(home, exchange, f"{api.node}.{api.plan.name}")
 
-    def _stream(self, request: Any, deadline_ns: int | None, upload: Any, misfit: CallError | None) -> RemoteStream:
+    def _stream(self, request: Any, deadline_ns: int | None) -> StreamExchange:
         api = self._api
         exchange = StreamExchange(
             self._home.loop, api.lane, api.node, request, deadline_ns, api.slack, api.plan.idempotent, self._read
         )
-        exchange.upload = upload
-        if api.sender is not None:
-            exchange.tickets = api.sender.collect()
         left = None if deadline_ns is None else max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)
         exchange.begin(self._item, left)
-        return RemoteStream(self._home, exchange, f"{api.node}.{api.plan.name}", misfit)
+        return exchange
+
+    def _inlined(self, context: CallContext | None, deadline_ns: int | None, body: bytes) -> Any:
+        assert self._api.sharing is not None
+        return self._compose(context, deadline_ns, self._api.sharing.inlined(body))
 
     def _upload(self, arguments: dict[str, Any]) -> Any:
         name = self._api.plan.input_stream
@@ -130,6 +144,8 @@ class RemoteApi:
             return self._api.decode(payload)
         except ValueError as exc:
             raise RemoteError(f"{self._api.node}, an item of its stream: {exc}", node=self._api.node) from None
+        except (Untaken, MemoryError) as exc:
+            raise self._result_lost("an item", exc, "") from None
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         names = self._parameters
@@ -156,7 +172,20 @@ class RemoteApi:
                 return self._api.decode(body)
             except ValueError as exc:
                 raise RemoteError(f"{self._api.node}: {exc}", node=self._api.node) from None
+            except (Untaken, MemoryError) as exc:
+                raise ResultLost(partial(self._result_lost, "the result", exc)) from None
         raise error_of(status, headers, body, self._api.node)
+
+    def _result_lost(self, what: str, exc: Untaken | MemoryError, why_not_again: str) -> CallError:
+        said, node = f"{described(exc) if isinstance(exc, MemoryError) else exc}{why_not_again}", self._api.node
+        if isinstance(exc, MemoryError) or exc.short:
+            return self._no_room(f"take {what} of {node}.{self._api.plan.name}", said)
+        return RemoteError(f"a worker of {node} answered, but {what} cannot be taken: {said}", node=node)
+
+    def _no_room(self, to_do: str, why: str) -> Unavailable:
+        return Unavailable(
+            f"{self._api.caller or 'this process'} has no room to {to_do}: {why}", node=self._api.caller or None
+        )
 
 
 class _Fail:

@@ -16,6 +16,7 @@ from graphserve.call.exchange import Lane
 from graphserve.call.home import Home
 from graphserve.call.lanes import PooledLane, QueueLane
 from graphserve.call.members import Members
+from graphserve.call.sharing import Sharing
 from graphserve.dependency import credentials
 from graphserve.load import Target, load
 from graphserve.plan import ApiPlan, EdgePlan, NodePlan, Plan
@@ -34,22 +35,33 @@ class Lanes:
         plan: the graph.
         run: the run folder.
         members: what is known about the nodes.
+        memory: of this process; None sends everything by the socket.
     """
 
-    def __init__(self, plan: Plan, run: Path, members: Members) -> None:
-        self.plan, self.run, self.members = plan, run, members
+    def __init__(self, plan: Plan, run: Path, members: Members, memory: Memory | None = None) -> None:
+        self.plan, self.run, self.members, self.memory = plan, run, members, memory
+        self._sharing: dict[str, Sharing] = {}
         self._made: dict[tuple[str, str], Lane] = {}
         self._budgets: dict[str, RetryBudget] = {}
 
     def to(self, node: NodePlan, api: ApiPlan | None) -> Lane:
         """The lane to an API of a node; the pooled one without an API."""
+        sharing = self.sharing(node)  # before its lanes: it hears first who is there
         if api is None or api.lane == "pooled":
-            return self._once(node.name, "pooled", lambda: self._pooled(node))
+            return self._once(node.name, "pooled", lambda: self._pooled(node, sharing))
         path = rundir.batch_sockets(self.run, node).get(api.name) or rundir.queue_socket(self.run, node)
-        return self._once(node.name, path, lambda: QueueLane(self.members, node.name, path, self._budget(node)))
+        made = lambda: QueueLane(self.members, node.name, path, self._budget(node), sharing)  # noqa: E731
+        return self._once(node.name, path, made)
 
-    def _pooled(self, node: NodePlan) -> Lane:
-        return PooledLane(self.members, node.name, node.options.queue, self.plan.inner_keep_alive, self._budget(node))
+    def sharing(self, node: NodePlan) -> Sharing | None:
+        """What is known of sharing memory with a node; None if none is shared."""
+        if self.memory is not None and node.name not in self._sharing:
+            self._sharing[node.name] = Sharing(self.memory, self.members, node.name)
+        return self._sharing.get(node.name)
+
+    def _pooled(self, node: NodePlan, sharing: Sharing | None) -> Lane:
+        options, keep_alive = node.options, self.plan.inner_keep_alive
+        return PooledLane(self.members, node.name, options.queue, keep_alive, self._budget(node), sharing)
 
     def _budget(self, node: NodePlan) -> RetryBudget:
         if node.name not in self._budgets:
@@ -73,15 +85,16 @@ class Clients:
         lane_to: the lane to an API of a node.
         class_of: the class of a node, or of what runs elsewhere, for its types.
         http: makes the httpx client for an edge to a node.
-        memory: where large buffers pass; None sends them by the socket.
+        sharing_with: gives what is known of sharing memory with a node; by default none is shared.
     """
 
     def __init__(
         self, node: NodePlan, plan: Plan, lane_to: Callable[[NodePlan, ApiPlan | None], Lane],
         class_of: Callable[[NodePlan | EdgePlan], type] | None = None,
-        http: Callable[[NodePlan, EdgePlan], Any] | None = None, memory: Memory | None = None,
+        http: Callable[[NodePlan, EdgePlan], Any] | None = None,
+        sharing_with: Callable[[NodePlan], Sharing | None] = lambda node: None,
     ) -> None:  # fmt: skip
-        self.memory = memory
+        self._sharing_with = sharing_with
         self.node, self.plan, self.lane_to, self.home = node, plan, lane_to, Home.here()
         self._class_of = class_of or (lambda named: _load(named.target or "", plan.main))
         self._http = http or self._over_lanes
@@ -106,12 +119,11 @@ class Clients:
             return self._elsewhere(edge, edge.url)
         node = self.plan.node(edge.node)
         cls = self._class_of(node) if edge.typed else None
-        slack = HOP_SLACK * (node.level + 1)
+        slack, sharing = HOP_SLACK * (node.level + 1), self._sharing_with(node)
         return TypedClient(edge.node, {
             api.name: RemoteApi(self.home, Api(
-                api, edge.node, self.lane_to(node, api), *codecs(cls, api, self.memory),
-                (edge.timeout, api.timeout, node.options.timeout), slack,
-                self.memory.sender if self.memory is not None else None,
+                api, edge.node, self.lane_to(node, api), *codecs(cls, api, sharing),
+                (edge.timeout, api.timeout, node.options.timeout), slack, sharing, self.node.name,
             )) for api in node.apis
         })  # fmt: skip
 
@@ -156,13 +168,13 @@ def _load(target: str, main: str | None) -> type:
 
 
 def codecs(
-    cls: type | None, api: ApiPlan, memory: Memory | None = None
+    cls: type | None, api: ApiPlan, sharing: Sharing | None = None
 ) -> tuple[Callable[[dict[str, Any]], bytes], Callable[[bytes], Any]]:
     """How arguments and results of an API of this graph are written and read; without a class, by their nature."""
     arguments, result = _codecs(cls, api)
-    if memory is None:
+    if sharing is None:
         return arguments.encode, result.decode
-    place, fetch = memory.sender.place, memory.receiver.fetch
+    place, fetch = sharing.place, sharing.memory.receiver.fetch
     return lambda values: arguments.encode(values, place), lambda body: result.decode(body, fetch)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from graphserve.call.connection import Connection
-from graphserve.wire.trust import PEER, Trust
+from graphserve.wire.trust import PEER, PEER_BY_SOCKET, Trust
 
 if TYPE_CHECKING:
     from graphserve.call.exchange import Exchange
@@ -44,6 +44,7 @@ class Endpoint:
         self.idle: deque[Connection] = deque()
         self.others: dict[Trust, deque[Connection]] = {}
         self.in_flight = 0
+        self.reads_memory = False  # whether results may come by reference
         self.resting = False
         self.unreachable = False  # and rests because nobody listens at its socket
         self.retired = False
@@ -58,7 +59,8 @@ class Endpoint:
             connection.idle = False
         else:
             connection = self._connect(exchange.trust)
-            request = exchange.trust.opening + request
+            as_peer = exchange.trust is PEER and not self.reads_memory
+            request = (PEER_BY_SOCKET if as_peer else exchange.trust).opening + request
         self.in_flight += 1
         exchange.connection, exchange.endpoint = connection, self
         connection.send(request, exchange)

@@ -17,8 +17,9 @@ from graphserve.call.connection import Connection
 from graphserve.call.context import CallContext, current
 from graphserve.call.quarantine import KILLS, quarantined
 from graphserve.call.upload import feed
-from graphserve.errors import DeadlineExceeded, RemoteError
+from graphserve.errors import CallError, DeadlineExceeded, RemoteError
 from graphserve.plan import ApiPlan
+from graphserve.wire.headers import UNTAKEN
 from graphserve.wire.memory import Ticket, done
 from graphserve.wire.trust import PEER, PUBLIC
 
@@ -27,9 +28,22 @@ if TYPE_CHECKING:
 
 FIRST_PAUSE = 0.005  # seconds before a lost call is sent the second time again; doubles up to …
 LONGEST_PAUSE = 0.2
+MOST_ATTEMPTS = 3  # of a call whose arguments or result found no memory
 LARGEST_AGAIN = 64 * 1024  # bytes of a request that may run a second time
 
 Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
+
+
+class ResultLost(Exception):
+    """Raised by what reads an answer when it came, but its result cannot be taken.
+
+    Args:
+        error: makes the error that the call ends with, of why it does not run again.
+    """
+
+    def __init__(self, error: Callable[[str], CallError]) -> None:
+        super().__init__()
+        self.error = error
 
 
 class Lane(Protocol):
@@ -121,9 +135,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "attempts", "connection", "context", "deadline_ns", "endpoint", "idempotent", "kills", "lane", "loop", "node",
-        "over",
-        "read", "reply", "request", "slack", "tickets", "timer", "upload",
+        "attempts", "connection", "context", "deadline_ns", "endpoint", "idempotent", "inline", "kills", "lane", "loop",
+        "node", "over", "read", "reply", "request", "slack", "tickets", "timer", "upload",
     )  # fmt: skip
     streams = False
     trust = PUBLIC  # what its connection opens as
@@ -144,6 +157,7 @@ class Exchange:
         self.attempts = self.kills = 0  # how often it was sent again, and lost a worker that executed it
         self.over = False
         self.tickets: list[Ticket] | None = None  # memory that the request refers to
+        self.inline: Callable[[], Any] | None = None  # makes the request with what it refers to in it
         self.upload: AsyncIterator[bytes] | None = None  # what is sent as the body, piece by piece
 
     def start(self, threaded: bool = False) -> None:
@@ -194,9 +208,18 @@ class Exchange:
             return
         if (budget := self.lane.budget) is not None and budget.wary is not None and self.upload is None:
             budget.wary.answered_of(self.request)
-        error = result = None
+        if status == 503 and self._comes_again(headers):
+            return
+        error: BaseException | None = None
+        result = None
         try:
             result = self.read(status, headers, body)
+        except ResultLost as lost:
+            why_not = self._why_not_again()
+            if why_not is None and self.attempts < MOST_ATTEMPTS:
+                self._pause_and_send()
+                return
+            error = lost.error(why_not or "")
         except Exception as exc:
             # Our own frames tell a user nothing, and they hold this exchange: a circle for each call that fails.
             error = exc.with_traceback(None)
@@ -215,11 +238,7 @@ class Exchange:
             if why_not is not None:
                 self.fail(RemoteError(f"{self._loss(reason)}{why_not}", node=self.node))
                 return
-        self.attempts += 1
-        if self.attempts == 1:
-            self.loop.call_soon(self._again)
-        else:
-            self.loop.call_later(min(FIRST_PAUSE * 2**self.attempts, LONGEST_PAUSE), self._again)
+        self._pause_and_send()
 
     def _kills(self) -> bool:
         """Note that its worker ended while it executed; whether that was so often that it is refused."""
@@ -254,6 +273,26 @@ class Exchange:
     def orphan(self) -> None:
         """The call that made this one is not waited for any more."""
         self.abandon()
+
+    def _comes_again(self, headers: list[tuple[bytes, bytes]]) -> bool:
+        """Whether it is sent again since a worker could not take its arguments: it was not executed."""
+        how = dict(headers).get(UNTAKEN)
+        if how == b"by-socket" and self.inline is not None:
+            inline, self.inline = self.inline, None
+            self.request = inline()
+            done(self.tickets or [])
+            self.tickets = None
+        elif how != b"no-memory" or self.attempts >= MOST_ATTEMPTS or self._why_not_again() is not None:
+            return False
+        self._pause_and_send()
+        return True
+
+    def _pause_and_send(self) -> None:
+        self.attempts += 1
+        if self.attempts == 1:
+            self.loop.call_soon(self._again)
+        else:
+            self.loop.call_later(min(FIRST_PAUSE * 2**self.attempts, LONGEST_PAUSE), self._again)
 
     def _loss(self, reason: str) -> str:
         return f"a worker of {self.node} ended while it executed the call ({reason})"
@@ -303,6 +342,7 @@ class Exchange:
 
     def _end(self) -> None:
         self.over = True
+        self.inline = None
         self.reply.exchange = None  # no cycle: a result that is a large array goes with its last holder
         if self.timer is not None:
             self.timer.cancel()

@@ -11,14 +11,17 @@ import socket
 
 from graphserve.call.budget import RetryBudget
 from graphserve.call.connection import Connection
+from graphserve.call.context import CallContext
 from graphserve.call.endpoint import Endpoint
 from graphserve.call.exchange import Exchange
 from graphserve.call.members import Members, Node
 from graphserve.call.poller import poller
 from graphserve.call.request import Compose, composer
+from graphserve.call.sharing import Sharing
 from graphserve.errors import Unavailable
 from graphserve.plan import ApiPlan
-from graphserve.wire.trust import PEER
+from graphserve.wire.mappings import readable
+from graphserve.wire.trust import PEER, PEER_BY_SOCKET
 
 CONNECT_PAUSE = 0.002  # seconds until a full accept queue of one worker is tried again
 MOST_RESTING = 0.5  # share of a node's workers that may be left alone because calls to them were lost
@@ -35,10 +38,13 @@ class QueueLane:
         node: the node's name.
         path: its shared socket.
         budget: of calls to the node that may run again.
+        sharing: what is known of sharing memory with the node; None if none is shared.
     """
 
-    def __init__(self, members: Members, node: str, path: str, budget: RetryBudget) -> None:
-        self.node, self.path, self.budget = node, path, budget
+    def __init__(
+        self, members: Members, node: str, path: str, budget: RetryBudget, sharing: Sharing | None = None
+    ) -> None:
+        self.node, self.path, self.budget, self._sharing = node, path, budget, sharing
         self.state: Node | None = None
         self.waiting: set[Exchange] = set()
         self.loop = asyncio.get_running_loop()
@@ -51,7 +57,15 @@ class QueueLane:
 
     def composer(self, api: ApiPlan) -> Compose:
         """See `Lane`."""
-        return composer(api, self.node, PEER)
+        by_socket, sharing = composer(api, self.node, PEER_BY_SOCKET), self._sharing
+        if sharing is None:
+            return by_socket
+        by_memory = composer(api, self.node, PEER)
+
+        def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> bytes:
+            return (by_memory if sharing.results else by_socket)(context, deadline_ns, body)
+
+        return compose
 
     def send(self, exchange: Exchange) -> None:
         """Connect and send at once; the kernel keeps it until a worker is free."""
@@ -124,9 +138,14 @@ class PooledLane:
         queue: calls that may wait while no worker is ready.
         keep_alive: seconds that an idle connection is kept; shorter than the worker keeps it.
         budget: of calls to the node that may run again.
+        sharing: what is known of sharing memory with the node; None if none is shared.
     """
 
-    def __init__(self, members: Members, node: str, queue: int, keep_alive: float, budget: RetryBudget) -> None:
+    def __init__(
+        self, members: Members, node: str, queue: int, keep_alive: float, budget: RetryBudget,
+        sharing: Sharing | None = None,
+    ) -> None:  # fmt: skip
+        self._sharing = sharing
         self.node, self.queue, self.keep_alive, self.budget = node, queue, keep_alive, budget
         self.loop = asyncio.get_running_loop()
         self._members = members
@@ -191,11 +210,17 @@ class PooledLane:
         for address in self.endpoints.keys() - (takes if last == self._last else set()):
             self.endpoints.pop(address).retire()
         for address in takes - self.endpoints.keys():
-            self.endpoints[address] = Endpoint(address, self.loop, self.keep_alive, self._failing, self._take_waiting)
+            self.endpoints[address] = self._endpoint(address, node)
         for endpoint in self.endpoints.values():
             if endpoint.unreachable:  # the news may be that it listens again
                 endpoint.resting = endpoint.unreachable = False
         self._take_waiting()
+
+    def _endpoint(self, address: str, node: Node) -> Endpoint:
+        endpoint = Endpoint(address, self.loop, self.keep_alive, self._failing, self._take_waiting)
+        if self._sharing is not None:
+            endpoint.reads_memory = all(readable(each.pid) for each in node.workers if each.address == address)
+        return endpoint
 
     def _failing(self, endpoint: Endpoint) -> None:
         resting = sum(other.resting for other in self.endpoints.values())

@@ -15,6 +15,7 @@ from graphserve import rundir, shortage
 from graphserve.control import Message
 from graphserve.errors import StartupError
 from graphserve.plan import NodePlan, Plan
+from graphserve.roster import Roster
 from graphserve.supervise import sockets
 from graphserve.supervise.connections import Connections
 from graphserve.supervise.environment import MARK, Environment
@@ -46,6 +47,7 @@ class Fleet:
         self._versions: list[Version] = []
         self._count = self._ids = 0
         self._connections: Connections | None = None
+        self._roster = Roster()
         self._ends: dict[Node, asyncio.Task[None]] = {}
         self._moved = asyncio.Event()  # set, and replaced, when something changed
         self._unready = False
@@ -103,7 +105,8 @@ class Fleet:
 
     def _new(self, plan: NodePlan, version: Version) -> Node:
         shared = sockets.shared(self.run, plan)
-        node = Node(plan, version, shared, self.observer.log, self._changed, lambda: self.look(""), self._warn)
+        look = lambda: self.look("")  # noqa: E731
+        node = Node(plan, version, shared, self.observer.log, self._changed, look, self._warn, self._roster)
         self.nodes.append(node)
         return node
 
@@ -221,6 +224,7 @@ class Fleet:
             self._pulse.cancel()
         if self._connections is not None:
             self._connections.close()
+        self._roster.close()
 
     # --- what others remove (see `Upkeep`) ---
 

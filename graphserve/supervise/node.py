@@ -12,6 +12,7 @@ from graphserve import rundir
 from graphserve.errors import StartupError
 from graphserve.plan import NodePlan
 from graphserve.resolver import import_limit
+from graphserve.roster import Roster
 from graphserve.supervise.observer import LogRecord, State
 from graphserve.supervise.pool import Pool, WorkerProcess
 from graphserve.supervise.quarantine import Quarantine
@@ -41,16 +42,17 @@ class Node:
         on_change: called when its state or its workers changed.
         look: has the run folder looked after, before something is started that needs it.
         warn: called when callers are to know which calls kill workers.
+        roster: where its workers are named.
     """
 
     def __init__(
         self, plan: NodePlan, version: Version, sockets: dict[str, NamedSocket], emit: Callable[[LogRecord], None],
-        on_change: Callable[[Node], None], look: Callable[[], None], warn: Callable[[Node], None],
+        on_change: Callable[[Node], None], look: Callable[[], None], warn: Callable[[Node], None], roster: Roster,
     ) -> None:  # fmt: skip
         self.quarantine = Quarantine(self, warn)
-        self._look = look
+        self._look, self._roster = look, roster
         self.plan, self.version, self.sockets, self.emit, self.on_change = plan, version, sockets, emit, on_change
-        self.pool = Pool(plan, emit, self._died)
+        self.pool = Pool(plan, emit, self._died, roster=roster)
         self.turnover = Turnover(self)
         self.state: State = "starting"
         self.reason = ""
@@ -110,6 +112,8 @@ class Node:
         worker.state = "starting"
         limit = worker.options.startup_timeout
         self._limit_start(worker, limit, "was not ready {:g} s after it began to start")
+        if self._roster.descriptor >= 0:
+            worker.send({"type": "roster"}, [self._roster.descriptor])
         worker.send({"type": "members", "nodes": snapshot})
         listeners = {"type": "init", "listeners": list(self.sockets), "secrets": secrets}
         worker.send(listeners, [sock.fileno() for sock in self.sockets.values()])

@@ -25,6 +25,7 @@ import graphserve
 from graphserve import stack, stdio
 from graphserve.control import Channel, Message
 from graphserve.plan import NodePlan
+from graphserve.roster import Roster
 from graphserve.supervise.observer import LogRecord
 from graphserve.supervise.output import Pipe, Records
 from graphserve.supervise.usage import Usage
@@ -148,12 +149,14 @@ class Pool:
         emit: called with each record of their output.
         on_death: called with a worker that is gone, and its exit code (negative: the signal).
         role: what the processes are: `worker`, or `standin`.
+        roster: where they are named as long as they live.
     """
 
     def __init__(
         self, node: NodePlan, emit: Callable[[LogRecord], None], on_death: Callable[[WorkerProcess, int], None],
-        role: str = "worker",
+        role: str = "worker", roster: Roster | None = None,
     ) -> None:  # fmt: skip
+        self._roster = roster
         self._name, self._emit, self._on_death = node.name, emit, on_death
         self.workers: dict[int, WorkerProcess] = {}  # by pid
         discard = {"stream": _discard}  # a stream makes circus open pipes; we read them ourselves
@@ -198,6 +201,8 @@ class Pool:
         records = Records(reading, self._emit, self._name, shown, process.pid)
         worker = WorkerProcess(self._name, version, slot, process, pipes, records)
         self.workers[worker.pid] = worker
+        if self._roster is not None:
+            self._roster.add(worker.pid)
         self._watch(worker, pidfd)
         return worker
 
@@ -229,6 +234,8 @@ class Pool:
 
     def _died(self, worker: WorkerProcess) -> None:
         worker.kill()  # its own children must not outlive it
+        if self._roster is not None:  # before it is waited for: its pid may be another's then
+            self._roster.discard(worker.pid)
         code = worker.process.poll()
         worker.records.close()
         os.close(worker.records.descriptor)

@@ -160,6 +160,26 @@ def reference(payload: bytes, header: bytes = b"") -> msgspec.msgpack.Ext:
     return msgspec.msgpack.Ext(REFERENCE, _LENGTH.pack(len(header)) + header + payload)
 
 
+def inlined(body: bytes, recall: Fetch) -> bytes:
+    """A body of a service of ours with what it refers to in it.
+
+    Args:
+        body: in msgpack.
+        recall: gives the memory behind references of this process.
+    """
+
+    def inline(code: int, data: memoryview) -> Any:
+        if code == INTEGER:
+            return Large(int.from_bytes(data, "little", signed=True))  # it may be a key
+        if code != REFERENCE:
+            return msgspec.msgpack.Ext(code, bytes(data))
+        header, payload = _taken_apart(data)
+        memory = recall(payload)
+        return msgspec.msgpack.Ext(ARRAY, b"".join((header, memory))) if header else bytes(memory)
+
+    return msgspec.msgpack.encode(msgspec.msgpack.decode(body, ext_hook=inline), enc_hook=msgpack_hook())
+
+
 @lru_cache(maxsize=1024)
 def _builder(kind: Any, by_name: bool) -> Callable[[Any], Any]:
     origin = typing.get_origin(kind) or kind
@@ -215,10 +235,16 @@ def _scalar(value: Any, place: Place | None) -> Any:
 
 
 def _fetched(data: memoryview, fetch: Fetch) -> Any:
+    header, payload = _taken_apart(data)
+    memory = fetch(payload)
+    return buffers.unpack(header, memory) if header else bytes(memory)
+
+
+def _taken_apart(data: memoryview) -> tuple[memoryview, bytes]:
+    """The header of the array that is referred to, empty for bytes, and the reference."""
     if data.nbytes < _LENGTH.size or (end := _LENGTH.size + _LENGTH.unpack_from(data)[0]) > data.nbytes:
         raise Misfit("a reference to memory is cut off")
-    memory = fetch(bytes(data[end:]))
-    return bytes(memory) if end == _LENGTH.size else buffers.unpack(data[_LENGTH.size : end], memory)
+    return data[_LENGTH.size : end], bytes(data[end:])
 
 
 def _refuse(value: Any) -> typing.NoReturn:

@@ -15,7 +15,8 @@ from graphserve.wire.costs import ERRORS_TOLD, MESSAGE_CHARACTERS, NAME_CHARACTE
 Location = list[str | int]
 
 # What decoding may raise because of the body, user code in dataclasses included.
-FAILURES = (ValueError, TypeError, RecursionError, OverflowError, MemoryError)
+# No memory is nobody's fault who sent the body: `MemoryError` is not among them.
+FAILURES = (ValueError, TypeError, RecursionError, OverflowError)
 # What libraries raise over values that they were not made for: a body's fault too, if no user code stands between.
 _FOREIGN = (LookupError, AttributeError, ArithmeticError, SystemError, AssertionError, BufferError, NotImplementedError)
 _OURS = frozenset({"graphserve", "msgspec", "numpy", "pydantic", "decimal", "uuid", "json"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 # Said by run-folder sockets only; a public listener drops them (DESIGN.md, promise 1).
 DEADLINE = b"x-graphserve-deadline"  # absolute CLOCK_MONOTONIC, nanoseconds
 KIND = b"x-graphserve-error"  # which CallError the body of an answer is
+UNTAKEN = b"x-graphserve-untaken"  # the arguments could not be taken: the API was not called
 INTERNAL_PREFIX = b"x-graphserve-"
 
 TIMEOUT = b"x-request-timeout"  # relative, seconds

@@ -1,25 +1,50 @@
 """The receiver's side of shared memory: segments of other processes, mapped here. Runs in workers.
 
-See `memory.py` for the whole.
+Nothing is written through a reference: a segment is opened for reading only, after the owner was found to be a worker
+of this graph, and what is open there to be a segment. See `memory.py` for the whole.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import mmap
 import os
+import stat
 import struct
 import sys
 import threading
 import time
 import weakref
+from collections.abc import Container
 from typing import Any
 
+NAME = "graphserve"  # of a segment, in memfd_create(2)
 HEADER = 4096  # bytes before the data of a segment: a page, so data is aligned
 IDLE = 20.0  # seconds after which an unused mapping is let go
 REFERENCE = struct.Struct("<IiQQQ")  # pid, descriptor, inode, length, generation
-GENERATIONS = struct.Struct("<QQ")  # how often the segment was filled, and the filling that was last taken
+GENERATION = struct.Struct("<Q")  # how often the segment was filled
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL if hasattr(fcntl, "F_SEAL_SEAL") else 0
+
+# Who has taken a filling holds a read lock on the bytes up to its number, far behind the data (fcntl(2), open file
+# description locks): the sender asks for it, and nobody has to write. It goes with the descriptor.
+TAKEN = 1 << 48
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
+_SHORT = frozenset({errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOLCK})
+
+
+class Untaken(Exception):
+    """Raised when the memory that a reference names cannot be taken.
+
+    Args:
+        why: what happened.
+        short: what this process has too little of: `memory` or `descriptors`; empty: it is not its fault.
+    """
+
+    def __init__(self, why: str, short: str = "") -> None:
+        super().__init__(why)
+        self.short = short
 
 
 class _Mapping:
@@ -28,11 +53,17 @@ class _Mapping:
     __slots__ = ("descriptor", "inode", "map", "used_at", "views")
 
     def __init__(self, pid: int, descriptor: int, inode: int) -> None:
-        self.descriptor = os.open(f"/proc/{pid}/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+        path = f"/proc/{pid}/fd/{descriptor}"
+        if os.readlink(path) != f"/memfd:{NAME} (deleted)":  # before it is opened: that alone does something to a pipe
+            raise Untaken(f"what process {pid} has open there is no memory of ours")
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             held = os.fstat(self.descriptor)
             if held.st_ino != inode:
-                raise OSError("the segment is gone")
+                raise Untaken(f"process {pid} has given this memory back")
+            seals = fcntl.fcntl(self.descriptor, fcntl.F_GET_SEALS) if stat.S_ISREG(held.st_mode) else 0
+            if seals & SEALS != SEALS or held.st_size <= HEADER:  # it could shrink under us
+                raise Untaken(f"what process {pid} has open there is no memory of ours")
             self.map = mmap.mmap(self.descriptor, held.st_size, prot=mmap.PROT_READ)
         except BaseException:
             os.close(self.descriptor)
@@ -41,16 +72,33 @@ class _Mapping:
         self.views = 0
         self.used_at = time.monotonic()
 
+    def mark(self, generation: int) -> None:
+        """Have the sender know that this filling was taken."""
+        lock = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, TAKEN, generation + 1, 0)
+        fcntl.fcntl(self.descriptor, fcntl.F_OFD_SETLK, lock)
+
     def close(self) -> None:
         with contextlib.suppress(BufferError):
             self.map.close()
         os.close(self.descriptor)
 
 
-class Receiver:
-    """The segments of other processes that this one reads."""
+def is_taken(descriptor: int, generation: int) -> bool:
+    """Whether somebody has taken this filling of a segment of ours."""
+    wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, TAKEN + generation, 1, 0)
+    found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, wanted)
+    return bool(_FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
 
-    def __init__(self) -> None:
+
+class Receiver:
+    """The segments of other processes that this one reads.
+
+    Args:
+        owners: the pids whose memory is read: the workers of the graph.
+    """
+
+    def __init__(self, owners: Container[int]) -> None:
+        self._owners = owners
         self._mappings: dict[tuple[int, int], _Mapping] = {}
         self._alive: dict[int, weakref.ref[Any]] = {}
         self._lock = threading.RLock()  # a view may be collected while this thread is in here
@@ -59,23 +107,17 @@ class Receiver:
         """The buffer behind a reference, read-only; safe for as long as anything made of it lives.
 
         Raises:
-            ValueError: the reference is no longer good: its sender is gone, or gave the call up.
+            Untaken: its owner is no worker of this graph, is gone, gave the call up or hides; or we have no room.
         """
         try:
             pid, descriptor, inode, length, generation = REFERENCE.unpack(reference)
         except struct.error:
-            raise ValueError("this is no reference to memory") from None
+            raise Untaken("this is no reference to memory") from None
         with self._lock:
             try:
-                mapping = self._mapping(pid, descriptor, inode)
-                self._hold(mapping)
+                return self._take(pid, descriptor, inode, length, generation)
             except OSError as exc:
-                raise ValueError(f"memory of process {pid} cannot be read: {exc}") from None
-            if GENERATIONS.unpack_from(mapping.map)[0] != generation or HEADER + length > len(mapping.map):
-                self._release(mapping)
-                raise ValueError("the sender of this memory has given the call up")
-            os.pwrite(mapping.descriptor, struct.pack("<Q", generation), 8)
-            return self._view(mapping, length)
+                raise _untaken(exc, pid) from None
 
     def sweep(self, idle: float = IDLE) -> None:
         """Let go of mappings that nothing reads and that were not used for a while."""
@@ -86,9 +128,23 @@ class Receiver:
                     del self._mappings[key]
                     mapping.close()
 
+    def _take(self, pid: int, descriptor: int, inode: int, length: int, generation: int) -> memoryview:
+        mapping = self._mapping(pid, descriptor, inode)
+        self._hold(mapping)
+        try:
+            if GENERATION.unpack_from(mapping.map)[0] != generation or HEADER + length > len(mapping.map):
+                raise Untaken(f"process {pid} has given the call up")
+            mapping.mark(generation)
+        except BaseException:
+            self._release(mapping)
+            raise
+        return self._view(mapping, length)
+
     def _mapping(self, pid: int, descriptor: int, inode: int) -> _Mapping:
         found = self._mappings.get((pid, descriptor))
         if found is None or found.inode != inode:  # the sender gave the old one back
+            if pid not in self._owners:
+                raise Untaken(f"process {pid} has ended, or is no worker of this graph")
             made = _Mapping(pid, descriptor, inode)
             if found is not None and not found.views:
                 found.close()
@@ -122,3 +178,26 @@ class Receiver:
 
         self._alive[id(holder)] = weakref.ref(holder, collected)
         return whole if numpy is None else memoryview(holder)
+
+
+def _untaken(exc: OSError, pid: int) -> Untaken:
+    if exc.errno in _SHORT:
+        short = "descriptors" if exc.errno in (errno.EMFILE, errno.ENFILE) else "memory"
+        return Untaken(f"memory of process {pid} cannot be mapped: {exc.strerror}", short)
+    if exc.errno == errno.EAGAIN:
+        return Untaken(f"process {pid} has given the call up")
+    if exc.errno in (errno.ENOENT, errno.ESRCH):
+        return Untaken(f"process {pid} has ended, or given this memory back")
+    return Untaken(f"memory of process {pid} cannot be opened: {exc.strerror or exc}")
+
+
+def readable(pid: int) -> bool:
+    """Whether another process lets this one look at its descriptors (proc(5): same user, dumpable, not hidden)."""
+    folder = f"/proc/{pid}/fd"
+    try:
+        os.readlink(f"{folder}/2")
+    except FileNotFoundError:  # it has closed that one, or does not show itself
+        return os.access(folder, os.R_OK | os.X_OK)
+    except OSError:
+        return False
+    return True

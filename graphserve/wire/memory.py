@@ -1,27 +1,32 @@
 """Large buffers between processes of one machine: pooled shared memory instead of the socket. Runs in workers.
 
-The sender owns segments (memfd, sealed against shrinking and growing) and sends references; the receiver opens
-`/proc/<pid>/fd/<n>` and maps it read-only. Who reads holds a shared flock, and the sender uses a segment again only
-when it gets the exclusive one: so a view is safe for as long as it lives, and the kernel lets go when its holder dies.
-Mappings are kept on both sides, since fresh pages cost more than the copy.
+The sender owns segments (memfd, sealed against shrinking, growing and other writers) and sends references; the receiver
+opens `/proc/<pid>/fd/<n>` and maps it, for reading only. Who reads holds a shared flock, and the sender uses a segment
+again only when it gets the exclusive one: so a view is safe for as long as it lives, and the kernel lets go when its
+holder dies. Mappings are kept on both sides, since fresh pages cost more than the copy.
 
-A segment begins with a header: the generation (how often it was filled) and the generation that was last taken.
+A segment begins with a header: the generation, that is how often it was filled. Who takes a filling leaves a lock that
+says so (see `mappings.py`).
 """
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
 import mmap
 import os
 import threading
 import time
+from collections.abc import Container
 
-from graphserve.wire.mappings import GENERATIONS, HEADER, REFERENCE, Receiver
+from graphserve.wire.mappings import GENERATION, HEADER, NAME, REFERENCE, SEALS, Receiver, is_taken
 
 MIN_SIZE = 64 * 1024  # bytes; below, the socket is cheaper
 ABANDONED = 60.0  # seconds after which a result that nobody took is given up: its caller is gone
 IDLE = 20.0  # seconds after which an unused segment or mapping is given back
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL if hasattr(fcntl, "F_SEAL_SEAL") else 0
+_F_SEAL_FUTURE_WRITE = 0x10  # Linux 5.1: no other descriptor writes, and no other mapping; ours is there before
+_PR_GET_DUMPABLE = 3  # prctl(2)
 
 
 class Segment:
@@ -30,11 +35,11 @@ class Segment:
     __slots__ = ("descriptor", "generation", "in_transit", "inode", "map", "size", "used_at")
 
     def __init__(self, size: int) -> None:
-        self.descriptor = os.memfd_create("graphserve", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self.descriptor = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.posix_fallocate(self.descriptor, 0, HEADER + size)  # now, or a full memory would be a SIGBUS later
-            fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, _SEALS)
             self.map = mmap.mmap(self.descriptor, HEADER + size)
+            _seal(self.descriptor)
         except BaseException:
             os.close(self.descriptor)
             raise
@@ -53,14 +58,14 @@ class Segment:
             return False
         self.in_transit, self.used_at = True, time.monotonic()  # before another thread may look at it
         self.generation += 1
-        GENERATIONS.pack_into(self.map, 0, self.generation, 0)
+        GENERATION.pack_into(self.map, 0, self.generation)
         fcntl.flock(self.descriptor, fcntl.LOCK_UN)
         return True
 
     @property
     def taken(self) -> bool:
         """Whether the other side has it: from then on its lock protects it."""
-        return bool(GENERATIONS.unpack_from(self.map)[1] == self.generation)
+        return is_taken(self.descriptor, self.generation)
 
     def close(self) -> None:
         """Give it back; who still reads it keeps the pages."""
@@ -97,10 +102,11 @@ class Sender:
         """Copy a buffer into a segment.
 
         Returns:
-            The reference to send; None if it is small, or memory or descriptors are short: it goes by the socket.
+            The reference to send; None if it is small, memory or descriptors are short, or this process does not let
+            others of its user look at what it has open (prctl(2), PR_SET_DUMPABLE): it goes by the socket.
         """
         size = data.nbytes
-        if size < MIN_SIZE or size > self.cap:
+        if size < MIN_SIZE or size > self.cap or not is_dumpable():
             return None
         with self._lock:
             segment = self._find(size)
@@ -110,6 +116,19 @@ class Sender:
         segment.map[HEADER : HEADER + size] = data.cast("B") if data.contiguous else data.tobytes()
         self._tickets().append((segment, segment.generation))
         return REFERENCE.pack(os.getpid(), segment.descriptor, segment.inode, size, segment.generation)
+
+    def recall(self, reference: bytes) -> memoryview:
+        """What lies behind a reference of ours that is still on its way.
+
+        Raises:
+            ValueError: it is none.
+        """
+        _, descriptor, inode, size, generation = REFERENCE.unpack(reference)
+        with self._lock:
+            for segment in self._segments:
+                if (segment.descriptor, segment.inode, segment.generation) == (descriptor, inode, generation):
+                    return memoryview(segment.map)[HEADER : HEADER + size].toreadonly()
+        raise ValueError("this memory is not on its way any more")
 
     def collect(self) -> list[Ticket]:
         """The tickets of what this thread has placed since it last asked."""
@@ -123,9 +142,12 @@ class Sender:
             return sum(1 for segment in self._segments if segment.in_transit and not segment.taken)
 
     def sweep(self, idle: float = IDLE) -> None:
-        """Give back what has not been used for a while."""
+        """Give back what has not been used for a while; called once a second."""
         now = time.monotonic()
         with self._lock:
+            for segment in self._segments:
+                if segment.in_transit and segment.taken:  # noted: its reader's lock goes when the reader does
+                    segment.in_transit = False
             for segment in [s for s in self._segments if now - s.used_at >= idle]:
                 self._drop(segment)
 
@@ -172,10 +194,11 @@ class Memory:
 
     Args:
         cap: bytes that it may send by shared memory at once.
+        owners: the pids whose memory is read: the workers of the graph.
     """
 
-    def __init__(self, cap: int) -> None:
-        self.sender, self.receiver = Sender(cap), Receiver()
+    def __init__(self, cap: int, owners: Container[int]) -> None:
+        self.sender, self.receiver = Sender(cap), Receiver(owners)
 
     def sweep(self) -> None:
         """Give back what has not been used for a while."""
@@ -183,13 +206,21 @@ class Memory:
         self.receiver.sweep()
 
 
-def reachable(pid: int) -> bool:
-    """Whether another process of ours lets us look at its descriptors (proc(5): same user, not hidden)."""
+def is_dumpable() -> bool:
+    """Whether others of this user may look at what this process has open; a library may end that at any time."""
+    return bool(_libc.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0) == 1)
+
+
+_libc = ctypes.CDLL(None)
+
+
+def _seal(descriptor: int) -> None:
     try:
-        os.readlink(f"/proc/{pid}/fd/2")
-    except OSError:
-        return False
-    return hasattr(os, "memfd_create")
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, SEALS | _F_SEAL_FUTURE_WRITE)
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:
+            raise
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, SEALS)  # an older kernel
 
 
 def _rounded(size: int) -> int:

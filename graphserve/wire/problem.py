@@ -24,7 +24,7 @@ from graphserve.errors import (
 from graphserve.text import encodable
 from graphserve.tracebacks import is_of_user
 from graphserve.wire.frames import StreamFormat
-from graphserve.wire.headers import INTERNAL_PREFIX, KIND, PROBLEM
+from graphserve.wire.headers import INTERNAL_PREFIX, KIND, PROBLEM, UNTAKEN
 from graphserve.wire.phrases import phrase
 from graphserve.wire.words import described, words
 
@@ -49,6 +49,20 @@ class HttpProblem(CallError):
     def read(cls, status: int, body: bytes) -> HttpProblem:
         """What `encode` wrote, for a process that passes the answer on."""
         return cls(status, str(msgspec.json.decode(body, type=dict[str, Any]).get("detail", "")))
+
+
+class Untakable(Unavailable):
+    """Raised when a worker cannot take the arguments of a call; nothing was executed.
+
+    Args:
+        detail: why.
+        how: `by-socket` if it can take them by the socket; `no-memory` if it has no room for them.
+        rest: see `CallError`.
+    """
+
+    def __init__(self, detail: str, how: str, **rest: Any) -> None:
+        super().__init__(detail, **rest)
+        self.how = how
 
 
 def as_call_error(exc: BaseException, node: str) -> CallError:
@@ -126,6 +140,8 @@ def _encode(
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(min(error.retry_after, LONGEST_RETRY)))))
         if error.full:
             headers.append((b"x-graphserve-full", b"1"))
+        if isinstance(error, Untakable):
+            headers.append((UNTAKEN, error.how.encode()))
     if isinstance(error, (Problem, HttpProblem)):
         for name, value in error.headers.items():
             if (fault := header_fault(name, value)) is not None:  # it came in after the error was made

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
-from graphserve.wire.problem import HttpProblem
+from graphserve.errors import CallError
 from graphserve.worker.inbound import Inbound
 from graphserve.worker.journal import log_refusal
 
@@ -23,7 +23,7 @@ class Denial:
         line: method and target of what is refused, as far as they came.
     """
 
-    def __init__(self, connection: Protocol, problem: HttpProblem, line: tuple[bytes, bytes]) -> None:
+    def __init__(self, connection: Protocol, problem: CallError, line: tuple[bytes, bytes]) -> None:
         self._connection, self._problem = connection, problem
         self._line, self._began = line, connection.began
         self._answered = False  # whether the request that is refused has its answer, or will get it

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 from graphserve.call import fingerprint
 from graphserve.call.context import CallContext, earliest
 from graphserve.errors import CallError, InvalidArguments
+from graphserve.wire import problem
 from graphserve.wire.codec import Format, accept_format, content_format
 from graphserve.wire.costs import LARGE_BODY
 from graphserve.wire.failures import BeyondMsgpack
 from graphserve.wire.frames import StreamFormat, stream_format
+from graphserve.wire.mappings import Untaken
 from graphserve.wire.problem import HttpProblem
+from graphserve.wire.words import described
 from graphserve.worker.arguments import read
 from graphserve.worker.decoding import Decoding
 from graphserve.worker.execute import BoundApi
@@ -265,8 +268,20 @@ class Inbound:
     def _misfit(self, error: BaseException) -> None:
         if isinstance(error, (HttpProblem, InvalidArguments)):
             self._quiet(error)
+        elif isinstance(error, Untaken):
+            self._untakable(str(error), "no-memory" if error.short == "memory" else "by-socket")
+        elif isinstance(error, MemoryError):
+            self._untakable(described(error), "no-memory")
         else:
             self.fail(error)
+
+    def _untakable(self, why: str, how: str) -> None:
+        node = self.protocol.listener.responder.node
+        name = f"{node}.{self._api.plan.name}"
+        error = problem.Untakable(f"{node} could not take the arguments of {name}: {why}", how, node=node)
+        if how == "no-memory":  # otherwise they come again by the socket
+            problem.log(name, error, None, self.context.request_id.decode("latin-1"))
+        self._quiet(error)
 
     def _pass_on(self, body: bytes) -> None:
         """Every slot is taken: the node's queue takes the call, and a free sibling takes it from there."""

@@ -34,6 +34,7 @@ from graphserve.errors import ConfigurationError, ExitCode, StartupError
 from graphserve.load import Target, load
 from graphserve.parent import die_with
 from graphserve.plan import NodePlan, Plan
+from graphserve.roster import Workers
 from graphserve.stdio import take_input
 from graphserve.tracebacks import formatted
 from graphserve.worker import log
@@ -76,6 +77,7 @@ class Worker:
         self._ended = asyncio.Event()
         self._opening: asyncio.Task[None] | None = None
         self.secrets: dict[str, Any] = {}
+        self.roster: Workers | None = None
         self.members.tell = self._tell_lost
         self.members.killed = self._tell_killed
         self._later: list[tuple[str, int]] = []  # shared sockets that came before there was somebody to serve them
@@ -120,7 +122,7 @@ class Worker:
             os.close(found[name])
             found[name] = descriptor
         listeners = list(found.items())
-        return Serving(self.plan, self.node, self.run, self.members, self._found, listeners, self._report)
+        return Serving(self.plan, self.node, self.run, self.members, self._found, listeners, self._report, self.roster)
 
     async def _stand_in(self) -> StandIn:
         from graphserve.worker.standin import StandIn
@@ -144,6 +146,9 @@ class Worker:
         self.node = self.node.with_urls(self.secrets.get("urls", {}))  # the file of the Plan has them without secrets
         self.plan = self.plan.with_node(self.node)
         self._init.set_result(list(zip(message["listeners"], fds, strict=True)))
+
+    def _on_roster(self, message: Message, fds: list[int]) -> None:
+        self.roster = Workers(fds[0])
 
     def _on_members(self, message: Message, fds: list[int]) -> None:
         for node in message["nodes"]:

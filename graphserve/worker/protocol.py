@@ -13,8 +13,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from graphserve import records
 from graphserve.call.alarms import alarm
-from graphserve.wire.problem import HttpProblem
+from graphserve.errors import CallError
+from graphserve.wire.problem import HttpProblem, Untakable
 from graphserve.wire.trust import PUBLIC, opened
+from graphserve.wire.words import described
 from graphserve.worker.admission import Admission
 from graphserve.worker.denial import Denial
 from graphserve.worker.gate import has_sent, left
@@ -264,7 +266,7 @@ class Protocol(HttpToolsProtocol):
         """Whether the other side has closed its end, though its request came whole."""
         return left(self.transport.get_extra_info("socket"))
 
-    def deny(self, problem: HttpProblem, *, broken: bool = False) -> None:
+    def deny(self, problem: CallError, *, broken: bool = False) -> None:
         """Read no more; answer so when earlier requests are answered, and close.
 
         Args:
@@ -332,7 +334,13 @@ class Protocol(HttpToolsProtocol):
             self.deny(cause.problem)
         else:
             records.note(LOGGER, "error", "a request could not be read", cause or exc)
-            self.deny(HttpProblem(500, "the request could not be read"), broken=True)
+            self.deny(self._unread(cause), broken=True)
+
+    def _unread(self, cause: BaseException | None) -> CallError:
+        if not isinstance(cause, MemoryError):
+            return HttpProblem(500, "the request could not be read")
+        node = self.listener.responder.node
+        return Untakable(f"{node} could not take a request: {described(cause)}", "no-memory", node=node)
 
     def _say_no(self) -> None:
         if self.denial is not None and not self.denial.over and self.answered:

@@ -7,7 +7,7 @@ import contextlib
 import mmap
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from graphserve import records, rundir
 from graphserve.call.clients import Clients, Lanes
 from graphserve.call.members import Members
 from graphserve.plan import NodePlan, Plan
-from graphserve.wire.memory import Memory, reachable
+from graphserve.wire.memory import Memory
 from graphserve.worker.admission import Admission
 from graphserve.worker.app import App, Health, openapi_document
 from graphserve.worker.batching import Batcher
@@ -52,11 +52,12 @@ class Serving:
         cls: the service's class.
         listeners: the node's shared sockets, by API name (`""` for the one of all that is not batched).
         report: told once a second how this worker is.
+        owners: the workers of the graph; None if nobody can say: then no memory is shared.
     """
 
     def __init__(
         self, plan: Plan, node: NodePlan, run: Path, members: Members, cls: type, listeners: list[tuple[str, int]],
-        report: Callable[[dict[str, Any]], None],
+        report: Callable[[dict[str, Any]], None], owners: Container[int] | None,
     ) -> None:  # fmt: skip
         self.report = report
         self.plan, self.node, self.run, self.members, self.cls = plan, node, run, members, cls
@@ -64,9 +65,9 @@ class Serving:
         self.address = rundir.worker_socket(run, node, os.getpid())
         self.health = Health(node.name, lambda: members.missing(plan.below(node.name)))
         self.threads = ThreadPoolExecutor(node.limit, thread_name_prefix=node.name)
-        self.lanes = Lanes(plan, run, members)
-        self.memory = Memory(plan.shared_memory) if plan.shared_memory and reachable(os.getppid()) else None
-        self.clients = Clients(node, plan, self.lanes.to, memory=self.memory)
+        self.memory = Memory(plan.shared_memory, owners) if plan.shared_memory and owners is not None else None
+        self.lanes = Lanes(plan, run, members, self.memory)
+        self.clients = Clients(node, plan, self.lanes.to, sharing_with=self.lanes.sharing)
         self._shared = {name: socket.socket(fileno=fd) for name, fd in listeners}
         self._port: Port | None = None
         self._attaching: set[asyncio.Task[Any]] = set()

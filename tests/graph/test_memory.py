@@ -116,7 +116,7 @@ def data(value: int, size: int = 200_000) -> np.ndarray:
 
 
 def test_a_segment_is_used_again_when_its_reader_is_done(sender: memory.Sender) -> None:
-    receiver = memory.Receiver()
+    receiver = memory.Receiver({os.getpid()})
     references = []
     for value in range(5):
         reference = sender.place(data(value).data)
@@ -129,7 +129,7 @@ def test_a_segment_is_used_again_when_its_reader_is_done(sender: memory.Sender) 
 
 
 def test_a_view_of_a_slice_holds_the_segment(sender: memory.Sender) -> None:
-    receiver = memory.Receiver()
+    receiver = memory.Receiver({os.getpid()})
     first = sender.place(data(1).data)
     assert first is not None
     part = np.frombuffer(receiver.fetch(first), "u1")[100:200][::2]
@@ -141,7 +141,7 @@ def test_a_view_of_a_slice_holds_the_segment(sender: memory.Sender) -> None:
 
 
 def test_what_nobody_took_is_not_used_again(sender: memory.Sender) -> None:
-    receiver = memory.Receiver()
+    receiver = memory.Receiver({os.getpid()})
     first = sender.place(data(1).data)
     second = sender.place(data(2).data)
     assert first is not None and second is not None
@@ -152,12 +152,12 @@ def test_what_nobody_took_is_not_used_again(sender: memory.Sender) -> None:
 
 
 def test_a_reference_that_was_given_up_is_refused(sender: memory.Sender) -> None:
-    receiver = memory.Receiver()
+    receiver = memory.Receiver({os.getpid()})
     first = sender.place(data(1).data)
     assert first is not None
     memory.done(sender.collect())
     assert sender.place(data(2).data) is not None
-    with pytest.raises(ValueError, match="given the call up"):
+    with pytest.raises(mappings.Untaken, match="given the call up"):
         receiver.fetch(first)
 
 
@@ -196,7 +196,7 @@ def test_threads_that_place_at_once_have_segments_of_their_own() -> None:
     sys.setswitchinterval(1e-6)  # seconds: threads take turns in the middle of everything
     try:
         for _ in range(30):
-            sender, receiver = memory.Sender(64 * 1024 * 1024), memory.Receiver()
+            sender, receiver = memory.Sender(64 * 1024 * 1024), memory.Receiver({os.getpid()})
             threads = [threading.Thread(target=place, args=(sender, 4 * number)) for number in range(8)]
             for thread in threads:
                 thread.start()
@@ -214,7 +214,7 @@ def test_threads_that_place_at_once_have_segments_of_their_own() -> None:
 
 
 def test_idle_memory_is_given_back(sender: memory.Sender) -> None:
-    receiver = memory.Receiver()
+    receiver = memory.Receiver({os.getpid()})
     before = len(os.listdir("/proc/self/fd"))
     reference = sender.place(data(1).data)
     assert reference is not None
@@ -227,8 +227,8 @@ def test_idle_memory_is_given_back(sender: memory.Sender) -> None:
 
 
 def test_nonsense_references_are_refused() -> None:
-    receiver = memory.Receiver()
+    receiver = memory.Receiver({os.getpid()})
     strange = [mappings.REFERENCE.pack(os.getpid(), 0, 1, 2, 3), mappings.REFERENCE.pack(2**30, 1, 1, 1, 1)]
     for reference in (b"", b"x" * 32, *strange):
-        with pytest.raises(ValueError):
+        with pytest.raises(mappings.Untaken):
             receiver.fetch(reference)

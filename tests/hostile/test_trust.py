@@ -173,13 +173,6 @@ def test_a_stream_that_fails_late_tells_no_text_and_no_header(post: Post, accept
     assert TEXT.encode() not in answer and b"x-graphserve-" not in answer
 
 
-def test_the_query_of_an_upload_is_json(graph: Served) -> None:
-    body = msgspec.msgpack.encode(extensions.reference(b"r" * 32)).decode("latin-1")
-    with graph.client() as client:
-        kind = {"content-type": "application/octet-stream"}
-        assert client.post("/upload", params={"x": body}, content=b"abc", headers=kind).json() == "str 1"
-
-
 def test_the_public_port_knows_no_openings(graph: Served) -> None:
     request = b"POST /pid HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
     for kind in (PEER, PEER_BY_SOCKET, RELAYED, MADE):
@@ -290,17 +283,25 @@ def test_a_stand_in_makes_nobody_a_service(tmp_path: Path, run_dir: Path, sender
                 body = msgspec.msgpack.encode({name: value})
                 found.append(client.post(path, content=body, headers={"content-type": MSGPACK}).status_code)
 
-        number = msgspec.msgpack.Ext(4, b"\1")
+        def upload(query: dict[str, str]) -> None:
+            with graph.client() as client:
+                kind = {"content-type": "application/octet-stream"}
+                found.append(client.post("/size", params=query, content=b"x", headers=kind).status_code)
+
+        number, plain = msgspec.msgpack.Ext(4, b"\1"), extensions.reference(good)
         cases = [
             ("/double", "x", number),
             ("/doubles", "xs", [number]),
-            ("/length", "body", extensions.reference(good)),
+            ("/length", "body", plain),
         ]
         calls = [threading.Thread(target=call, args=case) for case in cases]
         for each in calls:
             each.start()
+        query = {"times": msgspec.msgpack.encode(plain).decode("latin-1")}
+        calls.append(threading.Thread(target=upload, args=(query,)))
+        calls[-1].start()
         eventually(lambda: waiting(shared(run_dir, "Entry")) == 2)
         (tmp_path / "slow").unlink()
         for each in calls:
             each.join()
-        assert found == [422] * 3
+        assert found == [422] * 4
