@@ -6,7 +6,7 @@ so a worker pays for nothing that it does not need.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graphserve.errors import (
     DeadlineExceeded,
@@ -20,19 +20,21 @@ from graphserve.options import Batch
 
 # At once, and so named: the module of the same name would otherwise stand in the function's place.
 from graphserve.service import api, depends, service
+from graphserve.typed import Call, Stream
 
 if TYPE_CHECKING:
     from graphserve.call.context import cancelled, deadline
-    from graphserve.run import local, serve
+    from graphserve.run import Server, local, serve
     from graphserve.wire.tensors import Array
 
 __all__ = [
-    "Array", "Batch", "DeadlineExceeded", "GraphServeError", "InvalidArguments", "Problem", "RemoteError",
-    "Unavailable", "api", "cancelled", "deadline", "depends", "local", "serve", "service",
+    "Array", "Batch", "Call", "DeadlineExceeded", "GraphServeError", "InvalidArguments", "Problem", "RemoteError",
+    "Server", "Stream", "Unavailable", "api", "cancelled", "deadline", "depends", "local", "serve", "service",
 ]  # fmt: skip
 
 _LATER = {
     "Array": "wire.tensors",
+    "Server": "run",
     "cancelled": "call.context",
     "deadline": "call.context",
     "local": "run",
@@ -40,14 +42,32 @@ _LATER = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module 'graphserve' has no attribute {name!r}")
-    import importlib
+if not TYPE_CHECKING:  # a type checker that saw it would take every name for one of ours, wrong ones too
 
-    value = getattr(importlib.import_module(f"graphserve.{_LATER[name]}"), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name):
+        if name not in _LATER:
+            raise _unknown(name)
+        import importlib
+
+        value = getattr(importlib.import_module(f"graphserve.{_LATER[name]}"), name)
+        globals()[name] = value
+        return value
+
+    def _unknown(name):
+        """The error for a name that does not exist, with the one that was probably meant."""
+        import dis
+        import sys
+
+        from graphserve.errors import closest
+
+        guess = closest(name, __all__)
+        hint = f"; did you mean {guess!r}?" if guess else ""
+        asking = sys._getframe(2)
+        if asking.f_code.co_code[asking.f_lasti] == dis.opmap["IMPORT_FROM"]:
+            # `from graphserve import …` puts words of its own in the place of an AttributeError.
+            return ImportError(f"cannot import name {name!r} from 'graphserve'{hint}", name="graphserve")
+        # (With its name, or Python itself would add a guess where it prints this one.)
+        return AttributeError(f"module 'graphserve' has no attribute {name!r}{hint}", name=name)
 
 
 def __dir__() -> list[str]:
