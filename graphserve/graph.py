@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphserve import machine, nobody
+from graphserve import lineage, machine, nobody
 from graphserve.dependency import strays
 from graphserve.errors import ConfigurationError, CycleError, GraphError, closest
 from graphserve.interface import interface
@@ -21,8 +21,9 @@ from graphserve.options import ServiceOptions
 from graphserve.parent import die_with
 from graphserve.plan import ApiPlan, EdgePlan, NodePlan, Plan, Settings
 from graphserve.resolution import Resolution, Trouble
-from graphserve.resolver import require
+from graphserve.resolver import CUT_OFF, require
 from graphserve.service import Dependency, apis, declaration, dependencies
+from graphserve.steady import Steady
 from graphserve.tracebacks import formatted
 from graphserve.wire.initial import init_problems
 
@@ -44,9 +45,14 @@ class _Found:
     edges: list[EdgePlan] = field(default_factory=list)
 
 
-def resolve(settings: Settings) -> Resolution:
-    """Import the target, walk its graph, and make the Plan; reports every trouble it can find."""
-    return _Resolver(settings).run()
+def resolve(settings: Settings, steady: Steady | None = None) -> Resolution:
+    """Import the target, walk its graph, and make the Plan; reports every trouble it can find.
+
+    Args:
+        settings: what to resolve.
+        steady: puts right what modules change in this process.
+    """
+    return _Resolver(settings, steady=steady).run()
 
 
 def resolve_here(entry: type, replace: Mapping[type, Any]) -> tuple[Plan, dict[str, tuple[type, Any]]]:
@@ -68,8 +74,11 @@ def resolve_here(entry: type, replace: Mapping[type, Any]) -> tuple[Plan, dict[s
 
 
 class _Resolver:
-    def __init__(self, settings: Settings, replace: Mapping[type, Any] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, replace: Mapping[type, Any] | None = None, steady: Steady | None = None
+    ) -> None:
         self.settings = settings
+        self.steady = steady
         self.replace = replace  # None: the nodes are to run in processes of their own
         self.folder = os.path.abspath(settings.app_dir or os.getcwd())
         self.troubles: list[Trouble] = []
@@ -207,7 +216,11 @@ class _Resolver:
     def _import(self, target: Target, where: str = "") -> type:
         prefix = f"{where}: " if where else ""
         try:
-            cls = load(target, self.settings.main)
+            try:
+                cls = load(target, self.settings.main)
+            finally:
+                if self.steady is not None:
+                    self.steady.restore()
         except BaseException as exc:  # user code may raise anything, SystemExit included
             ours = isinstance(exc, ConfigurationError)
             message = str(exc) if ours else f"importing {target.module!r} raised {type(exc).__name__}: {exc}"
@@ -312,7 +325,10 @@ def main() -> None:
     nobody.say_so()
     with open(int(sys.argv[2]), "w") as answer:
         os.register_at_fork(after_in_child=answer.close)  # nor what it forks
-        answer.write(resolve(settings).to_json())
-        sys.stdout.flush()
-    sys.stderr.flush()
+        steady = Steady(answer.fileno(), ignores=False)
+        text = resolve(settings, steady).to_json()
+        if steady.cut_off:
+            os._exit(CUT_OFF)
+        answer.write(text)
+        lineage.flush()
     os._exit(0)  # user modules may have started threads

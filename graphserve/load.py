@@ -165,8 +165,15 @@ def _parse_file(path: str, name: str, folder: str) -> Target:
         parts.insert(0, root.name)
         root = root.parent
     # The configuration made it absolute; what is shown, a user shall recognise and be able to type.
-    near = os.path.relpath(file) if file.is_relative_to(os.path.realpath(os.getcwd())) else str(file)
-    return Target(".".join(parts), name, str(root), near)
+    return Target(".".join(parts), name, str(root), _near(file))
+
+
+def _near(file: Path) -> str:
+    try:
+        here = os.path.realpath(os.getcwd())
+    except OSError:  # a module has changed to a folder that is gone
+        return str(file)
+    return os.path.relpath(file, here) if file.is_relative_to(here) else str(file)
 
 
 def _import(target: Target) -> types.ModuleType:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from graphserve import shortage, stack, stdio
+from graphserve import shortage, stack, stdio, steady
 from graphserve.errors import ConfigurationError, CycleError, GraphError, StartupError
 from graphserve.options import ServiceOptions
 from graphserve.plan import Plan, Settings
@@ -25,6 +25,7 @@ from graphserve.resolution import Resolution
 OF_SYSTEMD = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})
 # Options that may hold secrets of one node: they are ours to read, and no other node's to see.
 SECRET_OPTIONS = frozenset({"GRAPHSERVE_SET", "GRAPHSERVE_SSL_KEYFILE_PASSWORD"})
+CUT_OFF = 83  # exit code of a resolver whose way to answer was closed; no other process of ours ends with it
 LEAST_IMPORT = 15.0  # seconds: `startup_timeout` counts from `__init__` on, and a short one says nothing of imports
 
 
@@ -95,6 +96,8 @@ class Resolver:
         with open(self._answer, "rb") as answer:
             text = answer.read()
         code = self._reap()
+        if code == CUT_OFF:
+            raise ConfigurationError(f"importing {self.target!r} {steady.CLOSED}")
         if not text:
             how = f"ended with exit code {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
             raise ConfigurationError(f"the process that imports {self.target!r} {how} before it was done")

@@ -21,7 +21,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("ownjson", "lineage", "nobody"),
     ("errors", "typed", "machine", "shortage", "control", "roster", "stack", "text", "stdio", "dispositions"),
     ("options", "parent", "tracebacks"),
-    ("records",),
+    ("records", "steady"),
     ("declaration",),
     ("dependency",),
     ("service",),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from graphserve import rundir, shortage
 from graphserve.control import Channel, Message
+from graphserve.steady import CLOSED
 from graphserve.supervise import sockets
 from graphserve.supervise.pool import WorkerProcess
 from graphserve.supervise.vitals import Memory
@@ -99,4 +100,12 @@ class Connections:
     def _hung_up(self, worker: WorkerProcess) -> None:
         # A worker that lives on without its connection cannot be steered. Its death usually comes first.
         if worker.state not in ("gone", "draining"):
-            asyncio.get_running_loop().call_later(LAST_WORDS, worker.kill)
+            asyncio.get_running_loop().call_later(LAST_WORDS, _end_cut_off, worker)
+
+
+def _end_cut_off(worker: WorkerProcess) -> None:
+    if worker.state == "gone":
+        return
+    if worker.state == "spawned":
+        worker.message = worker.message or f"a worker, while it imported its modules, {CLOSED}"
+    worker.kill()

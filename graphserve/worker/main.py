@@ -36,6 +36,7 @@ from graphserve.parent import die_with
 from graphserve.plan import NodePlan, Plan
 from graphserve.roster import Workers
 from graphserve.stdio import take_input
+from graphserve.steady import CLOSED, Steady
 from graphserve.tracebacks import formatted
 from graphserve.worker import log
 from graphserve.worker.forks import Forks
@@ -259,7 +260,7 @@ def main() -> None:
     make_loop = _loop_factory(plan.loop)
     forks = Forks(run)
     sock = _connect(run)
-    found = None if sys.argv[1] == "standin" else _import_user(plan, node)
+    found = None if sys.argv[1] == "standin" else _import_user(plan, node, sock)
 
     async def live() -> None:
         await Worker(plan, node, run, forks, sock, found).live()
@@ -290,7 +291,7 @@ def _loop_factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop]:
     return asyncio.SelectorEventLoop  # not what a policy of user code would make
 
 
-def _import_user(plan: Plan, node: NodePlan) -> type | StartupError:
+def _import_user(plan: Plan, node: NodePlan, sock: socket.socket) -> type | StartupError:
     """The class of a node; or what went wrong, for the supervisor."""
     import graphserve.worker.serve  # noqa: F401  (before modules of the user's can stand in for what it imports)
 
@@ -303,6 +304,7 @@ def _import_user(plan: Plan, node: NodePlan) -> type | StartupError:
     # SIGTERM ends a worker that does not serve yet, but not in the middle of a module.
     signal.signal(signal.SIGTERM, terminate)
     nobody.say_so()
+    steady = Steady(sock.fileno(), ignores=True)
     sys.argv[:] = plan.argv
     for folder in reversed(plan.sys_path):
         if folder not in sys.path:
@@ -316,7 +318,11 @@ def _import_user(plan: Plan, node: NodePlan) -> type | StartupError:
     except BaseException as exc:  # user code may raise anything, SystemExit included
         text = f"{node.name}: importing {target.module!r} raised {type(exc).__name__}: {exc}"
         found = StartupError(text, node.name, formatted(exc))
+    steady.restore()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(ExitCode.OK))
+    if steady.cut_off:
+        os.write(2, f"importing {target.module!r} {CLOSED}\n".encode())
+        os._exit(ExitCode.STARTUP)
     if terminated:
         os._exit(ExitCode.OK)
     return found

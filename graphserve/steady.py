@@ -1,0 +1,57 @@
+"""What modules may change in their process while they are imported, and what is put right. In resolver and workers.
+
+A module may close descriptors that it never opened, take signals, or lower the limit of recursion. A program that only
+runs that module gets by, and so shall the user's graph. What cannot be put right is told in words.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from graphserve import stdio
+
+CLOSED = (
+    "closed descriptors that it did not open, graphserve's own among them (os.closerange or the like): close only what "
+    "you opened"
+)
+# A client that leaves must not end a worker, nor Ctrl-C in a terminal, whose meaning the supervisor decides.
+_IGNORED = (signal.SIGINT, signal.SIGPIPE)
+
+
+class Steady:
+    """This process as it is before user modules are imported.
+
+    Args:
+        descriptor: by which it answers.
+        ignores: whether it ignores Ctrl-C, and clients that leave.
+    """
+
+    def __init__(self, descriptor: int, *, ignores: bool) -> None:
+        self._descriptor = descriptor
+        self._file = _file(descriptor)
+        self._recursion = sys.getrecursionlimit()
+        self._ignores = ignores
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether its descriptor was closed; another file may have the number by now."""
+        return _file(self._descriptor) != self._file
+
+    def restore(self) -> None:
+        """Put right what modules changed."""
+        stdio.open_standard()  # or a socket gets the number of what was closed, and what is printed
+        if sys.getrecursionlimit() < self._recursion:
+            sys.setrecursionlimit(self._recursion)
+        if self._ignores:
+            for number in _IGNORED:
+                signal.signal(number, signal.SIG_IGN)
+
+
+def _file(descriptor: int) -> tuple[int, int] | None:
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
