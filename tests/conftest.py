@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from graphserve.dispositions import heedless, is_ignored
@@ -17,6 +18,10 @@ from tests.harness import Served
 for number in (signal.SIGINT, signal.SIGHUP):
     if is_ignored(number):
         signal.signal(number, heedless)
+
+# A busy machine is slow; how long anything takes is asserted nowhere.
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 
 
 @pytest.hookimpl(wrapper=True)
