@@ -226,6 +226,7 @@ def run(
     """
     logging.getLogger("circus").setLevel(logging.CRITICAL)
     logging.getLogger().addHandler(_Shown(observer))
+    logging.captureWarnings(True)
     machine.raise_open_files()
 
     async def main() -> ExitCode:
