@@ -6,7 +6,7 @@ One message a line. A message that carries descriptors says how many in `fds`; t
 Worker to supervisor: `hello`, `imported`, `ready`, `listening` (at the public port), `failed`, `draining`, `drained`,
 `vitals` (once a second).
 Supervisor to worker: `init` (go: what you need is ready), `serve`, `members`, `unready`, `drain`, `exit`,
-`report` (say how you are, now).
+`report` (say how you are, now), `beat` (once a second: what was said holds).
 """
 
 from __future__ import annotations
@@ -50,6 +50,11 @@ class Channel:
         self._descriptors: deque[int] = deque()
         self._outgoing: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self.loop.add_reader(sock.fileno(), self._readable)
+
+    @property
+    def taken(self) -> bool:
+        """Whether the other side has taken all that was sent."""
+        return not self._outgoing
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send a message; it waits here while the other side is slow. Descriptors are duplicated at once."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graphserve.call.quarantine import Wary
 
+SILENT = 10.0  # seconds without a word of the supervisor after which what it said is not taken for true
 TELL_PAUSE = 0.1  # seconds between two words about the same socket
 
 
@@ -64,6 +65,8 @@ class Members:
 
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
+        self.heard_at = time.monotonic()  # when there was a word of the supervisor, of which there is one a second
+        self.unread: Callable[[], bool] = lambda: False  # whether there is one that was not read yet
         self.wary: dict[str, Wary | None] = {}  # by node
         # Tells of a call that has lost so many workers which executed it.
         self.killed: Callable[[str, str, int], None] = lambda node, call, kills: None
@@ -101,6 +104,13 @@ class Members:
         self._watchers.setdefault(name, []).append(watcher)
         if name in self.nodes:
             watcher(self.nodes[name])
+
+    def outdated(self) -> list[str]:
+        """Why nothing of this may be true any more, in words; empty if it is."""
+        silence = time.monotonic() - self.heard_at
+        if silence < SILENT or self.unread():
+            return []
+        return [f"the supervisor has said nothing for {silence:.0f} s: what is known of the graph is as old"]
 
     def missing(self, names: tuple[str, ...]) -> list[str]:
         """Which of these nodes have no ready worker, in words."""

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphserve import machine as here, rundir, shortage
-from graphserve.cli.certificate import certificate
 from graphserve.config import Config
+from graphserve.config.certificate import certificate
 from graphserve.errors import ConfigurationError, StartupError
 from graphserve.plan import ListenPlan, Plan
 from graphserve.resolution import Trouble

@@ -13,6 +13,7 @@ from graphserve.errors import ExitCode
 
 HEAD = ("NODE", "SLOT", "PID", "STATE", "RESTARTS", "UPTIME", "CPU %", "MEMORY", "IN FLIGHT")
 NUMBERS, STATE = (1, 2, 4, 5, 6, 7, 8), 3
+SILENT = 5.0  # seconds after which what a worker said last is not shown as what is
 
 
 @click.command("ps", short_help="Show the workers of a running graph.")
@@ -31,6 +32,8 @@ def command(run_dir: str | None, as_json: bool) -> int:
 def _row(worker: dict[str, Any]) -> list[str]:
     numbers = (worker["slot"], worker["pid"])
     use = (table.duration(worker["uptime"]), f"{worker['cpu']:.1f}", table.size(worker["memory"]))
-    return [
-        worker["node"], *map(str, numbers), worker["state"], str(worker["restarts"]), *use, str(worker["in_flight"]),
-    ]  # fmt: skip
+    state, age = worker["state"], worker["age"]
+    if state in ("ready", "draining") and age is not None and age > SILENT:
+        state = f"no news for {table.duration(age)}"
+    in_flight = "?" if worker["in_flight"] is None else str(worker["in_flight"])
+    return [worker["node"], *map(str, numbers), state, str(worker["restarts"]), *use, in_flight]

@@ -68,10 +68,29 @@ def _wait(run_dir: str | None, seconds: float) -> dict[str, Any]:
 def _show(status: dict[str, Any]) -> None:
     under_way = f", a {status['operation']} is under way" if status["operation"] else ""
     say.out(f"{status['state']}  {status['url']}  up {table.duration(status['uptime'])}{under_way}")
+    for failure in status["failures"]:
+        say.out(_failed(failure))
     rows = [
         [node["name"], table.standing(node["state"], node["ready"], node["workers"]),
-         f"{node['ready']}/{node['workers']}", node["reason"]]
+         f"{node['ready']}/{node['workers']}", _remark(node)]
         for node in status["nodes"]
     ]  # fmt: skip
     if rows:
         table.show(("NODE", "STATE", "READY", ""), rows, NUMBERS, STATE)
+
+
+def _remark(node: dict[str, Any]) -> str:
+    silent = node["silent"]
+    words = f"no news from {silent} of its workers" if silent else ""
+    return "; ".join(filter(None, (node["reason"], words)))
+
+
+def _failed(failure: dict[str, Any]) -> str:
+    """What an operation that failed last means for the graph."""
+    ago = table.duration(max(0.0, time.time() - failure["at"]))
+    why = failure["reason"].splitlines()[0]
+    return (
+        f"the last {failure['operation']} failed {ago} ago: {why}\n"
+        f"  what serves is version {failure['version']}, from before; a worker that dies is replaced from the files as "
+        "they are now, and may not start: mend them and reload"
+    )

@@ -10,6 +10,7 @@ client goes away.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Coroutine
@@ -79,12 +80,18 @@ class Admin:
     async def _status(self, request: Request, answer: Answer) -> None:
         supervisor = self._supervisor
         answer.json({
-            "state": report.overall(supervisor.fleet, supervisor.phase), "url": self._url,
+            "state": self._state(), "url": self._url,
             "target": supervisor.config.settings.target, "pid": os.getpid(), "run_dir": str(self._run),
             "uptime": round(time.monotonic() - self._began, 3),
             "operation": supervisor.operations.running or None, "nodes": report.nodes(supervisor.fleet),
             "stand_in": supervisor.fleet.standin.pid,
+            "failures": [dataclasses.asdict(failure) for failure in supervisor.operations.failures.values()],
         })  # fmt: skip
+
+    def _state(self) -> str:
+        supervisor = self._supervisor
+        state = report.overall(supervisor.fleet, supervisor.phase)
+        return "degraded" if state == "ready" and supervisor.operations.failures else state
 
     async def _stop(self, request: Request, answer: Answer) -> None:
         if request.body not in (None, {}):

@@ -127,8 +127,8 @@ class Fleet:
             self._connections = Connections(self.run, self._find, self._on_message)
         except OSError as exc:
             raise StartupError(f"the graph could not start: {shortage.words(exc)}") from exc
-        await self.bring_up(version.nodes.values())
         self._beat()
+        await self.bring_up(version.nodes.values())
         self.standin.watch()
 
     async def bring_up(self, nodes: Collection[Node]) -> None:
@@ -217,6 +217,9 @@ class Fleet:
     def _beat(self) -> None:
         for node in self.nodes:
             node.check_pulse()
+        for worker in self._processes():
+            if worker.channel is not None and worker.channel.taken:  # it would only wait there for one that is stopped
+                worker.send({"type": "beat"})
         self._pulse = asyncio.get_running_loop().call_later(PULSE, self._beat)
 
     def _close(self) -> None:

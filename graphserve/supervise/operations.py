@@ -37,6 +37,23 @@ class Refused(GraphServeError):
         self.status = status
 
 
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """An operation that failed, and was not done since.
+
+    Args:
+        operation: `reload`, `scale` or `restart`.
+        at: when, in seconds since the epoch.
+        reason: why, as its user was told.
+        version: the version that serves on.
+    """
+
+    operation: str
+    at: float
+    reason: str
+    version: int
+
+
 class Operations:
     """The operations on one graph.
 
@@ -56,6 +73,7 @@ class Operations:
         self._say, self._under_reload = say, under_reload
         self.fleet, self.config, self._resolve, self._reread = fleet, config, resolve, reread
         self.running = ""  # what is under way
+        self.failures: dict[str, Failure] = {}  # by operation: those that failed last
         self._resolving: tuple[Collection[str], asyncio.Future[Any]] | None = None  # for which nodes
         self._superseded = False
         self._one_at_a_time = asyncio.Lock()
@@ -130,9 +148,30 @@ class Operations:
         """What files and environment say now, and the Plan of the code as it is now."""
         try:
             config = self._config_now()
+            entry = self.fleet.current.plan.entry if self.fleet.current is not None else ""
+            if not names or entry in names:
+                await self._check_certificate(config)
             return config, require(await self._resolved(config, names))
         except (ConfigurationError, StartupError) as exc:
             raise GraphError(f"{exc}\n{self._what_now([])}", getattr(exc, "log", "")) from exc
+
+    async def _check_certificate(self, config: Config) -> None:
+        """Ask of the TLS files what is asked before a start: workers would take one that has expired.
+
+        Raises:
+            ConfigurationError: they cannot be used. Workers go on with what they have read.
+        """
+        tls = config.settings.listen.tls
+        if tls is None:
+            return
+        from graphserve.config.certificate import certificate  # brings ssl along, which few graphs need here
+
+        found = await asyncio.to_thread(lambda: list(certificate(tls, config.keyfile_password)))
+        for trouble in found:
+            if trouble.warning:
+                self._say("warning", trouble.message, "")
+        if problems := [trouble.message for trouble in found if not trouble.warning]:
+            raise ConfigurationError("; ".join(problems))
 
     async def _resolved(self, config: Config, names: Collection[str]) -> Any:
         work = asyncio.ensure_future(self._resolve(config))
@@ -155,6 +194,9 @@ class Operations:
             try:
                 yield
             except (GraphServeError, OSError) as exc:
+                if not isinstance(exc, Refused):
+                    number = self.fleet.current.number if self.fleet.current is not None else 0
+                    self.failures[name] = Failure(name, time.time(), str(exc), number)
                 self._say("error", f"{name} failed: {exc}", getattr(exc, "log", ""))
                 raise
             except Exception as exc:  # a bug of ours: it shall be seen
@@ -162,6 +204,9 @@ class Operations:
                 raise
             finally:
                 self.running = ""
+            if name == "reload" and not what:
+                self.failures.clear()  # every worker is of the files as they are now
+            self.failures.pop(name, None)
             self._say("info", f"{done} in {time.monotonic() - began:.2f} s", "")
 
     def _all(self) -> list[Node]:

@@ -10,7 +10,8 @@ from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.node import Node
 from graphserve.supervise.pool import WorkerProcess
 
-PATIENCE = 0.2  # seconds that workers have to say how they are; of one that does not, the last report is shown
+PATIENCE = 0.2  # seconds that workers have to say how they are; what one that does not executes is not known
+SILENT = 5.0  # seconds without a word from a worker, of which there is one a second, after which it is not called ready
 
 
 async def workers(fleet: Fleet) -> list[dict[str, Any]]:
@@ -32,11 +33,14 @@ def overall(fleet: Fleet, phase: str) -> str:
     """`ready` if every node has all its workers; `degraded` if not; or the phase, if it is another than `serving`."""
     if phase != "serving":
         return phase
-    return "ready" if all(node["ready"] >= node["workers"] for node in nodes(fleet)) else "degraded"
+    whole = all(node["ready"] >= node["workers"] and not node["silent"] for node in nodes(fleet))
+    return "ready" if whole else "degraded"
 
 
 def _node(node: Node) -> dict[str, Any]:
+    now = asyncio.get_running_loop().time()
     return {
+        "silent": sum(now - worker.seen_at > SILENT for worker in node.ready_workers()),
         "name": node.plan.name, "id": node.plan.id, "state": node.state, "reason": node.reason,
         "ready": min(len(node.ready_workers()), node.plan.workers), "workers": node.plan.workers,
         "restarts": node.respawns.count.total(), "version": node.version.number,
@@ -50,7 +54,8 @@ def _rows(node: Node) -> Iterator[dict[str, Any]]:
             "node": node.plan.name, "id": node.plan.id, "slot": worker.slot, "pid": worker.pid, "state": worker.state,
             "restarts": node.respawns.count[worker.slot], "uptime": round(now - worker.spawned_at, 3),
             "cpu": worker.usage.cpu(), "memory": worker.usage.memory(),
-            "in_flight": worker.vitals.get("in_flight", 0), "version": worker.version.number,
+            "in_flight": worker.vitals.get("in_flight", 0) if worker.reported.is_set() else None,
+            "age": round(now - worker.seen_at, 3) if worker.seen_at else None, "version": worker.version.number,
             "vitals": {name: value for name, value in worker.vitals.items() if name != "type"},
         }  # fmt: skip
 

@@ -22,10 +22,11 @@ class Health:
     Args:
         node: this node's name.
         missing: gives what is missing below, in words.
+        outdated: gives why that may not be true any more, in words.
     """
 
-    def __init__(self, node: str, missing: Callable[[], list[str]]) -> None:
-        self.node, self._missing = node, missing
+    def __init__(self, node: str, missing: Callable[[], list[str]], outdated: Callable[[], list[str]] = list) -> None:
+        self.node, self._missing, self._outdated = node, missing, outdated
         self.state = "starting"
 
     def live(self) -> tuple[int, dict[str, Any]]:
@@ -34,7 +35,7 @@ class Health:
 
     def ready(self) -> tuple[int, dict[str, Any]]:
         """`GET /readyz`."""
-        missing = self._missing()
+        missing = [*self._outdated(), *self._missing()]
         if self.state != "ready":
             missing.insert(0, f"{self.node} is {self.state}")
         if not missing:

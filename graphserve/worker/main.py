@@ -40,6 +40,7 @@ from graphserve.steady import CLOSED, Steady
 from graphserve.tracebacks import formatted
 from graphserve.worker import log
 from graphserve.worker.forks import Forks
+from graphserve.worker.gate import has_sent
 
 if TYPE_CHECKING:
     from graphserve.worker.serve import Serving
@@ -87,6 +88,8 @@ class Worker:
         """All of its life that needs an event loop."""
         # Without a supervisor there is nobody to serve for, and nobody who would end us.
         self.channel = Channel(self._sock, self._on_message, lambda: os._exit(ExitCode.FAILED), self._no_room)
+        self.members.heard_at = time.monotonic()
+        self.members.unread = lambda: has_sent(self._sock)  # this loop was late, and not the supervisor
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._on_drain, {"last": False})
         try:
             serving = await self._start()
@@ -140,7 +143,11 @@ class Worker:
     # --- messages ---
 
     def _on_message(self, message: Message, fds: list[int]) -> None:
+        self.members.heard_at = time.monotonic()
         getattr(self, "_on_" + message["type"])(message, fds)
+
+    def _on_beat(self, message: Message, fds: list[int]) -> None:
+        """The supervisor lives, and what it said last holds."""
 
     def _on_init(self, message: Message, fds: list[int]) -> None:
         self.secrets = message.get("secrets", {})

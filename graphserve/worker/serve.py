@@ -63,7 +63,7 @@ class Serving:
         self.plan, self.node, self.run, self.members, self.cls = plan, node, run, members, cls
         self.loop = asyncio.get_running_loop()
         self.address = rundir.worker_socket(run, node, os.getpid())
-        self.health = Health(node.name, lambda: members.missing(plan.below(node.name)))
+        self.health = Health(node.name, lambda: members.missing(plan.below(node.name)), members.outdated)
         self.threads = ThreadPoolExecutor(node.limit, thread_name_prefix=node.name)
         self.memory = Memory(plan.shared_memory, owners) if plan.shared_memory and owners is not None else None
         self.lanes = Lanes(plan, run, members, self.memory)

@@ -45,7 +45,7 @@ class StandIn:
     def __init__(self, plan: Plan, node: NodePlan, run: Path, members: Members) -> None:
         self.plan, self.node, self.members = plan, node, members
         self.loop = asyncio.get_running_loop()
-        self.health = Health(node.name, self._missing)
+        self.health = Health(node.name, self._missing, members.outdated)
         self.health.state = "ready"  # what is missing is the entry
         executor = Executor(node, ThreadPoolExecutor(1))  # for its clock: a thread is not started
         relay = Relay(node, Lanes(plan, run, members), executor.guard + LEVEL_GUARD)

@@ -16,8 +16,8 @@ import trustme
 
 from graphserve import rundir
 from graphserve.cli import preflight
-from graphserve.cli.certificate import certificate
 from graphserve.config import Config
+from graphserve.config.certificate import certificate
 from graphserve.options import ServiceOptions
 from graphserve.plan import ListenPlan, NodePlan, Plan, Settings, TlsPlan
 from graphserve.resolution import Trouble

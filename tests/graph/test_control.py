@@ -38,7 +38,21 @@ class Leaf:
 """
 HELD = "        import os, time\n        while os.path.exists('hold'):\n            time.sleep(0.01)"
 HEADS = ["NODE", "SLOT", "PID", "STATE", "RESTARTS", "UPTIME", "CPU", "%", "MEMORY", "IN", "FLIGHT"]
-ROW = {"node", "id", "slot", "pid", "state", "restarts", "uptime", "cpu", "memory", "in_flight", "version", "vitals"}
+ROW = {
+    "node",
+    "id",
+    "slot",
+    "pid",
+    "state",
+    "restarts",
+    "uptime",
+    "cpu",
+    "memory",
+    "in_flight",
+    "version",
+    "vitals",
+    "age",
+}
 
 
 def control(steered: Steered) -> Path:
@@ -91,10 +105,10 @@ def test_ps_knows_of_calls_and_cpu_at_once(steered: Steered) -> None:
             )
             threads[-1].start()
         eventually(lambda: Path(f"{gate}.held").exists() and Path(f"{gate}0.held").exists())
-        eventually(lambda: sum(row["in_flight"] for row in steered.ps()) == 3)
+        eventually(lambda: sum(row["in_flight"] or 0 for row in steered.ps()) == 3)
         with operator(steered) as client:
             rows = client.get("/ps").json()
-            assert sum(row["in_flight"] for row in rows) == 3, "as it is now, not as of the last second"
+            assert sum(row["in_flight"] or 0 for row in rows) == 3, "as it is now, not as of the last second"
             (spinning, _) = rows
             os.kill(spinning["pid"], signal.SIGSTOP)
             still = client.get("/ps")  # a worker that does not answer holds nobody

@@ -351,7 +351,7 @@ def test_a_renewed_certificate_is_taken_in(steered: Steered) -> None:
             path.write_text("no certificate at all")
             refused = steered.run("reload", "Top")
             assert refused.returncode == 1
-            assert "server.pem cannot be used" in refused.stderr
+            assert "server.pem: there is no PEM certificate in it" in refused.stderr
             renew()
             assert steered.run("reload", "Top").returncode == 0
             changed(load)

@@ -1,4 +1,7 @@
-"""Checks of the public listener's TLS files: readable, matching, in date, and the password right."""
+"""Checks of the public listener's TLS files: readable, matching, in date, and the password right.
+
+Asked before a start by the process that the user started, and before a reload by the supervisor.
+"""
 
 from __future__ import annotations
 
