@@ -133,6 +133,6 @@ def test_each_request_is_a_line_at_debug_alone(level: str, shown: bool) -> None:
 def _use(graph: Served) -> None:
     with graph.client() as client:
         assert client.post("/streamed", json={"n": 3}).json() == [0, 1, 2]
-        raw = {"path": "/double", "body": '{"x": 2}', "headers": {}}
+        raw = {"path": "/double", "body": '{"x": 2}', "headers": {"content-type": "application/json"}}
         for name in ("raw", "raw_in_thread"):
             assert client.post(f"/{name}", json=raw).json()[3] == "4"
