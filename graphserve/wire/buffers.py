@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from graphserve import ownjson
-from graphserve.wire.costs import EMPTY_ROWS_BETWEEN
+from graphserve.wire.costs import EMPTY_ROWS, EMPTY_ROWS_BETWEEN
 from graphserve.wire.failures import Misfit
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def pack(array: np.ndarray[Any, Any]) -> tuple[bytes, memoryview]:
     return header, flat.view(np.uint8).data
 
 
-def unpack(data: memoryview, place: memoryview | None = None, rows: int = EMPTY_ROWS_BETWEEN) -> np.ndarray[Any, Any]:
+def unpack(data: memoryview, place: memoryview | None = None, *, public: bool = False) -> np.ndarray[Any, Any]:
     """The read-only array that `pack` described, over the bytes behind the header, or over `place`.
 
     The elements are not copied, unless they lie at an address that their type cannot be read from.
@@ -49,7 +49,8 @@ def unpack(data: memoryview, place: memoryview | None = None, rows: int = EMPTY_
     Args:
         data: the header, and the elements if they are not elsewhere.
         place: where the elements are.
-        rows: how many rows without elements it may have.
+        public: whether it is from a client, who may send fewer rows without elements, and no text that no answer could
+            hold.
 
     Raises:
         Misfit: the bytes are no array.
@@ -61,7 +62,7 @@ def unpack(data: memoryview, place: memoryview | None = None, rows: int = EMPTY_
     elements = data[end:] if place is None else place
     if size != elements.nbytes:
         raise Misfit(f"an array of dtype {dtype} and shape {shape} does not have {elements.nbytes} bytes")
-    check_rows(shape, rows)
+    check_rows(shape, EMPTY_ROWS if public else EMPTY_ROWS_BETWEEN)
     memory: Any = elements.toreadonly() if size else None
     if size and type(memory.obj) is not bytes:
         # Of a memoryview numpy takes the object behind it, and could be told to write there.
@@ -73,7 +74,7 @@ def unpack(data: memoryview, place: memoryview | None = None, rows: int = EMPTY_
     if not array.flags.aligned:
         array = array.copy()
     if size and dtype.kind in "bUV":
-        _check_elements(array)
+        _check_elements(array, public)
     return freeze(array) if array.flags.writeable else array
 
 
@@ -94,21 +95,21 @@ def check_rows(shape: tuple[int, ...], most: int = EMPTY_ROWS_BETWEEN) -> None:
         raise Misfit(f"an array of shape {shape} has {rows:,} rows without elements; {most:,} are allowed")
 
 
-def _check_elements(array: np.ndarray[Any, Any]) -> None:
+def _check_elements(array: np.ndarray[Any, Any], public: bool) -> None:
     """Check elements of which some bytes mean nothing: booleans, and text, in records too."""
     import numpy as np
 
     kind = array.dtype.kind
     if kind == "V":
         for name in array.dtype.names or ():
-            _check_elements(array[name])
+            _check_elements(array[name], public)
     elif kind == "b" and array.size and np.ascontiguousarray(array).view(np.uint8).max() > 1:
         raise Misfit("an array of bool has bytes other than 0 and 1")
     elif kind == "U" and array.size:
         order = array.dtype.str[0]
         characters = np.ascontiguousarray(array).reshape(-1).view(f"{order}u4")
         first, last = _SURROGATES
-        if characters.max() > _LAST_CHARACTER or ((characters >= first) & (characters <= last)).any():
+        if characters.max() > _LAST_CHARACTER or (public and ((characters >= first) & (characters <= last)).any()):
             raise Misfit("an array of text has bytes that are no characters")
 
 

@@ -24,7 +24,6 @@ import msgspec
 
 from graphserve import ownjson
 from graphserve.wire import buffers, hints, models, tensors
-from graphserve.wire.costs import EMPTY_ROWS
 from graphserve.wire.failures import Misfit
 
 ARRAY, REFERENCE, MODEL, INTEGER = 1, 2, 3, 4
@@ -116,7 +115,7 @@ def ext_hook(fetch: Fetch | None = None) -> Callable[[int, memoryview], Any]:
 
 def _public_ext(code: int, data: memoryview) -> Any:
     if code == ARRAY:
-        return buffers.unpack(data, rows=EMPTY_ROWS)
+        return buffers.unpack(data, public=True)
     if code == REFERENCE:
         raise Misfit("a reference to memory is not accepted here")
     raise Misfit(f"extension type {code} is not accepted here")

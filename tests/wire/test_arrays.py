@@ -22,6 +22,11 @@ def codec(**parameters: Any) -> ArgumentsCodec:
     return ArgumentsCodec(Signature("S.f", tuple(Parameter(n, t) for n, t in parameters.items()), None))
 
 
+def no_memory(reference: bytes) -> memoryview:
+    """What a service is given to decode with: the bytes are from a service; here none lie in memory."""
+    raise AssertionError(reference)
+
+
 def same(got: Any, sent: Any) -> bool:
     return got.dtype == sent.dtype and got.shape == sent.shape and got.tobytes() == sent.tobytes()
 
@@ -39,11 +44,24 @@ def test_any_array_is_identical_and_read_only(array: Any, offset: int, fortran: 
     sent = array.copy(order="F") if fortran else array
     wire = UntypedCodec().encode({"pad": "x" * offset, "a": sent})
     for body in (wire, memoryview(bytearray(wire))):
-        got = UntypedCodec().decode(body)["a"]
+        got = UntypedCodec().decode(body, no_memory)["a"]
         assert same(got, array)
         assert not got.flags.writeable and got.flags.aligned
-    typed = codec(pad=str, a=np.ndarray).decode(wire, Format.MSGPACK)["a"]
+    typed = codec(pad=str, a=np.ndarray).decode(wire, Format.MSGPACK, no_memory)["a"]
     assert same(typed, got) and not typed.flags.writeable
+
+
+def test_half_characters_cross_a_hop_and_are_refused_of_a_client() -> None:
+    """Python and numpy have them, JSON and UTF-8 do not: an answer that echoes them could not be written."""
+    halves = np.array(["\ud800", "a"])
+    wire = UntypedCodec().encode({"a": halves})
+    taking = codec(a=np.ndarray)
+    assert same(taking.decode(wire, Format.MSGPACK, no_memory)["a"], halves)
+    with pytest.raises(InvalidArguments, match="bytes that are no characters"):
+        taking.decode(wire, Format.MSGPACK)
+    beyond = np.array([0x110000, 97], "u4").view("U1")
+    with pytest.raises(InvalidArguments, match="bytes that are no characters"):
+        taking.decode(UntypedCodec().encode({"a": beyond}), Format.MSGPACK, no_memory)
 
 
 @pytest.mark.parametrize(
