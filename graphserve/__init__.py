@@ -23,13 +23,14 @@ from graphserve.service import api, depends, service
 from graphserve.typed import Call, Stream
 
 if TYPE_CHECKING:
-    from graphserve.call.context import cancelled, deadline
+    from graphserve.call.context import cancelled, deadline, set_trace_context, trace_context
     from graphserve.run import Server, local, serve
     from graphserve.wire.tensors import Array
 
 __all__ = [
     "Array", "Batch", "Call", "DeadlineExceeded", "GraphServeError", "InvalidArguments", "Problem", "RemoteError",
     "Server", "Stream", "Unavailable", "api", "cancelled", "deadline", "depends", "local", "serve", "service",
+    "set_trace_context", "trace_context",
 ]  # fmt: skip
 
 _LATER = {
@@ -39,6 +40,8 @@ _LATER = {
     "deadline": "call.context",
     "local": "run",
     "serve": "run",
+    "set_trace_context": "call.context",
+    "trace_context": "call.context",
 }
 
 

@@ -20,9 +20,10 @@ GraphServeError
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
+
+from graphserve import syntax
 
 
 class ExitCode(enum.IntEnum):
@@ -219,8 +220,6 @@ _OWN_HEADERS = frozenset({
     "connection", "content-encoding", "content-length", "content-type", "date", "keep-alive", "proxy-connection", "te",
     "trailer", "transfer-encoding", "upgrade", "x-request-id",
 })  # fmt: skip
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 def header_fault(name: Any, value: Any) -> Exception | None:
@@ -228,13 +227,23 @@ def header_fault(name: Any, value: Any) -> Exception | None:
     if not isinstance(name, str) or not isinstance(value, str):
         wrong = name if not isinstance(name, str) else value
         return TypeError(f"the header {name!r} of a Problem is a str, not {type(wrong).__name__}")
-    if not _HEADER_NAME.fullmatch(name):
+    if not syntax.is_token(_bytes(name)):
         return ValueError(f"this is no name of a header: {name!r}")
     if name.lower() in _OWN_HEADERS or name.lower().startswith("x-graphserve-"):
         return ValueError(f"the header {name!r} is not for a Problem to give")
-    if not _HEADER_VALUE.fullmatch(value):
+    if value.strip(" \t") != value:
+        return ValueError(f"the header {name!r} of a Problem begins or ends with a space, as no header can: {value!r}")
+    if not syntax.is_value(_bytes(value)):
         return ValueError(f"the header {name!r} of a Problem has a character that no header can have: {value!r}")
     return None
+
+
+def _bytes(text: str) -> bytes:
+    """The text as a header carries it; what Latin-1 lacks becomes a byte that no header can have."""
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        return b"\0"
 
 
 class RemoteError(CallError):

@@ -160,6 +160,9 @@ class ListenPlan:
     tls: TlsPlan | None = None
 
 
+ELSEWHERE_LEVELS = 5  # how many levels and how much network are below a service elsewhere is not known
+
+
 @dataclass(frozen=True)
 class Plan:
     """A whole graph, ready to run.
@@ -204,6 +207,17 @@ class Plan:
     def callers(self, name: str) -> tuple[str, ...]:
         """The names of the nodes that call this one."""
         return tuple(node.name for node in self.nodes if name in node.needs())
+
+    def depth(self, name: str) -> int:
+        """How many levels are below a node, at most; a service elsewhere counts for `ELSEWHERE_LEVELS`.
+
+        A caller waits past the deadline for each of them to speak first: it knows more.
+        """
+        depths: dict[str, int] = {}
+        for node in self.nodes:  # leaves first
+            below = [ELSEWHERE_LEVELS if edge.url is not None else 1 + depths[edge.node] for edge in node.edges]
+            depths[node.name] = max(below, default=0)
+        return depths[name]
 
     def below(self, name: str) -> tuple[str, ...]:
         """The names of all nodes that this one needs, directly or not."""

@@ -18,6 +18,7 @@ from graphserve.call.exchange import Exchange, Lane, Reply, ResultLost, TypedExc
 from graphserve.call.home import Home
 from graphserve.call.request import query
 from graphserve.call.sharing import Sharing
+from graphserve.call.shield import shielded
 from graphserve.call.streams import RemoteStream, StreamExchange
 from graphserve.call.upload import Upload
 from graphserve.errors import CallError, InvalidArguments, RemoteError, Unavailable, closest
@@ -269,6 +270,8 @@ class RemoteCall(Call[Any]):
         """The coroutine protocol: `TaskGroup.create_task(call)` drives the call with it."""
         if self._coroutine is None:
             self._coroutine = iter(self.__await__())
+            if shielded(asyncio.current_task()):
+                self._exchange.shielded = True
         return self._coroutine.send(value)
 
     def throw(self, *args: Any) -> Any:

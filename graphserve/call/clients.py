@@ -17,15 +17,19 @@ from graphserve.call.home import Home
 from graphserve.call.lanes import PooledLane, QueueLane
 from graphserve.call.members import Members
 from graphserve.call.sharing import Sharing
-from graphserve.dependency import credentials
 from graphserve.load import Target, load
-from graphserve.plan import ApiPlan, EdgePlan, NodePlan, Plan
+from graphserve.plan import ELSEWHERE_LEVELS, ApiPlan, EdgePlan, NodePlan, Plan
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec, UntypedCodec
 from graphserve.wire.memory import Memory
 from graphserve.wire.schema import Signature
 
 HOP_SLACK = 0.006  # seconds that a caller waits past the deadline for each level below it to speak first
-ELSEWHERE_SLACK = 0.03  # the same for a service at a URL: how many levels and how much network are below is not known
+ELSEWHERE_SLACK = HOP_SLACK * ELSEWHERE_LEVELS
+
+
+def slack_to(plan: Plan, node: str) -> float:
+    """Seconds that a caller of a node waits past the deadline."""
+    return HOP_SLACK * (plan.depth(node) + 1)
 
 
 class Lanes:
@@ -119,7 +123,7 @@ class Clients:
             return self._elsewhere(edge, edge.url)
         node = self.plan.node(edge.node)
         cls = self._class_of(node) if edge.typed else None
-        slack, sharing = HOP_SLACK * (node.level + 1), self._sharing_with(node)
+        slack, sharing = slack_to(self.plan, node.name), self._sharing_with(node)
         return TypedClient(edge.node, {
             api.name: RemoteApi(self.home, Api(
                 api, edge.node, self.lane_to(node, api), *codecs(cls, api, sharing),
@@ -144,9 +148,10 @@ class Clients:
 
         client: httpx.AsyncClient | httpx.Client
         if edge.url is not None:
-            kind = httpx.AsyncClient if edge.client == "httpx.AsyncClient" else httpx.Client
-            url, login = credentials(edge.url)
-            client = kind(base_url=url, timeout=edge.timeout, auth=login and httpx.BasicAuth(*login))
+            from graphserve.call.elsewhere import AsyncUrlClient, UrlClient
+
+            kind = AsyncUrlClient if edge.client == "httpx.AsyncClient" else UrlClient
+            client = kind(edge.node, edge.url, edge.timeout)
         else:
             client = self._http(self.plan.node(edge.node), edge)
         self._closing.append(client.aclose if isinstance(client, httpx.AsyncClient) else client.close)
@@ -157,7 +162,7 @@ class Clients:
 
         lanes = {api.route.encode(): self.lane_to(node, api) for api in node.apis if api.lane == "queue"}
         core = transport.NodeTransport(
-            self.home, node.name, lanes, self.lane_to(node, None), edge.timeout, HOP_SLACK * (node.level + 1)
+            self.home, node.name, lanes, self.lane_to(node, None), edge.timeout, slack_to(self.plan, node.name)
         )
         make = transport.async_client if edge.client == "httpx.AsyncClient" else transport.sync_client
         return make(core)

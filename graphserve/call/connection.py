@@ -27,6 +27,7 @@ READ_SIZE = 256 * 1024  # bytes
 RESULT = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncontent-length: " % Format.TYPED.value
 LAST = b"\r\nconnection: close"
 MOST_DIGITS = 19  # of a length
+BODILESS = (204, 304)  # statuses of answers that never have a body (RFC 9112, 6.3)
 CUT = "the connection was closed before the end of the answer"
 
 _open: set[Connection] = set()
@@ -36,8 +37,9 @@ class Receiver(Protocol):
     """Who waits for the answer on a connection."""
 
     streams: bool  # whether it takes the body of a 200 in chunks, as they come
+    bodiless: bool  # whether its answer has no body, whatever the headers say of one: it asked with HEAD
 
-    def head(self) -> None:
+    def head(self, headers: list[tuple[bytes, bytes]]) -> None:
         """A 200 has begun."""
 
     def chunk(self, data: bytes) -> None:
@@ -235,13 +237,19 @@ class Connection:
     def on_headers_complete(self) -> None:
         """Parser callback."""
         receiver = self._receiver
-        assert self._parser is not None
-        if receiver is not None and receiver.streams and self._parser.get_status_code() == 200:
+        if receiver is None or self._parser is None:
+            return
+        status = self._parser.get_status_code()
+        if status in BODILESS or (receiver.bodiless and status >= 200):
+            self._end_with_head(status)
+        elif receiver.streams and status == 200:
             self._streaming = True
-            receiver.head()
+            receiver.head(self._headers)
 
     def on_body(self, chunk: bytes) -> None:
         """Parser callback."""
+        if self.closed:
+            return  # more came behind an answer without a body
         if self._streaming:
             if self._receiver is not None:
                 self._receiver.chunk(chunk)
@@ -250,7 +258,8 @@ class Connection:
 
     def on_message_complete(self) -> None:
         """Parser callback: the answer is whole."""
-        assert self._parser is not None
+        if self._parser is None:
+            return  # it was with its head
         status = self._parser.get_status_code()
         if status < 200:  # 100 Continue, 103 Early Hints: the answer comes after them
             self._headers, self._body = [], []
@@ -261,6 +270,13 @@ class Connection:
         if keep and streamed:
             self.resume()  # its consumer may have held it back in this very read; the next request has another
         self._answered(status, headers, chunks[0] if len(chunks) == 1 else b"".join(chunks), keep)
+
+    def _end_with_head(self, status: int) -> None:
+        # What the headers say of a body is that of another answer (RFC 9110, 8.6), but the parser waits for it. So this
+        # connection ends here, and nobody has to know whether something else comes.
+        headers, self._headers = self._headers, []
+        self._parser = None
+        self._answered(status, headers, b"", keep=False)
 
     def _answered(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, keep: bool) -> None:
         receiver, self._receiver = self._receiver, None

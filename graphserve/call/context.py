@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import reprlib
 import time
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
+
+from graphserve.call.shield import shielded
+from graphserve.wire.headers import BAGGAGE, REQUEST_ID, TRACEPARENT, TRACESTATE, is_traceparent, may_travel
 
 
 @dataclass(slots=True)
@@ -17,7 +22,12 @@ class CallContext:
         deadline_ns: absolute CLOCK_MONOTONIC in nanoseconds, or None.
         traceparent: W3C trace context, as it came.
         tracestate: likewise.
+        baggage: W3C Baggage, as it came.
         gone: True once the caller went away or the deadline passed.
+        over: True once its API has ended; what its code left running has this context still.
+        retraced: True once its code has set a trace of its own, which is in `retrace`.
+        task: the last task of it that made a call and is not shielded.
+        elsewhere: the service elsewhere that an httpx client of it waits for.
         calls: the calls to dependencies that are under way for it (`Exchange`); made by the first.
     """
 
@@ -25,19 +35,39 @@ class CallContext:
     deadline_ns: int | None = None
     traceparent: bytes | None = None
     tracestate: bytes | None = None
+    baggage: bytes | None = None
     gone: bool = False
+    over: bool = False
+    retraced: bool = False
+    task: Any = None
+    elsewhere: str | None = None
     calls: set[Any] | None = None
 
     def seconds_left(self) -> float | None:
         """Seconds until the deadline, negative when it has passed; None without one."""
         return None if self.deadline_ns is None else (self.deadline_ns - time.monotonic_ns()) / 1e9
 
+    def held_by(self) -> str | None:
+        """The node that a call of it waits for; None if none does. Of several, the one whose deadline came first."""
+        waiting = [call for call in tuple(self.calls or ()) if call.deadline_ns is not None and call.waiting]
+        return min(waiting, key=lambda call: call.deadline_ns).node if waiting else self.elsewhere
+
     def leave(self) -> None:
-        """Nobody waits for the call any more: cancel what it called, wherever its own code stands."""
+        """Nobody waits for the call any more: cancel what it called, wherever its own code stands.
+
+        What is inside of `asyncio.shield` goes on.
+        """
         self.gone = True
         calls, self.calls = self.calls, None
         for call in calls or ():
-            call.orphan()
+            if not (call.shielded or shielded(call.maker)):
+                call.orphan()
+
+    def end(self) -> None:
+        """Its API has ended. What its code left running is no part of the call: it goes on without the deadline."""
+        self.over = True
+        self.deadline_ns = None
+        self.task = None
 
 
 current: ContextVar[CallContext | None] = ContextVar("graphserve_call", default=None)
@@ -60,6 +90,77 @@ def cancelled() -> bool:
         return False
     left = context.seconds_left()
     return context.gone or (left is not None and left <= 0)
+
+
+retrace: ContextVar[CallContext | None] = ContextVar("graphserve_trace", default=None)
+
+
+def trace_context() -> dict[str, str]:
+    """What travels with the call that is being executed, as HTTP headers, for tracing libraries and for other clients.
+
+    `x-request-id` is always there; `traceparent`, `tracestate` (W3C Trace Context) and `baggage` (W3C Baggage) are if
+    they came, or were set. Outside of a call it is empty.
+
+    Example:
+        httpx.post("https://elsewhere.example/log", json=entry, headers=graphserve.trace_context())
+    """
+    context = current.get()
+    if context is None:
+        return {}
+    return {name.decode(): value.decode("latin-1") for name, value in travellers(context) if value is not None}
+
+
+def set_trace_context(headers: Mapping[str, str]) -> None:
+    """Have what this task calls from here on carry another trace, such as that of a span which has just begun.
+
+    Args:
+        headers: `traceparent`, with or without `tracestate`, takes the place of both; `baggage` that of the baggage.
+            Others are passed over, so it may be what a tracing library injects.
+
+    Raises:
+        LookupError: no call is being executed here.
+        ValueError: a value is not what the W3C's recommendations demand.
+
+    Example:
+        with tracer.start_as_current_span("read", context=extract(graphserve.trace_context())):
+            headers: dict[str, str] = {}
+            inject(headers)
+            graphserve.set_trace_context(headers)
+    """
+    context = current.get()
+    if context is None:
+        raise LookupError("no call is being executed here: set_trace_context is for the APIs of a service")
+    named = {name.lower().encode("ascii", "replace"): (name, value) for name, value in headers.items()}
+    given = {name: _field(*named[name]) for name in (TRACEPARENT, TRACESTATE, BAGGAGE) if name in named}
+    made = traced(context)
+    parent, state, baggage = made.traceparent, made.tracestate, given.get(BAGGAGE, made.baggage)
+    if TRACEPARENT in given:
+        parent, state = given[TRACEPARENT], given.get(TRACESTATE)
+        if not is_traceparent(parent):
+            raise ValueError(f"this is no traceparent: {reprlib.repr(headers)}")
+    retrace.set(CallContext(context.request_id, None, parent, state or None, baggage or None))
+    context.retraced = True
+
+
+def _field(name: str, value: str) -> bytes:
+    field = value.strip(" \t").encode("ascii", "replace")
+    if not value.isascii() or (value and not may_travel(field)):
+        raise ValueError(f"this {name} cannot travel: it is too long, or not in ASCII: {reprlib.repr(value)}")
+    return field
+
+
+def traced(context: CallContext) -> CallContext:
+    """The context whose trace what is called now carries: that of the call, or what its code has set."""
+    return (retrace.get() or context) if context.retraced else context
+
+
+def travellers(context: CallContext) -> list[tuple[bytes, bytes | None]]:
+    """The headers that travel with every call, wherever it goes; None for one that there is not."""
+    made = traced(context)
+    return [
+        (REQUEST_ID, context.request_id or None), (TRACEPARENT, made.traceparent), (TRACESTATE, made.tracestate),
+        (BAGGAGE, made.baggage),
+    ]  # fmt: skip
 
 
 def earliest(inherited_ns: int | None, timeouts: tuple[float | None, ...]) -> int | None:

@@ -1,27 +1,34 @@
-"""Services that run elsewhere (`depends(X, url=…)`): typed calls over TCP and TLS, through httpx. Runs in workers."""
+"""Services that run elsewhere (`depends(X, url=…)`): typed calls and httpx clients, over TCP. Runs in workers."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
 
 from graphserve import records
-from graphserve.call.context import CallContext
+from graphserve.call.calls import error_of
+from graphserve.call.context import CallContext, current, earliest
 from graphserve.call.exchange import Exchange
-from graphserve.call.request import new_request_id
+from graphserve.call.request import with_travellers
 from graphserve.call.upload import pieces
 from graphserve.dependency import credentials
-from graphserve.errors import CallError, RemoteError, Unavailable
+from graphserve.errors import CallError, DeadlineExceeded, RemoteError, Unavailable
 from graphserve.plan import ApiPlan
 from graphserve.wire.formats import Format
 from graphserve.wire.frames import StreamFormat
+from graphserve.wire.headers import TIMEOUT
+from graphserve.wire.problem import CARRIED
+
+PATIENCE = 0.03  # seconds past the deadline that an httpx client waits for the service's own word, which names a node
+SHORTEST_TIMEOUT = 0.001  # seconds, of what may be said in milliseconds
 
 LOGGER = "graphserve.calls"
-_ACCEPT = f"{Format.TYPED.value.decode()}, {Format.MSGPACK.value.decode()};q=0.9"
+_ACCEPT = b"%b, %b;q=0.9" % (Format.TYPED.value, Format.MSGPACK.value)
 _UNREACHED = (
     httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol,
 )  # fmt: skip
@@ -46,7 +53,7 @@ class UrlLane:
     def __init__(self, node: str, url: str, connect: Callable[[], httpx.AsyncClient] | None = None) -> None:
         self.node, self._connect = node, connect or _connect
         self.url, login = credentials(url)
-        self._login = {} if login is None else {"authorization": basic(*login)}
+        self._login = [] if login is None else [(b"authorization", basic(*login).encode())]
         self._client: httpx.AsyncClient | None = None
         self._closed = False
         self._reached = True  # by the last call, as far as is known
@@ -55,21 +62,17 @@ class UrlLane:
     def composer(self, api: ApiPlan) -> Callable[[CallContext | None, int | None, bytes], httpx.Request]:
         """See `Lane`."""
         url = httpx.URL(self.url.rstrip("/") + api.route)
-        accept = StreamFormat.FRAMES.value.decode() if api.stream else _ACCEPT
+        accept = StreamFormat.FRAMES.value if api.stream else _ACCEPT
 
         def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> httpx.Request:
-            format = Format.JSON if body[:1] == b"{" else Format.MSGPACK  # see `Writer.public`
-            headers = {"content-type": format.value.decode(), "accept": accept, **self._login}
-            headers["x-request-id"] = ((context and context.request_id) or new_request_id()).decode("latin-1")
-            if context is not None and context.traceparent is not None:
-                headers["traceparent"] = context.traceparent.decode("latin-1")
-                headers["tracestate"] = (context.tracestate or b"").decode("latin-1")
+            headers = with_travellers(context, [(b"accept", accept), *self._login])
             if deadline_ns is not None:
-                left = CallContext(deadline_ns=deadline_ns).seconds_left() or 0.0
-                headers["x-request-timeout"] = f"{max(left, 0.001):.3f}"
+                headers.append((TIMEOUT, timeout(deadline_ns)))
             if api.input_stream is None:
+                format = Format.JSON if body[:1] == b"{" else Format.MSGPACK  # see `Writer.public`
+                headers.append((b"content-type", format.value))
                 return httpx.Request("POST", url, headers=headers, content=body)
-            headers |= {"content-type": "application/octet-stream", "transfer-encoding": "chunked"}
+            headers += [(b"content-type", b"application/octet-stream"), (b"transfer-encoding", b"chunked")]
             try:
                 return httpx.Request("POST", f"{url}?{body.decode()}", headers=headers)
             except httpx.InvalidURL as exc:  # longer than a URL can be
@@ -154,6 +157,145 @@ class UrlLane:
         return RemoteError(f"{self.node}: {exc!r}", node=self.node)
 
 
+def timeout(deadline_ns: int) -> bytes:
+    """A deadline as it travels to a service whose clock is another: the seconds that are left."""
+    left = (deadline_ns - time.monotonic_ns()) / 1e9
+    return b"%.3f" % max(left, SHORTEST_TIMEOUT)
+
+
+class Elsewhere:
+    """What an injected httpx client adds to its requests to a service elsewhere, and makes of its failures.
+
+    Args:
+        node: the name for messages.
+        url: where it listens; requests to other places are left alone.
+    """
+
+    def __init__(self, node: str, url: httpx.URL) -> None:
+        self.node, self._origin = node, _origin(url)
+
+    def prepare(self, request: httpx.Request) -> int | None:
+        """Have what travels travel with a request; its deadline, and None without one.
+
+        Raises:
+            httpx.ReadTimeout: the deadline has passed.
+        """
+        if _origin(request.url) != self._origin:
+            return None
+        context = current.get()
+        timeouts = request.extensions.get("timeout", {})
+        deadline_ns = earliest(context.deadline_ns if context is not None else None, (timeouts.get("read"),))
+        for name, value in with_travellers(context, request.headers.raw)[len(request.headers.raw) :]:
+            request.headers[name.decode()] = value.decode("latin-1")
+        if deadline_ns is None:
+            return None
+        left = (deadline_ns - time.monotonic_ns()) / 1e9
+        if left <= 0:
+            raise self._late(DeadlineExceeded(f"{self.node} was not called before the deadline", node=self.node))
+        if "x-request-timeout" not in request.headers:
+            request.headers["x-request-timeout"] = timeout(deadline_ns).decode()
+        most = left + PATIENCE
+        shorter = {name: most if given is None else min(given, most) for name, given in timeouts.items()}
+        request.extensions = {**request.extensions, "timeout": shorter}
+        if context is not None:
+            context.elsewhere = self.node  # should the caller be late, this is who it waits for
+        return deadline_ns
+
+    def done(self) -> None:
+        """The request is over, whichever way."""
+        context = current.get()
+        if context is not None:
+            context.elsewhere = None
+
+    def is_late(self, response: httpx.Response, deadline_ns: int | None) -> bool:
+        """Whether it may be what a service of ours says of a deadline that was the caller's own."""
+        passed = deadline_ns is not None and deadline_ns <= time.monotonic_ns()
+        return passed and response.status_code == DeadlineExceeded.default_status
+
+    def late(self, response: httpx.Response) -> None:
+        """Raise what it says, if it does; its body has been read.
+
+        Raises:
+            httpx.ReadTimeout: the deadline passed; it carries the node that held the call.
+        """
+        headers = [(name.lower(), value) for name, value in response.headers.raw]
+        error = error_of(response.status_code, headers, response.content, self.node)
+        if isinstance(error, DeadlineExceeded):
+            raise self._late(error) from error
+
+    def note(self, exc: httpx.TransportError, request: httpx.Request) -> None:
+        """What an error of httpx means, should nobody catch it."""
+        if _origin(request.url) != self._origin or hasattr(exc, CARRIED):
+            return
+        if isinstance(exc, _UNREACHED):
+            carrying(Unavailable(f"{self.node} cannot be reached", node=self.node), exc)
+        elif isinstance(exc, httpx.TimeoutException):
+            carrying(DeadlineExceeded(f"{self.node} did not answer before the deadline", node=self.node), exc)
+        elif not isinstance(exc, httpx.LocalProtocolError):  # that is the caller's own doing
+            carrying(RemoteError(f"{self.node}: {exc!r}", node=self.node), exc)
+
+    def _late(self, error: DeadlineExceeded) -> httpx.TransportError:
+        return carrying(error, httpx.ReadTimeout(str(error)))
+
+
+class AsyncUrlClient(httpx.AsyncClient):
+    """The `httpx.AsyncClient` of an edge to a service elsewhere."""
+
+    def __init__(self, node: str, url: str, timeout: float | None) -> None:
+        public, login = credentials(url)
+        super().__init__(base_url=public, timeout=timeout, auth=login and httpx.BasicAuth(*login))
+        self._elsewhere = Elsewhere(node, self.base_url)
+
+    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        """As of every client; deadline, request id and trace travel with it."""
+        try:
+            deadline_ns = self._elsewhere.prepare(request)
+            response = await super().send(request, **options)
+            if self._elsewhere.is_late(response, deadline_ns):
+                await response.aread()
+                self._elsewhere.late(response)
+        except httpx.TransportError as exc:
+            self._elsewhere.note(exc, request)
+            raise
+        finally:
+            self._elsewhere.done()
+        return response
+
+
+class UrlClient(httpx.Client):
+    """The `httpx.Client` of an edge to a service elsewhere."""
+
+    def __init__(self, node: str, url: str, timeout: float | None) -> None:
+        public, login = credentials(url)
+        super().__init__(base_url=public, timeout=timeout, auth=login and httpx.BasicAuth(*login))
+        self._elsewhere = Elsewhere(node, self.base_url)
+
+    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        """As of every client; deadline, request id and trace travel with it."""
+        try:
+            deadline_ns = self._elsewhere.prepare(request)
+            response = super().send(request, **options)
+            if self._elsewhere.is_late(response, deadline_ns):
+                response.read()
+                self._elsewhere.late(response)
+        except httpx.TransportError as exc:
+            self._elsewhere.note(exc, request)
+            raise
+        finally:
+            self._elsewhere.done()
+        return response
+
+
+def carrying(error: CallError, foreign: httpx.TransportError) -> httpx.TransportError:
+    """An error of httpx that stands for one of ours, which is answered with if nobody catches it."""
+    setattr(foreign, CARRIED, error)
+    return foreign
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
+
+
 class _Body(httpx.AsyncByteStream):
     """A request body that is made while it is sent."""
 
@@ -168,7 +310,7 @@ class _Body(httpx.AsyncByteStream):
 
 
 async def _items(response: httpx.Response, exchange: Exchange) -> None:
-    exchange.head()
+    exchange.head(response.headers.raw)
     async for chunk in response.aiter_raw():
         exchange.chunk(chunk)
         await exchange.room()

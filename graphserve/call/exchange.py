@@ -16,6 +16,7 @@ from graphserve.call.budget import PER_SECOND, SHARE, RetryBudget
 from graphserve.call.connection import Connection
 from graphserve.call.context import CallContext, current
 from graphserve.call.quarantine import KILLS, quarantined
+from graphserve.call.shield import shielded
 from graphserve.call.upload import feed
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError
 from graphserve.plan import ApiPlan
@@ -136,10 +137,13 @@ class Exchange:
 
     __slots__ = (
         "attempts", "connection", "context", "deadline_ns", "endpoint", "idempotent", "inline", "kills", "lane", "loop",
-        "node", "over", "read", "reply", "request", "slack", "tickets", "timer", "upload",
+        "maker", "node", "over", "read", "reply", "request", "shielded", "slack", "tickets", "timer", "upload",
     )  # fmt: skip
     streams = False
     trust = PUBLIC  # what its connection opens as
+    repeatable = True  # whether it may run again at all, if its API may
+    write_timeout: float | None = None  # seconds that a piece of an upload may take to be taken
+    bodiless = False  # of httpx clients only: whether it asks with HEAD
     full = False  # of streams only: whether the consumer has enough to do
 
     def __init__(
@@ -153,6 +157,8 @@ class Exchange:
         self.connection: Connection | None = None
         self.endpoint: Endpoint | None = None  # of the pooled lane: where it was sent last
         self.context: CallContext | None = None  # of the call that makes this one
+        self.maker: asyncio.Task[Any] | None = None  # which task of that one makes it
+        self.shielded = False  # whether it goes on when the caller of that one leaves
         self.timer: Alarm | asyncio.TimerHandle | None = None
         self.attempts = self.kills = 0  # how often it was sent again, and lost a worker that executed it
         self.over = False
@@ -171,9 +177,11 @@ class Exchange:
             return
         context = current.get()
         if context is not None:
-            if context.gone and threaded:
+            if context.gone and threaded and not context.over:
                 self.orphan()
                 return
+            if not threaded:
+                self._made_by(asyncio.current_task(self.loop), context)
             if context.calls is None:
                 context.calls = {self}
             else:
@@ -192,7 +200,15 @@ class Exchange:
                 return
         self.lane.send(self)
 
-    def head(self) -> None:
+    def _made_by(self, task: asyncio.Task[Any] | None, context: CallContext) -> None:
+        self.maker = task
+        if task is not context.task:
+            if shielded(task):
+                self.shielded = True
+            else:
+                context.task = task  # most calls are made by the same one: it is looked at once
+
+    def head(self, headers: list[tuple[bytes, bytes]]) -> None:
         """Receiver: of streams only."""
 
     def chunk(self, data: bytes) -> None:
@@ -270,6 +286,16 @@ class Exchange:
             super(Reply, self.reply).cancel()
             self.reply.wake(at_once=False)
 
+    @property
+    def streaming(self) -> bool:
+        """Whether its answer is a stream that is not over."""
+        return self.streams
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the node owes something just now: its answer, or an item that somebody waits for."""
+        return True
+
     def orphan(self) -> None:
         """The call that made this one is not waited for any more."""
         self.abandon()
@@ -299,7 +325,7 @@ class Exchange:
 
     def _why_not_again(self) -> str | None:
         """Why a call that may have been executed does not run again; None: it does."""
-        if not self.idempotent or self.streams or self.upload is not None:
+        if not self.idempotent or not self.repeatable or self.upload is not None:
             return ""
         if len(self.request) > LARGEST_AGAIN:
             return f"; its request of {len(self.request):,} bytes is too large to run again"
@@ -325,7 +351,7 @@ class Exchange:
     def _hint(self, error: DeadlineExceeded) -> DeadlineExceeded:
         """Say it, if what the call waited for may be held by the call that makes it."""
         calls = self.context.calls if self.context is not None else None
-        if error.node != self.node or not any(call.streams and call.node == self.node for call in calls or ()):
+        if error.node != self.node or not any(call.streaming and call.node == self.node for call in calls or ()):
             return error
         hint = "end the stream first, or give the node more workers or concurrency"
         return DeadlineExceeded(f"{error}; this call holds an open stream of {self.node}: {hint}", node=self.node)
@@ -343,6 +369,7 @@ class Exchange:
     def _end(self) -> None:
         self.over = True
         self.inline = None
+        self.maker = None
         self.reply.exchange = None  # no cycle: a result that is a large array goes with its last holder
         if self.timer is not None:
             self.timer.cancel()

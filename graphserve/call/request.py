@@ -5,15 +5,16 @@ from __future__ import annotations
 import binascii
 import itertools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from graphserve.call.context import CallContext
+from graphserve.call.context import CallContext, traced, travellers
 from graphserve.plan import ApiPlan
 from graphserve.wire.codec import encode_json
 from graphserve.wire.formats import Format
 from graphserve.wire.frames import StreamFormat
+from graphserve.wire.headers import REQUEST_ID, TRACEPARENT, TRACESTATE
 from graphserve.wire.trust import Trust
 
 Compose = Callable[[CallContext | None, int | None, bytes], bytes]
@@ -61,17 +62,37 @@ def trail(context: CallContext | None, deadline_ns: int | None, body: bytes) -> 
 
 
 def travels(context: CallContext | None, deadline_ns: int | None) -> bytes:
-    """The headers that travel with every call."""
+    """The headers that travel with every call between nodes."""
     head = b"x-request-id: %s\r\n" % (
         context.request_id if context is not None and context.request_id else new_request_id()
     )
     if deadline_ns is not None:
         head += b"x-graphserve-deadline: %d\r\n" % deadline_ns
-    if context is not None and context.traceparent is not None:
+    if context is None:
+        return head
+    if context.retraced:
+        context = traced(context)
+    if context.traceparent is not None:
         head += b"traceparent: %s\r\n" % context.traceparent
         if context.tracestate is not None:
             head += b"tracestate: %s\r\n" % context.tracestate
+    if context.baggage is not None:
+        head += b"baggage: %s\r\n" % context.baggage
     return head
+
+
+def with_travellers(context: CallContext | None, headers: Collection[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Headers of a request, and what travels with it beside them.
+
+    What the request says itself wins: a `traceparent` of its own is of another span, of which our `tracestate` says
+    nothing.
+    """
+    named = {name.lower() for name, _ in headers}
+    if TRACEPARENT in named:
+        named.add(TRACESTATE)
+    ours = travellers(context or CallContext())
+    found = [(name, new_request_id() if name == REQUEST_ID and value is None else value) for name, value in ours]
+    return [*headers, *((name, value) for name, value in found if value is not None and name not in named)]
 
 
 def query(arguments: Mapping[str, Any]) -> bytes:

@@ -27,6 +27,7 @@ class StreamExchange(TypedExchange):
 
     __slots__ = ("budget", "decode", "error", "finished", "held", "items", "last", "reader", "size", "taker", "waiter")
     streams = True
+    repeatable = False
 
     def begin(self, decode: Callable[[bytes], Any], budget: float | None) -> None:
         """Prepare; before `start`.
@@ -46,7 +47,7 @@ class StreamExchange(TypedExchange):
         self.last = 0.0
         self.reply.add_done_callback(self._over)
 
-    def head(self) -> None:
+    def head(self, headers: list[tuple[bytes, bytes]]) -> None:
         """Receiver: the answer has begun; from here on it cannot be sent again."""
         self.last = self.loop.time()
         if self.timer is not None:
@@ -89,6 +90,11 @@ class StreamExchange(TypedExchange):
                 self.fail(RemoteError(f"the stream of {self.node} was cut ({reason})", node=self.node))
         else:
             super().lost(reason, unread)
+
+    @property
+    def waiting(self) -> bool:
+        """See `Exchange.waiting`."""
+        return self.waiter is not None and not self.waiter.done()
 
     def orphan(self) -> None:
         """See `Exchange.orphan`; a thread that waits for an item hears of it, and takes it for no end."""

@@ -7,7 +7,7 @@ import threading
 
 from graphserve.call import public
 from graphserve.call.calls import Api, RemoteApi, TypedClient
-from graphserve.call.clients import HOP_SLACK, public_codecs
+from graphserve.call.clients import HOP_SLACK, public_codecs, slack_to
 from graphserve.call.elsewhere import UrlLane
 from graphserve.call.home import Home
 from graphserve.graph import resolve_here
@@ -25,8 +25,8 @@ class Calls:
     """
 
     def __init__(self, cls: type, url: str, tls: TlsPlan | None, password: str | None) -> None:
-        plan, _ = resolve_here(cls, {})
-        self._cls, self._entry = cls, plan.node(plan.entry)
+        self._plan, _ = resolve_here(cls, {})
+        self._cls, self._entry = cls, self._plan.node(self._plan.entry)
         scheme = "http" if tls is None else "https"
         base = f"{scheme}://graphserve" if url.startswith("unix:") else url
         self._lane = UrlLane(self._entry.name, base, lambda: public.connect(url, tls, password))
@@ -42,7 +42,7 @@ class Calls:
 
     async def _live(self) -> None:
         self._home, self._closing = Home.here(), asyncio.Event()
-        timeouts, slack = (self._entry.options.timeout,), HOP_SLACK * (self._entry.level + 2)
+        timeouts, slack = (self._entry.options.timeout,), HOP_SLACK + slack_to(self._plan, self._entry.name)
         self.client = TypedClient(self._entry.name, {
             api.name: RemoteApi(self._home, Api(
                 api, self._entry.name, self._lane, *public_codecs(self._cls, api), timeouts, slack

@@ -5,14 +5,16 @@ The clients are those of workers (`call/transport.py`); this is the lane under t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 from graphserve.call import transport
-from graphserve.call.clients import HOP_SLACK
+from graphserve.call.clients import slack_to
 from graphserve.call.context import CallContext, earliest
 from graphserve.call.exchange import Exchange
 from graphserve.call.home import Home
+from graphserve.call.request import new_request_id
+from graphserve.call.upload import pieces
 from graphserve.errors import CallError
 from graphserve.plan import ApiPlan, EdgePlan
 from graphserve.run.node import LocalNode
@@ -20,15 +22,20 @@ from graphserve.run.request import Request
 from graphserve.wire import problem
 from graphserve.wire.formats import Format, accept_format, content_format
 from graphserve.wire.frames import stream_format
+from graphserve.wire.problem import HttpProblem
 from graphserve.wire.trust import MADE
 from graphserve.worker.app import App, Health
-from graphserve.worker.grammar import Refused
+from graphserve.worker.execute import BoundApi
+from graphserve.worker.grammar import METHODS, Refused
 from graphserve.worker.heading import Heading
+from graphserve.worker.paths import plain
+
+Headers = list[tuple[bytes, bytes]]
 
 
 def client(node: LocalNode, edge: EdgePlan) -> Any:
     """The httpx client for an edge of a local graph."""
-    slack = HOP_SLACK * (node.plan.level + 1)
+    slack = slack_to(node.clients.plan, node.plan.name)
     core = transport.NodeTransport(Home.here(), node.plan.name, {}, HttpLane(node), edge.timeout, slack)
     make = transport.async_client if edge.client == "httpx.AsyncClient" else transport.sync_client
     return make(core)
@@ -61,31 +68,57 @@ class HttpLane:
         first, *lines = head.split(b"\r\n")
         method, target, _ = first.split(b" ")
         headers = [(name.lower(), value) for name, _, value in (line.partition(b": ") for line in lines)]
-        api = self.routes.get(target.partition(b"?")[0]) if method == b"POST" else None
-        if api is None:
-            task = exchange.loop.create_task(self._ask(exchange, method, target))
-            exchange.reply.add_done_callback(lambda _: task.cancel())
+        if method not in METHODS:  # over a socket the parser refuses it
+            self._refuse(exchange, HttpProblem(400, f"there is no {method.decode()} at this socket"), new_request_id())
             return
+        api = self.routes.get(plain(target.partition(b"?")[0])) if method == b"POST" else None
+        if api is None:
+            self._begin(exchange, self._ask(exchange, method, target))
+        elif exchange.upload is None:
+            self._call(exchange, api, target, headers, body)
+        elif api.signature.input_stream is not None:
+            self._call(exchange, api, target, headers, b"")
+        else:
+            self._begin(exchange, self._gather(exchange, api, target, headers))
+
+    def forget(self, exchange: Exchange) -> None:
+        """See `Lane`; a call has gone on to the node's own lane."""
+
+    def _refuse(self, exchange: Exchange, refusal: CallError, request_id: bytes) -> None:
+        id = request_id.decode("latin-1")
+        answer = problem.encode(refusal, node=self.node.plan.name, request_id=id, open_book=True)
+        exchange.loop.call_soon(exchange.answered, *answer)
+
+    def _begin(self, exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
+        task = exchange.loop.create_task(work)
+        exchange.reply.add_done_callback(lambda _: task.cancel())
+
+    def _call(self, exchange: Exchange, api: BoundApi, target: bytes, headers: Headers, body: bytes) -> None:
         context = CallContext()
         heading, refused = _heading(headers, context)
         format = content_format(heading.content_type)
         refused = refused or heading.problem(api, format, len(body), target.partition(b"?")[2])
         if refused is not None:
-            request_id = context.request_id.decode("latin-1")
-            answer = problem.encode(refused, node=self.node.plan.name, request_id=request_id, open_book=True)
-            exchange.loop.call_soon(exchange.answered, *answer)
+            self._refuse(exchange, refused, context.request_id)
             return
         context.deadline_ns = earliest(context.deadline_ns, (heading.timeout, api.timeout))
         if api.signature.input_stream is not None:
-            exchange.upload, body = _pieces(body), target.partition(b"?")[2]
+            exchange.upload = exchange.upload or _pieces(body)
+            body = target.partition(b"?")[2]
         stream = stream_format(heading.accept) if api.signature.stream else None
         accept = accept_format(heading.accept)
         exchange.request = Request(api.plan.name, context, body, format or Format.JSON, accept, stream, MADE)
         exchange.lane = self.node
         self.node.send(exchange)
 
-    def forget(self, exchange: Exchange) -> None:
-        """See `Lane`; a call has gone on to the node's own lane."""
+    async def _gather(self, exchange: Exchange, api: BoundApi, target: bytes, headers: Headers) -> None:
+        """Have the whole body of a request that comes in pieces."""
+        try:
+            body = b"".join([piece async for piece in pieces(exchange)])
+        except ConnectionError:  # the exchange has ended with what was raised
+            return
+        exchange.upload = None
+        self._call(exchange, api, target, headers, body)
 
     async def _ask(self, exchange: Exchange, method: bytes, target: bytes) -> None:
         messages: list[Any] = []

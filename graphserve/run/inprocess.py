@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, NoReturn, TypeVar
 
 from graphserve.call.calls import Api, RemoteApi, TypedClient
-from graphserve.call.clients import HOP_SLACK, Clients, codecs
+from graphserve.call.clients import Clients, codecs, slack_to
 from graphserve.call.home import Home
 from graphserve.graph import resolve_here
 from graphserve.plan import EdgePlan, NodePlan, Plan
@@ -115,7 +115,7 @@ class _Graph:
         entry, home = self.plan.node(self.plan.entry), Home.here()
         apis = {}
         for api in entry.apis:
-            timeouts, slack = (api.timeout, entry.options.timeout), HOP_SLACK * (entry.level + 1)
+            timeouts, slack = (api.timeout, entry.options.timeout), slack_to(self.plan, entry.name)
             way = codecs(self._class(entry), api)
             apis[api.name] = RemoteApi(home, Api(api, entry.name, self.nodes[entry.name], *way, timeouts, slack))
         return TypedClient(entry.name, apis)

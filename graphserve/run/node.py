@@ -53,7 +53,7 @@ class LocalNode:
         self.apis: dict[str, BoundApi] = {}
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(plan.limit, thread_name_prefix=f"local-{plan.name}")
-        self._executor = Executor(plan, self._threads)
+        self._executor = Executor(plan, self._threads, clients.plan.depth(plan.name))
         self._free = plan.limit
         self._waiting: deque[Exchange] = deque()
         self._executing: dict[Exchange, Any] = {}
@@ -222,7 +222,7 @@ class LocalNode:
 
     def _note(self, exchange: Exchange, api: BoundApi, raised: BaseException) -> CallError:
         error = problem.as_call_error(raised, self.plan.name)
-        if error is not raised:
+        if error is not problem.meant(raised):
             request_id = exchange.request.context.request_id.decode("latin-1")
             # A line only: its caller is here, and gets the exception with its traceback.
             problem.log(f"{self.plan.name}.{api.plan.name}", error, None, request_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from graphserve.call.context import CallContext
+from graphserve.call.context import CallContext, traced
 from graphserve.call.request import new_request_id
 from graphserve.plan import ApiPlan
 from graphserve.wire.formats import Format
@@ -44,7 +44,10 @@ def composer(api: ApiPlan) -> Compose:
 
     def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> Request:
         request_id = context.request_id if context is not None and context.request_id else new_request_id()
-        trace = (context.traceparent, context.tracestate) if context is not None else (None, None)
+        if context is None:
+            return Request(api.name, CallContext(request_id, deadline_ns), body, trust=PEER)
+        context = traced(context)
+        trace = (context.traceparent, context.tracestate, context.baggage)
         return Request(api.name, CallContext(request_id, deadline_ns, *trace), body, trust=PEER)
 
     return compose

@@ -35,7 +35,7 @@ class LocalSink:
         """See `Sink`."""
         if not self.begun:
             self.begun = True
-            self.exchange.head()
+            self.exchange.head([])
         self.exchange.chunk(data)
 
     @property
@@ -58,7 +58,7 @@ class LocalSink:
 
 
 class BodySink:
-    """Gathers a stream into the body that an HTTP client reads.
+    """Writes the items of a stream as the body that an HTTP client reads.
 
     Args:
         exchange: the client's.
@@ -68,16 +68,15 @@ class BodySink:
         failed: called with what the API raised before its first item.
     """
 
-    blocked = False
-
     def __init__(
         self, exchange: Exchange, api: BoundApi, format: StreamFormat,
         note: Callable[[BaseException], CallError], failed: Callable[[BaseException], None],
     ) -> None:  # fmt: skip
         self.exchange, self.api, self.format = exchange, api, format
         self._note, self._failed = note, failed
-        self._parts: list[bytes] = []
         self._codec = Format.TYPED if format is StreamFormat.FRAMES else Format.JSON
+        self._headers = [(b"content-type", format.value), (b"cache-control", b"no-store")]
+        self._begun = False
 
     def encode(self, item: Any) -> bytes:
         """See `Sink`."""
@@ -85,29 +84,34 @@ class BodySink:
 
     def write(self, data: bytes) -> None:
         """See `Sink`."""
-        self._parts.append(data)
+        if not self._begun:
+            self._begun = True
+            self.exchange.head(self._headers)
+        self.exchange.chunk(data)
+
+    @property
+    def blocked(self) -> bool:
+        """See `Sink`."""
+        return self.exchange.full
 
     async def drained(self) -> None:
         """See `Sink`."""
+        await self.exchange.room()
 
     def end(self) -> None:
         """See `Sink`."""
-        self._answer(self.format.end())
+        self.exchange.answered(200, self._headers, self.format.end())
 
     def fail(self, error: BaseException) -> None:
         """See `Sink`."""
-        if not self._parts:
+        if not self._begun:
             self._failed(error)
             return
-        said = self._note(error)
-        if self.format is StreamFormat.NDJSON:  # over a socket the missing end of the chunks says it
-            self.exchange.lost(CUT, unread=False)
-            return
+        said, node = self._note(error), self.exchange.node
         request_id = self.exchange.request.context.request_id.decode("latin-1")
-        node = self.exchange.node
         last = problem.in_stream(said, self.format, node=node, request_id=request_id, open_book=True, internal=False)
-        self._answer(last)
-
-    def _answer(self, last: bytes) -> None:
-        headers = [(b"content-type", self.format.value), (b"cache-control", b"no-store")]
-        self.exchange.answered(200, headers, b"".join((*self._parts, last)))
+        if self.format is StreamFormat.NDJSON:  # over a socket the missing end of the chunks says it
+            self.exchange.chunk(last)
+            self.exchange.lost(CUT, unread=False)
+        else:
+            self.exchange.answered(200, self._headers, last)

@@ -29,6 +29,7 @@ from graphserve.wire.phrases import phrase
 from graphserve.wire.words import described, words
 
 LOGGER = "graphserve.calls"
+CARRIED = "graphserve_error"  # the attribute of an error of httpx that stands for one of ours
 LONGEST_RETRY = 1e9  # seconds
 _KINDS: dict[str, type[CallError]] = {
     error.kind: error for error in (Problem, RemoteError, Unavailable, DeadlineExceeded, InvalidArguments)
@@ -51,6 +52,15 @@ class HttpProblem(CallError):
         return cls(status, str(msgspec.json.decode(body, type=dict[str, Any]).get("detail", "")))
 
 
+_OURS: frozenset[type[CallError]] = frozenset({*_KINDS.values(), HttpProblem})
+
+
+def meant(exc: BaseException) -> BaseException:
+    """The error of ours that one of an injected httpx client stands for; any other as it is."""
+    found = getattr(exc, CARRIED, exc)
+    return found if isinstance(found, CallError) else exc
+
+
 class Untakable(Unavailable):
     """Raised when a worker cannot take the arguments of a call; nothing was executed.
 
@@ -68,9 +78,10 @@ class Untakable(Unavailable):
 def as_call_error(exc: BaseException, node: str) -> CallError:
     """What an API of `node` that raised `exc` answers with.
 
-    `Problem` and failures of dependencies go on as they are; whatever else was raised is this node's own fault,
-    and so is a call to a dependency that did not fit its signature.
+    `Problem` and failures of dependencies go on as they are, also those that an injected httpx client raised; whatever
+    else was raised is this node's own fault, and so is a call to a dependency that did not fit its signature.
     """
+    exc = meant(exc)
     if isinstance(exc, (Problem, RemoteError, Unavailable, DeadlineExceeded, HttpProblem)):
         if getattr(exc, "node", None) is None:  # a subclass may have left out our `__init__`
             exc.node = node
@@ -131,7 +142,7 @@ def _encode(
         body["detail"] = f"{service} failed; the log says more under request id {body['request_id']}"
     if body["detail"] is None:
         del body["detail"]
-    headers = [(KIND, error.kind.encode()), (b"content-type", PROBLEM)]
+    headers = [(KIND, _kind(error).encode()), (b"content-type", PROBLEM)]
     if isinstance(error, Quarantined):
         headers.append((b"x-graphserve-quarantined", b"1"))
     if isinstance(error, InvalidArguments):
@@ -198,8 +209,14 @@ def decode(status: int, kind: str | None, body: bytes, headers: dict[str, str], 
     return remote(detail or f"{node} answered {status} {title}", **rest)
 
 
+def _kind(error: CallError) -> str:
+    """What the header says: which of our classes it is. A subclass of user code may call something else `kind`."""
+    return next((base.kind for base in type(error).__mro__ if base in _OURS), RemoteError.kind)
+
+
 def _type_name(error: CallError) -> str:
-    return error.title.lower().replace(" ", "-") if error.kind == "http" else error.kind
+    kind = _kind(error)
+    return error.title.lower().replace(" ", "-") if kind == HttpProblem.kind else kind
 
 
 def _kind_of(type_: str) -> str:

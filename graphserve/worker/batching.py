@@ -288,8 +288,9 @@ class Batcher:
 
 def _shared_context(part: Part) -> CallContext:
     """A batch runs as long as its most patient caller waits; ids and traces stay each caller's own."""
-    if len(part) == 1:
-        return part[0][0].context
+    if len(part) == 1:  # a copy: one call may take several executions, and each ends its own
+        own = part[0][0].context
+        return CallContext(own.request_id, own.deadline_ns, own.traceparent, own.tracestate, own.baggage)
     deadlines = [call.context.deadline_ns for call, _, _ in part]
     latest = None if None in deadlines else max(deadline for deadline in deadlines if deadline is not None)
     return CallContext(new_request_id(), latest)

@@ -81,16 +81,20 @@ class Executor:
     Args:
         node: the node.
         threads: the pool that sync APIs run in.
+        depth: of the node (`Plan.depth`); default: its level.
         latest: what the supervisor reads (`wire/layout.py`): the latest deadline of what is executed (never too early,
             exact when nothing is), and whether something is.
     """
 
-    def __init__(self, node: NodePlan, threads: ThreadPoolExecutor, latest: memoryview[int] | None = None) -> None:
+    def __init__(
+        self, node: NodePlan, threads: ThreadPoolExecutor, depth: int | None = None,
+        latest: memoryview[int] | None = None,
+    ) -> None:  # fmt: skip
         self.node, self.threads = node, threads
         self.latest: memoryview[int] | list[int] = [0, 0] if latest is None else latest
         self.loop = asyncio.get_running_loop()
         self._decoders: ThreadPoolExecutor | None = None
-        self.guard = GUARD + LEVEL_GUARD * node.level
+        self.guard = GUARD + LEVEL_GUARD * (node.level if depth is None else depth)
         self.executing: set[Any] = set()  # Execution and StreamExecution
         self.pressure = Pressure(self.loop, lambda: len(self.executing))
         self.executed = 0
@@ -240,7 +244,8 @@ class Execution:
             self._late()
 
     def _late(self) -> None:
-        name = self._executor.node.name
+        # A call below that has not been answered either is what holds this one: its word is on its way, and late.
+        name = self.context.held_by() or self._executor.node.name
         self._end(None, DeadlineExceeded(f"{name} did not answer before the deadline", node=name))
         self._stop()
 
@@ -263,6 +268,7 @@ class Execution:
         if self._pace is not None:
             self._pace.add(time.monotonic() - self._began)
         self._running = None
+        self.context.end()
         self._executor.ended(self)
         self._on_free()
 

@@ -8,14 +8,13 @@ from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
 from graphserve.errors import CallError, InvalidArguments
 from graphserve.wire.formats import Format, is_form
-from graphserve.wire.headers import DEADLINE
+from graphserve.wire.headers import DEADLINE, is_request_id, is_traceparent, traveller
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.trust import Trust
 from graphserve.worker.execute import BoundApi
 from graphserve.worker.grammar import number
 
 LONGEST_SHOWN = 100  # bytes of a header that are shown in an answer
-_ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
 _SECONDS = re.compile(rb"\+?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z")
 _LONGEST_TIMEOUT = 1e9  # seconds; beyond, there is no deadline
 
@@ -41,22 +40,25 @@ class Heading:
         self.coding = b""
         self.length = 0
         self.expects = False
+        parents = states = baggage = None
         for name, value in headers:
             if name == b"content-type":
                 self.content_type = value
             elif name == b"accept":
                 self.accept = value
             elif name == b"x-request-id":
-                context.request_id = value if _ID.match(value) else b""
+                context.request_id = value if is_request_id(value) else b""
             elif name == b"content-length":
                 self.length = number("Content-Length", value)
             elif name == b"x-request-timeout":
                 seconds = _seconds(value)
                 self.timeout = seconds if self.timeout is None else min(seconds, self.timeout)
             elif name == b"traceparent":
-                context.traceparent = value
+                parents = [*(parents or ()), value]
             elif name == b"tracestate":
-                context.tracestate = value
+                states = [*(states or ()), value]
+            elif name == b"baggage":
+                baggage = [*(baggage or ()), value]
             elif name == b"expect":
                 self.expects = value.lower() == b"100-continue"
             elif name == b"content-encoding":
@@ -64,6 +66,11 @@ class Heading:
             elif trust.hop and name == DEADLINE:
                 context.deadline_ns = number("X-Graphserve-Deadline", value)
         context.request_id = context.request_id or new_request_id()
+        if parents is not None and len(parents) == 1 and is_traceparent(parents[0]):
+            context.traceparent = parents[0]
+            context.tracestate = traveller(states)  # says nothing without the other (W3C Trace Context, 3.3)
+        if baggage is not None:
+            context.baggage = traveller(baggage)
         # At the port, a body says what it is: a page of any site can have a browser send one that does not, unasked.
         # In the run folder there are no browsers.
         self.untyped = False

@@ -12,9 +12,12 @@ from graphserve.call.request import prepared
 from graphserve.wire.trust import PEER, PEER_BY_SOCKET, Trust
 from graphserve.worker.execute import BoundApi
 
-ID, DEADLINE, PARENT, STATE, LENGTH = (
-    b"x-request-id: ", b"x-graphserve-deadline: ", b"traceparent: ", b"tracestate: ", b"content-length: "
-)  # fmt: skip
+ID = b"x-request-id: "
+DEADLINE = b"x-graphserve-deadline: "
+PARENT = b"traceparent: "
+STATE = b"tracestate: "
+BAGGAGE = b"baggage: "
+LENGTH = b"content-length: "
 
 MOST_DIGITS = 19  # of a deadline in nanoseconds, or of a length
 
@@ -75,6 +78,8 @@ class Prepared:
                 context.traceparent = line[len(PARENT) :]
             elif line.startswith(STATE):
                 context.tracestate = line[len(STATE) :]
+            elif line.startswith(BAGGAGE):
+                context.baggage = line[len(BAGGAGE) :]
             else:
                 return None
         if length < 0 or len(data) != end + 4 + length:

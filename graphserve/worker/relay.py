@@ -80,10 +80,11 @@ class _Relayed(Exchange):
 class _Streamed(_Relayed):
     __slots__ = ("inbound", "sink")
     streams = True
+    repeatable = False
     sink: RelaySink
     inbound: Inbound
 
-    def head(self) -> None:
+    def head(self, headers: list[tuple[bytes, bytes]]) -> None:
         if self.timer is not None:  # from here on the sibling watches the time between items
             self.timer.cancel()
 

@@ -58,6 +58,7 @@ class Responder:
     def note(self, exc: BaseException, context: CallContext, api: str = "") -> CallError:
         """What an exception means for the caller; what is nobody's plan is logged with its traceback."""
         request_id = context.request_id.decode("latin-1")
+        exc = problem.meant(exc)
         error = problem.as_call_error(exc, self.node)
         if error is not exc or not isinstance(error, _EXPECTED):
             where = f"{self.node}.{api}" if api else self.node

@@ -80,7 +80,7 @@ class Serving:
         await self.life.start()
         self.apis = bind(self.node, self.life.instance)
         self.latest = Latest()
-        self.executor = Executor(self.node, self.threads, self.latest.words)
+        self.executor = Executor(self.node, self.threads, self.plan.depth(self.node.name), self.latest.words)
         self.gate = Gate(self.node.limit)
         self.relay = Relay(self.node, self.lanes, self.executor.guard)
         paths = rundir.batch_sockets(self.run, self.node) if self.node.workers > 1 else {}

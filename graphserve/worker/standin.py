@@ -47,7 +47,9 @@ class StandIn:
         self.loop = asyncio.get_running_loop()
         self.health = Health(node.name, self._missing, members.outdated)
         self.health.state = "ready"  # what is missing is the entry
-        executor = Executor(node, ThreadPoolExecutor(1))  # for its clock: a thread is not started
+        executor = Executor(
+            node, ThreadPoolExecutor(1), plan.depth(node.name)
+        )  # for its clock: a thread is not started
         relay = Relay(node, Lanes(plan, run, members), executor.guard + LEVEL_GUARD)
         apis = {api.name: outlined(node, api) for api in node.apis}
         app = App(self.health, apis)

@@ -227,8 +227,11 @@ class StreamExecution:
             self._late()
 
     def _late(self) -> None:
-        name = self._executor.node.name
-        self._end(DeadlineExceeded(f"{name} made no item before the deadline", node=name))
+        holder, name = self.context.held_by(), self._executor.node.name
+        if holder is None:
+            self._end(DeadlineExceeded(f"{name} made no item before the deadline", node=name))
+        else:  # its word is on its way, and late
+            self._end(DeadlineExceeded(f"{holder} did not answer before the deadline", node=holder))
         self._stop()
 
     def _stop(self) -> None:
@@ -254,5 +257,6 @@ class StreamExecution:
 
     def _free(self) -> None:
         self._running = None
+        self.context.end()
         self._executor.ended(self)
         self._on_free()

@@ -19,12 +19,13 @@ class Waiting:
 
     streams = False
 
-    def __init__(self) -> None:
+    def __init__(self, *, bodiless: bool = False) -> None:
+        self.bodiless = bodiless
         self.answers: list[tuple[int, list[tuple[bytes, bytes]], bytes]] = []
         self.losses: list[tuple[str, bool]] = []
         self.over = asyncio.Event()
 
-    def head(self) -> None:
+    def head(self, headers: list[tuple[bytes, bytes]]) -> None:
         raise AssertionError("this one takes no stream")
 
     def chunk(self, data: bytes) -> None:
@@ -39,14 +40,14 @@ class Waiting:
         self.over.set()
 
 
-async def feed(pieces: list[bytes]) -> Waiting:
+async def feed(pieces: list[bytes], method: str = "POST") -> Waiting:
     """Give a connection these bytes, piece by piece, then the end."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.setblocking(False)
-    waiting = Waiting()
+    waiting = Waiting(bodiless=method == "HEAD")
     connection = Connection(ours, lambda _: None, lambda _: None)
-    connection.send(b"POST /x HTTP/1.1\r\n\r\n", waiting)
+    connection.send(f"{method} /x HTTP/1.1\r\n\r\n".encode(), waiting)
     loop = asyncio.get_running_loop()
     with contextlib.suppress(OSError):
         await loop.sock_recv(theirs, 65536)
@@ -67,10 +68,10 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
     return [data[start:stop] for start, stop in itertools.pairwise(marks)]
 
 
-def as_h11_reads(data: bytes) -> tuple[int, bytes] | None:
+def as_h11_reads(data: bytes, method: str = "POST") -> tuple[int, bytes] | None:
     """Status and body as h11 reads them; None if it is no complete answer for it."""
     reader = h11.Connection(h11.CLIENT)
-    reader.send(h11.Request(method="POST", target="/x", headers=[("host", "x")]))
+    reader.send(h11.Request(method=method, target="/x", headers=[("host", "x")]))
     reader.send(h11.EndOfMessage())
     status, body = 0, b""
     try:
@@ -186,6 +187,32 @@ def test_an_answer_that_is_cut_is_lost() -> None:
     waiting = asyncio.run(feed([b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhal"]))
     assert not waiting.answers
     assert [unread for _, unread in waiting.losses] == [False]
+
+
+@given(
+    st.sampled_from([200, 204, 304, 404, 504]), st.sampled_from(["POST", "HEAD"]),
+    st.sampled_from([b"", b"content-length: 0\r\n", b"content-length: 5\r\n", b"transfer-encoding: chunked\r\n"]),
+    st.booleans(), places,
+)  # fmt: skip
+@settings(max_examples=150, deadline=None)
+def test_answers_without_a_body_are_whole_with_their_head(
+    status: int, method: str, framing: bytes, hints: bool, at: list[int]
+) -> None:
+    """Whatever their headers say of a body, which is that of another answer."""
+    data = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" if hints else b""
+    data += b"HTTP/1.1 %d X\r\n%b\r\n" % (status, framing)
+    read = as_h11_reads(data, method)
+    waiting = asyncio.run(feed(cut(data, at), method))
+    assert [(got, body) for got, _, body in waiting.answers] == ([] if read is None else [read])
+    assert read is not None or (method == "POST" and status not in (204, 304))
+
+
+def test_what_comes_behind_an_answer_without_a_body_is_not_read() -> None:
+    body = b"content-length: 4\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nno"
+    for method, status in (("HEAD", 200), ("POST", 304), ("POST", 204)):
+        waiting = asyncio.run(feed([b"HTTP/1.1 %d X\r\n" % status + body], method))
+        assert [(got, body) for got, _, body in waiting.answers] == [(status, b"")]
+        assert not waiting.losses
 
 
 def test_interim_answers_are_passed_over() -> None:

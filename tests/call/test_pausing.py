@@ -12,12 +12,14 @@ from graphserve.call.poller import Poller
 class Reader:
     """Who takes an answer: a stream, held back at its first chunk, or a plain one."""
 
+    bodiless = False
+
     def __init__(self, connection: Connection | None = None) -> None:
         self.connection, self.streams = connection, connection is not None
         self.got = b""
         self.over = asyncio.Event()
 
-    def head(self) -> None:
+    def head(self, headers: list[tuple[bytes, bytes]]) -> None:
         pass
 
     def chunk(self, data: bytes) -> None:

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 import graphserve
@@ -47,13 +48,18 @@ def in_this_process(cls: type) -> Iterator[Ask]:
 @contextmanager
 def as_processes(target: str, env: dict[str, str] | None = None) -> Iterator[Ask]:
     with served(target, cwd=ROOT, env=env) as graph, graph.client() as client:
+        yield asking(client)
 
-        def ask(name: str, /, **arguments: Any) -> Any:
-            answer = client.post(f"/{name}", json=arguments)
-            assert answer.status_code == 200, answer.text
-            return answer.json()
 
-        yield ask
+def asking(client: httpx.Client) -> Ask:
+    """A client of an entry, which has answers of its APIs."""
+
+    def ask(name: str, /, **arguments: Any) -> Any:
+        answer = client.post(f"/{name}", json=arguments)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    return ask
 
 
 @pytest.fixture(scope="module")
