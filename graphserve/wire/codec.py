@@ -60,6 +60,7 @@ class ArgumentsCodec:
         self._finish = [(n, v.finish) for n, v in self._values.items() if v.finish is not None]
         self._wrap = {name: value.wrap for name, value in self._values.items() if value.wraps}
         self._screening = Screening([p.type for p in signature.parameters])
+        self._least = self._screening.least
         self._reader = Reader(*self._structs(signature))
         self._members = Reader(dict[str, Raw])
         self._names = Names(self._values)
@@ -81,7 +82,7 @@ class ArgumentsCodec:
         """
         if format is Format.RAW:
             return self._take_raw(body)
-        if fetch is None:
+        if fetch is None and len(body) > self._least:
             self._look(body, format)
         try:
             arguments = _asdict(self._reader.read(body or _EMPTY[format], format, fetch))

@@ -1,14 +1,18 @@
 """Whether a result is plainly of its annotation: a quick look that C does, made once for each API.
 
-What it says no to may still fit (a `1` for a `float`, a dataclass): that is found out as a caller in another process
-would, by writing and reading it.
+What it says no to may still fit (a `1` for a `float`, a class in a list): that is found out as a caller in another
+process would, by writing and reading it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from itertools import chain
+from operator import attrgetter
 from typing import Any
+
+import msgspec
 
 from graphserve.wire import hints
 
@@ -21,19 +25,29 @@ def exact(hint: Any) -> Looks | None:
     part = hints.take_apart(hint)
     if part.kind == "any":
         return None
-    kinds = _kinds(part)
-    if kinds is not None:
+    if (kinds := _kinds(part)) is not None:
         return lambda value: type(value) in kinds
-    if part.kind == "array" and part.hint is part.origin and not part.metadata:
-        return hints.is_plain_array
-    column = _column(hint)
-    if column is None:
+    if part.metadata:
         return _never
-    return lambda value: column((value,))
+    if part.kind == "array" and part.hint is part.origin:
+        return hints.is_plain_array
+    if part.kind == "fields":
+        return _of_class(part)
+    inner = _inner(part)
+    if inner is None:
+        return _never
+    if part.kind == "dict":
+        return _of_dict(*inner)
+    kind, items = part.origin, inner[0]
+    return lambda value: type(value) is kind and items(value)
 
 
 def _never(value: Any) -> bool:
     return False
+
+
+def _anything(values: Iterable[Any]) -> bool:
+    return True
 
 
 def _kinds(part: hints.Part) -> frozenset[type] | None:
@@ -48,21 +62,59 @@ def _kinds(part: hints.Part) -> frozenset[type] | None:
     return None
 
 
+def _of_class(part: hints.Part) -> Looks:
+    """Of a class whose fields are all of one plain class each."""
+    kind = part.origin
+    names = [str(item.key) for item in part.items]
+    kinds = [_kinds(hints.take_apart(item.hint)) for item in part.items]
+    if issubclass(kind, msgspec.Struct):
+        number = len(kind.__struct_fields__)
+    elif dataclasses.is_dataclass(kind):
+        number = len(dataclasses.fields(kind))
+    else:
+        number = 0
+    if number < 2 or number != len(names) or any(each is None or len(each) > 1 for each in kinds):
+        return _never
+    get = attrgetter(*names)
+    wanted = tuple(next(iter(each)) for each in kinds if each is not None)
+
+    def look(value: Any) -> bool:
+        # A field of a dataclass may be missing; of a Struct that has its own `__getattr__`, anything may come.
+        try:
+            return type(value) is kind and tuple(map(type, get(value))) == wanted
+        except AttributeError:
+            return False
+
+    return look
+
+
+def _of_dict(keys: _Column, items: _Column) -> Looks:
+    if items is _anything:
+        return lambda value: type(value) is dict and keys(value)
+    return lambda value: type(value) is dict and keys(value) and items(value.values())
+
+
+def _inner(part: hints.Part) -> list[_Column] | None:
+    """The columns of what a list or a dict consists of."""
+    if part.metadata or not (
+        (part.kind == "list" and part.origin in (list, tuple, set, frozenset))
+        or (part.kind == "dict" and part.origin is dict)
+    ):
+        return None
+    inner = [_column(item.hint) for item in part.items]
+    return None if None in inner else [column for column in inner if column is not None]
+
+
 def _column(hint: Any) -> _Column | None:
     part = hints.take_apart(hint)
-    if part.metadata:
-        return None
     if part.kind == "any":
-        return lambda values: True
+        return _anything
     if (kinds := _kinds(part)) is not None:
         return lambda values: kinds.issuperset(map(type, values))
-    if part.kind == "list" and part.origin in (list, tuple, set, frozenset):
-        items = _column(part.items[0].hint)
-        return None if items is None else _of_lists(part.origin, items)
-    if part.kind == "dict" and part.origin is dict:
-        keys, items = (_column(item.hint) for item in part.items)
-        return None if keys is None or items is None else _of_dicts(keys, items)
-    return None
+    inner = _inner(part)
+    if inner is None:
+        return None
+    return _of_dicts(*inner) if part.kind == "dict" else _of_lists(part.origin, inner[0])
 
 
 def _of_lists(kind: type, items: _Column) -> _Column:

@@ -50,9 +50,15 @@ class Screening:
         self._is_loose = any(part.kind in ("any", "model") for part in parts)
         self._is_loose = self._is_loose or any(map(hints.contains_itself, types))
         self._hashed = Hashed.of(types)
+        # What is smaller costs little, whatever it says.
+        self.least = HELD_FLOOR // self._heaviest
+        if self._hashed is not None:
+            self.least = min(self.least, HASHED_BODY)
+        if self._is_loose:
+            self.least = min(self.least, DEPTH)
 
     def look(self, body: Any, format: Format) -> None:
-        """Look at a body.
+        """Look at a body that is larger than `least`.
 
         Raises:
             Misfit: what it would become costs too much.
