@@ -127,6 +127,7 @@ class Fleet:
             self._connections = Connections(self.run, self._find, self._on_message)
         except OSError as exc:
             raise StartupError(f"the graph could not start: {shortage.words(exc)}") from exc
+        self.standin.expect()
         self._beat()
         await self.bring_up(version.nodes.values())
         self.standin.watch()

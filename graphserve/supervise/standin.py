@@ -1,8 +1,9 @@
 """The stand-in: the process that answers at the public port while no worker of the entry does. Runs in the supervisor.
 
 Two things raise the suspicion that nobody accepts there: the entry has no worker that takes calls, or a connection
-waits. If it holds for `PATIENCE`, a stand-in is started; the first sign of life of such a worker sends it away. The
-supervisor itself only asks the kernel whether somebody waits; it accepts nothing (decision record 0040).
+waits. If it holds for `PATIENCE`, a stand-in is started; the first sign of life of such a worker sends it away. During
+the start of the graph one is started for whoever waits there, unless that start is over soon. The supervisor itself
+only asks the kernel whether somebody waits; it accepts nothing (decision record 0040).
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 # Seconds. A usual respawn is over by then; with the start of the stand-in, health has its answer within one second.
 PATIENCE = 0.4
+# Of a start, from its beginning: a small graph is ready by then, and needs all of the machine for it.
+START_PATIENCE = 1.0
 STEP = 0.1  # seconds between two looks while there is a suspicion
 
 
@@ -42,6 +45,7 @@ class StandIn:
         self.processes: set[WorkerProcess] = set()  # the one that stands in, and those that still answer what they took
         self._current: WorkerProcess | None = None
         self._watches = self._reads = self._parts = False
+        self._started: float | None = None  # when the start of the graph began, until it is over
         self._timer: asyncio.TimerHandle | None = None
         self._backoff = Backoff()
 
@@ -54,9 +58,16 @@ class StandIn:
         """What its processes were started from."""
         return {process.version for process in self.processes}
 
+    def expect(self) -> None:
+        """The graph starts: clients that come meanwhile are answered too, so that nobody takes it for dead."""
+        self._watches = True
+        self._started = self._loop.time()
+        self._listen()
+
     def watch(self) -> None:
         """The graph is up: from now on somebody answers at the port."""
         self._watches = True
+        self._started = None
         self._listen()
         self.check()
 
@@ -69,7 +80,7 @@ class StandIn:
 
     def check(self) -> None:
         """Something has changed: is there still a worker that takes calls?"""
-        if self._watches and not self._servers():
+        if self._watches and self._started is None and not self._servers():
             self._suspect()
 
     def relieve(self, worker: WorkerProcess) -> None:
@@ -79,7 +90,8 @@ class StandIn:
             return
         self._current = None
         if current.state == "ready":
-            self._say("info", "takes calls again: the stand-in at the public port goes", current)
+            again = "" if self._started is not None else " again"
+            self._say("info", f"takes calls{again}: the stand-in at the public port goes", current)
         self._dismiss(current)
         self._listen()
 
@@ -133,6 +145,8 @@ class StandIn:
                 if self._parts:
                     self._fleet.public.close()
                     self._dismiss(process, last=True)
+                elif self._started is not None:
+                    self._say("info", "starts: a stand-in is at the public port, where calls wait", process)
                 else:
                     self._say("warning", "takes no calls: a stand-in is at the public port, where they wait", process)
             case "held" | "answered":
@@ -169,9 +183,12 @@ class StandIn:
     def _look(self, since: float) -> None:
         self._timer = None
         servers = self._servers()
-        if servers and not self._somebody_waits():
+        due = max([since, *(worker.seen_at for worker in servers)]) + PATIENCE
+        if self._started is not None and not servers:
+            due = self._started + START_PATIENCE
+        if (servers or self._started is not None) and not self._somebody_waits():
             self._listen()
-        elif self._loop.time() - max([since, *(worker.seen_at for worker in servers)]) < PATIENCE:
+        elif self._loop.time() < due:
             self._ask(since)
         else:
             self._begin()

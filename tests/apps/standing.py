@@ -22,6 +22,8 @@ class Entry:
             raise OSError("the disk is gone")
         while (FLAGS / "slow").exists():
             time.sleep(0.01)
+        if (FLAGS / "fails").exists():
+            raise OSError("the disk is full")
 
     @api
     async def pid(self) -> int:

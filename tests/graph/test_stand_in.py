@@ -516,3 +516,78 @@ def steer(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "graphserve", *arguments, "--run-dir", str(folder / "run")],
         cwd=APPS, env={**os.environ, "FLAGS": str(folder)}, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
+
+
+# --- while the graph starts ---
+
+
+@pytest.fixture
+def early(tmp_path: Path, run_dir: Path) -> Iterator[tuple[Served, httpx.Client]]:
+    """A graph whose entry starts as slowly as the flag says, and a client of its Unix socket."""
+    (tmp_path / "slow").touch()
+    path = f"{run_dir.parent}/early.sock"
+    graph = Served("standing:Entry", "--uds", path, "--run-dir", str(run_dir), env={"FLAGS": str(tmp_path)})
+    transport = httpx.HTTPTransport(uds=path)
+    try:
+        graph.wait_log("Entry starting")
+        with httpx.Client(transport=transport, base_url="http://localhost", timeout=60) as client:
+            yield graph, client
+    finally:
+        graph.close()
+
+
+def test_a_graph_that_starts_slowly_lives(early: tuple[Served, httpx.Client], tmp_path: Path) -> None:
+    graph, client = early
+    assert client.get("/livez").status_code == 200
+    ready = client.get("/readyz")
+    assert ready.status_code == 503 and "Entry" in str(ready.json()["missing"])
+    assert client.get("/docs").status_code == 503
+    graph.wait_log("Entry starts: a stand-in is at the public port, where calls wait")
+    for path in ("/double", "/pid"):
+        late = client.post(path, json={"x": 1} if path == "/double" else {}, headers={"x-request-timeout": "0.3"})
+        assert (late.status_code, late.json()["service"]) == (504, "Entry")
+    calls = [Waiting(lambda: client.post("/double", json={"x": 4})), Waiting(lambda: client.post("/pid", json={}))]
+    upload = Waiting(lambda: client.post("/size?times=2", content=b"x" * 1_000_000, headers=RAW))
+    (tmp_path / "slow").unlink()
+    graph.wait_log("serving on")
+    assert [call.answer().json() for call in calls] == [8, graph.workers()[0]]
+    assert upload.answer().json() == 2_000_000
+    eventually(lambda: not graph.stand_ins())
+    assert client.get("/readyz").status_code == 200
+    assert "takes calls: the stand-in at the public port goes" in graph.text
+    assert graph.stop() == 0
+    assert "WARNING" not in graph.text
+
+
+def test_a_start_that_fails_answers_who_waits(
+    early: tuple[Served, httpx.Client], tmp_path: Path, run_dir: Path
+) -> None:
+    graph, client = early
+    assert client.get("/livez", headers={"connection": "close"}).status_code == 200
+    calls = [Waiting(lambda: client.post("/double", json={"x": 4})), Waiting(lambda: client.post("/pid", json={}))]
+    (pid,) = graph.stand_ins()
+    eventually(lambda: connections_to(f"{run_dir.parent}/early.sock") >= 2)
+    (tmp_path / "fails").touch()
+    (tmp_path / "slow").unlink()
+    for call in calls:
+        answer = call.answer()
+        assert answer.status_code == 503 and answer.json()["service"] == "Entry"
+    assert graph.wait_exit() == 3
+    assert "OSError: the disk is full" in graph.text.splitlines()[-1], "its own traceback is the last word"
+    assert not alive(pid) and not run_dir.exists() and not os.path.exists(f"{run_dir.parent}/early.sock")
+
+
+def test_a_stop_during_a_start_answers_who_waits(early: tuple[Served, httpx.Client], run_dir: Path) -> None:
+    graph, client = early
+    assert client.get("/livez", headers={"connection": "close"}).status_code == 200
+    call = Waiting(lambda: client.post("/double", json={"x": 4}))
+    eventually(lambda: connections_to(f"{run_dir.parent}/early.sock") >= 1)
+    assert graph.stop() == 0
+    assert call.answer().status_code == 503
+    assert not run_dir.exists()
+
+
+def connections_to(path: str) -> int:
+    """How many connections a Unix socket has, accepted or waiting."""
+    lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    return sum(fields[-1] == path and fields[5] in ("02", "03") for fields in lines)
