@@ -247,7 +247,18 @@ class Fleet:
         for node in self.nodes:
             if node.state != "stopped" and (lost := node.restore(self.run / node.plan.id)):
                 restored += [f"{os.path.relpath(path, self.run)} of {node.plan.name}" for path in lost]
-        return restored
+        return [*restored, *self._restore_public()]
+
+    def _restore_public(self) -> list[str]:
+        if not self.public.lost:
+            return []
+        with self.standin.elsewhere():
+            before = self.public.renew()
+        for worker in self._processes():
+            if worker.serves_public and worker.state == "ready":
+                worker.send({"type": "serve"}, [self.public.sock.fileno()])
+        before.close()
+        return [str(self.public.path)]
 
     def suspect(self, address: str) -> list[str]:
         """Somebody could not connect there: if it is a worker's own socket, and nobody listens, have it listen anew."""
@@ -286,7 +297,7 @@ class Fleet:
                 self.hear_of_call(worker, message)
             case "lost":
                 self.look(str(message["path"]))
-            case "listening":
+            case "listening" if worker.opening:
                 node.ready(worker)
                 self.standin.relieve(worker)
             case "failed":
@@ -306,7 +317,7 @@ class Fleet:
         elif not (worker.retiring or node.stopping):
             if self._unready:  # first: what it accepts may ask at once
                 worker.send({"type": "unready"})
-            worker.opening = True  # it is ready when it says that it listens
+            worker.opening = worker.serves_public = True  # it is ready when it says that it listens
             worker.send({"type": "serve"}, [self.public.sock.fileno()])
 
     def hear_of_call(self, worker: WorkerProcess, message: Message) -> None:

@@ -65,6 +65,7 @@ class WorkerProcess:
         self.gone = asyncio.Event()
         self.was_ready = asyncio.Event()
         self.opening = False  # it was told to serve the public port, and has not said yet that it does
+        self.serves_public = False  # it was told to, at some time
         self.standby = False  # somebody waits for it to be ready, and decides what becomes of it if it is not
         self.successor: WorkerProcess | None = None  # who is to take its place
         self.recycling = False

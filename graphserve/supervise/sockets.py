@@ -135,6 +135,25 @@ class PublicSocket:
         """Close our copy; workers have theirs."""
         self.sock.close()
 
+    @property
+    def lost(self) -> bool:
+        """Whether the name of a Unix socket that is open was removed: no client can connect any more."""
+        return self.path is not None and self.sock.fileno() >= 0 and rundir.identity(self.path) != self._identity
+
+    def renew(self) -> socket.socket:
+        """Make a Unix socket anew whose name was removed; returns the one before, which may have clients that wait.
+
+        Raises:
+            OSError: it cannot be made, or something else has that name by now.
+        """
+        assert self.path is not None
+        before = self.sock
+        try:
+            self.sock = self._bind_unix(self.path)
+        except StartupError as exc:
+            raise OSError(errno.EADDRINUSE, str(exc), self.path) from None
+        return before
+
     def remove(self) -> None:
         """Remove the name of a Unix socket, if it is still ours."""
         if self.path:

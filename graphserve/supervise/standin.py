@@ -9,8 +9,10 @@ only asks the kernel whether somebody waits; it accepts nothing (decision record
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import select
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from graphserve import shortage
@@ -78,6 +80,15 @@ class StandIn:
         if self._timer is not None:
             self._timer.cancel()
 
+    @contextlib.contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """The public socket becomes another one meanwhile."""
+        self._deafen()
+        try:
+            yield
+        finally:
+            self._listen()
+
     def check(self) -> None:
         """Something has changed: is there still a worker that takes calls?"""
         if self._watches and self._started is None and not self._servers():
@@ -135,9 +146,9 @@ class StandIn:
             case "imported":
                 self._introduce(process)
             case "ready" if process is self._current and (self._watches or self._parts):
-                process.opening = True
+                process.opening = process.serves_public = True
                 process.send({"type": "serve"}, [self._fleet.public.sock.fileno()])
-            case "listening" if process.state != "draining":
+            case "listening" if process.opening and process.state != "draining":
                 process.state, process.opening = "ready", False
                 process.ready_at = self._loop.time()
                 if process is not self._current:

@@ -51,6 +51,11 @@ class Port:
             self._sock = sock
             self.loop.add_reader(sock, self._accept)
 
+    async def succeed(self, sock: socket.socket, backlog: int) -> None:
+        """Accept from another socket, since the name of the one before was removed; who waits there is served."""
+        self.close()
+        await self.open(sock, backlog)
+
     def close(self) -> None:
         """Accept no more, but serve what waits to be accepted."""
         if self._server is not None:

@@ -134,6 +134,9 @@ class Serving:
 
     async def listen(self, sock: socket.socket) -> None:
         """Serve the public socket too: this worker is of the entry."""
+        if self._port is not None:
+            await self._port.succeed(sock, self.plan.listen.backlog)
+            return
         self._port = Port(self._listener(public=True), Limits.of(self.plan.listen), self._tls)
         await self._port.open(sock, self.plan.listen.backlog)
 

@@ -75,6 +75,9 @@ class StandIn:
 
     async def listen(self, sock: socket.socket) -> None:
         """Serve the public socket."""
+        if self._port is not None:
+            await self._port.succeed(sock, self.plan.listen.backlog)
+            return
         self._port = Port(self.listener, Limits.of(self.plan.listen), self._tls)
         await self._port.open(sock, self.plan.listen.backlog)
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+import trustme
 
 from graphserve import rundir
 from graphserve.call.budget import RetryBudget
@@ -247,3 +250,38 @@ def test_a_call_waits_while_its_node_has_no_socket_and_no_longer_than_its_deadli
             await hopeless.reply
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_public_socket_by_its_path(tmp_path: Path, tls: bool) -> None:
+    path, certificate = tmp_path / "s", tmp_path / "server.pem"
+    authority = trustme.CA()
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(certificate)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    more = ("--ssl-certfile", str(certificate)) if tls else ()
+    url = f"{'https' if tls else 'http'}://localhost/run"
+    with served("removed:Pooled", "--workers", "2", "--uds", str(path), "--timeout-keep-alive", "60", *more) as graph:
+
+        def client() -> httpx.Client:
+            return httpx.Client(transport=httpx.HTTPTransport(uds=str(path), verify=context), timeout=60)
+
+        with client() as kept:
+            assert kept.post(url, json={"x": 1}).json() == 3
+            for _ in range(2):
+                seen = len(graph.log)
+                path.unlink()
+                graph.wait_log(f"{NOTED}.*{path}.*made anew", after=seen)
+                with client() as fresh:
+                    assert fresh.post(url, json={"x": 2}).json() == 4
+                assert kept.post(url, json={"x": 3}).json() == 5
+                assert path.stat().st_mode & 0o777 == 0o600
+            os.kill(graph.workers()[0], signal.SIGKILL)
+            graph.wait_log("Pooled ready  2/2", after=seen)
+            with client() as fresh:
+                assert fresh.post(url, json={"x": 2}).json() == 4
+            path.unlink()
+            path.write_text("somebody's")
+            graph.wait_log(f"cannot be made anew: .*no socket.*{path}")
+        assert graph.stop() == 0
+        assert path.read_text() == "somebody's"
