@@ -119,7 +119,7 @@ def _value(hint: Any, value: Any) -> Any:
         return _one_of([item.hint for item in part.items], hint, value)
     if part.kind == "other" and not _is_path(part.origin):
         raise Misfit(
-            f"no JSON value becomes a {hints.name_of(part.hint)}: annotate what init can hold, such as str, and make "
+            f"no JSON value becomes a {_name(part.hint)}: annotate what init can hold, such as str, and make "
             f"it in __init__"
         )
     try:
@@ -140,17 +140,17 @@ def _one_of(kinds: list[Any], hint: Any, value: Any) -> Any:
             return _value(kind, value)
         except FAILURES:
             continue
-    raise Misfit(f"Expected `{hints.name_of(hint)}`, got `{type(value).__name__}`")
+    raise Misfit(f"Expected `{_name(hint)}`, got `{type(value).__name__}`")
 
 
 def _hook(kind: Any, value: Any) -> Any:
     origin = typing.get_origin(kind) or kind
     if _is_path(origin):
         if not isinstance(value, str):
-            raise Misfit(f"Expected `{hints.name_of(kind)}` as text, got `{type(value).__name__}`")
+            raise Misfit(f"Expected `{_name(kind)}` as text, got `{type(value).__name__}`")
         return (pathlib.Path if origin is os.PathLike else origin)(value)
     if next(_others(kind), None) is not None:
-        raise Misfit(f"no JSON value becomes a {hints.name_of(kind)}")
+        raise Misfit(f"no JSON value becomes a {_name(kind)}")
     return type_hook()(kind, value)
 
 
@@ -160,3 +160,8 @@ def _others(kind: Any) -> Iterator[hints.Part]:
 
 def _is_path(kind: Any) -> bool:
     return isinstance(kind, type) and (issubclass(kind, pathlib.PurePath) or kind is os.PathLike)
+
+
+def _name(hint: Any) -> str:
+    """A hint as its author would write it; Python 3.13 says where in pathlib a path really is."""
+    return hints.name_of(hint).replace("pathlib._local.", "pathlib.")
