@@ -36,11 +36,13 @@ def refuse(config: Config) -> None:
     """The quick checks that `serve` makes first.
 
     Raises:
-        ConfigurationError: the certificate cannot be used, a socket's path is too long, nothing can be watched, or
-            other distributions write into our packages.
+        ConfigurationError: the certificate cannot be used, a socket's path is too long, nothing can be watched, the
+            event loop is not there, or other distributions write into our packages.
     """
     tls, password = config.settings.listen.tls, config.keyfile_password
-    found = [*certificate(tls, password), *socket_paths(config), *reloading(config), *overwritten()]
+    found = [
+        *certificate(tls, password), *socket_paths(config), *reloading(config), *event_loop(config), *overwritten(),
+    ]  # fmt: skip
     if problems := [trouble.message for trouble in found if not trouble.warning]:
         raise ConfigurationError("\n".join(problems))
 
@@ -54,7 +56,14 @@ def machine(config: Config) -> Iterator[Trouble]:
     yield from run_folder(config.run_dir)
     yield from packages()
     yield from reloading(config)
+    yield from event_loop(config)
     yield from open_files()
+
+
+def event_loop(config: Config) -> Iterator[Trouble]:
+    """Whether the workers can have the event loop that was asked for."""
+    if config.settings.loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
+        yield Trouble("--loop uvloop: uvloop is not installed; install it, or give --loop auto or --loop asyncio")
 
 
 def command_line(given: Mapping[str, Any]) -> Iterator[Trouble]:

@@ -254,6 +254,17 @@ def test_an_editable_installation_writes_no_package(tmp_path: Path) -> None:
     assert _python(code, PYTHONPATH=str(tmp_path)).stdout == ""
 
 
+@pytest.mark.parametrize("loop, message", [("uvloop", "--loop uvloop: uvloop is not installed"), ("auto", "")])
+def test_an_event_loop_that_is_not_installed(loop: str, message: str) -> None:
+    code = (
+        "import sys; sys.modules['uvloop'] = None\n"
+        "from graphserve.cli import preflight\nfrom graphserve.config import Config\n"
+        "from graphserve.plan import Settings\n"
+        f"for trouble in preflight.event_loop(Config(Settings('a:B', loop={loop!r}))): print(trouble.message)"
+    )
+    assert _python(code).stdout.startswith(message)
+
+
 def test_few_open_files() -> None:
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"
