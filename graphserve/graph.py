@@ -24,6 +24,7 @@ from graphserve.resolution import Resolution, Trouble
 from graphserve.resolver import CUT_OFF, require
 from graphserve.service import Dependency, apis, declaration, dependencies
 from graphserve.steady import Steady
+from graphserve.title import name_process
 from graphserve.tracebacks import formatted
 from graphserve.wire.initial import init_problems
 
@@ -320,6 +321,7 @@ class _Refused(Exception):
 def main() -> None:
     """The child: Settings as JSON on stdin, a Resolution as JSON to a descriptor; argv names it, and our parent."""
     die_with(int(sys.argv[3]))
+    name_process("resolver", "resolve")
     os.set_inheritable(int(sys.argv[2]), False)  # what user code starts must not hold it: we are waited for
     settings = Settings.from_json(sys.stdin.buffer.read())
     nobody.say_so()

@@ -43,6 +43,7 @@ _VARYING = (
     (r"(127\.0\.0\.1|localhost):\d+", r"\1:8000"),
     (r"\b[0-9a-f]{16}\b", "0123456789abcdef"),
     (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "2026-01-01T00:00:00.000Z"),
+    (r"--run-dir \S*/graphserve-\w+", "--run-dir /run/user/1000/graphserve-2kq8x1ab"),
     (r'"pid": ?\d+', '"pid": 1000'),
     (r'"(seconds|ms)": ?[\d.]+', r'"\1": 0.1'),
     (r"(?im)^date: .*$", "date: today"),

@@ -19,7 +19,7 @@ TESTS = Path(__file__).parent
 # Imports go from later lines to earlier ones; names on one line never import each other. A folder is one room.
 ORDER: tuple[tuple[str, ...], ...] = (
     ("ownjson", "lineage", "nobody", "syntax"),
-    ("errors", "typed", "machine", "shortage", "control", "roster", "stack", "text", "stdio", "dispositions"),
+    ("errors", "typed", "machine", "shortage", "control", "roster", "stack", "title", "text", "stdio", "dispositions"),
     ("options", "parent", "tracebacks"),
     ("records", "steady"),
     ("declaration",),

@@ -20,6 +20,7 @@ from graphserve.config import Config
 from graphserve.errors import GraphError, GraphServeError, StartupError
 from graphserve.resolver import OF_SYSTEMD
 from graphserve.supervise import LogRecord, NodeState, run
+from graphserve.title import name_process
 
 
 class _Reporting:
@@ -49,6 +50,7 @@ def main() -> None:
     """The process: `child.py supervise <descriptor>`."""
     config = Config.from_json(sys.stdin.buffer.readline())
     descriptor = int(sys.argv[2])
+    name_process("supervisor", "supervise")
     os.set_inheritable(descriptor, False)
     os.environ.pop(PASSWORD, None)  # the parent has read it; workers inherit the environment
     for name in OF_SYSTEMD:

@@ -17,6 +17,6 @@ def command(run_dir: str | None, nodes: tuple[str, ...]) -> int:
     Workers are replaced one by one, each when the new one is ready. If one does not start, its traceback is printed,
     the old ones serve on, and the exit code is 1. With NODE, only these nodes are reloaded.
     """
-    find(run_dir).operate("/reload", {"nodes": list(nodes)} if nodes else None)
+    find(run_dir, to_change=True).operate("/reload", {"nodes": list(nodes)} if nodes else None)
     click.echo("reloaded")
     return ExitCode.OK

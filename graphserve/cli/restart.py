@@ -17,6 +17,6 @@ def command(run_dir: str | None, nodes: tuple[str, ...]) -> int:
     Each worker ends before the next one starts, so no further memory is needed; calls wait meanwhile. The graph stays
     as it is; `graphserve reload` takes in changes.
     """
-    find(run_dir).operate("/restart", {"nodes": list(nodes)} if nodes else None)
+    find(run_dir, to_change=True).operate("/restart", {"nodes": list(nodes)} if nodes else None)
     click.echo("restarted")
     return ExitCode.OK

@@ -165,11 +165,12 @@ class _Connection(http.client.HTTPConnection):
             time.sleep(STEP)
 
 
-def find(given: str | None) -> RunningGraph:
-    """The graph in this run folder, or the only one that runs.
+def find(given: str | None, *, to_change: bool = False) -> RunningGraph:
+    """The graph in this run folder, the only one whose target is of the current folder, or the only one that runs.
 
     Args:
-        given: what `--run-dir` says; None: the environment, the configuration file, or the only one.
+        given: what `--run-dir` says; None: the environment, the configuration file, or the one that is found.
+        to_change: whether something is done to it: then it is said which one was found.
 
     Raises:
         NotRunningError: there is none.
@@ -188,18 +189,37 @@ def find(given: str | None) -> RunningGraph:
     found = rundir.running()
     if not found:
         raise NotRunningError(f"no graph of this user is running ({_looked()})")
-    if len(found) > 1:
-        choices = "\n".join(f"  --run-dir {folder}  {_described(folder)}" for folder in found)
+    if len(found) == 1 and not to_change:
+        return RunningGraph(found[0])
+    said = {folder: _status(folder) for folder in found}
+    here = [folder for folder, status in said.items() if status is not None and _is_of(current_folder(), status)]
+    if len(found) > 1 and len(here) != 1:
+        choices = "\n".join(f"  --run-dir {folder}  {_described(status)}" for folder, status in said.items())
         raise SeveralRunning(f"{len(found)} graphs are running; choose one:\n{choices}")
-    return RunningGraph(found[0])
+    folder = here[0] if len(found) > 1 else found[0]
+    if to_change:
+        say.err(f"the graph {_described(said[folder])}  --run-dir {folder}")
+    return RunningGraph(folder)
 
 
-def _described(folder: Path) -> str:
+def _status(folder: Path) -> dict[str, Any] | None:
+    """What a graph says of itself, if it does so soon."""
     try:
-        status = RunningGraph(folder).get("/status", GLANCE)
+        status: dict[str, Any] = RunningGraph(folder).get("/status", GLANCE)
     except GraphServeError:
-        return "(does not answer)"
-    return f"{status['url']}  {status['target']}"
+        return None
+    return status
+
+
+def _described(status: dict[str, Any] | None) -> str:
+    return f"{status['url']}  {status['target']}" if status is not None else "(does not answer)"
+
+
+def _is_of(here: Path, status: dict[str, Any]) -> bool:
+    """Whether the target of a graph is of this folder: it was looked up here, or is a file below."""
+    file, colon, _ = status["target"].rpartition(":")
+    path = Path(file if colon else status["target"])
+    return Path(status["app_dir"]) == here or (path.is_absolute() and path.is_relative_to(here))
 
 
 def _is_hidden(folder: Path) -> bool:

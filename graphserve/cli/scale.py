@@ -29,5 +29,5 @@ def command(run_dir: str | None, sizes: tuple[str, ...]) -> int:
         parsed = BY_KEY["scale"].kind.parse(sizes, Source("scale", Path()))
     except ConfigurationError as exc:
         raise click.UsageError(str(exc)) from None
-    find(run_dir).operate("/scale", parsed)
+    find(run_dir, to_change=True).operate("/scale", parsed)
     return ExitCode.OK

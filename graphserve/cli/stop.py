@@ -17,7 +17,7 @@ NOTICE = 2.0  # seconds of waiting between two words about it
 @run_dir_option
 def command(run_dir: str | None) -> int:
     """Stop a running graph in order, as SIGTERM does: what was accepted is answered. Returns when it is gone."""
-    graph = find(run_dir)
+    graph = find(run_dir, to_change=True)
     pid = graph.get("/status")["pid"]
     with open(os.pidfd_open(pid), "rb", buffering=0) as process:
         graph.post("/stop")

@@ -79,9 +79,10 @@ class Admin:
 
     async def _status(self, request: Request, answer: Answer) -> None:
         supervisor = self._supervisor
+        settings = supervisor.config.settings
         answer.json({
             "state": self._state(), "url": self._url,
-            "target": supervisor.config.settings.target, "pid": os.getpid(), "run_dir": str(self._run),
+            "target": settings.target, "app_dir": settings.app_dir, "pid": os.getpid(), "run_dir": str(self._run),
             "uptime": round(time.monotonic() - self._began, 3),
             "operation": supervisor.operations.running or None, "nodes": report.nodes(supervisor.fleet),
             "stand_in": supervisor.fleet.standin.pid,

@@ -37,6 +37,7 @@ from graphserve.plan import NodePlan, Plan
 from graphserve.roster import Workers
 from graphserve.stdio import take_input
 from graphserve.steady import CLOSED, Steady
+from graphserve.title import name_process
 from graphserve.tracebacks import formatted
 from graphserve.worker import log
 from graphserve.worker.forks import Forks
@@ -262,6 +263,8 @@ def main() -> None:
     version = int(os.environ.pop("GRAPHSERVE_INTERNAL_VERSION"))
     plan = Plan.from_json(rundir.plan_file(run, version).read_text())
     node = next(node for node in plan.nodes if node.id == sys.argv[2])
+    slot = "stand-in" if sys.argv[1] == "standin" else os.environ.get("GRAPHSERVE_INTERNAL_SLOT", "")
+    name_process(f"{node.name}[{slot}]", sys.argv[1], node.id)
     records.open_pipe(take_input(), plan.log_level)
     log.configure(plan.log_level)
     make_loop = _loop_factory(plan.loop)

@@ -228,6 +228,7 @@ def test_stop_returns_when_the_graph_is_gone_and_says_what_it_waits_for(steered:
             assert json.loads(status.stdout)["state"] == "stopping"
             assert steered.run("status", "--wait").returncode == 1, "it will not be ready any more"
             assert stopping.stderr is not None
+            assert stopping.stderr.readline().startswith(f"the graph {graph.url}  app:Top  --run-dir ")
             assert stopping.stderr.readline() == "waiting for 1 call in 2 workers\n"
             gate.touch()
             assert stopping.wait(30) == 0
@@ -329,6 +330,24 @@ def test_two_graphs_are_told_apart(steered: Steered, graph: Served, run_dir: Pat
         assert other.wait_exit() == 0
         assert not run_dir.exists()
         assert steered.run("status").returncode == 0, "the other one is the only one now"
+    finally:
+        other.close()
+
+
+def test_the_graph_of_this_folder_is_preferred_and_named(steered: Steered, graph: Served, tmp_path: Path) -> None:
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    (elsewhere / "other.py").write_text(LEAF)
+    other = Served("other:Leaf", cwd=elsewhere, env=steered.env)
+    try:
+        other.wait_ready()
+        done = steered.run("scale", "Leaf=1")
+        named = f"the graph {graph.url}  app:Top  --run-dir "
+        assert (done.returncode, done.stderr.startswith(named)) == (0, True), done.stderr
+        assert json.loads(steered.run("status", "--json").stdout)["target"] == "app:Top"
+        assert graph.stop() == 0
+        done = steered.run("stop")
+        assert (done.returncode, other.wait_exit()) == (0, 0), "it is the only one now, wherever it is from"
+        assert done.stderr.startswith(f"the graph {other.url}  other:Leaf  --run-dir {steered.runtime}")
     finally:
         other.close()
 
