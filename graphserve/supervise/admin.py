@@ -92,7 +92,8 @@ class Admin:
     def _state(self) -> str:
         supervisor = self._supervisor
         state = report.overall(supervisor.fleet, supervisor.phase)
-        return "degraded" if state == "ready" and supervisor.operations.failures else state
+        # After a reload that failed, the files are not those of what serves: the next death may not be replaced.
+        return "degraded" if state == "ready" and "reload" in supervisor.operations.failures else state
 
     async def _stop(self, request: Request, answer: Answer) -> None:
         if request.body not in (None, {}):
