@@ -14,13 +14,19 @@ _NAMES = ("stdin", "stdout", "stderr")
 closed: set[int] = set()  # those that this process was started without
 
 
-def open_standard() -> None:
-    """Open those of the three descriptors that are closed, on /dev/null, and the files of `sys` for them."""
+def open_standard() -> list[str]:
+    """Open those of the three descriptors that are closed, on /dev/null, and the files of `sys` for them.
+
+    Returns:
+        Which descriptors were closed.
+    """
+    opened = []
     for descriptor, name in enumerate(_NAMES):
         try:
             os.fstat(descriptor)
         except OSError:
             closed.add(descriptor)
+            opened.append(name)
             _put_null(descriptor)
         if getattr(sys, name) is None:  # it was closed when the interpreter began
             closed.add(descriptor)
@@ -28,6 +34,7 @@ def open_standard() -> None:
             file = open(descriptor, mode, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
             setattr(sys, name, file)
             setattr(sys, f"__{name}__", file)
+    return opened
 
 
 def take_input() -> int:

@@ -17,6 +17,7 @@ from graphserve import records, rundir
 from graphserve.call.clients import Clients, Lanes
 from graphserve.call.members import Members
 from graphserve.plan import NodePlan, Plan
+from graphserve.stdio import open_standard
 from graphserve.wire.memory import Memory
 from graphserve.worker.admission import Admission
 from graphserve.worker.app import App, Health, openapi_document
@@ -239,6 +240,9 @@ class Serving:
     # --- the way out ---
 
     def _tick(self) -> None:
+        # The next connection would get the number of one that user code closed, and a client what is printed there.
+        for name in open_standard():
+            records.note("graphserve", "warning", f"user code closed {name}: what is printed there is lost from now on")
         for listener in self._listeners:
             listener.refresh()
         self.executor.lower()

@@ -56,6 +56,14 @@ def test_an_error_that_a_client_was_told_of_is_in_the_log(log: Log, how: str) ->
     assert record["traceback"].endswith(f"KeyError: 'after {how}'\n")
 
 
+def test_a_descriptor_that_user_code_closed_does_not_become_a_connection(log: Log) -> None:
+    with log.graph.client() as client:
+        client.post("/fail", json={"how": "stderr closed"})
+        log.wait(message="user code closed stderr: what is printed there is lost from now on")
+        assert client.post("/undo", json={}).status_code == 200  # (which would close a connection of this number)
+        assert client.get("/livez").status_code == 200
+
+
 def test_handlers_of_user_code_get_it_too_and_it_is_logged_once(log: Log) -> None:
     with log.graph.client() as client:
         id = client.post("/forwarded", json={}).json()["request_id"]
