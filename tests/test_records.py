@@ -120,7 +120,7 @@ def test_threads_do_not_mix_their_records(reader: Reader) -> None:
     reading.start()
 
     def write(name: int) -> None:
-        for number in range(500):
+        for number in range(200):
             reader.pipe.write("info", f"{name} {number} {'x' * 3000}")
 
     threads = [threading.Thread(target=write, args=(name,)) for name in range(4)]
@@ -133,7 +133,7 @@ def test_threads_do_not_mix_their_records(reader: Reader) -> None:
     reading.join()
     for name in range(4):
         own = [int(r["message"].split()[1]) for r in found if r["message"].startswith(f"{name} ")]
-        assert own == list(range(500))
+        assert own == list(range(200))
 
 
 def _closed(reader: Reader) -> Callable[[], bytes]:
