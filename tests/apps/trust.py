@@ -76,6 +76,7 @@ class Gateway:
 
     @api
     def hold(self, gate: str) -> int:
+        Path(gate + ".held").touch()
         while not Path(gate).exists():
             time.sleep(0.01)
         return os.getpid()

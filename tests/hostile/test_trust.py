@@ -68,7 +68,8 @@ def post(request: pytest.FixtureRequest, graph: Served, tmp_path_factory: pytest
             busy.start()
             stack.callback(busy.join)
             stack.callback(gate.touch)
-            eventually(lambda: second.post("/pid", json={}).json() != mine)
+            eventually(Path(f"{gate}.held").exists)  # before anything else may take that slot
+            assert second.post("/pid", json={}).json() != mine
         yield second.post
 
 
