@@ -12,7 +12,7 @@ GraphServeError
     ├── Problem               raised by user code to answer with a status of its own
     ├── RemoteError           the dependency raised, or its worker died while it executed
     │   └── Quarantined       … twice in a row, at this very call: it is refused for a while
-    ├── Unavailable           the dependency is failed, or its queue is full; .retry_after, .full
+    ├── Unavailable           a node is failed, has a full queue, or no memory for it; .retry_after, .full
     ├── DeadlineExceeded      the deadline passed
     └── InvalidArguments      the arguments do not fit the signature; .errors
 """

@@ -131,6 +131,10 @@ class Leaf:
         return os.getpid()
 
     @api
+    async def hide(self) -> int:
+        return LIBC.prctl(4, 0, 0, 0, 0)
+
+    @api
     async def files(self) -> int:
         return memory_files()
 
@@ -165,6 +169,10 @@ class Gateway:
             return await _outcome(self.leaf.large())
         finally:
             limit(resource.RLIMIT_AS, None)
+
+    @api
+    async def hide_later(self, here: bool) -> int:
+        return LIBC.prctl(4, 0, 0, 0, 0) if here else await self.leaf.hide()
 
     @api
     async def narrow_leaf(self) -> int:

@@ -214,6 +214,17 @@ def test_a_process_that_is_not_dumpable_sends_by_the_socket(node: str) -> None:
         assert "raise" not in graph.text and "ERROR" not in graph.text
 
 
+def test_a_process_that_hides_later_sends_by_the_socket_then() -> None:
+    with hiding("", as_nobody=True) as graph, graph.client() as client:
+        gateway, leaf = client.post("/exchange", json={"times": 3}).json()
+        assert gateway and leaf, "memory is shared at first"
+        for here in (False, True):
+            assert client.post("/hide_later", json={"here": here}).json() == 0
+            answer = client.post("/exchange", json={"times": 3})
+            assert answer.status_code == 200, answer.text
+        assert "ERROR" not in graph.text
+
+
 @pytest.mark.parametrize("node", ["n0", "n1"], ids=["the callee", "the caller"])
 def test_a_process_that_sees_no_others_takes_by_the_socket(node: str) -> None:
     if os.geteuid() != 0:
