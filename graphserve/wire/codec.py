@@ -194,10 +194,9 @@ class ArgumentsCodec:
                 if is_malformed(exc):
                     raise malformed(exc) from None
                 errors += explain(exc, [name])
+        # A NaN in JSON, and a large integer, the fast path does not know.
         if not errors and (nans.REFUSED.match(str(error)) or "`ext`" in str(error)):
-            return self._once(
-                arguments, body, format
-            )  # a NaN in JSON, or a large integer, which the fast path does not know
+            return self._once(arguments, body, format)
         raise refusal(self._where, errors or explain(error, []), untold)
 
     def _once(self, arguments: dict[str, Any], body: Body, format: Format) -> dict[str, Any]:

@@ -38,9 +38,14 @@ class Names:
         if format is not Format.JSON:
             return None if _entries(body) == given else ""
         text = body if type(body) is bytes else bytes(body)
-        often = [(name, quoted) for name, quoted in self._quoted if text.count(quoted) > 1]
-        if not often and b"\\u" not in text:  # (a name may be written with escapes)
-            return None
+        count = text.count
+        for _, quoted in self._quoted:
+            if count(quoted) > 1:
+                break
+        else:
+            if b"\\u" not in text:  # (a name may be written with escapes)
+                return None
+        often = [(name, quoted) for name, quoted in self._quoted if count(quoted) > 1]
         # The last of equal ones is what was kept. Outside of what was kept, each name has two quotes, and nothing else
         # has any; one that was not kept has two more.
         kept = members(text)
