@@ -72,6 +72,7 @@ class ServiceOptions:
         max_memory: bytes of resident memory above which a worker is replaced.
         gpus: GPUs per worker; a fraction shares one.
         env: environment variables of the worker.
+        version: what `/openapi.json` of the entry says as the version of its APIs. None: `0`.
     """
 
     workers: int | Literal["cpus"] = 1
@@ -85,6 +86,7 @@ class ServiceOptions:
     max_memory: int | None = None
     gpus: float = 0
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    version: str | None = None
 
     def __post_init__(self) -> None:
         for name, (accepts, expected) in _BOUNDS.items():
@@ -160,5 +162,6 @@ _BOUNDS: dict[str, tuple[Any, str]] = {
     "max_requests": (_optional(_count), "a whole number from 1, or None"),
     "max_memory": (_optional(_count), "a number of bytes from 1, or None"),
     "gpus": (_gpus, "a whole number from 0, or a fraction below 1"),
+    "version": (lambda v: v is None or (isinstance(v, str) and bool(v)), "a text such as '1.2.0', or None"),
     "env": (_env, "a mapping of names to strings, e.g. {'OMP_NUM_THREADS': '1'}"),
 }

@@ -86,6 +86,7 @@ def service(
     max_memory: int | None = ...,
     gpus: float = ...,
     env: Mapping[str, str] = ...,
+    version: str | None = ...,
 ) -> ServiceDecorator: ...
 def service(*classes: Any, **options: Any) -> Any:
     """Declare a class as a service: one node of the graph, with its own pool of workers.

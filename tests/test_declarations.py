@@ -66,6 +66,7 @@ SERVICES = {
     "max_memory of text": ("@service(max_memory='1G') # HERE\n{class}", r"'max_memory' is a number of bytes .*'1G'"),
     "a GPU and a half": ("@service(gpus=1.5) # HERE\n{class}", r"'gpus' is a whole number from 0, or a fraction"),
     "env of numbers": ("@service(env={'A': 1}) # HERE\n{class}", r"'env' is a mapping of names to strings, e\.g\. "),
+    "version of a number": ("@service(version=1.2) # HERE\n{class}", r"option 'version' is a text such as '1\.2\.0'"),
     "env with '='": ("@service(env={'A=B': 'c'}) # HERE\n{class}", r"'env' is a mapping of names to strings"),
     "one route twice": (
         "@service\nclass A:\n{body}\n    @api(route='/run') # HERE\n    async def walk(self) -> None: ...",

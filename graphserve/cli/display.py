@@ -81,7 +81,9 @@ class TextDisplay:
 
     def serving(self, url: str) -> None:
         clock = self._paint(time.strftime("%H:%M:%S"), "2")
-        self._show(f"{clock} graphserve  serving on {self._paint(printable(url), '1')}\n", "info")
+        more = "/docs describes it; Ctrl-C stops" if url.startswith("http") else "Ctrl-C stops"
+        shown = f"{self._paint(printable(url), '1')} {self._paint(f'({more})', '2')}"
+        self._show(f"{clock} graphserve  serving on {shown}\n", "info")
 
     def failed(self, error: GraphServeError) -> None:
         words = log_of(error)

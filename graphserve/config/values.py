@@ -198,6 +198,8 @@ def read_option(name: str, value: Any) -> Any:
         return {key: text} if equals else value
     if value.lower() == "none":
         return None
+    if name == "version":
+        return value  # 1.2 is no number there
     for reader in (_int, _float, *([read_size] if name == "max_memory" else [])):
         try:
             return reader(value)

@@ -111,11 +111,11 @@ async def _send(send: Any, status: int, headers: list[tuple[bytes, bytes]], body
     await send({"type": "http.response.body", "body": body})
 
 
-def openapi_document(name: str, cls: type, apis: dict[str, BoundApi]) -> bytes:
+def openapi_document(name: str, cls: type, apis: dict[str, BoundApi], version: str | None = None) -> bytes:
     """`/openapi.json`: the node's APIs as OpenAPI 3.1, from their signatures."""
     from graphserve.service import apis as declared
     from graphserve.wire import openapi
 
     specs = declared(cls)
     described = [(specs[api.plan.name], api.signature, api.method.__doc__) for api in apis.values()]
-    return ownjson.dumps(openapi.document(name, cls.__doc__, "1", described)).encode()
+    return ownjson.dumps(openapi.document(name, cls.__doc__, version or "0", described)).encode()

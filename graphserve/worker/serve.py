@@ -234,7 +234,7 @@ class Serving:
     def _pages(self, app: App) -> Any:
         from graphserve.worker.entry import application
 
-        document = lambda: openapi_document(self.node.name, self.cls, self.apis)  # noqa: E731
+        document = lambda: openapi_document(self.node.name, self.cls, self.apis, self.node.options.version)  # noqa: E731
         return application(app, self.node.name, document, self.plan.listen.root_path)
 
     # --- the way out ---

@@ -102,7 +102,7 @@ class TestText:
             rf"{CLOCK} Recognizer\[0\] complained\n"
             rf"{CLOCK} Gateway WARNING careful\n"
             rf"{CLOCK} graphserve  ERROR broken\n    Traceback …\n    ValueError: 1\n"
-            rf"{CLOCK} graphserve  serving on http://127\.0\.0\.1:8000\n",
+            rf"{CLOCK} graphserve  serving on http://127\.0\.0\.1:8000 \(/docs describes it; Ctrl-C stops\)\n",
             err.rest(),
         )
 

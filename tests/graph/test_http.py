@@ -291,3 +291,13 @@ def test_a_query_that_nobody_reads_is_refused_in_words(client: httpx.Client) -> 
     assert answer.json()["detail"] == "/add reads no query, and this URL has one: send arguments as JSON in the body"
     assert answer.json()["errors"][0]["loc"] == ["query", "a"]
     assert client.get("/readyz?x=1").status_code == 200
+
+
+def test_the_document_has_the_version_that_the_service_gives() -> None:
+    with served("steps:Slow", "--set", "Slow.version=1.20") as graph, graph.client() as client:
+        assert client.get("/openapi.json").json()["info"]["version"] == "1.20"
+        assert "serving on" in graph.text and "(/docs describes it; Ctrl-C stops)" in graph.text
+
+
+def test_a_service_without_a_version_claims_none(client: httpx.Client) -> None:
+    assert client.get("/openapi.json").json()["info"]["version"] == "0"
