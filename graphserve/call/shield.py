@@ -1,25 +1,38 @@
 """Whether `asyncio.shield` protects a task. Runs in workers.
 
 When the caller of an API leaves, what the API called is cancelled wherever its own code stands, except what it
-shielded. asyncio tells nobody what is shielded; but the callback that `shield` leaves on the task inside has a name,
-and a task of a group knows its group. Both are private to asyncio: where they are not found, nothing is shielded, and
-a test says so.
+shielded. asyncio tells nobody what is shielded; but what waits for a task has left a callback on it, and from there it
+leads on to the shield. That is private to asyncio: where it is not found, nothing is shielded, and a test says so.
 """
 
 from __future__ import annotations
 
 import asyncio
+from types import BuiltinMethodType, FunctionType, MethodType
 from typing import Any
 
-_CALLBACK = "shield.<locals>._inner_done_callback"
+_SHIELD = "shield.<locals>._inner_done_callback"
+_GATHER = "gather.<locals>._done_callback"
 
 
-def shielded(task: asyncio.Task[Any] | None) -> bool:
-    """Whether a task is inside of `asyncio.shield`, or of a group whose task is."""
-    for callback, _ in getattr(task, "_callbacks", None) or ():
-        if getattr(callback, "__qualname__", "") == _CALLBACK:
-            return True
-        group = getattr(callback, "__self__", None)
-        if isinstance(group, asyncio.TaskGroup):
-            return shielded(getattr(group, "_parent_task", None))
+def shielded(future: asyncio.Future[Any] | None) -> bool:
+    """Whether a task is inside of `asyncio.shield`, or whoever waits for it is: a task, a `gather`, a `TaskGroup`."""
+    for callback, _ in getattr(future, "_callbacks", None) or ():
+        kind = type(callback)
+        if kind is FunctionType:
+            name = callback.__qualname__
+            if name == _SHIELD or (name == _GATHER and shielded(_gathering(callback))):
+                return True
+        elif kind is MethodType or kind is BuiltinMethodType:  # the second one wakes a task of asyncio's in C
+            waits = callback.__self__
+            if isinstance(waits, asyncio.TaskGroup):
+                waits = getattr(waits, "_parent_task", None)
+            if isinstance(waits, asyncio.Task) and shielded(waits):
+                return True
     return False
+
+
+def _gathering(callback: FunctionType) -> Any:
+    """The future that `gather` returned, of which this is the callback."""
+    cells = dict(zip(callback.__code__.co_freevars, callback.__closure__ or (), strict=False))
+    return cells["outer"].cell_contents if "outer" in cells else None

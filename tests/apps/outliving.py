@@ -139,6 +139,13 @@ class Top:
     async def save_together(self) -> int:
         return sum(await asyncio.gather(self.leaf.hold(), self.leaf.hold())) // 2
 
+    async def save_both(self) -> int:
+        first = asyncio.create_task(self.save())
+        return sum(await asyncio.gather(self.save_in_group(), self.await_(first))) // 2
+
+    async def await_(self, task: asyncio.Task[int]) -> int:
+        return await task
+
     @api
     async def hold(self, how: str) -> int:
         """One call of `Leaf.hold`, or two."""
@@ -150,6 +157,10 @@ class Top:
             return await asyncio.shield(self.save_in_group())
         if how == "together":
             return await asyncio.shield(self.save_together())
+        if how == "both":
+            return await asyncio.shield(self.save_both())
+        if how == "gathered":
+            return sum(await asyncio.shield(asyncio.gather(self.leaf.hold(), self.save()))) // 2
         if how == "task":
             task = asyncio.create_task(self.save())
             while (await self.leaf.counts())[0] == 0:

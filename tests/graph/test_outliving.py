@@ -141,11 +141,11 @@ def test_what_is_shielded_goes_on_when_the_caller_leaves(way: tuple[Ask, Any], h
     eventually(lambda: ask("counts") == [0, before[1] + 2, before[2] + 2])
 
 
-@pytest.mark.parametrize("how", ["together", "task", "late", "late coroutine"])
+@pytest.mark.parametrize("how", ["together", "both", "gathered", "task", "late", "late coroutine"])
 def test_so_does_what_is_gathered_inside_or_was_under_way_or_was_given_up(way: tuple[Ask, Any], how: str) -> None:
     ask, url = way
     before = ask("counts")
-    calls = 2 if how in ("together", "task") else 1
+    calls = 1 if how.startswith("late") else 2
     with left(ask, url, how, calls), left(ask, url, "plain"):
         eventually(lambda: ask("counts")[1] == before[1] + 1)
     assert ask("counts")[0] == calls
@@ -171,8 +171,16 @@ def test_a_shield_is_known_by_what_asyncio_leaves_on_the_task() -> None:
             task = group.create_task(inner())
         return task.result()
 
-    async def run() -> list[bool]:
-        found = [await asyncio.shield(inner()), await asyncio.shield(grouped())]
-        return [*found, await inner(), await grouped(), (await asyncio.gather(inner()))[0], shielded(None)]
+    async def gathered() -> bool:
+        (found,) = await asyncio.gather(inner())
+        return found
 
-    assert asyncio.run(run()) == [True, True, False, False, False, False]
+    async def awaited() -> bool:
+        return await asyncio.create_task(gathered())
+
+    async def run() -> list[bool]:
+        protected = [await asyncio.shield(work()) for work in (inner, grouped, gathered, awaited)]
+        protected += await asyncio.shield(asyncio.gather(inner(), awaited()))
+        return [*protected, *[await work() for work in (inner, grouped, gathered, awaited)], shielded(None)]
+
+    assert asyncio.run(run()) == [True] * 6 + [False] * 5
