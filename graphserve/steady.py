@@ -11,13 +11,12 @@ import signal
 import sys
 
 from graphserve import stdio
+from graphserve.dispositions import heedless
 
 CLOSED = (
     "closed descriptors that it did not open, graphserve's own among them (os.closerange or the like): close only what "
     "you opened"
 )
-# A client that leaves must not end a worker, nor Ctrl-C in a terminal, whose meaning the supervisor decides.
-_IGNORED = (signal.SIGINT, signal.SIGPIPE)
 
 
 class Steady:
@@ -45,8 +44,8 @@ class Steady:
         if sys.getrecursionlimit() < self._recursion:
             sys.setrecursionlimit(self._recursion)
         if self._ignores:
-            for number in _IGNORED:
-                signal.signal(number, signal.SIG_IGN)
+            signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a client that leaves must not end a worker
+            signal.signal(signal.SIGINT, heedless)  # nor Ctrl-C, whose meaning the supervisor decides
 
 
 def _file(descriptor: int) -> tuple[int, int] | None:
