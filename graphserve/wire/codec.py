@@ -96,6 +96,8 @@ class ArgumentsCodec:
                 raise
             error = exc
         else:
+            if body and body[0] - 0x80 == len(arguments):  # msgpack says so itself, and JSON never begins so
+                return arguments
             return self._once(arguments, body or _EMPTY[format], format)
         if self._raw is not None and not body:  # no body is an empty one
             return self._take_raw(body)
