@@ -34,6 +34,7 @@ class Death:
     at: float
     calls: set[str]
     workers: int = 1  # that died then
+    judged: bool = False  # who held a call has said so by now, if the machine is not slow
 
 
 class Quarantine:
@@ -76,10 +77,14 @@ class Quarantine:
         now = self._clock()
         if kills > 1:  # it ran again, and no other call is meant
             self._later(SETTLING, self._convict, call)
-        if not self._deaths or now - self._deaths[-1].at > APART:
+        last = self._deaths[-1] if self._deaths and now - self._deaths[-1].at <= APART else None
+        if last is None or (last.judged and last.calls):  # it may come before the death that it is about
             self._early.append((now, call))
-        elif len(self._deaths[-1].calls) < MOST_EXECUTING:
-            self._deaths[-1].calls.add(call)
+            return
+        if last.judged:
+            self._later(SETTLING, self._judge, last)
+        if len(last.calls) < MOST_EXECUTING:
+            last.calls.add(call)
 
     def answered(self, call: str) -> None:
         """A suspect was answered."""
@@ -106,6 +111,7 @@ class Quarantine:
 
     def _judge(self, death: Death) -> None:
         """Whether this death and one before it have one call in common: that is the one that kills."""
+        death.judged = True
         for before in reversed(self._deaths):
             if before is death or before.at > death.at or death.at - before.at > MEMORY:
                 continue

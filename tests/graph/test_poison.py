@@ -218,6 +218,26 @@ def test_a_call_that_ran_again_is_convicted_however_quick_it_was(bench: Bench) -
     assert bench.refused == ["x"]
 
 
+def test_deaths_may_follow_each_other_quickly_and_be_seen_after_what_is_said_of_them(bench: Bench) -> None:
+    for _ in range(2):
+        bench.now += 0.6
+        bench.quarantine.held("x", 1)
+        bench.quarantine.died(set())
+        bench.settle()
+    assert bench.refused == ["x"]
+
+
+def test_what_is_said_late_counts_for_a_death_of_which_nothing_is_known(bench: Bench) -> None:
+    for _ in range(2):
+        bench.now += 5.0
+        bench.quarantine.died(set())
+        bench.settle()
+        bench.now += 0.5
+        bench.quarantine.held("x", 1)
+        bench.settle()
+    assert bench.refused == ["x"]
+
+
 def test_what_is_said_of_no_death_is_forgotten(bench: Bench) -> None:
     bench.quarantine.held("x", 1)
     bench.now += 2.0
