@@ -24,7 +24,8 @@ LOGGER = "graphserve.calls"
 
 READ_SIZE = 256 * 1024  # bytes
 # What a worker's answer with a result begins with, most of the time; such an answer needs no parser.
-RESULT = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncontent-length: " % Format.TYPED.value
+_TYPED = Format.TYPED.value
+RESULT = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncontent-length: " % _TYPED
 LAST = b"\r\nconnection: close"
 MOST_DIGITS = 19  # of a length
 BODILESS = (204, 304)  # statuses of answers that never have a body (RFC 9112, 6.3)
@@ -186,7 +187,7 @@ class Connection:
             length = length[: -len(LAST)]
         if end < 0 or not length.isdigit() or len(length) > MOST_DIGITS or len(data) != end + 4 + int(length):
             return False
-        headers = [(b"content-type", Format.TYPED.value), (b"content-length", length)]
+        headers = [(b"content-type", _TYPED), (b"content-length", length)]
         self._answered(200, headers if keep else [*headers, (b"connection", b"close")], data[end + 4 :], keep)
         return True
 

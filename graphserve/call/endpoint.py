@@ -53,7 +53,8 @@ class Endpoint:
 
     def send(self, exchange: Exchange) -> None:
         """Send on an idle connection, or on a new one; OSError if the worker cannot be reached."""
-        request, idle = exchange.request, self._idle_as(exchange.trust)
+        request = exchange.request
+        idle = self.idle if exchange.trust is PEER else self._idle_as(exchange.trust)
         if idle:
             connection = idle.pop()
             connection.idle = False
@@ -112,7 +113,7 @@ class Endpoint:
         if self._failures:
             self._failures = self._rests = 0
         connection.idle = True
-        self._idle_as(connection.trust).append(connection)
+        (self.idle if connection.trust is PEER else self._idle_as(connection.trust)).append(connection)
         if self.retired:
             connection.close()
             return

@@ -181,7 +181,9 @@ class Exchange:
                 self.orphan()
                 return
             if not threaded:
-                self._made_by(asyncio.current_task(self.loop), context)
+                self.maker = task = asyncio.current_task(self.loop)
+                if task is not context.task:
+                    self._made_by(task, context)
             if context.calls is None:
                 context.calls = {self}
             else:
@@ -201,12 +203,10 @@ class Exchange:
         self.lane.send(self)
 
     def _made_by(self, task: asyncio.Task[Any] | None, context: CallContext) -> None:
-        self.maker = task
-        if task is not context.task:
-            if shielded(task):
-                self.shielded = True
-            else:
-                context.task = task  # most calls are made by the same one: it is looked at once
+        if shielded(task):
+            self.shielded = True
+        else:
+            context.task = task  # most calls are made by the same one: it is looked at once
 
     def head(self, headers: list[tuple[bytes, bytes]]) -> None:
         """Receiver: of streams only."""

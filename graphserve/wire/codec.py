@@ -98,6 +98,8 @@ class ArgumentsCodec:
         else:
             if body and body[0] - 0x80 == len(arguments):  # msgpack says so itself, and JSON never begins so
                 return arguments
+            if format is Format.JSON and type(body) is bytes and self._names.are_once(body, len(arguments)):
+                return arguments
             return self._once(arguments, body or _EMPTY[format], format)
         if self._raw is not None and not body:  # no body is an empty one
             return self._take_raw(body)
@@ -259,8 +261,13 @@ class ResultCodec:
             ValueError: it does not fit the annotation; as of `decode`.
         """
         if format not in _CHECKED_BY_CALLER and self._is_exact is not None and not self._is_exact(value):
-            value = self.decode(self._dump(value, Format.TYPED, None))
-        return self._dump(value, format, place)
+            value = self.decode(self.encode(value, Format.TYPED))
+        try:
+            return bytes(value) if format is Format.RAW else self._value.dump(value, format, place)
+        except FAILURES as exc:
+            reason = "; ".join(text(each) for each in explain(exc, []))
+            kind = BeyondMsgpack if format is Format.MSGPACK and isinstance(exc, OverflowError) else TypeError
+            raise kind(f"the result of {self._where}: {reason}") from None
 
     def decode(self, body: Body, fetch: Fetch = no_memory) -> Any:
         """A result from msgpack, on the caller's side.
@@ -282,14 +289,6 @@ class ResultCodec:
         if _ARRAY_FOR_OTHER.search(reason):
             reason += ": return .tolist() of it, or annotate np.ndarray"
         raise ValueError(f"the result of {self._where} does not fit its annotation: {reason}")
-
-    def _dump(self, value: Any, format: Format, place: Place | None) -> bytes:
-        try:
-            return bytes(value) if format is Format.RAW else self._value.dump(value, format, place)
-        except FAILURES as exc:
-            reason = "; ".join(text(each) for each in explain(exc, []))
-            kind = BeyondMsgpack if format is Format.MSGPACK and isinstance(exc, OverflowError) else TypeError
-            raise kind(f"the result of {self._where}: {reason}") from None
 
 
 class UntypedCodec:

@@ -25,6 +25,16 @@ class Names:
 
     def __init__(self, names: Iterable[str]) -> None:
         self._quoted = [(name, msgspec.json.encode(name)) for name in names]
+        self._texts = [quoted for _, quoted in self._quoted]
+
+    def are_once(self, text: bytes, given: int) -> bool:
+        """Whether JSON plainly has none of them twice; of what it does not say this, `doubled` finds out."""
+        if text.count(b'"') == 2 * given:  # there are quotes around the names, and no others
+            return True
+        for quoted in self._texts:
+            if text.count(quoted) > 1:
+                return False
+        return b"\\u" not in text  # (a name may be written with escapes)
 
     def doubled(self, body: Any, format: Format, given: int, members: Callable[[Any], dict[str, Any]]) -> str | None:
         """Which of them a body gives more than once, if it does; empty if it is not known which.
@@ -38,14 +48,9 @@ class Names:
         if format is not Format.JSON:
             return None if _entries(body) == given else ""
         text = body if type(body) is bytes else bytes(body)
-        count = text.count
-        for _, quoted in self._quoted:
-            if count(quoted) > 1:
-                break
-        else:
-            if b"\\u" not in text:  # (a name may be written with escapes)
-                return None
-        often = [(name, quoted) for name, quoted in self._quoted if count(quoted) > 1]
+        if self.are_once(text, given):
+            return None
+        often = [(name, quoted) for name, quoted in self._quoted if text.count(quoted) > 1]
         # The last of equal ones is what was kept. Outside of what was kept, each name has two quotes, and nothing else
         # has any; one that was not kept has two more.
         kept = members(text)

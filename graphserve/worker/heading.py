@@ -49,7 +49,7 @@ class Heading:
             elif name == b"x-request-id":
                 context.request_id = value if is_request_id(value) else b""
             elif name == b"content-length":
-                self.length = number("Content-Length", value)
+                self.length = int(value) if value.isdigit() and len(value) < 20 else number("Content-Length", value)
             elif name == b"x-request-timeout":
                 seconds = _seconds(value)
                 self.timeout = seconds if self.timeout is None else min(seconds, self.timeout)

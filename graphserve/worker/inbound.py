@@ -27,6 +27,7 @@ from graphserve.worker.decoding import Decoding
 from graphserve.worker.execute import BoundApi
 from graphserve.worker.heading import Heading, too_large
 from graphserve.worker.journal import log_request
+from graphserve.worker.latest import Notes
 from graphserve.worker.outflow import HttpSink
 from graphserve.worker.refusal import refusal
 from graphserve.worker.source import Source, hold
@@ -36,6 +37,10 @@ from graphserve.worker.waiting import Waiting
 
 if TYPE_CHECKING:
     from graphserve.worker.protocol import Protocol
+
+# (looked up once: a member of an enum says its value by two calls)
+_FRAMES = StreamFormat.FRAMES.value
+_TYPED = Format.TYPED.value
 
 
 class Inbound:
@@ -86,7 +91,7 @@ class Inbound:
         """A whole request of a caller of ours, which is this one's turn."""
         self.context, self._body = context, [body]
         self._format = self._accept = Format.TYPED
-        self.accepts = StreamFormat.FRAMES.value if self._api.signature.stream else Format.TYPED.value
+        self.accepts = _FRAMES if self._api.signature.stream else _TYPED
         context.deadline_ns = earliest(context.deadline_ns, (self._api.timeout,))
         self._complete = self._turn = True
         self._execute()
@@ -120,7 +125,10 @@ class Inbound:
         elif self.source is not None:
             self.source.push(chunk)
         else:
-            hold(self._body, chunk)
+            if self._body:
+                hold(self._body, chunk)
+            else:
+                self._body.append(chunk)
 
     def message_complete(self) -> None:
         """The whole request is here."""
@@ -141,43 +149,40 @@ class Inbound:
     # --- executing ---
 
     def _execute(self) -> None:
+        protocol, api = self.protocol, self._api
+        listener = protocol.listener
         try:
-            self._dispatch()
+            if self._problem is not None:
+                self._quiet(self._problem)
+                return
+            first = self._body[0] if len(self._body) == 1 else None
+            body = first if type(first) is bytes else b"".join(self._body)
+            self._body = []
+            if protocol.admission.held and protocol.caller_left():
+                protocol.transport.close()
+                return
+            wary = listener.wary
+            if wary is not None and self.source is None and (killer := wary.refusal(self._call(body))) is not None:
+                self._quiet(killer)
+            elif (refused := refusal(protocol, api, self.context, self._throttle)) is not None:
+                self._quiet(refused)
+            elif api.plan.batch is not None and not listener.passes_on:
+                self._batch(body)
+            elif listener.passes_on or (api.plan.lane == "queue" and not protocol.admission.take_slot()):
+                self._pass_on(body)
+            else:
+                self._run(body)
         except Exception as exc:  # whatever it is, the call is answered
             self.fail(exc)
-
-    def _dispatch(self) -> None:
-        protocol, api = self.protocol, self._api
-        if self._problem is not None:
-            self._quiet(self._problem)
-            return
-        first = self._body[0] if len(self._body) == 1 else None
-        body = first if type(first) is bytes else b"".join(self._body)
-        self._body = []
-        if protocol.admission.held and protocol.caller_left():
-            protocol.transport.close()
-            return
-        wary = protocol.listener.wary
-        if wary is not None and self.source is None and (killer := wary.refusal(self._call(body))) is not None:
-            self._quiet(killer)
-        elif (refused := refusal(protocol, api, self.context, self._throttle)) is not None:
-            self._quiet(refused)
-        elif api.plan.batch is not None and not protocol.listener.passes_on:
-            self._batch(body)
-        elif protocol.listener.passes_on or (api.plan.lane == "queue" and not protocol.admission.take_slot()):
-            self._pass_on(body)
-        else:
-            self._run(body)
 
     def _call(self, body: bytes) -> str:
         return fingerprint.of(self._api.plan.route, body)
 
-    def _note(self, body: bytes) -> None:
+    def _note(self, notes: Notes, body: bytes) -> None:
         """Leave a note for the supervisor: if this call ends the worker, nobody else of ours has its bytes."""
-        if (notes := self.protocol.listener.notes) is not None and self.source is None:
-            self._noted = notes.add(self._api.place, body)
-            if self.protocol.listener.wary is not None:
-                self._body = [body]
+        self._noted = notes.add(self._api.place, body)
+        if self.protocol.listener.wary is not None:
+            self._body = [body]
 
     def _unnote(self) -> None:
         """The call is over, and has ended no worker."""
@@ -190,8 +195,9 @@ class Inbound:
         self._body = []
 
     def _run(self, body: bytes) -> None:
-        self._note(body)
-        if self._is_large(body):
+        if (notes := self.protocol.listener.notes) is not None and self.source is None:
+            self._note(notes, body)
+        if len(body) >= LARGE_BODY and self._is_large(body):
             self._decode(body, self._start, self._freed)
         elif (arguments := self._arguments(body)) is None:
             self._freed()
@@ -215,7 +221,8 @@ class Inbound:
         if not came_for_it and not batcher.can_take():
             self._pass_on(body)
             return
-        self._note(body)
+        if (notes := self.protocol.listener.notes) is not None and self.source is None:
+            self._note(notes, body)
         if self._is_large(body):
             if came_for_it:  # a batch is not held up by a body that is still to be read
                 batcher.disappoint()
@@ -309,7 +316,8 @@ class Inbound:
     def _ended(self, result: Any, error: BaseException | None) -> None:
         if error is None:
             try:
-                body = self.encoded(result, self._accept)
+                encode = self.encoded if self.trust.memory else self._api.result.encode
+                body = encode(result, self._accept)
             except BeyondMsgpack:
                 self._accept = Format.JSON
                 self._ended(result, None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 
-from graphserve.call import fingerprint
+from graphserve.call.fingerprint import check
 from graphserve.wire.layout import FIRST_NOTE, NOTE, WORDS
 
 
@@ -47,7 +47,7 @@ class Notes:
         if not self._free:
             return -1
         place = self._free.pop()
-        self._words[place + 1] = fingerprint.check(body)
+        self._words[place + 1] = check(body)
         self._words[place] = (route + 1) << 40 | len(body)
         return place
 

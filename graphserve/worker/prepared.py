@@ -21,7 +21,7 @@ LENGTH = b"content-length: "
 
 MOST_DIGITS = 19  # of a deadline in nanoseconds, or of a length
 
-Request = tuple[BoundApi, CallContext, bytes]
+Request = tuple[BoundApi, Trust, CallContext, bytes]  # the last is the body
 
 
 class Prepared:
@@ -33,55 +33,47 @@ class Prepared:
     """
 
     def __init__(self, node: str, apis: Iterable[BoundApi]) -> None:
-        self._apis = {prepared(api.plan, node): api for api in apis}
+        apis = list(apis)
+        self._apis = {prepared(api.plan, node): (api, PEER) for api in apis}
         self._opened = {
-            prepared(api.plan, node, trust): (api, trust)
-            for api in self._apis.values()
-            for trust in (PEER, PEER_BY_SOCKET)
+            prepared(api.plan, node, trust): (api, trust) for api in apis for trust in (PEER, PEER_BY_SOCKET)
         }
 
-    def read(self, data: bytes) -> Request | None:
-        """The API, the context and the body of a request on a connection that a peer opened.
+    def read(self, data: bytes, *, opens: bool = False) -> Request | None:
+        """What is known of a request of a peer.
+
+        Args:
+            data: what came.
+            opens: whether the connection begins with it; then it begins with a peer's opening. Otherwise a peer has
+                opened the connection.
 
         Returns:
             None if `data` is not one whole request of this kind.
         """
         at = data.find(ID)
-        api = self._apis.get(data[:at])
-        return None if api is None else self._rest(api, data, at)
-
-    def read_opened(self, data: bytes) -> tuple[Trust, Request] | None:
-        """Likewise of a connection that carries one request: its opening is one of a peer."""
-        at = data.find(ID)
-        found = self._opened.get(data[:at])
-        if found is None or (request := self._rest(found[0], data, at)) is None:
+        found = (self._opened if opens else self._apis).get(data[:at])
+        if found is None:
             return None
-        return found[1], request
-
-    def _rest(self, api: BoundApi, data: bytes, at: int) -> Request | None:
         end = data.find(b"\r\n\r\n", at)
         first, *lines = data[at + len(ID) : max(at, end)].split(b"\r\n")
         context = CallContext(first)
         length = -1
-        for line in lines:
-            if line.startswith(DEADLINE):
-                digits = line[len(DEADLINE) :]
-                if not digits.isdigit() or len(digits) > MOST_DIGITS:
-                    return None  # no caller of ours says so: the parser has the words for it
-                context.deadline_ns = int(digits)
-            elif line.startswith(LENGTH):
-                digits = line[len(LENGTH) :]
-                if not digits.isdigit() or len(digits) > MOST_DIGITS:
+        try:
+            for line in lines:
+                if line.startswith(DEADLINE) and len(line) <= len(DEADLINE) + MOST_DIGITS:
+                    context.deadline_ns = int(line[len(DEADLINE) :])
+                elif line.startswith(LENGTH) and len(line) <= len(LENGTH) + MOST_DIGITS:
+                    length = int(line[len(LENGTH) :])
+                elif line.startswith(PARENT):
+                    context.traceparent = line[len(PARENT) :]
+                elif line.startswith(STATE):
+                    context.tracestate = line[len(STATE) :]
+                elif line.startswith(BAGGAGE):
+                    context.baggage = line[len(BAGGAGE) :]
+                else:
                     return None
-                length = int(digits)
-            elif line.startswith(PARENT):
-                context.traceparent = line[len(PARENT) :]
-            elif line.startswith(STATE):
-                context.tracestate = line[len(STATE) :]
-            elif line.startswith(BAGGAGE):
-                context.baggage = line[len(BAGGAGE) :]
-            else:
-                return None
+        except ValueError:  # no caller of ours says so: the parser has the words for it
+            return None
         if length < 0 or len(data) != end + 4 + length:
             return None
-        return api, context, data[end + 4 :]
+        return found[0], found[1], context, data[end + 4 :]

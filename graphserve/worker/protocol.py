@@ -95,7 +95,7 @@ class Protocol(HttpToolsProtocol):
             data = self._open(data)
         prepared = self._prepared
         if prepared is not None and not self.receiving and self.idle and (request := prepared.read(data)) is not None:
-            api, context, body = request
+            api, _, context, body = request
             inbound = Inbound(self, api, not self._shared)
             self.cycle = inbound  # type: ignore[assignment]
             inbound.take(context, body)
@@ -213,7 +213,8 @@ class Protocol(HttpToolsProtocol):
             self._start_asgi_task(self.first, app)
         else:
             self.idle_since = self.listener.now
-            self._say_no()
+            if self.denial is not None:
+                self._say_no()
 
     def shutdown(self) -> None:
         """Close if idle, else after the answer."""
@@ -227,7 +228,7 @@ class Protocol(HttpToolsProtocol):
     @property
     def idle(self) -> bool:
         """Whether no request is in progress."""
-        return self.answered
+        return (self.cycle is None or self.cycle.response_complete) and not self.pipeline  # (`answered`)
 
     @property
     def answered(self) -> bool:

@@ -123,9 +123,9 @@ class Visit:
         if self._alarm is not None:
             self._alarm.cancel()
         prepared = self.listener.prepared
-        found = prepared.read_opened(data) if prepared is not None and data else None
-        if found is not None and not found[1][0].signature.stream:
-            self.trust, (api, context, body) = found
+        request = prepared.read(data, opens=True) if prepared is not None and data else None
+        if request is not None and not request[0].signature.stream:
+            api, self.trust, context, body = request
             self.cycle = inbound = Inbound(cast("Protocol", self), api, False)
             inbound.take(context, body)
             if not inbound.response_complete and not self._closing:

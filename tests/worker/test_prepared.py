@@ -42,12 +42,16 @@ def composed(
 def read(trust: Trust | None, data: bytes) -> Any:
     """What is read of a connection that is open, or of one that opens with the request."""
     if trust is None:
-        assert READER.read_opened(data) is None, "it does not open as one of a peer"
-        return READER.read(data)
-    assert READER.read(data) is None
-    found = READER.read_opened(data)
-    assert found is None or found[0] is trust
-    return None if found is None else found[1]
+        assert READER.read(data, opens=True) is None, "it does not open as one of a peer"
+        found = READER.read(data)
+    else:
+        assert READER.read(data) is None
+        found = READER.read(data, opens=True)
+    if found is None:
+        return None
+    api, said, *rest = found
+    assert said is (trust or PEER)
+    return api, *rest
 
 
 contexts = st.builds(
@@ -73,7 +77,7 @@ def test_other_words_are_declined(made: Any, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, whole.index(b"x-request-id: ") - 1))
     other = whole[:at] + bytes([whole[at] ^ data.draw(st.integers(1, 255))]) + whole[at + 1 :]
     assert READER.read(other) is None
-    assert READER.read_opened(other) is None
+    assert READER.read(other, opens=True) is None
 
 
 @given(requests)
@@ -82,14 +86,14 @@ def test_a_header_that_callers_do_not_send_is_declined(made: Any) -> None:
     for more in (b"x-graphserve-public: 1", b"expect: 100-continue", b"transfer-encoding: chunked"):
         assert read(made[1], whole.replace(b"content-length: ", more + b"\r\ncontent-length: ", 1)) is None
     assert READER.read(b"") is None
-    assert READER.read_opened(b"") is None
+    assert READER.read(b"", opens=True) is None
 
 
 @given(requests)
 def test_requests_that_open_as_others_are_declined(made: Any) -> None:
     name, _, *rest = made
     for trust in (PUBLIC, RELAYED, MADE):
-        assert READER.read_opened(composed(name, trust, *rest)) is None
+        assert READER.read(composed(name, trust, *rest), opens=True) is None
 
 
 @pytest.mark.parametrize("trust", [PEER, PEER_BY_SOCKET, RELAYED, MADE])
