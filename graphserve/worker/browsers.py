@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from graphserve.plan import ListenPlan
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.grammar import Headers, host_is_valid
+from graphserve.worker.limits import shown
 
 # Of a page of this very origin, or of nobody's: an address that was typed, a bookmark.
 OWN_SITES = frozenset({b"same-origin", b"none"})
@@ -22,7 +23,6 @@ OWN_SITES = frozenset({b"same-origin", b"none"})
 # request that needs leave; it gets none, since no header of the answer gives it.
 SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 LOOPBACK = ("localhost", "*.localhost")  # names that no name server can point elsewhere (RFC 6761, 6.3)
-LONGEST_SHOWN = 100  # bytes of a header that are shown in an answer
 _PARTS = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*)(?::(?P<port>[0-9]*))?\Z")
 _ORIGIN = re.compile(rb"(?P<scheme>https?)://(?P<host>[^/?#@\s]+)\Z", re.IGNORECASE)
 _PORTS = {"http": "80", "https": "443"}
@@ -82,8 +82,7 @@ def is_loopback(host: str) -> bool:
 
 def foreign_host(host: bytes) -> HttpProblem:
     """The refusal of a Host that is not allowed."""
-    shown = host[:LONGEST_SHOWN].decode("latin-1")
-    said = f"this port does not answer to the host {shown!r}: --allowed-hosts says which it answers to"
+    said = f"this port does not answer to the host {shown(host)!r}: --allowed-hosts says which it answers to"
     return HttpProblem(421, said)
 
 
@@ -125,9 +124,8 @@ def _normal(scheme: str, host: bytes) -> str:
 
 
 def _foreign_page(header: str, value: bytes) -> HttpProblem:
-    shown = value[:LONGEST_SHOWN].decode("latin-1")
     return HttpProblem(
-        403, f"a browser sends this for a page of another site ({header}: {shown}), which may call no API"
+        403, f"a browser sends this for a page of another site ({header}: {shown(value)}), which may call no API"
     )
 
 

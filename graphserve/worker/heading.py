@@ -13,8 +13,8 @@ from graphserve.wire.problem import HttpProblem
 from graphserve.wire.trust import Trust
 from graphserve.worker.execute import BoundApi
 from graphserve.worker.grammar import number
+from graphserve.worker.limits import shown
 
-LONGEST_SHOWN = 100  # bytes of a header that are shown in an answer
 _SECONDS = re.compile(rb"\+?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z")
 _LONGEST_TIMEOUT = 1e9  # seconds; beyond, there is no deadline
 
@@ -86,7 +86,7 @@ class Heading:
             if wrong:
                 return HttpProblem(400, "X-Request-Timeout is a number of seconds above 0")
         if self.coding:
-            said = f"a body has no content coding, and this one has {_shown(self.coding)}: send it as it is"
+            said = f"a body has no content coding, and this one has {shown(self.coding)!r}: send it as it is"
             return HttpProblem(415, said, headers={"accept-encoding": "identity"})
         as_it_is = api.signature.raw_body or api.signature.input_stream is not None
         if self.untyped:
@@ -111,20 +111,20 @@ def _seconds(value: bytes) -> float:
 
 
 def _wrong_type(api: BoundApi, content_type: bytes) -> str:
-    said = f"{api.plan.route} takes application/json or application/msgpack in UTF-8, not {_shown(content_type)}"
+    said = f"{api.plan.route} takes application/json or application/msgpack in UTF-8, not {shown(content_type)!r}"
     if is_form(content_type):  # what `curl -d` and `curl -F` say unless they are told otherwise
         said += f": {_mend(False)}"
     return said
 
 
 def _no_form(api: BoundApi, content_type: bytes) -> str:
-    what = f"{api.plan.route} takes the body as it is, and {_shown(content_type)} has a form around it"
+    what = f"{api.plan.route} takes the body as it is, and {shown(content_type)!r} has a form around it"
     return f"{what}: with curl, use --data-binary @FILE -H 'Content-Type: application/octet-stream', and no -F"
 
 
 def _stray_query(api: BoundApi, query: bytes) -> CallError:
     """The refusal of a query that nobody would read: its sender takes it for arguments."""
-    name = query.partition(b"&")[0].partition(b"=")[0][:LONGEST_SHOWN].decode("latin-1")
+    name = shown(query.partition(b"&")[0].partition(b"=")[0])
     text = f"{api.plan.route} reads no query, and this URL has one: send arguments as JSON in the body"
     return InvalidArguments(text, errors=[{"loc": ["query", name], "msg": text, "type": "unexpected_query"}])
 
@@ -133,7 +133,3 @@ def _mend(as_it_is: bool) -> str:
     if as_it_is:
         return "add Content-Type: application/octet-stream, or what the body is; with curl, use -H"
     return "with curl, add -H 'Content-Type: application/json' or use --json"
-
-
-def _shown(content_type: bytes) -> str:
-    return repr(content_type[:LONGEST_SHOWN].decode("latin-1"))

@@ -16,6 +16,12 @@ SPARE_CHUNK_BYTES = 16 * 1024  # and all chunks of a body together beyond that, 
 PORTION = 4096  # bytes that the parser gets at once, while they may hold many requests
 MOST_CONNECTIONS = 16_384  # of one worker, however many files it may open
 OWN_FILES = 256  # open files that a worker needs besides connections, by far
+LONGEST_SHOWN = 100  # bytes of what a client sent that are shown in an answer
+
+
+def shown(value: bytes) -> str:
+    """What a client sent, cut, as text for an answer."""
+    return value[:LONGEST_SHOWN].decode("latin-1")
 
 
 @dataclass(frozen=True)
