@@ -5,7 +5,8 @@ One message a line. A message that carries descriptors says how many in `fds`; t
 
 Worker to supervisor: `hello`, `imported`, `ready`, `listening` (at the public port), `failed`, `draining`, `drained`,
 `vitals` (once a second).
-Supervisor to worker: `init` (go: what you need is ready), `serve`, `members`, `unready`, `drain`, `exit`,
+Supervisor to worker: `init` (go: what you need is ready), `plan` (to a stand-in: now there is one),
+`serve`, `members`, `unready`, `drain`, `exit`,
 `report` (say how you are, now), `beat` (once a second: what was said holds).
 """
 

@@ -17,7 +17,7 @@ from graphserve.errors import ConfigurationError, CycleError, GraphError, closes
 from graphserve.interface import interface
 from graphserve.load import MAIN, Target, arguments, load, module_of, parse
 from graphserve.making import making_problems, name_of, unused
-from graphserve.options import ServiceOptions
+from graphserve.options import ENTRY_TIMEOUT, ServiceOptions
 from graphserve.parent import die_with
 from graphserve.plan import ApiPlan, EdgePlan, NodePlan, Plan, Settings
 from graphserve.resolution import Resolution, Trouble
@@ -28,7 +28,6 @@ from graphserve.title import name_process
 from graphserve.tracebacks import formatted
 from graphserve.wire.initial import init_problems
 
-ENTRY_TIMEOUT = 60.0  # seconds, where neither flag nor decorator says otherwise
 CALLING_LIMIT = 16  # calls at once in a worker whose node mostly waits for others
 
 

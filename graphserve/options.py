@@ -14,6 +14,7 @@ from graphserve.errors import ConfigurationError, DeclarationError, UnknownOptio
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*\Z")
 HIDDEN = "***"  # stands for a secret in descriptions
+ENTRY_TIMEOUT = 60.0  # seconds that a call may take at the entry, where neither flag nor decorator says otherwise
 RESERVED_ROUTES = frozenset({"/", "/livez", "/readyz", "/openapi.json", "/docs"})
 
 

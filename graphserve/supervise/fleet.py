@@ -24,7 +24,7 @@ from graphserve.supervise.observer import LogRecord, NodeState, Observer, State
 from graphserve.supervise.pool import WorkerProcess
 from graphserve.supervise.standin import StandIn
 from graphserve.supervise.turnover import together
-from graphserve.supervise.version import Version, same
+from graphserve.supervise.version import OUTLINE, Version, same
 
 PULSE = 1.0  # seconds between two looks at each worker
 HEARING = ("starting", "ready", "draining")  # the states of workers that are told what becomes of others
@@ -55,6 +55,8 @@ class Fleet:
         self._shown: dict[str, tuple[State, int, int]] = {}  # by name: a reload may have two nodes of one
         self.look: Callable[[str], None] = lambda suspect: None  # has the run folder looked after; see `Upkeep`
         self.standin = StandIn(self)
+        self._outline: tuple[Plan, Mapping[str, str], Mapping[str, Any]] | None = None
+        self._outlined: Version | None = None
 
     # --- versions ---
 
@@ -116,6 +118,52 @@ class Fleet:
 
     # --- start and stop ---
 
+    def expect(self, outline: Plan, extra: Mapping[str, str], secrets: Mapping[str, Any]) -> None:
+        """The graph is being resolved: who waits at the port meanwhile is answered.
+
+        Args:
+            outline: what is known of it.
+            extra: what `--env-file` says.
+            secrets: see `take_in`.
+
+        Raises:
+            StartupError: no socket can be made.
+        """
+        self._outline = (outline, extra, secrets)
+        self._listen()
+        self.standin.expect()
+
+    def known(self) -> Plan:
+        """The Plan of the graph; as long as there is none, what is known of it."""
+        if self.current is not None:
+            return self.current.plan
+        assert self._outline is not None
+        return self._outline[0]
+
+    def outlined(self) -> Version:
+        """The version that a stand-in is started from while the graph is being resolved.
+
+        Raises:
+            OSError: its file cannot be written.
+        """
+        if self._outlined is None:
+            assert self._outline is not None
+            plan, extra, secrets = self._outline
+            environment = Environment(plan, self.run, OUTLINE, extra, {})
+            self._outlined = Version(OUTLINE, plan, self.run, environment, secrets, {})
+            self._versions.append(self._outlined)
+        return self._outlined
+
+    def _listen(self) -> None:
+        """Let workers connect."""
+        if self._connections is not None:
+            return
+        try:
+            self._connections = Connections(self.run, self._find, self._on_message)
+        except OSError as exc:
+            raise StartupError(f"the graph could not start: {shortage.words(exc)}") from exc
+        self._beat()
+
     async def start(self, version: Version) -> None:
         """Start every node, leaves first; returns when all are ready.
 
@@ -123,12 +171,8 @@ class Fleet:
             StartupError: a worker died before its node was ready.
         """
         self.current = version
-        try:
-            self._connections = Connections(self.run, self._find, self._on_message)
-        except OSError as exc:
-            raise StartupError(f"the graph could not start: {shortage.words(exc)}") from exc
-        self.standin.expect()
-        self._beat()
+        self._listen()
+        self.standin.resolved()
         await self.bring_up(version.nodes.values())
         self.standin.watch()
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from graphserve import stack
 from graphserve.errors import StartupError
+from graphserve.options import ENTRY_TIMEOUT, ServiceOptions
+from graphserve.plan import NodePlan, Plan, Settings
 from graphserve.resolution import Resolution
 from graphserve.resolver import Resolver
 from graphserve.supervise.observer import LogRecord
@@ -41,6 +43,21 @@ async def resolution(child: Resolver, limit: float, emit: Callable[[LogRecord], 
             pipe.close()
         child.close()
     raise StartupError(child.too_slow(limit), log=str(pipes[1].stack))
+
+
+def outline(settings: Settings) -> Plan:
+    """What is known of a graph before its modules are imported: where it listens, and what its entry may be called.
+
+    The entry has no APIs in it, and the event loop is one that is installed: whether the one that was asked for is, the
+    resolver finds out.
+    """
+    name = settings.target.rpartition(":")[2]
+    timeout = ENTRY_TIMEOUT if settings.timeout is None else settings.timeout
+    entry = NodePlan(name, "n", settings.target, 0, 1, 1, ServiceOptions(timeout=timeout))
+    return Plan(
+        name, (entry,), settings.listen, loop="auto" if settings.loop == "uvloop" else settings.loop,
+        access_log=settings.access_log, log_level=settings.log_level, debug=settings.debug,
+    )  # fmt: skip
 
 
 async def _done(answer: asyncio.Future[Resolution], seconds: float) -> bool:

@@ -2,8 +2,9 @@
 
 Two things raise the suspicion that nobody accepts there: the entry has no worker that takes calls, or a connection
 waits. If it holds for `PATIENCE`, a stand-in is started; the first sign of life of such a worker sends it away. During
-the start of the graph one is started for whoever waits there, unless that start is over soon. The supervisor itself
-only asks the kernel whether somebody waits; it accepts nothing (decision record 0040).
+the start of the graph one is started for whoever waits there, unless that start is over soon. It may come before there
+is a Plan: then it is told when there is one, and goes on. The supervisor itself only asks the kernel whether somebody
+waits; it accepts nothing (decision record 0040).
 """
 
 from __future__ import annotations
@@ -65,6 +66,11 @@ class StandIn:
         self._watches = True
         self._started = self._loop.time()
         self._listen()
+
+    def resolved(self) -> None:
+        """There is a Plan: a process that came before goes on with it."""
+        if self._current is not None and self._current.accepts:
+            self._tell_plan(self._current)  # another one hears of it when it is ready
 
     def watch(self) -> None:
         """The graph is up: from now on somebody answers at the port."""
@@ -146,6 +152,8 @@ class StandIn:
             case "imported":
                 self._introduce(process)
             case "ready" if process is self._current and (self._watches or self._parts):
+                if self._fleet.current is not None:
+                    self._tell_plan(process)
                 process.opening = process.serves_public = True
                 process.send({"type": "serve"}, [self._fleet.public.sock.fileno()])
             case "listening" if process.opening and process.state != "draining":
@@ -223,12 +231,11 @@ class StandIn:
     # --- the process ---
 
     def _begin(self) -> None:
-        version = self._fleet.current
-        assert version is not None
         plan = self._entry()
         pool = Pool(plan, self._fleet.observer.log, self._died, "standin")
         try:
             self._fleet.look("")
+            version = self._fleet.current or self._fleet.outlined()
             self._current = process = pool.spawn(-1, version, version.env(plan, -1))
         except OSError as exc:
             self._say("error", f"takes no calls, and no stand-in could be started: {shortage.words(exc)}")
@@ -239,11 +246,24 @@ class StandIn:
     def _introduce(self, process: WorkerProcess) -> None:
         process.state = "starting"
         version = process.version
+        self._tell_members(process)
+        process.send({"type": "init", "listeners": [], "secrets": version.secrets, "resolving": version.outlined})
+
+    def _tell_members(self, process: WorkerProcess) -> None:
+        version = process.version
         process.send({"type": "members", "nodes": [node.membership() for node in version.nodes.values()]})
         for node in version.nodes.values():
             if (wary := node.quarantine.message()) is not None:
                 process.send(wary)
-        process.send({"type": "init", "listeners": [], "secrets": version.secrets})
+
+    def _tell_plan(self, process: WorkerProcess) -> None:
+        version = self._fleet.current
+        assert version is not None
+        if not process.version.outlined:
+            return
+        process.version = version
+        self._tell_members(process)
+        process.send({"type": "plan", "version": version.number})
 
     def _dismiss(self, process: WorkerProcess, *, last: bool = False) -> None:
         if not process.accepts and process.state != "draining":
@@ -275,9 +295,8 @@ class StandIn:
         await asyncio.gather(*(process.gone.wait() for process in self.processes))
 
     def _entry(self) -> NodePlan:
-        version = self._fleet.current
-        assert version is not None
-        return version.plan.node(version.plan.entry)
+        plan = self._fleet.known()
+        return plan.node(plan.entry)
 
     def _say(self, level: str, message: str, process: WorkerProcess | None = None) -> None:
         name = self._entry().name

@@ -27,7 +27,7 @@ from graphserve.supervise.notify import Notifier
 from graphserve.supervise.observer import LogRecord, Observer
 from graphserve.supervise.operations import Operations, secrets
 from graphserve.supervise.reaper import Reaper, end_leftovers
-from graphserve.supervise.resolving import resolution
+from graphserve.supervise.resolving import outline, resolution
 from graphserve.supervise.signals import Signals
 from graphserve.supervise.sockets import PublicSocket
 from graphserve.supervise.upkeep import Upkeep
@@ -107,7 +107,7 @@ class Supervisor:
             upkeep.begin()
             try:
                 begun = await _unless(self.signals.stopping, self._begin())
-            except StartupError as exc:
+            except GraphServeError as exc:
                 self.notifier.failed(str(exc))
                 await self._give_up(exc)
                 raise
@@ -144,7 +144,7 @@ class Supervisor:
             await asyncio.sleep(self.config.drain_delay)
         await self.fleet.drain()
 
-    async def _give_up(self, failure: StartupError | None = None) -> None:
+    async def _give_up(self, failure: GraphServeError | None = None) -> None:
         """End a start: what was ready leaves, in order; the rest is killed, and what does not leave is soon after."""
         self.phase = "stopping"
         if failure is not None and any(node.ready_workers() for node in self.fleet.nodes):
@@ -156,6 +156,7 @@ class Supervisor:
                 await self.fleet.drain()
 
     async def _begin(self) -> bool:
+        self.fleet.expect(outline(self.config.settings), self.config.env, secrets(self.config))
         plan = require(await self._resolve(self.config))
         if self.config.reload:  # what changes from here on is not missed, however long the start takes
             self.job(self._watch_files(plan))

@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from graphserve.supervise.node import Node
 
 
+OUTLINE = 0  # the number of the version that holds only what is known before modules are imported
+
+
 class Version:
     """A Plan on disk.
 
     Args:
-        number: counts the reloads, from 1.
+        number: counts the reloads, from 1; or `OUTLINE`.
         plan: what to run.
         run: the run folder.
         environment: of its workers.
@@ -60,6 +63,11 @@ class Version:
         with open(os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(self.plan.to_json())
         self._identity = rundir.identity(self._file)
+
+    @property
+    def outlined(self) -> bool:
+        """Whether it was made before there was a Plan."""
+        return self.number == OUTLINE
 
     def needs(self, name: str) -> set[Node]:
         """The nodes that workers of this one call."""

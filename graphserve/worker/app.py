@@ -54,8 +54,12 @@ class App:
 
     def __init__(self, health: Health, apis: dict[str, BoundApi], pages: Any = None) -> None:
         self.health, self.pages = health, pages
-        self.routes = [api.plan.route for api in apis.values()]
+        self.serve(apis)
         self._health = {"/livez": health.live, "/readyz": health.ready}
+
+    def serve(self, apis: dict[str, BoundApi]) -> None:
+        """Know these from now on."""
+        self.routes = [api.plan.route for api in apis.values()]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """ASGI, for `http` scopes."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from graphserve.errors import CallError
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.limits import FIELDS, HEAD_BYTES, TARGET_BYTES
 
@@ -34,7 +35,7 @@ _LINE_ENDS = 4  # `: ` and CRLF of each header line
 class Refused(Exception):
     """Raised in a callback of the parser, to stop it."""
 
-    def __init__(self, problem: HttpProblem) -> None:
+    def __init__(self, problem: CallError) -> None:
         super().__init__(problem.detail)
         self.problem = problem
 

@@ -67,13 +67,10 @@ class Listener:
     ) -> None:  # fmt: skip
         self.loop = asyncio.get_running_loop()
         self.readers = poller(self.loop)
-        self.apis, self.executor, self.gate = apis, executor, gate
-        self.responder, self.relay, self.batchers = responder, relay, batchers
+        self.gate, self.batchers = gate, batchers
         self.max_body_size, self.access_log, self.public = max_body_size, access_log, responder.public
         self.throttles: dict[str, Throttle] = {}
-        if self.public:
-            names = [api.plan.name for api in apis.values()]
-            self.throttles = {name: Throttle(responder.node, name) for name in names}
+        self.serve(apis, executor, responder, relay)
         self.fetch: Fetch = no_memory
         self.place: Place | None = None
         self.sender: Sender | None = None
@@ -98,6 +95,14 @@ class Listener:
         self.keep_alive = keep_alive
         self.prepared = None if responder.public else Prepared(responder.node, apis.values())
         self.refresh()
+
+    def serve(self, apis: dict[bytes, BoundApi], executor: Executor, responder: Responder, relay: Relay) -> None:
+        """Be for these from now on: nothing but health was served before."""
+        self.apis, self.executor, self.responder, self.relay = apis, executor, responder, relay
+        self.throttles = {}
+        if self.public:
+            names = [api.plan.name for api in apis.values()]
+            self.throttles = {name: Throttle(responder.node, name) for name in names}
 
     def refresh(self) -> None:
         """Take in the time, for the `date` header and for idle connections; called once a second."""
@@ -142,8 +147,9 @@ class Listener:
         self.closing = True
         self.refresh()
         for connection in self.open():
-            if not connection.idle and connection.cycle is not None:
-                connection.cycle.keep_alive = False
+            cycle = connection.cycle
+            if cycle is not None and not cycle.response_complete:  # one that is over has not said so
+                cycle.keep_alive = False
 
     def close_idle(self) -> None:
         """Close the connections that are between requests."""

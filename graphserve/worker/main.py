@@ -83,6 +83,7 @@ class Worker:
         self.roster: Workers | None = None
         self.members.tell = self._tell_lost
         self.members.killed = self._tell_killed
+        self._resolving = False  # there is no Plan yet, but an outline
         self._later: list[tuple[str, int]] = []  # shared sockets that came before there was somebody to serve them
 
     async def live(self) -> None:
@@ -134,7 +135,7 @@ class Worker:
 
         self.channel.send({"type": "imported"})
         await self._init
-        return StandIn(self.plan, self.node, self.run, self.members)
+        return StandIn(self.plan, self.node, self.run, self.members, resolving=self._resolving)
 
     def _fail(self, message: str, trace: str) -> NoReturn:
         self.channel.send({"type": "failed", "message": message, "traceback": trace})
@@ -151,7 +152,7 @@ class Worker:
         """The supervisor lives, and what it said last holds."""
 
     def _on_init(self, message: Message, fds: list[int]) -> None:
-        self.secrets = message.get("secrets", {})
+        self.secrets, self._resolving = message.get("secrets", {}), message.get("resolving", False)
         self.node = self.node.with_urls(self.secrets.get("urls", {}))  # the file of the Plan has them without secrets
         self.plan = self.plan.with_node(self.node)
         self._init.set_result(list(zip(message["listeners"], fds, strict=True)))
@@ -168,6 +169,16 @@ class Worker:
         sock = socket.socket(fileno=fds[0])
         self.forks.public(sock)
         self._opening = self._spawn(self._open(sock))
+
+    def _on_plan(self, message: Message, fds: list[int]) -> None:
+        """The graph is resolved: a stand-in that came before knows it from now on."""
+        try:
+            self.plan = Plan.from_json(rundir.plan_file(self.run, message["version"]).read_text())
+        except OSError as exc:
+            self._fail(f"{self.node.name}: {shortage.words(exc)}", "")
+        self.node = self.plan.node(self.plan.entry)
+        name_process(f"{self.node.name}[stand-in]", "standin", self.node.id)
+        cast("StandIn", self.serving).resolve(self.plan, self.node)
 
     def _on_drain(self, message: Message, fds: list[int] | None = None) -> None:
         if self.serving is None:

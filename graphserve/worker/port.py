@@ -8,6 +8,7 @@ import functools
 import socket
 import ssl
 
+from graphserve.worker.early import Beginning, EarlyProtocol
 from graphserve.worker.gate import NO_DESCRIPTORS_PAUSE, drain_backlog
 from graphserve.worker.handshakes import FailedHandshakes
 from graphserve.worker.limits import Limits
@@ -27,9 +28,13 @@ class Port:
         listener: what its connections share.
         limits: what they may do.
         tls: the TLS context, if it is a TLS port.
+        beginning: for a port that is open before the graph is resolved.
     """
 
-    def __init__(self, listener: Listener, limits: Limits, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, listener: Listener, limits: Limits, tls: ssl.SSLContext | None, beginning: Beginning | None = None
+    ) -> None:
+        self._beginning = beginning
         self.listener, self.limits, self.tls = listener, limits, tls
         self.loop = asyncio.get_running_loop()
         self.patrol = Patrol(listener, limits)
@@ -72,6 +77,8 @@ class Port:
         return bool(self._attaching)
 
     def _protocol(self) -> PublicProtocol:
+        if self._beginning is not None and not self._beginning.over:
+            return EarlyProtocol(self.listener, self.patrol, self._beginning)
         return PublicProtocol(self.listener, self.patrol)
 
     def _accept(self) -> None:

@@ -8,6 +8,7 @@ executed.
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ from graphserve.plan import ApiPlan, NodePlan, Plan
 from graphserve.wire.schema import Signature
 from graphserve.worker.app import App, Health
 from graphserve.worker.drain import LAME_DUCK, in_flight, quiet
+from graphserve.worker.early import Beginning, EarlyProtocol
 from graphserve.worker.execute import LEVEL_GUARD, BoundApi, Executor
 from graphserve.worker.gate import Gate
 from graphserve.worker.limits import Limits
@@ -38,30 +40,56 @@ class StandIn:
         node: its entry.
         run: the run folder.
         members: what is known about the nodes.
+        resolving: whether the Plan is only what is known before modules are imported.
     """
 
     address = ""  # nobody calls it but clients
 
-    def __init__(self, plan: Plan, node: NodePlan, run: Path, members: Members) -> None:
-        self.plan, self.node, self.members = plan, node, members
+    def __init__(self, plan: Plan, node: NodePlan, run: Path, members: Members, *, resolving: bool = False) -> None:
+        self.plan, self.node, self.run, self.members = plan, node, run, members
         self.loop = asyncio.get_running_loop()
+        self._beginning: Beginning | None = None
+        if resolving:
+            self._beginning = Beginning(node.name, node.options.timeout or math.inf)
         self.health = Health(node.name, self._missing, members.outdated)
         self.health.state = "ready"  # what is missing is the entry
-        executor = Executor(
-            node, ThreadPoolExecutor(1), plan.depth(node.name)
-        )  # for its clock: a thread is not started
-        relay = Relay(node, Lanes(plan, run, members), executor.guard + LEVEL_GUARD)
-        apis = {api.name: outlined(node, api) for api in node.apis}
-        app = App(self.health, apis)
-        app.pages = _Absent(app)
-        responder = Responder(node.name, public=True, debug=plan.debug)
-        paths = routes(apis.values(), plan.listen.root_path)
-        self.listener = Listener(
-            app, paths, executor, Gate(0), responder, relay, {}, access_log=plan.access_log, **publicly(plan.listen)
-        )
+        self._threads = ThreadPoolExecutor(1)  # of an executor whose clock is used: a thread is not started
+        self.app = App(self.health, {})
+        self.app.pages = _Absent(self.app)
+        self.listener = Listener(self.app, *self._served(), {}, access_log=plan.access_log, **publicly(plan.listen))
         self.listener.passes_on = True
         self._port: Port | None = None
         self._leaving = False
+
+    def resolve(self, plan: Plan, node: NodePlan) -> None:
+        """There is a Plan: what waits is answered with it.
+
+        Args:
+            plan: the graph.
+            node: its entry.
+        """
+        self.plan, self.node = plan, node
+        self.health.node = node.name
+        paths, executor, _, responder, relay = self._served()
+        self.listener.serve(paths, executor, responder, relay)
+        self.listener.refresh()
+        if self._beginning is not None:
+            self._beginning.over = True
+            self._release()
+
+    def _served(self) -> tuple[dict[bytes, BoundApi], Executor, Gate, Responder, Relay]:
+        plan, node = self.plan, self.node
+        executor = Executor(node, self._threads, plan.depth(node.name))
+        relay = Relay(node, Lanes(plan, self.run, self.members), executor.guard + LEVEL_GUARD)
+        apis = {api.name: outlined(node, api) for api in node.apis}
+        self.app.serve(apis)
+        responder = Responder(node.name, public=True, debug=plan.debug)
+        return routes(apis.values(), plan.listen.root_path), executor, Gate(0), responder, relay
+
+    def _release(self) -> None:
+        for connection in self.listener.open():
+            if isinstance(connection, EarlyProtocol):
+                connection.release()
 
     def read_certificate(self, password: str | None) -> None:
         """See `Serving`."""
@@ -78,7 +106,7 @@ class StandIn:
         if self._port is not None:
             await self._port.succeed(sock, self.plan.listen.backlog)
             return
-        self._port = Port(self.listener, Limits.of(self.plan.listen), self._tls)
+        self._port = Port(self.listener, Limits.of(self.plan.listen), self._tls, self._beginning)
         await self._port.open(sock, self.plan.listen.backlog)
 
     async def drain(self, *, last: bool) -> None:
@@ -90,6 +118,9 @@ class StandIn:
         self._leaving = True
         if self._port is not None:
             self._port.close()
+        if self._beginning is not None:
+            self._beginning.leaving = True
+            self._release()
         self.listener.close_after_answers()
         own_time = self.plan.listen.timeout_keep_alive + 1.0
         await quiet([self.listener], self._busy, self._port, LAME_DUCK if last else own_time)
@@ -105,6 +136,8 @@ class StandIn:
         self.loop.call_later(1.0, self._tick)
 
     def _missing(self) -> list[str]:
+        if self._beginning is not None and not self._beginning.over:
+            return [f"{self.node.name} is being resolved: its modules are imported"]
         own = self.members.missing((self.node.name,))
         if not own and not self._leaving:  # its workers are there, and we would not be if one of them reacted
             own = [f"{self.node.name} does not react: its event loop is busy"]
