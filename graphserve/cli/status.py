@@ -16,6 +16,7 @@ from graphserve.errors import ExitCode, NotRunningError
 
 PATIENCE = 300.0  # seconds, where --wait says no number: as long as a node has to start
 INTERVAL = 0.1  # seconds between two looks
+ENDING = 5.0  # seconds in which a start that failed is over, however its workers leave; a stop may take longer
 NUMBERS, STATE = (2,), 1
 
 
@@ -45,14 +46,17 @@ def _look(graph: RunningGraph) -> dict[str, Any]:
 
 
 def _wait(run_dir: str | None, seconds: float) -> dict[str, Any]:
-    """The status once it is `ready`, or `stopping`; or what it is when the time is over."""
+    """The status once it is `ready`, or `stopping` for a while; or what it is when the time is over."""
+    stops = False
     end, seen = time.monotonic() + seconds, False
     while True:
         try:
             status = _look(find(run_dir))
             seen = True
-            if status["state"] in ("ready", "stopping") or time.monotonic() >= end:
+            if status["state"] == "ready" or time.monotonic() >= end:
                 return status
+            if status["state"] == "stopping" and not stops:  # a failed start is told as what it is once it is over
+                stops, end = True, min(end, time.monotonic() + ENDING)
         except NoAnswer:
             seen = True
             if time.monotonic() >= end:

@@ -201,7 +201,20 @@ def test_waiting_for_a_graph_that_does_not_start_ends_with_it(steered: Steered) 
         (steered.folder / "hold").unlink()
         assert graph.wait_exit() == 3
         waiting.join(30)
-        assert done[0].returncode == 5
+        assert done[0].returncode == 5, "also if it saw that the start was given up"
+        assert "the graph ended before it was ready" in done[0].stderr
+    finally:
+        graph.close()
+
+
+@pytest.mark.slow
+def test_waiting_for_a_failed_start_whose_workers_leave_slowly(steered: Steered, run_dir: Path) -> None:
+    graph = Served("broken:FailsAboveOneThatStays", "--run-dir", str(run_dir))
+    try:
+        graph.wait_log("what was ready leaves")
+        waited = steered.run("status", "--wait", "60", "--run-dir", str(run_dir))
+        assert waited.returncode == 5, "it saw it stopping"
+        assert graph.wait_exit() == 3
     finally:
         graph.close()
 
@@ -271,7 +284,8 @@ def test_scaling_and_restarting_what_does_not_start(steered: Steered, graph: Ser
     steered.write(leaf=LEAF.replace("        pass", "        raise OSError('no model there')"))
     scaled = steered.run("scale", "Leaf=4")
     assert scaled.returncode == 1
-    assert scaled.stderr.startswith("Traceback")
+    assert scaled.stderr.startswith("the graph http://")
+    assert scaled.stderr.splitlines()[1].startswith("Traceback")
     assert "OSError: no model there" in scaled.stderr
     assert steered.counts()["Leaf"] == 2
     assert steered.run("status").returncode == 0
