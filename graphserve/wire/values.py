@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec.msgpack import Ext
 
-from graphserve.wire import blobs, integers, models, nans
+from graphserve.wire import blobs, defaults, integers, models, nans
 from graphserve.wire.admission import admission
 from graphserve.wire.extensions import (
     MODEL,
@@ -115,6 +115,8 @@ class ValueCodec:
             self.finish = self._validate
         if self._admit is not None:
             self.finish = self._check
+        if self._adapter is None:
+            defaults.keep(hint)
         self.hint: Any = msgspec.Raw if self._adapter else hint
         self._take_out = blobs.taker(self.hint)
         self.fetched: Any = blobs.with_blobs(self.hint)
