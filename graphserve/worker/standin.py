@@ -122,7 +122,10 @@ class StandIn:
             self._beginning.leaving = True
             self._release()
         self.listener.close_after_answers()
-        own_time = self.plan.listen.timeout_keep_alive + 1.0
+        listen = self.plan.listen
+        own_time = (
+            max(listen.timeout_keep_alive, listen.timeout_client) + 1.0
+        )  # the patrol gives each connection its own
         await quiet([self.listener], self._busy, self._port, LAME_DUCK if last else own_time)
 
     async def stop(self) -> None:

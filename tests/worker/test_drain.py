@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,5 +88,32 @@ def test_a_connection_that_is_accepted_as_the_drain_begins(
 
     standing: Any = None
     monkeypatch.setattr(port, "PublicProtocol", Accepted)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve())
+
+
+def test_who_has_sent_nothing_yet_has_the_time_for_headers_at_a_stand_in_that_goes(tmp_path: Path) -> None:
+    plan = resolve_here(Entry, {})[0]
+    plan = replace(plan, listen=replace(plan.listen, timeout_keep_alive=0.05, timeout_client=600.0))
+
+    async def serve() -> None:
+        standing = StandIn(plan, plan.node("Entry"), tmp_path, Members())
+        standing.read_certificate(None)
+        await standing.start()
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            address = listening.getsockname()
+            await standing.listen(listening.dup())
+        reader, writer = await asyncio.open_connection(*address)
+        while not standing.listener.open():  # noqa: ASYNC110 - by a callback of the loop
+            await asyncio.sleep(0)
+        drained = asyncio.ensure_future(standing.drain(last=False))
+        await asyncio.wait([drained], timeout=1.5)  # longer than an idle connection has
+        assert not drained.done()
+        writer.write(REQUEST)
+        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+        writer.close()
+        async with asyncio.timeout(20):
+            await drained
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
