@@ -10,10 +10,15 @@ import binascii
 from collections.abc import Iterator
 from typing import Any
 
+from graphserve.wire.costs import HASHED_FEW
+from graphserve.wire.spread import crowded
+
 OWN = frozenset({"ser_json_bytes", "val_json_bytes"})  # with one of these a model says itself what its JSON is
 _NO_SCHEMAS = frozenset({"cls", "config", "default", "expected", "function", "members", "metadata", "serialization"})
 _NAMED = frozenset({"fields", "choices"})  # what these hold goes by names that the user gave
 _STRING = {"type": "str"}
+# What a client cannot choose the hashes of.
+_SAFE = frozenset({"str", "bytes", "bool", "none", "float", "date", "time", "datetime", "timedelta", "literal", "enum"})
 
 
 def with_base64(schema: Any, everywhere: bool) -> Any:
@@ -48,6 +53,79 @@ def build(schema: Any, config: Any) -> tuple[Any, Any]:
     finally:
         for cls in classes:
             cls.__pydantic_complete__ = True
+
+
+def guarded(schema: Any) -> Any:
+    """A schema of pydantic's that makes a set, or a dict, only of what has hashes that are spread.
+
+    pydantic validates each element and each key, and puts it in a holder that no client can choose the hash of. Only
+    when the hashes of all are known to be spread, they are taken out.
+    """
+    if isinstance(schema, (list, tuple)):
+        return type(schema)(guarded(part) for part in schema)
+    if not isinstance(schema, dict):
+        return schema
+    parts: dict[str, Any] = {}
+    for key, part in schema.items():
+        if key in _NAMED and isinstance(part, dict):
+            parts[key] = {name: guarded(one) for name, one in part.items()}
+        else:
+            parts[key] = part if key in _NO_SCHEMAS else guarded(part)
+    kind = parts.get("type")
+    if kind in ("set", "frozenset"):
+        items = parts.get("items_schema", {"type": "any"})
+        if items.get("type") in _SAFE:
+            return parts
+        return _unheld({**parts, "items_schema": _held(items)}, _KINDS[kind], {"items_schema": {"type": "any"}})
+    if kind == "dict" and parts.get("keys_schema", {"type": "any"}).get("type") not in _SAFE | {"any"}:
+        parts = {**parts, "keys_schema": _held(parts["keys_schema"])}
+        return _unheld(parts, _spread_dict, {"keys_schema": {"type": "any"}, "values_schema": {"type": "any"}})
+    return parts
+
+
+def _held(schema: Any) -> Any:
+    return {"type": "function-after", "function": {"type": "no-info", "function": _Held}, "schema": schema}
+
+
+def _unheld(schema: dict[str, Any], take_out: Any, inner: Any) -> Any:
+    bounds = {key: schema[key] for key in ("min_length", "max_length") if key in schema}
+    plain = {key: part for key, part in schema.items() if key not in ("min_length", "max_length", "ref")}
+    changed: dict[str, Any] = {
+        "type": "function-after", "function": {"type": "no-info", "function": take_out}, "schema": plain,
+    }  # fmt: skip
+    if bounds:
+        changed = {"type": "chain", "steps": [changed, {"type": schema["type"], **inner, **bounds}]}
+    return {**changed, "ref": schema["ref"]} if "ref" in schema else changed
+
+
+class _Held:
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _spread_set(held: Any) -> Any:
+    return set(_spread([each.value for each in held]))
+
+
+def _spread_frozenset(held: Any) -> Any:
+    return frozenset(_spread([each.value for each in held]))
+
+
+def _spread_dict(held: Any) -> Any:
+    return dict(zip(_spread([each.value for each in held]), held.values(), strict=True))
+
+
+_KINDS = {"set": _spread_set, "frozenset": _spread_frozenset}
+
+
+def _spread(values: list[Any]) -> list[Any]:
+    from pydantic_core import PydanticCustomError
+
+    if len(values) > HASHED_FEW and (said := crowded(values)) is not None:
+        raise PydanticCustomError("value_error", said)
+    return values
 
 
 def holds_any(schema: Any) -> bool:

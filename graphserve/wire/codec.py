@@ -59,7 +59,7 @@ class ArgumentsCodec:
         self._sparse = len(self._required) < len(self._values)
         self._finish = [(n, v.finish) for n, v in self._values.items() if v.finish is not None]
         self._wrap = {name: value.wrap for name, value in self._values.items() if value.wraps}
-        self._screening = Screening([p.type for p in signature.parameters])
+        self._screening = Screening({p.name: p.type for p in signature.parameters})
         self._least = self._screening.least
         self._reader = Reader(*self._structs(signature))
         self._members = Reader(dict[str, Raw])

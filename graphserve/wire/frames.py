@@ -60,18 +60,25 @@ class FrameReader:
     """Takes bytes as they come, and gives whole frames."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
+        self._wanted = _HEAD.size  # bytes of which the next frame, or its head, consists
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
         """The frames that are whole now, each with its kind."""
-        data = self._rest + data if self._rest else data
-        frames, at, size = [], 0, len(data)
+        rest = self._rest
+        rest += data
+        frames: list[tuple[int, bytes]] = []
+        if len(rest) < self._wanted:
+            return frames
+        at, size = 0, len(rest)
+        self._wanted = _HEAD.size
         while size - at >= _HEAD.size:
-            length, kind = _HEAD.unpack_from(data, at)
+            length, kind = _HEAD.unpack_from(rest, at)
             end = at + _HEAD.size + length
             if end > size:
+                self._wanted = end - at
                 break
-            frames.append((kind, data[at + _HEAD.size : end]))
+            frames.append((kind, bytes(rest[at + _HEAD.size : end])))
             at = end
-        self._rest = data[at:]
+        del rest[:at]
         return frames

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any, cast
 
 from graphserve.wire import binary
-from graphserve.wire.costs import ERRORS_MADE
+from graphserve.wire.costs import ERRORS_MADE, HASHED_BODY
 
 _UNEXPECTED = re.compile(r"Expected `(?P<wanted>[^`]+)`.*?input_type=(?P<got>\w+)", re.DOTALL)
 
@@ -39,6 +39,10 @@ class Adapter:
             raise TypeError(str(exc).partition("\n")[0]) from None
         self._public, self._inner = _ways(self._adapter)
         self._model = _model(hint)
+        self._guarded = self._public[0]
+        if binary.is_keyed(self._adapter.core_schema):
+            schema = self._adapter.core_schema
+            self._guarded = binary.build(binary.guarded(binary.with_base64(schema, False)), _config(schema))[0]
 
     @property
     def core_schema(self) -> Any:
@@ -71,7 +75,8 @@ class Adapter:
         """
         if by_name:
             return self._inner[0].validate_json(bytes(data), strict=True, by_name=True, by_alias=True)
-        return self._public[0].validate_json(bytes(data), strict=True)
+        validator = self._guarded if len(data) > HASHED_BODY else self._public[0]
+        return validator.validate_json(bytes(data), strict=True)
 
     def dump(self, value: Any, by_alias: bool = False) -> bytes:
         """A value as JSON, as the function `dump` writes a model.

@@ -33,7 +33,7 @@ class NanReader:
         self._hint = hint
         parts = list(hints.walk(hint))
         can = any(_is_float(part) for part in parts) and not any(part.origin in _EXACT for part in parts)
-        self._fill = _filler(hint, {}) if can else None
+        self._fill = filler(hint, {}) if can else None
 
     def read(self, body: Any, refused: msgspec.ValidationError) -> Any:
         """The value in a body that a decoder refused.
@@ -51,14 +51,14 @@ def _is_float(part: hints.Part) -> bool:
     return part.kind == "leaf" and part.hint is float
 
 
-def _filler(hint: Any, known: dict[Any, list[_Fill]]) -> _Fill | None:
+def filler(hint: Any, known: dict[Any, list[_Fill]]) -> _Fill | None:
     """What puts NaN in the places of null in natural values of this type; None where there are no floats."""
     part = hints.take_apart(hint)
     if _is_float(part):
         return lambda value: math.nan if value is None else value
     if part.kind == "fields":
         return _of_fields(part, known)
-    inner = [_filler(item.hint, known) for item in part.items]
+    inner = [filler(item.hint, known) for item in part.items]
     if not any(inner):
         return None
     if part.kind == "union":
@@ -90,7 +90,7 @@ def _of_fields(part: hints.Part, known: dict[Any, list[_Fill]]) -> _Fill:
     # A class may contain itself: what fills it is looked up when it is used.
     if part.hint not in known:
         cell = known[part.hint] = []
-        named = [(item.label, _filler(item.hint, known)) for item in part.items]
+        named = [(item.label, filler(item.hint, known)) for item in part.items]
         some = [(label, fill) for label, fill in named if fill is not None]
 
         def fill(value: Any) -> Any:

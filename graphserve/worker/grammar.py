@@ -27,7 +27,7 @@ RARE = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"origin", b"sec-
 _RTSP = re.compile(rb"[A-Z_-] +([^ \r\n]+) +RTSP/")
 _FIRST_LINE = re.compile(rb"[A-Z_-]*(?: [^\r\n]*)?\r?\Z")
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?\Z")  # RFC 3986, 3.2.2
-_ABSOLUTE = re.compile(rb"https?://([^/?#]+)([^#]*)\Z", re.IGNORECASE)
+_ABSOLUTE = re.compile(rb"https?://([^/?#]++)([^#]*+)\Z", re.IGNORECASE)
 _MOST_DIGITS = 19  # of a number in a header: what a signed 64-bit integer has, and what every reader can hold
 _LINE_ENDS = 4  # `: ` and CRLF of each header line
 

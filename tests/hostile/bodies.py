@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import decimal
+import math
 import struct
 import uuid
 from collections.abc import Callable
@@ -46,7 +47,29 @@ class Forbidding(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid")
 
 
+@dataclasses.dataclass(frozen=True)
+class Partly:
+    a: int
+    middle: int = 7
+    b: int = 0
+    note: int = dataclasses.field(default=0, compare=False)
+
+
+class FrozenModel(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True)
+    id: uuid.UUID
+
+
+class Ids(pydantic.BaseModel):
+    ids: set[uuid.UUID] = set()
+    keys: dict[uuid.UUID, int] = {}
+    numbers: set[complex] = set()
+    pairs: set[tuple[int, int]] = set()
+    models: frozenset[FrozenModel] = frozenset()
+
+
 TYPES: dict[str, Any] = {
+    "ids": Ids, "set_partly": set[Partly], "set_floats": set[tuple[float, float]],
     "set_int": set[int], "dict_int": dict[int, int], "set_uuid": set[uuid.UUID], "dict_uuid": dict[uuid.UUID, int],
     "set_decimal": set[decimal.Decimal], "set_tuple": set[tuple[int, int]], "set_frozen": set[Frozen],
     "model": Model, "models": list[Model], "forbidding": Forbidding, "anything": Any, "array": np.ndarray,
@@ -55,19 +78,43 @@ TYPES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def tuples(count: int) -> list[tuple[int, int]]:
-    """Pairs of integers of 64 bits whose tuples have one hash: of a first one, the second one follows."""
+def tuples(count: int, middle: tuple[int, ...] = ()) -> list[tuple[int, int]]:
+    """First and last items of tuples, of integers of 64 bits, that have one hash: of the others, the last one follows.
+
+    Args:
+        count: how many.
+        middle: what stands between these two in each tuple.
+    """
     found: list[tuple[int, int]] = []
     wanted, unmixed = _rotated(12345 * pow(_FIRST, -1, 2**64) & _MASK, 33), pow(_SECOND, -1, 2**64)
     first = 0
     while len(found) < count:
         first += 1
-        mixed = _rotated((_FIFTH + first * _SECOND) & _MASK, 31) * _FIRST & _MASK
-        second = (wanted - mixed) * unmixed & _MASK
-        second -= (second >> 63) << 64
-        if abs(second) < P and second != -1:
-            found.append((first, second))
+        mixed = _FIFTH
+        for item in (first, *middle):
+            mixed = _rotated((mixed + item * _SECOND) & _MASK, 31) * _FIRST & _MASK
+        last = (wanted - mixed) * unmixed & _MASK
+        last -= (last >> 63) << 64
+        if abs(last) < P and last != -1:
+            found.append((first, last))
     return found
+
+
+def floats(count: int) -> list[tuple[float, float]]:
+    """Pairs of floats whose tuples have one hash: a float of 53 bits has the hash of these bits, rotated in 61."""
+    found: list[tuple[float, float]] = []
+    for first, last in tuples(8 * count):
+        for shift in range(61):
+            bits = (abs(last) >> shift | abs(last) << (61 - shift)) & P
+            if bits < 2**53:
+                found.append((float(first), math.copysign(math.ldexp(bits, shift), last)))
+                break
+    return found[:count]
+
+
+def complexes(count: int) -> list[str]:
+    """Complex numbers of one hash."""
+    return [f"{10**15 - 1000003 * k}+{k}j" for k in range(count)]
 
 
 def _rotated(number: int, bits: int) -> int:
@@ -90,6 +137,10 @@ def _multiples(size: int) -> list[int]:
 
 def _uuids(size: int) -> list[str]:
     return [str(uuid.UUID(int=k * P)) for k in range(size // 39)]
+
+
+def _uuids_as(form: str, size: int) -> list[str]:
+    return [form.format(each) for each in _uuids(size)]
 
 
 def _many(piece: bytes, size: int, last: bytes = b"") -> bytes:
@@ -135,6 +186,24 @@ class Kind:
 
 
 KINDS = [
+    Kind("a string without an end, of quotes", "anything", lambda n: b'{"x":' + b"[" * 300 + b'"' + b'\\"' * (n // 2)),
+    Kind("strings without an end", "anything", lambda n: b'{"x":' + b"[" * 300 + b'"\\' * (n // 2)),
+    Kind("equal integers", "set_int", lambda n: _json([*range(n // 200)] * 33), fits=True),
+    Kind("objects with one more field", "set_frozen",
+         lambda n: _json([{"b": b, "a": a, "z": 0} for a, b in tuples(n // 50)])),
+    Kind("objects without a field in the middle", "set_partly",
+         lambda n: _json([{"a": a, "b": b, "note": a} for a, b in tuples(n // 50, (7,))])),
+    Kind("pairs of floats", "set_floats", lambda n: _json(floats(n // 40))),
+    Kind("ids as URNs in a model", "ids", lambda n: _json({"ids": _uuids_as("urn:uuid:{}", n)})),
+    Kind("ids in braces in a model", "ids", lambda n: _json({"ids": _uuids_as("{{{}}}", n)})),
+    Kind("ids as URNs as keys in a model", "ids",
+         lambda n: _json({"keys": dict.fromkeys(_uuids_as("urn:uuid:{}", n), 1)})),
+    Kind("complex numbers in a model", "ids", lambda n: _json({"numbers": complexes(n // 30)})),
+    Kind("pairs in a model", "ids", lambda n: _json({"pairs": tuples(n // 30)})),
+    Kind("frozen models", "ids", lambda n: _json({"models": [{"id": each} for each in _uuids(n)]})),
+    Kind("an argument twice", "set_int", lambda n: b'{"x":%s,"x":[]}' % msgspec.json.encode(_multiples(n))),
+    Kind("pairs as keys where integers are expected", "dict_int",
+         lambda n: b"\x81\xa1x" + _keyed(tuples(n // 14))[3:], MSGPACK),
     Kind("integers of one hash", "set_int", lambda n: _json(_multiples(n))),
     Kind("keys of one hash", "dict_int", lambda n: _json({str(k): 1 for k in _multiples(n)})),
     Kind("ids of one hash", "set_uuid", lambda n: _json(_uuids(n))),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import decimal
+import time
 import typing
 import uuid
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -16,10 +19,12 @@ from graphserve.errors import InvalidArguments
 from graphserve.wire import costs
 from graphserve.wire.codec import ArgumentsCodec, Format, MalformedBody, ResultCodec
 from graphserve.wire.extensions import no_memory
+from graphserve.wire.frames import FrameReader, pack
+from graphserve.wire.outlines import bare, outline
 from graphserve.wire.schema import Parameter, Signature
-from graphserve.wire.screening import outline
 from graphserve.wire.tensors import Array
-from tests.hostile.bodies import JSON, KINDS, TYPES, Kind, P, array, tuples
+from graphserve.worker.grammar import fault
+from tests.hostile.bodies import JSON, KINDS, TYPES, Ids, Kind, P, array, complexes, floats, tuples
 
 FORMATS = {kind.format: Format.JSON if kind.format == JSON else Format.MSGPACK for kind in KINDS}
 
@@ -66,7 +71,47 @@ class Keyed(pydantic.BaseModel):
     numbers: dict[str, set[int]] = {}
 
 
+@pydantic.dataclasses.dataclass(frozen=True)
+class Point:
+    a: int
+    b: int = 0
+
+
+class Several(pydantic.BaseModel):
+    points: set[Point] = set()
+    few: set[int] = pydantic.Field(set(), max_length=3, min_length=1)
+    either: set[int] | dict[int, str] = {}
+    inner: Several | None = None
+
+
+class Node(msgspec.Struct):
+    numbers: frozenset[int] = frozenset()
+    next: Node | None = None
+
+
+class Listed(msgspec.Struct, array_like=True, tag=True):
+    numbers: set[int]
+
+
+MULTIPLES = [k * P for k in range(500)]
+URNS = [f"urn:uuid:{uuid.UUID(int=k)}" for k in MULTIPLES]
 HASHED = [
+    (TYPES["set_partly"], [{"a": a, "b": b, "note": a, "unknown": 1} for a, b in tuples(500, (7,))]),
+    (TYPES["set_floats"], floats(500)),
+    (set[tuple[float, float]], [*floats(400), [None, 1.0], *floats(500)]),
+    (frozenset[frozenset[int]], [MULTIPLES]),
+    (Node, {"next": {"next": {"numbers": MULTIPLES}}}),
+    (Listed, ["Listed", MULTIPLES]),
+    (TYPES["ids"], {"ids": URNS}),
+    (TYPES["ids"], {"keys": dict.fromkeys(URNS, 1)}),
+    (TYPES["ids"], {"numbers": complexes(500)}),
+    (TYPES["ids"], {"models": [{"id": urn} for urn in URNS]}),
+    (list[Ids], [{"ids": URNS}]),
+    (Several, {"points": [{"a": a, "b": b} for a, b in tuples(500)]}),
+    (Several, {"few": MULTIPLES}),
+    (Several, {"inner": {"inner": {"points": [{"a": a, "b": b} for a, b in tuples(500)]}}}),
+    (dict[str, Annotated[set[int], pydantic.Field(max_length=600)]], {"a": MULTIPLES}),
+    (tuple[set[int], np.ndarray], [MULTIPLES, [1.0]]),
     (set[int], [k * P + 1 for k in range(500)]),
     (frozenset[int | str], [k * P for k in range(500)]),
     (list[set[Any]], [[k * P for k in range(500)]]),
@@ -105,6 +150,143 @@ HONEST = [
 @pytest.mark.parametrize(("hint", "value"), HONEST, ids=[str(hint)[:60] for hint, _ in HONEST])
 def test_honest_sets_and_dicts_are_taken(hint: Any, value: Any) -> None:
     assert codec(x=hint).decode(b'{"x":%s}' % msgspec.json.encode(value), Format.JSON)["x"]
+
+
+def test_what_is_given_twice_cannot_hide_behind_the_last_one() -> None:
+    chosen = msgspec.json.encode(MULTIPLES)
+    for hint, body in (
+        (set[int], b'{"x":%s,"x":[]}' % chosen),
+        (Node, b'{"x":{"numbers":%s,"numbers":[]}}' % chosen),
+        (dict[str, set[int]], b'{"x":{"a":%s,"a":[]}}' % chosen),
+    ):
+        with pytest.raises(InvalidArguments, match="twice"):
+            codec(x=hint).decode(body, Format.JSON)
+
+
+def test_a_guarded_model_is_read_as_any_other() -> None:
+    arguments = codec(x=Several)
+    padding = " " * costs.HASHED_BODY  # the guard looks at what is not small
+
+    def read(value: Any, pad: str) -> Any:
+        try:
+            return arguments.decode(b'{"x":%s%s}' % (msgspec.json.encode(value), pad.encode()), Format.JSON)["x"]
+        except InvalidArguments as exc:
+            return exc.errors
+
+    for value in (
+        {"few": [1, 1, 2, 2, 3]}, {"few": []}, {"few": [1, 2, 3, 4]}, {"few": "a"}, {"few": {"a": 1}},
+        {"few": [1, "a"]},
+        {"points": [{"a": 1}, {"a": 1, "b": 0}]}, {"points": [{"a": "1"}]}, {"either": {"1": "a"}}, {"either": [1, 1]},
+        {"either": {"a": "a"}}, {"inner": {"points": [{"a": 1}], "few": [7]}}, {"inner": {"few": None}},
+    ):  # fmt: skip
+        assert read(value, padding) == read(value, "")
+
+
+KEYED = {
+    "set_int", "dict_int", "set_uuid", "dict_uuid", "set_decimal", "set_tuple", "set_frozen", "set_partly",
+    "set_floats", "ids",
+}  # fmt: skip
+
+
+def cpu(hint: Any, body: bytes, format: Format = Format.JSON) -> float:
+    """The least CPU that it takes to decode a body, or to refuse it."""
+    arguments, least = codec(x=hint), 60.0
+    for _ in range(3):
+        start = time.thread_time()
+        with contextlib.suppress(InvalidArguments, MalformedBody):
+            arguments.decode(body, format)
+        least = min(least, time.thread_time() - start)
+    return least
+
+
+def is_linear(hint: Any, make: Callable[[int], bytes], format: Format = Format.JSON) -> bool:
+    """Whether a body of twice the size takes not much more than twice the CPU; one of several tries is enough."""
+    return any(cpu(hint, make(40_000), format) < 3.5 * cpu(hint, make(20_000), format) + 0.001 for _ in range(4))
+
+
+# Others stop at a bound, at which the cost changes in a step.
+SMOOTH = [kind for kind in KINDS if "string" in kind.name or kind.type in KEYED]
+
+
+@pytest.mark.parametrize("kind", SMOOTH, ids=lambda kind: kind.name)
+def test_twice_the_bytes_cost_twice_as_much(kind: Kind) -> None:
+    assert is_linear(TYPES[kind.type], kind.make, FORMATS[kind.format])
+
+
+HOSTILE = [
+    b'"', b'\\"', b'"\\', b"\\", b"[", b"]", b"{", b'{"', b'":', b",", b"a", b"1", b" ", b"\n", b'"\\"', b'["",',
+    b'{"a":',
+    b"\x92\x91", b"\x81\xa1a", b"\xc1", b"\xdc\xff\xff", b"\x81\x92\x01\x02",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", HOSTILE, ids=repr)
+def test_readers_of_what_no_decoder_has_seen_are_linear(piece: bytes) -> None:
+    def took(read: Callable[[bytes], Any], size: int) -> float:
+        body, least = piece * (size // len(piece)), 60.0
+        for _ in range(3):
+            start = time.thread_time()
+            read(body)
+            least = min(least, time.thread_time() - start)
+        return least
+
+    for read in (bare, lambda body: outline(body, 72, 192, 10**12)):
+        assert any(took(read, 80_000) < 3.5 * took(read, 40_000) + 0.001 for _ in range(4))
+    assert bare(b'{"a":"[\\\\","b":"\\"["}') == b"{:,:}" and bare(b'["') == bare(b'["a\\') == b"["
+
+
+@pytest.mark.parametrize(
+    ("hint", "value"),
+    [
+        (set[int], [*range(1000)] * 33),
+        (set[int], [*range(30_000)]),
+        (set[str], [str(k) for k in range(20_000)]),
+        (dict[int, int], {str(k): k for k in range(10_000)}),
+        (set[tuple[int, int]], [(k % 100, k // 100) for k in range(10_000)]),
+    ],
+    ids=str,
+)
+def test_honest_sets_cost_little_more_than_lists(hint: Any, value: Any) -> None:
+    body = b'{"x":%s}' % msgspec.json.encode(value)
+    plain = list[Any] if type(value) is list else dict[str, Any]
+    assert any(cpu(hint, body) < 12 * cpu(plain, body) + 0.002 for _ in range(4))
+
+
+def test_lists_beside_a_set_cost_what_lists_cost() -> None:
+    class Labelled(msgspec.Struct):
+        labels: set[int]
+        pixels: list[int]
+
+    class Listed(msgspec.Struct):
+        labels: list[int]
+        pixels: list[int]
+
+    body = b'{"x":{"labels":[1],"pixels":%s}}' % msgspec.json.encode([k * k % 251 for k in range(60_000)])
+    assert any(cpu(Labelled, body) < 8 * cpu(Listed, body) + 0.002 for _ in range(4))
+
+
+def test_a_frame_in_many_pieces_is_put_together_once() -> None:
+    def took(size: int) -> float:
+        frame, reader = pack(0, bytes(size)), FrameReader()
+        start = time.thread_time()
+        frames = [each for at in range(0, len(frame), 64) for each in reader.feed(frame[at : at + 64])]
+        assert frames == [(0, bytes(size))]
+        return time.thread_time() - start
+
+    assert any(took(2_000_000) < 3.5 * took(1_000_000) + 0.001 for _ in range(4))
+
+
+def test_a_target_with_a_host_is_read_once() -> None:
+    target = b"http://" + b"a" * 8000 + b"#"
+    start = time.thread_time()
+    for _ in range(20):
+        problem = fault(b"GET", "1.1", target, [(b"host", b"a")])
+        assert problem is not None and problem.status == 400
+    plain = time.thread_time() - start
+    start = time.thread_time()
+    for _ in range(20):
+        assert fault(b"GET", "1.1", target[:-1], [(b"host", b"a")]) is not None
+    assert plain < 50 * (time.thread_time() - start) + 0.1
 
 
 def test_brackets_in_text_are_no_lists() -> None:
