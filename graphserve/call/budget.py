@@ -31,7 +31,7 @@ class RetryBudget:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.calls = 0  # since `spend` was asked last
         self.wary: Wary | None = None  # of calls that kill workers of the node
-        self.tell: Callable[[bytes, int], None] = lambda request, kills: None  # of a request that lost so many workers
+        self.tell: Callable[[str, int], None] = lambda call, kills: None  # of a call that lost so many workers
         self._clock, self._at, self._left = clock, clock(), ALLOWANCE
 
     def spend(self) -> bool:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from graphserve import rundir
-from graphserve.call import fingerprint
 from graphserve.call.budget import RetryBudget
 from graphserve.call.calls import Api, RemoteApi, TypedClient
 from graphserve.call.exchange import Lane
@@ -70,7 +69,7 @@ class Lanes:
     def _budget(self, node: NodePlan) -> RetryBudget:
         if node.name not in self._budgets:
             self._budgets[node.name] = budget = RetryBudget()
-            budget.tell = lambda request, kills: self.members.killed(node.name, fingerprint.of_request(request), kills)
+            budget.tell = partial(self.members.killed, node.name)
             self.members.watch_wary(node.name, partial(setattr, budget, "wary"))
         return self._budgets[node.name]
 

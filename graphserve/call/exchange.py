@@ -15,7 +15,7 @@ from graphserve.call.alarms import Alarm, alarm
 from graphserve.call.budget import PER_SECOND, SHARE, RetryBudget
 from graphserve.call.connection import Connection
 from graphserve.call.context import CallContext, current
-from graphserve.call.quarantine import KILLS, quarantined
+from graphserve.call.quarantine import KILLS, known, quarantined
 from graphserve.call.shield import shielded
 from graphserve.call.upload import feed
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError
@@ -197,7 +197,7 @@ class Exchange:
             self.timer = alarm(self.loop, left + self.slack, self._late)
         if (budget := self.lane.budget) is not None:
             budget.calls += 1
-            if budget.wary is not None and (refused := budget.wary.refusal_of(self.request)) is not None:
+            if budget.wary is not None and (refused := budget.wary.refusal_of(self)) is not None:
                 self.fail(refused)
                 return
         self.lane.send(self)
@@ -223,7 +223,7 @@ class Exchange:
         if self.over:
             return
         if (budget := self.lane.budget) is not None and budget.wary is not None and self.upload is None:
-            budget.wary.answered_of(self.request)
+            budget.wary.answered_of(self)
         if status == 503 and self._comes_again(headers):
             return
         error: BaseException | None = None
@@ -259,10 +259,13 @@ class Exchange:
     def _kills(self) -> bool:
         """Note that its worker ended while it executed; whether that was so often that it is refused."""
         budget = self.lane.budget
-        if budget is None or self.upload is not None:
+        if budget is None:
+            return False
+        if self.upload is not None:
+            budget.tell(known(self), 1)
             return False
         self.kills += 1
-        budget.tell(self.request, self.kills)
+        budget.tell(known(self), self.kills)
         if self.kills >= KILLS:
             self.fail(quarantined(self.node, "it does not run again"))
         return self.over
@@ -339,7 +342,7 @@ class Exchange:
         budget = self.lane.budget
         if self.deadline_ns is not None and self.deadline_ns <= time.monotonic_ns():
             self._late()
-        elif budget is not None and budget.wary is not None and (why := budget.wary.refusal_of(self.request)):
+        elif budget is not None and budget.wary is not None and (why := budget.wary.refusal_of(self)):
             self.fail(why)
         else:
             self.lane.send(self)

@@ -9,6 +9,7 @@ from zlib import crc32
 
 WHOLE = 64 * 1024  # bytes up to which all of a body counts; of a longer one, its ends do, and its length
 _END = WHOLE // 2
+_UPLOAD = "#upload"
 
 
 def check(body: bytes) -> int:
@@ -28,9 +29,26 @@ def of(route: str, body: bytes) -> str:
     return name(route, len(body), check(body))
 
 
-def of_request(request: bytes) -> str:
-    """The call that one of our own requests makes."""
+def upload(route: str) -> str:
+    """Any call of this API whose body is a stream: nobody has its bytes."""
+    return f"{route}{_UPLOAD}"
+
+
+def is_upload(call: str) -> bool:
+    """Whether this is what `upload` gives."""
+    return call.endswith(_UPLOAD)
+
+
+def of_request(request: bytes, *, streamed: bool = False) -> str:
+    """The call that one of our own requests makes.
+
+    Args:
+        request: its bytes.
+        streamed: whether its body is a stream, and not in there.
+    """
     first, second, _ = request.split(b"\r\n", 2)
     line = first if first.endswith(b" HTTP/1.1") else second  # the first may say who opens the connection
     route = line.split(b" ")[1].partition(b"?")[0]
+    if streamed:
+        return upload(route.decode("latin-1"))
     return of(route.decode("latin-1"), request[request.index(b"\r\n\r\n") + 4 :])

@@ -9,12 +9,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from graphserve.call import fingerprint
 from graphserve.errors import Quarantined
+from graphserve.wire.memory import Ticket, contents
 
 KILLS = 2  # workers in a row that a call may kill before it is refused
+
+
+class Request(Protocol):
+    """What is looked at of an exchange."""
+
+    request: Any
+    tickets: list[Ticket] | None
+    upload: Any
 
 
 class Wary:
@@ -45,9 +54,9 @@ class Wary:
             return None
         return quarantined(self.node, f"it is refused for {math.ceil(left)} s more")
 
-    def refusal_of(self, request: bytes) -> Quarantined | None:
+    def refusal_of(self, request: Request) -> Quarantined | None:
         """The same of the call that one of our own requests makes."""
-        return self.refusal(fingerprint.of_request(request)) if self.refused else None
+        return self.refusal(known(request)) if self.refused else None
 
     def answered(self, call: str) -> None:
         """This call was answered: it kills nobody."""
@@ -55,10 +64,28 @@ class Wary:
             self.suspects.discard(call)
             self._tell(call)
 
-    def answered_of(self, request: bytes) -> None:
+    def answered_of(self, request: Request) -> None:
         """The same of the call that one of our own requests makes."""
-        if self.suspects:
-            self.answered(fingerprint.of_request(request))
+        if not self.suspects:
+            return
+        if request.tickets and contents(request.request, request.tickets) is None:
+            # Its memory is used for something else by now: it may be any of that API and length.
+            alike = known(request).rpartition(".")[0]
+            for call in [call for call in self.suspects if call.rpartition(".")[0] == alike]:
+                self.answered(call)
+            return
+        self.answered(known(request))
+
+
+def known(request: Request) -> str:
+    """By what the call is known that one of our own requests makes: what it refers to counts, not the references.
+
+    A call whose memory is used for something else by now is like no other.
+    """
+    data = request.request
+    if request.tickets:
+        data = contents(data, request.tickets) or data
+    return fingerprint.of_request(data, streamed=request.upload is not None)
 
 
 def quarantined(node: str, what: str) -> Quarantined:

@@ -334,7 +334,8 @@ class Node:
                 return
             if worker.ready_at is not None:
                 apis = worker.version.plan.node(self.plan.name).apis
-                self.quarantine.died(worker.memory.calls([api.route for api in apis]))
+                calls = worker.memory.calls([api.route for api in apis])
+                self.quarantine.died(calls, worker.memory.executing())
             self.respawns.replace(worker)
         self.on_change(self)
 

@@ -2,7 +2,10 @@
 
 Runs in the supervisor. What was executed at a death is known by two ways. Who made the call tells us: it has its bytes.
 Of calls that came by the public port, the worker itself leaves a note in the memory that we share (`worker/latest.py`).
-A call that is answered meanwhile is no suspect any more, so an operator who kills workers quarantines nothing.
+
+Only a call that was executed alone, at two deaths, is quarantined. Who can kill a worker chooses when: he could have
+any other call that is under way then look like the killer, however often it was there. A call that is answered
+meanwhile is no suspect any more, so an operator who kills workers quarantines nothing.
 """
 
 from __future__ import annotations
@@ -10,9 +13,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from graphserve.call.fingerprint import is_upload
 
 if TYPE_CHECKING:
     from graphserve.supervise.node import Node
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
 MEMORY = 60.0  # seconds that a death is remembered
 REFUSED = 60.0  # seconds that a call is refused
 DEATHS = 8  # of one node that are remembered at most
+MOST_SHOWN = 5  # calls of one death that the log names
 MOST_EXECUTING = 256  # calls of one death that are remembered at most
 MOST_REFUSED = 256  # calls of one node that are refused at once; the oldest is let go
 CLOSE = 0.05  # seconds between deaths that count as one: somebody ended several workers
@@ -33,8 +39,30 @@ class Death:
 
     at: float
     calls: set[str]
+    executing: int  # how many those were, as the workers counted; a few too many, maybe
     workers: int = 1  # that died then
+    alone: bool = True  # whether no second one is known
     judged: bool = False  # who held a call has said so by now, if the machine is not slow
+
+    def add(self, calls: Iterable[str]) -> None:
+        """Further calls that were executed."""
+        for call in calls:
+            self.alone = self.alone and (not self.calls or call in self.calls)
+            if len(self.calls) < MOST_EXECUTING:
+                self.calls.add(call)
+
+    def clear(self, call: str) -> None:
+        """This one is no suspect any more; others that were executed with it do not become ones."""
+        if call in self.calls:
+            self.calls.discard(call)
+            self.alone = False
+
+    @property
+    def killer(self) -> str | None:
+        """The call that was executed alone, if one was and it was not answered since."""
+        if not self.alone or self.executing > self.workers:
+            return None
+        return next((call for call in self.calls if not is_upload(call)), None)
 
 
 class Quarantine:
@@ -59,16 +87,18 @@ class Quarantine:
         self._said = False  # whether callers know of anything
         self._timer: asyncio.TimerHandle | None = None
 
-    def died(self, calls: set[str]) -> None:
-        """A worker that was ready has died; these calls it had from clients itself."""
+    def died(self, calls: set[str], executing: int = 1) -> None:
+        """A worker that was ready has died; these calls it had from clients itself, and so many it executed in all."""
         now = self._clock()
         early = {call for at, call in self._early if now - at <= APART}
         self._early.clear()
         if self._deaths and now - self._deaths[-1].at < CLOSE:
-            self._deaths[-1].calls |= calls | early
+            self._deaths[-1].add(calls | early)
             self._deaths[-1].workers += 1
+            self._deaths[-1].executing += executing
             return
-        death = Death(now, set(list(calls | early)[:MOST_EXECUTING]))
+        death = Death(now, set(), executing)
+        death.add(calls | early)
         self._deaths.append(death)
         self._later(SETTLING, self._judge, death)
 
@@ -83,13 +113,12 @@ class Quarantine:
             return
         if last.judged:
             self._later(SETTLING, self._judge, last)
-        if len(last.calls) < MOST_EXECUTING:
-            last.calls.add(call)
+        last.add([call])
 
     def answered(self, call: str) -> None:
         """A suspect was answered."""
         for death in self._deaths:
-            death.calls.discard(call)
+            death.clear(call)
         self._tell()
 
     def message(self) -> dict[str, Any] | None:
@@ -98,7 +127,7 @@ class Quarantine:
         while self._deaths and now - self._deaths[0].at > MEMORY:
             self._deaths.popleft()
         self._refused = {call: until for call, until in self._refused.items() if until > now}
-        suspects = sorted({call for death in self._deaths for call in death.calls} - self._refused.keys())
+        suspects = sorted({call for death in self._deaths if (call := death.killer) is not None} - self._refused.keys())
         known, self._said = self._said, bool(suspects or self._refused)
         if not (known or self._said):
             return None
@@ -110,26 +139,38 @@ class Quarantine:
             self._timer.cancel()
 
     def _judge(self, death: Death) -> None:
-        """Whether this death and one before it have one call in common: that is the one that kills."""
+        """Whether one call was executed alone at this death and at one before it: that is the one that kills."""
         death.judged = True
-        for before in reversed(self._deaths):
-            if before is death or before.at > death.at or death.at - before.at > MEMORY:
-                continue
-            common = before.calls & death.calls
-            if len(common) == 1:
-                self._refuse(common.pop())
-                break
+        killer = death.killer
+        if killer is None:
+            self._say_who(death)
+        elif any(
+            before is not death and before.killer == killer and 0 <= death.at - before.at <= MEMORY
+            for before in self._deaths
+        ):
+            self._refuse(killer)
         self._tell()
 
+    def _say_who(self, death: Death) -> None:
+        """Say which calls were executed, since one of them may have ended the worker, and nobody knows which."""
+        if not death.calls or (death.alone and death.executing <= death.workers):  # an upload: it cannot be refused
+            return
+        names = sorted(death.calls)
+        shown = ", ".join(names[:MOST_SHOWN])
+        more = f" and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else ""
+        count = max(len(names), death.executing)
+        words = f"{count} calls were under way when it died: none of them is quarantined. Known are {shown}{more}"
+        self._node.say("warning", words, fields={"event": "death", "calls": names[:MOST_SHOWN]})
+
     def _convict(self, call: str) -> None:
-        recent = [death for death in self._deaths if self._clock() - death.at <= MEMORY and call in death.calls]
+        recent = [death for death in self._deaths if self._clock() - death.at <= MEMORY and call == death.killer]
         if sum(death.workers for death in recent) > 1 and call not in self._refused:
             self._refuse(call)
             self._tell()
 
     def _refuse(self, call: str) -> None:
         for death in self._deaths:
-            death.calls.discard(call)
+            death.clear(call)
         if len(self._refused) >= MOST_REFUSED:
             del self._refused[next(iter(self._refused))]
         self._refused[call] = self._clock() + REFUSED

@@ -76,9 +76,9 @@ class Memory:
         """The latest deadline of what it executes, seconds of CLOCK_MONOTONIC; 0.0 if there is none."""
         return self._words()[layout.DEADLINE] / 1e9
 
-    def executing(self) -> bool:
-        """Whether it executes something."""
-        return bool(self._words()[layout.EXECUTING])
+    def executing(self) -> int:
+        """How many calls it executes, or a few more; 0 if none."""
+        return self._words()[layout.EXECUTING]
 
     def calls(self, routes: Sequence[str]) -> set[str]:
         """The calls that it executes for clients.
@@ -90,7 +90,9 @@ class Memory:
         for place in range(layout.FIRST_NOTE, layout.WORDS, layout.NOTE):
             api, length = words[place] >> 40, words[place] & (1 << 40) - 1
             if 1 <= api <= len(routes):
-                found.add(fingerprint.name(routes[api - 1], length, words[place + 1]))
+                route = routes[api - 1]
+                upload = length == layout.UPLOAD
+                found.add(fingerprint.upload(route) if upload else fingerprint.name(route, length, words[place + 1]))
         return found
 
     def _words(self) -> Sequence[int]:

@@ -150,6 +150,8 @@ class Batcher:
             self.close_if_done()
             return call
         call.watch(self.loop, self.executor.guard, self._late)
+        if self.executor.executing:
+            self.executor.joined()
         if self.collecting is None and not self._open():
             self.waiting.append(call)
         else:
@@ -274,6 +276,8 @@ class Batcher:
             ended(None, exc)
             free()
         else:
+            if len(part) > 1:
+                self.executor.joined(len(part) - 1)
             running.execution = self.executor.start(self.api, arguments, _shared_context(part), ended, free)
 
     def _alone(self, part: Part, gathered: Gathered, then: Callable[[], None]) -> None:

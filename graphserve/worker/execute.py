@@ -83,7 +83,7 @@ class Executor:
         threads: the pool that sync APIs run in.
         depth: of the node (`Plan.depth`); default: its level.
         latest: what the supervisor reads (`wire/layout.py`): the latest deadline of what is executed (never too early,
-            exact when nothing is), and whether something is.
+            exact when nothing is), and how many calls are.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Executor:
     def begun(self, execution: Any) -> None:
         """A call is executed from now on."""
         self.executing.add(execution)
-        self.latest[EXECUTING] = 1
+        self.latest[EXECUTING] += 1
         deadline = execution.context.deadline_ns
         if deadline is not None and deadline > self.latest[DEADLINE]:
             self.latest[DEADLINE] = deadline
@@ -124,6 +124,12 @@ class Executor:
         if not self.executing:
             self.latest[DEADLINE] = 0
             self.latest[EXECUTING] = 0
+        else:
+            self.latest[EXECUTING] -= 1
+
+    def joined(self, calls: int = 1) -> None:
+        """So many more calls are in an execution, or wait for its end: none is alone until nothing is executed."""
+        self.latest[EXECUTING] += calls
 
     def lower(self) -> None:
         """Forget the latest deadline of calls that have ended."""

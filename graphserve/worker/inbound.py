@@ -195,8 +195,11 @@ class Inbound:
         self._body = []
 
     def _run(self, body: bytes) -> None:
-        if (notes := self.protocol.listener.notes) is not None and self.source is None:
-            self._note(notes, body)
+        if (notes := self.protocol.listener.notes) is not None:
+            if self.source is None:
+                self._note(notes, body)
+            else:
+                self._noted = notes.add_upload(self._api.place)
         if len(body) >= LARGE_BODY and self._is_large(body):
             self._decode(body, self._start, self._freed)
         elif (arguments := self._arguments(body)) is None:

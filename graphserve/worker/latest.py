@@ -9,7 +9,7 @@ import mmap
 import os
 
 from graphserve.call.fingerprint import check
-from graphserve.wire.layout import FIRST_NOTE, NOTE, WORDS
+from graphserve.wire.layout import FIRST_NOTE, NOTE, UPLOAD, WORDS
 
 
 class Latest:
@@ -49,6 +49,14 @@ class Notes:
         place = self._free.pop()
         self._words[place + 1] = check(body)
         self._words[place] = (route + 1) << 40 | len(body)
+        return place
+
+    def add_upload(self, route: int) -> int:
+        """Note a call whose body is a stream: others that are executed with it are not the only ones."""
+        if not self._free:
+            return -1
+        place = self._free.pop()
+        self._words[place] = (route + 1) << 40 | UPLOAD
         return place
 
     def remove(self, place: int) -> None:

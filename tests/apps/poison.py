@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from pathlib import Path
+
+import numpy as np
 
 from graphserve import Batch, api, depends, service
 
@@ -51,11 +54,47 @@ class Batched:
         return [x + 3 for x in xs]
 
 
+def begun(path: str) -> None:
+    with Path(f"{path}.begun").open("a") as calls:
+        calls.write("\n")
+
+
+async def held(path: str) -> str:
+    """Until there is such a file; another one has a line for each call that began."""
+    begun(path)
+    go = Path(path)
+    while not await asyncio.to_thread(go.exists):
+        await asyncio.sleep(0.01)
+    return "done"
+
+
+@service(workers=1)
+class Shared:
+    @api
+    async def hold(self, path: str) -> str:
+        return await held(path)
+
+    @api(idempotent=True)
+    async def hold_again(self, path: str) -> str:
+        return await held(path)
+
+    @api
+    async def run(self, x: int) -> int:
+        fatal(x)
+        return x + 6
+
+    @api
+    async def image(self, pixels: np.ndarray) -> int:
+        fatal(int(pixels[0]))
+        return int(pixels.size)
+
+
 @service
 class Top:
     queued = depends(Queued)
     pooled = depends(Pooled)
     batched = depends(Batched)
+    shared = depends(Shared)
 
     @api
     async def run(self, x: int, way: str) -> int:
@@ -66,6 +105,27 @@ class Top:
         if way == "batched":
             return (await self.batched.run([x]))[0]
         return await self.queued.run(x)
+
+    @api
+    async def hold(self, file: str, way: str) -> str:
+        if way == "here":
+            return await held(file)
+        if way == "again":
+            return await self.shared.hold_again(file)
+        return await self.shared.hold(file)
+
+    @api
+    async def die(self, x: int, way: str) -> int:
+        if way == "here":
+            fatal(x)
+            return x
+        return await self.shared.run(x)
+
+    @api
+    async def image(self, size: int, first: int) -> int:
+        pixels = np.zeros(size)
+        pixels[0] = first
+        return await self.shared.image(pixels)
 
     @api
     def here(self, x: int) -> int:

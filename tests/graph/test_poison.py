@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -49,7 +51,7 @@ def test_a_call_that_kills_two_workers_is_refused_and_its_neighbours_live(
         assert answer is not None
         assert (answer.status_code, answer.json()) == (200, 1 + added), answer.text
     graph.wait_log(rf"a call of {node} has killed two of its workers in a row .* it is refused for 60 s", after=seen)
-    eventually(lambda: len(graph.workers()) == 6)  # before, it may not be there to be killed
+    eventually(lambda: len(graph.workers()) == 7)  # before, it may not be there to be killed
     before, deaths = graph.workers(), graph.text.count("was killed by SIGSEGV")
     for _ in range(3):
         answer = ask(graph, "/run", x=poison, way=way)
@@ -88,14 +90,71 @@ def test_a_client_whose_call_kills_the_entry_twice_is_refused(graph: Served, pat
         assert answer is not None
         assert answer.json() == result(1)
     graph.wait_log("a call of Top has killed two", after=seen)
-    (entry,) = [pid for pid in graph.workers("n3")]
+    (entry,) = [pid for pid in graph.workers("n4")]
     answer = eventually(lambda: ask(graph, path, **arguments(-7)))
     assert (answer.status_code, answer.json()["service"]) == (502, "Top")
     assert "while they executed this very call" in answer.json()["detail"]
     answer = ask(graph, path, **arguments(2))
     assert answer is not None
     assert answer.json() == result(2)
-    assert graph.workers("n3") == [entry]
+    assert graph.workers("n4") == [entry]
+
+
+@pytest.mark.parametrize("way", ["here", "shared", "again"])
+def test_nobody_can_have_the_call_of_another_refused(graph: Served, tmp_path: Path, way: str) -> None:
+    """It is under way at each death, and the only one that the deaths have in common."""
+    path, seen = tmp_path / "go", len(graph.log)
+    kills = "here" if way == "here" else "shared"
+
+    def hold() -> httpx.Response | None:
+        return ask(graph, "/hold", file=str(path), way=way)
+
+    def kill_after(begun: int) -> None:
+        eventually(lambda: lines(f"{path}.begun") == begun)
+        ask(graph, "/die", x=-300 - begun, way=kills)
+
+    per_call = 2 if way == "again" else 1  # an idempotent one runs once more, and the next one kills that worker too
+    with ThreadPoolExecutor(1) as threads:
+        for call in range(3):
+            neighbour = threads.submit(hold)
+            for run in range(per_call):
+                kill_after(call * per_call + run + 1)
+            answer = neighbour.result()
+            assert answer is None or answer.status_code == 502
+    graph.wait_log("calls were under way when it died: none of them is quarantined", after=seen)
+    path.touch()
+    answer = hold()
+    assert answer is not None
+    assert (answer.status_code, answer.json()) == (200, "done")
+    assert "has killed two" not in "".join(graph.log[seen:])
+
+
+def lines(path: str) -> int:
+    """How many there are by now."""
+    return Path(path).read_text().count("\n") if Path(path).exists() else 0
+
+
+@pytest.mark.parametrize("size", [100_000, 1_000_000])
+def test_an_array_that_kills_two_workers_is_refused_and_others_live(graph: Served, size: int) -> None:
+    """It lies in shared memory, elsewhere each time."""
+    seen = len(graph.log)
+    for _ in range(2):
+        answer = ask(graph, "/image", size=size, first=-1)
+        assert answer is not None
+        assert answer.status_code == 502
+        answer = ask(graph, "/image", size=size, first=2)
+        assert answer is not None
+        assert (answer.status_code, answer.json()) == (200, size), answer.text
+    graph.wait_log("a call of Shared has killed two of its workers in a row .*/image#", after=seen)
+    (worker,) = graph.workers("n3")
+    for first in range(3):
+        answer = ask(graph, "/image", size=size, first=-1)
+        assert answer is not None
+        assert "while they executed this very call" in answer.json()["detail"]
+        answer = ask(graph, "/image", size=size, first=first)
+        assert answer is not None
+        assert answer.json() == size
+    assert graph.workers("n3") == [worker]
 
 
 def test_a_worker_that_dies_of_calls_is_back_at_once_again_and_again(graph: Served) -> None:
@@ -146,9 +205,9 @@ class Bench:
         self.timers.append((delay, call, arguments))
         return SimpleNamespace(cancel=lambda: None)
 
-    def death(self, *calls: str, own: bool = False) -> None:
+    def death(self, *calls: str, own: bool = False, executing: int | None = None) -> None:
         self.now += 1.0
-        self.quarantine.died(set(calls) if own else set())
+        self.quarantine.died(set(calls) if own else set(), len(calls) if executing is None else executing)
         for call in () if own else calls:
             self.quarantine.held(call, 1)
         self.settle()
@@ -174,9 +233,11 @@ def bench() -> Bench:
     [
         (["x"], ""),
         (["x", "x"], "x"),
-        (["ax", "bx"], "x"),
+        (["ax", "bx"], ""),  # x may have been under way for long, and others may have done it
+        (["ax", "bx", "cx", "dx"], ""),
         (["ax", "ax"], ""),  # either may have done it
-        (["ax", "ax", "bx"], "x"),
+        (["x", "ax"], ""),
+        (["x", "ax", "x"], "x"),
         (["a", "b", "c"], ""),
         (["x", "y", "x", "y"], "xy"),  # two of them, by turns
         (["x", "", "x"], "x"),
@@ -187,7 +248,33 @@ def test_what_two_deaths_have_in_common_is_refused(bench: Bench, deaths: list[st
     for calls in deaths:
         bench.death(*calls, own=own)
     assert bench.refused == list(refused)
-    assert len(bench.said) == len(refused)
+    assert sum("has killed two" in words for words in bench.said) == len(refused)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_call_with_company_that_nobody_knows_of_is_not_refused(bench: Bench, own: bool) -> None:
+    for _ in range(4):
+        bench.death("x", own=own, executing=2)
+        bench.death("x", fingerprint.upload("/a"), own=own)
+        bench.death(fingerprint.upload("/a"), own=own)
+    assert not bench.refused
+    assert "2 calls were under way when it died: none of them is quarantined. Known are x" in bench.said
+
+
+def test_a_call_that_ran_again_beside_others_is_not_refused(bench: Bench) -> None:
+    for kills in (1, 2, 3):
+        bench.now += 1.0
+        bench.quarantine.died({f"d{kills}"}, 2)
+        bench.quarantine.held("x", kills)
+        bench.settle()
+    assert not bench.refused
+
+
+def test_who_is_left_when_others_were_answered_is_not_refused(bench: Bench) -> None:
+    for _ in range(3):
+        bench.death("a", "x")
+        bench.quarantine.answered("a")
+    assert not bench.refused
 
 
 def test_a_call_that_was_answered_is_no_suspect(bench: Bench) -> None:
