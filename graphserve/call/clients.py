@@ -134,6 +134,7 @@ class Clients:
         from graphserve.call.elsewhere import UrlLane  # brings httpx, which brings click and rich
 
         lane = UrlLane(edge.node, url)
+        lane.prepare()
         self._closing.append(lane.close)
         cls = self._class_of(edge) if edge.target else None
         return TypedClient(edge.node, {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -95,6 +96,11 @@ class UrlLane:
         if task is not None and task is not asyncio.current_task():
             task.cancel()
 
+    def prepare(self) -> None:
+        """Make the httpx client now: it reads certificates, which would cost the first call a part of its time."""
+        with contextlib.suppress(httpx.ConnectError):  # each call says so
+            self._opened()
+
     async def close(self) -> None:
         """Close the connections; what is under way fails."""
         self._closed = True
@@ -108,7 +114,8 @@ class UrlLane:
 
     async def _send(self, exchange: Exchange) -> None:
         try:
-            response = await self._opened().send(self._whole(exchange), stream=True)
+            client = self._opened()
+            response = await client.send(self._whole(exchange), stream=True)
             self._reached = True
             try:
                 body = b""
@@ -135,6 +142,8 @@ class UrlLane:
 
     def _whole(self, exchange: Exchange) -> httpx.Request:
         request: httpx.Request = exchange.request
+        if exchange.deadline_ns is not None:  # anew: it counts from here, and we wait little longer for its word
+            request.headers["x-request-timeout"] = timeout(exchange.deadline_ns).decode()
         if exchange.upload is not None:
             request.stream = _Body(exchange)
         return request

@@ -91,6 +91,21 @@ def test_a_client_that_leaves_ends_all_below(graph: Graph, api: str, calls: int,
     assert graph.state().begun == before.begun + calls, "nothing was called after that"
 
 
+@pytest.mark.parametrize("api", ["unawaited", "blocking", "by_http", "cleans_up"])
+def test_what_is_cancelled_ends_before_what_began_earlier(graph: Graph, api: str) -> None:
+    """Nothing below ends by itself but at its deadline, and that of the call that stays is the earlier one."""
+    stays = send(graph, "call", {"name": "hold"})
+    eventually(lambda: graph.state().running == 1)
+    leaves = send(graph, "hold", {"name": api})
+    eventually(lambda: graph.state().running == (3 if api == "unawaited" else 2))
+    leaves.close()
+    eventually(lambda: graph.state().running == 1)
+    stays.setblocking(False)
+    with pytest.raises(BlockingIOError):  # not answered: it is still the one that runs
+        stays.recv(1)
+    leave(graph, stays)
+
+
 @pytest.mark.parametrize("api", ["hold", "block", "together", "together_in_thread"])
 def test_every_kind_of_leaf_is_told(graph: Graph, api: str) -> None:
     node = "Leaf" if api == "hold" else "Narrow"
