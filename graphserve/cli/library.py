@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
 from graphserve.cli.display import Display, open_display
@@ -59,7 +60,8 @@ def main() -> None:
     reporting = _Reporting(display, descriptor)
     threading.Thread(target=_stop_at_the_end, daemon=True).start()
     try:
-        refuse(config)
+        for trouble in refuse(config):
+            display.log(LogRecord(time.time(), "warning", trouble.message))
         code = run(config, reporting)
     except GraphServeError as exc:
         code = exc.exit_code

@@ -32,8 +32,8 @@ OPEN_FILES = 4096  # fewer than this, and many callers at once find no descripto
 REQUIRED = ("circus", "httptools", "httpx", "msgspec", "networkx", "starlette", "uvicorn", "uvloop")
 
 
-def refuse(config: Config) -> None:
-    """The quick checks that `serve` makes first.
+def refuse(config: Config) -> list[Trouble]:
+    """The quick checks that `serve` makes first; returns the warnings among what they found.
 
     Raises:
         ConfigurationError: the certificate cannot be used, a socket's path is too long, nothing can be watched, the
@@ -45,6 +45,7 @@ def refuse(config: Config) -> None:
     ]  # fmt: skip
     if problems := [trouble.message for trouble in found if not trouble.warning]:
         raise ConfigurationError("\n".join(problems))
+    return [trouble for trouble in found if trouble.warning]
 
 
 def machine(config: Config) -> Iterator[Trouble]:

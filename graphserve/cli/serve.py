@@ -66,7 +66,7 @@ def _end(number: int, frame: FrameType | None) -> None:
 def _run(config: Config, resolver: Resolver, given: dict[str, Any]) -> int:
     from graphserve.cli.preflight import command_line, refuse
 
-    refuse(config)
+    warnings = refuse(config)
 
     from graphserve.cli.display import open_display
     from graphserve.supervise import LogRecord, run
@@ -76,7 +76,7 @@ def _run(config: Config, resolver: Resolver, given: dict[str, Any]) -> int:
     except RuntimeError as exc:  # it has a thread of its own
         raise StartupError(f"the graph could not start: {shortage.words(exc)}") from exc
     try:
-        for trouble in command_line(given):
+        for trouble in (*command_line(given), *warnings):
             display.log(LogRecord(time.time(), "warning", trouble.message))
         return run(config, display, resolver, lambda: configure(given))
     except GraphServeError as exc:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from graphserve import rundir
@@ -103,7 +104,7 @@ class Node:
         Raises:
             StartupError: one of them died before.
         """
-        await first(self.started.wait(), self._broke.wait())
+        await first(self.started.wait, self._broke.wait)
         if self.broken is not None:
             raise StartupError(self.broken.message, self.plan.name, self.broken.last_words())
 
@@ -198,11 +199,11 @@ class Node:
         self.on_change(self)
         loop = asyncio.get_running_loop()
         began, timeout = loop.time(), self.plan.options.graceful_timeout
-        await _within(timeout, [first(worker.drained.wait(), worker.gone.wait()) for worker in self.workers])
+        await _within(timeout, [first(worker.drained.wait, worker.gone.wait) for worker in self.workers])
         await self._kill_late([worker for worker in self.workers if not worker.drained.is_set()], timeout)
         # Those that are left have done nothing wrong: they leave their instances, however long the others took.
         latest = max(began + timeout, loop.time() + min(timeout, LEAVING))
-        await _within(latest - loop.time(), [first(callers(), gone(list(self.workers)))])
+        await _within(latest - loop.time(), [first(callers, partial(gone, list(self.workers)))])
         for worker in self.workers:
             worker.send({"type": "exit"})
         await _within(latest - loop.time(), [worker.gone.wait() for worker in self.workers])

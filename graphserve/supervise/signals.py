@@ -27,20 +27,27 @@ class Signals:
         self._count = 0
         self._told = False  # what Ctrl-Z does not do
         self._had_terminal = _has_terminal()
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._on_stop)
-        loop.add_signal_handler(signal.SIGINT, self._on_stop)
+        heard = {signal.SIGTERM: self._on_stop, signal.SIGINT: self._on_stop, signal.SIGTSTP: self._on_suspend}
         if is_ignored(signal.SIGHUP):  # nohup: what a closed terminal sends shall not stop us
             say("info", "SIGHUP is ignored, as under nohup: `graphserve reload` reloads")
         else:
-            loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
-        loop.add_signal_handler(signal.SIGTSTP, self._on_suspend)
+            heard[signal.SIGHUP] = self._on_hangup
+        for number, handler in heard.items():
+            asyncio.get_running_loop().add_signal_handler(number, handler)
+        self._heard = tuple(heard)
 
     def stop(self) -> None:
         """Drain and end; nothing new if that is under way."""
         if not self.stopping.is_set():
             self._say("info", "stopping: answering what was accepted; a second signal kills at once")
             self.stopping.set()
+
+    def end(self) -> None:
+        """Ignore them from now on: the graph has ended, and its exit code says how, until the process is gone."""
+        loop = asyncio.get_running_loop()
+        for number in self._heard:
+            loop.remove_signal_handler(number)  # a closed loop would give the signal its default back: it kills
+            signal.signal(number, signal.SIG_IGN)
 
     def _on_stop(self) -> None:
         self._count += 1

@@ -231,7 +231,11 @@ def run(
     machine.raise_open_files()
 
     async def main() -> ExitCode:
-        return await Supervisor(config, observer, resolver, reread).run()
+        supervisor = Supervisor(config, observer, resolver, reread)
+        try:
+            return await supervisor.run()
+        finally:
+            supervisor.signals.end()
 
     try:
         return int(asyncio.run(main()))

@@ -168,7 +168,7 @@ class Turnover:
             worker.standby = False
 
     async def _ready(self, new: list[WorkerProcess]) -> None:
-        waiting = {asyncio.ensure_future(first(worker.was_ready.wait(), worker.gone.wait())): worker for worker in new}
+        waiting = {asyncio.ensure_future(first(worker.was_ready.wait, worker.gone.wait)): worker for worker in new}
         try:
             for task in asyncio.as_completed(waiting):
                 await task
@@ -210,9 +210,12 @@ class Turnover:
         return [worker for worker in self.node.workers if worker.retiring]
 
 
-async def first(*works: Coroutine[Any, Any, object]) -> None:
-    """Wait until one of these is done; the others are cancelled."""
-    tasks = [asyncio.ensure_future(work) for work in works]
+async def first(*works: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    """Wait until one of these is done; the others are cancelled.
+
+    It takes functions, not coroutines: where it is cancelled before it begins, nobody would await those.
+    """
+    tasks = [asyncio.ensure_future(work()) for work in works]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -77,6 +77,11 @@ class TestCertificate:
         (found,) = said(certificate(TlsPlan(*pair(tmp_path, days=days)), None))
         assert message in found
 
+    def test_what_serve_hears_of_a_certificate_that_expires_soon(self, tmp_path: Path) -> None:
+        listen = ListenPlan(tls=TlsPlan(*pair(tmp_path, days=2)))
+        (found,) = preflight.refuse(Config(settings=Settings("app:Gateway", listen=listen)))
+        assert found.warning
+
     def test_passwords(self, tmp_path: Path) -> None:
         certfile, keyfile = pair(tmp_path)
         tls = TlsPlan(certfile, encrypted(keyfile, "right"))
