@@ -11,7 +11,7 @@ from typing import Any, Literal, NoReturn, TypeVar, get_args, overload
 
 from graphserve.declaration import API, Place, caller, declaration, refuse
 from graphserve.errors import ConfigurationError, UnknownOptionError
-from graphserve.options import HIDDEN, NAME, is_number
+from graphserve.options import HIDDEN, NAME, ServiceOptions, is_number
 
 T = TypeVar("T")
 Client = Literal["typed", "httpx.AsyncClient", "httpx.Client"]
@@ -151,6 +151,8 @@ def depends(target: Any = None, *rest: Any, **options: Any) -> Any:
     if rest:
         refuse(f"depends(...) takes one service; write what follows it by name: {', '.join(_ARGUMENTS)}", place)
     for option in options:
+        if option not in _ARGUMENTS and option in ServiceOptions.__dataclass_fields__:
+            refuse(f"depends(...) takes no {option!r}: it is an option of the service, @service({option}=…)", place)
         if option not in _ARGUMENTS:
             refuse(str(UnknownOptionError(option, _ARGUMENTS, "depends(...)")), place)
     name, init, timeout, client, url = (options.get(option) for option in _ARGUMENTS)
@@ -336,7 +338,7 @@ def _check_values(name: Any, timeout: Any, place: Place) -> None:
     if name is not None and not (isinstance(name, str) and NAME.match(name)):
         refuse(f"depends(name={name!r}): a node's name is a letter, then letters, digits, '_' or '-'", place)
     if timeout is not None and not (is_number(timeout) and timeout > 0):
-        refuse(f"depends(timeout={timeout!r}): a number of seconds above 0", place)
+        refuse(f"depends(timeout={timeout!r}): timeout is a number of seconds above 0", place)
 
 
 def _check_init(init: Any, place: Place) -> None:
@@ -350,7 +352,7 @@ def _check_init(init: Any, place: Place) -> None:
         same = False
     if not isinstance(init, Mapping) or not same:
         refuse(
-            f"depends(init={init!r}): a dict of the keyword arguments of __init__, whose values are JSON "
+            f"depends(init={init!r}): init is a dict of the keyword arguments of __init__, whose values are JSON "
             "(str, int, float, bool, None, list, dict with str keys)",
             place,
         )

@@ -10,7 +10,10 @@ from typing import Any
 
 import graphserve
 from graphserve.dependency import depends
+from graphserve.errors import closest
 from graphserve.service import dependencies
+
+_UNNAMED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def making_problems(cls: Any, init: dict[str, Any], *, lone: bool) -> Iterator[str]:
@@ -63,6 +66,13 @@ def _init_problem(cls: type, init: dict[str, Any]) -> str:
         return f"{cls.__name__} has no __init__, but init gives it {', '.join(init)}" if init else ""
     method = "__init__" if "__init__" in own else "__new__"
     signature = inspect.signature(getattr(cls, method))
+    named = [each.name for each in list(signature.parameters.values())[1:] if each.kind not in _UNNAMED]
+    open_ended = any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
+    for name in () if open_ended else init:
+        if name not in named:
+            guess = closest(name, named)
+            hint = f"did you mean {guess!r}?" if guess else f"it takes {', '.join(named) or 'nothing'}"
+            return f"{cls.__name__}.{method}: unknown argument {name!r}; {hint} (given by depends(init=…))"
     try:
         signature.bind(None, **init)
     except TypeError as exc:

@@ -169,11 +169,15 @@ DEPENDS = {
     "a name not by name": ("Good, 'good-2'", r"takes one service; write what follows it by name"),
     "unknown option": ("Good, nmae='a'", r"depends\(\.\.\.\): unknown option 'nmae'; did you mean 'name'\?"),
     "unlike any": ("Good, zzz=1", r"unknown option 'zzz'; known are: client, init, name, timeout, url"),
+    **{
+        f"{option} of the service": (f"Good, {option}={{}}", rf"depends.* no '{option}': .*@service\({option}=…\)")
+        for option in ("env", "workers", "concurrency", "queue", "gpus", "startup_timeout", "max_memory")
+    },
     "a bad name": ("Good, name='a b'", r"name='a b'\): a node's name is a letter"),
     "an empty name": ("Good, name=''", r"a node's name is a letter"),
-    "timeout 0": ("Good, timeout=0", r"timeout=0\): a number of seconds above 0"),
-    "timeout of text": ("Good, timeout='1'", r"timeout='1'\): a number of seconds above 0"),
-    "init of a list": ("Good, init=['en']", r"init=\['en'\]\): a dict of the keyword arguments of __init__"),
+    "timeout 0": ("Good, timeout=0", r"timeout=0\): timeout is a number of seconds above 0"),
+    "timeout of text": ("Good, timeout='1'", r"timeout='1'\): timeout is a number of seconds above 0"),
+    "init of a list": ("Good, init=['en']", r"init=\['en'\]\): init is a dict of the keyword arguments of __init__"),
     "init of a tuple": ("Good, init={'lang': ('a', 'b')}", r"whose values are JSON"),
     "init of a set": ("Good, init={'lang': {'a'}}", r"whose values are JSON"),
     "init of no number": ("Good, init={'lang': float('nan')}", r"whose values are JSON"),

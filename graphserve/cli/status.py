@@ -93,8 +93,11 @@ def _failed(failure: dict[str, Any]) -> str:
     """What an operation that failed last means for the graph."""
     ago = table.duration(max(0.0, time.time() - failure["at"]))
     why = failure["reason"].splitlines()[0]
+    changed = ", ".join(failure["changed"])
+    verb = "runs" if len(failure["changed"]) == 1 else "run"
+    but = f"; but {changed} had changed over before, and {verb} the new code" if changed else ""
     return (
         f"the last {failure['operation']} failed {ago} ago: {why}\n"
-        f"  what serves is version {failure['version']}, from before; a worker that dies is replaced from the files as "
-        "they are now, and may not start: mend them and reload"
+        f"  what serves is version {failure['version']}, from before{but}; a worker that dies is replaced from the "
+        "files as they are now, and may not start: mend them and reload"
     )

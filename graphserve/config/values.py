@@ -42,7 +42,7 @@ class Source:
 
     def refuse(self, value: Any, expected: str) -> ConfigurationError:
         """The error that says what stands here and what should."""
-        return ConfigurationError(f"{self.label}={value!r}: {expected}")
+        return ConfigurationError(f"{self.label}={value!r}: expected {expected}")
 
 
 class Kind(Protocol):

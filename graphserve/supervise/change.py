@@ -53,12 +53,16 @@ class Change:
             entry = version.nodes[plan.entry]
             new = [node for node in version.nodes.values() if node not in before]
             await fleet.bring_up([node for node in new if node is not entry])
+            for each in new:  # also those that only have another `init`
+                if each is not entry:
+                    self._started(each)
             old = [node for node in version.plan.nodes if version.nodes[node.name] in before]
             for _, level in groupby(old, key=lambda node: node.level):
                 rolling = [node for node in level if not only or node.name in only]
                 await together(self._roll(version.nodes[node.name], node, version) for node in rolling)
             if entry in new:
                 await fleet.bring_up([entry])
+                self._started(entry)
         except BaseException:
             fleet.incoming = None
             fleet.sweep()
@@ -66,6 +70,9 @@ class Change:
             raise
         fleet.current, fleet.incoming = version, None
         fleet.sweep()
+
+    def _started(self, node: Node) -> None:
+        self._say(f"{node.plan.name} {len(node.ready_workers())}/{node.plan.workers} started")
 
     async def _roll(self, node: Node, plan: NodePlan, version: Version) -> None:
         def progress(words: str) -> None:

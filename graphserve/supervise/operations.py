@@ -46,12 +46,14 @@ class Failure:
         at: when, in seconds since the epoch.
         reason: why, as its user was told.
         version: the version that serves on.
+        changed: the nodes that had changed over before, and run the new code.
     """
 
     operation: str
     at: float
     reason: str
     version: int
+    changed: tuple[str, ...] = ()
 
 
 class Operations:
@@ -76,6 +78,7 @@ class Operations:
         self.failures: dict[str, Failure] = {}  # by operation: those that failed last
         self._resolving: tuple[Collection[str], asyncio.Future[Any]] | None = None  # for which nodes
         self._superseded = False
+        self._rolled: list[str] = []  # nodes of which the reload under way has replaced a worker
         self._one_at_a_time = asyncio.Lock()
 
     async def reload(self, names: Collection[str] = (), progress: Progress = lambda words: None) -> bool:
@@ -103,6 +106,7 @@ class Operations:
                         409,
                     )
                 change = Change(self.fleet, progress)
+                self._rolled = change.rolled
                 try:
                     await change.run(plan, config.env, secrets(config), [node.plan.name for node in nodes if names])
                 except StartupError as exc:
@@ -146,14 +150,16 @@ class Operations:
 
     async def _now(self, names: Collection[str]) -> tuple[Config, Plan]:
         """What files and environment say now, and the Plan of the code as it is now."""
+        failed = "nothing has changed"
         try:
             config = self._config_now()
             entry = self.fleet.current.plan.entry if self.fleet.current is not None else ""
             if not names or entry in names:
                 await self._check_certificate(config)
+            failed = "the new code did not start"
             return config, require(await self._resolved(config, names))
         except (ConfigurationError, StartupError) as exc:
-            raise GraphError(f"{exc}\n{self._what_now([])}", getattr(exc, "log", "")) from exc
+            raise GraphError(f"{exc}\n{self._what_now([], failed)}", getattr(exc, "log", "")) from exc
 
     async def _check_certificate(self, config: Config) -> None:
         """Ask of the TLS files what is asked before a start: workers would take one that has expired.
@@ -189,6 +195,7 @@ class Operations:
     async def _alone(self, name: str, what: Collection[str]) -> AsyncIterator[None]:
         async with self._one_at_a_time:
             self.running, began = name, time.monotonic()
+            self._rolled = []
             doing, done = WORDS[name]
             self._say("info", f"{doing} {', '.join(what)}".rstrip(), "")
             try:
@@ -196,7 +203,7 @@ class Operations:
             except (GraphServeError, OSError) as exc:
                 if not isinstance(exc, Refused):
                     number = self.fleet.current.number if self.fleet.current is not None else 0
-                    self.failures[name] = Failure(name, time.time(), str(exc), number)
+                    self.failures[name] = Failure(name, time.time(), str(exc), number, tuple(self._rolled))
                 self._say("error", f"{name} failed: {exc}", getattr(exc, "log", ""))
                 raise
             except Exception as exc:  # a bug of ours: it shall be seen
@@ -222,10 +229,10 @@ class Operations:
                 raise Refused(f"there is no node {name!r}; {hint}", 404)
         return [known[name] for name in names] if names else list(known.values())
 
-    def _what_now(self, rolled: list[str]) -> str:
-        """What serves after the new code did not start."""
+    def _what_now(self, rolled: list[str], failed: str = "the new code did not start") -> str:
+        """What serves after a reload that failed."""
         down = [node.plan.name for node in self._all() if not node.ready_workers()]
-        failed = f"the new code did not start{' there' if rolled else ''}"
+        failed += " there" if rolled else ""
         if down and len(down) == len(self._all()):
             return f"{failed}, and no worker of the old code is ready"
         words = f"{failed}; the old code goes on serving"

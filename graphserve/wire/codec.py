@@ -175,7 +175,7 @@ class ArgumentsCodec:
         except FAILURES as exc:
             if is_malformed(exc):
                 raise malformed(exc) from None
-            said = f"the body is an object of the parameters: {exc}"
+            said = f"the body must be an object of the parameters: {exc}"
             raise refusal(self._where, [problem([], said, "type_error")]) from None
         arguments = {}
         untold = 0

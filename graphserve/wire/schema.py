@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections.abc
 import enum
 import inspect
+import types
 import typing
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -112,14 +113,14 @@ class _Reader:
         self.batched = declared is not None and declared.batch is not None
 
     def read(self) -> Signature:
-        types = self._types()
-        result = types.pop("return")
+        annotated = self._types()
+        result = annotated.pop("return")
         stream, item = self._stream(result)
         declared = list(inspect.signature(self.function).parameters.values())[1:]
-        chunks = [p.name for p in declared if typing.get_origin(types[p.name]) in _ASYNC_STREAMS]
+        chunks = [p.name for p in declared if typing.get_origin(annotated[p.name]) in _ASYNC_STREAMS]
         for name in chunks:
-            self._check_chunks(name, types[name], chunks)
-        parameters = tuple(self._parameter(p, types[p.name]) for p in declared if p.name not in chunks)
+            self._check_chunks(name, annotated[name], chunks)
+        parameters = tuple(self._parameter(p, annotated[p.name]) for p in declared if p.name not in chunks)
         self._check("its result", item if stream else result)
         if self.batched:
             self._check_batched(parameters, result)
@@ -145,7 +146,33 @@ class _Reader:
                 "define or import it at the top of the module, outside `if TYPE_CHECKING:`"
             )
         except (TypeError, SyntaxError, AttributeError) as exc:
+            for name, hint in inspect.get_annotations(self.function).items():
+                self._refuse_module(_what(name), self._named(hint))
             self._refuse(f"an annotation cannot be read: {exc}")
+
+    def _named(self, hint: Any) -> Any:
+        """What an annotation that is text names, where it is a name, with dots or without."""
+        if not isinstance(hint, str):
+            return hint
+        first, *rest = hint.split(".")
+        found = getattr(inspect.unwrap(self.function), "__globals__", {}).get(first)
+        for name in rest:
+            found = getattr(found, name, None)
+        return found
+
+    def _refuse_module(self, what: str, hint: Any) -> None:
+        if not isinstance(hint, types.ModuleType):
+            return
+        last = hint.__name__.rpartition(".")[2]
+        kind = next(
+            (each for name, each in vars(hint).items() if name.lower() == last.lower() and isinstance(each, type)), None
+        )
+        if kind is None:
+            self._refuse(f"{what}: {last} is a module; write a class of it")
+        said = f"{last} is a module; write {last}.{kind.__name__}"
+        if instead := _of_a_library(kind):
+            self._refuse(f"{what}: {said}. But {hints.name_of(kind)} cannot be sent: {instead}")
+        self._refuse(f"{what}: {said}")
 
     def _stream(self, result: Any) -> tuple[bool, Any]:
         origin = typing.get_origin(result) or result
@@ -198,6 +225,7 @@ class _Reader:
                     self._refuse(f"{what}: {hints.name_of(hashed)} cannot be in a set or the key of a dict: use a list")
                 if instead := _in_other_frameworks(part.hint):
                     self._refuse(f"{what}: {hints.name_of(part.hint)} never gets here: {instead}")
+                self._refuse_module(what, part.hint)
                 if part.kind == "other":
                     if instead := _of_a_library(part.hint):
                         self._refuse(f"{what}: {hints.name_of(part.hint)} cannot be sent: {instead}")
@@ -212,6 +240,11 @@ class _Reader:
 
     def _refuse(self, message: str) -> NoReturn:
         raise DeclarationError(f"{self.where}: {message}", *self.place) from None
+
+
+def _what(name: str) -> str:
+    """An annotation, by the name that it has in a function."""
+    return "its result" if name == "return" else f"parameter {name!r}"
 
 
 def _is_text(hint: Any) -> bool:

@@ -111,14 +111,16 @@ def _seconds(value: bytes) -> float:
 
 
 def _wrong_type(api: BoundApi, content_type: bytes) -> str:
-    said = f"{api.plan.route} takes application/json or application/msgpack in UTF-8, not {shown(content_type)!r}"
+    said = f"{api.plan.route} takes application/json in UTF-8 or application/msgpack, not {shown(content_type)!r}"
     if is_form(content_type):  # what `curl -d` and `curl -F` say unless they are told otherwise
-        said += f": {_mend(False)}"
+        said += ": send JSON in place of the form: with curl, --json '{…}' and no -F or -d; with httpx, json="
     return said
 
 
 def _no_form(api: BoundApi, content_type: bytes) -> str:
     what = f"{api.plan.route} takes the body as it is, and {shown(content_type)!r} has a form around it"
+    if not content_type.lstrip().lower().startswith(b"multipart/"):
+        what += ", or curl says so of --data-binary without -H"
     return f"{what}: with curl, use --data-binary @FILE -H 'Content-Type: application/octet-stream', and no -F"
 
 

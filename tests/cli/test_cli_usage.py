@@ -34,7 +34,7 @@ def test_help_shows_defaults_as_they_are_written() -> None:
 
 def test_an_empty_target_is_called_target(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["check", ""]) == 4
-    assert capfd.readouterr().err == "Error: TARGET='': module:Class or path/to/file.py:Class\n"
+    assert capfd.readouterr().err == "Error: TARGET='': expected module:Class or path/to/file.py:Class\n"
 
 
 @pytest.mark.parametrize("name", ["serve", "check"])
@@ -61,7 +61,7 @@ def test_version(capfd: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["serve", "--port", "abc", "app:Gateway"], "--port='abc': a port number from 0 to 65535"),
+        (["serve", "--port", "abc", "app:Gateway"], "--port='abc': expected a port number from 0 to 65535"),
         (["serve", "--prot", "1"], "--port"),
         (["serve", "--set", "R.timeuot=5", "app:Gateway"], "did you mean 'timeout'?"),
         (["serve", "--scale", "R", "app:Gateway"], "NODE=N, such as Recognizer=2"),
@@ -72,14 +72,14 @@ def test_version(capfd: pytest.CaptureFixture[str]) -> None:
             "-o x.png: a .png is not drawn here; take .dot, .gv, .mmd, .json, .svg",
         ),
         (["graph", "-o", "x.PDF", "app:Gateway"], "-o x.PDF: a .pdf is not drawn here"),
-        *[([name, "--run-dir", "", *arguments], "--run-dir='': a path") for name, *arguments in WITH_RUN_DIR],
+        *[([name, "--run-dir", "", *arguments], "--run-dir='': expected a path") for name, *arguments in WITH_RUN_DIR],
         (["scale", "Leaf=2", "Leaf=3"], "Leaf is given twice"),
         (["scale", "Leaf=2,Leaf=2"], "Leaf is given twice"),
         (["serve", "--forwarded-allow-ips", "foo", "a:B"], "IP addresses or networks with commas between them, or *"),
         (["serve", "--forwarded-allow-ips", "10.0.0.1/8", "a:B"], "--forwarded-allow-ips='10.0.0.1/8'"),
         (
             ["check", "--allowed-hosts", "http://x", "a:B"],
-            "--allowed-hosts='http://x': names or addresses without a port",
+            "--allowed-hosts='http://x': expected names or addresses without a port",
         ),
         (["check", "--uds", "x.sock", "-p", "9000", "a:B"], "--port says nothing where --uds is given"),
         (["serve", "--uds", "x.sock", "-H", "::1", "a:B"], "--host says nothing where --uds is given"),
@@ -102,10 +102,10 @@ def test_wrong_usage_exits_2(arguments: list[str], message: str, capfd: pytest.C
 @pytest.mark.parametrize("flag", [flag.name for flag in ON_THE_COMMAND_LINE if flag.kind.metavar == "SECONDS"])
 def test_seconds_are_a_number(flag: str, text: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["check", f"--{flag}={text}", "a:B"]) == 2
-    assert f"--{flag}={text!r}: a number of seconds" in capfd.readouterr().err
+    assert f"--{flag}={text!r}: expected a number of seconds" in capfd.readouterr().err
     assert main(["status", f"--wait={text}"]) == 2
     said = capfd.readouterr().err  # (what begins with - click takes for another option, since --wait needs no value)
-    assert text[0] == "-" or f"--wait={text!r}: a number of seconds from 0" in said
+    assert text[0] == "-" or f"--wait={text!r}: expected a number of seconds from 0" in said
 
 
 @pytest.mark.parametrize("name", WITH_TARGET)
@@ -126,7 +126,7 @@ def test_without_a_running_graph_exits_5(name: str, run: Run, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
-        ({"GRAPHSERVE_PORT": "abc"}, "Error: GRAPHSERVE_PORT='abc': a port number from 0 to 65535"),
+        ({"GRAPHSERVE_PORT": "abc"}, "Error: GRAPHSERVE_PORT='abc': expected a port number from 0 to 65535"),
         ({"GRAPHSERVE_PROT": "1"}, "did you mean 'GRAPHSERVE_PORT'?"),
         ({"GRAPHSERVE_CONFIG": "none.toml"}, "none.toml: cannot read the configuration"),
     ],

@@ -73,7 +73,7 @@ REQUESTS: list[tuple[str, str, dict[str, str], list[Any]]] = [
     ("/total", "", {}, [200, "application/json", None, '"none 0"']),
     ("/doubled?times=4", "abc", {}, [*NDJSON, "12\n"]),
     ("/double", "x", {"content-type": "image/png"}, [415, "application/problem+json", None, (
-        "/double takes application/json or application/msgpack in UTF-8, not 'image/png'"
+        "/double takes application/json in UTF-8 or application/msgpack, not 'image/png'"
     )]),
 ]  # fmt: skip
 

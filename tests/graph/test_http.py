@@ -40,7 +40,9 @@ WRONG = [
     ("/add", b'{"a": 1, "a": 2}', JSON, 422, "'a' is given twice"),
     ("/add", b'{"a": 1, "\\u0061": 2}', JSON, 422, "given twice"),
     ("/add", b"\x82\xa1a\x01\xa1a\x02", {"content-type": "application/msgpack"}, 422, "given twice"),
-    ("/add", b"a=1", {"content-type": "application/x-www-form-urlencoded"}, 415, "curl"),
+    *[("/add", b"a=1", {"content-type": kind}, 415, "with curl, --json '{…}' and no -F or -d; with httpx, json=")
+      for kind in ("application/x-www-form-urlencoded", "multipart/form-data; boundary=x")],
+    ("/size", b"x", {"content-type": "application/x-www-form-urlencoded"}, 415, "of --data-binary without -H"),
     ("/add", b"x", {"content-type": "image/png"}, 415, "image/png"),
     ("/add", b"\xc1", {"content-type": "application/msgpack"}, 400, ""),
     ("/ad", b"{}", JSON, 404, "did you mean /add?"),

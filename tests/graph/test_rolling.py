@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import ssl
 from collections.abc import Iterator
@@ -147,7 +148,9 @@ def test_another_init_is_another_node(steered: Steered, graph: Served, load: Loa
         .replace("x + 1", "x + self.more"),
         mid=MID.replace("depends(Leaf)", 'depends(Leaf, init={"more": 9})'),
     )  # fmt: skip
-    assert steered.run("reload").returncode == 0
+    done = steered.run("reload")
+    assert done.returncode == 0
+    assert re.search(r"Leaf (\d)/\1 started", done.stdout + done.stderr)
     changed(load, leaf=10)
     eventually(lambda: steered.folders() == ["2", "n1", "n2", "n3"])
 
@@ -229,6 +232,7 @@ def test_nodes_that_were_rolled_before_one_failed_keep_the_new_code(
     done = steered.run("reload")
     assert done.returncode == 1
     assert "except for Leaf" in done.stderr
+    assert "but Leaf had changed over before, and runs the new code" in steered.run("status").stdout
     changed(load, leaf=3)
     assert steered.counts() == {"Leaf": 2, "Mid": 2, "Top": 1}
     steered.write(mid=MID.replace('"mid": 1', '"mid": 5'))
@@ -292,6 +296,7 @@ def test_a_worker_that_dies_while_its_successor_starts_leaves_one_in_its_slot(
 
 GPU = """
 import os
+import re
 from graphserve import api, service
 
 VERSION = 1

@@ -925,6 +925,34 @@ async def test_classes_that_cannot_be_made(body: dict[str, Any], says: str) -> N
         graphserve.local(wrong)
 
 
+@pytest.mark.parametrize(
+    ("init", "says"),
+    [
+        ({"fctor": 2}, r"Scaled\.__init__: unknown argument 'fctor'; did you mean 'factor'\?"),
+        ({"factor": 2, "zzz": 1}, r"Scaled\.__init__: unknown argument 'zzz'; it takes factor"),
+    ],
+)
+async def test_an_init_that_is_misspelt(init: dict[str, Any], says: str) -> None:
+    @service
+    class Scaled:
+        def __init__(self, factor: int) -> None: ...
+
+        @api
+        async def x(self) -> int:
+            return 1
+
+    @service
+    class Entry:
+        scaled = depends(Scaled, init=init)
+
+        @api
+        async def x(self) -> int:
+            return 1
+
+    with pytest.raises(GraphError, match=says):
+        graphserve.local(Entry)
+
+
 async def test_a_dependency_that_is_a_field_of_a_dataclass() -> None:
     @service
     @dataclasses.dataclass

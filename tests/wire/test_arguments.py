@@ -198,9 +198,9 @@ def test_any_name_of_a_parameter(name: str) -> None:
     ("body", "loc"), [(b"[]", []), (b"1", []), (b"null", []), (b'"a"', [])], ids=["array", "number", "null", "string"]
 )
 def test_a_body_that_is_no_object(body: bytes, loc: list[Any]) -> None:
-    with pytest.raises(InvalidArguments, match="the body is an object of the parameters"):
+    with pytest.raises(InvalidArguments, match="the body must be an object of the parameters"):
         codec(x=int).decode(body, Format.JSON)
-    with pytest.raises(InvalidArguments, match="the body is an object of the parameters"):
+    with pytest.raises(InvalidArguments, match="the body must be an object of the parameters"):
         codec(x=int).decode(msgspec.msgpack.encode(msgspec.json.decode(body)), Format.MSGPACK)
 
 

@@ -127,6 +127,11 @@ REFUSED = [
     (Iterator[int], "Iterator"),
     (type, "type"),
     ("Missing", "'Missing'"),
+    (datetime, "datetime is a module; write datetime.datetime"),
+    ("datetime", "datetime is a module; write datetime.datetime"),
+    (list[datetime], "datetime is a module; write datetime.datetime"),
+    (socket, "socket is a module; write socket.socket"),
+    (pathlib, "pathlib is a module; write a class of it"),
 ]
 
 
