@@ -1,4 +1,4 @@
-"""What one body costs a public worker: its CPU, its peak of memory and the bytes of its answer, for each byte sent.
+"""What one body costs a public worker: CPU, memory, bytes of the answer, and how long another one waits.
 
 `python -m tests.hostile.cost` prints the worst bodies of each size.
 """
@@ -25,6 +25,7 @@ MIB = 1024 * 1024
 CPU_FLOOR, CPU_PER_BYTE = 0.3, 3e-6  # seconds
 MEMORY_FLOOR, MEMORY_PER_BYTE = 24 * MIB, 200  # pydantic holds all errors: some 700 bytes for four of a wrong item
 ANSWER_FLOOR, ANSWER_PER_BYTE = 4096, 32  # bytes
+WAIT_FLOOR, WAIT_PER_BYTE = 3.0, 1e-5  # seconds; not of CPU: others may hold the processors
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Cost:
         memory: bytes that the worker's peak rose by.
         answer: bytes.
         status: of the answer; 0 if there was none.
+        wait: seconds until a `GET /livez` that came just behind it was answered.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Cost:
     memory: int
     answer: int
     status: int
+    wait: float
 
     @property
     def excess(self) -> list[str]:
@@ -61,13 +64,16 @@ class Cost:
             found.append("memory")
         if self.answer > ANSWER_FLOOR + ANSWER_PER_BYTE * self.size:
             found.append("answer")
+        if self.wait > WAIT_FLOOR + WAIT_PER_BYTE * self.size:
+            found.append("wait of a neighbour")
         return found
 
     def __str__(self) -> str:
         rates = f"{self.cpu / self.size * 1e6:9.3f} µs/B  {self.memory / self.size:8.1f} B/B  "
         answer = f"{self.answer / self.size:8.2f} B/B" if self.status else f"none in {PATIENCE:g} s"
         over = f"  over: {', '.join(self.excess)}" if self.excess else ""
-        return f"{self.name:44} {self.size:9,} B  {self.status:3}  {self.cpu:8.3f} s  {rates}{answer}{over}"
+        taken = f"{self.cpu:8.3f} s  {self.wait:8.3f} s"
+        return f"{self.name:44} {self.size:9,} B  {self.status:3}  {taken}  {rates}{answer}{over}"
 
 
 class Scales:
@@ -109,25 +115,28 @@ class Scales:
         [pid] = self.graph.workers("n0")
         Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak of memory begins anew
         cpu, memory = _cpu(pid), _status(pid, "VmHWM")
-        answer = self._send(_request(path, body, format, chunk))
+        answer, wait = self._send(_request(path, body, format, chunk))
         found = re.match(rb"HTTP/1\.1 (\d+)", answer)
         cost = Cost(
             name, len(body), _cpu(pid) - cpu, max(0, _status(pid, "VmHWM") - memory),
-            len(answer), int(found.group(1)) if found else 0,
+            len(answer), int(found.group(1)) if found else 0, wait,
         )  # fmt: skip
         if not found:
             self.close()
         return cost
 
-    def _send(self, request: bytes) -> bytes:
+    def _send(self, request: bytes) -> tuple[bytes, float]:
         received = []
         end = time.monotonic() + PATIENCE
-        with socket.create_connection(address(self.graph), PATIENCE) as sock, contextlib.suppress(OSError):
+        at = address(self.graph)
+        with socket.create_connection(at, PATIENCE) as sock, socket.create_connection(at, PATIENCE) as neighbour:
             with contextlib.suppress(ConnectionError):  # refused before all of it was sent
                 sock.sendall(request)
-            while time.monotonic() < end and (data := sock.recv(1 << 20)):
-                received.append(data)
-        return b"".join(received)
+            wait = _wait(neighbour)
+            with contextlib.suppress(OSError):
+                while time.monotonic() < end and (data := sock.recv(1 << 20)):
+                    received.append(data)
+        return b"".join(received), wait
 
 
 @contextlib.contextmanager
@@ -140,6 +149,15 @@ def scales() -> Iterator[Scales]:
         yield made
     finally:
         made.close()
+
+
+def _wait(neighbour: socket.socket) -> float:
+    start = time.monotonic()
+    with contextlib.suppress(OSError):
+        neighbour.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        if neighbour.recv(1 << 16).startswith(b"HTTP/1.1 200 "):
+            return time.monotonic() - start
+    return PATIENCE
 
 
 def _request(path: str, body: bytes, format: str, chunk: int) -> bytes:
@@ -201,7 +219,7 @@ def mutated(random: Random, most: int) -> tuple[Kind, bytes]:
 def worst(costs: list[Cost], most: int = 3) -> str:
     """The worst bodies by each measure, as lines; what any request costs makes no tiny body the worst one."""
     lines = []
-    for measure in ("cpu", "memory", "answer"):
+    for measure in ("cpu", "memory", "answer", "wait"):
         lines.append(f"by {measure}:")
         ranked = sorted(costs, key=lambda cost: getattr(cost, measure) / max(cost.size, 1000), reverse=True)
         lines += [f"  {cost}" for cost in ranked[:most]]
