@@ -130,7 +130,7 @@ def _spread(values: list[Any]) -> list[Any]:
 
 def holds_any(schema: Any) -> bool:
     """Whether a part of it may be anything, bytes too."""
-    return (isinstance(schema, dict) and schema.get("type") == "any") or any(map(holds_any, _below(schema)))
+    return (isinstance(schema, dict) and schema.get("type") == "any") or any(map(holds_any, below(schema)))
 
 
 def is_keyed(schema: Any) -> bool:
@@ -141,7 +141,7 @@ def is_keyed(schema: Any) -> bool:
             return True
         if kind == "dict" and schema.get("keys_schema", {}).get("type") != "str":
             return True
-    return any(map(is_keyed, _below(schema)))
+    return any(map(is_keyed, below(schema)))
 
 
 def misplaced(schema: Any) -> type | None:
@@ -157,7 +157,7 @@ def misplaced(schema: Any) -> type | None:
         return misplaced(schema["strict_schema"])
     if kind in ("default", "union", "tagged-union", "function-before", "function-wrap", "function-plain", "chain"):
         return None  # there may be another way
-    return next((found for part in _below(schema) if (found := misplaced(part)) is not None), None)
+    return next((found for part in below(schema) if (found := misplaced(part)) is not None), None)
 
 
 def _change(node: Any, ours: bool, everywhere: bool) -> Any:
@@ -180,7 +180,7 @@ def _change(node: Any, ours: bool, everywhere: bool) -> Any:
     return {**node, **parts} if any(part is not node[key] for key, part in parts.items()) else node
 
 
-def _below(schema: Any) -> list[Any]:
+def below(schema: Any) -> list[Any]:
     """The schemas in a schema, and lists of them."""
     if not isinstance(schema, dict):
         return list(schema) if isinstance(schema, (list, tuple)) else []
@@ -196,7 +196,7 @@ def _below(schema: Any) -> list[Any]:
 def _classes(schema: Any) -> Iterator[Any]:
     if isinstance(schema, dict) and isinstance(schema.get("cls"), type):
         yield schema["cls"]
-    for part in _below(schema):
+    for part in below(schema):
         yield from _classes(part)
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from graphserve import ownjson
-from graphserve.wire.costs import EMPTY_ROWS, EMPTY_ROWS_BETWEEN
+from graphserve.wire.costs import AXES, AXES_OF_ONE, EMPTY_ROWS, EMPTY_ROWS_BETWEEN, LISTS_FLOOR
 from graphserve.wire.failures import Misfit
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ def unpack(data: memoryview, place: memoryview | None = None, *, public: bool = 
     Args:
         data: the header, and the elements if they are not elsewhere.
         place: where the elements are.
-        public: whether it is from a client, who may send fewer rows without elements, and no text that no answer could
-            hold.
+        public: whether it is from a client, who may send fewer rows without elements, fewer axes, and no text that no
+            answer could hold.
 
     Raises:
         Misfit: the bytes are no array.
@@ -59,6 +59,8 @@ def unpack(data: memoryview, place: memoryview | None = None, *, public: bool = 
 
     end = _header_size(data)
     dtype, shape, size = _layout(bytes(data[:end]))
+    if public:
+        _check_axes(dtype, shape)
     elements = data[end:] if place is None else place
     if size != elements.nbytes:
         raise Misfit(f"an array of dtype {dtype} and shape {shape} does not have {elements.nbytes} bytes")
@@ -93,6 +95,49 @@ def check_rows(shape: tuple[int, ...], most: int = EMPTY_ROWS_BETWEEN) -> None:
     """
     if 0 in shape and (rows := math.prod(shape[: shape.index(0)])) > most:
         raise Misfit(f"an array of shape {shape} has {rows:,} rows without elements; {most:,} are allowed")
+
+
+def check_lists(array: np.ndarray[Any, Any]) -> None:
+    """Check how many lists an array from the public becomes where nothing takes an array.
+
+    Raises:
+        Misfit: more than it has bytes.
+    """
+    lists = _lists(array.shape) + array.size * _lists_inside(array.dtype)
+    if lists > max(LISTS_FLOOR, array.nbytes):
+        raise Misfit(f"an array of shape {array.shape} has too many rows for its bytes to be read as lists: send lists")
+
+
+def _lists(shape: tuple[int, ...]) -> int:
+    return sum(math.prod(shape[:index]) for index in range(len(shape)))
+
+
+def _lists_inside(dtype: np.dtype[Any]) -> int:
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return _lists(shape) + math.prod(shape) * _lists_inside(base)
+    return 0 if dtype.names is None else 1 + sum(_lists_inside(dtype[name]) for name in dtype.names)
+
+
+def _check_axes(dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    inner, of_one = _axes(dtype)
+    if len(shape) + inner > AXES:
+        raise Misfit(f"an array has more than {AXES} axes, those inside its records included")
+    if shape.count(1) + of_one > AXES_OF_ONE:
+        raise Misfit(f"an array has more than {AXES_OF_ONE} axes of length 1, those inside its records included")
+
+
+@lru_cache(maxsize=256)
+def _axes(dtype: np.dtype[Any]) -> tuple[int, int]:
+    """The most axes that an element has inside, and the most of length 1: a record is one, as long as its fields."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        inner, of_one = _axes(base)
+        return len(shape) + inner, shape.count(1) + of_one
+    if dtype.names is None:
+        return 0, 0
+    found = [_axes(dtype[name]) for name in dtype.names]
+    return 1 + max(each[0] for each in found), (len(found) == 1) + max(each[1] for each in found)
 
 
 def _check_elements(array: np.ndarray[Any, Any], public: bool) -> None:

@@ -39,6 +39,7 @@ __all__ = [
 ]  # fmt: skip
 
 _ARRAY_FOR_OTHER = re.compile(r"Expected `[a-z]+[^`]*`, got `numpy\.ndarray`\Z")
+_UNREADABLE = "something in the body cannot be read, such as a number that is out of range"
 _asdict = msgspec.structs.asdict
 _CHECKED_BY_CALLER = (Format.TYPED, Format.RAW)
 _EMPTY = {Format.JSON: b"{}", Format.MSGPACK: b"\x80", Format.TYPED: b"\x80"}
@@ -88,14 +89,13 @@ class ArgumentsCodec:
             arguments = _asdict(self._reader.read(body or _EMPTY[format], format, fetch))
             if self._sparse:
                 arguments = {name: value for name, value in arguments.items() if value is not UNSET}
-            for name, finish in self._finish:
-                if name in arguments:
-                    arguments[name] = finish(arguments[name], format, fetch)
         except Exception as exc:
             if not is_misfit(exc):
                 raise
             error = exc
         else:
+            if self._finish:
+                self._finish_all(arguments, body, format, fetch)
             if body and body[0] - 0x80 == len(arguments):  # msgpack says so itself, and JSON never begins so
                 return arguments
             if format is Format.JSON and type(body) is bytes and self._names.are_once(body, len(arguments)):
@@ -155,6 +155,10 @@ class ArgumentsCodec:
             if is_malformed(exc):
                 raise malformed(exc) from None
             raise refusal(self._where, explain(exc, [])) from None
+        except MemoryError:
+            raise
+        except Exception:  # no code of the user's runs in a look: what it stumbles over is in the body
+            raise refusal(self._where, [problem([], _UNREADABLE, "value_error")]) from None
 
     def _take_raw(self, body: Body) -> dict[str, Any]:
         if self._raw is None:
@@ -166,11 +170,36 @@ class ArgumentsCodec:
                 raise
             raise refusal(self._where, explain(exc, [self._raw])) from None
 
+    def _finish_all(self, arguments: dict[str, Any], body: Body, format: Format, fetch: Fetch | None) -> None:
+        # The rest of the arguments has been read: what does not fit now is told without reading anything again.
+        errors: list[dict[str, Any]] = []
+        for name, finish in self._finish:
+            if name not in arguments:
+                continue
+            try:
+                arguments[name] = finish(arguments[name], format, fetch)
+            except Exception as exc:
+                if not is_misfit(exc):
+                    raise
+                if not errors:
+                    self._check_text(body, format)
+                if is_malformed(exc):
+                    raise malformed(exc) from None
+                errors += explain(exc, [name])
+        if errors:
+            raise refusal(self._where, errors)
+
+    def _check_text(self, body: Body, format: Format) -> None:
+        if format is Format.JSON:
+            try:
+                str(body, "utf-8")  # msgspec looks only into the strings that it keeps
+            except UnicodeDecodeError as exc:
+                raise malformed(exc) from None
+
     def _one_by_one(self, error: BaseException, body: Body, format: Format, fetch: Fetch | None) -> dict[str, Any]:
         # Slow, only after a failure: the fast path stops at the first error, here each argument is decoded by itself.
+        self._check_text(body, format)
         try:
-            if format is Format.JSON:
-                str(body, "utf-8")  # msgspec looks only into the strings that it keeps
             members = self._members.read(body, format, None)
         except FAILURES as exc:
             if is_malformed(exc):

@@ -232,7 +232,7 @@ class _Converted:
         self._hint = hint
         self._is_integer = hints.unwrap(hint)[0] is int
         self._is_natural = self._is_integer or hints.unwrap(hint)[0] is Any
-        self._fill = nans.filler(list[hint], {})
+        self._fill = nans.filler(list[hint])
 
     def check(self, values: Any) -> None:
         """Look at the elements of a set."""

@@ -22,6 +22,13 @@ ARRAY_TIMES = 16  # bytes of an array for each byte of the lists that it is made
 ARRAY_FLOOR = 4 * 1024 * 1024  # bytes that may always be made
 EMPTY_ROWS = 256  # rows without elements that the public may send: as JSON each has its brackets
 EMPTY_ROWS_BETWEEN = 1024 * 1024  # the same between services
+AXES = 32  # of an array from the public, those inside its records included: older versions of numpy have no more
+AXES_OF_ONE = 8  # of these may have the length 1: as JSON each has brackets around every element
+LISTS_FLOOR = 1024  # lists that an array may always become in a value of pydantic's; else as many as it has bytes
+
+# --- unions of pydantic's that hold themselves: each tries all its members, so the work multiplies at each level ---
+TRIES_FLOOR = 20_000  # values tried that may always be, and
+TRIES_TIMES = 4  # for each byte of the body
 
 # --- what is said of a body that does not fit ---
 ERRORS_TOLD = 32

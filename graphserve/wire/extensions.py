@@ -98,6 +98,12 @@ def json_hook(value: Any) -> Any:
     return _refuse(value)
 
 
+def _listed_hook(value: Any) -> Any:
+    if hints.is_array(type(value)):
+        buffers.check_lists(value)
+    return json_hook(value)
+
+
 def input_hook(value: Any) -> Any:
     """As `json_hook`, for arguments: a model is written as it is read."""
     return models.plain(value, for_input=True) if models.is_instance(value) else json_hook(value)
@@ -149,9 +155,18 @@ def _internal_type(kind: Any, value: Any) -> Any:
     return value if kind is object else _builder(kind, True)(value)
 
 
-def as_json(value: Any) -> bytes:
-    """A natural value as JSON for pydantic, which unlike msgspec reads NaN and infinity in it."""
-    return ownjson.dumps(value, default=lambda other: msgspec.to_builtins(other, enc_hook=json_hook)).encode()
+def as_json(value: Any, public: bool) -> bytes:
+    """A natural value as JSON for pydantic, which unlike msgspec reads NaN and infinity in it.
+
+    Args:
+        value: the value; arrays in it become lists.
+        public: whether it is from a client.
+
+    Raises:
+        Misfit: an array from a client would become too many lists.
+    """
+    hook = _listed_hook if public else json_hook
+    return ownjson.dumps(value, default=lambda other: msgspec.to_builtins(other, enc_hook=hook)).encode()
 
 
 def reference(payload: bytes, header: bytes = b"") -> msgspec.msgpack.Ext:
@@ -189,7 +204,7 @@ def _builder(kind: Any, by_name: bool) -> Callable[[Any], Any]:
     if issubclass(origin, Blob):
         return _as_bytes
     adapter = models.Adapter(kind)
-    return lambda value: adapter.load(as_json(value), by_name=by_name)
+    return lambda value: adapter.load(as_json(value, not by_name), by_name=by_name)
 
 
 class _Anything(type):

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, cast
 
-from graphserve.wire import binary
+from graphserve.wire import binary, branching
 from graphserve.wire.costs import ERRORS_MADE, HASHED_BODY
 
 _UNEXPECTED = re.compile(r"Expected `(?P<wanted>[^`]+)`.*?input_type=(?P<got>\w+)", re.DOTALL)
+
+_TOO_MANY_TRIES = "it is nested too deeply for a union without a discriminator, of which each level tries all members"
 
 
 class Adapter:
@@ -43,6 +45,7 @@ class Adapter:
         if binary.is_keyed(self._adapter.core_schema):
             schema = self._adapter.core_schema
             self._guarded = binary.build(binary.guarded(binary.with_base64(schema, False)), _config(schema))[0]
+        self._members = branching.members(self._adapter.core_schema)
 
     @property
     def core_schema(self) -> Any:
@@ -72,11 +75,17 @@ class Adapter:
 
         Raises:
             pydantic.ValidationError: it does not fit.
+            Misfit: its values would be tried too often; only without `by_name`.
         """
         if by_name:
             return self._inner[0].validate_json(bytes(data), strict=True, by_name=True, by_alias=True)
+        data = bytes(data)
+        if self._members > 1 and branching.is_too_much(data, self._members):
+            from graphserve.wire.failures import Misfit  # which imports this module
+
+            raise Misfit(_TOO_MANY_TRIES, "value_error")
         validator = self._guarded if len(data) > HASHED_BODY else self._public[0]
-        return validator.validate_json(bytes(data), strict=True)
+        return validator.validate_json(data, strict=True)
 
     def dump(self, value: Any, by_alias: bool = False) -> bytes:
         """A value as JSON, as the function `dump` writes a model.

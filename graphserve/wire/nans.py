@@ -18,7 +18,9 @@ from graphserve.wire.extensions import type_hook
 
 REFUSED = re.compile(r"Expected `(?:[^`]* )?float(?: [^`]*)?`, got `null`")  # what a decoder says
 
-_Fill = Callable[[Any], Any]
+# Fills a value where it lies and returns it. It knows what was visited: the place of an object, and its class.
+_Visited = set[tuple[int, int]]
+_Fill = Callable[[Any, _Visited], Any]
 _EXACT = (decimal.Decimal, msgspec.Raw)  # read from the digits themselves, which a natural value has no more
 
 
@@ -33,7 +35,7 @@ class NanReader:
         self._hint = hint
         parts = list(hints.walk(hint))
         can = any(_is_float(part) for part in parts) and not any(part.origin in _EXACT for part in parts)
-        self._fill = filler(hint, {}) if can else None
+        self._fill = filler(hint) if can else None
 
     def read(self, body: Any, refused: msgspec.ValidationError) -> Any:
         """The value in a body that a decoder refused.
@@ -47,68 +49,121 @@ class NanReader:
         return msgspec.convert(value, self._hint, strict=True, str_keys=True, dec_hook=type_hook())
 
 
+def filler(hint: Any) -> Callable[[Any], Any] | None:
+    """What puts NaN in the places of null in natural values of a type; None where there are no floats.
+
+    It changes the values. Whatever unions there are, each object is looked at once for each class that it may be.
+    """
+    fill = _filler(hint, {})
+    return None if fill is None else lambda value: fill(value, set())
+
+
 def _is_float(part: hints.Part) -> bool:
     return part.kind == "leaf" and part.hint is float
 
 
-def filler(hint: Any, known: dict[Any, list[_Fill]]) -> _Fill | None:
-    """What puts NaN in the places of null in natural values of this type; None where there are no floats."""
+def _filler(hint: Any, known: dict[Any, list[_Fill]]) -> _Fill | None:
     part = hints.take_apart(hint)
     if _is_float(part):
-        return lambda value: math.nan if value is None else value
+        return lambda value, visited: math.nan if value is None else value
     if part.kind == "fields":
         return _of_fields(part, known)
-    inner = [filler(item.hint, known) for item in part.items]
+    inner = [_filler(item.hint, known) for item in part.items]
     if not any(inner):
         return None
     if part.kind == "union":
-        return _of_union(part, [fill for fill in inner if fill is not None])
+        return _of_union(part, inner)
     if part.kind == "tuple":
-        return lambda value: _in_order(inner, value)
+        return lambda value, visited: _in_order(inner, value, visited)
     last = inner[-1]
     if last is None:  # keys cannot be null
         return None
-    if part.kind == "dict":
-        return lambda value: {key: last(item) for key, item in value.items()} if type(value) is dict else value
-    return lambda value: [last(item) for item in value] if type(value) is list else value
+    return _of_dict(last) if part.kind == "dict" else _of_list(last)
 
 
-def _of_union(part: hints.Part, inner: list[_Fill]) -> _Fill:
+def _of_dict(fill: _Fill) -> _Fill:
+    def fill_all(value: Any, visited: _Visited) -> Any:
+        if type(value) is dict:
+            for key, item in value.items():
+                value[key] = fill(item, visited)
+        return value
+
+    return fill_all
+
+
+def _of_list(fill: _Fill) -> _Fill:
+    def fill_all(value: Any, visited: _Visited) -> Any:
+        if type(value) is list:
+            value[:] = [fill(item, visited) for item in value]
+        return value
+
+    return fill_all
+
+
+def _of_union(part: hints.Part, inner: list[_Fill | None]) -> _Fill:
     may_be_none = any(hints.take_apart(item.hint).hint is type(None) for item in part.items)
+    some = [fill for fill in inner if fill is not None]
+    tagged = {tag: fill for item, fill in zip(part.items, inner, strict=True) if (tag := _tag(item.hint)) is not None}
+    fields = {field for field, _ in tagged}
 
-    def fill(value: Any) -> Any:
+    def fill(value: Any, visited: _Visited) -> Any:
         if value is None and may_be_none:
             return None
-        for each in inner:
-            value = each(value)
+        if type(value) is dict:
+            for field in fields:
+                tag = value.get(field)
+                if type(tag) in (str, int) and (field, tag) in tagged:
+                    chosen = tagged[field, tag]
+                    return value if chosen is None else chosen(value, visited)
+        for each in some:
+            value = each(value, visited)
         return value
 
     return fill
+
+
+def _tag(hint: Any) -> tuple[str, Any] | None:
+    """The field that says which class of a union a Struct is, and what it says."""
+    config = getattr(hints.take_apart(hint).origin, "__struct_config__", None)
+    return None if config is None or config.tag is None else (config.tag_field, config.tag)
 
 
 def _of_fields(part: hints.Part, known: dict[Any, list[_Fill]]) -> _Fill:
     # A class may contain itself: what fills it is looked up when it is used.
     if part.hint not in known:
         cell = known[part.hint] = []
-        named = [(item.label, filler(item.hint, known)) for item in part.items]
+        named = [(item.label, _filler(item.hint, known)) for item in part.items]
         some = [(label, fill) for label, fill in named if fill is not None]
+        in_order = [fill for _, fill in named]
+        if _tag(part.hint) is not None:  # it comes first in a list
+            in_order.insert(0, None)
 
-        def fill(value: Any) -> Any:
+        def fill(value: Any, visited: _Visited) -> Any:
+            if type(value) is not list and type(value) is not dict:
+                return value
+            place = (id(value), id(cell))
+            if place in visited:
+                return value
+            visited.add(place)
             if type(value) is list:  # of a NamedTuple, of a Struct that is written as a list
-                return _in_order([fill for _, fill in named], value)
-            if type(value) is dict:
-                for label, each in some:
-                    if label in value:
-                        value[label] = each(value[label])
-            return value
+                return _in_order(in_order, value, visited)
+            return _by_name(some, value, visited)
 
         cell.append(fill)
     cell = known[part.hint]
-    return lambda value: cell[0](value)
+    return lambda value, visited: cell[0](value, visited)
 
 
-def _in_order(fills: list[_Fill | None], value: Any) -> Any:
-    if type(value) is not list:
-        return value
-    filled = [item if fill is None else fill(item) for fill, item in zip(fills, value, strict=False)]
-    return filled + value[len(filled) :]
+def _in_order(fills: list[_Fill | None], value: Any, visited: _Visited) -> Any:
+    if type(value) is list:
+        for index, (fill, item) in enumerate(zip(fills, value, strict=False)):
+            if fill is not None:
+                value[index] = fill(item, visited)
+    return value
+
+
+def _by_name(fills: list[tuple[Any, _Fill]], value: Any, visited: _Visited) -> Any:
+    for name, fill in fills:
+        if name in value:
+            value[name] = fill(value[name], visited)
+    return value

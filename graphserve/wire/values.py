@@ -180,8 +180,8 @@ class ValueCodec:
         if format is Format.JSON:
             return self._adapter.load(bytes(raw))
         if fetch is None:
-            return self._adapter.load(as_json(msgspec.msgpack.decode(raw, ext_hook=ext_hook())))
+            return self._adapter.load(as_json(msgspec.msgpack.decode(raw, ext_hook=ext_hook()), True))
         found = msgspec.msgpack.decode(raw)
         if type(found) is Ext and found.code == MODEL:
             return self._adapter.load(bytes(found.data), by_name=True)
-        return self._adapter.load(as_json(msgspec.msgpack.decode(raw, ext_hook=ext_hook(fetch))), by_name=True)
+        return self._adapter.load(as_json(msgspec.msgpack.decode(raw, ext_hook=ext_hook(fetch)), False), by_name=True)

@@ -404,3 +404,139 @@ def test_rows_without_elements_are_bounded_both_ways() -> None:
             with pytest.raises(TypeError, match="rows without elements"):
                 ResultCodec(np.ndarray, "S.f").encode(np.zeros(shape), format)
     assert ResultCodec(np.ndarray, "S.f").encode(np.zeros((0, 10**7)), Format.JSON) == b"[]"
+
+
+@pytest.mark.parametrize("hint", [set[int], dict[int, int], Any, Keyed, set[decimal.Decimal]], ids=str)
+@pytest.mark.parametrize("number", [b"1e1000000000000000000", b"-1e-9999999999999999999"])
+def test_numbers_beyond_every_range_are_the_bodys_fault(hint: Any, number: bytes) -> None:
+    body = b'{"x":[%s],"pad":"%s"}' % (number, b"a" * costs.HASHED_BODY)
+    with pytest.raises(InvalidArguments):
+        codec(x=hint, pad=str, z=int).decode(body, Format.JSON)
+
+
+ONES = (1,) * costs.AXES_OF_ONE
+AXES = [
+    (array((3, *ONES), b"|u1", b"abc"), None),
+    (array((3, *ONES, 1), b"|u1", b"abc"), "axes of length 1"),
+    (array((2,) * 4, b"|u1", b"a" * 16), None),
+    (array((3, 1), b'[["a","|u1",[1,1,1,1]],["b","|u1",[1,1,1,1,1]]]', b"ab" * 3), None),
+    (array((3,), b'[["a","|b1",[1,1,1,1,1,1,1,1]]]', b"\0" * 3), "axes of length 1"),
+    (array((3, 1, 1), b'[["a",[["b","|u1",[1,1,1,1,1]],["c","|u1"]]]]', b"ab" * 3), None),
+    (array((3, 1, 1), b'[["a",[["b","|u1",[1,1,1,1,1,1]],["c","|u1"]]]]', b"ab" * 3), "axes of length 1"),
+    (array((2, 0, *[2] * 31), b"|u1"), "more than 32 axes"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "said"), AXES)
+def test_axes_are_bounded_for_the_public(value: bytes, said: str | None) -> None:
+    body = b"\x81\xa1x" + value
+    assert codec(x=np.ndarray).decode(body, Format.TYPED, no_memory)["x"].size >= 0
+    if said is None:
+        assert codec(x=np.ndarray).decode(body, Format.MSGPACK)["x"].size > 0
+        return
+    with pytest.raises(InvalidArguments, match=said):
+        codec(x=np.ndarray).decode(body, Format.MSGPACK)
+
+
+class Listing(pydantic.BaseModel):
+    rows: list[Any] = []
+
+
+class Holder(msgspec.Struct):
+    listing: Listing
+
+
+def test_an_array_becomes_no_more_lists_than_it_has_bytes() -> None:
+    for kind, before in ((Listing, b"\x81\xa1x\x81\xa4rows"), (Holder, b"\x81\xa1x\x81\xa7listing\x81\xa4rows")):
+        fits, not_ = (before + array((2000, *ones), b"|u1", b"a" * 2000) for ones in ((), (1, 1)))
+        assert codec(x=kind).decode(fits, Format.MSGPACK)
+        with pytest.raises(InvalidArguments, match="too many rows"):
+            codec(x=kind).decode(not_, Format.MSGPACK)
+        assert codec(x=kind).decode(not_, Format.TYPED, no_memory)
+    records = b'[["a",[["b","|u1"]]]]'
+    with pytest.raises(InvalidArguments, match="too many rows"):
+        codec(x=Listing).decode(b"\x81\xa1x\x81\xa4rows" + array((2000,), records, b"a" * 2000), Format.MSGPACK)
+
+
+class Left(pydantic.BaseModel):
+    child: Left | Right | None = None
+    more: list[Left | Right] = []
+
+
+class Right(pydantic.BaseModel):
+    child: Left | Right | None = None
+
+
+class Lone(pydantic.BaseModel):
+    child: Lone | int | None = None
+
+
+class Said(pydantic.BaseModel):
+    kind: typing.Literal["said"] = "said"
+    child: Annotated[Said | Told, pydantic.Field(discriminator="kind")] | None = None
+
+
+class Told(pydantic.BaseModel):
+    kind: typing.Literal["told"] = "told"
+    child: Annotated[Said | Told, pydantic.Field(discriminator="kind")] | None = None
+
+
+class WithLeft(msgspec.Struct):
+    left: Left
+
+
+def nested(levels: int, value: Any, **more: Any) -> Any:
+    for _ in range(levels):
+        value = {**more, "child": value}
+    return value
+
+
+@pytest.mark.parametrize("hint", [Left | Right, Left, list[Left], WithLeft], ids=str)
+@pytest.mark.parametrize("format", [Format.JSON, Format.MSGPACK])
+def test_unions_that_hold_themselves_are_tried_a_bounded_number_of_times(hint: Any, format: Format) -> None:
+    encode = msgspec.json.encode if format is Format.JSON else msgspec.msgpack.encode
+    arguments = codec(x=hint)
+
+    def read(value: Any) -> Any:
+        value = [value] if hint == list[Left] else {"left": value} if hint is WithLeft else value
+        return arguments.decode(encode({"x": value}), format)
+
+    assert read(nested(8, {}))
+    assert read({"more": [{"child": None}] * 3000})
+    for costly in (nested(60, {}), nested(8, {"more": [{}] * 3000})):
+        with pytest.raises(InvalidArguments, match="without a discriminator"):
+            read(costly)
+
+
+def test_other_unions_may_be_as_deep_as_before() -> None:
+    assert codec(x=Lone).decode(msgspec.json.encode({"x": nested(60, {})}), Format.JSON)
+    said = nested(60, {"kind": "told"}, kind="said")
+    assert codec(x=Said).decode(msgspec.json.encode({"x": said}), Format.JSON)
+    text = "[{" * 10_000
+    assert codec(x=Left, y=str).decode(msgspec.json.encode({"x": {}, "y": text}), Format.JSON)
+
+
+READ: list[str] = []
+
+
+class Counting(pydantic.BaseModel):
+    name: str
+
+    @pydantic.field_validator("name")
+    @classmethod
+    def count(cls, name: str) -> str:
+        READ.append(name)
+        if name == "bad":
+            raise ValueError("it is bad")
+        return name
+
+
+@pytest.mark.parametrize("format", [Format.JSON, Format.MSGPACK])
+def test_what_does_not_fit_is_read_once(format: Format) -> None:
+    READ.clear()
+    encode = msgspec.json.encode if format is Format.JSON else msgspec.msgpack.encode
+    body = encode({"x": {"name": "bad"}, "y": {"name": "good"}, "z": {"name": "bad"}})
+    with pytest.raises(InvalidArguments) as caught:
+        codec(x=Counting, y=Counting, z=Counting).decode(body, format)
+    assert READ == ["bad", "good", "bad"]
+    assert [each["loc"] for each in caught.value.errors] == [["x", "name"], ["z", "name"]]

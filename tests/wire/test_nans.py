@@ -92,3 +92,51 @@ def test_msgpack_has_nan_and_takes_no_nil_for_it() -> None:
     assert math.isnan(codec.decode(msgspec.msgpack.encode({"x": NAN}), Format.MSGPACK)["x"])
     with pytest.raises(InvalidArguments):
         codec.decode(b"\x81\xa1x\xc0", Format.MSGPACK)
+
+
+class Add(msgspec.Struct, tag=True):
+    weight: float
+    child: Add | Mul | None = None
+
+
+class Mul(msgspec.Struct, tag=True):
+    weight: float | None
+    child: Add | Mul | None = None
+
+
+class Row(msgspec.Struct, tag=True, array_like=True):
+    name: str
+    weight: float
+    child: Row | Column | None = None
+
+
+class Column(msgspec.Struct, tag=True, array_like=True):
+    name: str
+    weight: float
+    child: Row | Column | None = None
+
+
+@dataclasses.dataclass
+class Branch:
+    score: float
+    below: list[Branch] | dict[str, Branch] | None = None
+
+
+@pytest.mark.parametrize("hint", [Add | Mul, Branch], ids=["tagged", "untagged"])
+def test_each_place_is_filled_once_however_deep_unions_are(hint: Any) -> None:
+    value: Any = {"type": "Add", "weight": None} if hint is not Branch else {"score": None}
+    for _ in range(60):
+        value = {"type": "Add", "weight": 1.0, "child": value} if hint is not Branch else {"score": 1, "below": [value]}
+    codec = ArgumentsCodec(Signature("S.f", (Parameter("x", hint),), None))
+    found = codec.decode(msgspec.json.encode({"x": value}), Format.JSON)["x"]
+    for _ in range(60):
+        found = found.child if hint is not Branch else found.below[0]
+    assert math.isnan(found.weight if hint is not Branch else found.score)
+
+
+def test_a_tag_says_which_member_of_a_union_is_filled() -> None:
+    codec = ArgumentsCodec(Signature("S.f", (Parameter("x", list[Add | Mul]), Parameter("y", Row | Column)), None))
+    body = b'{"x":[{"type":"Add","weight":null},{"type":"Mul","weight":null}],"y":["Row","a",null,["Column","b",null]]}'
+    got = codec.decode(body, Format.JSON)
+    assert math.isnan(got["x"][0].weight) and got["x"][1].weight is None
+    assert math.isnan(got["y"].weight) and math.isnan(got["y"].child.weight)
