@@ -189,8 +189,8 @@ def _import(target: Target) -> types.ModuleType:
 def _where(target: Target) -> str:
     """Where a module was looked for, and what was probably meant."""
     first, _, rest = target.module.partition(".")
-    source = Path(target.folder or os.getcwd(), "src", first)
-    if source.with_suffix(".py").is_file() or source.is_dir():
+    source = os.path.join(target.folder or os.getcwd(), "src", first)
+    if os.path.isfile(f"{source}.py") or os.path.isdir(source):  # (both say no of what may not be looked at)
         return f"in {target.folder or os.getcwd()}, but there is one in src: add --app-dir src"
     module, _, name = target.module.rpartition(".")
     meant = f"; did you mean {module}:{name}?" if rest and not target.name else ""

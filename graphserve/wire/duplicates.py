@@ -34,7 +34,7 @@ class Names:
         for quoted in self._texts:
             if text.count(quoted) > 1:
                 return False
-        return b"\\u" not in text  # (a name may be written with escapes)
+        return b"\\" not in text  # (a name may be written with escapes)
 
     def doubled(self, body: Any, format: Format, given: int, members: Callable[[Any], dict[str, Any]]) -> str | None:
         """Which of them a body gives more than once, if it does; empty if it is not known which.

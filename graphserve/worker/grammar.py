@@ -25,7 +25,7 @@ METHODS = frozenset(
 # only if a name stands twice.
 RARE = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"origin", b"sec-fetch-site"})
 _RTSP = re.compile(rb"[A-Z_-] +([^ \r\n]+) +RTSP/")
-_FIRST_LINE = re.compile(rb"[A-Z_-]*(?: [^\r\n]*)?\r?\Z")
+_FIRST_LINE = re.compile(rb"[A-Z_-](?: [^\r\n]*)?\r?\Z")  # from the last letter of its method on
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?\Z")  # RFC 3986, 3.2.2
 _ABSOLUTE = re.compile(rb"https?://([^/?#]++)([^#]*+)\Z", re.IGNORECASE)
 _MOST_DIGITS = 19  # of a number in a header: what a signed 64-bit integer has, and what every reader can hold
@@ -69,8 +69,9 @@ def rtsp_targets(data: bytes) -> list[tuple[int, int]]:
 
 def first_line_begun(data: bytes) -> bytes:
     """What a part of a connection ends with, if that may be an incomplete first line of a request."""
-    line = data[data.rfind(b"\n") + 1 :]
-    return line if _FIRST_LINE.match(line) else b""
+    line = data[data.rfind(b"\n") + 1 :]  # (it may stand right behind a body that ends without a line end)
+    found = _FIRST_LINE.search(line)
+    return b"" if found is None else found[0]
 
 
 def in_origin_form(target: bytes) -> tuple[bytes, list[bytes]]:

@@ -195,11 +195,14 @@ class Inbound:
         self._body = []
 
     def _run(self, body: bytes) -> None:
-        if (notes := self.protocol.listener.notes) is not None:
-            if self.source is None:
-                self._note(notes, body)
-            else:
+        listener = self.protocol.listener
+        if (notes := listener.notes) is not None:
+            if self.source is not None:
                 self._noted = notes.add_upload(self._api.place)
+            elif listener.wary is None:
+                self._noted = notes.add(self._api.place, body)
+            else:
+                self._note(notes, body)
         if len(body) >= LARGE_BODY and self._is_large(body):
             self._decode(body, self._start, self._freed)
         elif (arguments := self._arguments(body)) is None:
@@ -343,10 +346,15 @@ class Inbound:
 
     def _freed(self) -> None:
         self._execution = None
+        listener = self.protocol.listener
         if self._noted >= 0:
-            self._unnote()
+            if listener.wary is None and listener.notes is not None:
+                listener.notes.remove(self._noted)
+                self._noted = -1
+            else:
+                self._unnote()
         if self._api.plan.lane == "queue":
-            self.protocol.listener.gate.release()
+            listener.gate.release()
 
     # --- answering ---
 

@@ -58,22 +58,25 @@ class Prepared:
         first, *lines = data[at + len(ID) : max(at, end)].split(b"\r\n")
         context = CallContext(first)
         length = -1
-        try:
-            for line in lines:
-                if line.startswith(DEADLINE) and len(line) <= len(DEADLINE) + MOST_DIGITS:
-                    context.deadline_ns = int(line[len(DEADLINE) :])
-                elif line.startswith(LENGTH) and len(line) <= len(LENGTH) + MOST_DIGITS:
-                    length = int(line[len(LENGTH) :])
-                elif line.startswith(PARENT):
-                    context.traceparent = line[len(PARENT) :]
-                elif line.startswith(STATE):
-                    context.tracestate = line[len(STATE) :]
-                elif line.startswith(BAGGAGE):
-                    context.baggage = line[len(BAGGAGE) :]
-                else:
+        for line in lines:
+            if line.startswith(DEADLINE):
+                digits = line[len(DEADLINE) :]
+                if not digits.isdigit() or len(digits) > MOST_DIGITS:
+                    return None  # no caller of ours says so: the parser has the words for it
+                context.deadline_ns = int(digits)
+            elif line.startswith(LENGTH):
+                digits = line[len(LENGTH) :]
+                if not digits.isdigit() or len(digits) > MOST_DIGITS:
                     return None
-        except ValueError:  # no caller of ours says so: the parser has the words for it
-            return None
+                length = int(digits)
+            elif line.startswith(PARENT):
+                context.traceparent = line[len(PARENT) :]
+            elif line.startswith(STATE):
+                context.tracestate = line[len(STATE) :]
+            elif line.startswith(BAGGAGE):
+                context.baggage = line[len(BAGGAGE) :]
+            else:
+                return None
         if length < 0 or len(data) != end + 4 + length:
             return None
         return found[0], found[1], context, data[end + 4 :]

@@ -194,7 +194,7 @@ class PublicProtocol(Protocol):
             super()._feed(data)
             return
         text = data if type(data) is bytes else bytes(data)
-        if self._line or b"RTSP/" in text:
+        if self._line or (b"R" in text and b"RTSP/" in text):  # one byte is found far sooner than five
             self._feed_up_to_rtsp(text)
         else:
             super()._feed(text)

@@ -224,7 +224,6 @@ LINES = [
         b"Host: localhost\r\nContent-Type: a/b\r\nContent-Length: 0\r\n\r\n",
         ACCEPTED,
     ),
-    Case("the name of another protocol in a target", line(b"POST /echo?RTSP/1.0 HTTP/1.1"), ACCEPTED),
     Case("method of yet another protocol", line(b"SOURCE /echo HTTP/1.1")),
     Case("HTTP/2 as a version", line(b"POST /echo HTTP/2.0")),
     Case("HTTP/1.2", line(b"POST /echo HTTP/1.2")),

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import h11
 import pytest
 
+from graphserve.worker import grammar
 from tests.harness import Served, served
 from tests.hostile.corpus import ACCEPTED, CORPUS, Case
 from tests.hostile.wire import answers, connected, exchange, read_to_end
@@ -67,6 +68,8 @@ def test_another_protocol_is_known_however_it_is_cut(graph: Served) -> None:
             assert [answer.status for answer in found] == ([200] if before else []) + [400], at
     (answer,) = exchange(graph, *(other[i : i + 1] for i in range(30)))
     assert answer.status == 400
+    (answer,) = exchange(graph, b"GET /livez?RTSP/1.0 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert answer.status == 200, "its name in a target is no protocol"
 
 
 def test_nothing_was_smuggled_in_and_the_graph_answers(graph: Served) -> None:
@@ -95,3 +98,15 @@ def test_what_h11_refuses_is_refused() -> None:
     for case in CORPUS:
         if case.status == ACCEPTED and case.h11:
             assert body(case.raw) is not None, case.name
+
+
+@pytest.mark.parametrize(
+    ("came", "begun"),
+    [
+        (b"", b""), (b"POST", b"T"), (b"POST ", b"T "), (b"a\r\n\r\nPOST /x RT", b"T /x RT"),
+        (b"\n\nRTSP/1POST ", b"T "),  # behind a body that ends without a line end
+        (b"{}GET /x", b"T /x"), (b"GET /x HTTP/1.1\r\n", b""), (b"{}", b""), (b"POST /x\r", b"T /x\r"),
+    ],
+)  # fmt: skip
+def test_the_first_line_that_is_incomplete(came: bytes, begun: bytes) -> None:
+    assert grammar.first_line_begun(came) == begun
