@@ -9,7 +9,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, cast
 
-from graphserve.wire import binary, branching
+from graphserve.wire import binary
+from graphserve.wire.branching import Branching
 from graphserve.wire.costs import ERRORS_MADE, HASHED_BODY
 
 _UNEXPECTED = re.compile(r"Expected `(?P<wanted>[^`]+)`.*?input_type=(?P<got>\w+)", re.DOTALL)
@@ -45,7 +46,7 @@ class Adapter:
         if binary.is_keyed(self._adapter.core_schema):
             schema = self._adapter.core_schema
             self._guarded = binary.build(binary.guarded(binary.with_base64(schema, False)), _config(schema))[0]
-        self._members = branching.members(self._adapter.core_schema)
+        self._branching = Branching.of(self._adapter.core_schema)
 
     @property
     def core_schema(self) -> Any:
@@ -80,7 +81,7 @@ class Adapter:
         if by_name:
             return self._inner[0].validate_json(bytes(data), strict=True, by_name=True, by_alias=True)
         data = bytes(data)
-        if self._members > 1 and branching.is_too_much(data, self._members):
+        if self._branching is not None and self._branching.is_too_much(data):
             from graphserve.wire.failures import Misfit  # which imports this module
 
             raise Misfit(_TOO_MANY_TRIES, "value_error")

@@ -508,6 +508,36 @@ def test_unions_that_hold_themselves_are_tried_a_bounded_number_of_times(hint: A
             read(costly)
 
 
+class Leaf(pydantic.BaseModel):
+    more: list[Leaf | Stem] = []
+
+
+class Stem(pydantic.BaseModel):
+    more: list[Leaf | Stem] = []
+
+
+class Rooted(pydantic.RootModel[list["Rooted | Rooted2"]]):
+    pass
+
+
+class Rooted2(pydantic.RootModel[list["Rooted | Rooted2"]]):
+    pass
+
+
+def test_the_levels_of_a_union_are_its_models_or_lists_where_it_has_no_others() -> None:
+    def tree(levels: int, name: str) -> Any:
+        value: Any = []
+        for _ in range(levels):
+            value = [{name: value}] if name else [value]
+        return {name: value} if name else value
+
+    for kind, name in ((Leaf, "more"), (Rooted, "")):
+        arguments = codec(x=kind)
+        assert arguments.decode(msgspec.json.encode({"x": tree(9, name)}), Format.JSON)
+        with pytest.raises(InvalidArguments, match="without a discriminator"):
+            arguments.decode(msgspec.json.encode({"x": tree(60, name)}), Format.JSON)
+
+
 def test_other_unions_may_be_as_deep_as_before() -> None:
     assert codec(x=Lone).decode(msgspec.json.encode({"x": nested(60, {})}), Format.JSON)
     said = nested(60, {"kind": "told"}, kind="said")
