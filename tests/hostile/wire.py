@@ -54,10 +54,14 @@ def exchange(graph: Served, *parts: bytes) -> list[Answer]:
 
 
 def read_to_end(sock: socket.socket) -> bytes:
-    """All that comes until the other side ends the connection."""
+    """All that comes until the other side ends the connection, or resets it, since it leaves something unread."""
     received = b""
-    while data := sock.recv(65536):
-        received += data
+    try:
+        while data := sock.recv(65536):
+            received += data
+    except ConnectionResetError:
+        if not received:
+            raise
     return received
 
 

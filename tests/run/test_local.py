@@ -644,7 +644,7 @@ async def test_all_are_left_even_if_one_raises(diary: list[str]) -> None:
 
 
 async def test_a_slow_start_is_given_up() -> None:
-    @service(startup_timeout=0.02)
+    @service(startup_timeout=0.5)
     class Slow:
         async def __aenter__(self) -> None:
             await asyncio.Event().wait()
@@ -653,7 +653,7 @@ async def test_a_slow_start_is_given_up() -> None:
         async def x(self) -> int:
             return 1
 
-    with pytest.raises(StartupError, match=r"Slow was not ready 0\.02 s after it began to start") as caught:
+    with pytest.raises(StartupError, match=r"Slow was not ready 0\.5 s after it began to start") as caught:
         async with graphserve.local(Slow):
             pass
     assert re.match(r"Stack .*\n.*test_local.py\", line \d+, in __aenter__\n    await asyncio.Event", caught.value.log)
@@ -662,7 +662,7 @@ async def test_a_slow_start_is_given_up() -> None:
 async def test_a_slow_init_says_where_it_is() -> None:
     going = threading.Event()
 
-    @service(startup_timeout=0.02)
+    @service(startup_timeout=0.5)
     class Slow:
         def __init__(self) -> None:
             going.wait()
