@@ -136,8 +136,9 @@ class Exchange:
     """
 
     __slots__ = (
-        "attempts", "connection", "context", "deadline_ns", "endpoint", "idempotent", "inline", "kills", "lane", "loop",
-        "maker", "node", "over", "read", "reply", "request", "shielded", "slack", "tickets", "timer", "upload",
+        "attempts", "connection", "context", "deadline_ns", "endpoint", "fingerprint", "idempotent", "inline", "kills",
+        "lane", "loop", "maker", "node", "over", "read", "reply", "request", "shielded", "slack", "tickets", "timer",
+        "upload",
     )  # fmt: skip
     streams = False
     trust = PUBLIC  # what its connection opens as
@@ -163,6 +164,7 @@ class Exchange:
         self.attempts = self.kills = 0  # how often it was sent again, and lost a worker that executed it
         self.over = False
         self.tickets: list[Ticket] | None = None  # memory that the request refers to
+        self.fingerprint: str | None = None  # what it is known by, if calls of its node were suspects when it was sent
         self.inline: Callable[[], Any] | None = None  # makes the request with what it refers to in it
         self.upload: AsyncIterator[bytes] | None = None  # what is sent as the body, piece by piece
 
@@ -311,6 +313,7 @@ class Exchange:
             self.request = inline()
             done(self.tickets or [])
             self.tickets = None
+            self.fingerprint = None
         elif how != b"no-memory" or self.attempts >= MOST_ATTEMPTS or self._why_not_again() is not None:
             return False
         self._pause_and_send()

@@ -24,6 +24,7 @@ class Request(Protocol):
     request: Any
     tickets: list[Ticket] | None
     upload: Any
+    fingerprint: str | None
 
 
 class Wary:
@@ -55,8 +56,12 @@ class Wary:
         return quarantined(self.node, f"it is refused for {math.ceil(left)} s more")
 
     def refusal_of(self, request: Request) -> Quarantined | None:
-        """The same of the call that one of our own requests makes."""
-        return self.refusal(known(request)) if self.refused else None
+        """The same of the call that one of our own requests is about to make.
+
+        Its fingerprint is kept: once the call is answered, the memory that it refers to is used for something else.
+        """
+        request.fingerprint = known(request)
+        return self.refusal(request.fingerprint)
 
     def answered(self, call: str) -> None:
         """This call was answered: it kills nobody."""
@@ -68,8 +73,11 @@ class Wary:
         """The same of the call that one of our own requests makes."""
         if not self.suspects:
             return
+        if request.fingerprint is not None:
+            self.answered(request.fingerprint)
+            return
         if request.tickets and contents(request.request, request.tickets) is None:
-            # Its memory is used for something else by now: it may be any of that API and length.
+            # It was sent before there was a suspicion: it may be any of that API and length.
             alike = known(request).rpartition(".")[0]
             for call in [call for call in self.suspects if call.rpartition(".")[0] == alike]:
                 self.answered(call)

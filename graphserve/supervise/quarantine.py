@@ -42,11 +42,13 @@ class Death:
     executing: int  # how many those were, as the workers counted; a few too many, maybe
     workers: int = 1  # that died then
     alone: bool = True  # whether no second one is known
+    heard: bool = False  # whether any call is known, or was
     judged: bool = False  # who held a call has said so by now, if the machine is not slow
 
     def add(self, calls: Iterable[str]) -> None:
         """Further calls that were executed."""
         for call in calls:
+            self.heard = True
             self.alone = self.alone and (not self.calls or call in self.calls)
             if len(self.calls) < MOST_EXECUTING:
                 self.calls.add(call)
@@ -108,7 +110,7 @@ class Quarantine:
         if kills > 1:  # it ran again, and no other call is meant
             self._later(SETTLING, self._convict, call)
         last = self._deaths[-1] if self._deaths and now - self._deaths[-1].at <= APART else None
-        if last is None or (last.judged and last.calls):  # it may come before the death that it is about
+        if last is None or (last.judged and last.heard):  # it may come before the death that it is about
             self._early.append((now, call))
             return
         if last.judged:

@@ -123,6 +123,5 @@ def test_check_refuses_what_does_not_fit(folder: Path) -> None:
         f"{folder}/wrong.py:8: a: Holder.__init__: threshold: Expected `float`, got `str` {given}",
         f"{folder}/wrong.py:8: a: Holder.__init__: pair: Expected `array` of length 2 {given}",
         f"{folder}/wrong.py:9: b: Holder.__init__: model.name: Expected `str`, got `int` {given}",
-        f"{folder}/wrong.py:10: c: Holder.__init__: got an unexpected keyword argument 'treshold'; it takes threshold, "
-        f"model, path, colour, pair {given}",
+        f"{folder}/wrong.py:10: c: Holder.__init__: unknown argument 'treshold'; did you mean 'threshold'? {given}",
     ]

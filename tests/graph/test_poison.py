@@ -15,6 +15,7 @@ import pytest
 
 from graphserve.call import fingerprint
 from graphserve.call.members import Node as Known
+from graphserve.call.quarantine import Wary
 from graphserve.supervise import quarantine
 from graphserve.supervise.backoff import Backoff
 from graphserve.supervise.quarantine import Quarantine
@@ -186,6 +187,18 @@ def test_an_operator_who_kills_workers_quarantines_nothing(graph: Served) -> Non
     assert "a call of Pooled has killed two .*#.*/run#0" not in graph.text
 
 
+def test_an_answer_clears_the_call_that_was_sent_whatever_became_of_its_memory() -> None:
+    told: list[str] = []
+    head = b"POST /image HTTP/1.1\r\nhost: leaf\r\n\r\n"
+    request: Any = SimpleNamespace(request=head + b"good", tickets=None, upload=None, fingerprint=None)
+    good, bad = fingerprint.of_request(head + b"good"), fingerprint.of_request(head + b"evil")
+    wary = Wary("Leaf", {good, bad}, {}, told.append)
+    assert wary.refusal_of(request) is None
+    request.request = head + b"evil"
+    wary.answered_of(request)
+    assert (told, wary.suspects) == ([good], {bad})
+
+
 # --- the judgement, with a clock of its own ---
 
 
@@ -306,6 +319,17 @@ def test_a_call_that_ran_again_is_convicted_however_quick_it_was(bench: Bench) -
 
 
 def test_deaths_may_follow_each_other_quickly_and_be_seen_after_what_is_said_of_them(bench: Bench) -> None:
+    for _ in range(2):
+        bench.now += 0.6
+        bench.quarantine.held("x", 1)
+        bench.quarantine.died(set())
+        bench.settle()
+    assert bench.refused == ["x"]
+
+
+def test_a_death_whose_call_was_answered_takes_no_word_of_the_next_one(bench: Bench) -> None:
+    bench.death("a")
+    bench.quarantine.answered("a")
     for _ in range(2):
         bench.now += 0.6
         bench.quarantine.held("x", 1)
