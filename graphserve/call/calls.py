@@ -44,6 +44,7 @@ class Api:
         slack: see `Exchange`.
         sharing: the shared memory that large arguments pass by, if any does.
         caller: the node that calls; empty for a program that is no node.
+        typed: whether `decode` holds the result to its annotation; else the service does.
     """
 
     plan: ApiPlan
@@ -55,6 +56,7 @@ class Api:
     slack: float
     sharing: Sharing | None = None
     caller: str = ""
+    typed: bool = True
 
 
 class RemoteApi:
@@ -65,7 +67,7 @@ class RemoteApi:
     def __init__(self, home: Home, api: Api) -> None:
         self._home, self._api = home, api
         self._parameters = api.plan.parameters[: api.plan.positional]
-        self._compose = api.lane.composer(api.plan)
+        self._compose = api.lane.composer(api.plan, checked=not api.typed)
         self._sender = api.sharing.memory.sender if api.sharing is not None else None
 
     def __call__(self, *args: Any, **kwargs: Any) -> RemoteCall | RemoteStream:

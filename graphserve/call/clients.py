@@ -126,7 +126,7 @@ class Clients:
         return TypedClient(edge.node, {
             api.name: RemoteApi(self.home, Api(
                 api, edge.node, self.lane_to(node, api), *codecs(cls, api, sharing),
-                (edge.timeout, api.timeout, node.options.timeout), slack, sharing, self.node.name,
+                (edge.timeout, api.timeout, node.options.timeout), slack, sharing, self.node.name, cls is not None,
             )) for api in node.apis
         })  # fmt: skip
 
@@ -139,7 +139,8 @@ class Clients:
         cls = self._class_of(edge) if edge.target else None
         return TypedClient(edge.node, {
             api.name: RemoteApi(self.home, Api(
-                api, edge.node, lane, *public_codecs(cls, api), (edge.timeout, api.timeout), ELSEWHERE_SLACK
+                api, edge.node, lane, *public_codecs(cls, api), (edge.timeout, api.timeout), ELSEWHERE_SLACK,
+                typed=cls is not None,
             )) for api in edge.apis
         })  # fmt: skip
 

@@ -15,13 +15,12 @@ from graphserve import records
 from graphserve.call.calls import error_of
 from graphserve.call.context import CallContext, current, earliest
 from graphserve.call.exchange import Exchange
-from graphserve.call.request import with_travellers
+from graphserve.call.request import accepted, with_travellers
 from graphserve.call.upload import pieces
 from graphserve.dependency import credentials
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError, Unavailable
 from graphserve.plan import ApiPlan
 from graphserve.wire.formats import Format
-from graphserve.wire.frames import StreamFormat
 from graphserve.wire.headers import TIMEOUT
 from graphserve.wire.problem import CARRIED
 
@@ -29,7 +28,6 @@ PATIENCE = 0.03  # seconds past the deadline that an httpx client waits for the 
 SHORTEST_TIMEOUT = 0.001  # seconds, of what may be said in milliseconds
 
 LOGGER = "graphserve.calls"
-_ACCEPT = b"%b, %b;q=0.9" % (Format.TYPED.value, Format.MSGPACK.value)
 _UNREACHED = (
     httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol,
 )  # fmt: skip
@@ -60,10 +58,14 @@ class UrlLane:
         self._reached = True  # by the last call, as far as is known
         self._sending: dict[Exchange, asyncio.Task[None]] = {}
 
-    def composer(self, api: ApiPlan) -> Callable[[CallContext | None, int | None, bytes], httpx.Request]:
+    def composer(
+        self, api: ApiPlan, *, checked: bool
+    ) -> Callable[[CallContext | None, int | None, bytes], httpx.Request]:
         """See `Lane`."""
         url = httpx.URL(self.url.rstrip("/") + api.route)
-        accept = StreamFormat.FRAMES.value if api.stream else _ACCEPT
+        accept = accepted(api, checked=checked)
+        if not api.stream:
+            accept += b", %b;q=0.9" % Format.MSGPACK.value
 
         def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> httpx.Request:
             headers = with_travellers(context, [(b"accept", accept), *self._login])

@@ -54,8 +54,11 @@ class Lane(Protocol):
     def budget(self) -> RetryBudget | None:
         """Of calls that may run again; None where no connection of ours can be lost."""
 
-    def composer(self, api: ApiPlan) -> Callable[[CallContext | None, int | None, bytes], Any]:
-        """A function that makes, of the context, the deadline and the encoded arguments, what this lane sends."""
+    def composer(self, api: ApiPlan, *, checked: bool) -> Callable[[CallContext | None, int | None, bytes], Any]:
+        """A function that makes, of the context, the deadline and the encoded arguments, what this lane sends.
+
+        `checked`: the service holds the result to its annotation, since the caller has none.
+        """
         ...
 
     def send(self, exchange: Exchange) -> None:

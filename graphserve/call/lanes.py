@@ -55,12 +55,12 @@ class QueueLane:
         self._pause = FIRST_LOOK
         members.watch(node, self._changed)
 
-    def composer(self, api: ApiPlan) -> Compose:
+    def composer(self, api: ApiPlan, *, checked: bool) -> Compose:
         """See `Lane`."""
-        by_socket, sharing = composer(api, self.node, PEER_BY_SOCKET), self._sharing
+        by_socket, sharing = composer(api, self.node, PEER_BY_SOCKET, checked=checked), self._sharing
         if sharing is None:
             return by_socket
-        by_memory = composer(api, self.node, PEER)
+        by_memory = composer(api, self.node, PEER, checked=checked)
 
         def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> bytes:
             return (by_memory if sharing.results else by_socket)(context, deadline_ns, body)
@@ -156,9 +156,9 @@ class PooledLane:
         self._pause: asyncio.TimerHandle | None = None  # while the accept queue of the least busy worker is full
         members.watch(node, self._changed)
 
-    def composer(self, api: ApiPlan) -> Compose:
+    def composer(self, api: ApiPlan, *, checked: bool) -> Compose:
         """See `Lane`."""
-        return composer(api, self.node)
+        return composer(api, self.node, checked=checked)
 
     def send(self, exchange: Exchange) -> None:
         """Send to the worker with the least in flight; wait if none is ready."""

@@ -13,23 +13,24 @@ from graphserve.call.context import CallContext, traced, travellers
 from graphserve.plan import ApiPlan
 from graphserve.wire.codec import encode_json
 from graphserve.wire.formats import Format
-from graphserve.wire.frames import StreamFormat
+from graphserve.wire.frames import CHECKED_FRAMES, StreamFormat
 from graphserve.wire.headers import REQUEST_ID, TRACEPARENT, TRACESTATE
 from graphserve.wire.trust import Trust
 
 Compose = Callable[[CallContext | None, int | None, bytes], bytes]
 
 
-def composer(api: ApiPlan, node: str, trust: Trust | None = None) -> Compose:
+def composer(api: ApiPlan, node: str, trust: Trust | None = None, *, checked: bool = False) -> Compose:
     """A function that makes whole requests to one API; the head is prepared here, once.
 
     Args:
         api: the API.
         node: the node's name, for `Host`.
         trust: what the connection opens as that is made for each request; None if it is there, and stays open.
+        checked: whether the service checks the result, since the caller cannot.
     """
-    line, rest = _line(api, trust), _rest(api, node, trust is None)
-    head = prepared(api, node, trust)
+    line, rest = _line(api, trust), _rest(api, node, trust is None, checked)
+    head = prepared(api, node, trust, checked=checked)
     chunked = rest + b"content-type: application/octet-stream\r\ntransfer-encoding: chunked\r\n"
 
     def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> bytes:
@@ -41,17 +42,24 @@ def composer(api: ApiPlan, node: str, trust: Trust | None = None) -> Compose:
     return compose if api.input_stream is None else compose_upload
 
 
-def prepared(api: ApiPlan, node: str, trust: Trust | None = None) -> bytes:
+def prepared(api: ApiPlan, node: str, trust: Trust | None = None, *, checked: bool = False) -> bytes:
     """What every request to one API begins with; the node's workers know these bytes, and read on without a parser."""
-    return _line(api, trust) + _rest(api, node, trust is None) + b"content-type: %s\r\n" % Format.TYPED.value
+    return _line(api, trust) + _rest(api, node, trust is None, checked) + b"content-type: %s\r\n" % Format.TYPED.value
 
 
 def _line(api: ApiPlan, trust: Trust | None) -> bytes:
     return (b"" if trust is None else trust.opening) + b"POST " + api.route.encode()
 
 
-def _rest(api: ApiPlan, node: str, keep: bool) -> bytes:
-    accept = StreamFormat.FRAMES.value if api.stream else Format.TYPED.value
+def accepted(api: ApiPlan, *, checked: bool) -> bytes:
+    """What a typed caller of an API accepts; see `composer`."""
+    if api.stream:
+        return CHECKED_FRAMES if checked else StreamFormat.FRAMES.value
+    return Format.CHECKED.value if checked else Format.TYPED.value
+
+
+def _rest(api: ApiPlan, node: str, keep: bool, checked: bool) -> bytes:
+    accept = accepted(api, checked=checked)
     close = b"" if keep else b"connection: close\r\n"
     return b" HTTP/1.1\r\nhost: %s\r\naccept: %s\r\n%s" % (node.encode(), accept, close)
 

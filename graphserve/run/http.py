@@ -21,7 +21,7 @@ from graphserve.run.node import LocalNode
 from graphserve.run.request import Request
 from graphserve.wire import problem
 from graphserve.wire.formats import Format, accept_format, content_format
-from graphserve.wire.frames import stream_format
+from graphserve.wire.frames import item_format, stream_format
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.trust import MADE
 from graphserve.worker.app import App, Health
@@ -57,7 +57,7 @@ class HttpLane:
         health.state = "ready"
         self.app = App(health, node.apis)
 
-    def composer(self, api: ApiPlan) -> Any:
+    def composer(self, api: ApiPlan, *, checked: bool) -> Any:
         """See `Lane`; httpx clients make their requests themselves."""
         raise NotImplementedError
 
@@ -106,7 +106,7 @@ class HttpLane:
             exchange.upload = exchange.upload or _pieces(body)
             body = target.partition(b"?")[2]
         stream = stream_format(heading.accept) if api.signature.stream else None
-        accept = accept_format(heading.accept)
+        accept = item_format(heading.accept) if stream is not None else accept_format(heading.accept)
         exchange.request = Request(api.plan.name, context, body, format or Format.JSON, accept, stream, MADE)
         exchange.lane = self.node
         self.node.send(exchange)

@@ -109,9 +109,9 @@ class LocalNode:
 
     # --- the lane ---
 
-    def composer(self, api: ApiPlan) -> Compose:
+    def composer(self, api: ApiPlan, *, checked: bool) -> Compose:
         """See `Lane`."""
-        return composer(api)
+        return composer(api, checked=checked)
 
     def send(self, exchange: Exchange) -> None:
         """See `Lane`."""
@@ -207,15 +207,16 @@ class LocalNode:
             except Exception as exc:
                 error = exc
             else:
-                exchange.answered(200, [(b"content-type", accept.value)], body)
+                exchange.answered(200, [(b"content-type", accept.content_type)], body)
                 return
         self._raised(exchange, api, error)
 
     def _sink(self, exchange: Exchange, api: BoundApi) -> LocalSink | BodySink:
         format, failed = exchange.request.stream, lambda error: self._raised(exchange, api, error)
         if format is None:
-            return LocalSink(exchange, api, failed)
-        return BodySink(exchange, api, format, lambda error: self._note(exchange, api, error), failed)
+            return LocalSink(exchange, api, exchange.request.accept, failed)
+        note = lambda error: self._note(exchange, api, error)  # noqa: E731
+        return BodySink(exchange, api, format, exchange.request.accept, note, failed)
 
     def _raised(self, exchange: Exchange, api: BoundApi, raised: BaseException) -> None:
         self._answer(exchange, self._note(exchange, api, raised), raised)

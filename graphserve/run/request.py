@@ -22,7 +22,7 @@ class Request:
         context: what travels with the call.
         body: the encoded arguments.
         format: how they are written.
-        accept: how the result shall be written.
+        accept: how the result, or each item of a stream, shall be written.
         stream: how the items of a stream shall be written; None for a typed caller, who takes them one by one.
         trust: who the caller is.
     """
@@ -39,15 +39,16 @@ class Request:
 Compose = Callable[[CallContext | None, int | None, bytes], Request]
 
 
-def composer(api: ApiPlan) -> Compose:
-    """A function that makes requests to one API."""
+def composer(api: ApiPlan, *, checked: bool) -> Compose:
+    """A function that makes requests to one API; see `Lane.composer`."""
+    accept = Format.CHECKED if checked else Format.TYPED
 
     def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> Request:
         request_id = context.request_id if context is not None and context.request_id else new_request_id()
         if context is None:
-            return Request(api.name, CallContext(request_id, deadline_ns), body, trust=PEER)
+            return Request(api.name, CallContext(request_id, deadline_ns), body, accept=accept, trust=PEER)
         context = traced(context)
         trace = (context.traceparent, context.tracestate, context.baggage)
-        return Request(api.name, CallContext(request_id, deadline_ns, *trace), body, trust=PEER)
+        return Request(api.name, CallContext(request_id, deadline_ns, *trace), body, accept=accept, trust=PEER)
 
     return compose

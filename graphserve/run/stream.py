@@ -20,16 +20,20 @@ class LocalSink:
     Args:
         exchange: the caller's.
         api: the API.
+        items: how it wants each item.
         failed: called with what the API raised.
     """
 
-    def __init__(self, exchange: Exchange, api: BoundApi, failed: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, exchange: Exchange, api: BoundApi, items: Format, failed: Callable[[BaseException], None]
+    ) -> None:
         self.exchange, self.api, self._failed = exchange, api, failed
+        self._items = items
         self.begun = False
 
     def encode(self, item: Any) -> bytes:
         """See `Sink`."""
-        return frames.pack(frames.ITEM, self.api.result.encode(item, Format.TYPED))
+        return frames.pack(frames.ITEM, self.api.result.encode(item, self._items))
 
     def write(self, data: bytes) -> None:
         """See `Sink`."""
@@ -63,24 +67,25 @@ class BodySink:
     Args:
         exchange: the client's.
         api: the API.
-        format: how it wants the items.
+        format: how it wants the stream.
+        items: how it wants each item.
         note: makes of what the API raised what stands for it, and says it to the log.
         failed: called with what the API raised before its first item.
     """
 
     def __init__(
-        self, exchange: Exchange, api: BoundApi, format: StreamFormat,
+        self, exchange: Exchange, api: BoundApi, format: StreamFormat, items: Format,
         note: Callable[[BaseException], CallError], failed: Callable[[BaseException], None],
     ) -> None:  # fmt: skip
         self.exchange, self.api, self.format = exchange, api, format
         self._note, self._failed = note, failed
-        self._codec = Format.TYPED if format is StreamFormat.FRAMES else Format.JSON
+        self._items = items
         self._headers = [(b"content-type", format.value), (b"cache-control", b"no-store")]
         self._begun = False
 
     def encode(self, item: Any) -> bytes:
         """See `Sink`."""
-        return self.format.item(self.api.result.encode(item, self._codec))
+        return self.format.item(self.api.result.encode(item, self._items))
 
     def write(self, data: bytes) -> None:
         """See `Sink`."""

@@ -276,13 +276,13 @@ class ResultCodec:
     def encode(self, value: Any, format: Format, place: Place | None = None) -> bytes:
         """A result as bytes.
 
-        A typed caller checks what it reads against the annotation. Everybody else has no annotation: for them it is
-        checked here, in the same way, and leaves as that caller would have it.
+        A typed caller checks what it reads against the annotation. Everybody else has no annotation, as callers by
+        import string: for them it is checked here, in the same way, and leaves as that caller would have it.
 
         Args:
             value: what the method returned.
             format: how to write it; RAW takes bytes as they are.
-            place: as in `ArgumentsCodec.encode`; only for TYPED.
+            place: as in `ArgumentsCodec.encode`; only for TYPED and CHECKED.
 
         Raises:
             BeyondMsgpack: it has an integer that MSGPACK has no place for.

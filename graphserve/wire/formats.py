@@ -12,7 +12,14 @@ class Format(enum.Enum):
     JSON = b"application/json"
     MSGPACK = b"application/msgpack"  # what every msgpack library reads, but for arrays
     TYPED = b"application/vnd.graphserve+msgpack"  # for typed callers: models and large integers as extension types
+    # The same for a typed caller that has no annotations: the service holds the result to its own.
+    CHECKED = b"application/vnd.graphserve+msgpack;checked=1"
     RAW = b"application/octet-stream"
+
+    @property
+    def content_type(self) -> bytes:
+        """What an answer in this format says of its body."""
+        return Format.TYPED.value if self is Format.CHECKED else self.value
 
 
 _TYPED = Format.TYPED.value.decode()
@@ -55,8 +62,9 @@ def accept_format(accept: bytes | None) -> Format:
     if accept == Format.TYPED.value:
         return Format.TYPED
     ranges = [_parse(part) for part in accept.split(b",")]
-    if any(kind == _TYPED for kind, _ in ranges):  # nobody names it who does not read it
-        return Format.TYPED
+    for kind, parameters in ranges:
+        if kind == _TYPED:  # nobody names it who does not read it
+            return Format.CHECKED if parameters.get("checked") == "1" else Format.TYPED
     json = _quality(ranges, ("application/json", "application/*", "*/*"))
     msgpack = max(_quality(ranges, (name, "application/*", "*/*")) for name in _MSGPACK)
     return Format.MSGPACK if msgpack > json else Format.JSON

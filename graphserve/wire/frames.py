@@ -10,8 +10,14 @@ import enum
 import struct
 from functools import lru_cache
 
+from graphserve.wire.formats import Format
+
 _HEAD = struct.Struct("<IB")
 ITEM, ERROR, END = 0, 1, 2
+
+
+# What a caller asks for that has no annotations: the service holds the items to its own.
+CHECKED_FRAMES = b"application/vnd.graphserve.stream;checked=1"
 
 
 class StreamFormat(enum.Enum):
@@ -49,6 +55,14 @@ def stream_format(accept: bytes | None) -> StreamFormat:
     if StreamFormat.FRAMES.value in named:
         return StreamFormat.FRAMES
     return StreamFormat.EVENTS if StreamFormat.EVENTS.value in named else StreamFormat.NDJSON
+
+
+@lru_cache(maxsize=256)
+def item_format(accept: bytes | None) -> Format:
+    """How the items are written of a stream that an Accept asks for."""
+    if stream_format(accept) is not StreamFormat.FRAMES:
+        return Format.JSON
+    return Format.CHECKED if CHECKED_FRAMES in (accept or b"").lower() else Format.TYPED
 
 
 def pack(kind: int, payload: bytes = b"") -> bytes:

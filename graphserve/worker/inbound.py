@@ -18,7 +18,7 @@ from graphserve.wire import problem
 from graphserve.wire.codec import Format, accept_format, content_format
 from graphserve.wire.costs import LARGE_BODY
 from graphserve.wire.failures import BeyondMsgpack
-from graphserve.wire.frames import StreamFormat, stream_format
+from graphserve.wire.frames import CHECKED_FRAMES, StreamFormat, stream_format
 from graphserve.wire.mappings import Untaken
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.words import described
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 # (looked up once: a member of an enum says its value by two calls)
 _FRAMES = StreamFormat.FRAMES.value
-_TYPED = Format.TYPED.value
 
 
 class Inbound:
@@ -87,11 +86,13 @@ class Inbound:
 
     # --- reading ---
 
-    def take(self, context: CallContext, body: bytes) -> None:
-        """A whole request of a caller of ours, which is this one's turn."""
+    def take(self, checked: bool, context: CallContext, body: bytes) -> None:
+        """A whole request of a caller of ours, which is this one's turn; see `composer` of `checked`."""
         self.context, self._body = context, [body]
-        self._format = self._accept = Format.TYPED
-        self.accepts = _FRAMES if self._api.signature.stream else _TYPED
+        self._format = Format.TYPED
+        self._accept = Format.CHECKED if checked else Format.TYPED
+        if self._api.signature.stream:
+            self.accepts = CHECKED_FRAMES if checked else _FRAMES
         context.deadline_ns = earliest(context.deadline_ns, (self._api.timeout,))
         self._complete = self._turn = True
         self._execute()

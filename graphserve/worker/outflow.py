@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from graphserve.wire import frames, problem
-from graphserve.wire.codec import Format
 from graphserve.wire.frames import StreamFormat
 
 if TYPE_CHECKING:
@@ -25,14 +24,15 @@ class HttpSink:
 
     def __init__(self, inbound: Inbound, api: BoundApi, format: StreamFormat) -> None:
         self.inbound, self.api, self.format = inbound, api, format
+        self.items = frames.item_format(inbound.accepts)
         self.begun = False
         self.chunked = not inbound.old  # HTTP/1.0 knows no chunks: there the end of the connection ends the stream
 
     def encode(self, item: Any) -> bytes:
         """See `Sink`."""
         if self.format is StreamFormat.FRAMES:
-            return frames.pack(frames.ITEM, self.inbound.encoded(item, Format.TYPED))
-        return self.format.item(self.api.result.encode(item, Format.JSON))
+            return frames.pack(frames.ITEM, self.inbound.encoded(item, self.items))
+        return self.format.item(self.api.result.encode(item, self.items))
 
     def write(self, data: bytes) -> None:
         """See `Sink`."""

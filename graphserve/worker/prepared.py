@@ -21,7 +21,7 @@ LENGTH = b"content-length: "
 
 MOST_DIGITS = 19  # of a deadline in nanoseconds, or of a length
 
-Request = tuple[BoundApi, Trust, CallContext, bytes]  # the last is the body
+Request = tuple[BoundApi, Trust, bool, CallContext, bytes]  # whether it is to be checked; the last is the body
 
 
 class Prepared:
@@ -34,10 +34,12 @@ class Prepared:
 
     def __init__(self, node: str, apis: Iterable[BoundApi]) -> None:
         apis = list(apis)
-        self._apis = {prepared(api.plan, node): (api, PEER) for api in apis}
+        ways = [(api, checked) for api in apis for checked in (False, True)]
+        self._apis = {prepared(api.plan, node, checked=checked): (api, PEER, checked) for api, checked in ways}
         self._opened = {
-            prepared(api.plan, node, trust): (api, trust) for api in apis for trust in (PEER, PEER_BY_SOCKET)
-        }
+            prepared(api.plan, node, trust, checked=checked): (api, trust, checked)
+            for api, checked in ways for trust in (PEER, PEER_BY_SOCKET)
+        }  # fmt: skip
 
     def read(self, data: bytes, *, opens: bool = False) -> Request | None:
         """What is known of a request of a peer.
@@ -79,4 +81,4 @@ class Prepared:
                 return None
         if length < 0 or len(data) != end + 4 + length:
             return None
-        return found[0], found[1], context, data[end + 4 :]
+        return *found, context, data[end + 4 :]

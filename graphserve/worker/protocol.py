@@ -95,10 +95,10 @@ class Protocol(HttpToolsProtocol):
             data = self._open(data)
         prepared = self._prepared
         if prepared is not None and not self.receiving and self.idle and (request := prepared.read(data)) is not None:
-            api, _, context, body = request
+            api, _, checked, context, body = request
             inbound = Inbound(self, api, not self._shared)
             self.cycle = inbound  # type: ignore[assignment]
-            inbound.take(context, body)
+            inbound.take(checked, context, body)
         elif data:
             self._feed(data)
 

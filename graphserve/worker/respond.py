@@ -15,7 +15,7 @@ from graphserve.wire.trust import Trust
 from graphserve.wire.words import described
 
 _STATUS = {code: b"HTTP/1.1 %d %s\r\n" % (code, phrase(code).encode()) for code in range(200, 600)}
-_TYPES = {format: b"content-type: " + format.value + b"\r\n" for format in Format}
+_TYPES = {format: b"content-type: " + format.content_type + b"\r\n" for format in Format}
 _EXPECTED = (Problem, HttpProblem, InvalidArguments, Unavailable, DeadlineExceeded)
 
 

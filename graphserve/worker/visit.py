@@ -125,9 +125,9 @@ class Visit:
         prepared = self.listener.prepared
         request = prepared.read(data, opens=True) if prepared is not None and data else None
         if request is not None and not request[0].signature.stream:
-            api, self.trust, context, body = request
+            api, self.trust, checked, context, body = request
             self.cycle = inbound = Inbound(cast("Protocol", self), api, False)
-            inbound.take(context, body)
+            inbound.take(checked, context, body)
             if not inbound.response_complete and not self._closing:
                 self._watch(True)  # for its end
         elif data:

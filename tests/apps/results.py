@@ -1,6 +1,7 @@
 """APIs whose results are not quite what they promise: asked over HTTP, by a hop, and in one process."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ import pydantic
 from numpy.typing import NDArray
 
 from graphserve import Batch, GraphServeError, api, depends, service
+from graphserve.errors import CallError
 
 
 @dataclass
@@ -43,6 +45,9 @@ GIVEN: dict[str, tuple[Any, Any]] = {  # API: what it returns when it is right, 
     "maybe": (None, "a"),
     "batched": ([1, 2], np.array([1, 2])),
 }
+
+STREAMS = ("stream", "stream_in_thread")
+ELSEWHERE = os.environ.get("RESULTS_URL", "http://127.0.0.1:9")
 
 
 @service
@@ -118,21 +123,28 @@ class Results:
 
 @service
 class Asks:
-    results = depends(Results)
+    """Calls them in every way in which a service is called."""
+
+    typed = depends(Results)
+    by_string = depends("tests.apps.results:Results")
+    elsewhere = depends(Results, name="Elsewhere", url=ELSEWHERE)
+    elsewhere_by_string = depends("tests.apps.results:Results", name="ElsewhereByString", url=ELSEWHERE)
 
     @api
-    async def ask(self, name: str, wrong: bool) -> str:
-        """What a hop says: the result, or the words of its failure."""
+    async def ask(self, way: str, name: str, wrong: bool) -> str:
+        """What a call says: the result, or the words of its failure."""
+        method = getattr(getattr(self, way), name)
         try:
-            given = [wrong, wrong] if name == "batched" else wrong
-            return repr(await getattr(self.results, name)(given))
+            if name in STREAMS:
+                return repr([item async for item in method(wrong)])
+            return repr(await method([wrong, wrong] if name == "batched" else wrong))
         except GraphServeError as exc:
-            return str(exc)
+            return f"{type(exc).__name__} {exc.status}: {exc}" if isinstance(exc, CallError) else str(exc)
 
     @api
-    async def ask_all(self) -> dict[str, tuple[str, str]]:
-        names = [*GIVEN]
-        answers = await asyncio.gather(*(self.ask(name, wrong) for name in names for wrong in (False, True)))
+    async def ask_all(self, way: str) -> dict[str, tuple[str, str]]:
+        names = [*GIVEN, *STREAMS]
+        answers = await asyncio.gather(*(self.ask(way, name, wrong) for name in names for wrong in (False, True)))
         return dict(zip(names, zip(answers[::2], answers[1::2], strict=True), strict=True))
 
 

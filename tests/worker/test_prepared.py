@@ -34,9 +34,9 @@ WORDS = st.binary(min_size=1, max_size=40).map(lambda word: bytes(0x21 + byte % 
 
 
 def composed(
-    name: str, trust: Trust | None, context: CallContext | None, deadline_ns: int | None, body: bytes
+    name: str, trust: Trust | None, checked: bool, context: CallContext | None, deadline_ns: int | None, body: bytes
 ) -> bytes:
-    return composer(APIS[name].plan, "Model", trust)(context, deadline_ns, body)
+    return composer(APIS[name].plan, "Model", trust, checked=checked)(context, deadline_ns, body)
 
 
 def read(trust: Trust | None, data: bytes) -> Any:
@@ -59,9 +59,18 @@ contexts = st.builds(
     WORDS, st.none() | WORDS, st.none() | WORDS,
 )  # fmt: skip
 requests: Any = st.tuples(
-    st.sampled_from(["run", "limited"]), st.sampled_from([None, PEER, PEER_BY_SOCKET]), contexts,
+    st.sampled_from(["run", "limited"]), st.sampled_from([None, PEER, PEER_BY_SOCKET]), st.booleans(), contexts,
     st.none() | st.integers(0, 2**63), st.binary(),
 )  # fmt: skip
+
+
+@given(requests)
+def test_what_is_read_is_what_was_written(made: Any) -> None:
+    name, trust, checked, context, deadline_ns, body = made
+    api, told, found, content = read(trust, composed(*made))
+    assert (api.plan.name, told, content) == (name, checked, body)
+    assert found.deadline_ns == deadline_ns
+    assert (found.request_id, found.traceparent) == (context.request_id, context.traceparent)
 
 
 @given(requests, st.data())
