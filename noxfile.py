@@ -5,7 +5,8 @@ from __future__ import annotations
 import nox
 
 PYTHONS = ["3.11", "3.12", "3.13"]
-# Tests start real processes and mostly wait for them: four at once keep two cores busy. A file's tests share what they started.
+# Tests start real processes and mostly wait for them: four at once keep two cores busy. The tests of a file share what
+# they started.
 SIDE_BY_SIDE = ("-n", "4", "--dist", "loadfile")
 
 nox.options.sessions = ["tests"]
