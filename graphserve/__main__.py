@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from graphserve.cli import main
+from graphserve.cli import script
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script()

@@ -1,10 +1,12 @@
 """Classes to graph: walks the services from the entry, checks what it finds, and makes the Plan.
 
-Runs in a short-lived child process (see `child.py`; `resolver.py` calls it): it imports user code, and networkx.
+Runs in a short-lived child process (see `child.py`; `resolver.py` calls it): it imports user code.
 """
 
 from __future__ import annotations
 
+import graphlib
+import itertools
 import os
 import sys
 from collections.abc import Mapping
@@ -85,11 +87,10 @@ class _Resolver:
         self.found: dict[str, _Found] = {}
         self.replaced: set[type] = set()
         self.paths = [*settings.sys_path]
+        self.own_path = sys.path[:]  # before there are folders of the user's in it
         self.argv: tuple[str, ...] = ()
 
     def run(self) -> Resolution:
-        import networkx  # noqa: F401  (now, before a queue.py of the user's can stand in for the standard library's)
-
         for path in reversed(self.settings.sys_path):
             if path not in sys.path:
                 sys.path.insert(0, path)
@@ -240,19 +241,36 @@ class _Resolver:
     # --- checking ---
 
     def _order(self) -> list[tuple[str, int]]:
-        import networkx
-
-        graph = networkx.DiGraph()
-        graph.add_nodes_from(self.found)
-        graph.add_edges_from((n.name, e.node) for n in self.found.values() for e in n.edges if e.url is None)
+        """The nodes with their levels: whoever is called stands before its callers."""
+        below = {node.name: [edge.node for edge in node.edges if edge.url is None] for node in self.found.values()}
+        sorter = graphlib.TopologicalSorter(below)
         try:
-            cycle = networkx.find_cycle(graph)
-        except networkx.NetworkXNoCycle:
-            generations = list(networkx.topological_generations(graph.reverse()))
-            return [(name, level) for level, names in enumerate(generations) for name in sorted(names)]
-        path = (*(edge[0] for edge in cycle), cycle[0][0])
-        self._trouble(str(CycleError(path)), cycle=path)
-        return [(name, 0) for name in self.found]
+            sorter.prepare()
+        except graphlib.CycleError as exc:
+            path = self._cycle(below) or tuple(exc.args[1])
+            self._trouble(str(CycleError(path)), cycle=path)
+            return [(name, 0) for name in self.found]
+        order: list[tuple[str, int]] = []
+        for level in itertools.count():
+            names = sorter.get_ready()
+            if not names:
+                break
+            order += [(name, level) for name in sorted(names)]
+            sorter.done(*names)
+        return order
+
+    def _cycle(self, below: Mapping[str, list[str]]) -> tuple[str, ...]:
+        """The first circle that is found from the entry on; empty if networkx cannot be imported."""
+        changed = sys.path[:]
+        sys.path[:] = self.own_path  # a queue.py of the user's must not stand in for the standard library's
+        try:
+            import networkx  # only now: it costs as much as everything else that a resolver of ours imports
+        except Exception:  # it does already, and has not what networkx needs: the circle is told in another order then
+            return ()
+        finally:
+            sys.path[:] = changed
+        cycle = networkx.find_cycle(networkx.DiGraph(below))
+        return (*(edge[0] for edge in cycle), cycle[0][0])
 
     def _check_names(self) -> None:
         for flag, names in (("scale", self.settings.scale), ("set", self.settings.options)):

@@ -153,10 +153,40 @@ def loaded_after(statement: str) -> set[str]:
         ("from graphserve import Batch, Problem, api, depends, service", HEAVY),
         ("import graphserve.export", HEAVY),
         ("import graphserve.worker.main", ("circus", "click", "networkx", "pydantic", "rich", "tornado", "zmq")),
-        ("import graphserve.supervise", ("click", "networkx", "numpy", "pydantic", "rich", "starlette", "uvicorn")),
+        (
+            "import graphserve.supervise",
+            ("click", "networkx", "numpy", "pydantic", "rich", "starlette", "uvicorn", "yaml", "zmq"),
+        ),
         ("import graphserve.cli", ("circus", "networkx", "numpy", "pydantic", "starlette", "uvicorn", "zmq")),
     ],
 )
 def test_an_import_costs_only_what_it_needs(statement: str, never: tuple[str, ...]) -> None:
     heavy = loaded_after(statement) & set(never)
     assert not heavy
+
+
+HELLO = str(ROOT.parent / "examples" / "hello")
+
+
+@pytest.mark.parametrize(
+    ("statement", "never"),
+    [
+        (  # in the process that the user started
+            f"from graphserve.cli import main; main(['check', 'app:Gateway', '--port', '0', '--app-dir', {HELLO!r}])",
+            ("circus", "msgspec", "networkx", "numpy", "pydantic", "rich", "tornado", "zmq"),
+        ),
+        (  # in the resolver
+            f"import graphserve.graph as graph; graph.resolve(graph.Settings('app:Gateway', app_dir={HELLO!r}))",
+            ("circus", "click", "httpx", "networkx", "pydantic", "rich", "starlette", "tornado", "uvicorn", "zmq"),
+        ),
+    ],
+)
+def test_a_check_costs_only_what_it_needs(statement: str, never: tuple[str, ...]) -> None:
+    heavy = loaded_after(statement) & set(never)
+    assert not heavy
+
+
+def test_who_wants_zmq_or_yaml_gets_the_real_ones_after_the_supervisor() -> None:
+    assert {"zmq", "yaml"} <= loaded_after(
+        "import graphserve.supervise, zmq.utils.jsonapi, yaml; zmq.Context, yaml.load"
+    )

@@ -5,12 +5,14 @@ Start-up costs click only: a command's module is imported when it is asked for, 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import click
 
@@ -89,6 +91,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as exc:  # what nobody nearer to it had better words for
         say.err(f"Error: {_words(exc)}", "error")
         return ExitCode.FAILED
+
+
+def script() -> NoReturn:
+    """The command as a process of its own: what the interpreter would tidy up now, the system does at once."""
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # `main` has said what it could
+            stream.flush()
+    os._exit(code)
 
 
 def _words(exc: OSError) -> str:

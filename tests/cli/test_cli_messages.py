@@ -121,6 +121,17 @@ def test_a_file_with_the_name_of_another_module(file: str, target: str, what: st
     assert (done.returncode, done.stderr) == (4, words)
 
 
+@pytest.mark.parametrize("imports", ["", "import queue\n\n"])
+def test_a_circle_beside_a_module_that_is_named_as_one_of_python(imports: str, project: Path, run: Run) -> None:
+    (project / "queue.py").write_text("")
+    (project / "circle.py").write_text(imports + FILES["circle.py"])
+    done = run("check", "circle:A", "--port", "0")
+    assert (done.returncode, done.stderr) == (
+        4,
+        f"Error: services depend on each other in a circle: A → B → A. {ADVICE}\n",
+    )
+
+
 def test_a_graph_that_cannot_be_imported_is_one_json_object(project: Path, run: Run) -> None:
     (project / "bad.py").write_text(FILES["bad.py"])
     done = run("serve", "bad:X", "--log-format", "json")
