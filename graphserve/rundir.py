@@ -496,6 +496,50 @@ def running() -> list[Path]:
     return sorted({Path(os.path.realpath(folder)) for folder in _candidates(PREFIX) if is_live(folder)})
 
 
+def removed() -> set[Path]:
+    """The run folders that somebody removed although their graphs run: those make them anew within a second.
+
+    The process that has locked such a folder has it open still, and the lock in it.
+    """
+    found: set[Path] = set()
+    for pid in _lock_holders():
+        with contextlib.suppress(OSError):
+            place = Path(f"/proc/{pid}")
+            if place.stat().st_uid == os.geteuid():
+                found |= _removed_folders(place / "fd")
+    return found
+
+
+def ours(folders: set[Path]) -> set[Path]:
+    """Those of these folders that `running` looks at, though they may be gone."""
+    try:
+        place = Path(os.path.realpath(parent()))
+    except StartupError:
+        return set()
+    return {
+        folder for folder in folders
+        if (folder.parent == place and folder.name.startswith(PREFIX)) or _is_our_link(_link_to(folder))
+    }  # fmt: skip
+
+
+def _lock_holders() -> set[int]:
+    """The processes that hold a lock of flock(2)."""
+    with contextlib.suppress(OSError):
+        lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        return {int(fields[4]) for fields in lines if fields[1] == "FLOCK"}
+    return set()
+
+
+def _removed_folders(descriptors: Path) -> set[Path]:
+    gone = " (deleted)"  # proc(5)
+    names = set()
+    for entry in descriptors.iterdir():
+        with contextlib.suppress(OSError):
+            names.add(os.readlink(entry))
+    locks = [name.removesuffix(f"/{LOCK}{gone}") for name in names if name.endswith(f"/{LOCK}{gone}")]
+    return {Path(folder) for folder in locks if folder + gone in names}
+
+
 def _candidates(prefix: str) -> Iterator[Path]:
     """What may be run folders in the usual place, and links to those that are elsewhere, by name and owner."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+import shutil
 import socket
 import stat
 import tempfile
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from graphserve import rundir
-from graphserve.errors import StartupError
+from graphserve.cli import running
+from graphserve.errors import NotRunningError, StartupError
 from graphserve.plan import NodePlan
 
 
@@ -254,6 +256,65 @@ def test_a_graph_that_runs_elsewhere_is_found_and_its_link_goes_with_it(parent: 
         rundir.remove_stale()
         assert not list(parent.iterdir())
         assert elsewhere.exists(), "what --run-dir names is not ours to remove"
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_graph_whose_folder_was_removed_is_waited_for(
+    parent: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="gs-test-") as place:
+        mine = rundir.RunDir(f"{place}/run" if named else None)
+        shutil.rmtree(mine.path)
+        assert (mine.path in rundir.removed(), rundir.running()) == (True, [])
+        assert rundir.ours({mine.path}) == {mine.path}
+        waits: list[float] = []
+
+        def goes_on(seconds: float) -> None:  # meanwhile the graph makes it anew
+            waits.append(seconds)
+            if len(waits) == 3:
+                mine.restore()
+
+        monkeypatch.setattr(running.time, "sleep", goes_on)
+        assert running.find(None).folder == mine.path
+        assert len(waits) == 3
+        shutil.rmtree(mine.path)
+        waits.clear()
+        assert running.find(str(mine.path)).folder == mine.path
+        shutil.rmtree(mine.path)
+        assert isinstance(running.RunningGraph(mine.path)._gone(FileNotFoundError()), running.NoAnswer)
+        mine.restore()
+        mine.remove()
+        with pytest.raises(NotRunningError):
+            running.find(str(mine.path))
+
+
+def test_a_folder_that_was_removed_is_not_passed_over_for_another_graph(
+    parent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed, other = rundir.RunDir(), rundir.RunDir()
+    shutil.rmtree(removed.path)
+
+    def goes_on(seconds: float) -> None:
+        removed.restore()
+        monkeypatch.setattr(running, "ANEW", 0.0)  # (nobody answers there)
+
+    monkeypatch.setattr(running.time, "sleep", goes_on)
+    with pytest.raises(running.SeveralRunning):
+        running.find(None)
+    removed.remove()
+    other.remove()
+
+
+def test_removed_folders_of_other_places_are_waited_for_only_by_name(parent: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="gs-test-") as place:
+        folder = rundir.RunDir(f"{place}/run")
+        for link in parent.iterdir():
+            link.unlink()
+        shutil.rmtree(folder.path)
+        assert folder.path in rundir.removed()
+        assert rundir.ours(rundir.removed()) == set()
+        folder.restore()
+        folder.remove()
 
 
 def test_links_of_others_stay_and_ours_go(parent: Path) -> None:

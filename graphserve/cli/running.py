@@ -23,7 +23,7 @@ from graphserve.runtime import parent
 C = TypeVar("C", bound=Callable[..., Any])
 PATIENCE = 10.0  # seconds for an answer that needs no work
 GLANCE = 1.0  # seconds for each of several graphs to say which it is
-ANEW = 3.0  # seconds that a graph that lives has to make its control socket
+ANEW = 3.0  # seconds that a graph that lives has to make its control socket, or a run folder that somebody removed
 STEP = 0.02  # seconds between two looks meanwhile
 LINES = "application/x-ndjson"
 
@@ -135,7 +135,7 @@ class RunningGraph:
         raise NotRunningError("the graph ended before it was done")
 
     def _gone(self, exc: Exception) -> GraphServeError:
-        if not rundir.is_live(self.folder):
+        if not _lives(self.folder):
             return NotRunningError(f"the graph in {self.folder} has ended")
         if isinstance(exc, PermissionError):
             return NotAllowed(self.folder)
@@ -160,7 +160,7 @@ class _Connection(http.client.HTTPConnection):
             except (FileNotFoundError, ConnectionRefusedError):
                 self.sock.close()
                 # A graph makes its socket soon after its lock, and makes it anew if somebody removed it.
-                if time.monotonic() > end or not rundir.is_live(self._folder):
+                if time.monotonic() > end or not _lives(self._folder):
                     raise
             time.sleep(STEP)
 
@@ -181,11 +181,13 @@ def find(given: str | None, *, to_change: bool = False) -> RunningGraph:
     if chosen is not None:
         folder = Path(chosen)
         folder = folder if folder.is_absolute() else current_folder() / folder
+        _await_removed(folder)
         if not rundir.is_live(folder):
             if _is_hidden(folder):
                 raise NotAllowed(folder)
             raise NotRunningError(f"no graph is running in {folder}")
         return RunningGraph(folder)
+    _await_removed()
     found = rundir.running()
     if not found:
         raise NotRunningError(f"no graph of this user is running ({_looked()})")
@@ -200,6 +202,24 @@ def find(given: str | None, *, to_change: bool = False) -> RunningGraph:
     if to_change:
         say.err(f"the graph {_described(said[folder])}  --run-dir {folder}")
     return RunningGraph(folder)
+
+
+def _await_removed(chosen: Path | None = None) -> None:
+    """Wait until no folder that is looked at is about to be made anew.
+
+    Otherwise a graph that runs would not be found, or another one be taken for the only one.
+    """
+    end = time.monotonic() + ANEW
+    while time.monotonic() < end:
+        removed = rundir.removed()
+        if not (rundir.ours(removed) if chosen is None else Path(os.path.realpath(chosen)) in removed):
+            return
+        time.sleep(STEP)
+
+
+def _lives(folder: Path) -> bool:
+    """Whether a graph runs in this folder, also if somebody has removed it."""
+    return rundir.is_live(folder) or Path(os.path.realpath(folder)) in rundir.removed()
 
 
 def _status(folder: Path) -> dict[str, Any] | None:

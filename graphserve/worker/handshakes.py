@@ -38,15 +38,26 @@ class FailedHandshakes:
             exc: what was raised, if anything.
             peer: the client's address.
         """
-        if not isinstance(exc, ssl.SSLError):
-            return
+        if isinstance(exc, ssl.SSLError):
+            self._tell(peer, words(exc))
+
+    def dropped(self, peer: str) -> None:
+        """A handshake was too slow while others waited for its place.
+
+        Args:
+            peer: the client's address.
+        """
+        self._tell(peer, "there are too many connections, and its handshake was slow")
+
+    def _tell(self, peer: str, why: str) -> None:
         now = time.monotonic()
         if now - self._told_at < self.period:
             self._untold += 1
             return
         more = f" ({self._untold} more since the last such line)" if self._untold else ""
-        self._told_at, self._untold = now, 0
-        records.note(LOGGER, "info", f"no TLS with {peer}: {words(exc)}{more}")
+        self._told_at = now
+        self._untold = 0
+        records.note(LOGGER, "info", f"no TLS with {peer}: {why}{more}")
 
 
 def words(exc: ssl.SSLError) -> str:

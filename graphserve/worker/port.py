@@ -9,7 +9,7 @@ import socket
 import ssl
 
 from graphserve.worker.early import Beginning, EarlyProtocol
-from graphserve.worker.gate import NO_DESCRIPTORS_PAUSE, drain_backlog
+from graphserve.worker.gate import NO_DESCRIPTORS_PAUSE, drain_backlog, has_sent
 from graphserve.worker.handshakes import FailedHandshakes
 from graphserve.worker.limits import Limits
 from graphserve.worker.listener import Listener
@@ -17,7 +17,9 @@ from graphserve.worker.patrol import Patrol
 from graphserve.worker.public import PublicProtocol
 
 LAST_HANDSHAKE = 5.0  # seconds that a client whose connection still waited when the port closed has for TLS
-PROBES = 8  # connections beyond the limit that may shake hands, and then ask for health
+BEYOND = 8  # handshakes at once beyond the limit: of probes, and of those who are told that there is no room
+PATIENCE = 1.0  # seconds that a handshake has while others wait for its place: of a client in earnest it takes a part
+LEAST_PATIENCE = 0.02  # seconds likewise, where one after the other stays unfinished
 AT_ONCE = 16  # connections that are accepted in one turn of the loop; a sibling may have time for the others
 
 
@@ -40,7 +42,10 @@ class Port:
         self.patrol = Patrol(listener, limits)
         self._failed = FailedHandshakes()
         self._attaching: set[asyncio.Task[object]] = set()
-        self._handshakes: dict[asyncio.Task[object], socket.socket] = {}  # that nobody has ended, the oldest first
+        # Handshakes that nobody has ended, the oldest first: each socket, and when it was accepted on the loop's clock.
+        self._handshakes: dict[asyncio.Task[object], tuple[socket.socket, float]] = {}
+        self._patience = PATIENCE
+        self._pause: asyncio.TimerHandle | None = None  # in which nobody is accepted
         self._server: asyncio.Server | None = None
         self._sock: socket.socket | None = None
 
@@ -82,40 +87,58 @@ class Port:
         return PublicProtocol(self.listener, self.patrol)
 
     def _accept(self) -> None:
+        assert self._sock is not None
         for _ in range(AT_ONCE):
+            if not has_sent(self._sock):  # nobody waits there: a place is made for who does, and for nobody else
+                return
+            if not self._has_place():
+                return
             try:
-                assert self._sock is not None
                 connection, _ = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError:  # no descriptors
-                self._pause()
+                self._rest(NO_DESCRIPTORS_PAUSE)
                 return
-            over = self.patrol.excess(len(self._handshakes) + 1) + self.patrol.spares
-            if over > PROBES and not self._end_oldest_handshake():
-                connection.close()
-                continue
             connection.setblocking(False)
             if connection.family != socket.AF_UNIX:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._attach(connection, self.limits.patience)
 
-    def _end_oldest_handshake(self) -> bool:
-        if not self._handshakes:
+    def _has_place(self) -> bool:
+        """Whether one more client may shake hands now; if not, the next ones wait until a handshake is over.
+
+        Who is beyond the limit is told so, which takes a handshake too. Of those only a few are under way at once, and
+        none may keep its place: one that is slow ends for who waits. If one after the other is slow, that is a flood,
+        and each has less time, so that who is in earnest does not wait behind all of them.
+        """
+        if self.patrol.excess(len(self._handshakes) + 1) <= BEYOND or not self._handshakes:
+            return True
+        oldest = next(iter(self._handshakes))
+        connection, since = self._handshakes[oldest]
+        left = since + self._patience - self.loop.time()
+        if left > 0:
+            self._rest(left)
             return False
-        connection = self._handshakes.pop(next(iter(self._handshakes)))
+        del self._handshakes[oldest]
+        self._patience = max(LEAST_PATIENCE, self._patience / 2)
+        self._failed.dropped(_peer(connection))
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)  # the loop sees its end, and closes it
         return True
 
-    def _pause(self) -> None:
+    def _rest(self, seconds: float) -> None:
+        """Accept nobody for so long; they wait in the kernel."""
         assert self._sock is not None
         self.loop.remove_reader(self._sock)
-        self.loop.call_later(NO_DESCRIPTORS_PAUSE, self._resume)
+        self._pause = self.loop.call_later(seconds, self._go_on)
 
-    def _resume(self) -> None:
-        if self._sock is not None:
-            self.loop.add_reader(self._sock, self._accept)
+    def _go_on(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+            if self._sock is not None:
+                self.loop.add_reader(self._sock, self._accept)
 
     def _attach(self, connection: socket.socket, patience: float) -> None:
         timeout = patience if self.tls is not None else None
@@ -125,14 +148,20 @@ class Port:
             )
         )  # fmt: skip
         self._attaching.add(task)
-        self._handshakes[task] = connection
+        self._handshakes[task] = (connection, self.loop.time())
         task.add_done_callback(functools.partial(self._attached, _peer(connection) if self.tls is not None else ""))
 
     def _attached(self, peer: str, task: asyncio.Task[object]) -> None:
         self._attaching.discard(task)
-        self._handshakes.pop(task, None)
-        if not task.cancelled():
-            self._failed.note(task.exception(), peer)  # it is the client's; the loop has closed the socket
+        held = self._handshakes.pop(task, None)
+        if task.cancelled():
+            return
+        exc = task.exception()
+        if exc is None:
+            self._patience = min(PATIENCE, self._patience * 2)
+        self._go_on()
+        if held is not None:  # (else we have ended it)
+            self._failed.note(exc, peer)  # it is the client's; the loop has closed the socket
 
 
 def _peer(connection: socket.socket) -> str:

@@ -126,7 +126,6 @@ def test_what_commands_need(graph: Served, folder: Path, name: str) -> None:
         (folder / name).unlink()
     else:
         shutil.rmtree(folder)
-        eventually((folder / "lock").exists)
     assert status(folder, graph) == "ready"
     graph.wait_log(f"{NOTED}.*{name}", after=seen)
     eventually(lambda: rundir.is_live(folder))

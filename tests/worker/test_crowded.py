@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -13,15 +16,16 @@ import pytest
 
 from graphserve import api, service
 from graphserve.graph import resolve_here
-from graphserve.worker import patrol as patrols
+from graphserve.worker import patrol as patrols, port as ports
 from graphserve.worker.app import App, Health
 from graphserve.worker.execute import Executor, bind
 from graphserve.worker.gate import Gate
 from graphserve.worker.limits import Limits
 from graphserve.worker.listener import Listener, routes
 from graphserve.worker.patrol import SPARE, Patrol
-from graphserve.worker.public import PublicProtocol
+from graphserve.worker.port import BEYOND, Port
 from graphserve.worker.respond import Responder
+from tests.graph.test_tls import Authority
 from tests.hostile.wire import answers
 
 pytestmark = pytest.mark.anyio
@@ -50,13 +54,20 @@ class Crowded:
 class Place:
     """A public port in this loop, and who comes there."""
 
-    def __init__(self, address: tuple[str, int], listener: Listener, patrol: Patrol, instance: Crowded) -> None:
-        self.address, self.listener, self.patrol, self.instance = address, listener, patrol, instance
+    def __init__(self, address: tuple[str, int], port: Port, instance: Crowded, client: ssl.SSLContext | None) -> None:
+        self.address = address
+        self.port = port
+        self.patrol: Patrol = port.patrol
+        self.instance = instance
+        self._client = client
         self._open: list[asyncio.StreamWriter] = []
 
     async def come(self, number: int) -> list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        """Connect, and wait until all were seen."""
-        pairs = [await asyncio.open_connection(*self.address) for _ in range(number)]
+        """Connect all at once, and wait until all were seen."""
+        name = "localhost" if self._client is not None else None
+        pairs = await asyncio.gather(
+            *(asyncio.open_connection(*self.address, ssl=self._client, server_hostname=name) for _ in range(number))
+        )
         self._open += [writer for _, writer in pairs]
         return pairs
 
@@ -66,7 +77,7 @@ class Place:
 
 
 @asynccontextmanager
-async def place() -> AsyncIterator[Place]:
+async def place(authority: Authority | None = None) -> AsyncIterator[Place]:
     plan, classes = resolve_here(Crowded, {})
     node = plan.node("Crowded")
     cls, _ = classes["Crowded"]
@@ -79,16 +90,21 @@ async def place() -> AsyncIterator[Place]:
     listener = Listener(
         app, routes(apis.values()), executor, Gate(1), responder, relay, {}, keep_alive=5.0, access_log=True
     )
-    patrol = Patrol(listener, Limits(connections=LIMIT, patience=60.0, keep_alive=60.0))
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: PublicProtocol(listener, patrol), "127.0.0.1", 0, backlog=1000)
-    found = Place(server.sockets[0].getsockname(), listener, patrol, instance)
+    tls = client = None
+    if authority is not None:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(f"{authority.folder}/server.pem")
+        client = authority.client_context()
+    port = Port(listener, Limits(connections=LIMIT, patience=60.0, keep_alive=60.0), tls)
+    sock = socket.create_server(("127.0.0.1", 0))
+    found = Place(sock.getsockname(), port, instance, client)
+    await port.open(sock, backlog=1000)
     try:
         async with asyncio.timeout(60):
             yield found
     finally:
         found.leave()
-        server.close()
+        port.close()
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -106,9 +122,15 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls"))
+
+
 @pytest.fixture(autouse=True)
 def all_are_fresh(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(patrols, "FRESH", 3600.0)  # seconds; a loaded machine may be slow between two connections
+    monkeypatch.setattr(ports, "PATIENCE", 3600.0)  # likewise, in a handshake
     caplog.set_level(logging.INFO, "graphserve.access")
 
 
@@ -207,3 +229,65 @@ async def test_a_slow_head_and_a_slow_body_are_in_the_access_log(caplog: pytest.
     lines = [record.getMessage() for record in caplog.records if record.name == "graphserve.access"]
     assert len([line for line in lines if line.startswith("GET /slow 408")]) == 1
     assert len(lines) == 2
+
+
+@pytest.mark.parametrize("beyond", [1, 10, 90])
+async def test_each_client_of_a_burst_has_an_answer_by_tls(
+    beyond: int, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with place(authority) as port:
+        busy = await port.come(LIMIT)
+        for _, writer in busy:
+            writer.write(HOLD)
+        await until(lambda: port.instance.inside == LIMIT)
+        others = await port.come(beyond)
+        for _, writer in others:
+            writer.write(CALL)
+        assert await statuses(others) == [[503]] * beyond
+        (probe,) = await port.come(1)
+        probe[1].write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert await statuses([probe]) == [[200]], "a probe is answered"
+        port.instance.gate.set()
+        assert await statuses(busy) == [[200]] * LIMIT
+    lines = [record.getMessage() for record in caplog.records if record.name == "graphserve.access"]
+    assert sum(" 503 " in line for line in lines) == beyond
+
+
+async def test_handshakes_that_stay_unfinished_end_for_who_waits(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "graphserve.tls")
+    monkeypatch.setattr(ports, "PATIENCE", 0.1)
+    monkeypatch.setattr(ports, "LEAST_PATIENCE", 0.001)
+    async with place(authority) as port:
+        loop = asyncio.get_running_loop()
+        with contextlib.ExitStack() as stack:
+            for _ in range(10 * LIMIT):
+                silent = stack.enter_context(socket.socket())
+                silent.setblocking(False)
+                await loop.sock_connect(silent, port.address)
+                await loop.sock_sendall(silent, b"\x16\x03\x01")
+            (pair,) = await port.come(1)
+            assert len(port.port._handshakes) <= LIMIT + BEYOND
+            pair[1].write(CALL)
+            assert await statuses([pair]) == [[200]]
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "graphserve.tls"]
+    assert line == "no TLS with 127.0.0.1: there are too many connections, and its handshake was slow"
+
+
+async def test_who_waits_for_the_place_of_a_handshake_has_it_when_that_is_over(authority: Authority) -> None:
+    async with place(authority) as port:
+        loop = asyncio.get_running_loop()
+        with contextlib.ExitStack() as stack:
+            for _ in range(LIMIT + BEYOND):
+                silent = stack.enter_context(socket.socket())
+                silent.setblocking(False)
+                await loop.sock_connect(silent, port.address)
+            await until(lambda: len(port.port._handshakes) == LIMIT + BEYOND)
+            coming = asyncio.ensure_future(port.come(1))
+            await until(lambda: port.port._pause is not None)
+            assert not coming.done()
+            silent.close()
+            (pair,) = await coming
+            pair[1].write(CALL)
+            assert await statuses([pair]) == [[200]]
