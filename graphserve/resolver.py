@@ -17,6 +17,7 @@ from typing import Literal
 
 from graphserve import shortage, stack, stdio, steady
 from graphserve.errors import ConfigurationError, CycleError, GraphError, StartupError
+from graphserve.family import end_group
 from graphserve.options import ServiceOptions
 from graphserve.plan import Plan, Settings
 from graphserve.resolution import Resolution
@@ -55,7 +56,7 @@ class Resolver:
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", script, "resolve", str(writing), str(os.getpid())], stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE if capture else 2, stderr=subprocess.PIPE if capture else None,
-                    pass_fds=[writing], env=environment(settings.debug, env or {}), start_new_session=True,
+                    pass_fds=[writing], env=quiet(environment(settings.debug, env or {})), start_new_session=True,
                 )  # fmt: skip
             finally:
                 os.close(writing)
@@ -111,19 +112,15 @@ class Resolver:
     def kill(self) -> None:
         """End it, and the processes that user modules started in it; `wait` then returns."""
         if self._process.returncode is None:
-            self._end_group()  # before anybody reaps it
+            end_group(self.pid)  # before anybody reaps it
             self._process.wait()
 
     def _reap(self) -> int:
         """Wait for its end, and end what user modules started in it: while it is a zombie, the group is its own."""
         with contextlib.suppress(ChildProcessError):  # `kill` was quicker, in another thread
             os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-            self._end_group()
+            end_group(self.pid)
         return self._process.wait()
-
-    def _end_group(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """End it, and close its outputs."""
@@ -131,6 +128,16 @@ class Resolver:
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()
+
+
+def quiet(env: dict[str, str]) -> dict[str, str]:
+    """This environment, with a filter for the warning of what cleans up behind the processes that a module has.
+
+    They are ended with the resolver, which is none of the module's doing.
+    """
+    known = env.get("PYTHONWARNINGS")
+    filters = ([known] if known else []) + ["ignore:resource_tracker:UserWarning"]
+    return {**env, "PYTHONWARNINGS": ",".join(filters)}
 
 
 def environment(debug: bool, extra: Mapping[str, str]) -> dict[str, str]:

@@ -20,7 +20,7 @@ TESTS = Path(__file__).parent
 ORDER: tuple[tuple[str, ...], ...] = (
     ("ownjson", "lineage", "nobody", "syntax"),
     ("errors", "typed", "machine", "shortage", "control", "roster", "stack", "title", "text", "stdio", "dispositions"),
-    ("options", "parent", "tracebacks"),
+    ("options", "parent", "tracebacks", "family"),
     ("records", "steady"),
     ("declaration",),
     ("dependency",),

@@ -24,6 +24,7 @@ from tornado.ioloop import IOLoop
 import graphserve
 from graphserve import stack, stdio
 from graphserve.control import Channel, Message
+from graphserve.family import end_group
 from graphserve.plan import NodePlan
 from graphserve.roster import Roster
 from graphserve.supervise.observer import LogRecord
@@ -87,11 +88,10 @@ class WorkerProcess:
             self.channel.send(message, fds or [])
 
     def kill(self) -> None:
-        """SIGKILL to it and to the processes that it started; nothing once it is gone."""
+        """SIGKILL to it and to the processes that it started (see `family`); nothing once it is gone."""
         if self.state == "gone":
             return  # its pid may be another's by now
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        end_group(self.pid)
 
     def limit(self, seconds: float, then: Callable[[], None]) -> None:
         """Do something if that much time passes; in place of the limit that it had."""

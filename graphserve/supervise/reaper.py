@@ -14,10 +14,12 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from graphserve.family import cleans_up
 from graphserve.supervise.environment import MARK
 
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 PATIENCE = 2.0  # seconds that the end of the supervisor waits for killed strays to be gone
+CLEANING = 1.0  # seconds that a stray that cleans up behind others has, once they are gone
 STEP = 0.01  # seconds between two looks meanwhile
 
 
@@ -30,6 +32,7 @@ class Reaper:
 
     def __init__(self, workers: Callable[[], Iterable[tuple[int, str]]]) -> None:
         self._workers = workers
+        self._cleaning: dict[int, float] = {}  # since when strays that clean up are seen, on the loop's clock
         self.spared = set(_children())  # the resolver; and what was there before us, such as other jobs of a script
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._look)
@@ -40,7 +43,7 @@ class Reaper:
         end = loop.time() + PATIENCE
         while left := list(self._strays()):
             for pid in left:
-                _kill(pid)
+                self._end_stray(pid)
             if loop.time() > end:
                 break  # in the kernel's hands, such as one that waits for a disk
             await asyncio.sleep(STEP)
@@ -51,7 +54,18 @@ class Reaper:
         for pid in self._strays():
             mark = _mark(pid)
             if mark and mark not in marks:
-                _kill(pid)  # then its own children are ours, and we look again
+                self._end_stray(pid)  # then its own children are ours, and we look again
+
+    def _end_stray(self, pid: int) -> None:
+        """Kill it; what cleans up behind others has a while to do so and to end."""
+        loop = asyncio.get_running_loop()
+        if cleans_up(pid):
+            if pid not in self._cleaning:
+                self._cleaning[pid] = loop.time()
+                loop.call_later(CLEANING, self._look)
+            if loop.time() < self._cleaning[pid] + CLEANING:
+                return
+        _kill(pid)
 
     def _strays(self) -> Iterator[int]:
         """Our children that we did not start and that live; those that have ended are reaped."""
@@ -62,6 +76,8 @@ class Reaper:
             with contextlib.suppress(ChildProcessError):
                 if os.waitpid(pid, os.WNOHANG) == (0, 0):
                     yield pid
+                else:
+                    self._cleaning.pop(pid, None)
 
 
 def end_leftovers(tokens: Iterable[str]) -> None:
@@ -74,7 +90,7 @@ def end_leftovers(tokens: Iterable[str]) -> None:
     if not wanted:
         return
     for entry in os.listdir("/proc"):
-        if entry.isdigit() and _mark(int(entry)).startswith(wanted):
+        if entry.isdigit() and _mark(int(entry)).startswith(wanted) and not cleans_up(int(entry)):
             with contextlib.suppress(OSError):
                 pidfd = os.pidfd_open(int(entry))
                 try:
