@@ -172,10 +172,10 @@ def open_pipe(descriptor: int, level: str) -> None:
 
     Args:
         descriptor: its writing end; owned from now on.
-        level: the least level that is written.
+        level: the least level that is written. Errors always are: whoever reads them decides what is shown.
     """
     global _pipe, _least
-    _pipe, _least = RecordPipe(descriptor), LEVELS[level]
+    _pipe, _least = RecordPipe(descriptor), min(LEVELS[level], LEVELS["error"])
 
 
 def flush(seconds: float = 1.0) -> None:

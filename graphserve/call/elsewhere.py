@@ -6,7 +6,7 @@ import asyncio
 import base64
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -21,8 +21,9 @@ from graphserve.dependency import credentials
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError, Unavailable
 from graphserve.plan import ApiPlan
 from graphserve.wire.formats import Format
+from graphserve.wire.frames import ERROR, FrameReader, pack
 from graphserve.wire.headers import TIMEOUT
-from graphserve.wire.problem import CARRIED
+from graphserve.wire.problem import CARRIED, body_of_frame, with_body
 
 PATIENCE = 0.03  # seconds past the deadline that an httpx client waits for the service's own word, which names a node
 SHORTEST_TIMEOUT = 0.001  # seconds, of what may be said in milliseconds
@@ -31,6 +32,9 @@ LOGGER = "graphserve.calls"
 _UNREACHED = (
     httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol,
 )  # fmt: skip
+
+
+_CUT = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 
 
 def basic(user: str, password: str) -> str:
@@ -45,12 +49,19 @@ class UrlLane:
         node: the name for messages.
         url: where it listens.
         connect: makes the httpx client; default: one that checks certificates and uses the environment's proxies.
+        explain: puts the detail into a problem that keeps it from the public, for who may know it.
+        lost: what it means that a connection ended without an answer.
     """
 
     budget = None
 
-    def __init__(self, node: str, url: str, connect: Callable[[], httpx.AsyncClient] | None = None) -> None:
+    def __init__(
+        self, node: str, url: str, connect: Callable[[], httpx.AsyncClient] | None = None,
+        explain: Callable[[bytes], Awaitable[bytes]] | None = None, lost: str | None = None,
+    ) -> None:  # fmt: skip
         self.node, self._connect = node, connect or _connect
+        self._explain = explain
+        self._lost = lost or f"the connection to {node} ended before it had answered"
         self.url, login = credentials(url)
         self._login = [] if login is None else [(b"authorization", basic(*login).encode())]
         self._client: httpx.AsyncClient | None = None
@@ -122,9 +133,11 @@ class UrlLane:
             try:
                 body = b""
                 if exchange.streams and response.status_code == 200:
-                    await _items(response, exchange)
+                    await self._items(response, exchange)
                 else:
                     body = await response.aread()
+                    if self._explain is not None and response.status_code != 200:
+                        body = await self._explain(body)
             finally:
                 await response.aclose()
         except Exception as exc:  # whatever it is, somebody waits for an answer
@@ -133,6 +146,20 @@ class UrlLane:
         else:
             headers = [(name.lower(), value) for name, value in response.headers.raw]
             exchange.answered(response.status_code, headers, body)
+
+    async def _items(self, response: httpx.Response, exchange: Exchange) -> None:
+        exchange.head(response.headers.raw)
+        reader = FrameReader()
+        async for chunk in response.aiter_raw():
+            if self._explain is not None:
+                chunk = b"".join([await self._explained(*frame, self._explain) for frame in reader.feed(chunk)])
+            exchange.chunk(chunk)
+            await exchange.room()
+
+    async def _explained(self, kind: int, payload: bytes, explain: Callable[[bytes], Awaitable[bytes]]) -> bytes:
+        if kind == ERROR and (body := body_of_frame(payload)):
+            payload = with_body(payload, await explain(body))
+        return pack(kind, payload)
 
     def _opened(self) -> httpx.AsyncClient:
         if self._client is None:
@@ -163,9 +190,17 @@ class UrlLane:
         if not isinstance(exc, httpx.HTTPError):
             records.note(LOGGER, "error", f"a call to {self.node} failed", exc)
         if isinstance(body, _Body) and not body.complete:  # httpx reads no answer before it has sent all
-            why = f"before it had the whole upload: it answered without, or refused it ({exc!r})"
-            return RemoteError(f"{self.node} closed the connection {why}", node=self.node)
-        return RemoteError(f"{self.node}: {exc!r}", node=self.node)
+            why = "before it had the whole upload: it answered without, or refused it"
+            return RemoteError(f"{self.node} closed the connection {why}{_reason(exc)}", node=self.node)
+        if isinstance(exc, _CUT):
+            return RemoteError(f"{self._lost}{_reason(exc)}", node=self.node)
+        return RemoteError(f"the call to {self.node} failed{_reason(exc)}", node=self.node)
+
+
+def _reason(exc: Exception) -> str:
+    """The words of an exception, in brackets; many of httpx's have none."""
+    said = str(exc).strip().rstrip(".")
+    return f" ({said})" if said else ""
 
 
 def timeout(deadline_ns: int) -> bytes:
@@ -243,7 +278,8 @@ class Elsewhere:
         elif isinstance(exc, httpx.TimeoutException):
             carrying(DeadlineExceeded(f"{self.node} did not answer before the deadline", node=self.node), exc)
         elif not isinstance(exc, httpx.LocalProtocolError):  # that is the caller's own doing
-            carrying(RemoteError(f"{self.node}: {exc!r}", node=self.node), exc)
+            said = f"the connection to {self.node} ended before it had answered{_reason(exc)}"
+            carrying(RemoteError(said, node=self.node), exc)
 
     def _late(self, error: DeadlineExceeded) -> httpx.TransportError:
         return carrying(error, httpx.ReadTimeout(str(error)))
@@ -318,13 +354,6 @@ class _Body(httpx.AsyncByteStream):
         async for piece in pieces(self._exchange):
             yield piece
         self.complete = True
-
-
-async def _items(response: httpx.Response, exchange: Exchange) -> None:
-    exchange.head(response.headers.raw)
-    async for chunk in response.aiter_raw():
-        exchange.chunk(chunk)
-        await exchange.room()
 
 
 def _connect() -> httpx.AsyncClient:

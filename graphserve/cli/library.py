@@ -1,11 +1,13 @@
 """The supervisor as a child of a Python program that called `graphserve.serve()`.
 
-The configuration comes as a line on stdin, and the end of stdin means stop; what came of the start goes to the
-descriptor that argv names, one JSON object.
+The configuration comes as a line on stdin, and the end of stdin means stop. To the descriptor that argv names goes what
+came of the start, one JSON object a line, and from then on each error that is logged of a call: the program that made
+it may know what the port keeps from the public.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -23,28 +25,57 @@ from graphserve.resolver import OF_SYSTEMD
 from graphserve.supervise import LogRecord, NodeState, run
 from graphserve.title import name_process
 
+ROOM = 1024 * 1024  # bytes that wait for a parent which does not read
+
 
 class _Reporting:
-    """A display that also tells the parent when the graph answers."""
+    """A display that also tells the parent when the graph answers, and of errors.
+
+    Args:
+        display: what is shown.
+        descriptor: of a pipe to the parent. The parent may never read it: then it misses what there is no room for.
+    """
 
     def __init__(self, display: Display, descriptor: int) -> None:
         self.display, self._descriptor = display, descriptor
+        self._waiting = b""  # lines, or the rest of one, for which the pipe had no room
+        self._serves = False
 
     def node(self, state: NodeState) -> None:
         self.display.node(state)
 
     def log(self, record: LogRecord) -> None:
+        if self._serves and record.level == "error" and isinstance(id := record.fields.get("request_id"), str):
+            self.tell({"request_id": id, "node": record.node, "message": record.message})  # first: a terminal is slow
         self.display.log(record)
 
     def serving(self, url: str) -> None:
         self.display.serving(url)
         self.tell({"url": url})
+        self._serves = True
+        os.set_blocking(self._descriptor, False)
+
+    def failed(self, message: dict[str, Any]) -> None:
+        """Say why there is no graph, to a parent that waits for it."""
+        if not self._serves:
+            self.tell(message)
 
     def tell(self, message: dict[str, Any]) -> None:
-        if self._descriptor >= 0:
-            os.write(self._descriptor, json.dumps(message).encode() + b"\n")
-            os.close(self._descriptor)
-            self._descriptor = -1
+        if len(self._waiting) < ROOM:
+            self._waiting += json.dumps(message).encode() + b"\n"
+            self._write()
+
+    def _write(self) -> None:
+        try:
+            while self._waiting:
+                self._waiting = self._waiting[os.write(self._descriptor, self._waiting) :]
+        except BlockingIOError:
+            asyncio.get_running_loop().add_writer(self._descriptor, self._write)
+            return
+        except OSError:  # the parent is gone, and this process will be told to stop
+            self._waiting = b""
+        if self._serves:
+            asyncio.get_running_loop().remove_writer(self._descriptor)
 
 
 def main() -> None:
@@ -68,7 +99,7 @@ def main() -> None:
         failed = {"node": exc.node, "log": exc.log} if isinstance(exc, StartupError) else {}
         wrong = {"graph": isinstance(exc, GraphError), "cycle": getattr(exc, "path", None)}
         text = f"{exc}\n\n{exc.log}" if isinstance(exc, GraphError) and exc.log else str(exc)
-        reporting.tell({"error": text, "code": code, **failed, **wrong})
+        reporting.failed({"error": text, "code": code, **failed, **wrong})
     finally:
         display.close()
     sys.stdout.flush()

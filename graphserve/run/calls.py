@@ -12,6 +12,7 @@ from graphserve.call.elsewhere import UrlLane
 from graphserve.call.home import Home
 from graphserve.graph import resolve_here
 from graphserve.plan import TlsPlan
+from graphserve.run.words import Words
 
 
 class Calls:
@@ -22,14 +23,17 @@ class Calls:
         url: where it answers.
         tls: what it serves TLS with.
         password: of the TLS key.
+        errors: the pipe by which the supervisor says what is logged of failed calls; stays its owner's.
     """
 
-    def __init__(self, cls: type, url: str, tls: TlsPlan | None, password: str | None) -> None:
+    def __init__(self, cls: type, url: str, tls: TlsPlan | None, password: str | None, errors: int) -> None:
         self._plan, _ = resolve_here(cls, {})
         self._cls, self._entry = cls, self._plan.node(self._plan.entry)
         scheme = "http" if tls is None else "https"
         base = f"{scheme}://graphserve" if url.startswith("unix:") else url
-        self._lane = UrlLane(self._entry.name, base, lambda: public.connect(url, tls, password))
+        name, self._errors = self._entry.name, errors
+        lost = f"a worker of {name} ended while it executed the call"  # as a hop says it
+        self._lane = UrlLane(name, base, lambda: public.connect(url, tls, password), self._explain, lost)
         self._begun = threading.Event()
         self._thread = threading.Thread(target=asyncio.run, args=(self._live(),), name="graphserve-calls", daemon=True)
         self._thread.start()
@@ -40,7 +44,11 @@ class Calls:
         self._home.loop.call_soon_threadsafe(self._closing.set)
         self._thread.join()
 
+    async def _explain(self, body: bytes) -> bytes:
+        return await self._words.explain(body)
+
     async def _live(self) -> None:
+        self._words = Words(self._errors, self._entry.name)
         self._home, self._closing = Home.here(), asyncio.Event()
         timeouts, slack = (self._entry.options.timeout,), HOP_SLACK + slack_to(self._plan, self._entry.name)
         self.client = TypedClient(self._entry.name, {
@@ -50,4 +58,5 @@ class Calls:
         })  # fmt: skip
         self._begun.set()
         await self._closing.wait()
+        self._words.close()
         await self._lane.close()

@@ -88,7 +88,8 @@ class Server(Generic[T]):
                 raise GraphServeError("this graph has stopped: make calls inside of `with graphserve.serve(…)`")
             if self._calls is None:
                 listen = self._config.settings.listen
-                self._calls = Calls(self._class(), self.url, listen.tls, self._config.keyfile_password)
+                password, errors = self._config.keyfile_password, self._answers.fileno()
+                self._calls = Calls(self._class(), self.url, listen.tls, password, errors)
             return cast("type[T]", self._calls.client)
 
     def wait(self) -> None:
@@ -130,6 +131,7 @@ class Server(Generic[T]):
             raise
         finally:
             self._disconnect()
+            self._answers.close()
 
     def __enter__(self) -> Server[T]:
         return self
@@ -160,13 +162,13 @@ class Server(Generic[T]):
             os.close(listening)
         self.pid = self._process.pid
         self._stdin = open(speaking, "wb")  # noqa: SIM115  (closed by `stop`)
+        self._answers = open(reading, "rb", buffering=0)  # noqa: SIM115  (likewise)
         _running.add(self)
         try:
-            with open(reading, "rb") as answers:
-                with contextlib.suppress(BrokenPipeError):
-                    self._stdin.write(self._config.to_json().encode() + b"\n")
-                    self._stdin.flush()
-                self._begun(answers.readline())
+            with contextlib.suppress(BrokenPipeError):
+                self._stdin.write(self._config.to_json().encode() + b"\n")
+                self._stdin.flush()
+            self._begun(self._answers.readline())
         except BaseException:
             self.stop()
             raise
@@ -179,6 +181,7 @@ class Server(Generic[T]):
 
     def _ended(self, code: int) -> None:
         self._disconnect()
+        self._answers.close()
         if code:
             raise GraphServeError(f"the supervisor ended with status {code}")
 

@@ -45,6 +45,8 @@ _PROBLEM: Json = {
         "detail": {"type": "string"},
         "service": {"type": "string", "description": "The deepest node concerned."},
         "request_id": {"type": "string"},
+        "full": {"type": "boolean", "description": "There is too much to do; no service is failed."},
+        "quarantined": {"type": "boolean", "description": "This very call killed workers: it is refused for a while."},
         "errors": {
             "type": "array",
             "items": {

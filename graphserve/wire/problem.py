@@ -35,6 +35,7 @@ _KINDS: dict[str, type[CallError]] = {
     error.kind: error for error in (Problem, RemoteError, Unavailable, DeadlineExceeded, InvalidArguments)
 }
 _OWN_TYPE = "urn:graphserve:problem:"
+_Frame = tuple[int, str, list[tuple[str, str]], msgspec.Raw]
 
 
 class HttpProblem(CallError):
@@ -139,18 +140,20 @@ def _encode(
         "request_id": error.request_id or request_id,
     }
     if isinstance(error, RemoteError) and not (open_book or isinstance(error, Quarantined)):
-        body["detail"] = f"{service} failed; the log says more under request id {body['request_id']}"
+        body["detail"] = _withheld(service, body["request_id"])
     if body["detail"] is None:
         del body["detail"]
     headers = [(KIND, _kind(error).encode()), (b"content-type", PROBLEM)]
     if isinstance(error, Quarantined):
         headers.append((b"x-graphserve-quarantined", b"1"))
+        body["quarantined"] = True
     if isinstance(error, InvalidArguments):
         body["errors"] = error.errors
     if isinstance(error, Unavailable):
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(min(error.retry_after, LONGEST_RETRY)))))
         if error.full:
             headers.append((b"x-graphserve-full", b"1"))
+            body["full"] = True
         if isinstance(error, Untakable):
             headers.append((UNTAKEN, error.how.encode()))
     if isinstance(error, (Problem, HttpProblem)):
@@ -161,6 +164,32 @@ def _encode(
     if isinstance(error, Problem):
         body.update(error.extensions)
     return error.status, headers, _json(body)
+
+
+def _withheld(service: Any, request_id: Any) -> str:
+    return f"{service} failed; the log says more under request id {request_id}"
+
+
+def withheld(body: bytes) -> str | None:
+    """The request id of an answer whose detail is kept from the public and stands in the log; None: it is not."""
+    try:
+        said = msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    service, request_id = said.get("service"), said.get("request_id")
+    if not isinstance(request_id, str) or said.get("detail") != _withheld(service, request_id):
+        return None
+    return request_id
+
+
+def with_detail(body: bytes, detail: str) -> bytes:
+    """An answer whose detail was kept from the public, with it."""
+    return msgspec.json.encode({**msgspec.json.decode(body, type=dict[str, Any]), "detail": detail})
+
+
+def detail_in_log(message: str) -> str:
+    """The detail of an error, out of what `log` wrote of it."""
+    return message.partition(": ")[2]
 
 
 def _json(body: dict[str, Any]) -> bytes:
@@ -201,11 +230,13 @@ def decode(status: int, kind: str | None, body: bytes, headers: dict[str, str], 
         return InvalidArguments(detail, errors=[each for each in listed if isinstance(each, dict)], **rest)
     if cls is Unavailable:
         return Unavailable(
-            detail, retry_after=_seconds(headers.get("retry-after")), full="x-graphserve-full" in headers, **rest
-        )
+            detail, retry_after=_seconds(headers.get("retry-after")),
+            full="x-graphserve-full" in headers or said.get("full") is True, **rest,
+        )  # fmt: skip
     if cls is DeadlineExceeded:
         return DeadlineExceeded(detail, **rest)
-    remote = Quarantined if "x-graphserve-quarantined" in headers else RemoteError
+    is_refused = "x-graphserve-quarantined" in headers or said.get("quarantined") is True
+    remote = Quarantined if is_refused else RemoteError
     return remote(detail or f"{node} answered {status} {title}", **rest)
 
 
@@ -253,12 +284,23 @@ def to_frame(error: CallError, *, node: str, request_id: str, open_book: bool, i
     return msgspec.json.encode([status, dict(headers)[KIND].decode(), pairs, msgspec.Raw(body)])
 
 
+def body_of_frame(payload: bytes) -> bytes:
+    """The problem in an error frame; empty if there is none."""
+    try:
+        return bytes(msgspec.json.decode(payload, type=_Frame)[3])
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return b""
+
+
+def with_body(payload: bytes, body: bytes) -> bytes:
+    """An error frame, with another problem in it."""
+    return msgspec.json.encode([*msgspec.json.decode(payload, type=_Frame)[:3], msgspec.Raw(body)])
+
+
 def from_frame(payload: bytes, node: str) -> CallError:
     """The error of an error frame."""
     try:
-        status, kind, pairs, body = msgspec.json.decode(
-            payload, type=tuple[int, str, list[tuple[str, str]], msgspec.Raw]
-        )
+        status, kind, pairs, body = msgspec.json.decode(payload, type=_Frame)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return RemoteError(f"the stream of {node} ended with an error that cannot be read", node=node)
     return decode(status, kind, bytes(body), dict(pairs), node)

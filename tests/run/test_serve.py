@@ -24,9 +24,11 @@ import trustme
 
 import graphserve
 from graphserve import (
+    Batch,
     DeadlineExceeded,
     GraphServeError,
     InvalidArguments,
+    Problem,
     RemoteError,
     Unavailable,
     api,
@@ -235,11 +237,177 @@ def test_errors_are_those_of_a_dependency(server: graphserve.run.Server[Gateway]
     assert invalid.value.node == "Gateway"
     with pytest.raises(RemoteError) as remote:
         server.call.raises().result()
-    assert remote.value.node == "Gateway" and "secret" not in str(remote.value)
+    assert remote.value.node == "Gateway" and str(remote.value) == "Gateway raised KeyError: 'a secret'"
+    told = httpx.post(f"{server.url}/raises", json={}, trust_env=False, timeout=60)
+    assert told.status_code == 500 and "secret" not in told.text, "the public is not told"
     with pytest.raises(DeadlineExceeded):
         server.call.late().result()
     with pytest.raises(AttributeError, match="did you mean 'twice'"):
         server.call.twce(1)  # type: ignore[attr-defined]
+
+
+@service
+class Below:
+    @api
+    async def raises(self) -> int:
+        raise KeyError("below")
+
+    @api
+    async def problem(self) -> int:
+        raise Problem(409, "Taken", detail="seat 4", headers={"x-seat": "4"}, extensions={"seat": [4]})
+
+    @api
+    async def hangs(self) -> int:
+        await asyncio.sleep(3600)
+        return 1
+
+    @api
+    async def breaks(self, after: int) -> AsyncIterator[int]:
+        for index in range(after):
+            yield index
+        raise KeyError("in a stream")
+
+
+@service
+class Failing:
+    below = depends(Below)
+
+    @api
+    async def raises(self) -> int:
+        raise KeyError("here: ä\n\x00")
+
+    @api
+    def raises_in_thread(self) -> int:
+        raise KeyError("x" * 100_000)
+
+    @api(batch=Batch(max_size=2, max_wait=0.001))
+    def raises_in_batch(self, values: list[int]) -> list[int]:
+        raise KeyError("batch")
+
+    @api
+    async def exits(self) -> int:
+        sys.exit(3)
+
+    @api
+    async def raises_below(self) -> int:
+        return await self.below.raises()
+
+    @api
+    async def raises_after_another(self) -> int:
+        try:
+            return await self.below.raises()
+        except RemoteError:
+            raise KeyError("another") from None
+
+    @api
+    async def misfit(self) -> int:
+        return await self.below.raises(3)  # type: ignore[call-arg]
+
+    @api
+    async def wrong_result(self) -> int:
+        return "text"  # type: ignore[return-value]
+
+    @api
+    async def problem(self) -> int:
+        return await self.below.problem()
+
+    @api
+    async def full(self) -> int:
+        raise Unavailable("no room", retry_after=3.0, full=True)
+
+    @api(timeout=0.1)
+    async def late(self) -> int:
+        return await self.below.hangs()
+
+    @api
+    async def plus(self, x: int) -> int:
+        return x + 1
+
+    @api
+    async def breaks(self, after: int) -> AsyncIterator[int]:
+        async for item in self.below.breaks(after):
+            yield item
+
+    @api
+    async def breaks_here(self, after: int) -> AsyncIterator[int]:
+        for index in range(after):
+            yield index
+        raise KeyError("in a stream")
+
+    @api
+    async def size(self, chunks: AsyncIterator[bytes]) -> int:
+        raise KeyError(len([each async for each in chunks]))
+
+    @api
+    async def dies(self) -> int:
+        os._exit(3)
+
+
+async def one_piece() -> AsyncIterator[bytes]:
+    yield b"x"
+
+
+FAILING: list[tuple[str, Callable[[], tuple[Any, ...]], dict[str, Any], str]] = [
+    ("raises", tuple, {}, "RemoteError"),
+    ("raises_in_thread", tuple, {}, "RemoteError"),
+    ("raises_in_batch", lambda: ([1],), {}, "RemoteError"),
+    ("exits", tuple, {}, "RemoteError"),
+    ("raises_below", tuple, {}, "RemoteError"),
+    ("raises_after_another", tuple, {}, "RemoteError"),
+    ("misfit", tuple, {}, "RemoteError"),
+    ("wrong_result", tuple, {}, "RemoteError"),
+    ("problem", tuple, {}, "Problem"),
+    ("full", tuple, {}, "Unavailable"),
+    ("late", tuple, {}, "DeadlineExceeded"),
+    ("plus", lambda: ("1",), {}, "InvalidArguments"),
+    ("plus", lambda: (1, 2), {}, "InvalidArguments"),
+    ("plus", lambda: (object(),), {}, "InvalidArguments"),
+    ("plus", tuple, {"y": 1}, "InvalidArguments"),
+    ("breaks", lambda: (0,), {}, "RemoteError"),
+    ("breaks", lambda: (2,), {}, "RemoteError"),
+    ("breaks_here", lambda: (0,), {}, "RemoteError"),
+    ("breaks_here", lambda: (2,), {}, "RemoteError"),
+    ("breaks_here", lambda: ("1",), {}, "InvalidArguments"),
+    ("size", lambda: (one_piece(),), {}, "RemoteError"),
+    ("size", lambda: (3,), {}, "InvalidArguments"),
+    ("raise", tuple, {}, "AttributeError"),
+]
+
+
+async def failure(client: Any, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
+    """What a call fails with: the items before, the class, the words, and all that the error knows."""
+    items: list[Any] = []
+    try:
+        call = getattr(client, name)(*arguments, **named)
+        if hasattr(call, "__aiter__"):
+            async for item in call:
+                items.append(item)
+        else:
+            items.append(await call)
+    except Exception as exc:
+        known = vars(exc) | {"request_id": bool(vars(exc).get("request_id"))}
+        return items, type(exc).__name__, str(exc), known
+    return items, "nothing"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_the_same_failing_calls_fail_alike_in_one_process_and_in_many() -> None:
+    async with graphserve.local(Failing) as client:
+        here = [await failure(client, name, make(), named) for name, make, named, _ in FAILING]
+    assert [each[1] for each in here] == [kind for *_, kind in FAILING]
+    server = await asyncio.to_thread(graphserve.serve, Failing, port=0, log_level="critical")
+    try:
+        there = [await failure(server.call, name, make(), named) for name, make, named, _ in FAILING]
+        for case, one, other in zip(FAILING, here, there, strict=True):
+            assert other == one, case
+        together = await asyncio.gather(*(failure(server.call, "raises_below", (), {}) for _ in range(50)))
+        assert {each[2] for each in together} == {"Below raised KeyError: 'below'"}
+        _, kind, words, known = await failure(server.call, "dies", (), {})
+        assert (kind, known["node"]) == ("RemoteError", "Failing")
+        assert words.startswith("a worker of Failing ended while it executed the call (")
+    finally:
+        await asyncio.to_thread(server.stop)
 
 
 @pytest.mark.anyio
