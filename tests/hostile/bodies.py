@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import decimal
+import itertools
 import math
 import struct
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -85,31 +86,33 @@ def tuples(count: int, middle: tuple[int, ...] = ()) -> list[tuple[int, int]]:
         count: how many.
         middle: what stands between these two in each tuple.
     """
-    found: list[tuple[int, int]] = []
+    return list(itertools.islice(_all_tuples(middle), count))
+
+
+def _all_tuples(middle: tuple[int, ...] = ()) -> Iterator[tuple[int, int]]:
     wanted, unmixed = _rotated(12345 * pow(_FIRST, -1, 2**64) & _MASK, 33), pow(_SECOND, -1, 2**64)
-    first = 0
-    while len(found) < count:
-        first += 1
+    for first in itertools.count(1):
         mixed = _FIFTH
         for item in (first, *middle):
             mixed = _rotated((mixed + item * _SECOND) & _MASK, 31) * _FIRST & _MASK
         last = (wanted - mixed) * unmixed & _MASK
         last -= (last >> 63) << 64
         if abs(last) < P and last != -1:
-            found.append((first, last))
-    return found
+            yield first, last
 
 
 def floats(count: int) -> list[tuple[float, float]]:
     """Pairs of floats whose tuples have one hash: a float of 53 bits has the hash of these bits, rotated in 61."""
     found: list[tuple[float, float]] = []
-    for first, last in tuples(8 * count):
+    for first, last in _all_tuples():
+        if len(found) == count:
+            break
         for shift in range(61):
             bits = (abs(last) >> shift | abs(last) << (61 - shift)) & P
             if bits < 2**53:
                 found.append((float(first), math.copysign(math.ldexp(bits, shift), last)))
                 break
-    return found[:count]
+    return found
 
 
 def complexes(count: int) -> list[str]:
