@@ -5,10 +5,13 @@ from __future__ import annotations
 import gc
 import shutil
 import signal
+import ssl
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import hypothesis
 import pytest
 
@@ -19,6 +22,17 @@ from tests.harness import Served
 for number in (signal.SIGINT, signal.SIGHUP):
     if is_ignored(number):
         signal.signal(number, heedless)
+
+# Each client of httpx reads the certificates of all authorities anew, which is most of what a short test costs: those
+# that say nothing of certificates share them.
+_context = httpx.create_ssl_context()
+
+
+def _create_ssl_context(verify: Any = True, cert: Any = None, trust_env: bool = True) -> ssl.SSLContext:
+    return _context if verify is True and cert is None else httpx.create_ssl_context(verify, cert, trust_env)
+
+
+httpx._transports.default.create_ssl_context = _create_ssl_context
 
 # A busy machine is slow; how long anything takes is asserted nowhere.
 hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import httpx
+import pytest
 
 LONG = 60.0  # seconds until a condition is given up that should hold at once: times are not what tests are about
 APPS = Path(__file__).parent / "apps"
@@ -203,13 +204,19 @@ def alive(pid: int) -> bool:
 
 def eventually(holds: Callable[[], Any], seconds: float = LONG) -> Any:
     """Wait until a condition holds; its value."""
-    end = time.monotonic() + seconds
+    began = time.monotonic()
     while True:
         if value := holds():
             return value
-        if time.monotonic() > end:
+        waited = time.monotonic() - began
+        if waited > seconds:
             raise AssertionError(f"did not hold within {seconds} s")
-        time.sleep(0.005)  # between two looks at the condition
+        time.sleep(min(0.005 + waited / 20, 0.1))  # between two looks, which cost more than the wait does
+
+
+def rarely(*values: object) -> Any:
+    """Values of parameters that only the slow tests try: others show the same promise."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def sockets(folder: Path) -> list[Path]:

@@ -16,7 +16,7 @@ import pytest
 from tests.harness import Served, eventually, served
 
 KEEP_ALIVE = 0.2  # seconds at the caller; the callee keeps 2.5 times that, 0.5
-GROUPS, ROUNDS, WIDTH = 5, 80, 50
+GROUPS, ROUNDS, WIDTH = 10, 40, 50
 
 
 def test_20_000_calls_around_both_keep_alives() -> None:
