@@ -52,7 +52,10 @@ if not TYPE_CHECKING:  # a type checker that saw it would take every name for on
             raise _unknown(name)
         import importlib
 
-        value = getattr(importlib.import_module(f"graphserve.{_LATER[name]}"), name)
+        try:
+            value = getattr(importlib.import_module(f"graphserve.{_LATER[name]}"), name)
+        except KeyboardInterrupt as exc:  # where in there it came is nobody's business
+            raise exc.with_traceback(None) from None
         globals()[name] = value
         return value
 

@@ -256,6 +256,9 @@ class RemoteCall(Call[Any]):
             if not waiter.done():
                 self.cancel()
             raise
+        except KeyboardInterrupt as exc:
+            self.cancel()
+            raise exc.with_traceback(None) from None
 
     def cancel(self) -> bool:
         """See `Call.cancel`."""

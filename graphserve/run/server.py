@@ -54,7 +54,10 @@ def serve(target: Any, **options: Any) -> Any:
         with graphserve.serve(Gateway, port=0) as server:
             print(server.url, server.call.ocr(pages).result())
     """
-    return Server(target, options)
+    try:
+        return Server(target, options)
+    except KeyboardInterrupt as exc:
+        raise exc.with_traceback(None) from None  # where in here it came is nobody's business
 
 
 class Server(Generic[T]):
@@ -109,9 +112,12 @@ class Server(Generic[T]):
         try:
             for number in heard:
                 signal.signal(number, _interrupt)
-            self._ended(self._process.wait())
-        except KeyboardInterrupt:
-            self.stop()
+            if not self._is_interrupted():
+                self._ended(self._process.returncode)
+            else:
+                self.stop()
+        except KeyboardInterrupt as exc:
+            raise exc.with_traceback(None) from None
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -127,11 +133,21 @@ class Server(Generic[T]):
             self._process.wait()
         except BaseException:
             self._process.terminate()  # its second signal
-            self._process.wait()
+            if self._is_interrupted():  # a third one of ours
+                self._process.kill()
+                self._process.wait()
             raise
         finally:
             self._disconnect()
             self._answers.close()
+
+    def _is_interrupted(self) -> bool:
+        """Wait for the end of the supervisor; True: Ctrl-C came first."""
+        try:
+            self._process.wait()
+        except KeyboardInterrupt:
+            return True
+        return False
 
     def __enter__(self) -> Server[T]:
         return self
@@ -139,7 +155,11 @@ class Server(Generic[T]):
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        try:
+            self.stop()
+        except KeyboardInterrupt as interrupt:
+            if not isinstance(exc, KeyboardInterrupt):  # the first one leaves the block, as it is
+                raise interrupt.with_traceback(None) from None
 
     # --- the supervisor ---
 

@@ -37,7 +37,7 @@ from graphserve import (
 )
 from graphserve.errors import ConfigurationError, CycleError, GraphError, StartupError
 from tests.apps import diamond
-from tests.harness import alive, children, eventually
+from tests.harness import alive, children, eventually, handles
 
 QUIET = {"port": 0, "log_level": "warning"}
 
@@ -712,6 +712,82 @@ def test_wait_blocks_until_a_signal(script: Script, number: int) -> None:
     running.process.send_signal(number)
     assert running.end()[:2] == (0, "over\n")
     assert not alive(int(pid))
+
+
+SLOW = """
+    import os, time
+    import graphserve
+    from graphserve import api, service
+
+    def hang_in(moment):
+        if moment == {hangs_in}:
+            open(moment, "w").close()
+            time.sleep(3600)
+
+    @service(graceful_timeout=600.0)
+    class Slow:
+        def __init__(self) -> None:
+            hang_in("start")
+
+        def __exit__(self, *exc) -> None:
+            hang_in("stop")
+
+        def __enter__(self) -> None:
+            pass
+
+        @api
+        async def late(self) -> int:
+            open("late", "w").close()
+            while True:
+                await __import__("asyncio").sleep(3600)
+
+    def use(server):
+        open("up", "w").close()
+        time.sleep(3600)
+
+    def call(server):
+        return server.call.late().result()
+
+    if __name__ == "__main__":
+        try:
+            {program}
+        finally:
+            print("left", flush=True)
+"""
+WITH = 'with graphserve.serve(Slow, port=0, log_level="error") as server: '
+
+
+@pytest.mark.parametrize(
+    ("program", "hangs_in", "waits_for", "own_frames"),
+    [
+        (WITH + "use(server)", "start", ["start"], 1),
+        (WITH + "use(server)", "never", ["up"], 0),
+        (WITH + "call(server)", "never", ["late"], 1),
+        (WITH + "use(server)", "stop", ["up", "stop"], 0),
+        ('graphserve.serve(Slow, port=0, log_level="error").wait()', "stop", ["waiting", "stop"], 1),
+    ],
+    ids=["starting", "in the block", "in a call", "again while it stops", "again while wait() stops"],
+)
+def test_ctrl_c_is_quiet(
+    script: Script, tmp_path: Path, program: str, hangs_in: str, waits_for: list[str], own_frames: int
+) -> None:
+    running = script(SLOW.replace("{program}", program).replace("{hangs_in}", repr(hangs_in)))
+    known: list[int] = []
+    for moment in waits_for:
+        if moment == "waiting":
+            eventually(lambda: handles(running.process.pid, signal.SIGTERM))
+        else:
+            eventually((tmp_path / moment).exists)
+        known += running.family()
+        running.process.send_signal(signal.SIGINT)
+    code, out, said = running.end()
+    assert code == -signal.SIGINT and out == "left\n", said
+    trace = said[said.index("Traceback") :]
+    assert trace.count("Traceback") == 1 and trace.endswith("\nKeyboardInterrupt\n"), said
+    assert "program.py" in trace
+    assert trace.count(f"{Path(graphserve.__file__).parent}{os.sep}") == own_frames, trace
+    assert known
+    eventually(lambda: not any(map(alive, known)))
 
 
 def test_a_second_ctrl_c_kills_at_once(script: Script) -> None:
