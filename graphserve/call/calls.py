@@ -40,7 +40,7 @@ class Api:
         lane: the way to it.
         encode: arguments to bytes.
         decode: the body of an answer to the result.
-        timeouts: seconds, of the edge, the API and the node.
+        timeout: seconds, the shortest of the edge's, the API's and the node's.
         slack: see `Exchange`.
         sharing: the shared memory that large arguments pass by, if any does.
         caller: the node that calls; empty for a program that is no node.
@@ -52,7 +52,7 @@ class Api:
     lane: Lane
     encode: Callable[[dict[str, Any]], bytes]
     decode: Callable[[bytes], Any]
-    timeouts: tuple[float | None, ...]
+    timeout: float | None
     slack: float
     sharing: Sharing | None = None
     caller: str = ""
@@ -74,7 +74,7 @@ class RemoteApi:
         """Send the call; what goes wrong with its arguments is raised when it is awaited."""
         home, api = self._home, self._api
         context = current.get()
-        deadline_ns = earliest(context.deadline_ns if context is not None else None, api.timeouts)
+        deadline_ns = earliest(context.deadline_ns if context is not None else None, api.timeout)
         request: Any = None
         upload = None
         body = b""

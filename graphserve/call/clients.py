@@ -11,6 +11,7 @@ from typing import Any
 from graphserve import rundir
 from graphserve.call.budget import RetryBudget
 from graphserve.call.calls import Api, RemoteApi, TypedClient
+from graphserve.call.context import shortest
 from graphserve.call.exchange import Lane
 from graphserve.call.home import Home
 from graphserve.call.lanes import PooledLane, QueueLane
@@ -126,7 +127,8 @@ class Clients:
         return TypedClient(edge.node, {
             api.name: RemoteApi(self.home, Api(
                 api, edge.node, self.lane_to(node, api), *codecs(cls, api, sharing),
-                (edge.timeout, api.timeout, node.options.timeout), slack, sharing, self.node.name, cls is not None,
+                shortest(edge.timeout, api.timeout, node.options.timeout), slack, sharing, self.node.name,
+                cls is not None,
             )) for api in node.apis
         })  # fmt: skip
 
@@ -139,7 +141,7 @@ class Clients:
         cls = self._class_of(edge) if edge.target else None
         return TypedClient(edge.node, {
             api.name: RemoteApi(self.home, Api(
-                api, edge.node, lane, *public_codecs(cls, api), (edge.timeout, api.timeout), ELSEWHERE_SLACK,
+                api, edge.node, lane, *public_codecs(cls, api), shortest(edge.timeout, api.timeout), ELSEWHERE_SLACK,
                 typed=cls is not None,
             )) for api in edge.apis
         })  # fmt: skip

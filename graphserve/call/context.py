@@ -6,14 +6,14 @@ import reprlib
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from graphserve.call.shield import shielded
 from graphserve.wire.headers import BAGGAGE, REQUEST_ID, TRACEPARENT, TRACESTATE, is_traceparent, may_travel
 
 
-@dataclass(slots=True)
+@dataclass
 class CallContext:
     """What travels with a call.
 
@@ -36,12 +36,13 @@ class CallContext:
     traceparent: bytes | None = None
     tracestate: bytes | None = None
     baggage: bytes | None = None
-    gone: bool = False
-    over: bool = False
-    retraced: bool = False
-    task: Any = None
-    elsewhere: str | None = None
-    calls: set[Any] | None = None
+    # Most calls never set these: until they do, the class has them, and a context is made without them.
+    gone: bool = field(default=False, init=False)
+    over: bool = field(default=False, init=False)
+    retraced: bool = field(default=False, init=False)
+    task: Any = field(default=None, init=False)
+    elsewhere: str | None = field(default=None, init=False)
+    calls: set[Any] | None = field(default=None, init=False)
 
     def seconds_left(self) -> float | None:
         """Seconds until the deadline, negative when it has passed; None without one."""
@@ -163,13 +164,14 @@ def travellers(context: CallContext) -> list[tuple[bytes, bytes | None]]:
     ]  # fmt: skip
 
 
-def earliest(inherited_ns: int | None, timeouts: tuple[float | None, ...]) -> int | None:
-    """The deadline of a call: the earliest of what the caller inherited and now + each timeout (seconds)."""
-    shortest = None
-    for timeout in timeouts:
-        if timeout is not None and (shortest is None or timeout < shortest):
-            shortest = timeout
-    if shortest is None:
+def shortest(*timeouts: float | None) -> float | None:
+    """The shortest of these timeouts (seconds); None if there is none."""
+    return min((timeout for timeout in timeouts if timeout is not None), default=None)
+
+
+def earliest(inherited_ns: int | None, timeout: float | None) -> int | None:
+    """The deadline of a call: the earlier of what the caller inherited and now + the timeout (seconds)."""
+    if timeout is None:
         return inherited_ns
-    own = time.monotonic_ns() + int(shortest * 1e9)
+    own = time.monotonic_ns() + int(timeout * 1e9)
     return own if inherited_ns is None or own < inherited_ns else inherited_ns

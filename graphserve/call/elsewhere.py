@@ -230,7 +230,7 @@ class Elsewhere:
             return None
         context = current.get()
         timeouts = request.extensions.get("timeout", {})
-        deadline_ns = earliest(context.deadline_ns if context is not None else None, (timeouts.get("read"),))
+        deadline_ns = earliest(context.deadline_ns if context is not None else None, timeouts.get("read"))
         for name, value in with_travellers(context, request.headers.raw)[len(request.headers.raw) :]:
             request.headers[name.decode()] = value.decode("latin-1")
         if deadline_ns is None:

@@ -19,7 +19,7 @@ import httpx
 from graphserve import syntax
 from graphserve.call.calls import error_of
 from graphserve.call.connection import CUT, Connection
-from graphserve.call.context import CallContext, current, earliest
+from graphserve.call.context import CallContext, current, earliest, shortest
 from graphserve.call.elsewhere import carrying
 from graphserve.call.exchange import Answer, Exchange, Lane
 from graphserve.call.home import Home
@@ -269,7 +269,7 @@ class NodeTransport:
         context = current.get()
         timeouts = request.extensions.get("timeout", {})
         inherited = context.deadline_ns if context is not None else None
-        deadline_ns = earliest(inherited, (self.timeout, timeouts.get("read")))
+        deadline_ns = earliest(inherited, shortest(self.timeout, timeouts.get("read")))
         method = request.method.encode("ascii", "backslashreplace")
         target = request.extensions.get("target", request.url.raw_path)
         own = [(name, value) for name, value in request.headers.raw if not _is_ours(name.lower())]

@@ -50,10 +50,10 @@ class Calls:
     async def _live(self) -> None:
         self._words = Words(self._errors, self._entry.name)
         self._home, self._closing = Home.here(), asyncio.Event()
-        timeouts, slack = (self._entry.options.timeout,), HOP_SLACK + slack_to(self._plan, self._entry.name)
+        timeout, slack = self._entry.options.timeout, HOP_SLACK + slack_to(self._plan, self._entry.name)
         self.client = TypedClient(self._entry.name, {
             api.name: RemoteApi(self._home, Api(
-                api, self._entry.name, self._lane, *public_codecs(self._cls, api), timeouts, slack
+                api, self._entry.name, self._lane, *public_codecs(self._cls, api), timeout, slack
             )) for api in self._entry.apis
         })  # fmt: skip
         self._begun.set()

@@ -10,7 +10,7 @@ from typing import Any
 
 from graphserve.call import transport
 from graphserve.call.clients import slack_to
-from graphserve.call.context import CallContext, earliest
+from graphserve.call.context import CallContext, earliest, shortest
 from graphserve.call.exchange import Exchange
 from graphserve.call.home import Home
 from graphserve.call.request import new_request_id
@@ -101,7 +101,7 @@ class HttpLane:
         if refused is not None:
             self._refuse(exchange, refused, context.request_id)
             return
-        context.deadline_ns = earliest(context.deadline_ns, (heading.timeout, api.timeout))
+        context.deadline_ns = earliest(context.deadline_ns, shortest(heading.timeout, api.timeout))
         if api.signature.input_stream is not None:
             exchange.upload = exchange.upload or _pieces(body)
             body = target.partition(b"?")[2]

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 
 from graphserve.call.calls import Api, RemoteApi, TypedClient
 from graphserve.call.clients import Clients, codecs, slack_to
+from graphserve.call.context import shortest
 from graphserve.call.home import Home
 from graphserve.graph import resolve_here
 from graphserve.plan import EdgePlan, NodePlan, Plan
@@ -115,9 +116,9 @@ class _Graph:
         entry, home = self.plan.node(self.plan.entry), Home.here()
         apis = {}
         for api in entry.apis:
-            timeouts, slack = (api.timeout, entry.options.timeout), slack_to(self.plan, entry.name)
+            timeout, slack = shortest(api.timeout, entry.options.timeout), slack_to(self.plan, entry.name)
             way = codecs(self._class(entry), api)
-            apis[api.name] = RemoteApi(home, Api(api, entry.name, self.nodes[entry.name], *way, timeouts, slack))
+            apis[api.name] = RemoteApi(home, Api(api, entry.name, self.nodes[entry.name], *way, timeout, slack))
         return TypedClient(entry.name, apis)
 
     async def stop(self, *, now: bool) -> None:

@@ -13,7 +13,7 @@ from graphserve.errors import InvalidArguments
 from graphserve.wire import nans
 from graphserve.wire.costs import ERRORS_TOLD, NAME_CHARACTERS
 from graphserve.wire.duplicates import Names
-from graphserve.wire.exact import exact
+from graphserve.wire.exact import exact, only_class
 from graphserve.wire.extensions import Fetch, Place, json_hook, no_memory
 from graphserve.wire.failures import (
     FAILURES,
@@ -40,8 +40,8 @@ __all__ = [
 
 _ARRAY_FOR_OTHER = re.compile(r"Expected `[a-z]+[^`]*`, got `numpy\.ndarray`\Z")
 _UNREADABLE = "something in the body cannot be read, such as a number that is out of range"
+_JSON, _TYPED, _RAW = Format.JSON, Format.TYPED, Format.RAW  # (looked up once: a member of an enum is slow to find)
 _asdict = msgspec.structs.asdict
-_CHECKED_BY_CALLER = (Format.TYPED, Format.RAW)
 _EMPTY = {Format.JSON: b"{}", Format.MSGPACK: b"\x80", Format.TYPED: b"\x80"}
 
 
@@ -81,7 +81,7 @@ class ArgumentsCodec:
             MalformedBody: it is not what `format` says.
             InvalidArguments: it does not fit the signature; `.errors` has every argument's error.
         """
-        if format is Format.RAW:
+        if format is _RAW:
             return self._take_raw(body)
         if fetch is None and len(body) > self._least:
             self._look(body, format)
@@ -96,9 +96,11 @@ class ArgumentsCodec:
         else:
             if self._finish:
                 self._finish_all(arguments, body, format, fetch)
-            if body and body[0] - 0x80 == len(arguments):  # msgpack says so itself, and JSON never begins so
-                return arguments
-            if format is Format.JSON and type(body) is bytes and self._names.are_once(body, len(arguments)):
+            # With quotes around the names and no others, each is there once; msgpack says how many there are.
+            if format is _JSON:
+                if type(body) is bytes and body.count(b'"') == 2 * len(arguments):
+                    return arguments
+            elif body and body[0] - 0x80 == len(arguments):
                 return arguments
             return self._once(arguments, body or _EMPTY[format], format)
         if self._raw is not None and not body:  # no body is an empty one
@@ -271,7 +273,8 @@ class ResultCodec:
 
     def __init__(self, hint: Any, where: str) -> None:
         self._value, self._where = ValueCodec(hint), where
-        self._is_exact = exact(hint)
+        self._is_exact, self._class = exact(hint), only_class(hint)
+        self._json = self._value.json
 
     def encode(self, value: Any, format: Format, place: Place | None = None) -> bytes:
         """A result as bytes.
@@ -289,10 +292,14 @@ class ResultCodec:
             TypeError: it cannot be sent; the message names the API.
             ValueError: it does not fit the annotation; as of `decode`.
         """
-        if format not in _CHECKED_BY_CALLER and self._is_exact is not None and not self._is_exact(value):
-            value = self.decode(self.encode(value, Format.TYPED))
+        if type(value) is not self._class and format is not _TYPED and format is not _RAW:
+            is_exact = self._is_exact
+            if is_exact is not None and not is_exact(value):
+                value = self.decode(self.encode(value, Format.TYPED))
         try:
-            return bytes(value) if format is Format.RAW else self._value.dump(value, format, place)
+            if format is _JSON:
+                return self._json(value)
+            return bytes(value) if format is _RAW else self._value.dump(value, format, place)
         except FAILURES as exc:
             reason = "; ".join(text(each) for each in explain(exc, []))
             kind = BeyondMsgpack if format is Format.MSGPACK and isinstance(exc, OverflowError) else TypeError

@@ -42,6 +42,12 @@ def exact(hint: Any) -> Looks | None:
     return lambda value: type(value) is kind and items(value)
 
 
+def only_class(hint: Any) -> type | None:
+    """The one class that a value of this type has, if there is one and it tells all: `type(value) is` it, then."""
+    kinds = _kinds(hints.take_apart(hint))
+    return next(iter(kinds)) if kinds is not None and len(kinds) == 1 else None
+
+
 def _never(value: Any) -> bool:
     return False
 

@@ -16,6 +16,8 @@ class Format(enum.Enum):
     CHECKED = b"application/vnd.graphserve+msgpack;checked=1"
     RAW = b"application/octet-stream"
 
+    __hash__ = object.__hash__  # (members are singletons; that of an enum is a function in Python)
+
     @property
     def content_type(self) -> bytes:
         """What an answer in this format says of its body."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import msgspec
@@ -27,6 +27,7 @@ from graphserve.wire.formats import Format
 from graphserve.wire.schema import uses_adapter
 
 Body = bytes | bytearray | memoryview
+_JSON, _MSGPACK = Format.JSON, Format.MSGPACK  # (looked up once: a member of an enum is slow to find)
 
 
 class Reader:
@@ -45,7 +46,7 @@ class Reader:
 
     def read(self, body: Body, format: Format, fetch: Fetch | None) -> Any:
         """The value; raises what msgspec says about it. `fetch` as in `ext_hook`."""
-        if format is Format.JSON:
+        if format is _JSON:
             return self.json(body)
         if fetch is None:
             return self.msgpack(body)
@@ -121,6 +122,10 @@ class ValueCodec:
         self._take_out = blobs.taker(self.hint)
         self.fetched: Any = blobs.with_blobs(self.hint)
         self._reader, self._writer = Reader(self.hint, self.fetched), Writer()
+        # Writes a value as JSON; raises as `dump`.
+        self.json: Callable[[Any], bytes] = self._writer.json
+        if self._adapter is not None:
+            self.json = partial(self._adapter.dump, by_alias=True)
 
     @cached_property
     def _nans(self) -> nans.NanReader:
@@ -150,9 +155,9 @@ class ValueCodec:
 
     def dump(self, value: Any, format: Format, place: Place | None = None) -> bytes:
         """Write a value; raises TypeError, ValueError or OverflowError if it cannot be."""
-        if format is Format.JSON:
-            return self._adapter.dump(value, by_alias=True) if self._adapter else self._writer.json(value)
-        if format is Format.MSGPACK:
+        if format is _JSON:
+            return self.json(value)
+        if format is _MSGPACK:
             return self._writer.shown(self._adapter.plain(value) if self._adapter else value)
         return self._writer.write(self.wrap(value, place) if self.wraps else value, place)
 

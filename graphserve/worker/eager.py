@@ -12,30 +12,41 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any
 
-if sys.version_info >= (3, 12):
 
-    def begin(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """A task that has run until it first waited, or to its end."""
-        return asyncio.Task(work, loop=loop, eager_start=True)
+class Eager:
+    """Makes tasks of one loop that have run until they first waited, or to their end.
 
-else:
-    # Python 3.11 has no eager tasks, but a task asks its loop for one thing only when it is made: to call its first
-    # step soon. That is caught, and called.
+    Args:
+        loop: the loop.
+    """
 
-    def begin(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """A task that has run until it first waited, or to its end."""
-        if asyncio.current_task(loop) is not None:  # a step inside a step is not possible here
-            return loop.create_task(work)
-        caught: list[tuple[Callable[[], object], Context]] = []
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop, self._own = loop, vars(loop)
+        self._caught: list[tuple[Callable[[], object], Context]] = []  # the first step of the task that is being made
 
-        def catch(step: Callable[[], object], *, context: Context) -> None:
-            caught.append((step, context))
+    if sys.version_info >= (3, 12):
 
-        vars(loop)["call_soon"] = catch
-        try:
-            task = asyncio.Task(work, loop=loop)
-        finally:
-            del vars(loop)["call_soon"]
-        step, context = caught[0]
-        context.run(step)
-        return task
+        def begin(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+            """A task that does this work, and has begun."""
+            return asyncio.Task(work, loop=self._loop, eager_start=True)
+
+    else:
+        # Python 3.11 has no eager tasks, but a task asks its loop for one thing only when it is made: to call its first
+        # step soon. That is caught, and called.
+
+        def begin(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+            """A task that does this work, and has begun."""
+            loop, own = self._loop, self._own
+            if asyncio.current_task(loop) is not None:  # a step inside a step is not possible here
+                return loop.create_task(work)
+            own["call_soon"] = self._catch
+            try:
+                task = asyncio.Task(work, loop=loop)
+            finally:
+                del own["call_soon"]
+            step, context = self._caught.pop()
+            context.run(step)
+            return task
+
+        def _catch(self, step: Callable[[], object], *, context: Context) -> None:
+            self._caught.append((step, context))

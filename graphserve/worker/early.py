@@ -93,13 +93,13 @@ class EarlyProtocol(PublicProtocol):
 
     # --- parser ---
 
-    def begin_request(self) -> None:
+    def begin_request(self, *, old: bool | None = None) -> None:
         """See `Protocol`: where there is no Plan, only health is."""
         waited = self.loop.time() - self._waits_since if self._waits_since else 0.0
         if not self._beginning.over and self.listener.path(self.url) not in HEALTH:
             late = bool(self._deadline) and self.loop.time() >= self._deadline
             raise Refused(self._beginning.refusal(late=late))
-        super().begin_request()
+        super().begin_request(old=old)
         self._waits_since = 0.0
         cycle: Any = self.cycle
         if waited and type(cycle) is Inbound:

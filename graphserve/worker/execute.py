@@ -22,7 +22,7 @@ from graphserve.plan import ApiPlan, NodePlan
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec
 from graphserve.wire.layout import DEADLINE, EXECUTING
 from graphserve.wire.schema import Signature
-from graphserve.worker.eager import begin
+from graphserve.worker.eager import Eager
 from graphserve.worker.orphans import Orphans
 from graphserve.worker.pace import Pace
 from graphserve.worker.pressure import Pressure
@@ -98,6 +98,7 @@ class Executor:
         self.executing: set[Any] = set()  # Execution and StreamExecution
         self.pressure = Pressure(self.loop, lambda: len(self.executing))
         self.executed = 0
+        self.eager = Eager(self.loop)
         self.orphans = Orphans(self.loop, self.executing)
 
     @property
@@ -177,7 +178,8 @@ class Execution:
     def start(self, api: BoundApi, arguments: dict[str, Any], at_once: bool) -> None:
         """Begin, unless the deadline has passed."""
         executor, context = self._executor, self.context
-        left = context.seconds_left()
+        deadline_ns = context.deadline_ns
+        left = None if deadline_ns is None else (deadline_ns - time.monotonic_ns()) / 1e9
         if left is not None and left <= 0:
             try:
                 self._late()
@@ -188,7 +190,7 @@ class Execution:
             self._pace, self._began = api.pace, time.monotonic()
         if api.is_async:
             work = _run(api.method, arguments, context)
-            task = begin(executor.loop, work) if at_once else executor.loop.create_task(work)
+            task = executor.eager.begin(work) if at_once else executor.loop.create_task(work)
             if task.done():
                 self._task_ended(task)
                 return

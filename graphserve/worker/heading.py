@@ -8,7 +8,17 @@ from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
 from graphserve.errors import CallError, InvalidArguments
 from graphserve.wire.formats import Format, is_form
-from graphserve.wire.headers import DEADLINE, is_request_id, is_traceparent, traveller
+from graphserve.wire.headers import (
+    BAGGAGE,
+    DEADLINE,
+    REQUEST_ID,
+    TIMEOUT,
+    TRACEPARENT,
+    TRACESTATE,
+    is_request_id,
+    is_traceparent,
+    traveller,
+)
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.trust import Trust
 from graphserve.worker.execute import BoundApi
@@ -17,6 +27,10 @@ from graphserve.worker.limits import shown
 
 _SECONDS = re.compile(rb"\+?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z")
 _LONGEST_TIMEOUT = 1e9  # seconds; beyond, there is no deadline
+_TOLD = frozenset({  # the names of those that are looked at; most of what clients send is not
+    b"content-type", b"accept", REQUEST_ID, b"content-length", TIMEOUT, TRACEPARENT, TRACESTATE, BAGGAGE, b"expect",
+    b"content-encoding", DEADLINE,
+})  # fmt: skip
 
 
 class Heading:
@@ -42,14 +56,16 @@ class Heading:
         self.expects = False
         parents = states = baggage = None
         for name, value in headers:
+            if name not in _TOLD:
+                continue
             if name == b"content-type":
                 self.content_type = value
             elif name == b"accept":
                 self.accept = value
-            elif name == b"x-request-id":
-                context.request_id = value if is_request_id(value) else b""
             elif name == b"content-length":
                 self.length = int(value) if value.isdigit() and len(value) < 20 else number("Content-Length", value)
+            elif name == b"x-request-id":
+                context.request_id = value if is_request_id(value) else b""
             elif name == b"x-request-timeout":
                 seconds = _seconds(value)
                 self.timeout = seconds if self.timeout is None else min(seconds, self.timeout)

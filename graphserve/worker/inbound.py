@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from graphserve.call import fingerprint
-from graphserve.call.context import CallContext, earliest
+from graphserve.call.context import CallContext, earliest, shortest
 from graphserve.errors import CallError, InvalidArguments
 from graphserve.wire import problem
 from graphserve.wire.codec import Format, accept_format, content_format
@@ -38,8 +38,9 @@ from graphserve.worker.waiting import Waiting
 if TYPE_CHECKING:
     from graphserve.worker.protocol import Protocol
 
-# (looked up once: a member of an enum says its value by two calls)
+# (looked up once: a member of an enum is slow to find, and says its value by two calls)
 _FRAMES = StreamFormat.FRAMES.value
+_TYPED, _CHECKED = Format.TYPED, Format.CHECKED
 
 
 class Inbound:
@@ -48,10 +49,14 @@ class Inbound:
     Args:
         protocol: its connection.
         api: the API that it is for.
+        keep_alive: whether the connection stays open behind its answer.
+        context: what travels with it.
+        turn: whether all requests before it on its connection have their answers.
+        old: whether it speaks HTTP/1.0.
 
-    `trust` is what it may do more than a client, `context` what travels with it, `accepts` its Accept header as it
+    `trust` is what it may do more than a client, `accepts` its Accept header as it
     came, `length` how much of its body is here, `source` its body if the API reads it as it comes,
-    `query` the URL's then, `lost` whether the client is gone, `old` whether it speaks HTTP/1.0, `sink` where items go,
+    `query` the URL's then, `lost` whether the client is gone, `sink` where items go,
     `client` who is behind the proxy, if that is logged.
     """
 
@@ -63,15 +68,20 @@ class Inbound:
     client: Any
     message_event: Any = SimpleNamespace(set=lambda: None)  # uvicorn sets an event that only ASGI cycles have
 
-    def __init__(self, protocol: Protocol, api: BoundApi, keep_alive: bool, *, old: bool = False) -> None:
+    def __init__(
+        self, protocol: Protocol, api: BoundApi, keep_alive: bool, context: CallContext, *,
+        turn: bool = False, old: bool = False,
+    ) -> None:  # fmt: skip
+        listener = protocol.listener
         self.protocol, self._api = protocol, api
         self.response_complete = self.disconnected = False
-        self.old, self.keep_alive = old, keep_alive and not protocol.listener.closing
+        self.old, self.keep_alive = old, keep_alive and not listener.closing
         self._body: list[bytes | bytearray] = []
         self.query, self.length = b"", 0
         self._noted = -1  # where a note of it is
-        self._limit = protocol.listener.max_body_size
-        self._complete = self._turn = self.lost = False
+        self._limit = listener.max_body_size
+        self._turn = turn
+        self._complete = self.lost = False
         self._problem: CallError | None = None
         self._format: Format | None = None
         self._accept, self.accepts = Format.JSON, b""
@@ -79,21 +89,22 @@ class Inbound:
         self._relay: Any = None
         self.source: Source | None = None
         self.sink: HttpSink | None = None
-        self.context = CallContext()
-        self._throttle = protocol.listener.throttles.get(api.plan.name)
+        self.context = context
+        self._throttle = listener.throttles.get(api.plan.name)
         self.path, self.trust = api.plan.route, protocol.trust
         self.started = time.perf_counter()
 
     # --- reading ---
 
-    def take(self, checked: bool, context: CallContext, body: bytes) -> None:
+    def take(self, checked: bool, body: bytes) -> None:
         """A whole request of a caller of ours, which is this one's turn; see `composer` of `checked`."""
-        self.context, self._body = context, [body]
-        self._format = Format.TYPED
-        self._accept = Format.CHECKED if checked else Format.TYPED
+        context = self.context
+        self._body = [body]
+        self._format = _TYPED
+        self._accept = _CHECKED if checked else _TYPED
         if self._api.signature.stream:
             self.accepts = CHECKED_FRAMES if checked else _FRAMES
-        context.deadline_ns = earliest(context.deadline_ns, (self._api.timeout,))
+        context.deadline_ns = earliest(context.deadline_ns, self._api.timeout)
         self._complete = self._turn = True
         self._execute()
 
@@ -103,15 +114,18 @@ class Inbound:
         heading = Heading(headers, context, self.trust)
         self.accepts = heading.accept or b""
         self._format, self._accept = content_format(heading.content_type), accept_format(heading.accept)
-        self.query = self.protocol.url.partition(b"?")[2]
+        protocol = self.protocol
+        if b"?" in protocol.url:
+            self.query = protocol.url.partition(b"?")[2]
         if self._api.signature.input_stream is not None:
-            self.source = Source(self.protocol.flow, self.protocol.caller_left, self.protocol.transport.abort)
+            self.source = Source(protocol.flow, protocol.caller_left, protocol.transport.abort)
         self._problem = heading.problem(self._api, self._format, self._limit, self.query)
-        context.deadline_ns = earliest(context.deadline_ns, (heading.timeout, self._api.timeout))
+        timeout = self._api.timeout if heading.timeout is None else shortest(heading.timeout, self._api.timeout)
+        context.deadline_ns = earliest(context.deadline_ns, timeout)
         if self._problem is not None and not self._complete:
             self._refuse()
         elif heading.expects and not self.old and self._turn:  # behind others the answer is enough
-            self.protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self.source is not None and self._turn and self._problem is None:
             self._execute()
 
@@ -156,8 +170,8 @@ class Inbound:
             if self._problem is not None:
                 self._quiet(self._problem)
                 return
-            first = self._body[0] if len(self._body) == 1 else None
-            body = first if type(first) is bytes else b"".join(self._body)
+            parts = self._body
+            body = parts[0] if len(parts) == 1 and type(parts[0]) is bytes else b"".join(parts)
             self._body = []
             if protocol.admission.held and protocol.caller_left():
                 protocol.transport.close()
@@ -348,9 +362,9 @@ class Inbound:
     def _freed(self) -> None:
         self._execution = None
         listener = self.protocol.listener
-        if self._noted >= 0:
-            if listener.wary is None and listener.notes is not None:
-                listener.notes.remove(self._noted)
+        if (place := self._noted) >= 0:
+            if listener.wary is None and (notes := listener.notes) is not None:
+                notes.remove(place)
                 self._noted = -1
             else:
                 self._unnote()

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import mmap
 import os
+from zlib import crc32
 
-from graphserve.call.fingerprint import check
+from graphserve.call.fingerprint import WHOLE, check
 from graphserve.wire.layout import FIRST_NOTE, NOTE, UPLOAD, WORDS
 
 
@@ -47,8 +48,9 @@ class Notes:
         if not self._free:
             return -1
         place = self._free.pop()
-        self._words[place + 1] = check(body)
-        self._words[place] = (route + 1) << 40 | len(body)
+        words, length = self._words, len(body)
+        words[place + 1] = crc32(body) if length <= WHOLE else check(body)
+        words[place] = (route + 1) << 40 | length
         return place
 
     def add_upload(self, route: int) -> int:

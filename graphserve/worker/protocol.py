@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from graphserve import records
 from graphserve.call.alarms import alarm
+from graphserve.call.context import CallContext
 from graphserve.errors import CallError
 from graphserve.wire.problem import HttpProblem, Untakable
 from graphserve.wire.trust import PUBLIC, opened
@@ -96,9 +97,9 @@ class Protocol(HttpToolsProtocol):
         prepared = self._prepared
         if prepared is not None and not self.receiving and self.idle and (request := prepared.read(data)) is not None:
             api, _, checked, context, body = request
-            inbound = Inbound(self, api, not self._shared)
+            inbound = Inbound(self, api, not self._shared, context)
             self.cycle = inbound  # type: ignore[assignment]
-            inbound.take(checked, context, body)
+            inbound.take(checked, body)
         elif data:
             self._feed(data)
 
@@ -153,23 +154,29 @@ class Protocol(HttpToolsProtocol):
         else:
             super().on_message_complete()
 
-    def begin_request(self) -> None:
-        """The headers of a request are complete: take the direct way, or uvicorn's."""
+    def begin_request(self, *, old: bool | None = None) -> None:
+        """The headers of a request are complete: take the direct way, or uvicorn's.
+
+        Args:
+            old: whether it is in HTTP/1.0, if that is known.
+        """
         parser = self.parser
         api = self.listener.route(self.url) if parser.get_method() == b"POST" else None
         if api is None:
             self.to_application()
             return
         # A shared socket carries one request a connection: the slot was taken for the connection.
-        old = parser.get_http_version() == "1.0"
-        inbound = Inbound(self, api, parser.should_keep_alive() and not old and not self._shared, old=old)
+        if old is None:
+            old = parser.get_http_version() == "1.0"
+        keep_alive = not old and not self._shared and parser.should_keep_alive()
+        before: Any = self.cycle
+        turn = before is None or before.response_complete
+        inbound = Inbound(self, api, keep_alive, CallContext(), turn=turn, old=old)
         if self.listener.clients is not None:
             inbound.client = self.listener.clients.of(self.client, self.headers)
-        before, self.cycle = self.cycle, inbound  # type: ignore[assignment]
+        self.cycle = inbound  # type: ignore[assignment]
         self.headed = True
-        if before is None or before.response_complete:
-            inbound.begin()
-        else:  # pipelined
+        if not turn:  # pipelined
             self.flow.pause_reading()
             self.first = self.first if self.pipeline else before
             self.pipeline.appendleft((inbound, None))  # type: ignore[arg-type]
@@ -290,23 +297,30 @@ class Protocol(HttpToolsProtocol):
 
     def _feed(self, data: bytes | memoryview) -> None:
         """Give bytes to the parser. Whatever it finds wrong, or whatever fails in a callback, is answered."""
-        rest = data
-        while rest:
-            try:
-                self.parser.feed_data(rest)
-            except httptools.HttpParserUpgrade as exc:
-                end = exc.args[0]
-            except httptools.HttpParserError as exc:
-                self._not_understood(exc)
-                return
-            else:
-                break
-            self._decline_upgrade()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError as exc:
+            self._stopped(exc, data)
             if self.refused:
                 return
-            rest = memoryview(rest)[end:]
         if self.receiving:
             self.came_in_part(len(data))
+
+    def _stopped(self, exc: httptools.HttpParserError, data: bytes | memoryview) -> None:
+        """The parser has stopped: at an offer of another protocol it goes on behind it, at all else it does not."""
+        rest = memoryview(data)
+        while isinstance(exc, httptools.HttpParserUpgrade):
+            rest = rest[exc.args[0] :]
+            self._decline_upgrade()
+            if self.refused or not rest:
+                return
+            try:
+                self.parser.feed_data(rest)
+            except httptools.HttpParserError as another:
+                exc = another
+            else:
+                return
+        self._not_understood(exc)
 
     def _decline_upgrade(self) -> None:
         # A server that does not want the other protocol goes on in HTTP/1.1 (RFC 9110, 7.8): the request is what it

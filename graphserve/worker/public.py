@@ -105,7 +105,7 @@ class PublicProtocol(Protocol):
             self._examine()
         if self.spare and (problem := self.patrol.refusal(self, self.url)) is not None:
             raise Refused(problem)
-        self.begin_request()
+        self.begin_request(old=False if plain else None)
         if self.spare:
             self.cycle.keep_alive = False
         if self.flow.read_paused:  # it waits behind others
@@ -197,7 +197,14 @@ class PublicProtocol(Protocol):
         if self._line or (b"R" in text and b"RTSP/" in text):  # one byte is found far sooner than five
             self._feed_up_to_rtsp(text)
         else:
-            super()._feed(text)
+            try:  # (as in `Protocol`: a call for each request is worth avoiding)
+                self.parser.feed_data(text)
+            except httptools.HttpParserError as exc:
+                self._stopped(exc, text)
+            if not self.receiving:
+                return
+            if not self.refused:
+                self.came_in_part(len(text))
         if self.receiving and not self.headed and not self.refused:
             self._line = grammar.first_line_begun(self._line + text)
         elif self._line:

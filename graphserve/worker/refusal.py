@@ -28,7 +28,11 @@ def refusal(protocol: Protocol, api: BoundApi, context: CallContext, throttle: T
     if throttle is not None and throttle.active and (refused := throttle.refusal()) is not None:
         return refused
     if api.plan.lane == "pooled":
-        return _behind(api, protocol.listener.executor, context)
+        executor = protocol.listener.executor
+        pressure = executor.pressure
+        if not pressure.late and len(executor.executing) < pressure.limit:
+            return None
+        return _behind(api, executor, context)
     if protocol.admission.held and api.pace is not None:
         return _hopeless(api, protocol.listener.executor, protocol.listener.gate, context)
     return None

@@ -126,8 +126,8 @@ class Visit:
         request = prepared.read(data, opens=True) if prepared is not None and data else None
         if request is not None and not request[0].signature.stream:
             api, self.trust, checked, context, body = request
-            self.cycle = inbound = Inbound(cast("Protocol", self), api, False)
-            inbound.take(checked, context, body)
+            self.cycle = inbound = Inbound(cast("Protocol", self), api, False, context)
+            inbound.take(checked, body)
             if not inbound.response_complete and not self._closing:
                 self._watch(True)  # for its end
         elif data:

@@ -18,7 +18,7 @@ import uvloop
 
 from graphserve.call.alarms import FAR, Alarms, alarm
 from graphserve.call.exchange import Reply
-from graphserve.worker.eager import begin
+from graphserve.worker.eager import Eager
 from graphserve.worker.gate import Door, Gate
 from graphserve.worker.turn import Turn
 
@@ -45,7 +45,7 @@ def test_a_task_that_waits_for_nothing_is_over_at_once(runner: asyncio.Runner) -
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        task = await from_a_callback(loop, lambda: (task := begin(loop, work()), task.done())[:2])
+        task = await from_a_callback(loop, lambda: (task := Eager(loop).begin(work()), task.done())[:2])
         assert task[1], "it ran when it was begun"
         assert await task[0] == task[0].get_name()
         assert "call_soon" not in vars(loop)
@@ -66,11 +66,11 @@ def test_a_task_that_waits_goes_on_as_every_task(runner: asyncio.Runner) -> None
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        task = await from_a_callback(loop, lambda: (begin(loop, work()), steps.append("begun"))[0])
+        task = await from_a_callback(loop, lambda: (Eager(loop).begin(work()), steps.append("begun"))[0])
         with pytest.raises(KeyError, match="its own"):
             await task
         assert steps == ["first", "begun", "second"]
-        inside = begin(loop, asyncio.sleep(0, "in a task"))  # under 3.11 not at once, but it runs
+        inside = Eager(loop).begin(asyncio.sleep(0, "in a task"))  # under 3.11 not at once, but it runs
         assert await inside == "in a task"
 
     runner.run(main())
