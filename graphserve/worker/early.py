@@ -82,6 +82,8 @@ class EarlyProtocol(PublicProtocol):
         self._stop_timer()
         super().connection_lost(exc)
 
+    repeats = False  # whether a request is taken here, is not for its head alone to say
+
     def data_received(self, data: bytes) -> None:
         """asyncio callback."""
         begun = self.receiving and not self._held

@@ -37,6 +37,7 @@ from graphserve.worker.waiting import Waiting
 
 if TYPE_CHECKING:
     from graphserve.worker.protocol import Protocol
+    from graphserve.worker.repeated import Repeated
 
 # (looked up once: a member of an enum is slow to find, and says its value by two calls)
 _FRAMES = StreamFormat.FRAMES.value
@@ -107,6 +108,25 @@ class Inbound:
         context.deadline_ns = earliest(context.deadline_ns, self._api.timeout)
         self._complete = self._turn = True
         self._execute()
+
+    def take_again(self, head: Repeated, body: bytes) -> None:
+        """A whole request of a client whose head is known, and which is this one's turn."""
+        self._format, self._accept, self.accepts = head.format, head.accept, head.accepts
+        if head.client is not None:
+            self.client = head.client
+        self._body, self.length = [body], len(body)
+        self._complete = True
+        self._execute()
+
+    @property
+    def api(self) -> BoundApi:
+        """The API that it is for."""
+        return self._api
+
+    @property
+    def may_come_again(self) -> bool:
+        """Whether nothing was wrong with its head, and its body is no stream."""
+        return self._problem is None and self.keep_alive and self._api.signature.input_stream is None
 
     def headers_complete(self, headers: list[tuple[bytes, bytes]]) -> None:
         """All headers are here: decide what can be decided."""

@@ -29,6 +29,8 @@ from graphserve.worker.prepared import Prepared
 
 LOGGER = "graphserve.port"
 
+# What the parser raises: it is at an offer of another protocol, or it cannot go on.
+STOPPED = (httptools.HttpParserUpgrade, httptools.HttpParserError)
 LINGER = 2.0  # seconds that a refused body is read and thrown away, so the client sees the answer and no reset
 HEADERS_TIMEOUT = 5.0  # seconds from accept to complete headers at a shared socket, where a slot is held meanwhile
 
@@ -297,16 +299,19 @@ class Protocol(HttpToolsProtocol):
 
     def _feed(self, data: bytes | memoryview) -> None:
         """Give bytes to the parser. Whatever it finds wrong, or whatever fails in a callback, is answered."""
+        stopped = None
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserError as exc:
-            self._stopped(exc, data)
+        except STOPPED as exc:
+            stopped = exc
+        if stopped is not None:  # (not in there: what is raised while that is handled would have it as its context)
+            self._stopped(stopped, data)
             if self.refused:
                 return
         if self.receiving:
             self.came_in_part(len(data))
 
-    def _stopped(self, exc: httptools.HttpParserError, data: bytes | memoryview) -> None:
+    def _stopped(self, exc: Exception, data: bytes | memoryview) -> None:
         """The parser has stopped: at an offer of another protocol it goes on behind it, at all else it does not."""
         rest = memoryview(data)
         while isinstance(exc, httptools.HttpParserUpgrade):
@@ -316,7 +321,7 @@ class Protocol(HttpToolsProtocol):
                 return
             try:
                 self.parser.feed_data(rest)
-            except httptools.HttpParserError as another:
+            except STOPPED as another:
                 exc = another
             else:
                 return
@@ -336,7 +341,7 @@ class Protocol(HttpToolsProtocol):
         except httptools.HttpParserError as exc:
             self._not_understood(exc)
 
-    def _not_understood(self, exc: httptools.HttpParserError) -> None:
+    def _not_understood(self, exc: Exception) -> None:
         if not isinstance(exc, httptools.HttpParserCallbackError):
             self.deny(HttpProblem(400, f"this is no valid HTTP request: {exc}"))  # llhttp's words, never the client's
             return

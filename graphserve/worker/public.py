@@ -10,6 +10,8 @@ from typing import Any
 
 import httptools
 
+from graphserve.call.context import CallContext, earliest
+from graphserve.call.request import new_request_id
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker import browsers, grammar
 from graphserve.worker.grammar import Refused
@@ -19,7 +21,8 @@ from graphserve.worker.limits import CHUNK_BYTES, FIELDS, HEAD_BYTES, PORTION, S
 from graphserve.worker.listener import Listener
 from graphserve.worker.patrol import Patrol
 from graphserve.worker.presence import Presence
-from graphserve.worker.protocol import Protocol
+from graphserve.worker.protocol import STOPPED, Protocol
+from graphserve.worker.repeated import LESSONS, Repeated
 
 _NOTHING = memoryview(b"")
 
@@ -32,6 +35,8 @@ class PublicProtocol(Protocol):
         patrol: looks after it.
     """
 
+    repeats = True  # whether a head that has come before is known without the parser
+
     def __init__(self, listener: Listener, patrol: Patrol) -> None:
         super().__init__(listener)
         self.patrol = patrol
@@ -43,9 +48,12 @@ class PublicProtocol(Protocol):
         self.spare = False  # beyond the limit: it may only ask for health, once
         self._held, self._in_portions = _NOTHING, False
         self._going_on = False
+        self._repeated: Repeated | None = None  # the head of a request that it made, if that may come again
+        self._lessons = LESSONS if self.repeats else 0
         # Of the message that comes.
         self.arrived = self.counted = self._passed_over = self._chunks = 0  # `arrived`: 0 for what comes at once
         self._said: dict[bytes, bytes] = {}
+        self._plain = False  # whether its head came at once and is none of those that need a closer look
         self._line = b""  # what has come of its first line, if that is not complete
 
     # --- asyncio ---
@@ -70,7 +78,7 @@ class PublicProtocol(Protocol):
         if len(data) > PORTION or self._held:
             self._held = memoryview(bytes(self._held) + data) if self._held else memoryview(data)
             self._take_held()
-        else:
+        elif self._repeated is None or not self._take_again(self._repeated, data):
             self._feed(data)
 
     def pause_writing(self) -> None:
@@ -98,6 +106,7 @@ class PublicProtocol(Protocol):
             and self.url[:1] == b"/" and b"#" not in self.url and grammar.RARE.isdisjoint(said)
             and self.listener.hosts.allows(said.get(b"host")) and not (self.arrived or self._in_portions)
         )  # fmt: skip
+        self._plain = plain
         if not plain:
             if b"upgrade" in said and self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
                 self._upgrade_offered = True  # the same headers come again, without the offer
@@ -193,15 +202,21 @@ class PublicProtocol(Protocol):
         if len(data) > PORTION:  # a part of one body
             super()._feed(data)
             return
+        begins, before = not self.receiving, self.cycle
         text = data if type(data) is bytes else bytes(data)
         if self._line or (b"R" in text and b"RTSP/" in text):  # one byte is found far sooner than five
             self._feed_up_to_rtsp(text)
         else:
-            try:  # (as in `Protocol`: a call for each request is worth avoiding)
+            stopped = None  # (as in `Protocol`: a call for each request is worth avoiding)
+            try:
                 self.parser.feed_data(text)
-            except httptools.HttpParserError as exc:
-                self._stopped(exc, text)
+            except STOPPED as exc:
+                stopped = exc
+            if stopped is not None:
+                self._stopped(stopped, text)
             if not self.receiving:
+                if self._lessons and begins and self._plain and before is not None and self.cycle is not before:
+                    self._learn(text)  # (not of the first request: many connections carry no second one)
                 return
             if not self.refused:
                 self.came_in_part(len(text))
@@ -209,6 +224,30 @@ class PublicProtocol(Protocol):
             self._line = grammar.first_line_begun(self._line + text)
         elif self._line:
             self._line = b""
+
+    def _learn(self, data: bytes) -> None:
+        """The next head may be the one that these bytes begin with, where a request began."""
+        cycle: Any = self.cycle
+        if type(cycle) is Inbound:
+            self._lessons -= 1
+            self._repeated = Repeated.of(data, self._said, self.listener.apis, cycle)
+
+    def _take_again(self, known: Repeated, data: bytes) -> bool:
+        """Take a request whose head is known; whether it is one. It goes on as with `begin_request`."""
+        before: Any = self.cycle
+        body = known.body(data)
+        listener = self.listener
+        if (
+            body is None or self.receiving or self.pipeline or self.spare
+            or not (before.response_complete and before.keep_alive)
+            or known.apis is not listener.apis or len(body) > listener.max_body_size
+        ):  # fmt: skip
+            return False
+        context = CallContext(new_request_id(), earliest(None, known.api.timeout))
+        inbound = Inbound(self, known.api, True, context, turn=True)
+        self.cycle = inbound  # type: ignore[assignment]
+        inbound.take_again(known, body)
+        return True
 
     def _feed_up_to_rtsp(self, data: bytes) -> None:
         # llhttp takes `POST / RTSP/1.1` too, and does not tell it from HTTP.

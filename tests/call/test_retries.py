@@ -99,7 +99,7 @@ def call_to(
 ) -> RemoteApi:
     kind = "pooled" if isinstance(lane, PooledLane) else "queue"
     plan = ApiPlan("run", "/run", ("x",), kind, stream=stream, idempotent=idempotent)  # type: ignore[arg-type]
-    return RemoteApi(Home.here(), Api(plan, "Model", lane, lambda it: it.get("x", b""), bytes, (timeout,), 0.1))
+    return RemoteApi(Home.here(), Api(plan, "Model", lane, lambda it: it.get("x", b""), bytes, timeout, 0.1))
 
 
 async def test_a_worker_that_refuses_gets_no_calls_and_costs_none() -> None:
