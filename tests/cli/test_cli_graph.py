@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness import rarely
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -73,7 +75,7 @@ def test_the_entrypoint_of_pyproject(project: Path, run: Run) -> None:
     assert "Recognizer" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["graph", "check"])
+@pytest.mark.parametrize("command", ["check", rarely("graph")])
 @pytest.mark.parametrize(
     ("target", "message"),
     [("app:Gatway", "did you mean app:Gateway?"), ("nothing:X", "there is no module 'nothing'"), ("app", "app:Gateway"),
