@@ -21,7 +21,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def tests_slow(session: nox.Session) -> None:
-    """The slow tests: more of reloads, stand-ins, shortages, browsers, examples; arguments go to pytest."""
+    """The slow tests: more of reloads, stand-ins, shortages, browsers, examples, pages; arguments go to pytest."""
     _test(session, "-m", "slow")
 
 
@@ -52,7 +52,7 @@ def types(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Every code block of README.md and docs/, run as it stands there."""
     session.install("-e", ".[test]")
-    session.run("pytest", "tests/test_docs.py", *session.posargs)
+    session.run("pytest", "-m", "slow or not slow", "tests/test_docs.py", *session.posargs)
 
 
 @nox.session

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,10 +84,16 @@ def running(
         pool.shutdown(cancel_futures=True)
 
 
+def running_pages() -> Iterator[Any]:
+    """Those with something to run; what a newcomer reads first is always tested."""
+    for path in pages():
+        if RUN & {block.language for block in blocks(path.read_text())}:
+            first = path.parent in (ROOT, DOCS / "tutorial")
+            yield pytest.param(path, id=name_of(path), marks=() if first else pytest.mark.slow)
+
+
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize(
-    "path", [path for path in pages() if RUN & {b.language for b in blocks(path.read_text())}], ids=name_of
-)
+@pytest.mark.parametrize("path", [*running_pages()])
 def test_the_blocks_of_a_page_run(path: Path, running: dict[Path, Future[None]]) -> None:
     running[path].result()
 

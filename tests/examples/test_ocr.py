@@ -137,6 +137,7 @@ def close_to(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.slow
 def test_many_callers_get_each_their_own_answer(url: str) -> None:
     names = list(EXPECTED) * 3
     images = [(OCR / "images" / name).read_bytes() for name in names]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.apps import elsewhere
 from tests.graph.test_three_ways import Ask, as_processes, in_this_process
-from tests.harness import APPS, Served, served
+from tests.harness import APPS, Served, rarely, served
 
 ROOT = APPS.parent.parent
 WAYS = ("local", "processes", "elsewhere")
@@ -117,7 +117,7 @@ def test_a_proxy_that_cannot_be_used_is_answered_at_once() -> None:
         graph.wait_log("Far at http://service.example cannot be reached: .*gopher")
 
 
-@pytest.mark.parametrize(("level", "shown"), [("info", False), ("debug", True)])
+@pytest.mark.parametrize(("level", "shown"), [("info", False), rarely("debug", True)])
 def test_each_request_is_a_line_at_debug_alone(level: str, shown: bool) -> None:
     with ExitStack() as stack:
         far = stack.enter_context(served("tests.apps.elsewhere:Far", cwd=ROOT))

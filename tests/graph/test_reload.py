@@ -127,6 +127,7 @@ def test_an_edit_takes_the_place_of_the_old_code_and_loses_no_request(app: Path,
     assert not run_dir.exists()
 
 
+@pytest.mark.slow
 def test_a_broken_edit_leaves_the_old_code_serving(app: Path, run_dir: Path) -> None:
     with served("app:Top", "--reload", "--run-dir", str(run_dir), cwd=app) as graph, graph.client() as client:
         graph.wait_log("watching")

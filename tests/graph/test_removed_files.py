@@ -27,7 +27,7 @@ from graphserve.call.exchange import Exchange
 from graphserve.call.lanes import QueueLane
 from graphserve.call.members import Members, Node
 from graphserve.errors import DeadlineExceeded, StartupError, Unavailable
-from tests.harness import OWN_SOCKET, Served, eventually, served, shared, waiting
+from tests.harness import OWN_SOCKET, Served, eventually, rarely, served, shared, waiting
 
 NOTED = "somebody removed files of the run folder"
 
@@ -251,7 +251,7 @@ def test_a_call_waits_while_its_node_has_no_socket_and_no_longer_than_its_deadli
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("tls", [False, rarely(True)])
 def test_the_public_socket_by_its_path(tmp_path: Path, tls: bool) -> None:
     path, certificate = tmp_path / "s", tmp_path / "server.pem"
     authority = trustme.CA()

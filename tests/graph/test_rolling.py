@@ -55,6 +55,7 @@ def test_every_node_is_rolled_again_and_again_without_loss(steered: Steered, gra
         assert steered.counts() == {"Leaf": 2, "Mid": 2, "Top": 1}
 
 
+@pytest.mark.slow
 def test_scaling_up_and_down_loses_nothing(steered: Steered, graph: Served, load: Load) -> None:
     for workers in (4, 1):
         done = steered.run("scale", f"Leaf={workers}", f"Mid={workers}", f"Top={workers}")

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from graphserve.family import _members, cleans_up, end_group
-from tests.harness import LONG, alive, children, eventually, served
+from tests.harness import LONG, alive, children, eventually, rarely, served
 
 
 def semaphores(folder: Path) -> list[str]:
@@ -25,7 +25,7 @@ def semaphores(folder: Path) -> list[str]:
     return [name for name in made if os.path.exists(name)]
 
 
-@pytest.mark.parametrize("how", ["stopped", "computing"])
+@pytest.mark.parametrize("how", ["stopped", rarely("computing")])
 def test_only_what_is_stuck_is_killed(tmp_path: Path, how: str) -> None:
     with served("pools:Many", env={"FOLDER": str(tmp_path)}) as graph:
         workers = graph.workers()
@@ -47,7 +47,7 @@ def search(url: str) -> None:
         httpx.post(f"{url}/search", json={"text": "a" * 60 + "b"}, timeout=60, trust_env=False)
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", rarely("spawn")])
 def test_a_pool_made_at_import_does_not_hold_the_stop_up(tmp_path: Path, method: str) -> None:
     with served("pools:Pooled", env={"METHOD": method, "FOLDER": str(tmp_path)}) as graph:
         workers = graph.workers()
@@ -63,7 +63,7 @@ def test_a_pool_made_at_import_does_not_hold_the_stop_up(tmp_path: Path, method:
         assert semaphores(tmp_path) == []
 
 
-@pytest.mark.parametrize("whom", ["worker", "supervisor"])
+@pytest.mark.parametrize("whom", ["worker", rarely("supervisor")])
 def test_what_a_killed_worker_has_named_is_removed(tmp_path: Path, run_dir: Path, whom: str) -> None:
     environment = {"METHOD": "spawn", "FOLDER": str(tmp_path)}
     with served("pools:Leaf", "--run-dir", str(run_dir), env=environment) as graph:

@@ -37,7 +37,7 @@ from graphserve import (
 )
 from graphserve.errors import ConfigurationError, CycleError, GraphError, StartupError
 from tests.apps import diamond
-from tests.harness import alive, children, eventually, handles
+from tests.harness import alive, children, eventually, handles, rarely
 
 QUIET = {"port": 0, "log_level": "warning"}
 
@@ -525,6 +525,7 @@ def test_many_threads_make_the_first_call_at_once(server: graphserve.run.Server[
     assert sorted(answers) == [0, 2, 4, 6, 8, 10, 12, 14]
 
 
+@pytest.mark.slow
 def test_a_path_and_options_of_nodes() -> None:
     path = os.path.relpath(diamond.__file__)
     with graphserve.serve(f"{path}:Base", **QUIET, workers=3, set={"Base": {"timeout": 5}}) as server:
@@ -545,6 +546,7 @@ async def test_a_unix_socket_and_a_start_in_a_thread(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_tls_that_asks_for_a_certificate(tmp_path: Path) -> None:
     authority = trustme.CA()
     cert = authority.issue_cert("graph.example")
@@ -635,6 +637,7 @@ def test_a_script(script: Script) -> None:
     assert "Traceback" not in err and "Warning" not in err
 
 
+@pytest.mark.slow
 def test_a_module_of_a_package(script: Script) -> None:
     running = script(MAIN + ASK, "-m", "pack.program", name="pack/program.py")
     assert running.end()[:2] == (0, "2\n")
@@ -674,6 +677,7 @@ def test_a_script_that_names_itself(script: Script) -> None:
     assert (code, out) == (0, "3\n3\n"), err
 
 
+@pytest.mark.slow
 def test_a_script_that_is_imported_as_a_module_too(script: Script) -> None:
     again = """
     if "main" in __name__:
@@ -691,6 +695,7 @@ def test_a_script_that_is_imported_as_a_module_too(script: Script) -> None:
         assert "'Deep' is a class of the script that runs and of the module 'program'" in err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_run(script: Script) -> None:
     code, out, err = script(MAIN + ASK, "folder", name="folder/__main__.py").end()
     assert (code, out) == (0, "2\n"), err
@@ -704,7 +709,7 @@ def test_an_archive_that_is_run_says_where_to_put_it(script: Script, tmp_path: P
     assert "Adder is defined in" in err.splitlines()[-1] and "put it in a module" in err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, rarely(signal.SIGTERM)])
 def test_wait_blocks_until_a_signal(script: Script, number: int) -> None:
     running = script(MAIN + WAIT)
     url, pid = running.line().split()
@@ -845,6 +850,7 @@ def test_without_a_guard_there_is_an_error_and_no_fork_bomb(script: Script) -> N
     assert err.count("Traceback") == 1
 
 
+@pytest.mark.slow
 def test_a_class_typed_at_a_prompt_says_where_to_put_it(script: Script) -> None:
     text = textwrap.dedent(SERVICE) + "graphserve.serve(Adder, port=0)\n"
     code, _, err = script("", "-c", text).end()
