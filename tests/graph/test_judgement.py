@@ -204,6 +204,7 @@ def test_the_port_closes_after_the_delay() -> None:
         assert time.monotonic() - began >= 0.5
 
 
+@pytest.mark.slow
 def test_a_second_signal_cuts_the_delay_short() -> None:
     with served("diamond:Top", "--drain-delay", "600") as graph:
         graph.signal()

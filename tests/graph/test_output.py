@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.harness import Served, eventually, served, shared, waiting
+from tests.harness import Served, eventually, rarely, served, shared, waiting
 
 APP = r"""
 import asyncio
@@ -178,7 +178,7 @@ def test_errors_name_their_request_in_text(app: Path) -> None:
         graph.wait_log("^    KeyError: 'below'")
 
 
-@pytest.mark.parametrize("level", ["debug", "error"])
+@pytest.mark.parametrize("level", ["error", rarely("debug")])
 def test_the_level_of_the_log(app: Path, level: str) -> None:
     with served_json("app:Noisy", "--log-level", level, cwd=app) as graph, graph.client() as client:
         assert client.post("/logs", json={}).status_code == 200
@@ -246,6 +246,7 @@ def test_the_access_log_names_the_client_behind_a_proxy(app: Path) -> None:
             assert sorted(named) == sorted([shown] * 3 + ["127.0.0.1"])
 
 
+@pytest.mark.slow
 def test_the_access_log_names_the_client_behind_a_proxy_at_a_unix_socket(app: Path, run_dir: Path) -> None:
     path = str(run_dir.parent / "public.sock")
     options = ("--access-log", "--proxy-headers", "--forwarded-allow-ips", "*", "--uds", path)
@@ -260,6 +261,7 @@ def test_the_access_log_names_the_client_behind_a_proxy_at_a_unix_socket(app: Pa
         assert [record["fields"]["client"][0] for record in requests(graph)] == ["203.0.113.7"] * 2
 
 
+@pytest.mark.slow
 def test_the_access_log_shows_the_path_that_came(app: Path) -> None:
     with served_json("app:Noisy", "--access-log", "--root-path", "/pre", cwd=app) as graph, graph.client() as client:
         health = ("/pre/readyz", "/readyz", "/%72eadyz")

@@ -93,6 +93,7 @@ def test_what_was_ready_leaves_in_order_when_the_start_fails(run_dir: Path) -> N
         graph.close()
 
 
+@pytest.mark.slow
 def test_a_failed_start_does_not_wait_long_for_who_stays() -> None:
     graph = Served("broken:FailsAboveOneThatStays", "--set", "Stays.graceful_timeout=600")
     try:
@@ -154,6 +155,7 @@ def test_sigterm_answers_every_accepted_request(tmp_path: Path) -> None:
         assert graph.wait_exit() == 0
 
 
+@pytest.mark.slow
 def test_idle_keep_alive_connections_do_not_hold_a_stop_for_long() -> None:
     patient = ("--timeout-keep-alive", "600", "--timeout-graceful-shutdown", "600")
     with served("diamond:Top", *patient) as graph, graph.client() as client:
@@ -191,6 +193,7 @@ def test_sigterm_before_there_is_a_supervisor_ends_in_order(tmp_path: Path) -> N
         graph.close()
 
 
+@pytest.mark.slow
 def test_a_signal_while_starting_stops_cleanly(run_dir: Path) -> None:
     graph = Served("broken:TooSlow", "--set", "TooSlow.startup_timeout=60", "--run-dir", str(run_dir))
     try:
