@@ -17,7 +17,7 @@ from graphserve import lineage, machine, nobody
 from graphserve.dependency import strays
 from graphserve.errors import ConfigurationError, CycleError, GraphError, closest
 from graphserve.interface import interface
-from graphserve.load import MAIN, Target, arguments, load, module_of, parse
+from graphserve.load import MAIN, Target, arguments, described, load, module_of, parse
 from graphserve.making import making_problems, name_of, unused
 from graphserve.options import ENTRY_TIMEOUT, ServiceOptions
 from graphserve.parent import die_with
@@ -224,7 +224,7 @@ class _Resolver:
                     self.steady.restore()
         except BaseException as exc:  # user code may raise anything, SystemExit included
             ours = isinstance(exc, ConfigurationError)
-            message = str(exc) if ours else f"importing {target.module!r} raised {type(exc).__name__}: {exc}"
+            message = str(exc) if ours else f"importing {target.module!r} raised {described(exc)}"
             self._trouble(prefix + message, "" if ours else formatted(exc))
             raise _Refused from None
         if target.folder:

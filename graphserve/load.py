@@ -186,6 +186,15 @@ def _import(target: Target) -> types.ModuleType:
         raise
 
 
+def described(exc: BaseException) -> str:
+    """What an import raised, in words, and what to do where that is known."""
+    words = f"{type(exc).__name__}: {exc}"
+    if isinstance(exc, ImportError) and str(exc).startswith("attempted relative import with no known parent"):
+        fix = "write `import x` for `from . import x`, or put an __init__.py beside its file"
+        return f"{words}; the module is in no package: {fix}"
+    return words
+
+
 def _where(target: Target) -> str:
     """Where a module was looked for, and what was probably meant."""
     first, _, rest = target.module.partition(".")

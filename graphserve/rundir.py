@@ -94,7 +94,7 @@ class RunDir:
 
     `token` is new in each run, and stands in the lock: by it the next graph here knows the processes that a killed one
     left. `before` is that of the run before, if it was killed. `foreign` has the names of what is in the folder and is
-    not ours; it stays.
+    not ours; it stays. `parent_made` is the folder above, if there was none; it stays too.
 
     Args:
         path: the folder to use; None makes a new one.
@@ -107,6 +107,7 @@ class RunDir:
         self.made, self.before = False, ""
         self.token = secrets.token_hex(8)
         self.foreign: list[str] = []
+        self.parent_made: Path | None = None
         self._link: Path | None = None
         self._folder = self._lock = -1
         try:
@@ -129,6 +130,8 @@ class RunDir:
         if problem := path_problem(self.path):
             self._remove_if_made()
             raise StartupError(problem)
+        if not self.path.parent.is_dir():
+            self.parent_made = self.path.parent
         _make_private(self.path.parent)
         while not self._take_lock():
             pass  # who held it has removed it just now

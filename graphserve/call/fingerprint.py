@@ -34,6 +34,11 @@ def upload(route: str) -> str:
     return f"{route}{_UPLOAD}"
 
 
+def route(call: str) -> str:
+    """The path of the API that a call is of."""
+    return call.partition("#")[0]
+
+
 def is_upload(call: str) -> bool:
     """Whether this is what `upload` gives."""
     return call.endswith(_UPLOAD)

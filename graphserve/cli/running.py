@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import click
 
@@ -18,6 +20,7 @@ from graphserve.cli import say
 from graphserve.cli.flags import checked, current_folder
 from graphserve.config.values import FilePath
 from graphserve.errors import ExitCode, GraphServeError, NotRunningError, StartupError
+from graphserve.plan import ListenPlan
 from graphserve.runtime import parent
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -202,6 +205,23 @@ def find(given: str | None, *, to_change: bool = False) -> RunningGraph:
     if to_change:
         say.err(f"the graph {_described(said[folder])}  --run-dir {folder}")
     return RunningGraph(folder)
+
+
+def owner(listen: ListenPlan) -> str:
+    """What to say of an address that is in use, if a graph of this user has it; else nothing."""
+    for folder in rundir.running():
+        status = _status(folder)
+        if status is not None and _listens_at(status["url"], listen):
+            return f". The graph {_described(status)} has it: `graphserve stop --run-dir {folder}` stops that one"
+    return ""
+
+
+def _listens_at(url: str, listen: ListenPlan) -> bool:
+    if listen.uds:
+        return url.endswith(os.path.abspath(listen.uds))
+    with contextlib.suppress(ValueError):
+        return urlsplit(url).port == listen.port
+    return False
 
 
 def _await_removed(chosen: Path | None = None) -> None:

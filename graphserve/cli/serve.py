@@ -68,8 +68,10 @@ def _run(config: Config, resolver: Resolver, given: dict[str, Any]) -> int:
 
     warnings = refuse(config)
 
+    from graphserve.cli import running
     from graphserve.cli.display import open_display
     from graphserve.supervise import LogRecord, run
+    from graphserve.supervise.sockets import InUse
 
     try:
         display = open_display(config.log_format, config.settings.log_level)
@@ -80,8 +82,11 @@ def _run(config: Config, resolver: Resolver, given: dict[str, Any]) -> int:
             display.log(LogRecord(time.time(), "warning", trouble.message))
         return run(config, display, resolver, lambda: configure(given))
     except GraphServeError as exc:
-        display.failed(exc)
-        _tell_manager(exc)
-        return exc.exit_code
+        error: GraphServeError = exc
+        if isinstance(exc, InUse):
+            error = StartupError(f"{exc}{running.owner(config.settings.listen)}")
+        display.failed(error)
+        _tell_manager(error)
+        return error.exit_code
     finally:
         display.close()

@@ -75,7 +75,7 @@ def _show(status: dict[str, Any]) -> None:
     for failure in status["failures"]:
         say.out(_failed(failure))
     rows = [
-        [node["name"], table.standing(node["state"], node["ready"], node["workers"]),
+        [node["name"], table.standing(node["state"], node["ready"], node["workers"], node["silent"]),
          f"{node['ready']}/{node['workers']}", _remark(node)]
         for node in status["nodes"]
     ]  # fmt: skip
@@ -86,7 +86,7 @@ def _show(status: dict[str, Any]) -> None:
 def _remark(node: dict[str, Any]) -> str:
     silent = node["silent"]
     words = f"no news from {silent} of its workers" if silent else ""
-    return "; ".join(filter(None, (node["reason"], words)))
+    return "; ".join(filter(None, (node["reason"], words, node.get("deaths", ""))))
 
 
 def _failed(failure: dict[str, Any]) -> str:

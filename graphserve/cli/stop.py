@@ -7,6 +7,7 @@ import select
 
 import click
 
+from graphserve.cli import say
 from graphserve.cli.running import RunningGraph, find, run_dir_option
 from graphserve.errors import ExitCode, GraphServeError
 
@@ -25,6 +26,7 @@ def command(run_dir: str | None) -> int:
         ends.register(process, select.POLLIN)
         while not ends.poll(NOTICE * 1000):
             _say_what_for(graph)
+    say.out("stopped")
     return ExitCode.OK
 
 

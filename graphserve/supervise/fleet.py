@@ -414,8 +414,12 @@ class Fleet:
     def _show(self, node: Node) -> None:
         shown = (node.state, min(len(node.ready_workers()), node.plan.workers), node.plan.workers)
         if node.shows and self._shown.get(node.plan.name) != shown:
+            now = asyncio.get_running_loop().time()
+            _, ready, workers = self._shown.get(node.plan.name, shown)
+            if ready == workers and node.started.is_set():
+                node.began = now  # it was whole; from here on it is told how long it takes to be so again
             self._shown[node.plan.name] = shown
-            seconds = asyncio.get_running_loop().time() - node.began
+            seconds = now - node.began
             self.observer.node(NodeState(node.plan.name, *shown, seconds))
 
 

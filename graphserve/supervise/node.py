@@ -21,7 +21,7 @@ from graphserve.supervise.reaper import how_it_ended
 from graphserve.supervise.respawns import Respawns
 from graphserve.supervise.sockets import NamedSocket
 from graphserve.supervise.turnover import Turnover, first, gone
-from graphserve.supervise.vitals import judge, stuck
+from graphserve.supervise.vitals import FREEZE, judge, stuck
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,6 +64,7 @@ class Node:
         self.respawns = Respawns(self)
         self.stopping = False
         self._broke = asyncio.Event()
+        self._pulse_at = 0.0  # when it was felt last
 
     @property
     def workers(self) -> list[WorkerProcess]:
@@ -150,8 +151,12 @@ class Node:
     def check_pulse(self) -> None:
         """Kill workers whose loop is stuck: they do not even report."""
         now = asyncio.get_running_loop().time()
+        on_time = now - self._pulse_at < FREEZE  # otherwise it was we who did not listen
+        self._pulse_at = now
         for worker in self.ready_workers():
             worker.usage.cpu()
+            if on_time and (words := worker.frozen.look(now, worker.seen_at)):
+                self.say("warning", f"a worker of {self.plan.name} {words}", worker)
             if words := stuck(worker.options, now, worker.seen_at, worker.memory.deadline):
                 self._put_down(worker, words)
 

@@ -30,7 +30,7 @@ from graphserve.roster import Roster
 from graphserve.supervise.observer import LogRecord
 from graphserve.supervise.output import Pipe, Records
 from graphserve.supervise.usage import Usage
-from graphserve.supervise.vitals import Memory
+from graphserve.supervise.vitals import Frozen, Memory
 
 if TYPE_CHECKING:
     from graphserve.supervise.version import Version
@@ -71,6 +71,7 @@ class WorkerProcess:
         self.successor: WorkerProcess | None = None  # who is to take its place
         self.recycling = False
         self.seen_at = 0.0
+        self.frozen = Frozen()
         self.vitals: dict[str, Any] = {}  # its latest report
         self.memory = Memory()  # what it executes
         self.reported = asyncio.Event()  # since it was asked

@@ -14,10 +14,10 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from graphserve.call.fingerprint import is_upload
+from graphserve.call.fingerprint import is_upload, route
 
 if TYPE_CHECKING:
     from graphserve.supervise.node import Node
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MEMORY = 60.0  # seconds that a death is remembered
 REFUSED = 60.0  # seconds that a call is refused
 DEATHS = 8  # of one node that are remembered at most
+ROW = 3  # deaths in a row while one API was executed, from which on that is told
+MOST_APIS = 16  # of one death that are remembered
 MOST_SHOWN = 5  # calls of one death that the log names
 MOST_EXECUTING = 256  # calls of one death that are remembered at most
 MOST_REFUSED = 256  # calls of one node that are refused at once; the oldest is let go
@@ -44,12 +46,15 @@ class Death:
     alone: bool = True  # whether no second one is known
     heard: bool = False  # whether any call is known, or was
     judged: bool = False  # who held a call has said so by now, if the machine is not slow
+    routes: set[str] = field(default_factory=set)  # of the APIs that were executed, whichever calls those were
 
     def add(self, calls: Iterable[str]) -> None:
         """Further calls that were executed."""
         for call in calls:
             self.heard = True
             self.alone = self.alone and (not self.calls or call in self.calls)
+            if len(self.routes) < MOST_APIS:
+                self.routes.add(route(call))
             if len(self.calls) < MOST_EXECUTING:
                 self.calls.add(call)
 
@@ -87,6 +92,7 @@ class Quarantine:
         self._early: deque[tuple[float, str]] = deque(maxlen=MOST_EXECUTING)  # said before we saw the death
         self._refused: dict[str, float] = {}  # until when, by call
         self._said = False  # whether callers know of anything
+        self._row_said = ""  # what was said last of deaths in a row
         self._timer: asyncio.TimerHandle | None = None
 
     def died(self, calls: set[str], executing: int = 1) -> None:
@@ -135,6 +141,33 @@ class Quarantine:
             return None
         return {"type": "wary", "node": self._node.plan.name, "suspects": suspects, "refused": self._refused}
 
+    def row(self) -> str:
+        """Which APIs were executed at each of the latest deaths, if those were several in a row; else empty.
+
+        No single call need be known for it: it is one line of help for who looks for what ends the workers.
+        """
+        count, common = 0, set[str]()
+        after = self._clock()
+        for death in reversed(self._deaths):
+            both = common & death.routes if count else set(death.routes)
+            if not both or after - death.at > MEMORY:
+                break
+            count += death.workers
+            common = both
+            after = death.at
+        if count < ROW:
+            return ""
+        plan = self._node.plan
+        apis = {api.route: api.name for api in plan.apis}
+        names = " and ".join(sorted(f"{plan.name}.{apis.get(each, each)}" for each in common))
+        return f"the last {count} workers of {plan.name} that died executed {names}"
+
+    def _say_row(self) -> None:
+        row = self.row()
+        if row and row != self._row_said:
+            self._node.say("warning", f"{row}: see what its calls have in common", fields={"event": "deaths"})
+        self._row_said = row
+
     def end(self) -> None:
         """The node is no more."""
         if self._timer is not None:
@@ -143,6 +176,7 @@ class Quarantine:
     def _judge(self, death: Death) -> None:
         """Whether one call was executed alone at this death and at one before it: that is the one that kills."""
         death.judged = True
+        self._say_row()
         killer = death.killer
         if killer is None:
             self._say_who(death)
@@ -172,6 +206,8 @@ class Quarantine:
 
     def _refuse(self, call: str) -> None:
         for death in self._deaths:
+            if death.killer == call:
+                death.routes.clear()  # what ended these workers is known
             death.clear(call)
         if len(self._refused) >= MOST_REFUSED:
             del self._refused[next(iter(self._refused))]

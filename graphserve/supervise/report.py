@@ -42,6 +42,7 @@ def _node(node: Node) -> dict[str, Any]:
     return {
         "silent": sum(now - worker.seen_at > SILENT for worker in node.ready_workers()),
         "name": node.plan.name, "id": node.plan.id, "state": node.state, "reason": node.reason,
+        "deaths": node.quarantine.row(),
         "ready": min(len(node.ready_workers()), node.plan.workers), "workers": node.plan.workers,
         "restarts": node.respawns.count.total(), "version": node.version.number,
     }  # fmt: skip

@@ -100,6 +100,10 @@ def refuses(path: str) -> bool:
     return False
 
 
+class InUse(StartupError):
+    """Raised when something else listens at the public address."""
+
+
 class PublicSocket:
     """The one socket that clients reach. It listens before anything is started, so that the port is nobody else's.
 
@@ -120,7 +124,8 @@ class PublicSocket:
         try:
             self.sock = self._bind_unix(self.path) if self.path else self._bind_tcp()
         except OSError as exc:
-            raise StartupError(_why(exc, listen)) from None
+            kind = InUse if exc.errno == errno.EADDRINUSE else StartupError
+            raise kind(_why(exc, listen)) from None
 
     @property
     def url(self) -> str:

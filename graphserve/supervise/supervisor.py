@@ -80,6 +80,8 @@ class Supervisor:
         stale = remove_stale()
         self.folder = RunDir(self.config.run_dir)
         self._say_foreign([*stale.foreign, *(str(self.folder.path / name) for name in self.folder.foreign)])
+        if self.folder.parent_made is not None:
+            self._say("info", f"there was no folder {self.folder.parent_made} for the run folder: made, and it stays")
         end_leftovers([*stale.tokens, self.folder.before])
         try:
             self.public = PublicSocket(self.config.settings.listen)

@@ -11,6 +11,7 @@ from graphserve.options import ServiceOptions
 from graphserve.wire import layout
 
 Verdict = tuple[Literal["kill", "recycle"], str]
+FREEZE = 3.0  # seconds without a report, of which there is one a second, after which a worker is told of
 PULSE = 2.0  # seconds between two reports that are no reason for concern
 
 
@@ -54,6 +55,28 @@ def stuck(options: ServiceOptions, now: float, seen_at: float, deadline: Callabl
     if seen_at + PULSE >= limit or deadline() >= limit:
         return ""
     return f"has not answered for {now - seen_at:.1f} s: its event loop is stuck (watchdog)"
+
+
+class Frozen:
+    """Whether one worker is silent, and how often that is told: once, and once when it is over."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None  # when it was heard last
+
+    def look(self, now: float, seen_at: float) -> str:
+        """What there is to say of it now; empty if nothing is new.
+
+        Args:
+            now: seconds of CLOCK_MONOTONIC.
+            seen_at: when it last reported.
+        """
+        if now - seen_at > FREEZE:
+            if self._since is not None:
+                return ""
+            self._since = seen_at
+            return f"has not answered for {now - seen_at:.0f} s: its event loop does not run"
+        since, self._since = self._since, None
+        return "" if since is None else f"answers again: its event loop did not run for {seen_at - since:.0f} s"
 
 
 class Memory:

@@ -22,6 +22,7 @@ from graphserve.plan import ApiPlan, NodePlan
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec
 from graphserve.wire.layout import DEADLINE, EXECUTING
 from graphserve.wire.schema import Signature
+from graphserve.worker import ends
 from graphserve.worker.eager import Eager
 from graphserve.worker.orphans import Orphans
 from graphserve.worker.pace import Pace
@@ -323,6 +324,8 @@ def contained(exc: BaseException, born: int, method: Callable[..., Any], *, on_l
     if lineage.forks != born:
         lineage.leave(name_of(method), exc)
     ends_loop = isinstance(exc, (SystemExit, KeyboardInterrupt))
+    if ends_loop:
+        ends.claim(exc)
     if ends_loop or (on_loop and isinstance(exc, asyncio.CancelledError) and not was_cancelled()):
         return RuntimeError(f"the API raised {exc!r}")
     return exc

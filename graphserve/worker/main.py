@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -31,7 +32,7 @@ from graphserve.call.quarantine import Wary
 from graphserve.control import Channel, Message
 from graphserve.dispositions import heedless
 from graphserve.errors import ConfigurationError, ExitCode, StartupError
-from graphserve.load import Target, load
+from graphserve.load import Target, described, load
 from graphserve.parent import die_with
 from graphserve.plan import NodePlan, Plan
 from graphserve.roster import Workers
@@ -39,7 +40,7 @@ from graphserve.stdio import take_input
 from graphserve.steady import CLOSED, Steady
 from graphserve.title import name_process
 from graphserve.tracebacks import formatted
-from graphserve.worker import log
+from graphserve.worker import ends, log
 from graphserve.worker.forks import Forks
 from graphserve.worker.gate import has_sent
 
@@ -337,7 +338,7 @@ def _import_user(plan: Plan, node: NodePlan, sock: socket.socket) -> type | Star
     except ConfigurationError as exc:
         found = StartupError(f"{node.name}: {exc}", node.name)
     except BaseException as exc:  # user code may raise anything, SystemExit included
-        text = f"{node.name}: importing {target.module!r} raised {type(exc).__name__}: {exc}"
+        text = f"{node.name}: importing {target.module!r} raised {described(exc)}"
         found = StartupError(text, node.name, formatted(exc))
     steady.restore()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(ExitCode.OK))
@@ -367,6 +368,7 @@ def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None], node:
     while True:
         try:
             loop.run_until_complete(life)
+            ends.flush()
             return
         except (SystemExit, KeyboardInterrupt) as exc:
             if lineage.forks:
@@ -374,7 +376,7 @@ def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None], node:
             if life.done():
                 raise
             text = f"{node}: a task or a callback raised {type(exc).__name__}({exc}); the worker goes on"
-            records.note("graphserve", "error", text, exc)
+            ends.raised(loop, exc, partial(records.note, "graphserve", "error", text, exc))
 
 
 def _end() -> NoReturn:

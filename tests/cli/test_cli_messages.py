@@ -21,6 +21,7 @@ FILES = {
         "from graphserve import api, service\n\n\n@service\nclass Deep:\n    @api\n    async def x(self) -> int:\n"
         "        return 1\n"
     ),
+    "relative.py": "from . import plain\n",
     "plain.py": "class Plain:\n    pass\n",
     "circle.py": (
         "from graphserve import api, depends, service\n\n\n@service\nclass A:\n    b = depends('circle:B')\n\n"
@@ -31,6 +32,7 @@ FILES = {
 }
 SYNTAX = "SyntaxError: invalid syntax"
 MISSING = "ModuleNotFoundError: No module named 'no_such_module'"
+RELATIVE = "ImportError: attempted relative import with no known parent package"
 RUN_DIR = "give --run-dir a folder of its own"
 ADVICE = "Remove one of these depends(...), or move what both need into a third service."
 CASES = [
@@ -51,6 +53,8 @@ CASES = [
     (["empty:Empty"], 4, "{cwd}/empty.py:4: service Empty has no API: decorate at least one method with @api", None),
     (["bad:X"], 4, "importing 'bad' raised SyntaxError: invalid syntax (bad.py, line 1)", SYNTAX),
     (["missing:X"], 4, f"importing 'missing' raised {MISSING}", MISSING),
+    (["relative.py:X"], 4, f"importing 'relative' raised {RELATIVE}; the module is in no package: "
+     "write `import x` for `from . import x`, or put an __init__.py beside its file", RELATIVE),
     (["leaves:X"], 4, "importing 'leaves' raised SystemExit: 3", "SystemExit: 3"),
     (["dies:X"], 4, "the process that imports 'dies:X' ended with exit code 9 before it was done", None),
     (["circle:A"], 4, f"services depend on each other in a circle: A → B → A. {ADVICE}", None),

@@ -245,6 +245,8 @@ def test_stop_returns_when_the_graph_is_gone_and_says_what_it_waits_for(steered:
             assert stopping.stderr.readline() == "waiting for 1 call in 2 workers\n"
             gate.touch()
             assert stopping.wait(30) == 0
+            assert stopping.stdout is not None
+            assert stopping.stdout.read() == "stopped\n"
         held.join(30)
         assert answers == [200]
         assert graph.wait_exit() == 0

@@ -69,6 +69,25 @@ def test_its_own_call_fails_alone(graph: Served, beside: None, name: str) -> Non
             graph.wait_log(r"raise ENDS\[how\]", after=after)
 
 
+def test_what_a_call_fails_with_is_told_once(graph: Served, beside: None) -> None:
+    said = "a task or a callback raised SystemExit"
+    with graph.client() as client:
+        after = len(graph.log)
+        for name in ("child", "group", "gathered"):
+            assert client.post(f"/{name}", json={"how": "exit"}).status_code == 500
+            graph.wait_log(rf"Exits.{name}: Exits raised ", after=after)
+        assert client.post("/forgotten", json={"how": "exit"}).json() == 1
+        graph.wait_log(said, after=after)  # a later one: those before it would be here by now
+    assert "".join(graph.log[after:]).count(said) == 1
+
+
+@pytest.mark.parametrize("name", ["child", "group", "gathered"])
+def test_in_one_process_it_is_told_with_the_call_only(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(RemoteError):
+        asyncio.run(ask(name, "exit"))
+    assert "a task or a callback of an API raised" not in caplog.text
+
+
 @pytest.mark.parametrize("name", BESIDE)
 def test_what_nobody_awaits_ends_nobody(graph: Served, beside: None, name: str) -> None:
     with graph.client() as client:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -14,6 +15,7 @@ import httpx
 import pytest
 
 from graphserve.call.members import SILENT, Members
+from graphserve.supervise.vitals import Frozen
 from tests.graph.steering import Steered
 from tests.graph.test_tls import Authority, fingerprint
 from tests.harness import alive, eventually
@@ -66,13 +68,36 @@ def test_of_a_worker_that_is_stopped_with_a_call_inside_nothing_old_is_shown_as_
         done = steered.run("status")
         assert done.returncode == 1
         assert done.stdout.startswith("degraded")
-        assert "no news from 1 of its workers" in done.stdout
+        (line,) = [line for line in done.stdout.splitlines() if line.startswith("Leaf ")]
+        assert re.fullmatch(r"Leaf +degraded +2/2 +no news from 1 of its workers", line), line
+        slot = before["slot"]
+        graph.wait_log(rf"Leaf\[{slot}\].* has not answered for \d+ s: its event loop does not run")
         os.kill(victim, signal.SIGCONT)
+        graph.wait_log(rf"Leaf\[{slot}\].* answers again: its event loop did not run for \d+ s")
+        assert graph.text.count("its event loop does not run") == 1
         eventually(lambda: steered.run("status").returncode == 0, 60)
         assert row_of(steered, victim)["state"] == "ready"
     finally:
         (steered.folder / "go").touch()
         graph.close()
+
+
+@pytest.mark.parametrize(
+    ("looks", "said"),
+    [
+        ([(1, 0), (4, 3), (9, 8)], []),
+        ([(3, 0), (4, 0), (5, 0), (9, 0)], ["has not answered for 4 s: its event loop does not run"]),
+        ([(4, 0), (9, 8), (10, 9)], ["has not answered for 4 s: its event loop does not run",
+                                     "answers again: its event loop did not run for 8 s"]),
+        ([(4, 0), (5, 4), (9, 4), (10, 9)], ["has not answered for 4 s: its event loop does not run",
+                                             "answers again: its event loop did not run for 4 s",
+                                             "has not answered for 5 s: its event loop does not run",
+                                             "answers again: its event loop did not run for 5 s"]),
+    ],
+)  # fmt: skip
+def test_a_worker_that_is_silent_is_told_of_once(looks: list[tuple[int, int]], said: list[str]) -> None:
+    frozen = Frozen()
+    assert [words for now, seen_at in looks if (words := frozen.look(now, seen_at))] == said
 
 
 def ask(url: str) -> None:

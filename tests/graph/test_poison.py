@@ -208,11 +208,13 @@ class Bench:
     def __init__(self) -> None:
         self.now = 1000.0
         self.said: list[str] = []
-        node: Any = SimpleNamespace(
-            plan=SimpleNamespace(name="Leaf"), stopping=False, say=lambda level, words, fields: self.said.append(words)
+        self.node: Any = SimpleNamespace(
+            plan=SimpleNamespace(name="Leaf", apis=()),
+            stopping=False,
+            say=lambda level, words, fields: self.said.append(words),
         )
         self.timers: list[tuple[Any, ...]] = []
-        self.quarantine = Quarantine(node, lambda node: None, lambda: self.now, self.later)
+        self.quarantine = Quarantine(self.node, lambda node: None, lambda: self.now, self.later)
 
     def later(self, delay: float, call: Any, *arguments: Any) -> Any:
         self.timers.append((delay, call, arguments))
@@ -288,6 +290,42 @@ def test_who_is_left_when_others_were_answered_is_not_refused(bench: Bench) -> N
         bench.death("a", "x")
         bench.quarantine.answered("a")
     assert not bench.refused
+
+
+@pytest.mark.parametrize(
+    ("deaths", "told"),
+    [
+        (["/a#1", "/a#2"], ""),
+        (["/a#1", "/a#2", "/a#3"], "the last 3 workers of Leaf that died executed Leaf.a"),
+        ([["/a#1", "/b#1"], ["/a#2", "/b#2"], ["/b#3", "/a#3"]],
+         "the last 3 workers of Leaf that died executed Leaf./b and Leaf.a"),
+        ([["/a#1", "/b#1"], ["/b#2", "/c#2"], ["/a#3", "/b#3"]],
+         "the last 3 workers of Leaf that died executed Leaf./b"),
+        (["/b#1", "/a#1", "/b#2"], ""),
+        (["/a#1", [], "/a#2"], ""),  # it is not known what that one executed
+        ([fingerprint.upload("/a")] * 3, "the last 3 workers of Leaf that died executed Leaf.a"),
+        (["/a#1"] * 4, ""),  # that call is refused, and told of by itself
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("own", [False, True])
+def test_an_api_that_workers_die_of_is_told_whichever_calls_those_were(
+    bench: Bench, deaths: list[str | list[str]], told: str, own: bool
+) -> None:
+    bench.node.plan.apis = [SimpleNamespace(route="/a", name="a")]
+    for calls in deaths:
+        bench.death(*([calls] if isinstance(calls, str) else calls), own=own)
+    assert bench.quarantine.row() == told
+    hint = ": see what its calls have in common"
+    assert [words for words in bench.said if "the last" in words] == ([f"{told}{hint}"] if told else [])
+    bench.now += quarantine.MEMORY + 1
+    assert bench.quarantine.row() == ""
+
+
+def test_what_was_answered_after_a_death_was_executed_at_it_all_the_same(bench: Bench) -> None:
+    for _ in range(3):
+        bench.death("/a#1", "/a#2")
+        bench.quarantine.answered("/a#1")
+    assert bench.quarantine.row() == "the last 3 workers of Leaf that died executed Leaf./a"
 
 
 def test_a_call_that_was_answered_is_no_suspect(bench: Bench) -> None:

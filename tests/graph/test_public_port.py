@@ -70,10 +70,10 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize("where", ["port", "uds"])
-def test_a_second_graph_does_not_start_while_the_first_one_starts(tmp_path: Path, where: str) -> None:
+def test_a_second_graph_does_not_start_while_the_first_one_starts(tmp_path: Path, run_dir: Path, where: str) -> None:
     (tmp_path / "app.py").write_text(SLOW)
     place = ("--uds", str(tmp_path / "s")) if where == "uds" else ("--port", str(free_port()))
-    first = Served("app:Slow", *place, "--run-dir", str(tmp_path / "first"), cwd=tmp_path)
+    first = Served("app:Slow", *place, "--run-dir", str(run_dir / "first"), cwd=tmp_path)
     try:
         eventually((tmp_path / "starting").exists, 30)
         (tmp_path / "starting").unlink()
@@ -83,6 +83,8 @@ def test_a_second_graph_does_not_start_while_the_first_one_starts(tmp_path: Path
         finally:
             second.close()
         assert "is in use by another process; stop it, or choose another" in second.text
+        assert f"app:Slow has it: `graphserve stop --run-dir {run_dir / 'first'}` stops that one" in second.text
+        assert f"there was no folder {run_dir} for the run folder: made, and it stays" in first.text
         assert "Traceback" not in second.text
         assert not (tmp_path / "starting").exists(), "it found out before it started anything"
         (tmp_path / "go").touch()

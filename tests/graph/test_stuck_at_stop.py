@@ -76,6 +76,7 @@ def test_what_a_killed_worker_has_named_is_removed(tmp_path: Path, run_dir: Path
         seen = len(graph.log)
         if whom == "worker":
             os.kill(worker, signal.SIGKILL)
+            graph.wait_log(r"Leaf .*0/1 worker  0\.0+ s", after=seen)  # since it was whole, not since the start
             graph.wait_log("Leaf ready  1/1", after=seen)
         else:
             os.kill(graph.pid, signal.SIGKILL)

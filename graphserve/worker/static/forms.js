@@ -8,7 +8,7 @@ const METHODS = ["get", "post", "put", "patch", "delete"];
 function layOutPage(description) {
   const schemas = new Schemas(description);
   const { version, description: about } = description.info ?? {};
-  show("version", version);
+  show("version", version === "0" ? "" : version); // what the document has to say where the service says nothing
   show("description", about);
   const operations = Object.entries(description.paths ?? {}).flatMap(([path, item]) => {
     const methods = METHODS.filter((method) => item[method]);

@@ -1,0 +1,44 @@
+"""What ends a program, raised in tasks and callbacks of user code: told once. Runs in workers, and for `local()`.
+
+asyncio raises SystemExit and KeyboardInterrupt of a task out of its loop, before anybody who awaits the task has them.
+If that is an API, its call fails with it, and the log has it under the request id. Otherwise nobody else tells of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+PATIENCE = 0.2  # seconds in which the API that awaits the task, if one does, has been told
+
+_untold: list[tuple[BaseException, Callable[[], None]]] = []
+
+
+def raised(loop: asyncio.AbstractEventLoop, exc: BaseException, tell: Callable[[], None]) -> None:
+    """Something was raised out of the loop.
+
+    Args:
+        loop: the loop.
+        exc: what it was.
+        tell: tells of it; called unless a call fails with it.
+    """
+    entry = (exc, tell)
+    _untold.append(entry)
+    loop.call_later(PATIENCE, _tell, entry)
+
+
+def claim(exc: BaseException) -> None:
+    """A call fails with this: it is told with it."""
+    _untold[:] = [entry for entry in _untold if entry[0] is not exc]
+
+
+def flush() -> None:
+    """Tell what was not told: the loop ends."""
+    for entry in list(_untold):
+        _tell(entry)
+
+
+def _tell(entry: tuple[BaseException, Callable[[], None]]) -> None:
+    if entry in _untold:
+        _untold.remove(entry)
+        entry[1]()
