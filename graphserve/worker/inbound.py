@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 # (looked up once: a member of an enum is slow to find, and says its value by two calls)
 _FRAMES = StreamFormat.FRAMES.value
-_TYPED, _CHECKED = Format.TYPED, Format.CHECKED
+_JSON, _TYPED, _CHECKED = Format.JSON, Format.TYPED, Format.CHECKED
 
 
 class Inbound:
@@ -85,7 +85,7 @@ class Inbound:
         self._complete = self.lost = False
         self._problem: CallError | None = None
         self._format: Format | None = None
-        self._accept, self.accepts = Format.JSON, b""
+        self._accept, self.accepts = _JSON, b""
         self._execution: Any = None  # what can be cancelled: an execution, a place in a batch
         self._relay: Any = None
         self.source: Source | None = None
@@ -193,7 +193,8 @@ class Inbound:
             parts = self._body
             body = parts[0] if len(parts) == 1 and type(parts[0]) is bytes else b"".join(parts)
             self._body = []
-            if protocol.admission.held and protocol.caller_left():
+            admission = protocol.admission
+            if (admission.slot or admission.batcher is not None) and protocol.caller_left():  # (`held`)
                 protocol.transport.close()
                 return
             wary = listener.wary

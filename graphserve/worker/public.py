@@ -165,7 +165,7 @@ class PublicProtocol(Protocol):
         if self.transport.is_closing():
             return
         self.since, self.behind = self.loop.time(), 0.0
-        if self.pipeline or self._held or self._denied or self.flow.write_paused:
+        if self.pipeline or self._held or self.flow.write_paused or (self.denial is not None and self._denied):
             self._go_on_soon()
         elif self.flow.read_paused:
             self.flow.resume_reading()
@@ -202,7 +202,8 @@ class PublicProtocol(Protocol):
         if len(data) > PORTION:  # a part of one body
             super()._feed(data)
             return
-        begins, before = not self.receiving, self.cycle
+        begins = not self.receiving and self._lessons > 0
+        before = self.cycle
         text = data if type(data) is bytes else bytes(data)
         if self._line or (b"R" in text and b"RTSP/" in text):  # one byte is found far sooner than five
             self._feed_up_to_rtsp(text)
@@ -215,7 +216,7 @@ class PublicProtocol(Protocol):
             if stopped is not None:
                 self._stopped(stopped, text)
             if not self.receiving:
-                if self._lessons and begins and self._plain and before is not None and self.cycle is not before:
+                if begins and self._plain and before is not None and self.cycle is not before:
                     self._learn(text)  # (not of the first request: many connections carry no second one)
                 return
             if not self.refused:
