@@ -25,6 +25,7 @@ class Outcome:
 
     Args:
         seconds: that it went on.
+        sent: calls that were made.
         statuses: how many answers had which; 0 for none.
         waits: seconds that each 200 took.
         lateness: seconds past its deadline that the latest answer came.
@@ -33,6 +34,7 @@ class Outcome:
     """
 
     seconds: float
+    sent: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
     waits: list[float] = field(default_factory=list)
     lateness: float = -1e9
@@ -116,6 +118,7 @@ class Load:
             if passed < seconds / 4:
                 first = resident(self.graph)
             await asyncio.sleep(0.002)
+        self.outcome.sent = sent
         self.outcome.memory = first, resident(self.graph)
         end = time.monotonic() + self.timeout + 5
         while self.busy and time.monotonic() < end:  # noqa: ASYNC110

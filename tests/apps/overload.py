@@ -1,18 +1,22 @@
 """Three levels with a leaf that can do so much and no more: 2 workers, 20 ms a call."""
 
 import asyncio
+import os
 import time
 
 from graphserve import Batch, api, depends, service
 
 SECONDS = 0.02  # of one call
 CAPACITY = 2 / SECONDS  # calls a second
+COUNT = os.environ.get("OVERLOAD_COUNT", os.devnull)  # a file that gets a byte for each execution
 
 
 @service(workers=2)
 class Model:
     @api
     def work(self, x: int) -> int:
+        with open(COUNT, "ab", buffering=0) as file:
+            file.write(b".")
         time.sleep(SECONDS)
         return x + 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,16 +22,30 @@ SHED = "Gateway sheds calls of work: the queue of Model is full"
 
 
 @pytest.fixture(scope="module")
-def graph() -> Iterator[Served]:
-    with served("tests.apps.overload:Gateway", cwd=ROOT) as graph:
+def executed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with a byte for each call of `work` that was executed."""
+    path = tmp_path_factory.mktemp("overload") / "executed"
+    path.touch()
+    return path
+
+
+@pytest.fixture(scope="module")
+def graph(executed: Path) -> Iterator[Served]:
+    with served("tests.apps.overload:Gateway", cwd=ROOT, env={"OVERLOAD_COUNT": str(executed)}) as graph:
         yield graph
 
 
 @pytest.mark.parametrize("path", ["/work", "/batched"])
-def test_under_overload_calls_are_refused_and_others_answered(graph: Served, path: str) -> None:
+def test_under_overload_calls_are_refused_and_others_answered(graph: Served, executed: Path, path: str) -> None:
+    before = executed.stat().st_size
     outcome = measure(graph, path, 3 * CAPACITY, 4, TIMEOUT)
     assert outcome.statuses[503] and outcome.statuses[200], outcome
     assert set(outcome.statuses) <= {0, 200, 503, 504} and not outcome.statuses[0], outcome
+    assert outcome.statuses.total() == outcome.sent, "each call has one answer"
+    if path == "/work":
+        answered, late = outcome.statuses[200], outcome.statuses[504]
+        ran = executed.stat().st_size - before
+        assert answered <= ran <= answered + late, "what is refused costs its node nothing, and nothing runs twice"
     with graph.client() as client:  # and it is over when it is over
         eventually(lambda: client.post(path, json={"x": 1}).status_code == 200)
 
