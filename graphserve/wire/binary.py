@@ -18,7 +18,7 @@ _NO_SCHEMAS = frozenset({"cls", "config", "default", "expected", "function", "me
 _NAMED = frozenset({"fields", "choices"})  # what these hold goes by names that the user gave
 _STRING = {"type": "str"}
 # What a client cannot choose the hashes of.
-_SAFE = frozenset({"str", "bytes", "bool", "none", "float", "date", "time", "datetime", "timedelta", "literal", "enum"})
+_SAFE = frozenset({"str", "bytes", "bool", "none", "date", "literal", "enum"})
 
 
 def with_base64(schema: Any, everywhere: bool) -> Any:
@@ -93,8 +93,12 @@ def _unheld(schema: dict[str, Any], take_out: Any, inner: Any) -> Any:
     changed: dict[str, Any] = {
         "type": "function-after", "function": {"type": "no-info", "function": take_out}, "schema": plain,
     }  # fmt: skip
-    if bounds:
-        changed = {"type": "chain", "steps": [changed, {"type": schema["type"], **inner, **bounds}]}
+    if bounds:  # pydantic makes another one then, in the order of this one
+        steps = [changed, {"type": schema["type"], **inner, **bounds}]
+        if take_out is not _spread_dict:
+            again = {"type": "function-after", "function": {"type": "no-info", "function": _spread_again}}
+            steps.insert(1, {**again, "schema": {"type": "any"}})
+        changed = {"type": "chain", "steps": steps}
     return {**changed, "ref": schema["ref"]} if "ref" in schema else changed
 
 
@@ -106,24 +110,29 @@ class _Held:
 
 
 def _spread_set(held: Any) -> Any:
-    return set(_spread([each.value for each in held]))
+    return set(_spread([each.value for each in held], True))
 
 
 def _spread_frozenset(held: Any) -> Any:
-    return frozenset(_spread([each.value for each in held]))
+    return frozenset(_spread([each.value for each in held], True))
+
+
+def _spread_again(made: Any) -> Any:
+    _spread(list(made), True)
+    return made
 
 
 def _spread_dict(held: Any) -> Any:
-    return dict(zip(_spread([each.value for each in held]), held.values(), strict=True))
+    return dict(zip(_spread([each.value for each in held], False), held.values(), strict=True))
 
 
 _KINDS = {"set": _spread_set, "frozenset": _spread_frozenset}
 
 
-def _spread(values: list[Any]) -> list[Any]:
+def _spread(values: list[Any], is_set: bool) -> list[Any]:
     from pydantic_core import PydanticCustomError
 
-    if len(values) > HASHED_FEW and (said := crowded(values)) is not None:
+    if len(values) > HASHED_FEW and (said := crowded(values, is_set)) is not None:
         raise PydanticCustomError("value_error", said)
     return values
 

@@ -55,7 +55,7 @@ class ArgumentsCodec:
     def __init__(self, signature: Signature) -> None:
         self._where = signature.where
         self._raw = signature.parameters[0].name if signature.raw_body else None
-        self._values = {p.name: ValueCodec(p.type) for p in signature.parameters}
+        self._values = {p.name: ValueCodec.of_argument(p.type) for p in signature.parameters}
         self._required = [p.name for p in signature.parameters if p.required]
         self._sparse = len(self._required) < len(self._values)
         self._finish = [(n, v.finish) for n, v in self._values.items() if v.finish is not None]
@@ -155,7 +155,7 @@ class ArgumentsCodec:
             raise
         except FAILURES as exc:
             if is_malformed(exc):
-                raise malformed(exc) from None
+                raise malformed(exc, body) from None
             raise refusal(self._where, explain(exc, [])) from None
         except MemoryError:
             raise
@@ -186,7 +186,7 @@ class ArgumentsCodec:
                 if not errors:
                     self._check_text(body, format)
                 if is_malformed(exc):
-                    raise malformed(exc) from None
+                    raise malformed(exc, b"") from None
                 errors += explain(exc, [name])
         if errors:
             raise refusal(self._where, errors)
@@ -196,7 +196,7 @@ class ArgumentsCodec:
             try:
                 str(body, "utf-8")  # msgspec looks only into the strings that it keeps
             except UnicodeDecodeError as exc:
-                raise malformed(exc) from None
+                raise malformed(exc, body) from None
 
     def _one_by_one(self, error: BaseException, body: Body, format: Format, fetch: Fetch | None) -> dict[str, Any]:
         # Slow, only after a failure: the fast path stops at the first error, here each argument is decoded by itself.
@@ -205,7 +205,7 @@ class ArgumentsCodec:
             members = self._members.read(body, format, None)
         except FAILURES as exc:
             if is_malformed(exc):
-                raise malformed(exc) from None
+                raise malformed(exc, body) from None
             said = f"the body must be an object of the parameters: {exc}"
             raise refusal(self._where, [problem([], said, "type_error")]) from None
         arguments = {}
@@ -227,7 +227,7 @@ class ArgumentsCodec:
                 if not is_misfit(exc):
                     raise
                 if is_malformed(exc):
-                    raise malformed(exc) from None
+                    raise malformed(exc, b"") from None
                 errors += explain(exc, [name])
         # A NaN in JSON, and a large integer, the fast path does not know.
         if not errors and (nans.REFUSED.match(str(error)) or "`ext`" in str(error)):

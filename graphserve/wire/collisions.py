@@ -22,13 +22,11 @@ from graphserve.wire.costs import DEPTH, HASHED_FEW
 from graphserve.wire.extensions import ext_hook, type_hook
 from graphserve.wire.failures import Misfit
 from graphserve.wire.formats import Format
-from graphserve.wire.outlines import bare, outline
+from graphserve.wire.outlines import Outline, bare, outline
 from graphserve.wire.spread import crowded
 
-_SAFE = frozenset(
-    {str, bytes, bytearray, memoryview, bool, type(None), float}
-    | {datetime.datetime, datetime.date, datetime.time, datetime.timedelta}
-)
+# Of time those that have no zone have hashes of bytes; those that have one, and durations, have hashes of numbers.
+_SAFE = frozenset({str, bytes, bytearray, memoryview, bool, type(None), datetime.date})
 # Of numbers that are no integers the digits, which a Decimal is made of.
 _NATURAL = msgspec.json.Decoder(float_hook=str).decode
 _MEMBERS = {
@@ -77,8 +75,21 @@ class Hashed:
                 look(_natural(bytes(members[name]), is_json, has_maps), is_json)
 
 
-def _check_spread(values: Iterable[Any]) -> None:
-    if (said := crowded(values)) is not None:
+def check_tables(body: Any, found: Outline) -> None:
+    """Look at the keys of the maps in msgpack, before a dict is made of any.
+
+    Raises:
+        Misfit: a dict of them would be too slow.
+        msgspec.MsgspecError: one cannot be read.
+    """
+    for keys in found.tables:
+        if len(keys) > HASHED_FEW:
+            read = (msgspec.msgpack.decode(body[start:end], ext_hook=ext_hook()) for start, end in keys)
+            _check_spread(read, False)
+
+
+def _check_spread(values: Iterable[Any], is_set: bool) -> None:
+    if (said := crowded(values, is_set)) is not None:
         raise Misfit(said, "value_error")
 
 
@@ -103,8 +114,7 @@ def _natural(raw: bytes, is_json: bool, has_maps: bool) -> Any:
         found = outline(raw, 0, 0, 1)
         if found.depth > DEPTH or found.is_map_in_key:
             raise Misfit("it is nested too deeply, or a map is the key of a map", "value_error")
-        if len(found.keys) > HASHED_FEW:
-            _check_spread(msgspec.msgpack.decode(raw[start:end], ext_hook=ext_hook()) for start, end in found.keys)
+        check_tables(raw, found)
         value, given = msgspec.msgpack.decode(raw, ext_hook=ext_hook()), found.entries
     else:
         value, given = msgspec.msgpack.decode(raw, ext_hook=ext_hook()), 0
@@ -237,19 +247,20 @@ class _Converted:
     def check(self, values: Any) -> None:
         """Look at the elements of a set."""
         if self._is_natural:
-            _check_spread(values)
+            _check_spread(values, True)
             return
         if self._fill is not None:
             values = self._fill(list(values))
-        _check_spread(_converted(list(values), self._hint, False))
+        _check_spread(_converted(list(values), self._hint, False), True)
 
     def check_keys(self, keys: Iterable[Any], is_json: bool) -> None:
         """Look at the keys of a dict; those of JSON are texts."""
         if is_json and self._is_integer:
-            _check_spread(_converted(list(keys), int, False))  # the same, in less time
+            _check_spread(_converted(list(keys), int, False), False)  # the same, in less time
             return
         pairs = [{key: None} for key in keys]
-        _check_spread(key for pair in _converted(pairs, dict[self._hint, None], is_json) for key in pair)  # type: ignore[name-defined]
+        found = _converted(pairs, dict[self._hint, None], is_json)  # type: ignore[name-defined]
+        _check_spread((key for pair in found for key in pair), False)
 
 
 def _converted(values: list[Any], hint: Any, str_keys: bool) -> list[Any]:

@@ -26,6 +26,14 @@ _KEY = "key` in `"
 _STEP = re.compile(r"\.(?P<name>[^.\[]+)|\[(?P<index>\d+)\]|\[\.\.\.\]")
 _FIELD = re.compile(r"Object (?P<what>missing required|contains unknown) field `(?P<name>.*)`\Z", re.DOTALL)
 _CUT = "…"
+# The words of msgspec's reader of JSON.
+_AT_BYTE = re.compile(r"\(byte (\d+)\)\Z")
+_TRUNCATED = "Input data was truncated"
+_SURROGATE = "invalid utf-16 surrogate pair"
+_CHARACTER = "invalid character (byte"
+_NO_NUMBER = re.compile(rb"NaN|-?Infinity")
+_HALF = re.compile(rb"(?<!\\)(?:\\\\)*(\\u[dD][89aAbB][0-9a-fA-F]{2})(?!\\u[dD][c-fC-F])")
+_LONGEST_HALF = 13  # bytes of one at the end, and of what may come behind it before msgspec sees that it is one
 _TYPES = re.compile(r"Expected `[^`]*`, got `[^`]*`\Z")
 
 
@@ -89,9 +97,52 @@ def is_malformed(error: BaseException) -> bool:
     return isinstance(error, msgspec.DecodeError) and not isinstance(error, msgspec.ValidationError)
 
 
-def malformed(error: BaseException) -> MalformedBody:
-    """The error to answer a body with that cannot be read."""
-    return MalformedBody("the body is nested too deeply" if isinstance(error, RecursionError) else str(error))
+def malformed(error: BaseException, body: bytes | bytearray | memoryview) -> MalformedBody:
+    """The error to answer a body with that cannot be read: what is wrong with it, and at which byte."""
+    if isinstance(error, RecursionError):
+        return MalformedBody("the body is nested too deeply")
+    if isinstance(error, UnicodeDecodeError):
+        where = f"at byte {error.start}" if len(error.object) == len(body) else "in a text"
+        return MalformedBody(f"it is not UTF-8, {where}")
+    said = str(error)
+    if found := _AT_BYTE.search(said):
+        at = int(found[1])
+        return MalformedBody(_of_json(said, bytes(body[at : at + 16]), at))
+    if said == _TRUNCATED and bytes(body[:1]).lstrip() in (b"{", b"["):
+        # msgspec looks for the other half before it looks where the body ends.
+        end = bytes(body[-_LONGEST_HALF:])
+        if half := _HALF.search(end):
+            return MalformedBody(_half(half[1], len(body) - len(end) + half.start(1)))
+        return MalformedBody(f"it ends too early, at byte {len(body)}")
+    return MalformedBody(said)
+
+
+def _of_json(said: str, there: bytes, at: int) -> str:
+    """What the JSON reader says of a byte, in words that say what to do.
+
+    Args:
+        said: its words.
+        there: what begins with the byte.
+        at: its number.
+    """
+    if _SURROGATE in said:
+        return _half(b"", at)
+    if _CHARACTER not in said or not there:
+        return said
+    if word := _NO_NUMBER.match(there):
+        return f"JSON has no {word[0].decode()}: write null (byte {at})"
+    if there.startswith(b"\xef\xbb\xbf"):
+        return f"a byte order mark cannot stand here: leave it out (byte {at})"
+    if there[0] < 0x20:
+        return f"a control character must be written as \\u{there[0]:04x} (byte {at})"
+    if there[0] < 0x7F:
+        return f"{chr(there[0])!r} cannot stand here (byte {at})"
+    return said
+
+
+def _half(half: bytes, at: int) -> str:
+    named = f" {half.decode()}" if half else ""
+    return f"half of a character{named}, a surrogate without the other one (byte {at})"
 
 
 def is_misfit(error: Exception) -> bool:

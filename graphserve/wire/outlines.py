@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from graphserve.wire.costs import DEPTH
+from graphserve.wire.costs import DEPTH, HASHED_FEW
 
 # A string, also one that does not end: each begins where the last one has ended, so that none is read twice.
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
@@ -24,7 +24,7 @@ class Outline:
         held: bytes that its lists and maps hold.
         depth: how many of them are inside each other.
         listed_keys: how many keys of maps are lists.
-        keys: where each of them begins and ends, except those inside others.
+        tables: of each map the keys that are no text and no bytes: where each begins and ends. Not those inside keys.
         entries: how many keys all maps have.
         is_map_in_key: whether a key is a map or has one in it, which no dict can have; reading ended there.
     """
@@ -32,7 +32,7 @@ class Outline:
     held: int = 0
     depth: int = 0
     listed_keys: int = 0
-    keys: list[tuple[int, int]] = field(default_factory=list)
+    tables: list[list[tuple[int, int]]] = field(default_factory=list)
     entries: int = 0
     is_map_in_key: bool = False
 
@@ -61,15 +61,16 @@ def outline(body: bytes, list_bytes: int, map_bytes: int, most: int) -> Outline:
     at = 0
     # Of each list and map that is open: values that are still to come, and whether they are keys and values in turn.
     left, is_map = 1, False
-    outer: list[tuple[int, bool]] = []
+    keys: list[tuple[int, int]] = []  # of the map that is read
+    outer: list[tuple[int, bool, list[tuple[int, int]]]] = []
     key_at, key_depth = 0, -1  # of the key that is being read, if it is a list
     while at < end:
         while left == 0:
             if not outer:
                 return found
-            left, is_map = outer.pop()
+            left, is_map, keys = outer.pop()
             if len(outer) == key_depth:
-                found.keys.append((key_at, at))
+                keys.append((key_at, at))
                 key_depth = -1
         is_key = is_map and left % 2 == 0
         left -= 1
@@ -77,14 +78,20 @@ def outline(body: bytes, list_bytes: int, map_bytes: int, most: int) -> Outline:
         kind = body[at]
         at += 1
         if kind <= 0x7F or kind >= 0xE0:
+            if is_key and key_depth < 0:
+                keys.append((start, at))
             continue
         if 0xA0 <= kind <= 0xBF:
             at += kind - 0xA0
         elif kind in _FIXED:
             at += _FIXED[kind]
+            if is_key and key_depth < 0:
+                keys.append((start, at))
         elif kind in _SIZES:
             wide = _SIZES[kind]
             at += wide + int.from_bytes(body[at : at + wide], "big") + (kind in _EXTENSIONS)
+            if kind in _EXTENSIONS and is_key and key_depth < 0:
+                keys.append((start, at))
         elif 0x80 <= kind <= 0x9F or kind in _COUNTED:
             if kind <= 0x9F:
                 number = kind & 0x0F
@@ -103,8 +110,13 @@ def outline(body: bytes, list_bytes: int, map_bytes: int, most: int) -> Outline:
             if is_key and key_depth < 0:
                 key_at, key_depth = start, len(outer)
             found.entries += number * opens_map
-            outer.append((left, is_map))
+            outer.append((left, is_map, keys))
             left, is_map = number * (1 + opens_map), opens_map
+            if opens_map and number > HASHED_FEW:
+                keys = []
+                found.tables.append(keys)
+            elif opens_map:
+                keys = []
             found.depth = max(found.depth, len(outer))
             if found.depth > DEPTH:
                 return found

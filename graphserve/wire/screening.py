@@ -10,7 +10,7 @@ import itertools
 from typing import Any
 
 from graphserve.wire import hints
-from graphserve.wire.collisions import Hashed
+from graphserve.wire.collisions import Hashed, check_tables
 from graphserve.wire.costs import DEPTH, HASHED_BODY, HASHED_FEW, HELD_FLOOR, HELD_TIMES
 from graphserve.wire.failures import MalformedBody, Misfit
 from graphserve.wire.formats import Format
@@ -28,6 +28,7 @@ _BRACKETS = b"[]{}"
 _NO_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _LISTS = bytes([*range(0x90, 0xA0), 0xDC, 0xDD])
+_LARGE_MAPS = b"\xde", b"\xdf"  # of more keys than HASHED_FEW, that is
 _MAPS = bytes([*range(0x80, 0x90), 0xDE, 0xDF])
 
 
@@ -48,10 +49,12 @@ class Screening:
         # Where nothing says how deep a value is, or what the keys of a map are.
         self._is_loose = any(part.kind in ("any", "model") for part in parts)
         self._is_loose = self._is_loose or any(map(hints.contains_itself, types))
+        # Where a decoder makes dicts of maps whatever their keys are: also on the way to an array.
+        self._is_natural = any(part.kind in ("any", "model", "array", "scalar") for part in parts)
         self._hashed = Hashed(parameters)
         # What is smaller costs little, whatever it says.
         self.least = HELD_FLOOR // self._heaviest
-        if self._hashed:
+        if self._hashed or self._is_natural:
             self.least = min(self.least, HASHED_BODY)
         if self._is_loose:
             self.least = min(self.least, DEPTH)
@@ -64,11 +67,12 @@ class Screening:
         MalformedBody: it is nested too deeply.
         """
         size = len(body)
-        if self._is_loose or size * self._heaviest > HELD_FLOOR:
-            if format is Format.JSON:
+        is_large = size * self._heaviest > HELD_FLOOR
+        if format is Format.JSON:
+            if self._is_loose or is_large:
                 self._look_at_json(body, size)
-            else:
-                self._look_at_msgpack(body, size)
+        elif self._is_loose or self._is_natural or is_large:
+            self._look_at_msgpack(body, size)
         if self._hashed and size > HASHED_BODY:
             self._hashed.check(body, format)
 
@@ -85,17 +89,22 @@ class Screening:
         lists = size - len(body.translate(None, _LISTS))
         maps = size - len(body.translate(None, _MAPS))
         is_suspicious = self._is_loose and lists + maps > HASHED_FEW
+        is_suspicious = is_suspicious or (self._is_natural and any(each in body for each in _LARGE_MAPS))
         if not is_suspicious and not self._is_too_much(lists, maps, size):
             return
         # A close look takes longer; most of what looks like a list may be in numbers, in text, in an array.
         most = max(HELD_FLOOR, HELD_TIMES * size)
         found = outline(body, self._list, self._object, most)
-        if self._is_loose and found.depth > DEPTH:
+        if (self._is_loose or self._is_natural) and found.depth > DEPTH:
             raise MalformedBody(_TOO_DEEP)
-        if self._is_loose and (found.listed_keys > HASHED_FEW or found.is_map_in_key):
+        if self._is_loose and found.listed_keys > HASHED_FEW:
             raise Misfit(f"more than {HASHED_FEW} keys of maps are lists", "value_error")
+        if (self._is_loose or self._is_natural) and found.is_map_in_key:
+            raise Misfit("a map is the key of a map", "value_error")
         if found.held > most:
             raise _too_much(size)
+        if self._is_natural:
+            check_tables(body, found)
 
     def _is_too_much(self, lists: int, objects: int, size: int) -> bool:
         return lists * self._list + objects * self._object > max(HELD_FLOOR, HELD_TIMES * size)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec.msgpack import Ext
 
-from graphserve.wire import blobs, defaults, integers, models, nans
+from graphserve.wire import blobs, defaults, hints, integers, models, nans
 from graphserve.wire.admission import admission
 from graphserve.wire.extensions import (
     MODEL,
@@ -126,6 +126,21 @@ class ValueCodec:
         self.json: Callable[[Any], bytes] = self._writer.json
         if self._adapter is not None:
             self.json = partial(self._adapter.dump, by_alias=True)
+
+    @classmethod
+    def of_argument(cls, hint: Any) -> ValueCodec:
+        """The codec of one argument among others, each of which is read once, whatever is wrong with another.
+
+        What has models inside is read when all the rest has been, as models themselves are: their validators, which
+        are the user's, do not run twice.
+        """
+        made = cls(hint)
+        if made._adapter is None and hints.contains(made.hint, "model"):
+            inner = cls(hint)
+            made.finish = lambda raw, format, fetch: inner.load(raw, format, fetch)
+            made.hint = made.fetched = msgspec.Raw
+            made._reader = Reader(msgspec.Raw)
+        return made
 
     @cached_property
     def _nans(self) -> nans.NanReader:

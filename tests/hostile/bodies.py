@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import decimal
+import functools
 import itertools
 import math
 import struct
@@ -76,6 +77,7 @@ TYPES: dict[str, Any] = {
     "model": Model, "models": list[Model], "forbidding": Forbidding, "anything": Any, "array": np.ndarray,
     "integer": int, "texts": list[str], "structs": list[Struct], "defaults": list[Defaults],
     "dicts": list[dict[str, int]], "literal": Literal["a"], "number": float, "rows": np.ndarray,
+    "dict_float": dict[float, int],
 }  # fmt: skip
 
 
@@ -120,6 +122,44 @@ def complexes(count: int) -> list[str]:
     return [f"{10**15 - 1000003 * k}+{k}j" for k in range(count)]
 
 
+def lookalikes(count: int, bits: int, led: int, beside: int = 0) -> list[int]:
+    """Numbers whose hashes all differ, which are slow in a table of CPython's all the same.
+
+    Most take the places that lie one behind the other on the way that every search ends on. The searches for the
+    others, which are the last ones, come to that way.
+
+    Args:
+        count: how many.
+        bits: of the number of a place.
+        led: how many others there are.
+        beside: places that are looked at in the same step as one, 9 in a set.
+    """
+    mask = 2**bits - 1
+    order = np.full(mask + 1, -1)
+    found: dict[int, None] = {}
+    place = 7
+    while len(found) < count - led - beside:
+        place = (5 * place + 1) & mask
+        order[place] = len(found)
+        found |= dict.fromkeys(range(place, min(place + beside, mask) + 1))
+    taken = np.isin(np.arange(mask + 1), list(found))
+    full = taken.copy()
+    for further in range(1, beside + 1):
+        full[:-further] &= taken[further:]
+    first = mask + 1
+    while len(found) < count:
+        numbers = np.arange(first, first + 2**20)
+        first += 2**20
+        places, rests = numbers & mask, numbers
+        while rests.any():
+            some = full[places]
+            numbers, places, rests = numbers[some], places[some], rests[some] >> 5
+            places = (5 * places + rests + 1) & mask
+        among = (order[places] >= 0) & (order[places] < (count - led) // 2)
+        found |= dict.fromkeys(numbers[among].tolist())
+    return list(found)[:count]
+
+
 def _rotated(number: int, bits: int) -> int:
     return ((number << bits) | (number >> (64 - bits))) & _MASK
 
@@ -130,6 +170,18 @@ def _json(value: Any) -> bytes:
 
 def _keyed(keys: list[tuple[int, int]]) -> bytes:
     # Not from a dict: it would be as slow here as it is to be there.
+    items = b"".join(msgspec.msgpack.encode(key) + b"\x01" for key in keys)
+    return b"\x81\xa1x\xdf" + struct.pack(">I", len(keys)) + items
+
+
+@functools.cache
+def _slow_keys(size: int) -> list[int]:
+    """About as many as a body of this size has room for, but enough to be slow, and not too many to be made."""
+    bits = max(14, min(16, (size // 14 * 3 // 2).bit_length() - 1))
+    return lookalikes(2**bits * 2 // 3 - 20, bits, 2**bits // 4)
+
+
+def _packed(keys: list[float]) -> bytes:
     items = b"".join(msgspec.msgpack.encode(key) + b"\x01" for key in keys)
     return b"\x81\xa1x\xdf" + struct.pack(">I", len(keys)) + items
 
@@ -189,6 +241,12 @@ class Kind:
 
 
 KINDS = [
+    Kind("keys in each other's way", "anything", lambda n: _packed(_slow_keys(n)), MSGPACK),
+    Kind("keys in each other's way where an array is expected", "array", lambda n: _packed(_slow_keys(n)), MSGPACK),
+    Kind("floats as keys in each other's way", "dict_float",
+         lambda n: _json({str(float(key)): 1 for key in _slow_keys(n)})),
+    Kind("floats as keys in each other's way, in msgpack", "dict_float",
+         lambda n: _packed([*map(float, _slow_keys(n))]), MSGPACK),
     Kind("a string without an end, of quotes", "anything", lambda n: b'{"x":' + b"[" * 300 + b'"' + b'\\"' * (n // 2)),
     Kind("strings without an end", "anything", lambda n: b'{"x":' + b"[" * 300 + b'"\\' * (n // 2)),
     Kind("equal integers", "set_int", lambda n: _json([*range(n // 200)] * 33), fits=True),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import decimal
+import struct
 import time
 import typing
 import uuid
@@ -22,9 +24,10 @@ from graphserve.wire.extensions import no_memory
 from graphserve.wire.frames import FrameReader, pack
 from graphserve.wire.outlines import bare, outline
 from graphserve.wire.schema import Parameter, Signature
+from graphserve.wire.spread import Table
 from graphserve.wire.tensors import Array
 from graphserve.worker.grammar import fault
-from tests.hostile.bodies import JSON, KINDS, TYPES, Ids, Kind, P, array, complexes, floats, tuples
+from tests.hostile.bodies import JSON, KINDS, TYPES, Ids, Kind, P, array, complexes, floats, lookalikes, tuples
 
 FORMATS = {kind.format: Format.JSON if kind.format == JSON else Format.MSGPACK for kind in KINDS}
 
@@ -134,7 +137,64 @@ def test_values_of_one_hash_are_refused(hint: Any, value: Any) -> None:
         codec(x=hint).decode(body, Format.JSON)
 
 
+class Named(pydantic.BaseModel):
+    names: dict[float, int] = {}
+    weights: dict[int, int] = {}
+
+
+SLOW = lookalikes(10_900, 14, 4000)
+IDS = [str(uuid.UUID(int=key)) for key in SLOW]
+IN_THE_WAY = [
+    (dict[float, int], {str(float(key)): 1 for key in SLOW}),
+    (dict[int, int], {str(key): 1 for key in SLOW}),
+    (dict[uuid.UUID, int], dict.fromkeys(IDS, 1)),
+    (dict[decimal.Decimal, int], {str(key): 1 for key in SLOW}),
+    (list[dict[float | None, int]], [{str(float(key)): 1 for key in SLOW}]),
+    (dict[datetime.timedelta | int, int], {str(key): 1 for key in SLOW}),
+    (Named, {"names": {str(float(key)): 1 for key in SLOW}}),
+    (Named, {"weights": {str(key): 1 for key in SLOW}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("hint", "value"), IN_THE_WAY, ids=[str(hint)[:60] for hint, _ in IN_THE_WAY])
+def test_keys_that_are_in_each_others_way_are_refused(hint: Any, value: Any) -> None:
+    with pytest.raises(InvalidArguments, match="lead to the same places"):
+        codec(x=hint).decode(b'{"x":%s}' % msgspec.json.encode(value), Format.JSON)
+
+
+@pytest.mark.parametrize(
+    "hint", [Any, dict[float, int], np.ndarray, np.float32, list[Any], dict[int, Any], Named], ids=str
+)
+@pytest.mark.parametrize("kind", [int, float])
+def test_keys_of_maps_are_looked_at_before_a_dict_is_made(hint: Any, kind: Callable[[int], float]) -> None:
+    keys = b"".join(msgspec.msgpack.encode(kind(key)) + b"\x01" for key in SLOW)
+    with pytest.raises(InvalidArguments, match="lead to the same places"):
+        codec(x=hint).decode(b"\x81\xa1x\xdf" + struct.pack(">I", len(SLOW)) + keys, Format.MSGPACK)
+
+
+def test_a_value_that_takes_long_to_find_is_refused_if_it_comes_often() -> None:
+    some = lookalikes(19_000, 15, 1, 9)
+    with pytest.raises(InvalidArguments, match="lead to the same places"):
+        codec(x=set[int]).decode(b'{"x":%s}' % msgspec.json.encode([*some, *[some[-1]] * 100_000]), Format.JSON)
+
+
+@pytest.mark.parametrize("number", [10, 300, 20_000, 60_000])
+@pytest.mark.parametrize("step", [1, 7, 2**12, 2**44, P // 3 + 5, -(2**20) - 1])
+def test_steps_are_counted_in_tables_as_they_are(number: int, step: int) -> None:
+    keys = [(key * key + key) * step for key in range(number)]
+    hashes = list(map(hash, keys))
+    of_set, of_dict = Table(hashes, True), Table(hashes, False)
+    steps = sum(map(of_set.add, range(number))), sum(map(of_dict.add, range(number)))
+    assert [keys[each] for each in of_set.numbers()] == list(set(keys))
+    assert sum(steps) < 80 * number
+    assert of_set.find(number - 1) <= 80 and of_dict.find(number - 1) <= 80
+
+
 HONEST = [
+    (dict[float, int], {str(k / 8): 1 for k in range(20_000)}),
+    (set[float], [k / 4096 for k in range(20_000)]),
+    (set[int], [k << 44 for k in range(20_000)]),
+    (set[datetime.datetime], [f"2020-01-01T00:00:{k / 1000:06.3f}Z" for k in range(20_000)]),
     (set[int], [*range(-2000, 2000), *[7] * 500]),
     (set[int], [2**k for k in range(64)] * 40),
     (set[float], [2.0**k for k in range(-900, 900)]),
@@ -183,8 +243,8 @@ def test_a_guarded_model_is_read_as_any_other() -> None:
 
 
 KEYED = {
-    "set_int", "dict_int", "set_uuid", "dict_uuid", "set_decimal", "set_tuple", "set_frozen", "set_partly",
-    "set_floats", "ids",
+    "set_int", "dict_int", "set_uuid", "dict_uuid", "set_decimal", "set_tuple", "set_frozen",
+    "set_partly", "set_floats", "ids",
 }  # fmt: skip
 
 
@@ -561,6 +621,23 @@ class Counting(pydantic.BaseModel):
         return name
 
 
+class Holding(msgspec.Struct):
+    inner: Counting
+
+
+@pytest.mark.parametrize("format", [Format.JSON, Format.MSGPACK])
+def test_models_inside_others_are_read_once(format: Format) -> None:
+    READ.clear()
+    encode = msgspec.json.encode if format is Format.JSON else msgspec.msgpack.encode
+    body = encode(
+        {"w": {"inner": {"name": "good"}}, "x": [{"name": "good"}], "y": {"inner": {"name": "bad"}}, "z": "a"}
+    )
+    with pytest.raises(InvalidArguments) as caught:
+        codec(w=Holding, x=list[Counting], y=Holding, z=int).decode(body, format)
+    assert READ == ["good", "good", "bad"]
+    assert [each["loc"][:1] for each in caught.value.errors] == [["y"], ["z"]]
+
+
 @pytest.mark.parametrize("format", [Format.JSON, Format.MSGPACK])
 def test_what_does_not_fit_is_read_once(format: Format) -> None:
     READ.clear()
@@ -570,3 +647,31 @@ def test_what_does_not_fit_is_read_once(format: Format) -> None:
         codec(x=Counting, y=Counting, z=Counting).decode(body, format)
     assert READ == ["bad", "good", "bad"]
     assert [each["loc"] for each in caught.value.errors] == [["x", "name"], ["z", "name"]]
+
+
+@pytest.mark.parametrize("number", [costs.ERRORS_MADE, costs.ERRORS_MADE + 1, 19_000])
+def test_of_very_many_errors_the_number_is_told(number: int) -> None:
+    body = b"\x81\xa1x\x81\xa4rows" + array((number,), b"|u1", bytes(number))
+    with pytest.raises(InvalidArguments) as caught:
+        codec(x=Addresses).decode(body, Format.MSGPACK)
+    if number > costs.ERRORS_MADE:
+        assert [each["msg"] for each in caught.value.errors] == [f"{number:,} values do not fit"]
+    else:
+        assert len(caught.value.errors) == costs.ERRORS_TOLD + 1
+
+
+class Addresses(pydantic.BaseModel):
+    rows: list[pydantic.AnyUrl] = []
+
+
+@pytest.mark.parametrize("dtype", ["|b1", "|u1", "|i1", "<f2", "<f4", "<f8", "<i8", "|S1", "<U1"])
+def test_an_array_becomes_json_of_a_bounded_size(dtype: str) -> None:
+    some = np.random.default_rng(1).integers(0, 2, 4096, np.uint8)
+    if dtype == "<f2":
+        some = np.arange(2**15 - 1024, dtype="<u2").view(np.uint8)
+    elif dtype == "<U1":
+        some = some.astype("<u4").view(np.uint8)
+    flat = np.frombuffer(some.tobytes(), dtype)
+    encode = ResultCodec(np.ndarray, "S.f").encode
+    assert len(encode(flat, Format.JSON)) <= 11 * flat.nbytes
+    assert len(encode(flat.reshape(-1, *[1] * costs.AXES_OF_ONE), Format.JSON)) <= 26 * flat.nbytes
