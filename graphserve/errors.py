@@ -4,7 +4,7 @@ GraphServeError
 ├── ConfigurationError        what was asked for cannot be run (exit code 4)
 │   ├── DeclarationError      a @service, @api or depends(...) is written wrongly; names file and line
 │   ├── GraphError            the classes do not form a graph; .log
-│   │   └── CycleError        … because they depend on each other in a circle; .path
+│   │   └── CycleError        … because they depend on each other in a circle; .path, .places
 │   └── UnknownOptionError    an option that does not exist; .option, .suggestion
 ├── StartupError              the graph could not start (exit code 3); .node, .log
 ├── NotRunningError           no running graph was found (exit code 5)
@@ -82,14 +82,16 @@ class CycleError(GraphError):
 
     Args:
         path: the names of the nodes along the circle; the first stands again at the end.
+        places: where each calls the next, `file:line` of its `depends(...)`.
     """
 
-    def __init__(self, path: Sequence[str]) -> None:
-        self.path = tuple(path)
+    def __init__(self, path: Sequence[str], places: Sequence[str] = ()) -> None:
+        self.path, self.places = tuple(path), tuple(places)
+        steps = [f" → {name} ({place})" for name, place in zip(self.path[1:], self.places, strict=False)]
+        steps += [f" → {name}" for name in self.path[1 + len(steps) :]]
         super().__init__(
-            "services depend on each other in a circle: "
-            + " → ".join(self.path)
-            + ". Remove one of these depends(...), or move what both need into a third service."
+            f"services depend on each other in a circle: {self.path[0]}{''.join(steps)}. Remove one of these "
+            "depends(...), or move what both need into a third service."
         )
 
 

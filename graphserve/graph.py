@@ -86,6 +86,7 @@ class _Resolver:
         self.troubles: list[Trouble] = []
         self.found: dict[str, _Found] = {}
         self.replaced: set[type] = set()
+        self.places: dict[tuple[str, str], str] = {}  # by caller and callee, of the depends(...)
         self.paths = [*settings.sys_path]
         self.own_path = sys.path[:]  # before there are folders of the user's in it
         self.argv: tuple[str, ...] = ()
@@ -176,6 +177,7 @@ class _Resolver:
         spec = declaration(cls)
         assert cls is not None and spec is not None
         below = self._add(self._found(dependency.name or spec.name, cls, dependency.init, where))
+        self.places.setdefault((node.name, below.name), where)
         at, typed = dependency.attribute, not isinstance(dependency.target, str)
         node.edges.append(EdgePlan(at, below.name, dependency.client, dependency.timeout, typed=typed))
         return below
@@ -248,7 +250,8 @@ class _Resolver:
             sorter.prepare()
         except graphlib.CycleError as exc:
             path = self._cycle(below) or tuple(exc.args[1])
-            self._trouble(str(CycleError(path)), cycle=path)
+            places = tuple(self.places.get(step, "?") for step in itertools.pairwise(path))
+            self._trouble(str(CycleError(path, places)), cycle=path, places=places)
             return [(name, 0) for name in self.found]
         order: list[tuple[str, int]] = []
         for level in itertools.count():
@@ -325,8 +328,10 @@ class _Resolver:
             self._trouble(message)
         return plans
 
-    def _trouble(self, message: str, trace: str = "", cycle: tuple[str, ...] = ()) -> None:
-        trouble = Trouble(message, trace, cycle=cycle)
+    def _trouble(
+        self, message: str, trace: str = "", cycle: tuple[str, ...] = (), places: tuple[str, ...] = ()
+    ) -> None:
+        trouble = Trouble(message, trace, cycle=cycle, places=places)
         if trouble not in self.troubles:
             self.troubles.append(trouble)
 

@@ -18,12 +18,14 @@ class Trouble:
         traceback: the traceback, where user code raised.
         warning: True if the graph runs all the same.
         cycle: the names of the nodes along a circle; the first stands again at the end.
+        places: where each of these calls the next.
     """
 
     message: str
     traceback: str = ""
     warning: bool = False
     cycle: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

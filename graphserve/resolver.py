@@ -188,6 +188,6 @@ def require(resolution: Resolution) -> Plan:
         return resolution.plan
     bad = [trouble for trouble in resolution.troubles if not trouble.warning]
     if len(bad) == 1 and bad[0].cycle:
-        raise CycleError(bad[0].cycle)
+        raise CycleError(bad[0].cycle, bad[0].places)
     traces = [trouble.traceback.rstrip("\n") for trouble in bad if trouble.traceback]
     raise GraphError("\n".join(trouble.message for trouble in bad), "\n\n".join(traces))

@@ -97,7 +97,11 @@ def main() -> None:
     except GraphServeError as exc:
         code = exc.exit_code
         failed = {"node": exc.node, "log": exc.log} if isinstance(exc, StartupError) else {}
-        wrong = {"graph": isinstance(exc, GraphError), "cycle": getattr(exc, "path", None)}
+        wrong = {
+            "graph": isinstance(exc, GraphError),
+            "cycle": getattr(exc, "path", None),
+            "places": getattr(exc, "places", ()),
+        }
         text = f"{exc}\n\n{exc.log}" if isinstance(exc, GraphError) and exc.log else str(exc)
         reporting.failed({"error": text, "code": code, **failed, **wrong})
     finally:

@@ -223,7 +223,7 @@ def _error(said: dict[str, Any]) -> GraphServeError:
     """What the supervisor said of a start that failed."""
     code, text, log = said.get("code", ExitCode.STARTUP), said["error"], said.get("log", "")
     if said.get("cycle"):
-        return CycleError(said["cycle"])
+        return CycleError(said["cycle"], said["places"])
     if code in (ExitCode.INVALID, ExitCode.USAGE):
         return (GraphError if said.get("graph") else ConfigurationError)(text)
     return StartupError(f"{text}\n\n{log}" if log else text, said.get("node"), log)

@@ -35,6 +35,7 @@ MISSING = "ModuleNotFoundError: No module named 'no_such_module'"
 RELATIVE = "ImportError: attempted relative import with no known parent package"
 RUN_DIR = "give --run-dir a folder of its own"
 ADVICE = "Remove one of these depends(...), or move what both need into a third service."
+CIRCLE = "A → B ({cwd}/circle.py:6) → A ({cwd}/circle.py:15)"
 CASES = [
     # arguments, exit code, the first line, the last line if it is another
     (["nomod:X"], 4, "there is no module 'nomod' (looked in {cwd} first; --app-dir changes that)", None),
@@ -57,7 +58,7 @@ CASES = [
      "write `import x` for `from . import x`, or put an __init__.py beside its file", RELATIVE),
     (["leaves:X"], 4, "importing 'leaves' raised SystemExit: 3", "SystemExit: 3"),
     (["dies:X"], 4, "the process that imports 'dies:X' ended with exit code 9 before it was done", None),
-    (["circle:A"], 4, f"services depend on each other in a circle: A → B → A. {ADVICE}", None),
+    (["circle:A"], 4, f"services depend on each other in a circle: {CIRCLE}. {ADVICE}", None),
     (["app:Gateway", "--scale", "Recog=2"], 4, "--scale: there is no node 'Recog'; did you mean 'Recognizer'?", None),
     (["app:Gateway", "--host", "192.0.2.1"], 3, "192.0.2.1 is no address of this machine; choose another --host", None),
     (["app:Gateway", "--uds", "no/x.sock"], 3, "--uds {cwd}/no/x.sock: there is no folder {cwd}/no", None),
@@ -130,9 +131,11 @@ def test_a_circle_beside_a_module_that_is_named_as_one_of_python(imports: str, p
     (project / "queue.py").write_text("")
     (project / "circle.py").write_text(imports + FILES["circle.py"])
     done = run("check", "circle:A", "--port", "0")
+    down = imports.count("\n")
+    circle = CIRCLE.format(cwd=project).replace(":6)", f":{6 + down})").replace(":15)", f":{15 + down})")
     assert (done.returncode, done.stderr) == (
         4,
-        f"Error: services depend on each other in a circle: A → B → A. {ADVICE}\n",
+        f"Error: services depend on each other in a circle: {circle}. {ADVICE}\n",
     )
 
 
