@@ -166,6 +166,12 @@ def served(target: str, *arguments: str, **options: Any) -> Iterator[Served]:
         graph.close()
 
 
+def checked(target: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """What `graphserve check` says of a target."""
+    command = [sys.executable, "-m", "graphserve", "check", target]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=2 * LONG, errors="replace")
+
+
 def children(pid: int) -> list[int]:
     """The direct children of a process."""
     with contextlib.suppress(OSError):

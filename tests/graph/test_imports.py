@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import graphserve
-from tests.harness import Served, eventually, served
+from tests.harness import Served, checked, eventually, served
 
 TOP = """
 import argparse
@@ -106,13 +106,7 @@ def test_the_loop_is_the_one_that_was_asked_for(graph: tuple[str, Served]) -> No
 
 def test_check_imports_likewise(folder: Path) -> None:
     for target in ("package.top:Top", "package/top.py:Top"):
-        done = subprocess.run(
-            [sys.executable, "-m", "graphserve", "check", target],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        done = checked(target, folder)
         assert (done.returncode, done.stdout) == (0, "ok: 2 nodes\n"), done.stderr
 
 
@@ -121,8 +115,7 @@ def test_check_imports_from_packages_without_init(folder: Path, tmp_path: Path) 
     inner.mkdir(parents=True)
     (tmp_path / "outer" / "__init__.py").touch()
     (inner / "top.py").write_text(TOP + SERVICES)
-    command = [sys.executable, "-m", "graphserve", "check", "outer.inner.top:Top"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = checked("outer.inner.top:Top", tmp_path)
     assert done.returncode == 0, done.stderr
 
 

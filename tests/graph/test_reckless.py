@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.harness import Served, rarely, served
+from tests.harness import Served, checked, rarely, served
 
 SERVICES = """
 from graphserve import Batch, api, depends, service
@@ -107,11 +105,6 @@ HARMFUL = {
 }
 
 
-def check(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "graphserve", "check", "app:Top"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, errors="replace")
-
-
 @pytest.mark.parametrize("case", HARMLESS)
 def test_a_graph_runs(tmp_path: Path, case: str) -> None:
     (tmp_path / "app.py").write_text(HARMLESS[case] + "\n" + SERVICES)
@@ -128,7 +121,7 @@ def test_a_graph_runs(tmp_path: Path, case: str) -> None:
 def test_what_happened_is_told(tmp_path: Path, case: str) -> None:
     text, words = HARMFUL[case]
     (tmp_path / "app.py").write_text(text + "\n" + SERVICES)
-    done = check(tmp_path)
+    done = checked("app:Top", tmp_path)
     assert done.returncode == 4
     assert words in done.stderr
     assert "graphserve/" not in done.stderr, "no traceback of ours"
