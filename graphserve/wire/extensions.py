@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 
 from graphserve import ownjson
+from graphserve.typed import Call
 from graphserve.wire import buffers, hints, models, tensors
 from graphserve.wire.failures import Misfit
 
@@ -266,6 +267,9 @@ def _refuse(value: Any) -> typing.NoReturn:
     name = hints.name_of(kind)
     torch = sys.modules.get("torch")
     hint = ": send value.numpy()" if torch is not None and isinstance(value, torch.Tensor) else ""
+    if isinstance(value, Call):
+        said = "a call that was not awaited cannot be sent: write 'await' before it"
+        raise TypeError(f"{said}, or '.result()' behind it in a plain 'def'")
     if hasattr(kind, "__await__"):
         raise TypeError(f"a call that was not awaited cannot be sent ({name}): write 'await' before it")
     raise TypeError(f"a value of type {name} cannot be sent{hint}")

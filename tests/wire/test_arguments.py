@@ -18,6 +18,7 @@ import pydantic
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from graphserve.call.calls import RemoteCall
 from graphserve.errors import InvalidArguments
 from graphserve.wire.codec import ArgumentsCodec, Format, MalformedBody, ResultCodec, UntypedCodec
 from graphserve.wire.extensions import no_memory
@@ -360,6 +361,10 @@ def test_values_that_cannot_be_sent() -> None:
             ResultCodec(int, "S.f").encode(object(), format)
         with pytest.raises(TypeError, match=r"a call that was not awaited .*: write 'await' before it"):
             ResultCodec(int, "S.f").encode(Forgotten(), format)
+        with pytest.raises(
+            TypeError, match=r"sent: write 'await' before it, or '\.result\(\)' behind it in a plain 'def'"
+        ):
+            ResultCodec(int, "S.f").encode(object.__new__(RemoteCall), format)
     loop: list[Any] = []
     loop.append(loop)
     with pytest.raises(TypeError, match=r"^the result of S\.f: "):
