@@ -49,6 +49,8 @@ def test_content_types(header: bytes | None, expected: Format | None) -> None:
         (b"application/msgpack, */*;q=0.1", MSGPACK),
         (b"application/vnd.graphserve+msgpack", Format.TYPED),
         (b"application/vnd.graphserve+msgpack, application/msgpack;q=0.9", Format.TYPED),
+        (b"application/vnd.graphserve+msgpack;checked=1, application/msgpack;q=0.9", Format.CHECKED),
+        (b"application/vnd.graphserve+msgpack; checked=0", Format.TYPED),
         (b"application/json;q=0, */*", MSGPACK),
         (b"application/msgpack;q=none", JSON),
         (b"application/msgpack;q=nan", JSON),
@@ -62,4 +64,4 @@ def test_accepts(header: bytes | None, expected: Format) -> None:
 @given(st.binary())
 def test_any_header_is_read(header: bytes) -> None:
     assert content_format(header) in (None, *Format)
-    assert accept_format(header) in (JSON, MSGPACK, Format.TYPED)
+    assert accept_format(header) in (JSON, MSGPACK, Format.TYPED, Format.CHECKED)
