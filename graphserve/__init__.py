@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from graphserve.declare.options import Batch
+
+# At once, and so named: the module of the same name would otherwise stand in the function's place.
+from graphserve.declare.service import api, depends, service
+from graphserve.declare.typed import Call, Stream
 from graphserve.errors import (
     DeadlineExceeded,
     GraphServeError,
@@ -16,16 +21,11 @@ from graphserve.errors import (
     RemoteError,
     Unavailable,
 )
-from graphserve.options import Batch
-
-# At once, and so named: the module of the same name would otherwise stand in the function's place.
-from graphserve.service import api, depends, service
-from graphserve.typed import Call, Stream
 
 if TYPE_CHECKING:
     from graphserve.call.context import cancelled, deadline, set_trace_context, trace_context
     from graphserve.run import Server, local, serve
-    from graphserve.wire.tensors import Array
+    from graphserve.wire.arrays import Array
 
 __all__ = [
     "Array", "Batch", "Call", "DeadlineExceeded", "GraphServeError", "InvalidArguments", "Problem", "RemoteError",
@@ -34,7 +34,7 @@ __all__ = [
 ]  # fmt: skip
 
 _LATER = {
-    "Array": "wire.tensors",
+    "Array": "wire.arrays",
     "Server": "run",
     "cancelled": "call.context",
     "deadline": "call.context",

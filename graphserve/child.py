@@ -11,19 +11,19 @@ if __name__ == "__main__":
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     if root not in sys.path:
         sys.path.append(root)
-    from graphserve.dispositions import default
-    from graphserve.stdio import open_standard
+    from graphserve.system.signal_dispositions import default
+    from graphserve.system.standard_streams import open_standard
 
     open_standard()
     default()
     if sys.argv[1] == "supervise":
         from graphserve.cli.library import main
     else:  # here user code will run, and may hang
-        from graphserve.stack import show_on_signal
+        from graphserve.system.stack import show_on_signal
 
         show_on_signal()
         if sys.argv[1] == "resolve":
-            from graphserve.graph import main
+            from graphserve.graph.builder import main
         else:
             from graphserve.worker.main import main
     main()

@@ -23,7 +23,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from graphserve import syntax
+from graphserve.wire import http_syntax
 
 
 class ExitCode(enum.IntEnum):
@@ -229,13 +229,13 @@ def header_fault(name: Any, value: Any) -> Exception | None:
     if not isinstance(name, str) or not isinstance(value, str):
         wrong = name if not isinstance(name, str) else value
         return TypeError(f"the header {name!r} of a Problem is a str, not {type(wrong).__name__}")
-    if not syntax.is_token(_bytes(name)):
+    if not http_syntax.is_token(_bytes(name)):
         return ValueError(f"this is no name of a header: {name!r}")
     if name.lower() in _OWN_HEADERS or name.lower().startswith("x-graphserve-"):
         return ValueError(f"the header {name!r} is not for a Problem to give")
     if value.strip(" \t") != value:
         return ValueError(f"the header {name!r} of a Problem begins or ends with a space, as no header can: {value!r}")
-    if not syntax.is_value(_bytes(value)):
+    if not http_syntax.is_value(_bytes(value)):
         return ValueError(f"the header {name!r} of a Problem has a character that no header can have: {value!r}")
     return None
 

@@ -15,7 +15,7 @@ import httpx
 import hypothesis
 import pytest
 
-from graphserve.dispositions import heedless, is_ignored
+from graphserve.system.signal_dispositions import heedless, is_ignored
 from tests.harness import Served
 
 # Under nohup, or in a background job of a script: that a signal is ignored would go on to what tests start.

@@ -14,9 +14,9 @@ from graphserve.config import Config, TargetMissing, load
 from graphserve.config.envfile import read_env
 from graphserve.config.flags import BY_KEY, FLAGS, Flag
 from graphserve.config.values import Source, read_option, read_size
+from graphserve.declare.options import ServiceOptions
 from graphserve.errors import ConfigurationError, ExitCode, UnknownOptionError
-from graphserve.options import ServiceOptions
-from graphserve.plan import ListenPlan
+from graphserve.graph.plan import ListenPlan
 
 # By metavar, so that a new option of a known kind is covered without a word here: two texts, and what they mean.
 SAMPLES: dict[str, tuple[tuple[str, Any], tuple[str, Any]]] = {

@@ -9,10 +9,10 @@ from types import ModuleType
 
 import pytest
 
-from graphserve.declaration import apis, declaration
-from graphserve.dependency import dependencies
+from graphserve.declare.declaration import apis, declaration
+from graphserve.declare.dependency import dependencies
+from graphserve.declare.options import Batch, ServiceOptions
 from graphserve.errors import ConfigurationError, DeclarationError, UnknownOptionError
-from graphserve.options import Batch, ServiceOptions
 
 HEAD = """\
 import functools

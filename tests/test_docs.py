@@ -18,9 +18,9 @@ from graphserve import errors
 from graphserve.cli import COMMANDS, commands
 from graphserve.config.flags import FLAGS
 from graphserve.config.values import CERT_REQS, SWITCH, Source
+from graphserve.declare.options import ServiceOptions
 from graphserve.errors import ExitCode, GraphServeError
-from graphserve.options import ServiceOptions
-from graphserve.plan import ApiPlan, EdgePlan, ListenPlan, NodePlan, Plan, TlsPlan
+from graphserve.graph.plan import ApiPlan, EdgePlan, ListenPlan, NodePlan, Plan, TlsPlan
 from graphserve.wire import extensions
 from tests.documents import DOCS, ROOT, Page, blocks, matches, pages, steps
 

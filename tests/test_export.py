@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from graphserve.declare.options import ServiceOptions
 from graphserve.export import dot, mermaid, svg, tree
 from graphserve.export.layout import Drawing, arrange, columns_by_longest_path, spread
-from graphserve.options import ServiceOptions
-from graphserve.plan import ApiPlan, EdgePlan, NodePlan, Plan
+from graphserve.graph.plan import ApiPlan, EdgePlan, NodePlan, Plan
 
 SVG = "{http://www.w3.org/2000/svg}"
 DOT_LINE = re.compile(

@@ -39,9 +39,9 @@ def test_every_name_is_there() -> None:
 
 def test_what_functions_return_has_a_name() -> None:
     from graphserve import Call, Server, Stream
-    from graphserve.call.calls import RemoteCall
+    from graphserve.call.remote import RemoteCall
     from graphserve.run.server import Server as Real
 
     assert Server is Real
     assert issubclass(RemoteCall, Call)
-    assert Stream.__module__ == "graphserve.typed"
+    assert Stream.__module__ == "graphserve.declare.typed"

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from graphserve import records
-from graphserve.records import RecordPipe
+from graphserve.logs import records
+from graphserve.logs.records import RecordPipe
 
 
 class Reader:

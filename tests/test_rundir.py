@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from graphserve import rundir
-from graphserve.cli import running
+from graphserve.cli import client
 from graphserve.errors import NotRunningError, StartupError
-from graphserve.plan import NodePlan
+from graphserve.graph.plan import NodePlan
+from graphserve.system import rundir
 
 
 @pytest.fixture
@@ -274,18 +274,18 @@ def test_a_graph_whose_folder_was_removed_is_waited_for(
             if len(waits) == 3:
                 mine.restore()
 
-        monkeypatch.setattr(running.time, "sleep", goes_on)
-        assert running.find(None).folder == mine.path
+        monkeypatch.setattr(client.time, "sleep", goes_on)
+        assert client.find(None).folder == mine.path
         assert len(waits) == 3
         shutil.rmtree(mine.path)
         waits.clear()
-        assert running.find(str(mine.path)).folder == mine.path
+        assert client.find(str(mine.path)).folder == mine.path
         shutil.rmtree(mine.path)
-        assert isinstance(running.RunningGraph(mine.path)._gone(FileNotFoundError()), running.NoAnswer)
+        assert isinstance(client.RunningGraph(mine.path)._gone(FileNotFoundError()), client.NoAnswer)
         mine.restore()
         mine.remove()
         with pytest.raises(NotRunningError):
-            running.find(str(mine.path))
+            client.find(str(mine.path))
 
 
 def test_a_folder_that_was_removed_is_not_passed_over_for_another_graph(
@@ -296,11 +296,11 @@ def test_a_folder_that_was_removed_is_not_passed_over_for_another_graph(
 
     def goes_on(seconds: float) -> None:
         removed.restore()
-        monkeypatch.setattr(running, "ANEW", 0.0)  # (nobody answers there)
+        monkeypatch.setattr(client, "ANEW", 0.0)  # (nobody answers there)
 
-    monkeypatch.setattr(running.time, "sleep", goes_on)
-    with pytest.raises(running.SeveralRunning):
-        running.find(None)
+    monkeypatch.setattr(client.time, "sleep", goes_on)
+    with pytest.raises(client.SeveralRunning):
+        client.find(None)
     removed.remove()
     other.remove()
 

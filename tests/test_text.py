@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from graphserve.cli import lines
-from graphserve.supervise.observer import LogRecord
-from graphserve.supervise.output import LONGEST_RECORD, Pipe, Records
-from graphserve.text import printable
+from graphserve.cli.display import lines
+from graphserve.logs.text import printable
+from graphserve.supervise.events import LogRecord
+from graphserve.supervise.process.output import LONGEST_RECORD, Pipe, Records
 
 DANGEROUS = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xD800]
 HARMLESS = ["", "plain", "Ünïcödé 日本語 🙂", "a\tb", "no\u00a0break", "x\u200dy", "العربية", "back\\slash"]

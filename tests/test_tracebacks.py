@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from graphserve import tracebacks
-from graphserve.worker.life import _without_stop_iteration as ours  # a frame of ours that calls user code
+from graphserve.logs import tracebacks
+from graphserve.worker.instance import _without_stop_iteration as ours  # a frame of ours that calls user code
 
 
 def caught(call: Callable[[], object]) -> BaseException:

@@ -8,20 +8,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from graphserve import rundir
-from graphserve.call.budget import RetryBudget
-from graphserve.call.calls import Api, RemoteApi, TypedClient
 from graphserve.call.context import shortest
 from graphserve.call.exchange import Lane
-from graphserve.call.home import Home
-from graphserve.call.lanes import PooledLane, QueueLane
-from graphserve.call.members import Members
-from graphserve.call.sharing import Sharing
-from graphserve.load import Target, load
-from graphserve.plan import ELSEWHERE_LEVELS, ApiPlan, EdgePlan, NodePlan, Plan
+from graphserve.call.lanes.node import PooledLane, QueueLane
+from graphserve.call.membership import Members
+from graphserve.call.memory_sharing import Sharing
+from graphserve.call.remote import Api, RemoteApi, TypedClient
+from graphserve.call.retry_budget import RetryBudget
+from graphserve.graph.importer import Target, load
+from graphserve.graph.plan import ELSEWHERE_LEVELS, ApiPlan, EdgePlan, NodePlan, Plan
+from graphserve.loop.loop_thread import Home
+from graphserve.system import rundir
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec, UntypedCodec
 from graphserve.wire.memory import Memory
-from graphserve.wire.schema import Signature
+from graphserve.wire.signature import Signature
 
 HOP_SLACK = 0.006  # seconds that a caller waits past the deadline for each level below it to speak first
 ELSEWHERE_SLACK = HOP_SLACK * ELSEWHERE_LEVELS
@@ -133,7 +133,7 @@ class Clients:
         })  # fmt: skip
 
     def _elsewhere(self, edge: EdgePlan, url: str) -> TypedClient:
-        from graphserve.call.elsewhere import UrlLane  # brings httpx, which brings click and rich
+        from graphserve.call.lanes.url import UrlLane  # brings httpx, which brings click and rich
 
         lane = UrlLane(edge.node, url)
         lane.prepare()
@@ -151,7 +151,7 @@ class Clients:
 
         client: httpx.AsyncClient | httpx.Client
         if edge.url is not None:
-            from graphserve.call.elsewhere import AsyncUrlClient, UrlClient
+            from graphserve.call.lanes.url import AsyncUrlClient, UrlClient
 
             kind = AsyncUrlClient if edge.client == "httpx.AsyncClient" else UrlClient
             client = kind(edge.node, edge.url, edge.timeout)
@@ -161,13 +161,13 @@ class Clients:
         return client
 
     def _over_lanes(self, node: NodePlan, edge: EdgePlan) -> Any:
-        from graphserve.call import transport
+        from graphserve.call import httpx_transport
 
         lanes = {api.route.encode(): self.lane_to(node, api) for api in node.apis if api.lane == "queue"}
-        core = transport.NodeTransport(
+        core = httpx_transport.NodeTransport(
             self.home, node.name, lanes, self.lane_to(node, None), edge.timeout, slack_to(self.plan, node.name)
         )
-        make = transport.async_client if edge.client == "httpx.AsyncClient" else transport.sync_client
+        make = httpx_transport.async_client if edge.client == "httpx.AsyncClient" else httpx_transport.sync_client
         return make(core)
 
 

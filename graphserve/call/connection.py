@@ -15,8 +15,8 @@ from typing import Protocol
 
 import httptools
 
-from graphserve import records
-from graphserve.call.poller import Poller
+from graphserve.logs import records
+from graphserve.loop.poller import Poller
 from graphserve.wire.formats import Format
 from graphserve.wire.trust import PUBLIC, Trust
 

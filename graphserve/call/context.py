@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphserve.call.shield import shielded
+from graphserve.loop.shield import shielded
 from graphserve.wire.headers import BAGGAGE, REQUEST_ID, TRACEPARENT, TRACESTATE, is_traceparent, may_travel
 
 

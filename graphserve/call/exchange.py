@@ -11,15 +11,15 @@ from collections.abc import AsyncIterator, Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol
 
-from graphserve.call.alarms import Alarm, alarm
-from graphserve.call.budget import PER_SECOND, SHARE, RetryBudget
 from graphserve.call.connection import Connection
 from graphserve.call.context import CallContext, current
 from graphserve.call.quarantine import KILLS, known, quarantined
-from graphserve.call.shield import shielded
+from graphserve.call.retry_budget import PER_SECOND, SHARE, RetryBudget
 from graphserve.call.upload import feed
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError
-from graphserve.plan import ApiPlan
+from graphserve.graph.plan import ApiPlan
+from graphserve.loop.shield import shielded
+from graphserve.loop.timers import Alarm, alarm
 from graphserve.wire.headers import UNTAKEN
 from graphserve.wire.memory import Ticket, done
 from graphserve.wire.trust import PEER, PUBLIC

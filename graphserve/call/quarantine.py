@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from graphserve.call import fingerprint
+from graphserve.call import call_fingerprint
 from graphserve.errors import Quarantined
 from graphserve.wire.memory import Ticket, contents
 
@@ -93,7 +93,7 @@ def known(request: Request) -> str:
     data = request.request
     if request.tickets:
         data = contents(data, request.tickets) or data
-    return fingerprint.of_request(data, streamed=request.upload is not None)
+    return call_fingerprint.of_request(data, streamed=request.upload is not None)
 
 
 def quarantined(node: str, what: str) -> Quarantined:

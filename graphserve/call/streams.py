@@ -10,13 +10,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from graphserve.call.exchange import TypedExchange
+from graphserve.declare.typed import Stream
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError
-from graphserve.typed import Stream
 from graphserve.wire import problem
-from graphserve.wire.frames import END, ERROR, FrameReader
+from graphserve.wire.stream_frames import END, ERROR, FrameReader
 
 if TYPE_CHECKING:
-    from graphserve.call.home import Home
+    from graphserve.loop.loop_thread import Home
 
 HIGH_ITEMS, HIGH_BYTES = 64, 256 * 1024  # what waits for a slow consumer at most, before the connection is held back
 LOW_ITEMS = 16

@@ -16,9 +16,9 @@ from typing import NoReturn
 
 import click
 
-from graphserve.cli import say
+from graphserve.cli.display import say
 from graphserve.errors import ExitCode, GraphServeError, closest
-from graphserve.stdio import open_standard
+from graphserve.system.standard_streams import open_standard
 
 # In the order of the help; each is graphserve/cli/<name>.py, its `command`.
 WITH_TARGET = ("serve", "graph", "check")

@@ -20,8 +20,8 @@ def command(**given: Any) -> int:
     config = configure(given)
 
     from graphserve.cli import preflight
-    from graphserve.cli.troubles import report
-    from graphserve.resolver import resolve_in_child
+    from graphserve.cli.display.troubles import report
+    from graphserve.graph.resolver import resolve_in_child
 
     resolution = resolve_in_child(config.settings, config.env)
     machine = [

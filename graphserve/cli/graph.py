@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from graphserve import stdio
 from graphserve.cli.flags import configure, target_options
 from graphserve.errors import ExitCode, GraphServeError
-from graphserve.plan import Plan
+from graphserve.graph.plan import Plan
+from graphserve.system import standard_streams
 
 FORMATS = ("tree", "dot", "mermaid", "json", "svg")
 SUFFIXES = {".dot": "dot", ".gv": "dot", ".mmd": "mermaid", ".json": "json", ".svg": "svg"}
@@ -33,13 +33,13 @@ def command(form: str | None, dot: bool, output: str | None, **given: Any) -> in
     form = "dot" if dot else form or _form_of(output)
     config = configure(given)
 
-    from graphserve.cli.troubles import report
-    from graphserve.resolver import resolve_in_child
+    from graphserve.cli.display.troubles import report
+    from graphserve.graph.resolver import resolve_in_child
 
     resolution = resolve_in_child(config.settings, config.env)
     if report(resolution.troubles) or resolution.plan is None:
         return ExitCode.INVALID
-    if output in (None, "-") and 1 in stdio.closed:
+    if output in (None, "-") and 1 in standard_streams.closed:
         raise GraphServeError("there is no output to draw on, it is closed: give -o FILE")
     text = _draw(resolution.plan, form, output in (None, "-"))
     _write(text if text.endswith("\n") else text + "\n", output)

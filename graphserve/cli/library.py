@@ -16,14 +16,14 @@ import threading
 import time
 from typing import Any
 
-from graphserve.cli.display import Display, open_display
+from graphserve.cli.display.plain import Display, open_display
 from graphserve.cli.flags import PASSWORD
 from graphserve.cli.preflight import refuse
 from graphserve.config import Config
 from graphserve.errors import GraphError, GraphServeError, StartupError
-from graphserve.resolver import OF_SYSTEMD
+from graphserve.graph.resolver import OF_SYSTEMD
 from graphserve.supervise import LogRecord, NodeState, run
-from graphserve.title import name_process
+from graphserve.system.process_title import name_process
 
 ROOM = 1024 * 1024  # bytes that wait for a parent which does not read
 

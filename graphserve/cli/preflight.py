@@ -17,13 +17,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphserve import machine as here, rundir, shortage
 from graphserve.config import Config
 from graphserve.config.certificate import certificate
 from graphserve.errors import ConfigurationError, StartupError
-from graphserve.plan import ListenPlan, Plan
-from graphserve.resolution import Trouble
-from graphserve.runtime import parent
+from graphserve.graph.plan import ListenPlan, Plan
+from graphserve.graph.resolution import Trouble
+from graphserve.system import machine as here, os_errors, rundir
+from graphserve.system.runtime import parent
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
@@ -166,7 +166,7 @@ def run_folder(path: str | None) -> Iterator[Trouble]:
     try:
         os.rmdir(tempfile.mkdtemp(prefix=rundir.UNFINISHED, dir=above))  # permission is not all: /proc takes nothing
     except OSError as exc:
-        yield Trouble(f"the run folder {folder} cannot be used: {shortage.words(exc)}")
+        yield Trouble(f"the run folder {folder} cannot be used: {os_errors.words(exc)}")
 
 
 def reloading(config: Config) -> Iterator[Trouble]:
@@ -242,7 +242,7 @@ def gpus(plan: Plan, visible: list[str]) -> Iterator[Trouble]:
     asking = [node for node in plan.nodes if node.options.gpus]
     if not asking:
         return
-    from graphserve.supervise.environment import assign_gpus  # brings circus along
+    from graphserve.supervise.process.environment import assign_gpus  # brings circus along
 
     placed = assign_gpus(plan, visible)
     if any((node.name, slot) not in placed for node in asking for slot in range(node.workers)):

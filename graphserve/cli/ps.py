@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from graphserve.cli import table
-from graphserve.cli.running import find, run_dir_option
+from graphserve.cli.client import find, run_dir_option
+from graphserve.cli.display import table
 from graphserve.errors import ExitCode
 
 HEAD = ("NODE", "SLOT", "PID", "STATE", "RESTARTS", "UPTIME", "CPU %", "MEMORY", "IN FLIGHT")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from graphserve.cli.running import find, run_dir_option
+from graphserve.cli.client import find, run_dir_option
 from graphserve.errors import ExitCode
 
 

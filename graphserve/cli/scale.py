@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from graphserve.cli.running import find, run_dir_option
+from graphserve.cli.client import find, run_dir_option
 from graphserve.config.flags import BY_KEY
 from graphserve.config.values import Source
 from graphserve.errors import ConfigurationError, ExitCode

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graphserve import shortage
 from graphserve.cli.flags import configure, serve_options
-from graphserve.dispositions import unblock
 from graphserve.errors import ExitCode, GraphServeError, StartupError
+from graphserve.system import os_errors
+from graphserve.system.signal_dispositions import unblock
 
 if TYPE_CHECKING:
     from graphserve.config import Config
-    from graphserve.resolver import Resolver
+    from graphserve.graph.resolver import Resolver
 
 
 @click.command("serve", short_help="Serve the graph of TARGET.")
@@ -41,7 +41,7 @@ def command(**given: Any) -> int:
 def _serve(given: dict[str, Any]) -> int:
     config = configure(given)
 
-    from graphserve.resolver import Resolver
+    from graphserve.graph.resolver import Resolver
 
     resolver = Resolver(config.settings, config.env, capture=True)  # it works while we import circus
     try:
@@ -53,7 +53,7 @@ def _serve(given: dict[str, Any]) -> int:
 def _tell_manager(error: GraphServeError) -> None:
     """Tell systemd why nothing starts."""
     if "NOTIFY_SOCKET" in os.environ:
-        from graphserve.supervise.notify import tell_failure
+        from graphserve.supervise.systemd import tell_failure
 
         tell_failure(str(error), os.environ)
 
@@ -68,15 +68,15 @@ def _run(config: Config, resolver: Resolver, given: dict[str, Any]) -> int:
 
     warnings = refuse(config)
 
-    from graphserve.cli import running
-    from graphserve.cli.display import open_display
+    from graphserve.cli import client
+    from graphserve.cli.display.plain import open_display
     from graphserve.supervise import LogRecord, run
-    from graphserve.supervise.sockets import InUse
+    from graphserve.supervise.process.sockets import InUse
 
     try:
         display = open_display(config.log_format, config.settings.log_level)
     except RuntimeError as exc:  # it has a thread of its own
-        raise StartupError(f"the graph could not start: {shortage.words(exc)}") from exc
+        raise StartupError(f"the graph could not start: {os_errors.words(exc)}") from exc
     try:
         for trouble in (*command_line(given), *warnings):
             display.log(LogRecord(time.time(), "warning", trouble.message))
@@ -84,7 +84,7 @@ def _run(config: Config, resolver: Resolver, given: dict[str, Any]) -> int:
     except GraphServeError as exc:
         error: GraphServeError = exc
         if isinstance(exc, InUse):
-            error = StartupError(f"{exc}{running.owner(config.settings.listen)}")
+            error = StartupError(f"{exc}{client.owner(config.settings.listen)}")
         display.failed(error)
         _tell_manager(error)
         return error.exit_code

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from graphserve.cli import say, table
+from graphserve.cli.client import NoAnswer, RunningGraph, find, run_dir_option
+from graphserve.cli.display import say, table
 from graphserve.cli.flags import checked
-from graphserve.cli.running import NoAnswer, RunningGraph, find, run_dir_option
 from graphserve.config.values import DELAY
 from graphserve.errors import ExitCode, NotRunningError
 

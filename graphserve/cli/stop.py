@@ -7,8 +7,8 @@ import select
 
 import click
 
-from graphserve.cli import say
-from graphserve.cli.running import RunningGraph, find, run_dir_option
+from graphserve.cli.client import RunningGraph, find, run_dir_option
+from graphserve.cli.display import say
 from graphserve.errors import ExitCode, GraphServeError
 
 NOTICE = 2.0  # seconds of waiting between two words about it

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from graphserve.config import values as v
 from graphserve.config.model import Config
-from graphserve.plan import ListenPlan, Settings, TlsPlan
+from graphserve.graph.plan import ListenPlan, Settings, TlsPlan
 
 Part = Literal["listen", "tls", "settings", "config", "loader"]
 _PARTS: dict[str, Any] = {"listen": ListenPlan, "tls": TlsPlan, "settings": Settings, "config": Config}

@@ -12,7 +12,7 @@ from graphserve.config.flags import BY_KEY, FLAGS, Flag, Part
 from graphserve.config.model import Config
 from graphserve.config.values import Source
 from graphserve.errors import ConfigurationError, ExitCode, UnknownOptionError
-from graphserve.plan import ListenPlan, Settings, TlsPlan
+from graphserve.graph.plan import ListenPlan, Settings, TlsPlan
 
 PREFIX = "GRAPHSERVE_"
 INTERNAL = "GRAPHSERVE_INTERNAL_"  # variables between our own processes, never options

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Literal
 
-from graphserve.plan import Settings, read
+from graphserve.graph.plan import Settings, read
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from graphserve.declare.options import HIDDEN, ServiceOptions, is_int, is_number
 from graphserve.errors import ConfigurationError
-from graphserve.options import HIDDEN, ServiceOptions, is_int, is_number
 
 _UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgt", start=1):

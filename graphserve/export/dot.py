@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphserve.export.picture import Picture, Vertex, picture
-from graphserve.plan import Plan
+from graphserve.graph.plan import Plan
 
 
 def dot(plan: Plan) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphserve.export.picture import Vertex, picture
-from graphserve.plan import Plan
+from graphserve.graph.plan import Plan
 
 _ENTITIES = {"#": "#35;", "&": "#amp;", '"': "#quot;", "<": "#lt;", ">": "#gt;", "`": "#96;", "\n": " "}
 

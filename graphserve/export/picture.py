@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphserve.dependency import address
-from graphserve.plan import EdgePlan, NodePlan, Plan
+from graphserve.declare.dependency import address
+from graphserve.graph.plan import EdgePlan, NodePlan, Plan
 
 
 @dataclass(frozen=True)

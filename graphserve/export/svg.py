@@ -7,7 +7,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from graphserve.export.layout import Box, Drawing, Route, arrange
 from graphserve.export.picture import Picture, Vertex, picture
-from graphserve.plan import Plan
+from graphserve.graph.plan import Plan
 
 # Widths of characters as parts of the font's size, at least those of DejaVu Sans Bold: the widest of the usual fonts.
 _NARROW, _CAPITAL, _WIDE, _WIDTH = 0.42, 0.86, 1.1, 0.72  # the last: of any other

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from graphserve.export.picture import Picture, Vertex, picture
-from graphserve.plan import Plan
-from graphserve.text import printable
+from graphserve.graph.plan import Plan
+from graphserve.logs.text import printable
 
 SEEN = "(see above)"
 _BOLD, _DIM, _CYAN, _RESET = "\033[1m", "\033[2m", "\033[36m", "\033[0m"

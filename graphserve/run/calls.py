@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from graphserve.call import public
-from graphserve.call.calls import Api, RemoteApi, TypedClient
+from graphserve.call import public_client
 from graphserve.call.clients import HOP_SLACK, public_codecs, slack_to
-from graphserve.call.elsewhere import UrlLane
-from graphserve.call.home import Home
-from graphserve.graph import resolve_here
-from graphserve.plan import TlsPlan
-from graphserve.run.words import Words
+from graphserve.call.lanes.url import UrlLane
+from graphserve.call.remote import Api, RemoteApi, TypedClient
+from graphserve.graph.builder import resolve_here
+from graphserve.graph.plan import TlsPlan
+from graphserve.loop.loop_thread import Home
+from graphserve.run.log_words import Words
 
 
 class Calls:
@@ -33,7 +33,7 @@ class Calls:
         base = f"{scheme}://graphserve" if url.startswith("unix:") else url
         name, self._errors = self._entry.name, errors
         lost = f"a worker of {name} ended while it executed the call"  # as a hop says it
-        self._lane = UrlLane(name, base, lambda: public.connect(url, tls, password), self._explain, lost)
+        self._lane = UrlLane(name, base, lambda: public_client.connect(url, tls, password), self._explain, lost)
         self._begun = threading.Event()
         self._thread = threading.Thread(target=asyncio.run, args=(self._live(),), name="graphserve-calls", daemon=True)
         self._thread.start()

@@ -14,7 +14,7 @@ from contextvars import Context
 from typing import Any
 
 from graphserve.call.context import current
-from graphserve.worker import ends
+from graphserve.worker.dispatch import endings
 
 # How callbacks get onto a loop, the steps of tasks too.
 _ENTRIES = ("call_soon", "call_soon_threadsafe", "call_later", "call_at")
@@ -41,7 +41,7 @@ class Contained:
         _held[loop] -= 1
         if not _held[loop]:
             del _held[loop]
-            ends.flush()
+            endings.flush()
             for name in _ENTRIES:
                 vars(loop).pop(name, None)
 
@@ -68,4 +68,4 @@ def _run(loop: asyncio.AbstractEventLoop, callback: Callable[..., Any], *argumen
     except (SystemExit, KeyboardInterrupt) as exc:
         words = f"a task or a callback of an API raised {type(exc).__name__}({exc})"
         tell = functools.partial(loop.call_exception_handler, {"message": words, "exception": exc})
-        ends.raised(loop, exc, tell)
+        endings.raised(loop, exc, tell)

@@ -16,12 +16,14 @@ from types import FrameType, TracebackType
 from typing import Any, Generic, TypeVar, cast, overload
 
 import graphserve
-from graphserve import config, load, stdio
+from graphserve import config
 from graphserve.config import Config
-from graphserve.dispositions import is_ignored
+from graphserve.declare.service import declaration
 from graphserve.errors import ConfigurationError, CycleError, ExitCode, GraphError, GraphServeError, StartupError
+from graphserve.graph import importer
 from graphserve.run.calls import Calls
-from graphserve.service import declaration
+from graphserve.system import standard_streams
+from graphserve.system.signal_dispositions import is_ignored
 
 T = TypeVar("T")
 
@@ -69,7 +71,7 @@ class Server(Generic[T]):
     """The process of the supervisor."""
 
     def __init__(self, target: type[T] | str, options: dict[str, Any]) -> None:
-        if load.importing:
+        if importer.importing:
             raise ConfigurationError(
                 "graphserve.serve(...) was called while another graphserve process imported this module; "
                 'put the call under `if __name__ == "__main__":`'
@@ -164,8 +166,8 @@ class Server(Generic[T]):
     # --- the supervisor ---
 
     def _start(self) -> None:
-        reading, writing = stdio.pipe()
-        listening, speaking = stdio.pipe()
+        reading, writing = standard_streams.pipe()
+        listening, speaking = standard_streams.pipe()
         child = str(Path(graphserve.__file__).with_name("child.py"))
         try:
             self._process = subprocess.Popen(
@@ -209,7 +211,7 @@ class Server(Generic[T]):
 
     def _class(self) -> type:
         if isinstance(self._target, str):
-            return load.load(load.parse(self._target, self._config.settings.app_dir or os.getcwd()))
+            return importer.load(importer.parse(self._target, self._config.settings.app_dir or os.getcwd()))
         return self._target
 
     def _disconnect(self) -> None:
@@ -246,10 +248,10 @@ def _name(cls: Any) -> tuple[str, str | None]:
     module = sys.modules.get(cls.__module__)
     if getattr(module, name, None) is not cls:
         raise ConfigurationError(f"{name} cannot be imported by a worker: define it at the top of a module")
-    if cls.__module__ != load.MAIN:
+    if cls.__module__ != importer.MAIN:
         return f"{cls.__module__}:{name}", None
     spec, file = getattr(module, "__spec__", None), getattr(module, "__file__", None)
-    if spec is not None and spec.name != load.MAIN:  # python -m package.module
+    if spec is not None and spec.name != importer.MAIN:  # python -m package.module
         return f"{spec.name}:{name}", None
     if spec is not None and not os.path.exists(file or ""):  # python app.pyz
         raise ConfigurationError(f"{name} is defined in {file}, which no worker can run: put it in a module")
@@ -258,7 +260,7 @@ def _name(cls: Any) -> tuple[str, str | None]:
             f"{name} was typed into a notebook or a prompt, where no worker can import it: put it in a "
             "file (in a notebook: a cell that begins with `%%writefile services.py`) and import it from there"
         )
-    return f"{load.MAIN}:{name}", os.path.abspath(file)
+    return f"{importer.MAIN}:{name}", os.path.abspath(file)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -12,11 +12,11 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
-from graphserve.plan import NodePlan, Plan
+from graphserve.graph.plan import NodePlan, Plan
 from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.node import Node
-from graphserve.supervise.turnover import Progress, together
-from graphserve.supervise.version import Version, same
+from graphserve.supervise.revision import Version, same
+from graphserve.supervise.rollout import Progress, together
 
 
 class Change:

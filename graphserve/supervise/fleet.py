@@ -11,20 +11,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from graphserve import rundir, shortage
-from graphserve.control import Message
 from graphserve.errors import StartupError
-from graphserve.plan import NodePlan, Plan
-from graphserve.roster import Roster
-from graphserve.supervise import sockets
-from graphserve.supervise.connections import Connections
-from graphserve.supervise.environment import MARK, Environment
+from graphserve.graph.plan import NodePlan, Plan
+from graphserve.supervise.events import LogRecord, NodeState, Observer, State
+from graphserve.supervise.fallback import StandIn
 from graphserve.supervise.node import Node
-from graphserve.supervise.observer import LogRecord, NodeState, Observer, State
-from graphserve.supervise.pool import WorkerProcess
-from graphserve.supervise.standin import StandIn
-from graphserve.supervise.turnover import together
-from graphserve.supervise.version import OUTLINE, Version, same
+from graphserve.supervise.process import sockets
+from graphserve.supervise.process.connections import Connections
+from graphserve.supervise.process.environment import MARK, Environment
+from graphserve.supervise.process.pool import WorkerProcess
+from graphserve.supervise.revision import OUTLINE, Version, same
+from graphserve.supervise.rollout import together
+from graphserve.system import os_errors, rundir
+from graphserve.system.channel import Message
+from graphserve.system.roster import Roster
 
 PULSE = 1.0  # seconds between two looks at each worker
 HEARING = ("starting", "ready", "draining")  # the states of workers that are told what becomes of others
@@ -84,7 +84,7 @@ class Fleet:
             for each in plan.nodes:
                 version.nodes[each.name] = kept[each.name] or self._new(each, version)
         except OSError as exc:
-            raise StartupError(f"the graph could not start: {shortage.words(exc)}") from exc
+            raise StartupError(f"the graph could not start: {os_errors.words(exc)}") from exc
         if without := environment.without:
             words = f"there are not enough GPUs: {', '.join(without)} will see none (`graphserve check` counts them)"
             self.observer.log(LogRecord(time.time(), "warning", words))
@@ -161,7 +161,7 @@ class Fleet:
         try:
             self._connections = Connections(self.run, self._find, self._on_message)
         except OSError as exc:
-            raise StartupError(f"the graph could not start: {shortage.words(exc)}") from exc
+            raise StartupError(f"the graph could not start: {os_errors.words(exc)}") from exc
         self._beat()
 
     async def start(self, version: Version) -> None:
@@ -188,7 +188,7 @@ class Fleet:
                 for slot in range(node.plan.workers):
                     node.spawn(slot)
             except OSError as exc:
-                raise StartupError(f"the graph could not start: {shortage.words(exc)}") from exc
+                raise StartupError(f"the graph could not start: {os_errors.words(exc)}") from exc
             self._changed(node)
         await together(node.up() for node in nodes)
 

@@ -9,24 +9,24 @@ from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from graphserve import rundir
 from graphserve.errors import StartupError
-from graphserve.plan import NodePlan
-from graphserve.resolver import import_limit
-from graphserve.roster import Roster
-from graphserve.supervise.observer import LogRecord, State
-from graphserve.supervise.pool import Pool, WorkerProcess
+from graphserve.graph.plan import NodePlan
+from graphserve.graph.resolver import import_limit
+from graphserve.supervise.events import LogRecord, State
+from graphserve.supervise.health import FREEZE, judge, stuck
+from graphserve.supervise.process.pool import Pool, WorkerProcess
+from graphserve.supervise.process.reaper import how_it_ended
+from graphserve.supervise.process.sockets import NamedSocket
 from graphserve.supervise.quarantine import Quarantine
-from graphserve.supervise.reaper import how_it_ended
-from graphserve.supervise.respawns import Respawns
-from graphserve.supervise.sockets import NamedSocket
-from graphserve.supervise.turnover import Turnover, first, gone
-from graphserve.supervise.vitals import FREEZE, judge, stuck
+from graphserve.supervise.restart_policy import Respawns
+from graphserve.supervise.rollout import Turnover, first, gone
+from graphserve.system import rundir
+from graphserve.system.roster import Roster
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from graphserve.supervise.version import Version
+    from graphserve.supervise.revision import Version
 
 
 LEAVING = 5.0  # seconds that workers which have drained have to leave, where others needed all of `graceful_timeout`

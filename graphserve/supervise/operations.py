@@ -12,12 +12,12 @@ from typing import Any
 
 from graphserve.config import Config
 from graphserve.errors import ConfigurationError, GraphError, GraphServeError, StartupError, closest
-from graphserve.plan import Plan
-from graphserve.resolver import require
+from graphserve.graph.plan import Plan
+from graphserve.graph.resolver import require
 from graphserve.supervise.change import Change, beyond
 from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.node import Node
-from graphserve.supervise.turnover import Progress
+from graphserve.supervise.rollout import Progress
 
 WORDS = {
     "reload": ("reloading", "reloaded"), "scale": ("scaling", "scaled"), "restart": ("restarting", "restarted"),

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from graphserve.call.fingerprint import is_upload, route
+from graphserve.call.call_fingerprint import is_upload, route
 
 if TYPE_CHECKING:
     from graphserve.supervise.node import Node

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from graphserve import stack
+from graphserve.declare.options import ENTRY_TIMEOUT, ServiceOptions
 from graphserve.errors import StartupError
-from graphserve.options import ENTRY_TIMEOUT, ServiceOptions
-from graphserve.plan import NodePlan, Plan, Settings
-from graphserve.resolution import Resolution
-from graphserve.resolver import Resolver
-from graphserve.supervise.observer import LogRecord
-from graphserve.supervise.output import Pipe
+from graphserve.graph.plan import NodePlan, Plan, Settings
+from graphserve.graph.resolution import Resolution
+from graphserve.graph.resolver import Resolver
+from graphserve.supervise.events import LogRecord
+from graphserve.supervise.process.output import Pipe
+from graphserve.system import stack
 
 
 async def resolution(child: Resolver, limit: float, emit: Callable[[LogRecord], None]) -> Resolution:

@@ -14,24 +14,24 @@ import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from graphserve import machine, shortage
 from graphserve.config import Config
 from graphserve.errors import ExitCode, GraphServeError, StartupError
-from graphserve.plan import Plan
-from graphserve.resolution import Resolution
-from graphserve.resolver import Resolver, import_limit, require
-from graphserve.rundir import RunDir, remove_stale
-from graphserve.supervise.admin import Admin
+from graphserve.graph.plan import Plan
+from graphserve.graph.resolution import Resolution
+from graphserve.graph.resolver import Resolver, import_limit, require
+from graphserve.supervise.control.server import Admin
+from graphserve.supervise.events import LogRecord, Observer
 from graphserve.supervise.fleet import Fleet
-from graphserve.supervise.notify import Notifier
-from graphserve.supervise.observer import LogRecord, Observer
 from graphserve.supervise.operations import Operations, secrets
-from graphserve.supervise.reaper import Reaper, end_leftovers
+from graphserve.supervise.process.reaper import Reaper, end_leftovers
+from graphserve.supervise.process.sockets import PublicSocket
 from graphserve.supervise.resolving import outline, resolution
+from graphserve.supervise.run_folder import Upkeep
 from graphserve.supervise.signals import Signals
-from graphserve.supervise.sockets import PublicSocket
-from graphserve.supervise.upkeep import Upkeep
+from graphserve.supervise.systemd import Notifier
 from graphserve.supervise.watch import changes, folders
+from graphserve.system import machine, os_errors
+from graphserve.system.rundir import RunDir, remove_stale
 
 T = TypeVar("T")
 
@@ -242,9 +242,9 @@ def run(
     try:
         return int(asyncio.run(main()))
     except (OSError, RuntimeError) as exc:
-        if not shortage.refused(exc):
+        if not os_errors.refused(exc):
             raise
-        raise StartupError(f"the graph could not go on: {shortage.words(exc)}") from exc
+        raise StartupError(f"the graph could not go on: {os_errors.words(exc)}") from exc
 
 
 class _Shown(logging.Handler):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from graphserve.config import Config
 from graphserve.errors import ConfigurationError
-from graphserve.plan import Plan
+from graphserve.graph.plan import Plan
 
 STEP_MS = 100  # a change is reported when nothing changed for this long: editors and git write many files at once
 SOURCES = (".py", ".pyi", ".pyx", ".so")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from graphserve.wire import hints
+from graphserve.wire import type_hints
 from graphserve.wire.extensions import Blob, Place, reference
 
 MIN_BYTES = 64 * 1024  # below, a copy through the socket is cheaper than a reference
@@ -15,10 +15,10 @@ TakeOut = Callable[[Any, Place], Any]
 
 def with_blobs(hint: Any) -> Any:
     """The type that decodes values whose bytes may have come by reference; `hint` itself if there are none."""
-    return hints.rewrite(hint, _blob) if taker(hint) else hint
+    return type_hints.rewrite(hint, _blob) if taker(hint) else hint
 
 
-def _blob(part: hints.Part) -> Any:
+def _blob(part: type_hints.Part) -> Any:
     if _is_plain(part):
         return Blob
     return None if part.kind in ("list", "tuple", "dict", "union") and _inner(part) else part.hint
@@ -26,7 +26,7 @@ def _blob(part: hints.Part) -> Any:
 
 def taker(hint: Any) -> TakeOut | None:
     """What puts the large bytes in a value of this type elsewhere; None if it has none."""
-    part = hints.take_apart(hint)
+    part = type_hints.take_apart(hint)
     if _is_plain(part):
         return _take
     if not (inner := _inner(part)):
@@ -36,7 +36,7 @@ def taker(hint: Any) -> TakeOut | None:
     return inner[0] if part.kind == "union" else _values(inner[0])
 
 
-def _inner(part: hints.Part) -> list[TakeOut]:
+def _inner(part: type_hints.Part) -> list[TakeOut]:
     # msgspec allows a type of ours in a union only beside None, and not as the key of a dict.
     if part.metadata:
         return []
@@ -52,7 +52,7 @@ def _inner(part: hints.Part) -> list[TakeOut]:
     return takers if len(members) == 1 else []
 
 
-def _is_plain(part: hints.Part) -> bool:
+def _is_plain(part: type_hints.Part) -> bool:
     return part.hint is bytes and not part.metadata
 
 

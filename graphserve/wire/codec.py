@@ -10,12 +10,15 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from graphserve.errors import InvalidArguments
-from graphserve.wire import nans
-from graphserve.wire.costs import ERRORS_TOLD, NAME_CHARACTERS
-from graphserve.wire.duplicates import Names
-from graphserve.wire.exact import exact, only_class
+from graphserve.wire import json_nan
+from graphserve.wire.costs.bounds import ERRORS_TOLD, NAME_CHARACTERS
+from graphserve.wire.costs.screening import Screening
+from graphserve.wire.duplicate_arguments import Names
 from graphserve.wire.extensions import Fetch, Place, json_hook, no_memory
-from graphserve.wire.failures import (
+from graphserve.wire.formats import Format, accept_format, content_format
+from graphserve.wire.result_check import exact, only_class
+from graphserve.wire.signature import Parameter, Signature
+from graphserve.wire.validation_errors import (
     FAILURES,
     BeyondMsgpack,
     MalformedBody,
@@ -29,9 +32,6 @@ from graphserve.wire.failures import (
     text,
     unsendable,
 )
-from graphserve.wire.formats import Format, accept_format, content_format
-from graphserve.wire.schema import Parameter, Signature
-from graphserve.wire.screening import Screening
 from graphserve.wire.values import Body, Reader, ValueCodec, Writer
 
 __all__ = [
@@ -230,7 +230,7 @@ class ArgumentsCodec:
                     raise malformed(exc, b"") from None
                 errors += explain(exc, [name])
         # A NaN in JSON, and a large integer, the fast path does not know.
-        if not errors and (nans.REFUSED.match(str(error)) or "`ext`" in str(error)):
+        if not errors and (json_nan.REFUSED.match(str(error)) or "`ext`" in str(error)):
             return self._once(arguments, body, format)
         raise refusal(self._where, errors or explain(error, []), untold)
 

@@ -22,10 +22,10 @@ from typing import Any
 
 import msgspec
 
-from graphserve import ownjson
-from graphserve.typed import Call
-from graphserve.wire import buffers, hints, models, tensors
-from graphserve.wire.failures import Misfit
+from graphserve.declare.typed import Call
+from graphserve.system import own_json
+from graphserve.wire import array_buffers, arrays, pydantic_models, type_hints
+from graphserve.wire.validation_errors import Misfit
 
 ARRAY, REFERENCE, MODEL, INTEGER = 1, 2, 3, 4
 
@@ -53,12 +53,12 @@ def msgpack_hook(place: Place | None = None) -> Callable[[Any], Any]:
     """What encodes to msgpack, for another service, the values that msgspec does not know."""
 
     def encode(value: Any) -> Any:
-        if hints.is_array(kind := type(value)):
+        if type_hints.is_array(kind := type(value)):
             return _array(value, place)
-        if hints.is_scalar(kind):
+        if type_hints.is_scalar(kind):
             return _scalar(value, place)
-        if models.is_instance(value):
-            return msgspec.msgpack.Ext(MODEL, models.dump(value))
+        if pydantic_models.is_instance(value):
+            return msgspec.msgpack.Ext(MODEL, pydantic_models.dump(value))
         if kind is Large:
             number = value.number
             return msgspec.msgpack.Ext(INTEGER, number.to_bytes(number.bit_length() // 8 + 1, "little", signed=True))
@@ -75,12 +75,12 @@ def plain_hook(for_input: bool) -> Callable[[Any], Any]:
     """
 
     def encode(value: Any) -> Any:
-        if hints.is_array(kind := type(value)):
+        if type_hints.is_array(kind := type(value)):
             return _array(value, None)
-        if hints.is_scalar(kind):
+        if type_hints.is_scalar(kind):
             return _scalar(value, None)
-        if models.is_instance(value):
-            return models.plain(value, for_input)
+        if pydantic_models.is_instance(value):
+            return pydantic_models.plain(value, for_input)
         return _refuse(value)
 
     return encode
@@ -88,26 +88,26 @@ def plain_hook(for_input: bool) -> Callable[[Any], Any]:
 
 def json_hook(value: Any) -> Any:
     """What encodes to JSON the values that msgspec does not know: arrays as nested lists, NaN as null."""
-    if hints.is_array(kind := type(value)):
-        buffers.describe(value.dtype)
-        buffers.check_rows(value.shape)
+    if type_hints.is_array(kind := type(value)):
+        array_buffers.describe(value.dtype)
+        array_buffers.check_rows(value.shape)
         return value.tolist()
-    if hints.is_scalar(kind) and type(item := value.item()) is not kind:
+    if type_hints.is_scalar(kind) and type(item := value.item()) is not kind:
         return item
-    if models.is_instance(value):
-        return msgspec.Raw(models.dump(value, by_alias=True))
+    if pydantic_models.is_instance(value):
+        return msgspec.Raw(pydantic_models.dump(value, by_alias=True))
     return _refuse(value)
 
 
 def _listed_hook(value: Any) -> Any:
-    if hints.is_array(type(value)):
-        buffers.check_lists(value)
+    if type_hints.is_array(type(value)):
+        array_buffers.check_lists(value)
     return json_hook(value)
 
 
 def input_hook(value: Any) -> Any:
     """As `json_hook`, for arguments: a model is written as it is read."""
-    return models.plain(value, for_input=True) if models.is_instance(value) else json_hook(value)
+    return pydantic_models.plain(value, for_input=True) if pydantic_models.is_instance(value) else json_hook(value)
 
 
 def ext_hook(fetch: Fetch | None = None) -> Callable[[int, memoryview], Any]:
@@ -122,7 +122,7 @@ def ext_hook(fetch: Fetch | None = None) -> Callable[[int, memoryview], Any]:
 
 def _public_ext(code: int, data: memoryview) -> Any:
     if code == ARRAY:
-        return buffers.unpack(data, public=True)
+        return array_buffers.unpack(data, public=True)
     if code == REFERENCE:
         raise Misfit("a reference to memory is not accepted here")
     raise Misfit(f"extension type {code} is not accepted here")
@@ -131,7 +131,7 @@ def _public_ext(code: int, data: memoryview) -> Any:
 def _internal_ext(fetch: Fetch) -> Callable[[int, memoryview], Any]:
     def decode(code: int, data: memoryview) -> Any:
         if code == ARRAY:
-            return buffers.unpack(data)
+            return array_buffers.unpack(data)
         if code == REFERENCE:
             return _fetched(data, fetch)
         if code == MODEL:
@@ -167,7 +167,7 @@ def as_json(value: Any, public: bool) -> bytes:
         Misfit: an array from a client would become too many lists.
     """
     hook = _listed_hook if public else json_hook
-    return ownjson.dumps(value, default=lambda other: msgspec.to_builtins(other, enc_hook=hook)).encode()
+    return own_json.dumps(value, default=lambda other: msgspec.to_builtins(other, enc_hook=hook)).encode()
 
 
 def reference(payload: bytes, header: bytes = b"") -> msgspec.msgpack.Ext:
@@ -198,13 +198,13 @@ def inlined(body: bytes, recall: Fetch) -> bytes:
 @lru_cache(maxsize=1024)
 def _builder(kind: Any, by_name: bool) -> Callable[[Any], Any]:
     origin = typing.get_origin(kind) or kind
-    if hints.is_array(origin):
+    if type_hints.is_array(origin):
         return _as_array
-    if hints.is_scalar(origin):
-        return lambda value: tensors.scalar(origin, value)
+    if type_hints.is_scalar(origin):
+        return lambda value: arrays.scalar(origin, value)
     if issubclass(origin, Blob):
         return _as_bytes
-    adapter = models.Adapter(kind)
+    adapter = pydantic_models.Adapter(kind)
     return lambda value: adapter.load(as_json(value, not by_name), by_name=by_name)
 
 
@@ -221,11 +221,11 @@ def _read_model(data: memoryview) -> Any:
     try:
         return msgspec.json.decode(data)
     except msgspec.DecodeError:
-        return ownjson.loads(bytes(data))  # it may have NaN or infinity
+        return own_json.loads(bytes(data))  # it may have NaN or infinity
 
 
 def _as_array(value: Any) -> Any:
-    return value if hints.is_array(type(value)) else tensors.from_list(value)
+    return value if type_hints.is_array(type(value)) else arrays.from_list(value)
 
 
 def _as_bytes(value: Any) -> bytes:
@@ -235,7 +235,7 @@ def _as_bytes(value: Any) -> bytes:
 
 
 def _array(value: Any, place: Place | None) -> msgspec.msgpack.Ext:
-    header, elements = buffers.pack(value)
+    header, elements = array_buffers.pack(value)
     if place is not None and elements.nbytes and (payload := place(elements)) is not None:
         return reference(payload, header)
     return msgspec.msgpack.Ext(ARRAY, b"".join((header, elements)))
@@ -252,7 +252,7 @@ def _scalar(value: Any, place: Place | None) -> Any:
 def _fetched(data: memoryview, fetch: Fetch) -> Any:
     header, payload = _taken_apart(data)
     memory = fetch(payload)
-    return buffers.unpack(header, memory) if header else bytes(memory)
+    return array_buffers.unpack(header, memory) if header else bytes(memory)
 
 
 def _taken_apart(data: memoryview) -> tuple[memoryview, bytes]:
@@ -264,7 +264,7 @@ def _taken_apart(data: memoryview) -> tuple[memoryview, bytes]:
 
 def _refuse(value: Any) -> typing.NoReturn:
     kind = type(value)
-    name = hints.name_of(kind)
+    name = type_hints.name_of(kind)
     torch = sys.modules.get("torch")
     hint = ": send value.numpy()" if torch is not None and isinstance(value, torch.Tensor) else ""
     if isinstance(value, Call):

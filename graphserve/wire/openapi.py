@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 import msgspec
 
-from graphserve import ownjson
-from graphserve.service import ApiDeclaration
-from graphserve.wire import hints, models, moments, tensors
+from graphserve.declare.service import ApiDeclaration
+from graphserve.system import own_json
+from graphserve.wire import arrays, date_formats, pydantic_models, type_hints
 from graphserve.wire.extensions import json_hook
-from graphserve.wire.schema import Parameter, Signature, uses_adapter
+from graphserve.wire.signature import Parameter, Signature, uses_adapter
 
 Json = dict[str, Any]
 
@@ -125,31 +125,31 @@ class _Schemas:
         """The schema of a type, as an argument or as a result."""
         if uses_adapter(hint):
             return self._of_model(hint, output)
-        hint = hints.rewrite(hint, _describe_array)
+        hint = type_hints.rewrite(hint, _describe_array)
         (schema,), components = msgspec.json.schema_components(
             [hint], schema_hook=lambda kind: self._of_custom(kind, output), ref_template=_TEMPLATE
         )
-        moments.add_formats(schema, msgspec.inspect.type_info(hint), components)
+        date_formats.add_formats(schema, msgspec.inspect.type_info(hint), components)
         return self._adopt(schema, components)
 
     def _of_model(self, hint: Any, output: bool) -> Json:
-        schema = models.Adapter(hint).schema(_TEMPLATE.replace("name", "model"), output)
+        schema = pydantic_models.Adapter(hint).schema(_TEMPLATE.replace("name", "model"), output)
         return self._adopt(schema, schema.pop("$defs", {}))
 
     def _of_custom(self, kind: Any, output: bool) -> Json:
         origin = typing.get_origin(kind) or kind
-        if hints.is_array(origin):
-            return array_schema(tensors.demand(kind, ()))
-        if hints.is_scalar(origin):
-            return array_schema(tensors.demand(None, (tensors.Array(origin.__name__, ()),)))
-        return self._of_model(kind, output) if hints.is_model(origin) else {"description": "any value"}
+        if type_hints.is_array(origin):
+            return array_schema(arrays.demand(kind, ()))
+        if type_hints.is_scalar(origin):
+            return array_schema(arrays.demand(None, (arrays.Array(origin.__name__, ()),)))
+        return self._of_model(kind, output) if type_hints.is_model(origin) else {"description": "any value"}
 
     def _adopt(self, schema: Json, components: Json) -> Json:
         _for_clients([schema, components])
         # Two classes may have one name: the later one gets a number.
         names = {name: self._free(name, component) for name, component in components.items()}
-        moved = ownjson.loads(
-            _REFERENCE.sub(lambda m: m[1] + names.get(m[2], m[2]) + m[3], ownjson.dumps([schema, components]))
+        moved = own_json.loads(
+            _REFERENCE.sub(lambda m: m[1] + names.get(m[2], m[2]) + m[3], own_json.dumps([schema, components]))
         )
         for name, component in moved[1].items():
             self.components.setdefault(names[name], component)
@@ -211,7 +211,7 @@ _BASE64 = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 _REFERENCE = re.compile(r'("#/components/schemas/)([^"/]+)(")')
 
 
-def array_schema(wanted: tensors.Demand) -> Json:
+def array_schema(wanted: arrays.Demand) -> Json:
     """The schema of an array as JSON has it: nested lists."""
     kind = wanted.dtype.kind if wanted.dtype is not None else _kind_of(wanted.scalar)
     element: Json = {"type": _TYPES_OF_KINDS[kind]} if kind in _TYPES_OF_KINDS else {}
@@ -244,10 +244,10 @@ def _kind_of(scalar: type | None) -> str:
     return next((kind for base, kind in kinds.items() if scalar and issubclass(scalar, base)), "")
 
 
-def _describe_array(part: hints.Part) -> Any:
+def _describe_array(part: type_hints.Part) -> Any:
     if part.kind != "array":
         return None
-    schema = array_schema(tensors.demand(part.hint, part.metadata))
+    schema = array_schema(arrays.demand(part.hint, part.metadata))
     return Annotated[part.origin, msgspec.Meta(extra_json_schema=schema)]
 
 
@@ -304,7 +304,7 @@ def _property(parameter: Parameter, described: dict[str, str], schemas: _Schemas
         schema = {**schema, "description": f"{text} {schema.get('description', '')}".strip()}
     if not parameter.required:
         try:
-            schema = {**schema, "default": ownjson.loads(msgspec.json.encode(parameter.default, enc_hook=json_hook))}
+            schema = {**schema, "default": own_json.loads(msgspec.json.encode(parameter.default, enc_hook=json_hook))}
         except (TypeError, ValueError, OverflowError):
             pass  # a default that JSON cannot say is left out
     return schema

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 
-from graphserve import records
 from graphserve.errors import (
     CallError,
     DeadlineExceeded,
@@ -21,12 +20,13 @@ from graphserve.errors import (
     Unavailable,
     header_fault,
 )
-from graphserve.text import encodable
-from graphserve.tracebacks import is_of_user
-from graphserve.wire.frames import StreamFormat
+from graphserve.logs import records
+from graphserve.logs.exception_text import described, words
+from graphserve.logs.text import encodable
+from graphserve.logs.tracebacks import is_of_user
 from graphserve.wire.headers import INTERNAL_PREFIX, KIND, PROBLEM, UNTAKEN
-from graphserve.wire.phrases import phrase
-from graphserve.wire.words import described, words
+from graphserve.wire.reason_phrases import phrase
+from graphserve.wire.stream_frames import StreamFormat
 
 LOGGER = "graphserve.calls"
 CARRIED = "graphserve_error"  # the attribute of an error of httpx that stands for one of ours

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 from msgspec.msgpack import Ext
 
-from graphserve.wire import blobs, defaults, hints, integers, models, nans
-from graphserve.wire.admission import admission
+from graphserve.wire import big_integers, blobs, dataclass_defaults, json_nan, pydantic_models, type_hints
+from graphserve.wire.array_checks import admission
 from graphserve.wire.extensions import (
     MODEL,
     Fetch,
@@ -24,7 +24,7 @@ from graphserve.wire.extensions import (
     type_hook,
 )
 from graphserve.wire.formats import Format
-from graphserve.wire.schema import uses_adapter
+from graphserve.wire.signature import uses_adapter
 
 Body = bytes | bytearray | memoryview
 _JSON, _MSGPACK = Format.JSON, Format.MSGPACK  # (looked up once: a member of an enum is slow to find)
@@ -81,7 +81,7 @@ class Writer:
         try:
             return encode(value)
         except OverflowError:
-            return encode(integers.wrap(value, msgpack_hook(place)))
+            return encode(big_integers.wrap(value, msgpack_hook(place)))
 
     def public(self, value: Any) -> bytes:
         """The value as everybody reads it: as msgpack, or as JSON if there is an integer that msgpack does not have.
@@ -107,7 +107,7 @@ class ValueCodec:
 
     def __init__(self, hint: Any, *, null_is_nan: bool = True) -> None:
         self._null_is_nan = null_is_nan
-        self._adapter = models.Adapter(hint) if uses_adapter(hint) else None
+        self._adapter = pydantic_models.Adapter(hint) if uses_adapter(hint) else None
         self._admit = None if self._adapter else admission(hint)
         self.finish: Callable[[Any, Format, Fetch | None], Any] | None = None
         if self._adapter is not None and self._adapter.plain_bytes:
@@ -117,7 +117,7 @@ class ValueCodec:
         if self._admit is not None:
             self.finish = self._check
         if self._adapter is None:
-            defaults.keep(hint)
+            dataclass_defaults.keep(hint)
         self.hint: Any = msgspec.Raw if self._adapter else hint
         self._take_out = blobs.taker(self.hint)
         self.fetched: Any = blobs.with_blobs(self.hint)
@@ -135,7 +135,7 @@ class ValueCodec:
         are the user's, do not run twice.
         """
         made = cls(hint)
-        if made._adapter is None and hints.contains(made.hint, "model"):
+        if made._adapter is None and type_hints.contains(made.hint, "model"):
             inner = cls(hint)
             made.finish = lambda raw, format, fetch: inner.load(raw, format, fetch)
             made.hint = made.fetched = msgspec.Raw
@@ -143,8 +143,8 @@ class ValueCodec:
         return made
 
     @cached_property
-    def _nans(self) -> nans.NanReader:
-        return nans.NanReader(self.hint)
+    def _nans(self) -> json_nan.NanReader:
+        return json_nan.NanReader(self.hint)
 
     def load(self, body: Body, format: Format, fetch: Fetch | None = None) -> Any:
         """Read a value; raises what msgspec, pydantic or `Misfit` say about it."""
@@ -152,12 +152,12 @@ class ValueCodec:
             value = self._reader.read(body, format, fetch)
         except msgspec.ValidationError as exc:
             said = str(exc)
-            if format is Format.JSON and self._null_is_nan and nans.REFUSED.match(said):
+            if format is Format.JSON and self._null_is_nan and json_nan.REFUSED.match(said):
                 value = self._nans.read(body, exc)
             elif format is Format.JSON or "`ext`" not in said:
                 raise
             else:
-                value = integers.read(body, self.hint, fetch, exc)
+                value = big_integers.read(body, self.hint, fetch, exc)
         return value if self.finish is None else self.finish(value, format, fetch)
 
     def take(self, value: bytes) -> Any:

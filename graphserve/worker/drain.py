@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from graphserve.worker.listener import Listener
-from graphserve.worker.port import LAST_HANDSHAKE, Port
+from graphserve.worker.http.acceptor import LAST_HANDSHAKE, Port
+from graphserve.worker.http.listener import Listener
 
 LAME_DUCK = 1.0  # seconds that idle connections stay open after the port closed: a busy client sends late
 TURNS = 2  # of the loop, after which what it had accepted when the port closed is a connection of its listener

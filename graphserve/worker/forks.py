@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from graphserve.dispositions import heedless
+from graphserve.system.signal_dispositions import heedless
 
 
 class Forks:

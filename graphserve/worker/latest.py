@@ -9,12 +9,12 @@ import mmap
 import os
 from zlib import crc32
 
-from graphserve.call.fingerprint import WHOLE, check
-from graphserve.wire.layout import FIRST_NOTE, NOTE, UPLOAD, WORDS
+from graphserve.call.call_fingerprint import WHOLE, check
+from graphserve.system.worker_memory import FIRST_NOTE, NOTE, UPLOAD, WORDS
 
 
 class Latest:
-    """That memory, as a list of ints for who writes it (`wire/layout.py`)."""
+    """That memory, as a list of ints for who writes it (`system/worker_memory.py`)."""
 
     def __init__(self) -> None:
         self.descriptor = os.memfd_create("latest")

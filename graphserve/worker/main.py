@@ -26,27 +26,30 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from graphserve import lineage, nobody, records, rundir, shortage
-from graphserve.call.members import Members, Node
+from graphserve.call.membership import Members, Node
 from graphserve.call.quarantine import Wary
-from graphserve.control import Channel, Message
-from graphserve.dispositions import heedless
 from graphserve.errors import ConfigurationError, ExitCode, StartupError
-from graphserve.load import Target, described, load
-from graphserve.parent import die_with
-from graphserve.plan import NodePlan, Plan
-from graphserve.roster import Workers
-from graphserve.stdio import take_input
-from graphserve.steady import CLOSED, Steady
-from graphserve.title import name_process
-from graphserve.tracebacks import formatted
-from graphserve.worker import ends, log
+from graphserve.graph.importer import Target, described, load
+from graphserve.graph.plan import NodePlan, Plan
+from graphserve.isolation import forked, prompts
+from graphserve.isolation.restore import CLOSED, Steady
+from graphserve.logs import records
+from graphserve.logs.tracebacks import formatted
+from graphserve.system import os_errors, rundir
+from graphserve.system.channel import Channel, Message
+from graphserve.system.child_process import die_with
+from graphserve.system.process_title import name_process
+from graphserve.system.roster import Workers
+from graphserve.system.signal_dispositions import heedless
+from graphserve.system.standard_streams import take_input
+from graphserve.worker import logs
+from graphserve.worker.dispatch import endings
+from graphserve.worker.dispatch.slots import has_sent
 from graphserve.worker.forks import Forks
-from graphserve.worker.gate import has_sent
 
 if TYPE_CHECKING:
-    from graphserve.worker.serve import Serving
-    from graphserve.worker.standin import StandIn
+    from graphserve.worker.fallback import StandIn
+    from graphserve.worker.server import Serving
 
 
 # Seconds after which processes of multiprocessing are killed that its exit handler waits for, such as one that ignores
@@ -97,11 +100,11 @@ class Worker:
         try:
             serving = await self._start()
         except StartupError as exc:
-            if isinstance(exc.__cause__, RuntimeError) and shortage.refused(exc.__cause__):
-                self._fail(f"{self.node.name}: {shortage.words(exc.__cause__)}", "")  # no fault of the user's class
+            if isinstance(exc.__cause__, RuntimeError) and os_errors.refused(exc.__cause__):
+                self._fail(f"{self.node.name}: {os_errors.words(exc.__cause__)}", "")  # no fault of the user's class
             self._fail(str(exc), exc.log)
         except OSError as exc:  # ours: what user code raises is a StartupError by now
-            self._fail(f"{self.node.name}: {shortage.words(exc)}", "")
+            self._fail(f"{self.node.name}: {os_errors.words(exc)}", "")
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again and again
         latest = [] if self.stands_in else [cast("Serving", serving).latest.descriptor]  # a stand-in executes nothing
@@ -117,7 +120,7 @@ class Worker:
         return serving
 
     async def _serve(self) -> Serving:
-        from graphserve.worker.serve import Serving  # a stand-in is quicker without
+        from graphserve.worker.server import Serving  # a stand-in is quicker without
 
         if isinstance(self._found, StartupError):
             raise self._found
@@ -132,7 +135,7 @@ class Worker:
         return Serving(self.plan, self.node, self.run, self.members, self._found, listeners, self._report, self.roster)
 
     async def _stand_in(self) -> StandIn:
-        from graphserve.worker.standin import StandIn
+        from graphserve.worker.fallback import StandIn
 
         self.channel.send({"type": "imported"})
         await self._init
@@ -176,7 +179,7 @@ class Worker:
         try:
             self.plan = Plan.from_json(rundir.plan_file(self.run, message["version"]).read_text())
         except OSError as exc:
-            self._fail(f"{self.node.name}: {shortage.words(exc)}", "")
+            self._fail(f"{self.node.name}: {os_errors.words(exc)}", "")
         self.node = self.plan.node(self.plan.entry)
         name_process(f"{self.node.name}[stand-in]", "standin", self.node.id)
         cast("StandIn", self.serving).resolve(self.plan, self.node)
@@ -204,7 +207,7 @@ class Worker:
         try:
             await cast("Serving", self.serving).rebind()
         except OSError as exc:  # the supervisor says so, and asks again
-            trouble = shortage.words(exc)
+            trouble = os_errors.words(exc)
         self.channel.send({"type": "bound", "trouble": trouble})
 
     def _tell_lost(self, path: str) -> None:
@@ -238,7 +241,7 @@ class Worker:
         try:
             await self.serving.listen(sock)
         except OSError as exc:
-            self._fail(f"{self.node.name} cannot serve the public port: {shortage.words(exc)}", "")
+            self._fail(f"{self.node.name} cannot serve the public port: {os_errors.words(exc)}", "")
         self.channel.send({"type": "listening"})
 
     async def _drain(self, last: bool) -> None:
@@ -256,7 +259,7 @@ class Worker:
 
     def _no_room(self) -> None:
         """Sockets that the supervisor sent did not fit into this process: without them it serves nobody."""
-        reason = shortage.words(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+        reason = os_errors.words(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
         self._fail(f"{self.node.name} cannot take the sockets that it shall serve: {reason}", "")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -278,7 +281,7 @@ def main() -> None:
     slot = "stand-in" if sys.argv[1] == "standin" else os.environ.get("GRAPHSERVE_INTERNAL_SLOT", "")
     name_process(f"{node.name}[{slot}]", sys.argv[1], node.id)
     records.open_pipe(take_input(), plan.log_level)
-    log.configure(plan.log_level)
+    logs.configure(plan.log_level)
     make_loop = _loop_factory(plan.loop)
     forks = Forks(run)
     sock = _connect(run)
@@ -315,7 +318,7 @@ def _loop_factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop]:
 
 def _import_user(plan: Plan, node: NodePlan, sock: socket.socket) -> type | StartupError:
     """The class of a node; or what went wrong, for the supervisor."""
-    import graphserve.worker.serve  # noqa: F401  (before modules of the user's can stand in for what it imports)
+    import graphserve.worker.server  # noqa: F401  (before modules of the user's can stand in for what it imports)
 
     terminated = False
 
@@ -325,7 +328,7 @@ def _import_user(plan: Plan, node: NodePlan, sock: socket.socket) -> type | Star
 
     # SIGTERM ends a worker that does not serve yet, but not in the middle of a module.
     signal.signal(signal.SIGTERM, terminate)
-    nobody.say_so()
+    prompts.say_so()
     steady = Steady(sock.fileno(), ignores=True)
     sys.argv[:] = plan.argv
     for folder in reversed(plan.sys_path):
@@ -362,21 +365,21 @@ def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None], node:
     def end_copy() -> None:
         # In a process that user code forks in a coroutine, and that comes back to its copy of the loop.
         if threading.get_ident() == thread:
-            loop.call_soon(lineage.leave, "a coroutine", None)
+            loop.call_soon(forked.leave, "a coroutine", None)
 
     os.register_at_fork(after_in_child=end_copy)
     while True:
         try:
             loop.run_until_complete(life)
-            ends.flush()
+            endings.flush()
             return
         except (SystemExit, KeyboardInterrupt) as exc:
-            if lineage.forks:
-                lineage.leave("a task or a callback", exc)
+            if forked.forks:
+                forked.leave("a task or a callback", exc)
             if life.done():
                 raise
             text = f"{node}: a task or a callback raised {type(exc).__name__}({exc}); the worker goes on"
-            ends.raised(loop, exc, partial(records.note, "graphserve", "error", text, exc))
+            endings.raised(loop, exc, partial(records.note, "graphserve", "error", text, exc))
 
 
 def _end() -> NoReturn:
@@ -417,4 +420,4 @@ def _end_children() -> None:
 
 def _flush() -> None:
     records.flush()
-    lineage.flush()
+    forked.flush()

@@ -12,7 +12,8 @@ import subprocess
 import sys
 from typing import Any
 
-from graphserve import api, records, service
+from graphserve import api, service
+from graphserve.logs import records
 
 _stderr = os.dup(2)
 _before = dict(vars(logging.getLogger()))

@@ -8,8 +8,8 @@ import time
 import httpx
 import pytest
 
-from graphserve.call.elsewhere import UrlLane
 from graphserve.call.exchange import Exchange
+from graphserve.call.lanes.url import UrlLane
 
 MAKING = 50_000_000  # nanoseconds that making a client takes here: more than is waited past a deadline
 

@@ -6,7 +6,7 @@ import asyncio
 import socket
 
 from graphserve.call.connection import Connection
-from graphserve.call.poller import Poller
+from graphserve.loop.poller import Poller
 
 
 class Reader:

@@ -7,7 +7,7 @@ import gc
 import os
 import socket
 
-from graphserve.call.poller import poller
+from graphserve.loop.poller import poller
 
 
 async def watch() -> None:

@@ -17,15 +17,15 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from graphserve.call.budget import ALLOWANCE, PER_SECOND, SHARE, WINDOW, RetryBudget
-from graphserve.call.calls import Api, RemoteApi, RemoteCall
 from graphserve.call.context import CallContext, current
 from graphserve.call.endpoint import FAILURES, FIRST_REST
-from graphserve.call.home import Home
-from graphserve.call.lanes import PooledLane, QueueLane
-from graphserve.call.members import Members, Node, Worker
+from graphserve.call.lanes.node import PooledLane, QueueLane
+from graphserve.call.membership import Members, Node, Worker
+from graphserve.call.remote import Api, RemoteApi, RemoteCall
+from graphserve.call.retry_budget import ALLOWANCE, PER_SECOND, SHARE, WINDOW, RetryBudget
 from graphserve.errors import DeadlineExceeded, Problem, RemoteError, Unavailable
-from graphserve.plan import ApiPlan
+from graphserve.graph.plan import ApiPlan
+from graphserve.loop.loop_thread import Home
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1"
 PROBLEM = b"HTTP/1.1 503 No\r\nx-graphserve-error: problem\r\ncontent-length: 2\r\n\r\n{}"

@@ -13,11 +13,11 @@ import httpx
 import pytest
 
 from graphserve.call.context import CallContext, current
-from graphserve.call.home import Home
-from graphserve.call.lanes import PooledLane
-from graphserve.call.members import Node
-from graphserve.call.transport import NodeTransport, async_client
+from graphserve.call.httpx_transport import NodeTransport, async_client
+from graphserve.call.lanes.node import PooledLane
+from graphserve.call.membership import Node
 from graphserve.errors import DeadlineExceeded, RemoteError, Unavailable
+from graphserve.loop.loop_thread import Home
 from graphserve.wire.problem import as_call_error
 from tests.call.test_retries import node, until
 

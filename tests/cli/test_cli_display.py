@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from graphserve.cli import lines
-from graphserve.cli.display import Display, JsonDisplay, TextDisplay
-from graphserve.cli.terminal import TerminalDisplay
-from graphserve.cli.writer import Writer
+from graphserve.cli.display import lines
+from graphserve.cli.display.plain import Display, JsonDisplay, TextDisplay
+from graphserve.cli.display.terminal import TerminalDisplay
+from graphserve.cli.display.writer import Writer
 from graphserve.errors import StartupError
-from graphserve.supervise.observer import LogRecord, NodeState
+from graphserve.supervise.events import LogRecord, NodeState
 
 NOW = 1_700_000_000.25
 CLOCK = r"\d\d:\d\d:\d\d"
@@ -286,12 +286,12 @@ class TestWriter:
         assert writer.close(SECONDS)
 
     def test_colours_are_off_by_no_color(self, monkeypatch: pytest.MonkeyPatch, terminal: tuple[int, int]) -> None:
-        from graphserve.cli import display
+        from graphserve.cli.display import plain
 
         monkeypatch.setenv("TERM", "xterm")
         monkeypatch.delenv("NO_COLOR", raising=False)
-        assert display._takes_colour(terminal[1])
+        assert plain._takes_colour(terminal[1])
         monkeypatch.setenv("NO_COLOR", "1")
-        assert not display._takes_colour(terminal[1])
+        assert not plain._takes_colour(terminal[1])
         assert "\x1b" not in lines.text_line(log("x", level="error", node="R"))
-        assert isinstance(display.open_display("json", "info"), JsonDisplay)
+        assert isinstance(plain.open_display("json", "info"), JsonDisplay)

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 import trustme
 
-from graphserve import rundir
 from graphserve.cli import preflight
 from graphserve.config import Config
 from graphserve.config.certificate import certificate
-from graphserve.options import ServiceOptions
-from graphserve.plan import ListenPlan, NodePlan, Plan, Settings, TlsPlan
-from graphserve.resolution import Trouble
+from graphserve.declare.options import ServiceOptions
+from graphserve.graph.plan import ListenPlan, NodePlan, Plan, Settings, TlsPlan
+from graphserve.graph.resolution import Trouble
+from graphserve.system import rundir
 
 AUTHORITY = trustme.CA()
 
@@ -264,7 +264,7 @@ def test_an_event_loop_that_is_not_installed(loop: str, message: str) -> None:
     code = (
         "import sys; sys.modules['uvloop'] = None\n"
         "from graphserve.cli import preflight\nfrom graphserve.config import Config\n"
-        "from graphserve.plan import Settings\n"
+        "from graphserve.graph.plan import Settings\n"
         f"for trouble in preflight.event_loop(Config(Settings('a:B', loop={loop!r}))): print(trouble.message)"
     )
     assert _python(code).stdout.startswith(message)

@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 
-from graphserve.supervise.turnover import first
+from graphserve.supervise.rollout import first
 
 LATE = """
 import asyncio, os, signal

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from graphserve import machine
+from graphserve.system import machine
 from tests.harness import Served, eventually, served
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from graphserve.resolver import LEAST_IMPORT
+from graphserve.graph.resolver import LEAST_IMPORT
 from tests.graph.steering import LEAF, Steered
 from tests.harness import Served, alive, children, command, eventually
 

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from graphserve.wire.costs import LARGE_BODY
+from graphserve.wire.costs.bounds import LARGE_BODY
 from tests.harness import APPS, Served, eventually, served
 from tests.hostile.wire import address
 

@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from graphserve.call.members import SILENT, Members
-from graphserve.supervise.vitals import Frozen
+from graphserve.call.membership import SILENT, Members
+from graphserve.supervise.health import Frozen
 from tests.graph.steering import Steered
 from tests.graph.test_tls import Authority, fingerprint
 from tests.harness import alive, eventually

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from graphserve.call.shield import shielded
 from graphserve.errors import DeadlineExceeded
+from graphserve.loop.shield import shielded
 from tests.apps import outliving
 from tests.graph.test_three_ways import Ask, asking, in_this_process
 from tests.harness import APPS, eventually, served

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from graphserve.call import fingerprint
-from graphserve.call.members import Node as Known
+from graphserve.call import call_fingerprint
+from graphserve.call.membership import Node as Known
 from graphserve.call.quarantine import Wary
 from graphserve.supervise import quarantine
 from graphserve.supervise.backoff import Backoff
@@ -191,7 +191,7 @@ def test_an_answer_clears_the_call_that_was_sent_whatever_became_of_its_memory()
     told: list[str] = []
     head = b"POST /image HTTP/1.1\r\nhost: leaf\r\n\r\n"
     request: Any = SimpleNamespace(request=head + b"good", tickets=None, upload=None, fingerprint=None)
-    good, bad = fingerprint.of_request(head + b"good"), fingerprint.of_request(head + b"evil")
+    good, bad = call_fingerprint.of_request(head + b"good"), call_fingerprint.of_request(head + b"evil")
     wary = Wary("Leaf", {good, bad}, {}, told.append)
     assert wary.refusal_of(request) is None
     request.request = head + b"evil"
@@ -270,8 +270,8 @@ def test_what_two_deaths_have_in_common_is_refused(bench: Bench, deaths: list[st
 def test_a_call_with_company_that_nobody_knows_of_is_not_refused(bench: Bench, own: bool) -> None:
     for _ in range(4):
         bench.death("x", own=own, executing=2)
-        bench.death("x", fingerprint.upload("/a"), own=own)
-        bench.death(fingerprint.upload("/a"), own=own)
+        bench.death("x", call_fingerprint.upload("/a"), own=own)
+        bench.death(call_fingerprint.upload("/a"), own=own)
     assert not bench.refused
     assert "2 calls were under way when it died: none of them is quarantined. Known are x" in bench.said
 
@@ -303,7 +303,7 @@ def test_who_is_left_when_others_were_answered_is_not_refused(bench: Bench) -> N
          "the last 3 workers of Leaf that died executed Leaf./b"),
         (["/b#1", "/a#1", "/b#2"], ""),
         (["/a#1", [], "/a#2"], ""),  # it is not known what that one executed
-        ([fingerprint.upload("/a")] * 3, "the last 3 workers of Leaf that died executed Leaf.a"),
+        ([call_fingerprint.upload("/a")] * 3, "the last 3 workers of Leaf that died executed Leaf.a"),
         (["/a#1"] * 4, ""),  # that call is refused, and told of by itself
     ],
 )  # fmt: skip
@@ -426,16 +426,16 @@ def test_what_is_kept_is_bounded(bench: Bench) -> None:
     assert len(message["suspects"]) <= quarantine.DEATHS * quarantine.MOST_EXECUTING
 
 
-@pytest.mark.parametrize("size", [0, 1, 100, fingerprint.WHOLE, fingerprint.WHOLE + 1, 10**6])
+@pytest.mark.parametrize("size", [0, 1, 100, call_fingerprint.WHOLE, call_fingerprint.WHOLE + 1, 10**6])
 def test_a_fingerprint_tells_calls_apart(size: int) -> None:
     body = bytes(size)
-    names = {fingerprint.of("/a", body), fingerprint.of("/b", body), fingerprint.of("/a", body + b"\0")}
+    names = {call_fingerprint.of("/a", body), call_fingerprint.of("/b", body), call_fingerprint.of("/a", body + b"\0")}
     if size:
-        names |= {fingerprint.of("/a", b"\1" + body[1:]), fingerprint.of("/a", body[:-1] + b"\1")}
+        names |= {call_fingerprint.of("/a", b"\1" + body[1:]), call_fingerprint.of("/a", body[:-1] + b"\1")}
     assert len(names) == (5 if size > 1 else 4 if size else 3)
     request = b"POST /a HTTP/1.1\r\nhost: x\r\nx-graphserve-deadline: 5\r\n\r\n" + body
-    assert fingerprint.of_request(request) == fingerprint.of("/a", body)
-    assert fingerprint.of_request(b"an opening of ours\r\n" + request) == fingerprint.of("/a", body)
+    assert call_fingerprint.of_request(request) == call_fingerprint.of("/a", body)
+    assert call_fingerprint.of_request(b"an opening of ours\r\n" + request) == call_fingerprint.of("/a", body)
 
 
 def test_a_node_that_started_is_not_said_not_to_start() -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from graphserve import control
 from graphserve.errors import StartupError
-from graphserve.plan import ListenPlan
-from graphserve.supervise.sockets import PublicSocket
+from graphserve.graph.plan import ListenPlan
+from graphserve.supervise.process.sockets import PublicSocket
+from graphserve.system import channel
 from tests.harness import Served, eventually, rarely, served
 
 SLOW = """
@@ -179,10 +179,10 @@ def test_descriptors_that_do_not_fit_are_noticed() -> None:
             news.append("closed")
             done.set()
 
-        receiver = control.Channel(
+        receiver = channel.Channel(
             far, lambda message, fds: news.append(message["type"]), ended, lambda: news.append("no room")
         )
-        sender = control.Channel(near, lambda message, fds: None, lambda: None)
+        sender = channel.Channel(near, lambda message, fds: None, lambda: None)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         with open(os.devnull) as null:  # noqa: ASYNC230
             sender.send({"type": "serve"}, [null.fileno(), null.fileno()])

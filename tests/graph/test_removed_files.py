@@ -21,12 +21,12 @@ import httpx
 import pytest
 import trustme
 
-from graphserve import rundir
-from graphserve.call.budget import RetryBudget
 from graphserve.call.exchange import Exchange
-from graphserve.call.lanes import QueueLane
-from graphserve.call.members import Members, Node
+from graphserve.call.lanes.node import QueueLane
+from graphserve.call.membership import Members, Node
+from graphserve.call.retry_budget import RetryBudget
 from graphserve.errors import DeadlineExceeded, StartupError, Unavailable
+from graphserve.system import rundir
 from tests.harness import OWN_SOCKET, Served, eventually, rarely, served, shared, waiting
 
 NOTED = "somebody removed files of the run folder"

@@ -28,9 +28,9 @@ from graphserve import depends
 from graphserve.config import load
 from graphserve.config.envfile import read_env
 from graphserve.config.values import SECRET, Sets, Source
-from graphserve.dependency import address, credentials, hidden
+from graphserve.declare.dependency import address, credentials, hidden
+from graphserve.declare.options import ServiceOptions
 from graphserve.errors import ConfigurationError
-from graphserve.options import ServiceOptions
 from tests.harness import APPS, Served, children, command, eventually, served
 
 ROOT = APPS.parent.parent

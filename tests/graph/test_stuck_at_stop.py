@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from graphserve.family import _members, cleans_up, end_group
+from graphserve.system.process_group import _members, cleans_up, end_group
 from tests.harness import LONG, alive, children, eventually, rarely, served
 
 

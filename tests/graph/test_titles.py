@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from graphserve.title import COMM_BYTES, _fit, _short
+from graphserve.system.process_title import COMM_BYTES, _fit, _short
 from tests.harness import children, command, served
 
 
@@ -50,7 +50,7 @@ def test_a_title_fits_into_what_is_there(room: int) -> None:
 
 def test_what_python_knows_of_its_command_line_stays() -> None:
     code = (
-        "import sys\nfrom graphserve.title import name_process\nbefore = [*sys.argv], [*sys.orig_argv]\n"
+        "import sys\nfrom graphserve.system.process_title import name_process\nbefore = [*sys.argv], [*sys.orig_argv]\n"
         "name_process('A[0]', 'worker')\nassert (sys.argv, sys.orig_argv) == before\n"
         "print(open('/proc/self/cmdline').read().rstrip(chr(0)).replace(chr(0), '|'), open('/proc/self/comm').read())"
     )

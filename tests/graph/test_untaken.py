@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from graphserve.roster import Roster, Workers
+from graphserve.system.roster import Roster, Workers
 from graphserve.wire import extensions, mappings, memory
 from graphserve.wire.codec import UntypedCodec
 from tests.another_user import as_user, python

@@ -14,9 +14,9 @@ import pytest
 import graphserve
 from graphserve.call.context import CallContext
 from graphserve.errors import CallError, Problem
-from graphserve.graph import resolve_here
+from graphserve.graph.builder import resolve_here
 from graphserve.wire import problem
-from graphserve.worker.execute import Executor, bind
+from graphserve.worker.dispatch.executor import Executor, bind
 from tests.apps import unwritable
 from tests.apps.unwritable import FAILURES, SHOWN
 from tests.harness import APPS, Served, served

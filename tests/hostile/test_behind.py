@@ -202,7 +202,7 @@ def test_a_shared_socket_has_one_request(graph: Served) -> None:
 @pytest.mark.parametrize("name", ["deadline", "length"])
 def test_numbers_of_our_own_callers_are_checked_too(graph: Served, kind: str, name: str) -> None:
     from graphserve.call.request import prepared
-    from graphserve.plan import Plan
+    from graphserve.graph.plan import Plan
     from graphserve.wire.trust import PEER
 
     plan = Plan.from_json((graph.run_dir / "1" / "plan.json").read_text())  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import h11
 import pytest
 
-from graphserve.worker import grammar
+from graphserve.worker.http import strict
 from tests.harness import Served, served
 from tests.hostile.corpus import ACCEPTED, CORPUS, Case
 from tests.hostile.wire import answers, connected, exchange, read_to_end
@@ -109,4 +109,4 @@ def test_what_h11_refuses_is_refused() -> None:
     ],
 )  # fmt: skip
 def test_the_first_line_that_is_incomplete(came: bytes, begun: bytes) -> None:
-    assert grammar.first_line_begun(came) == begun
+    assert strict.first_line_begun(came) == begun

@@ -20,7 +20,7 @@ import pytest
 
 from graphserve import local
 from graphserve.errors import InvalidArguments
-from graphserve.wire import buffers, extensions, mappings, memory
+from graphserve.wire import array_buffers, extensions, mappings, memory
 from graphserve.wire.trust import MADE, PEER, PEER_BY_SOCKET, RELAYED
 from tests.apps import trust
 from tests.harness import APPS, Served, children, eventually, served, shared, sockets, waiting
@@ -101,7 +101,7 @@ def references(graph: Served, sender: memory.Sender) -> list[bytes]:
 
 
 def test_references_are_followed_nowhere(post: Post, graph: Served, sender: memory.Sender) -> None:
-    array = buffers.pack(np.zeros(memory.MIN_SIZE, "u1"))[0]
+    array = array_buffers.pack(np.zeros(memory.MIN_SIZE, "u1"))[0]
     for reference in references(graph, sender):
         plain, shaped = extensions.reference(reference), extensions.reference(reference, array)
         for path, value in (

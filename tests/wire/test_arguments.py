@@ -18,12 +18,12 @@ import pydantic
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from graphserve.call.calls import RemoteCall
+from graphserve.call.remote import RemoteCall
 from graphserve.errors import InvalidArguments
+from graphserve.wire.arrays import Array
 from graphserve.wire.codec import ArgumentsCodec, Format, MalformedBody, ResultCodec, UntypedCodec
 from graphserve.wire.extensions import no_memory
-from graphserve.wire.schema import Parameter, Signature
-from graphserve.wire.tensors import Array
+from graphserve.wire.signature import Parameter, Signature
 
 
 class Color(enum.Enum):

@@ -18,15 +18,15 @@ import pydantic
 import pytest
 
 from graphserve.errors import InvalidArguments
-from graphserve.wire import costs
+from graphserve.wire.arrays import Array
 from graphserve.wire.codec import ArgumentsCodec, Format, MalformedBody, ResultCodec
+from graphserve.wire.costs import bounds
+from graphserve.wire.costs.hash_spread import Table
+from graphserve.wire.costs.outline import bare, outline
 from graphserve.wire.extensions import no_memory
-from graphserve.wire.frames import FrameReader, pack
-from graphserve.wire.outlines import bare, outline
-from graphserve.wire.schema import Parameter, Signature
-from graphserve.wire.spread import Table
-from graphserve.wire.tensors import Array
-from graphserve.worker.grammar import fault
+from graphserve.wire.signature import Parameter, Signature
+from graphserve.wire.stream_frames import FrameReader, pack
+from graphserve.worker.http.strict import fault
 from tests.hostile.bodies import JSON, KINDS, TYPES, Ids, Kind, P, array, complexes, floats, lookalikes, tuples
 
 FORMATS = {kind.format: Format.JSON if kind.format == JSON else Format.MSGPACK for kind in KINDS}
@@ -48,12 +48,12 @@ def test_costly_bodies_are_told_in_few_words(kind: Kind, size: int) -> None:
         return
     with pytest.raises((InvalidArguments, MalformedBody)) as caught:
         arguments.decode(body, FORMATS[kind.format])
-    assert len(str(caught.value)) < 2 * costs.MESSAGE_CHARACTERS
+    assert len(str(caught.value)) < 2 * bounds.MESSAGE_CHARACTERS
     if isinstance(caught.value, InvalidArguments):
         errors = caught.value.errors
-        assert 0 < len(errors) <= costs.ERRORS_TOLD + 1
-        assert all(len(each["msg"]) <= costs.MESSAGE_CHARACTERS for each in errors)
-        assert all(len(str(step)) <= costs.NAME_CHARACTERS for each in errors for step in each["loc"])
+        assert 0 < len(errors) <= bounds.ERRORS_TOLD + 1
+        assert all(len(each["msg"]) <= bounds.MESSAGE_CHARACTERS for each in errors)
+        assert all(len(str(step)) <= bounds.NAME_CHARACTERS for each in errors for step in each["loc"])
 
 
 def test_how_many_errors_there_are_is_told() -> None:
@@ -225,7 +225,7 @@ def test_what_is_given_twice_cannot_hide_behind_the_last_one() -> None:
 
 def test_a_guarded_model_is_read_as_any_other() -> None:
     arguments = codec(x=Several)
-    padding = " " * costs.HASHED_BODY  # the guard looks at what is not small
+    padding = " " * bounds.HASHED_BODY  # the guard looks at what is not small
 
     def read(value: Any, pad: str) -> Any:
         try:
@@ -364,9 +364,9 @@ def test_the_depth_of_untyped_values_is_bounded() -> None:
 
     arguments = codec(x=Any)
     for make, format in ((deep, Format.JSON), (packed, Format.MSGPACK)):
-        arguments.decode(make(costs.DEPTH - 1), format)
+        arguments.decode(make(bounds.DEPTH - 1), format)
         with pytest.raises(MalformedBody, match="nested too deeply"):
-            arguments.decode(make(costs.DEPTH + 1), format)
+            arguments.decode(make(bounds.DEPTH + 1), format)
 
 
 def test_an_outline_reads_what_msgspec_writes() -> None:
@@ -455,10 +455,10 @@ def test_null_is_nan_where_a_number_of_numpy_is_expected() -> None:
 
 
 def test_rows_without_elements_are_bounded_both_ways() -> None:
-    body = b"\x81\xa1x" + array((costs.EMPTY_ROWS + 1, 0))
+    body = b"\x81\xa1x" + array((bounds.EMPTY_ROWS + 1, 0))
     with pytest.raises(InvalidArguments, match="rows without elements"):
         codec(x=np.ndarray).decode(body, Format.MSGPACK)
-    assert codec(x=np.ndarray).decode(body, Format.TYPED, no_memory)["x"].shape == (costs.EMPTY_ROWS + 1, 0)
+    assert codec(x=np.ndarray).decode(body, Format.TYPED, no_memory)["x"].shape == (bounds.EMPTY_ROWS + 1, 0)
     for shape in ((10**7, 0), (10, 10**6, 0, 3)):
         for format in (Format.JSON, Format.MSGPACK, Format.TYPED):
             with pytest.raises(TypeError, match="rows without elements"):
@@ -469,12 +469,12 @@ def test_rows_without_elements_are_bounded_both_ways() -> None:
 @pytest.mark.parametrize("hint", [set[int], dict[int, int], Any, Keyed, set[decimal.Decimal]], ids=str)
 @pytest.mark.parametrize("number", [b"1e1000000000000000000", b"-1e-9999999999999999999"])
 def test_numbers_beyond_every_range_are_the_bodys_fault(hint: Any, number: bytes) -> None:
-    body = b'{"x":[%s],"pad":"%s"}' % (number, b"a" * costs.HASHED_BODY)
+    body = b'{"x":[%s],"pad":"%s"}' % (number, b"a" * bounds.HASHED_BODY)
     with pytest.raises(InvalidArguments):
         codec(x=hint, pad=str, z=int).decode(body, Format.JSON)
 
 
-ONES = (1,) * costs.AXES_OF_ONE
+ONES = (1,) * bounds.AXES_OF_ONE
 AXES = [
     (array((3, *ONES), b"|u1", b"abc"), None),
     (array((3, *ONES, 1), b"|u1", b"abc"), "axes of length 1"),
@@ -649,15 +649,15 @@ def test_what_does_not_fit_is_read_once(format: Format) -> None:
     assert [each["loc"] for each in caught.value.errors] == [["x", "name"], ["z", "name"]]
 
 
-@pytest.mark.parametrize("number", [costs.ERRORS_MADE, costs.ERRORS_MADE + 1, 19_000])
+@pytest.mark.parametrize("number", [bounds.ERRORS_MADE, bounds.ERRORS_MADE + 1, 19_000])
 def test_of_very_many_errors_the_number_is_told(number: int) -> None:
     body = b"\x81\xa1x\x81\xa4rows" + array((number,), b"|u1", bytes(number))
     with pytest.raises(InvalidArguments) as caught:
         codec(x=Addresses).decode(body, Format.MSGPACK)
-    if number > costs.ERRORS_MADE:
+    if number > bounds.ERRORS_MADE:
         assert [each["msg"] for each in caught.value.errors] == [f"{number:,} values do not fit"]
     else:
-        assert len(caught.value.errors) == costs.ERRORS_TOLD + 1
+        assert len(caught.value.errors) == bounds.ERRORS_TOLD + 1
 
 
 class Addresses(pydantic.BaseModel):
@@ -674,4 +674,4 @@ def test_an_array_becomes_json_of_a_bounded_size(dtype: str) -> None:
     flat = np.frombuffer(some.tobytes(), dtype)
     encode = ResultCodec(np.ndarray, "S.f").encode
     assert len(encode(flat, Format.JSON)) <= 11 * flat.nbytes
-    assert len(encode(flat.reshape(-1, *[1] * costs.AXES_OF_ONE), Format.JSON)) <= 26 * flat.nbytes
+    assert len(encode(flat.reshape(-1, *[1] * bounds.AXES_OF_ONE), Format.JSON)) <= 26 * flat.nbytes

@@ -7,7 +7,7 @@ from dataclasses import InitVar, dataclass, field
 import pytest
 
 from graphserve.wire.codec import ArgumentsCodec, Format, ResultCodec
-from graphserve.wire.schema import Parameter, Signature
+from graphserve.wire.signature import Parameter, Signature
 
 
 @dataclass

@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 from graphserve import InvalidArguments, api, service
 from graphserve.wire.codec import ArgumentsCodec, Format
-from graphserve.wire.schema import Signature
+from graphserve.wire.signature import Signature
 
 
 @service

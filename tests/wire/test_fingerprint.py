@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from graphserve.wire.fingerprint import fingerprint
-from graphserve.wire.schema import Signature
+from graphserve.wire.signature import Signature
+from graphserve.wire.signature_fingerprint import fingerprint
 
 SOURCE = """
 from dataclasses import dataclass
@@ -101,8 +101,8 @@ def test_all_else_does_not(change: str) -> None:
 def test_it_is_the_same_in_every_process(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(SOURCE)
     code = (
-        "from app import Service; from graphserve.wire.schema import Signature; "
-        "from graphserve.wire.fingerprint import fingerprint; print(fingerprint(Signature.of(Service, 'run')))"
+        "from app import Service; from graphserve.wire.signature import Signature; "
+        "from graphserve.wire.signature_fingerprint import fingerprint; print(fingerprint(Signature.of(Service, 'run')))"
     )
     said = {
         subprocess.run(

@@ -16,7 +16,7 @@ import numpy as np
 import pydantic
 import pytest
 
-from graphserve.wire.initial import converted, init_problems
+from graphserve.wire.init_arguments import converted, init_problems
 
 if typing.TYPE_CHECKING:
     from collections import Counter

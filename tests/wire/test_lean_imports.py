@@ -10,12 +10,12 @@ import pytest
 PLAIN = """
 import sys
 from dataclasses import dataclass
-from graphserve.service import api, apis
+from graphserve.declare.service import api, apis
 from graphserve.wire.codec import *
 from graphserve.wire.extensions import no_memory
 from graphserve.wire.openapi import document
-from graphserve.wire.schema import Signature
-from graphserve.wire.tensors import Array
+from graphserve.wire.signature import Signature
+from graphserve.wire.arrays import Array
 
 @dataclass
 class Point:

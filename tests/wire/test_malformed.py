@@ -8,7 +8,7 @@ import pydantic
 import pytest
 
 from graphserve.wire.codec import ArgumentsCodec, Format, MalformedBody
-from graphserve.wire.schema import Parameter, Signature
+from graphserve.wire.signature import Parameter, Signature
 
 
 class Model(pydantic.BaseModel):

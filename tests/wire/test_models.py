@@ -13,12 +13,12 @@ import pydantic
 import pytest
 from pydantic import AfterValidator, Base64Bytes, ConfigDict, Field
 
+from graphserve.declare.service import api, service
 from graphserve.errors import DeclarationError, InvalidArguments
-from graphserve.service import api, service
 from graphserve.wire.codec import ArgumentsCodec, Format, ResultCodec, UntypedCodec
 from graphserve.wire.extensions import no_memory
-from graphserve.wire.models import Adapter
-from graphserve.wire.schema import Parameter, Signature, supported
+from graphserve.wire.pydantic_models import Adapter
+from graphserve.wire.signature import Parameter, Signature, supported
 
 PNG = b"\x89PNG\xff"
 BASE64 = "iVBOR/8="

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from graphserve.errors import InvalidArguments
 from graphserve.wire.codec import ArgumentsCodec, Format, ResultCodec
-from graphserve.wire.schema import Parameter, Signature
+from graphserve.wire.signature import Parameter, Signature
 
 NAN = math.nan
 

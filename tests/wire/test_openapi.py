@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from openapi_spec_validator import validate
 from test_signature import SUPPORTED
 
-from graphserve.service import api, apis
+from graphserve.declare.service import api, apis
+from graphserve.wire.arrays import Array
 from graphserve.wire.openapi import document
-from graphserve.wire.schema import Signature
-from graphserve.wire.tensors import Array
+from graphserve.wire.signature import Signature
 
 
 def described(service: type, doc: str | None = None) -> dict[str, Any]:

@@ -12,11 +12,11 @@ import pydantic
 import pytest
 
 from graphserve.errors import InvalidArguments
-from graphserve.wire import buffers, extensions
+from graphserve.wire import array_buffers, extensions
 from graphserve.wire.codec import ArgumentsCodec, Format, ResultCodec, UntypedCodec
 from graphserve.wire.extensions import no_memory
-from graphserve.wire.failures import BeyondMsgpack
-from graphserve.wire.schema import Parameter, Signature
+from graphserve.wire.signature import Parameter, Signature
+from graphserve.wire.validation_errors import BeyondMsgpack
 
 
 class Inner(pydantic.BaseModel):
@@ -90,10 +90,10 @@ def ext(code: int, data: bytes) -> msgspec.msgpack.Ext:
     return msgspec.msgpack.Ext(code, data)
 
 
-ARRAY = b"".join(buffers.pack(np.arange(3)))
+ARRAY = b"".join(array_buffers.pack(np.arange(3)))
 REFERENCE = extensions.reference(b"r" * 32)
 INTERNAL = [
-    REFERENCE, extensions.reference(b"r" * 32, buffers.pack(np.arange(3))[0]), ext(3, b'{"name":"a","admin":true}'),
+    REFERENCE, extensions.reference(b"r" * 32, array_buffers.pack(np.arange(3))[0]), ext(3, b'{"name":"a","admin":true}'),
     ext(3, b"1"), ext(4, (2**70).to_bytes(10, "little")), ext(4, b"\1"), ext(5, b""), ext(-128, b"x"),
 ]  # fmt: skip
 PLACES: list[Any] = [

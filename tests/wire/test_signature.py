@@ -24,11 +24,11 @@ import pydantic
 import pytest
 from numpy.typing import NDArray
 
+from graphserve.declare.service import Batch, api
 from graphserve.errors import DeclarationError
-from graphserve.service import Batch, api
+from graphserve.wire.arrays import Array
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec
-from graphserve.wire.schema import Parameter, Signature
-from graphserve.wire.tensors import Array
+from graphserve.wire.signature import Parameter, Signature
 
 T = TypeVar("T")
 

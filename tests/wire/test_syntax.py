@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import graphserve
-from graphserve import Problem, syntax
+from graphserve import Problem
 from graphserve.call.context import CallContext, current
 from graphserve.call.request import travels
 from graphserve.errors import header_fault
-from graphserve.wire import problem
+from graphserve.wire import http_syntax, problem
 from graphserve.wire.headers import is_request_id, is_traceparent, may_travel
 from graphserve.wire.trust import MADE, PUBLIC
-from graphserve.worker.heading import Heading
-from graphserve.worker.respond import Responder
+from graphserve.worker.http.headers import Heading
+from graphserve.worker.http.response import Responder
 
 
 def written(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]) -> bytes | None:
@@ -37,7 +37,7 @@ pieces = st.one_of(st.binary(max_size=8), st.text("aZ09-_.~!:/ \t\r\n\0\x7f", ma
 @given(pieces, pieces, pieces, pieces)
 @settings(max_examples=500)
 def test_what_is_no_fault_is_what_h11_writes(method: bytes, target: bytes, name: bytes, value: bytes) -> None:
-    fault = syntax.head_fault(method, target, [(name, value)])
+    fault = http_syntax.head_fault(method, target, [(name, value)])
     if fault is None and name.lower() not in (b"host", b"content-length", b"transfer-encoding"):
         head = written(method, target, [(name, value)])
         assert head is not None
@@ -49,17 +49,22 @@ def test_no_byte_that_is_not_visible(byte: int) -> None:
     """Of a value, only in its midst and only a space, a tab, or what is above ASCII."""
     one = bytes([byte])
     for place in (one, b"a" + one, one + b"a", b"a" + one + b"a"):
-        assert not syntax.is_token(place)
-        assert not syntax.is_target(b"/" + place)
+        assert not http_syntax.is_token(place)
+        assert not http_syntax.is_target(b"/" + place)
     within = byte in (0x09, 0x20) or byte >= 0x80
-    assert syntax.is_value(b"a" + one + b"a") == within
-    assert syntax.is_value(one) == syntax.is_value(b"a" + one) == syntax.is_value(one + b"a") == (byte >= 0x80)
+    assert http_syntax.is_value(b"a" + one + b"a") == within
+    assert (
+        http_syntax.is_value(one)
+        == http_syntax.is_value(b"a" + one)
+        == http_syntax.is_value(one + b"a")
+        == (byte >= 0x80)
+    )
 
 
 def test_what_is_usual_may_stand_there() -> None:
-    assert syntax.is_value(b"")
-    assert syntax.is_value('text/html; charset="utf-8", ä'.encode("latin-1"))
-    assert syntax.head_fault(b"M-SEARCH", b"/a?b=%20&c#d", [(b"X-A_b.c", b"a  \t b"), (b"x", b"")]) is None
+    assert http_syntax.is_value(b"")
+    assert http_syntax.is_value('text/html; charset="utf-8", ä'.encode("latin-1"))
+    assert http_syntax.head_fault(b"M-SEARCH", b"/a?b=%20&c#d", [(b"X-A_b.c", b"a  \t b"), (b"x", b"")]) is None
 
 
 HOSTILE = [
@@ -143,7 +148,7 @@ PLACES: list[Callable[[str], list[bytes]]] = [
 def test_no_place_makes_a_line_of_its_own(place: Callable[[str], list[bytes]], value: str) -> None:
     for line in filter(None, place(value)):
         name, colon, text = line.partition(b": ")
-        assert colon and syntax.is_token(name) and syntax.is_value(text), line
+        assert colon and http_syntax.is_token(name) and http_syntax.is_value(text), line
 
 
 def test_a_subclass_may_call_something_else_its_kind() -> None:

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
-from graphserve.worker.pages import routes
+from graphserve.worker.pages.docs import routes
 
 PROBLEM = {
     "type": "about:blank",

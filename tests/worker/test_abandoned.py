@@ -15,10 +15,10 @@ import pytest
 import graphserve
 from graphserve import Batch, DeadlineExceeded, api, service
 from graphserve.call.context import CallContext
-from graphserve.graph import resolve_here
-from graphserve.worker.execute import Executor, bind
-from graphserve.worker.orphans import RUN_ON
-from graphserve.worker.streaming import StreamExecution
+from graphserve.graph.builder import resolve_here
+from graphserve.worker.dispatch.executor import Executor, bind
+from graphserve.worker.dispatch.orphans import RUN_ON
+from graphserve.worker.stream.producer import StreamExecution
 
 
 async def until(holds: Callable[[], Any]) -> None:

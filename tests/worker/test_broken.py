@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 
 from graphserve import api, service
-from graphserve.graph import resolve_here
-from graphserve.worker.app import App, Health
-from graphserve.worker.execute import BoundApi, Executor, bind
-from graphserve.worker.gate import Gate
-from graphserve.worker.limits import Limits
-from graphserve.worker.listener import Listener, routes
-from graphserve.worker.patrol import Patrol
-from graphserve.worker.protocol import Protocol
-from graphserve.worker.public import PublicProtocol
-from graphserve.worker.respond import Responder
+from graphserve.graph.builder import resolve_here
+from graphserve.worker.dispatch.executor import BoundApi, Executor, bind
+from graphserve.worker.dispatch.slots import Gate
+from graphserve.worker.http.limits import Limits
+from graphserve.worker.http.listener import Listener, routes
+from graphserve.worker.http.protocol import Protocol
+from graphserve.worker.http.public import PublicProtocol
+from graphserve.worker.http.response import Responder
+from graphserve.worker.http.timeouts import Patrol
+from graphserve.worker.pages.health import App, Health
 from tests.hostile.wire import answers
 
 HEAD = b"POST /%b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n"

@@ -16,8 +16,8 @@ import pytest
 import trustme
 from chromium import CHROMIUM, Browser
 
-from graphserve.plan import ListenPlan
-from graphserve.worker.browsers import Hosts, fault, is_loopback
+from graphserve.graph.plan import ListenPlan
+from graphserve.worker.http.browsers import Hosts, fault, is_loopback
 from tests.harness import Served, eventually, served
 from tests.hostile.wire import Answer, address, answers, read_to_end
 

@@ -8,8 +8,8 @@ from collections import deque
 import pytest
 
 from graphserve.wire.codec import natural
-from graphserve.wire.costs import SMALL_CHUNK
-from graphserve.worker.source import hold
+from graphserve.wire.costs.bounds import SMALL_CHUNK
+from graphserve.worker.stream.request_body import hold
 
 
 @pytest.mark.parametrize("chunks", [[], deque()], ids=["a body", "a stream"])

@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 
 from graphserve import api, service
-from graphserve.graph import resolve_here
-from graphserve.worker import patrol as patrols, port as ports
-from graphserve.worker.app import App, Health
-from graphserve.worker.execute import Executor, bind
-from graphserve.worker.gate import Gate
-from graphserve.worker.limits import Limits
-from graphserve.worker.listener import Listener, routes
-from graphserve.worker.patrol import SPARE, Patrol
-from graphserve.worker.port import BEYOND, Port
-from graphserve.worker.respond import Responder
+from graphserve.graph.builder import resolve_here
+from graphserve.worker.dispatch.executor import Executor, bind
+from graphserve.worker.dispatch.slots import Gate
+from graphserve.worker.http import acceptor as ports, timeouts as patrols
+from graphserve.worker.http.acceptor import BEYOND, Port
+from graphserve.worker.http.limits import Limits
+from graphserve.worker.http.listener import Listener, routes
+from graphserve.worker.http.response import Responder
+from graphserve.worker.http.timeouts import SPARE, Patrol
+from graphserve.worker.pages.health import App, Health
 from tests.graph.test_tls import Authority
 from tests.hostile.wire import answers
 

@@ -15,10 +15,10 @@ import pytest
 import uvloop
 
 from graphserve import api, service
-from graphserve.call.members import Members
-from graphserve.graph import resolve_here
-from graphserve.worker import port
-from graphserve.worker.standin import StandIn
+from graphserve.call.membership import Members
+from graphserve.graph.builder import resolve_here
+from graphserve.worker.fallback import StandIn
+from graphserve.worker.http import acceptor
 
 REQUEST = b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
 
@@ -60,7 +60,7 @@ def test_a_connection_that_is_accepted_as_the_drain_begins(
     if sends_first:
         sent.set()
 
-    class Accepted(port.PublicProtocol):
+    class Accepted(acceptor.PublicProtocol):
         """Made when the loop accepts, one turn before `connection_made`."""
 
         def __init__(self, *arguments: Any) -> None:
@@ -87,7 +87,7 @@ def test_a_connection_that_is_accepted_as_the_drain_begins(
         assert answers[0].startswith(b"HTTP/1.1 200"), answers
 
     standing: Any = None
-    monkeypatch.setattr(port, "PublicProtocol", Accepted)
+    monkeypatch.setattr(acceptor, "PublicProtocol", Accepted)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
 

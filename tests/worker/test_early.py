@@ -13,13 +13,13 @@ import pytest
 import uvloop
 
 from graphserve import api, service
-from graphserve.call.members import Members
-from graphserve.graph import resolve_here
-from graphserve.plan import ListenPlan, Settings
+from graphserve.call.membership import Members
+from graphserve.graph.builder import resolve_here
+from graphserve.graph.plan import ListenPlan, Settings
 from graphserve.supervise.resolving import outline
-from graphserve.worker.early import EarlyProtocol
-from graphserve.worker.limits import HEAD_BYTES
-from graphserve.worker.standin import StandIn
+from graphserve.worker.fallback import StandIn
+from graphserve.worker.http.early import EarlyProtocol
+from graphserve.worker.http.limits import HEAD_BYTES
 
 PROBE = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n"
 FIELDS = b"host: localhost\r\ncontent-type: application/json\r\ncontent-length: 2\r\n"

@@ -142,7 +142,7 @@ def test_a_prefix_is_respected(site: Callable[..., httpx.Client], flag: str) -> 
 
 
 def test_nothing_of_ours_names_another_host(site: Callable[..., httpx.Client]) -> None:
-    import graphserve.worker.pages as pages
+    import graphserve.worker.pages.docs as pages
 
     for path in Path(pages.__file__).with_name("static").iterdir():
         outside = re.findall(r"(?:https?:)?//[\w-]+\.[\w.-]+", path.read_text("utf-8"))
@@ -150,7 +150,7 @@ def test_nothing_of_ours_names_another_host(site: Callable[..., httpx.Client]) -
 
 
 def test_swagger_ui_asks_no_validator() -> None:
-    import graphserve.worker.pages as pages
+    import graphserve.worker.pages.docs as pages
 
     script = Path(pages.__file__).with_name("static").joinpath("swagger.js").read_text("utf-8")
     assert "validatorUrl: null" in script and "queryConfigEnabled: false" in script
@@ -165,7 +165,7 @@ def test_swagger_ui_is_as_released(site: Callable[..., httpx.Client], name: str)
 LAZY = """
 import sys
 opened = []
-from graphserve.worker.pages import routes
+from graphserve.worker.pages.docs import routes
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
 def openapi():
     raise AssertionError("built before the first request")

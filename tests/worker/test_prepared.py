@@ -10,10 +10,10 @@ from hypothesis import assume, given, strategies as st
 from graphserve import api, service
 from graphserve.call.context import CallContext
 from graphserve.call.request import composer
-from graphserve.plan import ApiPlan, NodePlan
+from graphserve.graph.plan import ApiPlan, NodePlan
 from graphserve.wire.trust import MADE, PEER, PEER_BY_SOCKET, PUBLIC, RELAYED, Trust, opened
-from graphserve.worker.execute import BoundApi, bind
-from graphserve.worker.prepared import Prepared
+from graphserve.worker.dispatch.executor import BoundApi, bind
+from graphserve.worker.http.fast_parser import Prepared
 
 
 @service

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from graphserve.errors import Unavailable
-from graphserve.worker.pace import WAY_BACK, Pace
-from graphserve.worker.pressure import BEAT, CALM, FEWEST, LATE, PERSISTENCE, TARGET, Pressure
-from graphserve.worker.throttle import SURPLUS, Throttle
+from graphserve.worker.dispatch.latency import WAY_BACK, Pace
+from graphserve.worker.dispatch.loop_lag import BEAT, CALM, FEWEST, LATE, PERSISTENCE, TARGET, Pressure
+from graphserve.worker.http.throttle import SURPLUS, Throttle
 
 # --- pace ---
 

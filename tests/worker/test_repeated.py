@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 
 from graphserve import api, service
-from graphserve.graph import resolve_here
-from graphserve.worker.app import App, Health
-from graphserve.worker.browsers import Hosts
-from graphserve.worker.early import EarlyProtocol
-from graphserve.worker.execute import Executor, bind
-from graphserve.worker.gate import Gate
-from graphserve.worker.limits import Limits
-from graphserve.worker.listener import Listener, routes
-from graphserve.worker.patrol import Patrol
-from graphserve.worker.public import PublicProtocol
-from graphserve.worker.repeated import LESSONS
-from graphserve.worker.respond import Responder
+from graphserve.graph.builder import resolve_here
+from graphserve.worker.dispatch.executor import Executor, bind
+from graphserve.worker.dispatch.slots import Gate
+from graphserve.worker.http.browsers import Hosts
+from graphserve.worker.http.early import EarlyProtocol
+from graphserve.worker.http.limits import Limits
+from graphserve.worker.http.listener import Listener, routes
+from graphserve.worker.http.public import PublicProtocol
+from graphserve.worker.http.repeated_heads import LESSONS
+from graphserve.worker.http.response import Responder
+from graphserve.worker.http.timeouts import Patrol
+from graphserve.worker.pages.health import App, Health
 
 pytestmark = pytest.mark.anyio
 

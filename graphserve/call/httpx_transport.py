@@ -1,0 +1,495 @@
+"""httpx on the core of the hop: real `httpx.AsyncClient` and `httpx.Client` over our lanes. Runs in workers.
+
+As users of httpx expect: statuses are responses, bodies stream both ways, and what fails on the way is an error of
+httpx's own. Those errors carry ours: one that an API lets pass is answered as a typed call's would be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any
+
+import httpx
+
+from graphserve.call.connection import CUT, Connection
+from graphserve.call.context import CallContext, current, earliest, shortest
+from graphserve.call.exchange import Answer, Exchange, Lane
+from graphserve.call.lanes.url import carrying
+from graphserve.call.remote import error_of
+from graphserve.call.request import with_travellers
+from graphserve.call.upload import Handed, NotSent, Upload, feed
+from graphserve.errors import CallError, DeadlineExceeded, RemoteError, Unavailable
+from graphserve.loop.loop_thread import Home
+from graphserve.wire import http_syntax
+from graphserve.wire.headers import DEADLINE, INTERNAL_PREFIX, KIND
+from graphserve.wire.stream_frames import StreamFormat
+from graphserve.wire.trust import MADE
+
+Head = tuple[int, list[tuple[bytes, bytes]], bytes | None]  # of an answer; the body, if it is whole
+NDJSON = StreamFormat.NDJSON.value
+HIGH_BYTES = 256 * 1024  # what waits for a slow reader at most, before the connection is held back
+
+# Of one connection: the hop says these itself.
+_OF_A_CONNECTION = frozenset((
+    b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer",
+    b"upgrade",
+))  # fmt: skip
+_IDEMPOTENT = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")  # RFC 9110, 9.2.2
+
+
+class NotConnected(DeadlineExceeded):
+    """Raised when no worker took the request within httpx's `connect` timeout."""
+
+
+class HttpExchange(Exchange):
+    """An exchange whose answer is the bytes of a response. The body of a 200 comes in pieces, as they are made."""
+
+    __slots__ = (
+        "bodiless", "budget", "connecting", "error", "feeding", "headers", "held", "last", "latest", "pieces", "size",
+        "taker", "waiter", "write_timeout",
+    )  # fmt: skip
+    streams = True
+    trust = MADE
+
+    def begin(self, method: str, timeouts: Mapping[str, float | None]) -> None:
+        """Prepare; before `start`.
+
+        Args:
+            method: of the request.
+            timeouts: httpx's own, in seconds.
+        """
+        self.bodiless = method == "HEAD"
+        self.write_timeout = timeouts.get("write")
+        self.connecting: asyncio.TimerHandle | None = None
+        self.feeding: asyncio.Task[None] | None = None
+        # Seconds to the first piece of the answer, and between pieces.
+        self.budget = None if self.deadline_ns is None else (self.deadline_ns - time.monotonic_ns()) / 1e9
+        self.headers: list[tuple[bytes, bytes]] | None = None  # of an answer that has begun
+        self.pieces: deque[bytes] = deque()
+        self.latest = b""
+        self.size = 0
+        self.held = False
+        self.error: BaseException | None = None
+        self.last = 0.0
+        self.waiter: asyncio.Future[None] | None = None  # a reader that waits for a piece
+        self.taker: asyncio.Future[None] | None = None  # a producer in this process that waits for room
+
+    def watch(self, connect: float | None) -> None:
+        """Give it up if no worker has taken it within so many seconds; after `start`."""
+        if connect is not None and not self.over and self.connection is None and self.lane.budget is not None:
+            self.connecting = self.loop.call_later(connect, self._not_connected)
+
+    def head(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """Receiver: the answer has begun; from here on it cannot be sent again."""
+        self.headers = list(headers)
+        self._came()
+        if self.timer is not None:
+            self.timer.cancel()
+            assert self.budget is not None
+            self.timer = self.loop.call_later(self.budget + self.slack, self._check)
+        # Mostly the rest is in what is being read just now: then it is one answer, and not one that comes in pieces.
+        self.loop.call_soon(self._open)
+
+    def chunk(self, data: bytes) -> None:
+        """Receiver: a part of the answer."""
+        self._came()
+        self.pieces.append(data)
+        self.latest = data
+        self.size += len(data)
+        if self.size >= HIGH_BYTES:
+            self._hold(True)
+        _wake(self.waiter)
+
+    def answered(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """Receiver: the answer is complete."""
+        if self.headers is None or self.over:
+            super().answered(status, headers, body)
+            return
+        by_socket, self.connection = self.connection is not None, None
+        if body:
+            self.pieces.append(body)
+        whole = None if self.reply.done() else b"".join(self.pieces)
+        self._finish(None, (status, self.headers, whole), at_once=by_socket)
+
+    def feed(self, connection: Connection) -> None:
+        """Send the streamed part of the request, also while the answer comes."""
+        self.feeding = self.loop.create_task(feed(self, connection))
+
+    def lost(self, reason: str, unread: bool) -> None:
+        """Receiver: the connection ended early."""
+        if self.headers is None:
+            super().lost(reason, unread)
+            return
+        self.connection = None
+        # The last line of NDJSON that was cut says why; a deadline that passed has an error of its own.
+        line = self.latest.rstrip(b"\n").rpartition(b"\n")[2] if (b"content-type", NDJSON) in self.headers else b""
+        said = error_of(0, [], line, self.node)
+        late = reason is CUT and isinstance(said, DeadlineExceeded)
+        self.fail(said if late else RemoteError(self._loss(reason), node=self.node))
+
+    def orphan(self) -> None:
+        """See `Exchange.orphan`; a thread that reads the body hears of it."""
+        self.error = concurrent.futures.CancelledError()
+        self.abandon()
+
+    @property
+    def streaming(self) -> bool:
+        """See `Exchange.streaming`."""
+        return self.headers is not None
+
+    @property
+    def waiting(self) -> bool:
+        """See `Exchange.waiting`."""
+        return self.headers is None or (self.waiter is not None and not self.waiter.done())
+
+    @property
+    def full(self) -> bool:  # type: ignore[override]
+        """Whether the reader has enough to do; for a producer in this process."""
+        return self.size >= HIGH_BYTES
+
+    async def room(self) -> None:
+        """Wait until the reader has taken what is here; for a producer in this process."""
+        if self.full and not self.over:
+            self.taker = self.loop.create_future()
+            await self.taker
+
+    async def piece(self) -> bytes:
+        """What has come of the body meanwhile, or comes next; empty at the end.
+
+        Raises:
+            CallError: it was cut, or is late.
+        """
+        while not self.pieces:
+            if self.error is not None:
+                raise self.error
+            if self.over:
+                return b""
+            self.waiter = self.loop.create_future()
+            await self.waiter
+        pieces, self.pieces, self.size = self.pieces, deque(), 0
+        if self.held:
+            self._came()
+            self._hold(False)
+        _wake(self.taker)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _came(self) -> None:
+        self.last = self.loop.time()
+        if self.connecting is not None:
+            self.connecting.cancel()
+
+    def _open(self) -> None:
+        """The answer comes in pieces: whoever waits for it gets its head."""
+        if not self.reply.done():
+            self.reply.set_result((200, self.headers, None))
+            self.reply.wake(at_once=asyncio.current_task(self.loop) is None)
+
+    def _hold(self, on: bool) -> None:
+        if on != self.held and self.connection is not None:
+            self.held = on
+            self.connection.pause() if on else self.connection.resume()
+
+    def _not_connected(self) -> None:
+        if not self.over and self.connection is None and self.headers is None:
+            self.fail(NotConnected(f"no worker of {self.node} took the request in time", node=self.node))
+
+    def _check(self) -> None:
+        assert self.budget is not None
+        waited = self.loop.time() - self.last
+        if self.held or self.pieces or waited < self.budget:
+            rest = self.budget if self.held or self.pieces else self.budget - waited
+            self.timer = self.loop.call_later(rest + self.slack, self._check)
+        else:
+            self.fail(DeadlineExceeded(f"{self.node} sent nothing more before the deadline", node=self.node))
+
+    def _loss(self, reason: str) -> str:
+        if reason is CUT:  # a stream whose API raises ends so too
+            return f"the answer of {self.node} was cut before its end: its API raised, or its worker ended; see its log"
+        return super()._loss(reason)
+
+    def _finish(self, error: BaseException | None, result: Any = None, *, at_once: bool = False) -> None:
+        if self.reply.done() and error is not None:
+            self.error = error
+        super()._finish(error, result, at_once=at_once)
+
+    def _end(self) -> None:
+        super()._end()
+        if self.connecting is not None:
+            self.connecting.cancel()
+        if self.feeding is not None:
+            self.feeding.cancel()
+        if isinstance(self.upload, Handed):
+            self.upload.wake()  # a thread that waits with a piece
+        _wake(self.waiter)
+        _wake(self.taker)
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
+
+
+class NodeTransport:
+    """What both transports share: from an httpx request to an exchange, and from its end to a response or an error.
+
+    Args:
+        home: the loop that calls run on.
+        node: the node's name.
+        lanes: the lane of each route that is limited; other paths take `other`.
+        other: the pooled lane.
+        timeout: seconds one call may take, of the edge.
+        slack: see `Exchange`.
+    """
+
+    def __init__(
+        self, home: Home, node: str, lanes: Mapping[bytes, Lane], other: Lane, timeout: float | None, slack: float
+    ) -> None:
+        self.home, self.node, self.lanes, self.other = home, node, dict(lanes), other
+        self.timeout, self.slack = timeout, slack
+
+    def exchange(self, request: httpx.Request, body: bytes | None) -> HttpExchange:
+        """The exchange for a request.
+
+        Args:
+            request: the request.
+            body: its body; None if that is sent piece by piece.
+
+        Raises:
+            httpx.LocalProtocolError: it cannot be written: a header with a line end, a method that is none, …
+            httpx.UnsupportedProtocol: it is for somebody else.
+        """
+        if request.url.scheme != "http" or request.url.host.lower() != self.node.lower():
+            said = f"this client is bound to {self.node} and reaches nothing else: make one of your own for other hosts"
+            raise httpx.UnsupportedProtocol(said, request=request)
+        context = current.get()
+        timeouts = request.extensions.get("timeout", {})
+        inherited = context.deadline_ns if context is not None else None
+        deadline_ns = earliest(inherited, shortest(self.timeout, timeouts.get("read")))
+        method = request.method.encode("ascii", "backslashreplace")
+        target = request.extensions.get("target", request.url.raw_path)
+        own = [(name, value) for name, value in request.headers.raw if not _is_ours(name.lower())]
+        fault = http_syntax.head_fault(method, target, own)
+        if fault is not None:
+            raise httpx.LocalProtocolError(fault, request=request)
+        lane = self.lanes.get(target.partition(b"?")[0], self.other)
+        data = _head(method, target, own, context, deadline_ns, close=lane is not self.other)
+        if body is None:
+            data += b"transfer-encoding: chunked\r\n\r\n"
+        else:
+            data += b"content-length: %d\r\n\r\n%b" % (len(body), body)
+        # What httpx users send again is theirs to decide: idempotent by method.
+        again = request.method in _IDEMPOTENT
+        exchange = HttpExchange(self.home.loop, lane, self.node, data, deadline_ns, self.slack, again, _raw)
+        exchange.begin(request.method, timeouts)
+        return exchange
+
+    def start(self, exchange: HttpExchange, request: httpx.Request, *, threaded: bool) -> None:
+        """Send it; on the loop's thread."""
+        exchange.start(threaded)
+        exchange.watch(request.extensions.get("timeout", {}).get("connect"))
+
+    def late(self, exchange: Exchange, answer: Head) -> None:
+        """Raise what a node says of a deadline that was ours; one of its own that passed is a status.
+
+        Raises:
+            DeadlineExceeded: it names the node that held the call.
+        """
+        status, headers, body = answer
+        if status != DeadlineExceeded.default_status or (KIND, DeadlineExceeded.kind.encode()) not in headers:
+            return
+        if exchange.deadline_ns is not None and exchange.deadline_ns <= time.monotonic_ns():
+            raise error_of(status, headers, body or b"", self.node)
+
+    def mapped(self, error: CallError, request: httpx.Request) -> httpx.TransportError:
+        """The httpx error for one of ours."""
+        kind: type[httpx.TransportError] = httpx.RemoteProtocolError
+        if isinstance(error, NotConnected):
+            kind = httpx.ConnectTimeout
+        elif isinstance(error, NotSent):
+            kind = httpx.WriteTimeout
+        elif isinstance(error, DeadlineExceeded):
+            kind = httpx.ReadTimeout
+        elif isinstance(error, Unavailable):
+            kind = httpx.ConnectError
+        return carrying(error, kind(str(error), request=request))
+
+
+class AsyncTransport(httpx.AsyncBaseTransport):
+    """The transport of an injected `httpx.AsyncClient`."""
+
+    def __init__(self, core: NodeTransport) -> None:
+        self.core = core
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send one request; the response is there when its head is, or all of it."""
+        core = self.core
+        body = request.stream
+        whole = await request.aread() if isinstance(body, httpx.ByteStream) else None
+        exchange = core.exchange(request, whole)
+        if whole is None:
+            assert isinstance(body, httpx.AsyncByteStream)
+            exchange.upload = Upload(body.__aiter__(), core.home.loop, _no_bytes)
+        threaded = threading.get_ident() != core.home.thread
+        try:
+            answer = await _on(core.home, lambda: _answer(core, exchange, request, threaded))
+            core.late(exchange, answer)
+        except CallError as exc:
+            raise core.mapped(exc, request) from exc
+        return _response(answer, AsyncBody(core, exchange, request))
+
+
+class SyncTransport(httpx.BaseTransport):
+    """The transport of an injected `httpx.Client`, for the threads of sync APIs."""
+
+    def __init__(self, core: NodeTransport) -> None:
+        self.core = core
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send one request, and wait in this thread until the head of the response is there, or all of it."""
+        core = self.core
+        home, body = core.home, request.stream
+        if threading.get_ident() == home.thread:
+            raise RuntimeError(
+                "httpx.Client would block the event loop: use client=httpx.AsyncClient, or a plain `def` API"
+            )
+        whole = request.read() if isinstance(body, httpx.ByteStream) else None
+        exchange = core.exchange(request, whole)
+        waiter: concurrent.futures.Future[Answer] = concurrent.futures.Future()
+
+        def copy(reply: Any) -> None:
+            if reply.cancelled():  # the API that waits here lost its caller
+                waiter.cancel()
+                return
+            error = reply.exception()
+            waiter.set_exception(error) if error is not None else waiter.set_result(reply.result())
+
+        def start() -> None:
+            exchange.reply.add_done_callback(copy)
+            core.start(exchange, request, threaded=True)
+
+        handed = None
+        if whole is None:
+            exchange.upload = handed = Handed(home.loop, exchange)
+        home.loop.call_soon_threadsafe(start)
+        try:
+            if handed is not None:
+                assert isinstance(body, httpx.SyncByteStream)
+                handed.all(body)
+            answer = waiter.result()
+            core.late(exchange, answer)
+        except CallError as exc:
+            raise core.mapped(exc, request) from exc
+        return _response(answer, SyncBody(core, exchange, request))
+
+
+class _Body:
+    """The body of a response whose head is here."""
+
+    def __init__(self, core: NodeTransport, exchange: HttpExchange, request: httpx.Request) -> None:
+        self._core, self._exchange, self._request = core, exchange, request
+
+    def _give_up(self) -> None:
+        home, exchange = self._core.home, self._exchange
+        if exchange.over or home.loop.is_closed():
+            return
+        if threading.get_ident() == home.thread:
+            exchange.abandon()
+        else:
+            home.loop.call_soon_threadsafe(exchange.abandon)
+
+    def __del__(self) -> None:
+        self._give_up()  # it was never closed
+
+
+class AsyncBody(_Body, httpx.AsyncByteStream):
+    """The body of a response, for an `httpx.AsyncClient`."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            while piece := await _on(self._core.home, self._exchange.piece):
+                yield piece
+        except CallError as exc:
+            raise self._core.mapped(exc, self._request) from exc
+
+    async def aclose(self) -> None:
+        """Read no more: what is below is cancelled."""
+        self._give_up()
+
+
+class SyncBody(_Body, httpx.SyncByteStream):
+    """The body of a response, for an `httpx.Client`."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        loop = self._core.home.loop
+        try:
+            while piece := asyncio.run_coroutine_threadsafe(self._exchange.piece(), loop).result():
+                yield piece
+        except CallError as exc:
+            raise self._core.mapped(exc, self._request) from exc
+
+    def close(self) -> None:
+        """Read no more: what is below is cancelled."""
+        self._give_up()
+
+
+async def _answer(core: NodeTransport, exchange: HttpExchange, request: httpx.Request, threaded: bool) -> Any:
+    core.start(exchange, request, threaded=threaded)
+    return await exchange.reply
+
+
+async def _on(home: Home, work: Callable[[], Any]) -> Any:
+    """Await on the loop that calls run on; a client may be used on another one, in a thread."""
+    if threading.get_ident() == home.thread:
+        return await work()
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), home.loop))
+
+
+def _is_ours(name: bytes) -> bool:
+    return name in _OF_A_CONNECTION or name.startswith(INTERNAL_PREFIX)
+
+
+def _head(
+    method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], context: CallContext | None,
+    deadline_ns: int | None, *, close: bool,
+) -> bytes:  # fmt: skip
+    opening = MADE.opening if close else b""  # a connection that stays open has said it
+    lines = [b"%s%s %s HTTP/1.1\r\n" % (opening, method, target)]
+    lines += [b"%s: %s\r\n" % field for field in with_travellers(context, headers)]
+    if deadline_ns is not None:
+        lines.append(b"%s: %d\r\n" % (DEADLINE, deadline_ns))
+    if close:
+        lines.append(b"connection: close\r\n")
+    return b"".join(lines)
+
+
+def _no_bytes(piece: Any) -> CallError:
+    return RemoteError(f"a piece of the body of a request is bytes, not {type(piece).__name__}")
+
+
+def _raw(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> Answer:
+    return status, headers, body
+
+
+def _response(
+    answer: tuple[int, list[tuple[bytes, bytes]], bytes | None], rest: AsyncBody | SyncBody
+) -> httpx.Response:
+    status, headers, body = answer
+    stream = rest if body is None else httpx.ByteStream(body)
+    return httpx.Response(status, headers=headers, stream=stream)
+
+
+def async_client(core: NodeTransport) -> httpx.AsyncClient:
+    """An `httpx.AsyncClient` that is bound to a node."""
+    return httpx.AsyncClient(
+        transport=AsyncTransport(core), base_url=f"http://{core.node}", timeout=None, trust_env=False
+    )
+
+
+def sync_client(core: NodeTransport) -> httpx.Client:
+    """An `httpx.Client` that is bound to a node."""
+    return httpx.Client(transport=SyncTransport(core), base_url=f"http://{core.node}", timeout=None, trust_env=False)

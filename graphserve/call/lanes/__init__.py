@@ -1,0 +1,1 @@
+"""The ways to a node: its shared socket, a connection to each worker, or a URL."""

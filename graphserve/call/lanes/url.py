@@ -1,0 +1,360 @@
+"""Services that run elsewhere (`depends(X, url=…)`): typed calls and httpx clients, over TCP. Runs in workers."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+
+from graphserve.call.context import CallContext, current, earliest
+from graphserve.call.exchange import Exchange
+from graphserve.call.remote import error_of
+from graphserve.call.request import accepted, with_travellers
+from graphserve.call.upload import pieces
+from graphserve.declare.dependency import credentials
+from graphserve.errors import CallError, DeadlineExceeded, RemoteError, Unavailable
+from graphserve.graph.plan import ApiPlan
+from graphserve.logs import records
+from graphserve.wire.formats import Format
+from graphserve.wire.headers import TIMEOUT
+from graphserve.wire.problem import CARRIED, body_of_frame, with_body
+from graphserve.wire.stream_frames import ERROR, FrameReader, pack
+
+PATIENCE = 0.03  # seconds past the deadline that an httpx client waits for the service's own word, which names a node
+SHORTEST_TIMEOUT = 0.001  # seconds, of what may be said in milliseconds
+
+LOGGER = "graphserve.calls"
+_UNREACHED = (
+    httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol,
+)  # fmt: skip
+
+
+_CUT = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+
+
+def basic(user: str, password: str) -> str:
+    """The value of `Authorization` for a user and a password (RFC 7617)."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
+
+
+class UrlLane:
+    """The way to a service at a URL: its deadline travels as `X-Request-Timeout`, since clocks differ.
+
+    Args:
+        node: the name for messages.
+        url: where it listens.
+        connect: makes the httpx client; default: one that checks certificates and uses the environment's proxies.
+        explain: puts the detail into a problem that keeps it from the public, for who may know it.
+        lost: what it means that a connection ended without an answer.
+    """
+
+    budget = None
+
+    def __init__(
+        self, node: str, url: str, connect: Callable[[], httpx.AsyncClient] | None = None,
+        explain: Callable[[bytes], Awaitable[bytes]] | None = None, lost: str | None = None,
+    ) -> None:  # fmt: skip
+        self.node, self._connect = node, connect or _connect
+        self._explain = explain
+        self._lost = lost or f"the connection to {node} ended before it had answered"
+        self.url, login = credentials(url)
+        self._login = [] if login is None else [(b"authorization", basic(*login).encode())]
+        self._client: httpx.AsyncClient | None = None
+        self._closed = False
+        self._reached = True  # by the last call, as far as is known
+        self._sending: dict[Exchange, asyncio.Task[None]] = {}
+
+    def composer(
+        self, api: ApiPlan, *, checked: bool
+    ) -> Callable[[CallContext | None, int | None, bytes], httpx.Request]:
+        """See `Lane`."""
+        url = httpx.URL(self.url.rstrip("/") + api.route)
+        accept = accepted(api, checked=checked)
+        if not api.stream:
+            accept += b", %b;q=0.9" % Format.MSGPACK.value
+
+        def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> httpx.Request:
+            headers = with_travellers(context, [(b"accept", accept), *self._login])
+            if deadline_ns is not None:
+                headers.append((TIMEOUT, timeout(deadline_ns)))
+            if api.input_stream is None:
+                format = Format.JSON if body[:1] == b"{" else Format.MSGPACK  # see `Writer.public`
+                headers.append((b"content-type", format.value))
+                return httpx.Request("POST", url, headers=headers, content=body)
+            headers += [(b"content-type", b"application/octet-stream"), (b"transfer-encoding", b"chunked")]
+            try:
+                return httpx.Request("POST", f"{url}?{body.decode()}", headers=headers)
+            except httpx.InvalidURL as exc:  # longer than a URL can be
+                raise ValueError(str(exc)) from None
+
+        return compose
+
+    def send(self, exchange: Exchange) -> None:
+        """See `Lane`."""
+        if self._closed:
+            exchange.fail(self._gone())
+            return
+        task = exchange.loop.create_task(self._send(exchange))
+        self._sending[exchange] = task
+        task.add_done_callback(lambda _: self._sending.pop(exchange, None))
+
+    def forget(self, exchange: Exchange) -> None:
+        """See `Lane`."""
+        task = self._sending.pop(exchange, None)
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+
+    def prepare(self) -> None:
+        """Make the httpx client now: it reads certificates, which would cost the first call a part of its time."""
+        with contextlib.suppress(httpx.ConnectError):  # each call says so
+            self._opened()
+
+    async def close(self) -> None:
+        """Close the connections; what is under way fails."""
+        self._closed = True
+        for exchange in list(self._sending):
+            exchange.fail(self._gone())
+        if self._client is not None:
+            await self._client.aclose()
+
+    def _gone(self) -> Unavailable:
+        return Unavailable(f"the connection to {self.node} was closed", node=self.node)
+
+    async def _send(self, exchange: Exchange) -> None:
+        try:
+            client = self._opened()
+            response = await client.send(self._whole(exchange), stream=True)
+            self._reached = True
+            try:
+                body = b""
+                if exchange.streams and response.status_code == 200:
+                    await self._items(response, exchange)
+                else:
+                    body = await response.aread()
+                    if self._explain is not None and response.status_code != 200:
+                        body = await self._explain(body)
+            finally:
+                await response.aclose()
+        except Exception as exc:  # whatever it is, somebody waits for an answer
+            if not exchange.over:
+                exchange.fail(self._failure(exc, exchange.request.stream))
+        else:
+            headers = [(name.lower(), value) for name, value in response.headers.raw]
+            exchange.answered(response.status_code, headers, body)
+
+    async def _items(self, response: httpx.Response, exchange: Exchange) -> None:
+        exchange.head(response.headers.raw)
+        reader = FrameReader()
+        async for chunk in response.aiter_raw():
+            if self._explain is not None:
+                chunk = b"".join([await self._explained(*frame, self._explain) for frame in reader.feed(chunk)])
+            exchange.chunk(chunk)
+            await exchange.room()
+
+    async def _explained(self, kind: int, payload: bytes, explain: Callable[[bytes], Awaitable[bytes]]) -> bytes:
+        if kind == ERROR and (body := body_of_frame(payload)):
+            payload = with_body(payload, await explain(body))
+        return pack(kind, payload)
+
+    def _opened(self) -> httpx.AsyncClient:
+        if self._client is None:
+            try:
+                self._client = self._connect()
+            except Exception as exc:  # a proxy or a certificate of the environment that is none
+                raise httpx.ConnectError(str(exc)) from exc
+        return self._client
+
+    def _whole(self, exchange: Exchange) -> httpx.Request:
+        request: httpx.Request = exchange.request
+        if exchange.deadline_ns is not None:  # anew: it counts from here, and we wait little longer for its word
+            request.headers["x-request-timeout"] = timeout(exchange.deadline_ns).decode()
+        if exchange.upload is not None:
+            request.stream = _Body(exchange)
+        return request
+
+    def _failure(self, exc: Exception, body: Any) -> CallError:
+        """The error for one of httpx's; its text may go to anyone, and so does not say where the service is."""
+        if isinstance(exc, _UNREACHED):
+            said = f"{self.node} at {self.url} cannot be reached: {exc}"
+            if self._reached:  # not with each call
+                self._reached = False
+                records.note(LOGGER, "warning", said)
+            error = Unavailable(f"{self.node} cannot be reached", node=self.node)
+            error.add_note(said)  # for who reads the traceback
+            return error
+        if not isinstance(exc, httpx.HTTPError):
+            records.note(LOGGER, "error", f"a call to {self.node} failed", exc)
+        if isinstance(body, _Body) and not body.complete:  # httpx reads no answer before it has sent all
+            why = "before it had the whole upload: it answered without, or refused it"
+            return RemoteError(f"{self.node} closed the connection {why}{_reason(exc)}", node=self.node)
+        if isinstance(exc, _CUT):
+            return RemoteError(f"{self._lost}{_reason(exc)}", node=self.node)
+        return RemoteError(f"the call to {self.node} failed{_reason(exc)}", node=self.node)
+
+
+def _reason(exc: Exception) -> str:
+    """The words of an exception, in brackets; many of httpx's have none."""
+    said = str(exc).strip().rstrip(".")
+    return f" ({said})" if said else ""
+
+
+def timeout(deadline_ns: int) -> bytes:
+    """A deadline as it travels to a service whose clock is another: the seconds that are left."""
+    left = (deadline_ns - time.monotonic_ns()) / 1e9
+    return b"%.3f" % max(left, SHORTEST_TIMEOUT)
+
+
+class Elsewhere:
+    """What an injected httpx client adds to its requests to a service elsewhere, and makes of its failures.
+
+    Args:
+        node: the name for messages.
+        url: where it listens; requests to other places are left alone.
+    """
+
+    def __init__(self, node: str, url: httpx.URL) -> None:
+        self.node, self._origin = node, _origin(url)
+
+    def prepare(self, request: httpx.Request) -> int | None:
+        """Have what travels travel with a request; its deadline, and None without one.
+
+        Raises:
+            httpx.ReadTimeout: the deadline has passed.
+        """
+        if _origin(request.url) != self._origin:
+            return None
+        context = current.get()
+        timeouts = request.extensions.get("timeout", {})
+        deadline_ns = earliest(context.deadline_ns if context is not None else None, timeouts.get("read"))
+        for name, value in with_travellers(context, request.headers.raw)[len(request.headers.raw) :]:
+            request.headers[name.decode()] = value.decode("latin-1")
+        if deadline_ns is None:
+            return None
+        left = (deadline_ns - time.monotonic_ns()) / 1e9
+        if left <= 0:
+            raise self._late(DeadlineExceeded(f"{self.node} was not called before the deadline", node=self.node))
+        if "x-request-timeout" not in request.headers:
+            request.headers["x-request-timeout"] = timeout(deadline_ns).decode()
+        most = left + PATIENCE
+        shorter = {name: most if given is None else min(given, most) for name, given in timeouts.items()}
+        request.extensions = {**request.extensions, "timeout": shorter}
+        if context is not None:
+            context.elsewhere = self.node  # should the caller be late, this is who it waits for
+        return deadline_ns
+
+    def done(self) -> None:
+        """The request is over, whichever way."""
+        context = current.get()
+        if context is not None:
+            context.elsewhere = None
+
+    def is_late(self, response: httpx.Response, deadline_ns: int | None) -> bool:
+        """Whether it may be what a service of ours says of a deadline that was the caller's own."""
+        passed = deadline_ns is not None and deadline_ns <= time.monotonic_ns()
+        return passed and response.status_code == DeadlineExceeded.default_status
+
+    def late(self, response: httpx.Response) -> None:
+        """Raise what it says, if it does; its body has been read.
+
+        Raises:
+            httpx.ReadTimeout: the deadline passed; it carries the node that held the call.
+        """
+        headers = [(name.lower(), value) for name, value in response.headers.raw]
+        error = error_of(response.status_code, headers, response.content, self.node)
+        if isinstance(error, DeadlineExceeded):
+            raise self._late(error) from error
+
+    def note(self, exc: httpx.TransportError, request: httpx.Request) -> None:
+        """What an error of httpx means, should nobody catch it."""
+        if _origin(request.url) != self._origin or hasattr(exc, CARRIED):
+            return
+        if isinstance(exc, _UNREACHED):
+            carrying(Unavailable(f"{self.node} cannot be reached", node=self.node), exc)
+        elif isinstance(exc, httpx.TimeoutException):
+            carrying(DeadlineExceeded(f"{self.node} did not answer before the deadline", node=self.node), exc)
+        elif not isinstance(exc, httpx.LocalProtocolError):  # that is the caller's own doing
+            said = f"the connection to {self.node} ended before it had answered{_reason(exc)}"
+            carrying(RemoteError(said, node=self.node), exc)
+
+    def _late(self, error: DeadlineExceeded) -> httpx.TransportError:
+        return carrying(error, httpx.ReadTimeout(str(error)))
+
+
+class AsyncUrlClient(httpx.AsyncClient):
+    """The `httpx.AsyncClient` of an edge to a service elsewhere."""
+
+    def __init__(self, node: str, url: str, timeout: float | None) -> None:
+        public, login = credentials(url)
+        super().__init__(base_url=public, timeout=timeout, auth=login and httpx.BasicAuth(*login))
+        self._elsewhere = Elsewhere(node, self.base_url)
+
+    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        """As of every client; deadline, request id and trace travel with it."""
+        try:
+            deadline_ns = self._elsewhere.prepare(request)
+            response = await super().send(request, **options)
+            if self._elsewhere.is_late(response, deadline_ns):
+                await response.aread()
+                self._elsewhere.late(response)
+        except httpx.TransportError as exc:
+            self._elsewhere.note(exc, request)
+            raise
+        finally:
+            self._elsewhere.done()
+        return response
+
+
+class UrlClient(httpx.Client):
+    """The `httpx.Client` of an edge to a service elsewhere."""
+
+    def __init__(self, node: str, url: str, timeout: float | None) -> None:
+        public, login = credentials(url)
+        super().__init__(base_url=public, timeout=timeout, auth=login and httpx.BasicAuth(*login))
+        self._elsewhere = Elsewhere(node, self.base_url)
+
+    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        """As of every client; deadline, request id and trace travel with it."""
+        try:
+            deadline_ns = self._elsewhere.prepare(request)
+            response = super().send(request, **options)
+            if self._elsewhere.is_late(response, deadline_ns):
+                response.read()
+                self._elsewhere.late(response)
+        except httpx.TransportError as exc:
+            self._elsewhere.note(exc, request)
+            raise
+        finally:
+            self._elsewhere.done()
+        return response
+
+
+def carrying(error: CallError, foreign: httpx.TransportError) -> httpx.TransportError:
+    """An error of httpx that stands for one of ours, which is answered with if nobody catches it."""
+    setattr(foreign, CARRIED, error)
+    return foreign
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
+
+
+class _Body(httpx.AsyncByteStream):
+    """A request body that is made while it is sent."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self.complete = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in pieces(self._exchange):
+            yield piece
+        self.complete = True
+
+
+def _connect() -> httpx.AsyncClient:
+    return httpx.AsyncClient(timeout=None, limits=httpx.Limits(max_connections=None, max_keepalive_connections=32))

@@ -1,0 +1,278 @@
+"""The running graph as commands see it: found by its run folder, asked over its control socket."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import click
+
+from graphserve import config
+from graphserve.cli.display import say
+from graphserve.cli.flags import checked, current_folder
+from graphserve.config.values import FilePath
+from graphserve.errors import ExitCode, GraphServeError, NotRunningError, StartupError
+from graphserve.graph.plan import ListenPlan
+from graphserve.system import rundir
+from graphserve.system.runtime import parent
+
+C = TypeVar("C", bound=Callable[..., Any])
+PATIENCE = 10.0  # seconds for an answer that needs no work
+GLANCE = 1.0  # seconds for each of several graphs to say which it is
+ANEW = 3.0  # seconds that a graph that lives has to make its control socket, or a run folder that somebody removed
+STEP = 0.02  # seconds between two looks meanwhile
+LINES = "application/x-ndjson"
+
+
+def run_dir_option(command: C) -> C:
+    """`--run-dir`, which every command that needs a running graph takes."""
+    words = "The run folder of the graph; needed only where more than one runs."
+    return click.option("--run-dir", metavar="PATH", callback=checked("run-dir", FilePath()), help=words)(command)
+
+
+class SeveralRunning(GraphServeError):
+    """Raised when more than one graph is running, and none was chosen: nobody may take it for none."""
+
+    exit_code = ExitCode.USAGE
+
+
+class NoAnswer(GraphServeError):
+    """Raised when a graph lives and cannot be asked: it has only just begun, or is about to end."""
+
+
+class NotAllowed(GraphServeError):
+    """Raised when a run folder is another user's.
+
+    Args:
+        folder: the run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"this user may not look into {folder}: run this as the user who started the graph there")
+
+
+class OperationFailed(GraphServeError):
+    """Raised when the graph refuses an operation, or it fails.
+
+    Args:
+        problem: what the graph answered.
+    """
+
+    def __init__(self, problem: dict[str, Any]) -> None:
+        super().__init__(str(problem.get("detail", "the operation failed")))
+        self.traceback = str(problem.get("traceback", ""))
+
+
+class RunningGraph:
+    """A graph that runs.
+
+    Args:
+        folder: its run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(self, path: str, patience: float = PATIENCE) -> Any:
+        """What it says of itself, within so many seconds.
+
+        Raises:
+            NotRunningError: it has ended.
+        """
+        return self._ask("GET", path, None, patience)
+
+    def post(self, path: str) -> Any:
+        """Have it do something that takes no time; see `get`."""
+        return self._ask("POST", path, None, PATIENCE)
+
+    def operate(self, path: str, body: Any) -> None:
+        """Have it do something that takes its time, and show each step.
+
+        Raises:
+            OperationFailed: it did not work.
+            NotRunningError: it has ended.
+        """
+        try:
+            self._ask("POST", path, body, None)
+        except OperationFailed as exc:
+            if exc.traceback:
+                say.err(exc.traceback.rstrip() + "\n", "error")
+            raise
+        except KeyboardInterrupt:
+            say.err("not waiting any longer; it goes on, and `graphserve status` says when it is done")
+            raise
+
+    def _ask(self, method: str, path: str, body: Any, timeout: float | None) -> Any:
+        connection = _Connection(self.folder, timeout)
+        try:
+            text = json.dumps(body) if body is not None else None
+            connection.request(method, path, text, {"Accept": LINES} if timeout is None else {})
+            answer = connection.getresponse()
+            if answer.headers.get_content_type() == LINES:
+                return self._follow(answer)
+            value = json.loads(answer.read())
+        except (OSError, http.client.HTTPException, ValueError) as exc:
+            raise self._gone(exc) from None
+        finally:
+            connection.close()
+        if answer.status >= 400:
+            raise OperationFailed(value)
+        return value
+
+    def _follow(self, answer: http.client.HTTPResponse) -> None:
+        for line in answer:
+            value = json.loads(line)
+            if "progress" in value:
+                say.out(value["progress"])
+            elif "error" in value:
+                raise OperationFailed(value["error"])
+            else:
+                return
+        raise NotRunningError("the graph ended before it was done")
+
+    def _gone(self, exc: Exception) -> GraphServeError:
+        if not _lives(self.folder):
+            return NotRunningError(f"the graph in {self.folder} has ended")
+        if isinstance(exc, PermissionError):
+            return NotAllowed(self.folder)
+        if isinstance(exc, TimeoutError):
+            return NoAnswer(f"the graph in {self.folder} does not answer")
+        return NoAnswer(f"the graph in {self.folder} cannot be asked yet, or any more ({exc}): try again")
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, folder: Path, timeout: float | None) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._folder = folder
+
+    def connect(self) -> None:
+        end = time.monotonic() + ANEW
+        while True:
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.settimeout(self.timeout)
+            try:
+                self.sock.connect(rundir.control_socket(self._folder))
+                return
+            except (FileNotFoundError, ConnectionRefusedError):
+                self.sock.close()
+                # A graph makes its socket soon after its lock, and makes it anew if somebody removed it.
+                if time.monotonic() > end or not _lives(self._folder):
+                    raise
+            time.sleep(STEP)
+
+
+def find(given: str | None, *, to_change: bool = False) -> RunningGraph:
+    """The graph in this run folder, the only one whose target is of the current folder, or the only one that runs.
+
+    Args:
+        given: what `--run-dir` says; None: the environment, the configuration file, or the one that is found.
+        to_change: whether something is done to it: then it is said which one was found.
+
+    Raises:
+        NotRunningError: there is none.
+        NotAllowed: it is another user's.
+        SeveralRunning: there are several, and none was chosen.
+    """
+    chosen = given or config.run_dir(os.environ, current_folder())
+    if chosen is not None:
+        folder = Path(chosen)
+        folder = folder if folder.is_absolute() else current_folder() / folder
+        _await_removed(folder)
+        if not rundir.is_live(folder):
+            if _is_hidden(folder):
+                raise NotAllowed(folder)
+            raise NotRunningError(f"no graph is running in {folder}")
+        return RunningGraph(folder)
+    _await_removed()
+    found = rundir.running()
+    if not found:
+        raise NotRunningError(f"no graph of this user is running ({_looked()})")
+    if len(found) == 1 and not to_change:
+        return RunningGraph(found[0])
+    said = {folder: _status(folder) for folder in found}
+    here = [folder for folder, status in said.items() if status is not None and _is_of(current_folder(), status)]
+    if len(found) > 1 and len(here) != 1:
+        choices = "\n".join(f"  --run-dir {folder}  {_described(status)}" for folder, status in said.items())
+        raise SeveralRunning(f"{len(found)} graphs are running; choose one:\n{choices}")
+    folder = here[0] if len(found) > 1 else found[0]
+    if to_change:
+        say.err(f"the graph {_described(said[folder])}  --run-dir {folder}")
+    return RunningGraph(folder)
+
+
+def owner(listen: ListenPlan) -> str:
+    """What to say of an address that is in use, if a graph of this user has it; else nothing."""
+    for folder in rundir.running():
+        status = _status(folder)
+        if status is not None and _listens_at(status["url"], listen):
+            return f". The graph {_described(status)} has it: `graphserve stop --run-dir {folder}` stops that one"
+    return ""
+
+
+def _listens_at(url: str, listen: ListenPlan) -> bool:
+    if listen.uds:
+        return url.endswith(os.path.abspath(listen.uds))
+    with contextlib.suppress(ValueError):
+        return urlsplit(url).port == listen.port
+    return False
+
+
+def _await_removed(chosen: Path | None = None) -> None:
+    """Wait until no folder that is looked at is about to be made anew.
+
+    Otherwise a graph that runs would not be found, or another one be taken for the only one.
+    """
+    end = time.monotonic() + ANEW
+    while time.monotonic() < end:
+        removed = rundir.removed()
+        if not (rundir.ours(removed) if chosen is None else Path(os.path.realpath(chosen)) in removed):
+            return
+        time.sleep(STEP)
+
+
+def _lives(folder: Path) -> bool:
+    """Whether a graph runs in this folder, also if somebody has removed it."""
+    return rundir.is_live(folder) or Path(os.path.realpath(folder)) in rundir.removed()
+
+
+def _status(folder: Path) -> dict[str, Any] | None:
+    """What a graph says of itself, if it does so soon."""
+    try:
+        status: dict[str, Any] = RunningGraph(folder).get("/status", GLANCE)
+    except GraphServeError:
+        return None
+    return status
+
+
+def _described(status: dict[str, Any] | None) -> str:
+    return f"{status['url']}  {status['target']}" if status is not None else "(does not answer)"
+
+
+def _is_of(here: Path, status: dict[str, Any]) -> bool:
+    """Whether the target of a graph is of this folder: it was looked up here, or is a file below."""
+    file, colon, _ = status["target"].rpartition(":")
+    path = Path(file if colon else status["target"])
+    return Path(status["app_dir"]) == here or (path.is_absolute() and path.is_relative_to(here))
+
+
+def _is_hidden(folder: Path) -> bool:
+    try:
+        os.close(os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as exc:
+        return isinstance(exc, PermissionError)
+    return False
+
+
+def _looked() -> str:
+    try:
+        return f"looked in {parent()}; else give --run-dir"
+    except StartupError as exc:
+        return str(exc)

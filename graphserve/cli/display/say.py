@@ -1,0 +1,44 @@
+"""What commands say: text, whatever is in it; and where the journal of systemd reads, with its priority."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from graphserve.logs.text import printable
+
+# As sd-daemon(3) writes them. Nothing of ours is worse than `critical`.
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+STDOUT, STDERR = 1, 2
+
+
+def out(text: str) -> None:
+    """Lines on stdout."""
+    click.echo(printable(text, lines=True))
+
+
+def err(text: str, level: str = "info") -> None:
+    """Lines on stderr.
+
+    Args:
+        text: the lines.
+        level: `info`, `warning`, `error`, `critical`; for the journal.
+    """
+    shown = printable(text, lines=True)
+    click.echo(with_priority(shown, level) if is_journal(STDERR) else shown, err=True)
+
+
+def with_priority(text: str, level: str) -> str:
+    """Lines, each with its priority before it: the journal makes an entry of each."""
+    prefix = f"<{_PRIORITIES.get(level, 6)}>"
+    return "".join(prefix + line for line in text.splitlines(keepends=True))
+
+
+def is_journal(descriptor: int) -> bool:
+    """Whether the journal of systemd reads what is written there (systemd.exec(5), `JOURNAL_STREAM`)."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"

@@ -1,0 +1,66 @@
+"""What the decorators leave on a class and its methods, and how it is read back. Knows no process."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any, NoReturn, cast
+
+from graphserve.declare.options import Batch, ServiceOptions
+from graphserve.errors import DeclarationError
+
+API = "__graphserve_api__"
+SERVICE = "__graphserve_service__"
+Place = tuple[str, int]  # the source file and the line, counted from 1
+
+
+@dataclass(frozen=True)
+class ApiDeclaration:
+    """What `@api` was told about a method."""
+
+    name: str
+    route: str
+    batch: Batch | None
+    idempotent: bool
+    timeout: float | None
+    file: str
+    line: int
+
+
+@dataclass(frozen=True)
+class ServiceDeclaration:
+    """What `@service` was told about a class."""
+
+    name: str
+    options: ServiceOptions
+    file: str
+    line: int
+
+
+def declaration(cls: Any) -> ServiceDeclaration | None:
+    """What `@service` was told about `cls` itself (a plain subclass of a service is no service), or None."""
+    return cast("ServiceDeclaration | None", vars(cls).get(SERVICE)) if isinstance(cls, type) else None
+
+
+def apis(cls: type) -> dict[str, ApiDeclaration]:
+    """The APIs of a service by method name, inherited ones included, in the order of their definition."""
+    found: dict[str, ApiDeclaration] = {}
+    for base in reversed(cls.__mro__):
+        for name, member in vars(base).items():
+            spec = getattr(member, API, None)
+            if isinstance(spec, ApiDeclaration):
+                found[name] = spec
+            else:
+                found.pop(name, None)
+    return found
+
+
+def refuse(message: str, place: Place) -> NoReturn:
+    """Raise the error for a declaration that is written wrongly."""
+    raise DeclarationError(message, *place) from None
+
+
+def caller() -> Place:
+    """Where the function that calls this one was called: the place of the user's declaration."""
+    frame = sys._getframe(2)
+    return frame.f_code.co_filename, frame.f_lineno

@@ -1,0 +1,418 @@
+"""Edges of the graph as a class declares them: `depends(...)`. Checks what it can see, and imports nothing."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import types
+import weakref
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Literal, NoReturn, TypeVar, get_args, overload
+
+from graphserve.declare.declaration import API, Place, caller, declaration, refuse
+from graphserve.declare.options import HIDDEN, NAME, ServiceOptions, is_number
+from graphserve.errors import ConfigurationError, UnknownOptionError
+
+T = TypeVar("T")
+Client = Literal["typed", "httpx.AsyncClient", "httpx.Client"]
+_ARGUMENTS = ("name", "init", "timeout", "client", "url")
+
+
+class Dependency:
+    """What `depends(...)` leaves on the class; the worker puts the client beside it on the instance."""
+
+    def __init__(
+        self,
+        target: type | str | None,
+        *,
+        name: str | None,
+        init: Mapping[str, Any],
+        timeout: float | None,
+        client: Client,
+        url: str | None,
+        place: Place,
+    ) -> None:
+        self.target, self.name, self.init, self.timeout = target, name, dict(init), timeout
+        self.client: Client = client
+        self.url, self.place = url, place
+        # Where it stands, once a class has it.
+        self.attribute = ""
+        self.owner: type | None = None
+        _made.add(self)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.attribute = name
+        self.owner = owner
+
+    def __get__(self, instance: object | None, owner: type) -> Dependency:
+        if instance is None:
+            return self
+        raise ConfigurationError(
+            f"{owner.__name__}.{self.attribute} is not connected: this instance was made by hand. "
+            f"Use `async with graphserve.local({owner.__name__}) as service:` or `graphserve.serve({owner.__name__})`."
+        )
+
+    def __getattr__(self, name: str) -> NoReturn:
+        file, line = self.__dict__.get("place", ("?", 0))
+        raise AttributeError(
+            f"{file}:{line}: depends(...) has no {name!r}: it stands in the body of a @service class "
+            f"(`dep = depends(Service)`), and a running instance calls it (`self.dep.{name}(...)`)"
+        )
+
+    def __call__(self, *arguments: Any, **named: Any) -> NoReturn:
+        self._refuse_use("called")
+
+    def __await__(self) -> NoReturn:
+        self._refuse_use("awaited")
+
+    def __aiter__(self) -> NoReturn:
+        self._refuse_use("iterated over")
+
+    def __getitem__(self, key: Any) -> NoReturn:
+        self._refuse_use("indexed")
+
+    async def __aenter__(self) -> NoReturn:
+        self._refuse_use("entered")
+
+    async def __aexit__(self, *exc: object) -> None:
+        """`async with` looks for it before it enters."""
+
+    def _refuse_use(self, how: str) -> NoReturn:
+        refuse(
+            f"{self.written} is {how}, but it only says which service is called: write `dep = {self.written}` in the "
+            f"body of a @service class, and call an API of it: `await self.dep.method(...)`",
+            self.place,
+        )
+
+    @property
+    def written(self) -> str:
+        """How it was written, in short."""
+        target = self.target
+        shown = target.__name__ if isinstance(target, type) else "url=…" if target is None else repr(target)
+        return f"depends({shown})"
+
+
+_made: weakref.WeakSet[Dependency] = weakref.WeakSet()  # every one of this process
+
+
+@overload
+def depends(
+    target: type[T],
+    *,
+    name: str | None = ...,
+    init: Mapping[str, Any] | None = ...,
+    timeout: float | None = ...,
+    url: str | None = ...,
+) -> type[T]: ...
+@overload
+def depends(
+    target: str,
+    *,
+    name: str | None = ...,
+    init: Mapping[str, Any] | None = ...,
+    timeout: float | None = ...,
+    url: str | None = ...,
+) -> Any: ...
+@overload
+def depends(
+    target: type | str | None = ...,
+    *,
+    client: type[T],
+    name: str | None = ...,
+    init: Mapping[str, Any] | None = ...,
+    timeout: float | None = ...,
+    url: str | None = ...,
+) -> T: ...
+def depends(target: Any = None, *rest: Any, **options: Any) -> Any:
+    """Name another service that this one calls, as a class attribute: `recognizer = depends(Recognizer)`.
+
+    Args:
+        target: a service class, or its import string `"module:Class"` (the caller then never imports it).
+        name: the name of the node, for a second node of the same class; default: the service's own name.
+        init: keyword arguments of its `__init__`; JSON values.
+        timeout: seconds that one call through this attribute may take.
+        client: `httpx.AsyncClient` or `httpx.Client`: a real client whose `base_url` is the node, in place of
+            typed calls.
+        url: the http(s) address of a service that runs elsewhere, without query; graphserve then starts no node for it.
+
+    Raises:
+        DeclarationError: the target is no service, an argument is unknown or has a value that cannot work.
+
+    Example:
+        >>> @service
+        ... class Gateway:
+        ...     echo = depends(Echo, timeout=2.0)
+        ...
+        ...     @api
+        ...     async def twice(self, text: str) -> str:
+        ...         return await self.echo.echo(text + text)
+    """
+    place = caller()
+    if rest:
+        refuse(f"depends(...) takes one service; write what follows it by name: {', '.join(_ARGUMENTS)}", place)
+    for option in options:
+        if option not in _ARGUMENTS and option in ServiceOptions.__dataclass_fields__:
+            refuse(f"depends(...) takes no {option!r}: it is an option of the service, @service({option}=…)", place)
+        if option not in _ARGUMENTS:
+            refuse(str(UnknownOptionError(option, _ARGUMENTS, "depends(...)")), place)
+    name, init, timeout, client, url = (options.get(option) for option in _ARGUMENTS)
+    kind = _client_kind(client, place)
+    _check_target(target, url, kind, place)
+    _check_values(name, timeout, place)
+    _check_init(init, place)
+    _check_url(url, init, place)
+    return Dependency(target, name=name, init=init or {}, timeout=timeout, client=kind, url=url, place=place)
+
+
+def dependencies(cls: type) -> dict[str, Dependency]:
+    """The dependencies of a service by attribute name, inherited ones included."""
+    found: dict[str, Dependency] = {}
+    for base in reversed(cls.__mro__):
+        for name, member in vars(base).items():
+            if isinstance(member, Dependency):
+                if member.owner is None:  # the attribute was set when the class was there already
+                    member.__set_name__(base, name)
+                found[name] = member
+            else:
+                found.pop(name, None)
+    return found
+
+
+def strays(files: Collection[str], *, everywhere: bool, spared: Collection[Any] = ()) -> Iterator[str]:
+    """What is wrong with each `depends(...)` that is no edge of any graph, though somebody wrote it.
+
+    Args:
+        files: the source files of the services of this graph.
+        everywhere: whether it may stand in any file; else only those in these files are looked at. This process may be
+            a test run, with much in it that is none of this graph's.
+        spared: classes that are not looked at.
+    """
+    if not any(_is_stray(each, files, everywhere, spared) for each in list(_made)):
+        return
+    gc.collect()  # of classes that are no more
+    found = [each for each in list(_made) if _is_stray(each, files, everywhere, spared)]
+    for each in sorted(found, key=lambda each: (each.place, each.attribute)):
+        file, line = each.place
+        if each.owner is None:
+            yield (
+                f"{file}:{line}: {each.written} is no attribute of a class, so nothing connects it: write "
+                f"`dep = {each.written}` in the body of the @service class that calls it, and `self.dep.method(...)` "
+                f"in its methods"
+            )
+        else:
+            name = each.owner.__name__
+            yield (
+                f"{file}:{line}: {name}.{each.attribute} = {each.written}: {name} is no service, so nothing connects "
+                f"it: decorate {name} with @service, or move the line to the service that calls"
+            )
+
+
+def _is_stray(each: Dependency, files: Collection[str], everywhere: bool, spared: Collection[Any]) -> bool:
+    if each.owner is None:
+        return everywhere or each.place[0] in files
+    # A class for others to inherit from may stand in a library that this graph does not use.
+    return each.place[0] in files and not any(each.owner is one for one in spared) and not _serves(each.owner)
+
+
+def _serves(cls: type) -> bool:
+    """Whether a class is a service, or one inherits from it."""
+    return declaration(cls) is not None or any(map(_serves, type.__subclasses__(cls)))
+
+
+def misplaced(cls: type) -> Iterator[tuple[str, Dependency | None]]:
+    """Where a class has `depends(...)` but in an attribute: what it is in, and what was found if that is known."""
+    for name, member in vars(cls).items():
+        function = getattr(member, "__func__", None) if isinstance(member, (staticmethod, classmethod)) else member
+        if name == "__init__" and hasattr(cls, "__dataclass_fields__"):
+            continue  # made of the fields; `making` says what is wrong with one of them
+        if isinstance(function, types.FunctionType):
+            yield from of_function(function)
+        elif not isinstance(member, Dependency) and name != "__annotations__":
+            yield from ((f"{cls.__name__}.{name}", each) for each in _inside(member))
+    for name, hint in inspect.get_annotations(cls).items():
+        yield from ((f"the annotation of {cls.__name__}.{name}", each) for each in _of_hint(hint))
+
+
+def of_function(function: types.FunctionType) -> Iterator[tuple[str, Dependency | None]]:
+    """Where a function has `depends(...)` in its defaults and annotations."""
+    where = function.__qualname__
+    names = function.__code__.co_varnames[: function.__code__.co_argcount]
+    defaults = function.__defaults__ or ()
+    given = dict(zip(names[len(names) - len(defaults) :], defaults, strict=True)) | (function.__kwdefaults__ or {})
+    for name, value in given.items():
+        yield from ((f"the default of parameter {name!r} of {where}", each) for each in _inside(value))
+    for name, hint in inspect.get_annotations(function).items():
+        yield from ((f"the annotation of {name!r} of {where}", each) for each in _of_hint(hint))
+
+
+def _inside(value: Any, depth: int = 3) -> Iterator[Dependency]:
+    if isinstance(value, Dependency):
+        yield value
+    elif depth and type(value) in (list, tuple, set, frozenset, dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _inside(each, depth - 1)
+
+
+def _of_hint(hint: Any) -> Iterator[Dependency | None]:
+    """In an annotation; None for one that is text."""
+    if isinstance(hint, str):
+        if "depends(" in hint:
+            yield None
+        return
+    yield from _inside([hint, *get_args(hint)])
+
+
+def address(url: str) -> str:
+    """A URL as people may read it: without its user and password."""
+    scheme, _, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
+
+
+def hidden(url: str) -> str:
+    """A URL as a description has it: `***` in the place of its user and password."""
+    public = address(url)
+    return url if public == url else public.replace("://", f"://{HIDDEN}@", 1)
+
+
+def credentials(url: str) -> tuple[str, tuple[str, str] | None]:
+    """A URL without its user and password, and these two; they are sent as a header, and so are in no log of URLs."""
+    public = address(url)
+    if public == url:
+        return url, None
+    from urllib.parse import unquote, urlsplit
+
+    parts = urlsplit(url)
+    return public, (unquote(parts.username or ""), unquote(parts.password or ""))
+
+
+def _check_target(target: Any, url: Any, client: Client, place: Place) -> None:
+    if isinstance(target, str):
+        _check_import_string(target, place)
+    elif target is None:
+        if url is None:
+            refuse("depends() needs a service class, its import string 'module:Class', or url= with client=", place)
+        if client == "typed":
+            refuse(
+                "depends(url=…) without a service class has no typed calls: add the class, or client=httpx.AsyncClient",
+                place,
+            )
+    elif declaration(target) is None:
+        _refuse_target(target, place)
+
+
+def _check_import_string(target: str, place: Place) -> None:
+    module, colon, name = target.partition(":")
+    if all(part.isidentifier() for part in module.split(".")) and name.isidentifier():
+        return
+    message = f"depends({target!r}): an import string is 'module:Class'"
+    dotted, _, last = target.rpartition(".")
+    if target.startswith(("http://", "https://")):
+        message = f"depends({target!r}): an address is given by name: depends(Service, url={target!r})"
+    elif module.endswith(".py") and colon:
+        message += f", the module as `import` names it: {module[:-3].strip('./').replace('/', '.') + ':' + name!r}"
+    elif not colon and dotted and all(part.isidentifier() for part in target.split(".")):
+        message += f"; did you mean {dotted + ':' + last!r}?"
+    refuse(message, place)
+
+
+def _refuse_target(target: Any, place: Place) -> NoReturn:
+    if isinstance(target, type):
+        refuse(f"depends({target.__name__}): {target.__name__} is no service; decorate it with @service", place)
+    if declaration(type(target)) is not None:
+        kind = type(target).__name__
+        refuse(
+            f"depends({kind}(…)) got an instance: write depends({kind}), with init={{…}} for its __init__ arguments",
+            place,
+        )
+    if hasattr(target, API):
+        owner, _, method = target.__qualname__.rpartition(".")
+        refuse(
+            f"depends({target.__qualname__}) got an API: write `dep = depends({owner})`, call `self.dep.{method}(…)`",
+            place,
+        )
+    refuse(f"depends({target!r}) takes a class decorated with @service, or its import string 'module:Class'", place)
+
+
+def _check_values(name: Any, timeout: Any, place: Place) -> None:
+    if name is not None and not (isinstance(name, str) and NAME.match(name)):
+        refuse(f"depends(name={name!r}): a node's name is a letter, then letters, digits, '_' or '-'", place)
+    if timeout is not None and not (is_number(timeout) and timeout > 0):
+        refuse(f"depends(timeout={timeout!r}): timeout is a number of seconds above 0", place)
+
+
+def _check_init(init: Any, place: Place) -> None:
+    if init is None:
+        return
+    import json
+
+    try:
+        same = json.loads(json.dumps(init, allow_nan=False)) == init
+    except (TypeError, ValueError):
+        same = False
+    if not isinstance(init, Mapping) or not same:
+        refuse(
+            f"depends(init={init!r}): init is a dict of the keyword arguments of __init__, whose values are JSON "
+            "(str, int, float, bool, None, list, dict with str keys)",
+            place,
+        )
+
+
+def _check_url(url: Any, init: Any, place: Place) -> None:
+    if url is None:
+        return
+    if not isinstance(url, str):
+        refuse(f"depends(url=…): an address is a str, not a value of type {type(url).__name__}", place)
+    if not url.startswith(("http://", "https://")):
+        refuse(f"depends(url={_behind_the_last_at(url)!r}): an address starts with http:// or https://", place)
+    if (fault := _url_fault(url)) is not None:
+        refuse(f"depends(url={_behind_the_last_at(url)!r}): {fault}", place)
+    if init:
+        refuse("depends(url=…, init=…): a service that runs elsewhere is initialised there; drop init", place)
+
+
+def _behind_the_last_at(url: str) -> str:
+    """An address that is written wrongly, without all that may be its user and password."""
+    scheme, mark, rest = url.partition("://") if "://" in url else ("", "", url)
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
+
+
+def _url_fault(url: str) -> str | None:
+    """Why nothing can be reached at this address, or None."""
+    import ipaddress
+    from urllib.parse import urlsplit
+
+    if any(character <= " " or character == "\x7f" for character in url):
+        return "an address has no blanks and no control characters"
+    if "?" in url or "#" in url:
+        return "an address has no query and no fragment; calls put theirs behind it"
+    authority, _, path = url.partition("://")[2].partition("/")
+    if ":" in authority and "@" not in authority and "@" in path:  # or is it user:password@host?
+        return "there is an @ behind the first /: write it as %40, and a / in a user or password as %2F"
+    try:
+        parts = urlsplit(address(url))  # the words of an exception may quote what they are about
+        host, port = parts.hostname, parts.port
+        if ":" in (host or ""):
+            ipaddress.IPv6Address(host)
+        elif host is not None and host.replace(".", "").isdigit():
+            ipaddress.IPv4Address(host)
+        elif host is not None:
+            host.encode("idna")
+    except ValueError as exc:
+        return f"no address: {exc}"
+    if not host:
+        return "an address names a host"
+    return "port 0 is no port to call" if port == 0 else None
+
+
+def _client_kind(client: Any, place: Place) -> Client:
+    if client is None:
+        return "typed"
+    module, name = getattr(client, "__module__", ""), getattr(client, "__qualname__", "")
+    if module.partition(".")[0] == "httpx" and name in ("AsyncClient", "Client"):
+        return "httpx.AsyncClient" if name == "AsyncClient" else "httpx.Client"
+    refuse(
+        f"depends(client={client!r}): client is httpx.AsyncClient or httpx.Client (the class, not an instance); "
+        "leave it out for typed calls",
+        place,
+    )

@@ -1,0 +1,294 @@
+"""Nodes of the graph as users declare them: `@service` and `@api`. They check what they can see, and start nothing."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
+
+from graphserve.declare.declaration import (
+    API,
+    SERVICE,
+    ApiDeclaration,
+    Place,
+    ServiceDeclaration,
+    apis,
+    caller,
+    declaration,
+    refuse,
+)
+from graphserve.declare.dependency import Dependency, dependencies, depends, misplaced, of_function
+from graphserve.declare.options import NAME, RESERVED_ROUTES, Batch, ServiceOptions, is_number
+from graphserve.declare.typed import AsyncApi, AsyncStreamApi, OnlyAny, SyncApi, SyncStreamApi
+from graphserve.errors import ConfigurationError, UnknownOptionError
+
+__all__ = [
+    "API",
+    "SERVICE",
+    "ApiDeclaration",
+    "Dependency",
+    "ServiceDeclaration",
+    "api",
+    "apis",
+    "declaration",
+    "dependencies",
+    "depends",
+    "service",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Y = TypeVar("Y")
+T = TypeVar("T")
+Method = Callable[Concatenate[Any, P], R]  # what `@api` decorates; the first parameter is self
+
+_ROUTE = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*\Z")  # the characters of a path that need no escape (RFC 3986)
+_SERVICE_OPTIONS = ("name", *ServiceOptions.__dataclass_fields__)
+_API_OPTIONS = ("route", "batch", "idempotent", "timeout")
+
+
+class ServiceDecorator(Protocol):
+    """The type of `@service(...)` with options: the class stays what it is."""
+
+    def __call__(self, cls: type[T], /) -> type[T]: ...
+
+
+class ApiDecorator(Protocol):
+    """The type of `@api(...)` with options."""
+
+    @overload
+    def __call__(self, fn: Method[P, OnlyAny], /) -> SyncApi[P, Any]: ...
+    @overload
+    def __call__(self, fn: Method[P, AsyncIterator[Y]], /) -> AsyncStreamApi[P, Y]: ...  # type: ignore[overload-overlap]  # pyright: ignore
+    @overload
+    def __call__(self, fn: Method[P, Iterator[Y]], /) -> SyncStreamApi[P, Y]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, fn: Method[P, Coroutine[Any, Any, R]], /) -> AsyncApi[P, R]: ...
+    @overload
+    def __call__(self, fn: Method[P, R], /) -> SyncApi[P, R]: ...
+
+
+@overload
+def service(cls: type[T], /) -> type[T]: ...
+@overload
+def service(
+    *,
+    name: str | None = ...,
+    workers: int | Literal["cpus"] = ...,
+    concurrency: int | None = ...,
+    queue: int = ...,
+    timeout: float | None = ...,
+    startup_timeout: float = ...,
+    graceful_timeout: float = ...,
+    watchdog: float | None = ...,
+    max_requests: int | None = ...,
+    max_memory: int | None = ...,
+    gpus: float = ...,
+    env: Mapping[str, str] = ...,
+    version: str | None = ...,
+) -> ServiceDecorator: ...
+def service(*classes: Any, **options: Any) -> Any:
+    """Declare a class as a service: one node of the graph, with its own pool of workers.
+
+    Args:
+        *classes: the class, when used bare (`@service`).
+        **options: `name` (default: the class's name) and the fields of `ServiceOptions`, which explains them.
+
+    Raises:
+        DeclarationError: an option is unknown or out of range, or the class cannot be a service.
+
+    Example:
+        >>> @service(workers=2, concurrency=1)
+        ... class Echo:
+        ...     @api
+        ...     async def echo(self, text: str) -> str:
+        ...         return text
+    """
+    place = caller()
+    if not classes:
+        return lambda decorated: _declare_service(decorated, options, place)
+    cls, *rest = classes
+    if rest or not isinstance(cls, type):
+        hint = f"; did you mean @service(name={cls!r})?" if isinstance(cls, str) else ""
+        refuse(f"@service decorates a class and takes options by name, not {cls!r}{hint}", place)
+    return _declare_service(cls, options, place)
+
+
+@overload
+def api(fn: Method[P, OnlyAny], /) -> SyncApi[P, Any]: ...
+@overload
+def api(fn: Method[P, AsyncIterator[Y]], /) -> AsyncStreamApi[P, Y]: ...  # type: ignore[overload-overlap]  # pyright: ignore
+@overload
+def api(fn: Method[P, Iterator[Y]], /) -> SyncStreamApi[P, Y]: ...  # type: ignore[overload-overlap]
+@overload
+def api(fn: Method[P, Coroutine[Any, Any, R]], /) -> AsyncApi[P, R]: ...
+@overload
+def api(fn: Method[P, R], /) -> SyncApi[P, R]: ...
+@overload
+def api(
+    *, route: str | None = ..., batch: Batch | None = ..., idempotent: bool = ..., timeout: float | None = ...
+) -> ApiDecorator: ...
+def api(*functions: Any, **options: Any) -> Any:
+    """Declare a method as an API of its service: callers reach it over a socket, and the entry's over HTTP.
+
+    Every parameter and the result carry an annotation: they decide what crosses the socket. A sync method
+    runs in the worker's threads.
+
+    Args:
+        *functions: the method, when used bare (`@api`).
+        **options: `route` (default `/<method name>`), `batch` (a `Batch`: callers pass lists, executions join
+            them), `idempotent` (True: may run again when a worker died) and `timeout` (seconds).
+
+    Raises:
+        DeclarationError: an option is unknown, an annotation is missing, or the route is taken by the HTTP contract.
+
+    Example:
+        >>> @service
+        ... class Embedder:
+        ...     @api(batch=Batch(max_size=64), idempotent=True)
+        ...     def embed(self, texts: list[str]) -> list[list[float]]:
+        ...         return [[float(len(text))] for text in texts]
+    """
+    place = caller()
+    if not functions:
+        return lambda decorated: _declare_api(decorated, options, place)
+    fn, *rest = functions
+    if rest or isinstance(fn, str):
+        hint = f"; did you mean @api(route={fn!r})?" if isinstance(fn, str) else ""
+        refuse(f"@api decorates a method and takes options by name, not {fn!r}{hint}", place)
+    return _declare_api(fn, options, place)
+
+
+def _declare_service(cls: Any, options: dict[str, Any], place: Place) -> type:
+    if not isinstance(cls, type):
+        refuse(f"@service decorates a class, not {cls!r}", place)
+    where = f"@service on {cls.__name__}"
+    for option in options:
+        if option not in _SERVICE_OPTIONS:
+            refuse(str(UnknownOptionError(option, _SERVICE_OPTIONS, where)), place)
+    settings = {option: value for option, value in options.items() if option != "name"}
+    name = options.get("name")
+    name = cls.__name__ if name is None else name
+    if not isinstance(name, str) or not NAME.match(name):
+        refuse(f"{where}: a name is a letter, then letters, digits, '_' or '-', not {name!r}; give name='…'", place)
+    try:
+        checked = ServiceOptions().merged(settings, where)
+    except ConfigurationError as exc:
+        refuse(str(exc), place)
+    _check_class(cls, place)
+    setattr(cls, SERVICE, ServiceDeclaration(name, checked, *place))
+    return cls
+
+
+def _check_class(cls: type, place: Place) -> None:
+    for method, member in vars(cls).items():
+        if isinstance(member, (staticmethod, classmethod)) and hasattr(member.__func__, API):
+            refuse(f"{cls.__name__}.{method}: an API is a method with 'self', no static or class method", place)
+    found = apis(cls)
+    if not found:
+        refuse(f"service {cls.__name__} has no API: decorate at least one method with @api", place)
+    routes: dict[str, str] = {}
+    for method, spec in found.items():
+        if (other := routes.setdefault(spec.route, method)) != method:
+            both = f"{cls.__name__}.{other} and {cls.__name__}.{method}"
+            refuse(f"{both} have the same route {spec.route!r}; give one route='…'", (spec.file, spec.line))
+    _check_life(cls, place)
+    for attribute, member in vars(cls).items():
+        inner = member.values() if isinstance(member, dict) else member
+        holds = isinstance(member, (list, tuple, set, dict)) and attribute != "__annotations__"
+        if holds and any(isinstance(item, Dependency) for item in inner):
+            refuse(f"{cls.__name__}.{attribute} holds several depends(...): give each an attribute of its own", place)
+    for where, dependency in misplaced(cls):
+        _refuse_misplaced(where, dependency, place)
+    if dependencies(cls) and cls.__dictoffset__ == 0:
+        refuse(f"{cls.__name__} has __slots__ and no __dict__, where its clients would go: add '__dict__'", place)
+
+
+def _refuse_misplaced(where: str, dependency: Dependency | None, place: Place) -> None:
+    written = dependency.written if dependency is not None else "depends(Service)"
+    refuse(
+        f"depends(...) in {where}: nothing connects it there. Write `dep = {written}` in the body of the class, an "
+        f"attribute for each, and call `self.dep.method(...)`",
+        dependency.place if dependency is not None else place,
+    )
+
+
+def _check_life(cls: type, place: Place) -> None:
+    if inspect.iscoroutinefunction(inspect.getattr_static(cls, "__init__")):
+        refuse(f"{cls.__name__}.__init__ cannot be async: do what awaits in `async def __aenter__(self)`", place)
+    for sync, awaited, parameters in (("__enter__", "__aenter__", "self"), ("__exit__", "__aexit__", "self, *exc")):
+        if inspect.iscoroutinefunction(inspect.getattr_static(cls, sync, None)):
+            refuse(f"{cls.__name__}.{sync} cannot be async: write `async def {awaited}({parameters})`", place)
+
+
+def _declare_api(fn: Any, options: dict[str, Any], place: Place) -> Any:
+    if not inspect.isfunction(fn):
+        refuse(f"@api decorates a method written with def or async def, not {fn!r}; put @api innermost", place)
+    written = inspect.unwrap(fn).__code__
+    place = (written.co_filename, written.co_firstlineno)
+    where = f"@api on {fn.__qualname__}"
+    for option in options:
+        if option not in _API_OPTIONS:
+            refuse(str(UnknownOptionError(option, _API_OPTIONS, where)), place)
+    _check_method(fn, place)
+    _check_signature(fn, place)
+    route = options.get("route")
+    route = f"/{fn.__name__}" if route is None else route
+    _check_route(route, where, place)
+    batch, idempotent, timeout = options.get("batch"), options.get("idempotent", False), options.get("timeout")
+    if batch is not None:
+        _check_batch(fn, batch, where, place)
+    if not isinstance(idempotent, bool):
+        refuse(f"{where}: idempotent is True or False, not {idempotent!r}", place)
+    if timeout is not None and not (is_number(timeout) and timeout > 0):
+        refuse(f"{where}: timeout is a number of seconds above 0, not {timeout!r}", place)
+    setattr(fn, API, ApiDeclaration(fn.__name__, route, batch, idempotent, timeout, *place))
+    return fn
+
+
+def _check_method(fn: Any, place: Place) -> None:
+    outer = fn.__qualname__.rpartition(".")[0]
+    if not outer or outer.endswith("<locals>"):
+        hint = " (a decorator between @api and the method needs functools.wraps)" if outer else ""
+        refuse(f"@api on {fn.__name__}: this is a function; write it as a method of a @service class{hint}", place)
+    if fn.__name__.startswith("__") and fn.__name__.endswith("__"):
+        refuse(f"@api on {fn.__qualname__}: Python itself calls methods of such names; choose another name", place)
+    parameters = list(inspect.signature(fn).parameters.values())
+    named = parameters and parameters[0].kind in (parameters[0].POSITIONAL_ONLY, parameters[0].POSITIONAL_OR_KEYWORD)
+    if not named or (parameters[0].name != "self" and parameters[0].annotation is not parameters[0].empty):
+        refuse(f"{fn.__qualname__} has no 'self': write 'def {fn.__name__}(self, …)'", place)
+
+
+def _check_signature(fn: Any, place: Place) -> None:
+    for where, dependency in of_function(fn):
+        _refuse_misplaced(where, dependency, place)
+    for parameter in list(inspect.signature(fn).parameters.values())[1:]:
+        where, name = f"{fn.__qualname__}: parameter {parameter.name!r}", parameter.name
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            refuse(f"{fn.__qualname__} takes {parameter}: name every parameter, callers send them by name", place)
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            refuse(f"{where} is positional-only; callers send parameters by name: drop the '/'", place)
+        if parameter.annotation is parameter.empty:
+            refuse(f"{where} has no annotation; write e.g. '{name}: str'", place)
+    if "return" not in fn.__annotations__:
+        refuse(f"{fn.__qualname__} has no return annotation; write '-> <type>:' ('-> None' if it returns nothing)",
+               place)  # fmt: skip
+
+
+def _check_route(route: Any, where: str, place: Place) -> None:
+    if not isinstance(route, str) or not _ROUTE.match(route):
+        hint = f"; did you mean {'/' + route!r}?" if isinstance(route, str) and _ROUTE.match("/" + route) else ""
+        refuse(f"{where}: a route is a fixed path in ASCII that starts with '/', without {{…}}, '?', '#', '%' "
+               f"or spaces, not {route!r}{hint or '; give route=…'}", place)  # fmt: skip
+    if route in RESERVED_ROUTES:
+        refuse(f"{where}: {route!r} belongs to the HTTP contract of every service; choose another name or route", place)
+
+
+def _check_batch(fn: Any, batch: Any, where: str, place: Place) -> None:
+    if not isinstance(batch, Batch):
+        refuse(f"{where}: batch is a Batch(max_size=…, max_wait=…), not {batch!r}", place)
+    if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
+        refuse(f"{where}: a stream cannot be batched; drop batch=, or return a list", place)
+    if len(inspect.signature(fn).parameters) < 2:
+        refuse(f"{where}: a batched API takes a list, e.g. 'items: list[str]'; this one has no parameter", place)

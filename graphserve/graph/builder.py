@@ -1,0 +1,359 @@
+"""Classes to graph: walks the services from the entry, checks what it finds, and makes the Plan.
+
+Runs in a short-lived child process (see `child.py`; `resolver.py` calls it): it imports user code.
+"""
+
+from __future__ import annotations
+
+import graphlib
+import itertools
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphserve.declare.dependency import strays
+from graphserve.declare.options import ENTRY_TIMEOUT, ServiceOptions
+from graphserve.declare.service import Dependency, apis, declaration, dependencies
+from graphserve.errors import ConfigurationError, CycleError, GraphError, closest
+from graphserve.graph.checks import making_problems, name_of, unused
+from graphserve.graph.importer import MAIN, Target, arguments, described, load, module_of, parse
+from graphserve.graph.interface import interface
+from graphserve.graph.plan import ApiPlan, EdgePlan, NodePlan, Plan, Settings
+from graphserve.graph.resolution import Resolution, Trouble
+from graphserve.graph.resolver import CUT_OFF, require
+from graphserve.isolation import forked, prompts
+from graphserve.isolation.restore import Steady
+from graphserve.logs.tracebacks import formatted
+from graphserve.system import machine
+from graphserve.system.child_process import die_with
+from graphserve.system.process_title import name_process
+from graphserve.wire.init_arguments import init_problems
+
+CALLING_LIMIT = 16  # calls at once in a worker whose node mostly waits for others
+
+
+@dataclass
+class _Found:
+    """A node while the graph is walked."""
+
+    name: str
+    cls: type
+    target: str
+    init: dict[str, Any]
+    where: str
+    stand_in: Any
+    lone: bool  # a stand-in without a declaration: it has no dependencies, and is made without init
+    edges: list[EdgePlan] = field(default_factory=list)
+
+
+def resolve(settings: Settings, steady: Steady | None = None) -> Resolution:
+    """Import the target, walk its graph, and make the Plan; reports every trouble it can find.
+
+    Args:
+        settings: what to resolve.
+        steady: puts right what modules change in this process.
+    """
+    return _Resolver(settings, steady=steady).run()
+
+
+def resolve_here(entry: type, replace: Mapping[type, Any]) -> tuple[Plan, dict[str, tuple[type, Any]]]:
+    """The Plan of a graph whose nodes all run in this process, and what stands for each node.
+
+    Args:
+        entry: the service class; it need not be importable by name.
+        replace: what stands in for a service class: another class, or a ready object.
+
+    Returns:
+        The Plan, and by node name the class that has the signatures and what stands for it.
+
+    Raises:
+        GraphError: the services do not form a graph, or a class in `replace` is not in it.
+    """
+    resolver = _Resolver(Settings(target=""), replace)
+    resolution = resolver.run_here(entry)
+    return require(resolution), {name: (node.cls, node.stand_in) for name, node in resolver.found.items()}
+
+
+class _Resolver:
+    def __init__(
+        self, settings: Settings, replace: Mapping[type, Any] | None = None, steady: Steady | None = None
+    ) -> None:
+        self.settings = settings
+        self.steady = steady
+        self.replace = replace  # None: the nodes are to run in processes of their own
+        self.folder = os.path.abspath(settings.app_dir or os.getcwd())
+        self.troubles: list[Trouble] = []
+        self.found: dict[str, _Found] = {}
+        self.replaced: set[type] = set()
+        self.places: dict[tuple[str, str], str] = {}  # by caller and callee, of the depends(...)
+        self.paths = [*settings.sys_path]
+        self.own_path = sys.path[:]  # before there are folders of the user's in it
+        self.argv: tuple[str, ...] = ()
+
+    def run(self) -> Resolution:
+        for path in reversed(self.settings.sys_path):
+            if path not in sys.path:
+                sys.path.insert(0, path)
+        self.argv = self.settings.argv
+        return self._resolve(self._entry())
+
+    def run_here(self, cls: type) -> Resolution:
+        if (spec := declaration(cls)) is None:
+            raise GraphError(f"{name_of(cls)} is no service: decorate its class with @service, and give the class")
+        return self._resolve(self._add(self._found(spec.name, cls, {}, f"{spec.file}:{spec.line}")))
+
+    def _found(self, name: str, cls: type, init: dict[str, Any], where: str) -> _Found:
+        stand_in = (self.replace or {}).get(cls, cls)
+        # A stand-in that is a service brings its own signatures and dependencies; any other only its methods.
+        declared = stand_in if declaration(stand_in) is not None else cls
+        if cls not in self.replaced and (lacks := [name for name in apis(cls) if name not in apis(declared)]):
+            what = f"{declared.__name__} stands in for {cls.__name__}"
+            self._trouble(f"{what}, but has no API {lacks[0]!r}: a stand-in that is a service has them all, with @api")
+        self.replaced.add(cls)
+        target = self._name_of(declared, where)
+        return _Found(name, declared, target, init, where, stand_in, lone=stand_in is not declared)
+
+    def _resolve(self, entry: _Found | None) -> Resolution:
+        plan = None
+        if entry is not None:
+            self._walk(entry)
+            order = self._order()
+            self._check_names()
+            for problem in unused(self.replace or {}, self.replaced):
+                self._trouble(problem)
+            self._check_places()
+            nodes = tuple(self._node(index, name, level) for index, (name, level) in enumerate(order))
+            if all(trouble.warning for trouble in self.troubles):
+                plan = self._plan(entry.name, nodes)
+        return Resolution(plan, tuple(self.troubles))
+
+    def _plan(self, entry: str, nodes: tuple[NodePlan, ...]) -> Plan:
+        same = ("listen", "main", "loop", "inner_keep_alive", "shared_memory", "access_log", "log_level", "debug")
+        return Plan(
+            entry=entry, nodes=nodes, sys_path=tuple(dict.fromkeys(self.paths)), argv=self.argv,
+            **{name: getattr(self.settings, name) for name in same},
+        )  # fmt: skip
+
+    # --- walking ---
+
+    def _entry(self) -> _Found | None:
+        try:
+            target = parse(self.settings.target, self.folder)
+            self.argv = self.argv or tuple(arguments(target))
+            sys.argv[:] = self.argv
+            cls = self._import(target)
+            spec = declaration(cls)
+            assert spec is not None
+            return self._add(self._found(spec.name, cls, {}, f"{spec.file}:{spec.line}"))
+        except _Refused:
+            return None
+        except ConfigurationError as exc:
+            self._trouble(str(exc))
+            return None
+
+    def _walk(self, entry: _Found) -> None:
+        waiting, seen = [entry], {entry.name}
+        while waiting:
+            node = waiting.pop(0)
+            for dependency in () if node.lone else dependencies(node.cls).values():
+                try:
+                    below = self._follow(node, dependency)
+                except _Refused:
+                    continue
+                if below is not None and below.name not in seen:
+                    seen.add(below.name)
+                    waiting.append(below)
+
+    def _follow(self, node: _Found, dependency: Dependency) -> _Found | None:
+        where = "{}:{}".format(*dependency.place)
+        cls = dependency.target
+        if isinstance(cls, str):
+            plain = dependency.url is not None and dependency.client != "typed"  # nothing of the class matters then
+            cls = None if plain else self._import(parse(cls, self.folder), where)
+        if dependency.url is not None and cls not in (self.replace or {}):
+            node.edges.append(self._elsewhere(dependency, cls, where))
+            return None
+        spec = declaration(cls)
+        assert cls is not None and spec is not None
+        below = self._add(self._found(dependency.name or spec.name, cls, dependency.init, where))
+        self.places.setdefault((node.name, below.name), where)
+        at, typed = dependency.attribute, not isinstance(dependency.target, str)
+        node.edges.append(EdgePlan(at, below.name, dependency.client, dependency.timeout, typed=typed))
+        return below
+
+    def _elsewhere(self, dependency: Dependency, cls: type | None, where: str) -> EdgePlan:
+        typed = isinstance(dependency.target, type)  # by import string: only we look at the class, not the caller
+        target = self._name_of(cls, where) if cls is not None and typed else None
+        signatures = () if cls is None else self._apis(cls, ServiceOptions())
+        spec = declaration(cls)
+        name = dependency.name or (spec.name if spec else dependency.attribute)
+        return EdgePlan(
+            dependency.attribute, name, dependency.client, dependency.timeout, dependency.url,
+            typed=typed, target=target, apis=signatures,
+        )  # fmt: skip
+
+    def _add(self, node: _Found) -> _Found:
+        known = self.found.setdefault(node.name, node)
+        if known is node:
+            problems = list(making_problems(node.stand_in, dict(node.init), lone=node.lone))
+            if not problems and not node.lone and isinstance(node.stand_in, type):
+                problems = init_problems(node.stand_in, node.init)
+            for problem in problems:
+                self._trouble(f"{node.where}: {node.name}: {problem}")
+        elif known.cls is not node.cls or known.init != node.init:
+            modules = {module_of(known.cls), module_of(node.cls)}
+            if MAIN in modules and len(modules) == 2 and declaration(known.cls) == declaration(node.cls):
+                self._trouble(
+                    f"{node.cls.__name__!r} is a class of the script that runs and of the module "
+                    f"{min(modules - {MAIN})!r}, which are one file: put services that others import in another one"
+                )
+                return known
+            differ = "another class" if known.cls is not node.cls else f"another init ({known.init} and {node.init})"
+            self._trouble(
+                f"two nodes have the name {node.name!r} and {differ}: {known.where} and {node.where}. "
+                f'Give one of them a name of its own: depends({node.cls.__name__}, name="…")'
+            )
+        return known
+
+    def _import(self, target: Target, where: str = "") -> type:
+        prefix = f"{where}: " if where else ""
+        try:
+            try:
+                cls = load(target, self.settings.main)
+            finally:
+                if self.steady is not None:
+                    self.steady.restore()
+        except BaseException as exc:  # user code may raise anything, SystemExit included
+            ours = isinstance(exc, ConfigurationError)
+            message = str(exc) if ours else f"importing {target.module!r} raised {described(exc)}"
+            self._trouble(prefix + message, "" if ours else formatted(exc))
+            raise _Refused from None
+        if target.folder:
+            self.paths.append(target.folder)
+        return cls
+
+    def _name_of(self, cls: type, where: str) -> str:
+        module = module_of(cls)
+        if self.replace is None and getattr(sys.modules.get(module), cls.__qualname__, None) is not cls:
+            self._trouble(f"{where}: {cls.__qualname__} cannot be imported by name: define it at the top of a module")
+            raise _Refused
+        return f"{module}:{cls.__qualname__}"
+
+    # --- checking ---
+
+    def _order(self) -> list[tuple[str, int]]:
+        """The nodes with their levels: whoever is called stands before its callers."""
+        below = {node.name: [edge.node for edge in node.edges if edge.url is None] for node in self.found.values()}
+        sorter = graphlib.TopologicalSorter(below)
+        try:
+            sorter.prepare()
+        except graphlib.CycleError as exc:
+            path = self._cycle(below) or tuple(exc.args[1])
+            places = tuple(self.places.get(step, "?") for step in itertools.pairwise(path))
+            self._trouble(str(CycleError(path, places)), cycle=path, places=places)
+            return [(name, 0) for name in self.found]
+        order: list[tuple[str, int]] = []
+        for level in itertools.count():
+            names = sorter.get_ready()
+            if not names:
+                break
+            order += [(name, level) for name in sorted(names)]
+            sorter.done(*names)
+        return order
+
+    def _cycle(self, below: Mapping[str, list[str]]) -> tuple[str, ...]:
+        """The first circle that is found from the entry on; empty if networkx cannot be imported."""
+        changed = sys.path[:]
+        sys.path[:] = self.own_path  # a queue.py of the user's must not stand in for the standard library's
+        try:
+            import networkx  # only now: it costs as much as everything else that a resolver of ours imports
+        except Exception:  # it does already, and has not what networkx needs: the circle is told in another order then
+            return ()
+        finally:
+            sys.path[:] = changed
+        cycle = networkx.find_cycle(networkx.DiGraph(below))
+        return (*(edge[0] for edge in cycle), cycle[0][0])
+
+    def _check_names(self) -> None:
+        for flag, names in (("scale", self.settings.scale), ("set", self.settings.options)):
+            for name in [name for name in names if name not in self.found]:
+                guess = closest(name, list(self.found))
+                hint = f"did you mean {guess!r}?" if guess else f"nodes are {', '.join(self.found)}"
+                where = self.settings.sources.get(f"{flag} {name}", f"--{flag}")
+                self._trouble(f"{where}: there is no node {name!r}; {hint}")
+
+    def _check_places(self) -> None:
+        """A `depends(...)` that is no class attribute is an edge that somebody meant, and that is in no graph."""
+        specs = [declaration(node.cls) for node in self.found.values()]
+        files = {spec.file for spec in specs if spec is not None}
+        spared = [*(self.replace or {}).values()]
+        for problem in strays(files, everywhere=self.replace is None, spared=spared):
+            self._trouble(problem)
+
+    def _options(self, node: _Found) -> ServiceOptions:
+        settings, spec = self.settings, declaration(node.cls)
+        assert spec is not None
+        changes: dict[str, Any] = dict(settings.options.get(node.name, {}))
+        for name in ("startup_timeout", "graceful_timeout"):
+            if getattr(settings, name) is not None:
+                changes.setdefault(name, getattr(settings, name))
+        if node.name in settings.scale:
+            changes["workers"] = settings.scale[node.name]
+        if node is next(iter(self.found.values())):  # the entry
+            if settings.workers is not None:
+                changes["workers"] = settings.workers
+            given = settings.timeout if settings.timeout is not None else spec.options.timeout
+            changes.setdefault("timeout", ENTRY_TIMEOUT if given is None else given)
+        try:
+            return spec.options.merged(changes, f"--set {node.name}")
+        except ConfigurationError as exc:
+            self._trouble(str(exc))
+            return spec.options
+
+    def _node(self, index: int, name: str, level: int) -> NodePlan:
+        node = self.found[name]
+        options = self._options(node)
+        calls = bool(node.edges) or (node.lone and bool(dependencies(node.cls)))
+        return NodePlan(
+            name=name, id=f"n{index}", target=node.target, level=level,
+            workers=machine.cpus() if options.workers == "cpus" else options.workers,
+            limit=options.concurrency or (CALLING_LIMIT if calls else 1),
+            options=options, init=node.init, apis=self._apis(node.cls, options), edges=tuple(node.edges),
+        )  # fmt: skip
+
+    def _apis(self, cls: type, options: ServiceOptions) -> tuple[ApiPlan, ...]:
+        plans, troubles = interface(cls, limited=options.concurrency is not None)
+        for message in troubles:
+            self._trouble(message)
+        return plans
+
+    def _trouble(
+        self, message: str, trace: str = "", cycle: tuple[str, ...] = (), places: tuple[str, ...] = ()
+    ) -> None:
+        trouble = Trouble(message, trace, cycle=cycle, places=places)
+        if trouble not in self.troubles:
+            self.troubles.append(trouble)
+
+
+class _Refused(Exception):
+    """Raised inside the walk once the trouble is noted."""
+
+
+def main() -> None:
+    """The child: Settings as JSON on stdin, a Resolution as JSON to a descriptor; argv names it, and our parent."""
+    die_with(int(sys.argv[3]))
+    name_process("resolver", "resolve")
+    os.set_inheritable(int(sys.argv[2]), False)  # what user code starts must not hold it: we are waited for
+    settings = Settings.from_json(sys.stdin.buffer.read())
+    prompts.say_so()
+    with open(int(sys.argv[2]), "w") as answer:
+        os.register_at_fork(after_in_child=answer.close)  # nor what it forks
+        steady = Steady(answer.fileno(), ignores=False)
+        text = resolve(settings, steady).to_json()
+        if steady.cut_off:
+            os._exit(CUT_OFF)
+        answer.write(text)
+        forked.flush()
+    os._exit(0)  # user modules may have started threads

@@ -1,0 +1,324 @@
+"""The Plan: what will run. Frozen dataclasses, JSON in and out; all that passes from resolve to supervisor to worker.
+
+It names paths, never contents: no key, no password. Nodes stand in start order, leaves first, the entry last.
+In memory, and over the pipe from the resolver, it has the values of `env` and the addresses with user and password; its
+description (`to_json`), which is what files, pictures and people get, has `***` in their place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from graphserve.declare.dependency import hidden
+from graphserve.declare.options import HIDDEN, Batch, ServiceOptions
+from graphserve.errors import ConfigurationError
+from graphserve.system import own_json
+
+VERSION = 1
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ApiPlan:
+    """One API of a node.
+
+    Args:
+        name: the method's name.
+        route: the path it is called at.
+        parameters: the parameters' names, in order; callers bind positional arguments with them.
+        positional: how many of them, the first ones, can be given by position; None: all.
+        lane: `queue` for what is limited (one connection a call on the node's shared socket), `pooled` for the rest.
+        stream: whether it answers with a stream of items.
+        input_stream: the parameter that is sent as a stream, if there is one.
+        raw_body: whether a body of any content type is taken as it is, for the only parameter.
+        timeout: seconds a call may take, of the API itself.
+        idempotent: whether a call may run again after its worker died.
+        batch: how calls are joined.
+        fingerprint: of the types that cross a socket; where it differs, callers of the old code cannot call the new.
+    """
+
+    name: str
+    route: str
+    parameters: tuple[str, ...]
+    lane: Literal["queue", "pooled"]
+    stream: bool = False
+    input_stream: str | None = None
+    raw_body: bool = False
+    timeout: float | None = None
+    idempotent: bool = False
+    batch: Batch | None = None
+    fingerprint: str = ""
+    positional: int | None = None
+
+
+@dataclass(frozen=True)
+class EdgePlan:
+    """One `depends(...)`: the attribute, and the node or the address behind it.
+
+    Args:
+        attribute: the attribute's name on the calling class.
+        node: the node's name; for a service that runs elsewhere, its name for messages.
+        client: what is injected.
+        timeout: seconds one call through this edge may take.
+        url: the address of a service that runs elsewhere; then `node` is no node of this Plan.
+        typed: whether the caller may import the class for its types (False for an import string).
+        target: the import string of the class behind `url`, if one was given.
+        apis: the APIs behind `url`, if a class was given.
+    """
+
+    attribute: str
+    node: str
+    client: Literal["typed", "httpx.AsyncClient", "httpx.Client"] = "typed"
+    timeout: float | None = None
+    url: str | None = field(default=None, repr=False)
+    typed: bool = True
+    target: str | None = None
+    apis: tuple[ApiPlan, ...] = ()
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """One node: a class with its `init`, run by a pool of workers.
+
+    Args:
+        name: unique in the graph.
+        id: `n0`, `n1`, …: the name of its folder in the run folder, never used for another node.
+        target: the import string of the class, `module:Class`.
+        level: 0 for a leaf, else one more than the highest level below.
+        workers: how many processes (`"cpus"` is already a number).
+        limit: calls one worker executes at once, for the APIs in the queue lane.
+        options: the node's options as declared and configured.
+        init: keyword arguments of `__init__`.
+        apis: its APIs.
+        edges: its dependencies.
+    """
+
+    name: str
+    id: str
+    target: str
+    level: int
+    workers: int
+    limit: int
+    options: ServiceOptions = field(default_factory=ServiceOptions)
+    init: dict[str, Any] = field(default_factory=dict)
+    apis: tuple[ApiPlan, ...] = ()
+    edges: tuple[EdgePlan, ...] = ()
+
+    def needs(self) -> tuple[str, ...]:
+        """The names of the nodes that this one calls, each once."""
+        return tuple(dict.fromkeys(edge.node for edge in self.edges if edge.url is None))
+
+    def described(self) -> NodePlan:
+        """This node without secrets: `***` for the values of `env`, and for user and password of an address."""
+        env = dict.fromkeys(self.options.env, HIDDEN)
+        urls = {edge.attribute: hidden(edge.url) for edge in self.edges if edge.url is not None}
+        return dataclasses.replace(self.with_urls(urls), options=dataclasses.replace(self.options, env=env))
+
+    def secret_urls(self) -> dict[str, str]:
+        """By attribute, the addresses that its description does not have whole."""
+        urls = {edge.attribute: edge.url for edge in self.edges if edge.url is not None}
+        return {attribute: url for attribute, url in urls.items() if hidden(url) != url}
+
+    def with_urls(self, urls: Mapping[str, str]) -> NodePlan:
+        """This node with other addresses, by attribute."""
+        edges = (dataclasses.replace(edge, url=urls.get(edge.attribute, edge.url)) for edge in self.edges)
+        return dataclasses.replace(self, edges=tuple(edges))
+
+
+@dataclass(frozen=True)
+class TlsPlan:
+    """TLS at the public port; paths only, the key's password goes by the control connection."""
+
+    certfile: str
+    keyfile: str | None = None
+    ca_certs: str | None = None
+    cert_reqs: int = 0
+    ciphers: str | None = None
+
+
+@dataclass(frozen=True)
+class ListenPlan:
+    """The public side of the entry: where it listens, and what it accepts there."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    uds: str | None = None
+    backlog: int = 2048
+    root_path: str = ""
+    proxy_headers: bool = False
+    forwarded_allow_ips: str = "127.0.0.1"
+    allowed_hosts: tuple[str, ...] = ()  # none: on loopback its names, elsewhere all
+    max_body_size: int = 100 * 1024 * 1024
+    timeout_keep_alive: float = 5.0
+    timeout_client: float = 10.0
+    limit_connections: int | None = None
+    tls: TlsPlan | None = None
+
+
+ELSEWHERE_LEVELS = 5  # how many levels and how much network are below a service elsewhere is not known
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole graph, ready to run.
+
+    Args:
+        entry: the name of the node that the public port leads to.
+        nodes: in start order: leaves first, the entry last.
+        listen: the public side of the entry.
+        sys_path: what stands before the worker's own `sys.path`.
+        main: the script that was run, for classes that it defines.
+        argv: what user modules see as `sys.argv`.
+        loop: the event loop of the workers; `auto` is uvloop where it is installed.
+        inner_keep_alive: seconds that an idle connection between nodes stays open at the caller; the callee
+            keeps it 2.5 times as long, so the caller always closes first.
+        shared_memory: bytes of shared memory that one worker may hold for large arrays; 0 sends them by socket.
+        access_log: whether each request is logged.
+        log_level: the level below which workers' records are dropped.
+        debug: whether answers carry the exception text (under --reload).
+    """
+
+    entry: str
+    nodes: tuple[NodePlan, ...]
+    listen: ListenPlan = field(default_factory=ListenPlan)
+    sys_path: tuple[str, ...] = ()
+    main: str | None = None
+    argv: tuple[str, ...] = ()
+    loop: Literal["auto", "uvloop", "asyncio"] = "auto"
+    inner_keep_alive: float = 30.0
+    shared_memory: int = 1024 * 1024 * 1024
+    access_log: bool = False
+    log_level: str = "info"
+    debug: bool = False
+    version: int = VERSION
+
+    def node(self, name: str) -> NodePlan:
+        """The node of that name; KeyError if there is none."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
+
+    def callers(self, name: str) -> tuple[str, ...]:
+        """The names of the nodes that call this one."""
+        return tuple(node.name for node in self.nodes if name in node.needs())
+
+    def depth(self, name: str) -> int:
+        """How many levels are below a node, at most; a service elsewhere counts for `ELSEWHERE_LEVELS`.
+
+        A caller waits past the deadline for each of them to speak first: it knows more.
+        """
+        depths: dict[str, int] = {}
+        for node in self.nodes:  # leaves first
+            below = [ELSEWHERE_LEVELS if edge.url is not None else 1 + depths[edge.node] for edge in node.edges]
+            depths[node.name] = max(below, default=0)
+        return depths[name]
+
+    def below(self, name: str) -> tuple[str, ...]:
+        """The names of all nodes that this one needs, directly or not."""
+        found: dict[str, None] = {}
+        waiting = [name]
+        while waiting:
+            new = [need for need in self.node(waiting.pop()).needs() if need not in found]
+            found.update(dict.fromkeys(new))
+            waiting += new
+        return tuple(found)
+
+    def with_node(self, node: NodePlan) -> Plan:
+        """This Plan with another node in the place of the one of its name."""
+        nodes = tuple(node if each.name == node.name else each for each in self.nodes)
+        return dataclasses.replace(self, nodes=nodes)
+
+    def to_json(self) -> str:
+        """The description of this Plan as JSON: for files and for people, so it holds no secrets."""
+        described = dataclasses.replace(self, nodes=tuple(node.described() for node in self.nodes))
+        return own_json.dumps(dataclasses.asdict(described), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Plan:
+        """Read the description of a Plan.
+
+        Raises:
+            ConfigurationError: it was written by another version.
+        """
+        data = own_json.loads(text)
+        if data.get("version") != VERSION:
+            raise ConfigurationError(f"this Plan has version {data.get('version')!r}, this graphserve reads {VERSION}")
+        return read(cls, data)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What flags, environment and files decided about a Plan, before any user code is imported.
+
+    Args:
+        target: `module:Class` or `path/to/file.py:Class`.
+        app_dir: the folder that user modules are looked up in first.
+        listen: the public side of the entry.
+        workers: workers of the entry; None leaves what the decorator says.
+        scale: workers by node name.
+        options: changes to a node's options, by node name, then option name.
+        sources: where nodes are named, for messages: by `scale NODE` and `set NODE`.
+        timeout: seconds one request may take at the entry; None leaves what the decorator says (default: 60).
+        startup_timeout: as the option of a service, for every node that does not set it itself; also, seconds that
+            the resolver may take.
+        graceful_timeout: likewise.
+        sys_path: further folders before the workers' `sys.path` (the parent's, when run from Python).
+        main: the script that was run, when run from Python.
+        argv: `sys.argv` of the program, when run from Python; empty makes one of the target's file.
+        loop: the event loop of the workers; `auto` is uvloop where it is installed.
+    """
+
+    target: str
+    app_dir: str | None = None
+    listen: ListenPlan = field(default_factory=ListenPlan)
+    workers: int | Literal["cpus"] | None = None
+    scale: dict[str, int] = field(default_factory=dict)
+    options: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    sources: dict[str, str] = field(default_factory=dict)
+    timeout: float | None = None
+    startup_timeout: float | None = None
+    graceful_timeout: float | None = None
+    sys_path: tuple[str, ...] = ()
+    main: str | None = None
+    argv: tuple[str, ...] = ()
+    loop: Literal["auto", "uvloop", "asyncio"] = "auto"
+    inner_keep_alive: float = 30.0
+    shared_memory: int = 1024 * 1024 * 1024
+    access_log: bool = False
+    log_level: str = "info"
+    debug: bool = False
+
+    def to_json(self) -> str:
+        """These settings as JSON, values of `env` included: for a pipe, never for a file."""
+        return own_json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Settings:
+        """Read what `to_json` wrote."""
+        return read(cls, own_json.loads(text))
+
+
+def read(kind: type[T], data: Any) -> T:
+    """Build the dataclass `kind` from what `dataclasses.asdict` made of it and JSON carried."""
+    hints = typing.get_type_hints(kind)
+    return kind(**{name: _value(hints[name], value) for name, value in data.items()})
+
+
+def _value(hint: Any, value: Any) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if value is None:
+        return None
+    if origin in (types.UnionType, typing.Union):
+        inner = [a for a in arguments if dataclasses.is_dataclass(a)]
+        return _value(inner[0], value) if inner else value
+    if origin is tuple:
+        return tuple(_value(arguments[0], item) for item in value)
+    if dataclasses.is_dataclass(hint):
+        return read(typing.cast("type[Any]", hint), value)
+    return value

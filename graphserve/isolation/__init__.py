@@ -1,0 +1,1 @@
+"""What user code may do to its process, and how ours goes on all the same."""

@@ -1,0 +1,143 @@
+"""HTTP requests at a node of a local graph, as an injected httpx client sends them. Runs in the process of `local()`.
+
+The clients are those of workers (`call/httpx_transport.py`); this is the lane under them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+from graphserve.call import httpx_transport
+from graphserve.call.clients import slack_to
+from graphserve.call.context import CallContext, earliest, shortest
+from graphserve.call.exchange import Exchange
+from graphserve.call.request import new_request_id
+from graphserve.call.upload import pieces
+from graphserve.errors import CallError
+from graphserve.graph.plan import ApiPlan, EdgePlan
+from graphserve.loop.loop_thread import Home
+from graphserve.run.local_node import LocalNode
+from graphserve.run.local_request import Request
+from graphserve.wire import problem
+from graphserve.wire.formats import Format, accept_format, content_format
+from graphserve.wire.problem import HttpProblem
+from graphserve.wire.stream_frames import item_format, stream_format
+from graphserve.wire.trust import MADE
+from graphserve.worker.dispatch.executor import BoundApi
+from graphserve.worker.http.headers import Heading
+from graphserve.worker.http.paths import plain
+from graphserve.worker.http.strict import METHODS, Refused
+from graphserve.worker.pages.health import App, Health
+
+Headers = list[tuple[bytes, bytes]]
+
+
+def client(node: LocalNode, edge: EdgePlan) -> Any:
+    """The httpx client for an edge of a local graph."""
+    slack = slack_to(node.clients.plan, node.plan.name)
+    core = httpx_transport.NodeTransport(Home.here(), node.plan.name, {}, HttpLane(node), edge.timeout, slack)
+    make = httpx_transport.async_client if edge.client == "httpx.AsyncClient" else httpx_transport.sync_client
+    return make(core)
+
+
+class HttpLane:
+    """Takes whole HTTP requests to one node, in bytes.
+
+    Args:
+        node: the node, started.
+    """
+
+    budget = None
+
+    def __init__(self, node: LocalNode) -> None:
+        self.node = node
+        self.routes = {api.plan.route.encode(): api for api in node.apis.values()}
+        health = Health(node.plan.name, list)
+        health.state = "ready"
+        self.app = App(health, node.apis)
+
+    def composer(self, api: ApiPlan, *, checked: bool) -> Any:
+        """See `Lane`; httpx clients make their requests themselves."""
+        raise NotImplementedError
+
+    def send(self, exchange: Exchange) -> None:
+        """See `Lane`."""
+        request = exchange.request.removeprefix(MADE.opening)
+        head, _, body = request.partition(b"\r\n\r\n")
+        first, *lines = head.split(b"\r\n")
+        method, target, _ = first.split(b" ")
+        headers = [(name.lower(), value) for name, _, value in (line.partition(b": ") for line in lines)]
+        if method not in METHODS:  # over a socket the parser refuses it
+            self._refuse(exchange, HttpProblem(400, f"there is no {method.decode()} at this socket"), new_request_id())
+            return
+        api = self.routes.get(plain(target.partition(b"?")[0])) if method == b"POST" else None
+        if api is None:
+            self._begin(exchange, self._ask(exchange, method, target))
+        elif exchange.upload is None:
+            self._call(exchange, api, target, headers, body)
+        elif api.signature.input_stream is not None:
+            self._call(exchange, api, target, headers, b"")
+        else:
+            self._begin(exchange, self._gather(exchange, api, target, headers))
+
+    def forget(self, exchange: Exchange) -> None:
+        """See `Lane`; a call has gone on to the node's own lane."""
+
+    def _refuse(self, exchange: Exchange, refusal: CallError, request_id: bytes) -> None:
+        id = request_id.decode("latin-1")
+        answer = problem.encode(refusal, node=self.node.plan.name, request_id=id, open_book=True)
+        exchange.loop.call_soon(exchange.answered, *answer)
+
+    def _begin(self, exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
+        task = exchange.loop.create_task(work)
+        exchange.reply.add_done_callback(lambda _: task.cancel())
+
+    def _call(self, exchange: Exchange, api: BoundApi, target: bytes, headers: Headers, body: bytes) -> None:
+        context = CallContext()
+        heading, refused = _heading(headers, context)
+        format = content_format(heading.content_type)
+        refused = refused or heading.problem(api, format, len(body), target.partition(b"?")[2])
+        if refused is not None:
+            self._refuse(exchange, refused, context.request_id)
+            return
+        context.deadline_ns = earliest(context.deadline_ns, shortest(heading.timeout, api.timeout))
+        if api.signature.input_stream is not None:
+            exchange.upload = exchange.upload or _pieces(body)
+            body = target.partition(b"?")[2]
+        stream = stream_format(heading.accept) if api.signature.stream else None
+        accept = item_format(heading.accept) if stream is not None else accept_format(heading.accept)
+        exchange.request = Request(api.plan.name, context, body, format or Format.JSON, accept, stream, MADE)
+        exchange.lane = self.node
+        self.node.send(exchange)
+
+    async def _gather(self, exchange: Exchange, api: BoundApi, target: bytes, headers: Headers) -> None:
+        """Have the whole body of a request that comes in pieces."""
+        try:
+            body = b"".join([piece async for piece in pieces(exchange)])
+        except ConnectionError:  # the exchange has ended with what was raised
+            return
+        exchange.upload = None
+        self._call(exchange, api, target, headers, body)
+
+    async def _ask(self, exchange: Exchange, method: bytes, target: bytes) -> None:
+        messages: list[Any] = []
+
+        async def send(message: Any) -> None:
+            messages.append(message)
+
+        path = target.partition(b"?")[0].decode("latin-1")
+        await self.app({"type": "http", "method": method.decode("latin-1"), "path": path}, None, send)
+        start, body = messages
+        exchange.answered(start["status"], start["headers"], b"" if method == b"HEAD" else body["body"])
+
+
+def _heading(headers: list[tuple[bytes, bytes]], context: CallContext) -> tuple[Heading, CallError | None]:
+    try:
+        return Heading(headers, context, MADE), None
+    except Refused as exc:
+        return Heading([], context, MADE), exc.problem
+
+
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    yield body

@@ -1,0 +1,294 @@
+"""One node of a local graph: its instance, its slots and its queue. Runs in the process that called `local()`.
+
+To its callers it is a lane, so calls, deadlines and cancellation are those of real processes; only
+the socket is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import dataclasses
+import warnings
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from graphserve.call.clients import Clients
+from graphserve.call.exchange import Exchange
+from graphserve.call.upload import pieces
+from graphserve.errors import CallError, ConfigurationError, InvalidArguments, Unavailable
+from graphserve.graph.plan import ApiPlan, NodePlan
+from graphserve.logs.tracebacks import trim
+from graphserve.run import local_life
+from graphserve.run.local_request import Compose, Request, composer
+from graphserve.run.local_stream import BodySink, LocalSink
+from graphserve.wire import problem
+from graphserve.wire.codec import Format, MalformedBody
+from graphserve.wire.extensions import no_memory
+from graphserve.wire.problem import HttpProblem
+from graphserve.wire.validation_errors import BeyondMsgpack
+from graphserve.worker.batch.batcher import Batcher
+from graphserve.worker.dispatch.executor import BoundApi, Executor, bind
+from graphserve.worker.instance import Life
+from graphserve.worker.stream.producer import StreamExecution
+from graphserve.worker.stream.request_body import from_query
+
+
+class LocalNode:
+    """A node that runs here: one worker, whatever `workers` says, since there is one instance.
+
+    Args:
+        plan: the node.
+        declared: the class that has the signatures.
+        stand_in: what is made and called: that class, another one, or a ready object.
+        clients: the clients of its dependencies.
+    """
+
+    budget = None
+
+    def __init__(self, plan: NodePlan, declared: type, stand_in: Any, clients: Clients) -> None:
+        self.plan, self.declared, self.stand_in, self.clients = plan, declared, stand_in, clients
+        self.apis: dict[str, BoundApi] = {}
+        self._loop = asyncio.get_running_loop()
+        self._threads = ThreadPoolExecutor(plan.limit, thread_name_prefix=f"local-{plan.name}")
+        self._executor = Executor(plan, self._threads, clients.plan.depth(plan.name))
+        self._free = plan.limit
+        self._waiting: deque[Exchange] = deque()
+        self._executing: dict[Exchange, Any] = {}
+        self._batchers: dict[str, Batcher] = {}
+        self._base = contextvars.copy_context()  # a callee sees nothing of its caller's context variables
+        self._quiet = asyncio.Event()
+        self._life: Life | None = None
+        self._stopped = self._advancing = False
+
+    async def start(self) -> None:
+        """Make the instance and enter it.
+
+        Raises:
+            StartupError: `__init__` or `__aenter__` raised, or did not end in time.
+            ConfigurationError: a stand-in lacks an API.
+        """
+        instance = self.stand_in
+        if isinstance(instance, type):
+            instance = await self._live(instance)
+        for api in self.plan.apis:
+            if not callable(getattr(instance, api.name, None)):
+                kind = type(instance).__name__
+                text = f"{kind} stands in for {self.declared.__name__}, but has no method {api.name!r}"
+                raise ConfigurationError(text)
+        self.apis = bind(self.plan, instance, self.declared)
+        self._batchers = {
+            name: Batcher(api, self._executor, self, self._next)
+            for name, api in self.apis.items() if api.plan.batch is not None
+        }  # fmt: skip
+
+    async def stop(self, *, now: bool = False) -> None:
+        """Answer what was accepted, then leave the instance; each has `graceful_timeout`.
+
+        Args:
+            now: cancel what waits and executes instead.
+        """
+        patience = self.plan.options.graceful_timeout
+        if not now:
+            await self._until_quiet(patience)
+        self._stopped = True
+        for exchange in [*self._waiting, *self._executing]:
+            exchange.fail(self._gone())
+        quiet = await self._until_quiet(patience)
+        try:
+            if not quiet:
+                text = f"{self.plan.name} still executes a call {patience:g} s after it was cancelled: it was left so"
+                warnings.warn(text, RuntimeWarning, stacklevel=2)
+            elif self._life is not None:
+                quiet = await local_life.leave(self._life, patience)
+        finally:
+            await self.clients.close()
+            self._threads.shutdown(wait=quiet and self._life is not None)
+
+    # --- the lane ---
+
+    def composer(self, api: ApiPlan, *, checked: bool) -> Compose:
+        """See `Lane`."""
+        return composer(api, checked=checked)
+
+    def send(self, exchange: Exchange) -> None:
+        """See `Lane`."""
+        if self._stopped:
+            exchange.fail(self._gone())
+        elif self._can_take(exchange):
+            self._execute(exchange)
+        elif len(self._waiting) >= self.plan.options.queue:
+            exchange.fail(Unavailable(f"the queue of {self.plan.name} is full", node=self.plan.name, full=True))
+        else:
+            self._waiting.append(exchange)
+
+    def forget(self, exchange: Exchange) -> None:
+        """See `Lane`."""
+        execution = self._executing.pop(exchange, None)
+        if execution is not None:
+            execution.cancel()
+        with contextlib.suppress(ValueError):
+            self._waiting.remove(exchange)
+
+    # --- executing ---
+
+    def take(self) -> bool:
+        """A slot for a batch, if one is free."""
+        if not self._free:
+            return False
+        self._free -= 1
+        return True
+
+    def release(self) -> None:
+        """A batch gives its slot back."""
+        self._loop.call_soon(self._freed, True)
+
+    def _can_take(self, exchange: Exchange) -> bool:
+        api = self.apis[exchange.request.api]
+        if api.plan.batch is not None:
+            return self._batchers[api.plan.name].can_take()
+        return api.plan.lane == "pooled" or self._free > 0
+
+    def _execute(self, exchange: Exchange) -> None:
+        api = self.apis[exchange.request.api]
+        limited = api.plan.lane == "queue" and api.plan.batch is None  # a batch has taken its slot itself
+        self._free -= limited
+        try:
+            arguments = self._arguments(exchange, api)
+        except Exception as exc:
+            if api.plan.batch is not None:
+                self._batchers[api.plan.name].close_if_done()
+            self._loop.call_soon(self._refused, exchange, exc, limited)
+            return
+
+        def ended(result: Any, error: BaseException | None) -> None:
+            self._ended(exchange, api, result, error)
+
+        def free() -> None:
+            self._loop.call_soon(self._freed, limited)
+
+        self._executing[exchange] = None
+        base, context = self._base.copy(), exchange.request.context
+        execution: Any
+        if api.plan.batch is not None:
+            try:
+                execution = base.run(self._batchers[api.plan.name].join, arguments, context, ended, expected=False)
+            except Exception as exc:
+                self._executing.pop(exchange)
+                self._loop.call_soon(self._refused, exchange, exc, False)
+                return
+        elif api.signature.stream:
+            sink = self._sink(exchange, api)
+            execution = StreamExecution(self._executor, api, context, sink, free)
+            base.run(execution.start, arguments)
+        else:
+            execution = base.run(self._executor.start, api, arguments, context, ended, free)
+        if exchange in self._executing:  # it may be over: its deadline had passed
+            self._executing[exchange] = execution
+
+    def _arguments(self, exchange: Exchange, api: BoundApi) -> dict[str, Any]:
+        request: Request = exchange.request
+        if exchange.upload is None:
+            return api.arguments.decode(request.body, request.format, no_memory if request.trust.values else None)
+        return from_query(api, request.body, pieces(exchange))
+
+    def _ended(self, exchange: Exchange, api: BoundApi, result: Any, error: BaseException | None) -> None:
+        self._executing.pop(exchange, None)
+        if error is None:
+            accept = exchange.request.accept
+            try:
+                try:
+                    body = api.result.encode(result, accept)
+                except BeyondMsgpack:
+                    accept = Format.JSON
+                    body = api.result.encode(result, accept)
+            except Exception as exc:
+                error = exc
+            else:
+                exchange.answered(200, [(b"content-type", accept.content_type)], body)
+                return
+        self._raised(exchange, api, error)
+
+    def _sink(self, exchange: Exchange, api: BoundApi) -> LocalSink | BodySink:
+        format, failed = exchange.request.stream, lambda error: self._raised(exchange, api, error)
+        if format is None:
+            return LocalSink(exchange, api, exchange.request.accept, failed)
+        note = lambda error: self._note(exchange, api, error)  # noqa: E731
+        return BodySink(exchange, api, format, exchange.request.accept, note, failed)
+
+    def _raised(self, exchange: Exchange, api: BoundApi, raised: BaseException) -> None:
+        self._answer(exchange, self._note(exchange, api, raised), raised)
+
+    def _note(self, exchange: Exchange, api: BoundApi, raised: BaseException) -> CallError:
+        error = problem.as_call_error(raised, self.plan.name)
+        if error is not problem.meant(raised):
+            request_id = exchange.request.context.request_id.decode("latin-1")
+            # A line only: its caller is here, and gets the exception with its traceback.
+            problem.log(f"{self.plan.name}.{api.plan.name}", error, None, request_id)
+        return error
+
+    def _refused(self, exchange: Exchange, exc: Exception, limited: bool) -> None:
+        if isinstance(exc, MalformedBody):
+            named = "JSON" if exchange.request.format is Format.JSON else "MessagePack"
+            exc = HttpProblem(400, f"the body is not valid {named}: {exc}")
+        refusal = exc if isinstance(exc, InvalidArguments) else problem.as_call_error(exc, self.plan.name)
+        self._answer(exchange, refusal, exc)
+        self._freed(limited)
+
+    def _answer(self, exchange: Exchange, error: CallError, cause: BaseException) -> None:
+        request_id = exchange.request.context.request_id.decode("latin-1")
+        exchange.answered(*problem.encode(error, node=self.plan.name, request_id=request_id, open_book=True))
+        reply = exchange.reply
+        if reply.done() and not reply.cancelled() and (failure := reply.exception()) is not None:
+            if trim(cause):
+                failure.__cause__ = cause  # where processes have only a log, a debugger here finds the user's own frame
+            for note in getattr(cause, "__notes__", ()) if cause is error else ():
+                failure.add_note(note)
+
+    def _freed(self, limited: bool) -> None:
+        self._free += limited
+        self._next()
+        if self._idle:
+            self._quiet.set()
+
+    def _next(self) -> None:
+        """Execute what waited, the oldest first, as far as there is room."""
+        if self._advancing:  # a batch that opens for what waits tells us so
+            return
+        self._advancing = True
+        try:
+            while self._waiting and (self._waiting[0].over or self._can_take(self._waiting[0])):
+                exchange = self._waiting.popleft()
+                if not exchange.over:
+                    self._execute(exchange)
+        finally:
+            self._advancing = False
+
+    # --- the instance ---
+
+    async def _live(self, cls: type) -> Any:
+        lone = cls is not self.declared  # not made with the service's `init`, and given no clients
+        plan = dataclasses.replace(self.plan, init={}) if lone else self.plan
+        self._life = await local_life.begin(plan, cls, self._threads, _nothing if lone else self.clients.inject)
+        return self._life.instance
+
+    @property
+    def _idle(self) -> bool:
+        return not self._executor.executing and not self._waiting and self._free == self.plan.limit
+
+    async def _until_quiet(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self._idle:
+                    self._quiet.clear()
+                    await self._quiet.wait()
+        return self._idle
+
+    def _gone(self) -> Unavailable:
+        return Unavailable(f"{self.plan.name} has stopped", node=self.plan.name)
+
+
+def _nothing(instance: object) -> None:
+    pass

@@ -1,0 +1,122 @@
+"""Streams of a local graph: items go to their consumer through the wire's types. Runs where `local()` was called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from graphserve.call.connection import CUT
+from graphserve.call.exchange import Exchange
+from graphserve.errors import CallError
+from graphserve.wire import problem, stream_frames
+from graphserve.wire.codec import Format
+from graphserve.wire.stream_frames import StreamFormat
+from graphserve.worker.dispatch.executor import BoundApi
+
+
+class LocalSink:
+    """Gives the items of a stream to the exchange that waits for them.
+
+    Args:
+        exchange: the caller's.
+        api: the API.
+        items: how it wants each item.
+        failed: called with what the API raised.
+    """
+
+    def __init__(
+        self, exchange: Exchange, api: BoundApi, items: Format, failed: Callable[[BaseException], None]
+    ) -> None:
+        self.exchange, self.api, self._failed = exchange, api, failed
+        self._items = items
+        self.begun = False
+
+    def encode(self, item: Any) -> bytes:
+        """See `Sink`."""
+        return stream_frames.pack(stream_frames.ITEM, self.api.result.encode(item, self._items))
+
+    def write(self, data: bytes) -> None:
+        """See `Sink`."""
+        if not self.begun:
+            self.begun = True
+            self.exchange.head([])
+        self.exchange.chunk(data)
+
+    @property
+    def blocked(self) -> bool:
+        """See `Sink`."""
+        return self.exchange.full
+
+    async def drained(self) -> None:
+        """See `Sink`."""
+        await self.exchange.room()
+
+    def end(self) -> None:
+        """See `Sink`."""
+        self.exchange.chunk(stream_frames.pack(stream_frames.END))
+        self.exchange.answered(200, [], b"")
+
+    def fail(self, error: BaseException) -> None:
+        """See `Sink`."""
+        self._failed(error)
+
+
+class BodySink:
+    """Writes the items of a stream as the body that an HTTP client reads.
+
+    Args:
+        exchange: the client's.
+        api: the API.
+        format: how it wants the stream.
+        items: how it wants each item.
+        note: makes of what the API raised what stands for it, and says it to the log.
+        failed: called with what the API raised before its first item.
+    """
+
+    def __init__(
+        self, exchange: Exchange, api: BoundApi, format: StreamFormat, items: Format,
+        note: Callable[[BaseException], CallError], failed: Callable[[BaseException], None],
+    ) -> None:  # fmt: skip
+        self.exchange, self.api, self.format = exchange, api, format
+        self._note, self._failed = note, failed
+        self._items = items
+        self._headers = [(b"content-type", format.value), (b"cache-control", b"no-store")]
+        self._begun = False
+
+    def encode(self, item: Any) -> bytes:
+        """See `Sink`."""
+        return self.format.item(self.api.result.encode(item, self._items))
+
+    def write(self, data: bytes) -> None:
+        """See `Sink`."""
+        if not self._begun:
+            self._begun = True
+            self.exchange.head(self._headers)
+        self.exchange.chunk(data)
+
+    @property
+    def blocked(self) -> bool:
+        """See `Sink`."""
+        return self.exchange.full
+
+    async def drained(self) -> None:
+        """See `Sink`."""
+        await self.exchange.room()
+
+    def end(self) -> None:
+        """See `Sink`."""
+        self.exchange.answered(200, self._headers, self.format.end())
+
+    def fail(self, error: BaseException) -> None:
+        """See `Sink`."""
+        if not self._begun:
+            self._failed(error)
+            return
+        said, node = self._note(error), self.exchange.node
+        request_id = self.exchange.request.context.request_id.decode("latin-1")
+        last = problem.in_stream(said, self.format, node=node, request_id=request_id, open_book=True, internal=False)
+        if self.format is StreamFormat.NDJSON:  # over a socket the missing end of the chunks says it
+            self.exchange.chunk(last)
+            self.exchange.lost(CUT, unread=False)
+        else:
+            self.exchange.answered(200, self._headers, last)

@@ -1,0 +1,1 @@
+"""The control socket: what operators ask of a running graph."""

@@ -1,0 +1,305 @@
+"""The stand-in: the process that answers at the public port while no worker of the entry does. Runs in the supervisor.
+
+Two things raise the suspicion that nobody accepts there: the entry has no worker that takes calls, or a connection
+waits. If it holds for `PATIENCE`, a stand-in is started; the first sign of life of such a worker sends it away. During
+the start of the graph one is started for whoever waits there, unless that start is over soon. It may come before there
+is a Plan: then it is told when there is one, and goes on. The supervisor itself only asks the kernel whether somebody
+waits; it accepts nothing (decision record 0040).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from graphserve.graph.plan import NodePlan
+from graphserve.supervise.backoff import Backoff
+from graphserve.supervise.events import LogRecord
+from graphserve.supervise.process.pool import NO_PROCESS_PAUSE, Pool, WorkerProcess
+from graphserve.supervise.process.reaper import is_dead
+from graphserve.system import os_errors
+from graphserve.system.channel import Message
+
+if TYPE_CHECKING:
+    from graphserve.supervise.fleet import Fleet
+    from graphserve.supervise.node import Node
+    from graphserve.supervise.revision import Version
+
+# Seconds. A usual respawn is over by then; with the start of the stand-in, health has its answer within one second.
+PATIENCE = 0.4
+# Of a start, from its beginning: a small graph is ready by then, and needs all of the machine for it.
+START_PATIENCE = 1.0
+STEP = 0.1  # seconds between two looks while there is a suspicion
+
+
+class StandIn:
+    """Starts it, and sends it away.
+
+    Args:
+        fleet: whose entry it stands in for.
+    """
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet, self._loop = fleet, asyncio.get_running_loop()
+        self.processes: set[WorkerProcess] = set()  # the one that stands in, and those that still answer what they took
+        self._current: WorkerProcess | None = None
+        self._watches = self._reads = self._parts = False
+        self._started: float | None = None  # when the start of the graph began, until it is over
+        self._timer: asyncio.TimerHandle | None = None
+        self._backoff = Backoff()
+
+    @property
+    def pid(self) -> int | None:
+        """The process that stands in now."""
+        return self._current.pid if self._current is not None else None
+
+    def versions(self) -> set[Version]:
+        """What its processes were started from."""
+        return {process.version for process in self.processes}
+
+    def expect(self) -> None:
+        """The graph starts: clients that come meanwhile are answered too, so that nobody takes it for dead."""
+        self._watches = True
+        self._started = self._loop.time()
+        self._listen()
+
+    def resolved(self) -> None:
+        """There is a Plan: a process that came before goes on with it."""
+        if self._current is not None and self._current.accepts:
+            self._tell_plan(self._current)  # another one hears of it when it is ready
+
+    def watch(self) -> None:
+        """The graph is up: from now on somebody answers at the port."""
+        self._watches = True
+        self._started = None
+        self._listen()
+        self.check()
+
+    def unwatch(self) -> None:
+        """The graph stops: start no more."""
+        self._watches = False
+        self._deafen()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @contextlib.contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """The public socket becomes another one meanwhile."""
+        self._deafen()
+        try:
+            yield
+        finally:
+            self._listen()
+
+    def check(self) -> None:
+        """Something has changed: is there still a worker that takes calls?"""
+        if self._watches and self._started is None and not self._servers():
+            self._suspect()
+
+    def relieve(self, worker: WorkerProcess) -> None:
+        """A worker shows that it is alive: if it takes calls, nobody needs to stand in."""
+        current = self._current
+        if current is None or self._parts or worker not in self._servers():  # a dead one's last words may come late
+            return
+        self._current = None
+        if current.state == "ready":
+            again = "" if self._started is not None else " again"
+            self._say("info", f"takes calls{again}: the stand-in at the public port goes", current)
+        self._dismiss(current)
+        self._listen()
+
+    def part(self) -> None:
+        """The graph stops: close the port. If clients wait there for no worker, one comes that answers them first."""
+        dead = all(is_dead(worker.pid) for worker in self._servers())  # noticed by us or not
+        needed = self._watches and dead and self._somebody_waits()
+        self.unwatch()
+        if needed and self._current is None:
+            self._begin()
+        self._parts = needed and self._current is not None and self._current.state != "ready"
+        if not self._parts:
+            self._fleet.public.close()
+
+    async def drain(self) -> None:
+        """Have it answer what it accepted, and end."""
+        for process in list(self.processes):
+            if not (self._parts and process is self._current):
+                self._dismiss(process, last=True)
+        try:
+            async with asyncio.timeout(self._entry().options.graceful_timeout if self.processes else None):
+                await self._gone()
+        except TimeoutError:
+            await self.kill()
+
+    async def gone(self, node: Node) -> None:
+        """Wait until no process of ours is left that passes calls on to this node."""
+        of_it = [process for process in self.processes if node in process.version.nodes.values()]
+        await asyncio.gather(*(process.gone.wait() for process in of_it))
+
+    async def kill(self) -> None:
+        """End it at once."""
+        self.unwatch()
+        for process in self.processes:
+            process.kill()
+        await self._gone()
+
+    def hear(self, process: WorkerProcess, message: Message) -> None:
+        """A process of ours says something."""
+        match message["type"]:
+            case "imported":
+                self._introduce(process)
+            case "ready" if process is self._current and (self._watches or self._parts):
+                if self._fleet.current is not None:
+                    self._tell_plan(process)
+                process.opening = process.serves_public = True
+                process.send({"type": "serve"}, [self._fleet.public.sock.fileno()])
+            case "listening" if process.opening and process.state != "draining":
+                process.state, process.opening = "ready", False
+                process.ready_at = self._loop.time()
+                if process is not self._current:
+                    return
+                if self._parts:
+                    self._fleet.public.close()
+                    self._dismiss(process, last=True)
+                elif self._started is not None:
+                    self._say("info", "starts: a stand-in is at the public port, where calls wait", process)
+                else:
+                    self._say("warning", "takes no calls: a stand-in is at the public port, where they wait", process)
+            case "held" | "answered":
+                self._fleet.hear_of_call(process, message)
+            case "lost":
+                self._fleet.look(str(message["path"]))
+            case "failed":
+                process.message, process.traceback = message["message"], message["traceback"]
+            case "draining" if process is self._current:  # somebody sent it SIGTERM by hand
+                process.state, self._current = "draining", None
+                self._listen()
+                self.check()
+
+    # --- the suspicion ---
+
+    def _servers(self) -> list[WorkerProcess]:
+        """The workers that take calls at the port, of whatever version."""
+        return [
+            worker for node in self._fleet.nodes for worker in node.ready_workers()
+            if worker.version.plan.entry == node.plan.name
+        ]  # fmt: skip
+
+    def _suspect(self) -> None:
+        if self._watches and self._timer is None and self._current is None:
+            self._deafen()
+            self._ask(self._loop.time())
+
+    def _ask(self, since: float) -> None:
+        """Have the workers say that they are alive, and look soon whether they did."""
+        for worker in self._servers():
+            worker.send({"type": "report"})
+        self._timer = self._loop.call_later(STEP, self._look, since)
+
+    def _look(self, since: float) -> None:
+        self._timer = None
+        servers = self._servers()
+        due = max([since, *(worker.seen_at for worker in servers)]) + PATIENCE
+        if self._started is not None and not servers:
+            due = self._started + START_PATIENCE
+        if (servers or self._started is not None) and not self._somebody_waits():
+            self._listen()
+        elif self._loop.time() < due:
+            self._ask(since)
+        else:
+            self._begin()
+
+    def _somebody_waits(self) -> bool:
+        poll = select.poll()
+        poll.register(self._fleet.public.sock, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _listen(self) -> None:
+        # Not while it is being looked into: the socket would be ready to be read all the while.
+        if self._watches and not self._reads and self._timer is None:
+            self._reads = True
+            self._loop.add_reader(self._fleet.public.sock, self._suspect)
+
+    def _deafen(self) -> None:
+        if self._reads:
+            self._reads = False
+            self._loop.remove_reader(self._fleet.public.sock)
+
+    # --- the process ---
+
+    def _begin(self) -> None:
+        plan = self._entry()
+        pool = Pool(plan, self._fleet.observer.log, self._died, "standin")
+        try:
+            self._fleet.look("")
+            version = self._fleet.current or self._fleet.outlined()
+            self._current = process = pool.spawn(-1, version, version.env(plan, -1))
+        except OSError as exc:
+            self._say("error", f"takes no calls, and no stand-in could be started: {os_errors.words(exc)}")
+            self._again(NO_PROCESS_PAUSE)
+        else:
+            self.processes.add(process)
+
+    def _introduce(self, process: WorkerProcess) -> None:
+        process.state = "starting"
+        version = process.version
+        self._tell_members(process)
+        process.send({"type": "init", "listeners": [], "secrets": version.secrets, "resolving": version.outlined})
+
+    def _tell_members(self, process: WorkerProcess) -> None:
+        version = process.version
+        process.send({"type": "members", "nodes": [node.membership() for node in version.nodes.values()]})
+        for node in version.nodes.values():
+            if (wary := node.quarantine.message()) is not None:
+                process.send(wary)
+
+    def _tell_plan(self, process: WorkerProcess) -> None:
+        version = self._fleet.current
+        assert version is not None
+        if not process.version.outlined:
+            return
+        process.version = version
+        self._tell_members(process)
+        process.send({"type": "plan", "version": version.number})
+
+    def _dismiss(self, process: WorkerProcess, *, last: bool = False) -> None:
+        if not process.accepts and process.state != "draining":
+            process.kill()  # it has accepted nothing yet
+            return
+        process.state = "draining"
+        process.send({"type": "drain", "last": last})
+
+    def _died(self, process: WorkerProcess, code: int) -> None:
+        self.processes.discard(process)
+        if process is self._current:
+            self._current = None
+            if self._parts:
+                self._fleet.public.close()
+            pause = self._backoff.died(self._loop.time() - process.ready_at if process.ready_at else 0.0)
+            self._say("error", process.message or f"had a stand-in that ended with {code}", process)
+            self._again(pause)
+        self._fleet.sweep()
+
+    def _again(self, pause: float) -> None:
+        def again() -> None:
+            self._timer = None
+            self._suspect()
+
+        if self._watches:
+            self._timer = self._loop.call_later(pause, again)
+
+    async def _gone(self) -> None:
+        await asyncio.gather(*(process.gone.wait() for process in self.processes))
+
+    def _entry(self) -> NodePlan:
+        plan = self._fleet.known()
+        return plan.node(plan.entry)
+
+    def _say(self, level: str, message: str, process: WorkerProcess | None = None) -> None:
+        name = self._entry().name
+        pid = process.pid if process is not None else None
+        trace = process.traceback if process is not None else ""
+        self._fleet.observer.log(LogRecord(time.time(), level, f"{name} {message}", name, None, pid, traceback=trace))

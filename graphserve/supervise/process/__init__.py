@@ -1,0 +1,1 @@
+"""A node's processes, on circus: spawn, output, control connections, death."""

@@ -1,0 +1,96 @@
+"""The environment of each worker: CPUs, GPUs, output, and the way back to the supervisor. Runs in the supervisor."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from graphserve.graph.plan import NodePlan, Plan
+from graphserve.graph.resolver import environment
+from graphserve.system import machine, rundir
+
+# Each of these libraries would otherwise start one thread per CPU in every worker.
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
+    "BLIS_NUM_THREADS",
+)  # fmt: skip
+MARK = "GRAPHSERVE_INTERNAL_WORKER"  # by it the reaper knows what a worker started; no two workers have the same
+_numbers = itertools.count(1)
+
+Devices = Mapping[tuple[str, int], list[str]]  # GPUs by node and slot
+
+
+class Environment:
+    """Makes the environment of workers.
+
+    Args:
+        plan: the graph.
+        run: the run folder.
+        version: which Plan in there it is.
+        extra: what `--env-file` says.
+        held: the devices that workers have already, by node and slot; who still needs them keeps them.
+    """
+
+    def __init__(self, plan: Plan, run: Path, version: int, extra: Mapping[str, str], held: Devices) -> None:
+        self.run, self.version, self.debug, self.extra = run, version, plan.debug, dict(extra)
+        self.token = rundir.token(run)
+        self.devices = assign_gpus(plan, machine.gpus(), held)
+        asking = [(node.name, slot) for node in plan.nodes if node.options.gpus for slot in range(node.workers)]
+        self.without = [f"{name}[{slot}]" for name, slot in asking if (name, slot) not in self.devices]
+
+    def fit(self, plan: Plan) -> None:
+        """Find devices for workers that came in addition; the others keep theirs."""
+        self.devices = assign_gpus(plan, machine.gpus(), self.devices)
+
+    def of(self, node: NodePlan, slot: int) -> dict[str, str]:
+        """The environment of the worker of a node at a slot."""
+        env = environment(self.debug, self.extra)
+        share = str(max(1, machine.cpus() // node.workers))
+        for name in THREAD_VARIABLES:
+            env.setdefault(name, share)
+        env.setdefault("PYTHONUNBUFFERED", "1")  # or printed lines would come late, in blocks
+        if node.options.gpus:
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(self.devices.get((node.name, slot), ()))
+        env.update(node.options.env)
+        env["GRAPHSERVE_INTERNAL_RUN"] = str(self.run)
+        env["GRAPHSERVE_INTERNAL_VERSION"] = str(self.version)
+        env["GRAPHSERVE_INTERNAL_SUPERVISOR"] = str(os.getpid())
+        env["GRAPHSERVE_INTERNAL_SLOT"] = str(slot)
+        env[MARK] = f"{self.token}/{next(_numbers)}"
+        return env
+
+
+def assign_gpus(plan: Plan, devices: list[str], held: Devices | None = None) -> dict[tuple[str, int], list[str]]:
+    """Which devices each slot of each node gets: what it has, then whole ones, then fractions packed onto shared ones.
+
+    Returns:
+        Devices by node and slot. A slot that does not fit any more has no entry: `graphserve check` finds it.
+    """
+    free = list(devices)
+    shared: dict[str, float] = {}  # by device, what is left of it
+    given: dict[tuple[str, int], list[str]] = {}
+    wanted = [(node, slot) for node in plan.nodes for slot in range(node.workers) if node.options.gpus > 0]
+
+    def take(key: tuple[str, int], need: float, choice: list[str]) -> None:
+        if need >= 1:
+            whole = [device for device in choice if device in free][: int(need)]
+            if len(whole) < int(need):
+                return
+            given[key] = whole
+        else:
+            roomy = [device for device in shared if device in choice and shared[device] >= need - 1e-9]
+            found = next(iter([*roomy, *(device for device in choice if device in free)]), None)
+            if found is None:
+                return
+            shared[found] = shared.get(found, 1.0) - need
+            given[key] = [found]
+        free[:] = [device for device in free if device not in given[key]]
+
+    for node, slot in wanted:
+        take((node.name, slot), node.options.gpus, (held or {}).get((node.name, slot), []))
+    for node, slot in sorted(wanted, key=lambda each: each[0].options.gpus < 1):
+        if (node.name, slot) not in given:
+            take((node.name, slot), node.options.gpus, devices)
+    return given

@@ -1,0 +1,264 @@
+"""A node's processes, on circus: spawn, output, death. Runs in the supervisor.
+
+Only circus' `Watcher` and `Process` are used, never its arbiter: its lock, its signal handlers and its control
+sockets lose requests or open doors (decision record 0002).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from circus.process import Process
+from circus.watcher import Watcher
+from tornado.ioloop import IOLoop
+
+import graphserve
+from graphserve.graph.plan import NodePlan
+from graphserve.supervise.events import LogRecord
+from graphserve.supervise.health import Frozen, Memory
+from graphserve.supervise.process.output import Pipe, Records
+from graphserve.supervise.process.usage import Usage
+from graphserve.system import stack, standard_streams
+from graphserve.system.channel import Channel, Message
+from graphserve.system.process_group import end_group
+from graphserve.system.roster import Roster
+
+if TYPE_CHECKING:
+    from graphserve.supervise.revision import Version
+
+CHILD = str(Path(graphserve.__file__).with_name("child.py"))
+NO_PROCESS_PAUSE = 1.0  # seconds until it is tried again, when the machine gives us no process
+
+
+class WorkerProcess:
+    """One worker, from spawn to death.
+
+    Its `state` goes `spawned` → `imported` → `starting` → `ready` → `draining` → `gone`.
+    """
+
+    def __init__(
+        self, node: str, version: Version, slot: int, process: Any, pipes: list[Pipe], records: Records
+    ) -> None:
+        self.version, self.slot, self.process, self.pipes = version, slot, process, pipes
+        self.records = records
+        self.pid: int = process.pid
+        self.usage = Usage(process.pid)
+        self.state = "spawned"
+        self.channel: Channel | None = None
+        self.address = ""
+        self.place: tuple[int, int] | None = None  # which file had that name when the worker said that it listens there
+        self.rebinding = False  # it was told to listen there anew
+        self.message = self.traceback = ""
+        self.options = version.plan.node(node).options  # its own: those of its node may be newer
+        self.spawned_at = asyncio.get_running_loop().time()
+        self.ready_at: float | None = None
+        self._timer: asyncio.TimerHandle | None = None  # of what it may need so long for: to import, to start, to leave
+        self.drained = asyncio.Event()
+        self.gone = asyncio.Event()
+        self.was_ready = asyncio.Event()
+        self.opening = False  # it was told to serve the public port, and has not said yet that it does
+        self.serves_public = False  # it was told to, at some time
+        self.standby = False  # somebody waits for it to be ready, and decides what becomes of it if it is not
+        self.successor: WorkerProcess | None = None  # who is to take its place
+        self.recycling = False
+        self.seen_at = 0.0
+        self.frozen = Frozen()
+        self.vitals: dict[str, Any] = {}  # its latest report
+        self.memory = Memory()  # what it executes
+        self.reported = asyncio.Event()  # since it was asked
+        self.quota = random.uniform(1.0, 1.1)  # of max_requests: workers that began together are replaced apart
+        self.retiring = False
+
+    @property
+    def accepts(self) -> bool:
+        """Whether it may have accepted something by now: it is asked to end, and not killed."""
+        return self.state == "ready" or self.opening
+
+    def send(self, message: Message, fds: list[int] | None = None) -> None:
+        """Send a message, if it is connected."""
+        if self.channel is not None:
+            self.channel.send(message, fds or [])
+
+    def kill(self) -> None:
+        """SIGKILL to it and to the processes that it started (see `family`); nothing once it is gone."""
+        if self.state == "gone":
+            return  # its pid may be another's by now
+        end_group(self.pid)
+
+    def limit(self, seconds: float, then: Callable[[], None]) -> None:
+        """Do something if that much time passes; in place of the limit that it had."""
+        self.unlimit()
+        self._timer = asyncio.get_running_loop().call_later(seconds, then)
+
+    def unlimit(self) -> None:
+        """It has all the time."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def end(self) -> None:
+        """Have it say where it hangs, and end; SIGKILL if that takes long."""
+        if self.state == "gone" or self.pipes[1].stack is not None:
+            return
+        self.pipes[1].stack = stack.Stack()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(self.pid, stack.SIGNAL)
+        self.limit(stack.PATIENCE, self.kill)
+
+    def last_words(self) -> str:
+        """Its traceback, or what it printed last."""
+        return self.traceback or "\n".join(self.pipes[1].tail) or "\n".join(self.pipes[0].tail)
+
+
+class _Watcher(Watcher):  # type: ignore[misc]
+    """circus' watcher, which keeps why a process could not be started: circus itself only logs it.
+
+    It gives each process a pipe for its records. Descriptors from 3 on do not reach a process, but its standard input
+    may be one of ours.
+    """
+
+    refused: OSError | None = None
+    records = -1  # what the next process gets as its standard input
+
+    @property
+    def _process_class(self) -> Callable[..., Process]:  # pyright: ignore
+        return self._make
+
+    def _get_stdin_socket_fd(self) -> int:
+        return self.records
+
+    def _make(self, *arguments: Any, **options: Any) -> Process:
+        try:
+            return Process(*arguments, **options)
+        except OSError as exc:
+            self.refused = exc
+            raise
+
+
+class Pool:
+    """The processes of one node.
+
+    Args:
+        node: the node.
+        emit: called with each record of their output.
+        on_death: called with a worker that is gone, and its exit code (negative: the signal).
+        role: what the processes are: `worker`, or `standin`.
+        roster: where they are named as long as they live.
+    """
+
+    def __init__(
+        self, node: NodePlan, emit: Callable[[LogRecord], None], on_death: Callable[[WorkerProcess, int], None],
+        role: str = "worker", roster: Roster | None = None,
+    ) -> None:  # fmt: skip
+        self._roster = roster
+        self._name, self._emit, self._on_death = node.name, emit, on_death
+        self.workers: dict[int, WorkerProcess] = {}  # by pid
+        discard = {"stream": _discard}  # a stream makes circus open pipes; we read them ourselves
+        self._watcher = _Watcher(
+            node.id, shlex.quote(sys.executable), ["-P", CHILD, role, node.id],
+            numprocesses=node.workers, working_dir=os.getcwd(), max_retry=1, respawn=False, autostart=False,
+            stdout_stream=discard, stderr_stream=dict(discard), loop=IOLoop.current(), env={},
+        )  # fmt: skip
+        self._watcher.initialize(None, {}, None)  # no publisher: nobody listens to circus' events
+        self._watcher._status = "active"  # its own start() spawns all at once, and asks the arbiter's lock
+
+    def spawn(self, slot: int, version: Version, env: Mapping[str, str]) -> WorkerProcess:
+        """Start a process.
+
+        Args:
+            slot: its slot; -1 for none.
+            version: what it reads.
+            env: its environment.
+
+        Raises:
+            OSError: the machine will not give us one.
+        """
+        reading, self._watcher.records = standard_streams.pipe()
+        try:
+            process = self._start(slot, env)
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(self._watcher.records)
+        try:
+            pidfd = os.pidfd_open(process.pid)  # the last descriptor that it takes
+        except OSError:
+            os.close(reading)
+            self._forget(process)
+            raise
+        shown = slot if slot >= 0 else None
+        pipes = [
+            Pipe(process.stdout.fileno(), "stdout", self._emit, self._name, shown, process.pid),
+            Pipe(process.stderr.fileno(), "stderr", self._emit, self._name, shown, process.pid),
+        ]
+        records = Records(reading, self._emit, self._name, shown, process.pid)
+        worker = WorkerProcess(self._name, version, slot, process, pipes, records)
+        self.workers[worker.pid] = worker
+        if self._roster is not None:
+            self._roster.add(worker.pid)
+        self._watch(worker, pidfd)
+        return worker
+
+    def _start(self, slot: int, env: Mapping[str, str]) -> Any:
+        self._watcher.env = dict(env)
+        before = set(self._watcher.processes)
+        self._watcher.spawn_process(recovery_wid=slot + 1)
+        new = set(self._watcher.processes) - before
+        if not new:
+            raise self._watcher.refused or OSError("no process could be started")
+        return self._watcher.processes[new.pop()]
+
+    def _forget(self, process: Any) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.close_output_channels()
+        del self._watcher.processes[process.pid]
+
+    def _watch(self, worker: WorkerProcess, pidfd: int) -> None:
+        loop = asyncio.get_running_loop()
+
+        def died() -> None:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+            self._died(worker)
+
+        loop.add_reader(pidfd, died)
+
+    def _died(self, worker: WorkerProcess) -> None:
+        worker.kill()  # its own children must not outlive it
+        if self._roster is not None:  # before it is waited for: its pid may be another's then
+            self._roster.discard(worker.pid)
+        code = worker.process.poll()
+        worker.records.close()
+        os.close(worker.records.descriptor)
+        for pipe in worker.pipes:
+            pipe.close()
+        if worker.channel is not None:
+            worker.channel.drain()
+            worker.channel.close()
+        worker.traceback = worker.traceback or str(worker.pipes[1].stack or "")
+        self._watcher.processes.pop(worker.pid, None)
+        worker.process.close_output_channels()
+        worker.unlimit()
+        if worker.address:
+            with contextlib.suppress(OSError):  # it has done so itself, unless it was killed
+                os.unlink(worker.address)
+        del self.workers[worker.pid]
+        worker.state = "gone"
+        worker.gone.set()
+        self._on_death(worker, code if code is not None else 0)
+        worker.memory.close()
+
+
+def _discard(data: Any) -> None:
+    pass

@@ -1,0 +1,257 @@
+"""The listening sockets that the supervisor binds: the nodes' shared ones and the public one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from graphserve.errors import StartupError
+from graphserve.graph.plan import ListenPlan, NodePlan
+from graphserve.system import rundir
+
+PRIVATE = 0o177  # umask of every Unix socket: mode 0600
+FOLDER_PATIENCE = 1.0  # seconds that a start waits for another one that is about to bind in the same folder
+STEP = 0.01  # seconds between two tries meanwhile
+
+
+@contextlib.contextmanager
+def private_umask() -> Iterator[None]:
+    """Sockets bound in here have mode 0600."""
+    before = os.umask(PRIVATE)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+class NamedSocket:
+    """A listening Unix socket of mode 0600 and its name in the run folder, which others may remove.
+
+    Args:
+        path: its name; what has it already is replaced.
+        backlog: connections that may wait.
+    """
+
+    def __init__(self, path: str, backlog: int) -> None:
+        self.path = path
+        self.sock = socket.socket(socket.AF_UNIX)
+        try:
+            if os.path.lexists(path):
+                os.unlink(path)
+            with private_umask():
+                self.sock.bind(path)
+            self.sock.listen(backlog)
+            self.sock.setblocking(False)
+            self._identity = rundir.identity(path)
+        except OSError:
+            self.sock.close()
+            raise
+
+    @property
+    def lost(self) -> bool:
+        """Whether the name is gone, or is another file's: nobody can connect any more."""
+        return rundir.identity(self.path) != self._identity
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+        return self.sock.fileno()
+
+    def listen(self, backlog: int) -> None:
+        """Let so many connections wait."""
+        self.sock.listen(backlog)
+
+    def close(self) -> None:
+        """Close it, and remove its name."""
+        self.sock.close()
+        if not self.lost:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+
+
+def shared(run: Path, node: NodePlan) -> dict[str, NamedSocket]:
+    """Bind a node's shared sockets, in a folder of its own; they listen at once, so calls wait while workers start.
+
+    Returns:
+        The sockets by API name; `""` is the one of all APIs that are not batched.
+    """
+    folder = run / node.id
+    folder.mkdir(mode=0o700, exist_ok=True)
+    paths = {"": rundir.queue_socket(run, node), **rundir.batch_sockets(run, node)}
+    return {name: NamedSocket(path, node.options.queue) for name, path in paths.items()}
+
+
+def refuses(path: str) -> bool:
+    """Whether nobody listens at a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return True
+        except OSError:
+            pass  # its queue is full: somebody has it
+    return False
+
+
+class InUse(StartupError):
+    """Raised when something else listens at the public address."""
+
+
+class PublicSocket:
+    """The one socket that clients reach. It listens before anything is started, so that the port is nobody else's.
+
+    A TCP port that is only bound is not taken: with SO_REUSEADDR, which a restart needs, another process may bind it
+    too, and the first of the two that listens has it (socket(7)). Clients that come early wait in the accept queue.
+
+    Args:
+        listen: where.
+
+    Raises:
+        StartupError: the address cannot be bound, or another process listens there.
+    """
+
+    def __init__(self, listen: ListenPlan) -> None:
+        self.listen_plan = listen
+        self.path = os.path.abspath(listen.uds) if listen.uds else None
+        self._identity: tuple[int, int] | None = None
+        try:
+            self.sock = self._bind_unix(self.path) if self.path else self._bind_tcp()
+        except OSError as exc:
+            kind = InUse if exc.errno == errno.EADDRINUSE else StartupError
+            raise kind(_why(exc, listen)) from None
+
+    @property
+    def url(self) -> str:
+        """Where the graph answers; for a Unix socket, its path."""
+        if self.path:
+            return f"unix:{self.path}"
+        host, port = self.sock.getsockname()[:2]
+        scheme = "https" if self.listen_plan.tls else "http"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+    def close(self) -> None:
+        """Close our copy; workers have theirs."""
+        self.sock.close()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the name of a Unix socket that is open was removed: no client can connect any more."""
+        return self.path is not None and self.sock.fileno() >= 0 and rundir.identity(self.path) != self._identity
+
+    def renew(self) -> socket.socket:
+        """Make a Unix socket anew whose name was removed; returns the one before, which may have clients that wait.
+
+        Raises:
+            OSError: it cannot be made, or something else has that name by now.
+        """
+        assert self.path is not None
+        before = self.sock
+        try:
+            self.sock = self._bind_unix(self.path)
+        except StartupError as exc:
+            raise OSError(errno.EADDRINUSE, str(exc), self.path) from None
+        return before
+
+    def remove(self) -> None:
+        """Remove the name of a Unix socket, if it is still ours."""
+        if self.path:
+            with contextlib.suppress(OSError):
+                now = os.stat(self.path)
+                if (now.st_dev, now.st_ino) == self._identity:
+                    os.unlink(self.path)
+
+    def _bind_tcp(self) -> socket.socket:
+        host, port = self.listen_plan.host, self.listen_plan.port
+        try:
+            found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except (socket.gaierror, UnicodeError) as exc:
+            raise StartupError(f"host {host!r} is not known here ({exc}); choose another --host") from None
+        family, kind, protocol, _, address = found[0]
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+            sock.listen(self.listen_plan.backlog)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def _bind_unix(self, path: str) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            with _alone_in(os.path.dirname(path)):
+                self._remove_stale(path)
+                with private_umask():
+                    sock.bind(path)
+                sock.listen(self.listen_plan.backlog)
+        except (OSError, StartupError):
+            sock.close()
+            raise
+        held = os.stat(path)
+        self._identity = (held.st_dev, held.st_ino)
+        return sock
+
+    def _remove_stale(self, path: str) -> None:
+        try:
+            mode = os.lstat(path).st_mode
+        except FileNotFoundError:
+            return
+        if stat.S_ISLNK(mode):
+            words = "there is a link, and links are not followed: remove it, or give its end"
+            raise StartupError(f"--uds {path}: {words}")
+        if not stat.S_ISSOCK(mode):
+            raise StartupError(f"--uds {path}: there is a file of that name that is no socket")
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                os.unlink(path)  # left by a process that was killed
+            else:
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+@contextlib.contextmanager
+def _alone_in(folder: str) -> Iterator[None]:
+    """Let no other start bind in this folder meanwhile: it would take our socket for one that was left behind.
+
+    Between bind and listen a socket refuses connections, as one does whose process was killed.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        yield  # a folder that may be entered and not be read; what is wrong with it is said when the socket is bound
+        return
+    try:
+        end = time.monotonic() + FOLDER_PATIENCE
+        while time.monotonic() < end:  # others may lock it for reasons of their own: they do not hold us up for long
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                time.sleep(STEP)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _why(exc: OSError, listen: ListenPlan) -> str:
+    where = listen.uds or f"{listen.host}:{listen.port}"
+    if exc.errno == errno.EADDRINUSE:
+        other = "--uds" if listen.uds else "--port (0 picks a free one)"
+        return f"{where} is in use by another process; stop it, or choose another {other}"
+    if exc.errno in (errno.EACCES, errno.EPERM):
+        why = "this user may not write in that folder" if listen.uds else "ports below 1024 need privileges"
+        return f"{where}: permission denied; {why}"
+    if exc.errno == errno.EADDRNOTAVAIL:
+        return f"{listen.host} is no address of this machine; choose another --host"
+    if exc.errno == errno.ENOENT:
+        return f"--uds {where}: there is no folder {os.path.dirname(where)}"
+    return f"{where} cannot be bound: {exc.strerror or exc}"

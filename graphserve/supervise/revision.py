@@ -1,0 +1,105 @@
+"""A version of the graph: a Plan that workers start from, and the nodes that it speaks of. Runs in the supervisor.
+
+A reload makes a new one. Nodes outlive versions: those that are the same in both are in both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphserve.graph.plan import NodePlan, Plan
+from graphserve.supervise.process.environment import Environment
+from graphserve.system import rundir
+
+if TYPE_CHECKING:
+    from graphserve.supervise.node import Node
+
+
+OUTLINE = 0  # the number of the version that holds only what is known before modules are imported
+
+
+class Version:
+    """A Plan on disk.
+
+    Args:
+        number: counts the reloads, from 1; or `OUTLINE`.
+        plan: what to run.
+        run: the run folder.
+        environment: of its workers.
+        secrets: what the workers of the entry need and no file may hold, such as the password of the TLS key.
+        configured: by node name, the workers that the configuration asks for (`plan` has those of `graphserve scale`).
+    """
+
+    def __init__(
+        self, number: int, plan: Plan, run: Path, environment: Environment, secrets: Mapping[str, Any],
+        configured: Mapping[str, int],
+    ) -> None:  # fmt: skip
+        self.number, self.plan, self.environment = number, plan, environment
+        self.secrets, self.configured = dict(secrets), configured
+        self.nodes: dict[str, Node] = {}  # by name; complete before the first worker starts
+        self._run = run
+        self._file = rundir.plan_file(run, number)
+        self._file.parent.mkdir(mode=0o700)
+        self._write()
+
+    def restore(self) -> list[str]:
+        """Write the Plan again if others have removed it; returns its name then.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if rundir.identity(self._file) == self._identity:
+            return []
+        self._file.parent.mkdir(mode=0o700, exist_ok=True)
+        self._file.unlink(missing_ok=True)
+        self._write()
+        return [f"{self.number}/{self._file.name}"]
+
+    def _write(self) -> None:
+        with open(os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(self.plan.to_json())
+        self._identity = rundir.identity(self._file)
+
+    @property
+    def outlined(self) -> bool:
+        """Whether it was made before there was a Plan."""
+        return self.number == OUTLINE
+
+    def needs(self, name: str) -> set[Node]:
+        """The nodes that workers of this one call."""
+        return {self.nodes[needed] for needed in self.plan.node(name).needs()}
+
+    def env(self, node: NodePlan, slot: int) -> dict[str, str]:
+        """The environment of a worker."""
+        if node.options.gpus and slot >= self.plan.node(node.name).workers:  # it was scaled
+            nodes = (dataclasses.replace(each, workers=node.workers) if each.name == node.name else each
+                     for each in self.plan.nodes)  # fmt: skip
+            self.environment.fit(dataclasses.replace(self.plan, nodes=tuple(nodes)))
+        return self.environment.of(node, slot)
+
+    def secrets_of(self, node: NodePlan) -> dict[str, Any]:
+        """What the workers of a node need and no file may hold."""
+        own = self.secrets if node.name == self.plan.entry else {}
+        urls = self.plan.node(node.name).secret_urls()
+        return {**own, "urls": urls} if urls else dict(own)
+
+    def remove(self) -> None:
+        """No worker reads it any more."""
+        rundir.remove_version(self._run, self.number)
+
+
+def same(old: NodePlan, new: NodePlan) -> bool:
+    """Whether callers of the one can call the other: its workers can then be replaced one by one."""
+    return _interface(old) == _interface(new)
+
+
+def _interface(node: NodePlan) -> tuple[Any, ...]:
+    apis = [
+        (api.name, api.route, api.parameters, api.positional, api.lane, api.stream, api.input_stream, api.batch is None,
+         api.fingerprint) for api in node.apis
+    ]  # fmt: skip
+    return node.name, node.target, node.init, apis

@@ -1,0 +1,241 @@
+"""The turnover of one node's workers: replaced one by one, added, taken away, without loss. Runs in the supervisor.
+
+A new worker is ready before the old one drains; where GPUs are full, or memory is short (`restart`), the old one goes
+first, and calls wait meanwhile: in the node's accept queue, at its callers, or at the public port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from graphserve.errors import StartupError
+from graphserve.supervise.backoff import Backoff
+from graphserve.system import os_errors
+
+if TYPE_CHECKING:
+    from graphserve.graph.plan import NodePlan
+    from graphserve.supervise.node import Node
+    from graphserve.supervise.process.pool import WorkerProcess
+    from graphserve.supervise.revision import Version
+
+Progress = Callable[[str], None]
+
+
+class Turnover:
+    """Changes the workers of one node, one change at a time.
+
+    Args:
+        node: the node.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self._alone = asyncio.Lock()
+        self._apart = asyncio.Lock()  # of recycling, to the end of the one that leaves
+        self._recycles: set[asyncio.Future[None]] = set()
+        self._backoff = Backoff(free=0, first=1.0)  # of recycling: what replaces a worker that serves has no hurry
+        self._pausing = False
+
+    async def roll(self, plan: NodePlan, version: Version, progress: Progress) -> None:
+        """Have every worker be of another version; then as many as that says.
+
+        Raises:
+            StartupError: a new worker did not become ready. The old ones serve on; those replaced before stay new.
+        """
+        async with self._alone:
+            before = self.node.plan.workers
+            leaving: set[WorkerProcess] = set()
+            kept = replace(plan, workers=before)  # until all are replaced
+            for done in itertools.count(1):
+                if (old := self._next(plan, version)) is None:
+                    break
+                await gone(leaving)  # so one worker more than usual, and no two
+                await self._exchange(old, kept, version, old_first=plan.options.gpus > 0)
+                leaving = {old}
+                self.node.adopt(kept, version)
+                progress(f"{plan.name} {done}/{min(before, plan.workers)} replaced")
+            self.node.adopt(plan, version)
+            await self._fill(before)
+            self._trim()
+
+    async def restart(self, progress: Progress) -> None:
+        """Replace every worker by another one of the same version, the old one first.
+
+        Raises:
+            StartupError: a new worker did not become ready; it is tried again later, the rest is as it was.
+        """
+        async with self._alone:
+            for done, slot in enumerate(range(self.node.plan.workers), 1):
+                old = self._holder(slot)
+                if old is not None:
+                    await self._exchange(old, self.node.plan, self.node.version, old_first=True)
+                else:
+                    await self._fill(self.node.plan.workers)
+                progress(f"{self.node.plan.name} {done}/{self.node.plan.workers} restarted")
+
+    async def resize(self, workers: int, progress: Progress) -> None:
+        """Have so many workers.
+
+        Raises:
+            StartupError: a new worker did not become ready; there are as many as before.
+        """
+        async with self._alone:
+            before = self.node.plan.workers
+            self.node.plan = replace(self.node.plan, workers=workers)
+            self.node.on_change(self.node)
+            await self._fill(before)
+            await gone(self._trim())
+            progress(f"{self.node.plan.name} has {workers} {'worker' if workers == 1 else 'workers'}")
+
+    def recycle(self, worker: WorkerProcess, words: str) -> None:
+        """Replace a worker that has had its time; each of its reports asks for it."""
+        if self._pausing:
+            return
+        worker.recycling = True
+        task = asyncio.ensure_future(self._recycle(worker, words))
+        self._recycles.add(task)
+        task.add_done_callback(self._recycles.discard)
+
+    async def _recycle(self, worker: WorkerProcess, words: str) -> None:
+        async with self._apart:
+            async with self._alone:
+                node = self.node
+                if node.stopping or worker.state != "ready" or self._pausing:
+                    worker.recycling = False
+                    return
+                node.say("info", f"a worker of {node.plan.name} {words}; replacing it", worker)
+                try:
+                    await self._exchange(worker, node.plan, node.version, old_first=node.plan.options.gpus > 0)
+                except StartupError as exc:
+                    self._put_off(worker, exc)
+                    return
+                self._backoff.early_deaths = 0
+            await worker.gone.wait()  # while it drains, other changes need not wait for it
+
+    def _put_off(self, worker: WorkerProcess, exc: StartupError) -> None:
+        """Recycle nobody for a while; the worker goes on."""
+        if self.node.stopping:
+            return
+        pause = self._backoff.died(0.0)
+        words = f"the replacement did not start, another one does in {pause:.1f} s: {exc}"
+        self.node.say("error", words, worker, exc.log)
+        worker.recycling, self._pausing = False, True
+        asyncio.get_running_loop().call_later(pause, self._resume)
+
+    def _resume(self) -> None:
+        self._pausing = False
+
+    # --- one worker ---
+
+    async def _exchange(self, old: WorkerProcess, plan: NodePlan, version: Version, *, old_first: bool) -> None:
+        try:
+            if old_first:
+                self.node.leave(old)
+                await old.gone.wait()
+            await self._start([old.slot], plan, version, old)
+        except BaseException:
+            if self._holder(old.slot) is None and not self.node.stopping:
+                self.node.respawns.later(old.slot)
+            raise
+        if not old_first and old.state != "gone":
+            self.node.leave(old)
+
+    async def _start(
+        self, slots: Iterable[int], plan: NodePlan, version: Version, old: WorkerProcess | None = None
+    ) -> None:
+        """Start workers, all or none; returns when they are ready."""
+        new: list[WorkerProcess] = []
+        try:
+            for slot in slots:
+                new.append(worker := self.node.spawn(slot, plan, version))
+                worker.standby = True
+                if old is not None:
+                    old.successor = worker
+            self.node.on_change(self.node)
+            await self._ready(new)
+        except BaseException as exc:
+            for worker in new:
+                self.node.leave(worker)
+            await gone(worker for worker in new if worker.state != "draining")
+            if isinstance(exc, OSError):
+                raise StartupError(f"{plan.name}: {os_errors.words(exc)}", plan.name) from exc
+            raise
+        for worker in new:
+            worker.standby = False
+
+    async def _ready(self, new: list[WorkerProcess]) -> None:
+        waiting = {asyncio.ensure_future(first(worker.was_ready.wait, worker.gone.wait)): worker for worker in new}
+        try:
+            for task in asyncio.as_completed(waiting):
+                await task
+                for worker in new:
+                    if worker.state == "gone":
+                        raise StartupError(worker.message, self.node.plan.name, worker.last_words())
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    # --- slots ---
+
+    def _next(self, plan: NodePlan, version: Version) -> WorkerProcess | None:
+        """The worker in the lowest slot that is not of this version and is to be replaced."""
+        old = [worker for worker in self.node.workers if worker.version is not version and not worker.retiring]
+        return min((w for w in old if w.slot < plan.workers), key=lambda worker: worker.slot, default=None)
+
+    def _holder(self, slot: int) -> WorkerProcess | None:
+        return next((w for w in self.node.workers if w.slot == slot and not w.retiring), None)
+
+    async def _fill(self, before: int) -> None:
+        """Have a worker in every slot; if one does not start, there are as many as before."""
+        node = self.node
+        free = [slot for slot in range(node.plan.workers) if self._holder(slot) is None]
+        try:
+            await self._start(free, node.plan, node.version)
+        except BaseException:
+            node.plan = replace(node.plan, workers=before)
+            for slot in free:
+                if slot < before and not node.stopping:
+                    node.respawns.later(slot, 1.0)
+            raise
+
+    def _trim(self) -> list[WorkerProcess]:
+        """Let the workers go whose slots are no more; returns all that leave."""
+        for worker in self.node.workers:
+            if worker.slot >= self.node.plan.workers and not worker.retiring:
+                self.node.leave(worker)
+        return [worker for worker in self.node.workers if worker.retiring]
+
+
+async def first(*works: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    """Wait until one of these is done; the others are cancelled.
+
+    It takes functions, not coroutines: where it is cancelled before it begins, nobody would await those.
+    """
+    tasks = [asyncio.ensure_future(work()) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def gone(workers: Iterable[WorkerProcess]) -> None:
+    """Wait until these have ended."""
+    for worker in workers:
+        await worker.gone.wait()
+
+
+async def together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do things side by side; the first that fails ends the others, and is raised when they have ended."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        for task in asyncio.as_completed(tasks):
+            await task
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,76 @@
+"""The upkeep of the run folder: what others remove of it while the graph runs is made anew. Runs in the supervisor.
+
+Cleaners of temporary folders remove what is old, and people remove what they do not know. Everything that is in the
+folder is in the supervisor's memory too (docs/how-to/operate.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from graphserve.supervise.control.server import Admin
+from graphserve.supervise.fleet import Fleet
+from graphserve.system import os_errors
+from graphserve.system.rundir import RunDir, Taken
+
+STEP = 1.0  # seconds between two looks
+
+
+class Upkeep:
+    """Looks after one run folder: once a second, before a worker is started, and when somebody could not connect.
+
+    Args:
+        folder: the run folder.
+        fleet: what runs.
+        admin: who answers operators.
+        say: takes a level and words for the terminal.
+    """
+
+    def __init__(self, folder: RunDir, fleet: Fleet, admin: Admin, say: Callable[[str, str], None]) -> None:
+        self._folder, self._fleet, self._admin, self._say = folder, fleet, admin, say
+        self._timer: asyncio.TimerHandle | None = None
+        self._trouble = ""  # what was said last of what could not be made
+
+    def begin(self) -> None:
+        """Look from now on."""
+        self._fleet.look = self.look
+        self._beat()
+
+    def end(self) -> None:
+        """Look no more: the folder is about to be removed."""
+        self._fleet.look = lambda suspect: None
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def look(self, suspect: str = "") -> None:
+        """Make anew what is missing, and say so.
+
+        Args:
+            suspect: a socket that somebody could not connect to, although its owner is ready.
+        """
+        try:
+            restored = [*self._folder.restore(), *self._admin.restore(), *self._fleet.restore()]
+            if suspect:
+                restored += self._fleet.suspect(suspect)
+        except Taken as exc:
+            self.end()
+            self._say("critical", f"{exc}: commands reach that one, and no worker of this one can be replaced")
+            return
+        except OSError as exc:
+            words = (
+                f"what was removed of the run folder {self._folder.path} cannot be made anew: {os_errors.words(exc)}"
+            )
+            if words != self._trouble:
+                self._say("error", f"{words}; tried again every second")
+            self._trouble = words
+            return
+        self._trouble = ""
+        if restored:
+            what = ", ".join(restored)
+            words = f"somebody removed files of the run folder {self._folder.path}: {what}; made anew"
+            self._say("warning", f"{words}. Exclude it from what cleans that place")
+
+    def _beat(self) -> None:
+        self.look()
+        self._timer = asyncio.get_running_loop().call_later(STEP, self._beat)

@@ -1,0 +1,141 @@
+"""The stack of a process that hangs: it writes it to its stderr at a signal, and ends; who watches it reads it there.
+
+Used in the children that run user code, and in the process that started them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import linecache
+import os
+import re
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+# The last one: user code and its libraries hardly use it, and its default is to end the process without a core dump.
+SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
+PATIENCE = 1.0  # seconds that a process has to write its stack and to end, before it is killed
+_THREAD = re.compile(r"(Current t|T)hread 0x[0-9a-f]+.* \(most recent call first\):$")
+_FRAME = re.compile(r'  File "(?P<file>.+)", line (?P<line>\d+) in (?P<name>.+)$')
+_BETWEEN = ("", "  ...", "  <no Python frame>")  # other lines of it
+Frame = tuple[str, int, str]  # file, line, name of the function
+_OURS = str(Path(__file__).parents[1]) + os.sep
+_PYTHON = str(Path(os.__file__).parent) + os.sep
+_shows = False  # whether this process writes its stack at the signal
+
+
+def show_on_signal() -> None:
+    """Have this process write the stack of each thread to its stderr when the signal comes, and end by it."""
+    global _shows
+    _shows = True
+    faulthandler.register(SIGNAL, file=2, all_threads=True, chain=True)
+
+
+@contextlib.contextmanager
+def awaiting(awaitable: Any) -> Iterator[None]:
+    """Have the signal show where a coroutine waits too, which is in the stack of no thread; on the main thread."""
+    if not _shows:
+        yield
+        return
+
+    def show(number: int, frame: FrameType | None) -> None:
+        frames = reversed(awaited(awaitable))
+        lines = "".join(f'  File "{file}", line {line} in {name}\n' for file, line, name in frames)
+        os.write(2, f"Thread {id(awaitable):#x} (most recent call first):\n{lines}".encode())
+        signal.signal(SIGNAL, signal.SIG_DFL)
+        os.kill(os.getpid(), SIGNAL)
+
+    _chain(show)
+    try:
+        yield
+    finally:
+        _chain(signal.SIG_DFL)
+
+
+def _chain(handler: Any) -> None:
+    """What happens at the signal when the stacks of the threads are written."""
+    faulthandler.unregister(SIGNAL)
+    signal.signal(SIGNAL, handler)
+    show_on_signal()
+
+
+def awaited(awaitable: Any) -> list[Frame]:
+    """Where a coroutine waits: its frames, the innermost last; none while it runs, as a thread has them then."""
+    frames: list[Frame] = []
+    while awaitable is not None and not getattr(awaitable, "cr_running", False):
+        frame = getattr(awaitable, "cr_frame", None) or getattr(awaitable, "gi_frame", None)
+        if frame is not None:
+            frames.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
+        awaitable = getattr(awaitable, "cr_await", None) or getattr(awaitable, "gi_yieldfrom", None)
+    return frames
+
+
+def of_error(error: BaseException | None) -> str:
+    """Where something was raised, as a stack; empty if that is not in user code."""
+    summary = traceback.extract_tb(error.__traceback__) if error is not None else []
+    return shown([(each.filename, each.lineno or 0, each.name) for each in summary])
+
+
+def of_threads(threads: Iterable[threading.Thread]) -> str:
+    """Where threads of this process are in user code; empty if none is."""
+    current = sys._current_frames()
+    stacks = [traceback.extract_stack(current[thread.ident]) for thread in threads if thread.ident in current]
+    return "\n".join(filter(None, (shown([(each.filename, each.lineno or 0, each.name) for each in stack])
+                                   for stack in stacks)))  # fmt: skip
+
+
+def shown(frames: Iterable[Frame]) -> str:
+    """Frames, the innermost last, from the first one of user code on, as Python prints a traceback; or nothing."""
+    lines = "".join(map(_frame, _of_user(frames)))
+    return f"Stack (most recent call last):\n{lines}" if lines else ""
+
+
+class Stack:
+    """What a process wrote, line by line, since it was sent the signal."""
+
+    def __init__(self) -> None:
+        self._threads: list[list[Frame]] = []
+
+    def takes(self, line: str) -> bool:
+        """Take in a line; False: it is of something else."""
+        if _THREAD.match(line):
+            self._threads.append([])
+        elif self._threads and (frame := _FRAME.match(line)):
+            self._threads[-1].append((frame["file"], int(frame["line"]), frame["name"]))
+        else:
+            return bool(self._threads) and line in _BETWEEN
+        return True
+
+    def __str__(self) -> str:
+        """The threads that were in user code, as Python prints a traceback; empty if none was."""
+        linecache.checkcache()  # sources are edited
+        # The thread that the signal interrupted, which mostly is the main one, comes last: it goes first.
+        return "\n".join(filter(None, (shown(reversed(thread)) for thread in reversed(self._threads))))
+
+
+def _of_user(frames: Iterable[Frame]) -> list[Frame]:
+    """From the first frame of user code on, without those of the import system."""
+    shown: list[Frame] = []
+    for file, line, name in frames:
+        if not file.startswith("<frozen ") and (shown or not is_machinery(file)):
+            shown.append((file, line, name))
+    return shown
+
+
+def is_machinery(file: str) -> bool:
+    """Whether code of this file is ours, Python's own, or the event loop's: it calls user code, and is none."""
+    packages = f"{os.sep}site-packages{os.sep}"
+    return file.startswith((_OURS, "<frozen ", "uvloop/")) or (file.startswith(_PYTHON) and packages not in file)
+
+
+def _frame(frame: Frame) -> str:
+    file, line, name = frame
+    source = linecache.getline(file, line).strip()
+    return f'  File "{file}", line {line}, in {name}\n' + (f"    {source}\n" if source else "")

@@ -1,0 +1,288 @@
+"""Arrays: what an annotation demands of them, and how lists become arrays. numpy is imported with the first one."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from graphserve.wire.array_buffers import MAX_DIMENSIONS, describe, freeze
+from graphserve.wire.costs.bounds import ARRAY_FLOOR, ARRAY_TIMES, HELD_TIMES
+from graphserve.wire.validation_errors import Misfit
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\[\d*[A-Za-zμ]+\])?\Z|[<>|=]?[A-Za-z?]\d*(\[\d*[A-Za-zμ]+\])?\Z")
+_NUMBERS = {int, float, type(None)}  # JSON has no NaN: it is written as null, and read again
+_LEAF_TYPES = (_NUMBERS, {bool}, {str})
+
+
+@dataclass(frozen=True)
+class Array:
+    """What an API demands of an array: `page: Annotated[np.ndarray, Array(dtype="uint8", shape=(None, None, 3))]`.
+
+    Args:
+        dtype: the name of a numpy dtype, such as `"float32"`. Arrays have it exactly; lists of numbers in JSON are
+            converted where nothing is lost but a float's precision. None: any.
+        shape: the length of each axis, None for any length. None: any shape.
+
+    Raises:
+        ValueError: `dtype` is no dtype's name, or a length is negative.
+
+    Example:
+        >>> Array(dtype="float32", shape=(None, 3))
+        Array(dtype='float32', shape=(None, 3))
+    """
+
+    dtype: str | None = None
+    shape: tuple[int | None, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype is not None and not (isinstance(self.dtype, str) and _NAME.match(self.dtype)):
+            raise ValueError(f"Array(dtype=…) is the name of a numpy dtype, such as 'float32', not {self.dtype!r}")
+        if self.shape is not None and not (isinstance(self.shape, tuple) and all(map(_is_length, self.shape))):
+            raise ValueError(f"Array(shape=…) is a tuple of lengths from 0, None for any length, not {self.shape!r}")
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a hint demands of an array, in numpy's own terms; made by `demand`.
+
+    Args:
+        dtype: the exact dtype, or None.
+        scalar: the class that the dtype's scalars have (`NDArray[np.floating]`), or None.
+        shape: as in `Array`.
+    """
+
+    dtype: np.dtype[Any] | None
+    scalar: type | None
+    shape: tuple[int | None, ...] | None
+
+
+def demand(hint: Any, metadata: tuple[Any, ...]) -> Demand:
+    """Read what an array's hint and its `Annotated` metadata demand.
+
+    Raises:
+        TypeError: the dtype does not exist, or cannot cross a socket.
+    """
+    import numpy as np
+
+    dtype, scalar, shape = None, None, None
+    for argument in typing.get_args(hint):
+        if typing.get_origin(argument) is np.dtype:
+            scalar = typing.get_args(argument)[0]
+    if not isinstance(scalar, type) or scalar in (np.generic, Any):
+        scalar = None
+    for extra in metadata:
+        if isinstance(extra, Array):
+            dtype = np.dtype(extra.dtype) if extra.dtype else dtype
+            shape = extra.shape if extra.shape is not None else shape
+    if dtype is not None or scalar is np.object_:
+        describe(dtype or np.dtype("O"))
+    return Demand(dtype, scalar, shape)
+
+
+def admit(array: np.ndarray[Any, Any], wanted: Demand) -> np.ndarray[Any, Any]:
+    """Check an array that arrived; what came as a list (and is still writable) is converted. It ends read-only.
+
+    Raises:
+        Misfit: its dtype or shape is not what is demanded.
+    """
+    if array.flags.writeable:
+        array = freeze(_convert(array, wanted))
+    if wanted.dtype is not None and array.dtype != wanted.dtype:
+        raise Misfit(f"Expected an array of dtype {wanted.dtype}, got {array.dtype}")
+    if wanted.scalar is not None and not _is_of(array.dtype, wanted.scalar):
+        raise Misfit(f"Expected an array of {wanted.scalar.__name__}, got {array.dtype}")
+    if (shape := wanted.shape) is not None and (
+        len(shape) != array.ndim or any(n is not None and n != m for n, m in zip(shape, array.shape, strict=True))
+    ):
+        text = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ("," if len(shape) == 1 else "") + ")"
+        raise Misfit(f"Expected an array of shape {text}, got {array.shape}", "value_error")
+    return array
+
+
+def from_list(value: Any) -> np.ndarray[Any, Any]:
+    """A new array from nested lists of numbers, of booleans or of strings; writable until `admit` has seen it.
+
+    None among numbers is NaN.
+
+    Raises:
+        Misfit: the lists are ragged, or hold something else.
+    """
+    import numpy as np
+
+    if type(value) not in (list, int, float, bool, str):
+        raise Misfit(f"Expected an array as nested lists, got `{'null' if value is None else type(value).__name__}`")
+    kinds = _leaf_types(value if type(value) is list else [value])
+    if not any(kinds <= allowed for allowed in _LEAF_TYPES):
+        names = ", ".join(sorted("null" if kind is type(None) else kind.__name__ for kind in kinds))
+        raise Misfit(f"Expected an array of numbers, of booleans or of strings, got a list with {names}")
+    if kinds == {str}:
+        _check_text(value)
+    if type(None) in kinds:
+        value = _with_nan(value)
+    try:
+        array = np.array(value)
+    except (ValueError, OverflowError):
+        raise Misfit("Expected an array, got lists of different lengths", "value_error") from None
+    if array.dtype.hasobject:
+        raise Misfit("Expected an array, got an integer that is too large", "value_error")
+    return array
+
+
+def scalar(kind: type, value: Any) -> Any:
+    """One of numpy's scalars from what arrived for it: a number, string or bytes, or an array without axes.
+
+    Raises:
+        Misfit: it is of another kind, or out of range.
+    """
+    import numpy as np
+
+    if value is None and issubclass(kind, np.inexact):
+        value = math.nan
+    if not isinstance(value, np.ndarray):
+        value = np.array(value) if isinstance(value, bytes) else from_list(value)
+    if value.ndim:
+        raise Misfit(f"Expected `{kind.__name__}`, got an array of shape {value.shape}")
+    concrete = _is_concrete(kind) and not issubclass(kind, np.flexible | np.datetime64 | np.timedelta64)
+    if concrete and value.flags.writeable:
+        value = _convert(value, Demand(np.dtype(kind), None, None))
+    if not _is_of(value.dtype, kind):
+        raise Misfit(f"Expected `{kind.__name__}`, got `{value.dtype}`")
+    return value.astype(kind)[()] if concrete else value[()]
+
+
+def _convert(array: Any, wanted: Demand) -> Any:
+    dtype = wanted.dtype
+    if dtype is None and wanted.scalar is not None:
+        dtype = _dtype_for(array, wanted.scalar)
+    if dtype is None or array.dtype == dtype:
+        return array
+    if array.size == 0:
+        return array.astype(dtype)
+    convert = _CONVERSIONS.get(dtype.kind)
+    if convert is None or (converted := convert(array, dtype)) is None:
+        raise Misfit(f"Expected an array of dtype {dtype}, got {array.dtype}")
+    return converted
+
+
+def _to_float(array: Any, dtype: Any) -> Any:
+    import numpy as np
+
+    if array.dtype.kind not in "iuf":
+        return None
+    with np.errstate(over="ignore"):
+        converted = array.astype(dtype)
+    if not np.array_equal(np.isfinite(array), np.isfinite(converted)):
+        raise Misfit(f"Expected an array of dtype {dtype}, got a number that is too large for it", "value_error")
+    return converted
+
+
+def _to_int(array: Any, dtype: Any) -> Any:
+    import numpy as np
+
+    if array.dtype.kind not in "iu":
+        return None
+    bounds = np.iinfo(dtype)
+    if int(array.min()) < bounds.min or int(array.max()) > bounds.max:
+        raise Misfit(f"Expected an array of dtype {dtype}, got a number out of its range", "value_error")
+    return array.astype(dtype)
+
+
+def _to_text(array: Any, dtype: Any) -> Any:
+    if array.dtype.kind != "U":
+        return None
+    converted = None
+    number = array.size
+    _check_size(dtype.itemsize * number, number, 0, HELD_TIMES)  # each has the length that the annotation says
+    try:
+        converted = array.astype(dtype)
+        lost = dtype.kind in "SU" and bool((converted.astype(array.dtype) != array).any())
+    except ValueError:
+        lost = True
+    if lost:
+        raise Misfit(f"Expected an array of dtype {dtype}, got a string that does not fit it", "value_error")
+    return converted
+
+
+_CONVERSIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "f": _to_float, "c": _to_float, "i": _to_int, "u": _to_int, "S": _to_text, "U": _to_text, "M": _to_text,
+}  # fmt: skip
+
+
+def _dtype_for(array: Any, kind: type) -> Any:
+    import numpy as np
+
+    if _is_concrete(kind):
+        return None if issubclass(kind, np.timedelta64 | np.void) else np.dtype(kind)
+    wants_float = kind in (np.floating, np.inexact)
+    return np.dtype("float64") if wants_float and array.dtype.kind in "iu" else None
+
+
+def _is_of(dtype: Any, kind: type) -> bool:
+    import numpy as np
+
+    if _is_concrete(kind) and not dtype.isnative:
+        return False  # as with `Array`: the dtype is meant exactly, its order of bytes too
+    # One size of integer has two classes (int64 and longlong); only one arrives.
+    return issubclass(dtype.type, kind) or (_is_concrete(kind) and dtype == np.dtype(kind))
+
+
+def _leaf_types(value: list[Any]) -> set[type]:
+    """The types of what is in nested lists; list itself if they are nested too deeply to be an array."""
+    found: set[type] = set()
+    level = value
+    for _ in range(MAX_DIMENSIONS):
+        kinds = set(map(type, level))
+        if list not in kinds:
+            return found | kinds
+        found |= kinds - {list}
+        inner = level if kinds == {list} else [item for item in level if type(item) is list]
+        level = list(itertools.chain.from_iterable(inner))
+    return found | set(map(type, level))
+
+
+def _with_nan(value: Any) -> Any:
+    if type(value) is list:
+        return [_with_nan(item) for item in value]
+    return math.nan if value is None else value
+
+
+def _check_text(value: Any) -> None:
+    # Each element of an array of text has the bytes of the longest one, four a character.
+    number, characters, longest = _measure([value])
+    _check_size(4 * number * longest, number, characters, ARRAY_TIMES)
+
+
+def _check_size(made: int, number: int, characters: int, times: int) -> None:
+    came = 3 * number + characters  # as JSON, at least
+    if made > max(ARRAY_FLOOR, times * came):
+        said = f"Expected an array, got texts that would take {made:,} bytes as one: send them as a list"
+        raise Misfit(said, "value_error")
+
+
+def _measure(value: list[Any]) -> tuple[int, int, int]:
+    """How many strings there are in nested lists, how many characters they have, and the longest one has."""
+    lengths = [len(item) for item in value if type(item) is str]
+    number, characters, longest = len(lengths), sum(lengths), max(lengths, default=0)
+    for item in value:
+        if type(item) is list:
+            more, further, length = _measure(item)
+            number += more
+            characters += further
+            longest = max(longest, length)
+    return number, characters, longest
+
+
+def _is_concrete(kind: type) -> bool:
+    return not kind.__subclasses__() or kind.__name__ in ("float64", "str_", "bytes_")
+
+
+def _is_length(length: Any) -> bool:
+    return length is None or (isinstance(length, int) and not isinstance(length, bool) and length >= 0)

@@ -1,0 +1,51 @@
+"""Defaults of dataclasses that were read: msgspec leaves those that a message does not give to the class.
+
+An instance that it made shows them as attributes, and lacks them in its `__dict__`, which is all that it writes of it
+(and that `vars` shows): passed on or returned, they were missing. What it calls after reading fills them in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from graphserve.wire import type_hints
+
+_FILLS = "__graphserve_fills__"
+
+
+def keep(hint: Any) -> None:
+    """Have the dataclasses in `hint` keep their defaults when they are read; before the first decoder of them is made.
+
+    msgspec calls `__post_init__` of what it has read. `@dataclass` has looked for that method already: one that is
+    added now is called by nobody else.
+    """
+    for part in type_hints.walk(hint):
+        kind: Any = part.origin
+        if part.kind == "fields" and dataclasses.is_dataclass(kind) and _FILLS not in vars(kind):
+            plain = {
+                each.name: each.default
+                for each in dataclasses.fields(kind)
+                if each.default is not dataclasses.MISSING and each.name not in _slots(kind)
+            }
+            if plain:
+                _fill(kind, plain)
+
+
+def _fill(kind: Any, plain: dict[str, Any]) -> None:
+    own = getattr(kind, "__post_init__", None)
+
+    def filled(self: Any, *args: Any) -> None:
+        values = self.__dict__
+        for name, default in plain.items():
+            values.setdefault(name, default)
+        if own is not None:
+            own(self, *args)
+
+    kind.__post_init__ = filled
+    setattr(kind, _FILLS, True)
+
+
+def _slots(kind: Any) -> set[str]:
+    """The fields that are no entries of `__dict__`: their defaults msgspec sets."""
+    return {name for each in kind.__mro__ for name in vars(each).get("__slots__", ())}

@@ -1,0 +1,303 @@
+"""Values of pydantic's types: to JSON and back. pydantic is imported only once the user's own code has."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, cast
+
+from graphserve.wire import pydantic_bytes
+from graphserve.wire.costs.bounds import ERRORS_MADE, HASHED_BODY
+from graphserve.wire.costs.union_branching import Branching
+
+_UNEXPECTED = re.compile(r"Expected `(?P<wanted>[^`]+)`.*?input_type=(?P<got>\w+)", re.DOTALL)
+
+_TOO_MANY_TRIES = "it is nested too deeply for a union without a discriminator, of which each level tries all members"
+
+
+class Adapter:
+    """Validates and dumps one type that contains pydantic's.
+
+    Bytes are base64 in its JSON. For the public, a model's own `ser_json_bytes` and `val_json_bytes` come first;
+    between nodes, where any bytes must arrive, they do not count.
+
+    Args:
+        hint: the type.
+
+    Raises:
+        TypeError: pydantic has no schema for it, or one that no value from outside can fit.
+    """
+
+    def __init__(self, hint: Any) -> None:
+        import pydantic
+
+        try:
+            self._adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(hint)
+        except pydantic.PydanticSchemaGenerationError as exc:
+            raise TypeError(str(exc).partition("\n")[0]) from None
+        except pydantic.PydanticUserError as exc:
+            raise TypeError(str(exc).partition("\n")[0]) from None
+        self._public, self._inner = _ways(self._adapter)
+        self._model = _model(hint)
+        self._guarded = self._public[0]
+        if pydantic_bytes.is_keyed(self._adapter.core_schema):
+            schema = self._adapter.core_schema
+            self._guarded = pydantic_bytes.build(
+                pydantic_bytes.guarded(pydantic_bytes.with_base64(schema, False)), _config(schema)
+            )[0]
+        self._branching = Branching.of(self._adapter.core_schema)
+
+    @property
+    def core_schema(self) -> Any:
+        """pydantic's own description of the type."""
+        return self._adapter.core_schema
+
+    @property
+    def plain_bytes(self) -> bool:
+        """Whether values are bytes as they are, which pydantic only checks."""
+        schema: Any = self._adapter.core_schema
+        return schema["type"] == "bytes" and "serialization" not in schema
+
+    def check(self, value: Any) -> Any:
+        """Validate a value that is one of Python's already.
+
+        Raises:
+            pydantic.ValidationError: it does not fit.
+        """
+        return self._adapter.validate_python(value, strict=True)
+
+    def load(self, data: bytes | memoryview, by_name: bool = False) -> Any:
+        """Validate JSON, strictly.
+
+        Args:
+            data: the JSON.
+            by_name: whether fields may have their own names beside their aliases, as between nodes.
+
+        Raises:
+            pydantic.ValidationError: it does not fit.
+            Misfit: its values would be tried too often; only without `by_name`.
+        """
+        if by_name:
+            return self._inner[0].validate_json(bytes(data), strict=True, by_name=True, by_alias=True)
+        data = bytes(data)
+        if self._branching is not None and self._branching.is_too_much(data):
+            from graphserve.wire.validation_errors import Misfit  # which imports this module
+
+            raise Misfit(_TOO_MANY_TRIES, "value_error")
+        validator = self._guarded if len(data) > HASHED_BODY else self._public[0]
+        return validator.validate_json(data, strict=True)
+
+    def dump(self, value: Any, by_alias: bool = False) -> bytes:
+        """A value as JSON, as the function `dump` writes a model.
+
+        Raises:
+            TypeError: the value is not of the type.
+            pydantic.ValidationError: the same, in pydantic's words.
+        """
+        return cast(bytes, self._checked(value, lambda: self.write(value, by_alias, warnings="error")))
+
+    def plain(self, value: Any, *, for_input: bool = False) -> Any:
+        """A value as plain dicts, lists, strings and numbers for everybody: what its JSON says, but NaN stays NaN.
+
+        Args:
+            value: the value.
+            for_input: whether it is written as validation reads it; otherwise as results are shown.
+
+        Raises:
+            TypeError: the value is not of the type.
+            pydantic.ValidationError: the same, in pydantic's words.
+        """
+        return self._checked(value, lambda: self.write_plain(value, for_input, warnings="error"))
+
+    def _checked(self, value: Any, write: Callable[[], Any]) -> Any:
+        from pydantic_core import PydanticSerializationError
+
+        if self._model is not None and not isinstance(value, self._model):
+            raise TypeError(f"Expected `{self._model.__name__}`, got `{type(value).__name__}`")
+        try:
+            return write()
+        except PydanticSerializationError as exc:
+            reason = str(exc)
+        self.check(value)  # says what a receiver would say
+        if found := _UNEXPECTED.search(reason):
+            raise TypeError(f"Expected `{found['wanted']}`, got `{found['got']}`")
+        raise TypeError(" ".join(reason.removeprefix("Pydantic serializer warnings:").split()))
+
+    def write(self, value: Any, by_alias: bool, **options: Any) -> bytes:
+        """A value as JSON, whatever type it has."""
+        serializer = (self._public if by_alias else self._inner)[1]
+        if by_alias:
+            return cast(bytes, serializer.to_json(value, by_alias=True, **options))
+        data = serializer.to_json(value, by_alias=False, round_trip=True, **options)
+        if b"null" not in data:
+            return cast(bytes, data)
+        # Perhaps a null that was NaN or infinity: models write these so, whatever their serializer is told.
+        import pydantic_core
+
+        plain = serializer.to_python(value, mode="json", by_alias=False, round_trip=True, **options)
+        return pydantic_core.to_json(plain, inf_nan_mode="constants")
+
+    def write_plain(self, value: Any, for_input: bool, **options: Any) -> Any:
+        """A value as `plain` writes it, whatever type it has."""
+        serializer = self._public[1]
+        if not for_input:
+            return serializer.to_python(value, mode="json", by_alias=True, **options)
+        tree = serializer.to_python(value, mode="json", by_alias=False, round_trip=True, **options)
+        return _as_read(value, tree)
+
+    def schema(self, template: str, output: bool) -> dict[str, Any]:
+        """Its JSON schema, with its definitions under `$defs`; a model is one of these, not written out."""
+        mode: Any = "serialization" if output else "validation"
+        generator = _generator()(by_alias=True, ref_template=template)
+        schemas, definitions = generator.generate_definitions([(0, mode, self._adapter.core_schema)])
+        return {**schemas[0, mode], **({"$defs": definitions} if definitions else {})}
+
+
+def is_keyed(hint: Any) -> bool:
+    """Whether values of a type of pydantic's have sets, or dicts whose keys may be anything but text."""
+    return pydantic_bytes.is_keyed(_of(hint).core_schema)
+
+
+def is_instance(value: Any) -> bool:
+    """Whether `value` is an instance of a pydantic model."""
+    pydantic = sys.modules.get("pydantic")
+    return pydantic is not None and isinstance(value, pydantic.BaseModel)
+
+
+def is_error(error: BaseException) -> bool:
+    """Whether `error` is pydantic's."""
+    core = sys.modules.get("pydantic_core")
+    return core is not None and isinstance(error, core.ValidationError)
+
+
+def dump(value: Any, by_alias: bool = False) -> bytes:
+    """A model of any class as JSON.
+
+    Args:
+        value: the model.
+        by_alias: True writes for the public: with aliases and computed fields, NaN as null. False writes for
+            another node, which gets an equal value: with the fields' own names, NaN as NaN.
+    """
+    return _of(cast(Any, type(value))).write(value, by_alias)
+
+
+def plain(value: Any, for_input: bool) -> Any:
+    """A model of any class as `Adapter.plain` writes it."""
+    return _of(cast(Any, type(value))).write_plain(value, for_input)
+
+
+def problems(error: Any) -> list[dict[str, Any]]:
+    """What pydantic found: one mapping an error, with `loc`, `msg` and `type`; of very many, how many there are."""
+    if (number := error.error_count()) > ERRORS_MADE:
+        return [{"loc": [], "msg": f"{number:,} values do not fit", "type": "value_error"}]
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return [{"loc": list(each["loc"]), "msg": each["msg"], "type": each["type"]} for each in found]
+
+
+@lru_cache(maxsize=1024)
+def _of(kind: Any) -> Adapter:
+    return Adapter(kind)
+
+
+def _as_read(value: Any, tree: Any) -> Any:
+    """A value that was written with the names of its fields, with the names that validation takes.
+
+    A part that a serializer of its own made into something else stays as it is.
+    """
+    fields = getattr(type(value), "__pydantic_fields__", None)
+    if fields is not None and getattr(type(value), "__pydantic_root_model__", False):
+        return _as_read(value.root, tree)
+    if fields is not None and type(tree) is dict:
+        config = getattr(type(value), "model_config", None) or getattr(type(value), "__pydantic_config__", None) or {}
+        read: dict[Any, Any] = {}
+        for name, part in tree.items():
+            path = (name,) if name not in fields else _path(name, fields[name], config)
+            place = read
+            for step in path[:-1]:
+                place = place.setdefault(step, {})
+            place[path[-1]] = _as_read(getattr(value, name, None), part)
+        return read
+    if dataclasses.is_dataclass(value) and type(tree) is dict:
+        return {name: _as_read(getattr(value, name, None), part) for name, part in tree.items()}
+    if isinstance(value, dict) and type(tree) is dict and len(value) == len(tree):
+        return {key: _as_read(part, tree[key]) for (key, part) in zip(tree, value.values(), strict=True)}
+    if isinstance(value, (list, tuple, set, frozenset)) and type(tree) is list and len(value) == len(tree):
+        return [_as_read(part, written) for part, written in zip(value, tree, strict=True)]
+    return tree
+
+
+def _path(name: str, field: Any, config: Any) -> tuple[str, ...]:
+    """Where validation looks for a field: its name, its alias, or a path of keys."""
+    alias = field.validation_alias
+    if alias is None or config.get("validate_by_alias") is False:
+        return (name,)
+    ways = getattr(alias, "choices", None) or [alias]
+    for way in ways:
+        steps = tuple(getattr(way, "path", None) or [way])
+        if all(isinstance(step, str) for step in steps):
+            return steps
+    return (name,)
+
+
+def _model(hint: Any) -> type | None:
+    # A generic model with other parameters than the hint's is written by its fields, as pydantic does it.
+    import pydantic
+
+    if not isinstance(hint, type) or not issubclass(hint, pydantic.BaseModel):
+        return None
+    return cast(type, hint.__pydantic_generic_metadata__["origin"] or hint)
+
+
+def _ways(adapter: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    """A validator and a serializer for the public, and both for nodes: pydantic's own where there are no bytes."""
+    schema = adapter.core_schema
+    if (kind := pydantic_bytes.misplaced(schema)) is not None:
+        raise TypeError(
+            f"{kind.__module__}.{kind.__name__} is no type that pydantic can read from JSON, so a model with a field "
+            "of it cannot be sent: make it a dataclass or a msgspec.Struct (arrays can be fields of these)"
+        )
+    own = (adapter.validator, adapter.serializer)
+    config = _config(schema)
+    public, inner = (_way(schema, config, everywhere, own) for everywhere in (False, True))
+    return public, inner
+
+
+def _way(schema: Any, config: dict[str, Any], everywhere: bool, own: tuple[Any, Any]) -> tuple[Any, Any]:
+    changed = pydantic_bytes.with_base64(schema, everywhere)
+    untyped = pydantic_bytes.holds_any(schema) and (everywhere or not pydantic_bytes.OWN & config.keys())
+    if changed is schema and not untyped:
+        return own
+    if untyped:
+        config = {**config, "ser_json_bytes": "base64"}  # of what no type says that it is bytes
+    return pydantic_bytes.build(changed, config)
+
+
+def _config(schema: Any) -> dict[str, Any]:
+    """The configuration of the class at the root of a schema."""
+    if schema["type"] == "definitions":
+        inner = schema["schema"]
+        if inner["type"] == "definition-ref":
+            inner = next(each for each in schema["definitions"] if each.get("ref") == inner["schema_ref"])
+        schema = inner
+    return dict(schema.get("config") or {})
+
+
+@lru_cache(maxsize=1)
+def _generator() -> Any:
+    from pydantic.json_schema import GenerateJsonSchema
+
+    class Generator(GenerateJsonSchema):
+        def bytes_schema(self, schema: Any) -> dict[str, Any]:
+            said = super().bytes_schema(schema)
+            if pydantic_bytes.OWN & self._config.config_dict.keys():
+                return said
+            for bound in ("minLength", "maxLength"):
+                if bound in said:
+                    said[bound] = 4 * -(-said[bound] // 3)
+            said.pop("format", None)
+            return {**said, "contentEncoding": "base64"}
+
+    return Generator

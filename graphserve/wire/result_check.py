@@ -1,0 +1,141 @@
+"""Whether a result is plainly of its annotation: a quick look that C does, made once for each API.
+
+What it says no to may still fit (a `1` for a `float`, a class in a list): that is found out as a caller in another
+process would, by writing and reading it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from itertools import chain
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+
+from graphserve.wire import type_hints
+
+Looks = Callable[[Any], bool]
+_Column = Callable[[Iterable[Any]], bool]  # the same of many values at once: a loop in C, and none in Python
+
+
+def exact(hint: Any) -> Looks | None:
+    """What tells that a value is exactly of this type; None where there is nothing to tell, since anything is."""
+    part = type_hints.take_apart(hint)
+    if part.kind == "any":
+        return None
+    if (kinds := _kinds(part)) is not None:
+        return lambda value: type(value) in kinds
+    if part.metadata:
+        return _never
+    if part.kind == "array" and part.hint is part.origin:
+        return type_hints.is_plain_array
+    if part.kind == "fields":
+        return _of_class(part)
+    inner = _inner(part)
+    if inner is None:
+        return _never
+    if part.kind == "dict":
+        return _of_dict(*inner)
+    kind, items = part.origin, inner[0]
+    return lambda value: type(value) is kind and items(value)
+
+
+def only_class(hint: Any) -> type | None:
+    """The one class that a value of this type has, if there is one and it tells all: `type(value) is` it, then."""
+    kinds = _kinds(type_hints.take_apart(hint))
+    return next(iter(kinds)) if kinds is not None and len(kinds) == 1 else None
+
+
+def _never(value: Any) -> bool:
+    return False
+
+
+def _anything(values: Iterable[Any]) -> bool:
+    return True
+
+
+def _kinds(part: type_hints.Part) -> frozenset[type] | None:
+    """The classes that a value may have, where its class says all of it."""
+    if part.metadata:
+        return None
+    if part.kind == "union":
+        inner = [_kinds(type_hints.take_apart(item.hint)) for item in part.items]
+        return None if None in inner else frozenset(chain.from_iterable(kinds for kinds in inner if kinds is not None))
+    if part.kind in ("leaf", "bytes", "scalar") and isinstance(part.hint, type):
+        return frozenset({part.hint})
+    return None
+
+
+def _of_class(part: type_hints.Part) -> Looks:
+    """Of a class whose fields are all of one plain class each."""
+    kind = part.origin
+    names = [str(item.key) for item in part.items]
+    kinds = [_kinds(type_hints.take_apart(item.hint)) for item in part.items]
+    if issubclass(kind, msgspec.Struct):
+        number = len(kind.__struct_fields__)
+    elif dataclasses.is_dataclass(kind):
+        number = len(dataclasses.fields(kind))
+    else:
+        number = 0
+    if number < 2 or number != len(names) or any(each is None or len(each) > 1 for each in kinds):
+        return _never
+    get = attrgetter(*names)
+    wanted = tuple(next(iter(each)) for each in kinds if each is not None)
+
+    def look(value: Any) -> bool:
+        # A field of a dataclass may be missing; of a Struct that has its own `__getattr__`, anything may come.
+        try:
+            return type(value) is kind and tuple(map(type, get(value))) == wanted
+        except AttributeError:
+            return False
+
+    return look
+
+
+def _of_dict(keys: _Column, items: _Column) -> Looks:
+    if items is _anything:
+        return lambda value: type(value) is dict and keys(value)
+    return lambda value: type(value) is dict and keys(value) and items(value.values())
+
+
+def _inner(part: type_hints.Part) -> list[_Column] | None:
+    """The columns of what a list or a dict consists of."""
+    if part.metadata or not (
+        (part.kind == "list" and part.origin in (list, tuple, set, frozenset))
+        or (part.kind == "dict" and part.origin is dict)
+    ):
+        return None
+    inner = [_column(item.hint) for item in part.items]
+    return None if None in inner else [column for column in inner if column is not None]
+
+
+def _column(hint: Any) -> _Column | None:
+    part = type_hints.take_apart(hint)
+    if part.kind == "any":
+        return _anything
+    if (kinds := _kinds(part)) is not None:
+        return lambda values: kinds.issuperset(map(type, values))
+    inner = _inner(part)
+    if inner is None:
+        return None
+    return _of_dicts(*inner) if part.kind == "dict" else _of_lists(part.origin, inner[0])
+
+
+def _of_lists(kind: type, items: _Column) -> _Column:
+    def column(values: Iterable[Any]) -> bool:
+        lists = list(values)
+        return {kind}.issuperset(map(type, lists)) and items(chain.from_iterable(lists))
+
+    return column
+
+
+def _of_dicts(keys: _Column, items: _Column) -> _Column:
+    def column(values: Iterable[Any]) -> bool:
+        dicts = list(values)
+        if not {dict}.issuperset(map(type, dicts)):
+            return False
+        return keys(chain.from_iterable(dicts)) and items(chain.from_iterable(map(dict.values, dicts)))
+
+    return column

@@ -1,0 +1,235 @@
+"""Why a body was refused: the errors of msgspec, pydantic and arrays as one list of `loc`, `msg` and `type`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from graphserve.errors import InvalidArguments
+from graphserve.wire import pydantic_models
+from graphserve.wire.costs.bounds import ERRORS_TOLD, MESSAGE_CHARACTERS, NAME_CHARACTERS
+
+Location = list[str | int]
+
+# What decoding may raise because of the body, user code in dataclasses included.
+# No memory is nobody's fault who sent the body: `MemoryError` is not among them.
+FAILURES = (ValueError, TypeError, RecursionError, OverflowError)
+# What libraries raise over values that they were not made for: a body's fault too, if no user code stands between.
+_FOREIGN = (LookupError, AttributeError, ArithmeticError, SystemError, AssertionError, BufferError, NotImplementedError)
+_OURS = frozenset({"graphserve", "msgspec", "numpy", "pydantic", "decimal", "uuid", "json"})
+
+_PATH = " - at `"
+_KEY = "key` in `"
+_STEP = re.compile(r"\.(?P<name>[^.\[]+)|\[(?P<index>\d+)\]|\[\.\.\.\]")
+_FIELD = re.compile(r"Object (?P<what>missing required|contains unknown) field `(?P<name>.*)`\Z", re.DOTALL)
+_CUT = "…"
+# The words of msgspec's reader of JSON.
+_AT_BYTE = re.compile(r"\(byte (\d+)\)\Z")
+_TRUNCATED = "Input data was truncated"
+_SURROGATE = "invalid utf-16 surrogate pair"
+_CHARACTER = "invalid character (byte"
+_NO_NUMBER = re.compile(rb"NaN|-?Infinity")
+_HALF = re.compile(rb"(?<!\\)(?:\\\\)*(\\u[dD][89aAbB][0-9a-fA-F]{2})(?!\\u[dD][c-fC-F])")
+_LONGEST_HALF = 13  # bytes of one at the end, and of what may come behind it before msgspec sees that it is one
+_TYPES = re.compile(r"Expected `[^`]*`, got `[^`]*`\Z")
+
+
+class Misfit(ValueError):
+    """Raised when a value does not fit its type; `.loc` leads from the argument to the place."""
+
+    def __init__(self, message: str, kind: str = "type_error") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.loc: list[str | int] = []
+
+
+class MalformedBody(ValueError):
+    """Raised when a body is not what its content type claims: no JSON, no msgpack."""
+
+
+class BeyondMsgpack(TypeError):
+    """Raised when a value cannot be written as plain msgpack, though JSON has it: an integer beyond 64 bits."""
+
+
+class Unsendable(TypeError):
+    """Raised when an argument cannot be sent.
+
+    Args:
+        where: `Class.method`, or nothing.
+        said: which argument, and why.
+        errors: one mapping an error, with `loc`, `msg` and `type`.
+    """
+
+    def __init__(self, where: str, said: str, errors: list[dict[str, Any]]) -> None:
+        super().__init__(f"{where}: {said}" if where else said)
+        self.said, self.errors = said, errors
+
+
+def unsendable(
+    where: str, arguments: Mapping[str, Any], dump: Callable[[str, Any], object], error: BaseException
+) -> Unsendable:
+    """The error for arguments of which one cannot be sent.
+
+    Args:
+        where: `Class.method`, or nothing.
+        arguments: all of them.
+        dump: writes one argument, and raises what is wrong with it.
+        error: what was raised for all together.
+    """
+    for name, value in arguments.items():
+        try:
+            dump(name, value)
+        except FAILURES as exc:
+            if not pydantic_models.is_error(exc):
+                return Unsendable(where, f"argument {name!r}: {exc}", [problem([name], str(exc), "encoding")])
+            errors = explain(exc, [name])
+            return Unsendable(where, f"argument {name!r}: {text({**errors[0], 'loc': errors[0]['loc'][1:]})}", errors)
+    return Unsendable(where, str(error), [problem([], str(error), "encoding")])
+
+
+def is_malformed(error: BaseException) -> bool:
+    """Whether the error speaks of the bytes, not of what they say."""
+    if isinstance(error, RecursionError | UnicodeDecodeError):
+        return True
+    return isinstance(error, msgspec.DecodeError) and not isinstance(error, msgspec.ValidationError)
+
+
+def malformed(error: BaseException, body: bytes | bytearray | memoryview) -> MalformedBody:
+    """The error to answer a body with that cannot be read: what is wrong with it, and at which byte."""
+    if isinstance(error, RecursionError):
+        return MalformedBody("the body is nested too deeply")
+    if isinstance(error, UnicodeDecodeError):
+        where = f"at byte {error.start}" if len(error.object) == len(body) else "in a text"
+        return MalformedBody(f"it is not UTF-8, {where}")
+    said = str(error)
+    if found := _AT_BYTE.search(said):
+        at = int(found[1])
+        return MalformedBody(_of_json(said, bytes(body[at : at + 16]), at))
+    if said == _TRUNCATED and bytes(body[:1]).lstrip() in (b"{", b"["):
+        # msgspec looks for the other half before it looks where the body ends.
+        end = bytes(body[-_LONGEST_HALF:])
+        if half := _HALF.search(end):
+            return MalformedBody(_half(half[1], len(body) - len(end) + half.start(1)))
+        return MalformedBody(f"it ends too early, at byte {len(body)}")
+    return MalformedBody(said)
+
+
+def _of_json(said: str, there: bytes, at: int) -> str:
+    """What the JSON reader says of a byte, in words that say what to do.
+
+    Args:
+        said: its words.
+        there: what begins with the byte.
+        at: its number.
+    """
+    if _SURROGATE in said:
+        return _half(b"", at)
+    if _CHARACTER not in said or not there:
+        return said
+    if word := _NO_NUMBER.match(there):
+        return f"JSON has no {word[0].decode()}: write null (byte {at})"
+    if there.startswith(b"\xef\xbb\xbf"):
+        return f"a byte order mark cannot stand here: leave it out (byte {at})"
+    if there[0] < 0x20:
+        return f"a control character must be written as \\u{there[0]:04x} (byte {at})"
+    if there[0] < 0x7F:
+        return f"{chr(there[0])!r} cannot stand here (byte {at})"
+    return said
+
+
+def _half(half: bytes, at: int) -> str:
+    named = f" {half.decode()}" if half else ""
+    return f"half of a character{named}, a surrogate without the other one (byte {at})"
+
+
+def is_misfit(error: Exception) -> bool:
+    """Whether reading a body raised `error` because of what the body says, and not because of the user's code."""
+    if isinstance(error, FAILURES):
+        return True
+    if not isinstance(error, _FOREIGN):
+        return False
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    # Libraries in C have no frames: then the last one is ours.
+    module = str(trace.tb_frame.f_globals.get("__name__", "")) if trace is not None else ""
+    return module.partition(".")[0] in _OURS
+
+
+def explain(error: BaseException, loc: Location) -> list[dict[str, Any]]:
+    """What went wrong with the value at `loc`, one mapping an error."""
+    if pydantic_models.is_error(error):
+        return [problem(loc + each["loc"], each["msg"], each["type"]) for each in pydantic_models.problems(error)]
+    if isinstance(error, Misfit):
+        return [problem(loc + error.loc, str(error), error.kind)]
+    if isinstance(error, msgspec.ValidationError):
+        return [_of_msgspec(str(error), loc)]
+    if isinstance(error, _FOREIGN):  # in words that are the library's own, about something else
+        return [problem(loc, "Expected a value of another kind", "type_error")]
+    return [problem(loc, str(error) or type(error).__name__, "value_error")]
+
+
+def problem(loc: Location, message: str, kind: str) -> dict[str, Any]:
+    """One error; names and values that a client chose are cut to a length that can be told."""
+    return {
+        "loc": [cut(step, NAME_CHARACTERS) if isinstance(step, str) else step for step in loc],
+        "msg": cut(message, MESSAGE_CHARACTERS),
+        "type": kind,
+    }
+
+
+def cut(text: str, characters: int) -> str:
+    """A text of at most so many characters; what is longer loses its middle."""
+    if len(text) <= characters:
+        return text
+    half = (characters - len(_CUT)) // 2
+    return text[:half] + _CUT + text[-half:]
+
+
+def refusal(where: str, errors: list[dict[str, Any]], untold: int = 0) -> InvalidArguments:
+    """The error to answer arguments with that do not fit the signature of `where`.
+
+    Args:
+        where: `Class.method`.
+        errors: what is wrong; of many, the first ones are told.
+        untold: how many more there are.
+    """
+    first = text(errors[0]) if errors else "they do not fit the signature"
+    number = len(errors) + untold
+    more = f" (and {number - 1:,} more)" if number > 1 else ""
+    told = errors[:ERRORS_TOLD]
+    if number > len(told):
+        told = [*told, problem([], f"and {number - len(told):,} more errors", "more_errors")]
+    return InvalidArguments(f"arguments of {where}: {first}{more}", errors=told)
+
+
+def text(error: dict[str, Any]) -> str:
+    """One error as a line: where, and what."""
+    place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error["loc"]).lstrip(".")
+    return f"{place}: {error['msg']}" if place else str(error["msg"])
+
+
+def _of_msgspec(message: str, loc: Location) -> dict[str, Any]:
+    # The path stands last, and no name in it is the client's; what stands before it may be.
+    said, mark, path = message.rpartition(_PATH)
+    if not mark or not path.endswith("`"):
+        said, path = message, ""
+    is_key = path.startswith(_KEY)
+    message = said
+    loc = loc + _steps(path.removeprefix(_KEY)[:-1])
+    if is_key:
+        return problem(loc, f"a key: {message}", "type_error")
+    if field := _FIELD.match(message):
+        kind = "missing_field" if field["what"] == "missing required" else "unexpected_field"
+        return problem([*loc, field["name"]], message, kind)
+    return problem(loc, message, "type_error" if _TYPES.match(message) else "value_error")
+
+
+def _steps(path: str) -> Location:
+    return [
+        step["name"] if step["name"] is not None else int(step["index"]) if step["index"] else "*"
+        for step in _STEP.finditer(path)
+    ]

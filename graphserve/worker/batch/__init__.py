@@ -1,0 +1,1 @@
+"""Calls of several callers as one execution."""

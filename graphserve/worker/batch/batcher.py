@@ -1,0 +1,300 @@
+"""Batching: the calls of several callers joined into one execution, and its result split again. Runs in workers.
+
+One batch is collected at a time; a slot of the gate is one batch. What closes it: `max_size` items, or `max_wait`
+seconds after its first item.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from graphserve.call.context import CallContext
+from graphserve.call.request import new_request_id
+from graphserve.errors import DeadlineExceeded
+from graphserve.wire import batch_joining
+from graphserve.worker.batch.call import BatchedCall, OnEnd
+from graphserve.worker.batch.gathered import Gathered
+from graphserve.worker.batch.lease import TURN_PAUSE, Turn
+from graphserve.worker.dispatch.executor import BoundApi, Execution, Executor
+
+
+class Slots(Protocol):
+    """Where a batch takes its slot."""
+
+    def take(self) -> bool:
+        """Take a slot if one is free."""
+        ...
+
+    def release(self) -> None:
+        """Give it back."""
+
+
+Part = list[tuple[BatchedCall, int, int]]  # what one execution gets: callers, and from where to where of their items
+
+
+@dataclass(eq=False)
+class Batch:
+    """The calls that one slot executes."""
+
+    calls: list[BatchedCall] = field(default_factory=list)
+    size: int = 0
+    expected: int = 0  # connections that were accepted for it and have not sent their call yet
+    timer: asyncio.TimerHandle | None = None
+
+
+class _Part:
+    """One execution, and how many callers wait for it."""
+
+    __slots__ = ("callers", "execution")
+
+    def __init__(self, callers: int) -> None:
+        self.callers = callers
+        self.execution: Execution | None = None
+
+    def left(self, call: BatchedCall) -> None:
+        """A caller went away; when all have, the execution is cancelled."""
+        self.callers -= 1
+        if not self.callers and self.execution is not None:
+            self.execution.cancel()
+
+
+class Batcher:
+    """Collects and executes the batches of one API.
+
+    Args:
+        api: the API.
+        executor: runs them.
+        slots: where each batch takes a slot.
+        on_change: called when `room` may have changed.
+        turn: which worker of the node collects, if there are several.
+    """
+
+    def __init__(
+        self, api: BoundApi, executor: Executor, slots: Slots, on_change: Callable[[], None], turn: Turn | None = None
+    ) -> None:
+        assert api.plan.batch is not None
+        self.api, self.executor, self.slots, self.on_change = api, executor, slots, on_change
+        self.limits = api.plan.batch
+        self.lists = batch_joining.list_parameters(api.signature)
+        self._wanted = batch_joining.wanted(api.signature)
+        self.loop = asyncio.get_running_loop()
+        self.collecting: Batch | None = None
+        self.waiting: list[BatchedCall] = []
+        self._turn = turn
+
+    @property
+    def room(self) -> int:
+        """Calls that the batch that is being collected can still take; 0 if none is."""
+        batch = self.collecting
+        return 0 if batch is None else max(0, self.limits.max_size - batch.size - batch.expected)
+
+    @property
+    def held(self) -> int:
+        """Calls that wait for their execution here."""
+        return len(self.waiting) + (len(self.collecting.calls) if self.collecting is not None else 0)
+
+    def expect(self) -> bool:
+        """A connection is here: keep a place in the batch, and a slot for the batch. False if there is no slot."""
+        if not self.room and not self._open():
+            return False
+        assert self.collecting is not None
+        self.collecting.expected += 1
+        return True
+
+    def disappoint(self) -> None:
+        """A connection that was expected has no call for us."""
+        if self.collecting is not None and self.collecting.expected:
+            self.collecting.expected -= 1
+            self.close_if_done()
+
+    def may_collect(self) -> bool:
+        """Whether it collects, or may begin to: no sibling does. `settle` follows."""
+        return self.collecting is not None or self._turn is None or self._turn.take()
+
+    def settle(self) -> None:
+        """Leave the turn to a sibling, if nothing came of it."""
+        if self.collecting is None and self._turn is not None:
+            self._turn.leave()
+
+    def can_take(self) -> bool:
+        """Whether a call could join now; `join` or `close_if_done` follows."""
+        return self.room > 0 or self._open()
+
+    def join(self, arguments: dict[str, Any], context: CallContext, on_end: OnEnd, *, expected: bool) -> BatchedCall:
+        """Add a call.
+
+        Args:
+            arguments: decoded and checked.
+            context: what travels with it.
+            on_end: called once with its part of the result, or an error.
+            expected: whether `expect` kept a place for it.
+
+        Raises:
+            InvalidArguments: its lists have different lengths.
+        """
+        try:
+            call = BatchedCall(arguments, context, on_end, self.lists)
+        except Exception:
+            if expected:
+                self.disappoint()
+            else:  # it was opened for this call, maybe
+                self.close_if_done()
+            raise
+        if expected and self.collecting is not None and self.collecting.expected:
+            self.collecting.expected -= 1
+        if call.expired:
+            self._late(call)
+            self.close_if_done()
+            return call
+        call.watch(self.loop, self.executor.guard, self._late)
+        if self.executor.executing:
+            self.executor.joined()
+        if self.collecting is None and not self._open():
+            self.waiting.append(call)
+        else:
+            self._add(call)
+        return call
+
+    def _open(self) -> bool:
+        if self.collecting is None and self.may_collect() and self.slots.take():
+            self.collecting = Batch()
+            waiting, self.waiting = self.waiting, []
+            for call in waiting:
+                if not call.gone:
+                    self._add(call) if self.collecting is not None else self.waiting.append(call)
+            self.on_change()
+        self.settle()
+        return self.collecting is not None
+
+    def _open_for_waiting(self) -> None:
+        if self.waiting and not self._open():
+            self.loop.call_later(TURN_PAUSE, self._open_for_waiting)
+
+    def _add(self, call: BatchedCall) -> None:
+        batch = self.collecting
+        assert batch is not None
+        call.on_leave = self._left
+        batch.calls.append(call)
+        batch.size += call.size
+        if batch.size >= self.limits.max_size:
+            self._close()
+        elif batch.timer is None:
+            batch.timer = self.loop.call_later(self.limits.max_wait, self._close)
+
+    def _left(self, call: BatchedCall) -> None:
+        """A caller went away while the batch is collected: its place is free for another."""
+        batch = self.collecting
+        assert batch is not None
+        batch.calls.remove(call)
+        batch.size -= call.size
+        if batch.timer is not None and not batch.calls:
+            batch.timer.cancel()
+            batch.timer = None
+        self.close_if_done()
+        self.on_change()
+
+    def close_if_done(self) -> None:
+        """Close the batch if it is empty and nothing is expected: the call that it was opened for does not join."""
+        batch = self.collecting
+        if batch is not None and not batch.expected and not batch.calls:
+            self.collecting = None
+            self.settle()
+            self.slots.release()
+            self.on_change()
+
+    def _late(self, call: BatchedCall) -> None:
+        name = self.executor.node.name
+        call.end(None, DeadlineExceeded(f"{name} did not answer before the deadline", node=name))
+        call.leave()
+
+    # --- executing ---
+
+    def _close(self) -> None:
+        batch, self.collecting = self.collecting, None
+        assert batch is not None
+        self.settle()
+        if batch.timer is not None:
+            batch.timer.cancel()
+        self.on_change()
+        groups: dict[Any, list[BatchedCall]] = {}
+        for call in batch.calls:
+            call.on_leave = None
+            if call.expired:
+                self._late(call)
+            elif not call.gone:
+                groups.setdefault(call.key, []).append(call)
+        parts = [part for calls in groups.values() for part in batch_joining.cut(calls, self.limits.max_size)]
+        self._run(parts, Gathered([call for calls in groups.values() for call in calls]))
+
+    def _run(self, parts: list[Part], gathered: Gathered) -> None:
+        """Execute the parts one after the other; the slot is free when the last has ended."""
+        while parts:
+            part = [piece for piece in parts.pop(0) if not piece[0].gone]
+            if part:
+                self._execute(part, gathered, lambda: self._run(parts, gathered))
+                return
+        self.slots.release()
+        self._open_for_waiting()
+        self.on_change()
+
+    def _execute(self, part: Part, gathered: Gathered, then: Callable[[], None]) -> None:
+        sizes = [stop - start for _, start, stop in part]
+        name = f"{self.executor.node.name}.{self.api.plan.name}"
+
+        def ended(result: Any, error: BaseException | None) -> None:
+            if error is None:
+                try:
+                    pieces = batch_joining.split(result, sizes, name, self._wanted)
+                except Exception as exc:
+                    error = exc
+                else:
+                    for (call, start, _), piece in zip(part, pieces, strict=True):
+                        gathered.add(call, start, piece)
+                    return
+            if self.api.plan.idempotent and len(part) > 1 and isinstance(error, Exception):
+                alone.extend(part)
+                return
+            for call, _, _ in part:
+                call.end(None, error)
+
+        def free() -> None:
+            if alone:
+                self._alone(alone, gathered, then)
+            else:
+                then()
+
+        alone: Part = []
+        running = _Part(len(part))
+        for call, _, _ in part:
+            call.on_leave = running.left
+        try:
+            arguments = batch_joining.join([(call.arguments, start, stop) for call, start, stop in part], self.lists)
+        except Exception as exc:  # no memory for the joined arrays
+            ended(None, exc)
+            free()
+        else:
+            if len(part) > 1:
+                self.executor.joined(len(part) - 1)
+            running.execution = self.executor.start(self.api, arguments, _shared_context(part), ended, free)
+
+    def _alone(self, part: Part, gathered: Gathered, then: Callable[[], None]) -> None:
+        """The method raised for all: each caller's part runs again by itself, so only the guilty one fails."""
+        while part:
+            piece = part.pop(0)
+            if not piece[0].gone:
+                self._execute([piece], gathered, lambda: self._alone(part, gathered, then))
+                return
+        then()
+
+
+def _shared_context(part: Part) -> CallContext:
+    """A batch runs as long as its most patient caller waits; ids and traces stay each caller's own."""
+    if len(part) == 1:  # a copy: one call may take several executions, and each ends its own
+        own = part[0][0].context
+        return CallContext(own.request_id, own.deadline_ns, own.traceparent, own.tracestate, own.baggage)
+    deadlines = [call.context.deadline_ns for call, _, _ in part]
+    latest = None if None in deadlines else max(deadline for deadline in deadlines if deadline is not None)
+    return CallContext(new_request_id(), latest)

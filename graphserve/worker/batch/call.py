@@ -1,0 +1,66 @@
+"""One caller's call in a batch: its part of the arguments, and who is told how it ended. Runs in workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from graphserve.call.context import CallContext
+from graphserve.loop.timers import Alarm, alarm
+from graphserve.wire import batch_joining
+
+OnEnd = Callable[[Any, "BaseException | None"], None]
+
+
+class BatchedCall:
+    """One caller's call in a batch."""
+
+    __slots__ = ("_on_end", "_timer", "arguments", "context", "key", "on_leave", "size")
+
+    def __init__(self, arguments: dict[str, Any], context: CallContext, on_end: OnEnd, lists: Sequence[str]) -> None:
+        self.arguments, self.context = arguments, context
+        self._on_end: OnEnd | None = on_end
+        self.size, self.key = batch_joining.measure(arguments, lists)
+        self._timer: Alarm | asyncio.TimerHandle | None = None
+        self.on_leave: Callable[[BatchedCall], None] | None = None  # told when its caller leaves
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self._on_end is None
+
+    @property
+    def expired(self) -> bool:
+        """Whether its deadline has passed."""
+        left = self.context.seconds_left()
+        return left is not None and left <= 0
+
+    def watch(self, loop: asyncio.AbstractEventLoop, guard: float, late: Callable[[BatchedCall], None]) -> None:
+        """Have `late` called when its deadline passes."""
+        left = self.context.seconds_left()
+        if left is not None:
+            self._timer = alarm(loop, max(0.0, left + guard), partial(late, self))
+
+    def end(self, result: Any, error: BaseException | None) -> None:
+        """Answer it, once."""
+        on_end, self._on_end = self._on_end, None
+        if self._timer is not None:
+            self._timer.cancel()
+        if on_end is not None:
+            on_end(result, error)
+
+    def cancel(self) -> None:
+        """The caller went away."""
+        self._on_end = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self.leave()
+
+    def leave(self) -> None:
+        """Nobody waits for it any more."""
+        on_leave, self.on_leave = self.on_leave, None
+        if on_leave is not None:
+            on_leave(self)
+        self.context.leave()

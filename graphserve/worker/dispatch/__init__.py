@@ -1,0 +1,1 @@
+"""From a request to the call of a method: slots, order, threads, deadlines."""

@@ -1,0 +1,73 @@
+"""Reading the arguments of a large public body in a thread, so that the loop goes on meanwhile. Runs in workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from graphserve.call.context import CallContext
+from graphserve.errors import DeadlineExceeded
+from graphserve.loop.timers import Alarm, alarm
+from graphserve.worker.dispatch.executor import Executor
+
+
+class Decoding:
+    """The arguments of one request, on their way out of its body.
+
+    Args:
+        executor: of the worker.
+        context: what travels with the call.
+        read: gives the arguments, or raises what is wrong with them.
+        on_end: called once with the arguments, with what was raised, or with `DeadlineExceeded`; not after `cancel`.
+        on_free: called when the thread is done, unless `on_end` had the arguments then: its caller goes on with them.
+    """
+
+    def __init__(
+        self, executor: Executor, context: CallContext, read: Callable[[], dict[str, Any]],
+        on_end: Callable[[dict[str, Any] | None, BaseException | None], None], on_free: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self._executor, self._on_free = executor, on_free
+        self._on_end: Callable[[dict[str, Any] | None, BaseException | None], None] | None = on_end
+        self._timer: Any = None
+        left = context.seconds_left()
+        if left is not None:
+            self._timer = alarm(executor.loop, max(0.0, left + executor.guard), self._late)
+        self._future = executor.decoders.submit(read)
+        self._future.add_done_callback(self._thread_ended)
+
+    def cancel(self) -> None:
+        """The client went away: nobody wants the arguments. A thread that runs is done when it is done."""
+        self._on_end = None
+        self._call_off()
+        self._future.cancel()
+
+    def _thread_ended(self, future: Future[dict[str, Any]]) -> None:
+        if not self._executor.loop.is_closed():
+            self._executor.loop.call_soon_threadsafe(self._over)
+
+    def _over(self) -> None:
+        on_end, self._on_end = self._on_end, None
+        self._call_off()
+        future = self._future
+        if on_end is None or future.cancelled():
+            self._on_free()
+        elif (error := future.exception()) is not None:
+            try:
+                on_end(None, error)
+            finally:
+                self._on_free()
+        else:
+            on_end(future.result(), None)
+
+    def _late(self) -> None:
+        on_end, self._on_end = self._on_end, None
+        self._future.cancel()
+        if on_end is not None:
+            name = self._executor.node.name
+            on_end(None, DeadlineExceeded(f"{name} did not answer before the deadline", node=name))
+
+    def _call_off(self) -> None:
+        timer: Alarm | None = self._timer
+        if timer is not None:
+            timer.cancel()

@@ -1,0 +1,225 @@
+"""The gate of the queue lane: a worker accepts from its node's shared sockets only while it has a free slot.
+
+The kernel's accept queue is then one queue for all callers and all workers of the node. Runs in workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+import socket
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from graphserve.loop.poller import poller
+from graphserve.worker.batch.lease import TURN_PAUSE
+
+Attach = Callable[[socket.socket], None]
+EMPTY_STEP = 0.1  # seconds between two looks at whether calls still wait in a socket that has lost its name
+NO_DESCRIPTORS_PAUSE = 0.05  # seconds that a worker without free descriptors leaves the queue to others
+
+
+@dataclass(eq=False)
+class Door:
+    """One shared socket.
+
+    Args:
+        sock: where callers connect.
+        attach: takes a connection, whose place `admit` has kept.
+        admit: keeps a place for a connection: a slot, or room in a batch; False if there is none.
+        room: connections that may come although no slot is free.
+        may: whether it is this worker's turn to accept; it is asked again soon.
+        settle: follows `may`, when what could be accepted was.
+    """
+
+    sock: socket.socket
+    attach: Attach
+    admit: Callable[[], bool]
+    room: Callable[[], int] = lambda: 0
+    may: Callable[[], bool] = lambda: True
+    settle: Callable[[], None] = lambda: None
+    reading: bool = False
+    held: bool = False  # a sibling has the turn
+    accept: Callable[[], None] = lambda: None  # set by the gate
+
+
+class Gate:
+    """The slots of one worker.
+
+    Args:
+        limit: slots.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.doors = limit, list[Door]()
+        self.in_use = 0
+        self.loop = asyncio.get_running_loop()
+        self._readers = poller(self.loop)
+        self._open = False
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def open(self, doors: list[Door]) -> None:
+        """Begin to accept."""
+        for door in doors:
+            door.accept = partial(self._accept, door)
+        self.doors, self._open = doors, True
+        self.update()
+
+    def close(self) -> None:
+        """Accept no more; what waits in the shared sockets is left to the other workers."""
+        self._open = False
+        self.update()
+        for door in self.doors:
+            door.sock.close()
+        self.doors = []
+
+    def succeed(self, before: socket.socket, door: Door) -> None:
+        """Accept at a door in place of one whose socket has lost its name; what waits there still is served."""
+        if not self._open:
+            door.sock.close()
+            return
+        door.accept = partial(self._accept, door)
+        self.doors.append(door)
+        self.update()
+        self._leave_empty(before)
+
+    def _leave_empty(self, sock: socket.socket) -> None:
+        old = next((door for door in self.doors if door.sock is sock), None)
+        if old is None:
+            return  # closed meanwhile
+        if _holds(sock, select.POLLIN):
+            self.loop.call_later(EMPTY_STEP, self._leave_empty, sock)
+            return
+        if old.reading:
+            self._readers.remove_reader(sock)
+        self.doors.remove(old)
+        sock.close()
+
+    def take(self) -> bool:
+        """Take a slot if one is free."""
+        if self.in_use >= self.limit:
+            return False
+        self.in_use += 1
+        if self.in_use == self.limit:
+            self.update()
+        return True
+
+    def take_behind(self) -> bool:
+        """Take a slot for a call that came another way: if one is left when who waits in the queue has been served."""
+        if self.in_use < self.limit:
+            for door in self.doors:
+                if door.reading:
+                    self._accept(door)
+        return self.take()
+
+    def release(self) -> None:
+        """Give a slot back."""
+        if self._waiting:
+            self._waiting.popleft()()  # it has the slot now
+            return
+        self.in_use -= 1
+        if self.in_use == self.limit - 1:
+            self.update()
+
+    def crowded(self) -> bool:
+        """Whether another call waits in a shared socket of ours."""
+        poll = select.poll()
+        for door in self.doors:
+            poll.register(door.sock.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+    def when_free(self, then: Callable[[], None]) -> None:
+        """Call `then` with a slot taken for it, as soon as one is free."""
+        if self.take():
+            then()
+        else:
+            self._waiting.append(then)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for `when_free`."""
+        return len(self._waiting)
+
+    def leave(self, then: Callable[[], None]) -> None:
+        """Call it no more."""
+        with contextlib.suppress(ValueError):
+            self._waiting.remove(then)
+
+    def update(self) -> None:
+        """Begin or cease to accept at each door, as there is room."""
+        free = self._open and self.in_use < self.limit
+        for door in self.doors:
+            wanted = (free or (self._open and door.room() > 0)) and not door.held
+            if wanted and not door.reading:
+                self._readers.add_reader(door.sock, door.accept)
+            elif door.reading and not wanted:
+                self._readers.remove_reader(door.sock)
+            door.reading = wanted
+
+    def _accept(self, door: Door) -> None:
+        # One connection a turn, or a worker with many slots would leave none for its siblings; what joins a batch
+        # that is open already comes all at once.
+        if not door.may():
+            door.held = True
+            self.update()
+            self.loop.call_later(TURN_PAUSE, self._ask_again, door)
+            return
+        while self._accept_one(door) and door.room() > 0:
+            pass
+        door.settle()
+
+    def _ask_again(self, door: Door) -> None:
+        door.held = False
+        self.update()
+
+    def _accept_one(self, door: Door) -> bool:
+        try:
+            connection, _ = door.sock.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):  # another worker took it
+            return False
+        except OSError:  # no descriptors
+            self._pause()
+            return False
+        if not door.admit():
+            connection.close()  # reset before it is read: the caller sends it again
+            return False
+        connection.setblocking(False)
+        door.attach(connection)
+        return True
+
+    def _pause(self) -> None:
+        for door in self.doors:
+            if door.reading:
+                self._readers.remove_reader(door.sock)
+                door.reading = False
+        self.loop.call_later(NO_DESCRIPTORS_PAUSE, self.update)
+
+
+def left(connection: Any) -> bool:
+    """Whether the caller has closed its end already: it gave up while it waited (poll(2), POLLRDHUP)."""
+    return _holds(connection, select.POLLRDHUP)
+
+
+def has_sent(connection: Any) -> bool:
+    """Whether there is something that we have not read: a request that came while we did something else, or the end."""
+    return _holds(connection, select.POLLIN)
+
+
+def _holds(connection: Any, event: int) -> bool:
+    poll = select.poll()
+    poll.register(connection.fileno(), event)
+    return bool(poll.poll(0))
+
+
+def drain_backlog(listener: socket.socket, attach: Attach) -> None:
+    """Accept all that waits at a listener, then close it: connections left in its queue would be reset."""
+    with contextlib.suppress(OSError):
+        while True:
+            connection, _ = listener.accept()
+            connection.setblocking(False)
+            attach(connection)
+    listener.close()

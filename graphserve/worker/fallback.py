@@ -1,0 +1,174 @@
+"""A stand-in: what answers at the public port while no worker of the entry takes calls. A process of its own.
+
+It knows of the entry what the Plan says, and imports no user code: so it is there in a moment, and nothing of the
+user's holds it up. It answers health itself. A call waits here, and goes on to the worker that can take it; nothing is
+executed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from graphserve.call.clients import Lanes
+from graphserve.call.membership import Members
+from graphserve.errors import Unavailable
+from graphserve.graph.plan import ApiPlan, NodePlan, Plan
+from graphserve.wire.signature import Signature
+from graphserve.worker.dispatch.executor import LEVEL_GUARD, BoundApi, Executor
+from graphserve.worker.dispatch.slots import Gate
+from graphserve.worker.drain import LAME_DUCK, in_flight, quiet
+from graphserve.worker.http.acceptor import Port
+from graphserve.worker.http.early import Beginning, EarlyProtocol
+from graphserve.worker.http.limits import Limits
+from graphserve.worker.http.listener import Listener, publicly, routes
+from graphserve.worker.http.relay import Relay
+from graphserve.worker.http.response import Responder
+from graphserve.worker.http.tls import context as tls_context
+from graphserve.worker.pages.health import App, Health
+
+
+class StandIn:
+    """What this process serves.
+
+    Args:
+        plan: the graph.
+        node: its entry.
+        run: the run folder.
+        members: what is known about the nodes.
+        resolving: whether the Plan is only what is known before modules are imported.
+    """
+
+    address = ""  # nobody calls it but clients
+
+    def __init__(self, plan: Plan, node: NodePlan, run: Path, members: Members, *, resolving: bool = False) -> None:
+        self.plan, self.node, self.run, self.members = plan, node, run, members
+        self.loop = asyncio.get_running_loop()
+        self._beginning: Beginning | None = None
+        if resolving:
+            self._beginning = Beginning(node.name, node.options.timeout or math.inf)
+        self.health = Health(node.name, self._missing, members.outdated)
+        self.health.state = "ready"  # what is missing is the entry
+        self._threads = ThreadPoolExecutor(1)  # of an executor whose clock is used: a thread is not started
+        self.app = App(self.health, {})
+        self.app.pages = _Absent(self.app)
+        self.listener = Listener(self.app, *self._served(), {}, access_log=plan.access_log, **publicly(plan.listen))
+        self.listener.passes_on = True
+        self._port: Port | None = None
+        self._leaving = False
+
+    def resolve(self, plan: Plan, node: NodePlan) -> None:
+        """There is a Plan: what waits is answered with it.
+
+        Args:
+            plan: the graph.
+            node: its entry.
+        """
+        self.plan, self.node = plan, node
+        self.health.node = node.name
+        paths, executor, _, responder, relay = self._served()
+        self.listener.serve(paths, executor, responder, relay)
+        self.listener.refresh()
+        if self._beginning is not None:
+            self._beginning.over = True
+            self._release()
+
+    def _served(self) -> tuple[dict[bytes, BoundApi], Executor, Gate, Responder, Relay]:
+        plan, node = self.plan, self.node
+        executor = Executor(node, self._threads, plan.depth(node.name))
+        relay = Relay(node, Lanes(plan, self.run, self.members), executor.guard + LEVEL_GUARD)
+        apis = {api.name: outlined(node, api) for api in node.apis}
+        self.app.serve(apis)
+        responder = Responder(node.name, public=True, debug=plan.debug)
+        return routes(apis.values(), plan.listen.root_path), executor, Gate(0), responder, relay
+
+    def _release(self) -> None:
+        for connection in self.listener.open():
+            if isinstance(connection, EarlyProtocol):
+                connection.release()
+
+    def read_certificate(self, password: str | None) -> None:
+        """See `Serving`."""
+        tls = self.plan.listen.tls
+        self._tls = tls_context(tls, password) if tls else None
+
+    async def start(self) -> None:
+        """Begin to keep time."""
+        self.listener.refresh()
+        self.loop.call_later(1.0, self._tick)
+
+    async def listen(self, sock: socket.socket) -> None:
+        """Serve the public socket."""
+        if self._port is not None:
+            await self._port.succeed(sock, self.plan.listen.backlog)
+            return
+        self._port = Port(self.listener, Limits.of(self.plan.listen), self._tls, self._beginning)
+        await self._port.open(sock, self.plan.listen.backlog)
+
+    async def drain(self, *, last: bool) -> None:
+        """Accept no more, and return when everything that was accepted is answered.
+
+        Args:
+            last: the graph stops. Otherwise there is no hurry: idle connections end in their own time.
+        """
+        self._leaving = True
+        if self._port is not None:
+            self._port.close()
+        if self._beginning is not None:
+            self._beginning.leaving = True
+            self._release()
+        self.listener.close_after_answers()
+        listen = self.plan.listen
+        own_time = (
+            max(listen.timeout_keep_alive, listen.timeout_client) + 1.0
+        )  # the patrol gives each connection its own
+        await quiet([self.listener], self._busy, self._port, LAME_DUCK if last else own_time)
+
+    async def stop(self) -> None:
+        """Nothing is left to be done."""
+
+    def _busy(self) -> bool:
+        return bool((self._port is not None and self._port.pending) or in_flight([self.listener]))
+
+    def _tick(self) -> None:
+        self.listener.refresh()
+        self.loop.call_later(1.0, self._tick)
+
+    def _missing(self) -> list[str]:
+        if self._beginning is not None and not self._beginning.over:
+            return [f"{self.node.name} is being resolved: its modules are imported"]
+        own = self.members.missing((self.node.name,))
+        if not own and not self._leaving:  # its workers are there, and we would not be if one of them reacted
+            own = [f"{self.node.name} does not react: its event loop is busy"]
+        return [*own, *self.members.missing(self.plan.below(self.node.name))]
+
+
+class _Absent:
+    """The application of the entry's pages, which only its workers can make."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        path, method = scope["path"].removeprefix(scope.get("root_path", "")), scope["method"]
+        node = self.app.health.node
+        if path not in ("/", "/openapi.json", "/docs") and not path.startswith("/docs/"):
+            await self.app.refuse(send, path, method, 404)
+        elif method not in ("GET", "HEAD"):
+            await self.app.refuse(send, path, method, 405, "GET, HEAD")
+        else:
+            await self.app.answer(send, Unavailable(f"{path} is for {node}, which takes no calls now", node=node))
+
+
+def outlined(node: NodePlan, api: ApiPlan) -> BoundApi:
+    """An API as the Plan knows it; what only its class knows is left to the worker that executes the call."""
+    signature = Signature(
+        f"{node.name}.{api.name}", (), Any, stream=api.stream, raw_body=api.raw_body, input_stream=api.input_stream
+    )
+    given = [timeout for timeout in (api.timeout, node.options.timeout) if timeout is not None]
+    unknown: Any = None
+    return BoundApi(api, signature, unknown, unknown, unknown, True, min(given, default=None), None)

@@ -1,0 +1,1 @@
+"""The HTTP of a worker: sockets, parsing, limits, answers."""

@@ -1,0 +1,178 @@
+"""Connections of the public port while the graph is still being resolved. Runs in stand-ins.
+
+Nobody knows yet which APIs there are, so a request is neither taken nor refused: health is answered, all else stays the
+bytes that came, with reading paused, and is parsed when the Plan is there. What waits too long, or waits for a graph
+that will not be, is parsed then, for its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+from graphserve.errors import CallError, DeadlineExceeded, Unavailable
+from graphserve.worker.http.limits import HEAD_BYTES, PORTION
+from graphserve.worker.http.public import PublicProtocol
+from graphserve.worker.http.request import Inbound
+from graphserve.worker.http.strict import Refused
+from graphserve.worker.http.timeouts import HEALTH
+
+if TYPE_CHECKING:
+    from graphserve.worker.http.listener import Listener
+    from graphserve.worker.http.timeouts import Patrol
+
+_END = b"\r\n\r\n"  # of a head; what ends otherwise is taken for incomplete, and parsed when its time is over
+_PROBE = re.compile(rb"[\r\n]*(?:GET|HEAD) (/\S*) HTTP/1\.[01]\r\n")
+_TIMEOUT = re.compile(rb"\r\nx-request-timeout:[ \t]*([0-9.]{1,20})[ \t]*\r\n", re.IGNORECASE)
+
+
+class Beginning:
+    """What the connections of a port share until the graph is resolved.
+
+    Args:
+        node: what the entry may be called.
+        timeout: seconds that a call may take, if its client does not say less.
+    """
+
+    def __init__(self, node: str, timeout: float) -> None:
+        self.node, self.timeout = node, timeout
+        self.over = False  # there is a Plan
+        self.leaving = False  # there will be none
+
+    @property
+    def holds(self) -> bool:
+        """Whether requests wait."""
+        return not (self.over or self.leaving)
+
+    def refusal(self, *, late: bool) -> CallError:
+        """The answer to a request that can wait no longer.
+
+        Args:
+            late: whether its time is over.
+        """
+        if late and not self.leaving:
+            words = f"{self.node} did not answer before the deadline: its modules are still imported"
+            return DeadlineExceeded(words, node=self.node)
+        how = "does not start" if self.leaving else "is being resolved: its modules are imported"
+        return Unavailable(f"{self.node} {how}", node=self.node)
+
+
+class EarlyProtocol(PublicProtocol):
+    """One public connection.
+
+    Args:
+        listener: where it was accepted.
+        patrol: looks after it.
+        beginning: says when the graph is resolved.
+    """
+
+    def __init__(self, listener: Listener, patrol: Patrol, beginning: Beginning) -> None:
+        super().__init__(listener, patrol)
+        self._beginning = beginning
+        self._timer: asyncio.TimerHandle | None = None  # of the request that waits
+        self._waits_since = self._deadline = 0.0  # on the loop's clock
+        self._released = False  # what comes is parsed, whatever it is
+
+    # --- asyncio ---
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """asyncio callback."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    repeats = False  # whether a request is taken here, is not for its head alone to say
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio callback."""
+        begun = self.receiving and not self._held
+        if self._parses or self.refused or begun:
+            super().data_received(data)
+            return
+        self._held = memoryview(bytes(self._held) + data)
+        self._take_held()
+
+    # --- parser ---
+
+    def begin_request(self, *, old: bool | None = None) -> None:
+        """See `Protocol`: where there is no Plan, only health is."""
+        waited = self.loop.time() - self._waits_since if self._waits_since else 0.0
+        if not self._beginning.over and self.listener.path(self.url) not in HEALTH:
+            late = bool(self._deadline) and self.loop.time() >= self._deadline
+            raise Refused(self._beginning.refusal(late=late))
+        super().begin_request(old=old)
+        self._waits_since = 0.0
+        cycle: Any = self.cycle
+        if waited and type(cycle) is Inbound:
+            cycle.started -= waited
+            if cycle.context.deadline_ns is not None:
+                cycle.context.deadline_ns -= math.floor(waited * 1e9)
+
+    # --- ours ---
+
+    def release(self) -> None:
+        """Have what waits be answered now: there is a Plan, or will be none, or its time is over."""
+        self._stop_timer()
+        self._released = True
+        self._go_on_soon()
+
+    @property
+    def _parses(self) -> bool:
+        return self._released or self.spare or not self._beginning.holds
+
+    def _take_held(self) -> None:
+        if self._parses:
+            super()._take_held()
+            return
+        while self._held and not (self.refused or self.pipeline or self.flow.write_paused):
+            size = self._next_size()
+            if not size:
+                self._wait()
+                return
+            self._stop_timer()
+            self._waits_since = 0.0  # what is behind a probe waits from now on
+            portion, self._held = bytes(self._held[:size]), self._held[size:]
+            self._feed(portion)
+        if self._held and not self.refused:
+            self.flow.pause_reading()  # on with it when there is room for answers
+            self._presence.watch()
+
+    def _next_size(self) -> int:
+        """Bytes of what is held that can be parsed: a probe, or what is left of its body."""
+        if self.receiving:
+            return max(1, self._length() - self.body_seen) if self._length() else PORTION
+        text = bytes(self._held)
+        probe = _PROBE.match(text)
+        if probe is None or self.listener.path(probe[1]) not in HEALTH:
+            return 0
+        end = text.find(_END, probe.end() - 2)
+        return end + len(_END) if end >= 0 else 0
+
+    def _wait(self) -> None:
+        text, now = bytes(self._held), self.loop.time()
+        if self._timer is None:
+            self._waits_since = now
+        self._stop_timer()
+        end = text.find(_END)
+        if end >= 0 or len(text) > HEAD_BYTES:
+            self._deadline = due = self._waits_since + self._time(text[: end + 2])
+            self.flow.pause_reading()
+            self._presence.watch()
+        else:
+            due = self._waits_since + self.patrol.limits.patience
+            self.flow.resume_reading()
+        self._timer = self.loop.call_later(max(0.0, due - now), self.release)
+
+    def _time(self, head: bytes) -> float:
+        """Seconds that a request has."""
+        said = _TIMEOUT.search(head)
+        try:
+            return min(self._beginning.timeout, float(said[1])) if said else self._beginning.timeout
+        except ValueError:  # it is refused when it is parsed
+            return self._beginning.timeout
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

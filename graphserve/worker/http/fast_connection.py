@@ -1,0 +1,173 @@
+"""A connection by a shared socket: one request, one answer, then it ends; without a transport. Runs in workers.
+
+A caller of ours connects and sends in one go, so the request is there when the connection is accepted. It is read from
+the socket, and the answer written to it, for a fifth of what a transport and a parser cost. What is not such a request
+(curl, a body that comes in pieces, a stream) goes the usual way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from graphserve.loop.timers import alarm
+from graphserve.wire.trust import PUBLIC
+from graphserve.worker.dispatch.permit import Admission
+from graphserve.worker.dispatch.slots import left
+from graphserve.worker.http.listener import Listener
+from graphserve.worker.http.request import Inbound
+
+if TYPE_CHECKING:
+    from graphserve.worker.http.protocol import Protocol
+
+READ_SIZE = 256 * 1024  # bytes
+HEADERS_TIMEOUT = 5.0  # seconds from accept to the first bytes; a slot is held meanwhile
+
+
+class Visit:
+    """One connection. To its request it is the protocol and the transport of it.
+
+    Args:
+        listener: of the shared sockets.
+        sock: the connection, non-blocking; owned by the visit.
+        admission: what was taken for it.
+        hand_over: takes the connection, and what was read of it, when its request is of another kind.
+    """
+
+    __slots__ = (
+        "_alarm", "_closing", "_hand_over", "_sock", "_unsent", "_watched", "admission", "cycle", "listener", "trust",
+    )  # fmt: skip
+    client = None
+    pipeline: tuple[Any, ...] = ()
+    idle = at_rest = False  # it never is between requests
+
+    def __init__(
+        self, listener: Listener, sock: socket.socket, admission: Admission,
+        hand_over: Callable[[socket.socket, Admission, bytes], None],
+    ) -> None:  # fmt: skip
+        self.listener, self._sock, self.admission, self._hand_over = listener, sock, admission, hand_over
+        self.cycle: Inbound | None = None
+        self.trust = PUBLIC
+        self._alarm: Any = None
+        self._unsent = b""
+        self._watched = self._closing = False
+        listener.state.connections.add(cast("Protocol", self))
+
+    def begin(self) -> None:
+        """Read the request, or wait for it."""
+        try:
+            data = self._sock.recv(READ_SIZE)
+        except BlockingIOError:  # we were quicker than the caller
+            self._alarm = alarm(self.listener.loop, HEADERS_TIMEOUT, self.close)
+            self._watch(True)
+        except OSError:
+            self.close()
+        else:
+            self._arrived(data)
+
+    # --- of its request's protocol ---
+
+    @property
+    def transport(self) -> Visit:
+        """What its request writes to."""
+        return self
+
+    def caller_left(self) -> bool:
+        """Whether the other side has closed its end, though its request came whole."""
+        return left(self._sock)
+
+    def on_response_complete(self) -> None:
+        """The answer is complete; `close` follows, or has been called."""
+
+    # --- of its request's transport ---
+
+    def write(self, data: bytes) -> None:
+        """Send the answer; what the socket does not take follows when it does."""
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # the caller is gone
+            self._end()
+            return
+        if sent < len(data):
+            self._unsent = data[sent:]
+            self.listener.loop.add_writer(self._sock, self._writable)
+
+    def close(self) -> None:
+        """Close it when all is sent."""
+        self._closing = True
+        if not self._unsent:
+            self._end()
+
+    # --- the socket ---
+
+    def _readable(self) -> None:
+        try:
+            data = self._sock.recv(READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if self._closing:
+            return
+        if self.cycle is None:
+            self._watch(False)
+            self._arrived(data)
+        elif not data:  # the caller gave up
+            self._end()
+
+    def _arrived(self, data: bytes) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        prepared = self.listener.prepared
+        request = prepared.read(data, opens=True) if prepared is not None and data else None
+        if request is not None and not request[0].signature.stream:
+            api, self.trust, checked, context, body = request
+            self.cycle = inbound = Inbound(cast("Protocol", self), api, False, context)
+            inbound.take(checked, body)
+            if not inbound.response_complete and not self._closing:
+                self._watch(True)  # for its end
+        elif data:
+            self.listener.state.connections.discard(cast("Protocol", self))
+            self._hand_over(self._sock, self.admission, data)
+        else:
+            self._end()
+
+    def _writable(self) -> None:
+        try:
+            self._unsent = self._unsent[self._sock.send(self._unsent) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._unsent = b""
+            self._closing = True
+        if not self._unsent:
+            self.listener.loop.remove_writer(self._sock)
+            if self._closing:
+                self._end()
+
+    def _watch(self, wanted: bool) -> None:
+        if wanted != self._watched:
+            self._watched = wanted
+            readers = self.listener.readers
+            readers.add_reader(self._sock, self._readable) if wanted else readers.remove_reader(self._sock)
+
+    def _end(self) -> None:
+        if self._sock.fileno() < 0:
+            return
+        self._closing = True
+        self._watch(False)
+        if self._unsent:
+            self._unsent = b""
+            self.listener.loop.remove_writer(self._sock)
+        self.listener.state.connections.discard(cast("Protocol", self))
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)  # a forked child may hold a copy
+        self._sock.close()
+        cycle, self.cycle = self.cycle, None  # no circle: what hangs on the request goes with it
+        if cycle is not None:
+            cycle.abandon()
+        self.admission.give_back()

@@ -1,0 +1,153 @@
+"""The headers of a request to an API, and what is wrong with it before its body is read. Runs in workers."""
+
+from __future__ import annotations
+
+import re
+
+from graphserve.call.context import CallContext
+from graphserve.call.request import new_request_id
+from graphserve.errors import CallError, InvalidArguments
+from graphserve.wire.formats import Format, is_form
+from graphserve.wire.headers import (
+    BAGGAGE,
+    DEADLINE,
+    REQUEST_ID,
+    TIMEOUT,
+    TRACEPARENT,
+    TRACESTATE,
+    is_request_id,
+    is_traceparent,
+    traveller,
+)
+from graphserve.wire.problem import HttpProblem
+from graphserve.wire.trust import Trust
+from graphserve.worker.dispatch.executor import BoundApi
+from graphserve.worker.http.limits import shown
+from graphserve.worker.http.strict import number
+
+_SECONDS = re.compile(rb"\+?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z")
+_LONGEST_TIMEOUT = 1e9  # seconds; beyond, there is no deadline
+_TOLD = frozenset({  # the names of those that are looked at; most of what clients send is not
+    b"content-type", b"accept", REQUEST_ID, b"content-length", TIMEOUT, TRACEPARENT, TRACESTATE, BAGGAGE, b"expect",
+    b"content-encoding", DEADLINE,
+})  # fmt: skip
+
+
+class Heading:
+    """What the headers say.
+
+    Args:
+        headers: names in lower case.
+        context: takes what travels with the call.
+        trust: of the request: unless its hop is ours, internal headers are passed over.
+
+    Raises:
+        Refused: one of them is a number that cannot be read.
+    """
+
+    __slots__ = ("accept", "coding", "content_type", "expects", "length", "timeout", "untyped")
+
+    def __init__(self, headers: list[tuple[bytes, bytes]], context: CallContext, trust: Trust) -> None:
+        self.content_type: bytes | None = None
+        self.accept: bytes | None = None
+        self.timeout: float | None = None
+        self.coding = b""
+        self.length = 0
+        self.expects = False
+        parents = states = baggage = None
+        for name, value in headers:
+            if name not in _TOLD:
+                continue
+            if name == b"content-type":
+                self.content_type = value
+            elif name == b"accept":
+                self.accept = value
+            elif name == b"content-length":
+                self.length = int(value) if value.isdigit() and len(value) < 20 else number("Content-Length", value)
+            elif name == b"x-request-id":
+                context.request_id = value if is_request_id(value) else b""
+            elif name == b"x-request-timeout":
+                seconds = _seconds(value)
+                self.timeout = seconds if self.timeout is None else min(seconds, self.timeout)
+            elif name == b"traceparent":
+                parents = [*(parents or ()), value]
+            elif name == b"tracestate":
+                states = [*(states or ()), value]
+            elif name == b"baggage":
+                baggage = [*(baggage or ()), value]
+            elif name == b"expect":
+                self.expects = value.lower() == b"100-continue"
+            elif name == b"content-encoding":
+                self.coding = self.coding or (b"" if value.lower() == b"identity" else value)
+            elif trust.hop and name == DEADLINE:
+                context.deadline_ns = number("X-Graphserve-Deadline", value)
+        context.request_id = context.request_id or new_request_id()
+        if parents is not None and len(parents) == 1 and is_traceparent(parents[0]):
+            context.traceparent = parents[0]
+            context.tracestate = traveller(states)  # says nothing without the other (W3C Trace Context, 3.3)
+        if baggage is not None:
+            context.baggage = traveller(baggage)
+        # At the port, a body says what it is: a page of any site can have a browser send one that does not, unasked.
+        # In the run folder there are no browsers.
+        self.untyped = False
+        if not trust.hop and not (self.content_type and self.content_type.strip()):
+            self.untyped = self.length > 0 or any(name == b"transfer-encoding" for name, _ in headers)
+
+    def problem(self, api: BoundApi, format: Format | None, limit: int, query: bytes = b"") -> CallError | None:
+        """What is wrong with the request so far, if anything is; a wrong timeout is taken back."""
+        if self.length > limit:
+            return too_large(limit)
+        if self.timeout is not None and not 0 < self.timeout < _LONGEST_TIMEOUT:
+            wrong, self.timeout = self.timeout <= 0, None
+            if wrong:
+                return HttpProblem(400, "X-Request-Timeout is a number of seconds above 0")
+        if self.coding:
+            said = f"a body has no content coding, and this one has {shown(self.coding)!r}: send it as it is"
+            return HttpProblem(415, said, headers={"accept-encoding": "identity"})
+        as_it_is = api.signature.raw_body or api.signature.input_stream is not None
+        if self.untyped:
+            return HttpProblem(415, f"{api.plan.route} has a body without a Content-Type: {_mend(as_it_is)}")
+        if as_it_is and format is Format.RAW and is_form(self.content_type):
+            return HttpProblem(415, _no_form(api, self.content_type or b""))
+        if query and api.signature.input_stream is None:
+            return _stray_query(api, query)
+        if api.signature.input_stream is None and (format is None or (format is Format.RAW and not as_it_is)):
+            return HttpProblem(415, _wrong_type(api, self.content_type or b""))
+        return None
+
+
+def too_large(limit: int) -> HttpProblem:
+    """The refusal of a body that is larger than the limit."""
+    return HttpProblem(413, f"the body is larger than {limit} bytes, which --max-body-size allows")
+
+
+def _seconds(value: bytes) -> float:
+    """The number that stands there; 0 if it is none."""
+    return float(value) if _SECONDS.match(value) else 0.0
+
+
+def _wrong_type(api: BoundApi, content_type: bytes) -> str:
+    said = f"{api.plan.route} takes application/json in UTF-8 or application/msgpack, not {shown(content_type)!r}"
+    if is_form(content_type):  # what `curl -d` and `curl -F` say unless they are told otherwise
+        said += ": send JSON in place of the form: with curl, --json '{…}' and no -F or -d; with httpx, json="
+    return said
+
+
+def _no_form(api: BoundApi, content_type: bytes) -> str:
+    what = f"{api.plan.route} takes the body as it is, and {shown(content_type)!r} has a form around it"
+    if not content_type.lstrip().lower().startswith(b"multipart/"):
+        what += ", or curl says so of --data-binary without -H"
+    return f"{what}: with curl, use --data-binary @FILE -H 'Content-Type: application/octet-stream', and no -F"
+
+
+def _stray_query(api: BoundApi, query: bytes) -> CallError:
+    """The refusal of a query that nobody would read: its sender takes it for arguments."""
+    name = shown(query.partition(b"&")[0].partition(b"=")[0])
+    text = f"{api.plan.route} reads no query, and this URL has one: send arguments as JSON in the body"
+    return InvalidArguments(text, errors=[{"loc": ["query", name], "msg": text, "type": "unexpected_query"}])
+
+
+def _mend(as_it_is: bool) -> str:
+    if as_it_is:
+        return "add Content-Type: application/octet-stream, or what the body is; with curl, use -H"
+    return "with curl, add -H 'Content-Type: application/json' or use --json"

@@ -1,0 +1,63 @@
+"""The limits of the public port: how much a client may send, how slow it may be, how many there may be. In workers."""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass
+
+from graphserve.graph.plan import ListenPlan
+
+HEAD_BYTES = 32 * 1024  # request line and headers together
+TARGET_BYTES = 8 * 1024  # the target in the request line
+FIELDS = 100  # header lines
+LEAST_RATE = 1024  # bytes a second, of a body that is sent and of an answer that is taken
+CHUNK_BYTES = 64  # what one chunk of a body may have around its data: size, extensions, line ends
+SPARE_CHUNK_BYTES = 16 * 1024  # and all chunks of a body together beyond that, trailers included
+PORTION = 4096  # bytes that the parser gets at once, while they may hold many requests
+MOST_CONNECTIONS = 16_384  # of one worker, however many files it may open
+OWN_FILES = 256  # open files that a worker needs besides connections, by far
+LONGEST_SHOWN = 100  # bytes of what a client sent that are shown in an answer
+
+
+def shown(value: bytes) -> str:
+    """What a client sent, cut, as text for an answer."""
+    return value[:LONGEST_SHOWN].decode("latin-1")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What differs between graphs.
+
+    Args:
+        connections: how many may be open at once, in this worker.
+        patience: seconds that headers may take, and that a body or the taking of an answer may fall behind.
+        keep_alive: seconds that an idle connection stays open.
+    """
+
+    connections: int
+    patience: float
+    keep_alive: float
+
+    @classmethod
+    def of(cls, listen: ListenPlan) -> Limits:
+        """Those of a graph."""
+        return cls(connections_allowed(listen.limit_connections), listen.timeout_client, listen.timeout_keep_alive)
+
+    @property
+    def round(self) -> float:
+        """Seconds between two looks at all connections."""
+        return max(0.02, min(1.0, self.patience / 4, self.keep_alive / 4))
+
+
+def connections_allowed(chosen: int | None) -> int:
+    """How many public connections one worker may hold: half of its files, so that each call has one for a call below.
+
+    Args:
+        chosen: what `--limit-connections` says.
+    """
+    if chosen is not None:
+        return chosen
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return max(16, min(MOST_CONNECTIONS, (files - OWN_FILES) // 2))

@@ -1,0 +1,182 @@
+"""A listener: what all connections of one listening socket share. Runs in workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, cast
+
+import uvicorn
+from uvicorn.server import ServerState
+
+from graphserve.call.quarantine import Wary
+from graphserve.call.remote import error_of
+from graphserve.errors import CallError
+from graphserve.graph.plan import ListenPlan
+from graphserve.loop.poller import poller
+from graphserve.wire.extensions import Fetch, Place, no_memory
+from graphserve.wire.headers import KIND
+from graphserve.wire.memory import Sender
+from graphserve.wire.problem import HttpProblem
+from graphserve.worker.batch.batcher import Batcher
+from graphserve.worker.dispatch.executor import BoundApi, Executor
+from graphserve.worker.dispatch.slots import Gate
+from graphserve.worker.http.access_log import Clients, Journal
+from graphserve.worker.http.browsers import Hosts
+from graphserve.worker.http.fast_parser import Prepared
+from graphserve.worker.http.paths import plain
+from graphserve.worker.http.relay import Relay
+from graphserve.worker.http.response import Responder
+from graphserve.worker.http.throttle import Throttle
+from graphserve.worker.latest import Notes
+
+if TYPE_CHECKING:
+    from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+    from graphserve.worker.http.protocol import Protocol
+
+EVERY_HOST = Hosts(("*",))
+PRIVATE_BODY = 1 << 40  # bytes; between nodes the limit is memory
+
+
+class Listener:
+    """One kind of listening socket: the public one, the worker's own, or a shared one.
+
+    Args:
+        app: the ASGI application for what is no API.
+        apis: the APIs, by path.
+        executor: runs the calls.
+        gate: the slots.
+        responder: makes the answers; says whether this is the public listener. What a request may do is its own
+            property (`Trust`), whichever listener it came by.
+        relay: passes a limited call to the node's own queue.
+        batchers: collect the calls of batched APIs, by API name.
+        keep_alive: seconds that an idle connection stays open.
+        max_body_size: bytes; larger bodies are refused.
+        access_log: whether requests are logged.
+        root_path: the prefix that a proxy may leave on paths.
+        hosts: those that the public port answers to.
+    """
+
+    def __init__(
+        self, app: Any, apis: dict[bytes, BoundApi], executor: Executor, gate: Gate, responder: Responder, relay: Relay,
+        batchers: dict[str, Batcher], *,
+        keep_alive: float, max_body_size: int = PRIVATE_BODY, access_log: bool = False, root_path: str = "",
+        proxy_headers: bool = False, forwarded_allow_ips: str | None = None, hosts: Hosts = EVERY_HOST,
+    ) -> None:  # fmt: skip
+        self.loop = asyncio.get_running_loop()
+        self.readers = poller(self.loop)
+        self.gate, self.batchers = gate, batchers
+        self.max_body_size, self.access_log, self.public = max_body_size, access_log, responder.public
+        self.throttles: dict[str, Throttle] = {}
+        self.serve(apis, executor, responder, relay)
+        self.fetch: Fetch = no_memory
+        self.place: Place | None = None
+        self.sender: Sender | None = None
+        self._prefix = plain(root_path.rstrip("/").encode())
+        self.notes: Notes | None = None  # of calls that clients make here, if such are executed in this process
+        self.wary: Wary | None = None  # of calls that kill workers of this node
+        self.passes_on = False  # every call, since nothing is executed in this process
+        self.config = uvicorn.Config(
+            Journal(app) if access_log else app, http="httptools", ws="none", lifespan="off", interface="asgi3",
+            log_config=None, access_log=False,
+            server_header=False, date_header=responder.public, root_path=root_path, proxy_headers=proxy_headers,
+            forwarded_allow_ips=forwarded_allow_ips, timeout_keep_alive=keep_alive,  # type: ignore[arg-type]
+        )  # fmt: skip
+        self.config.load()
+        self.hosts = hosts
+        self.proxies: Clients | None = None
+        if proxy_headers and responder.public:
+            self.proxies = Clients(cast("ProxyHeadersMiddleware", self.config.loaded_app))
+        self.clients = self.proxies if access_log else None  # (only the log wants to know who each client is)
+        self.state = ServerState()
+        self.closing = False
+        self.keep_alive = keep_alive
+        self.prepared = None if responder.public else Prepared(responder.node, apis.values())
+        self.refresh()
+
+    def serve(self, apis: dict[bytes, BoundApi], executor: Executor, responder: Responder, relay: Relay) -> None:
+        """Be for these from now on: nothing but health was served before."""
+        self.apis, self.executor, self.responder, self.relay = apis, executor, responder, relay
+        self.throttles = {}
+        if self.public:
+            names = [api.plan.name for api in apis.values()]
+            self.throttles = {name: Throttle(responder.node, name) for name in names}
+
+    def refresh(self) -> None:
+        """Take in the time, for the `date` header and for idle connections; called once a second."""
+        self.now = self.loop.time()
+        if not self.public:  # (there the patrol does it)
+            self._close_old()
+        self.responder.refresh()
+        for throttle in self.throttles.values():
+            throttle.forget()
+        headers = [(b"connection", b"close")] if self.closing else []
+        if self.public:
+            headers.append((b"date", formatdate(usegmt=True).encode()))
+        self.state.default_headers = headers
+
+    def _close_old(self) -> None:
+        for connection in self.open():
+            if connection.idle and self.now - connection.idle_since > self.keep_alive and connection.at_rest:
+                connection.transport.close()
+
+    def route(self, url: bytes) -> BoundApi | None:
+        """The API at this path, or None."""
+        return self.apis.get(url) or (self._route(url) if b"?" in url or b"%" in url else None)
+
+    def _route(self, url: bytes) -> BoundApi | None:
+        path = url.partition(b"?")[0]
+        return self.apis.get(path) or self.apis.get(plain(path))
+
+    def path(self, url: bytes) -> bytes:
+        """The path of a target, plainly written, as it would be if the proxy had taken its prefix off."""
+        path = plain(url.partition(b"?")[0])
+        rest = path.removeprefix(self._prefix)
+        return rest or b"/" if rest[:1] in (b"", b"/") else path
+
+    def error_of(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> CallError:
+        """The error that an answer of our own node stands for."""
+        if (KIND, HttpProblem.kind.encode()) in headers:
+            return HttpProblem.read(status, body)
+        return error_of(status, headers, body, self.responder.node)
+
+    def close_after_answers(self) -> None:
+        """Tell every client that this connection ends with its answer."""
+        self.closing = True
+        self.refresh()
+        for connection in self.open():
+            cycle = connection.cycle
+            if cycle is not None and not cycle.response_complete:  # one that is over has not said so
+                cycle.keep_alive = False
+
+    def close_idle(self) -> None:
+        """Close the connections that are between requests."""
+        for connection in self.open():
+            if connection.at_rest:
+                connection.transport.close()
+
+    def open(self) -> list[Protocol]:
+        """The connections that are open."""
+        return cast("list[Protocol]", list(self.state.connections))
+
+    @property
+    def connections(self) -> int:
+        """Open connections."""
+        return len(self.state.connections)
+
+
+def routes(apis: Iterable[BoundApi], prefix: str = "") -> dict[bytes, BoundApi]:
+    """APIs by path; with the prefix that a proxy may leave on it, and without."""
+    bare = {api.plan.route.encode(): api for api in apis}
+    return bare | {plain(prefix.rstrip("/").encode()) + path: api for path, api in bare.items()}
+
+
+def publicly(listen: ListenPlan) -> dict[str, Any]:
+    """What a listener of the public socket is made with."""
+    return {
+        "keep_alive": listen.timeout_keep_alive, "max_body_size": listen.max_body_size, "root_path": listen.root_path,
+        "proxy_headers": listen.proxy_headers, "forwarded_allow_ips": listen.forwarded_allow_ips,
+        "hosts": Hosts.of(listen),
+    }  # fmt: skip

@@ -1,0 +1,371 @@
+"""The HTTP protocol of a worker: uvicorn's, with a direct way for `POST /<api>`. Runs in workers.
+
+What is not an API (health, documents, pages, what does not exist) goes uvicorn's own way to the ASGI application.
+A lost connection cancels the call from the protocol's callback; no task watches for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from graphserve.call.context import CallContext
+from graphserve.errors import CallError
+from graphserve.logs import records
+from graphserve.logs.exception_text import described
+from graphserve.loop.timers import alarm
+from graphserve.wire.problem import HttpProblem, Untakable
+from graphserve.wire.trust import PUBLIC, opened
+from graphserve.worker.dispatch.permit import Admission
+from graphserve.worker.dispatch.slots import has_sent, left
+from graphserve.worker.http.access_log import CAME, CLIENT_LEFT, log_request
+from graphserve.worker.http.denial import Denial
+from graphserve.worker.http.fast_parser import Prepared
+from graphserve.worker.http.listener import Listener
+from graphserve.worker.http.request import Inbound
+from graphserve.worker.http.strict import Refused
+
+LOGGER = "graphserve.port"
+
+# What the parser raises: it is at an offer of another protocol, or it cannot go on.
+STOPPED = (httptools.HttpParserUpgrade, httptools.HttpParserError)
+LINGER = 2.0  # seconds that a refused body is read and thrown away, so the client sees the answer and no reset
+HEADERS_TIMEOUT = 5.0  # seconds from accept to complete headers at a shared socket, where a slot is held meanwhile
+
+
+class LastRequestRead(Exception):
+    """Raised in a callback of the parser where a request begins behind the last one that is answered here."""
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection.
+
+    Args:
+        listener: where it was accepted.
+        admission: what it holds at the gate, if it came by a shared socket.
+        first: what was read of it already.
+    """
+
+    parser: Any  # there until the connection is lost
+
+    def __init__(self, listener: Listener, admission: Admission | None = None, first: bytes = b"") -> None:
+        super().__init__(listener.config, listener.state, {}, _loop=listener.loop)
+        self.listener = listener
+        self.admission = admission or Admission(listener.gate)
+        self._shared, self._first = admission is not None, first
+        # Per connection. Its requests may do nothing more than a client's, unless it opens as one of ours.
+        self.trust = PUBLIC
+        self._opening: bytes | None = b""  # what came of how it opens; None: that is known
+        self._prepared: Prepared | None = None
+        self.refused = False  # whether what still comes is thrown away
+        self.denial: Denial | None = None
+        self.idle_since = listener.now
+        self.first: Any = None  # the request in progress, when others wait behind it
+        # Per request that is being read.
+        self.receiving = False  # from its first byte to its last
+        self.headed = False  # from where its headers are complete, and `cycle` is this request
+        self._upgrade_offered = False
+
+    # --- asyncio ---
+
+    def connection_made(self, transport: Any) -> None:
+        """asyncio callback."""
+        super().connection_made(transport)
+        if self._shared:
+            alarm(self.loop, HEADERS_TIMEOUT, self._give_up_waiting)
+        if self._first:
+            first, self._first = self._first, b""
+            self.data_received(first)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """asyncio callback."""
+        under_way = [self.first, *(cycle for cycle, _ in self.pipeline)] if self.pipeline else [self.cycle]
+        super().connection_lost(exc)
+        for cycle in under_way:
+            if isinstance(cycle, Inbound):
+                cycle.abandon()
+                if self.listener.access_log and not cycle.response_complete:
+                    log_request(cycle, CLIENT_LEFT)
+        self.admission.give_back()
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio callback."""
+        if self.refused:
+            return
+        if self._opening is not None:
+            data = self._open(data)
+        prepared = self._prepared
+        if prepared is not None and not self.receiving and self.idle and (request := prepared.read(data)) is not None:
+            api, _, checked, context, body = request
+            inbound = Inbound(self, api, not self._shared, context)
+            self.cycle = inbound  # type: ignore[assignment]
+            inbound.take(checked, body)
+        elif data:
+            self._feed(data)
+
+    def _open(self, data: bytes) -> bytes:
+        """Read how the connection opens; the bytes behind that."""
+        assert self._opening is not None
+        self._opening += data
+        found = opened(self._opening)
+        if found is None:
+            return b""
+        self.trust, rest = found
+        self._opening = None
+        if self.trust.values:
+            self._prepared = self.listener.prepared
+        return rest
+
+    # --- parser ---
+
+    def on_message_begin(self) -> None:
+        """Parser callback; what only the ASGI application needs is made in `to_application`."""
+        self.headed = False
+        if self.refused or (self.cycle is not None and not self.cycle.keep_alive):
+            raise LastRequestRead
+        self.receiving = True
+        self.url, self.headers = b"", []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Parser callback."""
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """Parser callback."""
+        if not self.parser.should_upgrade():
+            self.begin_request()
+        elif self.parser.get_method() == b"CONNECT":
+            raise Refused(HttpProblem(400, "there is no CONNECT at this socket"))
+        else:
+            self._upgrade_offered = True  # see `_decline_upgrade`
+
+    def on_body(self, body: bytes) -> None:
+        """Parser callback. The application reads no bodies: uvicorn would hold what comes, piece by piece."""
+        if isinstance(self.cycle, Inbound):
+            self.cycle.body_received(body)
+
+    def on_message_complete(self) -> None:
+        """Parser callback."""
+        if self._upgrade_offered:
+            return
+        self.receiving = False
+        if isinstance(self.cycle, Inbound):
+            self.cycle.message_complete()
+        else:
+            super().on_message_complete()
+
+    def begin_request(self, *, old: bool | None = None) -> None:
+        """The headers of a request are complete: take the direct way, or uvicorn's.
+
+        Args:
+            old: whether it is in HTTP/1.0, if that is known.
+        """
+        parser = self.parser
+        api = self.listener.route(self.url) if parser.get_method() == b"POST" else None
+        if api is None:
+            self.to_application()
+            return
+        # A shared socket carries one request a connection: the slot was taken for the connection.
+        if old is None:
+            old = parser.get_http_version() == "1.0"
+        keep_alive = not old and not self._shared and parser.should_keep_alive()
+        before: Any = self.cycle
+        turn = before is None or before.response_complete
+        inbound = Inbound(self, api, keep_alive, CallContext(), turn=turn, old=old)
+        if self.listener.clients is not None:
+            inbound.client = self.listener.clients.of(self.client, self.headers)
+        self.cycle = inbound  # type: ignore[assignment]
+        self.headed = True
+        if not turn:  # pipelined
+            self.flow.pause_reading()
+            self.first = self.first if self.pipeline else before
+            self.pipeline.appendleft((inbound, None))  # type: ignore[arg-type]
+        inbound.headers_complete(self.headers)
+
+    def to_application(self) -> None:
+        """Hand a request to the application that is for no API; it reads no body, so no client is told to go on."""
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        # uvicorn puts the prefix on every path, and takes all escapes for what they stand for: of a slash, it is told
+        # the escape of its escape.
+        path, mark, query = url.partition(b"?")
+        self.url = self.listener.path(url).replace(b"%2F", b"%252F") + mark + query
+        self.headers[:] = headers
+        scope: Any = self.scope
+        scope[CAME] = path
+        before, waiting = self.cycle, bool(self.pipeline)
+        super().on_headers_complete()
+        self.headed = True
+        if self.pipeline and not waiting:
+            self.first = before
+        if self._shared:
+            self.cycle.keep_alive = False
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        if isinstance(cycle, Inbound):
+            cycle.begin()
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    # --- uvicorn ---
+
+    def on_response_complete(self) -> None:
+        """An answer is complete: the next request may come. The listener closes what is idle for too long."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self.first, app = self.pipeline.pop()
+            self._start_asgi_task(self.first, app)
+        else:
+            self.idle_since = self.listener.now
+            if self.denial is not None:
+                self._say_no()
+
+    def shutdown(self) -> None:
+        """Close if idle, else after the answer."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+        else:
+            self.cycle.keep_alive = False
+
+    # --- ours ---
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is in progress."""
+        return (self.cycle is None or self.cycle.response_complete) and not self.pipeline  # (`answered`)
+
+    @property
+    def answered(self) -> bool:
+        """Whether every request that was read has its answer."""
+        return (self.cycle is None or self.cycle.response_complete) and not self.pipeline
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether no request is in progress, and none has come that the loop has yet to read.
+
+        While a client takes no answers nothing is read of it, and nothing asked: it may be closed.
+        """
+        if not self.idle or self.transport.is_closing() or self.flow.read_paused:
+            return self.idle
+        return not has_sent(self.transport.get_extra_info("socket"))
+
+    @property
+    def began(self) -> float:
+        """When what is being read began, on the loop's clock."""
+        return self.idle_since
+
+    def stop_reading(self) -> None:
+        """Throw away what still comes."""
+        self.refused = True
+
+    def refuse(self) -> None:
+        """Throw away what still comes, and close soon: the body that comes will not be read."""
+        self.stop_reading()
+        self.admission.give_back()
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():  # not with TLS
+            self.transport.write_eof()
+        self.loop.call_later(LINGER, self.transport.close)
+
+    def caller_left(self) -> bool:
+        """Whether the other side has closed its end, though its request came whole."""
+        return left(self.transport.get_extra_info("socket"))
+
+    def deny(self, problem: CallError, *, broken: bool = False) -> None:
+        """Read no more; answer so when earlier requests are answered, and close.
+
+        Args:
+            problem: the answer.
+            broken: whether it was our own code that failed, so that the request it failed in cannot go on.
+        """
+        if self.refused:
+            return
+        begun = self.receiving or broken  # (else `url` is that of the request before)
+        line = (self.parser.get_method(), self.url) if begun and self.url else (b"", b"")
+        self.denial = Denial(self, problem, line)
+        self.stop_reading()
+        records.note(LOGGER, "debug", f"a client was refused: {problem.status} {problem.detail}")
+        if self.headed and (self.receiving or broken):
+            self.denial.drop_request()
+        self._say_no()
+
+    def came_in_part(self, size: int) -> None:
+        """These bytes have come, and the request is not complete."""
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        """Give bytes to the parser. Whatever it finds wrong, or whatever fails in a callback, is answered."""
+        stopped = None
+        try:
+            self.parser.feed_data(data)
+        except STOPPED as exc:
+            stopped = exc
+        if stopped is not None:  # (not in there: what is raised while that is handled would have it as its context)
+            self._stopped(stopped, data)
+            if self.refused:
+                return
+        if self.receiving:
+            self.came_in_part(len(data))
+
+    def _stopped(self, exc: Exception, data: bytes | memoryview) -> None:
+        """The parser has stopped: at an offer of another protocol it goes on behind it, at all else it does not."""
+        rest = memoryview(data)
+        while isinstance(exc, httptools.HttpParserUpgrade):
+            rest = rest[exc.args[0] :]
+            self._decline_upgrade()
+            if self.refused or not rest:
+                return
+            try:
+                self.parser.feed_data(rest)
+            except STOPPED as another:
+                exc = another
+            else:
+                return
+        self._not_understood(exc)
+
+    def _decline_upgrade(self) -> None:
+        # A server that does not want the other protocol goes on in HTTP/1.1 (RFC 9110, 7.8): the request is what it
+        # would be without the offer. llhttp ends the message behind the headers instead, so they are read once more,
+        # by a parser that does not see the offer; it then finds the body where it is.
+        line = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        lines = [b"%b: %b\r\n" % pair for pair in self.headers if pair[0] != b"upgrade"]
+        self._upgrade_offered = False
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # (as uvicorn has it)
+        try:
+            self.parser.feed_data(b"".join((line, *lines, b"\r\n")))
+        except httptools.HttpParserError as exc:
+            self._not_understood(exc)
+
+    def _not_understood(self, exc: Exception) -> None:
+        if not isinstance(exc, httptools.HttpParserCallbackError):
+            self.deny(HttpProblem(400, f"this is no valid HTTP request: {exc}"))  # llhttp's words, never the client's
+            return
+        cause = exc.__context__
+        if isinstance(cause, LastRequestRead):
+            self.stop_reading()
+            if self.answered:
+                self.transport.close()
+        elif isinstance(cause, Refused):
+            self.deny(cause.problem)
+        else:
+            records.note(LOGGER, "error", "a request could not be read", cause or exc)
+            self.deny(self._unread(cause), broken=True)
+
+    def _unread(self, cause: BaseException | None) -> CallError:
+        if not isinstance(cause, MemoryError):
+            return HttpProblem(500, "the request could not be read")
+        node = self.listener.responder.node
+        return Untakable(f"{node} could not take a request: {described(cause)}", "no-memory", node=node)
+
+    def _say_no(self) -> None:
+        if self.denial is not None and not self.denial.over and self.answered:
+            self.denial.say()
+
+    def _give_up_waiting(self) -> None:
+        if self.admission.held and self.cycle is None:
+            self.transport.close()

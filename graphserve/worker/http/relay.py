@@ -1,0 +1,122 @@
+"""Passing a call on to the node's own queue, where a free sibling takes it. Runs in entry workers and in stand-ins.
+
+Public connections are kept alive by their clients and cannot be gated: a worker whose slots are taken relays, and
+holds no slot for it. A stand-in relays every call, by the lane that it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from graphserve.call.clients import Lanes
+from graphserve.call.context import CallContext
+from graphserve.call.exchange import Exchange, Reply
+from graphserve.call.request import trail, travels
+from graphserve.graph.plan import NodePlan
+from graphserve.wire.formats import Format
+from graphserve.wire.trust import RELAYED
+from graphserve.worker.dispatch.executor import BoundApi
+from graphserve.worker.http.response_stream import RelaySink
+
+if TYPE_CHECKING:
+    from graphserve.worker.http.request import Inbound
+
+
+class Relay:
+    """The way to this node's own workers.
+
+    Args:
+        node: this node.
+        lanes: the lanes of this process.
+        slack: see `Exchange`.
+    """
+
+    def __init__(self, node: NodePlan, lanes: Lanes, slack: float) -> None:
+        self.node, self.lanes, self.slack = node, lanes, slack
+        self.loop = asyncio.get_running_loop()
+
+    def take(self, api: BoundApi, body: bytes, format: Format | None, accept: Format, inbound: Inbound) -> Reply:
+        """Pass a call on; `inbound.relayed` is called with the sibling's status, headers and body.
+
+        The bytes of a stream go to the client as they come, those of an upload to the sibling.
+        """
+        context = inbound.context
+        if api.signature.stream:
+            parts = self._parts(api, body, inbound.query, format, inbound.accepts or b"*/*", context)
+            streamed = _Streamed(self.loop, *parts, False, _raw)
+            streamed.sink, streamed.inbound, streamed.upload = RelaySink(inbound), inbound, inbound.source
+            streamed.start()
+            streamed.reply.add_done_callback(inbound.relayed)
+            return streamed.reply
+        parts = self._parts(api, body, inbound.query, format, accept.value, context)
+        exchange = _Relayed(self.loop, *parts, api.plan.idempotent, _raw)
+        exchange.upload = inbound.source
+        exchange.start()
+        exchange.reply.add_done_callback(inbound.relayed)
+        return exchange.reply
+
+    def _parts(
+        self, api: BoundApi, body: bytes, query: bytes, format: Format | None, accept: bytes, context: CallContext
+    ) -> tuple[Any, str, bytes, int | None, float]:
+        target, kind = api.plan.route.encode(), (format or Format.JSON).value
+        end = trail(context, context.deadline_ns, body)
+        if api.plan.input_stream is not None:
+            target, kind = target + b"?" + query, Format.RAW.value
+            end = b"transfer-encoding: chunked\r\n%s\r\n" % travels(context, context.deadline_ns)
+        line = b"POST %s HTTP/1.1\r\nhost: %s\r\n" % (target, self.node.name.encode())
+        formats = b"content-type: %s\r\naccept: %s\r\n" % (kind, accept)
+        if api.plan.lane == "queue":  # a connection of its own
+            line, formats = RELAYED.opening + line, formats + b"connection: close\r\n"
+        request = line + formats + end
+        return self.lanes.to(self.node, api.plan), self.node.name, request, context.deadline_ns, self.slack
+
+
+class _Relayed(Exchange):
+    __slots__ = ()
+    trust = RELAYED
+
+
+class _Streamed(_Relayed):
+    __slots__ = ("inbound", "sink")
+    streams = True
+    repeatable = False
+    sink: RelaySink
+    inbound: Inbound
+
+    def head(self, headers: list[tuple[bytes, bytes]]) -> None:
+        if self.timer is not None:  # from here on the sibling watches the time between items
+            self.timer.cancel()
+
+    def chunk(self, data: bytes) -> None:
+        self.sink.write(data)
+        if self.sink.blocked and self.connection is not None:
+            self.connection.pause()
+            self.sink.when_drained(self._resume)
+
+    def _resume(self) -> None:
+        if self.connection is not None:
+            self.connection.resume()
+
+    def answered(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        self.connection = None
+        if self.over:
+            return
+        if status == 200:
+            self.sink.end(True)
+            self._finish(None, None)
+        else:
+            super().answered(status, headers, body)
+
+    def lost(self, reason: str, unread: bool) -> None:
+        if not self.sink.begun:
+            super().lost(reason, unread)
+            return
+        self.connection = None
+        if not self.over:
+            self.sink.end(False)
+            self._finish(None, None)
+
+
+def _raw(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    return status, headers, body

@@ -1,0 +1,464 @@
+"""One request to one API: read, checked, executed, answered. Runs in workers.
+
+It stands where uvicorn has its request cycle, and carries the attributes that uvicorn's protocol looks at.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from graphserve.call import call_fingerprint
+from graphserve.call.context import CallContext, earliest, shortest
+from graphserve.errors import CallError, InvalidArguments
+from graphserve.logs.exception_text import described
+from graphserve.wire import problem
+from graphserve.wire.codec import Format, accept_format, content_format
+from graphserve.wire.costs.bounds import LARGE_BODY
+from graphserve.wire.mappings import Untaken
+from graphserve.wire.problem import HttpProblem
+from graphserve.wire.stream_frames import CHECKED_FRAMES, StreamFormat, stream_format
+from graphserve.wire.validation_errors import BeyondMsgpack
+from graphserve.worker.dispatch.decoding import Decoding
+from graphserve.worker.dispatch.executor import BoundApi
+from graphserve.worker.dispatch.waiting import Waiting
+from graphserve.worker.http.access_log import log_request
+from graphserve.worker.http.arguments import read
+from graphserve.worker.http.headers import Heading, too_large
+from graphserve.worker.http.response_stream import HttpSink
+from graphserve.worker.http.shedding import refusal
+from graphserve.worker.http.throttle import noted
+from graphserve.worker.latest import Notes
+from graphserve.worker.stream.producer import StreamExecution
+from graphserve.worker.stream.request_body import Source, hold
+
+if TYPE_CHECKING:
+    from graphserve.worker.http.protocol import Protocol
+    from graphserve.worker.http.repeated_heads import Repeated
+
+# (looked up once: a member of an enum is slow to find, and says its value by two calls)
+_FRAMES = StreamFormat.FRAMES.value
+_JSON, _TYPED, _CHECKED = Format.JSON, Format.TYPED, Format.CHECKED
+
+
+class Inbound:
+    """A request.
+
+    Args:
+        protocol: its connection.
+        api: the API that it is for.
+        keep_alive: whether the connection stays open behind its answer.
+        context: what travels with it.
+        turn: whether all requests before it on its connection have their answers.
+        old: whether it speaks HTTP/1.0.
+
+    `trust` is what it may do more than a client, `accepts` its Accept header as it
+    came, `length` how much of its body is here, `source` its body if the API reads it as it comes,
+    `query` the URL's then, `lost` whether the client is gone, `sink` where items go,
+    `client` who is behind the proxy, if that is logged.
+    """
+
+    __slots__ = (
+        "_accept", "_api", "_body", "_complete", "_execution", "_format", "_limit", "_noted", "_problem", "_relay",
+        "_throttle", "_turn", "accepts", "client", "context", "disconnected", "keep_alive", "length", "lost",
+        "old", "path", "protocol", "query", "response_complete", "sink", "source", "started", "trust",
+    )  # fmt: skip
+    client: Any
+    message_event: Any = SimpleNamespace(set=lambda: None)  # uvicorn sets an event that only ASGI cycles have
+
+    def __init__(
+        self, protocol: Protocol, api: BoundApi, keep_alive: bool, context: CallContext, *,
+        turn: bool = False, old: bool = False,
+    ) -> None:  # fmt: skip
+        listener = protocol.listener
+        self.protocol, self._api = protocol, api
+        self.response_complete = self.disconnected = False
+        self.old, self.keep_alive = old, keep_alive and not listener.closing
+        self._body: list[bytes | bytearray] = []
+        self.query, self.length = b"", 0
+        self._noted = -1  # where a note of it is
+        self._limit = listener.max_body_size
+        self._turn = turn
+        self._complete = self.lost = False
+        self._problem: CallError | None = None
+        self._format: Format | None = None
+        self._accept, self.accepts = _JSON, b""
+        self._execution: Any = None  # what can be cancelled: an execution, a place in a batch
+        self._relay: Any = None
+        self.source: Source | None = None
+        self.sink: HttpSink | None = None
+        self.context = context
+        self._throttle = listener.throttles.get(api.plan.name)
+        self.path, self.trust = api.plan.route, protocol.trust
+        self.started = time.perf_counter()
+
+    # --- reading ---
+
+    def take(self, checked: bool, body: bytes) -> None:
+        """A whole request of a caller of ours, which is this one's turn; see `composer` of `checked`."""
+        context = self.context
+        self._body = [body]
+        self._format = _TYPED
+        self._accept = _CHECKED if checked else _TYPED
+        if self._api.signature.stream:
+            self.accepts = CHECKED_FRAMES if checked else _FRAMES
+        context.deadline_ns = earliest(context.deadline_ns, self._api.timeout)
+        self._complete = self._turn = True
+        self._execute()
+
+    def take_again(self, head: Repeated, body: bytes) -> None:
+        """A whole request of a client whose head is known, and which is this one's turn."""
+        self._format, self._accept, self.accepts = head.format, head.accept, head.accepts
+        if head.client is not None:
+            self.client = head.client
+        self._body, self.length = [body], len(body)
+        self._complete = True
+        self._execute()
+
+    @property
+    def api(self) -> BoundApi:
+        """The API that it is for."""
+        return self._api
+
+    @property
+    def may_come_again(self) -> bool:
+        """Whether nothing was wrong with its head, and its body is no stream."""
+        return self._problem is None and self.keep_alive and self._api.signature.input_stream is None
+
+    def headers_complete(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """All headers are here: decide what can be decided."""
+        context = self.context
+        heading = Heading(headers, context, self.trust)
+        self.accepts = heading.accept or b""
+        self._format, self._accept = content_format(heading.content_type), accept_format(heading.accept)
+        protocol = self.protocol
+        if b"?" in protocol.url:
+            self.query = protocol.url.partition(b"?")[2]
+        if self._api.signature.input_stream is not None:
+            self.source = Source(protocol.flow, protocol.caller_left, protocol.transport.abort)
+        self._problem = heading.problem(self._api, self._format, self._limit, self.query)
+        timeout = self._api.timeout if heading.timeout is None else shortest(heading.timeout, self._api.timeout)
+        context.deadline_ns = earliest(context.deadline_ns, timeout)
+        if self._problem is not None and not self._complete:
+            self._refuse()
+        elif heading.expects and not self.old and self._turn:  # behind others the answer is enough
+            protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self.source is not None and self._turn and self._problem is None:
+            self._execute()
+
+    def body_received(self, chunk: bytes) -> None:
+        """A part of the body is here."""
+        if self.response_complete:
+            return
+        self.length += len(chunk)
+        if self.length > self._limit:
+            self._problem = too_large(self._limit)
+            self._refuse()
+        elif self.source is not None:
+            self.source.push(chunk)
+        else:
+            if self._body:
+                hold(self._body, chunk)
+            else:
+                self._body.append(chunk)
+
+    def message_complete(self) -> None:
+        """The whole request is here."""
+        self._complete = True
+        if self.source is not None:
+            self.source.end()
+        elif self._turn and not self.response_complete:
+            self._execute()
+
+    def begin(self) -> None:
+        """It is this request's turn on its connection."""
+        self._turn = True
+        if self._problem is not None and not self._complete:
+            self._refuse()
+        elif self._complete or self.source is not None:
+            self._execute()
+
+    # --- executing ---
+
+    def _execute(self) -> None:
+        protocol, api = self.protocol, self._api
+        listener = protocol.listener
+        try:
+            if self._problem is not None:
+                self._quiet(self._problem)
+                return
+            parts = self._body
+            body = parts[0] if len(parts) == 1 and type(parts[0]) is bytes else b"".join(parts)
+            self._body = []
+            admission = protocol.admission
+            if (admission.slot or admission.batcher is not None) and protocol.caller_left():  # (`held`)
+                protocol.transport.close()
+                return
+            wary = listener.wary
+            if wary is not None and self.source is None and (killer := wary.refusal(self._call(body))) is not None:
+                self._quiet(killer)
+            elif (refused := refusal(protocol, api, self.context, self._throttle)) is not None:
+                self._quiet(refused)
+            elif api.plan.batch is not None and not listener.passes_on:
+                self._batch(body)
+            elif listener.passes_on or (api.plan.lane == "queue" and not protocol.admission.take_slot()):
+                self._pass_on(body)
+            else:
+                self._run(body)
+        except Exception as exc:  # whatever it is, the call is answered
+            self.fail(exc)
+
+    def _call(self, body: bytes) -> str:
+        return call_fingerprint.of(self._api.plan.route, body)
+
+    def _note(self, notes: Notes, body: bytes) -> None:
+        """Leave a note for the supervisor: if this call ends the worker, nobody else of ours has its bytes."""
+        self._noted = notes.add(self._api.place, body)
+        if self.protocol.listener.wary is not None:
+            self._body = [body]
+
+    def _unnote(self) -> None:
+        """The call is over, and has ended no worker."""
+        place, self._noted = self._noted, -1
+        listener = self.protocol.listener
+        if place >= 0 and listener.notes is not None:
+            listener.notes.remove(place)
+        if listener.wary is not None and self._body:
+            listener.wary.answered(self._call(bytes(self._body[0])))
+        self._body = []
+
+    def _run(self, body: bytes) -> None:
+        listener = self.protocol.listener
+        if (notes := listener.notes) is not None:
+            if self.source is not None:
+                self._noted = notes.add_upload(self._api.place)
+            elif listener.wary is None:
+                self._noted = notes.add(self._api.place, body)
+            else:
+                self._note(notes, body)
+        if len(body) >= LARGE_BODY and self._is_large(body):
+            self._decode(body, self._start, self._freed)
+        elif (arguments := self._arguments(body)) is None:
+            self._freed()
+        else:
+            self._start(arguments)
+
+    def _start(self, arguments: dict[str, Any]) -> None:
+        listener, api = self.protocol.listener, self._api
+        if api.signature.stream:
+            self.sink = HttpSink(self, api, stream_format(self.accepts))
+            self._execution = StreamExecution(listener.executor, api, self.context, self.sink, self._freed)
+            self._execution.start(arguments)
+        else:
+            execution = listener.executor.start(api, arguments, self.context, self._ended, self._freed, at_once=True)
+            if not self.response_complete:
+                self._execution = execution
+
+    def _batch(self, body: bytes) -> None:
+        batcher = self.protocol.listener.batchers[self._api.plan.name]
+        came_for_it = self.protocol.admission.take_place()
+        if not came_for_it and not batcher.can_take():
+            self._pass_on(body)
+            return
+        if (notes := self.protocol.listener.notes) is not None and self.source is None:
+            self._note(notes, body)
+        if self._is_large(body):
+            if came_for_it:  # a batch is not held up by a body that is still to be read
+                batcher.disappoint()
+            self._decode(body, self._join, batcher.close_if_done)
+            return
+        arguments = self._arguments(body)
+        if arguments is not None:
+            self._join(arguments, expected=came_for_it)
+        elif came_for_it:
+            batcher.disappoint()
+        else:
+            batcher.close_if_done()
+
+    def _join(self, arguments: dict[str, Any], expected: bool = False) -> None:
+        batcher = self.protocol.listener.batchers[self._api.plan.name]
+        try:
+            self._execution = batcher.join(arguments, self.context, self._ended, expected=expected)
+        except InvalidArguments as exc:
+            self._quiet(exc)
+        except Exception as exc:
+            self.fail(exc)
+
+    def _is_large(self, body: bytes) -> bool:
+        return (
+            len(body) >= LARGE_BODY and not self.trust.values and self.source is None and self._format is not Format.RAW
+        )
+
+    def _decode(self, body: bytes, then: Callable[[dict[str, Any]], None], give_up: Callable[[], None]) -> None:
+        """Read the arguments in a thread, and go on with them."""
+
+        def ended(arguments: dict[str, Any] | None, error: BaseException | None) -> None:
+            self._execution = None
+            if arguments is not None:
+                then(arguments)
+            elif error is not None:
+                self._misfit(error)
+
+        read_it = partial(read, self._api, self.query, body, self._format, None, None)
+        self._execution = Decoding(self.protocol.listener.executor, self.context, read_it, ended, give_up)
+
+    def _arguments(self, body: bytes) -> dict[str, Any] | None:
+        """The arguments; None when they do not fit, which is answered then."""
+        try:
+            fetch = self.protocol.listener.fetch if self.trust.values else None
+            return read(self._api, self.query, body, self._format, self.source, fetch)
+        except Exception as exc:
+            self._misfit(exc)
+        return None
+
+    def _misfit(self, error: BaseException) -> None:
+        if isinstance(error, (HttpProblem, InvalidArguments)):
+            self._quiet(error)
+        elif isinstance(error, Untaken):
+            self._untakable(str(error), "no-memory" if error.short == "memory" else "by-socket")
+        elif isinstance(error, MemoryError):
+            self._untakable(described(error), "no-memory")
+        else:
+            self.fail(error)
+
+    def _untakable(self, why: str, how: str) -> None:
+        node = self.protocol.listener.responder.node
+        name = f"{node}.{self._api.plan.name}"
+        error = problem.Untakable(f"{node} could not take the arguments of {name}: {why}", how, node=node)
+        if how == "no-memory":  # otherwise they come again by the socket
+            problem.log(name, error, None, self.context.request_id.decode("latin-1"))
+        self._quiet(error)
+
+    def _pass_on(self, body: bytes) -> None:
+        """Every slot is taken: the node's queue takes the call, and a free sibling takes it from there."""
+        listener, api = self.protocol.listener, self._api
+        if self.source is not None and not listener.passes_on:  # it comes to us: it waits for a slot of ours
+            run = lambda: self._run(body)  # noqa: E731
+            self._execution = Waiting(listener.executor, listener.gate, self.context, run, self.fail)
+        else:
+            self._relay = listener.relay.take(api, body, self._format, self._accept, self)
+
+    def relayed(self, reply: Any) -> None:
+        """The answer of the sibling that took the call is here."""
+        if self.lost or reply.cancelled() or self.response_complete:
+            return
+        try:
+            status, headers, body = reply.result()
+            if status == 200:
+                self._accept = content_format(dict(headers).get(b"content-type")) or self._accept
+                self._result(body)
+            else:
+                self._quiet(noted(self.protocol.listener.error_of(status, headers, body), self._throttle))
+        except Exception as exc:
+            self.fail(exc)
+
+    def _ended(self, result: Any, error: BaseException | None) -> None:
+        if error is None:
+            try:
+                encode = self.encoded if self.trust.memory else self._api.result.encode
+                body = encode(result, self._accept)
+            except BeyondMsgpack:
+                self._accept = Format.JSON
+                self._ended(result, None)
+                return
+            except Exception as exc:
+                error = exc
+            else:
+                self._result(body)
+                return
+        self.fail(error)
+
+    def encoded(self, value: Any, format: Format) -> bytes:
+        """A result, or an item of a stream, as bytes for who made this request; see `ResultCodec.encode`."""
+        listener = self.protocol.listener
+        if not self.trust.memory or listener.sender is None:
+            return self._api.result.encode(value, format)
+        body = self._api.result.encode(value, format, listener.place)
+        listener.sender.collect()  # a result is watched by whether it was taken
+        return body
+
+    def _freed(self) -> None:
+        self._execution = None
+        listener = self.protocol.listener
+        if (place := self._noted) >= 0:
+            if listener.wary is None and (notes := listener.notes) is not None:
+                notes.remove(place)
+                self._noted = -1
+            else:
+                self._unnote()
+        if self._api.plan.lane == "queue":
+            listener.gate.release()
+
+    # --- answering ---
+
+    def abandon(self) -> None:
+        """The client went away: everything below is cancelled."""
+        self.lost = True
+        if self._noted >= 0 and self._api.plan.batch is not None:
+            self._unnote()
+        if self.source is not None:
+            self.source.fail()
+        if self._execution is not None:
+            self._execution.cancel()
+        if self._relay is not None:
+            self._relay.cancel()
+
+    def fail(self, exc: BaseException) -> None:
+        """Answer with an error."""
+        if self.source is not None and not self._complete:
+            self.keep_alive = False
+        responder = self.protocol.listener.responder
+        status, data = responder.error(
+            noted(exc, self._throttle), self.trust, self.context, self.keep_alive, self._api.plan.name
+        )
+        self._write(data, status)
+
+    def finish(self, status: int, data: bytes = b"") -> None:
+        """The answer is complete with these bytes."""
+        if self._throttle is not None and self._throttle.active:
+            self._throttle.taken()
+        self._write(data, status)
+
+    def _result(self, body: bytes) -> None:
+        if self.source is not None and not self._complete:  # the API did not want the rest of the body
+            self.keep_alive = False
+        responder = self.protocol.listener.responder
+        self.finish(200, responder.result(body, self._accept, self.context.request_id, self.keep_alive))
+
+    def _quiet(self, exc: CallError, close: bool = True) -> None:
+        """Answer with a refusal that needs no word in the log."""
+        status, data = self.protocol.listener.responder.problem(exc, self.trust, self.context, self.keep_alive)
+        self._write(data, status, close)
+
+    def _refuse(self) -> None:
+        """Answer before the body is read; the connection cannot go on, since nobody will read the rest."""
+        self.keep_alive = False
+        if not self._turn or self.response_complete:
+            return
+        assert self._problem is not None
+        if self.source is not None:
+            self.source.fail()
+        if self._relay is not None:
+            self._relay.cancel()
+        self._quiet(self._problem, close=False)
+        self.protocol.refuse()
+
+    def _write(self, data: bytes, status: int, close: bool = True) -> None:
+        if self.lost or self.response_complete:
+            return
+        if self._noted >= 0 and self._api.plan.batch is not None:
+            self._unnote()
+        protocol = self.protocol
+        self.response_complete = True
+        protocol.transport.write(data)
+        if protocol.listener.access_log:
+            log_request(self, status)
+        if not self.keep_alive and close:
+            if self.source is not None and not self._complete:
+                protocol.refuse()
+            else:
+                protocol.transport.close()
+        protocol.on_response_complete()

@@ -1,0 +1,130 @@
+"""The life of the user's object in a worker: made, entered, left. Runs in workers, and in `local()`."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from graphserve.errors import StartupError
+from graphserve.graph.plan import NodePlan
+from graphserve.isolation import forked
+from graphserve.logs.exception_text import described
+from graphserve.logs.tracebacks import formatted
+from graphserve.system import stack
+from graphserve.wire.init_arguments import converted
+
+
+class Life:
+    """One instance of a service.
+
+    Args:
+        node: what to make, with which `init`.
+        cls: its class.
+        threads: the pool that `__init__`, `__enter__` and sync APIs run in; with one thread, all in the same.
+        inject: puts the clients on the instance, before `__init__`.
+    """
+
+    def __init__(
+        self, node: NodePlan, cls: type, threads: ThreadPoolExecutor, inject: Callable[[object], None]
+    ) -> None:
+        self.node, self.cls, self.threads, self.inject = node, cls, threads, inject
+        self.instance: Any = None
+        self._arguments: dict[str, Any] = {}
+
+    async def start(self) -> None:
+        """`__new__` and `__init__` in a thread, then `__aenter__` on the loop or `__enter__` in a thread.
+
+        Raises:
+            StartupError: one of them raised; `.log` is the traceback.
+        """
+        if self.node.init:
+            self._arguments = await self._step("__init__", self._in_thread(self._converted))
+        self.instance = await self._step("__new__", self._in_thread(self._bare))
+        self.inject(self.instance)
+        await self._step("__init__", self._in_thread(lambda: self.instance.__init__(**self._arguments)))
+        if hasattr(self.cls, "__aenter__"):
+            await self._step("__aenter__", self._entered())
+        elif hasattr(self.cls, "__enter__"):
+            await self._step("__enter__", self._in_thread(self.instance.__enter__))
+
+    async def stop(self) -> None:
+        """`__aexit__` on the loop or `__exit__` in a thread; what they raise is raised, as an Exception."""
+        born = forked.forks
+        try:
+            if hasattr(self.cls, "__aexit__"):
+                await _awaitable(self.instance.__aexit__(None, None, None), "__aexit__")
+            elif hasattr(self.cls, "__exit__"):
+                await self._in_thread(lambda: self.instance.__exit__(None, None, None))
+        except BaseException as exc:
+            if forked.forks != born:
+                forked.leave(f"{self.cls.__qualname__}.__aexit__", exc)
+            if isinstance(exc, Exception) or _is_cancelled(exc):
+                raise
+            raise RuntimeError(f"it raised {exc!r}") from exc
+
+    async def _entered(self) -> None:
+        entering = _awaitable(self.instance.__aenter__(), "__aenter__")
+        with stack.awaiting(entering):
+            await entering
+
+    def _bare(self) -> object:
+        make: Any = self.cls.__new__
+        return make(self.cls) if make is object.__new__ else make(self.cls, **self._arguments)
+
+    def _converted(self) -> dict[str, Any]:
+        return converted(self.cls, self.node.init)
+
+    async def _in_thread(self, call: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self.threads, _without_stop_iteration, call)
+
+    async def _step(self, name: str, step: Any) -> Any:
+        born = forked.forks
+        try:
+            made = await step
+        except BaseException as exc:
+            if forked.forks != born:
+                forked.leave(f"{self.cls.__qualname__}.{name}", exc)
+            if _is_cancelled(exc):
+                raise
+            exc = exc.__cause__ if isinstance(exc.__cause__, StopIteration) else exc
+            raise StartupError(self.words(name, exc), self.node.name, formatted(exc)) from exc
+        if forked.forks != born:
+            forked.leave(f"{self.cls.__qualname__}.{name}", None)
+        return made
+
+    def words(self, name: str, exc: BaseException) -> str:
+        """What a method of the class raised, as a sentence."""
+        return f"{self.node.name}: {self.cls.__qualname__}.{name} raised {described(exc)}"
+
+
+def _awaitable(returned: Any, name: str) -> Any:
+    if not inspect.isawaitable(returned):
+        sync = name.replace("__a", "__")
+        raise TypeError(
+            f"it is awaited, and returned {returned!r}: write `async def {name}`, or `def {sync}` for a thread"
+        )
+    return returned
+
+
+def _without_stop_iteration(call: Callable[[], Any]) -> Any:
+    born = forked.forks
+    try:
+        made = call()
+    except BaseException as exc:
+        if forked.forks != born:
+            forked.leave("the life of a service", exc)
+        if isinstance(exc, StopIteration):  # a forgotten default of next(…); no future takes it, so nobody would hear
+            raise RuntimeError(f"it raised {exc!r}") from exc
+        raise
+    if forked.forks != born:
+        forked.leave("the life of a service", None)
+    return made
+
+
+def _is_cancelled(exc: BaseException) -> bool:
+    """Whether this is what somebody who cancelled us is to hear of, and nothing that user code raised by itself."""
+    task = asyncio.current_task()
+    return isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling() > 0

@@ -1,0 +1,1 @@
+"""What the entry answers beside its APIs: health, documentation."""

@@ -1,0 +1,1 @@
+"""Streams into an API and out of one."""

@@ -1,0 +1,125 @@
+"""Streams into an API: the body as chunks (`AsyncIterator[bytes]`), as fast as the API takes them. Runs in workers.
+
+The other parameters stand in the query of the URL, each as JSON (`?name="scan"&pages=3`; a value that is no JSON is
+taken as text), since the body is the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+from graphserve.call.upload import LEFT
+from graphserve.wire.codec import Format, encode_json, natural
+from graphserve.wire.costs.bounds import SMALL_CHUNK
+
+if TYPE_CHECKING:
+    from graphserve.worker.dispatch.executor import BoundApi
+
+HIGH_BYTES = 256 * 1024  # what waits for a slow API at most, before the connection is held back
+LOOK_AGAIN = 0.03  # seconds between two looks whether a client whose connection is held back is still there
+
+
+class Source:
+    """A request body that is still coming.
+
+    Args:
+        flow: holds the connection back.
+        left: says whether the client has closed its end; nobody reads a connection that is held back.
+        abort: ends the connection.
+    """
+
+    def __init__(self, flow: Any, left: Callable[[], bool], abort: Callable[[], None]) -> None:
+        self._flow, self._left, self._abort = flow, left, abort
+        self._chunks: deque[bytes | bytearray] = deque()
+        self._size = 0
+        self._ended = self._failed = self._held = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def push(self, chunk: bytes) -> None:
+        """A chunk is here."""
+        hold(self._chunks, bytes(chunk))
+        self._size += len(chunk)
+        if self._size > HIGH_BYTES:
+            if not self._held:
+                asyncio.get_running_loop().call_later(LOOK_AGAIN, self._look)
+            self._held = True
+            self._flow.pause_reading()
+        self._wake()
+
+    def end(self) -> None:
+        """The body is complete."""
+        self._ended = True
+        self._wake()
+
+    def fail(self) -> None:
+        """The client went away, or was refused, before the body was complete."""
+        self._failed = not self._ended
+        self._wake()
+
+    def _look(self) -> None:
+        if not self._held or self._failed:
+            return
+        if self._left():
+            self._abort()
+        else:
+            asyncio.get_running_loop().call_later(LOOK_AGAIN, self._look)
+
+    def __aiter__(self) -> Source:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._chunks:
+            if self._failed:
+                raise ConnectionError(LEFT)
+            if self._ended:
+                raise StopAsyncIteration
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        chunk = bytes(self._chunks.popleft())
+        self._size -= len(chunk)
+        if self._held and self._size <= HIGH_BYTES // 4:
+            self._held = False
+            self._flow.resume_reading()
+        return chunk
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+def hold(chunks: list[bytes | bytearray] | deque[bytes | bytearray], chunk: bytes) -> None:
+    """Add a chunk to those that wait; small ones are held as one, since each by itself takes many times its bytes."""
+    last = chunks[-1] if chunks else None
+    if last is None or len(last) >= SMALL_CHUNK or len(chunk) >= SMALL_CHUNK:
+        chunks.append(chunk)
+    elif type(last) is bytearray:
+        last += chunk
+    else:
+        chunks[-1] = bytearray(last) + chunk
+
+
+def from_query(api: BoundApi, query: bytes, stream: AsyncIterator[bytes]) -> dict[str, Any]:
+    """The arguments of a call whose body is a stream: what the query says, and the stream.
+
+    Raises:
+        InvalidArguments: the query does not fit the signature.
+    """
+    assert api.signature.input_stream is not None
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    said = {name: _text(value) if name in api.signature.texts else natural(value) for name, value in pairs}
+    if len(said) < len(pairs):
+        times = Counter(name for name, _ in pairs)
+        raise api.arguments.doubled(next(name for name in times if times[name] > 1))
+    arguments = api.arguments.decode(encode_json(said), Format.JSON)
+    arguments[api.signature.input_stream] = stream
+    return arguments
+
+
+def _text(value: str) -> str:
+    """A value of a parameter that is text: as it is, `5` too, unless it is written as JSON has text."""
+    read = natural(value)
+    return read if isinstance(read, str) else value
