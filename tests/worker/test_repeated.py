@@ -246,6 +246,15 @@ async def test_the_end_of_a_body_and_a_request_in_one_read_teach_nothing() -> No
         assert client.server._repeated is None
 
 
+async def test_two_requests_in_one_read_teach_nothing() -> None:
+    async with place() as (_, connect):
+        client = await connect()
+        assert await client.ask(call()) == b"[1,0]"
+        assert await client.ask(call(b"{}") + call(b"{}", path=b"/other")) == b"[null,0]"
+        assert await client.answer() == b'"other"'
+        assert await client.ask(call(b"{}")) == b"[null,0]"
+
+
 async def test_a_known_head_waits_for_the_answer_before_it() -> None:
     async with place() as (found, connect):
         client = await connect()
