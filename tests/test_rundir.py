@@ -15,7 +15,6 @@ import pytest
 
 from graphserve.cli import client
 from graphserve.errors import NotRunningError, StartupError
-from graphserve.graph.plan import NodePlan
 from graphserve.system import rundir
 
 
@@ -181,7 +180,7 @@ def test_parts_of_a_running_graph_are_removed_without_following(parent: Path) ->
     (folder.path / "2").symlink_to(elsewhere)
     for number in (1, 2, 12):
         rundir.remove_version(folder.path, number)
-    rundir.remove_node(folder.path, NodePlan("A", "n0", "a:A", 0, 1, 1))
+    rundir.remove_node(folder.path, "n0")
     assert {path.name for path in folder.path.iterdir()} == {"lock", "2", "n3", "control.sock", "workers.sock"}
     assert (elsewhere / "plan.json").exists()
     folder.remove()

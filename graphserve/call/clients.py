@@ -53,7 +53,8 @@ class Lanes:
         sharing = self.sharing(node)  # before its lanes: it hears first who is there
         if api is None or api.lane == "pooled":
             return self._once(node.name, "pooled", lambda: self._pooled(node, sharing))
-        path = rundir.batch_sockets(self.run, node).get(api.name) or rundir.queue_socket(self.run, node)
+        batched = rundir.batch_sockets(self.run, node.id, node.batched)
+        path = batched.get(api.name) or rundir.queue_socket(self.run, node.id)
         made = lambda: QueueLane(self.members, node.name, path, self._budget(node), sharing)  # noqa: E731
         return self._once(node.name, path, made)
 

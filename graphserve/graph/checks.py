@@ -8,7 +8,6 @@ import types
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-import graphserve
 from graphserve.declare.dependency import depends
 from graphserve.declare.service import dependencies
 from graphserve.errors import closest
@@ -57,7 +56,10 @@ def _names_depends(function: types.FunctionType) -> bool:
     # (What is deeper than a name of the module, or of graphserve, is not looked for: nobody writes that.)
     names = function.__code__.co_names
     known = [function.__globals__.get(name) for name in names]
-    return any(each is depends for each in known) or ("depends" in names and any(each is graphserve for each in known))
+    modules = [each for each in known if isinstance(each, types.ModuleType)]
+    return any(each is depends for each in known) or (
+        "depends" in names and any(getattr(module, "depends", None) is depends for module in modules)
+    )
 
 
 def _init_problem(cls: type, init: dict[str, Any]) -> str:

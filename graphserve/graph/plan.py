@@ -109,6 +109,11 @@ class NodePlan:
     apis: tuple[ApiPlan, ...] = ()
     edges: tuple[EdgePlan, ...] = ()
 
+    @property
+    def batched(self) -> dict[str, int]:
+        """The batched APIs by name, each with its number among all APIs of the node."""
+        return {api.name: number for number, api in enumerate(self.apis) if api.batch is not None}
+
     def needs(self) -> tuple[str, ...]:
         """The names of the nodes that this one calls, each once."""
         return tuple(dict.fromkeys(edge.node for edge in self.edges if edge.url is None))

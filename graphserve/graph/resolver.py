@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
 from graphserve.declare.options import ServiceOptions
@@ -21,6 +20,7 @@ from graphserve.graph.plan import Plan, Settings
 from graphserve.graph.resolution import Resolution
 from graphserve.isolation import restore
 from graphserve.system import os_errors, stack, standard_streams
+from graphserve.system.child_process import FIRST_FILE
 from graphserve.system.process_group import end_group
 
 # What systemd says to the supervisor alone (sd_notify(3)): user code that spoke there would speak for the graph.
@@ -50,12 +50,11 @@ class Resolver:
 
     def __init__(self, settings: Settings, env: Mapping[str, str] | None = None, *, capture: bool = False) -> None:
         self.target = settings.target
-        script = str(Path(__file__).parents[1] / "child.py")
         try:
             self._answer, writing = standard_streams.pipe()
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-P", script, "resolve", str(writing), str(os.getpid())], stdin=subprocess.PIPE,
+                    [sys.executable, "-P", FIRST_FILE, "resolve", str(writing), str(os.getpid())], stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE if capture else 2, stderr=subprocess.PIPE if capture else None,
                     pass_fds=[writing], env=quiet(environment(settings.debug, env or {})), start_new_session=True,
                 )  # fmt: skip

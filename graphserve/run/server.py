@@ -11,11 +11,9 @@ import subprocess
 import sys
 import threading
 import weakref
-from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Generic, TypeVar, cast, overload
 
-import graphserve
 from graphserve import config
 from graphserve.config import Config
 from graphserve.declare.service import declaration
@@ -23,6 +21,7 @@ from graphserve.errors import ConfigurationError, CycleError, ExitCode, GraphErr
 from graphserve.graph import importer
 from graphserve.run.calls import Calls
 from graphserve.system import standard_streams
+from graphserve.system.child_process import FIRST_FILE
 from graphserve.system.signal_dispositions import is_ignored
 
 T = TypeVar("T")
@@ -168,10 +167,9 @@ class Server(Generic[T]):
     def _start(self) -> None:
         reading, writing = standard_streams.pipe()
         listening, speaking = standard_streams.pipe()
-        child = str(Path(graphserve.__file__).with_name("child.py"))
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", child, "supervise", str(writing)], stdin=listening, pass_fds=[writing],
+                [sys.executable, "-P", FIRST_FILE, "supervise", str(writing)], stdin=listening, pass_fds=[writing],
                 # Ctrl-C is for this process, which then stops the graph.
                 start_new_session=True,
             )  # fmt: skip

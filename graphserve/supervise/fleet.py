@@ -221,7 +221,7 @@ class Fleet:
     async def _end(self, node: Node) -> None:
         await node.drain(partial(self.standin.gone, node))
         node.close_sockets()
-        rundir.remove_node(self.run, node.plan)
+        rundir.remove_node(self.run, node.plan.id)
         node.quarantine.end()
         self.nodes.remove(node)
         del self._ends[node]

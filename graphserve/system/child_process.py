@@ -1,4 +1,7 @@
-"""A child process ends with the one that started it, whatever it is doing then: user code may hang in it."""
+"""Our child processes: the file that each begins with, and that it ends with the process that started it.
+
+Used by whoever starts one, and by the child itself: user code may hang in it, and the kernel ends it all the same.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ import ctypes
 import os
 import signal
 import sys
+from pathlib import Path
 
 from graphserve.errors import ExitCode
 
+FIRST_FILE = str(Path(__file__).parents[1] / "child.py")  # run as `python -P FIRST_FILE resolve|supervise|worker …`
 _PR_SET_PDEATHSIG = 1  # prctl(2): it is the end of the thread that started us that counts
 
 

@@ -21,13 +21,12 @@ import secrets
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from graphserve.errors import StartupError
-from graphserve.graph.plan import NodePlan
 from graphserve.system import os_errors
 from graphserve.system.runtime import parent
 
@@ -608,9 +607,14 @@ def _remove(folder: int, name: str, table: _Table) -> list[str]:
     return [name]
 
 
-def remove_node(run: Path, node: NodePlan) -> None:
-    """Remove the folder of a node that has ended, in a folder that is ours."""
-    _remove_part(run, node.id)
+def remove_node(run: Path, node: str) -> None:
+    """Remove the folder of a node that has ended, in a folder that is ours.
+
+    Args:
+        run: the run folder.
+        node: the id of the node (`NodePlan.id`), as everywhere below.
+    """
+    _remove_part(run, node)
 
 
 def remove_version(run: Path, number: int) -> None:
@@ -627,21 +631,25 @@ def _remove_part(run: Path, name: str) -> None:
             os.close(folder)
 
 
-def queue_socket(run: Path, node: NodePlan) -> str:
+def queue_socket(run: Path, node: str) -> str:
     """The path of a node's shared socket."""
-    return str(run / node.id / "q.sock")
+    return str(run / node / "q.sock")
 
 
-def batch_sockets(run: Path, node: NodePlan) -> dict[str, str]:
-    """The paths of the shared sockets of a node's batched APIs, by API name."""
-    return {
-        api.name: str(run / node.id / f"b{index}.sock") for index, api in enumerate(node.apis) if api.batch is not None
-    }
+def batch_sockets(run: Path, node: str, batched: Mapping[str, int]) -> dict[str, str]:
+    """The paths of the shared sockets of a node's batched APIs, by API name.
+
+    Args:
+        run: the run folder.
+        node: the id of the node.
+        batched: the number of each batched API among all (`NodePlan.batched`).
+    """
+    return {name: str(run / node / f"b{index}.sock") for name, index in batched.items()}
 
 
-def worker_socket(run: Path, node: NodePlan, pid: int) -> str:
+def worker_socket(run: Path, node: str, pid: int) -> str:
     """The path of one worker's own socket."""
-    return str(run / node.id / f"{pid}.sock")
+    return str(run / node / f"{pid}.sock")
 
 
 def workers_socket(run: Path) -> str:

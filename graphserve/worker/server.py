@@ -64,7 +64,7 @@ class Serving:
         self.report = report
         self.plan, self.node, self.run, self.members, self.cls = plan, node, run, members, cls
         self.loop = asyncio.get_running_loop()
-        self.address = rundir.worker_socket(run, node, os.getpid())
+        self.address = rundir.worker_socket(run, node.id, os.getpid())
         self.health = Health(node.name, lambda: members.missing(plan.below(node.name)), members.outdated)
         self.threads = ThreadPoolExecutor(node.limit, thread_name_prefix=node.name)
         self.memory = Memory(plan.shared_memory, owners) if plan.shared_memory and owners is not None else None
@@ -85,7 +85,7 @@ class Serving:
         self.executor = Executor(self.node, self.threads, self.plan.depth(self.node.name), self.latest.words)
         self.gate = Gate(self.node.limit)
         self.relay = Relay(self.node, self.lanes, self.executor.guard)
-        paths = rundir.batch_sockets(self.run, self.node) if self.node.workers > 1 else {}
+        paths = rundir.batch_sockets(self.run, self.node.id, self.node.batched) if self.node.workers > 1 else {}
         turns = {name: Turn(path) for name, path in paths.items()}
         self._turns = list(turns.values())
         self.batchers = {

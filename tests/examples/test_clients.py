@@ -54,7 +54,8 @@ def document(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     name = request.param
     folder = tmp_path_factory.mktemp(name)
     code = (
-        "import json, sys\nfrom graphserve.graph.importer import load, parse\nfrom graphserve.declare.service import apis\n"
+        "import json, sys\nfrom graphserve.graph.importer import load, parse\n"
+        "from graphserve.declare.service import apis\n"
         "from graphserve.wire.openapi import document\nfrom graphserve.wire.signature import Signature\n"
         "cls = load(parse(sys.argv[1], '.'))\n"
         "listed = [(each, Signature.of(cls, name), None) for name, each in apis(cls).items()]\n"

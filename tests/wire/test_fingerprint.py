@@ -101,8 +101,9 @@ def test_all_else_does_not(change: str) -> None:
 def test_it_is_the_same_in_every_process(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(SOURCE)
     code = (
-        "from app import Service; from graphserve.wire.signature import Signature; "
-        "from graphserve.wire.signature_fingerprint import fingerprint; print(fingerprint(Signature.of(Service, 'run')))"
+        "from app import Service\nfrom graphserve.wire.signature import Signature\n"
+        "from graphserve.wire.signature_fingerprint import fingerprint\n"
+        "print(fingerprint(Signature.of(Service, 'run')))"
     )
     said = {
         subprocess.run(

@@ -93,7 +93,8 @@ def ext(code: int, data: bytes) -> msgspec.msgpack.Ext:
 ARRAY = b"".join(array_buffers.pack(np.arange(3)))
 REFERENCE = extensions.reference(b"r" * 32)
 INTERNAL = [
-    REFERENCE, extensions.reference(b"r" * 32, array_buffers.pack(np.arange(3))[0]), ext(3, b'{"name":"a","admin":true}'),
+    REFERENCE,
+    extensions.reference(b"r" * 32, array_buffers.pack(np.arange(3))[0]), ext(3, b'{"name":"a","admin":true}'),
     ext(3, b"1"), ext(4, (2**70).to_bytes(10, "little")), ext(4, b"\1"), ext(5, b""), ext(-128, b"x"),
 ]  # fmt: skip
 PLACES: list[Any] = [

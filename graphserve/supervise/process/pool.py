@@ -14,14 +14,12 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from circus.process import Process
 from circus.watcher import Watcher
 from tornado.ioloop import IOLoop
 
-import graphserve
 from graphserve.graph.plan import NodePlan
 from graphserve.supervise.events import LogRecord
 from graphserve.supervise.health import Frozen, Memory
@@ -29,13 +27,13 @@ from graphserve.supervise.process.output import Pipe, Records
 from graphserve.supervise.process.usage import Usage
 from graphserve.system import stack, standard_streams
 from graphserve.system.channel import Channel, Message
+from graphserve.system.child_process import FIRST_FILE
 from graphserve.system.process_group import end_group
 from graphserve.system.roster import Roster
 
 if TYPE_CHECKING:
     from graphserve.supervise.revision import Version
 
-CHILD = str(Path(graphserve.__file__).with_name("child.py"))
 NO_PROCESS_PAUSE = 1.0  # seconds until it is tried again, when the machine gives us no process
 
 
@@ -163,7 +161,7 @@ class Pool:
         self.workers: dict[int, WorkerProcess] = {}  # by pid
         discard = {"stream": _discard}  # a stream makes circus open pipes; we read them ourselves
         self._watcher = _Watcher(
-            node.id, shlex.quote(sys.executable), ["-P", CHILD, role, node.id],
+            node.id, shlex.quote(sys.executable), ["-P", FIRST_FILE, role, node.id],
             numprocesses=node.workers, working_dir=os.getcwd(), max_retry=1, respawn=False, autostart=False,
             stdout_stream=discard, stderr_stream=dict(discard), loop=IOLoop.current(), env={},
         )  # fmt: skip

@@ -83,7 +83,7 @@ def shared(run: Path, node: NodePlan) -> dict[str, NamedSocket]:
     """
     folder = run / node.id
     folder.mkdir(mode=0o700, exist_ok=True)
-    paths = {"": rundir.queue_socket(run, node), **rundir.batch_sockets(run, node)}
+    paths = {"": rundir.queue_socket(run, node.id), **rundir.batch_sockets(run, node.id, node.batched)}
     return {name: NamedSocket(path, node.options.queue) for name, path in paths.items()}
 
 

@@ -83,8 +83,8 @@ class Executor:
         node: the node.
         threads: the pool that sync APIs run in.
         depth: of the node (`Plan.depth`); default: its level.
-        latest: what the supervisor reads (`system/worker_memory.py`): the latest deadline of what is executed (never too early,
-            exact when nothing is), and how many calls are.
+        latest: what the supervisor reads (`system/worker_memory.py`): the latest deadline of what is executed (never too
+            early, exact when nothing is), and how many calls are.
     """
 
     def __init__(
