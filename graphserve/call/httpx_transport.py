@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import ssl
 import threading
 import time
 from collections import deque
@@ -18,16 +19,16 @@ import httpx
 
 from graphserve.call.connection import CUT, Connection
 from graphserve.call.context import CallContext, current, earliest, shortest
-from graphserve.call.exchange import Answer, Exchange, Lane
+from graphserve.call.exchange import Answer, Exchange, Handed, Lane, NotSent, Upload, feed
 from graphserve.call.lanes.url import carrying
 from graphserve.call.remote import error_of
 from graphserve.call.request import with_travellers
-from graphserve.call.upload import Handed, NotSent, Upload, feed
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError, Unavailable
+from graphserve.graph.plan import TlsPlan
 from graphserve.loop.loop_thread import Home
 from graphserve.wire import http_syntax
+from graphserve.wire.formats import StreamFormat
 from graphserve.wire.headers import DEADLINE, INTERNAL_PREFIX, KIND
-from graphserve.wire.stream_frames import StreamFormat
 from graphserve.wire.trust import MADE
 
 Head = tuple[int, list[tuple[bytes, bytes]], bytes | None]  # of an answer; the body, if it is whole
@@ -493,3 +494,35 @@ def async_client(core: NodeTransport) -> httpx.AsyncClient:
 def sync_client(core: NodeTransport) -> httpx.Client:
     """An `httpx.Client` that is bound to a node."""
     return httpx.Client(transport=SyncTransport(core), base_url=f"http://{core.node}", timeout=None, trust_env=False)
+
+
+# --- An httpx client of a graph that this process started, at its public address. Runs in programs that call `serve()` ---
+
+
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=32)
+
+
+def connect(url: str, tls: TlsPlan | None, password: str | None) -> httpx.AsyncClient:
+    """A client; no proxy of the environment stands between a program and its own graph.
+
+    Args:
+        url: what the supervisor says it serves on; it may be `unix:/path`.
+        tls: what the graph serves TLS with.
+        password: of the TLS key.
+    """
+    verify = True if tls is None else _trust(tls, password)
+    if not url.startswith("unix:"):
+        return httpx.AsyncClient(verify=verify, timeout=None, trust_env=False, limits=_LIMITS)
+    transport = httpx.AsyncHTTPTransport(uds=url.removeprefix("unix:"), verify=verify, limits=_LIMITS)
+    return httpx.AsyncClient(transport=transport, timeout=None, trust_env=False)
+
+
+def _trust(tls: TlsPlan, password: str | None) -> ssl.SSLContext:
+    # The graph is ours: its own certificate is what it has to show, whoever issued it and whatever host it names.
+    trust = ssl.create_default_context(cafile=tls.certfile)
+    trust.check_hostname = False
+    trust.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    trust.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if tls.cert_reqs != ssl.CERT_NONE:  # it asks for a certificate: we have the one that it shows itself
+        trust.load_cert_chain(tls.certfile, tls.keyfile, password)
+    return trust

@@ -9,8 +9,7 @@ from __future__ import annotations
 from graphserve.call.membership import Members, Node
 from graphserve.logs import records
 from graphserve.wire.extensions import inlined
-from graphserve.wire.mappings import readable
-from graphserve.wire.memory import Memory
+from graphserve.wire.memory import Memory, readable
 
 LOGGER = "graphserve.calls"
 

@@ -14,11 +14,10 @@ from functools import partial
 from typing import Any
 
 from graphserve.call.context import CallContext, current, earliest
-from graphserve.call.exchange import Exchange, Lane, Reply, ResultLost, TypedExchange
+from graphserve.call.exchange import Exchange, Lane, Reply, ResultLost, TypedExchange, Upload
 from graphserve.call.memory_sharing import Sharing
 from graphserve.call.request import query
 from graphserve.call.streams import RemoteStream, StreamExchange
-from graphserve.call.upload import Upload
 from graphserve.declare.typed import Call
 from graphserve.errors import CallError, InvalidArguments, RemoteError, Unavailable, closest
 from graphserve.graph.plan import ApiPlan
@@ -26,7 +25,7 @@ from graphserve.logs.exception_text import described
 from graphserve.loop.loop_thread import Home
 from graphserve.loop.shield import shielded
 from graphserve.wire import problem
-from graphserve.wire.mappings import Untaken
+from graphserve.wire.memory import Untaken
 from graphserve.wire.validation_errors import Unsendable, problem as wrong
 
 

@@ -12,9 +12,8 @@ from urllib.parse import urlencode
 from graphserve.call.context import CallContext, traced, travellers
 from graphserve.graph.plan import ApiPlan
 from graphserve.wire.codec import encode_json
-from graphserve.wire.formats import Format
+from graphserve.wire.formats import CHECKED_FRAMES, Format, StreamFormat
 from graphserve.wire.headers import REQUEST_ID, TRACEPARENT, TRACESTATE
-from graphserve.wire.stream_frames import CHECKED_FRAMES, StreamFormat
 from graphserve.wire.trust import Trust
 
 Compose = Callable[[CallContext | None, int | None, bytes], bytes]

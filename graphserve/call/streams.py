@@ -13,7 +13,7 @@ from graphserve.call.exchange import TypedExchange
 from graphserve.declare.typed import Stream
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError
 from graphserve.wire import problem
-from graphserve.wire.stream_frames import END, ERROR, FrameReader
+from graphserve.wire.formats import END, ERROR, FrameReader
 
 if TYPE_CHECKING:
     from graphserve.loop.loop_thread import Home

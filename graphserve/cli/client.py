@@ -22,7 +22,7 @@ from graphserve.config.values import FilePath
 from graphserve.errors import ExitCode, GraphServeError, NotRunningError, StartupError
 from graphserve.graph.plan import ListenPlan
 from graphserve.system import rundir
-from graphserve.system.runtime import parent
+from graphserve.system.rundir import parent
 
 C = TypeVar("C", bound=Callable[..., Any])
 PATIENCE = 10.0  # seconds for an answer that needs no work

@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING, Any
 from graphserve.config import Config
 from graphserve.config.certificate import certificate
 from graphserve.errors import ConfigurationError, StartupError
-from graphserve.graph.plan import ListenPlan, Plan
-from graphserve.graph.resolution import Trouble
+from graphserve.graph.plan import ListenPlan, Plan, Trouble
 from graphserve.system import machine as here, os_errors, rundir
-from graphserve.system.runtime import parent
+from graphserve.system.rundir import parent
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution

@@ -9,8 +9,7 @@ import ssl
 import time
 from collections.abc import Iterator
 
-from graphserve.graph.plan import TlsPlan
-from graphserve.graph.resolution import Trouble
+from graphserve.graph.plan import TlsPlan, Trouble
 
 SOON = 7 * 24 * 3600  # seconds before its end that a certificate is worth a warning
 _NOT_YET_VALID, _EXPIRED = 9, 10  # X509_V_ERR_… of OpenSSL

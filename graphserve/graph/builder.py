@@ -6,6 +6,7 @@ Runs in a short-lived child process (see `child.py`; `resolver.py` calls it): it
 from __future__ import annotations
 
 import graphlib
+import inspect
 import itertools
 import os
 import sys
@@ -19,9 +20,7 @@ from graphserve.declare.service import Dependency, apis, declaration, dependenci
 from graphserve.errors import ConfigurationError, CycleError, GraphError, closest
 from graphserve.graph.checks import making_problems, name_of, unused
 from graphserve.graph.importer import MAIN, Target, arguments, described, load, module_of, parse
-from graphserve.graph.interface import interface
-from graphserve.graph.plan import ApiPlan, EdgePlan, NodePlan, Plan, Settings
-from graphserve.graph.resolution import Resolution, Trouble
+from graphserve.graph.plan import ApiPlan, EdgePlan, NodePlan, Plan, Resolution, Settings, Trouble
 from graphserve.graph.resolver import CUT_OFF, require
 from graphserve.isolation import forked, prompts
 from graphserve.isolation.restore import Steady
@@ -30,6 +29,8 @@ from graphserve.system import machine
 from graphserve.system.child_process import die_with
 from graphserve.system.process_title import name_process
 from graphserve.wire.init_arguments import init_problems
+from graphserve.wire.signature import Signature
+from graphserve.wire.signature_fingerprint import fingerprint
 
 CALLING_LIMIT = 16  # calls at once in a worker whose node mostly waits for others
 
@@ -357,3 +358,39 @@ def main() -> None:
         answer.write(text)
         forked.flush()
     os._exit(0)  # user modules may have started threads
+
+
+# --- The interface of a service: its APIs as the Plan describes them. Runs in the resolver ---
+
+
+def interface(cls: type, *, limited: bool) -> tuple[tuple[ApiPlan, ...], list[str]]:
+    """Read the APIs of a service.
+
+    Args:
+        cls: its class.
+        limited: whether its `concurrency` bounds all of them; sync and batched ones are bounded anyway.
+
+    Returns:
+        What the Plan says of each, and what is wrong with those that it cannot describe.
+    """
+    plans, troubles = [], []
+    for method, spec in apis(cls).items():
+        try:
+            signature = Signature.of(cls, method)
+        except ConfigurationError as exc:
+            troubles.append(str(exc))
+            continue
+        parameters = list(inspect.signature(getattr(cls, method)).parameters.values())[1:]
+        by_name = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+        queued = limited or spec.batch is not None or not signature.is_async
+        plans.append(
+            ApiPlan(
+                name=method, route=spec.route,
+                parameters=tuple(parameter.name for parameter in parameters),
+                positional=len(parameters) - len(by_name) if by_name else None,
+                lane="queue" if queued else "pooled", stream=signature.stream, input_stream=signature.input_stream,
+                raw_body=signature.raw_body,
+                timeout=spec.timeout, idempotent=spec.idempotent, batch=spec.batch, fingerprint=fingerprint(signature),
+            )
+        )  # fmt: skip
+    return tuple(plans), troubles

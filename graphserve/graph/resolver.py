@@ -16,8 +16,7 @@ from typing import Literal
 
 from graphserve.declare.options import ServiceOptions
 from graphserve.errors import ConfigurationError, CycleError, GraphError, StartupError
-from graphserve.graph.plan import Plan, Settings
-from graphserve.graph.resolution import Resolution
+from graphserve.graph.plan import Plan, Resolution, Settings
 from graphserve.isolation import restore
 from graphserve.system import os_errors, stack, standard_streams
 from graphserve.system.child_process import FIRST_FILE

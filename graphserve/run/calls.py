@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from graphserve.call import public_client
+from graphserve.call import httpx_transport
 from graphserve.call.clients import HOP_SLACK, public_codecs, slack_to
 from graphserve.call.lanes.url import UrlLane
 from graphserve.call.remote import Api, RemoteApi, TypedClient
@@ -33,7 +33,7 @@ class Calls:
         base = f"{scheme}://graphserve" if url.startswith("unix:") else url
         name, self._errors = self._entry.name, errors
         lost = f"a worker of {name} ended while it executed the call"  # as a hop says it
-        self._lane = UrlLane(name, base, lambda: public_client.connect(url, tls, password), self._explain, lost)
+        self._lane = UrlLane(name, base, lambda: httpx_transport.connect(url, tls, password), self._explain, lost)
         self._begun = threading.Event()
         self._thread = threading.Thread(target=asyncio.run, args=(self._live(),), name="graphserve-calls", daemon=True)
         self._thread.start()

@@ -11,23 +11,20 @@ from typing import Any
 from graphserve.call import httpx_transport
 from graphserve.call.clients import slack_to
 from graphserve.call.context import CallContext, earliest, shortest
-from graphserve.call.exchange import Exchange
+from graphserve.call.exchange import Exchange, pieces
 from graphserve.call.request import new_request_id
-from graphserve.call.upload import pieces
 from graphserve.errors import CallError
 from graphserve.graph.plan import ApiPlan, EdgePlan
 from graphserve.loop.loop_thread import Home
 from graphserve.run.local_node import LocalNode
-from graphserve.run.local_request import Request
+from graphserve.run.local_transport import Request
 from graphserve.wire import problem
-from graphserve.wire.formats import Format, accept_format, content_format
+from graphserve.wire.formats import Format, accept_format, content_format, item_format, stream_format
 from graphserve.wire.problem import HttpProblem
-from graphserve.wire.stream_frames import item_format, stream_format
 from graphserve.wire.trust import MADE
 from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.http.headers import Heading
-from graphserve.worker.http.paths import plain
-from graphserve.worker.http.strict import METHODS, Refused
+from graphserve.worker.http.strict import METHODS, Refused, plain
 from graphserve.worker.pages.health import App, Health
 
 Headers = list[tuple[bytes, bytes]]

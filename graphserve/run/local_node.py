@@ -12,18 +12,17 @@ import contextvars
 import dataclasses
 import warnings
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from graphserve.call.clients import Clients
-from graphserve.call.exchange import Exchange
-from graphserve.call.upload import pieces
-from graphserve.errors import CallError, ConfigurationError, InvalidArguments, Unavailable
+from graphserve.call.exchange import Exchange, pieces
+from graphserve.errors import CallError, ConfigurationError, InvalidArguments, StartupError, Unavailable
 from graphserve.graph.plan import ApiPlan, NodePlan
 from graphserve.logs.tracebacks import trim
-from graphserve.run import local_life
-from graphserve.run.local_request import Compose, Request, composer
-from graphserve.run.local_stream import BodySink, LocalSink
+from graphserve.run.local_transport import BodySink, Compose, LocalSink, Request, composer
+from graphserve.system import stack
 from graphserve.wire import problem
 from graphserve.wire.codec import Format, MalformedBody
 from graphserve.wire.extensions import no_memory
@@ -102,7 +101,7 @@ class LocalNode:
                 text = f"{self.plan.name} still executes a call {patience:g} s after it was cancelled: it was left so"
                 warnings.warn(text, RuntimeWarning, stacklevel=2)
             elif self._life is not None:
-                quiet = await local_life.leave(self._life, patience)
+                quiet = await leave(self._life, patience)
         finally:
             await self.clients.close()
             self._threads.shutdown(wait=quiet and self._life is not None)
@@ -271,7 +270,7 @@ class LocalNode:
     async def _live(self, cls: type) -> Any:
         lone = cls is not self.declared  # not made with the service's `init`, and given no clients
         plan = dataclasses.replace(self.plan, init={}) if lone else self.plan
-        self._life = await local_life.begin(plan, cls, self._threads, _nothing if lone else self.clients.inject)
+        self._life = await begin(plan, cls, self._threads, _nothing if lone else self.clients.inject)
         return self._life.instance
 
     @property
@@ -292,3 +291,47 @@ class LocalNode:
 
 def _nothing(instance: object) -> None:
     pass
+
+
+# --- The life of an instance of a local graph: made and entered, and left, each in its time ---
+
+
+_GOES_ON = "its thread goes on, and the interpreter waits for it when it ends"
+
+
+async def begin(plan: NodePlan, cls: type, threads: ThreadPoolExecutor, inject: Callable[[object], None]) -> Life:
+    """Make an instance and enter it.
+
+    Args:
+        plan: the node; its `startup_timeout` counts.
+        cls: what is made.
+        threads: where sync code runs.
+        inject: gives the instance its clients.
+
+    Raises:
+        StartupError: it raised, or did not end in time.
+    """
+    life, seconds = Life(plan, cls, threads, inject), plan.options.startup_timeout
+    try:
+        async with asyncio.timeout(seconds):
+            await life.start()
+    except TimeoutError as exc:
+        text = f"{plan.name} was not ready {seconds:g} s after it began to start (startup_timeout)"
+        where = stack.of_error(exc.__cause__) or stack.of_threads(threads._threads)
+        raise StartupError(text, plan.name, where) from None
+    return life
+
+
+async def leave(life: Life, seconds: float) -> bool:
+    """Leave an instance; False: it did not end in time."""
+    try:
+        async with asyncio.timeout(seconds) as limit:  # in this task, as what was entered in it may ask for
+            await life.stop()
+    except TimeoutError:
+        if not limit.expired():
+            raise  # its own
+        method, end = ("__aexit__", "cancelled") if hasattr(life.cls, "__aexit__") else ("__exit__", _GOES_ON)
+        text = f"{life.node.name} had not left ({method}) after {seconds:g} s: {end}"
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
+        return False
+    return True

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from graphserve.graph.plan import NodePlan
 from graphserve.supervise.backoff import Backoff
 from graphserve.supervise.events import LogRecord
-from graphserve.supervise.process.pool import NO_PROCESS_PAUSE, Pool, WorkerProcess
 from graphserve.supervise.process.reaper import is_dead
+from graphserve.supervise.process.worker_process import NO_PROCESS_PAUSE, Pool, WorkerProcess
 from graphserve.system import os_errors
 from graphserve.system.channel import Message
 

@@ -19,7 +19,7 @@ from graphserve.supervise.node import Node
 from graphserve.supervise.process import sockets
 from graphserve.supervise.process.connections import Connections
 from graphserve.supervise.process.environment import MARK, Environment
-from graphserve.supervise.process.pool import WorkerProcess
+from graphserve.supervise.process.worker_process import WorkerProcess
 from graphserve.supervise.revision import OUTLINE, Version, same
 from graphserve.supervise.rollout import together
 from graphserve.system import os_errors, rundir

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,21 +13,23 @@ from typing import TYPE_CHECKING, Any
 from graphserve.errors import StartupError
 from graphserve.graph.plan import NodePlan
 from graphserve.graph.resolver import import_limit
+from graphserve.supervise.backoff import Backoff
 from graphserve.supervise.events import LogRecord, State
 from graphserve.supervise.health import FREEZE, judge, stuck
-from graphserve.supervise.process.pool import Pool, WorkerProcess
 from graphserve.supervise.process.reaper import how_it_ended
 from graphserve.supervise.process.sockets import NamedSocket
+from graphserve.supervise.process.worker_process import NO_PROCESS_PAUSE, Pool, WorkerProcess
 from graphserve.supervise.quarantine import Quarantine
-from graphserve.supervise.restart_policy import Respawns
 from graphserve.supervise.rollout import Turnover, first, gone
-from graphserve.system import rundir
+from graphserve.system import os_errors, rundir
 from graphserve.system.roster import Roster
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from graphserve.supervise.revision import Version
+
+    pass
 
 
 LEAVING = 5.0  # seconds that workers which have drained have to leave, where others needed all of `graceful_timeout`
@@ -351,3 +354,73 @@ async def _within(seconds: float, works: Iterable[Coroutine[Any, Any, Any]]) -> 
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(max(0.0, seconds)):
             await asyncio.gather(*works)
+
+
+# --- The respawns of one node: when each slot is filled again whose worker has died. Runs in the supervisor ---
+
+
+class Respawns:
+    """Those to come, and how many there were.
+
+    Args:
+        node: whose slots these are.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.count = Counter[int]()  # by slot
+        self._backoffs = defaultdict[int, Backoff](Backoff)  # by slot
+        self.starts = False  # whether the worker that died last had been ready
+        self._timers: dict[int, asyncio.TimerHandle] = {}  # by slot
+
+    @property
+    def next_at(self) -> float | None:
+        """When the next one is due, by CLOCK_MONOTONIC, which all processes share; None if there is none."""
+        return min((timer.when() for timer in self._timers.values()), default=None)
+
+    def replace(self, worker: WorkerProcess) -> None:
+        """Fill the slot of a worker that died: at once if it died of a call or after a healthy life, else with a pause.
+
+        A pause is for what dies of itself: a start that fails, or a worker that is ready only to end at once.
+        """
+        loop, node = asyncio.get_running_loop(), self.node
+        lived = loop.time() - worker.ready_at if worker.ready_at is not None else 0.0
+        backoff = self._backoffs[worker.slot]
+        self.starts = worker.ready_at is not None
+        if self.starts and worker.memory.executing():
+            lived = max(lived, backoff.healthy)
+        pause = backoff.died(lived)
+        if backoff.failed and not node.ready_workers():
+            node.state, node.reason = "failed", worker.message
+        if node.state == "failed":
+            pause = backoff.hopeless()
+        self.count[worker.slot] += 1
+        when = f" in {pause:.1f} s" if pause else ""
+        node.say("error", f"{worker.message}; replaced{when}", worker, worker.traceback)
+        if worker.successor is None or worker.successor.state == "gone":
+            self.later(worker.slot, pause)
+
+    def later(self, slot: int, pause: float = 0.0) -> None:
+        """Fill a slot after a pause, unless somebody else does before."""
+        self._timers[slot] = asyncio.get_running_loop().call_later(pause, self._respawn, slot)
+
+    def filled(self, slot: int) -> None:
+        """A slot has its worker."""
+        if (timer := self._timers.pop(slot, None)) is not None:
+            timer.cancel()
+
+    def end(self) -> None:
+        """Fill no slot any more."""
+        for timer in self._timers.values():
+            timer.cancel()
+
+    def _respawn(self, slot: int) -> None:
+        self._timers.pop(slot, None)
+        node = self.node
+        if node.stopping or slot >= node.plan.workers:
+            return
+        try:
+            node.spawn(slot)
+        except OSError as exc:
+            node.say("error", f"{node.plan.name}: no worker could be started, tried again: {os_errors.words(exc)}")
+            self.later(slot, NO_PROCESS_PAUSE)

@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 from graphserve.declare.options import ENTRY_TIMEOUT, ServiceOptions
 from graphserve.errors import StartupError
-from graphserve.graph.plan import NodePlan, Plan, Settings
-from graphserve.graph.resolution import Resolution
+from graphserve.graph.plan import NodePlan, Plan, Resolution, Settings
 from graphserve.graph.resolver import Resolver
 from graphserve.supervise.events import LogRecord
 from graphserve.supervise.process.output import Pipe

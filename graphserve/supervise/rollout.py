@@ -19,7 +19,7 @@ from graphserve.system import os_errors
 if TYPE_CHECKING:
     from graphserve.graph.plan import NodePlan
     from graphserve.supervise.node import Node
-    from graphserve.supervise.process.pool import WorkerProcess
+    from graphserve.supervise.process.worker_process import WorkerProcess
     from graphserve.supervise.revision import Version
 
 Progress = Callable[[str], None]

@@ -16,8 +16,7 @@ from typing import Any, TypeVar
 
 from graphserve.config import Config
 from graphserve.errors import ExitCode, GraphServeError, StartupError
-from graphserve.graph.plan import Plan
-from graphserve.graph.resolution import Resolution
+from graphserve.graph.plan import Plan, Resolution
 from graphserve.graph.resolver import Resolver, import_limit, require
 from graphserve.supervise.control.server import Admin
 from graphserve.supervise.events import LogRecord, Observer

@@ -28,7 +28,6 @@ from typing import Any
 
 from graphserve.errors import StartupError
 from graphserve.system import os_errors
-from graphserve.system.runtime import parent
 
 MAX_SOCKET_PATH = 107  # bytes, unix(7): sun_path holds 108 with the final NUL
 PREFIX = "graphserve-"
@@ -665,3 +664,23 @@ def control_socket(run: Path) -> str:
 def plan_file(run: Path, version: int) -> Path:
     """The path of a Plan; `version` counts the reloads, from 1."""
     return run / str(version) / "plan.json"
+
+
+# --- The runtime directory: where run folders are made, and looked for. Used by every process that starts or finds one ---
+
+
+def parent() -> Path:
+    """Where new run folders are made: `$XDG_RUNTIME_DIR` if it can be used, or the temporary folder.
+
+    Raises:
+        StartupError: neither can be.
+    """
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and os.path.isdir(runtime) and os.access(runtime, os.W_OK | os.X_OK):
+        return Path(runtime)
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError:  # it tries to write a file
+        raise StartupError(
+            "there is no temporary folder that can be written to: set XDG_RUNTIME_DIR or TMPDIR, or give --run-dir"
+        ) from None

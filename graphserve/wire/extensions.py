@@ -13,18 +13,23 @@ decodes with a `fetch` says that the bytes are from one (`Trust.values`).
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import re
 import struct
 import sys
 import typing
+import uuid
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import msgspec
+from msgspec.msgpack import Ext
 
 from graphserve.declare.typed import Call
 from graphserve.system import own_json
-from graphserve.wire import array_buffers, arrays, pydantic_models, type_hints
+from graphserve.wire import arrays, pydantic_models, type_hints
 from graphserve.wire.validation_errors import Misfit
 
 ARRAY, REFERENCE, MODEL, INTEGER = 1, 2, 3, 4
@@ -89,8 +94,8 @@ def plain_hook(for_input: bool) -> Callable[[Any], Any]:
 def json_hook(value: Any) -> Any:
     """What encodes to JSON the values that msgspec does not know: arrays as nested lists, NaN as null."""
     if type_hints.is_array(kind := type(value)):
-        array_buffers.describe(value.dtype)
-        array_buffers.check_rows(value.shape)
+        arrays.describe(value.dtype)
+        arrays.check_rows(value.shape)
         return value.tolist()
     if type_hints.is_scalar(kind) and type(item := value.item()) is not kind:
         return item
@@ -101,7 +106,7 @@ def json_hook(value: Any) -> Any:
 
 def _listed_hook(value: Any) -> Any:
     if type_hints.is_array(type(value)):
-        array_buffers.check_lists(value)
+        arrays.check_lists(value)
     return json_hook(value)
 
 
@@ -122,7 +127,7 @@ def ext_hook(fetch: Fetch | None = None) -> Callable[[int, memoryview], Any]:
 
 def _public_ext(code: int, data: memoryview) -> Any:
     if code == ARRAY:
-        return array_buffers.unpack(data, public=True)
+        return arrays.unpack(data, public=True)
     if code == REFERENCE:
         raise Misfit("a reference to memory is not accepted here")
     raise Misfit(f"extension type {code} is not accepted here")
@@ -131,7 +136,7 @@ def _public_ext(code: int, data: memoryview) -> Any:
 def _internal_ext(fetch: Fetch) -> Callable[[int, memoryview], Any]:
     def decode(code: int, data: memoryview) -> Any:
         if code == ARRAY:
-            return array_buffers.unpack(data)
+            return arrays.unpack(data)
         if code == REFERENCE:
             return _fetched(data, fetch)
         if code == MODEL:
@@ -235,7 +240,7 @@ def _as_bytes(value: Any) -> bytes:
 
 
 def _array(value: Any, place: Place | None) -> msgspec.msgpack.Ext:
-    header, elements = array_buffers.pack(value)
+    header, elements = arrays.pack(value)
     if place is not None and elements.nbytes and (payload := place(elements)) is not None:
         return reference(payload, header)
     return msgspec.msgpack.Ext(ARRAY, b"".join((header, elements)))
@@ -252,7 +257,7 @@ def _scalar(value: Any, place: Place | None) -> Any:
 def _fetched(data: memoryview, fetch: Fetch) -> Any:
     header, payload = _taken_apart(data)
     memory = fetch(payload)
-    return array_buffers.unpack(header, memory) if header else bytes(memory)
+    return arrays.unpack(header, memory) if header else bytes(memory)
 
 
 def _taken_apart(data: memoryview) -> tuple[memoryview, bytes]:
@@ -273,3 +278,140 @@ def _refuse(value: Any) -> typing.NoReturn:
     if hasattr(kind, "__await__"):
         raise TypeError(f"a call that was not awaited cannot be sent ({name}): write 'await' before it")
     raise TypeError(f"a value of type {name} cannot be sent{hint}")
+
+
+# --- Large bytes that may travel outside the message: where a type has them, and how they are taken out of a value ---
+
+
+MIN_BYTES = 64 * 1024  # below, a copy through the socket is cheaper than a reference
+
+TakeOut = Callable[[Any, Place], Any]
+
+
+def with_blobs(hint: Any) -> Any:
+    """The type that decodes values whose bytes may have come by reference; `hint` itself if there are none."""
+    return type_hints.rewrite(hint, _blob) if taker(hint) else hint
+
+
+def _blob(part: type_hints.Part) -> Any:
+    if _is_plain(part):
+        return Blob
+    return None if part.kind in ("list", "tuple", "dict", "union") and _inner(part) else part.hint
+
+
+def taker(hint: Any) -> TakeOut | None:
+    """What puts the large bytes in a value of this type elsewhere; None if it has none."""
+    part = type_hints.take_apart(hint)
+    if _is_plain(part):
+        return _take
+    if not (inner := _inner(part)):
+        return None
+    if part.kind == "list":
+        return _each(part.origin, inner[0])
+    return inner[0] if part.kind == "union" else _values(inner[0])
+
+
+def _inner(part: type_hints.Part) -> list[TakeOut]:
+    # msgspec allows a type of ours in a union only beside None, and not as the key of a dict.
+    if part.metadata:
+        return []
+    if part.kind == "union":
+        members = [item for item in part.items if item.hint is not type(None)]
+    elif part.kind == "list" and part.origin in (list, tuple):
+        members = list(part.items)
+    elif part.kind == "dict" and part.origin is dict and part.items[0].hint is str:
+        members = list(part.items[1:])
+    else:
+        return []
+    takers = [found for item in members if (found := taker(item.hint))]
+    return takers if len(members) == 1 else []
+
+
+def _is_plain(part: type_hints.Part) -> bool:
+    return part.hint is bytes and not part.metadata
+
+
+def _take(value: Any, place: Place) -> Any:
+    if type(value) is not bytes or len(value) < MIN_BYTES or (payload := place(memoryview(value))) is None:
+        return value
+    return reference(payload)
+
+
+def _each(kind: Any, take: TakeOut) -> TakeOut:
+    return lambda value, place: [take(item, place) for item in value] if type(value) is kind else value
+
+
+def _values(take: TakeOut) -> TakeOut:
+    return lambda value, place: (
+        {key: take(item, place) for key, item in value.items()} if type(value) is dict else value
+    )
+
+
+# --- Integers beyond 64 bits, which msgpack does not have: an extension type, looked at only where msgspec gave up ---
+
+
+_LEAST, _MOST = -(2**63), 2**64 - 1
+_BYTES = (bytes, bytearray, memoryview)
+_NATURAL: Any = (*_BYTES, datetime.datetime, datetime.date, datetime.time, datetime.timedelta)
+_NATURAL += (uuid.UUID, decimal.Decimal)
+_ARRAY_FOR_LIST = re.compile(r"Expected `array(?P<more>[^`]*)`, got `numpy.ndarray`")
+
+
+def wrap(value: Any, hook: Callable[[Any], Any]) -> Any:
+    """A value as msgpack's encoder takes it, with something in the places of its large integers.
+
+    Args:
+        value: what the encoder refused.
+        hook: the encoder's `enc_hook`.
+    """
+    held: dict[int, tuple[memoryview, Ext]] = {}  # msgspec leaves a memoryview as it is, but not an `Ext`
+
+    def hold(other: Any) -> Any:
+        encoded = other if type(other) is Ext else hook(other)
+        if type(encoded) is not Ext:
+            return encoded
+        token = memoryview(b"")
+        held[id(token)] = token, encoded
+        return token
+
+    def change(plain: Any) -> Any:
+        if type(plain) is int:
+            return plain if _LEAST <= plain <= _MOST else Large(plain)
+        if type(plain) is dict:
+            return {change(key): change(item) for key, item in plain.items()}
+        if isinstance(plain, (list, tuple, set, frozenset)):
+            return [change(item) for item in plain]
+        return held[id(plain)][1] if id(plain) in held else plain
+
+    return change(msgspec.to_builtins(value, builtin_types=_NATURAL, enc_hook=hold))
+
+
+def read(body: Any, hint: Any, fetch: Fetch | None, refused: msgspec.ValidationError) -> Any:
+    """The value of a body in which msgspec found an extension value that it did not expect.
+
+    Args:
+        body: msgpack.
+        hint: its type.
+        fetch: as of `ext_hook`.
+        refused: what msgspec said.
+
+    Raises:
+        msgspec.ValidationError: it was no large integer, or does not fit otherwise.
+    """
+    large, hook = False, ext_hook(fetch)
+
+    def noting(code: int, data: memoryview) -> Any:
+        nonlocal large
+        large = large or code == INTEGER
+        return hook(code, data)
+
+    natural = msgspec.msgpack.decode(body, ext_hook=noting)
+    try:
+        value = msgspec.convert(natural, hint, builtin_types=_BYTES, dec_hook=type_hook(fetch))
+    except msgspec.ValidationError as exc:
+        # msgspec calls a list an array, as JSON does.
+        said = _ARRAY_FOR_LIST.sub(r"Expected `list\g<more>`, got `numpy.ndarray`", str(exc))
+        raise msgspec.ValidationError(said) from None
+    if not large:
+        raise msgspec.ValidationError(str(refused).replace("got `ext`", "got a pydantic model"))
+    return value

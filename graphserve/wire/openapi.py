@@ -12,7 +12,7 @@ import msgspec
 
 from graphserve.declare.service import ApiDeclaration
 from graphserve.system import own_json
-from graphserve.wire import arrays, date_formats, pydantic_models, type_hints
+from graphserve.wire import arrays, pydantic_models, type_hints
 from graphserve.wire.extensions import json_hook
 from graphserve.wire.signature import Parameter, Signature, uses_adapter
 
@@ -129,7 +129,7 @@ class _Schemas:
         (schema,), components = msgspec.json.schema_components(
             [hint], schema_hook=lambda kind: self._of_custom(kind, output), ref_template=_TEMPLATE
         )
-        date_formats.add_formats(schema, msgspec.inspect.type_info(hint), components)
+        add_formats(schema, msgspec.inspect.type_info(hint), components)
         return self._adopt(schema, components)
 
     def _of_model(self, hint: Any, output: bool) -> Json:
@@ -354,3 +354,86 @@ def _read_docstring(doc: str | None) -> tuple[str, dict[str, str]]:
             for name, said in re.findall(r"^ {2,4}(\w+)(?: \([^)]*\))?: (.*(?:\n {5,}.*)*)", body, re.MULTILINE):
                 described[name] = " ".join(said.split())
     return text, described
+
+
+# --- The `format` of dates and times in a JSON schema of msgspec's ---
+# msgspec leaves it out where a type takes values without a time zone too; generators of clients then make text of it.
+
+
+_FORMATS = {msgspec.inspect.DateTimeType: "date-time", msgspec.inspect.TimeType: "time"}
+_PREFIX = "#/components/schemas/"
+
+
+def add_formats(schema: Json, info: msgspec.inspect.Type, components: Json) -> None:
+    """Add formats to a schema in place.
+
+    Args:
+        schema: what msgspec says of a type.
+        info: what it knows of that type.
+        components: the schemas that the first refers to.
+    """
+    _Walk(components).visit(schema, info)
+
+
+class _Walk:
+    """Walks a schema and the type that it is of, side by side."""
+
+    def __init__(self, components: Json) -> None:
+        self.components = components
+        self.seen: set[str] = set()
+
+    def visit(self, schema: Any, info: Any) -> None:
+        """Add the formats of one type, and of what is in it."""
+        inspect = msgspec.inspect
+        if not isinstance(schema, dict):
+            return
+        if isinstance(info, inspect.Metadata):
+            self.visit(schema, info.type)
+        elif type(info) in _FORMATS and schema.get("type") == "string":
+            schema.setdefault("format", _FORMATS[type(info)])
+        elif isinstance(info, inspect.UnionType):
+            self._union(schema, info)
+        elif isinstance(info, (inspect.CollectionType, inspect.VarTupleType)):
+            self.visit(schema.get("items"), info.item_type)
+        elif isinstance(info, inspect.TupleType):
+            self._each(schema.get("prefixItems", ()), info.item_types)
+        elif isinstance(info, inspect.DictType):
+            self.visit(schema.get("additionalProperties"), info.value_type)
+            self.visit(schema.get("propertyNames"), info.key_type)
+        elif hasattr(info, "fields"):
+            self._fields(schema, info)
+
+    def _union(self, schema: Json, info: msgspec.inspect.UnionType) -> None:
+        # A union has at most one type that is text in JSON, one that is an array, and one that is an object.
+        for choice in schema.get("anyOf", ()):
+            for each in info.types:
+                inner = each.type if isinstance(each, msgspec.inspect.Metadata) else each
+                if _may_be(choice, inner):
+                    self.visit(choice, inner)
+
+    def _each(self, schemas: Any, infos: Any) -> None:
+        for schema, info in zip(schemas, infos, strict=False):
+            self.visit(schema, info)
+
+    def _fields(self, schema: Json, info: Any) -> None:
+        name = schema.get("$ref", "").removeprefix(_PREFIX)
+        if name in self.seen or name not in self.components:
+            return
+        self.seen.add(name)
+        component = self.components[name]
+        properties = component.get("properties", {})
+        self._each(component.get("prefixItems", ()), [field.type for field in info.fields])
+        for field in info.fields:
+            self.visit(properties.get(field.encode_name), field.type)
+
+
+def _may_be(schema: Json, info: Any) -> bool:
+    """Whether a choice of a union may be this type's."""
+    inspect = msgspec.inspect
+    if type(info) in _FORMATS:
+        return schema.get("type") == "string" and not {"format", "enum", "contentEncoding"} & schema.keys()
+    if isinstance(info, (inspect.CollectionType, inspect.VarTupleType, inspect.TupleType)):
+        return schema.get("type") == "array"
+    if isinstance(info, inspect.DictType):
+        return schema.get("type") == "object"
+    return hasattr(info, "fields") and schema.get("$ref", "").removeprefix(_PREFIX).startswith(info.cls.__name__)

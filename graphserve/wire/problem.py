@@ -5,6 +5,7 @@ User code makes errors, and what it puts into them may be anything: whatever it 
 
 from __future__ import annotations
 
+import http
 import math
 from typing import Any
 
@@ -24,9 +25,8 @@ from graphserve.logs import records
 from graphserve.logs.exception_text import described, words
 from graphserve.logs.text import encodable
 from graphserve.logs.tracebacks import is_of_user
+from graphserve.wire.formats import StreamFormat
 from graphserve.wire.headers import INTERNAL_PREFIX, KIND, PROBLEM, UNTAKEN
-from graphserve.wire.reason_phrases import phrase
-from graphserve.wire.stream_frames import StreamFormat
 
 LOGGER = "graphserve.calls"
 CARRIED = "graphserve_error"  # the attribute of an error of httpx that stands for one of ours
@@ -304,3 +304,18 @@ def from_frame(payload: bytes, node: str) -> CallError:
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return RemoteError(f"the stream of {node} ended with an error that cannot be read", node=node)
     return decode(status, kind, bytes(body), dict(pairs), node)
+
+
+# --- The reason phrases of statuses, the same in every process and under every Python. Stdlib only ---
+
+
+# RFC 9110 renamed these; Python knows the new names from 3.13 on, and ours must not depend on its version.
+_RENAMED = {413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
+
+
+def phrase(status: int) -> str:
+    """The reason phrase of a status, such as `Not Found`."""
+    try:
+        return _RENAMED.get(status) or http.HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"

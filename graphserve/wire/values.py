@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec.msgpack import Ext
 
-from graphserve.wire import big_integers, blobs, dataclass_defaults, json_nan, pydantic_models, type_hints
+from graphserve.wire import dataclass_defaults, extensions, json_nan, pydantic_models, type_hints
 from graphserve.wire.array_checks import admission
 from graphserve.wire.extensions import (
     MODEL,
@@ -81,7 +81,7 @@ class Writer:
         try:
             return encode(value)
         except OverflowError:
-            return encode(big_integers.wrap(value, msgpack_hook(place)))
+            return encode(extensions.wrap(value, msgpack_hook(place)))
 
     def public(self, value: Any) -> bytes:
         """The value as everybody reads it: as msgpack, or as JSON if there is an integer that msgpack does not have.
@@ -119,8 +119,8 @@ class ValueCodec:
         if self._adapter is None:
             dataclass_defaults.keep(hint)
         self.hint: Any = msgspec.Raw if self._adapter else hint
-        self._take_out = blobs.taker(self.hint)
-        self.fetched: Any = blobs.with_blobs(self.hint)
+        self._take_out = extensions.taker(self.hint)
+        self.fetched: Any = extensions.with_blobs(self.hint)
         self._reader, self._writer = Reader(self.hint, self.fetched), Writer()
         # Writes a value as JSON; raises as `dump`.
         self.json: Callable[[Any], bytes] = self._writer.json
@@ -157,7 +157,7 @@ class ValueCodec:
             elif format is Format.JSON or "`ext`" not in said:
                 raise
             else:
-                value = big_integers.read(body, self.hint, fetch, exc)
+                value = extensions.read(body, self.hint, fetch, exc)
         return value if self.finish is None else self.finish(value, format, fetch)
 
     def take(self, value: bytes) -> Any:

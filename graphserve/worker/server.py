@@ -20,11 +20,9 @@ from graphserve.logs import records
 from graphserve.system import rundir
 from graphserve.system.standard_streams import open_standard
 from graphserve.wire.memory import Memory
-from graphserve.worker.batch.batcher import Batcher
-from graphserve.worker.batch.lease import Turn
+from graphserve.worker.batch.batcher import Batcher, Turn
 from graphserve.worker.dispatch.executor import Executor, bind
-from graphserve.worker.dispatch.permit import Admission
-from graphserve.worker.dispatch.slots import Door, Gate
+from graphserve.worker.dispatch.slots import Admission, Door, Gate
 from graphserve.worker.drain import in_flight, quiet, until
 from graphserve.worker.http.acceptor import Port
 from graphserve.worker.http.fast_connection import Visit

@@ -18,8 +18,7 @@ from graphserve.cli import preflight
 from graphserve.config import Config
 from graphserve.config.certificate import certificate
 from graphserve.declare.options import ServiceOptions
-from graphserve.graph.plan import ListenPlan, NodePlan, Plan, Settings, TlsPlan
-from graphserve.graph.resolution import Trouble
+from graphserve.graph.plan import ListenPlan, NodePlan, Plan, Settings, TlsPlan, Trouble
 from graphserve.system import rundir
 
 AUTHORITY = trustme.CA()

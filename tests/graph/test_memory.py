@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphserve.wire import mappings, memory
+from graphserve.wire import memory
 from tests.harness import APPS, Served, eventually, served
 
 ROOT = APPS.parent.parent
@@ -123,7 +123,7 @@ def test_a_segment_is_used_again_when_its_reader_is_done(sender: memory.Sender) 
         assert reference is not None
         view = np.frombuffer(receiver.fetch(reference), "u1")
         assert (view == value).all() and not view.flags.writeable
-        references.append(mappings.REFERENCE.unpack(reference)[1])
+        references.append(memory.REFERENCE.unpack(reference)[1])
         del view
     assert len(set(references)) == 1
 
@@ -157,7 +157,7 @@ def test_a_reference_that_was_given_up_is_refused(sender: memory.Sender) -> None
     assert first is not None
     memory.done(sender.collect())
     assert sender.place(data(2).data) is not None
-    with pytest.raises(mappings.Untaken, match="given the call up"):
+    with pytest.raises(memory.Untaken, match="given the call up"):
         receiver.fetch(first)
 
 
@@ -228,7 +228,7 @@ def test_idle_memory_is_given_back(sender: memory.Sender) -> None:
 
 def test_nonsense_references_are_refused() -> None:
     receiver = memory.Receiver({os.getpid()})
-    strange = [mappings.REFERENCE.pack(os.getpid(), 0, 1, 2, 3), mappings.REFERENCE.pack(2**30, 1, 1, 1, 1)]
+    strange = [memory.REFERENCE.pack(os.getpid(), 0, 1, 2, 3), memory.REFERENCE.pack(2**30, 1, 1, 1, 1)]
     for reference in (b"", b"x" * 32, *strange):
-        with pytest.raises(mappings.Untaken):
+        with pytest.raises(memory.Untaken):
             receiver.fetch(reference)

@@ -17,7 +17,7 @@ import httpx
 import pytest
 import trustme
 
-from graphserve.worker.http.handshakes import FailedHandshakes
+from graphserve.worker.http.tls import FailedHandshakes
 from tests.harness import Served, eventually, served
 
 PASSWORD = "correct horse"

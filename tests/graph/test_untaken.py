@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from graphserve.system.roster import Roster, Workers
-from graphserve.wire import extensions, mappings, memory
+from graphserve.wire import extensions, memory
 from graphserve.wire.codec import UntypedCodec
 from tests.another_user import as_user, python
 from tests.harness import APPS, Served, eventually, served
@@ -46,14 +46,14 @@ def placed(sender: memory.Sender, value: int = 1) -> bytes:
 
 def test_it_is_opened_for_reading_only_and_nothing_is_written(sender: memory.Sender) -> None:
     reference = placed(sender)
-    _, descriptor, inode, _, _ = mappings.REFERENCE.unpack(reference)
-    before = os.pread(descriptor, mappings.HEADER, 0)
+    _, descriptor, inode, _, _ = memory.REFERENCE.unpack(reference)
+    before = os.pread(descriptor, memory.HEADER, 0)
     view = memory.Receiver({os.getpid()}).fetch(reference)
     assert view[:3] == b"\1\1\1" and view.readonly
     opened = [fd for fd in map(int, os.listdir("/proc/self/fd")) if fd > 2 and _inode(fd) == inode]
     modes = {fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE for fd in opened if fd != descriptor}
     assert os.O_RDONLY in modes
-    assert os.pread(descriptor, mappings.HEADER, 0) == before
+    assert os.pread(descriptor, memory.HEADER, 0) == before
     assert sender.in_transit() == 0, "the sender knows all the same"
 
 
@@ -65,7 +65,7 @@ def _inode(fd: int) -> int:
 
 
 def test_nobody_but_the_sender_can_write_to_it(sender: memory.Sender) -> None:
-    descriptor = mappings.REFERENCE.unpack(placed(sender))[1]
+    descriptor = memory.REFERENCE.unpack(placed(sender))[1]
     other = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR)
     try:
         with pytest.raises(PermissionError):
@@ -83,15 +83,15 @@ def test_nobody_but_the_sender_can_write_to_it(sender: memory.Sender) -> None:
 @contextmanager
 def descriptors() -> Iterator[dict[str, int]]:
     """What no segment is, though some look like one."""
-    plain = os.memfd_create(mappings.NAME)
+    plain = os.memfd_create(memory.NAME)
     named = os.memfd_create("other", os.MFD_ALLOW_SEALING)
-    half = os.memfd_create(mappings.NAME, os.MFD_ALLOW_SEALING)
-    empty = os.memfd_create(mappings.NAME, os.MFD_ALLOW_SEALING)
+    half = os.memfd_create(memory.NAME, os.MFD_ALLOW_SEALING)
+    empty = os.memfd_create(memory.NAME, os.MFD_ALLOW_SEALING)
     for fd in (plain, named, half):
         os.ftruncate(fd, 1 << 20)
-    fcntl.fcntl(named, fcntl.F_ADD_SEALS, mappings.SEALS)
+    fcntl.fcntl(named, fcntl.F_ADD_SEALS, memory.SEALS)
     fcntl.fcntl(half, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
-    fcntl.fcntl(empty, fcntl.F_ADD_SEALS, mappings.SEALS)
+    fcntl.fcntl(empty, fcntl.F_ADD_SEALS, memory.SEALS)
     reading, writing = os.pipe()
     with tempfile.NamedTemporaryFile() as file:
         file.truncate(1 << 20)
@@ -109,14 +109,14 @@ def test_what_is_no_segment_is_not_read() -> None:
     with descriptors() as found:
         before = len(os.listdir("/proc/self/fd"))
         for name, fd in found.items():
-            reference = mappings.REFERENCE.pack(os.getpid(), fd, os.fstat(fd).st_ino, 8, 0)
-            with pytest.raises(mappings.Untaken, match="no memory of ours"):
+            reference = memory.REFERENCE.pack(os.getpid(), fd, os.fstat(fd).st_ino, 8, 0)
+            with pytest.raises(memory.Untaken, match="no memory of ours"):
                 memory.Receiver({os.getpid()}).fetch(reference)
             assert len(os.listdir("/proc/self/fd")) == before, name
 
 
 def test_a_reference_says_the_truth_or_is_not_followed(sender: memory.Sender) -> None:
-    pid, fd, inode, length, generation = mappings.REFERENCE.unpack(placed(sender))
+    pid, fd, inode, length, generation = memory.REFERENCE.unpack(placed(sender))
     receiver = memory.Receiver({os.getpid()})
     for wrong in (
         (pid, fd, inode + 1, length, generation), (pid, fd, inode, 2**63, generation), (pid, -1, inode, length, 1),
@@ -124,11 +124,11 @@ def test_a_reference_says_the_truth_or_is_not_followed(sender: memory.Sender) ->
         (0, fd, inode, length, generation), (2**31 - 1, fd, inode, 1, 1),
         (1, fd, inode, length, generation), (os.getppid(), fd, inode, length, generation),
     ):  # fmt: skip
-        with pytest.raises(mappings.Untaken):
-            receiver.fetch(mappings.REFERENCE.pack(*wrong))
+        with pytest.raises(memory.Untaken):
+            receiver.fetch(memory.REFERENCE.pack(*wrong))
     assert sender.in_transit() == 1
-    with pytest.raises(mappings.Untaken, match="no worker of this graph"):
-        memory.Receiver(set()).fetch(mappings.REFERENCE.pack(pid, fd, inode, length, generation))
+    with pytest.raises(memory.Untaken, match="no worker of this graph"):
+        memory.Receiver(set()).fetch(memory.REFERENCE.pack(pid, fd, inode, length, generation))
     assert sender.in_transit() == 1
 
 
@@ -139,7 +139,7 @@ def test_each_filling_is_taken_for_itself(sender: memory.Sender) -> None:
         assert sender.in_transit() == 1, "that an earlier filling was taken says nothing of this one"
         receiver.fetch(reference)
         assert sender.in_transit() == 0
-    segments = {mappings.REFERENCE.unpack(placed(sender))[1] for _ in range(1)}
+    segments = {memory.REFERENCE.unpack(placed(sender))[1] for _ in range(1)}
     assert len(segments) == 1
 
 

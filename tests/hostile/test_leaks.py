@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from graphserve.wire import array_buffers, extensions, mappings, memory
+from graphserve.wire import arrays, extensions, memory
 from tests.apps.hostile import SECRET
 from tests.harness import APPS, Served, eventually, served
 from tests.hostile.wire import exchange
@@ -172,8 +172,8 @@ def test_references_to_memory_are_refused_at_the_public_port(
         sender = stack.enter_context(contextlib.closing(memory.Sender(1 << 20)))
         good = sender.place(memoryview(bytes(memory.MIN_SIZE)))  # which a neighbour in the graph may send
         assert good is not None
-        array, _ = array_buffers.pack(np.zeros(memory.MIN_SIZE, "u1"))
-        bad = mappings.REFERENCE.pack(entry, 0, 1, 10, 1)
+        array, _ = arrays.pack(np.zeros(memory.MIN_SIZE, "u1"))
+        bad = memory.REFERENCE.pack(entry, 0, 1, 10, 1)
         for name, value in (
             ("echo", {"body": extensions.reference(good)}), ("total", {"values": extensions.reference(good, array)}),
             ("echo", {"body": extensions.reference(bad)}),

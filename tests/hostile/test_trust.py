@@ -20,7 +20,7 @@ import pytest
 
 from graphserve import local
 from graphserve.errors import InvalidArguments
-from graphserve.wire import array_buffers, extensions, mappings, memory
+from graphserve.wire import arrays, extensions, memory
 from graphserve.wire.trust import MADE, PEER, PEER_BY_SOCKET, RELAYED
 from tests.apps import trust
 from tests.harness import APPS, Served, children, eventually, served, shared, sockets, waiting
@@ -91,8 +91,8 @@ def references(graph: Served, sender: memory.Sender) -> list[bytes]:
     """Good ones, and such that name what processes have open."""
     good = sender.place(memoryview(bytes(memory.MIN_SIZE)))
     assert good is not None
-    pid, descriptor, inode, length, generation = mappings.REFERENCE.unpack(good)
-    pack = mappings.REFERENCE.pack
+    pid, descriptor, inode, length, generation = memory.REFERENCE.unpack(good)
+    pack = memory.REFERENCE.pack
     strange = [pack(pid, descriptor, inode, 2**63, generation), pack(pid, descriptor, 0, length, generation)]
     for process in (graph.pid, *graph.workers()):
         inode = os.stat(f"/proc/{process}/fd/2").st_ino
@@ -101,7 +101,7 @@ def references(graph: Served, sender: memory.Sender) -> list[bytes]:
 
 
 def test_references_are_followed_nowhere(post: Post, graph: Served, sender: memory.Sender) -> None:
-    array = array_buffers.pack(np.zeros(memory.MIN_SIZE, "u1"))[0]
+    array = arrays.pack(np.zeros(memory.MIN_SIZE, "u1"))[0]
     for reference in references(graph, sender):
         plain, shaped = extensions.reference(reference), extensions.reference(reference, array)
         for path, value in (

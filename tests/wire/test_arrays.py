@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from graphserve.errors import InvalidArguments
-from graphserve.wire import array_buffers
+from graphserve.wire import arrays
 from graphserve.wire.arrays import Array
 from graphserve.wire.codec import ArgumentsCodec, Format, ResultCodec, UntypedCodec
 from graphserve.wire.signature import Parameter, Signature
@@ -293,7 +293,7 @@ def test_array_demands_are_checked_when_written() -> None:
 @given(st.binary(max_size=80))
 def test_no_bytes_break_the_header(data: bytes) -> None:
     try:
-        array = array_buffers.unpack(memoryview(data))
+        array = arrays.unpack(memoryview(data))
     except Misfit:
         return
     assert not array.flags.writeable and not array.dtype.hasobject
@@ -301,11 +301,11 @@ def test_no_bytes_break_the_header(data: bytes) -> None:
 
 @given(st.data())
 def test_no_change_of_a_packed_array_breaks_it(data: st.DataObject) -> None:
-    header, elements = array_buffers.pack(data.draw(hnp.arrays(DTYPES, hnp.array_shapes(max_dims=2, max_side=3))))
+    header, elements = arrays.pack(data.draw(hnp.arrays(DTYPES, hnp.array_shapes(max_dims=2, max_side=3))))
     packed = bytearray(header + bytes(elements))
     packed[data.draw(st.integers(0, len(packed) - 1))] = data.draw(st.integers(0, 255))
     try:
-        array = array_buffers.unpack(memoryview(packed))
+        array = arrays.unpack(memoryview(packed))
     except Misfit:
         return
     assert not array.flags.writeable and not array.dtype.hasobject

@@ -24,8 +24,8 @@ from graphserve.wire.costs import bounds
 from graphserve.wire.costs.hash_spread import Table
 from graphserve.wire.costs.outline import bare, outline
 from graphserve.wire.extensions import no_memory
+from graphserve.wire.formats import FrameReader, pack
 from graphserve.wire.signature import Parameter, Signature
-from graphserve.wire.stream_frames import FrameReader, pack
 from graphserve.worker.http.strict import fault
 from tests.hostile.bodies import JSON, KINDS, TYPES, Ids, Kind, P, array, complexes, floats, lookalikes, tuples
 

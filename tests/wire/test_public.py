@@ -12,7 +12,7 @@ import pydantic
 import pytest
 
 from graphserve.errors import InvalidArguments
-from graphserve.wire import array_buffers, extensions
+from graphserve.wire import arrays, extensions
 from graphserve.wire.codec import ArgumentsCodec, Format, ResultCodec, UntypedCodec
 from graphserve.wire.extensions import no_memory
 from graphserve.wire.signature import Parameter, Signature
@@ -90,11 +90,11 @@ def ext(code: int, data: bytes) -> msgspec.msgpack.Ext:
     return msgspec.msgpack.Ext(code, data)
 
 
-ARRAY = b"".join(array_buffers.pack(np.arange(3)))
+ARRAY = b"".join(arrays.pack(np.arange(3)))
 REFERENCE = extensions.reference(b"r" * 32)
 INTERNAL = [
     REFERENCE,
-    extensions.reference(b"r" * 32, array_buffers.pack(np.arange(3))[0]), ext(3, b'{"name":"a","admin":true}'),
+    extensions.reference(b"r" * 32, arrays.pack(np.arange(3))[0]), ext(3, b'{"name":"a","admin":true}'),
     ext(3, b"1"), ext(4, (2**70).to_bytes(10, "little")), ext(4, b"\1"), ext(5, b""), ext(-128, b"x"),
 ]  # fmt: skip
 PLACES: list[Any] = [

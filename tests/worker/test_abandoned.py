@@ -16,8 +16,7 @@ import graphserve
 from graphserve import Batch, DeadlineExceeded, api, service
 from graphserve.call.context import CallContext
 from graphserve.graph.builder import resolve_here
-from graphserve.worker.dispatch.executor import Executor, bind
-from graphserve.worker.dispatch.orphans import RUN_ON
+from graphserve.worker.dispatch.executor import RUN_ON, Executor, bind
 from graphserve.worker.stream.producer import StreamExecution
 
 

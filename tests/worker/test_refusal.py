@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from graphserve.errors import Unavailable
-from graphserve.worker.dispatch.latency import WAY_BACK, Pace
-from graphserve.worker.dispatch.loop_lag import BEAT, CALM, FEWEST, LATE, PERSISTENCE, TARGET, Pressure
-from graphserve.worker.http.throttle import SURPLUS, Throttle
+from graphserve.worker.dispatch.load import BEAT, CALM, FEWEST, LATE, PERSISTENCE, TARGET, WAY_BACK, Pace, Pressure
+from graphserve.worker.http.shedding import SURPLUS, Throttle
 
 # --- pace ---
 

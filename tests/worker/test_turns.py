@@ -19,7 +19,7 @@ import uvloop
 from graphserve.call.exchange import Reply
 from graphserve.loop.eager import Eager
 from graphserve.loop.timers import FAR, Alarms, alarm
-from graphserve.worker.batch.lease import Turn
+from graphserve.worker.batch.batcher import Turn
 from graphserve.worker.dispatch.slots import Door, Gate
 
 LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop, uvloop.new_event_loop]
@@ -167,7 +167,7 @@ def test_alarms_that_are_called_off_leave_nothing() -> None:
 def test_one_worker_has_the_turn_and_its_death_ends_it(tmp_path: Path) -> None:
     sock = str(tmp_path / "b0.sock")
     code = (
-        "import sys; from graphserve.worker.batch.lease import Turn\n"
+        "import sys; from graphserve.worker.batch.batcher import Turn\n"
         "turn = Turn(sys.argv[1]); print(turn.take(), flush=True); input()"
     )
     command = [sys.executable, "-c", code, sock]

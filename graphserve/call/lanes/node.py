@@ -20,7 +20,7 @@ from graphserve.call.retry_budget import RetryBudget
 from graphserve.errors import Unavailable
 from graphserve.graph.plan import ApiPlan
 from graphserve.loop.poller import poller
-from graphserve.wire.mappings import readable
+from graphserve.wire.memory import readable
 from graphserve.wire.trust import PEER, PEER_BY_SOCKET
 
 CONNECT_PAUSE = 0.002  # seconds until a full accept queue of one worker is tried again

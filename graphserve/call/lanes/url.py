@@ -12,18 +12,16 @@ from typing import Any
 import httpx
 
 from graphserve.call.context import CallContext, current, earliest
-from graphserve.call.exchange import Exchange
+from graphserve.call.exchange import Exchange, pieces
 from graphserve.call.remote import error_of
 from graphserve.call.request import accepted, with_travellers
-from graphserve.call.upload import pieces
 from graphserve.declare.dependency import credentials
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError, Unavailable
 from graphserve.graph.plan import ApiPlan
 from graphserve.logs import records
-from graphserve.wire.formats import Format
+from graphserve.wire.formats import ERROR, Format, FrameReader, pack
 from graphserve.wire.headers import TIMEOUT
 from graphserve.wire.problem import CARRIED, body_of_frame, with_body
-from graphserve.wire.stream_frames import ERROR, FrameReader, pack
 
 PATIENCE = 0.03  # seconds past the deadline that an httpx client waits for the service's own word, which names a node
 SHORTEST_TIMEOUT = 0.001  # seconds, of what may be said in milliseconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from graphserve.cli.display import say
-from graphserve.graph.resolution import Trouble
+from graphserve.graph.plan import Trouble
 
 
 def report(troubles: Iterable[Trouble]) -> int:

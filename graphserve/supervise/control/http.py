@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphserve.supervise.process.sockets import NamedSocket
-from graphserve.wire.reason_phrases import phrase
+from graphserve.wire.problem import phrase
 
 HEAD, BODY = 16 * 1024, 64 * 1024  # bytes of a request
 READING, WRITING = 5.0, 5.0  # seconds that a client has to send its request, and to take its answer

@@ -8,7 +8,7 @@ from typing import Any
 
 from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.node import Node
-from graphserve.supervise.process.pool import WorkerProcess
+from graphserve.supervise.process.worker_process import WorkerProcess
 
 PATIENCE = 0.2  # seconds that workers have to say how they are; what one that does not executes is not known
 SILENT = 5.0  # seconds without a word from a worker, of which there is one a second, after which it is not called ready

@@ -12,7 +12,7 @@ from pathlib import Path
 from graphserve.isolation.restore import CLOSED
 from graphserve.supervise.health import Memory
 from graphserve.supervise.process import sockets
-from graphserve.supervise.process.pool import WorkerProcess
+from graphserve.supervise.process.worker_process import WorkerProcess
 from graphserve.system import os_errors, rundir
 from graphserve.system.channel import Channel, Message
 

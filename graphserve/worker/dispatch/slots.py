@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from graphserve.call.context import CallContext
+from graphserve.errors import CallError, DeadlineExceeded, Unavailable
 from graphserve.loop.poller import poller
-from graphserve.worker.batch.lease import TURN_PAUSE
+from graphserve.worker.batch.batcher import TURN_PAUSE, Batcher
+from graphserve.worker.dispatch.executor import Executor
 
 Attach = Callable[[socket.socket], None]
 EMPTY_STEP = 0.1  # seconds between two looks at whether calls still wait in a socket that has lost its name
@@ -223,3 +226,91 @@ def drain_backlog(listener: socket.socket, attach: Attach) -> None:
             connection.setblocking(False)
             attach(connection)
     listener.close()
+
+
+# --- What a connection holds at the gate until its call begins: a slot, or a place in a batch. Runs in workers ---
+
+
+class Admission:
+    """The admission of one connection; one that came by another socket than a shared one holds nothing.
+
+    Args:
+        gate: of the worker.
+        slot: whether a slot was taken for it.
+        batcher: the batch API whose shared socket it came by; a place in the batch is kept for it.
+    """
+
+    __slots__ = ("batcher", "gate", "slot")
+
+    def __init__(self, gate: Gate, slot: bool = False, batcher: Batcher | None = None) -> None:
+        self.gate, self.slot, self.batcher = gate, slot, batcher
+
+    @property
+    def held(self) -> bool:
+        """Whether the connection came by a shared socket and its call has not begun."""
+        return self.slot or self.batcher is not None
+
+    def take_slot(self) -> bool:
+        """The connection's slot for its call, or a free one that nobody waits for."""
+        if self.slot:
+            self.slot = False
+            return True
+        return self.gate.take_behind()
+
+    def take_place(self) -> bool:
+        """The connection's place in a batch; False if it did not come by the batch API's shared socket."""
+        had, self.batcher = self.batcher is not None, None
+        return had
+
+    def give_back(self) -> None:
+        """The connection ends, or has no call: what it still holds is free again."""
+        if self.slot:
+            self.slot = False
+            self.gate.release()
+        if self.batcher is not None:
+            self.batcher.disappoint()
+            self.batcher = None
+
+
+# --- An upload that waits for a slot: its body is coming to this worker, so no sibling can take it. Runs in workers ---
+
+
+class Waiting:
+    """A place at the gate, until there is a slot, the deadline passes, or the client leaves.
+
+    Args:
+        executor: of the worker.
+        gate: where it waits; as many do as the node's `queue` allows.
+        context: what travels with the call.
+        on_slot: called with a slot taken for it.
+        on_end: called if it ends without one.
+    """
+
+    def __init__(
+        self, executor: Executor, gate: Gate, context: CallContext, on_slot: Callable[[], None],
+        on_end: Callable[[CallError], None],
+    ) -> None:  # fmt: skip
+        self._gate, self._on_slot, self._on_end, self._name = gate, on_slot, on_end, executor.node.name
+        self._timer: asyncio.TimerHandle | None = None
+        if gate.waiting >= executor.node.options.queue:
+            on_end(Unavailable(f"the queue of {self._name} is full", node=self._name, full=True))
+            return
+        left = context.seconds_left()
+        if left is not None:
+            self._timer = executor.loop.call_later(max(0.0, left + executor.guard), self._late)
+        gate.when_free(self._begin)
+
+    def cancel(self) -> None:
+        """The client went away, or the deadline passed."""
+        self._gate.leave(self._begin)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _begin(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._on_slot()
+
+    def _late(self) -> None:
+        self.cancel()
+        self._on_end(DeadlineExceeded(f"{self._name} did not answer before the deadline", node=self._name))

@@ -10,11 +10,11 @@ import ssl
 
 from graphserve.worker.dispatch.slots import NO_DESCRIPTORS_PAUSE, drain_backlog, has_sent
 from graphserve.worker.http.early import Beginning, EarlyProtocol
-from graphserve.worker.http.handshakes import FailedHandshakes
 from graphserve.worker.http.limits import Limits
 from graphserve.worker.http.listener import Listener
 from graphserve.worker.http.public import PublicProtocol
 from graphserve.worker.http.timeouts import Patrol
+from graphserve.worker.http.tls import FailedHandshakes
 
 LAST_HANDSHAKE = 5.0  # seconds that a client whose connection still waited when the port closed has for TLS
 BEYOND = 8  # handshakes at once beyond the limit: of probes, and of those who are told that there is no room

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from graphserve.loop.timers import alarm
 from graphserve.wire.trust import PUBLIC
-from graphserve.worker.dispatch.permit import Admission
-from graphserve.worker.dispatch.slots import left
+from graphserve.worker.dispatch.slots import Admission, left
 from graphserve.worker.http.listener import Listener
 from graphserve.worker.http.request import Inbound
 

@@ -25,10 +25,10 @@ from graphserve.worker.dispatch.slots import Gate
 from graphserve.worker.http.access_log import Clients, Journal
 from graphserve.worker.http.browsers import Hosts
 from graphserve.worker.http.fast_parser import Prepared
-from graphserve.worker.http.paths import plain
 from graphserve.worker.http.relay import Relay
 from graphserve.worker.http.response import Responder
-from graphserve.worker.http.throttle import Throttle
+from graphserve.worker.http.shedding import Throttle
+from graphserve.worker.http.strict import plain
 from graphserve.worker.latest import Notes
 
 if TYPE_CHECKING:

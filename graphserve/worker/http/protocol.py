@@ -18,8 +18,7 @@ from graphserve.logs.exception_text import described
 from graphserve.loop.timers import alarm
 from graphserve.wire.problem import HttpProblem, Untakable
 from graphserve.wire.trust import PUBLIC, opened
-from graphserve.worker.dispatch.permit import Admission
-from graphserve.worker.dispatch.slots import has_sent, left
+from graphserve.worker.dispatch.slots import Admission, has_sent, left
 from graphserve.worker.http.access_log import CAME, CLIENT_LEFT, log_request
 from graphserve.worker.http.denial import Denial
 from graphserve.worker.http.fast_parser import Prepared

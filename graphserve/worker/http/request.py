@@ -18,19 +18,17 @@ from graphserve.logs.exception_text import described
 from graphserve.wire import problem
 from graphserve.wire.codec import Format, accept_format, content_format
 from graphserve.wire.costs.bounds import LARGE_BODY
-from graphserve.wire.mappings import Untaken
+from graphserve.wire.formats import CHECKED_FRAMES, StreamFormat, stream_format
+from graphserve.wire.memory import Untaken
 from graphserve.wire.problem import HttpProblem
-from graphserve.wire.stream_frames import CHECKED_FRAMES, StreamFormat, stream_format
 from graphserve.wire.validation_errors import BeyondMsgpack
 from graphserve.worker.dispatch.decoding import Decoding
 from graphserve.worker.dispatch.executor import BoundApi
-from graphserve.worker.dispatch.waiting import Waiting
+from graphserve.worker.dispatch.slots import Waiting
 from graphserve.worker.http.access_log import log_request
-from graphserve.worker.http.arguments import read
-from graphserve.worker.http.headers import Heading, too_large
+from graphserve.worker.http.headers import Heading, read, too_large
 from graphserve.worker.http.response_stream import HttpSink
-from graphserve.worker.http.shedding import refusal
-from graphserve.worker.http.throttle import noted
+from graphserve.worker.http.shedding import noted, refusal
 from graphserve.worker.latest import Notes
 from graphserve.worker.stream.producer import StreamExecution
 from graphserve.worker.stream.request_body import Source, hold

@@ -10,8 +10,7 @@ from graphserve.logs.exception_text import described
 from graphserve.wire import problem
 from graphserve.wire.formats import Format
 from graphserve.wire.headers import INTERNAL_PREFIX
-from graphserve.wire.problem import HttpProblem
-from graphserve.wire.reason_phrases import phrase
+from graphserve.wire.problem import HttpProblem, phrase
 from graphserve.wire.trust import Trust
 
 _STATUS = {code: b"HTTP/1.1 %d %s\r\n" % (code, phrase(code).encode()) for code in range(200, 600)}

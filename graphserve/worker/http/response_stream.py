@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from graphserve.wire import problem, stream_frames
-from graphserve.wire.stream_frames import StreamFormat
+from graphserve.wire import formats, problem
+from graphserve.wire.formats import StreamFormat
 
 if TYPE_CHECKING:
     from graphserve.worker.dispatch.executor import BoundApi
@@ -24,14 +24,14 @@ class HttpSink:
 
     def __init__(self, inbound: Inbound, api: BoundApi, format: StreamFormat) -> None:
         self.inbound, self.api, self.format = inbound, api, format
-        self.items = stream_frames.item_format(inbound.accepts)
+        self.items = formats.item_format(inbound.accepts)
         self.begun = False
         self.chunked = not inbound.old  # HTTP/1.0 knows no chunks: there the end of the connection ends the stream
 
     def encode(self, item: Any) -> bytes:
         """See `Sink`."""
         if self.format is StreamFormat.FRAMES:
-            return stream_frames.pack(stream_frames.ITEM, self.inbound.encoded(item, self.items))
+            return formats.pack(formats.ITEM, self.inbound.encoded(item, self.items))
         return self.format.item(self.api.result.encode(item, self.items))
 
     def write(self, data: bytes) -> None:
@@ -97,7 +97,7 @@ class RelaySink:
 
     def __init__(self, inbound: Inbound) -> None:
         self.inbound = inbound
-        self.format = stream_frames.stream_format(inbound.accepts)
+        self.format = formats.stream_format(inbound.accepts)
         self.begun = False
 
     def write(self, data: bytes) -> None:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from graphserve.call.upload import LEFT
+from graphserve.call.exchange import LEFT
 from graphserve.wire.codec import Format, encode_json, natural
 from graphserve.wire.costs.bounds import SMALL_CHUNK
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import mmap
 import os
 import random
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,6 @@ from graphserve.graph.plan import NodePlan
 from graphserve.supervise.events import LogRecord
 from graphserve.supervise.health import Frozen, Memory
 from graphserve.supervise.process.output import Pipe, Records
-from graphserve.supervise.process.usage import Usage
 from graphserve.system import stack, standard_streams
 from graphserve.system.channel import Channel, Message
 from graphserve.system.child_process import FIRST_FILE
@@ -33,6 +34,7 @@ from graphserve.system.roster import Roster
 
 if TYPE_CHECKING:
     from graphserve.supervise.revision import Version
+
 
 NO_PROCESS_PAUSE = 1.0  # seconds until it is tried again, when the machine gives us no process
 
@@ -260,3 +262,46 @@ class Pool:
 
 def _discard(data: Any) -> None:
     pass
+
+
+# --- What a worker uses of the machine: CPU and memory, from proc(5). Runs in the supervisor ---
+
+
+TICK = os.sysconf("SC_CLK_TCK")  # units of CPU time a second
+SPAN = 1.0  # seconds that a share of CPU is measured over; it may be up to twice as long
+
+
+class Usage:
+    """The usage of one process; all zero once it is gone.
+
+    Args:
+        pid: the process.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._stat, self._statm = f"/proc/{pid}/stat", f"/proc/{pid}/statm"
+        self._before = self._last = (time.monotonic(), 0.0)
+
+    def cpu(self) -> float:
+        """Percent of one CPU, since about a second ago; look from time to time, as each look begins the next span."""
+        now = time.monotonic()
+        if now - self._last[0] >= SPAN:
+            self._before, self._last = self._last, (now, self._seconds())
+        then, used = self._before
+        return round(max(0.0, self._seconds() - used) / max(now - then, 1e-3) * 100, 1)
+
+    def memory(self) -> int:
+        """Bytes of resident memory."""
+        try:
+            with open(self._statm) as file:
+                return int(file.read().split()[1]) * mmap.PAGESIZE
+        except (OSError, IndexError):
+            return 0
+
+    def _seconds(self) -> float:
+        try:
+            with open(self._stat) as file:
+                fields = file.read().rpartition(")")[2].split()
+            return (int(fields[11]) + int(fields[12])) / TICK  # utime, stime
+        except (OSError, IndexError):
+            return 0.0
