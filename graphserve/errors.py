@@ -61,7 +61,8 @@ class DeclarationError(ConfigurationError, TypeError):
 
     def __init__(self, message: str, file: str | None = None, line: int | None = None) -> None:
         super().__init__(f"{file}:{line}: {message}" if file else message)
-        self.file, self.line = file, line
+        self.file = file
+        self.line = line
 
 
 class GraphError(ConfigurationError):
@@ -86,7 +87,8 @@ class CycleError(GraphError):
     """
 
     def __init__(self, path: Sequence[str], places: Sequence[str] = ()) -> None:
-        self.path, self.places = tuple(path), tuple(places)
+        self.path = tuple(path)
+        self.places = tuple(places)
         steps = [f" → {name} ({place})" for name, place in zip(self.path[1:], self.places, strict=False)]
         steps += [f" → {name}" for name in self.path[1 + len(steps) :]]
         super().__init__(
@@ -105,7 +107,8 @@ class UnknownOptionError(ConfigurationError):
     """
 
     def __init__(self, option: str, known: Sequence[str], where: str) -> None:
-        self.option, self.suggestion = option, closest(option, known)
+        self.option = option
+        self.suggestion = closest(option, known)
         hint = f"did you mean {self.suggestion!r}?" if self.suggestion else f"known are: {', '.join(sorted(known))}"
         super().__init__(f"{where}: unknown option {option!r}; {hint}")
 
@@ -123,7 +126,8 @@ class StartupError(GraphServeError):
 
     def __init__(self, message: str, node: str | None = None, log: str = "") -> None:
         super().__init__(message)
-        self.node, self.log = node, log
+        self.node = node
+        self.log = log
 
 
 class NotRunningError(GraphServeError):
@@ -158,7 +162,9 @@ class CallError(GraphServeError):
     ) -> None:
         self.status = self.default_status if status is None else status
         self.title = title or self.default_title
-        self.detail, self.node, self.request_id = detail, node, request_id
+        self.detail = detail
+        self.node = node
+        self.request_id = request_id
         super().__init__(detail or self.title)
 
 
@@ -208,7 +214,9 @@ class Problem(CallError):
             if (fault := header_fault(name, value)) is not None:
                 raise fault
         super().__init__(detail, node=node, status=status, title=title, request_id=request_id)
-        self.type, self.extensions, self.headers = type, dict(extensions or {}), dict(headers or {})
+        self.type = type
+        self.extensions = dict(extensions or {})
+        self.headers = dict(headers or {})
 
     def __str__(self) -> str:
         return f"{self.status} {self.title}" + (f": {self.detail}" if self.detail else "")
@@ -273,7 +281,8 @@ class Unavailable(CallError):
 
     def __init__(self, detail: str | None = None, *, retry_after: float = 1.0, full: bool = False, **rest: Any) -> None:
         super().__init__(detail, **rest)
-        self.retry_after, self.full = retry_after, full
+        self.retry_after = retry_after
+        self.full = full
 
 
 class DeadlineExceeded(CallError, TimeoutError):

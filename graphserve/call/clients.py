@@ -43,7 +43,10 @@ class Lanes:
     """
 
     def __init__(self, plan: Plan, run: Path, members: Members, memory: Memory | None = None) -> None:
-        self.plan, self.run, self.members, self.memory = plan, run, members, memory
+        self.plan = plan
+        self.run = run
+        self.members = members
+        self.memory = memory
         self._sharing: dict[str, Sharing] = {}
         self._made: dict[tuple[str, str], Lane] = {}
         self._budgets: dict[str, RetryBudget] = {}
@@ -100,7 +103,10 @@ class Clients:
         sharing_with: Callable[[NodePlan], Sharing | None] = lambda node: None,
     ) -> None:  # fmt: skip
         self._sharing_with = sharing_with
-        self.node, self.plan, self.lane_to, self.home = node, plan, lane_to, Home.here()
+        self.node = node
+        self.plan = plan
+        self.lane_to = lane_to
+        self.home = Home.here()
         self._class_of = class_of or (lambda named: _load(named.target or "", plan.main))
         self._http = http or self._over_lanes
         self._closing: list[Callable[[], Any]] = []

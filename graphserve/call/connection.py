@@ -73,7 +73,9 @@ class Connection:
         self, sock: socket.socket, on_idle: Callable[[Connection], None], on_close: Callable[[Connection], None],
         readers: Poller | None = None, trust: Trust = PUBLIC,
     ) -> None:  # fmt: skip
-        self._sock, self._on_idle, self._on_close = sock, on_idle, on_close
+        self._sock = sock
+        self._on_idle = on_idle
+        self._on_close = on_close
         self.trust = trust
         self._loop = asyncio.get_running_loop()
         self._readers = readers or self._loop
@@ -213,7 +215,8 @@ class Connection:
             self._taken.set_result(None)
 
     def _end(self, exc: Exception | None) -> None:
-        receiver, self._receiver = self._receiver, None
+        receiver = self._receiver
+        self._receiver = None
         begun = self._streaming or bool(self._headers or self._body)
         cut = self._unsent is not None
         self.broken = receiver is not None
@@ -263,11 +266,15 @@ class Connection:
             return  # it was with its head
         status = self._parser.get_status_code()
         if status < 200:  # 100 Continue, 103 Early Hints: the answer comes after them
-            self._headers, self._body = [], []
+            self._headers = []
+            self._body = []
             return
         headers, chunks, streamed = self._headers, self._body, self._streaming
-        self._headers, self._body, self._streaming = [], [], False
-        keep, self._parser = self._parser.should_keep_alive(), None
+        self._headers = []
+        self._body = []
+        self._streaming = False
+        keep = self._parser.should_keep_alive()
+        self._parser = None
         if keep and streamed:
             self.resume()  # its consumer may have held it back in this very read; the next request has another
         self._answered(status, headers, chunks[0] if len(chunks) == 1 else b"".join(chunks), keep)
@@ -275,12 +282,14 @@ class Connection:
     def _end_with_head(self, status: int) -> None:
         # What the headers say of a body is that of another answer (RFC 9110, 8.6), but the parser waits for it. So this
         # connection ends here, and nobody has to know whether something else comes.
-        headers, self._headers = self._headers, []
+        headers = self._headers
+        self._headers = []
         self._parser = None
         self._answered(status, headers, b"", keep=False)
 
     def _answered(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, keep: bool) -> None:
-        receiver, self._receiver = self._receiver, None
+        receiver = self._receiver
+        self._receiver = None
         if keep and self._unsent is None and not self.closed:
             self.idle_since = self._loop.time()
             self._on_idle(self)

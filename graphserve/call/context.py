@@ -59,7 +59,8 @@ class CallContext:
         What is inside of `asyncio.shield` goes on.
         """
         self.gone = True
-        calls, self.calls = self.calls, None
+        calls = self.calls
+        self.calls = None
         for call in calls or ():
             if not (call.shielded or shielded(call.maker)):
                 call.orphan()

@@ -38,8 +38,11 @@ class Endpoint:
         self, address: str, loop: asyncio.AbstractEventLoop, keep_alive: float,
         on_failing: Callable[[Endpoint], None], on_back: Callable[[], None],
     ) -> None:  # fmt: skip
-        self.address, self.loop, self.keep_alive = address, loop, keep_alive
-        self.on_failing, self.on_back = on_failing, on_back
+        self.address = address
+        self.loop = loop
+        self.keep_alive = keep_alive
+        self.on_failing = on_failing
+        self.on_back = on_back
         # The latest used at the right. A connection carries requests of one kind: typed calls, and others by theirs.
         self.idle: deque[Connection] = deque()
         self.others: dict[Trust, deque[Connection]] = {}
@@ -63,7 +66,8 @@ class Endpoint:
             as_peer = exchange.trust is PEER and not self.reads_memory
             request = (PEER_BY_SOCKET if as_peer else exchange.trust).opening + request
         self.in_flight += 1
-        exchange.connection, exchange.endpoint = connection, self
+        exchange.connection = connection
+        exchange.endpoint = self
         connection.send(request, exchange)
         if exchange.upload is not None:
             exchange.feed(connection)

@@ -92,7 +92,8 @@ class Reply(asyncio.Future[Any]):
         """As of every future."""
         removed = super().remove_done_callback(fn)
         if self._waiter is not None and self._waiter[0] == fn:
-            self._waiter, removed = None, removed + 1
+            self._waiter = None
+            removed = removed + 1
         return removed
 
     def cancel(self, msg: Any = None) -> bool:
@@ -110,7 +111,8 @@ class Reply(asyncio.Future[Any]):
         Args:
             at_once: in this one; only from a callback of the loop, not out of a task, which would be entered twice.
         """
-        waiter, self._waiter = self._waiter, None
+        waiter = self._waiter
+        self._waiter = None
         if waiter is None:
             return
         fn, context = waiter
@@ -157,8 +159,14 @@ class Exchange:
         self, loop: asyncio.AbstractEventLoop, lane: Lane, node: str, request: Any, deadline_ns: int | None,
         slack: float, idempotent: bool, read: Callable[[int, list[tuple[bytes, bytes]], bytes], Any],
     ) -> None:  # fmt: skip
-        self.loop, self.lane, self.node, self.request = loop, lane, node, request
-        self.deadline_ns, self.slack, self.idempotent, self.read = deadline_ns, slack, idempotent, read
+        self.loop = loop
+        self.lane = lane
+        self.node = node
+        self.request = request
+        self.deadline_ns = deadline_ns
+        self.slack = slack
+        self.idempotent = idempotent
+        self.read = read
         self.reply = Reply(loop=loop)
         self.reply.exchange = self
         self.connection: Connection | None = None
@@ -227,7 +235,8 @@ class Exchange:
 
     def answered(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         """Receiver: the answer is here; the connection is no longer ours."""
-        by_socket, self.connection = self.connection is not None, None
+        by_socket = self.connection is not None
+        self.connection = None
         if self.over:
             return
         if (budget := self.lane.budget) is not None and budget.wary is not None and self.upload is None:
@@ -315,7 +324,8 @@ class Exchange:
         """Whether it is sent again since a worker could not take its arguments: it was not executed."""
         how = dict(headers).get(UNTAKEN)
         if how == b"by-socket" and self.inline is not None:
-            inline, self.inline = self.inline, None
+            inline = self.inline
+            self.inline = None
             self.request = inline()
             done(self.tickets or [])
             self.tickets = None
@@ -387,7 +397,8 @@ class Exchange:
             self.timer.cancel()
         if self.connection is not None:
             # Still on it: the answer is not complete, so the connection cannot be used again.
-            connection, self.connection = self.connection, None
+            connection = self.connection
+            self.connection = None
             connection.close()
         if self.context is not None and self.context.calls:
             self.context.calls.discard(self)
@@ -429,7 +440,8 @@ class Upload:
     def __init__(
         self, pieces: AsyncIterator[Any], home: asyncio.AbstractEventLoop, misfit: Callable[[Any], CallError]
     ) -> None:
-        self._pieces, self._misfit = pieces, misfit
+        self._pieces = pieces
+        self._misfit = misfit
         try:
             here = asyncio.get_running_loop()
         except RuntimeError:  # a thread without one
@@ -463,7 +475,8 @@ class Handed:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, exchange: Exchange) -> None:
-        self._loop, self._exchange = loop, exchange
+        self._loop = loop
+        self._exchange = exchange
         self._next: deque[bytes | BaseException | None] = deque()  # None: the end
         self._waiter: asyncio.Future[None] | None = None  # who waits for the other side
 

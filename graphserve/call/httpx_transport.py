@@ -111,7 +111,8 @@ class HttpExchange(Exchange):
         if self.headers is None or self.over:
             super().answered(status, headers, body)
             return
-        by_socket, self.connection = self.connection is not None, None
+        by_socket = self.connection is not None
+        self.connection = None
         if body:
             self.pieces.append(body)
         whole = None if self.reply.done() else b"".join(self.pieces)
@@ -172,7 +173,9 @@ class HttpExchange(Exchange):
                 return b""
             self.waiter = self.loop.create_future()
             await self.waiter
-        pieces, self.pieces, self.size = self.pieces, deque(), 0
+        pieces = self.pieces
+        self.pieces = deque()
+        self.size = 0
         if self.held:
             self._came()
             self._hold(False)
@@ -250,8 +253,12 @@ class NodeTransport:
     def __init__(
         self, home: Home, node: str, lanes: Mapping[bytes, Lane], other: Lane, timeout: float | None, slack: float
     ) -> None:
-        self.home, self.node, self.lanes, self.other = home, node, dict(lanes), other
-        self.timeout, self.slack = timeout, slack
+        self.home = home
+        self.node = node
+        self.lanes = dict(lanes)
+        self.other = other
+        self.timeout = timeout
+        self.slack = slack
 
     def exchange(self, request: httpx.Request, body: bytes | None) -> HttpExchange:
         """The exchange for a request.
@@ -392,7 +399,9 @@ class _Body:
     """The body of a response whose head is here."""
 
     def __init__(self, core: NodeTransport, exchange: HttpExchange, request: httpx.Request) -> None:
-        self._core, self._exchange, self._request = core, exchange, request
+        self._core = core
+        self._exchange = exchange
+        self._request = request
 
     def _give_up(self) -> None:
         home, exchange = self._core.home, self._exchange

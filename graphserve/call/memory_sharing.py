@@ -26,7 +26,8 @@ class Sharing:
     """
 
     def __init__(self, memory: Memory, members: Members, node: str) -> None:
-        self.memory, self.node = memory, node
+        self.memory = memory
+        self.node = node
         self.results = False
         self._refused = self._said = False
         members.watch(node, self._changed)

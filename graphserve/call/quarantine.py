@@ -38,7 +38,10 @@ class Wary:
     """
 
     def __init__(self, node: str, suspects: set[str], refused: dict[str, float], tell: Callable[[str], None]) -> None:
-        self.node, self.suspects, self.refused, self._tell = node, suspects, refused, tell
+        self.node = node
+        self.suspects = suspects
+        self.refused = refused
+        self._tell = tell
 
     @classmethod
     def read(cls, message: dict[str, Any], tell: Callable[[str, str], None]) -> Wary | None:

@@ -64,7 +64,8 @@ class RemoteApi:
     __slots__ = ("_api", "_compose", "_home", "_parameters", "_sender")
 
     def __init__(self, home: Home, api: Api) -> None:
-        self._home, self._api = home, api
+        self._home = home
+        self._api = api
         self._parameters = api.plan.parameters[: api.plan.positional]
         self._compose = api.lane.composer(api.plan, checked=not api.typed)
         self._sender = api.sharing.memory.sender if api.sharing is not None else None
@@ -98,12 +99,16 @@ class RemoteApi:
         inline = partial(self._inlined, context, deadline_ns, body) if tickets else None
         if api.plan.stream:
             stream = self._stream(request, deadline_ns)
-            stream.upload, stream.tickets, stream.inline = upload, tickets, inline
+            stream.upload = upload
+            stream.tickets = tickets
+            stream.inline = inline
             return RemoteStream(home, stream, f"{api.node}.{api.plan.name}", misfit)
         exchange = TypedExchange(
             home.loop, api.lane, api.node, request, deadline_ns, api.slack, api.plan.idempotent, self._read
         )
-        exchange.upload, exchange.tickets, exchange.inline = upload, tickets, inline
+        exchange.upload = upload
+        exchange.tickets = tickets
+        exchange.inline = inline
         start = exchange.start if misfit is None else _Fail(exchange, misfit)
         if threading.get_ident() == home.thread:
             start()
@@ -194,7 +199,8 @@ class _Fail:
     __slots__ = ("error", "exchange")
 
     def __init__(self, exchange: Exchange, error: CallError) -> None:
-        self.exchange, self.error = exchange, error
+        self.exchange = exchange
+        self.error = error
 
     def __call__(self, threaded: bool = False) -> None:
         self.exchange.fail(self.error)
@@ -226,7 +232,9 @@ class RemoteCall(Call[Any]):
     __slots__ = ("__weakref__", "_coroutine", "_exchange", "_home", "_name", "_used")
 
     def __init__(self, home: Home, exchange: Exchange, name: str) -> None:
-        self._home, self._exchange, self._name = home, exchange, name
+        self._home = home
+        self._exchange = exchange
+        self._name = name
         self._used = False
         self._coroutine: Generator[Any, Any, Any] | None = None
 

@@ -32,14 +32,17 @@ class RetryBudget:
         self.calls = 0  # since `spend` was asked last
         self.wary: Wary | None = None  # of calls that kill workers of the node
         self.tell: Callable[[str, int], None] = lambda call, kills: None  # of a call that lost so many workers
-        self._clock, self._at, self._left = clock, clock(), ALLOWANCE
+        self._clock = clock
+        self._at = clock()
+        self._left = ALLOWANCE
 
     def spend(self) -> bool:
         """Whether one more call may run again; if so, it is taken off."""
         now = self._clock()
         passed = now - self._at
         calls = self.calls * min(1.0, WINDOW / passed) if passed > 0 else float(self.calls)
-        self._at, self.calls = now, 0
+        self._at = now
+        self.calls = 0
         most = ALLOWANCE + SHARE * calls
         earned = self._left + SHARE * calls + PER_SECOND * passed
         # What was saved up before is kept while it is being spent, and forgotten after a quiet time.

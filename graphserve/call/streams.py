@@ -36,7 +36,8 @@ class StreamExchange(TypedExchange):
             decode: the payload of an item to the item.
             budget: seconds until the first item, and between items.
         """
-        self.decode, self.budget = decode, budget
+        self.decode = decode
+        self.budget = budget
         self.items: deque[bytes] = deque()
         self.size = 0
         self.reader = FrameReader()
@@ -166,11 +167,15 @@ class RemoteStream(Stream[Any]):
     __slots__ = ("__weakref__", "_ahead", "_exchange", "_home", "_name", "_started")
 
     def __init__(self, home: Home, exchange: StreamExchange, name: str, misfit: CallError | None) -> None:
-        self._home, self._exchange, self._name = home, exchange, name
+        self._home = home
+        self._exchange = exchange
+        self._name = name
         self._started = False
         self._ahead: deque[Any] = deque()  # fetched together for a thread
         if misfit is not None:
-            exchange.finished, exchange.error, self._started = True, misfit, True
+            exchange.finished = True
+            exchange.error = misfit
+            self._started = True
 
     async def __anext__(self) -> Any:
         if threading.get_ident() != self._home.thread:
@@ -214,7 +219,8 @@ class RemoteStream(Stream[Any]):
             exchange.start(threaded)
         while not exchange.items:
             if exchange.error is not None:
-                error, exchange.error = exchange.error, None
+                error = exchange.error
+                exchange.error = None
                 raise error
             if exchange.finished:
                 return False

@@ -37,7 +37,8 @@ class _Reporting:
     """
 
     def __init__(self, display: Display, descriptor: int) -> None:
-        self.display, self._descriptor = display, descriptor
+        self.display = display
+        self._descriptor = descriptor
         self._waiting = b""  # lines, or the rest of one, for which the pipe had no room
         self._serves = False
 

@@ -32,9 +32,13 @@ class Dependency:
         url: str | None,
         place: Place,
     ) -> None:
-        self.target, self.name, self.init, self.timeout = target, name, dict(init), timeout
+        self.target = target
+        self.name = name
+        self.init = dict(init)
+        self.timeout = timeout
         self.client: Client = client
-        self.url, self.place = url, place
+        self.url = url
+        self.place = place
         # Where it stands, once a class has it.
         self.attribute = ""
         self.owner: type | None = None

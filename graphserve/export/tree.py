@@ -38,7 +38,8 @@ def tree(plan: Plan, color: bool = False, ascii: bool = False) -> str:
 class _Tree:
     def __init__(self, shown: Picture, color: bool, ascii: bool) -> None:
         self.vertices = {vertex.key: vertex for vertex in shown.vertices}
-        self.entry, self.color = shown.entry, color
+        self.entry = shown.entry
+        self.color = color
         self.branch, self.last, self.trunk = ("|-- ", "`-- ", "|   ") if ascii else ("├── ", "└── ", "│   ")
         self.below: dict[str, list[str]] = {key: [] for key in self.vertices}
         for caller, callee in shown.edges:

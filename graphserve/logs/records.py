@@ -35,7 +35,8 @@ class RecordPipe:
     """
 
     def __init__(self, descriptor: int) -> None:
-        self._fd, self._place = descriptor, _place(descriptor)
+        self._fd = descriptor
+        self._place = _place(descriptor)
         os.set_blocking(descriptor, False)
         with contextlib.suppress(OSError):  # this user has many pipes: they are smaller then
             fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, CAPACITY)
@@ -117,7 +118,8 @@ class RecordPipe:
         return True
 
     def _apologise(self) -> None:
-        dropped, self._dropped = self._dropped, 0
+        dropped = self._dropped
+        self._dropped = 0
         if dropped:
             text = f"{dropped} log records of this worker were dropped: they were not read fast enough"
             self._queue(_line(time.time(), "warning", text, "", {"dropped": dropped}), LEVELS["error"])

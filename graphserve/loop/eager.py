@@ -21,7 +21,8 @@ class Eager:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop, self._own = loop, vars(loop)
+        self._loop = loop
+        self._own = vars(loop)
         self._caught: list[tuple[Callable[[], object], Context]] = []  # the first step of the task that is being made
 
     if sys.version_info >= (3, 12):

@@ -22,7 +22,8 @@ class Alarm:
     __slots__ = ("_among", "_call", "_handle", "_when")
 
     def __init__(self, when: float, call: Callable[[], Any], among: set[Alarm]) -> None:
-        self._when, self._call = when, call
+        self._when = when
+        self._call = call
         self._among: set[Alarm] | None = among
         self._handle: asyncio.TimerHandle | None = None
 

@@ -28,10 +28,12 @@ class Calls:
 
     def __init__(self, cls: type, url: str, tls: TlsPlan | None, password: str | None, errors: int) -> None:
         self._plan, _ = resolve_here(cls, {})
-        self._cls, self._entry = cls, self._plan.node(self._plan.entry)
+        self._cls = cls
+        self._entry = self._plan.node(self._plan.entry)
         scheme = "http" if tls is None else "https"
         base = f"{scheme}://graphserve" if url.startswith("unix:") else url
-        name, self._errors = self._entry.name, errors
+        name = self._entry.name
+        self._errors = errors
         lost = f"a worker of {name} ended while it executed the call"  # as a hop says it
         self._lane = UrlLane(name, base, lambda: httpx_transport.connect(url, tls, password), self._explain, lost)
         self._begun = threading.Event()
@@ -49,7 +51,8 @@ class Calls:
 
     async def _live(self) -> None:
         self._words = Words(self._errors, self._entry.name)
-        self._home, self._closing = Home.here(), asyncio.Event()
+        self._home = Home.here()
+        self._closing = asyncio.Event()
         timeout, slack = self._entry.options.timeout, HOP_SLACK + slack_to(self._plan, self._entry.name)
         self.client = TypedClient(self._entry.name, {
             api.name: RemoteApi(self._home, Api(

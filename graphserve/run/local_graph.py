@@ -54,7 +54,8 @@ class _Local(AbstractAsyncContextManager[Any]):
     """What `local` returns; says what to write when it is used in another way."""
 
     def __init__(self, plan: Plan, cast: Mapping[str, tuple[type, Any]]) -> None:
-        self._plan, self._cast = plan, cast
+        self._plan = plan
+        self._cast = cast
 
     async def __aenter__(self) -> Any:
         self._contained = Contained(asyncio.get_running_loop())
@@ -95,7 +96,8 @@ class _Graph:
     """The nodes of a local graph."""
 
     def __init__(self, plan: Plan, cast: Mapping[str, tuple[type, Any]]) -> None:
-        self.plan, self.cast = plan, cast
+        self.plan = plan
+        self.cast = cast
         self.nodes: dict[str, LocalNode] = {}
 
     async def start(self, plan: NodePlan) -> None:

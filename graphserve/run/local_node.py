@@ -48,7 +48,10 @@ class LocalNode:
     budget = None
 
     def __init__(self, plan: NodePlan, declared: type, stand_in: Any, clients: Clients) -> None:
-        self.plan, self.declared, self.stand_in, self.clients = plan, declared, stand_in, clients
+        self.plan = plan
+        self.declared = declared
+        self.stand_in = stand_in
+        self.clients = clients
         self.apis: dict[str, BoundApi] = {}
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(plan.limit, thread_name_prefix=f"local-{plan.name}")

@@ -76,7 +76,9 @@ class LocalSink:
     def __init__(
         self, exchange: Exchange, api: BoundApi, items: Format, failed: Callable[[BaseException], None]
     ) -> None:
-        self.exchange, self.api, self._failed = exchange, api, failed
+        self.exchange = exchange
+        self.api = api
+        self._failed = failed
         self._items = items
         self.begun = False
 
@@ -126,8 +128,11 @@ class BodySink:
         self, exchange: Exchange, api: BoundApi, format: StreamFormat, items: Format,
         note: Callable[[BaseException], CallError], failed: Callable[[BaseException], None],
     ) -> None:  # fmt: skip
-        self.exchange, self.api, self.format = exchange, api, format
-        self._note, self._failed = note, failed
+        self.exchange = exchange
+        self.api = api
+        self.format = format
+        self._note = note
+        self._failed = failed
         self._items = items
         self._headers = [(b"content-type", format.value), (b"cache-control", b"no-store")]
         self._begun = False

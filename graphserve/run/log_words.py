@@ -25,7 +25,8 @@ class Words:
     """
 
     def __init__(self, descriptor: int, node: str) -> None:
-        self._descriptor, self._prefix = descriptor, f"{node}."
+        self._descriptor = descriptor
+        self._prefix = f"{node}."
         self._loop = asyncio.get_running_loop()
         self._partial = b""
         self._said: dict[str, str] = {}  # by request id

@@ -75,7 +75,8 @@ class Server(Generic[T]):
                 "graphserve.serve(...) was called while another graphserve process imported this module; "
                 'put the call under `if __name__ == "__main__":`'
             )
-        self._target, self._lock = target, threading.Lock()
+        self._target = target
+        self._lock = threading.Lock()
         self._calls: Calls | None = None
         self._config = _configure(target, options)
         self._start()
@@ -214,7 +215,8 @@ class Server(Generic[T]):
 
     def _disconnect(self) -> None:
         with self._lock:
-            calls, self._calls = self._calls, None
+            calls = self._calls
+            self._calls = None
         if calls is not None:
             calls.close()
 

@@ -44,7 +44,8 @@ class StandIn:
     """
 
     def __init__(self, fleet: Fleet) -> None:
-        self._fleet, self._loop = fleet, asyncio.get_running_loop()
+        self._fleet = fleet
+        self._loop = asyncio.get_running_loop()
         self.processes: set[WorkerProcess] = set()  # the one that stands in, and those that still answer what they took
         self._current: WorkerProcess | None = None
         self._watches = self._reads = self._parts = False
@@ -157,7 +158,8 @@ class StandIn:
                 process.opening = process.serves_public = True
                 process.send({"type": "serve"}, [self._fleet.public.sock.fileno()])
             case "listening" if process.opening and process.state != "draining":
-                process.state, process.opening = "ready", False
+                process.state = "ready"
+                process.opening = False
                 process.ready_at = self._loop.time()
                 if process is not self._current:
                     return
@@ -173,9 +175,11 @@ class StandIn:
             case "lost":
                 self._fleet.look(str(message["path"]))
             case "failed":
-                process.message, process.traceback = message["message"], message["traceback"]
+                process.message = message["message"]
+                process.traceback = message["traceback"]
             case "draining" if process is self._current:  # somebody sent it SIGTERM by hand
-                process.state, self._current = "draining", None
+                process.state = "draining"
+                self._current = None
                 self._listen()
                 self.check()
 

@@ -40,7 +40,9 @@ class Fleet:
     """
 
     def __init__(self, run: Path, public: sockets.PublicSocket, observer: Observer) -> None:
-        self.run, self.public, self.observer = run, public, observer
+        self.run = run
+        self.public = public
+        self.observer = observer
         self.nodes: list[Node] = []  # those that have processes, in the order in which they came
         self.current: Version | None = None  # the one that the graph is of
         self.incoming: Version | None = None  # the one that it is about to be of
@@ -96,7 +98,8 @@ class Fleet:
 
     def _placed(self, plan: NodePlan, node: Node | None) -> NodePlan:
         if node is None:
-            identity, self._ids = f"n{self._ids}", self._ids + 1
+            identity = f"n{self._ids}"
+            self._ids = self._ids + 1
         else:
             identity = node.plan.id
         # What `graphserve scale` said holds until the configuration says something new.
@@ -345,7 +348,8 @@ class Fleet:
                 node.ready(worker)
                 self.standin.relieve(worker)
             case "failed":
-                worker.message, worker.traceback = message["message"], message["traceback"]
+                worker.message = message["message"]
+                worker.traceback = message["traceback"]
             case "draining":
                 if worker.state == "ready":
                     node.goes(worker)  # somebody sent it SIGTERM by hand: another will take its place

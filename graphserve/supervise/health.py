@@ -75,7 +75,8 @@ class Frozen:
                 return ""
             self._since = seen_at
             return f"has not answered for {now - seen_at:.0f} s: its event loop does not run"
-        since, self._since = self._since, None
+        since = self._since
+        self._since = None
         return "" if since is None else f"answers again: its event loop did not run for {seen_at - since:.0f} s"
 
 

@@ -54,8 +54,13 @@ class Node:
         on_change: Callable[[Node], None], look: Callable[[], None], warn: Callable[[Node], None], roster: Roster,
     ) -> None:  # fmt: skip
         self.quarantine = Quarantine(self, warn)
-        self._look, self._roster = look, roster
-        self.plan, self.version, self.sockets, self.emit, self.on_change = plan, version, sockets, emit, on_change
+        self._look = look
+        self._roster = roster
+        self.plan = plan
+        self.version = version
+        self.sockets = sockets
+        self.emit = emit
+        self.on_change = on_change
         self.pool = Pool(plan, emit, self._died, roster=roster)
         self.turnover = Turnover(self)
         self.state: State = "starting"
@@ -84,7 +89,8 @@ class Node:
 
     def adopt(self, plan: NodePlan, version: Version) -> None:
         """Start workers from another version from now on."""
-        self.plan, self.version = plan, version
+        self.plan = plan
+        self.version = version
         for sock in self.sockets.values():
             sock.listen(plan.options.queue)  # as many may wait as is said now
 
@@ -141,7 +147,8 @@ class Node:
 
     def vitals(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
         """A worker says how it is."""
-        worker.seen_at, worker.vitals = asyncio.get_running_loop().time(), message
+        worker.seen_at = asyncio.get_running_loop().time()
+        worker.vitals = message
         worker.reported.set()
         verdict = judge(worker.options, message, worker.quota)
         if verdict is None:
@@ -229,11 +236,14 @@ class Node:
     async def kill(self) -> None:
         """End every worker at once."""
         self._end()
-        shows, self.shows = self.shows, False  # not one by one
+        # not one by one
+        shows = self.shows
+        self.shows = False
         for worker in self.workers:
             worker.kill()
         await asyncio.gather(*(worker.gone.wait() for worker in self.workers))
-        self.state, self.shows = "stopped", shows
+        self.state = "stopped"
+        self.shows = shows
         self.on_change(self)
 
     def restore(self, folder: Path) -> list[str]:
@@ -391,7 +401,8 @@ class Respawns:
             lived = max(lived, backoff.healthy)
         pause = backoff.died(lived)
         if backoff.failed and not node.ready_workers():
-            node.state, node.reason = "failed", worker.message
+            node.state = "failed"
+            node.reason = worker.message
         if node.state == "failed":
             pause = backoff.hopeless()
         self.count[worker.slot] += 1

@@ -74,8 +74,12 @@ class Operations:
         reread: Callable[[], Config] | None, say: Callable[[str, str, str], None],
         under_reload: Callable[[], contextlib.AbstractContextManager[None]],
     ) -> None:  # fmt: skip
-        self._say, self._under_reload = say, under_reload
-        self.fleet, self.config, self._resolve, self._reread = fleet, config, resolve, reread
+        self._say = say
+        self._under_reload = under_reload
+        self.fleet = fleet
+        self.config = config
+        self._resolve = resolve
+        self._reread = reread
         self.running = ""  # what is under way
         self.failures: dict[str, Failure] = {}  # by operation: those that failed last
         self._resolving: tuple[Collection[str], asyncio.Future[Any]] | None = None  # for which nodes
@@ -183,7 +187,8 @@ class Operations:
 
     async def _resolved(self, config: Config, names: Collection[str]) -> Any:
         work = asyncio.ensure_future(self._resolve(config))
-        self._resolving, self._superseded = (names, work), False
+        self._resolving = (names, work)
+        self._superseded = False
         try:
             return await work
         except asyncio.CancelledError:
@@ -196,7 +201,8 @@ class Operations:
     @contextlib.asynccontextmanager
     async def _alone(self, name: str, what: Collection[str]) -> AsyncIterator[None]:
         async with self._one_at_a_time:
-            self.running, began = name, time.monotonic()
+            self.running = name
+            began = time.monotonic()
             self._rolled = []
             doing, done = WORDS[name]
             self._say("info", f"{doing} {', '.join(what)}".rstrip(), "")
@@ -275,7 +281,8 @@ class Change:
     """
 
     def __init__(self, fleet: Fleet, progress: Progress) -> None:
-        self.fleet, self._say = fleet, progress
+        self.fleet = fleet
+        self._say = progress
         self.rolled: list[str] = []  # nodes of which at least one worker runs the new code
 
     async def run(
@@ -315,7 +322,8 @@ class Change:
             fleet.sweep()
             await fleet.ended(node for node in fleet.nodes if node not in before)
             raise
-        fleet.current, fleet.incoming = version, None
+        fleet.current = version
+        fleet.incoming = None
         fleet.sweep()
 
     def _started(self, node: Node) -> None:

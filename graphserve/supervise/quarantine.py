@@ -86,8 +86,10 @@ class Quarantine:
         self, node: Node, on_change: Callable[[Node], None], clock: Callable[[], float] = time.monotonic,
         later: Callable[..., asyncio.TimerHandle] | None = None,
     ) -> None:  # fmt: skip
-        self._node, self._on_change = node, on_change
-        self._clock, self._later = clock, later or asyncio.get_running_loop().call_later
+        self._node = node
+        self._on_change = on_change
+        self._clock = clock
+        self._later = later or asyncio.get_running_loop().call_later
         self._deaths: deque[Death] = deque(maxlen=DEATHS)
         self._early: deque[tuple[float, str]] = deque(maxlen=MOST_EXECUTING)  # said before we saw the death
         self._refused: dict[str, float] = {}  # until when, by call
@@ -136,7 +138,8 @@ class Quarantine:
             self._deaths.popleft()
         self._refused = {call: until for call, until in self._refused.items() if until > now}
         suspects = sorted({call for death in self._deaths if (call := death.killer) is not None} - self._refused.keys())
-        known, self._said = self._said, bool(suspects or self._refused)
+        known = self._said
+        self._said = bool(suspects or self._refused)
         if not (known or self._said):
             return None
         return {"type": "wary", "node": self._node.plan.name, "suspects": suspects, "refused": self._refused}

@@ -38,8 +38,11 @@ class Version:
         self, number: int, plan: Plan, run: Path, environment: Environment, secrets: Mapping[str, Any],
         configured: Mapping[str, int],
     ) -> None:  # fmt: skip
-        self.number, self.plan, self.environment = number, plan, environment
-        self.secrets, self.configured = dict(secrets), configured
+        self.number = number
+        self.plan = plan
+        self.environment = environment
+        self.secrets = dict(secrets)
+        self.configured = configured
         self.nodes: dict[str, Node] = {}  # by name; complete before the first worker starts
         self._run = run
         self._file = rundir.plan_file(run, number)

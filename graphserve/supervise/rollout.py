@@ -123,7 +123,8 @@ class Turnover:
         pause = self._backoff.died(0.0)
         words = f"the replacement did not start, another one does in {pause:.1f} s: {exc}"
         self.node.say("error", words, worker, exc.log)
-        worker.recycling, self._pausing = False, True
+        worker.recycling = False
+        self._pausing = True
         asyncio.get_running_loop().call_later(pause, self._resume)
 
     def _resume(self) -> None:

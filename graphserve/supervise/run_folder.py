@@ -28,7 +28,10 @@ class Upkeep:
     """
 
     def __init__(self, folder: RunDir, fleet: Fleet, admin: Admin, say: Callable[[str, str], None]) -> None:
-        self._folder, self._fleet, self._admin, self._say = folder, fleet, admin, say
+        self._folder = folder
+        self._fleet = fleet
+        self._admin = admin
+        self._say = say
         self._timer: asyncio.TimerHandle | None = None
         self._trouble = ""  # what was said last of what could not be made
 

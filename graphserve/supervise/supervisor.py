@@ -51,7 +51,9 @@ class Supervisor:
         self, config: Config, observer: Observer, resolver: Resolver | None = None,
         reread: Callable[[], Config] | None = None,
     ) -> None:  # fmt: skip
-        self.config, self._resolver, self._reread = config, resolver, reread
+        self.config = config
+        self._resolver = resolver
+        self._reread = reread
         self.observer = self.notifier = Notifier(observer, os.environ)
         self.signals = Signals(self._say)
         self.phase = "starting"  # then `serving`, then `stopping`
@@ -166,7 +168,8 @@ class Supervisor:
 
     async def _resolve(self, config: Config) -> Resolution:
         """What the resolver says; what user modules print meanwhile is shown."""
-        child, self._resolver = self._resolver or Resolver(config.settings, config.env, capture=True), None
+        child = self._resolver or Resolver(config.settings, config.env, capture=True)
+        self._resolver = None
         self.reaper.spared.add(child.pid)
         try:
             limit = import_limit(config.settings.startup_timeout)

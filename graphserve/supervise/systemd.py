@@ -82,12 +82,14 @@ class Notifier:
 
     def stopping(self) -> None:
         """The stop begins."""
-        self._ends, self._doing = True, "; stopping"
+        self._ends = True
+        self._doing = "; stopping"
         self._send(["STOPPING=1", self._status()], waits=True)
 
     def failed(self, words: str) -> None:
         """The start has failed; from now on the status says why, whatever is still to be stopped."""
-        self._ends, self._failure = True, _first_line(words)
+        self._ends = True
+        self._failure = _first_line(words)
         self._send(["STOPPING=1", self._status()], waits=True)
 
     # --- the socket ---

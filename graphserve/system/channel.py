@@ -43,7 +43,9 @@ class Channel:
         on_no_room: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
         sock.setblocking(False)
-        self.sock, self.on_message, self.on_close = sock, on_message, on_close
+        self.sock = sock
+        self.on_message = on_message
+        self.on_close = on_close
         self.on_no_room = on_no_room
         self.loop = asyncio.get_running_loop()
         self.closed = False

@@ -102,7 +102,8 @@ class RunDir:
     """
 
     def __init__(self, path: str | None = None) -> None:
-        self.made, self.before = False, ""
+        self.made = False
+        self.before = ""
         self.token = secrets.token_hex(8)
         self.foreign: list[str] = []
         self.parent_made: Path | None = None
@@ -120,7 +121,8 @@ class RunDir:
 
     def _make(self) -> None:
         # Under its own name only once it is locked: another graph that starts now would take it for a stale one.
-        self.path, self.made = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent())), True
+        self.path = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent()))
+        self.made = True
         self._claim()
         self.path = self.path.rename(self.path.with_name(PREFIX + self.path.name.removeprefix(UNFINISHED)))
 
@@ -230,7 +232,8 @@ class RunDir:
             if problem := _claim_problem(self._folder, self.path):  # now that nobody else may change it
                 raise StartupError(problem)
             if (marker := Marker.read(lock)) is not None:
-                self.before, self.made = marker.token, self.made or marker.made
+                self.before = marker.token
+                self.made = self.made or marker.made
         except BaseException:
             os.close(lock)
             raise

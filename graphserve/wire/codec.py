@@ -272,8 +272,10 @@ class ResultCodec:
     """
 
     def __init__(self, hint: Any, where: str) -> None:
-        self._value, self._where = ValueCodec(hint), where
-        self._is_exact, self._class = exact(hint), only_class(hint)
+        self._value = ValueCodec(hint)
+        self._where = where
+        self._is_exact = exact(hint)
+        self._class = only_class(hint)
         self._json = self._value.json
 
     def encode(self, value: Any, format: Format, place: Place | None = None) -> bytes:
@@ -331,7 +333,8 @@ class UntypedCodec:
     """Natural values, for callers that never import the class: dicts, lists, numbers, strings, bytes, arrays."""
 
     def __init__(self) -> None:
-        self._reader, self._writer = Reader(Any), Writer()
+        self._reader = Reader(Any)
+        self._writer = Writer()
 
     def encode(self, arguments: Mapping[str, Any], place: Place | None = None) -> bytes:
         """Arguments as msgpack.

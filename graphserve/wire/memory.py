@@ -51,7 +51,8 @@ class Segment:
         except BaseException:
             os.close(self.descriptor)
             raise
-        self.size, self.inode = size, os.fstat(self.descriptor).st_ino
+        self.size = size
+        self.inode = os.fstat(self.descriptor).st_ino
         self.generation = 0
         self.in_transit = False
         self.used_at = 0.0
@@ -64,7 +65,9 @@ class Segment:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return False
-        self.in_transit, self.used_at = True, time.monotonic()  # before another thread may look at it
+        # before another thread may look at it
+        self.in_transit = True
+        self.used_at = time.monotonic()
         self.generation += 1
         GENERATION.pack_into(self.map, 0, self.generation)
         fcntl.flock(self.descriptor, fcntl.LOCK_UN)
@@ -243,7 +246,8 @@ class Memory:
     """
 
     def __init__(self, cap: int, owners: Container[int]) -> None:
-        self.sender, self.receiver = Sender(cap), Receiver(owners)
+        self.sender = Sender(cap)
+        self.receiver = Receiver(owners)
 
     def sweep(self) -> None:
         """Give back what has not been used for a while."""

@@ -65,7 +65,8 @@ class Unsendable(TypeError):
 
     def __init__(self, where: str, said: str, errors: list[dict[str, Any]]) -> None:
         super().__init__(f"{where}: {said}" if where else said)
-        self.said, self.errors = said, errors
+        self.said = said
+        self.errors = errors
 
 
 def unsendable(

@@ -111,7 +111,9 @@ class ValueCodec:
         self._admit = None if self._adapter else admission(hint)
         self.finish: Callable[[Any, Format, Fetch | None], Any] | None = None
         if self._adapter is not None and self._adapter.plain_bytes:
-            hint, self._admit, self._adapter = bytes, self._adapter.check, None
+            hint = bytes
+            self._admit = self._adapter.check
+            self._adapter = None
         elif self._adapter is not None:
             self.finish = self._validate
         if self._admit is not None:
@@ -121,7 +123,8 @@ class ValueCodec:
         self.hint: Any = msgspec.Raw if self._adapter else hint
         self._take_out = extensions.taker(self.hint)
         self.fetched: Any = extensions.with_blobs(self.hint)
-        self._reader, self._writer = Reader(self.hint, self.fetched), Writer()
+        self._reader = Reader(self.hint, self.fetched)
+        self._writer = Writer()
         # Writes a value as JSON; raises as `dump`.
         self.json: Callable[[Any], bytes] = self._writer.json
         if self._adapter is not None:

@@ -46,7 +46,10 @@ class StandIn:
     address = ""  # nobody calls it but clients
 
     def __init__(self, plan: Plan, node: NodePlan, run: Path, members: Members, *, resolving: bool = False) -> None:
-        self.plan, self.node, self.run, self.members = plan, node, run, members
+        self.plan = plan
+        self.node = node
+        self.run = run
+        self.members = members
         self.loop = asyncio.get_running_loop()
         self._beginning: Beginning | None = None
         if resolving:
@@ -68,7 +71,8 @@ class StandIn:
             plan: the graph.
             node: its entry.
         """
-        self.plan, self.node = plan, node
+        self.plan = plan
+        self.node = node
         self.health.node = node.name
         paths, executor, _, responder, relay = self._served()
         self.listener.serve(paths, executor, responder, relay)

@@ -30,7 +30,10 @@ class Life:
     def __init__(
         self, node: NodePlan, cls: type, threads: ThreadPoolExecutor, inject: Callable[[object], None]
     ) -> None:
-        self.node, self.cls, self.threads, self.inject = node, cls, threads, inject
+        self.node = node
+        self.cls = cls
+        self.threads = threads
+        self.inject = inject
         self.instance: Any = None
         self._arguments: dict[str, Any] = {}
 

@@ -74,9 +74,13 @@ class Worker:
         self, plan: Plan, node: NodePlan, run: Path, forks: Forks, sock: socket.socket,
         found: type | StartupError | None,
     ) -> None:  # fmt: skip
-        self.plan, self.node, self.run, self.forks = plan, node, run, forks
+        self.plan = plan
+        self.node = node
+        self.run = run
+        self.forks = forks
         self.stands_in = found is None
-        self._sock, self._found = sock, found
+        self._sock = sock
+        self._found = found
         self.members = Members()
         self.serving: Serving | StandIn | None = None
         self._init: asyncio.Future[list[tuple[str, int]]] = asyncio.get_running_loop().create_future()
@@ -156,7 +160,8 @@ class Worker:
         """The supervisor lives, and what it said last holds."""
 
     def _on_init(self, message: Message, fds: list[int]) -> None:
-        self.secrets, self._resolving = message.get("secrets", {}), message.get("resolving", False)
+        self.secrets = message.get("secrets", {})
+        self._resolving = message.get("resolving", False)
         self.node = self.node.with_urls(self.secrets.get("urls", {}))  # the file of the Plan has them without secrets
         self.plan = self.plan.with_node(self.node)
         self._init.set_result(list(zip(message["listeners"], fds, strict=True)))

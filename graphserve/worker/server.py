@@ -60,7 +60,11 @@ class Serving:
         report: Callable[[dict[str, Any]], None], owners: Container[int] | None,
     ) -> None:  # fmt: skip
         self.report = report
-        self.plan, self.node, self.run, self.members, self.cls = plan, node, run, members, cls
+        self.plan = plan
+        self.node = node
+        self.run = run
+        self.members = members
+        self.cls = cls
         self.loop = asyncio.get_running_loop()
         self.address = rundir.worker_socket(run, node.id, os.getpid())
         self.health = Health(node.name, lambda: members.missing(plan.below(node.name)), members.outdated)
@@ -192,7 +196,8 @@ class Serving:
             **rest,
         )
         if self.memory is not None and not public:
-            listener.place, listener.fetch = self.memory.sender.place, self.memory.receiver.fetch
+            listener.place = self.memory.sender.place
+            listener.fetch = self.memory.receiver.fetch
             listener.sender = self.memory.sender
         if public:
             listener.notes = self.latest.notes

@@ -44,7 +44,10 @@ class QueueLane:
     def __init__(
         self, members: Members, node: str, path: str, budget: RetryBudget, sharing: Sharing | None = None
     ) -> None:
-        self.node, self.path, self.budget, self._sharing = node, path, budget, sharing
+        self.node = node
+        self.path = path
+        self.budget = budget
+        self._sharing = sharing
         self.state: Node | None = None
         self.waiting: set[Exchange] = set()
         self.loop = asyncio.get_running_loop()
@@ -117,7 +120,8 @@ class QueueLane:
         if self._look is not None:
             self._look.cancel()
             self._look = None
-        unsent, self._unsent = list(self._unsent), {}
+        unsent = list(self._unsent)
+        self._unsent = {}
         for exchange in unsent:
             self.send(exchange)
 
@@ -146,7 +150,10 @@ class PooledLane:
         sharing: Sharing | None = None,
     ) -> None:  # fmt: skip
         self._sharing = sharing
-        self.node, self.queue, self.keep_alive, self.budget = node, queue, keep_alive, budget
+        self.node = node
+        self.queue = queue
+        self.keep_alive = keep_alive
+        self.budget = budget
         self.loop = asyncio.get_running_loop()
         self._members = members
         self.state: Node | None = None
@@ -205,7 +212,8 @@ class PooledLane:
     def _changed(self, node: Node) -> None:
         self.state = node
         # A node that stops for good has none but draining workers; they take what is passed on to them to the end.
-        last, self._last = self._last, node.state == "draining"
+        last = self._last
+        self._last = node.state == "draining"
         takes = {worker.address for worker in node.workers if worker.state == "ready" or self._last}
         for address in self.endpoints.keys() - (takes if last == self._last else set()):
             self.endpoints.pop(address).retire()
@@ -231,7 +239,8 @@ class PooledLane:
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
-        waiting, self.waiting = list(self.waiting), {}
+        waiting = list(self.waiting)
+        self.waiting = {}
         for exchange in waiting:
             self.send(exchange)
 

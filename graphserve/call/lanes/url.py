@@ -57,7 +57,8 @@ class UrlLane:
         self, node: str, url: str, connect: Callable[[], httpx.AsyncClient] | None = None,
         explain: Callable[[bytes], Awaitable[bytes]] | None = None, lost: str | None = None,
     ) -> None:  # fmt: skip
-        self.node, self._connect = node, connect or _connect
+        self.node = node
+        self._connect = connect or _connect
         self._explain = explain
         self._lost = lost or f"the connection to {node} ended before it had answered"
         self.url, login = credentials(url)
@@ -216,7 +217,8 @@ class Elsewhere:
     """
 
     def __init__(self, node: str, url: httpx.URL) -> None:
-        self.node, self._origin = node, _origin(url)
+        self.node = node
+        self._origin = _origin(url)
 
     def prepare(self, request: httpx.Request) -> int | None:
         """Have what travels travel with a request; its deadline, and None without one.

@@ -38,7 +38,8 @@ class _Marked:
     def __init__(self, fd: int, apology: Callable[[int], str]) -> None:
         self._marks = is_journal(fd)
         self._writer = Writer(fd, lambda count: self._marked(apology(count), "warning"))
-        self.idle, self.close = self._writer.idle, self._writer.close
+        self.idle = self._writer.idle
+        self.close = self._writer.close
 
     def write(self, text: str, level: str) -> bool:
         """See `Writer.write`."""
@@ -61,7 +62,8 @@ class TextDisplay:
     def __init__(
         self, level: str = "info", stdout: int = STDOUT, stderr: int = STDERR, paint: lines.Paint = lines.plain
     ) -> None:
-        self._level, self._paint = level, paint
+        self._level = level
+        self._paint = paint
         self._err = _Marked(stderr, lines.dropped_line)
         # One writer where both are one terminal or file: lines then keep their order.
         self._out = self._err if _same(stdout, stderr) else _Marked(stdout, lines.dropped_line)

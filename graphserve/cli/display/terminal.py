@@ -97,7 +97,8 @@ class TerminalDisplay(TextDisplay):
                 self._drawn = picture.count("\n")
 
     def _erase(self) -> str:
-        drawn, self._drawn = self._drawn, 0
+        drawn = self._drawn
+        self._drawn = 0
         return f"\x1b[{drawn}F\x1b[J" if drawn else ""
 
     def _picture(self, states: dict[str, NodeState]) -> str:

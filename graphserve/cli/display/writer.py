@@ -25,7 +25,9 @@ class Writer:
     """
 
     def __init__(self, fd: int, apology: Callable[[int], str], limit: int = LIMIT) -> None:
-        self._fd, self._apology, self._limit = fd, apology, limit
+        self._fd = fd
+        self._apology = apology
+        self._limit = limit
         self._waiting: deque[bytes] = deque()
         self._size = 0  # bytes that wait or are being written
         self._dropped = 0

@@ -48,7 +48,9 @@ class HttpError(Exception):
 
     def __init__(self, status: int, detail: str, **more: Any) -> None:
         super().__init__(detail)
-        self.status, self.detail, self.more = status, detail, more
+        self.status = status
+        self.detail = detail
+        self.more = more
 
     def problem(self) -> dict[str, Any]:
         """As RFC 9457 says."""
@@ -104,7 +106,8 @@ class UnixServer:
     """
 
     def __init__(self, path: str, handle: Callable[[Request, Answer], Awaitable[None]]) -> None:
-        self._path, self._handle = path, handle
+        self._path = path
+        self._handle = handle
         self._clients: set[asyncio.Task[None]] = set()
         self._reopening: asyncio.Task[None] | None = None
 

@@ -42,7 +42,8 @@ class Admin:
 
     def __init__(self, supervisor: Supervisor, run: Path) -> None:
         self._supervisor = supervisor
-        self._run, self._url = run, supervisor.public.url
+        self._run = run
+        self._url = supervisor.public.url
         self._began = time.monotonic()
         self._server = UnixServer(rundir.control_socket(run), self._answer)
         self._routes: dict[str, tuple[str, Callable[[Request, Answer], Coroutine[Any, Any, None]]]] = {

@@ -34,7 +34,8 @@ class Connections:
         self, run: Path, find: Callable[[int], WorkerProcess | None],
         on_message: Callable[[WorkerProcess, Message], None],
     ) -> None:  # fmt: skip
-        self._find, self._on_message = find, on_message
+        self._find = find
+        self._on_message = on_message
         self._named = sockets.NamedSocket(rundir.workers_socket(run), BACKLOG)
         self._sock = self._named.sock
         self._listen()
@@ -51,7 +52,8 @@ class Connections:
         while self._accept():
             pass
         self.close()
-        self._named, self._sock = named, named.sock
+        self._named = named
+        self._sock = named.sock
         self._listen()
         return [os.path.basename(named.path)]
 

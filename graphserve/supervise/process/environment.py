@@ -34,7 +34,10 @@ class Environment:
     """
 
     def __init__(self, plan: Plan, run: Path, version: int, extra: Mapping[str, str], held: Devices) -> None:
-        self.run, self.version, self.debug, self.extra = run, version, plan.debug, dict(extra)
+        self.run = run
+        self.version = version
+        self.debug = plan.debug
+        self.extra = dict(extra)
         self.token = rundir.token(run)
         self.devices = assign_gpus(plan, machine.gpus(), held)
         asking = [(node.name, slot) for node in plan.nodes if node.options.gpus for slot in range(node.workers)]

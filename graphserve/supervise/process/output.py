@@ -42,8 +42,11 @@ class _Lines:
     def __init__(
         self, descriptor: int, emit: Emit, node: str | None = None, slot: int | None = None, pid: int | None = None
     ) -> None:
-        self.descriptor, self.emit = descriptor, emit
-        self.node, self.slot, self.pid = node, slot, pid
+        self.descriptor = descriptor
+        self.emit = emit
+        self.node = node
+        self.slot = slot
+        self.pid = pid
         self._partial = b""
         self._loop = asyncio.get_running_loop()
         self._open = True
@@ -76,12 +79,14 @@ class _Lines:
             self._complete()
             self._partial = piece
         while len(self._partial) > self.longest:
-            piece, self._partial = self._partial[: self.longest], self._partial[self.longest :]
+            piece = self._partial[: self.longest]
+            self._partial = self._partial[self.longest :]
             self.line(piece)
         return True
 
     def _complete(self) -> None:
-        line, self._partial = self._partial, b""
+        line = self._partial
+        self._partial = b""
         self.line(line)
 
     def _stop(self) -> None:

@@ -48,7 +48,10 @@ class WorkerProcess:
     def __init__(
         self, node: str, version: Version, slot: int, process: Any, pipes: list[Pipe], records: Records
     ) -> None:
-        self.version, self.slot, self.process, self.pipes = version, slot, process, pipes
+        self.version = version
+        self.slot = slot
+        self.process = process
+        self.pipes = pipes
         self.records = records
         self.pid: int = process.pid
         self.usage = Usage(process.pid)
@@ -159,7 +162,9 @@ class Pool:
         role: str = "worker", roster: Roster | None = None,
     ) -> None:  # fmt: skip
         self._roster = roster
-        self._name, self._emit, self._on_death = node.name, emit, on_death
+        self._name = node.name
+        self._emit = emit
+        self._on_death = on_death
         self.workers: dict[int, WorkerProcess] = {}  # by pid
         discard = {"stream": _discard}  # a stream makes circus open pipes; we read them ourselves
         self._watcher = _Watcher(
@@ -279,14 +284,16 @@ class Usage:
     """
 
     def __init__(self, pid: int) -> None:
-        self._stat, self._statm = f"/proc/{pid}/stat", f"/proc/{pid}/statm"
+        self._stat = f"/proc/{pid}/stat"
+        self._statm = f"/proc/{pid}/statm"
         self._before = self._last = (time.monotonic(), 0.0)
 
     def cpu(self) -> float:
         """Percent of one CPU, since about a second ago; look from time to time, as each look begins the next span."""
         now = time.monotonic()
         if now - self._last[0] >= SPAN:
-            self._before, self._last = self._last, (now, self._seconds())
+            self._before = self._last
+            self._last = (now, self._seconds())
         then, used = self._before
         return round(max(0.0, self._seconds() - used) / max(now - then, 1e-3) * 100, 1)
 

@@ -154,7 +154,8 @@ class Table:
     """
 
     def __init__(self, hashes: list[int], is_set: bool) -> None:
-        self._hashes, self._is_set = hashes, is_set
+        self._hashes = hashes
+        self._is_set = is_set
         self._beside = _BESIDE if is_set else 0
         self._used = 0
         self.moved = 0  # steps that growing took

@@ -77,7 +77,10 @@ class Batcher:
         self, api: BoundApi, executor: Executor, slots: Slots, on_change: Callable[[], None], turn: Turn | None = None
     ) -> None:
         assert api.plan.batch is not None
-        self.api, self.executor, self.slots, self.on_change = api, executor, slots, on_change
+        self.api = api
+        self.executor = executor
+        self.slots = slots
+        self.on_change = on_change
         self.limits = api.plan.batch
         self.lists = batch_joining.list_parameters(api.signature)
         self._wanted = batch_joining.wanted(api.signature)
@@ -162,7 +165,8 @@ class Batcher:
     def _open(self) -> bool:
         if self.collecting is None and self.may_collect() and self.slots.take():
             self.collecting = Batch()
-            waiting, self.waiting = self.waiting, []
+            waiting = self.waiting
+            self.waiting = []
             for call in waiting:
                 if not call.gone:
                     self._add(call) if self.collecting is not None else self.waiting.append(call)
@@ -214,7 +218,8 @@ class Batcher:
     # --- executing ---
 
     def _close(self) -> None:
-        batch, self.collecting = self.collecting, None
+        batch = self.collecting
+        self.collecting = None
         assert batch is not None
         self.settle()
         if batch.timer is not None:
@@ -342,7 +347,8 @@ class Turn:
             return  # the next time
         with contextlib.suppress(OSError):  # (the folder is made anew by the supervisor, and looked at again)
             if not os.path.exists(self._path) or not os.path.samestat(os.stat(self._path), os.fstat(self._file)):
-                before, self._file = self._file, self._opened()
+                before = self._file
+                self._file = self._opened()
                 os.close(before)
 
     def _opened(self) -> int:

@@ -20,7 +20,8 @@ class BatchedCall:
     __slots__ = ("_on_end", "_timer", "arguments", "context", "key", "on_leave", "size")
 
     def __init__(self, arguments: dict[str, Any], context: CallContext, on_end: OnEnd, lists: Sequence[str]) -> None:
-        self.arguments, self.context = arguments, context
+        self.arguments = arguments
+        self.context = context
         self._on_end: OnEnd | None = on_end
         self.size, self.key = batch_joining.measure(arguments, lists)
         self._timer: Alarm | asyncio.TimerHandle | None = None
@@ -45,7 +46,8 @@ class BatchedCall:
 
     def end(self, result: Any, error: BaseException | None) -> None:
         """Answer it, once."""
-        on_end, self._on_end = self._on_end, None
+        on_end = self._on_end
+        self._on_end = None
         if self._timer is not None:
             self._timer.cancel()
         if on_end is not None:
@@ -60,7 +62,8 @@ class BatchedCall:
 
     def leave(self) -> None:
         """Nobody waits for it any more."""
-        on_leave, self.on_leave = self.on_leave, None
+        on_leave = self.on_leave
+        self.on_leave = None
         if on_leave is not None:
             on_leave(self)
         self.context.leave()

@@ -27,7 +27,8 @@ class Decoding:
         self, executor: Executor, context: CallContext, read: Callable[[], dict[str, Any]],
         on_end: Callable[[dict[str, Any] | None, BaseException | None], None], on_free: Callable[[], None],
     ) -> None:  # fmt: skip
-        self._executor, self._on_free = executor, on_free
+        self._executor = executor
+        self._on_free = on_free
         self._on_end: Callable[[dict[str, Any] | None, BaseException | None], None] | None = on_end
         self._timer: Any = None
         left = context.seconds_left()
@@ -47,7 +48,8 @@ class Decoding:
             self._executor.loop.call_soon_threadsafe(self._over)
 
     def _over(self) -> None:
-        on_end, self._on_end = self._on_end, None
+        on_end = self._on_end
+        self._on_end = None
         self._call_off()
         future = self._future
         if on_end is None or future.cancelled():
@@ -61,7 +63,8 @@ class Decoding:
             on_end(future.result(), None)
 
     def _late(self) -> None:
-        on_end, self._on_end = self._on_end, None
+        on_end = self._on_end
+        self._on_end = None
         self._future.cancel()
         if on_end is not None:
             name = self._executor.node.name

@@ -90,7 +90,8 @@ class Executor:
         self, node: NodePlan, threads: ThreadPoolExecutor, depth: int | None = None,
         latest: memoryview[int] | None = None,
     ) -> None:  # fmt: skip
-        self.node, self.threads = node, threads
+        self.node = node
+        self.threads = threads
         self.latest: memoryview[int] | list[int] = [0, 0] if latest is None else latest
         self.loop = asyncio.get_running_loop()
         self._decoders: ThreadPoolExecutor | None = None
@@ -170,7 +171,10 @@ class Execution:
         self, executor: Executor, context: CallContext,
         on_end: Callable[[Any, BaseException | None], None] | None, on_free: Callable[[], None],
     ) -> None:  # fmt: skip
-        self._executor, self.context, self._on_end, self._on_free = executor, context, on_end, on_free
+        self._executor = executor
+        self.context = context
+        self._on_end = on_end
+        self._on_free = on_free
         self._running: asyncio.Task[Any] | Future[Any] | None = None
         self._timer: Alarm | asyncio.TimerHandle | None = None
         self._pace: Pace | None = None
@@ -187,7 +191,8 @@ class Execution:
                 self._free()
             return
         if api.pace is not None and (api.plan.lane == "queue" or executor.pressure.late):
-            self._pace, self._began = api.pace, time.monotonic()
+            self._pace = api.pace
+            self._began = time.monotonic()
         if api.is_async:
             work = _run(api.method, arguments, context)
             task = executor.eager.begin(work) if at_once else executor.loop.create_task(work)
@@ -268,7 +273,8 @@ class Execution:
     def _end(self, result: Any, error: BaseException | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        on_end, self._on_end = self._on_end, None
+        on_end = self._on_end
+        self._on_end = None
         if on_end is not None:
             on_end(result, error)
 
@@ -358,7 +364,8 @@ class Orphans:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, executing: Collection[Any]) -> None:
-        self._loop, self._executing = loop, executing
+        self._loop = loop
+        self._executing = executing
         self._left: deque[tuple[float, Any]] = deque()  # when it is looked at, and the call
         self.ran_on_async = self.ran_on_sync = 0
 

@@ -21,7 +21,8 @@ class Pace:
     def add(self, seconds: float) -> None:
         """A call took so long."""
         if not self._mean:
-            self._mean, self._deviation = seconds, seconds / 2
+            self._mean = seconds
+            self._deviation = seconds / 2
             return
         error = seconds - self._mean
         self._mean += error / 8
@@ -61,7 +62,8 @@ class Pressure:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, in_flight: Callable[[], int]) -> None:
-        self.loop, self.in_flight = loop, in_flight
+        self.loop = loop
+        self.in_flight = in_flight
         self.limit = math.inf  # calls in flight
         self.late = self.beating = False
         self._due = self._late_since = self._calm_since = 0.0

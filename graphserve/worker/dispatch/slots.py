@@ -58,7 +58,8 @@ class Gate:
     """
 
     def __init__(self, limit: int) -> None:
-        self.limit, self.doors = limit, list[Door]()
+        self.limit = limit
+        self.doors = list[Door]()
         self.in_use = 0
         self.loop = asyncio.get_running_loop()
         self._readers = poller(self.loop)
@@ -69,7 +70,8 @@ class Gate:
         """Begin to accept."""
         for door in doors:
             door.accept = partial(self._accept, door)
-        self.doors, self._open = doors, True
+        self.doors = doors
+        self._open = True
         self.update()
 
     def close(self) -> None:
@@ -243,7 +245,9 @@ class Admission:
     __slots__ = ("batcher", "gate", "slot")
 
     def __init__(self, gate: Gate, slot: bool = False, batcher: Batcher | None = None) -> None:
-        self.gate, self.slot, self.batcher = gate, slot, batcher
+        self.gate = gate
+        self.slot = slot
+        self.batcher = batcher
 
     @property
     def held(self) -> bool:
@@ -259,7 +263,8 @@ class Admission:
 
     def take_place(self) -> bool:
         """The connection's place in a batch; False if it did not come by the batch API's shared socket."""
-        had, self.batcher = self.batcher is not None, None
+        had = self.batcher is not None
+        self.batcher = None
         return had
 
     def give_back(self) -> None:
@@ -290,7 +295,10 @@ class Waiting:
         self, executor: Executor, gate: Gate, context: CallContext, on_slot: Callable[[], None],
         on_end: Callable[[CallError], None],
     ) -> None:  # fmt: skip
-        self._gate, self._on_slot, self._on_end, self._name = gate, on_slot, on_end, executor.node.name
+        self._gate = gate
+        self._on_slot = on_slot
+        self._on_end = on_end
+        self._name = executor.node.name
         self._timer: asyncio.TimerHandle | None = None
         if gate.waiting >= executor.node.options.queue:
             on_end(Unavailable(f"the queue of {self._name} is full", node=self._name, full=True))

@@ -37,7 +37,9 @@ class Port:
         self, listener: Listener, limits: Limits, tls: ssl.SSLContext | None, beginning: Beginning | None = None
     ) -> None:
         self._beginning = beginning
-        self.listener, self.limits, self.tls = listener, limits, tls
+        self.listener = listener
+        self.limits = limits
+        self.tls = tls
         self.loop = asyncio.get_running_loop()
         self.patrol = Patrol(listener, limits)
         self._failed = FailedHandshakes()

@@ -24,8 +24,10 @@ class Denial:
     """
 
     def __init__(self, connection: Protocol, problem: CallError, line: tuple[bytes, bytes]) -> None:
-        self._connection, self._problem = connection, problem
-        self._line, self._began = line, connection.began
+        self._connection = connection
+        self._problem = problem
+        self._line = line
+        self._began = connection.began
         self._answered = False  # whether the request that is refused has its answer, or will get it
         self.over = False
 
@@ -49,7 +51,8 @@ class Denial:
 
     def say(self) -> None:
         """Answer, and end the connection; it is its turn."""
-        connection, self.over = self._connection, True
+        connection = self._connection
+        self.over = True
         if not self._answered:
             context = CallContext()
             context.request_id = new_request_id()

@@ -37,7 +37,8 @@ class Beginning:
     """
 
     def __init__(self, node: str, timeout: float) -> None:
-        self.node, self.timeout = node, timeout
+        self.node = node
+        self.timeout = timeout
         self.over = False  # there is a Plan
         self.leaving = False  # there will be none
 
@@ -132,7 +133,8 @@ class EarlyProtocol(PublicProtocol):
                 return
             self._stop_timer()
             self._waits_since = 0.0  # what is behind a probe waits from now on
-            portion, self._held = bytes(self._held[:size]), self._held[size:]
+            portion = bytes(self._held[:size])
+            self._held = self._held[size:]
             self._feed(portion)
         if self._held and not self.refused:
             self.flow.pause_reading()  # on with it when there is room for answers

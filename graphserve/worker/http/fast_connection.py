@@ -46,7 +46,10 @@ class Visit:
         self, listener: Listener, sock: socket.socket, admission: Admission,
         hand_over: Callable[[socket.socket, Admission, bytes], None],
     ) -> None:  # fmt: skip
-        self.listener, self._sock, self.admission, self._hand_over = listener, sock, admission, hand_over
+        self.listener = listener
+        self._sock = sock
+        self.admission = admission
+        self._hand_over = hand_over
         self.cycle: Inbound | None = None
         self.trust = PUBLIC
         self._alarm: Any = None
@@ -166,7 +169,9 @@ class Visit:
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)  # a forked child may hold a copy
         self._sock.close()
-        cycle, self.cycle = self.cycle, None  # no circle: what hangs on the request goes with it
+        # no circle: what hangs on the request goes with it
+        cycle = self.cycle
+        self.cycle = None
         if cycle is not None:
             cycle.abandon()
         self.admission.give_back()

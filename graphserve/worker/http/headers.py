@@ -101,7 +101,8 @@ class Heading:
         if self.length > limit:
             return too_large(limit)
         if self.timeout is not None and not 0 < self.timeout < _LONGEST_TIMEOUT:
-            wrong, self.timeout = self.timeout <= 0, None
+            wrong = self.timeout <= 0
+            self.timeout = None
             if wrong:
                 return HttpProblem(400, "X-Request-Timeout is a number of seconds above 0")
         if self.coding:

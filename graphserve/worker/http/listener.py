@@ -67,8 +67,11 @@ class Listener:
     ) -> None:  # fmt: skip
         self.loop = asyncio.get_running_loop()
         self.readers = poller(self.loop)
-        self.gate, self.batchers = gate, batchers
-        self.max_body_size, self.access_log, self.public = max_body_size, access_log, responder.public
+        self.gate = gate
+        self.batchers = batchers
+        self.max_body_size = max_body_size
+        self.access_log = access_log
+        self.public = responder.public
         self.throttles: dict[str, Throttle] = {}
         self.serve(apis, executor, responder, relay)
         self.fetch: Fetch = no_memory
@@ -98,7 +101,10 @@ class Listener:
 
     def serve(self, apis: dict[bytes, BoundApi], executor: Executor, responder: Responder, relay: Relay) -> None:
         """Be for these from now on: nothing but health was served before."""
-        self.apis, self.executor, self.responder, self.relay = apis, executor, responder, relay
+        self.apis = apis
+        self.executor = executor
+        self.responder = responder
+        self.relay = relay
         self.throttles = {}
         if self.public:
             names = [api.plan.name for api in apis.values()]

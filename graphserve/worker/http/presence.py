@@ -24,7 +24,9 @@ class Presence:
     __slots__ = ("_descriptor", "_flow", "_readers", "_transport")
 
     def __init__(self, readers: Poller, transport: Any, flow: Any) -> None:
-        self._readers, self._transport, self._flow = readers, transport, flow
+        self._readers = readers
+        self._transport = transport
+        self._flow = flow
         self._descriptor = -1
 
     def watch(self) -> None:

@@ -53,7 +53,8 @@ class Protocol(HttpToolsProtocol):
         super().__init__(listener.config, listener.state, {}, _loop=listener.loop)
         self.listener = listener
         self.admission = admission or Admission(listener.gate)
-        self._shared, self._first = admission is not None, first
+        self._shared = admission is not None
+        self._first = first
         # Per connection. Its requests may do nothing more than a client's, unless it opens as one of ours.
         self.trust = PUBLIC
         self._opening: bytes | None = b""  # what came of how it opens; None: that is known
@@ -75,7 +76,8 @@ class Protocol(HttpToolsProtocol):
         if self._shared:
             alarm(self.loop, HEADERS_TIMEOUT, self._give_up_waiting)
         if self._first:
-            first, self._first = self._first, b""
+            first = self._first
+            self._first = b""
             self.data_received(first)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -125,7 +127,8 @@ class Protocol(HttpToolsProtocol):
         if self.refused or (self.cycle is not None and not self.cycle.keep_alive):
             raise LastRequestRead
         self.receiving = True
-        self.url, self.headers = b"", []
+        self.url = b""
+        self.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Parser callback."""

@@ -46,7 +46,8 @@ class PublicProtocol(Protocol):
         self.behind = 0.0  # seconds that the client is behind the least rate
         self.unread = 0  # bytes of answers that it had not taken at the last look
         self.spare = False  # beyond the limit: it may only ask for health, once
-        self._held, self._in_portions = _NOTHING, False
+        self._held = _NOTHING
+        self._in_portions = False
         self._going_on = False
         self._repeated: Repeated | None = None  # the head of a request that it made, if that may come again
         self._lessons = LESSONS if self.repeats else 0
@@ -86,7 +87,8 @@ class PublicProtocol(Protocol):
         super().pause_writing()
         if self._is_free:
             self.flow.pause_reading()
-        self.behind, self.unread = 0.0, 0
+        self.behind = 0.0
+        self.unread = 0
 
     def resume_writing(self) -> None:
         """asyncio callback."""
@@ -120,7 +122,9 @@ class PublicProtocol(Protocol):
         if self.flow.read_paused:  # it waits behind others
             self._presence.watch()
         if not plain:
-            self.headers, self._chunks = [], 0  # trailers are no headers
+            # trailers are no headers
+            self.headers = []
+            self._chunks = 0
 
     def on_body(self, body: bytes) -> None:
         """Parser callback."""
@@ -164,7 +168,8 @@ class PublicProtocol(Protocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.since, self.behind = self.loop.time(), 0.0
+        self.since = self.loop.time()
+        self.behind = 0.0
         if self.pipeline or self._held or self.flow.write_paused or (self.denial is not None and self._denied):
             self._go_on_soon()
         elif self.flow.read_paused:
@@ -331,7 +336,8 @@ class PublicProtocol(Protocol):
             size = PORTION
             if self.receiving and self.headed:
                 size = max(size, self._length() - self.body_seen)
-            portion, self._held = self._held[:size], self._held[size:]
+            portion = self._held[:size]
+            self._held = self._held[size:]
             self._feed(portion)
         self._in_portions = False
         if self._held:

@@ -33,7 +33,9 @@ class Relay:
     """
 
     def __init__(self, node: NodePlan, lanes: Lanes, slack: float) -> None:
-        self.node, self.lanes, self.slack = node, lanes, slack
+        self.node = node
+        self.lanes = lanes
+        self.slack = slack
         self.loop = asyncio.get_running_loop()
 
     def take(self, api: BoundApi, body: bytes, format: Format | None, accept: Format, inbound: Inbound) -> Reply:
@@ -45,7 +47,9 @@ class Relay:
         if api.signature.stream:
             parts = self._parts(api, body, inbound.query, format, inbound.accepts or b"*/*", context)
             streamed = _Streamed(self.loop, *parts, False, _raw)
-            streamed.sink, streamed.inbound, streamed.upload = RelaySink(inbound), inbound, inbound.source
+            streamed.sink = RelaySink(inbound)
+            streamed.inbound = inbound
+            streamed.upload = inbound.source
             streamed.start()
             streamed.reply.add_done_callback(inbound.relayed)
             return streamed.reply

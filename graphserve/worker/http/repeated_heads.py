@@ -40,8 +40,11 @@ class Repeated:
     def __init__(
         self, start: bytes, rest: bytes, said: dict[bytes, bytes], apis: dict[bytes, BoundApi], request: Inbound
     ) -> None:
-        self._start, self._size, self._rest = start, len(start), rest
-        self.apis, self.api = apis, request.api
+        self._start = start
+        self._size = len(start)
+        self._rest = rest
+        self.apis = apis
+        self.api = request.api
         self.format = content_format(said[b"content-type"])
         self.accepts = said.get(b"accept", b"")
         self.accept = accept_format(self.accepts)

@@ -72,25 +72,30 @@ class Inbound:
         turn: bool = False, old: bool = False,
     ) -> None:  # fmt: skip
         listener = protocol.listener
-        self.protocol, self._api = protocol, api
+        self.protocol = protocol
+        self._api = api
         self.response_complete = self.disconnected = False
-        self.old, self.keep_alive = old, keep_alive and not listener.closing
+        self.old = old
+        self.keep_alive = keep_alive and not listener.closing
         self._body: list[bytes | bytearray] = []
-        self.query, self.length = b"", 0
+        self.query = b""
+        self.length = 0
         self._noted = -1  # where a note of it is
         self._limit = listener.max_body_size
         self._turn = turn
         self._complete = self.lost = False
         self._problem: CallError | None = None
         self._format: Format | None = None
-        self._accept, self.accepts = _JSON, b""
+        self._accept = _JSON
+        self.accepts = b""
         self._execution: Any = None  # what can be cancelled: an execution, a place in a batch
         self._relay: Any = None
         self.source: Source | None = None
         self.sink: HttpSink | None = None
         self.context = context
         self._throttle = listener.throttles.get(api.plan.name)
-        self.path, self.trust = api.plan.route, protocol.trust
+        self.path = api.plan.route
+        self.trust = protocol.trust
         self.started = time.perf_counter()
 
     # --- reading ---
@@ -109,10 +114,13 @@ class Inbound:
 
     def take_again(self, head: Repeated, body: bytes) -> None:
         """A whole request of a client whose head is known, and which is this one's turn."""
-        self._format, self._accept, self.accepts = head.format, head.accept, head.accepts
+        self._format = head.format
+        self._accept = head.accept
+        self.accepts = head.accepts
         if head.client is not None:
             self.client = head.client
-        self._body, self.length = [body], len(body)
+        self._body = [body]
+        self.length = len(body)
         self._complete = True
         self._execute()
 
@@ -131,7 +139,8 @@ class Inbound:
         context = self.context
         heading = Heading(headers, context, self.trust)
         self.accepts = heading.accept or b""
-        self._format, self._accept = content_format(heading.content_type), accept_format(heading.accept)
+        self._format = content_format(heading.content_type)
+        self._accept = accept_format(heading.accept)
         protocol = self.protocol
         if b"?" in protocol.url:
             self.query = protocol.url.partition(b"?")[2]
@@ -220,7 +229,8 @@ class Inbound:
 
     def _unnote(self) -> None:
         """The call is over, and has ended no worker."""
-        place, self._noted = self._noted, -1
+        place = self._noted
+        self._noted = -1
         listener = self.protocol.listener
         if place >= 0 and listener.notes is not None:
             listener.notes.remove(place)

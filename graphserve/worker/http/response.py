@@ -28,7 +28,9 @@ class Responder:
     """
 
     def __init__(self, node: str, *, public: bool, debug: bool) -> None:
-        self.node, self.public, self.debug = node, public, debug
+        self.node = node
+        self.public = public
+        self.debug = debug
         self._common = b""
         self.refresh()
 

@@ -23,7 +23,9 @@ class HttpSink:
     """
 
     def __init__(self, inbound: Inbound, api: BoundApi, format: StreamFormat) -> None:
-        self.inbound, self.api, self.format = inbound, api, format
+        self.inbound = inbound
+        self.api = api
+        self.format = format
         self.items = formats.item_format(inbound.accepts)
         self.begun = False
         self.chunked = not inbound.old  # HTTP/1.0 knows no chunks: there the end of the connection ends the stream

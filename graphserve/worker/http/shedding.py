@@ -98,7 +98,8 @@ class Throttle:
     __slots__ = ("_asked", "_taken", "active", "api", "node", "reason")
 
     def __init__(self, node: str, api: str) -> None:
-        self.node, self.api = node, api
+        self.node = node
+        self.api = api
         self.active = False
         self.reason = ""
         self._asked = self._taken = 0.0
@@ -127,7 +128,9 @@ class Throttle:
         self._asked *= FORGET
         self._taken *= FORGET
         if self._asked < LEAST:
-            self.active, self._asked, self._taken = False, 0.0, 0.0
+            self.active = False
+            self._asked = 0.0
+            self._taken = 0.0
 
 
 def noted(exc: E, throttle: Throttle | None) -> E:

@@ -37,7 +37,8 @@ class Patrol:
     """
 
     def __init__(self, listener: Listener, limits: Limits) -> None:
-        self.listener, self.limits = listener, limits
+        self.listener = listener
+        self.limits = limits
         self.loop = asyncio.get_running_loop()
         self.spares = 0  # connections beyond the limit
         self._told: set[PublicProtocol] = set()
@@ -121,7 +122,8 @@ class Patrol:
 
     def _round(self) -> None:
         now = self.loop.time()
-        passed, self._before = now - self._before, now
+        passed = now - self._before
+        self._before = now
         # After a pause of the whole process nobody was slow but we.
         passed = min(passed, 2 * self.limits.round)
         for connection in self.connections:
@@ -155,14 +157,16 @@ class Patrol:
         if deadline is not None and time.monotonic_ns() > deadline:
             connection.deny(HttpProblem(408, "the body was not complete before the deadline of the call"))
             return
-        came, connection.counted = connection.body_seen - connection.counted, connection.body_seen
+        came = connection.body_seen - connection.counted
+        connection.counted = connection.body_seen
         if self._falls_behind(connection, passed, came):
             connection.deny(HttpProblem(408, f"the body came slower than {LEAST_RATE} bytes a second"))
 
     def _look_at_answer(self, connection: PublicProtocol, passed: float) -> None:
         # Nothing is written meanwhile, so what has gone from the buffer is what the client took.
         waits = _untaken(connection.transport)
-        taken, connection.unread = max(0, connection.unread - waits), waits
+        taken = max(0, connection.unread - waits)
+        connection.unread = waits
         if self._falls_behind(connection, passed, taken):
             connection.transport.abort()
 

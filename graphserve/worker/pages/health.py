@@ -26,7 +26,9 @@ class Health:
     """
 
     def __init__(self, node: str, missing: Callable[[], list[str]], outdated: Callable[[], list[str]] = list) -> None:
-        self.node, self._missing, self._outdated = node, missing, outdated
+        self.node = node
+        self._missing = missing
+        self._outdated = outdated
         self.state = "starting"
 
     def live(self) -> tuple[int, dict[str, Any]]:
@@ -53,7 +55,8 @@ class App:
     """
 
     def __init__(self, health: Health, apis: dict[str, BoundApi], pages: Any = None) -> None:
-        self.health, self.pages = health, pages
+        self.health = health
+        self.pages = pages
         self.serve(apis)
         self._health = {"/livez": health.live, "/readyz": health.ready}
 

@@ -63,7 +63,10 @@ class StreamExecution:
     def __init__(
         self, executor: Executor, api: BoundApi, context: CallContext, sink: Sink, on_free: Callable[[], None]
     ) -> None:
-        self._executor, self._api, self.context, self._on_free = executor, api, context, on_free
+        self._executor = executor
+        self._api = api
+        self.context = context
+        self._on_free = on_free
         self._sink: Sink | None = sink
         self._running: asyncio.Task[None] | Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -247,7 +250,8 @@ class StreamExecution:
     def _end(self, error: BaseException | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        sink, self._sink = self._sink, None
+        sink = self._sink
+        self._sink = None
         if sink is None:
             return
         if error is None:

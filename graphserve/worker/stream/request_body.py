@@ -33,7 +33,9 @@ class Source:
     """
 
     def __init__(self, flow: Any, left: Callable[[], bool], abort: Callable[[], None]) -> None:
-        self._flow, self._left, self._abort = flow, left, abort
+        self._flow = flow
+        self._left = left
+        self._abort = abort
         self._chunks: deque[bytes | bytearray] = deque()
         self._size = 0
         self._ended = self._failed = self._held = False
