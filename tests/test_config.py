@@ -13,7 +13,7 @@ from hypothesis import given, strategies as st
 from graphserve.config import Config, TargetMissing, load
 from graphserve.config.envfile import read_env
 from graphserve.config.flags import BY_KEY, FLAGS, Flag
-from graphserve.config.values import Source, read_option, read_size
+from graphserve.config.values import ValueSource, read_option, read_size
 from graphserve.declare.options import ServiceOptions
 from graphserve.errors import ConfigurationError, ExitCode, UnknownOptionError
 from graphserve.graph.plan import ListenPlan
@@ -95,8 +95,8 @@ class TestEveryOption:
         assert placed(load(needed(flag), {flag.variable: high}, tmp_path), flag) == meaning
 
     def test_its_kind_reads_its_own_results(self, flag: Flag, tmp_path: Path) -> None:
-        once = flag.kind.parse(sample(flag, 0, tmp_path)[0], Source("x", tmp_path))
-        assert flag.kind.parse(once, Source("x", Path("/elsewhere"))) == once
+        once = flag.kind.parse(sample(flag, 0, tmp_path)[0], ValueSource("x", tmp_path))
+        assert flag.kind.parse(once, ValueSource("x", Path("/elsewhere"))) == once
 
     def test_survives_json(self, flag: Flag, tmp_path: Path) -> None:
         config = load(needed(flag) | {flag.key: sample(flag, 0, tmp_path)[0]}, {}, tmp_path)

@@ -17,7 +17,7 @@ import graphserve
 from graphserve import errors
 from graphserve.cli import COMMANDS, commands
 from graphserve.config.flags import FLAGS
-from graphserve.config.values import CERT_REQS, SWITCH, Source
+from graphserve.config.values import CERT_REQS, SWITCH, ValueSource
 from graphserve.declare.options import ServiceOptions
 from graphserve.errors import ExitCode, GraphServeError
 from graphserve.graph.plan import ApiPlan, EdgePlan, ListenPlan, NodePlan, Plan, TlsPlan
@@ -188,7 +188,7 @@ def test_the_table_of_flags_has_their_defaults() -> None:
     table = {codes(row[0])[0]: codes(row[2]) for row in rows("cli.md") if codes(row[0]) and len(row) == 4}
     for flag in FLAGS:
         if flag.flag and flag.default not in (None, "", (), False) and flag.kind is not CERT_REQS:
-            assert flag.kind.parse(table[f"--{flag.name}"][0], Source("", ROOT)) == flag.default, flag.name
+            assert flag.kind.parse(table[f"--{flag.name}"][0], ValueSource("", ROOT)) == flag.default, flag.name
 
 
 def test_options_without_a_flag_are_in_the_page_of_files() -> None:

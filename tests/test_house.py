@@ -213,7 +213,8 @@ HELLO = str(ROOT.parent / "examples" / "hello")
             ("circus", "msgspec", "networkx", "numpy", "pydantic", "rich", "tornado", "zmq"),
         ),
         (  # in the resolver
-            f"import graphserve.graph.builder as graph; graph.resolve(graph.Settings('app:Gateway', app_dir={HELLO!r}))",
+            "from graphserve.graph import builder\n"
+            f"builder.resolve(builder.Settings('app:Gateway', app_dir={HELLO!r}))",
             ("circus", "click", "httpx", "networkx", "pydantic", "rich", "starlette", "tornado", "uvicorn", "zmq"),
         ),
     ],

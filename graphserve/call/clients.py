@@ -11,16 +11,16 @@ from typing import Any
 from graphserve.call.context import shortest
 from graphserve.call.exchange import Lane
 from graphserve.call.lanes.node import PooledLane, QueueLane
-from graphserve.call.membership import Members
+from graphserve.call.membership import Membership
 from graphserve.call.memory_sharing import Sharing
-from graphserve.call.remote import Api, RemoteApi, TypedClient
+from graphserve.call.remote import DependencyApi, RemoteApi, TypedClient
 from graphserve.call.retry_budget import RetryBudget
 from graphserve.graph.importer import Target, load
 from graphserve.graph.plan import ELSEWHERE_LEVELS, ApiPlan, EdgePlan, NodePlan, Plan
-from graphserve.loop.loop_thread import Home
+from graphserve.loop.loop_thread import LoopThread
 from graphserve.system import rundir
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec, UntypedCodec
-from graphserve.wire.memory import Memory
+from graphserve.wire.memory import SharedMemory
 from graphserve.wire.signature import Signature
 
 HOP_SLACK = 0.006  # seconds that a caller waits past the deadline for each level below it to speak first
@@ -42,7 +42,7 @@ class Lanes:
         memory: of this process; None sends everything by the socket.
     """
 
-    def __init__(self, plan: Plan, run: Path, members: Members, memory: Memory | None = None) -> None:
+    def __init__(self, plan: Plan, run: Path, members: Membership, memory: SharedMemory | None = None) -> None:
         self.plan = plan
         self.run = run
         self.members = members
@@ -106,7 +106,7 @@ class Clients:
         self.node = node
         self.plan = plan
         self.lane_to = lane_to
-        self.home = Home.here()
+        self.home = LoopThread.here()
         self._class_of = class_of or (lambda named: _load(named.target or "", plan.main))
         self._http = http or self._over_lanes
         self._closing: list[Callable[[], Any]] = []
@@ -132,7 +132,7 @@ class Clients:
         cls = self._class_of(node) if edge.typed else None
         slack, sharing = slack_to(self.plan, node.name), self._sharing_with(node)
         return TypedClient(edge.node, {
-            api.name: RemoteApi(self.home, Api(
+            api.name: RemoteApi(self.home, DependencyApi(
                 api, edge.node, self.lane_to(node, api), *codecs(cls, api, sharing),
                 shortest(edge.timeout, api.timeout, node.options.timeout), slack, sharing, self.node.name,
                 cls is not None,
@@ -147,7 +147,7 @@ class Clients:
         self._closing.append(lane.close)
         cls = self._class_of(edge) if edge.target else None
         return TypedClient(edge.node, {
-            api.name: RemoteApi(self.home, Api(
+            api.name: RemoteApi(self.home, DependencyApi(
                 api, edge.node, lane, *public_codecs(cls, api), shortest(edge.timeout, api.timeout), ELSEWHERE_SLACK,
                 typed=cls is not None,
             )) for api in edge.apis

@@ -19,7 +19,7 @@ from graphserve.call.retry_budget import PER_SECOND, SHARE, RetryBudget
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError
 from graphserve.graph.plan import ApiPlan
 from graphserve.loop.shield import shielded
-from graphserve.loop.timers import Alarm, alarm
+from graphserve.loop.timers import Timer, alarm
 from graphserve.wire.headers import UNTAKEN
 from graphserve.wire.memory import Ticket, done
 from graphserve.wire.trust import PEER, PUBLIC
@@ -174,7 +174,7 @@ class Exchange:
         self.context: CallContext | None = None  # of the call that makes this one
         self.maker: asyncio.Task[Any] | None = None  # which task of that one makes it
         self.shielded = False  # whether it goes on when the caller of that one leaves
-        self.timer: Alarm | asyncio.TimerHandle | None = None
+        self.timer: Timer | asyncio.TimerHandle | None = None
         self.attempts = self.kills = 0  # how often it was sent again, and lost a worker that executed it
         self.over = False
         self.tickets: list[Ticket] | None = None  # memory that the request refers to
@@ -414,7 +414,7 @@ class TypedExchange(Exchange):
     trust = PEER
 
 
-# --- What a caller streams into an API, piece by piece. Runs in workers, and in programs that make calls ---
+# --- What a caller streams into an API, piece by piece ---
 # What goes wrong while the pieces are made is the caller's own error: its call ends with it, and the API only sees that
 # nobody is there any more.
 

@@ -25,7 +25,7 @@ from graphserve.call.remote import error_of
 from graphserve.call.request import with_travellers
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError, Unavailable
 from graphserve.graph.plan import TlsPlan
-from graphserve.loop.loop_thread import Home
+from graphserve.loop.loop_thread import LoopThread
 from graphserve.wire import http_syntax
 from graphserve.wire.formats import StreamFormat
 from graphserve.wire.headers import DEADLINE, INTERNAL_PREFIX, KIND
@@ -251,7 +251,7 @@ class NodeTransport:
     """
 
     def __init__(
-        self, home: Home, node: str, lanes: Mapping[bytes, Lane], other: Lane, timeout: float | None, slack: float
+        self, home: LoopThread, node: str, lanes: Mapping[bytes, Lane], other: Lane, timeout: float | None, slack: float
     ) -> None:
         self.home = home
         self.node = node
@@ -452,7 +452,7 @@ async def _answer(core: NodeTransport, exchange: HttpExchange, request: httpx.Re
     return await exchange.reply
 
 
-async def _on(home: Home, work: Callable[[], Any]) -> Any:
+async def _on(home: LoopThread, work: Callable[[], Any]) -> Any:
     """Await on the loop that calls run on; a client may be used on another one, in a thread."""
     if threading.get_ident() == home.thread:
         return await work()
@@ -505,7 +505,7 @@ def sync_client(core: NodeTransport) -> httpx.Client:
     return httpx.Client(transport=SyncTransport(core), base_url=f"http://{core.node}", timeout=None, trust_env=False)
 
 
-# --- An httpx client of a graph that this process started, at its public address. Runs in programs that call `serve()` ---
+# --- An httpx client of a graph that this process started, at its public address ---
 
 
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=32)

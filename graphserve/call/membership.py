@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from graphserve.call.quarantine import Wary
+    from graphserve.call.quarantine import Suspicions
 
 SILENT = 10.0  # seconds without a word of the supervisor after which what it said is not taken for true
 TELL_PAUSE = 0.1  # seconds between two words about the same socket
 
 
 @dataclass(frozen=True)
-class Worker:
+class KnownWorker:
     """One ready or draining worker: its process and the path of its own socket."""
 
     pid: int
@@ -27,12 +27,12 @@ class Worker:
 
 
 @dataclass(frozen=True)
-class Node:
+class KnownNode:
     """The state of one node: `starting`, `ready`, `draining`, `failed` or `stopped`, and its workers."""
 
     name: str
     state: str
-    workers: tuple[Worker, ...] = ()
+    workers: tuple[KnownWorker, ...] = ()
     starts: bool = False  # whether its workers start, and die soon after
     next_at: float | None = None  # CLOCK_MONOTONIC, seconds: of a failed node, when its next worker is started
 
@@ -42,9 +42,9 @@ class Node:
         return self.state in ("failed", "stopped")
 
     @classmethod
-    def read(cls, message: dict[str, Any]) -> Node:
+    def read(cls, message: dict[str, Any]) -> KnownNode:
         """Read what a `members` message says of one node."""
-        workers = tuple(Worker(**worker) for worker in message["workers"])
+        workers = tuple(KnownWorker(**worker) for worker in message["workers"])
         return cls(message["name"], message["state"], workers, message["starts"], message["next_at"])
 
     @property
@@ -60,34 +60,34 @@ class Node:
         return f"{self.name} is failed: {why}; its log says why"
 
 
-class Members:
+class Membership:
     """Every node that this process may speak of, kept up to date by messages."""
 
     def __init__(self) -> None:
-        self.nodes: dict[str, Node] = {}
+        self.nodes: dict[str, KnownNode] = {}
         self.heard_at = time.monotonic()  # when there was a word of the supervisor, of which there is one a second
         self.unread: Callable[[], bool] = lambda: False  # whether there is one that was not read yet
-        self.wary: dict[str, Wary | None] = {}  # by node
+        self.wary: dict[str, Suspicions | None] = {}  # by node
         # Tells of a call that has lost so many workers which executed it.
         self.killed: Callable[[str, str, int], None] = lambda node, call, kills: None
-        self._wary_watchers: dict[str, list[Callable[[Wary | None], None]]] = {}
+        self._wary_watchers: dict[str, list[Callable[[Suspicions | None], None]]] = {}
         self.tell: Callable[[str], None] = lambda path: None  # tells the supervisor of a socket where nobody listens
         self._told: dict[str, float] = {}  # when, by path
-        self._watchers: dict[str, list[Callable[[Node], None]]] = {}
+        self._watchers: dict[str, list[Callable[[KnownNode], None]]] = {}
 
-    def update(self, node: Node) -> None:
+    def update(self, node: KnownNode) -> None:
         """Take in the new state of a node, and tell who watches it."""
         self.nodes[node.name] = node
         for watcher in self._watchers.get(node.name, ()):
             watcher(node)
 
-    def beware(self, node: str, wary: Wary | None) -> None:
+    def beware(self, node: str, wary: Suspicions | None) -> None:
         """Take in which calls of a node are suspected or refused."""
         self.wary[node] = wary
         for watcher in self._wary_watchers.get(node, ()):
             watcher(wary)
 
-    def watch_wary(self, node: str, watcher: Callable[[Wary | None], None]) -> None:
+    def watch_wary(self, node: str, watcher: Callable[[Suspicions | None], None]) -> None:
         """Call `watcher` with that now, and whenever it changes."""
         self._wary_watchers.setdefault(node, []).append(watcher)
         watcher(self.wary.get(node))
@@ -99,7 +99,7 @@ class Members:
             self._told[path] = now
             self.tell(path)
 
-    def watch(self, name: str, watcher: Callable[[Node], None]) -> None:
+    def watch(self, name: str, watcher: Callable[[KnownNode], None]) -> None:
         """Call `watcher` with the node's state at each change, and now if it is known."""
         self._watchers.setdefault(name, []).append(watcher)
         if name in self.nodes:

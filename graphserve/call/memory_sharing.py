@@ -6,10 +6,10 @@ Then the socket is used.
 
 from __future__ import annotations
 
-from graphserve.call.membership import Members, Node
+from graphserve.call.membership import KnownNode, Membership
 from graphserve.logs import records
 from graphserve.wire.extensions import inlined
-from graphserve.wire.memory import Memory, readable
+from graphserve.wire.memory import SharedMemory, readable
 
 LOGGER = "graphserve.calls"
 
@@ -25,7 +25,7 @@ class Sharing:
         node: the node's name.
     """
 
-    def __init__(self, memory: Memory, members: Members, node: str) -> None:
+    def __init__(self, memory: SharedMemory, members: Membership, node: str) -> None:
         self.memory = memory
         self.node = node
         self.results = False
@@ -48,6 +48,6 @@ class Sharing:
             records.note(LOGGER, "warning", f"large arguments go to {self.node} by the socket: {why}")
         return inlined(body, self.memory.sender.recall)
 
-    def _changed(self, node: Node) -> None:
+    def _changed(self, node: KnownNode) -> None:
         self.results = bool(node.workers) and all(readable(worker.pid) for worker in node.workers)
         self._refused = False

@@ -18,7 +18,7 @@ from graphserve.wire.memory import Ticket, contents
 KILLS = 2  # workers in a row that a call may kill before it is refused
 
 
-class Request(Protocol):
+class SuspectCall(Protocol):
     """What is looked at of an exchange."""
 
     request: Any
@@ -27,7 +27,7 @@ class Request(Protocol):
     fingerprint: str | None
 
 
-class Wary:
+class Suspicions:
     """The suspicions about the calls of one node.
 
     Args:
@@ -44,7 +44,7 @@ class Wary:
         self._tell = tell
 
     @classmethod
-    def read(cls, message: dict[str, Any], tell: Callable[[str, str], None]) -> Wary | None:
+    def read(cls, message: dict[str, Any], tell: Callable[[str, str], None]) -> Suspicions | None:
         """Read what a `wary` message says; None if there is no suspicion."""
         if not (message["suspects"] or message["refused"]):
             return None
@@ -58,7 +58,7 @@ class Wary:
             return None
         return quarantined(self.node, f"it is refused for {math.ceil(left)} s more")
 
-    def refusal_of(self, request: Request) -> Quarantined | None:
+    def refusal_of(self, request: SuspectCall) -> Quarantined | None:
         """The same of the call that one of our own requests is about to make.
 
         Its fingerprint is kept: once the call is answered, the memory that it refers to is used for something else.
@@ -72,7 +72,7 @@ class Wary:
             self.suspects.discard(call)
             self._tell(call)
 
-    def answered_of(self, request: Request) -> None:
+    def answered_of(self, request: SuspectCall) -> None:
         """The same of the call that one of our own requests makes."""
         if not self.suspects:
             return
@@ -88,7 +88,7 @@ class Wary:
         self.answered(known(request))
 
 
-def known(request: Request) -> str:
+def known(request: SuspectCall) -> str:
     """By what the call is known that one of our own requests makes: what it refers to counts, not the references.
 
     A call whose memory is used for something else by now is like no other.

@@ -22,7 +22,7 @@ from graphserve.declare.typed import Call
 from graphserve.errors import CallError, InvalidArguments, RemoteError, Unavailable, closest
 from graphserve.graph.plan import ApiPlan
 from graphserve.logs.exception_text import described
-from graphserve.loop.loop_thread import Home
+from graphserve.loop.loop_thread import LoopThread
 from graphserve.loop.shield import shielded
 from graphserve.wire import problem
 from graphserve.wire.memory import Untaken
@@ -30,7 +30,7 @@ from graphserve.wire.validation_errors import Unsendable, problem as wrong
 
 
 @dataclass(frozen=True)
-class Api:
+class DependencyApi:
     """One API of a dependency, ready to be called.
 
     Args:
@@ -63,7 +63,7 @@ class RemoteApi:
 
     __slots__ = ("_api", "_compose", "_home", "_parameters", "_sender")
 
-    def __init__(self, home: Home, api: Api) -> None:
+    def __init__(self, home: LoopThread, api: DependencyApi) -> None:
         self._home = home
         self._api = api
         self._parameters = api.plan.parameters[: api.plan.positional]
@@ -231,7 +231,7 @@ class RemoteCall(Call[Any]):
 
     __slots__ = ("__weakref__", "_coroutine", "_exchange", "_home", "_name", "_used")
 
-    def __init__(self, home: Home, exchange: Exchange, name: str) -> None:
+    def __init__(self, home: LoopThread, exchange: Exchange, name: str) -> None:
         self._home = home
         self._exchange = exchange
         self._name = name

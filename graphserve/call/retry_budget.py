@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from graphserve.call.quarantine import Wary
+    from graphserve.call.quarantine import Suspicions
 
 SHARE = 0.2  # of the calls
 PER_SECOND = 10.0  # calls that may run again whatever the load is
@@ -30,7 +30,7 @@ class RetryBudget:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.calls = 0  # since `spend` was asked last
-        self.wary: Wary | None = None  # of calls that kill workers of the node
+        self.wary: Suspicions | None = None  # of calls that kill workers of the node
         self.tell: Callable[[str, int], None] = lambda call, kills: None  # of a call that lost so many workers
         self._clock = clock
         self._at = clock()

@@ -16,7 +16,7 @@ from graphserve.wire import problem
 from graphserve.wire.formats import END, ERROR, FrameReader
 
 if TYPE_CHECKING:
-    from graphserve.loop.loop_thread import Home
+    from graphserve.loop.loop_thread import LoopThread
 
 HIGH_ITEMS, HIGH_BYTES = 64, 256 * 1024  # what waits for a slow consumer at most, before the connection is held back
 LOW_ITEMS = 16
@@ -166,7 +166,7 @@ class RemoteStream(Stream[Any]):
 
     __slots__ = ("__weakref__", "_ahead", "_exchange", "_home", "_name", "_started")
 
-    def __init__(self, home: Home, exchange: StreamExchange, name: str, misfit: CallError | None) -> None:
+    def __init__(self, home: LoopThread, exchange: StreamExchange, name: str, misfit: CallError | None) -> None:
         self._home = home
         self._exchange = exchange
         self._name = name

@@ -11,7 +11,7 @@ import click
 
 from graphserve.config import Config, load
 from graphserve.config.flags import BY_KEY, COMMON, FLAGS, Flag
-from graphserve.config.values import BODY_SIZE, CERT_REQS, CERTIFICATES, SIZE, SWITCH, Kind, Source
+from graphserve.config.values import BODY_SIZE, CERT_REQS, CERTIFICATES, SIZE, SWITCH, Kind, ValueSource
 from graphserve.errors import ConfigurationError
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -71,7 +71,7 @@ def checked(name: str, kind: Kind) -> Callable[[click.Context, click.Parameter, 
     def check(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
         if value is None or value == ():
             return None
-        source = Source(f"--{name}", current_folder())
+        source = ValueSource(f"--{name}", current_folder())
         try:
             return kind.parse(value, source)
         except ConfigurationError as exc:

@@ -8,7 +8,7 @@ import click
 
 from graphserve.cli.client import find, run_dir_option
 from graphserve.config.flags import BY_KEY
-from graphserve.config.values import Source
+from graphserve.config.values import ValueSource
 from graphserve.errors import ConfigurationError, ExitCode
 
 
@@ -26,7 +26,7 @@ def command(run_dir: str | None, sizes: tuple[str, ...]) -> int:
         if names.count(name) > 1:
             raise click.UsageError(f"{name} is given twice")
     try:
-        parsed = BY_KEY["scale"].kind.parse(sizes, Source("scale", Path()))
+        parsed = BY_KEY["scale"].kind.parse(sizes, ValueSource("scale", Path()))
     except ConfigurationError as exc:
         raise click.UsageError(str(exc)) from None
     find(run_dir, to_change=True).operate("/scale", parsed)

@@ -86,7 +86,7 @@ FLAGS = (
     Flag("root-path", v.ROOT_PATH, "listen", "root_path", "The path that a proxy serves this under."),
     Flag("proxy-headers", v.SWITCH, "listen", "proxy_headers", "Trust X-Forwarded-For and X-Forwarded-Proto."),
     Flag("forwarded-allow-ips", v.ADDRESSES, "listen", "forwarded_allow_ips", "Proxies to trust: a,b or *."),
-    Flag("allowed-hosts", v.Hosts(), "listen", "allowed_hosts",
+    Flag("allowed-hosts", v.HostList(), "listen", "allowed_hosts",
          "Answer only to these hosts: a,b, *.a or * (default: on loopback its names, else all).", many=True),
     Flag("max-body-size", v.BODY_SIZE, "listen", "max_body_size", "The largest request body."),
     Flag("limit-connections", v.COUNT, "listen", "limit_connections",

@@ -10,7 +10,7 @@ from typing import Any
 from graphserve.config.envfile import read_env
 from graphserve.config.flags import BY_KEY, FLAGS, Flag, Part
 from graphserve.config.model import Config
-from graphserve.config.values import Source
+from graphserve.config.values import ValueSource
 from graphserve.errors import ConfigurationError, ExitCode, UnknownOptionError
 from graphserve.graph.plan import ListenPlan, Settings, TlsPlan
 
@@ -88,7 +88,9 @@ def _flag_layer(flags: Mapping[str, Any], base: Path) -> Layer:
         if key not in BY_KEY:
             raise UnknownOptionError(key, list(BY_KEY), "options")
     return {
-        key: BY_KEY[key].kind.parse(value, Source("TARGET" if key == "entrypoint" else f"--{BY_KEY[key].name}", base))
+        key: BY_KEY[key].kind.parse(
+            value, ValueSource("TARGET" if key == "entrypoint" else f"--{BY_KEY[key].name}", base)
+        )
         for key, value in flags.items()
         if value is not None
     }
@@ -107,7 +109,7 @@ def _environment_layer(environ: Mapping[str, str], base: Path, nested: bool = Fa
         if name not in known:
             raise UnknownOptionError(name, list(known), "env file" if nested else "environment")
         if value:  # set but empty is how container tools spell "not set"
-            layer[known[name].key] = known[name].kind.parse(value, Source(name, base))
+            layer[known[name].key] = known[name].kind.parse(value, ValueSource(name, base))
     return layer
 
 
@@ -157,7 +159,7 @@ def _table_layer(table: Mapping[str, Any], name: str, base: Path) -> Layer:
             raise UnknownOptionError(given, [flag.name for flag in known.values()], name)
         if key in layer:
             raise ConfigurationError(f"{name}: {given} is given twice, with - and with _")
-        layer[key] = _anchored(known[key], known[key].kind.parse(value, Source(f"{name}: {given}", base)), base)
+        layer[key] = _anchored(known[key], known[key].kind.parse(value, ValueSource(f"{name}: {given}", base)), base)
     return layer
 
 

@@ -29,7 +29,7 @@ _NEXT_SET = re.compile(r",(?=\s*[A-Za-z][A-Za-z0-9_-]*\.[A-Za-z_-]+=)")
 
 
 @dataclass(frozen=True)
-class Source:
+class ValueSource:
     """Where a value was given.
 
     Args:
@@ -53,7 +53,7 @@ class Kind(Protocol):
         """What stands for the value in the help."""
         ...
 
-    def parse(self, value: Any, source: Source) -> Any:
+    def parse(self, value: Any, source: ValueSource) -> Any:
         """Read `value`; ConfigurationError if it is none of this kind."""
 
 
@@ -72,7 +72,7 @@ class Scalar:
     read: Callable[[Any], Any]
     secret: bool = False  # whether messages leave the value out
 
-    def parse(self, value: Any, source: Source) -> Any:
+    def parse(self, value: Any, source: ValueSource) -> Any:
         try:
             return self.read(value)
         except ValueError:
@@ -87,7 +87,7 @@ class FilePath:
 
     metavar: str = "PATH"
 
-    def parse(self, value: Any, source: Source) -> str:
+    def parse(self, value: Any, source: ValueSource) -> str:
         if not isinstance(value, (str, os.PathLike)) or not os.fspath(value) or "\0" in os.fspath(value):
             raise source.refuse(value, "a path")
         return os.path.abspath(source.base / os.path.expanduser(value))
@@ -99,7 +99,7 @@ class Paths:
 
     metavar: str = "PATH"
 
-    def parse(self, value: Any, source: Source) -> tuple[str, ...]:
+    def parse(self, value: Any, source: ValueSource) -> tuple[str, ...]:
         items = value.split(os.pathsep) if isinstance(value, str) else value
         if not isinstance(items, (list, tuple)):
             raise source.refuse(value, "a path, or a list of paths")
@@ -112,7 +112,7 @@ class Scale:
 
     metavar: str = "NODE=N"
 
-    def parse(self, value: Any, source: Source) -> dict[str, int]:
+    def parse(self, value: Any, source: ValueSource) -> dict[str, int]:
         if isinstance(value, (list, tuple)):
             return {node: n for item in value for node, n in self.parse(item, source).items()}
         if isinstance(value, str):
@@ -124,10 +124,10 @@ class Scale:
             raise source.refuse(value, "NODE=N, such as Recognizer=2")
         return {node: self._workers(node, n, source) for node, n in value.items()}
 
-    def _workers(self, node: str, value: Any, source: Source) -> int:
+    def _workers(self, node: str, value: Any, source: ValueSource) -> int:
         if value is None or not node:
             raise source.refuse(node, "NODE=N, such as Recognizer=2")
-        return int(COUNT.parse(value, Source(f"{source.label} {node}", source.base)))
+        return int(COUNT.parse(value, ValueSource(f"{source.label} {node}", source.base)))
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Sets:
 
     metavar: str = "NODE.option=value"
 
-    def parse(self, value: Any, source: Source) -> dict[str, dict[str, Any]]:
+    def parse(self, value: Any, source: ValueSource) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
         for node, option, given in self._items(value, source):
             where = f"{source.label} {node}"
@@ -150,7 +150,7 @@ class Sets:
             found.setdefault(node, {}).update(read)
         return found
 
-    def _items(self, value: Any, source: Source) -> list[tuple[str, str, Any]]:
+    def _items(self, value: Any, source: ValueSource) -> list[tuple[str, str, Any]]:
         if isinstance(value, (list, tuple)):
             return [item for part in value for item in self._items(part, source)]
         if isinstance(value, str):
@@ -166,12 +166,12 @@ class Sets:
 
 
 @dataclass(frozen=True)
-class Hosts:
+class HostList:
     """Hosts: a sequence, or text with commas between them."""
 
     metavar: str = "HOSTS"
 
-    def parse(self, value: Any, source: Source) -> tuple[str, ...]:
+    def parse(self, value: Any, source: ValueSource) -> tuple[str, ...]:
         if isinstance(value, (list, tuple)):
             return tuple(host for item in value for host in self.parse(item, source))
         try:

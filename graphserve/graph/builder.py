@@ -360,7 +360,7 @@ def main() -> None:
     os._exit(0)  # user modules may have started threads
 
 
-# --- The interface of a service: its APIs as the Plan describes them. Runs in the resolver ---
+# --- The interface of a service: its APIs as the Plan describes them ---
 
 
 def interface(cls: type, *, limited: bool) -> tuple[tuple[ApiPlan, ...], list[str]]:

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Home:
+class LoopThread:
     """The loop that calls run on, and its thread."""
 
     loop: asyncio.AbstractEventLoop
     thread: int
 
     @classmethod
-    def here(cls) -> Home:
+    def here(cls) -> LoopThread:
         """The running loop."""
         return cls(asyncio.get_running_loop(), threading.get_ident())
 

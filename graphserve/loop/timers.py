@@ -16,15 +16,15 @@ from typing import Any
 FAR = 2.0  # seconds from which an alarm waits among others
 
 
-class Alarm:
+class Timer:
     """One alarm; it can be called off like a timer of the loop."""
 
     __slots__ = ("_among", "_call", "_handle", "_when")
 
-    def __init__(self, when: float, call: Callable[[], Any], among: set[Alarm]) -> None:
+    def __init__(self, when: float, call: Callable[[], Any], among: set[Timer]) -> None:
         self._when = when
         self._call = call
-        self._among: set[Alarm] | None = among
+        self._among: set[Timer] | None = among
         self._handle: asyncio.TimerHandle | None = None
 
     def cancel(self) -> None:
@@ -45,14 +45,14 @@ def _nothing() -> None:
     """What an alarm does that was called off."""
 
 
-class Alarms:
+class Timers:
     """The alarms of one loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._seconds: dict[int, set[Alarm]] = {}
+        self._seconds: dict[int, set[Timer]] = {}
 
-    def set(self, delay: float, call: Callable[[], Any]) -> Alarm:
+    def set(self, delay: float, call: Callable[[], Any]) -> Timer:
         """Have `call` called in `delay` seconds."""
         now = time.monotonic()
         when = now + delay
@@ -61,7 +61,7 @@ class Alarms:
         if among is None:
             among = self._seconds[second] = set()
             self.loop.call_later(second - now, self._arm, second)
-        alarm = Alarm(when, call, among)
+        alarm = Timer(when, call, among)
         among.add(alarm)
         return alarm
 
@@ -70,17 +70,17 @@ class Alarms:
             alarm.arm(self.loop)
 
 
-_of: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Alarms] = weakref.WeakKeyDictionary()
-_latest: list[Alarms] = []  # a process has one loop, as a rule: this is quicker than a weak dictionary
+_of: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Timers] = weakref.WeakKeyDictionary()
+_latest: list[Timers] = []  # a process has one loop, as a rule: this is quicker than a weak dictionary
 
 
-def alarm(loop: asyncio.AbstractEventLoop, delay: float, call: Callable[[], Any]) -> Alarm | asyncio.TimerHandle:
+def alarm(loop: asyncio.AbstractEventLoop, delay: float, call: Callable[[], Any]) -> Timer | asyncio.TimerHandle:
     """Have `call` called on the loop in `delay` seconds; the value's `cancel` calls it off."""
     if delay < FAR:
         return loop.call_later(delay, call)
     if not _latest or _latest[0].loop is not loop:
         found = _of.get(loop)
         if found is None:
-            found = _of[loop] = Alarms(loop)
+            found = _of[loop] = Timers(loop)
         _latest[:] = [found]
     return _latest[0].set(delay, call)

@@ -8,10 +8,10 @@ import threading
 from graphserve.call import httpx_transport
 from graphserve.call.clients import HOP_SLACK, public_codecs, slack_to
 from graphserve.call.lanes.url import UrlLane
-from graphserve.call.remote import Api, RemoteApi, TypedClient
+from graphserve.call.remote import DependencyApi, RemoteApi, TypedClient
 from graphserve.graph.builder import resolve_here
 from graphserve.graph.plan import TlsPlan
-from graphserve.loop.loop_thread import Home
+from graphserve.loop.loop_thread import LoopThread
 from graphserve.run.log_words import Words
 
 
@@ -51,11 +51,11 @@ class Calls:
 
     async def _live(self) -> None:
         self._words = Words(self._errors, self._entry.name)
-        self._home = Home.here()
+        self._home = LoopThread.here()
         self._closing = asyncio.Event()
         timeout, slack = self._entry.options.timeout, HOP_SLACK + slack_to(self._plan, self._entry.name)
         self.client = TypedClient(self._entry.name, {
-            api.name: RemoteApi(self._home, Api(
+            api.name: RemoteApi(self._home, DependencyApi(
                 api, self._entry.name, self._lane, *public_codecs(self._cls, api), timeout, slack
             )) for api in self._entry.apis
         })  # fmt: skip

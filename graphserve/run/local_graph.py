@@ -13,11 +13,11 @@ from typing import Any, NoReturn, TypeVar
 
 from graphserve.call.clients import Clients, codecs, slack_to
 from graphserve.call.context import shortest
-from graphserve.call.remote import Api, RemoteApi, TypedClient
+from graphserve.call.remote import DependencyApi, RemoteApi, TypedClient
 from graphserve.declare.service import dependencies
 from graphserve.graph.builder import resolve_here
 from graphserve.graph.plan import EdgePlan, NodePlan, Plan
-from graphserve.loop.loop_thread import Home
+from graphserve.loop.loop_thread import LoopThread
 from graphserve.run.contain import Contained
 from graphserve.run.local_node import LocalNode
 
@@ -115,12 +115,14 @@ class _Graph:
         await node.start()
 
     def client(self) -> TypedClient:
-        entry, home = self.plan.node(self.plan.entry), Home.here()
+        entry, home = self.plan.node(self.plan.entry), LoopThread.here()
         apis = {}
         for api in entry.apis:
             timeout, slack = shortest(api.timeout, entry.options.timeout), slack_to(self.plan, entry.name)
             way = codecs(self._class(entry), api)
-            apis[api.name] = RemoteApi(home, Api(api, entry.name, self.nodes[entry.name], *way, timeout, slack))
+            apis[api.name] = RemoteApi(
+                home, DependencyApi(api, entry.name, self.nodes[entry.name], *way, timeout, slack)
+            )
         return TypedClient(entry.name, apis)
 
     async def stop(self, *, now: bool) -> None:

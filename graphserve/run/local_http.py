@@ -15,16 +15,16 @@ from graphserve.call.exchange import Exchange, pieces
 from graphserve.call.request import new_request_id
 from graphserve.errors import CallError
 from graphserve.graph.plan import ApiPlan, EdgePlan
-from graphserve.loop.loop_thread import Home
+from graphserve.loop.loop_thread import LoopThread
 from graphserve.run.local_node import LocalNode
-from graphserve.run.local_transport import Request
+from graphserve.run.local_transport import LocalRequest
 from graphserve.wire import problem
 from graphserve.wire.formats import Format, accept_format, content_format, item_format, stream_format
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.trust import MADE
 from graphserve.worker.dispatch.executor import BoundApi
-from graphserve.worker.http.headers import Heading
-from graphserve.worker.http.strict import METHODS, Refused, plain
+from graphserve.worker.http.headers import RequestHeaders
+from graphserve.worker.http.strict import METHODS, RequestRefused, plain
 from graphserve.worker.pages.health import App, Health
 
 Headers = list[tuple[bytes, bytes]]
@@ -33,7 +33,7 @@ Headers = list[tuple[bytes, bytes]]
 def client(node: LocalNode, edge: EdgePlan) -> Any:
     """The httpx client for an edge of a local graph."""
     slack = slack_to(node.clients.plan, node.plan.name)
-    core = httpx_transport.NodeTransport(Home.here(), node.plan.name, {}, HttpLane(node), edge.timeout, slack)
+    core = httpx_transport.NodeTransport(LoopThread.here(), node.plan.name, {}, HttpLane(node), edge.timeout, slack)
     make = httpx_transport.async_client if edge.client == "httpx.AsyncClient" else httpx_transport.sync_client
     return make(core)
 
@@ -104,7 +104,7 @@ class HttpLane:
             body = target.partition(b"?")[2]
         stream = stream_format(heading.accept) if api.signature.stream else None
         accept = item_format(heading.accept) if stream is not None else accept_format(heading.accept)
-        exchange.request = Request(api.plan.name, context, body, format or Format.JSON, accept, stream, MADE)
+        exchange.request = LocalRequest(api.plan.name, context, body, format or Format.JSON, accept, stream, MADE)
         exchange.lane = self.node
         self.node.send(exchange)
 
@@ -129,11 +129,11 @@ class HttpLane:
         exchange.answered(start["status"], start["headers"], b"" if method == b"HEAD" else body["body"])
 
 
-def _heading(headers: list[tuple[bytes, bytes]], context: CallContext) -> tuple[Heading, CallError | None]:
+def _heading(headers: list[tuple[bytes, bytes]], context: CallContext) -> tuple[RequestHeaders, CallError | None]:
     try:
-        return Heading(headers, context, MADE), None
-    except Refused as exc:
-        return Heading([], context, MADE), exc.problem
+        return RequestHeaders(headers, context, MADE), None
+    except RequestRefused as exc:
+        return RequestHeaders([], context, MADE), exc.problem
 
 
 async def _pieces(body: bytes) -> AsyncIterator[bytes]:

@@ -21,7 +21,7 @@ from graphserve.call.exchange import Exchange, pieces
 from graphserve.errors import CallError, ConfigurationError, InvalidArguments, StartupError, Unavailable
 from graphserve.graph.plan import ApiPlan, NodePlan
 from graphserve.logs.tracebacks import trim
-from graphserve.run.local_transport import BodySink, Compose, LocalSink, Request, composer
+from graphserve.run.local_transport import BodySink, Compose, LocalRequest, LocalSink, composer
 from graphserve.system import stack
 from graphserve.wire import problem
 from graphserve.wire.codec import Format, MalformedBody
@@ -30,7 +30,7 @@ from graphserve.wire.problem import HttpProblem
 from graphserve.wire.validation_errors import BeyondMsgpack
 from graphserve.worker.batch.batcher import Batcher
 from graphserve.worker.dispatch.executor import BoundApi, Executor, bind
-from graphserve.worker.instance import Life
+from graphserve.worker.instance import ServiceInstance
 from graphserve.worker.stream.producer import StreamExecution
 from graphserve.worker.stream.request_body import from_query
 
@@ -62,7 +62,7 @@ class LocalNode:
         self._batchers: dict[str, Batcher] = {}
         self._base = contextvars.copy_context()  # a callee sees nothing of its caller's context variables
         self._quiet = asyncio.Event()
-        self._life: Life | None = None
+        self._life: ServiceInstance | None = None
         self._stopped = self._advancing = False
 
     async def start(self) -> None:
@@ -191,7 +191,7 @@ class LocalNode:
             self._executing[exchange] = execution
 
     def _arguments(self, exchange: Exchange, api: BoundApi) -> dict[str, Any]:
-        request: Request = exchange.request
+        request: LocalRequest = exchange.request
         if exchange.upload is None:
             return api.arguments.decode(request.body, request.format, no_memory if request.trust.values else None)
         return from_query(api, request.body, pieces(exchange))
@@ -302,7 +302,9 @@ def _nothing(instance: object) -> None:
 _GOES_ON = "its thread goes on, and the interpreter waits for it when it ends"
 
 
-async def begin(plan: NodePlan, cls: type, threads: ThreadPoolExecutor, inject: Callable[[object], None]) -> Life:
+async def begin(
+    plan: NodePlan, cls: type, threads: ThreadPoolExecutor, inject: Callable[[object], None]
+) -> ServiceInstance:
     """Make an instance and enter it.
 
     Args:
@@ -314,7 +316,7 @@ async def begin(plan: NodePlan, cls: type, threads: ThreadPoolExecutor, inject: 
     Raises:
         StartupError: it raised, or did not end in time.
     """
-    life, seconds = Life(plan, cls, threads, inject), plan.options.startup_timeout
+    life, seconds = ServiceInstance(plan, cls, threads, inject), plan.options.startup_timeout
     try:
         async with asyncio.timeout(seconds):
             await life.start()
@@ -325,7 +327,7 @@ async def begin(plan: NodePlan, cls: type, threads: ThreadPoolExecutor, inject: 
     return life
 
 
-async def leave(life: Life, seconds: float) -> bool:
+async def leave(life: ServiceInstance, seconds: float) -> bool:
     """Leave an instance; False: it did not end in time."""
     try:
         async with asyncio.timeout(seconds) as limit:  # in this task, as what was entered in it may ask for

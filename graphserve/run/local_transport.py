@@ -13,14 +13,13 @@ from graphserve.call.request import new_request_id
 from graphserve.errors import CallError
 from graphserve.graph.plan import ApiPlan
 from graphserve.wire import formats, problem
-from graphserve.wire.codec import Format
 from graphserve.wire.formats import Format, StreamFormat
 from graphserve.wire.trust import PEER, PUBLIC, Trust
 from graphserve.worker.dispatch.executor import BoundApi
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class LocalRequest:
     """What a caller sends.
 
     Args:
@@ -42,25 +41,25 @@ class Request:
     trust: Trust = PUBLIC
 
 
-Compose = Callable[[CallContext | None, int | None, bytes], Request]
+Compose = Callable[[CallContext | None, int | None, bytes], LocalRequest]
 
 
 def composer(api: ApiPlan, *, checked: bool) -> Compose:
     """A function that makes requests to one API; see `Lane.composer`."""
     accept = Format.CHECKED if checked else Format.TYPED
 
-    def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> Request:
+    def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> LocalRequest:
         request_id = context.request_id if context is not None and context.request_id else new_request_id()
         if context is None:
-            return Request(api.name, CallContext(request_id, deadline_ns), body, accept=accept, trust=PEER)
+            return LocalRequest(api.name, CallContext(request_id, deadline_ns), body, accept=accept, trust=PEER)
         context = traced(context)
         trace = (context.traceparent, context.tracestate, context.baggage)
-        return Request(api.name, CallContext(request_id, deadline_ns, *trace), body, accept=accept, trust=PEER)
+        return LocalRequest(api.name, CallContext(request_id, deadline_ns, *trace), body, accept=accept, trust=PEER)
 
     return compose
 
 
-# --- Streams of a local graph: items go to their consumer through the wire's types. Runs where `local()` was called ---
+# --- Streams of a local graph: items go to their consumer through the wire's types ---
 
 
 class LocalSink:

@@ -27,7 +27,7 @@ from graphserve.system.channel import Message
 if TYPE_CHECKING:
     from graphserve.supervise.fleet import Fleet
     from graphserve.supervise.node import Node
-    from graphserve.supervise.revision import Version
+    from graphserve.supervise.revision import Revision
 
 # Seconds. A usual respawn is over by then; with the start of the stand-in, health has its answer within one second.
 PATIENCE = 0.4
@@ -36,7 +36,7 @@ START_PATIENCE = 1.0
 STEP = 0.1  # seconds between two looks while there is a suspicion
 
 
-class StandIn:
+class FallbackProcess:
     """Starts it, and sends it away.
 
     Args:
@@ -58,7 +58,7 @@ class StandIn:
         """The process that stands in now."""
         return self._current.pid if self._current is not None else None
 
-    def versions(self) -> set[Version]:
+    def versions(self) -> set[Revision]:
         """What its processes were started from."""
         return {process.version for process in self.processes}
 

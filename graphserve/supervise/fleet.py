@@ -14,13 +14,13 @@ from typing import Any
 from graphserve.errors import StartupError
 from graphserve.graph.plan import NodePlan, Plan
 from graphserve.supervise.events import LogRecord, NodeState, Observer, State
-from graphserve.supervise.fallback import StandIn
+from graphserve.supervise.fallback import FallbackProcess
 from graphserve.supervise.node import Node
 from graphserve.supervise.process import sockets
 from graphserve.supervise.process.connections import Connections
 from graphserve.supervise.process.environment import MARK, Environment
 from graphserve.supervise.process.worker_process import WorkerProcess
-from graphserve.supervise.revision import OUTLINE, Version, same
+from graphserve.supervise.revision import OUTLINE, Revision, same
 from graphserve.supervise.rollout import together
 from graphserve.system import os_errors, rundir
 from graphserve.system.channel import Message
@@ -44,9 +44,9 @@ class Fleet:
         self.public = public
         self.observer = observer
         self.nodes: list[Node] = []  # those that have processes, in the order in which they came
-        self.current: Version | None = None  # the one that the graph is of
-        self.incoming: Version | None = None  # the one that it is about to be of
-        self._versions: list[Version] = []
+        self.current: Revision | None = None  # the one that the graph is of
+        self.incoming: Revision | None = None  # the one that it is about to be of
+        self._versions: list[Revision] = []
         self._count = self._ids = 0
         self._connections: Connections | None = None
         self._roster = Roster()
@@ -56,13 +56,13 @@ class Fleet:
         self._pulse: asyncio.TimerHandle | None = None
         self._shown: dict[str, tuple[State, int, int]] = {}  # by name: a reload may have two nodes of one
         self.look: Callable[[str], None] = lambda suspect: None  # has the run folder looked after; see `Upkeep`
-        self.standin = StandIn(self)
+        self.standin = FallbackProcess(self)
         self._outline: tuple[Plan, Mapping[str, str], Mapping[str, Any]] | None = None
-        self._outlined: Version | None = None
+        self._outlined: Revision | None = None
 
     # --- versions ---
 
-    def take_in(self, plan: Plan, extra: Mapping[str, str], secrets: Mapping[str, Any]) -> Version:
+    def take_in(self, plan: Plan, extra: Mapping[str, str], secrets: Mapping[str, Any]) -> Revision:
         """Make a version of a Plan: nodes that run already are in it, the others get a place, and start later.
 
         Args:
@@ -81,7 +81,7 @@ class Fleet:
         self._count += 1
         environment = Environment(plan, self.run, self._count, extra, held)
         try:
-            version = Version(self._count, plan, self.run, environment, secrets, configured)
+            version = Revision(self._count, plan, self.run, environment, secrets, configured)
             self._versions.append(version)
             for each in plan.nodes:
                 version.nodes[each.name] = kept[each.name] or self._new(each, version)
@@ -108,7 +108,7 @@ class Fleet:
         workers = before.plan.workers if before is not None and scaled else plan.workers
         return dataclasses.replace(plan, id=identity, workers=workers)
 
-    def _new(self, plan: NodePlan, version: Version) -> Node:
+    def _new(self, plan: NodePlan, version: Revision) -> Node:
         shared = sockets.shared(self.run, plan)
         look = lambda: self.look("")  # noqa: E731
         node = Node(plan, version, shared, self.observer.log, self._changed, look, self._warn, self._roster)
@@ -143,7 +143,7 @@ class Fleet:
         assert self._outline is not None
         return self._outline[0]
 
-    def outlined(self) -> Version:
+    def outlined(self) -> Revision:
         """The version that a stand-in is started from while the graph is being resolved.
 
         Raises:
@@ -153,7 +153,7 @@ class Fleet:
             assert self._outline is not None
             plan, extra, secrets = self._outline
             environment = Environment(plan, self.run, OUTLINE, extra, {})
-            self._outlined = Version(OUTLINE, plan, self.run, environment, secrets, {})
+            self._outlined = Revision(OUTLINE, plan, self.run, environment, secrets, {})
             self._versions.append(self._outlined)
         return self._outlined
 
@@ -167,7 +167,7 @@ class Fleet:
             raise StartupError(f"the graph could not start: {os_errors.words(exc)}") from exc
         self._beat()
 
-    async def start(self, version: Version) -> None:
+    async def start(self, version: Revision) -> None:
         """Start every node, leaves first; returns when all are ready.
 
         Raises:

@@ -80,7 +80,7 @@ class Frozen:
         return "" if since is None else f"answers again: its event loop did not run for {seen_at - since:.0f} s"
 
 
-class Memory:
+class WorkerMemory:
     """What a worker wrote into the memory that it shares with us (`system/worker_memory.py`), also after its death.
 
     Args:

@@ -20,14 +20,14 @@ from graphserve.supervise.process.reaper import how_it_ended
 from graphserve.supervise.process.sockets import NamedSocket
 from graphserve.supervise.process.worker_process import NO_PROCESS_PAUSE, Pool, WorkerProcess
 from graphserve.supervise.quarantine import Quarantine
-from graphserve.supervise.rollout import Turnover, first, gone
+from graphserve.supervise.rollout import Rollout, first, gone
 from graphserve.system import os_errors, rundir
 from graphserve.system.roster import Roster
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from graphserve.supervise.revision import Version
+    from graphserve.supervise.revision import Revision
 
     pass
 
@@ -50,7 +50,7 @@ class Node:
     """
 
     def __init__(
-        self, plan: NodePlan, version: Version, sockets: dict[str, NamedSocket], emit: Callable[[LogRecord], None],
+        self, plan: NodePlan, version: Revision, sockets: dict[str, NamedSocket], emit: Callable[[LogRecord], None],
         on_change: Callable[[Node], None], look: Callable[[], None], warn: Callable[[Node], None], roster: Roster,
     ) -> None:  # fmt: skip
         self.quarantine = Quarantine(self, warn)
@@ -62,14 +62,14 @@ class Node:
         self.emit = emit
         self.on_change = on_change
         self.pool = Pool(plan, emit, self._died, roster=roster)
-        self.turnover = Turnover(self)
+        self.turnover = Rollout(self)
         self.state: State = "starting"
         self.reason = ""
         self.began = asyncio.get_running_loop().time()
         self.started = asyncio.Event()  # every worker was ready once
         self.broken: WorkerProcess | None = None  # died before
         self.shows = True  # whether its changes are news
-        self.respawns = Respawns(self)
+        self.respawns = RestartPolicy(self)
         self.stopping = False
         self._broke = asyncio.Event()
         self._pulse_at = 0.0  # when it was felt last
@@ -83,18 +83,18 @@ class Node:
         """The workers that take calls."""
         return [worker for worker in self.workers if worker.state == "ready"]
 
-    def versions(self) -> set[Version]:
+    def versions(self) -> set[Revision]:
         """What its workers are started from, those that live and those to come."""
         return {self.version, *(worker.version for worker in self.workers)}
 
-    def adopt(self, plan: NodePlan, version: Version) -> None:
+    def adopt(self, plan: NodePlan, version: Revision) -> None:
         """Start workers from another version from now on."""
         self.plan = plan
         self.version = version
         for sock in self.sockets.values():
             sock.listen(plan.options.queue)  # as many may wait as is said now
 
-    def spawn(self, slot: int, plan: NodePlan | None = None, version: Version | None = None) -> WorkerProcess:
+    def spawn(self, slot: int, plan: NodePlan | None = None, version: Revision | None = None) -> WorkerProcess:
         """Start a worker; it imports, and waits for its turn.
 
         Raises:
@@ -366,10 +366,10 @@ async def _within(seconds: float, works: Iterable[Coroutine[Any, Any, Any]]) -> 
             await asyncio.gather(*works)
 
 
-# --- The respawns of one node: when each slot is filled again whose worker has died. Runs in the supervisor ---
+# --- The respawns of one node: when each slot is filled again whose worker has died ---
 
 
-class Respawns:
+class RestartPolicy:
     """Those to come, and how many there were.
 
     Args:

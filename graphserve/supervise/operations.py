@@ -18,7 +18,7 @@ from graphserve.graph.plan import NodePlan, Plan
 from graphserve.graph.resolver import require
 from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.node import Node
-from graphserve.supervise.revision import Version, same
+from graphserve.supervise.revision import Revision, same
 from graphserve.supervise.rollout import Progress, together
 
 WORDS = {
@@ -26,7 +26,7 @@ WORDS = {
 }  # fmt: skip
 
 
-class Refused(GraphServeError):
+class OperationRefused(GraphServeError):
     """Raised for an operation that cannot begin.
 
     Args:
@@ -106,7 +106,7 @@ class Operations:
             with self._under_reload():
                 config, plan = await self._now(names)
                 if names and (others := beyond({node.plan.name: node.plan for node in self._all()}, plan, names)):
-                    raise Refused(
+                    raise OperationRefused(
                         f"the graph itself has changed, at {', '.join(others)}: "
                         "reload all of it with `graphserve reload`",
                         409,
@@ -194,7 +194,7 @@ class Operations:
         except asyncio.CancelledError:
             if not self._superseded:
                 raise
-            raise Refused("given up: another reload takes its place", 409) from None
+            raise OperationRefused("given up: another reload takes its place", 409) from None
         finally:
             self._resolving = None
 
@@ -209,7 +209,7 @@ class Operations:
             try:
                 yield
             except (GraphServeError, OSError) as exc:
-                if not isinstance(exc, Refused):
+                if not isinstance(exc, OperationRefused):
                     number = self.fleet.current.number if self.fleet.current is not None else 0
                     self.failures[name] = Failure(name, time.time(), str(exc), number, tuple(self._rolled))
                 self._say("error", f"{name} failed: {exc}", getattr(exc, "log", ""))
@@ -234,7 +234,7 @@ class Operations:
             if name not in known:
                 guess = closest(name, list(known))
                 hint = f"did you mean {guess!r}?" if guess else f"nodes are {', '.join(known)}"
-                raise Refused(f"there is no node {name!r}; {hint}", 404)
+                raise OperationRefused(f"there is no node {name!r}; {hint}", 404)
         return [known[name] for name in names] if names else list(known.values())
 
     def _what_now(self, rolled: list[str], failed: str = "the new code did not start") -> str:
@@ -266,7 +266,7 @@ def secrets(config: Config) -> dict[str, Any]:
     return {} if config.keyfile_password is None else {"keyfile_password": config.keyfile_password}
 
 
-# --- A change: the graph becomes another version of itself, worker by worker, without loss. Runs in the supervisor ---
+# --- A change: the graph becomes another version of itself, worker by worker, without loss ---
 # New nodes start first. Then the others are rolled, leaves first, the nodes of one level side by side; the entry comes
 # last. Nodes that nobody needs any more drain when those that call them are gone. So no call meets an API that is not
 # there (decision record 0010).
@@ -293,7 +293,7 @@ class Change:
         Args:
             plan: what shall run.
             extra: what `--env-file` says.
-            secrets: see `Version`.
+            secrets: see `Revision`.
             only: the nodes to roll; empty: all.
 
         Raises:
@@ -329,7 +329,7 @@ class Change:
     def _started(self, node: Node) -> None:
         self._say(f"{node.plan.name} {len(node.ready_workers())}/{node.plan.workers} started")
 
-    async def _roll(self, node: Node, plan: NodePlan, version: Version) -> None:
+    async def _roll(self, node: Node, plan: NodePlan, version: Revision) -> None:
         def progress(words: str) -> None:
             if plan.name not in self.rolled:
                 self.rolled.append(plan.name)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 OUTLINE = 0  # the number of the version that holds only what is known before modules are imported
 
 
-class Version:
+class Revision:
     """A Plan on disk.
 
     Args:

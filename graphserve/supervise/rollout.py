@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from graphserve.graph.plan import NodePlan
     from graphserve.supervise.node import Node
     from graphserve.supervise.process.worker_process import WorkerProcess
-    from graphserve.supervise.revision import Version
+    from graphserve.supervise.revision import Revision
 
 Progress = Callable[[str], None]
 
 
-class Turnover:
+class Rollout:
     """Changes the workers of one node, one change at a time.
 
     Args:
@@ -40,7 +40,7 @@ class Turnover:
         self._backoff = Backoff(free=0, first=1.0)  # of recycling: what replaces a worker that serves has no hurry
         self._pausing = False
 
-    async def roll(self, plan: NodePlan, version: Version, progress: Progress) -> None:
+    async def roll(self, plan: NodePlan, version: Revision, progress: Progress) -> None:
         """Have every worker be of another version; then as many as that says.
 
         Raises:
@@ -132,7 +132,7 @@ class Turnover:
 
     # --- one worker ---
 
-    async def _exchange(self, old: WorkerProcess, plan: NodePlan, version: Version, *, old_first: bool) -> None:
+    async def _exchange(self, old: WorkerProcess, plan: NodePlan, version: Revision, *, old_first: bool) -> None:
         try:
             if old_first:
                 self.node.leave(old)
@@ -146,7 +146,7 @@ class Turnover:
             self.node.leave(old)
 
     async def _start(
-        self, slots: Iterable[int], plan: NodePlan, version: Version, old: WorkerProcess | None = None
+        self, slots: Iterable[int], plan: NodePlan, version: Revision, old: WorkerProcess | None = None
     ) -> None:
         """Start workers, all or none; returns when they are ready."""
         new: list[WorkerProcess] = []
@@ -182,7 +182,7 @@ class Turnover:
 
     # --- slots ---
 
-    def _next(self, plan: NodePlan, version: Version) -> WorkerProcess | None:
+    def _next(self, plan: NodePlan, version: Revision) -> WorkerProcess | None:
         """The worker in the lowest slot that is not of this version and is to be replaced."""
         old = [worker for worker in self.node.workers if worker.version is not version and not worker.retiring]
         return min((w for w in old if w.slot < plan.workers), key=lambda worker: worker.slot, default=None)

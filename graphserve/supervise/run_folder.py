@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from graphserve.supervise.control.server import Admin
+from graphserve.supervise.control.server import ControlServer
 from graphserve.supervise.fleet import Fleet
 from graphserve.system import os_errors
 from graphserve.system.rundir import RunDir, Taken
@@ -17,7 +17,7 @@ from graphserve.system.rundir import RunDir, Taken
 STEP = 1.0  # seconds between two looks
 
 
-class Upkeep:
+class RunFolderUpkeep:
     """Looks after one run folder: once a second, before a worker is started, and when somebody could not connect.
 
     Args:
@@ -27,7 +27,7 @@ class Upkeep:
         say: takes a level and words for the terminal.
     """
 
-    def __init__(self, folder: RunDir, fleet: Fleet, admin: Admin, say: Callable[[str, str], None]) -> None:
+    def __init__(self, folder: RunDir, fleet: Fleet, admin: ControlServer, say: Callable[[str, str], None]) -> None:
         self._folder = folder
         self._fleet = fleet
         self._admin = admin

@@ -18,16 +18,16 @@ from graphserve.config import Config
 from graphserve.errors import ExitCode, GraphServeError, StartupError
 from graphserve.graph.plan import Plan, Resolution
 from graphserve.graph.resolver import Resolver, import_limit, require
-from graphserve.supervise.control.server import Admin
+from graphserve.supervise.control.server import ControlServer
 from graphserve.supervise.events import LogRecord, Observer
 from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.operations import Operations, secrets
 from graphserve.supervise.process.reaper import Reaper, end_leftovers
 from graphserve.supervise.process.sockets import PublicSocket
 from graphserve.supervise.resolving import outline, resolution
-from graphserve.supervise.run_folder import Upkeep
+from graphserve.supervise.run_folder import RunFolderUpkeep
 from graphserve.supervise.signals import Signals
-from graphserve.supervise.systemd import Notifier
+from graphserve.supervise.systemd import SystemdNotifier
 from graphserve.supervise.watch import changes, folders
 from graphserve.system import machine, os_errors
 from graphserve.system.rundir import RunDir, remove_stale
@@ -54,7 +54,7 @@ class Supervisor:
         self.config = config
         self._resolver = resolver
         self._reread = reread
-        self.observer = self.notifier = Notifier(observer, os.environ)
+        self.observer = self.notifier = SystemdNotifier(observer, os.environ)
         self.signals = Signals(self._say)
         self.phase = "starting"  # then `serving`, then `stopping`
         self._jobs: set[asyncio.Task[Any]] = set()
@@ -103,9 +103,9 @@ class Supervisor:
         self.operations = Operations(
             self.fleet, self.config, self._resolve, self._reread, self._say, self.notifier.reload
         )
-        admin = Admin(self, self.folder.path)
+        admin = ControlServer(self, self.folder.path)
         await admin.open()
-        upkeep = Upkeep(self.folder, self.fleet, admin, self._say)
+        upkeep = RunFolderUpkeep(self.folder, self.fleet, admin, self._say)
         try:
             upkeep.begin()
             try:

@@ -20,7 +20,7 @@ LONGEST = 500  # characters of a status
 AGAIN = 0.05  # seconds until a message is sent again for which the manager had no room
 
 
-class Notifier:
+class SystemdNotifier:
     """An observer that also tells systemd; everything else goes on to the observer that it stands before.
 
     Args:

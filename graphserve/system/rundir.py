@@ -669,7 +669,7 @@ def plan_file(run: Path, version: int) -> Path:
     return run / str(version) / "plan.json"
 
 
-# --- The runtime directory: where run folders are made, and looked for. Used by every process that starts or finds one ---
+# --- The runtime directory: where run folders are made, and looked for ---
 
 
 def parent() -> Path:

@@ -32,7 +32,7 @@ from graphserve.wire.validation_errors import (
     text,
     unsendable,
 )
-from graphserve.wire.values import Body, Reader, ValueCodec, Writer
+from graphserve.wire.values import Body, ValueCodec, ValueReader, ValueWriter
 
 __all__ = [
     "ArgumentsCodec", "Format", "MalformedBody", "ResultCodec", "UntypedCodec", "accept_format", "content_format",
@@ -62,10 +62,10 @@ class ArgumentsCodec:
         self._wrap = {name: value.wrap for name, value in self._values.items() if value.wraps}
         self._screening = Screening({p.name: p.type for p in signature.parameters})
         self._least = self._screening.least
-        self._reader = Reader(*self._structs(signature))
-        self._members = Reader(dict[str, Raw])
+        self._reader = ValueReader(*self._structs(signature))
+        self._members = ValueReader(dict[str, Raw])
         self._names = Names(self._values)
-        self._writer = Writer()
+        self._writer = ValueWriter()
 
     def decode(self, body: Body, format: Format, fetch: Fetch | None = None) -> dict[str, Any]:
         """The keyword arguments in a body, only those that it gives.
@@ -333,8 +333,8 @@ class UntypedCodec:
     """Natural values, for callers that never import the class: dicts, lists, numbers, strings, bytes, arrays."""
 
     def __init__(self) -> None:
-        self._reader = Reader(Any)
-        self._writer = Writer()
+        self._reader = ValueReader(Any)
+        self._writer = ValueWriter()
 
     def encode(self, arguments: Mapping[str, Any], place: Place | None = None) -> bytes:
         """Arguments as msgpack.

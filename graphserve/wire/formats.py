@@ -98,7 +98,7 @@ def _parse(header: bytes) -> tuple[str, dict[str, str]]:
     return kind.strip().lower(), parameters
 
 
-# --- Streams on the wire: the items of a streaming API as frames between nodes, NDJSON or Server-Sent Events outside ---
+# --- Streams: the items of a streaming API as frames between nodes, NDJSON or Server-Sent Events outside ---
 # A frame is five bytes, length (little-endian, 32 bit) and kind, then the payload: an item (msgpack), an error
 # (problem+json), or the end. A stream that stops without an end frame was cut.
 

@@ -131,7 +131,7 @@ def _check(segment: Segment, size: int) -> int:
     return checked
 
 
-class Sender:
+class MemorySender:
     """The segments of this process.
 
     Args:
@@ -237,7 +237,7 @@ class Sender:
             segment.close()
 
 
-class Memory:
+class SharedMemory:
     """Both sides of this process.
 
     Args:
@@ -246,8 +246,8 @@ class Memory:
     """
 
     def __init__(self, cap: int, owners: Container[int]) -> None:
-        self.sender = Sender(cap)
-        self.receiver = Receiver(owners)
+        self.sender = MemorySender(cap)
+        self.receiver = MemoryReceiver(owners)
 
     def sweep(self) -> None:
         """Give back what has not been used for a while."""
@@ -278,7 +278,7 @@ def _rounded(size: int) -> int:
     return (size + step - 1) // step * step
 
 
-# --- The receiver's side of shared memory: segments of other processes, mapped here. Runs in workers ---
+# --- The receiver's side of shared memory: segments of other processes, mapped here ---
 # Nothing is written through a reference: a segment is opened for reading only, after the owner was found to be a worker
 # of this graph, and what is open there to be a segment. See `memory.py` for the whole.
 
@@ -352,7 +352,7 @@ def is_taken(descriptor: int, generation: int) -> bool:
     return bool(_FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
 
 
-class Receiver:
+class MemoryReceiver:
     """The segments of other processes that this one reads.
 
     Args:

@@ -302,7 +302,7 @@ def _generator() -> Any:
     return Generator
 
 
-# --- Bytes in pydantic's types: base64 in JSON, as everywhere else, where pydantic itself would read and write UTF-8 ---
+# --- Bytes in pydantic's types: base64 in JSON, where pydantic itself would read and write UTF-8 ---
 # It changes the schema from which pydantic makes a validator and a serializer, a copy of it: the user's classes stay
 # as they are. A part that has a serializer of its own keeps its JSON.
 

@@ -30,7 +30,7 @@ Body = bytes | bytearray | memoryview
 _JSON, _MSGPACK = Format.JSON, Format.MSGPACK  # (looked up once: a member of an enum is slow to find)
 
 
-class Reader:
+class ValueReader:
     """Decodes bodies of one type; what a hook must see later, `fetch`, is bound once and kept.
 
     Args:
@@ -60,8 +60,8 @@ class Reader:
         return msgspec.msgpack.Decoder(hint, ext_hook=ext_hook(fetch), dec_hook=type_hook(fetch)).decode
 
 
-class Writer:
-    """Encodes any value; like `Reader`, it keeps what it made for the last `place`."""
+class ValueWriter:
+    """Encodes any value; like `ValueReader`, it keeps what it made for the last `place`."""
 
     def __init__(self) -> None:
         self.json: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=json_hook).encode
@@ -123,8 +123,8 @@ class ValueCodec:
         self.hint: Any = msgspec.Raw if self._adapter else hint
         self._take_out = extensions.taker(self.hint)
         self.fetched: Any = extensions.with_blobs(self.hint)
-        self._reader = Reader(self.hint, self.fetched)
-        self._writer = Writer()
+        self._reader = ValueReader(self.hint, self.fetched)
+        self._writer = ValueWriter()
         # Writes a value as JSON; raises as `dump`.
         self.json: Callable[[Any], bytes] = self._writer.json
         if self._adapter is not None:
@@ -142,7 +142,7 @@ class ValueCodec:
             inner = cls(hint)
             made.finish = lambda raw, format, fetch: inner.load(raw, format, fetch)
             made.hint = made.fetched = msgspec.Raw
-            made._reader = Reader(msgspec.Raw)
+            made._reader = ValueReader(msgspec.Raw)
         return made
 
     @cached_property
@@ -191,7 +191,7 @@ class ValueCodec:
         return value if place is None or self._take_out is None else self._take_out(value, place)
 
     def give(self, value: Any) -> Any:
-        """The value as `Writer.public` takes it: as its reader, who may be anybody, reads it."""
+        """The value as `ValueWriter.public` takes it: as its reader, who may be anybody, reads it."""
         return value if self._adapter is None else self._adapter.plain(value, for_input=True)
 
     def _check(self, value: Any, format: Format, fetch: Fetch | None) -> Any:

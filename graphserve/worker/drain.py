@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from graphserve.worker.http.acceptor import LAST_HANDSHAKE, Port
+from graphserve.worker.http.acceptor import LAST_HANDSHAKE, Acceptor
 from graphserve.worker.http.listener import Listener
 
 LAME_DUCK = 1.0  # seconds that idle connections stay open after the port closed: a busy client sends late
@@ -23,7 +23,7 @@ def at_rest(listeners: Sequence[Listener]) -> bool:
 
 
 async def quiet(
-    listeners: Sequence[Listener], busy: Callable[[], bool], port: Port | None, patience: float = LAME_DUCK
+    listeners: Sequence[Listener], busy: Callable[[], bool], port: Acceptor | None, patience: float = LAME_DUCK
 ) -> None:
     """Wait for handshakes and answers, give idle connections a last chance, close them.
 

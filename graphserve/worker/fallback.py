@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from graphserve.call.clients import Lanes
-from graphserve.call.membership import Members
+from graphserve.call.membership import Membership
 from graphserve.errors import Unavailable
 from graphserve.graph.plan import ApiPlan, NodePlan, Plan
 from graphserve.wire.signature import Signature
 from graphserve.worker.dispatch.executor import LEVEL_GUARD, BoundApi, Executor
-from graphserve.worker.dispatch.slots import Gate
+from graphserve.worker.dispatch.slots import Slots
 from graphserve.worker.drain import LAME_DUCK, in_flight, quiet
-from graphserve.worker.http.acceptor import Port
+from graphserve.worker.http.acceptor import Acceptor
 from graphserve.worker.http.early import Beginning, EarlyProtocol
 from graphserve.worker.http.limits import Limits
 from graphserve.worker.http.listener import Listener, publicly, routes
@@ -32,7 +32,7 @@ from graphserve.worker.http.tls import context as tls_context
 from graphserve.worker.pages.health import App, Health
 
 
-class StandIn:
+class FallbackServer:
     """What this process serves.
 
     Args:
@@ -45,7 +45,7 @@ class StandIn:
 
     address = ""  # nobody calls it but clients
 
-    def __init__(self, plan: Plan, node: NodePlan, run: Path, members: Members, *, resolving: bool = False) -> None:
+    def __init__(self, plan: Plan, node: NodePlan, run: Path, members: Membership, *, resolving: bool = False) -> None:
         self.plan = plan
         self.node = node
         self.run = run
@@ -61,7 +61,7 @@ class StandIn:
         self.app.pages = _Absent(self.app)
         self.listener = Listener(self.app, *self._served(), {}, access_log=plan.access_log, **publicly(plan.listen))
         self.listener.passes_on = True
-        self._port: Port | None = None
+        self._port: Acceptor | None = None
         self._leaving = False
 
     def resolve(self, plan: Plan, node: NodePlan) -> None:
@@ -81,14 +81,14 @@ class StandIn:
             self._beginning.over = True
             self._release()
 
-    def _served(self) -> tuple[dict[bytes, BoundApi], Executor, Gate, Responder, Relay]:
+    def _served(self) -> tuple[dict[bytes, BoundApi], Executor, Slots, Responder, Relay]:
         plan, node = self.plan, self.node
         executor = Executor(node, self._threads, plan.depth(node.name))
         relay = Relay(node, Lanes(plan, self.run, self.members), executor.guard + LEVEL_GUARD)
         apis = {api.name: outlined(node, api) for api in node.apis}
         self.app.serve(apis)
         responder = Responder(node.name, public=True, debug=plan.debug)
-        return routes(apis.values(), plan.listen.root_path), executor, Gate(0), responder, relay
+        return routes(apis.values(), plan.listen.root_path), executor, Slots(0), responder, relay
 
     def _release(self) -> None:
         for connection in self.listener.open():
@@ -110,7 +110,7 @@ class StandIn:
         if self._port is not None:
             await self._port.succeed(sock, self.plan.listen.backlog)
             return
-        self._port = Port(self.listener, Limits.of(self.plan.listen), self._tls, self._beginning)
+        self._port = Acceptor(self.listener, Limits.of(self.plan.listen), self._tls, self._beginning)
         await self._port.open(sock, self.plan.listen.backlog)
 
     async def drain(self, *, last: bool) -> None:

@@ -17,7 +17,7 @@ from graphserve.system import stack
 from graphserve.wire.init_arguments import converted
 
 
-class Life:
+class ServiceInstance:
     """One instance of a service.
 
     Args:

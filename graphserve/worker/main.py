@@ -26,8 +26,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from graphserve.call.membership import Members, Node
-from graphserve.call.quarantine import Wary
+from graphserve.call.membership import KnownNode, Membership
+from graphserve.call.quarantine import Suspicions
 from graphserve.errors import ConfigurationError, ExitCode, StartupError
 from graphserve.graph.importer import Target, described, load
 from graphserve.graph.plan import NodePlan, Plan
@@ -48,7 +48,7 @@ from graphserve.worker.dispatch.slots import has_sent
 from graphserve.worker.forks import Forks
 
 if TYPE_CHECKING:
-    from graphserve.worker.fallback import StandIn
+    from graphserve.worker.fallback import FallbackServer
     from graphserve.worker.server import Serving
 
 
@@ -81,8 +81,8 @@ class Worker:
         self.stands_in = found is None
         self._sock = sock
         self._found = found
-        self.members = Members()
-        self.serving: Serving | StandIn | None = None
+        self.members = Membership()
+        self.serving: Serving | FallbackServer | None = None
         self._init: asyncio.Future[list[tuple[str, int]]] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
@@ -116,7 +116,7 @@ class Worker:
         await self._ended.wait()
         await serving.stop()
 
-    async def _start(self) -> Serving | StandIn:
+    async def _start(self) -> Serving | FallbackServer:
         self.serving = serving = await (self._stand_in() if self.stands_in else self._serve())
         if self.node.name == self.plan.entry:
             serving.read_certificate(self.secrets.get("keyfile_password"))
@@ -138,12 +138,12 @@ class Worker:
         listeners = list(found.items())
         return Serving(self.plan, self.node, self.run, self.members, self._found, listeners, self._report, self.roster)
 
-    async def _stand_in(self) -> StandIn:
-        from graphserve.worker.fallback import StandIn
+    async def _stand_in(self) -> FallbackServer:
+        from graphserve.worker.fallback import FallbackServer
 
         self.channel.send({"type": "imported"})
         await self._init
-        return StandIn(self.plan, self.node, self.run, self.members, resolving=self._resolving)
+        return FallbackServer(self.plan, self.node, self.run, self.members, resolving=self._resolving)
 
     def _fail(self, message: str, trace: str) -> NoReturn:
         self.channel.send({"type": "failed", "message": message, "traceback": trace})
@@ -171,7 +171,7 @@ class Worker:
 
     def _on_members(self, message: Message, fds: list[int]) -> None:
         for node in message["nodes"]:
-            self.members.update(Node.read(node))
+            self.members.update(KnownNode.read(node))
 
     def _on_serve(self, message: Message, fds: list[int]) -> None:
         assert self.serving is not None
@@ -187,7 +187,7 @@ class Worker:
             self._fail(f"{self.node.name}: {os_errors.words(exc)}", "")
         self.node = self.plan.node(self.plan.entry)
         name_process(f"{self.node.name}[stand-in]", "standin", self.node.id)
-        cast("StandIn", self.serving).resolve(self.plan, self.node)
+        cast("FallbackServer", self.serving).resolve(self.plan, self.node)
 
     def _on_drain(self, message: Message, fds: list[int] | None = None) -> None:
         if self.serving is None:
@@ -221,7 +221,7 @@ class Worker:
 
     def _on_wary(self, message: Message, fds: list[int]) -> None:
         """Calls of a node that killed workers, or may have."""
-        self.members.beware(message["node"], Wary.read(message, self._tell_answered))
+        self.members.beware(message["node"], Suspicions.read(message, self._tell_answered))
 
     def _tell_killed(self, node: str, call: str, kills: int) -> None:
         self.channel.send({"type": "held", "node": node, "call": call, "kills": kills})

@@ -14,25 +14,25 @@ from pathlib import Path
 from typing import Any
 
 from graphserve.call.clients import Clients, Lanes
-from graphserve.call.membership import Members
+from graphserve.call.membership import Membership
 from graphserve.graph.plan import NodePlan, Plan
 from graphserve.logs import records
 from graphserve.system import rundir
 from graphserve.system.standard_streams import open_standard
-from graphserve.wire.memory import Memory
-from graphserve.worker.batch.batcher import Batcher, Turn
+from graphserve.wire.memory import SharedMemory
+from graphserve.worker.batch.batcher import Batcher, BatchLease
 from graphserve.worker.dispatch.executor import Executor, bind
-from graphserve.worker.dispatch.slots import Admission, Door, Gate
+from graphserve.worker.dispatch.slots import GatedListener, Permit, Slots
 from graphserve.worker.drain import in_flight, quiet, until
-from graphserve.worker.http.acceptor import Port
-from graphserve.worker.http.fast_connection import Visit
+from graphserve.worker.http.acceptor import Acceptor
+from graphserve.worker.http.fast_connection import FastConnection
 from graphserve.worker.http.limits import Limits
 from graphserve.worker.http.listener import Listener, publicly, routes
 from graphserve.worker.http.protocol import Protocol
 from graphserve.worker.http.relay import Relay
 from graphserve.worker.http.response import Responder
 from graphserve.worker.http.tls import context as tls_context
-from graphserve.worker.instance import Life
+from graphserve.worker.instance import ServiceInstance
 from graphserve.worker.latest import Latest
 from graphserve.worker.pages.health import App, Health, openapi_document
 
@@ -56,7 +56,7 @@ class Serving:
     """
 
     def __init__(
-        self, plan: Plan, node: NodePlan, run: Path, members: Members, cls: type, listeners: list[tuple[str, int]],
+        self, plan: Plan, node: NodePlan, run: Path, members: Membership, cls: type, listeners: list[tuple[str, int]],
         report: Callable[[dict[str, Any]], None], owners: Container[int] | None,
     ) -> None:  # fmt: skip
         self.report = report
@@ -69,26 +69,26 @@ class Serving:
         self.address = rundir.worker_socket(run, node.id, os.getpid())
         self.health = Health(node.name, lambda: members.missing(plan.below(node.name)), members.outdated)
         self.threads = ThreadPoolExecutor(node.limit, thread_name_prefix=node.name)
-        self.memory = Memory(plan.shared_memory, owners) if plan.shared_memory and owners is not None else None
+        self.memory = SharedMemory(plan.shared_memory, owners) if plan.shared_memory and owners is not None else None
         self.lanes = Lanes(plan, run, members, self.memory)
         self.clients = Clients(node, plan, self.lanes.to, sharing_with=self.lanes.sharing)
         self._shared = {name: socket.socket(fileno=fd) for name, fd in listeners}
-        self._port: Port | None = None
+        self._port: Acceptor | None = None
         self._attaching: set[asyncio.Task[Any]] = set()
         self._listeners: list[Listener] = []
         self._accepts = False
 
     async def start(self) -> None:
         """Make the instance, then listen on the worker's own socket and on the node's shared ones."""
-        self.life = Life(self.node, self.cls, self.threads, self.clients.inject)
+        self.life = ServiceInstance(self.node, self.cls, self.threads, self.clients.inject)
         await self.life.start()
         self.apis = bind(self.node, self.life.instance)
         self.latest = Latest()
         self.executor = Executor(self.node, self.threads, self.plan.depth(self.node.name), self.latest.words)
-        self.gate = Gate(self.node.limit)
+        self.gate = Slots(self.node.limit)
         self.relay = Relay(self.node, self.lanes, self.executor.guard)
         paths = rundir.batch_sockets(self.run, self.node.id, self.node.batched) if self.node.workers > 1 else {}
-        turns = {name: Turn(path) for name, path in paths.items()}
+        turns = {name: BatchLease(path) for name, path in paths.items()}
         self._turns = list(turns.values())
         self.batchers = {
             name: Batcher(api, self.executor, self.gate, self.gate.update, turns.get(name))
@@ -141,7 +141,7 @@ class Serving:
         if self._port is not None:
             await self._port.succeed(sock, self.plan.listen.backlog)
             return
-        self._port = Port(self._listener(public=True), Limits.of(self.plan.listen), self._tls)
+        self._port = Acceptor(self._listener(public=True), Limits.of(self.plan.listen), self._tls)
         await self._port.open(sock, self.plan.listen.backlog)
 
     async def drain(self, *, last: bool) -> None:
@@ -218,18 +218,18 @@ class Serving:
         os.rename(self.address + "~", self.address)
         return sock
 
-    def _door(self, name: str, sock: socket.socket) -> Door:
+    def _door(self, name: str, sock: socket.socket) -> GatedListener:
         batcher = self.batchers.get(name)
 
         def attach(connection: socket.socket) -> None:
-            admission = Admission(self.gate, slot=batcher is None, batcher=batcher)
-            Visit(self.private, connection, admission, self._hand_over).begin()
+            admission = Permit(self.gate, slot=batcher is None, batcher=batcher)
+            FastConnection(self.private, connection, admission, self._hand_over).begin()
 
         if batcher is None:
-            return Door(sock, attach, self.gate.take)
-        return Door(sock, attach, batcher.expect, lambda: batcher.room, batcher.may_collect, batcher.settle)
+            return GatedListener(sock, attach, self.gate.take)
+        return GatedListener(sock, attach, batcher.expect, lambda: batcher.room, batcher.may_collect, batcher.settle)
 
-    def _hand_over(self, connection: socket.socket, admission: Admission, first: bytes) -> None:
+    def _hand_over(self, connection: socket.socket, admission: Permit, first: bytes) -> None:
         factory = lambda: Protocol(self.private, admission, first)  # noqa: E731
         task = self.loop.create_task(self.loop.connect_accepted_socket(factory, connection))
         self._attaching.add(task)

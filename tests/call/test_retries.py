@@ -20,12 +20,12 @@ from hypothesis import given, strategies as st
 from graphserve.call.context import CallContext, current
 from graphserve.call.endpoint import FAILURES, FIRST_REST
 from graphserve.call.lanes.node import PooledLane, QueueLane
-from graphserve.call.membership import Members, Node, Worker
-from graphserve.call.remote import Api, RemoteApi, RemoteCall
+from graphserve.call.membership import KnownNode, KnownWorker, Membership
+from graphserve.call.remote import DependencyApi, RemoteApi, RemoteCall
 from graphserve.call.retry_budget import ALLOWANCE, PER_SECOND, SHARE, WINDOW, RetryBudget
 from graphserve.errors import DeadlineExceeded, Problem, RemoteError, Unavailable
 from graphserve.graph.plan import ApiPlan
-from graphserve.loop.loop_thread import Home
+from graphserve.loop.loop_thread import LoopThread
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1"
 PROBLEM = b"HTTP/1.1 503 No\r\nx-graphserve-error: problem\r\ncontent-length: 2\r\n\r\n{}"
@@ -82,9 +82,9 @@ async def node(*modes: str, answer: bytes = ANSWER) -> AsyncIterator[tuple[Poole
     """A pooled lane to a node of such workers, all of which are said to be ready."""
     with tempfile.TemporaryDirectory(prefix="gs-") as folder:
         workers = [Listening(Path(folder), str(index), mode, answer) for index, mode in enumerate(modes)]
-        members = Members()
+        members = Membership()
         lane = PooledLane(members, "Model", 100, 30.0, RetryBudget())
-        members.update(Node("Model", "ready", tuple(Worker(0, worker.path, "ready") for worker in workers)))
+        members.update(KnownNode("Model", "ready", tuple(KnownWorker(0, worker.path, "ready") for worker in workers)))
         try:
             yield lane, workers
         finally:
@@ -99,7 +99,9 @@ def call_to(
 ) -> RemoteApi:
     kind = "pooled" if isinstance(lane, PooledLane) else "queue"
     plan = ApiPlan("run", "/run", ("x",), kind, stream=stream, idempotent=idempotent)  # type: ignore[arg-type]
-    return RemoteApi(Home.here(), Api(plan, "Model", lane, lambda it: it.get("x", b""), bytes, timeout, 0.1))
+    return RemoteApi(
+        LoopThread.here(), DependencyApi(plan, "Model", lane, lambda it: it.get("x", b""), bytes, timeout, 0.1)
+    )
 
 
 async def test_a_worker_that_refuses_gets_no_calls_and_costs_none() -> None:
@@ -139,11 +141,11 @@ async def test_a_call_that_was_lost_goes_to_another_worker(mode: str) -> None:
     async with node("hold", mode) as (lane, (holds, loses)):
         assert lane.state is not None
         both = lane.state.workers
-        lane._changed(Node("Model", "ready", both[:1]))
+        lane._changed(KnownNode("Model", "ready", both[:1]))
         call = call_to(lane, idempotent=True)
         calls = [asyncio.ensure_future(call()) for _ in range(4)]
         await until(lambda: holds.requests == 4)
-        lane._changed(Node("Model", "ready", both))
+        lane._changed(KnownNode("Model", "ready", both))
         calls.append(asyncio.ensure_future(call()))
         await until(lambda: holds.requests == 5)
         assert loses.connections == 1
@@ -247,7 +249,7 @@ async def test_an_answer_is_never_asked_for_again() -> None:
 
 async def test_the_queue_lane_sends_unread_calls_again() -> None:
     async with node("reset") as (_, (worker,)):
-        lane = QueueLane(Members(), "Model", worker.path, RetryBudget())
+        lane = QueueLane(Membership(), "Model", worker.path, RetryBudget())
         lane.budget._left = 0.0
         call = asyncio.ensure_future(call_to(lane)())
         async with asyncio.timeout(20):
@@ -259,7 +261,7 @@ async def test_the_queue_lane_sends_unread_calls_again() -> None:
 
 async def test_the_queue_lane_has_the_same_budget() -> None:
     async with node("lose") as (_, (worker,)):
-        lane = QueueLane(Members(), "Model", worker.path, RetryBudget())
+        lane = QueueLane(Membership(), "Model", worker.path, RetryBudget())
         lane.budget._left = 5.0
         calls = (call_to(lane, idempotent=True, timeout=1.0)() for _ in range(20))
         answers = await asyncio.gather(*calls, return_exceptions=True)

@@ -15,9 +15,9 @@ import pytest
 from graphserve.call.context import CallContext, current
 from graphserve.call.httpx_transport import NodeTransport, async_client
 from graphserve.call.lanes.node import PooledLane
-from graphserve.call.membership import Node
+from graphserve.call.membership import KnownNode
 from graphserve.errors import DeadlineExceeded, RemoteError, Unavailable
-from graphserve.loop.loop_thread import Home
+from graphserve.loop.loop_thread import LoopThread
 from graphserve.wire.problem import as_call_error
 from tests.call.test_retries import node, until
 
@@ -31,7 +31,7 @@ def anyio_backend() -> str:
 
 
 def client_of(lane: PooledLane) -> httpx.AsyncClient:
-    return async_client(NodeTransport(Home.here(), "Model", {}, lane, None, 0.01))
+    return async_client(NodeTransport(LoopThread.here(), "Model", {}, lane, None, 0.01))
 
 
 def problem(kind: str, status: int, service: str = "Leaf") -> bytes:
@@ -42,7 +42,7 @@ def problem(kind: str, status: int, service: str = "Leaf") -> bytes:
 
 async def test_no_worker_in_time_is_a_connect_timeout() -> None:
     async with node("answer") as (lane, _):
-        lane._changed(Node("Model", "starting", ()))
+        lane._changed(KnownNode("Model", "starting", ()))
         client = client_of(lane)
         with pytest.raises(httpx.ConnectTimeout, match="no worker of Model took the request in time"):
             await client.get("/x", timeout=httpx.Timeout(SECONDS, connect=0.02))
@@ -111,7 +111,7 @@ async def test_what_was_lost_goes_again_if_its_method_is_idempotent(method: str)
 
 async def test_a_node_that_cannot_take_it_is_a_connect_error() -> None:
     async with node("answer") as (lane, _):
-        lane._changed(Node("Model", "failed", ()))
+        lane._changed(KnownNode("Model", "failed", ()))
         with pytest.raises(httpx.ConnectError) as caught:
             await client_of(lane).get("/x")
     error = as_call_error(caught.value, "Gateway")

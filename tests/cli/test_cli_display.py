@@ -17,7 +17,7 @@ import pytest
 from graphserve.cli.display import lines
 from graphserve.cli.display.plain import Display, JsonDisplay, TextDisplay
 from graphserve.cli.display.terminal import TerminalDisplay
-from graphserve.cli.display.writer import Writer
+from graphserve.cli.display.writer import DescriptorWriter
 from graphserve.errors import StartupError
 from graphserve.supervise.events import LogRecord, NodeState
 
@@ -264,7 +264,7 @@ def test_a_terminal_that_is_gone() -> None:
 class TestWriter:
     def test_says_where_lines_are_missing(self, pipes: tuple[Pipe, Pipe]) -> None:
         pipe, _ = pipes
-        writer = Writer(pipe.writing, lambda count: f"<{count} missing>\n", limit=100_000)
+        writer = DescriptorWriter(pipe.writing, lambda count: f"<{count} missing>\n", limit=100_000)
         for number in range(3_000):
             writer.write(f"{number} {'x' * 93}\n")
         first = pipe.until(r"<\d+ missing>\n")
@@ -279,7 +279,7 @@ class TestWriter:
     def test_a_descriptor_that_does_not_block(self, pipes: tuple[Pipe, Pipe]) -> None:
         pipe, _ = pipes
         os.set_blocking(pipe.writing, False)
-        writer = Writer(pipe.writing, str)
+        writer = DescriptorWriter(pipe.writing, str)
         text = "".join(f"{number}\n" for number in range(100_000))
         writer.write(text)
         assert pipe.until("\n99999\n") == text

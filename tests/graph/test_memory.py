@@ -105,8 +105,8 @@ def test_a_killed_sender_takes_nothing_from_who_holds_its_arrays(graph: Served) 
 
 
 @pytest.fixture
-def sender() -> Iterator[memory.Sender]:
-    sender = memory.Sender(8 * 1024 * 1024)
+def sender() -> Iterator[memory.MemorySender]:
+    sender = memory.MemorySender(8 * 1024 * 1024)
     yield sender
     sender.close()
 
@@ -115,8 +115,8 @@ def data(value: int, size: int = 200_000) -> np.ndarray:
     return np.full(size, value, "u1")
 
 
-def test_a_segment_is_used_again_when_its_reader_is_done(sender: memory.Sender) -> None:
-    receiver = memory.Receiver({os.getpid()})
+def test_a_segment_is_used_again_when_its_reader_is_done(sender: memory.MemorySender) -> None:
+    receiver = memory.MemoryReceiver({os.getpid()})
     references = []
     for value in range(5):
         reference = sender.place(data(value).data)
@@ -128,8 +128,8 @@ def test_a_segment_is_used_again_when_its_reader_is_done(sender: memory.Sender) 
     assert len(set(references)) == 1
 
 
-def test_a_view_of_a_slice_holds_the_segment(sender: memory.Sender) -> None:
-    receiver = memory.Receiver({os.getpid()})
+def test_a_view_of_a_slice_holds_the_segment(sender: memory.MemorySender) -> None:
+    receiver = memory.MemoryReceiver({os.getpid()})
     first = sender.place(data(1).data)
     assert first is not None
     part = np.frombuffer(receiver.fetch(first), "u1")[100:200][::2]
@@ -140,8 +140,8 @@ def test_a_view_of_a_slice_holds_the_segment(sender: memory.Sender) -> None:
     assert (part == 1).all()
 
 
-def test_what_nobody_took_is_not_used_again(sender: memory.Sender) -> None:
-    receiver = memory.Receiver({os.getpid()})
+def test_what_nobody_took_is_not_used_again(sender: memory.MemorySender) -> None:
+    receiver = memory.MemoryReceiver({os.getpid()})
     first = sender.place(data(1).data)
     second = sender.place(data(2).data)
     assert first is not None and second is not None
@@ -151,8 +151,8 @@ def test_what_nobody_took_is_not_used_again(sender: memory.Sender) -> None:
     assert sender.in_transit() == 0
 
 
-def test_a_reference_that_was_given_up_is_refused(sender: memory.Sender) -> None:
-    receiver = memory.Receiver({os.getpid()})
+def test_a_reference_that_was_given_up_is_refused(sender: memory.MemorySender) -> None:
+    receiver = memory.MemoryReceiver({os.getpid()})
     first = sender.place(data(1).data)
     assert first is not None
     memory.done(sender.collect())
@@ -161,7 +161,7 @@ def test_a_reference_that_was_given_up_is_refused(sender: memory.Sender) -> None
         receiver.fetch(first)
 
 
-def test_the_cap_holds_and_the_socket_takes_the_rest(sender: memory.Sender) -> None:
+def test_the_cap_holds_and_the_socket_takes_the_rest(sender: memory.MemorySender) -> None:
     taken = [sender.place(data(1, 1_000_000).data) for _ in range(12)]
     assert 4 <= sum(reference is not None for reference in taken) <= 8
     assert sender.place(data(1, 9_000_000).data) is None
@@ -170,7 +170,7 @@ def test_the_cap_holds_and_the_socket_takes_the_rest(sender: memory.Sender) -> N
 
 
 @pytest.mark.parametrize("limit", [resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE], ids=["descriptors", "memory"])
-def test_where_no_segment_can_be_made_the_socket_takes_it(sender: memory.Sender, limit: int) -> None:
+def test_where_no_segment_can_be_made_the_socket_takes_it(sender: memory.MemorySender, limit: int) -> None:
     """The kernel refuses memfd_create(2), or posix_fallocate(3) in it."""
     soft, hard = resource.getrlimit(limit)
     before = len(os.listdir("/proc/self/fd"))
@@ -188,7 +188,7 @@ def test_threads_that_place_at_once_have_segments_of_their_own() -> None:
     before, problems, references = sys.getswitchinterval(), [], []
     barrier = threading.Barrier(8)
 
-    def place(sender: memory.Sender, first: int) -> None:
+    def place(sender: memory.MemorySender, first: int) -> None:
         buffers = [data((first + each) % 251) for each in range(4)]
         barrier.wait(10)
         references.extend((buffer[0], sender.place(buffer.data)) for buffer in buffers)
@@ -196,7 +196,7 @@ def test_threads_that_place_at_once_have_segments_of_their_own() -> None:
     sys.setswitchinterval(1e-6)  # seconds: threads take turns in the middle of everything
     try:
         for _ in range(30):
-            sender, receiver = memory.Sender(64 * 1024 * 1024), memory.Receiver({os.getpid()})
+            sender, receiver = memory.MemorySender(64 * 1024 * 1024), memory.MemoryReceiver({os.getpid()})
             threads = [threading.Thread(target=place, args=(sender, 4 * number)) for number in range(8)]
             for thread in threads:
                 thread.start()
@@ -213,8 +213,8 @@ def test_threads_that_place_at_once_have_segments_of_their_own() -> None:
     assert problems == []
 
 
-def test_idle_memory_is_given_back(sender: memory.Sender) -> None:
-    receiver = memory.Receiver({os.getpid()})
+def test_idle_memory_is_given_back(sender: memory.MemorySender) -> None:
+    receiver = memory.MemoryReceiver({os.getpid()})
     before = len(os.listdir("/proc/self/fd"))
     reference = sender.place(data(1).data)
     assert reference is not None
@@ -227,7 +227,7 @@ def test_idle_memory_is_given_back(sender: memory.Sender) -> None:
 
 
 def test_nonsense_references_are_refused() -> None:
-    receiver = memory.Receiver({os.getpid()})
+    receiver = memory.MemoryReceiver({os.getpid()})
     strange = [memory.REFERENCE.pack(os.getpid(), 0, 1, 2, 3), memory.REFERENCE.pack(2**30, 1, 1, 1, 1)]
     for reference in (b"", b"x" * 32, *strange):
         with pytest.raises(memory.Untaken):

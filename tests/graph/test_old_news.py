@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from graphserve.call.membership import SILENT, Members
+from graphserve.call.membership import SILENT, Membership
 from graphserve.supervise.health import Frozen
 from tests.graph.steering import Steered
 from tests.graph.test_tls import Authority, fingerprint
@@ -128,7 +128,7 @@ def test_readiness_is_as_old_as_the_word_of_the_supervisor(steered: Steered) -> 
 
 
 def test_a_loop_that_was_late_does_not_blame_the_supervisor() -> None:
-    members = Members()
+    members = Membership()
     assert members.outdated() == []
     members.heard_at = time.monotonic() - SILENT - 2
     assert members.outdated() == ["the supervisor has said nothing for 12 s: what is known of the graph is as old"]

@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from graphserve.call import call_fingerprint
-from graphserve.call.membership import Node as Known
-from graphserve.call.quarantine import Wary
+from graphserve.call.membership import KnownNode as Known
+from graphserve.call.quarantine import Suspicions
 from graphserve.supervise import quarantine
 from graphserve.supervise.backoff import Backoff
 from graphserve.supervise.quarantine import Quarantine
@@ -192,7 +192,7 @@ def test_an_answer_clears_the_call_that_was_sent_whatever_became_of_its_memory()
     head = b"POST /image HTTP/1.1\r\nhost: leaf\r\n\r\n"
     request: Any = SimpleNamespace(request=head + b"good", tickets=None, upload=None, fingerprint=None)
     good, bad = call_fingerprint.of_request(head + b"good"), call_fingerprint.of_request(head + b"evil")
-    wary = Wary("Leaf", {good, bad}, {}, told.append)
+    wary = Suspicions("Leaf", {good, bad}, {}, told.append)
     assert wary.refusal_of(request) is None
     request.request = head + b"evil"
     wary.answered_of(request)

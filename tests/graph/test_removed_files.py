@@ -23,7 +23,7 @@ import trustme
 
 from graphserve.call.exchange import Exchange
 from graphserve.call.lanes.node import QueueLane
-from graphserve.call.membership import Members, Node
+from graphserve.call.membership import KnownNode, Membership
 from graphserve.call.retry_budget import RetryBudget
 from graphserve.errors import DeadlineExceeded, StartupError, Unavailable
 from graphserve.system import rundir
@@ -219,7 +219,7 @@ def test_a_call_waits_while_its_node_has_no_socket_and_no_longer_than_its_deadli
     path = str(tmp_path / "q.sock")
 
     async def main() -> None:
-        members, told = Members(), list[str]()
+        members, told = Membership(), list[str]()
         members.tell = told.append
         lane = QueueLane(members, "Model", path, RetryBudget())
         loop = asyncio.get_running_loop()
@@ -244,7 +244,7 @@ def test_a_call_waits_while_its_node_has_no_socket_and_no_longer_than_its_deadli
         waits.abandon()
         os.unlink(path)
         hopeless = call(60)
-        members.update(Node("Model", "stopped"))
+        members.update(KnownNode("Model", "stopped"))
         with pytest.raises(Unavailable, match="Model is stopped"):
             await hopeless.reply
 

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 from graphserve import depends
 from graphserve.config import load
 from graphserve.config.envfile import read_env
-from graphserve.config.values import SECRET, Sets, Source
+from graphserve.config.values import SECRET, Sets, ValueSource
 from graphserve.declare.dependency import address, credentials, hidden
 from graphserve.declare.options import ServiceOptions
 from graphserve.errors import ConfigurationError
@@ -188,7 +188,7 @@ def test_a_password_on_the_command_line_is_warned_of(graph: Secretive) -> None:
 
 # --- messages about what is written wrongly ---
 
-HERE = Source("--set", Path())
+HERE = ValueSource("--set", Path())
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_a_wrong_line_of_an_env_file_is_not_shown() -> None:
 
 def test_a_wrong_password_is_not_shown() -> None:
     with pytest.raises(ConfigurationError, match="--ssl-keyfile-password: expected a text"):
-        SECRET.parse(f"{MARK}\0", Source("--ssl-keyfile-password", Path()))
+        SECRET.parse(f"{MARK}\0", ValueSource("--ssl-keyfile-password", Path()))
 
 
 @pytest.mark.parametrize(

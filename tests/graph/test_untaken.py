@@ -33,22 +33,22 @@ NO_ROOM = "Leaf could not take (the arguments of Leaf.size: .*Cannot allocate me
 
 
 @pytest.fixture
-def sender() -> Iterator[memory.Sender]:
-    with closing(memory.Sender(1 << 24)) as sender:
+def sender() -> Iterator[memory.MemorySender]:
+    with closing(memory.MemorySender(1 << 24)) as sender:
         yield sender
 
 
-def placed(sender: memory.Sender, value: int = 1) -> bytes:
+def placed(sender: memory.MemorySender, value: int = 1) -> bytes:
     reference = sender.place(memoryview(bytes([value]) * memory.MIN_SIZE))
     assert reference is not None
     return reference
 
 
-def test_it_is_opened_for_reading_only_and_nothing_is_written(sender: memory.Sender) -> None:
+def test_it_is_opened_for_reading_only_and_nothing_is_written(sender: memory.MemorySender) -> None:
     reference = placed(sender)
     _, descriptor, inode, _, _ = memory.REFERENCE.unpack(reference)
     before = os.pread(descriptor, memory.HEADER, 0)
-    view = memory.Receiver({os.getpid()}).fetch(reference)
+    view = memory.MemoryReceiver({os.getpid()}).fetch(reference)
     assert view[:3] == b"\1\1\1" and view.readonly
     opened = [fd for fd in map(int, os.listdir("/proc/self/fd")) if fd > 2 and _inode(fd) == inode]
     modes = {fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE for fd in opened if fd != descriptor}
@@ -64,7 +64,7 @@ def _inode(fd: int) -> int:
         return -1
 
 
-def test_nobody_but_the_sender_can_write_to_it(sender: memory.Sender) -> None:
+def test_nobody_but_the_sender_can_write_to_it(sender: memory.MemorySender) -> None:
     descriptor = memory.REFERENCE.unpack(placed(sender))[1]
     other = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR)
     try:
@@ -111,13 +111,13 @@ def test_what_is_no_segment_is_not_read() -> None:
         for name, fd in found.items():
             reference = memory.REFERENCE.pack(os.getpid(), fd, os.fstat(fd).st_ino, 8, 0)
             with pytest.raises(memory.Untaken, match="no memory of ours"):
-                memory.Receiver({os.getpid()}).fetch(reference)
+                memory.MemoryReceiver({os.getpid()}).fetch(reference)
             assert len(os.listdir("/proc/self/fd")) == before, name
 
 
-def test_a_reference_says_the_truth_or_is_not_followed(sender: memory.Sender) -> None:
+def test_a_reference_says_the_truth_or_is_not_followed(sender: memory.MemorySender) -> None:
     pid, fd, inode, length, generation = memory.REFERENCE.unpack(placed(sender))
-    receiver = memory.Receiver({os.getpid()})
+    receiver = memory.MemoryReceiver({os.getpid()})
     for wrong in (
         (pid, fd, inode + 1, length, generation), (pid, fd, inode, 2**63, generation), (pid, -1, inode, length, 1),
         (pid, fd, inode, length, generation + 1), (pid, fd, inode, length, 2**64 - 1), (pid, 2**30, inode, 1, 1),
@@ -128,12 +128,12 @@ def test_a_reference_says_the_truth_or_is_not_followed(sender: memory.Sender) ->
             receiver.fetch(memory.REFERENCE.pack(*wrong))
     assert sender.in_transit() == 1
     with pytest.raises(memory.Untaken, match="no worker of this graph"):
-        memory.Receiver(set()).fetch(memory.REFERENCE.pack(pid, fd, inode, length, generation))
+        memory.MemoryReceiver(set()).fetch(memory.REFERENCE.pack(pid, fd, inode, length, generation))
     assert sender.in_transit() == 1
 
 
-def test_each_filling_is_taken_for_itself(sender: memory.Sender) -> None:
-    first, second = memory.Receiver({os.getpid()}), memory.Receiver({os.getpid()})
+def test_each_filling_is_taken_for_itself(sender: memory.MemorySender) -> None:
+    first, second = memory.MemoryReceiver({os.getpid()}), memory.MemoryReceiver({os.getpid()})
     for receiver in (first, second, second, first, first):
         reference = placed(sender)
         assert sender.in_transit() == 1, "that an earlier filling was taken says nothing of this one"
@@ -143,8 +143,8 @@ def test_each_filling_is_taken_for_itself(sender: memory.Sender) -> None:
     assert len(segments) == 1
 
 
-def test_what_was_taken_stays_so_when_the_reader_is_gone(sender: memory.Sender) -> None:
-    receiver = memory.Receiver({os.getpid()})
+def test_what_was_taken_stays_so_when_the_reader_is_gone(sender: memory.MemorySender) -> None:
+    receiver = memory.MemoryReceiver({os.getpid()})
     receiver.fetch(placed(sender))
     sender.sweep()
     receiver.sweep(idle=0.0)
@@ -166,7 +166,7 @@ def test_a_roster_names_workers_at_once() -> None:
     roster.close()
 
 
-def test_arguments_are_written_into_the_request_that_named_them(sender: memory.Sender) -> None:
+def test_arguments_are_written_into_the_request_that_named_them(sender: memory.MemorySender) -> None:
     values: dict[str, Any] = {
         "a": np.arange(memory.MIN_SIZE, dtype="f4"), "b": [np.zeros(3), {"c": np.ones((400, 400))}], "d": 2**80,
         "e": {2**70: "x"}, "f": b"y" * 5, "g": None, "h": 1.5,

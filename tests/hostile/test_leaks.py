@@ -169,7 +169,7 @@ def test_references_to_memory_are_refused_at_the_public_port(
         base = "http://graph" if place == "uds" else graph.url
         client = stack.enter_context(httpx.Client(transport=transport, base_url=base, timeout=30))
         (entry,) = graph.workers("n1")
-        sender = stack.enter_context(contextlib.closing(memory.Sender(1 << 20)))
+        sender = stack.enter_context(contextlib.closing(memory.MemorySender(1 << 20)))
         good = sender.place(memoryview(bytes(memory.MIN_SIZE)))  # which a neighbour in the graph may send
         assert good is not None
         array, _ = arrays.pack(np.zeros(memory.MIN_SIZE, "u1"))

@@ -81,13 +81,13 @@ def codes(body: bytes) -> set[int]:
 
 
 @pytest.fixture(scope="module")
-def sender() -> Iterator[memory.Sender]:
+def sender() -> Iterator[memory.MemorySender]:
     """Memory of this process, as a service of the graph has it: whoever follows a reference to it reads it."""
-    with closing(memory.Sender(1 << 24)) as sender:
+    with closing(memory.MemorySender(1 << 24)) as sender:
         yield sender
 
 
-def references(graph: Served, sender: memory.Sender) -> list[bytes]:
+def references(graph: Served, sender: memory.MemorySender) -> list[bytes]:
     """Good ones, and such that name what processes have open."""
     good = sender.place(memoryview(bytes(memory.MIN_SIZE)))
     assert good is not None
@@ -100,7 +100,7 @@ def references(graph: Served, sender: memory.Sender) -> list[bytes]:
     return [good, *strange]
 
 
-def test_references_are_followed_nowhere(post: Post, graph: Served, sender: memory.Sender) -> None:
+def test_references_are_followed_nowhere(post: Post, graph: Served, sender: memory.MemorySender) -> None:
     array = arrays.pack(np.zeros(memory.MIN_SIZE, "u1"))[0]
     for reference in references(graph, sender):
         plain, shaped = extensions.reference(reference), extensions.reference(reference, array)
@@ -206,7 +206,7 @@ def test_a_call_that_does_not_fit_holds_no_slot_in_one_process() -> None:
 # --- injected clients, which user code may hand a client's bytes to ---
 
 
-def test_an_injected_client_makes_nobody_a_service(graph: Served, sender: memory.Sender) -> None:
+def test_an_injected_client_makes_nobody_a_service(graph: Served, sender: memory.MemorySender) -> None:
     with graph.client() as client:
         for reference in references(graph, sender)[:2]:
             body = msgspec.msgpack.encode({"x": extensions.reference(reference)}).hex()
@@ -268,7 +268,7 @@ def test_a_connection_is_what_it_opens_as(graph: Served, place: str, who: Any) -
 # --- a stand-in ---
 
 
-def test_a_stand_in_makes_nobody_a_service(tmp_path: Path, run_dir: Path, sender: memory.Sender) -> None:
+def test_a_stand_in_makes_nobody_a_service(tmp_path: Path, run_dir: Path, sender: memory.MemorySender) -> None:
     (tmp_path / "ready").touch()
     with served("standing:Entry", "--run-dir", str(run_dir), env={"FLAGS": str(tmp_path)}) as graph:
         (tmp_path / "slow").touch()

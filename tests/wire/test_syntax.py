@@ -18,7 +18,7 @@ from graphserve.errors import header_fault
 from graphserve.wire import http_syntax, problem
 from graphserve.wire.headers import is_request_id, is_traceparent, may_travel
 from graphserve.wire.trust import MADE, PUBLIC
-from graphserve.worker.http.headers import Heading
+from graphserve.worker.http.headers import RequestHeaders
 from graphserve.worker.http.response import Responder
 
 
@@ -123,7 +123,7 @@ def of_heading(name: bytes) -> Callable[[str], list[bytes]]:
 
     def lines(value: str) -> list[bytes]:
         context = CallContext()
-        Heading([(name, value.encode("latin-1", "replace"))], context, PUBLIC)
+        RequestHeaders([(name, value.encode("latin-1", "replace"))], context, PUBLIC)
         return travels(context, None).split(b"\r\n")
 
     return lines

@@ -14,13 +14,13 @@ import pytest
 from graphserve import api, service
 from graphserve.graph.builder import resolve_here
 from graphserve.worker.dispatch.executor import BoundApi, Executor, bind
-from graphserve.worker.dispatch.slots import Gate
+from graphserve.worker.dispatch.slots import Slots
 from graphserve.worker.http.limits import Limits
 from graphserve.worker.http.listener import Listener, routes
 from graphserve.worker.http.protocol import Protocol
 from graphserve.worker.http.public import PublicProtocol
 from graphserve.worker.http.response import Responder
-from graphserve.worker.http.timeouts import Patrol
+from graphserve.worker.http.timeouts import Timeouts
 from graphserve.worker.pages.health import App, Health
 from tests.hostile.wire import answers
 
@@ -62,7 +62,7 @@ def listener(*, public: bool) -> Listener:
     app = App(Health(node.name, list), apis)
     executor = Executor(node, ThreadPoolExecutor(1))
     relay: Any = None
-    return Listener(app, routes(apis.values()), executor, Gate(1), responder, relay, {}, keep_alive=5.0)
+    return Listener(app, routes(apis.values()), executor, Slots(1), responder, relay, {}, keep_alive=5.0)
 
 
 BREAKS: dict[str, Callable[[BoundApi], BoundApi]] = {
@@ -92,7 +92,7 @@ def test_it_ends_in_an_answer_a_line_and_a_close(
 async def talk(public: bool, spoil: Callable[[BoundApi], BoundApi], raw: bytes) -> bytes:
     made = listener(public=public)
     made.apis[b"/bad"] = spoil(made.apis[b"/bad"])
-    patrol = Patrol(made, Limits(connections=10, patience=5.0, keep_alive=0.2))
+    patrol = Timeouts(made, Limits(connections=10, patience=5.0, keep_alive=0.2))
     factory = (lambda: PublicProtocol(made, patrol)) if public else (lambda: Protocol(made))
     server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
     try:

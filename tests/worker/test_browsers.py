@@ -17,7 +17,7 @@ import trustme
 from chromium import CHROMIUM, Browser
 
 from graphserve.graph.plan import ListenPlan
-from graphserve.worker.http.browsers import Hosts, fault, is_loopback
+from graphserve.worker.http.browsers import AllowedHosts, fault, is_loopback
 from tests.harness import Served, eventually, served
 from tests.hostile.wire import Answer, address, answers, read_to_end
 
@@ -36,10 +36,10 @@ from tests.hostile.wire import Answer, address, answers, read_to_end
     ],
 )  # fmt: skip
 def test_on_loopback_its_own_names_are_answered(host: str, is_ours: bool) -> None:
-    hosts = Hosts.of(ListenPlan())
+    hosts = AllowedHosts.of(ListenPlan())
     assert hosts.allows(host.encode()) is is_ours
-    assert Hosts.of(ListenPlan(host="::1")).allows(host.encode()) is is_ours
-    assert Hosts.of(ListenPlan(host="localhost")).allows(host.encode()) is is_ours
+    assert AllowedHosts.of(ListenPlan(host="::1")).allows(host.encode()) is is_ours
+    assert AllowedHosts.of(ListenPlan(host="localhost")).allows(host.encode()) is is_ours
 
 
 def test_elsewhere_and_on_a_unix_socket_all_are() -> None:
@@ -49,21 +49,21 @@ def test_elsewhere_and_on_a_unix_socket_all_are() -> None:
         ListenPlan(uds="/x"),
         ListenPlan(host="::"),
     ):
-        assert Hosts.of(listen).allows(b"anything.test:80")
-        assert not Hosts.of(listen).allows(b"a b"), "but what is no host is none"
-        assert not Hosts.of(listen).allows(None)
+        assert AllowedHosts.of(listen).allows(b"anything.test:80")
+        assert not AllowedHosts.of(listen).allows(b"a b"), "but what is no host is none"
+        assert not AllowedHosts.of(listen).allows(None)
 
 
 def test_those_that_were_chosen_are_the_only_ones() -> None:
     chosen = ("Example.com", "*.example.org", "[2001:db8::1]", "192.0.2.7")
     for listen in (ListenPlan(allowed_hosts=chosen), ListenPlan(host="0.0.0.0", allowed_hosts=chosen)):
-        hosts = Hosts.of(listen)
+        hosts = AllowedHosts.of(listen)
         for host in ("example.com", "EXAMPLE.COM:443", "example.com.", "a.example.org", "a.b.example.org:1",
                      "[2001:DB8:0::1]:80", "192.0.2.7:8000"):  # fmt: skip
             assert hosts.allows(host.encode()), host
         for host in ("example.org", "a.example.com", "localhost", "127.0.0.1", "xexample.org", "[2001:db8::2]"):
             assert not hosts.allows(host.encode()), host
-    assert Hosts.of(ListenPlan(allowed_hosts=("*",))).allows(b"evil.test")
+    assert AllowedHosts.of(ListenPlan(allowed_hosts=("*",))).allows(b"evil.test")
 
 
 def test_what_loopback_is() -> None:

@@ -17,13 +17,13 @@ import pytest
 from graphserve import api, service
 from graphserve.graph.builder import resolve_here
 from graphserve.worker.dispatch.executor import Executor, bind
-from graphserve.worker.dispatch.slots import Gate
+from graphserve.worker.dispatch.slots import Slots
 from graphserve.worker.http import acceptor as ports, timeouts as patrols
-from graphserve.worker.http.acceptor import BEYOND, Port
+from graphserve.worker.http.acceptor import BEYOND, Acceptor
 from graphserve.worker.http.limits import Limits
 from graphserve.worker.http.listener import Listener, routes
 from graphserve.worker.http.response import Responder
-from graphserve.worker.http.timeouts import SPARE, Patrol
+from graphserve.worker.http.timeouts import SPARE, Timeouts
 from graphserve.worker.pages.health import App, Health
 from tests.graph.test_tls import Authority
 from tests.hostile.wire import answers
@@ -54,10 +54,12 @@ class Crowded:
 class Place:
     """A public port in this loop, and who comes there."""
 
-    def __init__(self, address: tuple[str, int], port: Port, instance: Crowded, client: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, address: tuple[str, int], port: Acceptor, instance: Crowded, client: ssl.SSLContext | None
+    ) -> None:
         self.address = address
         self.port = port
-        self.patrol: Patrol = port.patrol
+        self.patrol: Timeouts = port.patrol
         self.instance = instance
         self._client = client
         self._open: list[asyncio.StreamWriter] = []
@@ -88,14 +90,14 @@ async def place(authority: Authority | None = None) -> AsyncIterator[Place]:
     relay: Any = None
     responder = Responder(node.name, public=True, debug=False)
     listener = Listener(
-        app, routes(apis.values()), executor, Gate(1), responder, relay, {}, keep_alive=5.0, access_log=True
+        app, routes(apis.values()), executor, Slots(1), responder, relay, {}, keep_alive=5.0, access_log=True
     )
     tls = client = None
     if authority is not None:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(f"{authority.folder}/server.pem")
         client = authority.client_context()
-    port = Port(listener, Limits(connections=LIMIT, patience=60.0, keep_alive=60.0), tls)
+    port = Acceptor(listener, Limits(connections=LIMIT, patience=60.0, keep_alive=60.0), tls)
     sock = socket.create_server(("127.0.0.1", 0))
     found = Place(sock.getsockname(), port, instance, client)
     await port.open(sock, backlog=1000)

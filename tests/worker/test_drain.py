@@ -15,9 +15,9 @@ import pytest
 import uvloop
 
 from graphserve import api, service
-from graphserve.call.membership import Members
+from graphserve.call.membership import Membership
 from graphserve.graph.builder import resolve_here
-from graphserve.worker.fallback import StandIn
+from graphserve.worker.fallback import FallbackServer
 from graphserve.worker.http import acceptor
 
 REQUEST = b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
@@ -73,7 +73,7 @@ def test_a_connection_that_is_accepted_as_the_drain_begins(
 
     async def serve() -> None:
         nonlocal standing
-        standing = StandIn(plan, plan.node("Entry"), tmp_path, Members())
+        standing = FallbackServer(plan, plan.node("Entry"), tmp_path, Membership())
         standing.read_certificate(None)
         await standing.start()
         with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -97,7 +97,7 @@ def test_who_has_sent_nothing_yet_has_the_time_for_headers_at_a_stand_in_that_go
     plan = replace(plan, listen=replace(plan.listen, timeout_keep_alive=0.05, timeout_client=600.0))
 
     async def serve() -> None:
-        standing = StandIn(plan, plan.node("Entry"), tmp_path, Members())
+        standing = FallbackServer(plan, plan.node("Entry"), tmp_path, Membership())
         standing.read_certificate(None)
         await standing.start()
         with socket.create_server(("127.0.0.1", 0)) as listening:

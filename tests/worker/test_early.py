@@ -13,11 +13,11 @@ import pytest
 import uvloop
 
 from graphserve import api, service
-from graphserve.call.membership import Members
+from graphserve.call.membership import Membership
 from graphserve.graph.builder import resolve_here
 from graphserve.graph.plan import ListenPlan, Settings
 from graphserve.supervise.resolving import outline
-from graphserve.worker.fallback import StandIn
+from graphserve.worker.fallback import FallbackServer
 from graphserve.worker.http.early import EarlyProtocol
 from graphserve.worker.http.limits import HEAD_BYTES
 
@@ -43,7 +43,7 @@ class Early:
 
     async def __aenter__(self) -> Early:
         plan = outline(self._settings)
-        self.standing = StandIn(plan, plan.node("Entry"), self._folder, Members(), resolving=True)
+        self.standing = FallbackServer(plan, plan.node("Entry"), self._folder, Membership(), resolving=True)
         self.standing.read_certificate(None)
         await self.standing.start()
         with socket.create_server(("127.0.0.1", 0)) as listening:

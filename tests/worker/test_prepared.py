@@ -13,7 +13,7 @@ from graphserve.call.request import composer
 from graphserve.graph.plan import ApiPlan, NodePlan
 from graphserve.wire.trust import MADE, PEER, PEER_BY_SOCKET, PUBLIC, RELAYED, Trust, opened
 from graphserve.worker.dispatch.executor import BoundApi, bind
-from graphserve.worker.http.fast_parser import Prepared
+from graphserve.worker.http.fast_parser import FastParser
 
 
 @service
@@ -29,7 +29,7 @@ class Model:
 
 PLANS = (ApiPlan("run", "/run", ("x",), "pooled"), ApiPlan("limited", "/limited", ("x",), "queue"))
 APIS: dict[str, BoundApi] = bind(NodePlan("Model", "n0", "m:Model", 0, 1, 1, apis=PLANS), Model())
-READER = Prepared("Model", APIS.values())
+READER = FastParser("Model", APIS.values())
 WORDS = st.binary(min_size=1, max_size=40).map(lambda word: bytes(0x21 + byte % 94 for byte in word))
 
 

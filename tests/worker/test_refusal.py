@@ -10,18 +10,28 @@ import pytest
 from hypothesis import given, strategies as st
 
 from graphserve.errors import Unavailable
-from graphserve.worker.dispatch.load import BEAT, CALM, FEWEST, LATE, PERSISTENCE, TARGET, WAY_BACK, Pace, Pressure
-from graphserve.worker.http.shedding import SURPLUS, Throttle
+from graphserve.worker.dispatch.load import (
+    BEAT,
+    CALM,
+    FEWEST,
+    LATE,
+    PERSISTENCE,
+    TARGET,
+    WAY_BACK,
+    LatencyEstimate,
+    LoopLagLimit,
+)
+from graphserve.worker.http.shedding import SURPLUS, AdaptiveThrottle
 
 # --- pace ---
 
 
 def test_nothing_is_known_at_first() -> None:
-    assert Pace().needed == 0.0
+    assert LatencyEstimate().needed == 0.0
 
 
 def test_a_steady_pace_is_needed_and_little_more() -> None:
-    pace = Pace()
+    pace = LatencyEstimate()
     for _ in range(50):
         pace.add(0.1)
     assert 0.1 <= pace.needed < 0.1 + WAY_BACK + 0.001
@@ -29,7 +39,7 @@ def test_a_steady_pace_is_needed_and_little_more() -> None:
 
 @given(st.lists(st.floats(0.001, 10), min_size=1, max_size=50))
 def test_the_need_lies_between_the_quickest_and_far_beyond_the_slowest(times: list[float]) -> None:
-    pace = Pace()
+    pace = LatencyEstimate()
     for seconds in times:
         pace.add(seconds)
     assert min(times) <= pace.needed <= 5 * max(times) + WAY_BACK
@@ -37,7 +47,7 @@ def test_the_need_lies_between_the_quickest_and_far_beyond_the_slowest(times: li
 
 
 def test_a_slow_first_call_is_forgotten() -> None:
-    pace = Pace()
+    pace = LatencyEstimate()
     pace.add(5.0)
     for _ in range(100):
         pace.add(0.01)
@@ -51,7 +61,7 @@ def pressed(steps: list[tuple[float, int]]) -> list[float]:
     """The limit after each beat, which came so many seconds late with so many calls in flight."""
 
     async def run() -> list[float]:
-        pressure = Pressure(asyncio.get_running_loop(), lambda: 0)
+        pressure = LoopLagLimit(asyncio.get_running_loop(), lambda: 0)
         now, limits = 100.0, []
         for late, in_flight in steps:
             now += BEAT + late
@@ -80,7 +90,7 @@ def test_the_limit_grows_back_and_goes() -> None:
 
 
 def test_it_is_late_only_as_long_as_it_is() -> None:
-    pressure = Pressure(asyncio.new_event_loop(), lambda: 0)
+    pressure = LoopLagLimit(asyncio.new_event_loop(), lambda: 0)
     for late, said in ((LATE / 2, False), (LATE * 2, True), (0.0, False)):
         pressure._judge(100.0, late, 1)
         assert pressure.late is said
@@ -89,7 +99,7 @@ def test_it_is_late_only_as_long_as_it_is() -> None:
 
 async def test_it_beats_only_while_there_are_calls() -> None:
     calls = [1]
-    pressure = Pressure(asyncio.get_running_loop(), lambda: calls[0])
+    pressure = LoopLagLimit(asyncio.get_running_loop(), lambda: calls[0])
     pressure.begin()
     await asyncio.sleep(3 * BEAT)
     assert pressure.beating
@@ -104,7 +114,7 @@ async def test_it_beats_only_while_there_are_calls() -> None:
 FULL = Unavailable("the queue of Model is full", node="Model", full=True)
 
 
-def through(throttle: Throttle, asked: int, capacity: int) -> int:
+def through(throttle: AdaptiveThrottle, asked: int, capacity: int) -> int:
     """Ask so often in a second, of which `capacity` are taken below; how many were let through."""
     passed = 0
     for _ in range(asked):
@@ -119,13 +129,13 @@ def through(throttle: Throttle, asked: int, capacity: int) -> int:
 @pytest.mark.parametrize("times", [1.0, 1.5, 3.0, 10.0])
 def test_it_lets_through_a_surplus_and_no_more(times: float) -> None:
     random.seed(1)
-    throttle = Throttle("Gateway", "work")
+    throttle = AdaptiveThrottle("Gateway", "work")
     passed = [through(throttle, int(200 * times), 200) for _ in range(20)][-1]
     assert min(200, 200 * times) <= passed <= 200 * min(times, SURPLUS * 1.15)
 
 
 def test_it_says_why() -> None:
-    throttle = Throttle("Gateway", "work")
+    throttle = AdaptiveThrottle("Gateway", "work")
     throttle.refused(FULL)
     assert [throttle.refusal() for _ in range(9)] == [None] * 9, "one refusal says little"
     refusals = [refusal for _ in range(100) if (refusal := throttle.refusal()) is not None]
@@ -135,7 +145,7 @@ def test_it_says_why() -> None:
 
 def test_it_is_over_soon() -> None:
     random.seed(1)
-    throttle = Throttle("Gateway", "work")
+    throttle = AdaptiveThrottle("Gateway", "work")
     for _ in range(10):
         through(throttle, 600, 200)
     seconds = 0

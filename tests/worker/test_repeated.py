@@ -14,15 +14,15 @@ import pytest
 from graphserve import api, service
 from graphserve.graph.builder import resolve_here
 from graphserve.worker.dispatch.executor import Executor, bind
-from graphserve.worker.dispatch.slots import Gate
-from graphserve.worker.http.browsers import Hosts
+from graphserve.worker.dispatch.slots import Slots
+from graphserve.worker.http.browsers import AllowedHosts
 from graphserve.worker.http.early import EarlyProtocol
 from graphserve.worker.http.limits import Limits
 from graphserve.worker.http.listener import Listener, routes
 from graphserve.worker.http.public import PublicProtocol
 from graphserve.worker.http.repeated_heads import LESSONS
 from graphserve.worker.http.response import Responder
-from graphserve.worker.http.timeouts import Patrol
+from graphserve.worker.http.timeouts import Timeouts
 from graphserve.worker.pages.health import App, Health
 
 pytestmark = pytest.mark.anyio
@@ -108,10 +108,10 @@ async def place(hosts: tuple[str, ...] = ("localhost",)) -> AsyncIterator[tuple[
     relay: Any = None
     responder = Responder(node.name, public=True, debug=False)
     listener = Listener(
-        app, routes(apis.values()), executor, Gate(1), responder, relay, {}, keep_alive=5.0, max_body_size=LARGEST,
-        hosts=Hosts(hosts),
+        app, routes(apis.values()), executor, Slots(1), responder, relay, {}, keep_alive=5.0, max_body_size=LARGEST,
+        hosts=AllowedHosts(hosts),
     )  # fmt: skip
-    patrol = Patrol(listener, Limits(connections=100, patience=60.0, keep_alive=60.0))
+    patrol = Timeouts(listener, Limits(connections=100, patience=60.0, keep_alive=60.0))
     writers: list[asyncio.StreamWriter] = []
 
     def made() -> Watched:

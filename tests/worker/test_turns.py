@@ -18,9 +18,9 @@ import uvloop
 
 from graphserve.call.exchange import Reply
 from graphserve.loop.eager import Eager
-from graphserve.loop.timers import FAR, Alarms, alarm
-from graphserve.worker.batch.batcher import Turn
-from graphserve.worker.dispatch.slots import Door, Gate
+from graphserve.loop.timers import FAR, Timers, alarm
+from graphserve.worker.batch.batcher import BatchLease
+from graphserve.worker.dispatch.slots import GatedListener, Slots
 
 LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop, uvloop.new_event_loop]
 
@@ -156,7 +156,7 @@ def test_an_alarm_comes_when_it_is_set_for(delay: float) -> None:
 
 def test_alarms_that_are_called_off_leave_nothing() -> None:
     async def main() -> None:
-        alarms = Alarms(asyncio.get_running_loop())
+        alarms = Timers(asyncio.get_running_loop())
         for made in [alarms.set(1000.0, asyncio.get_running_loop().stop) for _ in range(1000)]:
             made.cancel()
         assert not any(alarms._seconds.values())
@@ -174,12 +174,12 @@ def test_one_worker_has_the_turn_and_its_death_ends_it(tmp_path: Path) -> None:
     other = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
     try:
         assert other.stdout is not None and other.stdout.readline() == "True\n"
-        ours = Turn(sock)
+        ours = BatchLease(sock)
         assert not ours.take()
         os.kill(other.pid, signal.SIGKILL)
         other.wait(30)
         assert ours.take() and ours.take()
-        third = Turn(sock)
+        third = BatchLease(sock)
         assert not third.take()
         ours.leave()
         assert third.take()
@@ -194,8 +194,8 @@ def test_who_waits_in_the_queue_goes_before_who_comes_by_the_port(tmp_path: Path
         listener.bind(str(tmp_path / "q.sock"))
         listener.listen(8)
         listener.setblocking(False)
-        gate, taken = Gate(1), list[socket.socket]()
-        gate.open([Door(listener, taken.append, gate.take)])
+        gate, taken = Slots(1), list[socket.socket]()
+        gate.open([GatedListener(listener, taken.append, gate.take)])
         with socket.socket(socket.AF_UNIX) as first:
             first.connect(str(tmp_path / "q.sock"))
             assert not gate.take_behind()

@@ -13,7 +13,7 @@ from graphserve.call.connection import Connection
 from graphserve.call.context import CallContext
 from graphserve.call.endpoint import Endpoint
 from graphserve.call.exchange import Exchange
-from graphserve.call.membership import Members, Node
+from graphserve.call.membership import KnownNode, Membership
 from graphserve.call.memory_sharing import Sharing
 from graphserve.call.request import Compose, composer
 from graphserve.call.retry_budget import RetryBudget
@@ -42,13 +42,13 @@ class QueueLane:
     """
 
     def __init__(
-        self, members: Members, node: str, path: str, budget: RetryBudget, sharing: Sharing | None = None
+        self, members: Membership, node: str, path: str, budget: RetryBudget, sharing: Sharing | None = None
     ) -> None:
         self.node = node
         self.path = path
         self.budget = budget
         self._sharing = sharing
-        self.state: Node | None = None
+        self.state: KnownNode | None = None
         self.waiting: set[Exchange] = set()
         self.loop = asyncio.get_running_loop()
         self._readers = poller(self.loop)
@@ -125,7 +125,7 @@ class QueueLane:
         for exchange in unsent:
             self.send(exchange)
 
-    def _changed(self, node: Node) -> None:
+    def _changed(self, node: KnownNode) -> None:
         self.state = node
         if node.hopeless:  # no worker is left that could have taken any of these
             for exchange in [*self.waiting, *self._unsent]:
@@ -146,7 +146,7 @@ class PooledLane:
     """
 
     def __init__(
-        self, members: Members, node: str, queue: int, keep_alive: float, budget: RetryBudget,
+        self, members: Membership, node: str, queue: int, keep_alive: float, budget: RetryBudget,
         sharing: Sharing | None = None,
     ) -> None:  # fmt: skip
         self._sharing = sharing
@@ -156,7 +156,7 @@ class PooledLane:
         self.budget = budget
         self.loop = asyncio.get_running_loop()
         self._members = members
-        self.state: Node | None = None
+        self.state: KnownNode | None = None
         self.endpoints: dict[str, Endpoint] = {}
         self.waiting: dict[Exchange, None] = {}
         self._last = False  # whether the node stops
@@ -209,7 +209,7 @@ class PooledLane:
         else:
             self.waiting[exchange] = None
 
-    def _changed(self, node: Node) -> None:
+    def _changed(self, node: KnownNode) -> None:
         self.state = node
         # A node that stops for good has none but draining workers; they take what is passed on to them to the end.
         last = self._last
@@ -224,7 +224,7 @@ class PooledLane:
                 endpoint.resting = endpoint.unreachable = False
         self._take_waiting()
 
-    def _endpoint(self, address: str, node: Node) -> Endpoint:
+    def _endpoint(self, address: str, node: KnownNode) -> Endpoint:
         endpoint = Endpoint(address, self.loop, self.keep_alive, self._failing, self._take_waiting)
         if self._sharing is not None:
             endpoint.reads_memory = all(readable(each.pid) for each in node.workers if each.address == address)
@@ -245,7 +245,7 @@ class PooledLane:
             self.send(exchange)
 
 
-def failed(node: Node) -> Unavailable:
+def failed(node: KnownNode) -> Unavailable:
     """What a caller of a failed node gets."""
     return Unavailable(str(node), node=node.name, retry_after=node.retry_after)
 

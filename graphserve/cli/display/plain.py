@@ -9,7 +9,7 @@ from typing import Protocol
 
 from graphserve.cli.display import lines
 from graphserve.cli.display.say import STDERR, STDOUT, is_journal, with_priority
-from graphserve.cli.display.writer import Writer
+from graphserve.cli.display.writer import DescriptorWriter
 from graphserve.errors import GraphError, GraphServeError, StartupError
 from graphserve.logs.text import printable
 from graphserve.supervise.events import LogRecord, NodeState, Observer
@@ -37,12 +37,12 @@ class _Marked:
 
     def __init__(self, fd: int, apology: Callable[[int], str]) -> None:
         self._marks = is_journal(fd)
-        self._writer = Writer(fd, lambda count: self._marked(apology(count), "warning"))
+        self._writer = DescriptorWriter(fd, lambda count: self._marked(apology(count), "warning"))
         self.idle = self._writer.idle
         self.close = self._writer.close
 
     def write(self, text: str, level: str) -> bool:
-        """See `Writer.write`."""
+        """See `DescriptorWriter.write`."""
         return self._writer.write(self._marked(text, level))
 
     def _marked(self, text: str, level: str) -> str:

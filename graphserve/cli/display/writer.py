@@ -15,7 +15,7 @@ from collections.abc import Callable
 LIMIT = 4 * 1024 * 1024  # bytes that may wait; what comes after is dropped, and counted
 
 
-class Writer:
+class DescriptorWriter:
     """Writes text to a descriptor without ever blocking the caller.
 
     Args:

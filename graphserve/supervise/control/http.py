@@ -28,7 +28,7 @@ _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00\r\n]*?)[ \t]
 
 
 @dataclass(frozen=True)
-class Request:
+class ControlRequest:
     """One request: its body is JSON, or None if there was none."""
 
     method: str
@@ -105,7 +105,7 @@ class UnixServer:
         handle: answers a request; what it raises as `HttpError` is the answer.
     """
 
-    def __init__(self, path: str, handle: Callable[[Request, Answer], Awaitable[None]]) -> None:
+    def __init__(self, path: str, handle: Callable[[ControlRequest, Answer], Awaitable[None]]) -> None:
         self._path = path
         self._handle = handle
         self._clients: set[asyncio.Task[None]] = set()
@@ -173,7 +173,7 @@ class UnixServer:
             writer.transport.abort()
 
 
-async def read(reader: asyncio.StreamReader) -> Request:
+async def read(reader: asyncio.StreamReader) -> ControlRequest:
     """Read one request.
 
     Raises:
@@ -194,7 +194,7 @@ async def read(reader: asyncio.StreamReader) -> Request:
         headers[name.lower()] = value
     body = await _body(reader, headers)
     method, path = (part.decode() for part in found.groups())
-    return Request(method, path.partition("?")[0], body, LINES in headers.get(b"accept", b""))
+    return ControlRequest(method, path.partition("?")[0], body, LINES in headers.get(b"accept", b""))
 
 
 async def _body(reader: asyncio.StreamReader, headers: dict[bytes, bytes]) -> Any:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from graphserve.errors import GraphServeError
 from graphserve.supervise.control import report
-from graphserve.supervise.control.http import Answer, HttpError, Request, UnixServer
-from graphserve.supervise.operations import Refused
+from graphserve.supervise.control.http import Answer, ControlRequest, HttpError, UnixServer
+from graphserve.supervise.operations import OperationRefused
 from graphserve.supervise.rollout import Progress
 from graphserve.system import rundir
 
@@ -32,7 +32,7 @@ HOW_TO_NAME = 'name nodes so: {"nodes": ["Model"]}; or send no body, for all of 
 Work = Callable[[Progress], Coroutine[Any, Any, Any]]
 
 
-class Admin:
+class ControlServer:
     """Answers operators.
 
     Args:
@@ -46,7 +46,7 @@ class Admin:
         self._url = supervisor.public.url
         self._began = time.monotonic()
         self._server = UnixServer(rundir.control_socket(run), self._answer)
-        self._routes: dict[str, tuple[str, Callable[[Request, Answer], Coroutine[Any, Any, None]]]] = {
+        self._routes: dict[str, tuple[str, Callable[[ControlRequest, Answer], Coroutine[Any, Any, None]]]] = {
             "/ps": ("GET", self._ps),
             "/status": ("GET", self._status),
             "/reload": ("POST", self._reload),
@@ -67,7 +67,7 @@ class Admin:
         """See `UnixServer`."""
         return self._server.restore()
 
-    async def _answer(self, request: Request, answer: Answer) -> None:
+    async def _answer(self, request: ControlRequest, answer: Answer) -> None:
         if request.path not in self._routes:
             raise HttpError(404, f"there is no {request.path}; there are {', '.join(self._routes)}")
         method, handle = self._routes[request.path]
@@ -75,10 +75,10 @@ class Admin:
             raise HttpError(405, f"{request.path} takes {method}, not {request.method}")
         await handle(request, answer)
 
-    async def _ps(self, request: Request, answer: Answer) -> None:
+    async def _ps(self, request: ControlRequest, answer: Answer) -> None:
         answer.json(await report.workers(self._supervisor.fleet))
 
-    async def _status(self, request: Request, answer: Answer) -> None:
+    async def _status(self, request: ControlRequest, answer: Answer) -> None:
         supervisor = self._supervisor
         settings = supervisor.config.settings
         answer.json({
@@ -96,22 +96,22 @@ class Admin:
         # After a reload that failed, the files are not those of what serves: the next death may not be replaced.
         return "degraded" if state == "ready" and "reload" in supervisor.operations.failures else state
 
-    async def _stop(self, request: Request, answer: Answer) -> None:
+    async def _stop(self, request: ControlRequest, answer: Answer) -> None:
         if request.body not in (None, {}):
             raise HttpError(422, "/stop takes no body: it stops the whole graph")
         self._supervisor.signals.stop()
         answer.json({"pid": os.getpid()})
 
-    async def _reload(self, request: Request, answer: Answer) -> None:
+    async def _reload(self, request: ControlRequest, answer: Answer) -> None:
         names, operations = _names(request.body), self._supervisor.operations
         instead = operations.gives_way(names)
         await self._operate(request, answer, lambda progress: operations.reload(names, progress), instead=instead)
 
-    async def _restart(self, request: Request, answer: Answer) -> None:
+    async def _restart(self, request: ControlRequest, answer: Answer) -> None:
         names = _names(request.body)
         await self._operate(request, answer, lambda progress: self._supervisor.operations.restart(names, progress))
 
-    async def _scale(self, request: Request, answer: Answer) -> None:
+    async def _scale(self, request: ControlRequest, answer: Answer) -> None:
         sizes = request.body
         if not isinstance(sizes, dict) or not sizes:
             raise HttpError(422, 'give nodes and numbers of workers: {"Model": 3}')
@@ -120,7 +120,7 @@ class Admin:
                 raise HttpError(422, f"{name}: a node has from 1 to {MOST_WORKERS} workers, not {workers!r}")
         await self._operate(request, answer, lambda progress: self._supervisor.operations.scale(sizes, progress))
 
-    async def _operate(self, request: Request, answer: Answer, work: Work, *, instead: bool = False) -> None:
+    async def _operate(self, request: ControlRequest, answer: Answer, work: Work, *, instead: bool = False) -> None:
         """Do one thing, unless another one is under way, or instead of that."""
         supervisor = self._supervisor
         if supervisor.phase != "serving":
@@ -140,7 +140,7 @@ class Admin:
             raise HttpError(503, "given up: the graph stops")
         if (exc := task.exception()) is not None:
             log = getattr(exc, "log", "")
-            status = exc.status if isinstance(exc, Refused) else 500
+            status = exc.status if isinstance(exc, OperationRefused) else 500
             words = str(exc) if isinstance(exc, (GraphServeError, OSError)) else repr(exc)
             raise HttpError(status, words, **({"traceback": log} if log else {})) from None
         answer.line({"done": True}) if request.lines else answer.json({"done": True, "steps": steps})

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from graphserve.isolation.restore import CLOSED
-from graphserve.supervise.health import Memory
+from graphserve.supervise.health import WorkerMemory
 from graphserve.supervise.process import sockets
 from graphserve.supervise.process.worker_process import WorkerProcess
 from graphserve.system import os_errors, rundir
@@ -90,7 +90,7 @@ class Connections:
     def _hear(self, worker: WorkerProcess, message: Message, fds: list[int]) -> None:
         if fds and message["type"] == "ready":
             worker.memory.close()
-            worker.memory = Memory(fds.pop())
+            worker.memory = WorkerMemory(fds.pop())
         for descriptor in fds:
             os.close(descriptor)
         try:

@@ -24,7 +24,7 @@ from tornado.ioloop import IOLoop
 
 from graphserve.graph.plan import NodePlan
 from graphserve.supervise.events import LogRecord
-from graphserve.supervise.health import Frozen, Memory
+from graphserve.supervise.health import Frozen, WorkerMemory
 from graphserve.supervise.process.output import Pipe, Records
 from graphserve.system import stack, standard_streams
 from graphserve.system.channel import Channel, Message
@@ -33,7 +33,7 @@ from graphserve.system.process_group import end_group
 from graphserve.system.roster import Roster
 
 if TYPE_CHECKING:
-    from graphserve.supervise.revision import Version
+    from graphserve.supervise.revision import Revision
 
 
 NO_PROCESS_PAUSE = 1.0  # seconds until it is tried again, when the machine gives us no process
@@ -46,7 +46,7 @@ class WorkerProcess:
     """
 
     def __init__(
-        self, node: str, version: Version, slot: int, process: Any, pipes: list[Pipe], records: Records
+        self, node: str, version: Revision, slot: int, process: Any, pipes: list[Pipe], records: Records
     ) -> None:
         self.version = version
         self.slot = slot
@@ -76,7 +76,7 @@ class WorkerProcess:
         self.seen_at = 0.0
         self.frozen = Frozen()
         self.vitals: dict[str, Any] = {}  # its latest report
-        self.memory = Memory()  # what it executes
+        self.memory = WorkerMemory()  # what it executes
         self.reported = asyncio.Event()  # since it was asked
         self.quota = random.uniform(1.0, 1.1)  # of max_requests: workers that began together are replaced apart
         self.retiring = False
@@ -175,7 +175,7 @@ class Pool:
         self._watcher.initialize(None, {}, None)  # no publisher: nobody listens to circus' events
         self._watcher._status = "active"  # its own start() spawns all at once, and asks the arbiter's lock
 
-    def spawn(self, slot: int, version: Version, env: Mapping[str, str]) -> WorkerProcess:
+    def spawn(self, slot: int, version: Revision, env: Mapping[str, str]) -> WorkerProcess:
         """Start a process.
 
         Args:
@@ -269,7 +269,7 @@ def _discard(data: Any) -> None:
     pass
 
 
-# --- What a worker uses of the machine: CPU and memory, from proc(5). Runs in the supervisor ---
+# --- What a worker uses of the machine: CPU and memory, from proc(5) ---
 
 
 TICK = os.sysconf("SC_CLK_TCK")  # units of CPU time a second

@@ -22,7 +22,7 @@ from graphserve.worker.batch.call import BatchedCall, Gathered, OnEnd
 from graphserve.worker.dispatch.executor import BoundApi, Execution, Executor
 
 
-class Slots(Protocol):
+class SlotSource(Protocol):
     """Where a batch takes its slot."""
 
     def take(self) -> bool:
@@ -37,7 +37,7 @@ Part = list[tuple[BatchedCall, int, int]]  # what one execution gets: callers, a
 
 
 @dataclass(eq=False)
-class Batch:
+class OpenBatch:
     """The calls that one slot executes."""
 
     calls: list[BatchedCall] = field(default_factory=list)
@@ -74,7 +74,12 @@ class Batcher:
     """
 
     def __init__(
-        self, api: BoundApi, executor: Executor, slots: Slots, on_change: Callable[[], None], turn: Turn | None = None
+        self,
+        api: BoundApi,
+        executor: Executor,
+        slots: SlotSource,
+        on_change: Callable[[], None],
+        turn: BatchLease | None = None,
     ) -> None:
         assert api.plan.batch is not None
         self.api = api
@@ -85,7 +90,7 @@ class Batcher:
         self.lists = batch_joining.list_parameters(api.signature)
         self._wanted = batch_joining.wanted(api.signature)
         self.loop = asyncio.get_running_loop()
-        self.collecting: Batch | None = None
+        self.collecting: OpenBatch | None = None
         self.waiting: list[BatchedCall] = []
         self._turn = turn
 
@@ -164,7 +169,7 @@ class Batcher:
 
     def _open(self) -> bool:
         if self.collecting is None and self.may_collect() and self.slots.take():
-            self.collecting = Batch()
+            self.collecting = OpenBatch()
             waiting = self.waiting
             self.waiting = []
             for call in waiting:
@@ -306,15 +311,15 @@ def _shared_context(part: Part) -> CallContext:
     return CallContext(new_request_id(), latest)
 
 
-# --- Whose turn it is to collect a batch, among the workers of one node: one at a time. Runs in workers ---
-# Two free workers that collect at once share what comes, and each executes half a batch. So a worker collects only while
-# it holds a lock that its siblings share; the kernel lets go of it when its holder dies.
+# --- Whose turn it is to collect a batch, among the workers of one node: one at a time ---
+# Two free workers that collect at once share what comes, and each executes half a batch. So a worker collects only
+# while it holds a lock that its siblings share; the kernel lets go of it when its holder dies.
 
 
 TURN_PAUSE = 0.001  # seconds after which a worker asks again, while a sibling collects
 
 
-class Turn:
+class BatchLease:
     """The turn at one batched API.
 
     Args:

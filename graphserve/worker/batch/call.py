@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from graphserve.call.context import CallContext
-from graphserve.loop.timers import Alarm, alarm
+from graphserve.loop.timers import Timer, alarm
 from graphserve.wire import batch_joining
 
 OnEnd = Callable[[Any, "BaseException | None"], None]
@@ -24,7 +24,7 @@ class BatchedCall:
         self.context = context
         self._on_end: OnEnd | None = on_end
         self.size, self.key = batch_joining.measure(arguments, lists)
-        self._timer: Alarm | asyncio.TimerHandle | None = None
+        self._timer: Timer | asyncio.TimerHandle | None = None
         self.on_leave: Callable[[BatchedCall], None] | None = None  # told when its caller leaves
 
     @property
@@ -69,7 +69,7 @@ class BatchedCall:
         self.context.leave()
 
 
-# --- What a batch gives back: the pieces of each caller's result, over several executions. Runs in workers ---
+# --- What a batch gives back: the pieces of each caller's result, over several executions ---
 
 
 class Gathered:

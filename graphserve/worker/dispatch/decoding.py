@@ -8,7 +8,7 @@ from typing import Any
 
 from graphserve.call.context import CallContext
 from graphserve.errors import DeadlineExceeded
-from graphserve.loop.timers import Alarm, alarm
+from graphserve.loop.timers import Timer, alarm
 from graphserve.worker.dispatch.executor import Executor
 
 
@@ -71,6 +71,6 @@ class Decoding:
             on_end(None, DeadlineExceeded(f"{name} did not answer before the deadline", node=name))
 
     def _call_off(self) -> None:
-        timer: Alarm | None = self._timer
+        timer: Timer | None = self._timer
         if timer is not None:
             timer.cancel()

@@ -20,12 +20,12 @@ from graphserve.errors import DeadlineExceeded
 from graphserve.graph.plan import ApiPlan, NodePlan
 from graphserve.isolation import forked
 from graphserve.loop.eager import Eager
-from graphserve.loop.timers import Alarm, alarm
+from graphserve.loop.timers import Timer, alarm
 from graphserve.system.worker_memory import DEADLINE, EXECUTING
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec
 from graphserve.wire.signature import Signature
 from graphserve.worker.dispatch import endings
-from graphserve.worker.dispatch.load import Pace, Pressure
+from graphserve.worker.dispatch.load import LatencyEstimate, LoopLagLimit
 
 GUARD = 0.003  # seconds past the deadline at which we answer ourselves: a call below speaks first, it knows more
 LEVEL_GUARD = 0.006  # more for each level below
@@ -45,7 +45,9 @@ class BoundApi:
     method: Callable[..., Any]
     is_async: bool
     timeout: float | None
-    pace: Pace | None  # how long a call holds its slot; of unlimited APIs, how long it takes while the loop is late
+    pace: (
+        LatencyEstimate | None
+    )  # how long a call holds its slot; of unlimited APIs, how long it takes while the loop is late
     place: int = 0  # among the APIs of its node
 
 
@@ -66,7 +68,7 @@ def bind(node: NodePlan, instance: object, declared: type | None = None) -> dict
             api, signature, ArgumentsCodec(signature),
             ResultCodec(signature.item if signature.stream else signature.result, f"{node.name}.{api.name}"),
             method, _is_async(method) or _is_async(inspect.unwrap(method)), min(given, default=None),
-            None if api.stream else Pace(), place,
+            None if api.stream else LatencyEstimate(), place,
         )  # fmt: skip
     return bound
 
@@ -82,8 +84,8 @@ class Executor:
         node: the node.
         threads: the pool that sync APIs run in.
         depth: of the node (`Plan.depth`); default: its level.
-        latest: what the supervisor reads (`system/worker_memory.py`): the latest deadline of what is executed (never too
-            early, exact when nothing is), and how many calls are.
+        latest: what the supervisor reads (`system/worker_memory.py`): the latest deadline of what is executed
+            (never too early, exact when nothing is), and how many calls are.
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class Executor:
         self._decoders: ThreadPoolExecutor | None = None
         self.guard = GUARD + LEVEL_GUARD * (node.level if depth is None else depth)
         self.executing: set[Any] = set()  # Execution and StreamExecution
-        self.pressure = Pressure(self.loop, lambda: len(self.executing))
+        self.pressure = LoopLagLimit(self.loop, lambda: len(self.executing))
         self.executed = 0
         self.eager = Eager(self.loop)
         self.orphans = Orphans(self.loop, self.executing)
@@ -176,8 +178,8 @@ class Execution:
         self._on_end = on_end
         self._on_free = on_free
         self._running: asyncio.Task[Any] | Future[Any] | None = None
-        self._timer: Alarm | asyncio.TimerHandle | None = None
-        self._pace: Pace | None = None
+        self._timer: Timer | asyncio.TimerHandle | None = None
+        self._pace: LatencyEstimate | None = None
 
     def start(self, api: BoundApi, arguments: dict[str, Any], at_once: bool) -> None:
         """Begin, unless the deadline has passed."""
@@ -347,7 +349,7 @@ def name_of(method: Callable[..., Any]) -> str:
     return f"the API {getattr(method, '__qualname__', method)}"
 
 
-# --- Calls whose caller has left, and those among them that run on all the same. Runs in workers ---
+# --- Calls whose caller has left, and those among them that run on all the same ---
 # A thousand clients may leave at once: one timer looks at all of their calls.
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 WAY_BACK = 0.005  # seconds for the answer to reach whoever waits for it
 
 
-class Pace:
+class LatencyEstimate:
     """The mean of the latest calls and how far they lie from it, as TCP estimates round trips (RFC 6298)."""
 
     __slots__ = ("_deviation", "_mean")
@@ -39,9 +39,9 @@ class Pace:
         return self._mean + self._deviation + WAY_BACK if self._mean else 0.0
 
 
-# --- How far the event loop is behind, and how many calls in flight that leaves room for. Runs in workers ---
-# Async APIs have no limit of their own, so what they have too much of is the loop's time. While it is late, each further
-# call makes all of them later; then the calls in flight are held to about as many as it serves within `TARGET`.
+# --- How far the event loop is behind, and how many calls in flight that leaves room for ---
+# Async APIs have no limit of their own, so what they have too much of is the loop's time. While it is late, each
+# further call makes all of them later; then the calls in flight are held to about as many as it serves within `TARGET`.
 
 
 BEAT = 0.05  # seconds between two looks, while calls are executed
@@ -53,7 +53,7 @@ GROWTH = 1.1  # of the limit, at each look at which the loop is in time
 CALM = 2.0  # seconds in time and within the limit after which there is none
 
 
-class Pressure:
+class LoopLagLimit:
     """The limit that the loop's lateness sets.
 
     Args:

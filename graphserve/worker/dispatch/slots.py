@@ -27,7 +27,7 @@ NO_DESCRIPTORS_PAUSE = 0.05  # seconds that a worker without free descriptors le
 
 
 @dataclass(eq=False)
-class Door:
+class GatedListener:
     """One shared socket.
 
     Args:
@@ -50,7 +50,7 @@ class Door:
     accept: Callable[[], None] = lambda: None  # set by the gate
 
 
-class Gate:
+class Slots:
     """The slots of one worker.
 
     Args:
@@ -59,14 +59,14 @@ class Gate:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.doors = list[Door]()
+        self.doors = list[GatedListener]()
         self.in_use = 0
         self.loop = asyncio.get_running_loop()
         self._readers = poller(self.loop)
         self._open = False
         self._waiting: deque[Callable[[], None]] = deque()
 
-    def open(self, doors: list[Door]) -> None:
+    def open(self, doors: list[GatedListener]) -> None:
         """Begin to accept."""
         for door in doors:
             door.accept = partial(self._accept, door)
@@ -82,7 +82,7 @@ class Gate:
             door.sock.close()
         self.doors = []
 
-    def succeed(self, before: socket.socket, door: Door) -> None:
+    def succeed(self, before: socket.socket, door: GatedListener) -> None:
         """Accept at a door in place of one whose socket has lost its name; what waits there still is served."""
         if not self._open:
             door.sock.close()
@@ -165,7 +165,7 @@ class Gate:
                 self._readers.remove_reader(door.sock)
             door.reading = wanted
 
-    def _accept(self, door: Door) -> None:
+    def _accept(self, door: GatedListener) -> None:
         # One connection a turn, or a worker with many slots would leave none for its siblings; what joins a batch
         # that is open already comes all at once.
         if not door.may():
@@ -177,11 +177,11 @@ class Gate:
             pass
         door.settle()
 
-    def _ask_again(self, door: Door) -> None:
+    def _ask_again(self, door: GatedListener) -> None:
         door.held = False
         self.update()
 
-    def _accept_one(self, door: Door) -> bool:
+    def _accept_one(self, door: GatedListener) -> bool:
         try:
             connection, _ = door.sock.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):  # another worker took it
@@ -230,10 +230,10 @@ def drain_backlog(listener: socket.socket, attach: Attach) -> None:
     listener.close()
 
 
-# --- What a connection holds at the gate until its call begins: a slot, or a place in a batch. Runs in workers ---
+# --- What a connection holds at the gate until its call begins: a slot, or a place in a batch ---
 
 
-class Admission:
+class Permit:
     """The admission of one connection; one that came by another socket than a shared one holds nothing.
 
     Args:
@@ -244,7 +244,7 @@ class Admission:
 
     __slots__ = ("batcher", "gate", "slot")
 
-    def __init__(self, gate: Gate, slot: bool = False, batcher: Batcher | None = None) -> None:
+    def __init__(self, gate: Slots, slot: bool = False, batcher: Batcher | None = None) -> None:
         self.gate = gate
         self.slot = slot
         self.batcher = batcher
@@ -277,10 +277,10 @@ class Admission:
             self.batcher = None
 
 
-# --- An upload that waits for a slot: its body is coming to this worker, so no sibling can take it. Runs in workers ---
+# --- An upload that waits for a slot: its body is coming to this worker, so no sibling can take it ---
 
 
-class Waiting:
+class WaitingUpload:
     """A place at the gate, until there is a slot, the deadline passes, or the client leaves.
 
     Args:
@@ -292,7 +292,7 @@ class Waiting:
     """
 
     def __init__(
-        self, executor: Executor, gate: Gate, context: CallContext, on_slot: Callable[[], None],
+        self, executor: Executor, gate: Slots, context: CallContext, on_slot: Callable[[], None],
         on_end: Callable[[CallError], None],
     ) -> None:  # fmt: skip
         self._gate = gate

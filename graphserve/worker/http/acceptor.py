@@ -13,7 +13,7 @@ from graphserve.worker.http.early import Beginning, EarlyProtocol
 from graphserve.worker.http.limits import Limits
 from graphserve.worker.http.listener import Listener
 from graphserve.worker.http.public import PublicProtocol
-from graphserve.worker.http.timeouts import Patrol
+from graphserve.worker.http.timeouts import Timeouts
 from graphserve.worker.http.tls import FailedHandshakes
 
 LAST_HANDSHAKE = 5.0  # seconds that a client whose connection still waited when the port closed has for TLS
@@ -23,7 +23,7 @@ LEAST_PATIENCE = 0.02  # seconds likewise, where one after the other stays unfin
 AT_ONCE = 16  # connections that are accepted in one turn of the loop; a sibling may have time for the others
 
 
-class Port:
+class Acceptor:
     """One public socket.
 
     Args:
@@ -41,7 +41,7 @@ class Port:
         self.limits = limits
         self.tls = tls
         self.loop = asyncio.get_running_loop()
-        self.patrol = Patrol(listener, limits)
+        self.patrol = Timeouts(listener, limits)
         self._failed = FailedHandshakes()
         self._attaching: set[asyncio.Task[object]] = set()
         # Handshakes that nobody has ended, the oldest first: each socket, and when it was accepted on the loop's clock.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
     from graphserve.worker.http.protocol import Protocol
-    from graphserve.worker.http.request import Inbound
+    from graphserve.worker.http.request import HttpRequest
 
 HEALTH = ("/livez", "/readyz")
 CAME = "graphserve.path"  # in the scope: the path as it came, in bytes
@@ -24,7 +24,7 @@ CLIENT_LEFT = 499  # no status of HTTP, since nobody is there to get it; proxies
 LOGGER = "graphserve.access"
 
 
-def log_request(request: Inbound, status: int) -> None:
+def log_request(request: HttpRequest, status: int) -> None:
     """A request to an API has come to its end. One that a sibling has passed on to us is noted there, by its client."""
     if request.trust is RELAYED:
         return
@@ -56,7 +56,7 @@ def shown(path: bytes) -> str:
     return path[:LONGEST].decode("ascii", "backslashreplace")
 
 
-class Clients:
+class ForwardedClients:
     """Who is whose client behind a proxy, by uvicorn's own rules.
 
     Args:
@@ -79,7 +79,7 @@ class Clients:
         return (peer[0] if peer else None) in self._trusted
 
 
-class Journal:
+class AccessLog:
     """The application that is for no API, with a line for each of its answers.
 
     Args:

@@ -28,7 +28,7 @@ _ORIGIN = re.compile(rb"(?P<scheme>https?)://(?P<host>[^/?#@\s]+)\Z", re.IGNOREC
 _PORTS = {"http": "80", "https": "443"}
 
 
-class Hosts:
+class AllowedHosts:
     """The hosts that the public port answers to.
 
     Args:
@@ -45,7 +45,7 @@ class Hosts:
         self.allows: Callable[[bytes | None], bool] = lru_cache(maxsize=256)(self._allows)
 
     @classmethod
-    def of(cls, listen: ListenPlan) -> Hosts:
+    def of(cls, listen: ListenPlan) -> AllowedHosts:
         """Those that were chosen, or else: on loopback its own names, elsewhere all.
 
         A page of any site can have its own name lead to 127.0.0.1 (DNS rebinding); then the browser takes both for one

@@ -8,7 +8,7 @@ from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
 from graphserve.errors import CallError
 from graphserve.worker.http.access_log import log_refusal
-from graphserve.worker.http.request import Inbound
+from graphserve.worker.http.request import HttpRequest
 
 if TYPE_CHECKING:
     from graphserve.worker.http.protocol import Protocol
@@ -40,7 +40,7 @@ class Denial:
         elif connection.pipeline:  # it waits for its turn: the refusal takes its place
             connection.pipeline.popleft()
             connection.cycle = connection.pipeline[0][0] if connection.pipeline else connection.first
-        elif isinstance(cycle, Inbound):
+        elif isinstance(cycle, HttpRequest):
             cycle.abandon()
             cycle.response_complete = True
             if cycle.sink is not None and cycle.sink.begun:  # cut off: the client sees that it is not whole

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from graphserve.errors import CallError, DeadlineExceeded, Unavailable
 from graphserve.worker.http.limits import HEAD_BYTES, PORTION
 from graphserve.worker.http.public import PublicProtocol
-from graphserve.worker.http.request import Inbound
-from graphserve.worker.http.strict import Refused
+from graphserve.worker.http.request import HttpRequest
+from graphserve.worker.http.strict import RequestRefused
 from graphserve.worker.http.timeouts import HEALTH
 
 if TYPE_CHECKING:
     from graphserve.worker.http.listener import Listener
-    from graphserve.worker.http.timeouts import Patrol
+    from graphserve.worker.http.timeouts import Timeouts
 
 _END = b"\r\n\r\n"  # of a head; what ends otherwise is taken for incomplete, and parsed when its time is over
 _PROBE = re.compile(rb"[\r\n]*(?:GET|HEAD) (/\S*) HTTP/1\.[01]\r\n")
@@ -69,7 +69,7 @@ class EarlyProtocol(PublicProtocol):
         beginning: says when the graph is resolved.
     """
 
-    def __init__(self, listener: Listener, patrol: Patrol, beginning: Beginning) -> None:
+    def __init__(self, listener: Listener, patrol: Timeouts, beginning: Beginning) -> None:
         super().__init__(listener, patrol)
         self._beginning = beginning
         self._timer: asyncio.TimerHandle | None = None  # of the request that waits
@@ -101,11 +101,11 @@ class EarlyProtocol(PublicProtocol):
         waited = self.loop.time() - self._waits_since if self._waits_since else 0.0
         if not self._beginning.over and self.listener.path(self.url) not in HEALTH:
             late = bool(self._deadline) and self.loop.time() >= self._deadline
-            raise Refused(self._beginning.refusal(late=late))
+            raise RequestRefused(self._beginning.refusal(late=late))
         super().begin_request(old=old)
         self._waits_since = 0.0
         cycle: Any = self.cycle
-        if waited and type(cycle) is Inbound:
+        if waited and type(cycle) is HttpRequest:
             cycle.started -= waited
             if cycle.context.deadline_ns is not None:
                 cycle.context.deadline_ns -= math.floor(waited * 1e9)

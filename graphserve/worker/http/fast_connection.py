@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from graphserve.loop.timers import alarm
 from graphserve.wire.trust import PUBLIC
-from graphserve.worker.dispatch.slots import Admission, left
+from graphserve.worker.dispatch.slots import Permit, left
 from graphserve.worker.http.listener import Listener
-from graphserve.worker.http.request import Inbound
+from graphserve.worker.http.request import HttpRequest
 
 if TYPE_CHECKING:
     from graphserve.worker.http.protocol import Protocol
@@ -25,7 +25,7 @@ READ_SIZE = 256 * 1024  # bytes
 HEADERS_TIMEOUT = 5.0  # seconds from accept to the first bytes; a slot is held meanwhile
 
 
-class Visit:
+class FastConnection:
     """One connection. To its request it is the protocol and the transport of it.
 
     Args:
@@ -43,14 +43,14 @@ class Visit:
     idle = at_rest = False  # it never is between requests
 
     def __init__(
-        self, listener: Listener, sock: socket.socket, admission: Admission,
-        hand_over: Callable[[socket.socket, Admission, bytes], None],
+        self, listener: Listener, sock: socket.socket, admission: Permit,
+        hand_over: Callable[[socket.socket, Permit, bytes], None],
     ) -> None:  # fmt: skip
         self.listener = listener
         self._sock = sock
         self.admission = admission
         self._hand_over = hand_over
-        self.cycle: Inbound | None = None
+        self.cycle: HttpRequest | None = None
         self.trust = PUBLIC
         self._alarm: Any = None
         self._unsent = b""
@@ -72,7 +72,7 @@ class Visit:
     # --- of its request's protocol ---
 
     @property
-    def transport(self) -> Visit:
+    def transport(self) -> FastConnection:
         """What its request writes to."""
         return self
 
@@ -128,7 +128,7 @@ class Visit:
         request = prepared.read(data, opens=True) if prepared is not None and data else None
         if request is not None and not request[0].signature.stream:
             api, self.trust, checked, context, body = request
-            self.cycle = inbound = Inbound(cast("Protocol", self), api, False, context)
+            self.cycle = inbound = HttpRequest(cast("Protocol", self), api, False, context)
             inbound.take(checked, body)
             if not inbound.response_complete and not self._closing:
                 self._watch(True)  # for its end

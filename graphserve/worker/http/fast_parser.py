@@ -24,7 +24,7 @@ MOST_DIGITS = 19  # of a deadline in nanoseconds, or of a length
 Request = tuple[BoundApi, Trust, bool, CallContext, bytes]  # whether it is to be checked; the last is the body
 
 
-class Prepared:
+class FastParser:
     """The requests that the callers of one node make.
 
     Args:

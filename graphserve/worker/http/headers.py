@@ -8,7 +8,6 @@ from typing import Any
 from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
 from graphserve.errors import CallError, InvalidArguments
-from graphserve.wire.codec import Format, MalformedBody
 from graphserve.wire.formats import Format, is_form
 from graphserve.wire.headers import (
     BAGGAGE,
@@ -23,10 +22,11 @@ from graphserve.wire.headers import (
 )
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.trust import Trust
+from graphserve.wire.validation_errors import MalformedBody
 from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.http.limits import shown
 from graphserve.worker.http.strict import number
-from graphserve.worker.stream.request_body import Source, from_query
+from graphserve.worker.stream.request_body import RequestBody, from_query
 
 _SECONDS = re.compile(rb"\+?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z")
 _LONGEST_TIMEOUT = 1e9  # seconds; beyond, there is no deadline
@@ -36,7 +36,7 @@ _TOLD = frozenset({  # the names of those that are looked at; most of what clien
 })  # fmt: skip
 
 
-class Heading:
+class RequestHeaders:
     """What the headers say.
 
     Args:
@@ -157,11 +157,11 @@ def _mend(as_it_is: bool) -> str:
     return "with curl, add -H 'Content-Type: application/json' or use --json"
 
 
-# --- The arguments of a request: from its body, or from its query beside a body that is a stream. Runs in workers ---
+# --- The arguments of a request: from its body, or from its query beside a body that is a stream ---
 
 
 def read(
-    api: BoundApi, query: bytes, body: bytes, format: Format | None, source: Source | None, fetch: Any
+    api: BoundApi, query: bytes, body: bytes, format: Format | None, source: RequestBody | None, fetch: Any
 ) -> dict[str, Any]:
     """Read and check them.
 

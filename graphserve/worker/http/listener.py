@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any, cast
 import uvicorn
 from uvicorn.server import ServerState
 
-from graphserve.call.quarantine import Wary
+from graphserve.call.quarantine import Suspicions
 from graphserve.call.remote import error_of
 from graphserve.errors import CallError
 from graphserve.graph.plan import ListenPlan
 from graphserve.loop.poller import poller
 from graphserve.wire.extensions import Fetch, Place, no_memory
 from graphserve.wire.headers import KIND
-from graphserve.wire.memory import Sender
+from graphserve.wire.memory import MemorySender
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.batch.batcher import Batcher
 from graphserve.worker.dispatch.executor import BoundApi, Executor
-from graphserve.worker.dispatch.slots import Gate
-from graphserve.worker.http.access_log import Clients, Journal
-from graphserve.worker.http.browsers import Hosts
-from graphserve.worker.http.fast_parser import Prepared
+from graphserve.worker.dispatch.slots import Slots
+from graphserve.worker.http.access_log import AccessLog, ForwardedClients
+from graphserve.worker.http.browsers import AllowedHosts
+from graphserve.worker.http.fast_parser import FastParser
 from graphserve.worker.http.relay import Relay
 from graphserve.worker.http.response import Responder
-from graphserve.worker.http.shedding import Throttle
+from graphserve.worker.http.shedding import AdaptiveThrottle
 from graphserve.worker.http.strict import plain
 from graphserve.worker.latest import Notes
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from graphserve.worker.http.protocol import Protocol
 
-EVERY_HOST = Hosts(("*",))
+EVERY_HOST = AllowedHosts(("*",))
 PRIVATE_BODY = 1 << 40  # bytes; between nodes the limit is memory
 
 
@@ -60,10 +60,10 @@ class Listener:
     """
 
     def __init__(
-        self, app: Any, apis: dict[bytes, BoundApi], executor: Executor, gate: Gate, responder: Responder, relay: Relay,
-        batchers: dict[str, Batcher], *,
+        self, app: Any, apis: dict[bytes, BoundApi], executor: Executor, gate: Slots, responder: Responder,
+        relay: Relay, batchers: dict[str, Batcher], *,
         keep_alive: float, max_body_size: int = PRIVATE_BODY, access_log: bool = False, root_path: str = "",
-        proxy_headers: bool = False, forwarded_allow_ips: str | None = None, hosts: Hosts = EVERY_HOST,
+        proxy_headers: bool = False, forwarded_allow_ips: str | None = None, hosts: AllowedHosts = EVERY_HOST,
     ) -> None:  # fmt: skip
         self.loop = asyncio.get_running_loop()
         self.readers = poller(self.loop)
@@ -72,31 +72,31 @@ class Listener:
         self.max_body_size = max_body_size
         self.access_log = access_log
         self.public = responder.public
-        self.throttles: dict[str, Throttle] = {}
+        self.throttles: dict[str, AdaptiveThrottle] = {}
         self.serve(apis, executor, responder, relay)
         self.fetch: Fetch = no_memory
         self.place: Place | None = None
-        self.sender: Sender | None = None
+        self.sender: MemorySender | None = None
         self._prefix = plain(root_path.rstrip("/").encode())
         self.notes: Notes | None = None  # of calls that clients make here, if such are executed in this process
-        self.wary: Wary | None = None  # of calls that kill workers of this node
+        self.wary: Suspicions | None = None  # of calls that kill workers of this node
         self.passes_on = False  # every call, since nothing is executed in this process
         self.config = uvicorn.Config(
-            Journal(app) if access_log else app, http="httptools", ws="none", lifespan="off", interface="asgi3",
+            AccessLog(app) if access_log else app, http="httptools", ws="none", lifespan="off", interface="asgi3",
             log_config=None, access_log=False,
             server_header=False, date_header=responder.public, root_path=root_path, proxy_headers=proxy_headers,
             forwarded_allow_ips=forwarded_allow_ips, timeout_keep_alive=keep_alive,  # type: ignore[arg-type]
         )  # fmt: skip
         self.config.load()
         self.hosts = hosts
-        self.proxies: Clients | None = None
+        self.proxies: ForwardedClients | None = None
         if proxy_headers and responder.public:
-            self.proxies = Clients(cast("ProxyHeadersMiddleware", self.config.loaded_app))
+            self.proxies = ForwardedClients(cast("ProxyHeadersMiddleware", self.config.loaded_app))
         self.clients = self.proxies if access_log else None  # (only the log wants to know who each client is)
         self.state = ServerState()
         self.closing = False
         self.keep_alive = keep_alive
-        self.prepared = None if responder.public else Prepared(responder.node, apis.values())
+        self.prepared = None if responder.public else FastParser(responder.node, apis.values())
         self.refresh()
 
     def serve(self, apis: dict[bytes, BoundApi], executor: Executor, responder: Responder, relay: Relay) -> None:
@@ -108,7 +108,7 @@ class Listener:
         self.throttles = {}
         if self.public:
             names = [api.plan.name for api in apis.values()]
-            self.throttles = {name: Throttle(responder.node, name) for name in names}
+            self.throttles = {name: AdaptiveThrottle(responder.node, name) for name in names}
 
     def refresh(self) -> None:
         """Take in the time, for the `date` header and for idle connections; called once a second."""
@@ -184,5 +184,5 @@ def publicly(listen: ListenPlan) -> dict[str, Any]:
     return {
         "keep_alive": listen.timeout_keep_alive, "max_body_size": listen.max_body_size, "root_path": listen.root_path,
         "proxy_headers": listen.proxy_headers, "forwarded_allow_ips": listen.forwarded_allow_ips,
-        "hosts": Hosts.of(listen),
+        "hosts": AllowedHosts.of(listen),
     }  # fmt: skip

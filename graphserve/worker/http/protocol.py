@@ -18,13 +18,13 @@ from graphserve.logs.exception_text import described
 from graphserve.loop.timers import alarm
 from graphserve.wire.problem import HttpProblem, Untakable
 from graphserve.wire.trust import PUBLIC, opened
-from graphserve.worker.dispatch.slots import Admission, has_sent, left
+from graphserve.worker.dispatch.slots import Permit, has_sent, left
 from graphserve.worker.http.access_log import CAME, CLIENT_LEFT, log_request
 from graphserve.worker.http.denial import Denial
-from graphserve.worker.http.fast_parser import Prepared
+from graphserve.worker.http.fast_parser import FastParser
 from graphserve.worker.http.listener import Listener
-from graphserve.worker.http.request import Inbound
-from graphserve.worker.http.strict import Refused
+from graphserve.worker.http.request import HttpRequest
+from graphserve.worker.http.strict import RequestRefused
 
 LOGGER = "graphserve.port"
 
@@ -49,16 +49,16 @@ class Protocol(HttpToolsProtocol):
 
     parser: Any  # there until the connection is lost
 
-    def __init__(self, listener: Listener, admission: Admission | None = None, first: bytes = b"") -> None:
+    def __init__(self, listener: Listener, admission: Permit | None = None, first: bytes = b"") -> None:
         super().__init__(listener.config, listener.state, {}, _loop=listener.loop)
         self.listener = listener
-        self.admission = admission or Admission(listener.gate)
+        self.admission = admission or Permit(listener.gate)
         self._shared = admission is not None
         self._first = first
         # Per connection. Its requests may do nothing more than a client's, unless it opens as one of ours.
         self.trust = PUBLIC
         self._opening: bytes | None = b""  # what came of how it opens; None: that is known
-        self._prepared: Prepared | None = None
+        self._prepared: FastParser | None = None
         self.refused = False  # whether what still comes is thrown away
         self.denial: Denial | None = None
         self.idle_since = listener.now
@@ -85,7 +85,7 @@ class Protocol(HttpToolsProtocol):
         under_way = [self.first, *(cycle for cycle, _ in self.pipeline)] if self.pipeline else [self.cycle]
         super().connection_lost(exc)
         for cycle in under_way:
-            if isinstance(cycle, Inbound):
+            if isinstance(cycle, HttpRequest):
                 cycle.abandon()
                 if self.listener.access_log and not cycle.response_complete:
                     log_request(cycle, CLIENT_LEFT)
@@ -100,7 +100,7 @@ class Protocol(HttpToolsProtocol):
         prepared = self._prepared
         if prepared is not None and not self.receiving and self.idle and (request := prepared.read(data)) is not None:
             api, _, checked, context, body = request
-            inbound = Inbound(self, api, not self._shared, context)
+            inbound = HttpRequest(self, api, not self._shared, context)
             self.cycle = inbound  # type: ignore[assignment]
             inbound.take(checked, body)
         elif data:
@@ -139,13 +139,13 @@ class Protocol(HttpToolsProtocol):
         if not self.parser.should_upgrade():
             self.begin_request()
         elif self.parser.get_method() == b"CONNECT":
-            raise Refused(HttpProblem(400, "there is no CONNECT at this socket"))
+            raise RequestRefused(HttpProblem(400, "there is no CONNECT at this socket"))
         else:
             self._upgrade_offered = True  # see `_decline_upgrade`
 
     def on_body(self, body: bytes) -> None:
         """Parser callback. The application reads no bodies: uvicorn would hold what comes, piece by piece."""
-        if isinstance(self.cycle, Inbound):
+        if isinstance(self.cycle, HttpRequest):
             self.cycle.body_received(body)
 
     def on_message_complete(self) -> None:
@@ -153,7 +153,7 @@ class Protocol(HttpToolsProtocol):
         if self._upgrade_offered:
             return
         self.receiving = False
-        if isinstance(self.cycle, Inbound):
+        if isinstance(self.cycle, HttpRequest):
             self.cycle.message_complete()
         else:
             super().on_message_complete()
@@ -175,7 +175,7 @@ class Protocol(HttpToolsProtocol):
         keep_alive = not old and not self._shared and parser.should_keep_alive()
         before: Any = self.cycle
         turn = before is None or before.response_complete
-        inbound = Inbound(self, api, keep_alive, CallContext(), turn=turn, old=old)
+        inbound = HttpRequest(self, api, keep_alive, CallContext(), turn=turn, old=old)
         if self.listener.clients is not None:
             inbound.client = self.listener.clients.of(self.client, self.headers)
         self.cycle = inbound  # type: ignore[assignment]
@@ -206,7 +206,7 @@ class Protocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        if isinstance(cycle, Inbound):
+        if isinstance(cycle, HttpRequest):
             cycle.begin()
         else:
             super()._start_asgi_task(cycle, app)
@@ -352,7 +352,7 @@ class Protocol(HttpToolsProtocol):
             self.stop_reading()
             if self.answered:
                 self.transport.close()
-        elif isinstance(cause, Refused):
+        elif isinstance(cause, RequestRefused):
             self.deny(cause.problem)
         else:
             records.note(LOGGER, "error", "a request could not be read", cause or exc)

@@ -1,7 +1,7 @@
 """The HTTP protocol of the public port: a `Protocol` that trusts nobody. Runs in entry workers.
 
-What could be read in two ways is refused (see `grammar`), what is too long too; who is too slow is told so by the
-`Patrol`. Every refusal is a problem, comes in its turn behind the answers to earlier requests, and ends the connection.
+What could be read in two ways is refused (see `strict`), what is too long too; who is too slow is told so by
+`Timeouts`. Every refusal is a problem, comes in its turn behind the answers to earlier requests, and ends the connection.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from graphserve.worker.http.listener import Listener
 from graphserve.worker.http.presence import Presence
 from graphserve.worker.http.protocol import STOPPED, Protocol
 from graphserve.worker.http.repeated_heads import LESSONS, Repeated
-from graphserve.worker.http.request import Inbound
-from graphserve.worker.http.strict import Refused
-from graphserve.worker.http.timeouts import Patrol
+from graphserve.worker.http.request import HttpRequest
+from graphserve.worker.http.strict import RequestRefused
+from graphserve.worker.http.timeouts import Timeouts
 
 _NOTHING = memoryview(b"")
 
@@ -37,7 +37,7 @@ class PublicProtocol(Protocol):
 
     repeats = True  # whether a head that has come before is known without the parser
 
-    def __init__(self, listener: Listener, patrol: Patrol) -> None:
+    def __init__(self, listener: Listener, patrol: Timeouts) -> None:
         super().__init__(listener)
         self.patrol = patrol
         # Of the connection. `since` is when it was accepted, when its last answer was complete, or when a head began
@@ -115,7 +115,7 @@ class PublicProtocol(Protocol):
                 return
             self._examine()
         if self.spare and (problem := self.patrol.refusal(self, self.url)) is not None:
-            raise Refused(problem)
+            raise RequestRefused(problem)
         self.begin_request(old=False if plain else None)
         if self.spare:
             self.cycle.keep_alive = False
@@ -129,7 +129,7 @@ class PublicProtocol(Protocol):
     def on_body(self, body: bytes) -> None:
         """Parser callback."""
         cycle: Any = self.cycle
-        if type(cycle) is Inbound:
+        if type(cycle) is HttpRequest:
             cycle.body_received(body)
         else:
             self._passed_over += len(body)
@@ -147,7 +147,7 @@ class PublicProtocol(Protocol):
         if self.arrived or self._passed_over:
             self.arrived = self.counted = self._passed_over = 0
         cycle: Any = self.cycle
-        if type(cycle) is Inbound:
+        if type(cycle) is HttpRequest:
             cycle.message_complete()
         else:
             super().on_message_complete()
@@ -157,11 +157,11 @@ class PublicProtocol(Protocol):
         if self.parser.get_method() not in strict.METHODS:
             self._examine()
         if self._length() > self.listener.max_body_size:
-            raise Refused(too_large(self.listener.max_body_size))
+            raise RequestRefused(too_large(self.listener.max_body_size))
         try:
             super().to_application()
         except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
-            raise Refused(HttpProblem(400, "the request target is no path")) from None
+            raise RequestRefused(HttpProblem(400, "the request target is no path")) from None
 
     def on_response_complete(self) -> None:
         """An answer is complete: on with what waits behind it."""
@@ -196,7 +196,7 @@ class PublicProtocol(Protocol):
     def body_seen(self) -> int:
         """Bytes of the body that are here."""
         cycle: Any = self.cycle
-        return cycle.length if type(cycle) is Inbound else self._passed_over
+        return cycle.length if type(cycle) is HttpRequest else self._passed_over
 
     @property
     def began(self) -> float:
@@ -234,7 +234,7 @@ class PublicProtocol(Protocol):
     def _learn(self, data: bytes) -> None:
         """The next head may be the one that these bytes begin with, where a request began."""
         cycle: Any = self.cycle
-        if type(cycle) is Inbound:
+        if type(cycle) is HttpRequest:
             self._lessons -= 1
             self._repeated = Repeated.of(data, self._said, self.listener.apis, cycle)
 
@@ -250,7 +250,7 @@ class PublicProtocol(Protocol):
         ):  # fmt: skip
             return False
         context = CallContext(new_request_id(), earliest(None, known.api.timeout))
-        inbound = Inbound(self, known.api, True, context, turn=True)
+        inbound = HttpRequest(self, known.api, True, context, turn=True)
         self.cycle = inbound  # type: ignore[assignment]
         inbound.take_again(known, body)
         return True
@@ -298,7 +298,7 @@ class PublicProtocol(Protocol):
         around = self.arrived - self.body_seen - HEAD_BYTES
         if b"transfer-encoding" in self._said and around > SPARE_CHUNK_BYTES + self._chunks * CHUNK_BYTES:
             self.deny(HttpProblem(400, "there is more around the chunks of the body than in them"))
-        elif self.body_seen > self.listener.max_body_size and not isinstance(self.cycle, Inbound):
+        elif self.body_seen > self.listener.max_body_size and not isinstance(self.cycle, HttpRequest):
             self.deny(too_large(self.listener.max_body_size))
 
     def _length(self) -> int:
@@ -307,16 +307,16 @@ class PublicProtocol(Protocol):
     def _examine(self) -> None:
         method, version = self.parser.get_method(), self.parser.get_http_version()
         if (problem := strict.fault(method, version, self.url, self.headers)) is not None:
-            raise Refused(problem)
+            raise RequestRefused(problem)
         asked = [value for name, value in self.headers if name == b"host"]
         self.url, named = strict.in_origin_form(self.url)
         for host in (*asked, *named):
             if not self.listener.hosts.allows(host):
-                raise Refused(browsers.foreign_host(host))
+                raise RequestRefused(browsers.foreign_host(host))
         executes = self.listener.route(self.url) is not None
         own = lambda: self._origins([*asked, *named])  # noqa: E731
         if (problem := browsers.fault(method, executes, self.headers, own)) is not None:
-            raise Refused(problem)
+            raise RequestRefused(problem)
 
     def _origins(self, hosts: list[bytes]) -> list[tuple[str, bytes]]:
         """What pages of this port have as their origin, as scheme and host; a proxy that is trusted may say it."""

@@ -20,7 +20,7 @@ from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.http.response_stream import RelaySink
 
 if TYPE_CHECKING:
-    from graphserve.worker.http.request import Inbound
+    from graphserve.worker.http.request import HttpRequest
 
 
 class Relay:
@@ -38,7 +38,7 @@ class Relay:
         self.slack = slack
         self.loop = asyncio.get_running_loop()
 
-    def take(self, api: BoundApi, body: bytes, format: Format | None, accept: Format, inbound: Inbound) -> Reply:
+    def take(self, api: BoundApi, body: bytes, format: Format | None, accept: Format, inbound: HttpRequest) -> Reply:
         """Pass a call on; `inbound.relayed` is called with the sibling's status, headers and body.
 
         The bytes of a stream go to the client as they come, those of an upload to the sibling.
@@ -86,7 +86,7 @@ class _Streamed(_Relayed):
     streams = True
     repeatable = False
     sink: RelaySink
-    inbound: Inbound
+    inbound: HttpRequest
 
     def head(self, headers: list[tuple[bytes, bytes]]) -> None:
         if self.timer is not None:  # from here on the sibling watches the time between items

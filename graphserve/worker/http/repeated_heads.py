@@ -15,7 +15,7 @@ from graphserve.wire.headers import BAGGAGE, REQUEST_ID, TIMEOUT, TRACEPARENT
 
 if TYPE_CHECKING:
     from graphserve.worker.dispatch.executor import BoundApi
-    from graphserve.worker.http.request import Inbound
+    from graphserve.worker.http.request import HttpRequest
 
 LESSONS = 4  # heads that are learned on one connection: where the next one is always another, it is in vain
 MOST_DIGITS = 8  # of the length of a body that came in one read with its head
@@ -38,7 +38,7 @@ class Repeated:
     __slots__ = ("_rest", "_size", "_start", "accept", "accepts", "api", "apis", "client", "format")
 
     def __init__(
-        self, start: bytes, rest: bytes, said: dict[bytes, bytes], apis: dict[bytes, BoundApi], request: Inbound
+        self, start: bytes, rest: bytes, said: dict[bytes, bytes], apis: dict[bytes, BoundApi], request: HttpRequest
     ) -> None:
         self._start = start
         self._size = len(start)
@@ -52,7 +52,7 @@ class Repeated:
 
     @classmethod
     def of(
-        cls, data: bytes, said: dict[bytes, bytes], apis: dict[bytes, BoundApi], request: Inbound
+        cls, data: bytes, said: dict[bytes, bytes], apis: dict[bytes, BoundApi], request: HttpRequest
     ) -> Repeated | None:
         """What can be known of the next head by this one; None if nothing can.
 

@@ -24,14 +24,14 @@ from graphserve.wire.problem import HttpProblem
 from graphserve.wire.validation_errors import BeyondMsgpack
 from graphserve.worker.dispatch.decoding import Decoding
 from graphserve.worker.dispatch.executor import BoundApi
-from graphserve.worker.dispatch.slots import Waiting
+from graphserve.worker.dispatch.slots import WaitingUpload
 from graphserve.worker.http.access_log import log_request
-from graphserve.worker.http.headers import Heading, read, too_large
+from graphserve.worker.http.headers import RequestHeaders, read, too_large
 from graphserve.worker.http.response_stream import HttpSink
 from graphserve.worker.http.shedding import noted, refusal
 from graphserve.worker.latest import Notes
 from graphserve.worker.stream.producer import StreamExecution
-from graphserve.worker.stream.request_body import Source, hold
+from graphserve.worker.stream.request_body import RequestBody, hold
 
 if TYPE_CHECKING:
     from graphserve.worker.http.protocol import Protocol
@@ -42,7 +42,7 @@ _FRAMES = StreamFormat.FRAMES.value
 _JSON, _TYPED, _CHECKED = Format.JSON, Format.TYPED, Format.CHECKED
 
 
-class Inbound:
+class HttpRequest:
     """A request.
 
     Args:
@@ -90,7 +90,7 @@ class Inbound:
         self.accepts = b""
         self._execution: Any = None  # what can be cancelled: an execution, a place in a batch
         self._relay: Any = None
-        self.source: Source | None = None
+        self.source: RequestBody | None = None
         self.sink: HttpSink | None = None
         self.context = context
         self._throttle = listener.throttles.get(api.plan.name)
@@ -137,7 +137,7 @@ class Inbound:
     def headers_complete(self, headers: list[tuple[bytes, bytes]]) -> None:
         """All headers are here: decide what can be decided."""
         context = self.context
-        heading = Heading(headers, context, self.trust)
+        heading = RequestHeaders(headers, context, self.trust)
         self.accepts = heading.accept or b""
         self._format = content_format(heading.content_type)
         self._accept = accept_format(heading.accept)
@@ -145,7 +145,7 @@ class Inbound:
         if b"?" in protocol.url:
             self.query = protocol.url.partition(b"?")[2]
         if self._api.signature.input_stream is not None:
-            self.source = Source(protocol.flow, protocol.caller_left, protocol.transport.abort)
+            self.source = RequestBody(protocol.flow, protocol.caller_left, protocol.transport.abort)
         self._problem = heading.problem(self._api, self._format, self._limit, self.query)
         timeout = self._api.timeout if heading.timeout is None else shortest(heading.timeout, self._api.timeout)
         context.deadline_ns = earliest(context.deadline_ns, timeout)
@@ -345,7 +345,7 @@ class Inbound:
         listener, api = self.protocol.listener, self._api
         if self.source is not None and not listener.passes_on:  # it comes to us: it waits for a slot of ours
             run = lambda: self._run(body)  # noqa: E731
-            self._execution = Waiting(listener.executor, listener.gate, self.context, run, self.fail)
+            self._execution = WaitingUpload(listener.executor, listener.gate, self.context, run, self.fail)
         else:
             self._relay = listener.relay.take(api, body, self._format, self._accept, self)
 

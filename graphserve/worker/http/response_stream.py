@@ -10,7 +10,7 @@ from graphserve.wire.formats import StreamFormat
 
 if TYPE_CHECKING:
     from graphserve.worker.dispatch.executor import BoundApi
-    from graphserve.worker.http.request import Inbound
+    from graphserve.worker.http.request import HttpRequest
 
 
 class HttpSink:
@@ -22,7 +22,7 @@ class HttpSink:
         format: how the items are written.
     """
 
-    def __init__(self, inbound: Inbound, api: BoundApi, format: StreamFormat) -> None:
+    def __init__(self, inbound: HttpRequest, api: BoundApi, format: StreamFormat) -> None:
         self.inbound = inbound
         self.api = api
         self.format = format
@@ -97,7 +97,7 @@ class RelaySink:
         inbound: the request.
     """
 
-    def __init__(self, inbound: Inbound) -> None:
+    def __init__(self, inbound: HttpRequest) -> None:
         self.inbound = inbound
         self.format = formats.stream_format(inbound.accepts)
         self.begun = False

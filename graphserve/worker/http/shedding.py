@@ -10,14 +10,16 @@ from graphserve.errors import Unavailable
 from graphserve.worker.dispatch.executor import BoundApi, Executor
 
 if TYPE_CHECKING:
-    from graphserve.worker.dispatch.slots import Gate
+    from graphserve.worker.dispatch.slots import Slots
     from graphserve.worker.http.protocol import Protocol
 
 
 TRIED = 4  # calls in flight that are never refused for what others took
 
 
-def refusal(protocol: Protocol, api: BoundApi, context: CallContext, throttle: Throttle | None) -> Unavailable | None:
+def refusal(
+    protocol: Protocol, api: BoundApi, context: CallContext, throttle: AdaptiveThrottle | None
+) -> Unavailable | None:
     """Why a call is not executed, if it is not.
 
     Args:
@@ -54,7 +56,7 @@ def _behind(api: BoundApi, executor: Executor, context: CallContext) -> Unavaila
     return None
 
 
-def _hopeless(api: BoundApi, executor: Executor, gate: Gate, context: CallContext) -> Unavailable | None:
+def _hopeless(api: BoundApi, executor: Executor, gate: Slots, context: CallContext) -> Unavailable | None:
     """It got a slot too late and would hold it in vain, while others wait that can be in time.
 
     If none waits, there is nothing to lose, and it is tried.
@@ -73,11 +75,11 @@ def _too_late(name: str, left: float) -> Unavailable:
     return Unavailable(said, node=name, full=True)
 
 
-# --- Shedding at the entry: calls of an API that most likely end at a full queue below are refused first. Runs in workers ---
-# What every hop above the full queue did for such a call is wasted, and under overload most calls are such. So the entry
-# compares what it was asked with what was taken, as clients do in "Handling Overload" (Site Reliability Engineering,
-# ch. 21): it lets through up to `SURPLUS` times as many calls as were taken lately, so that it learns at once when there
-# is room again.
+# --- Shedding at the entry: calls that most likely end at a full queue below are refused first ---
+# What every hop above the full queue did for such a call is wasted, and under overload most calls are such. So the
+# entry compares what it was asked with what was taken, as clients do in "Handling Overload" (Site Reliability Engineering,
+# ch. 21): it lets through up to `SURPLUS` times as many calls as were taken lately, so that it learns at once when
+# there is room again.
 
 
 E = TypeVar("E", bound=BaseException)
@@ -87,7 +89,7 @@ FORGET = 0.7  # what is left of the counts after a second
 LEAST = 1.0  # calls counted, below which there is nothing to compare
 
 
-class Throttle:
+class AdaptiveThrottle:
     """The counts of one API; nothing is counted before the first call is refused below.
 
     Args:
@@ -133,7 +135,7 @@ class Throttle:
             self._taken = 0.0
 
 
-def noted(exc: E, throttle: Throttle | None) -> E:
+def noted(exc: E, throttle: AdaptiveThrottle | None) -> E:
     """The error, after the throttle has learned of it."""
     if throttle is not None and isinstance(exc, Unavailable) and getattr(exc, "full", False):
         throttle.refused(exc)

@@ -32,7 +32,7 @@ _MOST_DIGITS = 19  # of a number in a header: what a signed 64-bit integer has, 
 _LINE_ENDS = 4  # `: ` and CRLF of each header line
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """Raised in a callback of the parser, to stop it."""
 
     def __init__(self, problem: CallError) -> None:
@@ -88,7 +88,7 @@ def number(name: str, value: bytes) -> int:
     """
     digits = value.strip(b" \t")
     if not digits.isdigit() or len(digits) > _MOST_DIGITS:
-        raise Refused(HttpProblem(400, f"{name} is a whole number of at most {_MOST_DIGITS} digits"))
+        raise RequestRefused(HttpProblem(400, f"{name} is a whole number of at most {_MOST_DIGITS} digits"))
     return int(digits)
 
 
@@ -134,7 +134,7 @@ def _of_framing(version: str, headers: Headers) -> HttpProblem | None:
     return None
 
 
-# --- The paths of requests: which spellings are one path. Pure; runs in workers ---
+# --- The paths of requests: which spellings are one path ---
 
 
 # What a path may have unescaped (RFC 3986, 3.3), and so all that a route is made of. A slash that is escaped is none.

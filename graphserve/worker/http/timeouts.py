@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.http.limits import LEAST_RATE, Limits
-from graphserve.worker.http.request import Inbound
+from graphserve.worker.http.request import HttpRequest
 
 if TYPE_CHECKING:
     from graphserve.worker.http.listener import Listener
@@ -28,7 +28,7 @@ FRESH = 1.0  # seconds from accept in which a client is about to send its reques
 HEALTH = (b"/livez", b"/readyz")  # what a probe asks for: a worker that has much to do is no dead one
 
 
-class Patrol:
+class Timeouts:
     """Looks after the connections of a public listener.
 
     Args:
@@ -150,10 +150,10 @@ class Patrol:
 
     def _look_at_body(self, connection: PublicProtocol, passed: float) -> None:
         cycle: Any = connection.cycle
-        if connection.flow.read_paused or (isinstance(cycle, Inbound) and cycle.source is not None):
+        if connection.flow.read_paused or (isinstance(cycle, HttpRequest) and cycle.source is not None):
             connection.counted = connection.body_seen
             return  # we hold it back; or an API reads it as it comes, which its deadline ends
-        deadline = cycle.context.deadline_ns if isinstance(cycle, Inbound) else None
+        deadline = cycle.context.deadline_ns if isinstance(cycle, HttpRequest) else None
         if deadline is not None and time.monotonic_ns() > deadline:
             connection.deny(HttpProblem(408, "the body was not complete before the deadline of the call"))
             return

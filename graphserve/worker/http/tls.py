@@ -49,7 +49,7 @@ def _no_password() -> str:
     raise ValueError("the key is encrypted: give its password with --ssl-keyfile-password-file")
 
 
-# --- Failed TLS handshakes of the public port, told of now and then. Runs in entry workers ---
+# --- Failed TLS handshakes of the public port, told of now and then ---
 # A client is told of by no more than its alert, if at all; who runs the graph sees here why it does not get in.
 
 

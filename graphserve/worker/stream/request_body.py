@@ -23,7 +23,7 @@ HIGH_BYTES = 256 * 1024  # what waits for a slow API at most, before the connect
 LOOK_AGAIN = 0.03  # seconds between two looks whether a client whose connection is held back is still there
 
 
-class Source:
+class RequestBody:
     """A request body that is still coming.
 
     Args:
@@ -70,7 +70,7 @@ class Source:
         else:
             asyncio.get_running_loop().call_later(LOOK_AGAIN, self._look)
 
-    def __aiter__(self) -> Source:
+    def __aiter__(self) -> RequestBody:
         return self
 
     async def __anext__(self) -> bytes:
