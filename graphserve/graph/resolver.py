@@ -54,7 +54,8 @@ class Resolver:
             try:
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", FIRST_FILE, "resolve", str(writing), str(os.getpid())],
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE if capture else 2, stderr=subprocess.PIPE if capture else None,
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE if capture else 2,
+                    stderr=subprocess.PIPE if capture else None,
                     pass_fds=[writing], env=quiet(environment(settings.debug, env or {})), start_new_session=True,
                 )  # fmt: skip
             finally:

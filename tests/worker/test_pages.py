@@ -189,7 +189,7 @@ for version in sys.argv[2:]:
     (folder / "swagger-ui.css").write_text("")
 (place.parent / "__init__.py").write_text("raise ImportError('found, not imported')")
 sys.path.insert(0, sys.argv[1])
-from graphserve.worker import pages
+from graphserve.worker.pages import docs as pages
 print(getattr(pages._swagger_ui(), "name", None))
 """
 

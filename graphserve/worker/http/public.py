@@ -1,7 +1,8 @@
 """The HTTP protocol of the public port: a `Protocol` that trusts nobody. Runs in entry workers.
 
 What could be read in two ways is refused (see `strict`), what is too long too; who is too slow is told so by
-`Timeouts`. Every refusal is a problem, comes in its turn behind the answers to earlier requests, and ends the connection.
+`Timeouts`. Every refusal is a problem, comes in its turn behind the answers to earlier requests, and ends the
+connection.
 """
 
 from __future__ import annotations

@@ -77,9 +77,9 @@ def _too_late(name: str, left: float) -> Unavailable:
 
 # --- Shedding at the entry: calls that most likely end at a full queue below are refused first ---
 # What every hop above the full queue did for such a call is wasted, and under overload most calls are such. So the
-# entry compares what it was asked with what was taken, as clients do in "Handling Overload" (Site Reliability Engineering,
-# ch. 21): it lets through up to `SURPLUS` times as many calls as were taken lately, so that it learns at once when
-# there is room again.
+# entry compares what it was asked with what was taken, as clients do in "Handling Overload" (Site Reliability
+# Engineering, ch. 21): it lets through up to `SURPLUS` times as many calls as were taken lately, so that it
+# learns at once when there is room again.
 
 
 E = TypeVar("E", bound=BaseException)
