@@ -60,7 +60,6 @@ CIRCLES = [
     "graphserve.supervise.control.server",
     "graphserve.supervise.fallback",
     "graphserve.supervise.node",
-    "graphserve.wire.costs.union_branching",
     "graphserve.worker.http.access_log",
     "graphserve.worker.http.public",
 ]

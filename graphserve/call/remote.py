@@ -25,8 +25,9 @@ from graphserve.logs.exception_text import described
 from graphserve.loop.loop_thread import LoopThread
 from graphserve.loop.shield import shielded
 from graphserve.wire import problem
+from graphserve.wire.exceptions import Unsendable
 from graphserve.wire.memory import Untaken
-from graphserve.wire.validation_errors import Unsendable, problem as wrong
+from graphserve.wire.validation_errors import problem as wrong
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ from graphserve.run.local_transport import BodySink, Compose, LocalRequest, Loca
 from graphserve.system import stack
 from graphserve.wire import problem
 from graphserve.wire.codec import Format, MalformedBody
+from graphserve.wire.exceptions import BeyondMsgpack
 from graphserve.wire.extensions import no_memory
 from graphserve.wire.problem import HttpProblem
-from graphserve.wire.validation_errors import BeyondMsgpack
 from graphserve.worker.batch.batcher import Batcher
 from graphserve.worker.dispatch.executor import BoundApi, Executor, bind
 from graphserve.worker.instance import ServiceInstance

@@ -8,7 +8,7 @@ from typing import Any, cast
 import msgspec
 
 from graphserve.wire import arrays, type_hints
-from graphserve.wire.validation_errors import Misfit
+from graphserve.wire.exceptions import Misfit
 
 Admit = Callable[[Any], Any]
 

@@ -23,7 +23,7 @@ from graphserve.wire.costs.bounds import (
     HELD_TIMES,
     LISTS_FLOOR,
 )
-from graphserve.wire.validation_errors import Misfit
+from graphserve.wire.exceptions import Misfit
 
 if TYPE_CHECKING:
     import numpy as np

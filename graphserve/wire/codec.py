@@ -14,14 +14,13 @@ from graphserve.wire import json_nan
 from graphserve.wire.costs.bounds import ERRORS_TOLD, NAME_CHARACTERS
 from graphserve.wire.costs.screening import Screening
 from graphserve.wire.duplicate_arguments import Names
+from graphserve.wire.exceptions import BeyondMsgpack, MalformedBody
 from graphserve.wire.extensions import Fetch, Place, json_hook, no_memory
 from graphserve.wire.formats import Format, accept_format, content_format
 from graphserve.wire.result_check import exact, only_class
 from graphserve.wire.signature import Parameter, Signature
 from graphserve.wire.validation_errors import (
     FAILURES,
-    BeyondMsgpack,
-    MalformedBody,
     cut,
     explain,
     is_malformed,

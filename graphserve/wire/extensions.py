@@ -30,7 +30,7 @@ from msgspec.msgpack import Ext
 from graphserve.declare.typed import Call
 from graphserve.system import own_json
 from graphserve.wire import arrays, pydantic_models, type_hints
-from graphserve.wire.validation_errors import Misfit
+from graphserve.wire.exceptions import Misfit
 
 ARRAY, REFERENCE, MODEL, INTEGER = 1, 2, 3, 4
 

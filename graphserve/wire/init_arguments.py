@@ -19,9 +19,10 @@ import msgspec
 
 from graphserve.system import own_json
 from graphserve.wire import type_hints
+from graphserve.wire.exceptions import Misfit
 from graphserve.wire.extensions import type_hook
 from graphserve.wire.formats import Format
-from graphserve.wire.validation_errors import FAILURES, Misfit, explain, text
+from graphserve.wire.validation_errors import FAILURES, explain, text
 from graphserve.wire.values import ValueCodec
 
 

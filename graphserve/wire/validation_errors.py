@@ -11,8 +11,7 @@ import msgspec
 from graphserve.errors import InvalidArguments
 from graphserve.wire import pydantic_models
 from graphserve.wire.costs.bounds import ERRORS_TOLD, MESSAGE_CHARACTERS, NAME_CHARACTERS
-
-Location = list[str | int]
+from graphserve.wire.exceptions import Location, MalformedBody, Misfit, Unsendable
 
 # What decoding may raise because of the body, user code in dataclasses included.
 # No memory is nobody's fault who sent the body: `MemoryError` is not among them.
@@ -35,38 +34,6 @@ _NO_NUMBER = re.compile(rb"NaN|-?Infinity")
 _HALF = re.compile(rb"(?<!\\)(?:\\\\)*(\\u[dD][89aAbB][0-9a-fA-F]{2})(?!\\u[dD][c-fC-F])")
 _LONGEST_HALF = 13  # bytes of one at the end, and of what may come behind it before msgspec sees that it is one
 _TYPES = re.compile(r"Expected `[^`]*`, got `[^`]*`\Z")
-
-
-class Misfit(ValueError):
-    """Raised when a value does not fit its type; `.loc` leads from the argument to the place."""
-
-    def __init__(self, message: str, kind: str = "type_error") -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.loc: list[str | int] = []
-
-
-class MalformedBody(ValueError):
-    """Raised when a body is not what its content type claims: no JSON, no msgpack."""
-
-
-class BeyondMsgpack(TypeError):
-    """Raised when a value cannot be written as plain msgpack, though JSON has it: an integer beyond 64 bits."""
-
-
-class Unsendable(TypeError):
-    """Raised when an argument cannot be sent.
-
-    Args:
-        where: `Class.method`, or nothing.
-        said: which argument, and why.
-        errors: one mapping an error, with `loc`, `msg` and `type`.
-    """
-
-    def __init__(self, where: str, said: str, errors: list[dict[str, Any]]) -> None:
-        super().__init__(f"{where}: {said}" if where else said)
-        self.said = said
-        self.errors = errors
 
 
 def unsendable(

@@ -14,8 +14,8 @@ from graphserve.errors import InvalidArguments
 from graphserve.wire import arrays
 from graphserve.wire.arrays import Array
 from graphserve.wire.codec import ArgumentsCodec, Format, ResultCodec, UntypedCodec
+from graphserve.wire.exceptions import Misfit
 from graphserve.wire.signature import Parameter, Signature
-from graphserve.wire.validation_errors import Misfit
 
 
 def codec(**parameters: Any) -> ArgumentsCodec:

@@ -14,9 +14,9 @@ import pytest
 from graphserve.errors import InvalidArguments
 from graphserve.wire import arrays, extensions
 from graphserve.wire.codec import ArgumentsCodec, Format, ResultCodec, UntypedCodec
+from graphserve.wire.exceptions import BeyondMsgpack
 from graphserve.wire.extensions import no_memory
 from graphserve.wire.signature import Parameter, Signature
-from graphserve.wire.validation_errors import BeyondMsgpack
 
 
 class Inner(pydantic.BaseModel):

@@ -21,9 +21,9 @@ from graphserve.wire import json_nan, type_hints
 from graphserve.wire.costs.bounds import DEPTH, HASHED_FEW
 from graphserve.wire.costs.hash_spread import crowded
 from graphserve.wire.costs.outline import Outline, bare, outline
+from graphserve.wire.exceptions import Misfit
 from graphserve.wire.extensions import ext_hook, type_hook
 from graphserve.wire.formats import Format
-from graphserve.wire.validation_errors import Misfit
 
 # Of time those that have no zone have hashes of bytes; those that have one, and durations, have hashes of numbers.
 _SAFE = frozenset({str, bytes, bytearray, memoryview, bool, type(None), datetime.date})

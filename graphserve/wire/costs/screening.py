@@ -13,8 +13,8 @@ from graphserve.wire import type_hints
 from graphserve.wire.costs.bounds import DEPTH, HASHED_BODY, HASHED_FEW, HELD_FLOOR, HELD_TIMES
 from graphserve.wire.costs.collisions import Hashed, check_tables
 from graphserve.wire.costs.outline import bare, outline
+from graphserve.wire.exceptions import MalformedBody, Misfit
 from graphserve.wire.formats import Format
-from graphserve.wire.validation_errors import MalformedBody, Misfit
 
 # Bytes that a value holds when it is empty, its place in a list included.
 _LIST = 72

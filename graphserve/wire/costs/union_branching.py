@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from graphserve.wire import pydantic_models
 from graphserve.wire.costs.bounds import TRIES_FLOOR, TRIES_TIMES
 from graphserve.wire.costs.outline import bare
+from graphserve.wire.pydantic_schemas import below
 
 _KEPT = b"[]{},"
 _OTHERS = bytes(set(range(256)) - set(_KEPT))
@@ -50,7 +50,7 @@ class Branching:
                     named[part["ref"]] = part
                 if part.get("type") == "union":
                     unions.append(part)
-            waiting += pydantic_models.below(part)
+            waiting += below(part)
         most, in_lists = 0, False
         for union in unions:
             members = sum(_leads_to(choice, union, named, frozenset()) for choice in union["choices"])
@@ -86,4 +86,4 @@ def _reached(start: Any, named: dict[str, Any], but: frozenset[str]) -> Iterator
             continue
         seen.add(id(part))
         yield part
-        waiting += pydantic_models.below(part)
+        waiting += below(part)

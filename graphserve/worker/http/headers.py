@@ -8,6 +8,7 @@ from typing import Any
 from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
 from graphserve.errors import CallError, InvalidArguments
+from graphserve.wire.exceptions import MalformedBody
 from graphserve.wire.formats import Format, is_form
 from graphserve.wire.headers import (
     BAGGAGE,
@@ -22,7 +23,6 @@ from graphserve.wire.headers import (
 )
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.trust import Trust
-from graphserve.wire.validation_errors import MalformedBody
 from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.http.limits import shown
 from graphserve.worker.http.strict import number

@@ -18,10 +18,10 @@ from graphserve.logs.exception_text import described
 from graphserve.wire import problem
 from graphserve.wire.codec import Format, accept_format, content_format
 from graphserve.wire.costs.bounds import LARGE_BODY
+from graphserve.wire.exceptions import BeyondMsgpack
 from graphserve.wire.formats import CHECKED_FRAMES, StreamFormat, stream_format
 from graphserve.wire.memory import Untaken
 from graphserve.wire.problem import HttpProblem
-from graphserve.wire.validation_errors import BeyondMsgpack
 from graphserve.worker.dispatch.decoding import Decoding
 from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.dispatch.slots import WaitingUpload

@@ -1,0 +1,42 @@
+"""What reading and writing a body raises. Everything in this room may raise these, so they import nothing.
+
+`validation_errors` makes of them what a caller is told.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Location = list[str | int]  # the way from an argument to a part of it: names and indices
+
+
+class Misfit(ValueError):
+    """Raised when a value does not fit its type; `.loc` leads from the argument to the place."""
+
+    def __init__(self, message: str, kind: str = "type_error") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.loc: Location = []
+
+
+class MalformedBody(ValueError):
+    """Raised when a body is not what its content type claims: no JSON, no msgpack."""
+
+
+class BeyondMsgpack(TypeError):
+    """Raised when a value cannot be written as plain msgpack, though JSON has it: an integer beyond 64 bits."""
+
+
+class Unsendable(TypeError):
+    """Raised when an argument cannot be sent.
+
+    Args:
+        where: `Class.method`, or nothing.
+        said: which argument, and why.
+        errors: one mapping an error, with `loc`, `msg` and `type`.
+    """
+
+    def __init__(self, where: str, said: str, errors: list[dict[str, Any]]) -> None:
+        super().__init__(f"{where}: {said}" if where else said)
+        self.said = said
+        self.errors = errors
