@@ -17,6 +17,7 @@ import pytest
 
 from graphserve.system.signal_dispositions import heedless, is_ignored
 from tests.harness import Served
+from tests.steering import Steered
 
 # Under nohup, or in a background job of a script: that a signal is ignored would go on to what tests start.
 for number in (signal.SIGINT, signal.SIGHUP):
@@ -60,3 +61,20 @@ def run_dir() -> Iterator[Path]:
     parent = Path(tempfile.mkdtemp(prefix="gs-test-"))
     yield parent / "run"
     shutil.rmtree(parent, ignore_errors=True)
+
+
+@pytest.fixture
+def steered(tmp_path: Path) -> Iterator[Steered]:
+    """Make the sources of a graph, and a runtime folder in which no other graph is."""
+    with tempfile.TemporaryDirectory(prefix="gs-test-") as runtime:
+        yield Steered(tmp_path, Path(runtime))
+
+
+@pytest.fixture
+def graph(steered: Steered) -> Iterator[Served]:
+    """Run the steered graph, and end it after the test."""
+    graph = steered.serve()
+    try:
+        yield graph.wait_ready()
+    finally:
+        graph.close()

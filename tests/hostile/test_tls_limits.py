@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.graph.test_tls import Authority, handshake, refused
 from tests.harness import Served, eventually, served
 from tests.hostile.wire import address, answers, connected, read_to_end
+from tests.port.test_tls import Authority, handshake, refused
 
 PATIENCE, LIMIT = 1.0, 20  # seconds, connections
 

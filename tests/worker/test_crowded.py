@@ -25,8 +25,8 @@ from graphserve.worker.http.listener import Listener, routes
 from graphserve.worker.http.response import Responder
 from graphserve.worker.http.timeouts import SPARE, Timeouts
 from graphserve.worker.pages.health import App, Health
-from tests.graph.test_tls import Authority
 from tests.hostile.wire import answers
+from tests.port.test_tls import Authority
 
 pytestmark = pytest.mark.anyio
 LIMIT = 20

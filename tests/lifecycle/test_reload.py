@@ -18,8 +18,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.graph.load import Load
 from tests.harness import Served, alive, children, eventually, served
+from tests.load import Load
 
 APP = """
 from graphserve import api, depends, service

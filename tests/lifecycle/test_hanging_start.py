@@ -10,8 +10,8 @@ import time
 import pytest
 
 from graphserve.graph.resolver import LEAST_IMPORT
-from tests.graph.steering import LEAF, Steered
 from tests.harness import Served, alive, children, command, eventually
+from tests.steering import LEAF, Steered
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ import pytest
 from graphserve.errors import DeadlineExceeded
 from graphserve.loop.shield import shielded
 from tests.apps import outliving
-from tests.graph.test_three_ways import Ask, asking, in_this_process
+from tests.call.test_three_ways import Ask, asking, in_this_process
 from tests.harness import APPS, eventually, served
 
 Leave = Callable[[str], Any]  # a call of `Top.hold` whose caller leaves within

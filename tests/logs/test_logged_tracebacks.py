@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.graph.test_records import Log
 from tests.harness import Served, served
+from tests.logs.test_logged_errors import Log
 
 # What was raised: in the worker that raised it, part by part of the chain, the functions of its frames.
 RAISED: dict[str, list[list[str]]] = {

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import pytest
 import trustme
 
-from tests.graph.load import Load
-from tests.graph.steering import LEAF, MID, TOP, Steered
 from tests.harness import Served, alive, eventually
+from tests.load import Load
+from tests.steering import LEAF, MID, TOP, Steered
 
 OLD = {"leaf": 2, "mid": 1, "top": 1}
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.graph.load import Load
-from tests.graph.steering import Steered
 from tests.harness import Served, alive, eventually
+from tests.load import Load
+from tests.steering import Steered
 
 pytestmark = pytest.mark.slow
 

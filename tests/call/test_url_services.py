@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.apps import elsewhere
-from tests.graph.test_three_ways import Ask, as_processes, in_this_process
+from tests.call.test_three_ways import Ask, as_processes, in_this_process
 from tests.harness import APPS, Served, rarely, served
 
 ROOT = APPS.parent.parent

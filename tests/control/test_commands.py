@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.graph.steering import LEAF, Steered
 from tests.harness import Served, alive, eventually
+from tests.steering import LEAF, Steered
 
 HOLD = """
 import asyncio

@@ -16,9 +16,9 @@ import pytest
 
 from graphserve.call.membership import SILENT, Membership
 from graphserve.supervise.health import Frozen
-from tests.graph.steering import Steered
-from tests.graph.test_tls import Authority, fingerprint
 from tests.harness import alive, eventually
+from tests.port.test_tls import Authority, fingerprint
+from tests.steering import Steered
 
 HOLDS = """
 import os, time

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.apps import clients
-from tests.graph.test_three_ways import Ask, asking, in_this_process
+from tests.call.test_three_ways import Ask, asking, in_this_process
 from tests.harness import APPS, served
 
 ROOT = APPS.parent.parent
