@@ -1,7 +1,8 @@
 """The quarantine: calls that kill worker after worker are refused for a while, and their neighbours live.
 
 Runs in the supervisor. What was executed at a death is known by two ways. Who made the call tells us: it has its bytes.
-Of calls that came by the public port, the worker itself leaves a note in the memory that we share (`worker/latest.py`).
+Of calls that came by the public port, the worker itself leaves a note in the memory that we share
+(`worker/flight_recorder.py`).
 
 Only a call that was executed alone, at two deaths, is quarantined. Who can kill a worker chooses when: he could have
 any other call that is under way then look like the killer, however often it was there. A call that is answered

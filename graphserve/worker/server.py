@@ -24,6 +24,7 @@ from graphserve.worker.batch.batcher import Batcher, BatchLease
 from graphserve.worker.dispatch.executor import Executor, bind
 from graphserve.worker.dispatch.slots import GatedListener, Permit, Slots
 from graphserve.worker.drain import in_flight, quiet, until
+from graphserve.worker.flight_recorder import FlightRecorder
 from graphserve.worker.http.acceptor import Acceptor
 from graphserve.worker.http.fast_connection import FastConnection
 from graphserve.worker.http.limits import Limits
@@ -33,7 +34,6 @@ from graphserve.worker.http.relay import Relay
 from graphserve.worker.http.response import Responder
 from graphserve.worker.http.tls import context as tls_context
 from graphserve.worker.instance import ServiceInstance
-from graphserve.worker.latest import Latest
 from graphserve.worker.pages.health import App, Health, openapi_document
 
 SERVER_KEEP_ALIVE = 2.5  # times the caller's keep-alive: the caller always closes first
@@ -83,15 +83,15 @@ class Serving:
         self.life = ServiceInstance(self.node, self.cls, self.threads, self.clients.inject)
         await self.life.start()
         self.apis = bind(self.node, self.life.instance)
-        self.latest = Latest()
+        self.latest = FlightRecorder()
         self.executor = Executor(self.node, self.threads, self.plan.depth(self.node.name), self.latest.words)
-        self.gate = Slots(self.node.limit)
+        self.slots = Slots(self.node.limit)
         self.relay = Relay(self.node, self.lanes, self.executor.guard)
         paths = rundir.batch_sockets(self.run, self.node.id, self.node.batched) if self.node.workers > 1 else {}
         turns = {name: BatchLease(path) for name, path in paths.items()}
         self._turns = list(turns.values())
         self.batchers = {
-            name: Batcher(api, self.executor, self.gate, self.gate.update, turns.get(name))
+            name: Batcher(api, self.executor, self.slots, self.slots.update, turns.get(name))
             for name, api in self.apis.items() if api.plan.batch is not None
         }  # fmt: skip
         self.app = App(self.health, self.apis)
@@ -100,7 +100,7 @@ class Serving:
         self.private = self._listener(public=False)
         self._own = await self._listen_alone()
         self.health.state = "ready"
-        self.gate.open([self._door(name, sock) for name, sock in self._shared.items()])
+        self.slots.open([self._door(name, sock) for name, sock in self._shared.items()])
         self._accepts = True
         self._tick()
 
@@ -110,7 +110,7 @@ class Serving:
             sock = socket.socket(fileno=descriptor)
             before, self._shared[name] = self._shared[name], sock
             if self._accepts:
-                self.gate.succeed(before, self._door(name, sock))
+                self.slots.succeed(before, self._door(name, sock))
             else:
                 before.close()
 
@@ -155,14 +155,14 @@ class Serving:
         if self._port is not None:
             self._port.close()
         if not last:
-            self.gate.close()
+            self.slots.close()
         for listener in self._listeners:
             listener.close_after_answers()
         await quiet(self._listeners, self._busy, self._port)
 
     async def stop(self) -> None:
         """Leave the instance and close everything."""
-        self.gate.close()
+        self.slots.close()
         await until(lambda: not self.executor.executing and not self._busy())
         await self._until_taken()
         await self._leave()
@@ -188,7 +188,7 @@ class Serving:
             self.app,
             routes(self.apis.values(), listen.root_path if public else ""),
             self.executor,
-            self.gate,
+            self.slots,
             responder,
             self.relay,
             self.batchers,
@@ -222,15 +222,17 @@ class Serving:
         batcher = self.batchers.get(name)
 
         def attach(connection: socket.socket) -> None:
-            admission = Permit(self.gate, slot=batcher is None, batcher=batcher)
-            FastConnection(self.private, connection, admission, self._hand_over).begin()
+            permit = Permit(self.slots, slot=batcher is None, batcher=batcher)
+            FastConnection(self.private, connection, permit, self._hand_over).begin()
 
         if batcher is None:
-            return GatedListener(sock, attach, self.gate.take)
-        return GatedListener(sock, attach, batcher.expect, lambda: batcher.room, batcher.may_collect, batcher.settle)
+            return GatedListener(sock, attach, self.slots.take)
+        return GatedListener(
+            sock, attach, batcher.reserve_place, lambda: batcher.room, batcher.take_lease, batcher.leave_lease_if_idle
+        )
 
-    def _hand_over(self, connection: socket.socket, admission: Permit, first: bytes) -> None:
-        factory = lambda: Protocol(self.private, admission, first)  # noqa: E731
+    def _hand_over(self, connection: socket.socket, permit: Permit, first: bytes) -> None:
+        factory = lambda: Protocol(self.private, permit, first)  # noqa: E731
         task = self.loop.create_task(self.loop.connect_accepted_socket(factory, connection))
         self._attaching.add(task)
         task.add_done_callback(self._attaching.discard)

@@ -194,15 +194,15 @@ def test_who_waits_in_the_queue_goes_before_who_comes_by_the_port(tmp_path: Path
         listener.bind(str(tmp_path / "q.sock"))
         listener.listen(8)
         listener.setblocking(False)
-        gate, taken = Slots(1), list[socket.socket]()
-        gate.open([GatedListener(listener, taken.append, gate.take)])
+        slots, taken = Slots(1), list[socket.socket]()
+        slots.open([GatedListener(listener, taken.append, slots.take)])
         with socket.socket(socket.AF_UNIX) as first:
             first.connect(str(tmp_path / "q.sock"))
-            assert not gate.take_behind()
+            assert not slots.take_after_queue()
             assert len(taken) == 1
-            gate.release()
-            assert gate.take_behind()
+            slots.release()
+            assert slots.take_after_queue()
         taken[0].close()
-        gate.close()
+        slots.close()
 
     asyncio.run(main())

@@ -1,6 +1,6 @@
 """Batching: the calls of several callers joined into one execution, and its result split again. Runs in workers.
 
-One batch is collected at a time; a slot of the gate is one batch. What closes it: `max_size` items, or `max_wait`
+One batch is collected at a time; a slot of the worker is one batch. What closes it: `max_size` items, or `max_wait`
 seconds after its first item.
 """
 
@@ -70,7 +70,7 @@ class Batcher:
         executor: runs them.
         slots: where each batch takes a slot.
         on_change: called when `room` may have changed.
-        turn: which worker of the node collects, if there are several.
+        lease: which worker of the node collects, if there are several.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Batcher:
         executor: Executor,
         slots: SlotSource,
         on_change: Callable[[], None],
-        turn: BatchLease | None = None,
+        lease: BatchLease | None = None,
     ) -> None:
         assert api.plan.batch is not None
         self.api = api
@@ -92,7 +92,7 @@ class Batcher:
         self.loop = asyncio.get_running_loop()
         self.collecting: OpenBatch | None = None
         self.waiting: list[BatchedCall] = []
-        self._turn = turn
+        self._lease = lease
 
     @property
     def room(self) -> int:
@@ -105,7 +105,7 @@ class Batcher:
         """Calls that wait for their execution here."""
         return len(self.waiting) + (len(self.collecting.calls) if self.collecting is not None else 0)
 
-    def expect(self) -> bool:
+    def reserve_place(self) -> bool:
         """A connection is here: keep a place in the batch, and a slot for the batch. False if there is no slot."""
         if not self.room and not self._open():
             return False
@@ -113,20 +113,20 @@ class Batcher:
         self.collecting.expected += 1
         return True
 
-    def disappoint(self) -> None:
+    def release_place(self) -> None:
         """A connection that was expected has no call for us."""
         if self.collecting is not None and self.collecting.expected:
             self.collecting.expected -= 1
             self.close_if_done()
 
-    def may_collect(self) -> bool:
-        """Whether it collects, or may begin to: no sibling does. `settle` follows."""
-        return self.collecting is not None or self._turn is None or self._turn.take()
+    def take_lease(self) -> bool:
+        """Whether it collects, or may begin to: no sibling does. `leave_lease_if_idle` follows."""
+        return self.collecting is not None or self._lease is None or self._lease.take()
 
-    def settle(self) -> None:
+    def leave_lease_if_idle(self) -> None:
         """Leave the turn to a sibling, if nothing came of it."""
-        if self.collecting is None and self._turn is not None:
-            self._turn.leave()
+        if self.collecting is None and self._lease is not None:
+            self._lease.leave()
 
     def can_take(self) -> bool:
         """Whether a call could join now; `join` or `close_if_done` follows."""
@@ -148,7 +148,7 @@ class Batcher:
             call = BatchedCall(arguments, context, on_end, self.lists)
         except Exception:
             if expected:
-                self.disappoint()
+                self.release_place()
             else:  # it was opened for this call, maybe
                 self.close_if_done()
             raise
@@ -168,7 +168,7 @@ class Batcher:
         return call
 
     def _open(self) -> bool:
-        if self.collecting is None and self.may_collect() and self.slots.take():
+        if self.collecting is None and self.take_lease() and self.slots.take():
             self.collecting = OpenBatch()
             waiting = self.waiting
             self.waiting = []
@@ -176,12 +176,12 @@ class Batcher:
                 if not call.gone:
                     self._add(call) if self.collecting is not None else self.waiting.append(call)
             self.on_change()
-        self.settle()
+        self.leave_lease_if_idle()
         return self.collecting is not None
 
     def _open_for_waiting(self) -> None:
         if self.waiting and not self._open():
-            self.loop.call_later(TURN_PAUSE, self._open_for_waiting)
+            self.loop.call_later(LEASE_PAUSE, self._open_for_waiting)
 
     def _add(self, call: BatchedCall) -> None:
         batch = self.collecting
@@ -211,7 +211,7 @@ class Batcher:
         batch = self.collecting
         if batch is not None and not batch.expected and not batch.calls:
             self.collecting = None
-            self.settle()
+            self.leave_lease_if_idle()
             self.slots.release()
             self.on_change()
 
@@ -226,7 +226,7 @@ class Batcher:
         batch = self.collecting
         self.collecting = None
         assert batch is not None
-        self.settle()
+        self.leave_lease_if_idle()
         if batch.timer is not None:
             batch.timer.cancel()
         self.on_change()
@@ -316,7 +316,7 @@ def _shared_context(part: Part) -> CallContext:
 # while it holds a lock that its siblings share; the kernel lets go of it when its holder dies.
 
 
-TURN_PAUSE = 0.001  # seconds after which a worker asks again, while a sibling collects
+LEASE_PAUSE = 0.001  # seconds after which a worker asks again, while a sibling collects
 
 
 class BatchLease:

@@ -45,10 +45,9 @@ class BoundApi:
     method: Callable[..., Any]
     is_async: bool
     timeout: float | None
-    pace: (
-        LatencyEstimate | None
-    )  # how long a call holds its slot; of unlimited APIs, how long it takes while the loop is late
-    place: int = 0  # among the APIs of its node
+    # How long a call holds its slot; of unlimited APIs, how long it takes while the loop is late. Streams have none.
+    latency: LatencyEstimate | None
+    index: int = 0  # among the APIs of its node
 
 
 def bind(node: NodePlan, instance: object, declared: type | None = None) -> dict[str, BoundApi]:
@@ -60,7 +59,7 @@ def bind(node: NodePlan, instance: object, declared: type | None = None) -> dict
         declared: the class that has the signatures; default: the object's own.
     """
     bound = {}
-    for place, api in enumerate(node.apis):
+    for index, api in enumerate(node.apis):
         signature = Signature.of(declared or type(instance), api.name)
         method = getattr(instance, api.name)
         given = [timeout for timeout in (api.timeout, node.options.timeout) if timeout is not None]
@@ -68,7 +67,7 @@ def bind(node: NodePlan, instance: object, declared: type | None = None) -> dict
             api, signature, ArgumentsCodec(signature),
             ResultCodec(signature.item if signature.stream else signature.result, f"{node.name}.{api.name}"),
             method, _is_async(method) or _is_async(inspect.unwrap(method)), min(given, default=None),
-            None if api.stream else LatencyEstimate(), place,
+            None if api.stream else LatencyEstimate(), index,
         )  # fmt: skip
     return bound
 
@@ -99,7 +98,7 @@ class Executor:
         self._decoders: ThreadPoolExecutor | None = None
         self.guard = GUARD + LEVEL_GUARD * (node.level if depth is None else depth)
         self.executing: set[Any] = set()  # Execution and StreamExecution
-        self.pressure = LoopLagLimit(self.loop, lambda: len(self.executing))
+        self.lag_limit = LoopLagLimit(self.loop, lambda: len(self.executing))
         self.executed = 0
         self.eager = Eager(self.loop)
         self.orphans = Orphans(self.loop, self.executing)
@@ -118,8 +117,8 @@ class Executor:
         deadline = execution.context.deadline_ns
         if deadline is not None and deadline > self.latest[DEADLINE]:
             self.latest[DEADLINE] = deadline
-        if not self.pressure.beating:
-            self.pressure.begin()
+        if not self.lag_limit.beating:
+            self.lag_limit.begin()
 
     def ended(self, execution: Any) -> None:
         """Nothing of this call runs any more."""
@@ -167,7 +166,7 @@ class Executor:
 class Execution:
     """One call that is being executed."""
 
-    __slots__ = ("_began", "_executor", "_on_end", "_on_free", "_pace", "_running", "_timer", "context")
+    __slots__ = ("_began", "_executor", "_latency", "_on_end", "_on_free", "_running", "_timer", "context")
 
     def __init__(
         self, executor: Executor, context: CallContext,
@@ -179,7 +178,7 @@ class Execution:
         self._on_free = on_free
         self._running: asyncio.Task[Any] | Future[Any] | None = None
         self._timer: Timer | asyncio.TimerHandle | None = None
-        self._pace: LatencyEstimate | None = None
+        self._latency: LatencyEstimate | None = None
 
     def start(self, api: BoundApi, arguments: dict[str, Any], at_once: bool) -> None:
         """Begin, unless the deadline has passed."""
@@ -192,8 +191,8 @@ class Execution:
             finally:
                 self._free()
             return
-        if api.pace is not None and (api.plan.lane == "queue" or executor.pressure.late):
-            self._pace = api.pace
+        if api.latency is not None and (api.plan.lane == "queue" or executor.lag_limit.late):
+            self._latency = api.latency
             self._began = time.monotonic()
         if api.is_async:
             work = _run(api.method, arguments, context)
@@ -225,7 +224,7 @@ class Execution:
     def _task_ended(self, task: asyncio.Task[Any]) -> None:
         try:
             if task.cancelled():
-                self._pace = None  # it might have taken longer
+                self._latency = None  # it might have taken longer
                 self._end(None, asyncio.CancelledError())
             elif (error := task.exception()) is not None:
                 self._end(None, error)
@@ -244,7 +243,7 @@ class Execution:
                 error = future.exception()
                 self._end(None if error is not None else future.result(), error)
             else:
-                self._pace = None
+                self._latency = None
         finally:
             self._free()
 
@@ -281,8 +280,8 @@ class Execution:
             on_end(result, error)
 
     def _free(self) -> None:
-        if self._pace is not None:
-            self._pace.add(time.monotonic() - self._began)
+        if self._latency is not None:
+            self._latency.add(time.monotonic() - self._began)
         self._running = None
         self.context.end()
         self._executor.ended(self)

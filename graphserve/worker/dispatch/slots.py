@@ -18,7 +18,7 @@ from typing import Any
 from graphserve.call.context import CallContext
 from graphserve.errors import CallError, DeadlineExceeded, Unavailable
 from graphserve.loop.poller import poller
-from graphserve.worker.batch.batcher import TURN_PAUSE, Batcher
+from graphserve.worker.batch.batcher import LEASE_PAUSE, Batcher
 from graphserve.worker.dispatch.executor import Executor
 
 Attach = Callable[[socket.socket], None]
@@ -113,7 +113,7 @@ class Slots:
             self.update()
         return True
 
-    def take_behind(self) -> bool:
+    def take_after_queue(self) -> bool:
         """Take a slot for a call that came another way: if one is left when who waits in the queue has been served."""
         if self.in_use < self.limit:
             for door in self.doors:
@@ -130,7 +130,7 @@ class Slots:
         if self.in_use == self.limit - 1:
             self.update()
 
-    def crowded(self) -> bool:
+    def has_waiting_calls(self) -> bool:
         """Whether another call waits in a shared socket of ours."""
         poll = select.poll()
         for door in self.doors:
@@ -171,7 +171,7 @@ class Slots:
         if not door.may():
             door.held = True
             self.update()
-            self.loop.call_later(TURN_PAUSE, self._ask_again, door)
+            self.loop.call_later(LEASE_PAUSE, self._ask_again, door)
             return
         while self._accept_one(door) and door.room() > 0:
             pass
@@ -204,7 +204,7 @@ class Slots:
         self.loop.call_later(NO_DESCRIPTORS_PAUSE, self.update)
 
 
-def left(connection: Any) -> bool:
+def has_hung_up(connection: Any) -> bool:
     """Whether the caller has closed its end already: it gave up while it waited (poll(2), POLLRDHUP)."""
     return _holds(connection, select.POLLRDHUP)
 
@@ -234,18 +234,18 @@ def drain_backlog(listener: socket.socket, attach: Attach) -> None:
 
 
 class Permit:
-    """The admission of one connection; one that came by another socket than a shared one holds nothing.
+    """The permit of one connection; one that came by another socket than a shared one holds nothing.
 
     Args:
-        gate: of the worker.
+        slots: of the worker.
         slot: whether a slot was taken for it.
         batcher: the batch API whose shared socket it came by; a place in the batch is kept for it.
     """
 
-    __slots__ = ("batcher", "gate", "slot")
+    __slots__ = ("batcher", "slot", "slots")
 
-    def __init__(self, gate: Slots, slot: bool = False, batcher: Batcher | None = None) -> None:
-        self.gate = gate
+    def __init__(self, slots: Slots, slot: bool = False, batcher: Batcher | None = None) -> None:
+        self.slots = slots
         self.slot = slot
         self.batcher = batcher
 
@@ -259,7 +259,7 @@ class Permit:
         if self.slot:
             self.slot = False
             return True
-        return self.gate.take_behind()
+        return self.slots.take_after_queue()
 
     def take_place(self) -> bool:
         """The connection's place in a batch; False if it did not come by the batch API's shared socket."""
@@ -271,9 +271,9 @@ class Permit:
         """The connection ends, or has no call: what it still holds is free again."""
         if self.slot:
             self.slot = False
-            self.gate.release()
+            self.slots.release()
         if self.batcher is not None:
-            self.batcher.disappoint()
+            self.batcher.release_place()
             self.batcher = None
 
 
@@ -281,36 +281,36 @@ class Permit:
 
 
 class WaitingUpload:
-    """A place at the gate, until there is a slot, the deadline passes, or the client leaves.
+    """A place in the line for a slot, until there is a slot, the deadline passes, or the client leaves.
 
     Args:
         executor: of the worker.
-        gate: where it waits; as many do as the node's `queue` allows.
+        slots: what it waits for; as many do as the node's `queue` allows.
         context: what travels with the call.
         on_slot: called with a slot taken for it.
         on_end: called if it ends without one.
     """
 
     def __init__(
-        self, executor: Executor, gate: Slots, context: CallContext, on_slot: Callable[[], None],
+        self, executor: Executor, slots: Slots, context: CallContext, on_slot: Callable[[], None],
         on_end: Callable[[CallError], None],
     ) -> None:  # fmt: skip
-        self._gate = gate
+        self._slots = slots
         self._on_slot = on_slot
         self._on_end = on_end
         self._name = executor.node.name
         self._timer: asyncio.TimerHandle | None = None
-        if gate.waiting >= executor.node.options.queue:
+        if slots.waiting >= executor.node.options.queue:
             on_end(Unavailable(f"the queue of {self._name} is full", node=self._name, full=True))
             return
         left = context.seconds_left()
         if left is not None:
             self._timer = executor.loop.call_later(max(0.0, left + executor.guard), self._late)
-        gate.when_free(self._begin)
+        slots.when_free(self._begin)
 
     def cancel(self) -> None:
         """The client went away, or the deadline passed."""
-        self._gate.leave(self._begin)
+        self._slots.leave(self._begin)
         if self._timer is not None:
             self._timer.cancel()
 

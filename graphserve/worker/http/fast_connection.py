@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from graphserve.loop.timers import alarm
 from graphserve.wire.trust import PUBLIC
-from graphserve.worker.dispatch.slots import Permit, left
+from graphserve.worker.dispatch.slots import Permit, has_hung_up
 from graphserve.worker.http.listener import Listener
 from graphserve.worker.http.request import HttpRequest
 
@@ -31,24 +31,24 @@ class FastConnection:
     Args:
         listener: of the shared sockets.
         sock: the connection, non-blocking; owned by the visit.
-        admission: what was taken for it.
+        permit: what was taken for it.
         hand_over: takes the connection, and what was read of it, when its request is of another kind.
     """
 
     __slots__ = (
-        "_alarm", "_closing", "_hand_over", "_sock", "_unsent", "_watched", "admission", "cycle", "listener", "trust",
+        "_alarm", "_closing", "_hand_over", "_sock", "_unsent", "_watched", "cycle", "listener", "permit", "trust",
     )  # fmt: skip
     client = None
     pipeline: tuple[Any, ...] = ()
     idle = at_rest = False  # it never is between requests
 
     def __init__(
-        self, listener: Listener, sock: socket.socket, admission: Permit,
+        self, listener: Listener, sock: socket.socket, permit: Permit,
         hand_over: Callable[[socket.socket, Permit, bytes], None],
     ) -> None:  # fmt: skip
         self.listener = listener
         self._sock = sock
-        self.admission = admission
+        self.permit = permit
         self._hand_over = hand_over
         self.cycle: HttpRequest | None = None
         self.trust = PUBLIC
@@ -78,7 +78,7 @@ class FastConnection:
 
     def caller_left(self) -> bool:
         """Whether the other side has closed its end, though its request came whole."""
-        return left(self._sock)
+        return has_hung_up(self._sock)
 
     def on_response_complete(self) -> None:
         """The answer is complete; `close` follows, or has been called."""
@@ -134,7 +134,7 @@ class FastConnection:
                 self._watch(True)  # for its end
         elif data:
             self.listener.state.connections.discard(cast("Protocol", self))
-            self._hand_over(self._sock, self.admission, data)
+            self._hand_over(self._sock, self.permit, data)
         else:
             self._end()
 
@@ -174,4 +174,4 @@ class FastConnection:
         self.cycle = None
         if cycle is not None:
             cycle.abandon()
-        self.admission.give_back()
+        self.permit.give_back()

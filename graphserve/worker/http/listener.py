@@ -22,6 +22,7 @@ from graphserve.wire.problem import HttpProblem
 from graphserve.worker.batch.batcher import Batcher
 from graphserve.worker.dispatch.executor import BoundApi, Executor
 from graphserve.worker.dispatch.slots import Slots
+from graphserve.worker.flight_recorder import CallNotes
 from graphserve.worker.http.access_log import AccessLog, ForwardedClients
 from graphserve.worker.http.browsers import AllowedHosts
 from graphserve.worker.http.fast_parser import FastParser
@@ -29,7 +30,6 @@ from graphserve.worker.http.relay import Relay
 from graphserve.worker.http.response import Responder
 from graphserve.worker.http.shedding import AdaptiveThrottle
 from graphserve.worker.http.strict import plain
-from graphserve.worker.latest import Notes
 
 if TYPE_CHECKING:
     from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -47,7 +47,7 @@ class Listener:
         app: the ASGI application for what is no API.
         apis: the APIs, by path.
         executor: runs the calls.
-        gate: the slots.
+        slots: of the worker.
         responder: makes the answers; says whether this is the public listener. What a request may do is its own
             property (`Trust`), whichever listener it came by.
         relay: passes a limited call to the node's own queue.
@@ -60,14 +60,14 @@ class Listener:
     """
 
     def __init__(
-        self, app: Any, apis: dict[bytes, BoundApi], executor: Executor, gate: Slots, responder: Responder,
+        self, app: Any, apis: dict[bytes, BoundApi], executor: Executor, slots: Slots, responder: Responder,
         relay: Relay, batchers: dict[str, Batcher], *,
         keep_alive: float, max_body_size: int = PRIVATE_BODY, access_log: bool = False, root_path: str = "",
         proxy_headers: bool = False, forwarded_allow_ips: str | None = None, hosts: AllowedHosts = EVERY_HOST,
     ) -> None:  # fmt: skip
         self.loop = asyncio.get_running_loop()
         self.readers = poller(self.loop)
-        self.gate = gate
+        self.slots = slots
         self.batchers = batchers
         self.max_body_size = max_body_size
         self.access_log = access_log
@@ -78,7 +78,7 @@ class Listener:
         self.place: Place | None = None
         self.sender: MemorySender | None = None
         self._prefix = plain(root_path.rstrip("/").encode())
-        self.notes: Notes | None = None  # of calls that clients make here, if such are executed in this process
+        self.notes: CallNotes | None = None  # of calls that clients make here, if such are executed in this process
         self.wary: Suspicions | None = None  # of calls that kill workers of this node
         self.passes_on = False  # every call, since nothing is executed in this process
         self.config = uvicorn.Config(

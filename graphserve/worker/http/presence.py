@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphserve.loop.poller import Poller
-from graphserve.worker.dispatch.slots import left
+from graphserve.worker.dispatch.slots import has_hung_up
 
 
 class Presence:
@@ -42,7 +42,7 @@ class Presence:
             self._descriptor = -1
 
     def _ended(self) -> None:
-        if not left(self._transport.get_extra_info("socket")):
+        if not has_hung_up(self._transport.get_extra_info("socket")):
             return  # it was said of a socket that had this number before
         self.forget()
         if self._flow.read_paused:  # otherwise the loop sees it, behind what is still to be read

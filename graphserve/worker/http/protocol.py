@@ -18,7 +18,7 @@ from graphserve.logs.exception_text import described
 from graphserve.loop.timers import alarm
 from graphserve.wire.problem import HttpProblem, Untakable
 from graphserve.wire.trust import PUBLIC, opened
-from graphserve.worker.dispatch.slots import Permit, has_sent, left
+from graphserve.worker.dispatch.slots import Permit, has_hung_up, has_sent
 from graphserve.worker.http.access_log import CAME, CLIENT_LEFT, log_request
 from graphserve.worker.http.denial import Denial
 from graphserve.worker.http.fast_parser import FastParser
@@ -43,17 +43,17 @@ class Protocol(HttpToolsProtocol):
 
     Args:
         listener: where it was accepted.
-        admission: what it holds at the gate, if it came by a shared socket.
+        permit: what it holds, if it came by a shared socket.
         first: what was read of it already.
     """
 
     parser: Any  # there until the connection is lost
 
-    def __init__(self, listener: Listener, admission: Permit | None = None, first: bytes = b"") -> None:
+    def __init__(self, listener: Listener, permit: Permit | None = None, first: bytes = b"") -> None:
         super().__init__(listener.config, listener.state, {}, _loop=listener.loop)
         self.listener = listener
-        self.admission = admission or Permit(listener.gate)
-        self._shared = admission is not None
+        self.permit = permit or Permit(listener.slots)
+        self._shared = permit is not None
         self._first = first
         # Per connection. Its requests may do nothing more than a client's, unless it opens as one of ours.
         self.trust = PUBLIC
@@ -89,7 +89,7 @@ class Protocol(HttpToolsProtocol):
                 cycle.abandon()
                 if self.listener.access_log and not cycle.response_complete:
                     log_request(cycle, CLIENT_LEFT)
-        self.admission.give_back()
+        self.permit.give_back()
 
     def data_received(self, data: bytes) -> None:
         """asyncio callback."""
@@ -268,7 +268,7 @@ class Protocol(HttpToolsProtocol):
     def refuse(self) -> None:
         """Throw away what still comes, and close soon: the body that comes will not be read."""
         self.stop_reading()
-        self.admission.give_back()
+        self.permit.give_back()
         self.flow.resume_reading()
         if self.transport.can_write_eof():  # not with TLS
             self.transport.write_eof()
@@ -276,7 +276,7 @@ class Protocol(HttpToolsProtocol):
 
     def caller_left(self) -> bool:
         """Whether the other side has closed its end, though its request came whole."""
-        return left(self.transport.get_extra_info("socket"))
+        return has_hung_up(self.transport.get_extra_info("socket"))
 
     def deny(self, problem: CallError, *, broken: bool = False) -> None:
         """Read no more; answer so when earlier requests are answered, and close.
@@ -369,5 +369,5 @@ class Protocol(HttpToolsProtocol):
             self.denial.say()
 
     def _give_up_waiting(self) -> None:
-        if self.admission.held and self.cycle is None:
+        if self.permit.held and self.cycle is None:
             self.transport.close()

@@ -25,11 +25,11 @@ from graphserve.wire.problem import HttpProblem
 from graphserve.worker.dispatch.decoding import Decoding
 from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.dispatch.slots import WaitingUpload
+from graphserve.worker.flight_recorder import CallNotes
 from graphserve.worker.http.access_log import log_request
 from graphserve.worker.http.headers import RequestHeaders, read, too_large
 from graphserve.worker.http.response_stream import HttpSink
 from graphserve.worker.http.shedding import noted, refusal
-from graphserve.worker.latest import Notes
 from graphserve.worker.stream.producer import StreamExecution
 from graphserve.worker.stream.request_body import RequestBody, hold
 
@@ -200,8 +200,8 @@ class HttpRequest:
             parts = self._body
             body = parts[0] if len(parts) == 1 and type(parts[0]) is bytes else b"".join(parts)
             self._body = []
-            admission = protocol.admission
-            if (admission.slot or admission.batcher is not None) and protocol.caller_left():  # (`held`)
+            permit = protocol.permit
+            if (permit.slot or permit.batcher is not None) and protocol.caller_left():  # (`held`)
                 protocol.transport.close()
                 return
             wary = listener.wary
@@ -211,7 +211,7 @@ class HttpRequest:
                 self._quiet(refused)
             elif api.plan.batch is not None and not listener.passes_on:
                 self._batch(body)
-            elif listener.passes_on or (api.plan.lane == "queue" and not protocol.admission.take_slot()):
+            elif listener.passes_on or (api.plan.lane == "queue" and not protocol.permit.take_slot()):
                 self._pass_on(body)
             else:
                 self._run(body)
@@ -221,9 +221,9 @@ class HttpRequest:
     def _call(self, body: bytes) -> str:
         return call_fingerprint.of(self._api.plan.route, body)
 
-    def _note(self, notes: Notes, body: bytes) -> None:
+    def _note(self, notes: CallNotes, body: bytes) -> None:
         """Leave a note for the supervisor: if this call ends the worker, nobody else of ours has its bytes."""
-        self._noted = notes.add(self._api.place, body)
+        self._noted = notes.add(self._api.index, body)
         if self.protocol.listener.wary is not None:
             self._body = [body]
 
@@ -242,9 +242,9 @@ class HttpRequest:
         listener = self.protocol.listener
         if (notes := listener.notes) is not None:
             if self.source is not None:
-                self._noted = notes.add_upload(self._api.place)
+                self._noted = notes.add_upload(self._api.index)
             elif listener.wary is None:
-                self._noted = notes.add(self._api.place, body)
+                self._noted = notes.add(self._api.index, body)
             else:
                 self._note(notes, body)
         if len(body) >= LARGE_BODY and self._is_large(body):
@@ -267,7 +267,7 @@ class HttpRequest:
 
     def _batch(self, body: bytes) -> None:
         batcher = self.protocol.listener.batchers[self._api.plan.name]
-        came_for_it = self.protocol.admission.take_place()
+        came_for_it = self.protocol.permit.take_place()
         if not came_for_it and not batcher.can_take():
             self._pass_on(body)
             return
@@ -275,14 +275,14 @@ class HttpRequest:
             self._note(notes, body)
         if self._is_large(body):
             if came_for_it:  # a batch is not held up by a body that is still to be read
-                batcher.disappoint()
+                batcher.release_place()
             self._decode(body, self._join, batcher.close_if_done)
             return
         arguments = self._arguments(body)
         if arguments is not None:
             self._join(arguments, expected=came_for_it)
         elif came_for_it:
-            batcher.disappoint()
+            batcher.release_place()
         else:
             batcher.close_if_done()
 
@@ -345,7 +345,7 @@ class HttpRequest:
         listener, api = self.protocol.listener, self._api
         if self.source is not None and not listener.passes_on:  # it comes to us: it waits for a slot of ours
             run = lambda: self._run(body)  # noqa: E731
-            self._execution = WaitingUpload(listener.executor, listener.gate, self.context, run, self.fail)
+            self._execution = WaitingUpload(listener.executor, listener.slots, self.context, run, self.fail)
         else:
             self._relay = listener.relay.take(api, body, self._format, self._accept, self)
 
@@ -398,7 +398,7 @@ class HttpRequest:
             else:
                 self._unnote()
         if self._api.plan.lane == "queue":
-            listener.gate.release()
+            listener.slots.release()
 
     # --- answering ---
 

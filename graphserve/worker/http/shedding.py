@@ -32,12 +32,12 @@ def refusal(
         return refused
     if api.plan.lane == "pooled":
         executor = protocol.listener.executor
-        pressure = executor.pressure
-        if not pressure.late and len(executor.executing) < pressure.limit:
+        lag = executor.lag_limit
+        if not lag.late and len(executor.executing) < lag.limit:
             return None
         return _behind(api, executor, context)
-    if protocol.admission.held and api.pace is not None:
-        return _hopeless(api, protocol.listener.executor, protocol.listener.gate, context)
+    if protocol.permit.held and api.latency is not None:
+        return _hopeless(api, protocol.listener.executor, protocol.listener.slots, context)
     return None
 
 
@@ -46,26 +46,26 @@ def _behind(api: BoundApi, executor: Executor, context: CallContext) -> Unavaila
 
     A few calls are always tried: from what they take, it is known whether the others can be in time again.
     """
-    in_flight, pressure, name = len(executor.executing), executor.pressure, executor.node.name
-    if in_flight >= pressure.limit:
+    in_flight, lag, name = len(executor.executing), executor.lag_limit, executor.node.name
+    if in_flight >= lag.limit:
         return Unavailable(f"{name} is behind, with {in_flight} calls in flight", node=name, full=True)
-    if pressure.late and in_flight >= TRIED and api.pace is not None:
+    if lag.late and in_flight >= TRIED and api.latency is not None:
         left = context.seconds_left()
-        if left is not None and left < api.pace.usual:
+        if left is not None and left < api.latency.usual:
             return _too_late(name, left)
     return None
 
 
-def _hopeless(api: BoundApi, executor: Executor, gate: Slots, context: CallContext) -> Unavailable | None:
+def _hopeless(api: BoundApi, executor: Executor, slots: Slots, context: CallContext) -> Unavailable | None:
     """It got a slot too late and would hold it in vain, while others wait that can be in time.
 
     If none waits, there is nothing to lose, and it is tried.
     """
     left = context.seconds_left()
-    if left is None or api.pace is None:
+    if left is None or api.latency is None:
         return None
     # (Where others wait, a batch is full at once: its `max_wait` does not count.)
-    if left >= api.pace.needed or not gate.crowded():
+    if left >= api.latency.needed or not slots.has_waiting_calls():
         return None
     return _too_late(executor.node.name, left)
 

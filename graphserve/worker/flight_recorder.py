@@ -13,7 +13,7 @@ from graphserve.call.call_fingerprint import WHOLE, check
 from graphserve.system.worker_memory import FIRST_NOTE, NOTE, UPLOAD, WORDS
 
 
-class Latest:
+class FlightRecorder:
     """That memory, as a list of ints for who writes it (`system/worker_memory.py`)."""
 
     def __init__(self) -> None:
@@ -21,10 +21,10 @@ class Latest:
         os.ftruncate(self.descriptor, mmap.PAGESIZE)
         os.posix_fallocate(self.descriptor, 0, mmap.PAGESIZE)  # or a later write would end us, where memory is short
         self.words = memoryview(mmap.mmap(self.descriptor, mmap.PAGESIZE)).cast("q")
-        self.notes = Notes(self.words)
+        self.notes = CallNotes(self.words)
 
 
-class Notes:
+class CallNotes:
     """Notes of the calls that clients make here: nobody else of ours would know what was executed at a death.
 
     Args:
