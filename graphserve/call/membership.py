@@ -8,7 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from graphserve.system.messages import NodeNews
 
 if TYPE_CHECKING:
     from graphserve.call.quarantine import Suspicions
@@ -42,10 +44,10 @@ class KnownNode:
         return self.state in ("failed", "stopped")
 
     @classmethod
-    def read(cls, message: dict[str, Any]) -> KnownNode:
-        """Read what a `members` message says of one node."""
-        workers = tuple(KnownWorker(**worker) for worker in message["workers"])
-        return cls(message["name"], message["state"], workers, message["starts"], message["next_at"])
+    def read(cls, news: NodeNews) -> KnownNode:
+        """Return what the supervisor says of one node."""
+        workers = tuple(KnownWorker(worker.pid, worker.address, worker.state) for worker in news.workers)
+        return cls(news.name, news.state, workers, news.starts, news.next_at)
 
     @property
     def retry_after(self) -> float:

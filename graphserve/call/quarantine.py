@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from graphserve.call import call_fingerprint
 from graphserve.errors import Quarantined
+from graphserve.system.messages import SuspectCalls
 from graphserve.wire.memory import Ticket, contents
 
 KILLS = 2  # workers in a row that a call may kill before it is refused
@@ -44,12 +45,11 @@ class Suspicions:
         self._tell = tell
 
     @classmethod
-    def read(cls, message: dict[str, Any], tell: Callable[[str, str], None]) -> Suspicions | None:
-        """Read what a `wary` message says; None if there is no suspicion."""
-        if not (message["suspects"] or message["refused"]):
+    def read(cls, message: SuspectCalls, tell: Callable[[str, str], None]) -> Suspicions | None:
+        """Return what the supervisor suspects; None if there is no suspicion."""
+        if not (message.suspects or message.refused):
             return None
-        node = message["node"]
-        return cls(node, set(message["suspects"]), message["refused"], lambda call: tell(node, call))
+        return cls(message.node, set(message.suspects), message.refused, lambda call: tell(message.node, call))
 
     def refusal(self, call: str) -> Quarantined | None:
         """Why this call is not executed, if it is not."""

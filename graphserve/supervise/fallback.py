@@ -21,8 +21,7 @@ from graphserve.supervise.backoff import Backoff
 from graphserve.supervise.events import LogRecord
 from graphserve.supervise.process.reaper import is_dead
 from graphserve.supervise.process.worker_process import NO_PROCESS_PAUSE, Pool, WorkerProcess
-from graphserve.system import os_errors
-from graphserve.system.channel import Message
+from graphserve.system import messages, os_errors
 
 if TYPE_CHECKING:
     from graphserve.supervise.fleet import Fleet
@@ -147,17 +146,17 @@ class FallbackProcess:
             process.kill()
         await self._gone()
 
-    def hear(self, process: WorkerProcess, message: Message) -> None:
+    def hear(self, process: WorkerProcess, message: messages.Message) -> None:
         """A process of ours says something."""
-        match message["type"]:
-            case "imported":
+        match message:
+            case messages.Imported():
                 self._introduce(process)
-            case "ready" if process is self._current and (self._watches or self._parts):
+            case messages.Ready() if process is self._current and (self._watches or self._parts):
                 if self._fleet.current is not None:
                     self._tell_plan(process)
                 process.opening = process.serves_public = True
-                process.send({"type": "serve"}, [self._fleet.public.sock.fileno()])
-            case "listening" if process.opening and process.state != "draining":
+                process.send(messages.ServePublic(), [self._fleet.public.sock.fileno()])
+            case messages.Listening() if process.opening and process.state != "draining":
                 process.state = "ready"
                 process.opening = False
                 process.ready_at = self._loop.time()
@@ -170,14 +169,14 @@ class FallbackProcess:
                     self._say("info", "starts: a stand-in is at the public port, where calls wait", process)
                 else:
                     self._say("warning", "takes no calls: a stand-in is at the public port, where they wait", process)
-            case "held" | "answered":
-                self._fleet.hear_of_call(process, message)
-            case "lost":
-                self._fleet.look(str(message["path"]))
-            case "failed":
-                process.message = message["message"]
-                process.traceback = message["traceback"]
-            case "draining" if process is self._current:  # somebody sent it SIGTERM by hand
+            case messages.Held() | messages.Answered():
+                self._fleet.on_call(process, message)
+            case messages.Lost():
+                self._fleet.look(message.path)
+            case messages.Failed():
+                process.message = message.message
+                process.traceback = message.traceback
+            case messages.Draining() if process is self._current:  # somebody sent it SIGTERM by hand
                 process.state = "draining"
                 self._current = None
                 self._listen()
@@ -200,7 +199,7 @@ class FallbackProcess:
     def _ask(self, since: float) -> None:
         """Have the workers say that they are alive, and look soon whether they did."""
         for worker in self._servers():
-            worker.send({"type": "report"})
+            worker.send(messages.Report())
         self._timer = self._loop.call_later(STEP, self._look, since)
 
     def _look(self, since: float) -> None:
@@ -251,11 +250,11 @@ class FallbackProcess:
         process.state = "starting"
         version = process.version
         self._tell_members(process)
-        process.send({"type": "init", "listeners": [], "secrets": version.secrets, "resolving": version.outlined})
+        process.send(messages.Init((), version.keyfile_password, {}, resolving=version.outlined))
 
     def _tell_members(self, process: WorkerProcess) -> None:
         version = process.version
-        process.send({"type": "members", "nodes": [node.membership() for node in version.nodes.values()]})
+        process.send(messages.Members(tuple(node.news() for node in version.nodes.values())))
         for node in version.nodes.values():
             if (wary := node.quarantine.message()) is not None:
                 process.send(wary)
@@ -267,14 +266,14 @@ class FallbackProcess:
             return
         process.version = version
         self._tell_members(process)
-        process.send({"type": "plan", "version": version.number})
+        process.send(messages.Resolved(version.number))
 
     def _dismiss(self, process: WorkerProcess, *, last: bool = False) -> None:
         if not process.accepts and process.state != "draining":
             process.kill()  # it has accepted nothing yet
             return
         process.state = "draining"
-        process.send({"type": "drain", "last": last})
+        process.send(messages.Drain(last))
 
     def _died(self, process: WorkerProcess, code: int) -> None:
         self.processes.discard(process)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from graphserve.errors import StartupError
 from graphserve.graph.plan import NodePlan, Plan
@@ -22,8 +21,7 @@ from graphserve.supervise.process.environment import MARK, Environment
 from graphserve.supervise.process.worker_process import WorkerProcess
 from graphserve.supervise.revision import OUTLINE, Revision, same
 from graphserve.supervise.rollout import together
-from graphserve.system import os_errors, rundir
-from graphserve.system.channel import Message
+from graphserve.system import messages, os_errors, rundir
 from graphserve.system.roster import Roster
 
 PULSE = 1.0  # seconds between two looks at each worker
@@ -57,18 +55,18 @@ class Fleet:
         self._shown: dict[str, tuple[State, int, int]] = {}  # by name: a reload may have two nodes of one
         self.look: Callable[[str], None] = lambda suspect: None  # has the run folder looked after; see `Upkeep`
         self.standin = FallbackProcess(self)
-        self._outline: tuple[Plan, Mapping[str, str], Mapping[str, Any]] | None = None
+        self._outline: tuple[Plan, Mapping[str, str], str | None] | None = None
         self._outlined: Revision | None = None
 
     # --- versions ---
 
-    def take_in(self, plan: Plan, extra: Mapping[str, str], secrets: Mapping[str, Any]) -> Revision:
+    def take_in(self, plan: Plan, extra: Mapping[str, str], keyfile_password: str | None) -> Revision:
         """Make a version of a Plan: nodes that run already are in it, the others get a place, and start later.
 
         Args:
             plan: what shall run.
             extra: what `--env-file` says.
-            secrets: what workers of the entry need and no file may hold.
+            keyfile_password: of the TLS key, for workers of the entry; no file may hold it.
 
         Raises:
             StartupError: no socket can be made.
@@ -81,7 +79,7 @@ class Fleet:
         self._count += 1
         environment = Environment(plan, self.run, self._count, extra, held)
         try:
-            version = Revision(self._count, plan, self.run, environment, secrets, configured)
+            version = Revision(self._count, plan, self.run, environment, keyfile_password, configured)
             self._versions.append(version)
             for each in plan.nodes:
                 version.nodes[each.name] = kept[each.name] or self._new(each, version)
@@ -121,18 +119,18 @@ class Fleet:
 
     # --- start and stop ---
 
-    def expect(self, outline: Plan, extra: Mapping[str, str], secrets: Mapping[str, Any]) -> None:
+    def expect(self, outline: Plan, extra: Mapping[str, str], keyfile_password: str | None) -> None:
         """The graph is being resolved: who waits at the port meanwhile is answered.
 
         Args:
             outline: what is known of it.
             extra: what `--env-file` says.
-            secrets: see `take_in`.
+            keyfile_password: of the TLS key, for the fallback server.
 
         Raises:
             StartupError: no socket can be made.
         """
-        self._outline = (outline, extra, secrets)
+        self._outline = (outline, extra, keyfile_password)
         self._listen()
         self.standin.expect()
 
@@ -151,9 +149,9 @@ class Fleet:
         """
         if self._outlined is None:
             assert self._outline is not None
-            plan, extra, secrets = self._outline
+            plan, extra, keyfile_password = self._outline
             environment = Environment(plan, self.run, OUTLINE, extra, {})
-            self._outlined = Revision(OUTLINE, plan, self.run, environment, secrets, {})
+            self._outlined = Revision(OUTLINE, plan, self.run, environment, keyfile_password, {})
             self._versions.append(self._outlined)
         return self._outlined
 
@@ -257,7 +255,7 @@ class Fleet:
         self._unready = True
         if self.current is not None:
             for worker in self.current.nodes[self.current.plan.entry].ready_workers():
-                worker.send({"type": "unready"})
+                worker.send(messages.Unready())
 
     def _needs(self, node: Node) -> set[Node]:
         return {needed for version in node.versions() for needed in version.needs(node.plan.name)}
@@ -267,7 +265,7 @@ class Fleet:
             node.check_pulse()
         for worker in self._processes():
             if worker.channel is not None and worker.channel.taken:  # it would only wait there for one that is stopped
-                worker.send({"type": "beat"})
+                worker.send(messages.Beat())
         self._pulse = asyncio.get_running_loop().call_later(PULSE, self._beat)
 
     def _close(self) -> None:
@@ -303,7 +301,7 @@ class Fleet:
             before = self.public.renew()
         for worker in self._processes():
             if worker.serves_public and worker.state == "ready":
-                worker.send({"type": "serve"}, [self.public.sock.fileno()])
+                worker.send(messages.ServePublic(), [self.public.sock.fileno()])
         before.close()
         return [str(self.public.path)]
 
@@ -324,39 +322,39 @@ class Fleet:
     def _processes(self) -> list[WorkerProcess]:
         return [*(worker for node in self.nodes for worker in node.workers), *self.standin.processes]
 
-    def _on_message(self, worker: WorkerProcess, message: Message) -> None:
+    def _on_message(self, worker: WorkerProcess, message: messages.Message) -> None:
         node = next((node for node in self.nodes if node.pool.workers.get(worker.pid) is worker), None)
         if node is None:
             self.standin.hear(worker, message)
             return
-        match message["type"]:
-            case "imported":
+        match message:
+            case messages.Imported():
                 worker.state = "imported"
                 worker.unlimit()  # its turn may be long in coming
                 self._give_turns()
-            case "ready":
-                worker.address = message["address"]
+            case messages.Ready():
+                worker.address = message.address
                 worker.place = rundir.identity(worker.address)
                 self._ready(node, worker)
-            case "bound":
-                node.rebound(worker, message["trouble"])
-            case "held" | "answered":
-                self.hear_of_call(worker, message)
-            case "lost":
-                self.look(str(message["path"]))
-            case "listening" if worker.opening:
+            case messages.Bound():
+                node.rebound(worker, message.trouble)
+            case messages.Held() | messages.Answered():
+                self.on_call(worker, message)
+            case messages.Lost():
+                self.look(message.path)
+            case messages.Listening() if worker.opening:
                 node.ready(worker)
                 self.standin.relieve(worker)
-            case "failed":
-                worker.message = message["message"]
-                worker.traceback = message["traceback"]
-            case "draining":
+            case messages.Failed():
+                worker.message = message.message
+                worker.traceback = message.traceback
+            case messages.Draining():
                 if worker.state == "ready":
                     node.goes(worker)  # somebody sent it SIGTERM by hand: another will take its place
-            case "vitals":
-                node.vitals(worker, message)
+            case messages.HealthReport():
+                node.on_health(worker, message)
                 self.standin.relieve(worker)
-            case "drained":
+            case messages.Drained():
                 worker.drained.set()
 
     def _ready(self, node: Node, worker: WorkerProcess) -> None:
@@ -364,18 +362,19 @@ class Fleet:
             node.ready(worker)
         elif not (worker.retiring or node.stopping):
             if self._unready:  # first: what it accepts may ask at once
-                worker.send({"type": "unready"})
+                worker.send(messages.Unready())
             worker.opening = worker.serves_public = True  # it is ready when it says that it listens
-            worker.send({"type": "serve"}, [self.public.sock.fileno()])
+            worker.send(messages.ServePublic(), [self.public.sock.fileno()])
 
-    def hear_of_call(self, worker: WorkerProcess, message: Message) -> None:
-        """A caller speaks of a call that it made: of a node of its own version."""
-        callee = worker.version.nodes.get(message["node"])
-        if callee is not None:
-            if message["type"] == "held":
-                callee.quarantine.held(str(message["call"]), int(message["kills"]))
-            else:
-                callee.quarantine.answered(str(message["call"]))
+    def on_call(self, worker: WorkerProcess, message: messages.Held | messages.Answered) -> None:
+        """Have the quarantine of a node know what one of its callers says of a call: of a node of its own version."""
+        callee = worker.version.nodes.get(message.node)
+        if callee is None:
+            return
+        if isinstance(message, messages.Held):
+            callee.quarantine.held(message.call, message.kills)
+        else:
+            callee.quarantine.answered(message.call)
 
     def _warn(self, node: Node) -> None:
         """Tell who calls a node, and its own workers, which of its calls kill workers."""
@@ -392,14 +391,14 @@ class Fleet:
             for worker in node.workers:
                 if worker.state == "imported" and all(map(answers, worker.version.needs(node.plan.name))):
                     version = worker.version
-                    snapshot = [other.membership() for other in version.nodes.values()]
-                    node.turn(worker, snapshot, version.secrets_of(node.plan))
+                    members = messages.Members(tuple(other.news() for other in version.nodes.values()))
+                    node.send_init(worker, members, version.init_of(node.plan, tuple(node.sockets)))
                     for other in version.nodes.values():
                         if (wary := other.quarantine.message()) is not None:
                             worker.send(wary)
 
     def _changed(self, node: Node) -> None:
-        message = {"type": "members", "nodes": [node.membership()]}
+        message = messages.Members((node.news(),))
         for worker in self._processes():
             # Two nodes of one name may live while the graph changes: each caller hears of its own.
             hears = worker.version.nodes.get(node.plan.name) is node

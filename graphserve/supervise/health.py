@@ -4,38 +4,37 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from graphserve.call import call_fingerprint
 from graphserve.declare.options import ServiceOptions
 from graphserve.system import worker_memory
+from graphserve.system.messages import HealthReport
 
 Verdict = tuple[Literal["kill", "recycle"], str]
 FREEZE = 3.0  # seconds without a report, of which there is one a second, after which a worker is told of
 PULSE = 2.0  # seconds between two reports that are no reason for concern
 
 
-def judge(options: ServiceOptions, vitals: dict[str, Any], quota: float) -> Verdict | None:
+def judge(options: ServiceOptions, health: HealthReport, quota: float) -> Verdict | None:
     """What to do about a worker, and why.
 
     Args:
         options: of its node.
-        vitals: what it reported: `executed` calls, `overdue` seconds of its latest call, `rss` bytes, `in_flight`
-            requests that are not answered (those that are overdue were, with 504).
+        health: what it reported. Calls that are overdue were answered, with 504: they are not `in_flight`.
         quota: by what the worker's `max_requests` is stretched.
 
     Returns:
         `kill` for one that is stuck, `recycle` for one that has had its time, or that is stuck in one call and answers
         others, None for a healthy one.
     """
-    overdue, executed, rss = vitals["overdue"], vitals["executed"], vitals["rss"]
-    if options.watchdog is not None and overdue > options.watchdog:
-        words = f"still executed a call {overdue:.1f} s after its deadline (watchdog)"
-        return "recycle" if vitals["in_flight"] else "kill", words
-    if options.max_memory is not None and rss > options.max_memory:
-        return "recycle", f"uses {rss:,} bytes of memory (max_memory)"
-    if options.max_requests is not None and executed >= options.max_requests * quota:
-        return "recycle", f"has executed {executed} calls (max_requests)"
+    if options.watchdog is not None and health.overdue > options.watchdog:
+        words = f"still executed a call {health.overdue:.1f} s after its deadline (watchdog)"
+        return "recycle" if health.in_flight else "kill", words
+    if options.max_memory is not None and health.rss > options.max_memory:
+        return "recycle", f"uses {health.rss:,} bytes of memory (max_memory)"
+    if options.max_requests is not None and health.executed >= options.max_requests * quota:
+        return "recycle", f"has executed {health.executed} calls (max_requests)"
     return None
 
 

@@ -21,7 +21,7 @@ from graphserve.supervise.process.sockets import NamedSocket
 from graphserve.supervise.process.worker_process import NO_PROCESS_PAUSE, Pool, WorkerProcess
 from graphserve.supervise.quarantine import Quarantine
 from graphserve.supervise.rollout import Rollout, first, gone
-from graphserve.system import os_errors, rundir
+from graphserve.system import messages, os_errors, rundir
 from graphserve.system.roster import Roster
 
 if TYPE_CHECKING:
@@ -118,16 +118,15 @@ class Node:
         if self.broken is not None:
             raise StartupError(self.broken.message, self.plan.name, self.broken.last_words())
 
-    def turn(self, worker: WorkerProcess, snapshot: list[Any], secrets: dict[str, Any]) -> None:
-        """What the worker needs is ready: let it initialise."""
+    def send_init(self, worker: WorkerProcess, members: messages.Members, init: messages.Init) -> None:
+        """Let a worker initialise: what it needs is ready."""
         worker.state = "starting"
         limit = worker.options.startup_timeout
         self._limit_start(worker, limit, "was not ready {:g} s after it began to start")
         if self._roster.descriptor >= 0:
-            worker.send({"type": "roster"}, [self._roster.descriptor])
-        worker.send({"type": "members", "nodes": snapshot})
-        listeners = {"type": "init", "listeners": list(self.sockets), "secrets": secrets}
-        worker.send(listeners, [sock.fileno() for sock in self.sockets.values()])
+            worker.send(messages.Roster(), [self._roster.descriptor])
+        worker.send(members)
+        worker.send(init, [self.sockets[name].fileno() for name in init.listeners])
 
     def ready(self, worker: WorkerProcess) -> None:
         """The worker takes calls."""
@@ -145,12 +144,12 @@ class Node:
             self.state = "ready"
         self.on_change(self)
 
-    def vitals(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
-        """A worker says how it is."""
+    def on_health(self, worker: WorkerProcess, report: messages.HealthReport) -> None:
+        """Judge a worker by what it says of itself: replace it where it has had its time, kill it where it is stuck."""
         worker.seen_at = asyncio.get_running_loop().time()
-        worker.vitals = message
+        worker.health = report
         worker.reported.set()
-        verdict = judge(worker.options, message, worker.quota)
+        verdict = judge(worker.options, report, worker.quota)
         if verdict is None:
             return
         if verdict[0] == "kill" and worker.state in ("ready", "draining"):
@@ -176,7 +175,7 @@ class Node:
         worker.unlimit()
         if worker.accepts:
             worker.state = "draining"
-            worker.send({"type": "drain", "last": False})
+            worker.send(messages.Drain(last=False))
         elif worker.state != "draining":  # it serves nothing yet
             worker.kill()
         if worker.state == "draining":
@@ -208,7 +207,7 @@ class Node:
             worker.retiring = True
             if worker.accepts:
                 worker.state = "draining"
-                worker.send({"type": "drain", "last": True})
+                worker.send(messages.Drain(last=True))
             elif worker.state != "draining":
                 worker.kill()
         self.on_change(self)
@@ -220,7 +219,7 @@ class Node:
         latest = max(began + timeout, loop.time() + min(timeout, LEAVING))
         await _within(latest - loop.time(), [first(callers, partial(gone, list(self.workers)))])
         for worker in self.workers:
-            worker.send({"type": "exit"})
+            worker.send(messages.Exit())
         await _within(latest - loop.time(), [worker.gone.wait() for worker in self.workers])
         await self._kill_late(self.workers, timeout)
         self.state = "stopped"
@@ -262,7 +261,7 @@ class Node:
             self.sockets[name] = NamedSocket(before.path, self.plan.options.queue)
             for worker in self.workers:
                 if worker.state in ("starting", "ready", "draining"):
-                    worker.send({"type": "listeners", "listeners": [name]}, [self.sockets[name].fileno()])
+                    worker.send(messages.Listeners((name,)), [self.sockets[name].fileno()])
             before.sock.close()
         for worker in self.workers:
             own = worker.state == "ready" or worker.opening
@@ -276,7 +275,7 @@ class Node:
     def rebind(self, worker: WorkerProcess) -> None:
         """Have a worker listen on its own socket anew."""
         worker.rebinding = True
-        worker.send({"type": "rebind"})
+        worker.send(messages.Rebind())
 
     def rebound(self, worker: WorkerProcess, trouble: str) -> None:
         """The worker listens on its own socket again, or says why it cannot."""
@@ -292,18 +291,15 @@ class Node:
         for sock in self.sockets.values():
             sock.close()
 
-    def membership(self) -> dict[str, Any]:
-        """What callers are told of this node; not the reason, which may be an exception's text: they pass it on."""
-        workers = [
-            {"pid": worker.pid, "address": worker.address, "state": worker.state}
+    def news(self) -> messages.NodeNews:
+        """Return what callers are told of this node; not the reason, which may be an exception's text."""
+        workers = tuple(
+            messages.WorkerNews(worker.pid, worker.address, worker.state)
             for worker in self.workers
             if worker.state in ("ready", "draining")
-        ]
+        )
         next_at = self.respawns.next_at if self.state == "failed" else None
-        return {
-            "name": self.plan.name, "state": self.state, "workers": workers, "next_at": next_at,
-            "starts": self.respawns.starts,
-        }  # fmt: skip
+        return messages.NodeNews(self.plan.name, self.state, workers, self.respawns.starts, next_at)
 
     def say(
         self, level: str, message: str, worker: WorkerProcess | None = None, trace: str = "",

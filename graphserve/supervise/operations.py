@@ -114,7 +114,9 @@ class Operations:
                 change = Change(self.fleet, progress)
                 self._rolled = change.rolled
                 try:
-                    await change.run(plan, config.env, secrets(config), [node.plan.name for node in nodes if names])
+                    await change.run(
+                        plan, config.env, config.keyfile_password, [node.plan.name for node in nodes if names]
+                    )
                 except StartupError as exc:
                     raise StartupError(f"{exc}\n{self._what_now(change.rolled)}", exc.node, exc.log) from exc
                 self.config = config
@@ -261,11 +263,6 @@ class Operations:
         return dataclasses.replace(self.config, settings=settings, keyfile_password=password, env=new.env)
 
 
-def secrets(config: Config) -> dict[str, Any]:
-    """What the workers of the entry need and no file may hold."""
-    return {} if config.keyfile_password is None else {"keyfile_password": config.keyfile_password}
-
-
 # --- A change: the graph becomes another version of itself, worker by worker, without loss ---
 # New nodes start first. Then the others are rolled, leaves first, the nodes of one level side by side; the entry comes
 # last. Nodes that nobody needs any more drain when those that call them are gone. So no call meets an API that is not
@@ -286,14 +283,14 @@ class Change:
         self.rolled: list[str] = []  # nodes of which at least one worker runs the new code
 
     async def run(
-        self, plan: Plan, extra: Mapping[str, str], secrets: Mapping[str, Any], only: Collection[str] = ()
+        self, plan: Plan, extra: Mapping[str, str], keyfile_password: str | None, only: Collection[str] = ()
     ) -> None:
         """Bring the graph to a Plan; returns when all of it is the new version, while old workers may still drain.
 
         Args:
             plan: what shall run.
             extra: what `--env-file` says.
-            secrets: see `Revision`.
+            keyfile_password: of the TLS key (see `Revision`).
             only: the nodes to roll; empty: all.
 
         Raises:
@@ -303,7 +300,7 @@ class Change:
         fleet = self.fleet
         before = set(fleet.nodes)
         try:
-            fleet.incoming = version = fleet.take_in(plan, extra, secrets)
+            fleet.incoming = version = fleet.take_in(plan, extra, keyfile_password)
             entry = version.nodes[plan.entry]
             new = [node for node in version.nodes.values() if node not in before]
             await fleet.bring_up([node for node in new if node is not entry])

@@ -16,9 +16,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graphserve.call.call_fingerprint import is_upload, route
+from graphserve.system.messages import SuspectCalls
 
 if TYPE_CHECKING:
     from graphserve.supervise.node import Node
@@ -132,8 +133,8 @@ class Quarantine:
             death.clear(call)
         self._tell()
 
-    def message(self) -> dict[str, Any] | None:
-        """What callers and workers are to know; None if there is nothing, and was nothing."""
+    def message(self) -> SuspectCalls | None:
+        """Return what callers and workers are to know; None if there is nothing, and was nothing."""
         now = self._clock()
         while self._deaths and now - self._deaths[0].at > MEMORY:
             self._deaths.popleft()
@@ -143,7 +144,7 @@ class Quarantine:
         self._said = bool(suspects or self._refused)
         if not (known or self._said):
             return None
-        return {"type": "wary", "node": self._node.plan.name, "suspects": suspects, "refused": self._refused}
+        return SuspectCalls(self._node.plan.name, tuple(suspects), dict(self._refused))
 
     def row(self) -> str:
         """Which APIs were executed at each of the latest deaths, if those were several in a row; else empty.

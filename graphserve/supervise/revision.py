@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from graphserve.graph.plan import NodePlan, Plan
 from graphserve.supervise.process.environment import Environment
 from graphserve.system import rundir
+from graphserve.system.messages import Init
 
 if TYPE_CHECKING:
     from graphserve.supervise.node import Node
@@ -30,18 +31,18 @@ class Revision:
         plan: what to run.
         run: the run folder.
         environment: of its workers.
-        secrets: what the workers of the entry need and no file may hold, such as the password of the TLS key.
+        keyfile_password: of the TLS key: the workers of the entry need it, and no file may hold it.
         configured: by node name, the workers that the configuration asks for (`plan` has those of `graphserve scale`).
     """
 
     def __init__(
-        self, number: int, plan: Plan, run: Path, environment: Environment, secrets: Mapping[str, Any],
+        self, number: int, plan: Plan, run: Path, environment: Environment, keyfile_password: str | None,
         configured: Mapping[str, int],
     ) -> None:  # fmt: skip
         self.number = number
         self.plan = plan
         self.environment = environment
-        self.secrets = dict(secrets)
+        self.keyfile_password = keyfile_password
         self.configured = configured
         self.nodes: dict[str, Node] = {}  # by name; complete before the first worker starts
         self._run = run
@@ -84,11 +85,10 @@ class Revision:
             self.environment.fit(dataclasses.replace(self.plan, nodes=tuple(nodes)))
         return self.environment.of(node, slot)
 
-    def secrets_of(self, node: NodePlan) -> dict[str, Any]:
-        """What the workers of a node need and no file may hold."""
-        own = self.secrets if node.name == self.plan.entry else {}
-        urls = self.plan.node(node.name).secret_urls()
-        return {**own, "urls": urls} if urls else dict(own)
+    def init_of(self, node: NodePlan, listeners: tuple[str, ...]) -> Init:
+        """Return what the workers of a node are told when they may initialise; no file may hold the secrets in it."""
+        password = self.keyfile_password if node.name == self.plan.entry else None
+        return Init(listeners, password, self.plan.node(node.name).secret_urls())
 
     def remove(self) -> None:
         """No worker reads it any more."""

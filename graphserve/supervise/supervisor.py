@@ -21,7 +21,7 @@ from graphserve.graph.resolver import Resolver, import_limit, require
 from graphserve.supervise.control.server import ControlServer
 from graphserve.supervise.events import LogRecord, Observer
 from graphserve.supervise.fleet import Fleet
-from graphserve.supervise.operations import Operations, secrets
+from graphserve.supervise.operations import Operations
 from graphserve.supervise.process.reaper import Reaper, end_leftovers
 from graphserve.supervise.process.sockets import PublicSocket
 from graphserve.supervise.resolving import outline, resolution
@@ -159,11 +159,11 @@ class Supervisor:
                 await self.fleet.drain()
 
     async def _begin(self) -> bool:
-        self.fleet.expect(outline(self.config.settings), self.config.env, secrets(self.config))
+        self.fleet.expect(outline(self.config.settings), self.config.env, self.config.keyfile_password)
         plan = require(await self._resolve(self.config))
         if self.config.reload:  # what changes from here on is not missed, however long the start takes
             self.job(self._watch_files(plan))
-        await self.fleet.start(self.fleet.take_in(plan, self.config.env, secrets(self.config)))
+        await self.fleet.start(self.fleet.take_in(plan, self.config.env, self.config.keyfile_password))
         return True
 
     async def _resolve(self, config: Config) -> Resolution:

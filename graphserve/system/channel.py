@@ -1,13 +1,8 @@
 """The control connection: JSON messages and descriptors between a worker and its supervisor, over a Unix socket.
 
-One message a line. A message that carries descriptors says how many in `fds`; they come with its bytes
-(SCM_RIGHTS, unix(7)), so a worker gets exactly the listening sockets it is meant to have. Used in both processes.
-
-Worker to supervisor: `hello`, `imported`, `ready`, `listening` (at the public port), `failed`, `draining`, `drained`,
-`vitals` (once a second).
-Supervisor to worker: `init` (go: what you need is ready), `plan` (to a stand-in: now there is one),
-`serve`, `members`, `unready`, `drain`, `exit`,
-`report` (say how you are, now), `beat` (once a second: what was said holds).
+One message a line (`system/messages.py` has them all). One that carries descriptors says how many in `fds`; they come
+with its bytes (SCM_RIGHTS, unix(7)), so a worker gets exactly the listening sockets it is meant to have. Used in both
+processes.
 """
 
 from __future__ import annotations
@@ -19,12 +14,10 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from graphserve.system import own_json
+from graphserve.system.messages import MalformedMessage, Message, decode, encode
 
 MAX_FDS = 253  # of one message: the kernel takes no more (SCM_MAX_FD, unix(7))
-Message = dict[str, Any]
 
 
 class Channel:
@@ -63,10 +56,8 @@ class Channel:
         """Send a message; it waits here while the other side is slow. Descriptors are duplicated at once."""
         if self.closed:
             return
-        if fds:
-            message = {**message, "fds": len(fds)}
         idle = not self._outgoing
-        self._outgoing.append((own_json.dumps(message).encode() + b"\n", tuple(os.dup(fd) for fd in fds)))
+        self._outgoing.append((encode(message, len(fds)), tuple(os.dup(fd) for fd in fds)))
         if idle:
             self._flush()
 
@@ -132,9 +123,17 @@ class Channel:
             return False
         self._incoming += data
         while (end := self._incoming.find(b"\n")) >= 0 and not self.closed:
-            message = own_json.loads(bytes(self._incoming[:end]))
+            line = bytes(self._incoming[:end])
             del self._incoming[: end + 1]
-            self.on_message(message, [self._descriptors.popleft() for _ in range(message.pop("fds", 0))])
+            try:
+                message, count = decode(line)
+                if count > len(self._descriptors):
+                    raise MalformedMessage(f"with {count} descriptors that did not come: {line[:200]!r}")
+            except MalformedMessage as exc:  # user code may write to the connection: it ends nothing
+                words = f"a message on the control connection cannot be read: {exc}"
+                self.loop.call_exception_handler({"message": words})
+                continue
+            self.on_message(message, [self._descriptors.popleft() for _ in range(count)])
         return True
 
 

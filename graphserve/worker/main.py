@@ -35,8 +35,8 @@ from graphserve.isolation import forked, prompts
 from graphserve.isolation.restore import CLOSED, Steady
 from graphserve.logs import records
 from graphserve.logs.tracebacks import formatted
-from graphserve.system import os_errors, rundir
-from graphserve.system.channel import Channel, Message
+from graphserve.system import messages, os_errors, rundir
+from graphserve.system.channel import Channel
 from graphserve.system.child_process import die_with
 from graphserve.system.process_title import name_process
 from graphserve.system.roster import Workers
@@ -87,7 +87,7 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
         self._opening: asyncio.Task[None] | None = None
-        self.secrets: dict[str, Any] = {}
+        self.keyfile_password: str | None = None
         self.roster: Workers | None = None
         self.members.tell = self._tell_lost
         self.members.killed = self._tell_killed
@@ -100,7 +100,7 @@ class Worker:
         self.channel = Channel(self._sock, self._on_message, lambda: os._exit(ExitCode.FAILED), self._no_room)
         self.members.heard_at = time.monotonic()
         self.members.unread = lambda: has_sent(self._sock)  # this loop was late, and not the supervisor
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._on_drain, {"last": False})
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._on_drain, messages.Drain(last=False))
         try:
             serving = await self._start()
         except StartupError as exc:
@@ -112,14 +112,14 @@ class Worker:
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again and again
         latest = [] if self.stands_in else [cast("Serving", serving).latest.descriptor]  # a stand-in executes nothing
-        self.channel.send({"type": "ready", "address": serving.address}, latest)
+        self.channel.send(messages.Ready(serving.address), latest)
         await self._ended.wait()
         await serving.stop()
 
     async def _start(self) -> Serving | FallbackServer:
         self.serving = serving = await (self._stand_in() if self.stands_in else self._serve())
         if self.node.name == self.plan.entry:
-            serving.read_certificate(self.secrets.get("keyfile_password"))
+            serving.read_certificate(self.keyfile_password)
         await serving.start()
         return serving
 
@@ -129,7 +129,7 @@ class Worker:
         if isinstance(self._found, StartupError):
             raise self._found
         assert self._found is not None
-        self.channel.send({"type": "imported"})
+        self.channel.send(messages.Imported())
         listeners = await self._init
         found = dict(listeners)
         for name, descriptor in self._later:
@@ -141,104 +141,109 @@ class Worker:
     async def _stand_in(self) -> FallbackServer:
         from graphserve.worker.fallback import FallbackServer
 
-        self.channel.send({"type": "imported"})
+        self.channel.send(messages.Imported())
         await self._init
         return FallbackServer(self.plan, self.node, self.run, self.members, resolving=self._resolving)
 
     def _fail(self, message: str, trace: str) -> NoReturn:
-        self.channel.send({"type": "failed", "message": message, "traceback": trace})
+        self.channel.send(messages.Failed(message, trace))
         _flush()
         os._exit(ExitCode.STARTUP)
 
     # --- messages ---
 
-    def _on_message(self, message: Message, fds: list[int]) -> None:
-        self.members.heard_at = time.monotonic()
-        getattr(self, "_on_" + message["type"])(message, fds)
+    def _on_message(self, message: messages.Message, fds: list[int]) -> None:
+        self.members.heard_at = time.monotonic()  # a `Beat` says no more
+        match message:
+            case messages.Init():
+                self._on_init(message, fds)
+            case messages.Roster():
+                self.roster = Workers(fds[0])
+            case messages.Members(nodes=nodes):
+                for node in nodes:
+                    self.members.update(KnownNode.read(node))
+            case messages.ServePublic():
+                self._on_serve_public(fds[0])
+            case messages.Resolved(version=version):
+                self._on_resolved(version)
+            case messages.Listeners():
+                self._on_listeners(message, fds)
+            case messages.Rebind():
+                self._spawn(self._rebind())
+            case messages.SuspectCalls(node=name):
+                self.members.beware(name, Suspicions.read(message, self._tell_answered))
+            case messages.Unready():
+                self._on_unready()
+            case messages.Report():
+                self._on_report()
+            case messages.Drain():
+                self._on_drain(message)
+            case messages.Exit():
+                self._ended.set()
 
-    def _on_beat(self, message: Message, fds: list[int]) -> None:
-        """The supervisor lives, and what it said last holds."""
-
-    def _on_init(self, message: Message, fds: list[int]) -> None:
-        self.secrets = message.get("secrets", {})
-        self._resolving = message.get("resolving", False)
-        self.node = self.node.with_urls(self.secrets.get("urls", {}))  # the file of the Plan has them without secrets
+    def _on_init(self, message: messages.Init, fds: list[int]) -> None:
+        self.keyfile_password = message.keyfile_password
+        self._resolving = message.resolving
+        self.node = self.node.with_urls(message.urls)  # the file of the Plan has them without secrets
         self.plan = self.plan.with_node(self.node)
-        self._init.set_result(list(zip(message["listeners"], fds, strict=True)))
+        self._init.set_result(list(zip(message.listeners, fds, strict=True)))
 
-    def _on_roster(self, message: Message, fds: list[int]) -> None:
-        self.roster = Workers(fds[0])
-
-    def _on_members(self, message: Message, fds: list[int]) -> None:
-        for node in message["nodes"]:
-            self.members.update(KnownNode.read(node))
-
-    def _on_serve(self, message: Message, fds: list[int]) -> None:
+    def _on_serve_public(self, descriptor: int) -> None:
         assert self.serving is not None
-        sock = socket.socket(fileno=fds[0])
+        sock = socket.socket(fileno=descriptor)
         self.forks.public(sock)
         self._opening = self._spawn(self._open(sock))
 
-    def _on_plan(self, message: Message, fds: list[int]) -> None:
+    def _on_resolved(self, version: int) -> None:
         """The graph is resolved: a stand-in that came before knows it from now on."""
         try:
-            self.plan = Plan.from_json(rundir.plan_file(self.run, message["version"]).read_text())
+            self.plan = Plan.from_json(rundir.plan_file(self.run, version).read_text())
         except OSError as exc:
             self._fail(f"{self.node.name}: {os_errors.words(exc)}", "")
         self.node = self.plan.node(self.plan.entry)
         name_process(f"{self.node.name}[stand-in]", "standin", self.node.id)
         cast("FallbackServer", self.serving).resolve(self.plan, self.node)
 
-    def _on_drain(self, message: Message, fds: list[int] | None = None) -> None:
+    def _on_drain(self, message: messages.Drain) -> None:
         if self.serving is None:
             os._exit(ExitCode.OK)
-        self.channel.send({"type": "draining"})
-        self._spawn(self._drain(last=message["last"]))
+        self.channel.send(messages.Draining())
+        self._spawn(self._drain(last=message.last))
 
-    def _on_listeners(self, message: Message, fds: list[int]) -> None:
+    def _on_listeners(self, message: messages.Listeners, fds: list[int]) -> None:
         """Shared sockets in place of those whose names somebody removed."""
-        listeners = list(zip(message["listeners"], fds, strict=True))
+        listeners = list(zip(message.listeners, fds, strict=True))
         if self.serving is None:
             self._later += listeners
         elif not self.stands_in:
             cast("Serving", self.serving).succeed(listeners)
 
-    def _on_rebind(self, message: Message, fds: list[int]) -> None:
-        """Somebody removed the name of the worker's own socket."""
-        self._spawn(self._rebind())
-
     async def _rebind(self) -> None:
+        """Somebody removed the name of the worker's own socket: listen anew."""
         trouble = ""
         try:
             await cast("Serving", self.serving).rebind()
         except OSError as exc:  # the supervisor says so, and asks again
             trouble = os_errors.words(exc)
-        self.channel.send({"type": "bound", "trouble": trouble})
+        self.channel.send(messages.Bound(trouble))
 
     def _tell_lost(self, path: str) -> None:
         """Nobody listens at a socket whose owner is said to be ready."""
-        self.channel.send({"type": "lost", "path": path})
-
-    def _on_wary(self, message: Message, fds: list[int]) -> None:
-        """Calls of a node that killed workers, or may have."""
-        self.members.beware(message["node"], Suspicions.read(message, self._tell_answered))
+        self.channel.send(messages.Lost(path))
 
     def _tell_killed(self, node: str, call: str, kills: int) -> None:
-        self.channel.send({"type": "held", "node": node, "call": call, "kills": kills})
+        self.channel.send(messages.Held(node, call, kills))
 
     def _tell_answered(self, node: str, call: str) -> None:
-        self.channel.send({"type": "answered", "node": node, "call": call})
+        self.channel.send(messages.Answered(node, call))
 
-    def _on_unready(self, message: Message, fds: list[int]) -> None:
+    def _on_unready(self) -> None:
         assert self.serving is not None
         self.serving.health.state = "draining"
 
-    def _on_report(self, message: Message, fds: list[int]) -> None:
+    def _on_report(self) -> None:
         if self.serving is not None and not self.stands_in:  # only workers are asked
-            self._report(cast("Serving", self.serving).vitals())
-
-    def _on_exit(self, message: Message, fds: list[int]) -> None:
-        self._ended.set()
+            self._report(cast("Serving", self.serving).health_report())
 
     async def _open(self, sock: socket.socket) -> None:
         """Listen at the public port: who does not is not ready, and says why."""
@@ -247,7 +252,7 @@ class Worker:
             await self.serving.listen(sock)
         except OSError as exc:
             self._fail(f"{self.node.name} cannot serve the public port: {os_errors.words(exc)}", "")
-        self.channel.send({"type": "listening"})
+        self.channel.send(messages.Listening())
 
     async def _drain(self, last: bool) -> None:
         assert self.serving is not None
@@ -255,12 +260,12 @@ class Worker:
             await self._opening
         await self.serving.drain(last=last)
         if last and not self.stands_in:  # siblings may still hand us calls: the supervisor says when all are done
-            self.channel.send({"type": "drained"})
+            self.channel.send(messages.Drained())
         else:
             self._ended.set()
 
-    def _report(self, vitals: dict[str, Any]) -> None:
-        self.channel.send({"type": "vitals", **vitals})
+    def _report(self, health: messages.HealthReport) -> None:
+        self.channel.send(health)
 
     def _no_room(self) -> None:
         """Sockets that the supervisor sent did not fit into this process: without them it serves nobody."""
@@ -301,10 +306,9 @@ def main() -> None:
 
 
 def _connect(run: Path) -> socket.socket:
-    """The control connection; the supervisor knows from now on that we live."""
+    """Connect to the supervisor, which knows from now on that we live: the kernel tells it our pid."""
     sock = socket.socket(socket.AF_UNIX)
     sock.connect(rundir.workers_socket(run))
-    sock.sendall(b'{"type": "hello", "pid": %d}\n' % os.getpid())
     return sock
 
 

@@ -18,6 +18,7 @@ from graphserve.call.membership import Membership
 from graphserve.graph.plan import NodePlan, Plan
 from graphserve.logs import records
 from graphserve.system import rundir
+from graphserve.system.messages import HealthReport
 from graphserve.system.standard_streams import open_standard
 from graphserve.wire.memory import SharedMemory
 from graphserve.worker.batch.batcher import Batcher, BatchLease
@@ -57,7 +58,7 @@ class Serving:
 
     def __init__(
         self, plan: Plan, node: NodePlan, run: Path, members: Membership, cls: type, listeners: list[tuple[str, int]],
-        report: Callable[[dict[str, Any]], None], owners: Container[int] | None,
+        report: Callable[[HealthReport], None], owners: Container[int] | None,
     ) -> None:  # fmt: skip
         self.report = report
         self.plan = plan
@@ -256,18 +257,18 @@ class Serving:
             self.memory.sweep()
         for turn in self._turns:
             turn.renew()
-        self.report(self.vitals())
+        self.report(self.health_report())
         self.loop.call_later(1.0, self._tick)
 
-    def vitals(self) -> dict[str, Any]:
-        """How this worker is, for the supervisor."""
+    def health_report(self) -> HealthReport:
+        """Return how this worker is, for the supervisor."""
         executor = self.executor
-        return {
-            "executed": executor.executed, "overdue": executor.overdue(), "rss": resident(),
-            "in_flight": in_flight(self._listeners), "executing": len(executor.executing),
-            "waiting": sum(batcher.held for batcher in self.batchers.values()),
-            "ran_on_async": executor.orphans.ran_on_async, "ran_on_sync": executor.orphans.ran_on_sync,
-        }  # fmt: skip
+        return HealthReport(
+            executed=executor.executed, overdue=executor.overdue(), rss=resident(),
+            in_flight=in_flight(self._listeners), executing=len(executor.executing),
+            waiting=sum(batcher.held for batcher in self.batchers.values()),
+            ran_on_async=executor.orphans.ran_on_async, ran_on_sync=executor.orphans.ran_on_sync,
+        )  # fmt: skip
 
     def _busy(self) -> bool:
         waits = bool(self._attaching) or (self._port is not None and self._port.pending)

@@ -235,7 +235,7 @@ class Bench:
     @property
     def refused(self) -> list[str]:
         message = self.quarantine.message()
-        return list(message["refused"]) if message is not None else []
+        return list(message.refused) if message is not None else []
 
 
 @pytest.fixture
@@ -407,8 +407,8 @@ def test_suspicion_and_refusal_end(bench: Bench) -> None:
     bench.now += quarantine.REFUSED + 1
     message = bench.quarantine.message()
     assert message is not None
-    assert not message["refused"]
-    assert not message["suspects"]
+    assert not message.refused
+    assert not message.suspects
     assert bench.quarantine.message() is None
 
 
@@ -423,7 +423,7 @@ def test_what_is_kept_is_bounded(bench: Bench) -> None:
     bench.death(*map(str, range(3 * quarantine.MOST_EXECUTING)))
     message = bench.quarantine.message()
     assert message is not None
-    assert len(message["suspects"]) <= quarantine.DEATHS * quarantine.MOST_EXECUTING
+    assert len(message.suspects) <= quarantine.DEATHS * quarantine.MOST_EXECUTING
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, call_fingerprint.WHOLE, call_fingerprint.WHOLE + 1, 10**6])

@@ -15,7 +15,7 @@ import pytest
 from graphserve.errors import StartupError
 from graphserve.graph.plan import ListenPlan
 from graphserve.supervise.process.sockets import PublicSocket
-from graphserve.system import channel
+from graphserve.system import channel, messages
 from tests.harness import Served, eventually, rarely, served
 
 SLOW = """
@@ -180,12 +180,12 @@ def test_descriptors_that_do_not_fit_are_noticed() -> None:
             done.set()
 
         receiver = channel.Channel(
-            far, lambda message, fds: news.append(message["type"]), ended, lambda: news.append("no room")
+            far, lambda message, fds: news.append(message.type), ended, lambda: news.append("no room")
         )
         sender = channel.Channel(near, lambda message, fds: None, lambda: None)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         with open(os.devnull) as null:  # noqa: ASYNC230
-            sender.send({"type": "serve"}, [null.fileno(), null.fileno()])
+            sender.send(messages.ServePublic(), [null.fileno(), null.fileno()])
             lowest = os.dup(null.fileno())
             os.close(lowest)
             resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 1, hard))

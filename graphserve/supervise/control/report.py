@@ -9,6 +9,7 @@ from typing import Any
 from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.node import Node
 from graphserve.supervise.process.worker_process import WorkerProcess
+from graphserve.system.messages import Report, plain
 
 PATIENCE = 0.2  # seconds that workers have to say how they are; what one that does not executes is not known
 SILENT = 5.0  # seconds without a word from a worker, of which there is one a second, after which it is not called ready
@@ -55,16 +56,16 @@ def _rows(node: Node) -> Iterator[dict[str, Any]]:
             "node": node.plan.name, "id": node.plan.id, "slot": worker.slot, "pid": worker.pid, "state": worker.state,
             "restarts": node.respawns.count[worker.slot], "uptime": round(now - worker.spawned_at, 3),
             "cpu": worker.usage.cpu(), "memory": worker.usage.memory(),
-            "in_flight": worker.vitals.get("in_flight", 0) if worker.reported.is_set() else None,
+            "in_flight": worker.health.in_flight if worker.health is not None and worker.reported.is_set() else None,
             "age": round(now - worker.seen_at, 3) if worker.seen_at else None, "version": worker.version.number,
-            "vitals": {name: value for name, value in worker.vitals.items() if name != "type"},
+            "vitals": plain(worker.health) if worker.health is not None else {},
         }  # fmt: skip
 
 
 async def _fresh(asked: list[WorkerProcess]) -> None:
     for worker in asked:
         worker.reported.clear()
-        worker.send({"type": "report"})
+        worker.send(Report())
     waiting = [asyncio.ensure_future(worker.reported.wait()) for worker in asked]
     if waiting:
         await asyncio.wait(waiting, timeout=PATIENCE)

@@ -14,7 +14,8 @@ from graphserve.supervise.health import WorkerMemory
 from graphserve.supervise.process import sockets
 from graphserve.supervise.process.worker_process import WorkerProcess
 from graphserve.system import os_errors, rundir
-from graphserve.system.channel import Channel, Message
+from graphserve.system.channel import Channel
+from graphserve.system.messages import Message, Ready
 
 BACKLOG = 1024
 NO_ROOM_PAUSE = 0.5  # seconds until a worker that found no descriptor here is let in
@@ -88,7 +89,7 @@ class Connections:
         return True
 
     def _hear(self, worker: WorkerProcess, message: Message, fds: list[int]) -> None:
-        if fds and message["type"] == "ready":
+        if fds and isinstance(message, Ready):
             worker.memory.close()
             worker.memory = WorkerMemory(fds.pop())
         for descriptor in fds:

@@ -27,8 +27,9 @@ from graphserve.supervise.events import LogRecord
 from graphserve.supervise.health import Frozen, WorkerMemory
 from graphserve.supervise.process.output import Pipe, Records
 from graphserve.system import stack, standard_streams
-from graphserve.system.channel import Channel, Message
+from graphserve.system.channel import Channel
 from graphserve.system.child_process import FIRST_FILE
+from graphserve.system.messages import HealthReport, Message
 from graphserve.system.process_group import end_group
 from graphserve.system.roster import Roster
 
@@ -75,7 +76,7 @@ class WorkerProcess:
         self.recycling = False
         self.seen_at = 0.0
         self.frozen = Frozen()
-        self.vitals: dict[str, Any] = {}  # its latest report
+        self.health: HealthReport | None = None  # its latest report
         self.memory = WorkerMemory()  # what it executes
         self.reported = asyncio.Event()  # since it was asked
         self.quota = random.uniform(1.0, 1.1)  # of max_requests: workers that began together are replaced apart

@@ -1,0 +1,321 @@
+"""What a worker and its supervisor say to each other: one class a message, read and written here. In both processes.
+
+A message is one line of JSON on the control connection (`system/channel.py`), an object whose `type` names its class:
+
+    worker → supervisor   imported → ready → (listening) → draining → drained; or failed, with a traceback
+                          health, once a second; held, answered, lost: what it saw of others; bound: after `rebind`
+    supervisor → worker   roster, members, init → (serve) → drain → exit
+                          beat, once a second; members, suspicions: news of others; report, rebind, listeners, unready
+                          plan: to a fallback server that was there before the Plan
+
+User code runs where one end of the connection is, and may write to it: what is read here is checked, field by field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, dataclass_transform
+
+from graphserve.system import own_json
+
+
+class MalformedMessage(ValueError):
+    """Raised for a line that is no message."""
+
+
+@dataclass_transform(frozen_default=True)
+class Message:
+    """One message, immutable; its classes are declared as frozen dataclasses are.
+
+    They are none because making those takes five times as long: every worker would start 10 ms later.
+    """
+
+    type: ClassVar[str] = ""
+    fields: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, type: str = "") -> None:
+        cls.type = type
+        cls.fields = tuple(cls.__annotations__)
+        if type:
+            _CLASSES[type] = cls
+
+    def __init__(self, *values: object, **named: object) -> None:
+        given = dict(zip(self.fields, values, strict=False)) | named
+        if len(values) > len(self.fields) or not given.keys() <= set(self.fields):
+            raise TypeError(f"{type(self).__name__} has the fields {', '.join(self.fields)}, not {given}")
+        for name in self.fields:
+            self.__dict__[name] = given[name] if name in given else getattr(type(self), name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is immutable")
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self.__dict__.values()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
+
+
+_CLASSES: dict[str, type[Message]] = {}
+
+
+# --- from a worker ---
+
+
+class Imported(Message, type="imported"):
+    """Its modules are imported; it waits until what it needs is ready."""
+
+
+class Ready(Message, type="ready"):
+    """It is initialised and listens on its own socket; the descriptor of the memory that it shares comes along."""
+
+    address: str
+
+
+class Listening(Message, type="listening"):
+    """It accepts at the public port."""
+
+
+class Failed(Message, type="failed"):
+    """It does not start."""
+
+    message: str
+    traceback: str
+
+
+class Draining(Message, type="draining"):
+    """It takes no more calls and answers those that it took."""
+
+
+class Drained(Message, type="drained"):
+    """Everything that it took is answered; it waits for `exit`."""
+
+
+class HealthReport(Message, type="health"):
+    """How it is."""
+
+    executed: int  # calls, since it began
+    overdue: float  # seconds since the latest deadline of what it still executes
+    rss: int  # bytes of resident memory
+    in_flight: int  # requests that are not answered
+    executing: int  # calls, now
+    waiting: int  # calls that its batches hold
+    ran_on_async: int  # calls that ran on after their caller had gone
+    ran_on_sync: int
+
+
+class Bound(Message, type="bound"):
+    """It listens on its own socket anew; or why it cannot."""
+
+    trouble: str
+
+
+class Held(Message, type="held"):
+    """A call that it had made was lost to a worker that executed it; the same call has lost so many by now."""
+
+    node: str
+    call: str
+    kills: int
+
+
+class Answered(Message, type="answered"):
+    """A call that was suspected of killing workers was answered."""
+
+    node: str
+    call: str
+
+
+class Lost(Message, type="lost"):
+    """Nobody listens at a socket whose owner is said to be ready."""
+
+    path: str
+
+
+# --- from the supervisor ---
+
+
+class WorkerNews(Message):
+    """A worker that callers may know: ready, or draining."""
+
+    pid: int
+    address: str
+    state: str
+
+
+class NodeNews(Message):
+    """What callers are told of a node; not the reason, which may be the text of an exception."""
+
+    name: str
+    state: str
+    workers: tuple[WorkerNews, ...]
+    starts: bool  # whether its workers start, and die soon after
+    next_at: float | None  # CLOCK_MONOTONIC, seconds: when the next worker of a failed node is started
+
+
+class Members(Message, type="members"):
+    """What has become of nodes."""
+
+    nodes: tuple[NodeNews, ...]
+
+
+class Roster(Message, type="roster"):
+    """The memory that names the workers that live comes along."""
+
+
+class Init(Message, type="init"):
+    """What it needs is ready: initialise. The shared sockets come along, in the order of `listeners`."""
+
+    listeners: tuple[str, ...]
+    keyfile_password: str | None  # of the TLS key: only workers of the entry have one
+    urls: dict[str, str]  # those of its dependencies that have secrets in them
+    resolving: bool = False  # to a fallback server: there is no Plan yet
+
+
+class ServePublic(Message, type="serve"):
+    """Accept at the public port; its socket comes along."""
+
+
+class Resolved(Message, type="plan"):
+    """To a fallback server: there is a Plan now."""
+
+    version: int
+
+
+class Listeners(Message, type="listeners"):
+    """Shared sockets, in place of those whose names were removed; they come along."""
+
+    listeners: tuple[str, ...]
+
+
+class Rebind(Message, type="rebind"):
+    """The name of its own socket was removed: listen anew."""
+
+
+class SuspectCalls(Message, type="suspicions"):
+    """Which calls of a node kill workers, or may."""
+
+    node: str
+    suspects: tuple[str, ...]
+    refused: dict[str, float]  # until when, CLOCK_MONOTONIC in seconds, by call
+
+
+class Unready(Message, type="unready"):
+    """Have `/readyz` say 503 while everything is still answered."""
+
+
+class Report(Message, type="report"):
+    """Send a `health` now."""
+
+
+class Beat(Message, type="beat"):
+    """The supervisor lives, and what it said last holds."""
+
+
+class Drain(Message, type="drain"):
+    """Answer what was taken."""
+
+    last: bool  # whether the whole node stops: siblings may still hand calls over, so wait for `exit`
+
+
+class Exit(Message, type="exit"):
+    """Everybody has drained: end."""
+
+
+# --- reading and writing ---
+
+
+def encode(message: Message, fds: int = 0) -> bytes:
+    """Return a message as a line; `fds` descriptors come with it."""
+    value = {"type": message.type, **plain(message)}
+    if fds:
+        value["fds"] = fds
+    return own_json.dumps(value).encode() + b"\n"
+
+
+def decode(line: bytes) -> tuple[Message, int]:
+    """Return the message that a line holds, and how many descriptors come with it.
+
+    Raises:
+        MalformedMessage: it holds none.
+    """
+    try:
+        value = own_json.loads(line)
+    except (ValueError, RecursionError) as exc:
+        raise MalformedMessage(f"no JSON: {line[:200]!r}") from exc
+    kind = value.get("type") if isinstance(value, dict) else None
+    if not isinstance(kind, str) or kind not in _CLASSES:
+        raise MalformedMessage(f"of no known type: {line[:200]!r}")
+    fds = value.get("fds", 0)
+    if type(fds) is not int or fds < 0:
+        raise MalformedMessage(f"with {fds!r} descriptors: {line[:200]!r}")
+    return _read(_CLASSES[kind], value), fds
+
+
+def plain(message: Message) -> dict[str, Any]:
+    """Return the fields of a message as JSON values."""
+    return {name: _plain(value) for name, value in message.__dict__.items()}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Message):
+        return plain(value)
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
+
+
+def _read(kind: type[Message], value: object) -> Message:
+    """Return a message of this class; fields that it does not have are not looked at."""
+    if not isinstance(value, dict):
+        raise MalformedMessage(f"{kind.__name__} is an object, not {value!r:.200}")
+    found: dict[str, object] = {}
+    for name, annotation in kind.__annotations__.items():
+        if name in value:
+            found[name] = _READERS[annotation](value[name])
+        elif not hasattr(kind, name):
+            raise MalformedMessage(f"{kind.__name__} without {name}")
+    return kind(**found)
+
+
+def _reader(*kinds: type) -> Callable[[object], object]:
+    def read(value: object) -> object:
+        if type(value) not in kinds:  # True is no number here
+            raise MalformedMessage(f"{value!r:.200} in place of {' or '.join(kind.__name__ for kind in kinds)}")
+        return value
+
+    return read
+
+
+def _several(reader: Callable[[object], object]) -> Callable[[object], object]:
+    def read(value: object) -> object:
+        if not isinstance(value, list):
+            raise MalformedMessage(f"{value!r:.200} in place of a list")
+        return tuple(reader(each) for each in value)
+
+    return read
+
+
+def _mapping(reader: Callable[[object], object]) -> Callable[[object], object]:
+    def read(value: object) -> object:
+        if not isinstance(value, dict):
+            raise MalformedMessage(f"{value!r:.200} in place of an object")
+        return {name: reader(each) for name, each in value.items()}
+
+    return read
+
+
+# By the annotation of a field, as it is written above.
+_READERS: dict[str, Callable[[object], object]] = {
+    "str": _reader(str),
+    "str | None": _reader(str, type(None)),
+    "int": _reader(int),
+    "bool": _reader(bool),
+    "float": _reader(float, int),
+    "float | None": _reader(float, int, type(None)),
+    "tuple[str, ...]": _several(_reader(str)),
+    "tuple[WorkerNews, ...]": _several(lambda value: _read(WorkerNews, value)),
+    "tuple[NodeNews, ...]": _several(lambda value: _read(NodeNews, value)),
+    "dict[str, str]": _mapping(_reader(str)),
+    "dict[str, float]": _mapping(_reader(float, int)),
+}
