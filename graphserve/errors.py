@@ -23,7 +23,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from graphserve.wire import http_syntax
+from graphserve.wire.headers import INTERNAL_PREFIX, REQUEST_ID, is_token, is_value
 
 
 class ExitCode(enum.IntEnum):
@@ -228,7 +228,7 @@ class Problem(CallError):
 # Of an answer: what frames it, what belongs to one connection, and what graphserve says itself.
 _OWN_HEADERS = frozenset({
     "connection", "content-encoding", "content-length", "content-type", "date", "keep-alive", "proxy-connection", "te",
-    "trailer", "transfer-encoding", "upgrade", "x-request-id",
+    "trailer", "transfer-encoding", "upgrade", REQUEST_ID.decode(),
 })  # fmt: skip
 
 
@@ -237,13 +237,13 @@ def header_fault(name: Any, value: Any) -> Exception | None:
     if not isinstance(name, str) or not isinstance(value, str):
         wrong = name if not isinstance(name, str) else value
         return TypeError(f"the header {name!r} of a Problem is a str, not {type(wrong).__name__}")
-    if not http_syntax.is_token(_bytes(name)):
+    if not is_token(_bytes(name)):
         return ValueError(f"this is no name of a header: {name!r}")
-    if name.lower() in _OWN_HEADERS or name.lower().startswith("x-graphserve-"):
+    if name.lower() in _OWN_HEADERS or name.lower().startswith(INTERNAL_PREFIX.decode()):
         return ValueError(f"the header {name!r} is not for a Problem to give")
     if value.strip(" \t") != value:
         return ValueError(f"the header {name!r} of a Problem begins or ends with a space, as no header can: {value!r}")
-    if not http_syntax.is_value(_bytes(value)):
+    if not is_value(_bytes(value)):
         return ValueError(f"the header {name!r} of a Problem has a character that no header can have: {value!r}")
     return None
 

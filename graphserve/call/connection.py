@@ -18,6 +18,7 @@ import httptools
 from graphserve.logs import records
 from graphserve.loop.poller import Poller
 from graphserve.wire.formats import Format
+from graphserve.wire.headers import CLOSE, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, MOST_DIGITS, STATUS_OK
 from graphserve.wire.trust import PUBLIC, Trust
 
 LOGGER = "graphserve.calls"
@@ -25,9 +26,8 @@ LOGGER = "graphserve.calls"
 READ_SIZE = 256 * 1024  # bytes
 # What a worker's answer with a result begins with, most of the time; such an answer needs no parser.
 _TYPED = Format.TYPED.value
-RESULT = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncontent-length: " % _TYPED
-LAST = b"\r\nconnection: close"
-MOST_DIGITS = 19  # of a length
+RESULT = STATUS_OK + b"%s: %s\r\n%s: " % (CONTENT_TYPE, _TYPED, CONTENT_LENGTH)
+LAST = b"\r\n" + CLOSE.removesuffix(b"\r\n")
 BODILESS = (204, 304)  # statuses of answers that never have a body (RFC 9112, 6.3)
 CUT = "the connection was closed before the end of the answer"
 
@@ -189,8 +189,8 @@ class Connection:
             length = length[: -len(LAST)]
         if end < 0 or not length.isdigit() or len(length) > MOST_DIGITS or len(data) != end + 4 + int(length):
             return False
-        headers = [(b"content-type", _TYPED), (b"content-length", length)]
-        self._answered(200, headers if keep else [*headers, (b"connection", b"close")], data[end + 4 :], keep)
+        headers = [(CONTENT_TYPE, _TYPED), (CONTENT_LENGTH, length)]
+        self._answered(200, headers if keep else [*headers, (CONNECTION, b"close")], data[end + 4 :], keep)
         return True
 
     def _writable(self) -> None:

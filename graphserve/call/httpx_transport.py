@@ -26,9 +26,19 @@ from graphserve.call.request import with_travellers
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError, Unavailable
 from graphserve.graph.plan import TlsPlan
 from graphserve.loop.loop_thread import LoopThread
-from graphserve.wire import http_syntax
 from graphserve.wire.formats import StreamFormat
-from graphserve.wire.headers import DEADLINE, INTERNAL_PREFIX, KIND
+from graphserve.wire.headers import (
+    CHUNKED,
+    CLOSE,
+    CONNECTION,
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    DEADLINE,
+    ERROR_KIND,
+    INTERNAL_PREFIX,
+    TRANSFER_ENCODING,
+    head_fault,
+)
 from graphserve.wire.trust import MADE
 
 Head = tuple[int, list[tuple[bytes, bytes]], bytes | None]  # of an answer; the body, if it is whole
@@ -37,7 +47,7 @@ HIGH_BYTES = 256 * 1024  # what waits for a slow reader at most, before the conn
 
 # Of one connection: the hop says these itself.
 _OF_A_CONNECTION = frozenset((
-    b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer",
+    CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, b"keep-alive", b"proxy-connection", b"te", b"trailer",
     b"upgrade",
 ))  # fmt: skip
 _IDEMPOTENT = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")  # RFC 9110, 9.2.2
@@ -129,7 +139,7 @@ class HttpExchange(Exchange):
             return
         self.connection = None
         # The last line of NDJSON that was cut says why; a deadline that passed has an error of its own.
-        line = self.latest.rstrip(b"\n").rpartition(b"\n")[2] if (b"content-type", NDJSON) in self.headers else b""
+        line = self.latest.rstrip(b"\n").rpartition(b"\n")[2] if (CONTENT_TYPE, NDJSON) in self.headers else b""
         said = error_of(0, [], line, self.node)
         late = reason is CUT and isinstance(said, DeadlineExceeded)
         self.fail(said if late else RemoteError(self._loss(reason), node=self.node))
@@ -281,13 +291,13 @@ class NodeTransport:
         method = request.method.encode("ascii", "backslashreplace")
         target = request.extensions.get("target", request.url.raw_path)
         own = [(name, value) for name, value in request.headers.raw if not _is_ours(name.lower())]
-        fault = http_syntax.head_fault(method, target, own)
+        fault = head_fault(method, target, own)
         if fault is not None:
             raise httpx.LocalProtocolError(fault, request=request)
         lane = self.lanes.get(target.partition(b"?")[0], self.other)
         data = _head(method, target, own, context, deadline_ns, close=lane is not self.other)
         if body is None:
-            data += b"transfer-encoding: chunked\r\n\r\n"
+            data += CHUNKED + b"\r\n"
         else:
             data += b"content-length: %d\r\n\r\n%b" % (len(body), body)
         # What httpx users send again is theirs to decide: idempotent by method.
@@ -308,7 +318,7 @@ class NodeTransport:
             DeadlineExceeded: it names the node that held the call.
         """
         status, headers, body = answer
-        if status != DeadlineExceeded.default_status or (KIND, DeadlineExceeded.kind.encode()) not in headers:
+        if status != DeadlineExceeded.default_status or (ERROR_KIND, DeadlineExceeded.kind.encode()) not in headers:
             return
         if exchange.deadline_ns is not None and exchange.deadline_ns <= time.monotonic_ns():
             raise error_of(status, headers, body or b"", self.node)
@@ -473,7 +483,7 @@ def _head(
     if deadline_ns is not None:
         lines.append(b"%s: %d\r\n" % (DEADLINE, deadline_ns))
     if close:
-        lines.append(b"connection: close\r\n")
+        lines.append(CLOSE)
     return b"".join(lines)
 
 

@@ -26,6 +26,7 @@ from graphserve.loop.loop_thread import LoopThread
 from graphserve.loop.shield import shielded
 from graphserve.wire import problem
 from graphserve.wire.exceptions import Unsendable
+from graphserve.wire.headers import ERROR_KIND
 from graphserve.wire.memory import Untaken
 from graphserve.wire.validation_errors import problem as wrong
 
@@ -330,4 +331,4 @@ class RemoteCall(Call[Any]):
 def error_of(status: int, headers: list[tuple[bytes, bytes]], body: bytes, node: str) -> CallError:
     """The error that an answer of a node stands for."""
     named = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
-    return problem.decode(status, named.get("x-graphserve-error"), body, named, node)
+    return problem.decode(status, named.get(ERROR_KIND.decode()), body, named, node)

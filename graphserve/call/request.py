@@ -13,10 +13,29 @@ from graphserve.call.context import CallContext, traced, travellers
 from graphserve.graph.plan import ApiPlan
 from graphserve.wire.codec import encode_json
 from graphserve.wire.formats import CHECKED_FRAMES, Format, StreamFormat
-from graphserve.wire.headers import REQUEST_ID, TRACEPARENT, TRACESTATE
+from graphserve.wire.headers import (
+    BAGGAGE,
+    CHUNKED,
+    CLOSE,
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    DEADLINE,
+    REQUEST_ID,
+    TRACEPARENT,
+    TRACESTATE,
+)
 from graphserve.wire.trust import Trust
 
 Compose = Callable[[CallContext | None, int | None, bytes], bytes]
+
+# Header lines; a fast connection reads exactly these without a parser.
+_CONTENT_TYPE_LINE = CONTENT_TYPE + b": %s\r\n"
+_REQUEST_ID_LINE = REQUEST_ID + b": %s\r\n"
+_DEADLINE_LINE = DEADLINE + b": %d\r\n"
+_TRACEPARENT_LINE = TRACEPARENT + b": %s\r\n"
+_TRACESTATE_LINE = TRACESTATE + b": %s\r\n"
+_BAGGAGE_LINE = BAGGAGE + b": %s\r\n"
+_END = b"%s" + CONTENT_LENGTH + b": %d\r\n\r\n%b"
 
 
 def composer(api: ApiPlan, node: str, trust: Trust | None = None, *, checked: bool = False) -> Compose:
@@ -30,7 +49,7 @@ def composer(api: ApiPlan, node: str, trust: Trust | None = None, *, checked: bo
     """
     line, rest = _line(api, trust), _rest(api, node, trust is None, checked)
     head = prepared(api, node, trust, checked=checked)
-    chunked = rest + b"content-type: application/octet-stream\r\ntransfer-encoding: chunked\r\n"
+    chunked = rest + _CONTENT_TYPE_LINE % Format.RAW.value + CHUNKED
 
     def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> bytes:
         return head + trail(context, deadline_ns, body)
@@ -43,7 +62,7 @@ def composer(api: ApiPlan, node: str, trust: Trust | None = None, *, checked: bo
 
 def prepared(api: ApiPlan, node: str, trust: Trust | None = None, *, checked: bool = False) -> bytes:
     """What every request to one API begins with; the node's workers know these bytes, and read on without a parser."""
-    return _line(api, trust) + _rest(api, node, trust is None, checked) + b"content-type: %s\r\n" % Format.TYPED.value
+    return _line(api, trust) + _rest(api, node, trust is None, checked) + _CONTENT_TYPE_LINE % Format.TYPED.value
 
 
 def _line(api: ApiPlan, trust: Trust | None) -> bytes:
@@ -59,32 +78,30 @@ def accepted(api: ApiPlan, *, checked: bool) -> bytes:
 
 def _rest(api: ApiPlan, node: str, keep: bool, checked: bool) -> bytes:
     accept = accepted(api, checked=checked)
-    close = b"" if keep else b"connection: close\r\n"
+    close = b"" if keep else CLOSE
     return b" HTTP/1.1\r\nhost: %s\r\naccept: %s\r\n%s" % (node.encode(), accept, close)
 
 
 def trail(context: CallContext | None, deadline_ns: int | None, body: bytes) -> bytes:
     """The end of a request: what travels with every call, the length, the body."""
-    return b"%scontent-length: %d\r\n\r\n%b" % (travels(context, deadline_ns), len(body), body)
+    return _END % (travels(context, deadline_ns), len(body), body)
 
 
 def travels(context: CallContext | None, deadline_ns: int | None) -> bytes:
     """The headers that travel with every call between nodes."""
-    head = b"x-request-id: %s\r\n" % (
-        context.request_id if context is not None and context.request_id else new_request_id()
-    )
+    head = _REQUEST_ID_LINE % (context.request_id if context is not None and context.request_id else new_request_id())
     if deadline_ns is not None:
-        head += b"x-graphserve-deadline: %d\r\n" % deadline_ns
+        head += _DEADLINE_LINE % deadline_ns
     if context is None:
         return head
     if context.retraced:
         context = traced(context)
     if context.traceparent is not None:
-        head += b"traceparent: %s\r\n" % context.traceparent
+        head += _TRACEPARENT_LINE % context.traceparent
         if context.tracestate is not None:
-            head += b"tracestate: %s\r\n" % context.tracestate
+            head += _TRACESTATE_LINE % context.tracestate
     if context.baggage is not None:
-        head += b"baggage: %s\r\n" % context.baggage
+        head += _BAGGAGE_LINE % context.baggage
     return head
 
 

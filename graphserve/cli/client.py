@@ -23,13 +23,14 @@ from graphserve.errors import ExitCode, GraphServeError, NotRunningError, Startu
 from graphserve.graph.plan import ListenPlan
 from graphserve.system import rundir
 from graphserve.system.rundir import parent
+from graphserve.wire.formats import StreamFormat
 
 C = TypeVar("C", bound=Callable[..., Any])
 PATIENCE = 10.0  # seconds for an answer that needs no work
 GLANCE = 1.0  # seconds for each of several graphs to say which it is
 ANEW = 3.0  # seconds that a graph that lives has to make its control socket, or a run folder that somebody removed
 STEP = 0.02  # seconds between two looks meanwhile
-LINES = "application/x-ndjson"
+LINES = StreamFormat.NDJSON.value.decode()
 
 
 def run_dir_option(command: C) -> C:

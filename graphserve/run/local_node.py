@@ -27,6 +27,7 @@ from graphserve.wire import problem
 from graphserve.wire.codec import Format, MalformedBody
 from graphserve.wire.exceptions import BeyondMsgpack
 from graphserve.wire.extensions import no_memory
+from graphserve.wire.headers import CONTENT_TYPE
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.batch.batcher import Batcher
 from graphserve.worker.dispatch.executor import BoundApi, Executor, bind
@@ -209,7 +210,7 @@ class LocalNode:
             except Exception as exc:
                 error = exc
             else:
-                exchange.answered(200, [(b"content-type", accept.content_type)], body)
+                exchange.answered(200, [(CONTENT_TYPE, accept.content_type)], body)
                 return
         self._raised(exchange, api, error)
 

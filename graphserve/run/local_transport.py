@@ -14,6 +14,7 @@ from graphserve.errors import CallError
 from graphserve.graph.plan import ApiPlan
 from graphserve.wire import formats, problem
 from graphserve.wire.formats import Format, StreamFormat
+from graphserve.wire.headers import CACHE_CONTROL, CONTENT_TYPE
 from graphserve.wire.trust import PEER, PUBLIC, Trust
 from graphserve.worker.dispatch.executor import BoundApi
 
@@ -133,7 +134,7 @@ class BodySink:
         self._note = note
         self._failed = failed
         self._items = items
-        self._headers = [(b"content-type", format.value), (b"cache-control", b"no-store")]
+        self._headers = [(CONTENT_TYPE, format.value), (CACHE_CONTROL, b"no-store")]
         self._begun = False
 
     def encode(self, item: Any) -> bytes:

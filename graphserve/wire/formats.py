@@ -6,6 +6,8 @@ import enum
 import struct
 from functools import lru_cache
 
+PROBLEM = b"application/problem+json"  # an error (RFC 9457)
+
 
 class Format(enum.Enum):
     """How a body is written; the value is the Content-Type that says so."""
@@ -25,8 +27,9 @@ class Format(enum.Enum):
         return Format.TYPED.value if self is Format.CHECKED else self.value
 
 
+_JSON = Format.JSON.value.decode()
 _TYPED = Format.TYPED.value.decode()
-_MSGPACK = frozenset({"application/msgpack", "application/x-msgpack", "application/vnd.msgpack"})
+_MSGPACK = frozenset({Format.MSGPACK.value.decode(), "application/x-msgpack", "application/vnd.msgpack"})
 _UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
 
@@ -45,7 +48,7 @@ def content_format(content_type: bytes | None) -> Format | None:
         return Format.MSGPACK
     if kind == _TYPED:
         return Format.TYPED
-    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+    if kind != _JSON and not (kind.startswith("application/") and kind.endswith("+json")):
         return Format.RAW
     return Format.JSON if parameters.get("charset", "utf-8").lower() in _UTF8 else None
 
@@ -68,7 +71,7 @@ def accept_format(accept: bytes | None) -> Format:
     for kind, parameters in ranges:
         if kind == _TYPED:  # nobody names it who does not read it
             return Format.CHECKED if parameters.get("checked") == "1" else Format.TYPED
-    json = _quality(ranges, ("application/json", "application/*", "*/*"))
+    json = _quality(ranges, (_JSON, "application/*", "*/*"))
     msgpack = max(_quality(ranges, (name, "application/*", "*/*")) for name in _MSGPACK)
     return Format.MSGPACK if msgpack > json else Format.JSON
 
@@ -107,10 +110,6 @@ _HEAD = struct.Struct("<IB")
 ITEM, ERROR, END = 0, 1, 2
 
 
-# What a caller asks for that has no annotations: the service holds the items to its own.
-CHECKED_FRAMES = b"application/vnd.graphserve.stream;checked=1"
-
-
 class StreamFormat(enum.Enum):
     """How a stream is written; the value is its Content-Type."""
 
@@ -137,6 +136,10 @@ class StreamFormat(enum.Enum):
         if self is StreamFormat.FRAMES:
             return pack(ERROR, payload)
         return payload + b"\n" if self is StreamFormat.NDJSON else b"event: error\ndata: " + payload + b"\n\n"
+
+
+# What a caller asks for that has no annotations: the service holds the items to its own.
+CHECKED_FRAMES = StreamFormat.FRAMES.value + b";checked=1"
 
 
 @lru_cache(maxsize=256)

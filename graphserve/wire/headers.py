@@ -1,14 +1,25 @@
-"""The headers of a hop: their names, and what travels with every call. Used by the caller's and the callee's side."""
+"""The heads of requests and responses: the names of their headers, and what may stand in one (RFC 9110, RFC 9112).
+
+Whoever turns text into the bytes of a head asks here first: a line end in a value would begin a header, or a request,
+that nobody meant. What came by a parser was checked there. Stdlib only: errors and users' imports need it too.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-# Said by run-folder sockets only; a public listener drops them (DESIGN.md, promise 1).
-DEADLINE = b"x-graphserve-deadline"  # absolute CLOCK_MONOTONIC, nanoseconds
-KIND = b"x-graphserve-error"  # which CallError the body of an answer is
-UNTAKEN = b"x-graphserve-untaken"  # the arguments could not be taken: the API was not called
-INTERNAL_PREFIX = b"x-graphserve-"
+# --- names, as a parser gives them ---
+ACCEPT = b"accept"
+CACHE_CONTROL = b"cache-control"
+CONNECTION = b"connection"
+CONTENT_ENCODING = b"content-encoding"
+CONTENT_LENGTH = b"content-length"
+CONTENT_TYPE = b"content-type"
+EXPECT = b"expect"
+HOST = b"host"
+RETRY_AFTER = b"retry-after"
+TRANSFER_ENCODING = b"transfer-encoding"
 
 TIMEOUT = b"x-request-timeout"  # relative, seconds
 REQUEST_ID = b"x-request-id"
@@ -16,16 +27,60 @@ TRACEPARENT = b"traceparent"
 TRACESTATE = b"tracestate"
 BAGGAGE = b"baggage"
 
-JSON = b"application/json"
-MSGPACK = b"application/msgpack"
-PROBLEM = b"application/problem+json"
+# Said by run-folder sockets only; a public listener drops them (DESIGN.md, promise 1).
+INTERNAL_PREFIX = b"x-graphserve-"
+DEADLINE = b"x-graphserve-deadline"  # absolute CLOCK_MONOTONIC, nanoseconds
+ERROR_KIND = b"x-graphserve-error"  # which CallError the body of a response is
+QUARANTINED = b"x-graphserve-quarantined"  # the call was refused because it killed workers
+QUEUE_FULL = b"x-graphserve-full"  # the node's queue had no place for the call
+UNTAKEN = b"x-graphserve-untaken"  # the arguments could not be taken: the API was not called
 
+# --- lines that our own callers and workers write in exactly these bytes, and read without a parser ---
+STATUS_OK = b"HTTP/1.1 200 OK\r\n"
+CLOSE = CONNECTION + b": close\r\n"
+CHUNKED = TRANSFER_ENCODING + b": chunked\r\n"
+
+# --- what may stand in a head ---
+MOST_DIGITS = 19  # of a number: what a signed 64-bit integer has, and what every reader can hold
 LONGEST_TRAVELLER = 8192  # bytes of a tracestate or a baggage, as W3C Baggage has it; longer ones do not travel
 _IDS = rb"(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"  # of the trace and of the span, and the flags
 # A later version than this one, 00, may say more.
 _PARENT = re.compile(rb"00-%b|(?!00|ff)[0-9a-f]{2}-%b(?:-[\x21-\x7e]{0,200})?" % (_IDS, _IDS))
 _LIST = re.compile(rb"[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?")
 _ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TARGET = re.compile(rb"[\x21-\x7e]+")
+# Visible characters and bytes above ASCII; spaces and tabs between them, not around them; no control character.
+_VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
+
+
+def is_token(text: bytes) -> bool:
+    """Whether it is a method, or the name of a header."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+def is_target(text: bytes) -> bool:
+    """Whether it can be the target of a request: visible ASCII, no space."""
+    return _TARGET.fullmatch(text) is not None
+
+
+def is_value(text: bytes) -> bool:
+    """Whether it can be the value of a header."""
+    return _VALUE.fullmatch(text) is not None
+
+
+def head_fault(method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """Why a request cannot be written; None: it can. In the words of h11, which people search for."""
+    if not is_token(method):
+        return f"Illegal method characters: {method!r}"
+    if not is_target(target):
+        return f"Illegal target characters: {target!r}"
+    for name, value in headers:
+        if not is_token(name):
+            return f"Illegal header name {name!r}"
+        if not is_value(value):
+            return f"Illegal header value {value!r}"
+    return None
 
 
 def is_request_id(value: bytes) -> bool:

@@ -14,6 +14,7 @@ from graphserve.declare.service import ApiDeclaration
 from graphserve.system import own_json
 from graphserve.wire import arrays, pydantic_models, type_hints
 from graphserve.wire.extensions import json_hook
+from graphserve.wire.formats import PROBLEM, Format, StreamFormat
 from graphserve.wire.signature import Parameter, Signature, uses_adapter
 
 Json = dict[str, Any]
@@ -65,8 +66,13 @@ _HEALTH = {
     "/livez": ("livez", "Whether this process lives", "It lives.", None),
     "/readyz": ("readyz", "Whether this service and what it needs are ready", "Ready.", "Not ready: what is missing."),
 }
+_JSON = Format.JSON.value.decode()
+_MSGPACK = Format.MSGPACK.value.decode()
+_RAW = Format.RAW.value.decode()
+_NDJSON = StreamFormat.NDJSON.value.decode()
+_EVENTS = StreamFormat.EVENTS.value.decode()
 # (`format` is how generators of clients know it from text; OpenAPI 3.1 says it with `contentMediaType`.)
-_BINARY: Json = {"schema": {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}}
+_BINARY: Json = {"schema": {"type": "string", "format": "binary", "contentMediaType": _RAW}}
 _TYPES_OF_KINDS = {
     "b": "boolean",
     "i": "integer",
@@ -275,7 +281,7 @@ def _request(signature: Signature, described: dict[str, str], schemas: _Schemas)
         # The body is the stream, so all else stands in the query, each as JSON.
         query = [_query_parameter(parameter, described, schemas) for parameter in signature.parameters]
         # Any type is taken; generators of clients know only this one.
-        body: Json = {"required": True, "content": {"application/octet-stream": _BINARY, "*/*": _BINARY}}
+        body: Json = {"required": True, "content": {_RAW: _BINARY, "*/*": _BINARY}}
         return {"requestBody": body, **({"parameters": query} if query else {})}
     required = [parameter.name for parameter in signature.parameters if parameter.required]
     schema: Json = {
@@ -283,9 +289,9 @@ def _request(signature: Signature, described: dict[str, str], schemas: _Schemas)
         "properties": {p.name: _property(p, described, schemas) for p in signature.parameters},
         "additionalProperties": False,
     } | ({"required": required} if required else {})
-    content: Json = {"application/json": {"schema": schema}, "application/msgpack": {"schema": schema}}
+    content: Json = {_JSON: {"schema": schema}, _MSGPACK: {"schema": schema}}
     if signature.raw_body:
-        content |= {"application/octet-stream": _BINARY}  # as any other type that is none of these
+        content |= {_RAW: _BINARY}  # as any other type that is none of these
     needed = bool(required) and not signature.raw_body  # no body is an empty one
     return {"requestBody": {"required": needed, "content": content}}
 
@@ -294,7 +300,7 @@ def _query_parameter(parameter: Parameter, described: dict[str, str], schemas: _
     schema = _property(parameter, described, schemas)
     # Text and numbers stand there as they are, which more generators of clients can do than JSON.
     plain = schema.get("type") in ("string", "integer", "number", "boolean")
-    said = {"schema": schema} if plain else {"content": {"application/json": {"schema": schema}}}
+    said = {"schema": schema} if plain else {"content": {_JSON: {"schema": schema}}}
     return {"name": parameter.name, "in": "query", "required": parameter.required, **said}
 
 
@@ -313,8 +319,8 @@ def _property(parameter: Parameter, described: dict[str, str], schemas: _Schemas
 def _result(signature: Signature, schemas: _Schemas) -> Json:
     schema = schemas.of(signature.item if signature.stream else signature.result, output=True)
     if signature.stream:
-        return {"application/x-ndjson": {"schema": _lines(schema)}, "text/event-stream": {"schema": _events(schema)}}
-    return {"application/json": {"schema": schema}, "application/msgpack": {"schema": schema}}
+        return {_NDJSON: {"schema": _lines(schema)}, _EVENTS: {"schema": _events(schema)}}
+    return {_JSON: {"schema": schema}, _MSGPACK: {"schema": schema}}
 
 
 def _lines(item: Json) -> Json:
@@ -329,7 +335,7 @@ def _events(item: Json) -> Json:
         "required": ["data"],
         "properties": {
             "event": {"type": "string", "description": "`end`: nothing is missing; `error`: `data` is a problem."},
-            "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": item},
+            "data": {"type": "string", "contentMediaType": _JSON, "contentSchema": item},
         },
     }
     return {"type": "array", "items": event, "description": "An item an event; the last one has the name `end`."}
@@ -340,7 +346,7 @@ def _errors() -> dict[str, str]:
 
 
 def _problem(description: str) -> Json:
-    content = {"application/problem+json": {"schema": {"$ref": _TEMPLATE.format(name="Problem")}}}
+    content = {PROBLEM.decode(): {"schema": {"$ref": _TEMPLATE.format(name="Problem")}}}
     return {"description": description, "content": content}
 
 

@@ -25,8 +25,16 @@ from graphserve.logs import records
 from graphserve.logs.exception_text import described, words
 from graphserve.logs.text import encodable
 from graphserve.logs.tracebacks import is_of_user
-from graphserve.wire.formats import StreamFormat
-from graphserve.wire.headers import INTERNAL_PREFIX, KIND, PROBLEM, UNTAKEN
+from graphserve.wire.formats import PROBLEM, StreamFormat
+from graphserve.wire.headers import (
+    CONTENT_TYPE,
+    ERROR_KIND,
+    INTERNAL_PREFIX,
+    QUARANTINED,
+    QUEUE_FULL,
+    RETRY_AFTER,
+    UNTAKEN,
+)
 
 LOGGER = "graphserve.calls"
 CARRIED = "graphserve_error"  # the attribute of an error of httpx that stands for one of ours
@@ -143,16 +151,16 @@ def _encode(
         body["detail"] = _withheld(service, body["request_id"])
     if body["detail"] is None:
         del body["detail"]
-    headers = [(KIND, _kind(error).encode()), (b"content-type", PROBLEM)]
+    headers = [(ERROR_KIND, _kind(error).encode()), (CONTENT_TYPE, PROBLEM)]
     if isinstance(error, Quarantined):
-        headers.append((b"x-graphserve-quarantined", b"1"))
+        headers.append((QUARANTINED, b"1"))
         body["quarantined"] = True
     if isinstance(error, InvalidArguments):
         body["errors"] = error.errors
     if isinstance(error, Unavailable):
-        headers.append((b"retry-after", b"%d" % max(1, math.ceil(min(error.retry_after, LONGEST_RETRY)))))
+        headers.append((RETRY_AFTER, b"%d" % max(1, math.ceil(min(error.retry_after, LONGEST_RETRY)))))
         if error.full:
-            headers.append((b"x-graphserve-full", b"1"))
+            headers.append((QUEUE_FULL, b"1"))
             body["full"] = True
         if isinstance(error, Untakable):
             headers.append((UNTAKEN, error.how.encode()))
@@ -230,12 +238,12 @@ def decode(status: int, kind: str | None, body: bytes, headers: dict[str, str], 
         return InvalidArguments(detail, errors=[each for each in listed if isinstance(each, dict)], **rest)
     if cls is Unavailable:
         return Unavailable(
-            detail, retry_after=_seconds(headers.get("retry-after")),
-            full="x-graphserve-full" in headers or said.get("full") is True, **rest,
+            detail, retry_after=_seconds(headers.get(RETRY_AFTER.decode())),
+            full=QUEUE_FULL.decode() in headers or said.get("full") is True, **rest,
         )  # fmt: skip
     if cls is DeadlineExceeded:
         return DeadlineExceeded(detail, **rest)
-    is_refused = "x-graphserve-quarantined" in headers or said.get("quarantined") is True
+    is_refused = QUARANTINED.decode() in headers or said.get("quarantined") is True
     remote = Quarantined if is_refused else RemoteError
     return remote(detail or f"{node} answered {status} {title}", **rest)
 
@@ -281,7 +289,7 @@ def to_frame(error: CallError, *, node: str, request_id: str, open_book: bool, i
     status, headers, body = encode(error, node=node, request_id=request_id, open_book=open_book)
     kept = [(name, value) for name, value in headers if internal or not name.startswith(INTERNAL_PREFIX)]
     pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in kept]
-    return msgspec.json.encode([status, dict(headers)[KIND].decode(), pairs, msgspec.Raw(body)])
+    return msgspec.json.encode([status, dict(headers)[ERROR_KIND].decode(), pairs, msgspec.Raw(body)])
 
 
 def body_of_frame(payload: bytes) -> bytes:

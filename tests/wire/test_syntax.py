@@ -15,8 +15,8 @@ from graphserve import Problem
 from graphserve.call.context import CallContext, current
 from graphserve.call.request import travels
 from graphserve.errors import header_fault
-from graphserve.wire import http_syntax, problem
-from graphserve.wire.headers import is_request_id, is_traceparent, may_travel
+from graphserve.wire import problem
+from graphserve.wire.headers import head_fault, is_request_id, is_target, is_token, is_traceparent, is_value, may_travel
 from graphserve.wire.trust import MADE, PUBLIC
 from graphserve.worker.http.headers import RequestHeaders
 from graphserve.worker.http.response import Responder
@@ -37,7 +37,7 @@ pieces = st.one_of(st.binary(max_size=8), st.text("aZ09-_.~!:/ \t\r\n\0\x7f", ma
 @given(pieces, pieces, pieces, pieces)
 @settings(max_examples=500)
 def test_what_is_no_fault_is_what_h11_writes(method: bytes, target: bytes, name: bytes, value: bytes) -> None:
-    fault = http_syntax.head_fault(method, target, [(name, value)])
+    fault = head_fault(method, target, [(name, value)])
     if fault is None and name.lower() not in (b"host", b"content-length", b"transfer-encoding"):
         head = written(method, target, [(name, value)])
         assert head is not None
@@ -49,22 +49,17 @@ def test_no_byte_that_is_not_visible(byte: int) -> None:
     """Of a value, only in its midst and only a space, a tab, or what is above ASCII."""
     one = bytes([byte])
     for place in (one, b"a" + one, one + b"a", b"a" + one + b"a"):
-        assert not http_syntax.is_token(place)
-        assert not http_syntax.is_target(b"/" + place)
+        assert not is_token(place)
+        assert not is_target(b"/" + place)
     within = byte in (0x09, 0x20) or byte >= 0x80
-    assert http_syntax.is_value(b"a" + one + b"a") == within
-    assert (
-        http_syntax.is_value(one)
-        == http_syntax.is_value(b"a" + one)
-        == http_syntax.is_value(one + b"a")
-        == (byte >= 0x80)
-    )
+    assert is_value(b"a" + one + b"a") == within
+    assert is_value(one) == is_value(b"a" + one) == is_value(one + b"a") == (byte >= 0x80)
 
 
 def test_what_is_usual_may_stand_there() -> None:
-    assert http_syntax.is_value(b"")
-    assert http_syntax.is_value('text/html; charset="utf-8", ä'.encode("latin-1"))
-    assert http_syntax.head_fault(b"M-SEARCH", b"/a?b=%20&c#d", [(b"X-A_b.c", b"a  \t b"), (b"x", b"")]) is None
+    assert is_value(b"")
+    assert is_value('text/html; charset="utf-8", ä'.encode("latin-1"))
+    assert head_fault(b"M-SEARCH", b"/a?b=%20&c#d", [(b"X-A_b.c", b"a  \t b"), (b"x", b"")]) is None
 
 
 HOSTILE = [
@@ -148,7 +143,7 @@ PLACES: list[Callable[[str], list[bytes]]] = [
 def test_no_place_makes_a_line_of_its_own(place: Callable[[str], list[bytes]], value: str) -> None:
     for line in filter(None, place(value)):
         name, colon, text = line.partition(b": ")
-        assert colon and http_syntax.is_token(name) and http_syntax.is_value(text), line
+        assert colon and is_token(name) and is_value(text), line
 
 
 def test_a_subclass_may_call_something_else_its_kind() -> None:

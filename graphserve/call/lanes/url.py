@@ -20,7 +20,7 @@ from graphserve.errors import CallError, DeadlineExceeded, RemoteError, Unavaila
 from graphserve.graph.plan import ApiPlan
 from graphserve.logs import records
 from graphserve.wire.formats import ERROR, Format, FrameReader, pack
-from graphserve.wire.headers import TIMEOUT
+from graphserve.wire.headers import ACCEPT, CONTENT_TYPE, TIMEOUT, TRANSFER_ENCODING
 from graphserve.wire.problem import CARRIED, body_of_frame, with_body
 
 PATIENCE = 0.03  # seconds past the deadline that an httpx client waits for the service's own word, which names a node
@@ -32,6 +32,7 @@ _UNREACHED = (
 )  # fmt: skip
 
 
+_TIMEOUT = TIMEOUT.decode()
 _CUT = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 
 
@@ -78,14 +79,14 @@ class UrlLane:
             accept += b", %b;q=0.9" % Format.MSGPACK.value
 
         def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> httpx.Request:
-            headers = with_travellers(context, [(b"accept", accept), *self._login])
+            headers = with_travellers(context, [(ACCEPT, accept), *self._login])
             if deadline_ns is not None:
                 headers.append((TIMEOUT, timeout(deadline_ns)))
             if api.input_stream is None:
                 format = Format.JSON if body[:1] == b"{" else Format.MSGPACK  # see `Writer.public`
-                headers.append((b"content-type", format.value))
+                headers.append((CONTENT_TYPE, format.value))
                 return httpx.Request("POST", url, headers=headers, content=body)
-            headers += [(b"content-type", b"application/octet-stream"), (b"transfer-encoding", b"chunked")]
+            headers += [(CONTENT_TYPE, Format.RAW.value), (TRANSFER_ENCODING, b"chunked")]
             try:
                 return httpx.Request("POST", f"{url}?{body.decode()}", headers=headers)
             except httpx.InvalidURL as exc:  # longer than a URL can be
@@ -171,7 +172,7 @@ class UrlLane:
     def _whole(self, exchange: Exchange) -> httpx.Request:
         request: httpx.Request = exchange.request
         if exchange.deadline_ns is not None:  # anew: it counts from here, and we wait little longer for its word
-            request.headers["x-request-timeout"] = timeout(exchange.deadline_ns).decode()
+            request.headers[_TIMEOUT] = timeout(exchange.deadline_ns).decode()
         if exchange.upload is not None:
             request.stream = _Body(exchange)
         return request
@@ -238,8 +239,8 @@ class Elsewhere:
         left = (deadline_ns - time.monotonic_ns()) / 1e9
         if left <= 0:
             raise self._late(DeadlineExceeded(f"{self.node} was not called before the deadline", node=self.node))
-        if "x-request-timeout" not in request.headers:
-            request.headers["x-request-timeout"] = timeout(deadline_ns).decode()
+        if _TIMEOUT not in request.headers:
+            request.headers[_TIMEOUT] = timeout(deadline_ns).decode()
         most = left + PATIENCE
         shorter = {name: most if given is None else min(given, most) for name, given in timeouts.items()}
         request.extensions = {**request.extensions, "timeout": shorter}

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from graphserve.logs import records
+from graphserve.wire.headers import REQUEST_ID
 from graphserve.wire.trust import RELAYED
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class AccessLog:
         async def noting(message: Any) -> None:
             await send(message)
             if message["type"] == "http.response.start":
-                request_id = dict(message.get("headers", ())).get(b"x-request-id", b"")
+                request_id = dict(message.get("headers", ())).get(REQUEST_ID, b"")
                 took = time.perf_counter() - began
                 _write(scope["method"], shown(path), message["status"], request_id, took, scope["client"])
 

@@ -9,17 +9,17 @@ from collections.abc import Iterable
 
 from graphserve.call.context import CallContext
 from graphserve.call.request import prepared
+from graphserve.wire import headers
+from graphserve.wire.headers import MOST_DIGITS
 from graphserve.wire.trust import PEER, PEER_BY_SOCKET, Trust
 from graphserve.worker.dispatch.executor import BoundApi
 
-ID = b"x-request-id: "
-DEADLINE = b"x-graphserve-deadline: "
-PARENT = b"traceparent: "
-STATE = b"tracestate: "
-BAGGAGE = b"baggage: "
-LENGTH = b"content-length: "
-
-MOST_DIGITS = 19  # of a deadline in nanoseconds, or of a length
+ID = headers.REQUEST_ID + b": "
+DEADLINE = headers.DEADLINE + b": "
+PARENT = headers.TRACEPARENT + b": "
+STATE = headers.TRACESTATE + b": "
+BAGGAGE = headers.BAGGAGE + b": "
+LENGTH = headers.CONTENT_LENGTH + b": "
 
 Request = tuple[BoundApi, Trust, bool, CallContext, bytes]  # whether it is to be checked; the last is the body
 

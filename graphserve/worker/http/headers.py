@@ -11,12 +11,19 @@ from graphserve.errors import CallError, InvalidArguments
 from graphserve.wire.exceptions import MalformedBody
 from graphserve.wire.formats import Format, is_form
 from graphserve.wire.headers import (
+    ACCEPT,
     BAGGAGE,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
     DEADLINE,
+    EXPECT,
+    MOST_DIGITS,
     REQUEST_ID,
     TIMEOUT,
     TRACEPARENT,
     TRACESTATE,
+    TRANSFER_ENCODING,
     is_request_id,
     is_traceparent,
     traveller,
@@ -31,8 +38,8 @@ from graphserve.worker.stream.request_body import RequestBody, from_query
 _SECONDS = re.compile(rb"\+?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z")
 _LONGEST_TIMEOUT = 1e9  # seconds; beyond, there is no deadline
 _TOLD = frozenset({  # the names of those that are looked at; most of what clients send is not
-    b"content-type", b"accept", REQUEST_ID, b"content-length", TIMEOUT, TRACEPARENT, TRACESTATE, BAGGAGE, b"expect",
-    b"content-encoding", DEADLINE,
+    CONTENT_TYPE, ACCEPT, REQUEST_ID, CONTENT_LENGTH, TIMEOUT, TRACEPARENT, TRACESTATE, BAGGAGE, EXPECT,
+    CONTENT_ENCODING, DEADLINE,
 })  # fmt: skip
 
 
@@ -61,26 +68,27 @@ class RequestHeaders:
         for name, value in headers:
             if name not in _TOLD:
                 continue
-            if name == b"content-type":
+            if name == CONTENT_TYPE:
                 self.content_type = value
-            elif name == b"accept":
+            elif name == ACCEPT:
                 self.accept = value
-            elif name == b"content-length":
-                self.length = int(value) if value.isdigit() and len(value) < 20 else number("Content-Length", value)
-            elif name == b"x-request-id":
+            elif name == CONTENT_LENGTH:
+                is_short = value.isdigit() and len(value) <= MOST_DIGITS
+                self.length = int(value) if is_short else number("Content-Length", value)
+            elif name == REQUEST_ID:
                 context.request_id = value if is_request_id(value) else b""
-            elif name == b"x-request-timeout":
+            elif name == TIMEOUT:
                 seconds = _seconds(value)
                 self.timeout = seconds if self.timeout is None else min(seconds, self.timeout)
-            elif name == b"traceparent":
+            elif name == TRACEPARENT:
                 parents = [*(parents or ()), value]
-            elif name == b"tracestate":
+            elif name == TRACESTATE:
                 states = [*(states or ()), value]
-            elif name == b"baggage":
+            elif name == BAGGAGE:
                 baggage = [*(baggage or ()), value]
-            elif name == b"expect":
+            elif name == EXPECT:
                 self.expects = value.lower() == b"100-continue"
-            elif name == b"content-encoding":
+            elif name == CONTENT_ENCODING:
                 self.coding = self.coding or (b"" if value.lower() == b"identity" else value)
             elif trust.hop and name == DEADLINE:
                 context.deadline_ns = number("X-Graphserve-Deadline", value)
@@ -94,7 +102,7 @@ class RequestHeaders:
         # In the run folder there are no browsers.
         self.untyped = False
         if not trust.hop and not (self.content_type and self.content_type.strip()):
-            self.untyped = self.length > 0 or any(name == b"transfer-encoding" for name, _ in headers)
+            self.untyped = self.length > 0 or any(name == TRANSFER_ENCODING for name, _ in headers)
 
     def problem(self, api: BoundApi, format: Format | None, limit: int, query: bytes = b"") -> CallError | None:
         """What is wrong with the request so far, if anything is; a wrong timeout is taken back."""

@@ -16,7 +16,7 @@ from graphserve.errors import CallError
 from graphserve.graph.plan import ListenPlan
 from graphserve.loop.poller import poller
 from graphserve.wire.extensions import Fetch, Place, no_memory
-from graphserve.wire.headers import KIND
+from graphserve.wire.headers import CONNECTION, ERROR_KIND
 from graphserve.wire.memory import MemorySender
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.batch.batcher import Batcher
@@ -118,7 +118,7 @@ class Listener:
         self.responder.refresh()
         for throttle in self.throttles.values():
             throttle.forget()
-        headers = [(b"connection", b"close")] if self.closing else []
+        headers = [(CONNECTION, b"close")] if self.closing else []
         if self.public:
             headers.append((b"date", formatdate(usegmt=True).encode()))
         self.state.default_headers = headers
@@ -144,7 +144,7 @@ class Listener:
 
     def error_of(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> CallError:
         """The error that an answer of our own node stands for."""
-        if (KIND, HttpProblem.kind.encode()) in headers:
+        if (ERROR_KIND, HttpProblem.kind.encode()) in headers:
             return HttpProblem.read(status, body)
         return error_of(status, headers, body, self.responder.node)
 

@@ -13,6 +13,7 @@ import httptools
 
 from graphserve.call.context import CallContext, earliest
 from graphserve.call.request import new_request_id
+from graphserve.wire.headers import CONTENT_LENGTH, HOST, TRANSFER_ENCODING
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.http import browsers, strict
 from graphserve.worker.http.headers import too_large
@@ -107,7 +108,7 @@ class PublicProtocol(Protocol):
         plain = (
             self.parser.get_http_version() == "1.1" and len(said) == len(headers) <= FIELDS
             and self.url[:1] == b"/" and b"#" not in self.url and strict.RARE.isdisjoint(said)
-            and self.listener.hosts.allows(said.get(b"host")) and not (self.arrived or self._in_portions)
+            and self.listener.hosts.allows(said.get(HOST)) and not (self.arrived or self._in_portions)
         )  # fmt: skip
         self._plain = plain
         if not plain:
@@ -297,19 +298,19 @@ class PublicProtocol(Protocol):
 
     def _check_body(self) -> None:
         around = self.arrived - self.body_seen - HEAD_BYTES
-        if b"transfer-encoding" in self._said and around > SPARE_CHUNK_BYTES + self._chunks * CHUNK_BYTES:
+        if TRANSFER_ENCODING in self._said and around > SPARE_CHUNK_BYTES + self._chunks * CHUNK_BYTES:
             self.deny(HttpProblem(400, "there is more around the chunks of the body than in them"))
         elif self.body_seen > self.listener.max_body_size and not isinstance(self.cycle, HttpRequest):
             self.deny(too_large(self.listener.max_body_size))
 
     def _length(self) -> int:
-        return strict.number("Content-Length", self._said.get(b"content-length", b"0"))
+        return strict.number("Content-Length", self._said.get(CONTENT_LENGTH, b"0"))
 
     def _examine(self) -> None:
         method, version = self.parser.get_method(), self.parser.get_http_version()
         if (problem := strict.fault(method, version, self.url, self.headers)) is not None:
             raise RequestRefused(problem)
-        asked = [value for name, value in self.headers if name == b"host"]
+        asked = [value for name, value in self.headers if name == HOST]
         self.url, named = strict.in_origin_form(self.url)
         for host in (*asked, *named):
             if not self.listener.hosts.allows(host):

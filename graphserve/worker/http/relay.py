@@ -15,6 +15,7 @@ from graphserve.call.exchange import Exchange, Reply
 from graphserve.call.request import trail, travels
 from graphserve.graph.plan import NodePlan
 from graphserve.wire.formats import Format
+from graphserve.wire.headers import CHUNKED, CLOSE
 from graphserve.wire.trust import RELAYED
 from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.http.response_stream import RelaySink
@@ -67,11 +68,11 @@ class Relay:
         end = trail(context, context.deadline_ns, body)
         if api.plan.input_stream is not None:
             target, kind = target + b"?" + query, Format.RAW.value
-            end = b"transfer-encoding: chunked\r\n%s\r\n" % travels(context, context.deadline_ns)
+            end = CHUNKED + b"%s\r\n" % travels(context, context.deadline_ns)
         line = b"POST %s HTTP/1.1\r\nhost: %s\r\n" % (target, self.node.name.encode())
         formats = b"content-type: %s\r\naccept: %s\r\n" % (kind, accept)
         if api.plan.lane == "queue":  # a connection of its own
-            line, formats = RELAYED.opening + line, formats + b"connection: close\r\n"
+            line, formats = RELAYED.opening + line, formats + CLOSE
         request = line + formats + end
         return self.lanes.to(self.node, api.plan), self.node.name, request, context.deadline_ns, self.slack
 

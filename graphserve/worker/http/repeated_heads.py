@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from graphserve.wire.formats import accept_format, content_format
-from graphserve.wire.headers import BAGGAGE, REQUEST_ID, TIMEOUT, TRACEPARENT
+from graphserve.wire.headers import ACCEPT, BAGGAGE, CONTENT_LENGTH, CONTENT_TYPE, REQUEST_ID, TIMEOUT, TRACEPARENT
 
 if TYPE_CHECKING:
     from graphserve.worker.dispatch.executor import BoundApi
@@ -45,8 +45,8 @@ class Repeated:
         self._rest = rest
         self.apis = apis
         self.api = request.api
-        self.format = content_format(said[b"content-type"])
-        self.accepts = said.get(b"accept", b"")
+        self.format = content_format(said[CONTENT_TYPE])
+        self.accepts = said.get(ACCEPT, b"")
         self.accept = accept_format(self.accepts)
         self.client: Any = getattr(request, "client", None)
 
@@ -62,13 +62,13 @@ class Repeated:
             apis: see above.
             request: the last request in there.
         """
-        if not data.startswith(b"POST ") or not said.get(b"content-type", b"").strip() or not request.may_come_again:
+        if not data.startswith(b"POST ") or not said.get(CONTENT_TYPE, b"").strip() or not request.may_come_again:
             return None
         end = data.find(_END) + len(_END)
         found = _LENGTH.search(data, 0, end)
         if found is None or not _SPECIAL.isdisjoint(said):
             return None
-        if found[1] != said[b"content-length"] or len(data) != end + int(found[1]) or len(found[1]) > MOST_DIGITS:
+        if found[1] != said[CONTENT_LENGTH] or len(data) != end + int(found[1]) or len(found[1]) > MOST_DIGITS:
             return None  # `data` is not this one request and nothing else
         return cls(data[: found.start(1)], data[found.end(1) : end], said, apis, request)
 

@@ -20,6 +20,7 @@ from graphserve.wire.codec import Format, accept_format, content_format
 from graphserve.wire.costs.bounds import LARGE_BODY
 from graphserve.wire.exceptions import BeyondMsgpack
 from graphserve.wire.formats import CHECKED_FRAMES, StreamFormat, stream_format
+from graphserve.wire.headers import CONTENT_TYPE
 from graphserve.wire.memory import Untaken
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.dispatch.decoding import Decoding
@@ -356,7 +357,7 @@ class HttpRequest:
         try:
             status, headers, body = reply.result()
             if status == 200:
-                self._accept = content_format(dict(headers).get(b"content-type")) or self._accept
+                self._accept = content_format(dict(headers).get(CONTENT_TYPE)) or self._accept
                 self._result(body)
             else:
                 self._quiet(noted(self.protocol.listener.error_of(status, headers, body), self._throttle))

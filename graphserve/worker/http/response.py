@@ -9,12 +9,17 @@ from graphserve.errors import CallError, DeadlineExceeded, InvalidArguments, Pro
 from graphserve.logs.exception_text import described
 from graphserve.wire import problem
 from graphserve.wire.formats import Format
-from graphserve.wire.headers import INTERNAL_PREFIX
+from graphserve.wire.headers import CHUNKED, CLOSE, CONTENT_LENGTH, CONTENT_TYPE, INTERNAL_PREFIX, REQUEST_ID, STATUS_OK
 from graphserve.wire.problem import HttpProblem, phrase
 from graphserve.wire.trust import Trust
 
 _STATUS = {code: b"HTTP/1.1 %d %s\r\n" % (code, phrase(code).encode()) for code in range(200, 600)}
-_TYPES = {format: b"content-type: " + format.content_type + b"\r\n" for format in Format}
+_TYPES = {format: b"%s: %s\r\n" % (CONTENT_TYPE, format.content_type) for format in Format}
+_LENGTH_LINE = CONTENT_LENGTH + b": %d\r\n"
+_REQUEST_ID_LINE = REQUEST_ID + b": %s\r\n"
+_STREAM = STATUS_OK + CONTENT_TYPE + b": "
+_END = b"\r\n"
+_CLOSE_END = CLOSE + b"\r\n"
 _EXPECTED = (Problem, HttpProblem, InvalidArguments, Unavailable, DeadlineExceeded)
 
 
@@ -41,9 +46,9 @@ class Responder:
     def result(self, body: bytes, format: Format, request_id: bytes, keep: bool) -> bytes:
         """The answer with a result."""
         return b"".join((
-            b"HTTP/1.1 200 OK\r\n", _TYPES[format], b"content-length: %d\r\n" % len(body),
-            b"x-request-id: %s\r\n" % request_id if self.public else b"",
-            self._common, b"\r\n" if keep else b"connection: close\r\n\r\n", body,
+            STATUS_OK, _TYPES[format], _LENGTH_LINE % len(body),
+            _REQUEST_ID_LINE % request_id if self.public else b"",
+            self._common, _END if keep else _CLOSE_END, body,
         ))  # fmt: skip
 
     def error(
@@ -69,10 +74,10 @@ class Responder:
     def stream_head(self, content_type: bytes, request_id: bytes, keep: bool, chunked: bool) -> bytes:
         """The head of an answer that is a stream."""
         return b"".join((
-            b"HTTP/1.1 200 OK\r\ncontent-type: ", content_type, b"\r\ncache-control: no-store\r\n",
-            b"transfer-encoding: chunked\r\n" if chunked else b"",
-            b"x-request-id: %s\r\n" % request_id if self.public else b"",
-            self._common, b"\r\n" if keep else b"connection: close\r\n\r\n",
+            _STREAM, content_type, b"\r\ncache-control: no-store\r\n",
+            CHUNKED if chunked else b"",
+            _REQUEST_ID_LINE % request_id if self.public else b"",
+            self._common, _END if keep else _CLOSE_END,
         ))  # fmt: skip
 
     def problem(self, error: CallError, trust: Trust, context: CallContext, keep: bool) -> tuple[int, bytes]:
@@ -84,8 +89,8 @@ class Responder:
         for name, value in headers:
             if trust.hop or not name.startswith(INTERNAL_PREFIX):
                 lines.append(b"%s: %s\r\n" % (name, value))
-        lines += [b"content-length: %d\r\n" % len(body), b"x-request-id: %s\r\n" % context.request_id, self._common]
-        lines += [b"\r\n" if keep else b"connection: close\r\n\r\n", body]
+        lines += [_LENGTH_LINE % len(body), _REQUEST_ID_LINE % context.request_id, self._common]
+        lines += [_END if keep else _CLOSE_END, body]
         return status, b"".join(lines)
 
     def tells(self, trust: Trust) -> bool:

@@ -10,6 +10,7 @@ import re
 from functools import lru_cache
 
 from graphserve.errors import CallError
+from graphserve.wire.headers import EXPECT, HOST, MOST_DIGITS, TRANSFER_ENCODING
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.http.limits import FIELDS, HEAD_BYTES, TARGET_BYTES
 
@@ -23,12 +24,11 @@ METHODS = frozenset(
 )
 # Headers that change how a request is read, or say that a browser sends it; a request without them needs a closer look
 # only if a name stands twice.
-RARE = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"origin", b"sec-fetch-site"})
+RARE = frozenset({TRANSFER_ENCODING, EXPECT, b"upgrade", b"origin", b"sec-fetch-site"})
 _RTSP = re.compile(rb"[A-Z_-] +([^ \r\n]+) +RTSP/")
 _FIRST_LINE = re.compile(rb"[A-Z_-](?: [^\r\n]*)?\r?\Z")  # from the last letter of its method on
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?\Z")  # RFC 3986, 3.2.2
 _ABSOLUTE = re.compile(rb"https?://([^/?#]++)([^#]*+)\Z", re.IGNORECASE)
-_MOST_DIGITS = 19  # of a number in a header: what a signed 64-bit integer has, and what every reader can hold
 _LINE_ENDS = 4  # `: ` and CRLF of each header line
 
 
@@ -87,8 +87,8 @@ def number(name: str, value: bytes) -> int:
         Refused: it is none, or one of more digits than anybody means. (Python converts none of more than 4,300.)
     """
     digits = value.strip(b" \t")
-    if not digits.isdigit() or len(digits) > _MOST_DIGITS:
-        raise RequestRefused(HttpProblem(400, f"{name} is a whole number of at most {_MOST_DIGITS} digits"))
+    if not digits.isdigit() or len(digits) > MOST_DIGITS:
+        raise RequestRefused(HttpProblem(400, f"{name} is a whole number of at most {MOST_DIGITS} digits"))
     return int(digits)
 
 
@@ -114,21 +114,21 @@ def _of_target(method: bytes, target: bytes, headers: Headers) -> HttpProblem | 
     if (found := _ABSOLUTE.match(target)) is None:
         return HttpProblem(400, "the request target is a path that begins with /")
     # A client has to name the host in both places (RFC 9112, 3.2); one reader goes by this one, another by the other.
-    if any(name == b"host" and value.lower() != found[1].lower() for name, value in headers):
+    if any(name == HOST and value.lower() != found[1].lower() for name, value in headers):
         return HttpProblem(400, "the Host header is not the host of the request target")
     return None if host_is_valid(found[1]) else HttpProblem(400, "the host of the request target is no host")
 
 
 def _of_framing(version: str, headers: Headers) -> HttpProblem | None:
-    hosts = [value for name, value in headers if name == b"host"]
+    hosts = [value for name, value in headers if name == HOST]
     if len(hosts) > 1 or (version == "1.1" and not hosts):
         return HttpProblem(400, "a request has exactly one Host header")
     if hosts and not host_is_valid(hosts[0]):
         return HttpProblem(400, "the Host header is no host")
-    codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
+    codings = [value.lower() for name, value in headers if name == TRANSFER_ENCODING]
     if codings and (version == "1.0" or codings != [b"chunked"]):
         return HttpProblem(400, "Transfer-Encoding is chunked and nothing else, and HTTP/1.0 has none")
-    expected = [value.lower() for name, value in headers if name == b"expect"]
+    expected = [value.lower() for name, value in headers if name == EXPECT]
     if version == "1.1" and any(value != b"100-continue" for value in expected):
         return HttpProblem(417, "Expect can only be 100-continue")
     return None

@@ -21,6 +21,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from graphserve.system import own_json
+from graphserve.wire.formats import Format
 
 _STATIC = Path(__file__).with_name("static")
 _MEDIA_TYPES = {
@@ -107,7 +108,7 @@ class _Pages:
         prefix = self._prefix(request)
         if self._document is None or self._document[0] != prefix:
             body = _with_servers(self._openapi(), prefix)
-            self._document = (prefix, _Content.of(body, "application/json"))
+            self._document = (prefix, _Content.of(body, Format.JSON.value.decode()))
         return self._document[1].respond(request)
 
     def docs(self, request: Request) -> Response:

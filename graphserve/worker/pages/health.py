@@ -12,6 +12,8 @@ from graphserve.call.request import new_request_id
 from graphserve.errors import CallError, closest
 from graphserve.system import own_json
 from graphserve.wire import problem
+from graphserve.wire.formats import Format
+from graphserve.wire.headers import CONTENT_LENGTH, CONTENT_TYPE, INTERNAL_PREFIX, REQUEST_ID
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.dispatch.executor import BoundApi
 
@@ -69,7 +71,7 @@ class App:
         path, method = scope["path"].removeprefix(scope.get("root_path", "")), scope["method"]
         if path in self._health and method in ("GET", "HEAD"):
             status, value = self._health[path]()
-            await _send(send, status, [(b"content-type", b"application/json")], own_json.dumps(value).encode())
+            await _send(send, status, [(CONTENT_TYPE, Format.JSON.value)], own_json.dumps(value).encode())
         elif method == "OPTIONS" and (allow := self._allowed(path)):
             await self.tell(send, allow)
         elif self.pages is not None and path not in self._health and path not in self.routes:
@@ -103,8 +105,8 @@ class App:
         status, pairs, body = problem.encode(
             error, node=self.health.node, request_id=request_id.decode(), open_book=False
         )
-        kept = [(name, value) for name, value in pairs if not name.startswith(b"x-graphserve-")]
-        await _send(send, status, [*kept, (b"x-request-id", request_id)], body)
+        kept = [(name, value) for name, value in pairs if not name.startswith(INTERNAL_PREFIX)]
+        await _send(send, status, [*kept, (REQUEST_ID, request_id)], body)
 
     def _allowed(self, path: str) -> str:
         if path == "*":
@@ -113,7 +115,7 @@ class App:
 
 
 async def _send(send: Any, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    length = (b"content-length", b"%d" % len(body))
+    length = (CONTENT_LENGTH, b"%d" % len(body))
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body})
 
