@@ -39,6 +39,7 @@ TIER = {room: tier for tier, rooms in enumerate(ORDER) for room in rooms}
 HOMES = {
     "circus": {"supervise"},
     "click": {"cli"},
+    "h11": {"supervise"},
     "httptools": {"call", "worker"},
     "httpx": {"call"},
     "msgspec": {"wire"},
@@ -57,7 +58,6 @@ HOMES = {
 CIRCLES = [
     "graphserve.call.endpoint",
     "graphserve.cli.display.plain",
-    "graphserve.supervise.control.server",
     "graphserve.supervise.fallback",
     "graphserve.supervise.node",
     "graphserve.worker.http.access_log",
@@ -191,7 +191,7 @@ def loaded_after(statement: str) -> set[str]:
         ("import graphserve.worker.main", ("circus", "click", "networkx", "pydantic", "rich", "tornado", "zmq")),
         (
             "import graphserve.supervise",
-            ("click", "networkx", "numpy", "pydantic", "rich", "starlette", "uvicorn", "yaml", "zmq"),
+            ("click", "h11", "networkx", "numpy", "pydantic", "rich", "starlette", "uvicorn", "yaml", "zmq"),
         ),
         ("import graphserve.cli", ("circus", "networkx", "numpy", "pydantic", "starlette", "uvicorn", "zmq")),
     ],

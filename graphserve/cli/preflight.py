@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 DISTRIBUTION = "pygraphserve"  # what pip installs; the package in it is `graphserve`
 OVERWRITING = ("graphserve-", "graphserve.", "kantoku-", "kantoku.")  # begin the names of their metadata
 OPEN_FILES = 4096  # fewer than this, and many callers at once find no descriptor
-REQUIRED = ("circus", "httptools", "httpx", "msgspec", "networkx", "starlette", "uvicorn", "uvloop")
+REQUIRED = ("circus", "h11", "httptools", "httpx", "msgspec", "networkx", "starlette", "uvicorn", "uvloop")
 
 
 def refuse(config: Config) -> list[Trouble]:

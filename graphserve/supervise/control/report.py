@@ -1,47 +1,57 @@
-"""Reports: what `graphserve ps` and `graphserve status` say, as JSON values. Runs in the supervisor."""
+"""What `graphserve ps` and `graphserve status` say of a graph, as JSON values. Runs in the supervisor."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
 
 from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.node import Node
 from graphserve.supervise.process.worker_process import WorkerProcess
 from graphserve.system.messages import Report, plain
 
-PATIENCE = 0.2  # seconds that workers have to say how they are; what one that does not executes is not known
-SILENT = 5.0  # seconds without a word from a worker, of which there is one a second, after which it is not called ready
+REPORT_TIMEOUT = 0.2  # seconds that workers have to report; what one that does not is executing is not known
+SILENT_AFTER = 5.0  # seconds without a report, of which each worker sends one a second: it is not called ready then
+Row = dict[str, object]
 
 
-async def workers(fleet: Fleet) -> list[dict[str, Any]]:
-    """One object a worker: nodes in the order in which they start, the entry last."""
-    await _fresh([worker for node in fleet.nodes for worker in node.workers if worker.state in ("ready", "draining")])
+async def workers(fleet: Fleet) -> list[Row]:
+    """Return one object for each worker: nodes in the order in which they start, the entry last."""
+    await _ask_for_reports(
+        [worker for node in fleet.nodes for worker in node.workers if worker.state in ("ready", "draining")]
+    )
     order = [node.name for node in fleet.current.plan.nodes] if fleet.current is not None else []
     places = {name: place for place, name in enumerate(order)}
     ordered = sorted(fleet.nodes, key=lambda node: places.get(node.plan.name, -1))  # what goes away comes first
-    return [row for node in ordered for row in _rows(node)]
+    return [row for node in ordered for row in _worker_rows(node)]
 
 
-def nodes(fleet: Fleet) -> list[dict[str, Any]]:
-    """One object a node of the graph as it shall be."""
-    current = fleet.current
-    return [_node(node) for node in current.nodes.values()] if current is not None else []
+def nodes(fleet: Fleet) -> list[Row]:
+    """Return one object for each node of the graph as it is meant to be."""
+    return [_node_row(node) for node in _current(fleet)]
 
 
 def overall(fleet: Fleet, phase: str) -> str:
-    """`ready` if every node has all its workers; `degraded` if not; or the phase, if it is another than `serving`."""
+    """Return `ready` if every node has all its workers, `degraded` if not; or the phase, if it is not `serving`."""
     if phase != "serving":
         return phase
-    whole = all(node["ready"] >= node["workers"] and not node["silent"] for node in nodes(fleet))
-    return "ready" if whole else "degraded"
+    complete = all(len(node.ready_workers()) >= node.plan.workers and not _silent(node) for node in _current(fleet))
+    return "ready" if complete else "degraded"
 
 
-def _node(node: Node) -> dict[str, Any]:
+def _current(fleet: Fleet) -> list[Node]:
+    return list(fleet.current.nodes.values()) if fleet.current is not None else []
+
+
+def _silent(node: Node) -> int:
+    """Return how many workers of a node are called ready and have not reported for long."""
     now = asyncio.get_running_loop().time()
+    return sum(now - worker.seen_at > SILENT_AFTER for worker in node.ready_workers())
+
+
+def _node_row(node: Node) -> Row:
     return {
-        "silent": sum(now - worker.seen_at > SILENT for worker in node.ready_workers()),
+        "silent": _silent(node),
         "name": node.plan.name, "id": node.plan.id, "state": node.state, "reason": node.reason,
         "deaths": node.quarantine.row(),
         "ready": min(len(node.ready_workers()), node.plan.workers), "workers": node.plan.workers,
@@ -49,7 +59,7 @@ def _node(node: Node) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _rows(node: Node) -> Iterator[dict[str, Any]]:
+def _worker_rows(node: Node) -> Iterator[Row]:
     now = asyncio.get_running_loop().time()
     for worker in sorted(node.workers, key=lambda worker: (worker.slot, worker.spawned_at)):
         yield {
@@ -62,12 +72,12 @@ def _rows(node: Node) -> Iterator[dict[str, Any]]:
         }  # fmt: skip
 
 
-async def _fresh(asked: list[WorkerProcess]) -> None:
+async def _ask_for_reports(asked: list[WorkerProcess]) -> None:
     for worker in asked:
         worker.reported.clear()
         worker.send(Report())
     waiting = [asyncio.ensure_future(worker.reported.wait()) for worker in asked]
     if waiting:
-        await asyncio.wait(waiting, timeout=PATIENCE)
+        await asyncio.wait(waiting, timeout=REPORT_TIMEOUT)
     for task in waiting:
         task.cancel()

@@ -1,4 +1,4 @@
-"""The control socket: what operators ask of a running graph, over HTTP on `control.sock`. Runs in the supervisor.
+"""What operators ask of a running graph, over HTTP on `control.sock`. Runs in the supervisor.
 
     GET /ps   GET /status   POST /reload {"nodes": […]}   POST /restart {"nodes": […]}   POST /scale {"Model": 3}
     POST /stop
@@ -15,38 +15,68 @@ import os
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, TypeVar
 
+from graphserve.config import Config
 from graphserve.errors import GraphServeError
 from graphserve.supervise.control import report
-from graphserve.supervise.control.http import Answer, ControlRequest, HttpError, UnixServer
-from graphserve.supervise.operations import OperationRefused
+from graphserve.supervise.control.http import ControlRequest, ControlResponse, HttpError, UnixHttpServer
+from graphserve.supervise.fleet import Fleet
+from graphserve.supervise.operations import OperationRefused, Operations
+from graphserve.supervise.process.sockets import PublicSocket
 from graphserve.supervise.rollout import Progress
+from graphserve.supervise.signals import Signals
 from graphserve.system import rundir
 
-if TYPE_CHECKING:
-    from graphserve.supervise.supervisor import Supervisor
+T = TypeVar("T")
 
-MOST_WORKERS = 10_000  # of one node; more is a slip of the finger
+MAX_WORKERS = 10_000  # of one node; more is a slip of the finger
 HOW_TO_NAME = 'name nodes so: {"nodes": ["Model"]}; or send no body, for all of them'
-Work = Callable[[Progress], Coroutine[Any, Any, Any]]
+Work = Callable[[Progress], Coroutine[object, object, object]]
+Handler = Callable[[ControlRequest, ControlResponse], Coroutine[object, object, None]]
+
+
+class Control(Protocol):
+    """What the control socket needs of the supervisor: what runs, and the ways to change it."""
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def phase(self) -> str:
+        """Return `starting`, `serving` or `stopping`."""
+
+    @property
+    def public(self) -> PublicSocket: ...
+
+    @property
+    def fleet(self) -> Fleet: ...
+
+    @property
+    def operations(self) -> Operations: ...
+
+    @property
+    def signals(self) -> Signals: ...
+
+    def job(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Do something that a stop gives up."""
 
 
 class ControlServer:
     """Answers operators.
 
     Args:
-        supervisor: what they steer.
+        supervisor: what they see and change.
         run: the run folder.
     """
 
-    def __init__(self, supervisor: Supervisor, run: Path) -> None:
+    def __init__(self, supervisor: Control, run: Path) -> None:
         self._supervisor = supervisor
         self._run = run
         self._url = supervisor.public.url
         self._began = time.monotonic()
-        self._server = UnixServer(rundir.control_socket(run), self._answer)
-        self._routes: dict[str, tuple[str, Callable[[ControlRequest, Answer], Coroutine[Any, Any, None]]]] = {
+        self._server = UnixHttpServer(rundir.control_socket(run), self._answer)
+        self._routes: dict[str, tuple[str, Handler]] = {
             "/ps": ("GET", self._ps),
             "/status": ("GET", self._status),
             "/reload": ("POST", self._reload),
@@ -60,28 +90,28 @@ class ControlServer:
         await self._server.open()
 
     async def close(self) -> None:
-        """End."""
+        """Stop accepting, give answers a moment to go out, and end."""
         await self._server.close()
 
     def restore(self) -> list[str]:
-        """See `UnixServer`."""
+        """Make the socket again if somebody has removed it, and return its name then."""
         return self._server.restore()
 
-    async def _answer(self, request: ControlRequest, answer: Answer) -> None:
+    async def _answer(self, request: ControlRequest, response: ControlResponse) -> None:
         if request.path not in self._routes:
             raise HttpError(404, f"there is no {request.path}; there are {', '.join(self._routes)}")
         method, handle = self._routes[request.path]
         if request.method != method:
             raise HttpError(405, f"{request.path} takes {method}, not {request.method}")
-        await handle(request, answer)
+        await handle(request, response)
 
-    async def _ps(self, request: ControlRequest, answer: Answer) -> None:
-        answer.json(await report.workers(self._supervisor.fleet))
+    async def _ps(self, request: ControlRequest, response: ControlResponse) -> None:
+        response.json(await report.workers(self._supervisor.fleet))
 
-    async def _status(self, request: ControlRequest, answer: Answer) -> None:
+    async def _status(self, request: ControlRequest, response: ControlResponse) -> None:
         supervisor = self._supervisor
         settings = supervisor.config.settings
-        answer.json({
+        response.json({
             "state": self._state(), "url": self._url,
             "target": settings.target, "app_dir": settings.app_dir, "pid": os.getpid(), "run_dir": str(self._run),
             "uptime": round(time.monotonic() - self._began, 3),
@@ -96,32 +126,40 @@ class ControlServer:
         # After a reload that failed, the files are not those of what serves: the next death may not be replaced.
         return "degraded" if state == "ready" and "reload" in supervisor.operations.failures else state
 
-    async def _stop(self, request: ControlRequest, answer: Answer) -> None:
+    async def _stop(self, request: ControlRequest, response: ControlResponse) -> None:
         if request.body not in (None, {}):
             raise HttpError(422, "/stop takes no body: it stops the whole graph")
         self._supervisor.signals.stop()
-        answer.json({"pid": os.getpid()})
+        response.json({"pid": os.getpid()})
 
-    async def _reload(self, request: ControlRequest, answer: Answer) -> None:
-        names, operations = _names(request.body), self._supervisor.operations
-        instead = operations.gives_way(names)
-        await self._operate(request, answer, lambda progress: operations.reload(names, progress), instead=instead)
-
-    async def _restart(self, request: ControlRequest, answer: Answer) -> None:
+    async def _reload(self, request: ControlRequest, response: ControlResponse) -> None:
         names = _names(request.body)
-        await self._operate(request, answer, lambda progress: self._supervisor.operations.restart(names, progress))
+        operations = self._supervisor.operations
+        instead = operations.gives_way(names)
+        await self._operate(request, response, lambda progress: operations.reload(names, progress), instead=instead)
 
-    async def _scale(self, request: ControlRequest, answer: Answer) -> None:
+    async def _restart(self, request: ControlRequest, response: ControlResponse) -> None:
+        names = _names(request.body)
+        await self._operate(request, response, lambda progress: self._supervisor.operations.restart(names, progress))
+
+    async def _scale(self, request: ControlRequest, response: ControlResponse) -> None:
         sizes = request.body
         if not isinstance(sizes, dict) or not sizes:
             raise HttpError(422, 'give nodes and numbers of workers: {"Model": 3}')
         for name, workers in sizes.items():
-            if not isinstance(workers, int) or isinstance(workers, bool) or not 1 <= workers <= MOST_WORKERS:
-                raise HttpError(422, f"{name}: a node has from 1 to {MOST_WORKERS} workers, not {workers!r}")
-        await self._operate(request, answer, lambda progress: self._supervisor.operations.scale(sizes, progress))
+            if not isinstance(workers, int) or isinstance(workers, bool) or not 1 <= workers <= MAX_WORKERS:
+                raise HttpError(422, f"{name}: a node has from 1 to {MAX_WORKERS} workers, not {workers!r}")
+        await self._operate(request, response, lambda progress: self._supervisor.operations.scale(sizes, progress))
 
-    async def _operate(self, request: ControlRequest, answer: Answer, work: Work, *, instead: bool = False) -> None:
-        """Do one thing, unless another one is under way, or instead of that."""
+    async def _operate(
+        self, request: ControlRequest, response: ControlResponse, work: Work, *, instead: bool = False
+    ) -> None:
+        """Run one operation and answer with what came of it.
+
+        Args:
+            work: begins the operation.
+            instead: whether it may take the place of one that is under way; else it is refused then.
+        """
         supervisor = self._supervisor
         if supervisor.phase != "serving":
             raise HttpError(409, f"the graph is {supervisor.phase}: try again when it is ready")
@@ -131,8 +169,8 @@ class ControlServer:
 
         def progress(words: str) -> None:
             steps.append(words)
-            if request.lines:
-                answer.line({"progress": words})
+            if request.wants_lines:
+                response.line({"progress": words})
 
         task = supervisor.job(work(progress))
         await asyncio.wait([task])
@@ -143,17 +181,27 @@ class ControlServer:
             status = exc.status if isinstance(exc, OperationRefused) else 500
             words = str(exc) if isinstance(exc, (GraphServeError, OSError)) else repr(exc)
             raise HttpError(status, words, **({"traceback": log} if log else {})) from None
-        answer.line({"done": True}) if request.lines else answer.json({"done": True, "steps": steps})
+        if request.wants_lines:
+            response.line({"done": True})
+        else:
+            response.json({"done": True, "steps": steps})
 
 
-def _names(body: Any) -> list[str]:
-    """The nodes that a body names; none for all, which is never said by a slip."""
+def _names(body: object) -> list[str]:
+    """Return the nodes that a body names; none means all, and only an empty body says so.
+
+    Raises:
+        HttpError: the body is not understood.
+    """
     if body is None or body == {}:
         return []
-    names = body.get("nodes") if isinstance(body, dict) else None
+    if not isinstance(body, dict):
+        raise HttpError(422, HOW_TO_NAME)
+    names = body.get("nodes")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise HttpError(422, HOW_TO_NAME)
-    if not names or len(body) > 1:
-        what = ", ".join(repr(key) for key in body if key != "nodes")
-        raise HttpError(422, f"{f'unknown: {what}' if what else 'no node is named'}; {HOW_TO_NAME}")
+    if unknown := ", ".join(repr(key) for key in body if key != "nodes"):
+        raise HttpError(422, f"unknown: {unknown}; {HOW_TO_NAME}")
+    if not names:
+        raise HttpError(422, f"no node is named; {HOW_TO_NAME}")
     return list(dict.fromkeys(names))
