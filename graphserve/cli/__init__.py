@@ -20,9 +20,10 @@ from graphserve.cli.display import say
 from graphserve.errors import ExitCode, GraphServeError, closest
 from graphserve.system.standard_streams import open_standard
 
-# In the order of the help; each is graphserve/cli/<name>.py, its `command`.
+# In the order of the help. Each is a function of its name: the first three in a module of their own, the others, which
+# need a graph that runs, in `operate`.
 WITH_TARGET = ("serve", "graph", "check")
-WITH_GRAPH = ("ps", "status", "scale", "reload", "restart", "stop")  # these need one that runs
+WITH_GRAPH = ("ps", "status", "scale", "reload", "restart", "stop")
 COMMANDS = (*WITH_TARGET, *WITH_GRAPH)
 # What other tools call the same.
 SYNONYMS = {
@@ -42,7 +43,8 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"graphserve.cli.{cmd_name}").command
+        module = importlib.import_module(f"graphserve.cli.{cmd_name if cmd_name in WITH_TARGET else 'operate'}")
+        command: click.Command = getattr(module, cmd_name)
         return command
 
     def resolve_command(

@@ -6,13 +6,14 @@ from typing import Any
 
 import click
 
+from graphserve.cli.display import say
 from graphserve.cli.flags import configure, serve_options
 from graphserve.errors import ExitCode
 
 
 @click.command("check", short_help="Check a graph and this machine, without starting anything.")
 @serve_options
-def command(**given: Any) -> int:
+def check(**given: Any) -> int:
     """Check the graph of TARGET, and this machine, without starting anything.
 
     Takes what `graphserve serve` takes, and says what would keep it from starting.
@@ -20,7 +21,6 @@ def command(**given: Any) -> int:
     config = configure(given)
 
     from graphserve.cli import preflight
-    from graphserve.cli.display.troubles import report
     from graphserve.graph.resolver import resolve_in_child
 
     resolution = resolve_in_child(config.settings, config.env)
@@ -29,7 +29,7 @@ def command(**given: Any) -> int:
         *preflight.machine(config),
         *(preflight.graph(resolution.plan) if resolution.plan else ()),
     ]
-    if report([*resolution.troubles, *machine]) or resolution.plan is None:
+    if say.troubles([*resolution.troubles, *machine]) or resolution.plan is None:
         return ExitCode.INVALID
     count = len(resolution.plan.nodes)
     click.echo(f"ok: {count} node{'' if count == 1 else 's'}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from graphserve.cli.display import say
 from graphserve.cli.flags import configure, target_options
 from graphserve.errors import ExitCode, GraphServeError
 from graphserve.graph.plan import Plan
@@ -26,18 +27,17 @@ PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", "
 )
 @click.option("--dot", is_flag=True, help="The same as --format dot.")
 @click.option("-o", "--output", metavar="FILE", default=None, help="Write to this file.")
-def command(form: str | None, dot: bool, output: str | None, **given: Any) -> int:
+def graph(form: str | None, dot: bool, output: str | None, **given: Any) -> int:
     """Print the graph of TARGET: its nodes, and which calls which. Starts nothing."""
     if dot and form not in (None, "dot"):
         raise click.UsageError(f"--dot is --format dot, but --format {form} is given too")
     form = "dot" if dot else form or _form_of(output)
     config = configure(given)
 
-    from graphserve.cli.display.troubles import report
     from graphserve.graph.resolver import resolve_in_child
 
     resolution = resolve_in_child(config.settings, config.env)
-    if report(resolution.troubles) or resolution.plan is None:
+    if say.troubles(resolution.troubles) or resolution.plan is None:
         return ExitCode.INVALID
     if output in (None, "-") and 1 in standard_streams.closed:
         raise GraphServeError("there is no output to draw on, it is closed: give -o FILE")

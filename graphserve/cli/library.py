@@ -16,7 +16,7 @@ import threading
 import time
 from typing import Any
 
-from graphserve.cli.display.plain import Display, open_display
+from graphserve.cli.display.display import Display, open_display
 from graphserve.cli.flags import PASSWORD
 from graphserve.cli.preflight import refuse
 from graphserve.config import Config

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @click.command("serve", short_help="Serve the graph of TARGET.")
 @serve_options
-def command(**given: Any) -> int:
+def serve(**given: Any) -> int:
     """Serve the graph of TARGET, module:Class or path/to/file.py:Class.
 
     Each option can also be given as an environment variable (--port as GRAPHSERVE_PORT), in the file of --config, or
@@ -69,7 +69,7 @@ def _run(config: Config, resolver: Resolver, given: dict[str, Any]) -> int:
     warnings = refuse(config)
 
     from graphserve.cli import client
-    from graphserve.cli.display.plain import open_display
+    from graphserve.cli.display.display import open_display
     from graphserve.supervise import LogRecord, run
     from graphserve.supervise.process.sockets import InUse
 

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from graphserve.cli.display import lines
-from graphserve.cli.display.plain import Display, JsonDisplay, TextDisplay
+from graphserve.cli.display.display import Display
+from graphserve.cli.display.plain import JsonDisplay, TextDisplay
 from graphserve.cli.display.terminal import TerminalDisplay
 from graphserve.cli.display.writer import DescriptorWriter
 from graphserve.errors import StartupError
@@ -286,12 +287,12 @@ class TestWriter:
         assert writer.close(SECONDS)
 
     def test_colours_are_off_by_no_color(self, monkeypatch: pytest.MonkeyPatch, terminal: tuple[int, int]) -> None:
-        from graphserve.cli.display import plain
+        from graphserve.cli.display import display as choice
 
         monkeypatch.setenv("TERM", "xterm")
         monkeypatch.delenv("NO_COLOR", raising=False)
-        assert plain._takes_colour(terminal[1])
+        assert choice._takes_colour(terminal[1])
         monkeypatch.setenv("NO_COLOR", "1")
-        assert not plain._takes_colour(terminal[1])
+        assert not choice._takes_colour(terminal[1])
         assert "\x1b" not in lines.text_line(log("x", level="error", node="R"))
-        assert isinstance(plain.open_display("json", "info"), JsonDisplay)
+        assert isinstance(choice.open_display("json", "info"), JsonDisplay)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from graphserve.cli.display.table import standing
+from graphserve.cli.display.table import node_state
 from graphserve.logs.text import encodable, printable
 from graphserve.supervise.events import LEVELS, LogRecord, NodeState
 
@@ -38,7 +38,7 @@ def shown(record: LogRecord, level: str) -> bool:
 def record_of(state: NodeState) -> LogRecord:
     """A change of a node's state as a record of the supervisor's."""
     workers = "worker" if state.workers == 1 else "workers"
-    word = standing(state.state, state.ready, state.workers)
+    word = node_state(state.state, state.ready, state.workers)
     message = f"{state.name} {word}  {state.ready}/{state.workers} {workers}  {state.seconds:.2f} s"
     fields = {"state": word, "ready": state.ready, "workers": state.workers, "seconds": round(state.seconds, 3)}
     level = "error" if state.state == "failed" else "info"

@@ -5,26 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from graphserve.cli.display import lines
 from graphserve.cli.display.say import STDERR, STDOUT, is_journal, with_priority
 from graphserve.cli.display.writer import DescriptorWriter
 from graphserve.errors import GraphError, GraphServeError, StartupError
 from graphserve.logs.text import printable
-from graphserve.supervise.events import LogRecord, NodeState, Observer
+from graphserve.supervise.events import LogRecord, NodeState
 
 FLUSH = 2.0  # seconds that the end of the process waits for a slow terminal
-
-
-class Display(Observer, Protocol):
-    """An observer with an end."""
-
-    def failed(self, error: GraphServeError) -> None:
-        """The graph could not start or go on: what went wrong, and the failing node's own words last."""
-
-    def close(self) -> None:
-        """Show what waits, for a bounded time, and stop."""
 
 
 class _Marked:
@@ -135,26 +124,6 @@ class JsonDisplay:
 def log_of(error: GraphServeError) -> str:
     """The user's own traceback or last words, if the error has any."""
     return error.log.rstrip("\n") if isinstance(error, (StartupError, GraphError)) else ""
-
-
-def open_display(log_format: str, level: str) -> Display:
-    """The display for `--log-format`: `auto` draws on a terminal and writes text elsewhere."""
-    if log_format == "json":
-        return JsonDisplay(level)
-    paint = lines.coloured if _takes_colour(STDERR) else lines.plain
-    if log_format == "auto" and _draws(STDERR):
-        from graphserve.cli.display.terminal import TerminalDisplay
-
-        return TerminalDisplay(level, paint=paint)
-    return TextDisplay(level)
-
-
-def _draws(fd: int) -> bool:
-    return os.isatty(fd) and os.environ.get("TERM", "dumb") != "dumb"
-
-
-def _takes_colour(fd: int) -> bool:
-    return _draws(fd) and not os.environ.get("NO_COLOR")
 
 
 def _same(first: int, second: int) -> bool:

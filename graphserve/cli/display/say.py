@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import click
 
 from graphserve.logs.text import printable
+
+if TYPE_CHECKING:
+    from graphserve.graph.plan import Trouble
 
 # As sd-daemon(3) writes them. Nothing of ours is worse than `critical`.
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
@@ -27,6 +32,21 @@ def err(text: str, level: str = "info") -> None:
     """
     shown = printable(text, lines=True)
     click.echo(with_priority(shown, level) if is_journal(STDERR) else shown, err=True)
+
+
+def troubles(given: Iterable[Trouble]) -> int:
+    """Print every trouble on stderr, tracebacks first, and return how many of them are problems."""
+    found = list(given)
+    for trouble in found:
+        if trouble.traceback:
+            err(trouble.traceback.rstrip() + "\n", "error")
+    problems = [trouble for trouble in found if not trouble.warning]
+    for trouble in found:
+        if trouble.warning:
+            err(f"Warning: {trouble.message}", "warning")
+    for trouble in problems:
+        err(f"Error: {trouble.message}", "error")
+    return len(problems)
 
 
 def with_priority(text: str, level: str) -> str:

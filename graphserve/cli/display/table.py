@@ -51,7 +51,7 @@ def _plain(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence
         click.echo("  ".join(cells).rstrip())
 
 
-def standing(state: str, ready: int, workers: int, silent: int = 0) -> str:
+def node_state(state: str, ready: int, workers: int, silent: int = 0) -> str:
     """The word for the state of a node: `degraded` if it is ready and lacks workers, or some of them say nothing."""
     return "degraded" if state == "ready" and (ready < workers or silent) else state
 

@@ -1,0 +1,42 @@
+"""What a display is, and which one `--log-format` and the terminal choose. Runs in the supervisor."""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol
+
+from graphserve.cli.display import lines
+from graphserve.cli.display.plain import JsonDisplay, TextDisplay
+from graphserve.cli.display.say import STDERR
+from graphserve.errors import GraphServeError
+from graphserve.supervise.events import Observer
+
+
+class Display(Observer, Protocol):
+    """Shows a running graph: an observer that is told of a failure, and closed."""
+
+    def failed(self, error: GraphServeError) -> None:
+        """Show why the graph could not start or go on, with the failing node's own words last."""
+
+    def close(self) -> None:
+        """Show what waits, for a bounded time, and stop."""
+
+
+def open_display(log_format: str, level: str) -> Display:
+    """Open the display for `--log-format`: `auto` draws on a terminal and writes text elsewhere."""
+    if log_format == "json":
+        return JsonDisplay(level)
+    paint = lines.coloured if _takes_colour(STDERR) else lines.plain
+    if log_format == "auto" and _draws(STDERR):
+        from graphserve.cli.display.terminal import TerminalDisplay
+
+        return TerminalDisplay(level, paint=paint)
+    return TextDisplay(level)
+
+
+def _draws(fd: int) -> bool:
+    return os.isatty(fd) and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _takes_colour(fd: int) -> bool:
+    return _draws(fd) and not os.environ.get("NO_COLOR")

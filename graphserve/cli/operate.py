@@ -1,0 +1,234 @@
+"""The commands for a graph that runs: `ps`, `status`, `scale`, `reload`, `restart` and `stop`.
+
+Each finds the graph, asks its control socket, and shows the answer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from graphserve.cli.client import NoAnswer, RunningGraph, find, run_dir_option
+from graphserve.cli.display import say, table
+from graphserve.cli.flags import checked
+from graphserve.config.flags import BY_KEY
+from graphserve.config.values import DELAY, ValueSource
+from graphserve.errors import ConfigurationError, ExitCode, GraphServeError, NotRunningError
+
+Row = dict[str, Any]  # a worker, a node or a status, as the control socket describes it
+
+# of `ps`
+WORKER_COLUMNS = ("NODE", "SLOT", "PID", "STATE", "RESTARTS", "UPTIME", "CPU %", "MEMORY", "IN FLIGHT")
+WORKER_NUMBERS = (1, 2, 4, 5, 6, 7, 8)
+WORKER_STATE = 3
+SILENT_AFTER = 5.0  # seconds after which a worker's last report is not shown as its state
+
+# of `status`
+NODE_COLUMNS = ("NODE", "STATE", "READY", "")
+NODE_NUMBERS = (2,)
+NODE_STATE = 1
+WAIT = 300.0  # seconds, if --wait names no number: as long as a node has to start
+POLL_INTERVAL = 0.1  # seconds between two looks
+ENDING = 5.0  # seconds in which a start that failed is over, however its workers leave; a stop may take longer
+
+# of `stop`
+NOTICE_INTERVAL = 2.0  # seconds between two lines about what a stop waits for
+
+
+@click.command("ps", short_help="Show the workers of a running graph.")
+@run_dir_option
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array, an object a worker, with all that is known.")
+def ps(run_dir: str | None, as_json: bool) -> int:
+    """Show the workers of a running graph: a row each, leaves first."""
+    workers = find(run_dir).get("/ps")
+    if as_json:
+        click.echo(json.dumps(workers, indent=2))
+    else:
+        table.show(WORKER_COLUMNS, [_worker_row(worker) for worker in workers], WORKER_NUMBERS, WORKER_STATE)
+    return ExitCode.OK
+
+
+def _worker_row(worker: Row) -> list[str]:
+    state = worker["state"]
+    age = worker["age"]
+    if state in ("ready", "draining") and age is not None and age > SILENT_AFTER:
+        state = f"no news for {table.duration(age)}"
+    return [
+        worker["node"],
+        str(worker["slot"]),
+        str(worker["pid"]),
+        state,
+        str(worker["restarts"]),
+        table.duration(worker["uptime"]),
+        f"{worker['cpu']:.1f}",
+        table.size(worker["memory"]),
+        "?" if worker["in_flight"] is None else str(worker["in_flight"]),
+    ]
+
+
+@click.command("status", short_help="Say whether a running graph is ready.")
+@run_dir_option
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@click.option(
+    "--wait", metavar="[SECONDS]", callback=checked("wait", DELAY), is_flag=False, flag_value=str(WAIT),
+    help=f"Wait until it is ready, also if it does not run yet. [{WAIT:g} seconds, if no number is given]",
+)  # fmt: skip
+def status(run_dir: str | None, as_json: bool, wait: float | None) -> int:
+    """Say whether a running graph is ready: all of it, and each node.
+
+    Exits with 0 if every node has all its workers, with 1 if not, with 5 if nothing is running.
+    """
+    found = _wait(run_dir, wait) if wait is not None else _status(find(run_dir))
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        _show_status(found)
+    return ExitCode.OK if found["state"] == "ready" else ExitCode.FAILED
+
+
+def _status(graph: RunningGraph) -> Row:
+    status: Row = graph.get("/status")
+    return status
+
+
+def _wait(run_dir: str | None, seconds: float) -> Row:
+    """Return the status once it is `ready`, or has been `stopping` for a while, or when the time is over."""
+    end = time.monotonic() + seconds
+    seen = False
+    stopping = False
+    while True:
+        try:
+            status = _status(find(run_dir))
+            seen = True
+            if status["state"] == "ready" or time.monotonic() >= end:
+                return status
+            if status["state"] == "stopping" and not stopping:  # a start that failed is told once it is over
+                stopping = True
+                end = min(end, time.monotonic() + ENDING)
+        except NoAnswer:
+            seen = True
+            if time.monotonic() >= end:
+                raise
+        except NotRunningError as exc:
+            if seen:
+                raise NotRunningError("the graph ended before it was ready; its own output says why") from None
+            if time.monotonic() >= end:
+                raise NotRunningError(f"{exc}; waited {seconds:g} s") from None
+        time.sleep(min(POLL_INTERVAL, max(0.0, end - time.monotonic())))
+
+
+def _show_status(status: Row) -> None:
+    under_way = f", a {status['operation']} is under way" if status["operation"] else ""
+    say.out(f"{status['state']}  {status['url']}  up {table.duration(status['uptime'])}{under_way}")
+    for failure in status["failures"]:
+        say.out(_failed_operation(failure))
+    rows = [_node_row(node) for node in status["nodes"]]
+    if rows:
+        table.show(NODE_COLUMNS, rows, NODE_NUMBERS, NODE_STATE)
+
+
+def _node_row(node: Row) -> list[str]:
+    silent = node["silent"]
+    state = table.node_state(node["state"], node["ready"], node["workers"], silent)
+    no_news = f"no news from {silent} of its workers" if silent else ""
+    remarks = (node["reason"], no_news, node.get("deaths", ""))
+    return [node["name"], state, f"{node['ready']}/{node['workers']}", "; ".join(filter(None, remarks))]
+
+
+def _failed_operation(failure: Row) -> str:
+    """Say what an operation that failed last means for the graph."""
+    ago = table.duration(max(0.0, time.time() - failure["at"]))
+    why = failure["reason"].splitlines()[0]
+    changed = ", ".join(failure["changed"])
+    verb = "runs" if len(failure["changed"]) == 1 else "run"
+    but = f"; but {changed} had changed over before, and {verb} the new code" if changed else ""
+    return (
+        f"the last {failure['operation']} failed {ago} ago: {why}\n"
+        f"  what serves is version {failure['version']}, from before{but}; a worker that dies is replaced from the "
+        "files as they are now, and may not start: mend them and reload"
+    )
+
+
+@click.command("scale", short_help="Change how many workers a node has.")
+@run_dir_option
+@click.argument("sizes", metavar="NODE=N…", nargs=-1, required=True)
+def scale(run_dir: str | None, sizes: tuple[str, ...]) -> int:
+    """Change how many workers nodes of a running graph have.
+
+    Returns when new workers are ready; those that are too many answer what they took first. It lasts until the graph
+    stops, or its configuration says another number for that node.
+    """
+    names = [part.partition("=")[0].strip() for size in sizes for part in size.split(",")]
+    for name in names:
+        if names.count(name) > 1:
+            raise click.UsageError(f"{name} is given twice")
+    try:
+        parsed = BY_KEY["scale"].kind.parse(sizes, ValueSource("scale", Path()))
+    except ConfigurationError as exc:
+        raise click.UsageError(str(exc)) from None
+    find(run_dir, to_change=True).operate("/scale", parsed)
+    return ExitCode.OK
+
+
+@click.command("reload", short_help="Take in changed code without losing a call.")
+@run_dir_option
+@click.argument("nodes", metavar="[NODE]…", nargs=-1)
+def reload(run_dir: str | None, nodes: tuple[str, ...]) -> int:
+    """Have a running graph take in its code, configuration and certificates as they are now.
+
+    Workers are replaced one by one, each when the new one is ready. If one does not start, its traceback is printed,
+    the old ones serve on, and the exit code is 1. With NODE, only these nodes are reloaded.
+    """
+    find(run_dir, to_change=True).operate("/reload", _named(nodes))
+    click.echo("reloaded")
+    return ExitCode.OK
+
+
+@click.command("restart", short_help="Replace workers one by one, the old one first.")
+@run_dir_option
+@click.argument("nodes", metavar="[NODE]…", nargs=-1)
+def restart(run_dir: str | None, nodes: tuple[str, ...]) -> int:
+    """Replace the workers of a running graph one by one, of all nodes or of these.
+
+    Each worker ends before the next one starts, so no further memory is needed; calls wait meanwhile. The graph stays
+    as it is; `graphserve reload` takes in changes.
+    """
+    find(run_dir, to_change=True).operate("/restart", _named(nodes))
+    click.echo("restarted")
+    return ExitCode.OK
+
+
+def _named(nodes: tuple[str, ...]) -> dict[str, list[str]] | None:
+    """Return the body that names these nodes; no body means all."""
+    return {"nodes": list(nodes)} if nodes else None
+
+
+@click.command("stop", short_help="Stop a running graph; what was accepted is answered.")
+@run_dir_option
+def stop(run_dir: str | None) -> int:
+    """Stop a running graph in order, as SIGTERM does: what was accepted is answered. Returns when it is gone."""
+    graph = find(run_dir, to_change=True)
+    pid = _status(graph)["pid"]
+    with open(os.pidfd_open(pid), "rb", buffering=0) as process:
+        graph.post("/stop")
+        ends = select.poll()
+        ends.register(process, select.POLLIN)
+        while not ends.poll(NOTICE_INTERVAL * 1000):
+            _say_what_for(graph)
+    say.out("stopped")
+    return ExitCode.OK
+
+
+def _say_what_for(graph: RunningGraph) -> None:
+    try:
+        workers = graph.get("/ps")
+    except GraphServeError:
+        return  # it is about to be gone
+    calls = sum(worker["in_flight"] for worker in workers)
+    click.echo(f"waiting for {calls} {'call' if calls == 1 else 'calls'} in {len(workers)} workers", err=True)
