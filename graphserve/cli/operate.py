@@ -220,15 +220,17 @@ def stop(run_dir: str | None) -> int:
         ends = select.poll()
         ends.register(process, select.POLLIN)
         while not ends.poll(NOTICE_INTERVAL * 1000):
-            _say_what_for(graph)
+            try:
+                say.err(waiting_for(graph.get("/ps")))
+            except GraphServeError:
+                pass  # it is about to be gone
     say.out("stopped")
     return ExitCode.OK
 
 
-def _say_what_for(graph: RunningGraph) -> None:
-    try:
-        workers = graph.get("/ps")
-    except GraphServeError:
-        return  # it is about to be gone
-    calls = sum(worker["in_flight"] for worker in workers)
-    click.echo(f"waiting for {calls} {'call' if calls == 1 else 'calls'} in {len(workers)} workers", err=True)
+def waiting_for(workers: list[Row]) -> str:
+    """Return what a stop waits for; the calls of workers that have not reported just now are not known."""
+    calls = sum(worker["in_flight"] or 0 for worker in workers)
+    unknown = sum(worker["in_flight"] is None for worker in workers)
+    but = f", {unknown} of which did not say what they execute" if unknown else ""
+    return f"waiting for {calls} {'call' if calls == 1 else 'calls'} in {len(workers)} workers{but}"

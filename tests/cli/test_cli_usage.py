@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from graphserve.cli import COMMANDS, WITH_GRAPH, WITH_TARGET, commands, main
+from graphserve.cli.operate import waiting_for
 from graphserve.config.flags import COMMON, FLAGS
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -155,3 +156,15 @@ def test_a_shell_completes(run: Run) -> None:
     assert "complete -o nosort -F" in done.stdout and "graphserve" in done.stdout
     done = run(**{"_GRAPHSERVE_COMPLETE": "bash_complete", "COMP_WORDS": "graphserve st", "COMP_CWORD": "1"})
     assert done.stdout.split() == ["plain,status", "plain,stop"]
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "words"),
+    [
+        ([1], "waiting for 1 call in 1 workers"),
+        ([2, 0], "waiting for 2 calls in 2 workers"),
+        ([2, None], "waiting for 2 calls in 2 workers, 1 of which did not say what they execute"),
+    ],
+)
+def test_what_a_stop_waits_for(in_flight: list[int | None], words: str) -> None:
+    assert waiting_for([{"in_flight": count} for count in in_flight]) == words
