@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from graphserve.logs import records
 from graphserve.wire.headers import REQUEST_ID
 from graphserve.wire.trust import RELAYED
+from graphserve.worker.http.asgi import AsgiApp, Message, Receive, Scope, Send
+from graphserve.worker.http.transport import Address
 
 if TYPE_CHECKING:
-    from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-
     from graphserve.worker.http.protocol import Protocol
     from graphserve.worker.http.request import HttpRequest
 
@@ -58,26 +58,55 @@ def shown(path: bytes) -> str:
 
 
 class ForwardedClients:
-    """Who is whose client behind a proxy, by uvicorn's own rules.
+    """The application behind a proxy, which is told who the proxy's clients are, by uvicorn's own rules.
 
     Args:
-        rules: what has these rules for the application.
+        app: what answers.
+        trusted: the proxies that are believed, as `--forwarded-allow-ips` has them.
     """
 
-    def __init__(self, rules: ProxyHeadersMiddleware) -> None:
-        self._trusted = rules.trusted_hosts
+    def __init__(self, app: AsgiApp, trusted: str) -> None:
+        from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware  # a worker without proxies needs none of it
 
-    def of(self, peer: Any, headers: list[tuple[bytes, bytes]]) -> Any:
-        """The client that a request is from, if it says so and comes from a proxy that is trusted; else the peer."""
-        if not self.trusts(peer):
-            return peer
-        said = b", ".join(value for name, value in headers if name == b"x-forwarded-for").decode("latin-1")
-        client = self._trusted.get_trusted_client_address(said)
-        return client if client[0] else peer
+        asgi: Any = ProxyHeadersMiddleware  # (its types are uvicorn's own names for those of ASGI)
+        self._app: AsgiApp = asgi(app, trusted)
+        self._rules: AsgiApp = asgi(_nothing, trusted)
 
-    def trusts(self, peer: Any) -> bool:
-        """Whether a peer is a proxy that is believed what it says of its clients."""
-        return (peer[0] if peer else None) in self._trusted
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI, for `http` scopes."""
+        await self._app(scope, receive, send)
+
+    def of(self, peer: Address | None, headers: list[tuple[bytes, bytes]]) -> Address | None:
+        """Return the client that a request is from, if it says so and its peer is a proxy that is trusted."""
+        client: Address | None = self._apply(peer, headers)["client"]
+        return client
+
+    def trusts(self, peer: Address | None) -> bool:
+        """Return whether a peer is a proxy that is believed what it says of its clients."""
+        scheme: str = self._apply(peer, [(b"x-forwarded-proto", b"https")])["scheme"]
+        return scheme == "https"
+
+    def _apply(self, peer: Address | None, headers: list[tuple[bytes, bytes]]) -> Scope:
+        # The rules are those of an ASGI application that waits for nothing, so its coroutine ends in its first step.
+        scope: Scope = {"type": "http", "client": peer, "scheme": "http", "headers": headers}
+        work: Any = self._rules(scope, _receive, _send)
+        try:
+            work.send(None)
+        except StopIteration:
+            return scope
+        raise AssertionError("uvicorn's rules for proxy headers wait for something")
+
+
+async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer nothing: what the scope has become is all that is asked."""
+
+
+async def _receive() -> Message:
+    raise AssertionError("nothing is received")
+
+
+async def _send(message: Message) -> None:
+    raise AssertionError("nothing is sent")
 
 
 class AccessLog:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
@@ -34,12 +34,13 @@ class Denial:
     def drop_request(self) -> None:
         """The request that was read last, in part or whole, gets this answer instead of its own."""
         connection = self._connection
-        cycle: Any = connection.cycle
+        cycle = connection.cycle
+        assert cycle is not None
         if cycle.response_complete:
             self._answered = True
         elif connection.pipeline:  # it waits for its turn: the refusal takes its place
             connection.pipeline.popleft()
-            connection.cycle = connection.pipeline[0][0] if connection.pipeline else connection.first
+            connection.cycle = connection.pipeline[0] if connection.pipeline else connection.first
         elif isinstance(cycle, HttpRequest):
             cycle.abandon()
             cycle.response_complete = True

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graphserve.errors import CallError, DeadlineExceeded, Unavailable
 from graphserve.worker.http.limits import HEAD_BYTES, PORTION
@@ -104,7 +104,7 @@ class EarlyProtocol(PublicProtocol):
             raise RequestRefused(self._beginning.refusal(late=late))
         super().begin_request(old=old)
         self._waits_since = 0.0
-        cycle: Any = self.cycle
+        cycle = self.cycle
         if waited and type(cycle) is HttpRequest:
             cycle.started -= waited
             if cycle.context.deadline_ns is not None:

@@ -55,7 +55,7 @@ class FastConnection:
         self._alarm: Any = None
         self._unsent = b""
         self._watched = self._closing = False
-        listener.state.connections.add(cast("Protocol", self))
+        listener.connections.add(self)
 
     def begin(self) -> None:
         """Read the request, or wait for it."""
@@ -133,7 +133,7 @@ class FastConnection:
             if not inbound.response_complete and not self._closing:
                 self._watch(True)  # for its end
         elif data:
-            self.listener.state.connections.discard(cast("Protocol", self))
+            self.listener.connections.discard(self)
             self._hand_over(self._sock, self.permit, data)
         else:
             self._end()
@@ -165,7 +165,7 @@ class FastConnection:
         if self._unsent:
             self._unsent = b""
             self.listener.loop.remove_writer(self._sock)
-        self.listener.state.connections.discard(cast("Protocol", self))
+        self.listener.connections.discard(self)
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)  # a forked child may hold a copy
         self._sock.close()

@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any, cast
-
-import uvicorn
-from uvicorn.server import ServerState
+from typing import TYPE_CHECKING, Any
 
 from graphserve.call.quarantine import Suspicions
 from graphserve.call.remote import error_of
@@ -24,6 +21,7 @@ from graphserve.worker.dispatch.executor import BoundApi, Executor
 from graphserve.worker.dispatch.slots import Slots
 from graphserve.worker.flight_recorder import CallNotes
 from graphserve.worker.http.access_log import AccessLog, ForwardedClients
+from graphserve.worker.http.asgi import AsgiApp
 from graphserve.worker.http.browsers import AllowedHosts
 from graphserve.worker.http.fast_parser import FastParser
 from graphserve.worker.http.relay import Relay
@@ -32,8 +30,6 @@ from graphserve.worker.http.shedding import AdaptiveThrottle
 from graphserve.worker.http.strict import plain
 
 if TYPE_CHECKING:
-    from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-
     from graphserve.worker.http.protocol import Protocol
 
 EVERY_HOST = AllowedHosts(("*",))
@@ -63,7 +59,7 @@ class Listener:
         self, app: Any, apis: dict[bytes, BoundApi], executor: Executor, slots: Slots, responder: Responder,
         relay: Relay, batchers: dict[str, Batcher], *,
         keep_alive: float, max_body_size: int = PRIVATE_BODY, access_log: bool = False, root_path: str = "",
-        proxy_headers: bool = False, forwarded_allow_ips: str | None = None, hosts: AllowedHosts = EVERY_HOST,
+        proxy_headers: bool = False, forwarded_allow_ips: str = "127.0.0.1", hosts: AllowedHosts = EVERY_HOST,
     ) -> None:  # fmt: skip
         self.loop = asyncio.get_running_loop()
         self.readers = poller(self.loop)
@@ -81,19 +77,17 @@ class Listener:
         self.notes: CallNotes | None = None  # of calls that clients make here, if such are executed in this process
         self.wary: Suspicions | None = None  # of calls that kill workers of this node
         self.passes_on = False  # every call, since nothing is executed in this process
-        self.config = uvicorn.Config(
-            AccessLog(app) if access_log else app, http="httptools", ws="none", lifespan="off", interface="asgi3",
-            log_config=None, access_log=False,
-            server_header=False, date_header=responder.public, root_path=root_path, proxy_headers=proxy_headers,
-            forwarded_allow_ips=forwarded_allow_ips, timeout_keep_alive=keep_alive,  # type: ignore[arg-type]
-        )  # fmt: skip
-        self.config.load()
+        self.root_path = root_path
+        self.app: AsgiApp = AccessLog(app) if access_log else app
         self.hosts = hosts
         self.proxies: ForwardedClients | None = None
         if proxy_headers and responder.public:
-            self.proxies = ForwardedClients(cast("ProxyHeadersMiddleware", self.config.loaded_app))
+            self.proxies = ForwardedClients(self.app, forwarded_allow_ips)
+            self.app = self.proxies
         self.clients = self.proxies if access_log else None  # (only the log wants to know who each client is)
-        self.state = ServerState()
+        self.connections: set[Any] = set()
+        self.tasks: set[asyncio.Task[None]] = set()  # of the application
+        self.default_headers: list[tuple[bytes, bytes]] = []  # of its answers
         self.closing = False
         self.keep_alive = keep_alive
         self.prepared = None if responder.public else FastParser(responder.node, apis.values())
@@ -121,7 +115,7 @@ class Listener:
         headers = [(CONNECTION, b"close")] if self.closing else []
         if self.public:
             headers.append((b"date", formatdate(usegmt=True).encode()))
-        self.state.default_headers = headers
+        self.default_headers = headers
 
     def _close_old(self) -> None:
         for connection in self.open():
@@ -165,12 +159,7 @@ class Listener:
 
     def open(self) -> list[Protocol]:
         """The connections that are open."""
-        return cast("list[Protocol]", list(self.state.connections))
-
-    @property
-    def connections(self) -> int:
-        """Open connections."""
-        return len(self.state.connections)
+        return list(self.connections)
 
 
 def routes(apis: Iterable[BoundApi], prefix: str = "") -> dict[bytes, BoundApi]:

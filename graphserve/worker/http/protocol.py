@@ -1,15 +1,17 @@
-"""The HTTP protocol of a worker: uvicorn's, with a direct way for `POST /<api>`. Runs in workers.
+"""A connection that is read by the parser: its requests to APIs, and those to the application. Runs in workers.
 
-What is not an API (health, documents, pages, what does not exist) goes uvicorn's own way to the ASGI application.
-A lost connection cancels the call from the protocol's callback; no task watches for it.
+The callbacks are asyncio's and those of httptools. What is not an API (health, documents, pages, what does not exist)
+goes to the ASGI application. A lost connection cancels the call from the callback; no task watches for it.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from typing import Any
+from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from graphserve.call.context import CallContext
 from graphserve.errors import CallError
@@ -20,11 +22,13 @@ from graphserve.wire.problem import HttpProblem, Untakable
 from graphserve.wire.trust import PUBLIC, opened
 from graphserve.worker.dispatch.slots import Permit, has_hung_up, has_sent
 from graphserve.worker.http.access_log import CAME, CLIENT_LEFT, log_request
+from graphserve.worker.http.asgi import VERSIONS, AsgiRequest, Scope
 from graphserve.worker.http.denial import Denial
 from graphserve.worker.http.fast_parser import FastParser
 from graphserve.worker.http.listener import Listener
 from graphserve.worker.http.request import HttpRequest
 from graphserve.worker.http.strict import RequestRefused
+from graphserve.worker.http.transport import Address, FlowControl, local_address, remote_address
 
 LOGGER = "graphserve.port"
 
@@ -38,7 +42,7 @@ class LastRequestRead(Exception):
     """Raised in a callback of the parser where a request begins behind the last one that is answered here."""
 
 
-class Protocol(HttpToolsProtocol):
+class Protocol(asyncio.Protocol):
     """One connection.
 
     Args:
@@ -47,32 +51,50 @@ class Protocol(HttpToolsProtocol):
         first: what was read of it already.
     """
 
-    parser: Any  # there until the connection is lost
+    # From `connection_made` to `connection_lost`.
+    transport: asyncio.Transport
+    flow: FlowControl
+    parser: httptools.HttpRequestParser
 
     def __init__(self, listener: Listener, permit: Permit | None = None, first: bytes = b"") -> None:
-        super().__init__(listener.config, listener.state, {}, _loop=listener.loop)
         self.listener = listener
+        self.loop = listener.loop
         self.permit = permit or Permit(listener.slots)
         self._shared = permit is not None
         self._first = first
+        self.parser = self._new_parser()
         # Per connection. Its requests may do nothing more than a client's, unless it opens as one of ours.
+        self.client: Address | None = None
         self.trust = PUBLIC
         self._opening: bytes | None = b""  # what came of how it opens; None: that is known
         self._prepared: FastParser | None = None
         self.refused = False  # whether what still comes is thrown away
         self.denial: Denial | None = None
         self.idle_since = listener.now
-        self.first: Any = None  # the request in progress, when others wait behind it
+        self.cycle: HttpRequest | AsgiRequest | None = None  # the last request that was begun
+        self.first: HttpRequest | AsgiRequest | None = None  # the request in progress, when others wait behind it
+        self.pipeline: deque[HttpRequest | AsgiRequest] = deque()  # those that wait, the newest on the left
         # Per request that is being read.
+        self.url = b""
+        self.headers: list[tuple[bytes, bytes]] = []
         self.receiving = False  # from its first byte to its last
         self.headed = False  # from where its headers are complete, and `cycle` is this request
         self._upgrade_offered = False
+
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        # A client may send requests ahead behind one that closes the connection; the first one is answered.
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
 
     # --- asyncio ---
 
     def connection_made(self, transport: Any) -> None:
         """asyncio callback."""
-        super().connection_made(transport)
+        self.listener.connections.add(self)
+        self.transport = transport
+        self.flow = FlowControl(transport)
+        self.client = remote_address(transport)
         if self._shared:
             alarm(self.loop, HEADERS_TIMEOUT, self._give_up_waiting)
         if self._first:
@@ -82,14 +104,27 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio callback."""
-        under_way = [self.first, *(cycle for cycle, _ in self.pipeline)] if self.pipeline else [self.cycle]
-        super().connection_lost(exc)
-        for cycle in under_way:
+        self.listener.connections.discard(self)
+        self.flow.resume_writing()
+        if exc is None:
+            self.transport.close()
+        del self.parser  # which refers to us
+        for cycle in [self.first, *self.pipeline] if self.pipeline else [self.cycle]:
             if isinstance(cycle, HttpRequest):
                 cycle.abandon()
                 if self.listener.access_log and not cycle.response_complete:
                     log_request(cycle, CLIENT_LEFT)
+            elif cycle is not None:
+                cycle.disconnect()
         self.permit.give_back()
+
+    def pause_writing(self) -> None:
+        """asyncio callback."""
+        self.flow.pause_writing()
+
+    def resume_writing(self) -> None:
+        """asyncio callback."""
+        self.flow.resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """asyncio callback."""
@@ -101,7 +136,7 @@ class Protocol(HttpToolsProtocol):
         if prepared is not None and not self.receiving and self.idle and (request := prepared.read(data)) is not None:
             api, _, checked, context, body = request
             inbound = HttpRequest(self, api, not self._shared, context)
-            self.cycle = inbound  # type: ignore[assignment]
+            self.cycle = inbound
             inbound.take(checked, body)
         elif data:
             self._feed(data)
@@ -122,13 +157,17 @@ class Protocol(HttpToolsProtocol):
     # --- parser ---
 
     def on_message_begin(self) -> None:
-        """Parser callback; what only the ASGI application needs is made in `to_application`."""
+        """Parser callback."""
         self.headed = False
         if self.refused or (self.cycle is not None and not self.cycle.keep_alive):
             raise LastRequestRead
         self.receiving = True
         self.url = b""
         self.headers = []
+
+    def on_url(self, url: bytes) -> None:
+        """Parser callback, for each part of the target."""
+        self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Parser callback."""
@@ -144,7 +183,7 @@ class Protocol(HttpToolsProtocol):
             self._upgrade_offered = True  # see `_decline_upgrade`
 
     def on_body(self, body: bytes) -> None:
-        """Parser callback. The application reads no bodies: uvicorn would hold what comes, piece by piece."""
+        """Parser callback. The application reads no bodies."""
         if isinstance(self.cycle, HttpRequest):
             self.cycle.body_received(body)
 
@@ -153,13 +192,11 @@ class Protocol(HttpToolsProtocol):
         if self._upgrade_offered:
             return
         self.receiving = False
-        if isinstance(self.cycle, HttpRequest):
+        if self.cycle is not None:
             self.cycle.message_complete()
-        else:
-            super().on_message_complete()
 
     def begin_request(self, *, old: bool | None = None) -> None:
-        """The headers of a request are complete: take the direct way, or uvicorn's.
+        """The headers of a request are complete: take it to its API, or to the application.
 
         Args:
             old: whether it is in HTTP/1.0, if that is known.
@@ -173,68 +210,83 @@ class Protocol(HttpToolsProtocol):
         if old is None:
             old = parser.get_http_version() == "1.0"
         keep_alive = not old and not self._shared and parser.should_keep_alive()
-        before: Any = self.cycle
+        before = self.cycle
         turn = before is None or before.response_complete
         inbound = HttpRequest(self, api, keep_alive, CallContext(), turn=turn, old=old)
         if self.listener.clients is not None:
             inbound.client = self.listener.clients.of(self.client, self.headers)
-        self.cycle = inbound  # type: ignore[assignment]
+        self.cycle = inbound
         self.headed = True
-        if not turn:  # pipelined
-            self.flow.pause_reading()
-            self.first = self.first if self.pipeline else before
-            self.pipeline.appendleft((inbound, None))  # type: ignore[arg-type]
+        if not turn:
+            self._queue(inbound, before)
         inbound.headers_complete(self.headers)
+
+    def _queue(self, request: HttpRequest | AsgiRequest, before: HttpRequest | AsgiRequest | None) -> None:
+        """Let a request wait for the answers to those before it."""
+        self.flow.pause_reading()
+        if not self.pipeline:
+            self.first = before
+        self.pipeline.appendleft(request)
 
     def to_application(self) -> None:
         """Hand a request to the application that is for no API; it reads no body, so no client is told to go on."""
-        url, headers = self.url, self.headers
-        super().on_message_begin()
-        # uvicorn puts the prefix on every path, and takes all escapes for what they stand for: of a slash, it is told
-        # the escape of its escape.
-        path, mark, query = url.partition(b"?")
-        self.url = self.listener.path(url).replace(b"%2F", b"%252F") + mark + query
-        self.headers[:] = headers
-        scope: Any = self.scope
-        scope[CAME] = path
-        before, waiting = self.cycle, bool(self.pipeline)
-        super().on_headers_complete()
+        listener, parser = self.listener, self.parser
+        # The prefix is on every path, and all escapes are taken for what they stand for: of a slash, the application
+        # is told the escape of its escape.
+        path, mark, query = self.url.partition(b"?")
+        self.url = listener.path(self.url).replace(b"%2F", b"%252F") + mark + query
+        parsed = httptools.parse_url(self.url)
+        version = parser.get_http_version()
+        scope: Scope = {
+            "type": "http",
+            "asgi": VERSIONS,
+            "http_version": version,
+            "method": parser.get_method().decode("ascii"),
+            "scheme": self.scheme,
+            "path": listener.root_path + unquote(parsed.path.decode("ascii")),
+            "raw_path": listener.root_path.encode("ascii") + parsed.path,
+            "query_string": parsed.query or b"",
+            "root_path": listener.root_path,
+            "headers": self.headers,
+            "client": self.client,
+            "server": local_address(self.transport),
+            "state": {},
+            CAME: path,
+        }
+        keep_alive = version != "1.0" and not self._shared and parser.should_keep_alive()
+        before = self.cycle
+        request = AsgiRequest(
+            listener.app, scope, self.transport, self.flow, listener.default_headers, keep_alive, listener.tasks,
+            self.on_response_complete,
+        )  # fmt: skip
+        self.cycle = request
         self.headed = True
-        if self.pipeline and not waiting:
-            self.first = before
-        if self._shared:
-            self.cycle.keep_alive = False
-
-    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        if isinstance(cycle, HttpRequest):
-            cycle.begin()
+        if before is None or before.response_complete:
+            request.begin()
         else:
-            super()._start_asgi_task(cycle, app)
+            self._queue(request, before)
 
-    # --- uvicorn ---
+    # --- its requests ---
 
     def on_response_complete(self) -> None:
         """An answer is complete: the next request may come. The listener closes what is idle for too long."""
-        self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
         if self.pipeline:
-            self.first, app = self.pipeline.pop()
-            self._start_asgi_task(self.first, app)
+            self.first = self.pipeline.pop()
+            self.first.begin()
         else:
             self.idle_since = self.listener.now
             if self.denial is not None:
                 self._say_no()
 
-    def shutdown(self) -> None:
-        """Close if idle, else after the answer."""
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
-        else:
-            self.cycle.keep_alive = False
-
     # --- ours ---
+
+    @property
+    def scheme(self) -> str:
+        """`https` if the connection has TLS."""
+        return "https" if self.transport.get_extra_info("sslcontext") else "http"
 
     @property
     def idle(self) -> bool:
@@ -336,8 +388,7 @@ class Protocol(HttpToolsProtocol):
         line = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
         lines = [b"%b: %b\r\n" % pair for pair in self.headers if pair[0] != b"upgrade"]
         self._upgrade_offered = False
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # (as uvicorn has it)
+        self.parser = self._new_parser()
         try:
             self.parser.feed_data(b"".join((line, *lines, b"\r\n")))
         except httptools.HttpParserError as exc:

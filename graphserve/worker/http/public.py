@@ -119,7 +119,7 @@ class PublicProtocol(Protocol):
         if self.spare and (problem := self.patrol.refusal(self, self.url)) is not None:
             raise RequestRefused(problem)
         self.begin_request(old=False if plain else None)
-        if self.spare:
+        if self.spare and self.cycle is not None:
             self.cycle.keep_alive = False
         if self.flow.read_paused:  # it waits behind others
             self._presence.watch()
@@ -130,12 +130,11 @@ class PublicProtocol(Protocol):
 
     def on_body(self, body: bytes) -> None:
         """Parser callback."""
-        cycle: Any = self.cycle
+        cycle = self.cycle
         if type(cycle) is HttpRequest:
             cycle.body_received(body)
         else:
             self._passed_over += len(body)
-            super().on_body(body)
 
     def on_chunk_header(self) -> None:
         """Parser callback."""
@@ -148,11 +147,8 @@ class PublicProtocol(Protocol):
         self.receiving = False
         if self.arrived or self._passed_over:
             self.arrived = self.counted = self._passed_over = 0
-        cycle: Any = self.cycle
-        if type(cycle) is HttpRequest:
-            cycle.message_complete()
-        else:
-            super().on_message_complete()
+        if self.cycle is not None:
+            self.cycle.message_complete()
 
     def to_application(self) -> None:
         """Hand a request to the application that is for no API."""
@@ -167,7 +163,6 @@ class PublicProtocol(Protocol):
 
     def on_response_complete(self) -> None:
         """An answer is complete: on with what waits behind it."""
-        self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
         self.since = self.loop.time()
@@ -197,7 +192,7 @@ class PublicProtocol(Protocol):
     @property
     def body_seen(self) -> int:
         """Bytes of the body that are here."""
-        cycle: Any = self.cycle
+        cycle = self.cycle
         return cycle.length if type(cycle) is HttpRequest else self._passed_over
 
     @property
@@ -235,25 +230,25 @@ class PublicProtocol(Protocol):
 
     def _learn(self, data: bytes) -> None:
         """The next head may be the one that these bytes begin with, where a request began."""
-        cycle: Any = self.cycle
+        cycle = self.cycle
         if type(cycle) is HttpRequest:
             self._lessons -= 1
             self._repeated = Repeated.of(data, self._said, self.listener.apis, cycle)
 
     def _take_again(self, known: Repeated, data: bytes) -> bool:
         """Take a request whose head is known; whether it is one. It goes on as with `begin_request`."""
-        before: Any = self.cycle
+        before = self.cycle
         body = known.body(data)
         listener = self.listener
         if (
-            body is None or self.receiving or self.pipeline or self.spare
+            body is None or before is None or self.receiving or self.pipeline or self.spare
             or not (before.response_complete and before.keep_alive)
             or known.apis is not listener.apis or len(body) > listener.max_body_size
         ):  # fmt: skip
             return False
         context = CallContext(new_request_id(), earliest(None, known.api.timeout))
         inbound = HttpRequest(self, known.api, True, context, turn=True)
-        self.cycle = inbound  # type: ignore[assignment]
+        self.cycle = inbound
         inbound.take_again(known, body)
         return True
 
@@ -322,7 +317,7 @@ class PublicProtocol(Protocol):
 
     def _origins(self, hosts: list[bytes]) -> list[tuple[str, bytes]]:
         """What pages of this port have as their origin, as scheme and host; a proxy that is trusted may say it."""
-        scheme: str = self.scheme or "http"
+        scheme = self.scheme
         proxies = self.listener.proxies
         if proxies is not None and proxies.trusts(self.client):
             said = {name: value.rpartition(b",")[2].strip() for name, value in self.headers}
@@ -359,8 +354,8 @@ class PublicProtocol(Protocol):
         if self.flow.write_paused:
             self.flow.pause_reading()
         elif self.pipeline:
-            self.first, app = self.pipeline.pop()
-            self._start_asgi_task(self.first, app)
+            self.first = self.pipeline.pop()
+            self.first.begin()
         else:
             self._say_no()
         if not (self.pipeline or self.flow.write_paused or self.transport.is_closing()):
@@ -370,7 +365,7 @@ class PublicProtocol(Protocol):
 
     @property
     def _is_free(self) -> bool:  # for the next request
-        first: Any = self.first if self.pipeline else self.cycle
+        first = self.first if self.pipeline else self.cycle
         return first is None or bool(first.response_complete)
 
     @property

@@ -1,14 +1,10 @@
-"""One request to one API: read, checked, executed, answered. Runs in workers.
-
-It stands where uvicorn has its request cycle, and carries the attributes that uvicorn's protocol looks at.
-"""
+"""One request to one API: read, checked, executed, answered. Runs in workers."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from functools import partial
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from graphserve.call import call_fingerprint
@@ -62,11 +58,10 @@ class HttpRequest:
 
     __slots__ = (
         "_accept", "_api", "_body", "_complete", "_execution", "_format", "_limit", "_noted", "_problem", "_relay",
-        "_throttle", "_turn", "accepts", "client", "context", "disconnected", "keep_alive", "length", "lost",
+        "_throttle", "_turn", "accepts", "client", "context", "keep_alive", "length", "lost",
         "old", "path", "protocol", "query", "response_complete", "sink", "source", "started", "trust",
     )  # fmt: skip
     client: Any
-    message_event: Any = SimpleNamespace(set=lambda: None)  # uvicorn sets an event that only ASGI cycles have
 
     def __init__(
         self, protocol: Protocol, api: BoundApi, keep_alive: bool, context: CallContext, *,
@@ -75,7 +70,7 @@ class HttpRequest:
         listener = protocol.listener
         self.protocol = protocol
         self._api = api
-        self.response_complete = self.disconnected = False
+        self.response_complete = False
         self.old = old
         self.keep_alive = keep_alive and not listener.closing
         self._body: list[bytes | bytearray] = []

@@ -65,7 +65,7 @@ class Timeouts:
 
     def refusal(self, connection: PublicProtocol, target: bytes) -> HttpProblem | None:
         """Why a spare connection gets no answer to this request, if it gets none: a probe is answered all the same."""
-        if self.listener.connections - self.spares < self.limits.connections:  # others have gone meanwhile
+        if len(self.listener.connections) - self.spares < self.limits.connections:  # others have gone meanwhile
             self.lost(connection)
             return None
         if self.listener.path(target) in HEALTH:
@@ -86,7 +86,7 @@ class Timeouts:
 
     def _leave_out(self, connection: PublicProtocol) -> None:
         # It ends in its own time, and counts no more.
-        self.listener.state.connections.discard(connection)
+        self.listener.connections.discard(connection)
         self.lost(connection)
 
     def excess(self, more: int = 0, newest: PublicProtocol | None = None) -> int:
@@ -96,7 +96,7 @@ class Timeouts:
             more: connections that are not the listener's yet.
             newest: the one that wants to stay.
         """
-        over = self.listener.connections - self.spares + more - self.limits.connections
+        over = len(self.listener.connections) - self.spares + more - self.limits.connections
         if over > 0:
             over -= self._make_room(max(over, self.limits.connections // SHARE), newest)
         return over

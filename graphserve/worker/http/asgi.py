@@ -1,0 +1,189 @@
+"""One request to the ASGI application: health, documents and pages, and what does not exist. Runs in workers.
+
+The application reads no bodies: what a client sends with such a request is read from the connection and thrown away, so
+the application is told of an empty body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from graphserve.logs import records
+from graphserve.wire.problem import phrase
+from graphserve.worker.http.transport import FlowControl
+
+Scope = dict[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+LOGGER = "graphserve.port"
+VERSIONS = {"version": "3.0", "spec_version": "2.3"}
+_NO_NAME = re.compile(rb'[\x00-\x1f\x7f()<>@,;:\[\]={} \t\\"]')
+_NO_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_WITHOUT_BODY = frozenset({204, 304})
+
+
+class AsgiRequest:
+    """A request that the application answers.
+
+    Args:
+        app: the application.
+        scope: what it is told of the request.
+        transport: where the answer is written.
+        flow: says whether the client takes it.
+        default_headers: stand in each answer.
+        keep_alive: whether the connection stays open behind the answer.
+        tasks: keep the task that answers, until it ends.
+        on_complete: called when the answer is complete.
+    """
+
+    def __init__(
+        self, app: AsgiApp, scope: Scope, transport: asyncio.Transport, flow: FlowControl,
+        default_headers: list[tuple[bytes, bytes]], keep_alive: bool, tasks: set[asyncio.Task[None]],
+        on_complete: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self.app = app
+        self.scope = scope
+        self._transport = transport
+        self._flow = flow
+        self._default_headers = default_headers
+        self._tasks = tasks
+        self._on_complete: Callable[[], None] | None = on_complete
+        # The request.
+        self._changed = asyncio.Event()  # the body is complete, the answer is, or the client has left
+        self._more_body = True
+        self._disconnected = False
+        # The answer.
+        self.keep_alive = keep_alive
+        self.response_complete = False
+        self._started = False
+        self._chunked: bool | None = None
+        self._left = 0  # bytes of the Content-Length that are still to come
+
+    def begin(self) -> None:
+        """Have the application answer: the requests before this one have their answers."""
+        task = asyncio.get_running_loop().create_task(self._run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def message_complete(self) -> None:
+        """Note that the whole request is here."""
+        if not self.response_complete:
+            self._more_body = False
+            self._changed.set()
+
+    def disconnect(self) -> None:
+        """Note that the connection is lost."""
+        if not self.response_complete:
+            self._disconnected = True
+        self._changed.set()
+
+    # --- ASGI ---
+
+    async def _run(self) -> None:
+        try:
+            await self.app(self.scope, self.receive, self.send)
+        except BaseException as exc:  # whatever it is, the request is answered
+            records.note(LOGGER, "error", f"the application failed at {self.scope['path']}", exc)
+            await self._end_badly()
+        else:
+            if not self.response_complete and not self._disconnected:
+                records.note(LOGGER, "error", f"the application did not answer {self.scope['path']}")
+                await self._end_badly()
+        finally:
+            self._on_complete = None
+
+    async def _end_badly(self) -> None:
+        if self._started:
+            self._transport.close()
+            return
+        text = b"Internal Server Error"
+        headers = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(text)),
+            (b"connection", b"close"),
+        ]
+        await self.send({"type": "http.response.start", "status": 500, "headers": headers})
+        await self.send({"type": "http.response.body", "body": text})
+
+    async def receive(self) -> Message:
+        """Return that the body is complete, once; then wait for the end of the answer or of the connection."""
+        if not self._disconnected and not self.response_complete:
+            self._flow.resume_reading()
+            await self._changed.wait()
+            self._changed.clear()
+        if self._disconnected or self.response_complete:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": b"", "more_body": self._more_body}
+
+    async def send(self, message: Message) -> None:
+        """Write the head or a part of the body of the answer.
+
+        Raises:
+            RuntimeError: it is no message that ASGI allows here.
+        """
+        if self._flow.write_paused and not self._disconnected:
+            await self._flow.drain()
+        if self._disconnected:
+            return
+        expected = "http.response.body" if self._started else "http.response.start"
+        if message["type"] != expected or self.response_complete:
+            end = "nothing, since the answer is complete" if self.response_complete else expected
+            raise RuntimeError(f"the application sent {message['type']!r} in place of {end}")
+        if self._started:
+            self._send_body(message.get("body", b""), message.get("more_body", False))
+        else:
+            self._started = True
+            self._send_head(message["status"], list(message.get("headers", ())))
+
+    def _send_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        lines = [b"HTTP/1.1 %d %b\r\n" % (status, phrase(status).encode())]
+        says_close = False
+        for given, value in self._default_headers + headers:
+            if _NO_NAME.search(given) or _NO_VALUE.search(value):
+                raise RuntimeError(f"the application sent an invalid header: {given!r}")
+            name = given.lower()
+            if name == b"content-length" and self._chunked is None:
+                self._left = int(value)
+                self._chunked = False
+            elif name == b"transfer-encoding" and value.lower() == b"chunked":
+                self._left = 0
+                self._chunked = True
+            elif name == b"connection" and b"close" in [token.strip() for token in value.lower().split(b",")]:
+                self.keep_alive = False
+                says_close = True
+            lines.append(b"%b: %b\r\n" % (name, value))
+        if not self.keep_alive and not says_close:
+            lines.append(b"connection: close\r\n")
+        if self._chunked is None and self.scope["method"] != "HEAD" and status not in _WITHOUT_BODY:
+            self._chunked = True
+            lines.append(b"transfer-encoding: chunked\r\n")
+        lines.append(b"\r\n")
+        self._transport.write(b"".join(lines))
+
+    def _send_body(self, body: bytes, more: bool) -> None:
+        if self.scope["method"] == "HEAD":
+            self._left = 0
+        elif self._chunked:
+            part = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            self._transport.write(part if more else part + b"0\r\n\r\n")
+        elif len(body) > self._left:
+            raise RuntimeError("the answer of the application is longer than its Content-Length")
+        else:
+            self._left -= len(body)
+            self._transport.write(body)
+        if more:
+            return
+        if self._left:
+            raise RuntimeError("the answer of the application is shorter than its Content-Length")
+        self.response_complete = True
+        self._changed.set()
+        if not self.keep_alive:
+            self._transport.close()
+        if self._on_complete is not None:
+            self._on_complete()

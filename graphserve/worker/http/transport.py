@@ -1,0 +1,70 @@
+"""What a connection knows of its transport: who is at its two ends, and whether either side holds it back."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+Address = tuple[str, int]
+
+
+class FlowControl:
+    """Holds back what comes, and tells whether what goes out is held back.
+
+    Args:
+        transport: the connection's.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self.read_paused = False
+        self.write_paused = False
+
+    async def drain(self) -> None:
+        """Wait until the client has taken enough of what was written."""
+        await self._writable.wait()
+
+    def pause_reading(self) -> None:
+        """Read no more from the client."""
+        if not self.read_paused:
+            self.read_paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read from the client again."""
+        if self.read_paused:
+            self.read_paused = False
+            self._transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        """Note that the transport holds as much as it should: the client is slow."""
+        if not self.write_paused:
+            self.write_paused = True
+            self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """Note that the client has taken enough, or is gone."""
+        if self.write_paused:
+            self.write_paused = False
+            self._writable.set()
+
+
+def remote_address(transport: asyncio.Transport) -> Address | None:
+    """Return the client's address and port; None at a Unix socket, and of a client that has left."""
+    sock: socket.socket = transport.get_extra_info("socket")
+    try:
+        address = sock.getpeername()
+    except OSError:
+        return None
+    return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None
+
+
+def local_address(transport: asyncio.Transport) -> tuple[str, int | None] | None:
+    """Return our own address and port; of a Unix socket its path, without a port."""
+    sock: socket.socket = transport.get_extra_info("socket")
+    address = sock.getsockname()
+    if isinstance(address, tuple):
+        return (str(address[0]), int(address[1]))
+    return (address, None) if isinstance(address, str) else None
