@@ -150,7 +150,11 @@ async def test_each_client_of_a_burst_has_an_answer(beyond: int, caplog: pytest.
     assert sum(" 200 " in line for line in lines) == found.count([200])
 
 
-async def test_while_all_are_busy_all_others_are_told(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("crowd", [patrols.CROWD, SPARE + 50], ids=["a few", "too many to be asked"])
+async def test_while_all_are_busy_all_others_are_told(
+    crowd: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patrols, "CROWD", crowd)
     async with place() as port:
         busy = await port.come(LIMIT)
         for _, writer in busy:
@@ -169,7 +173,7 @@ async def test_while_all_are_busy_all_others_are_told(caplog: pytest.LogCaptureF
     lines = [record.getMessage() for record in caplog.records if " 503 " in record.getMessage()]
     assert len(lines) == SPARE + 100
     assert any(line.startswith("POST /one 503 ") for line in lines)
-    assert any(line.startswith("- - 503 ") for line in lines), "of who was told before he asked"
+    assert any(line.startswith("- - 503 ") for line in lines) == (crowd == SPARE + 50), "of who was told before he asked"
 
 
 async def test_half_a_request_makes_room_and_is_told() -> None:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from graphserve.worker.http.public import PublicProtocol
 
 SHARE = 64  # where there is no room, one of so many connections goes, so that not each new one has to look for it
-SPARE = 64  # connections beyond the limit, on which probes are answered and others told no
+SPARE = 64  # connections beyond the limit that may stay, on which probes are answered and others told no
+CROWD = 1024  # the same of those that are fresh, since each of them may be a probe
 TOLD = 1024  # connections beyond those that are told no at once, and wait until their client has read it; others end
 FRESH = 1.0  # seconds from accept in which a client is about to send its request, so that it is not idle
 HEALTH = (b"/livez", b"/readyz")  # what a probe asks for: a worker that has much to do is no dead one
@@ -56,7 +57,7 @@ class Timeouts:
             return
         newest.spare = True
         self.spares += 1
-        if self.spares > SPARE and self._make_room(1, newest, spare=True) <= 0:
+        if self.spares > SPARE and self._make_room(1, newest, spare=True) <= 0 and self.spares > CROWD:
             if len(self._told) < TOLD:
                 newest.deny(_too_many())
             else:
@@ -126,6 +127,8 @@ class Timeouts:
         self._before = now
         # After a pause of the whole process nobody was slow but we.
         passed = min(passed, 2 * self.limits.round)
+        if self.spares > SPARE:  # what was fresh is so no more
+            self._make_room(self.spares - SPARE, None, spare=True)
         for connection in self.connections:
             self._look_at(connection, now, passed)
         self.loop.call_later(self.limits.round, self._round)
