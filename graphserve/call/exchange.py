@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol
 
 from graphserve.call.connection import Connection
@@ -18,6 +17,7 @@ from graphserve.call.quarantine import KILLS, known, quarantined
 from graphserve.call.retry_budget import PER_SECOND, SHARE, RetryBudget
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError
 from graphserve.graph.plan import ApiPlan
+from graphserve.loop.reply import Reply
 from graphserve.loop.shield import shielded
 from graphserve.loop.timers import Timer, alarm
 from graphserve.wire.headers import UNTAKEN
@@ -71,64 +71,6 @@ class Lane(Protocol):
         """The exchange is over; drop it if it still waits here."""
 
 
-class Reply(asyncio.Future[Any]):
-    """The future behind a call; cancelling it ends the exchange, with no callback a call.
-
-    Who waits for it goes on at once when the answer arrives, in the same turn of the loop: a further turn costs a
-    system call and a cold cache, several times in a deep graph.
-    """
-
-    exchange: Exchange | None = None
-    _waiter: tuple[Callable[[Any], object], Context | None] | None = None
-
-    def add_done_callback(self, fn: Callable[[Any], object], /, *, context: Context | None = None) -> None:
-        """As of every future; the first one that is added is also the first that is called."""
-        if self._waiter is None and not self.done():
-            self._waiter = fn, context
-        else:
-            super().add_done_callback(fn, context=context)
-
-    def remove_done_callback(self, fn: Callable[[Any], object], /) -> int:
-        """As of every future."""
-        removed = super().remove_done_callback(fn)
-        if self._waiter is not None and self._waiter[0] == fn:
-            self._waiter = None
-            removed = removed + 1
-        return removed
-
-    def cancel(self, msg: Any = None) -> bool:
-        """Cancel the call and everything below it."""
-        cancelled = super().cancel(msg)
-        if cancelled:
-            self.wake(at_once=False)
-            if self.exchange is not None:
-                self.exchange.abandon()
-        return cancelled
-
-    def wake(self, *, at_once: bool) -> None:
-        """It is done: have who waits go on, in this turn of the loop or in the next one.
-
-        Args:
-            at_once: in this one; only from a callback of the loop, not out of a task, which would be entered twice.
-        """
-        waiter = self._waiter
-        self._waiter = None
-        if waiter is None:
-            return
-        fn, context = waiter
-        if not at_once:
-            self.get_loop().call_soon(fn, self, context=context)
-            return
-        try:
-            if context is None:
-                fn(self)
-            else:
-                context.run(fn, self)
-        except Exception as exc:  # as the loop does; what is being read here has nothing to do with it
-            said = {"message": f"Exception in callback {fn!r}", "exception": exc, "future": self}
-            self.get_loop().call_exception_handler(said)
-
-
 class Exchange:
     """One request to one API of a node.
 
@@ -167,8 +109,7 @@ class Exchange:
         self.slack = slack
         self.idempotent = idempotent
         self.read = read
-        self.reply = Reply(loop=loop)
-        self.reply.exchange = self
+        self.reply = Reply(loop, self)
         self.connection: Connection | None = None
         self.endpoint: Endpoint | None = None  # of the pooled lane: where it was sent last
         self.context: CallContext | None = None  # of the call that makes this one
@@ -303,8 +244,7 @@ class Exchange:
             return
         self._end()
         if not self.reply.done():
-            super(Reply, self.reply).cancel()
-            self.reply.wake(at_once=False)
+            self.reply.cancel()
 
     @property
     def streaming(self) -> bool:
@@ -392,7 +332,6 @@ class Exchange:
         self.over = True
         self.inline = None
         self.maker = None
-        self.reply.exchange = None  # no cycle: a result that is a large array goes with its last holder
         if self.timer is not None:
             self.timer.cancel()
         if self.connection is not None:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from graphserve.call.context import CallContext, current, earliest
-from graphserve.call.exchange import Exchange, Lane, Reply, ResultLost, TypedExchange, Upload
+from graphserve.call.exchange import Exchange, Lane, ResultLost, TypedExchange, Upload
 from graphserve.call.memory_sharing import Sharing
 from graphserve.call.request import query
 from graphserve.call.streams import RemoteStream, StreamExchange
@@ -23,6 +23,7 @@ from graphserve.errors import CallError, InvalidArguments, RemoteError, Unavaila
 from graphserve.graph.plan import ApiPlan
 from graphserve.logs.exception_text import described
 from graphserve.loop.loop_thread import LoopThread
+from graphserve.loop.reply import Reply
 from graphserve.loop.shield import shielded
 from graphserve.wire import problem
 from graphserve.wire.exceptions import Unsendable

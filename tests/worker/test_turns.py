@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from graphserve.call.exchange import Reply
 from graphserve.loop.eager import Eager
+from graphserve.loop.reply import Reply
 from graphserve.loop.timers import FAR, Timers, alarm
 from graphserve.worker.batch.batcher import BatchLease
 from graphserve.worker.dispatch.slots import GatedListener, Slots

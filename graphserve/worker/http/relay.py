@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from graphserve.call.clients import Lanes
 from graphserve.call.context import CallContext
-from graphserve.call.exchange import Exchange, Reply
+from graphserve.call.exchange import Exchange
 from graphserve.call.request import trail, travels
 from graphserve.graph.plan import NodePlan
+from graphserve.loop.reply import Reply
 from graphserve.wire.formats import Format
 from graphserve.wire.headers import CHUNKED, CLOSE
 from graphserve.wire.trust import RELAYED

@@ -1,0 +1,84 @@
+"""The future of a call: who waits for it goes on in the turn of the loop in which the answer came.
+
+Decision record 0007. A further turn costs a system call and a cold cache, several times in a deep graph. Runs where
+callers do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any, Protocol
+
+
+class Abandonable(Protocol):
+    """What stands behind a future, and ends with it."""
+
+    def abandon(self) -> None:
+        """End, since nobody waits any more."""
+
+
+class Reply(asyncio.Future[Any]):
+    """The future behind a call; cancelling it ends the call, with no callback a call.
+
+    Args:
+        loop: the loop that the call runs on.
+        call: what is abandoned when this is cancelled.
+    """
+
+    _waiter: tuple[Callable[[Any], object], Context | None] | None = None
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, call: Abandonable | None = None) -> None:
+        asyncio.Future.__init__(self, loop=loop)  # quicker than by super(): one is made for each call
+        self._call = call
+
+    def add_done_callback(self, fn: Callable[[Any], object], /, *, context: Context | None = None) -> None:
+        """As of every future; the first one that is added is also the first that is called."""
+        if self._waiter is None and not self.done():
+            self._waiter = fn, context
+        else:
+            super().add_done_callback(fn, context=context)
+
+    def remove_done_callback(self, fn: Callable[[Any], object], /) -> int:
+        """As of every future."""
+        removed = super().remove_done_callback(fn)
+        if self._waiter is not None and self._waiter[0] == fn:
+            self._waiter = None
+            removed = removed + 1
+        return removed
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Cancel the call and everything below it."""
+        call = self._call
+        cancelled = super().cancel(msg)
+        if cancelled:
+            self.wake(at_once=False)
+            if call is not None:
+                call.abandon()
+        return cancelled
+
+    def wake(self, *, at_once: bool) -> None:
+        """Let who waits go on, now that the result or the error is set.
+
+        Args:
+            at_once: in this turn of the loop, not the next one; only from a callback of the loop, not out of a task,
+                which would be entered twice.
+        """
+        self._call = None  # no reference cycle: a result that is a large array goes with its last holder
+        waiter = self._waiter
+        self._waiter = None
+        if waiter is None:
+            return
+        fn, context = waiter
+        if not at_once:
+            self.get_loop().call_soon(fn, self, context=context)
+            return
+        try:
+            if context is None:
+                fn(self)
+            else:
+                context.run(fn, self)
+        except Exception as exc:  # as the loop does; what is being read here has nothing to do with it
+            said = {"message": f"Exception in callback {fn!r}", "exception": exc, "future": self}
+            self.get_loop().call_exception_handler(said)
