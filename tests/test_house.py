@@ -56,7 +56,6 @@ HOMES = {
 }
 # What is left of the circles, each by the first of its modules. New ones are not taken.
 CIRCLES = [
-    "graphserve.call.endpoint",
     "graphserve.supervise.fallback",
     "graphserve.supervise.node",
     "graphserve.worker.http.access_log",

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from graphserve.call.context import shortest
-from graphserve.call.exchange import Lane
-from graphserve.call.lanes.node import PooledLane, QueueLane
+from graphserve.call.exchange import RequestT, TypedLane
+from graphserve.call.lanes.pooled import PooledLane
+from graphserve.call.lanes.queue import QueueLane
 from graphserve.call.membership import Membership
 from graphserve.call.memory_sharing import Sharing
 from graphserve.call.remote import DependencyApi, RemoteApi, TypedClient
@@ -22,6 +23,11 @@ from graphserve.system import rundir
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec, UntypedCodec
 from graphserve.wire.memory import SharedMemory
 from graphserve.wire.signature import Signature
+
+if TYPE_CHECKING:
+    import httpx
+
+    HttpClient = httpx.AsyncClient | httpx.Client
 
 HOP_SLACK = 0.006  # seconds that a caller waits past the deadline for each level below it to speak first
 ELSEWHERE_SLACK = HOP_SLACK * ELSEWHERE_LEVELS
@@ -48,10 +54,10 @@ class Lanes:
         self.members = members
         self.memory = memory
         self._sharing: dict[str, Sharing] = {}
-        self._made: dict[tuple[str, str], Lane] = {}
+        self._made: dict[tuple[str, str], QueueLane | PooledLane] = {}
         self._budgets: dict[str, RetryBudget] = {}
 
-    def to(self, node: NodePlan, api: ApiPlan | None) -> Lane:
+    def to(self, node: NodePlan, api: ApiPlan | None) -> QueueLane | PooledLane:
         """The lane to an API of a node; the pooled one without an API."""
         sharing = self.sharing(node)  # before its lanes: it hears first who is there
         if api is None or api.lane == "pooled":
@@ -67,39 +73,49 @@ class Lanes:
             self._sharing[node.name] = Sharing(self.memory, self.members, node.name)
         return self._sharing.get(node.name)
 
-    def _pooled(self, node: NodePlan, sharing: Sharing | None) -> Lane:
+    def http_client(self, node: NodePlan, edge: EdgePlan) -> HttpClient:
+        """Make the httpx client for an edge to a node."""
+        from graphserve.call import httpx_transport  # brings httpx, which brings click and rich
+
+        limited = {api.route.encode(): self.to(node, api) for api in node.apis if api.lane == "queue"}
+        core = httpx_transport.NodeTransport(
+            LoopThread.here(), node.name, limited, self.to(node, None), edge.timeout, slack_to(self.plan, node.name)
+        )
+        make = httpx_transport.async_client if edge.client == "httpx.AsyncClient" else httpx_transport.sync_client
+        return make(core)
+
+    def _pooled(self, node: NodePlan, sharing: Sharing | None) -> PooledLane:
         options, keep_alive = node.options, self.plan.inner_keep_alive
         return PooledLane(self.members, node.name, options.queue, keep_alive, self._budget(node), sharing)
 
     def _budget(self, node: NodePlan) -> RetryBudget:
         if node.name not in self._budgets:
-            self._budgets[node.name] = budget = RetryBudget()
-            budget.tell = partial(self.members.killed, node.name)
-            self.members.watch_wary(node.name, partial(setattr, budget, "wary"))
+            self._budgets[node.name] = budget = RetryBudget(partial(self.members.killed, node.name))
+            self.members.watch_wary(node.name, budget.beware)
         return self._budgets[node.name]
 
-    def _once(self, node: str, kind: str, make: Callable[[], Lane]) -> Lane:
+    def _once(self, node: str, kind: str, make: Callable[[], QueueLane | PooledLane]) -> QueueLane | PooledLane:
         if (node, kind) not in self._made:
             self._made[node, kind] = make()
         return self._made[node, kind]
 
 
-class Clients:
+class Clients(Generic[RequestT]):
     """The clients of one node.
 
     Args:
         node: the node whose dependencies they are.
         plan: the graph.
         lane_to: the lane to an API of a node.
-        class_of: the class of a node, or of what runs elsewhere, for its types.
         http: makes the httpx client for an edge to a node.
+        class_of: the class of a node, or of a service at a URL, for its types; by default it is imported.
         sharing_with: gives what is known of sharing memory with a node; by default none is shared.
     """
 
     def __init__(
-        self, node: NodePlan, plan: Plan, lane_to: Callable[[NodePlan, ApiPlan | None], Lane],
+        self, node: NodePlan, plan: Plan, lane_to: Callable[[NodePlan, ApiPlan], TypedLane[RequestT]],
+        http: Callable[[NodePlan, EdgePlan], HttpClient],
         class_of: Callable[[NodePlan | EdgePlan], type] | None = None,
-        http: Callable[[NodePlan, EdgePlan], Any] | None = None,
         sharing_with: Callable[[NodePlan], Sharing | None] = lambda node: None,
     ) -> None:  # fmt: skip
         self._sharing_with = sharing_with
@@ -108,7 +124,7 @@ class Clients:
         self.lane_to = lane_to
         self.home = LoopThread.here()
         self._class_of = class_of or (lambda named: _load(named.target or "", plan.main))
-        self._http = http or self._over_lanes
+        self._http = http
         self._closing: list[Callable[[], Any]] = []
 
     def inject(self, instance: object) -> None:
@@ -153,10 +169,10 @@ class Clients:
             )) for api in edge.apis
         })  # fmt: skip
 
-    def _httpx(self, edge: EdgePlan) -> Any:
+    def _httpx(self, edge: EdgePlan) -> HttpClient:
         import httpx
 
-        client: httpx.AsyncClient | httpx.Client
+        client: HttpClient
         if edge.url is not None:
             from graphserve.call.lanes.url import AsyncUrlClient, UrlClient
 
@@ -166,16 +182,6 @@ class Clients:
             client = self._http(self.plan.node(edge.node), edge)
         self._closing.append(client.aclose if isinstance(client, httpx.AsyncClient) else client.close)
         return client
-
-    def _over_lanes(self, node: NodePlan, edge: EdgePlan) -> Any:
-        from graphserve.call import httpx_transport
-
-        lanes = {api.route.encode(): self.lane_to(node, api) for api in node.apis if api.lane == "queue"}
-        core = httpx_transport.NodeTransport(
-            self.home, node.name, lanes, self.lane_to(node, None), edge.timeout, slack_to(self.plan, node.name)
-        )
-        make = httpx_transport.async_client if edge.client == "httpx.AsyncClient" else httpx_transport.sync_client
-        return make(core)
 
 
 def _load(target: str, main: str | None) -> type:

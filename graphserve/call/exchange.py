@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from graphserve.call.connection import Connection
 from graphserve.call.context import CallContext, current
@@ -24,18 +24,15 @@ from graphserve.wire.headers import UNTAKEN
 from graphserve.wire.memory import Ticket, done
 from graphserve.wire.trust import PEER, PUBLIC
 
-if TYPE_CHECKING:
-    from graphserve.call.endpoint import Endpoint
-
-    pass
-
-
 FIRST_PAUSE = 0.005  # seconds before a lost call is sent the second time again; doubles up to …
 LONGEST_PAUSE = 0.2
 MOST_ATTEMPTS = 3  # of a call whose arguments or result found no memory
 LARGEST_AGAIN = 64 * 1024  # bytes of a request that may run a second time
 
-Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
+Headers = list[tuple[bytes, bytes]]
+Answer = tuple[int, Headers, bytes]
+
+RequestT = TypeVar("RequestT")  # what a lane sends: bytes on a socket, an httpx request, a call in this process
 
 
 class ResultLost(Exception):
@@ -50,28 +47,32 @@ class ResultLost(Exception):
         self.error = error
 
 
-class Lane(Protocol):
-    """A way to a node."""
+class Lane(Protocol[RequestT]):
+    """A way to a node, as an exchange knows it. The lanes are in `call/lanes`; those of local graphs are in `run`."""
 
     @property
-    def budget(self) -> RetryBudget | None:
+    def retry_budget(self) -> RetryBudget | None:
         """Of calls that may run again; None where no connection of ours can be lost."""
 
-    def composer(self, api: ApiPlan, *, checked: bool) -> Callable[[CallContext | None, int | None, bytes], Any]:
-        """A function that makes, of the context, the deadline and the encoded arguments, what this lane sends.
+    def send(self, exchange: Exchange[RequestT]) -> None:
+        """Send the exchange as soon as the node can take it; failures are reported to it."""
+
+    def forget(self, exchange: Exchange[RequestT]) -> None:
+        """Drop the exchange if it still waits here: it is over."""
+
+
+class TypedLane(Lane[RequestT], Protocol[RequestT]):
+    """A lane that typed calls take."""
+
+    def composer(self, api: ApiPlan, *, checked: bool) -> Callable[[CallContext | None, int | None, bytes], RequestT]:
+        """Return a function that makes, of the context, the deadline and the encoded arguments, what this lane sends.
 
         `checked`: the service holds the result to its annotation, since the caller has none.
         """
         ...
 
-    def send(self, exchange: Exchange) -> None:
-        """Send the exchange as soon as the node can take it; failures are reported to it."""
 
-    def forget(self, exchange: Exchange) -> None:
-        """The exchange is over; drop it if it still waits here."""
-
-
-class Exchange:
+class Exchange(Generic[RequestT]):
     """One request to one API of a node.
 
     Args:
@@ -83,11 +84,14 @@ class Exchange:
         slack: seconds after the deadline that we wait for the node's own word: it may name a deeper node.
         idempotent: whether it may run a second time.
         read: turns the answer into the result; what it raises is the call's failure.
+        upload: what is sent as the body, piece by piece.
+        tickets: the memory that the request refers to.
+        inline: makes the request with what it refers to in it, for a node that cannot read our memory.
     """
 
     __slots__ = (
-        "attempts", "connection", "context", "deadline_ns", "endpoint", "fingerprint", "idempotent", "inline", "kills",
-        "lane", "loop", "maker", "node", "over", "read", "reply", "request", "shielded", "slack", "tickets", "timer",
+        "attempts", "connection", "context", "deadline_ns", "fingerprint", "idempotent", "inline", "kills", "lane",
+        "loop", "maker", "node", "over", "read", "reply", "request", "sent_to", "shielded", "slack", "tickets", "timer",
         "upload",
     )  # fmt: skip
     streams = False
@@ -98,9 +102,12 @@ class Exchange:
     full = False  # of streams only: whether the consumer has enough to do
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, lane: Lane, node: str, request: Any, deadline_ns: int | None,
-        slack: float, idempotent: bool, read: Callable[[int, list[tuple[bytes, bytes]], bytes], Any],
+        self, loop: asyncio.AbstractEventLoop, lane: Lane[RequestT], node: str, request: RequestT,
+        deadline_ns: int | None, slack: float, idempotent: bool, read: Callable[[int, Headers, bytes], Any],
+        upload: AsyncIterator[bytes] | None = None, tickets: list[Ticket] | None = None,
+        inline: Callable[[], RequestT] | None = None,
     ) -> None:  # fmt: skip
+        # what is asked
         self.loop = loop
         self.lane = lane
         self.node = node
@@ -109,19 +116,22 @@ class Exchange:
         self.slack = slack
         self.idempotent = idempotent
         self.read = read
+        self.upload = upload
+        self.tickets = tickets
+        self.inline = inline
+        # who waits
         self.reply = Reply(loop, self)
-        self.connection: Connection | None = None
-        self.endpoint: Endpoint | None = None  # of the pooled lane: where it was sent last
         self.context: CallContext | None = None  # of the call that makes this one
         self.maker: asyncio.Task[Any] | None = None  # which task of that one makes it
         self.shielded = False  # whether it goes on when the caller of that one leaves
         self.timer: Timer | asyncio.TimerHandle | None = None
-        self.attempts = self.kills = 0  # how often it was sent again, and lost a worker that executed it
         self.over = False
-        self.tickets: list[Ticket] | None = None  # memory that the request refers to
+        # where it is
+        self.connection: Connection | None = None
+        self.sent_to: object | None = None  # of the pooled lane: which worker had it last, by identity
+        self.attempts = 0  # how often it was sent again
+        self.kills = 0  # how often it lost a worker that executed it
         self.fingerprint: str | None = None  # what it is known by, if calls of its node were suspects when it was sent
-        self.inline: Callable[[], Any] | None = None  # makes the request with what it refers to in it
-        self.upload: AsyncIterator[bytes] | None = None  # what is sent as the body, piece by piece
 
     def start(self, threaded: bool = False) -> None:
         """Send it. On the loop's thread.
@@ -152,7 +162,7 @@ class Exchange:
                 self._late()
                 return
             self.timer = alarm(self.loop, left + self.slack, self._late)
-        if (budget := self.lane.budget) is not None:
+        if (budget := self.lane.retry_budget) is not None:
             budget.calls += 1
             if budget.wary is not None and (refused := budget.wary.refusal_of(self)) is not None:
                 self.fail(refused)
@@ -165,7 +175,21 @@ class Exchange:
         else:
             context.task = task  # most calls are made by the same one: it is looked at once
 
-    def head(self, headers: list[tuple[bytes, bytes]]) -> None:
+    def send_on(self, connection: Connection, request: bytes, sent_to: object | None = None) -> None:
+        """Go out on a connection, whose answer is awaited from here on.
+
+        Args:
+            connection: that takes nothing else before it has answered.
+            request: what is sent, with what opens the connection before it where that is new.
+            sent_to: the worker, so that a lost call goes to another one.
+        """
+        self.connection = connection
+        self.sent_to = sent_to
+        connection.send(request, self)
+        if self.upload is not None:
+            self.feed(connection)
+
+    def head(self, headers: Headers) -> None:
         """Receiver: of streams only."""
 
     def chunk(self, data: bytes) -> None:
@@ -174,13 +198,13 @@ class Exchange:
     async def room(self) -> None:
         """Of streams only: wait until the consumer has taken enough."""
 
-    def answered(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    def answered(self, status: int, headers: Headers, body: bytes) -> None:
         """Receiver: the answer is here; the connection is no longer ours."""
         by_socket = self.connection is not None
         self.connection = None
         if self.over:
             return
-        if (budget := self.lane.budget) is not None and budget.wary is not None and self.upload is None:
+        if (budget := self.lane.retry_budget) is not None and budget.wary is not None and self.upload is None:
             budget.wary.answered_of(self)
         if status == 503 and self._comes_again(headers):
             return
@@ -216,7 +240,7 @@ class Exchange:
 
     def _kills(self) -> bool:
         """Note that its worker ended while it executed; whether that was so often that it is refused."""
-        budget = self.lane.budget
+        budget = self.lane.retry_budget
         if budget is None:
             return False
         if self.upload is not None:
@@ -256,11 +280,16 @@ class Exchange:
         """Whether the node owes something just now: its answer, or an item that somebody waits for."""
         return True
 
+    def written(self) -> bytes:
+        """Return the bytes of the request; only lanes that have a retry budget write any themselves."""
+        assert isinstance(self.request, bytes)
+        return self.request
+
     def orphan(self) -> None:
         """The call that made this one is not waited for any more."""
         self.abandon()
 
-    def _comes_again(self, headers: list[tuple[bytes, bytes]]) -> bool:
+    def _comes_again(self, headers: Headers) -> bool:
         """Whether it is sent again since a worker could not take its arguments: it was not executed."""
         how = dict(headers).get(UNTAKEN)
         if how == b"by-socket" and self.inline is not None:
@@ -289,16 +318,20 @@ class Exchange:
         """Why a call that may have been executed does not run again; None: it does."""
         if not self.idempotent or not self.repeatable or self.upload is not None:
             return ""
-        if len(self.request) > LARGEST_AGAIN:
-            return f"; its request of {len(self.request):,} bytes is too large to run again"
-        if self.lane.budget is None or not self.lane.budget.spend():
+        budget = self.lane.retry_budget
+        if budget is None:
+            return ""
+        size = len(self.written())
+        if size > LARGEST_AGAIN:
+            return f"; its request of {size:,} bytes is too large to run again"
+        if not budget.spend():
             return f"; it does not run again: the retry budget is spent ({SHARE:.0%} of the calls + {PER_SECOND:g}/s)"
         return None
 
     def _again(self) -> None:
         if self.over:
             return
-        budget = self.lane.budget
+        budget = self.lane.retry_budget
         if self.deadline_ns is not None and self.deadline_ns <= time.monotonic_ns():
             self._late()
         elif budget is not None and budget.wary is not None and (why := budget.wary.refusal_of(self)):
@@ -346,7 +379,7 @@ class Exchange:
         self.lane.forget(self)
 
 
-class TypedExchange(Exchange):
+class TypedExchange(Exchange[RequestT]):
     """The request of a typed call."""
 
     __slots__ = ()
@@ -410,12 +443,11 @@ class Handed:
 
     Args:
         loop: that calls run on.
-        exchange: whose body they are; it may end before they do.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, exchange: Exchange) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._exchange = exchange
+        self._closed = False
         self._next: deque[bytes | BaseException | None] = deque()  # None: the end
         self._waiter: asyncio.Future[None] | None = None  # who waits for the other side
 
@@ -437,12 +469,12 @@ class Handed:
         return asyncio.run_coroutine_threadsafe(self._put(piece), self._loop).result()
 
     async def _put(self, piece: bytes | BaseException | None) -> bool:
-        while self._next and not self._exchange.over:
+        while self._next and not self._closed:
             await self._wait()
-        if self._exchange.over:
+        if self._closed:
             return False
         self._next.append(piece)
-        self.wake()
+        self._wake()
         return True
 
     def __aiter__(self) -> Handed:
@@ -452,15 +484,20 @@ class Handed:
         while not self._next:
             await self._wait()
         piece = self._next.popleft()
-        self.wake()
+        self._wake()
         if piece is None:
             raise StopAsyncIteration
         if isinstance(piece, BaseException):
             raise ConnectionError(LEFT) from piece
         return piece
 
-    def wake(self) -> None:
-        """Let the other side look again: there is a piece, or room, or the exchange is over."""
+    def close(self) -> None:
+        """Take no more of them: the exchange whose body they are is over."""
+        self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let the other side look again: there is a piece, or room, or an end."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -469,7 +506,7 @@ class Handed:
         await self._waiter
 
 
-async def pieces(exchange: Exchange) -> AsyncIterator[bytes]:
+async def pieces(exchange: Exchange[Any]) -> AsyncIterator[bytes]:
     """What an exchange uploads, without empty pieces.
 
     Raises:
@@ -485,7 +522,7 @@ async def pieces(exchange: Exchange) -> AsyncIterator[bytes]:
         raise ConnectionError(LEFT) from None
 
 
-async def feed(exchange: Exchange, connection: Connection) -> None:
+async def feed(exchange: Exchange[Any], connection: Connection) -> None:
     """Send what an exchange uploads as chunks of its request, as fast as they are taken."""
     try:
         async for piece in pieces(exchange):

@@ -19,7 +19,7 @@ import httpx
 
 from graphserve.call.connection import CUT, Connection
 from graphserve.call.context import CallContext, current, earliest, shortest
-from graphserve.call.exchange import Answer, Exchange, Handed, Lane, NotSent, Upload, feed
+from graphserve.call.exchange import Answer, Exchange, Handed, Headers, Lane, NotSent, Upload, feed
 from graphserve.call.lanes.url import carrying
 from graphserve.call.remote import error_of
 from graphserve.call.request import with_travellers
@@ -41,7 +41,7 @@ from graphserve.wire.headers import (
 )
 from graphserve.wire.trust import MADE
 
-Head = tuple[int, list[tuple[bytes, bytes]], bytes | None]  # of an answer; the body, if it is whole
+Head = tuple[int, Headers, bytes | None]  # of an answer; the body, if it is whole
 NDJSON = StreamFormat.NDJSON.value
 HIGH_BYTES = 256 * 1024  # what waits for a slow reader at most, before the connection is held back
 
@@ -57,52 +57,56 @@ class NotConnected(DeadlineExceeded):
     """Raised when no worker took the request within httpx's `connect` timeout."""
 
 
-class HttpExchange(Exchange):
-    """An exchange whose answer is the bytes of a response. The body of a 200 comes in pieces, as they are made."""
+class HttpExchange(Exchange[bytes]):
+    """An exchange whose answer is the bytes of a response. The body of a 200 comes in pieces, as they are made.
+
+    Args:
+        bodiless: whether it asks with HEAD.
+        write_timeout: seconds that a piece of the upload may take to be taken.
+    """
 
     __slots__ = (
-        "bodiless", "budget", "connecting", "error", "feeding", "headers", "held", "last", "latest", "pieces", "size",
-        "taker", "waiter", "write_timeout",
+        "bodiless", "connecting", "error", "feeding", "headers", "held", "last", "latest", "piece_timeout", "pieces",
+        "size", "taker", "waiter", "write_timeout",
     )  # fmt: skip
     streams = True
     trust = MADE
 
-    def begin(self, method: str, timeouts: Mapping[str, float | None]) -> None:
-        """Prepare; before `start`.
-
-        Args:
-            method: of the request.
-            timeouts: httpx's own, in seconds.
-        """
-        self.bodiless = method == "HEAD"
-        self.write_timeout = timeouts.get("write")
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, lane: Lane[bytes], node: str, request: bytes, deadline_ns: int | None,
+        slack: float, idempotent: bool, upload: Upload | Handed | None, *, bodiless: bool, write_timeout: float | None,
+    ) -> None:  # fmt: skip
+        super().__init__(loop, lane, node, request, deadline_ns, slack, idempotent, _raw, upload)
+        self.bodiless = bodiless
+        self.write_timeout = write_timeout
+        self.piece_timeout = None if deadline_ns is None else (deadline_ns - time.monotonic_ns()) / 1e9
         self.connecting: asyncio.TimerHandle | None = None
         self.feeding: asyncio.Task[None] | None = None
-        # Seconds to the first piece of the answer, and between pieces.
-        self.budget = None if self.deadline_ns is None else (self.deadline_ns - time.monotonic_ns()) / 1e9
-        self.headers: list[tuple[bytes, bytes]] | None = None  # of an answer that has begun
+        # what has come of the answer
+        self.headers: Headers | None = None  # once it has begun
         self.pieces: deque[bytes] = deque()
         self.latest = b""
         self.size = 0
+        self.last = 0.0
         self.held = False
         self.error: BaseException | None = None
-        self.last = 0.0
+        # who waits
         self.waiter: asyncio.Future[None] | None = None  # a reader that waits for a piece
         self.taker: asyncio.Future[None] | None = None  # a producer in this process that waits for room
 
     def watch(self, connect: float | None) -> None:
         """Give it up if no worker has taken it within so many seconds; after `start`."""
-        if connect is not None and not self.over and self.connection is None and self.lane.budget is not None:
+        if connect is not None and not self.over and self.connection is None and self.lane.retry_budget is not None:
             self.connecting = self.loop.call_later(connect, self._not_connected)
 
-    def head(self, headers: list[tuple[bytes, bytes]]) -> None:
+    def head(self, headers: Headers) -> None:
         """Receiver: the answer has begun; from here on it cannot be sent again."""
         self.headers = list(headers)
         self._came()
         if self.timer is not None:
             self.timer.cancel()
-            assert self.budget is not None
-            self.timer = self.loop.call_later(self.budget + self.slack, self._check)
+            assert self.piece_timeout is not None
+            self.timer = self.loop.call_later(self.piece_timeout + self.slack, self._check)
         # Mostly the rest is in what is being read just now: then it is one answer, and not one that comes in pieces.
         self.loop.call_soon(self._open)
 
@@ -116,7 +120,7 @@ class HttpExchange(Exchange):
             self._hold(True)
         _wake(self.waiter)
 
-    def answered(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    def answered(self, status: int, headers: Headers, body: bytes) -> None:
         """Receiver: the answer is complete."""
         if self.headers is None or self.over:
             super().answered(status, headers, body)
@@ -213,10 +217,10 @@ class HttpExchange(Exchange):
             self.fail(NotConnected(f"no worker of {self.node} took the request in time", node=self.node))
 
     def _check(self) -> None:
-        assert self.budget is not None
+        assert self.piece_timeout is not None
         waited = self.loop.time() - self.last
-        if self.held or self.pieces or waited < self.budget:
-            rest = self.budget if self.held or self.pieces else self.budget - waited
+        if self.held or self.pieces or waited < self.piece_timeout:
+            rest = self.piece_timeout if self.held or self.pieces else self.piece_timeout - waited
             self.timer = self.loop.call_later(rest + self.slack, self._check)
         else:
             self.fail(DeadlineExceeded(f"{self.node} sent nothing more before the deadline", node=self.node))
@@ -238,7 +242,7 @@ class HttpExchange(Exchange):
         if self.feeding is not None:
             self.feeding.cancel()
         if isinstance(self.upload, Handed):
-            self.upload.wake()  # a thread that waits with a piece
+            self.upload.close()  # a thread may wait with a piece
         _wake(self.waiter)
         _wake(self.taker)
 
@@ -261,7 +265,13 @@ class NodeTransport:
     """
 
     def __init__(
-        self, home: LoopThread, node: str, lanes: Mapping[bytes, Lane], other: Lane, timeout: float | None, slack: float
+        self,
+        home: LoopThread,
+        node: str,
+        lanes: Mapping[bytes, Lane[bytes]],
+        other: Lane[bytes],
+        timeout: float | None,
+        slack: float,
     ) -> None:
         self.home = home
         self.node = node
@@ -270,12 +280,12 @@ class NodeTransport:
         self.timeout = timeout
         self.slack = slack
 
-    def exchange(self, request: httpx.Request, body: bytes | None) -> HttpExchange:
-        """The exchange for a request.
+    def exchange(self, request: httpx.Request, body: bytes | Upload | Handed) -> HttpExchange:
+        """Make the exchange for a request.
 
         Args:
             request: the request.
-            body: its body; None if that is sent piece by piece.
+            body: its body, or what gives it piece by piece.
 
         Raises:
             httpx.LocalProtocolError: it cannot be written: a header with a line end, a method that is none, …
@@ -296,22 +306,25 @@ class NodeTransport:
             raise httpx.LocalProtocolError(fault, request=request)
         lane = self.lanes.get(target.partition(b"?")[0], self.other)
         data = _head(method, target, own, context, deadline_ns, close=lane is not self.other)
-        if body is None:
-            data += CHUNKED + b"\r\n"
-        else:
+        upload = None
+        if isinstance(body, bytes):
             data += b"content-length: %d\r\n\r\n%b" % (len(body), body)
+        else:
+            upload = body
+            data += CHUNKED + b"\r\n"
         # What httpx users send again is theirs to decide: idempotent by method.
         again = request.method in _IDEMPOTENT
-        exchange = HttpExchange(self.home.loop, lane, self.node, data, deadline_ns, self.slack, again, _raw)
-        exchange.begin(request.method, timeouts)
-        return exchange
+        return HttpExchange(
+            self.home.loop, lane, self.node, data, deadline_ns, self.slack, again, upload,
+            bodiless=request.method == "HEAD", write_timeout=timeouts.get("write"),
+        )  # fmt: skip
 
     def start(self, exchange: HttpExchange, request: httpx.Request, *, threaded: bool) -> None:
         """Send it; on the loop's thread."""
         exchange.start(threaded)
         exchange.watch(request.extensions.get("timeout", {}).get("connect"))
 
-    def late(self, exchange: Exchange, answer: Head) -> None:
+    def late(self, exchange: HttpExchange, answer: Head) -> None:
         """Raise what a node says of a deadline that was ours; one of its own that passed is a status.
 
         Raises:
@@ -347,11 +360,11 @@ class AsyncTransport(httpx.AsyncBaseTransport):
         """Send one request; the response is there when its head is, or all of it."""
         core = self.core
         body = request.stream
-        whole = await request.aread() if isinstance(body, httpx.ByteStream) else None
-        exchange = core.exchange(request, whole)
-        if whole is None:
+        if isinstance(body, httpx.ByteStream):
+            exchange = core.exchange(request, await request.aread())
+        else:
             assert isinstance(body, httpx.AsyncByteStream)
-            exchange.upload = Upload(body.__aiter__(), core.home.loop, _no_bytes)
+            exchange = core.exchange(request, Upload(body.__aiter__(), core.home.loop, _no_bytes))
         threaded = threading.get_ident() != core.home.thread
         try:
             answer = await _on(core.home, lambda: _answer(core, exchange, request, threaded))
@@ -375,8 +388,8 @@ class SyncTransport(httpx.BaseTransport):
             raise RuntimeError(
                 "httpx.Client would block the event loop: use client=httpx.AsyncClient, or a plain `def` API"
             )
-        whole = request.read() if isinstance(body, httpx.ByteStream) else None
-        exchange = core.exchange(request, whole)
+        handed = None if isinstance(body, httpx.ByteStream) else Handed(home.loop)
+        exchange = core.exchange(request, request.read() if handed is None else handed)
         waiter: concurrent.futures.Future[Answer] = concurrent.futures.Future()
 
         def copy(reply: Any) -> None:
@@ -390,9 +403,6 @@ class SyncTransport(httpx.BaseTransport):
             exchange.reply.add_done_callback(copy)
             core.start(exchange, request, threaded=True)
 
-        handed = None
-        if whole is None:
-            exchange.upload = handed = Handed(home.loop, exchange)
         home.loop.call_soon_threadsafe(start)
         try:
             if handed is not None:
@@ -474,7 +484,7 @@ def _is_ours(name: bytes) -> bool:
 
 
 def _head(
-    method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], context: CallContext | None,
+    method: bytes, target: bytes, headers: Headers, context: CallContext | None,
     deadline_ns: int | None, *, close: bool,
 ) -> bytes:  # fmt: skip
     opening = MADE.opening if close else b""  # a connection that stays open has said it
@@ -491,13 +501,11 @@ def _no_bytes(piece: Any) -> CallError:
     return RemoteError(f"a piece of the body of a request is bytes, not {type(piece).__name__}")
 
 
-def _raw(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> Answer:
+def _raw(status: int, headers: Headers, body: bytes) -> Answer:
     return status, headers, body
 
 
-def _response(
-    answer: tuple[int, list[tuple[bytes, bytes]], bytes | None], rest: AsyncBody | SyncBody
-) -> httpx.Response:
+def _response(answer: tuple[int, Headers, bytes | None], rest: AsyncBody | SyncBody) -> httpx.Response:
     status, headers, body = answer
     stream = rest if body is None else httpx.ByteStream(body)
     return httpx.Response(status, headers=headers, stream=stream)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
 
 from graphserve.call import call_fingerprint
 from graphserve.errors import Quarantined
@@ -22,10 +22,13 @@ KILLS = 2  # workers in a row that a call may kill before it is refused
 class SuspectCall(Protocol):
     """What is looked at of an exchange."""
 
-    request: Any
     tickets: list[Ticket] | None
-    upload: Any
+    upload: AsyncIterator[bytes] | None
     fingerprint: str | None
+
+    def written(self) -> bytes:
+        """Return the bytes of the request."""
+        ...
 
 
 class Suspicions:
@@ -79,7 +82,7 @@ class Suspicions:
         if request.fingerprint is not None:
             self.answered(request.fingerprint)
             return
-        if request.tickets and contents(request.request, request.tickets) is None:
+        if request.tickets and contents(request.written(), request.tickets) is None:
             # It was sent before there was a suspicion: it may be any of that API and length.
             alike = known(request).rpartition(".")[0]
             for call in [call for call in self.suspects if call.rpartition(".")[0] == alike]:
@@ -93,7 +96,7 @@ def known(request: SuspectCall) -> str:
 
     A call whose memory is used for something else by now is like no other.
     """
-    data = request.request
+    data = request.written()
     if request.tickets:
         data = contents(data, request.tickets) or data
     return call_fingerprint.of_request(data, streamed=request.upload is not None)

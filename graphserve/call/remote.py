@@ -11,10 +11,10 @@ import warnings
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Generic
 
 from graphserve.call.context import CallContext, current, earliest
-from graphserve.call.exchange import Exchange, Lane, ResultLost, TypedExchange, Upload
+from graphserve.call.exchange import Exchange, Headers, RequestT, ResultLost, TypedExchange, TypedLane, Upload
 from graphserve.call.memory_sharing import Sharing
 from graphserve.call.request import query
 from graphserve.call.streams import RemoteStream, StreamExchange
@@ -33,7 +33,7 @@ from graphserve.wire.validation_errors import problem as wrong
 
 
 @dataclass(frozen=True)
-class DependencyApi:
+class DependencyApi(Generic[RequestT]):
     """One API of a dependency, ready to be called.
 
     Args:
@@ -51,7 +51,7 @@ class DependencyApi:
 
     plan: ApiPlan
     node: str
-    lane: Lane
+    lane: TypedLane[RequestT]
     encode: Callable[[dict[str, Any]], bytes]
     decode: Callable[[bytes], Any]
     timeout: float | None
@@ -61,12 +61,12 @@ class DependencyApi:
     typed: bool = True
 
 
-class RemoteApi:
+class RemoteApi(Generic[RequestT]):
     """The bound method that user code calls: one per API and edge."""
 
     __slots__ = ("_api", "_compose", "_home", "_parameters", "_sender")
 
-    def __init__(self, home: LoopThread, api: DependencyApi) -> None:
+    def __init__(self, home: LoopThread, api: DependencyApi[RequestT]) -> None:
         self._home = home
         self._api = api
         self._parameters = api.plan.parameters[: api.plan.positional]
@@ -78,7 +78,7 @@ class RemoteApi:
         home, api = self._home, self._api
         context = current.get()
         deadline_ns = earliest(context.deadline_ns if context is not None else None, api.timeout)
-        request: Any = None
+        request: Any = None  # of a call that misfits, which is never sent
         upload = None
         body = b""
         misfit: CallError | None = None
@@ -101,17 +101,16 @@ class RemoteApi:
         tickets = sender.collect() if sender is not None and sender.placed != placed else None
         inline = partial(self._inlined, context, deadline_ns, body) if tickets else None
         if api.plan.stream:
-            stream = self._stream(request, deadline_ns)
-            stream.upload = upload
-            stream.tickets = tickets
-            stream.inline = inline
+            left = None if deadline_ns is None else max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)
+            stream = StreamExchange(
+                home.loop, api.lane, api.node, request, deadline_ns, api.slack, api.plan.idempotent, self._read,
+                upload, tickets, inline, decode=self._item, item_timeout=left,
+            )  # fmt: skip
             return RemoteStream(home, stream, f"{api.node}.{api.plan.name}", misfit)
         exchange = TypedExchange(
-            home.loop, api.lane, api.node, request, deadline_ns, api.slack, api.plan.idempotent, self._read
-        )
-        exchange.upload = upload
-        exchange.tickets = tickets
-        exchange.inline = inline
+            home.loop, api.lane, api.node, request, deadline_ns, api.slack, api.plan.idempotent, self._read,
+            upload, tickets, inline,
+        )  # fmt: skip
         start = exchange.start if misfit is None else _Fail(exchange, misfit)
         if threading.get_ident() == home.thread:
             start()
@@ -122,20 +121,11 @@ class RemoteApi:
         # Made last: an error's traceback may keep this frame, and the call is to be freed where it is dropped.
         return RemoteCall(home, exchange, f"{api.node}.{api.plan.name}")
 
-    def _stream(self, request: Any, deadline_ns: int | None) -> StreamExchange:
-        api = self._api
-        exchange = StreamExchange(
-            self._home.loop, api.lane, api.node, request, deadline_ns, api.slack, api.plan.idempotent, self._read
-        )
-        left = None if deadline_ns is None else max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)
-        exchange.begin(self._item, left)
-        return exchange
-
-    def _inlined(self, context: CallContext | None, deadline_ns: int | None, body: bytes) -> Any:
+    def _inlined(self, context: CallContext | None, deadline_ns: int | None, body: bytes) -> RequestT:
         assert self._api.sharing is not None
         return self._compose(context, deadline_ns, self._api.sharing.inlined(body))
 
-    def _upload(self, arguments: dict[str, Any]) -> Any:
+    def _upload(self, arguments: dict[str, Any]) -> Upload:
         name = self._api.plan.input_stream
         assert name is not None
         found = arguments.pop(name, None)
@@ -176,7 +166,7 @@ class RemoteApi:
         said = name + text if text.startswith(":") else f"{name} {text}"
         return InvalidArguments(said, errors=errors, node=self._api.node)
 
-    def _read(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> Any:
+    def _read(self, status: int, headers: Headers, body: bytes) -> Any:
         if status == 200:
             try:
                 return self._api.decode(body)
@@ -201,7 +191,7 @@ class RemoteApi:
 class _Fail:
     __slots__ = ("error", "exchange")
 
-    def __init__(self, exchange: Exchange, error: CallError) -> None:
+    def __init__(self, exchange: Exchange[Any], error: CallError) -> None:
         self.exchange = exchange
         self.error = error
 
@@ -234,7 +224,7 @@ class RemoteCall(Call[Any]):
 
     __slots__ = ("__weakref__", "_coroutine", "_exchange", "_home", "_name", "_used")
 
-    def __init__(self, home: LoopThread, exchange: Exchange, name: str) -> None:
+    def __init__(self, home: LoopThread, exchange: Exchange[Any], name: str) -> None:
         self._home = home
         self._exchange = exchange
         self._name = name
@@ -329,7 +319,7 @@ class RemoteCall(Call[Any]):
             warnings.warn(f"a call to {self._name} failed and nobody looked: {reply.exception()}", RuntimeWarning, 2)
 
 
-def error_of(status: int, headers: list[tuple[bytes, bytes]], body: bytes, node: str) -> CallError:
+def error_of(status: int, headers: Headers, body: bytes, node: str) -> CallError:
     """The error that an answer of a node stands for."""
     named = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
     return problem.decode(status, named.get(ERROR_KIND.decode()), body, named, node)

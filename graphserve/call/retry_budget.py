@@ -23,18 +23,26 @@ class RetryBudget:
     """What is left; each call adds one to `calls` when it is sent the first time.
 
     Args:
+        tell: tells the supervisor of a call that lost so many workers.
         clock: seconds, for tests.
     """
 
     __slots__ = ("_at", "_clock", "_left", "calls", "tell", "wary")
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, tell: Callable[[str, int], None] = lambda call, kills: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self.tell = tell
         self.calls = 0  # since `spend` was asked last
         self.wary: Suspicions | None = None  # of calls that kill workers of the node
-        self.tell: Callable[[str, int], None] = lambda call, kills: None  # of a call that lost so many workers
         self._clock = clock
         self._at = clock()
         self._left = ALLOWANCE
+
+    def beware(self, wary: Suspicions | None) -> None:
+        """Follow which calls of the node are suspected or refused from here on."""
+        self.wary = wary
 
     def spend(self) -> bool:
         """Whether one more call may run again; if so, it is taken off."""

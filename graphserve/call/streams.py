@@ -6,14 +6,15 @@ import asyncio
 import concurrent.futures
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
-from graphserve.call.exchange import TypedExchange
+from graphserve.call.exchange import Headers, Lane, RequestT, TypedExchange
 from graphserve.declare.typed import Stream
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError
 from graphserve.wire import problem
 from graphserve.wire.formats import END, ERROR, FrameReader
+from graphserve.wire.memory import Ticket
 
 if TYPE_CHECKING:
     from graphserve.loop.loop_thread import LoopThread
@@ -22,39 +23,60 @@ HIGH_ITEMS, HIGH_BYTES = 64, 256 * 1024  # what waits for a slow consumer at mos
 LOW_ITEMS = 16
 
 
-class StreamExchange(TypedExchange):
-    """A call whose answer is a stream: the exchange goes on until the last item."""
+class StreamExchange(TypedExchange[RequestT]):
+    """A call whose answer is a stream: the exchange goes on until the last item.
 
-    __slots__ = ("budget", "decode", "error", "finished", "held", "items", "last", "reader", "size", "taker", "waiter")
+    Args:
+        decode: the payload of an item to the item.
+        item_timeout: seconds until the first item, and between items.
+    """
+
+    __slots__ = (
+        "decode",
+        "error",
+        "finished",
+        "held",
+        "item_timeout",
+        "items",
+        "last",
+        "reader",
+        "size",
+        "taker",
+        "waiter",
+    )
     streams = True
     repeatable = False
 
-    def begin(self, decode: Callable[[bytes], Any], budget: float | None) -> None:
-        """Prepare; before `start`.
-
-        Args:
-            decode: the payload of an item to the item.
-            budget: seconds until the first item, and between items.
-        """
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, lane: Lane[RequestT], node: str, request: RequestT,
+        deadline_ns: int | None, slack: float, idempotent: bool, read: Callable[[int, Headers, bytes], Any],
+        upload: AsyncIterator[bytes] | None, tickets: list[Ticket] | None, inline: Callable[[], RequestT] | None,
+        *, decode: Callable[[bytes], Any], item_timeout: float | None,
+    ) -> None:  # fmt: skip
+        super().__init__(loop, lane, node, request, deadline_ns, slack, idempotent, read, upload, tickets, inline)
         self.decode = decode
-        self.budget = budget
+        self.item_timeout = item_timeout
+        # what has come
+        self.reader = FrameReader()
         self.items: deque[bytes] = deque()
         self.size = 0
-        self.reader = FrameReader()
-        self.finished = self.held = False
+        self.last = 0.0
+        self.held = False
+        # how it ended
+        self.finished = False
         self.error: BaseException | None = None
+        # who waits
         self.waiter: asyncio.Future[None] | None = None  # a consumer that waits for an item
         self.taker: asyncio.Future[None] | None = None  # a producer in this process that waits for room
-        self.last = 0.0
         self.reply.add_done_callback(self._over)
 
-    def head(self, headers: list[tuple[bytes, bytes]]) -> None:
+    def head(self, headers: Headers) -> None:
         """Receiver: the answer has begun; from here on it cannot be sent again."""
         self.last = self.loop.time()
         if self.timer is not None:
             self.timer.cancel()
-            assert self.budget is not None
-            self.timer = self.loop.call_later(self.budget + self.slack, self._check)
+            assert self.item_timeout is not None
+            self.timer = self.loop.call_later(self.item_timeout + self.slack, self._check)
 
     def chunk(self, data: bytes) -> None:
         """Receiver: a part of the answer."""
@@ -71,7 +93,7 @@ class StreamExchange(TypedExchange):
             self.hold(True)
         self._wake()
 
-    def answered(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    def answered(self, status: int, headers: Headers, body: bytes) -> None:
         """Receiver: the answer is complete."""
         self.connection = None
         if self.over:
@@ -132,10 +154,10 @@ class StreamExchange(TypedExchange):
         return self.decode(payload)
 
     def _check(self) -> None:
-        assert self.budget is not None
+        assert self.item_timeout is not None
         waited = self.loop.time() - self.last
-        if self.held or self.items or waited < self.budget:
-            rest = self.budget if self.held or self.items else self.budget - waited
+        if self.held or self.items or waited < self.item_timeout:
+            rest = self.item_timeout if self.held or self.items else self.item_timeout - waited
             self.timer = self.loop.call_later(rest + self.slack, self._check)
         else:
             self.fail(DeadlineExceeded(f"{self.node} made no item before the deadline", node=self.node))
@@ -166,7 +188,7 @@ class RemoteStream(Stream[Any]):
 
     __slots__ = ("__weakref__", "_ahead", "_exchange", "_home", "_name", "_started")
 
-    def __init__(self, home: LoopThread, exchange: StreamExchange, name: str, misfit: CallError | None) -> None:
+    def __init__(self, home: LoopThread, exchange: StreamExchange[Any], name: str, misfit: CallError | None) -> None:
         self._home = home
         self._exchange = exchange
         self._name = name

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from graphserve.call.clients import Clients, codecs, slack_to
 from graphserve.call.context import shortest
@@ -20,6 +20,9 @@ from graphserve.graph.plan import EdgePlan, NodePlan, Plan
 from graphserve.loop.loop_thread import LoopThread
 from graphserve.run.contain import Contained
 from graphserve.run.local_node import LocalNode
+
+if TYPE_CHECKING:
+    from graphserve.call.clients import HttpClient
 
 T = TypeVar("T")
 
@@ -110,7 +113,7 @@ class _Graph:
                 return target
             return self._class(named)
 
-        clients = Clients(plan, self.plan, lambda node, _: self.nodes[node.name], class_of, self._http)
+        clients = Clients(plan, self.plan, lambda node, _: self.nodes[node.name], self._http, class_of)
         node = self.nodes[plan.name] = LocalNode(plan, declared, stand_in, clients)
         await node.start()
 
@@ -139,7 +142,7 @@ class _Graph:
     def _class(self, node: NodePlan) -> type:
         return self.cast[node.name][0]
 
-    def _http(self, node: NodePlan, edge: EdgePlan) -> Any:
+    def _http(self, node: NodePlan, edge: EdgePlan) -> HttpClient:
         from graphserve.run.local_http import client  # brings httpx, which brings click and rich
 
         return client(self.nodes[node.name], edge)

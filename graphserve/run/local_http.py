@@ -6,7 +6,7 @@ The clients are those of workers (`call/httpx_transport.py`); this is the lane u
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphserve.call import httpx_transport
 from graphserve.call.clients import slack_to
@@ -14,10 +14,10 @@ from graphserve.call.context import CallContext, earliest, shortest
 from graphserve.call.exchange import Exchange, pieces
 from graphserve.call.request import new_request_id
 from graphserve.errors import CallError
-from graphserve.graph.plan import ApiPlan, EdgePlan
+from graphserve.graph.plan import EdgePlan
 from graphserve.loop.loop_thread import LoopThread
 from graphserve.run.local_node import LocalNode
-from graphserve.run.local_transport import LocalRequest
+from graphserve.run.local_transport import LocalCall, LocalRequest
 from graphserve.wire import problem
 from graphserve.wire.formats import Format, accept_format, content_format, item_format, stream_format
 from graphserve.wire.problem import HttpProblem
@@ -27,10 +27,13 @@ from graphserve.worker.http.headers import RequestHeaders
 from graphserve.worker.http.strict import METHODS, RequestRefused, plain
 from graphserve.worker.pages.health import App, Health
 
+if TYPE_CHECKING:
+    from graphserve.call.clients import HttpClient
+
 Headers = list[tuple[bytes, bytes]]
 
 
-def client(node: LocalNode, edge: EdgePlan) -> Any:
+def client(node: LocalNode, edge: EdgePlan) -> HttpClient:
     """The httpx client for an edge of a local graph."""
     slack = slack_to(node.clients.plan, node.plan.name)
     core = httpx_transport.NodeTransport(LoopThread.here(), node.plan.name, {}, HttpLane(node), edge.timeout, slack)
@@ -45,7 +48,7 @@ class HttpLane:
         node: the node, started.
     """
 
-    budget = None
+    retry_budget = None  # there is no connection that could be lost
 
     def __init__(self, node: LocalNode) -> None:
         self.node = node
@@ -54,11 +57,7 @@ class HttpLane:
         health.state = "ready"
         self.app = App(health, node.apis)
 
-    def composer(self, api: ApiPlan, *, checked: bool) -> Any:
-        """See `Lane`; httpx clients make their requests themselves."""
-        raise NotImplementedError
-
-    def send(self, exchange: Exchange) -> None:
+    def send(self, exchange: Exchange[bytes]) -> None:
         """See `Lane`."""
         request = exchange.request.removeprefix(MADE.opening)
         head, _, body = request.partition(b"\r\n\r\n")
@@ -78,19 +77,20 @@ class HttpLane:
         else:
             self._begin(exchange, self._gather(exchange, api, target, headers))
 
-    def forget(self, exchange: Exchange) -> None:
-        """See `Lane`; a call has gone on to the node's own lane."""
+    def forget(self, exchange: Exchange[bytes]) -> None:
+        """Drop the exchange at the node, to which its call has gone on."""
+        self.node.forget(exchange)
 
-    def _refuse(self, exchange: Exchange, refusal: CallError, request_id: bytes) -> None:
+    def _refuse(self, exchange: Exchange[bytes], refusal: CallError, request_id: bytes) -> None:
         id = request_id.decode("latin-1")
         answer = problem.encode(refusal, node=self.node.plan.name, request_id=id, open_book=True)
         exchange.loop.call_soon(exchange.answered, *answer)
 
-    def _begin(self, exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, exchange: Exchange[bytes], work: Coroutine[Any, Any, None]) -> None:
         task = exchange.loop.create_task(work)
         exchange.reply.add_done_callback(lambda _: task.cancel())
 
-    def _call(self, exchange: Exchange, api: BoundApi, target: bytes, headers: Headers, body: bytes) -> None:
+    def _call(self, exchange: Exchange[bytes], api: BoundApi, target: bytes, headers: Headers, body: bytes) -> None:
         context = CallContext()
         heading, refused = _heading(headers, context)
         format = content_format(heading.content_type)
@@ -99,25 +99,24 @@ class HttpLane:
             self._refuse(exchange, refused, context.request_id)
             return
         context.deadline_ns = earliest(context.deadline_ns, shortest(heading.timeout, api.timeout))
+        upload = None
         if api.signature.input_stream is not None:
-            exchange.upload = exchange.upload or _pieces(body)
+            upload = _whole(body) if exchange.upload is None else pieces(exchange)
             body = target.partition(b"?")[2]
         stream = stream_format(heading.accept) if api.signature.stream else None
         accept = item_format(heading.accept) if stream is not None else accept_format(heading.accept)
-        exchange.request = LocalRequest(api.plan.name, context, body, format or Format.JSON, accept, stream, MADE)
-        exchange.lane = self.node
-        self.node.send(exchange)
+        request = LocalRequest(api.plan.name, context, body, format or Format.JSON, accept, stream, MADE)
+        self.node.submit(LocalCall(request, exchange, upload))
 
-    async def _gather(self, exchange: Exchange, api: BoundApi, target: bytes, headers: Headers) -> None:
+    async def _gather(self, exchange: Exchange[bytes], api: BoundApi, target: bytes, headers: Headers) -> None:
         """Have the whole body of a request that comes in pieces."""
         try:
             body = b"".join([piece async for piece in pieces(exchange)])
         except ConnectionError:  # the exchange has ended with what was raised
             return
-        exchange.upload = None
         self._call(exchange, api, target, headers, body)
 
-    async def _ask(self, exchange: Exchange, method: bytes, target: bytes) -> None:
+    async def _ask(self, exchange: Exchange[bytes], method: bytes, target: bytes) -> None:
         messages: list[Any] = []
 
         async def send(message: Any) -> None:
@@ -136,5 +135,6 @@ def _heading(headers: list[tuple[bytes, bytes]], context: CallContext) -> tuple[
         return RequestHeaders([], context, MADE), exc.problem
 
 
-async def _pieces(body: bytes) -> AsyncIterator[bytes]:
-    yield body
+async def _whole(body: bytes) -> AsyncIterator[bytes]:
+    if body:
+        yield body

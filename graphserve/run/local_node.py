@@ -11,17 +11,24 @@ import contextlib
 import contextvars
 import dataclasses
 import warnings
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 from graphserve.call.clients import Clients
 from graphserve.call.exchange import Exchange, pieces
 from graphserve.errors import CallError, ConfigurationError, InvalidArguments, StartupError, Unavailable
 from graphserve.graph.plan import ApiPlan, NodePlan
 from graphserve.logs.tracebacks import trim
-from graphserve.run.local_transport import BodySink, Compose, LocalRequest, LocalSink, composer
+from graphserve.run.local_transport import (
+    AnyExchange,
+    BodySink,
+    Compose,
+    LocalCall,
+    LocalRequest,
+    LocalSink,
+    composer,
+)
 from graphserve.system import stack
 from graphserve.wire import problem
 from graphserve.wire.codec import Format, MalformedBody
@@ -36,6 +43,13 @@ from graphserve.worker.stream.producer import StreamExecution
 from graphserve.worker.stream.request_body import from_query
 
 
+class Cancellable(Protocol):
+    """The execution of a call, a batch's or a stream's too."""
+
+    def cancel(self) -> None:
+        """Stop what can be stopped: nobody waits any more."""
+
+
 class LocalNode:
     """A node that runs here: one worker, whatever `workers` says, since there is one instance.
 
@@ -46,9 +60,9 @@ class LocalNode:
         clients: the clients of its dependencies.
     """
 
-    budget = None
+    retry_budget = None  # there is no connection that could be lost
 
-    def __init__(self, plan: NodePlan, declared: type, stand_in: Any, clients: Clients) -> None:
+    def __init__(self, plan: NodePlan, declared: type, stand_in: Any, clients: Clients[LocalRequest]) -> None:
         self.plan = plan
         self.declared = declared
         self.stand_in = stand_in
@@ -58,8 +72,8 @@ class LocalNode:
         self._threads = ThreadPoolExecutor(plan.limit, thread_name_prefix=f"local-{plan.name}")
         self._executor = Executor(plan, self._threads, clients.plan.depth(plan.name))
         self._free = plan.limit
-        self._waiting: deque[Exchange] = deque()
-        self._executing: dict[Exchange, Any] = {}
+        self._waiting: dict[AnyExchange, LocalCall] = {}  # the oldest first
+        self._executing: dict[AnyExchange, Cancellable | None] = {}  # None: it is just being begun
         self._batchers: dict[str, Batcher] = {}
         self._base = contextvars.copy_context()  # a callee sees nothing of its caller's context variables
         self._quiet = asyncio.Event()
@@ -116,24 +130,28 @@ class LocalNode:
         """See `Lane`."""
         return composer(api, checked=checked)
 
-    def send(self, exchange: Exchange) -> None:
-        """See `Lane`."""
-        if self._stopped:
-            exchange.fail(self._gone())
-        elif self._can_take(exchange):
-            self._execute(exchange)
-        elif len(self._waiting) >= self.plan.options.queue:
-            exchange.fail(Unavailable(f"the queue of {self.plan.name} is full", node=self.plan.name, full=True))
-        else:
-            self._waiting.append(exchange)
+    def send(self, exchange: Exchange[LocalRequest]) -> None:
+        """Execute the call when there is room for it."""
+        upload = None if exchange.upload is None else pieces(exchange)
+        self.submit(LocalCall(exchange.request, exchange, upload))
 
-    def forget(self, exchange: Exchange) -> None:
-        """See `Lane`."""
+    def submit(self, call: LocalCall) -> None:
+        """Execute a call of whatever kind when there is room for it."""
+        if self._stopped:
+            call.exchange.fail(self._gone())
+        elif self._can_take(call):
+            self._execute(call)
+        elif len(self._waiting) >= self.plan.options.queue:
+            call.exchange.fail(Unavailable(f"the queue of {self.plan.name} is full", node=self.plan.name, full=True))
+        else:
+            self._waiting[call.exchange] = call
+
+    def forget(self, exchange: AnyExchange) -> None:
+        """Cancel the execution of an exchange that is over, or let it wait no more."""
         execution = self._executing.pop(exchange, None)
         if execution is not None:
             execution.cancel()
-        with contextlib.suppress(ValueError):
-            self._waiting.remove(exchange)
+        self._waiting.pop(exchange, None)
 
     # --- executing ---
 
@@ -148,59 +166,59 @@ class LocalNode:
         """A batch gives its slot back."""
         self._loop.call_soon(self._freed, True)
 
-    def _can_take(self, exchange: Exchange) -> bool:
-        api = self.apis[exchange.request.api]
+    def _can_take(self, call: LocalCall) -> bool:
+        api = self.apis[call.request.api]
         if api.plan.batch is not None:
             return self._batchers[api.plan.name].can_take()
         return api.plan.lane == "pooled" or self._free > 0
 
-    def _execute(self, exchange: Exchange) -> None:
-        api = self.apis[exchange.request.api]
+    def _execute(self, call: LocalCall) -> None:
+        api = self.apis[call.request.api]
         limited = api.plan.lane == "queue" and api.plan.batch is None  # a batch has taken its slot itself
         self._free -= limited
         try:
-            arguments = self._arguments(exchange, api)
+            arguments = self._arguments(call, api)
         except Exception as exc:
             if api.plan.batch is not None:
                 self._batchers[api.plan.name].close_if_done()
-            self._loop.call_soon(self._refused, exchange, exc, limited)
+            self._loop.call_soon(self._refused, call, exc, limited)
             return
 
         def ended(result: Any, error: BaseException | None) -> None:
-            self._ended(exchange, api, result, error)
+            self._ended(call, api, result, error)
 
         def free() -> None:
             self._loop.call_soon(self._freed, limited)
 
-        self._executing[exchange] = None
-        base, context = self._base.copy(), exchange.request.context
-        execution: Any
+        self._executing[call.exchange] = None
+        base, context = self._base.copy(), call.request.context
+        execution: Cancellable
         if api.plan.batch is not None:
             try:
                 execution = base.run(self._batchers[api.plan.name].join, arguments, context, ended, expected=False)
             except Exception as exc:
-                self._executing.pop(exchange)
-                self._loop.call_soon(self._refused, exchange, exc, False)
+                self._executing.pop(call.exchange)
+                self._loop.call_soon(self._refused, call, exc, False)
                 return
         elif api.signature.stream:
-            sink = self._sink(exchange, api)
+            sink = self._sink(call, api)
             execution = StreamExecution(self._executor, api, context, sink, free)
             base.run(execution.start, arguments)
         else:
             execution = base.run(self._executor.start, api, arguments, context, ended, free)
-        if exchange in self._executing:  # it may be over: its deadline had passed
-            self._executing[exchange] = execution
+        if call.exchange in self._executing:  # it may be over: its deadline had passed
+            self._executing[call.exchange] = execution
 
-    def _arguments(self, exchange: Exchange, api: BoundApi) -> dict[str, Any]:
-        request: LocalRequest = exchange.request
-        if exchange.upload is None:
+    def _arguments(self, call: LocalCall, api: BoundApi) -> dict[str, Any]:
+        request = call.request
+        if call.upload is None:
             return api.arguments.decode(request.body, request.format, no_memory if request.trust.values else None)
-        return from_query(api, request.body, pieces(exchange))
+        return from_query(api, request.body, call.upload)
 
-    def _ended(self, exchange: Exchange, api: BoundApi, result: Any, error: BaseException | None) -> None:
-        self._executing.pop(exchange, None)
+    def _ended(self, call: LocalCall, api: BoundApi, result: Any, error: BaseException | None) -> None:
+        self._executing.pop(call.exchange, None)
         if error is None:
-            accept = exchange.request.accept
+            accept = call.request.accept
             try:
                 try:
                     body = api.result.encode(result, accept)
@@ -210,40 +228,40 @@ class LocalNode:
             except Exception as exc:
                 error = exc
             else:
-                exchange.answered(200, [(CONTENT_TYPE, accept.content_type)], body)
+                call.exchange.answered(200, [(CONTENT_TYPE, accept.content_type)], body)
                 return
-        self._raised(exchange, api, error)
+        self._raised(call, api, error)
 
-    def _sink(self, exchange: Exchange, api: BoundApi) -> LocalSink | BodySink:
-        format, failed = exchange.request.stream, lambda error: self._raised(exchange, api, error)
+    def _sink(self, call: LocalCall, api: BoundApi) -> LocalSink | BodySink:
+        format, failed = call.request.stream, lambda error: self._raised(call, api, error)
         if format is None:
-            return LocalSink(exchange, api, exchange.request.accept, failed)
-        note = lambda error: self._note(exchange, api, error)  # noqa: E731
-        return BodySink(exchange, api, format, exchange.request.accept, note, failed)
+            return LocalSink(call.exchange, api, call.request.accept, failed)
+        note = lambda error: self._note(call, api, error)  # noqa: E731
+        return BodySink(call, api, format, call.request.accept, note, failed)
 
-    def _raised(self, exchange: Exchange, api: BoundApi, raised: BaseException) -> None:
-        self._answer(exchange, self._note(exchange, api, raised), raised)
+    def _raised(self, call: LocalCall, api: BoundApi, raised: BaseException) -> None:
+        self._answer(call, self._note(call, api, raised), raised)
 
-    def _note(self, exchange: Exchange, api: BoundApi, raised: BaseException) -> CallError:
+    def _note(self, call: LocalCall, api: BoundApi, raised: BaseException) -> CallError:
         error = problem.as_call_error(raised, self.plan.name)
         if error is not problem.meant(raised):
-            request_id = exchange.request.context.request_id.decode("latin-1")
+            request_id = call.request.context.request_id.decode("latin-1")
             # A line only: its caller is here, and gets the exception with its traceback.
             problem.log(f"{self.plan.name}.{api.plan.name}", error, None, request_id)
         return error
 
-    def _refused(self, exchange: Exchange, exc: Exception, limited: bool) -> None:
+    def _refused(self, call: LocalCall, exc: Exception, limited: bool) -> None:
         if isinstance(exc, MalformedBody):
-            named = "JSON" if exchange.request.format is Format.JSON else "MessagePack"
+            named = "JSON" if call.request.format is Format.JSON else "MessagePack"
             exc = HttpProblem(400, f"the body is not valid {named}: {exc}")
         refusal = exc if isinstance(exc, InvalidArguments) else problem.as_call_error(exc, self.plan.name)
-        self._answer(exchange, refusal, exc)
+        self._answer(call, refusal, exc)
         self._freed(limited)
 
-    def _answer(self, exchange: Exchange, error: CallError, cause: BaseException) -> None:
-        request_id = exchange.request.context.request_id.decode("latin-1")
-        exchange.answered(*problem.encode(error, node=self.plan.name, request_id=request_id, open_book=True))
-        reply = exchange.reply
+    def _answer(self, call: LocalCall, error: CallError, cause: BaseException) -> None:
+        request_id = call.request.context.request_id.decode("latin-1")
+        call.exchange.answered(*problem.encode(error, node=self.plan.name, request_id=request_id, open_book=True))
+        reply = call.exchange.reply
         if reply.done() and not reply.cancelled() and (failure := reply.exception()) is not None:
             if trim(cause):
                 failure.__cause__ = cause  # where processes have only a log, a debugger here finds the user's own frame
@@ -262,10 +280,13 @@ class LocalNode:
             return
         self._advancing = True
         try:
-            while self._waiting and (self._waiting[0].over or self._can_take(self._waiting[0])):
-                exchange = self._waiting.popleft()
-                if not exchange.over:
-                    self._execute(exchange)
+            while self._waiting:
+                call = next(iter(self._waiting.values()))
+                if not call.exchange.over and not self._can_take(call):
+                    break
+                del self._waiting[call.exchange]
+                if not call.exchange.over:
+                    self._execute(call)
         finally:
             self._advancing = False
 

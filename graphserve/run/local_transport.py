@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,24 @@ class LocalRequest:
     trust: Trust = PUBLIC
 
 
+AnyExchange = Exchange[LocalRequest] | Exchange[bytes]  # of a typed call; of an httpx client
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LocalCall:
+    """A request, and who waits for its answer.
+
+    Args:
+        request: what is asked.
+        exchange: the caller's.
+        upload: the body that comes in pieces, if there is one.
+    """
+
+    request: LocalRequest
+    exchange: AnyExchange
+    upload: AsyncIterator[bytes] | None
+
+
 Compose = Callable[[CallContext | None, int | None, bytes], LocalRequest]
 
 
@@ -74,7 +92,7 @@ class LocalSink:
     """
 
     def __init__(
-        self, exchange: Exchange, api: BoundApi, items: Format, failed: Callable[[BaseException], None]
+        self, exchange: AnyExchange, api: BoundApi, items: Format, failed: Callable[[BaseException], None]
     ) -> None:
         self.exchange = exchange
         self.api = api
@@ -116,7 +134,7 @@ class BodySink:
     """Writes the items of a stream as the body that an HTTP client reads.
 
     Args:
-        exchange: the client's.
+        call: the client's.
         api: the API.
         format: how it wants the stream.
         items: how it wants each item.
@@ -125,15 +143,16 @@ class BodySink:
     """
 
     def __init__(
-        self, exchange: Exchange, api: BoundApi, format: StreamFormat, items: Format,
+        self, call: LocalCall, api: BoundApi, format: StreamFormat, items: Format,
         note: Callable[[BaseException], CallError], failed: Callable[[BaseException], None],
     ) -> None:  # fmt: skip
-        self.exchange = exchange
+        self.exchange = call.exchange
         self.api = api
         self.format = format
         self._note = note
         self._failed = failed
         self._items = items
+        self._request_id = call.request.context.request_id.decode("latin-1")
         self._headers = [(CONTENT_TYPE, format.value), (CACHE_CONTROL, b"no-store")]
         self._begun = False
 
@@ -167,8 +186,9 @@ class BodySink:
             self._failed(error)
             return
         said, node = self._note(error), self.exchange.node
-        request_id = self.exchange.request.context.request_id.decode("latin-1")
-        last = problem.in_stream(said, self.format, node=node, request_id=request_id, open_book=True, internal=False)
+        last = problem.in_stream(
+            said, self.format, node=node, request_id=self._request_id, open_book=True, internal=False
+        )
         if self.format is StreamFormat.NDJSON:  # over a socket the missing end of the chunks says it
             self.exchange.chunk(last)
             self.exchange.lost(CUT, unread=False)

@@ -72,7 +72,7 @@ class Serving:
         self.threads = ThreadPoolExecutor(node.limit, thread_name_prefix=node.name)
         self.memory = SharedMemory(plan.shared_memory, owners) if plan.shared_memory and owners is not None else None
         self.lanes = Lanes(plan, run, members, self.memory)
-        self.clients = Clients(node, plan, self.lanes.to, sharing_with=self.lanes.sharing)
+        self.clients = Clients(node, plan, self.lanes.to, self.lanes.http_client, sharing_with=self.lanes.sharing)
         self._shared = {name: socket.socket(fileno=fd) for name, fd in listeners}
         self._port: Acceptor | None = None
         self._attaching: set[asyncio.Task[Any]] = set()

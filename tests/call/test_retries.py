@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from graphserve.call.context import CallContext, current
-from graphserve.call.endpoint import FAILURES, FIRST_REST
-from graphserve.call.lanes.node import PooledLane, QueueLane
+from graphserve.call.lanes.pooled import FAILURES, FIRST_REST, PooledLane
+from graphserve.call.lanes.queue import QueueLane
 from graphserve.call.membership import KnownNode, KnownWorker, Membership
 from graphserve.call.remote import DependencyApi, RemoteApi, RemoteCall
 from graphserve.call.retry_budget import ALLOWANCE, PER_SECOND, SHARE, WINDOW, RetryBudget
@@ -115,7 +115,7 @@ async def test_a_worker_that_refuses_gets_no_calls_and_costs_none() -> None:
 async def test_a_worker_that_closes_unread_connections_loses_nothing() -> None:
     """It was certainly not executed: any API may be sent again, with no budget."""
     async with node("reset", "answer") as (lane, workers):
-        lane.budget._left = 0.0
+        lane.retry_budget._left = 0.0
         call = call_to(lane)
         for _ in range(50):
             assert await asyncio.gather(*(call() for _ in range(4))) == [b"1"] * 4
@@ -250,7 +250,7 @@ async def test_an_answer_is_never_asked_for_again() -> None:
 async def test_the_queue_lane_sends_unread_calls_again() -> None:
     async with node("reset") as (_, (worker,)):
         lane = QueueLane(Membership(), "Model", worker.path, RetryBudget())
-        lane.budget._left = 0.0
+        lane.retry_budget._left = 0.0
         call = asyncio.ensure_future(call_to(lane)())
         async with asyncio.timeout(20):
             while worker.connections < 4:  # noqa: ASYNC110
@@ -262,7 +262,7 @@ async def test_the_queue_lane_sends_unread_calls_again() -> None:
 async def test_the_queue_lane_has_the_same_budget() -> None:
     async with node("lose") as (_, (worker,)):
         lane = QueueLane(Membership(), "Model", worker.path, RetryBudget())
-        lane.budget._left = 5.0
+        lane.retry_budget._left = 5.0
         calls = (call_to(lane, idempotent=True, timeout=1.0)() for _ in range(20))
         answers = await asyncio.gather(*calls, return_exceptions=True)
         assert "the retry budget is spent" in str(answers[-1])
@@ -326,7 +326,7 @@ class Clock:
 )
 def test_what_the_budget_allows_at_once(calls: int, seconds: float, most: float) -> None:
     clock = Clock()
-    budget = RetryBudget(clock)
+    budget = RetryBudget(clock=clock)
     budget.calls, clock.now = calls, seconds
     assert sum(budget.spend() for _ in range(10_000)) == most
 
@@ -334,7 +334,7 @@ def test_what_the_budget_allows_at_once(calls: int, seconds: float, most: float)
 @given(st.lists(st.tuples(st.integers(0, 500), st.floats(0, 30), st.integers(0, 300)), max_size=40))
 def test_never_more_than_a_share_of_the_calls(steps: list[tuple[int, float, int]]) -> None:
     clock = Clock()
-    budget = RetryBudget(clock)
+    budget = RetryBudget(clock=clock)
     calls = spent = 0
     for more, seconds, wanted in steps:
         budget.calls += more

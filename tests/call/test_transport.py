@@ -14,7 +14,7 @@ import pytest
 
 from graphserve.call.context import CallContext, current
 from graphserve.call.httpx_transport import NodeTransport, async_client
-from graphserve.call.lanes.node import PooledLane
+from graphserve.call.lanes.pooled import PooledLane
 from graphserve.call.membership import KnownNode
 from graphserve.errors import DeadlineExceeded, RemoteError, Unavailable
 from graphserve.loop.loop_thread import LoopThread

@@ -22,7 +22,7 @@ import pytest
 import trustme
 
 from graphserve.call.exchange import Exchange
-from graphserve.call.lanes.node import QueueLane
+from graphserve.call.lanes.queue import QueueLane
 from graphserve.call.membership import KnownNode, Membership
 from graphserve.call.retry_budget import RetryBudget
 from graphserve.errors import DeadlineExceeded, StartupError, Unavailable

@@ -52,7 +52,7 @@ class UrlLane:
         lost: what it means that a connection ended without an answer.
     """
 
-    budget = None
+    retry_budget = None  # httpx has the connections
 
     def __init__(
         self, node: str, url: str, connect: Callable[[], httpx.AsyncClient] | None = None,
@@ -67,7 +67,7 @@ class UrlLane:
         self._client: httpx.AsyncClient | None = None
         self._closed = False
         self._reached = True  # by the last call, as far as is known
-        self._sending: dict[Exchange, asyncio.Task[None]] = {}
+        self._sending: dict[Exchange[httpx.Request], asyncio.Task[None]] = {}
 
     def composer(
         self, api: ApiPlan, *, checked: bool
@@ -94,7 +94,7 @@ class UrlLane:
 
         return compose
 
-    def send(self, exchange: Exchange) -> None:
+    def send(self, exchange: Exchange[httpx.Request]) -> None:
         """See `Lane`."""
         if self._closed:
             exchange.fail(self._gone())
@@ -103,7 +103,7 @@ class UrlLane:
         self._sending[exchange] = task
         task.add_done_callback(lambda _: self._sending.pop(exchange, None))
 
-    def forget(self, exchange: Exchange) -> None:
+    def forget(self, exchange: Exchange[httpx.Request]) -> None:
         """See `Lane`."""
         task = self._sending.pop(exchange, None)
         if task is not None and task is not asyncio.current_task():
@@ -125,7 +125,7 @@ class UrlLane:
     def _gone(self) -> Unavailable:
         return Unavailable(f"the connection to {self.node} was closed", node=self.node)
 
-    async def _send(self, exchange: Exchange) -> None:
+    async def _send(self, exchange: Exchange[httpx.Request]) -> None:
         try:
             client = self._opened()
             response = await client.send(self._whole(exchange), stream=True)
@@ -147,7 +147,7 @@ class UrlLane:
             headers = [(name.lower(), value) for name, value in response.headers.raw]
             exchange.answered(response.status_code, headers, body)
 
-    async def _items(self, response: httpx.Response, exchange: Exchange) -> None:
+    async def _items(self, response: httpx.Response, exchange: Exchange[httpx.Request]) -> None:
         exchange.head(response.headers.raw)
         reader = FrameReader()
         async for chunk in response.aiter_raw():
@@ -169,8 +169,8 @@ class UrlLane:
                 raise httpx.ConnectError(str(exc)) from exc
         return self._client
 
-    def _whole(self, exchange: Exchange) -> httpx.Request:
-        request: httpx.Request = exchange.request
+    def _whole(self, exchange: Exchange[httpx.Request]) -> httpx.Request:
+        request = exchange.request
         if exchange.deadline_ns is not None:  # anew: it counts from here, and we wait little longer for its word
             request.headers[_TIMEOUT] = timeout(exchange.deadline_ns).decode()
         if exchange.upload is not None:
@@ -347,7 +347,7 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
 class _Body(httpx.AsyncByteStream):
     """A request body that is made while it is sent."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange[httpx.Request]) -> None:
         self._exchange = exchange
         self.complete = False
 

@@ -78,7 +78,7 @@ class Relay:
         return self.lanes.to(self.node, api.plan), self.node.name, request, context.deadline_ns, self.slack
 
 
-class _Relayed(Exchange):
+class _Relayed(Exchange[bytes]):
     __slots__ = ()
     trust = RELAYED
 

@@ -1,0 +1,124 @@
+"""The queue lane: one connection a call on the node's shared socket. Runs in workers.
+
+For APIs that are limited. The kernel's accept queue is one queue for all callers and all workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from graphserve.call.connection import Connection
+from graphserve.call.context import CallContext
+from graphserve.call.exchange import Exchange
+from graphserve.call.lanes.base import GONE, NodeLane
+from graphserve.call.membership import KnownNode, Membership
+from graphserve.call.memory_sharing import Sharing
+from graphserve.call.request import Compose, composer
+from graphserve.call.retry_budget import RetryBudget
+from graphserve.graph.plan import ApiPlan
+from graphserve.loop.poller import poller
+from graphserve.wire.trust import PEER, PEER_BY_SOCKET
+
+FIRST_LOOK = 0.005  # seconds after which a shared socket is tried again where nobody listened; doubles up to …
+LONGEST_LOOK = 0.2
+
+
+class QueueLane(NodeLane):
+    """A connection a call to the node's shared socket: the free worker takes the oldest call.
+
+    Args:
+        membership: what is known about the nodes.
+        node: the node's name.
+        path: its shared socket.
+        retry_budget: of calls to the node that may run again.
+        sharing: what is known of sharing memory with the node; None if none is shared.
+    """
+
+    def __init__(
+        self, membership: Membership, node: str, path: str, retry_budget: RetryBudget, sharing: Sharing | None = None
+    ) -> None:
+        super().__init__(membership, node, retry_budget, sharing)
+        self.path = path
+        self.waiting: set[Exchange[bytes]] = set()
+        self._readers = poller(self.loop)
+        # while nobody listens at the socket
+        self._unsent: dict[Exchange[bytes], None] = {}
+        self._look: asyncio.TimerHandle | None = None
+        self._pause = FIRST_LOOK
+        membership.watch(node, self._changed)
+
+    def composer(self, api: ApiPlan, *, checked: bool) -> Compose:
+        """See `Lane`."""
+        by_socket, sharing = composer(api, self.node, PEER_BY_SOCKET, checked=checked), self._sharing
+        if sharing is None:
+            return by_socket
+        by_memory = composer(api, self.node, PEER, checked=checked)
+
+        def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> bytes:
+            return (by_memory if sharing.results else by_socket)(context, deadline_ns, body)
+
+        return compose
+
+    def send(self, exchange: Exchange[bytes]) -> None:
+        """Connect and send at once; the kernel keeps it until a worker is free."""
+        if self.state is not None and self.state.hopeless:
+            exchange.fail(self.failed(self.state))
+            return
+        if self._look is not None:
+            self._unsent[exchange] = None
+            return
+        try:
+            sock = socket.socket(socket.AF_UNIX)
+        except OSError as exc:
+            exchange.fail(self.no_socket(exc))
+            return
+        sock.setblocking(False)
+        try:
+            sock.connect(self.path)
+        except BlockingIOError:
+            sock.close()
+            exchange.fail(self.full())
+            return
+        except OSError as exc:
+            sock.close()
+            if exc.errno in GONE:
+                self._hold(exchange)
+            else:
+                exchange.fail(self.no_socket(exc))
+            return
+        self._pause = FIRST_LOOK
+        self.waiting.add(exchange)
+        exchange.send_on(Connection(sock, Connection.close, _nothing, self._readers), exchange.request)
+
+    def forget(self, exchange: Exchange[bytes]) -> None:
+        """Drop an exchange that is over."""
+        self.waiting.discard(exchange)
+        self._unsent.pop(exchange, None)
+
+    def _hold(self, exchange: Exchange[bytes]) -> None:
+        """Somebody removed the socket's name: the supervisor makes it anew, and says so."""
+        self._unsent[exchange] = None
+        self._membership.lost(self.path)
+        self._look = self.loop.call_later(self._pause, self._send_unsent)
+        self._pause = min(self._pause * 2, LONGEST_LOOK)
+
+    def _send_unsent(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        unsent = list(self._unsent)
+        self._unsent = {}
+        for exchange in unsent:
+            self.send(exchange)
+
+    def _changed(self, node: KnownNode) -> None:
+        self.state = node
+        if node.hopeless:  # no worker is left that could have taken any of these
+            for exchange in [*self.waiting, *self._unsent]:
+                exchange.fail(self.failed(node))
+        self._send_unsent()
+
+
+def _nothing(connection: Connection) -> None:
+    pass
