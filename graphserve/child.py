@@ -11,11 +11,10 @@ if __name__ == "__main__":
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     if root not in sys.path:
         sys.path.append(root)
-    from graphserve.system.signal_dispositions import default
-    from graphserve.system.standard_streams import open_standard
+    from graphserve.system.inherited import open_standard_streams, reset_signals
 
-    open_standard()
-    default()
+    open_standard_streams()
+    reset_signals()
     if sys.argv[1] == "supervise":
         from graphserve.cli.library import main
     else:  # here user code will run, and may hang

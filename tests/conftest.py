@@ -15,14 +15,14 @@ import httpx
 import hypothesis
 import pytest
 
-from graphserve.system.signal_dispositions import heedless, is_ignored
+from graphserve.system.inherited import do_nothing, is_ignored
 from tests.harness import Served
 from tests.steering import Steered
 
 # Under nohup, or in a background job of a script: that a signal is ignored would go on to what tests start.
 for number in (signal.SIGINT, signal.SIGHUP):
     if is_ignored(number):
-        signal.signal(number, heedless)
+        signal.signal(number, do_nothing)
 
 # Each client of httpx reads the certificates of all authorities anew, which is most of what a short test costs: those
 # that say nothing of certificates share them.

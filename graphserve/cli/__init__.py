@@ -18,7 +18,7 @@ import click
 
 from graphserve.cli.display import say
 from graphserve.errors import ExitCode, GraphServeError, closest
-from graphserve.system.standard_streams import open_standard
+from graphserve.system.inherited import open_standard_streams
 
 # In the order of the help. Each is a function of its name: the first three in a module of their own, the others, which
 # need a graph that runs, in `operate`.
@@ -70,7 +70,7 @@ def commands() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code; never raises for a mistake of the user."""
-    open_standard()
+    open_standard_streams()
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
         sys.stdout.reconfigure(errors="backslashreplace")  # what an ASCII terminal cannot show is no traceback
     try:

@@ -13,7 +13,7 @@ from graphserve.cli.display import say
 from graphserve.cli.flags import configure, target_options
 from graphserve.errors import ExitCode, GraphServeError
 from graphserve.graph.plan import Plan
-from graphserve.system import standard_streams
+from graphserve.system import inherited
 
 FORMATS = ("tree", "dot", "mermaid", "json", "svg")
 SUFFIXES = {".dot": "dot", ".gv": "dot", ".mmd": "mermaid", ".json": "json", ".svg": "svg"}
@@ -39,7 +39,7 @@ def graph(form: str | None, dot: bool, output: str | None, **given: Any) -> int:
     resolution = resolve_in_child(config.settings, config.env)
     if say.troubles(resolution.troubles) or resolution.plan is None:
         return ExitCode.INVALID
-    if output in (None, "-") and 1 in standard_streams.closed:
+    if output in (None, "-") and 1 in inherited.closed:
         raise GraphServeError("there is no output to draw on, it is closed: give -o FILE")
     text = _draw(resolution.plan, form, output in (None, "-"))
     _write(text if text.endswith("\n") else text + "\n", output)

@@ -165,7 +165,7 @@ def run_folder(path: str | None) -> Iterator[Trouble]:
     try:
         os.rmdir(tempfile.mkdtemp(prefix=rundir.UNFINISHED, dir=above))  # permission is not all: /proc takes nothing
     except OSError as exc:
-        yield Trouble(f"the run folder {folder} cannot be used: {os_errors.words(exc)}")
+        yield Trouble(f"the run folder {folder} cannot be used: {os_errors.explain(exc)}")
 
 
 def reloading(config: Config) -> Iterator[Trouble]:

@@ -14,7 +14,7 @@ import click
 from graphserve.cli.flags import configure, serve_options
 from graphserve.errors import ExitCode, GraphServeError, StartupError
 from graphserve.system import os_errors
-from graphserve.system.signal_dispositions import unblock
+from graphserve.system.inherited import unblock_signals
 
 if TYPE_CHECKING:
     from graphserve.config import Config
@@ -30,7 +30,7 @@ def serve(**given: Any) -> int:
     under [tool.graphserve] in pyproject.toml.
     """
     signal.signal(signal.SIGTERM, _end)
-    unblock()
+    unblock_signals()
     try:
         return _serve(given)
     except GraphServeError as exc:
@@ -76,7 +76,7 @@ def _run(config: Config, resolver: Resolver, given: dict[str, Any]) -> int:
     try:
         display = open_display(config.log_format, config.settings.log_level)
     except RuntimeError as exc:  # it has a thread of its own
-        raise StartupError(f"the graph could not start: {os_errors.words(exc)}") from exc
+        raise StartupError(f"the graph could not start: {os_errors.explain(exc)}") from exc
     try:
         for trouble in (*command_line(given), *warnings):
             display.log(LogRecord(time.time(), "warning", trouble.message))

@@ -26,7 +26,7 @@ from graphserve.isolation import forked, prompts
 from graphserve.isolation.restore import Steady
 from graphserve.logs.tracebacks import formatted
 from graphserve.system import machine
-from graphserve.system.child_process import die_with
+from graphserve.system.child_process import die_with_parent
 from graphserve.system.process_title import name_process
 from graphserve.wire.init_arguments import init_problems
 from graphserve.wire.signature import Signature
@@ -344,7 +344,7 @@ class _Refused(Exception):
 
 def main() -> None:
     """The child: Settings as JSON on stdin, a Resolution as JSON to a descriptor; argv names it, and our parent."""
-    die_with(int(sys.argv[3]))
+    die_with_parent(int(sys.argv[3]))
     name_process("resolver", "resolve")
     os.set_inheritable(int(sys.argv[2]), False)  # what user code starts must not hold it: we are waited for
     settings = Settings.from_json(sys.stdin.buffer.read())

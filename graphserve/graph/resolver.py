@@ -18,9 +18,8 @@ from graphserve.declare.options import ServiceOptions
 from graphserve.errors import ConfigurationError, CycleError, GraphError, StartupError
 from graphserve.graph.plan import Plan, Resolution, Settings
 from graphserve.isolation import restore
-from graphserve.system import os_errors, stack, standard_streams
-from graphserve.system.child_process import FIRST_FILE
-from graphserve.system.process_group import end_group
+from graphserve.system import inherited, os_errors, stack
+from graphserve.system.child_process import FIRST_FILE, end_group
 
 # What systemd says to the supervisor alone (sd_notify(3)): user code that spoke there would speak for the graph.
 OF_SYSTEMD = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})
@@ -50,7 +49,7 @@ class Resolver:
     def __init__(self, settings: Settings, env: Mapping[str, str] | None = None, *, capture: bool = False) -> None:
         self.target = settings.target
         try:
-            self._answer, writing = standard_streams.pipe()
+            self._answer, writing = inherited.pipe()
             try:
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", FIRST_FILE, "resolve", str(writing), str(os.getpid())],
@@ -61,7 +60,7 @@ class Resolver:
             finally:
                 os.close(writing)
         except OSError as exc:
-            why = os_errors.words(exc)
+            why = os_errors.explain(exc)
             raise StartupError(f"the process that imports {self.target!r} could not be started: {why}") from exc
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:

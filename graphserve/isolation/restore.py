@@ -10,8 +10,8 @@ import os
 import signal
 import sys
 
-from graphserve.system import standard_streams
-from graphserve.system.signal_dispositions import heedless
+from graphserve.system import inherited
+from graphserve.system.inherited import do_nothing
 
 CLOSED = (
     "closed descriptors that it did not open, graphserve's own among them (os.closerange or the like): close only what "
@@ -40,12 +40,12 @@ class Steady:
 
     def restore(self) -> None:
         """Put right what modules changed."""
-        standard_streams.open_standard()  # or a socket gets the number of what was closed, and what is printed
+        inherited.open_standard_streams()  # or a socket gets the number of what was closed, and what is printed
         if sys.getrecursionlimit() < self._recursion:
             sys.setrecursionlimit(self._recursion)
         if self._ignores:
             signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a client that leaves must not end a worker
-            signal.signal(signal.SIGINT, heedless)  # nor Ctrl-C, whose meaning the supervisor decides
+            signal.signal(signal.SIGINT, do_nothing)  # nor Ctrl-C, whose meaning the supervisor decides
 
 
 def _file(descriptor: int) -> tuple[int, int] | None:

@@ -20,9 +20,9 @@ from graphserve.declare.service import declaration
 from graphserve.errors import ConfigurationError, CycleError, ExitCode, GraphError, GraphServeError, StartupError
 from graphserve.graph import importer
 from graphserve.run.calls import Calls
-from graphserve.system import standard_streams
+from graphserve.system import inherited
 from graphserve.system.child_process import FIRST_FILE
-from graphserve.system.signal_dispositions import is_ignored
+from graphserve.system.inherited import is_ignored
 
 T = TypeVar("T")
 
@@ -166,8 +166,8 @@ class Server(Generic[T]):
     # --- the supervisor ---
 
     def _start(self) -> None:
-        reading, writing = standard_streams.pipe()
-        listening, speaking = standard_streams.pipe()
+        reading, writing = inherited.pipe()
+        listening, speaking = inherited.pipe()
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", FIRST_FILE, "supervise", str(writing)], stdin=listening, pass_fds=[writing],

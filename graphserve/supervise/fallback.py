@@ -241,7 +241,7 @@ class FallbackProcess:
             version = self._fleet.current or self._fleet.outlined()
             self._current = process = pool.spawn(-1, version, version.env(plan, -1))
         except OSError as exc:
-            self._say("error", f"takes no calls, and no stand-in could be started: {os_errors.words(exc)}")
+            self._say("error", f"takes no calls, and no stand-in could be started: {os_errors.explain(exc)}")
             self._again(NO_PROCESS_PAUSE)
         else:
             self.processes.add(process)

@@ -22,7 +22,7 @@ from graphserve.supervise.process.worker_process import WorkerProcess
 from graphserve.supervise.revision import OUTLINE, Revision, same
 from graphserve.supervise.rollout import together
 from graphserve.system import messages, os_errors, rundir
-from graphserve.system.roster import Roster
+from graphserve.system.shared_memory import Roster
 
 PULSE = 1.0  # seconds between two looks at each worker
 HEARING = ("starting", "ready", "draining")  # the states of workers that are told what becomes of others
@@ -84,7 +84,7 @@ class Fleet:
             for each in plan.nodes:
                 version.nodes[each.name] = kept[each.name] or self._new(each, version)
         except OSError as exc:
-            raise StartupError(f"the graph could not start: {os_errors.words(exc)}") from exc
+            raise StartupError(f"the graph could not start: {os_errors.explain(exc)}") from exc
         if without := environment.without:
             words = f"there are not enough GPUs: {', '.join(without)} will see none (`graphserve check` counts them)"
             self.observer.log(LogRecord(time.time(), "warning", words))
@@ -162,7 +162,7 @@ class Fleet:
         try:
             self._connections = Connections(self.run, self._find, self._on_message)
         except OSError as exc:
-            raise StartupError(f"the graph could not start: {os_errors.words(exc)}") from exc
+            raise StartupError(f"the graph could not start: {os_errors.explain(exc)}") from exc
         self._beat()
 
     async def start(self, version: Revision) -> None:
@@ -189,7 +189,7 @@ class Fleet:
                 for slot in range(node.plan.workers):
                     node.spawn(slot)
             except OSError as exc:
-                raise StartupError(f"the graph could not start: {os_errors.words(exc)}") from exc
+                raise StartupError(f"the graph could not start: {os_errors.explain(exc)}") from exc
             self._changed(node)
         await together(node.up() for node in nodes)
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from graphserve.call import call_fingerprint
 from graphserve.declare.options import ServiceOptions
-from graphserve.system import worker_memory
+from graphserve.system import shared_memory
 from graphserve.system.messages import HealthReport
 
 Verdict = tuple[Literal["kill", "recycle"], str]
@@ -80,7 +80,7 @@ class Frozen:
 
 
 class WorkerMemory:
-    """What a worker wrote into the memory that it shares with us (`system/worker_memory.py`), also after its death.
+    """What a worker wrote into the memory that it shares with us (`system/shared_memory.py`), also after its death.
 
     Args:
         descriptor: of that memory; -1 if there is none. Owned by this object.
@@ -97,11 +97,11 @@ class WorkerMemory:
 
     def deadline(self) -> float:
         """The latest deadline of what it executes, seconds of CLOCK_MONOTONIC; 0.0 if there is none."""
-        return self._words()[worker_memory.DEADLINE] / 1e9
+        return self._words()[shared_memory.DEADLINE] / 1e9
 
     def executing(self) -> int:
         """How many calls it executes, or a few more; 0 if none."""
-        return self._words()[worker_memory.EXECUTING]
+        return self._words()[shared_memory.EXECUTING]
 
     def calls(self, routes: Sequence[str]) -> set[str]:
         """The calls that it executes for clients.
@@ -110,18 +110,18 @@ class WorkerMemory:
             routes: of its APIs.
         """
         words, found = self._words(), set()
-        for place in range(worker_memory.FIRST_NOTE, worker_memory.WORDS, worker_memory.NOTE):
+        for place in range(shared_memory.FIRST_NOTE, shared_memory.WORDS, shared_memory.NOTE):
             api, length = words[place] >> 40, words[place] & (1 << 40) - 1
             if 1 <= api <= len(routes):
                 route = routes[api - 1]
-                upload = length == worker_memory.UPLOAD
+                upload = length == shared_memory.UPLOAD
                 found.add(
                     call_fingerprint.upload(route) if upload else call_fingerprint.name(route, length, words[place + 1])
                 )
         return found
 
     def _words(self) -> Sequence[int]:
-        size = worker_memory.WORDS * 8
+        size = shared_memory.WORDS * 8
         try:
             data = os.pread(self._descriptor, size, 0)
         except OSError:

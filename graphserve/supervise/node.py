@@ -22,7 +22,7 @@ from graphserve.supervise.process.worker_process import NO_PROCESS_PAUSE, Pool, 
 from graphserve.supervise.quarantine import Quarantine
 from graphserve.supervise.rollout import Rollout, first, gone
 from graphserve.system import messages, os_errors, rundir
-from graphserve.system.roster import Roster
+from graphserve.system.shared_memory import Roster
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -429,5 +429,5 @@ class RestartPolicy:
         try:
             node.spawn(slot)
         except OSError as exc:
-            node.say("error", f"{node.plan.name}: no worker could be started, tried again: {os_errors.words(exc)}")
+            node.say("error", f"{node.plan.name}: no worker could be started, tried again: {os_errors.explain(exc)}")
             self.later(slot, NO_PROCESS_PAUSE)

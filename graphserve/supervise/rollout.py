@@ -163,7 +163,7 @@ class Rollout:
                 self.node.leave(worker)
             await gone(worker for worker in new if worker.state != "draining")
             if isinstance(exc, OSError):
-                raise StartupError(f"{plan.name}: {os_errors.words(exc)}", plan.name) from exc
+                raise StartupError(f"{plan.name}: {os_errors.explain(exc)}", plan.name) from exc
             raise
         for worker in new:
             worker.standby = False

@@ -62,7 +62,7 @@ class RunFolderUpkeep:
             return
         except OSError as exc:
             words = (
-                f"what was removed of the run folder {self._folder.path} cannot be made anew: {os_errors.words(exc)}"
+                f"what was removed of the run folder {self._folder.path} cannot be made anew: {os_errors.explain(exc)}"
             )
             if words != self._trouble:
                 self._say("error", f"{words}; tried again every second")

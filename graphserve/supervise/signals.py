@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 
-from graphserve.system.signal_dispositions import is_ignored
+from graphserve.system.inherited import is_ignored
 
 
 class Signals:

@@ -244,9 +244,9 @@ def run(
     try:
         return int(asyncio.run(main()))
     except (OSError, RuntimeError) as exc:
-        if not os_errors.refused(exc):
+        if not os_errors.is_refusal(exc):
             raise
-        raise StartupError(f"the graph could not go on: {os_errors.words(exc)}") from exc
+        raise StartupError(f"the graph could not go on: {os_errors.explain(exc)}") from exc
 
 
 class _Shown(logging.Handler):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def cpus() -> int:
-    """CPUs that this process may use: the smaller of its affinity and its cgroup's quota, at least 1.
+    """Return how many CPUs this process may use: the smaller of its affinity and its cgroup's quota, at least 1.
 
     `os.cpu_count()` knows neither. Source of the quota: `cpu.max` of cgroup v2, `cpu.cfs_quota_us` of v1.
     """
@@ -19,7 +19,7 @@ def cpus() -> int:
 
 
 def gpus() -> list[str]:
-    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
+    """Return the GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in (part.strip() for part in visible.split(",")) if name and name != "-1"]
@@ -35,7 +35,7 @@ def raise_open_files() -> None:
 
 
 def _count_gpus(proc: Path = Path("/proc/driver/nvidia/gpus"), dev: Path = Path("/dev")) -> int:
-    """What the driver lists, or else its device files: a container may have only these."""
+    """Count what the driver lists, or else its device files: a container may have only these."""
     try:
         return len(list(proc.iterdir()))
     except OSError:

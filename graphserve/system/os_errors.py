@@ -1,4 +1,4 @@
-"""What the machine refuses us, in words that say what to do: descriptors, processes, space, permission. Any process."""
+"""Errors of the operating system, with what to do: descriptors, processes, space, permission. Any process."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import resource
 NO_THREAD = "can't start new thread"  # what Python says where the kernel says EAGAIN
 
 
-def words(exc: OSError | RuntimeError) -> str:
-    """What the kernel refused, and what to do about it, in one line.
+def explain(exc: OSError | RuntimeError) -> str:
+    """Return what the kernel refused and what to do about it, in one line.
 
     Args:
         exc: what was raised: an OSError, or the RuntimeError of a thread that could not start.
     """
     if not isinstance(exc, OSError):
-        return _of_processes() if str(exc) == NO_THREAD else str(exc)
+        return _no_more_processes() if str(exc) == NO_THREAD else str(exc)
     where = f" ({exc.filename})" if exc.filename else ""
     match exc.errno:
         case errno.EMFILE:
@@ -29,7 +29,7 @@ def words(exc: OSError | RuntimeError) -> str:
         case errno.ENOSPC | errno.EDQUOT:
             return f"no space or no inode is left on the file system{where}: free some, or give a --run-dir elsewhere"
         case errno.EAGAIN:
-            return _of_processes()
+            return _no_more_processes()
         case errno.ENOMEM:
             return "no memory is left for a further process: run fewer workers, or give the machine more"
         case errno.EROFS:
@@ -42,7 +42,7 @@ def words(exc: OSError | RuntimeError) -> str:
             return f"{exc.strerror or exc}{where}"
 
 
-def _of_processes() -> str:
+def _no_more_processes() -> str:
     limit = resource.getrlimit(resource.RLIMIT_NPROC)[0]
     known = "" if limit == resource.RLIM_INFINITY else f" (this user may have {limit})"
     return (
@@ -51,6 +51,6 @@ def _of_processes() -> str:
     )
 
 
-def refused(exc: BaseException) -> bool:
-    """Whether this is the kernel's no, which `words` explains, and not a mistake of ours."""
+def is_refusal(exc: BaseException) -> bool:
+    """Return whether the kernel refused something, which `explain` puts into words; else it is a mistake of ours."""
     return isinstance(exc, OSError) or (isinstance(exc, RuntimeError) and str(exc) == NO_THREAD)

@@ -39,7 +39,7 @@ def dumps(
     separators: tuple[str, str] | None = None,
     allow_nan: bool = True,
 ) -> str:
-    """A value as JSON; the arguments are those of `json.dumps`."""
+    """Return a value as JSON; the arguments are those of `json.dumps`."""
     if default is None and indent is None and separators is None and not sort_keys and ensure_ascii and allow_nan:
         return str(_plain.encode(value))
     encoder = _Encoder(
@@ -50,9 +50,9 @@ def dumps(
 
 
 def loads(text: str | bytes | bytearray) -> Any:
-    """What JSON says, in UTF-8 where it is bytes.
+    """Return the value of a JSON text; bytes are UTF-8.
 
     Raises:
-        ValueError: it is no JSON.
+        ValueError: the text is not JSON.
     """
     return _decoder.decode(text if isinstance(text, str) else text.decode("utf-8"))

@@ -32,7 +32,7 @@ def name_process(name: str, *words: str) -> None:
 
 
 def _short(name: str) -> str:
-    """A name in as many bytes as the kernel keeps; the slot at its end stays."""
+    """Shorten a name to as many bytes as the kernel keeps; the slot at its end stays."""
     head, bracket, slot = name.rpartition("[")
     if not bracket:
         return name[:COMM_BYTES]
@@ -52,7 +52,7 @@ def _write(name: str, words: tuple[str, ...]) -> None:
 
 
 def _fit(name: str, words: tuple[str, ...], room: int) -> bytes:
-    """What is written: each part ends with a NUL, and NULs fill the rest. A name that is too long is cut."""
+    """Return what is written: each part ends with a NUL, and NULs fill the rest. A name that is too long is cut."""
     rest = b"".join(word.encode() + b"\0" for word in words)
     shown = f"graphserve: {name}".encode()[: max(0, room - len(rest) - 1)]
     return (shown + b"\0" + rest)[:room].ljust(room, b"\0")

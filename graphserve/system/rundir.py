@@ -21,10 +21,10 @@ import secrets
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 from graphserve.errors import StartupError
 from graphserve.system import os_errors
@@ -46,7 +46,7 @@ STEP = 0.01  # seconds between two tries meanwhile
 
 
 def path_problem(folder: Path) -> str:
-    """Why sockets in this run folder would have paths that are too long, or an empty string."""
+    """Return why sockets in this run folder would have paths that are too long, or an empty string."""
     length = len(os.fsencode(str(folder) + LONGEST_NAME))
     if length <= MAX_SOCKET_PATH:
         return ""
@@ -58,7 +58,7 @@ def path_problem(folder: Path) -> str:
 
 @dataclass(frozen=True)
 class Marker:
-    """What the lock of a run folder says; by it a folder is known as one of ours.
+    """What is written in the lock of a run folder; by it a folder is known as one of ours.
 
     Args:
         token: of the graph that runs there, or was killed there.
@@ -69,13 +69,13 @@ class Marker:
     made: bool
 
     def write(self, lock: int) -> None:
-        """Put it into an open lock."""
+        """Write the marker into an open lock."""
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{FORMAT} {self.token} {MADE if self.made else KEPT}\n".encode(), 0)
 
     @classmethod
     def read(cls, lock: int) -> Marker | None:
-        """What stands in an open lock; None: we did not write it."""
+        """Read the marker of an open lock; None: we did not write it."""
         match = _MARKER.fullmatch(os.pread(lock, 200, 0))
         return cls(match[1].decode(), match[2].decode() == MADE) if match else None
 
@@ -108,7 +108,8 @@ class RunDir:
         self.foreign: list[str] = []
         self.parent_made: Path | None = None
         self._link: Path | None = None
-        self._folder = self._lock = -1
+        self._folder = -1
+        self._lock = -1
         try:
             if path is None:
                 self._make()
@@ -117,7 +118,7 @@ class RunDir:
                 self._claim()
                 self._leave_link()
         except OSError as exc:
-            raise StartupError(f"the run folder {path or parent()} cannot be used: {os_errors.words(exc)}") from exc
+            raise StartupError(f"the run folder {path or parent()} cannot be used: {os_errors.explain(exc)}") from exc
 
     def _make(self) -> None:
         # Under its own name only once it is locked: another graph that starts now would take it for a stale one.
@@ -145,7 +146,7 @@ class RunDir:
             raise
 
     def restore(self) -> list[str]:
-        """Make anew what others have removed of the folder, its lock and the link to it; returns their names.
+        """Make again what others have removed of the folder, its lock and the link to it, and return their names.
 
         Raises:
             Taken: another graph has the folder by now.
@@ -241,7 +242,7 @@ class RunDir:
         return True
 
     def _leave_link(self) -> None:
-        """Have `running` find a folder that is elsewhere."""
+        """Leave a link by which `running` finds a folder that is elsewhere."""
         with contextlib.suppress(OSError, StartupError):  # then it is found by --run-dir only
             link = _link_to(self.path)
             if _is_our_link(link):
@@ -286,7 +287,7 @@ class RunDir:
 
 
 def claim_problem(path: Path) -> str:
-    """Why no graph can have this folder as its run folder, or an empty string; changes nothing."""
+    """Return why no graph can have this folder as its run folder, or an empty string; change nothing."""
     try:
         folder = os.open(path, _FOLDER)
     except FileNotFoundError:
@@ -294,7 +295,7 @@ def claim_problem(path: Path) -> str:
     except NotADirectoryError:
         return f"--run-dir {path}: there is something else than a folder"
     except OSError as exc:
-        return f"the run folder {path} cannot be used: {os_errors.words(exc)}"
+        return f"the run folder {path} cannot be used: {os_errors.explain(exc)}"
     try:
         if is_live(path):
             return f"a graph is running in {path}: stop it first, or give another --run-dir"
@@ -304,7 +305,7 @@ def claim_problem(path: Path) -> str:
 
 
 def _claim_problem(folder: int, path: Path) -> str:
-    """The same of a folder that is open: it is another user's, or holds things and no marker of ours."""
+    """Return the same of a folder that is open: it is another user's, or holds things and no marker of ours."""
     if os.fstat(folder).st_uid != os.geteuid():
         return f"the run folder {path} belongs to another user: give another --run-dir"
     names = os.listdir(folder)
@@ -347,7 +348,7 @@ def _take(descriptor: int, how: int = fcntl.LOCK_EX) -> bool:
 
 
 def _is_lock_of(folder: int, lock: int) -> bool:
-    """Whether what we took is still the folder's lock: one that was removed meanwhile locks nobody out."""
+    """Return whether what we took is still the folder's lock: one that was removed meanwhile locks nobody out."""
     try:
         return os.path.samestat(os.fstat(lock), os.stat(LOCK, dir_fd=folder, follow_symlinks=False))
     except FileNotFoundError:
@@ -355,7 +356,7 @@ def _is_lock_of(folder: int, lock: int) -> bool:
 
 
 def _is_at(path: Path, folder: int) -> bool:
-    """Whether the folder that is open still has this path."""
+    """Return whether the folder that is open still has this path."""
     try:
         return os.path.samestat(os.fstat(folder), os.stat(path))
     except FileNotFoundError:
@@ -367,7 +368,7 @@ def _has_lock(folder: int) -> bool:
 
 
 def identity(path: str | Path) -> tuple[int, int] | None:
-    """Which file has a name; None if none has."""
+    """Return which file (device and inode) has this path; None if none has."""
     try:
         found = os.stat(path, follow_symlinks=False)
     except OSError:
@@ -389,7 +390,7 @@ def _hold(folder: int) -> None:
 
 
 def _is_held(path: Path) -> bool:
-    """Whether the folder itself is locked, by the graph that runs in it."""
+    """Return whether the folder itself is locked, by the graph that runs in it."""
     try:
         folder = os.open(path, _FOLDER)
     except OSError:
@@ -403,7 +404,7 @@ def _is_held(path: Path) -> bool:
 
 
 def _open_lock(folder: Path) -> int:
-    """The lock of a folder, for reading.
+    """Open the lock of a folder for reading.
 
     Raises:
         OSError: there is none, or none that we could have made.
@@ -416,7 +417,7 @@ def _open_lock(folder: Path) -> int:
 
 
 def token(folder: Path) -> str:
-    """The token of the graph that runs in a folder, or of the one that was killed there; empty if there is none."""
+    """Return the token of the graph that runs in a folder, or was killed there; empty if there is none."""
     lock = _open_lock(folder)
     try:
         marker = Marker.read(lock)
@@ -426,7 +427,7 @@ def token(folder: Path) -> str:
 
 
 def is_live(folder: Path) -> bool:
-    """Whether a graph runs in this folder: its lock has our marker, and is held."""
+    """Return whether a graph runs in this folder: its lock has our marker, and is held."""
     try:
         lock = _open_lock(folder)
     except FileNotFoundError:
@@ -483,7 +484,7 @@ def remove_stale() -> Stale:
 
 
 def _stale_lock(folder: int) -> int | None:
-    """The lock of a run folder of ours that nobody holds, taken; None if it is not such a folder."""
+    """Take the lock of a run folder of ours that nobody holds; None if this is no such folder."""
     if os.fstat(folder).st_uid != os.geteuid():
         return None
     lock = os.open(LOCK, os.O_RDONLY | _PLAIN, dir_fd=folder)
@@ -496,12 +497,12 @@ def _stale_lock(folder: int) -> int | None:
 
 
 def running() -> list[Path]:
-    """The run folders in which a graph of this user runs, also those that were chosen with `--run-dir`."""
+    """Return the run folders in which a graph of this user runs, also those that were chosen with `--run-dir`."""
     return sorted({Path(os.path.realpath(folder)) for folder in _candidates(PREFIX) if is_live(folder)})
 
 
 def removed() -> set[Path]:
-    """The run folders that somebody removed although their graphs run: those make them anew within a second.
+    """Return the run folders that somebody removed although their graphs run, which make them again within a second.
 
     The process that has locked such a folder has it open still, and the lock in it.
     """
@@ -515,7 +516,7 @@ def removed() -> set[Path]:
 
 
 def ours(folders: set[Path]) -> set[Path]:
-    """Those of these folders that `running` looks at, though they may be gone."""
+    """Return those of these folders that `running` looks at, though they may be gone."""
     try:
         place = Path(os.path.realpath(parent()))
     except StartupError:
@@ -527,7 +528,7 @@ def ours(folders: set[Path]) -> set[Path]:
 
 
 def _lock_holders() -> set[int]:
-    """The processes that hold a lock of flock(2)."""
+    """Return the processes that hold a lock of flock(2)."""
     with contextlib.suppress(OSError):
         lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
         return {int(fields[4]) for fields in lines if fields[1] == "FLOCK"}
@@ -545,7 +546,7 @@ def _removed_folders(descriptors: Path) -> set[Path]:
 
 
 def _candidates(prefix: str) -> Iterator[Path]:
-    """What may be run folders in the usual place, and links to those that are elsewhere, by name and owner."""
+    """Yield what may be run folders in the usual place, and links to those elsewhere, by name and owner."""
     try:
         place = parent()
     except StartupError:
@@ -568,12 +569,11 @@ def _is_our_link(link: Path) -> bool:
         return False
 
 
-# --- what is in a run folder ---
-
+# What is in a run folder.
 _SOCKET, _FILE = stat.S_ISSOCK, stat.S_ISREG
 # By name what we make, and what kind of thing that is; the table of a folder is the same for what is in it. (The name
 # of a socket ends in ~ until it listens.)
-_Table = dict[str, Any]
+_Table: TypeAlias = "dict[str, Callable[[int], bool] | _Table]"
 _NODE: _Table = {r"(q|b\d+|\d+)\.sock~?": _SOCKET, r"b\d+\.turn": _FILE}
 _VERSION: _Table = {r"plan\.json~?": _FILE}
 _RUN: _Table = {r"(control|workers)\.sock~?": _SOCKET, r"\d+": _VERSION, r"n\d+": _NODE}
@@ -634,12 +634,12 @@ def _remove_part(run: Path, name: str) -> None:
 
 
 def queue_socket(run: Path, node: str) -> str:
-    """The path of a node's shared socket."""
+    """Return the path of a node's shared socket."""
     return str(run / node / "q.sock")
 
 
 def batch_sockets(run: Path, node: str, batched: Mapping[str, int]) -> dict[str, str]:
-    """The paths of the shared sockets of a node's batched APIs, by API name.
+    """Return the paths of the shared sockets of a node's batched APIs, by API name.
 
     Args:
         run: the run folder.
@@ -650,30 +650,27 @@ def batch_sockets(run: Path, node: str, batched: Mapping[str, int]) -> dict[str,
 
 
 def worker_socket(run: Path, node: str, pid: int) -> str:
-    """The path of one worker's own socket."""
+    """Return the path of one worker's own socket."""
     return str(run / node / f"{pid}.sock")
 
 
 def workers_socket(run: Path) -> str:
-    """The path of the supervisor's socket that workers connect to."""
+    """Return the path of the supervisor's socket that workers connect to."""
     return str(run / "workers.sock")
 
 
 def control_socket(run: Path) -> str:
-    """The path of the supervisor's socket that operators speak HTTP to."""
+    """Return the path of the supervisor's socket that operators speak HTTP to."""
     return str(run / "control.sock")
 
 
 def plan_file(run: Path, version: int) -> Path:
-    """The path of a Plan; `version` counts the reloads, from 1."""
+    """Return the path of a Plan; `version` counts the reloads, from 1."""
     return run / str(version) / "plan.json"
 
 
-# --- The runtime directory: where run folders are made, and looked for ---
-
-
 def parent() -> Path:
-    """Where new run folders are made: `$XDG_RUNTIME_DIR` if it can be used, or the temporary folder.
+    """Return where new run folders are made: `$XDG_RUNTIME_DIR` if it can be used, or the temporary folder.
 
     Raises:
         StartupError: neither can be.

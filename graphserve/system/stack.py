@@ -1,6 +1,6 @@
-"""The stack of a process that hangs: it writes it to its stderr at a signal, and ends; who watches it reads it there.
+"""The stack of a process that hangs: at a signal it writes the stack to its stderr and ends.
 
-Used in the children that run user code, and in the process that started them.
+Children that run user code write it; the process that started them reads it there.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 # The last one: user code and its libraries hardly use it, and its default is to end the process without a core dump.
 SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
@@ -39,8 +38,8 @@ def show_on_signal() -> None:
 
 
 @contextlib.contextmanager
-def awaiting(awaitable: Any) -> Iterator[None]:
-    """Have the signal show where a coroutine waits too, which is in the stack of no thread; on the main thread."""
+def awaiting(awaitable: object) -> Iterator[None]:
+    """Have the signal show also where a coroutine waits, which is in the stack of no thread; on the main thread."""
     if not _shows:
         yield
         return
@@ -59,15 +58,15 @@ def awaiting(awaitable: Any) -> Iterator[None]:
         _chain(signal.SIG_DFL)
 
 
-def _chain(handler: Any) -> None:
-    """What happens at the signal when the stacks of the threads are written."""
+def _chain(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    """Have the signal call this once the stacks of the threads are written."""
     faulthandler.unregister(SIGNAL)
     signal.signal(SIGNAL, handler)
     show_on_signal()
 
 
-def awaited(awaitable: Any) -> list[Frame]:
-    """Where a coroutine waits: its frames, the innermost last; none while it runs, as a thread has them then."""
+def awaited(awaitable: object) -> list[Frame]:
+    """Return the frames of a coroutine that waits, the innermost last; none while it runs: a thread has them then."""
     frames: list[Frame] = []
     while awaitable is not None and not getattr(awaitable, "cr_running", False):
         frame = getattr(awaitable, "cr_frame", None) or getattr(awaitable, "gi_frame", None)
@@ -78,13 +77,13 @@ def awaited(awaitable: Any) -> list[Frame]:
 
 
 def of_error(error: BaseException | None) -> str:
-    """Where something was raised, as a stack; empty if that is not in user code."""
+    """Return where an error was raised, as a stack; empty if that is not in user code."""
     summary = traceback.extract_tb(error.__traceback__) if error is not None else []
     return shown([(each.filename, each.lineno or 0, each.name) for each in summary])
 
 
 def of_threads(threads: Iterable[threading.Thread]) -> str:
-    """Where threads of this process are in user code; empty if none is."""
+    """Return where threads of this process are in user code; empty if none is."""
     current = sys._current_frames()
     stacks = [traceback.extract_stack(current[thread.ident]) for thread in threads if thread.ident in current]
     return "\n".join(filter(None, (shown([(each.filename, each.lineno or 0, each.name) for each in stack])
@@ -92,19 +91,23 @@ def of_threads(threads: Iterable[threading.Thread]) -> str:
 
 
 def shown(frames: Iterable[Frame]) -> str:
-    """Frames, the innermost last, from the first one of user code on, as Python prints a traceback; or nothing."""
+    """Return frames as Python prints a traceback, from the first one of user code on; empty if there is none.
+
+    Args:
+        frames: the innermost last.
+    """
     lines = "".join(map(_frame, _of_user(frames)))
     return f"Stack (most recent call last):\n{lines}" if lines else ""
 
 
 class Stack:
-    """What a process wrote, line by line, since it was sent the signal."""
+    """Reads what a process writes, line by line, from the moment it was sent the signal."""
 
     def __init__(self) -> None:
         self._threads: list[list[Frame]] = []
 
     def takes(self, line: str) -> bool:
-        """Take in a line; False: it is of something else."""
+        """Take a line, and return whether it belongs to the stack."""
         if _THREAD.match(line):
             self._threads.append([])
         elif self._threads and (frame := _FRAME.match(line)):
@@ -114,14 +117,14 @@ class Stack:
         return True
 
     def __str__(self) -> str:
-        """The threads that were in user code, as Python prints a traceback; empty if none was."""
+        """Return the threads that were in user code, as Python prints a traceback; empty if none was."""
         linecache.checkcache()  # sources are edited
         # The thread that the signal interrupted, which mostly is the main one, comes last: it goes first.
         return "\n".join(filter(None, (shown(reversed(thread)) for thread in reversed(self._threads))))
 
 
 def _of_user(frames: Iterable[Frame]) -> list[Frame]:
-    """From the first frame of user code on, without those of the import system."""
+    """Return the frames from the first one of user code on, without those of the import system."""
     shown: list[Frame] = []
     for file, line, name in frames:
         if not file.startswith("<frozen ") and (shown or not is_machinery(file)):
@@ -130,7 +133,7 @@ def _of_user(frames: Iterable[Frame]) -> list[Frame]:
 
 
 def is_machinery(file: str) -> bool:
-    """Whether code of this file is ours, Python's own, or the event loop's: it calls user code, and is none."""
+    """Return whether code of this file is ours, Python's own, or the event loop's: it calls user code, and is none."""
     packages = f"{os.sep}site-packages{os.sep}"
     return file.startswith((_OURS, "<frozen ", "uvloop/")) or (file.startswith(_PYTHON) and packages not in file)
 

@@ -10,11 +10,11 @@ import os
 from zlib import crc32
 
 from graphserve.call.call_fingerprint import WHOLE, check
-from graphserve.system.worker_memory import FIRST_NOTE, NOTE, UPLOAD, WORDS
+from graphserve.system.shared_memory import FIRST_NOTE, NOTE, UPLOAD, WORDS
 
 
 class FlightRecorder:
-    """That memory, as a list of ints for who writes it (`system/worker_memory.py`)."""
+    """That memory, as a list of ints for who writes it (`system/shared_memory.py`)."""
 
     def __init__(self) -> None:
         self.descriptor = os.memfd_create("latest")

@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from graphserve.system.signal_dispositions import heedless
+from graphserve.system.inherited import do_nothing
 
 
 class Forks:
@@ -45,7 +45,7 @@ class Forks:
     def _in_child(self) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if signal.getsignal(signal.SIGINT) is heedless:
+        if signal.getsignal(signal.SIGINT) is do_nothing:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         self._give_up_sockets()
         signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.old)

@@ -37,11 +37,10 @@ from graphserve.logs import records
 from graphserve.logs.tracebacks import formatted
 from graphserve.system import messages, os_errors, rundir
 from graphserve.system.channel import Channel
-from graphserve.system.child_process import die_with
+from graphserve.system.child_process import die_with_parent
+from graphserve.system.inherited import do_nothing, take_input
 from graphserve.system.process_title import name_process
-from graphserve.system.roster import Workers
-from graphserve.system.signal_dispositions import heedless
-from graphserve.system.standard_streams import take_input
+from graphserve.system.shared_memory import RosterReader
 from graphserve.worker import logs
 from graphserve.worker.dispatch import endings
 from graphserve.worker.dispatch.slots import has_sent
@@ -88,7 +87,7 @@ class Worker:
         self._ended = asyncio.Event()
         self._opening: asyncio.Task[None] | None = None
         self.keyfile_password: str | None = None
-        self.roster: Workers | None = None
+        self.roster: RosterReader | None = None
         self.members.tell = self._tell_lost
         self.members.killed = self._tell_killed
         self._resolving = False  # there is no Plan yet, but an outline
@@ -104,11 +103,11 @@ class Worker:
         try:
             serving = await self._start()
         except StartupError as exc:
-            if isinstance(exc.__cause__, RuntimeError) and os_errors.refused(exc.__cause__):
-                self._fail(f"{self.node.name}: {os_errors.words(exc.__cause__)}", "")  # no fault of the user's class
+            if isinstance(exc.__cause__, RuntimeError) and os_errors.is_refusal(exc.__cause__):
+                self._fail(f"{self.node.name}: {os_errors.explain(exc.__cause__)}", "")  # no fault of the user's class
             self._fail(str(exc), exc.log)
         except OSError as exc:  # ours: what user code raises is a StartupError by now
-            self._fail(f"{self.node.name}: {os_errors.words(exc)}", "")
+            self._fail(f"{self.node.name}: {os_errors.explain(exc)}", "")
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again and again
         latest = [] if self.stands_in else [cast("Serving", serving).latest.descriptor]  # a stand-in executes nothing
@@ -158,7 +157,7 @@ class Worker:
             case messages.Init():
                 self._on_init(message, fds)
             case messages.Roster():
-                self.roster = Workers(fds[0])
+                self.roster = RosterReader(fds[0])
             case messages.Members(nodes=nodes):
                 for node in nodes:
                     self.members.update(KnownNode.read(node))
@@ -199,7 +198,7 @@ class Worker:
         try:
             self.plan = Plan.from_json(rundir.plan_file(self.run, version).read_text())
         except OSError as exc:
-            self._fail(f"{self.node.name}: {os_errors.words(exc)}", "")
+            self._fail(f"{self.node.name}: {os_errors.explain(exc)}", "")
         self.node = self.plan.node(self.plan.entry)
         name_process(f"{self.node.name}[stand-in]", "standin", self.node.id)
         cast("FallbackServer", self.serving).resolve(self.plan, self.node)
@@ -224,7 +223,7 @@ class Worker:
         try:
             await cast("Serving", self.serving).rebind()
         except OSError as exc:  # the supervisor says so, and asks again
-            trouble = os_errors.words(exc)
+            trouble = os_errors.explain(exc)
         self.channel.send(messages.Bound(trouble))
 
     def _tell_lost(self, path: str) -> None:
@@ -251,7 +250,7 @@ class Worker:
         try:
             await self.serving.listen(sock)
         except OSError as exc:
-            self._fail(f"{self.node.name} cannot serve the public port: {os_errors.words(exc)}", "")
+            self._fail(f"{self.node.name} cannot serve the public port: {os_errors.explain(exc)}", "")
         self.channel.send(messages.Listening())
 
     async def _drain(self, last: bool) -> None:
@@ -269,7 +268,7 @@ class Worker:
 
     def _no_room(self) -> None:
         """Sockets that the supervisor sent did not fit into this process: without them it serves nobody."""
-        reason = os_errors.words(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+        reason = os_errors.explain(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
         self._fail(f"{self.node.name} cannot take the sockets that it shall serve: {reason}", "")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -281,9 +280,9 @@ class Worker:
 
 def main() -> None:
     """The process: `child.py worker <node id>`, or `child.py standin <node id>`."""
-    die_with(int(os.environ.pop("GRAPHSERVE_INTERNAL_SUPERVISOR")))
+    die_with_parent(int(os.environ.pop("GRAPHSERVE_INTERNAL_SUPERVISOR")))
     # Ctrl-C reaches the whole foreground group of a terminal; the supervisor decides what it means.
-    signal.signal(signal.SIGINT, heedless)
+    signal.signal(signal.SIGINT, do_nothing)
     run = Path(os.environ.pop("GRAPHSERVE_INTERNAL_RUN"))
     version = int(os.environ.pop("GRAPHSERVE_INTERNAL_VERSION"))
     plan = Plan.from_json(rundir.plan_file(run, version).read_text())

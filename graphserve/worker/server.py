@@ -18,8 +18,8 @@ from graphserve.call.membership import Membership
 from graphserve.graph.plan import NodePlan, Plan
 from graphserve.logs import records
 from graphserve.system import rundir
+from graphserve.system.inherited import open_standard_streams
 from graphserve.system.messages import HealthReport
-from graphserve.system.standard_streams import open_standard
 from graphserve.wire.memory import SharedMemory
 from graphserve.worker.batch.batcher import Batcher, BatchLease
 from graphserve.worker.dispatch.executor import Executor, bind
@@ -248,7 +248,7 @@ class Serving:
 
     def _tick(self) -> None:
         # The next connection would get the number of one that user code closed, and a client what is printed there.
-        for name in open_standard():
+        for name in open_standard_streams():
             records.note("graphserve", "warning", f"user code closed {name}: what is printed there is lost from now on")
         for listener in self._listeners:
             listener.refresh()

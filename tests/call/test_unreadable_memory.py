@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from graphserve.system.roster import Roster, Workers
+from graphserve.system.shared_memory import Roster, RosterReader
 from graphserve.wire import extensions, memory
 from graphserve.wire.codec import UntypedCodec
 from tests.another_user import as_user, python
@@ -153,7 +153,7 @@ def test_what_was_taken_stays_so_when_the_reader_is_gone(sender: memory.MemorySe
 
 def test_a_roster_names_workers_at_once() -> None:
     roster = Roster()
-    workers = Workers(os.dup(roster.descriptor))
+    workers = RosterReader(os.dup(roster.descriptor))
     pids = [1, 7, 8, 9, 32768, (1 << 22) - 1]
     assert not any(pid in workers for pid in [*pids, 0, -1, 1 << 40])
     for pid in pids:

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from graphserve.system.process_group import _members, cleans_up, end_group
+from graphserve.system.child_process import _members, cleans_up, end_group
 from tests.harness import LONG, alive, children, eventually, rarely, served
 
 

@@ -97,7 +97,7 @@ class Connections:
         try:
             self._on_message(worker, message)
         except OSError as exc:  # no descriptors for what it was to be sent
-            worker.message = f"a worker could not be served: {os_errors.words(exc)}"
+            worker.message = f"a worker could not be served: {os_errors.explain(exc)}"
             worker.kill()
 
     def _hung_up(self, worker: WorkerProcess) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from graphserve.supervise.process.environment import MARK
-from graphserve.system.process_group import cleans_up
+from graphserve.system.child_process import cleans_up
 
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 PATIENCE = 2.0  # seconds that the end of the supervisor waits for killed strays to be gone

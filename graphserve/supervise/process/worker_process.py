@@ -26,12 +26,11 @@ from graphserve.graph.plan import NodePlan
 from graphserve.supervise.events import LogRecord
 from graphserve.supervise.health import Frozen, WorkerMemory
 from graphserve.supervise.process.output import Pipe, Records
-from graphserve.system import stack, standard_streams
+from graphserve.system import inherited, stack
 from graphserve.system.channel import Channel
-from graphserve.system.child_process import FIRST_FILE
+from graphserve.system.child_process import FIRST_FILE, end_group
 from graphserve.system.messages import HealthReport, Message
-from graphserve.system.process_group import end_group
-from graphserve.system.roster import Roster
+from graphserve.system.shared_memory import Roster
 
 if TYPE_CHECKING:
     from graphserve.supervise.revision import Revision
@@ -187,7 +186,7 @@ class Pool:
         Raises:
             OSError: the machine will not give us one.
         """
-        reading, self._watcher.records = standard_streams.pipe()
+        reading, self._watcher.records = inherited.pipe()
         try:
             process = self._start(slot, env)
         except BaseException:
