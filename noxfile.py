@@ -22,7 +22,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def tests_slow(session: nox.Session) -> None:
-    """The slow tests: more of reloads, stand-ins, shortages, browsers, examples, pages; arguments go to pytest."""
+    """The slow tests: more reloads, fallback servers, shortages, browsers, examples; arguments go to pytest."""
     _test(session, "-m", "slow")
 
 
@@ -103,6 +103,13 @@ def soak(session: nox.Session) -> None:
     """Ten minutes of mixed load, deaths and reloads: memory and descriptors stay flat. `-- --minutes 2` is shorter."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.faults.soak", *session.posargs)
+
+
+@nox.session
+def house(session: nox.Session) -> None:
+    """Draw the house into CONTRIBUTING.md and print its figures; `-- httpx starlette`: beside those of others."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.measuring.house", *session.posargs)
 
 
 def _test(session: nox.Session, *which: str) -> None:

@@ -9,30 +9,14 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import networkx
 import pytest
 
 import graphserve
+from tests.measuring.house import ORDER, Package, room_of
 
 ROOT = Path(graphserve.__file__).parent
-TESTS = Path(__file__).parent
+HOUSE = Package(ROOT)
 
-# Imports go from later lines to earlier ones; rooms on one line never import each other. A folder is one room, but for
-# the modules named here, which stand lower than their folder.
-ORDER: tuple[tuple[str, ...], ...] = (
-    ("wire.headers", "loop"),
-    ("errors",),
-    ("system",),
-    ("isolation", "logs"),
-    ("declare",),
-    ("wire",),
-    ("graph",),
-    ("config", "call"),
-    ("worker", "supervise", "export"),
-    ("run",),
-    ("cli",),
-    ("__init__", "__main__", "child"),  # where a process begins; __init__ is imported by users only
-)
 TIER = {room: tier for tier, rooms in enumerate(ORDER) for room in rooms}
 
 # One third-party library, one room (two where DESIGN.md says so).
@@ -78,11 +62,6 @@ def room(path: Path) -> str:
     return room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
 
 
-def room_of(name: str) -> str:
-    """The room of a module, by its name below `graphserve`."""
-    return next((low for low in TIER if "." in low and (name + ".").startswith(low + ".")), name.partition(".")[0])
-
-
 @cache
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
@@ -114,27 +93,6 @@ def trespasses(path: Path) -> Iterator[str]:
             yield f"{shown(path)}:{line}: {own} imports {other}"
 
 
-@cache
-def known() -> dict[str, Path]:
-    """Every module of ours, by its dotted name."""
-    parts = {path: path.relative_to(ROOT.parent).with_suffix("").parts for path in modules()}
-    return {".".join(each[:-1] if each[-1] == "__init__" else each): path for path, each in parts.items()}
-
-
-def ours(path: Path) -> set[str]:
-    """The modules of ours that a file imports, for type checkers only too."""
-    names = {name for _, name in imports(path) if name.partition(".")[0] == "graphserve"}
-    return {name if name in known() else name.rpartition(".")[0] for name in names} & known().keys()
-
-
-def circles() -> list[set[str]]:
-    """The sets of modules that import each other, directly or by others."""
-    graph: networkx.DiGraph[str] = networkx.DiGraph()
-    for name, path in known().items():
-        graph.add_edges_from((name, other) for other in ours(path) if other != name)
-    return [found for found in networkx.strongly_connected_components(graph) if len(found) > 1]
-
-
 def strangers(path: Path) -> Iterator[str]:
     """Imports of a library outside of its room, or of one that has none."""
     for line, name in imports(path):
@@ -153,7 +111,7 @@ def test_imports_go_one_way(path: Path) -> None:
 
 
 def test_no_modules_import_each_other() -> None:
-    assert sorted(sorted(found)[0] for found in circles()) == CIRCLES
+    assert [found[0] for found in HOUSE.circles()] == CIRCLES
 
 
 @pytest.mark.parametrize("path", modules(), ids=shown)
