@@ -16,25 +16,25 @@ nox.options.error_on_missing_interpreters = False
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The tests but for the slow ones, under the Python that runs nox; arguments after `--` go to pytest."""
+    """Run the tests but for the slow ones, under the Python that runs nox; arguments after `--` go to pytest."""
     _test(session)
 
 
 @nox.session
 def tests_slow(session: nox.Session) -> None:
-    """The slow tests: more reloads, fallback servers, shortages, browsers, examples; arguments go to pytest."""
+    """Run the slow tests: more reloads, fallback servers, shortages, browsers; arguments go to pytest."""
     _test(session, "-m", "slow")
 
 
 @nox.session(python=PYTHONS)
 def tests_all(session: nox.Session) -> None:
-    """All tests, under every supported Python that this machine has."""
+    """Run all tests, under every supported Python that this machine has."""
     _test(session, "-m", "slow or not slow")
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style and format."""
+    """Check style and format."""
     session.install("ruff>=0.12")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
@@ -42,7 +42,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Both type checkers over the package, and over what users see of it."""
+    """Run both type checkers over the package, and over what users see of it."""
     session.install("-e", ".[test]")
     session.run("mypy")
     session.run("basedpyright")
@@ -51,16 +51,16 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Every code block of README.md and docs/, run as it stands there."""
+    """Run every code block of README.md and docs/, as the page has it."""
     session.install("-e", ".[test]")
     session.run("pytest", "-m", "slow or not slow", "tests/test_docs.py", *session.posargs)
 
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Mutated requests, and bodies that may cost too much, against a real public port; arguments go to pytest.
+    """Send mutated requests, and bodies that may cost too much, to a real public port; arguments go to pytest.
 
-    They are many more than the tests send. What the worst bodies of each size cost is printed.
+    These are many more than the tests send. It prints what the worst bodies of each size cost.
     """
     session.install("-e", ".[test]")
     session.run("pytest", "tests/hostile/test_fuzz.py", *session.posargs, env={"FUZZ_EXAMPLES": "5000"})
@@ -69,7 +69,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def schemathesis(session: nox.Session) -> None:
-    """schemathesis against the document of every example, longer than the tests do; arguments go to pytest."""
+    """Run schemathesis against the document of every example, longer than the tests do; arguments go to pytest."""
     session.install("-e", ".[test]")
     env = {"SCHEMATHESIS_EXAMPLES": "200"}
     session.run("pytest", "-m", "slow", "tests/hostile/test_schemathesis.py", *session.posargs, env=env)
@@ -77,14 +77,14 @@ def schemathesis(session: nox.Session) -> None:
 
 @nox.session
 def clients(session: nox.Session) -> None:
-    """Clients generated from the document of every example, by openapi-python-client and openapi-typescript (npm)."""
+    """Test clients generated from the document of every example, by openapi-python-client and openapi-typescript."""
     session.install("-e", ".[test]", "openapi-python-client>=0.29")
     session.run("pytest", "tests/examples/test_clients.py", *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The benchmarks, against the peers; writes docs/benchmarks.md. `-- --quick --peers mosec` is a short one."""
+    """Measure against the peers, and write docs/benchmarks.md. `-- --quick --peers mosec` is a short run."""
     session.install("-e", ".[test]")
     page = [] if session.posargs else ["--page", "docs/benchmarks.md"]
     session.run("python", "-m", "tests.benchmarks", *page, *session.posargs)
@@ -92,7 +92,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Faults under load, and what they cost; writes docs/faults.md. `-- --faults reload,stop --seconds 9` is short."""
+    """Inject faults under load, and write docs/faults.md. `-- --faults reload,stop --seconds 9` is a short run."""
     session.install("-e", ".[test]")
     page = [] if session.posargs else ["--page", "docs/faults.md"]
     session.run("python", "-m", "tests.faults", *page, *session.posargs)
@@ -100,7 +100,7 @@ def faults(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Ten minutes of mixed load, deaths and reloads: memory and descriptors stay flat. `-- --minutes 2` is shorter."""
+    """Load a graph for ten minutes, with deaths and reloads: memory stays flat. `-- --minutes 2` is shorter."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.faults.soak", *session.posargs)
 
