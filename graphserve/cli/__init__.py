@@ -1,4 +1,11 @@
-"""The `graphserve` command: finds the subcommand, turns errors into messages and exit codes. One file a command.
+"""The `graphserve` command: finds the subcommand, turns errors into messages and exit codes.
+
+    serve, graph, check   one module each; check and serve ask `preflight` about the machine
+    operate               ps, status, scale, reload, restart, stop: a running graph
+    client                how those find the graph and reach it, over its control socket
+    flags                 the options, made from the table in `config/flags.py`
+    library               the process that `graphserve.serve()` starts in place of the command
+    display/              what they show
 
 Start-up costs click only: a command's module is imported when it is asked for, and imports its own needs when it runs.
 """
@@ -65,7 +72,10 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(None, "-V", "--version", package_name="pygraphserve", message="%(prog)s %(version)s")
 def commands() -> None:
-    """Python classes in, a supervised service graph out."""
+    """Python classes in, a supervised service graph out.
+
+    TARGET is module:Class or path/to/file.py:Class, such as in `graphserve serve app:Gateway`.
+    """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def script() -> NoReturn:
-    """The command as a process of its own: what the interpreter would tidy up now, the system does at once."""
+    """Run the command as a process of its own, and end without the interpreter's own tidying, which takes time."""
     code = main()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # `main` has said what it could
@@ -114,5 +124,5 @@ def _words(exc: OSError) -> str:
 
 
 def _discard_output() -> None:
-    """What is left of the output goes nowhere: the interpreter would try it again at its end, and complain."""
+    """Discard what is left of the output: the interpreter would try to write it at its end, and complain."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""`graphserve check`: everything that can be known without starting, all of it at once."""
+"""`graphserve check`: reports everything that would keep a graph from starting, all at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from graphserve.errors import ExitCode
 def check(**given: Any) -> int:
     """Check the graph of TARGET, and this machine, without starting anything.
 
-    Takes what `graphserve serve` takes, and says what would keep it from starting.
+    Takes the options of `graphserve serve`, and reports everything that would keep it from starting.
     """
     config = configure(given)
 

@@ -1,4 +1,4 @@
-"""The running graph as commands see it: found by its run folder, asked over its control socket."""
+"""A running graph as commands reach it: found by its run folder, asked over its control socket."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 import click
@@ -25,28 +25,31 @@ from graphserve.system import rundir
 from graphserve.system.rundir import parent
 from graphserve.wire.formats import StreamFormat
 
+if TYPE_CHECKING:
+    from graphserve.supervise.control.report import Status, WorkerRow
+
 C = TypeVar("C", bound=Callable[..., Any])
-PATIENCE = 10.0  # seconds for an answer that needs no work
-GLANCE = 1.0  # seconds for each of several graphs to say which it is
-ANEW = 3.0  # seconds that a graph that lives has to make its control socket, or a run folder that somebody removed
-STEP = 0.02  # seconds between two looks meanwhile
-LINES = StreamFormat.NDJSON.value.decode()
+ANSWER_TIMEOUT = 10.0  # seconds for an answer that needs no work
+GLANCE_TIMEOUT = 1.0  # seconds for each of several graphs to say which it is
+RESTORE_TIMEOUT = 3.0  # seconds that a graph has to make its control socket, or a run folder that somebody removed
+POLL_INTERVAL = 0.02  # seconds between two looks meanwhile
+NDJSON = StreamFormat.NDJSON.value.decode()
 
 
 def run_dir_option(command: C) -> C:
-    """`--run-dir`, which every command that needs a running graph takes."""
+    """Add `--run-dir`, which every command that needs a running graph takes."""
     words = "The run folder of the graph; needed only where more than one runs."
     return click.option("--run-dir", metavar="PATH", callback=checked("run-dir", FilePath()), help=words)(command)
 
 
 class SeveralRunning(GraphServeError):
-    """Raised when more than one graph is running, and none was chosen: nobody may take it for none."""
+    """Raised when more than one graph is running and none was chosen; the exit code is not that of none."""
 
     exit_code = ExitCode.USAGE
 
 
 class NoAnswer(GraphServeError):
-    """Raised when a graph lives and cannot be asked: it has only just begun, or is about to end."""
+    """Raised when a graph runs and cannot be asked: it has only just begun, or is about to end."""
 
 
 class NotAllowed(GraphServeError):
@@ -67,13 +70,13 @@ class OperationFailed(GraphServeError):
         problem: what the graph answered.
     """
 
-    def __init__(self, problem: dict[str, Any]) -> None:
+    def __init__(self, problem: Mapping[str, object]) -> None:
         super().__init__(str(problem.get("detail", "the operation failed")))
         self.traceback = str(problem.get("traceback", ""))
 
 
 class RunningGraph:
-    """A graph that runs.
+    """A graph that runs, asked over its control socket.
 
     Args:
         folder: its run folder.
@@ -82,24 +85,34 @@ class RunningGraph:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def get(self, path: str, patience: float = PATIENCE) -> Any:
-        """What it says of itself, within so many seconds.
+    def workers(self) -> list[WorkerRow]:
+        """Return its workers.
 
         Raises:
-            NotRunningError: it has ended.
+            NotRunningError: the graph has ended.
+            NoAnswer: it does not answer in time.
         """
-        return self._ask("GET", path, None, patience)
+        return cast("list[WorkerRow]", self._ask("GET", "/ps", None, ANSWER_TIMEOUT))
 
-    def post(self, path: str) -> Any:
-        """Have it do something that takes no time; see `get`."""
-        return self._ask("POST", path, None, PATIENCE)
-
-    def operate(self, path: str, body: Any) -> None:
-        """Have it do something that takes its time, and show each step.
+    def status(self, timeout: float = ANSWER_TIMEOUT) -> Status:
+        """Return whether it is ready, and its nodes.
 
         Raises:
-            OperationFailed: it did not work.
-            NotRunningError: it has ended.
+            NotRunningError: the graph has ended.
+            NoAnswer: it does not answer in time.
+        """
+        return cast("Status", self._ask("GET", "/status", None, timeout))
+
+    def stop(self) -> None:
+        """Begin to stop it."""
+        self._ask("POST", "/stop", None, ANSWER_TIMEOUT)
+
+    def operate(self, path: str, body: object) -> None:
+        """Run an operation, which may take its time, and show each step.
+
+        Raises:
+            OperationFailed: the graph refused the operation, or it failed.
+            NotRunningError: the graph has ended.
         """
         try:
             self._ask("POST", path, body, None)
@@ -111,15 +124,16 @@ class RunningGraph:
             say.err("not waiting any longer; it goes on, and `graphserve status` says when it is done")
             raise
 
-    def _ask(self, method: str, path: str, body: Any, timeout: float | None) -> Any:
+    def _ask(self, method: str, path: str, body: object, timeout: float | None) -> object:
         connection = _Connection(self.folder, timeout)
         try:
             text = json.dumps(body) if body is not None else None
-            connection.request(method, path, text, {"Accept": LINES} if timeout is None else {})
+            connection.request(method, path, text, {"Accept": NDJSON} if timeout is None else {})
             answer = connection.getresponse()
-            if answer.headers.get_content_type() == LINES:
-                return self._follow(answer)
-            value = json.loads(answer.read())
+            if answer.headers.get_content_type() == NDJSON:
+                self._follow(answer)
+                return None
+            value: Any = json.loads(answer.read())
         except (OSError, http.client.HTTPException, ValueError) as exc:
             raise self._gone(exc) from None
         finally:
@@ -155,7 +169,7 @@ class _Connection(http.client.HTTPConnection):
         self._folder = folder
 
     def connect(self) -> None:
-        end = time.monotonic() + ANEW
+        end = time.monotonic() + RESTORE_TIMEOUT
         while True:
             self.sock = socket.socket(socket.AF_UNIX)
             self.sock.settimeout(self.timeout)
@@ -167,11 +181,11 @@ class _Connection(http.client.HTTPConnection):
                 # A graph makes its socket soon after its lock, and makes it anew if somebody removed it.
                 if time.monotonic() > end or not _lives(self._folder):
                     raise
-            time.sleep(STEP)
+            time.sleep(POLL_INTERVAL)
 
 
 def find(given: str | None, *, to_change: bool = False) -> RunningGraph:
-    """The graph in this run folder, the only one whose target is of the current folder, or the only one that runs.
+    """Return the graph in this run folder, or the only one whose target is in the current folder, or the only one.
 
     Args:
         given: what `--run-dir` says; None: the environment, the configuration file, or the one that is found.
@@ -210,7 +224,7 @@ def find(given: str | None, *, to_change: bool = False) -> RunningGraph:
 
 
 def owner(listen: ListenPlan) -> str:
-    """What to say of an address that is in use, if a graph of this user has it; else nothing."""
+    """Return what to say of an address that is in use if a graph of this user has it; else nothing."""
     for folder in rundir.running():
         status = _status(folder)
         if status is not None and _listens_at(status["url"], listen):
@@ -227,41 +241,41 @@ def _listens_at(url: str, listen: ListenPlan) -> bool:
 
 
 def _await_removed(chosen: Path | None = None) -> None:
-    """Wait until no folder that is looked at is about to be made anew.
+    """Wait until no folder that is looked at is about to be made again.
 
     Otherwise a graph that runs would not be found, or another one be taken for the only one.
     """
-    end = time.monotonic() + ANEW
+    end = time.monotonic() + RESTORE_TIMEOUT
     while time.monotonic() < end:
         removed = rundir.removed()
         if not (rundir.ours(removed) if chosen is None else Path(os.path.realpath(chosen)) in removed):
             return
-        time.sleep(STEP)
+        time.sleep(POLL_INTERVAL)
 
 
 def _lives(folder: Path) -> bool:
-    """Whether a graph runs in this folder, also if somebody has removed it."""
+    """Return whether a graph runs in this folder, also if somebody has removed it."""
     return rundir.is_live(folder) or Path(os.path.realpath(folder)) in rundir.removed()
 
 
-def _status(folder: Path) -> dict[str, Any] | None:
-    """What a graph says of itself, if it does so soon."""
+def _status(folder: Path) -> Status | None:
+    """Return the status of a graph, if it answers soon."""
     try:
-        status: dict[str, Any] = RunningGraph(folder).get("/status", GLANCE)
+        return RunningGraph(folder).status(GLANCE_TIMEOUT)
     except GraphServeError:
         return None
-    return status
 
 
-def _described(status: dict[str, Any] | None) -> str:
+def _described(status: Status | None) -> str:
     return f"{status['url']}  {status['target']}" if status is not None else "(does not answer)"
 
 
-def _is_of(here: Path, status: dict[str, Any]) -> bool:
-    """Whether the target of a graph is of this folder: it was looked up here, or is a file below."""
+def _is_of(here: Path, status: Status) -> bool:
+    """Return whether the target of a graph is in this folder: it was looked up here, or is a file below."""
     file, colon, _ = status["target"].rpartition(":")
     path = Path(file if colon else status["target"])
-    return Path(status["app_dir"]) == here or (path.is_absolute() and path.is_relative_to(here))
+    looked_up_here = status["app_dir"] is not None and Path(status["app_dir"]) == here
+    return looked_up_here or (path.is_absolute() and path.is_relative_to(here))
 
 
 def _is_hidden(folder: Path) -> bool:

@@ -20,24 +20,24 @@ ARGUMENT = "entrypoint"  # the flag of the table that is an argument here
 
 
 def target_options(command: C) -> C:
-    """TARGET, and what every command with a TARGET takes."""
+    """Add TARGET, and the options of every command with a TARGET."""
     return _with([flag for flag in FLAGS if flag.key in COMMON], command)
 
 
 def serve_options(command: C) -> C:
-    """TARGET, and everything that decides what is served and how."""
+    """Add TARGET, and the options that decide what is served and how."""
     return _with([flag for flag in FLAGS if flag.flag and flag.key != ARGUMENT], command)
 
 
 def configure(given: dict[str, Any]) -> Config:
-    """The Config of what click parsed, with the environment and the files of this process."""
+    """Return the Config of what click parsed, with the environment and the files of this process."""
     config = load({name: value for name, value in given.items() if value is not None}, os.environ, current_folder())
     os.environ.pop(PASSWORD, None)  # processes that run user code inherit the environment; it is not for them
     return config
 
 
 def current_folder() -> Path:
-    """Where relative paths start.
+    """Return where relative paths start.
 
     Raises:
         ConfigurationError: there is none.
@@ -66,7 +66,7 @@ def _option(flag: Flag) -> Callable[[C], C]:
 
 
 def checked(name: str, kind: Kind) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """Reads the value of an option; one that is not of this kind is wrong usage."""
+    """Return a callback that parses the value of an option; a value that is not of this kind is wrong usage."""
 
     def check(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
         if value is None or value == ():
@@ -88,7 +88,7 @@ def _help(flag: Flag) -> str:
 
 
 def _written(flag: Flag, value: Any) -> str:
-    """A value as a user writes it."""
+    """Return a value as a user writes it."""
     if flag.kind is CERT_REQS:
         return CERTIFICATES[value]
     return _size(value) if flag.kind in (SIZE, BODY_SIZE) else str(value)

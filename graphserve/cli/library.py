@@ -14,7 +14,6 @@ import signal
 import sys
 import threading
 import time
-from typing import Any
 
 from graphserve.cli.display.display import Display, open_display
 from graphserve.cli.flags import PASSWORD
@@ -28,8 +27,8 @@ from graphserve.system.process_title import name_process
 ROOM = 1024 * 1024  # bytes that wait for a parent which does not read
 
 
-class _Reporting:
-    """A display that also tells the parent when the graph answers, and of errors.
+class _ReportingDisplay:
+    """Shows what a display shows, and tells the parent when the graph is ready, and of errors.
 
     Args:
         display: what is shown.
@@ -56,12 +55,12 @@ class _Reporting:
         self._serves = True
         os.set_blocking(self._descriptor, False)
 
-    def failed(self, message: dict[str, Any]) -> None:
+    def failed(self, message: dict[str, object]) -> None:
         """Say why there is no graph, to a parent that waits for it."""
         if not self._serves:
             self.tell(message)
 
-    def tell(self, message: dict[str, Any]) -> None:
+    def tell(self, message: dict[str, object]) -> None:
         if len(self._waiting) < ROOM:
             self._waiting += json.dumps(message).encode() + b"\n"
             self._write()
@@ -89,7 +88,7 @@ def main() -> None:
     for name in OF_SYSTEMD:
         os.environ.pop(name, None)  # the service is the parent's: it says when that is ready
     display = open_display(config.log_format, config.settings.log_level)
-    reporting = _Reporting(display, descriptor)
+    reporting = _ReportingDisplay(display, descriptor)
     threading.Thread(target=_stop_at_the_end, daemon=True).start()
     try:
         for trouble in refuse(config):

@@ -10,18 +10,19 @@ import os
 import select
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from graphserve.cli.client import NoAnswer, RunningGraph, find, run_dir_option
+from graphserve.cli.client import NoAnswer, find, run_dir_option
 from graphserve.cli.display import say, table
 from graphserve.cli.flags import checked
 from graphserve.config.flags import BY_KEY
 from graphserve.config.values import DELAY, ValueSource
 from graphserve.errors import ConfigurationError, ExitCode, GraphServeError, NotRunningError
 
-Row = dict[str, Any]  # a worker, a node or a status, as the control socket describes it
+if TYPE_CHECKING:
+    from graphserve.supervise.control.report import FailureRow, NodeRow, Status, WorkerRow
 
 # of `ps`
 WORKER_COLUMNS = ("NODE", "SLOT", "PID", "STATE", "RESTARTS", "UPTIME", "CPU %", "MEMORY", "IN FLIGHT")
@@ -43,10 +44,12 @@ NOTICE_INTERVAL = 2.0  # seconds between two lines about what a stop waits for
 
 @click.command("ps", short_help="Show the workers of a running graph.")
 @run_dir_option
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON array, an object a worker, with all that is known.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print a JSON array: one object a worker, with everything known about it."
+)
 def ps(run_dir: str | None, as_json: bool) -> int:
     """Show the workers of a running graph: a row each, leaves first."""
-    workers = find(run_dir).get("/ps")
+    workers = find(run_dir).workers()
     if as_json:
         click.echo(json.dumps(workers, indent=2))
     else:
@@ -54,7 +57,7 @@ def ps(run_dir: str | None, as_json: bool) -> int:
     return ExitCode.OK
 
 
-def _worker_row(worker: Row) -> list[str]:
+def _worker_row(worker: WorkerRow) -> list[str]:
     state = worker["state"]
     age = worker["age"]
     if state in ("ready", "draining") and age is not None and age > SILENT_AFTER:
@@ -84,7 +87,7 @@ def status(run_dir: str | None, as_json: bool, wait: float | None) -> int:
 
     Exits with 0 if every node has all its workers, with 1 if not, with 5 if nothing is running.
     """
-    found = _wait(run_dir, wait) if wait is not None else _status(find(run_dir))
+    found = _wait(run_dir, wait) if wait is not None else find(run_dir).status()
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
@@ -92,19 +95,14 @@ def status(run_dir: str | None, as_json: bool, wait: float | None) -> int:
     return ExitCode.OK if found["state"] == "ready" else ExitCode.FAILED
 
 
-def _status(graph: RunningGraph) -> Row:
-    status: Row = graph.get("/status")
-    return status
-
-
-def _wait(run_dir: str | None, seconds: float) -> Row:
+def _wait(run_dir: str | None, seconds: float) -> Status:
     """Return the status once it is `ready`, or has been `stopping` for a while, or when the time is over."""
     end = time.monotonic() + seconds
     seen = False
     stopping = False
     while True:
         try:
-            status = _status(find(run_dir))
+            status = find(run_dir).status()
             seen = True
             if status["state"] == "ready" or time.monotonic() >= end:
                 return status
@@ -123,7 +121,7 @@ def _wait(run_dir: str | None, seconds: float) -> Row:
         time.sleep(min(POLL_INTERVAL, max(0.0, end - time.monotonic())))
 
 
-def _show_status(status: Row) -> None:
+def _show_status(status: Status) -> None:
     under_way = f", a {status['operation']} is under way" if status["operation"] else ""
     say.out(f"{status['state']}  {status['url']}  up {table.duration(status['uptime'])}{under_way}")
     for failure in status["failures"]:
@@ -133,15 +131,15 @@ def _show_status(status: Row) -> None:
         table.show(NODE_COLUMNS, rows, NODE_NUMBERS, NODE_STATE)
 
 
-def _node_row(node: Row) -> list[str]:
+def _node_row(node: NodeRow) -> list[str]:
     silent = node["silent"]
     state = table.node_state(node["state"], node["ready"], node["workers"], silent)
     no_news = f"no news from {silent} of its workers" if silent else ""
-    remarks = (node["reason"], no_news, node.get("deaths", ""))
+    remarks = (node["reason"], no_news, node["deaths"])
     return [node["name"], state, f"{node['ready']}/{node['workers']}", "; ".join(filter(None, remarks))]
 
 
-def _failed_operation(failure: Row) -> str:
+def _failed_operation(failure: FailureRow) -> str:
     """Say what an operation that failed last means for the graph."""
     ago = table.duration(max(0.0, time.time() - failure["at"]))
     why = failure["reason"].splitlines()[0]
@@ -161,8 +159,8 @@ def _failed_operation(failure: Row) -> str:
 def scale(run_dir: str | None, sizes: tuple[str, ...]) -> int:
     """Change how many workers nodes of a running graph have.
 
-    Returns when new workers are ready; those that are too many answer what they took first. It lasts until the graph
-    stops, or its configuration says another number for that node.
+    Returns when new workers are ready; workers that are no longer needed answer what they accepted, then end. The
+    change lasts until the graph stops, or until its configuration gives that node another number.
     """
     names = [part.partition("=")[0].strip() for size in sizes for part in size.split(",")]
     for name in names:
@@ -176,14 +174,14 @@ def scale(run_dir: str | None, sizes: tuple[str, ...]) -> int:
     return ExitCode.OK
 
 
-@click.command("reload", short_help="Take in changed code without losing a call.")
+@click.command("reload", short_help="Load changed code without losing a call.")
 @run_dir_option
 @click.argument("nodes", metavar="[NODE]…", nargs=-1)
 def reload(run_dir: str | None, nodes: tuple[str, ...]) -> int:
-    """Have a running graph take in its code, configuration and certificates as they are now.
+    """Load the code, configuration and certificates of a running graph again, as they are now.
 
-    Workers are replaced one by one, each when the new one is ready. If one does not start, its traceback is printed,
-    the old ones serve on, and the exit code is 1. With NODE, only these nodes are reloaded.
+    Workers are replaced one by one, each when the new one is ready. If a new worker does not start, its traceback is
+    printed, the old ones go on serving, and the exit code is 1. With NODE, only these nodes are reloaded.
     """
     find(run_dir, to_change=True).operate("/reload", _named(nodes))
     click.echo("reloaded")
@@ -194,10 +192,10 @@ def reload(run_dir: str | None, nodes: tuple[str, ...]) -> int:
 @run_dir_option
 @click.argument("nodes", metavar="[NODE]…", nargs=-1)
 def restart(run_dir: str | None, nodes: tuple[str, ...]) -> int:
-    """Replace the workers of a running graph one by one, of all nodes or of these.
+    """Replace the workers of a running graph one by one, without loading changes.
 
-    Each worker ends before the next one starts, so no further memory is needed; calls wait meanwhile. The graph stays
-    as it is; `graphserve reload` takes in changes.
+    Each worker ends before the next one starts, so no further memory is needed; calls wait meanwhile. With NODE, only
+    these nodes are restarted. `graphserve reload` loads changed code.
     """
     find(run_dir, to_change=True).operate("/restart", _named(nodes))
     click.echo("restarted")
@@ -209,26 +207,26 @@ def _named(nodes: tuple[str, ...]) -> dict[str, list[str]] | None:
     return {"nodes": list(nodes)} if nodes else None
 
 
-@click.command("stop", short_help="Stop a running graph; what was accepted is answered.")
+@click.command("stop", short_help="Stop a running graph; accepted requests are answered.")
 @run_dir_option
 def stop(run_dir: str | None) -> int:
-    """Stop a running graph in order, as SIGTERM does: what was accepted is answered. Returns when it is gone."""
+    """Stop a running graph in order, as SIGTERM does: accepted requests are answered. Returns when it is gone."""
     graph = find(run_dir, to_change=True)
-    pid = _status(graph)["pid"]
+    pid = graph.status()["pid"]
     with open(os.pidfd_open(pid), "rb", buffering=0) as process:
-        graph.post("/stop")
+        graph.stop()
         ends = select.poll()
         ends.register(process, select.POLLIN)
         while not ends.poll(NOTICE_INTERVAL * 1000):
             try:
-                say.err(waiting_for(graph.get("/ps")))
+                say.err(waiting_for(graph.workers()))
             except GraphServeError:
                 pass  # it is about to be gone
     say.out("stopped")
     return ExitCode.OK
 
 
-def waiting_for(workers: list[Row]) -> str:
+def waiting_for(workers: list[WorkerRow]) -> str:
     """Return what a stop waits for; the calls of workers that have not reported just now are not known."""
     calls = sum(worker["in_flight"] or 0 for worker in workers)
     unknown = sum(worker["in_flight"] is None for worker in workers)

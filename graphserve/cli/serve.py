@@ -1,4 +1,4 @@
-"""`graphserve serve`: run a graph until it is told to stop. This process becomes the supervisor."""
+"""`graphserve serve`: runs a graph until it is told to stop. This process becomes the supervisor."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _tell_manager(error: GraphServeError) -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    """SIGTERM before there is a supervisor who handles it; as process 1 we would not even hear of it."""
+    """End at SIGTERM before there is a supervisor who handles it; process 1 would not even receive it."""
     sys.exit(ExitCode.OK)
 
 

@@ -295,7 +295,7 @@ def test_a_folder_that_was_removed_is_not_passed_over_for_another_graph(
 
     def goes_on(seconds: float) -> None:
         removed.restore()
-        monkeypatch.setattr(client, "ANEW", 0.0)  # (nobody answers there)
+        monkeypatch.setattr(client, "RESTORE_TIMEOUT", 0.0)  # (nobody answers there)
 
     monkeypatch.setattr(client.time, "sleep", goes_on)
     with pytest.raises(client.SeveralRunning):

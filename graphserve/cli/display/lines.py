@@ -8,7 +8,6 @@ import time
 import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 from graphserve.cli.display.table import node_state
 from graphserve.logs.text import encodable, printable
@@ -21,22 +20,22 @@ Paint = Callable[[str, str], str]  # (text, SGR code) → text
 
 
 def plain(text: str, code: str) -> str:
-    """The paint of a terminal without colours."""
+    """Paint for a terminal without colours."""
     return text
 
 
 def coloured(text: str, code: str) -> str:
-    """The paint of a terminal with ANSI colours."""
+    """Paint for a terminal with ANSI colours."""
     return f"\x1b[{code}m{text}\x1b[0m"
 
 
 def shown(record: LogRecord, level: str) -> bool:
-    """Whether `--log-level` lets a record through; what user code printed always is."""
+    """Return whether a record is shown at this `--log-level`; what user code printed always is."""
     return record.stream != "log" or LEVELS.get(record.level, 20) >= LEVELS[level]
 
 
 def record_of(state: NodeState) -> LogRecord:
-    """A change of a node's state as a record of the supervisor's."""
+    """Return a change of a node's state as a record of the supervisor's."""
     workers = "worker" if state.workers == 1 else "workers"
     word = node_state(state.state, state.ready, state.workers)
     message = f"{state.name} {word}  {state.ready}/{state.workers} {workers}  {state.seconds:.2f} s"
@@ -46,7 +45,7 @@ def record_of(state: NodeState) -> LogRecord:
 
 
 def text_line(record: LogRecord, paint: Paint = plain) -> str:
-    """`HH:MM:SS node[slot] message`, and the traceback below it, further in."""
+    """Return `HH:MM:SS node[slot] message`, and the traceback below it, indented."""
     clock = time.strftime("%H:%M:%S", time.localtime(record.time))
     level = LEVELS.get(record.level, 20)
     mark = f"{record.level.upper()} " if record.stream == "log" and level != LEVELS["info"] else ""
@@ -60,24 +59,24 @@ def text_line(record: LogRecord, paint: Paint = plain) -> str:
 
 
 def state_line(state: NodeState, paint: Paint = plain) -> str:
-    """`HH:MM:SS graphserve  Recognizer ready  2/2 workers  0.81 s`."""
+    """Return `HH:MM:SS graphserve  Recognizer ready  2/2 workers  0.81 s`."""
     record = record_of(state)
     message = paint(record.message, "31") if state.state == "failed" else record.message
     return f"{paint(time.strftime('%H:%M:%S', time.localtime(record.time)), '2')} graphserve  {message}\n"
 
 
 def dropped_line(count: int) -> str:
-    """What stands in the place of lines that were dropped."""
+    """Return the line that replaces lines which were dropped."""
     return f"{time.strftime('%H:%M:%S')} graphserve  {_dropped(count)}\n"
 
 
 def dropped_json(count: int) -> str:
-    """The same for programs."""
+    """Return the same as a JSON line."""
     return json_line(LogRecord(time.time(), "warning", _dropped(count), fields={"dropped": count}))
 
 
-def json_line(record: LogRecord, **more: Any) -> str:
-    """One JSON object on one line; each has the same keys."""
+def json_line(record: LogRecord, **more: object) -> str:
+    """Return a record as one JSON object on one line; each has the same keys."""
     clock = datetime.fromtimestamp(record.time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     whole = {
         "time": clock,
@@ -94,7 +93,7 @@ def json_line(record: LogRecord, **more: Any) -> str:
 
 
 def _below(text: str) -> str:
-    """Text whose further lines stand further in: one that a client has put there does not pass for a record."""
+    """Indent all lines but the first: one that a client has put there does not pass for a record."""
     return _LINE_BEGIN.sub("\n" + INDENT, printable(text, lines=True))
 
 

@@ -1,4 +1,4 @@
-"""The displays: observers that show a running graph as text or JSON. Run in the supervisor, and never block it."""
+"""The displays as text and as JSON: they show a running graph line by line. Run in the supervisor."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from graphserve.supervise.events import LogRecord, NodeState
 FLUSH = 2.0  # seconds that the end of the process waits for a slow terminal
 
 
-class _Marked:
-    """A writer whose lines have a priority before them, if it is the journal of systemd that reads them.
+class _PriorityWriter:
+    """Writes lines with their priority before them, if the journal of systemd reads them.
 
     Args:
         fd: the descriptor.
@@ -31,7 +31,7 @@ class _Marked:
         self.close = self._writer.close
 
     def write(self, text: str, level: str) -> bool:
-        """See `DescriptorWriter.write`."""
+        """Queue whole lines, or drop them when too much waits already; return whether they were queued."""
         return self._writer.write(self._marked(text, level))
 
     def _marked(self, text: str, level: str) -> str:
@@ -53,9 +53,9 @@ class TextDisplay:
     ) -> None:
         self._level = level
         self._paint = paint
-        self._err = _Marked(stderr, lines.dropped_line)
+        self._err = _PriorityWriter(stderr, lines.dropped_line)
         # One writer where both are one terminal or file: lines then keep their order.
-        self._out = self._err if _same(stdout, stderr) else _Marked(stdout, lines.dropped_line)
+        self._out = self._err if _same(stdout, stderr) else _PriorityWriter(stdout, lines.dropped_line)
 
     def node(self, state: NodeState) -> None:
         record = lines.record_of(state)
@@ -99,7 +99,7 @@ class JsonDisplay:
 
     def __init__(self, level: str = "info", stderr: int = STDERR) -> None:
         self._level = level
-        self._err = _Marked(stderr, lines.dropped_json)
+        self._err = _PriorityWriter(stderr, lines.dropped_json)
 
     def node(self, state: NodeState) -> None:
         self.log(lines.record_of(state))
@@ -122,7 +122,7 @@ class JsonDisplay:
 
 
 def log_of(error: GraphServeError) -> str:
-    """The user's own traceback or last words, if the error has any."""
+    """Return the user's own traceback or last output, if the error has any."""
     return error.log.rstrip("\n") if isinstance(error, (StartupError, GraphError)) else ""
 
 

@@ -1,4 +1,4 @@
-"""What commands say: text, whatever is in it; and where the journal of systemd reads, with its priority."""
+"""Prints what commands say: text, whatever is in it; with its priority where the journal of systemd reads it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ STDOUT, STDERR = 1, 2
 
 
 def out(text: str) -> None:
-    """Lines on stdout."""
+    """Print lines on stdout."""
     click.echo(printable(text, lines=True))
 
 
 def err(text: str, level: str = "info") -> None:
-    """Lines on stderr.
+    """Print lines on stderr.
 
     Args:
         text: the lines.
@@ -50,13 +50,13 @@ def troubles(given: Iterable[Trouble]) -> int:
 
 
 def with_priority(text: str, level: str) -> str:
-    """Lines, each with its priority before it: the journal makes an entry of each."""
+    """Return lines with their priority before each: the journal makes an entry of each."""
     prefix = f"<{_PRIORITIES.get(level, 6)}>"
     return "".join(prefix + line for line in text.splitlines(keepends=True))
 
 
 def is_journal(descriptor: int) -> bool:
-    """Whether the journal of systemd reads what is written there (systemd.exec(5), `JOURNAL_STREAM`)."""
+    """Return whether the journal of systemd reads what is written there (systemd.exec(5), `JOURNAL_STREAM`)."""
     try:
         status = os.fstat(descriptor)
     except OSError:

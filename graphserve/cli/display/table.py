@@ -52,12 +52,12 @@ def _plain(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence
 
 
 def node_state(state: str, ready: int, workers: int, silent: int = 0) -> str:
-    """The word for the state of a node: `degraded` if it is ready and lacks workers, or some of them say nothing."""
+    """Return the state of a node: `degraded` if it is ready and lacks workers, or some of them do not report."""
     return "degraded" if state == "ready" and (ready < workers or silent) else state
 
 
 def size(count: float) -> str:
-    """Bytes: `31 MiB`."""
+    """Return a number of bytes as `31 MiB`."""
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.0f} {unit}"
@@ -66,7 +66,7 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`12 s`, `3 min 20 s`, `5 h 3 min`, `2 d 4 h`."""
+    """Return seconds as `12 s`, `3 min 20 s`, `5 h 3 min`, `2 d 4 h`."""
     whole = int(seconds)
     for unit, parts, small in (("d", 86400, (3600, "h")), ("h", 3600, (60, "min")), ("min", 60, (1, "s"))):
         if whole >= parts:

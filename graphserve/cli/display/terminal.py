@@ -1,7 +1,8 @@
 """The display for a terminal: a line a node while the graph starts, then coloured lines. Runs in the supervisor.
 
-rich makes the picture, in a thread of its own; what it makes goes through the Writer. rich's `Live` is not used: it
-writes from the caller's thread, which a paused terminal would stop, and hides the cursor, which a kill leaves hidden.
+rich makes the picture, in a thread of its own; what it makes goes through `DescriptorWriter`. rich's `Live` is not
+used: it writes from the caller's thread, which a paused terminal would stop, and hides the cursor, which a kill leaves
+hidden.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import io
 import os
 import threading
 import time
-from typing import Any
 
 from graphserve.cli.display import lines
 from graphserve.cli.display.plain import TextDisplay
 from graphserve.cli.display.say import STDERR, STDOUT
+from graphserve.errors import GraphServeError
 from graphserve.supervise.events import NodeState
 
 INTERVAL = 0.1  # seconds between two pictures
@@ -41,7 +42,8 @@ class TerminalDisplay(TextDisplay):
     def node(self, state: NodeState) -> None:
         with self._changed:
             if self._drawing:
-                self._nodes[state.name], self._seen[state.name] = state, time.monotonic()
+                self._nodes[state.name] = state
+                self._seen[state.name] = time.monotonic()
                 self._changed.notify_all()
                 return
         super().node(state)
@@ -50,7 +52,7 @@ class TerminalDisplay(TextDisplay):
         self._finish()
         super().serving(url)
 
-    def failed(self, error: Any) -> None:
+    def failed(self, error: GraphServeError) -> None:
         self._finish()
         super().failed(error)
 

@@ -32,12 +32,13 @@ class DescriptorWriter:
         self._size = 0  # bytes that wait or are being written
         self._dropped = 0
         self._changed = threading.Condition()
-        self._closing = self._broken = False
+        self._closing = False
+        self._broken = False
         self._thread = threading.Thread(target=self._run, name=f"write-{fd}", daemon=True)
         self._thread.start()
 
     def write(self, text: str) -> bool:
-        """Queue whole lines, or drop them when too much waits already; whether they were queued."""
+        """Queue whole lines, or drop them when too much waits already; return whether they were queued."""
         data = text.encode("utf-8", "backslashreplace")
         with self._changed:
             if self._broken or self._closing or not data:
@@ -49,12 +50,12 @@ class DescriptorWriter:
             return True
 
     def idle(self) -> bool:
-        """Whether nothing waits."""
+        """Return whether nothing waits."""
         with self._changed:
             return self._size == 0
 
     def close(self, timeout: float) -> bool:
-        """Write what waits, for `timeout` seconds at most; whether all was written."""
+        """Write what waits, for `timeout` seconds at most; return whether all was written."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -92,7 +93,7 @@ class DescriptorWriter:
             return self._waiting.popleft()
 
     def _write(self, data: bytes) -> bool:
-        """Whether the descriptor still takes data. EPIPE and EIO (the terminal is gone) end it silently."""
+        """Write data, and return whether the descriptor takes more; EPIPE and EIO (the terminal is gone) end it."""
         rest = memoryview(data)
         while rest:
             try:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from graphserve.supervise.process.sockets import NamedSocket
+from graphserve.wire.formats import StreamFormat
 from graphserve.wire.problem import phrase
 
 MAX_HEAD_BYTES = 16 * 1024  # of a request
@@ -26,7 +27,7 @@ WRITE_TIMEOUT = 5.0  # seconds that a client has to take its answer
 MAX_CONNECTIONS = 64  # at once; more are closed
 MAX_UNREAD_BYTES = 256 * 1024  # of an answer that a client does not read
 MAX_REASON = 200  # characters of what h11 says, which may quote a whole line
-NDJSON = b"application/x-ndjson"
+NDJSON = StreamFormat.NDJSON.value
 _END_OF_HEAD = b"\r\n\r\n"
 # h11 takes both for the sake of old peers: a line that ends in LF alone, and a header that goes on in the next line.
 _LENIENT_LINE = re.compile(rb"(?<!\r)\n|\n[ \t]")

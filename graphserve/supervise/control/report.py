@@ -3,19 +3,79 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import TypedDict
 
 from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.node import Node
+from graphserve.supervise.operations import Operations
 from graphserve.supervise.process.worker_process import WorkerProcess
 from graphserve.system.messages import Report, plain
 
 REPORT_TIMEOUT = 0.2  # seconds that workers have to report; what one that does not is executing is not known
 SILENT_AFTER = 5.0  # seconds without a report, of which each worker sends one a second: it is not called ready then
-Row = dict[str, object]
 
 
-async def workers(fleet: Fleet) -> list[Row]:
+class WorkerRow(TypedDict):
+    """A worker, as `GET /ps` lists it."""
+
+    node: str
+    id: str
+    slot: int
+    pid: int | None
+    state: str
+    restarts: int
+    uptime: float
+    cpu: float
+    memory: int
+    in_flight: int | None  # None: it did not report in time
+    age: float | None  # seconds since its last report
+    version: int
+    vitals: Mapping[str, object]
+
+
+class NodeRow(TypedDict):
+    """A node, as `GET /status` lists it."""
+
+    silent: int  # ready workers that have not reported for long
+    name: str
+    id: str
+    state: str
+    reason: str
+    deaths: str
+    ready: int
+    workers: int
+    restarts: int
+    version: int
+
+
+class FailureRow(TypedDict):
+    """An operation that failed last, as `GET /status` lists it."""
+
+    operation: str
+    at: float  # seconds since the epoch
+    reason: str
+    version: int
+    changed: list[str]
+
+
+class Status(TypedDict):
+    """What `GET /status` answers."""
+
+    state: str
+    url: str
+    target: str
+    app_dir: str | None
+    pid: int
+    run_dir: str
+    uptime: float
+    operation: str | None
+    nodes: list[NodeRow]
+    stand_in: int | None
+    failures: list[FailureRow]
+
+
+async def workers(fleet: Fleet) -> list[WorkerRow]:
     """Return one object for each worker: nodes in the order in which they start, the entry last."""
     await _ask_for_reports(
         [worker for node in fleet.nodes for worker in node.workers if worker.state in ("ready", "draining")]
@@ -26,9 +86,23 @@ async def workers(fleet: Fleet) -> list[Row]:
     return [row for node in ordered for row in _worker_rows(node)]
 
 
-def nodes(fleet: Fleet) -> list[Row]:
+def nodes(fleet: Fleet) -> list[NodeRow]:
     """Return one object for each node of the graph as it is meant to be."""
     return [_node_row(node) for node in _current(fleet)]
+
+
+def failures(operations: Operations) -> list[FailureRow]:
+    """Return the operations that failed last and were not done since."""
+    return [
+        {
+            "operation": failure.operation,
+            "at": failure.at,
+            "reason": failure.reason,
+            "version": failure.version,
+            "changed": list(failure.changed),
+        }
+        for failure in operations.failures.values()
+    ]
 
 
 def overall(fleet: Fleet, phase: str) -> str:
@@ -49,7 +123,7 @@ def _silent(node: Node) -> int:
     return sum(now - worker.seen_at > SILENT_AFTER for worker in node.ready_workers())
 
 
-def _node_row(node: Node) -> Row:
+def _node_row(node: Node) -> NodeRow:
     return {
         "silent": _silent(node),
         "name": node.plan.name, "id": node.plan.id, "state": node.state, "reason": node.reason,
@@ -59,7 +133,7 @@ def _node_row(node: Node) -> Row:
     }  # fmt: skip
 
 
-def _worker_rows(node: Node) -> Iterator[Row]:
+def _worker_rows(node: Node) -> Iterator[WorkerRow]:
     now = asyncio.get_running_loop().time()
     for worker in sorted(node.workers, key=lambda worker: (worker.slot, worker.spawned_at)):
         yield {

@@ -10,7 +10,6 @@ client goes away.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 import time
 from collections.abc import Callable, Coroutine
@@ -111,14 +110,20 @@ class ControlServer:
     async def _status(self, request: ControlRequest, response: ControlResponse) -> None:
         supervisor = self._supervisor
         settings = supervisor.config.settings
-        response.json({
-            "state": self._state(), "url": self._url,
-            "target": settings.target, "app_dir": settings.app_dir, "pid": os.getpid(), "run_dir": str(self._run),
+        status: report.Status = {
+            "state": self._state(),
+            "url": self._url,
+            "target": settings.target,
+            "app_dir": settings.app_dir,
+            "pid": os.getpid(),
+            "run_dir": str(self._run),
             "uptime": round(time.monotonic() - self._began, 3),
-            "operation": supervisor.operations.running or None, "nodes": report.nodes(supervisor.fleet),
+            "operation": supervisor.operations.running or None,
+            "nodes": report.nodes(supervisor.fleet),
             "stand_in": supervisor.fleet.standin.pid,
-            "failures": [dataclasses.asdict(failure) for failure in supervisor.operations.failures.values()],
-        })  # fmt: skip
+            "failures": report.failures(supervisor.operations),
+        }
+        response.json(status)
 
     def _state(self) -> str:
         supervisor = self._supervisor
