@@ -201,7 +201,7 @@ class Problem(CallError):
         *,
         detail: str | None = None,
         type: str = "about:blank",
-        extensions: Mapping[str, Any] | None = None,
+        extensions: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
         node: str | None = None,
         request_id: str | None = None,
@@ -232,7 +232,7 @@ _OWN_HEADERS = frozenset({
 })  # fmt: skip
 
 
-def header_fault(name: Any, value: Any) -> Exception | None:
+def header_fault(name: object, value: object) -> Exception | None:
     """Why a Problem cannot have this header; None: it can."""
     if not isinstance(name, str) or not isinstance(value, str):
         wrong = name if not isinstance(name, str) else value
@@ -304,7 +304,7 @@ class InvalidArguments(CallError, ValueError):
     default_status = 422
     default_title = "Unprocessable Content"
 
-    def __init__(self, detail: str | None = None, *, errors: Sequence[Mapping[str, Any]] = (), **rest: Any) -> None:
+    def __init__(self, detail: str | None = None, *, errors: Sequence[Mapping[str, object]] = (), **rest: Any) -> None:
         super().__init__(detail, **rest)
         self.errors = [dict(error) for error in errors]
 
@@ -317,7 +317,7 @@ def closest(name: str, known: Sequence[str]) -> str | None:
     return match[0] if match else None
 
 
-def _restore(kind: type[CallError], state: dict[str, Any]) -> CallError:
+def _restore(kind: type[CallError], state: dict[str, object]) -> CallError:
     error = kind.__new__(kind)
     error.__dict__.update(state)
     return error

@@ -26,7 +26,7 @@ from graphserve.loop.loop_thread import LoopThread
 from graphserve.loop.reply import Reply
 from graphserve.loop.shield import shielded
 from graphserve.wire import problem
-from graphserve.wire.exceptions import Unsendable
+from graphserve.wire.exceptions import ErrorDetail, Unsendable
 from graphserve.wire.headers import ERROR_KIND
 from graphserve.wire.memory import Untaken
 from graphserve.wire.validation_errors import problem as wrong
@@ -161,7 +161,7 @@ class RemoteApi(Generic[RequestT]):
         arguments.update(kwargs)
         return arguments
 
-    def _misfit(self, text: str, errors: list[dict[str, Any]]) -> InvalidArguments:
+    def _misfit(self, text: str, errors: list[ErrorDetail]) -> InvalidArguments:
         name = f"{self._api.node}.{self._api.plan.name}"
         said = name + text if text.startswith(":") else f"{name} {text}"
         return InvalidArguments(said, errors=errors, node=self._api.node)

@@ -31,7 +31,7 @@ class TargetMissing(WrongUsage):
     """Raised when neither an argument nor any other layer names the class to serve."""
 
 
-def load(flags: Mapping[str, Any], environ: Mapping[str, str], cwd: str | os.PathLike[str]) -> Config:
+def load(flags: Mapping[str, object], environ: Mapping[str, str], cwd: str | os.PathLike[str]) -> Config:
     """Decide the configuration: flag, then environment, then file, then the default.
 
     Args:
@@ -83,7 +83,7 @@ def run_dir(environ: Mapping[str, str], cwd: str | os.PathLike[str]) -> str | No
     return _first("run_dir", environment, file)
 
 
-def _flag_layer(flags: Mapping[str, Any], base: Path) -> Layer:
+def _flag_layer(flags: Mapping[str, object], base: Path) -> Layer:
     for key in flags:
         if key not in BY_KEY:
             raise UnknownOptionError(key, list(BY_KEY), "options")
@@ -138,7 +138,7 @@ def _shown(file: Path, cwd: Path) -> str:
     return file.name if file.parent == cwd else str(file)
 
 
-def _refuse_strays(data: Mapping[str, Any], name: str, shared: bool) -> None:
+def _refuse_strays(data: Mapping[str, object], name: str, shared: bool) -> None:
     """Options that stand beside [tool.graphserve] would be ignored; in a shared file other words may be others'."""
     known = {flag.key for flag in FLAGS}
     for given, value in data.items():
@@ -150,7 +150,7 @@ def _refuse_strays(data: Mapping[str, Any], name: str, shared: bool) -> None:
         )
 
 
-def _table_layer(table: Mapping[str, Any], name: str, base: Path) -> Layer:
+def _table_layer(table: Mapping[str, object], name: str, base: Path) -> Layer:
     known = {flag.key: flag for flag in FLAGS if flag.file}
     layer: Layer = {}
     for given, value in table.items():
@@ -238,7 +238,7 @@ def _password(path: str) -> str:
         raise ConfigurationError(words) from None
 
 
-def _overlay(below: Any, above: Any) -> Any:
+def _overlay(below: object, above: object) -> Any:
     if not (isinstance(below, dict) and isinstance(above, dict)):
         return above
     return below | {key: _overlay(below.get(key), value) for key, value in above.items()}

@@ -40,7 +40,7 @@ class ValueSource:
     label: str
     base: Path
 
-    def refuse(self, value: Any, expected: str) -> ConfigurationError:
+    def refuse(self, value: object, expected: str) -> ConfigurationError:
         """The error that says what stands here and what should."""
         return ConfigurationError(f"{self.label}={value!r}: expected {expected}")
 
@@ -53,7 +53,7 @@ class Kind(Protocol):
         """What stands for the value in the help."""
         ...
 
-    def parse(self, value: Any, source: ValueSource) -> Any:
+    def parse(self, value: object, source: ValueSource) -> Any:
         """Read `value`; ConfigurationError if it is none of this kind."""
 
 
@@ -72,7 +72,7 @@ class Scalar:
     read: Callable[[Any], Any]
     secret: bool = False  # whether messages leave the value out
 
-    def parse(self, value: Any, source: ValueSource) -> Any:
+    def parse(self, value: object, source: ValueSource) -> Any:
         try:
             return self.read(value)
         except ValueError:
@@ -87,7 +87,7 @@ class FilePath:
 
     metavar: str = "PATH"
 
-    def parse(self, value: Any, source: ValueSource) -> str:
+    def parse(self, value: object, source: ValueSource) -> str:
         if not isinstance(value, (str, os.PathLike)) or not os.fspath(value) or "\0" in os.fspath(value):
             raise source.refuse(value, "a path")
         return os.path.abspath(source.base / os.path.expanduser(value))
@@ -99,7 +99,7 @@ class Paths:
 
     metavar: str = "PATH"
 
-    def parse(self, value: Any, source: ValueSource) -> tuple[str, ...]:
+    def parse(self, value: object, source: ValueSource) -> tuple[str, ...]:
         items = value.split(os.pathsep) if isinstance(value, str) else value
         if not isinstance(items, (list, tuple)):
             raise source.refuse(value, "a path, or a list of paths")
@@ -112,7 +112,7 @@ class Scale:
 
     metavar: str = "NODE=N"
 
-    def parse(self, value: Any, source: ValueSource) -> dict[str, int]:
+    def parse(self, value: object, source: ValueSource) -> dict[str, int]:
         if isinstance(value, (list, tuple)):
             return {node: n for item in value for node, n in self.parse(item, source).items()}
         if isinstance(value, str):
@@ -124,7 +124,7 @@ class Scale:
             raise source.refuse(value, "NODE=N, such as Recognizer=2")
         return {node: self._workers(node, n, source) for node, n in value.items()}
 
-    def _workers(self, node: str, value: Any, source: ValueSource) -> int:
+    def _workers(self, node: str, value: object, source: ValueSource) -> int:
         if value is None or not node:
             raise source.refuse(node, "NODE=N, such as Recognizer=2")
         return int(COUNT.parse(value, ValueSource(f"{source.label} {node}", source.base)))
@@ -136,7 +136,7 @@ class Sets:
 
     metavar: str = "NODE.option=value"
 
-    def parse(self, value: Any, source: ValueSource) -> dict[str, dict[str, Any]]:
+    def parse(self, value: object, source: ValueSource) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
         for node, option, given in self._items(value, source):
             where = f"{source.label} {node}"
@@ -150,7 +150,7 @@ class Sets:
             found.setdefault(node, {}).update(read)
         return found
 
-    def _items(self, value: Any, source: ValueSource) -> list[tuple[str, str, Any]]:
+    def _items(self, value: object, source: ValueSource) -> list[tuple[str, str, Any]]:
         if isinstance(value, (list, tuple)):
             return [item for part in value for item in self._items(part, source)]
         if isinstance(value, str):
@@ -171,7 +171,7 @@ class HostList:
 
     metavar: str = "HOSTS"
 
-    def parse(self, value: Any, source: ValueSource) -> tuple[str, ...]:
+    def parse(self, value: object, source: ValueSource) -> tuple[str, ...]:
         if isinstance(value, (list, tuple)):
             return tuple(host for item in value for host in self.parse(item, source))
         try:
@@ -189,7 +189,7 @@ class HostList:
             _address(host)
 
 
-def read_option(name: str, value: Any) -> Any:
+def read_option(name: str, value: object) -> Any:
     """The value of a service's option from text; what cannot be read is left for `ServiceOptions` to refuse."""
     if not isinstance(value, str):
         return value
@@ -208,7 +208,7 @@ def read_option(name: str, value: Any) -> Any:
     return value
 
 
-def read_size(value: Any) -> int:
+def read_size(value: object) -> int:
     """A number of bytes: `100MB` (powers of 1000), `2GiB` or `2G` (powers of 1024), or a plain number."""
     if not isinstance(value, str):
         return _int(value)
@@ -222,7 +222,7 @@ def read_size(value: Any) -> int:
 def choice(*values: str) -> Scalar:
     """One of these words, in any case."""
 
-    def read(value: Any) -> str:
+    def read(value: object) -> str:
         if not isinstance(value, str) or value.lower() not in values:
             raise ValueError(value)
         return value.lower()
@@ -246,7 +246,7 @@ def _float(value: Any) -> float:
 
 
 def _bounded(read: Callable[[Any], Any], accepts: Callable[[Any], bool]) -> Callable[[Any], Any]:
-    def reader(value: Any) -> Any:
+    def reader(value: object) -> Any:
         result = read(value)
         if not accepts(result):
             raise ValueError(value)
@@ -255,13 +255,13 @@ def _bounded(read: Callable[[Any], Any], accepts: Callable[[Any], bool]) -> Call
     return reader
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if not isinstance(value, str) or "\0" in value:
         raise ValueError(value)
     return value
 
 
-def _switch(value: Any) -> bool:
+def _switch(value: object) -> bool:
     if isinstance(value, bool):
         return value
     if not isinstance(value, str) or value.lower() not in _SWITCH:
@@ -269,11 +269,11 @@ def _switch(value: Any) -> bool:
     return _SWITCH[value.lower()]
 
 
-def _workers(value: Any) -> int | str:
+def _workers(value: object) -> int | str:
     return "cpus" if value == "cpus" else int(_bounded(_int, lambda n: n >= 1)(value))
 
 
-def _root_path(value: Any) -> str:
+def _root_path(value: object) -> str:
     path = _text(value).removesuffix("/")
     parts = path.lower().replace("%2e", ".").split("/")
     if not _ROOT_PATH.fullmatch(path) or "." in parts or ".." in parts:
@@ -281,7 +281,7 @@ def _root_path(value: Any) -> str:
     return path
 
 
-def _addresses(value: Any) -> str:
+def _addresses(value: object) -> str:
     from ipaddress import ip_network  # only where the option is given
 
     items = value if isinstance(value, (list, tuple)) else _text(value).split(",")
@@ -298,7 +298,7 @@ def _address(text: str) -> None:
     ip_address(text.removeprefix("[").removesuffix("]"))  # raises ValueError
 
 
-def _cert_reqs(value: Any) -> int:
+def _cert_reqs(value: object) -> int:
     if isinstance(value, str) and value.lower() in CERTIFICATES:
         return CERTIFICATES.index(value.lower())
     return int(_bounded(_int, lambda n: 0 <= n <= 2)(value))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Any, NoReturn, cast
+from typing import NoReturn, cast
 
 from graphserve.declare.options import Batch, ServiceOptions
 from graphserve.errors import DeclarationError
@@ -37,7 +37,7 @@ class ServiceDeclaration:
     line: int
 
 
-def declaration(cls: Any) -> ServiceDeclaration | None:
+def declaration(cls: object) -> ServiceDeclaration | None:
     """What `@service` was told about `cls` itself (a plain subclass of a service is no service), or None."""
     return cast("ServiceDeclaration | None", vars(cls).get(SERVICE)) if isinstance(cls, type) else None
 

@@ -26,7 +26,7 @@ class Dependency:
         target: type | str | None,
         *,
         name: str | None,
-        init: Mapping[str, Any],
+        init: Mapping[str, object],
         timeout: float | None,
         client: Client,
         url: str | None,
@@ -72,7 +72,7 @@ class Dependency:
     def __aiter__(self) -> NoReturn:
         self._refuse_use("iterated over")
 
-    def __getitem__(self, key: Any) -> NoReturn:
+    def __getitem__(self, key: object) -> NoReturn:
         self._refuse_use("indexed")
 
     async def __aenter__(self) -> NoReturn:
@@ -104,7 +104,7 @@ def depends(
     target: type[T],
     *,
     name: str | None = ...,
-    init: Mapping[str, Any] | None = ...,
+    init: Mapping[str, object] | None = ...,
     timeout: float | None = ...,
     url: str | None = ...,
 ) -> type[T]: ...
@@ -113,7 +113,7 @@ def depends(
     target: str,
     *,
     name: str | None = ...,
-    init: Mapping[str, Any] | None = ...,
+    init: Mapping[str, object] | None = ...,
     timeout: float | None = ...,
     url: str | None = ...,
 ) -> Any: ...
@@ -123,7 +123,7 @@ def depends(
     *,
     client: type[T],
     name: str | None = ...,
-    init: Mapping[str, Any] | None = ...,
+    init: Mapping[str, object] | None = ...,
     timeout: float | None = ...,
     url: str | None = ...,
 ) -> T: ...
@@ -182,7 +182,7 @@ def dependencies(cls: type) -> dict[str, Dependency]:
     return found
 
 
-def strays(files: Collection[str], *, everywhere: bool, spared: Collection[Any] = ()) -> Iterator[str]:
+def strays(files: Collection[str], *, everywhere: bool, spared: Collection[object] = ()) -> Iterator[str]:
     """What is wrong with each `depends(...)` that is no edge of any graph, though somebody wrote it.
 
     Args:
@@ -211,7 +211,7 @@ def strays(files: Collection[str], *, everywhere: bool, spared: Collection[Any] 
             )
 
 
-def _is_stray(each: Dependency, files: Collection[str], everywhere: bool, spared: Collection[Any]) -> bool:
+def _is_stray(each: Dependency, files: Collection[str], everywhere: bool, spared: Collection[object]) -> bool:
     if each.owner is None:
         return everywhere or each.place[0] in files
     # A class for others to inherit from may stand in a library that this graph does not use.
@@ -257,7 +257,7 @@ def _inside(value: Any, depth: int = 3) -> Iterator[Dependency]:
             yield from _inside(each, depth - 1)
 
 
-def _of_hint(hint: Any) -> Iterator[Dependency | None]:
+def _of_hint(hint: object) -> Iterator[Dependency | None]:
     """In an annotation; None for one that is text."""
     if isinstance(hint, str):
         if "depends(" in hint:
@@ -290,7 +290,7 @@ def credentials(url: str) -> tuple[str, tuple[str, str] | None]:
     return public, (unquote(parts.username or ""), unquote(parts.password or ""))
 
 
-def _check_target(target: Any, url: Any, client: Client, place: Place) -> None:
+def _check_target(target: object, url: object, client: Client, place: Place) -> None:
     if isinstance(target, str):
         _check_import_string(target, place)
     elif target is None:
@@ -345,7 +345,7 @@ def _check_values(name: Any, timeout: Any, place: Place) -> None:
         refuse(f"depends(timeout={timeout!r}): timeout is a number of seconds above 0", place)
 
 
-def _check_init(init: Any, place: Place) -> None:
+def _check_init(init: object, place: Place) -> None:
     if init is None:
         return
     import json
@@ -362,7 +362,7 @@ def _check_init(init: Any, place: Place) -> None:
         )
 
 
-def _check_url(url: Any, init: Any, place: Place) -> None:
+def _check_url(url: object, init: object, place: Place) -> None:
     if url is None:
         return
     if not isinstance(url, str):
@@ -409,7 +409,7 @@ def _url_fault(url: str) -> str | None:
     return "port 0 is no port to call" if port == 0 else None
 
 
-def _client_kind(client: Any, place: Place) -> Client:
+def _client_kind(client: object, place: Place) -> Client:
     if client is None:
         return "typed"
     module, name = getattr(client, "__module__", ""), getattr(client, "__qualname__", "")

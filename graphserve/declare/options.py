@@ -110,11 +110,11 @@ class ServiceOptions:
             raise ConfigurationError(f"{where}: {exc}") from None
 
 
-def is_int(value: Any) -> bool:
+def is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -130,13 +130,13 @@ def _gpus(value: Any) -> bool:
     return is_number(value) and value >= 0 and (value <= 1 or value == int(value))
 
 
-def _env(value: Any) -> bool:
+def _env(value: object) -> bool:
     return isinstance(value, Mapping) and all(
         isinstance(k, str) and isinstance(v, str) and k and "=" not in k and "\0" not in k + v for k, v in value.items()
     )
 
 
-def _described_env(value: Any) -> str:
+def _described_env(value: object) -> str:
     """What is wrong with variables, without their values, which may be secrets."""
     if not isinstance(value, Mapping):
         return f"a value of type {type(value).__name__}"

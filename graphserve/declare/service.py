@@ -160,7 +160,7 @@ def api(*functions: Any, **options: Any) -> Any:
     return _declare_api(fn, options, place)
 
 
-def _declare_service(cls: Any, options: dict[str, Any], place: Place) -> type:
+def _declare_service(cls: object, options: dict[str, object], place: Place) -> type:
     if not isinstance(cls, type):
         refuse(f"@service decorates a class, not {cls!r}", place)
     where = f"@service on {cls.__name__}"
@@ -276,7 +276,7 @@ def _check_signature(fn: Any, place: Place) -> None:
                place)  # fmt: skip
 
 
-def _check_route(route: Any, where: str, place: Place) -> None:
+def _check_route(route: object, where: str, place: Place) -> None:
     if not isinstance(route, str) or not _ROUTE.match(route):
         hint = f"; did you mean {'/' + route!r}?" if isinstance(route, str) and _ROUTE.match("/" + route) else ""
         refuse(f"{where}: a route is a fixed path in ASCII that starts with '/', without {{…}}, '?', '#', '%' "

@@ -63,10 +63,10 @@ class Api(Generic[Here_co, There_co]):
     """An API as an attribute of its class: a method here, on an instance; a call there, across a process boundary."""
 
     @overload
-    def __get__(self, obj: None, owner: Any) -> There_co: ...
+    def __get__(self, obj: None, owner: object) -> There_co: ...
     @overload
-    def __get__(self, obj: object, owner: Any) -> Here_co: ...
-    def __get__(self, obj: Any, owner: Any) -> Any:
+    def __get__(self, obj: object, owner: object) -> Here_co: ...
+    def __get__(self, obj: object, owner: object) -> Any:
         raise NotImplementedError
 
 

@@ -40,7 +40,9 @@ class _Tree:
         self.vertices = {vertex.key: vertex for vertex in shown.vertices}
         self.entry = shown.entry
         self.color = color
-        self.branch, self.last, self.trunk = ("|-- ", "`-- ", "|   ") if ascii else ("├── ", "└── ", "│   ")
+        self.branch = "|-- " if ascii else "├── "
+        self.last = "`-- " if ascii else "└── "
+        self.trunk = "|   " if ascii else "│   "
         self.below: dict[str, list[str]] = {key: [] for key in self.vertices}
         for caller, callee in shown.edges:
             self.below[caller].append(callee)

@@ -15,7 +15,7 @@ from graphserve.errors import closest
 _UNNAMED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-def making_problems(cls: Any, init: dict[str, Any], *, lone: bool) -> Iterator[str]:
+def making_problems(cls: object, init: dict[str, object], *, lone: bool) -> Iterator[str]:
     """Why a worker could not make its instance.
 
     Args:
@@ -62,7 +62,7 @@ def _names_depends(function: types.FunctionType) -> bool:
     )
 
 
-def _init_problem(cls: type, init: dict[str, Any]) -> str:
+def _init_problem(cls: type, init: dict[str, object]) -> str:
     own = {name for base in cls.__mro__[:-1] for name in vars(base)} & {"__init__", "__new__"}
     if not own:
         return f"{cls.__name__} has no __init__, but init gives it {', '.join(init)}" if init else ""
@@ -83,12 +83,12 @@ def _init_problem(cls: type, init: dict[str, Any]) -> str:
     return ""
 
 
-def name_of(thing: Any) -> str:
+def name_of(thing: object) -> str:
     """A class by its name, anything else as it shows itself."""
     return thing.__name__ if isinstance(thing, type) else repr(thing)
 
 
-def unused(replace: Mapping[Any, Any], known: Collection[type]) -> Iterator[str]:
+def unused(replace: Mapping[type, object], known: Collection[type]) -> Iterator[str]:
     """What `local(replace=…)` names though no node is made of it."""
     for cls in replace:
         if cls not in known:

@@ -49,7 +49,8 @@ class Resolver:
     def __init__(self, settings: Settings, env: Mapping[str, str] | None = None, *, capture: bool = False) -> None:
         self.target = settings.target
         try:
-            self._answer, writing = inherited.pipe()
+            answer, writing = inherited.pipe()
+            self._answer = answer
             try:
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", FIRST_FILE, "resolve", str(writing), str(os.getpid())],

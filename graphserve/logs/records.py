@@ -50,7 +50,7 @@ class RecordPipe:
         self._later: threading.Thread | None = None  # writes what waits
         os.register_at_fork(after_in_child=self._in_child)
 
-    def write(self, level: str, message: str, trace: str = "", fields: dict[str, Any] | None = None) -> None:
+    def write(self, level: str, message: str, trace: str = "", fields: dict[str, object] | None = None) -> None:
         """Write one record, in one piece."""
         number = LEVELS.get(level, 20)
         if not self._works():
@@ -186,14 +186,14 @@ def flush(seconds: float = 1.0) -> None:
         _pipe.flush(seconds)
 
 
-def write(level: str, message: str, trace: str = "", fields: dict[str, Any] | None = None) -> None:
+def write(level: str, message: str, trace: str = "", fields: dict[str, object] | None = None) -> None:
     """Write a record, if this process has a pipe."""
     if _pipe is not None and LEVELS.get(level, 20) >= _least:
         _pipe.write(level, message, trace, fields)
 
 
 def note(
-    name: str, level: str, message: str, cause: BaseException | None = None, fields: dict[str, Any] | None = None
+    name: str, level: str, message: str, cause: BaseException | None = None, fields: dict[str, object] | None = None
 ) -> None:
     """Say something of our own: to the log first, then to `logging`, for handlers of the user's.
 
@@ -213,7 +213,7 @@ def is_written(record: logging.LogRecord) -> bool:
     return _pipe is not None and record is _forwarded.record
 
 
-def _forward(name: str, level: int, message: str, cause: BaseException | None, fields: dict[str, Any]) -> None:
+def _forward(name: str, level: int, message: str, cause: BaseException | None, fields: dict[str, object]) -> None:
     try:
         logger = logging.getLogger(name)
         # Where a worker's user code took all handlers away, `logging` would print it, and it is in the log.
@@ -230,7 +230,7 @@ def _forward(name: str, level: int, message: str, cause: BaseException | None, f
         _forwarded.record = None
 
 
-def _line(when: float, level: str, message: str, trace: str, fields: dict[str, Any]) -> bytes:
+def _line(when: float, level: str, message: str, trace: str, fields: dict[str, object]) -> bytes:
     record: dict[str, Any] = {"time": when, "level": level, "message": shortened(message)}
     if trace:
         record["traceback"] = shortened(trace)
@@ -245,7 +245,7 @@ def _line(when: float, level: str, message: str, trace: str, fields: dict[str, A
     return text.encode() + b"\n"
 
 
-def _as_text(value: Any) -> str:
+def _as_text(value: object) -> str:
     try:
         return str(value)
     except Exception as exc:

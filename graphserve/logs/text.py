@@ -32,7 +32,7 @@ def printable(text: str, *, lines: bool = False) -> str:
     return text.translate(_ESCAPES_IN_LINES if lines else _ESCAPES)
 
 
-def encodable(value: Any) -> Any:
+def encodable(value: object) -> Any:
     """Text, or lists and dicts of it, with escapes in place of what UTF-8 does not have: lone surrogates."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()

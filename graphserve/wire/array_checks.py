@@ -9,16 +9,17 @@ import msgspec
 
 from graphserve.wire import arrays, type_hints
 from graphserve.wire.exceptions import Misfit
+from graphserve.wire.type_hints import Hint
 
 Admit = Callable[[Any], Any]
 
 
-def admission(hint: Any) -> Admit | None:
+def admission(hint: Hint) -> Admit | None:
     """What checks the arrays in a value of this type, and returns the value; None if there can be none."""
     return _build(hint, {}) if type_hints.contains(hint, "array") else None
 
 
-def _build(hint: Any, known: dict[Any, list[Admit]]) -> Admit:
+def _build(hint: Hint, known: dict[object, list[Admit]]) -> Admit:
     part = type_hints.take_apart(hint)
     if part.kind == "array":
         wanted = arrays.demand(part.hint, part.metadata)
@@ -71,7 +72,7 @@ def _mapping(admit: Admit) -> Admit:
 def _union(part: type_hints.Part, inner: list[Admit | None]) -> Admit:
     choices = [(_runtime_class(item.hint), admit) for item, admit in zip(part.items, inner, strict=True) if admit]
 
-    def check(value: Any) -> Any:
+    def check(value: object) -> Any:
         for kind, admit in choices:
             if isinstance(value, kind):
                 return admit(value)
@@ -80,7 +81,7 @@ def _union(part: type_hints.Part, inner: list[Admit | None]) -> Admit:
     return check
 
 
-def _fields(part: type_hints.Part, known: dict[Any, list[Admit]]) -> Admit:
+def _fields(part: type_hints.Part, known: dict[object, list[Admit]]) -> Admit:
     # A class may contain itself: its check is looked up when it is used.
     if part.hint in known:
         cell = known[part.hint]
@@ -103,7 +104,7 @@ def _rebuilding(inner: list[tuple[type_hints.Item, Admit]]) -> Admit:
 def _assigning(kind: type, inner: list[tuple[type_hints.Item, Admit]]) -> Admit:
     get, put = _access(kind)
 
-    def check(value: Any) -> Any:
+    def check(value: object) -> Any:
         for item, admit in inner:
             before = get(value, item.key)
             if before is not None and before is not msgspec.UNSET:
@@ -123,14 +124,14 @@ def _access(kind: type) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any, 
     return (lambda value, name: getattr(value, name, None)), object.__setattr__
 
 
-def _runtime_class(hint: Any) -> type:
+def _runtime_class(hint: Hint) -> type:
     part = type_hints.take_apart(hint)
     if part.kind in ("list", "dict") and part.origin.__module__ == "collections.abc":
         return list if part.kind == "list" else dict
     return dict if issubclass(part.origin, dict) else cast(type, part.origin)
 
 
-def _at(key: str | int | None, admit: Admit, value: Any) -> Any:
+def _at(key: str | int | None, admit: Admit, value: object) -> Any:
     try:
         return admit(value)
     except Misfit as exc:

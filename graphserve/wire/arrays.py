@@ -24,9 +24,13 @@ from graphserve.wire.costs.bounds import (
     LISTS_FLOOR,
 )
 from graphserve.wire.exceptions import Misfit
+from graphserve.wire.type_hints import Hint
 
 if TYPE_CHECKING:
     import numpy as np
+
+    AnyDtype = np.dtype[Any]
+    AnyArray = np.ndarray[Any, AnyDtype]  # of any shape and dtype
 
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\[\d*[A-Za-zμ]+\])?\Z|[<>|=]?[A-Za-z?]\d*(\[\d*[A-Za-zμ]+\])?\Z")
@@ -71,12 +75,12 @@ class Demand:
         shape: as in `Array`.
     """
 
-    dtype: np.dtype[Any] | None
+    dtype: AnyDtype | None
     scalar: type | None
     shape: tuple[int | None, ...] | None
 
 
-def demand(hint: Any, metadata: tuple[Any, ...]) -> Demand:
+def demand(hint: Hint, metadata: tuple[object, ...]) -> Demand:
     """Read what an array's hint and its `Annotated` metadata demand.
 
     Raises:
@@ -99,7 +103,7 @@ def demand(hint: Any, metadata: tuple[Any, ...]) -> Demand:
     return Demand(dtype, scalar, shape)
 
 
-def admit(array: np.ndarray[Any, Any], wanted: Demand) -> np.ndarray[Any, Any]:
+def admit(array: AnyArray, wanted: Demand) -> AnyArray:
     """Check an array that arrived; what came as a list (and is still writable) is converted. It ends read-only.
 
     Raises:
@@ -119,7 +123,7 @@ def admit(array: np.ndarray[Any, Any], wanted: Demand) -> np.ndarray[Any, Any]:
     return array
 
 
-def from_list(value: Any) -> np.ndarray[Any, Any]:
+def from_list(value: object) -> AnyArray:
     """A new array from nested lists of numbers, of booleans or of strings; writable until `admit` has seen it.
 
     None among numbers is NaN.
@@ -148,7 +152,7 @@ def from_list(value: Any) -> np.ndarray[Any, Any]:
     return array
 
 
-def scalar(kind: type, value: Any) -> Any:
+def scalar(kind: type, value: object) -> Any:
     """One of numpy's scalars from what arrived for it: a number, string or bytes, or an array without axes.
 
     Raises:
@@ -170,7 +174,7 @@ def scalar(kind: type, value: Any) -> Any:
     return value.astype(kind)[()] if concrete else value[()]
 
 
-def _convert(array: Any, wanted: Demand) -> Any:
+def _convert(array: AnyArray, wanted: Demand) -> AnyArray:
     dtype = wanted.dtype
     if dtype is None and wanted.scalar is not None:
         dtype = _dtype_for(array, wanted.scalar)
@@ -184,7 +188,7 @@ def _convert(array: Any, wanted: Demand) -> Any:
     return converted
 
 
-def _to_float(array: Any, dtype: Any) -> Any:
+def _to_float(array: AnyArray, dtype: AnyDtype) -> AnyArray | None:
     import numpy as np
 
     if array.dtype.kind not in "iuf":
@@ -196,7 +200,7 @@ def _to_float(array: Any, dtype: Any) -> Any:
     return converted
 
 
-def _to_int(array: Any, dtype: Any) -> Any:
+def _to_int(array: AnyArray, dtype: AnyDtype) -> AnyArray | None:
     import numpy as np
 
     if array.dtype.kind not in "iu":
@@ -207,7 +211,7 @@ def _to_int(array: Any, dtype: Any) -> Any:
     return array.astype(dtype)
 
 
-def _to_text(array: Any, dtype: Any) -> Any:
+def _to_text(array: AnyArray, dtype: AnyDtype) -> AnyArray | None:
     if array.dtype.kind != "U":
         return None
     converted = None
@@ -223,12 +227,12 @@ def _to_text(array: Any, dtype: Any) -> Any:
     return converted
 
 
-_CONVERSIONS: dict[str, Callable[[Any, Any], Any]] = {
+_CONVERSIONS: dict[str, Callable[[AnyArray, AnyDtype], AnyArray | None]] = {
     "f": _to_float, "c": _to_float, "i": _to_int, "u": _to_int, "S": _to_text, "U": _to_text, "M": _to_text,
 }  # fmt: skip
 
 
-def _dtype_for(array: Any, kind: type) -> Any:
+def _dtype_for(array: AnyArray, kind: type) -> AnyDtype | None:
     import numpy as np
 
     if _is_concrete(kind):
@@ -237,7 +241,7 @@ def _dtype_for(array: Any, kind: type) -> Any:
     return np.dtype("float64") if wants_float and array.dtype.kind in "iu" else None
 
 
-def _is_of(dtype: Any, kind: type) -> bool:
+def _is_of(dtype: AnyDtype, kind: type) -> bool:
     import numpy as np
 
     if _is_concrete(kind) and not dtype.isnative:
@@ -260,13 +264,13 @@ def _leaf_types(value: list[Any]) -> set[type]:
     return found | set(map(type, level))
 
 
-def _with_nan(value: Any) -> Any:
+def _with_nan(value: object) -> Any:
     if type(value) is list:
         return [_with_nan(item) for item in value]
     return math.nan if value is None else value
 
 
-def _check_text(value: Any) -> None:
+def _check_text(value: object) -> None:
     # Each element of an array of text has the bytes of the longest one, four a character.
     number, characters, longest = _measure([value])
     _check_size(4 * number * longest, number, characters, ARRAY_TIMES)
@@ -279,7 +283,7 @@ def _check_size(made: int, number: int, characters: int, times: int) -> None:
         raise Misfit(said, "value_error")
 
 
-def _measure(value: list[Any]) -> tuple[int, int, int]:
+def _measure(value: list[object]) -> tuple[int, int, int]:
     """How many strings there are in nested lists, how many characters they have, and the longest one has."""
     lengths = [len(item) for item in value if type(item) is str]
     number, characters, longest = len(lengths), sum(lengths), max(lengths, default=0)
@@ -296,7 +300,7 @@ def _is_concrete(kind: type) -> bool:
     return not kind.__subclasses__() or kind.__name__ in ("float64", "str_", "bytes_")
 
 
-def _is_length(length: Any) -> bool:
+def _is_length(length: object) -> bool:
     return length is None or (isinstance(length, int) and not isinstance(length, bool) and length >= 0)
 
 
@@ -310,7 +314,7 @@ _LAST_CHARACTER = 0x10FFFF
 _SURROGATES = 0xD800, 0xDFFF  # halves of characters, which no text has
 
 
-def pack(array: np.ndarray[Any, Any]) -> tuple[bytes, memoryview]:
+def pack(array: AnyArray) -> tuple[bytes, memoryview]:
     """An array as a header (dtype and shape) and its elements in C order; elements are not copied where they lie so.
 
     Raises:
@@ -329,7 +333,7 @@ def pack(array: np.ndarray[Any, Any]) -> tuple[bytes, memoryview]:
     return header, flat.view(np.uint8).data
 
 
-def unpack(data: memoryview, place: memoryview | None = None, *, public: bool = False) -> np.ndarray[Any, Any]:
+def unpack(data: memoryview, place: memoryview | None = None, *, public: bool = False) -> AnyArray:
     """The read-only array that `pack` described, over the bytes behind the header, or over `place`.
 
     The elements are not copied, unless they lie at an address that their type cannot be read from.
@@ -358,7 +362,7 @@ def unpack(data: memoryview, place: memoryview | None = None, *, public: bool = 
         # Of a memoryview numpy takes the object behind it, and could be told to write there.
         memory = np.frombuffer(memory, np.uint8)
     try:
-        array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, memory)
+        array: AnyArray = np.ndarray(shape, dtype, memory)
     except (ValueError, MemoryError) as exc:
         raise Misfit(f"an array of shape {shape} cannot be: {exc}") from None
     if not array.flags.aligned:
@@ -368,7 +372,7 @@ def unpack(data: memoryview, place: memoryview | None = None, *, public: bool = 
     return freeze(array) if array.flags.writeable else array
 
 
-def freeze(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def freeze(array: AnyArray) -> AnyArray:
     """A read-only view of a new array; unlike the array itself it cannot be made writable again."""
     array.flags.writeable = False
     return array.view()
@@ -385,7 +389,7 @@ def check_rows(shape: tuple[int, ...], most: int = EMPTY_ROWS_BETWEEN) -> None:
         raise Misfit(f"an array of shape {shape} has {rows:,} rows without elements; {most:,} are allowed")
 
 
-def check_lists(array: np.ndarray[Any, Any]) -> None:
+def check_lists(array: AnyArray) -> None:
     """Check how many lists an array from the public becomes where nothing takes an array.
 
     Raises:
@@ -400,14 +404,14 @@ def _lists(shape: tuple[int, ...]) -> int:
     return sum(math.prod(shape[:index]) for index in range(len(shape)))
 
 
-def _lists_inside(dtype: np.dtype[Any]) -> int:
+def _lists_inside(dtype: AnyDtype) -> int:
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
         return _lists(shape) + math.prod(shape) * _lists_inside(base)
     return 0 if dtype.names is None else 1 + sum(_lists_inside(dtype[name]) for name in dtype.names)
 
 
-def _check_axes(dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+def _check_axes(dtype: AnyDtype, shape: tuple[int, ...]) -> None:
     inner, of_one = _axes(dtype)
     if len(shape) + inner > AXES:
         raise Misfit(f"an array has more than {AXES} axes, those inside its records included")
@@ -416,7 +420,7 @@ def _check_axes(dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
 
 
 @lru_cache(maxsize=256)
-def _axes(dtype: np.dtype[Any]) -> tuple[int, int]:
+def _axes(dtype: AnyDtype) -> tuple[int, int]:
     """The most axes that an element has inside, and the most of length 1: a record is one, as long as its fields."""
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
@@ -428,7 +432,7 @@ def _axes(dtype: np.dtype[Any]) -> tuple[int, int]:
     return 1 + max(each[0] for each in found), (len(found) == 1) + max(each[1] for each in found)
 
 
-def _check_elements(array: np.ndarray[Any, Any], public: bool) -> None:
+def _check_elements(array: AnyArray, public: bool) -> None:
     """Check elements of which some bytes mean nothing: booleans, and text, in records too."""
     import numpy as np
 
@@ -447,7 +451,7 @@ def _check_elements(array: np.ndarray[Any, Any], public: bool) -> None:
 
 
 @lru_cache(maxsize=256)
-def describe(dtype: np.dtype[Any]) -> bytes:
+def describe(dtype: AnyDtype) -> bytes:
     """A dtype as bytes; `undescribe` reads them.
 
     Raises:
@@ -469,7 +473,7 @@ def describe(dtype: np.dtype[Any]) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def undescribe(descr: bytes) -> np.dtype[Any]:
+def undescribe(descr: bytes) -> AnyDtype:
     """The dtype that `describe` wrote.
 
     Raises:
@@ -504,7 +508,7 @@ def _header_size(data: memoryview) -> int:
 
 
 @lru_cache(maxsize=256)
-def _layout(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+def _layout(header: bytes) -> tuple[AnyDtype, tuple[int, ...], int]:
     dimensions, length = _HEAD.unpack_from(header)
     if len(header) < _HEAD.size + length + 8 * dimensions:
         raise Misfit("the header of an array is cut off")

@@ -119,7 +119,7 @@ def split(result: Any, sizes: Sequence[int], where: str, wanted: str = "a list o
     return [result[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
 
-def rejoin(pieces: Sequence[Any]) -> Any:
+def rejoin(pieces: Sequence[object]) -> Any:
     """The pieces of one caller's result as one."""
     return pieces[0] if len(pieces) == 1 else _concatenate(pieces)
 
@@ -141,7 +141,7 @@ def _concatenate(parts: Sequence[Any]) -> Any:
     return list(itertools.chain.from_iterable(parts))
 
 
-def _is_array(value: Any) -> bool:
+def _is_array(value: object) -> bool:
     return type_hints.is_array(type(value))
 
 

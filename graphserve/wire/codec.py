@@ -14,11 +14,12 @@ from graphserve.wire import json_nan
 from graphserve.wire.costs.bounds import ERRORS_TOLD, NAME_CHARACTERS
 from graphserve.wire.costs.screening import Screening
 from graphserve.wire.duplicate_arguments import Names
-from graphserve.wire.exceptions import BeyondMsgpack, MalformedBody
+from graphserve.wire.exceptions import BeyondMsgpack, ErrorDetail, MalformedBody
 from graphserve.wire.extensions import Fetch, Place, json_hook, no_memory
 from graphserve.wire.formats import Format, accept_format, content_format
 from graphserve.wire.result_check import exact, only_class
 from graphserve.wire.signature import Parameter, Signature
+from graphserve.wire.type_hints import Hint
 from graphserve.wire.validation_errors import (
     FAILURES,
     cut,
@@ -106,7 +107,7 @@ class ArgumentsCodec:
             return self._take_raw(body)
         return self._one_by_one(error, body or _EMPTY[format], format, fetch)
 
-    def encode(self, arguments: Mapping[str, Any], place: Place | None = None) -> bytes:
+    def encode(self, arguments: Mapping[str, object], place: Place | None = None) -> bytes:
         """Arguments as msgpack for a service of ours, on the caller's side; the callee checks them.
 
         Args:
@@ -123,7 +124,7 @@ class ArgumentsCodec:
         except FAILURES as exc:
             raise unsendable(self._where, arguments, self._dump, exc) from None
 
-    def encode_public(self, arguments: Mapping[str, Any]) -> bytes:
+    def encode_public(self, arguments: Mapping[str, object]) -> bytes:
         """Arguments as everybody sends them: as msgpack, or as JSON if there is an integer beyond 64 bits.
 
         Raises:
@@ -171,9 +172,9 @@ class ArgumentsCodec:
                 raise
             raise refusal(self._where, explain(exc, [self._raw])) from None
 
-    def _finish_all(self, arguments: dict[str, Any], body: Body, format: Format, fetch: Fetch | None) -> None:
+    def _finish_all(self, arguments: dict[str, object], body: Body, format: Format, fetch: Fetch | None) -> None:
         # The rest of the arguments has been read: what does not fit now is told without reading anything again.
-        errors: list[dict[str, Any]] = []
+        errors: list[ErrorDetail] = []
         for name, finish in self._finish:
             if name not in arguments:
                 continue
@@ -233,7 +234,7 @@ class ArgumentsCodec:
             return self._once(arguments, body, format)
         raise refusal(self._where, errors or explain(error, []), untold)
 
-    def _once(self, arguments: dict[str, Any], body: Body, format: Format) -> dict[str, Any]:
+    def _once(self, arguments: dict[str, object], body: Body, format: Format) -> dict[str, Any]:
         name = self._names.doubled(body, format, len(arguments), self._members.json)
         if name is not None:
             raise self.doubled(name)
@@ -252,11 +253,11 @@ class ArgumentsCodec:
     def _known(self) -> str:
         return f"; known are: {', '.join(self._values)}" if self._values else "; there are none"
 
-    def _dump(self, name: str, value: Any) -> object:
+    def _dump(self, name: str, value: object) -> object:
         return self._values[name].dump(value, Format.TYPED) if name in self._values else self._writer.msgpack(value)
 
 
-def _field(parameter: Parameter, hint: Any) -> Any:
+def _field(parameter: Parameter, hint: Hint) -> Any:
     if parameter.required:
         return parameter.name, hint
     return parameter.name, Union[hint, UnsetType], UNSET  # noqa: UP007  (of hints that have no `|`)
@@ -270,7 +271,7 @@ class ResultCodec:
         where: `Class.method`, for messages.
     """
 
-    def __init__(self, hint: Any, where: str) -> None:
+    def __init__(self, hint: Hint, where: str) -> None:
         self._value = ValueCodec(hint)
         self._where = where
         self._is_exact = exact(hint)
@@ -335,7 +336,7 @@ class UntypedCodec:
         self._reader = ValueReader(Any)
         self._writer = ValueWriter()
 
-    def encode(self, arguments: Mapping[str, Any], place: Place | None = None) -> bytes:
+    def encode(self, arguments: Mapping[str, object], place: Place | None = None) -> bytes:
         """Arguments as msgpack.
 
         Raises:
@@ -346,7 +347,7 @@ class UntypedCodec:
         except FAILURES as exc:
             raise unsendable("", arguments, lambda _, value: self._writer.msgpack(value), exc) from None
 
-    def encode_public(self, arguments: Mapping[str, Any]) -> bytes:
+    def encode_public(self, arguments: Mapping[str, object]) -> bytes:
         """See `ArgumentsCodec.encode_public`."""
         try:
             return self._writer.public(arguments)
@@ -365,7 +366,7 @@ class UntypedCodec:
             raise ValueError(f"the result cannot be read: {exc}") from None
 
 
-def encode_json(value: Any) -> bytes:
+def encode_json(value: object) -> bytes:
     """A value as JSON by its nature, for places that have no signature."""
     return msgspec.json.encode(value, enc_hook=json_hook)
 

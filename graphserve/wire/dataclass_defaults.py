@@ -10,11 +10,12 @@ import dataclasses
 from typing import Any
 
 from graphserve.wire import type_hints
+from graphserve.wire.type_hints import Hint
 
 _FILLS = "__graphserve_fills__"
 
 
-def keep(hint: Any) -> None:
+def keep(hint: Hint) -> None:
     """Have the dataclasses in `hint` keep their defaults when they are read; before the first decoder of them is made.
 
     msgspec calls `__post_init__` of what it has read. `@dataclass` has looked for that method already: one that is
@@ -32,10 +33,10 @@ def keep(hint: Any) -> None:
                 _fill(kind, plain)
 
 
-def _fill(kind: Any, plain: dict[str, Any]) -> None:
+def _fill(kind: Hint, plain: dict[str, object]) -> None:
     own = getattr(kind, "__post_init__", None)
 
-    def filled(self: Any, *args: Any) -> None:
+    def filled(self: object, *args: Any) -> None:
         values = self.__dict__
         for name, default in plain.items():
             values.setdefault(name, default)
@@ -46,6 +47,6 @@ def _fill(kind: Any, plain: dict[str, Any]) -> None:
     setattr(kind, _FILLS, True)
 
 
-def _slots(kind: Any) -> set[str]:
+def _slots(kind: Hint) -> set[str]:
     """The fields that are no entries of `__dict__`: their defaults msgspec sets."""
     return {name for each in kind.__mro__ for name in vars(each).get("__slots__", ())}

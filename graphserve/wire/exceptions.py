@@ -5,9 +5,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 Location = list[str | int]  # the way from an argument to a part of it: names and indices
+
+
+class ErrorDetail(TypedDict):
+    """What is wrong at one place of a body, as a 422 tells it."""
+
+    loc: Location
+    msg: str
+    type: str
 
 
 class Misfit(ValueError):
@@ -36,7 +44,7 @@ class Unsendable(TypeError):
         errors: one mapping an error, with `loc`, `msg` and `type`.
     """
 
-    def __init__(self, where: str, said: str, errors: list[dict[str, Any]]) -> None:
+    def __init__(self, where: str, said: str, errors: list[ErrorDetail]) -> None:
         super().__init__(f"{where}: {said}" if where else said)
         self.said = said
         self.errors = errors

@@ -31,6 +31,7 @@ from graphserve.declare.typed import Call
 from graphserve.system import own_json
 from graphserve.wire import arrays, pydantic_models, type_hints
 from graphserve.wire.exceptions import Misfit
+from graphserve.wire.type_hints import Hint
 
 ARRAY, REFERENCE, MODEL, INTEGER = 1, 2, 3, 4
 
@@ -79,7 +80,7 @@ def plain_hook(for_input: bool) -> Callable[[Any], Any]:
         for_input: whether a model is written as it is read (arguments), or as it is shown (results).
     """
 
-    def encode(value: Any) -> Any:
+    def encode(value: object) -> Any:
         if type_hints.is_array(kind := type(value)):
             return _array(value, None)
         if type_hints.is_scalar(kind):
@@ -110,7 +111,7 @@ def _listed_hook(value: Any) -> Any:
     return json_hook(value)
 
 
-def input_hook(value: Any) -> Any:
+def input_hook(value: object) -> Any:
     """As `json_hook`, for arguments: a model is written as it is read."""
     return pydantic_models.plain(value, for_input=True) if pydantic_models.is_instance(value) else json_hook(value)
 
@@ -153,15 +154,15 @@ def type_hook(fetch: Fetch | None = None) -> Callable[[Any, Any], Any]:
     return _public_type if fetch is None else _internal_type
 
 
-def _public_type(kind: Any, value: Any) -> Any:
+def _public_type(kind: Hint, value: object) -> Any:
     return value if kind is object else _builder(kind, False)(value)
 
 
-def _internal_type(kind: Any, value: Any) -> Any:
+def _internal_type(kind: Hint, value: object) -> Any:
     return value if kind is object else _builder(kind, True)(value)
 
 
-def as_json(value: Any, public: bool) -> bytes:
+def as_json(value: object, public: bool) -> bytes:
     """A natural value as JSON for pydantic, which unlike msgspec reads NaN and infinity in it.
 
     Args:
@@ -201,8 +202,8 @@ def inlined(body: bytes, recall: Fetch) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _builder(kind: Any, by_name: bool) -> Callable[[Any], Any]:
-    origin = typing.get_origin(kind) or kind
+def _builder(kind: Hint, by_name: bool) -> Callable[[Any], Any]:
+    origin = type_hints.origin_of(kind) or kind
     if type_hints.is_array(origin):
         return _as_array
     if type_hints.is_scalar(origin):
@@ -214,7 +215,7 @@ def _builder(kind: Any, by_name: bool) -> Callable[[Any], Any]:
 
 
 class _Anything(type):
-    def __instancecheck__(cls, instance: Any) -> bool:
+    def __instancecheck__(cls, instance: object) -> bool:
         return True
 
 
@@ -229,11 +230,11 @@ def _read_model(data: memoryview) -> Any:
         return own_json.loads(bytes(data))  # it may have NaN or infinity
 
 
-def _as_array(value: Any) -> Any:
+def _as_array(value: object) -> Any:
     return value if type_hints.is_array(type(value)) else arrays.from_list(value)
 
 
-def _as_bytes(value: Any) -> bytes:
+def _as_bytes(value: object) -> bytes:
     if type(value) is bytes:
         return value
     raise Misfit(f"Expected `bytes`, got `{type(value).__name__}`")
@@ -267,7 +268,7 @@ def _taken_apart(data: memoryview) -> tuple[memoryview, bytes]:
     return data[_LENGTH.size : end], bytes(data[end:])
 
 
-def _refuse(value: Any) -> typing.NoReturn:
+def _refuse(value: object) -> typing.NoReturn:
     kind = type(value)
     name = type_hints.name_of(kind)
     torch = sys.modules.get("torch")
@@ -288,18 +289,18 @@ MIN_BYTES = 64 * 1024  # below, a copy through the socket is cheaper than a refe
 TakeOut = Callable[[Any, Place], Any]
 
 
-def with_blobs(hint: Any) -> Any:
+def with_blobs(hint: Hint) -> Hint:
     """The type that decodes values whose bytes may have come by reference; `hint` itself if there are none."""
     return type_hints.rewrite(hint, _blob) if taker(hint) else hint
 
 
-def _blob(part: type_hints.Part) -> Any:
+def _blob(part: type_hints.Part) -> Hint:
     if _is_plain(part):
         return Blob
     return None if part.kind in ("list", "tuple", "dict", "union") and _inner(part) else part.hint
 
 
-def taker(hint: Any) -> TakeOut | None:
+def taker(hint: Hint) -> TakeOut | None:
     """What puts the large bytes in a value of this type elsewhere; None if it has none."""
     part = type_hints.take_apart(hint)
     if _is_plain(part):
@@ -331,13 +332,13 @@ def _is_plain(part: type_hints.Part) -> bool:
     return part.hint is bytes and not part.metadata
 
 
-def _take(value: Any, place: Place) -> Any:
+def _take(value: object, place: Place) -> Any:
     if type(value) is not bytes or len(value) < MIN_BYTES or (payload := place(memoryview(value))) is None:
         return value
     return reference(payload)
 
 
-def _each(kind: Any, take: TakeOut) -> TakeOut:
+def _each(kind: Hint, take: TakeOut) -> TakeOut:
     return lambda value, place: [take(item, place) for item in value] if type(value) is kind else value
 
 
@@ -357,7 +358,7 @@ _NATURAL += (uuid.UUID, decimal.Decimal)
 _ARRAY_FOR_LIST = re.compile(r"Expected `array(?P<more>[^`]*)`, got `numpy.ndarray`")
 
 
-def wrap(value: Any, hook: Callable[[Any], Any]) -> Any:
+def wrap(value: object, hook: Callable[[Any], Any]) -> Any:
     """A value as msgpack's encoder takes it, with something in the places of its large integers.
 
     Args:
@@ -366,7 +367,7 @@ def wrap(value: Any, hook: Callable[[Any], Any]) -> Any:
     """
     held: dict[int, tuple[memoryview, Ext]] = {}  # msgspec leaves a memoryview as it is, but not an `Ext`
 
-    def hold(other: Any) -> Any:
+    def hold(other: object) -> Any:
         encoded = other if type(other) is Ext else hook(other)
         if type(encoded) is not Ext:
             return encoded
@@ -374,7 +375,7 @@ def wrap(value: Any, hook: Callable[[Any], Any]) -> Any:
         held[id(token)] = token, encoded
         return token
 
-    def change(plain: Any) -> Any:
+    def change(plain: object) -> Any:
         if type(plain) is int:
             return plain if _LEAST <= plain <= _MOST else Large(plain)
         if type(plain) is dict:
@@ -386,7 +387,7 @@ def wrap(value: Any, hook: Callable[[Any], Any]) -> Any:
     return change(msgspec.to_builtins(value, builtin_types=_NATURAL, enc_hook=hold))
 
 
-def read(body: Any, hint: Any, fetch: Fetch | None, refused: msgspec.ValidationError) -> Any:
+def read(body: Any, hint: Hint, fetch: Fetch | None, refused: msgspec.ValidationError) -> Any:
     """The value of a body in which msgspec found an extension value that it did not expect.
 
     Args:

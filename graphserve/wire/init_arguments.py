@@ -22,11 +22,12 @@ from graphserve.wire import type_hints
 from graphserve.wire.exceptions import Misfit
 from graphserve.wire.extensions import type_hook
 from graphserve.wire.formats import Format
+from graphserve.wire.type_hints import Hint
 from graphserve.wire.validation_errors import FAILURES, explain, text
 from graphserve.wire.values import ValueCodec
 
 
-def converted(cls: type, init: Mapping[str, Any]) -> dict[str, Any]:
+def converted(cls: type, init: Mapping[str, object]) -> dict[str, Any]:
     """The keyword arguments that `__init__` gets.
 
     Args:
@@ -42,12 +43,12 @@ def converted(cls: type, init: Mapping[str, Any]) -> dict[str, Any]:
     return arguments
 
 
-def init_problems(cls: type, init: Mapping[str, Any]) -> list[str]:
+def init_problems(cls: type, init: Mapping[str, object]) -> list[str]:
     """What is wrong with the values of `init`, in words."""
     return _read(cls, init)[1]
 
 
-def _read(cls: type, init: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _read(cls: type, init: Mapping[str, object]) -> tuple[dict[str, Any], list[str]]:
     if not init:
         return {}, []
     method, annotations = _annotations(cls)
@@ -90,7 +91,7 @@ def _annotations(cls: type) -> tuple[str, dict[str, Any]]:
 class _Rest(dict[str, Any]):
     """Annotations by name, and that of `**options` for every other name."""
 
-    def __init__(self, named: dict[str, Any], rest: Any) -> None:
+    def __init__(self, named: dict[str, object], rest: object) -> None:
         super().__init__(named)
         self._rest = rest
 
@@ -101,7 +102,7 @@ class _Rest(dict[str, Any]):
         return self._rest
 
 
-def _resolved(function: Any, annotation: Any) -> Any:
+def _resolved(function: object, annotation: object) -> Any:
     """An annotation that may be text; Any where it names what is there for type checkers only."""
     scope = getattr(function, "__globals__", None) or vars(sys.modules[function.__module__])
     holder = type("Holder", (), {"__annotations__": {"it": annotation}})
@@ -111,7 +112,7 @@ def _resolved(function: Any, annotation: Any) -> Any:
         return Any
 
 
-def _value(hint: Any, value: Any) -> Any:
+def _value(hint: Hint, value: object) -> Any:
     part = type_hints.take_apart(hint)
     strangers = [each for each in type_hints.walk(hint) if each.kind == "other"]
     if not strangers:
@@ -130,7 +131,7 @@ def _value(hint: Any, value: Any) -> Any:
     return decoder.decode(own_json.dumps(value).encode())
 
 
-def _one_of(kinds: list[Any], hint: Any, value: Any) -> Any:
+def _one_of(kinds: list[object], hint: Hint, value: object) -> Any:
     if value is None and type(None) in kinds:
         return None
     given = [kind for kind in kinds if kind is not type(None)]
@@ -155,14 +156,14 @@ def _hook(kind: Any, value: Any) -> Any:
     return type_hook()(kind, value)
 
 
-def _others(kind: Any) -> Iterator[type_hints.Part]:
+def _others(kind: object) -> Iterator[type_hints.Part]:
     return (part for part in type_hints.walk(kind) if part.kind == "other")
 
 
-def _is_path(kind: Any) -> bool:
+def _is_path(kind: object) -> bool:
     return isinstance(kind, type) and (issubclass(kind, pathlib.PurePath) or kind is os.PathLike)
 
 
-def _name(hint: Any) -> str:
+def _name(hint: Hint) -> str:
     """A hint as its author would write it; Python 3.13 says where in pathlib a path really is."""
     return type_hints.name_of(hint).replace("pathlib._local.", "pathlib.")

@@ -15,6 +15,7 @@ import msgspec
 
 from graphserve.wire import type_hints
 from graphserve.wire.extensions import type_hook
+from graphserve.wire.type_hints import Hint
 
 REFUSED = re.compile(r"Expected `(?:[^`]* )?float(?: [^`]*)?`, got `null`")  # what a decoder says
 
@@ -31,7 +32,7 @@ class NanReader:
         hint: the type.
     """
 
-    def __init__(self, hint: Any) -> None:
+    def __init__(self, hint: Hint) -> None:
         self._hint = hint
         parts = list(type_hints.walk(hint))
         can = any(_is_float(part) for part in parts) and not any(part.origin in _EXACT for part in parts)
@@ -49,7 +50,7 @@ class NanReader:
         return msgspec.convert(value, self._hint, strict=True, str_keys=True, dec_hook=type_hook())
 
 
-def filler(hint: Any) -> Callable[[Any], Any] | None:
+def filler(hint: Hint) -> Callable[[Any], Any] | None:
     """What puts NaN in the places of null in natural values of a type; None where there are no floats.
 
     It changes the values. Whatever unions there are, each object is looked at once for each class that it may be.
@@ -62,7 +63,7 @@ def _is_float(part: type_hints.Part) -> bool:
     return part.kind == "leaf" and part.hint is float
 
 
-def _filler(hint: Any, known: dict[Any, list[_Fill]]) -> _Fill | None:
+def _filler(hint: Hint, known: dict[object, list[_Fill]]) -> _Fill | None:
     part = type_hints.take_apart(hint)
     if _is_float(part):
         return lambda value, visited: math.nan if value is None else value
@@ -82,7 +83,7 @@ def _filler(hint: Any, known: dict[Any, list[_Fill]]) -> _Fill | None:
 
 
 def _of_dict(fill: _Fill) -> _Fill:
-    def fill_all(value: Any, visited: _Visited) -> Any:
+    def fill_all(value: object, visited: _Visited) -> Any:
         if type(value) is dict:
             for key, item in value.items():
                 value[key] = fill(item, visited)
@@ -92,7 +93,7 @@ def _of_dict(fill: _Fill) -> _Fill:
 
 
 def _of_list(fill: _Fill) -> _Fill:
-    def fill_all(value: Any, visited: _Visited) -> Any:
+    def fill_all(value: object, visited: _Visited) -> Any:
         if type(value) is list:
             value[:] = [fill(item, visited) for item in value]
         return value
@@ -106,7 +107,7 @@ def _of_union(part: type_hints.Part, inner: list[_Fill | None]) -> _Fill:
     tagged = {tag: fill for item, fill in zip(part.items, inner, strict=True) if (tag := _tag(item.hint)) is not None}
     fields = {field for field, _ in tagged}
 
-    def fill(value: Any, visited: _Visited) -> Any:
+    def fill(value: object, visited: _Visited) -> Any:
         if value is None and may_be_none:
             return None
         if type(value) is dict:
@@ -122,13 +123,13 @@ def _of_union(part: type_hints.Part, inner: list[_Fill | None]) -> _Fill:
     return fill
 
 
-def _tag(hint: Any) -> tuple[str, Any] | None:
+def _tag(hint: Hint) -> tuple[str, Any] | None:
     """The field that says which class of a union a Struct is, and what it says."""
     config = getattr(type_hints.take_apart(hint).origin, "__struct_config__", None)
     return None if config is None or config.tag is None else (config.tag_field, config.tag)
 
 
-def _of_fields(part: type_hints.Part, known: dict[Any, list[_Fill]]) -> _Fill:
+def _of_fields(part: type_hints.Part, known: dict[object, list[_Fill]]) -> _Fill:
     # A class may contain itself: what fills it is looked up when it is used.
     if part.hint not in known:
         cell = known[part.hint] = []
@@ -154,7 +155,7 @@ def _of_fields(part: type_hints.Part, known: dict[Any, list[_Fill]]) -> _Fill:
     return lambda value, visited: cell[0](value, visited)
 
 
-def _in_order(fills: list[_Fill | None], value: Any, visited: _Visited) -> Any:
+def _in_order(fills: list[_Fill | None], value: object, visited: _Visited) -> Any:
     if type(value) is list:
         for index, (fill, item) in enumerate(zip(fills, value, strict=False)):
             if fill is not None:

@@ -434,7 +434,7 @@ class MemoryReceiver:
         whole = memoryview(mapping.map)[HEADER : HEADER + length]
         holder = whole if numpy is None else numpy.frombuffer(whole, "u1")
 
-        def collected(_: Any, key: int = id(holder)) -> None:
+        def collected(_: object, key: int = id(holder)) -> None:
             self._alive.pop(key, None)
             self._release(mapping)
 

@@ -16,6 +16,7 @@ from graphserve.wire import arrays, pydantic_models, type_hints
 from graphserve.wire.extensions import json_hook
 from graphserve.wire.formats import PROBLEM, Format, StreamFormat
 from graphserve.wire.signature import Parameter, Signature, uses_adapter
+from graphserve.wire.type_hints import Hint
 
 Json = dict[str, Any]
 
@@ -127,7 +128,7 @@ class _Schemas:
     def __init__(self) -> None:
         self.components: Json = {}
 
-    def of(self, hint: Any, output: bool) -> Json:
+    def of(self, hint: Hint, output: bool) -> Json:
         """The schema of a type, as an argument or as a result."""
         if uses_adapter(hint):
             return self._of_model(hint, output)
@@ -138,11 +139,11 @@ class _Schemas:
         add_formats(schema, msgspec.inspect.type_info(hint), components)
         return self._adopt(schema, components)
 
-    def _of_model(self, hint: Any, output: bool) -> Json:
+    def _of_model(self, hint: Hint, output: bool) -> Json:
         schema = pydantic_models.Adapter(hint).schema(_TEMPLATE.replace("name", "model"), output)
         return self._adopt(schema, schema.pop("$defs", {}))
 
-    def _of_custom(self, kind: Any, output: bool) -> Json:
+    def _of_custom(self, kind: Hint, output: bool) -> Json:
         origin = typing.get_origin(kind) or kind
         if type_hints.is_array(origin):
             return array_schema(arrays.demand(kind, ()))
@@ -169,7 +170,7 @@ class _Schemas:
         return name
 
 
-def _for_clients(value: Any) -> None:
+def _for_clients(value: object) -> None:
     """Say what generators of clients need.
 
     What base64 looks like (RFC 4648, section 4) stands with each string of it: `contentEncoding` only hints at it. A
@@ -206,7 +207,7 @@ def _is_same(one: Json, other: Json) -> bool:
     return bool(_without_required(one) == _without_required(other))
 
 
-def _without_required(value: Any) -> Any:
+def _without_required(value: object) -> Any:
     if isinstance(value, dict):
         return {key: _without_required(each) for key, each in value.items() if key != "required"}
     return [_without_required(each) for each in value] if isinstance(value, list) else value

@@ -174,7 +174,7 @@ def _encode(
     return error.status, headers, _json(body)
 
 
-def _withheld(service: Any, request_id: Any) -> str:
+def _withheld(service: object, request_id: object) -> str:
     return f"{service} failed; the log says more under request id {request_id}"
 
 
@@ -200,7 +200,7 @@ def detail_in_log(message: str) -> str:
     return message.partition(": ")[2]
 
 
-def _json(body: dict[str, Any]) -> bytes:
+def _json(body: dict[str, object]) -> bytes:
     try:
         return msgspec.json.encode(body, enc_hook=str)
     except UnicodeEncodeError:
@@ -262,7 +262,7 @@ def _kind_of(type_: str) -> str:
     return type_.removeprefix(_OWN_TYPE) if type_.startswith(_OWN_TYPE) else "problem" if type_ else "remote"
 
 
-def _text(value: Any) -> str | None:
+def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 

@@ -7,12 +7,31 @@ import re
 import sys
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
 
 from graphserve.wire.costs.bounds import ERRORS_MADE, HASHED_BODY
 from graphserve.wire.costs.union_branching import Branching
-from graphserve.wire.exceptions import Misfit
-from graphserve.wire.pydantic_schemas import OWN, build, guarded, holds_any, misplaced, schema_is_keyed, with_base64
+from graphserve.wire.exceptions import ErrorDetail, Misfit
+from graphserve.wire.pydantic_schemas import (
+    OWN,
+    Schema,
+    build,
+    guarded,
+    holds_any,
+    misplaced,
+    schema_is_keyed,
+    with_base64,
+)
+from graphserve.wire.type_hints import Hint
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+    from pydantic.json_schema import GenerateJsonSchema
+    from pydantic_core import CoreConfig, ValidationError
+
+    from graphserve.wire.pydantic_schemas import Way
+
+T = TypeVar("T")
 
 _UNEXPECTED = re.compile(r"Expected `(?P<wanted>[^`]+)`.*?input_type=(?P<got>\w+)", re.DOTALL)
 
@@ -32,7 +51,7 @@ class Adapter:
         TypeError: pydantic has no schema for it, or one that no value from outside can fit.
     """
 
-    def __init__(self, hint: Any) -> None:
+    def __init__(self, hint: Hint) -> None:
         import pydantic
 
         try:
@@ -41,7 +60,9 @@ class Adapter:
             raise TypeError(str(exc).partition("\n")[0]) from None
         except pydantic.PydanticUserError as exc:
             raise TypeError(str(exc).partition("\n")[0]) from None
-        self._public, self._inner = _ways(self._adapter)
+        public, inner = _ways(self._adapter)
+        self._public = public
+        self._inner = inner
         self._model = _model(hint)
         self._guarded = self._public[0]
         if schema_is_keyed(self._adapter.core_schema):
@@ -50,17 +71,17 @@ class Adapter:
         self._branching = Branching.of(self._adapter.core_schema)
 
     @property
-    def core_schema(self) -> Any:
+    def core_schema(self) -> Schema:
         """pydantic's own description of the type."""
         return self._adapter.core_schema
 
     @property
     def plain_bytes(self) -> bool:
         """Whether values are bytes as they are, which pydantic only checks."""
-        schema: Any = self._adapter.core_schema
+        schema: Schema = self._adapter.core_schema
         return schema["type"] == "bytes" and "serialization" not in schema
 
-    def check(self, value: Any) -> Any:
+    def check(self, value: object) -> Any:
         """Validate a value that is one of Python's already.
 
         Raises:
@@ -87,16 +108,16 @@ class Adapter:
         validator = self._guarded if len(data) > HASHED_BODY else self._public[0]
         return validator.validate_json(data, strict=True)
 
-    def dump(self, value: Any, by_alias: bool = False) -> bytes:
+    def dump(self, value: object, by_alias: bool = False) -> bytes:
         """A value as JSON, as the function `dump` writes a model.
 
         Raises:
             TypeError: the value is not of the type.
             pydantic.ValidationError: the same, in pydantic's words.
         """
-        return cast(bytes, self._checked(value, lambda: self.write(value, by_alias, warnings="error")))
+        return self._checked(value, lambda: self.write(value, by_alias, warnings="error"))
 
-    def plain(self, value: Any, *, for_input: bool = False) -> Any:
+    def plain(self, value: object, *, for_input: bool = False) -> Any:
         """A value as plain dicts, lists, strings and numbers for everybody: what its JSON says, but NaN stays NaN.
 
         Args:
@@ -109,7 +130,7 @@ class Adapter:
         """
         return self._checked(value, lambda: self.write_plain(value, for_input, warnings="error"))
 
-    def _checked(self, value: Any, write: Callable[[], Any]) -> Any:
+    def _checked(self, value: object, write: Callable[[], T]) -> T:
         from pydantic_core import PydanticSerializationError
 
         if self._model is not None and not isinstance(value, self._model):
@@ -123,21 +144,21 @@ class Adapter:
             raise TypeError(f"Expected `{found['wanted']}`, got `{found['got']}`")
         raise TypeError(" ".join(reason.removeprefix("Pydantic serializer warnings:").split()))
 
-    def write(self, value: Any, by_alias: bool, **options: Any) -> bytes:
+    def write(self, value: object, by_alias: bool, **options: Any) -> bytes:
         """A value as JSON, whatever type it has."""
         serializer = (self._public if by_alias else self._inner)[1]
         if by_alias:
-            return cast(bytes, serializer.to_json(value, by_alias=True, **options))
+            return serializer.to_json(value, by_alias=True, **options)
         data = serializer.to_json(value, by_alias=False, round_trip=True, **options)
         if b"null" not in data:
-            return cast(bytes, data)
+            return data
         # Perhaps a null that was NaN or infinity: models write these so, whatever their serializer is told.
         import pydantic_core
 
         plain = serializer.to_python(value, mode="json", by_alias=False, round_trip=True, **options)
         return pydantic_core.to_json(plain, inf_nan_mode="constants")
 
-    def write_plain(self, value: Any, for_input: bool, **options: Any) -> Any:
+    def write_plain(self, value: object, for_input: bool, **options: Any) -> Any:
         """A value as `plain` writes it, whatever type it has."""
         serializer = self._public[1]
         if not for_input:
@@ -153,24 +174,24 @@ class Adapter:
         return {**schemas[0, mode], **({"$defs": definitions} if definitions else {})}
 
 
-def is_keyed(hint: Any) -> bool:
+def is_keyed(hint: Hint) -> bool:
     """Whether values of a type of pydantic's have sets, or dicts whose keys may be anything but text."""
     return schema_is_keyed(_of(hint).core_schema)
 
 
-def is_instance(value: Any) -> bool:
+def is_instance(value: object) -> bool:
     """Whether `value` is an instance of a pydantic model."""
     pydantic = sys.modules.get("pydantic")
     return pydantic is not None and isinstance(value, pydantic.BaseModel)
 
 
-def is_error(error: BaseException) -> bool:
+def is_error(error: BaseException) -> TypeGuard[ValidationError]:
     """Whether `error` is pydantic's."""
     core = sys.modules.get("pydantic_core")
     return core is not None and isinstance(error, core.ValidationError)
 
 
-def dump(value: Any, by_alias: bool = False) -> bytes:
+def dump(value: object, by_alias: bool = False) -> bytes:
     """A model of any class as JSON.
 
     Args:
@@ -178,15 +199,17 @@ def dump(value: Any, by_alias: bool = False) -> bytes:
         by_alias: True writes for the public: with aliases and computed fields, NaN as null. False writes for
             another node, which gets an equal value: with the fields' own names, NaN as NaN.
     """
-    return _of(cast(Any, type(value))).write(value, by_alias)
+    kind: Hint = type(value)
+    return _of(kind).write(value, by_alias)
 
 
-def plain(value: Any, for_input: bool) -> Any:
+def plain(value: object, for_input: bool) -> Any:
     """A model of any class as `Adapter.plain` writes it."""
-    return _of(cast(Any, type(value))).write_plain(value, for_input)
+    kind: Hint = type(value)
+    return _of(kind).write_plain(value, for_input)
 
 
-def problems(error: Any) -> list[dict[str, Any]]:
+def problems(error: ValidationError) -> list[ErrorDetail]:
     """What pydantic found: one mapping an error, with `loc`, `msg` and `type`; of very many, how many there are."""
     if (number := error.error_count()) > ERRORS_MADE:
         return [{"loc": [], "msg": f"{number:,} values do not fit", "type": "value_error"}]
@@ -195,7 +218,7 @@ def problems(error: Any) -> list[dict[str, Any]]:
 
 
 @lru_cache(maxsize=1024)
-def _of(kind: Any) -> Adapter:
+def _of(kind: Hint) -> Adapter:
     return Adapter(kind)
 
 
@@ -239,7 +262,7 @@ def _path(name: str, field: Any, config: Any) -> tuple[str, ...]:
     return (name,)
 
 
-def _model(hint: Any) -> type | None:
+def _model(hint: Hint) -> type | None:
     # A generic model with other parameters than the hint's is written by its fields, as pydantic does it.
     import pydantic
 
@@ -248,7 +271,7 @@ def _model(hint: Any) -> type | None:
     return cast(type, hint.__pydantic_generic_metadata__["origin"] or hint)
 
 
-def _ways(adapter: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+def _ways(adapter: TypeAdapter[Any]) -> tuple[Way, Way]:
     """A validator and a serializer for the public, and both for nodes: pydantic's own where there are no bytes."""
     schema = adapter.core_schema
     if (kind := misplaced(schema)) is not None:
@@ -256,13 +279,13 @@ def _ways(adapter: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
             f"{kind.__module__}.{kind.__name__} is no type that pydantic can read from JSON, so a model with a field "
             "of it cannot be sent: make it a dataclass or a msgspec.Struct (arrays can be fields of these)"
         )
-    own = (adapter.validator, adapter.serializer)
+    own: Way = (adapter.validator, adapter.serializer)  # type: ignore[assignment]  # (a plugin's wraps it, alike)
     config = _config(schema)
     public, inner = (_way(schema, config, everywhere, own) for everywhere in (False, True))
     return public, inner
 
 
-def _way(schema: Any, config: dict[str, Any], everywhere: bool, own: tuple[Any, Any]) -> tuple[Any, Any]:
+def _way(schema: Schema, config: CoreConfig, everywhere: bool, own: Way) -> Way:
     changed = with_base64(schema, everywhere)
     untyped = holds_any(schema) and (everywhere or not OWN & config.keys())
     if changed is schema and not untyped:
@@ -272,22 +295,23 @@ def _way(schema: Any, config: dict[str, Any], everywhere: bool, own: tuple[Any, 
     return build(changed, config)
 
 
-def _config(schema: Any) -> dict[str, Any]:
+def _config(schema: Schema) -> CoreConfig:
     """The configuration of the class at the root of a schema."""
     if schema["type"] == "definitions":
         inner = schema["schema"]
         if inner["type"] == "definition-ref":
             inner = next(each for each in schema["definitions"] if each.get("ref") == inner["schema_ref"])
         schema = inner
-    return dict(schema.get("config") or {})
+    config: CoreConfig | None = schema.get("config")
+    return {} if config is None else config
 
 
 @lru_cache(maxsize=1)
-def _generator() -> Any:
+def _generator() -> type[GenerateJsonSchema]:
     from pydantic.json_schema import GenerateJsonSchema
 
     class Generator(GenerateJsonSchema):
-        def bytes_schema(self, schema: Any) -> dict[str, Any]:
+        def bytes_schema(self, schema: Schema) -> dict[str, Any]:
             said = super().bytes_schema(schema)
             if OWN & self._config.config_dict.keys():
                 return said

@@ -8,11 +8,21 @@ that has a serializer of its own keeps its JSON.
 from __future__ import annotations
 
 import binascii
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Collection, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from graphserve.wire.costs.bounds import HASHED_FEW
 from graphserve.wire.costs.hash_spread import crowded
+
+if TYPE_CHECKING:
+    from pydantic_core import CoreConfig, SchemaSerializer, SchemaValidator
+
+    Way = tuple[SchemaValidator, SchemaSerializer]  # into the process and out of it
+
+# A part of a schema of pydantic's (`pydantic_core.CoreSchema`), as it is walked: a mapping, or a list of parts.
+Schema: TypeAlias = Any
+
+Spread = Callable[[Any], Collection[object]]  # takes values out of what holds them, or refuses them
 
 OWN = frozenset({"ser_json_bytes", "val_json_bytes"})  # with one of these a model says itself what its JSON is
 _NO_SCHEMAS = frozenset({"cls", "config", "default", "expected", "function", "members", "metadata", "serialization"})
@@ -22,7 +32,7 @@ _STRING = {"type": "str"}
 _SAFE = frozenset({"str", "bytes", "bool", "none", "date", "literal", "enum"})
 
 
-def with_base64(schema: Any, everywhere: bool) -> Any:
+def with_base64(schema: Schema, everywhere: bool) -> Schema:
     """A schema of pydantic's whose bytes are base64 in JSON; `schema` itself if it has none.
 
     Args:
@@ -32,7 +42,7 @@ def with_base64(schema: Any, everywhere: bool) -> Any:
     return _change(schema, True, everywhere)
 
 
-def build(schema: Any, config: Any) -> tuple[Any, Any]:
+def build(schema: Schema, config: CoreConfig) -> Way:
     """A validator and a serializer of a changed schema.
 
     pydantic would take those that the classes in it have already. Before 2.13 it has no switch for that, but a class
@@ -56,7 +66,7 @@ def build(schema: Any, config: Any) -> tuple[Any, Any]:
             cls.__pydantic_complete__ = True
 
 
-def guarded(schema: Any) -> Any:
+def guarded(schema: Schema) -> Schema:
     """A schema of pydantic's that makes a set, or a dict, only of what has hashes that are spread.
 
     pydantic validates each element and each key, and puts it in a holder that no client can choose the hash of. Only
@@ -66,7 +76,7 @@ def guarded(schema: Any) -> Any:
         return type(schema)(guarded(part) for part in schema)
     if not isinstance(schema, dict):
         return schema
-    parts: dict[str, Any] = {}
+    parts: dict[str, Schema] = {}
     for key, part in schema.items():
         if key in _NAMED and isinstance(part, dict):
             parts[key] = {name: guarded(one) for name, one in part.items()}
@@ -84,14 +94,14 @@ def guarded(schema: Any) -> Any:
     return parts
 
 
-def _held(schema: Any) -> Any:
+def _held(schema: Schema) -> Schema:
     return {"type": "function-after", "function": {"type": "no-info", "function": _Held}, "schema": schema}
 
 
-def _unheld(schema: dict[str, Any], take_out: Any, inner: Any) -> Any:
+def _unheld(schema: dict[str, Schema], take_out: Spread, inner: Schema) -> Schema:
     bounds = {key: schema[key] for key in ("min_length", "max_length") if key in schema}
     plain = {key: part for key, part in schema.items() if key not in ("min_length", "max_length", "ref")}
-    changed: dict[str, Any] = {
+    changed: dict[str, Schema] = {
         "type": "function-after", "function": {"type": "no-info", "function": take_out}, "schema": plain,
     }  # fmt: skip
     if bounds:  # pydantic makes another one then, in the order of this one
@@ -106,31 +116,31 @@ def _unheld(schema: dict[str, Any], take_out: Any, inner: Any) -> Any:
 class _Held:
     __slots__ = ("value",)
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: object) -> None:
         self.value = value
 
 
-def _spread_set(held: Any) -> Any:
+def _spread_set(held: set[_Held]) -> set[object]:
     return set(_spread([each.value for each in held], True))
 
 
-def _spread_frozenset(held: Any) -> Any:
+def _spread_frozenset(held: frozenset[_Held]) -> frozenset[object]:
     return frozenset(_spread([each.value for each in held], True))
 
 
-def _spread_again(made: Any) -> Any:
+def _spread_again(made: Collection[object]) -> Collection[object]:
     _spread(list(made), True)
     return made
 
 
-def _spread_dict(held: Any) -> Any:
+def _spread_dict(held: dict[_Held, object]) -> dict[object, object]:
     return dict(zip(_spread([each.value for each in held], False), held.values(), strict=True))
 
 
-_KINDS = {"set": _spread_set, "frozenset": _spread_frozenset}
+_KINDS: dict[str, Spread] = {"set": _spread_set, "frozenset": _spread_frozenset}
 
 
-def _spread(values: list[Any], is_set: bool) -> list[Any]:
+def _spread(values: list[object], is_set: bool) -> list[object]:
     from pydantic_core import PydanticCustomError
 
     if len(values) > HASHED_FEW and (said := crowded(values, is_set)) is not None:
@@ -138,12 +148,12 @@ def _spread(values: list[Any], is_set: bool) -> list[Any]:
     return values
 
 
-def holds_any(schema: Any) -> bool:
+def holds_any(schema: Schema) -> bool:
     """Whether a part of it may be anything, bytes too."""
     return (isinstance(schema, dict) and schema.get("type") == "any") or any(map(holds_any, below(schema)))
 
 
-def schema_is_keyed(schema: Any) -> bool:
+def schema_is_keyed(schema: Schema) -> bool:
     """Whether a part of it is a set, or a dict whose keys may be anything but text."""
     if isinstance(schema, dict):
         kind = schema.get("type")
@@ -154,7 +164,7 @@ def schema_is_keyed(schema: Any) -> bool:
     return any(map(schema_is_keyed, below(schema)))
 
 
-def misplaced(schema: Any) -> type | None:
+def misplaced(schema: Schema) -> type | None:
     """A class that is no type of pydantic's where a value is needed: what has it can come from no JSON."""
     if isinstance(schema, dict) and ("serialization" in schema or schema.get("serialization_exclude")):
         return None
@@ -170,7 +180,7 @@ def misplaced(schema: Any) -> type | None:
     return next((found for part in below(schema) if (found := misplaced(part)) is not None), None)
 
 
-def _change(node: Any, ours: bool, everywhere: bool) -> Any:
+def _change(node: Schema, ours: bool, everywhere: bool) -> Schema:
     if isinstance(node, (list, tuple)):
         changed = [_change(part, ours, everywhere) for part in node]
         return type(node)(changed) if any(new is not old for new, old in zip(changed, node, strict=True)) else node
@@ -190,11 +200,11 @@ def _change(node: Any, ours: bool, everywhere: bool) -> Any:
     return {**node, **parts} if any(part is not node[key] for key, part in parts.items()) else node
 
 
-def below(schema: Any) -> list[Any]:
+def below(schema: Schema) -> list[Schema]:
     """The schemas in a schema, and lists of them."""
     if not isinstance(schema, dict):
         return list(schema) if isinstance(schema, (list, tuple)) else []
-    below: list[Any] = []
+    below: list[Schema] = []
     for key, part in schema.items():
         if key in _NAMED and isinstance(part, dict):
             below += part.values()
@@ -203,14 +213,14 @@ def below(schema: Any) -> list[Any]:
     return below
 
 
-def _classes(schema: Any) -> Iterator[Any]:
+def _classes(schema: Schema) -> Iterator[Any]:
     if isinstance(schema, dict) and isinstance(schema.get("cls"), type):
         yield schema["cls"]
     for part in below(schema):
         yield from _classes(part)
 
 
-def _as_base64(node: dict[str, Any]) -> dict[str, Any]:
+def _as_base64(node: dict[str, Schema]) -> dict[str, Schema]:
     return {
         **({"ref": node["ref"]} if "ref" in node else {}),
         "type": "function-before",
@@ -220,7 +230,7 @@ def _as_base64(node: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _decode(value: Any) -> Any:
+def _decode(value: object) -> Any:
     from pydantic_core import PydanticCustomError
 
     if type(value) is not str:
@@ -233,7 +243,7 @@ def _decode(value: Any) -> Any:
         raise PydanticCustomError("bytes_invalid_encoding", "Input should be bytes in base64") from None
 
 
-def _encode(value: Any) -> str:
+def _encode(value: object) -> str:
     from pydantic_core import PydanticSerializationUnexpectedValue
 
     if not isinstance(value, (bytes, bytearray)):

@@ -15,12 +15,13 @@ from typing import Any
 import msgspec
 
 from graphserve.wire import type_hints
+from graphserve.wire.type_hints import Hint
 
 Looks = Callable[[Any], bool]
 _Column = Callable[[Iterable[Any]], bool]  # the same of many values at once: a loop in C, and none in Python
 
 
-def exact(hint: Any) -> Looks | None:
+def exact(hint: Hint) -> Looks | None:
     """What tells that a value is exactly of this type; None where there is nothing to tell, since anything is."""
     part = type_hints.take_apart(hint)
     if part.kind == "any":
@@ -42,17 +43,17 @@ def exact(hint: Any) -> Looks | None:
     return lambda value: type(value) is kind and items(value)
 
 
-def only_class(hint: Any) -> type | None:
+def only_class(hint: Hint) -> type | None:
     """The one class that a value of this type has, if there is one and it tells all: `type(value) is` it, then."""
     kinds = _kinds(type_hints.take_apart(hint))
     return next(iter(kinds)) if kinds is not None and len(kinds) == 1 else None
 
 
-def _never(value: Any) -> bool:
+def _never(value: object) -> bool:
     return False
 
 
-def _anything(values: Iterable[Any]) -> bool:
+def _anything(values: Iterable[object]) -> bool:
     return True
 
 
@@ -84,7 +85,7 @@ def _of_class(part: type_hints.Part) -> Looks:
     get = attrgetter(*names)
     wanted = tuple(next(iter(each)) for each in kinds if each is not None)
 
-    def look(value: Any) -> bool:
+    def look(value: object) -> bool:
         # A field of a dataclass may be missing; of a Struct that has its own `__getattr__`, anything may come.
         try:
             return type(value) is kind and tuple(map(type, get(value))) == wanted
@@ -111,7 +112,7 @@ def _inner(part: type_hints.Part) -> list[_Column] | None:
     return None if None in inner else [column for column in inner if column is not None]
 
 
-def _column(hint: Any) -> _Column | None:
+def _column(hint: Hint) -> _Column | None:
     part = type_hints.take_apart(hint)
     if part.kind == "any":
         return _anything

@@ -15,6 +15,7 @@ import msgspec
 from graphserve.declare.service import API
 from graphserve.errors import DeclarationError
 from graphserve.wire import array_checks, extensions, pydantic_models, type_hints
+from graphserve.wire.type_hints import Hint
 
 _ASYNC_STREAMS = (collections.abc.AsyncIterator, collections.abc.AsyncGenerator, collections.abc.AsyncIterable)
 _STREAMS = (collections.abc.Iterator, collections.abc.Generator, collections.abc.Iterable)
@@ -57,7 +58,7 @@ class Parameter:
     """
 
     name: str
-    type: Any
+    type: Hint
     required: bool = True
     default: Any = None
 
@@ -80,8 +81,8 @@ class Signature:
 
     where: str
     parameters: tuple[Parameter, ...]
-    result: Any
-    item: Any = None
+    result: Hint
+    item: Hint = None
     stream: bool = False
     is_async: bool = False
     raw_body: bool = False
@@ -117,7 +118,7 @@ class _Reader:
         result = annotated.pop("return")
         stream, item = self._stream(result)
         declared = list(inspect.signature(self.function).parameters.values())[1:]
-        chunks = [p.name for p in declared if typing.get_origin(annotated[p.name]) in _ASYNC_STREAMS]
+        chunks = [p.name for p in declared if type_hints.origin_of(annotated[p.name]) in _ASYNC_STREAMS]
         for name in chunks:
             self._check_chunks(name, annotated[name], chunks)
         parameters = tuple(self._parameter(p, annotated[p.name]) for p in declared if p.name not in chunks)
@@ -131,13 +132,13 @@ class _Reader:
             item=item,
             stream=stream,
             is_async=inspect.iscoroutinefunction(self.function) or inspect.isasyncgenfunction(self.function)
-            or (stream and typing.get_origin(result) in _ASYNC_STREAMS),
+            or (stream and type_hints.origin_of(result) in _ASYNC_STREAMS),
             raw_body=[type_hints.unwrap(p.type)[0] for p in parameters] == [bytes] and not chunks,
             input_stream=chunks[0] if chunks else None,
             texts=frozenset(p.name for p in parameters if _is_text(type_hints.unwrap(p.type)[0])),
         )  # fmt: skip
 
-    def _types(self) -> dict[str, Any]:
+    def _types(self) -> dict[str, Hint]:
         try:
             return typing.get_type_hints(self.function, include_extras=True)
         except NameError as exc:
@@ -150,7 +151,7 @@ class _Reader:
                 self._refuse_module(_what(name), self._named(hint))
             self._refuse(f"an annotation cannot be read: {exc}")
 
-    def _named(self, hint: Any) -> Any:
+    def _named(self, hint: Hint) -> Hint:
         """What an annotation that is text names, where it is a name, with dots or without."""
         if not isinstance(hint, str):
             return hint
@@ -160,7 +161,7 @@ class _Reader:
             found = getattr(found, name, None)
         return found
 
-    def _refuse_module(self, what: str, hint: Any) -> None:
+    def _refuse_module(self, what: str, hint: Hint) -> None:
         if not isinstance(hint, types.ModuleType):
             return
         last = hint.__name__.rpartition(".")[2]
@@ -174,8 +175,8 @@ class _Reader:
             self._refuse(f"{what}: {said}. But {type_hints.name_of(kind)} cannot be sent: {instead}")
         self._refuse(f"{what}: {said}")
 
-    def _stream(self, result: Any) -> tuple[bool, Any]:
-        origin = typing.get_origin(result) or result
+    def _stream(self, result: Hint) -> tuple[bool, Hint]:
+        origin = type_hints.origin_of(result) or result
         stream = origin in _ASYNC_STREAMS or origin in _STREAMS
         generator = inspect.isgeneratorfunction(self.function) or inspect.isasyncgenfunction(self.function)
         if generator and not stream:
@@ -191,7 +192,7 @@ class _Reader:
             self._refuse("its stream has no item type: write e.g. '-> AsyncIterator[str]'")
         return stream, arguments[0] if stream else None
 
-    def _parameter(self, parameter: inspect.Parameter, hint: Any) -> Parameter:
+    def _parameter(self, parameter: inspect.Parameter, hint: Hint) -> Parameter:
         self._check(f"parameter {parameter.name!r}", hint)
         if parameter.default is parameter.empty:
             return Parameter(parameter.name, hint)
@@ -204,13 +205,13 @@ class _Reader:
             )
         return Parameter(parameter.name, hint, False, parameter.default)
 
-    def _check_chunks(self, name: str, hint: Any, chunks: list[str]) -> None:
+    def _check_chunks(self, name: str, hint: Hint, chunks: list[str]) -> None:
         if typing.get_args(hint) != (bytes,):
             self._refuse(f"parameter {name!r}: a streamed body is AsyncIterator[bytes], not {type_hints.name_of(hint)}")
         if len(chunks) > 1:
             self._refuse(f"parameters {' and '.join(chunks)}: a request has one body to stream")
 
-    def _check_batched(self, parameters: tuple[Parameter, ...], result: Any) -> None:
+    def _check_batched(self, parameters: tuple[Parameter, ...], result: Hint) -> None:
         if not any(type_hints.is_list(parameter.type) for parameter in parameters):
             name, hint = parameters[0].name, type_hints.name_of(parameters[0].type)
             self._refuse(f"a batched API takes lists (or arrays) and gets the items of several callers in one: write "
@@ -218,7 +219,7 @@ class _Reader:
         if type_hints.take_apart(result).kind not in _BATCHED_RESULTS:
             self._refuse(f"a batched API returns one result an item: write '-> list[{type_hints.name_of(result)}]'")
 
-    def _check(self, what: str, hint: Any) -> None:
+    def _check(self, what: str, hint: Hint) -> None:
         try:
             for part in type_hints.walk(hint):
                 if hashed := type_hints.hashed(part):
@@ -249,16 +250,16 @@ def _what(name: str) -> str:
     return "its result" if name == "return" else f"parameter {name!r}"
 
 
-def _is_text(hint: Any) -> bool:
+def _is_text(hint: Hint) -> bool:
     """Whether all values of a type are text."""
-    if typing.get_origin(hint) is typing.Literal:
+    if type_hints.origin_of(hint) is typing.Literal:
         return all(isinstance(value, str) for value in typing.get_args(hint))
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return all(isinstance(member.value, str) for member in hint)
     return isinstance(hint, type) and issubclass(hint, str)
 
 
-def supported(hint: Any) -> None:
+def supported(hint: Hint) -> None:
     """Build what the codecs build for `hint`.
 
     Raises:
@@ -276,7 +277,7 @@ def supported(hint: Any) -> None:
     array_checks.admission(hint)
 
 
-def uses_adapter(hint: Any) -> bool:
+def uses_adapter(hint: Hint) -> bool:
     """Whether pydantic handles values of this type as a whole: it has types of pydantic's, and none that are not."""
     parts = list(type_hints.walk(hint))
     return any(part.kind == "model" for part in parts) and not any(map(_is_foreign, parts))
@@ -286,9 +287,9 @@ def _is_foreign(part: type_hints.Part) -> bool:
     return part.kind in ("array", "scalar") or (part.kind == "fields" and issubclass(part.origin, msgspec.Struct))
 
 
-def _in_other_frameworks(hint: Any) -> str | None:
+def _in_other_frameworks(hint: Hint) -> str | None:
     """What to write instead of a class that the frameworks of ASGI and WSGI give to handlers, if it is one."""
-    kind = typing.get_origin(hint) or hint
+    kind = type_hints.origin_of(hint) or hint
     if not isinstance(kind, type) or kind.__module__.partition(".")[0] not in _FRAMEWORKS:
         return None
     return _INSTEAD.get(kind.__name__, _INSTEAD_OF_OTHERS)
@@ -316,16 +317,16 @@ _OF_LIBRARIES = {
 }  # fmt: skip
 
 
-def _of_a_library(hint: Any) -> str | None:
+def _of_a_library(hint: Hint) -> str | None:
     """What to write in place of a type of a well-known library, if it is one, or is derived from one."""
-    for base in getattr(typing.get_origin(hint) or hint, "__mro__", ()):
+    for base in getattr(type_hints.origin_of(hint) or hint, "__mro__", ()):
         package = base.__module__.partition(".")[0].removeprefix("_")  # `_io` has the classes of `io`
         if instead := _OF_LIBRARIES.get(f"{package}.{base.__name__.removeprefix('_')}"):
             return instead
     return None
 
 
-def _complaint(hint: Any) -> str:
+def _complaint(hint: Hint) -> str:
     if isinstance(hint, type):
         return f"{type_hints.name_of(hint)} is a class without declared fields and cannot be sent: make it a dataclass"
     return f"{type_hints.name_of(hint)} cannot be sent"

@@ -15,6 +15,7 @@ import msgspec
 from graphserve.system import own_json
 from graphserve.wire import pydantic_models, type_hints
 from graphserve.wire.signature import Signature
+from graphserve.wire.type_hints import Hint
 
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # in the repr of a function: another one in every process
 DIGEST = 8  # bytes
@@ -30,7 +31,7 @@ def fingerprint(signature: Signature) -> str:
     return hashlib.blake2b(ADDRESS.sub("", "\n".join(lines)).encode(), digest_size=DIGEST).hexdigest()
 
 
-def _describe(hint: Any) -> Iterator[str]:
+def _describe(hint: Hint) -> Iterator[str]:
     for part in type_hints.walk(hint):
         names = " ".join(f"{item.label}:{type_hints.name_of(item.hint)}" for item in part.items)
         yield f"{part.kind} {type_hints.name_of(part.hint)} {part.metadata} {names}"
@@ -44,7 +45,7 @@ def _describe(hint: Any) -> Iterator[str]:
             yield from _model(part.hint)
 
 
-def _optional(kind: Any) -> set[str]:
+def _optional(kind: Hint) -> set[str]:
     """The fields that need not be there."""
     if issubclass(kind, msgspec.Struct):
         return {field.name for field in msgspec.structs.fields(kind) if not field.required}
@@ -54,7 +55,7 @@ def _optional(kind: Any) -> set[str]:
     return {*getattr(kind, "__optional_keys__", ()), *getattr(kind, "_field_defaults", ())}
 
 
-def _model(hint: Any) -> Iterator[str]:
+def _model(hint: Hint) -> Iterator[str]:
     yield " ".join(getattr(hint, "model_fields", ()))  # nodes write these names, and not the aliases of the schema
     for output in (False, True):
         try:

@@ -14,9 +14,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
+
+# An annotation as it stands in the user's source: a class, a union, a generic alias, text. Python has no type for it.
+Hint: TypeAlias = Any
+
+origin_of: Callable[[Hint], Hint] = typing.get_origin  # declared anew: that of typing is for some kinds of hints only
 
 Kind = Literal["any", "leaf", "bytes", "array", "scalar", "list", "tuple", "dict", "union", "fields", "model", "other"]
 
@@ -41,7 +46,7 @@ class Item(NamedTuple):
 
     key: str | int | None
     label: str | int | None
-    hint: Any
+    hint: Hint
 
 
 @dataclass(frozen=True)
@@ -57,20 +62,20 @@ class Part:
     """
 
     kind: Kind
-    hint: Any
-    origin: Any = None
-    metadata: tuple[Any, ...] = ()
+    hint: Hint
+    origin: Hint = None
+    metadata: tuple[object, ...] = ()
     items: tuple[Item, ...] = ()
 
 
-def take_apart(hint: Any) -> Part:
+def take_apart(hint: Hint) -> Part:
     """What `hint` is and consists of, one level deep.
 
     Raises:
         NameError: a class that it names has an annotation that cannot be resolved.
     """
     hint, metadata = unwrap(hint)
-    origin, args = typing.get_origin(hint) or hint, typing.get_args(hint)
+    origin, args = origin_of(hint) or hint, typing.get_args(hint)
     if any(type(extra).__module__.partition(".")[0] in _PYDANTIC for extra in metadata):
         return Part("model", hint, origin, metadata)
     if origin in (typing.Union, types.UnionType):
@@ -84,9 +89,9 @@ def take_apart(hint: Any) -> Part:
     return _of_class(hint, origin, args, metadata)
 
 
-def walk(hint: Any) -> Iterator[Part]:
+def walk(hint: Hint) -> Iterator[Part]:
     """`hint` and everything it consists of, each class once."""
-    seen: set[Any] = set()
+    seen: set[Hint] = set()
     waiting = [hint]
     while waiting:
         part = take_apart(waiting.pop())
@@ -98,29 +103,29 @@ def walk(hint: Any) -> Iterator[Part]:
         waiting.extend(item.hint for item in part.items)
 
 
-def contains(hint: Any, kind: Kind) -> bool:
+def contains(hint: Hint, kind: Kind) -> bool:
     """Whether a part of that kind is anywhere in `hint`."""
     return any(part.kind == kind for part in walk(hint))
 
 
-def contains_itself(hint: Any) -> bool:
+def contains_itself(hint: Hint) -> bool:
     """Whether a class in `hint` has, somewhere below, itself as a field: then nothing says how deep a value is."""
     return any(_holds(part.hint, part.items) for part in walk(hint) if part.kind == "fields")
 
 
-def is_set(kind: Any) -> bool:
+def is_set(kind: Hint) -> bool:
     """Whether a class is a kind of set."""
     return isinstance(kind, type) and issubclass(kind, collections.abc.Set)
 
 
-def hashed(part: Part) -> Any:
+def hashed(part: Part) -> Hint:
     """What in a set, or as the key of a dict, cannot be hashed: a hint with an array in it, or None."""
     if part.kind == "dict" or (part.kind == "list" and is_set(part.origin)):
         return part.items[0].hint if contains(part.items[0].hint, "array") else None
     return None
 
 
-def rewrite(hint: Any, change: Callable[[Part], Any]) -> Any:
+def rewrite(hint: Hint, change: Callable[[Part], Hint]) -> Hint:
     """`hint` with other hints in the places of some; classes with fields stay as they are.
 
     Args:
@@ -140,16 +145,16 @@ def rewrite(hint: Any, change: Callable[[Part], Any]) -> Any:
     return typing.Annotated[(changed, *part.metadata)] if part.metadata else changed
 
 
-def unwrap(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+def unwrap(hint: Hint) -> tuple[Hint, tuple[object, ...]]:
     """The hint without Annotated, NewType, Required and aliases, and the metadata that stood there."""
-    metadata: tuple[Any, ...] = ()
+    metadata: tuple[object, ...] = ()
     while True:
         if isinstance(hint, typing.NewType):
             hint = hint.__supertype__
-        elif typing.get_origin(hint) is typing.Annotated:
+        elif origin_of(hint) is typing.Annotated:
             metadata += hint.__metadata__
             hint = hint.__origin__
-        elif typing.get_origin(hint) in _WRAPPERS:
+        elif origin_of(hint) in _WRAPPERS:
             hint = typing.get_args(hint)[0]
         elif type(hint).__name__ == "TypeAliasType":
             hint = hint.__value__
@@ -157,9 +162,9 @@ def unwrap(hint: Any) -> tuple[Any, tuple[Any, ...]]:
             return (type(None) if hint is None else hint), metadata
 
 
-def name_of(hint: Any) -> str:
+def name_of(hint: Hint) -> str:
     """A hint as its author would write it."""
-    if isinstance(hint, type) and typing.get_origin(hint) is None:
+    if isinstance(hint, type) and origin_of(hint) is None:
         return (
             hint.__qualname__
             if hint.__module__ in ("builtins", "__main__")
@@ -168,15 +173,15 @@ def name_of(hint: Any) -> str:
     return str(hint).replace("typing.", "")
 
 
-def is_list(hint: Any) -> bool:
+def is_list(hint: Hint) -> bool:
     """Whether batching can join values of this hint: a list, a sequence or an array."""
-    if typing.get_origin(hint) is typing.Annotated:
+    if origin_of(hint) is typing.Annotated:
         hint = typing.get_args(hint)[0]
-    origin = typing.get_origin(hint) or hint
+    origin = origin_of(hint) or hint
     return origin is list or getattr(origin, "__name__", "") == "Sequence" or is_array(origin)
 
 
-def is_array(kind: Any) -> bool:
+def is_array(kind: Hint) -> bool:
     """Whether a class is numpy's array; numpy is not imported for it."""
     numpy = sys.modules.get("numpy")
     return numpy is not None and isinstance(kind, type) and issubclass(kind, numpy.ndarray)
@@ -188,13 +193,13 @@ def is_plain_array(value: Any) -> bool:
     return numpy is not None and type(value) is numpy.ndarray and not value.dtype.hasobject
 
 
-def is_scalar(kind: Any) -> bool:
+def is_scalar(kind: Hint) -> bool:
     """Whether a class is one of numpy's scalars; numpy is not imported for it."""
     numpy = sys.modules.get("numpy")
     return numpy is not None and isinstance(kind, type) and issubclass(kind, numpy.generic)
 
 
-def is_model(kind: Any) -> bool:
+def is_model(kind: Hint) -> bool:
     """Whether a class is a pydantic model, dataclass or type; pydantic is not imported for it."""
     return "pydantic" in sys.modules and (
         hasattr(kind, "__pydantic_validator__")
@@ -203,11 +208,11 @@ def is_model(kind: Any) -> bool:
     )
 
 
-def _holds(wanted: Any, items: tuple[Item, ...]) -> bool:
+def _holds(wanted: Hint, items: tuple[Item, ...]) -> bool:
     return any(part.hint == wanted for item in items for part in walk(item.hint))
 
 
-def _of_class(hint: Any, origin: type, args: tuple[Any, ...], metadata: tuple[Any, ...]) -> Part:
+def _of_class(hint: Hint, origin: Hint, args: tuple[Hint, ...], metadata: tuple[object, ...]) -> Part:
     if is_array(origin):
         return Part("array", hint, origin, metadata)
     if is_scalar(origin):
@@ -225,7 +230,7 @@ def _of_class(hint: Any, origin: type, args: tuple[Any, ...], metadata: tuple[An
     if origin in _DICTS:
         return Part("dict", hint, origin, metadata, tuple(Item(None, None, arg) for arg in args or (Any, Any)))
     if _has_fields(origin):
-        return Part("fields", hint, origin, metadata, _fields(typing.cast(Any, origin), args))
+        return Part("fields", hint, origin, metadata, _fields(origin, args))
     return Part("other", hint, origin, metadata)
 
 
@@ -240,7 +245,7 @@ def _has_fields(kind: type) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _fields(kind: Any, args: tuple[Any, ...]) -> tuple[Item, ...]:
+def _fields(kind: Hint, args: tuple[Hint, ...]) -> tuple[Item, ...]:
     hints = typing.get_type_hints(kind, include_extras=True)
     bound = dict(zip(getattr(kind, "__parameters__", ()), args, strict=False))
     if issubclass(kind, msgspec.Struct):
@@ -252,7 +257,7 @@ def _fields(kind: Any, args: tuple[Any, ...]) -> tuple[Item, ...]:
     return tuple(Item(name, label, _bind(hints.get(name, Any), bound)) for name, label in names.items())
 
 
-def _bind(hint: Any, bound: dict[Any, Any]) -> Any:
+def _bind(hint: Hint, bound: dict[Hint, Hint]) -> Hint:
     if isinstance(hint, typing.TypeVar):
         return bound.get(hint, Any)
     if free := getattr(hint, "__parameters__", ()):

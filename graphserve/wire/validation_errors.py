@@ -11,7 +11,7 @@ import msgspec
 from graphserve.errors import InvalidArguments
 from graphserve.wire import pydantic_models
 from graphserve.wire.costs.bounds import ERRORS_TOLD, MESSAGE_CHARACTERS, NAME_CHARACTERS
-from graphserve.wire.exceptions import Location, MalformedBody, Misfit, Unsendable
+from graphserve.wire.exceptions import ErrorDetail, Location, MalformedBody, Misfit, Unsendable
 
 # What decoding may raise because of the body, user code in dataclasses included.
 # No memory is nobody's fault who sent the body: `MemoryError` is not among them.
@@ -37,7 +37,7 @@ _TYPES = re.compile(r"Expected `[^`]*`, got `[^`]*`\Z")
 
 
 def unsendable(
-    where: str, arguments: Mapping[str, Any], dump: Callable[[str, Any], object], error: BaseException
+    where: str, arguments: Mapping[str, object], dump: Callable[[str, Any], object], error: BaseException
 ) -> Unsendable:
     """The error for arguments of which one cannot be sent.
 
@@ -127,7 +127,7 @@ def is_misfit(error: Exception) -> bool:
     return module.partition(".")[0] in _OURS
 
 
-def explain(error: BaseException, loc: Location) -> list[dict[str, Any]]:
+def explain(error: BaseException, loc: Location) -> list[ErrorDetail]:
     """What went wrong with the value at `loc`, one mapping an error."""
     if pydantic_models.is_error(error):
         return [problem(loc + each["loc"], each["msg"], each["type"]) for each in pydantic_models.problems(error)]
@@ -140,7 +140,7 @@ def explain(error: BaseException, loc: Location) -> list[dict[str, Any]]:
     return [problem(loc, str(error) or type(error).__name__, "value_error")]
 
 
-def problem(loc: Location, message: str, kind: str) -> dict[str, Any]:
+def problem(loc: Location, message: str, kind: str) -> ErrorDetail:
     """One error; names and values that a client chose are cut to a length that can be told."""
     return {
         "loc": [cut(step, NAME_CHARACTERS) if isinstance(step, str) else step for step in loc],
@@ -157,7 +157,7 @@ def cut(text: str, characters: int) -> str:
     return text[:half] + _CUT + text[-half:]
 
 
-def refusal(where: str, errors: list[dict[str, Any]], untold: int = 0) -> InvalidArguments:
+def refusal(where: str, errors: list[ErrorDetail], untold: int = 0) -> InvalidArguments:
     """The error to answer arguments with that do not fit the signature of `where`.
 
     Args:
@@ -174,13 +174,13 @@ def refusal(where: str, errors: list[dict[str, Any]], untold: int = 0) -> Invali
     return InvalidArguments(f"arguments of {where}: {first}{more}", errors=told)
 
 
-def text(error: dict[str, Any]) -> str:
+def text(error: ErrorDetail) -> str:
     """One error as a line: where, and what."""
     place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error["loc"]).lstrip(".")
     return f"{place}: {error['msg']}" if place else str(error["msg"])
 
 
-def _of_msgspec(message: str, loc: Location) -> dict[str, Any]:
+def _of_msgspec(message: str, loc: Location) -> ErrorDetail:
     # The path stands last, and no name in it is the client's; what stands before it may be.
     said, mark, path = message.rpartition(_PATH)
     if not mark or not path.endswith("`"):

@@ -25,8 +25,12 @@ from graphserve.wire.extensions import (
 )
 from graphserve.wire.formats import Format
 from graphserve.wire.signature import uses_adapter
+from graphserve.wire.type_hints import Hint
 
 Body = bytes | bytearray | memoryview
+Decode = Callable[[Body], Any]  # gives a user's value
+Encode = Callable[[Any], bytes]  # takes a user's value
+Finish = Callable[[Any, Format, Fetch | None], Any]  # turns what msgspec has read into a user's value
 _JSON, _MSGPACK = Format.JSON, Format.MSGPACK  # (looked up once: a member of an enum is slow to find)
 
 
@@ -38,11 +42,11 @@ class ValueReader:
         fetched: the type where bytes may have come by reference.
     """
 
-    def __init__(self, hint: Any, fetched: Any = None) -> None:
+    def __init__(self, hint: Hint, fetched: Hint = None) -> None:
         self._fetched = hint if fetched is None else fetched
-        self.json: Callable[[Body], Any] = msgspec.json.Decoder(hint, dec_hook=type_hook()).decode
-        self.msgpack: Callable[[Body], Any] = self._bind(hint, None)
-        self._bound: tuple[Fetch | None, Callable[[Body], Any]] = (None, self.msgpack)
+        self.json: Decode = msgspec.json.Decoder(hint, dec_hook=type_hook()).decode
+        self.msgpack: Decode = self._bind(hint, None)
+        self._bound: tuple[Fetch | None, Decode] = (None, self.msgpack)
 
     def read(self, body: Body, format: Format, fetch: Fetch | None) -> Any:
         """The value; raises what msgspec says about it. `fetch` as in `ext_hook`."""
@@ -56,7 +60,7 @@ class ValueReader:
         return bound[1](body)
 
     @staticmethod
-    def _bind(hint: Any, fetch: Fetch | None) -> Callable[[Body], Any]:
+    def _bind(hint: Hint, fetch: Fetch | None) -> Decode:
         return msgspec.msgpack.Decoder(hint, ext_hook=ext_hook(fetch), dec_hook=type_hook(fetch)).decode
 
 
@@ -64,13 +68,13 @@ class ValueWriter:
     """Encodes any value; like `ValueReader`, it keeps what it made for the last `place`."""
 
     def __init__(self) -> None:
-        self.json: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=json_hook).encode
-        self.msgpack: Callable[[Any], bytes] = self._bind(None)
-        self._bound: tuple[Place | None, Callable[[Any], bytes]] = (None, self.msgpack)
-        self.shown: Callable[[Any], bytes] = msgspec.msgpack.Encoder(enc_hook=plain_hook(False)).encode
+        self.json: Encode = msgspec.json.Encoder(enc_hook=json_hook).encode
+        self.msgpack: Encode = self._bind(None)
+        self._bound: tuple[Place | None, Encode] = (None, self.msgpack)
+        self.shown: Encode = msgspec.msgpack.Encoder(enc_hook=plain_hook(False)).encode
         self._given = msgspec.msgpack.Encoder(enc_hook=plain_hook(True)).encode
 
-    def write(self, value: Any, place: Place | None) -> bytes:
+    def write(self, value: object, place: Place | None) -> bytes:
         """The value as msgpack for another service of the graph; `shown` and `public` write it for everybody."""
         encode = self.msgpack
         if place is not None:
@@ -83,7 +87,7 @@ class ValueWriter:
         except OverflowError:
             return encode(extensions.wrap(value, msgpack_hook(place)))
 
-    def public(self, value: Any) -> bytes:
+    def public(self, value: object) -> bytes:
         """The value as everybody reads it: as msgpack, or as JSON if there is an integer that msgpack does not have.
 
         The first byte tells: none of an object in JSON is one of a map in msgpack.
@@ -93,7 +97,7 @@ class ValueWriter:
         except OverflowError:
             return msgspec.json.encode(value, enc_hook=input_hook)
 
-    def _bind(self, place: Place | None) -> Callable[[Any], bytes]:
+    def _bind(self, place: Place | None) -> Encode:
         return msgspec.msgpack.Encoder(enc_hook=msgpack_hook(place)).encode
 
 
@@ -105,11 +109,11 @@ class ValueCodec:
         null_is_nan: whether null in JSON is read as NaN where only a float can stand, since NaN is written so.
     """
 
-    def __init__(self, hint: Any, *, null_is_nan: bool = True) -> None:
+    def __init__(self, hint: Hint, *, null_is_nan: bool = True) -> None:
         self._null_is_nan = null_is_nan
         self._adapter = pydantic_models.Adapter(hint) if uses_adapter(hint) else None
         self._admit = None if self._adapter else admission(hint)
-        self.finish: Callable[[Any, Format, Fetch | None], Any] | None = None
+        self.finish: Finish | None = None
         if self._adapter is not None and self._adapter.plain_bytes:
             hint = bytes
             self._admit = self._adapter.check
@@ -120,18 +124,18 @@ class ValueCodec:
             self.finish = self._check
         if self._adapter is None:
             dataclass_defaults.keep(hint)
-        self.hint: Any = msgspec.Raw if self._adapter else hint
+        self.hint: Hint = msgspec.Raw if self._adapter else hint
         self._take_out = extensions.taker(self.hint)
-        self.fetched: Any = extensions.with_blobs(self.hint)
+        self.fetched: Hint = extensions.with_blobs(self.hint)
         self._reader = ValueReader(self.hint, self.fetched)
         self._writer = ValueWriter()
         # Writes a value as JSON; raises as `dump`.
-        self.json: Callable[[Any], bytes] = self._writer.json
+        self.json: Encode = self._writer.json
         if self._adapter is not None:
             self.json = partial(self._adapter.dump, by_alias=True)
 
     @classmethod
-    def of_argument(cls, hint: Any) -> ValueCodec:
+    def of_argument(cls, hint: Hint) -> ValueCodec:
         """The codec of one argument among others, each of which is read once, whatever is wrong with another.
 
         What has models inside is read when all the rest has been, as models themselves are: their validators, which
@@ -171,7 +175,7 @@ class ValueCodec:
             value = msgspec.convert(value, self.hint)
         return value if self._admit is None else self._admit(value)
 
-    def dump(self, value: Any, format: Format, place: Place | None = None) -> bytes:
+    def dump(self, value: object, format: Format, place: Place | None = None) -> bytes:
         """Write a value; raises TypeError, ValueError or OverflowError if it cannot be."""
         if format is _JSON:
             return self.json(value)
@@ -184,17 +188,17 @@ class ValueCodec:
         """Whether `wrap` ever does anything."""
         return self._adapter is not None or self._take_out is not None
 
-    def wrap(self, value: Any, place: Place | None) -> Any:
+    def wrap(self, value: object, place: Place | None) -> Any:
         """The value as msgpack's encoder takes it."""
         if self._adapter is not None:
             return Ext(MODEL, self._adapter.dump(value))
         return value if place is None or self._take_out is None else self._take_out(value, place)
 
-    def give(self, value: Any) -> Any:
+    def give(self, value: object) -> Any:
         """The value as `ValueWriter.public` takes it: as its reader, who may be anybody, reads it."""
         return value if self._adapter is None else self._adapter.plain(value, for_input=True)
 
-    def _check(self, value: Any, format: Format, fetch: Fetch | None) -> Any:
+    def _check(self, value: object, format: Format, fetch: Fetch | None) -> Any:
         assert self._admit is not None
         return self._admit(value)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import datetime
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -24,6 +24,7 @@ from graphserve.wire.costs.outline import Outline, bare, outline
 from graphserve.wire.exceptions import Misfit
 from graphserve.wire.extensions import ext_hook, type_hook
 from graphserve.wire.formats import Format
+from graphserve.wire.type_hints import Hint
 
 # Of time those that have no zone have hashes of bytes; those that have one, and durations, have hashes of numbers.
 _SAFE = frozenset({str, bytes, bytearray, memoryview, bool, type(None), datetime.date})
@@ -45,7 +46,7 @@ class Hashed:
         types: the types, by the names of the parameters.
     """
 
-    def __init__(self, types: dict[str, Any]) -> None:
+    def __init__(self, types: dict[str, object]) -> None:
         self._looks: dict[str, tuple[_Look, bool]] = {}
         for name, hint in types.items():
             if (look := _looker(hint, {})) is not None:
@@ -88,7 +89,7 @@ def check_tables(body: Any, found: Outline) -> None:
             _check_spread(read, False)
 
 
-def _check_spread(values: Iterable[Any], is_set: bool) -> None:
+def _check_spread(values: Iterable[object], is_set: bool) -> None:
     if (said := crowded(values, is_set)) is not None:
         raise Misfit(said, "value_error")
 
@@ -123,7 +124,7 @@ def _natural(raw: bytes, is_json: bool, has_maps: bool) -> Any:
     return value
 
 
-def _members(value: Any) -> int:
+def _members(value: object) -> int:
     """How many members all the objects in a value have."""
     number, waiting = 0, [value]
     while waiting:
@@ -137,7 +138,7 @@ def _members(value: Any) -> int:
     return number
 
 
-def _looker(hint: Any, known: dict[Any, list[_Look]]) -> _Look | None:
+def _looker(hint: Hint, known: dict[Any, list[_Look]]) -> _Look | None:
     """What looks at natural values of a type; None where there is nothing to look at."""
     part = type_hints.take_apart(hint)
     if part.kind == "fields":
@@ -174,7 +175,7 @@ def _of_dict(part: type_hints.Part, of_key: _Look | None, of_value: _Look | None
     if of_key is None and of_value is None and spread is None:
         return None
 
-    def look(value: Any, is_json: bool) -> None:
+    def look(value: object, is_json: bool) -> None:
         if type(value) is not dict:
             return
         if of_value is not None:
@@ -189,7 +190,7 @@ def _of_dict(part: type_hints.Part, of_key: _Look | None, of_value: _Look | None
     return look
 
 
-def _of_fields(part: type_hints.Part, known: dict[Any, list[_Look]]) -> _Look | None:
+def _of_fields(part: type_hints.Part, known: dict[object, list[_Look]]) -> _Look | None:
     # A class may contain itself: what looks at it is looked up when it is used.
     if part.hint not in known:
         if not any(_is_keyed(each) for each in type_hints.walk(part.hint)):
@@ -201,7 +202,7 @@ def _of_fields(part: type_hints.Part, known: dict[Any, list[_Look]]) -> _Look | 
         tags: list[_Look | None] = [None] * has_tag
         in_order = _in_order(tags + [look for _, look in labels])
 
-        def look(value: Any, is_json: bool) -> None:
+        def look(value: object, is_json: bool) -> None:
             if type(value) is dict:
                 for label, each in some:
                     if label in value:
@@ -228,7 +229,7 @@ def _each_of(looks: list[_Look]) -> _Look | None:
     if len(looks) < 2:
         return looks[0] if looks else None
 
-    def look(value: Any, is_json: bool) -> None:
+    def look(value: object, is_json: bool) -> None:
         for each in looks:
             each(value, is_json)
 
@@ -238,7 +239,7 @@ def _each_of(looks: list[_Look]) -> _Look | None:
 class _Converted:
     """Elements or keys of one type, converted as the decoder does it, but to a list."""
 
-    def __init__(self, hint: Any) -> None:
+    def __init__(self, hint: Hint) -> None:
         self._hint = hint
         self._is_integer = type_hints.unwrap(hint)[0] is int
         self._is_natural = self._is_integer or type_hints.unwrap(hint)[0] is Any
@@ -263,10 +264,10 @@ class _Converted:
         _check_spread((key for pair in found for key in pair), False)
 
 
-def _converted(values: list[Any], hint: Any, str_keys: bool) -> list[Any]:
+def _converted(values: Sequence[object], hint: Hint, str_keys: bool) -> list[Any]:
     """The values as far as they fit: a decoder stops at the first that does not."""
 
-    def convert(value: Any, hint: Any) -> Any:
+    def convert(value: object, hint: Hint) -> Any:
         return msgspec.convert(value, hint, strict=False, str_keys=str_keys, dec_hook=type_hook())
 
     try:
@@ -286,7 +287,7 @@ def _is_keyed(part: type_hints.Part) -> bool:
     return keyed and _can_be_chosen(part.items[0].hint)
 
 
-def _can_be_chosen(hint: Any) -> bool:
+def _can_be_chosen(hint: Hint) -> bool:
     return any(
         part.kind in ("any", "model", "scalar", "tuple", "list", "fields")
         or (part.kind == "leaf" and part.origin is not None and not _is_safe(part.origin))

@@ -31,7 +31,7 @@ _ALIKE = f"more than {COLLISIONS} different values have the same hash: a set of 
 _IN_THE_WAY = "the hashes of the values lead to the same places of a table: a set of them is too slow"
 
 
-def crowded(values: Iterable[Any], is_set: bool) -> str | None:
+def crowded(values: Iterable[object], is_set: bool) -> str | None:
     """What is wrong if a table of the values, put there in this order, is too slow; None if nothing is.
 
     Args:
@@ -59,7 +59,7 @@ def crowded(values: Iterable[Any], is_set: bool) -> str | None:
     return None
 
 
-def _takes_long(keys: list[Any], hashing: int, is_set: bool) -> bool:
+def _takes_long(keys: list[object], hashing: int, is_set: bool) -> bool:
     """Whether a table of them takes long; found out without going on for longer.
 
     Args:
@@ -81,7 +81,7 @@ def _takes_long(keys: list[Any], hashing: int, is_set: bool) -> bool:
     return False
 
 
-def _firsts(keys: list[Any], hashes: list[int]) -> list[int] | None:
+def _firsts(keys: list[object], hashes: list[int]) -> list[int] | None:
     """For each value the number of the equal one before it, or -1; None if too many have one hash."""
     hidden = list(map(_SECRET.__mul__, hashes))
     times = Counter(hidden)
@@ -229,7 +229,7 @@ class Table:
             place = (place * 5 + perturb + 1) & mask
 
 
-def _hashable(value: Any) -> Any:
+def _hashable(value: object) -> Any:
     """What has the hash that a value will have: msgspec makes tuples of lists where they are hashed."""
     if type(value) is list:
         return tuple(map(_hashable, value))

@@ -39,7 +39,7 @@ class Screening:
         parameters: the types, by the names of the parameters.
     """
 
-    def __init__(self, parameters: dict[str, Any]) -> None:
+    def __init__(self, parameters: dict[str, object]) -> None:
         types = list(parameters.values())
         parts = [part for hint in types for part in type_hints.walk(hint)]
         has_sets = any(part.kind == "list" and type_hints.is_set(part.origin) for part in parts)

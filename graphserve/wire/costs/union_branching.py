@@ -9,11 +9,10 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from graphserve.wire.costs.bounds import TRIES_FLOOR, TRIES_TIMES
 from graphserve.wire.costs.outline import bare
-from graphserve.wire.pydantic_schemas import below
+from graphserve.wire.pydantic_schemas import Schema, below
 
 _KEPT = b"[]{},"
 _OTHERS = bytes(set(range(256)) - set(_KEPT))
@@ -35,13 +34,13 @@ class Branching:
     in_lists: bool
 
     @classmethod
-    def of(cls, schema: Any) -> Branching | None:
+    def of(cls, schema: Schema) -> Branching | None:
         """Read a schema of pydantic's; None if no union multiplies the work.
 
         A union that a field tells apart (a discriminator) has one member for each value, and is none of these.
         """
-        named: dict[str, Any] = {}
-        unions: list[Any] = []
+        named: dict[str, Schema] = {}
+        unions: list[Schema] = []
         waiting = [schema]
         while waiting:
             part = waiting.pop()
@@ -71,11 +70,11 @@ class Branching:
         return sum(count * self.members ** max(level, 0) for level, count in levels.items())
 
 
-def _leads_to(choice: Any, union: Any, named: dict[str, Any], but: frozenset[str]) -> bool:
+def _leads_to(choice: Schema, union: Schema, named: dict[str, Schema], but: frozenset[str]) -> bool:
     return any(part is union for part in _reached(choice, named, but))
 
 
-def _reached(start: Any, named: dict[str, Any], but: frozenset[str]) -> Iterator[Any]:
+def _reached(start: Schema, named: dict[str, Schema], but: frozenset[str]) -> Iterator[Schema]:
     seen: set[int] = set()
     waiting = [start]
     while waiting:
