@@ -42,8 +42,6 @@ HOMES = {
 CIRCLES = [
     "graphserve.supervise.fallback",
     "graphserve.supervise.node",
-    "graphserve.worker.http.access_log",
-    "graphserve.worker.http.public",
 ]
 PUBLIC_NAMES = 30
 HEAVY = ("circus", "click", "httpx", "msgspec", "networkx", "numpy", "pydantic", "rich", "tornado", "zmq")

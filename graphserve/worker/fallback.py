@@ -23,7 +23,7 @@ from graphserve.worker.dispatch.executor import LEVEL_GUARD, BoundApi, Executor
 from graphserve.worker.dispatch.slots import Slots
 from graphserve.worker.drain import LAME_DUCK, in_flight, quiet
 from graphserve.worker.http.acceptor import Acceptor
-from graphserve.worker.http.early import Beginning, EarlyProtocol
+from graphserve.worker.http.early import Beginning, EarlyConnection
 from graphserve.worker.http.limits import Limits
 from graphserve.worker.http.listener import Listener, publicly, routes
 from graphserve.worker.http.relay import Relay
@@ -92,7 +92,7 @@ class FallbackServer:
 
     def _release(self) -> None:
         for connection in self.listener.open():
-            if isinstance(connection, EarlyProtocol):
+            if isinstance(connection, EarlyConnection):
                 connection.release()
 
     def read_certificate(self, password: str | None) -> None:

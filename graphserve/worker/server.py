@@ -30,7 +30,7 @@ from graphserve.worker.http.acceptor import Acceptor
 from graphserve.worker.http.fast_connection import FastConnection
 from graphserve.worker.http.limits import Limits
 from graphserve.worker.http.listener import Listener, publicly, routes
-from graphserve.worker.http.protocol import Protocol
+from graphserve.worker.http.protocol import HttpConnection
 from graphserve.worker.http.relay import Relay
 from graphserve.worker.http.response import Responder
 from graphserve.worker.http.tls import context as tls_context
@@ -126,7 +126,7 @@ class Serving:
         self.loop.call_later(OLD_SOCKET, before.close)
 
     async def _listen_alone(self) -> asyncio.Server:
-        return await self.loop.create_unix_server(lambda: Protocol(self.private), sock=self._bind(), backlog=1024)
+        return await self.loop.create_unix_server(lambda: HttpConnection(self.private), sock=self._bind(), backlog=1024)
 
     def read_certificate(self, password: str | None) -> None:
         """Read what the public socket needs for TLS, before anything that takes long.
@@ -233,7 +233,7 @@ class Serving:
         )
 
     def _hand_over(self, connection: socket.socket, permit: Permit, first: bytes) -> None:
-        factory = lambda: Protocol(self.private, permit, first)  # noqa: E731
+        factory = lambda: HttpConnection(self.private, permit, first)  # noqa: E731
         task = self.loop.create_task(self.loop.connect_accepted_socket(factory, connection))
         self._attaching.add(task)
         task.add_done_callback(self._attaching.discard)

@@ -59,7 +59,7 @@ class Place:
     ) -> None:
         self.address = address
         self.port = port
-        self.patrol: Timeouts = port.patrol
+        self.timeouts: Timeouts = port.timeouts
         self.instance = instance
         self._client = client
         self._open: list[asyncio.StreamWriter] = []
@@ -164,7 +164,7 @@ async def test_while_all_are_busy_all_others_are_told(
         for _, writer in others:
             writer.write(CALL)
         assert await statuses(others) == [[503]] * (SPARE + 100)
-        assert port.patrol.spares == 0, "who was told holds no place"
+        assert port.timeouts.spares == 0, "who was told holds no place"
         (probe,) = await port.come(1)
         probe[1].write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         assert await statuses([probe]) == [[200]], "a probe is answered"
@@ -182,7 +182,7 @@ async def test_half_a_request_makes_room_and_is_told() -> None:
         halves = await port.come(LIMIT)
         for _, writer in halves:
             writer.write(CALL[:30])
-        await until(lambda: sum(one.receiving for one in port.patrol.connections) == LIMIT)
+        await until(lambda: sum(one.receiving for one in port.timeouts.connections) == LIMIT)
         whole = await port.come(LIMIT // 2)
         for _, writer in whole:
             writer.write(CALL)
@@ -193,7 +193,7 @@ async def test_half_a_request_makes_room_and_is_told() -> None:
 async def test_who_says_nothing_for_long_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     async with place() as port:
         silent = await port.come(LIMIT)
-        await until(lambda: len(port.patrol.connections) == LIMIT)
+        await until(lambda: len(port.timeouts.connections) == LIMIT)
         monkeypatch.setattr(patrols, "FRESH", -1.0)
         whole = await port.come(2)
         for _, writer in whole:
@@ -226,7 +226,7 @@ async def test_each_refusal_is_in_the_access_log(raw: bytes, caplog: pytest.LogC
 
 async def test_a_slow_head_and_a_slow_body_are_in_the_access_log(caplog: pytest.LogCaptureFixture) -> None:
     async with place() as port:
-        port.patrol.limits = Limits(connections=LIMIT, patience=0.05, keep_alive=60.0)
+        port.timeouts.limits = Limits(connections=LIMIT, patience=0.05, keep_alive=60.0)
         pairs = await port.come(2)
         pairs[0][1].write(b"GET /slow HTTP/1.1\r\n")
         pairs[1][1].write(

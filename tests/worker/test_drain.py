@@ -60,7 +60,7 @@ def test_a_connection_that_is_accepted_as_the_drain_begins(
     if sends_first:
         sent.set()
 
-    class Accepted(acceptor.PublicProtocol):
+    class Accepted(acceptor.PublicConnection):
         """Made when the loop accepts, one turn before `connection_made`."""
 
         def __init__(self, *arguments: Any) -> None:
@@ -87,7 +87,7 @@ def test_a_connection_that_is_accepted_as_the_drain_begins(
         assert answers[0].startswith(b"HTTP/1.1 200"), answers
 
     standing: Any = None
-    monkeypatch.setattr(acceptor, "PublicProtocol", Accepted)
+    monkeypatch.setattr(acceptor, "PublicConnection", Accepted)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
 

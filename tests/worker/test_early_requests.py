@@ -18,7 +18,7 @@ from graphserve.graph.builder import resolve_here
 from graphserve.graph.plan import ListenPlan, Settings
 from graphserve.supervise.resolving import outline
 from graphserve.worker.fallback import FallbackServer
-from graphserve.worker.http.early import EarlyProtocol
+from graphserve.worker.http.early import EarlyConnection
 from graphserve.worker.http.limits import HEAD_BYTES
 
 PROBE = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n"
@@ -62,13 +62,13 @@ class Early:
         writer.write(data)
         return reader, writer
 
-    def connections(self) -> list[EarlyProtocol]:
-        return [each for each in self.standing.listener.open() if isinstance(each, EarlyProtocol)]
+    def connections(self) -> list[EarlyConnection]:
+        return [each for each in self.standing.listener.open() if isinstance(each, EarlyConnection)]
 
     def holding(self) -> int:
         return sum(len(each._held) > 0 for each in self.connections())
 
-    async def held(self, size: int) -> EarlyProtocol:
+    async def held(self, size: int) -> EarlyConnection:
         """Wait until a connection holds so much; that one."""
         while True:
             for connection in self.connections():

@@ -17,8 +17,8 @@ from graphserve.worker.dispatch.executor import BoundApi, Executor, bind
 from graphserve.worker.dispatch.slots import Slots
 from graphserve.worker.http.limits import Limits
 from graphserve.worker.http.listener import Listener, routes
-from graphserve.worker.http.protocol import Protocol
-from graphserve.worker.http.public import PublicProtocol
+from graphserve.worker.http.protocol import HttpConnection
+from graphserve.worker.http.public import PublicConnection
 from graphserve.worker.http.response import Responder
 from graphserve.worker.http.timeouts import Timeouts
 from graphserve.worker.pages.health import App, Health
@@ -93,7 +93,7 @@ async def talk(public: bool, spoil: Callable[[BoundApi], BoundApi], raw: bytes) 
     made = listener(public=public)
     made.apis[b"/bad"] = spoil(made.apis[b"/bad"])
     patrol = Timeouts(made, Limits(connections=10, patience=5.0, keep_alive=0.2))
-    factory = (lambda: PublicProtocol(made, patrol)) if public else (lambda: Protocol(made))
+    factory = (lambda: PublicConnection(made, patrol)) if public else (lambda: HttpConnection(made))
     server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
     try:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())

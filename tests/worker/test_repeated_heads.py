@@ -16,11 +16,11 @@ from graphserve.graph.builder import resolve_here
 from graphserve.worker.dispatch.executor import Executor, bind
 from graphserve.worker.dispatch.slots import Slots
 from graphserve.worker.http.browsers import AllowedHosts
-from graphserve.worker.http.early import EarlyProtocol
+from graphserve.worker.http.early import EarlyConnection
+from graphserve.worker.http.fast_parser import LESSONS
 from graphserve.worker.http.limits import Limits
 from graphserve.worker.http.listener import Listener, routes
-from graphserve.worker.http.public import PublicProtocol
-from graphserve.worker.http.repeated_heads import LESSONS
+from graphserve.worker.http.public import PublicConnection
 from graphserve.worker.http.response import Responder
 from graphserve.worker.http.timeouts import Timeouts
 from graphserve.worker.pages.health import App, Health
@@ -54,7 +54,7 @@ class Echo:
         return x
 
 
-class Watched(PublicProtocol):
+class Watched(PublicConnection):
     """A public connection that counts what its parser read."""
 
     parsed = 0
@@ -308,5 +308,5 @@ async def test_a_known_head_knows_the_apis_that_are_there_now_and_that_the_port_
 
 
 def test_where_there_is_no_plan_no_head_is_known() -> None:
-    assert PublicProtocol.repeats
-    assert not EarlyProtocol.repeats, "its request may have to wait"
+    assert PublicConnection.repeats
+    assert not EarlyConnection.repeats, "its request may have to wait"

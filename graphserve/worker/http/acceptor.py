@@ -9,10 +9,10 @@ import socket
 import ssl
 
 from graphserve.worker.dispatch.slots import NO_DESCRIPTORS_PAUSE, drain_backlog, has_sent
-from graphserve.worker.http.early import Beginning, EarlyProtocol
+from graphserve.worker.http.early import Beginning, EarlyConnection
 from graphserve.worker.http.limits import Limits
 from graphserve.worker.http.listener import Listener
-from graphserve.worker.http.public import PublicProtocol
+from graphserve.worker.http.public import PublicConnection
 from graphserve.worker.http.timeouts import Timeouts
 from graphserve.worker.http.tls import FailedHandshakes
 
@@ -41,7 +41,7 @@ class Acceptor:
         self.limits = limits
         self.tls = tls
         self.loop = asyncio.get_running_loop()
-        self.patrol = Timeouts(listener, limits)
+        self.timeouts = Timeouts(listener, limits)
         self._failed = FailedHandshakes()
         self._attaching: set[asyncio.Task[object]] = set()
         # Handshakes that nobody has ended, the oldest first: each socket, and when it was accepted on the loop's clock.
@@ -83,10 +83,10 @@ class Acceptor:
         """Whether there are connections that are no protocol's yet."""
         return bool(self._attaching)
 
-    def _protocol(self) -> PublicProtocol:
+    def _protocol(self) -> PublicConnection:
         if self._beginning is not None and not self._beginning.over:
-            return EarlyProtocol(self.listener, self.patrol, self._beginning)
-        return PublicProtocol(self.listener, self.patrol)
+            return EarlyConnection(self.listener, self.timeouts, self._beginning)
+        return PublicConnection(self.listener, self.timeouts)
 
     def _accept(self) -> None:
         assert self._sock is not None
@@ -114,7 +114,7 @@ class Acceptor:
         none may keep its place: one that is slow ends for who waits. If one after the other is slow, that is a flood,
         and each has less time, so that who is in earnest does not wait behind all of them.
         """
-        if self.patrol.excess(len(self._handshakes) + 1) <= BEYOND or not self._handshakes:
+        if self.timeouts.excess(len(self._handshakes) + 1) <= BEYOND or not self._handshakes:
             return True
         oldest = next(iter(self._handshakes))
         connection, since = self._handshakes[oldest]

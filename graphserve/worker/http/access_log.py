@@ -6,17 +6,12 @@ A refusal is an answer, of whatever came. Health is not logged: probes would be 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from graphserve.logs import records
 from graphserve.wire.headers import REQUEST_ID
-from graphserve.wire.trust import RELAYED
 from graphserve.worker.http.asgi import AsgiApp, Message, Receive, Scope, Send
 from graphserve.worker.http.transport import Address
-
-if TYPE_CHECKING:
-    from graphserve.worker.http.protocol import Protocol
-    from graphserve.worker.http.request import HttpRequest
 
 HEALTH = ("/livez", "/readyz")
 CAME = "graphserve.path"  # in the scope: the path as it came, in bytes
@@ -25,31 +20,20 @@ CLIENT_LEFT = 499  # no status of HTTP, since nobody is there to get it; proxies
 LOGGER = "graphserve.access"
 
 
-def log_request(request: HttpRequest, status: int) -> None:
-    """A request to an API has come to its end. One that a sibling has passed on to us is noted there, by its client."""
-    if request.trust is RELAYED:
-        return
-    context, began, protocol = request.context, request.started, request.protocol
-    client = protocol.client if protocol.listener.clients is None else request.client
-    _write("POST", request.path, status, context.request_id, time.perf_counter() - began, client)
-
-
-def log_refusal(connection: Protocol, began: float, line: tuple[bytes, bytes], status: int, request_id: bytes) -> None:
-    """A refusal that no request made whole has: of a head or a body that is not here, or that nobody may read.
+def log_answer(method: str, path: str, status: int, request_id: bytes, seconds: float, client: Address | None) -> None:
+    """Write the line of one answer.
 
     Args:
-        connection: where it was said.
-        began: when what was refused began, on the loop's clock.
-        line: method and target, as far as they came.
-        status: the answer.
-        request_id: and its id.
+        method: of the request; `-` if it did not come.
+        path: likewise, in a form for the log.
+        status: of the answer.
+        request_id: its id.
+        seconds: from the beginning of the request to the answer.
+        client: who asked.
     """
-    method, target = line
-    listener, client = connection.listener, connection.client
-    if listener.clients is not None:
-        client = listener.clients.of(client, connection.headers or [])
-    path = shown(target.partition(b"?")[0]) or "-"
-    _write(method.decode() or "-", path, status, request_id, connection.loop.time() - began, client)
+    took = round(seconds * 1e3, 3)
+    fields = {"request_id": request_id.decode("latin-1"), "status": status, "ms": took, "client": client}
+    records.note(LOGGER, "info", f"{method} {path} {status} {took:.1f} ms", fields=fields)
 
 
 def shown(path: bytes) -> str:
@@ -116,10 +100,10 @@ class AccessLog:
         app: what answers.
     """
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: AsgiApp) -> None:
         self.app = app
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI, for `http` scopes."""
         path: bytes = scope[CAME]
         if scope["path"].removeprefix(scope.get("root_path", "")) in HEALTH:
@@ -127,17 +111,11 @@ class AccessLog:
             return
         began = time.perf_counter()
 
-        async def noting(message: Any) -> None:
+        async def noting(message: Message) -> None:
             await send(message)
             if message["type"] == "http.response.start":
                 request_id = dict(message.get("headers", ())).get(REQUEST_ID, b"")
                 took = time.perf_counter() - began
-                _write(scope["method"], shown(path), message["status"], request_id, took, scope["client"])
+                log_answer(scope["method"], shown(path), message["status"], request_id, took, scope["client"])
 
         await self.app(scope, receive, noting)
-
-
-def _write(method: str, path: str, status: int, request_id: bytes, seconds: float, client: Any) -> None:
-    took = round(seconds * 1e3, 3)
-    fields = {"request_id": request_id.decode("latin-1"), "status": status, "ms": took, "client": client}
-    records.note(LOGGER, "info", f"{method} {path} {status} {took:.1f} ms", fields=fields)

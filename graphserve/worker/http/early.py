@@ -1,4 +1,4 @@
-"""Connections of the public port while the graph is still being resolved. Runs in stand-ins.
+"""Connections of the public port while the graph is still being resolved. Runs in the fallback server.
 
 Nobody knows yet which APIs there are, so a request is neither taken nor refused: health is answered, all else stays the
 bytes that came, with reading paused, and is parsed when the Plan is there. What waits too long, or waits for a graph
@@ -8,20 +8,15 @@ that will not be, is parsed then, for its answer.
 from __future__ import annotations
 
 import asyncio
-import math
 import re
-from typing import TYPE_CHECKING
 
 from graphserve.errors import CallError, DeadlineExceeded, Unavailable
 from graphserve.worker.http.limits import HEAD_BYTES, PORTION
-from graphserve.worker.http.public import PublicProtocol
+from graphserve.worker.http.listener import Listener
+from graphserve.worker.http.public import PublicConnection
 from graphserve.worker.http.request import HttpRequest
 from graphserve.worker.http.strict import RequestRefused
-from graphserve.worker.http.timeouts import HEALTH
-
-if TYPE_CHECKING:
-    from graphserve.worker.http.listener import Listener
-    from graphserve.worker.http.timeouts import Timeouts
+from graphserve.worker.http.timeouts import HEALTH, Timeouts
 
 _END = b"\r\n\r\n"  # of a head; what ends otherwise is taken for incomplete, and parsed when its time is over
 _PROBE = re.compile(rb"[\r\n]*(?:GET|HEAD) (/\S*) HTTP/1\.[01]\r\n")
@@ -60,17 +55,17 @@ class Beginning:
         return Unavailable(f"{self.node} {how}", node=self.node)
 
 
-class EarlyProtocol(PublicProtocol):
+class EarlyConnection(PublicConnection):
     """One public connection.
 
     Args:
         listener: where it was accepted.
-        patrol: looks after it.
+        timeouts: end it when it is too slow, or idle too long.
         beginning: says when the graph is resolved.
     """
 
-    def __init__(self, listener: Listener, patrol: Timeouts, beginning: Beginning) -> None:
-        super().__init__(listener, patrol)
+    def __init__(self, listener: Listener, timeouts: Timeouts, beginning: Beginning) -> None:
+        super().__init__(listener, timeouts)
         self._beginning = beginning
         self._timer: asyncio.TimerHandle | None = None  # of the request that waits
         self._waits_since = self._deadline = 0.0  # on the loop's clock
@@ -97,7 +92,7 @@ class EarlyProtocol(PublicProtocol):
     # --- parser ---
 
     def begin_request(self, *, old: bool | None = None) -> None:
-        """See `Protocol`: where there is no Plan, only health is."""
+        """Begin it, if there is a Plan, or if it asks for health."""
         waited = self.loop.time() - self._waits_since if self._waits_since else 0.0
         if not self._beginning.over and self.listener.path(self.url) not in HEALTH:
             late = bool(self._deadline) and self.loop.time() >= self._deadline
@@ -106,9 +101,7 @@ class EarlyProtocol(PublicProtocol):
         self._waits_since = 0.0
         cycle = self.cycle
         if waited and type(cycle) is HttpRequest:
-            cycle.started -= waited
-            if cycle.context.deadline_ns is not None:
-                cycle.context.deadline_ns -= math.floor(waited * 1e9)
+            cycle.began_earlier(waited)
 
     # --- ours ---
 
@@ -138,7 +131,7 @@ class EarlyProtocol(PublicProtocol):
             self._feed(portion)
         if self._held and not self.refused:
             self.flow.pause_reading()  # on with it when there is room for answers
-            self._presence.watch()
+            self._watch_for_end()
 
     def _next_size(self) -> int:
         """Bytes of what is held that can be parsed: a probe, or what is left of its body."""
@@ -160,9 +153,9 @@ class EarlyProtocol(PublicProtocol):
         if end >= 0 or len(text) > HEAD_BYTES:
             self._deadline = due = self._waits_since + self._time(text[: end + 2])
             self.flow.pause_reading()
-            self._presence.watch()
+            self._watch_for_end()
         else:
-            due = self._waits_since + self.patrol.limits.patience
+            due = self._waits_since + self.timeouts.limits.patience
             self.flow.resume_reading()
         self._timer = self.loop.call_later(max(0.0, due - now), self.release)
 

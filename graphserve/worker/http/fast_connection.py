@@ -10,16 +10,14 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from graphserve.loop.timers import alarm
 from graphserve.wire.trust import PUBLIC
 from graphserve.worker.dispatch.slots import Permit, has_hung_up
 from graphserve.worker.http.listener import Listener
 from graphserve.worker.http.request import HttpRequest
-
-if TYPE_CHECKING:
-    from graphserve.worker.http.protocol import Protocol
+from graphserve.worker.http.transport import Address, FlowControl
 
 READ_SIZE = 256 * 1024  # bytes
 HEADERS_TIMEOUT = 5.0  # seconds from accept to the first bytes; a slot is held meanwhile
@@ -38,8 +36,8 @@ class FastConnection:
     __slots__ = (
         "_alarm", "_closing", "_hand_over", "_sock", "_unsent", "_watched", "cycle", "listener", "permit", "trust",
     )  # fmt: skip
-    client = None
-    pipeline: tuple[Any, ...] = ()
+    client: Address | None = None  # at a Unix socket
+    flow: FlowControl | None = None  # its answer is one write, so there is nothing to hold back
     idle = at_rest = False  # it never is between requests
 
     def __init__(
@@ -82,6 +80,19 @@ class FastConnection:
 
     def on_response_complete(self) -> None:
         """The answer is complete; `close` follows, or has been called."""
+
+    def close_unread(self) -> None:
+        """Close it: nothing comes behind a whole request."""
+        self.close()
+
+    # --- of its listener ---
+
+    def idle_before(self, moment: float) -> bool:
+        """Return False: its end is that of its request."""
+        return False
+
+    def close_after_answer(self) -> None:
+        """Leave it as it is: every answer is the last one."""
 
     # --- of its request's transport ---
 
@@ -128,7 +139,7 @@ class FastConnection:
         request = prepared.read(data, opens=True) if prepared is not None and data else None
         if request is not None and not request[0].signature.stream:
             api, self.trust, checked, context, body = request
-            self.cycle = inbound = HttpRequest(cast("Protocol", self), api, False, context)
+            self.cycle = inbound = HttpRequest(self, api, False, context)
             inbound.take(checked, body)
             if not inbound.response_complete and not self._closing:
                 self._watch(True)  # for its end

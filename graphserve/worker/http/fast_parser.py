@@ -1,18 +1,25 @@
-"""Requests of our own callers: their first bytes are prepared and known, so they are read without a parser.
+"""Requests whose first bytes are known, so that they are read without a parser. Runs in workers.
 
-Only what came whole and in exactly these words is read here; all else goes to the parser. Runs in workers.
+Our own callers prepare theirs, and `FastParser` knows them. A client that keeps its connection open sends one head for
+each of its calls, in which nothing changes but the length of the body: what the parser and the checks have made of the
+first of them is a `RepeatedHead`, and is taken for the next one if that has every byte the same, the digits of its
+Content-Length apart. Only what came whole and in exactly these words is read here; all else goes to the parser.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from typing import Protocol
 
 from graphserve.call.context import CallContext
 from graphserve.call.request import prepared
 from graphserve.wire import headers
+from graphserve.wire.formats import accept_format, content_format
 from graphserve.wire.headers import MOST_DIGITS
 from graphserve.wire.trust import PEER, PEER_BY_SOCKET, Trust
 from graphserve.worker.dispatch.executor import BoundApi
+from graphserve.worker.http.transport import Address
 
 ID = headers.REQUEST_ID + b": "
 DEADLINE = headers.DEADLINE + b": "
@@ -21,7 +28,14 @@ STATE = headers.TRACESTATE + b": "
 BAGGAGE = headers.BAGGAGE + b": "
 LENGTH = headers.CONTENT_LENGTH + b": "
 
-Request = tuple[BoundApi, Trust, bool, CallContext, bytes]  # whether it is to be checked; the last is the body
+LESSONS = 4  # heads that are learned on one connection: where the next one is always another, it is in vain
+MOST_LENGTH_DIGITS = 8  # of a body that came in one read with its head
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*\r\n", re.IGNORECASE)
+_END = b"\r\n\r\n"
+# Most of them are of one call, and say what travels with it.
+_SPECIAL = frozenset({headers.REQUEST_ID, headers.TRACEPARENT, headers.BAGGAGE, headers.TIMEOUT})
+
+PreparedRequest = tuple[BoundApi, Trust, bool, CallContext, bytes]  # whether it is to be checked; the last is the body
 
 
 class FastParser:
@@ -41,7 +55,7 @@ class FastParser:
             for api, checked in ways for trust in (PEER, PEER_BY_SOCKET)
         }  # fmt: skip
 
-    def read(self, data: bytes, *, opens: bool = False) -> Request | None:
+    def read(self, data: bytes, *, opens: bool = False) -> PreparedRequest | None:
         """What is known of a request of a peer.
 
         Args:
@@ -82,3 +96,94 @@ class FastParser:
         if length < 0 or len(data) != end + 4 + length:
             return None
         return *found, context, data[end + 4 :]
+
+
+class LearnedRequest(Protocol):
+    """What is learned of a request, for those that have the same head."""
+
+    @property
+    def api(self) -> BoundApi:
+        """The API that it is for."""
+        ...
+
+    @property
+    def client(self) -> Address | None:
+        """Who sent it."""
+        ...
+
+    @property
+    def may_come_again(self) -> bool:
+        """Whether nothing was wrong with its head, and its body is no stream."""
+        ...
+
+
+class RepeatedHead:
+    """A head, and what it says.
+
+    Args:
+        start: its bytes up to the digits of its Content-Length.
+        rest: those behind them.
+        said: its headers.
+        apis: the APIs of the listener that took it: others may come (a reload of a port that is still held).
+        request: the request that it was the head of.
+    """
+
+    __slots__ = ("_rest", "_size", "_start", "accept", "accepts", "api", "apis", "client", "format")
+
+    def __init__(
+        self, start: bytes, rest: bytes, said: dict[bytes, bytes], apis: dict[bytes, BoundApi], request: LearnedRequest
+    ) -> None:
+        self._start = start
+        self._size = len(start)
+        self._rest = rest
+        self.apis = apis
+        self.api = request.api
+        self.format = content_format(said[headers.CONTENT_TYPE])
+        self.accepts = said.get(headers.ACCEPT, b"")
+        self.accept = accept_format(self.accepts)
+        self.client = request.client
+
+    @classmethod
+    def of(
+        cls, data: bytes, said: dict[bytes, bytes], apis: dict[bytes, BoundApi], request: LearnedRequest
+    ) -> RepeatedHead | None:
+        """What can be known of the next head by this one; None if nothing can.
+
+        Args:
+            data: what came in one read, which the parser has taken at its word and the grammar found plain.
+            said: its headers, of which none is there twice.
+            apis: see above.
+            request: the last request in there.
+        """
+        if (
+            not data.startswith(b"POST ")
+            or not said.get(headers.CONTENT_TYPE, b"").strip()
+            or not request.may_come_again
+        ):
+            return None
+        end = data.find(_END) + len(_END)
+        found = _LENGTH.search(data, 0, end)
+        if found is None or not _SPECIAL.isdisjoint(said):
+            return None
+        if (
+            found[1] != said[headers.CONTENT_LENGTH]
+            or len(data) != end + int(found[1])
+            or len(found[1]) > MOST_LENGTH_DIGITS
+        ):
+            return None  # `data` is not this one request and nothing else
+        return cls(data[: found.start(1)], data[found.end(1) : end], said, apis, request)
+
+    def body(self, data: bytes) -> bytes | None:
+        """The body of a whole request with this head; None if `data` is not one, byte for byte."""
+        size = self._size
+        if not data.startswith(self._start):
+            return None
+        rest = self._rest
+        at = data.find(rest, size, size + MOST_LENGTH_DIGITS + len(rest))
+        if at < 0:
+            return None
+        digits = data[size:at]
+        begin = at + len(rest)
+        if not digits.isdigit() or int(digits) != len(data) - begin:
+            return None
+        return data[begin:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from graphserve.call.quarantine import Suspicions
 from graphserve.call.remote import error_of
@@ -29,11 +29,32 @@ from graphserve.worker.http.response import Responder
 from graphserve.worker.http.shedding import AdaptiveThrottle
 from graphserve.worker.http.strict import plain
 
-if TYPE_CHECKING:
-    from graphserve.worker.http.protocol import Protocol
-
 EVERY_HOST = AllowedHosts(("*",))
 PRIVATE_BODY = 1 << 40  # bytes; between nodes the limit is memory
+
+
+class OpenConnection(Protocol):
+    """What a listener does with a connection of its own."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is in progress."""
+        ...
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether no request is in progress, and none has come that is still to be read."""
+        ...
+
+    def idle_before(self, moment: float) -> bool:
+        """Return whether no request is in progress, nor was since then, on the loop's clock."""
+        ...
+
+    def close(self) -> None:
+        """Close it when all that was written is sent."""
+
+    def close_after_answer(self) -> None:
+        """Let the answer in progress say that it is the last one."""
 
 
 class Listener:
@@ -56,7 +77,7 @@ class Listener:
     """
 
     def __init__(
-        self, app: Any, apis: dict[bytes, BoundApi], executor: Executor, slots: Slots, responder: Responder,
+        self, app: AsgiApp, apis: dict[bytes, BoundApi], executor: Executor, slots: Slots, responder: Responder,
         relay: Relay, batchers: dict[str, Batcher], *,
         keep_alive: float, max_body_size: int = PRIVATE_BODY, access_log: bool = False, root_path: str = "",
         proxy_headers: bool = False, forwarded_allow_ips: str = "127.0.0.1", hosts: AllowedHosts = EVERY_HOST,
@@ -85,7 +106,7 @@ class Listener:
             self.proxies = ForwardedClients(self.app, forwarded_allow_ips)
             self.app = self.proxies
         self.clients = self.proxies if access_log else None  # (only the log wants to know who each client is)
-        self.connections: set[Any] = set()
+        self.connections: set[OpenConnection] = set()
         self.tasks: set[asyncio.Task[None]] = set()  # of the application
         self.default_headers: list[tuple[bytes, bytes]] = []  # of its answers
         self.closing = False
@@ -118,9 +139,10 @@ class Listener:
         self.default_headers = headers
 
     def _close_old(self) -> None:
+        latest = self.now - self.keep_alive
         for connection in self.open():
-            if connection.idle and self.now - connection.idle_since > self.keep_alive and connection.at_rest:
-                connection.transport.close()
+            if connection.idle_before(latest) and connection.at_rest:
+                connection.close()
 
     def route(self, url: bytes) -> BoundApi | None:
         """The API at this path, or None."""
@@ -147,18 +169,16 @@ class Listener:
         self.closing = True
         self.refresh()
         for connection in self.open():
-            cycle = connection.cycle
-            if cycle is not None and not cycle.response_complete:  # one that is over has not said so
-                cycle.keep_alive = False
+            connection.close_after_answer()
 
     def close_idle(self) -> None:
         """Close the connections that are between requests."""
         for connection in self.open():
             if connection.at_rest:
-                connection.transport.close()
+                connection.close()
 
-    def open(self) -> list[Protocol]:
-        """The connections that are open."""
+    def open(self) -> list[OpenConnection]:
+        """Return the connections that are open now."""
         return list(self.connections)
 
 

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 import httptools
 
 from graphserve.call.context import CallContext
+from graphserve.call.request import new_request_id
 from graphserve.errors import CallError
 from graphserve.logs import records
 from graphserve.logs.exception_text import described
@@ -21,14 +22,14 @@ from graphserve.loop.timers import alarm
 from graphserve.wire.problem import HttpProblem, Untakable
 from graphserve.wire.trust import PUBLIC, opened
 from graphserve.worker.dispatch.slots import Permit, has_hung_up, has_sent
-from graphserve.worker.http.access_log import CAME, CLIENT_LEFT, log_request
+from graphserve.worker.http.access_log import CAME, CLIENT_LEFT, log_answer, shown
 from graphserve.worker.http.asgi import VERSIONS, AsgiRequest, Scope
-from graphserve.worker.http.denial import Denial
 from graphserve.worker.http.fast_parser import FastParser
 from graphserve.worker.http.listener import Listener
 from graphserve.worker.http.request import HttpRequest
 from graphserve.worker.http.strict import RequestRefused
 from graphserve.worker.http.transport import Address, FlowControl, local_address, remote_address
+from graphserve.worker.stream.request_body import RequestBody
 
 LOGGER = "graphserve.port"
 
@@ -42,7 +43,26 @@ class LastRequestRead(Exception):
     """Raised in a callback of the parser where a request begins behind the last one that is answered here."""
 
 
-class Protocol(asyncio.Protocol):
+class Rejection:
+    """The last answer of a connection: a refusal, behind the answers to earlier requests.
+
+    Args:
+        problem: the answer.
+        line: method and target of what is refused, as far as they came.
+        began: when that began, on the loop's clock.
+    """
+
+    __slots__ = ("answered", "began", "line", "over", "problem")
+
+    def __init__(self, problem: CallError, line: tuple[bytes, bytes], began: float) -> None:
+        self.problem = problem
+        self.line = line
+        self.began = began
+        self.answered = False  # whether the request that is refused has its own answer, or will get it
+        self.over = False  # whether nothing is left to be said
+
+
+class HttpConnection(asyncio.Protocol):
     """One connection.
 
     Args:
@@ -69,7 +89,7 @@ class Protocol(asyncio.Protocol):
         self._opening: bytes | None = b""  # what came of how it opens; None: that is known
         self._prepared: FastParser | None = None
         self.refused = False  # whether what still comes is thrown away
-        self.denial: Denial | None = None
+        self.rejection: Rejection | None = None
         self.idle_since = listener.now
         self.cycle: HttpRequest | AsgiRequest | None = None  # the last request that was begun
         self.first: HttpRequest | AsgiRequest | None = None  # the request in progress, when others wait behind it
@@ -113,7 +133,7 @@ class Protocol(asyncio.Protocol):
             if isinstance(cycle, HttpRequest):
                 cycle.abandon()
                 if self.listener.access_log and not cycle.response_complete:
-                    log_request(cycle, CLIENT_LEFT)
+                    cycle.log(CLIENT_LEFT)
             elif cycle is not None:
                 cycle.disconnect()
         self.permit.give_back()
@@ -212,14 +232,18 @@ class Protocol(asyncio.Protocol):
         keep_alive = not old and not self._shared and parser.should_keep_alive()
         before = self.cycle
         turn = before is None or before.response_complete
-        inbound = HttpRequest(self, api, keep_alive, CallContext(), turn=turn, old=old)
-        if self.listener.clients is not None:
-            inbound.client = self.listener.clients.of(self.client, self.headers)
+        proxies = self.listener.clients
+        client = self.client if proxies is None else proxies.of(self.client, self.headers)
+        inbound = HttpRequest(self, api, keep_alive, CallContext(), turn=turn, old=old, client=client)
         self.cycle = inbound
         self.headed = True
         if not turn:
             self._queue(inbound, before)
-        inbound.headers_complete(self.headers)
+        source = None
+        if api.signature.input_stream is not None:
+            source = RequestBody(self.flow, self.caller_left, self.transport.abort)
+        query = self.url.partition(b"?")[2] if b"?" in self.url else b""
+        inbound.headers_complete(self.headers, query, source)
 
     def _queue(self, request: HttpRequest | AsgiRequest, before: HttpRequest | AsgiRequest | None) -> None:
         """Let a request wait for the answers to those before it."""
@@ -278,8 +302,8 @@ class Protocol(asyncio.Protocol):
             self.first.begin()
         else:
             self.idle_since = self.listener.now
-            if self.denial is not None:
-                self._say_no()
+            if self.rejection is not None:
+                self._answer_rejection()
 
     # --- ours ---
 
@@ -292,6 +316,20 @@ class Protocol(asyncio.Protocol):
     def idle(self) -> bool:
         """Whether no request is in progress."""
         return (self.cycle is None or self.cycle.response_complete) and not self.pipeline  # (`answered`)
+
+    def idle_before(self, moment: float) -> bool:
+        """Return whether no request is in progress, nor was since then, on the loop's clock."""
+        return self.idle and self.idle_since < moment
+
+    def close(self) -> None:
+        """Close it when all that was written is sent."""
+        self.transport.close()
+
+    def close_after_answer(self) -> None:
+        """Let the answer in progress say that it is the last one."""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:  # one that is over has not said so
+            cycle.keep_alive = False
 
     @property
     def answered(self) -> bool:
@@ -317,7 +355,7 @@ class Protocol(asyncio.Protocol):
         """Throw away what still comes."""
         self.refused = True
 
-    def refuse(self) -> None:
+    def close_unread(self) -> None:
         """Throw away what still comes, and close soon: the body that comes will not be read."""
         self.stop_reading()
         self.permit.give_back()
@@ -330,7 +368,7 @@ class Protocol(asyncio.Protocol):
         """Whether the other side has closed its end, though its request came whole."""
         return has_hung_up(self.transport.get_extra_info("socket"))
 
-    def deny(self, problem: CallError, *, broken: bool = False) -> None:
+    def reject(self, problem: CallError, *, broken: bool = False) -> None:
         """Read no more; answer so when earlier requests are answered, and close.
 
         Args:
@@ -341,12 +379,12 @@ class Protocol(asyncio.Protocol):
             return
         begun = self.receiving or broken  # (else `url` is that of the request before)
         line = (self.parser.get_method(), self.url) if begun and self.url else (b"", b"")
-        self.denial = Denial(self, problem, line)
+        self.rejection = Rejection(problem, line, self.began)
         self.stop_reading()
         records.note(LOGGER, "debug", f"a client was refused: {problem.status} {problem.detail}")
         if self.headed and (self.receiving or broken):
-            self.denial.drop_request()
-        self._say_no()
+            self._drop_request(self.rejection)
+        self._answer_rejection()
 
     def came_in_part(self, size: int) -> None:
         """These bytes have come, and the request is not complete."""
@@ -396,7 +434,7 @@ class Protocol(asyncio.Protocol):
 
     def _not_understood(self, exc: Exception) -> None:
         if not isinstance(exc, httptools.HttpParserCallbackError):
-            self.deny(HttpProblem(400, f"this is no valid HTTP request: {exc}"))  # llhttp's words, never the client's
+            self.reject(HttpProblem(400, f"this is no valid HTTP request: {exc}"))  # llhttp's words, never the client's
             return
         cause = exc.__context__
         if isinstance(cause, LastRequestRead):
@@ -404,10 +442,10 @@ class Protocol(asyncio.Protocol):
             if self.answered:
                 self.transport.close()
         elif isinstance(cause, RequestRefused):
-            self.deny(cause.problem)
+            self.reject(cause.problem)
         else:
             records.note(LOGGER, "error", "a request could not be read", cause or exc)
-            self.deny(self._unread(cause), broken=True)
+            self.reject(self._unread(cause), broken=True)
 
     def _unread(self, cause: BaseException | None) -> CallError:
         if not isinstance(cause, MemoryError):
@@ -415,9 +453,43 @@ class Protocol(asyncio.Protocol):
         node = self.listener.responder.node
         return Untakable(f"{node} could not take a request: {described(cause)}", "no-memory", node=node)
 
-    def _say_no(self) -> None:
-        if self.denial is not None and not self.denial.over and self.answered:
-            self.denial.say()
+    def _drop_request(self, rejection: Rejection) -> None:
+        """Give the rejection in place of its own answer to the request that was read last, in part or whole."""
+        cycle = self.cycle
+        assert cycle is not None
+        if cycle.response_complete:
+            rejection.answered = True
+        elif self.pipeline:  # it waits for those before it: the rejection takes its place
+            self.pipeline.popleft()
+            self.cycle = self.pipeline[0] if self.pipeline else self.first
+        elif isinstance(cycle, HttpRequest):
+            cycle.drop()
+            if cycle.sink is not None and cycle.sink.begun:  # cut off: the client sees that it is not whole
+                rejection.over = True
+                self.transport.close()
+        else:
+            rejection.answered = True
+
+    def _answer_rejection(self) -> None:
+        """Answer with the rejection, if every request before it has its answer, and end the connection."""
+        rejection = self.rejection
+        if rejection is None or rejection.over or not self.answered:
+            return
+        rejection.over = True
+        if not rejection.answered:
+            context = CallContext(new_request_id())
+            status, data = self.listener.responder.problem(rejection.problem, self.trust, context, keep=False)
+            self.transport.write(data)
+            if self.listener.access_log:
+                self._log_rejection(rejection, status, context.request_id)
+        self.close_unread()
+
+    def _log_rejection(self, rejection: Rejection, status: int, request_id: bytes) -> None:
+        method, target = rejection.line
+        proxies = self.listener.clients
+        client = self.client if proxies is None else proxies.of(self.client, self.headers)
+        path = shown(target.partition(b"?")[0]) or "-"
+        log_answer(method.decode() or "-", path, status, request_id, self.loop.time() - rejection.began, client)
 
     def _give_up_waiting(self) -> None:
         if self.permit.held and self.cycle is None:

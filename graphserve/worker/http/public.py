@@ -1,4 +1,4 @@
-"""The HTTP protocol of the public port: a `Protocol` that trusts nobody. Runs in entry workers.
+"""A connection of the public port, where nobody is trusted. Runs in entry workers.
 
 What could be read in two ways is refused (see `strict`), what is too long too; who is too slow is told so by
 `Timeouts`. Every refusal is a problem, comes in its turn behind the answers to earlier requests, and ends the
@@ -15,13 +15,13 @@ from graphserve.call.context import CallContext, earliest
 from graphserve.call.request import new_request_id
 from graphserve.wire.headers import CONTENT_LENGTH, HOST, TRANSFER_ENCODING
 from graphserve.wire.problem import HttpProblem
+from graphserve.worker.dispatch.slots import has_hung_up
 from graphserve.worker.http import browsers, strict
+from graphserve.worker.http.fast_parser import LESSONS, RepeatedHead
 from graphserve.worker.http.headers import too_large
 from graphserve.worker.http.limits import CHUNK_BYTES, FIELDS, HEAD_BYTES, PORTION, SPARE_CHUNK_BYTES, TARGET_BYTES
 from graphserve.worker.http.listener import Listener
-from graphserve.worker.http.presence import Presence
-from graphserve.worker.http.protocol import STOPPED, Protocol
-from graphserve.worker.http.repeated_heads import LESSONS, Repeated
+from graphserve.worker.http.protocol import STOPPED, HttpConnection
 from graphserve.worker.http.request import HttpRequest
 from graphserve.worker.http.strict import RequestRefused
 from graphserve.worker.http.timeouts import Timeouts
@@ -29,29 +29,30 @@ from graphserve.worker.http.timeouts import Timeouts
 _NOTHING = memoryview(b"")
 
 
-class PublicProtocol(Protocol):
+class PublicConnection(HttpConnection):
     """One public connection.
 
     Args:
         listener: where it was accepted.
-        patrol: looks after it.
+        timeouts: end it when it is too slow, or idle too long.
     """
 
     repeats = True  # whether a head that has come before is known without the parser
 
-    def __init__(self, listener: Listener, patrol: Timeouts) -> None:
+    def __init__(self, listener: Listener, timeouts: Timeouts) -> None:
         super().__init__(listener)
-        self.patrol = patrol
+        self.timeouts = timeouts
         # Of the connection. `since` is when it was accepted, when its last answer was complete, or when a head began
         # that did not come at once.
         self.since = 0.0
+        self._watched = -1  # the descriptor whose end is watched, since nobody reads it for now
         self.behind = 0.0  # seconds that the client is behind the least rate
         self.unread = 0  # bytes of answers that it had not taken at the last look
         self.spare = False  # beyond the limit: it may only ask for health, once
         self._held = _NOTHING
         self._in_portions = False
         self._going_on = False
-        self._repeated: Repeated | None = None  # the head of a request that it made, if that may come again
+        self._repeated: RepeatedHead | None = None  # the head of a request that it made, if that may come again
         self._lessons = LESSONS if self.repeats else 0
         # Of the message that comes.
         self.arrived = self.counted = self._passed_over = self._chunks = 0  # `arrived`: 0 for what comes at once
@@ -64,14 +65,13 @@ class PublicProtocol(Protocol):
     def connection_made(self, transport: Any) -> None:
         """asyncio callback."""
         super().connection_made(transport)
-        self._presence = Presence(self.listener.readers, transport, self.flow)
         self.since = self.loop.time()
-        self.patrol.admit(self)
+        self.timeouts.admit(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio callback."""
-        self._presence.forget()
-        self.patrol.lost(self)
+        self._forget_end()
+        self.timeouts.lost(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -116,13 +116,13 @@ class PublicProtocol(Protocol):
                 self._upgrade_offered = True  # the same headers come again, without the offer
                 return
             self._examine()
-        if self.spare and (problem := self.patrol.refusal(self, self.url)) is not None:
+        if self.spare and (problem := self.timeouts.refusal(self, self.url)) is not None:
             raise RequestRefused(problem)
         self.begin_request(old=False if plain else None)
         if self.spare and self.cycle is not None:
             self.cycle.keep_alive = False
         if self.flow.read_paused:  # it waits behind others
-            self._presence.watch()
+            self._watch_for_end()
         if not plain:
             # trailers are no headers
             self.headers = []
@@ -167,7 +167,7 @@ class PublicProtocol(Protocol):
             return
         self.since = self.loop.time()
         self.behind = 0.0
-        if self.pipeline or self._held or self.flow.write_paused or (self.denial is not None and self._denied):
+        if self.pipeline or self._held or self.flow.write_paused or (self._is_rejected):
             self._go_on_soon()
         elif self.flow.read_paused:
             self.flow.resume_reading()
@@ -182,12 +182,29 @@ class PublicProtocol(Protocol):
     @property
     def unused(self) -> bool:
         """Whether no request is in progress, and none of the next one but a part of its headers is here."""
-        return self.idle and not (self.receiving and self.headed) and not self._denied
+        return self.idle and not (self.receiving and self.headed) and not self._is_rejected
 
     @property
     def silent(self) -> bool:
         """Whether nothing has come yet."""
         return self.cycle is None and not self.receiving
+
+    @property
+    def between_requests(self) -> bool:
+        """Whether a request was answered, and nothing of the next one is here."""
+        return self.cycle is not None and not self.receiving
+
+    @property
+    def body_waits(self) -> bool:
+        """Whether it is not for the client that its body comes no faster: we hold it back, or an API reads it."""
+        cycle = self.cycle
+        return self.flow.read_paused or (type(cycle) is HttpRequest and cycle.source is not None)
+
+    @property
+    def deadline_ns(self) -> int | None:
+        """When the request that was read last has to be answered, by CLOCK_MONOTONIC."""
+        cycle = self.cycle
+        return cycle.deadline_ns if type(cycle) is HttpRequest else None
 
     @property
     def body_seen(self) -> int:
@@ -197,7 +214,7 @@ class PublicProtocol(Protocol):
 
     @property
     def began(self) -> float:
-        """See `Protocol`."""
+        """When what is being read began, on the loop's clock."""
         return self.since
 
     def _feed(self, data: bytes | memoryview) -> None:
@@ -210,7 +227,7 @@ class PublicProtocol(Protocol):
         if self._line or (b"R" in text and b"RTSP/" in text):  # one byte is found far sooner than five
             self._feed_up_to_rtsp(text)
         else:
-            stopped = None  # (as in `Protocol`: a call for each request is worth avoiding)
+            stopped = None  # (as in `HttpConnection`: a call for each request is worth avoiding)
             try:
                 self.parser.feed_data(text)
             except STOPPED as exc:
@@ -233,9 +250,9 @@ class PublicProtocol(Protocol):
         cycle = self.cycle
         if type(cycle) is HttpRequest:
             self._lessons -= 1
-            self._repeated = Repeated.of(data, self._said, self.listener.apis, cycle)
+            self._repeated = RepeatedHead.of(data, self._said, self.listener.apis, cycle)
 
-    def _take_again(self, known: Repeated, data: bytes) -> bool:
+    def _take_again(self, known: RepeatedHead, data: bytes) -> bool:
         """Take a request whose head is known; whether it is one. It goes on as with `begin_request`."""
         before = self.cycle
         body = known.body(data)
@@ -247,7 +264,7 @@ class PublicProtocol(Protocol):
         ):  # fmt: skip
             return False
         context = CallContext(new_request_id(), earliest(None, known.api.timeout))
-        inbound = HttpRequest(self, known.api, True, context, turn=True)
+        inbound = HttpRequest(self, known.api, True, context, turn=True, client=known.client)
         self.cycle = inbound
         inbound.take_again(known, body)
         return True
@@ -263,40 +280,40 @@ class PublicProtocol(Protocol):
                     fed = place
                 begins = begins or (self.receiving and not self.headed and not self.url)
             if begins and not self.refused and not self.headed and self.url == text[start:end]:
-                self.deny(HttpProblem(400, "this port speaks HTTP, not RTSP"))
+                self.reject(HttpProblem(400, "this port speaks HTTP, not RTSP"))
             if self.refused:
                 return
         super()._feed(data[fed:])
 
-    def refuse(self) -> None:
-        """See `Protocol`."""
-        super().refuse()
+    def close_unread(self) -> None:
+        """Throw away what still comes, and close soon; a spare connection leaves its place to others now."""
+        super().close_unread()
         if self.spare:
-            self.patrol.told(self)
+            self.timeouts.told(self)
 
     def stop_reading(self) -> None:
-        """See `Protocol`."""
+        """Throw away what still comes, and what is held."""
         self._held = _NOTHING
         super().stop_reading()
 
     def came_in_part(self, size: int) -> None:
-        """See `Protocol`: what is not complete is bounded, and has its time."""
+        """Note that these bytes have come, and the request is not complete: it is bounded, and has its time."""
         if not self.arrived and self.cycle is not None and not self.headed:
             self.since = self.loop.time()
         self.arrived += size
         if self.headed:
             self._check_body()
         elif len(self.url) > TARGET_BYTES or len(self.headers) > FIELDS:
-            self.deny(strict.too_long(self.url, self.headers) or strict.head_too_long())
+            self.reject(strict.too_long(self.url, self.headers) or strict.head_too_long())
         elif self.arrived > HEAD_BYTES:
-            self.deny(strict.head_too_long())
+            self.reject(strict.head_too_long())
 
     def _check_body(self) -> None:
         around = self.arrived - self.body_seen - HEAD_BYTES
         if TRANSFER_ENCODING in self._said and around > SPARE_CHUNK_BYTES + self._chunks * CHUNK_BYTES:
-            self.deny(HttpProblem(400, "there is more around the chunks of the body than in them"))
+            self.reject(HttpProblem(400, "there is more around the chunks of the body than in them"))
         elif self.body_seen > self.listener.max_body_size and not isinstance(self.cycle, HttpRequest):
-            self.deny(too_large(self.listener.max_body_size))
+            self.reject(too_large(self.listener.max_body_size))
 
     def _length(self) -> int:
         return strict.number("Content-Length", self._said.get(CONTENT_LENGTH, b"0"))
@@ -339,7 +356,7 @@ class PublicProtocol(Protocol):
         self._in_portions = False
         if self._held:
             self.flow.pause_reading()
-            self._presence.watch()
+            self._watch_for_end()
 
     def _go_on_soon(self) -> None:
         # In a turn of its own: answers that are there at once would call each other, as deep as a client likes.
@@ -357,7 +374,7 @@ class PublicProtocol(Protocol):
             self.first = self.pipeline.pop()
             self.first.begin()
         else:
-            self._say_no()
+            self._answer_rejection()
         if not (self.pipeline or self.flow.write_paused or self.transport.is_closing()):
             self._take_held()
             if not (self._held or self.pipeline):
@@ -369,5 +386,27 @@ class PublicProtocol(Protocol):
         return first is None or bool(first.response_complete)
 
     @property
-    def _denied(self) -> bool:  # and not told so yet
-        return self.denial is not None and not self.denial.over
+    def _is_rejected(self) -> bool:  # and not told so yet
+        return self.rejection is not None and not self.rejection.over
+
+    # --- a client that leaves while its connection is held back ---
+    # What is held back (requests that were sent ahead, more bytes than can be worked on) stands before the end of the
+    # connection, so the loop does not see that end. The kernel knows it all the same.
+
+    def _watch_for_end(self) -> None:
+        """Watch whether the client leaves, since it is held back from now on."""
+        if self._watched < 0:  # it stays watched from the first time on: who sends ahead does so again and again
+            self._watched = self.transport.get_extra_info("socket").fileno()
+            self.listener.readers.watch_end(self._watched, self._client_ended)
+
+    def _forget_end(self) -> None:
+        if self._watched >= 0:
+            self.listener.readers.forget_end(self._watched, self._client_ended)
+            self._watched = -1
+
+    def _client_ended(self) -> None:
+        if not has_hung_up(self.transport.get_extra_info("socket")):
+            return  # it was said of a socket that had this number before
+        self._forget_end()
+        if self.flow.read_paused:  # otherwise the loop sees it, behind what is still to be read
+            self.transport.abort()

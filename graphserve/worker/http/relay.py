@@ -1,13 +1,14 @@
-"""Passing a call on to the node's own queue, where a free sibling takes it. Runs in entry workers and in stand-ins.
+"""Passing a call on to the node's own queue, where a free sibling takes it. Runs in entry workers, fallback servers.
 
 Public connections are kept alive by their clients and cannot be gated: a worker whose slots are taken relays, and
-holds no slot for it. A stand-in relays every call, by the lane that it has.
+holds no slot for it. A fallback server relays every call, by the lane that it has.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
 
 from graphserve.call.clients import Lanes
 from graphserve.call.context import CallContext
@@ -19,10 +20,24 @@ from graphserve.wire.formats import Format
 from graphserve.wire.headers import CHUNKED, CLOSE
 from graphserve.wire.trust import RELAYED
 from graphserve.worker.dispatch.executor import BoundApi
-from graphserve.worker.http.response_stream import RelaySink
+from graphserve.worker.http.response_stream import RelaySink, StreamedRequest
 
-if TYPE_CHECKING:
-    from graphserve.worker.http.request import HttpRequest
+
+class RelayedRequest(StreamedRequest, Protocol):
+    """What a relay needs of the request that it passes on."""
+
+    @property
+    def query(self) -> bytes:
+        """What stands behind the path, where the body is a stream."""
+        ...
+
+    @property
+    def source(self) -> AsyncIterator[bytes] | None:
+        """The body, if it is passed on as it comes."""
+        ...
+
+    def relayed(self, reply: Reply) -> None:
+        """Answer with the sibling's status, headers and body."""
 
 
 class Relay:
@@ -40,26 +55,24 @@ class Relay:
         self.slack = slack
         self.loop = asyncio.get_running_loop()
 
-    def take(self, api: BoundApi, body: bytes, format: Format | None, accept: Format, inbound: HttpRequest) -> Reply:
-        """Pass a call on; `inbound.relayed` is called with the sibling's status, headers and body.
+    def take(self, api: BoundApi, body: bytes, format: Format | None, accept: Format, request: RelayedRequest) -> Reply:
+        """Pass a call on; `request.relayed` is called with the sibling's status, headers and body.
 
         The bytes of a stream go to the client as they come, those of an upload to the sibling.
         """
-        context = inbound.context
+        context = request.context
         if api.signature.stream:
-            parts = self._parts(api, body, inbound.query, format, inbound.accepts or b"*/*", context)
-            streamed = _Streamed(self.loop, *parts, False, _raw)
-            streamed.sink = RelaySink(inbound)
-            streamed.inbound = inbound
-            streamed.upload = inbound.source
+            parts = self._parts(api, body, request.query, format, request.accepts or b"*/*", context)
+            streamed = _Streamed(RelaySink(request), self.loop, *parts)
+            streamed.upload = request.source
             streamed.start()
-            streamed.reply.add_done_callback(inbound.relayed)
+            streamed.reply.add_done_callback(request.relayed)
             return streamed.reply
-        parts = self._parts(api, body, inbound.query, format, accept.value, context)
+        parts = self._parts(api, body, request.query, format, accept.value, context)
         exchange = _Relayed(self.loop, *parts, api.plan.idempotent, _raw)
-        exchange.upload = inbound.source
+        exchange.upload = request.source
         exchange.start()
-        exchange.reply.add_done_callback(inbound.relayed)
+        exchange.reply.add_done_callback(request.relayed)
         return exchange.reply
 
     def _parts(
@@ -84,11 +97,16 @@ class _Relayed(Exchange[bytes]):
 
 
 class _Streamed(_Relayed):
-    __slots__ = ("inbound", "sink")
+    __slots__ = ("sink",)
     streams = True
     repeatable = False
-    sink: RelaySink
-    inbound: HttpRequest
+
+    def __init__(
+        self, sink: RelaySink, loop: asyncio.AbstractEventLoop, lane: Any, node: str, request: bytes,
+        deadline_ns: int | None, slack: float,
+    ) -> None:  # fmt: skip
+        super().__init__(loop, lane, node, request, deadline_ns, slack, False, _raw)
+        self.sink = sink
 
     def head(self, headers: list[tuple[bytes, bytes]]) -> None:
         if self.timer is not None:  # from here on the sibling watches the time between items

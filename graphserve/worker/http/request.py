@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from graphserve.call import call_fingerprint
 from graphserve.call.context import CallContext, earliest, shortest
 from graphserve.errors import CallError, InvalidArguments
 from graphserve.logs.exception_text import described
+from graphserve.loop.reply import Reply
 from graphserve.wire import problem
 from graphserve.wire.codec import Format, accept_format, content_format
 from graphserve.wire.costs.bounds import LARGE_BODY
@@ -19,56 +21,122 @@ from graphserve.wire.formats import CHECKED_FRAMES, StreamFormat, stream_format
 from graphserve.wire.headers import CONTENT_TYPE
 from graphserve.wire.memory import Untaken
 from graphserve.wire.problem import HttpProblem
+from graphserve.wire.trust import RELAYED, Trust
 from graphserve.worker.dispatch.decoding import Decoding
 from graphserve.worker.dispatch.executor import BoundApi
-from graphserve.worker.dispatch.slots import WaitingUpload
+from graphserve.worker.dispatch.slots import Permit, WaitingUpload
 from graphserve.worker.flight_recorder import CallNotes
-from graphserve.worker.http.access_log import log_request
+from graphserve.worker.http.access_log import log_answer
 from graphserve.worker.http.headers import RequestHeaders, read, too_large
+from graphserve.worker.http.listener import Listener
+from graphserve.worker.http.response import Responder
 from graphserve.worker.http.response_stream import HttpSink
 from graphserve.worker.http.shedding import noted, refusal
+from graphserve.worker.http.transport import Address, FlowControl, Writer
 from graphserve.worker.stream.producer import StreamExecution
 from graphserve.worker.stream.request_body import RequestBody, hold
-
-if TYPE_CHECKING:
-    from graphserve.worker.http.protocol import Protocol
-    from graphserve.worker.http.repeated_heads import Repeated
 
 # (looked up once: a member of an enum is slow to find, and says its value by two calls)
 _FRAMES = StreamFormat.FRAMES.value
 _JSON, _TYPED, _CHECKED = Format.JSON, Format.TYPED, Format.CHECKED
 
 
+class Connection(Protocol):
+    """What a request needs of the connection that it came by."""
+
+    @property
+    def listener(self) -> Listener:
+        """Where it was accepted."""
+        ...
+
+    @property
+    def permit(self) -> Permit:
+        """What it holds of the worker's slots."""
+        ...
+
+    @property
+    def trust(self) -> Trust:
+        """What its requests may do more than those of a client."""
+        ...
+
+    @property
+    def transport(self) -> Writer:
+        """Where answers are written."""
+        ...
+
+    @property
+    def flow(self) -> FlowControl | None:
+        """Holds either side back; None where an answer is one write."""
+        ...
+
+    def caller_left(self) -> bool:
+        """Return whether the other side has closed its end, though its request came whole."""
+        ...
+
+    def close_unread(self) -> None:
+        """Close it soon, and throw away what still comes: the body will not be read."""
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request."""
+
+
+class KnownHead(Protocol):
+    """What the head of a request says, if that is known before it is read."""
+
+    @property
+    def format(self) -> Format | None:
+        """The format of the body."""
+        ...
+
+    @property
+    def accept(self) -> Format:
+        """The format of the answer."""
+        ...
+
+    @property
+    def accepts(self) -> bytes:
+        """The Accept header as it came."""
+        ...
+
+
+class Cancellable(Protocol):
+    """What is done for a request: an execution, a place in a batch, a body that is read, a relayed call."""
+
+    def cancel(self) -> object:
+        """Stop it: the client has left."""
+        ...
+
+
 class HttpRequest:
     """A request.
 
     Args:
-        protocol: its connection.
+        connection: what it came by.
         api: the API that it is for.
         keep_alive: whether the connection stays open behind its answer.
         context: what travels with it.
         turn: whether all requests before it on its connection have their answers.
         old: whether it speaks HTTP/1.0.
+        client: who sent it, for the access log; behind a proxy that is trusted, who the proxy says.
 
     `trust` is what it may do more than a client, `accepts` its Accept header as it
     came, `length` how much of its body is here, `source` its body if the API reads it as it comes,
-    `query` the URL's then, `lost` whether the client is gone, `sink` where items go,
-    `client` who is behind the proxy, if that is logged.
+    `query` the URL's then, `lost` whether the client is gone, `sink` where items go.
     """
 
     __slots__ = (
         "_accept", "_api", "_body", "_complete", "_execution", "_format", "_limit", "_noted", "_problem", "_relay",
-        "_throttle", "_turn", "accepts", "client", "context", "keep_alive", "length", "lost",
-        "old", "path", "protocol", "query", "response_complete", "sink", "source", "started", "trust",
+        "_throttle", "_turn", "accepts", "client", "connection", "context", "keep_alive", "length", "lost",
+        "old", "path", "query", "response_complete", "sink", "source", "started", "trust",
     )  # fmt: skip
-    client: Any
 
     def __init__(
-        self, protocol: Protocol, api: BoundApi, keep_alive: bool, context: CallContext, *,
-        turn: bool = False, old: bool = False,
+        self, connection: Connection, api: BoundApi, keep_alive: bool, context: CallContext, *,
+        turn: bool = False, old: bool = False, client: Address | None = None,
     ) -> None:  # fmt: skip
-        listener = protocol.listener
-        self.protocol = protocol
+        listener = connection.listener
+        self.connection = connection
+        self.client = client
         self._api = api
         self.response_complete = False
         self.old = old
@@ -84,14 +152,14 @@ class HttpRequest:
         self._format: Format | None = None
         self._accept = _JSON
         self.accepts = b""
-        self._execution: Any = None  # what can be cancelled: an execution, a place in a batch
-        self._relay: Any = None
+        self._execution: Cancellable | None = None
+        self._relay: Cancellable | None = None
         self.source: RequestBody | None = None
         self.sink: HttpSink | None = None
         self.context = context
         self._throttle = listener.throttles.get(api.plan.name)
         self.path = api.plan.route
-        self.trust = protocol.trust
+        self.trust = connection.trust
         self.started = time.perf_counter()
 
     # --- reading ---
@@ -108,13 +176,11 @@ class HttpRequest:
         self._complete = self._turn = True
         self._execute()
 
-    def take_again(self, head: Repeated, body: bytes) -> None:
+    def take_again(self, head: KnownHead, body: bytes) -> None:
         """A whole request of a client whose head is known, and which is this one's turn."""
         self._format = head.format
         self._accept = head.accept
         self.accepts = head.accepts
-        if head.client is not None:
-            self.client = head.client
         self._body = [body]
         self.length = len(body)
         self._complete = True
@@ -126,29 +192,54 @@ class HttpRequest:
         return self._api
 
     @property
+    def responder(self) -> Responder:
+        """What makes the bytes of answers."""
+        return self.connection.listener.responder
+
+    @property
+    def transport(self) -> Writer:
+        """Where the answer is written."""
+        return self.connection.transport
+
+    @property
+    def flow(self) -> FlowControl:
+        """Whether the client takes what is written; asked for streams only, which no fast connection carries."""
+        flow = self.connection.flow
+        assert flow is not None
+        return flow
+
+    @property
+    def deadline_ns(self) -> int | None:
+        """When it has to be answered, by CLOCK_MONOTONIC."""
+        return self.context.deadline_ns
+
+    @property
     def may_come_again(self) -> bool:
         """Whether nothing was wrong with its head, and its body is no stream."""
         return self._problem is None and self.keep_alive and self._api.signature.input_stream is None
 
-    def headers_complete(self, headers: list[tuple[bytes, bytes]]) -> None:
-        """All headers are here: decide what can be decided."""
+    def headers_complete(self, headers: list[tuple[bytes, bytes]], query: bytes, source: RequestBody | None) -> None:
+        """Decide what can be decided by the head, which is complete.
+
+        Args:
+            headers: names in lower case.
+            query: what stands behind the path.
+            source: the body, if the API reads it as it comes.
+        """
         context = self.context
         heading = RequestHeaders(headers, context, self.trust)
         self.accepts = heading.accept or b""
         self._format = content_format(heading.content_type)
         self._accept = accept_format(heading.accept)
-        protocol = self.protocol
-        if b"?" in protocol.url:
-            self.query = protocol.url.partition(b"?")[2]
-        if self._api.signature.input_stream is not None:
-            self.source = RequestBody(protocol.flow, protocol.caller_left, protocol.transport.abort)
+        self.query = query
+        self.source = source
         self._problem = heading.problem(self._api, self._format, self._limit, self.query)
         timeout = self._api.timeout if heading.timeout is None else shortest(heading.timeout, self._api.timeout)
         context.deadline_ns = earliest(context.deadline_ns, timeout)
         if self._problem is not None and not self._complete:
             self._refuse()
         elif heading.expects and not self.old and self._turn:  # behind others the answer is enough
-            protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self.source is not None and self._turn and self._problem is None:
             self._execute()
 
@@ -187,8 +278,8 @@ class HttpRequest:
     # --- executing ---
 
     def _execute(self) -> None:
-        protocol, api = self.protocol, self._api
-        listener = protocol.listener
+        connection, api = self.connection, self._api
+        listener = connection.listener
         try:
             if self._problem is not None:
                 self._quiet(self._problem)
@@ -196,18 +287,18 @@ class HttpRequest:
             parts = self._body
             body = parts[0] if len(parts) == 1 and type(parts[0]) is bytes else b"".join(parts)
             self._body = []
-            permit = protocol.permit
-            if (permit.slot or permit.batcher is not None) and protocol.caller_left():  # (`held`)
-                protocol.transport.close()
+            permit = connection.permit
+            if (permit.slot or permit.batcher is not None) and connection.caller_left():  # (`held`)
+                connection.transport.close()
                 return
             wary = listener.wary
             if wary is not None and self.source is None and (killer := wary.refusal(self._call(body))) is not None:
                 self._quiet(killer)
-            elif (refused := refusal(protocol, api, self.context, self._throttle)) is not None:
+            elif (refused := refusal(listener.executor, permit, api, self.context, self._throttle)) is not None:
                 self._quiet(refused)
             elif api.plan.batch is not None and not listener.passes_on:
                 self._batch(body)
-            elif listener.passes_on or (api.plan.lane == "queue" and not protocol.permit.take_slot()):
+            elif listener.passes_on or (api.plan.lane == "queue" and not permit.take_slot()):
                 self._pass_on(body)
             else:
                 self._run(body)
@@ -220,14 +311,14 @@ class HttpRequest:
     def _note(self, notes: CallNotes, body: bytes) -> None:
         """Leave a note for the supervisor: if this call ends the worker, nobody else of ours has its bytes."""
         self._noted = notes.add(self._api.index, body)
-        if self.protocol.listener.wary is not None:
+        if self.connection.listener.wary is not None:
             self._body = [body]
 
     def _unnote(self) -> None:
         """The call is over, and has ended no worker."""
         place = self._noted
         self._noted = -1
-        listener = self.protocol.listener
+        listener = self.connection.listener
         if place >= 0 and listener.notes is not None:
             listener.notes.remove(place)
         if listener.wary is not None and self._body:
@@ -235,7 +326,7 @@ class HttpRequest:
         self._body = []
 
     def _run(self, body: bytes) -> None:
-        listener = self.protocol.listener
+        listener = self.connection.listener
         if (notes := listener.notes) is not None:
             if self.source is not None:
                 self._noted = notes.add_upload(self._api.index)
@@ -251,7 +342,7 @@ class HttpRequest:
             self._start(arguments)
 
     def _start(self, arguments: dict[str, Any]) -> None:
-        listener, api = self.protocol.listener, self._api
+        listener, api = self.connection.listener, self._api
         if api.signature.stream:
             self.sink = HttpSink(self, api, stream_format(self.accepts))
             self._execution = StreamExecution(listener.executor, api, self.context, self.sink, self._freed)
@@ -262,12 +353,12 @@ class HttpRequest:
                 self._execution = execution
 
     def _batch(self, body: bytes) -> None:
-        batcher = self.protocol.listener.batchers[self._api.plan.name]
-        came_for_it = self.protocol.permit.take_place()
+        batcher = self.connection.listener.batchers[self._api.plan.name]
+        came_for_it = self.connection.permit.take_place()
         if not came_for_it and not batcher.can_take():
             self._pass_on(body)
             return
-        if (notes := self.protocol.listener.notes) is not None and self.source is None:
+        if (notes := self.connection.listener.notes) is not None and self.source is None:
             self._note(notes, body)
         if self._is_large(body):
             if came_for_it:  # a batch is not held up by a body that is still to be read
@@ -283,7 +374,7 @@ class HttpRequest:
             batcher.close_if_done()
 
     def _join(self, arguments: dict[str, Any], expected: bool = False) -> None:
-        batcher = self.protocol.listener.batchers[self._api.plan.name]
+        batcher = self.connection.listener.batchers[self._api.plan.name]
         try:
             self._execution = batcher.join(arguments, self.context, self._ended, expected=expected)
         except InvalidArguments as exc:
@@ -307,12 +398,12 @@ class HttpRequest:
                 self._misfit(error)
 
         read_it = partial(read, self._api, self.query, body, self._format, None, None)
-        self._execution = Decoding(self.protocol.listener.executor, self.context, read_it, ended, give_up)
+        self._execution = Decoding(self.connection.listener.executor, self.context, read_it, ended, give_up)
 
     def _arguments(self, body: bytes) -> dict[str, Any] | None:
         """The arguments; None when they do not fit, which is answered then."""
         try:
-            fetch = self.protocol.listener.fetch if self.trust.values else None
+            fetch = self.connection.listener.fetch if self.trust.values else None
             return read(self._api, self.query, body, self._format, self.source, fetch)
         except Exception as exc:
             self._misfit(exc)
@@ -329,7 +420,7 @@ class HttpRequest:
             self.fail(error)
 
     def _untakable(self, why: str, how: str) -> None:
-        node = self.protocol.listener.responder.node
+        node = self.connection.listener.responder.node
         name = f"{node}.{self._api.plan.name}"
         error = problem.Untakable(f"{node} could not take the arguments of {name}: {why}", how, node=node)
         if how == "no-memory":  # otherwise they come again by the socket
@@ -338,14 +429,14 @@ class HttpRequest:
 
     def _pass_on(self, body: bytes) -> None:
         """Every slot is taken: the node's queue takes the call, and a free sibling takes it from there."""
-        listener, api = self.protocol.listener, self._api
+        listener, api = self.connection.listener, self._api
         if self.source is not None and not listener.passes_on:  # it comes to us: it waits for a slot of ours
             run = lambda: self._run(body)  # noqa: E731
             self._execution = WaitingUpload(listener.executor, listener.slots, self.context, run, self.fail)
         else:
             self._relay = listener.relay.take(api, body, self._format, self._accept, self)
 
-    def relayed(self, reply: Any) -> None:
+    def relayed(self, reply: Reply) -> None:
         """The answer of the sibling that took the call is here."""
         if self.lost or reply.cancelled() or self.response_complete:
             return
@@ -355,7 +446,7 @@ class HttpRequest:
                 self._accept = content_format(dict(headers).get(CONTENT_TYPE)) or self._accept
                 self._result(body)
             else:
-                self._quiet(noted(self.protocol.listener.error_of(status, headers, body), self._throttle))
+                self._quiet(noted(self.connection.listener.error_of(status, headers, body), self._throttle))
         except Exception as exc:
             self.fail(exc)
 
@@ -377,7 +468,7 @@ class HttpRequest:
 
     def encoded(self, value: Any, format: Format) -> bytes:
         """A result, or an item of a stream, as bytes for who made this request; see `ResultCodec.encode`."""
-        listener = self.protocol.listener
+        listener = self.connection.listener
         if not self.trust.memory or listener.sender is None:
             return self._api.result.encode(value, format)
         body = self._api.result.encode(value, format, listener.place)
@@ -386,7 +477,7 @@ class HttpRequest:
 
     def _freed(self) -> None:
         self._execution = None
-        listener = self.protocol.listener
+        listener = self.connection.listener
         if (place := self._noted) >= 0:
             if listener.wary is None and (notes := listener.notes) is not None:
                 notes.remove(place)
@@ -410,11 +501,28 @@ class HttpRequest:
         if self._relay is not None:
             self._relay.cancel()
 
+    def drop(self) -> None:
+        """Give the request up, and answer it no more: another answer takes the place of its own."""
+        self.abandon()
+        self.response_complete = True
+
+    def log(self, status: int) -> None:
+        """Write the line of the access log, unless a sibling has passed the call on and writes it, with its client."""
+        if self.trust is not RELAYED:
+            seconds = time.perf_counter() - self.started
+            log_answer("POST", self.path, status, self.context.request_id, seconds, self.client)
+
+    def began_earlier(self, seconds: float) -> None:
+        """Count the time that the request waited before it was read, also as time that its deadline allows for."""
+        self.started -= seconds
+        if self.context.deadline_ns is not None:
+            self.context.deadline_ns -= math.floor(seconds * 1e9)
+
     def fail(self, exc: BaseException) -> None:
         """Answer with an error."""
         if self.source is not None and not self._complete:
             self.keep_alive = False
-        responder = self.protocol.listener.responder
+        responder = self.connection.listener.responder
         status, data = responder.error(
             noted(exc, self._throttle), self.trust, self.context, self.keep_alive, self._api.plan.name
         )
@@ -429,12 +537,12 @@ class HttpRequest:
     def _result(self, body: bytes) -> None:
         if self.source is not None and not self._complete:  # the API did not want the rest of the body
             self.keep_alive = False
-        responder = self.protocol.listener.responder
+        responder = self.connection.listener.responder
         self.finish(200, responder.result(body, self._accept, self.context.request_id, self.keep_alive))
 
     def _quiet(self, exc: CallError, close: bool = True) -> None:
         """Answer with a refusal that needs no word in the log."""
-        status, data = self.protocol.listener.responder.problem(exc, self.trust, self.context, self.keep_alive)
+        status, data = self.connection.listener.responder.problem(exc, self.trust, self.context, self.keep_alive)
         self._write(data, status, close)
 
     def _refuse(self) -> None:
@@ -448,21 +556,21 @@ class HttpRequest:
         if self._relay is not None:
             self._relay.cancel()
         self._quiet(self._problem, close=False)
-        self.protocol.refuse()
+        self.connection.close_unread()
 
     def _write(self, data: bytes, status: int, close: bool = True) -> None:
         if self.lost or self.response_complete:
             return
         if self._noted >= 0 and self._api.plan.batch is not None:
             self._unnote()
-        protocol = self.protocol
+        connection = self.connection
         self.response_complete = True
-        protocol.transport.write(data)
-        if protocol.listener.access_log:
-            log_request(self, status)
+        connection.transport.write(data)
+        if connection.listener.access_log:
+            self.log(status)
         if not self.keep_alive and close:
             if self.source is not None and not self._complete:
-                protocol.refuse()
+                connection.close_unread()
             else:
-                protocol.transport.close()
-        protocol.on_response_complete()
+                connection.transport.close()
+        connection.on_response_complete()

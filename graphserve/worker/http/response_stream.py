@@ -3,72 +3,132 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
+from graphserve.call.context import CallContext
 from graphserve.wire import formats, problem
-from graphserve.wire.formats import StreamFormat
+from graphserve.wire.formats import Format, StreamFormat
+from graphserve.wire.trust import Trust
+from graphserve.worker.dispatch.executor import BoundApi
+from graphserve.worker.http.response import Responder
+from graphserve.worker.http.transport import FlowControl, Writer
 
-if TYPE_CHECKING:
-    from graphserve.worker.dispatch.executor import BoundApi
-    from graphserve.worker.http.request import HttpRequest
+
+class StreamedRequest(Protocol):
+    """What a sink needs of the request that it answers."""
+
+    keep_alive: bool  # whether the connection stays open behind the answer
+
+    @property
+    def accepts(self) -> bytes:
+        """The Accept header as it came."""
+        ...
+
+    @property
+    def context(self) -> CallContext:
+        """What travels with the call."""
+        ...
+
+    @property
+    def flow(self) -> FlowControl:
+        """Whether the client takes what is written."""
+        ...
+
+    @property
+    def lost(self) -> bool:
+        """Whether the client is gone."""
+        ...
+
+    @property
+    def old(self) -> bool:
+        """Whether it speaks HTTP/1.0."""
+        ...
+
+    @property
+    def responder(self) -> Responder:
+        """What makes the bytes of answers."""
+        ...
+
+    @property
+    def transport(self) -> Writer:
+        """Where the answer is written."""
+        ...
+
+    @property
+    def trust(self) -> Trust:
+        """What the request may do more than a client."""
+        ...
+
+    def encoded(self, value: Any, format: Format) -> bytes:
+        """Return an item as bytes for who made the request."""
+        ...
+
+    def fail(self, exc: BaseException) -> None:
+        """Answer with an error; nothing of the answer has been written."""
+
+    def finish(self, status: int, data: bytes = b"") -> None:
+        """Complete the answer with these bytes."""
 
 
 class HttpSink:
     """A streamed answer to one request. Its head is sent with the first item, so an early failure has its own status.
 
     Args:
-        inbound: the request.
+        request: the request.
         api: the API.
         format: how the items are written.
     """
 
-    def __init__(self, inbound: HttpRequest, api: BoundApi, format: StreamFormat) -> None:
-        self.inbound = inbound
+    def __init__(self, request: StreamedRequest, api: BoundApi, format: StreamFormat) -> None:
+        self.request = request
+        self._transport = request.transport
+        self._flow = request.flow
         self.api = api
         self.format = format
-        self.items = formats.item_format(inbound.accepts)
+        self.items = formats.item_format(request.accepts)
         self.begun = False
-        self.chunked = not inbound.old  # HTTP/1.0 knows no chunks: there the end of the connection ends the stream
+        self.chunked = not request.old  # HTTP/1.0 knows no chunks: there the end of the connection ends the stream
 
     def encode(self, item: Any) -> bytes:
-        """See `Sink`."""
+        """Return an item in the format of the stream."""
         if self.format is StreamFormat.FRAMES:
-            return formats.pack(formats.ITEM, self.inbound.encoded(item, self.items))
+            return formats.pack(formats.ITEM, self.request.encoded(item, self.items))
         return self.format.item(self.api.result.encode(item, self.items))
 
     def write(self, data: bytes) -> None:
-        """See `Sink`."""
-        if self.inbound.lost:
+        """Write an item; the first one begins the answer."""
+        if self.request.lost:
             return
         body = self._chunk(data)
-        self.inbound.protocol.transport.write(body if self.begun else self._head() + body)
+        self._transport.write(body if self.begun else self._head() + body)
         self.begun = True
 
     @property
     def blocked(self) -> bool:
-        """See `Sink`."""
-        return bool(self.inbound.protocol.flow.write_paused)
+        """Whether the client is slow: make no more items until `drained`."""
+        return self._flow.write_paused
 
     async def drained(self) -> None:
-        """See `Sink`."""
-        await self.inbound.protocol.flow.drain()
+        """Wait until the client has taken enough."""
+        await self._flow.drain()
 
     def end(self) -> None:
-        """See `Sink`."""
+        """End the stream: there are no more items."""
         end = self.format.end()
         last = self._chunk(end) if end else b""
-        self.inbound.finish(200, (b"" if self.begun else self._head()) + last + (b"0\r\n\r\n" if self.chunked else b""))
+        self.request.finish(200, (b"" if self.begun else self._head()) + last + (b"0\r\n\r\n" if self.chunked else b""))
 
     def fail(self, error: BaseException) -> None:
-        """See `Sink`."""
+        """End the stream with an error; where no item was sent, the error is the whole answer."""
         if not self.begun:
-            self.inbound.fail(error)
+            self.request.fail(error)
             return
-        inbound = self.inbound
-        listener = inbound.protocol.listener
-        responder, request_id = listener.responder, inbound.context.request_id.decode("latin-1")
-        said = responder.note(error, inbound.context, self.api.plan.name)
-        trust = inbound.trust
+        request = self.request
+        responder = request.responder
+        request_id = request.context.request_id.decode("latin-1")
+        said = responder.note(error, request.context, self.api.plan.name)
+        trust = request.trust
         last = problem.in_stream(
             said, self.format, node=responder.node, request_id=request_id, open_book=responder.tells(trust),
             internal=trust.values,
@@ -76,17 +136,17 @@ class HttpSink:
         # NDJSON has no place for an error: the last line is the problem, and the missing end of the chunks says that
         # the stream was cut.
         whole = self.chunked and self.format is not StreamFormat.NDJSON
-        inbound.keep_alive = inbound.keep_alive and whole
-        inbound.finish(200, self._chunk(last) + (b"0\r\n\r\n" if whole else b""))
+        request.keep_alive = request.keep_alive and whole
+        request.finish(200, self._chunk(last) + (b"0\r\n\r\n" if whole else b""))
 
     def _chunk(self, data: bytes) -> bytes:
         return b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data
 
     def _head(self) -> bytes:
         if not self.chunked:
-            self.inbound.keep_alive = False
-        responder = self.inbound.protocol.listener.responder
-        request_id, keep = self.inbound.context.request_id, self.inbound.keep_alive
+            self.request.keep_alive = False
+        responder = self.request.responder
+        request_id, keep = self.request.context.request_id, self.request.keep_alive
         return responder.stream_head(self.format.value, request_id, keep, self.chunked)
 
 
@@ -94,38 +154,40 @@ class RelaySink:
     """A stream that a sibling makes, passed on byte by byte to the client of this worker.
 
     Args:
-        inbound: the request.
+        request: the request.
     """
 
-    def __init__(self, inbound: HttpRequest) -> None:
-        self.inbound = inbound
-        self.format = formats.stream_format(inbound.accepts)
+    def __init__(self, request: StreamedRequest) -> None:
+        self.request = request
+        self._transport = request.transport
+        self._flow = request.flow
+        self.format = formats.stream_format(request.accepts)
         self.begun = False
 
     def write(self, data: bytes) -> None:
-        """A part of the sibling's answer."""
+        """Pass a part of the sibling's answer on."""
         head = b""
         if not self.begun:
             self.begun = True
-            responder = self.inbound.protocol.listener.responder
+            responder = self.request.responder
             head = responder.stream_head(
-                self.format.value, self.inbound.context.request_id, self.inbound.keep_alive, not self.inbound.old
+                self.format.value, self.request.context.request_id, self.request.keep_alive, not self.request.old
             )
-        if not self.inbound.lost:
-            part = data if self.inbound.old else b"%x\r\n%b\r\n" % (len(data), data)
-            self.inbound.protocol.transport.write(head + part)
+        if not self.request.lost:
+            part = data if self.request.old else b"%x\r\n%b\r\n" % (len(data), data)
+            self._transport.write(head + part)
 
     @property
     def blocked(self) -> bool:
         """Whether the client is slow."""
-        return bool(self.inbound.protocol.flow.write_paused)
+        return self._flow.write_paused
 
-    def when_drained(self, then: Any) -> None:
+    def when_drained(self, then: Callable[[], None]) -> None:
         """Call `then` when the client has taken enough."""
-        task = asyncio.get_running_loop().create_task(self.inbound.protocol.flow.drain())
+        task = asyncio.get_running_loop().create_task(self._flow.drain())
         task.add_done_callback(lambda _: then())
 
     def end(self, whole: bool) -> None:
-        """The sibling's answer is complete, or was cut."""
-        self.inbound.keep_alive = self.inbound.keep_alive and whole
-        self.inbound.finish(200, b"0\r\n\r\n" if whole and not self.inbound.old else b"")
+        """End the answer: the sibling's is complete, or was cut."""
+        self.request.keep_alive = self.request.keep_alive and whole
+        self.request.finish(200, b"0\r\n\r\n" if whole and not self.request.old else b"")

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from graphserve.call.context import CallContext
 from graphserve.errors import Unavailable
 from graphserve.worker.dispatch.executor import BoundApi, Executor
-
-if TYPE_CHECKING:
-    from graphserve.worker.dispatch.slots import Slots
-    from graphserve.worker.http.protocol import Protocol
-
+from graphserve.worker.dispatch.slots import Permit, Slots
 
 TRIED = 4  # calls in flight that are never refused for what others took
 
 
 def refusal(
-    protocol: Protocol, api: BoundApi, context: CallContext, throttle: AdaptiveThrottle | None
+    executor: Executor, permit: Permit, api: BoundApi, context: CallContext, throttle: AdaptiveThrottle | None
 ) -> Unavailable | None:
-    """Why a call is not executed, if it is not.
+    """Return why a call is not executed, if it is not.
 
     Args:
-        protocol: the connection that it came by.
+        executor: would run it.
+        permit: of the connection that it came by.
         api: the API.
         context: what travels with it.
         throttle: of the API, at the public listener.
@@ -31,13 +28,12 @@ def refusal(
     if throttle is not None and throttle.active and (refused := throttle.refusal()) is not None:
         return refused
     if api.plan.lane == "pooled":
-        executor = protocol.listener.executor
         lag = executor.lag_limit
         if not lag.late and len(executor.executing) < lag.limit:
             return None
         return _behind(api, executor, context)
-    if protocol.permit.held and api.latency is not None:
-        return _hopeless(api, protocol.listener.executor, protocol.listener.slots, context)
+    if permit.held and api.latency is not None:
+        return _hopeless(api, executor, permit.slots, context)
     return None
 
 

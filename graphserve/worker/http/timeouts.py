@@ -1,6 +1,6 @@
-"""The patrol of the public port: ends connections that are too slow or idle too long, and makes room for new ones.
+"""The timeouts of the public port: end connections that are too slow or idle too long, and make room for new ones.
 
-It looks at all connections once a round, so a request costs no timer. Runs in entry workers.
+They are checked for all connections once a round, so a request costs no timer. Runs in entry workers.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ import itertools
 import struct
 import termios
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import Protocol
 
+from graphserve.errors import CallError
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.http.limits import LEAST_RATE, Limits
-from graphserve.worker.http.request import HttpRequest
-
-if TYPE_CHECKING:
-    from graphserve.worker.http.listener import Listener
-    from graphserve.worker.http.public import PublicProtocol
+from graphserve.worker.http.listener import Listener, OpenConnection
+from graphserve.worker.http.transport import FlowControl
 
 SHARE = 64  # where there is no room, one of so many connections goes, so that not each new one has to look for it
 SPARE = 64  # connections beyond the limit that may stay, on which probes are answered and others told no
@@ -27,6 +25,79 @@ CROWD = 1024  # the same of those that are fresh, since each of them may be a pr
 TOLD = 1024  # connections beyond those that are told no at once, and wait until their client has read it; others end
 FRESH = 1.0  # seconds from accept in which a client is about to send its request, so that it is not idle
 HEALTH = (b"/livez", b"/readyz")  # what a probe asks for: a worker that has much to do is no dead one
+
+
+class TimedConnection(OpenConnection, Protocol):
+    """What the timeouts look at, and do to a connection that has no more time."""
+
+    # Kept here, for each connection.
+    spare: bool  # beyond the limit
+    behind: float  # seconds that the client is behind the least rate
+    unread: int  # bytes of answers that it had not taken at the last look
+    counted: int  # bytes of the body that were here at the last look
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """Where it is written."""
+        ...
+
+    @property
+    def flow(self) -> FlowControl:
+        """Whether either side is held back."""
+        ...
+
+    @property
+    def since(self) -> float:
+        """When what it does now began, on the loop's clock."""
+        ...
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing has come yet."""
+        ...
+
+    @property
+    def unused(self) -> bool:
+        """Whether no request is in progress, and none of the next one but a part of its headers is here."""
+        ...
+
+    @property
+    def between_requests(self) -> bool:
+        """Whether a request was answered, and nothing of the next one is here."""
+        ...
+
+    @property
+    def receiving(self) -> bool:
+        """Whether a part of a request is here."""
+        ...
+
+    @property
+    def headed(self) -> bool:
+        """Whether the headers of that request are complete."""
+        ...
+
+    @property
+    def refused(self) -> bool:
+        """Whether what still comes is thrown away."""
+        ...
+
+    @property
+    def body_seen(self) -> int:
+        """Bytes of the body that are here."""
+        ...
+
+    @property
+    def body_waits(self) -> bool:
+        """Whether it is not for the client that its body comes no faster."""
+        ...
+
+    @property
+    def deadline_ns(self) -> int | None:
+        """When its request has to be answered, by CLOCK_MONOTONIC."""
+        ...
+
+    def reject(self, problem: CallError) -> None:
+        """Answer so, and end it."""
 
 
 class Timeouts:
@@ -42,55 +113,62 @@ class Timeouts:
         self.limits = limits
         self.loop = asyncio.get_running_loop()
         self.spares = 0  # connections beyond the limit
-        self._told: set[PublicProtocol] = set()
+        self._open: set[TimedConnection] = set()
+        self._told: set[TimedConnection] = set()
         self._before = self.loop.time()
         self.loop.call_later(limits.round, self._round)
 
     @property
-    def connections(self) -> list[PublicProtocol]:
+    def connections(self) -> list[TimedConnection]:
         """Those that are open."""
-        return cast("list[PublicProtocol]", self.listener.open())
+        return list(self._open)
 
-    def admit(self, newest: PublicProtocol) -> None:
+    def admit(self, newest: TimedConnection) -> None:
         """Take a new connection in; beyond the limit as a spare one. If there is no place at all, it is told so."""
+        self._open.add(newest)
         if self.excess(newest=newest) <= 0:
             return
         newest.spare = True
         self.spares += 1
         if self.spares > SPARE and self._make_room(1, newest, spare=True) <= 0 and self.spares > CROWD:
             if len(self._told) < TOLD:
-                newest.deny(_too_many())
+                newest.reject(_too_many())
             else:
                 self._leave_out(newest)
                 newest.transport.abort()
 
-    def refusal(self, connection: PublicProtocol, target: bytes) -> HttpProblem | None:
+    def refusal(self, connection: TimedConnection, target: bytes) -> HttpProblem | None:
         """Why a spare connection gets no answer to this request, if it gets none: a probe is answered all the same."""
         if len(self.listener.connections) - self.spares < self.limits.connections:  # others have gone meanwhile
-            self.lost(connection)
+            self._make_regular(connection)
             return None
         if self.listener.path(target) in HEALTH:
             return None
         return _too_many()
 
-    def lost(self, connection: PublicProtocol) -> None:
-        """It is no spare connection any more."""
+    def lost(self, connection: TimedConnection) -> None:
+        """Forget a connection, which is closed or counts no more."""
+        self._open.discard(connection)
+        self._make_regular(connection)
+
+    def _make_regular(self, connection: TimedConnection) -> None:
+        """Take it for a spare connection no more."""
         self.spares -= connection.spare
         connection.spare = False
         self._told.discard(connection)
 
-    def told(self, connection: PublicProtocol) -> None:
+    def told(self, connection: TimedConnection) -> None:
         """A spare connection has had its answer, which its client is still to read: others may have its place."""
         if len(self._told) < TOLD:
             self._leave_out(connection)
             self._told.add(connection)
 
-    def _leave_out(self, connection: PublicProtocol) -> None:
+    def _leave_out(self, connection: TimedConnection) -> None:
         # It ends in its own time, and counts no more.
         self.listener.connections.discard(connection)
         self.lost(connection)
 
-    def excess(self, more: int = 0, newest: PublicProtocol | None = None) -> int:
+    def excess(self, more: int = 0, newest: TimedConnection | None = None) -> int:
         """How many connections there are beyond the limit, without spare ones; those that do nothing have to go first.
 
         Args:
@@ -102,7 +180,7 @@ class Timeouts:
             over -= self._make_room(max(over, self.limits.connections // SHARE), newest)
         return over
 
-    def _make_room(self, wanted: int, newest: PublicProtocol | None, *, spare: bool = False) -> int:
+    def _make_room(self, wanted: int, newest: TimedConnection | None, *, spare: bool = False) -> int:
         # No request is lost so: these have none in progress. The oldest go, since a client that is in earnest sends
         # its request at once.
         latest = self.loop.time() - FRESH
@@ -114,7 +192,7 @@ class Timeouts:
         leaving = list(itertools.islice((one for one in oldest_first if one.at_rest), wanted))
         for connection in leaving:
             if connection.receiving:  # half a request is an answer's due
-                connection.deny(_too_many())
+                connection.reject(_too_many())
                 connection.transport.close()
             else:
                 connection.transport.abort()
@@ -133,7 +211,7 @@ class Timeouts:
             self._look_at(connection, now, passed)
         self.loop.call_later(self.limits.round, self._round)
 
-    def _look_at(self, connection: PublicProtocol, now: float, passed: float) -> None:
+    def _look_at(self, connection: TimedConnection, now: float, passed: float) -> None:
         if connection.transport.is_closing() or connection.flow.write_paused:
             self._look_at_answer(connection, passed)
         elif connection.refused:
@@ -143,29 +221,27 @@ class Timeouts:
         elif connection.unused and now - connection.since > self._time_for(connection) and connection.at_rest:
             if connection.receiving:
                 text = f"the headers were not complete {self.limits.patience:g} seconds after they began"
-                connection.deny(HttpProblem(408, text))
+                connection.reject(HttpProblem(408, text))
             else:
                 connection.transport.close()
 
-    def _time_for(self, connection: PublicProtocol) -> float:
-        waits = connection.cycle is not None and not connection.receiving
-        return self.limits.keep_alive if waits else self.limits.patience
+    def _time_for(self, connection: TimedConnection) -> float:
+        return self.limits.keep_alive if connection.between_requests else self.limits.patience
 
-    def _look_at_body(self, connection: PublicProtocol, passed: float) -> None:
-        cycle: Any = connection.cycle
-        if connection.flow.read_paused or (isinstance(cycle, HttpRequest) and cycle.source is not None):
+    def _look_at_body(self, connection: TimedConnection, passed: float) -> None:
+        if connection.body_waits:
             connection.counted = connection.body_seen
             return  # we hold it back; or an API reads it as it comes, which its deadline ends
-        deadline = cycle.context.deadline_ns if isinstance(cycle, HttpRequest) else None
+        deadline = connection.deadline_ns
         if deadline is not None and time.monotonic_ns() > deadline:
-            connection.deny(HttpProblem(408, "the body was not complete before the deadline of the call"))
+            connection.reject(HttpProblem(408, "the body was not complete before the deadline of the call"))
             return
         came = connection.body_seen - connection.counted
         connection.counted = connection.body_seen
         if self._falls_behind(connection, passed, came):
-            connection.deny(HttpProblem(408, f"the body came slower than {LEAST_RATE} bytes a second"))
+            connection.reject(HttpProblem(408, f"the body came slower than {LEAST_RATE} bytes a second"))
 
-    def _look_at_answer(self, connection: PublicProtocol, passed: float) -> None:
+    def _look_at_answer(self, connection: TimedConnection, passed: float) -> None:
         # Nothing is written meanwhile, so what has gone from the buffer is what the client took.
         waits = _untaken(connection.transport)
         taken = max(0, connection.unread - waits)
@@ -173,7 +249,7 @@ class Timeouts:
         if self._falls_behind(connection, passed, taken):
             connection.transport.abort()
 
-    def _falls_behind(self, connection: PublicProtocol, passed: float, moved: int) -> bool:
+    def _falls_behind(self, connection: TimedConnection, passed: float, moved: int) -> bool:
         connection.behind = max(0.0, connection.behind + passed - moved / LEAST_RATE)
         return connection.behind > self.limits.patience
 

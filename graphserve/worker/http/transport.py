@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import Protocol
 
 Address = tuple[str, int]
+
+
+class Writer(Protocol):
+    """Where an answer is written: a transport of the loop, or a connection that is its own."""
+
+    def write(self, data: bytes) -> None:
+        """Send these bytes."""
+
+    def close(self) -> None:
+        """Close the connection when all is sent."""
 
 
 class FlowControl:
