@@ -44,18 +44,18 @@ class Lanes:
     Args:
         plan: the graph.
         run: the run folder.
-        members: what is known about the nodes.
+        membership: what is known about the nodes.
         memory: of this process; None sends everything by the socket.
     """
 
-    def __init__(self, plan: Plan, run: Path, members: Membership, memory: SharedMemory | None = None) -> None:
+    def __init__(self, plan: Plan, run: Path, membership: Membership, memory: SharedMemory | None = None) -> None:
         self.plan = plan
         self.run = run
-        self.members = members
+        self.membership = membership
         self.memory = memory
         self._sharing: dict[str, Sharing] = {}
         self._made: dict[tuple[str, str], QueueLane | PooledLane] = {}
-        self._budgets: dict[str, RetryBudget] = {}
+        self._retry_budgets: dict[str, RetryBudget] = {}
 
     def to(self, node: NodePlan, api: ApiPlan | None) -> QueueLane | PooledLane:
         """The lane to an API of a node; the pooled one without an API."""
@@ -64,13 +64,13 @@ class Lanes:
             return self._once(node.name, "pooled", lambda: self._pooled(node, sharing))
         batched = rundir.batch_sockets(self.run, node.id, node.batched)
         path = batched.get(api.name) or rundir.queue_socket(self.run, node.id)
-        made = lambda: QueueLane(self.members, node.name, path, self._budget(node), sharing)  # noqa: E731
+        made = lambda: QueueLane(self.membership, node.name, path, self._retry_budget(node), sharing)  # noqa: E731
         return self._once(node.name, path, made)
 
     def sharing(self, node: NodePlan) -> Sharing | None:
         """What is known of sharing memory with a node; None if none is shared."""
         if self.memory is not None and node.name not in self._sharing:
-            self._sharing[node.name] = Sharing(self.memory, self.members, node.name)
+            self._sharing[node.name] = Sharing(self.memory, self.membership, node.name)
         return self._sharing.get(node.name)
 
     def http_client(self, node: NodePlan, edge: EdgePlan) -> HttpClient:
@@ -86,13 +86,13 @@ class Lanes:
 
     def _pooled(self, node: NodePlan, sharing: Sharing | None) -> PooledLane:
         options, keep_alive = node.options, self.plan.inner_keep_alive
-        return PooledLane(self.members, node.name, options.queue, keep_alive, self._budget(node), sharing)
+        return PooledLane(self.membership, node.name, options.queue, keep_alive, self._retry_budget(node), sharing)
 
-    def _budget(self, node: NodePlan) -> RetryBudget:
-        if node.name not in self._budgets:
-            self._budgets[node.name] = budget = RetryBudget(partial(self.members.killed, node.name))
-            self.members.watch_wary(node.name, budget.beware)
-        return self._budgets[node.name]
+    def _retry_budget(self, node: NodePlan) -> RetryBudget:
+        if node.name not in self._retry_budgets:
+            self._retry_budgets[node.name] = retry_budget = RetryBudget(partial(self.membership.killed, node.name))
+            self.membership.watch_wary(node.name, retry_budget.beware)
+        return self._retry_budgets[node.name]
 
     def _once(self, node: str, kind: str, make: Callable[[], QueueLane | PooledLane]) -> QueueLane | PooledLane:
         if (node, kind) not in self._made:
@@ -122,7 +122,7 @@ class Clients(Generic[RequestT]):
         self.node = node
         self.plan = plan
         self.lane_to = lane_to
-        self.home = LoopThread.here()
+        self.loop_thread = LoopThread.here()
         self._class_of = class_of or (lambda named: _load(named.target or "", plan.main))
         self._http = http
         self._closing: list[Callable[[], Any]] = []
@@ -143,19 +143,19 @@ class Clients(Generic[RequestT]):
         if edge.client != "typed":
             return self._httpx(edge)
         if edge.url is not None:
-            return self._elsewhere(edge, edge.url)
+            return self._at_url(edge, edge.url)
         node = self.plan.node(edge.node)
         cls = self._class_of(node) if edge.typed else None
         slack, sharing = slack_to(self.plan, node.name), self._sharing_with(node)
         return TypedClient(edge.node, {
-            api.name: RemoteApi(self.home, DependencyApi(
+            api.name: RemoteApi(self.loop_thread, DependencyApi(
                 api, edge.node, self.lane_to(node, api), *codecs(cls, api, sharing),
                 shortest(edge.timeout, api.timeout, node.options.timeout), slack, sharing, self.node.name,
                 cls is not None,
             )) for api in node.apis
         })  # fmt: skip
 
-    def _elsewhere(self, edge: EdgePlan, url: str) -> TypedClient:
+    def _at_url(self, edge: EdgePlan, url: str) -> TypedClient:
         from graphserve.call.lanes.url import UrlLane  # brings httpx, which brings click and rich
 
         lane = UrlLane(edge.node, url)
@@ -163,7 +163,7 @@ class Clients(Generic[RequestT]):
         self._closing.append(lane.close)
         cls = self._class_of(edge) if edge.target else None
         return TypedClient(edge.node, {
-            api.name: RemoteApi(self.home, DependencyApi(
+            api.name: RemoteApi(self.loop_thread, DependencyApi(
                 api, edge.node, lane, *public_codecs(cls, api), shortest(edge.timeout, api.timeout), ELSEWHERE_SLACK,
                 typed=cls is not None,
             )) for api in edge.apis

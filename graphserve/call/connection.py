@@ -86,7 +86,8 @@ class Connection:
         self._unsent: memoryview | None = None
         self._streaming = False
         self._taken: asyncio.Future[None] | None = None
-        self.closed = self.broken = False  # broken: the other side ended it and owes an answer
+        self.closed = False
+        self.broken = False  # the other side ended it and owes an answer
         self.idle = False  # and when it began to be; its owner says so
         self.idle_since = 0.0
         self._readers.add_reader(sock, self._readable)
@@ -150,8 +151,6 @@ class Connection:
             self._sent_all()
         self._shut()
         self._on_close(self)
-
-    # --- the socket ---
 
     def _readable(self) -> None:
         try:
@@ -231,8 +230,6 @@ class Connection:
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)  # a forked child may hold a copy
         self._sock.close()
-
-    # --- the parser ---
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Parser callback."""

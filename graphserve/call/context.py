@@ -27,7 +27,7 @@ class CallContext:
         over: True once its API has ended; what its code left running has this context still.
         retraced: True once its code has set a trace of its own, which is in `retrace`.
         task: the last task of it that made a call and is not shielded.
-        elsewhere: the service elsewhere that an httpx client of it waits for.
+        url_service: the service at a URL that an httpx client of it waits for.
         calls: the calls to dependencies that are under way for it (`Exchange`); made by the first.
     """
 
@@ -41,7 +41,7 @@ class CallContext:
     over: bool = field(default=False, init=False)
     retraced: bool = field(default=False, init=False)
     task: Any = field(default=None, init=False)
-    elsewhere: str | None = field(default=None, init=False)
+    url_service: str | None = field(default=None, init=False)
     calls: set[Any] | None = field(default=None, init=False)
 
     def seconds_left(self) -> float | None:
@@ -51,7 +51,7 @@ class CallContext:
     def held_by(self) -> str | None:
         """The node that a call of it waits for; None if none does. Of several, the one whose deadline came first."""
         waiting = [call for call in tuple(self.calls or ()) if call.deadline_ns is not None and call.waiting]
-        return min(waiting, key=lambda call: call.deadline_ns).node if waiting else self.elsewhere
+        return min(waiting, key=lambda call: call.deadline_ns).node if waiting else self.url_service
 
     def leave(self) -> None:
         """Nobody waits for the call any more: cancel what it called, wherever its own code stands.

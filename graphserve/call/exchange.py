@@ -1,6 +1,9 @@
-"""One call on its way: request bytes, deadline, and what to do when a connection is lost. Runs in workers.
+"""One call on its way: its request, its deadline, and what to do when a connection is lost. Runs in workers.
 
 An exchange belongs to no connection: it is sent again where that is safe, until it is answered, given up, or late.
+`Lane` is what it needs of the way to a node. An `Upload` (or `Handed`, from a thread) is what a caller streams into an
+API: what goes wrong while its pieces are made is the caller's own error, and the API only sees that nobody is there any
+more.
 """
 
 from __future__ import annotations
@@ -386,11 +389,6 @@ class TypedExchange(Exchange[RequestT]):
     trust = PEER
 
 
-# --- What a caller streams into an API, piece by piece ---
-# What goes wrong while the pieces are made is the caller's own error: its call ends with it, and the API only sees that
-# nobody is there any more.
-
-
 LEFT = "the client went away before the body was complete"
 
 
@@ -403,31 +401,31 @@ class Upload:
 
     Args:
         pieces: the iterator.
-        home: the loop that calls run on.
+        loop: the loop that calls run on.
         misfit: makes the error for a piece that is no bytes.
     """
 
-    __slots__ = ("_elsewhere", "_misfit", "_pieces")
+    __slots__ = ("_misfit", "_other_loop", "_pieces")
 
     def __init__(
-        self, pieces: AsyncIterator[Any], home: asyncio.AbstractEventLoop, misfit: Callable[[Any], CallError]
+        self, pieces: AsyncIterator[Any], loop: asyncio.AbstractEventLoop, misfit: Callable[[Any], CallError]
     ) -> None:
         self._pieces = pieces
         self._misfit = misfit
         try:
             here = asyncio.get_running_loop()
         except RuntimeError:  # a thread without one
-            here = home
-        self._elsewhere = here if here is not home else None
+            here = loop
+        self._other_loop = here if here is not loop else None
 
     def __aiter__(self) -> Upload:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._elsewhere is None:
+        if self._other_loop is None:
             piece = await self._pieces.__anext__()
         else:
-            piece = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._next(), self._elsewhere))
+            piece = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._next(), self._other_loop))
         if isinstance(piece, bytes):
             return piece
         if isinstance(piece, (bytearray, memoryview)):

@@ -149,18 +149,18 @@ class HttpExchange(Exchange[bytes]):
         self.fail(said if late else RemoteError(self._loss(reason), node=self.node))
 
     def orphan(self) -> None:
-        """See `Exchange.orphan`; a thread that reads the body hears of it."""
+        """End it with its caller; a thread that reads the body is told."""
         self.error = concurrent.futures.CancelledError()
         self.abandon()
 
     @property
     def streaming(self) -> bool:
-        """See `Exchange.streaming`."""
+        """Whether its answer has begun."""
         return self.headers is not None
 
     @property
     def waiting(self) -> bool:
-        """See `Exchange.waiting`."""
+        """Whether the head of the answer is due, or a piece that somebody waits for."""
         return self.headers is None or (self.waiter is not None and not self.waiter.done())
 
     @property
@@ -256,7 +256,7 @@ class NodeTransport:
     """What both transports share: from an httpx request to an exchange, and from its end to a response or an error.
 
     Args:
-        home: the loop that calls run on.
+        loop_thread: the loop that calls run on.
         node: the node's name.
         lanes: the lane of each route that is limited; other paths take `other`.
         other: the pooled lane.
@@ -266,14 +266,14 @@ class NodeTransport:
 
     def __init__(
         self,
-        home: LoopThread,
+        loop_thread: LoopThread,
         node: str,
         lanes: Mapping[bytes, Lane[bytes]],
         other: Lane[bytes],
         timeout: float | None,
         slack: float,
     ) -> None:
-        self.home = home
+        self.loop_thread = loop_thread
         self.node = node
         self.lanes = dict(lanes)
         self.other = other
@@ -315,7 +315,7 @@ class NodeTransport:
         # What httpx users send again is theirs to decide: idempotent by method.
         again = request.method in _IDEMPOTENT
         return HttpExchange(
-            self.home.loop, lane, self.node, data, deadline_ns, self.slack, again, upload,
+            self.loop_thread.loop, lane, self.node, data, deadline_ns, self.slack, again, upload,
             bodiless=request.method == "HEAD", write_timeout=timeouts.get("write"),
         )  # fmt: skip
 
@@ -364,10 +364,10 @@ class AsyncTransport(httpx.AsyncBaseTransport):
             exchange = core.exchange(request, await request.aread())
         else:
             assert isinstance(body, httpx.AsyncByteStream)
-            exchange = core.exchange(request, Upload(body.__aiter__(), core.home.loop, _no_bytes))
-        threaded = threading.get_ident() != core.home.thread
+            exchange = core.exchange(request, Upload(body.__aiter__(), core.loop_thread.loop, _no_bytes))
+        threaded = threading.get_ident() != core.loop_thread.thread
         try:
-            answer = await _on(core.home, lambda: _answer(core, exchange, request, threaded))
+            answer = await _on(core.loop_thread, lambda: _answer(core, exchange, request, threaded))
             core.late(exchange, answer)
         except CallError as exc:
             raise core.mapped(exc, request) from exc
@@ -383,12 +383,12 @@ class SyncTransport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request, and wait in this thread until the head of the response is there, or all of it."""
         core = self.core
-        home, body = core.home, request.stream
-        if threading.get_ident() == home.thread:
+        loop_thread, body = core.loop_thread, request.stream
+        if threading.get_ident() == loop_thread.thread:
             raise RuntimeError(
                 "httpx.Client would block the event loop: use client=httpx.AsyncClient, or a plain `def` API"
             )
-        handed = None if isinstance(body, httpx.ByteStream) else Handed(home.loop)
+        handed = None if isinstance(body, httpx.ByteStream) else Handed(loop_thread.loop)
         exchange = core.exchange(request, request.read() if handed is None else handed)
         waiter: concurrent.futures.Future[Answer] = concurrent.futures.Future()
 
@@ -403,7 +403,7 @@ class SyncTransport(httpx.BaseTransport):
             exchange.reply.add_done_callback(copy)
             core.start(exchange, request, threaded=True)
 
-        home.loop.call_soon_threadsafe(start)
+        loop_thread.loop.call_soon_threadsafe(start)
         try:
             if handed is not None:
                 assert isinstance(body, httpx.SyncByteStream)
@@ -424,13 +424,13 @@ class _Body:
         self._request = request
 
     def _give_up(self) -> None:
-        home, exchange = self._core.home, self._exchange
-        if exchange.over or home.loop.is_closed():
+        loop_thread, exchange = self._core.loop_thread, self._exchange
+        if exchange.over or loop_thread.loop.is_closed():
             return
-        if threading.get_ident() == home.thread:
+        if threading.get_ident() == loop_thread.thread:
             exchange.abandon()
         else:
-            home.loop.call_soon_threadsafe(exchange.abandon)
+            loop_thread.loop.call_soon_threadsafe(exchange.abandon)
 
     def __del__(self) -> None:
         self._give_up()  # it was never closed
@@ -441,7 +441,7 @@ class AsyncBody(_Body, httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
-            while piece := await _on(self._core.home, self._exchange.piece):
+            while piece := await _on(self._core.loop_thread, self._exchange.piece):
                 yield piece
         except CallError as exc:
             raise self._core.mapped(exc, self._request) from exc
@@ -455,7 +455,7 @@ class SyncBody(_Body, httpx.SyncByteStream):
     """The body of a response, for an `httpx.Client`."""
 
     def __iter__(self) -> Iterator[bytes]:
-        loop = self._core.home.loop
+        loop = self._core.loop_thread.loop
         try:
             while piece := asyncio.run_coroutine_threadsafe(self._exchange.piece(), loop).result():
                 yield piece
@@ -472,11 +472,11 @@ async def _answer(core: NodeTransport, exchange: HttpExchange, request: httpx.Re
     return await exchange.reply
 
 
-async def _on(home: LoopThread, work: Callable[[], Any]) -> Any:
+async def _on(loop_thread: LoopThread, work: Callable[[], Any]) -> Any:
     """Await on the loop that calls run on; a client may be used on another one, in a thread."""
-    if threading.get_ident() == home.thread:
+    if threading.get_ident() == loop_thread.thread:
         return await work()
-    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), home.loop))
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), loop_thread.loop))
 
 
 def _is_ours(name: bytes) -> bool:
@@ -523,14 +523,13 @@ def sync_client(core: NodeTransport) -> httpx.Client:
     return httpx.Client(transport=SyncTransport(core), base_url=f"http://{core.node}", timeout=None, trust_env=False)
 
 
-# --- An httpx client of a graph that this process started, at its public address ---
-
-
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=32)
 
 
 def connect(url: str, tls: TlsPlan | None, password: str | None) -> httpx.AsyncClient:
-    """A client; no proxy of the environment stands between a program and its own graph.
+    """Make a client of a graph that this process started, at its public address.
+
+    No proxy of the environment stands between a program and its own graph.
 
     Args:
         url: what the supervisor says it serves on; it may be `unix:/path`.

@@ -21,19 +21,20 @@ class Sharing:
 
     Args:
         memory: of this process.
-        members: what is known about the nodes.
+        membership: what is known about the nodes.
         node: the node's name.
     """
 
-    def __init__(self, memory: SharedMemory, members: Membership, node: str) -> None:
+    def __init__(self, memory: SharedMemory, membership: Membership, node: str) -> None:
         self.memory = memory
         self.node = node
         self.results = False
-        self._refused = self._said = False
-        members.watch(node, self._changed)
+        self._refused = False
+        self._said = False
+        membership.watch(node, self._changed)
 
     def place(self, data: memoryview) -> bytes | None:
-        """See `Sender.place`; the socket takes it if a worker has said that it cannot read our memory."""
+        """Place data in shared memory; None: it goes by the socket, since a worker cannot read our memory."""
         return None if self._refused else self.memory.sender.place(data)
 
     def inlined(self, body: bytes) -> bytes:

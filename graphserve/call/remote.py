@@ -64,10 +64,10 @@ class DependencyApi(Generic[RequestT]):
 class RemoteApi(Generic[RequestT]):
     """The bound method that user code calls: one per API and edge."""
 
-    __slots__ = ("_api", "_compose", "_home", "_parameters", "_sender")
+    __slots__ = ("_api", "_compose", "_loop_thread", "_parameters", "_sender")
 
-    def __init__(self, home: LoopThread, api: DependencyApi[RequestT]) -> None:
-        self._home = home
+    def __init__(self, loop_thread: LoopThread, api: DependencyApi[RequestT]) -> None:
+        self._loop_thread = loop_thread
         self._api = api
         self._parameters = api.plan.parameters[: api.plan.positional]
         self._compose = api.lane.composer(api.plan, checked=not api.typed)
@@ -75,7 +75,7 @@ class RemoteApi(Generic[RequestT]):
 
     def __call__(self, *args: Any, **kwargs: Any) -> RemoteCall | RemoteStream:
         """Send the call; what goes wrong with its arguments is raised when it is awaited."""
-        home, api = self._home, self._api
+        loop_thread, api = self._loop_thread, self._api
         context = current.get()
         deadline_ns = earliest(context.deadline_ns if context is not None else None, api.timeout)
         request: Any = None  # of a call that misfits, which is never sent
@@ -103,23 +103,23 @@ class RemoteApi(Generic[RequestT]):
         if api.plan.stream:
             left = None if deadline_ns is None else max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)
             stream = StreamExchange(
-                home.loop, api.lane, api.node, request, deadline_ns, api.slack, api.plan.idempotent, self._read,
+                loop_thread.loop, api.lane, api.node, request, deadline_ns, api.slack, api.plan.idempotent, self._read,
                 upload, tickets, inline, decode=self._item, item_timeout=left,
             )  # fmt: skip
-            return RemoteStream(home, stream, f"{api.node}.{api.plan.name}", misfit)
+            return RemoteStream(loop_thread, stream, f"{api.node}.{api.plan.name}", misfit)
         exchange = TypedExchange(
-            home.loop, api.lane, api.node, request, deadline_ns, api.slack, api.plan.idempotent, self._read,
+            loop_thread.loop, api.lane, api.node, request, deadline_ns, api.slack, api.plan.idempotent, self._read,
             upload, tickets, inline,
         )  # fmt: skip
         start = exchange.start if misfit is None else _Fail(exchange, misfit)
-        if threading.get_ident() == home.thread:
+        if threading.get_ident() == loop_thread.thread:
             start()
-        elif home.loop.is_closed():
+        elif loop_thread.loop.is_closed():
             raise Unavailable(f"{api.node} has stopped", node=api.node)
         else:
-            home.loop.call_soon_threadsafe(start, True)
+            loop_thread.loop.call_soon_threadsafe(start, True)
         # Made last: an error's traceback may keep this frame, and the call is to be freed where it is dropped.
-        return RemoteCall(home, exchange, f"{api.node}.{api.plan.name}")
+        return RemoteCall(loop_thread, exchange, f"{api.node}.{api.plan.name}")
 
     def _inlined(self, context: CallContext | None, deadline_ns: int | None, body: bytes) -> RequestT:
         assert self._api.sharing is not None
@@ -132,7 +132,7 @@ class RemoteApi(Generic[RequestT]):
         if not hasattr(found, "__aiter__"):
             text = f"{name!r} is an asynchronous iterator of bytes, not {found!r}"
             raise self._misfit(f": {text}", [wrong([name], text, "type_error")])
-        return Upload(found.__aiter__(), self._home.loop, self._no_bytes)
+        return Upload(found.__aiter__(), self._loop_thread.loop, self._no_bytes)
 
     def _no_bytes(self, piece: Any) -> InvalidArguments:
         name = str(self._api.plan.input_stream)
@@ -202,7 +202,7 @@ class _Fail:
 
 
 class TypedClient:
-    """What stands in for a dependency: its APIs as attributes."""
+    """The client of a dependency: its APIs as attributes."""
 
     def __init__(self, node: str, apis: dict[str, Any]) -> None:
         self.__dict__.update(apis)
@@ -222,10 +222,10 @@ class TypedClient:
 class RemoteCall(Call[Any]):
     """A call under way; see `Call`."""
 
-    __slots__ = ("__weakref__", "_coroutine", "_exchange", "_home", "_name", "_used")
+    __slots__ = ("__weakref__", "_coroutine", "_exchange", "_loop_thread", "_name", "_used")
 
-    def __init__(self, home: LoopThread, exchange: Exchange[Any], name: str) -> None:
-        self._home = home
+    def __init__(self, loop_thread: LoopThread, exchange: Exchange[Any], name: str) -> None:
+        self._loop_thread = loop_thread
         self._exchange = exchange
         self._name = name
         self._used = False
@@ -233,16 +233,16 @@ class RemoteCall(Call[Any]):
 
     def __await__(self) -> Generator[Any, Any, Any]:
         self._used = True
-        if threading.get_ident() == self._home.thread:
+        if threading.get_ident() == self._loop_thread.thread:
             return self._exchange.reply.__await__()
         waiter = self._waiter()
         waiter.add_done_callback(lambda _: waiter.cancelled() and self.cancel())  # who awaits it gave up
         return asyncio.wrap_future(waiter).__await__()
 
     def result(self, timeout: float | None = None) -> Any:
-        """See `Call.result`."""
+        """Wait in this thread for the result."""
         self._used = True
-        if (instead := self._home.instead()) is not None:
+        if (instead := self._loop_thread.instead()) is not None:
             self.cancel()
             whose, else_ = instead
             fix = f"write `await {whose}.{self._name.rpartition('.')[2]}(...)` here, {else_}"
@@ -261,14 +261,14 @@ class RemoteCall(Call[Any]):
             raise exc.with_traceback(None) from None
 
     def cancel(self) -> bool:
-        """See `Call.cancel`."""
+        """Give the call up, and cancel what it called; False if it is over."""
         self._used = True
         if self._exchange.over:
             return False
-        if threading.get_ident() == self._home.thread:
+        if threading.get_ident() == self._loop_thread.thread:
             self._exchange.abandon()
         else:
-            self._home.loop.call_soon_threadsafe(self._exchange.abandon)
+            self._loop_thread.loop.call_soon_threadsafe(self._exchange.abandon)
         return True
 
     def send(self, value: Any) -> Any:
@@ -303,7 +303,7 @@ class RemoteCall(Call[Any]):
         if reply.done():  # the loop may be gone
             copy(reply)
         else:
-            self._home.loop.call_soon_threadsafe(reply.add_done_callback, copy)
+            self._loop_thread.loop.call_soon_threadsafe(reply.add_done_callback, copy)
         return waiter
 
     def __del__(self) -> None:
@@ -311,7 +311,7 @@ class RemoteCall(Call[Any]):
             return
         reply = self._exchange.reply
         if not reply.done():
-            if self._home.loop.is_closed():
+            if self._loop_thread.loop.is_closed():
                 return
             warnings.warn(f"a call to {self._name} was dropped without being awaited: cancelled", RuntimeWarning, 2)
             self.cancel()

@@ -116,11 +116,11 @@ class StreamExchange(TypedExchange[RequestT]):
 
     @property
     def waiting(self) -> bool:
-        """See `Exchange.waiting`."""
+        """Whether somebody waits for an item just now."""
         return self.waiter is not None and not self.waiter.done()
 
     def orphan(self) -> None:
-        """See `Exchange.orphan`; a thread that waits for an item hears of it, and takes it for no end."""
+        """End it with its caller; a thread that waits for an item is told, and does not take it for the end."""
         self.error = concurrent.futures.CancelledError()
         self.abandon()
 
@@ -181,15 +181,17 @@ class RemoteStream(Stream[Any]):
     """The items of one streaming call; it is sent when the first one is asked for.
 
     Args:
-        home: the loop that it runs on.
+        loop_thread: the loop that it runs on.
         exchange: the call.
         name: the API, for messages.
     """
 
-    __slots__ = ("__weakref__", "_ahead", "_exchange", "_home", "_name", "_started")
+    __slots__ = ("__weakref__", "_ahead", "_exchange", "_loop_thread", "_name", "_started")
 
-    def __init__(self, home: LoopThread, exchange: StreamExchange[Any], name: str, misfit: CallError | None) -> None:
-        self._home = home
+    def __init__(
+        self, loop_thread: LoopThread, exchange: StreamExchange[Any], name: str, misfit: CallError | None
+    ) -> None:
+        self._loop_thread = loop_thread
         self._exchange = exchange
         self._name = name
         self._started = False
@@ -200,16 +202,16 @@ class RemoteStream(Stream[Any]):
             self._started = True
 
     async def __anext__(self) -> Any:
-        if threading.get_ident() != self._home.thread:
-            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._next(), self._home.loop))
+        if threading.get_ident() != self._loop_thread.thread:
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._next(), self._loop_thread.loop))
         return await self._next()
 
     def __next__(self) -> Any:
         if self._ahead:
             return self._ahead.popleft()
-        if self._home.instead() is not None:
+        if self._loop_thread.instead() is not None:
             raise RuntimeError(f"`for` over {self._name}(...) would block the event loop: write `async for`")
-        self._ahead.extend(asyncio.run_coroutine_threadsafe(self._several(), self._home.loop).result())
+        self._ahead.extend(asyncio.run_coroutine_threadsafe(self._several(), self._loop_thread.loop).result())
         if not self._ahead:
             raise StopIteration
         return self._ahead.popleft()
@@ -218,7 +220,7 @@ class RemoteStream(Stream[Any]):
         return self
 
     async def aclose(self) -> None:
-        """See `Stream.aclose`."""
+        """Take no more items: what makes them is cancelled."""
         self._abandon()
 
     async def _next(self) -> Any:
@@ -255,11 +257,11 @@ class RemoteStream(Stream[Any]):
         return True
 
     def _abandon(self) -> None:
-        if threading.get_ident() == self._home.thread:
+        if threading.get_ident() == self._loop_thread.thread:
             self._exchange.abandon()
         else:
-            self._home.loop.call_soon_threadsafe(self._exchange.abandon)
+            self._loop_thread.loop.call_soon_threadsafe(self._exchange.abandon)
 
     def __del__(self) -> None:
-        if getattr(self, "_started", False) and not self._exchange.over and not self._home.loop.is_closed():
+        if getattr(self, "_started", False) and not self._exchange.over and not self._loop_thread.loop.is_closed():
             self._abandon()  # the loop over it was left early

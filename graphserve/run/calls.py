@@ -43,7 +43,7 @@ class Calls:
 
     def close(self) -> None:
         """End it; what is still under way fails."""
-        self._home.loop.call_soon_threadsafe(self._closing.set)
+        self._loop_thread.loop.call_soon_threadsafe(self._closing.set)
         self._thread.join()
 
     async def _explain(self, body: bytes) -> bytes:
@@ -51,11 +51,11 @@ class Calls:
 
     async def _live(self) -> None:
         self._words = Words(self._errors, self._entry.name)
-        self._home = LoopThread.here()
+        self._loop_thread = LoopThread.here()
         self._closing = asyncio.Event()
         timeout, slack = self._entry.options.timeout, HOP_SLACK + slack_to(self._plan, self._entry.name)
         self.client = TypedClient(self._entry.name, {
-            api.name: RemoteApi(self._home, DependencyApi(
+            api.name: RemoteApi(self._loop_thread, DependencyApi(
                 api, self._entry.name, self._lane, *public_codecs(self._cls, api), timeout, slack
             )) for api in self._entry.apis
         })  # fmt: skip

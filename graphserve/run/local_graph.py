@@ -104,7 +104,7 @@ class _Graph:
         self.nodes: dict[str, LocalNode] = {}
 
     async def start(self, plan: NodePlan) -> None:
-        declared, stand_in = self.cast[plan.name]
+        declared, override = self.cast[plan.name]
 
         def class_of(named: NodePlan | EdgePlan) -> type:
             if isinstance(named, EdgePlan):  # runs elsewhere
@@ -114,17 +114,17 @@ class _Graph:
             return self._class(named)
 
         clients = Clients(plan, self.plan, lambda node, _: self.nodes[node.name], self._http, class_of)
-        node = self.nodes[plan.name] = LocalNode(plan, declared, stand_in, clients)
+        node = self.nodes[plan.name] = LocalNode(plan, declared, override, clients)
         await node.start()
 
     def client(self) -> TypedClient:
-        entry, home = self.plan.node(self.plan.entry), LoopThread.here()
+        entry, loop_thread = self.plan.node(self.plan.entry), LoopThread.here()
         apis = {}
         for api in entry.apis:
             timeout, slack = shortest(api.timeout, entry.options.timeout), slack_to(self.plan, entry.name)
             way = codecs(self._class(entry), api)
             apis[api.name] = RemoteApi(
-                home, DependencyApi(api, entry.name, self.nodes[entry.name], *way, timeout, slack)
+                loop_thread, DependencyApi(api, entry.name, self.nodes[entry.name], *way, timeout, slack)
             )
         return TypedClient(entry.name, apis)
 

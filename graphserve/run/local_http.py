@@ -58,7 +58,7 @@ class HttpLane:
         self.app = App(health, node.apis)
 
     def send(self, exchange: Exchange[bytes]) -> None:
-        """See `Lane`."""
+        """Read the request, and execute it as a worker would."""
         request = exchange.request.removeprefix(MADE.opening)
         head, _, body = request.partition(b"\r\n\r\n")
         first, *lines = head.split(b"\r\n")

@@ -56,16 +56,16 @@ class LocalNode:
     Args:
         plan: the node.
         declared: the class that has the signatures.
-        stand_in: what is made and called: that class, another one, or a ready object.
+        override: what is made and called: that class, another one, or a ready object.
         clients: the clients of its dependencies.
     """
 
     retry_budget = None  # there is no connection that could be lost
 
-    def __init__(self, plan: NodePlan, declared: type, stand_in: Any, clients: Clients[LocalRequest]) -> None:
+    def __init__(self, plan: NodePlan, declared: type, override: Any, clients: Clients[LocalRequest]) -> None:
         self.plan = plan
         self.declared = declared
-        self.stand_in = stand_in
+        self.override = override
         self.clients = clients
         self.apis: dict[str, BoundApi] = {}
         self._loop = asyncio.get_running_loop()
@@ -78,16 +78,17 @@ class LocalNode:
         self._base = contextvars.copy_context()  # a callee sees nothing of its caller's context variables
         self._quiet = asyncio.Event()
         self._life: ServiceInstance | None = None
-        self._stopped = self._advancing = False
+        self._stopped = False
+        self._advancing = False
 
     async def start(self) -> None:
         """Make the instance and enter it.
 
         Raises:
             StartupError: `__init__` or `__aenter__` raised, or did not end in time.
-            ConfigurationError: a stand-in lacks an API.
+            ConfigurationError: the override lacks an API.
         """
-        instance = self.stand_in
+        instance = self.override
         if isinstance(instance, type):
             instance = await self._live(instance)
         for api in self.plan.apis:
@@ -124,10 +125,8 @@ class LocalNode:
             await self.clients.close()
             self._threads.shutdown(wait=quiet and self._life is not None)
 
-    # --- the lane ---
-
     def composer(self, api: ApiPlan, *, checked: bool) -> Compose:
-        """See `Lane`."""
+        """Return a function that makes requests to one API, in the form that this lane sends."""
         return composer(api, checked=checked)
 
     def send(self, exchange: Exchange[LocalRequest]) -> None:
@@ -152,8 +151,6 @@ class LocalNode:
         if execution is not None:
             execution.cancel()
         self._waiting.pop(exchange, None)
-
-    # --- executing ---
 
     def take(self) -> bool:
         """A slot for a batch, if one is free."""
@@ -290,8 +287,6 @@ class LocalNode:
         finally:
             self._advancing = False
 
-    # --- the instance ---
-
     async def _live(self, cls: type) -> Any:
         lone = cls is not self.declared  # not made with the service's `init`, and given no clients
         plan = dataclasses.replace(self.plan, init={}) if lone else self.plan
@@ -316,9 +311,6 @@ class LocalNode:
 
 def _nothing(instance: object) -> None:
     pass
-
-
-# --- The life of an instance of a local graph: made and entered, and left, each in its time ---
 
 
 _GOES_ON = "its thread goes on, and the interpreter waits for it when it ends"

@@ -1,4 +1,7 @@
-"""A call to a node of a local graph, in place of bytes on a socket. Runs where `local()` was called."""
+"""A call to a node of a local graph, in place of bytes on a socket, and what becomes of its stream.
+
+Items go to their consumer through the wire's types. Runs where `local()` was called.
+"""
 
 from __future__ import annotations
 
@@ -78,9 +81,6 @@ def composer(api: ApiPlan, *, checked: bool) -> Compose:
     return compose
 
 
-# --- Streams of a local graph: items go to their consumer through the wire's types ---
-
-
 class LocalSink:
     """Gives the items of a stream to the exchange that waits for them.
 
@@ -101,11 +101,11 @@ class LocalSink:
         self.begun = False
 
     def encode(self, item: Any) -> bytes:
-        """See `Sink`."""
+        """Return an item in the format of the stream."""
         return formats.pack(formats.ITEM, self.api.result.encode(item, self._items))
 
     def write(self, data: bytes) -> None:
-        """See `Sink`."""
+        """Give an item to the consumer; the first one begins the answer."""
         if not self.begun:
             self.begun = True
             self.exchange.head([])
@@ -113,20 +113,20 @@ class LocalSink:
 
     @property
     def blocked(self) -> bool:
-        """See `Sink`."""
+        """Whether the consumer is slow."""
         return self.exchange.full
 
     async def drained(self) -> None:
-        """See `Sink`."""
+        """Wait until the consumer has taken enough."""
         await self.exchange.room()
 
     def end(self) -> None:
-        """See `Sink`."""
+        """Say that there are no more items."""
         self.exchange.chunk(formats.pack(formats.END))
         self.exchange.answered(200, [], b"")
 
     def fail(self, error: BaseException) -> None:
-        """See `Sink`."""
+        """End the answer with what the API raised."""
         self._failed(error)
 
 
@@ -157,11 +157,11 @@ class BodySink:
         self._begun = False
 
     def encode(self, item: Any) -> bytes:
-        """See `Sink`."""
+        """Return an item in the format of the stream."""
         return self.format.item(self.api.result.encode(item, self._items))
 
     def write(self, data: bytes) -> None:
-        """See `Sink`."""
+        """Give an item to the consumer; the first one begins the answer."""
         if not self._begun:
             self._begun = True
             self.exchange.head(self._headers)
@@ -169,19 +169,19 @@ class BodySink:
 
     @property
     def blocked(self) -> bool:
-        """See `Sink`."""
+        """Whether the consumer is slow."""
         return self.exchange.full
 
     async def drained(self) -> None:
-        """See `Sink`."""
+        """Wait until the consumer has taken enough."""
         await self.exchange.room()
 
     def end(self) -> None:
-        """See `Sink`."""
+        """Say that there are no more items."""
         self.exchange.answered(200, self._headers, self.format.end())
 
     def fail(self, error: BaseException) -> None:
-        """See `Sink`."""
+        """End the answer with what the API raised."""
         if not self._begun:
             self._failed(error)
             return

@@ -163,8 +163,6 @@ class Server(Generic[T]):
             if not isinstance(exc, KeyboardInterrupt):  # the first one leaves the block, as it is
                 raise interrupt.with_traceback(None) from None
 
-    # --- the supervisor ---
-
     def _start(self) -> None:
         reading, writing = inherited.pipe()
         listening, speaking = inherited.pipe()
@@ -205,8 +203,6 @@ class Server(Generic[T]):
         self._answers.close()
         if code:
             raise GraphServeError(f"the supervisor ended with status {code}")
-
-    # --- calls ---
 
     def _class(self) -> type:
         if isinstance(self._target, str):

@@ -56,7 +56,7 @@ class PooledLane(NodeLane):
         membership.watch(node, self._changed)
 
     def composer(self, api: ApiPlan, *, checked: bool) -> Compose:
-        """See `Lane`."""
+        """Return a function that makes requests to one API, in the form that this lane sends."""
         return composer(api, self.node, checked=checked)
 
     def send(self, exchange: Exchange[bytes]) -> None:

@@ -49,7 +49,7 @@ class QueueLane(NodeLane):
         membership.watch(node, self._changed)
 
     def composer(self, api: ApiPlan, *, checked: bool) -> Compose:
-        """See `Lane`."""
+        """Return a function that makes requests to one API, in the form that this lane sends."""
         by_socket, sharing = composer(api, self.node, PEER_BY_SOCKET, checked=checked), self._sharing
         if sharing is None:
             return by_socket

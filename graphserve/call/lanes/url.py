@@ -1,4 +1,8 @@
-"""Services that run elsewhere (`depends(X, url=…)`): typed calls and httpx clients, over TCP. Runs in workers."""
+"""The URL lane: services that run somewhere else (`depends(X, url=…)`), reached by httpx over TCP. Runs in workers.
+
+Typed calls take `UrlLane`; `AsyncUrlClient` and `UrlClient` are what an edge with `client=` is given, and `UrlEdge` has
+what the two have in common.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import asyncio
 import base64
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import httpx
@@ -72,7 +76,7 @@ class UrlLane:
     def composer(
         self, api: ApiPlan, *, checked: bool
     ) -> Callable[[CallContext | None, int | None, bytes], httpx.Request]:
-        """See `Lane`."""
+        """Return a function that makes requests to one API, in the form that this lane sends."""
         url = httpx.URL(self.url.rstrip("/") + api.route)
         accept = accepted(api, checked=checked)
         if not api.stream:
@@ -95,7 +99,7 @@ class UrlLane:
         return compose
 
     def send(self, exchange: Exchange[httpx.Request]) -> None:
-        """See `Lane`."""
+        """Send the exchange with httpx, in a task of its own."""
         if self._closed:
             exchange.fail(self._gone())
             return
@@ -104,7 +108,7 @@ class UrlLane:
         task.add_done_callback(lambda _: self._sending.pop(exchange, None))
 
     def forget(self, exchange: Exchange[httpx.Request]) -> None:
-        """See `Lane`."""
+        """Cancel what still sends an exchange that is over."""
         task = self._sending.pop(exchange, None)
         if task is not None and task is not asyncio.current_task():
             task.cancel()
@@ -209,8 +213,8 @@ def timeout(deadline_ns: int) -> bytes:
     return b"%.3f" % max(left, SHORTEST_TIMEOUT)
 
 
-class Elsewhere:
-    """What an injected httpx client adds to its requests to a service elsewhere, and makes of its failures.
+class UrlEdge:
+    """Add what travels to the requests that an httpx client sends to a service at a URL, and explain its failures.
 
     Args:
         node: the name for messages.
@@ -221,7 +225,22 @@ class Elsewhere:
         self.node = node
         self._origin = _origin(url)
 
-    def prepare(self, request: httpx.Request) -> int | None:
+    @contextlib.contextmanager
+    def sending(self, request: httpx.Request) -> Iterator[int | None]:
+        """Send a request within; the value is its deadline, None without one.
+
+        Raises:
+            httpx.TransportError: what was raised within, which carries what it means should nobody catch it.
+        """
+        try:
+            yield self._prepare(request)
+        except httpx.TransportError as exc:
+            self._note(exc, request)
+            raise
+        finally:
+            self._done()
+
+    def _prepare(self, request: httpx.Request) -> int | None:
         """Have what travels travel with a request; its deadline, and None without one.
 
         Raises:
@@ -245,14 +264,13 @@ class Elsewhere:
         shorter = {name: most if given is None else min(given, most) for name, given in timeouts.items()}
         request.extensions = {**request.extensions, "timeout": shorter}
         if context is not None:
-            context.elsewhere = self.node  # should the caller be late, this is who it waits for
+            context.url_service = self.node  # should the caller be late, this is who it waits for
         return deadline_ns
 
-    def done(self) -> None:
-        """The request is over, whichever way."""
+    def _done(self) -> None:
         context = current.get()
         if context is not None:
-            context.elsewhere = None
+            context.url_service = None
 
     def is_late(self, response: httpx.Response, deadline_ns: int | None) -> bool:
         """Whether it may be what a service of ours says of a deadline that was the caller's own."""
@@ -270,8 +288,7 @@ class Elsewhere:
         if isinstance(error, DeadlineExceeded):
             raise self._late(error) from error
 
-    def note(self, exc: httpx.TransportError, request: httpx.Request) -> None:
-        """What an error of httpx means, should nobody catch it."""
+    def _note(self, exc: httpx.TransportError, request: httpx.Request) -> None:
         if _origin(request.url) != self._origin or hasattr(exc, CARRIED):
             return
         if isinstance(exc, _UNREACHED):
@@ -287,50 +304,38 @@ class Elsewhere:
 
 
 class AsyncUrlClient(httpx.AsyncClient):
-    """The `httpx.AsyncClient` of an edge to a service elsewhere."""
+    """The `httpx.AsyncClient` of an edge to a service at a URL."""
 
     def __init__(self, node: str, url: str, timeout: float | None) -> None:
         public, login = credentials(url)
         super().__init__(base_url=public, timeout=timeout, auth=login and httpx.BasicAuth(*login))
-        self._elsewhere = Elsewhere(node, self.base_url)
+        self._edge = UrlEdge(node, self.base_url)
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """As of every client; deadline, request id and trace travel with it."""
-        try:
-            deadline_ns = self._elsewhere.prepare(request)
+        with self._edge.sending(request) as deadline_ns:
             response = await super().send(request, **options)
-            if self._elsewhere.is_late(response, deadline_ns):
+            if self._edge.is_late(response, deadline_ns):
                 await response.aread()
-                self._elsewhere.late(response)
-        except httpx.TransportError as exc:
-            self._elsewhere.note(exc, request)
-            raise
-        finally:
-            self._elsewhere.done()
+                self._edge.late(response)
         return response
 
 
 class UrlClient(httpx.Client):
-    """The `httpx.Client` of an edge to a service elsewhere."""
+    """The `httpx.Client` of an edge to a service at a URL."""
 
     def __init__(self, node: str, url: str, timeout: float | None) -> None:
         public, login = credentials(url)
         super().__init__(base_url=public, timeout=timeout, auth=login and httpx.BasicAuth(*login))
-        self._elsewhere = Elsewhere(node, self.base_url)
+        self._edge = UrlEdge(node, self.base_url)
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """As of every client; deadline, request id and trace travel with it."""
-        try:
-            deadline_ns = self._elsewhere.prepare(request)
+        with self._edge.sending(request) as deadline_ns:
             response = super().send(request, **options)
-            if self._elsewhere.is_late(response, deadline_ns):
+            if self._edge.is_late(response, deadline_ns):
                 response.read()
-                self._elsewhere.late(response)
-        except httpx.TransportError as exc:
-            self._elsewhere.note(exc, request)
-            raise
-        finally:
-            self._elsewhere.done()
+                self._edge.late(response)
         return response
 
 
