@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from graphserve.supervise.control.server import ControlServer
+from graphserve.supervise.control.http import UnixHttpServer
 from graphserve.supervise.fleet import Fleet
 from graphserve.system import os_errors
 from graphserve.system.rundir import RunDir, Taken
@@ -23,14 +23,14 @@ class RunFolderUpkeep:
     Args:
         folder: the run folder.
         fleet: what runs.
-        admin: who answers operators.
+        control: the server of the control socket.
         say: takes a level and words for the terminal.
     """
 
-    def __init__(self, folder: RunDir, fleet: Fleet, admin: ControlServer, say: Callable[[str, str], None]) -> None:
+    def __init__(self, folder: RunDir, fleet: Fleet, control: UnixHttpServer, say: Callable[[str, str], None]) -> None:
         self._folder = folder
         self._fleet = fleet
-        self._admin = admin
+        self._control = control
         self._say = say
         self._timer: asyncio.TimerHandle | None = None
         self._trouble = ""  # what was said last of what could not be made
@@ -53,7 +53,7 @@ class RunFolderUpkeep:
             suspect: a socket that somebody could not connect to, although its owner is ready.
         """
         try:
-            restored = [*self._folder.restore(), *self._admin.restore(), *self._fleet.restore()]
+            restored = [*self._folder.restore(), *self._control.restore(), *self._fleet.restore()]
             if suspect:
                 restored += self._fleet.suspect(suspect)
         except Taken as exc:

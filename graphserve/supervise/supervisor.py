@@ -18,7 +18,7 @@ from graphserve.config import Config
 from graphserve.errors import ExitCode, GraphServeError, StartupError
 from graphserve.graph.plan import Plan, Resolution
 from graphserve.graph.resolver import Resolver, import_limit, require
-from graphserve.supervise.control.server import ControlServer
+from graphserve.supervise.control.server import open_control
 from graphserve.supervise.events import LogRecord, Observer
 from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.operations import Operations
@@ -103,9 +103,8 @@ class Supervisor:
         self.operations = Operations(
             self.fleet, self.config, self._resolve, self._reread, self._say, self.notifier.reload
         )
-        admin = ControlServer(self, self.folder.path)
-        await admin.open()
-        upkeep = RunFolderUpkeep(self.folder, self.fleet, admin, self._say)
+        control = await open_control(self, self.folder.path)
+        upkeep = RunFolderUpkeep(self.folder, self.fleet, control, self._say)
         try:
             upkeep.begin()
             try:
@@ -131,7 +130,7 @@ class Supervisor:
             await self.fleet.kill()
             await self.reaper.end()
             upkeep.end()
-            await admin.close()
+            await control.close()
 
     def job(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Do something that a stop gives up."""

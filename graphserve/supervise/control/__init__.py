@@ -4,7 +4,7 @@
     http      the HTTP server below it: one request a connection, every size and time bounded; h11 parses
     report    the JSON of `/ps` and `/status`, read from the fleet
 
-A request is read by `http.read`, `ControlServer._answer` finds its path, and what it asks for is done by
+A request is read by `http.read`, `ControlApi.answer` finds its path, and what it asks for is done by
 `supervise/operations.py` (reload, restart, scale), by `supervise/signals.py` (stop), or read by `report`.
 The commands of `cli/operate.py` are its clients, by `cli/client.py`.
 """

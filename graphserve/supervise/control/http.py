@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import re
-import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -115,24 +114,35 @@ class ControlResponse:
             self._writer.write(data)
 
 
+Handler = Callable[[ControlRequest, ControlResponse], Awaitable[None]]
+
+
 class UnixHttpServer:
-    """Serves HTTP on a Unix socket of mode 0600.
+    """Serves HTTP on a Unix socket of mode 0600, from `open` on.
 
     Args:
         path: where the socket is made.
         handle: answers a request; an `HttpError` that it raises is the answer.
     """
 
-    def __init__(self, path: str, handle: Callable[[ControlRequest, ControlResponse], Awaitable[None]]) -> None:
+    def __init__(self, path: str, handle: Handler) -> None:
         self._path = path
         self._handle = handle
+        self._named = NamedSocket(path, MAX_CONNECTIONS)
+        self._listener: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
         self._reopening: asyncio.Task[None] | None = None
 
-    async def open(self) -> None:
-        """Begin to listen."""
-        self._named = NamedSocket(self._path, MAX_CONNECTIONS)
-        self._server = await self._listen(self._named.sock)
+    @classmethod
+    async def open(cls, path: str, handle: Handler) -> UnixHttpServer:
+        """Make a server and begin to listen.
+
+        Raises:
+            OSError: the socket cannot be made.
+        """
+        server = cls(path, handle)
+        await server._listen()
+        return server
 
     def restore(self) -> list[str]:
         """Make the socket again if somebody has removed it, and return its name then; who is connected stays so.
@@ -143,23 +153,25 @@ class UnixHttpServer:
         if not self._named.lost or self._reopening is not None:
             return []
         self._named = NamedSocket(self._path, MAX_CONNECTIONS)
-        self._reopening = asyncio.ensure_future(self._reopen(self._named.sock))
+        self._reopening = asyncio.ensure_future(self._reopen())
         return [os.path.basename(self._path)]
 
-    async def _reopen(self, sock: socket.socket) -> None:
-        before = self._server
-        self._server = await self._listen(sock)
-        before.close()
+    async def _reopen(self) -> None:
+        before = self._listener
+        await self._listen()
+        if before is not None:
+            before.close()
         self._reopening = None
 
-    async def _listen(self, sock: socket.socket) -> asyncio.Server:
-        return await asyncio.start_unix_server(self._connected, sock=sock, limit=MAX_HEAD_BYTES)
+    async def _listen(self) -> None:
+        self._listener = await asyncio.start_unix_server(self._connected, sock=self._named.sock, limit=MAX_HEAD_BYTES)
 
     async def close(self) -> None:
         """Stop accepting, give answers a moment to go out, and end."""
         if self._reopening is not None:
             await self._reopening
-        self._server.close()
+        if self._listener is not None:
+            self._listener.close()
         if self._clients:
             await asyncio.wait(self._clients, timeout=0.1)
         for task in self._clients:

@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 from graphserve.config import Config
 from graphserve.errors import GraphServeError
 from graphserve.supervise.control import report
-from graphserve.supervise.control.http import ControlRequest, ControlResponse, HttpError, UnixHttpServer
+from graphserve.supervise.control.http import ControlRequest, ControlResponse, Handler, HttpError, UnixHttpServer
 from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.operations import OperationRefused, Operations
 from graphserve.supervise.process.sockets import PublicSocket
@@ -32,7 +32,6 @@ T = TypeVar("T")
 MAX_WORKERS = 10_000  # of one node; more is a slip of the finger
 HOW_TO_NAME = 'name nodes so: {"nodes": ["Model"]}; or send no body, for all of them'
 Work = Callable[[Progress], Coroutine[object, object, object]]
-Handler = Callable[[ControlRequest, ControlResponse], Coroutine[object, object, None]]
 
 
 class Control(Protocol):
@@ -61,8 +60,8 @@ class Control(Protocol):
         """Do something that a stop gives up."""
 
 
-class ControlServer:
-    """Answers operators.
+class ControlApi:
+    """Answers operators: finds what a request asks for, and does it.
 
     Args:
         supervisor: what they see and change.
@@ -74,7 +73,6 @@ class ControlServer:
         self._run = run
         self._url = supervisor.public.url
         self._began = time.monotonic()
-        self._server = UnixHttpServer(rundir.control_socket(run), self._answer)
         self._routes: dict[str, tuple[str, Handler]] = {
             "/ps": ("GET", self._ps),
             "/status": ("GET", self._status),
@@ -84,19 +82,12 @@ class ControlServer:
             "/stop": ("POST", self._stop),
         }
 
-    async def open(self) -> None:
-        """Begin to listen."""
-        await self._server.open()
+    async def answer(self, request: ControlRequest, response: ControlResponse) -> None:
+        """Answer one request.
 
-    async def close(self) -> None:
-        """Stop accepting, give answers a moment to go out, and end."""
-        await self._server.close()
-
-    def restore(self) -> list[str]:
-        """Make the socket again if somebody has removed it, and return its name then."""
-        return self._server.restore()
-
-    async def _answer(self, request: ControlRequest, response: ControlResponse) -> None:
+        Raises:
+            HttpError: the request is refused, or what it asked for has failed.
+        """
         if request.path not in self._routes:
             raise HttpError(404, f"there is no {request.path}; there are {', '.join(self._routes)}")
         method, handle = self._routes[request.path]
@@ -190,6 +181,11 @@ class ControlServer:
             response.line({"done": True})
         else:
             response.json({"done": True, "steps": steps})
+
+
+async def open_control(supervisor: Control, run: Path) -> UnixHttpServer:
+    """Begin to answer operators on the control socket of a run folder."""
+    return await UnixHttpServer.open(rundir.control_socket(run), ControlApi(supervisor, run).answer)
 
 
 def _names(body: object) -> list[str]:
