@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from graphserve.cli.display import say
@@ -13,7 +11,7 @@ from graphserve.errors import ExitCode
 
 @click.command("check", short_help="Check a graph and this machine, without starting anything.")
 @serve_options
-def check(**given: Any) -> int:
+def check(**given: object) -> int:
     """Check the graph of TARGET, and this machine, without starting anything.
 
     Takes the options of `graphserve serve`, and reports everything that would keep it from starting.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +29,7 @@ def serve_options(command: C) -> C:
     return _with([flag for flag in FLAGS if flag.flag and flag.key != ARGUMENT], command)
 
 
-def configure(given: dict[str, Any]) -> Config:
+def configure(given: Mapping[str, object]) -> Config:
     """Return the Config of what click parsed, with the environment and the files of this process."""
     config = load({name: value for name, value in given.items() if value is not None}, os.environ, current_folder())
     os.environ.pop(PASSWORD, None)  # processes that run user code inherit the environment; it is not for them

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -27,7 +26,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", "
 )
 @click.option("--dot", is_flag=True, help="The same as --format dot.")
 @click.option("-o", "--output", metavar="FILE", default=None, help="Write to this file.")
-def graph(form: str | None, dot: bool, output: str | None, **given: Any) -> int:
+def graph(form: str | None, dot: bool, output: str | None, **given: object) -> int:
     """Print the graph of TARGET: its nodes, and which calls which. Starts nothing."""
     if dot and form not in (None, "dot"):
         raise click.UsageError(f"--dot is --format dot, but --format {form} is given too")

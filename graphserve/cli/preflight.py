@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graphserve.config import Config
 from graphserve.config.certificate import certificate
@@ -68,7 +68,7 @@ def event_loop(config: Config) -> Iterator[Trouble]:
         yield Trouble("--loop uvloop: uvloop is not installed; install it, or give --loop auto or --loop asyncio")
 
 
-def command_line(given: Mapping[str, Any]) -> Iterator[Trouble]:
+def command_line(given: Mapping[str, object]) -> Iterator[Trouble]:
     """Whether the command line holds what other users of this machine should not read."""
     if given.get("ssl_keyfile_password") is not None:
         yield Trouble(

@@ -6,8 +6,9 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 @click.command("serve", short_help="Serve the graph of TARGET.")
 @serve_options
-def serve(**given: Any) -> int:
+def serve(**given: object) -> int:
     """Serve the graph of TARGET, module:Class or path/to/file.py:Class.
 
     Each option can also be given as an environment variable (--port as GRAPHSERVE_PORT), in the file of --config, or
@@ -38,7 +39,7 @@ def serve(**given: Any) -> int:
         raise
 
 
-def _serve(given: dict[str, Any]) -> int:
+def _serve(given: Mapping[str, object]) -> int:
     config = configure(given)
 
     from graphserve.graph.resolver import Resolver
@@ -63,7 +64,7 @@ def _end(number: int, frame: FrameType | None) -> None:
     sys.exit(ExitCode.OK)
 
 
-def _run(config: Config, resolver: Resolver, given: dict[str, Any]) -> int:
+def _run(config: Config, resolver: Resolver, given: Mapping[str, object]) -> int:
     from graphserve.cli.preflight import command_line, refuse
 
     warnings = refuse(config)

@@ -92,7 +92,7 @@ class Revision:
 
     def remove(self) -> None:
         """No worker reads it any more."""
-        rundir.remove_version(self._run, self.number)
+        rundir.remove_revision(self._run, self.number)
 
 
 def same(old: NodePlan, new: NodePlan) -> bool:

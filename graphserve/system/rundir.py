@@ -575,8 +575,8 @@ _SOCKET, _FILE = stat.S_ISSOCK, stat.S_ISREG
 # of a socket ends in ~ until it listens.)
 _Table: TypeAlias = "dict[str, Callable[[int], bool] | _Table]"
 _NODE: _Table = {r"(q|b\d+|\d+)\.sock~?": _SOCKET, r"b\d+\.turn": _FILE}
-_VERSION: _Table = {r"plan\.json~?": _FILE}
-_RUN: _Table = {r"(control|workers)\.sock~?": _SOCKET, r"\d+": _VERSION, r"n\d+": _NODE}
+_REVISION: _Table = {r"plan\.json~?": _FILE}
+_RUN: _Table = {r"(control|workers)\.sock~?": _SOCKET, r"\d+": _REVISION, r"n\d+": _NODE}
 
 
 def _clear(folder: int, table: _Table) -> list[str]:
@@ -619,7 +619,7 @@ def remove_node(run: Path, node: str) -> None:
     _remove_part(run, node)
 
 
-def remove_version(run: Path, number: int) -> None:
+def remove_revision(run: Path, number: int) -> None:
     """Remove the folder of a Plan that no worker reads any more, in a folder that is ours."""
     _remove_part(run, str(number))
 
@@ -664,9 +664,9 @@ def control_socket(run: Path) -> str:
     return str(run / "control.sock")
 
 
-def plan_file(run: Path, version: int) -> Path:
-    """Return the path of a Plan; `version` counts the reloads, from 1."""
-    return run / str(version) / "plan.json"
+def plan_file(run: Path, revision: int) -> Path:
+    """Return the path of a Plan; `revision` counts the Plans of this graph, from 1."""
+    return run / str(revision) / "plan.json"
 
 
 def parent() -> Path:

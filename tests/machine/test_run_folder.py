@@ -179,7 +179,7 @@ def test_parts_of_a_running_graph_are_removed_without_following(parent: Path) ->
     (elsewhere / "plan.json").touch()
     (folder.path / "2").symlink_to(elsewhere)
     for number in (1, 2, 12):
-        rundir.remove_version(folder.path, number)
+        rundir.remove_revision(folder.path, number)
     rundir.remove_node(folder.path, "n0")
     assert {path.name for path in folder.path.iterdir()} == {"lock", "2", "n3", "control.sock", "workers.sock"}
     assert (elsewhere / "plan.json").exists()
