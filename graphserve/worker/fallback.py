@@ -59,8 +59,9 @@ class FallbackServer:
         self._threads = ThreadPoolExecutor(1)  # of an executor whose clock is used: a thread is not started
         self.app = App(self.health, {})
         self.app.pages = _Absent(self.app)
-        self.listener = Listener(self.app, *self._served(), {}, access_log=plan.access_log, **publicly(plan.listen))
-        self.listener.passes_on = True
+        self.listener = Listener(
+            self.app, *self._served(), {}, access_log=plan.access_log, passes_on=True, **publicly(plan.listen)
+        )
         self._port: Acceptor | None = None
         self._leaving = False
 
@@ -129,7 +130,7 @@ class FallbackServer:
         listen = self.plan.listen
         own_time = (
             max(listen.timeout_keep_alive, listen.timeout_client) + 1.0
-        )  # the patrol gives each connection its own
+        )  # the timeouts give each connection its own
         await quiet([self.listener], self._busy, self._port, LAME_DUCK if last else own_time)
 
     async def stop(self) -> None:

@@ -9,7 +9,6 @@ import os
 import socket
 from collections.abc import Callable, Container
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -194,15 +193,11 @@ class Serving:
             self.relay,
             self.batchers,
             access_log=plan.access_log,
+            memory=None if public else self.memory,
+            notes=self.latest.notes if public else None,
             **rest,
         )
-        if self.memory is not None and not public:
-            listener.place = self.memory.sender.place
-            listener.fetch = self.memory.receiver.fetch
-            listener.sender = self.memory.sender
-        if public:
-            listener.notes = self.latest.notes
-        self.members.watch_wary(self.node.name, partial(setattr, listener, "wary"))
+        self.members.watch_wary(self.node.name, listener.suspect)
         self._listeners.append(listener)
         return listener
 

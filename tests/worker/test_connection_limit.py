@@ -18,7 +18,7 @@ from graphserve import api, service
 from graphserve.graph.builder import resolve_here
 from graphserve.worker.dispatch.executor import Executor, bind
 from graphserve.worker.dispatch.slots import Slots
-from graphserve.worker.http import acceptor as ports, timeouts as patrols
+from graphserve.worker.http import acceptor, timeouts
 from graphserve.worker.http.acceptor import BEYOND, Acceptor
 from graphserve.worker.http.limits import Limits
 from graphserve.worker.http.listener import Listener, routes
@@ -131,8 +131,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(autouse=True)
 def all_are_fresh(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(patrols, "FRESH", 3600.0)  # seconds; a loaded machine may be slow between two connections
-    monkeypatch.setattr(ports, "PATIENCE", 3600.0)  # likewise, in a handshake
+    monkeypatch.setattr(timeouts, "FRESH", 3600.0)  # seconds; a loaded machine may be slow between two connections
+    monkeypatch.setattr(acceptor, "PATIENCE", 3600.0)  # likewise, in a handshake
     caplog.set_level(logging.INFO, "graphserve.access")
 
 
@@ -150,11 +150,11 @@ async def test_each_client_of_a_burst_has_an_answer(beyond: int, caplog: pytest.
     assert sum(" 200 " in line for line in lines) == found.count([200])
 
 
-@pytest.mark.parametrize("crowd", [patrols.CROWD, SPARE + 50], ids=["a few", "too many to be asked"])
+@pytest.mark.parametrize("crowd", [timeouts.CROWD, SPARE + 50], ids=["a few", "too many to be asked"])
 async def test_while_all_are_busy_all_others_are_told(
     crowd: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patrols, "CROWD", crowd)
+    monkeypatch.setattr(timeouts, "CROWD", crowd)
     async with place() as port:
         busy = await port.come(LIMIT)
         for _, writer in busy:
@@ -194,7 +194,7 @@ async def test_who_says_nothing_for_long_makes_room(monkeypatch: pytest.MonkeyPa
     async with place() as port:
         silent = await port.come(LIMIT)
         await until(lambda: len(port.timeouts.connections) == LIMIT)
-        monkeypatch.setattr(patrols, "FRESH", -1.0)
+        monkeypatch.setattr(timeouts, "FRESH", -1.0)
         whole = await port.come(2)
         for _, writer in whole:
             writer.write(CALL)
@@ -264,8 +264,8 @@ async def test_handshakes_that_stay_unfinished_end_for_who_waits(
     authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "graphserve.tls")
-    monkeypatch.setattr(ports, "PATIENCE", 0.1)
-    monkeypatch.setattr(ports, "LEAST_PATIENCE", 0.001)
+    monkeypatch.setattr(acceptor, "PATIENCE", 0.1)
+    monkeypatch.setattr(acceptor, "LEAST_PATIENCE", 0.001)
     async with place(authority) as port:
         loop = asyncio.get_running_loop()
         with contextlib.ExitStack() as stack:

@@ -92,8 +92,8 @@ def test_it_ends_in_an_answer_a_line_and_a_close(
 async def talk(public: bool, spoil: Callable[[BoundApi], BoundApi], raw: bytes) -> bytes:
     made = listener(public=public)
     made.apis[b"/bad"] = spoil(made.apis[b"/bad"])
-    patrol = Timeouts(made, Limits(connections=10, patience=5.0, keep_alive=0.2))
-    factory = (lambda: PublicConnection(made, patrol)) if public else (lambda: HttpConnection(made))
+    timeouts = Timeouts(made, Limits(connections=10, patience=5.0, keep_alive=0.2))
+    factory = (lambda: PublicConnection(made, timeouts)) if public else (lambda: HttpConnection(made))
     server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
     try:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())

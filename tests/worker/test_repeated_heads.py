@@ -111,11 +111,11 @@ async def place(hosts: tuple[str, ...] = ("localhost",)) -> AsyncIterator[tuple[
         app, routes(apis.values()), executor, Slots(1), responder, relay, {}, keep_alive=5.0, max_body_size=LARGEST,
         hosts=AllowedHosts(hosts),
     )  # fmt: skip
-    patrol = Timeouts(listener, Limits(connections=100, patience=60.0, keep_alive=60.0))
+    timeouts = Timeouts(listener, Limits(connections=100, patience=60.0, keep_alive=60.0))
     writers: list[asyncio.StreamWriter] = []
 
     def made() -> Watched:
-        found.connections.append(Watched(listener, patrol))
+        found.connections.append(Watched(listener, timeouts))
         return found.connections[-1]
 
     async def connect() -> Client:
@@ -222,7 +222,7 @@ async def test_a_body_that_looks_like_a_request_teaches_nothing() -> None:
             head, _, _ = whole.partition(b"\r\n\r\n")
             if head_first:  # the body is `evil` alone, in a read of its own
                 client.writer.write(head + b"\r\n\r\n")
-                await until(lambda client=client: client.server.receiving and client.server.headed)
+                await until(lambda client=client: client.server.receiving and client.server.head_complete)
                 client.writer.write(evil)
                 answer = await client.reader.readuntil(b"\r\n\r\n")
                 assert answer.startswith(b"HTTP/1.1 400"), "it is no JSON"
@@ -240,7 +240,7 @@ async def test_the_end_of_a_body_and_a_request_in_one_read_teach_nothing() -> No
         assert await client.ask(call()) == b"[1,0]"
         body = b'"' + tail
         client.writer.write(call(body)[: -len(tail)])
-        await until(lambda: client.server.receiving and client.server.headed)
+        await until(lambda: client.server.receiving and client.server.head_complete)
         client.writer.write(tail + call())
         await until(lambda: found.instance.ran == 2)
         assert client.server._repeated is None

@@ -24,7 +24,7 @@ AT_ONCE = 16  # connections that are accepted in one turn of the loop; a sibling
 
 
 class Acceptor:
-    """One public socket.
+    """Accepts the connections of one public socket.
 
     Args:
         listener: what its connections share.
@@ -80,7 +80,7 @@ class Acceptor:
 
     @property
     def pending(self) -> bool:
-        """Whether there are connections that are no protocol's yet."""
+        """Whether there are connections whose handshake is under way."""
         return bool(self._attaching)
 
     def _protocol(self) -> PublicConnection:
@@ -108,7 +108,7 @@ class Acceptor:
             self._attach(connection, self.limits.patience)
 
     def _has_place(self) -> bool:
-        """Whether one more client may shake hands now; if not, the next ones wait until a handshake is over.
+        """Return whether one more client may shake hands now; if not, the next ones wait until a handshake is over.
 
         Who is beyond the limit is told so, which takes a handshake too. Of those only a few are under way at once, and
         none may keep its place: one that is slow ends for who waits. If one after the other is slow, that is a flood,
@@ -167,7 +167,7 @@ class Acceptor:
 
 
 def _peer(connection: socket.socket) -> str:
-    """Who a client is, in words; those of a Unix socket have no address."""
+    """Return who a client is, in words; those of a Unix socket have no address."""
     if connection.family == socket.AF_UNIX:
         return "a client of the Unix socket"
     try:

@@ -37,7 +37,7 @@ def log_answer(method: str, path: str, status: int, request_id: bytes, seconds: 
 
 
 def shown(path: bytes) -> str:
-    """A path as it came, on one line: no escape becomes a line end."""
+    """Return a path as it came, on one line: no escape becomes a line end."""
     return path[:LONGEST].decode("ascii", "backslashreplace")
 
 

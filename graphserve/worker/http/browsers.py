@@ -46,7 +46,7 @@ class AllowedHosts:
 
     @classmethod
     def of(cls, listen: ListenPlan) -> AllowedHosts:
-        """Those that were chosen, or else: on loopback its own names, elsewhere all.
+        """Return the ones that were chosen, or else: on loopback its own names, elsewhere all.
 
         A page of any site can have its own name lead to 127.0.0.1 (DNS rebinding); then the browser takes both for one
         site. At another address the names that lead here are not known to us. A Unix socket is reached by no browser.
@@ -58,7 +58,7 @@ class AllowedHosts:
         return cls(("*",))
 
     def _allows(self, host: bytes | None) -> bool:
-        """Whether it is a host, with a port or without, and one of these."""
+        """Return whether it is a host, with a port or without, and one of these."""
         if host is None or not host_is_valid(host):
             return False
         name = _plain(_split(host.decode("latin-1"))[0])
@@ -68,7 +68,7 @@ class AllowedHosts:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is one of this machine's own names for itself."""
+    """Return whether a host is one of this machine's own names for itself."""
     name = _plain(host)
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -81,7 +81,7 @@ def is_loopback(host: str) -> bool:
 
 
 def foreign_host(host: bytes) -> HttpProblem:
-    """The refusal of a Host that is not allowed."""
+    """Return the refusal of a Host that is not allowed."""
     said = f"this port does not answer to the host {shown(host)!r}: --allowed-hosts says which it answers to"
     return HttpProblem(421, said)
 
@@ -89,7 +89,7 @@ def foreign_host(host: bytes) -> HttpProblem:
 def fault(
     method: bytes, executes: bool, headers: Headers, own: Callable[[], list[tuple[str, bytes]]]
 ) -> HttpProblem | None:
-    """Why a request is refused that a browser sends for a page of another site; None if it is none.
+    """Return why a request is refused that a browser sends for a page of another site; None if it is none.
 
     Args:
         method: the method.
@@ -111,7 +111,7 @@ def fault(
 
 
 def origin(value: bytes) -> str | None:
-    """An origin in one spelling; None if it is none that a page of ours has (`null` is one of a sandbox or a file)."""
+    """Return an origin in one spelling; None if no page of ours has it (`null` is that of a sandbox or a file)."""
     found = _ORIGIN.match(value.strip())
     if found is None or not host_is_valid(found["host"]):
         return None
@@ -135,7 +135,7 @@ def _split(host: str) -> tuple[str, str]:
 
 
 def _plain(name: str) -> str:
-    """A name or an address in one spelling."""
+    """Return a name or an address in one spelling."""
     name = name.lower().removesuffix(".")
     if ":" not in name:
         return name

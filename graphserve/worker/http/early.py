@@ -43,7 +43,7 @@ class Beginning:
         return not (self.over or self.leaving)
 
     def refusal(self, *, late: bool) -> CallError:
-        """The answer to a request that can wait no longer.
+        """Return the answer to a request that can wait no longer.
 
         Args:
             late: whether its time is over.
@@ -56,7 +56,7 @@ class Beginning:
 
 
 class EarlyConnection(PublicConnection):
-    """One public connection.
+    """A public connection that holds its requests until there is a Plan.
 
     Args:
         listener: where it was accepted.
@@ -68,7 +68,8 @@ class EarlyConnection(PublicConnection):
         super().__init__(listener, timeouts)
         self._beginning = beginning
         self._timer: asyncio.TimerHandle | None = None  # of the request that waits
-        self._waits_since = self._deadline = 0.0  # on the loop's clock
+        self._waits_since = 0.0  # on the loop's clock
+        self._deadline = 0.0  # likewise
         self._released = False  # what comes is parsed, whatever it is
 
     # --- asyncio ---
@@ -83,7 +84,7 @@ class EarlyConnection(PublicConnection):
     def data_received(self, data: bytes) -> None:
         """asyncio callback."""
         begun = self.receiving and not self._held
-        if self._parses or self.refused or begun:
+        if self._parses or self.discarding or begun:
             super().data_received(data)
             return
         self._held = memoryview(bytes(self._held) + data)
@@ -99,14 +100,14 @@ class EarlyConnection(PublicConnection):
             raise RequestRefused(self._beginning.refusal(late=late))
         super().begin_request(old=old)
         self._waits_since = 0.0
-        cycle = self.cycle
-        if waited and type(cycle) is HttpRequest:
-            cycle.began_earlier(waited)
+        request = self.request
+        if waited and type(request) is HttpRequest:
+            request.began_earlier(waited)
 
     # --- ours ---
 
     def release(self) -> None:
-        """Have what waits be answered now: there is a Plan, or will be none, or its time is over."""
+        """Answer what waits: there is a Plan, or will be none, or its time is over."""
         self._stop_timer()
         self._released = True
         self._go_on_soon()
@@ -119,7 +120,7 @@ class EarlyConnection(PublicConnection):
         if self._parses:
             super()._take_held()
             return
-        while self._held and not (self.refused or self.pipeline or self.flow.write_paused):
+        while self._held and not (self.discarding or self.pipeline or self.flow.write_paused):
             size = self._next_size()
             if not size:
                 self._wait()
@@ -129,12 +130,12 @@ class EarlyConnection(PublicConnection):
             portion = bytes(self._held[:size])
             self._held = self._held[size:]
             self._feed(portion)
-        if self._held and not self.refused:
+        if self._held and not self.discarding:
             self.flow.pause_reading()  # on with it when there is room for answers
             self._watch_for_end()
 
     def _next_size(self) -> int:
-        """Bytes of what is held that can be parsed: a probe, or what is left of its body."""
+        """Return the bytes of what is held that can be parsed: a probe, or what is left of its body."""
         if self.receiving:
             return max(1, self._length() - self.body_seen) if self._length() else PORTION
         text = bytes(self._held)
@@ -160,7 +161,7 @@ class EarlyConnection(PublicConnection):
         self._timer = self.loop.call_later(max(0.0, due - now), self.release)
 
     def _time(self, head: bytes) -> float:
-        """Seconds that a request has."""
+        """Return the seconds that a request has."""
         said = _TIMEOUT.search(head)
         try:
             return min(self._beginning.timeout, float(said[1])) if said else self._beginning.timeout

@@ -7,12 +7,12 @@ the socket, and the answer written to it, for a fifth of what a transport and a 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
-from typing import Any
 
-from graphserve.loop.timers import alarm
+from graphserve.loop.timers import Timer, alarm
 from graphserve.wire.trust import PUBLIC
 from graphserve.worker.dispatch.slots import Permit, has_hung_up
 from graphserve.worker.http.listener import Listener
@@ -24,21 +24,32 @@ HEADERS_TIMEOUT = 5.0  # seconds from accept to the first bytes; a slot is held 
 
 
 class FastConnection:
-    """One connection. To its request it is the protocol and the transport of it.
+    """A connection of one request, read and answered on its socket: to the request it is also the transport.
 
     Args:
         listener: of the shared sockets.
-        sock: the connection, non-blocking; owned by the visit.
+        sock: the connection, non-blocking; owned by this.
         permit: what was taken for it.
         hand_over: takes the connection, and what was read of it, when its request is of another kind.
     """
 
     __slots__ = (
-        "_alarm", "_closing", "_hand_over", "_sock", "_unsent", "_watched", "cycle", "listener", "permit", "trust",
+        "_alarm",
+        "_closing",
+        "_hand_over",
+        "_sock",
+        "_unsent",
+        "_watched",
+        "listener",
+        "permit",
+        "request",
+        "trust",
     )  # fmt: skip
     client: Address | None = None  # at a Unix socket
     flow: FlowControl | None = None  # its answer is one write, so there is nothing to hold back
-    idle = at_rest = False  # it never is between requests
+    # It never is between requests.
+    idle = False
+    at_rest = False
 
     def __init__(
         self, listener: Listener, sock: socket.socket, permit: Permit,
@@ -48,11 +59,12 @@ class FastConnection:
         self._sock = sock
         self.permit = permit
         self._hand_over = hand_over
-        self.cycle: HttpRequest | None = None
+        self.request: HttpRequest | None = None
         self.trust = PUBLIC
-        self._alarm: Any = None
+        self._alarm: Timer | asyncio.TimerHandle | None = None
         self._unsent = b""
-        self._watched = self._closing = False
+        self._watched = False
+        self._closing = False
         listener.connections.add(self)
 
     def begin(self) -> None:
@@ -67,7 +79,7 @@ class FastConnection:
         else:
             self._arrived(data)
 
-    # --- of its request's protocol ---
+    # --- what its request needs of a connection ---
 
     @property
     def transport(self) -> FastConnection:
@@ -75,11 +87,11 @@ class FastConnection:
         return self
 
     def caller_left(self) -> bool:
-        """Whether the other side has closed its end, though its request came whole."""
+        """Return whether the other side has closed its end, though its request came whole."""
         return has_hung_up(self._sock)
 
     def on_response_complete(self) -> None:
-        """The answer is complete; `close` follows, or has been called."""
+        """Do nothing: `close` follows, or has been called."""
 
     def close_unread(self) -> None:
         """Close it: nothing comes behind a whole request."""
@@ -94,7 +106,7 @@ class FastConnection:
     def close_after_answer(self) -> None:
         """Leave it as it is: every answer is the last one."""
 
-    # --- of its request's transport ---
+    # --- what its request needs of a transport ---
 
     def write(self, data: bytes) -> None:
         """Send the answer; what the socket does not take follows when it does."""
@@ -126,7 +138,7 @@ class FastConnection:
             data = b""
         if self._closing:
             return
-        if self.cycle is None:
+        if self.request is None:
             self._watch(False)
             self._arrived(data)
         elif not data:  # the caller gave up
@@ -135,13 +147,14 @@ class FastConnection:
     def _arrived(self, data: bytes) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
-        prepared = self.listener.prepared
-        request = prepared.read(data, opens=True) if prepared is not None and data else None
-        if request is not None and not request[0].signature.stream:
-            api, self.trust, checked, context, body = request
-            self.cycle = inbound = HttpRequest(self, api, False, context)
-            inbound.take(checked, body)
-            if not inbound.response_complete and not self._closing:
+        parser = self.listener.fast_parser
+        known = parser.read(data, opens=True) if parser is not None and data else None
+        if known is not None and not known[0].signature.stream:
+            api, self.trust, checked, context, body = known
+            request = HttpRequest(self, api, False, context)
+            self.request = request
+            request.take(checked, body)
+            if not request.response_complete and not self._closing:
                 self._watch(True)  # for its end
         elif data:
             self.listener.connections.discard(self)
@@ -181,8 +194,8 @@ class FastConnection:
             self._sock.shutdown(socket.SHUT_RDWR)  # a forked child may hold a copy
         self._sock.close()
         # no circle: what hangs on the request goes with it
-        cycle = self.cycle
-        self.cycle = None
-        if cycle is not None:
-            cycle.abandon()
+        request = self.request
+        self.request = None
+        if request is not None:
+            request.abandon()
         self.permit.give_back()

@@ -56,7 +56,7 @@ class FastParser:
         }  # fmt: skip
 
     def read(self, data: bytes, *, opens: bool = False) -> PreparedRequest | None:
-        """What is known of a request of a peer.
+        """Return what is known of a request of a peer.
 
         Args:
             data: what came.
@@ -147,10 +147,10 @@ class RepeatedHead:
     def of(
         cls, data: bytes, said: dict[bytes, bytes], apis: dict[bytes, BoundApi], request: LearnedRequest
     ) -> RepeatedHead | None:
-        """What can be known of the next head by this one; None if nothing can.
+        """Return what can be known of the next head by this one; None if nothing can.
 
         Args:
-            data: what came in one read, which the parser has taken at its word and the grammar found plain.
+            data: what came in one read, which the parser has taken at its word and the strict checks found plain.
             said: its headers, of which none is there twice.
             apis: see above.
             request: the last request in there.
@@ -174,7 +174,7 @@ class RepeatedHead:
         return cls(data[: found.start(1)], data[found.end(1) : end], said, apis, request)
 
     def body(self, data: bytes) -> bytes | None:
-        """The body of a whole request with this head; None if `data` is not one, byte for byte."""
+        """Return the body of a whole request with this head; None if `data` is not one, byte for byte."""
         size = self._size
         if not data.startswith(self._start):
             return None

@@ -9,6 +9,7 @@ from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
 from graphserve.errors import CallError, InvalidArguments
 from graphserve.wire.exceptions import MalformedBody
+from graphserve.wire.extensions import Fetch
 from graphserve.wire.formats import Format, is_form
 from graphserve.wire.headers import (
     ACCEPT,
@@ -105,7 +106,7 @@ class RequestHeaders:
             self.untyped = self.length > 0 or any(name == TRANSFER_ENCODING for name, _ in headers)
 
     def problem(self, api: BoundApi, format: Format | None, limit: int, query: bytes = b"") -> CallError | None:
-        """What is wrong with the request so far, if anything is; a wrong timeout is taken back."""
+        """Return what is wrong with the request so far, if anything is; a wrong timeout is taken back."""
         if self.length > limit:
             return too_large(limit)
         if self.timeout is not None and not 0 < self.timeout < _LONGEST_TIMEOUT:
@@ -129,12 +130,12 @@ class RequestHeaders:
 
 
 def too_large(limit: int) -> HttpProblem:
-    """The refusal of a body that is larger than the limit."""
+    """Return the refusal of a body that is larger than the limit."""
     return HttpProblem(413, f"the body is larger than {limit} bytes, which --max-body-size allows")
 
 
 def _seconds(value: bytes) -> float:
-    """The number that stands there; 0 if it is none."""
+    """Return the number that stands there; 0 if it is none."""
     return float(value) if _SECONDS.match(value) else 0.0
 
 
@@ -153,7 +154,7 @@ def _no_form(api: BoundApi, content_type: bytes) -> str:
 
 
 def _stray_query(api: BoundApi, query: bytes) -> CallError:
-    """The refusal of a query that nobody would read: its sender takes it for arguments."""
+    """Return the refusal of a query that nobody would read: its sender takes it for arguments."""
     name = shown(query.partition(b"&")[0].partition(b"=")[0])
     text = f"{api.plan.route} reads no query, and this URL has one: send arguments as JSON in the body"
     return InvalidArguments(text, errors=[{"loc": ["query", name], "msg": text, "type": "unexpected_query"}])
@@ -169,7 +170,7 @@ def _mend(as_it_is: bool) -> str:
 
 
 def read(
-    api: BoundApi, query: bytes, body: bytes, format: Format | None, source: RequestBody | None, fetch: Any
+    api: BoundApi, query: bytes, body: bytes, format: Format | None, source: RequestBody | None, fetch: Fetch | None
 ) -> dict[str, Any]:
     """Read and check them.
 

@@ -20,7 +20,7 @@ LONGEST_SHOWN = 100  # bytes of what a client sent that are shown in an answer
 
 
 def shown(value: bytes) -> str:
-    """What a client sent, cut, as text for an answer."""
+    """Return what a client sent, cut, as text for an answer."""
     return value[:LONGEST_SHOWN].decode("latin-1")
 
 
@@ -40,7 +40,7 @@ class Limits:
 
     @classmethod
     def of(cls, listen: ListenPlan) -> Limits:
-        """Those of a graph."""
+        """Return the ones of a graph."""
         return cls(connections_allowed(listen.limit_connections), listen.timeout_client, listen.timeout_keep_alive)
 
     @property
@@ -50,7 +50,9 @@ class Limits:
 
 
 def connections_allowed(chosen: int | None) -> int:
-    """How many public connections one worker may hold: half of its files, so that each call has one for a call below.
+    """Return how many public connections one worker may hold.
+
+    That is half of its files, so that each call has one for a call below.
 
     Args:
         chosen: what `--limit-connections` says.

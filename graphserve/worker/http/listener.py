@@ -14,7 +14,7 @@ from graphserve.graph.plan import ListenPlan
 from graphserve.loop.poller import poller
 from graphserve.wire.extensions import Fetch, Place, no_memory
 from graphserve.wire.headers import CONNECTION, ERROR_KIND
-from graphserve.wire.memory import MemorySender
+from graphserve.wire.memory import MemorySender, SharedMemory
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.batch.batcher import Batcher
 from graphserve.worker.dispatch.executor import BoundApi, Executor
@@ -70,6 +70,9 @@ class Listener:
         relay: passes a limited call to the node's own queue.
         batchers: collect the calls of batched APIs, by API name.
         keep_alive: seconds that an idle connection stays open.
+        memory: what is shared with callers of the graph, if any is.
+        notes: of calls that clients make here, if such are executed in this process.
+        passes_on: whether every call is relayed, since nothing is executed in this process.
         max_body_size: bytes; larger bodies are refused.
         access_log: whether requests are logged.
         root_path: the prefix that a proxy may leave on paths.
@@ -79,26 +82,26 @@ class Listener:
     def __init__(
         self, app: AsgiApp, apis: dict[bytes, BoundApi], executor: Executor, slots: Slots, responder: Responder,
         relay: Relay, batchers: dict[str, Batcher], *,
-        keep_alive: float, max_body_size: int = PRIVATE_BODY, access_log: bool = False, root_path: str = "",
+        keep_alive: float, memory: SharedMemory | None = None, notes: CallNotes | None = None, passes_on: bool = False,
+        max_body_size: int = PRIVATE_BODY, access_log: bool = False, root_path: str = "",
         proxy_headers: bool = False, forwarded_allow_ips: str = "127.0.0.1", hosts: AllowedHosts = EVERY_HOST,
     ) -> None:  # fmt: skip
         self.loop = asyncio.get_running_loop()
         self.readers = poller(self.loop)
+        # For as long as it listens.
         self.slots = slots
         self.batchers = batchers
         self.max_body_size = max_body_size
         self.access_log = access_log
         self.public = responder.public
-        self.throttles: dict[str, AdaptiveThrottle] = {}
-        self.serve(apis, executor, responder, relay)
-        self.fetch: Fetch = no_memory
-        self.place: Place | None = None
-        self.sender: MemorySender | None = None
-        self._prefix = plain(root_path.rstrip("/").encode())
-        self.notes: CallNotes | None = None  # of calls that clients make here, if such are executed in this process
-        self.wary: Suspicions | None = None  # of calls that kill workers of this node
-        self.passes_on = False  # every call, since nothing is executed in this process
+        self.keep_alive = keep_alive
+        self.fetch: Fetch = no_memory if memory is None else memory.receiver.fetch
+        self.place: Place | None = None if memory is None else memory.sender.place
+        self.sender: MemorySender | None = None if memory is None else memory.sender
+        self.notes = notes
+        self.passes_on = passes_on
         self.root_path = root_path
+        self._prefix = plain(root_path.rstrip("/").encode())
         self.app: AsgiApp = AccessLog(app) if access_log else app
         self.hosts = hosts
         self.proxies: ForwardedClients | None = None
@@ -106,16 +109,24 @@ class Listener:
             self.proxies = ForwardedClients(self.app, forwarded_allow_ips)
             self.app = self.proxies
         self.clients = self.proxies if access_log else None  # (only the log wants to know who each client is)
+        # Until there is another Plan: see `serve`.
+        self.throttles: dict[str, AdaptiveThrottle] = {}
+        self.serve(apis, executor, responder, relay)
+        self.fast_parser = None if responder.public else FastParser(responder.node, apis.values())
+        # What changes.
+        self.wary: Suspicions | None = None  # of calls that kill workers of this node
         self.connections: set[OpenConnection] = set()
         self.tasks: set[asyncio.Task[None]] = set()  # of the application
         self.default_headers: list[tuple[bytes, bytes]] = []  # of its answers
-        self.closing = False
-        self.keep_alive = keep_alive
-        self.prepared = None if responder.public else FastParser(responder.node, apis.values())
+        self.closing = False  # whether each answer is the last one of its connection
         self.refresh()
 
+    def suspect(self, wary: Suspicions | None) -> None:
+        """Refuse the calls that are known to kill workers of this node; None: there are none."""
+        self.wary = wary
+
     def serve(self, apis: dict[bytes, BoundApi], executor: Executor, responder: Responder, relay: Relay) -> None:
-        """Be for these from now on: nothing but health was served before."""
+        """Serve these from now on."""
         self.apis = apis
         self.executor = executor
         self.responder = responder
@@ -126,9 +137,9 @@ class Listener:
             self.throttles = {name: AdaptiveThrottle(responder.node, name) for name in names}
 
     def refresh(self) -> None:
-        """Take in the time, for the `date` header and for idle connections; called once a second."""
+        """Note the time, for the `date` header and for idle connections; called once a second."""
         self.now = self.loop.time()
-        if not self.public:  # (there the patrol does it)
+        if not self.public:  # (there the timeouts do it)
             self._close_old()
         self.responder.refresh()
         for throttle in self.throttles.values():
@@ -145,7 +156,7 @@ class Listener:
                 connection.close()
 
     def route(self, url: bytes) -> BoundApi | None:
-        """The API at this path, or None."""
+        """Return the API at this path, or None."""
         return self.apis.get(url) or (self._route(url) if b"?" in url or b"%" in url else None)
 
     def _route(self, url: bytes) -> BoundApi | None:
@@ -153,13 +164,13 @@ class Listener:
         return self.apis.get(path) or self.apis.get(plain(path))
 
     def path(self, url: bytes) -> bytes:
-        """The path of a target, plainly written, as it would be if the proxy had taken its prefix off."""
+        """Return the path of a target, plainly written, as it would be if the proxy had taken its prefix off."""
         path = plain(url.partition(b"?")[0])
         rest = path.removeprefix(self._prefix)
         return rest or b"/" if rest[:1] in (b"", b"/") else path
 
     def error_of(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> CallError:
-        """The error that an answer of our own node stands for."""
+        """Return the error that an answer of our own node stands for."""
         if (ERROR_KIND, HttpProblem.kind.encode()) in headers:
             return HttpProblem.read(status, body)
         return error_of(status, headers, body, self.responder.node)
@@ -183,13 +194,13 @@ class Listener:
 
 
 def routes(apis: Iterable[BoundApi], prefix: str = "") -> dict[bytes, BoundApi]:
-    """APIs by path; with the prefix that a proxy may leave on it, and without."""
+    """Return APIs by path, with the prefix that a proxy may leave on it, and without."""
     bare = {api.plan.route.encode(): api for api in apis}
     return bare | {plain(prefix.rstrip("/").encode()) + path: api for path, api in bare.items()}
 
 
 def publicly(listen: ListenPlan) -> dict[str, Any]:
-    """What a listener of the public socket is made with."""
+    """Return the arguments of a listener of the public socket."""
     return {
         "keep_alive": listen.timeout_keep_alive, "max_body_size": listen.max_body_size, "root_path": listen.root_path,
         "proxy_headers": listen.proxy_headers, "forwarded_allow_ips": listen.forwarded_allow_ips,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any
 from urllib.parse import unquote
 
 import httptools
@@ -63,7 +62,7 @@ class Rejection:
 
 
 class HttpConnection(asyncio.Protocol):
-    """One connection.
+    """A connection that httptools reads: asyncio and the parser call it, and it begins requests.
 
     Args:
         listener: where it was accepted.
@@ -81,24 +80,24 @@ class HttpConnection(asyncio.Protocol):
         self.loop = listener.loop
         self.permit = permit or Permit(listener.slots)
         self._shared = permit is not None
-        self._first = first
+        self._read_before = first
         self.parser = self._new_parser()
         # Per connection. Its requests may do nothing more than a client's, unless it opens as one of ours.
         self.client: Address | None = None
         self.trust = PUBLIC
         self._opening: bytes | None = b""  # what came of how it opens; None: that is known
-        self._prepared: FastParser | None = None
-        self.refused = False  # whether what still comes is thrown away
+        self._fast_parser: FastParser | None = None
+        self.discarding = False  # whether what still comes is thrown away
         self.rejection: Rejection | None = None
         self.idle_since = listener.now
-        self.cycle: HttpRequest | AsgiRequest | None = None  # the last request that was begun
-        self.first: HttpRequest | AsgiRequest | None = None  # the request in progress, when others wait behind it
+        self.request: HttpRequest | AsgiRequest | None = None  # the last request that was begun
+        self.current: HttpRequest | AsgiRequest | None = None  # the request in progress, when others wait behind it
         self.pipeline: deque[HttpRequest | AsgiRequest] = deque()  # those that wait, the newest on the left
         # Per request that is being read.
         self.url = b""
         self.headers: list[tuple[bytes, bytes]] = []
         self.receiving = False  # from its first byte to its last
-        self.headed = False  # from where its headers are complete, and `cycle` is this request
+        self.head_complete = False  # from where its headers are complete, and `request` is this request
         self._upgrade_offered = False
 
     def _new_parser(self) -> httptools.HttpRequestParser:
@@ -109,7 +108,7 @@ class HttpConnection(asyncio.Protocol):
 
     # --- asyncio ---
 
-    def connection_made(self, transport: Any) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """asyncio callback."""
         self.listener.connections.add(self)
         self.transport = transport
@@ -117,9 +116,9 @@ class HttpConnection(asyncio.Protocol):
         self.client = remote_address(transport)
         if self._shared:
             alarm(self.loop, HEADERS_TIMEOUT, self._give_up_waiting)
-        if self._first:
-            first = self._first
-            self._first = b""
+        if self._read_before:
+            first = self._read_before
+            self._read_before = b""
             self.data_received(first)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -129,13 +128,13 @@ class HttpConnection(asyncio.Protocol):
         if exc is None:
             self.transport.close()
         del self.parser  # which refers to us
-        for cycle in [self.first, *self.pipeline] if self.pipeline else [self.cycle]:
-            if isinstance(cycle, HttpRequest):
-                cycle.abandon()
-                if self.listener.access_log and not cycle.response_complete:
-                    cycle.log(CLIENT_LEFT)
-            elif cycle is not None:
-                cycle.disconnect()
+        for request in [self.current, *self.pipeline] if self.pipeline else [self.request]:
+            if isinstance(request, HttpRequest):
+                request.abandon()
+                if self.listener.access_log and not request.response_complete:
+                    request.log(CLIENT_LEFT)
+            elif request is not None:
+                request.disconnect()
         self.permit.give_back()
 
     def pause_writing(self) -> None:
@@ -148,21 +147,21 @@ class HttpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """asyncio callback."""
-        if self.refused:
+        if self.discarding:
             return
         if self._opening is not None:
             data = self._open(data)
-        prepared = self._prepared
-        if prepared is not None and not self.receiving and self.idle and (request := prepared.read(data)) is not None:
-            api, _, checked, context, body = request
-            inbound = HttpRequest(self, api, not self._shared, context)
-            self.cycle = inbound
-            inbound.take(checked, body)
+        parser = self._fast_parser
+        if parser is not None and not self.receiving and self.idle and (known := parser.read(data)) is not None:
+            api, _, checked, context, body = known
+            request = HttpRequest(self, api, not self._shared, context)
+            self.request = request
+            request.take(checked, body)
         elif data:
             self._feed(data)
 
     def _open(self, data: bytes) -> bytes:
-        """Read how the connection opens; the bytes behind that."""
+        """Read how the connection opens, and return the bytes behind that."""
         assert self._opening is not None
         self._opening += data
         found = opened(self._opening)
@@ -171,15 +170,15 @@ class HttpConnection(asyncio.Protocol):
         self.trust, rest = found
         self._opening = None
         if self.trust.values:
-            self._prepared = self.listener.prepared
+            self._fast_parser = self.listener.fast_parser
         return rest
 
     # --- parser ---
 
     def on_message_begin(self) -> None:
         """Parser callback."""
-        self.headed = False
-        if self.refused or (self.cycle is not None and not self.cycle.keep_alive):
+        self.head_complete = False
+        if self.discarding or (self.request is not None and not self.request.keep_alive):
             raise LastRequestRead
         self.receiving = True
         self.url = b""
@@ -204,19 +203,19 @@ class HttpConnection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """Parser callback. The application reads no bodies."""
-        if isinstance(self.cycle, HttpRequest):
-            self.cycle.body_received(body)
+        if isinstance(self.request, HttpRequest):
+            self.request.body_received(body)
 
     def on_message_complete(self) -> None:
         """Parser callback."""
         if self._upgrade_offered:
             return
         self.receiving = False
-        if self.cycle is not None:
-            self.cycle.message_complete()
+        if self.request is not None:
+            self.request.message_complete()
 
     def begin_request(self, *, old: bool | None = None) -> None:
-        """The headers of a request are complete: take it to its API, or to the application.
+        """Take a request whose headers are complete to its API, or to the application.
 
         Args:
             old: whether it is in HTTP/1.0, if that is known.
@@ -230,26 +229,26 @@ class HttpConnection(asyncio.Protocol):
         if old is None:
             old = parser.get_http_version() == "1.0"
         keep_alive = not old and not self._shared and parser.should_keep_alive()
-        before = self.cycle
-        turn = before is None or before.response_complete
+        before = self.request
+        is_next = before is None or before.response_complete
         proxies = self.listener.clients
         client = self.client if proxies is None else proxies.of(self.client, self.headers)
-        inbound = HttpRequest(self, api, keep_alive, CallContext(), turn=turn, old=old, client=client)
-        self.cycle = inbound
-        self.headed = True
-        if not turn:
-            self._queue(inbound, before)
-        source = None
+        request = HttpRequest(self, api, keep_alive, CallContext(), is_next=is_next, old=old, client=client)
+        self.request = request
+        self.head_complete = True
+        if not is_next:
+            self._queue(request, before)
+        body_stream = None
         if api.signature.input_stream is not None:
-            source = RequestBody(self.flow, self.caller_left, self.transport.abort)
+            body_stream = RequestBody(self.flow, self.caller_left, self.transport.abort)
         query = self.url.partition(b"?")[2] if b"?" in self.url else b""
-        inbound.headers_complete(self.headers, query, source)
+        request.headers_complete(self.headers, query, body_stream)
 
     def _queue(self, request: HttpRequest | AsgiRequest, before: HttpRequest | AsgiRequest | None) -> None:
         """Let a request wait for the answers to those before it."""
         self.flow.pause_reading()
         if not self.pipeline:
-            self.first = before
+            self.current = before
         self.pipeline.appendleft(request)
 
     def to_application(self) -> None:
@@ -278,13 +277,13 @@ class HttpConnection(asyncio.Protocol):
             CAME: path,
         }
         keep_alive = version != "1.0" and not self._shared and parser.should_keep_alive()
-        before = self.cycle
+        before = self.request
         request = AsgiRequest(
             listener.app, scope, self.transport, self.flow, listener.default_headers, keep_alive, listener.tasks,
             self.on_response_complete,
         )  # fmt: skip
-        self.cycle = request
-        self.headed = True
+        self.request = request
+        self.head_complete = True
         if before is None or before.response_complete:
             request.begin()
         else:
@@ -293,13 +292,13 @@ class HttpConnection(asyncio.Protocol):
     # --- its requests ---
 
     def on_response_complete(self) -> None:
-        """An answer is complete: the next request may come. The listener closes what is idle for too long."""
+        """Go on with the next request, since an answer is complete; the listener closes what is idle for too long."""
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
         if self.pipeline:
-            self.first = self.pipeline.pop()
-            self.first.begin()
+            self.current = self.pipeline.pop()
+            self.current.begin()
         else:
             self.idle_since = self.listener.now
             if self.rejection is not None:
@@ -315,7 +314,7 @@ class HttpConnection(asyncio.Protocol):
     @property
     def idle(self) -> bool:
         """Whether no request is in progress."""
-        return (self.cycle is None or self.cycle.response_complete) and not self.pipeline  # (`answered`)
+        return (self.request is None or self.request.response_complete) and not self.pipeline  # (`answered`)
 
     def idle_before(self, moment: float) -> bool:
         """Return whether no request is in progress, nor was since then, on the loop's clock."""
@@ -327,14 +326,14 @@ class HttpConnection(asyncio.Protocol):
 
     def close_after_answer(self) -> None:
         """Let the answer in progress say that it is the last one."""
-        cycle = self.cycle
-        if cycle is not None and not cycle.response_complete:  # one that is over has not said so
-            cycle.keep_alive = False
+        request = self.request
+        if request is not None and not request.response_complete:  # one that is over has not said so
+            request.keep_alive = False
 
     @property
     def answered(self) -> bool:
         """Whether every request that was read has its answer."""
-        return (self.cycle is None or self.cycle.response_complete) and not self.pipeline
+        return (self.request is None or self.request.response_complete) and not self.pipeline
 
     @property
     def at_rest(self) -> bool:
@@ -351,13 +350,13 @@ class HttpConnection(asyncio.Protocol):
         """When what is being read began, on the loop's clock."""
         return self.idle_since
 
-    def stop_reading(self) -> None:
+    def discard(self) -> None:
         """Throw away what still comes."""
-        self.refused = True
+        self.discarding = True
 
     def close_unread(self) -> None:
         """Throw away what still comes, and close soon: the body that comes will not be read."""
-        self.stop_reading()
+        self.discard()
         self.permit.give_back()
         self.flow.resume_reading()
         if self.transport.can_write_eof():  # not with TLS
@@ -365,29 +364,29 @@ class HttpConnection(asyncio.Protocol):
         self.loop.call_later(LINGER, self.transport.close)
 
     def caller_left(self) -> bool:
-        """Whether the other side has closed its end, though its request came whole."""
+        """Return whether the other side has closed its end, though its request came whole."""
         return has_hung_up(self.transport.get_extra_info("socket"))
 
     def reject(self, problem: CallError, *, broken: bool = False) -> None:
-        """Read no more; answer so when earlier requests are answered, and close.
+        """Read no more; answer with a problem when earlier requests are answered, and close.
 
         Args:
             problem: the answer.
             broken: whether it was our own code that failed, so that the request it failed in cannot go on.
         """
-        if self.refused:
+        if self.discarding:
             return
         begun = self.receiving or broken  # (else `url` is that of the request before)
         line = (self.parser.get_method(), self.url) if begun and self.url else (b"", b"")
         self.rejection = Rejection(problem, line, self.began)
-        self.stop_reading()
+        self.discard()
         records.note(LOGGER, "debug", f"a client was refused: {problem.status} {problem.detail}")
-        if self.headed and (self.receiving or broken):
+        if self.head_complete and (self.receiving or broken):
             self._drop_request(self.rejection)
         self._answer_rejection()
 
     def came_in_part(self, size: int) -> None:
-        """These bytes have come, and the request is not complete."""
+        """Note that these bytes have come, and the request is not complete."""
 
     def _feed(self, data: bytes | memoryview) -> None:
         """Give bytes to the parser. Whatever it finds wrong, or whatever fails in a callback, is answered."""
@@ -398,18 +397,18 @@ class HttpConnection(asyncio.Protocol):
             stopped = exc
         if stopped is not None:  # (not in there: what is raised while that is handled would have it as its context)
             self._stopped(stopped, data)
-            if self.refused:
+            if self.discarding:
                 return
         if self.receiving:
             self.came_in_part(len(data))
 
     def _stopped(self, exc: Exception, data: bytes | memoryview) -> None:
-        """The parser has stopped: at an offer of another protocol it goes on behind it, at all else it does not."""
+        """Go on where the parser has stopped, if that was at an offer of another protocol; at all else do not."""
         rest = memoryview(data)
         while isinstance(exc, httptools.HttpParserUpgrade):
             rest = rest[exc.args[0] :]
             self._decline_upgrade()
-            if self.refused or not rest:
+            if self.discarding or not rest:
                 return
             try:
                 self.parser.feed_data(rest)
@@ -438,7 +437,7 @@ class HttpConnection(asyncio.Protocol):
             return
         cause = exc.__context__
         if isinstance(cause, LastRequestRead):
-            self.stop_reading()
+            self.discard()
             if self.answered:
                 self.transport.close()
         elif isinstance(cause, RequestRefused):
@@ -455,16 +454,16 @@ class HttpConnection(asyncio.Protocol):
 
     def _drop_request(self, rejection: Rejection) -> None:
         """Give the rejection in place of its own answer to the request that was read last, in part or whole."""
-        cycle = self.cycle
-        assert cycle is not None
-        if cycle.response_complete:
+        request = self.request
+        assert request is not None
+        if request.response_complete:
             rejection.answered = True
         elif self.pipeline:  # it waits for those before it: the rejection takes its place
             self.pipeline.popleft()
-            self.cycle = self.pipeline[0] if self.pipeline else self.first
-        elif isinstance(cycle, HttpRequest):
-            cycle.drop()
-            if cycle.sink is not None and cycle.sink.begun:  # cut off: the client sees that it is not whole
+            self.request = self.pipeline[0] if self.pipeline else self.current
+        elif isinstance(request, HttpRequest):
+            request.drop()
+            if request.sink is not None and request.sink.begun:  # cut off: the client sees that it is not whole
                 rejection.over = True
                 self.transport.close()
         else:
@@ -492,5 +491,5 @@ class HttpConnection(asyncio.Protocol):
         log_answer(method.decode() or "-", path, status, request_id, self.loop.time() - rejection.began, client)
 
     def _give_up_waiting(self) -> None:
-        if self.permit.held and self.cycle is None:
+        if self.permit.held and self.request is None:
             self.transport.close()

@@ -7,7 +7,7 @@ connection.
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
 
 import httptools
 
@@ -30,7 +30,7 @@ _NOTHING = memoryview(b"")
 
 
 class PublicConnection(HttpConnection):
-    """One public connection.
+    """A connection of the public port: what is too long, too slow or ambiguous is rejected.
 
     Args:
         listener: where it was accepted.
@@ -55,14 +55,17 @@ class PublicConnection(HttpConnection):
         self._repeated: RepeatedHead | None = None  # the head of a request that it made, if that may come again
         self._lessons = LESSONS if self.repeats else 0
         # Of the message that comes.
-        self.arrived = self.counted = self._passed_over = self._chunks = 0  # `arrived`: 0 for what comes at once
+        self.arrived = 0  # bytes; 0 for what comes at once
+        self.counted = 0  # bytes of the body that were here at the last look
+        self._passed_over = 0  # bytes of a body that nobody reads
+        self._chunks = 0
         self._said: dict[bytes, bytes] = {}
         self._plain = False  # whether its head came at once and is none of those that need a closer look
         self._line = b""  # what has come of its first line, if that is not complete
 
     # --- asyncio ---
 
-    def connection_made(self, transport: Any) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """asyncio callback."""
         super().connection_made(transport)
         self.since = self.loop.time()
@@ -76,7 +79,7 @@ class PublicConnection(HttpConnection):
 
     def data_received(self, data: bytes) -> None:
         """asyncio callback."""
-        if self.refused:
+        if self.discarding:
             return
         if len(data) > PORTION or self._held:
             self._held = memoryview(bytes(self._held) + data) if self._held else memoryview(data)
@@ -119,8 +122,8 @@ class PublicConnection(HttpConnection):
         if self.spare and (problem := self.timeouts.refusal(self, self.url)) is not None:
             raise RequestRefused(problem)
         self.begin_request(old=False if plain else None)
-        if self.spare and self.cycle is not None:
-            self.cycle.keep_alive = False
+        if self.spare and self.request is not None:
+            self.request.keep_alive = False
         if self.flow.read_paused:  # it waits behind others
             self._watch_for_end()
         if not plain:
@@ -130,9 +133,9 @@ class PublicConnection(HttpConnection):
 
     def on_body(self, body: bytes) -> None:
         """Parser callback."""
-        cycle = self.cycle
-        if type(cycle) is HttpRequest:
-            cycle.body_received(body)
+        request = self.request
+        if type(request) is HttpRequest:
+            request.body_received(body)
         else:
             self._passed_over += len(body)
 
@@ -146,9 +149,11 @@ class PublicConnection(HttpConnection):
             return
         self.receiving = False
         if self.arrived or self._passed_over:
-            self.arrived = self.counted = self._passed_over = 0
-        if self.cycle is not None:
-            self.cycle.message_complete()
+            self.arrived = 0
+            self.counted = 0
+            self._passed_over = 0
+        if self.request is not None:
+            self.request.message_complete()
 
     def to_application(self) -> None:
         """Hand a request to the application that is for no API."""
@@ -162,7 +167,7 @@ class PublicConnection(HttpConnection):
             raise RequestRefused(HttpProblem(400, "the request target is no path")) from None
 
     def on_response_complete(self) -> None:
-        """An answer is complete: on with what waits behind it."""
+        """Go on with what waits behind the answer that is complete."""
         if self.transport.is_closing():
             return
         self.since = self.loop.time()
@@ -182,35 +187,35 @@ class PublicConnection(HttpConnection):
     @property
     def unused(self) -> bool:
         """Whether no request is in progress, and none of the next one but a part of its headers is here."""
-        return self.idle and not (self.receiving and self.headed) and not self._is_rejected
+        return self.idle and not (self.receiving and self.head_complete) and not self._is_rejected
 
     @property
     def silent(self) -> bool:
         """Whether nothing has come yet."""
-        return self.cycle is None and not self.receiving
+        return self.request is None and not self.receiving
 
     @property
     def between_requests(self) -> bool:
         """Whether a request was answered, and nothing of the next one is here."""
-        return self.cycle is not None and not self.receiving
+        return self.request is not None and not self.receiving
 
     @property
     def body_waits(self) -> bool:
         """Whether it is not for the client that its body comes no faster: we hold it back, or an API reads it."""
-        cycle = self.cycle
-        return self.flow.read_paused or (type(cycle) is HttpRequest and cycle.source is not None)
+        request = self.request
+        return self.flow.read_paused or (type(request) is HttpRequest and request.body_stream is not None)
 
     @property
     def deadline_ns(self) -> int | None:
         """When the request that was read last has to be answered, by CLOCK_MONOTONIC."""
-        cycle = self.cycle
-        return cycle.deadline_ns if type(cycle) is HttpRequest else None
+        request = self.request
+        return request.deadline_ns if type(request) is HttpRequest else None
 
     @property
     def body_seen(self) -> int:
         """Bytes of the body that are here."""
-        cycle = self.cycle
-        return cycle.length if type(cycle) is HttpRequest else self._passed_over
+        request = self.request
+        return request.length if type(request) is HttpRequest else self._passed_over
 
     @property
     def began(self) -> float:
@@ -222,7 +227,7 @@ class PublicConnection(HttpConnection):
             super()._feed(data)
             return
         begins = not self.receiving and self._lessons > 0
-        before = self.cycle
+        before = self.request
         text = data if type(data) is bytes else bytes(data)
         if self._line or (b"R" in text and b"RTSP/" in text):  # one byte is found far sooner than five
             self._feed_up_to_rtsp(text)
@@ -235,26 +240,26 @@ class PublicConnection(HttpConnection):
             if stopped is not None:
                 self._stopped(stopped, text)
             if not self.receiving:
-                if begins and self._plain and before is not None and self.cycle is not before:
+                if begins and self._plain and before is not None and self.request is not before:
                     self._learn(text)  # (not of the first request: many connections carry no second one)
                 return
-            if not self.refused:
+            if not self.discarding:
                 self.came_in_part(len(text))
-        if self.receiving and not self.headed and not self.refused:
+        if self.receiving and not self.head_complete and not self.discarding:
             self._line = strict.first_line_begun(self._line + text)
         elif self._line:
             self._line = b""
 
     def _learn(self, data: bytes) -> None:
-        """The next head may be the one that these bytes begin with, where a request began."""
-        cycle = self.cycle
-        if type(cycle) is HttpRequest:
+        """Remember the head that these bytes begin with, where a request began: the next one may be the same."""
+        request = self.request
+        if type(request) is HttpRequest:
             self._lessons -= 1
-            self._repeated = RepeatedHead.of(data, self._said, self.listener.apis, cycle)
+            self._repeated = RepeatedHead.of(data, self._said, self.listener.apis, request)
 
     def _take_again(self, known: RepeatedHead, data: bytes) -> bool:
-        """Take a request whose head is known; whether it is one. It goes on as with `begin_request`."""
-        before = self.cycle
+        """Take a request whose head is known, as `begin_request` does, and return whether it was one."""
+        before = self.request
         body = known.body(data)
         listener = self.listener
         if (
@@ -264,9 +269,9 @@ class PublicConnection(HttpConnection):
         ):  # fmt: skip
             return False
         context = CallContext(new_request_id(), earliest(None, known.api.timeout))
-        inbound = HttpRequest(self, known.api, True, context, turn=True, client=known.client)
-        self.cycle = inbound
-        inbound.take_again(known, body)
+        request = HttpRequest(self, known.api, True, context, is_next=True, client=known.client)
+        self.request = request
+        request.take_again(known, body)
         return True
 
     def _feed_up_to_rtsp(self, data: bytes) -> None:
@@ -275,13 +280,13 @@ class PublicConnection(HttpConnection):
         for start, end in strict.rtsp_targets(text):
             begins = start - before < 0  # what is in `_line` is the beginning of a first line
             for place in (start - before, end - before):
-                if place > fed and not self.refused:
+                if place > fed and not self.discarding:
                     super()._feed(data[fed:place])
                     fed = place
-                begins = begins or (self.receiving and not self.headed and not self.url)
-            if begins and not self.refused and not self.headed and self.url == text[start:end]:
+                begins = begins or (self.receiving and not self.head_complete and not self.url)
+            if begins and not self.discarding and not self.head_complete and self.url == text[start:end]:
                 self.reject(HttpProblem(400, "this port speaks HTTP, not RTSP"))
-            if self.refused:
+            if self.discarding:
                 return
         super()._feed(data[fed:])
 
@@ -291,17 +296,17 @@ class PublicConnection(HttpConnection):
         if self.spare:
             self.timeouts.told(self)
 
-    def stop_reading(self) -> None:
+    def discard(self) -> None:
         """Throw away what still comes, and what is held."""
         self._held = _NOTHING
-        super().stop_reading()
+        super().discard()
 
     def came_in_part(self, size: int) -> None:
         """Note that these bytes have come, and the request is not complete: it is bounded, and has its time."""
-        if not self.arrived and self.cycle is not None and not self.headed:
+        if not self.arrived and self.request is not None and not self.head_complete:
             self.since = self.loop.time()
         self.arrived += size
-        if self.headed:
+        if self.head_complete:
             self._check_body()
         elif len(self.url) > TARGET_BYTES or len(self.headers) > FIELDS:
             self.reject(strict.too_long(self.url, self.headers) or strict.head_too_long())
@@ -312,7 +317,7 @@ class PublicConnection(HttpConnection):
         around = self.arrived - self.body_seen - HEAD_BYTES
         if TRANSFER_ENCODING in self._said and around > SPARE_CHUNK_BYTES + self._chunks * CHUNK_BYTES:
             self.reject(HttpProblem(400, "there is more around the chunks of the body than in them"))
-        elif self.body_seen > self.listener.max_body_size and not isinstance(self.cycle, HttpRequest):
+        elif self.body_seen > self.listener.max_body_size and not isinstance(self.request, HttpRequest):
             self.reject(too_large(self.listener.max_body_size))
 
     def _length(self) -> int:
@@ -333,7 +338,7 @@ class PublicConnection(HttpConnection):
             raise RequestRefused(problem)
 
     def _origins(self, hosts: list[bytes]) -> list[tuple[str, bytes]]:
-        """What pages of this port have as their origin, as scheme and host; a proxy that is trusted may say it."""
+        """Return the origins of the pages of this port, as scheme and host; a proxy that is trusted may say it."""
         scheme = self.scheme
         proxies = self.listener.proxies
         if proxies is not None and proxies.trusts(self.client):
@@ -346,9 +351,9 @@ class PublicConnection(HttpConnection):
     def _take_held(self) -> None:
         # One read may hold thousands of small requests: only what can be worked on is parsed, the rest stays bytes.
         self._in_portions = True
-        while self._held and not (self.refused or self.pipeline or self.flow.write_paused):
+        while self._held and not (self.discarding or self.pipeline or self.flow.write_paused):
             size = PORTION
-            if self.receiving and self.headed:
+            if self.receiving and self.head_complete:
                 size = max(size, self._length() - self.body_seen)
             portion = self._held[:size]
             self._held = self._held[size:]
@@ -371,8 +376,8 @@ class PublicConnection(HttpConnection):
         if self.flow.write_paused:
             self.flow.pause_reading()
         elif self.pipeline:
-            self.first = self.pipeline.pop()
-            self.first.begin()
+            self.current = self.pipeline.pop()
+            self.current.begin()
         else:
             self._answer_rejection()
         if not (self.pipeline or self.flow.write_paused or self.transport.is_closing()):
@@ -382,7 +387,7 @@ class PublicConnection(HttpConnection):
 
     @property
     def _is_free(self) -> bool:  # for the next request
-        first = self.first if self.pipeline else self.cycle
+        first = self.current if self.pipeline else self.request
         return first is None or bool(first.response_complete)
 
     @property

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from typing import Protocol
 
 from graphserve.call.clients import Lanes
 from graphserve.call.context import CallContext
-from graphserve.call.exchange import Exchange
+from graphserve.call.exchange import Exchange, Lane
 from graphserve.call.request import trail, travels
 from graphserve.graph.plan import NodePlan
 from graphserve.loop.reply import Reply
@@ -32,7 +32,7 @@ class RelayedRequest(StreamedRequest, Protocol):
         ...
 
     @property
-    def source(self) -> AsyncIterator[bytes] | None:
+    def body_stream(self) -> AsyncIterator[bytes] | None:
         """The body, if it is passed on as it comes."""
         ...
 
@@ -64,20 +64,20 @@ class Relay:
         if api.signature.stream:
             parts = self._parts(api, body, request.query, format, request.accepts or b"*/*", context)
             streamed = _Streamed(RelaySink(request), self.loop, *parts)
-            streamed.upload = request.source
+            streamed.upload = request.body_stream
             streamed.start()
             streamed.reply.add_done_callback(request.relayed)
             return streamed.reply
         parts = self._parts(api, body, request.query, format, accept.value, context)
         exchange = _Relayed(self.loop, *parts, api.plan.idempotent, _raw)
-        exchange.upload = request.source
+        exchange.upload = request.body_stream
         exchange.start()
         exchange.reply.add_done_callback(request.relayed)
         return exchange.reply
 
     def _parts(
         self, api: BoundApi, body: bytes, query: bytes, format: Format | None, accept: bytes, context: CallContext
-    ) -> tuple[Any, str, bytes, int | None, float]:
+    ) -> tuple[Lane[bytes], str, bytes, int | None, float]:
         target, kind = api.plan.route.encode(), (format or Format.JSON).value
         end = trail(context, context.deadline_ns, body)
         if api.plan.input_stream is not None:
@@ -102,7 +102,7 @@ class _Streamed(_Relayed):
     repeatable = False
 
     def __init__(
-        self, sink: RelaySink, loop: asyncio.AbstractEventLoop, lane: Any, node: str, request: bytes,
+        self, sink: RelaySink, loop: asyncio.AbstractEventLoop, lane: Lane[bytes], node: str, request: bytes,
         deadline_ns: int | None, slack: float,
     ) -> None:  # fmt: skip
         super().__init__(loop, lane, node, request, deadline_ns, slack, False, _raw)

@@ -108,31 +108,55 @@ class Cancellable(Protocol):
 
 
 class HttpRequest:
-    """A request.
+    """A request to an API: it decides what becomes of the call, and writes its answer.
 
     Args:
         connection: what it came by.
         api: the API that it is for.
         keep_alive: whether the connection stays open behind its answer.
         context: what travels with it.
-        turn: whether all requests before it on its connection have their answers.
+        is_next: whether all requests before it on its connection have their answers.
         old: whether it speaks HTTP/1.0.
         client: who sent it, for the access log; behind a proxy that is trusted, who the proxy says.
 
     `trust` is what it may do more than a client, `accepts` its Accept header as it
-    came, `length` how much of its body is here, `source` its body if the API reads it as it comes,
+    came, `length` how much of its body is here, `body_stream` its body if the API reads it as it comes,
     `query` the URL's then, `lost` whether the client is gone, `sink` where items go.
     """
 
     __slots__ = (
-        "_accept", "_api", "_body", "_complete", "_execution", "_format", "_limit", "_noted", "_problem", "_relay",
-        "_throttle", "_turn", "accepts", "client", "connection", "context", "keep_alive", "length", "lost",
-        "old", "path", "query", "response_complete", "sink", "source", "started", "trust",
+        "_accept",
+        "_api",
+        "_body",
+        "_complete",
+        "_execution",
+        "_format",
+        "_is_next",
+        "_limit",
+        "_noted",
+        "_problem",
+        "_relay",
+        "_throttle",
+        "accepts",
+        "body_stream",
+        "client",
+        "connection",
+        "context",
+        "keep_alive",
+        "length",
+        "lost",
+        "old",
+        "path",
+        "query",
+        "response_complete",
+        "sink",
+        "started",
+        "trust",
     )  # fmt: skip
 
     def __init__(
         self, connection: Connection, api: BoundApi, keep_alive: bool, context: CallContext, *,
-        turn: bool = False, old: bool = False, client: Address | None = None,
+        is_next: bool = False, old: bool = False, client: Address | None = None,
     ) -> None:  # fmt: skip
         listener = connection.listener
         self.connection = connection
@@ -146,15 +170,16 @@ class HttpRequest:
         self.length = 0
         self._noted = -1  # where a note of it is
         self._limit = listener.max_body_size
-        self._turn = turn
-        self._complete = self.lost = False
+        self._is_next = is_next
+        self._complete = False
+        self.lost = False
         self._problem: CallError | None = None
         self._format: Format | None = None
         self._accept = _JSON
         self.accepts = b""
         self._execution: Cancellable | None = None
         self._relay: Cancellable | None = None
-        self.source: RequestBody | None = None
+        self.body_stream: RequestBody | None = None
         self.sink: HttpSink | None = None
         self.context = context
         self._throttle = listener.throttles.get(api.plan.name)
@@ -165,7 +190,7 @@ class HttpRequest:
     # --- reading ---
 
     def take(self, checked: bool, body: bytes) -> None:
-        """A whole request of a caller of ours, which is this one's turn; see `composer` of `checked`."""
+        """Execute a whole request of a caller of ours, which waits for no other; see `composer` of `checked`."""
         context = self.context
         self._body = [body]
         self._format = _TYPED
@@ -173,11 +198,12 @@ class HttpRequest:
         if self._api.signature.stream:
             self.accepts = CHECKED_FRAMES if checked else _FRAMES
         context.deadline_ns = earliest(context.deadline_ns, self._api.timeout)
-        self._complete = self._turn = True
+        self._complete = True
+        self._is_next = True
         self._execute()
 
     def take_again(self, head: KnownHead, body: bytes) -> None:
-        """A whole request of a client whose head is known, and which is this one's turn."""
+        """Execute a whole request of a client whose head is known, and which waits for no other."""
         self._format = head.format
         self._accept = head.accept
         self.accepts = head.accepts
@@ -218,41 +244,43 @@ class HttpRequest:
         """Whether nothing was wrong with its head, and its body is no stream."""
         return self._problem is None and self.keep_alive and self._api.signature.input_stream is None
 
-    def headers_complete(self, headers: list[tuple[bytes, bytes]], query: bytes, source: RequestBody | None) -> None:
+    def headers_complete(
+        self, headers: list[tuple[bytes, bytes]], query: bytes, body_stream: RequestBody | None
+    ) -> None:
         """Decide what can be decided by the head, which is complete.
 
         Args:
             headers: names in lower case.
             query: what stands behind the path.
-            source: the body, if the API reads it as it comes.
+            body_stream: the body, if the API reads it as it comes.
         """
         context = self.context
-        heading = RequestHeaders(headers, context, self.trust)
-        self.accepts = heading.accept or b""
-        self._format = content_format(heading.content_type)
-        self._accept = accept_format(heading.accept)
+        head = RequestHeaders(headers, context, self.trust)
+        self.accepts = head.accept or b""
+        self._format = content_format(head.content_type)
+        self._accept = accept_format(head.accept)
         self.query = query
-        self.source = source
-        self._problem = heading.problem(self._api, self._format, self._limit, self.query)
-        timeout = self._api.timeout if heading.timeout is None else shortest(heading.timeout, self._api.timeout)
+        self.body_stream = body_stream
+        self._problem = head.problem(self._api, self._format, self._limit, self.query)
+        timeout = self._api.timeout if head.timeout is None else shortest(head.timeout, self._api.timeout)
         context.deadline_ns = earliest(context.deadline_ns, timeout)
         if self._problem is not None and not self._complete:
             self._refuse()
-        elif heading.expects and not self.old and self._turn:  # behind others the answer is enough
+        elif head.expects and not self.old and self._is_next:  # behind others the answer is enough
             self.connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if self.source is not None and self._turn and self._problem is None:
+        if self.body_stream is not None and self._is_next and self._problem is None:
             self._execute()
 
     def body_received(self, chunk: bytes) -> None:
-        """A part of the body is here."""
+        """Take a part of the body."""
         if self.response_complete:
             return
         self.length += len(chunk)
         if self.length > self._limit:
             self._problem = too_large(self._limit)
             self._refuse()
-        elif self.source is not None:
-            self.source.push(chunk)
+        elif self.body_stream is not None:
+            self.body_stream.push(chunk)
         else:
             if self._body:
                 hold(self._body, chunk)
@@ -260,19 +288,19 @@ class HttpRequest:
                 self._body.append(chunk)
 
     def message_complete(self) -> None:
-        """The whole request is here."""
+        """Go on, since the whole request is here."""
         self._complete = True
-        if self.source is not None:
-            self.source.end()
-        elif self._turn and not self.response_complete:
+        if self.body_stream is not None:
+            self.body_stream.end()
+        elif self._is_next and not self.response_complete:
             self._execute()
 
     def begin(self) -> None:
-        """It is this request's turn on its connection."""
-        self._turn = True
+        """Go on, since all requests before this one have their answers."""
+        self._is_next = True
         if self._problem is not None and not self._complete:
             self._refuse()
-        elif self._complete or self.source is not None:
+        elif self._complete or self.body_stream is not None:
             self._execute()
 
     # --- executing ---
@@ -292,7 +320,7 @@ class HttpRequest:
                 connection.transport.close()
                 return
             wary = listener.wary
-            if wary is not None and self.source is None and (killer := wary.refusal(self._call(body))) is not None:
+            if wary is not None and self.body_stream is None and (killer := wary.refusal(self._call(body))) is not None:
                 self._quiet(killer)
             elif (refused := refusal(listener.executor, permit, api, self.context, self._throttle)) is not None:
                 self._quiet(refused)
@@ -315,7 +343,7 @@ class HttpRequest:
             self._body = [body]
 
     def _unnote(self) -> None:
-        """The call is over, and has ended no worker."""
+        """Remove the note: the call is over, and has ended no worker."""
         place = self._noted
         self._noted = -1
         listener = self.connection.listener
@@ -328,7 +356,7 @@ class HttpRequest:
     def _run(self, body: bytes) -> None:
         listener = self.connection.listener
         if (notes := listener.notes) is not None:
-            if self.source is not None:
+            if self.body_stream is not None:
                 self._noted = notes.add_upload(self._api.index)
             elif listener.wary is None:
                 self._noted = notes.add(self._api.index, body)
@@ -358,7 +386,7 @@ class HttpRequest:
         if not came_for_it and not batcher.can_take():
             self._pass_on(body)
             return
-        if (notes := self.connection.listener.notes) is not None and self.source is None:
+        if (notes := self.connection.listener.notes) is not None and self.body_stream is None:
             self._note(notes, body)
         if self._is_large(body):
             if came_for_it:  # a batch is not held up by a body that is still to be read
@@ -384,7 +412,10 @@ class HttpRequest:
 
     def _is_large(self, body: bytes) -> bool:
         return (
-            len(body) >= LARGE_BODY and not self.trust.values and self.source is None and self._format is not Format.RAW
+            len(body) >= LARGE_BODY
+            and not self.trust.values
+            and self.body_stream is None
+            and self._format is not Format.RAW
         )
 
     def _decode(self, body: bytes, then: Callable[[dict[str, Any]], None], give_up: Callable[[], None]) -> None:
@@ -401,10 +432,10 @@ class HttpRequest:
         self._execution = Decoding(self.connection.listener.executor, self.context, read_it, ended, give_up)
 
     def _arguments(self, body: bytes) -> dict[str, Any] | None:
-        """The arguments; None when they do not fit, which is answered then."""
+        """Return the arguments; None when they do not fit, which is answered then."""
         try:
             fetch = self.connection.listener.fetch if self.trust.values else None
-            return read(self._api, self.query, body, self._format, self.source, fetch)
+            return read(self._api, self.query, body, self._format, self.body_stream, fetch)
         except Exception as exc:
             self._misfit(exc)
         return None
@@ -428,16 +459,16 @@ class HttpRequest:
         self._quiet(error)
 
     def _pass_on(self, body: bytes) -> None:
-        """Every slot is taken: the node's queue takes the call, and a free sibling takes it from there."""
+        """Relay the call, since every slot is taken: a free sibling takes it from the node's queue."""
         listener, api = self.connection.listener, self._api
-        if self.source is not None and not listener.passes_on:  # it comes to us: it waits for a slot of ours
+        if self.body_stream is not None and not listener.passes_on:  # it comes to us: it waits for a slot of ours
             run = lambda: self._run(body)  # noqa: E731
             self._execution = WaitingUpload(listener.executor, listener.slots, self.context, run, self.fail)
         else:
             self._relay = listener.relay.take(api, body, self._format, self._accept, self)
 
     def relayed(self, reply: Reply) -> None:
-        """The answer of the sibling that took the call is here."""
+        """Answer with what the sibling that took the call has answered."""
         if self.lost or reply.cancelled() or self.response_complete:
             return
         try:
@@ -467,7 +498,7 @@ class HttpRequest:
         self.fail(error)
 
     def encoded(self, value: Any, format: Format) -> bytes:
-        """A result, or an item of a stream, as bytes for who made this request; see `ResultCodec.encode`."""
+        """Return a result, or an item of a stream, as bytes for who made this request; see `ResultCodec.encode`."""
         listener = self.connection.listener
         if not self.trust.memory or listener.sender is None:
             return self._api.result.encode(value, format)
@@ -490,12 +521,12 @@ class HttpRequest:
     # --- answering ---
 
     def abandon(self) -> None:
-        """The client went away: everything below is cancelled."""
+        """Cancel everything below: the client has left."""
         self.lost = True
         if self._noted >= 0 and self._api.plan.batch is not None:
             self._unnote()
-        if self.source is not None:
-            self.source.fail()
+        if self.body_stream is not None:
+            self.body_stream.fail()
         if self._execution is not None:
             self._execution.cancel()
         if self._relay is not None:
@@ -520,7 +551,7 @@ class HttpRequest:
 
     def fail(self, exc: BaseException) -> None:
         """Answer with an error."""
-        if self.source is not None and not self._complete:
+        if self.body_stream is not None and not self._complete:
             self.keep_alive = False
         responder = self.connection.listener.responder
         status, data = responder.error(
@@ -529,13 +560,13 @@ class HttpRequest:
         self._write(data, status)
 
     def finish(self, status: int, data: bytes = b"") -> None:
-        """The answer is complete with these bytes."""
+        """Complete the answer with these bytes."""
         if self._throttle is not None and self._throttle.active:
             self._throttle.taken()
         self._write(data, status)
 
     def _result(self, body: bytes) -> None:
-        if self.source is not None and not self._complete:  # the API did not want the rest of the body
+        if self.body_stream is not None and not self._complete:  # the API did not want the rest of the body
             self.keep_alive = False
         responder = self.connection.listener.responder
         self.finish(200, responder.result(body, self._accept, self.context.request_id, self.keep_alive))
@@ -548,11 +579,11 @@ class HttpRequest:
     def _refuse(self) -> None:
         """Answer before the body is read; the connection cannot go on, since nobody will read the rest."""
         self.keep_alive = False
-        if not self._turn or self.response_complete:
+        if not self._is_next or self.response_complete:
             return
         assert self._problem is not None
-        if self.source is not None:
-            self.source.fail()
+        if self.body_stream is not None:
+            self.body_stream.fail()
         if self._relay is not None:
             self._relay.cancel()
         self._quiet(self._problem, close=False)
@@ -569,7 +600,7 @@ class HttpRequest:
         if connection.listener.access_log:
             self.log(status)
         if not self.keep_alive and close:
-            if self.source is not None and not self._complete:
+            if self.body_stream is not None and not self._complete:
                 connection.close_unread()
             else:
                 connection.transport.close()

@@ -40,11 +40,11 @@ class Responder:
         self.refresh()
 
     def refresh(self) -> None:
-        """Take in the time; called once a second."""
+        """Note the time, for the date header; called once a second."""
         self._common = b"date: " + formatdate(usegmt=True).encode() + b"\r\n" if self.public else b""
 
     def result(self, body: bytes, format: Format, request_id: bytes, keep: bool) -> bytes:
-        """The answer with a result."""
+        """Return the answer with a result."""
         return b"".join((
             STATUS_OK, _TYPES[format], _LENGTH_LINE % len(body),
             _REQUEST_ID_LINE % request_id if self.public else b"",
@@ -54,7 +54,7 @@ class Responder:
     def error(
         self, exc: BaseException, trust: Trust, context: CallContext, keep: bool, api: str = ""
     ) -> tuple[int, bytes]:
-        """The answer with an error, and its status."""
+        """Return the answer with an error, and its status."""
         try:
             return self.problem(self.note(exc, context, api), trust, context, keep)
         except Exception as broken:  # whatever it is, the call is answered
@@ -62,7 +62,7 @@ class Responder:
             return self.problem(plain, trust, context, keep)
 
     def note(self, exc: BaseException, context: CallContext, api: str = "") -> CallError:
-        """What an exception means for the caller; what is nobody's plan is logged with its traceback."""
+        """Return what an exception means for the caller; what is nobody's plan is logged with its traceback."""
         request_id = context.request_id.decode("latin-1")
         exc = problem.meant(exc)
         error = problem.as_call_error(exc, self.node)
@@ -72,7 +72,7 @@ class Responder:
         return error
 
     def stream_head(self, content_type: bytes, request_id: bytes, keep: bool, chunked: bool) -> bytes:
-        """The head of an answer that is a stream."""
+        """Return the head of an answer that is a stream."""
         return b"".join((
             _STREAM, content_type, b"\r\ncache-control: no-store\r\n",
             CHUNKED if chunked else b"",
@@ -81,7 +81,7 @@ class Responder:
         ))  # fmt: skip
 
     def problem(self, error: CallError, trust: Trust, context: CallContext, keep: bool) -> tuple[int, bytes]:
-        """The answer with an error that needs no word in the log."""
+        """Return the answer with an error that needs no word in the log."""
         request_id = context.request_id.decode("latin-1")
         open_book = self.tells(trust)
         status, headers, body = problem.encode(error, node=self.node, request_id=request_id, open_book=open_book)
@@ -94,5 +94,5 @@ class Responder:
         return status, b"".join(lines)
 
     def tells(self, trust: Trust) -> bool:
-        """Whether an answer may have the text of an exception."""
+        """Return whether an answer may have the text of an exception."""
         return self.debug or trust.texts

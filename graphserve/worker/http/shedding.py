@@ -38,7 +38,7 @@ def refusal(
 
 
 def _behind(api: BoundApi, executor: Executor, context: CallContext) -> Unavailable | None:
-    """The event loop is late: there are more calls of async APIs in flight than it can serve, or serve in time.
+    """Refuse a call because the event loop is late: more calls of async APIs are in flight than it can serve in time.
 
     A few calls are always tried: from what they take, it is known whether the others can be in time again.
     """
@@ -53,7 +53,7 @@ def _behind(api: BoundApi, executor: Executor, context: CallContext) -> Unavaila
 
 
 def _hopeless(api: BoundApi, executor: Executor, slots: Slots, context: CallContext) -> Unavailable | None:
-    """It got a slot too late and would hold it in vain, while others wait that can be in time.
+    """Refuse a call that got a slot too late and would hold it in vain, while others wait that can be in time.
 
     If none waits, there is nothing to lose, and it is tried.
     """
@@ -100,10 +100,11 @@ class AdaptiveThrottle:
         self.api = api
         self.active = False
         self.reason = ""
-        self._asked = self._taken = 0.0
+        self._asked = 0.0
+        self._taken = 0.0
 
     def refusal(self) -> Unavailable | None:
-        """Count a call; the error that it is refused with, if it is. Asked while it is `active`."""
+        """Count a call, and return the error that it is refused with, if it is. Asked while it is `active`."""
         surplus = self._asked - SURPLUS * self._taken - SPARE
         self._asked += 1
         if surplus <= 0 or random.random() >= surplus / self._asked:
@@ -111,18 +112,18 @@ class AdaptiveThrottle:
         return Unavailable(f"{self.node} sheds calls of {self.api}: {self.reason}", node=self.node, full=True)
 
     def taken(self) -> None:
-        """A call was answered."""
+        """Count a call that was answered."""
         self._taken += 1
 
     def refused(self, error: Unavailable) -> None:
-        """A call came to a full queue below."""
+        """Begin to count, since a call came to a full queue below."""
         self.reason = str(error)
         if not self.active:
             self.active = True
             self._asked = 1.0
 
     def forget(self) -> None:
-        """A second has passed."""
+        """Let the counts fade; called once a second."""
         self._asked *= FORGET
         self._taken *= FORGET
         if self._asked < LEAST:
@@ -132,7 +133,7 @@ class AdaptiveThrottle:
 
 
 def noted(exc: E, throttle: AdaptiveThrottle | None) -> E:
-    """The error, after the throttle has learned of it."""
+    """Return the error, after the throttle has learned of it."""
     if throttle is not None and isinstance(exc, Unavailable) and getattr(exc, "full", False):
         throttle.refused(exc)
     return exc

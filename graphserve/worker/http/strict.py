@@ -42,12 +42,12 @@ class RequestRefused(Exception):
 
 @lru_cache(maxsize=256)
 def host_is_valid(host: bytes | None) -> bool:
-    """Whether it is a host, with a port or without."""
+    """Return whether it is a host, with a port or without."""
     return host is not None and _HOST.match(host) is not None
 
 
 def fault(method: bytes, version: str, target: bytes, headers: Headers) -> HttpProblem | None:
-    """What is wrong with a request that the parser has taken; None if nothing is.
+    """Return what is wrong with a request that the parser has taken; None if nothing is.
 
     Args:
         method: the method.
@@ -63,25 +63,25 @@ def fault(method: bytes, version: str, target: bytes, headers: Headers) -> HttpP
 
 
 def rtsp_targets(data: bytes) -> list[tuple[int, int]]:
-    """Where in a part of a connection the targets of requests in RTSP are, if they are no text of something else."""
+    """Return where the targets of requests in RTSP are, if they are no text of something else."""
     return [found.span(1) for found in _RTSP.finditer(data)] if b"RTSP/" in data else []
 
 
 def first_line_begun(data: bytes) -> bytes:
-    """What a part of a connection ends with, if that may be an incomplete first line of a request."""
+    """Return what a part of a connection ends with, if that may be an incomplete first line of a request."""
     line = data[data.rfind(b"\n") + 1 :]  # (it may stand right behind a body that ends without a line end)
     found = _FIRST_LINE.search(line)
     return b"" if found is None else found[0]
 
 
 def in_origin_form(target: bytes) -> tuple[bytes, list[bytes]]:
-    """A target that has no fault, without its scheme and host (RFC 9112, 3.2.2), and the host, if it had one."""
+    """Return a target that has no fault, without its scheme and host (RFC 9112, 3.2.2), and the host, if it had one."""
     found = _ABSOLUTE.match(target)
     return (target, []) if found is None else (b"/" + found[2].removeprefix(b"/"), [found[1]])
 
 
 def number(name: str, value: bytes) -> int:
-    """The whole number that is the value of a header.
+    """Return the whole number that is the value of a header.
 
     Raises:
         Refused: it is none, or one of more digits than anybody means. (Python converts none of more than 4,300.)
@@ -93,7 +93,7 @@ def number(name: str, value: bytes) -> int:
 
 
 def too_long(target: bytes, headers: Headers) -> HttpProblem | None:
-    """The refusal of a head that is too long, also of one that has only come in part."""
+    """Return the refusal of a head that is too long, also of one that has only come in part."""
     if len(target) > TARGET_BYTES:
         return HttpProblem(414, f"the request target is longer than {TARGET_BYTES} bytes")
     if len(headers) > FIELDS:
@@ -104,7 +104,7 @@ def too_long(target: bytes, headers: Headers) -> HttpProblem | None:
 
 
 def head_too_long() -> HttpProblem:
-    """The refusal of headers that are too many bytes."""
+    """Return the refusal of headers that are too many bytes."""
     return HttpProblem(431, f"the headers are longer than {HEAD_BYTES} bytes")
 
 
@@ -143,7 +143,7 @@ _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
 def plain(path: bytes) -> bytes:
-    """A path without the escapes that it does not need: the spelling that routes are written in."""
+    """Return a path without the escapes that it does not need: the spelling that routes are written in."""
     return _ESCAPE.sub(_unescaped, path) if b"%" in path else path
 
 

@@ -72,12 +72,12 @@ class TimedConnection(OpenConnection, Protocol):
         ...
 
     @property
-    def headed(self) -> bool:
+    def head_complete(self) -> bool:
         """Whether the headers of that request are complete."""
         ...
 
     @property
-    def refused(self) -> bool:
+    def discarding(self) -> bool:
         """Whether what still comes is thrown away."""
         ...
 
@@ -101,7 +101,7 @@ class TimedConnection(OpenConnection, Protocol):
 
 
 class Timeouts:
-    """Looks after the connections of a public listener.
+    """Ends connections of a public listener that are too slow, and decides who stays when there are too many.
 
     Args:
         listener: the listener.
@@ -138,7 +138,7 @@ class Timeouts:
                 newest.transport.abort()
 
     def refusal(self, connection: TimedConnection, target: bytes) -> HttpProblem | None:
-        """Why a spare connection gets no answer to this request, if it gets none: a probe is answered all the same."""
+        """Return why a spare connection gets no answer to this request; None: it gets one, since it is a probe."""
         if len(self.listener.connections) - self.spares < self.limits.connections:  # others have gone meanwhile
             self._make_regular(connection)
             return None
@@ -152,13 +152,13 @@ class Timeouts:
         self._make_regular(connection)
 
     def _make_regular(self, connection: TimedConnection) -> None:
-        """Take it for a spare connection no more."""
+        """Count it as a spare connection no more."""
         self.spares -= connection.spare
         connection.spare = False
         self._told.discard(connection)
 
     def told(self, connection: TimedConnection) -> None:
-        """A spare connection has had its answer, which its client is still to read: others may have its place."""
+        """Give the place of a spare connection to others: it has its answer, which its client is still to read."""
         if len(self._told) < TOLD:
             self._leave_out(connection)
             self._told.add(connection)
@@ -169,7 +169,7 @@ class Timeouts:
         self.lost(connection)
 
     def excess(self, more: int = 0, newest: TimedConnection | None = None) -> int:
-        """How many connections there are beyond the limit, without spare ones; those that do nothing have to go first.
+        """Close connections that do nothing, and return how many are still beyond the limit, without spare ones.
 
         Args:
             more: connections that are not the listener's yet.
@@ -214,9 +214,9 @@ class Timeouts:
     def _look_at(self, connection: TimedConnection, now: float, passed: float) -> None:
         if connection.transport.is_closing() or connection.flow.write_paused:
             self._look_at_answer(connection, passed)
-        elif connection.refused:
+        elif connection.discarding:
             return  # its time is counted already
-        elif connection.receiving and connection.headed:
+        elif connection.receiving and connection.head_complete:
             self._look_at_body(connection, passed)
         elif connection.unused and now - connection.since > self._time_for(connection) and connection.at_rest:
             if connection.receiving:

@@ -19,7 +19,7 @@ CIPHERS = ":".join((
 
 
 def context(tls: TlsPlan, password: str | None) -> ssl.SSLContext:
-    """The server's TLS context.
+    """Return the server's TLS context.
 
     Raises:
         StartupError: a file cannot be read, is no certificate or key, or they do not match.
@@ -63,7 +63,7 @@ LOGGER = "graphserve.tls"
 
 
 class FailedHandshakes:
-    """Those of one port.
+    """Writes to the log why clients of one port get no TLS, now and then.
 
     Args:
         period: seconds between two lines.
@@ -75,7 +75,7 @@ class FailedHandshakes:
         self._untold = 0
 
     def note(self, exc: BaseException | None, peer: str) -> None:
-        """A handshake ended with this; what is no failure of TLS (a client that left) is nothing to tell.
+        """Tell how a handshake ended; what is no failure of TLS (a client that left) is nothing to tell.
 
         Args:
             exc: what was raised, if anything.
@@ -85,7 +85,7 @@ class FailedHandshakes:
             self._tell(peer, words(exc))
 
     def dropped(self, peer: str) -> None:
-        """A handshake was too slow while others waited for its place.
+        """Tell that a handshake was too slow while others waited for its place.
 
         Args:
             peer: the client's address.
@@ -104,7 +104,7 @@ class FailedHandshakes:
 
 
 def words(exc: ssl.SSLError) -> str:
-    """What went wrong, as whoever runs the graph would say it."""
+    """Return what went wrong, as whoever runs the graph would say it."""
     reason = getattr(exc, "reason", None) or ""  # (what is raised by hand has none)
     detail = getattr(exc, "verify_message", "") or reason or str(exc)
     return _WORDS.get(reason, "{detail}").format(detail=detail)
