@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from graphserve.supervise.process.sockets import NamedSocket
-from graphserve.wire.formats import StreamFormat
+from graphserve.wire.formats import PROBLEM, Format, StreamFormat
 from graphserve.wire.problem import phrase
 
 MAX_HEAD_BYTES = 16 * 1024  # of a request
@@ -82,7 +82,7 @@ class ControlResponse:
         self._writer = writer
         self._begun = False
 
-    def json(self, value: object, status: int = 200, content_type: bytes = b"application/json") -> None:
+    def json(self, value: object, status: int = 200, content_type: bytes = Format.JSON.value) -> None:
         """Answer with one JSON value."""
         body = json.dumps(value).encode() + b"\n"
         self._head(status, content_type, b"content-length: %d\r\n" % len(body))
@@ -93,7 +93,7 @@ class ControlResponse:
         if self._begun:
             self.line({"error": error.problem()})
         else:
-            self.json(error.problem(), error.status, b"application/problem+json")
+            self.json(error.problem(), error.status, PROBLEM)
 
     def line(self, value: object) -> None:
         """Send one line of an answer that comes in lines; the last one says `done` or `error`."""

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from graphserve.logs import records
+from graphserve.wire.headers import CONNECTION, CONTENT_LENGTH, CONTENT_TYPE
 from graphserve.wire.problem import phrase
 from graphserve.worker.http.transport import FlowControl
 
@@ -104,9 +105,9 @@ class AsgiRequest:
             return
         text = b"Internal Server Error"
         headers = [
-            (b"content-type", b"text/plain; charset=utf-8"),
-            (b"content-length", b"%d" % len(text)),
-            (b"connection", b"close"),
+            (CONTENT_TYPE, b"text/plain; charset=utf-8"),
+            (CONTENT_LENGTH, b"%d" % len(text)),
+            (CONNECTION, b"close"),
         ]
         await self.send({"type": "http.response.start", "status": 500, "headers": headers})
         await self.send({"type": "http.response.body", "body": text})
@@ -148,13 +149,13 @@ class AsgiRequest:
             if _NO_NAME.search(given) or _NO_VALUE.search(value):
                 raise RuntimeError(f"the application sent an invalid header: {given!r}")
             name = given.lower()
-            if name == b"content-length" and self._chunked is None:
+            if name == CONTENT_LENGTH and self._chunked is None:
                 self._left = int(value)
                 self._chunked = False
             elif name == b"transfer-encoding" and value.lower() == b"chunked":
                 self._left = 0
                 self._chunked = True
-            elif name == b"connection" and b"close" in [token.strip() for token in value.lower().split(b",")]:
+            elif name == CONNECTION and b"close" in [token.strip() for token in value.lower().split(b",")]:
                 self.keep_alive = False
                 says_close = True
             lines.append(b"%b: %b\r\n" % (name, value))
