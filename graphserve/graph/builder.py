@@ -1,4 +1,4 @@
-"""Classes to graph: walks the services from the entry, checks what it finds, and makes the Plan.
+"""Classes to graph: walks the services from the entry, checks what it finds, and makes the Plan with the APIs of each.
 
 Runs in a short-lived child process (see `child.py`; `resolver.py` calls it): it imports user code.
 """
@@ -358,9 +358,6 @@ def main() -> None:
         answer.write(text)
         forked.flush()
     os._exit(0)  # user modules may have started threads
-
-
-# --- The interface of a service: its APIs as the Plan describes them ---
 
 
 def interface(cls: type, *, limited: bool) -> tuple[tuple[ApiPlan, ...], list[str]]:

@@ -2,7 +2,8 @@
 
 It names paths, never contents: no key, no password. Nodes stand in start order, leaves first, the entry last.
 In memory, and over the pipe from the resolver, it has the values of `env` and the addresses with user and password; its
-description (`to_json`), which is what files, pictures and people get, has `***` in their place.
+description (`to_json`), which is what files, pictures and people get, has `***` in their place. A Resolution is what
+resolving a graph came to: its Plan, or what is wrong with it.
 """
 
 from __future__ import annotations
@@ -327,9 +328,6 @@ def _value(hint: Any, value: Any) -> Any:
     if dataclasses.is_dataclass(hint):
         return read(typing.cast("type[Any]", hint), value)
     return value
-
-
-# --- What resolving a graph came to: its Plan, or what is wrong with it. JSON, from the resolver to its parent ---
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The resolver as its parent sees it: a short-lived child that imports user code and answers with a Resolution.
 
-What it does there stands in `graph.py`. Runs in the supervisor, and in the commands that start nothing.
+What it does there is in `builder.py`. Runs in the supervisor, and in the commands that start nothing.
 """
 
 from __future__ import annotations

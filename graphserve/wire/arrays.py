@@ -1,4 +1,7 @@
-"""Arrays: what an annotation demands of them, and how lists become arrays. numpy is imported with the first one."""
+"""Arrays: what an annotation demands of them, how lists become arrays, and arrays as bytes.
+
+As bytes, an array is a header with its dtype and shape, then its elements. numpy is imported with the first array.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +39,12 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\[\d*[A-Za-zμ]+\])?\Z|[<>|=]?[A-Za-z?]\d*(\[\d*[A-Za-zμ]+\])?\Z")
 _NUMBERS = {int, float, type(None)}  # JSON has no NaN: it is written as null, and read again
 _LEAF_TYPES = (_NUMBERS, {bool}, {str})
+
+MAX_DIMENSIONS = 64  # numpy's own limit
+_SIMPLE = re.compile(r"[<>|][biufcmMSUV]\d+(\[\d*[A-Za-zμ]+\])?\Z")
+_HEAD = struct.Struct("<BH")  # dimensions, length of the dtype
+_LAST_CHARACTER = 0x10FFFF
+_SURROGATES = 0xD800, 0xDFFF  # halves of characters, which no text has
 
 
 @dataclass(frozen=True)
@@ -302,16 +311,6 @@ def _is_concrete(kind: type) -> bool:
 
 def _is_length(length: object) -> bool:
     return length is None or (isinstance(length, int) and not isinstance(length, bool) and length >= 0)
-
-
-# --- Arrays as bytes: a header with dtype and shape, then the elements. numpy is imported with the first array ---
-
-
-MAX_DIMENSIONS = 64  # numpy's own limit
-_SIMPLE = re.compile(r"[<>|][biufcmMSUV]\d+(\[\d*[A-Za-zμ]+\])?\Z")
-_HEAD = struct.Struct("<BH")  # dimensions, length of the dtype
-_LAST_CHARACTER = 0x10FFFF
-_SURROGATES = 0xD800, 0xDFFF  # halves of characters, which no text has
 
 
 def pack(array: AnyArray) -> tuple[bytes, memoryview]:

@@ -9,6 +9,9 @@
 
 From the public, and in what is written for it, there is only the first. The others are for services of one graph: who
 decodes with a `fetch` says that the bytes are from one (`Trust.values`).
+
+Large bytes may travel as references too: `taker` takes them out of a value, `with_blobs` gives the type that reads
+them. msgpack has no integers beyond 64 bits: `wrap` and `read` look at a value again only where msgspec gave up.
 """
 
 from __future__ import annotations
@@ -39,6 +42,15 @@ Place = Callable[[memoryview], "bytes | None"]
 Fetch = Callable[[bytes], memoryview]
 
 _LENGTH = struct.Struct("<I")
+
+MIN_BYTES = 64 * 1024  # below, a copy through the socket is cheaper than a reference
+
+TakeOut = Callable[[Any, Place], Any]
+_LEAST, _MOST = -(2**63), 2**64 - 1
+_BYTES = (bytes, bytearray, memoryview)
+_NATURAL: Any = (*_BYTES, datetime.datetime, datetime.date, datetime.time, datetime.timedelta)
+_NATURAL += (uuid.UUID, decimal.Decimal)
+_ARRAY_FOR_LIST = re.compile(r"Expected `array(?P<more>[^`]*)`, got `numpy.ndarray`")
 
 
 class Large:
@@ -281,14 +293,6 @@ def _refuse(value: object) -> typing.NoReturn:
     raise TypeError(f"a value of type {name} cannot be sent{hint}")
 
 
-# --- Large bytes that may travel outside the message: where a type has them, and how they are taken out of a value ---
-
-
-MIN_BYTES = 64 * 1024  # below, a copy through the socket is cheaper than a reference
-
-TakeOut = Callable[[Any, Place], Any]
-
-
 def with_blobs(hint: Hint) -> Hint:
     """The type that decodes values whose bytes may have come by reference; `hint` itself if there are none."""
     return type_hints.rewrite(hint, _blob) if taker(hint) else hint
@@ -346,16 +350,6 @@ def _values(take: TakeOut) -> TakeOut:
     return lambda value, place: (
         {key: take(item, place) for key, item in value.items()} if type(value) is dict else value
     )
-
-
-# --- Integers beyond 64 bits, which msgpack does not have: an extension type, looked at only where msgspec gave up ---
-
-
-_LEAST, _MOST = -(2**63), 2**64 - 1
-_BYTES = (bytes, bytearray, memoryview)
-_NATURAL: Any = (*_BYTES, datetime.datetime, datetime.date, datetime.time, datetime.timedelta)
-_NATURAL += (uuid.UUID, decimal.Decimal)
-_ARRAY_FOR_LIST = re.compile(r"Expected `array(?P<more>[^`]*)`, got `numpy.ndarray`")
 
 
 def wrap(value: object, hook: Callable[[Any], Any]) -> Any:

@@ -1,4 +1,9 @@
-"""Formats of bodies: which one a Content-Type names, and which one an Accept asks for."""
+"""Formats of bodies and of streams: which one a Content-Type names, and which one an Accept asks for.
+
+The items of a stream are frames between nodes, NDJSON or Server-Sent Events outside. A frame is five bytes, length
+(little-endian, 32 bit) and kind, then the payload: an item (msgpack), an error (problem+json), or the end. A stream
+that stops without an end frame was cut.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,9 @@ import struct
 from functools import lru_cache
 
 PROBLEM = b"application/problem+json"  # an error (RFC 9457)
+
+_HEAD = struct.Struct("<IB")
+ITEM, ERROR, END = 0, 1, 2
 
 
 class Format(enum.Enum):
@@ -23,7 +31,7 @@ class Format(enum.Enum):
 
     @property
     def content_type(self) -> bytes:
-        """What an answer in this format says of its body."""
+        """Return the Content-Type of a response in this format."""
         return Format.TYPED.value if self is Format.CHECKED else self.value
 
 
@@ -35,7 +43,7 @@ _UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
 @lru_cache(maxsize=256)
 def content_format(content_type: bytes | None) -> Format | None:
-    """The format that a Content-Type names; no Content-Type is JSON, as curl's users expect.
+    """Return the format that a Content-Type names; no Content-Type is JSON, as curl's users expect.
 
     Returns:
         None for JSON in a charset other than UTF-8, which nothing reads. Any other content type is RAW:
@@ -62,7 +70,7 @@ def is_form(content_type: bytes | None) -> bool:
 
 @lru_cache(maxsize=256)
 def accept_format(accept: bytes | None) -> Format:
-    """The format that an Accept prefers: msgpack if it ranks above JSON, else JSON."""
+    """Return the format that an Accept prefers: msgpack if it ranks above JSON, else JSON."""
     if not accept:
         return Format.JSON
     if accept == Format.TYPED.value:
@@ -101,15 +109,6 @@ def _parse(header: bytes) -> tuple[str, dict[str, str]]:
     return kind.strip().lower(), parameters
 
 
-# --- Streams: the items of a streaming API as frames between nodes, NDJSON or Server-Sent Events outside ---
-# A frame is five bytes, length (little-endian, 32 bit) and kind, then the payload: an item (msgpack), an error
-# (problem+json), or the end. A stream that stops without an end frame was cut.
-
-
-_HEAD = struct.Struct("<IB")
-ITEM, ERROR, END = 0, 1, 2
-
-
 class StreamFormat(enum.Enum):
     """How a stream is written; the value is its Content-Type."""
 
@@ -118,20 +117,22 @@ class StreamFormat(enum.Enum):
     EVENTS = b"text/event-stream"
 
     def item(self, payload: bytes) -> bytes:
-        """An item: msgpack for frames, JSON else."""
+        """Write an item: msgpack for frames, JSON else."""
         if self is StreamFormat.FRAMES:
             return pack(ITEM, payload)
         return payload + b"\n" if self is StreamFormat.NDJSON else b"data: " + payload + b"\n\n"
 
     def end(self) -> bytes:
-        """What says that nothing is missing."""
+        """Write the end, which says that nothing is missing."""
         if self is StreamFormat.FRAMES:
             return pack(END)
         return b"event: end\ndata:\n\n" if self is StreamFormat.EVENTS else b""
 
     def error(self, payload: bytes) -> bytes:
-        """The error that ended it: a frame's payload, or a problem. NDJSON has no place for one: there it is a line,
-        and the missing end of the answer says that the stream was cut.
+        """Write the error that ended it: a frame's payload, or a problem.
+
+        NDJSON has no place for one: there it is a line, and the missing end of the response says that the stream was
+        cut.
         """
         if self is StreamFormat.FRAMES:
             return pack(ERROR, payload)
@@ -144,7 +145,7 @@ CHECKED_FRAMES = StreamFormat.FRAMES.value + b";checked=1"
 
 @lru_cache(maxsize=256)
 def stream_format(accept: bytes | None) -> StreamFormat:
-    """The format that an Accept asks for; NDJSON unless it names another."""
+    """Return the format of stream that an Accept asks for; NDJSON unless it names another."""
     named = (accept or b"").lower()
     if StreamFormat.FRAMES.value in named:
         return StreamFormat.FRAMES
@@ -153,26 +154,26 @@ def stream_format(accept: bytes | None) -> StreamFormat:
 
 @lru_cache(maxsize=256)
 def item_format(accept: bytes | None) -> Format:
-    """How the items are written of a stream that an Accept asks for."""
+    """Return how the items of a stream are written that an Accept asks for."""
     if stream_format(accept) is not StreamFormat.FRAMES:
         return Format.JSON
     return Format.CHECKED if CHECKED_FRAMES in (accept or b"").lower() else Format.TYPED
 
 
 def pack(kind: int, payload: bytes = b"") -> bytes:
-    """One frame."""
+    """Return one frame."""
     return _HEAD.pack(len(payload), kind) + payload
 
 
 class FrameReader:
-    """Takes bytes as they come, and gives whole frames."""
+    """Cuts a stream of bytes, as it comes, into whole frames."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
         self._wanted = _HEAD.size  # bytes of which the next frame, or its head, consists
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        """The frames that are whole now, each with its kind."""
+        """Return the frames that are whole now, each with its kind."""
         rest = self._rest
         rest += data
         frames: list[tuple[int, bytes]] = []

@@ -84,7 +84,7 @@ def head_fault(method: bytes, target: bytes, headers: Iterable[tuple[bytes, byte
 
 
 def is_request_id(value: bytes) -> bool:
-    """Whether it can be a request id: it stands in logs and in answers."""
+    """Return whether it can be a request id, which is written into logs and responses."""
     return _ID.fullmatch(value) is not None
 
 
@@ -94,7 +94,7 @@ def is_traceparent(value: bytes) -> bool:
 
 
 def traveller(lines: list[bytes] | None) -> bytes | None:
-    """A list that may stand in several header lines, as one; None if there is none, or it cannot travel."""
+    """Join a list that may come in several header lines; return None if there is none, or it cannot travel."""
     whole = b",".join(filter(None, lines or ()))
     return whole if may_travel(whole) else None
 

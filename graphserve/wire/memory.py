@@ -6,7 +6,8 @@ again only when it gets the exclusive one: so a view is safe for as long as it l
 holder dies. Mappings are kept on both sides, since fresh pages cost more than the copy.
 
 A segment begins with a header: the generation, that is how often it was filled. Who takes a filling leaves a lock that
-says so (see `mappings.py`).
+says so. Nothing is written through a reference: the receiver opens a segment for reading only, after it has found its
+owner to be a worker of this graph, and what is open there to be a segment.
 """
 
 from __future__ import annotations
@@ -35,6 +36,18 @@ _PIECE, _PIECES = 16 * 1024, 64  # what is read of much memory for a check: its 
 _ALL = _PIECE * _PIECES  # bytes that are read whole
 _F_SEAL_FUTURE_WRITE = 0x10  # Linux 5.1: no other descriptor writes, and no other mapping; ours is there before
 _PR_GET_DUMPABLE = 3  # prctl(2)
+
+NAME = "graphserve"  # of a segment, in memfd_create(2)
+HEADER = 4096  # bytes before the data of a segment: a page, so data is aligned
+REFERENCE = struct.Struct("<IiQQQ")  # pid, descriptor, inode, length, generation
+GENERATION = struct.Struct("<Q")  # how often the segment was filled
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL if hasattr(fcntl, "F_SEAL_SEAL") else 0
+
+# Who has taken a filling holds a read lock on the bytes up to its number, far behind the data (fcntl(2), open file
+# description locks): the sender asks for it, and nobody has to write. It goes with the descriptor.
+TAKEN = 1 << 48
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
+_SHORT = frozenset({errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOLCK})
 
 
 class Segment:
@@ -132,7 +145,7 @@ def _check(segment: Segment, size: int) -> int:
 
 
 class MemorySender:
-    """The segments of this process.
+    """Places large buffers in segments of this process, and uses a segment again when nobody reads it.
 
     Args:
         cap: bytes that they may hold together; 0 sends everything by the socket.
@@ -238,7 +251,7 @@ class MemorySender:
 
 
 class SharedMemory:
-    """Both sides of this process.
+    """Holds both sides of this process: what it sends by shared memory, and what it has mapped.
 
     Args:
         cap: bytes that it may send by shared memory at once.
@@ -276,24 +289,6 @@ def _rounded(size: int) -> int:
     """Sizes in steps of an eighth, so that buffers of nearly the same size use the same segments."""
     step = max(MIN_SIZE, 1 << max(0, size.bit_length() - 4))
     return (size + step - 1) // step * step
-
-
-# --- The receiver's side of shared memory: segments of other processes, mapped here ---
-# Nothing is written through a reference: a segment is opened for reading only, after the owner was found to be a worker
-# of this graph, and what is open there to be a segment. See `memory.py` for the whole.
-
-
-NAME = "graphserve"  # of a segment, in memfd_create(2)
-HEADER = 4096  # bytes before the data of a segment: a page, so data is aligned
-REFERENCE = struct.Struct("<IiQQQ")  # pid, descriptor, inode, length, generation
-GENERATION = struct.Struct("<Q")  # how often the segment was filled
-SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL if hasattr(fcntl, "F_SEAL_SEAL") else 0
-
-# Who has taken a filling holds a read lock on the bytes up to its number, far behind the data (fcntl(2), open file
-# description locks): the sender asks for it, and nobody has to write. It goes with the descriptor.
-TAKEN = 1 << 48
-_FLOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
-_SHORT = frozenset({errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOLCK})
 
 
 class Untaken(Exception):
@@ -353,7 +348,7 @@ def is_taken(descriptor: int, generation: int) -> bool:
 
 
 class MemoryReceiver:
-    """The segments of other processes that this one reads.
+    """Maps the segments of other processes that references name, and lets go of what nothing reads any more.
 
     Args:
         owners: the pids whose memory is read: the workers of the graph.

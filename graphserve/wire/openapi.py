@@ -1,4 +1,8 @@
-"""The OpenAPI document of a service, from its signatures and docstrings. Made once, in a worker of the entry."""
+"""The OpenAPI document of a service, from its signatures and docstrings. Made once, in a worker of the entry.
+
+msgspec leaves the `format` of dates and times out where a type takes values without a time zone too; generators of
+clients would make text of these. So it is put in again where it belongs.
+"""
 
 from __future__ import annotations
 
@@ -83,6 +87,9 @@ _TYPES_OF_KINDS = {
     "U": "string",
     "M": "string",
 }
+
+_FORMATS = {msgspec.inspect.DateTimeType: "date-time", msgspec.inspect.TimeType: "time"}
+_PREFIX = "#/components/schemas/"
 
 
 def document(
@@ -361,14 +368,6 @@ def _read_docstring(doc: str | None) -> tuple[str, dict[str, str]]:
             for name, said in re.findall(r"^ {2,4}(\w+)(?: \([^)]*\))?: (.*(?:\n {5,}.*)*)", body, re.MULTILINE):
                 described[name] = " ".join(said.split())
     return text, described
-
-
-# --- The `format` of dates and times in a JSON schema of msgspec's ---
-# msgspec leaves it out where a type takes values without a time zone too; generators of clients then make text of it.
-
-
-_FORMATS = {msgspec.inspect.DateTimeType: "date-time", msgspec.inspect.TimeType: "time"}
-_PREFIX = "#/components/schemas/"
 
 
 def add_formats(schema: Json, info: msgspec.inspect.Type, components: Json) -> None:

@@ -1,6 +1,7 @@
 """Errors on the wire: every CallError as application/problem+json (RFC 9457), and back at the caller.
 
-User code makes errors, and what it puts into them may be anything: whatever it is, there is an answer.
+User code makes errors, and what it puts into them may be anything: whatever it is, there is a response. The reason
+phrases of statuses are here too: the same in every process and under every Python.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ _KINDS: dict[str, type[CallError]] = {
 }
 _OWN_TYPE = "urn:graphserve:problem:"
 _Frame = tuple[int, str, list[tuple[str, str]], msgspec.Raw]
+
+# RFC 9110 renamed these; Python knows the new names from 3.13 on, and ours must not depend on its version.
+_RENAMED = {413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
 
 
 class HttpProblem(CallError):
@@ -312,13 +316,6 @@ def from_frame(payload: bytes, node: str) -> CallError:
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return RemoteError(f"the stream of {node} ended with an error that cannot be read", node=node)
     return decode(status, kind, bytes(body), dict(pairs), node)
-
-
-# --- The reason phrases of statuses, the same in every process and under every Python. Stdlib only ---
-
-
-# RFC 9110 renamed these; Python knows the new names from 3.13 on, and ours must not depend on its version.
-_RENAMED = {413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
 
 
 def phrase(status: int) -> str:

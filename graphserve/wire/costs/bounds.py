@@ -1,8 +1,8 @@
 """What decoding may cost: every bound on what a few bytes from outside can make a process hold, do or answer.
 
-One table, imports nothing. `screening` looks at a public body with it before anything is made of the body; `failures`,
-`tensors`, `buffers` and the worker's readers hold themselves to their lines of it. Bounds on time, and on how the bytes
-come, are in `worker.limits`.
+One table, which imports nothing. `screening` looks at a public body with it before anything is made of the body;
+`validation_errors`, `arrays` and the readers of a worker hold themselves to their lines of it. Bounds on time, and on
+how the bytes come, are in `worker.http.limits`.
 """
 
 from __future__ import annotations
