@@ -20,7 +20,7 @@ class _PasswordWanted(Exception):
 
 
 def certificate(tls: TlsPlan | None, password: str | None) -> Iterator[Trouble]:
-    """What is wrong with the TLS files, one trouble a file."""
+    """Yield what is wrong with the TLS files, one trouble a file."""
     if tls is None:
         return
     files = [("--ssl-certfile", tls.certfile), ("--ssl-keyfile", tls.keyfile), ("--ssl-ca-certs", tls.ca_certs)]

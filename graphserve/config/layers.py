@@ -72,7 +72,7 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], cwd: str | os.
 
 
 def run_dir(environ: Mapping[str, str], cwd: str | os.PathLike[str]) -> str | None:
-    """The run folder that `graphserve serve` would use here, if it is configured.
+    """Return the run folder that `graphserve serve` would use here, if it is configured.
 
     Raises:
         ConfigurationError: a value or a file is wrong.
@@ -164,7 +164,7 @@ def _table_layer(table: Mapping[str, object], name: str, base: Path) -> Layer:
 
 
 def _anchored(flag: Flag, value: Any, base: Path) -> Any:
-    """A path to a source file, as every path in a file, starts at the file's own folder."""
+    """Return a path to a source file, as every path in a file, starts at the file's own folder."""
     return _absolute_target(value, base) if flag.key == "entrypoint" else value
 
 
@@ -230,7 +230,7 @@ def _settle_password(values: Layer, layers: Iterable[Layer]) -> None:
 
 
 def _password(path: str) -> str:
-    """The password in a file: its text without the line end that editors put behind it."""
+    """Return the password in a file: its text without the line end that editors put behind it."""
     try:
         return Path(path).read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
     except (OSError, UnicodeDecodeError) as exc:

@@ -41,7 +41,7 @@ class ValueSource:
     base: Path
 
     def refuse(self, value: object, expected: str) -> ConfigurationError:
-        """The error that says what stands here and what should."""
+        """Return the error that says what stands here and what should."""
         return ConfigurationError(f"{self.label}={value!r}: expected {expected}")
 
 
@@ -190,7 +190,7 @@ class HostList:
 
 
 def read_option(name: str, value: object) -> Any:
-    """The value of a service's option from text; what cannot be read is left for `ServiceOptions` to refuse."""
+    """Return the value of a service's option from text; what cannot be read is left for `ServiceOptions` to refuse."""
     if not isinstance(value, str):
         return value
     if name == "env":
@@ -209,7 +209,7 @@ def read_option(name: str, value: object) -> Any:
 
 
 def read_size(value: object) -> int:
-    """A number of bytes: `100MB` (powers of 1000), `2GiB` or `2G` (powers of 1024), or a plain number."""
+    """Return a number of bytes: `100MB` (powers of 1000), `2GiB` or `2G` (powers of 1024), or a plain number."""
     if not isinstance(value, str):
         return _int(value)
     match = _SIZE.fullmatch(value.strip().lower())

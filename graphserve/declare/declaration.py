@@ -38,12 +38,12 @@ class ServiceDeclaration:
 
 
 def declaration(cls: object) -> ServiceDeclaration | None:
-    """What `@service` was told about `cls` itself (a plain subclass of a service is no service), or None."""
+    """Return what `@service` was told about `cls` itself (a plain subclass of a service is no service), or None."""
     return cast("ServiceDeclaration | None", vars(cls).get(SERVICE)) if isinstance(cls, type) else None
 
 
 def apis(cls: type) -> dict[str, ApiDeclaration]:
-    """The APIs of a service by method name, inherited ones included, in the order of their definition."""
+    """Return the APIs of a service by method name, inherited ones included, in the order of their definition."""
     found: dict[str, ApiDeclaration] = {}
     for base in reversed(cls.__mro__):
         for name, member in vars(base).items():

@@ -169,7 +169,7 @@ def depends(target: Any = None, *rest: Any, **options: Any) -> Any:
 
 
 def dependencies(cls: type) -> dict[str, Dependency]:
-    """The dependencies of a service by attribute name, inherited ones included."""
+    """Return the dependencies of a service by attribute name, inherited ones included."""
     found: dict[str, Dependency] = {}
     for base in reversed(cls.__mro__):
         for name, member in vars(base).items():
@@ -183,7 +183,7 @@ def dependencies(cls: type) -> dict[str, Dependency]:
 
 
 def strays(files: Collection[str], *, everywhere: bool, spared: Collection[object] = ()) -> Iterator[str]:
-    """What is wrong with each `depends(...)` that is no edge of any graph, though somebody wrote it.
+    """Yield what is wrong with each `depends(...)` that is no edge of any graph, though somebody wrote it.
 
     Args:
         files: the source files of the services of this graph.
@@ -219,7 +219,7 @@ def _is_stray(each: Dependency, files: Collection[str], everywhere: bool, spared
 
 
 def _serves(cls: type) -> bool:
-    """Whether a class is a service, or one inherits from it."""
+    """Return whether a class is a service, or one inherits from it."""
     return declaration(cls) is not None or any(map(_serves, type.__subclasses__(cls)))
 
 
@@ -267,14 +267,14 @@ def _of_hint(hint: object) -> Iterator[Dependency | None]:
 
 
 def address(url: str) -> str:
-    """A URL as people may read it: without its user and password."""
+    """Return a URL as people may read it: without its user and password."""
     scheme, _, rest = url.partition("://")
     authority, slash, path = rest.partition("/")
     return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
 
 
 def hidden(url: str) -> str:
-    """A URL as a description has it: `***` in the place of its user and password."""
+    """Return a URL as a description has it: `***` in the place of its user and password."""
     public = address(url)
     return url if public == url else public.replace("://", f"://{HIDDEN}@", 1)
 
@@ -376,7 +376,7 @@ def _check_url(url: object, init: object, place: Place) -> None:
 
 
 def _behind_the_last_at(url: str) -> str:
-    """An address that is written wrongly, without all that may be its user and password."""
+    """Return an address that is written wrongly, without all that may be its user and password."""
     scheme, mark, rest = url.partition("://") if "://" in url else ("", "", url)
     return f"{scheme}{mark}{rest.rpartition('@')[2]}"
 

@@ -137,7 +137,7 @@ def _env(value: object) -> bool:
 
 
 def _described_env(value: object) -> str:
-    """What is wrong with variables, without their values, which may be secrets."""
+    """Return what is wrong with variables, without their values, which may be secrets."""
     if not isinstance(value, Mapping):
         return f"a value of type {type(value).__name__}"
     for name, text in value.items():

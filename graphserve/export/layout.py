@@ -79,7 +79,7 @@ def arrange(sizes: Mapping[str, tuple[float, float]], edges: Sequence[tuple[str,
 
 
 def columns_by_longest_path(keys: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[str, int]:
-    """The column of each box: 0 where nothing calls it, else one more than the highest of its callers."""
+    """Return the column of each box: 0 where nothing calls it, else one more than the highest of its callers."""
     waiting = {key: 0 for key in keys}
     below: dict[str, list[str]] = {key: [] for key in keys}
     for caller, callee in edges:
@@ -114,7 +114,7 @@ def _with_bends(
 
 
 def _ordered(columns: list[list[Cell]], links: Sequence[Link]) -> list[list[Cell]]:
-    """The order in each column with the fewest crossings among `SWEEPS` barycentre sweeps."""
+    """Return the order in each column with the fewest crossings among `SWEEPS` barycentre sweeps."""
     left, right = _neighbours(columns, links)
     best, fewest = columns, _crossings(columns, right)
     current = [list(column) for column in columns]
@@ -158,7 +158,7 @@ def _crossings(columns: list[list[Cell]], right: Mapping[Cell, list[Cell]]) -> i
 def _straightened(
     columns: list[list[Cell]], links: Sequence[Link], sizes: Mapping[str, tuple[float, float]]
 ) -> dict[Cell, float]:
-    """The middle of each cell, in px from above: near its neighbours, never over another of its column."""
+    """Return the middle of each cell, in px from above: near its neighbours, never over another of its column."""
     pulls: dict[Cell, list[tuple[Cell, float]]] = {cell: [] for column in columns for cell in column}
     for a, b in links:
         weight = 1.0 + 3.0 * (not isinstance(a, str)) + 3.0 * (not isinstance(b, str))  # long edges run straight
@@ -180,7 +180,7 @@ def _straightened(
 
 
 def spread(wishes: Sequence[float], weights: Sequence[float], gaps: Sequence[float]) -> list[float]:
-    """The positions nearest to the wishes (least squares) in which each is its gap or more after the one before.
+    """Return the positions nearest to the wishes (least squares) in which each is its gap or more after the one before.
 
     Args:
         wishes: where each would stand alone.

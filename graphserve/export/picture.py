@@ -37,7 +37,7 @@ class Picture:
 
 
 def picture(plan: Plan) -> Picture:
-    """The vertices and edges of a Plan, in the order in which the classes name them."""
+    """Return the vertices and edges of a Plan, in the order in which the classes name them."""
     nodes = {node.name: node for node in plan.nodes}
     elsewhere = {target(edge): edge for node in plan.nodes for edge in node.edges if edge.url is not None}
     vertices: dict[str, Vertex] = {}
@@ -58,22 +58,22 @@ def picture(plan: Plan) -> Picture:
 
 
 def target(edge: EdgePlan) -> str:
-    """The key of the vertex that an edge leads to."""
+    """Return the key of the vertex that an edge leads to."""
     return edge.node if edge.url is None else address(edge.url)
 
 
 def node_vertex(node: NodePlan) -> Vertex:
-    """The vertex of a node."""
+    """Return the vertex of a node."""
     return Vertex(node.name, node.name, caption(node), workers=node.workers)
 
 
 def external_vertex(edge: EdgePlan) -> Vertex:
-    """The vertex of a service that runs elsewhere."""
+    """Return the vertex of a service that runs elsewhere."""
     return Vertex(target(edge), edge.node, target(edge), external=True)
 
 
 def caption(node: NodePlan) -> str:
-    """The capacity of a node in words, e.g. `2 workers, 1 at once, 1 GPU each`."""
+    """Return the capacity of a node in words, e.g. `2 workers, 1 at once, 1 GPU each`."""
     words = [f"{node.workers} worker{'' if node.workers == 1 else 's'}"]
     if any(api.lane == "queue" for api in node.apis):
         words.append(f"{node.limit} at once")

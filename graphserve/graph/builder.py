@@ -60,7 +60,7 @@ def resolve(settings: Settings, steady: Steady | None = None) -> Resolution:
 
 
 def resolve_here(entry: type, replace: Mapping[type, Any]) -> tuple[Plan, dict[str, tuple[type, Any]]]:
-    """The Plan of a graph whose nodes all run in this process, and what stands for each node.
+    """Return the Plan of a graph whose nodes all run in this process, and what stands for each node.
 
     Args:
         entry: the service class; it need not be importable by name.
@@ -245,7 +245,7 @@ class _Resolver:
     # --- checking ---
 
     def _order(self) -> list[tuple[str, int]]:
-        """The nodes with their levels: whoever is called stands before its callers."""
+        """Return the nodes with their levels: whoever is called stands before its callers."""
         below = {node.name: [edge.node for edge in node.edges if edge.url is None] for node in self.found.values()}
         sorter = graphlib.TopologicalSorter(below)
         try:
@@ -265,7 +265,7 @@ class _Resolver:
         return order
 
     def _cycle(self, below: Mapping[str, list[str]]) -> tuple[str, ...]:
-        """The first circle that is found from the entry on; empty if networkx cannot be imported."""
+        """Return the first circle that is found from the entry on; empty if networkx cannot be imported."""
         changed = sys.path[:]
         sys.path[:] = self.own_path  # a queue.py of the user's must not stand in for the standard library's
         try:

@@ -84,12 +84,12 @@ def _init_problem(cls: type, init: dict[str, object]) -> str:
 
 
 def name_of(thing: object) -> str:
-    """A class by its name, anything else as it shows itself."""
+    """Return a class by its name, anything else as it shows itself."""
     return thing.__name__ if isinstance(thing, type) else repr(thing)
 
 
 def unused(replace: Mapping[type, object], known: Collection[type]) -> Iterator[str]:
-    """What `local(replace=…)` names though no node is made of it."""
+    """Yield what `local(replace=…)` names though no node is made of it."""
     for cls in replace:
         if cls not in known:
             names = ", ".join(sorted(map(name_of, known)))

@@ -66,7 +66,7 @@ def parse(text: str, folder: str) -> Target:
 
 
 def module_of(cls: type) -> str:
-    """The name of the module that a class is of; the script that is being run is one, however it was started."""
+    """Return the name of the module that a class is of; the script that is being run is one, however it was started."""
     return MAIN if cls.__module__ == "__mp_main__" else cls.__module__
 
 
@@ -117,7 +117,7 @@ def arguments(target: Target) -> list[str]:
 
 
 def _origin(target: Target) -> str | None:
-    """The file of a module that is not imported, nor its packages, yet."""
+    """Return the file of a module that is not imported, nor its packages, yet."""
     parts = target.module.split(".")
     for place in (target.folder, *sys.path):
         path = Path(place or ".", *parts)
@@ -187,7 +187,7 @@ def _import(target: Target) -> types.ModuleType:
 
 
 def described(exc: BaseException) -> str:
-    """What an import raised, in words, and what to do where that is known."""
+    """Return what an import raised, in words, and what to do where that is known."""
     words = f"{type(exc).__name__}: {exc}"
     if isinstance(exc, ImportError) and str(exc).startswith("attempted relative import with no known parent"):
         fix = "write `import x` for `from . import x`, or put an __init__.py beside its file"

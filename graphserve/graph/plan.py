@@ -116,7 +116,7 @@ class NodePlan:
         return {api.name: number for number, api in enumerate(self.apis) if api.batch is not None}
 
     def needs(self) -> tuple[str, ...]:
-        """The names of the nodes that this one calls, each once."""
+        """Return the names of the nodes that this one calls, each once."""
         return tuple(dict.fromkeys(edge.node for edge in self.edges if edge.url is None))
 
     def described(self) -> NodePlan:
@@ -204,18 +204,18 @@ class Plan:
     version: int = VERSION
 
     def node(self, name: str) -> NodePlan:
-        """The node of that name; KeyError if there is none."""
+        """Return the node of that name; KeyError if there is none."""
         for node in self.nodes:
             if node.name == name:
                 return node
         raise KeyError(name)
 
     def callers(self, name: str) -> tuple[str, ...]:
-        """The names of the nodes that call this one."""
+        """Return the names of the nodes that call this one."""
         return tuple(node.name for node in self.nodes if name in node.needs())
 
     def depth(self, name: str) -> int:
-        """How many levels are below a node, at most; a service elsewhere counts for `ELSEWHERE_LEVELS`.
+        """Return how many levels are below a node, at most; a service elsewhere counts for `ELSEWHERE_LEVELS`.
 
         A caller waits past the deadline for each of them to speak first: it knows more.
         """
@@ -226,7 +226,7 @@ class Plan:
         return depths[name]
 
     def below(self, name: str) -> tuple[str, ...]:
-        """The names of all nodes that this one needs, directly or not."""
+        """Return the names of all nodes that this one needs, directly or not."""
         found: dict[str, None] = {}
         waiting = [name]
         while waiting:
@@ -241,7 +241,7 @@ class Plan:
         return dataclasses.replace(self, nodes=nodes)
 
     def to_json(self) -> str:
-        """The description of this Plan as JSON: for files and for people, so it holds no secrets."""
+        """Return the description of this Plan as JSON: for files and for people, so it holds no secrets."""
         described = dataclasses.replace(self, nodes=tuple(node.described() for node in self.nodes))
         return own_json.dumps(dataclasses.asdict(described), indent=2)
 

@@ -73,7 +73,7 @@ class Resolver:
         return self._process.pid
 
     def outputs(self) -> list[tuple[Literal["stdout", "stderr"], int]]:
-        """The reading ends of its outputs, if they are captured; they stay its own."""
+        """Return the reading ends of its outputs, if they are captured; they stay its own."""
         out, err = self._process.stdout, self._process.stderr
         return [("stdout", out.fileno()), ("stderr", err.fileno())] if out and err else []
 
@@ -84,7 +84,7 @@ class Resolver:
         return bool(poll.poll(seconds * 1e3))
 
     def too_slow(self, limit: float) -> str:
-        """What to say of one that took longer than this."""
+        """Return what to say of one that took longer than this."""
         least = f"(--startup-timeout, at least {LEAST_IMPORT:g} s)"
         return f"importing {self.target!r} was not done after {limit:g} s {least}"
 
@@ -141,7 +141,7 @@ def quiet(env: dict[str, str]) -> dict[str, str]:
 
 
 def environment(debug: bool, extra: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a process that runs user code.
+    """Return the environment of a process that runs user code.
 
     Args:
         debug: whether that code is being edited (`--reload`).
@@ -178,7 +178,7 @@ def resolve_in_child(settings: Settings, env: Mapping[str, str] | None = None) -
 
 
 def require(resolution: Resolution) -> Plan:
-    """The Plan of a resolution.
+    """Return the Plan of a resolution.
 
     Raises:
         CycleError: there is none, because services depend on each other in a circle.

@@ -57,7 +57,7 @@ def flush() -> None:
 
 
 def _status(error: SystemExit) -> tuple[int, str]:
-    """The exit status that `sys.exit` asked for, and what it has Python print."""
+    """Return the exit status that `sys.exit` asked for, and what it has Python print."""
     if error.code is None:
         return 0, ""
     if isinstance(error.code, int):

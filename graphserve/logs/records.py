@@ -165,7 +165,7 @@ _forwarded = _Forwarded()
 
 
 def level_name(number: int) -> str:
-    """The name of a level of `logging`, whatever user code calls it: the highest of ours that it reaches."""
+    """Return the name of a level of `logging`, whatever user code calls it: the highest of ours that it reaches."""
     return next((name for name, least in reversed(LEVELS.items()) if number >= least), "debug")
 
 
@@ -209,7 +209,7 @@ def note(
 
 
 def is_written(record: logging.LogRecord) -> bool:
-    """Whether a record of `logging` is one of ours, and in the log already."""
+    """Return whether a record of `logging` is one of ours, and in the log already."""
     return _pipe is not None and record is _forwarded.record
 
 

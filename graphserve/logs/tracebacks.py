@@ -21,7 +21,7 @@ _MISTAKES = (AssertionError, AttributeError, LookupError, NameError)
 
 
 def formatted(exc: BaseException) -> str:
-    """An exception as Python prints it, each part of its chain trimmed; never raises."""
+    """Return an exception as Python prints it, each part of its chain trimmed; never raises."""
     try:
         whole = traceback.TracebackException.from_exception(exc, compact=True)
         for error, part in _parts(exc, whole):
@@ -34,7 +34,7 @@ def formatted(exc: BaseException) -> str:
 
 
 def is_of_user(exc: BaseException) -> bool:
-    """Whether an exception went through user code."""
+    """Return whether an exception went through user code."""
     return any(not is_machinery(frame.tb_frame.f_code.co_filename) for frame in _frames(exc.__traceback__))
 
 

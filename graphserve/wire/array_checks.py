@@ -15,7 +15,7 @@ Admit = Callable[[Any], Any]
 
 
 def admission(hint: Hint) -> Admit | None:
-    """What checks the arrays in a value of this type, and returns the value; None if there can be none."""
+    """Return what checks the arrays in a value of this type, and returns the value; None if there can be none."""
     return _build(hint, {}) if type_hints.contains(hint, "array") else None
 
 

@@ -133,7 +133,7 @@ def admit(array: AnyArray, wanted: Demand) -> AnyArray:
 
 
 def from_list(value: object) -> AnyArray:
-    """A new array from nested lists of numbers, of booleans or of strings; writable until `admit` has seen it.
+    """Return a new array from nested lists of numbers, of booleans or of strings; writable until `admit` has seen it.
 
     None among numbers is NaN.
 
@@ -260,7 +260,7 @@ def _is_of(dtype: AnyDtype, kind: type) -> bool:
 
 
 def _leaf_types(value: list[Any]) -> set[type]:
-    """The types of what is in nested lists; list itself if they are nested too deeply to be an array."""
+    """Return the types of what is in nested lists; list itself if they are nested too deeply to be an array."""
     found: set[type] = set()
     level = value
     for _ in range(MAX_DIMENSIONS):
@@ -293,7 +293,7 @@ def _check_size(made: int, number: int, characters: int, times: int) -> None:
 
 
 def _measure(value: list[object]) -> tuple[int, int, int]:
-    """How many strings there are in nested lists, how many characters they have, and the longest one has."""
+    """Return how many strings there are in nested lists, how many characters they have, and the longest one has."""
     lengths = [len(item) for item in value if type(item) is str]
     number, characters, longest = len(lengths), sum(lengths), max(lengths, default=0)
     for item in value:
@@ -333,7 +333,7 @@ def pack(array: AnyArray) -> tuple[bytes, memoryview]:
 
 
 def unpack(data: memoryview, place: memoryview | None = None, *, public: bool = False) -> AnyArray:
-    """The read-only array that `pack` described, over the bytes behind the header, or over `place`.
+    """Return the read-only array that `pack` described, over the bytes behind the header, or over `place`.
 
     The elements are not copied, unless they lie at an address that their type cannot be read from.
 
@@ -372,7 +372,7 @@ def unpack(data: memoryview, place: memoryview | None = None, *, public: bool = 
 
 
 def freeze(array: AnyArray) -> AnyArray:
-    """A read-only view of a new array; unlike the array itself it cannot be made writable again."""
+    """Return a read-only view of a new array; unlike the array itself it cannot be made writable again."""
     array.flags.writeable = False
     return array.view()
 
@@ -451,7 +451,7 @@ def _check_elements(array: AnyArray, public: bool) -> None:
 
 @lru_cache(maxsize=256)
 def describe(dtype: AnyDtype) -> bytes:
-    """A dtype as bytes; `undescribe` reads them.
+    """Return a dtype as bytes; `undescribe` reads them.
 
     Raises:
         Misfit: arrays of this dtype cannot be sent.
@@ -473,7 +473,7 @@ def describe(dtype: AnyDtype) -> bytes:
 
 @lru_cache(maxsize=256)
 def undescribe(descr: bytes) -> AnyDtype:
-    """The dtype that `describe` wrote.
+    """Return the dtype that `describe` wrote.
 
     Raises:
         Misfit: there is no such dtype.

@@ -29,12 +29,12 @@ class Sized(typing.Protocol):
 
 
 def list_parameters(signature: Signature) -> tuple[str, ...]:
-    """The parameters that batching joins: those whose type is a list, a sequence or an array."""
+    """Return the parameters that batching joins: those whose type is a list, a sequence or an array."""
     return tuple(parameter.name for parameter in signature.parameters if type_hints.is_list(parameter.type))
 
 
 def measure(arguments: dict[str, Any], lists: Sequence[str]) -> tuple[int, Any]:
-    """How many items a call brings, and a key: calls of the same key may share a batch.
+    """Return how many items a call brings, and a key: calls of the same key may share a batch.
 
     Raises:
         InvalidArguments: its lists have different lengths, or an array has no axis 0.
@@ -77,7 +77,7 @@ def cut(calls: Iterable[T], most: int) -> Iterator[list[tuple[T, int, int]]]:
 
 
 def join(pieces: Sequence[Piece], lists: Sequence[str]) -> dict[str, Any]:
-    """The arguments of one execution, from (arguments, start, stop) of each caller."""
+    """Return the arguments of one execution, from (arguments, start, stop) of each caller."""
     joined = dict(pieces[0][0])
     for name in lists:
         if name in joined:
@@ -87,7 +87,7 @@ def join(pieces: Sequence[Piece], lists: Sequence[str]) -> dict[str, Any]:
 
 
 def wanted(signature: Signature) -> str:
-    """What a batched API returns, in words, as its annotation has it."""
+    """Return what a batched API returns, in words, as its annotation has it."""
     kinds = {part.kind for part in type_hints.walk(signature.result)}
     if type_hints.take_apart(signature.result).kind in ("list", "tuple"):
         return "a list"
@@ -95,7 +95,7 @@ def wanted(signature: Signature) -> str:
 
 
 def split(result: Any, sizes: Sequence[int], where: str, wanted: str = "a list or an array") -> list[Any]:
-    """The result of one execution as a piece for each caller.
+    """Return the result of one execution as a piece for each caller.
 
     Args:
         result: what the method returned.
@@ -120,12 +120,12 @@ def split(result: Any, sizes: Sequence[int], where: str, wanted: str = "a list o
 
 
 def rejoin(pieces: Sequence[object]) -> Any:
-    """The pieces of one caller's result as one."""
+    """Return the pieces of one caller's result as one."""
     return pieces[0] if len(pieces) == 1 else _concatenate(pieces)
 
 
 def failures(piece: Any) -> Iterable[BaseException]:
-    """The items of a result that are exceptions: the method's word that these items failed."""
+    """Return the items of a result that are exceptions: the method's word that these items failed."""
     return () if _is_array(piece) else [item for item in piece if isinstance(item, BaseException)]
 
 

@@ -68,7 +68,7 @@ class ArgumentsCodec:
         self._writer = ValueWriter()
 
     def decode(self, body: Body, format: Format, fetch: Fetch | None = None) -> dict[str, Any]:
-        """The keyword arguments in a body, only those that it gives.
+        """Return the keyword arguments in a body, only those that it gives.
 
         Args:
             body: the request's; arrays may lie in it, so it must not change.
@@ -241,7 +241,7 @@ class ArgumentsCodec:
         return arguments
 
     def doubled(self, name: str) -> InvalidArguments:
-        """The refusal of arguments of which one is given twice.
+        """Return the refusal of arguments of which one is given twice.
 
         Args:
             name: which; empty if it is not known.
@@ -279,7 +279,7 @@ class ResultCodec:
         self._json = self._value.json
 
     def encode(self, value: Any, format: Format, place: Place | None = None) -> bytes:
-        """A result as bytes.
+        """Return a result as bytes.
 
         A typed caller checks what it reads against the annotation. Everybody else has no annotation, as callers by
         import string: for them it is checked here, in the same way, and leaves as that caller would have it.
@@ -308,7 +308,7 @@ class ResultCodec:
             raise kind(f"the result of {self._where}: {reason}") from None
 
     def decode(self, body: Body, fetch: Fetch = no_memory) -> Any:
-        """A result from msgpack, on the caller's side.
+        """Return a result from msgpack, on the caller's side.
 
         Args:
             body: of the answer.
@@ -355,7 +355,7 @@ class UntypedCodec:
             raise unsendable("", arguments, lambda _, value: self._writer.public(value), exc) from None
 
     def decode(self, body: Body, fetch: Fetch = no_memory) -> Any:
-        """A result from msgpack.
+        """Return a result from msgpack.
 
         Raises:
             ValueError: it is not msgpack.
@@ -367,12 +367,12 @@ class UntypedCodec:
 
 
 def encode_json(value: object) -> bytes:
-    """A value as JSON by its nature, for places that have no signature."""
+    """Return a value as JSON by its nature, for places that have no signature."""
     return msgspec.json.encode(value, enc_hook=json_hook)
 
 
 def natural(text: str) -> Any:
-    """What a text says if it is JSON, else the text itself: as queries of URLs are read."""
+    """Return what a text says if it is JSON, else the text itself: as queries of URLs are read."""
     try:
         return msgspec.json.decode(text)
     except (msgspec.MsgspecError, RecursionError):

@@ -48,5 +48,5 @@ def _fill(kind: Hint, plain: dict[str, object]) -> None:
 
 
 def _slots(kind: Hint) -> set[str]:
-    """The fields that are no entries of `__dict__`: their defaults msgspec sets."""
+    """Return the fields that are no entries of `__dict__`: their defaults msgspec sets."""
     return {name for each in kind.__mro__ for name in vars(each).get("__slots__", ())}

@@ -28,7 +28,7 @@ class Names:
         self._texts = [quoted for _, quoted in self._quoted]
 
     def are_once(self, text: bytes, given: int) -> bool:
-        """Whether JSON plainly has none of them twice; of what it does not say this, `doubled` finds out."""
+        """Return whether JSON plainly has none of them twice; of what it does not say this, `doubled` finds out."""
         if text.count(b'"') == 2 * given:  # there are quotes around the names, and no others
             return True
         for quoted in self._texts:
@@ -37,7 +37,7 @@ class Names:
         return b"\\" not in text  # (a name may be written with escapes)
 
     def doubled(self, body: Any, format: Format, given: int, members: Callable[[Any], dict[str, Any]]) -> str | None:
-        """Which of them a body gives more than once, if it does; empty if it is not known which.
+        """Return which of them a body gives more than once, if it does; empty if it is not known which.
 
         Args:
             body: an object of these names and no others, well-formed.

@@ -63,12 +63,12 @@ class Large:
 
 
 def no_memory(reference: bytes) -> memoryview:
-    """A `fetch` for what is from a service of ours, where no memory is shared."""
+    """Refuse a reference; the `fetch` for what is from a service of ours, where no memory is shared."""
     raise Misfit("a reference to memory is not accepted here")
 
 
 def msgpack_hook(place: Place | None = None) -> Callable[[Any], Any]:
-    """What encodes to msgpack, for another service, the values that msgspec does not know."""
+    """Return what encodes to msgpack, for another service, the values that msgspec does not know."""
 
     def encode(value: Any) -> Any:
         if type_hints.is_array(kind := type(value)):
@@ -86,7 +86,7 @@ def msgpack_hook(place: Place | None = None) -> Callable[[Any], Any]:
 
 
 def plain_hook(for_input: bool) -> Callable[[Any], Any]:
-    """What encodes to msgpack, for everybody, the values that msgspec does not know.
+    """Return what encodes to msgpack, for everybody, the values that msgspec does not know.
 
     Args:
         for_input: whether a model is written as it is read (arguments), or as it is shown (results).
@@ -105,7 +105,7 @@ def plain_hook(for_input: bool) -> Callable[[Any], Any]:
 
 
 def json_hook(value: Any) -> Any:
-    """What encodes to JSON the values that msgspec does not know: arrays as nested lists, NaN as null."""
+    """Encode to JSON what msgspec does not know: arrays become nested lists, NaN becomes null."""
     if type_hints.is_array(kind := type(value)):
         arrays.describe(value.dtype)
         arrays.check_rows(value.shape)
@@ -129,7 +129,7 @@ def input_hook(value: object) -> Any:
 
 
 def ext_hook(fetch: Fetch | None = None) -> Callable[[int, memoryview], Any]:
-    """What decodes extension types.
+    """Return what decodes extension types.
 
     Args:
         fetch: gives the memory behind a reference, and says that the bytes are from a service of ours; None takes
@@ -162,7 +162,7 @@ def _internal_ext(fetch: Fetch) -> Callable[[int, memoryview], Any]:
 
 
 def type_hook(fetch: Fetch | None = None) -> Callable[[Any, Any], Any]:
-    """What turns a decoded value into a type that msgspec does not know; `fetch` as in `ext_hook`."""
+    """Return what turns a decoded value into a type that msgspec does not know; `fetch` as in `ext_hook`."""
     return _public_type if fetch is None else _internal_type
 
 
@@ -175,7 +175,7 @@ def _internal_type(kind: Hint, value: object) -> Any:
 
 
 def as_json(value: object, public: bool) -> bytes:
-    """A natural value as JSON for pydantic, which unlike msgspec reads NaN and infinity in it.
+    """Return a natural value as JSON for pydantic, which unlike msgspec reads NaN and infinity in it.
 
     Args:
         value: the value; arrays in it become lists.
@@ -189,12 +189,12 @@ def as_json(value: object, public: bool) -> bytes:
 
 
 def reference(payload: bytes, header: bytes = b"") -> msgspec.msgpack.Ext:
-    """An extension value that stands for memory elsewhere."""
+    """Return an extension value that stands for memory elsewhere."""
     return msgspec.msgpack.Ext(REFERENCE, _LENGTH.pack(len(header)) + header + payload)
 
 
 def inlined(body: bytes, recall: Fetch) -> bytes:
-    """A body of a service of ours with what it refers to in it.
+    """Return a body of a service of ours with what it refers to in it.
 
     Args:
         body: in msgpack.
@@ -274,7 +274,7 @@ def _fetched(data: memoryview, fetch: Fetch) -> Any:
 
 
 def _taken_apart(data: memoryview) -> tuple[memoryview, bytes]:
-    """The header of the array that is referred to, empty for bytes, and the reference."""
+    """Return the header of the array that is referred to, empty for bytes, and the reference."""
     if data.nbytes < _LENGTH.size or (end := _LENGTH.size + _LENGTH.unpack_from(data)[0]) > data.nbytes:
         raise Misfit("a reference to memory is cut off")
     return data[_LENGTH.size : end], bytes(data[end:])
@@ -294,7 +294,7 @@ def _refuse(value: object) -> typing.NoReturn:
 
 
 def with_blobs(hint: Hint) -> Hint:
-    """The type that decodes values whose bytes may have come by reference; `hint` itself if there are none."""
+    """Return the type that decodes values whose bytes may have come by reference; `hint` itself if there are none."""
     return type_hints.rewrite(hint, _blob) if taker(hint) else hint
 
 
@@ -305,7 +305,7 @@ def _blob(part: type_hints.Part) -> Hint:
 
 
 def taker(hint: Hint) -> TakeOut | None:
-    """What puts the large bytes in a value of this type elsewhere; None if it has none."""
+    """Return what puts the large bytes in a value of this type elsewhere; None if it has none."""
     part = type_hints.take_apart(hint)
     if _is_plain(part):
         return _take
@@ -353,7 +353,7 @@ def _values(take: TakeOut) -> TakeOut:
 
 
 def wrap(value: object, hook: Callable[[Any], Any]) -> Any:
-    """A value as msgpack's encoder takes it, with something in the places of its large integers.
+    """Return a value as msgpack's encoder takes it, with something in the places of its large integers.
 
     Args:
         value: what the encoder refused.
@@ -382,7 +382,7 @@ def wrap(value: object, hook: Callable[[Any], Any]) -> Any:
 
 
 def read(body: Any, hint: Hint, fetch: Fetch | None, refused: msgspec.ValidationError) -> Any:
-    """The value of a body in which msgspec found an extension value that it did not expect.
+    """Return the value of a body in which msgspec found an extension value that it did not expect.
 
     Args:
         body: msgpack.

@@ -63,7 +63,7 @@ def content_format(content_type: bytes | None) -> Format | None:
 
 @lru_cache(maxsize=256)
 def is_form(content_type: bytes | None) -> bool:
-    """Whether a Content-Type is one of a form: then the body is the form, and not the file that is in it."""
+    """Return whether a Content-Type is one of a form: then the body is the form, and not the file that is in it."""
     kind, _ = _parse(content_type or b"")
     return kind.startswith("multipart/") or kind == "application/x-www-form-urlencoded"
 

@@ -55,17 +55,17 @@ _VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x
 
 
 def is_token(text: bytes) -> bool:
-    """Whether it is a method, or the name of a header."""
+    """Return whether it is a method, or the name of a header."""
     return _TOKEN.fullmatch(text) is not None
 
 
 def is_target(text: bytes) -> bool:
-    """Whether it can be the target of a request: visible ASCII, no space."""
+    """Return whether it can be the target of a request: visible ASCII, no space."""
     return _TARGET.fullmatch(text) is not None
 
 
 def is_value(text: bytes) -> bool:
-    """Whether it can be the value of a header."""
+    """Return whether it can be the value of a header."""
     return _VALUE.fullmatch(text) is not None
 
 
@@ -89,7 +89,7 @@ def is_request_id(value: bytes) -> bool:
 
 
 def is_traceparent(value: bytes) -> bool:
-    """Whether it is a `traceparent`; what is none does not travel (W3C Trace Context, 4.3)."""
+    """Return whether it is a `traceparent`; what is none does not travel (W3C Trace Context, 4.3)."""
     return _PARENT.fullmatch(value) is not None
 
 
@@ -100,5 +100,5 @@ def traveller(lines: list[bytes] | None) -> bytes | None:
 
 
 def may_travel(value: bytes) -> bool:
-    """Whether it can be a `tracestate` or a `baggage`: ASCII, and not too long."""
+    """Return whether it can be a `tracestate` or a `baggage`: ASCII, and not too long."""
     return len(value) <= LONGEST_TRAVELLER and _LIST.fullmatch(value) is not None

@@ -28,7 +28,7 @@ from graphserve.wire.values import ValueCodec
 
 
 def converted(cls: type, init: Mapping[str, object]) -> dict[str, Any]:
-    """The keyword arguments that `__init__` gets.
+    """Return the keyword arguments that `__init__` gets.
 
     Args:
         cls: the class that is made.
@@ -44,7 +44,7 @@ def converted(cls: type, init: Mapping[str, object]) -> dict[str, Any]:
 
 
 def init_problems(cls: type, init: Mapping[str, object]) -> list[str]:
-    """What is wrong with the values of `init`, in words."""
+    """Return what is wrong with the values of `init`, in words."""
     return _read(cls, init)[1]
 
 
@@ -73,7 +73,7 @@ class _Unknown(Exception):
 
 
 def _annotations(cls: type) -> tuple[str, dict[str, Any]]:
-    """The method that `init` is for, and the type of each argument that can be given by name."""
+    """Return the method that `init` is for, and the type of each argument that can be given by name."""
     own = {name for base in cls.__mro__[:-1] for name in vars(base)}
     method = "__init__" if "__init__" in own else "__new__"
     function = inspect.unwrap(getattr(cls, method))
@@ -103,7 +103,7 @@ class _Rest(dict[str, Any]):
 
 
 def _resolved(function: object, annotation: object) -> Any:
-    """An annotation that may be text; Any where it names what is there for type checkers only."""
+    """Return an annotation that may be text; Any where it names what is there for type checkers only."""
     scope = getattr(function, "__globals__", None) or vars(sys.modules[function.__module__])
     holder = type("Holder", (), {"__annotations__": {"it": annotation}})
     try:
@@ -165,5 +165,5 @@ def _is_path(kind: object) -> bool:
 
 
 def _name(hint: Hint) -> str:
-    """A hint as its author would write it; Python 3.13 says where in pathlib a path really is."""
+    """Return a hint as its author would write it; Python 3.13 says where in pathlib a path really is."""
     return type_hints.name_of(hint).replace("pathlib._local.", "pathlib.")

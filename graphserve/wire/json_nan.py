@@ -39,7 +39,7 @@ class NanReader:
         self._fill = filler(hint) if can else None
 
     def read(self, body: Any, refused: msgspec.ValidationError) -> Any:
-        """The value in a body that a decoder refused.
+        """Return the value in a body that a decoder refused.
 
         Raises:
             msgspec.ValidationError: it does not fit otherwise either.
@@ -51,7 +51,7 @@ class NanReader:
 
 
 def filler(hint: Hint) -> Callable[[Any], Any] | None:
-    """What puts NaN in the places of null in natural values of a type; None where there are no floats.
+    """Return what puts NaN in the places of null in natural values of a type; None where there are no floats.
 
     It changes the values. Whatever unions there are, each object is looked at once for each class that it may be.
     """
@@ -124,7 +124,7 @@ def _of_union(part: type_hints.Part, inner: list[_Fill | None]) -> _Fill:
 
 
 def _tag(hint: Hint) -> tuple[str, Any] | None:
-    """The field that says which class of a union a Struct is, and what it says."""
+    """Return the field that says which class of a union a Struct is, and what it says."""
     config = getattr(type_hints.take_apart(hint).origin, "__struct_config__", None)
     return None if config is None or config.tag is None else (config.tag_field, config.tag)
 

@@ -71,7 +71,7 @@ class Segment:
         self.used_at = 0.0
 
     def free(self) -> bool:
-        """Whether nobody reads it or is about to; counts it as ours if so."""
+        """Return whether nobody reads it or is about to; counts it as ours if so."""
         if self.in_transit and not self.taken and time.monotonic() - self.used_at < ABANDONED:
             return False
         try:
@@ -108,7 +108,7 @@ def done(tickets: list[Ticket]) -> None:
 
 
 def contents(request: bytes, tickets: list[Ticket]) -> bytes | None:
-    """A request with a check of what it refers to in place of the references; as long as it was.
+    """Return a request with a check of what it refers to in place of the references; as long as it was.
 
     Of much memory only pieces are read, so that it takes a millisecond at most.
 
@@ -179,7 +179,7 @@ class MemorySender:
         return REFERENCE.pack(os.getpid(), segment.descriptor, segment.inode, size, segment.generation)
 
     def recall(self, reference: bytes) -> memoryview:
-        """What lies behind a reference of ours that is still on its way.
+        """Return what lies behind a reference of ours that is still on its way.
 
         Raises:
             ValueError: it is none.
@@ -192,13 +192,13 @@ class MemorySender:
         raise ValueError("this memory is not on its way any more")
 
     def collect(self) -> list[Ticket]:
-        """The tickets of what this thread has placed since it last asked."""
+        """Return the tickets of what this thread has placed since it last asked."""
         tickets = self._tickets()
         self._mine.tickets = []
         return tickets
 
     def in_transit(self) -> int:
-        """How many segments are still on their way."""
+        """Return how many segments are still on their way."""
         with self._lock:
             return sum(1 for segment in self._segments if segment.in_transit and not segment.taken)
 
@@ -269,7 +269,7 @@ class SharedMemory:
 
 
 def is_dumpable() -> bool:
-    """Whether others of this user may look at what this process has open; a library may end that at any time."""
+    """Return whether others of this user may look at what this process has open; a library may end that at any time."""
     return bool(_libc.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0) == 1)
 
 
@@ -341,7 +341,7 @@ class _Mapping:
 
 
 def is_taken(descriptor: int, generation: int) -> bool:
-    """Whether somebody has taken this filling of a segment of ours."""
+    """Return whether somebody has taken this filling of a segment of ours."""
     wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, TAKEN + generation, 1, 0)
     found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, wanted)
     return bool(_FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
@@ -361,7 +361,7 @@ class MemoryReceiver:
         self._lock = threading.RLock()  # a view may be collected while this thread is in here
 
     def fetch(self, reference: bytes) -> memoryview:
-        """The buffer behind a reference, read-only; safe for as long as anything made of it lives.
+        """Return the buffer behind a reference, read-only; safe for as long as anything made of it lives.
 
         Raises:
             Untaken: its owner is no worker of this graph, is gone, gave the call up or hides; or we have no room.

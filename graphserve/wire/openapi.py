@@ -136,7 +136,7 @@ class _Schemas:
         self.components: Json = {}
 
     def of(self, hint: Hint, output: bool) -> Json:
-        """The schema of a type, as an argument or as a result."""
+        """Return the schema of a type, as an argument or as a result."""
         if uses_adapter(hint):
             return self._of_model(hint, output)
         hint = type_hints.rewrite(hint, _describe_array)
@@ -210,7 +210,7 @@ def _say_types(schema: Json) -> None:
 
 
 def _is_same(one: Json, other: Json) -> bool:
-    """Whether two schemas are of one type: a result has what an argument may leave out, and that may be all."""
+    """Return whether two schemas are of one type: a result has what an argument may leave out, and that may be all."""
     return bool(_without_required(one) == _without_required(other))
 
 
@@ -226,7 +226,7 @@ _REFERENCE = re.compile(r'("#/components/schemas/)([^"/]+)(")')
 
 
 def array_schema(wanted: arrays.Demand) -> Json:
-    """The schema of an array as JSON has it: nested lists."""
+    """Return the schema of an array as JSON has it: nested lists."""
     kind = wanted.dtype.kind if wanted.dtype is not None else _kind_of(wanted.scalar)
     element: Json = {"type": _TYPES_OF_KINDS[kind]} if kind in _TYPES_OF_KINDS else {}
     dtype = str(wanted.dtype) if wanted.dtype is not None else wanted.scalar.__name__ if wanted.scalar else "any dtype"
@@ -337,7 +337,7 @@ def _lines(item: Json) -> Json:
 
 
 def _events(item: Json) -> Json:
-    """A stream as Server-Sent Events."""
+    """Return a stream as Server-Sent Events."""
     event = {
         "type": "object",
         "required": ["data"],
@@ -434,7 +434,7 @@ class _Walk:
 
 
 def _may_be(schema: Json, info: Any) -> bool:
-    """Whether a choice of a union may be this type's."""
+    """Return whether a choice of a union may be this type's."""
     inspect = msgspec.inspect
     if type(info) in _FORMATS:
         return schema.get("type") == "string" and not {"format", "enum", "contentEncoding"} & schema.keys()

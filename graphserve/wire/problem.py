@@ -61,7 +61,7 @@ class HttpProblem(CallError):
 
     @classmethod
     def read(cls, status: int, body: bytes) -> HttpProblem:
-        """What `encode` wrote, for a process that passes the answer on."""
+        """Return what `encode` wrote, for a process that passes the answer on."""
         return cls(status, str(msgspec.json.decode(body, type=dict[str, Any]).get("detail", "")))
 
 
@@ -69,7 +69,7 @@ _OURS: frozenset[type[CallError]] = frozenset({*_KINDS.values(), HttpProblem})
 
 
 def meant(exc: BaseException) -> BaseException:
-    """The error of ours that one of an injected httpx client stands for; any other as it is."""
+    """Return the error of ours that one of an injected httpx client stands for; any other as it is."""
     found = getattr(exc, CARRIED, exc)
     return found if isinstance(found, CallError) else exc
 
@@ -89,7 +89,7 @@ class Untakable(Unavailable):
 
 
 def as_call_error(exc: BaseException, node: str) -> CallError:
-    """What an API of `node` that raised `exc` answers with.
+    """Return what an API of `node` that raised `exc` answers with.
 
     `Problem` and failures of dependencies go on as they are, also those that an injected httpx client raised; whatever
     else was raised is this node's own fault, and so is a call to a dependency that did not fit its signature.
@@ -119,7 +119,7 @@ def _own_fault(text: str, node: str) -> RemoteError:
 def encode(
     error: CallError, *, node: str, request_id: str, open_book: bool
 ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    """An error as status, headers (content-type included) and body.
+    """Return an error as status, headers (content-type included) and body.
 
     Args:
         error: what to answer with.
@@ -195,12 +195,12 @@ def withheld(body: bytes) -> str | None:
 
 
 def with_detail(body: bytes, detail: str) -> bytes:
-    """An answer whose detail was kept from the public, with it."""
+    """Return an answer whose detail was kept from the public, with it."""
     return msgspec.json.encode({**msgspec.json.decode(body, type=dict[str, Any]), "detail": detail})
 
 
 def detail_in_log(message: str) -> str:
-    """The detail of an error, out of what `log` wrote of it."""
+    """Return the detail of an error, out of what `log` wrote of it."""
     return message.partition(": ")[2]
 
 
@@ -212,7 +212,7 @@ def _json(body: dict[str, object]) -> bytes:
 
 
 def decode(status: int, kind: str | None, body: bytes, headers: dict[str, str], node: str) -> CallError:
-    """The error that an answer with an error status stands for, at the caller.
+    """Return the error that an answer with an error status stands for, at the caller.
 
     Args:
         status: the status of the answer.
@@ -281,7 +281,7 @@ def _seconds(value: str | None) -> float:
 def in_stream(
     error: CallError, format: StreamFormat, *, node: str, request_id: str, open_book: bool, internal: bool
 ) -> bytes:
-    """The error that ended a stream after it had begun, as the last bytes of the stream; see `to_frame`."""
+    """Return the error that ended a stream after it had begun, as the last bytes of the stream; see `to_frame`."""
     if format is StreamFormat.FRAMES:
         said = to_frame(error, node=node, request_id=request_id, open_book=open_book, internal=internal)
         return format.error(said)
@@ -297,7 +297,7 @@ def to_frame(error: CallError, *, node: str, request_id: str, open_book: bool, i
 
 
 def body_of_frame(payload: bytes) -> bytes:
-    """The problem in an error frame; empty if there is none."""
+    """Return the problem in an error frame; empty if there is none."""
     try:
         return bytes(msgspec.json.decode(payload, type=_Frame)[3])
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -305,12 +305,12 @@ def body_of_frame(payload: bytes) -> bytes:
 
 
 def with_body(payload: bytes, body: bytes) -> bytes:
-    """An error frame, with another problem in it."""
+    """Return an error frame, with another problem in it."""
     return msgspec.json.encode([*msgspec.json.decode(payload, type=_Frame)[:3], msgspec.Raw(body)])
 
 
 def from_frame(payload: bytes, node: str) -> CallError:
-    """The error of an error frame."""
+    """Return the error of an error frame."""
     try:
         status, kind, pairs, body = msgspec.json.decode(payload, type=_Frame)
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -319,7 +319,7 @@ def from_frame(payload: bytes, node: str) -> CallError:
 
 
 def phrase(status: int) -> str:
-    """The reason phrase of a status, such as `Not Found`."""
+    """Return the reason phrase of a status, such as `Not Found`."""
     try:
         return _RENAMED.get(status) or http.HTTPStatus(status).phrase
     except ValueError:

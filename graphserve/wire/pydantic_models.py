@@ -109,7 +109,7 @@ class Adapter:
         return validator.validate_json(data, strict=True)
 
     def dump(self, value: object, by_alias: bool = False) -> bytes:
-        """A value as JSON, as the function `dump` writes a model.
+        """Return a value as JSON, as the function `dump` writes a model.
 
         Raises:
             TypeError: the value is not of the type.
@@ -145,7 +145,7 @@ class Adapter:
         raise TypeError(" ".join(reason.removeprefix("Pydantic serializer warnings:").split()))
 
     def write(self, value: object, by_alias: bool, **options: Any) -> bytes:
-        """A value as JSON, whatever type it has."""
+        """Return a value as JSON, whatever type it has."""
         serializer = (self._public if by_alias else self._inner)[1]
         if by_alias:
             return serializer.to_json(value, by_alias=True, **options)
@@ -159,7 +159,7 @@ class Adapter:
         return pydantic_core.to_json(plain, inf_nan_mode="constants")
 
     def write_plain(self, value: object, for_input: bool, **options: Any) -> Any:
-        """A value as `plain` writes it, whatever type it has."""
+        """Return a value as `plain` writes it, whatever type it has."""
         serializer = self._public[1]
         if not for_input:
             return serializer.to_python(value, mode="json", by_alias=True, **options)
@@ -175,24 +175,24 @@ class Adapter:
 
 
 def is_keyed(hint: Hint) -> bool:
-    """Whether values of a type of pydantic's have sets, or dicts whose keys may be anything but text."""
+    """Return whether values of a type of pydantic's have sets, or dicts whose keys may be anything but text."""
     return schema_is_keyed(_of(hint).core_schema)
 
 
 def is_instance(value: object) -> bool:
-    """Whether `value` is an instance of a pydantic model."""
+    """Return whether `value` is an instance of a pydantic model."""
     pydantic = sys.modules.get("pydantic")
     return pydantic is not None and isinstance(value, pydantic.BaseModel)
 
 
 def is_error(error: BaseException) -> TypeGuard[ValidationError]:
-    """Whether `error` is pydantic's."""
+    """Return whether `error` is pydantic's."""
     core = sys.modules.get("pydantic_core")
     return core is not None and isinstance(error, core.ValidationError)
 
 
 def dump(value: object, by_alias: bool = False) -> bytes:
-    """A model of any class as JSON.
+    """Return a model of any class as JSON.
 
     Args:
         value: the model.
@@ -204,7 +204,7 @@ def dump(value: object, by_alias: bool = False) -> bytes:
 
 
 def plain(value: object, for_input: bool) -> Any:
-    """A model of any class as `Adapter.plain` writes it."""
+    """Return a model of any class as `Adapter.plain` writes it."""
     kind: Hint = type(value)
     return _of(kind).write_plain(value, for_input)
 
@@ -223,7 +223,7 @@ def _of(kind: Hint) -> Adapter:
 
 
 def _as_read(value: Any, tree: Any) -> Any:
-    """A value that was written with the names of its fields, with the names that validation takes.
+    """Return a value that was written with the names of its fields, with the names that validation takes.
 
     A part that a serializer of its own made into something else stays as it is.
     """
@@ -296,7 +296,7 @@ def _way(schema: Schema, config: CoreConfig, everywhere: bool, own: Way) -> Way:
 
 
 def _config(schema: Schema) -> CoreConfig:
-    """The configuration of the class at the root of a schema."""
+    """Return the configuration of the class at the root of a schema."""
     if schema["type"] == "definitions":
         inner = schema["schema"]
         if inner["type"] == "definition-ref":

@@ -33,7 +33,7 @@ _SAFE = frozenset({"str", "bytes", "bool", "none", "date", "literal", "enum"})
 
 
 def with_base64(schema: Schema, everywhere: bool) -> Schema:
-    """A schema of pydantic's whose bytes are base64 in JSON; `schema` itself if it has none.
+    """Return a schema of pydantic's whose bytes are base64 in JSON; `schema` itself if it has none.
 
     Args:
         schema: the schema.
@@ -43,7 +43,7 @@ def with_base64(schema: Schema, everywhere: bool) -> Schema:
 
 
 def build(schema: Schema, config: CoreConfig) -> Way:
-    """A validator and a serializer of a changed schema.
+    """Return a validator and a serializer of a changed schema.
 
     pydantic would take those that the classes in it have already. Before 2.13 it has no switch for that, but a class
     that is not complete has none to take.
@@ -67,7 +67,7 @@ def build(schema: Schema, config: CoreConfig) -> Way:
 
 
 def guarded(schema: Schema) -> Schema:
-    """A schema of pydantic's that makes a set, or a dict, only of what has hashes that are spread.
+    """Return a schema of pydantic's that makes a set, or a dict, only of what has hashes that are spread.
 
     pydantic validates each element and each key, and puts it in a holder that no client can choose the hash of. Only
     when the hashes of all are known to be spread, they are taken out.
@@ -149,12 +149,12 @@ def _spread(values: list[object], is_set: bool) -> list[object]:
 
 
 def holds_any(schema: Schema) -> bool:
-    """Whether a part of it may be anything, bytes too."""
+    """Return whether a part of it may be anything, bytes too."""
     return (isinstance(schema, dict) and schema.get("type") == "any") or any(map(holds_any, below(schema)))
 
 
 def schema_is_keyed(schema: Schema) -> bool:
-    """Whether a part of it is a set, or a dict whose keys may be anything but text."""
+    """Return whether a part of it is a set, or a dict whose keys may be anything but text."""
     if isinstance(schema, dict):
         kind = schema.get("type")
         if kind in ("set", "frozenset"):
@@ -165,7 +165,7 @@ def schema_is_keyed(schema: Schema) -> bool:
 
 
 def misplaced(schema: Schema) -> type | None:
-    """A class that is no type of pydantic's where a value is needed: what has it can come from no JSON."""
+    """Return a class that is no type of pydantic's where a value is needed: what has it can come from no JSON."""
     if isinstance(schema, dict) and ("serialization" in schema or schema.get("serialization_exclude")):
         return None
     kind = schema.get("type") if isinstance(schema, dict) else None
@@ -201,7 +201,7 @@ def _change(node: Schema, ours: bool, everywhere: bool) -> Schema:
 
 
 def below(schema: Schema) -> list[Schema]:
-    """The schemas in a schema, and lists of them."""
+    """Return the schemas in a schema, and lists of them."""
     if not isinstance(schema, dict):
         return list(schema) if isinstance(schema, (list, tuple)) else []
     below: list[Schema] = []

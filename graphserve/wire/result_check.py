@@ -58,7 +58,7 @@ def _anything(values: Iterable[object]) -> bool:
 
 
 def _kinds(part: type_hints.Part) -> frozenset[type] | None:
-    """The classes that a value may have, where its class says all of it."""
+    """Return the classes that a value may have, where its class says all of it."""
     if part.metadata:
         return None
     if part.kind == "union":
@@ -102,7 +102,7 @@ def _of_dict(keys: _Column, items: _Column) -> Looks:
 
 
 def _inner(part: type_hints.Part) -> list[_Column] | None:
-    """The columns of what a list or a dict consists of."""
+    """Return the columns of what a list or a dict consists of."""
     if part.metadata or not (
         (part.kind == "list" and part.origin in (list, tuple, set, frozenset))
         or (part.kind == "dict" and part.origin is dict)

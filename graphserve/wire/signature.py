@@ -152,7 +152,7 @@ class _Reader:
             self._refuse(f"an annotation cannot be read: {exc}")
 
     def _named(self, hint: Hint) -> Hint:
-        """What an annotation that is text names, where it is a name, with dots or without."""
+        """Return what an annotation that is text names, where it is a name, with dots or without."""
         if not isinstance(hint, str):
             return hint
         first, *rest = hint.split(".")
@@ -246,12 +246,12 @@ class _Reader:
 
 
 def _what(name: str) -> str:
-    """An annotation, by the name that it has in a function."""
+    """Return an annotation, by the name that it has in a function."""
     return "its result" if name == "return" else f"parameter {name!r}"
 
 
 def _is_text(hint: Hint) -> bool:
-    """Whether all values of a type are text."""
+    """Return whether all values of a type are text."""
     if type_hints.origin_of(hint) is typing.Literal:
         return all(isinstance(value, str) for value in typing.get_args(hint))
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
@@ -288,7 +288,7 @@ def _is_foreign(part: type_hints.Part) -> bool:
 
 
 def _in_other_frameworks(hint: Hint) -> str | None:
-    """What to write instead of a class that the frameworks of ASGI and WSGI give to handlers, if it is one."""
+    """Return what to write instead of a class that the frameworks of ASGI and WSGI give to handlers, if it is one."""
     kind = type_hints.origin_of(hint) or hint
     if not isinstance(kind, type) or kind.__module__.partition(".")[0] not in _FRAMEWORKS:
         return None
@@ -318,7 +318,7 @@ _OF_LIBRARIES = {
 
 
 def _of_a_library(hint: Hint) -> str | None:
-    """What to write in place of a type of a well-known library, if it is one, or is derived from one."""
+    """Return what to write in place of a type of a well-known library, if it is one, or is derived from one."""
     for base in getattr(type_hints.origin_of(hint) or hint, "__mro__", ()):
         package = base.__module__.partition(".")[0].removeprefix("_")  # `_io` has the classes of `io`
         if instead := _OF_LIBRARIES.get(f"{package}.{base.__name__.removeprefix('_')}"):

@@ -23,7 +23,7 @@ LAYOUT = ("array_like", "tag", "tag_field", "forbid_unknown_fields")  # of a msg
 
 
 def fingerprint(signature: Signature) -> str:
-    """A digest of what crosses a socket in a call: parameters, result, and all that their types consist of."""
+    """Return a digest of what crosses a socket in a call: parameters, result, and all that their types consist of."""
     lines = [f"{signature.stream} {signature.is_async} {signature.raw_body} {signature.input_stream}"]
     for parameter in signature.parameters:
         lines += [f"{parameter.name} {parameter.required}", *_describe(parameter.type)]
@@ -46,7 +46,7 @@ def _describe(hint: Hint) -> Iterator[str]:
 
 
 def _optional(kind: Hint) -> set[str]:
-    """The fields that need not be there."""
+    """Return the fields that need not be there."""
     if issubclass(kind, msgspec.Struct):
         return {field.name for field in msgspec.structs.fields(kind) if not field.required}
     if dataclasses.is_dataclass(kind):

@@ -69,7 +69,7 @@ class Part:
 
 
 def take_apart(hint: Hint) -> Part:
-    """What `hint` is and consists of, one level deep.
+    """Return what `hint` is and consists of, one level deep.
 
     Raises:
         NameError: a class that it names has an annotation that cannot be resolved.
@@ -104,7 +104,7 @@ def walk(hint: Hint) -> Iterator[Part]:
 
 
 def contains(hint: Hint, kind: Kind) -> bool:
-    """Whether a part of that kind is anywhere in `hint`."""
+    """Return whether a part of that kind is anywhere in `hint`."""
     return any(part.kind == kind for part in walk(hint))
 
 
@@ -114,12 +114,12 @@ def contains_itself(hint: Hint) -> bool:
 
 
 def is_set(kind: Hint) -> bool:
-    """Whether a class is a kind of set."""
+    """Return whether a class is a kind of set."""
     return isinstance(kind, type) and issubclass(kind, collections.abc.Set)
 
 
 def hashed(part: Part) -> Hint:
-    """What in a set, or as the key of a dict, cannot be hashed: a hint with an array in it, or None."""
+    """Return what in a set, or as the key of a dict, cannot be hashed: a hint with an array in it, or None."""
     if part.kind == "dict" or (part.kind == "list" and is_set(part.origin)):
         return part.items[0].hint if contains(part.items[0].hint, "array") else None
     return None
@@ -146,7 +146,7 @@ def rewrite(hint: Hint, change: Callable[[Part], Hint]) -> Hint:
 
 
 def unwrap(hint: Hint) -> tuple[Hint, tuple[object, ...]]:
-    """The hint without Annotated, NewType, Required and aliases, and the metadata that stood there."""
+    """Return the hint without Annotated, NewType, Required and aliases, and the metadata that stood there."""
     metadata: tuple[object, ...] = ()
     while True:
         if isinstance(hint, typing.NewType):
@@ -163,7 +163,7 @@ def unwrap(hint: Hint) -> tuple[Hint, tuple[object, ...]]:
 
 
 def name_of(hint: Hint) -> str:
-    """A hint as its author would write it."""
+    """Return a hint as its author would write it."""
     if isinstance(hint, type) and origin_of(hint) is None:
         return (
             hint.__qualname__
@@ -174,7 +174,7 @@ def name_of(hint: Hint) -> str:
 
 
 def is_list(hint: Hint) -> bool:
-    """Whether batching can join values of this hint: a list, a sequence or an array."""
+    """Return whether batching can join values of this hint: a list, a sequence or an array."""
     if origin_of(hint) is typing.Annotated:
         hint = typing.get_args(hint)[0]
     origin = origin_of(hint) or hint
@@ -182,25 +182,25 @@ def is_list(hint: Hint) -> bool:
 
 
 def is_array(kind: Hint) -> bool:
-    """Whether a class is numpy's array; numpy is not imported for it."""
+    """Return whether a class is numpy's array; numpy is not imported for it."""
     numpy = sys.modules.get("numpy")
     return numpy is not None and isinstance(kind, type) and issubclass(kind, numpy.ndarray)
 
 
 def is_plain_array(value: Any) -> bool:
-    """Whether a value is an array of numpy's own class whose elements are no objects."""
+    """Return whether a value is an array of numpy's own class whose elements are no objects."""
     numpy = sys.modules.get("numpy")
     return numpy is not None and type(value) is numpy.ndarray and not value.dtype.hasobject
 
 
 def is_scalar(kind: Hint) -> bool:
-    """Whether a class is one of numpy's scalars; numpy is not imported for it."""
+    """Return whether a class is one of numpy's scalars; numpy is not imported for it."""
     numpy = sys.modules.get("numpy")
     return numpy is not None and isinstance(kind, type) and issubclass(kind, numpy.generic)
 
 
 def is_model(kind: Hint) -> bool:
-    """Whether a class is a pydantic model, dataclass or type; pydantic is not imported for it."""
+    """Return whether a class is a pydantic model, dataclass or type; pydantic is not imported for it."""
     return "pydantic" in sys.modules and (
         hasattr(kind, "__pydantic_validator__")
         or hasattr(kind, "__get_pydantic_core_schema__")

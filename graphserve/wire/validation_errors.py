@@ -39,7 +39,7 @@ _TYPES = re.compile(r"Expected `[^`]*`, got `[^`]*`\Z")
 def unsendable(
     where: str, arguments: Mapping[str, object], dump: Callable[[str, Any], object], error: BaseException
 ) -> Unsendable:
-    """The error for arguments of which one cannot be sent.
+    """Return the error for arguments of which one cannot be sent.
 
     Args:
         where: `Class.method`, or nothing.
@@ -59,14 +59,14 @@ def unsendable(
 
 
 def is_malformed(error: BaseException) -> bool:
-    """Whether the error speaks of the bytes, not of what they say."""
+    """Return whether the error speaks of the bytes, not of what they say."""
     if isinstance(error, RecursionError | UnicodeDecodeError):
         return True
     return isinstance(error, msgspec.DecodeError) and not isinstance(error, msgspec.ValidationError)
 
 
 def malformed(error: BaseException, body: bytes | bytearray | memoryview) -> MalformedBody:
-    """The error to answer a body with that cannot be read: what is wrong with it, and at which byte."""
+    """Return the error to answer a body with that cannot be read: what is wrong with it, and at which byte."""
     if isinstance(error, RecursionError):
         return MalformedBody("the body is nested too deeply")
     if isinstance(error, UnicodeDecodeError):
@@ -86,7 +86,7 @@ def malformed(error: BaseException, body: bytes | bytearray | memoryview) -> Mal
 
 
 def _of_json(said: str, there: bytes, at: int) -> str:
-    """What the JSON reader says of a byte, in words that say what to do.
+    """Return what the JSON reader says of a byte, in words that say what to do.
 
     Args:
         said: its words.
@@ -128,7 +128,7 @@ def is_misfit(error: Exception) -> bool:
 
 
 def explain(error: BaseException, loc: Location) -> list[ErrorDetail]:
-    """What went wrong with the value at `loc`, one mapping an error."""
+    """Return what went wrong with the value at `loc`, one mapping an error."""
     if pydantic_models.is_error(error):
         return [problem(loc + each["loc"], each["msg"], each["type"]) for each in pydantic_models.problems(error)]
     if isinstance(error, Misfit):
@@ -150,7 +150,7 @@ def problem(loc: Location, message: str, kind: str) -> ErrorDetail:
 
 
 def cut(text: str, characters: int) -> str:
-    """A text of at most so many characters; what is longer loses its middle."""
+    """Return a text of at most so many characters; what is longer loses its middle."""
     if len(text) <= characters:
         return text
     half = (characters - len(_CUT)) // 2
@@ -158,7 +158,7 @@ def cut(text: str, characters: int) -> str:
 
 
 def refusal(where: str, errors: list[ErrorDetail], untold: int = 0) -> InvalidArguments:
-    """The error to answer arguments with that do not fit the signature of `where`.
+    """Return the error to answer arguments with that do not fit the signature of `where`.
 
     Args:
         where: `Class.method`.

@@ -49,7 +49,7 @@ class ValueReader:
         self._bound: tuple[Fetch | None, Decode] = (None, self.msgpack)
 
     def read(self, body: Body, format: Format, fetch: Fetch | None) -> Any:
-        """The value; raises what msgspec says about it. `fetch` as in `ext_hook`."""
+        """Return the value; raises what msgspec says about it. `fetch` as in `ext_hook`."""
         if format is _JSON:
             return self.json(body)
         if fetch is None:
@@ -75,7 +75,7 @@ class ValueWriter:
         self._given = msgspec.msgpack.Encoder(enc_hook=plain_hook(True)).encode
 
     def write(self, value: object, place: Place | None) -> bytes:
-        """The value as msgpack for another service of the graph; `shown` and `public` write it for everybody."""
+        """Return the value as msgpack for another service of the graph; `shown` and `public` write it for everybody."""
         encode = self.msgpack
         if place is not None:
             bound = self._bound
@@ -136,7 +136,7 @@ class ValueCodec:
 
     @classmethod
     def of_argument(cls, hint: Hint) -> ValueCodec:
-        """The codec of one argument among others, each of which is read once, whatever is wrong with another.
+        """Return the codec of one argument among others, each of which is read once, whatever is wrong with another.
 
         What has models inside is read when all the rest has been, as models themselves are: their validators, which
         are the user's, do not run twice.
@@ -189,13 +189,13 @@ class ValueCodec:
         return self._adapter is not None or self._take_out is not None
 
     def wrap(self, value: object, place: Place | None) -> Any:
-        """The value as msgpack's encoder takes it."""
+        """Return the value as msgpack's encoder takes it."""
         if self._adapter is not None:
             return Ext(MODEL, self._adapter.dump(value))
         return value if place is None or self._take_out is None else self._take_out(value, place)
 
     def give(self, value: object) -> Any:
-        """The value as `ValueWriter.public` takes it: as its reader, who may be anybody, reads it."""
+        """Return the value as `ValueWriter.public` takes it: as its reader, who may be anybody, reads it."""
         return value if self._adapter is None else self._adapter.plain(value, for_input=True)
 
     def _check(self, value: object, format: Format, fetch: Fetch | None) -> Any:

@@ -125,7 +125,7 @@ def _natural(raw: bytes, is_json: bool, has_maps: bool) -> Any:
 
 
 def _members(value: object) -> int:
-    """How many members all the objects in a value have."""
+    """Return how many members all the objects in a value have."""
     number, waiting = 0, [value]
     while waiting:
         value = waiting.pop()
@@ -139,7 +139,7 @@ def _members(value: object) -> int:
 
 
 def _looker(hint: Hint, known: dict[Any, list[_Look]]) -> _Look | None:
-    """What looks at natural values of a type; None where there is nothing to look at."""
+    """Return what looks at natural values of a type; None where there is nothing to look at."""
     part = type_hints.take_apart(hint)
     if part.kind == "fields":
         return _of_fields(part, known)
@@ -265,7 +265,7 @@ class _Converted:
 
 
 def _converted(values: Sequence[object], hint: Hint, str_keys: bool) -> list[Any]:
-    """The values as far as they fit: a decoder stops at the first that does not."""
+    """Return the values as far as they fit: a decoder stops at the first that does not."""
 
     def convert(value: object, hint: Hint) -> Any:
         return msgspec.convert(value, hint, strict=False, str_keys=str_keys, dec_hook=type_hook())

@@ -32,7 +32,7 @@ _IN_THE_WAY = "the hashes of the values lead to the same places of a table: a se
 
 
 def crowded(values: Iterable[object], is_set: bool) -> str | None:
-    """What is wrong if a table of the values, put there in this order, is too slow; None if nothing is.
+    """Return what is wrong if a table of the values, put there in this order, is too slow; None if nothing is.
 
     Args:
         values: elements, or keys; equal ones too.
@@ -60,7 +60,7 @@ def crowded(values: Iterable[object], is_set: bool) -> str | None:
 
 
 def _takes_long(keys: list[object], hashing: int, is_set: bool) -> bool:
-    """Whether a table of them takes long; found out without going on for longer.
+    """Return whether a table of them takes long; found out without going on for longer.
 
     Args:
         keys: the values.
@@ -106,7 +106,7 @@ def _firsts(keys: list[object], hashes: list[int]) -> list[int] | None:
 
 
 def _are_apart(hashes: list[int], is_set: bool) -> bool:
-    """Whether ascending hashes have places of their own in each table that there is on the way."""
+    """Return whether ascending hashes have places of their own in each table that there is on the way."""
     size = 8
     while True:
         number = _room(size, is_set) + 1
@@ -118,7 +118,7 @@ def _are_apart(hashes: list[int], is_set: bool) -> bool:
 
 
 def _room(size: int, is_set: bool) -> int:
-    """How many values a table of so many places has before it grows."""
+    """Return how many values a table of so many places has before it grows."""
     return -(-(size - 1) * 3 // 5) - 1 if is_set else size * 2 // 3
 
 
@@ -129,7 +129,7 @@ def _next_size(used: int, is_set: bool) -> int:
 
 
 def _fits(hashes: list[int], again: list[int], is_set: bool) -> bool:
-    """Whether a table takes these values in few steps.
+    """Return whether a table takes these values in few steps.
 
     Args:
         hashes: of the values.
@@ -177,7 +177,7 @@ class Table:
         return steps
 
     def find(self, number: int) -> int:
-        """The steps that it takes to find a value that is there."""
+        """Return the steps that it takes to find a value that is there."""
         hash_, mask, beside, numbers = self._hashes[number], self._mask, self._beside, self._numbers
         place = hash_ & mask
         perturb = hash_ & _UNSIGNED
@@ -191,7 +191,7 @@ class Table:
         return steps
 
     def numbers(self) -> list[int]:
-        """The values, in the order of their places."""
+        """Return the values, in the order of their places."""
         return [number for number in self._numbers if number >= 0]
 
     def _grow(self) -> None:
@@ -214,7 +214,7 @@ class Table:
         self._room = _room(size, self._is_set)
 
     def _free(self, hash_: int) -> tuple[int, int]:
-        """The place for a value that is not there, whose first place is taken, and the steps to it."""
+        """Return the place for a value that is not there, whose first place is taken, and the steps to it."""
         taken, mask, beside = self._taken, self._mask, self._beside
         place = hash_ & mask
         perturb = hash_ & _UNSIGNED
@@ -230,7 +230,7 @@ class Table:
 
 
 def _hashable(value: object) -> Any:
-    """What has the hash that a value will have: msgspec makes tuples of lists where they are hashed."""
+    """Return what has the hash that a value will have: msgspec makes tuples of lists where they are hashed."""
     if type(value) is list:
         return tuple(map(_hashable, value))
     try:

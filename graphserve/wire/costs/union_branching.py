@@ -59,7 +59,7 @@ class Branching:
         return cls(most, in_lists) if most else None
 
     def is_too_much(self, data: bytes) -> bool:
-        """Whether values in JSON would be tried too often."""
+        """Return whether values in JSON would be tried too often."""
         most = max(TRIES_FLOOR, TRIES_TIMES * len(data))
         return self._tries(data) > most and self._tries(bare(data)) > most
 
