@@ -100,7 +100,7 @@ class Serving:
         self.private = self._listener(public=False)
         self._own = await self._listen_alone()
         self.health.state = "ready"
-        self.slots.open([self._door(name, sock) for name, sock in self._shared.items()])
+        self.slots.open([self._gated(name, sock) for name, sock in self._shared.items()])
         self._accepts = True
         self._tick()
 
@@ -110,7 +110,7 @@ class Serving:
             sock = socket.socket(fileno=descriptor)
             before, self._shared[name] = self._shared[name], sock
             if self._accepts:
-                self.slots.succeed(before, self._door(name, sock))
+                self.slots.replace(before, self._gated(name, sock))
             else:
                 before.close()
 
@@ -214,7 +214,7 @@ class Serving:
         os.rename(self.address + "~", self.address)
         return sock
 
-    def _door(self, name: str, sock: socket.socket) -> GatedListener:
+    def _gated(self, name: str, sock: socket.socket) -> GatedListener:
         batcher = self.batchers.get(name)
 
         def attach(connection: socket.socket) -> None:
@@ -247,7 +247,7 @@ class Serving:
             records.note("graphserve", "warning", f"user code closed {name}: what is printed there is lost from now on")
         for listener in self._listeners:
             listener.refresh()
-        self.executor.lower()
+        self.executor.refresh_deadline()
         if self.memory is not None:
             self.memory.sweep()
         for turn in self._turns:

@@ -18,27 +18,29 @@ from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
 from graphserve.errors import DeadlineExceeded
 from graphserve.wire import batch_joining
-from graphserve.worker.batch.call import BatchedCall, Gathered, OnEnd
-from graphserve.worker.dispatch.executor import BoundApi, Execution, Executor
+from graphserve.worker.batch.call import BatchedCall, Gathered
+from graphserve.worker.dispatch.executor import BoundApi, Execution, Executor, OnEnd
 
 
 class SlotSource(Protocol):
-    """Where a batch takes its slot."""
+    """Gives a slot to each batch: `Slots` in a worker, the node in `local()`."""
 
     def take(self) -> bool:
-        """Take a slot if one is free."""
+        """Take a slot if one is free, and return whether one was."""
         ...
 
     def release(self) -> None:
         """Give it back."""
 
 
-Part = list[tuple[BatchedCall, int, int]]  # what one execution gets: callers, and from where to where of their items
+# What one execution gets: callers, and from where to where of their items.
+Part = list[tuple[BatchedCall, int, int]]
+LEASE_PAUSE = 0.001  # seconds after which a worker asks again, while a sibling collects
 
 
 @dataclass(eq=False)
 class OpenBatch:
-    """The calls that one slot executes."""
+    """The batch that is being collected: one slot executes it."""
 
     calls: list[BatchedCall] = field(default_factory=list)
     size: int = 0
@@ -46,8 +48,8 @@ class OpenBatch:
     timer: asyncio.TimerHandle | None = None
 
 
-class _Part:
-    """One execution, and how many callers wait for it."""
+class _PartExecution:
+    """One execution, and the number of callers that wait for it."""
 
     __slots__ = ("callers", "execution")
 
@@ -55,8 +57,8 @@ class _Part:
         self.callers = callers
         self.execution: Execution | None = None
 
-    def left(self, call: BatchedCall) -> None:
-        """A caller went away; when all have, the execution is cancelled."""
+    def remove(self, call: BatchedCall) -> None:
+        """Count one caller less; when all have gone away, the execution is cancelled."""
         self.callers -= 1
         if not self.callers and self.execution is not None:
             self.execution.cancel()
@@ -96,17 +98,17 @@ class Batcher:
 
     @property
     def room(self) -> int:
-        """Calls that the batch that is being collected can still take; 0 if none is."""
+        """Return the number of calls that the batch being collected can still take; 0 if none is."""
         batch = self.collecting
         return 0 if batch is None else max(0, self.limits.max_size - batch.size - batch.expected)
 
     @property
     def held(self) -> int:
-        """Calls that wait for their execution here."""
+        """Return the number of calls that wait for their execution here."""
         return len(self.waiting) + (len(self.collecting.calls) if self.collecting is not None else 0)
 
     def reserve_place(self) -> bool:
-        """A connection is here: keep a place in the batch, and a slot for the batch. False if there is no slot."""
+        """Reserve a place in the batch for a connection, and a slot for the batch; return False if there is none."""
         if not self.room and not self._open():
             return False
         assert self.collecting is not None
@@ -114,22 +116,22 @@ class Batcher:
         return True
 
     def release_place(self) -> None:
-        """A connection that was expected has no call for us."""
+        """Free a place that was reserved: the connection has no call for us."""
         if self.collecting is not None and self.collecting.expected:
             self.collecting.expected -= 1
             self.close_if_done()
 
     def take_lease(self) -> bool:
-        """Whether it collects, or may begin to: no sibling does. `leave_lease_if_idle` follows."""
+        """Return whether it collects, or may begin to: no sibling does. `leave_lease_if_idle` follows."""
         return self.collecting is not None or self._lease is None or self._lease.take()
 
     def leave_lease_if_idle(self) -> None:
-        """Leave the turn to a sibling, if nothing came of it."""
+        """Leave the lease to a sibling, if nothing came of it."""
         if self.collecting is None and self._lease is not None:
             self._lease.leave()
 
     def can_take(self) -> bool:
-        """Whether a call could join now; `join` or `close_if_done` follows."""
+        """Return whether a call could join now; `join` or `close_if_done` follows."""
         return self.room > 0 or self._open()
 
     def join(self, arguments: dict[str, Any], context: CallContext, on_end: OnEnd, *, expected: bool) -> BatchedCall:
@@ -139,7 +141,7 @@ class Batcher:
             arguments: decoded and checked.
             context: what travels with it.
             on_end: called once with its part of the result, or an error.
-            expected: whether `expect` kept a place for it.
+            expected: whether `reserve_place` kept a place for it.
 
         Raises:
             InvalidArguments: its lists have different lengths.
@@ -155,12 +157,12 @@ class Batcher:
         if expected and self.collecting is not None and self.collecting.expected:
             self.collecting.expected -= 1
         if call.expired:
-            self._late(call)
+            self._time_out(call)
             self.close_if_done()
             return call
-        call.watch(self.loop, self.executor.guard, self._late)
+        call.watch(self.loop, self.executor.guard, self._time_out)
         if self.executor.executing:
-            self.executor.joined()
+            self.executor.add_calls()
         if self.collecting is None and not self._open():
             self.waiting.append(call)
         else:
@@ -174,7 +176,10 @@ class Batcher:
             self.waiting = []
             for call in waiting:
                 if not call.gone:
-                    self._add(call) if self.collecting is not None else self.waiting.append(call)
+                    if self.collecting is not None:
+                        self._add(call)
+                    else:
+                        self.waiting.append(call)
             self.on_change()
         self.leave_lease_if_idle()
         return self.collecting is not None
@@ -215,7 +220,7 @@ class Batcher:
             self.slots.release()
             self.on_change()
 
-    def _late(self, call: BatchedCall) -> None:
+    def _time_out(self, call: BatchedCall) -> None:
         name = self.executor.node.name
         call.end(None, DeadlineExceeded(f"{name} did not answer before the deadline", node=name))
         call.leave()
@@ -234,7 +239,7 @@ class Batcher:
         for call in batch.calls:
             call.on_leave = None
             if call.expired:
-                self._late(call)
+                self._time_out(call)
             elif not call.gone:
                 groups.setdefault(call.key, []).append(call)
         parts = [part for calls in groups.values() for part in batch_joining.cut(calls, self.limits.max_size)]
@@ -255,7 +260,7 @@ class Batcher:
         sizes = [stop - start for _, start, stop in part]
         name = f"{self.executor.node.name}.{self.api.plan.name}"
 
-        def ended(result: Any, error: BaseException | None) -> None:
+        def ended(result: object, error: BaseException | None) -> None:
             if error is None:
                 try:
                     pieces = batch_joining.split(result, sizes, name, self._wanted)
@@ -278,9 +283,9 @@ class Batcher:
                 then()
 
         alone: Part = []
-        running = _Part(len(part))
+        running = _PartExecution(len(part))
         for call, _, _ in part:
-            call.on_leave = running.left
+            call.on_leave = running.remove
         try:
             arguments = batch_joining.join([(call.arguments, start, stop) for call, start, stop in part], self.lists)
         except Exception as exc:  # no memory for the joined arrays
@@ -288,11 +293,11 @@ class Batcher:
             free()
         else:
             if len(part) > 1:
-                self.executor.joined(len(part) - 1)
+                self.executor.add_calls(len(part) - 1)
             running.execution = self.executor.start(self.api, arguments, _shared_context(part), ended, free)
 
     def _alone(self, part: Part, gathered: Gathered, then: Callable[[], None]) -> None:
-        """The method raised for all: each caller's part runs again by itself, so only the guilty one fails."""
+        """Run each caller's part again by itself, since the method raised for all: only the guilty one fails."""
         while part:
             piece = part.pop(0)
             if not piece[0].gone:
@@ -302,7 +307,7 @@ class Batcher:
 
 
 def _shared_context(part: Part) -> CallContext:
-    """A batch runs as long as its most patient caller waits; ids and traces stay each caller's own."""
+    """Return a context that lasts as long as the most patient caller waits; ids and traces stay each caller's own."""
     if len(part) == 1:  # a copy: one call may take several executions, and each ends its own
         own = part[0][0].context
         return CallContext(own.request_id, own.deadline_ns, own.traceparent, own.tracestate, own.baggage)
@@ -311,16 +316,11 @@ def _shared_context(part: Part) -> CallContext:
     return CallContext(new_request_id(), latest)
 
 
-# --- Whose turn it is to collect a batch, among the workers of one node: one at a time ---
-# Two free workers that collect at once share what comes, and each executes half a batch. So a worker collects only
-# while it holds a lock that its siblings share; the kernel lets go of it when its holder dies.
-
-
-LEASE_PAUSE = 0.001  # seconds after which a worker asks again, while a sibling collects
-
-
 class BatchLease:
-    """The turn at one batched API.
+    """The right to collect a batch of one API, which one worker of the node has at a time.
+
+    Two free workers that collect at once share what comes, and each executes half a batch. So a worker collects only
+    while it holds a lock that its siblings share; the kernel lets go of it when its holder dies.
 
     Args:
         sock: the path of its shared socket; the file that is locked lies beside it.
@@ -333,7 +333,7 @@ class BatchLease:
         os.register_at_fork(after_in_child=self._forget)  # a child would hold the lock on
 
     def take(self) -> bool:
-        """Take the turn, unless a sibling has it (flock(2))."""
+        """Take the lease unless a sibling has it (flock(2)), and return whether it is ours."""
         if not self._mine:
             with contextlib.suppress(OSError):
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -347,9 +347,9 @@ class BatchLease:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def renew(self) -> None:
-        """Open the file again if somebody removed it: siblings that come later lock the one that has its name."""
+        """Open the file again if somebody removed it: siblings that come later lock the one that bears its name."""
         if self._mine:
-            return  # the next time
+            return  # it is renewed the next time
         with contextlib.suppress(OSError):  # (the folder is made anew by the supervisor, and looked at again)
             if not os.path.exists(self._path) or not os.path.samestat(os.stat(self._path), os.fstat(self._file)):
                 before = self._file

@@ -1,4 +1,8 @@
-"""One caller's call in a batch: its part of the arguments, and who is told how it ended. Runs in workers."""
+"""One caller's call in a batch: its part of the arguments, and who is told how it ended.
+
+`Gathered` puts the result of a call together whose items were cut over several executions. Runs in workers and in
+`local()`.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,7 @@ from typing import Any
 from graphserve.call.context import CallContext
 from graphserve.loop.timers import Timer, alarm
 from graphserve.wire import batch_joining
-
-OnEnd = Callable[[Any, "BaseException | None"], None]
+from graphserve.worker.dispatch.executor import OnEnd
 
 
 class BatchedCall:
@@ -29,22 +32,22 @@ class BatchedCall:
 
     @property
     def gone(self) -> bool:
-        """Whether nobody waits for it any more."""
+        """Return whether nobody waits for it any more."""
         return self._on_end is None
 
     @property
     def expired(self) -> bool:
-        """Whether its deadline has passed."""
+        """Return whether its deadline has passed."""
         left = self.context.seconds_left()
         return left is not None and left <= 0
 
     def watch(self, loop: asyncio.AbstractEventLoop, guard: float, late: Callable[[BatchedCall], None]) -> None:
-        """Have `late` called when its deadline passes."""
+        """Call `late` when its deadline passes."""
         left = self.context.seconds_left()
         if left is not None:
             self._timer = alarm(loop, max(0.0, left + guard), partial(late, self))
 
-    def end(self, result: Any, error: BaseException | None) -> None:
+    def end(self, result: object, error: BaseException | None) -> None:
         """Answer it, once."""
         on_end = self._on_end
         self._on_end = None
@@ -54,22 +57,19 @@ class BatchedCall:
             on_end(result, error)
 
     def cancel(self) -> None:
-        """The caller went away."""
+        """Forget whom to answer: the caller went away."""
         self._on_end = None
         if self._timer is not None:
             self._timer.cancel()
         self.leave()
 
     def leave(self) -> None:
-        """Nobody waits for it any more."""
+        """Tell the batch and the calls below that nobody waits for it any more."""
         on_leave = self.on_leave
         self.on_leave = None
         if on_leave is not None:
             on_leave(self)
         self.context.leave()
-
-
-# --- What a batch gives back: the pieces of each caller's result, over several executions ---
 
 
 class Gathered:

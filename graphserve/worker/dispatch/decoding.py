@@ -1,7 +1,8 @@
-"""Reading the arguments of a large public body in a thread, so that the loop goes on meanwhile. Runs in workers."""
+"""Reads the arguments of a large public body in a thread, so that the loop goes on meanwhile. Runs in workers."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -13,7 +14,7 @@ from graphserve.worker.dispatch.executor import Executor
 
 
 class Decoding:
-    """The arguments of one request, on their way out of its body.
+    """Reads the arguments of one request out of its body.
 
     Args:
         executor: of the worker.
@@ -30,17 +31,17 @@ class Decoding:
         self._executor = executor
         self._on_free = on_free
         self._on_end: Callable[[dict[str, Any] | None, BaseException | None], None] | None = on_end
-        self._timer: Any = None
+        self._timer: Timer | asyncio.TimerHandle | None = None
         left = context.seconds_left()
         if left is not None:
-            self._timer = alarm(executor.loop, max(0.0, left + executor.guard), self._late)
+            self._timer = alarm(executor.loop, max(0.0, left + executor.guard), self._time_out)
         self._future = executor.decoders.submit(read)
         self._future.add_done_callback(self._thread_ended)
 
     def cancel(self) -> None:
-        """The client went away: nobody wants the arguments. A thread that runs is done when it is done."""
+        """Stop waiting: the client went away, and nobody wants the arguments. A thread that runs is left alone."""
         self._on_end = None
-        self._call_off()
+        self._cancel_timer()
         self._future.cancel()
 
     def _thread_ended(self, future: Future[dict[str, Any]]) -> None:
@@ -50,7 +51,7 @@ class Decoding:
     def _over(self) -> None:
         on_end = self._on_end
         self._on_end = None
-        self._call_off()
+        self._cancel_timer()
         future = self._future
         if on_end is None or future.cancelled():
             self._on_free()
@@ -62,7 +63,7 @@ class Decoding:
         else:
             on_end(future.result(), None)
 
-    def _late(self) -> None:
+    def _time_out(self) -> None:
         on_end = self._on_end
         self._on_end = None
         self._future.cancel()
@@ -70,7 +71,6 @@ class Decoding:
             name = self._executor.node.name
             on_end(None, DeadlineExceeded(f"{name} did not answer before the deadline", node=name))
 
-    def _call_off(self) -> None:
-        timer: Timer | None = self._timer
-        if timer is not None:
-            timer.cancel()
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()

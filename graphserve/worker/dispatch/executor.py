@@ -1,6 +1,10 @@
-"""Executing a call: the user's method on the loop or in a thread, until it ends or nobody waits. Runs in workers.
+"""Executing a call: the user's method runs on the loop or in a thread, until it ends or nobody waits.
 
-Knows no sockets: the HTTP protocol and `local()` both execute through here.
+A `BoundApi` is one API of the instance, with its codecs. The `Executor` of a worker starts an `Execution` for each
+call, keeps those that run, and answers with `DeadlineExceeded` in place of one that is late. `Orphans` are calls whose
+caller has left: those that run on all the same are counted.
+
+Runs in workers and in `local()`; it knows no sockets.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn, Protocol
 
 from graphserve.call.context import CallContext, current
 from graphserve.errors import DeadlineExceeded
@@ -32,6 +36,21 @@ LEVEL_GUARD = 0.006  # more for each level below
 THREAD_GUARD = 0.015  # more for an API in a thread, which takes longer to hear of a failure below
 DECODERS = 2  # threads; one body after the other would do, but for one that is slow
 TURNS = 4  # of the loop, that a failure below which is already here takes to arrive
+RUN_ON = 0.1  # seconds after its caller was gone from which a call that still runs counts as one that ran on
+LATE_TURNS = 4  # of the loop, which was late, in which the end of a call may be among what comes next
+
+OnEnd = Callable[[object, BaseException | None], None]  # is told the result, or what was raised
+
+
+class Running(Protocol):
+    """A call that is being executed, with one answer (`Execution`) or many (`StreamExecution`)."""
+
+    context: CallContext
+
+    @property
+    def in_thread(self) -> bool:
+        """Return whether it runs in a thread, where nothing can interrupt it."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +70,7 @@ class BoundApi:
 
 
 def bind(node: NodePlan, instance: object, declared: type | None = None) -> dict[str, BoundApi]:
-    """The APIs of an instance by method name.
+    """Return the APIs of an instance by method name.
 
     Args:
         node: the node.
@@ -72,32 +91,32 @@ def bind(node: NodePlan, instance: object, declared: type | None = None) -> dict
     return bound
 
 
-def _is_async(function: Any) -> bool:
+def _is_async(function: Callable[..., object]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
 class Executor:
-    """Runs the calls of one worker.
+    """Runs the calls of one worker, and knows which are running.
 
     Args:
         node: the node.
         threads: the pool that sync APIs run in.
         depth: of the node (`Plan.depth`); default: its level.
-        latest: what the supervisor reads (`system/shared_memory.py`): the latest deadline of what is executed
+        shared: what the supervisor reads (`system/shared_memory.py`): the latest deadline of what is executed
             (never too early, exact when nothing is), and how many calls are.
     """
 
     def __init__(
         self, node: NodePlan, threads: ThreadPoolExecutor, depth: int | None = None,
-        latest: memoryview[int] | None = None,
+        shared: memoryview[int] | None = None,
     ) -> None:  # fmt: skip
         self.node = node
         self.threads = threads
-        self.latest: memoryview[int] | list[int] = [0, 0] if latest is None else latest
+        self.shared: memoryview[int] | list[int] = [0, 0] if shared is None else shared
         self.loop = asyncio.get_running_loop()
         self._decoders: ThreadPoolExecutor | None = None
         self.guard = GUARD + LEVEL_GUARD * (node.level if depth is None else depth)
-        self.executing: set[Any] = set()  # Execution and StreamExecution
+        self.executing: set[Running] = set()
         self.lag_limit = LoopLagLimit(self.loop, lambda: len(self.executing))
         self.executed = 0
         self.eager = Eager(self.loop)
@@ -105,47 +124,47 @@ class Executor:
 
     @property
     def decoders(self) -> ThreadPoolExecutor:
-        """The threads in which large bodies are read; there are none before the first of these."""
+        """Return the threads in which large bodies are read; there are none before the first of these."""
         if self._decoders is None:
             self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix=f"{self.node.name}-bodies")
         return self._decoders
 
-    def begun(self, execution: Any) -> None:
-        """A call is executed from now on."""
+    def register(self, execution: Running) -> None:
+        """Count a call as executed from now on."""
         self.executing.add(execution)
-        self.latest[EXECUTING] += 1
+        self.shared[EXECUTING] += 1
         deadline = execution.context.deadline_ns
-        if deadline is not None and deadline > self.latest[DEADLINE]:
-            self.latest[DEADLINE] = deadline
+        if deadline is not None and deadline > self.shared[DEADLINE]:
+            self.shared[DEADLINE] = deadline
         if not self.lag_limit.beating:
             self.lag_limit.begin()
 
-    def ended(self, execution: Any) -> None:
-        """Nothing of this call runs any more."""
+    def unregister(self, execution: Running) -> None:
+        """Forget a call of which nothing runs any more."""
         self.executing.discard(execution)
         self.executed += 1
         if not self.executing:
-            self.latest[DEADLINE] = 0
-            self.latest[EXECUTING] = 0
+            self.shared[DEADLINE] = 0
+            self.shared[EXECUTING] = 0
         else:
-            self.latest[EXECUTING] -= 1
+            self.shared[EXECUTING] -= 1
 
-    def joined(self, calls: int = 1) -> None:
-        """So many more calls are in an execution, or wait for its end: none is alone until nothing is executed."""
-        self.latest[EXECUTING] += calls
+    def add_calls(self, calls: int = 1) -> None:
+        """Count calls that share an execution, or wait for its end: none is alone until nothing is executed."""
+        self.shared[EXECUTING] += calls
 
-    def lower(self) -> None:
+    def refresh_deadline(self) -> None:
         """Forget the latest deadline of calls that have ended."""
-        self.latest[DEADLINE] = max((execution.context.deadline_ns or 0 for execution in self.executing), default=0)
+        self.shared[DEADLINE] = max((execution.context.deadline_ns or 0 for execution in self.executing), default=0)
 
     def overdue(self) -> float:
-        """Seconds that the latest call has gone on past its deadline; 0.0 if none has."""
+        """Return the seconds that the latest call has gone on past its deadline; 0.0 if none has."""
         lefts = [left for execution in self.executing if (left := execution.context.seconds_left()) is not None]
         return max(0.0, -min(lefts, default=0.0))
 
     def start(
         self, api: BoundApi, arguments: dict[str, Any], context: CallContext,
-        on_end: Callable[[Any, BaseException | None], None], on_free: Callable[[], None], *, at_once: bool = False,
+        on_end: OnEnd, on_free: Callable[[], None], *, at_once: bool = False,
     ) -> Execution:  # fmt: skip
         """Execute a call.
 
@@ -158,7 +177,7 @@ class Executor:
             at_once: run the first step of an async API before this returns: it may have ended then.
         """
         execution = Execution(self, context, on_end, on_free)
-        self.begun(execution)
+        self.register(execution)
         execution.start(api, arguments, at_once)
         return execution
 
@@ -168,17 +187,15 @@ class Execution:
 
     __slots__ = ("_began", "_executor", "_latency", "_on_end", "_on_free", "_running", "_timer", "context")
 
-    def __init__(
-        self, executor: Executor, context: CallContext,
-        on_end: Callable[[Any, BaseException | None], None] | None, on_free: Callable[[], None],
-    ) -> None:  # fmt: skip
+    def __init__(self, executor: Executor, context: CallContext, on_end: OnEnd, on_free: Callable[[], None]) -> None:
         self._executor = executor
         self.context = context
-        self._on_end = on_end
+        self._on_end: OnEnd | None = on_end
         self._on_free = on_free
-        self._running: asyncio.Task[Any] | Future[Any] | None = None
+        self._running: asyncio.Task[object] | Future[object] | None = None
         self._timer: Timer | asyncio.TimerHandle | None = None
         self._latency: LatencyEstimate | None = None
+        self._began = 0.0
 
     def start(self, api: BoundApi, arguments: dict[str, Any], at_once: bool) -> None:
         """Begin, unless the deadline has passed."""
@@ -187,7 +204,7 @@ class Execution:
         left = None if deadline_ns is None else (deadline_ns - time.monotonic_ns()) / 1e9
         if left is not None and left <= 0:
             try:
-                self._late()
+                self._time_out()
             finally:
                 self._free()
             return
@@ -204,7 +221,7 @@ class Execution:
             self._running = task
         if left is not None:
             patience = executor.guard if api.is_async else executor.guard + THREAD_GUARD
-            self._timer = alarm(executor.loop, left + patience, self._late_soon)
+            self._timer = alarm(executor.loop, left + patience, self._time_out_soon)
         if not api.is_async:
             carried = contextvars.copy_context()
             future = executor.threads.submit(carried.run, _run_sync, api.method, arguments, context)
@@ -212,16 +229,16 @@ class Execution:
             future.add_done_callback(self._thread_ended)
 
     def cancel(self) -> None:
-        """The caller went away: stop what can be stopped; `on_end` is not called any more."""
+        """Stop what can be stopped: the caller went away, and `on_end` is not called any more."""
         self._on_end = None
         self._stop()
 
     @property
     def in_thread(self) -> bool:
-        """Whether it runs in a thread, where nothing can interrupt it."""
+        """Return whether it runs in a thread, where nothing can interrupt it."""
         return isinstance(self._running, Future)
 
-    def _task_ended(self, task: asyncio.Task[Any]) -> None:
+    def _task_ended(self, task: asyncio.Task[object]) -> None:
         try:
             if task.cancelled():
                 self._latency = None  # it might have taken longer
@@ -233,11 +250,11 @@ class Execution:
         finally:  # whatever comes of the answer, the slot is free
             self._free()
 
-    def _thread_ended(self, future: Future[Any]) -> None:
+    def _thread_ended(self, future: Future[object]) -> None:
         if not self._executor.loop.is_closed():
             self._executor.loop.call_soon_threadsafe(self._thread_over, future)
 
-    def _thread_over(self, future: Future[Any]) -> None:
+    def _thread_over(self, future: Future[object]) -> None:
         try:
             if not future.cancelled():
                 error = future.exception()
@@ -247,17 +264,17 @@ class Execution:
         finally:
             self._free()
 
-    def _late_soon(self, turns: int = TURNS) -> None:
+    def _time_out_soon(self, turns: int = TURNS) -> None:
         # On a loaded machine our timer and one below may fire in the same turn; what it found out comes first.
         if self._on_end is None:
             return
         if turns:
             self._timer = None
-            self._executor.loop.call_soon(self._late_soon, turns - 1)
+            self._executor.loop.call_soon(self._time_out_soon, turns - 1)
         else:
-            self._late()
+            self._time_out()
 
-    def _late(self) -> None:
+    def _time_out(self) -> None:
         # A call below that has not been answered either is what holds this one: its word is on its way, and late.
         name = self.context.held_by() or self._executor.node.name
         self._end(None, DeadlineExceeded(f"{name} did not answer before the deadline", node=name))
@@ -271,7 +288,7 @@ class Execution:
             self._executor.orphans.add(self)
         self.context.leave()
 
-    def _end(self, result: Any, error: BaseException | None) -> None:
+    def _end(self, result: object, error: BaseException | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
         on_end = self._on_end
@@ -284,7 +301,7 @@ class Execution:
             self._latency.add(time.monotonic() - self._began)
         self._running = None
         self.context.end()
-        self._executor.ended(self)
+        self._executor.unregister(self)
         self._on_free()
 
 
@@ -296,9 +313,7 @@ async def _run(method: Callable[..., Any], arguments: dict[str, Any], context: C
         if hasattr(result, "__await__") or inspect.isawaitable(result):  # the first is quick, and nearly always true
             result = await result
     except BaseException as exc:
-        if (error := contained(exc, born, method, on_loop=True)) is exc:
-            raise
-        raise error from exc
+        raise_contained(exc, born, method, on_loop=True)
     if forked.forks != born:
         forked.leave(name_of(method), None)
     return result
@@ -310,16 +325,14 @@ def _run_sync(method: Callable[..., Any], arguments: dict[str, Any], context: Ca
     try:
         result = method(**arguments)
     except BaseException as exc:
-        if (error := contained(exc, born, method, on_loop=False)) is exc:
-            raise
-        raise error from exc
+        raise_contained(exc, born, method, on_loop=False)
     if forked.forks != born:
         forked.leave(name_of(method), None)
     return result
 
 
-def contained(exc: BaseException, born: int, method: Callable[..., Any], *, on_loop: bool) -> BaseException:
-    """What an API raised, as something that concerns its call alone: the loop and the other calls go on.
+def raise_contained(exc: BaseException, born: int, method: Callable[..., Any], *, on_loop: bool) -> NoReturn:
+    """Raise what an API raised as something that concerns its call alone: the loop and the other calls go on.
 
     Args:
         exc: what it raised.
@@ -333,52 +346,47 @@ def contained(exc: BaseException, born: int, method: Callable[..., Any], *, on_l
     if ends_loop:
         endings.claim(exc)
     if ends_loop or (on_loop and isinstance(exc, asyncio.CancelledError) and not was_cancelled()):
-        return RuntimeError(f"the API raised {exc!r}")
-    return exc
+        raise RuntimeError(f"the API raised {exc!r}") from exc
+    raise exc
 
 
 def was_cancelled() -> bool:
-    """Whether somebody has cancelled the task that runs; else a CancelledError is what its own code raised."""
+    """Return whether somebody has cancelled the task that runs; else its own code raised the CancelledError."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 def name_of(method: Callable[..., Any]) -> str:
-    """An API, in words."""
+    """Return the name of an API, for messages."""
     return f"the API {getattr(method, '__qualname__', method)}"
 
 
-# --- Calls whose caller has left, and those among them that run on all the same ---
-# A thousand clients may leave at once: one timer looks at all of their calls.
-
-
-RUN_ON = 0.1  # seconds after its caller was gone from which a call that still runs counts as one that ran on
-LATE_TURNS = 4  # of the loop, which was late, in which the end of a call may be among what comes next
-
-
 class Orphans:
-    """Those of one worker.
+    """The calls of one worker whose callers have left, and the number of those that ran on all the same.
+
+    A thousand clients may leave at once: one timer looks at all of their calls.
 
     Args:
         loop: the loop that they run on.
         executing: what is executed; a call that has ended is not in there any more.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, executing: Collection[Any]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, executing: Collection[Running]) -> None:
         self._loop = loop
         self._executing = executing
-        self._left: deque[tuple[float, Any]] = deque()  # when it is looked at, and the call
-        self.ran_on_async = self.ran_on_sync = 0
+        self._left: deque[tuple[float, Running]] = deque()  # when it is looked at, and the call
+        self.ran_on_async = 0
+        self.ran_on_sync = 0
 
-    def add(self, execution: Any) -> None:
-        """Nobody waits for this call any more: it is counted if it does not end soon."""
+    def add(self, execution: Running) -> None:
+        """Count this call, for which nobody waits any more, if it does not end soon."""
         if not self._left:  # (else the timer runs)
             self._loop.call_later(RUN_ON, self._look)
         self._left.append((self._loop.time() + RUN_ON, execution))
 
     @property
     def waiting(self) -> int:
-        """Calls that were not looked at yet."""
+        """Return the number of calls that were not looked at yet."""
         return len(self._left)
 
     def _look(self) -> None:
@@ -388,7 +396,7 @@ class Orphans:
         if left:
             self._loop.call_later(left[0][0] - now, self._look)
 
-    def _judge(self, execution: Any, turns: int) -> None:
+    def _judge(self, execution: Running, turns: int) -> None:
         if execution not in self._executing:
             return
         if turns:

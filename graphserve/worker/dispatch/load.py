@@ -1,4 +1,9 @@
-"""How long the calls of an API take, from the latest ones: whether a call can still be in time. Runs in workers."""
+"""Whether a call can still be in time: how long the calls of an API take, and how far the event loop is behind.
+
+`LatencyEstimate` learns from the latest calls of one API. `LoopLagLimit` watches the loop: async APIs have no limit of
+their own, so what they have too much of is the loop's time. While it is late, each further call makes all of them
+later; then the calls in flight are held to about as many as it serves within `TARGET`. Runs in workers.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,14 @@ from collections.abc import Callable
 
 WAY_BACK = 0.005  # seconds for the answer to reach whoever waits for it
 
+BEAT = 0.05  # seconds between two looks, while calls are executed
+LATE = 0.02  # seconds that the loop may be late before it matters which calls can still be in time
+TARGET = 0.1  # seconds that the loop may be late
+PERSISTENCE = 0.3  # seconds that it has to be late before calls are refused: a hiccup is none of their business
+FEWEST = 32  # calls in flight that are always allowed
+GROWTH = 1.1  # of the limit, at each look at which the loop is in time
+CALM = 2.0  # seconds in time and within the limit after which there is none
+
 
 class LatencyEstimate:
     """The mean of the latest calls and how far they lie from it, as TCP estimates round trips (RFC 6298)."""
@@ -16,10 +29,11 @@ class LatencyEstimate:
     __slots__ = ("_deviation", "_mean")
 
     def __init__(self) -> None:
-        self._mean = self._deviation = 0.0
+        self._mean = 0.0
+        self._deviation = 0.0
 
     def add(self, seconds: float) -> None:
-        """A call took so long."""
+        """Learn that a call took so long."""
         if not self._mean:
             self._mean = seconds
             self._deviation = seconds / 2
@@ -30,46 +44,35 @@ class LatencyEstimate:
 
     @property
     def needed(self) -> float:
-        """Seconds that a call needs to be in time, most likely; 0.0 while nothing is known."""
+        """Return the seconds that a call needs to be in time, most likely; 0.0 while nothing is known."""
         return self._mean + 4 * self._deviation + WAY_BACK if self._mean else 0.0
 
     @property
     def usual(self) -> float:
-        """Seconds that most calls take at most: for where a guess that is too low costs little; 0.0 as above."""
+        """Return the seconds that most calls take at most, for where a low guess costs little; 0.0 likewise."""
         return self._mean + self._deviation + WAY_BACK if self._mean else 0.0
 
 
-# --- How far the event loop is behind, and how many calls in flight that leaves room for ---
-# Async APIs have no limit of their own, so what they have too much of is the loop's time. While it is late, each
-# further call makes all of them later; then the calls in flight are held to about as many as it serves within `TARGET`.
-
-
-BEAT = 0.05  # seconds between two looks, while calls are executed
-LATE = 0.02  # seconds that the loop may be late before it matters which calls can still be in time
-TARGET = 0.1  # seconds that the loop may be late
-PERSISTENCE = 0.3  # seconds that it has to be late before calls are refused: a hiccup is none of their business
-FEWEST = 32  # calls in flight that are always allowed
-GROWTH = 1.1  # of the limit, at each look at which the loop is in time
-CALM = 2.0  # seconds in time and within the limit after which there is none
-
-
 class LoopLagLimit:
-    """The limit that the loop's lateness sets.
+    """The limit of calls in flight that the loop's lateness sets.
 
     Args:
         loop: the loop.
-        in_flight: says how many calls are executed now.
+        in_flight: returns the number of calls that are executed now.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, in_flight: Callable[[], int]) -> None:
         self.loop = loop
         self.in_flight = in_flight
         self.limit = math.inf  # calls in flight
-        self.late = self.beating = False
-        self._due = self._late_since = self._calm_since = 0.0
+        self.late = False
+        self.beating = False
+        self._due = 0.0
+        self._late_since = 0.0
+        self._calm_since = 0.0
 
     def begin(self) -> None:
-        """There are calls: look at the loop until there are none."""
+        """Look at the loop from now on, until there are no calls."""
         self.beating = True
         self._due = time.monotonic() + BEAT
         self.loop.call_later(BEAT, self._beat)

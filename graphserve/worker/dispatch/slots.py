@@ -1,6 +1,11 @@
-"""The gate of the queue lane: a worker accepts from its node's shared sockets only while it has a free slot.
+"""The slots of a worker: how many limited calls it executes at once, and when it accepts the next one.
 
-The kernel's accept queue is then one queue for all callers and all workers of the node. Runs in workers.
+A worker accepts from its node's shared sockets (`GatedListener`) only while it has a free slot. The kernel's accept
+queue is then one queue for all callers and all workers of the node, and the free worker takes the oldest call. What a
+connection was accepted for (a slot, or a place in a batch) is its `Permit`, until its call begins. A call whose body
+is already on its way to this worker cannot be taken by a sibling: it waits for a slot here (`WaitingUpload`).
+
+Runs in workers.
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Protocol
 
 from graphserve.call.context import CallContext
 from graphserve.errors import CallError, DeadlineExceeded, Unavailable
@@ -26,86 +31,155 @@ EMPTY_STEP = 0.1  # seconds between two looks at whether calls still wait in a s
 NO_DESCRIPTORS_PAUSE = 0.05  # seconds that a worker without free descriptors leaves the queue to others
 
 
-@dataclass(eq=False)
+class Descriptor(Protocol):
+    """What poll(2) looks at: a socket, or the socket of a transport."""
+
+    def fileno(self) -> int:
+        """Return the number of its descriptor."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
 class GatedListener:
-    """One shared socket.
+    """One shared socket, and when a connection of it may be accepted.
 
     Args:
         sock: where callers connect.
-        attach: takes a connection, whose place `admit` has kept.
-        admit: keeps a place for a connection: a slot, or room in a batch; False if there is none.
-        room: connections that may come although no slot is free.
-        may: whether it is this worker's turn to accept; it is asked again soon.
-        settle: follows `may`, when what could be accepted was.
+        attach: takes a connection, whose place `admit` has reserved.
+        admit: reserves a place for a connection: a slot, or room in a batch; False if there is none.
+        room: the number of connections that may come although no slot is free.
+        take_lease: returns whether this worker may accept now; where it may not, it is asked again soon.
+        leave_lease_if_idle: follows `take_lease`, when what could be accepted was.
     """
 
     sock: socket.socket
     attach: Attach
     admit: Callable[[], bool]
     room: Callable[[], int] = lambda: 0
-    may: Callable[[], bool] = lambda: True
-    settle: Callable[[], None] = lambda: None
-    reading: bool = False
-    held: bool = False  # a sibling has the turn
-    accept: Callable[[], None] = lambda: None  # set by the gate
+    take_lease: Callable[[], bool] = lambda: True
+    leave_lease_if_idle: Callable[[], None] = lambda: None
+
+
+class _Watch:
+    """A listener that a worker accepts from, and whether the loop watches it now."""
+
+    __slots__ = ("accept", "leased_elsewhere", "listener", "reading", "sock")
+
+    def __init__(self, listener: GatedListener, accept: Callable[[_Watch], None]) -> None:
+        self.listener = listener
+        self.sock = listener.sock
+        self.accept = partial(accept, self)
+        self.reading = False
+        self.leased_elsewhere = False  # a sibling collects the batch
 
 
 class Slots:
     """The slots of one worker.
 
     Args:
-        limit: slots.
+        limit: the number of slots.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.doors = list[GatedListener]()
         self.in_use = 0
         self.loop = asyncio.get_running_loop()
         self._readers = poller(self.loop)
+        self._watches = list[_Watch]()
         self._open = False
         self._waiting: deque[Callable[[], None]] = deque()
 
-    def open(self, doors: list[GatedListener]) -> None:
+    # --- the shared sockets ---
+
+    def open(self, listeners: list[GatedListener]) -> None:
         """Begin to accept."""
-        for door in doors:
-            door.accept = partial(self._accept, door)
-        self.doors = doors
+        self._watches = [_Watch(listener, self._accept) for listener in listeners]
         self._open = True
         self.update()
 
     def close(self) -> None:
-        """Accept no more; what waits in the shared sockets is left to the other workers."""
+        """Stop accepting; what waits in the shared sockets is left to the other workers."""
         self._open = False
         self.update()
-        for door in self.doors:
-            door.sock.close()
-        self.doors = []
+        for watch in self._watches:
+            watch.sock.close()
+        self._watches = []
 
-    def succeed(self, before: socket.socket, door: GatedListener) -> None:
-        """Accept at a door in place of one whose socket has lost its name; what waits there still is served."""
+    def replace(self, before: socket.socket, listener: GatedListener) -> None:
+        """Accept from a listener in place of one whose socket has lost its name; what still waits there is served."""
         if not self._open:
-            door.sock.close()
+            listener.sock.close()
             return
-        door.accept = partial(self._accept, door)
-        self.doors.append(door)
+        self._watches.append(_Watch(listener, self._accept))
         self.update()
-        self._leave_empty(before)
+        self._close_when_empty(before)
 
-    def _leave_empty(self, sock: socket.socket) -> None:
-        old = next((door for door in self.doors if door.sock is sock), None)
+    def _close_when_empty(self, sock: socket.socket) -> None:
+        old = next((watch for watch in self._watches if watch.sock is sock), None)
         if old is None:
             return  # closed meanwhile
-        if _holds(sock, select.POLLIN):
-            self.loop.call_later(EMPTY_STEP, self._leave_empty, sock)
+        if _polls(sock, select.POLLIN):
+            self.loop.call_later(EMPTY_STEP, self._close_when_empty, sock)
             return
         if old.reading:
             self._readers.remove_reader(sock)
-        self.doors.remove(old)
+        self._watches.remove(old)
         sock.close()
 
+    def update(self) -> None:
+        """Watch each listener for which there is room, and no other."""
+        free = self._open and self.in_use < self.limit
+        for watch in self._watches:
+            wanted = (free or (self._open and watch.listener.room() > 0)) and not watch.leased_elsewhere
+            if wanted and not watch.reading:
+                self._readers.add_reader(watch.sock, watch.accept)
+            elif watch.reading and not wanted:
+                self._readers.remove_reader(watch.sock)
+            watch.reading = wanted
+
+    def _accept(self, watch: _Watch) -> None:
+        # One connection a turn, or a worker with many slots would leave none for its siblings; what joins a batch
+        # that is open already comes all at once.
+        listener = watch.listener
+        if not listener.take_lease():
+            watch.leased_elsewhere = True
+            self.update()
+            self.loop.call_later(LEASE_PAUSE, self._ask_again, watch)
+            return
+        while self._accept_one(listener) and listener.room() > 0:
+            pass
+        listener.leave_lease_if_idle()
+
+    def _ask_again(self, watch: _Watch) -> None:
+        watch.leased_elsewhere = False
+        self.update()
+
+    def _accept_one(self, listener: GatedListener) -> bool:
+        try:
+            connection, _ = listener.sock.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):  # another worker took it
+            return False
+        except OSError:  # no descriptors
+            self._pause()
+            return False
+        if not listener.admit():
+            connection.close()  # reset before it is read: the caller sends it again
+            return False
+        connection.setblocking(False)
+        listener.attach(connection)
+        return True
+
+    def _pause(self) -> None:
+        for watch in self._watches:
+            if watch.reading:
+                self._readers.remove_reader(watch.sock)
+                watch.reading = False
+        self.loop.call_later(NO_DESCRIPTORS_PAUSE, self.update)
+
+    # --- the slots ---
+
     def take(self) -> bool:
-        """Take a slot if one is free."""
+        """Take a slot if one is free, and return whether one was."""
         if self.in_use >= self.limit:
             return False
         self.in_use += 1
@@ -114,11 +188,11 @@ class Slots:
         return True
 
     def take_after_queue(self) -> bool:
-        """Take a slot for a call that came another way: if one is left when who waits in the queue has been served."""
+        """Take a slot for a call that came another way, if one is left when those in the queue have been served."""
         if self.in_use < self.limit:
-            for door in self.doors:
-                if door.reading:
-                    self._accept(door)
+            for watch in self._watches:
+                if watch.reading:
+                    self._accept(watch)
         return self.take()
 
     def release(self) -> None:
@@ -131,10 +205,10 @@ class Slots:
             self.update()
 
     def has_waiting_calls(self) -> bool:
-        """Whether another call waits in a shared socket of ours."""
+        """Return whether another call waits in a shared socket of ours."""
         poll = select.poll()
-        for door in self.doors:
-            poll.register(door.sock.fileno(), select.POLLIN)
+        for watch in self._watches:
+            poll.register(watch.sock.fileno(), select.POLLIN)
         return bool(poll.poll(0))
 
     def when_free(self, then: Callable[[], None]) -> None:
@@ -144,77 +218,28 @@ class Slots:
         else:
             self._waiting.append(then)
 
-    @property
-    def waiting(self) -> int:
-        """How many wait for `when_free`."""
-        return len(self._waiting)
-
-    def leave(self, then: Callable[[], None]) -> None:
-        """Call it no more."""
+    def forget(self, then: Callable[[], None]) -> None:
+        """Stop waiting for a slot for `then`: it is not called any more."""
         with contextlib.suppress(ValueError):
             self._waiting.remove(then)
 
-    def update(self) -> None:
-        """Begin or cease to accept at each door, as there is room."""
-        free = self._open and self.in_use < self.limit
-        for door in self.doors:
-            wanted = (free or (self._open and door.room() > 0)) and not door.held
-            if wanted and not door.reading:
-                self._readers.add_reader(door.sock, door.accept)
-            elif door.reading and not wanted:
-                self._readers.remove_reader(door.sock)
-            door.reading = wanted
-
-    def _accept(self, door: GatedListener) -> None:
-        # One connection a turn, or a worker with many slots would leave none for its siblings; what joins a batch
-        # that is open already comes all at once.
-        if not door.may():
-            door.held = True
-            self.update()
-            self.loop.call_later(LEASE_PAUSE, self._ask_again, door)
-            return
-        while self._accept_one(door) and door.room() > 0:
-            pass
-        door.settle()
-
-    def _ask_again(self, door: GatedListener) -> None:
-        door.held = False
-        self.update()
-
-    def _accept_one(self, door: GatedListener) -> bool:
-        try:
-            connection, _ = door.sock.accept()
-        except (BlockingIOError, InterruptedError, ConnectionAbortedError):  # another worker took it
-            return False
-        except OSError:  # no descriptors
-            self._pause()
-            return False
-        if not door.admit():
-            connection.close()  # reset before it is read: the caller sends it again
-            return False
-        connection.setblocking(False)
-        door.attach(connection)
-        return True
-
-    def _pause(self) -> None:
-        for door in self.doors:
-            if door.reading:
-                self._readers.remove_reader(door.sock)
-                door.reading = False
-        self.loop.call_later(NO_DESCRIPTORS_PAUSE, self.update)
+    @property
+    def waiting(self) -> int:
+        """Return how many wait for `when_free`."""
+        return len(self._waiting)
 
 
-def has_hung_up(connection: Any) -> bool:
-    """Whether the caller has closed its end already: it gave up while it waited (poll(2), POLLRDHUP)."""
-    return _holds(connection, select.POLLRDHUP)
+def has_hung_up(connection: Descriptor) -> bool:
+    """Return whether the caller has closed its end: it gave up while it waited (poll(2), POLLRDHUP)."""
+    return _polls(connection, select.POLLRDHUP)
 
 
-def has_sent(connection: Any) -> bool:
-    """Whether there is something that we have not read: a request that came while we did something else, or the end."""
-    return _holds(connection, select.POLLIN)
+def has_sent(connection: Descriptor) -> bool:
+    """Return whether there is something to read: a request that came while we did something else, or the end."""
+    return _polls(connection, select.POLLIN)
 
 
-def _holds(connection: Any, event: int) -> bool:
+def _polls(connection: Descriptor, event: int) -> bool:
     poll = select.poll()
     poll.register(connection.fileno(), event)
     return bool(poll.poll(0))
@@ -230,16 +255,15 @@ def drain_backlog(listener: socket.socket, attach: Attach) -> None:
     listener.close()
 
 
-# --- What a connection holds at the gate until its call begins: a slot, or a place in a batch ---
-
-
 class Permit:
-    """The permit of one connection; one that came by another socket than a shared one holds nothing.
+    """What a connection holds until its call begins: a slot, a place in a batch, or nothing.
+
+    A connection that did not come by a shared socket holds nothing.
 
     Args:
         slots: of the worker.
         slot: whether a slot was taken for it.
-        batcher: the batch API whose shared socket it came by; a place in the batch is kept for it.
+        batcher: the batched API whose shared socket it came by; a place in the batch is reserved for it.
     """
 
     __slots__ = ("batcher", "slot", "slots")
@@ -251,24 +275,24 @@ class Permit:
 
     @property
     def held(self) -> bool:
-        """Whether the connection came by a shared socket and its call has not begun."""
+        """Return whether the connection came by a shared socket and its call has not begun."""
         return self.slot or self.batcher is not None
 
     def take_slot(self) -> bool:
-        """The connection's slot for its call, or a free one that nobody waits for."""
+        """Use the connection's slot for its call, or a free one that nobody waits for; return whether there was one."""
         if self.slot:
             self.slot = False
             return True
         return self.slots.take_after_queue()
 
     def take_place(self) -> bool:
-        """The connection's place in a batch; False if it did not come by the batch API's shared socket."""
+        """Use the connection's place in a batch; return False if it did not come by the batched API's shared socket."""
         had = self.batcher is not None
         self.batcher = None
         return had
 
     def give_back(self) -> None:
-        """The connection ends, or has no call: what it still holds is free again."""
+        """Free what it still holds: the connection ends, or has no call."""
         if self.slot:
             self.slot = False
             self.slots.release()
@@ -277,15 +301,14 @@ class Permit:
             self.batcher = None
 
 
-# --- An upload that waits for a slot: its body is coming to this worker, so no sibling can take it ---
-
-
 class WaitingUpload:
-    """A place in the line for a slot, until there is a slot, the deadline passes, or the client leaves.
+    """An upload that waits until there is a slot, the deadline passes, or the client leaves.
+
+    Its body is on its way to this worker, so no sibling can take it.
 
     Args:
         executor: of the worker.
-        slots: what it waits for; as many do as the node's `queue` allows.
+        slots: what it waits for; as many wait as the node's `queue` allows.
         context: what travels with the call.
         on_slot: called with a slot taken for it.
         on_end: called if it ends without one.
@@ -305,12 +328,12 @@ class WaitingUpload:
             return
         left = context.seconds_left()
         if left is not None:
-            self._timer = executor.loop.call_later(max(0.0, left + executor.guard), self._late)
+            self._timer = executor.loop.call_later(max(0.0, left + executor.guard), self._time_out)
         slots.when_free(self._begin)
 
     def cancel(self) -> None:
-        """The client went away, or the deadline passed."""
-        self._slots.leave(self._begin)
+        """Stop waiting: the client went away, or the deadline passed."""
+        self._slots.forget(self._begin)
         if self._timer is not None:
             self._timer.cancel()
 
@@ -319,6 +342,6 @@ class WaitingUpload:
             self._timer.cancel()
         self._on_slot()
 
-    def _late(self) -> None:
+    def _time_out(self) -> None:
         self.cancel()
         self._on_end(DeadlineExceeded(f"{self._name} did not answer before the deadline", node=self._name))

@@ -1,6 +1,6 @@
-"""Executing a streaming API: items go out as they are made, and wait while the consumer is slow. Runs in workers.
+"""Executing a streaming API: items go out as they are made, and the generator waits while the consumer is slow.
 
-Knows no sockets: a `Sink` takes the items, over HTTP or in `local()`.
+Runs in workers and in `local()`; it knows no sockets: a `Sink` takes the items, over HTTP or in memory.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import Any, Protocol
 from graphserve.call.context import CallContext, current
 from graphserve.errors import DeadlineExceeded
 from graphserve.isolation import forked
-from graphserve.worker.dispatch.executor import BoundApi, Executor, contained, name_of
+from graphserve.worker.dispatch.executor import BoundApi, Executor, name_of, raise_contained
 
 LONGEST_TURN = 0.0005  # seconds that a generator may yield items without letting the loop send them
 BUFFERED_ITEMS = 64  # items of a generator in a thread that may wait for the loop
 
 
 class Sink(Protocol):
-    """Where the items go."""
+    """Takes the items of a stream."""
 
     def encode(self, item: Any) -> bytes:
-        """An item in the format of the stream. Called in the thread that made it."""
+        """Return an item in the format of the stream. Called in the thread that made it."""
         ...
 
     def write(self, data: bytes) -> None:
@@ -36,17 +36,17 @@ class Sink(Protocol):
 
     @property
     def blocked(self) -> bool:
-        """Whether the consumer is slow: make no more items until `drained`."""
+        """Return whether the consumer is slow: no more items are to be made until `drained`."""
         ...
 
     async def drained(self) -> None:
         """Wait until the consumer has taken enough."""
 
     def end(self) -> None:
-        """There are no more items."""
+        """End the stream: there are no more items."""
 
     def fail(self, error: BaseException) -> None:
-        """It went wrong; items may have been sent."""
+        """End the stream with an error; items may have been sent."""
 
 
 class StreamExecution:
@@ -70,7 +70,7 @@ class StreamExecution:
         self._sink: Sink | None = sink
         self._running: asyncio.Task[None] | Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._budget = context.seconds_left()
+        self._patience = context.seconds_left()  # seconds to the first item, and from one to the next
         self._items: deque[bytes] = deque()  # of a generator in a thread
         self._room = threading.Semaphore(BUFFERED_ITEMS)
         self._wanted = False
@@ -79,47 +79,45 @@ class StreamExecution:
     def start(self, arguments: dict[str, Any]) -> None:
         """Begin, unless the deadline has passed."""
         executor = self._executor
-        executor.begun(self)
-        if self._budget is not None:
-            if self._budget <= 0:
+        executor.register(self)
+        if self._patience is not None:
+            if self._patience <= 0:
                 try:
-                    self._late()
+                    self._time_out()
                 finally:
                     self._free()
                 return
-            self._timer = executor.loop.call_later(self._budget + executor.guard, self._check)
+            self._timer = executor.loop.call_later(self._patience + executor.guard, self._check_deadline)
         if self._api.is_async:
-            task = executor.loop.create_task(self._pump(arguments))
+            task = executor.loop.create_task(self._run_on_loop(arguments))
             task.add_done_callback(self._task_ended)
             self._running = task
         else:
             carried = contextvars.copy_context()
-            future = executor.threads.submit(carried.run, self._pull, arguments)
+            future = executor.threads.submit(carried.run, self._run_in_thread, arguments)
             self._running = future
             future.add_done_callback(self._thread_ended)
 
     def cancel(self) -> None:
-        """The consumer went away: end the generator, its `finally` included."""
+        """End the generator, its `finally` included: the consumer went away."""
         self._sink = None
         self._stop()
 
     @property
     def in_thread(self) -> bool:
-        """Whether it runs in a thread, where nothing can interrupt it."""
+        """Return whether it runs in a thread, where nothing can interrupt it."""
         return isinstance(self._running, Future)
 
     # --- a generator on the loop ---
 
-    async def _pump(self, arguments: dict[str, Any]) -> None:
+    async def _run_on_loop(self, arguments: dict[str, Any]) -> None:
         current.set(self.context)
         self._born = forked.forks
         try:
             await self._send_items(arguments)
         except BaseException as exc:
-            if (error := contained(exc, self._born, self._api.method, on_loop=True)) is exc:
-                raise
-            raise error from exc
-        self._stay()
+            raise_contained(exc, self._born, self._api.method, on_loop=True)
+        self._leave_if_forked()
 
     async def _send_items(self, arguments: dict[str, Any]) -> None:
         iterator = self._api.method(**arguments)
@@ -128,12 +126,12 @@ class StreamExecution:
         turn = time.perf_counter()
         try:
             async for item in iterator:
-                self._stay()
+                self._leave_if_forked()
                 sink = self._sink
                 if sink is None:
                     return
                 sink.write(sink.encode(item))
-                self._move_on()
+                self._extend_deadline()
                 if sink.blocked:
                     await sink.drained()
                 if time.perf_counter() - turn > LONGEST_TURN:
@@ -153,22 +151,20 @@ class StreamExecution:
 
     # --- a generator in a thread ---
 
-    def _pull(self, arguments: dict[str, Any]) -> None:
+    def _run_in_thread(self, arguments: dict[str, Any]) -> None:
         current.set(self.context)
         self._born = forked.forks
         try:
             self._take_items(arguments)
         except BaseException as exc:
-            if (error := contained(exc, self._born, self._api.method, on_loop=False)) is exc:
-                raise
-            raise error from exc
-        self._stay()
+            raise_contained(exc, self._born, self._api.method, on_loop=False)
+        self._leave_if_forked()
 
     def _take_items(self, arguments: dict[str, Any]) -> None:
         iterator = iter(self._api.method(**arguments))
         try:
             for item in iterator:
-                self._stay()
+                self._leave_if_forked()
                 sink = self._sink
                 if sink is None:
                     return
@@ -188,7 +184,7 @@ class StreamExecution:
         while self._items and sink is not None and not sink.blocked:
             sink.write(self._items.popleft())
             self._room.release()
-            self._move_on()
+            self._extend_deadline()
         if self._items and sink is not None:
             self._wanted = True  # the thread need not call while we wait
             waiting = self._executor.loop.create_task(sink.drained())
@@ -211,25 +207,25 @@ class StreamExecution:
 
     # --- the end ---
 
-    def _stay(self) -> None:
+    def _leave_if_forked(self) -> None:
         """End here if user code forked this process: the stream is its parent's."""
         if forked.forks != self._born:
             forked.leave(name_of(self._api.method), None)
 
-    def _move_on(self) -> None:
-        if self._budget is not None:
-            self.context.deadline_ns = time.monotonic_ns() + int(self._budget * 1e9)
+    def _extend_deadline(self) -> None:
+        if self._patience is not None:
+            self.context.deadline_ns = time.monotonic_ns() + int(self._patience * 1e9)
 
-    def _check(self) -> None:
+    def _check_deadline(self) -> None:
         left = self.context.seconds_left() or 0.0
         if self._sink is not None and self._sink.blocked:
-            left = self._budget or 0.0  # the consumer is slow, not we
+            left = self._patience or 0.0  # the consumer is slow, not we
         if left > 0:
-            self._timer = self._executor.loop.call_later(left + self._executor.guard, self._check)
+            self._timer = self._executor.loop.call_later(left + self._executor.guard, self._check_deadline)
         else:
-            self._late()
+            self._time_out()
 
-    def _late(self) -> None:
+    def _time_out(self) -> None:
         holder, name = self.context.held_by(), self._executor.node.name
         if holder is None:
             self._end(DeadlineExceeded(f"{name} made no item before the deadline", node=name))
@@ -262,5 +258,5 @@ class StreamExecution:
     def _free(self) -> None:
         self._running = None
         self.context.end()
-        self._executor.ended(self)
+        self._executor.unregister(self)
         self._on_free()

@@ -1,6 +1,8 @@
-"""Streams into an API: the body as chunks (`AsyncIterator[bytes]`), as fast as the API takes them. Runs in workers.
+"""Streams into an API: the body comes as chunks (`AsyncIterator[bytes]`), as fast as the API takes them.
 
-The other parameters stand in the query of the URL, each as JSON (`?name="scan"&pages=3`; a value that is no JSON is
+Runs in workers.
+
+The other parameters are in the query of the URL, each as JSON (`?name="scan"&pages=3`; a value that is no JSON is
 taken as text), since the body is the stream.
 """
 
@@ -9,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl
 
 from graphserve.call.exchange import LEFT
@@ -23,26 +25,38 @@ HIGH_BYTES = 256 * 1024  # what waits for a slow API at most, before the connect
 LOOK_AGAIN = 0.03  # seconds between two looks whether a client whose connection is held back is still there
 
 
+class Flow(Protocol):
+    """Holds a connection back, so that what comes waits in the kernel."""
+
+    def pause_reading(self) -> None:
+        """Read no more."""
+
+    def resume_reading(self) -> None:
+        """Read again."""
+
+
 class RequestBody:
     """A request body that is still coming.
 
     Args:
         flow: holds the connection back.
-        left: says whether the client has closed its end; nobody reads a connection that is held back.
+        left: returns whether the client has closed its end; nobody reads a connection that is held back.
         abort: ends the connection.
     """
 
-    def __init__(self, flow: Any, left: Callable[[], bool], abort: Callable[[], None]) -> None:
+    def __init__(self, flow: Flow, left: Callable[[], bool], abort: Callable[[], None]) -> None:
         self._flow = flow
         self._left = left
         self._abort = abort
         self._chunks: deque[bytes | bytearray] = deque()
         self._size = 0
-        self._ended = self._failed = self._held = False
+        self._ended = False
+        self._failed = False
+        self._held = False
         self._waiter: asyncio.Future[None] | None = None
 
     def push(self, chunk: bytes) -> None:
-        """A chunk is here."""
+        """Add a chunk; the connection is held back if the API is slow."""
         hold(self._chunks, bytes(chunk))
         self._size += len(chunk)
         if self._size > HIGH_BYTES:
@@ -53,12 +67,12 @@ class RequestBody:
         self._wake()
 
     def end(self) -> None:
-        """The body is complete."""
+        """Say that the body is complete."""
         self._ended = True
         self._wake()
 
     def fail(self) -> None:
-        """The client went away, or was refused, before the body was complete."""
+        """End it before it is complete: the client went away, or was refused."""
         self._failed = not self._ended
         self._wake()
 
@@ -105,7 +119,7 @@ def hold(chunks: list[bytes | bytearray] | deque[bytes | bytearray], chunk: byte
 
 
 def from_query(api: BoundApi, query: bytes, stream: AsyncIterator[bytes]) -> dict[str, Any]:
-    """The arguments of a call whose body is a stream: what the query says, and the stream.
+    """Return the arguments of a call whose body is a stream: what the query says, and the stream.
 
     Raises:
         InvalidArguments: the query does not fit the signature.
@@ -122,6 +136,6 @@ def from_query(api: BoundApi, query: bytes, stream: AsyncIterator[bytes]) -> dic
 
 
 def _text(value: str) -> str:
-    """A value of a parameter that is text: as it is, `5` too, unless it is written as JSON has text."""
+    """Return a value of a text parameter as it is, `5` too, unless it is written as JSON has text."""
     read = natural(value)
     return read if isinstance(read, str) else value
