@@ -1,4 +1,7 @@
-"""The end of connections in a drain: what came is answered, what is idle gets a last chance. Runs in workers."""
+"""The end of connections in a drain: what came is answered, what is idle gets a last chance.
+
+A module of its own since the fallback server, which starts without `server`, drains in the same way. Runs in workers.
+"""
 
 from __future__ import annotations
 
@@ -13,30 +16,31 @@ TURNS = 2  # of the loop, after which what it had accepted when the port closed 
 
 
 def in_flight(listeners: Sequence[Listener]) -> int:
-    """Requests that came and are not answered."""
+    """Return the number of requests that came and are not answered."""
     return sum(not connection.idle for listener in listeners for connection in listener.open())
 
 
 def at_rest(listeners: Sequence[Listener]) -> bool:
-    """Whether nobody has sent anything that we have not read."""
+    """Return whether everything that was sent is read."""
     return all(connection.at_rest for listener in listeners for connection in listener.open())
 
 
-async def quiet(
+async def finish_connections(
     listeners: Sequence[Listener], busy: Callable[[], bool], port: Acceptor | None, patience: float = LAME_DUCK
 ) -> None:
     """Wait for handshakes and answers, give idle connections a last chance, close them.
 
     Args:
         listeners: whose connections.
-        busy: whether something is still to be answered.
+        busy: returns whether something is still to be answered.
         port: the public port, closed by now.
         patience: seconds that idle connections have.
     """
     for _ in range(TURNS):
         await asyncio.sleep(0)
     loop = asyncio.get_running_loop()
-    end, latest = loop.time() + patience, loop.time() + LAST_HANDSHAKE
+    end = loop.time() + patience
+    latest = loop.time() + LAST_HANDSHAKE
 
     def is_quiet() -> bool:
         nonlocal end

@@ -21,7 +21,7 @@ from graphserve.graph.plan import ApiPlan, NodePlan, Plan
 from graphserve.wire.signature import Signature
 from graphserve.worker.dispatch.executor import LEVEL_GUARD, BoundApi, Executor
 from graphserve.worker.dispatch.slots import Slots
-from graphserve.worker.drain import LAME_DUCK, in_flight, quiet
+from graphserve.worker.drain import LAME_DUCK, finish_connections, in_flight
 from graphserve.worker.http.acceptor import Acceptor
 from graphserve.worker.http.early import Beginning, EarlyConnection
 from graphserve.worker.http.limits import Limits
@@ -131,7 +131,7 @@ class FallbackServer:
         own_time = (
             max(listen.timeout_keep_alive, listen.timeout_client) + 1.0
         )  # the timeouts give each connection its own
-        await quiet([self.listener], self._busy, self._port, LAME_DUCK if last else own_time)
+        await finish_connections([self.listener], self._busy, self._port, LAME_DUCK if last else own_time)
 
     async def stop(self) -> None:
         """Nothing is left to be done."""

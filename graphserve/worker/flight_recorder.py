@@ -1,6 +1,7 @@
 """What a worker executes, where its supervisor reads it although the loop is stuck or the process is dead.
 
-Runs in workers. It lies in memory of its own (memfd_create(2)), which the supervisor has a descriptor of.
+It is in memory of its own (memfd_create(2)), which the supervisor has a descriptor of. The server makes it, the
+executor and the HTTP requests write into it: so it is a module of its own. Runs in workers.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from graphserve.system.shared_memory import FIRST_NOTE, NOTE, UPLOAD, WORDS
 
 
 class FlightRecorder:
-    """That memory, as a list of ints for who writes it (`system/shared_memory.py`)."""
+    """Holds that memory, as a list of ints for whoever writes it (`system/shared_memory.py`)."""
 
     def __init__(self) -> None:
         self.descriptor = os.memfd_create("latest")
@@ -48,13 +49,14 @@ class CallNotes:
         if not self._free:
             return -1
         place = self._free.pop()
-        words, length = self._words, len(body)
+        words = self._words
+        length = len(body)
         words[place + 1] = crc32(body) if length <= WHOLE else check(body)
         words[place] = (route + 1) << 40 | length
         return place
 
     def add_upload(self, route: int) -> int:
-        """Note a call whose body is a stream: others that are executed with it are not the only ones."""
+        """Note a call whose body is a stream; of its bytes nothing is kept."""
         if not self._free:
             return -1
         place = self._free.pop()
@@ -62,6 +64,6 @@ class CallNotes:
         return place
 
     def remove(self, place: int) -> None:
-        """The call is over."""
+        """Remove the note: the call is over."""
         self._words[place] = 0
         self._free.append(place)

@@ -12,13 +12,12 @@ import socket
 import stat
 import threading
 from pathlib import Path
-from typing import Any
 
 from graphserve.system.inherited import do_nothing
 
 
 class Forks:
-    """Takes from each forked child the sockets that bear our names; those of user code are left alone.
+    """Takes the sockets that bear our names from each forked child; those of user code are left alone.
 
     Args:
         run: the run folder: each of its sockets, and each connection to one, has a name in it at one end.
@@ -26,13 +25,13 @@ class Forks:
 
     def __init__(self, run: Path) -> None:
         self._folder = f"{run}/"
-        self._public: Any = None
+        self._public: str | int | None = None  # its path or its port
         self._masks = threading.local()  # more than one thread may fork
         os.register_at_fork(before=self._before, after_in_parent=self._in_parent, after_in_child=self._in_child)
 
-    def public(self, sock: socket.socket) -> None:
-        """This socket is the public one: what it accepts has its name, or its port."""
-        self._public = _place(sock.getsockname())
+    def add_public(self, sock: socket.socket) -> None:
+        """Take the public socket too, and what it accepts: that has its name, or its port."""
+        self._public = _path_or_port(sock.getsockname())
 
     def _before(self) -> None:
         # A signal to the child must not come while it has our handlers: they write to a socket that the parent reads,
@@ -68,8 +67,10 @@ class Forks:
         finally:
             sock.detach()
 
-    def _names(self, address: Any) -> bool:
-        return str(address).startswith(self._folder) or (self._public is not None and _place(address) == self._public)
+    def _names(self, address: object) -> bool:
+        return str(address).startswith(self._folder) or (
+            self._public is not None and _path_or_port(address) == self._public
+        )
 
     def _names_below(self, sock: socket.socket) -> bool:
         with contextlib.suppress(OSError):  # it is not connected
@@ -77,6 +78,7 @@ class Forks:
         return False
 
 
-def _place(address: Any) -> Any:
-    """The path of a Unix socket, the port of a TCP one: one that listens on all addresses accepts on each."""
-    return address if isinstance(address, (str, bytes)) else address[1]
+def _path_or_port(address: object) -> str | int | None:
+    """Return the path of a Unix socket, the port of a TCP one: one that listens on all addresses accepts on each."""
+    found = address[1] if isinstance(address, tuple) and len(address) > 1 else address
+    return found if isinstance(found, (str, int)) else None

@@ -38,7 +38,7 @@ class ServiceInstance:
         self._arguments: dict[str, Any] = {}
 
     async def start(self) -> None:
-        """`__new__` and `__init__` in a thread, then `__aenter__` on the loop or `__enter__` in a thread.
+        """Run `__new__` and `__init__` in a thread, then `__aenter__` on the loop or `__enter__` in a thread.
 
         Raises:
             StartupError: one of them raised; `.log` is the traceback.
@@ -54,7 +54,7 @@ class ServiceInstance:
             await self._step("__enter__", self._in_thread(self.instance.__enter__))
 
     async def stop(self) -> None:
-        """`__aexit__` on the loop or `__exit__` in a thread; what they raise is raised, as an Exception."""
+        """Run `__aexit__` on the loop or `__exit__` in a thread; what they raise is raised, as an Exception."""
         born = forked.forks
         try:
             if hasattr(self.cls, "__aexit__"):
@@ -99,7 +99,7 @@ class ServiceInstance:
         return made
 
     def words(self, name: str, exc: BaseException) -> str:
-        """What a method of the class raised, as a sentence."""
+        """Return what a method of the class raised, as a sentence."""
         return f"{self.node.name}: {self.cls.__qualname__}.{name} raised {described(exc)}"
 
 
@@ -128,6 +128,6 @@ def _without_stop_iteration(call: Callable[[], Any]) -> Any:
 
 
 def _is_cancelled(exc: BaseException) -> bool:
-    """Whether this is what somebody who cancelled us is to hear of, and nothing that user code raised by itself."""
+    """Return whether somebody cancelled us; else user code raised the CancelledError by itself."""
     task = asyncio.current_task()
     return isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling() > 0

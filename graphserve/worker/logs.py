@@ -1,12 +1,11 @@
 """Python's `logging` in a worker: what user code and its libraries log becomes records, each with the id of its call.
 
-User code may take this away; graphserve's own records go their own way (`records.py`).
+User code may replace these handlers; graphserve's own records do not pass through them (`logs/records.py`).
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from graphserve.call.context import current
 from graphserve.logs import records
@@ -38,8 +37,8 @@ def _shown(value: object) -> str:
         return f"<{type(value).__name__}: {type(exc).__name__}>"
 
 
-def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    """What `extra` gave the record, and the id of the call that logs."""
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    """Return what `extra` gave the record, and the id of the call that logs."""
     found = {name: value for name, value in vars(record).items() if name not in _USUAL}
     context = current.get()
     if context is not None and context.request_id:
@@ -48,7 +47,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def configure(level: str) -> None:
-    """Send all logging of this process through us, from `level` on."""
+    """Turn all logging of this process into records, from `level` on."""
     root = logging.getLogger()
     root.handlers[:] = [_Handler()]
     root.setLevel(records.LEVELS[level])

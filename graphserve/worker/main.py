@@ -190,7 +190,7 @@ class Worker:
     def _on_serve_public(self, descriptor: int) -> None:
         assert self.serving is not None
         sock = socket.socket(fileno=descriptor)
-        self.forks.public(sock)
+        self.forks.add_public(sock)
         self._opening = self._spawn(self._open(sock))
 
     def _on_resolved(self, version: int) -> None:

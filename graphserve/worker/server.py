@@ -23,7 +23,7 @@ from graphserve.wire.memory import SharedMemory
 from graphserve.worker.batch.batcher import Batcher, BatchLease
 from graphserve.worker.dispatch.executor import Executor, bind
 from graphserve.worker.dispatch.slots import GatedListener, Permit, Slots
-from graphserve.worker.drain import in_flight, quiet, until
+from graphserve.worker.drain import finish_connections, in_flight, until
 from graphserve.worker.flight_recorder import FlightRecorder
 from graphserve.worker.http.acceptor import Acceptor
 from graphserve.worker.http.fast_connection import FastConnection
@@ -158,7 +158,7 @@ class Serving:
             self.slots.close()
         for listener in self._listeners:
             listener.close_after_answers()
-        await quiet(self._listeners, self._busy, self._port)
+        await finish_connections(self._listeners, self._busy, self._port)
 
     async def stop(self) -> None:
         """Leave the instance and close everything."""

@@ -1,7 +1,8 @@
-"""What ends a program, raised in tasks and callbacks of user code: told once. Runs in workers, and for `local()`.
+"""SystemExit and KeyboardInterrupt of user code, raised out of the loop: each is told once, and ends nothing.
 
 asyncio raises SystemExit and KeyboardInterrupt of a task out of its loop, before anybody who awaits the task has them.
-If that is an API, its call fails with it, and the log has it under the request id. Otherwise nobody else tells of it.
+If that is an API, its call fails with it, and the log has it under the request id. Otherwise nobody
+else tells of it, and it is logged here. Runs in workers and in `local()`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _untold: list[tuple[BaseException, Callable[[], None]]] = []
 
 
 def raised(loop: asyncio.AbstractEventLoop, exc: BaseException, tell: Callable[[], None]) -> None:
-    """Something was raised out of the loop.
+    """Tell of what was raised out of the loop, unless a call fails with it.
 
     Args:
         loop: the loop.
@@ -28,12 +29,12 @@ def raised(loop: asyncio.AbstractEventLoop, exc: BaseException, tell: Callable[[
 
 
 def claim(exc: BaseException) -> None:
-    """A call fails with this: it is told with it."""
+    """Say that a call fails with this: it is told there."""
     _untold[:] = [entry for entry in _untold if entry[0] is not exc]
 
 
 def flush() -> None:
-    """Tell what was not told: the loop ends."""
+    """Tell everything that was not told: the loop ends."""
     for entry in list(_untold):
         _tell(entry)
 
