@@ -122,8 +122,11 @@ class HttpLane:
         async def send(message: Any) -> None:
             messages.append(message)
 
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
         path = target.partition(b"?")[0].decode("latin-1")
-        await self.app({"type": "http", "method": method.decode("latin-1"), "path": path}, None, send)
+        await self.app({"type": "http", "method": method.decode("latin-1"), "path": path}, receive, send)
         start, body = messages
         exchange.answered(start["status"], start["headers"], b"" if method == b"HEAD" else body["body"])
 

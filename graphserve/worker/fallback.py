@@ -1,4 +1,4 @@
-"""A stand-in: what answers at the public port while no worker of the entry takes calls. A process of its own.
+"""The fallback server: it answers at the public port while no worker of the entry takes calls. A process of its own.
 
 It knows of the entry what the Plan says, and imports no user code: so it is there in a moment, and nothing of the
 user's holds it up. It answers health itself. A call waits here, and goes on to the worker that can take it; nothing is
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
+import ssl
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,42 +24,46 @@ from graphserve.worker.dispatch.executor import LEVEL_GUARD, BoundApi, Executor
 from graphserve.worker.dispatch.slots import Slots
 from graphserve.worker.drain import LAME_DUCK, finish_connections, in_flight
 from graphserve.worker.http.acceptor import Acceptor
+from graphserve.worker.http.asgi import Receive, Scope, Send
 from graphserve.worker.http.early import Beginning, EarlyConnection
 from graphserve.worker.http.limits import Limits
 from graphserve.worker.http.listener import Listener, publicly, routes
 from graphserve.worker.http.relay import Relay
 from graphserve.worker.http.response import Responder
-from graphserve.worker.http.tls import context as tls_context
 from graphserve.worker.pages.health import App, Health
 
 
 class FallbackServer:
-    """What this process serves.
+    """Answers health itself, and has calls wait until a worker can take them.
 
     Args:
         plan: the graph.
         node: its entry.
         run: the run folder.
-        members: what is known about the nodes.
+        membership: what is known about the nodes.
+        tls: of the public socket, if it is a TLS port.
         resolving: whether the Plan is only what is known before modules are imported.
     """
 
     address = ""  # nobody calls it but clients
 
-    def __init__(self, plan: Plan, node: NodePlan, run: Path, members: Membership, *, resolving: bool = False) -> None:
+    def __init__(
+        self, plan: Plan, node: NodePlan, run: Path, membership: Membership, tls: ssl.SSLContext | None = None, *,
+        resolving: bool = False,
+    ) -> None:  # fmt: skip
         self.plan = plan
         self.node = node
         self.run = run
-        self.members = members
+        self.membership = membership
+        self.tls = tls
         self.loop = asyncio.get_running_loop()
         self._beginning: Beginning | None = None
         if resolving:
             self._beginning = Beginning(node.name, node.options.timeout or math.inf)
-        self.health = Health(node.name, self._missing, members.outdated)
+        self.health = Health(node.name, self._missing, membership.outdated)
         self.health.state = "ready"  # what is missing is the entry
         self._threads = ThreadPoolExecutor(1)  # of an executor whose clock is used: a thread is not started
-        self.app = App(self.health, {})
-        self.app.pages = _Absent(self.app)
+        self.app = App(self.health, {}, _Absent)
         self.listener = Listener(
             self.app, *self._served(), {}, access_log=plan.access_log, passes_on=True, **publicly(plan.listen)
         )
@@ -66,7 +71,7 @@ class FallbackServer:
         self._leaving = False
 
     def resolve(self, plan: Plan, node: NodePlan) -> None:
-        """There is a Plan: what waits is answered with it.
+        """Serve the Plan, which was not there before: what waits is answered with it.
 
         Args:
             plan: the graph.
@@ -85,7 +90,7 @@ class FallbackServer:
     def _served(self) -> tuple[dict[bytes, BoundApi], Executor, Slots, Responder, Relay]:
         plan, node = self.plan, self.node
         executor = Executor(node, self._threads, plan.depth(node.name))
-        relay = Relay(node, Lanes(plan, self.run, self.members), executor.guard + LEVEL_GUARD)
+        relay = Relay(node, Lanes(plan, self.run, self.membership), executor.guard + LEVEL_GUARD)
         apis = {api.name: outlined(node, api) for api in node.apis}
         self.app.serve(apis)
         responder = Responder(node.name, public=True, debug=plan.debug)
@@ -96,13 +101,13 @@ class FallbackServer:
             if isinstance(connection, EarlyConnection):
                 connection.release()
 
-    def read_certificate(self, password: str | None) -> None:
-        """See `Serving`."""
-        tls = self.plan.listen.tls
-        self._tls = tls_context(tls, password) if tls else None
+    @property
+    def shared_descriptors(self) -> list[int]:
+        """Return nothing: it executes nothing that the supervisor would look for after a death."""
+        return []
 
     async def start(self) -> None:
-        """Begin to keep time."""
+        """Begin to look after its connections once a second."""
         self.listener.refresh()
         self.loop.call_later(1.0, self._tick)
 
@@ -111,7 +116,7 @@ class FallbackServer:
         if self._port is not None:
             await self._port.succeed(sock, self.plan.listen.backlog)
             return
-        self._port = Acceptor(self.listener, Limits.of(self.plan.listen), self._tls, self._beginning)
+        self._port = Acceptor(self.listener, Limits.of(self.plan.listen), self.tls, self._beginning)
         await self._port.open(sock, self.plan.listen.backlog)
 
     async def drain(self, *, last: bool) -> None:
@@ -128,13 +133,11 @@ class FallbackServer:
             self._release()
         self.listener.close_after_answers()
         listen = self.plan.listen
-        own_time = (
-            max(listen.timeout_keep_alive, listen.timeout_client) + 1.0
-        )  # the timeouts give each connection its own
+        own_time = max(listen.timeout_keep_alive, listen.timeout_client) + 1.0  # `Timeouts` ends each in its time
         await finish_connections([self.listener], self._busy, self._port, LAME_DUCK if last else own_time)
 
     async def stop(self) -> None:
-        """Nothing is left to be done."""
+        """Do nothing: there is no instance to leave, and the process ends."""
 
     def _busy(self) -> bool:
         return bool((self._port is not None and self._port.pending) or in_flight([self.listener]))
@@ -146,19 +149,19 @@ class FallbackServer:
     def _missing(self) -> list[str]:
         if self._beginning is not None and not self._beginning.over:
             return [f"{self.node.name} is being resolved: its modules are imported"]
-        own = self.members.missing((self.node.name,))
+        own = self.membership.missing((self.node.name,))
         if not own and not self._leaving:  # its workers are there, and we would not be if one of them reacted
             own = [f"{self.node.name} does not react: its event loop is busy"]
-        return [*own, *self.members.missing(self.plan.below(self.node.name))]
+        return [*own, *self.membership.missing(self.plan.below(self.node.name))]
 
 
 class _Absent:
-    """The application of the entry's pages, which only its workers can make."""
+    """Answers in place of the entry's pages, which only its workers can make."""
 
     def __init__(self, app: App) -> None:
         self.app = app
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"].removeprefix(scope.get("root_path", "")), scope["method"]
         node = self.app.health.node
         if path not in ("/", "/openapi.json", "/docs") and not path.startswith("/docs/"):
@@ -170,7 +173,7 @@ class _Absent:
 
 
 def outlined(node: NodePlan, api: ApiPlan) -> BoundApi:
-    """An API as the Plan knows it; what only its class knows is left to the worker that executes the call."""
+    """Return an API as the Plan knows it; what only its class knows is left to the worker that executes the call."""
     signature = Signature(
         f"{node.name}.{api.name}", (), Any, stream=api.stream, raw_body=api.raw_body, input_stream=api.input_stream
     )

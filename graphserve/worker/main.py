@@ -1,7 +1,7 @@
-"""A worker process, from its first line to its last: imports, waits for its turn, serves, drains, ends.
+"""A worker's process, from its first line to its last: it imports, waits, starts, serves, drains, ends.
 
-Started by the supervisor (see `child.py`); what it shall be stands in the Plan in the run folder, what it shall do
-comes by the control connection.
+Started by the supervisor (see `child.py`): the Plan in the run folder says what it is, the control connection what it
+does. `Lifecycle` has its states. What it serves is in `server`, or in `fallback` if it answers in place of the entry.
 
 User modules are imported before there is an event loop, as a program imports them. The control connection is there by
 then, and nobody reads it: if the supervisor ends meanwhile, PR_SET_PDEATHSIG ends this process; a thread that watched
@@ -20,11 +20,11 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
 from graphserve.call.membership import KnownNode, Membership
 from graphserve.call.quarantine import Suspicions
@@ -45,10 +45,14 @@ from graphserve.worker import logs
 from graphserve.worker.dispatch import endings
 from graphserve.worker.dispatch.slots import has_sent
 from graphserve.worker.forks import Forks
+from graphserve.worker.lifecycle import Lifecycle, WorkerState
 
 if TYPE_CHECKING:
+    import ssl
+
     from graphserve.worker.fallback import FallbackServer
-    from graphserve.worker.server import Serving
+    from graphserve.worker.pages.health import Health
+    from graphserve.worker.server import WorkerServer
 
 
 # Seconds after which processes of multiprocessing are killed that its exit handler waits for, such as one that ignores
@@ -56,8 +60,32 @@ if TYPE_CHECKING:
 CHILDREN_PATIENCE = 2.0
 
 
-class Worker:
-    """This process.
+class ProcessServer(Protocol):
+    """What a process serves: `WorkerServer` or `FallbackServer`."""
+
+    health: Health
+    address: str
+
+    @property
+    def shared_descriptors(self) -> Sequence[int]:
+        """Return the descriptors of memory that the supervisor reads, to be sent with `ready`."""
+        ...
+
+    async def listen(self, sock: socket.socket) -> None:
+        """Serve the public socket."""
+
+    async def drain(self, *, last: bool) -> None:
+        """Accept no more, and return when everything that was accepted is answered."""
+
+    async def stop(self) -> None:
+        """Close everything."""
+
+
+ServerT = TypeVar("ServerT", bound=ProcessServer)
+
+
+class SupervisedProcess(Generic[ServerT]):
+    """This process, as its supervisor knows it: a worker, or a fallback server.
 
     Args:
         plan: the graph.
@@ -65,43 +93,36 @@ class Worker:
         run: the run folder.
         forks: takes our sockets from what user code forks.
         sock: the control connection.
-        found: the class that it serves, or why there is none; None for a stand-in, which answers at the public port
-            while the entry has no worker, and serves no class.
+        life: its state.
     """
 
     def __init__(
-        self, plan: Plan, node: NodePlan, run: Path, forks: Forks, sock: socket.socket,
-        found: type | StartupError | None,
-    ) -> None:  # fmt: skip
+        self, plan: Plan, node: NodePlan, run: Path, forks: Forks, sock: socket.socket, life: Lifecycle
+    ) -> None:
         self.plan = plan
         self.node = node
         self.run = run
         self.forks = forks
-        self.stands_in = found is None
-        self._sock = sock
-        self._found = found
-        self.members = Membership()
-        self.serving: Serving | FallbackServer | None = None
-        self._init: asyncio.Future[list[tuple[str, int]]] = asyncio.get_running_loop().create_future()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._ended = asyncio.Event()
-        self._opening: asyncio.Task[None] | None = None
+        self.life = life
+        # what the supervisor says before it serves
         self.keyfile_password: str | None = None
-        self.roster: RosterReader | None = None
-        self.members.tell = self._tell_lost
-        self.members.killed = self._tell_killed
-        self._resolving = False  # there is no Plan yet, but an outline
-        self._later: list[tuple[str, int]] = []  # shared sockets that came before there was somebody to serve them
+        self._init: asyncio.Future[messages.Init] = asyncio.get_running_loop().create_future()
+        # from when it serves
+        self.server: ServerT | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.membership = Membership()
+        self.membership.tell = self._tell_lost
+        self.membership.killed = self._tell_killed
+        self.membership.unread = lambda: has_sent(sock)  # this loop was late, and not the supervisor
+        # Without a supervisor there is nobody to serve for, and nobody who would end us.
+        self.channel = Channel(sock, self._on_message, lambda: os._exit(ExitCode.FAILED), self._no_room)
 
     async def live(self) -> None:
-        """All of its life that needs an event loop."""
-        # Without a supervisor there is nobody to serve for, and nobody who would end us.
-        self.channel = Channel(self._sock, self._on_message, lambda: os._exit(ExitCode.FAILED), self._no_room)
-        self.members.heard_at = time.monotonic()
-        self.members.unread = lambda: has_sent(self._sock)  # this loop was late, and not the supervisor
+        """Start, serve and stop: all that needs an event loop."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._on_drain, messages.Drain(last=False))
         try:
-            serving = await self._start()
+            server = await self._start()
         except StartupError as exc:
             if isinstance(exc.__cause__, RuntimeError) and os_errors.is_refusal(exc.__cause__):
                 self._fail(f"{self.node.name}: {os_errors.explain(exc.__cause__)}", "")  # no fault of the user's class
@@ -110,124 +131,117 @@ class Worker:
             self._fail(f"{self.node.name}: {os_errors.explain(exc)}", "")
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again and again
-        latest = [] if self.stands_in else [cast("Serving", serving).latest.descriptor]  # a stand-in executes nothing
-        self.channel.send(messages.Ready(serving.address), latest)
-        await self._ended.wait()
-        await serving.stop()
+        self.channel.send(messages.Ready(server.address), list(server.shared_descriptors))
+        await self.life.until_ended()
+        await server.stop()
 
-    async def _start(self) -> Serving | FallbackServer:
-        self.serving = serving = await (self._stand_in() if self.stands_in else self._serve())
-        if self.node.name == self.plan.entry:
-            serving.read_certificate(self.keyfile_password)
-        await serving.start()
-        return serving
+    async def _start(self) -> ServerT:
+        """Start as far as `self.server`, which is set in the end."""
+        raise NotImplementedError
 
-    async def _serve(self) -> Serving:
-        from graphserve.worker.server import Serving  # a stand-in is quicker without
-
-        if isinstance(self._found, StartupError):
-            raise self._found
-        assert self._found is not None
+    async def _until_init(self) -> messages.Init:
+        """Say that the modules are imported, and wait until what the node needs is ready."""
         self.channel.send(messages.Imported())
-        listeners = await self._init
-        found = dict(listeners)
-        for name, descriptor in self._later:
-            os.close(found[name])
-            found[name] = descriptor
-        listeners = list(found.items())
-        return Serving(self.plan, self.node, self.run, self.members, self._found, listeners, self._report, self.roster)
+        init = await self._init
+        self.life.move_to(WorkerState.STARTING)
+        return init
 
-    async def _stand_in(self) -> FallbackServer:
-        from graphserve.worker.fallback import FallbackServer
+    def _serves(self, server: ServerT) -> ServerT:
+        self.server = server
+        self.life.move_to(WorkerState.SERVING)
+        return server
 
-        self.channel.send(messages.Imported())
-        await self._init
-        return FallbackServer(self.plan, self.node, self.run, self.members, resolving=self._resolving)
+    def _tls(self) -> ssl.SSLContext | None:
+        """Read what the public socket needs for TLS, before anything that takes long.
+
+        Raises:
+            StartupError: a file cannot be used.
+        """
+        from graphserve.worker.http.tls import context
+
+        tls = self.plan.listen.tls
+        return context(tls, self.keyfile_password) if tls and self.node.name == self.plan.entry else None
 
     def _fail(self, message: str, trace: str) -> NoReturn:
         self.channel.send(messages.Failed(message, trace))
         _flush()
         os._exit(ExitCode.STARTUP)
 
-    # --- messages ---
+    # --- what the supervisor says ---
 
     def _on_message(self, message: messages.Message, fds: list[int]) -> None:
-        self.members.heard_at = time.monotonic()  # a `Beat` says no more
+        self.membership.heard_at = time.monotonic()  # a `Beat` says no more
         match message:
             case messages.Init():
                 self._on_init(message, fds)
-            case messages.Roster():
-                self.roster = RosterReader(fds[0])
             case messages.Members(nodes=nodes):
                 for node in nodes:
-                    self.members.update(KnownNode.read(node))
+                    self.membership.update(KnownNode.read(node))
             case messages.ServePublic():
                 self._on_serve_public(fds[0])
-            case messages.Resolved(version=version):
-                self._on_resolved(version)
-            case messages.Listeners():
-                self._on_listeners(message, fds)
-            case messages.Rebind():
-                self._spawn(self._rebind())
             case messages.SuspectCalls(node=name):
-                self.members.beware(name, Suspicions.read(message, self._tell_answered))
+                self.membership.beware(name, Suspicions.read(message, self._tell_answered))
             case messages.Unready():
-                self._on_unready()
-            case messages.Report():
-                self._on_report()
+                assert self.server is not None
+                self.server.health.state = "draining"
             case messages.Drain():
                 self._on_drain(message)
             case messages.Exit():
-                self._ended.set()
+                self._on_exit()
+            case _:
+                self._on_own_message(message, fds)
+
+    def _on_own_message(self, message: messages.Message, fds: list[int]) -> None:
+        """Do what only a worker, or only a fallback server, is told."""
 
     def _on_init(self, message: messages.Init, fds: list[int]) -> None:
         self.keyfile_password = message.keyfile_password
-        self._resolving = message.resolving
         self.node = self.node.with_urls(message.urls)  # the file of the Plan has them without secrets
         self.plan = self.plan.with_node(self.node)
-        self._init.set_result(list(zip(message.listeners, fds, strict=True)))
+        self._init.set_result(message)
 
     def _on_serve_public(self, descriptor: int) -> None:
-        assert self.serving is not None
+        assert self.server is not None
         sock = socket.socket(fileno=descriptor)
         self.forks.add_public(sock)
-        self._opening = self._spawn(self._open(sock))
-
-    def _on_resolved(self, version: int) -> None:
-        """The graph is resolved: a stand-in that came before knows it from now on."""
-        try:
-            self.plan = Plan.from_json(rundir.plan_file(self.run, version).read_text())
-        except OSError as exc:
-            self._fail(f"{self.node.name}: {os_errors.explain(exc)}", "")
-        self.node = self.plan.node(self.plan.entry)
-        name_process(f"{self.node.name}[stand-in]", "standin", self.node.id)
-        cast("FallbackServer", self.serving).resolve(self.plan, self.node)
+        self._opening = self._spawn(self._open(self.server, sock))
 
     def _on_drain(self, message: messages.Drain) -> None:
-        if self.serving is None:
+        if self.life.before_serving:
             os._exit(ExitCode.OK)
-        self.channel.send(messages.Draining())
-        self._spawn(self._drain(last=message.last))
+        if self.life.drain():
+            assert self.server is not None
+            self.channel.send(messages.Draining())
+            self._spawn(self._drain(self.server, last=message.last))
 
-    def _on_listeners(self, message: messages.Listeners, fds: list[int]) -> None:
-        """Shared sockets in place of those whose names somebody removed."""
-        listeners = list(zip(message.listeners, fds, strict=True))
-        if self.serving is None:
-            self._later += listeners
-        elif not self.stands_in:
-            cast("Serving", self.serving).succeed(listeners)
+    def _on_exit(self) -> None:
+        if self.life.before_serving:
+            os._exit(ExitCode.OK)
+        self.life.end()
 
-    async def _rebind(self) -> None:
-        """Somebody removed the name of the worker's own socket: listen anew."""
-        trouble = ""
+    async def _open(self, server: ServerT, sock: socket.socket) -> None:
+        """Listen at the public port; a process that cannot is not ready, and says why."""
         try:
-            await cast("Serving", self.serving).rebind()
-        except OSError as exc:  # the supervisor says so, and asks again
-            trouble = os_errors.explain(exc)
-        self.channel.send(messages.Bound(trouble))
+            await server.listen(sock)
+        except OSError as exc:
+            self._fail(f"{self.node.name} cannot serve the public port: {os_errors.explain(exc)}", "")
+        self.channel.send(messages.Listening())
+
+    async def _drain(self, server: ServerT, last: bool) -> None:
+        if self._opening is not None:
+            await self._opening
+        await server.drain(last=last)
+        if self.life.drained(waits_for_exit=self._waits_for_exit(last)):
+            self.channel.send(messages.Drained())
+
+    def _waits_for_exit(self, last: bool) -> bool:
+        """Return whether it stays when it has drained, until the supervisor says that all are done."""
+        raise NotImplementedError
+
+    # --- what it tells the supervisor ---
 
     def _tell_lost(self, path: str) -> None:
-        """Nobody listens at a socket whose owner is said to be ready."""
+        """Say that nobody listens at a socket whose owner is said to be ready."""
         self.channel.send(messages.Lost(path))
 
     def _tell_killed(self, node: str, call: str, kills: int) -> None:
@@ -236,38 +250,8 @@ class Worker:
     def _tell_answered(self, node: str, call: str) -> None:
         self.channel.send(messages.Answered(node, call))
 
-    def _on_unready(self) -> None:
-        assert self.serving is not None
-        self.serving.health.state = "draining"
-
-    def _on_report(self) -> None:
-        if self.serving is not None and not self.stands_in:  # only workers are asked
-            self._report(cast("Serving", self.serving).health_report())
-
-    async def _open(self, sock: socket.socket) -> None:
-        """Listen at the public port: who does not is not ready, and says why."""
-        assert self.serving is not None
-        try:
-            await self.serving.listen(sock)
-        except OSError as exc:
-            self._fail(f"{self.node.name} cannot serve the public port: {os_errors.explain(exc)}", "")
-        self.channel.send(messages.Listening())
-
-    async def _drain(self, last: bool) -> None:
-        assert self.serving is not None
-        if self._opening is not None:
-            await self._opening
-        await self.serving.drain(last=last)
-        if last and not self.stands_in:  # siblings may still hand us calls: the supervisor says when all are done
-            self.channel.send(messages.Drained())
-        else:
-            self._ended.set()
-
-    def _report(self, health: messages.HealthReport) -> None:
-        self.channel.send(health)
-
     def _no_room(self) -> None:
-        """Sockets that the supervisor sent did not fit into this process: without them it serves nobody."""
+        """Fail: sockets that the supervisor sent did not fit into this process, and without them it serves nobody."""
         reason = os_errors.explain(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
         self._fail(f"{self.node.name} cannot take the sockets that it shall serve: {reason}", "")
 
@@ -278,14 +262,127 @@ class Worker:
         return task
 
 
+class Worker(SupervisedProcess["WorkerServer"]):
+    """A worker: it serves one instance of a class.
+
+    Args:
+        plan: the graph.
+        node: the node that it works for.
+        run: the run folder.
+        forks: takes our sockets from what user code forks.
+        sock: the control connection.
+        life: its state.
+        found: the class that it serves, or why there is none.
+    """
+
+    def __init__(
+        self, plan: Plan, node: NodePlan, run: Path, forks: Forks, sock: socket.socket, life: Lifecycle,
+        found: type | StartupError,
+    ) -> None:  # fmt: skip
+        self._found = found
+        self._roster: RosterReader | None = None
+        # The node's shared sockets by API name; until it serves, one may come in place of another.
+        self._sockets: dict[str, socket.socket] = {}
+        super().__init__(plan, node, run, forks, sock, life)
+
+    async def _start(self) -> WorkerServer:
+        from graphserve.worker.server import WorkerServer  # a fallback server is quicker without
+
+        if isinstance(self._found, StartupError):
+            raise self._found
+        await self._until_init()
+        tls = self._tls()
+        return self._serves(
+            await WorkerServer.start(
+                self.plan, self.node, self.run, self.membership, self._found, self._sockets, self.channel.send,
+                self._roster, tls,
+            )
+        )  # fmt: skip
+
+    def _on_init(self, message: messages.Init, fds: list[int]) -> None:
+        super()._on_init(message, fds)
+        early = self._sockets
+        self._sockets = {
+            name: socket.socket(fileno=descriptor) for name, descriptor in zip(message.listeners, fds, strict=True)
+        }
+        self._replace(early)
+
+    def _on_own_message(self, message: messages.Message, fds: list[int]) -> None:
+        match message:
+            case messages.Roster():
+                self._roster = RosterReader(fds[0])
+            case messages.Listeners(listeners=names):  # in place of those whose names somebody removed
+                found = {name: socket.socket(fileno=fd) for name, fd in zip(names, fds, strict=True)}
+                if self.server is None:
+                    self._replace(found)
+                else:
+                    self.server.replace(found)
+            case messages.Rebind():
+                self._spawn(self._rebind())
+            case messages.Report():
+                if self.server is not None:
+                    self.channel.send(self.server.health_report())
+
+    def _replace(self, sockets: dict[str, socket.socket]) -> None:
+        for name, sock in sockets.items():
+            if name in self._sockets:
+                self._sockets[name].close()
+            self._sockets[name] = sock
+
+    async def _rebind(self) -> None:
+        """Listen anew on the worker's own socket, since somebody removed its name."""
+        assert self.server is not None
+        trouble = ""
+        try:
+            await self.server.rebind()
+        except OSError as exc:  # the supervisor says so, and asks again
+            trouble = os_errors.explain(exc)
+        self.channel.send(messages.Bound(trouble))
+
+    def _waits_for_exit(self, last: bool) -> bool:
+        return last  # siblings may still pass on calls
+
+
+class FallbackServerProcess(SupervisedProcess["FallbackServer"]):
+    """A fallback server: it answers at the public port while the entry has no worker, and serves no class."""
+
+    async def _start(self) -> FallbackServer:
+        from graphserve.worker.fallback import FallbackServer
+
+        init = await self._until_init()
+        server = FallbackServer(
+            self.plan, self.node, self.run, self.membership, self._tls(), resolving=init.resolving
+        )  # fmt: skip
+        await server.start()
+        return self._serves(server)
+
+    def _on_own_message(self, message: messages.Message, fds: list[int]) -> None:
+        if isinstance(message, messages.Resolved):
+            self._on_resolved(message.version)
+
+    def _on_resolved(self, revision: int) -> None:
+        """Serve the Plan, which was not there before."""
+        try:
+            self.plan = Plan.from_json(rundir.plan_file(self.run, revision).read_text())
+        except OSError as exc:
+            self._fail(f"{self.node.name}: {os_errors.explain(exc)}", "")
+        self.node = self.plan.node(self.plan.entry)
+        name_process(f"{self.node.name}[stand-in]", "standin", self.node.id)
+        assert self.server is not None
+        self.server.resolve(self.plan, self.node)
+
+    def _waits_for_exit(self, last: bool) -> bool:
+        return False
+
+
 def main() -> None:
-    """The process: `child.py worker <node id>`, or `child.py standin <node id>`."""
+    """Run the process: `child.py worker <node id>`, or `child.py standin <node id>`."""
     die_with_parent(int(os.environ.pop("GRAPHSERVE_INTERNAL_SUPERVISOR")))
     # Ctrl-C reaches the whole foreground group of a terminal; the supervisor decides what it means.
     signal.signal(signal.SIGINT, do_nothing)
     run = Path(os.environ.pop("GRAPHSERVE_INTERNAL_RUN"))
-    version = int(os.environ.pop("GRAPHSERVE_INTERNAL_VERSION"))
-    plan = Plan.from_json(rundir.plan_file(run, version).read_text())
+    revision = int(os.environ.pop("GRAPHSERVE_INTERNAL_VERSION"))
+    plan = Plan.from_json(rundir.plan_file(run, revision).read_text())
     node = next(node for node in plan.nodes if node.id == sys.argv[2])
     slot = "stand-in" if sys.argv[1] == "standin" else os.environ.get("GRAPHSERVE_INTERNAL_SLOT", "")
     name_process(f"{node.name}[{slot}]", sys.argv[1], node.id)
@@ -294,10 +391,15 @@ def main() -> None:
     make_loop = _loop_factory(plan.loop)
     forks = Forks(run)
     sock = _connect(run)
-    found = None if sys.argv[1] == "standin" else _import_user(plan, node, sock)
+    life = Lifecycle()
+    found = None if sys.argv[1] == "standin" else _import_user(plan, node, sock, life)
+    life.move_to(WorkerState.WAITING)
 
     async def live() -> None:
-        await Worker(plan, node, run, forks, sock, found).live()
+        if found is None:
+            await FallbackServerProcess(plan, node, run, forks, sock, life).live()
+        else:
+            await Worker(plan, node, run, forks, sock, life, found).live()
 
     with asyncio.Runner(loop_factory=make_loop) as runner:
         _run(runner.get_loop(), live(), node.name)
@@ -312,7 +414,7 @@ def _connect(run: Path) -> socket.socket:
 
 
 def _loop_factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """What makes the event loop; its library is imported before user code can stand in for it."""
+    """Return what makes the event loop; its library is imported before user code can replace it."""
     if loop != "asyncio":
         try:
             import uvloop
@@ -324,15 +426,12 @@ def _loop_factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop]:
     return asyncio.SelectorEventLoop  # not what a policy of user code would make
 
 
-def _import_user(plan: Plan, node: NodePlan, sock: socket.socket) -> type | StartupError:
-    """The class of a node; or what went wrong, for the supervisor."""
-    import graphserve.worker.server  # noqa: F401  (before modules of the user's can stand in for what it imports)
-
-    terminated = False
+def _import_user(plan: Plan, node: NodePlan, sock: socket.socket, life: Lifecycle) -> type | StartupError:
+    """Import the class of a node and return it; or what went wrong, for the supervisor."""
+    import graphserve.worker.server  # noqa: F401  (before modules of the user's can replace what it imports)
 
     def terminate(number: int, frame: FrameType | None) -> None:
-        nonlocal terminated
-        terminated = True
+        life.end()
 
     # SIGTERM ends a worker that does not serve yet, but not in the middle of a module.
     signal.signal(signal.SIGTERM, terminate)
@@ -356,7 +455,7 @@ def _import_user(plan: Plan, node: NodePlan, sock: socket.socket) -> type | Star
     if steady.cut_off:
         os.write(2, f"importing {target.module!r} {CLOSED}\n".encode())
         os._exit(ExitCode.STARTUP)
-    if terminated:
+    if life.state is WorkerState.ENDED:
         os._exit(ExitCode.OK)
     return found
 

@@ -1,4 +1,10 @@
-"""What a worker serves: the instance, its listeners, and the way out (drain). Runs in workers."""
+"""What a worker serves: one instance, its listeners, and the way out.
+
+`WorkerServer.start` makes the instance, and then the server around it: the executor and the slots, the batchers, the
+worker's own socket (`OwnSocket`) and the node's shared ones (`GatedListener`); in a worker of the entry also the public
+port (`Acceptor`), when the supervisor says so. Once a second it looks after them and reports its health. `drain`
+takes nothing new and answers what it has; `stop` leaves the instance. Runs in workers.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +13,11 @@ import contextlib
 import mmap
 import os
 import socket
+import ssl
 from collections.abc import Callable, Container
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,93 +35,186 @@ from graphserve.worker.dispatch.slots import GatedListener, Permit, Slots
 from graphserve.worker.drain import finish_connections, in_flight, until
 from graphserve.worker.flight_recorder import FlightRecorder
 from graphserve.worker.http.acceptor import Acceptor
+from graphserve.worker.http.asgi import AsgiApp
 from graphserve.worker.http.fast_connection import FastConnection
 from graphserve.worker.http.limits import Limits
 from graphserve.worker.http.listener import Listener, publicly, routes
 from graphserve.worker.http.protocol import HttpConnection
 from graphserve.worker.http.relay import Relay
 from graphserve.worker.http.response import Responder
-from graphserve.worker.http.tls import context as tls_context
 from graphserve.worker.instance import ServiceInstance
 from graphserve.worker.pages.health import App, Health, openapi_document
 
 SERVER_KEEP_ALIVE = 2.5  # times the caller's keep-alive: the caller always closes first
+BACKLOG = 1024  # connections that may wait at the worker's own socket
 OLD_SOCKET = 1.0  # seconds that a socket without a name stays open: who connected before is accepted by then
 TAKEN_TIMEOUT = 2.0  # seconds that a stopping worker waits for results in its memory to be taken
 
 
-class Serving:
-    """The serving part of a worker.
+class OwnSocket:
+    """The worker's own socket, under a name of its own: where calls of unlimited APIs come, and questions for health.
+
+    Args:
+        address: its path.
+        make_protocol: makes the protocol of a connection.
+    """
+
+    def __init__(self, address: str, make_protocol: Callable[[], HttpConnection]) -> None:
+        self.address = address
+        self._make_protocol = make_protocol
+        self._server: asyncio.Server | None = None
+
+    async def listen(self) -> None:
+        """Listen, also where the name of the socket before was removed: that one is closed in a while.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        loop = asyncio.get_running_loop()
+        before = self._server
+        self._server = await loop.create_unix_server(self._make_protocol, sock=self._bind(), backlog=BACKLOG)
+        if before is not None:
+            loop.call_later(OLD_SOCKET, before.close)
+
+    def close(self) -> None:
+        """Close it, and remove its name."""
+        if self._server is not None:
+            self._server.close()
+        with contextlib.suppress(OSError):
+            os.unlink(self.address)
+
+    def _bind(self) -> socket.socket:
+        # Listening first and renamed into place then: a caller that finds the name can connect.
+        sock = socket.socket(socket.AF_UNIX)
+        before = os.umask(0o177)
+        try:
+            sock.bind(self.address + "~")
+        finally:
+            os.umask(before)
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+        os.rename(self.address + "~", self.address)
+        return sock
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nodes that this one calls, and what it shares with them.
+
+    Args:
+        membership: what is known about them.
+        memory: where large values are passed; None if no memory is shared.
+        lanes: the ways to them.
+        clients: what the instance calls them with.
+    """
+
+    membership: Membership
+    memory: SharedMemory | None
+    lanes: Lanes
+    clients: Clients[bytes]
+
+
+class WorkerServer:
+    """Serves one instance, which has been made.
 
     Args:
         plan: the graph.
         node: the node.
         run: the run folder.
-        members: what is known about other nodes.
-        cls: the service's class.
-        listeners: the node's shared sockets, by API name (`""` for the one of all that is not batched).
+        instance: the instance, entered.
+        neighbours: the nodes that it calls.
+        sockets: the node's shared sockets, by API name (`""` for the one of all that is not batched).
         report: told once a second how this worker is.
-        owners: the workers of the graph; None if nobody can say: then no memory is shared.
+        tls: of the public socket, if it is a TLS port.
     """
 
     def __init__(
-        self, plan: Plan, node: NodePlan, run: Path, members: Membership, cls: type, listeners: list[tuple[str, int]],
-        report: Callable[[HealthReport], None], owners: Container[int] | None,
+        self, plan: Plan, node: NodePlan, run: Path, instance: ServiceInstance, neighbours: Neighbours,
+        sockets: dict[str, socket.socket], report: Callable[[HealthReport], None], tls: ssl.SSLContext | None,
     ) -> None:  # fmt: skip
-        self.report = report
+        membership = neighbours.membership
         self.plan = plan
         self.node = node
-        self.run = run
-        self.members = members
-        self.cls = cls
+        self.neighbours = neighbours
+        self.memory = neighbours.memory
+        self.report = report
         self.loop = asyncio.get_running_loop()
-        self.address = rundir.worker_socket(run, node.id, os.getpid())
-        self.health = Health(node.name, lambda: members.missing(plan.below(node.name)), members.outdated)
-        self.threads = ThreadPoolExecutor(node.limit, thread_name_prefix=node.name)
-        self.memory = SharedMemory(plan.shared_memory, owners) if plan.shared_memory and owners is not None else None
-        self.lanes = Lanes(plan, run, members, self.memory)
-        self.clients = Clients(node, plan, self.lanes.to, self.lanes.http_client, sharing_with=self.lanes.sharing)
-        self._shared = {name: socket.socket(fileno=fd) for name, fd in listeners}
-        self._port: Acceptor | None = None
-        self._attaching: set[asyncio.Task[Any]] = set()
-        self._listeners: list[Listener] = []
-        self._accepts = False
-
-    async def start(self) -> None:
-        """Make the instance, then listen on the worker's own socket and on the node's shared ones."""
-        self.life = ServiceInstance(self.node, self.cls, self.threads, self.clients.inject)
-        await self.life.start()
-        self.apis = bind(self.node, self.life.instance)
-        self.latest = FlightRecorder()
-        self.executor = Executor(self.node, self.threads, self.plan.depth(self.node.name), self.latest.words)
-        self.slots = Slots(self.node.limit)
-        self.relay = Relay(self.node, self.lanes, self.executor.guard)
-        paths = rundir.batch_sockets(self.run, self.node.id, self.node.batched) if self.node.workers > 1 else {}
-        turns = {name: BatchLease(path) for name, path in paths.items()}
-        self._turns = list(turns.values())
+        # the calls
+        self.instance = instance
+        self.apis = bind(node, instance.instance)
+        self.recorder = FlightRecorder()
+        self.executor = Executor(node, instance.threads, plan.depth(node.name), self.recorder.words)
+        self.slots = Slots(node.limit)
+        self.relay = Relay(node, neighbours.lanes, self.executor.guard)
+        paths = rundir.batch_sockets(run, node.id, node.batched) if node.workers > 1 else {}
+        self._leases = {name: BatchLease(path) for name, path in paths.items()}
         self.batchers = {
-            name: Batcher(api, self.executor, self.slots, self.slots.update, turns.get(name))
+            name: Batcher(api, self.executor, self.slots, self.slots.update, self._leases.get(name))
             for name, api in self.apis.items() if api.plan.batch is not None
         }  # fmt: skip
-        self.app = App(self.health, self.apis)
-        if self.node.name == self.plan.entry:
-            self.app.pages = self._pages(self.app)
-        self.private = self._listener(public=False)
-        self._own = await self._listen_alone()
+        # what is no call
+        self.health = Health(node.name, lambda: membership.missing(plan.below(node.name)), membership.outdated)
+        self.app = App(self.health, self.apis, self._make_pages if node.name == plan.entry else None)
+        # the sockets
+        self.address = rundir.worker_socket(run, node.id, os.getpid())
+        self._listeners: list[Listener] = []
+        self._attaching: set[asyncio.Task[object]] = set()
+        self._shared = sockets
+        self.private = self._make_listener(public=False)
+        self._own = OwnSocket(self.address, partial(HttpConnection, self.private))
+        self._tls = tls
+        self._port: Acceptor | None = None
+
+    @classmethod
+    async def start(
+        cls, plan: Plan, node: NodePlan, run: Path, membership: Membership, service: type,
+        sockets: dict[str, socket.socket], report: Callable[[HealthReport], None], owners: Container[int] | None,
+        tls: ssl.SSLContext | None,
+    ) -> WorkerServer:  # fmt: skip
+        """Make the instance, then listen on the worker's own socket and on the node's shared ones.
+
+        Args:
+            plan: the graph.
+            node: the node.
+            run: the run folder.
+            membership: what is known about other nodes.
+            service: the class of the instance.
+            sockets: the node's shared sockets, by API name; one may be replaced in there until this returns.
+            report: told once a second how this worker is.
+            owners: the workers of the graph; None if nobody can say: then no memory is shared.
+            tls: of the public socket, if it is a TLS port.
+
+        Raises:
+            StartupError: the instance cannot be made or entered.
+        """
+        threads = ThreadPoolExecutor(node.limit, thread_name_prefix=node.name)
+        memory = SharedMemory(plan.shared_memory, owners) if plan.shared_memory and owners is not None else None
+        lanes = Lanes(plan, run, membership, memory)
+        clients = Clients(node, plan, lanes.to, lanes.http_client, sharing_with=lanes.sharing)
+        instance = ServiceInstance(node, service, threads, clients.inject)
+        await instance.start()
+        neighbours = Neighbours(membership, memory, lanes, clients)
+        server = cls(plan, node, run, instance, neighbours, sockets, report, tls)
+        await server._open()
+        return server
+
+    async def _open(self) -> None:
+        await self._own.listen()
         self.health.state = "ready"
         self.slots.open([self._gated(name, sock) for name, sock in self._shared.items()])
-        self._accepts = True
         self._tick()
 
-    def succeed(self, listeners: list[tuple[str, int]]) -> None:
+    @property
+    def shared_descriptors(self) -> list[int]:
+        """Return the descriptor of the memory that the supervisor reads."""
+        return [self.recorder.descriptor]
+
+    def replace(self, sockets: dict[str, socket.socket]) -> None:
         """Accept from shared sockets that take the places of those whose names somebody removed."""
-        for name, descriptor in listeners:
-            sock = socket.socket(fileno=descriptor)
-            before, self._shared[name] = self._shared[name], sock
-            if self._accepts:
-                self.slots.replace(before, self._gated(name, sock))
-            else:
-                before.close()
+        for name, sock in sockets.items():
+            before = self._shared[name]
+            self._shared[name] = sock
+            self.slots.replace(before, self._gated(name, sock))
 
     async def rebind(self) -> None:
         """Listen on the worker's own socket anew, since somebody removed its name.
@@ -120,28 +222,14 @@ class Serving:
         Raises:
             OSError: it cannot be made.
         """
-        before = self._own
-        self._own = await self._listen_alone()
-        self.loop.call_later(OLD_SOCKET, before.close)
-
-    async def _listen_alone(self) -> asyncio.Server:
-        return await self.loop.create_unix_server(lambda: HttpConnection(self.private), sock=self._bind(), backlog=1024)
-
-    def read_certificate(self, password: str | None) -> None:
-        """Read what the public socket needs for TLS, before anything that takes long.
-
-        Raises:
-            StartupError: a file cannot be used.
-        """
-        tls = self.plan.listen.tls
-        self._tls = tls_context(tls, password) if tls else None
+        await self._own.listen()
 
     async def listen(self, sock: socket.socket) -> None:
         """Serve the public socket too: this worker is of the entry."""
         if self._port is not None:
             await self._port.succeed(sock, self.plan.listen.backlog)
             return
-        self._port = Acceptor(self._listener(public=True), Limits.of(self.plan.listen), self._tls)
+        self._port = Acceptor(self._make_listener(public=True), Limits.of(self.plan.listen), self._tls)
         await self._port.open(sock, self.plan.listen.backlog)
 
     async def drain(self, *, last: bool) -> None:
@@ -166,21 +254,19 @@ class Serving:
         await until(lambda: not self.executor.executing and not self._busy())
         await self._until_taken()
         await self._leave()
-        await self.clients.close()
+        await self.neighbours.clients.close()
         self._own.close()
-        with contextlib.suppress(OSError):
-            os.unlink(self.address)
 
     async def _leave(self) -> None:
         try:
-            await self.life.stop()
+            await self.instance.stop()
         except Exception as exc:  # user code may raise anything; what is left to do is done all the same
-            name = "__aexit__" if hasattr(self.cls, "__aexit__") else "__exit__"
-            records.note("graphserve", "error", self.life.words(name, exc), exc)
+            name = "__aexit__" if hasattr(self.instance.cls, "__aexit__") else "__exit__"
+            records.note("graphserve", "error", self.instance.words(name, exc), exc)
 
     # --- listeners ---
 
-    def _listener(self, *, public: bool) -> Listener:
+    def _make_listener(self, *, public: bool) -> Listener:
         plan, listen = self.plan, self.plan.listen
         rest: dict[str, Any] = publicly(listen) if public else {"keep_alive": plan.inner_keep_alive * SERVER_KEEP_ALIVE}
         responder = Responder(self.node.name, public=public, debug=plan.debug)
@@ -194,25 +280,12 @@ class Serving:
             self.batchers,
             access_log=plan.access_log,
             memory=None if public else self.memory,
-            notes=self.latest.notes if public else None,
+            notes=self.recorder.notes if public else None,
             **rest,
         )
-        self.members.watch_wary(self.node.name, listener.suspect)
+        self.neighbours.membership.watch_wary(self.node.name, listener.suspect)
         self._listeners.append(listener)
         return listener
-
-    def _bind(self) -> socket.socket:
-        # Listening first and renamed into place then: a caller that finds the name can connect.
-        sock = socket.socket(socket.AF_UNIX)
-        before = os.umask(0o177)
-        try:
-            sock.bind(self.address + "~")
-        finally:
-            os.umask(before)
-        sock.listen(1024)
-        sock.setblocking(False)
-        os.rename(self.address + "~", self.address)
-        return sock
 
     def _gated(self, name: str, sock: socket.socket) -> GatedListener:
         batcher = self.batchers.get(name)
@@ -233,10 +306,11 @@ class Serving:
         self._attaching.add(task)
         task.add_done_callback(self._attaching.discard)
 
-    def _pages(self, app: App) -> Any:
-        from graphserve.worker.pages.entry import application
+    def _make_pages(self, app: App) -> AsgiApp:
+        from graphserve.worker.pages.docs import application
 
-        document = lambda: openapi_document(self.node.name, self.cls, self.apis, self.node.options.version)  # noqa: E731
+        service, version = self.instance.cls, self.node.options.version
+        document = partial(openapi_document, self.node.name, service, self.apis, version)
         return application(app, self.node.name, document, self.plan.listen.root_path)
 
     # --- the way out ---
@@ -250,8 +324,8 @@ class Serving:
         self.executor.refresh_deadline()
         if self.memory is not None:
             self.memory.sweep()
-        for turn in self._turns:
-            turn.renew()
+        for lease in self._leases.values():
+            lease.renew()
         self.report(self.health_report())
         self.loop.call_later(1.0, self._tick)
 
@@ -277,6 +351,6 @@ class Serving:
 
 
 def resident() -> int:
-    """Bytes of resident memory of this process (proc(5), statm)."""
+    """Return the bytes of resident memory of this process (proc(5), statm)."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * mmap.PAGESIZE

@@ -74,7 +74,6 @@ def test_a_connection_that_is_accepted_as_the_drain_begins(
     async def serve() -> None:
         nonlocal standing
         standing = FallbackServer(plan, plan.node("Entry"), tmp_path, Membership())
-        standing.read_certificate(None)
         await standing.start()
         with socket.create_server(("127.0.0.1", 0)) as listening:
             address = listening.getsockname()
@@ -98,7 +97,6 @@ def test_who_has_sent_nothing_yet_has_the_time_for_headers_at_a_stand_in_that_go
 
     async def serve() -> None:
         standing = FallbackServer(plan, plan.node("Entry"), tmp_path, Membership())
-        standing.read_certificate(None)
         await standing.start()
         with socket.create_server(("127.0.0.1", 0)) as listening:
             address = listening.getsockname()

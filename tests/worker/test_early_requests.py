@@ -44,7 +44,6 @@ class Early:
     async def __aenter__(self) -> Early:
         plan = outline(self._settings)
         self.standing = FallbackServer(plan, plan.node("Entry"), self._folder, Membership(), resolving=True)
-        self.standing.read_certificate(None)
         await self.standing.start()
         with socket.create_server(("127.0.0.1", 0)) as listening:
             self._address = listening.getsockname()

@@ -1,5 +1,8 @@
 """The pages of the entry (`/openapi.json`, `/docs`, `/`), served by the entry's workers without anything from outside.
 
+`application` makes a Starlette application of them; what it does not have is refused in the words of the worker's
+own application.
+
 `/docs` is Swagger UI where the extra `docs-ui` is installed, and otherwise a page of our own with a form for each API.
 Both load only files that this process serves; nothing is looked for, read or hashed before the first request.
 """
@@ -14,13 +17,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from graphserve.system import own_json
+from graphserve.worker.pages.health import App
+
+if TYPE_CHECKING:
+    from graphserve.worker.http.asgi import Receive, Scope, Send
 from graphserve.wire.formats import Format
 
 _STATIC = Path(__file__).with_name("static")
@@ -181,3 +190,39 @@ def _with_servers(body: bytes, prefix: str) -> bytes:
 def _has(request: Request, version: str) -> bool:
     tags = (tag.strip().removeprefix("W/").strip('"') for tag in request.headers.get("if-none-match", "").split(","))
     return any(tag in ("*", version) for tag in tags)
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """An answer that the worker's own application gives."""
+
+    app: App
+    path: str
+    method: str
+    status: int
+    allow: str
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app.refuse(send, self.path, self.method, self.status, self.allow)
+
+
+def application(app: App, title: str, openapi: Callable[[], bytes], root_path: str) -> Starlette:
+    """Return the entry's pages as an application.
+
+    Args:
+        app: what refuses what is not here.
+        title: the entry's name.
+        openapi: makes the OpenAPI document.
+        root_path: the prefix that a proxy serves this under.
+    """
+
+    async def refused(request: Request, exc: Exception) -> Any:
+        assert isinstance(exc, HTTPException)
+        path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+        allow = ", ".join(sorted((exc.headers or {}).get("Allow", "").split(", ")))  # Starlette has a set of them
+        return _Refusal(app, path, request.method, exc.status_code, allow)
+
+    found = routes(title, openapi, root_path)
+    application = Starlette(routes=found, exception_handlers={HTTPException: refused})
+    application.router.redirect_slashes = False  # it would lead to whatever host the Host header names
+    return application

@@ -1,12 +1,12 @@
-"""The ASGI application of a worker: health, the entry's pages, words for what does not exist. Runs in workers.
+"""The ASGI application of a worker: it answers health, leads to the entry's pages, and says what does not exist.
 
-APIs do not come here; the protocol takes them a direct way. Starlette is for the pages, so only the entry imports it.
+APIs do not come here: the HTTP protocol executes them itself. Starlette is for the pages, so only the entry imports it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from graphserve.call.request import new_request_id
 from graphserve.errors import CallError, closest
@@ -17,28 +17,31 @@ from graphserve.wire.headers import CONTENT_LENGTH, CONTENT_TYPE, INTERNAL_PREFI
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.dispatch.executor import BoundApi
 
+if TYPE_CHECKING:
+    from graphserve.worker.http.asgi import AsgiApp, Receive, Scope, Send
+
 
 class Health:
-    """Readiness of this worker, from state that is already here; nothing is asked, so nothing hangs.
+    """Says whether this worker is ready, from state that is already here; nothing is asked, so nothing hangs.
 
     Args:
         node: this node's name.
-        missing: gives what is missing below, in words.
-        outdated: gives why that may not be true any more, in words.
+        missing: returns what is missing below, in words.
+        outdated: returns why that may not be true any more, in words.
     """
 
     def __init__(self, node: str, missing: Callable[[], list[str]], outdated: Callable[[], list[str]] = list) -> None:
         self.node = node
         self._missing = missing
         self._outdated = outdated
-        self.state = "starting"
+        self.state: Literal["starting", "ready", "draining"] = "starting"
 
     def live(self) -> tuple[int, dict[str, Any]]:
-        """`GET /livez`."""
+        """Answer `GET /livez`."""
         return 200, {"status": "ok", "service": self.node}
 
     def ready(self) -> tuple[int, dict[str, Any]]:
-        """`GET /readyz`."""
+        """Answer `GET /readyz`."""
         missing = [*self._outdated(), *self._missing()]
         if self.state != "ready":
             missing.insert(0, f"{self.node} is {self.state}")
@@ -48,26 +51,29 @@ class Health:
 
 
 class App:
-    """The application.
+    """The application of a worker.
 
     Args:
         health: what answers `/livez` and `/readyz`.
         apis: the node's APIs, for the words of 404 and 405.
-        pages: the ASGI application of the pages, if this is the entry; it answers 404 to what it does not have.
+        make_pages: makes the application of the pages, if this is the entry, out of this one, which says for it what
+            does not exist.
     """
 
-    def __init__(self, health: Health, apis: dict[str, BoundApi], pages: Any = None) -> None:
+    def __init__(
+        self, health: Health, apis: dict[str, BoundApi], make_pages: Callable[[App], AsgiApp] | None = None
+    ) -> None:
         self.health = health
-        self.pages = pages
+        self.pages = None if make_pages is None else make_pages(self)
         self.serve(apis)
         self._health = {"/livez": health.live, "/readyz": health.ready}
 
     def serve(self, apis: dict[str, BoundApi]) -> None:
-        """Know these from now on."""
+        """Know these APIs from now on."""
         self.routes = [api.plan.route for api in apis.values()]
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """ASGI, for `http` scopes."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request (ASGI, for `http` scopes)."""
         path, method = scope["path"].removeprefix(scope.get("root_path", "")), scope["method"]
         if path in self._health and method in ("GET", "HEAD"):
             status, value = self._health[path]()
@@ -79,7 +85,7 @@ class App:
         else:
             await self.refuse(send, path, method, 404)
 
-    async def refuse(self, send: Any, path: str, method: str, status: int, allow: str = "") -> None:
+    async def refuse(self, send: Send, path: str, method: str, status: int, allow: str = "") -> None:
         """Answer that there is no such thing here, or not with that method."""
         if path in self.routes or path in self._health:
             status, allow = 405, self._allowed(path)
@@ -94,12 +100,12 @@ class App:
             detail, headers = f"there is no API at {path}; {hint}", {}
         await self.answer(send, HttpProblem(status, detail, headers=headers))
 
-    async def tell(self, send: Any, allow: str) -> None:
+    async def tell(self, send: Send, allow: str) -> None:
         """Answer `OPTIONS`."""
         await send({"type": "http.response.start", "status": 204, "headers": [(b"allow", allow.encode())]})
         await send({"type": "http.response.body", "body": b""})
 
-    async def answer(self, send: Any, error: CallError) -> None:
+    async def answer(self, send: Send, error: CallError) -> None:
         """Answer with an error."""
         request_id = new_request_id()
         status, pairs, body = problem.encode(
@@ -114,14 +120,14 @@ class App:
         return "POST" if path in self.routes else "GET, HEAD" if path in self._health else ""
 
 
-async def _send(send: Any, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
     length = (CONTENT_LENGTH, b"%d" % len(body))
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body})
 
 
 def openapi_document(name: str, cls: type, apis: dict[str, BoundApi], version: str | None = None) -> bytes:
-    """`/openapi.json`: the node's APIs as OpenAPI 3.1, from their signatures."""
+    """Return `/openapi.json`: the node's APIs as OpenAPI 3.1, from their signatures."""
     from graphserve.declare.service import apis as declared
     from graphserve.wire import openapi
 

@@ -1,0 +1,112 @@
+"""The life of a worker's process: which states there are, and which follows which.
+
+    IMPORTING → WAITING → STARTING → SERVING → DRAINING → DRAINED → ENDED
+
+The process changes its state in one place, `Lifecycle.move_to`, and decides by it what a message or a signal means: a
+drain, for example, ends a process at once that does not serve yet. Pure, but for the event that somebody waits for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum, auto
+
+
+class WorkerState(Enum):
+    """What a worker's process does."""
+
+    IMPORTING = auto()  # the user's modules; there is no event loop yet
+    WAITING = auto()  # until what it needs is ready, and the supervisor says `init`
+    STARTING = auto()  # the instance is made and entered
+    SERVING = auto()
+    DRAINING = auto()  # it takes no new calls, and answers those that it took
+    DRAINED = auto()  # everything is answered; a sibling may still pass on a call, until the supervisor says `exit`
+    ENDED = auto()
+
+
+_BEFORE_SERVING = frozenset({WorkerState.IMPORTING, WorkerState.WAITING, WorkerState.STARTING})
+
+# Which states may follow each; a process may end at any time.
+TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
+    WorkerState.IMPORTING: frozenset({WorkerState.WAITING, WorkerState.ENDED}),
+    WorkerState.WAITING: frozenset({WorkerState.STARTING, WorkerState.ENDED}),
+    WorkerState.STARTING: frozenset({WorkerState.SERVING, WorkerState.ENDED}),
+    WorkerState.SERVING: frozenset({WorkerState.DRAINING, WorkerState.ENDED}),
+    WorkerState.DRAINING: frozenset({WorkerState.DRAINED, WorkerState.ENDED}),
+    WorkerState.DRAINED: frozenset({WorkerState.ENDED}),
+    WorkerState.ENDED: frozenset(),
+}
+
+
+class IllegalTransition(RuntimeError):
+    """Raised when a process is to go from one state to another that cannot follow it: a bug of ours."""
+
+
+class Lifecycle:
+    """The state of this process.
+
+    Args:
+        state: where it begins; a fallback server imports nothing.
+    """
+
+    def __init__(self, state: WorkerState = WorkerState.IMPORTING) -> None:
+        self._state = state
+        self._ended = asyncio.Event()
+
+    @property
+    def state(self) -> WorkerState:
+        """Return the state."""
+        return self._state
+
+    @property
+    def serves(self) -> bool:
+        """Return whether there is a server, and it is not being left."""
+        return self._state not in _BEFORE_SERVING and self._state is not WorkerState.ENDED
+
+    @property
+    def before_serving(self) -> bool:
+        """Return whether there is nothing yet that would have to drain."""
+        return self._state in _BEFORE_SERVING
+
+    def move_to(self, state: WorkerState) -> None:
+        """Change the state.
+
+        Raises:
+            IllegalTransition: the state cannot follow the one that it is in.
+        """
+        if state not in TRANSITIONS[self._state]:
+            raise IllegalTransition(f"a worker cannot go from {self._state.name} to {state.name}")
+        self._state = state
+        if state is WorkerState.ENDED:
+            self._ended.set()
+
+    def drain(self) -> bool:
+        """Begin to drain, and return whether there is something to do.
+
+        A second drain repeats the first one: one that is not the last of the node needs nobody's word to end.
+        """
+        if self._state is WorkerState.SERVING:
+            self.move_to(WorkerState.DRAINING)
+        return self.serves
+
+    def drained(self, *, waits_for_exit: bool) -> bool:
+        """Note that everything is answered, and return whether the supervisor is to hear it: it says `exit` then.
+
+        Args:
+            waits_for_exit: whether a sibling may still pass on a call.
+        """
+        if not waits_for_exit:
+            self.end()
+            return False
+        if self._state is WorkerState.DRAINING:
+            self.move_to(WorkerState.DRAINED)
+        return self.serves
+
+    def end(self) -> None:
+        """Go to the end, from any state; a second time changes nothing."""
+        if self._state is not WorkerState.ENDED:
+            self.move_to(WorkerState.ENDED)
+
+    async def until_ended(self) -> None:
+        """Wait until it is to end."""
+        await self._ended.wait()
