@@ -140,7 +140,7 @@ class Served:
         return sorted(found)
 
     def stand_ins(self) -> list[int]:
-        """The pids of the stand-ins at the public port."""
+        """Return the pids of the fallback servers at the public port."""
         return [pid for pid in children(self.pid) if "standin" in command(pid)]
 
     def client(self, **options: Any) -> httpx.Client:

@@ -265,7 +265,7 @@ def test_a_connection_is_what_it_opens_as(graph: Served, place: str, who: Any) -
     assert raised.status == 422 and ("x-graphserve-error" in raised.headers) == (who is not None)
 
 
-# --- a stand-in ---
+# --- a fallback server ---
 
 
 def test_a_stand_in_makes_nobody_a_service(tmp_path: Path, run_dir: Path, sender: memory.MemorySender) -> None:

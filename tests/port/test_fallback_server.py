@@ -1,4 +1,4 @@
-"""The public port while the entry has no worker that takes calls: a stand-in answers, and no call is lost."""
+"""The public port while the entry has no worker that takes calls: a fallback server answers, and no call is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections of a stand-in before the graph is resolved, in one process: probes, what waits, and for how long."""
+"""Connections of a fallback server before the graph is resolved, in one process: probes, and what waits how long."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Entry:
 
 
 class Early:
-    """A stand-in without a Plan, and its clients."""
+    """A fallback server without a Plan, and its clients."""
 
     def __init__(self, folder: Path, **listen: Any) -> None:
         self._settings = Settings("app:Entry", listen=ListenPlan(**listen))
