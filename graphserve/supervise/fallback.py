@@ -13,26 +13,51 @@ import asyncio
 import contextlib
 import select
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
-from graphserve.graph.plan import NodePlan
+from graphserve.graph.plan import NodePlan, Plan
 from graphserve.supervise.backoff import Backoff
-from graphserve.supervise.events import LogRecord
+from graphserve.supervise.events import LogRecord, Observer
+from graphserve.supervise.node import Node
 from graphserve.supervise.process.reaper import is_dead
+from graphserve.supervise.process.sockets import PublicSocket
 from graphserve.supervise.process.worker_process import NO_PROCESS_PAUSE, Pool, WorkerProcess
+from graphserve.supervise.revision import Revision
 from graphserve.system import messages, os_errors
-
-if TYPE_CHECKING:
-    from graphserve.supervise.fleet import Fleet
-    from graphserve.supervise.node import Node
-    from graphserve.supervise.revision import Revision
 
 # Seconds. A usual respawn is over by then; with the start of the stand-in, health has its answer within one second.
 PATIENCE = 0.4
 # Of a start, from its beginning: a small graph is ready by then, and needs all of the machine for it.
 START_PATIENCE = 1.0
 STEP = 0.1  # seconds between two looks while there is a suspicion
+
+
+class SteeredFleet(Protocol):
+    """What is asked of the fleet whose entry has a fallback server."""
+
+    public: PublicSocket
+    observer: Observer
+    nodes: list[Node]
+    current: Revision | None
+
+    def look(self, suspect: str) -> None:
+        """Have the run folder looked after."""
+
+    def known(self) -> Plan:
+        """Return the Plan, or what is known before there is one."""
+
+    def outlined(self) -> Revision:
+        """Return the revision that there is before the Plan."""
+
+    def nodes_of(self, version: Revision) -> Mapping[str, Node]:
+        """Return the nodes of a revision, by name."""
+
+    def on_call(self, worker: WorkerProcess, message: messages.Held | messages.Answered) -> None:
+        """Tell the quarantine of a node what one of its callers says of a call."""
+
+    def sweep(self) -> None:
+        """Let go what nobody needs any more."""
 
 
 class FallbackProcess:
@@ -42,7 +67,7 @@ class FallbackProcess:
         fleet: whose entry it stands in for.
     """
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: SteeredFleet) -> None:
         self._fleet = fleet
         self._loop = asyncio.get_running_loop()
         self.processes: set[WorkerProcess] = set()  # the one that stands in, and those that still answer what they took
@@ -100,7 +125,7 @@ class FallbackProcess:
         if self._watches and self._started is None and not self._servers():
             self._suspect()
 
-    def relieve(self, worker: WorkerProcess) -> None:
+    def stand_down(self, worker: WorkerProcess) -> None:
         """A worker shows that it is alive: if it takes calls, nobody needs to stand in."""
         current = self._current
         if current is None or self._parts or worker not in self._servers():  # a dead one's last words may come late
@@ -112,7 +137,7 @@ class FallbackProcess:
         self._dismiss(current)
         self._listen()
 
-    def part(self) -> None:
+    def close_port(self) -> None:
         """The graph stops: close the port. If clients wait there for no worker, one comes that answers them first."""
         dead = all(is_dead(worker.pid) for worker in self._servers())  # noticed by us or not
         needed = self._watches and dead and self._somebody_waits()
@@ -136,7 +161,7 @@ class FallbackProcess:
 
     async def gone(self, node: Node) -> None:
         """Wait until no process of ours is left that passes calls on to this node."""
-        of_it = [process for process in self.processes if node in process.version.nodes.values()]
+        of_it = [process for process in self.processes if node in self._fleet.nodes_of(process.version).values()]
         await asyncio.gather(*(process.gone.wait() for process in of_it))
 
     async def kill(self) -> None:
@@ -146,11 +171,11 @@ class FallbackProcess:
             process.kill()
         await self._gone()
 
-    def hear(self, process: WorkerProcess, message: messages.Message) -> None:
+    def on_message(self, process: WorkerProcess, message: messages.Message) -> None:
         """A process of ours says something."""
         match message:
             case messages.Imported():
-                self._introduce(process)
+                self._send_init(process)
             case messages.Ready() if process is self._current and (self._watches or self._parts):
                 if self._fleet.current is not None:
                     self._tell_plan(process)
@@ -246,7 +271,7 @@ class FallbackProcess:
         else:
             self.processes.add(process)
 
-    def _introduce(self, process: WorkerProcess) -> None:
+    def _send_init(self, process: WorkerProcess) -> None:
         process.state = "starting"
         version = process.version
         self._tell_members(process)
@@ -254,8 +279,8 @@ class FallbackProcess:
 
     def _tell_members(self, process: WorkerProcess) -> None:
         version = process.version
-        process.send(messages.Members(tuple(node.news() for node in version.nodes.values())))
-        for node in version.nodes.values():
+        process.send(messages.Members(tuple(node.news() for node in self._fleet.nodes_of(version).values())))
+        for node in self._fleet.nodes_of(version).values():
             if (wary := node.quarantine.message()) is not None:
                 process.send(wary)
 

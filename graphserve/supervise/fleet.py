@@ -20,7 +20,8 @@ from graphserve.supervise.process.connections import Connections
 from graphserve.supervise.process.environment import MARK, Environment
 from graphserve.supervise.process.worker_process import WorkerProcess
 from graphserve.supervise.revision import OUTLINE, Revision, same
-from graphserve.supervise.rollout import together
+from graphserve.supervise.rollout import Rollout
+from graphserve.supervise.waiting import together
 from graphserve.system import messages, os_errors, rundir
 from graphserve.system.shared_memory import Roster
 
@@ -44,7 +45,8 @@ class Fleet:
         self.nodes: list[Node] = []  # those that have processes, in the order in which they came
         self.current: Revision | None = None  # the one that the graph is of
         self.incoming: Revision | None = None  # the one that it is about to be of
-        self._versions: list[Revision] = []
+        self.rollouts: dict[Node, Rollout] = {}
+        self._nodes_of: dict[Revision, dict[str, Node]] = {}  # by name
         self._count = self._ids = 0
         self._connections: Connections | None = None
         self._roster = Roster()
@@ -54,7 +56,7 @@ class Fleet:
         self._pulse: asyncio.TimerHandle | None = None
         self._shown: dict[str, tuple[State, int, int]] = {}  # by name: a reload may have two nodes of one
         self.look: Callable[[str], None] = lambda suspect: None  # has the run folder looked after; see `Upkeep`
-        self.standin = FallbackProcess(self)
+        self.fallback = FallbackProcess(self)
         self._outline: tuple[Plan, Mapping[str, str], str | None] | None = None
         self._outlined: Revision | None = None
 
@@ -80,9 +82,9 @@ class Fleet:
         environment = Environment(plan, self.run, self._count, extra, held)
         try:
             version = Revision(self._count, plan, self.run, environment, keyfile_password, configured)
-            self._versions.append(version)
-            for each in plan.nodes:
-                version.nodes[each.name] = kept[each.name] or self._new(each, version)
+            self._nodes_of[version] = {}
+            for each in plan.nodes:  # all, before its first worker starts
+                self._nodes_of[version][each.name] = kept[each.name] or self._new(each, version)
         except OSError as exc:
             raise StartupError(f"the graph could not start: {os_errors.explain(exc)}") from exc
         if without := environment.without:
@@ -101,7 +103,7 @@ class Fleet:
         else:
             identity = node.plan.id
         # What `graphserve scale` said holds until the configuration says something new.
-        before = self.current.nodes.get(plan.name) if self.current is not None else None
+        before = self._nodes_of[self.current].get(plan.name) if self.current is not None else None
         scaled = before is not None and before.version.configured[plan.name] == plan.workers
         workers = before.plan.workers if before is not None and scaled else plan.workers
         return dataclasses.replace(plan, id=identity, workers=workers)
@@ -111,7 +113,16 @@ class Fleet:
         look = lambda: self.look("")  # noqa: E731
         node = Node(plan, version, shared, self.observer.log, self._changed, look, self._warn, self._roster)
         self.nodes.append(node)
+        self.rollouts[node] = Rollout(node)
         return node
+
+    def nodes_of(self, version: Revision) -> Mapping[str, Node]:
+        """Return the nodes of a revision, by name; none for one that was made before there was a Plan."""
+        return self._nodes_of[version]
+
+    def current_nodes(self) -> Mapping[str, Node]:
+        """Return the nodes that the graph is of, by name; none before its start."""
+        return self._nodes_of[self.current] if self.current is not None else {}
 
     def marks(self) -> list[tuple[int, str]]:
         """The processes, each its pid and its mark."""
@@ -132,7 +143,7 @@ class Fleet:
         """
         self._outline = (outline, extra, keyfile_password)
         self._listen()
-        self.standin.expect()
+        self.fallback.expect()
 
     def known(self) -> Plan:
         """The Plan of the graph; as long as there is none, what is known of it."""
@@ -152,7 +163,7 @@ class Fleet:
             plan, extra, keyfile_password = self._outline
             environment = Environment(plan, self.run, OUTLINE, extra, {})
             self._outlined = Revision(OUTLINE, plan, self.run, environment, keyfile_password, {})
-            self._versions.append(self._outlined)
+            self._nodes_of[self._outlined] = {}
         return self._outlined
 
     def _listen(self) -> None:
@@ -173,9 +184,9 @@ class Fleet:
         """
         self.current = version
         self._listen()
-        self.standin.resolved()
-        await self.bring_up(version.nodes.values())
-        self.standin.watch()
+        self.fallback.resolved()
+        await self.bring_up(self.nodes_of(version).values())
+        self.fallback.watch()
 
     async def bring_up(self, nodes: Collection[Node]) -> None:
         """Start nodes that have no worker yet: all import side by side, each initialises at its turn.
@@ -195,8 +206,8 @@ class Fleet:
 
     async def drain(self) -> None:
         """Stop in order: the port, then each node when everything that calls it is gone."""
-        self.standin.part()
-        await asyncio.gather(self.standin.drain(), *(self._drain(node) for node in self.nodes))
+        self.fallback.close_port()
+        await asyncio.gather(self.fallback.drain(), *(self._drain(node) for node in self.nodes))
         self._close()
 
     async def _drain(self, node: Node) -> None:
@@ -208,7 +219,7 @@ class Fleet:
         """End everything at once."""
         for task in self._ends.values():
             task.cancel()
-        await asyncio.gather(self.standin.kill(), *(node.kill() for node in self.nodes))
+        await asyncio.gather(self.fallback.kill(), *(node.kill() for node in self.nodes))
         for node in self.nodes:
             node.close_sockets()
         self._close()
@@ -220,31 +231,34 @@ class Fleet:
         return self._ends[node]
 
     async def _end(self, node: Node) -> None:
-        await node.drain(partial(self.standin.gone, node))
+        await node.drain(partial(self.fallback.gone, node))
         node.close_sockets()
         rundir.remove_node(self.run, node.plan.id)
         node.quarantine.end()
         self.nodes.remove(node)
+        del self.rollouts[node]
         del self._ends[node]
-        if self.current is not None and (other := self.current.nodes.get(node.plan.name)) not in (None, node):
+        if (other := self.current_nodes().get(node.plan.name)) is not None and other is not node:
             self._show(other)  # the new one did not start
         self._move()
         self.sweep()
 
     def sweep(self) -> None:
         """Let go what nobody needs any more: nodes, and Plans on disk."""
-        if len(self._versions) < 2:
+        if len(self._nodes_of) < 2:
             return
         wanted = [version for version in (self.current, self.incoming) if version is not None]
-        needed = {node for version in wanted for node in version.nodes.values()}
+        needed = {node for version in wanted for node in self.nodes_of(version).values()}
         for node in self.nodes:
             if node not in needed and not any(node in self._needs(other) for other in self.nodes if other is not node):
-                node.shows = not any(node.plan.name in version.nodes for version in wanted)  # others took its place
+                node.shows = not any(
+                    node.plan.name in self.nodes_of(version) for version in wanted
+                )  # others took its place
                 self.end(node)
-        used = {version for node in self.nodes for version in node.versions()} | self.standin.versions()
-        for version in [version for version in self._versions if version not in used and version not in wanted]:
+        used = {version for node in self.nodes for version in node.versions()} | self.fallback.versions()
+        for version in [version for version in self._nodes_of if version not in used and version not in wanted]:
             version.remove()
-            self._versions.remove(version)
+            del self._nodes_of[version]
 
     async def ended(self, nodes: Iterable[Node]) -> None:
         """Wait until these are gone, those of them that are to go."""
@@ -254,11 +268,15 @@ class Fleet:
         """Have the entry's `/readyz` say 503 while it still answers."""
         self._unready = True
         if self.current is not None:
-            for worker in self.current.nodes[self.current.plan.entry].ready_workers():
+            for worker in self.current_nodes()[self.current.plan.entry].ready_workers():
                 worker.send(messages.Unready())
 
     def _needs(self, node: Node) -> set[Node]:
-        return {needed for version in node.versions() for needed in version.needs(node.plan.name)}
+        return {needed for version in node.versions() for needed in self._needs_of(version, node.plan.name)}
+
+    def _needs_of(self, version: Revision, name: str) -> set[Node]:
+        """Return the nodes that workers of this one call, in a revision."""
+        return {self.nodes_of(version)[needed] for needed in version.plan.node(name).needs()}
 
     def _beat(self) -> None:
         for node in self.nodes:
@@ -287,7 +305,7 @@ class Fleet:
             OSError: it cannot be made.
         """
         restored = self._connections.restore() if self._connections is not None else []
-        for version in self._versions:
+        for version in self._nodes_of:
             restored += version.restore()
         for node in self.nodes:
             if node.state != "stopped" and (lost := node.restore(self.run / node.plan.id)):
@@ -297,7 +315,7 @@ class Fleet:
     def _restore_public(self) -> list[str]:
         if not self.public.lost:
             return []
-        with self.standin.elsewhere():
+        with self.fallback.elsewhere():
             before = self.public.renew()
         for worker in self._processes():
             if worker.serves_public and worker.state == "ready":
@@ -320,12 +338,12 @@ class Fleet:
         return next((worker for worker in self._processes() if worker.pid == pid), None)
 
     def _processes(self) -> list[WorkerProcess]:
-        return [*(worker for node in self.nodes for worker in node.workers), *self.standin.processes]
+        return [*(worker for node in self.nodes for worker in node.workers), *self.fallback.processes]
 
     def _on_message(self, worker: WorkerProcess, message: messages.Message) -> None:
         node = next((node for node in self.nodes if node.pool.workers.get(worker.pid) is worker), None)
         if node is None:
-            self.standin.hear(worker, message)
+            self.fallback.on_message(worker, message)
             return
         match message:
             case messages.Imported():
@@ -344,7 +362,7 @@ class Fleet:
                 self.look(message.path)
             case messages.Listening() if worker.opening:
                 node.ready(worker)
-                self.standin.relieve(worker)
+                self.fallback.stand_down(worker)
             case messages.Failed():
                 worker.message = message.message
                 worker.traceback = message.traceback
@@ -352,8 +370,9 @@ class Fleet:
                 if worker.state == "ready":
                     node.goes(worker)  # somebody sent it SIGTERM by hand: another will take its place
             case messages.HealthReport():
-                node.on_health(worker, message)
-                self.standin.relieve(worker)
+                if words := node.on_health(worker, message):
+                    self.rollouts[node].recycle(worker, words)
+                self.fallback.stand_down(worker)
             case messages.Drained():
                 worker.drained.set()
 
@@ -368,7 +387,7 @@ class Fleet:
 
     def on_call(self, worker: WorkerProcess, message: messages.Held | messages.Answered) -> None:
         """Have the quarantine of a node know what one of its callers says of a call: of a node of its own version."""
-        callee = worker.version.nodes.get(message.node)
+        callee = self.nodes_of(worker.version).get(message.node)
         if callee is None:
             return
         if isinstance(message, messages.Held):
@@ -381,7 +400,7 @@ class Fleet:
         message = node.quarantine.message()
         if message is not None:
             for worker in self._processes():
-                if worker.version.nodes.get(node.plan.name) is node and worker.state in HEARING:
+                if self.nodes_of(worker.version).get(node.plan.name) is node and worker.state in HEARING:
                     worker.send(message)
 
     # --- order ---
@@ -389,11 +408,11 @@ class Fleet:
     def _give_turns(self) -> None:
         for node in self.nodes:
             for worker in node.workers:
-                if worker.state == "imported" and all(map(answers, worker.version.needs(node.plan.name))):
+                if worker.state == "imported" and all(map(answers, self._needs_of(worker.version, node.plan.name))):
                     version = worker.version
-                    members = messages.Members(tuple(other.news() for other in version.nodes.values()))
+                    members = messages.Members(tuple(other.news() for other in self.nodes_of(version).values()))
                     node.send_init(worker, members, version.init_of(node.plan, tuple(node.sockets)))
-                    for other in version.nodes.values():
+                    for other in self.nodes_of(version).values():
                         if (wary := other.quarantine.message()) is not None:
                             worker.send(wary)
 
@@ -401,10 +420,10 @@ class Fleet:
         message = messages.Members((node.news(),))
         for worker in self._processes():
             # Two nodes of one name may live while the graph changes: each caller hears of its own.
-            hears = worker.version.nodes.get(node.plan.name) is node
+            hears = self.nodes_of(worker.version).get(node.plan.name) is node
             if hears and worker.state in HEARING:
                 worker.send(message)
-        self.standin.check()
+        self.fallback.check()
         self._show(node)
         self._move()
         self._give_turns()

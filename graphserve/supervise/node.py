@@ -8,7 +8,8 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from graphserve.errors import StartupError
 from graphserve.graph.plan import NodePlan
@@ -18,19 +19,12 @@ from graphserve.supervise.events import LogRecord, State
 from graphserve.supervise.health import FREEZE, judge, stuck
 from graphserve.supervise.process.reaper import how_it_ended
 from graphserve.supervise.process.sockets import NamedSocket
-from graphserve.supervise.process.worker_process import NO_PROCESS_PAUSE, Pool, WorkerProcess
+from graphserve.supervise.process.worker_process import NO_PROCESS_PAUSE, Pool, WorkerProcess, gone
 from graphserve.supervise.quarantine import Quarantine
-from graphserve.supervise.rollout import Rollout, first, gone
+from graphserve.supervise.revision import Revision
+from graphserve.supervise.waiting import first
 from graphserve.system import messages, os_errors, rundir
 from graphserve.system.shared_memory import Roster
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from graphserve.supervise.revision import Revision
-
-    pass
-
 
 LEAVING = 5.0  # seconds that workers which have drained have to leave, where others needed all of `graceful_timeout`
 
@@ -53,7 +47,7 @@ class Node:
         self, plan: NodePlan, version: Revision, sockets: dict[str, NamedSocket], emit: Callable[[LogRecord], None],
         on_change: Callable[[Node], None], look: Callable[[], None], warn: Callable[[Node], None], roster: Roster,
     ) -> None:  # fmt: skip
-        self.quarantine = Quarantine(self, warn)
+        self.quarantine = Quarantine(self, partial(warn, self))
         self._look = look
         self._roster = roster
         self.plan = plan
@@ -62,7 +56,6 @@ class Node:
         self.emit = emit
         self.on_change = on_change
         self.pool = Pool(plan, emit, self._died, roster=roster)
-        self.turnover = Rollout(self)
         self.state: State = "starting"
         self.reason = ""
         self.began = asyncio.get_running_loop().time()
@@ -144,18 +137,22 @@ class Node:
             self.state = "ready"
         self.on_change(self)
 
-    def on_health(self, worker: WorkerProcess, report: messages.HealthReport) -> None:
-        """Judge a worker by what it says of itself: replace it where it has had its time, kill it where it is stuck."""
+    def on_health(self, worker: WorkerProcess, report: messages.HealthReport) -> str:
+        """Judge a worker by what it says of itself, and kill it where it is stuck.
+
+        Returns:
+            Why it is to be replaced, if it has had its time; else nothing.
+        """
         worker.seen_at = asyncio.get_running_loop().time()
         worker.health = report
         worker.reported.set()
         verdict = judge(worker.options, report, worker.quota)
         if verdict is None:
-            return
+            return ""
         if verdict[0] == "kill" and worker.state in ("ready", "draining"):
-            self._put_down(worker, verdict[1])
-        elif worker.state == "ready" and not worker.recycling:
-            self.turnover.recycle(worker, verdict[1])
+            self._kill_stuck(worker, verdict[1])
+            return ""
+        return verdict[1] if worker.state == "ready" and not worker.recycling else ""
 
     def check_pulse(self) -> None:
         """Kill workers whose loop is stuck: they do not even report."""
@@ -167,7 +164,7 @@ class Node:
             if on_time and (words := worker.frozen.look(now, worker.seen_at)):
                 self.say("warning", f"a worker of {self.plan.name} {words}", worker)
             if words := stuck(worker.options, now, worker.seen_at, worker.memory.deadline):
-                self._put_down(worker, words)
+                self._kill_stuck(worker, words)
 
     def leave(self, worker: WorkerProcess) -> None:
         """Have a worker answer what it took, and end; another one has its place, or nobody shall have it."""
@@ -317,7 +314,7 @@ class Node:
         self.stopping = True
         self.respawns.end()
 
-    def _put_down(self, worker: WorkerProcess, words: str) -> None:
+    def _kill_stuck(self, worker: WorkerProcess, words: str) -> None:
         worker.message = f"a worker of {self.plan.name} {words}"
         worker.end()
 

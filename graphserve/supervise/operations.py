@@ -19,7 +19,8 @@ from graphserve.graph.resolver import require
 from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.node import Node
 from graphserve.supervise.revision import Revision, same
-from graphserve.supervise.rollout import Progress, together
+from graphserve.supervise.rollout import Progress
+from graphserve.supervise.waiting import together
 
 WORDS = {
     "reload": ("reloading", "reloaded"), "scale": ("scaling", "scaled"), "restart": ("restarting", "restarted"),
@@ -132,7 +133,7 @@ class Operations:
         nodes = self._nodes(sizes)
         async with self._alone("scale", [f"{name}={workers}" for name, workers in sizes.items()]):
             for node in nodes:
-                await node.turnover.resize(sizes[node.plan.name], progress)
+                await self.fleet.rollouts[node].resize(sizes[node.plan.name], progress)
 
     async def restart(self, names: Collection[str], progress: Progress) -> None:
         """Replace workers by others of the same Plan, leaves first; nothing is resolved.
@@ -144,7 +145,7 @@ class Operations:
         nodes = self._nodes(names)
         async with self._alone("restart", names):
             for node in nodes:
-                await node.turnover.restart(progress)
+                await self.fleet.rollouts[node].restart(progress)
 
     def gives_way(self, names: Collection[str]) -> bool:
         """Whether a reload of these nodes (none: of all) may take the place of what is under way.
@@ -227,8 +228,7 @@ class Operations:
             self._say("info", f"{done} in {time.monotonic() - began:.2f} s", "")
 
     def _all(self) -> list[Node]:
-        current = self.fleet.current
-        return list(current.nodes.values()) if current is not None else []
+        return list(self.fleet.current_nodes().values())
 
     def _nodes(self, names: Collection[str]) -> list[Node]:
         known = {node.plan.name: node for node in self._all()}
@@ -301,16 +301,17 @@ class Change:
         before = set(fleet.nodes)
         try:
             fleet.incoming = version = fleet.take_in(plan, extra, keyfile_password)
-            entry = version.nodes[plan.entry]
-            new = [node for node in version.nodes.values() if node not in before]
+            nodes = fleet.nodes_of(version)
+            entry = nodes[plan.entry]
+            new = [node for node in nodes.values() if node not in before]
             await fleet.bring_up([node for node in new if node is not entry])
             for each in new:  # also those that only have another `init`
                 if each is not entry:
                     self._started(each)
-            old = [node for node in version.plan.nodes if version.nodes[node.name] in before]
+            old = [node for node in version.plan.nodes if nodes[node.name] in before]
             for _, level in groupby(old, key=lambda node: node.level):
                 rolling = [node for node in level if not only or node.name in only]
-                await together(self._roll(version.nodes[node.name], node, version) for node in rolling)
+                await together(self._roll(nodes[node.name], node, version) for node in rolling)
             if entry in new:
                 await fleet.bring_up([entry])
                 self._started(entry)
@@ -332,7 +333,7 @@ class Change:
                 self.rolled.append(plan.name)
             self._say(words)
 
-        await node.turnover.roll(plan, version, progress)
+        await self.fleet.rollouts[node].roll(plan, version, progress)
 
 
 def beyond(running: Mapping[str, NodePlan], plan: Plan, names: Collection[str]) -> list[str]:

@@ -16,13 +16,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from graphserve.call.call_fingerprint import is_upload, route
+from graphserve.graph.plan import NodePlan
 from graphserve.system.messages import SuspectCalls
-
-if TYPE_CHECKING:
-    from graphserve.supervise.node import Node
 
 MEMORY = 60.0  # seconds that a death is remembered
 REFUSED = 60.0  # seconds that a call is refused
@@ -74,6 +72,16 @@ class Death:
         return next((call for call in self.calls if not is_upload(call)), None)
 
 
+class QuarantinedNode(Protocol):
+    """What is asked of the node whose calls these are."""
+
+    plan: NodePlan
+    stopping: bool
+
+    def say(self, level: str, message: str, *, fields: dict[str, Any] | None = None) -> None:
+        """Have a record shown at the terminal."""
+
+
 class Quarantine:
     """The suspicions about one node.
 
@@ -85,7 +93,7 @@ class Quarantine:
     """
 
     def __init__(
-        self, node: Node, on_change: Callable[[Node], None], clock: Callable[[], float] = time.monotonic,
+        self, node: QuarantinedNode, on_change: Callable[[], None], clock: Callable[[], float] = time.monotonic,
         later: Callable[..., asyncio.TimerHandle] | None = None,
     ) -> None:  # fmt: skip
         self._node = node
@@ -225,6 +233,6 @@ class Quarantine:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._on_change(self._node)
+        self._on_change()
         if self._said and not self._node.stopping:
             self._timer = self._later(MEMORY, self._tell)  # some of it is over by then

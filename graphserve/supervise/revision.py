@@ -1,6 +1,6 @@
-"""A version of the graph: a Plan that workers start from, and the nodes that it speaks of. Runs in the supervisor.
+"""A revision of the graph: a Plan that workers start from. Runs in the supervisor.
 
-A reload makes a new one. Nodes outlive versions: those that are the same in both are in both.
+A reload makes a new one. Nodes outlive revisions; the fleet knows which nodes are of which.
 """
 
 from __future__ import annotations
@@ -9,16 +9,12 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from graphserve.graph.plan import NodePlan, Plan
 from graphserve.supervise.process.environment import Environment
 from graphserve.system import rundir
 from graphserve.system.messages import Init
-
-if TYPE_CHECKING:
-    from graphserve.supervise.node import Node
-
 
 OUTLINE = 0  # the number of the version that holds only what is known before modules are imported
 
@@ -44,7 +40,6 @@ class Revision:
         self.environment = environment
         self.keyfile_password = keyfile_password
         self.configured = configured
-        self.nodes: dict[str, Node] = {}  # by name; complete before the first worker starts
         self._run = run
         self._file = rundir.plan_file(run, number)
         self._file.parent.mkdir(mode=0o700)
@@ -72,10 +67,6 @@ class Revision:
     def outlined(self) -> bool:
         """Whether it was made before there was a Plan."""
         return self.number == OUTLINE
-
-    def needs(self, name: str) -> set[Node]:
-        """The nodes that workers of this one call."""
-        return {self.nodes[needed] for needed in self.plan.node(name).needs()}
 
     def env(self, node: NodePlan, slot: int) -> dict[str, str]:
         """The environment of a worker."""

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 from graphserve.errors import StartupError
+from graphserve.graph.plan import NodePlan
 from graphserve.supervise.backoff import Backoff
+from graphserve.supervise.node import Node
+from graphserve.supervise.process.worker_process import WorkerProcess, gone
+from graphserve.supervise.revision import Revision
+from graphserve.supervise.waiting import first
 from graphserve.system import os_errors
-
-if TYPE_CHECKING:
-    from graphserve.graph.plan import NodePlan
-    from graphserve.supervise.node import Node
-    from graphserve.supervise.process.worker_process import WorkerProcess
-    from graphserve.supervise.revision import Revision
 
 Progress = Callable[[str], None]
 
@@ -209,34 +207,3 @@ class Rollout:
             if worker.slot >= self.node.plan.workers and not worker.retiring:
                 self.node.leave(worker)
         return [worker for worker in self.node.workers if worker.retiring]
-
-
-async def first(*works: Callable[[], Coroutine[Any, Any, object]]) -> None:
-    """Wait until one of these is done; the others are cancelled.
-
-    It takes functions, not coroutines: where it is cancelled before it begins, nobody would await those.
-    """
-    tasks = [asyncio.ensure_future(work()) for work in works]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
-async def gone(workers: Iterable[WorkerProcess]) -> None:
-    """Wait until these have ended."""
-    for worker in workers:
-        await worker.gone.wait()
-
-
-async def together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Do things side by side; the first that fails ends the others, and is raised when they have ended."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        for task in asyncio.as_completed(tasks):
-            await task
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

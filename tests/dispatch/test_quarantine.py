@@ -214,7 +214,7 @@ class Bench:
             say=lambda level, words, fields: self.said.append(words),
         )
         self.timers: list[tuple[Any, ...]] = []
-        self.quarantine = Quarantine(self.node, lambda node: None, lambda: self.now, self.later)
+        self.quarantine = Quarantine(self.node, lambda: None, lambda: self.now, self.later)
 
     def later(self, delay: float, call: Any, *arguments: Any) -> Any:
         self.timers.append((delay, call, arguments))

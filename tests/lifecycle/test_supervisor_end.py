@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 
-from graphserve.supervise.rollout import first
+from graphserve.supervise.waiting import first
 
 LATE = """
 import asyncio, os, signal

@@ -88,7 +88,7 @@ async def workers(fleet: Fleet) -> list[WorkerRow]:
 
 def nodes(fleet: Fleet) -> list[NodeRow]:
     """Return one object for each node of the graph as it is meant to be."""
-    return [_node_row(node) for node in _current(fleet)]
+    return [_node_row(node) for node in fleet.current_nodes().values()]
 
 
 def failures(operations: Operations) -> list[FailureRow]:
@@ -109,12 +109,10 @@ def overall(fleet: Fleet, phase: str) -> str:
     """Return `ready` if every node has all its workers, `degraded` if not; or the phase, if it is not `serving`."""
     if phase != "serving":
         return phase
-    complete = all(len(node.ready_workers()) >= node.plan.workers and not _silent(node) for node in _current(fleet))
+    complete = all(
+        len(node.ready_workers()) >= node.plan.workers and not _silent(node) for node in fleet.current_nodes().values()
+    )
     return "ready" if complete else "degraded"
-
-
-def _current(fleet: Fleet) -> list[Node]:
-    return list(fleet.current.nodes.values()) if fleet.current is not None else []
 
 
 def _silent(node: Node) -> int:

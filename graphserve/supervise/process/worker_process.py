@@ -15,8 +15,8 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from circus.process import Process
 from circus.watcher import Watcher
@@ -26,15 +26,12 @@ from graphserve.graph.plan import NodePlan
 from graphserve.supervise.events import LogRecord
 from graphserve.supervise.health import Frozen, WorkerMemory
 from graphserve.supervise.process.output import Pipe, Records
+from graphserve.supervise.revision import Revision
 from graphserve.system import inherited, stack
 from graphserve.system.channel import Channel
 from graphserve.system.child_process import FIRST_FILE, end_group
 from graphserve.system.messages import HealthReport, Message
 from graphserve.system.shared_memory import Roster
-
-if TYPE_CHECKING:
-    from graphserve.supervise.revision import Revision
-
 
 NO_PROCESS_PAUSE = 1.0  # seconds until it is tried again, when the machine gives us no process
 
@@ -119,6 +116,12 @@ class WorkerProcess:
     def last_words(self) -> str:
         """Its traceback, or what it printed last."""
         return self.traceback or "\n".join(self.pipes[1].tail) or "\n".join(self.pipes[0].tail)
+
+
+async def gone(workers: Iterable[WorkerProcess]) -> None:
+    """Wait until these have ended."""
+    for worker in workers:
+        await worker.gone.wait()
 
 
 class _Watcher(Watcher):  # type: ignore[misc]

@@ -1,0 +1,32 @@
+"""Waiting for several things at once, none of which outlives the wait. Runs in the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+
+async def first(*works: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    """Wait until one of these is done; the others are cancelled.
+
+    It takes functions, not coroutines: where it is cancelled before it begins, nobody would await those.
+    """
+    tasks = [asyncio.ensure_future(work()) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do things side by side; the first that fails ends the others, and is raised when they have ended."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        for task in asyncio.as_completed(tasks):
+            await task
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
