@@ -22,8 +22,9 @@ from graphserve.supervise.events import LogRecord, Observer
 from graphserve.supervise.node import Node
 from graphserve.supervise.process.reaper import is_dead
 from graphserve.supervise.process.sockets import PublicSocket
-from graphserve.supervise.process.worker_process import NO_PROCESS_PAUSE, Pool, WorkerProcess
+from graphserve.supervise.process.worker_process import NO_PROCESS_PAUSE, MakePool, Pool, WorkerProcess
 from graphserve.supervise.revision import Revision
+from graphserve.supervise.states import WorkerState
 from graphserve.system import messages, os_errors
 
 # Seconds. A usual respawn is over by then; with the start of the stand-in, health has its answer within one second.
@@ -65,9 +66,11 @@ class FallbackProcess:
 
     Args:
         fleet: whose entry it stands in for.
+        make_pool: makes its processes.
     """
 
-    def __init__(self, fleet: SteeredFleet) -> None:
+    def __init__(self, fleet: SteeredFleet, make_pool: MakePool = Pool) -> None:
+        self._make_pool = make_pool
         self._fleet = fleet
         self._loop = asyncio.get_running_loop()
         self.processes: set[WorkerProcess] = set()  # the one that stands in, and those that still answer what they took
@@ -94,7 +97,7 @@ class FallbackProcess:
 
     def resolved(self) -> None:
         """There is a Plan: a process that came before goes on with it."""
-        if self._current is not None and self._current.accepts:
+        if self._current is not None and self._current.state.accepts:
             self._tell_plan(self._current)  # another one hears of it when it is ready
 
     def watch(self) -> None:
@@ -131,7 +134,7 @@ class FallbackProcess:
         if current is None or self._parts or worker not in self._servers():  # a dead one's last words may come late
             return
         self._current = None
-        if current.state == "ready":
+        if current.state is WorkerState.READY:
             again = "" if self._started is not None else " again"
             self._say("info", f"takes calls{again}: the stand-in at the public port goes", current)
         self._dismiss(current)
@@ -144,7 +147,7 @@ class FallbackProcess:
         self.unwatch()
         if needed and self._current is None:
             self._begin()
-        self._parts = needed and self._current is not None and self._current.state != "ready"
+        self._parts = needed and self._current is not None and self._current.state is not WorkerState.READY
         if not self._parts:
             self._fleet.public.close()
 
@@ -174,16 +177,17 @@ class FallbackProcess:
     def on_message(self, process: WorkerProcess, message: messages.Message) -> None:
         """A process of ours says something."""
         match message:
-            case messages.Imported():
+            case messages.Imported() if process.state is WorkerState.SPAWNED:
+                process.enter(WorkerState.IMPORTED)
                 self._send_init(process)
-            case messages.Ready() if process is self._current and (self._watches or self._parts):
+            case messages.Ready() if self._wants(process) and process.state is WorkerState.STARTING:
                 if self._fleet.current is not None:
                     self._tell_plan(process)
-                process.opening = process.serves_public = True
+                process.enter(WorkerState.OPENING)
+                process.serves_public = True
                 process.send(messages.ServePublic(), [self._fleet.public.sock.fileno()])
-            case messages.Listening() if process.opening and process.state != "draining":
-                process.state = "ready"
-                process.opening = False
+            case messages.Listening() if process.state is WorkerState.OPENING:
+                process.enter(WorkerState.READY)
                 process.ready_at = self._loop.time()
                 if process is not self._current:
                     return
@@ -201,11 +205,16 @@ class FallbackProcess:
             case messages.Failed():
                 process.message = message.message
                 process.traceback = message.traceback
-            case messages.Draining() if process is self._current:  # somebody sent it SIGTERM by hand
-                process.state = "draining"
+            case messages.Draining() if process is self._current and process.state.listens:
+                if process.state is not WorkerState.DRAINING:  # somebody sent it SIGTERM by hand
+                    process.enter(WorkerState.DRAINING)
                 self._current = None
                 self._listen()
                 self.check()
+
+    def _wants(self, process: WorkerProcess) -> bool:
+        """Whether this process is to answer at the port."""
+        return process is self._current and (self._watches or self._parts)
 
     # --- the suspicion ---
 
@@ -260,7 +269,7 @@ class FallbackProcess:
 
     def _begin(self) -> None:
         plan = self._entry()
-        pool = Pool(plan, self._fleet.observer.log, self._died, "standin")
+        pool = self._make_pool(plan, self._fleet.observer.log, self._died, "standin")
         try:
             self._fleet.look("")
             version = self._fleet.current or self._fleet.outlined()
@@ -272,7 +281,7 @@ class FallbackProcess:
             self.processes.add(process)
 
     def _send_init(self, process: WorkerProcess) -> None:
-        process.state = "starting"
+        process.enter(WorkerState.STARTING)
         version = process.version
         self._tell_members(process)
         process.send(messages.Init((), version.keyfile_password, {}, resolving=version.outlined))
@@ -294,10 +303,11 @@ class FallbackProcess:
         process.send(messages.Resolved(version.number))
 
     def _dismiss(self, process: WorkerProcess, *, last: bool = False) -> None:
-        if not process.accepts and process.state != "draining":
+        if process.state.accepts:
+            process.enter(WorkerState.DRAINING)
+        elif process.state is not WorkerState.DRAINING:
             process.kill()  # it has accepted nothing yet
             return
-        process.state = "draining"
         process.send(messages.Drain(last))
 
     def _died(self, process: WorkerProcess, code: int) -> None:

@@ -18,15 +18,15 @@ from graphserve.supervise.node import Node
 from graphserve.supervise.process import sockets
 from graphserve.supervise.process.connections import Connections
 from graphserve.supervise.process.environment import MARK, Environment
-from graphserve.supervise.process.worker_process import WorkerProcess
+from graphserve.supervise.process.worker_process import MakePool, Pool, WorkerProcess
 from graphserve.supervise.revision import OUTLINE, Revision, same
 from graphserve.supervise.rollout import Rollout
+from graphserve.supervise.states import WorkerState
 from graphserve.supervise.waiting import together
 from graphserve.system import messages, os_errors, rundir
 from graphserve.system.shared_memory import Roster
 
 PULSE = 1.0  # seconds between two looks at each worker
-HEARING = ("starting", "ready", "draining")  # the states of workers that are told what becomes of others
 
 
 class Fleet:
@@ -36,9 +36,11 @@ class Fleet:
         run: the run folder.
         public: the public socket.
         observer: who watches.
+        make_pool: makes the processes of a node.
     """
 
-    def __init__(self, run: Path, public: sockets.PublicSocket, observer: Observer) -> None:
+    def __init__(self, run: Path, public: sockets.PublicSocket, observer: Observer, make_pool: MakePool = Pool) -> None:
+        self._make_pool = make_pool
         self.run = run
         self.public = public
         self.observer = observer
@@ -56,7 +58,7 @@ class Fleet:
         self._pulse: asyncio.TimerHandle | None = None
         self._shown: dict[str, tuple[State, int, int]] = {}  # by name: a reload may have two nodes of one
         self.look: Callable[[str], None] = lambda suspect: None  # has the run folder looked after; see `Upkeep`
-        self.fallback = FallbackProcess(self)
+        self.fallback = FallbackProcess(self, make_pool)
         self._outline: tuple[Plan, Mapping[str, str], str | None] | None = None
         self._outlined: Revision | None = None
 
@@ -111,7 +113,9 @@ class Fleet:
     def _new(self, plan: NodePlan, version: Revision) -> Node:
         shared = sockets.shared(self.run, plan)
         look = lambda: self.look("")  # noqa: E731
-        node = Node(plan, version, shared, self.observer.log, self._changed, look, self._warn, self._roster)
+        node = Node(
+            plan, version, shared, self.observer.log, self._changed, look, self._warn, self._roster, self._make_pool
+        )
         self.nodes.append(node)
         self.rollouts[node] = Rollout(node)
         return node
@@ -318,7 +322,7 @@ class Fleet:
         with self.fallback.elsewhere():
             before = self.public.renew()
         for worker in self._processes():
-            if worker.serves_public and worker.state == "ready":
+            if worker.serves_public and worker.state is WorkerState.READY:
                 worker.send(messages.ServePublic(), [self.public.sock.fileno()])
         before.close()
         return [str(self.public.path)]
@@ -346,13 +350,13 @@ class Fleet:
             self.fallback.on_message(worker, message)
             return
         match message:
-            case messages.Imported():
-                worker.state = "imported"
+            case messages.Imported() if worker.state is WorkerState.SPAWNED:
+                worker.enter(WorkerState.IMPORTED)
                 worker.unlimit()  # its turn may be long in coming
                 self._give_turns()
-            case messages.Ready():
+            case messages.Ready() if worker.state is WorkerState.STARTING:
                 worker.address = message.address
-                worker.place = rundir.identity(worker.address)
+                worker.address_identity = rundir.identity(worker.address)
                 self._ready(node, worker)
             case messages.Bound():
                 node.rebound(worker, message.trouble)
@@ -360,15 +364,15 @@ class Fleet:
                 self.on_call(worker, message)
             case messages.Lost():
                 self.look(message.path)
-            case messages.Listening() if worker.opening:
+            case messages.Listening() if worker.state is WorkerState.OPENING:
                 node.ready(worker)
                 self.fallback.stand_down(worker)
             case messages.Failed():
                 worker.message = message.message
                 worker.traceback = message.traceback
             case messages.Draining():
-                if worker.state == "ready":
-                    node.goes(worker)  # somebody sent it SIGTERM by hand: another will take its place
+                if worker.state is WorkerState.READY:
+                    node.on_draining(worker)  # somebody sent it SIGTERM by hand: another will take its place
             case messages.HealthReport():
                 if words := node.on_health(worker, message):
                     self.rollouts[node].recycle(worker, words)
@@ -379,10 +383,11 @@ class Fleet:
     def _ready(self, node: Node, worker: WorkerProcess) -> None:
         if node.plan.name != worker.version.plan.entry:
             node.ready(worker)
-        elif not (worker.retiring or node.stopping):
+        elif not (worker.retired or node.stopping):
             if self._unready:  # first: what it accepts may ask at once
                 worker.send(messages.Unready())
-            worker.opening = worker.serves_public = True  # it is ready when it says that it listens
+            worker.enter(WorkerState.OPENING)  # it is ready when it says that it listens
+            worker.serves_public = True
             worker.send(messages.ServePublic(), [self.public.sock.fileno()])
 
     def on_call(self, worker: WorkerProcess, message: messages.Held | messages.Answered) -> None:
@@ -400,7 +405,7 @@ class Fleet:
         message = node.quarantine.message()
         if message is not None:
             for worker in self._processes():
-                if self.nodes_of(worker.version).get(node.plan.name) is node and worker.state in HEARING:
+                if self.nodes_of(worker.version).get(node.plan.name) is node and worker.state.listens:
                     worker.send(message)
 
     # --- order ---
@@ -408,7 +413,8 @@ class Fleet:
     def _give_turns(self) -> None:
         for node in self.nodes:
             for worker in node.workers:
-                if worker.state == "imported" and all(map(answers, self._needs_of(worker.version, node.plan.name))):
+                needs = self._needs_of(worker.version, node.plan.name)
+                if worker.state is WorkerState.IMPORTED and all(map(answers, needs)):
                     version = worker.version
                     members = messages.Members(tuple(other.news() for other in self.nodes_of(version).values()))
                     node.send_init(worker, members, version.init_of(node.plan, tuple(node.sockets)))
@@ -421,7 +427,7 @@ class Fleet:
         for worker in self._processes():
             # Two nodes of one name may live while the graph changes: each caller hears of its own.
             hears = self.nodes_of(worker.version).get(node.plan.name) is node
-            if hears and worker.state in HEARING:
+            if hears and worker.state.listens:
                 worker.send(message)
         self.fallback.check()
         self._show(node)

@@ -19,9 +19,10 @@ from graphserve.supervise.events import LogRecord, State
 from graphserve.supervise.health import FREEZE, judge, stuck
 from graphserve.supervise.process.reaper import how_it_ended
 from graphserve.supervise.process.sockets import NamedSocket
-from graphserve.supervise.process.worker_process import NO_PROCESS_PAUSE, Pool, WorkerProcess, gone
+from graphserve.supervise.process.worker_process import NO_PROCESS_PAUSE, MakePool, Pool, WorkerProcess, gone
 from graphserve.supervise.quarantine import Quarantine
 from graphserve.supervise.revision import Revision
+from graphserve.supervise.states import Claim, WorkerState
 from graphserve.supervise.waiting import first
 from graphserve.system import messages, os_errors, rundir
 from graphserve.system.shared_memory import Roster
@@ -41,11 +42,13 @@ class Node:
         look: has the run folder looked after, before something is started that needs it.
         warn: called when callers are to know which calls kill workers.
         roster: where its workers are named.
+        make_pool: makes its processes.
     """
 
     def __init__(
         self, plan: NodePlan, version: Revision, sockets: dict[str, NamedSocket], emit: Callable[[LogRecord], None],
         on_change: Callable[[Node], None], look: Callable[[], None], warn: Callable[[Node], None], roster: Roster,
+        make_pool: MakePool = Pool,
     ) -> None:  # fmt: skip
         self.quarantine = Quarantine(self, partial(warn, self))
         self._look = look
@@ -55,7 +58,7 @@ class Node:
         self.sockets = sockets
         self.emit = emit
         self.on_change = on_change
-        self.pool = Pool(plan, emit, self._died, roster=roster)
+        self.pool = make_pool(plan, emit, self._died, roster=roster)
         self.state: State = "starting"
         self.reason = ""
         self.began = asyncio.get_running_loop().time()
@@ -74,7 +77,7 @@ class Node:
 
     def ready_workers(self) -> list[WorkerProcess]:
         """The workers that take calls."""
-        return [worker for worker in self.workers if worker.state == "ready"]
+        return [worker for worker in self.workers if worker.state is WorkerState.READY]
 
     def versions(self) -> set[Revision]:
         """What its workers are started from, those that live and those to come."""
@@ -113,7 +116,7 @@ class Node:
 
     def send_init(self, worker: WorkerProcess, members: messages.Members, init: messages.Init) -> None:
         """Let a worker initialise: what it needs is ready."""
-        worker.state = "starting"
+        worker.enter(WorkerState.STARTING)
         limit = worker.options.startup_timeout
         self._limit_start(worker, limit, "was not ready {:g} s after it began to start")
         if self._roster.descriptor >= 0:
@@ -123,10 +126,7 @@ class Node:
 
     def ready(self, worker: WorkerProcess) -> None:
         """The worker takes calls."""
-        worker.opening = False
-        if worker.state == "draining":
-            return
-        worker.state = "ready"
+        worker.enter(WorkerState.READY)
         worker.ready_at = worker.seen_at = asyncio.get_running_loop().time()
         worker.was_ready.set()
         worker.unlimit()
@@ -149,10 +149,10 @@ class Node:
         verdict = judge(worker.options, report, worker.quota)
         if verdict is None:
             return ""
-        if verdict[0] == "kill" and worker.state in ("ready", "draining"):
+        if verdict[0] == "kill" and worker.state in (WorkerState.READY, WorkerState.DRAINING):
             self._kill_stuck(worker, verdict[1])
             return ""
-        return verdict[1] if worker.state == "ready" and not worker.recycling else ""
+        return verdict[1] if worker.state is WorkerState.READY and worker.claim is Claim.HOLDS else ""
 
     def check_pulse(self) -> None:
         """Kill workers whose loop is stuck: they do not even report."""
@@ -168,20 +168,16 @@ class Node:
 
     def leave(self, worker: WorkerProcess) -> None:
         """Have a worker answer what it took, and end; another one has its place, or nobody shall have it."""
-        worker.retiring = True
+        worker.decide(Claim.RETIRED)
         worker.unlimit()
-        if worker.accepts:
-            worker.state = "draining"
-            worker.send(messages.Drain(last=False))
-        elif worker.state != "draining":  # it serves nothing yet
-            worker.kill()
-        if worker.state == "draining":
+        self._drain_or_kill(worker, last=False)
+        if worker.state is WorkerState.DRAINING:
             self._limit(worker)
         self.on_change(self)
 
-    def goes(self, worker: WorkerProcess) -> None:
+    def on_draining(self, worker: WorkerProcess) -> None:
         """A worker drains of its own accord; it is replaced when it has ended."""
-        worker.state = "draining"
+        worker.enter(WorkerState.DRAINING)
         self._limit(worker)
         self.on_change(self)
 
@@ -189,7 +185,7 @@ class Node:
         """It shall not start any more: end the workers that were not ready yet, and start no others."""
         self._end()
         for worker in self.workers:
-            if not worker.accepts and worker.state != "draining":
+            if not (worker.state.accepts or worker.state is WorkerState.DRAINING):
                 worker.kill()
 
     async def drain(self, callers: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -201,12 +197,8 @@ class Node:
         self._end()
         self.state = "draining"
         for worker in self.workers:
-            worker.retiring = True
-            if worker.accepts:
-                worker.state = "draining"
-                worker.send(messages.Drain(last=True))
-            elif worker.state != "draining":
-                worker.kill()
+            worker.decide(Claim.RETIRED)
+            self._drain_or_kill(worker, last=True)
         self.on_change(self)
         loop = asyncio.get_running_loop()
         began, timeout = loop.time(), self.plan.options.graceful_timeout
@@ -221,6 +213,14 @@ class Node:
         await self._kill_late(self.workers, timeout)
         self.state = "stopped"
         self.on_change(self)
+
+    def _drain_or_kill(self, worker: WorkerProcess, *, last: bool) -> None:
+        """Have a worker answer what it took, if it may have taken something; one that drains already goes on."""
+        if worker.state.accepts:
+            worker.enter(WorkerState.DRAINING)
+            worker.send(messages.Drain(last))
+        elif worker.state is not WorkerState.DRAINING:
+            worker.kill()
 
     async def _kill_late(self, workers: list[WorkerProcess], seconds: float) -> None:
         """Kill what has not done in time what a stop asks of it, and nothing else."""
@@ -257,12 +257,12 @@ class Node:
             before = self.sockets[name]
             self.sockets[name] = NamedSocket(before.path, self.plan.options.queue)
             for worker in self.workers:
-                if worker.state in ("starting", "ready", "draining"):
+                if worker.state.listens:
                     worker.send(messages.Listeners((name,)), [self.sockets[name].fileno()])
             before.sock.close()
         for worker in self.workers:
-            own = worker.state == "ready" or worker.opening
-            if own and not worker.rebinding and rundir.identity(worker.address) != worker.place:
+            own = worker.state.accepts
+            if own and not worker.rebinding and rundir.identity(worker.address) != worker.address_identity:
                 self.rebind(worker)
                 paths.append(worker.address)
         if lost:
@@ -280,7 +280,7 @@ class Node:
         if trouble:
             self.say("error", f"a worker of {self.plan.name} cannot listen on its own socket: {trouble}", worker)
         else:
-            worker.place = rundir.identity(worker.address)
+            worker.address_identity = rundir.identity(worker.address)
             self.on_change(self)  # who waits for it connects at once
 
     def close_sockets(self) -> None:
@@ -291,9 +291,9 @@ class Node:
     def news(self) -> messages.NodeNews:
         """Return what callers are told of this node; not the reason, which may be an exception's text."""
         workers = tuple(
-            messages.WorkerNews(worker.pid, worker.address, worker.state)
+            messages.WorkerNews(worker.pid, worker.address, worker.state.shown)
             for worker in self.workers
-            if worker.state in ("ready", "draining")
+            if worker.state in (WorkerState.READY, WorkerState.DRAINING)
         )
         next_at = self.respawns.next_at if self.state == "failed" else None
         return messages.NodeNews(self.plan.name, self.state, workers, self.respawns.starts, next_at)
@@ -339,7 +339,7 @@ class Node:
 
     def _died(self, worker: WorkerProcess, code: int) -> None:
         worker.message = worker.message or f"a worker of {self.plan.name} {how_it_ended(code)}"
-        if not (self.stopping or worker.retiring or worker.standby):
+        if worker.respawns and not self.stopping:
             if not self.started.is_set():
                 self.broken = self.broken or worker
                 self._broke.set()
@@ -401,7 +401,7 @@ class RestartPolicy:
         self.count[worker.slot] += 1
         when = f" in {pause:.1f} s" if pause else ""
         node.say("error", f"{worker.message}; replaced{when}", worker, worker.traceback)
-        if worker.successor is None or worker.successor.state == "gone":
+        if worker.successor is None or worker.successor.state is WorkerState.GONE:
             self.later(worker.slot, pause)
 
     def later(self, slot: int, pause: float = 0.0) -> None:

@@ -17,6 +17,7 @@ from graphserve.supervise.backoff import Backoff
 from graphserve.supervise.node import Node
 from graphserve.supervise.process.worker_process import WorkerProcess, gone
 from graphserve.supervise.revision import Revision
+from graphserve.supervise.states import Claim, WorkerState
 from graphserve.supervise.waiting import first
 from graphserve.system import os_errors
 
@@ -93,7 +94,7 @@ class Rollout:
         """Replace a worker that has had its time; each of its reports asks for it."""
         if self._pausing:
             return
-        worker.recycling = True
+        worker.decide(Claim.RECYCLING)
         task = asyncio.ensure_future(self._recycle(worker, words))
         self._recycles.add(task)
         task.add_done_callback(self._recycles.discard)
@@ -102,8 +103,8 @@ class Rollout:
         async with self._apart:
             async with self._alone:
                 node = self.node
-                if node.stopping or worker.state != "ready" or self._pausing:
-                    worker.recycling = False
+                if node.stopping or worker.state is not WorkerState.READY or self._pausing:
+                    worker.decide(Claim.HOLDS)
                     return
                 node.say("info", f"a worker of {node.plan.name} {words}; replacing it", worker)
                 try:
@@ -121,7 +122,7 @@ class Rollout:
         pause = self._backoff.died(0.0)
         words = f"the replacement did not start, another one does in {pause:.1f} s: {exc}"
         self.node.say("error", words, worker, exc.log)
-        worker.recycling = False
+        worker.decide(Claim.HOLDS)
         self._pausing = True
         asyncio.get_running_loop().call_later(pause, self._resume)
 
@@ -140,7 +141,7 @@ class Rollout:
             if self._holder(old.slot) is None and not self.node.stopping:
                 self.node.respawns.later(old.slot)
             raise
-        if not old_first and old.state != "gone":
+        if not old_first and old.state is not WorkerState.GONE:
             self.node.leave(old)
 
     async def _start(
@@ -151,7 +152,7 @@ class Rollout:
         try:
             for slot in slots:
                 new.append(worker := self.node.spawn(slot, plan, version))
-                worker.standby = True
+                worker.decide(Claim.STANDBY)
                 if old is not None:
                     old.successor = worker
             self.node.on_change(self.node)
@@ -159,12 +160,12 @@ class Rollout:
         except BaseException as exc:
             for worker in new:
                 self.node.leave(worker)
-            await gone(worker for worker in new if worker.state != "draining")
+            await gone(worker for worker in new if worker.state is not WorkerState.DRAINING)
             if isinstance(exc, OSError):
                 raise StartupError(f"{plan.name}: {os_errors.explain(exc)}", plan.name) from exc
             raise
         for worker in new:
-            worker.standby = False
+            worker.decide(Claim.HOLDS)
 
     async def _ready(self, new: list[WorkerProcess]) -> None:
         waiting = {asyncio.ensure_future(first(worker.was_ready.wait, worker.gone.wait)): worker for worker in new}
@@ -172,7 +173,7 @@ class Rollout:
             for task in asyncio.as_completed(waiting):
                 await task
                 for worker in new:
-                    if worker.state == "gone":
+                    if worker.state is WorkerState.GONE:
                         raise StartupError(worker.message, self.node.plan.name, worker.last_words())
         finally:
             for task in waiting:
@@ -182,11 +183,11 @@ class Rollout:
 
     def _next(self, plan: NodePlan, version: Revision) -> WorkerProcess | None:
         """The worker in the lowest slot that is not of this version and is to be replaced."""
-        old = [worker for worker in self.node.workers if worker.version is not version and not worker.retiring]
+        old = [worker for worker in self.node.workers if worker.version is not version and not worker.retired]
         return min((w for w in old if w.slot < plan.workers), key=lambda worker: worker.slot, default=None)
 
     def _holder(self, slot: int) -> WorkerProcess | None:
-        return next((w for w in self.node.workers if w.slot == slot and not w.retiring), None)
+        return next((w for w in self.node.workers if w.slot == slot and not w.retired), None)
 
     async def _fill(self, before: int) -> None:
         """Have a worker in every slot; if one does not start, there are as many as before."""
@@ -204,6 +205,6 @@ class Rollout:
     def _trim(self) -> list[WorkerProcess]:
         """Let the workers go whose slots are no more; returns all that leave."""
         for worker in self.node.workers:
-            if worker.slot >= self.node.plan.workers and not worker.retiring:
+            if worker.slot >= self.node.plan.workers and not worker.retired:
                 self.node.leave(worker)
-        return [worker for worker in self.node.workers if worker.retiring]
+        return [worker for worker in self.node.workers if worker.retired]

@@ -10,6 +10,7 @@ from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.node import Node
 from graphserve.supervise.operations import Operations
 from graphserve.supervise.process.worker_process import WorkerProcess
+from graphserve.supervise.states import WorkerState
 from graphserve.system.messages import Report, plain
 
 REPORT_TIMEOUT = 0.2  # seconds that workers have to report; what one that does not is executing is not known
@@ -77,9 +78,8 @@ class Status(TypedDict):
 
 async def workers(fleet: Fleet) -> list[WorkerRow]:
     """Return one object for each worker: nodes in the order in which they start, the entry last."""
-    await _ask_for_reports(
-        [worker for node in fleet.nodes for worker in node.workers if worker.state in ("ready", "draining")]
-    )
+    reporting = (WorkerState.READY, WorkerState.DRAINING)
+    await _ask_for_reports([worker for node in fleet.nodes for worker in node.workers if worker.state in reporting])
     order = [node.name for node in fleet.current.plan.nodes] if fleet.current is not None else []
     places = {name: place for place, name in enumerate(order)}
     ordered = sorted(fleet.nodes, key=lambda node: places.get(node.plan.name, -1))  # what goes away comes first
@@ -135,7 +135,8 @@ def _worker_rows(node: Node) -> Iterator[WorkerRow]:
     now = asyncio.get_running_loop().time()
     for worker in sorted(node.workers, key=lambda worker: (worker.slot, worker.spawned_at)):
         yield {
-            "node": node.plan.name, "id": node.plan.id, "slot": worker.slot, "pid": worker.pid, "state": worker.state,
+            "node": node.plan.name, "id": node.plan.id, "slot": worker.slot, "pid": worker.pid,
+            "state": worker.state.shown,
             "restarts": node.respawns.count[worker.slot], "uptime": round(now - worker.spawned_at, 3),
             "cpu": worker.usage.cpu(), "memory": worker.usage.memory(),
             "in_flight": worker.health.in_flight if worker.health is not None and worker.reported.is_set() else None,

@@ -13,6 +13,7 @@ from graphserve.isolation.restore import CLOSED
 from graphserve.supervise.health import WorkerMemory
 from graphserve.supervise.process import sockets
 from graphserve.supervise.process.worker_process import WorkerProcess
+from graphserve.supervise.states import WorkerState
 from graphserve.system import os_errors, rundir
 from graphserve.system.channel import Channel
 from graphserve.system.messages import Message, Ready
@@ -102,13 +103,13 @@ class Connections:
 
     def _hung_up(self, worker: WorkerProcess) -> None:
         # A worker that lives on without its connection cannot be steered. Its death usually comes first.
-        if worker.state not in ("gone", "draining"):
+        if worker.state not in (WorkerState.GONE, WorkerState.DRAINING):
             asyncio.get_running_loop().call_later(LAST_WORDS, _end_cut_off, worker)
 
 
 def _end_cut_off(worker: WorkerProcess) -> None:
-    if worker.state == "gone":
+    if worker.state is WorkerState.GONE:
         return
-    if worker.state == "spawned":
+    if worker.state is WorkerState.SPAWNED:
         worker.message = worker.message or f"a worker, while it imported its modules, {CLOSED}"
     worker.kill()

@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from circus.process import Process
 from circus.watcher import Watcher
@@ -27,6 +27,7 @@ from graphserve.supervise.events import LogRecord
 from graphserve.supervise.health import Frozen, WorkerMemory
 from graphserve.supervise.process.output import Pipe, Records
 from graphserve.supervise.revision import Revision
+from graphserve.supervise.states import WorkerLife, WorkerState
 from graphserve.system import inherited, stack
 from graphserve.system.channel import Channel
 from graphserve.system.child_process import FIRST_FILE, end_group
@@ -36,15 +37,13 @@ from graphserve.system.shared_memory import Roster
 NO_PROCESS_PAUSE = 1.0  # seconds until it is tried again, when the machine gives us no process
 
 
-class WorkerProcess:
-    """One worker, from spawn to death.
-
-    Its `state` goes `spawned` → `imported` → `starting` → `ready` → `draining` → `gone`.
-    """
+class WorkerProcess(WorkerLife):
+    """One worker, from spawn to death; `supervise/states.py` has the states that it goes through."""
 
     def __init__(
         self, node: str, version: Revision, slot: int, process: Any, pipes: list[Pipe], records: Records
     ) -> None:
+        super().__init__()
         self.version = version
         self.slot = slot
         self.process = process
@@ -52,10 +51,10 @@ class WorkerProcess:
         self.records = records
         self.pid: int = process.pid
         self.usage = Usage(process.pid)
-        self.state = "spawned"
         self.channel: Channel | None = None
         self.address = ""
-        self.place: tuple[int, int] | None = None  # which file had that name when the worker said that it listens there
+        # Which file had that name when the worker said that it listens there.
+        self.address_identity: tuple[int, int] | None = None
         self.rebinding = False  # it was told to listen there anew
         self.message = self.traceback = ""
         self.options = version.plan.node(node).options  # its own: those of its node may be newer
@@ -65,23 +64,14 @@ class WorkerProcess:
         self.drained = asyncio.Event()
         self.gone = asyncio.Event()
         self.was_ready = asyncio.Event()
-        self.opening = False  # it was told to serve the public port, and has not said yet that it does
         self.serves_public = False  # it was told to, at some time
-        self.standby = False  # somebody waits for it to be ready, and decides what becomes of it if it is not
         self.successor: WorkerProcess | None = None  # who is to take its place
-        self.recycling = False
         self.seen_at = 0.0
         self.frozen = Frozen()
         self.health: HealthReport | None = None  # its latest report
         self.memory = WorkerMemory()  # what it executes
         self.reported = asyncio.Event()  # since it was asked
         self.quota = random.uniform(1.0, 1.1)  # of max_requests: workers that began together are replaced apart
-        self.retiring = False
-
-    @property
-    def accepts(self) -> bool:
-        """Whether it may have accepted something by now: it is asked to end, and not killed."""
-        return self.state == "ready" or self.opening
 
     def send(self, message: Message, fds: list[int] | None = None) -> None:
         """Send a message, if it is connected."""
@@ -90,7 +80,7 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """SIGKILL to it and to the processes that it started (see `family`); nothing once it is gone."""
-        if self.state == "gone":
+        if self.state is WorkerState.GONE:
             return  # its pid may be another's by now
         end_group(self.pid)
 
@@ -106,7 +96,7 @@ class WorkerProcess:
 
     def end(self) -> None:
         """Have it say where it hangs, and end; SIGKILL if that takes long."""
-        if self.state == "gone" or self.pipes[1].stack is not None:
+        if self.state is WorkerState.GONE or self.pipes[1].stack is not None:
             return
         self.pipes[1].stack = stack.Stack()
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -147,6 +137,24 @@ class _Watcher(Watcher):  # type: ignore[misc]
         except OSError as exc:
             self.refused = exc
             raise
+
+
+class WorkerPool(Protocol):
+    """Some processes that are started from one command."""
+
+    workers: dict[int, WorkerProcess]  # by pid
+
+    def spawn(self, slot: int, version: Revision, env: Mapping[str, str]) -> WorkerProcess:
+        """Start a process."""
+
+
+class MakePool(Protocol):
+    """Makes the pool of a node; `Pool` does, of real processes."""
+
+    def __call__(
+        self, node: NodePlan, emit: Callable[[LogRecord], None], on_death: Callable[[WorkerProcess, int], None],
+        role: str = "worker", roster: Roster | None = None,
+    ) -> WorkerPool: ...  # fmt: skip
 
 
 class Pool:
@@ -262,7 +270,7 @@ class Pool:
             with contextlib.suppress(OSError):  # it has done so itself, unless it was killed
                 os.unlink(worker.address)
         del self.workers[worker.pid]
-        worker.state = "gone"
+        worker.enter(WorkerState.GONE)
         worker.gone.set()
         self._on_death(worker, code if code is not None else 0)
         worker.memory.close()
