@@ -21,7 +21,7 @@ from graphserve.supervise.process.environment import MARK, Environment
 from graphserve.supervise.process.worker_process import MakePool, Pool, WorkerProcess
 from graphserve.supervise.revision import OUTLINE, Revision, same
 from graphserve.supervise.rollout import Rollout
-from graphserve.supervise.states import WorkerState
+from graphserve.supervise.states import NodePhase, WorkerState
 from graphserve.supervise.waiting import together
 from graphserve.system import messages, os_errors, rundir
 from graphserve.system.shared_memory import Roster
@@ -312,7 +312,7 @@ class Fleet:
         for version in self._nodes_of:
             restored += version.restore()
         for node in self.nodes:
-            if node.state != "stopped" and (lost := node.restore(self.run / node.plan.id)):
+            if node.phase is not NodePhase.STOPPED and (lost := node.restore(self.run / node.plan.id)):
                 restored += [f"{os.path.relpath(path, self.run)} of {node.plan.name}" for path in lost]
         return [*restored, *self._restore_public()]
 
@@ -440,7 +440,7 @@ class Fleet:
         self._moved = asyncio.Event()
 
     def _show(self, node: Node) -> None:
-        shown = (node.state, min(len(node.ready_workers()), node.plan.workers), node.plan.workers)
+        shown = (node.phase.shown, min(len(node.ready_workers()), node.plan.workers), node.plan.workers)
         if node.shows and self._shown.get(node.plan.name) != shown:
             now = asyncio.get_running_loop().time()
             _, ready, workers = self._shown.get(node.plan.name, shown)
@@ -453,4 +453,4 @@ class Fleet:
 
 def answers(node: Node) -> bool:
     """Whether who needs this node may initialise: all its workers at the start, then one; or it is failed."""
-    return node.state == "failed" or (node.started.is_set() and bool(node.ready_workers()))
+    return node.phase is NodePhase.FAILED or (node.started.is_set() and bool(node.ready_workers()))

@@ -15,14 +15,14 @@ from graphserve.errors import StartupError
 from graphserve.graph.plan import NodePlan
 from graphserve.graph.resolver import import_limit
 from graphserve.supervise.backoff import Backoff
-from graphserve.supervise.events import LogRecord, State
+from graphserve.supervise.events import LogRecord
 from graphserve.supervise.health import FREEZE, judge, stuck
 from graphserve.supervise.process.reaper import how_it_ended
 from graphserve.supervise.process.sockets import NamedSocket
 from graphserve.supervise.process.worker_process import NO_PROCESS_PAUSE, MakePool, Pool, WorkerProcess, gone
 from graphserve.supervise.quarantine import Quarantine
 from graphserve.supervise.revision import Revision
-from graphserve.supervise.states import Claim, WorkerState
+from graphserve.supervise.states import Claim, NodeLife, NodePhase, WorkerState
 from graphserve.supervise.waiting import first
 from graphserve.system import messages, os_errors, rundir
 from graphserve.system.shared_memory import Roster
@@ -30,7 +30,7 @@ from graphserve.system.shared_memory import Roster
 LEAVING = 5.0  # seconds that workers which have drained have to leave, where others needed all of `graceful_timeout`
 
 
-class Node:
+class Node(NodeLife):
     """A node's workers.
 
     Args:
@@ -50,6 +50,7 @@ class Node:
         on_change: Callable[[Node], None], look: Callable[[], None], warn: Callable[[Node], None], roster: Roster,
         make_pool: MakePool = Pool,
     ) -> None:  # fmt: skip
+        super().__init__()
         self.quarantine = Quarantine(self, partial(warn, self))
         self._look = look
         self._roster = roster
@@ -59,14 +60,12 @@ class Node:
         self.emit = emit
         self.on_change = on_change
         self.pool = make_pool(plan, emit, self._died, roster=roster)
-        self.state: State = "starting"
         self.reason = ""
         self.began = asyncio.get_running_loop().time()
         self.started = asyncio.Event()  # every worker was ready once
         self.broken: WorkerProcess | None = None  # died before
         self.shows = True  # whether its changes are news
         self.respawns = RestartPolicy(self)
-        self.stopping = False
         self._broke = asyncio.Event()
         self._pulse_at = 0.0  # when it was felt last
 
@@ -74,6 +73,11 @@ class Node:
     def workers(self) -> list[WorkerProcess]:
         """The processes that live."""
         return list(self.pool.workers.values())
+
+    @property
+    def stopping(self) -> bool:
+        """Whether its workers are not replaced any more."""
+        return self.respawns.ended
 
     def ready_workers(self) -> list[WorkerProcess]:
         """The workers that take calls."""
@@ -134,7 +138,7 @@ class Node:
         if len(self.ready_workers()) >= self.plan.workers:
             self.started.set()
         if self.started.is_set() and not self.stopping:
-            self.state = "ready"
+            self.enter(NodePhase.READY)
         self.on_change(self)
 
     def on_health(self, worker: WorkerProcess, report: messages.HealthReport) -> str:
@@ -195,7 +199,7 @@ class Node:
             callers: waits until nobody is left who may pass on a call that its client sends late.
         """
         self._end()
-        self.state = "draining"
+        self.enter(NodePhase.DRAINING)
         for worker in self.workers:
             worker.decide(Claim.RETIRED)
             self._drain_or_kill(worker, last=True)
@@ -211,7 +215,7 @@ class Node:
             worker.send(messages.Exit())
         await _within(latest - loop.time(), [worker.gone.wait() for worker in self.workers])
         await self._kill_late(self.workers, timeout)
-        self.state = "stopped"
+        self.enter(NodePhase.STOPPED)
         self.on_change(self)
 
     def _drain_or_kill(self, worker: WorkerProcess, *, last: bool) -> None:
@@ -238,7 +242,7 @@ class Node:
         for worker in self.workers:
             worker.kill()
         await asyncio.gather(*(worker.gone.wait() for worker in self.workers))
-        self.state = "stopped"
+        self.enter(NodePhase.STOPPED)
         self.shows = shows
         self.on_change(self)
 
@@ -295,8 +299,8 @@ class Node:
             for worker in self.workers
             if worker.state in (WorkerState.READY, WorkerState.DRAINING)
         )
-        next_at = self.respawns.next_at if self.state == "failed" else None
-        return messages.NodeNews(self.plan.name, self.state, workers, self.respawns.starts, next_at)
+        next_at = self.respawns.next_at if self.phase is NodePhase.FAILED else None
+        return messages.NodeNews(self.plan.name, self.phase.shown, workers, self.respawns.starts, next_at)
 
     def say(
         self, level: str, message: str, worker: WorkerProcess | None = None, trace: str = "",
@@ -311,7 +315,6 @@ class Node:
     # --- what goes wrong ---
 
     def _end(self) -> None:
-        self.stopping = True
         self.respawns.end()
 
     def _kill_stuck(self, worker: WorkerProcess, words: str) -> None:
@@ -373,6 +376,7 @@ class RestartPolicy:
         self.node = node
         self.count = Counter[int]()  # by slot
         self._backoffs = defaultdict[int, Backoff](Backoff)  # by slot
+        self.ended = False  # whether the node stops
         self.starts = False  # whether the worker that died last had been ready
         self._timers: dict[int, asyncio.TimerHandle] = {}  # by slot
 
@@ -394,9 +398,9 @@ class RestartPolicy:
             lived = max(lived, backoff.healthy)
         pause = backoff.died(lived)
         if backoff.failed and not node.ready_workers():
-            node.state = "failed"
+            node.enter(NodePhase.FAILED)
             node.reason = worker.message
-        if node.state == "failed":
+        if node.phase is NodePhase.FAILED:
             pause = backoff.hopeless()
         self.count[worker.slot] += 1
         when = f" in {pause:.1f} s" if pause else ""
@@ -415,6 +419,7 @@ class RestartPolicy:
 
     def end(self) -> None:
         """Fill no slot any more."""
+        self.ended = True
         for timer in self._timers.values():
             timer.cancel()
 

@@ -76,7 +76,10 @@ class QuarantinedNode(Protocol):
     """What is asked of the node whose calls these are."""
 
     plan: NodePlan
-    stopping: bool
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it ends."""
 
     def say(self, level: str, message: str, *, fields: dict[str, Any] | None = None) -> None:
         """Have a record shown at the terminal."""

@@ -1,13 +1,20 @@
-"""The states of a worker, and which may follow which; nothing else changes them. Runs in the supervisor.
+"""The states of workers and nodes, and which may follow which; nothing else changes them. Runs in the supervisor.
+
+A worker:
 
     SPAWNED → IMPORTED → STARTING → (OPENING) → READY → DRAINING → GONE
 
 A worker may be gone at any time. Whether its slot is filled again then is another question: `Claim` answers it.
+
+A node is STARTING until all its workers were ready once, then READY; FAILED while its workers die early, again and
+again; DRAINING and STOPPED at its end.
 """
 
 from __future__ import annotations
 
 import enum
+
+from graphserve.supervise.events import State
 
 
 class IllegalTransition(AssertionError):
@@ -116,3 +123,51 @@ class WorkerLife:
         if claim not in CLAIM_TRANSITIONS[self._claim]:
             raise IllegalTransition(f"a slot cannot be {claim.value} when it is {self._claim.value}")
         self._claim = claim
+
+
+class NodePhase(enum.Enum):
+    """How a node is; its callers know it too."""
+
+    STARTING = "starting"  # not all of its workers were ready yet
+    READY = "ready"  # calls are taken, or wait for the next worker
+    FAILED = "failed"  # no worker is ready, and they die early: calls are refused, and do not wait
+    DRAINING = "draining"  # it answers what it took, and ends
+    STOPPED = "stopped"  # its workers are gone for good
+
+    @property
+    def shown(self) -> State:
+        """The phase as users and callers see it."""
+        return self.value
+
+
+NODE_TRANSITIONS: dict[NodePhase, frozenset[NodePhase]] = {
+    NodePhase.STARTING: frozenset({NodePhase.READY, NodePhase.DRAINING, NodePhase.STOPPED}),
+    NodePhase.READY: frozenset({NodePhase.FAILED, NodePhase.DRAINING, NodePhase.STOPPED}),
+    NodePhase.FAILED: frozenset({NodePhase.READY, NodePhase.DRAINING, NodePhase.STOPPED}),
+    NodePhase.DRAINING: frozenset({NodePhase.STOPPED}),
+    NodePhase.STOPPED: frozenset(),
+}
+
+
+class NodeLife:
+    """One node's phase, from its start to its end."""
+
+    def __init__(self) -> None:
+        self._phase = NodePhase.STARTING
+
+    @property
+    def phase(self) -> NodePhase:
+        """How it is."""
+        return self._phase
+
+    def enter(self, phase: NodePhase) -> None:
+        """Enter a phase; nothing if it is in that one.
+
+        Raises:
+            IllegalTransition: it does not follow the present one.
+        """
+        if phase is self._phase:
+            return
+        if phase not in NODE_TRANSITIONS[self._phase]:
+            raise IllegalTransition(f"a node cannot become {phase.value} when it is {self._phase.value}")
+        self._phase = phase

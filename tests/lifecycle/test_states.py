@@ -26,9 +26,12 @@ from graphserve.supervise.process.worker_process import WorkerProcess
 from graphserve.supervise.revision import Revision
 from graphserve.supervise.states import (
     CLAIM_TRANSITIONS,
+    NODE_TRANSITIONS,
     WORKER_TRANSITIONS,
     Claim,
     IllegalTransition,
+    NodeLife,
+    NodePhase,
     WorkerLife,
     WorkerState,
 )
@@ -261,6 +264,49 @@ def test_a_claim_follows_only_those_of_the_table(before: Claim, after: Claim) ->
     else:
         with pytest.raises(IllegalTransition):
             life.decide(after)
+
+
+@pytest.mark.parametrize("before", NodePhase)
+@pytest.mark.parametrize("after", NodePhase)
+def test_a_phase_follows_only_those_of_the_table(before: NodePhase, after: NodePhase) -> None:
+    life = NodeLife()
+    life._phase = before
+    if after is before or after in NODE_TRANSITIONS[before]:
+        life.enter(after)
+        assert life.phase is after
+    else:
+        with pytest.raises(IllegalTransition):
+            life.enter(after)
+        assert life.phase is before
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_a_node_whose_workers_die_early_is_failed_and_comes_back(folder: Path, stop: bool) -> None:
+    async def scene(bench: Bench) -> None:
+        await bench.start()
+        leaf = bench.fleet.current_nodes()["Leaf"]
+        bench.script += [WorkerState.STARTING] * 30
+        for worker in bench.spawned[:2]:
+            worker.die()
+        seen = 3
+        for _ in range(100):
+            for worker in bench.spawned[seen:]:
+                worker.die()
+            seen = len(bench.spawned)
+            await asyncio.sleep(0.1)
+            if leaf.phase is NodePhase.FAILED:
+                break
+        assert leaf.phase is NodePhase.FAILED
+        if not stop:
+            bench.script.clear()
+            for worker in bench.spawned[seen:]:
+                worker.die()
+            await bench.until(bench.whole)
+            assert leaf.phase is NodePhase.READY
+        await bench.stop()
+        assert leaf.phase is NodePhase.STOPPED
+
+    play(folder, [], scene)
 
 
 def test_a_graph_starts_reloads_and_stops(folder: Path) -> None:

@@ -124,7 +124,7 @@ def _silent(node: Node) -> int:
 def _node_row(node: Node) -> NodeRow:
     return {
         "silent": _silent(node),
-        "name": node.plan.name, "id": node.plan.id, "state": node.state, "reason": node.reason,
+        "name": node.plan.name, "id": node.plan.id, "state": node.phase.shown, "reason": node.reason,
         "deaths": node.quarantine.row(),
         "ready": min(len(node.ready_workers()), node.plan.workers), "workers": node.plan.workers,
         "restarts": node.respawns.count.total(), "version": node.version.number,
