@@ -65,7 +65,7 @@ class Node(NodeLife):
         self.started = asyncio.Event()  # every worker was ready once
         self.broken: WorkerProcess | None = None  # died before
         self.shows = True  # whether its changes are news
-        self.respawns = RestartPolicy(self)
+        self.restart_policy = RestartPolicy(self)
         self._broke = asyncio.Event()
         self._pulse_at = 0.0  # when it was felt last
 
@@ -77,7 +77,7 @@ class Node(NodeLife):
     @property
     def stopping(self) -> bool:
         """Whether its workers are not replaced any more."""
-        return self.respawns.ended
+        return self.restart_policy.ended
 
     def ready_workers(self) -> list[WorkerProcess]:
         """The workers that take calls."""
@@ -100,7 +100,7 @@ class Node(NodeLife):
         Raises:
             OSError: the machine will not give us a process.
         """
-        self.respawns.filled(slot)
+        self.restart_policy.filled(slot)
         self._look()
         version = version or self.version
         worker = self.pool.spawn(slot, version, version.env(plan or self.plan, slot))
@@ -299,8 +299,8 @@ class Node(NodeLife):
             for worker in self.workers
             if worker.state in (WorkerState.READY, WorkerState.DRAINING)
         )
-        next_at = self.respawns.next_at if self.phase is NodePhase.FAILED else None
-        return messages.NodeNews(self.plan.name, self.phase.shown, workers, self.respawns.starts, next_at)
+        next_at = self.restart_policy.next_at if self.phase is NodePhase.FAILED else None
+        return messages.NodeNews(self.plan.name, self.phase.shown, workers, self.restart_policy.starts, next_at)
 
     def say(
         self, level: str, message: str, worker: WorkerProcess | None = None, trace: str = "",
@@ -315,7 +315,7 @@ class Node(NodeLife):
     # --- what goes wrong ---
 
     def _end(self) -> None:
-        self.respawns.end()
+        self.restart_policy.end()
 
     def _kill_stuck(self, worker: WorkerProcess, words: str) -> None:
         worker.message = f"a worker of {self.plan.name} {words}"
@@ -351,7 +351,7 @@ class Node(NodeLife):
                 apis = worker.version.plan.node(self.plan.name).apis
                 calls = worker.memory.calls([api.route for api in apis])
                 self.quarantine.died(calls, worker.memory.executing())
-            self.respawns.replace(worker)
+            self.restart_policy.replace(worker)
         self.on_change(self)
 
 

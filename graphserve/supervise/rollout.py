@@ -1,4 +1,4 @@
-"""The turnover of one node's workers: replaced one by one, added, taken away, without loss. Runs in the supervisor.
+"""The rollout of one node: its workers are replaced one by one, added, taken away, without loss. In the supervisor.
 
 A new worker is ready before the old one drains; where GPUs are full, or memory is short (`restart`), the old one goes
 first, and calls wait meanwhile: in the node's accept queue, at its callers, or at the public port.
@@ -139,7 +139,7 @@ class Rollout:
             await self._start([old.slot], plan, version, old)
         except BaseException:
             if self._holder(old.slot) is None and not self.node.stopping:
-                self.node.respawns.later(old.slot)
+                self.node.restart_policy.later(old.slot)
             raise
         if not old_first and old.state is not WorkerState.GONE:
             self.node.leave(old)
@@ -199,7 +199,7 @@ class Rollout:
             node.plan = replace(node.plan, workers=before)
             for slot in free:
                 if slot < before and not node.stopping:
-                    node.respawns.later(slot, 1.0)
+                    node.restart_policy.later(slot, 1.0)
             raise
 
     def _trim(self) -> list[WorkerProcess]:

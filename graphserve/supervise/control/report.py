@@ -127,7 +127,7 @@ def _node_row(node: Node) -> NodeRow:
         "name": node.plan.name, "id": node.plan.id, "state": node.phase.shown, "reason": node.reason,
         "deaths": node.quarantine.row(),
         "ready": min(len(node.ready_workers()), node.plan.workers), "workers": node.plan.workers,
-        "restarts": node.respawns.count.total(), "version": node.version.number,
+        "restarts": node.restart_policy.count.total(), "version": node.version.number,
     }  # fmt: skip
 
 
@@ -137,7 +137,7 @@ def _worker_rows(node: Node) -> Iterator[WorkerRow]:
         yield {
             "node": node.plan.name, "id": node.plan.id, "slot": worker.slot, "pid": worker.pid,
             "state": worker.state.shown,
-            "restarts": node.respawns.count[worker.slot], "uptime": round(now - worker.spawned_at, 3),
+            "restarts": node.restart_policy.count[worker.slot], "uptime": round(now - worker.spawned_at, 3),
             "cpu": worker.usage.cpu(), "memory": worker.usage.memory(),
             "in_flight": worker.health.in_flight if worker.health is not None and worker.reported.is_set() else None,
             "age": round(now - worker.seen_at, 3) if worker.seen_at else None, "version": worker.version.number,
