@@ -190,11 +190,11 @@ def test_an_operator_who_kills_workers_quarantines_nothing(graph: Served) -> Non
 def test_an_answer_clears_the_call_that_was_sent_whatever_became_of_its_memory() -> None:
     told: list[str] = []
     head = b"POST /image HTTP/1.1\r\nhost: leaf\r\n\r\n"
-    request: Any = SimpleNamespace(request=head + b"good", tickets=None, upload=None, fingerprint=None)
+    request: Any = SimpleNamespace(written=lambda: head + b"good", tickets=None, upload=None, fingerprint=None)
     good, bad = call_fingerprint.of_request(head + b"good"), call_fingerprint.of_request(head + b"evil")
     wary = Suspicions("Leaf", {good, bad}, {}, told.append)
     assert wary.refusal_of(request) is None
-    request.request = head + b"evil"
+    request.written = lambda: head + b"evil"
     wary.answered_of(request)
     assert (told, wary.suspects) == ([good], {bad})
 
