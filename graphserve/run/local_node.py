@@ -43,7 +43,7 @@ from graphserve.worker.stream.producer import StreamExecution
 from graphserve.worker.stream.request_body import from_query
 
 
-class Cancellable(Protocol):
+class LocalExecution(Protocol):
     """The execution of a call, a batch's or a stream's too."""
 
     def cancel(self) -> None:
@@ -73,7 +73,7 @@ class LocalNode:
         self._executor = Executor(plan, self._threads, clients.plan.depth(plan.name))
         self._free = plan.limit
         self._waiting: dict[AnyExchange, LocalCall] = {}  # the oldest first
-        self._executing: dict[AnyExchange, Cancellable | None] = {}  # None: it is just being begun
+        self._executing: dict[AnyExchange, LocalExecution | None] = {}  # None: it is just being begun
         self._batchers: dict[str, Batcher] = {}
         self._base = contextvars.copy_context()  # a callee sees nothing of its caller's context variables
         self._quiet = asyncio.Event()
@@ -189,7 +189,7 @@ class LocalNode:
 
         self._executing[call.exchange] = None
         base, context = self._base.copy(), call.request.context
-        execution: Cancellable
+        execution: LocalExecution
         if api.plan.batch is not None:
             try:
                 execution = base.run(self._batchers[api.plan.name].join, arguments, context, ended, expected=False)
