@@ -28,7 +28,7 @@ EXAMPLES: list[Message] = [
     messages.Answered("Model", "/read 12 ab"),
     messages.Lost("/run/x"),
     messages.Members((NODE,)),
-    messages.Roster(),
+    messages.RosterHandover(),
     messages.Init(("", "read"), None, {"model": "http://u:p@h"}),
     messages.ServePublic(),
     messages.Resolved(3),

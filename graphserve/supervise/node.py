@@ -124,7 +124,7 @@ class Node(NodeLife):
         limit = worker.options.startup_timeout
         self._limit_start(worker, limit, "was not ready {:g} s after it began to start")
         if self._roster.descriptor >= 0:
-            worker.send(messages.Roster(), [self._roster.descriptor])
+            worker.send(messages.RosterHandover(), [self._roster.descriptor])
         worker.send(members)
         worker.send(init, [self.sockets[name].fileno() for name in init.listeners])
 

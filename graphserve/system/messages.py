@@ -161,7 +161,7 @@ class Members(Message, type="members"):
     nodes: tuple[NodeNews, ...]
 
 
-class Roster(Message, type="roster"):
+class RosterHandover(Message, type="roster"):
     """The memory that names the workers that live comes along."""
 
 

@@ -12,7 +12,7 @@ import asyncio
 from enum import Enum, auto
 
 
-class WorkerState(Enum):
+class ProcessState(Enum):
     """What a worker's process does."""
 
     IMPORTING = auto()  # the user's modules; there is no event loop yet
@@ -24,21 +24,21 @@ class WorkerState(Enum):
     ENDED = auto()
 
 
-_BEFORE_SERVING = frozenset({WorkerState.IMPORTING, WorkerState.WAITING, WorkerState.STARTING})
+_BEFORE_SERVING = frozenset({ProcessState.IMPORTING, ProcessState.WAITING, ProcessState.STARTING})
 
 # Which states may follow each; a process may end at any time.
-TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
-    WorkerState.IMPORTING: frozenset({WorkerState.WAITING, WorkerState.ENDED}),
-    WorkerState.WAITING: frozenset({WorkerState.STARTING, WorkerState.ENDED}),
-    WorkerState.STARTING: frozenset({WorkerState.SERVING, WorkerState.ENDED}),
-    WorkerState.SERVING: frozenset({WorkerState.DRAINING, WorkerState.ENDED}),
-    WorkerState.DRAINING: frozenset({WorkerState.DRAINED, WorkerState.ENDED}),
-    WorkerState.DRAINED: frozenset({WorkerState.ENDED}),
-    WorkerState.ENDED: frozenset(),
+TRANSITIONS: dict[ProcessState, frozenset[ProcessState]] = {
+    ProcessState.IMPORTING: frozenset({ProcessState.WAITING, ProcessState.ENDED}),
+    ProcessState.WAITING: frozenset({ProcessState.STARTING, ProcessState.ENDED}),
+    ProcessState.STARTING: frozenset({ProcessState.SERVING, ProcessState.ENDED}),
+    ProcessState.SERVING: frozenset({ProcessState.DRAINING, ProcessState.ENDED}),
+    ProcessState.DRAINING: frozenset({ProcessState.DRAINED, ProcessState.ENDED}),
+    ProcessState.DRAINED: frozenset({ProcessState.ENDED}),
+    ProcessState.ENDED: frozenset(),
 }
 
 
-class IllegalTransition(RuntimeError):
+class IllegalStep(RuntimeError):
     """Raised when a process is to go from one state to another that cannot follow it: a bug of ours."""
 
 
@@ -49,35 +49,35 @@ class Lifecycle:
         state: where it begins; a fallback server imports nothing.
     """
 
-    def __init__(self, state: WorkerState = WorkerState.IMPORTING) -> None:
+    def __init__(self, state: ProcessState = ProcessState.IMPORTING) -> None:
         self._state = state
         self._ended = asyncio.Event()
 
     @property
-    def state(self) -> WorkerState:
+    def state(self) -> ProcessState:
         """Return the state."""
         return self._state
 
     @property
     def serves(self) -> bool:
         """Return whether there is a server, and it is not being left."""
-        return self._state not in _BEFORE_SERVING and self._state is not WorkerState.ENDED
+        return self._state not in _BEFORE_SERVING and self._state is not ProcessState.ENDED
 
     @property
     def before_serving(self) -> bool:
         """Return whether there is nothing yet that would have to drain."""
         return self._state in _BEFORE_SERVING
 
-    def move_to(self, state: WorkerState) -> None:
+    def move_to(self, state: ProcessState) -> None:
         """Change the state.
 
         Raises:
             IllegalTransition: the state cannot follow the one that it is in.
         """
         if state not in TRANSITIONS[self._state]:
-            raise IllegalTransition(f"a worker cannot go from {self._state.name} to {state.name}")
+            raise IllegalStep(f"a worker cannot go from {self._state.name} to {state.name}")
         self._state = state
-        if state is WorkerState.ENDED:
+        if state is ProcessState.ENDED:
             self._ended.set()
 
     def drain(self) -> bool:
@@ -85,8 +85,8 @@ class Lifecycle:
 
         A second drain repeats the first one: one that is not the last of the node needs nobody's word to end.
         """
-        if self._state is WorkerState.SERVING:
-            self.move_to(WorkerState.DRAINING)
+        if self._state is ProcessState.SERVING:
+            self.move_to(ProcessState.DRAINING)
         return self.serves
 
     def drained(self, *, waits_for_exit: bool) -> bool:
@@ -98,14 +98,14 @@ class Lifecycle:
         if not waits_for_exit:
             self.end()
             return False
-        if self._state is WorkerState.DRAINING:
-            self.move_to(WorkerState.DRAINED)
+        if self._state is ProcessState.DRAINING:
+            self.move_to(ProcessState.DRAINED)
         return self.serves
 
     def end(self) -> None:
         """Go to the end, from any state; a second time changes nothing."""
-        if self._state is not WorkerState.ENDED:
-            self.move_to(WorkerState.ENDED)
+        if self._state is not ProcessState.ENDED:
+            self.move_to(ProcessState.ENDED)
 
     async def until_ended(self) -> None:
         """Wait until it is to end."""

@@ -45,7 +45,7 @@ from graphserve.worker import logs
 from graphserve.worker.dispatch import endings
 from graphserve.worker.dispatch.slots import has_sent
 from graphserve.worker.forks import Forks
-from graphserve.worker.lifecycle import Lifecycle, WorkerState
+from graphserve.worker.lifecycle import Lifecycle, ProcessState
 
 if TYPE_CHECKING:
     import ssl
@@ -143,12 +143,12 @@ class SupervisedProcess(Generic[ServerT]):
         """Say that the modules are imported, and wait until what the node needs is ready."""
         self.channel.send(messages.Imported())
         init = await self._init
-        self.life.move_to(WorkerState.STARTING)
+        self.life.move_to(ProcessState.STARTING)
         return init
 
     def _serves(self, server: ServerT) -> ServerT:
         self.server = server
-        self.life.move_to(WorkerState.SERVING)
+        self.life.move_to(ProcessState.SERVING)
         return server
 
     def _tls(self) -> ssl.SSLContext | None:
@@ -309,7 +309,7 @@ class Worker(SupervisedProcess["WorkerServer"]):
 
     def _on_own_message(self, message: messages.Message, fds: list[int]) -> None:
         match message:
-            case messages.Roster():
+            case messages.RosterHandover():
                 self._roster = RosterReader(fds[0])
             case messages.Listeners(listeners=names):  # in place of those whose names somebody removed
                 found = {name: socket.socket(fileno=fd) for name, fd in zip(names, fds, strict=True)}
@@ -393,7 +393,7 @@ def main() -> None:
     sock = _connect(run)
     life = Lifecycle()
     found = None if sys.argv[1] == "standin" else _import_user(plan, node, sock, life)
-    life.move_to(WorkerState.WAITING)
+    life.move_to(ProcessState.WAITING)
 
     async def live() -> None:
         if found is None:
@@ -455,7 +455,7 @@ def _import_user(plan: Plan, node: NodePlan, sock: socket.socket, life: Lifecycl
     if steady.cut_off:
         os.write(2, f"importing {target.module!r} {CLOSED}\n".encode())
         os._exit(ExitCode.STARTUP)
-    if life.state is WorkerState.ENDED:
+    if life.state is ProcessState.ENDED:
         os._exit(ExitCode.OK)
     return found
 

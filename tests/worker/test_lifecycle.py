@@ -6,13 +6,13 @@ from itertools import product
 
 import pytest
 
-from graphserve.worker.lifecycle import TRANSITIONS, IllegalTransition, Lifecycle, WorkerState
+from graphserve.worker.lifecycle import TRANSITIONS, IllegalStep, Lifecycle, ProcessState
 
-WAY = list(WorkerState)
+WAY = list(ProcessState)
 EVENTS = ("drain", "all drained", "drained", "exit")
 
 
-def at(state: WorkerState) -> Lifecycle:
+def at(state: ProcessState) -> Lifecycle:
     """A life that came to a state by the way of every worker."""
     life = Lifecycle()
     for step in WAY[1 : WAY.index(state) + 1]:
@@ -21,25 +21,25 @@ def at(state: WorkerState) -> Lifecycle:
 
 
 @pytest.mark.parametrize(("before", "after"), list(product(WAY, WAY)), ids=lambda state: state.name)
-def test_only_what_the_table_has_can_follow(before: WorkerState, after: WorkerState) -> None:
+def test_only_what_the_table_has_can_follow(before: ProcessState, after: ProcessState) -> None:
     life = at(before)
     if after in TRANSITIONS[before]:
         life.move_to(after)
         assert life.state is after
     else:
-        with pytest.raises(IllegalTransition, match=f"from {before.name} to {after.name}"):
+        with pytest.raises(IllegalStep, match=f"from {before.name} to {after.name}"):
             life.move_to(after)
         assert life.state is before
 
 
 def test_every_state_can_end_and_nothing_follows_the_end() -> None:
-    assert all(WorkerState.ENDED in after for state, after in TRANSITIONS.items() if state is not WorkerState.ENDED)
-    assert not TRANSITIONS[WorkerState.ENDED]
-    assert TRANSITIONS.keys() == set(WorkerState)
+    assert all(ProcessState.ENDED in after for state, after in TRANSITIONS.items() if state is not ProcessState.ENDED)
+    assert not TRANSITIONS[ProcessState.ENDED]
+    assert TRANSITIONS.keys() == set(ProcessState)
 
 
 @pytest.mark.parametrize("state", WAY[:3], ids=lambda state: state.name)
-def test_who_does_not_serve_yet_has_nothing_to_drain(state: WorkerState) -> None:
+def test_who_does_not_serve_yet_has_nothing_to_drain(state: ProcessState) -> None:
     life = at(state)
     assert life.before_serving
     assert not life.drain()
@@ -58,35 +58,35 @@ def happens(life: Lifecycle, event: str) -> bool:
 
 @pytest.mark.parametrize("events", list(product(EVENTS, repeat=3)), ids="-".join)
 def test_any_order_of_events_goes_forward_only(events: tuple[str, ...]) -> None:
-    life = at(WorkerState.SERVING)
+    life = at(ProcessState.SERVING)
     if events[0] in ("all drained", "drained"):  # a drain was there before it can be over
         life.drain()
     for event in events:
         before = life.state
         heard = happens(life, event)
         assert WAY.index(life.state) >= WAY.index(before)
-        if before is WorkerState.ENDED:
+        if before is ProcessState.ENDED:
             assert not heard, "nobody hears of what an ended worker does"
     if {"drained", "exit"} & set(events):
-        assert life.state is WorkerState.ENDED
+        assert life.state is ProcessState.ENDED
     else:
-        assert life.state is not WorkerState.ENDED, "the supervisor says when it may go"
+        assert life.state is not ProcessState.ENDED, "the supervisor says when it may go"
 
 
 def test_a_drain_of_the_last_workers_waits_for_the_exit() -> None:
-    life = at(WorkerState.SERVING)
+    life = at(ProcessState.SERVING)
     assert life.drain()
     assert life.drained(waits_for_exit=True)
-    assert life.state is WorkerState.DRAINED
+    assert life.state is ProcessState.DRAINED
     assert life.serves, "a sibling may pass on a call"
     life.end()
     assert not life.serves
 
 
 def test_a_signal_during_the_last_drain_does_not_wait_for_the_exit() -> None:
-    life = at(WorkerState.SERVING)
+    life = at(ProcessState.SERVING)
     assert life.drain()
     assert life.drain()
     assert not life.drained(waits_for_exit=False)
     assert not life.drained(waits_for_exit=True), "it has ended: nobody is told"
-    assert life.state is WorkerState.ENDED
+    assert life.state is ProcessState.ENDED

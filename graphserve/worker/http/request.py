@@ -41,7 +41,7 @@ _FRAMES = StreamFormat.FRAMES.value
 _JSON, _TYPED, _CHECKED = Format.JSON, Format.TYPED, Format.CHECKED
 
 
-class Connection(Protocol):
+class RequestConnection(Protocol):
     """What a request needs of the connection that it came by."""
 
     @property
@@ -155,7 +155,7 @@ class HttpRequest:
     )  # fmt: skip
 
     def __init__(
-        self, connection: Connection, api: BoundApi, keep_alive: bool, context: CallContext, *,
+        self, connection: RequestConnection, api: BoundApi, keep_alive: bool, context: CallContext, *,
         is_next: bool = False, old: bool = False, client: Address | None = None,
     ) -> None:  # fmt: skip
         listener = connection.listener
