@@ -175,16 +175,14 @@ def test_a_worker_may_execute_a_few_more_than_max_requests(steered: Steered) -> 
     with serving(steered, "--set", "Top.max_requests=100") as graph, graph.client() as client:
         (old,) = graph.workers()
 
-        def executed(calls: int) -> None:
-            for _ in range(calls):
-                assert client.post("/pid", json={}).json() == old
-
-        executed(100)
+        for _ in range(100):
+            assert client.post("/pid", json={}).json() == old
         (row,) = steered.ps()  # which has it report
         assert row["vitals"]["executed"] == 100
         assert "replacing it" not in graph.text, "each has a quota of its own, so that they go apart"
-        executed(12)
-        graph.wait_log(r"has executed 11\d calls \(max_requests\); replacing it")
+        for _ in range(12):  # it may report, and be replaced, before the last of them
+            client.post("/pid", json={})
+        graph.wait_log(r"has executed 1[01]\d calls \(max_requests\); replacing it")
 
 
 def test_a_stuck_call_costs_those_beside_it_nothing(steered: Steered) -> None:
