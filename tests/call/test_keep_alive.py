@@ -19,6 +19,7 @@ KEEP_ALIVE = 0.2  # seconds at the caller; the callee keeps 2.5 times that, 0.5
 GROUPS, ROUNDS, WIDTH = 10, 40, 50
 
 
+@pytest.mark.slow
 def test_20_000_calls_around_both_keep_alives() -> None:
     env = {"GRAPHSERVE_INNER_KEEP_ALIVE": str(KEEP_ALIVE)}
     with served("storm:Gateway", "--timeout", "110", env=env) as graph:

@@ -139,6 +139,7 @@ def test_a_loop_that_was_late_does_not_blame_the_supervisor() -> None:
 # --- operations that failed ---
 
 
+@pytest.mark.slow
 def test_after_a_failed_reload_the_status_says_so_until_one_works(steered: Steered) -> None:
     graph = steered.serve()
     try:
@@ -202,6 +203,7 @@ def bad_files(files: Authority, folder: Path, good: str) -> dict[str, tuple[str,
     }
 
 
+@pytest.mark.slow
 def test_a_reload_with_a_bad_certificate_keeps_the_good_one(
     steered: Steered, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -31,6 +31,7 @@ def test_an_example_does_what_its_readme_says(readme: Path, tmp_path: Path) -> N
         page.close()
 
 
+@pytest.mark.slow
 def test_the_test_of_an_example_needs_pytest_alone() -> None:
     without = ["-p", "no:timeout", "-p", "no:xdist", "-p", "no:cacheprovider"]  # what the tests of graphserve have
     command = [sys.executable, "-m", "pytest", "-q", *without, "examples/library/test_pipeline.py"]

@@ -34,6 +34,7 @@ def changed(load: Load, **to: int) -> None:
     eventually(lambda: load.answers[-20:] == [OLD | to] * 20, 30)
 
 
+@pytest.mark.slow
 def test_every_node_is_rolled_again_and_again_without_loss(steered: Steered, graph: Served, load: Load) -> None:
     for number in (2, 3):
         before = graph.workers()

@@ -762,6 +762,7 @@ SLOW = """
 WITH = 'with graphserve.serve(Slow, port=0, log_level="error") as server: '
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "hangs_in", "waits_for", "own_frames"),
     [
