@@ -5,10 +5,10 @@ from __future__ import annotations
 import nox
 
 PYTHONS = ["3.11", "3.12", "3.13"]
-# Tests start real processes and mostly wait for them: four at once keep two cores busy. The tests of a file share what
+# Tests start real processes and mostly wait for them: six at once keep two cores busy. The tests of a file share what
 # they started.
 # Files go out in the order of their names: by the number of tests, those that wait longest would come last.
-SIDE_BY_SIDE = ("-n", "4", "--dist", "loadfile", "--no-loadscope-reorder")
+SIDE_BY_SIDE = ("-n", "6", "--dist", "loadfile", "--no-loadscope-reorder")
 
 nox.options.sessions = ["tests"]
 nox.options.error_on_missing_interpreters = False
@@ -23,7 +23,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def tests_slow(session: nox.Session) -> None:
     """Run the slow tests: more reloads, fallback servers, shortages, browsers; arguments go to pytest."""
-    _test(session, "-m", "slow")
+    _test(session, "-n", "4", "-m", "slow")  # each of these keeps more processes busy
 
 
 @nox.session(python=PYTHONS)
