@@ -11,7 +11,7 @@ from typing import Any
 
 from graphserve.call.connection import CUT
 from graphserve.call.context import CallContext, traced
-from graphserve.call.exchange import Exchange
+from graphserve.call.exchange import Exchange, Headers
 from graphserve.call.request import new_request_id
 from graphserve.errors import CallError
 from graphserve.graph.plan import ApiPlan
@@ -81,7 +81,37 @@ def composer(api: ApiPlan, *, checked: bool) -> Compose:
     return compose
 
 
-class LocalSink:
+class ExchangeSink:
+    """What the sinks of local streams share: items go to the exchange that waits for them.
+
+    Args:
+        exchange: the caller's.
+        headers: of the answer, which the first item begins.
+    """
+
+    def __init__(self, exchange: AnyExchange, headers: Headers) -> None:
+        self.exchange = exchange
+        self.headers = headers
+        self.begun = False
+
+    def write(self, data: bytes) -> None:
+        """Give an item to the consumer; the first one begins the answer."""
+        if not self.begun:
+            self.begun = True
+            self.exchange.head(self.headers)
+        self.exchange.chunk(data)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the consumer is slow."""
+        return self.exchange.full
+
+    async def drained(self) -> None:
+        """Wait until the consumer has taken enough."""
+        await self.exchange.room()
+
+
+class LocalSink(ExchangeSink):
     """Gives the items of a stream to the exchange that waits for them.
 
     Args:
@@ -94,31 +124,14 @@ class LocalSink:
     def __init__(
         self, exchange: AnyExchange, api: BoundApi, items: Format, failed: Callable[[BaseException], None]
     ) -> None:
-        self.exchange = exchange
+        super().__init__(exchange, [])
         self.api = api
         self._failed = failed
         self._items = items
-        self.begun = False
 
     def encode(self, item: Any) -> bytes:
         """Return an item in the format of the stream."""
         return formats.pack(formats.ITEM, self.api.result.encode(item, self._items))
-
-    def write(self, data: bytes) -> None:
-        """Give an item to the consumer; the first one begins the answer."""
-        if not self.begun:
-            self.begun = True
-            self.exchange.head([])
-        self.exchange.chunk(data)
-
-    @property
-    def blocked(self) -> bool:
-        """Whether the consumer is slow."""
-        return self.exchange.full
-
-    async def drained(self) -> None:
-        """Wait until the consumer has taken enough."""
-        await self.exchange.room()
 
     def end(self) -> None:
         """Say that there are no more items."""
@@ -130,7 +143,7 @@ class LocalSink:
         self._failed(error)
 
 
-class BodySink:
+class BodySink(ExchangeSink):
     """Writes the items of a stream as the body that an HTTP client reads.
 
     Args:
@@ -146,43 +159,25 @@ class BodySink:
         self, call: LocalCall, api: BoundApi, format: StreamFormat, items: Format,
         note: Callable[[BaseException], CallError], failed: Callable[[BaseException], None],
     ) -> None:  # fmt: skip
-        self.exchange = call.exchange
+        super().__init__(call.exchange, [(CONTENT_TYPE, format.value), (CACHE_CONTROL, b"no-store")])
         self.api = api
         self.format = format
         self._note = note
         self._failed = failed
         self._items = items
         self._request_id = call.request.context.request_id.decode("latin-1")
-        self._headers = [(CONTENT_TYPE, format.value), (CACHE_CONTROL, b"no-store")]
-        self._begun = False
 
     def encode(self, item: Any) -> bytes:
         """Return an item in the format of the stream."""
         return self.format.item(self.api.result.encode(item, self._items))
 
-    def write(self, data: bytes) -> None:
-        """Give an item to the consumer; the first one begins the answer."""
-        if not self._begun:
-            self._begun = True
-            self.exchange.head(self._headers)
-        self.exchange.chunk(data)
-
-    @property
-    def blocked(self) -> bool:
-        """Whether the consumer is slow."""
-        return self.exchange.full
-
-    async def drained(self) -> None:
-        """Wait until the consumer has taken enough."""
-        await self.exchange.room()
-
     def end(self) -> None:
         """Say that there are no more items."""
-        self.exchange.answered(200, self._headers, self.format.end())
+        self.exchange.answered(200, self.headers, self.format.end())
 
     def fail(self, error: BaseException) -> None:
         """End the answer with what the API raised."""
-        if not self._begun:
+        if not self.begun:
             self._failed(error)
             return
         said, node = self._note(error), self.exchange.node
@@ -193,4 +188,4 @@ class BodySink:
             self.exchange.chunk(last)
             self.exchange.lost(CUT, unread=False)
         else:
-            self.exchange.answered(200, self._headers, last)
+            self.exchange.answered(200, self.headers, last)
