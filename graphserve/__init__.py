@@ -1,7 +1,7 @@
 """graphserve: Python classes in, a supervised service graph out.
 
-Declarations and errors are here at once (they need only the standard library); the rest is imported when it is used,
-so a worker pays for nothing that it does not need.
+Declarations and errors are here at once (they need only the standard library); the rest is imported
+when it is used, so a worker pays for nothing that it does not need.
 """
 
 from __future__ import annotations
@@ -28,10 +28,27 @@ if TYPE_CHECKING:
     from graphserve.wire.arrays import Array
 
 __all__ = [
-    "Array", "Batch", "Call", "DeadlineExceeded", "GraphServeError", "InvalidArguments", "Problem", "RemoteError",
-    "Server", "Stream", "Unavailable", "api", "cancelled", "deadline", "depends", "local", "serve", "service",
-    "set_trace_context", "trace_context",
-]  # fmt: skip
+    "Array",
+    "Batch",
+    "Call",
+    "DeadlineExceeded",
+    "GraphServeError",
+    "InvalidArguments",
+    "Problem",
+    "RemoteError",
+    "Server",
+    "Stream",
+    "Unavailable",
+    "api",
+    "cancelled",
+    "deadline",
+    "depends",
+    "local",
+    "serve",
+    "service",
+    "set_trace_context",
+    "trace_context",
+]
 
 _LATER = {
     "Array": "wire.arrays",
@@ -45,7 +62,8 @@ _LATER = {
 }
 
 
-if not TYPE_CHECKING:  # a type checker that saw it would take every name for one of ours, wrong ones too
+# a type checker that saw it would take every name for one of ours, wrong ones too
+if not TYPE_CHECKING:
 
     def __getattr__(name):
         if name not in _LATER:
@@ -71,7 +89,9 @@ if not TYPE_CHECKING:  # a type checker that saw it would take every name for on
         asking = sys._getframe(2)
         if asking.f_code.co_code[asking.f_lasti] == dis.opmap["IMPORT_FROM"]:
             # `from graphserve import …` puts words of its own in the place of an AttributeError.
-            return ImportError(f"cannot import name {name!r} from 'graphserve'{hint}", name="graphserve")
+            return ImportError(
+                f"cannot import name {name!r} from 'graphserve'{hint}", name="graphserve"
+            )
         # (With its name, or Python itself would add a guess where it prints this one.)
         return AttributeError(f"module 'graphserve' has no attribute {name!r}{hint}", name=name)
 

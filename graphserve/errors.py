@@ -2,7 +2,7 @@
 
 GraphServeError
 ├── ConfigurationError        what was asked for cannot be run (exit code 4)
-│   ├── DeclarationError      a @service, @api or depends(...) is written wrongly; names file and line
+│   ├── DeclarationError      a @service, @api or depends(...) is written wrongly: it has the line
 │   ├── GraphError            the classes do not form a graph; .log
 │   │   └── CycleError        … because they depend on each other in a circle; .path, .places
 │   └── UnknownOptionError    an option that does not exist; .option, .suggestion
@@ -12,7 +12,7 @@ GraphServeError
     ├── Problem               raised by user code to answer with a status of its own
     ├── RemoteError           the dependency raised, or its worker died while it executed
     │   └── Quarantined       … twice in a row, at this very call: it is refused for a while
-    ├── Unavailable           a node is failed, has a full queue, or no memory for it; .retry_after, .full
+    ├── Unavailable           a node is failed, has a full queue, or no memory; .retry_after, .full
     ├── DeadlineExceeded      the deadline passed
     └── InvalidArguments      the arguments do not fit the signature; .errors
 """
@@ -66,7 +66,8 @@ class DeclarationError(ConfigurationError, TypeError):
 
 
 class GraphError(ConfigurationError):
-    """Raised when the services do not form a graph: a name twice, a target that is missing, a cycle.
+    """Raised when the services do not form a graph: a name twice, a target that is missing, a
+    cycle.
 
     Args:
         message: what is wrong.
@@ -89,11 +90,13 @@ class CycleError(GraphError):
     def __init__(self, path: Sequence[str], places: Sequence[str] = ()) -> None:
         self.path = tuple(path)
         self.places = tuple(places)
-        steps = [f" → {name} ({place})" for name, place in zip(self.path[1:], self.places, strict=False)]
+        steps = [
+            f" → {name} ({place})" for name, place in zip(self.path[1:], self.places, strict=False)
+        ]
         steps += [f" → {name}" for name in self.path[1 + len(steps) :]]
         super().__init__(
-            f"services depend on each other in a circle: {self.path[0]}{''.join(steps)}. Remove one of these "
-            "depends(...), or move what both need into a third service."
+            f"services depend on each other in a circle: {self.path[0]}{''.join(steps)}. Remove one"
+            " of these depends(...), or move what both need into a third service."
         )
 
 
@@ -109,7 +112,11 @@ class UnknownOptionError(ConfigurationError):
     def __init__(self, option: str, known: Sequence[str], where: str) -> None:
         self.option = option
         self.suggestion = closest(option, known)
-        hint = f"did you mean {self.suggestion!r}?" if self.suggestion else f"known are: {', '.join(sorted(known))}"
+        hint = (
+            f"did you mean {self.suggestion!r}?"
+            if self.suggestion
+            else f"known are: {', '.join(sorted(known))}"
+        )
         super().__init__(f"{where}: unknown option {option!r}; {hint}")
 
 
@@ -178,11 +185,13 @@ class Problem(CallError):
         type: a URI that names the kind of problem.
         extensions: further members of the answer, JSON values. The members that RFC 9457 and
             graphserve define cannot be given here.
-        headers: further headers of the answer, such as `Retry-After`. Those that say how the answer is
-            sent (`Content-Length`, `Connection`, …) and those of graphserve cannot be given here.
+        headers: further headers of the answer, such as `Retry-After`. Those that say how the answer
+            is sent (`Content-Length`, `Connection`, …) and those of graphserve cannot be given
+            here.
 
     Raises:
-        ValueError: the status is no error, an extension has a reserved name, or a header cannot be given or sent.
+        ValueError: the status is no error, an extension has a reserved name, or a header cannot be
+            given or sent.
         TypeError: the name or the value of a header is no `str`.
 
     Example:
@@ -192,7 +201,9 @@ class Problem(CallError):
     """
 
     kind = "problem"
-    reserved: ClassVar[frozenset[str]] = frozenset({"type", "title", "status", "detail", "service", "request_id"})
+    reserved: ClassVar[frozenset[str]] = frozenset(
+        {"type", "title", "status", "detail", "service", "request_id"}
+    )
 
     def __init__(
         self,
@@ -226,10 +237,22 @@ class Problem(CallError):
 
 
 # Of an answer: what frames it, what belongs to one connection, and what graphserve says itself.
-_OWN_HEADERS = frozenset({
-    "connection", "content-encoding", "content-length", "content-type", "date", "keep-alive", "proxy-connection", "te",
-    "trailer", "transfer-encoding", "upgrade", REQUEST_ID.decode(),
-})  # fmt: skip
+_OWN_HEADERS = frozenset(
+    {
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "date",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        REQUEST_ID.decode(),
+    }
+)
 
 
 def header_fault(name: object, value: object) -> Exception | None:
@@ -242,14 +265,21 @@ def header_fault(name: object, value: object) -> Exception | None:
     if name.lower() in _OWN_HEADERS or name.lower().startswith(INTERNAL_PREFIX.decode()):
         return ValueError(f"the header {name!r} is not for a Problem to give")
     if value.strip(" \t") != value:
-        return ValueError(f"the header {name!r} of a Problem begins or ends with a space, as no header can: {value!r}")
+        return ValueError(
+            f"the header {name!r} of a Problem begins or ends with a space, as no header can:"
+            f" {value!r}"
+        )
     if not is_value(_bytes(value)):
-        return ValueError(f"the header {name!r} of a Problem has a character that no header can have: {value!r}")
+        return ValueError(
+            f"the header {name!r} of a Problem has a character that no header can have: {value!r}"
+        )
     return None
 
 
 def _bytes(text: str) -> bytes:
-    """The text as a header carries it; what Latin-1 lacks becomes a byte that no header can have."""
+    """The text as a header carries it; what Latin-1 lacks becomes a byte that no header can
+    have.
+    """
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError:
@@ -257,14 +287,18 @@ def _bytes(text: str) -> bytes:
 
 
 class RemoteError(CallError):
-    """Raised when a dependency raised something else than `Problem`, or its worker died while it executed."""
+    """Raised when a dependency raised something else than `Problem`, or its worker died while it
+    executed.
+    """
 
     default_status = 502
     default_title = "Bad Gateway"
 
 
 class Quarantined(RemoteError):
-    """Raised when workers died twice in a row while they executed this very call: it is refused for a while."""
+    """Raised when workers died twice in a row while they executed this very call: it is refused for
+    a while.
+    """
 
 
 class Unavailable(CallError):
@@ -279,7 +313,14 @@ class Unavailable(CallError):
     default_status = 503
     default_title = "Service Unavailable"
 
-    def __init__(self, detail: str | None = None, *, retry_after: float = 1.0, full: bool = False, **rest: Any) -> None:
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        retry_after: float = 1.0,
+        full: bool = False,
+        **rest: Any,
+    ) -> None:
         super().__init__(detail, **rest)
         self.retry_after = retry_after
         self.full = full
@@ -297,14 +338,17 @@ class InvalidArguments(CallError, ValueError):
     """Raised when the arguments of a call do not fit the signature.
 
     Args:
-        errors: one mapping an error, with `loc` (where, a list of names and indexes), `msg` and `type`.
+        errors: one mapping an error, with `loc` (where, a list of names and indexes), `msg` and
+            `type`.
     """
 
     kind = "invalid"
     default_status = 422
     default_title = "Unprocessable Content"
 
-    def __init__(self, detail: str | None = None, *, errors: Sequence[Mapping[str, object]] = (), **rest: Any) -> None:
+    def __init__(
+        self, detail: str | None = None, *, errors: Sequence[Mapping[str, object]] = (), **rest: Any
+    ) -> None:
         super().__init__(detail, **rest)
         self.errors = [dict(error) for error in errors]
 

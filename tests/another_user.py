@@ -29,12 +29,16 @@ def python() -> list[str]:
 @cache
 def _python() -> list[str]:
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    paths = [path for path in sys.path if "site-packages" in path] + [str(Path(__file__).parent.parent)]
+    paths = [path for path in sys.path if "site-packages" in path] + [
+        str(Path(__file__).parent.parent)
+    ]
     for found in (sys.executable, shutil.which(version, path="/usr/bin:/usr/local/bin")):
         if not found:
             continue
         words = ["env", f"PYTHONPATH={os.pathsep.join(paths)}", found]
-        done = subprocess.run([*as_user(), *words, "-c", "import graphserve.cli, uvloop"], capture_output=True)
+        done = subprocess.run(
+            [*as_user(), *words, "-c", "import graphserve.cli, uvloop"], capture_output=True
+        )
         if done.returncode == 0:
             return words
     return []

@@ -19,36 +19,49 @@ from graphserve.system.inherited import do_nothing, is_ignored
 from tests.harness import Served
 from tests.steering import Steered
 
-# Under nohup, or in a background job of a script: that a signal is ignored would go on to what tests start.
+# Under nohup, or in a background job of a script: that a signal is ignored would go on to what
+# tests start.
 for number in (signal.SIGINT, signal.SIGHUP):
     if is_ignored(number):
         signal.signal(number, do_nothing)
 
-# Each client of httpx reads the certificates of all authorities anew, which is most of what a short test costs: those
-# that say nothing of certificates share them.
+# Each client of httpx reads the certificates of all authorities anew, which is most of what a short
+# test costs: those that say nothing of certificates share them.
 _context = httpx.create_ssl_context()
 
 
-def _create_ssl_context(verify: Any = True, cert: Any = None, trust_env: bool = True) -> ssl.SSLContext:
-    return _context if verify is True and cert is None else httpx.create_ssl_context(verify, cert, trust_env)
+def _create_ssl_context(
+    verify: Any = True, cert: Any = None, trust_env: bool = True
+) -> ssl.SSLContext:
+    return (
+        _context
+        if verify is True and cert is None
+        else httpx.create_ssl_context(verify, cert, trust_env)
+    )
 
 
 httpx._transports.default.create_ssl_context = _create_ssl_context
 
 # A busy machine is slow; how long anything takes is asserted nowhere.
-hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("busy")
 
 
 def pytest_collection_finish() -> None:
-    """What thousands of tests are made of stays until the end: no garbage collection of a test has to look at it."""
+    """What thousands of tests are made of stays until the end: no garbage collection of a test has
+    to look at it.
+    """
     gc.collect()
     gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """With a test that fails, show the logs of the graphs that still run: those that its module shares."""
+    """With a test that fails, show the logs of the graphs that still run: those that its module
+    shares.
+    """
     report = yield
     if report.failed:
         report.sections += [(f"log of {graph.url}", graph.text) for graph in Served.open]

@@ -1,4 +1,6 @@
-"""The documentation as programs: what the code blocks of a page say, and how a page is run. For tests.
+"""The documentation as programs: what the code blocks of a page say, and how a page is run.
+
+For tests.
 
 A page runs in a folder of its own, block by block:
 
@@ -7,9 +9,11 @@ A page runs in a folder of its own, block by block:
 - `ipython` blocks are the cells of one notebook.
 - `toml` is loaded as configuration. `json` has to parse.
 - `console` is run: `$ command`, then what it prints; `^C` is Ctrl-C. `...` stands for any lines.
-  `graphserve serve` runs until the page ends, the next one starts, or `^C`; port 8000 is a free one in truth.
+  `graphserve serve` runs until the page ends, the next one starts, or `^C`; port 8000 is a free one
+  in truth.
 - Whatever else (`sh`, `nginx`, `ini`, `dockerfile`, `text`, `mermaid`, `svg`) is only looked at.
-- `<!-- files: other.md -->` writes the files of another page first; `<!-- folder: examples/hello -->` copies a folder.
+- `<!-- files: other.md -->` writes the files of another page first; `<!-- folder: examples/hello
+  -->` copies a folder.
 """
 
 from __future__ import annotations
@@ -54,7 +58,9 @@ _VARYING = (
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced code block: its language tag, its text, the file it names, and the line where it begins."""
+    """A fenced code block: its language tag, its text, the file it names, and the line where it
+    begins.
+    """
 
     language: str
     text: str
@@ -83,7 +89,14 @@ def blocks(text: str) -> list[Block]:
     for match in _FENCE.finditer(text):
         first = match[2].partition("\n")[0]
         name = _NAME.match(first)
-        found.append(Block(match[1], match[2], name[1] if name else None, text.count("\n", 0, match.start()) + 1))
+        found.append(
+            Block(
+                match[1],
+                match[2],
+                name[1] if name else None,
+                text.count("\n", 0, match.start()) + 1,
+            )
+        )
     return found
 
 
@@ -108,11 +121,15 @@ def steady(text: str) -> str:
 
 
 def matches(shown: str, actual: str) -> bool:
-    """Whether a page shows what a command printed; JSON may be wrapped, and `...` stands for any lines."""
+    """Whether a page shows what a command printed; JSON may be wrapped, and `...` stands for any
+    lines.
+    """
     shown, actual = steady(shown), steady(actual)
     with contextlib.suppress(ValueError):
         return bool(json.loads(shown) == json.loads(actual))
-    lines = ("(?:.*\n)*?" if line == "..." else re.escape(line) + "\n" for line in shown.splitlines())
+    lines = (
+        "(?:.*\n)*?" if line == "..." else re.escape(line) + "\n" for line in shown.splitlines()
+    )
     return re.fullmatch("".join(lines), actual + "\n" if actual else "") is not None
 
 
@@ -139,7 +156,9 @@ class Page:
         self.cells: list[str] = []
         self.graph: Served | None = None
         self.port = "8000"
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("GRAPHSERVE_")}
+        self.environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("GRAPHSERVE_")
+        }
         self.environment["PATH"] = f"{Path(sys.executable).parent}:{self.environment['PATH']}"
         self.runtime = Path(tempfile.mkdtemp(prefix="gs-docs-"))  # short: sockets lie in it
         self.environment |= {
@@ -173,7 +192,9 @@ class Page:
             self.write(block)
         match block.language:
             case "python" if block.name and not self.uses(block):
-                self.python(["-c", f"import runpy; runpy.run_path({block.name!r}, run_name='imported')"])
+                self.python(
+                    ["-c", f"import runpy; runpy.run_path({block.name!r}, run_name='imported')"]
+                )
             case "python" if not block.name:
                 file = self.folder / "block.py"
                 file.write_text(block.text)
@@ -193,14 +214,18 @@ class Page:
         assert block.name is not None
         module = re.escape(Path(block.name).stem)
         used = re.compile(rf"{re.escape(block.name)}\b|\b(from|import) {module}\b|\b{module}:\w")
-        return any(used.search(other.text) for other in blocks(self.text) if other.name != block.name)
+        return any(
+            used.search(other.text) for other in blocks(self.text) if other.name != block.name
+        )
 
     def write(self, block: Block) -> None:
         """Write the file that a block is."""
         assert block.name is not None
         file = self.folder / block.name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(block.text.partition("\n")[2] if block.text.startswith("%%") else block.text)
+        file.write_text(
+            block.text.partition("\n")[2] if block.text.startswith("%%") else block.text
+        )
 
     def python(self, arguments: list[str]) -> None:
         """Run Python to its end."""
@@ -212,19 +237,19 @@ class Page:
         file = self.folder / "cells.py"
         file.write_text("\n".join(self.cells))
         runner = (
-            "import ast, asyncio, inspect\n"
-            "code = compile(open('cells.py').read(), 'cell', 'exec', ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)\n"
-            "async def main():\n"
-            "    found = eval(code, {'__name__': 'cell'})\n"
-            "    if inspect.isawaitable(found): await found\n"
-            "asyncio.run(main())"
+            "import ast, asyncio, inspect\ncode = compile(open('cells.py').read(), 'cell', 'exec',"
+            " ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)\nasync def main():\n    found = eval(code,"
+            " {'__name__': 'cell'})\n    if inspect.isawaitable(found): await"
+            " found\nasyncio.run(main())"
         )
         self.python(["-c", runner])
 
     def toml(self, block: Block) -> None:
         """Load a configuration file."""
         assert block.name, "a toml block begins with the name of its file"
-        given = {"entrypoint": "app:Gateway"} | ({} if block.name == "pyproject.toml" else {"config": block.name})
+        given = {"entrypoint": "app:Gateway"} | (
+            {} if block.name == "pyproject.toml" else {"config": block.name}
+        )
         config.load(given, {}, self.folder)
 
     def step(self, step: Step) -> None:
@@ -237,17 +262,23 @@ class Page:
             self.interrupted(step)
         else:
             done = self.done(step.command.replace(":8000", f":{self.port}"), shell=True)
-            assert matches(step.expected, done.stdout), f"{step.command} printed\n{steady(done.stdout)}"
+            assert matches(step.expected, done.stdout), (
+                f"{step.command} printed\n{steady(done.stdout)}"
+            )
 
     def serve(self, step: Step, words: list[str]) -> None:
-        """Start a graph; it runs on when this returns, unless it is shown to fail or to be interrupted."""
+        """Start a graph; it runs on when this returns, unless it is shown to fail or to be
+        interrupted.
+        """
         self.stop()
         given = dict(word.split("=", 1) for word in words[: words.index("graphserve")])
         target, *rest = words[words.index("serve") + 1 :] or ["--port=0"]
         self.graph = graph = Served(target, *rest, cwd=self.folder, env=self.environment | given)
         if "Error: " in step.expected:
             graph.wait_exit(LIMIT)
-            assert matches(step.expected, graph.text), f"{step.command} printed\n{steady(graph.text)}"
+            assert matches(step.expected, graph.text), (
+                f"{step.command} printed\n{steady(graph.text)}"
+            )
             return
         graph.wait_ready(LIMIT)
         found = re.search(r":(\d+)", graph.url)
@@ -263,7 +294,9 @@ class Page:
         try:
             eventually(lambda: lines_in_order(_without(shown, "".join(graph.out)), graph.text))
         except AssertionError:
-            raise AssertionError(f"the log does not show\n{steady(shown)}\nbut\n{steady(graph.text)}") from None
+            raise AssertionError(
+                f"the log does not show\n{steady(shown)}\nbut\n{steady(graph.text)}"
+            ) from None
 
     def interrupted(self, step: Step) -> None:
         """Run a program until it printed what is shown, then press Ctrl-C."""
@@ -281,7 +314,9 @@ class Page:
                 process.kill()
                 process.wait()
 
-    def done(self, command: str | list[str], shell: bool = False) -> subprocess.CompletedProcess[str]:
+    def done(
+        self, command: str | list[str], shell: bool = False
+    ) -> subprocess.CompletedProcess[str]:
         """A command that has ended."""
         done = subprocess.run(
             command, shell=shell, cwd=self.folder, env=self.environment, timeout=LIMIT,

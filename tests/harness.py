@@ -1,4 +1,6 @@
-"""Real graphs in real processes, for tests: start them, look at them, and end them whatever happens."""
+"""Real graphs in real processes, for tests: start them, look at them, and end them whatever
+happens.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from typing import Any, ClassVar
 import httpx
 import pytest
 
-LONG = 60.0  # seconds until a condition is given up that should hold at once: times are not what tests are about
+# seconds until a condition is given up that should hold at once: times are not what tests are about
+LONG = 60.0
 APPS = Path(__file__).parent / "apps"
 OWN_SOCKET = re.compile(r"\d+\.sock")  # named by the worker's pid
 
@@ -46,7 +49,9 @@ class Served:
         stdin: int | None = None,
         command: list[str] | None = None,
     ) -> None:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("GRAPHSERVE_")}
+        clean = {
+            name: value for name, value in os.environ.items() if not name.startswith("GRAPHSERVE_")
+        }
         self.began = time.monotonic()
         self.process = subprocess.Popen(
             command or self.command(target, *arguments),
@@ -87,8 +92,12 @@ class Served:
                 for line in self.log[after:]:
                     if match := re.search(pattern, line):
                         return match
-                if self.process.poll() is not None and not any(reader.is_alive() for reader in self._readers):
-                    raise AssertionError(f"ended with {self.process.returncode}, no {pattern!r} in:\n{self.text}")
+                if self.process.poll() is not None and not any(
+                    reader.is_alive() for reader in self._readers
+                ):
+                    raise AssertionError(
+                        f"ended with {self.process.returncode}, no {pattern!r} in:\n{self.text}"
+                    )
                 if time.monotonic() > end:
                     raise AssertionError(f"no {pattern!r} within {seconds} s in:\n{self.text}")
                 self._news.wait(0.1)
@@ -169,7 +178,9 @@ def served(target: str, *arguments: str, **options: Any) -> Iterator[Served]:
 def checked(target: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """What `graphserve check` says of a target."""
     command = [sys.executable, "-m", "graphserve", "check", target]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=2 * LONG, errors="replace")
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=2 * LONG, errors="replace"
+    )
 
 
 def children(pid: int) -> list[int]:
@@ -217,7 +228,8 @@ def eventually(holds: Callable[[], Any], seconds: float = LONG) -> Any:
         waited = time.monotonic() - began
         if waited > seconds:
             raise AssertionError(f"did not hold within {seconds} s")
-        time.sleep(min(0.005 + waited / 20, 0.1))  # between two looks, which cost more than the wait does
+        # between two looks, which cost more than the wait does
+        time.sleep(min(0.005 + waited / 20, 0.1))
 
 
 def rarely(*values: object) -> Any:
@@ -227,7 +239,12 @@ def rarely(*values: object) -> Any:
 
 def sockets(folder: Path) -> list[Path]:
     """The worker's own sockets under a run folder, whose folders come and go while it is read."""
-    return [Path(place, name) for place, _, names in os.walk(folder) for name in names if OWN_SOCKET.fullmatch(name)]
+    return [
+        Path(place, name)
+        for place, _, names in os.walk(folder)
+        for name in names
+        if OWN_SOCKET.fullmatch(name)
+    ]
 
 
 def shared(run_dir: Path, name: str) -> str:
@@ -238,7 +255,9 @@ def shared(run_dir: Path, name: str) -> str:
 
 
 def waiting(path: str) -> int:
-    """Connections in the accept queue: connected, not yet accepted (flags 0, state 2: no inode of its own)."""
+    """Connections in the accept queue: connected, not yet accepted (flags 0, state 2: no inode of
+    its own).
+    """
     lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
     own = [fields for fields in lines if len(fields) > 7 and fields[7] == path]
     return sum(fields[5] == "02" for fields in own)

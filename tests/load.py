@@ -10,7 +10,8 @@ import httpx
 
 
 class Load:
-    """Requests from several clients, half of them on connections that are kept, half on a new one each.
+    """Requests from several clients, half of them on connections that are kept, half on a new one
+    each.
 
     Args:
         url: the entry.
@@ -20,13 +21,17 @@ class Load:
         verify: what httpx checks certificates with.
     """
 
-    def __init__(self, url: str, path: str, body: Any, clients: int = 4, verify: Any = True) -> None:
+    def __init__(
+        self, url: str, path: str, body: Any, clients: int = 4, verify: Any = True
+    ) -> None:
         self.url, self.path, self.body, self.verify = url, path, body, verify
         self.answers: list[Any] = []
         self.failures: list[str] = []
         self.worst = 0.0  # seconds that the slowest answer took
         self._on = True
-        self._threads = [threading.Thread(target=self._ask, args=(index % 2 == 0,)) for index in range(clients)]
+        self._threads = [
+            threading.Thread(target=self._ask, args=(index % 2 == 0,)) for index in range(clients)
+        ]
 
     def _ask(self, keep: bool) -> None:
         limits = httpx.Limits(max_keepalive_connections=None if keep else 0)

@@ -1,7 +1,7 @@
 """An open-loop load: calls that come at a steady rate whether or not the ones before were answered.
 
-As a program: `python -m tests.overload [seconds]` prints what 3 times the capacity does to the graph of
-`tests/apps/overload.py`.
+As a program: `python -m tests.overload [seconds]` prints what 3 times the capacity does to the
+graph of `tests/apps/overload.py`.
 """
 
 from __future__ import annotations
@@ -49,9 +49,10 @@ class Outcome:
     def __str__(self) -> str:
         waits = sorted(self.waits) or [0.0]
         return (
-            f"goodput {self.goodput:6.1f}/s  p50 {waits[len(waits) // 2] * 1e3:5.0f} ms  latest answer "
-            f"{self.lateness * 1e3:+5.0f} ms  health {self.health * 1e3:4.0f} ms  memory {self.memory[0] >> 20} to "
-            f"{self.memory[1] >> 20} MiB  {dict(sorted(self.statuses.items()))}"
+            f"goodput {self.goodput:6.1f}/s  p50 {waits[len(waits) // 2] * 1e3:5.0f} ms  latest"
+            f" answer {self.lateness * 1e3:+5.0f} ms  health {self.health * 1e3:4.0f} ms  memory"
+            f" {self.memory[0] >> 20} to {self.memory[1] >> 20} MiB "
+            f" {dict(sorted(self.statuses.items()))}"
         )
 
 
@@ -73,7 +74,9 @@ class Client(asyncio.Protocol):
         if self.left < 0:
             head, _, body = data.partition(b"\r\n\r\n")
             self.status = int(head[9:12])
-            self.left = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]) - len(body)
+            self.left = int(
+                head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+            ) - len(body)
         else:
             self.left -= len(data)
         if self.left == 0:
@@ -89,7 +92,8 @@ class Load:
     Args:
         graph: whom it calls.
         path: the API.
-        rate: calls a second; None: `CALLERS` callers, each with its next call when the last was answered.
+        rate: calls a second; None: `CALLERS` callers, each with its next call when the last was
+            answered.
         timeout: seconds, the deadline of each.
     """
 
@@ -99,8 +103,9 @@ class Load:
         self.address = host, int(port)
         body = b'{"x": 1}'
         self.request = (
-            b"POST %s HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nx-request-timeout: %.3f\r\n"
-            b"content-length: %d\r\n\r\n%s" % (path.encode(), timeout, len(body), body)
+            b"POST %s HTTP/1.1\r\nhost: localhost\r\ncontent-type:"
+            b" application/json\r\nx-request-timeout: %.3f\r\ncontent-length: %d\r\n\r\n%s"
+            % (path.encode(), timeout, len(body), body)
         )
         self.idle: deque[Client] = deque()
         self.busy: set[Client] = set()
@@ -133,7 +138,9 @@ class Load:
         if self.idle:
             client = self.idle.pop()
         else:
-            _, client = await asyncio.get_running_loop().create_connection(lambda: Client(self), *self.address)
+            _, client = await asyncio.get_running_loop().create_connection(
+                lambda: Client(self), *self.address
+            )
         self.busy.add(client)
         client.ask(self.request)
 
@@ -161,7 +168,9 @@ class Load:
             for path in (b"/livez", b"/readyz"):
                 began = time.monotonic()
                 reader, writer = await asyncio.open_connection(*self.address)
-                writer.write(b"GET %s HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n" % path)
+                writer.write(
+                    b"GET %s HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n" % path
+                )
                 assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
                 writer.close()
                 self.outcome.health = max(self.outcome.health, time.monotonic() - began)
@@ -170,10 +179,14 @@ class Load:
 
 def resident(graph: Served) -> int:
     """Bytes of resident memory of all workers."""
-    return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 for pid in graph.workers())
+    return sum(
+        int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 for pid in graph.workers()
+    )
 
 
-def measure(graph: Served, path: str, rate: float | None, seconds: float, timeout: float) -> Outcome:
+def measure(
+    graph: Served, path: str, rate: float | None, seconds: float, timeout: float
+) -> Outcome:
     """See `Load`."""
     return asyncio.run(Load(graph, path, rate, timeout).run(seconds))
 
@@ -185,7 +198,11 @@ def main() -> None:
         for path in ("/work", "/batched", "/compute"):
             peak = measure(graph, path, None, seconds / 3, 5.0)
             outcome = measure(graph, path, 3 * CAPACITY, seconds, 1.0)
-            print(f"{path:9} peak  {peak}\n{path:9} 3 x   {outcome}  {outcome.goodput / peak.goodput:.0%}", flush=True)
+            print(
+                f"{path:9} peak  {peak}\n{path:9} 3 x   {outcome} "
+                f" {outcome.goodput / peak.goodput:.0%}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -87,7 +87,9 @@ class Steered:
 
     def begin(self, *arguments: str) -> subprocess.Popen[str]:
         """Another command, that goes on."""
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("GRAPHSERVE_")}
+        clean = {
+            name: value for name, value in os.environ.items() if not name.startswith("GRAPHSERVE_")
+        }
         return subprocess.Popen(
             [sys.executable, "-m", "graphserve", *arguments], cwd=self.folder, env=clean | self.env,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

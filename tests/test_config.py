@@ -18,7 +18,8 @@ from graphserve.declare.options import ServiceOptions
 from graphserve.errors import ConfigurationError, ExitCode, UnknownOptionError
 from graphserve.graph.plan import ListenPlan
 
-# By metavar, so that a new option of a known kind is covered without a word here: two texts, and what they mean.
+# By metavar, so that a new option of a known kind is covered without a word here: two texts, and
+# what they mean.
 SAMPLES: dict[str, tuple[tuple[str, Any], tuple[str, Any]]] = {
     "TARGET": (("a:B", "a:B"), ("c:D", "c:D")),
     "PATH": (("one", "{base}/one"), ("two", "{base}/two")),
@@ -26,7 +27,10 @@ SAMPLES: dict[str, tuple[tuple[str, Any], tuple[str, Any]]] = {
     "PORT": (("9001", 9001), ("9002", 9002)),
     "N": (("3", 3), ("4", 4)),
     "NODE=N": (("R=2", {"R": 2}), ("R=3", {"R": 3})),
-    "NODE.option=value": (("R.timeout=5", {"R": {"timeout": 5}}), ("R.timeout=6", {"R": {"timeout": 6}})),
+    "NODE.option=value": (
+        ("R.timeout=5", {"R": {"timeout": 5}}),
+        ("R.timeout=6", {"R": {"timeout": 6}}),
+    ),
     "TEXT": (("some", "some"), ("other", "other")),
     "none|optional|required": (("required", 2), ("1", 1)),
     "HOSTS": (("a.test,*.b.test", ("a.test", "*.b.test")), ("*", ("*",))),
@@ -51,7 +55,9 @@ def sample(flag: Flag, which: int, base: Path) -> tuple[str, Any]:
 
 def placed(config: Config, flag: Flag) -> Any:
     listen = config.settings.listen
-    part = {"listen": listen, "tls": listen.tls, "settings": config.settings, "config": config}[flag.part]
+    part = {"listen": listen, "tls": listen.tls, "settings": config.settings, "config": config}[
+        flag.part
+    ]
     return getattr(part, flag.field)
 
 
@@ -174,7 +180,10 @@ def test_a_mistake_names_its_place(
         ("log-level = 'info'\nlog_level = 'info'", "pyproject.toml: log_level is given twice"),
         ("config = 'other.toml'", "pyproject.toml: unknown option 'config'"),
         ("reload-dir = 3", "pyproject.toml: reload-dir=3: expected a path, or a list of paths"),
-        ("[tool.graphserve.set]\nR = 5", "pyproject.toml: set: expected a table of options for each node"),
+        (
+            "[tool.graphserve.set]\nR = 5",
+            "pyproject.toml: set: expected a table of options for each node",
+        ),
         (
             "[tool.graphserve.set.R]\ntimeuot = 5",
             "pyproject.toml: set R: unknown option 'timeuot'; did you mean",
@@ -182,8 +191,10 @@ def test_a_mistake_names_its_place(
         ("port = ", "pyproject.toml: not valid TOML"),
         (
             "[scale]\nR = 2",
-            "pyproject.toml: 'scale' stands outside of [tool.graphserve], where it says nothing: write "
-            "[tool.graphserve.scale]",
+            (
+                "pyproject.toml: 'scale' stands outside of [tool.graphserve], where it says"
+                " nothing: write [tool.graphserve.scale]"
+            ),
         ),
     ],
 )
@@ -217,33 +228,50 @@ def test_a_config_file_has_its_options_on_top_or_in_our_table(text: str, tmp_pat
 
 
 def test_what_stands_beside_our_table_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "serve.toml").write_text("prot = 9000\n[project]\nname = 'x'\n[tool.graphserve]\nhost = '::1'\n")
+    (tmp_path / "serve.toml").write_text(
+        "prot = 9000\n[project]\nname = 'x'\n[tool.graphserve]\nhost = '::1'\n"
+    )
     (tmp_path / "pyproject.toml").write_text("[mine]\nport = 1\n[tool.graphserve]\nport = 2\n")
-    with pytest.raises(ConfigurationError, match=r"serve.toml: 'prot' stands outside .*: write it under that"):
+    with pytest.raises(
+        ConfigurationError, match=r"serve.toml: 'prot' stands outside .*: write it under that"
+    ):
         load({"entrypoint": "app:Entry", "config": "serve.toml"}, {}, tmp_path)
     assert load({"entrypoint": "app:Entry"}, {}, tmp_path).settings.listen.port == 2
 
 
 def test_tables_of_nodes(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(
-        "[tool.graphserve]\nentrypoint = 'app:Entry'\nmax_body_size = '1MiB'\n[tool.graphserve.scale]\nR = 2\n"
-        "[tool.graphserve.set.R]\ntimeout = 5\nwatchdog = 'none'\nmax-memory = '2GiB'\nenv = {A = '1'}\n"
+        "[tool.graphserve]\nentrypoint = 'app:Entry'\nmax_body_size ="
+        " '1MiB'\n[tool.graphserve.scale]\nR = 2\n[tool.graphserve.set.R]\ntimeout = 5\nwatchdog ="
+        " 'none'\nmax-memory = '2GiB'\nenv = {A = '1'}\n"
     )
     settings = load({}, {}, tmp_path).settings
-    assert (settings.target, settings.scale, settings.listen.max_body_size) == ("app:Entry", {"R": 2}, 1024**2)
-    assert settings.options == {"R": {"timeout": 5, "watchdog": None, "max_memory": 2 * 1024**3, "env": {"A": "1"}}}
+    assert (settings.target, settings.scale, settings.listen.max_body_size) == (
+        "app:Entry",
+        {"R": 2},
+        1024**2,
+    )
+    assert settings.options == {
+        "R": {"timeout": 5, "watchdog": None, "max_memory": 2 * 1024**3, "env": {"A": "1"}}
+    }
 
 
 def test_layers_of_nodes_are_merged_option_by_option(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(
-        "[tool.graphserve.scale]\na = 1\nb = 1\nc = 1\n[tool.graphserve.set.a]\nqueue = 1\ntimeout = 1\n"
+        "[tool.graphserve.scale]\na = 1\nb = 1\nc = 1\n[tool.graphserve.set.a]\nqueue = 1\ntimeout"
+        " = 1\n"
     )
     flags = {"entrypoint": "app:Entry", "scale": ("a=3",), "set": ("a.timeout=3",)}
     settings = load(
-        flags, {"GRAPHSERVE_SCALE": "a=2, b=2", "GRAPHSERVE_SET": "b.queue=2,b.workers=cpus"}, tmp_path
+        flags,
+        {"GRAPHSERVE_SCALE": "a=2, b=2", "GRAPHSERVE_SET": "b.queue=2,b.workers=cpus"},
+        tmp_path,
     ).settings
     assert settings.scale == {"a": 3, "b": 2, "c": 1}
-    assert settings.options == {"a": {"queue": 1, "timeout": 3}, "b": {"queue": 2, "workers": "cpus"}}
+    assert settings.options == {
+        "a": {"queue": 1, "timeout": 3},
+        "b": {"queue": 2, "workers": "cpus"},
+    }
 
 
 def test_set_reads_values_of_every_option(tmp_path: Path) -> None:
@@ -257,7 +285,10 @@ def test_set_reads_values_of_every_option(tmp_path: Path) -> None:
     flags = [f"R.{name.replace('_', '-')}={text}" for name, (text, _) in texts.items()]
     expected = {"R": {name: value for name, (_, value) in texts.items()}}
     assert load({"entrypoint": "a:B", "set": flags}, {}, tmp_path).settings.options == expected
-    assert load({"entrypoint": "a:B"}, {"GRAPHSERVE_SET": ",".join(flags)}, tmp_path).settings.options == expected
+    assert (
+        load({"entrypoint": "a:B"}, {"GRAPHSERVE_SET": ",".join(flags)}, tmp_path).settings.options
+        == expected
+    )
 
 
 def test_several_variables_of_one_node_add_up(tmp_path: Path) -> None:
@@ -265,7 +296,9 @@ def test_several_variables_of_one_node_add_up(tmp_path: Path) -> None:
     assert load(flags, {}, tmp_path).settings.options == {"R": {"env": {"A": "3", "B": "2"}}}
 
 
-@pytest.mark.parametrize("given", ["*", "10.0.0.0/8,::1", "10.0.0.0/8, ::1 ", ["10.0.0.0/8", "::1"], ""])
+@pytest.mark.parametrize(
+    "given", ["*", "10.0.0.0/8,::1", "10.0.0.0/8, ::1 ", ["10.0.0.0/8", "::1"], ""]
+)
 def test_proxies(given: object, tmp_path: Path) -> None:
     config = load({"entrypoint": "a:B", "forwarded_allow_ips": given}, {}, tmp_path)
     expected = given if given in ("*", "") else "10.0.0.0/8,::1"
@@ -280,12 +313,33 @@ def test_proxies(given: object, tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_allowed_hosts(given: object, expected: tuple[str, ...], tmp_path: Path) -> None:
-    assert load({"entrypoint": "a:B", "allowed_hosts": given}, {}, tmp_path).settings.listen.allowed_hosts == expected
+    assert (
+        load(
+            {"entrypoint": "a:B", "allowed_hosts": given}, {}, tmp_path
+        ).settings.listen.allowed_hosts
+        == expected
+    )
 
 
 @pytest.mark.parametrize(
     "given",
-    ["x:80", "http://x", "x/y", "a b", "*.*", "*x", "*.", "a*b", "[::1]:80", "999.1.1.1", "a..b", "ü.de", "-x", 3, [3]],
+    [
+        "x:80",
+        "http://x",
+        "x/y",
+        "a b",
+        "*.*",
+        "*x",
+        "*.",
+        "a*b",
+        "[::1]:80",
+        "999.1.1.1",
+        "a..b",
+        "ü.de",
+        "-x",
+        3,
+        [3],
+    ],
 )
 def test_hosts_that_are_none(given: object, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="names or addresses without a port"):
@@ -294,8 +348,12 @@ def test_hosts_that_are_none(given: object, tmp_path: Path) -> None:
 
 def test_a_flag_that_a_unix_socket_makes_void(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.graphserve]\nuds = 'x.sock'\nport = 1\n")
-    assert load({"entrypoint": "a:B"}, {}, tmp_path).settings.listen.uds, "one file for both ways is nobody's mistake"
-    with pytest.raises(ConfigurationError, match="--port says nothing where uds from the configuration is given"):
+    assert load({"entrypoint": "a:B"}, {}, tmp_path).settings.listen.uds, (
+        "one file for both ways is nobody's mistake"
+    )
+    with pytest.raises(
+        ConfigurationError, match="--port says nothing where uds from the configuration is given"
+    ):
         load({"entrypoint": "a:B", "port": 2}, {}, tmp_path)
 
 
@@ -310,18 +368,25 @@ def test_paths_start_where_they_are_written(tmp_path: Path) -> None:
     assert config.settings.target == f"{folder}/src/app.py:Entry"
     assert tls and (tls.certfile, tls.keyfile) == (f"{folder}/cert.pem", f"{tmp_path}/key.pem")
     assert config.reload_dirs == (f"{folder}/a", f"{folder}/b")
-    assert load({"entrypoint": "app.py:Entry"}, {}, tmp_path).settings.target == f"{tmp_path}/app.py:Entry"
+    assert (
+        load({"entrypoint": "app.py:Entry"}, {}, tmp_path).settings.target
+        == f"{tmp_path}/app.py:Entry"
+    )
 
 
 def test_reload_watches_the_app_and_shows_exceptions(tmp_path: Path) -> None:
     config = load({"entrypoint": "a:B", "reload": True, "app_dir": "src"}, {}, tmp_path)
     assert config.reload_dirs == (), "known only when the modules are: the folders that they are in"
     assert config.settings.debug
-    assert not load({"entrypoint": "a:B", "reload": False}, {"GRAPHSERVE_RELOAD": "true"}, tmp_path).settings.debug
+    assert not load(
+        {"entrypoint": "a:B", "reload": False}, {"GRAPHSERVE_RELOAD": "true"}, tmp_path
+    ).settings.debug
 
 
 def test_the_password_is_in_no_repr_and_not_in_the_settings(tmp_path: Path) -> None:
-    config = load({"entrypoint": "a:B", "ssl_certfile": "c", "ssl_keyfile_password": "s3cret"}, {}, tmp_path)
+    config = load(
+        {"entrypoint": "a:B", "ssl_certfile": "c", "ssl_keyfile_password": "s3cret"}, {}, tmp_path
+    )
     assert config.keyfile_password == "s3cret"
     assert "s3cret" not in repr(config) + config.settings.to_json()
 
@@ -342,9 +407,12 @@ class TestEnvFile:
         assert "s3cret" not in repr(load({"entrypoint": "a:B", "env_file": ".env"}, {}, tmp_path))
 
     def test_options_in_it_stand_between_environment_and_file(self, tmp_path: Path) -> None:
-        (tmp_path / ".env").write_text("GRAPHSERVE_PORT=2\nGRAPHSERVE_HOST=::2\nGRAPHSERVE_BACKLOG=2\n")
+        (tmp_path / ".env").write_text(
+            "GRAPHSERVE_PORT=2\nGRAPHSERVE_HOST=::2\nGRAPHSERVE_BACKLOG=2\n"
+        )
         (tmp_path / "pyproject.toml").write_text(
-            "[tool.graphserve]\nenv-file = '.env'\nport = 3\nhost = '::3'\nworkers = 3\nentrypoint = 'a:B'"
+            "[tool.graphserve]\nenv-file = '.env'\nport = 3\nhost = '::3'\nworkers = 3\nentrypoint"
+            " = 'a:B'"
         )
         settings = load({}, {"GRAPHSERVE_PORT": "1"}, tmp_path).settings
         listen = settings.listen
@@ -358,7 +426,10 @@ class TestEnvFile:
     @pytest.mark.parametrize("name", ["GRAPHSERVE_CONFIG", "GRAPHSERVE_ENV_FILE"])
     def test_it_cannot_name_what_it_does_not_decide(self, name: str, tmp_path: Path) -> None:
         (tmp_path / ".env").write_text(f"{name}=x\n")
-        with pytest.raises(ConfigurationError, match=f"^env file: {name} cannot stand there, since it is read before"):
+        with pytest.raises(
+            ConfigurationError,
+            match=f"^env file: {name} cannot stand there, since it is read before",
+        ):
             load({"entrypoint": "a:B", "env_file": ".env"}, {}, tmp_path)
 
     def test_it_cannot_name_what_there_is_not(self, tmp_path: Path) -> None:
@@ -382,16 +453,28 @@ class TestEnvFile:
     def test_reads(self, text: str, expected: dict[str, str]) -> None:
         assert read_env(text, ".env") == expected
 
-    @pytest.mark.parametrize("line", ["A", "1A=2", "A B=1", "=1", "A='x", 'A="x', "A='x'y", 'A="\\q"', "A=\0"])
+    @pytest.mark.parametrize(
+        "line", ["A", "1A=2", "A B=1", "=1", "A='x", 'A="x', "A='x'y", 'A="\\q"', "A=\0"]
+    )
     def test_refuses_and_names_the_line(self, line: str) -> None:
         with pytest.raises(ConfigurationError, match=r"^\.env:3: "):
             read_env(f"X=1\n# note\n{line}\n", ".env")
 
-    @given(st.dictionaries(st.from_regex(r"[A-Z_]+", fullmatch=True), st.text(st.characters(codec="ascii"))))
+    @given(
+        st.dictionaries(
+            st.from_regex(r"[A-Z_]+", fullmatch=True), st.text(st.characters(codec="ascii"))
+        )
+    )
     def test_double_quotes_carry_every_text(self, values: dict[str, str]) -> None:
         escapes = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-        kept = {key: value for key, value in values.items() if not set(value) & set("\0\v\f\x1c\x1d\x1e")}
-        text = "\n".join(f'{key}="{"".join(escapes.get(c, c) for c in value)}"' for key, value in kept.items())
+        kept = {
+            key: value
+            for key, value in values.items()
+            if not set(value) & set("\0\v\f\x1c\x1d\x1e")
+        }
+        text = "\n".join(
+            f'{key}="{"".join(escapes.get(c, c) for c in value)}"' for key, value in kept.items()
+        )
         assert read_env(text, ".env") == kept
 
 

@@ -1,4 +1,6 @@
-"""Mistakes in declarations: each is refused at import, with file, line and what to write instead."""
+"""Mistakes in declarations: each is refused at import, with file, line and what to write
+instead.
+"""
 
 from __future__ import annotations
 
@@ -107,24 +109,48 @@ APIS = {
         "@staticmethod\n    def run(text: str) -> str: ...",
         r"@api decorates a method .* innermost",
     ),
-    "a property": ("@property\n    def run(self) -> str: ...", r"@api decorates a method .* put @api innermost"),
+    "a property": (
+        "@property\n    def run(self) -> str: ...",
+        r"@api decorates a method .* put @api innermost",
+    ),
     "a class": ("class Inner: ...", r"@api decorates a method written with def or async def"),
     "no self": ("def run() -> str: ...", r"A\.run has no 'self': write 'def run\(self, …\)'"),
     "self forgotten": ("async def run(text: str) -> str: ...", r"A\.run has no 'self'"),
     "only *args": ("def run(*args: str) -> str: ...", r"A\.run has no 'self'"),
-    "*args": ("def run(self, *texts: str) -> str: ...", r"A\.run takes \*texts: str: name every parameter"),
-    "**kwargs": ("def run(self, **texts: str) -> str: ...", r"A\.run takes \*\*texts: str: name every parameter"),
-    "positional-only": ("def run(self, text: str, /) -> str: ...", r"'text' is positional-only; .*: drop the '/'"),
-    "no annotation": ("def run(self, text) -> str: ...", r"'text' has no annotation; write e\.g\. 'text: str'"),
-    "no result": ("def run(self, text: str): ...", r"A\.run has no return annotation; write '-> <type>:'"),
+    "*args": (
+        "def run(self, *texts: str) -> str: ...",
+        r"A\.run takes \*texts: str: name every parameter",
+    ),
+    "**kwargs": (
+        "def run(self, **texts: str) -> str: ...",
+        r"A\.run takes \*\*texts: str: name every parameter",
+    ),
+    "positional-only": (
+        "def run(self, text: str, /) -> str: ...",
+        r"'text' is positional-only; .*: drop the '/'",
+    ),
+    "no annotation": (
+        "def run(self, text) -> str: ...",
+        r"'text' has no annotation; write e\.g\. 'text: str'",
+    ),
+    "no result": (
+        "def run(self, text: str): ...",
+        r"A\.run has no return annotation; write '-> <type>:'",
+    ),
     "a dunder": (
         "def __call__(self, text: str) -> str: ...",
         r"A\.__call__: Python itself calls methods of such names",
     ),
-    "livez": ("def livez(self) -> str: ...", r"'/livez' belongs to the HTTP contract .*; choose another name or route"),
+    "livez": (
+        "def livez(self) -> str: ...",
+        r"'/livez' belongs to the HTTP contract .*; choose another name or route",
+    ),
     "readyz": ("def readyz(self) -> str: ...", r"'/readyz' belongs to the HTTP contract"),
     "docs": ("def docs(self) -> str: ...", r"'/docs' belongs to the HTTP contract"),
-    "umlauts": ("def größe(self) -> str: ...", r"a route is a fixed path in ASCII .*'/größe'; give route="),
+    "umlauts": (
+        "def größe(self) -> str: ...",
+        r"a route is a fixed path in ASCII .*'/größe'; give route=",
+    ),
 }
 
 RUN = "def run(self) -> str: ..."
@@ -154,30 +180,71 @@ API_OPTIONS = {
 }  # fmt: skip
 
 DEPENDS = {
-    "nothing": ("", r"needs a service class, its import string 'module:Class', or url= with client="),
+    "nothing": (
+        "",
+        r"needs a service class, its import string 'module:Class', or url= with client=",
+    ),
     "a plain class": ("Plain", r"depends\(Plain\): Plain is no service; decorate it with @service"),
-    "an instance": ("Good()", r"depends\(Good\(…\)\) got an instance: write depends\(Good\), with init="),
-    "an api": ("Good.run", r"got an API: write `dep = depends\(Good\)`, call `self\.dep\.run\(…\)`"),
+    "an instance": (
+        "Good()",
+        r"depends\(Good\(…\)\) got an instance: write depends\(Good\), with init=",
+    ),
+    "an api": (
+        "Good.run",
+        r"got an API: write `dep = depends\(Good\)`, call `self\.dep\.run\(…\)`",
+    ),
     "a number": ("3", r"depends\(3\) takes a class decorated with @service"),
-    "a dotted path": ("'models.detector.Detector'", r"'module:Class'; did you mean 'models\.detector:Detector'\?"),
-    "a file": ("'./models/detector.py:Detector'", r"as `import` names it: 'models\.detector:Detector'"),
+    "a dotted path": (
+        "'models.detector.Detector'",
+        r"'module:Class'; did you mean 'models\.detector:Detector'\?",
+    ),
+    "a file": (
+        "'./models/detector.py:Detector'",
+        r"as `import` names it: 'models\.detector:Detector'",
+    ),
     "a module": ("'models'", r"depends\('models'\): an import string is 'module:Class'"),
     "a nested name": ("'models:A.B'", r"an import string is 'module:Class'"),
     "an empty string": ("''", r"an import string is 'module:Class'"),
     "an address as target": ("'http://host:80'", r"depends\(Service, url='http://host:80'\)"),
-    "two services": ("Good, Good", r"takes one service; write what follows it by name: name, init, "),
+    "two services": (
+        "Good, Good",
+        r"takes one service; write what follows it by name: name, init, ",
+    ),
     "a name not by name": ("Good, 'good-2'", r"takes one service; write what follows it by name"),
-    "unknown option": ("Good, nmae='a'", r"depends\(\.\.\.\): unknown option 'nmae'; did you mean 'name'\?"),
-    "unlike any": ("Good, zzz=1", r"unknown option 'zzz'; known are: client, init, name, timeout, url"),
+    "unknown option": (
+        "Good, nmae='a'",
+        r"depends\(\.\.\.\): unknown option 'nmae'; did you mean 'name'\?",
+    ),
+    "unlike any": (
+        "Good, zzz=1",
+        r"unknown option 'zzz'; known are: client, init, name, timeout, url",
+    ),
     **{
-        f"{option} of the service": (f"Good, {option}={{}}", rf"depends.* no '{option}': .*@service\({option}=…\)")
-        for option in ("env", "workers", "concurrency", "queue", "gpus", "startup_timeout", "max_memory")
+        f"{option} of the service": (
+            f"Good, {option}={{}}",
+            rf"depends.* no '{option}': .*@service\({option}=…\)",
+        )
+        for option in (
+            "env",
+            "workers",
+            "concurrency",
+            "queue",
+            "gpus",
+            "startup_timeout",
+            "max_memory",
+        )
     },
     "a bad name": ("Good, name='a b'", r"name='a b'\): a node's name is a letter"),
     "an empty name": ("Good, name=''", r"a node's name is a letter"),
     "timeout 0": ("Good, timeout=0", r"timeout=0\): timeout is a number of seconds above 0"),
-    "timeout of text": ("Good, timeout='1'", r"timeout='1'\): timeout is a number of seconds above 0"),
-    "init of a list": ("Good, init=['en']", r"init=\['en'\]\): init is a dict of the keyword arguments of __init__"),
+    "timeout of text": (
+        "Good, timeout='1'",
+        r"timeout='1'\): timeout is a number of seconds above 0",
+    ),
+    "init of a list": (
+        "Good, init=['en']",
+        r"init=\['en'\]\): init is a dict of the keyword arguments of __init__",
+    ),
     "init of a tuple": ("Good, init={'lang': ('a', 'b')}", r"whose values are JSON"),
     "init of a set": ("Good, init={'lang': {'a'}}", r"whose values are JSON"),
     "init of no number": ("Good, init={'lang': float('nan')}", r"whose values are JSON"),
@@ -187,33 +254,81 @@ DEPENDS = {
         "Good, client=httpx.AsyncClient()",
         r"client is httpx\.AsyncClient or httpx\.Client \(the class",
     ),
-    "another client": ("Good, client=dict", r"client is httpx\.AsyncClient or httpx\.Client .*; leave it out"),
-    "a client by string": ("Good, client='httpx.AsyncClient'", r"client is httpx\.AsyncClient or httpx\.Client"),
-    "url without scheme": ("Good, url='localhost:80'", r"url='localhost:80'\): an address starts with http:// or"),
+    "another client": (
+        "Good, client=dict",
+        r"client is httpx\.AsyncClient or httpx\.Client .*; leave it out",
+    ),
+    "a client by string": (
+        "Good, client='httpx.AsyncClient'",
+        r"client is httpx\.AsyncClient or httpx\.Client",
+    ),
+    "url without scheme": (
+        "Good, url='localhost:80'",
+        r"url='localhost:80'\): an address starts with http:// or",
+    ),
     "url of a number": ("Good, url=80", r"an address is a str, not a value of type int"),
-    "url with a port too high": ("Good, url='http://127.0.0.1:99999'", r"no address: Port out of range 0-65535"),
+    "url with a port too high": (
+        "Good, url='http://127.0.0.1:99999'",
+        r"no address: Port out of range 0-65535",
+    ),
     "url with port 0": ("Good, url='http://a:0'", r"url='http://a:0'\): port 0 is no port to call"),
-    "url with a port of letters": ("Good, url='http://u:p@a:b'", r"url='http://a:b'\): no address: Port could not be"),
-    "url with half an IPv6 address": ("Good, url='http://[::1'", r"url='http://\[::1'\): no address: Invalid IPv6 URL"),
-    "url with no IPv6 address": ("Good, url='http://[1:2]'", r"no address: (At least 3 parts|'1:2' does not appear)"),
-    "url with no IPv4 address": ("Good, url='http://1.2.3.400'", r"no address: Octet 400 .* not permitted"),
-    "url without host": ("Good, url='http://:80/'", r"url='http://:80/'\): an address names a host"),
-    "url with an empty label": ("Good, url='http://a..b'", r"no address: .*label empty or too long"),
-    "url with a blank": ("Good, url='http://a b'", r"an address has no blanks and no control characters"),
+    "url with a port of letters": (
+        "Good, url='http://u:p@a:b'",
+        r"url='http://a:b'\): no address: Port could not be",
+    ),
+    "url with half an IPv6 address": (
+        "Good, url='http://[::1'",
+        r"url='http://\[::1'\): no address: Invalid IPv6 URL",
+    ),
+    "url with no IPv6 address": (
+        "Good, url='http://[1:2]'",
+        r"no address: (At least 3 parts|'1:2' does not appear)",
+    ),
+    "url with no IPv4 address": (
+        "Good, url='http://1.2.3.400'",
+        r"no address: Octet 400 .* not permitted",
+    ),
+    "url without host": (
+        "Good, url='http://:80/'",
+        r"url='http://:80/'\): an address names a host",
+    ),
+    "url with an empty label": (
+        "Good, url='http://a..b'",
+        r"no address: .*label empty or too long",
+    ),
+    "url with a blank": (
+        "Good, url='http://a b'",
+        r"an address has no blanks and no control characters",
+    ),
     "url with a query": ("Good, url='http://a/?x=1'", r"an address has no query and no fragment"),
-    "url of another scheme": ("Good, url='unix:/run/x'", r"an address starts with http:// or https://"),
-    "url and init": ("Good, url='http://a', init={'lang': 'a'}", r"is initialised there; drop init"),
-    "url alone": ("url='http://a'", r"has no typed calls: add the class, or client=httpx\.AsyncClient"),
+    "url of another scheme": (
+        "Good, url='unix:/run/x'",
+        r"an address starts with http:// or https://",
+    ),
+    "url and init": (
+        "Good, url='http://a', init={'lang': 'a'}",
+        r"is initialised there; drop init",
+    ),
+    "url alone": (
+        "url='http://a'",
+        r"has no typed calls: add the class, or client=httpx\.AsyncClient",
+    ),
     "over several lines": ("\n    Good,\n    nmae='a',\n", r"did you mean 'name'\?"),
 }
 
 BATCHES = {
-    "an unknown option": ("maxsize=1", r"Batch: unknown option 'maxsize'; did you mean 'max_size'\?"),
+    "an unknown option": (
+        "maxsize=1",
+        r"Batch: unknown option 'maxsize'; did you mean 'max_size'\?",
+    ),
     "too many": ("1, 2, 3", r"Batch\(max_size, max_wait\) takes no more than these"),
     "size 0": ("max_size=0", r"Batch\(max_size=…\) is a whole number from 1, not 0"),
     "size of a truth": ("max_size=True", r"a whole number from 1, not True"),
     "size of text": ("max_size='8'", r"a whole number from 1, not '8'"),
-    "a wait below 0": ("max_wait=-0.1", r"Batch\(max_wait=…\) is a number of seconds from 0, not -0\.1"),
+    "a wait below 0": (
+        "max_wait=-0.1",
+        r"Batch\(max_wait=…\) is a number of seconds from 0, not -0\.1",
+    ),
     "a wait for ever": ("max_wait=float('inf')", r"a number of seconds from 0, not inf"),
 }
 
@@ -271,7 +386,9 @@ def load(folder: Path, text: str) -> ModuleType:
 
 
 def refused(folder: Path, text: str, message: str) -> None:
-    """The module is refused at the line marked HERE, in these words, without frames of ours to read."""
+    """The module is refused at the line marked HERE, in these words, without frames of ours to
+    read.
+    """
     text = text.replace("{class}", "class A:\n" + BODY).replace("{body}", BODY)
     with pytest.raises(DeclarationError, match=message) as caught:
         load(folder, text)
@@ -321,7 +438,13 @@ def test_a_dependency_in_an_annotation_that_is_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://user:a%20b@a_b.example:8000/base", "https://[::1]:443", "http://bücher.example.", "http://10.0.0.5"]
+    "url",
+    [
+        "http://user:a%20b@a_b.example:8000/base",
+        "https://[::1]:443",
+        "http://bücher.example.",
+        "http://10.0.0.5",
+    ],
 )
 def test_addresses(tmp_path: Path, url: str) -> None:
     made = load(tmp_path, f"class A:\n    good = depends(Good, url={url!r})")
@@ -337,7 +460,11 @@ def test_mistakes_in_a_batch(tmp_path: Path, case: str) -> None:
 def test_an_api_outside_of_a_class(tmp_path: Path) -> None:
     message = r"@api on run: this is a function; write it as a method of a @service class"
     refused(tmp_path, "@api # HERE\ndef run(text: str) -> str: ...", message)
-    refused(tmp_path, "def make():\n    @api # HERE\n    def run(text: str) -> str: ...\nmake()", message)
+    refused(
+        tmp_path,
+        "def make():\n    @api # HERE\n    def run(text: str) -> str: ...\nmake()",
+        message,
+    )
 
 
 def test_a_decorator_below_api_keeps_the_place_and_the_signature(tmp_path: Path) -> None:
@@ -355,26 +482,38 @@ class A:
     def run(self, text: str) -> str: ...
 """
     refused(tmp_path, decorator.replace("{wraps}", "@functools.wraps(fn)"), "did you mean '/run'")
-    with pytest.raises(DeclarationError, match=r"wrapper: this is a function; .* needs functools\.wraps"):
+    with pytest.raises(
+        DeclarationError, match=r"wrapper: this is a function; .* needs functools\.wraps"
+    ):
         load(tmp_path, decorator.replace("{wraps}", ""))
 
 
 def test_an_instance_made_by_hand_says_how_to_get_one_that_is_connected(tmp_path: Path) -> None:
     module = load(tmp_path, "@service\nclass A:\n    good = depends(Good)\n" + BODY)
-    with pytest.raises(ConfigurationError, match=r"A\.good is not connected: .*graphserve\.local\(A\)"):
+    with pytest.raises(
+        ConfigurationError, match=r"A\.good is not connected: .*graphserve\.local\(A\)"
+    ):
         _ = module.A().good
 
 
 def test_depends_outside_of_a_class_body_says_where_it_belongs(tmp_path: Path) -> None:
     module = load(tmp_path, "good = depends(Good)")
-    with pytest.raises(AttributeError, match=r"declared\.py:\d+: depends.* has no 'run': it stands in the body of"):
+    with pytest.raises(
+        AttributeError, match=r"declared\.py:\d+: depends.* has no 'run': it stands in the body of"
+    ):
         module.good.run("a")
 
 
 @pytest.mark.parametrize("use", ["await good", "good('a')", "good[0]", "[_ async for _ in good]"])
 def test_depends_that_is_used_itself_says_what_to_write(tmp_path: Path, use: str) -> None:
-    text = f"good = depends(Good) # HERE\nasync def main(): {use}\nimport asyncio; asyncio.run(main())"
-    refused(tmp_path, text, r"depends\(Good\) is \w+( over)?, but it only says which service is called: write `dep = ")
+    text = (
+        f"good = depends(Good) # HERE\nasync def main(): {use}\nimport asyncio; asyncio.run(main())"
+    )
+    refused(
+        tmp_path,
+        text,
+        r"depends\(Good\) is \w+( over)?, but it only says which service is called: write `dep = ",
+    )
 
 
 def test_a_subclass_is_a_service_of_its_own(tmp_path: Path) -> None:
@@ -405,21 +544,40 @@ class Derived(Base):
 """
     module = load(tmp_path, text)
     base, derived = declaration(module.Base), declaration(module.Derived)
-    assert base and base.name == "base-1" and base.options == ServiceOptions(workers="cpus", gpus=0.5, env={"A": "b"})
+    assert (
+        base
+        and base.name == "base-1"
+        and base.options == ServiceOptions(workers="cpus", gpus=0.5, env={"A": "b"})
+    )
     assert derived and derived.name == "Derived" and derived.options == ServiceOptions()
     first = apis(module.Base)["first"]
-    assert (first.route, first.batch, first.idempotent, first.timeout) == ("/a/b.c", Batch(4), True, 2)
+    assert (first.route, first.batch, first.idempotent, first.timeout) == (
+        "/a/b.c",
+        Batch(4),
+        True,
+        2,
+    )
     assert set(apis(module.Derived)) >= {"first", "second"}
     edges = dependencies(module.Base)
-    assert (edges["good"].name, edges["good"].init, edges["good"].timeout) == ("good-2", {"lang": "de"}, 1)
+    assert (edges["good"].name, edges["good"].init, edges["good"].timeout) == (
+        "good-2",
+        {"lang": "de"},
+        1,
+    )
     assert (edges["good"].client, edges["raw"].client) == ("typed", "httpx.AsyncClient")
     assert set(dependencies(module.Derived)) == {"good"}
 
 
 def test_an_unknown_option_among_merged_ones_names_its_place() -> None:
-    with pytest.raises(UnknownOptionError, match=r"--set A\.wrokers: unknown option 'wrokers'; did you mean 'workers'"):
+    with pytest.raises(
+        UnknownOptionError,
+        match=r"--set A\.wrokers: unknown option 'wrokers'; did you mean 'workers'",
+    ):
         ServiceOptions().merged({"wrokers": 2}, "--set A.wrokers")
-    with pytest.raises(ConfigurationError, match=r"^--set A\.queue=0: option 'queue' is a whole number from 1, not 0$"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"^--set A\.queue=0: option 'queue' is a whole number from 1, not 0$",
+    ):
         ServiceOptions().merged({"queue": 0}, "--set A.queue=0")
 
 

@@ -1,4 +1,6 @@
-"""README.md and docs/: every block runs as it stands there, every link leads somewhere, every option is listed."""
+"""README.md and docs/: every block runs as it stands there, every link leads somewhere, every
+option is listed.
+"""
 
 from __future__ import annotations
 
@@ -49,15 +51,29 @@ def tutorial_folder(place: Path) -> Path:
     for path in ROOT.iterdir():
         if path.is_file() and not path.name.startswith("."):
             shutil.copy(path, clone)
-    first = next(block for block in blocks((DOCS / "tutorial/first-graph.md").read_text()) if block.language == "sh")
+    first = next(
+        block
+        for block in blocks((DOCS / "tutorial/first-graph.md").read_text())
+        if block.language == "sh"
+    )
     moves = [line for line in first.text.splitlines() if line.startswith(("mkdir ", "cd "))]
     script = "\n".join(["set -e", f"cd {clone}", *moves, "pwd"])
-    return Path(subprocess.run(["sh", "-c", script], check=True, capture_output=True, text=True).stdout.strip())
+    return Path(
+        subprocess.run(
+            ["sh", "-c", script], check=True, capture_output=True, text=True
+        ).stdout.strip()
+    )
 
 
 def test_commands_of_a_newcomer_make_an_environment() -> None:
-    """Pythons of distributions refuse `pip install` outside of one (PEP 668); the README has two commands."""
-    commands = [block.text.strip() for block in blocks((ROOT / "README.md").read_text()) if block.language == "sh"]
+    """Pythons of distributions refuse `pip install` outside of one (PEP 668); the README has two
+    commands.
+    """
+    commands = [
+        block.text.strip()
+        for block in blocks((ROOT / "README.md").read_text())
+        if block.language == "sh"
+    ]
     installing = [command for command in commands if "pip" in command]
     assert len(installing) == 2
     for command in installing:
@@ -77,7 +93,9 @@ def running(
 ) -> Iterator[dict[Path, Future[None]]]:
     """The pages that were asked for, two at a time: a page mostly waits for processes."""
     chosen = [
-        item.callspec.params["path"] for item in request.session.items if item.name.startswith("test_the_blocks_")
+        item.callspec.params["path"]
+        for item in request.session.items
+        if item.name.startswith("test_the_blocks_")
     ]  # type: ignore[attr-defined]
     with ThreadPoolExecutor(2) as pool:
         yield {path: pool.submit(run, path, tmp_path_factory.mktemp("page")) for path in chosen}
@@ -112,7 +130,9 @@ def test_a_page_is_whole(path: Path) -> None:
 def links(text: str) -> list[str]:
     prose = re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)
     return [
-        target for target in re.findall(r"\]\(([^)\s]+)\)", prose) if not target.startswith(("http://", "https://"))
+        target
+        for target in re.findall(r"\]\(([^)\s]+)\)", prose)
+        if not target.startswith(("http://", "https://"))
     ]
 
 
@@ -163,7 +183,11 @@ def test_shown_commands_have_flags_that_exist() -> None:
 def rows(page: str) -> list[list[str]]:
     """The rows of all tables of a page of the reference."""
     lines = (REFERENCE / page).read_text().splitlines()
-    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines if line.startswith("|")]
+    return [
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in lines
+        if line.startswith("|")
+    ]
 
 
 def codes(cell: str) -> list[str]:
@@ -185,21 +209,29 @@ def test_the_table_of_flags_is_complete() -> None:
 
 
 def test_the_table_of_flags_has_their_defaults() -> None:
-    table = {codes(row[0])[0]: codes(row[2]) for row in rows("cli.md") if codes(row[0]) and len(row) == 4}
+    table = {
+        codes(row[0])[0]: codes(row[2]) for row in rows("cli.md") if codes(row[0]) and len(row) == 4
+    }
     for flag in FLAGS:
         if flag.flag and flag.default not in (None, "", (), False) and flag.kind is not CERT_REQS:
-            assert flag.kind.parse(table[f"--{flag.name}"][0], ValueSource("", ROOT)) == flag.default, flag.name
+            assert (
+                flag.kind.parse(table[f"--{flag.name}"][0], ValueSource("", ROOT)) == flag.default
+            ), flag.name
 
 
 def test_options_without_a_flag_are_in_the_page_of_files() -> None:
     text = (REFERENCE / "configuration.md").read_text()
     assert [
-        flag.name for flag in FLAGS if not flag.flag and not (f"`{flag.name}`" in text and flag.variable in text)
+        flag.name
+        for flag in FLAGS
+        if not flag.flag and not (f"`{flag.name}`" in text and flag.variable in text)
     ] == []
 
 
 def test_every_command_has_a_section() -> None:
-    headings = re.findall(r"^## `graphserve (\w+)", (REFERENCE / "cli.md").read_text(), re.MULTILINE)
+    headings = re.findall(
+        r"^## `graphserve (\w+)", (REFERENCE / "cli.md").read_text(), re.MULTILINE
+    )
     assert headings == list(COMMANDS)
 
 
@@ -213,7 +245,11 @@ def test_the_table_of_service_options_is_complete() -> None:
 
 def test_every_public_name_is_in_the_reference() -> None:
     text = (REFERENCE / "python.md").read_text() + (REFERENCE / "errors.md").read_text()
-    assert [name for name in graphserve.__all__ if f"`{name}" not in text and f"graphserve.{name}" not in text] == []
+    assert [
+        name
+        for name in graphserve.__all__
+        if f"`{name}" not in text and f"graphserve.{name}" not in text
+    ] == []
 
 
 def test_the_tree_of_errors_is_that_of_the_module() -> None:
@@ -233,7 +269,9 @@ def test_the_exit_codes_are_listed() -> None:
 )
 def test_the_fields_of_the_plan_are_listed(kind: type) -> None:
     section = re.search(
-        rf"^## .*`{kind.__name__}`\n(.*?)(?=^## |\Z)", (REFERENCE / "plan.md").read_text(), re.DOTALL | re.MULTILINE
+        rf"^## .*`{kind.__name__}`\n(.*?)(?=^## |\Z)",
+        (REFERENCE / "plan.md").read_text(),
+        re.DOTALL | re.MULTILINE,
     )
     assert section is not None
     listed = re.findall(r"^\| `(\w+)` ", section[1], re.MULTILINE)
@@ -241,7 +279,11 @@ def test_the_fields_of_the_plan_are_listed(kind: type) -> None:
 
 
 def test_the_extension_types_are_listed() -> None:
-    listed = {int(codes(row[0])[0]) for row in rows("wire.md") if row and codes(row[0]) and codes(row[0])[0].isdigit()}
+    listed = {
+        int(codes(row[0])[0])
+        for row in rows("wire.md")
+        if row and codes(row[0]) and codes(row[0])[0].isdigit()
+    }
     assert listed == {extensions.ARRAY, extensions.REFERENCE, extensions.MODEL, extensions.INTEGER}
 
 
@@ -256,7 +298,11 @@ def test_the_extension_types_are_listed() -> None:
         ("a\n...\nb", "a\nb", True),
         ("a\nb", "a\nx\nb", False),
         ("a", "b", False),
-        ('{\n "x": 1,\n "request_id": "0123456789abcdef"}', '{"x":1,"request_id":"fedcba9876543210"}', True),
+        (
+            '{\n "x": 1,\n "request_id": "0123456789abcdef"}',
+            '{"x":1,"request_id":"fedcba9876543210"}',
+            True,
+        ),
         ('{"x": 1}', '{"x": 2}', False),
         ("12:00:00 ready 0.3 s", "23:59:59 ready 12.52 s", True),
     ],

@@ -29,7 +29,9 @@ BILLING = 'https://billing.example.com/v1?a=1&b="<2>"\\'
 
 
 def plan_of(
-    calls: Mapping[str, Sequence[str]], elsewhere: Mapping[str, str] | None = None, **nodes: tuple[int, int, float]
+    calls: Mapping[str, Sequence[str]],
+    elsewhere: Mapping[str, str] | None = None,
+    **nodes: tuple[int, int, float],
 ) -> Plan:
     """A Plan of nodes and what they call, leaves first; `elsewhere` maps a caller to an address."""
     order: dict[str, None] = {}
@@ -51,12 +53,21 @@ def plan_of(
             edges.append(EdgePlan("remote", "Billing", url=elsewhere[name]))
         apis = (ApiPlan("run", "/run", (), "queue" if limit else "pooled"),)
         options = ServiceOptions(gpus=gpus)
-        built.append(NodePlan(name, f"n{index}", f"app:{name}", 0, workers, limit, options, {}, apis, tuple(edges)))
+        built.append(
+            NodePlan(
+                name, f"n{index}", f"app:{name}", 0, workers, limit, options, {}, apis, tuple(edges)
+            )
+        )
     return Plan(list(order)[-1], tuple(built))
 
 
 DIAMOND = plan_of(
-    {"Gateway": ["Left", "end", "Store"], "Left": ["Store"], "end": ["Store", "my-node"], "Store": ["Disk"]},
+    {
+        "Gateway": ["Left", "end", "Store"],
+        "Left": ["Store"],
+        "end": ["Store", "my-node"],
+        "Store": ["Disk"],
+    },
     {"end": BILLING},
     Gateway=(1, 16, 0.0),
     Left=(2, 1, 0.5),
@@ -141,15 +152,28 @@ def test_dot_has_one_edge_a_line_from_caller_to_dependency() -> None:
     text = dot(DIAMOND)
     assert '  "Gateway" -> "Left";' in text.splitlines()
     nodes, edges = dot_edges(text)
-    assert {node for node in nodes if "://" not in node} == {"Gateway", "Left", "end", "Store", "my-node", "Disk"}
-    assert {edge for edge in edges if "://" not in edge[1]} == {e for e in DIAMOND_EDGES if e[1] != BILLING}
+    assert {node for node in nodes if "://" not in node} == {
+        "Gateway",
+        "Left",
+        "end",
+        "Store",
+        "my-node",
+        "Disk",
+    }
+    assert {edge for edge in edges if "://" not in edge[1]} == {
+        e for e in DIAMOND_EDGES if e[1] != BILLING
+    }
     assert len(edges) == len(DIAMOND_EDGES)
 
 
-@pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed; the line check above stands in")
+@pytest.mark.skipif(
+    shutil.which("dot") is None, reason="Graphviz is not installed; the line check above stands in"
+)
 @pytest.mark.parametrize("plan", [ONE, DIAMOND], ids=["one", "diamond"])
 def test_graphviz_draws_it(plan: Plan) -> None:
-    run = subprocess.run(["dot", "-Tsvg"], input=dot(plan), capture_output=True, text=True, timeout=60)
+    run = subprocess.run(
+        ["dot", "-Tsvg"], input=dot(plan), capture_output=True, text=True, timeout=60
+    )
     assert (run.returncode, run.stderr) == (0, "")
     titles = [title.text for title in ElementTree.fromstring(run.stdout).iter(f"{SVG}title")]
     assert {node.name for node in plan.nodes} <= set(titles)
@@ -164,7 +188,9 @@ def test_dot_says_all_of_any_graph(calls: dict[str, list[str]]) -> None:
 
 
 def mermaid_graph(text: str) -> tuple[set[str], set[tuple[str, str]]]:
-    """The names and edges of a flowchart; ids are generated, labels hold no character that ends them."""
+    """The names and edges of a flowchart; ids are generated, labels hold no character that ends
+    them.
+    """
     names: dict[str, str] = {}
     edges = set()
     first, *lines = text.splitlines()
@@ -201,7 +227,9 @@ def test_mermaid_says_all_of_any_graph(calls: dict[str, list[str]]) -> None:
 # --- svg ---
 
 
-def svg_graph(text: str) -> tuple[dict[str, tuple[float, float, float, float]], list[tuple[str, str]]]:
+def svg_graph(
+    text: str,
+) -> tuple[dict[str, tuple[float, float, float, float]], list[tuple[str, str]]]:
     """The boxes (left, top, right, bottom) by node, and the edges."""
     root = ElementTree.fromstring(text)
     boxes = {}
@@ -229,7 +257,9 @@ def test_svg_has_every_node_and_edge_and_says_it_in_words() -> None:
     root = ElementTree.fromstring(text)
     assert root.get("role") == "img"
     assert root.findtext(f"{SVG}title") == "Service graph of Gateway"
-    assert "Gateway is the entry. Gateway calls Left, end, Store." in (root.findtext(f"{SVG}desc") or "")
+    assert "Gateway is the entry. Gateway calls Left, end, Store." in (
+        root.findtext(f"{SVG}desc") or ""
+    )
     assert "prefers-color-scheme: dark" in text
     dashed = [path for path in root.iter(f"{SVG}path") if path.get("class") == "edge external"]
     assert [path.get("data-to") for path in dashed] == [BILLING]
@@ -254,7 +284,9 @@ def test_a_box_is_wider_than_its_name(name: str, pixels: float) -> None:
 
 @given(graphs())
 @settings(deadline=None)
-def test_boxes_of_any_graph_stay_apart_and_inside_and_callers_stand_left(calls: dict[str, list[str]]) -> None:
+def test_boxes_of_any_graph_stay_apart_and_inside_and_callers_stand_left(
+    calls: dict[str, list[str]],
+) -> None:
     text = svg(plan_of(calls))
     boxes, edges = svg_graph(text)
     assert set(boxes) == set(calls) and set(edges) == edges_of(calls)
@@ -299,8 +331,16 @@ def test_what_can_be_drawn_without_a_crossing_is() -> None:
     assert (top["x"] < top["y"]) == (top["q"] < top["p"])
 
 
-@given(st.lists(st.tuples(st.floats(-1e3, 1e3), st.floats(0.5, 4), st.floats(0, 50)), min_size=1, max_size=12))
-def test_spread_keeps_the_gaps_and_grants_wishes_that_fit(cells: list[tuple[float, float, float]]) -> None:
+@given(
+    st.lists(
+        st.tuples(st.floats(-1e3, 1e3), st.floats(0.5, 4), st.floats(0, 50)),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_spread_keeps_the_gaps_and_grants_wishes_that_fit(
+    cells: list[tuple[float, float, float]],
+) -> None:
     wishes, weights, gaps = (list(column) for column in zip(*cells, strict=True))
     placed = spread(wishes, weights, gaps[:-1])
     assert all(b - a >= gap - 1e-6 for a, b, gap in zip(placed, placed[1:], gaps, strict=False))

@@ -39,7 +39,18 @@ HOMES = {
     "watchfiles": {"supervise"},
 }
 PUBLIC_NAMES = 30
-HEAVY = ("circus", "click", "httpx", "msgspec", "networkx", "numpy", "pydantic", "rich", "tornado", "zmq")
+HEAVY = (
+    "circus",
+    "click",
+    "httpx",
+    "msgspec",
+    "networkx",
+    "numpy",
+    "pydantic",
+    "rich",
+    "tornado",
+    "zmq",
+)
 
 
 def modules() -> list[Path]:
@@ -51,7 +62,9 @@ def shown(path: Path) -> str:
 
 
 def room(path: Path) -> str:
-    """The room that a file belongs to: its folder at the top, its own name where it stands at the root or lower."""
+    """The room that a file belongs to: its folder at the top, its own name where it stands at the
+    root or lower.
+    """
     return room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
 
 
@@ -90,7 +103,11 @@ def strangers(path: Path) -> Iterator[str]:
     """Imports of a library outside of its room, or of one that has none."""
     for line, name in imports(path):
         top = name.partition(".")[0]
-        if top != "graphserve" and top not in sys.stdlib_module_names and room(path) not in HOMES.get(top, set()):
+        if (
+            top != "graphserve"
+            and top not in sys.stdlib_module_names
+            and room(path) not in HOMES.get(top, set())
+        ):
             yield f"{shown(path)}:{line}: {top} in {room(path)}"
 
 
@@ -131,7 +148,9 @@ def test_public_names_are_few_and_all_there() -> None:
 def loaded_after(statement: str) -> set[str]:
     """The top-level modules in a new interpreter after a statement."""
     code = f"import sys\n{statement}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
     return set(run.stdout.split())
 
 
@@ -141,12 +160,29 @@ def loaded_after(statement: str) -> set[str]:
         ("import graphserve", HEAVY),
         ("from graphserve import Batch, Problem, api, depends, service", HEAVY),
         ("import graphserve.export", HEAVY),
-        ("import graphserve.worker.main", ("circus", "click", "networkx", "pydantic", "rich", "tornado", "zmq")),
+        (
+            "import graphserve.worker.main",
+            ("circus", "click", "networkx", "pydantic", "rich", "tornado", "zmq"),
+        ),
         (
             "import graphserve.supervise",
-            ("click", "h11", "networkx", "numpy", "pydantic", "rich", "starlette", "uvicorn", "yaml", "zmq"),
+            (
+                "click",
+                "h11",
+                "networkx",
+                "numpy",
+                "pydantic",
+                "rich",
+                "starlette",
+                "uvicorn",
+                "yaml",
+                "zmq",
+            ),
         ),
-        ("import graphserve.cli", ("circus", "networkx", "numpy", "pydantic", "starlette", "uvicorn", "zmq")),
+        (
+            "import graphserve.cli",
+            ("circus", "networkx", "numpy", "pydantic", "starlette", "uvicorn", "zmq"),
+        ),
     ],
 )
 def test_an_import_costs_only_what_it_needs(statement: str, never: tuple[str, ...]) -> None:
@@ -161,13 +197,29 @@ HELLO = str(ROOT.parent / "examples" / "hello")
     ("statement", "never"),
     [
         (  # in the process that the user started
-            f"from graphserve.cli import main; main(['check', 'app:Gateway', '--port', '0', '--app-dir', {HELLO!r}])",
+            (
+                "from graphserve.cli import main; main(['check', 'app:Gateway', '--port', '0',"
+                f" '--app-dir', {HELLO!r}])"
+            ),
             ("circus", "msgspec", "networkx", "numpy", "pydantic", "rich", "tornado", "zmq"),
         ),
         (  # in the resolver
-            "from graphserve.graph import builder\n"
-            f"builder.resolve(builder.Settings('app:Gateway', app_dir={HELLO!r}))",
-            ("circus", "click", "httpx", "networkx", "pydantic", "rich", "starlette", "tornado", "uvicorn", "zmq"),
+            (
+                "from graphserve.graph import builder\n"
+                f"builder.resolve(builder.Settings('app:Gateway', app_dir={HELLO!r}))"
+            ),
+            (
+                "circus",
+                "click",
+                "httpx",
+                "networkx",
+                "pydantic",
+                "rich",
+                "starlette",
+                "tornado",
+                "uvicorn",
+                "zmq",
+            ),
         ),
     ],
 )

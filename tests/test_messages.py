@@ -1,4 +1,6 @@
-"""What worker and supervisor say to each other: every message there and back, and lines that are none."""
+"""What worker and supervisor say to each other: every message there and back, and lines that are
+none.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from graphserve.system import messages
 from graphserve.system.channel import Channel
 from graphserve.system.messages import MalformedMessage, Message, decode, encode
 
-NODE = messages.NodeNews("Model", "ready", (messages.WorkerNews(7, "/run/x", "ready"),), starts=False, next_at=None)
+NODE = messages.NodeNews(
+    "Model", "ready", (messages.WorkerNews(7, "/run/x", "ready"),), starts=False, next_at=None
+)
 EXAMPLES: list[Message] = [
     messages.Imported(),
     messages.Ready("/run/x"),
@@ -44,7 +48,9 @@ EXAMPLES: list[Message] = [
 
 
 def test_every_message_is_here() -> None:
-    assert {type(each) for each in EXAMPLES} == {kind for kind in Message.__subclasses__() if kind.type}
+    assert {type(each) for each in EXAMPLES} == {
+        kind for kind in Message.__subclasses__() if kind.type
+    }
 
 
 @pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: message.type)
@@ -59,7 +65,11 @@ def test_a_message_arrives_as_it_was_sent(message: Message) -> None:
 def test_a_field_that_is_missing_or_of_another_type_is_noticed(message: Message) -> None:
     value = json.loads(encode(message))
     for name in message.fields:
-        for wrong in ({**value, name: {"a": []}}, {**value, name: ["x", 1]}, {**value, name: object}):
+        for wrong in (
+            {**value, name: {"a": []}},
+            {**value, name: ["x", 1]},
+            {**value, name: object},
+        ):
             with pytest.raises(MalformedMessage):
                 decode(json.dumps(wrong, default=lambda _: {"1": [[]]}).encode())
         rest = {key: each for key, each in value.items() if key != name}

@@ -11,7 +11,10 @@ import graphserve
 
 
 def test_a_wrong_name_in_an_import_has_a_did_you_mean() -> None:
-    with pytest.raises(ImportError, match=r"cannot import name 'servcie' from 'graphserve'; did you mean 'service'\?"):
+    with pytest.raises(
+        ImportError,
+        match=r"cannot import name 'servcie' from 'graphserve'; did you mean 'service'\?",
+    ):
         from graphserve import servcie  # type: ignore[attr-defined]  # noqa: F401
     with pytest.raises(ImportError, match=r"cannot import name 'zzzzz' from 'graphserve'$"):
         from graphserve import zzzzz  # type: ignore[attr-defined]  # noqa: F401
@@ -28,7 +31,10 @@ def test_python_adds_no_guess_of_its_own() -> None:
     code = "import graphserve\ngraphserve.servcie"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     last = done.stderr.splitlines()[-1]
-    assert last == "AttributeError: module 'graphserve' has no attribute 'servcie'; did you mean 'service'?"
+    assert (
+        last
+        == "AttributeError: module 'graphserve' has no attribute 'servcie'; did you mean 'service'?"
+    )
 
 
 def test_every_name_is_there() -> None:

@@ -1,4 +1,6 @@
-"""The pages about the code name what is there: paths, classes, functions; and the house is drawn as it is."""
+"""The pages about the code name what is there: paths, classes, functions; and the house is drawn as
+it is.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,17 @@ QUOTED = re.compile(r"`([^`\n]+)`")
 PATH = re.compile(r"[a-z_]+(/[a-z_]+)*(\.py|/)")
 NAME = re.compile(r"_{0,2}[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z_]+)*")
 # What users write, and names of the examples in the text: these are explained elsewhere.
-SAID = {"Gateway", "Counter", "Counter.count", "init", "local", "ps", "scale", "reload", "RemoteError"}
+SAID = {
+    "Gateway",
+    "Counter",
+    "Counter.count",
+    "init",
+    "local",
+    "ps",
+    "scale",
+    "reload",
+    "RemoteError",
+}
 
 
 TOPS = ("graphserve/", "tests/", "docs/", "examples/")
@@ -38,7 +50,9 @@ def names(path: Path) -> frozenset[str]:
                 yield from walk(node.body, f"{prefix}{node.name}.")
             if isinstance(node, ast.AnnAssign | ast.Assign):
                 targets = [node.target] if isinstance(node, ast.AnnAssign) else node.targets
-                yield from (prefix + target.id for target in targets if isinstance(target, ast.Name))
+                yield from (
+                    prefix + target.id for target in targets if isinstance(target, ast.Name)
+                )
 
     return frozenset(walk(ast.parse(path.read_text(encoding="utf-8")).body, ""))
 
@@ -58,11 +72,16 @@ def missing(text: str) -> Iterator[str]:
         defined = {name for path in files for name in names(path)}
         for each in quoted:
             if NAME.fullmatch(each) and not PATH.fullmatch(each) and each not in SAID | defined:
-                yield f"{each} in {', '.join(str(path.relative_to(ROOT)) for path in paths) or 'graphserve'}"
+                yield (
+                    f"{each} in"
+                    f" {', '.join(str(path.relative_to(ROOT)) for path in paths) or 'graphserve'}"
+                )
 
 
 def place(path: str) -> Path:
-    """Return where a path leads: from the top of the repository, or from the folder of the package."""
+    """Return where a path leads: from the top of the repository, or from the folder of the
+    package.
+    """
     return (ROOT if path.startswith(TOPS) else HOUSE.root) / path
 
 
@@ -85,12 +104,18 @@ def test_what_is_gone_is_found(text: str, gone: list[str]) -> None:
 
 
 def paths_of_code(page: Path) -> list[str]:
-    """The paths of our files that a page names in its text; those in code blocks are the reader's own."""
+    """The paths of our files that a page names in its text; those in code blocks are the reader's
+    own.
+    """
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    return [each for each in QUOTED.findall(text) if re.fullmatch(r"[\w.]+(/[\w.-]+)+(\.\w+|/)", each)]
+    return [
+        each for each in QUOTED.findall(text) if re.fullmatch(r"[\w.]+(/[\w.-]+)+(\.\w+|/)", each)
+    ]
 
 
-@pytest.mark.parametrize("page", [*pages(), ROOT / "CONTRIBUTING.md"], ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page", [*pages(), ROOT / "CONTRIBUTING.md"], ids=lambda page: str(page.relative_to(ROOT))
+)
 def test_paths_that_a_page_names_exist(page: Path) -> None:
     named = [place(each) for each in paths_of_code(page) if each.startswith((*TOPS, *ROOMS))]
     assert not [path for path in named if not path.exists()]

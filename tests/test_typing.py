@@ -1,4 +1,5 @@
-"""What mypy --strict and pyright say about services: the cases are in tests/typing, one function a kind.
+"""What mypy --strict and pyright say about services: the cases are in tests/typing, one function a
+kind.
 
 A comment `# R: <type>` tells what `reveal_type` says there (`…` stands for anything), `# E: <codes of mypy> | <rules
 of pyright>` which errors there are. Anything else that a checker says fails its case.
@@ -66,7 +67,9 @@ def expected(case: Case, checker: str) -> set[Finding]:
             found.add(Finding(case.file, number, reveals=match[1].strip()))
         if match := re.search(r"# E: (.*)\|(.*)", line):
             codes = match[1 + CHECKERS.index(checker)].split(",")
-            found |= {Finding(case.file, number, code=code.strip()) for code in codes if code.strip()}
+            found |= {
+                Finding(case.file, number, code=code.strip()) for code in codes if code.strip()
+            }
     return found
 
 
@@ -87,7 +90,17 @@ def short(kind: str) -> str:
 
 
 def mypy(folder: Path, cache: Path) -> set[Finding]:
-    command = [sys.executable, "-m", "mypy", "--strict", "--output", "json", "--cache-dir", str(cache), *FILES]
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--output",
+        "json",
+        "--cache-dir",
+        str(cache),
+        *FILES,
+    ]
     run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS)
     assert run.returncode in (0, 1), run.stdout + run.stderr
     found = set()
@@ -100,9 +113,12 @@ def mypy(folder: Path, cache: Path) -> set[Finding]:
 
 
 def pyright(folder: Path) -> set[Finding]:
-    # basedpyright is pyright with a Node.js that pip installs; in the mode "strict" it checks what pyright checks.
+    # basedpyright is pyright with a Node.js that pip installs; in the mode "strict" it checks what
+    # pyright checks.
     command = [sys.executable, "-m", "basedpyright", "--outputjson", "--pythonpath", sys.executable]
-    (folder / "pyrightconfig.json").write_text(json.dumps({"typeCheckingMode": "strict"}), encoding="utf-8")
+    (folder / "pyrightconfig.json").write_text(
+        json.dumps({"typeCheckingMode": "strict"}), encoding="utf-8"
+    )
     run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS)
     assert run.returncode in (0, 1), run.stdout + run.stderr
     found = set()
@@ -128,9 +144,15 @@ def said(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, se
 
 
 @pytest.mark.timeout(2 * SECONDS)
-@pytest.mark.parametrize("case", list(cases()), ids=lambda case: f"{case.file.removesuffix('.py')}-{case.name}")
+@pytest.mark.parametrize(
+    "case", list(cases()), ids=lambda case: f"{case.file.removesuffix('.py')}-{case.name}"
+)
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_case(said: dict[str, set[Finding]], checker: str, case: Case) -> None:
     wanted = expected(case, checker)
-    found = {finding for finding in said[checker] if finding.file == case.file and finding.line in case.lines}
+    found = {
+        finding
+        for finding in said[checker]
+        if finding.file == case.file and finding.line in case.lines
+    }
     assert told_apart(found, wanted) == wanted

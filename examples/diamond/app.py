@@ -18,7 +18,9 @@ class Prices:
     async def of(self, fruit: str) -> list[float]:
         """All prices of a fruit."""
         if fruit not in self.prices:
-            raise Problem(404, "No Such Fruit", detail=f"there is no {fruit}; try {', '.join(self.prices)}")
+            raise Problem(
+                404, "No Such Fruit", detail=f"there is no {fruit}; try {', '.join(self.prices)}"
+            )
         return self.prices[fruit]
 
 
@@ -58,5 +60,7 @@ class Report:
     @api
     async def report(self, fruit: str) -> Summary:
         """What a fruit costs."""
-        cheapest, average = await asyncio.gather(self.cheapest.price(fruit), self.average.price(fruit))
+        cheapest, average = await asyncio.gather(
+            self.cheapest.price(fruit), self.average.price(fruit)
+        )
         return Summary(fruit, cheapest, average)

@@ -14,7 +14,10 @@ class Sentence:
 
 @service
 class Splitter:
-    """Splits a text into sentences. A sync API: it runs in a thread of the worker, one call at a time."""
+    """Splits a text into sentences.
+
+    A sync API: it runs in a thread of the worker, one call at a time.
+    """
 
     @api
     def split(self, text: str) -> list[str]:
@@ -39,4 +42,7 @@ class Pipeline:
     async def read(self, text: str) -> list[Sentence]:
         sentences = await self.splitter.split(text)
         counts = [self.counter.count(sentence) for sentence in sentences]  # both workers at once
-        return [Sentence(sentence, await count) for sentence, count in zip(sentences, counts, strict=True)]
+        return [
+            Sentence(sentence, await count)
+            for sentence, count in zip(sentences, counts, strict=True)
+        ]

@@ -17,7 +17,8 @@ from graphserve import Problem, api, depends, service
 
 LARGEST = 50_000_000  # pixels of an image
 LEGIBLE = 0.6  # score from which a line is answered
-TOGETHER = 8  # lines in one call: what the recognizer executes at once, so that several workers share a page
+# lines in one call: what the recognizer executes at once, so that several workers share a page
+TOGETHER = 8
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Line:
     Args:
         text: what it says.
         score: how sure the recognizer is, 0 to 1.
-        box: its four corners (x, y) in pixels of the image, clockwise; the first is where the text begins.
+        box: its four corners (x, y) in pixels of the image, clockwise; the first is where the text
+            begins.
     """
 
     text: str
@@ -70,10 +72,16 @@ class Gateway:
         """Cut lines out of a page, turn them upright and read them."""
         crops = await asyncio.to_thread(lambda: [cut(page, box) for box in boxes])
         turned = await self.classifier.upside_down(crops)
-        upright = [cv2.rotate(crop, cv2.ROTATE_180) if over else crop for crop, over in zip(crops, turned, strict=True)]
+        upright = [
+            cv2.rotate(crop, cv2.ROTATE_180) if over else crop
+            for crop, over in zip(crops, turned, strict=True)
+        ]
         readings = await self.recognizer.read(upright)
         found = zip(readings, turned_over(boxes, turned).tolist(), strict=True)
-        return [Line(r.text, round(r.score, 4), [(round(x, 1), round(y, 1)) for x, y in box]) for r, box in found]
+        return [
+            Line(r.text, round(r.score, 4), [(round(x, 1), round(y, 1)) for x, y in box])
+            for r, box in found
+        ]
 
 
 def decoded(file: bytes) -> Image:
@@ -84,7 +92,10 @@ def decoded(file: bytes) -> Image:
     except cv2.error:
         raise too_large from None
     if image is None:
-        raise Problem(415, "Not An Image", detail="the body is no PNG, JPEG, WebP, BMP or TIFF file")
-    if image.shape[0] * image.shape[1] > LARGEST:  # under local(), where a node has no environment of its own
+        raise Problem(
+            415, "Not An Image", detail="the body is no PNG, JPEG, WebP, BMP or TIFF file"
+        )
+    # under local(), where a node has no environment of its own
+    if image.shape[0] * image.shape[1] > LARGEST:
         raise too_large
     return image

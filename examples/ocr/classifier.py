@@ -30,7 +30,8 @@ class Classifier:
         Returns:
             For each crop, whether it has to be turned by 180°.
         """
-        probability = self.model(np.stack([fitted(crop) for crop in crops]))  # (n, 2): upright, turned
+        # (n, 2): upright, turned
+        probability = self.model(np.stack([fitted(crop) for crop in crops]))
         return [bool(turned >= CERTAIN) for turned in probability[:, 1]]
 
 
@@ -39,4 +40,6 @@ def fitted(crop: Image) -> Image:
     beginning = crop[:, : crop.shape[0] * WIDTH // HEIGHT]
     width = max(1, round(beginning.shape[1] * HEIGHT / beginning.shape[0]))
     line = cv2.resize(beginning, (width, HEIGHT))
-    return cv2.copyMakeBorder(line, 0, 0, 0, WIDTH - width, cv2.BORDER_CONSTANT, value=(PADDING,) * 3)
+    return cv2.copyMakeBorder(
+        line, 0, 0, 0, WIDTH - width, cv2.BORDER_CONSTANT, value=(PADDING,) * 3
+    )

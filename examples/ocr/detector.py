@@ -37,18 +37,22 @@ class Detector:
             image: of any size; a large one is looked at in reduced size.
 
         Returns:
-            The lines in no particular order, the top left corner of each first. Lines may be tilted, and corners
-            may lie a little outside the image.
+            The lines in no particular order, the top left corner of each first. Lines may be
+            tilted, and corners may lie a little outside the image.
         """
         scale = min(1.0, LONGEST_SIDE / max(image.shape[:2]))
         return regions(self.model(padded(image, scale))[0, 0]) / np.float32(scale)
 
 
 def padded(image: Image, scale: float) -> np.ndarray:
-    """`image` scaled, and grown at the right and the bottom to what the model takes: shape (1, h, w, 3)."""
+    """`image` scaled, and grown at the right and the bottom to what the model takes: shape (1, h,
+    w, 3).
+    """
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     scaled = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    grown = cv2.copyMakeBorder(scaled, 0, -height % STRIDE, 0, -width % STRIDE, cv2.BORDER_REPLICATE)
+    grown = cv2.copyMakeBorder(
+        scaled, 0, -height % STRIDE, 0, -width % STRIDE, cv2.BORDER_REPLICATE
+    )
     return grown[np.newaxis]
 
 
@@ -61,7 +65,8 @@ def regions(probability: np.ndarray) -> Boxes:
         (x, y), (width, height), degrees = cv2.minAreaRect(contour)
         if min(width, height) < SMALLEST or inside(probability, contour) < CONFIDENT:
             continue
-        growth = GROWTH * width * height / (width + height)  # twice GROWTH * area / perimeter: once a side
+        # twice GROWTH * area / perimeter: once a side
+        growth = GROWTH * width * height / (width + height)
         found.append(corners((x, y), width + growth, height + growth, degrees))
     return np.array(found, np.float32).reshape(-1, 4, 2)
 
@@ -75,7 +80,9 @@ def inside(probability: np.ndarray, contour: np.ndarray) -> float:
 
 
 def corners(center: tuple[float, float], width: float, height: float, degrees: float) -> np.ndarray:
-    """The corners of a rectangle, shape (4, 2), clockwise from the top left one; its tilt is read as -45°…45°."""
+    """The corners of a rectangle, shape (4, 2), clockwise from the top left one; its tilt is read
+    as -45°…45°.
+    """
     quarters = round(degrees / 90)
     if quarters % 2:
         width, height = height, width

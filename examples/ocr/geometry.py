@@ -1,4 +1,6 @@
-"""Lines of text as boxes on a page: which way they run, what is inside them, in which order one reads them."""
+"""Lines of text as boxes on a page: which way they run, what is inside them, in which order one
+reads them.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,14 @@ import numpy as np
 from detector import Boxes
 from model import Image
 
-STANDING = 1.5  # height / width from which a box holds a line that runs up or down, and not one wide letter
+# height / width from which a box holds a line that runs up or down, and not one wide letter
+STANDING = 1.5
 
 
 def along_text(boxes: Boxes) -> Boxes:
-    """Boxes whose first side is the one that text runs along: a line that stands is read downwards."""
+    """Boxes whose first side is the one that text runs along: a line that stands is read
+    downwards.
+    """
     across, down = sides(boxes)
     standing = (down > STANDING * across)[:, np.newaxis, np.newaxis]
     return np.where(standing, np.roll(boxes, -1, axis=1), boxes)
@@ -34,7 +39,9 @@ def cut(page: Image, box: np.ndarray) -> Image:
 
 
 def reading_order(boxes: Boxes) -> list[int]:
-    """The indexes of boxes row by row, each row from its beginning, along the direction of most of the text."""
+    """The indexes of boxes row by row, each row from its beginning, along the direction of most of
+    the text.
+    """
     x, y = (boxes[:, 1] - boxes[:, 0]).sum(axis=0).tolist()
     length = math.hypot(x, y) or 1.0
     centers = boxes.mean(axis=1)

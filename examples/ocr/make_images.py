@@ -1,4 +1,7 @@
-"""Draw the sample images and write down what they say. Run it where it stands: `python make_images.py`."""
+"""Draw the sample images and write down what they say.
+
+Run it where it stands: `python make_images.py`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ HERE = Path(__file__).parent
 PAPER, INK = (252, 250, 245), (25, 25, 30)
 
 Cell = tuple[int, str]  # where it begins (x in px), what it says
-Row = tuple[int, int, list[Cell]]  # top (y in px), size of the letters (px), cells from left to right
+# top (y in px), size of the letters (px), cells from left to right
+Row = tuple[int, int, list[Cell]]
 
 RECEIPT: list[Row] = [
     (28, 34, [(96, "CORNER BAKERY")]),
@@ -67,7 +71,11 @@ def on_a_desk(image: Image.Image, degrees: float) -> Image.Image:
 
 
 def main() -> None:
-    receipt, invoice, label = page(460, 410, RECEIPT), page(820, 610, INVOICE), page(400, 190, LABEL)
+    receipt, invoice, label = (
+        page(460, 410, RECEIPT),
+        page(820, 610, INVOICE),
+        page(400, 190, LABEL),
+    )
     samples = {
         "receipt.png": (on_a_desk(receipt, 7), RECEIPT),
         "invoice.png": (invoice, INVOICE),

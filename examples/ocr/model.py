@@ -1,4 +1,6 @@
-"""What the three models share: their pixels, and how they are found in the `rapidocr` package and run."""
+"""What the three models share: their pixels, and how they are found in the `rapidocr` package and
+run.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ Image = Annotated[np.ndarray, Array(dtype="uint8", shape=(None, None, 3))]
 
 
 class Model:
-    """One ONNX model, open for inference on the CPUs that this process was given. Nothing is downloaded.
+    """One ONNX model, open for inference on the CPUs that this process was given.
+
+    Nothing is downloaded.
 
     Args:
         file: the name of the model's file, as in `rapidocr/models`.
@@ -24,7 +28,8 @@ class Model:
 
     def __init__(self, file: str) -> None:
         options = ort.SessionOptions()
-        # graphserve sets OMP_NUM_THREADS to the worker's share of the CPUs; ONNX Runtime reads 0 as "all".
+        # graphserve sets OMP_NUM_THREADS to the worker's share of the CPUs; ONNX Runtime reads 0 as
+        # "all".
         options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
         # Threads that spin while they wait would take the CPU from the other workers of the graph.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -37,7 +42,8 @@ class Model:
         """Run the model once.
 
         Args:
-            images: n of one size: uint8, shape (n, height, width, 3). All models want them scaled to -1…1.
+            images: n of one size: uint8, shape (n, height, width, 3). All models want them scaled
+                to -1…1.
 
         Returns:
             float32, shape (n, …): the model's only output.

@@ -56,7 +56,9 @@ class Recognizer:
         return [readings[i] for i in range(len(crops))]
 
     def decode(self, probability: np.ndarray) -> Reading:
-        """The text in one line's probabilities, shape (columns, classes): repeats fold, blanks vanish."""
+        """The text in one line's probabilities, shape (columns, classes): repeats fold, blanks
+        vanish.
+        """
         best = probability.argmax(axis=1)
         kept = (best != BLANK) & (np.diff(best, prepend=BLANK) != 0)
         score = probability.max(axis=1)[kept].mean() if kept.any() else 0.0
@@ -67,4 +69,6 @@ def fitted(crop: Image) -> Image:
     """A crop at the model's height, padded to a multiple of `STEP`: shape (48, width, 3)."""
     width = max(1, round(crop.shape[1] * HEIGHT / crop.shape[0]))
     line = cv2.resize(crop, (width, HEIGHT))
-    return cv2.copyMakeBorder(line, 0, 0, 0, -width % STEP, cv2.BORDER_CONSTANT, value=(PADDING,) * 3)
+    return cv2.copyMakeBorder(
+        line, 0, 0, 0, -width % STEP, cv2.BORDER_CONSTANT, value=(PADDING,) * 3
+    )

@@ -1,15 +1,19 @@
-"""Calls to other nodes, as callers make them: from `self.dep.method(...)` to bytes on a socket, and back.
+"""Calls to other nodes, as callers make them: from `self.dep.method(...)` to bytes on a socket, and
+back.
 
 The way of one typed call:
 
     clients           make for each dependency a client, on the lanes to its node
-    remote            `RemoteApi` encodes the arguments; `RemoteCall` is what user code awaits (`streams`: of items)
-    request           the bytes of a request: what is known once, and what travels with every call (`context`)
-    exchange          one call on its way: deadline, retries, cancellation; it ends with an answer or an error
+    remote            `RemoteApi` encodes the arguments; `RemoteCall` is what user code awaits
+                      (`streams`: of items)
+    request           the bytes of a request: what is known once, and what travels with every call
+                      (`context`)
+    exchange          one call on its way: deadline, retries, cancellation; it ends with an answer
+                      or an error
     lanes/            how it gets there: one connection a call, kept-alive ones, or httpx to a URL
     connection        one socket, and the parser of its answers
     httpx_transport   the same core under injected httpx clients
 
-What callers know of others: `membership` (pushed by the supervisor), `memory_sharing`, `retry_budget`, and of calls
-that kill workers `quarantine` and `call_fingerprint`.
+What callers know of others: `membership` (pushed by the supervisor), `memory_sharing`,
+`retry_budget`, and of calls that kill workers `quarantine` and `call_fingerprint`.
 """

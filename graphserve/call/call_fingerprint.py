@@ -1,4 +1,5 @@
-"""By what two calls are known as the same one: API and arguments, as a few numbers. Pure; used in every process.
+"""By what two calls are known as the same one: API and arguments, as a few numbers. Pure; used in
+every process.
 
 Not secret and not secure: two calls that are alike by chance are one in 2^32.
 """
@@ -7,7 +8,8 @@ from __future__ import annotations
 
 from zlib import crc32
 
-WHOLE = 64 * 1024  # bytes up to which all of a body counts; of a longer one, its ends do, and its length
+# bytes up to which all of a body counts; of a longer one, its ends do, and its length
+WHOLE = 64 * 1024
 _END = WHOLE // 2
 _UPLOAD = "#upload"
 
@@ -52,7 +54,8 @@ def of_request(request: bytes, *, streamed: bool = False) -> str:
         streamed: whether its body is a stream, and not in there.
     """
     first, second, _ = request.split(b"\r\n", 2)
-    line = first if first.endswith(b" HTTP/1.1") else second  # the first may say who opens the connection
+    # the first may say who opens the connection
+    line = first if first.endswith(b" HTTP/1.1") else second
     route = line.split(b" ")[1].partition(b"?")[0]
     if streamed:
         return upload(route.decode("latin-1"))

@@ -1,4 +1,7 @@
-"""What is injected for each dependency: typed and httpx clients, on the lanes of their node. Runs in workers."""
+"""What is injected for each dependency: typed and httpx clients, on the lanes of their node.
+
+Runs in workers.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ if TYPE_CHECKING:
 
     HttpClient = httpx.AsyncClient | httpx.Client
 
-HOP_SLACK = 0.006  # seconds that a caller waits past the deadline for each level below it to speak first
+# seconds that a caller waits past the deadline for each level below it to speak first
+HOP_SLACK = 0.006
 ELSEWHERE_SLACK = HOP_SLACK * ELSEWHERE_LEVELS
 
 
@@ -48,7 +52,9 @@ class Lanes:
         memory: of this process; None sends everything by the socket.
     """
 
-    def __init__(self, plan: Plan, run: Path, membership: Membership, memory: SharedMemory | None = None) -> None:
+    def __init__(
+        self, plan: Plan, run: Path, membership: Membership, memory: SharedMemory | None = None
+    ) -> None:
         self.plan = plan
         self.run = run
         self.membership = membership
@@ -64,7 +70,10 @@ class Lanes:
             return self._once(node.name, "pooled", lambda: self._pooled(node, sharing))
         batched = rundir.batch_sockets(self.run, node.id, node.batched)
         path = batched.get(api.name) or rundir.queue_socket(self.run, node.id)
-        made = lambda: QueueLane(self.membership, node.name, path, self._retry_budget(node), sharing)  # noqa: E731
+
+        def made() -> QueueLane:
+            return QueueLane(self.membership, node.name, path, self._retry_budget(node), sharing)
+
         return self._once(node.name, path, made)
 
     def sharing(self, node: NodePlan) -> Sharing | None:
@@ -77,24 +86,41 @@ class Lanes:
         """Make the httpx client for an edge to a node."""
         from graphserve.call import httpx_transport  # brings httpx, which brings click and rich
 
-        limited = {api.route.encode(): self.to(node, api) for api in node.apis if api.lane == "queue"}
+        limited = {
+            api.route.encode(): self.to(node, api) for api in node.apis if api.lane == "queue"
+        }
         core = httpx_transport.NodeTransport(
-            LoopThread.here(), node.name, limited, self.to(node, None), edge.timeout, slack_to(self.plan, node.name)
+            LoopThread.here(),
+            node.name,
+            limited,
+            self.to(node, None),
+            edge.timeout,
+            slack_to(self.plan, node.name),
         )
-        make = httpx_transport.async_client if edge.client == "httpx.AsyncClient" else httpx_transport.sync_client
+        make = (
+            httpx_transport.async_client
+            if edge.client == "httpx.AsyncClient"
+            else httpx_transport.sync_client
+        )
         return make(core)
 
     def _pooled(self, node: NodePlan, sharing: Sharing | None) -> PooledLane:
         options, keep_alive = node.options, self.plan.inner_keep_alive
-        return PooledLane(self.membership, node.name, options.queue, keep_alive, self._retry_budget(node), sharing)
+        return PooledLane(
+            self.membership, node.name, options.queue, keep_alive, self._retry_budget(node), sharing
+        )
 
     def _retry_budget(self, node: NodePlan) -> RetryBudget:
         if node.name not in self._retry_budgets:
-            self._retry_budgets[node.name] = retry_budget = RetryBudget(partial(self.membership.killed, node.name))
+            self._retry_budgets[node.name] = retry_budget = RetryBudget(
+                partial(self.membership.killed, node.name)
+            )
             self.membership.watch_wary(node.name, retry_budget.beware)
         return self._retry_budgets[node.name]
 
-    def _once(self, node: str, kind: str, make: Callable[[], QueueLane | PooledLane]) -> QueueLane | PooledLane:
+    def _once(
+        self, node: str, kind: str, make: Callable[[], QueueLane | PooledLane]
+    ) -> QueueLane | PooledLane:
         if (node, kind) not in self._made:
             self._made[node, kind] = make()
         return self._made[node, kind]
@@ -108,16 +134,20 @@ class Clients(Generic[RequestT]):
         plan: the graph.
         lane_to: the lane to an API of a node.
         http: makes the httpx client for an edge to a node.
-        class_of: the class of a node, or of a service at a URL, for its types; by default it is imported.
+        class_of: the class of a node, or of a service at a URL, for its types; by default it is
+            imported.
         sharing_with: gives what is known of sharing memory with a node; by default none is shared.
     """
 
     def __init__(
-        self, node: NodePlan, plan: Plan, lane_to: Callable[[NodePlan, ApiPlan], TypedLane[RequestT]],
+        self,
+        node: NodePlan,
+        plan: Plan,
+        lane_to: Callable[[NodePlan, ApiPlan], TypedLane[RequestT]],
         http: Callable[[NodePlan, EdgePlan], HttpClient],
         class_of: Callable[[NodePlan | EdgePlan], type] | None = None,
         sharing_with: Callable[[NodePlan], Sharing | None] = lambda node: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._sharing_with = sharing_with
         self.node = node
         self.plan = plan
@@ -147,13 +177,26 @@ class Clients(Generic[RequestT]):
         node = self.plan.node(edge.node)
         cls = self._class_of(node) if edge.typed else None
         slack, sharing = slack_to(self.plan, node.name), self._sharing_with(node)
-        return TypedClient(edge.node, {
-            api.name: RemoteApi(self.loop_thread, DependencyApi(
-                api, edge.node, self.lane_to(node, api), *codecs(cls, api, sharing),
-                shortest(edge.timeout, api.timeout, node.options.timeout), slack, sharing, self.node.name,
-                cls is not None,
-            )) for api in node.apis
-        })  # fmt: skip
+        return TypedClient(
+            edge.node,
+            {
+                api.name: RemoteApi(
+                    self.loop_thread,
+                    DependencyApi(
+                        api,
+                        edge.node,
+                        self.lane_to(node, api),
+                        *codecs(cls, api, sharing),
+                        shortest(edge.timeout, api.timeout, node.options.timeout),
+                        slack,
+                        sharing,
+                        self.node.name,
+                        cls is not None,
+                    ),
+                )
+                for api in node.apis
+            },
+        )
 
     def _at_url(self, edge: EdgePlan, url: str) -> TypedClient:
         from graphserve.call.lanes.url import UrlLane  # brings httpx, which brings click and rich
@@ -162,12 +205,24 @@ class Clients(Generic[RequestT]):
         lane.prepare()
         self._closing.append(lane.close)
         cls = self._class_of(edge) if edge.target else None
-        return TypedClient(edge.node, {
-            api.name: RemoteApi(self.loop_thread, DependencyApi(
-                api, edge.node, lane, *public_codecs(cls, api), shortest(edge.timeout, api.timeout), ELSEWHERE_SLACK,
-                typed=cls is not None,
-            )) for api in edge.apis
-        })  # fmt: skip
+        return TypedClient(
+            edge.node,
+            {
+                api.name: RemoteApi(
+                    self.loop_thread,
+                    DependencyApi(
+                        api,
+                        edge.node,
+                        lane,
+                        *public_codecs(cls, api),
+                        shortest(edge.timeout, api.timeout),
+                        ELSEWHERE_SLACK,
+                        typed=cls is not None,
+                    ),
+                )
+                for api in edge.apis
+            },
+        )
 
     def _httpx(self, edge: EdgePlan) -> HttpClient:
         import httpx
@@ -180,7 +235,9 @@ class Clients(Generic[RequestT]):
             client = kind(edge.node, edge.url, edge.timeout)
         else:
             client = self._http(self.plan.node(edge.node), edge)
-        self._closing.append(client.aclose if isinstance(client, httpx.AsyncClient) else client.close)
+        self._closing.append(
+            client.aclose if isinstance(client, httpx.AsyncClient) else client.close
+        )
         return client
 
 
@@ -191,7 +248,9 @@ def _load(target: str, main: str | None) -> type:
 def codecs(
     cls: type | None, api: ApiPlan, sharing: Sharing | None = None
 ) -> tuple[Callable[[dict[str, Any]], bytes], Callable[[bytes], Any]]:
-    """How arguments and results of an API of this graph are written and read; without a class, by their nature."""
+    """How arguments and results of an API of this graph are written and read; without a class, by
+    their nature.
+    """
     arguments, result = _codecs(cls, api)
     if sharing is None:
         return arguments.encode, result.decode
@@ -199,15 +258,21 @@ def codecs(
     return lambda values: arguments.encode(values, place), lambda body: result.decode(body, fetch)
 
 
-def public_codecs(cls: type | None, api: ApiPlan) -> tuple[Callable[[dict[str, Any]], bytes], Callable[[bytes], Any]]:
+def public_codecs(
+    cls: type | None, api: ApiPlan
+) -> tuple[Callable[[dict[str, Any]], bytes], Callable[[bytes], Any]]:
     """As `codecs`, for a service whose public port is called."""
     arguments, result = _codecs(cls, api)
     return arguments.encode_public, result.decode
 
 
-def _codecs(cls: type | None, api: ApiPlan) -> tuple[ArgumentsCodec | UntypedCodec, ResultCodec | UntypedCodec]:
+def _codecs(
+    cls: type | None, api: ApiPlan
+) -> tuple[ArgumentsCodec | UntypedCodec, ResultCodec | UntypedCodec]:
     if cls is None:
         return (untyped := UntypedCodec()), untyped
     signature = Signature.of(cls, api.name)
-    result = ResultCodec(signature.item if signature.stream else signature.result, f"{cls.__name__}.{api.name}")
+    result = ResultCodec(
+        signature.item if signature.stream else signature.result, f"{cls.__name__}.{api.name}"
+    )
     return ArgumentsCodec(signature), result

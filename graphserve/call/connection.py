@@ -1,7 +1,9 @@
-"""One HTTP/1.1 connection of a caller: a socket, a response parser, one exchange at a time. Runs in workers.
+"""One HTTP/1.1 connection of a caller: a socket, a response parser, one exchange at a time.
 
-Reads and writes the socket itself instead of through a transport: what `send` and `recv` return then tells exactly
-whether the other side had read a request before it went (see `Exchange.lost`).
+Runs in workers.
+
+Reads and writes the socket itself instead of through a transport: what `send` and `recv` return
+then tells exactly whether the other side had read a request before it went (see `Exchange.lost`).
 """
 
 from __future__ import annotations
@@ -18,13 +20,21 @@ import httptools
 from graphserve.logs import records
 from graphserve.loop.poller import Poller
 from graphserve.wire.formats import Format
-from graphserve.wire.headers import CLOSE, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, MOST_DIGITS, STATUS_OK
+from graphserve.wire.headers import (
+    CLOSE,
+    CONNECTION,
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    MOST_DIGITS,
+    STATUS_OK,
+)
 from graphserve.wire.trust import PUBLIC, Trust
 
 LOGGER = "graphserve.calls"
 
 READ_SIZE = 256 * 1024  # bytes
-# What a worker's answer with a result begins with, most of the time; such an answer needs no parser.
+# What a worker's answer with a result begins with, most of the time; such an answer needs no
+# parser.
 _TYPED = Format.TYPED.value
 RESULT = STATUS_OK + b"%s: %s\r\n%s: " % (CONTENT_TYPE, _TYPED, CONTENT_LENGTH)
 LAST = b"\r\n" + CLOSE.removesuffix(b"\r\n")
@@ -38,7 +48,8 @@ class Receiver(Protocol):
     """Who waits for the answer on a connection."""
 
     streams: bool  # whether it takes the body of a 200 in chunks, as they come
-    bodiless: bool  # whether its answer has no body, whatever the headers say of one: it asked with HEAD
+    # whether its answer has no body, whatever the headers say of one: it asked with HEAD
+    bodiless: bool
 
     def head(self, headers: list[tuple[bytes, bytes]]) -> None:
         """A 200 has begun."""
@@ -50,7 +61,9 @@ class Receiver(Protocol):
         """The whole answer is here."""
 
     def lost(self, reason: str, unread: bool) -> None:
-        """The connection ended before the whole answer; `unread`: the other side cannot have read the request."""
+        """The connection ended before the whole answer; `unread`: the other side cannot have read
+        the request.
+        """
 
 
 class Connection:
@@ -65,14 +78,33 @@ class Connection:
     """
 
     __slots__ = (
-        "_body", "_headers", "_loop", "_on_close", "_on_idle", "_parser", "_readers", "_receiver",
-        "_sock", "_streaming", "_taken", "_unsent", "broken", "closed", "idle", "idle_since", "trust",
-    )  # fmt: skip
+        "_body",
+        "_headers",
+        "_loop",
+        "_on_close",
+        "_on_idle",
+        "_parser",
+        "_readers",
+        "_receiver",
+        "_sock",
+        "_streaming",
+        "_taken",
+        "_unsent",
+        "broken",
+        "closed",
+        "idle",
+        "idle_since",
+        "trust",
+    )
 
     def __init__(
-        self, sock: socket.socket, on_idle: Callable[[Connection], None], on_close: Callable[[Connection], None],
-        readers: Poller | None = None, trust: Trust = PUBLIC,
-    ) -> None:  # fmt: skip
+        self,
+        sock: socket.socket,
+        on_idle: Callable[[Connection], None],
+        on_close: Callable[[Connection], None],
+        readers: Poller | None = None,
+        trust: Trust = PUBLIC,
+    ) -> None:
         self._sock = sock
         self._on_idle = on_idle
         self._on_close = on_close
@@ -94,7 +126,10 @@ class Connection:
         _open.add(self)
 
     def send(self, request: bytes, receiver: Receiver) -> None:
-        """Send a whole request and wait for its answer. An error is reported to the receiver, never raised."""
+        """Send a whole request and wait for its answer.
+
+        An error is reported to the receiver, never raised.
+        """
         self._receiver = receiver
         try:
             sent = self._sock.send(request)
@@ -160,7 +195,8 @@ class Connection:
         except OSError as exc:
             self._end(exc)
             return
-        if not data or self._receiver is None:  # an idle connection has nothing to say: it ends, or it lies
+        # an idle connection has nothing to say: it ends, or it lies
+        if not data or self._receiver is None:
             self._end(None)
             return
         if self._parser is None and self._plain_result(data):
@@ -178,7 +214,9 @@ class Connection:
             self._end(ValueError("it goes on in another protocol, which nobody asked for"))
 
     def _plain_result(self, data: bytes) -> bool:
-        """Take an answer that came in one piece and in the words that our workers use; False if it is another."""
+        """Take an answer that came in one piece and in the words that our workers use; False if it
+        is another.
+        """
         if not data.startswith(RESULT):
             return False
         end = data.find(b"\r\n\r\n", len(RESULT))
@@ -186,10 +224,17 @@ class Connection:
         keep = not length.endswith(LAST)
         if not keep:
             length = length[: -len(LAST)]
-        if end < 0 or not length.isdigit() or len(length) > MOST_DIGITS or len(data) != end + 4 + int(length):
+        if (
+            end < 0
+            or not length.isdigit()
+            or len(length) > MOST_DIGITS
+            or len(data) != end + 4 + int(length)
+        ):
             return False
         headers = [(CONTENT_TYPE, _TYPED), (CONTENT_LENGTH, length)]
-        self._answered(200, headers if keep else [*headers, (CONNECTION, b"close")], data[end + 4 :], keep)
+        self._answered(
+            200, headers if keep else [*headers, (CONNECTION, b"close")], data[end + 4 :], keep
+        )
         return True
 
     def _writable(self) -> None:
@@ -221,7 +266,8 @@ class Connection:
         self.broken = receiver is not None
         self.close()
         if receiver is not None:
-            # Linux, af_unix.c: closing a socket with unread data resets the peer; writing to a closed one is EPIPE.
+            # Linux, af_unix.c: closing a socket with unread data resets the peer; writing to a
+            # closed one is EPIPE.
             unread = not begun and (isinstance(exc, (ConnectionResetError, BrokenPipeError)) or cut)
             closed = CUT if begun else "the connection was closed without an answer"
             receiver.lost(str(exc) if exc else closed, unread)
@@ -273,18 +319,22 @@ class Connection:
         keep = self._parser.should_keep_alive()
         self._parser = None
         if keep and streamed:
-            self.resume()  # its consumer may have held it back in this very read; the next request has another
+            # its consumer may have held it back in this very read; the next request has another
+            self.resume()
         self._answered(status, headers, chunks[0] if len(chunks) == 1 else b"".join(chunks), keep)
 
     def _end_with_head(self, status: int) -> None:
-        # What the headers say of a body is that of another answer (RFC 9110, 8.6), but the parser waits for it. So this
-        # connection ends here, and nobody has to know whether something else comes.
+        # What the headers say of a body is that of another answer (RFC 9110, 8.6), but the parser
+        # waits for it. So this connection ends here, and nobody has to know whether something else
+        # comes.
         headers = self._headers
         self._headers = []
         self._parser = None
         self._answered(status, headers, b"", keep=False)
 
-    def _answered(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, keep: bool) -> None:
+    def _answered(
+        self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, keep: bool
+    ) -> None:
         receiver = self._receiver
         self._receiver = None
         if keep and self._unsent is None and not self.closed:
@@ -297,8 +347,8 @@ class Connection:
 
 
 def _close_in_forked_child() -> None:
-    # User code may fork: without this the child would keep our connections open (no shutdown: that would end them
-    # for the parent too).
+    # User code may fork: without this the child would keep our connections open (no shutdown: that
+    # would end them for the parent too).
     for connection in list(_open):
         with contextlib.suppress(OSError):
             os.close(connection._sock.detach())

@@ -1,4 +1,7 @@
-"""The context of the call that is being executed: its deadline, its ids, whether it was given up. Runs in workers."""
+"""The context of the call that is being executed: its deadline, its ids, whether it was given up.
+
+Runs in workers.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphserve.loop.shield import shielded
-from graphserve.wire.headers import BAGGAGE, REQUEST_ID, TRACEPARENT, TRACESTATE, is_traceparent, may_travel
+from graphserve.wire.headers import (
+    BAGGAGE,
+    REQUEST_ID,
+    TRACEPARENT,
+    TRACESTATE,
+    is_traceparent,
+    may_travel,
+)
 
 
 @dataclass
@@ -36,7 +46,8 @@ class CallContext:
     traceparent: bytes | None = None
     tracestate: bytes | None = None
     baggage: bytes | None = None
-    # Most calls never set these: until they do, the class has them, and a context is made without them.
+    # Most calls never set these: until they do, the class has them, and a context is made without
+    # them.
     gone: bool = field(default=False, init=False)
     over: bool = field(default=False, init=False)
     retraced: bool = field(default=False, init=False)
@@ -49,8 +60,15 @@ class CallContext:
         return None if self.deadline_ns is None else (self.deadline_ns - time.monotonic_ns()) / 1e9
 
     def held_by(self) -> str | None:
-        """The node that a call of it waits for; None if none does. Of several, the one whose deadline came first."""
-        waiting = [call for call in tuple(self.calls or ()) if call.deadline_ns is not None and call.waiting]
+        """The node that a call of it waits for; None if none does.
+
+        Of several, the one whose deadline came first.
+        """
+        waiting = [
+            call
+            for call in tuple(self.calls or ())
+            if call.deadline_ns is not None and call.waiting
+        ]
         return min(waiting, key=lambda call: call.deadline_ns).node if waiting else self.url_service
 
     def leave(self) -> None:
@@ -66,7 +84,10 @@ class CallContext:
                 call.orphan()
 
     def end(self) -> None:
-        """Its API has ended. What its code left running is no part of the call: it goes on without the deadline."""
+        """Its API has ended.
+
+        What its code left running is no part of the call: it goes on without the deadline.
+        """
         self.over = True
         self.deadline_ns = None
         self.task = None
@@ -76,14 +97,17 @@ current: ContextVar[CallContext | None] = ContextVar("graphserve_call", default=
 
 
 def deadline() -> float | None:
-    """Seconds left for the call that is being executed, never below 0; None outside a call or without a deadline."""
+    """Seconds left for the call that is being executed, never below 0; None outside a call or
+    without a deadline.
+    """
     context = current.get()
     left = context.seconds_left() if context else None
     return None if left is None else max(0.0, left)
 
 
 def cancelled() -> bool:
-    """Whether nobody waits any more for the call that is being executed: its caller left, or its deadline passed.
+    """Whether nobody waits any more for the call that is being executed: its caller left, or its
+    deadline passed.
 
     For sync APIs, which cannot be interrupted: ask between steps, and return early.
     """
@@ -98,10 +122,11 @@ retrace: ContextVar[CallContext | None] = ContextVar("graphserve_trace", default
 
 
 def trace_context() -> dict[str, str]:
-    """What travels with the call that is being executed, as HTTP headers, for tracing libraries and for other clients.
+    """What travels with the call that is being executed, as HTTP headers, for tracing libraries and
+    for other clients.
 
-    `x-request-id` is always there; `traceparent`, `tracestate` (W3C Trace Context) and `baggage` (W3C Baggage) are if
-    they came, or were set. Outside of a call it is empty.
+    `x-request-id` is always there; `traceparent`, `tracestate` (W3C Trace Context) and `baggage`
+    (W3C Baggage) are if they came, or were set. Outside of a call it is empty.
 
     Example:
         httpx.post("https://elsewhere.example/log", json=entry, headers=graphserve.trace_context())
@@ -109,15 +134,21 @@ def trace_context() -> dict[str, str]:
     context = current.get()
     if context is None:
         return {}
-    return {name.decode(): value.decode("latin-1") for name, value in travellers(context) if value is not None}
+    return {
+        name.decode(): value.decode("latin-1")
+        for name, value in travellers(context)
+        if value is not None
+    }
 
 
 def set_trace_context(headers: Mapping[str, str]) -> None:
-    """Have what this task calls from here on carry another trace, such as that of a span which has just begun.
+    """Have what this task calls from here on carry another trace, such as that of a span which has
+    just begun.
 
     Args:
-        headers: `traceparent`, with or without `tracestate`, takes the place of both; `baggage` that of the baggage.
-            Others are passed over, so it may be what a tracing library injects.
+        headers: `traceparent`, with or without `tracestate`, takes the place of both; `baggage`
+            that of the baggage. Others are passed over, so it may be what a tracing library
+            injects.
 
     Raises:
         LookupError: no call is being executed here.
@@ -131,9 +162,15 @@ def set_trace_context(headers: Mapping[str, str]) -> None:
     """
     context = current.get()
     if context is None:
-        raise LookupError("no call is being executed here: set_trace_context is for the APIs of a service")
-    named = {name.lower().encode("ascii", "replace"): (name, value) for name, value in headers.items()}
-    given = {name: _field(*named[name]) for name in (TRACEPARENT, TRACESTATE, BAGGAGE) if name in named}
+        raise LookupError(
+            "no call is being executed here: set_trace_context is for the APIs of a service"
+        )
+    named = {
+        name.lower().encode("ascii", "replace"): (name, value) for name, value in headers.items()
+    }
+    given = {
+        name: _field(*named[name]) for name in (TRACEPARENT, TRACESTATE, BAGGAGE) if name in named
+    }
     made = traced(context)
     parent, state, baggage = made.traceparent, made.tracestate, given.get(BAGGAGE, made.baggage)
     if TRACEPARENT in given:
@@ -147,12 +184,16 @@ def set_trace_context(headers: Mapping[str, str]) -> None:
 def _field(name: str, value: str) -> bytes:
     field = value.strip(" \t").encode("ascii", "replace")
     if not value.isascii() or (value and not may_travel(field)):
-        raise ValueError(f"this {name} cannot travel: it is too long, or not in ASCII: {reprlib.repr(value)}")
+        raise ValueError(
+            f"this {name} cannot travel: it is too long, or not in ASCII: {reprlib.repr(value)}"
+        )
     return field
 
 
 def traced(context: CallContext) -> CallContext:
-    """The context whose trace what is called now carries: that of the call, or what its code has set."""
+    """The context whose trace what is called now carries: that of the call, or what its code has
+    set.
+    """
     return (retrace.get() or context) if context.retraced else context
 
 
@@ -160,9 +201,11 @@ def travellers(context: CallContext) -> list[tuple[bytes, bytes | None]]:
     """The headers that travel with every call, wherever it goes; None for one that there is not."""
     made = traced(context)
     return [
-        (REQUEST_ID, context.request_id or None), (TRACEPARENT, made.traceparent), (TRACESTATE, made.tracestate),
+        (REQUEST_ID, context.request_id or None),
+        (TRACEPARENT, made.traceparent),
+        (TRACESTATE, made.tracestate),
         (BAGGAGE, made.baggage),
-    ]  # fmt: skip
+    ]
 
 
 def shortest(*timeouts: float | None) -> float | None:
@@ -171,7 +214,9 @@ def shortest(*timeouts: float | None) -> float | None:
 
 
 def earliest(inherited_ns: int | None, timeout: float | None) -> int | None:
-    """The deadline of a call: the earlier of what the caller inherited and now + the timeout (seconds)."""
+    """The deadline of a call: the earlier of what the caller inherited and now + the timeout
+    (seconds).
+    """
     if timeout is None:
         return inherited_ns
     own = time.monotonic_ns() + int(timeout * 1e9)

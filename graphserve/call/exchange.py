@@ -1,9 +1,11 @@
-"""One call on its way: its request, its deadline, and what to do when a connection is lost. Runs in workers.
+"""One call on its way: its request, its deadline, and what to do when a connection is lost.
 
-An exchange belongs to no connection: it is sent again where that is safe, until it is answered, given up, or late.
-`Lane` is what it needs of the way to a node. An `Upload` (or `Handed`, from a thread) is what a caller streams into an
-API: what goes wrong while its pieces are made is the caller's own error, and the API only sees that nobody is there any
-more.
+Runs in workers.
+
+An exchange belongs to no connection: it is sent again where that is safe, until it is answered,
+given up, or late. `Lane` is what it needs of the way to a node. An `Upload` (or `Handed`, from a
+thread) is what a caller streams into an API: what goes wrong while its pieces are made is the
+caller's own error, and the API only sees that nobody is there any more.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ LARGEST_AGAIN = 64 * 1024  # bytes of a request that may run a second time
 Headers = list[tuple[bytes, bytes]]
 Answer = tuple[int, Headers, bytes]
 
-RequestT = TypeVar("RequestT")  # what a lane sends: bytes on a socket, an httpx request, a call in this process
+# what a lane sends: bytes on a socket, an httpx request, a call in this process
+RequestT = TypeVar("RequestT")
 
 
 class ResultLost(Exception):
@@ -51,7 +54,10 @@ class ResultLost(Exception):
 
 
 class Lane(Protocol[RequestT]):
-    """A way to a node, as an exchange knows it. The lanes are in `call/lanes`; those of local graphs are in `run`."""
+    """A way to a node, as an exchange knows it.
+
+    The lanes are in `call/lanes`; those of local graphs are in `run`.
+    """
 
     @property
     def retry_budget(self) -> RetryBudget | None:
@@ -67,8 +73,11 @@ class Lane(Protocol[RequestT]):
 class TypedLane(Lane[RequestT], Protocol[RequestT]):
     """A lane that typed calls take."""
 
-    def composer(self, api: ApiPlan, *, checked: bool) -> Callable[[CallContext | None, int | None, bytes], RequestT]:
-        """Return a function that makes, of the context, the deadline and the encoded arguments, what this lane sends.
+    def composer(
+        self, api: ApiPlan, *, checked: bool
+    ) -> Callable[[CallContext | None, int | None, bytes], RequestT]:
+        """Return a function that makes, of the context, the deadline and the encoded arguments,
+        what this lane sends.
 
         `checked`: the service holds the result to its annotation, since the caller has none.
         """
@@ -84,19 +93,40 @@ class Exchange(Generic[RequestT]):
         node: the name of the node, for errors.
         request: what the lane sends, made by its composer.
         deadline_ns: absolute CLOCK_MONOTONIC in nanoseconds, or None.
-        slack: seconds after the deadline that we wait for the node's own word: it may name a deeper node.
+        slack: seconds after the deadline that we wait for the node's own word: it may name a deeper
+            node.
         idempotent: whether it may run a second time.
         read: turns the answer into the result; what it raises is the call's failure.
         upload: what is sent as the body, piece by piece.
         tickets: the memory that the request refers to.
-        inline: makes the request with what it refers to in it, for a node that cannot read our memory.
+        inline: makes the request with what it refers to in it, for a node that cannot read our
+            memory.
     """
 
     __slots__ = (
-        "attempts", "connection", "context", "deadline_ns", "fingerprint", "idempotent", "inline", "kills", "lane",
-        "loop", "maker", "node", "over", "read", "reply", "request", "sent_to", "shielded", "slack", "tickets", "timer",
+        "attempts",
+        "connection",
+        "context",
+        "deadline_ns",
+        "fingerprint",
+        "idempotent",
+        "inline",
+        "kills",
+        "lane",
+        "loop",
+        "maker",
+        "node",
+        "over",
+        "read",
+        "reply",
+        "request",
+        "sent_to",
+        "shielded",
+        "slack",
+        "tickets",
+        "timer",
         "upload",
-    )  # fmt: skip
+    )
     streams = False
     trust = PUBLIC  # what its connection opens as
     repeatable = True  # whether it may run again at all, if its API may
@@ -105,11 +135,19 @@ class Exchange(Generic[RequestT]):
     full = False  # of streams only: whether the consumer has enough to do
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, lane: Lane[RequestT], node: str, request: RequestT,
-        deadline_ns: int | None, slack: float, idempotent: bool, read: Callable[[int, Headers, bytes], Any],
-        upload: AsyncIterator[bytes] | None = None, tickets: list[Ticket] | None = None,
+        self,
+        loop: asyncio.AbstractEventLoop,
+        lane: Lane[RequestT],
+        node: str,
+        request: RequestT,
+        deadline_ns: int | None,
+        slack: float,
+        idempotent: bool,
+        read: Callable[[int, Headers, bytes], Any],
+        upload: AsyncIterator[bytes] | None = None,
+        tickets: list[Ticket] | None = None,
         inline: Callable[[], RequestT] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         # what is asked
         self.loop = loop
         self.lane = lane
@@ -131,17 +169,20 @@ class Exchange(Generic[RequestT]):
         self.over = False
         # where it is
         self.connection: Connection | None = None
-        self.sent_to: object | None = None  # of the pooled lane: which worker had it last, by identity
+        # of the pooled lane: which worker had it last, by identity
+        self.sent_to: object | None = None
         self.attempts = 0  # how often it was sent again
         self.kills = 0  # how often it lost a worker that executed it
-        self.fingerprint: str | None = None  # what it is known by, if calls of its node were suspects when it was sent
+        # what it is known by, if calls of its node were suspects when it was sent
+        self.fingerprint: str | None = None
 
     def start(self, threaded: bool = False) -> None:
         """Send it. On the loop's thread.
 
         Args:
-            threaded: whether it was made in another one. Code there cannot be told that its caller went away, so it
-                makes no more calls then; on the loop it was told, and may still clean up.
+            threaded: whether it was made in another one. Code there cannot be told that its caller
+                went away, so it makes no more calls then; on the loop it was told, and may still
+                clean up.
         """
         if self.over:
             return
@@ -178,7 +219,9 @@ class Exchange(Generic[RequestT]):
         else:
             context.task = task  # most calls are made by the same one: it is looked at once
 
-    def send_on(self, connection: Connection, request: bytes, sent_to: object | None = None) -> None:
+    def send_on(
+        self, connection: Connection, request: bytes, sent_to: object | None = None
+    ) -> None:
         """Go out on a connection, whose answer is awaited from here on.
 
         Args:
@@ -207,7 +250,11 @@ class Exchange(Generic[RequestT]):
         self.connection = None
         if self.over:
             return
-        if (budget := self.lane.retry_budget) is not None and budget.wary is not None and self.upload is None:
+        if (
+            (budget := self.lane.retry_budget) is not None
+            and budget.wary is not None
+            and self.upload is None
+        ):
             budget.wary.answered_of(self)
         if status == 503 and self._comes_again(headers):
             return
@@ -222,9 +269,11 @@ class Exchange(Generic[RequestT]):
                 return
             error = lost.error(why_not or "")
         except Exception as exc:
-            # Our own frames tell a user nothing, and they hold this exchange: a circle for each call that fails.
+            # Our own frames tell a user nothing, and they hold this exchange: a circle for each
+            # call that fails.
             error = exc.with_traceback(None)
-        # Not in there: who waits goes on in this call, and what it raises would have our error as its context.
+        # Not in there: who waits goes on in this call, and what it raises would have our error as
+        # its context.
         self._finish(error, result, at_once=by_socket)
 
     def lost(self, reason: str, unread: bool) -> None:
@@ -242,7 +291,9 @@ class Exchange(Generic[RequestT]):
         self._pause_and_send()
 
     def _kills(self) -> bool:
-        """Note that its worker ended while it executed; whether that was so often that it is refused."""
+        """Note that its worker ended while it executed; whether that was so often that it is
+        refused.
+        """
         budget = self.lane.retry_budget
         if budget is None:
             return False
@@ -280,11 +331,15 @@ class Exchange(Generic[RequestT]):
 
     @property
     def waiting(self) -> bool:
-        """Whether the node owes something just now: its answer, or an item that somebody waits for."""
+        """Whether the node owes something just now: its answer, or an item that somebody waits
+        for.
+        """
         return True
 
     def written(self) -> bytes:
-        """Return the bytes of the request; only lanes that have a retry budget write any themselves."""
+        """Return the bytes of the request; only lanes that have a retry budget write any
+        themselves.
+        """
         assert isinstance(self.request, bytes)
         return self.request
 
@@ -293,7 +348,9 @@ class Exchange(Generic[RequestT]):
         self.abandon()
 
     def _comes_again(self, headers: Headers) -> bool:
-        """Whether it is sent again since a worker could not take its arguments: it was not executed."""
+        """Whether it is sent again since a worker could not take its arguments: it was not
+        executed.
+        """
         how = dict(headers).get(UNTAKEN)
         if how == b"by-socket" and self.inline is not None:
             inline = self.inline
@@ -302,7 +359,11 @@ class Exchange(Generic[RequestT]):
             done(self.tickets or [])
             self.tickets = None
             self.fingerprint = None
-        elif how != b"no-memory" or self.attempts >= MOST_ATTEMPTS or self._why_not_again() is not None:
+        elif (
+            how != b"no-memory"
+            or self.attempts >= MOST_ATTEMPTS
+            or self._why_not_again() is not None
+        ):
             return False
         self._pause_and_send()
         return True
@@ -328,7 +389,10 @@ class Exchange(Generic[RequestT]):
         if size > LARGEST_AGAIN:
             return f"; its request of {size:,} bytes is too large to run again"
         if not budget.spend():
-            return f"; it does not run again: the retry budget is spent ({SHARE:.0%} of the calls + {PER_SECOND:g}/s)"
+            return (
+                f"; it does not run again: the retry budget is spent ({SHARE:.0%} of the calls +"
+                f" {PER_SECOND:g}/s)"
+            )
         return None
 
     def _again(self) -> None:
@@ -337,31 +401,43 @@ class Exchange(Generic[RequestT]):
         budget = self.lane.retry_budget
         if self.deadline_ns is not None and self.deadline_ns <= time.monotonic_ns():
             self._late()
-        elif budget is not None and budget.wary is not None and (why := budget.wary.refusal_of(self)):
+        elif (
+            budget is not None and budget.wary is not None and (why := budget.wary.refusal_of(self))
+        ):
             self.fail(why)
         else:
             self.lane.send(self)
 
     def _late(self) -> None:
         if not self.over:
-            self._finish(DeadlineExceeded(f"{self.node} did not answer before the deadline", node=self.node))
+            self._finish(
+                DeadlineExceeded(f"{self.node} did not answer before the deadline", node=self.node)
+            )
 
     def _hint(self, error: DeadlineExceeded) -> DeadlineExceeded:
         """Say it, if what the call waited for may be held by the call that makes it."""
         calls = self.context.calls if self.context is not None else None
-        if error.node != self.node or not any(call.streaming and call.node == self.node for call in calls or ()):
+        if error.node != self.node or not any(
+            call.streaming and call.node == self.node for call in calls or ()
+        ):
             return error
         hint = "end the stream first, or give the node more workers or concurrency"
-        return DeadlineExceeded(f"{error}; this call holds an open stream of {self.node}: {hint}", node=self.node)
+        return DeadlineExceeded(
+            f"{error}; this call holds an open stream of {self.node}: {hint}", node=self.node
+        )
 
-    def _finish(self, error: BaseException | None, result: Any = None, *, at_once: bool = False) -> None:
+    def _finish(
+        self, error: BaseException | None, result: Any = None, *, at_once: bool = False
+    ) -> None:
         self._end()
         if self.reply.done():
             return
         if error is None:
             self.reply.set_result(result)
         else:
-            self.reply.set_exception(self._hint(error) if isinstance(error, DeadlineExceeded) else error)
+            self.reply.set_exception(
+                self._hint(error) if isinstance(error, DeadlineExceeded) else error
+            )
         self.reply.wake(at_once=at_once and asyncio.current_task(self.loop) is None)
 
     def _end(self) -> None:
@@ -393,7 +469,9 @@ LEFT = "the client went away before the body was complete"
 
 
 class NotSent(DeadlineExceeded):
-    """Raised when a piece was not taken within the time that one piece has (`Exchange.write_timeout`)."""
+    """Raised when a piece was not taken within the time that one piece has
+    (`Exchange.write_timeout`).
+    """
 
 
 class Upload:
@@ -408,7 +486,10 @@ class Upload:
     __slots__ = ("_misfit", "_other_loop", "_pieces")
 
     def __init__(
-        self, pieces: AsyncIterator[Any], loop: asyncio.AbstractEventLoop, misfit: Callable[[Any], CallError]
+        self,
+        pieces: AsyncIterator[Any],
+        loop: asyncio.AbstractEventLoop,
+        misfit: Callable[[Any], CallError],
     ) -> None:
         self._pieces = pieces
         self._misfit = misfit
@@ -425,7 +506,9 @@ class Upload:
         if self._other_loop is None:
             piece = await self._pieces.__anext__()
         else:
-            piece = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._next(), self._other_loop))
+            piece = await asyncio.wrap_future(
+                asyncio.run_coroutine_threadsafe(self._next(), self._other_loop)
+            )
         if isinstance(piece, bytes):
             return piece
         if isinstance(piece, (bytearray, memoryview)):
@@ -450,7 +533,8 @@ class Handed:
         self._waiter: asyncio.Future[None] | None = None  # who waits for the other side
 
     def all(self, pieces: Iterable[bytes]) -> None:
-        """Hand over all of them, in the thread that makes them; ends early when nobody takes them any more.
+        """Hand over all of them, in the thread that makes them; ends early when nobody takes them
+        any more.
 
         What goes wrong while they are made ends the exchange, and is raised here.
         """
@@ -499,7 +583,8 @@ class Handed:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def _wait(self) -> None:  # one side waits at a time: with a piece here only the thread does
+    # one side waits at a time: with a piece here only the thread does
+    async def _wait(self) -> None:
         self._waiter = self._loop.create_future()
         await self._waiter
 

@@ -1,7 +1,10 @@
-"""httpx on the core of the hop: real `httpx.AsyncClient` and `httpx.Client` over our lanes. Runs in workers.
+"""httpx on the core of the hop: real `httpx.AsyncClient` and `httpx.Client` over our lanes.
 
-As users of httpx expect: statuses are responses, bodies stream both ways, and what fails on the way is an error of
-httpx's own. Those errors carry ours: one that an API lets pass is answered as a typed call's would be.
+Runs in workers.
+
+As users of httpx expect: statuses are responses, bodies stream both ways, and what fails on the way
+is an error of httpx's own. Those errors carry ours: one that an API lets pass is answered as a
+typed call's would be.
 """
 
 from __future__ import annotations
@@ -46,10 +49,18 @@ NDJSON = StreamFormat.NDJSON.value
 HIGH_BYTES = 256 * 1024  # what waits for a slow reader at most, before the connection is held back
 
 # Of one connection: the hop says these itself.
-_OF_A_CONNECTION = frozenset((
-    CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, b"keep-alive", b"proxy-connection", b"te", b"trailer",
-    b"upgrade",
-))  # fmt: skip
+_OF_A_CONNECTION = frozenset(
+    (
+        CONTENT_LENGTH,
+        TRANSFER_ENCODING,
+        CONNECTION,
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"upgrade",
+    )
+)
 _IDEMPOTENT = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")  # RFC 9110, 9.2.2
 
 
@@ -58,7 +69,9 @@ class NotConnected(DeadlineExceeded):
 
 
 class HttpExchange(Exchange[bytes]):
-    """An exchange whose answer is the bytes of a response. The body of a 200 comes in pieces, as they are made.
+    """An exchange whose answer is the bytes of a response.
+
+    The body of a 200 comes in pieces, as they are made.
 
     Args:
         bodiless: whether it asks with HEAD.
@@ -66,20 +79,44 @@ class HttpExchange(Exchange[bytes]):
     """
 
     __slots__ = (
-        "bodiless", "connecting", "error", "feeding", "headers", "held", "last", "latest", "piece_timeout", "pieces",
-        "size", "taker", "waiter", "write_timeout",
-    )  # fmt: skip
+        "bodiless",
+        "connecting",
+        "error",
+        "feeding",
+        "headers",
+        "held",
+        "last",
+        "latest",
+        "piece_timeout",
+        "pieces",
+        "size",
+        "taker",
+        "waiter",
+        "write_timeout",
+    )
     streams = True
     trust = MADE
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, lane: Lane[bytes], node: str, request: bytes, deadline_ns: int | None,
-        slack: float, idempotent: bool, upload: Upload | Handed | None, *, bodiless: bool, write_timeout: float | None,
-    ) -> None:  # fmt: skip
+        self,
+        loop: asyncio.AbstractEventLoop,
+        lane: Lane[bytes],
+        node: str,
+        request: bytes,
+        deadline_ns: int | None,
+        slack: float,
+        idempotent: bool,
+        upload: Upload | Handed | None,
+        *,
+        bodiless: bool,
+        write_timeout: float | None,
+    ) -> None:
         super().__init__(loop, lane, node, request, deadline_ns, slack, idempotent, _raw, upload)
         self.bodiless = bodiless
         self.write_timeout = write_timeout
-        self.piece_timeout = None if deadline_ns is None else (deadline_ns - time.monotonic_ns()) / 1e9
+        self.piece_timeout = (
+            None if deadline_ns is None else (deadline_ns - time.monotonic_ns()) / 1e9
+        )
         self.connecting: asyncio.TimerHandle | None = None
         self.feeding: asyncio.Task[None] | None = None
         # what has come of the answer
@@ -92,11 +129,17 @@ class HttpExchange(Exchange[bytes]):
         self.error: BaseException | None = None
         # who waits
         self.waiter: asyncio.Future[None] | None = None  # a reader that waits for a piece
-        self.taker: asyncio.Future[None] | None = None  # a producer in this process that waits for room
+        # a producer in this process that waits for room
+        self.taker: asyncio.Future[None] | None = None
 
     def watch(self, connect: float | None) -> None:
         """Give it up if no worker has taken it within so many seconds; after `start`."""
-        if connect is not None and not self.over and self.connection is None and self.lane.retry_budget is not None:
+        if (
+            connect is not None
+            and not self.over
+            and self.connection is None
+            and self.lane.retry_budget is not None
+        ):
             self.connecting = self.loop.call_later(connect, self._not_connected)
 
     def head(self, headers: Headers) -> None:
@@ -107,7 +150,8 @@ class HttpExchange(Exchange[bytes]):
             self.timer.cancel()
             assert self.piece_timeout is not None
             self.timer = self.loop.call_later(self.piece_timeout + self.slack, self._check)
-        # Mostly the rest is in what is being read just now: then it is one answer, and not one that comes in pieces.
+        # Mostly the rest is in what is being read just now: then it is one answer, and not one that
+        # comes in pieces.
         self.loop.call_soon(self._open)
 
     def chunk(self, data: bytes) -> None:
@@ -142,8 +186,13 @@ class HttpExchange(Exchange[bytes]):
             super().lost(reason, unread)
             return
         self.connection = None
-        # The last line of NDJSON that was cut says why; a deadline that passed has an error of its own.
-        line = self.latest.rstrip(b"\n").rpartition(b"\n")[2] if (CONTENT_TYPE, NDJSON) in self.headers else b""
+        # The last line of NDJSON that was cut says why; a deadline that passed has an error of its
+        # own.
+        line = (
+            self.latest.rstrip(b"\n").rpartition(b"\n")[2]
+            if (CONTENT_TYPE, NDJSON) in self.headers
+            else b""
+        )
         said = error_of(0, [], line, self.node)
         late = reason is CUT and isinstance(said, DeadlineExceeded)
         self.fail(said if late else RemoteError(self._loss(reason), node=self.node))
@@ -214,7 +263,9 @@ class HttpExchange(Exchange[bytes]):
 
     def _not_connected(self) -> None:
         if not self.over and self.connection is None and self.headers is None:
-            self.fail(NotConnected(f"no worker of {self.node} took the request in time", node=self.node))
+            self.fail(
+                NotConnected(f"no worker of {self.node} took the request in time", node=self.node)
+            )
 
     def _check(self) -> None:
         assert self.piece_timeout is not None
@@ -223,14 +274,23 @@ class HttpExchange(Exchange[bytes]):
             rest = self.piece_timeout if self.held or self.pieces else self.piece_timeout - waited
             self.timer = self.loop.call_later(rest + self.slack, self._check)
         else:
-            self.fail(DeadlineExceeded(f"{self.node} sent nothing more before the deadline", node=self.node))
+            self.fail(
+                DeadlineExceeded(
+                    f"{self.node} sent nothing more before the deadline", node=self.node
+                )
+            )
 
     def _loss(self, reason: str) -> str:
         if reason is CUT:  # a stream whose API raises ends so too
-            return f"the answer of {self.node} was cut before its end: its API raised, or its worker ended; see its log"
+            return (
+                f"the answer of {self.node} was cut before its end: its API raised, or its worker"
+                " ended; see its log"
+            )
         return super()._loss(reason)
 
-    def _finish(self, error: BaseException | None, result: Any = None, *, at_once: bool = False) -> None:
+    def _finish(
+        self, error: BaseException | None, result: Any = None, *, at_once: bool = False
+    ) -> None:
         if self.reply.done() and error is not None:
             self.error = error
         super()._finish(error, result, at_once=at_once)
@@ -253,7 +313,8 @@ def _wake(waiter: asyncio.Future[None] | None) -> None:
 
 
 class NodeTransport:
-    """What both transports share: from an httpx request to an exchange, and from its end to a response or an error.
+    """What both transports share: from an httpx request to an exchange, and from its end to a
+    response or an error.
 
     Args:
         loop_thread: the loop that calls run on.
@@ -288,11 +349,15 @@ class NodeTransport:
             body: its body, or what gives it piece by piece.
 
         Raises:
-            httpx.LocalProtocolError: it cannot be written: a header with a line end, a method that is none, …
+            httpx.LocalProtocolError: it cannot be written: a header with a line end, a method that
+                is none, …
             httpx.UnsupportedProtocol: it is for somebody else.
         """
         if request.url.scheme != "http" or request.url.host.lower() != self.node.lower():
-            said = f"this client is bound to {self.node} and reaches nothing else: make one of your own for other hosts"
+            said = (
+                f"this client is bound to {self.node} and reaches nothing else: make one of your"
+                " own for other hosts"
+            )
             raise httpx.UnsupportedProtocol(said, request=request)
         context = current.get()
         timeouts = request.extensions.get("timeout", {})
@@ -325,13 +390,17 @@ class NodeTransport:
         exchange.watch(request.extensions.get("timeout", {}).get("connect"))
 
     def late(self, exchange: HttpExchange, answer: Head) -> None:
-        """Raise what a node says of a deadline that was ours; one of its own that passed is a status.
+        """Raise what a node says of a deadline that was ours; one of its own that passed is a
+        status.
 
         Raises:
             DeadlineExceeded: it names the node that held the call.
         """
         status, headers, body = answer
-        if status != DeadlineExceeded.default_status or (ERROR_KIND, DeadlineExceeded.kind.encode()) not in headers:
+        if (
+            status != DeadlineExceeded.default_status
+            or (ERROR_KIND, DeadlineExceeded.kind.encode()) not in headers
+        ):
             return
         if exchange.deadline_ns is not None and exchange.deadline_ns <= time.monotonic_ns():
             raise error_of(status, headers, body or b"", self.node)
@@ -364,7 +433,9 @@ class AsyncTransport(httpx.AsyncBaseTransport):
             exchange = core.exchange(request, await request.aread())
         else:
             assert isinstance(body, httpx.AsyncByteStream)
-            exchange = core.exchange(request, Upload(body.__aiter__(), core.loop_thread.loop, _no_bytes))
+            exchange = core.exchange(
+                request, Upload(body.__aiter__(), core.loop_thread.loop, _no_bytes)
+            )
         threaded = threading.get_ident() != core.loop_thread.thread
         try:
             answer = await _on(core.loop_thread, lambda: _answer(core, exchange, request, threaded))
@@ -381,12 +452,15 @@ class SyncTransport(httpx.BaseTransport):
         self.core = core
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send one request, and wait in this thread until the head of the response is there, or all of it."""
+        """Send one request, and wait in this thread until the head of the response is there, or all
+        of it.
+        """
         core = self.core
         loop_thread, body = core.loop_thread, request.stream
         if threading.get_ident() == loop_thread.thread:
             raise RuntimeError(
-                "httpx.Client would block the event loop: use client=httpx.AsyncClient, or a plain `def` API"
+                "httpx.Client would block the event loop: use client=httpx.AsyncClient, or a plain"
+                " `def` API"
             )
         handed = None if isinstance(body, httpx.ByteStream) else Handed(loop_thread.loop)
         exchange = core.exchange(request, request.read() if handed is None else handed)
@@ -467,7 +541,9 @@ class SyncBody(_Body, httpx.SyncByteStream):
         self._give_up()
 
 
-async def _answer(core: NodeTransport, exchange: HttpExchange, request: httpx.Request, threaded: bool) -> Any:
+async def _answer(
+    core: NodeTransport, exchange: HttpExchange, request: httpx.Request, threaded: bool
+) -> Any:
     core.start(exchange, request, threaded=threaded)
     return await exchange.reply
 
@@ -505,7 +581,9 @@ def _raw(status: int, headers: Headers, body: bytes) -> Answer:
     return status, headers, body
 
 
-def _response(answer: tuple[int, Headers, bytes | None], rest: AsyncBody | SyncBody) -> httpx.Response:
+def _response(
+    answer: tuple[int, Headers, bytes | None], rest: AsyncBody | SyncBody
+) -> httpx.Response:
     status, headers, body = answer
     stream = rest if body is None else httpx.ByteStream(body)
     return httpx.Response(status, headers=headers, stream=stream)
@@ -514,13 +592,18 @@ def _response(answer: tuple[int, Headers, bytes | None], rest: AsyncBody | SyncB
 def async_client(core: NodeTransport) -> httpx.AsyncClient:
     """An `httpx.AsyncClient` that is bound to a node."""
     return httpx.AsyncClient(
-        transport=AsyncTransport(core), base_url=f"http://{core.node}", timeout=None, trust_env=False
+        transport=AsyncTransport(core),
+        base_url=f"http://{core.node}",
+        timeout=None,
+        trust_env=False,
     )
 
 
 def sync_client(core: NodeTransport) -> httpx.Client:
     """An `httpx.Client` that is bound to a node."""
-    return httpx.Client(transport=SyncTransport(core), base_url=f"http://{core.node}", timeout=None, trust_env=False)
+    return httpx.Client(
+        transport=SyncTransport(core), base_url=f"http://{core.node}", timeout=None, trust_env=False
+    )
 
 
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=32)
@@ -539,16 +622,20 @@ def connect(url: str, tls: TlsPlan | None, password: str | None) -> httpx.AsyncC
     verify = True if tls is None else _trust(tls, password)
     if not url.startswith("unix:"):
         return httpx.AsyncClient(verify=verify, timeout=None, trust_env=False, limits=_LIMITS)
-    transport = httpx.AsyncHTTPTransport(uds=url.removeprefix("unix:"), verify=verify, limits=_LIMITS)
+    transport = httpx.AsyncHTTPTransport(
+        uds=url.removeprefix("unix:"), verify=verify, limits=_LIMITS
+    )
     return httpx.AsyncClient(transport=transport, timeout=None, trust_env=False)
 
 
 def _trust(tls: TlsPlan, password: str | None) -> ssl.SSLContext:
-    # The graph is ours: its own certificate is what it has to show, whoever issued it and whatever host it names.
+    # The graph is ours: its own certificate is what it has to show, whoever issued it and whatever
+    # host it names.
     trust = ssl.create_default_context(cafile=tls.certfile)
     trust.check_hostname = False
     trust.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     trust.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    if tls.cert_reqs != ssl.CERT_NONE:  # it asks for a certificate: we have the one that it shows itself
+    # it asks for a certificate: we have the one that it shows itself
+    if tls.cert_reqs != ssl.CERT_NONE:
         trust.load_cert_chain(tls.certfile, tls.keyfile, password)
     return trust

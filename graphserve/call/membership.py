@@ -15,7 +15,8 @@ from graphserve.system.messages import NodeNews
 if TYPE_CHECKING:
     from graphserve.call.quarantine import Suspicions
 
-SILENT = 10.0  # seconds without a word of the supervisor after which what it said is not taken for true
+# seconds without a word of the supervisor after which what it said is not taken for true
+SILENT = 10.0
 TELL_PAUSE = 0.1  # seconds between two words about the same socket
 
 
@@ -30,13 +31,16 @@ class KnownWorker:
 
 @dataclass(frozen=True)
 class KnownNode:
-    """The state of one node: `starting`, `ready`, `draining`, `failed` or `stopped`, and its workers."""
+    """The state of one node: `starting`, `ready`, `draining`, `failed` or `stopped`, and its
+    workers.
+    """
 
     name: str
     state: str
     workers: tuple[KnownWorker, ...] = ()
     starts: bool = False  # whether its workers start, and die soon after
-    next_at: float | None = None  # CLOCK_MONOTONIC, seconds: of a failed node, when its next worker is started
+    # CLOCK_MONOTONIC, seconds: of a failed node, when its next worker is started
+    next_at: float | None = None
 
     @property
     def hopeless(self) -> bool:
@@ -46,7 +50,9 @@ class KnownNode:
     @classmethod
     def read(cls, news: NodeNews) -> KnownNode:
         """Return what the supervisor says of one node."""
-        workers = tuple(KnownWorker(worker.pid, worker.address, worker.state) for worker in news.workers)
+        workers = tuple(
+            KnownWorker(worker.pid, worker.address, worker.state) for worker in news.workers
+        )
         return cls(news.name, news.state, workers, news.starts, news.next_at)
 
     @property
@@ -55,7 +61,9 @@ class KnownNode:
         return 1.0 if self.next_at is None else max(1.0, self.next_at - time.monotonic())
 
     def __str__(self) -> str:
-        """Its state in words that the public port passes on: the reason may be an exception's text."""
+        """Its state in words that the public port passes on: the reason may be an exception's
+        text.
+        """
         if self.state != "failed":
             return f"{self.name} is {self.state}"
         why = "its workers die soon after their start" if self.starts else "it does not start"
@@ -67,13 +75,16 @@ class Membership:
 
     def __init__(self) -> None:
         self.nodes: dict[str, KnownNode] = {}
-        self.heard_at = time.monotonic()  # when there was a word of the supervisor, of which there is one a second
-        self.unread: Callable[[], bool] = lambda: False  # whether there is one that was not read yet
+        # when there was a word of the supervisor, of which there is one a second
+        self.heard_at = time.monotonic()
+        # whether there is one that was not read yet
+        self.unread: Callable[[], bool] = lambda: False
         self.wary: dict[str, Suspicions | None] = {}  # by node
         # Tells of a call that has lost so many workers which executed it.
         self.killed: Callable[[str, str, int], None] = lambda node, call, kills: None
         self._wary_watchers: dict[str, list[Callable[[Suspicions | None], None]]] = {}
-        self.tell: Callable[[str], None] = lambda path: None  # tells the supervisor of a socket where nobody listens
+        # tells the supervisor of a socket where nobody listens
+        self.tell: Callable[[str], None] = lambda path: None
         self._told: dict[str, float] = {}  # when, by path
         self._watchers: dict[str, list[Callable[[KnownNode], None]]] = {}
 
@@ -95,7 +106,9 @@ class Membership:
         watcher(self.wary.get(node))
 
     def lost(self, path: str) -> None:
-        """Nobody listens at this socket, although its node is not said to be gone: the supervisor looks after it."""
+        """Nobody listens at this socket, although its node is not said to be gone: the supervisor
+        looks after it.
+        """
         now = time.monotonic()
         if now - self._told.get(path, 0.0) >= TELL_PAUSE:
             self._told[path] = now
@@ -112,7 +125,10 @@ class Membership:
         silence = time.monotonic() - self.heard_at
         if silence < SILENT or self.unread():
             return []
-        return [f"the supervisor has said nothing for {silence:.0f} s: what is known of the graph is as old"]
+        return [
+            f"the supervisor has said nothing for {silence:.0f} s: what is known of the graph is"
+            " as old"
+        ]
 
     def missing(self, names: tuple[str, ...]) -> list[str]:
         """Which of these nodes have no ready worker, in words."""
@@ -120,5 +136,9 @@ class Membership:
         for name in names:
             node = self.nodes.get(name)
             if node is None or not any(worker.state == "ready" for worker in node.workers):
-                words.append(str(node) if node is not None and node.state != "ready" else f"{name} is starting")
+                words.append(
+                    str(node)
+                    if node is not None and node.state != "ready"
+                    else f"{name} is starting"
+                )
         return words

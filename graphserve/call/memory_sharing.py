@@ -1,7 +1,9 @@
-"""Whether memory is shared with the workers of one node: asked of each of them, in each direction. Runs in workers.
+"""Whether memory is shared with the workers of one node: asked of each of them, in each direction.
 
-A process may hide what it has open (prctl(2), PR_SET_DUMPABLE), or not see what others have (another view of /proc).
-Then the socket is used.
+Runs in workers.
+
+A process may hide what it has open (prctl(2), PR_SET_DUMPABLE), or not see what others have
+(another view of /proc). Then the socket is used.
 """
 
 from __future__ import annotations
@@ -34,11 +36,14 @@ class Sharing:
         membership.watch(node, self._changed)
 
     def place(self, data: memoryview) -> bytes | None:
-        """Place data in shared memory; None: it goes by the socket, since a worker cannot read our memory."""
+        """Place data in shared memory; None: it goes by the socket, since a worker cannot read our
+        memory.
+        """
         return None if self._refused else self.memory.sender.place(data)
 
     def inlined(self, body: bytes) -> bytes:
-        """Arguments that a worker could not take, with what they refer to in them; the next ones go by the socket too.
+        """Arguments that a worker could not take, with what they refer to in them; the next ones go
+        by the socket too.
 
         It is asked again when other workers are there.
         """
@@ -46,7 +51,9 @@ class Sharing:
         if not self._said:
             self._said = True
             why = "it cannot read the memory of this process, or has no descriptors left"
-            records.note(LOGGER, "warning", f"large arguments go to {self.node} by the socket: {why}")
+            records.note(
+                LOGGER, "warning", f"large arguments go to {self.node} by the socket: {why}"
+            )
         return inlined(body, self.memory.sender.recall)
 
     def _changed(self, node: KnownNode) -> None:

@@ -1,7 +1,10 @@
-"""What is known about calls that kill workers: those that are suspected, and those that are refused. Runs in workers.
+"""What is known about calls that kill workers: those that are suspected, and those that are
+refused.
 
-The supervisor decides (see `supervise/quarantine.py`); here its word is followed, and it is told what it cannot see.
-Nothing of this costs anything before a worker has died.
+Runs in workers.
+
+The supervisor decides (see `supervise/quarantine.py`); here its word is followed, and it is told
+what it cannot see. Nothing of this costs anything before a worker has died.
 """
 
 from __future__ import annotations
@@ -41,7 +44,9 @@ class Suspicions:
         tell: tells the supervisor of a suspect that was answered.
     """
 
-    def __init__(self, node: str, suspects: set[str], refused: dict[str, float], tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, node: str, suspects: set[str], refused: dict[str, float], tell: Callable[[str], None]
+    ) -> None:
         self.node = node
         self.suspects = suspects
         self.refused = refused
@@ -52,7 +57,12 @@ class Suspicions:
         """Return what the supervisor suspects; None if there is no suspicion."""
         if not (message.suspects or message.refused):
             return None
-        return cls(message.node, set(message.suspects), message.refused, lambda call: tell(message.node, call))
+        return cls(
+            message.node,
+            set(message.suspects),
+            message.refused,
+            lambda call: tell(message.node, call),
+        )
 
     def refusal(self, call: str) -> Quarantined | None:
         """Why this call is not executed, if it is not."""
@@ -64,7 +74,8 @@ class Suspicions:
     def refusal_of(self, request: SuspectCall) -> Quarantined | None:
         """The same of the call that one of our own requests is about to make.
 
-        Its fingerprint is kept: once the call is answered, the memory that it refers to is used for something else.
+        Its fingerprint is kept: once the call is answered, the memory that it refers to is used for
+        something else.
         """
         request.fingerprint = known(request)
         return self.refusal(request.fingerprint)
@@ -92,7 +103,8 @@ class Suspicions:
 
 
 def known(request: SuspectCall) -> str:
-    """By what the call is known that one of our own requests makes: what it refers to counts, not the references.
+    """By what the call is known that one of our own requests makes: what it refers to counts, not
+    the references.
 
     A call whose memory is used for something else by now is like no other.
     """
@@ -104,5 +116,7 @@ def known(request: SuspectCall) -> str:
 
 def quarantined(node: str, what: str) -> Quarantined:
     """What the caller of a call gets that kills workers."""
-    words = f"workers of {node} died {KILLS} times in a row while they executed this very call; {what}"
+    words = (
+        f"workers of {node} died {KILLS} times in a row while they executed this very call; {what}"
+    )
     return Quarantined(words, node=node)

@@ -1,4 +1,7 @@
-"""Typed calls: `self.dep.method(...)` becomes a request, and its answer the result. Runs in workers."""
+"""Typed calls: `self.dep.method(...)` becomes a request, and its answer the result.
+
+Runs in workers.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,15 @@ from functools import partial
 from typing import Any, Generic
 
 from graphserve.call.context import CallContext, current, earliest
-from graphserve.call.exchange import Exchange, Headers, RequestT, ResultLost, TypedExchange, TypedLane, Upload
+from graphserve.call.exchange import (
+    Exchange,
+    Headers,
+    RequestT,
+    ResultLost,
+    TypedExchange,
+    TypedLane,
+    Upload,
+)
 from graphserve.call.memory_sharing import Sharing
 from graphserve.call.request import query
 from graphserve.call.streams import RemoteStream, StreamExchange
@@ -101,16 +112,38 @@ class RemoteApi(Generic[RequestT]):
         tickets = sender.collect() if sender is not None and sender.placed != placed else None
         inline = partial(self._inlined, context, deadline_ns, body) if tickets else None
         if api.plan.stream:
-            left = None if deadline_ns is None else max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)
+            left = (
+                None if deadline_ns is None else max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)
+            )
             stream = StreamExchange(
-                loop_thread.loop, api.lane, api.node, request, deadline_ns, api.slack, api.plan.idempotent, self._read,
-                upload, tickets, inline, decode=self._item, item_timeout=left,
-            )  # fmt: skip
+                loop_thread.loop,
+                api.lane,
+                api.node,
+                request,
+                deadline_ns,
+                api.slack,
+                api.plan.idempotent,
+                self._read,
+                upload,
+                tickets,
+                inline,
+                decode=self._item,
+                item_timeout=left,
+            )
             return RemoteStream(loop_thread, stream, f"{api.node}.{api.plan.name}", misfit)
         exchange = TypedExchange(
-            loop_thread.loop, api.lane, api.node, request, deadline_ns, api.slack, api.plan.idempotent, self._read,
-            upload, tickets, inline,
-        )  # fmt: skip
+            loop_thread.loop,
+            api.lane,
+            api.node,
+            request,
+            deadline_ns,
+            api.slack,
+            api.plan.idempotent,
+            self._read,
+            upload,
+            tickets,
+            inline,
+        )
         start = exchange.start if misfit is None else _Fail(exchange, misfit)
         if threading.get_ident() == loop_thread.thread:
             start()
@@ -118,10 +151,13 @@ class RemoteApi(Generic[RequestT]):
             raise Unavailable(f"{api.node} has stopped", node=api.node)
         else:
             loop_thread.loop.call_soon_threadsafe(start, True)
-        # Made last: an error's traceback may keep this frame, and the call is to be freed where it is dropped.
+        # Made last: an error's traceback may keep this frame, and the call is to be freed where it
+        # is dropped.
         return RemoteCall(loop_thread, exchange, f"{api.node}.{api.plan.name}")
 
-    def _inlined(self, context: CallContext | None, deadline_ns: int | None, body: bytes) -> RequestT:
+    def _inlined(
+        self, context: CallContext | None, deadline_ns: int | None, body: bytes
+    ) -> RequestT:
         assert self._api.sharing is not None
         return self._compose(context, deadline_ns, self._api.sharing.inlined(body))
 
@@ -143,7 +179,9 @@ class RemoteApi(Generic[RequestT]):
         try:
             return self._api.decode(payload)
         except ValueError as exc:
-            raise RemoteError(f"{self._api.node}, an item of its stream: {exc}", node=self._api.node) from None
+            raise RemoteError(
+                f"{self._api.node}, an item of its stream: {exc}", node=self._api.node
+            ) from None
         except (Untaken, MemoryError) as exc:
             raise self._result_lost("an item", exc, "") from None
 
@@ -151,7 +189,10 @@ class RemoteApi(Generic[RequestT]):
         names = self._parameters
         if len(args) > len(names):
             positional = "" if len(names) == len(self._api.plan.parameters) else "positional "
-            text = f"takes {len(names)} {positional}argument{'' if len(names) == 1 else 's'}, got {len(args)}"
+            text = (
+                f"takes {len(names)} {positional}argument{'' if len(names) == 1 else 's'}, got"
+                f" {len(args)}"
+            )
             raise self._misfit(text, [wrong([], text, "unexpected_argument")])
         arguments = dict(zip(names, args, strict=False))
         for name in kwargs:
@@ -177,14 +218,20 @@ class RemoteApi(Generic[RequestT]):
         raise error_of(status, headers, body, self._api.node)
 
     def _result_lost(self, what: str, exc: Untaken | MemoryError, why_not_again: str) -> CallError:
-        said, node = f"{described(exc) if isinstance(exc, MemoryError) else exc}{why_not_again}", self._api.node
+        said, node = (
+            f"{described(exc) if isinstance(exc, MemoryError) else exc}{why_not_again}",
+            self._api.node,
+        )
         if isinstance(exc, MemoryError) or exc.short:
             return self._no_room(f"take {what} of {node}.{self._api.plan.name}", said)
-        return RemoteError(f"a worker of {node} answered, but {what} cannot be taken: {said}", node=node)
+        return RemoteError(
+            f"a worker of {node} answered, but {what} cannot be taken: {said}", node=node
+        )
 
     def _no_room(self, to_do: str, why: str) -> Unavailable:
         return Unavailable(
-            f"{self._api.caller or 'this process'} has no room to {to_do}: {why}", node=self._api.caller or None
+            f"{self._api.caller or 'this process'} has no room to {to_do}: {why}",
+            node=self._api.caller or None,
         )
 
 
@@ -236,7 +283,8 @@ class RemoteCall(Call[Any]):
         if threading.get_ident() == self._loop_thread.thread:
             return self._exchange.reply.__await__()
         waiter = self._waiter()
-        waiter.add_done_callback(lambda _: waiter.cancelled() and self.cancel())  # who awaits it gave up
+        # who awaits it gave up
+        waiter.add_done_callback(lambda _: waiter.cancelled() and self.cancel())
         return asyncio.wrap_future(waiter).__await__()
 
     def result(self, timeout: float | None = None) -> Any:
@@ -297,7 +345,11 @@ class RemoteCall(Call[Any]):
                 waiter.cancel()
             elif waiter.set_running_or_notify_cancel():
                 error = reply.exception()
-                waiter.set_exception(error) if error is not None else waiter.set_result(reply.result())
+                (
+                    waiter.set_exception(error)
+                    if error is not None
+                    else waiter.set_result(reply.result())
+                )
 
         reply = self._exchange.reply
         if reply.done():  # the loop may be gone
@@ -313,10 +365,18 @@ class RemoteCall(Call[Any]):
         if not reply.done():
             if self._loop_thread.loop.is_closed():
                 return
-            warnings.warn(f"a call to {self._name} was dropped without being awaited: cancelled", RuntimeWarning, 2)
+            warnings.warn(
+                f"a call to {self._name} was dropped without being awaited: cancelled",
+                RuntimeWarning,
+                2,
+            )
             self.cancel()
         elif not reply.cancelled() and reply.exception() is not None:
-            warnings.warn(f"a call to {self._name} failed and nobody looked: {reply.exception()}", RuntimeWarning, 2)
+            warnings.warn(
+                f"a call to {self._name} failed and nobody looked: {reply.exception()}",
+                RuntimeWarning,
+                2,
+            )
 
 
 def error_of(status: int, headers: Headers, body: bytes, node: str) -> CallError:

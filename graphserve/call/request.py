@@ -38,13 +38,16 @@ _BAGGAGE_LINE = BAGGAGE + b": %s\r\n"
 _END = b"%s" + CONTENT_LENGTH + b": %d\r\n\r\n%b"
 
 
-def composer(api: ApiPlan, node: str, trust: Trust | None = None, *, checked: bool = False) -> Compose:
+def composer(
+    api: ApiPlan, node: str, trust: Trust | None = None, *, checked: bool = False
+) -> Compose:
     """A function that makes whole requests to one API; the head is prepared here, once.
 
     Args:
         api: the API.
         node: the node's name, for `Host`.
-        trust: what the connection opens as that is made for each request; None if it is there, and stays open.
+        trust: what the connection opens as that is made for each request; None if it is there, and
+            stays open.
         checked: whether the service checks the result, since the caller cannot.
     """
     line, rest = _line(api, trust), _rest(api, node, trust is None, checked)
@@ -60,9 +63,17 @@ def composer(api: ApiPlan, node: str, trust: Trust | None = None, *, checked: bo
     return compose if api.input_stream is None else compose_upload
 
 
-def prepared(api: ApiPlan, node: str, trust: Trust | None = None, *, checked: bool = False) -> bytes:
-    """What every request to one API begins with; the node's workers know these bytes, and read on without a parser."""
-    return _line(api, trust) + _rest(api, node, trust is None, checked) + _CONTENT_TYPE_LINE % Format.TYPED.value
+def prepared(
+    api: ApiPlan, node: str, trust: Trust | None = None, *, checked: bool = False
+) -> bytes:
+    """What every request to one API begins with; the node's workers know these bytes, and read on
+    without a parser.
+    """
+    return (
+        _line(api, trust)
+        + _rest(api, node, trust is None, checked)
+        + _CONTENT_TYPE_LINE % Format.TYPED.value
+    )
 
 
 def _line(api: ApiPlan, trust: Trust | None) -> bytes:
@@ -89,7 +100,9 @@ def trail(context: CallContext | None, deadline_ns: int | None, body: bytes) -> 
 
 def travels(context: CallContext | None, deadline_ns: int | None) -> bytes:
     """The headers that travel with every call between nodes."""
-    head = _REQUEST_ID_LINE % (context.request_id if context is not None and context.request_id else new_request_id())
+    head = _REQUEST_ID_LINE % (
+        context.request_id if context is not None and context.request_id else new_request_id()
+    )
     if deadline_ns is not None:
         head += _DEADLINE_LINE % deadline_ns
     if context is None:
@@ -105,18 +118,26 @@ def travels(context: CallContext | None, deadline_ns: int | None) -> bytes:
     return head
 
 
-def with_travellers(context: CallContext | None, headers: Collection[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+def with_travellers(
+    context: CallContext | None, headers: Collection[tuple[bytes, bytes]]
+) -> list[tuple[bytes, bytes]]:
     """Headers of a request, and what travels with it beside them.
 
-    What the request says itself wins: a `traceparent` of its own is of another span, of which our `tracestate` says
-    nothing.
+    What the request says itself wins: a `traceparent` of its own is of another span, of which our
+    `tracestate` says nothing.
     """
     named = {name.lower() for name, _ in headers}
     if TRACEPARENT in named:
         named.add(TRACESTATE)
     ours = travellers(context or CallContext())
-    found = [(name, new_request_id() if name == REQUEST_ID and value is None else value) for name, value in ours]
-    return [*headers, *((name, value) for name, value in found if value is not None and name not in named)]
+    found = [
+        (name, new_request_id() if name == REQUEST_ID and value is None else value)
+        for name, value in ours
+    ]
+    return [
+        *headers,
+        *((name, value) for name, value in found if value is not None and name not in named),
+    ]
 
 
 def query(arguments: Mapping[str, Any]) -> bytes:
@@ -124,10 +145,13 @@ def query(arguments: Mapping[str, Any]) -> bytes:
     return urlencode({name: encode_json(value) for name, value in arguments.items()}).encode()
 
 
-_FIRST = binascii.hexlify(os.urandom(5))  # of this process; a system call for each id costs more than the id
+# of this process; a system call for each id costs more than the id
+_FIRST = binascii.hexlify(os.urandom(5))
 _NEXT = itertools.count(int.from_bytes(os.urandom(2), "big"))
 
 
 def new_request_id() -> bytes:
-    """A fresh request id: at least 16 hexadecimal digits, ten of the process and a running number."""
+    """A fresh request id: at least 16 hexadecimal digits, ten of the process and a running
+    number.
+    """
     return b"%s%06x" % (_FIRST, next(_NEXT))

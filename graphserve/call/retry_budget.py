@@ -1,7 +1,9 @@
-"""The retry budget of one caller process for one node: how many calls may run a second time. Runs in workers.
+"""The retry budget of one caller process for one node: how many calls may run a second time.
 
-When many workers fail at once, running everything again doubles the load on what is left. So what may have been
-executed runs again only as long as that stays a small share of all calls.
+Runs in workers.
+
+When many workers fail at once, running everything again doubles the load on what is left. So what
+may have been executed runs again only as long as that stays a small share of all calls.
 """
 
 from __future__ import annotations
@@ -53,7 +55,8 @@ class RetryBudget:
         self.calls = 0
         most = ALLOWANCE + SHARE * calls
         earned = self._left + SHARE * calls + PER_SECOND * passed
-        # What was saved up before is kept while it is being spent, and forgotten after a quiet time.
+        # What was saved up before is kept while it is being spent, and forgotten after a quiet
+        # time.
         self._left = min(earned, most) if passed > WINDOW else max(self._left, min(earned, most))
         if self._left < 1:
             return False

@@ -1,4 +1,7 @@
-"""The caller's side of a stream: items as they come, held back while the consumer is slow. Runs in workers."""
+"""The caller's side of a stream: items as they come, held back while the consumer is slow.
+
+Runs in workers.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,8 @@ from graphserve.wire.memory import Ticket
 if TYPE_CHECKING:
     from graphserve.loop.loop_thread import LoopThread
 
-HIGH_ITEMS, HIGH_BYTES = 64, 256 * 1024  # what waits for a slow consumer at most, before the connection is held back
+# what waits for a slow consumer at most, before the connection is held back
+HIGH_ITEMS, HIGH_BYTES = 64, 256 * 1024
 LOW_ITEMS = 16
 
 
@@ -48,12 +52,25 @@ class StreamExchange(TypedExchange[RequestT]):
     repeatable = False
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, lane: Lane[RequestT], node: str, request: RequestT,
-        deadline_ns: int | None, slack: float, idempotent: bool, read: Callable[[int, Headers, bytes], Any],
-        upload: AsyncIterator[bytes] | None, tickets: list[Ticket] | None, inline: Callable[[], RequestT] | None,
-        *, decode: Callable[[bytes], Any], item_timeout: float | None,
-    ) -> None:  # fmt: skip
-        super().__init__(loop, lane, node, request, deadline_ns, slack, idempotent, read, upload, tickets, inline)
+        self,
+        loop: asyncio.AbstractEventLoop,
+        lane: Lane[RequestT],
+        node: str,
+        request: RequestT,
+        deadline_ns: int | None,
+        slack: float,
+        idempotent: bool,
+        read: Callable[[int, Headers, bytes], Any],
+        upload: AsyncIterator[bytes] | None,
+        tickets: list[Ticket] | None,
+        inline: Callable[[], RequestT] | None,
+        *,
+        decode: Callable[[bytes], Any],
+        item_timeout: float | None,
+    ) -> None:
+        super().__init__(
+            loop, lane, node, request, deadline_ns, slack, idempotent, read, upload, tickets, inline
+        )
         self.decode = decode
         self.item_timeout = item_timeout
         # what has come
@@ -67,7 +84,8 @@ class StreamExchange(TypedExchange[RequestT]):
         self.error: BaseException | None = None
         # who waits
         self.waiter: asyncio.Future[None] | None = None  # a consumer that waits for an item
-        self.taker: asyncio.Future[None] | None = None  # a producer in this process that waits for room
+        # a producer in this process that waits for room
+        self.taker: asyncio.Future[None] | None = None
         self.reply.add_done_callback(self._over)
 
     def head(self, headers: Headers) -> None:
@@ -110,7 +128,9 @@ class StreamExchange(TypedExchange[RequestT]):
         if self.last and not self.over:  # items were given out: it cannot run again
             self.connection = None
             if not self._kills():
-                self.fail(RemoteError(f"the stream of {self.node} was cut ({reason})", node=self.node))
+                self.fail(
+                    RemoteError(f"the stream of {self.node} was cut ({reason})", node=self.node)
+                )
         else:
             super().lost(reason, unread)
 
@@ -120,7 +140,9 @@ class StreamExchange(TypedExchange[RequestT]):
         return self.waiter is not None and not self.waiter.done()
 
     def orphan(self) -> None:
-        """End it with its caller; a thread that waits for an item is told, and does not take it for the end."""
+        """End it with its caller; a thread that waits for an item is told, and does not take it for
+        the end.
+        """
         self.error = concurrent.futures.CancelledError()
         self.abandon()
 
@@ -160,7 +182,9 @@ class StreamExchange(TypedExchange[RequestT]):
             rest = self.item_timeout if self.held or self.items else self.item_timeout - waited
             self.timer = self.loop.call_later(rest + self.slack, self._check)
         else:
-            self.fail(DeadlineExceeded(f"{self.node} made no item before the deadline", node=self.node))
+            self.fail(
+                DeadlineExceeded(f"{self.node} made no item before the deadline", node=self.node)
+            )
 
     def _over(self, reply: asyncio.Future[Any]) -> None:
         self.finished = True
@@ -189,7 +213,11 @@ class RemoteStream(Stream[Any]):
     __slots__ = ("__weakref__", "_ahead", "_exchange", "_loop_thread", "_name", "_started")
 
     def __init__(
-        self, loop_thread: LoopThread, exchange: StreamExchange[Any], name: str, misfit: CallError | None
+        self,
+        loop_thread: LoopThread,
+        exchange: StreamExchange[Any],
+        name: str,
+        misfit: CallError | None,
     ) -> None:
         self._loop_thread = loop_thread
         self._exchange = exchange
@@ -203,15 +231,21 @@ class RemoteStream(Stream[Any]):
 
     async def __anext__(self) -> Any:
         if threading.get_ident() != self._loop_thread.thread:
-            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._next(), self._loop_thread.loop))
+            return await asyncio.wrap_future(
+                asyncio.run_coroutine_threadsafe(self._next(), self._loop_thread.loop)
+            )
         return await self._next()
 
     def __next__(self) -> Any:
         if self._ahead:
             return self._ahead.popleft()
         if self._loop_thread.instead() is not None:
-            raise RuntimeError(f"`for` over {self._name}(...) would block the event loop: write `async for`")
-        self._ahead.extend(asyncio.run_coroutine_threadsafe(self._several(), self._loop_thread.loop).result())
+            raise RuntimeError(
+                f"`for` over {self._name}(...) would block the event loop: write `async for`"
+            )
+        self._ahead.extend(
+            asyncio.run_coroutine_threadsafe(self._several(), self._loop_thread.loop).result()
+        )
         if not self._ahead:
             raise StopIteration
         return self._ahead.popleft()
@@ -263,5 +297,9 @@ class RemoteStream(Stream[Any]):
             self._loop_thread.loop.call_soon_threadsafe(self._exchange.abandon)
 
     def __del__(self) -> None:
-        if getattr(self, "_started", False) and not self._exchange.over and not self._loop_thread.loop.is_closed():
+        if (
+            getattr(self, "_started", False)
+            and not self._exchange.over
+            and not self._loop_thread.loop.is_closed()
+        ):
             self._abandon()  # the loop over it was left early

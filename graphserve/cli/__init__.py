@@ -7,7 +7,8 @@
     library               the process that `graphserve.serve()` starts in place of the command
     display/              what they show
 
-Start-up costs click only: a command's module is imported when it is asked for, and imports its own needs when it runs.
+Start-up costs click only: a command's module is imported when it is asked for, and imports its own
+needs when it runs.
 """
 
 from __future__ import annotations
@@ -27,18 +28,29 @@ from graphserve.cli.display import say
 from graphserve.errors import ExitCode, GraphServeError, closest
 from graphserve.system.inherited import open_standard_streams
 
-# In the order of the help. Each is a function of its name: the first three in a module of their own, the others, which
-# need a graph that runs, in `operate`.
+# In the order of the help. Each is a function of its name: the first three in a module of their
+# own, the others, which need a graph that runs, in `operate`.
 WITH_TARGET = ("serve", "graph", "check")
 WITH_GRAPH = ("ps", "status", "scale", "reload", "restart", "stop")
 COMMANDS = (*WITH_TARGET, *WITH_GRAPH)
 # What other tools call the same.
 SYNONYMS = {
-    "run": "serve", "start": "serve", "up": "serve", "dev": "serve", "list": "ps", "ls": "ps", "kill": "stop",
+    "run": "serve",
+    "start": "serve",
+    "up": "serve",
+    "dev": "serve",
+    "list": "ps",
+    "ls": "ps",
+    "kill": "stop",
     "down": "stop",
-    "validate": "check", "lint": "check", "draw": "graph", "plot": "graph", "info": "status",
-}  # fmt: skip
-_OF_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # without a file name: what stdout says
+    "validate": "check",
+    "lint": "check",
+    "draw": "graph",
+    "plot": "graph",
+    "info": "status",
+}
+# without a file name: what stdout says
+_OF_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class Commands(click.Group):
@@ -50,7 +62,9 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"graphserve.cli.{cmd_name if cmd_name in WITH_TARGET else 'operate'}")
+        module = importlib.import_module(
+            f"graphserve.cli.{cmd_name if cmd_name in WITH_TARGET else 'operate'}"
+        )
         command: click.Command = getattr(module, cmd_name)
         return command
 
@@ -69,8 +83,12 @@ class Commands(click.Group):
         raise click.UsageError(f"there is no command {name!r}; {hint}", ctx)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(None, "-V", "--version", package_name="pygraphserve", message="%(prog)s %(version)s")
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(
+    None, "-V", "--version", package_name="pygraphserve", message="%(prog)s %(version)s"
+)
 def commands() -> None:
     """Python classes in, a supervised service graph out.
 
@@ -81,8 +99,12 @@ def commands() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code; never raises for a mistake of the user."""
     open_standard_streams()
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # what an ASCII terminal cannot show is no traceback
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in (
+        "strict",
+        "surrogateescape",
+    ):
+        # what an ASCII terminal cannot show is no traceback
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = commands.main(arguments, prog_name="graphserve", standalone_mode=False)
         sys.stdout.flush()
@@ -106,7 +128,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def script() -> NoReturn:
-    """Run the command as a process of its own, and end without the interpreter's own tidying, which takes time."""
+    """Run the command as a process of its own, and end without the interpreter's own tidying, which
+    takes time.
+    """
     code = main()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # `main` has said what it could
@@ -124,5 +148,7 @@ def _words(exc: OSError) -> str:
 
 
 def _discard_output() -> None:
-    """Discard what is left of the output: the interpreter would try to write it at its end, and complain."""
+    """Discard what is left of the output: the interpreter would try to write it at its end, and
+    complain.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound=Callable[..., Any])
 ANSWER_TIMEOUT = 10.0  # seconds for an answer that needs no work
 GLANCE_TIMEOUT = 1.0  # seconds for each of several graphs to say which it is
-RESTORE_TIMEOUT = 3.0  # seconds that a graph has to make its control socket, or a run folder that somebody removed
+# seconds that a graph has to make its control socket, or a run folder that somebody removed
+RESTORE_TIMEOUT = 3.0
 POLL_INTERVAL = 0.02  # seconds between two looks meanwhile
 NDJSON = StreamFormat.NDJSON.value.decode()
 
@@ -39,11 +40,15 @@ NDJSON = StreamFormat.NDJSON.value.decode()
 def run_dir_option(command: C) -> C:
     """Add `--run-dir`, which every command that needs a running graph takes."""
     words = "The run folder of the graph; needed only where more than one runs."
-    return click.option("--run-dir", metavar="PATH", callback=checked("run-dir", FilePath()), help=words)(command)
+    return click.option(
+        "--run-dir", metavar="PATH", callback=checked("run-dir", FilePath()), help=words
+    )(command)
 
 
 class SeveralRunning(GraphServeError):
-    """Raised when more than one graph is running and none was chosen; the exit code is not that of none."""
+    """Raised when more than one graph is running and none was chosen; the exit code is not that of
+    none.
+    """
 
     exit_code = ExitCode.USAGE
 
@@ -60,7 +65,10 @@ class NotAllowed(GraphServeError):
     """
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(f"this user may not look into {folder}: run this as the user who started the graph there")
+        super().__init__(
+            f"this user may not look into {folder}: run this as the user who started the graph"
+            " there"
+        )
 
 
 class OperationFailed(GraphServeError):
@@ -121,7 +129,9 @@ class RunningGraph:
                 say.err(exc.traceback.rstrip() + "\n", "error")
             raise
         except KeyboardInterrupt:
-            say.err("not waiting any longer; it goes on, and `graphserve status` says when it is done")
+            say.err(
+                "not waiting any longer; it goes on, and `graphserve status` says when it is done"
+            )
             raise
 
     def _ask(self, method: str, path: str, body: object, timeout: float | None) -> object:
@@ -160,7 +170,9 @@ class RunningGraph:
             return NotAllowed(self.folder)
         if isinstance(exc, TimeoutError):
             return NoAnswer(f"the graph in {self.folder} does not answer")
-        return NoAnswer(f"the graph in {self.folder} cannot be asked yet, or any more ({exc}): try again")
+        return NoAnswer(
+            f"the graph in {self.folder} cannot be asked yet, or any more ({exc}): try again"
+        )
 
 
 class _Connection(http.client.HTTPConnection):
@@ -178,17 +190,20 @@ class _Connection(http.client.HTTPConnection):
                 return
             except (FileNotFoundError, ConnectionRefusedError):
                 self.sock.close()
-                # A graph makes its socket soon after its lock, and makes it anew if somebody removed it.
+                # A graph makes its socket soon after its lock, and makes it anew if somebody
+                # removed it.
                 if time.monotonic() > end or not _lives(self._folder):
                     raise
             time.sleep(POLL_INTERVAL)
 
 
 def find(given: str | None, *, to_change: bool = False) -> RunningGraph:
-    """Return the graph in this run folder, or the only one whose target is in the current folder, or the only one.
+    """Return the graph in this run folder, or the only one whose target is in the current folder,
+    or the only one.
 
     Args:
-        given: what `--run-dir` says; None: the environment, the configuration file, or the one that is found.
+        given: what `--run-dir` says; None: the environment, the configuration file, or the one that
+            is found.
         to_change: whether something is done to it: then it is said which one was found.
 
     Raises:
@@ -213,9 +228,15 @@ def find(given: str | None, *, to_change: bool = False) -> RunningGraph:
     if len(found) == 1 and not to_change:
         return RunningGraph(found[0])
     said = {folder: _status(folder) for folder in found}
-    here = [folder for folder, status in said.items() if status is not None and _is_of(current_folder(), status)]
+    here = [
+        folder
+        for folder, status in said.items()
+        if status is not None and _is_of(current_folder(), status)
+    ]
     if len(found) > 1 and len(here) != 1:
-        choices = "\n".join(f"  --run-dir {folder}  {_described(status)}" for folder, status in said.items())
+        choices = "\n".join(
+            f"  --run-dir {folder}  {_described(status)}" for folder, status in said.items()
+        )
         raise SeveralRunning(f"{len(found)} graphs are running; choose one:\n{choices}")
     folder = here[0] if len(found) > 1 else found[0]
     if to_change:
@@ -224,11 +245,16 @@ def find(given: str | None, *, to_change: bool = False) -> RunningGraph:
 
 
 def owner(listen: ListenPlan) -> str:
-    """Return what to say of an address that is in use if a graph of this user has it; else nothing."""
+    """Return what to say of an address that is in use if a graph of this user has it; else
+    nothing.
+    """
     for folder in rundir.running():
         status = _status(folder)
         if status is not None and _listens_at(status["url"], listen):
-            return f". The graph {_described(status)} has it: `graphserve stop --run-dir {folder}` stops that one"
+            return (
+                f". The graph {_described(status)} has it: `graphserve stop --run-dir {folder}`"
+                " stops that one"
+            )
     return ""
 
 
@@ -248,7 +274,9 @@ def _await_removed(chosen: Path | None = None) -> None:
     end = time.monotonic() + RESTORE_TIMEOUT
     while time.monotonic() < end:
         removed = rundir.removed()
-        if not (rundir.ours(removed) if chosen is None else Path(os.path.realpath(chosen)) in removed):
+        if not (
+            rundir.ours(removed) if chosen is None else Path(os.path.realpath(chosen)) in removed
+        ):
             return
         time.sleep(POLL_INTERVAL)
 
@@ -271,7 +299,9 @@ def _described(status: Status | None) -> str:
 
 
 def _is_of(here: Path, status: Status) -> bool:
-    """Return whether the target of a graph is in this folder: it was looked up here, or is a file below."""
+    """Return whether the target of a graph is in this folder: it was looked up here, or is a file
+    below.
+    """
     file, colon, _ = status["target"].rpartition(":")
     path = Path(file if colon else status["target"])
     looked_up_here = status["app_dir"] is not None and Path(status["app_dir"]) == here

@@ -1,4 +1,6 @@
-"""The click options of the commands, made from the table of options; and from what was given, the Config."""
+"""The click options of the commands, made from the table of options; and from what was given, the
+Config.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,15 @@ import click
 
 from graphserve.config import Config, load
 from graphserve.config.flags import BY_KEY, COMMON, FLAGS, Flag
-from graphserve.config.values import BODY_SIZE, CERT_REQS, CERTIFICATES, SIZE, SWITCH, Kind, ValueSource
+from graphserve.config.values import (
+    BODY_SIZE,
+    CERT_REQS,
+    CERTIFICATES,
+    SIZE,
+    SWITCH,
+    Kind,
+    ValueSource,
+)
 from graphserve.errors import ConfigurationError
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -30,9 +40,16 @@ def serve_options(command: C) -> C:
 
 
 def configure(given: Mapping[str, object]) -> Config:
-    """Return the Config of what click parsed, with the environment and the files of this process."""
-    config = load({name: value for name, value in given.items() if value is not None}, os.environ, current_folder())
-    os.environ.pop(PASSWORD, None)  # processes that run user code inherit the environment; it is not for them
+    """Return the Config of what click parsed, with the environment and the files of this
+    process.
+    """
+    config = load(
+        {name: value for name, value in given.items() if value is not None},
+        os.environ,
+        current_folder(),
+    )
+    # processes that run user code inherit the environment; it is not for them
+    os.environ.pop(PASSWORD, None)
     return config
 
 
@@ -46,7 +63,9 @@ def current_folder() -> Path:
         return Path.cwd()
     except OSError as exc:
         reason = "it was removed" if isinstance(exc, FileNotFoundError) else exc.strerror
-        raise ConfigurationError(f"the current folder cannot be used, {reason}: change to another one") from None
+        raise ConfigurationError(
+            f"the current folder cannot be used, {reason}: change to another one"
+        ) from None
 
 
 def _with(flags: list[Flag], command: C) -> C:
@@ -58,7 +77,9 @@ def _with(flags: list[Flag], command: C) -> C:
 def _option(flag: Flag) -> Callable[[C], C]:
     names = [f"-{flag.short}"] if flag.short else []
     if flag.kind is SWITCH:
-        return click.option(*names, f"--{flag.name}/--no-{flag.name}", default=None, help=_help(flag))
+        return click.option(
+            *names, f"--{flag.name}/--no-{flag.name}", default=None, help=_help(flag)
+        )
     return click.option(
         *names, f"--{flag.name}", flag.key, metavar=flag.kind.metavar, multiple=flag.many,
         callback=checked(flag.name, flag.kind), help=_help(flag),
@@ -66,7 +87,9 @@ def _option(flag: Flag) -> Callable[[C], C]:
 
 
 def checked(name: str, kind: Kind) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """Return a callback that parses the value of an option; a value that is not of this kind is wrong usage."""
+    """Return a callback that parses the value of an option; a value that is not of this kind is
+    wrong usage.
+    """
 
     def check(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
         if value is None or value == ():

@@ -1,4 +1,7 @@
-"""`graphserve graph`: print the graph as a tree, a picture or its Plan. User code runs in a short-lived child only."""
+"""`graphserve graph`: print the graph as a tree, a picture or its Plan.
+
+User code runs in a short-lived child only.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,29 @@ from graphserve.system import inherited
 
 FORMATS = ("tree", "dot", "mermaid", "json", "svg")
 SUFFIXES = {".dot": "dot", ".gv": "dot", ".mmd": "mermaid", ".json": "json", ".svg": "svg"}
-PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".pdf", ".ps", ".eps")  # of others
+# of others
+PICTURES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".gif",
+    ".webp",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".pdf",
+    ".ps",
+    ".eps",
+)
 
 
 @click.command("graph", short_help="Print a graph: its nodes, and which calls which.")
 @target_options
 @click.option(
-    "--format", "form", type=click.Choice(FORMATS), help="How to draw it. [default: by FILE's suffix, or tree]"
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    help="How to draw it. [default: by FILE's suffix, or tree]",
 )
 @click.option("--dot", is_flag=True, help="The same as --format dot.")
 @click.option("-o", "--output", metavar="FILE", default=None, help="Write to this file.")
@@ -49,7 +68,9 @@ def _form_of(output: str | None) -> str:
     suffix = os.path.splitext(output or "")[1].lower()
     if suffix in PICTURES:
         have = ", ".join(SUFFIXES)
-        raise click.UsageError(f"-o {output}: a {suffix} is not drawn here; take {have}, or say which --format it gets")
+        raise click.UsageError(
+            f"-o {output}: a {suffix} is not drawn here; take {have}, or say which --format it gets"
+        )
     return SUFFIXES.get(suffix, "tree")
 
 
@@ -59,7 +80,9 @@ def _draw(plan: Plan, form: str, here: bool) -> str:
     from graphserve import export
 
     if form == "tree":
-        return export.tree(plan, color=here and _takes_colour(), ascii=here and not _takes_branches())
+        return export.tree(
+            plan, color=here and _takes_colour(), ascii=here and not _takes_branches()
+        )
     return str(getattr(export, form)(plan))
 
 
@@ -82,4 +105,8 @@ def _takes_branches() -> bool:
 
 
 def _takes_colour() -> bool:
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+    return (
+        sys.stdout.isatty()
+        and not os.environ.get("NO_COLOR")
+        and os.environ.get("TERM", "dumb") != "dumb"
+    )

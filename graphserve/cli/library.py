@@ -1,8 +1,8 @@
 """The supervisor as a child of a Python program that called `graphserve.serve()`.
 
-The configuration comes as a line on stdin, and the end of stdin means stop. To the descriptor that argv names goes what
-came of the start, one JSON object a line, and from then on each error that is logged of a call: the program that made
-it may know what the port keeps from the public.
+The configuration comes as a line on stdin, and the end of stdin means stop. To the descriptor that
+argv names goes what came of the start, one JSON object a line, and from then on each error that is
+logged of a call: the program that made it may know what the port keeps from the public.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class _ReportingDisplay:
 
     Args:
         display: what is shown.
-        descriptor: of a pipe to the parent. The parent may never read it: then it misses what there is no room for.
+        descriptor: of a pipe to the parent. The parent may never read it: then it misses what there
+            is no room for.
     """
 
     def __init__(self, display: Display, descriptor: int) -> None:
@@ -45,8 +46,13 @@ class _ReportingDisplay:
         self.display.node(state)
 
     def log(self, record: LogRecord) -> None:
-        if self._serves and record.level == "error" and isinstance(id := record.fields.get("request_id"), str):
-            self.tell({"request_id": id, "node": record.node, "message": record.message})  # first: a terminal is slow
+        if (
+            self._serves
+            and record.level == "error"
+            and isinstance(id := record.fields.get("request_id"), str)
+        ):
+            # first: a terminal is slow
+            self.tell({"request_id": id, "node": record.node, "message": record.message})
         self.display.log(record)
 
     def serving(self, url: str) -> None:

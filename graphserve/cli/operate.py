@@ -25,7 +25,17 @@ if TYPE_CHECKING:
     from graphserve.supervise.control.report import FailureRow, NodeRow, Status, WorkerRow
 
 # of `ps`
-WORKER_COLUMNS = ("NODE", "SLOT", "PID", "STATE", "RESTARTS", "UPTIME", "CPU %", "MEMORY", "IN FLIGHT")
+WORKER_COLUMNS = (
+    "NODE",
+    "SLOT",
+    "PID",
+    "STATE",
+    "RESTARTS",
+    "UPTIME",
+    "CPU %",
+    "MEMORY",
+    "IN FLIGHT",
+)
 WORKER_NUMBERS = (1, 2, 4, 5, 6, 7, 8)
 WORKER_STATE = 3
 SILENT_AFTER = 5.0  # seconds after which a worker's last report is not shown as its state
@@ -36,7 +46,8 @@ NODE_NUMBERS = (2,)
 NODE_STATE = 1
 WAIT = 300.0  # seconds, if --wait names no number: as long as a node has to start
 POLL_INTERVAL = 0.1  # seconds between two looks
-ENDING = 5.0  # seconds in which a start that failed is over, however its workers leave; a stop may take longer
+# seconds in which a start that failed is over, however its workers leave; a stop may take longer
+ENDING = 5.0
 
 # of `stop`
 NOTICE_INTERVAL = 2.0  # seconds between two lines about what a stop waits for
@@ -45,7 +56,10 @@ NOTICE_INTERVAL = 2.0  # seconds between two lines about what a stop waits for
 @click.command("ps", short_help="Show the workers of a running graph.")
 @run_dir_option
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print a JSON array: one object a worker, with everything known about it."
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print a JSON array: one object a worker, with everything known about it.",
 )
 def ps(run_dir: str | None, as_json: bool) -> int:
     """Show the workers of a running graph: a row each, leaves first."""
@@ -53,7 +67,12 @@ def ps(run_dir: str | None, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(workers, indent=2))
     else:
-        table.show(WORKER_COLUMNS, [_worker_row(worker) for worker in workers], WORKER_NUMBERS, WORKER_STATE)
+        table.show(
+            WORKER_COLUMNS,
+            [_worker_row(worker) for worker in workers],
+            WORKER_NUMBERS,
+            WORKER_STATE,
+        )
     return ExitCode.OK
 
 
@@ -79,9 +98,16 @@ def _worker_row(worker: WorkerRow) -> list[str]:
 @run_dir_option
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.option(
-    "--wait", metavar="[SECONDS]", callback=checked("wait", DELAY), is_flag=False, flag_value=str(WAIT),
-    help=f"Wait until it is ready, also if it does not run yet. [{WAIT:g} seconds, if no number is given]",
-)  # fmt: skip
+    "--wait",
+    metavar="[SECONDS]",
+    callback=checked("wait", DELAY),
+    is_flag=False,
+    flag_value=str(WAIT),
+    help=(
+        "Wait until it is ready, also if it does not run yet. "
+        f"[{WAIT:g} seconds, if no number is given]"
+    ),
+)
 def status(run_dir: str | None, as_json: bool, wait: float | None) -> int:
     """Say whether a running graph is ready: all of it, and each node.
 
@@ -96,7 +122,9 @@ def status(run_dir: str | None, as_json: bool, wait: float | None) -> int:
 
 
 def _wait(run_dir: str | None, seconds: float) -> Status:
-    """Return the status once it is `ready`, or has been `stopping` for a while, or when the time is over."""
+    """Return the status once it is `ready`, or has been `stopping` for a while, or when the time is
+    over.
+    """
     end = time.monotonic() + seconds
     seen = False
     stopping = False
@@ -106,7 +134,8 @@ def _wait(run_dir: str | None, seconds: float) -> Status:
             seen = True
             if status["state"] == "ready" or time.monotonic() >= end:
                 return status
-            if status["state"] == "stopping" and not stopping:  # a start that failed is told once it is over
+            # a start that failed is told once it is over
+            if status["state"] == "stopping" and not stopping:
                 stopping = True
                 end = min(end, time.monotonic() + ENDING)
         except NoAnswer:
@@ -115,7 +144,9 @@ def _wait(run_dir: str | None, seconds: float) -> Status:
                 raise
         except NotRunningError as exc:
             if seen:
-                raise NotRunningError("the graph ended before it was ready; its own output says why") from None
+                raise NotRunningError(
+                    "the graph ended before it was ready; its own output says why"
+                ) from None
             if time.monotonic() >= end:
                 raise NotRunningError(f"{exc}; waited {seconds:g} s") from None
         time.sleep(min(POLL_INTERVAL, max(0.0, end - time.monotonic())))
@@ -136,7 +167,12 @@ def _node_row(node: NodeRow) -> list[str]:
     state = table.node_state(node["state"], node["ready"], node["workers"], silent)
     no_news = f"no news from {silent} of its workers" if silent else ""
     remarks = (node["reason"], no_news, node["deaths"])
-    return [node["name"], state, f"{node['ready']}/{node['workers']}", "; ".join(filter(None, remarks))]
+    return [
+        node["name"],
+        state,
+        f"{node['ready']}/{node['workers']}",
+        "; ".join(filter(None, remarks)),
+    ]
 
 
 def _failed_operation(failure: FailureRow) -> str:
@@ -147,9 +183,9 @@ def _failed_operation(failure: FailureRow) -> str:
     verb = "runs" if len(failure["changed"]) == 1 else "run"
     but = f"; but {changed} had changed over before, and {verb} the new code" if changed else ""
     return (
-        f"the last {failure['operation']} failed {ago} ago: {why}\n"
-        f"  what serves is version {failure['version']}, from before{but}; a worker that dies is replaced from the "
-        "files as they are now, and may not start: mend them and reload"
+        f"the last {failure['operation']} failed {ago} ago: {why}\n  what serves is version"
+        f" {failure['version']}, from before{but}; a worker that dies is replaced from the files as"
+        " they are now, and may not start: mend them and reload"
     )
 
 
@@ -159,8 +195,9 @@ def _failed_operation(failure: FailureRow) -> str:
 def scale(run_dir: str | None, sizes: tuple[str, ...]) -> int:
     """Change how many workers nodes of a running graph have.
 
-    Returns when new workers are ready; workers that are no longer needed answer what they accepted, then end. The
-    change lasts until the graph stops, or until its configuration gives that node another number.
+    Returns when new workers are ready; workers that are no longer needed answer what they accepted,
+    then end. The change lasts until the graph stops, or until its configuration gives that node
+    another number.
     """
     names = [part.partition("=")[0].strip() for size in sizes for part in size.split(",")]
     for name in names:
@@ -180,8 +217,9 @@ def scale(run_dir: str | None, sizes: tuple[str, ...]) -> int:
 def reload(run_dir: str | None, nodes: tuple[str, ...]) -> int:
     """Load the code, configuration and certificates of a running graph again, as they are now.
 
-    Workers are replaced one by one, each when the new one is ready. If a new worker does not start, its traceback is
-    printed, the old ones go on serving, and the exit code is 1. With NODE, only these nodes are reloaded.
+    Workers are replaced one by one, each when the new one is ready. If a new worker does not start,
+    its traceback is printed, the old ones go on serving, and the exit code is 1. With NODE, only
+    these nodes are reloaded.
     """
     find(run_dir, to_change=True).operate("/reload", _named(nodes))
     click.echo("reloaded")
@@ -194,8 +232,8 @@ def reload(run_dir: str | None, nodes: tuple[str, ...]) -> int:
 def restart(run_dir: str | None, nodes: tuple[str, ...]) -> int:
     """Replace the workers of a running graph one by one, without loading changes.
 
-    Each worker ends before the next one starts, so no further memory is needed; calls wait meanwhile. With NODE, only
-    these nodes are restarted. `graphserve reload` loads changed code.
+    Each worker ends before the next one starts, so no further memory is needed; calls wait
+    meanwhile. With NODE, only these nodes are restarted. `graphserve reload` loads changed code.
     """
     find(run_dir, to_change=True).operate("/restart", _named(nodes))
     click.echo("restarted")
@@ -210,7 +248,10 @@ def _named(nodes: tuple[str, ...]) -> dict[str, list[str]] | None:
 @click.command("stop", short_help="Stop a running graph; accepted requests are answered.")
 @run_dir_option
 def stop(run_dir: str | None) -> int:
-    """Stop a running graph in order, as SIGTERM does: accepted requests are answered. Returns when it is gone."""
+    """Stop a running graph in order, as SIGTERM does: accepted requests are answered.
+
+    Returns when it is gone.
+    """
     graph = find(run_dir, to_change=True)
     pid = graph.status()["pid"]
     with open(os.pidfd_open(pid), "rb", buffering=0) as process:
@@ -227,7 +268,9 @@ def stop(run_dir: str | None) -> int:
 
 
 def waiting_for(workers: list[WorkerRow]) -> str:
-    """Return what a stop waits for; the calls of workers that have not reported just now are not known."""
+    """Return what a stop waits for; the calls of workers that have not reported just now are not
+    known.
+    """
     calls = sum(worker["in_flight"] or 0 for worker in workers)
     unknown = sum(worker["in_flight"] is None for worker in workers)
     but = f", {unknown} of which did not say what they execute" if unknown else ""

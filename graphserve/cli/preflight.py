@@ -1,4 +1,6 @@
-"""Checks of the machine before a start: listener, certificate, folders, limits, packages. Each says what to do.
+"""Checks of the machine before a start: listener, certificate, folders, limits, packages.
+
+Each says what to do.
 
 Runs in the process that the user started. A check yields Troubles and changes nothing.
 """
@@ -28,22 +30,37 @@ if TYPE_CHECKING:
     from importlib.metadata import Distribution
 
 DISTRIBUTION = "pygraphserve"  # what pip installs; the package in it is `graphserve`
-OVERWRITING = ("graphserve-", "graphserve.", "kantoku-", "kantoku.")  # begin the names of their metadata
+# begin the names of their metadata
+OVERWRITING = ("graphserve-", "graphserve.", "kantoku-", "kantoku.")
 OPEN_FILES = 4096  # fewer than this, and many callers at once find no descriptor
-REQUIRED = ("circus", "h11", "httptools", "httpx", "msgspec", "networkx", "starlette", "uvicorn", "uvloop")
+REQUIRED = (
+    "circus",
+    "h11",
+    "httptools",
+    "httpx",
+    "msgspec",
+    "networkx",
+    "starlette",
+    "uvicorn",
+    "uvloop",
+)
 
 
 def refuse(config: Config) -> list[Trouble]:
     """The quick checks that `serve` makes first; returns the warnings among what they found.
 
     Raises:
-        ConfigurationError: the certificate cannot be used, a socket's path is too long, nothing can be watched, the
-            event loop is not there, or other distributions write into our packages.
+        ConfigurationError: the certificate cannot be used, a socket's path is too long, nothing can
+            be watched, the event loop is not there, or other distributions write into our packages.
     """
     tls, password = config.settings.listen.tls, config.keyfile_password
     found = [
-        *certificate(tls, password), *socket_paths(config), *reloading(config), *event_loop(config), *overwritten(),
-    ]  # fmt: skip
+        *certificate(tls, password),
+        *socket_paths(config),
+        *reloading(config),
+        *event_loop(config),
+        *overwritten(),
+    ]
     if problems := [trouble.message for trouble in found if not trouble.warning]:
         raise ConfigurationError("\n".join(problems))
     return [trouble for trouble in found if trouble.warning]
@@ -65,15 +82,18 @@ def machine(config: Config) -> Iterator[Trouble]:
 def event_loop(config: Config) -> Iterator[Trouble]:
     """Whether the workers can have the event loop that was asked for."""
     if config.settings.loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
-        yield Trouble("--loop uvloop: uvloop is not installed; install it, or give --loop auto or --loop asyncio")
+        yield Trouble(
+            "--loop uvloop: uvloop is not installed; install it, or give --loop auto or --loop"
+            " asyncio"
+        )
 
 
 def command_line(given: Mapping[str, object]) -> Iterator[Trouble]:
     """Whether the command line holds what other users of this machine should not read."""
     if given.get("ssl_keyfile_password") is not None:
         yield Trouble(
-            "every user of this machine can read --ssl-keyfile-password in the list of processes: give "
-            "--ssl-keyfile-password-file FILE, or set GRAPHSERVE_SSL_KEYFILE_PASSWORD",
+            "every user of this machine can read --ssl-keyfile-password in the list of processes:"
+            " give --ssl-keyfile-password-file FILE, or set GRAPHSERVE_SSL_KEYFILE_PASSWORD",
             warning=True,
         )
 
@@ -87,9 +107,14 @@ def graph(plan: Plan) -> Iterator[Trouble]:
 def address(listen: ListenPlan) -> Iterator[Trouble]:
     """Whether the host is one of this machine's, and the port free."""
     try:
-        found = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(
+            listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
     except (OSError, UnicodeError) as exc:
-        yield Trouble(f"host {listen.host!r} is not known here ({exc}): give --host an address of this machine")
+        yield Trouble(
+            f"host {listen.host!r} is not known here ({exc}): give --host an address of this"
+            " machine"
+        )
         return
     family, kind, protocol, _, target = found[0]
     with socket.socket(family, kind, protocol) as probe:
@@ -102,9 +127,15 @@ def address(listen: ListenPlan) -> Iterator[Trouble]:
 
 def _bind_problem(listen: ListenPlan, exc: OSError) -> str:
     if exc.errno == errno.EADDRINUSE:
-        return f"port {listen.port} of {listen.host} is in use: stop what listens there, or choose another --port"
+        return (
+            f"port {listen.port} of {listen.host} is in use: stop what listens there, or choose"
+            " another --port"
+        )
     if exc.errno == errno.EACCES:
-        return f"port {listen.port} may not be opened by this user: choose a --port from 1024, or allow it"
+        return (
+            f"port {listen.port} may not be opened by this user: choose a --port from 1024, or"
+            " allow it"
+        )
     if exc.errno == errno.EADDRNOTAVAIL:
         return f"{listen.host} is no address of this machine: choose another --host"
     return f"cannot listen on {listen.host}:{listen.port}: {exc.strerror}"
@@ -119,9 +150,14 @@ def unix_listener(path: str) -> Iterator[Trouble]:
         yield Trouble(f"--uds {path}: this user may not write in {folder}")
     elif os.path.lexists(path):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            yield Trouble(f"--uds {path}: something else than a socket is there; remove it or choose another path")
+            yield Trouble(
+                f"--uds {path}: something else than a socket is there; remove it or choose another"
+                " path"
+            )
         elif _answers(path):
-            yield Trouble(f"--uds {path}: another process listens there; stop it or choose another path")
+            yield Trouble(
+                f"--uds {path}: another process listens there; stop it or choose another path"
+            )
 
 
 def _answers(path: str) -> bool:
@@ -140,7 +176,10 @@ def socket_paths(config: Config) -> Iterator[Trouble]:
     """Whether the paths of all sockets fit into what the kernel takes."""
     uds = config.settings.listen.uds
     if uds and (size := len(os.fsencode(uds))) > rundir.MAX_SOCKET_PATH:
-        yield Trouble(f"--uds {uds}: a socket's path has at most {rundir.MAX_SOCKET_PATH} bytes, this has {size}")
+        yield Trouble(
+            f"--uds {uds}: a socket's path has at most {rundir.MAX_SOCKET_PATH} bytes, this has"
+            f" {size}"
+        )
     try:
         # A new folder's name ends in the 8 characters of tempfile.mkdtemp.
         folder = Path(config.run_dir) if config.run_dir else parent() / f"{rundir.PREFIX}12345678"
@@ -163,7 +202,8 @@ def run_folder(path: str | None) -> Iterator[Trouble]:
     # (`os.path.isdir` and not `Path.is_dir`, which raises where this user may not look.)
     above = next(above for above in (folder, *folder.parents) if os.path.isdir(above))
     try:
-        os.rmdir(tempfile.mkdtemp(prefix=rundir.UNFINISHED, dir=above))  # permission is not all: /proc takes nothing
+        # permission is not all: /proc takes nothing
+        os.rmdir(tempfile.mkdtemp(prefix=rundir.UNFINISHED, dir=above))
     except OSError as exc:
         yield Trouble(f"the run folder {folder} cannot be used: {os_errors.explain(exc)}")
 
@@ -183,7 +223,10 @@ def packages() -> Iterator[Trouble]:
     """Whether what graphserve needs is there, and nothing overwrites it."""
     for name in REQUIRED:
         if importlib.util.find_spec(name) is None:
-            yield Trouble(f"the package {name} is missing: install {DISTRIBUTION} again, with its dependencies")
+            yield Trouble(
+                f"the package {name} is missing: install {DISTRIBUTION} again, with its"
+                " dependencies"
+            )
     yield from overwritten()
 
 
@@ -193,19 +236,23 @@ def overwritten() -> Iterator[Trouble]:
         return  # the look costs a tenth of what importlib.metadata does
     if (other := _installed("graphserve")) is not None and _writes(other, "graphserve"):
         yield Trouble(
-            f"the distribution graphserve {other.version} is installed beside {DISTRIBUTION}, and both write the "
-            "package `graphserve`; on PyPI it is another project. Uninstall both, and install this one again: "
-            f"pip uninstall -y graphserve {DISTRIBUTION}, then pip install {DISTRIBUTION}"
+            f"the distribution graphserve {other.version} is installed beside {DISTRIBUTION}, and"
+            " both write the package `graphserve`; on PyPI it is another project. Uninstall both,"
+            f" and install this one again: pip uninstall -y graphserve {DISTRIBUTION}, then pip"
+            f" install {DISTRIBUTION}"
         )
     if _installed("kantoku") and _installed("circus"):
         yield Trouble(
-            "kantoku is installed beside circus, and both write the package `circus`: give graphserve an environment "
-            "of its own (BentoML brings kantoku), or uninstall both and install circus again"
+            "kantoku is installed beside circus, and both write the package `circus`: give"
+            " graphserve an environment of its own (BentoML brings kantoku), or uninstall both and"
+            " install circus again"
         )
 
 
 def _may_have_metadata(folder: str) -> bool:
-    """Whether metadata that `overwritten` looks for may be in a folder, or in an archive, of `sys.path`."""
+    """Whether metadata that `overwritten` looks for may be in a folder, or in an archive, of
+    `sys.path`.
+    """
     try:
         names = os.listdir(folder or ".")
     except NotADirectoryError:
@@ -233,7 +280,10 @@ def open_files() -> Iterator[Trouble]:
     """Whether there are descriptors enough; the soft limit is raised to the hard one at start."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < OPEN_FILES:
-        yield Trouble(f"only {hard} files may be open (`ulimit -Hn`): raise it to {OPEN_FILES} or more", warning=True)
+        yield Trouble(
+            f"only {hard} files may be open (`ulimit -Hn`): raise it to {OPEN_FILES} or more",
+            warning=True,
+        )
 
 
 def gpus(plan: Plan, visible: list[str]) -> Iterator[Trouble]:
@@ -247,8 +297,8 @@ def gpus(plan: Plan, visible: list[str]) -> Iterator[Trouble]:
     if any((node.name, slot) not in placed for node in asking for slot in range(node.workers)):
         asked = ", ".join(f"{node.name} {node.workers} × {node.options.gpus:g}" for node in asking)
         yield Trouble(
-            f"the graph asks for more GPUs ({asked}) than the {len(visible)} that are visible: lower workers or gpus, "
-            "or look at CUDA_VISIBLE_DEVICES"
+            f"the graph asks for more GPUs ({asked}) than the {len(visible)} that are visible:"
+            " lower workers or gpus, or look at CUDA_VISIBLE_DEVICES"
         )
 
 

@@ -1,4 +1,7 @@
-"""`graphserve serve`: runs a graph until it is told to stop. This process becomes the supervisor."""
+"""`graphserve serve`: runs a graph until it is told to stop.
+
+This process becomes the supervisor.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,8 @@ if TYPE_CHECKING:
 def serve(**given: object) -> int:
     """Serve the graph of TARGET, module:Class or path/to/file.py:Class.
 
-    Each option can also be given as an environment variable (--port as GRAPHSERVE_PORT), in the file of --config, or
-    under [tool.graphserve] in pyproject.toml.
+    Each option can also be given as an environment variable (--port as GRAPHSERVE_PORT), in the
+    file of --config, or under [tool.graphserve] in pyproject.toml.
     """
     signal.signal(signal.SIGTERM, _end)
     unblock_signals()
@@ -44,7 +47,8 @@ def _serve(given: Mapping[str, object]) -> int:
 
     from graphserve.graph.resolver import Resolver
 
-    resolver = Resolver(config.settings, config.env, capture=True)  # it works while we import circus
+    # it works while we import circus
+    resolver = Resolver(config.settings, config.env, capture=True)
     try:
         return _run(config, resolver, given)
     finally:
@@ -60,7 +64,9 @@ def _tell_manager(error: GraphServeError) -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    """End at SIGTERM before there is a supervisor who handles it; process 1 would not even receive it."""
+    """End at SIGTERM before there is a supervisor who handles it; process 1 would not even receive
+    it.
+    """
     sys.exit(ExitCode.OK)
 
 

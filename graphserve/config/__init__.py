@@ -1,6 +1,7 @@
 """Flags, environment and files to a Config. Runs in the process that the user started; stdlib only.
 
-    flags         the table of options: name, kind and place in the Config, once for all three sources
+    flags         the table of options: name, kind and place in the Config, once for all three
+                  sources
     values        how a value of each kind is read, and refused in words
     layers        `load`: the first of flag, environment and file that speaks wins
     envfile       `--env-file`

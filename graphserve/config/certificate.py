@@ -16,14 +16,20 @@ _NOT_YET_VALID, _EXPIRED = 9, 10  # X509_V_ERR_… of OpenSSL
 
 
 class _PasswordWanted(Exception):
-    """Raised when OpenSSL asks for a password that nobody gave; it would ask the terminal otherwise."""
+    """Raised when OpenSSL asks for a password that nobody gave; it would ask the terminal
+    otherwise.
+    """
 
 
 def certificate(tls: TlsPlan | None, password: str | None) -> Iterator[Trouble]:
     """Yield what is wrong with the TLS files, one trouble a file."""
     if tls is None:
         return
-    files = [("--ssl-certfile", tls.certfile), ("--ssl-keyfile", tls.keyfile), ("--ssl-ca-certs", tls.ca_certs)]
+    files = [
+        ("--ssl-certfile", tls.certfile),
+        ("--ssl-keyfile", tls.keyfile),
+        ("--ssl-ca-certs", tls.ca_certs),
+    ]
     unreadable = [trouble for flag, path in files if path for trouble in _readable(flag, path)]
     yield from unreadable
     if unreadable:
@@ -64,7 +70,10 @@ def _pair(context: ssl.SSLContext, tls: TlsPlan, password: str | None) -> Iterat
 
 def _pair_problem(tls: TlsPlan, key: str, exc: ssl.SSLError, with_password: bool) -> str:
     if exc.reason == "KEY_VALUES_MISMATCH":
-        return f"the key in {key} is not that of the certificate in {tls.certfile}: give the two that belong together"
+        return (
+            f"the key in {key} is not that of the certificate in {tls.certfile}: give the two that"
+            " belong together"
+        )
     if not _holds(tls.certfile, "CERTIFICATE"):
         return f"--ssl-certfile {tls.certfile}: there is no PEM certificate in it"
     if not _holds(key, "PRIVATE KEY"):
@@ -82,13 +91,17 @@ def _holds(path: str, what: str) -> bool:
 
 def _clients(context: ssl.SSLContext, tls: TlsPlan) -> Iterator[Trouble]:
     if tls.cert_reqs and not tls.ca_certs:
-        yield Trouble("--ssl-cert-reqs asks clients for certificates, but none can be checked: give --ssl-ca-certs")
+        yield Trouble(
+            "--ssl-cert-reqs asks clients for certificates, but none can be checked: give"
+            " --ssl-ca-certs"
+        )
     if tls.ca_certs:
         try:
             context.load_verify_locations(tls.ca_certs)
         except ssl.SSLError as exc:
             yield Trouble(
-                f"--ssl-ca-certs {tls.ca_certs}: no PEM certificates can be read from it ({exc.reason or exc})"
+                f"--ssl-ca-certs {tls.ca_certs}: no PEM certificates can be read from it"
+                f" ({exc.reason or exc})"
             )
     if tls.ciphers:
         try:
@@ -113,16 +126,25 @@ def _dates(server: ssl.SSLContext, certfile: str) -> Iterator[Trouble]:
             yield Trouble(f"the certificate in {certfile} has expired: renew it")
         elif exc.verify_code == _NOT_YET_VALID:
             yield Trouble(
-                f"the certificate in {certfile} is not valid yet: look at this machine's clock, or make it again"
+                f"the certificate in {certfile} is not valid yet: look at this machine's clock, or"
+                " make it again"
             )
         else:
-            yield Trouble(f"clients may refuse the certificate in {certfile}: {exc.verify_message}", warning=True)
+            yield Trouble(
+                f"clients may refuse the certificate in {certfile}: {exc.verify_message}",
+                warning=True,
+            )
     except ssl.SSLError as exc:
-        yield Trouble(f"no client can shake hands with the certificate in {certfile}: {exc.reason or exc}")
+        yield Trouble(
+            f"no client can shake hands with the certificate in {certfile}: {exc.reason or exc}"
+        )
     else:
         left = ssl.cert_time_to_seconds(str(found["notAfter"])) - time.time()
         if left < SOON:
-            yield Trouble(f"the certificate in {certfile} expires in {left / 86400:.1f} days: renew it", warning=True)
+            yield Trouble(
+                f"the certificate in {certfile} expires in {left / 86400:.1f} days: renew it",
+                warning=True,
+            )
 
 
 def _handshake(client: ssl.SSLContext, server: ssl.SSLContext) -> dict[str, object]:

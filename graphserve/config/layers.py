@@ -1,4 +1,6 @@
-"""Loading: the layers flag, environment and file, the first that speaks wins; then the Config is built from them."""
+"""Loading: the layers flag, environment and file, the first that speaks wins; then the Config is
+built from them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from graphserve.graph.plan import ListenPlan, Settings, TlsPlan
 
 PREFIX = "GRAPHSERVE_"
 INTERNAL = "GRAPHSERVE_INTERNAL_"  # variables between our own processes, never options
-OF_PYPROJECT = ("project", "build-system", "dependency-groups", "tool")  # its tables: PEP 518, PEP 621, PEP 735
+# its tables: PEP 518, PEP 621, PEP 735
+OF_PYPROJECT = ("project", "build-system", "dependency-groups", "tool")
 _BEFORE_ENV_FILE = tuple(BY_KEY[key].variable for key in ("config", "env_file"))
 Layer = dict[str, Any]
 
@@ -31,7 +34,9 @@ class TargetMissing(WrongUsage):
     """Raised when neither an argument nor any other layer names the class to serve."""
 
 
-def load(flags: Mapping[str, object], environ: Mapping[str, str], cwd: str | os.PathLike[str]) -> Config:
+def load(
+    flags: Mapping[str, object], environ: Mapping[str, str], cwd: str | os.PathLike[str]
+) -> Config:
     """Decide the configuration: flag, then environment, then file, then the default.
 
     Args:
@@ -53,20 +58,28 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], cwd: str | os.
     env_file = _first("env_file", given, environment, file)
     env = _env_file(env_file)
     from_env_file = _environment_layer(env, base, nested=True)
-    new = {name: value for name, value in env.items() if name not in environ and not name.startswith(PREFIX)}
+    new = {
+        name: value
+        for name, value in env.items()
+        if name not in environ and not name.startswith(PREFIX)
+    }
     layers = (given, environment, from_env_file, file)
     values = _merge(*layers)
     _settle_password(values, layers)
     named = _shown(config_file, base) if config_file else ""
     sources = _sources(
-        (file, lambda flag: f"{named}: {flag.name}"), (from_env_file, lambda flag: f"{env_file}: {flag.variable}"),
-        (environment, lambda flag: flag.variable), (given, lambda flag: f"--{flag.name}"),
-    )  # fmt: skip
+        (file, lambda flag: f"{named}: {flag.name}"),
+        (from_env_file, lambda flag: f"{env_file}: {flag.variable}"),
+        (environment, lambda flag: flag.variable),
+        (given, lambda flag: f"--{flag.name}"),
+    )
     if "reload_dir" in given and not values.get("reload"):
         raise WrongUsage("--reload-dir says which folders --reload watches: give --reload too")
     if "uds" in values and (listening := [key for key in ("host", "port") if key in given]):
         where = "--uds" if "uds" in given else "uds from the configuration"
-        raise WrongUsage(f"--{listening[0]} says nothing where {where} is given: leave one of them out")
+        raise WrongUsage(
+            f"--{listening[0]} says nothing where {where} is given: leave one of them out"
+        )
     files = tuple(str(path) for path in (config_file, env_file) if path is not None)
     return _build(values, sources, new, files, base)
 
@@ -88,8 +101,11 @@ def _flag_layer(flags: Mapping[str, object], base: Path) -> Layer:
         if key not in BY_KEY:
             raise UnknownOptionError(key, list(BY_KEY), "options")
     return {
-        key: BY_KEY[key].kind.parse(
-            value, ValueSource("TARGET" if key == "entrypoint" else f"--{BY_KEY[key].name}", base)
+        key: (
+            BY_KEY[key].kind.parse(
+                value,
+                ValueSource("TARGET" if key == "entrypoint" else f"--{BY_KEY[key].name}", base),
+            )
         )
         for key, value in flags.items()
         if value is not None
@@ -97,14 +113,17 @@ def _flag_layer(flags: Mapping[str, object], base: Path) -> Layer:
 
 
 def _environment_layer(environ: Mapping[str, str], base: Path, nested: bool = False) -> Layer:
-    known = {flag.variable: flag for flag in FLAGS if not (nested and flag.variable in _BEFORE_ENV_FILE)}
+    known = {
+        flag.variable: flag for flag in FLAGS if not (nested and flag.variable in _BEFORE_ENV_FILE)
+    }
     layer: Layer = {}
     for name, value in environ.items():
         if not name.startswith(PREFIX) or name.startswith(INTERNAL):
             continue
         if nested and name in _BEFORE_ENV_FILE:
             raise ConfigurationError(
-                f"env file: {name} cannot stand there, since it is read before; set it in the environment itself"
+                f"env file: {name} cannot stand there, since it is read before; set it in the"
+                " environment itself"
             )
         if name not in known:
             raise UnknownOptionError(name, list(known), "env file" if nested else "environment")
@@ -115,7 +134,8 @@ def _environment_layer(environ: Mapping[str, str], base: Path, nested: bool = Fa
 
 def _config_file(path: str | None, cwd: Path) -> Path | None:
     file = Path(path) if path else cwd / "pyproject.toml"
-    # (`Path.is_file` raises where this user may not look, as in `sudo -u app graphserve ps` in a private folder.)
+    # (`Path.is_file` raises where this user may not look, as in `sudo -u app graphserve ps` in a
+    # private folder.)
     return file if path or os.path.isfile(file) else None
 
 
@@ -128,7 +148,9 @@ def _file_layer(file: Path | None, cwd: Path) -> Layer:
         table = data
     name = _shown(file, cwd)
     if table is not None and not isinstance(table, dict):
-        raise ConfigurationError(f"{name}: tool.graphserve is a table of options, not a {type(table).__name__}")
+        raise ConfigurationError(
+            f"{name}: tool.graphserve is a table of options, not a {type(table).__name__}"
+        )
     if table is not None and table is not data:
         _refuse_strays(data, name, file.name == "pyproject.toml")
     return _table_layer(table or {}, name, file.parent)
@@ -139,14 +161,17 @@ def _shown(file: Path, cwd: Path) -> str:
 
 
 def _refuse_strays(data: Mapping[str, object], name: str, shared: bool) -> None:
-    """Options that stand beside [tool.graphserve] would be ignored; in a shared file other words may be others'."""
+    """Options that stand beside [tool.graphserve] would be ignored; in a shared file other words
+    may be others'.
+    """
     known = {flag.key for flag in FLAGS}
     for given, value in data.items():
         if given in OF_PYPROJECT or (shared and given.replace("-", "_") not in known):
             continue
         told = f"[tool.graphserve.{given}]" if isinstance(value, dict) else "it under that"
         raise ConfigurationError(
-            f"{name}: {given!r} stands outside of [tool.graphserve], where it says nothing: write {told}"
+            f"{name}: {given!r} stands outside of [tool.graphserve], where it says nothing: write"
+            f" {told}"
         )
 
 
@@ -159,7 +184,9 @@ def _table_layer(table: Mapping[str, object], name: str, base: Path) -> Layer:
             raise UnknownOptionError(given, [flag.name for flag in known.values()], name)
         if key in layer:
             raise ConfigurationError(f"{name}: {given} is given twice, with - and with _")
-        layer[key] = _anchored(known[key], known[key].kind.parse(value, ValueSource(f"{name}: {given}", base)), base)
+        layer[key] = _anchored(
+            known[key], known[key].kind.parse(value, ValueSource(f"{name}: {given}", base)), base
+        )
     return layer
 
 
@@ -202,7 +229,9 @@ def _first(key: str, *layers: Layer) -> str | None:
 
 
 def _merge(*layers: Layer) -> Layer:
-    """One layer of all, the first wins; what is by node is merged node by node, option by option."""
+    """One layer of all, the first wins; what is by node is merged node by node, option by
+    option.
+    """
     merged: Layer = {}
     for layer in reversed(layers):
         merged |= {key: _overlay(merged.get(key), value) for key, value in layer.items()}
@@ -221,7 +250,10 @@ def _settle_password(values: Layer, layers: Iterable[Layer]) -> None:
     """Take the key's password from the first layer that has one, as it is or as a file."""
     for layer in layers:
         if "ssl_keyfile_password" in layer and "ssl_keyfile_password_file" in layer:
-            raise WrongUsage("--ssl-keyfile-password and --ssl-keyfile-password-file are both given: leave one out")
+            raise WrongUsage(
+                "--ssl-keyfile-password and --ssl-keyfile-password-file are both given: leave"
+                " one out"
+            )
         if "ssl_keyfile_password" in layer:
             return
         if "ssl_keyfile_password_file" in layer:
@@ -244,7 +276,9 @@ def _overlay(below: object, above: object) -> Any:
     return below | {key: _overlay(below.get(key), value) for key, value in above.items()}
 
 
-def _build(values: Layer, sources: dict[str, str], env: dict[str, str], files: tuple[str, ...], cwd: Path) -> Config:
+def _build(
+    values: Layer, sources: dict[str, str], env: dict[str, str], files: tuple[str, ...], cwd: Path
+) -> Config:
     if "entrypoint" not in values:
         raise TargetMissing(
             "no TARGET: say which class to serve, as module:Class or path/to/file.py:Class, "
@@ -253,18 +287,27 @@ def _build(values: Layer, sources: dict[str, str], env: dict[str, str], files: t
     values["entrypoint"] = _absolute_target(values["entrypoint"], cwd)
     values.setdefault("app_dir", str(cwd))
     listen = ListenPlan(**_part(values, "listen"), tls=_tls(values))
-    settings = Settings(**_part(values, "settings"), listen=listen, sources=sources, debug=values.get("reload", False))
+    settings = Settings(
+        **_part(values, "settings"),
+        listen=listen,
+        sources=sources,
+        debug=values.get("reload", False),
+    )
     return Config(settings, **_part(values, "config"), files=files, env=env)
 
 
 def _part(values: Layer, part: Part) -> dict[str, Any]:
-    return {flag.field: values[flag.key] for flag in FLAGS if flag.part == part and flag.key in values}
+    return {
+        flag.field: values[flag.key] for flag in FLAGS if flag.part == part and flag.key in values
+    }
 
 
 def _tls(values: Layer) -> TlsPlan | None:
     if "ssl_certfile" in values:
         return TlsPlan(**_part(values, "tls"))
-    alone: Iterable[str] = (flag.name for flag in FLAGS if flag.name.startswith("ssl-") and flag.key in values)
+    alone: Iterable[str] = (
+        flag.name for flag in FLAGS if flag.name.startswith("ssl-") and flag.key in values
+    )
     for name in alone:
         raise ConfigurationError(f"--{name} is given without a certificate: add --ssl-certfile")
     return None

@@ -1,4 +1,7 @@
-"""The Config: everything that flags, environment and files decided, frozen. JSON in and out, over a pipe to a child."""
+"""The Config: everything that flags, environment and files decided, frozen.
+
+JSON in and out, over a pipe to a child.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,8 @@ class Config:
         drain_delay: seconds that `/readyz` says 503 before the port closes.
         run_dir: the run folder; None makes a new one.
         files: the files that all this was read from, those that exist.
-        env: what `--env-file` holds and the environment does not: for every process that runs user code.
+        env: what `--env-file` holds and the environment does not: for every process that runs user
+            code.
     """
 
     settings: Settings

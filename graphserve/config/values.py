@@ -1,6 +1,9 @@
-"""Kinds of values: how a flag, a variable or a key of a file is read. Pure; runs where the configuration is loaded.
+"""Kinds of values: how a flag, a variable or a key of a file is read.
 
-Every kind reads text as well as the values that TOML and Python have, and reads its own results again unchanged.
+Pure; runs where the configuration is loaded.
+
+Every kind reads text as well as the values that TOML and Python have, and reads its own results
+again unchanged.
 """
 
 from __future__ import annotations
@@ -19,10 +22,21 @@ _UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgt", start=1):
     _UNITS |= {f"{_letter}b": 1000**_power, f"{_letter}ib": 1024**_power, _letter: 1024**_power}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.ASCII)
-_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-CERTIFICATES = ("none", "optional", "required")  # of clients; the index is OpenSSL's number, VERIFY_…
+_SWITCH = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
+# of clients; the index is OpenSSL's number, VERIFY_…
+CERTIFICATES = ("none", "optional", "required")
 _SET = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)\.([A-Za-z_-]+)=(.*)", re.DOTALL)
-_ROOT_PATH = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)*")  # RFC 3986, 3.3, no part empty
+# RFC 3986, 3.3, no part empty
+_ROOT_PATH = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)*")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?")
 _NUMBERS = re.compile(r"[0-9.]+")
 _NEXT_SET = re.compile(r",(?=\s*[A-Za-z][A-Za-z0-9_-]*\.[A-Za-z_-]+=)")
@@ -88,7 +102,11 @@ class FilePath:
     metavar: str = "PATH"
 
     def parse(self, value: object, source: ValueSource) -> str:
-        if not isinstance(value, (str, os.PathLike)) or not os.fspath(value) or "\0" in os.fspath(value):
+        if (
+            not isinstance(value, (str, os.PathLike))
+            or not os.fspath(value)
+            or "\0" in os.fspath(value)
+        ):
             raise source.refuse(value, "a path")
         return os.path.abspath(source.base / os.path.expanduser(value))
 
@@ -132,7 +150,9 @@ class Scale:
 
 @dataclass(frozen=True)
 class Sets:
-    """Options by node: a mapping of mappings, `NODE.option=value,…`, or a sequence of such texts."""
+    """Options by node: a mapping of mappings, `NODE.option=value,…`, or a sequence of such
+    texts.
+    """
 
     metavar: str = "NODE.option=value"
 
@@ -143,7 +163,9 @@ class Sets:
             option = option.replace("-", "_")
             read = {option: read_option(option, given)}
             if option == "env" and isinstance(read["env"], str):
-                raise ConfigurationError(f"{where}.env: expected KEY=VALUE, such as OMP_NUM_THREADS=1")
+                raise ConfigurationError(
+                    f"{where}.env: expected KEY=VALUE, such as OMP_NUM_THREADS=1"
+                )
             ServiceOptions().merged(read, where)
             if option == "env":
                 read["env"] = {**found.get(node, {}).get("env", {}), **read["env"]}
@@ -156,13 +178,23 @@ class Sets:
         if isinstance(value, str):
             matches = [(part, _SET.fullmatch(part.strip())) for part in _NEXT_SET.split(value)]
             if wrong := [part for part, match in matches if match is None]:
-                name, equals, _ = wrong[0].partition("=")  # what follows may be the value of a variable
+                # what follows may be the value of a variable
+                name, equals, _ = wrong[0].partition("=")
                 shown = f"{name}={HIDDEN}" if equals else name
-                raise source.refuse(shown, f"{self.metavar}, such as Recognizer.timeout=5 or Recognizer.env=KEY=VALUE")
+                raise source.refuse(
+                    shown,
+                    f"{self.metavar}, such as Recognizer.timeout=5 or Recognizer.env=KEY=VALUE",
+                )
             return [(m[1], m[2], m[3]) for _, m in matches if m]
-        if not isinstance(value, Mapping) or not all(isinstance(options, Mapping) for options in value.values()):
+        if not isinstance(value, Mapping) or not all(
+            isinstance(options, Mapping) for options in value.values()
+        ):
             raise ConfigurationError(f"{source.label}: expected a table of options for each node")
-        return [(node, option, given) for node, options in value.items() for option, given in options.items()]
+        return [
+            (node, option, given)
+            for node, options in value.items()
+            for option, given in options.items()
+        ]
 
 
 @dataclass(frozen=True)
@@ -179,18 +211,25 @@ class HostList:
             for host in hosts:
                 self._check(host)
         except ValueError:
-            expected = "names or addresses without a port (xn--… for other letters), *.name for what is below, or *"
+            expected = (
+                "names or addresses without a port (xn--… for other letters), *.name for what is"
+                " below, or *"
+            )
             raise source.refuse(value, expected) from None
         return tuple(hosts)
 
     def _check(self, host: str) -> None:
         name = host.removeprefix("*.")
-        if host != "*" and (not _HOST_NAME.fullmatch(name) or ".." in name or _NUMBERS.fullmatch(name)):
+        if host != "*" and (
+            not _HOST_NAME.fullmatch(name) or ".." in name or _NUMBERS.fullmatch(name)
+        ):
             _address(host)
 
 
 def read_option(name: str, value: object) -> Any:
-    """Return the value of a service's option from text; what cannot be read is left for `ServiceOptions` to refuse."""
+    """Return the value of a service's option from text; what cannot be read is left for
+    `ServiceOptions` to refuse.
+    """
     if not isinstance(value, str):
         return value
     if name == "env":
@@ -209,7 +248,9 @@ def read_option(name: str, value: object) -> Any:
 
 
 def read_size(value: object) -> int:
-    """Return a number of bytes: `100MB` (powers of 1000), `2GiB` or `2G` (powers of 1024), or a plain number."""
+    """Return a number of bytes: `100MB` (powers of 1000), `2GiB` or `2G` (powers of 1024), or a
+    plain number.
+    """
     if not isinstance(value, str):
         return _int(value)
     match = _SIZE.fullmatch(value.strip().lower())
@@ -288,7 +329,8 @@ def _addresses(value: object) -> str:
     found = [text for item in items if (text := _text(item).strip())]
     for text in found:
         if text != "*":
-            ip_network(text)  # raises ValueError; uvicorn would take what it cannot read for a name that nobody has
+            # raises ValueError; uvicorn would take what it cannot read for a name that nobody has
+            ip_network(text)
     return ",".join(found)
 
 
@@ -316,7 +358,9 @@ WORKERS = Scalar("N", 'a whole number from 1, or "cpus"', _workers)
 SECONDS = Scalar("SECONDS", "a number of seconds above 0", _bounded(_float, lambda n: n > 0))
 DELAY = Scalar("SECONDS", "a number of seconds from 0", _bounded(_float, lambda n: n >= 0))
 SIZE = Scalar("SIZE", "a size from 0, such as 100MB or 2GiB", _bounded(read_size, lambda n: n >= 0))
-BODY_SIZE = Scalar("SIZE", "a size from 1, such as 100MB or 2GiB", _bounded(read_size, lambda n: n >= 1))
+BODY_SIZE = Scalar(
+    "SIZE", "a size from 1, such as 100MB or 2GiB", _bounded(read_size, lambda n: n >= 1)
+)
 ROOT_PATH = Scalar("PATH", f"a path that starts with /, {_AS_IN_A_URL}", _root_path)
 ADDRESSES = Scalar("LIST", "IP addresses or networks with commas between them, or *", _addresses)
 CERT_REQS = Scalar("none|optional|required", "none, optional or required (0, 1 or 2)", _cert_reqs)

@@ -1,10 +1,15 @@
-"""What users write, and what it leaves on their classes. Starts nothing, imports no user module, knows no process.
+"""What users write, and what it leaves on their classes.
 
-    service      `@service` and `@api`: check a class and its methods, and leave declarations on them
-    dependency   `depends(...)`: an edge of the graph, which raises in words where it is used too early
+Starts nothing, imports no user module, knows no process.
+
+    service      `@service` and `@api`: check a class and its methods, and leave declarations on
+                 them
+    dependency   `depends(...)`: an edge of the graph, which raises in words where it is used too
+                 early
     options      names, types, defaults and bounds of the options of both
     declaration  the declarations, and how they are read back
     typed        what mypy and pyright see of an API, and the two things that a call may return
 
-`@api` leaves an ApiDeclaration on a method, `@service` a ServiceDeclaration on the class; `graph` reads both.
+`@api` leaves an ApiDeclaration on a method, `@service` a ServiceDeclaration on the class; `graph`
+reads both.
 """

@@ -1,4 +1,7 @@
-"""What the decorators leave on a class and its methods, and how it is read back. Knows no process."""
+"""What the decorators leave on a class and its methods, and how it is read back.
+
+Knows no process.
+"""
 
 from __future__ import annotations
 
@@ -38,12 +41,18 @@ class ServiceDeclaration:
 
 
 def declaration(cls: object) -> ServiceDeclaration | None:
-    """Return what `@service` was told about `cls` itself (a plain subclass of a service is no service), or None."""
-    return cast("ServiceDeclaration | None", vars(cls).get(SERVICE)) if isinstance(cls, type) else None
+    """Return what `@service` was told about `cls` itself (a plain subclass of a service is no
+    service), or None.
+    """
+    return (
+        cast("ServiceDeclaration | None", vars(cls).get(SERVICE)) if isinstance(cls, type) else None
+    )
 
 
 def apis(cls: type) -> dict[str, ApiDeclaration]:
-    """Return the APIs of a service by method name, inherited ones included, in the order of their definition."""
+    """Return the APIs of a service by method name, inherited ones included, in the order of their
+    definition.
+    """
     found: dict[str, ApiDeclaration] = {}
     for base in reversed(cls.__mro__):
         for name, member in vars(base).items():

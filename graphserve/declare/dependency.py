@@ -1,4 +1,6 @@
-"""Edges of the graph as a class declares them: `depends(...)`. Checks what it can see, and imports nothing."""
+"""Edges of the graph as a class declares them: `depends(...)`. Checks what it can see, and imports
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ _ARGUMENTS = ("name", "init", "timeout", "client", "url")
 
 
 class Dependency:
-    """What `depends(...)` leaves on the class; the worker puts the client beside it on the instance."""
+    """What `depends(...)` leaves on the class; the worker puts the client beside it on the
+    instance.
+    """
 
     def __init__(
         self,
@@ -52,15 +56,17 @@ class Dependency:
         if instance is None:
             return self
         raise ConfigurationError(
-            f"{owner.__name__}.{self.attribute} is not connected: this instance was made by hand. "
-            f"Use `async with graphserve.local({owner.__name__}) as service:` or `graphserve.serve({owner.__name__})`."
+            f"{owner.__name__}.{self.attribute} is not connected: this instance was made by hand."
+            f" Use `async with graphserve.local({owner.__name__}) as service:` or"
+            f" `graphserve.serve({owner.__name__})`."
         )
 
     def __getattr__(self, name: str) -> NoReturn:
         file, line = self.__dict__.get("place", ("?", 0))
         raise AttributeError(
-            f"{file}:{line}: depends(...) has no {name!r}: it stands in the body of a @service class "
-            f"(`dep = depends(Service)`), and a running instance calls it (`self.dep.{name}(...)`)"
+            f"{file}:{line}: depends(...) has no {name!r}: it stands in the body of a @service"
+            " class (`dep = depends(Service)`), and a running instance calls it"
+            f" (`self.dep.{name}(...)`)"
         )
 
     def __call__(self, *arguments: Any, **named: Any) -> NoReturn:
@@ -83,8 +89,9 @@ class Dependency:
 
     def _refuse_use(self, how: str) -> NoReturn:
         refuse(
-            f"{self.written} is {how}, but it only says which service is called: write `dep = {self.written}` in the "
-            f"body of a @service class, and call an API of it: `await self.dep.method(...)`",
+            f"{self.written} is {how}, but it only says which service is called: write `dep ="
+            f" {self.written}` in the body of a @service class, and call an API of it: `await"
+            " self.dep.method(...)`",
             self.place,
         )
 
@@ -92,7 +99,13 @@ class Dependency:
     def written(self) -> str:
         """How it was written, in short."""
         target = self.target
-        shown = target.__name__ if isinstance(target, type) else "url=…" if target is None else repr(target)
+        shown = (
+            target.__name__
+            if isinstance(target, type)
+            else "url=…"
+            if target is None
+            else repr(target)
+        )
         return f"depends({shown})"
 
 
@@ -128,19 +141,24 @@ def depends(
     url: str | None = ...,
 ) -> T: ...
 def depends(target: Any = None, *rest: Any, **options: Any) -> Any:
-    """Name another service that this one calls, as a class attribute: `recognizer = depends(Recognizer)`.
+    """Name another service that this one calls, as a class attribute: `recognizer =
+    depends(Recognizer)`.
 
     Args:
-        target: a service class, or its import string `"module:Class"` (the caller then never imports it).
-        name: the name of the node, for a second node of the same class; default: the service's own name.
+        target: a service class, or its import string `"module:Class"` (the caller then never
+            imports it).
+        name: the name of the node, for a second node of the same class; default: the service's own
+            name.
         init: keyword arguments of its `__init__`; JSON values.
         timeout: seconds that one call through this attribute may take.
-        client: `httpx.AsyncClient` or `httpx.Client`: a real client whose `base_url` is the node, in place of
-            typed calls.
-        url: the http(s) address of a service that runs elsewhere, without query; graphserve then starts no node for it.
+        client: `httpx.AsyncClient` or `httpx.Client`: a real client whose `base_url` is the node,
+            in place of typed calls.
+        url: the http(s) address of a service that runs elsewhere, without query; graphserve then
+            starts no node for it.
 
     Raises:
-        DeclarationError: the target is no service, an argument is unknown or has a value that cannot work.
+        DeclarationError: the target is no service, an argument is unknown or has a value that
+            cannot work.
 
     Example:
         >>> @service
@@ -153,10 +171,18 @@ def depends(target: Any = None, *rest: Any, **options: Any) -> Any:
     """
     place = caller()
     if rest:
-        refuse(f"depends(...) takes one service; write what follows it by name: {', '.join(_ARGUMENTS)}", place)
+        refuse(
+            "depends(...) takes one service; write what follows it by name:"
+            f" {', '.join(_ARGUMENTS)}",
+            place,
+        )
     for option in options:
         if option not in _ARGUMENTS and option in ServiceOptions.__dataclass_fields__:
-            refuse(f"depends(...) takes no {option!r}: it is an option of the service, @service({option}=…)", place)
+            refuse(
+                f"depends(...) takes no {option!r}: it is an option of the service,"
+                f" @service({option}=…)",
+                place,
+            )
         if option not in _ARGUMENTS:
             refuse(str(UnknownOptionError(option, _ARGUMENTS, "depends(...)")), place)
     name, init, timeout, client, url = (options.get(option) for option in _ARGUMENTS)
@@ -165,7 +191,9 @@ def depends(target: Any = None, *rest: Any, **options: Any) -> Any:
     _check_values(name, timeout, place)
     _check_init(init, place)
     _check_url(url, init, place)
-    return Dependency(target, name=name, init=init or {}, timeout=timeout, client=kind, url=url, place=place)
+    return Dependency(
+        target, name=name, init=init or {}, timeout=timeout, client=kind, url=url, place=place
+    )
 
 
 def dependencies(cls: type) -> dict[str, Dependency]:
@@ -182,13 +210,16 @@ def dependencies(cls: type) -> dict[str, Dependency]:
     return found
 
 
-def strays(files: Collection[str], *, everywhere: bool, spared: Collection[object] = ()) -> Iterator[str]:
-    """Yield what is wrong with each `depends(...)` that is no edge of any graph, though somebody wrote it.
+def strays(
+    files: Collection[str], *, everywhere: bool, spared: Collection[object] = ()
+) -> Iterator[str]:
+    """Yield what is wrong with each `depends(...)` that is no edge of any graph, though somebody
+    wrote it.
 
     Args:
         files: the source files of the services of this graph.
-        everywhere: whether it may stand in any file; else only those in these files are looked at. This process may be
-            a test run, with much in it that is none of this graph's.
+        everywhere: whether it may stand in any file; else only those in these files are looked at.
+            This process may be a test run, with much in it that is none of this graph's.
         spared: classes that are not looked at.
     """
     if not any(_is_stray(each, files, everywhere, spared) for each in list(_made)):
@@ -199,23 +230,30 @@ def strays(files: Collection[str], *, everywhere: bool, spared: Collection[objec
         file, line = each.place
         if each.owner is None:
             yield (
-                f"{file}:{line}: {each.written} is no attribute of a class, so nothing connects it: write "
-                f"`dep = {each.written}` in the body of the @service class that calls it, and `self.dep.method(...)` "
-                f"in its methods"
+                f"{file}:{line}: {each.written} is no attribute of a class, so nothing connects it:"
+                f" write `dep = {each.written}` in the body of the @service class that calls it,"
+                " and `self.dep.method(...)` in its methods"
             )
         else:
             name = each.owner.__name__
             yield (
-                f"{file}:{line}: {name}.{each.attribute} = {each.written}: {name} is no service, so nothing connects "
-                f"it: decorate {name} with @service, or move the line to the service that calls"
+                f"{file}:{line}: {name}.{each.attribute} = {each.written}: {name} is no service, so"
+                f" nothing connects it: decorate {name} with @service, or move the line to the"
+                " service that calls"
             )
 
 
-def _is_stray(each: Dependency, files: Collection[str], everywhere: bool, spared: Collection[object]) -> bool:
+def _is_stray(
+    each: Dependency, files: Collection[str], everywhere: bool, spared: Collection[object]
+) -> bool:
     if each.owner is None:
         return everywhere or each.place[0] in files
     # A class for others to inherit from may stand in a library that this graph does not use.
-    return each.place[0] in files and not any(each.owner is one for one in spared) and not _serves(each.owner)
+    return (
+        each.place[0] in files
+        and not any(each.owner is one for one in spared)
+        and not _serves(each.owner)
+    )
 
 
 def _serves(cls: type) -> bool:
@@ -224,9 +262,15 @@ def _serves(cls: type) -> bool:
 
 
 def misplaced(cls: type) -> Iterator[tuple[str, Dependency | None]]:
-    """Where a class has `depends(...)` but in an attribute: what it is in, and what was found if that is known."""
+    """Where a class has `depends(...)` but in an attribute: what it is in, and what was found if
+    that is known.
+    """
     for name, member in vars(cls).items():
-        function = getattr(member, "__func__", None) if isinstance(member, (staticmethod, classmethod)) else member
+        function = (
+            getattr(member, "__func__", None)
+            if isinstance(member, (staticmethod, classmethod))
+            else member
+        )
         if name == "__init__" and hasattr(cls, "__dataclass_fields__"):
             continue  # made of the fields; `making` says what is wrong with one of them
         if isinstance(function, types.FunctionType):
@@ -242,9 +286,13 @@ def of_function(function: types.FunctionType) -> Iterator[tuple[str, Dependency 
     where = function.__qualname__
     names = function.__code__.co_varnames[: function.__code__.co_argcount]
     defaults = function.__defaults__ or ()
-    given = dict(zip(names[len(names) - len(defaults) :], defaults, strict=True)) | (function.__kwdefaults__ or {})
+    given = dict(zip(names[len(names) - len(defaults) :], defaults, strict=True)) | (
+        function.__kwdefaults__ or {}
+    )
     for name, value in given.items():
-        yield from ((f"the default of parameter {name!r} of {where}", each) for each in _inside(value))
+        yield from (
+            (f"the default of parameter {name!r} of {where}", each) for each in _inside(value)
+        )
     for name, hint in inspect.get_annotations(function).items():
         yield from ((f"the annotation of {name!r} of {where}", each) for each in _of_hint(hint))
 
@@ -280,7 +328,9 @@ def hidden(url: str) -> str:
 
 
 def credentials(url: str) -> tuple[str, tuple[str, str] | None]:
-    """A URL without its user and password, and these two; they are sent as a header, and so are in no log of URLs."""
+    """A URL without its user and password, and these two; they are sent as a header, and so are in
+    no log of URLs.
+    """
     public = address(url)
     if public == url:
         return url, None
@@ -295,10 +345,15 @@ def _check_target(target: object, url: object, client: Client, place: Place) -> 
         _check_import_string(target, place)
     elif target is None:
         if url is None:
-            refuse("depends() needs a service class, its import string 'module:Class', or url= with client=", place)
+            refuse(
+                "depends() needs a service class, its import string 'module:Class', or url= with"
+                " client=",
+                place,
+            )
         if client == "typed":
             refuse(
-                "depends(url=…) without a service class has no typed calls: add the class, or client=httpx.AsyncClient",
+                "depends(url=…) without a service class has no typed calls: add the class, or"
+                " client=httpx.AsyncClient",
                 place,
             )
     elif declaration(target) is None:
@@ -312,9 +367,14 @@ def _check_import_string(target: str, place: Place) -> None:
     message = f"depends({target!r}): an import string is 'module:Class'"
     dotted, _, last = target.rpartition(".")
     if target.startswith(("http://", "https://")):
-        message = f"depends({target!r}): an address is given by name: depends(Service, url={target!r})"
+        message = (
+            f"depends({target!r}): an address is given by name: depends(Service, url={target!r})"
+        )
     elif module.endswith(".py") and colon:
-        message += f", the module as `import` names it: {module[:-3].strip('./').replace('/', '.') + ':' + name!r}"
+        message += (
+            ", the module as `import` names it:"
+            f" {module[:-3].strip('./').replace('/', '.') + ':' + name!r}"
+        )
     elif not colon and dotted and all(part.isidentifier() for part in target.split(".")):
         message += f"; did you mean {dotted + ':' + last!r}?"
     refuse(message, place)
@@ -322,25 +382,38 @@ def _check_import_string(target: str, place: Place) -> None:
 
 def _refuse_target(target: Any, place: Place) -> NoReturn:
     if isinstance(target, type):
-        refuse(f"depends({target.__name__}): {target.__name__} is no service; decorate it with @service", place)
+        refuse(
+            f"depends({target.__name__}): {target.__name__} is no service; decorate it with"
+            " @service",
+            place,
+        )
     if declaration(type(target)) is not None:
         kind = type(target).__name__
         refuse(
-            f"depends({kind}(…)) got an instance: write depends({kind}), with init={{…}} for its __init__ arguments",
+            f"depends({kind}(…)) got an instance: write depends({kind}), with init={{…}} for its"
+            " __init__ arguments",
             place,
         )
     if hasattr(target, API):
         owner, _, method = target.__qualname__.rpartition(".")
         refuse(
-            f"depends({target.__qualname__}) got an API: write `dep = depends({owner})`, call `self.dep.{method}(…)`",
+            f"depends({target.__qualname__}) got an API: write `dep = depends({owner})`, call"
+            f" `self.dep.{method}(…)`",
             place,
         )
-    refuse(f"depends({target!r}) takes a class decorated with @service, or its import string 'module:Class'", place)
+    refuse(
+        f"depends({target!r}) takes a class decorated with @service, or its import string"
+        " 'module:Class'",
+        place,
+    )
 
 
 def _check_values(name: Any, timeout: Any, place: Place) -> None:
     if name is not None and not (isinstance(name, str) and NAME.match(name)):
-        refuse(f"depends(name={name!r}): a node's name is a letter, then letters, digits, '_' or '-'", place)
+        refuse(
+            f"depends(name={name!r}): a node's name is a letter, then letters, digits, '_' or '-'",
+            place,
+        )
     if timeout is not None and not (is_number(timeout) and timeout > 0):
         refuse(f"depends(timeout={timeout!r}): timeout is a number of seconds above 0", place)
 
@@ -356,8 +429,8 @@ def _check_init(init: object, place: Place) -> None:
         same = False
     if not isinstance(init, Mapping) or not same:
         refuse(
-            f"depends(init={init!r}): init is a dict of the keyword arguments of __init__, whose values are JSON "
-            "(str, int, float, bool, None, list, dict with str keys)",
+            f"depends(init={init!r}): init is a dict of the keyword arguments of __init__, whose"
+            " values are JSON (str, int, float, bool, None, list, dict with str keys)",
             place,
         )
 
@@ -366,13 +439,22 @@ def _check_url(url: object, init: object, place: Place) -> None:
     if url is None:
         return
     if not isinstance(url, str):
-        refuse(f"depends(url=…): an address is a str, not a value of type {type(url).__name__}", place)
+        refuse(
+            f"depends(url=…): an address is a str, not a value of type {type(url).__name__}", place
+        )
     if not url.startswith(("http://", "https://")):
-        refuse(f"depends(url={_behind_the_last_at(url)!r}): an address starts with http:// or https://", place)
+        refuse(
+            f"depends(url={_behind_the_last_at(url)!r}): an address starts with http:// or"
+            " https://",
+            place,
+        )
     if (fault := _url_fault(url)) is not None:
         refuse(f"depends(url={_behind_the_last_at(url)!r}): {fault}", place)
     if init:
-        refuse("depends(url=…, init=…): a service that runs elsewhere is initialised there; drop init", place)
+        refuse(
+            "depends(url=…, init=…): a service that runs elsewhere is initialised there; drop init",
+            place,
+        )
 
 
 def _behind_the_last_at(url: str) -> str:
@@ -392,7 +474,10 @@ def _url_fault(url: str) -> str | None:
         return "an address has no query and no fragment; calls put theirs behind it"
     authority, _, path = url.partition("://")[2].partition("/")
     if ":" in authority and "@" not in authority and "@" in path:  # or is it user:password@host?
-        return "there is an @ behind the first /: write it as %40, and a / in a user or password as %2F"
+        return (
+            "there is an @ behind the first /: write it as %40, and a / in a user or password"
+            " as %2F"
+        )
     try:
         parts = urlsplit(address(url))  # the words of an exception may quote what they are about
         host, port = parts.hostname, parts.port
@@ -416,7 +501,7 @@ def _client_kind(client: object, place: Place) -> Client:
     if module.partition(".")[0] == "httpx" and name in ("AsyncClient", "Client"):
         return "httpx.AsyncClient" if name == "AsyncClient" else "httpx.Client"
     refuse(
-        f"depends(client={client!r}): client is httpx.AsyncClient or httpx.Client (the class, not an instance); "
-        "leave it out for typed calls",
+        f"depends(client={client!r}): client is httpx.AsyncClient or httpx.Client (the class, not"
+        " an instance); leave it out for typed calls",
         place,
     )

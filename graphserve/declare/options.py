@@ -1,4 +1,7 @@
-"""The options of a service and of an API: their names, types, defaults and bounds. Knows no process."""
+"""The options of a service and of an API: their names, types, defaults and bounds.
+
+Knows no process.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from graphserve.errors import ConfigurationError, DeclarationError, UnknownOptio
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*\Z")
 HIDDEN = "***"  # stands for a secret in descriptions
-ENTRY_TIMEOUT = 60.0  # seconds that a call may take at the entry, where neither flag nor decorator says otherwise
+# seconds that a call may take at the entry, where neither flag nor decorator says otherwise
+ENTRY_TIMEOUT = 60.0
 RESERVED_ROUTES = frozenset({"/", "/livez", "/readyz", "/openapi.json", "/docs"})
 
 
@@ -37,9 +41,14 @@ class Batch:
 
         def __new__(cls, *values: Any, **options: Any) -> Batch:
             frame = sys._getframe(1)
-            place, known = (frame.f_code.co_filename, frame.f_lineno), list(cls.__dataclass_fields__)
+            place, known = (
+                (frame.f_code.co_filename, frame.f_lineno),
+                list(cls.__dataclass_fields__),
+            )
             if len(values) > len(known):
-                raise DeclarationError(f"Batch({', '.join(known)}) takes no more than these", *place)
+                raise DeclarationError(
+                    f"Batch({', '.join(known)}) takes no more than these", *place
+                )
             for option in options:
                 if option not in known:
                     raise DeclarationError(str(UnknownOptionError(option, known, "Batch")), *place)
@@ -49,9 +58,13 @@ class Batch:
         frame = sys._getframe(2)  # who called the generated __init__
         place = (frame.f_code.co_filename, frame.f_lineno)
         if not is_int(self.max_size) or self.max_size < 1:
-            raise DeclarationError(f"Batch(max_size=…) is a whole number from 1, not {self.max_size!r}", *place)
+            raise DeclarationError(
+                f"Batch(max_size=…) is a whole number from 1, not {self.max_size!r}", *place
+            )
         if not is_number(self.max_wait) or self.max_wait < 0:
-            raise DeclarationError(f"Batch(max_wait=…) is a number of seconds from 0, not {self.max_wait!r}", *place)
+            raise DeclarationError(
+                f"Batch(max_wait=…) is a number of seconds from 0, not {self.max_wait!r}", *place
+            )
 
 
 @dataclass(frozen=True)
@@ -60,15 +73,16 @@ class ServiceOptions:
 
     Args:
         workers: how many processes; `"cpus"` is one for each CPU that this machine lets us use.
-        concurrency: calls that one worker executes at once, all APIs together. None: sync and batched APIs 1
-            at a time in a node without dependencies and 16 in one with, async APIs without limit.
+        concurrency: calls that one worker executes at once, all APIs together. None: sync and
+            batched APIs 1 at a time in a node without dependencies and 16 in one with, async APIs
+            without limit.
         queue: calls that may wait for the node, all APIs and workers together.
         timeout: seconds that a call may take. None: no limit of its own (the entry: 60).
-        startup_timeout: seconds that a worker may take to import its modules, and then again from `__init__` until
-            it is ready.
+        startup_timeout: seconds that a worker may take to import its modules, and then again from
+            `__init__` until it is ready.
         graceful_timeout: seconds that a worker may take to end what it executes when it stops.
-        watchdog: seconds after a call's deadline after which a worker that still executes it is replaced, or one whose
-            event loop is stuck.
+        watchdog: seconds after a call's deadline after which a worker that still executes it is
+            replaced, or one whose event loop is stuck.
         max_requests: calls after which a worker is replaced.
         max_memory: bytes of resident memory above which a worker is replaced.
         gpus: GPUs per worker; a fraction shares one.
@@ -97,7 +111,10 @@ class ServiceOptions:
                 raise ConfigurationError(f"option {name!r} is {expected}, not {said}")
 
     def merged(self, changes: Mapping[str, Any], where: str) -> ServiceOptions:
-        """These options with `changes`, checked; `where` stands in the message of an error. Variables are added."""
+        """These options with `changes`, checked; `where` stands in the message of an error.
+
+        Variables are added.
+        """
         known = [f.name for f in dataclasses.fields(self)]
         for name in changes:
             if name not in known:
@@ -132,7 +149,8 @@ def _gpus(value: Any) -> bool:
 
 def _env(value: object) -> bool:
     return isinstance(value, Mapping) and all(
-        isinstance(k, str) and isinstance(v, str) and k and "=" not in k and "\0" not in k + v for k, v in value.items()
+        isinstance(k, str) and isinstance(v, str) and k and "=" not in k and "\0" not in k + v
+        for k, v in value.items()
     )
 
 
@@ -163,6 +181,9 @@ _BOUNDS: dict[str, tuple[Any, str]] = {
     "max_requests": (_optional(_count), "a whole number from 1, or None"),
     "max_memory": (_optional(_count), "a number of bytes from 1, or None"),
     "gpus": (_gpus, "a whole number from 0, or a fraction below 1"),
-    "version": (lambda v: v is None or (isinstance(v, str) and bool(v)), "a text such as '1.2.0', or None"),
+    "version": (
+        lambda v: v is None or (isinstance(v, str) and bool(v)),
+        "a text such as '1.2.0', or None",
+    ),
     "env": (_env, "a mapping of names to strings, e.g. {'OMP_NUM_THREADS': '1'}"),
 }

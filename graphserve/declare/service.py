@@ -1,4 +1,6 @@
-"""Nodes of the graph as users declare them: `@service` and `@api`. They check what they can see, and start nothing."""
+"""Nodes of the graph as users declare them: `@service` and `@api`. They check what they can see,
+and start nothing.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,8 @@ Y = TypeVar("Y")
 T = TypeVar("T")
 Method = Callable[Concatenate[Any, P], R]  # what `@api` decorates; the first parameter is self
 
-_ROUTE = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*\Z")  # the characters of a path that need no escape (RFC 3986)
+# the characters of a path that need no escape (RFC 3986)
+_ROUTE = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*\Z")
 _SERVICE_OPTIONS = ("name", *ServiceOptions.__dataclass_fields__)
 _API_OPTIONS = ("route", "batch", "idempotent", "timeout")
 
@@ -93,7 +96,8 @@ def service(*classes: Any, **options: Any) -> Any:
 
     Args:
         *classes: the class, when used bare (`@service`).
-        **options: `name` (default: the class's name) and the fields of `ServiceOptions`, which explains them.
+        **options: `name` (default: the class's name) and the fields of `ServiceOptions`, which
+            explains them.
 
     Raises:
         DeclarationError: an option is unknown or out of range, or the class cannot be a service.
@@ -127,21 +131,28 @@ def api(fn: Method[P, Coroutine[Any, Any, R]], /) -> AsyncApi[P, R]: ...
 def api(fn: Method[P, R], /) -> SyncApi[P, R]: ...
 @overload
 def api(
-    *, route: str | None = ..., batch: Batch | None = ..., idempotent: bool = ..., timeout: float | None = ...
+    *,
+    route: str | None = ...,
+    batch: Batch | None = ...,
+    idempotent: bool = ...,
+    timeout: float | None = ...,
 ) -> ApiDecorator: ...
 def api(*functions: Any, **options: Any) -> Any:
-    """Declare a method as an API of its service: callers reach it over a socket, and the entry's over HTTP.
+    """Declare a method as an API of its service: callers reach it over a socket, and the entry's
+    over HTTP.
 
-    Every parameter and the result carry an annotation: they decide what crosses the socket. A sync method
-    runs in the worker's threads.
+    Every parameter and the result carry an annotation: they decide what crosses the socket. A sync
+    method runs in the worker's threads.
 
     Args:
         *functions: the method, when used bare (`@api`).
-        **options: `route` (default `/<method name>`), `batch` (a `Batch`: callers pass lists, executions join
-            them), `idempotent` (True: may run again when a worker died) and `timeout` (seconds).
+        **options: `route` (default `/<method name>`), `batch` (a `Batch`: callers pass lists,
+            executions join them), `idempotent` (True: may run again when a worker died) and
+            `timeout` (seconds).
 
     Raises:
-        DeclarationError: an option is unknown, an annotation is missing, or the route is taken by the HTTP contract.
+        DeclarationError: an option is unknown, an annotation is missing, or the route is taken by
+            the HTTP contract.
 
     Example:
         >>> @service
@@ -171,7 +182,11 @@ def _declare_service(cls: object, options: dict[str, object], place: Place) -> t
     name = options.get("name")
     name = cls.__name__ if name is None else name
     if not isinstance(name, str) or not NAME.match(name):
-        refuse(f"{where}: a name is a letter, then letters, digits, '_' or '-', not {name!r}; give name='…'", place)
+        refuse(
+            f"{where}: a name is a letter, then letters, digits, '_' or '-', not {name!r}; give"
+            " name='…'",
+            place,
+        )
     try:
         checked = ServiceOptions().merged(settings, where)
     except ConfigurationError as exc:
@@ -184,7 +199,11 @@ def _declare_service(cls: object, options: dict[str, object], place: Place) -> t
 def _check_class(cls: type, place: Place) -> None:
     for method, member in vars(cls).items():
         if isinstance(member, (staticmethod, classmethod)) and hasattr(member.__func__, API):
-            refuse(f"{cls.__name__}.{method}: an API is a method with 'self', no static or class method", place)
+            refuse(
+                f"{cls.__name__}.{method}: an API is a method with 'self', no static or class"
+                " method",
+                place,
+            )
     found = apis(cls)
     if not found:
         refuse(f"service {cls.__name__} has no API: decorate at least one method with @api", place)
@@ -192,39 +211,64 @@ def _check_class(cls: type, place: Place) -> None:
     for method, spec in found.items():
         if (other := routes.setdefault(spec.route, method)) != method:
             both = f"{cls.__name__}.{other} and {cls.__name__}.{method}"
-            refuse(f"{both} have the same route {spec.route!r}; give one route='…'", (spec.file, spec.line))
+            refuse(
+                f"{both} have the same route {spec.route!r}; give one route='…'",
+                (spec.file, spec.line),
+            )
     _check_life(cls, place)
     for attribute, member in vars(cls).items():
         inner = member.values() if isinstance(member, dict) else member
         holds = isinstance(member, (list, tuple, set, dict)) and attribute != "__annotations__"
         if holds and any(isinstance(item, Dependency) for item in inner):
-            refuse(f"{cls.__name__}.{attribute} holds several depends(...): give each an attribute of its own", place)
+            refuse(
+                f"{cls.__name__}.{attribute} holds several depends(...): give each an attribute of"
+                " its own",
+                place,
+            )
     for where, dependency in misplaced(cls):
         _refuse_misplaced(where, dependency, place)
     if dependencies(cls) and cls.__dictoffset__ == 0:
-        refuse(f"{cls.__name__} has __slots__ and no __dict__, where its clients would go: add '__dict__'", place)
+        refuse(
+            f"{cls.__name__} has __slots__ and no __dict__, where its clients would go: add"
+            " '__dict__'",
+            place,
+        )
 
 
 def _refuse_misplaced(where: str, dependency: Dependency | None, place: Place) -> None:
     written = dependency.written if dependency is not None else "depends(Service)"
     refuse(
-        f"depends(...) in {where}: nothing connects it there. Write `dep = {written}` in the body of the class, an "
-        f"attribute for each, and call `self.dep.method(...)`",
+        f"depends(...) in {where}: nothing connects it there. Write `dep = {written}` in the body"
+        " of the class, an attribute for each, and call `self.dep.method(...)`",
         dependency.place if dependency is not None else place,
     )
 
 
 def _check_life(cls: type, place: Place) -> None:
     if inspect.iscoroutinefunction(inspect.getattr_static(cls, "__init__")):
-        refuse(f"{cls.__name__}.__init__ cannot be async: do what awaits in `async def __aenter__(self)`", place)
-    for sync, awaited, parameters in (("__enter__", "__aenter__", "self"), ("__exit__", "__aexit__", "self, *exc")):
+        refuse(
+            f"{cls.__name__}.__init__ cannot be async: do what awaits in `async def"
+            " __aenter__(self)`",
+            place,
+        )
+    for sync, awaited, parameters in (
+        ("__enter__", "__aenter__", "self"),
+        ("__exit__", "__aexit__", "self, *exc"),
+    ):
         if inspect.iscoroutinefunction(inspect.getattr_static(cls, sync, None)):
-            refuse(f"{cls.__name__}.{sync} cannot be async: write `async def {awaited}({parameters})`", place)
+            refuse(
+                f"{cls.__name__}.{sync} cannot be async: write `async def {awaited}({parameters})`",
+                place,
+            )
 
 
 def _declare_api(fn: Any, options: dict[str, Any], place: Place) -> Any:
     if not inspect.isfunction(fn):
-        refuse(f"@api decorates a method written with def or async def, not {fn!r}; put @api innermost", place)
+        refuse(
+            f"@api decorates a method written with def or async def, not {fn!r}; put @api"
+            " innermost",
+            place,
+        )
     written = inspect.unwrap(fn).__code__
     place = (written.co_filename, written.co_firstlineno)
     where = f"@api on {fn.__qualname__}"
@@ -236,7 +280,11 @@ def _declare_api(fn: Any, options: dict[str, Any], place: Place) -> Any:
     route = options.get("route")
     route = f"/{fn.__name__}" if route is None else route
     _check_route(route, where, place)
-    batch, idempotent, timeout = options.get("batch"), options.get("idempotent", False), options.get("timeout")
+    batch, idempotent, timeout = (
+        options.get("batch"),
+        options.get("idempotent", False),
+        options.get("timeout"),
+    )
     if batch is not None:
         _check_batch(fn, batch, where, place)
     if not isinstance(idempotent, bool):
@@ -251,12 +299,25 @@ def _check_method(fn: Any, place: Place) -> None:
     outer = fn.__qualname__.rpartition(".")[0]
     if not outer or outer.endswith("<locals>"):
         hint = " (a decorator between @api and the method needs functools.wraps)" if outer else ""
-        refuse(f"@api on {fn.__name__}: this is a function; write it as a method of a @service class{hint}", place)
+        refuse(
+            f"@api on {fn.__name__}: this is a function; write it as a method of a @service"
+            f" class{hint}",
+            place,
+        )
     if fn.__name__.startswith("__") and fn.__name__.endswith("__"):
-        refuse(f"@api on {fn.__qualname__}: Python itself calls methods of such names; choose another name", place)
+        refuse(
+            f"@api on {fn.__qualname__}: Python itself calls methods of such names; choose another"
+            " name",
+            place,
+        )
     parameters = list(inspect.signature(fn).parameters.values())
-    named = parameters and parameters[0].kind in (parameters[0].POSITIONAL_ONLY, parameters[0].POSITIONAL_OR_KEYWORD)
-    if not named or (parameters[0].name != "self" and parameters[0].annotation is not parameters[0].empty):
+    named = parameters and parameters[0].kind in (
+        parameters[0].POSITIONAL_ONLY,
+        parameters[0].POSITIONAL_OR_KEYWORD,
+    )
+    if not named or (
+        parameters[0].name != "self" and parameters[0].annotation is not parameters[0].empty
+    ):
         refuse(f"{fn.__qualname__} has no 'self': write 'def {fn.__name__}(self, …)'", place)
 
 
@@ -266,23 +327,43 @@ def _check_signature(fn: Any, place: Place) -> None:
     for parameter in list(inspect.signature(fn).parameters.values())[1:]:
         where, name = f"{fn.__qualname__}: parameter {parameter.name!r}", parameter.name
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            refuse(f"{fn.__qualname__} takes {parameter}: name every parameter, callers send them by name", place)
+            refuse(
+                f"{fn.__qualname__} takes {parameter}: name every parameter, callers send them by"
+                " name",
+                place,
+            )
         if parameter.kind is parameter.POSITIONAL_ONLY:
-            refuse(f"{where} is positional-only; callers send parameters by name: drop the '/'", place)
+            refuse(
+                f"{where} is positional-only; callers send parameters by name: drop the '/'", place
+            )
         if parameter.annotation is parameter.empty:
             refuse(f"{where} has no annotation; write e.g. '{name}: str'", place)
     if "return" not in fn.__annotations__:
-        refuse(f"{fn.__qualname__} has no return annotation; write '-> <type>:' ('-> None' if it returns nothing)",
-               place)  # fmt: skip
+        refuse(
+            f"{fn.__qualname__} has no return annotation; write '-> <type>:' ('-> None' if it"
+            " returns nothing)",
+            place,
+        )
 
 
 def _check_route(route: object, where: str, place: Place) -> None:
     if not isinstance(route, str) or not _ROUTE.match(route):
-        hint = f"; did you mean {'/' + route!r}?" if isinstance(route, str) and _ROUTE.match("/" + route) else ""
-        refuse(f"{where}: a route is a fixed path in ASCII that starts with '/', without {{…}}, '?', '#', '%' "
-               f"or spaces, not {route!r}{hint or '; give route=…'}", place)  # fmt: skip
+        hint = (
+            f"; did you mean {'/' + route!r}?"
+            if isinstance(route, str) and _ROUTE.match("/" + route)
+            else ""
+        )
+        refuse(
+            f"{where}: a route is a fixed path in ASCII that starts with '/', without {{…}}, '?',"
+            f" '#', '%' or spaces, not {route!r}{hint or '; give route=…'}",
+            place,
+        )
     if route in RESERVED_ROUTES:
-        refuse(f"{where}: {route!r} belongs to the HTTP contract of every service; choose another name or route", place)
+        refuse(
+            f"{where}: {route!r} belongs to the HTTP contract of every service; choose another name"
+            " or route",
+            place,
+        )
 
 
 def _check_batch(fn: Any, batch: Any, where: str, place: Place) -> None:
@@ -291,4 +372,8 @@ def _check_batch(fn: Any, batch: Any, where: str, place: Place) -> None:
     if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
         refuse(f"{where}: a stream cannot be batched; drop batch=, or return a list", place)
     if len(inspect.signature(fn).parameters) < 2:
-        refuse(f"{where}: a batched API takes a list, e.g. 'items: list[str]'; this one has no parameter", place)
+        refuse(
+            f"{where}: a batched API takes a list, e.g. 'items: list[str]'; this one has no"
+            " parameter",
+            place,
+        )

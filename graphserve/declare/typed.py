@@ -1,8 +1,10 @@
-"""The static types of services: what mypy and pyright see of an API, and the two things a call may return.
+"""The static types of services: what mypy and pyright see of an API, and the two things a call may
+return.
 
-Reading an API from a class gives the remote callable, reading it from an instance the plain method. Since
-`depends(T)` is typed as `type[T]`, `self.dep.method(...)` checks its arguments and its awaited result with no
-plugin. Only `Call` and `Stream` exist at run time, as the abstract bases of what `call/` and `run.py` return.
+Reading an API from a class gives the remote callable, reading it from an instance the plain method.
+Since `depends(T)` is typed as `type[T]`, `self.dep.method(...)` checks its arguments and its
+awaited result with no plugin. Only `Call` and `Stream` exist at run time, as the abstract bases of
+what `call/` and `run.py` return.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ There_co = TypeVar("There_co", covariant=True)
 class Call(Coroutine[Any, Any, R_co]):
     """A call to a dependency that is under way: it was sent when it was made.
 
-    Await it, hand it to `asyncio.gather` or `TaskGroup.create_task`, or wait for it in a thread with
-    `.result()`. A call that is dropped without any of these is cancelled, with a warning.
+    Await it, hand it to `asyncio.gather` or `TaskGroup.create_task`, or wait for it in a thread
+    with `.result()`. A call that is dropped without any of these is cancelled, with a warning.
     """
 
     __slots__ = ()
@@ -37,8 +39,8 @@ class Call(Coroutine[Any, Any, R_co]):
         Raises:
             CallError: the call failed.
             TimeoutError: `timeout` passed first; the call is cancelled.
-            RuntimeError: this is an event loop's own thread, which would stand still, and for ever if it is that of
-                the call.
+            RuntimeError: this is an event loop's own thread, which would stand still, and for ever
+                if it is that of the call.
         """
 
     @abstractmethod
@@ -50,7 +52,9 @@ class Call(Coroutine[Any, Any, R_co]):
 
 
 class Stream(AsyncIterator[Y_co], Iterator[Y_co]):
-    """The items of a streaming API, in the order they are made: `async for`, or `for` in a thread."""
+    """The items of a streaming API, in the order they are made: `async for`, or `for` in a
+    thread.
+    """
 
     __slots__ = ()
 
@@ -60,7 +64,9 @@ class Stream(AsyncIterator[Y_co], Iterator[Y_co]):
 
 
 class Api(Generic[Here_co, There_co]):
-    """An API as an attribute of its class: a method here, on an instance; a call there, across a process boundary."""
+    """An API as an attribute of its class: a method here, on an instance; a call there, across a
+    process boundary.
+    """
 
     @overload
     def __get__(self, obj: None, owner: object) -> There_co: ...

@@ -7,9 +7,11 @@ from graphserve.graph.plan import Plan
 
 
 def dot(plan: Plan) -> str:
-    """Write a Plan for Graphviz (`dot -Tsvg`): one node a line, then one edge a line, from caller to dependency.
+    """Write a Plan for Graphviz (`dot -Tsvg`): one node a line, then one edge a line, from caller
+    to dependency.
 
-    Node ids are the quoted names of the nodes; a service that runs elsewhere has its address as id and is dashed.
+    Node ids are the quoted names of the nodes; a service that runs elsewhere has its address as id
+    and is dashed.
 
     Args:
         plan: what to draw.
@@ -28,8 +30,14 @@ def dot(plan: Plan) -> str:
             f"digraph {_quoted(plan.entry)} {{",
             "  rankdir=LR;",
             '  node [shape=box, style=rounded, fontname="sans-serif"];',
-            *(f"  {_quoted(vertex.key)} [{_attributes(vertex, shown)}];" for vertex in shown.vertices),
-            *(f"  {_quoted(a)} -> {_quoted(b)}{' [style=dashed]' if b in external else ''};" for a, b in shown.edges),
+            *(
+                f"  {_quoted(vertex.key)} [{_attributes(vertex, shown)}];"
+                for vertex in shown.vertices
+            ),
+            *(
+                f"  {_quoted(a)} -> {_quoted(b)}{' [style=dashed]' if b in external else ''};"
+                for a, b in shown.edges
+            ),
             "}",
             "",
         ]
@@ -48,6 +56,6 @@ def _quoted(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    # Names have neither; an address with them means the same with them percent-encoded. In an id Graphviz knows
-    # no escape for a backslash.
+    # Names have neither; an address with them means the same with them percent-encoded. In an id
+    # Graphviz knows no escape for a backslash.
     return text.replace("\\", "%5C").replace('"', "%22").replace("\n", "%0A")

@@ -1,6 +1,10 @@
-"""Where the boxes and edges of a picture go: columns by longest path, few crossings, straight edges. Pure geometry.
+"""Where the boxes and edges of a picture go: columns by longest path, few crossings, straight
+edges.
 
-Edges that cross a column run through it in a gap between its boxes (a bend), so no edge runs through a box.
+Pure geometry.
+
+Edges that cross a column run through it in a gap between its boxes (a bend), so no edge runs
+through a box.
 """
 
 from __future__ import annotations
@@ -34,7 +38,8 @@ class Box:
 
 @dataclass(frozen=True)
 class Route:
-    """An edge: from its caller to its callee through pairs of points; a curve leads from each pair to the next.
+    """An edge: from its caller to its callee through pairs of points; a curve leads from each pair
+    to the next.
 
     Args:
         caller: the key of the box where it starts.
@@ -70,16 +75,25 @@ def arrange(sizes: Mapping[str, tuple[float, float]], edges: Sequence[tuple[str,
     middle = _straightened(columns, links, sizes)
     lefts, widths = _horizontal(columns, links, sizes, middle)
     boxes = {
-        key: Box(key, lefts[column_of[key]], middle[key] - height / 2, widths[column_of[key]], height)
+        key: Box(
+            key, lefts[column_of[key]], middle[key] - height / 2, widths[column_of[key]], height
+        )
         for key, (_, height) in sizes.items()
     }
     routes = _routes(edges, column_of, boxes, middle, lefts, widths)
-    bottom = max([box.y + box.height for box in boxes.values()] + [y for r in routes for _, y in r.points], default=0.0)
+    bottom = max(
+        [box.y + box.height for box in boxes.values()] + [y for r in routes for _, y in r.points],
+        default=0.0,
+    )
     return Drawing(tuple(boxes.values()), routes, lefts[-1] + widths[-1] + MARGIN, bottom + MARGIN)
 
 
-def columns_by_longest_path(keys: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[str, int]:
-    """Return the column of each box: 0 where nothing calls it, else one more than the highest of its callers."""
+def columns_by_longest_path(
+    keys: Sequence[str], edges: Sequence[tuple[str, str]]
+) -> dict[str, int]:
+    """Return the column of each box: 0 where nothing calls it, else one more than the highest of
+    its callers.
+    """
     waiting = {key: 0 for key in keys}
     below: dict[str, list[str]] = {key: [] for key in keys}
     for caller, callee in edges:
@@ -97,7 +111,9 @@ def columns_by_longest_path(keys: Sequence[str], edges: Sequence[tuple[str, str]
 
 
 def _with_bends(
-    sizes: Mapping[str, tuple[float, float]], edges: Sequence[tuple[str, str]], column_of: Mapping[str, int]
+    sizes: Mapping[str, tuple[float, float]],
+    edges: Sequence[tuple[str, str]],
+    column_of: Mapping[str, int],
 ) -> tuple[list[list[Cell]], list[Link]]:
     columns: list[list[Cell]] = [[] for _ in range(max(column_of.values()) + 1)]
     for key in sizes:
@@ -114,7 +130,9 @@ def _with_bends(
 
 
 def _ordered(columns: list[list[Cell]], links: Sequence[Link]) -> list[list[Cell]]:
-    """Return the order in each column with the fewest crossings among `SWEEPS` barycentre sweeps."""
+    """Return the order in each column with the fewest crossings among `SWEEPS` barycentre
+    sweeps.
+    """
     left, right = _neighbours(columns, links)
     best, fewest = columns, _crossings(columns, right)
     current = [list(column) for column in columns]
@@ -158,20 +176,33 @@ def _crossings(columns: list[list[Cell]], right: Mapping[Cell, list[Cell]]) -> i
 def _straightened(
     columns: list[list[Cell]], links: Sequence[Link], sizes: Mapping[str, tuple[float, float]]
 ) -> dict[Cell, float]:
-    """Return the middle of each cell, in px from above: near its neighbours, never over another of its column."""
-    pulls: dict[Cell, list[tuple[Cell, float]]] = {cell: [] for column in columns for cell in column}
+    """Return the middle of each cell, in px from above: near its neighbours, never over another of
+    its column.
+    """
+    pulls: dict[Cell, list[tuple[Cell, float]]] = {
+        cell: [] for column in columns for cell in column
+    }
     for a, b in links:
-        weight = 1.0 + 3.0 * (not isinstance(a, str)) + 3.0 * (not isinstance(b, str))  # long edges run straight
+        # long edges run straight
+        weight = 1.0 + 3.0 * (not isinstance(a, str)) + 3.0 * (not isinstance(b, str))
         pulls[a].append((b, weight))
         pulls[b].append((a, weight))
     middle: dict[Cell, float] = {}
     for column in columns:
-        middle.update(zip(column, spread([0.0] * len(column), [1.0] * len(column), _gaps(column, sizes)), strict=True))
+        middle.update(
+            zip(
+                column,
+                spread([0.0] * len(column), [1.0] * len(column), _gaps(column, sizes)),
+                strict=True,
+            )
+        )
     for sweep in range(SWEEPS):
         for column in columns if sweep % 2 == 0 else columns[::-1]:
             weights = [sum(weight for _, weight in pulls[cell]) or 1.0 for cell in column]
             wishes = [
-                sum(middle[other] * weight for other, weight in pulls[cell]) / total if pulls[cell] else middle[cell]
+                sum(middle[other] * weight for other, weight in pulls[cell]) / total
+                if pulls[cell]
+                else middle[cell]
                 for cell, total in zip(column, weights, strict=True)
             ]
             middle.update(zip(column, spread(wishes, weights, _gaps(column, sizes)), strict=True))
@@ -180,7 +211,8 @@ def _straightened(
 
 
 def spread(wishes: Sequence[float], weights: Sequence[float], gaps: Sequence[float]) -> list[float]:
-    """Return the positions nearest to the wishes (least squares) in which each is its gap or more after the one before.
+    """Return the positions nearest to the wishes (least squares) in which each is its gap or more
+    after the one before.
 
     Args:
         wishes: where each would stand alone.
@@ -188,12 +220,17 @@ def spread(wishes: Sequence[float], weights: Sequence[float], gaps: Sequence[flo
         gaps: the least distance from each but the last to the next.
     """
     offsets = [sum(gaps[:index]) for index in range(len(wishes))]
-    groups: list[tuple[float, float, int]] = []  # weighted mean, weight, how many: pool adjacent violators
+    # weighted mean, weight, how many: pool adjacent violators
+    groups: list[tuple[float, float, int]] = []
     for wish, weight, offset in zip(wishes, weights, offsets, strict=True):
         mean, total, count = wish - offset, weight, 1
         while groups and groups[-1][0] > mean:
             earlier, heavy, many = groups.pop()
-            mean, total, count = (mean * total + earlier * heavy) / (total + heavy), total + heavy, count + many
+            mean, total, count = (
+                (mean * total + earlier * heavy) / (total + heavy),
+                total + heavy,
+                count + many,
+            )
         groups.append((mean, total, count))
     flat = [mean for mean, _, count in groups for _ in range(count)]
     return [mean + offset for mean, offset in zip(flat, offsets, strict=True)]
@@ -225,24 +262,37 @@ def _routes(
     widths: Sequence[float],
 ) -> tuple[Route, ...]:
     bends: list[list[Cell]] = [
-        [(index, column) for column in range(column_of[a] + 1, column_of[b])] for index, (a, b) in enumerate(edges)
+        [(index, column) for column in range(column_of[a] + 1, column_of[b])]
+        for index, (a, b) in enumerate(edges)
     ]
-    starts = _ports(boxes, [(a, middle[(*cells, b)[0]]) for (a, b), cells in zip(edges, bends, strict=True)])
-    ends = _ports(boxes, [(b, middle[(a, *cells)[-1]]) for (a, b), cells in zip(edges, bends, strict=True)])
+    starts = _ports(
+        boxes, [(a, middle[(*cells, b)[0]]) for (a, b), cells in zip(edges, bends, strict=True)]
+    )
+    ends = _ports(
+        boxes, [(b, middle[(a, *cells)[-1]]) for (a, b), cells in zip(edges, bends, strict=True)]
+    )
     routes = []
     for (a, b), cells, start, end in zip(edges, bends, starts, ends, strict=True):
         points = [(boxes[a].x + boxes[a].width, start)]
         for column, cell in enumerate(cells, column_of[a] + 1):
-            points += [(lefts[column], middle[cell]), (lefts[column] + widths[column], middle[cell])]
+            points += [
+                (lefts[column], middle[cell]),
+                (lefts[column] + widths[column], middle[cell]),
+            ]
         routes.append(Route(a, b, (*points, (boxes[b].x, end))))
     return tuple(routes)
 
 
 def _ports(boxes: Mapping[str, Box], ends: Sequence[tuple[str, float]]) -> list[float]:
-    """Where on its box's side each edge ends, in the order of where it leads, so that edges do not cross there."""
+    """Where on its box's side each edge ends, in the order of where it leads, so that edges do not
+    cross there.
+    """
     found = [0.0] * len(ends)
     for key, box in boxes.items():
-        mine = sorted((index for index, end in enumerate(ends) if end[0] == key), key=lambda index: ends[index][1])
+        mine = sorted(
+            (index for index, end in enumerate(ends) if end[0] == key),
+            key=lambda index: ends[index][1],
+        )
         gap = min(PORT_GAP, (box.height - 16) / max(1, len(mine) - 1))
         for rank, index in enumerate(mine):
             found[index] = box.y + box.height / 2 + (rank - (len(mine) - 1) / 2) * gap

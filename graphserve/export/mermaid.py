@@ -5,11 +5,20 @@ from __future__ import annotations
 from graphserve.export.picture import Vertex, picture
 from graphserve.graph.plan import Plan
 
-_ENTITIES = {"#": "#35;", "&": "#amp;", '"': "#quot;", "<": "#lt;", ">": "#gt;", "`": "#96;", "\n": " "}
+_ENTITIES = {
+    "#": "#35;",
+    "&": "#amp;",
+    '"': "#quot;",
+    "<": "#lt;",
+    ">": "#gt;",
+    "`": "#96;",
+    "\n": " ",
+}
 
 
 def mermaid(plan: Plan) -> str:
-    """Write a Plan as a Mermaid flowchart; edges run from caller to dependency, dotted to what runs elsewhere.
+    """Write a Plan as a Mermaid flowchart; edges run from caller to dependency, dotted to what runs
+    elsewhere.
 
     Args:
         plan: what to draw.

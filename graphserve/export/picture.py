@@ -1,4 +1,6 @@
-"""What every picture of a Plan shows: the nodes, the services that run elsewhere, the edges, and their captions."""
+"""What every picture of a Plan shows: the nodes, the services that run elsewhere, the edges, and
+their captions.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ class Vertex:
     """One box of a picture.
 
     Args:
-        key: the node's name; for a service that runs elsewhere its address, which is no node's name.
+        key: the node's name; for a service that runs elsewhere its address, which is no node's
+            name.
         name: the node's name.
         caption: its workers, or the address.
         external: whether it runs elsewhere.
@@ -39,7 +42,9 @@ class Picture:
 def picture(plan: Plan) -> Picture:
     """Return the vertices and edges of a Plan, in the order in which the classes name them."""
     nodes = {node.name: node for node in plan.nodes}
-    elsewhere = {target(edge): edge for node in plan.nodes for edge in node.edges if edge.url is not None}
+    elsewhere = {
+        target(edge): edge for node in plan.nodes for edge in node.edges if edge.url is not None
+    }
     vertices: dict[str, Vertex] = {}
     edges: dict[tuple[str, str], None] = {}
     waiting = [*nodes, plan.entry]  # the last is next

@@ -1,4 +1,6 @@
-"""A Plan as an SVG picture, drawn without Graphviz; it follows the light or dark scheme of who looks at it."""
+"""A Plan as an SVG picture, drawn without Graphviz; it follows the light or dark scheme of who
+looks at it.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +11,28 @@ from graphserve.export.layout import Box, Drawing, Route, arrange
 from graphserve.export.picture import Picture, Vertex, picture
 from graphserve.graph.plan import Plan
 
-# Widths of characters as parts of the font's size, at least those of DejaVu Sans Bold: the widest of the usual fonts.
+# Widths of characters as parts of the font's size, at least those of DejaVu Sans Bold: the widest
+# of the usual fonts.
 _NARROW, _CAPITAL, _WIDE, _WIDTH = 0.42, 0.86, 1.1, 0.72  # the last: of any other
-_WIDTHS = {each: _NARROW for each in "ijlIJ .,:/·-"} | {each: _CAPITAL for each in "ABCDEGHKNOPQRSUVXYZ×"}
+_WIDTHS = {each: _NARROW for each in "ijlIJ .,:/·-"} | {
+    each: _CAPITAL for each in "ABCDEGHKNOPQRSUVXYZ×"
+}
 _WIDTHS |= {each: _WIDE for each in "wmMW…"}
 _NAME_PX, _CAPTION_PX = 14.0, 11.0  # sizes of fonts; a caption has 12, but is not bold
-_HEIGHT, _PADDING, _LEAST = 50.0, 16.0, 112.0  # px: height of a box, room beside its text, its least width
+# px: height of a box, room beside its text, its least width
+_HEIGHT, _PADDING, _LEAST = 50.0, 16.0, 112.0
 _LONGEST = 44  # characters of a text that are shown; the tooltip has all of them
 _ARROW = 7.0  # px: length of an arrow head
 
 _STYLE = """
-.graphserve { --paper: #ffffff; --box: #f8fafc; --line: #94a3b8; --edge: #64748b; --text: #0f172a; --quiet: #526075;
-  --accent: #2563eb; --tint: #eff6ff; font-family: ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto,
-  "Helvetica Neue", Arial, sans-serif; }
+.graphserve { --paper: #ffffff; --box: #f8fafc; --line: #94a3b8; --edge: #64748b;
+  --text: #0f172a; --quiet: #526075;
+  --accent: #2563eb; --tint: #eff6ff;
+  font-family: ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue",
+    Arial, sans-serif; }
 @media (prefers-color-scheme: dark) {
-  .graphserve { --paper: #0d1117; --box: #161c26; --line: #465366; --edge: #8493a8; --text: #e6edf3; --quiet: #9aa7b8;
+  .graphserve { --paper: #0d1117; --box: #161c26; --line: #465366; --edge: #8493a8;
+    --text: #e6edf3; --quiet: #9aa7b8;
     --accent: #60a5fa; --tint: #132238; }
 }
 .graphserve .paper { fill: var(--paper); }
@@ -62,16 +71,17 @@ def _document(shown: Picture, drawing: Drawing) -> Iterator[str]:
     width, height = _number(drawing.width), _number(drawing.height)
     vertices = {vertex.key: vertex for vertex in shown.vertices}
     yield (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="graphserve" role="img" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" aria-labelledby="graphserve-title graphserve-description">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="graphserve" role="img" width="{width}"'
+        f' height="{height}" viewBox="0 0 {width} {height}" aria-labelledby="graphserve-title'
+        ' graphserve-description">'
     )
     yield f'<title id="graphserve-title">Service graph of {escape(shown.entry)}</title>'
     yield f'<desc id="graphserve-description">{escape(_description(shown))}</desc>'
     yield f"<style>{_STYLE}</style>"
     yield (
-        f'<defs><marker id="graphserve-head" viewBox="0 0 8 8" refX="0.5" refY="4" markerWidth="{_ARROW:g}" '
-        f'markerHeight="{_ARROW:g}" markerUnits="userSpaceOnUse" orient="auto">'
-        '<path class="head" d="M0 0.5 L8 4 L0 7.5 L1.6 4 z"/></marker></defs>'
+        '<defs><marker id="graphserve-head" viewBox="0 0 8 8" refX="0.5" refY="4"'
+        f' markerWidth="{_ARROW:g}" markerHeight="{_ARROW:g}" markerUnits="userSpaceOnUse"'
+        ' orient="auto"><path class="head" d="M0 0.5 L8 4 L0 7.5 L1.6 4 z"/></marker></defs>'
     )
     yield f'<rect class="paper" width="{width}" height="{height}"/>'
     for route in drawing.routes:
@@ -91,8 +101,14 @@ def _node(box: Box, vertex: Vertex, entry: bool) -> Iterator[str]:
         yield f'<rect class="card" x="{_number(box.x + 4)}" y="{_number(box.y + 4)}" {size}/>'
     yield f'<rect class="box" x="{x}" y="{y}" {size}/>'
     left = _number(box.x + _PADDING)
-    yield f'<text class="name" x="{left}" y="{_number(box.y + 21)}">{escape(_shortened(vertex.name))}</text>'
-    yield f'<text class="caption" x="{left}" y="{_number(box.y + 38)}">{escape(_shortened(vertex.caption))}</text>'
+    yield (
+        f'<text class="name" x="{left}"'
+        f' y="{_number(box.y + 21)}">{escape(_shortened(vertex.name))}</text>'
+    )
+    yield (
+        f'<text class="caption" x="{left}"'
+        f' y="{_number(box.y + 38)}">{escape(_shortened(vertex.caption))}</text>'
+    )
     yield "</g>"
 
 
@@ -105,8 +121,9 @@ def _edge(route: Route, external: bool) -> str:
             path += f" L{_point(x, y)}"  # straight past the boxes of a column
         path += f" C{_point((x + to_x) / 2, y)} {_point((x + to_x) / 2, to_y)} {_point(to_x, to_y)}"
     return (
-        f'<path class="{"edge external" if external else "edge"}" d="{path}" marker-end="url(#graphserve-head)" '
-        f"data-from={quoteattr(route.caller)} data-to={quoteattr(route.callee)}/>"
+        f'<path class="{"edge external" if external else "edge"}" d="{path}"'
+        f' marker-end="url(#graphserve-head)" data-from={quoteattr(route.caller)}'
+        f" data-to={quoteattr(route.callee)}/>"
     )
 
 

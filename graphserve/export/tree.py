@@ -15,8 +15,8 @@ _BOLD, _DIM, _CYAN, _RESET = "\033[1m", "\033[2m", "\033[36m", "\033[0m"
 def tree(plan: Plan, color: bool = False, ascii: bool = False) -> str:
     """Draw a Plan as a tree: each node with its capacity, what it calls below it.
 
-    A node that several others call stands below each of them; what it calls itself stands below the first only,
-    the others say `(see above)`.
+    A node that several others call stands below each of them; what it calls itself stands below the
+    first only, the others say `(see above)`.
 
     Args:
         plan: what to draw.
@@ -56,7 +56,9 @@ class _Tree:
         self.seen.add(key)
         for index, child in enumerate(self.below[key]):
             last = index == len(self.below[key]) - 1
-            yield self.paint(_DIM, indent + (self.last if last else self.branch)) + self.text(self.vertices[child])
+            yield self.paint(_DIM, indent + (self.last if last else self.branch)) + self.text(
+                self.vertices[child]
+            )
             if child not in self.seen:
                 yield from self.children(child, indent + ("    " if last else self.trunk))
 

@@ -1,4 +1,5 @@
-"""Classes to graph: walks the services from the entry, checks what it finds, and makes the Plan with the APIs of each.
+"""Classes to graph: walks the services from the entry, checks what it finds, and makes the Plan
+with the APIs of each.
 
 Runs in a short-lived child process (see `child.py`; `resolver.py` calls it): it imports user code.
 """
@@ -59,8 +60,11 @@ def resolve(settings: Settings, steady: Steady | None = None) -> Resolution:
     return _Resolver(settings, steady=steady).run()
 
 
-def resolve_here(entry: type, replace: Mapping[type, Any]) -> tuple[Plan, dict[str, tuple[type, Any]]]:
-    """Return the Plan of a graph whose nodes all run in this process, and what stands for each node.
+def resolve_here(
+    entry: type, replace: Mapping[type, Any]
+) -> tuple[Plan, dict[str, tuple[type, Any]]]:
+    """Return the Plan of a graph whose nodes all run in this process, and what stands for each
+    node.
 
     Args:
         entry: the service class; it need not be importable by name.
@@ -74,12 +78,17 @@ def resolve_here(entry: type, replace: Mapping[type, Any]) -> tuple[Plan, dict[s
     """
     resolver = _Resolver(Settings(target=""), replace)
     resolution = resolver.run_here(entry)
-    return require(resolution), {name: (node.cls, node.stand_in) for name, node in resolver.found.items()}
+    return require(resolution), {
+        name: (node.cls, node.stand_in) for name, node in resolver.found.items()
+    }
 
 
 class _Resolver:
     def __init__(
-        self, settings: Settings, replace: Mapping[type, Any] | None = None, steady: Steady | None = None
+        self,
+        settings: Settings,
+        replace: Mapping[type, Any] | None = None,
+        steady: Steady | None = None,
     ) -> None:
         self.settings = settings
         self.steady = steady
@@ -102,16 +111,25 @@ class _Resolver:
 
     def run_here(self, cls: type) -> Resolution:
         if (spec := declaration(cls)) is None:
-            raise GraphError(f"{name_of(cls)} is no service: decorate its class with @service, and give the class")
+            raise GraphError(
+                f"{name_of(cls)} is no service: decorate its class with @service, and give the"
+                " class"
+            )
         return self._resolve(self._add(self._found(spec.name, cls, {}, f"{spec.file}:{spec.line}")))
 
     def _found(self, name: str, cls: type, init: dict[str, Any], where: str) -> _Found:
         stand_in = (self.replace or {}).get(cls, cls)
-        # A stand-in that is a service brings its own signatures and dependencies; any other only its methods.
+        # A stand-in that is a service brings its own signatures and dependencies; any other only
+        # its methods.
         declared = stand_in if declaration(stand_in) is not None else cls
-        if cls not in self.replaced and (lacks := [name for name in apis(cls) if name not in apis(declared)]):
+        if cls not in self.replaced and (
+            lacks := [name for name in apis(cls) if name not in apis(declared)]
+        ):
             what = f"{declared.__name__} stands in for {cls.__name__}"
-            self._trouble(f"{what}, but has no API {lacks[0]!r}: a stand-in that is a service has them all, with @api")
+            self._trouble(
+                f"{what}, but has no API {lacks[0]!r}: a stand-in that is a service has them all,"
+                " with @api"
+            )
         self.replaced.add(cls)
         target = self._name_of(declared, where)
         return _Found(name, declared, target, init, where, stand_in, lone=stand_in is not declared)
@@ -125,13 +143,24 @@ class _Resolver:
             for problem in unused(self.replace or {}, self.replaced):
                 self._trouble(problem)
             self._check_places()
-            nodes = tuple(self._node(index, name, level) for index, (name, level) in enumerate(order))
+            nodes = tuple(
+                self._node(index, name, level) for index, (name, level) in enumerate(order)
+            )
             if all(trouble.warning for trouble in self.troubles):
                 plan = self._plan(entry.name, nodes)
         return Resolution(plan, tuple(self.troubles))
 
     def _plan(self, entry: str, nodes: tuple[NodePlan, ...]) -> Plan:
-        same = ("listen", "main", "loop", "inner_keep_alive", "shared_memory", "access_log", "log_level", "debug")
+        same = (
+            "listen",
+            "main",
+            "loop",
+            "inner_keep_alive",
+            "shared_memory",
+            "access_log",
+            "log_level",
+            "debug",
+        )
         return Plan(
             entry=entry, nodes=nodes, sys_path=tuple(dict.fromkeys(self.paths)), argv=self.argv,
             **{name: getattr(self.settings, name) for name in same},
@@ -171,7 +200,8 @@ class _Resolver:
         where = "{}:{}".format(*dependency.place)
         cls = dependency.target
         if isinstance(cls, str):
-            plain = dependency.url is not None and dependency.client != "typed"  # nothing of the class matters then
+            # nothing of the class matters then
+            plain = dependency.url is not None and dependency.client != "typed"
             cls = None if plain else self._import(parse(cls, self.folder), where)
         if dependency.url is not None and cls not in (self.replace or {}):
             node.edges.append(self._elsewhere(dependency, cls, where))
@@ -181,11 +211,14 @@ class _Resolver:
         below = self._add(self._found(dependency.name or spec.name, cls, dependency.init, where))
         self.places.setdefault((node.name, below.name), where)
         at, typed = dependency.attribute, not isinstance(dependency.target, str)
-        node.edges.append(EdgePlan(at, below.name, dependency.client, dependency.timeout, typed=typed))
+        node.edges.append(
+            EdgePlan(at, below.name, dependency.client, dependency.timeout, typed=typed)
+        )
         return below
 
     def _elsewhere(self, dependency: Dependency, cls: type | None, where: str) -> EdgePlan:
-        typed = isinstance(dependency.target, type)  # by import string: only we look at the class, not the caller
+        # by import string: only we look at the class, not the caller
+        typed = isinstance(dependency.target, type)
         target = self._name_of(cls, where) if cls is not None and typed else None
         signatures = () if cls is None else self._apis(cls, ServiceOptions())
         spec = declaration(cls)
@@ -205,15 +238,25 @@ class _Resolver:
                 self._trouble(f"{node.where}: {node.name}: {problem}")
         elif known.cls is not node.cls or known.init != node.init:
             modules = {module_of(known.cls), module_of(node.cls)}
-            if MAIN in modules and len(modules) == 2 and declaration(known.cls) == declaration(node.cls):
+            if (
+                MAIN in modules
+                and len(modules) == 2
+                and declaration(known.cls) == declaration(node.cls)
+            ):
                 self._trouble(
-                    f"{node.cls.__name__!r} is a class of the script that runs and of the module "
-                    f"{min(modules - {MAIN})!r}, which are one file: put services that others import in another one"
+                    f"{node.cls.__name__!r} is a class of the script that runs and of the module"
+                    f" {min(modules - {MAIN})!r}, which are one file: put services that others"
+                    " import in another one"
                 )
                 return known
-            differ = "another class" if known.cls is not node.cls else f"another init ({known.init} and {node.init})"
+            differ = (
+                "another class"
+                if known.cls is not node.cls
+                else f"another init ({known.init} and {node.init})"
+            )
             self._trouble(
-                f"two nodes have the name {node.name!r} and {differ}: {known.where} and {node.where}. "
+                f"two nodes have the name {node.name!r} and {differ}: {known.where} and"
+                f" {node.where}. "
                 f'Give one of them a name of its own: depends({node.cls.__name__}, name="…")'
             )
         return known
@@ -237,8 +280,14 @@ class _Resolver:
 
     def _name_of(self, cls: type, where: str) -> str:
         module = module_of(cls)
-        if self.replace is None and getattr(sys.modules.get(module), cls.__qualname__, None) is not cls:
-            self._trouble(f"{where}: {cls.__qualname__} cannot be imported by name: define it at the top of a module")
+        if (
+            self.replace is None
+            and getattr(sys.modules.get(module), cls.__qualname__, None) is not cls
+        ):
+            self._trouble(
+                f"{where}: {cls.__qualname__} cannot be imported by name: define it at the top of a"
+                " module"
+            )
             raise _Refused
         return f"{module}:{cls.__qualname__}"
 
@@ -246,7 +295,10 @@ class _Resolver:
 
     def _order(self) -> list[tuple[str, int]]:
         """Return the nodes with their levels: whoever is called stands before its callers."""
-        below = {node.name: [edge.node for edge in node.edges if edge.url is None] for node in self.found.values()}
+        below = {
+            node.name: [edge.node for edge in node.edges if edge.url is None]
+            for node in self.found.values()
+        }
         sorter = graphlib.TopologicalSorter(below)
         try:
             sorter.prepare()
@@ -265,12 +317,17 @@ class _Resolver:
         return order
 
     def _cycle(self, below: Mapping[str, list[str]]) -> tuple[str, ...]:
-        """Return the first circle that is found from the entry on; empty if networkx cannot be imported."""
+        """Return the first circle that is found from the entry on; empty if networkx cannot be
+        imported.
+        """
         changed = sys.path[:]
-        sys.path[:] = self.own_path  # a queue.py of the user's must not stand in for the standard library's
+        # a queue.py of the user's must not stand in for the standard library's
+        sys.path[:] = self.own_path
         try:
-            import networkx  # only now: it costs as much as everything else that a resolver of ours imports
-        except Exception:  # it does already, and has not what networkx needs: the circle is told in another order then
+            # only now: it costs as much as everything else that a resolver of ours imports
+            import networkx
+        # it does already, and has not what networkx needs: the circle is told in another order then
+        except Exception:
             return ()
         finally:
             sys.path[:] = changed
@@ -286,7 +343,9 @@ class _Resolver:
                 self._trouble(f"{where}: there is no node {name!r}; {hint}")
 
     def _check_places(self) -> None:
-        """A `depends(...)` that is no class attribute is an edge that somebody meant, and that is in no graph."""
+        """A `depends(...)` that is no class attribute is an edge that somebody meant, and that is
+        in no graph.
+        """
         specs = [declaration(node.cls) for node in self.found.values()]
         files = {spec.file for spec in specs if spec is not None}
         spared = [*(self.replace or {}).values()]
@@ -318,11 +377,17 @@ class _Resolver:
         options = self._options(node)
         calls = bool(node.edges) or (node.lone and bool(dependencies(node.cls)))
         return NodePlan(
-            name=name, id=f"n{index}", target=node.target, level=level,
+            name=name,
+            id=f"n{index}",
+            target=node.target,
+            level=level,
             workers=machine.cpus() if options.workers == "cpus" else options.workers,
             limit=options.concurrency or (CALLING_LIMIT if calls else 1),
-            options=options, init=node.init, apis=self._apis(node.cls, options), edges=tuple(node.edges),
-        )  # fmt: skip
+            options=options,
+            init=node.init,
+            apis=self._apis(node.cls, options),
+            edges=tuple(node.edges),
+        )
 
     def _apis(self, cls: type, options: ServiceOptions) -> tuple[ApiPlan, ...]:
         plans, troubles = interface(cls, limited=options.concurrency is not None)
@@ -331,7 +396,11 @@ class _Resolver:
         return plans
 
     def _trouble(
-        self, message: str, trace: str = "", cycle: tuple[str, ...] = (), places: tuple[str, ...] = ()
+        self,
+        message: str,
+        trace: str = "",
+        cycle: tuple[str, ...] = (),
+        places: tuple[str, ...] = (),
     ) -> None:
         trouble = Trouble(message, trace, cycle=cycle, places=places)
         if trouble not in self.troubles:
@@ -343,10 +412,13 @@ class _Refused(Exception):
 
 
 def main() -> None:
-    """The child: Settings as JSON on stdin, a Resolution as JSON to a descriptor; argv names it, and our parent."""
+    """The child: Settings as JSON on stdin, a Resolution as JSON to a descriptor; argv names it,
+    and our parent.
+    """
     die_with_parent(int(sys.argv[3]))
     name_process("resolver", "resolve")
-    os.set_inheritable(int(sys.argv[2]), False)  # what user code starts must not hold it: we are waited for
+    # what user code starts must not hold it: we are waited for
+    os.set_inheritable(int(sys.argv[2]), False)
     settings = Settings.from_json(sys.stdin.buffer.read())
     prompts.say_so()
     with open(int(sys.argv[2]), "w") as answer:
@@ -365,7 +437,8 @@ def interface(cls: type, *, limited: bool) -> tuple[tuple[ApiPlan, ...], list[st
 
     Args:
         cls: its class.
-        limited: whether its `concurrency` bounds all of them; sync and batched ones are bounded anyway.
+        limited: whether its `concurrency` bounds all of them; sync and batched ones are bounded
+            anyway.
 
     Returns:
         What the Plan says of each, and what is wrong with those that it cannot describe.
@@ -378,16 +451,24 @@ def interface(cls: type, *, limited: bool) -> tuple[tuple[ApiPlan, ...], list[st
             troubles.append(str(exc))
             continue
         parameters = list(inspect.signature(getattr(cls, method)).parameters.values())[1:]
-        by_name = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+        by_name = [
+            parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY
+        ]
         queued = limited or spec.batch is not None or not signature.is_async
         plans.append(
             ApiPlan(
-                name=method, route=spec.route,
+                name=method,
+                route=spec.route,
                 parameters=tuple(parameter.name for parameter in parameters),
                 positional=len(parameters) - len(by_name) if by_name else None,
-                lane="queue" if queued else "pooled", stream=signature.stream, input_stream=signature.input_stream,
+                lane="queue" if queued else "pooled",
+                stream=signature.stream,
+                input_stream=signature.input_stream,
                 raw_body=signature.raw_body,
-                timeout=spec.timeout, idempotent=spec.idempotent, batch=spec.batch, fingerprint=fingerprint(signature),
+                timeout=spec.timeout,
+                idempotent=spec.idempotent,
+                batch=spec.batch,
+                fingerprint=fingerprint(signature),
             )
-        )  # fmt: skip
+        )
     return tuple(plans), troubles

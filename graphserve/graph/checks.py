@@ -1,4 +1,7 @@
-"""Instances: what can be seen of a class before it is made. Runs in the resolver, and in `local()`."""
+"""Instances: what can be seen of a class before it is made.
+
+Runs in the resolver, and in `local()`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,11 @@ from graphserve.declare.dependency import depends
 from graphserve.declare.service import dependencies
 from graphserve.errors import closest
 
-_UNNAMED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_UNNAMED = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.VAR_POSITIONAL,
+    inspect.Parameter.VAR_KEYWORD,
+)
 
 
 def making_problems(cls: object, init: dict[str, object], *, lone: bool) -> Iterator[str]:
@@ -27,12 +34,21 @@ def making_problems(cls: object, init: dict[str, object], *, lone: bool) -> Iter
         return
     if inspect.isabstract(cls):
         missing = ", ".join(sorted(getattr(cls, "__abstractmethods__")))  # noqa: B009  (no stub has it)
-        yield f"{cls.__name__} is abstract: it does not define {missing}; depend on a class that does"
+        yield (
+            f"{cls.__name__} is abstract: it does not define {missing}; depend on a class that does"
+        )
     if lone:
         return
-    fields = {field.name for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()
+    fields = (
+        {field.name for field in dataclasses.fields(cls)}
+        if dataclasses.is_dataclass(cls)
+        else set()
+    )
     for attribute in dependencies(cls).keys() & fields:
-        yield f"{cls.__name__}.{attribute} = depends(…) is a field of the dataclass: drop its annotation"
+        yield (
+            f"{cls.__name__}.{attribute} = depends(…) is a field of the dataclass: drop its"
+            " annotation"
+        )
     if problem := _init_problem(cls, init):
         yield problem
     yield from _late_dependencies(cls)
@@ -47,39 +63,53 @@ def _late_dependencies(cls: type) -> Iterator[str]:
             if inspect.isfunction(function) and _names_depends(function):
                 place = f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}"
                 yield (
-                    f"{base.__name__}.{name} ({place}) calls depends(…), when the graph is made already: write "
-                    f"`dep = depends(Service)` in the body of the class"
+                    f"{base.__name__}.{name} ({place}) calls depends(…), when the graph is made"
+                    " already: write `dep = depends(Service)` in the body of the class"
                 )
 
 
 def _names_depends(function: types.FunctionType) -> bool:
-    # (What is deeper than a name of the module, or of graphserve, is not looked for: nobody writes that.)
+    # (What is deeper than a name of the module, or of graphserve, is not looked for: nobody writes
+    # that.)
     names = function.__code__.co_names
     known = [function.__globals__.get(name) for name in names]
     modules = [each for each in known if isinstance(each, types.ModuleType)]
     return any(each is depends for each in known) or (
-        "depends" in names and any(getattr(module, "depends", None) is depends for module in modules)
+        "depends" in names
+        and any(getattr(module, "depends", None) is depends for module in modules)
     )
 
 
 def _init_problem(cls: type, init: dict[str, object]) -> str:
     own = {name for base in cls.__mro__[:-1] for name in vars(base)} & {"__init__", "__new__"}
     if not own:
-        return f"{cls.__name__} has no __init__, but init gives it {', '.join(init)}" if init else ""
+        return (
+            f"{cls.__name__} has no __init__, but init gives it {', '.join(init)}" if init else ""
+        )
     method = "__init__" if "__init__" in own else "__new__"
     signature = inspect.signature(getattr(cls, method))
-    named = [each.name for each in list(signature.parameters.values())[1:] if each.kind not in _UNNAMED]
+    named = [
+        each.name for each in list(signature.parameters.values())[1:] if each.kind not in _UNNAMED
+    ]
     open_ended = any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
     for name in () if open_ended else init:
         if name not in named:
             guess = closest(name, named)
-            hint = f"did you mean {guess!r}?" if guess else f"it takes {', '.join(named) or 'nothing'}"
-            return f"{cls.__name__}.{method}: unknown argument {name!r}; {hint} (given by depends(init=…))"
+            hint = (
+                f"did you mean {guess!r}?" if guess else f"it takes {', '.join(named) or 'nothing'}"
+            )
+            return (
+                f"{cls.__name__}.{method}: unknown argument {name!r}; {hint} (given by"
+                " depends(init=…))"
+            )
     try:
         signature.bind(None, **init)
     except TypeError as exc:
         known = [name for name in signature.parameters][1:]
-        return f"{cls.__name__}.{method}: {exc}; it takes {', '.join(known) or 'nothing'} (given by depends(init=…))"
+        return (
+            f"{cls.__name__}.{method}: {exc}; it takes {', '.join(known) or 'nothing'} (given by"
+            " depends(init=…))"
+        )
     return ""
 
 
@@ -93,5 +123,9 @@ def unused(replace: Mapping[type, object], known: Collection[type]) -> Iterator[
     for cls in replace:
         if cls not in known:
             names = ", ".join(sorted(map(name_of, known)))
-            kind = "class of this graph" if isinstance(cls, type) else "class: write {Class: what stands in for it}"
+            kind = (
+                "class of this graph"
+                if isinstance(cls, type)
+                else "class: write {Class: what stands in for it}"
+            )
             yield f"replace: {name_of(cls)} is no {kind}; its services are {names}"

@@ -1,7 +1,10 @@
-"""Import strings: from what a user typed to the class it names. Runs in the resolver and in workers.
+"""Import strings: from what a user typed to the class it names.
 
-User modules are imported as Python imports a program's: with no event loop running in the thread, so that
-`asyncio.run(...)` and the like work at their top, and with the arguments of the program in `sys.argv`.
+Runs in the resolver and in workers.
+
+User modules are imported as Python imports a program's: with no event loop running in the thread,
+so that `asyncio.run(...)` and the like work at their top, and with the arguments of the program in
+`sys.argv`.
 """
 
 from __future__ import annotations
@@ -26,15 +29,30 @@ from graphserve.isolation import forked
 MAIN = "__main__"
 # Packages that we import, some after a module of the user's.
 OURS = (
-    "anyio", "circus", "click", "httptools", "httpx", "msgspec", "networkx", "numpy", "pydantic", "rich", "starlette",
-    "tornado", "uvicorn", "uvloop", "zmq",
-)  # fmt: skip
+    "anyio",
+    "circus",
+    "click",
+    "httptools",
+    "httpx",
+    "msgspec",
+    "networkx",
+    "numpy",
+    "pydantic",
+    "rich",
+    "starlette",
+    "tornado",
+    "uvicorn",
+    "uvloop",
+    "zmq",
+)
 importing = False  # while a target is imported: starting a graph then would never end
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a TARGET names: a module, an attribute of it, the folder to look in first, and the file if it named one."""
+    """What a TARGET names: a module, an attribute of it, the folder to look in first, and the file
+    if it named one.
+    """
 
     module: str
     name: str
@@ -61,12 +79,16 @@ def parse(text: str, folder: str) -> Target:
     if module.endswith(".py") or "/" in module:
         return _parse_file(module, name, folder)
     if not module or not all(part.isidentifier() for part in module.split(".")):
-        raise ConfigurationError(f"{text!r} is no target: write module:Class, or path/to/file.py:Class")
+        raise ConfigurationError(
+            f"{text!r} is no target: write module:Class, or path/to/file.py:Class"
+        )
     return Target(module, name, folder)
 
 
 def module_of(cls: type) -> str:
-    """Return the name of the module that a class is of; the script that is being run is one, however it was started."""
+    """Return the name of the module that a class is of; the script that is being run is one,
+    however it was started.
+    """
     return MAIN if cls.__module__ == "__mp_main__" else cls.__module__
 
 
@@ -105,14 +127,19 @@ def load(target: Target, main: str | None = None) -> type:
     if found is None and (shadowed := _shadowed(target, module)):
         raise ConfigurationError(shadowed)
     if found is None:
-        raise ConfigurationError(f"{target.module!r} has no class {target.name!r}: {_candidates(target, module)}")
+        raise ConfigurationError(
+            f"{target.module!r} has no class {target.name!r}: {_candidates(target, module)}"
+        )
     if declaration(found) is None:
         raise ConfigurationError(f"{target} is no service: decorate it with @service")
     return found  # type: ignore[no-any-return]
 
 
 def arguments(target: Target) -> list[str]:
-    """What `sys.argv` is for the modules of a graph: that of a program whose file is the target's. Imports nothing."""
+    """What `sys.argv` is for the modules of a graph: that of a program whose file is the target's.
+
+    Imports nothing.
+    """
     return [target.file or _origin(target) or target.module]
 
 
@@ -129,9 +156,11 @@ def _origin(target: Target) -> str | None:
 
 @contextlib.contextmanager
 def _no_loop() -> Iterator[None]:
-    """Import as if no event loop ran in this thread: where `local()` is called in a coroutine, one does.
+    """Import as if no event loop ran in this thread: where `local()` is called in a coroutine, one
+    does.
 
-    The four functions are those that asyncio documents for event loops and tasks of others ("Extending").
+    The four functions are those that asyncio documents for event loops and tasks of others
+    ("Extending").
     """
     loop = asyncio._get_running_loop()
     if loop is None:
@@ -154,13 +183,24 @@ def _parse_file(path: str, name: str, folder: str) -> Target:
         raise ConfigurationError(_looked(folder))
     file = Path(folder, path).resolve()
     if not os.path.isfile(file):
-        hidden = next((above for above in file.parents if os.path.isdir(above) and not os.access(above, os.X_OK)), None)
+        hidden = next(
+            (
+                above
+                for above in file.parents
+                if os.path.isdir(above) and not os.access(above, os.X_OK)
+            ),
+            None,
+        )
         reason = f": this user may not look into {str(hidden)!r}" if hidden else ""
-        meant = f"; did you mean {path}.py:{name or 'Class'}?" if os.path.isfile(f"{file}.py") else ""
+        meant = (
+            f"; did you mean {path}.py:{name or 'Class'}?" if os.path.isfile(f"{file}.py") else ""
+        )
         raise ConfigurationError(f"there is no file {str(file)!r}{reason}{meant}")
     parts, root = [file.stem], file.parent
     if not file.stem.isidentifier():
-        raise ConfigurationError(f"{path!r} cannot be imported: rename the file so that its name is an identifier")
+        raise ConfigurationError(
+            f"{path!r} cannot be imported: rename the file so that its name is an identifier"
+        )
     while (root / "__init__.py").is_file():
         parts.insert(0, root.name)
         root = root.parent
@@ -180,7 +220,8 @@ def _import(target: Target) -> types.ModuleType:
     try:
         return importlib.import_module(target.module)
     except ModuleNotFoundError as exc:
-        # Only a missing target is the user's typing; a module that is missing inside it has a traceback.
+        # Only a missing target is the user's typing; a module that is missing inside it has a
+        # traceback.
         if exc.name and (target.module == exc.name or target.module.startswith(exc.name + ".")):
             raise ConfigurationError(f"there is no module {exc.name!r} {_where(target)}") from None
         raise
@@ -189,7 +230,9 @@ def _import(target: Target) -> types.ModuleType:
 def described(exc: BaseException) -> str:
     """Return what an import raised, in words, and what to do where that is known."""
     words = f"{type(exc).__name__}: {exc}"
-    if isinstance(exc, ImportError) and str(exc).startswith("attempted relative import with no known parent"):
+    if isinstance(exc, ImportError) and str(exc).startswith(
+        "attempted relative import with no known parent"
+    ):
         fix = "write `import x` for `from . import x`, or put an __init__.py beside its file"
         return f"{words}; the module is in no package: {fix}"
     return words
@@ -199,7 +242,8 @@ def _where(target: Target) -> str:
     """Where a module was looked for, and what was probably meant."""
     first, _, rest = target.module.partition(".")
     source = os.path.join(target.folder or os.getcwd(), "src", first)
-    if os.path.isfile(f"{source}.py") or os.path.isdir(source):  # (both say no of what may not be looked at)
+    # (both say no of what may not be looked at)
+    if os.path.isfile(f"{source}.py") or os.path.isdir(source):
         return f"in {target.folder or os.getcwd()}, but there is one in src: add --app-dir src"
     module, _, name = target.module.rpartition(".")
     meant = f"; did you mean {module}:{name}?" if rest and not target.name else ""
@@ -216,7 +260,9 @@ def _looked(folder: str | None) -> str:
 
 
 def _script(target: Target, main: str | None) -> types.ModuleType | None:
-    """The script that runs, if the target is in it: imported as a module too, its classes would be there twice."""
+    """The script that runs, if the target is in it: imported as a module too, its classes would be
+    there twice.
+    """
     if target.module == MAIN:
         return _import_main(main)
     here = sys.modules.get(MAIN)
@@ -227,29 +273,39 @@ def _script(target: Target, main: str | None) -> types.ModuleType | None:
         spec = importlib.util.find_spec(target.module)
     except (ImportError, ValueError):
         return None
-    if spec is None or not spec.origin or not os.path.exists(spec.origin) or not os.path.samefile(spec.origin, script):
+    if (
+        spec is None
+        or not spec.origin
+        or not os.path.exists(spec.origin)
+        or not os.path.samefile(spec.origin, script)
+    ):
         return None
     return _import_main(main) if main else here
 
 
 def _import_main(main: str | None) -> types.ModuleType:
-    # As multiprocessing does for spawned children: the script runs again under another name, so that
-    # what stands under `if __name__ == "__main__":` does not.
+    # As multiprocessing does for spawned children: the script runs again under another name, so
+    # that what stands under `if __name__ == "__main__":` does not.
     if main is None:
         raise ConfigurationError("a class of __main__ needs the script that defines it")
-    # (`__mp_main__` may be there already: importing multiprocessing makes it an alias of our own main module.)
+    # (`__mp_main__` may be there already: importing multiprocessing makes it an alias of our own
+    # main module.)
     module = sys.modules.get("__mp_main__")
     if module is None or getattr(module, "__graphserve_script__", None) != main:
         module = types.ModuleType("__mp_main__")
-        module.__dict__.update(runpy.run_path(main, run_name="__mp_main__"), __graphserve_script__=main)
+        module.__dict__.update(
+            runpy.run_path(main, run_name="__mp_main__"), __graphserve_script__=main
+        )
         sys.modules["__main__"] = sys.modules["__mp_main__"] = module
     return module
 
 
 def _taken(folder: str, module: str) -> str:
-    """Why a file of this folder would be imported where another module of its name is meant, or the other way round.
+    """Why a file of this folder would be imported where another module of its name is meant, or the
+    other way round.
 
-    Workers have most of the standard library before they import user code, and import the rest after it.
+    Workers have most of the standard library before they import user code, and import the rest
+    after it.
     """
     names = [module] if module in sys.stdlib_module_names else []
     for name in (*names, *OURS):
@@ -271,7 +327,10 @@ def _shadowed(target: Target, module: types.ModuleType) -> str:
     file = getattr(module, "__file__", None)
     for path in (wanted.with_suffix(".py"), wanted / "__init__.py"):
         if target.folder and path.is_file() and not (file and os.path.samefile(file, path)):
-            return f"{path} cannot be imported: {target.module!r} is {file or 'built into Python'}. Rename your file"
+            return (
+                f"{path} cannot be imported: {target.module!r} is {file or 'built into Python'}."
+                " Rename your file"
+            )
     return ""
 
 

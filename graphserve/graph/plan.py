@@ -1,9 +1,12 @@
-"""The Plan: what will run. Frozen dataclasses, JSON in and out; all that passes from resolve to supervisor to worker.
+"""The Plan: what will run.
 
-It names paths, never contents: no key, no password. Nodes stand in start order, leaves first, the entry last.
-In memory, and over the pipe from the resolver, it has the values of `env` and the addresses with user and password; its
-description (`to_json`), which is what files, pictures and people get, has `***` in their place. A Resolution is what
-resolving a graph came to: its Plan, or what is wrong with it.
+Frozen dataclasses, JSON in and out; all that passes from resolve to supervisor to worker.
+
+It names paths, never contents: no key, no password. Nodes stand in start order, leaves first, the
+entry last. In memory, and over the pipe from the resolver, it has the values of `env` and the
+addresses with user and password; its description (`to_json`), which is what files, pictures and
+people get, has `***` in their place. A Resolution is what resolving a graph came to: its Plan, or
+what is wrong with it.
 """
 
 from __future__ import annotations
@@ -33,14 +36,16 @@ class ApiPlan:
         route: the path it is called at.
         parameters: the parameters' names, in order; callers bind positional arguments with them.
         positional: how many of them, the first ones, can be given by position; None: all.
-        lane: `queue` for what is limited (one connection a call on the node's shared socket), `pooled` for the rest.
+        lane: `queue` for what is limited (one connection a call on the node's shared socket),
+            `pooled` for the rest.
         stream: whether it answers with a stream of items.
         input_stream: the parameter that is sent as a stream, if there is one.
         raw_body: whether a body of any content type is taken as it is, for the only parameter.
         timeout: seconds a call may take, of the API itself.
         idempotent: whether a call may run again after its worker died.
         batch: how calls are joined.
-        fingerprint: of the types that cross a socket; where it differs, callers of the old code cannot call the new.
+        fingerprint: of the types that cross a socket; where it differs, callers of the old code
+            cannot call the new.
     """
 
     name: str
@@ -120,10 +125,14 @@ class NodePlan:
         return tuple(dict.fromkeys(edge.node for edge in self.edges if edge.url is None))
 
     def described(self) -> NodePlan:
-        """This node without secrets: `***` for the values of `env`, and for user and password of an address."""
+        """This node without secrets: `***` for the values of `env`, and for user and password of an
+        address.
+        """
         env = dict.fromkeys(self.options.env, HIDDEN)
         urls = {edge.attribute: hidden(edge.url) for edge in self.edges if edge.url is not None}
-        return dataclasses.replace(self.with_urls(urls), options=dataclasses.replace(self.options, env=env))
+        return dataclasses.replace(
+            self.with_urls(urls), options=dataclasses.replace(self.options, env=env)
+        )
 
     def secret_urls(self) -> dict[str, str]:
         """By attribute, the addresses that its description does not have whole."""
@@ -132,7 +141,9 @@ class NodePlan:
 
     def with_urls(self, urls: Mapping[str, str]) -> NodePlan:
         """This node with other addresses, by attribute."""
-        edges = (dataclasses.replace(edge, url=urls.get(edge.attribute, edge.url)) for edge in self.edges)
+        edges = (
+            dataclasses.replace(edge, url=urls.get(edge.attribute, edge.url)) for edge in self.edges
+        )
         return dataclasses.replace(self, edges=tuple(edges))
 
 
@@ -166,7 +177,8 @@ class ListenPlan:
     tls: TlsPlan | None = None
 
 
-ELSEWHERE_LEVELS = 5  # how many levels and how much network are below a service elsewhere is not known
+# how many levels and how much network are below a service elsewhere is not known
+ELSEWHERE_LEVELS = 5
 
 
 @dataclass(frozen=True)
@@ -181,9 +193,10 @@ class Plan:
         main: the script that was run, for classes that it defines.
         argv: what user modules see as `sys.argv`.
         loop: the event loop of the workers; `auto` is uvloop where it is installed.
-        inner_keep_alive: seconds that an idle connection between nodes stays open at the caller; the callee
-            keeps it 2.5 times as long, so the caller always closes first.
-        shared_memory: bytes of shared memory that one worker may hold for large arrays; 0 sends them by socket.
+        inner_keep_alive: seconds that an idle connection between nodes stays open at the caller;
+            the callee keeps it 2.5 times as long, so the caller always closes first.
+        shared_memory: bytes of shared memory that one worker may hold for large arrays; 0 sends
+            them by socket.
         access_log: whether each request is logged.
         log_level: the level below which workers' records are dropped.
         debug: whether answers carry the exception text (under --reload).
@@ -215,13 +228,17 @@ class Plan:
         return tuple(node.name for node in self.nodes if name in node.needs())
 
     def depth(self, name: str) -> int:
-        """Return how many levels are below a node, at most; a service elsewhere counts for `ELSEWHERE_LEVELS`.
+        """Return how many levels are below a node, at most; a service elsewhere counts for
+        `ELSEWHERE_LEVELS`.
 
         A caller waits past the deadline for each of them to speak first: it knows more.
         """
         depths: dict[str, int] = {}
         for node in self.nodes:  # leaves first
-            below = [ELSEWHERE_LEVELS if edge.url is not None else 1 + depths[edge.node] for edge in node.edges]
+            below = [
+                ELSEWHERE_LEVELS if edge.url is not None else 1 + depths[edge.node]
+                for edge in node.edges
+            ]
             depths[node.name] = max(below, default=0)
         return depths[name]
 
@@ -241,7 +258,9 @@ class Plan:
         return dataclasses.replace(self, nodes=nodes)
 
     def to_json(self) -> str:
-        """Return the description of this Plan as JSON: for files and for people, so it holds no secrets."""
+        """Return the description of this Plan as JSON: for files and for people, so it holds no
+        secrets.
+        """
         described = dataclasses.replace(self, nodes=tuple(node.described() for node in self.nodes))
         return own_json.dumps(dataclasses.asdict(described), indent=2)
 
@@ -254,7 +273,9 @@ class Plan:
         """
         data = own_json.loads(text)
         if data.get("version") != VERSION:
-            raise ConfigurationError(f"this Plan has version {data.get('version')!r}, this graphserve reads {VERSION}")
+            raise ConfigurationError(
+                f"this Plan has version {data.get('version')!r}, this graphserve reads {VERSION}"
+            )
         return read(cls, data)
 
 
@@ -270,11 +291,13 @@ class Settings:
         scale: workers by node name.
         options: changes to a node's options, by node name, then option name.
         sources: where nodes are named, for messages: by `scale NODE` and `set NODE`.
-        timeout: seconds one request may take at the entry; None leaves what the decorator says (default: 60).
-        startup_timeout: as the option of a service, for every node that does not set it itself; also, seconds that
-            the resolver may take.
+        timeout: seconds one request may take at the entry; None leaves what the decorator says
+            (default: 60).
+        startup_timeout: as the option of a service, for every node that does not set it itself;
+            also, seconds that the resolver may take.
         graceful_timeout: likewise.
-        sys_path: further folders before the workers' `sys.path` (the parent's, when run from Python).
+        sys_path: further folders before the workers' `sys.path` (the parent's, when run from
+            Python).
         main: the script that was run, when run from Python.
         argv: `sys.argv` of the program, when run from Python; empty makes one of the target's file.
         loop: the event loop of the workers; `auto` is uvloop where it is installed.
@@ -357,7 +380,9 @@ class Resolution:
     troubles: tuple[Trouble, ...] = ()
 
     def to_json(self) -> str:
-        """This resolution as JSON, the secrets of its Plan included: for a pipe, never for a file."""
+        """This resolution as JSON, the secrets of its Plan included: for a pipe, never for a
+        file.
+        """
         return own_json.dumps(dataclasses.asdict(self))
 
     @classmethod

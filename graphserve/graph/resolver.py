@@ -1,6 +1,8 @@
-"""The resolver as its parent sees it: a short-lived child that imports user code and answers with a Resolution.
+"""The resolver as its parent sees it: a short-lived child that imports user code and answers with a
+Resolution.
 
-What it does there is in `builder.py`. Runs in the supervisor, and in the commands that start nothing.
+What it does there is in `builder.py`. Runs in the supervisor, and in the commands that start
+nothing.
 """
 
 from __future__ import annotations
@@ -21,17 +23,24 @@ from graphserve.isolation import restore
 from graphserve.system import inherited, os_errors, stack
 from graphserve.system.child_process import FIRST_FILE, end_group
 
-# What systemd says to the supervisor alone (sd_notify(3)): user code that spoke there would speak for the graph.
+# What systemd says to the supervisor alone (sd_notify(3)): user code that spoke there would speak
+# for the graph.
 OF_SYSTEMD = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})
 # Options that may hold secrets of one node: they are ours to read, and no other node's to see.
 SECRET_OPTIONS = frozenset({"GRAPHSERVE_SET", "GRAPHSERVE_SSL_KEYFILE_PASSWORD"})
-CUT_OFF = 83  # exit code of a resolver whose way to answer was closed; no other process of ours ends with it
-LEAST_IMPORT = 15.0  # seconds: `startup_timeout` counts from `__init__` on, and a short one says nothing of imports
+# exit code of a resolver whose way to answer was closed; no other process of ours ends with it
+CUT_OFF = 83
+# seconds: `startup_timeout` counts from `__init__` on, and a short one says nothing of imports
+LEAST_IMPORT = 15.0
 
 
 def import_limit(startup_timeout: float | None) -> float:
-    """Seconds that imports may take, in a worker and in the resolver; None: as much as the default lets them."""
-    return max(ServiceOptions.startup_timeout if startup_timeout is None else startup_timeout, LEAST_IMPORT)
+    """Seconds that imports may take, in a worker and in the resolver; None: as much as the default
+    lets them.
+    """
+    return max(
+        ServiceOptions.startup_timeout if startup_timeout is None else startup_timeout, LEAST_IMPORT
+    )
 
 
 class Resolver:
@@ -40,13 +49,16 @@ class Resolver:
     Args:
         settings: what to resolve.
         env: variables to add to the environment (`--env-file`).
-        capture: whether `outputs` has what user modules print while they are imported; else it goes to stderr.
+        capture: whether `outputs` has what user modules print while they are imported; else it goes
+            to stderr.
 
     Raises:
         StartupError: the machine does not give us a process.
     """
 
-    def __init__(self, settings: Settings, env: Mapping[str, str] | None = None, *, capture: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, env: Mapping[str, str] | None = None, *, capture: bool = False
+    ) -> None:
         self.target = settings.target
         try:
             answer, writing = inherited.pipe()
@@ -54,15 +66,20 @@ class Resolver:
             try:
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", FIRST_FILE, "resolve", str(writing), str(os.getpid())],
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE if capture else 2,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE if capture else 2,
                     stderr=subprocess.PIPE if capture else None,
-                    pass_fds=[writing], env=quiet(environment(settings.debug, env or {})), start_new_session=True,
-                )  # fmt: skip
+                    pass_fds=[writing],
+                    env=quiet(environment(settings.debug, env or {})),
+                    start_new_session=True,
+                )
             finally:
                 os.close(writing)
         except OSError as exc:
             why = os_errors.explain(exc)
-            raise StartupError(f"the process that imports {self.target!r} could not be started: {why}") from exc
+            raise StartupError(
+                f"the process that imports {self.target!r} could not be started: {why}"
+            ) from exc
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
             stdin.write(settings.to_json().encode())
@@ -100,8 +117,14 @@ class Resolver:
         if code == CUT_OFF:
             raise ConfigurationError(f"importing {self.target!r} {restore.CLOSED}")
         if not text:
-            how = f"ended with exit code {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
-            raise ConfigurationError(f"the process that imports {self.target!r} {how} before it was done")
+            how = (
+                f"ended with exit code {code}"
+                if code >= 0
+                else f"was killed by {signal.Signals(-code).name}"
+            )
+            raise ConfigurationError(
+                f"the process that imports {self.target!r} {how} before it was done"
+            )
         return Resolution.from_json(text)
 
     def interrupt(self) -> None:
@@ -116,7 +139,9 @@ class Resolver:
             self._process.wait()
 
     def _reap(self) -> int:
-        """Wait for its end, and end what user modules started in it: while it is a zombie, the group is its own."""
+        """Wait for its end, and end what user modules started in it: while it is a zombie, the
+        group is its own.
+        """
         with contextlib.suppress(ChildProcessError):  # `kill` was quicker, in another thread
             os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
             end_group(self.pid)
@@ -131,7 +156,8 @@ class Resolver:
 
 
 def quiet(env: dict[str, str]) -> dict[str, str]:
-    """This environment, with a filter for the warning of what cleans up behind the processes that a module has.
+    """This environment, with a filter for the warning of what cleans up behind the processes that a
+    module has.
 
     They are ended with the resolver, which is none of the module's doing.
     """
@@ -147,10 +173,13 @@ def environment(debug: bool, extra: Mapping[str, str]) -> dict[str, str]:
         debug: whether that code is being edited (`--reload`).
         extra: what `--env-file` says.
     """
-    kept = {name: value for name, value in os.environ.items() if name not in OF_SYSTEMD | SECRET_OPTIONS}
+    kept = {
+        name: value for name, value in os.environ.items() if name not in OF_SYSTEMD | SECRET_OPTIONS
+    }
     env = kept | dict(extra)
     if debug:
-        # Bytecode is matched by size and whole seconds: two edits within one would run the first again.
+        # Bytecode is matched by size and whole seconds: two edits within one would run the first
+        # again.
         env.setdefault("PYTHONDONTWRITEBYTECODE", "1")
     return env
 

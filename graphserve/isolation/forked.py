@@ -1,7 +1,9 @@
-"""Processes that user code forks off one of ours: how it is seen that we are in such a child, and how it ends.
+"""Processes that user code forks off one of ours: how it is seen that we are in such a child, and
+how it ends.
 
-A forked child has a copy of our loop, of our threads' work and of our exit handlers. Where it comes back to us, from an
-API or from a module, none of that may go on: it would answer for its parent, and take events from the loop of both.
+A forked child has a copy of our loop, of our threads' work and of our exit handlers. Where it comes
+back to us, from an API or from a module, none of that may go on: it would answer for its parent,
+and take events from the loop of both.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ import traceback
 from typing import NoReturn
 
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
-forks = 0  # between the first process and this one; a call that ends with another number than it began with was forked
+# between the first process and this one; a call that ends with another number than it began with
+# was forked
+forks = 0
 
 
 def _forked() -> None:
@@ -25,7 +29,8 @@ os.register_at_fork(after_in_child=_forked)
 
 
 def leave(where: str, error: BaseException | None) -> NoReturn:
-    """End this process, which user code forked, as Python would end one: the code of `sys.exit`, or a traceback and 1.
+    """End this process, which user code forked, as Python would end one: the code of `sys.exit`, or
+    a traceback and 1.
 
     Args:
         where: what came back to us, for the words about a child that forgot to end.
@@ -42,7 +47,10 @@ def leave(where: str, error: BaseException | None) -> NoReturn:
             frame = frame.tb_next
         words = "".join(traceback.format_exception(error.with_traceback(frame)))
     else:
-        words = f"a process that was forked in {where} came back from it, and ends here: end it with os._exit(0)\n"
+        words = (
+            f"a process that was forked in {where} came back from it, and ends here: end it with"
+            " os._exit(0)\n"
+        )
     with contextlib.suppress(Exception):
         sys.stderr.write(words)
     flush()

@@ -1,6 +1,9 @@
-"""What asks a person (`breakpoint()`, `pdb`, `input()`), where nobody can answer. Runs in the resolver and in workers.
+"""What asks a person (`breakpoint()`, `pdb`, `input()`), where nobody can answer.
 
-They have no terminal: without this, a debugger would end with BdbQuit and `input()` with EOFError, which say nothing.
+Runs in the resolver and in workers.
+
+They have no terminal: without this, a debugger would end with BdbQuit and `input()` with EOFError,
+which say nothing.
 """
 
 from __future__ import annotations
@@ -11,8 +14,9 @@ import sys
 from typing import Any
 
 _HINT = (
-    "nobody can answer here, a worker has no terminal: run the class in one process, with `async with "
-    "graphserve.local(...)`, or set PYTHONBREAKPOINT to a debugger on a socket, such as remote_pdb.set_trace"
+    "nobody can answer here, a worker has no terminal: run the class in one process, with `async"
+    " with graphserve.local(...)`, or set PYTHONBREAKPOINT to a debugger on a socket, such as"
+    " remote_pdb.set_trace"
 )
 
 

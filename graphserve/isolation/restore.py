@@ -1,7 +1,10 @@
-"""What modules may change in their process while they are imported, and what is put right. In resolver and workers.
+"""What modules may change in their process while they are imported, and what is put right.
 
-A module may close descriptors that it never opened, take signals, or lower the limit of recursion. A program that only
-runs that module gets by, and so shall the user's graph. What cannot be put right is told in words.
+In resolver and workers.
+
+A module may close descriptors that it never opened, take signals, or lower the limit of recursion.
+A program that only runs that module gets by, and so shall the user's graph. What cannot be put
+right is told in words.
 """
 
 from __future__ import annotations
@@ -14,8 +17,8 @@ from graphserve.system import inherited
 from graphserve.system.inherited import do_nothing
 
 CLOSED = (
-    "closed descriptors that it did not open, graphserve's own among them (os.closerange or the like): close only what "
-    "you opened"
+    "closed descriptors that it did not open, graphserve's own among them (os.closerange or the"
+    " like): close only what you opened"
 )
 
 
@@ -40,12 +43,15 @@ class Steady:
 
     def restore(self) -> None:
         """Put right what modules changed."""
-        inherited.open_standard_streams()  # or a socket gets the number of what was closed, and what is printed
+        # or a socket gets the number of what was closed, and what is printed
+        inherited.open_standard_streams()
         if sys.getrecursionlimit() < self._recursion:
             sys.setrecursionlimit(self._recursion)
         if self._ignores:
-            signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a client that leaves must not end a worker
-            signal.signal(signal.SIGINT, do_nothing)  # nor Ctrl-C, whose meaning the supervisor decides
+            # a client that leaves must not end a worker
+            signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+            # nor Ctrl-C, whose meaning the supervisor decides
+            signal.signal(signal.SIGINT, do_nothing)
 
 
 def _file(descriptor: int) -> tuple[int, int] | None:

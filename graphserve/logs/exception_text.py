@@ -1,4 +1,7 @@
-"""What exceptions say, as text that can be sent: user code wrote it, and it may be anything. Used in every process."""
+"""What exceptions say, as text that can be sent: user code wrote it, and it may be anything.
+
+Used in every process.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,10 @@
-"""Our own words for the log, whatever user code does to `logging`. Used in workers, and in the process of `local()`.
+"""Our own words for the log, whatever user code does to `logging`.
 
-A worker's records go through a pipe of their own, one JSON object a line, which its supervisor reads. They do not mix
-with what is printed, nothing that is printed can pass for one, and what a worker wrote just before it died is read.
+Used in workers, and in the process of `local()`.
+
+A worker's records go through a pipe of their own, one JSON object a line, which its supervisor
+reads. They do not mix with what is printed, nothing that is printed can pass for one, and what a
+worker wrote just before it died is read.
 """
 
 from __future__ import annotations
@@ -20,15 +23,20 @@ from graphserve.logs.text import printable
 from graphserve.logs.tracebacks import formatted, shortened, trim
 from graphserve.system.own_json import dumps
 
-CAPACITY = 256 * 1024  # bytes that the kernel keeps of a pipe; a user has 64 MiB for all pipes (pipe(7))
-ROOM = 4 * 1024 * 1024  # bytes that wait here when the supervisor does not read; errors have twice as many
-LAST_CHANCE = 0.2  # seconds that an error waits for a supervisor that is slow, since its worker may be about to die
+# bytes that the kernel keeps of a pipe; a user has 64 MiB for all pipes (pipe(7))
+CAPACITY = 256 * 1024
+# bytes that wait here when the supervisor does not read; errors have twice as many
+ROOM = 4 * 1024 * 1024
+# seconds that an error waits for a supervisor that is slow, since its worker may be about to die
+LAST_CHANCE = 0.2
 LONGEST_LINE = 4 * 1024 * 1024  # bytes; of a longer record, the fields are cut
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
 
 class RecordPipe:
-    """The writing end of a worker's records. Never blocks the caller for longer than `LAST_CHANCE`, and never raises.
+    """The writing end of a worker's records.
+
+    Never blocks the caller for longer than `LAST_CHANCE`, and never raises.
 
     Args:
         descriptor: of a pipe; owned from now on.
@@ -50,7 +58,9 @@ class RecordPipe:
         self._later: threading.Thread | None = None  # writes what waits
         os.register_at_fork(after_in_child=self._in_child)
 
-    def write(self, level: str, message: str, trace: str = "", fields: dict[str, object] | None = None) -> None:
+    def write(
+        self, level: str, message: str, trace: str = "", fields: dict[str, object] | None = None
+    ) -> None:
         """Write one record, in one piece."""
         number = LEVELS.get(level, 20)
         if not self._works():
@@ -121,16 +131,23 @@ class RecordPipe:
         dropped = self._dropped
         self._dropped = 0
         if dropped:
-            text = f"{dropped} log records of this worker were dropped: they were not read fast enough"
-            self._queue(_line(time.time(), "warning", text, "", {"dropped": dropped}), LEVELS["error"])
+            text = (
+                f"{dropped} log records of this worker were dropped: they were not read fast enough"
+            )
+            self._queue(
+                _line(time.time(), "warning", text, "", {"dropped": dropped}), LEVELS["error"]
+            )
 
     def _write_later(self) -> None:
         with self._lock:
             if self._later is None:
-                self._later = threading.Thread(target=self._write_all, name="graphserve-records", daemon=True)
+                self._later = threading.Thread(
+                    target=self._write_all, name="graphserve-records", daemon=True
+                )
                 try:
                     self._later.start()
-                except RuntimeError:  # the machine gives us no thread: the next record takes these with it
+                # the machine gives us no thread: the next record takes these with it
+                except RuntimeError:
                     self._later = None
 
     def _write_all(self) -> None:
@@ -142,7 +159,9 @@ class RecordPipe:
                     return
 
     def _works(self) -> bool:
-        """Whether the descriptor is still our pipe: user code may have closed it, and its number is another file's."""
+        """Whether the descriptor is still our pipe: user code may have closed it, and its number is
+        another file's.
+        """
         return not self._forked and _place(self._fd) == self._place
 
     def _in_child(self) -> None:
@@ -165,7 +184,9 @@ _forwarded = _Forwarded()
 
 
 def level_name(number: int) -> str:
-    """Return the name of a level of `logging`, whatever user code calls it: the highest of ours that it reaches."""
+    """Return the name of a level of `logging`, whatever user code calls it: the highest of ours
+    that it reaches.
+    """
     return next((name for name, least in reversed(LEVELS.items()) if number >= least), "debug")
 
 
@@ -174,7 +195,8 @@ def open_pipe(descriptor: int, level: str) -> None:
 
     Args:
         descriptor: its writing end; owned from now on.
-        level: the least level that is written. Errors always are: whoever reads them decides what is shown.
+        level: the least level that is written. Errors always are: whoever reads them decides what
+            is shown.
     """
     global _pipe, _least
     _pipe, _least = RecordPipe(descriptor), min(LEVELS[level], LEVELS["error"])
@@ -186,14 +208,20 @@ def flush(seconds: float = 1.0) -> None:
         _pipe.flush(seconds)
 
 
-def write(level: str, message: str, trace: str = "", fields: dict[str, object] | None = None) -> None:
+def write(
+    level: str, message: str, trace: str = "", fields: dict[str, object] | None = None
+) -> None:
     """Write a record, if this process has a pipe."""
     if _pipe is not None and LEVELS.get(level, 20) >= _least:
         _pipe.write(level, message, trace, fields)
 
 
 def note(
-    name: str, level: str, message: str, cause: BaseException | None = None, fields: dict[str, object] | None = None
+    name: str,
+    level: str,
+    message: str,
+    cause: BaseException | None = None,
+    fields: dict[str, object] | None = None,
 ) -> None:
     """Say something of our own: to the log first, then to `logging`, for handlers of the user's.
 
@@ -204,7 +232,9 @@ def note(
         cause: an exception, whose traceback is shown.
         fields: what else is known, such as the `request_id`.
     """
-    write(level, message, formatted(cause) if cause is not None and _pipe is not None else "", fields)
+    write(
+        level, message, formatted(cause) if cause is not None and _pipe is not None else "", fields
+    )
     _forward(name, LEVELS[level], message, cause, fields or {})
 
 
@@ -213,10 +243,13 @@ def is_written(record: logging.LogRecord) -> bool:
     return _pipe is not None and record is _forwarded.record
 
 
-def _forward(name: str, level: int, message: str, cause: BaseException | None, fields: dict[str, object]) -> None:
+def _forward(
+    name: str, level: int, message: str, cause: BaseException | None, fields: dict[str, object]
+) -> None:
     try:
         logger = logging.getLogger(name)
-        # Where a worker's user code took all handlers away, `logging` would print it, and it is in the log.
+        # Where a worker's user code took all handlers away, `logging` would print it, and it is in
+        # the log.
         if logger.isEnabledFor(level) and (_pipe is None or logger.hasHandlers()):
             if cause is not None:
                 trim(cause)
@@ -224,7 +257,8 @@ def _forward(name: str, level: int, message: str, cause: BaseException | None, f
             record = logger.makeRecord(name, level, "", 0, message, (), trace, extra=fields)
             _forwarded.record = record
             logger.handle(record)
-    except BaseException:  # of a class, a filter or a handler of user code: it has no part in the answer to a call
+    # of a class, a filter or a handler of user code: it has no part in the answer to a call
+    except BaseException:
         pass
     finally:
         _forwarded.record = None
@@ -237,10 +271,17 @@ def _line(when: float, level: str, message: str, trace: str, fields: dict[str, o
     try:
         text = dumps({**record, "fields": fields} if fields else record, default=_as_text)
     except Exception:  # keys that JSON does not have, a circle, a `__str__` that raises
-        text = dumps({**record, "fields": {str(name): _as_text(value) for name, value in fields.items()}})
+        text = dumps(
+            {**record, "fields": {str(name): _as_text(value) for name, value in fields.items()}}
+        )
     if len(text) > LONGEST_LINE:
         text = dumps(
-            {**record, "fields": {str(name)[:100]: _as_text(fields[name])[:1000] for name in list(fields)[:100]}}
+            {
+                **record,
+                "fields": {
+                    str(name)[:100]: _as_text(fields[name])[:1000] for name in list(fields)[:100]
+                },
+            }
         )
     return text.encode() + b"\n"
 

@@ -1,7 +1,9 @@
-"""Text of users and clients, as it may be shown: on a terminal, in a log, in a table. Pure; used in every process.
+"""Text of users and clients, as it may be shown: on a terminal, in a log, in a table.
 
-Whoever can put a control character on a terminal can move its cursor, hide what stands there, or begin a line of his
-own.
+Pure; used in every process.
+
+Whoever can put a control character on a terminal can move its cursor, hide what stands there, or
+begin a line of his own.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from typing import Any
 
 _KEPT = "\t"
 _LINE_ENDS = (0x2028, 0x2029)  # and U+0085, which is one of C1
-_DIRECTIONS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))  # they show text in another order than it has
+# they show text in another order than it has
+_DIRECTIONS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
 _SURROGATES = range(0xD800, 0xE000)  # UTF-8 has none
 _ESCAPES = {
     code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
@@ -21,7 +24,8 @@ _ESCAPES_IN_LINES = {code: escape for code, escape in _ESCAPES.items() if code !
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    """Text with escapes, as Python writes them, in place of what is no text: control characters, line ends, surrogates.
+    """Text with escapes, as Python writes them, in place of what is no text: control characters,
+    line ends, surrogates.
 
     Args:
         text: whatever it is.
@@ -33,7 +37,9 @@ def printable(text: str, *, lines: bool = False) -> str:
 
 
 def encodable(value: object) -> Any:
-    """Text, or lists and dicts of it, with escapes in place of what UTF-8 does not have: lone surrogates."""
+    """Text, or lists and dicts of it, with escapes in place of what UTF-8 does not have: lone
+    surrogates.
+    """
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):

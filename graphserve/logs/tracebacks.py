@@ -1,6 +1,8 @@
-"""Tracebacks as their reader wants them: from the user's first frame on, without our frames, the whole chain. Pure.
+"""Tracebacks as their reader wants them: from the user's first frame on, without our frames, the
+whole chain. Pure.
 
-Used wherever an exception of user code is shown: of an API, of `__init__`, of an import; in every process.
+Used wherever an exception of user code is shown: of an API, of `__init__`, of an import; in every
+process.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from graphserve.system.stack import is_machinery
 
 LONGEST = 128 * 1024  # characters; of a longer one, the middle is left out
 _OURS = (str(Path(__file__).parents[1]) + os.sep, "<frozen ")
-# What our code raises by mistake only. All else says itself what is wrong: a result that does not fit, a syntax error.
+# What our code raises by mistake only. All else says itself what is wrong: a result that does not
+# fit, a syntax error.
 _MISTAKES = (AssertionError, AttributeError, LookupError, NameError)
 
 
@@ -27,19 +30,31 @@ def formatted(exc: BaseException) -> str:
         for error, part in _parts(exc, whole):
             frames = part.stack
             kept = _kept([frame.filename for frame in frames])
-            frames[:] = [frames[number] for number in kept] if kept or not isinstance(error, _MISTAKES) else frames
+            frames[:] = (
+                [frames[number] for number in kept]
+                if kept or not isinstance(error, _MISTAKES)
+                else frames
+            )
         return shortened("".join(whole.format()))
-    except Exception as failure:  # user code made the exception: it is asked for its text, and whether it is true
-        return f"{type(exc).__name__}; there is no traceback: {type(failure).__name__} while it was made\n"
+    # user code made the exception: it is asked for its text, and whether it is true
+    except Exception as failure:
+        return (
+            f"{type(exc).__name__}; there is no traceback: {type(failure).__name__} while it was"
+            " made\n"
+        )
 
 
 def is_of_user(exc: BaseException) -> bool:
     """Return whether an exception went through user code."""
-    return any(not is_machinery(frame.tb_frame.f_code.co_filename) for frame in _frames(exc.__traceback__))
+    return any(
+        not is_machinery(frame.tb_frame.f_code.co_filename) for frame in _frames(exc.__traceback__)
+    )
 
 
 def trim(exc: BaseException) -> bool:
-    """Take our frames out of the tracebacks of a chain, for who shows it in his own way; whether user code is left."""
+    """Take our frames out of the tracebacks of a chain, for who shows it in his own way; whether
+    user code is left.
+    """
     waiting, seen, found = [exc], set[int](), False
     while waiting:
         each = waiting.pop()
@@ -47,7 +62,10 @@ def trim(exc: BaseException) -> bool:
             continue
         seen.add(id(each))
         frames = list(_frames(each.__traceback__))
-        kept = [frames[number] for number in _kept([frame.tb_frame.f_code.co_filename for frame in frames])]
+        kept = [
+            frames[number]
+            for number in _kept([frame.tb_frame.f_code.co_filename for frame in frames])
+        ]
         for frame, following in zip(kept, [*kept[1:], None], strict=False):
             frame.tb_next = following
         if kept or not isinstance(each, _MISTAKES):
@@ -89,7 +107,8 @@ def _frames(trace: TracebackType | None) -> Iterator[TracebackType]:
 
 
 def _kept(files: Sequence[str]) -> list[int]:
-    """Which frames are shown: those of user code, and what it calls, unless that is ours; none, if there is none of it.
+    """Which frames are shown: those of user code, and what it calls, unless that is ours; none, if
+    there is none of it.
 
     Args:
         files: the file of each frame, the outermost first.
@@ -97,6 +116,8 @@ def _kept(files: Sequence[str]) -> list[int]:
     kept: list[int] = []
     for machinery, run in groupby(range(len(files)), lambda number: is_machinery(files[number])):
         numbers = list(run)
-        if not machinery or (kept and not any(files[number].startswith(_OURS) for number in numbers)):
+        if not machinery or (
+            kept and not any(files[number].startswith(_OURS) for number in numbers)
+        ):
             kept += numbers
     return kept

@@ -1,7 +1,8 @@
 """Tasks whose first step runs at once, in this turn of the loop. Runs in workers.
 
-An API that waits for nothing is over with its first step: the answer leaves in the turn in which the request came, and
-one that calls on has sent its call. Otherwise the loop polls its sockets in between, once more for every hop.
+An API that waits for nothing is over with its first step: the answer leaves in the turn in which
+the request came, and one that calls on has sent its call. Otherwise the loop polls its sockets in
+between, once more for every hop.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class Eager:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._own = vars(loop)
-        self._caught: list[tuple[Callable[[], object], Context]] = []  # the first step of the task that is being made
+        # the first step of the task that is being made
+        self._caught: list[tuple[Callable[[], object], Context]] = []
 
     if sys.version_info >= (3, 12):
 
@@ -32,8 +34,8 @@ class Eager:
             return asyncio.Task(work, loop=self._loop, eager_start=True)
 
     else:
-        # Python 3.11 has no eager tasks, but a task asks its loop for one thing only when it is made: to call its first
-        # step soon. That is caught, and called.
+        # Python 3.11 has no eager tasks, but a task asks its loop for one thing only when it is
+        # made: to call its first step soon. That is caught, and called.
 
         def begin(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
             """A task that does this work, and has begun."""

@@ -20,11 +20,14 @@ class LoopThread:
         return cls(asyncio.get_running_loop(), threading.get_ident())
 
     def instead(self) -> tuple[str, str] | None:
-        """Whose call to await, and what else to do, if waiting in this thread would stop an event loop; else None."""
+        """Whose call to await, and what else to do, if waiting in this thread would stop an event
+        loop; else None.
+        """
         if threading.get_ident() == self.thread:
             return "self.…", "or make this API a plain `def`, which runs in a thread"
         try:
-            asyncio.get_running_loop()  # it is not where the answer arrives, but all else on it would stand still
+            # it is not where the answer arrives, but all else on it would stand still
+            asyncio.get_running_loop()
         except RuntimeError:
             return None
         return "server.call", "or wait in a thread: `await asyncio.to_thread(...)`"

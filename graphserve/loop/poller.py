@@ -1,7 +1,10 @@
-"""Readers for sockets that live for one call: an epoll of our own, inside the loop's. Runs in workers.
+"""Readers for sockets that live for one call: an epoll of our own, inside the loop's.
 
-A reader of the loop costs a handle and eight system calls from its birth to its end, more than the call itself. Here
-it costs two. Connections that are kept use the loop's readers, which have one system call less at each event.
+Runs in workers.
+
+A reader of the loop costs a handle and eight system calls from its birth to its end, more than the
+call itself. Here it costs two. Connections that are kept use the loop's readers, which have one
+system call less at each event.
 """
 
 from __future__ import annotations
@@ -42,9 +45,11 @@ class Poller:
         return True
 
     def watch_end(self, descriptor: int, call: Callable[[], object]) -> None:
-        """Have `call`, which must `forget_end`, called when the other side has closed its end, read to there or not.
+        """Have `call`, which must `forget_end`, called when the other side has closed its end, read
+        to there or not.
 
-        The descriptor may be closed by its transport, and its number be another socket's, before it is forgotten here.
+        The descriptor may be closed by its transport, and its number be another socket's, before it
+        is forgotten here.
         """
         self._watch(descriptor, select.EPOLLRDHUP, call)
 
@@ -65,7 +70,8 @@ class Poller:
         else:
             try:  # as with a loop's: a second one takes the place of the first
                 self._epoll.modify(descriptor, events)
-            except FileNotFoundError:  # that was of a socket which is closed: the kernel has forgotten it
+            # that was of a socket which is closed: the kernel has forgotten it
+            except FileNotFoundError:
                 self._epoll.register(descriptor, events)
         self._calls[descriptor] = call
 
@@ -88,7 +94,8 @@ def poller(loop: asyncio.AbstractEventLoop) -> Poller:
 
 
 def _close_in_forked_child() -> None:
-    # It would hold on to sockets that the parent closed. One for all: a hook for each would keep each of them.
+    # It would hold on to sockets that the parent closed. One for all: a hook for each would keep
+    # each of them.
     for each in list(_pollers.values()):
         each.close()
 

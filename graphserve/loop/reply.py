@@ -1,7 +1,7 @@
 """The future of a call: who waits for it goes on in the turn of the loop in which the answer came.
 
-Decision record 0007. A further turn costs a system call and a cold cache, several times in a deep graph. Runs where
-callers do.
+Decision record 0007. A further turn costs a system call and a cold cache, several times in a deep
+graph. Runs where callers do.
 """
 
 from __future__ import annotations
@@ -30,10 +30,13 @@ class Reply(asyncio.Future[Any]):
     _waiter: tuple[Callable[[Any], object], Context | None] | None = None
 
     def __init__(self, loop: asyncio.AbstractEventLoop, call: Abandonable | None = None) -> None:
-        asyncio.Future.__init__(self, loop=loop)  # quicker than by super(): one is made for each call
+        # quicker than by super(): one is made for each call
+        asyncio.Future.__init__(self, loop=loop)
         self._call = call
 
-    def add_done_callback(self, fn: Callable[[Any], object], /, *, context: Context | None = None) -> None:
+    def add_done_callback(
+        self, fn: Callable[[Any], object], /, *, context: Context | None = None
+    ) -> None:
         """As of every future; the first one that is added is also the first that is called."""
         if self._waiter is None and not self.done():
             self._waiter = fn, context
@@ -62,10 +65,11 @@ class Reply(asyncio.Future[Any]):
         """Let who waits go on, now that the result or the error is set.
 
         Args:
-            at_once: in this turn of the loop, not the next one; only from a callback of the loop, not out of a task,
-                which would be entered twice.
+            at_once: in this turn of the loop, not the next one; only from a callback of the loop,
+                not out of a task, which would be entered twice.
         """
-        self._call = None  # no reference cycle: a result that is a large array goes with its last holder
+        # no reference cycle: a result that is a large array goes with its last holder
+        self._call = None
         waiter = self._waiter
         self._waiter = None
         if waiter is None:
@@ -79,6 +83,7 @@ class Reply(asyncio.Future[Any]):
                 fn(self)
             else:
                 context.run(fn, self)
-        except Exception as exc:  # as the loop does; what is being read here has nothing to do with it
+        # as the loop does; what is being read here has nothing to do with it
+        except Exception as exc:
             said = {"message": f"Exception in callback {fn!r}", "exception": exc, "future": self}
             self.get_loop().call_exception_handler(said)

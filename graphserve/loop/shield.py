@@ -1,8 +1,9 @@
 """Whether `asyncio.shield` protects a task. Runs in workers.
 
-When the caller of an API leaves, what the API called is cancelled wherever its own code stands, except what it
-shielded. asyncio tells nobody what is shielded; but what waits for a task has left a callback on it, and from there it
-leads on to the shield. That is private to asyncio: where it is not found, nothing is shielded, and a test says so.
+When the caller of an API leaves, what the API called is cancelled wherever its own code stands,
+except what it shielded. asyncio tells nobody what is shielded; but what waits for a task has left a
+callback on it, and from there it leads on to the shield. That is private to asyncio: where it is
+not found, nothing is shielded, and a test says so.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ _GATHER = "gather.<locals>._done_callback"
 
 
 def shielded(future: asyncio.Future[Any] | None) -> bool:
-    """Whether a task is inside of `asyncio.shield`, or whoever waits for it is: a task, a `gather`, a `TaskGroup`."""
+    """Whether a task is inside of `asyncio.shield`, or whoever waits for it is: a task, a `gather`,
+    a `TaskGroup`.
+    """
     for callback, _ in getattr(future, "_callbacks", None) or ():
         kind = type(callback)
         if kind is FunctionType:
             name = callback.__qualname__
             if name == _SHIELD or (name == _GATHER and shielded(_gathering(callback))):
                 return True
-        elif kind is MethodType or kind is BuiltinMethodType:  # the second one wakes a task of asyncio's in C
+        # the second one wakes a task of asyncio's in C
+        elif kind is MethodType or kind is BuiltinMethodType:
             waits = callback.__self__
             if isinstance(waits, asyncio.TaskGroup):
                 waits = getattr(waits, "_parent_task", None)

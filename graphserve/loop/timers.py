@@ -1,8 +1,8 @@
 """Timers for deadlines: nearly all are called off long before they fire. Runs in workers.
 
-A timer of the loop costs a heap's insertion and removal for each call. An alarm that is seconds away only joins the
-others of its second; the loop has one timer for all of them, and gives a timer of its own to those that are still
-set when their second comes.
+A timer of the loop costs a heap's insertion and removal for each call. An alarm that is seconds
+away only joins the others of its second; the loop has one timer for all of them, and gives a timer
+of its own to those that are still set when their second comes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ class Timer:
         self._handle: asyncio.TimerHandle | None = None
 
     def cancel(self) -> None:
-        """Call it off, and let go of what it would have called: that holds us, and maybe a large result."""
+        """Call it off, and let go of what it would have called: that holds us, and maybe a large
+        result.
+        """
         self._call = _nothing
         if self._among is not None:
             self._among.discard(self)
@@ -71,10 +73,13 @@ class Timers:
 
 
 _of: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Timers] = weakref.WeakKeyDictionary()
-_latest: list[Timers] = []  # a process has one loop, as a rule: this is quicker than a weak dictionary
+# a process has one loop, as a rule: this is quicker than a weak dictionary
+_latest: list[Timers] = []
 
 
-def alarm(loop: asyncio.AbstractEventLoop, delay: float, call: Callable[[], Any]) -> Timer | asyncio.TimerHandle:
+def alarm(
+    loop: asyncio.AbstractEventLoop, delay: float, call: Callable[[], Any]
+) -> Timer | asyncio.TimerHandle:
     """Have `call` called on the loop in `delay` seconds; the value's `cancel` calls it off."""
     if delay < FAR:
         return loop.call_later(delay, call)

@@ -1,4 +1,6 @@
-"""Calls to a graph of processes from the Python program that started it: on a loop and a thread of their own."""
+"""Calls to a graph of processes from the Python program that started it: on a loop and a thread of
+their own.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,13 @@ class Calls:
         url: where it answers.
         tls: what it serves TLS with.
         password: of the TLS key.
-        errors: the pipe by which the supervisor says what is logged of failed calls; stays its owner's.
+        errors: the pipe by which the supervisor says what is logged of failed calls; stays its
+            owner's.
     """
 
-    def __init__(self, cls: type, url: str, tls: TlsPlan | None, password: str | None, errors: int) -> None:
+    def __init__(
+        self, cls: type, url: str, tls: TlsPlan | None, password: str | None, errors: int
+    ) -> None:
         self._plan, _ = resolve_here(cls, {})
         self._cls = cls
         self._entry = self._plan.node(self._plan.entry)
@@ -35,9 +40,13 @@ class Calls:
         name = self._entry.name
         self._errors = errors
         lost = f"a worker of {name} ended while it executed the call"  # as a hop says it
-        self._lane = UrlLane(name, base, lambda: httpx_transport.connect(url, tls, password), self._explain, lost)
+        self._lane = UrlLane(
+            name, base, lambda: httpx_transport.connect(url, tls, password), self._explain, lost
+        )
         self._begun = threading.Event()
-        self._thread = threading.Thread(target=asyncio.run, args=(self._live(),), name="graphserve-calls", daemon=True)
+        self._thread = threading.Thread(
+            target=asyncio.run, args=(self._live(),), name="graphserve-calls", daemon=True
+        )
         self._thread.start()
         self._begun.wait()
 
@@ -53,7 +62,10 @@ class Calls:
         self._words = Words(self._errors, self._entry.name)
         self._loop_thread = LoopThread.here()
         self._closing = asyncio.Event()
-        timeout, slack = self._entry.options.timeout, HOP_SLACK + slack_to(self._plan, self._entry.name)
+        timeout, slack = (
+            self._entry.options.timeout,
+            HOP_SLACK + slack_to(self._plan, self._entry.name),
+        )
         self.client = TypedClient(self._entry.name, {
             api.name: RemoteApi(self._loop_thread, DependencyApi(
                 api, self._entry.name, self._lane, *public_codecs(self._cls, api), timeout, slack

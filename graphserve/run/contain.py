@@ -1,8 +1,10 @@
-"""Tasks and callbacks of user code in a local graph: what ends a program, raised there, does not end this one.
+"""Tasks and callbacks of user code in a local graph: what ends a program, raised there, does not
+end this one.
 
-asyncio lets SystemExit and KeyboardInterrupt of any task or callback out of the running loop. A worker, whose loop is
-its own, goes on (`worker/main.py`); here the loop is the caller's: as long as a local graph runs, each callback that an
-API schedules is wrapped. Who awaits such a task gets the exception all the same, so the call fails.
+asyncio lets SystemExit and KeyboardInterrupt of any task or callback out of the running loop. A
+worker, whose loop is its own, goes on (`worker/main.py`); here the loop is the caller's: as long as
+a local graph runs, each callback that an API schedules is wrapped. Who awaits such a task gets the
+exception all the same, so the call fails.
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ class Contained:
 def _wrapping(loop: asyncio.AbstractEventLoop, name: str) -> Callable[..., Any]:
     """A method of a loop that schedules a callback, which wraps those of APIs."""
     original = getattr(loop, name)
-    position = 0 if name.startswith("call_soon") else 1  # of the callback; the others have a time before it
+    # of the callback; the others have a time before it
+    position = 0 if name.startswith("call_soon") else 1
 
     @functools.wraps(original)
     def schedule(*arguments: Any, context: Context | None = None) -> Any:

@@ -1,7 +1,8 @@
-"""`local()`: a whole graph in this process and on this loop, without sockets, for tests, debuggers and notebooks.
+"""`local()`: a whole graph in this process and on this loop, without sockets, for tests, debuggers
+and notebooks.
 
-Everything else is the real thing: values pass through the wire's types, limits, deadlines, errors and the threads of
-each node are those of real workers.
+Everything else is the real thing: values pass through the wire's types, limits, deadlines, errors
+and the threads of each node are those of real workers.
 """
 
 from __future__ import annotations
@@ -27,20 +28,25 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def local(service: type[T], *, replace: Mapping[type, Any] | None = None) -> AbstractAsyncContextManager[type[T]]:
+def local(
+    service: type[T], *, replace: Mapping[type, Any] | None = None
+) -> AbstractAsyncContextManager[type[T]]:
     """Run the whole graph of a service in this process, without sockets.
 
-    When the block is left, what was accepted is answered first; when an exception leaves it, that is cancelled. Each
-    service has one instance. `env` of a service is not set: the environment is one for the process.
+    When the block is left, what was accepted is answered first; when an exception leaves it, that
+    is cancelled. Each service has one instance. `env` of a service is not set: the environment is
+    one for the process.
 
     Args:
-        service: the entry: a class decorated with `@service`. Unlike with `serve`, it may be defined anywhere.
-        replace: what stands in for a service, by class: another class (made with the same `init` if it is a service,
-            without arguments otherwise), or an object; it has all APIs of the service. A service that would run
-            elsewhere (`depends(X, url=…)`) can be replaced too.
+        service: the entry: a class decorated with `@service`. Unlike with `serve`, it may be
+            defined anywhere.
+        replace: what stands in for a service, by class: another class (made with the same `init` if
+            it is a service, without arguments otherwise), or an object; it has all APIs of the
+            service. A service that would run elsewhere (`depends(X, url=…)`) can be replaced too.
 
     Returns:
-        An asynchronous context manager whose value is called like a dependency: `await gateway.ocr(...)`.
+        An asynchronous context manager whose value is called like a dependency: `await
+            gateway.ocr(...)`.
 
     Raises:
         GraphError: the services do not form a graph, or `replace` names a class that is not in it.
@@ -91,7 +97,8 @@ class _Local(AbstractAsyncContextManager[Any]):
             raise AttributeError(name)
         entry = self._plan.entry
         raise AttributeError(
-            f"local({entry}) has no {name!r}: write `async with local({entry}) as entry:`, and call `entry`"
+            f"local({entry}) has no {name!r}: write `async with local({entry}) as entry:`, and call"
+            " `entry`"
         )
 
 
@@ -113,7 +120,9 @@ class _Graph:
                 return target
             return self._class(named)
 
-        clients = Clients(plan, self.plan, lambda node, _: self.nodes[node.name], self._http, class_of)
+        clients = Clients(
+            plan, self.plan, lambda node, _: self.nodes[node.name], self._http, class_of
+        )
         node = self.nodes[plan.name] = LocalNode(plan, declared, override, clients)
         await node.start()
 
@@ -121,15 +130,21 @@ class _Graph:
         entry, loop_thread = self.plan.node(self.plan.entry), LoopThread.here()
         apis = {}
         for api in entry.apis:
-            timeout, slack = shortest(api.timeout, entry.options.timeout), slack_to(self.plan, entry.name)
+            timeout, slack = (
+                shortest(api.timeout, entry.options.timeout),
+                slack_to(self.plan, entry.name),
+            )
             way = codecs(self._class(entry), api)
             apis[api.name] = RemoteApi(
-                loop_thread, DependencyApi(api, entry.name, self.nodes[entry.name], *way, timeout, slack)
+                loop_thread,
+                DependencyApi(api, entry.name, self.nodes[entry.name], *way, timeout, slack),
             )
         return TypedClient(entry.name, apis)
 
     async def stop(self, *, now: bool) -> None:
-        """Stop every node, the entry first; the first exception that one raises is raised when all have stopped."""
+        """Stop every node, the entry first; the first exception that one raises is raised when all
+        have stopped.
+        """
         first: BaseException | None = None
         for node in reversed(list(self.nodes.values())):
             try:

@@ -1,4 +1,6 @@
-"""HTTP requests at a node of a local graph, as an injected httpx client sends them. Runs in the process of `local()`.
+"""HTTP requests at a node of a local graph, as an injected httpx client sends them.
+
+Runs in the process of `local()`.
 
 The clients are those of workers (`call/httpx_transport.py`); this is the lane under them.
 """
@@ -19,7 +21,13 @@ from graphserve.loop.loop_thread import LoopThread
 from graphserve.run.local_node import LocalNode
 from graphserve.run.local_transport import LocalCall, LocalRequest
 from graphserve.wire import problem
-from graphserve.wire.formats import Format, accept_format, content_format, item_format, stream_format
+from graphserve.wire.formats import (
+    Format,
+    accept_format,
+    content_format,
+    item_format,
+    stream_format,
+)
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.trust import MADE
 from graphserve.worker.dispatch.executor import BoundApi
@@ -36,8 +44,14 @@ Headers = list[tuple[bytes, bytes]]
 def client(node: LocalNode, edge: EdgePlan) -> HttpClient:
     """The httpx client for an edge of a local graph."""
     slack = slack_to(node.clients.plan, node.plan.name)
-    core = httpx_transport.NodeTransport(LoopThread.here(), node.plan.name, {}, HttpLane(node), edge.timeout, slack)
-    make = httpx_transport.async_client if edge.client == "httpx.AsyncClient" else httpx_transport.sync_client
+    core = httpx_transport.NodeTransport(
+        LoopThread.here(), node.plan.name, {}, HttpLane(node), edge.timeout, slack
+    )
+    make = (
+        httpx_transport.async_client
+        if edge.client == "httpx.AsyncClient"
+        else httpx_transport.sync_client
+    )
     return make(core)
 
 
@@ -63,9 +77,15 @@ class HttpLane:
         head, _, body = request.partition(b"\r\n\r\n")
         first, *lines = head.split(b"\r\n")
         method, target, _ = first.split(b" ")
-        headers = [(name.lower(), value) for name, _, value in (line.partition(b": ") for line in lines)]
+        headers = [
+            (name.lower(), value) for name, _, value in (line.partition(b": ") for line in lines)
+        ]
         if method not in METHODS:  # over a socket the parser refuses it
-            self._refuse(exchange, HttpProblem(400, f"there is no {method.decode()} at this socket"), new_request_id())
+            self._refuse(
+                exchange,
+                HttpProblem(400, f"there is no {method.decode()} at this socket"),
+                new_request_id(),
+            )
             return
         api = self.routes.get(plain(target.partition(b"?")[0])) if method == b"POST" else None
         if api is None:
@@ -90,7 +110,9 @@ class HttpLane:
         task = exchange.loop.create_task(work)
         exchange.reply.add_done_callback(lambda _: task.cancel())
 
-    def _call(self, exchange: Exchange[bytes], api: BoundApi, target: bytes, headers: Headers, body: bytes) -> None:
+    def _call(
+        self, exchange: Exchange[bytes], api: BoundApi, target: bytes, headers: Headers, body: bytes
+    ) -> None:
         context = CallContext()
         heading, refused = _heading(headers, context)
         format = content_format(heading.content_type)
@@ -104,11 +126,17 @@ class HttpLane:
             upload = _whole(body) if exchange.upload is None else pieces(exchange)
             body = target.partition(b"?")[2]
         stream = stream_format(heading.accept) if api.signature.stream else None
-        accept = item_format(heading.accept) if stream is not None else accept_format(heading.accept)
-        request = LocalRequest(api.plan.name, context, body, format or Format.JSON, accept, stream, MADE)
+        accept = (
+            item_format(heading.accept) if stream is not None else accept_format(heading.accept)
+        )
+        request = LocalRequest(
+            api.plan.name, context, body, format or Format.JSON, accept, stream, MADE
+        )
         self.node.submit(LocalCall(request, exchange, upload))
 
-    async def _gather(self, exchange: Exchange[bytes], api: BoundApi, target: bytes, headers: Headers) -> None:
+    async def _gather(
+        self, exchange: Exchange[bytes], api: BoundApi, target: bytes, headers: Headers
+    ) -> None:
         """Have the whole body of a request that comes in pieces."""
         try:
             body = b"".join([piece async for piece in pieces(exchange)])
@@ -126,12 +154,18 @@ class HttpLane:
             return {"type": "http.request", "body": b"", "more_body": False}
 
         path = target.partition(b"?")[0].decode("latin-1")
-        await self.app({"type": "http", "method": method.decode("latin-1"), "path": path}, receive, send)
+        await self.app(
+            {"type": "http", "method": method.decode("latin-1"), "path": path}, receive, send
+        )
         start, body = messages
-        exchange.answered(start["status"], start["headers"], b"" if method == b"HEAD" else body["body"])
+        exchange.answered(
+            start["status"], start["headers"], b"" if method == b"HEAD" else body["body"]
+        )
 
 
-def _heading(headers: list[tuple[bytes, bytes]], context: CallContext) -> tuple[RequestHeaders, CallError | None]:
+def _heading(
+    headers: list[tuple[bytes, bytes]], context: CallContext
+) -> tuple[RequestHeaders, CallError | None]:
     try:
         return RequestHeaders(headers, context, MADE), None
     except RequestRefused as exc:

@@ -1,4 +1,6 @@
-"""One node of a local graph: its instance, its slots and its queue. Runs in the process that called `local()`.
+"""One node of a local graph: its instance, its slots and its queue.
+
+Runs in the process that called `local()`.
 
 To its callers it is a lane, so calls, deadlines and cancellation are those of real processes; only
 the socket is missing.
@@ -17,7 +19,13 @@ from typing import Any, Protocol
 
 from graphserve.call.clients import Clients
 from graphserve.call.exchange import Exchange, pieces
-from graphserve.errors import CallError, ConfigurationError, InvalidArguments, StartupError, Unavailable
+from graphserve.errors import (
+    CallError,
+    ConfigurationError,
+    InvalidArguments,
+    StartupError,
+    Unavailable,
+)
 from graphserve.graph.plan import ApiPlan, NodePlan
 from graphserve.logs.tracebacks import trim
 from graphserve.run.local_transport import (
@@ -62,7 +70,9 @@ class LocalNode:
 
     retry_budget = None  # there is no connection that could be lost
 
-    def __init__(self, plan: NodePlan, declared: type, override: Any, clients: Clients[LocalRequest]) -> None:
+    def __init__(
+        self, plan: NodePlan, declared: type, override: Any, clients: Clients[LocalRequest]
+    ) -> None:
         self.plan = plan
         self.declared = declared
         self.override = override
@@ -73,9 +83,11 @@ class LocalNode:
         self._executor = Executor(plan, self._threads, clients.plan.depth(plan.name))
         self._free = plan.limit
         self._waiting: dict[AnyExchange, LocalCall] = {}  # the oldest first
-        self._executing: dict[AnyExchange, LocalExecution | None] = {}  # None: it is just being begun
+        # None: it is just being begun
+        self._executing: dict[AnyExchange, LocalExecution | None] = {}
         self._batchers: dict[str, Batcher] = {}
-        self._base = contextvars.copy_context()  # a callee sees nothing of its caller's context variables
+        # a callee sees nothing of its caller's context variables
+        self._base = contextvars.copy_context()
         self._quiet = asyncio.Event()
         self._life: ServiceInstance | None = None
         self._stopped = False
@@ -94,7 +106,9 @@ class LocalNode:
         for api in self.plan.apis:
             if not callable(getattr(instance, api.name, None)):
                 kind = type(instance).__name__
-                text = f"{kind} stands in for {self.declared.__name__}, but has no method {api.name!r}"
+                text = (
+                    f"{kind} stands in for {self.declared.__name__}, but has no method {api.name!r}"
+                )
                 raise ConfigurationError(text)
         self.apis = bind(self.plan, instance, self.declared)
         self._batchers = {
@@ -117,7 +131,10 @@ class LocalNode:
         quiet = await self._until_quiet(patience)
         try:
             if not quiet:
-                text = f"{self.plan.name} still executes a call {patience:g} s after it was cancelled: it was left so"
+                text = (
+                    f"{self.plan.name} still executes a call {patience:g} s after it was cancelled:"
+                    " it was left so"
+                )
                 warnings.warn(text, RuntimeWarning, stacklevel=2)
             elif self._life is not None:
                 quiet = await leave(self._life, patience)
@@ -141,7 +158,11 @@ class LocalNode:
         elif self._can_take(call):
             self._execute(call)
         elif len(self._waiting) >= self.plan.options.queue:
-            call.exchange.fail(Unavailable(f"the queue of {self.plan.name} is full", node=self.plan.name, full=True))
+            call.exchange.fail(
+                Unavailable(
+                    f"the queue of {self.plan.name} is full", node=self.plan.name, full=True
+                )
+            )
         else:
             self._waiting[call.exchange] = call
 
@@ -171,7 +192,8 @@ class LocalNode:
 
     def _execute(self, call: LocalCall) -> None:
         api = self.apis[call.request.api]
-        limited = api.plan.lane == "queue" and api.plan.batch is None  # a batch has taken its slot itself
+        # a batch has taken its slot itself
+        limited = api.plan.lane == "queue" and api.plan.batch is None
         self._free -= limited
         try:
             arguments = self._arguments(call, api)
@@ -192,7 +214,9 @@ class LocalNode:
         execution: LocalExecution
         if api.plan.batch is not None:
             try:
-                execution = base.run(self._batchers[api.plan.name].join, arguments, context, ended, expected=False)
+                execution = base.run(
+                    self._batchers[api.plan.name].join, arguments, context, ended, expected=False
+                )
             except Exception as exc:
                 self._executing.pop(call.exchange)
                 self._loop.call_soon(self._refused, call, exc, False)
@@ -209,10 +233,14 @@ class LocalNode:
     def _arguments(self, call: LocalCall, api: BoundApi) -> dict[str, Any]:
         request = call.request
         if call.upload is None:
-            return api.arguments.decode(request.body, request.format, no_memory if request.trust.values else None)
+            return api.arguments.decode(
+                request.body, request.format, no_memory if request.trust.values else None
+            )
         return from_query(api, request.body, call.upload)
 
-    def _ended(self, call: LocalCall, api: BoundApi, result: Any, error: BaseException | None) -> None:
+    def _ended(
+        self, call: LocalCall, api: BoundApi, result: Any, error: BaseException | None
+    ) -> None:
         self._executing.pop(call.exchange, None)
         if error is None:
             accept = call.request.accept
@@ -251,17 +279,22 @@ class LocalNode:
         if isinstance(exc, MalformedBody):
             named = "JSON" if call.request.format is Format.JSON else "MessagePack"
             exc = HttpProblem(400, f"the body is not valid {named}: {exc}")
-        refusal = exc if isinstance(exc, InvalidArguments) else problem.as_call_error(exc, self.plan.name)
+        refusal = (
+            exc if isinstance(exc, InvalidArguments) else problem.as_call_error(exc, self.plan.name)
+        )
         self._answer(call, refusal, exc)
         self._freed(limited)
 
     def _answer(self, call: LocalCall, error: CallError, cause: BaseException) -> None:
         request_id = call.request.context.request_id.decode("latin-1")
-        call.exchange.answered(*problem.encode(error, node=self.plan.name, request_id=request_id, open_book=True))
+        call.exchange.answered(
+            *problem.encode(error, node=self.plan.name, request_id=request_id, open_book=True)
+        )
         reply = call.exchange.reply
         if reply.done() and not reply.cancelled() and (failure := reply.exception()) is not None:
             if trim(cause):
-                failure.__cause__ = cause  # where processes have only a log, a debugger here finds the user's own frame
+                # where processes have only a log, a debugger here finds the user's own frame
+                failure.__cause__ = cause
             for note in getattr(cause, "__notes__", ()) if cause is error else ():
                 failure.add_note(note)
 
@@ -290,7 +323,9 @@ class LocalNode:
     async def _live(self, cls: type) -> Any:
         lone = cls is not self.declared  # not made with the service's `init`, and given no clients
         plan = dataclasses.replace(self.plan, init={}) if lone else self.plan
-        self._life = await begin(plan, cls, self._threads, _nothing if lone else self.clients.inject)
+        self._life = await begin(
+            plan, cls, self._threads, _nothing if lone else self.clients.inject
+        )
         return self._life.instance
 
     @property
@@ -344,12 +379,15 @@ async def begin(
 async def leave(life: ServiceInstance, seconds: float) -> bool:
     """Leave an instance; False: it did not end in time."""
     try:
-        async with asyncio.timeout(seconds) as limit:  # in this task, as what was entered in it may ask for
+        # in this task, as what was entered in it may ask for
+        async with asyncio.timeout(seconds) as limit:
             await life.stop()
     except TimeoutError:
         if not limit.expired():
             raise  # its own
-        method, end = ("__aexit__", "cancelled") if hasattr(life.cls, "__aexit__") else ("__exit__", _GOES_ON)
+        method, end = (
+            ("__aexit__", "cancelled") if hasattr(life.cls, "__aexit__") else ("__exit__", _GOES_ON)
+        )
         text = f"{life.node.name} had not left ({method}) after {seconds:g} s: {end}"
         warnings.warn(text, RuntimeWarning, stacklevel=3)
         return False

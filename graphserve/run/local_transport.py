@@ -32,7 +32,8 @@ class LocalRequest:
         body: the encoded arguments.
         format: how they are written.
         accept: how the result, or each item of a stream, shall be written.
-        stream: how the items of a stream shall be written; None for a typed caller, who takes them one by one.
+        stream: how the items of a stream shall be written; None for a typed caller, who takes them
+            one by one.
         trust: who the caller is.
     """
 
@@ -71,12 +72,18 @@ def composer(api: ApiPlan, *, checked: bool) -> Compose:
     accept = Format.CHECKED if checked else Format.TYPED
 
     def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> LocalRequest:
-        request_id = context.request_id if context is not None and context.request_id else new_request_id()
+        request_id = (
+            context.request_id if context is not None and context.request_id else new_request_id()
+        )
         if context is None:
-            return LocalRequest(api.name, CallContext(request_id, deadline_ns), body, accept=accept, trust=PEER)
+            return LocalRequest(
+                api.name, CallContext(request_id, deadline_ns), body, accept=accept, trust=PEER
+            )
         context = traced(context)
         trace = (context.traceparent, context.tracestate, context.baggage)
-        return LocalRequest(api.name, CallContext(request_id, deadline_ns, *trace), body, accept=accept, trust=PEER)
+        return LocalRequest(
+            api.name, CallContext(request_id, deadline_ns, *trace), body, accept=accept, trust=PEER
+        )
 
     return compose
 
@@ -122,7 +129,11 @@ class LocalSink(ExchangeSink):
     """
 
     def __init__(
-        self, exchange: AnyExchange, api: BoundApi, items: Format, failed: Callable[[BaseException], None]
+        self,
+        exchange: AnyExchange,
+        api: BoundApi,
+        items: Format,
+        failed: Callable[[BaseException], None],
     ) -> None:
         super().__init__(exchange, [])
         self.api = api
@@ -159,7 +170,9 @@ class BodySink(ExchangeSink):
         self, call: LocalCall, api: BoundApi, format: StreamFormat, items: Format,
         note: Callable[[BaseException], CallError], failed: Callable[[BaseException], None],
     ) -> None:  # fmt: skip
-        super().__init__(call.exchange, [(CONTENT_TYPE, format.value), (CACHE_CONTROL, b"no-store")])
+        super().__init__(
+            call.exchange, [(CONTENT_TYPE, format.value), (CACHE_CONTROL, b"no-store")]
+        )
         self.api = api
         self.format = format
         self._note = note
@@ -182,9 +195,15 @@ class BodySink(ExchangeSink):
             return
         said, node = self._note(error), self.exchange.node
         last = problem.in_stream(
-            said, self.format, node=node, request_id=self._request_id, open_book=True, internal=False
+            said,
+            self.format,
+            node=node,
+            request_id=self._request_id,
+            open_book=True,
+            internal=False,
         )
-        if self.format is StreamFormat.NDJSON:  # over a socket the missing end of the chunks says it
+        # over a socket the missing end of the chunks says it
+        if self.format is StreamFormat.NDJSON:
             self.exchange.chunk(last)
             self.exchange.lost(CUT, unread=False)
         else:

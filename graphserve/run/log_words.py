@@ -1,4 +1,5 @@
-"""What the log says of failed calls, for the program that made them: the public port keeps it from everybody.
+"""What the log says of failed calls, for the program that made them: the public port keeps it from
+everybody.
 
 Runs in programs that call `serve()`, on the loop of their calls.
 """
@@ -12,7 +13,8 @@ import os
 from graphserve.wire import problem
 
 KEPT = 256  # errors, the latest
-PATIENCE = 1.0  # seconds that an answer waits for its error: it was logged first, and takes another way
+# seconds that an answer waits for its error: it was logged first, and takes another way
+PATIENCE = 1.0
 READ_SIZE = 64 * 1024
 
 

@@ -1,4 +1,7 @@
-"""`serve()`: start the real processes from a Python program. The supervisor runs as a child process of it."""
+"""`serve()`: start the real processes from a Python program.
+
+The supervisor runs as a child process of it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,14 @@ from typing import Any, Generic, TypeVar, cast, overload
 from graphserve import config
 from graphserve.config import Config
 from graphserve.declare.service import declaration
-from graphserve.errors import ConfigurationError, CycleError, ExitCode, GraphError, GraphServeError, StartupError
+from graphserve.errors import (
+    ConfigurationError,
+    CycleError,
+    ExitCode,
+    GraphError,
+    GraphServeError,
+    StartupError,
+)
 from graphserve.graph import importer
 from graphserve.run.calls import Calls
 from graphserve.system import inherited
@@ -36,15 +46,16 @@ def serve(target: str, **options: Any) -> Server[Any]: ...
 def serve(target: Any, **options: Any) -> Any:
     """Start the graph of a service in real processes, and return when it answers.
 
-    The supervisor is a child of this process, so this works under a running event loop, in threads, in pytest and in
-    notebooks. It ends, draining, when the `with` block is left, `stop` is called, or this process goes away.
+    The supervisor is a child of this process, so this works under a running event loop, in threads,
+    in pytest and in notebooks. It ends, draining, when the `with` block is left, `stop` is called,
+    or this process goes away.
 
     Args:
-        target: the entry: a class decorated with `@service` at the top of a module or of the script that is being run;
-            or an import string, `module:Class` or `path/to/file.py:Class`.
-        **options: the flags of `graphserve serve`, with `_` for `-`: `host`, `port` (0 picks one), `uds`, `workers`,
-            `scale={"Node": 2}`, `set={"Node": {"timeout": 5}}`, `ssl_certfile`, `log_level`, … Environment and
-            configuration files are read as by the command.
+        target: the entry: a class decorated with `@service` at the top of a module or of the script
+            that is being run; or an import string, `module:Class` or `path/to/file.py:Class`.
+        **options: the flags of `graphserve serve`, with `_` for `-`: `host`, `port` (0 picks one),
+            `uds`, `workers`, `scale={"Node": 2}`, `set={"Node": {"timeout": 5}}`, `ssl_certfile`,
+            `log_level`, … Environment and configuration files are read as by the command.
 
     Raises:
         ConfigurationError: an option is wrong, or the class cannot be imported by another process.
@@ -72,8 +83,8 @@ class Server(Generic[T]):
     def __init__(self, target: type[T] | str, options: dict[str, Any]) -> None:
         if importer.importing:
             raise ConfigurationError(
-                "graphserve.serve(...) was called while another graphserve process imported this module; "
-                'put the call under `if __name__ == "__main__":`'
+                "graphserve.serve(...) was called while another graphserve process imported this"
+                ' module; put the call under `if __name__ == "__main__":`'
             )
         self._target = target
         self._lock = threading.Lock()
@@ -83,14 +94,17 @@ class Server(Generic[T]):
 
     @property
     def call(self) -> type[T]:
-        """The entry's APIs, typed like a dependency: await `server.call.ocr(pages)`, or wait with `.result()`.
+        """The entry's APIs, typed like a dependency: await `server.call.ocr(pages)`, or wait with
+        `.result()`.
 
         Raises:
             GraphServeError: the graph has been stopped.
         """
         with self._lock:
             if self._process.returncode is not None:
-                raise GraphServeError("this graph has stopped: make calls inside of `with graphserve.serve(…)`")
+                raise GraphServeError(
+                    "this graph has stopped: make calls inside of `with graphserve.serve(…)`"
+                )
             if self._calls is None:
                 listen = self._config.settings.listen
                 password, errors = self._config.keyfile_password, self._answers.fileno()
@@ -98,7 +112,8 @@ class Server(Generic[T]):
             return cast("type[T]", self._calls.client)
 
     def wait(self) -> None:
-        """Block until the graph ends, or until SIGINT or SIGTERM (on the main thread), which stop it in order.
+        """Block until the graph ends, or until SIGINT or SIGTERM (on the main thread), which stop
+        it in order.
 
         Raises:
             GraphServeError: the supervisor died.
@@ -108,7 +123,8 @@ class Server(Generic[T]):
             self._ended(self._process.wait())
             return
         heard = [signal.SIGTERM]
-        if is_ignored(signal.SIGINT):  # a background job of a script: `graphserve serve` hears it there too
+        # a background job of a script: `graphserve serve` hears it there too
+        if is_ignored(signal.SIGINT):
             heard.append(signal.SIGINT)
         before = {number: signal.getsignal(number) for number in heard}
         try:
@@ -155,7 +171,10 @@ class Server(Generic[T]):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         try:
             self.stop()
@@ -168,10 +187,12 @@ class Server(Generic[T]):
         listening, speaking = inherited.pipe()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", FIRST_FILE, "supervise", str(writing)], stdin=listening, pass_fds=[writing],
+                [sys.executable, "-P", FIRST_FILE, "supervise", str(writing)],
+                stdin=listening,
+                pass_fds=[writing],
                 # Ctrl-C is for this process, which then stops the graph.
                 start_new_session=True,
-            )  # fmt: skip
+            )
         except BaseException:
             os.close(reading)
             os.close(speaking)
@@ -193,7 +214,11 @@ class Server(Generic[T]):
             raise
 
     def _begun(self, line: bytes) -> None:
-        said = json.loads(line) if line else {"error": "the supervisor ended before the graph was ready"}
+        said = (
+            json.loads(line)
+            if line
+            else {"error": "the supervisor ended before the graph was ready"}
+        )
         if "url" not in said:
             raise _error(said)
         self.url = said["url"]
@@ -206,7 +231,9 @@ class Server(Generic[T]):
 
     def _class(self) -> type:
         if isinstance(self._target, str):
-            return importer.load(importer.parse(self._target, self._config.settings.app_dir or os.getcwd()))
+            return importer.load(
+                importer.parse(self._target, self._config.settings.app_dir or os.getcwd())
+            )
         return self._target
 
     def _disconnect(self) -> None:
@@ -239,22 +266,29 @@ def _configure(target: Any, options: dict[str, Any]) -> Config:
 def _name(cls: Any) -> tuple[str, str | None]:
     """The import string of a class, and the script that defines it if it is of `__main__`."""
     if not isinstance(cls, type) or declaration(cls) is None:
-        raise ConfigurationError(f"serve() takes a class decorated with @service, or 'module:Class', not {cls!r}")
+        raise ConfigurationError(
+            f"serve() takes a class decorated with @service, or 'module:Class', not {cls!r}"
+        )
     name: str = cls.__qualname__
     module = sys.modules.get(cls.__module__)
     if getattr(module, name, None) is not cls:
-        raise ConfigurationError(f"{name} cannot be imported by a worker: define it at the top of a module")
+        raise ConfigurationError(
+            f"{name} cannot be imported by a worker: define it at the top of a module"
+        )
     if cls.__module__ != importer.MAIN:
         return f"{cls.__module__}:{name}", None
     spec, file = getattr(module, "__spec__", None), getattr(module, "__file__", None)
     if spec is not None and spec.name != importer.MAIN:  # python -m package.module
         return f"{spec.name}:{name}", None
     if spec is not None and not os.path.exists(file or ""):  # python app.pyz
-        raise ConfigurationError(f"{name} is defined in {file}, which no worker can run: put it in a module")
+        raise ConfigurationError(
+            f"{name} is defined in {file}, which no worker can run: put it in a module"
+        )
     if file is None or not os.path.exists(file):
         raise ConfigurationError(
-            f"{name} was typed into a notebook or a prompt, where no worker can import it: put it in a "
-            "file (in a notebook: a cell that begins with `%%writefile services.py`) and import it from there"
+            f"{name} was typed into a notebook or a prompt, where no worker can import it: put it"
+            " in a file (in a notebook: a cell that begins with `%%writefile services.py`) and"
+            " import it from there"
         )
     return f"{importer.MAIN}:{name}", os.path.abspath(file)
 
@@ -264,7 +298,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _close_in_forked_child() -> None:
-    # User code may fork: a copy of the pipe in the child would keep the graph running when this process has gone.
+    # User code may fork: a copy of the pipe in the child would keep the graph running when this
+    # process has gone.
     for server in list(_running):
         with contextlib.suppress(OSError):
             server._stdin.close()

@@ -1,18 +1,29 @@
-"""The parent process: it starts, watches, replaces and stops the workers. It never imports user code.
+"""The parent process: it starts, watches, replaces and stops the workers.
 
-    supervisor   from the first line to the exit code; signals, systemd and watch bring it news, resolving the Plan
-    fleet        every node that runs, in order; it hears the workers, and tells callers what becomes of nodes
-    node         one node's workers and its restart policy (backoff); health judges them, quarantine their calls
-    rollout      replaces the workers of a node by those of another revision (a Plan on disk), one by one
+It never imports user code.
+
+    supervisor   from the first line to the exit code; signals, systemd and watch bring it news,
+                 resolving the Plan
+    fleet        every node that runs, in order; it hears the workers, and tells callers what
+                 becomes of nodes
+    node         one node's workers and its restart policy (backoff); health judges them, quarantine
+                 their calls
+    rollout      replaces the workers of a node by those of another revision (a Plan on disk), one
+                 by one
     operations   reload, scale, restart: one at a time
     fallback     the process at the public port while no worker of the entry takes calls
     states       which state of a worker or of a node may follow which
     process/     the processes themselves, on circus;  control/   what operators ask
 
-One start: `Supervisor` has the Plan resolved, `Fleet.take_in` makes a revision of it, `Fleet.start` has each node spawn
-its workers. They import side by side; each is sent `Init` when what it needs is ready, and says `Ready`.
+One start: `Supervisor` has the Plan resolved, `Fleet.take_in` makes a revision of it, `Fleet.start`
+has each node spawn its workers. They import side by side; each is sent `Init` when what it needs is
+ready, and says `Ready`.
 """
 
 import graphserve.supervise.lean  # noqa: F401  (before anything of circus)
-from graphserve.supervise.events import LogRecord as LogRecord, NodeState as NodeState, Observer as Observer
+from graphserve.supervise.events import (
+    LogRecord as LogRecord,
+    NodeState as NodeState,
+    Observer as Observer,
+)
 from graphserve.supervise.supervisor import run as run

@@ -1,4 +1,5 @@
-"""How soon a slot whose worker died gets the next one: at once after a healthy life, ever later after early deaths.
+"""How soon a slot whose worker died gets the next one: at once after a healthy life, ever later
+after early deaths.
 
 Runs in the supervisor.
 """
@@ -31,7 +32,9 @@ class Backoff:
     early_deaths: int = 0
 
     def died(self, lived: float) -> float:
-        """Its worker died after so many seconds of readiness: the pause before the next one, in seconds."""
+        """Its worker died after so many seconds of readiness: the pause before the next one, in
+        seconds.
+        """
         self.early_deaths = 0 if lived >= self.healthy else self.early_deaths + 1
         if self.early_deaths <= self.free:
             return 0.0
@@ -44,7 +47,9 @@ class Backoff:
 
     @property
     def failed(self) -> bool:
-        """Whether its workers have died early so often that callers need not wait for the next one."""
+        """Whether its workers have died early so often that callers need not wait for the next
+        one.
+        """
         return self.early_deaths >= self.failed_after
 
 

@@ -1,4 +1,7 @@
-"""What the supervisor tells whoever started it: states of nodes and lines of output. Runs in the supervisor."""
+"""What the supervisor tells whoever started it: states of nodes and lines of output.
+
+Runs in the supervisor.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ class NodeState:
 
 @dataclass(frozen=True)
 class LogRecord:
-    """One record for the terminal: a line that a worker printed, a record of its log, or our own word.
+    """One record for the terminal: a line that a worker printed, a record of its log, or our own
+    word.
 
     Args:
         time: seconds since the epoch.

@@ -1,10 +1,13 @@
-"""The stand-in: the process that answers at the public port while no worker of the entry does. Runs in the supervisor.
+"""The stand-in: the process that answers at the public port while no worker of the entry does.
 
-Two things raise the suspicion that nobody accepts there: the entry has no worker that takes calls, or a connection
-waits. If it holds for `PATIENCE`, a stand-in is started; the first sign of life of such a worker sends it away. During
-the start of the graph one is started for whoever waits there, unless that start is over soon. It may come before there
-is a Plan: then it is told when there is one, and goes on. The supervisor itself only asks the kernel whether somebody
-waits; it accepts nothing (decision record 0040).
+Runs in the supervisor.
+
+Two things raise the suspicion that nobody accepts there: the entry has no worker that takes calls,
+or a connection waits. If it holds for `PATIENCE`, a stand-in is started; the first sign of life of
+such a worker sends it away. During the start of the graph one is started for whoever waits there,
+unless that start is over soon. It may come before there is a Plan: then it is told when there is
+one, and goes on. The supervisor itself only asks the kernel whether somebody waits; it accepts
+nothing (decision record 0040).
 """
 
 from __future__ import annotations
@@ -22,14 +25,21 @@ from graphserve.supervise.events import LogRecord, Observer
 from graphserve.supervise.node import Node
 from graphserve.supervise.process.reaper import is_dead
 from graphserve.supervise.process.sockets import PublicSocket
-from graphserve.supervise.process.worker_process import NO_PROCESS_PAUSE, MakePool, Pool, WorkerProcess
+from graphserve.supervise.process.worker_process import (
+    NO_PROCESS_PAUSE,
+    MakePool,
+    Pool,
+    WorkerProcess,
+)
 from graphserve.supervise.revision import Revision
 from graphserve.supervise.states import WorkerState
 from graphserve.system import messages, os_errors
 
-# Seconds. A usual respawn is over by then; with the start of the stand-in, health has its answer within one second.
+# Seconds. A usual respawn is over by then; with the start of the stand-in, health has its answer
+# within one second.
 PATIENCE = 0.4
-# Of a start, from its beginning: a small graph is ready by then, and needs all of the machine for it.
+# Of a start, from its beginning: a small graph is ready by then, and needs all of the machine for
+# it.
 START_PATIENCE = 1.0
 STEP = 0.1  # seconds between two looks while there is a suspicion
 
@@ -73,7 +83,8 @@ class FallbackProcess:
         self._make_pool = make_pool
         self._fleet = fleet
         self._loop = asyncio.get_running_loop()
-        self.processes: set[WorkerProcess] = set()  # the one that stands in, and those that still answer what they took
+        # the one that stands in, and those that still answer what they took
+        self.processes: set[WorkerProcess] = set()
         self._current: WorkerProcess | None = None
         self._watches = self._reads = self._parts = False
         self._started: float | None = None  # when the start of the graph began, until it is over
@@ -90,7 +101,9 @@ class FallbackProcess:
         return {process.version for process in self.processes}
 
     def expect(self) -> None:
-        """The graph starts: clients that come meanwhile are answered too, so that nobody takes it for dead."""
+        """The graph starts: clients that come meanwhile are answered too, so that nobody takes it
+        for dead.
+        """
         self._watches = True
         self._started = self._loop.time()
         self._listen()
@@ -131,7 +144,8 @@ class FallbackProcess:
     def stand_down(self, worker: WorkerProcess) -> None:
         """A worker shows that it is alive: if it takes calls, nobody needs to stand in."""
         current = self._current
-        if current is None or self._parts or worker not in self._servers():  # a dead one's last words may come late
+        # a dead one's last words may come late
+        if current is None or self._parts or worker not in self._servers():
             return
         self._current = None
         if current.state is WorkerState.READY:
@@ -141,13 +155,18 @@ class FallbackProcess:
         self._listen()
 
     def close_port(self) -> None:
-        """The graph stops: close the port. If clients wait there for no worker, one comes that answers them first."""
+        """The graph stops: close the port.
+
+        If clients wait there for no worker, one comes that answers them first.
+        """
         dead = all(is_dead(worker.pid) for worker in self._servers())  # noticed by us or not
         needed = self._watches and dead and self._somebody_waits()
         self.unwatch()
         if needed and self._current is None:
             self._begin()
-        self._parts = needed and self._current is not None and self._current.state is not WorkerState.READY
+        self._parts = (
+            needed and self._current is not None and self._current.state is not WorkerState.READY
+        )
         if not self._parts:
             self._fleet.public.close()
 
@@ -157,14 +176,20 @@ class FallbackProcess:
             if not (self._parts and process is self._current):
                 self._dismiss(process, last=True)
         try:
-            async with asyncio.timeout(self._entry().options.graceful_timeout if self.processes else None):
+            async with asyncio.timeout(
+                self._entry().options.graceful_timeout if self.processes else None
+            ):
                 await self._gone()
         except TimeoutError:
             await self.kill()
 
     async def gone(self, node: Node) -> None:
         """Wait until no process of ours is left that passes calls on to this node."""
-        of_it = [process for process in self.processes if node in self._fleet.nodes_of(process.version).values()]
+        of_it = [
+            process
+            for process in self.processes
+            if node in self._fleet.nodes_of(process.version).values()
+        ]
         await asyncio.gather(*(process.gone.wait() for process in of_it))
 
     async def kill(self) -> None:
@@ -195,9 +220,17 @@ class FallbackProcess:
                     self._fleet.public.close()
                     self._dismiss(process, last=True)
                 elif self._started is not None:
-                    self._say("info", "starts: a stand-in is at the public port, where calls wait", process)
+                    self._say(
+                        "info",
+                        "starts: a stand-in is at the public port, where calls wait",
+                        process,
+                    )
                 else:
-                    self._say("warning", "takes no calls: a stand-in is at the public port, where they wait", process)
+                    self._say(
+                        "warning",
+                        "takes no calls: a stand-in is at the public port, where they wait",
+                        process,
+                    )
             case messages.Held() | messages.Answered():
                 self._fleet.on_call(process, message)
             case messages.Lost():
@@ -275,7 +308,10 @@ class FallbackProcess:
             version = self._fleet.current or self._fleet.outlined()
             self._current = process = pool.spawn(-1, version, version.env(plan, -1))
         except OSError as exc:
-            self._say("error", f"takes no calls, and no stand-in could be started: {os_errors.explain(exc)}")
+            self._say(
+                "error",
+                f"takes no calls, and no stand-in could be started: {os_errors.explain(exc)}",
+            )
             self._again(NO_PROCESS_PAUSE)
         else:
             self.processes.add(process)
@@ -288,7 +324,9 @@ class FallbackProcess:
 
     def _tell_members(self, process: WorkerProcess) -> None:
         version = process.version
-        process.send(messages.Members(tuple(node.news() for node in self._fleet.nodes_of(version).values())))
+        process.send(
+            messages.Members(tuple(node.news() for node in self._fleet.nodes_of(version).values()))
+        )
         for node in self._fleet.nodes_of(version).values():
             if (wary := node.quarantine.message()) is not None:
                 process.send(wary)
@@ -316,7 +354,9 @@ class FallbackProcess:
             self._current = None
             if self._parts:
                 self._fleet.public.close()
-            pause = self._backoff.died(self._loop.time() - process.ready_at if process.ready_at else 0.0)
+            pause = self._backoff.died(
+                self._loop.time() - process.ready_at if process.ready_at else 0.0
+            )
             self._say("error", process.message or f"had a stand-in that ended with {code}", process)
             self._again(pause)
         self._fleet.sweep()
@@ -340,4 +380,6 @@ class FallbackProcess:
         name = self._entry().name
         pid = process.pid if process is not None else None
         trace = process.traceback if process is not None else ""
-        self._fleet.observer.log(LogRecord(time.time(), level, f"{name} {message}", name, None, pid, traceback=trace))
+        self._fleet.observer.log(
+            LogRecord(time.time(), level, f"{name} {message}", name, None, pid, traceback=trace)
+        )

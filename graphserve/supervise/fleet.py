@@ -1,4 +1,7 @@
-"""The fleet: all nodes that run, of whatever version, started in order and stopped in order. Runs in the supervisor."""
+"""The fleet: all nodes that run, of whatever version, started in order and stopped in order.
+
+Runs in the supervisor.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,13 @@ class Fleet:
         make_pool: makes the processes of a node.
     """
 
-    def __init__(self, run: Path, public: sockets.PublicSocket, observer: Observer, make_pool: MakePool = Pool) -> None:
+    def __init__(
+        self,
+        run: Path,
+        public: sockets.PublicSocket,
+        observer: Observer,
+        make_pool: MakePool = Pool,
+    ) -> None:
         self._make_pool = make_pool
         self.run = run
         self.public = public
@@ -56,16 +65,21 @@ class Fleet:
         self._moved = asyncio.Event()  # set, and replaced, when something changed
         self._unready = False
         self._pulse: asyncio.TimerHandle | None = None
-        self._shown: dict[str, tuple[State, int, int]] = {}  # by name: a reload may have two nodes of one
-        self.look: Callable[[str], None] = lambda suspect: None  # has the run folder looked after; see `Upkeep`
+        # by name: a reload may have two nodes of one
+        self._shown: dict[str, tuple[State, int, int]] = {}
+        # has the run folder looked after; see `Upkeep`
+        self.look: Callable[[str], None] = lambda suspect: None
         self.fallback = FallbackProcess(self, make_pool)
         self._outline: tuple[Plan, Mapping[str, str], str | None] | None = None
         self._outlined: Revision | None = None
 
     # --- versions ---
 
-    def take_in(self, plan: Plan, extra: Mapping[str, str], keyfile_password: str | None) -> Revision:
-        """Make a version of a Plan: nodes that run already are in it, the others get a place, and start later.
+    def take_in(
+        self, plan: Plan, extra: Mapping[str, str], keyfile_password: str | None
+    ) -> Revision:
+        """Make a version of a Plan: nodes that run already are in it, the others get a place, and
+        start later.
 
         Args:
             plan: what shall run.
@@ -78,25 +92,34 @@ class Fleet:
         self.look("")
         kept = {node.name: self._alike(node) for node in plan.nodes}
         configured = {node.name: node.workers for node in plan.nodes}
-        plan = dataclasses.replace(plan, nodes=tuple(self._placed(node, kept[node.name]) for node in plan.nodes))
+        plan = dataclasses.replace(
+            plan, nodes=tuple(self._placed(node, kept[node.name]) for node in plan.nodes)
+        )
         held = self.current.environment.devices if self.current is not None else {}
         self._count += 1
         environment = Environment(plan, self.run, self._count, extra, held)
         try:
-            version = Revision(self._count, plan, self.run, environment, keyfile_password, configured)
+            version = Revision(
+                self._count, plan, self.run, environment, keyfile_password, configured
+            )
             self._nodes_of[version] = {}
             for each in plan.nodes:  # all, before its first worker starts
                 self._nodes_of[version][each.name] = kept[each.name] or self._new(each, version)
         except OSError as exc:
             raise StartupError(f"the graph could not start: {os_errors.explain(exc)}") from exc
         if without := environment.without:
-            words = f"there are not enough GPUs: {', '.join(without)} will see none (`graphserve check` counts them)"
+            words = (
+                f"there are not enough GPUs: {', '.join(without)} will see none (`graphserve check`"
+                " counts them)"
+            )
             self.observer.log(LogRecord(time.time(), "warning", words))
         return version
 
     def _alike(self, plan: NodePlan) -> Node | None:
         """The node that runs and that callers of `plan` can call."""
-        return next((node for node in self.nodes if node not in self._ends and same(node.plan, plan)), None)
+        return next(
+            (node for node in self.nodes if node not in self._ends and same(node.plan, plan)), None
+        )
 
     def _placed(self, plan: NodePlan, node: Node | None) -> NodePlan:
         if node is None:
@@ -114,14 +137,24 @@ class Fleet:
         shared = sockets.shared(self.run, plan)
         look = lambda: self.look("")  # noqa: E731
         node = Node(
-            plan, version, shared, self.observer.log, self._changed, look, self._warn, self._roster, self._make_pool
+            plan,
+            version,
+            shared,
+            self.observer.log,
+            self._changed,
+            look,
+            self._warn,
+            self._roster,
+            self._make_pool,
         )
         self.nodes.append(node)
         self.rollouts[node] = Rollout(node)
         return node
 
     def nodes_of(self, version: Revision) -> Mapping[str, Node]:
-        """Return the nodes of a revision, by name; none for one that was made before there was a Plan."""
+        """Return the nodes of a revision, by name; none for one that was made before there was a
+        Plan.
+        """
         return self._nodes_of[version]
 
     def current_nodes(self) -> Mapping[str, Node]:
@@ -193,7 +226,8 @@ class Fleet:
         self.fallback.watch()
 
     async def bring_up(self, nodes: Collection[Node]) -> None:
-        """Start nodes that have no worker yet: all import side by side, each initialises at its turn.
+        """Start nodes that have no worker yet: all import side by side, each initialises at its
+        turn.
 
         Raises:
             StartupError: a worker died before its node was ready.
@@ -254,13 +288,19 @@ class Fleet:
         wanted = [version for version in (self.current, self.incoming) if version is not None]
         needed = {node for version in wanted for node in self.nodes_of(version).values()}
         for node in self.nodes:
-            if node not in needed and not any(node in self._needs(other) for other in self.nodes if other is not node):
+            if node not in needed and not any(
+                node in self._needs(other) for other in self.nodes if other is not node
+            ):
                 node.shows = not any(
                     node.plan.name in self.nodes_of(version) for version in wanted
                 )  # others took its place
                 self.end(node)
-        used = {version for node in self.nodes for version in node.versions()} | self.fallback.versions()
-        for version in [version for version in self._nodes_of if version not in used and version not in wanted]:
+        used = {
+            version for node in self.nodes for version in node.versions()
+        } | self.fallback.versions()
+        for version in [
+            version for version in self._nodes_of if version not in used and version not in wanted
+        ]:
             version.remove()
             del self._nodes_of[version]
 
@@ -276,7 +316,11 @@ class Fleet:
                 worker.send(messages.Unready())
 
     def _needs(self, node: Node) -> set[Node]:
-        return {needed for version in node.versions() for needed in self._needs_of(version, node.plan.name)}
+        return {
+            needed
+            for version in node.versions()
+            for needed in self._needs_of(version, node.plan.name)
+        }
 
     def _needs_of(self, version: Revision, name: str) -> set[Node]:
         """Return the nodes that workers of this one call, in a revision."""
@@ -286,7 +330,8 @@ class Fleet:
         for node in self.nodes:
             node.check_pulse()
         for worker in self._processes():
-            if worker.channel is not None and worker.channel.taken:  # it would only wait there for one that is stopped
+            # it would only wait there for one that is stopped
+            if worker.channel is not None and worker.channel.taken:
                 worker.send(messages.Beat())
         self._pulse = asyncio.get_running_loop().call_later(PULSE, self._beat)
 
@@ -300,7 +345,8 @@ class Fleet:
     # --- what others remove (see `Upkeep`) ---
 
     def restore(self) -> list[str]:
-        """Make anew what others have removed of the run folder: Plans, the sockets of nodes and of their workers.
+        """Make anew what others have removed of the run folder: Plans, the sockets of nodes and of
+        their workers.
 
         Returns:
             The names of what was removed.
@@ -312,8 +358,12 @@ class Fleet:
         for version in self._nodes_of:
             restored += version.restore()
         for node in self.nodes:
-            if node.phase is not NodePhase.STOPPED and (lost := node.restore(self.run / node.plan.id)):
-                restored += [f"{os.path.relpath(path, self.run)} of {node.plan.name}" for path in lost]
+            if node.phase is not NodePhase.STOPPED and (
+                lost := node.restore(self.run / node.plan.id)
+            ):
+                restored += [
+                    f"{os.path.relpath(path, self.run)} of {node.plan.name}" for path in lost
+                ]
         return [*restored, *self._restore_public()]
 
     def _restore_public(self) -> list[str]:
@@ -328,7 +378,9 @@ class Fleet:
         return [str(self.public.path)]
 
     def suspect(self, address: str) -> list[str]:
-        """Somebody could not connect there: if it is a worker's own socket, and nobody listens, have it listen anew."""
+        """Somebody could not connect there: if it is a worker's own socket, and nobody listens,
+        have it listen anew.
+        """
         for node in self.nodes:
             for worker in node.ready_workers():
                 if worker.address == address and sockets.refuses(address):
@@ -342,10 +394,15 @@ class Fleet:
         return next((worker for worker in self._processes() if worker.pid == pid), None)
 
     def _processes(self) -> list[WorkerProcess]:
-        return [*(worker for node in self.nodes for worker in node.workers), *self.fallback.processes]
+        return [
+            *(worker for node in self.nodes for worker in node.workers),
+            *self.fallback.processes,
+        ]
 
     def _on_message(self, worker: WorkerProcess, message: messages.Message) -> None:
-        node = next((node for node in self.nodes if node.pool.workers.get(worker.pid) is worker), None)
+        node = next(
+            (node for node in self.nodes if node.pool.workers.get(worker.pid) is worker), None
+        )
         if node is None:
             self.fallback.on_message(worker, message)
             return
@@ -372,7 +429,8 @@ class Fleet:
                 worker.traceback = message.traceback
             case messages.Draining():
                 if worker.state is WorkerState.READY:
-                    node.on_draining(worker)  # somebody sent it SIGTERM by hand: another will take its place
+                    # somebody sent it SIGTERM by hand: another will take its place
+                    node.on_draining(worker)
             case messages.HealthReport():
                 if words := node.on_health(worker, message):
                     self.rollouts[node].recycle(worker, words)
@@ -391,7 +449,9 @@ class Fleet:
             worker.send(messages.ServePublic(), [self.public.sock.fileno()])
 
     def on_call(self, worker: WorkerProcess, message: messages.Held | messages.Answered) -> None:
-        """Have the quarantine of a node know what one of its callers says of a call: of a node of its own version."""
+        """Have the quarantine of a node know what one of its callers says of a call: of a node of
+        its own version.
+        """
         callee = self.nodes_of(worker.version).get(message.node)
         if callee is None:
             return
@@ -405,7 +465,10 @@ class Fleet:
         message = node.quarantine.message()
         if message is not None:
             for worker in self._processes():
-                if self.nodes_of(worker.version).get(node.plan.name) is node and worker.state.listens:
+                if (
+                    self.nodes_of(worker.version).get(node.plan.name) is node
+                    and worker.state.listens
+                ):
                     worker.send(message)
 
     # --- order ---
@@ -416,7 +479,9 @@ class Fleet:
                 needs = self._needs_of(worker.version, node.plan.name)
                 if worker.state is WorkerState.IMPORTED and all(map(answers, needs)):
                     version = worker.version
-                    members = messages.Members(tuple(other.news() for other in self.nodes_of(version).values()))
+                    members = messages.Members(
+                        tuple(other.news() for other in self.nodes_of(version).values())
+                    )
                     node.send_init(worker, members, version.init_of(node.plan, tuple(node.sockets)))
                     for other in self.nodes_of(version).values():
                         if (wary := other.quarantine.message()) is not None:
@@ -440,17 +505,24 @@ class Fleet:
         self._moved = asyncio.Event()
 
     def _show(self, node: Node) -> None:
-        shown = (node.phase.shown, min(len(node.ready_workers()), node.plan.workers), node.plan.workers)
+        shown = (
+            node.phase.shown,
+            min(len(node.ready_workers()), node.plan.workers),
+            node.plan.workers,
+        )
         if node.shows and self._shown.get(node.plan.name) != shown:
             now = asyncio.get_running_loop().time()
             _, ready, workers = self._shown.get(node.plan.name, shown)
             if ready == workers and node.started.is_set():
-                node.began = now  # it was whole; from here on it is told how long it takes to be so again
+                # it was whole; from here on it is told how long it takes to be so again
+                node.began = now
             self._shown[node.plan.name] = shown
             seconds = now - node.began
             self.observer.node(NodeState(node.plan.name, *shown, seconds))
 
 
 def answers(node: Node) -> bool:
-    """Whether who needs this node may initialise: all its workers at the start, then one; or it is failed."""
+    """Whether who needs this node may initialise: all its workers at the start, then one; or it is
+    failed.
+    """
     return node.phase is NodePhase.FAILED or (node.started.is_set() and bool(node.ready_workers()))

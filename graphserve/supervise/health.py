@@ -1,4 +1,7 @@
-"""Judging a worker by what it reports once a second: whether it is to be replaced, and how. Runs in the supervisor."""
+"""Judging a worker by what it reports once a second: whether it is to be replaced, and how.
+
+Runs in the supervisor.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from graphserve.system import shared_memory
 from graphserve.system.messages import HealthReport
 
 Verdict = tuple[Literal["kill", "recycle"], str]
-FREEZE = 3.0  # seconds without a report, of which there is one a second, after which a worker is told of
+# seconds without a report, of which there is one a second, after which a worker is told of
+FREEZE = 3.0
 PULSE = 2.0  # seconds between two reports that are no reason for concern
 
 
@@ -21,12 +25,13 @@ def judge(options: ServiceOptions, health: HealthReport, quota: float) -> Verdic
 
     Args:
         options: of its node.
-        health: what it reported. Calls that are overdue were answered, with 504: they are not `in_flight`.
+        health: what it reported. Calls that are overdue were answered, with 504: they are not
+            `in_flight`.
         quota: by what the worker's `max_requests` is stretched.
 
     Returns:
-        `kill` for one that is stuck, `recycle` for one that has had its time, or that is stuck in one call and answers
-        others, None for a healthy one.
+        `kill` for one that is stuck, `recycle` for one that has had its time, or that is stuck in
+        one call and answers others, None for a healthy one.
     """
     if options.watchdog is not None and health.overdue > options.watchdog:
         words = f"still executed a call {health.overdue:.1f} s after its deadline (watchdog)"
@@ -38,15 +43,18 @@ def judge(options: ServiceOptions, health: HealthReport, quota: float) -> Verdic
     return None
 
 
-def stuck(options: ServiceOptions, now: float, seen_at: float, deadline: Callable[[], float]) -> str:
-    """Why a worker whose loop does nothing any more is to be killed; empty if it is not, or not yet.
+def stuck(
+    options: ServiceOptions, now: float, seen_at: float, deadline: Callable[[], float]
+) -> str:
+    """Why a worker whose loop does nothing any more is to be killed; empty if it is not, or not
+    yet.
 
     Args:
         options: of its node.
         now: seconds of CLOCK_MONOTONIC, as all that follows.
         seen_at: when it last reported.
-        deadline: gives the latest deadline of the calls that it executes, one of which must hold the loop; 0.0 if none
-            has one.
+        deadline: gives the latest deadline of the calls that it executes, one of which must hold
+            the loop; 0.0 if none has one.
     """
     if options.watchdog is None:
         return ""
@@ -76,11 +84,16 @@ class Frozen:
             return f"has not answered for {now - seen_at:.0f} s: its event loop does not run"
         since = self._since
         self._since = None
-        return "" if since is None else f"answers again: its event loop did not run for {seen_at - since:.0f} s"
+        return (
+            ""
+            if since is None
+            else f"answers again: its event loop did not run for {seen_at - since:.0f} s"
+        )
 
 
 class WorkerMemory:
-    """What a worker wrote into the memory that it shares with us (`system/shared_memory.py`), also after its death.
+    """What a worker wrote into the memory that it shares with us (`system/shared_memory.py`), also
+    after its death.
 
     Args:
         descriptor: of that memory; -1 if there is none. Owned by this object.
@@ -96,7 +109,9 @@ class WorkerMemory:
             self._descriptor = -1
 
     def deadline(self) -> float:
-        """The latest deadline of what it executes, seconds of CLOCK_MONOTONIC; 0.0 if there is none."""
+        """The latest deadline of what it executes, seconds of CLOCK_MONOTONIC; 0.0 if there is
+        none.
+        """
         return self._words()[shared_memory.DEADLINE] / 1e9
 
     def executing(self) -> int:
@@ -116,7 +131,9 @@ class WorkerMemory:
                 route = routes[api - 1]
                 upload = length == shared_memory.UPLOAD
                 found.add(
-                    call_fingerprint.upload(route) if upload else call_fingerprint.name(route, length, words[place + 1])
+                    call_fingerprint.upload(route)
+                    if upload
+                    else call_fingerprint.name(route, length, words[place + 1])
                 )
         return found
 

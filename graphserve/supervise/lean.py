@@ -1,7 +1,7 @@
 """circus without what only its own daemon uses: zmq and yaml. Runs in the supervisor.
 
-circus reads a file of logging in YAML if it can, and its clients talk by zmq; our supervisor has neither. Import this
-module before anything of circus.
+circus reads a file of logging in YAML if it can, and its clients talk by zmq; our supervisor has
+neither. Import this module before anything of circus.
 """
 
 from __future__ import annotations

@@ -19,7 +19,13 @@ from graphserve.supervise.events import LogRecord
 from graphserve.supervise.health import FREEZE, judge, stuck
 from graphserve.supervise.process.reaper import how_it_ended
 from graphserve.supervise.process.sockets import NamedSocket
-from graphserve.supervise.process.worker_process import NO_PROCESS_PAUSE, MakePool, Pool, WorkerProcess, gone
+from graphserve.supervise.process.worker_process import (
+    NO_PROCESS_PAUSE,
+    MakePool,
+    Pool,
+    WorkerProcess,
+    gone,
+)
 from graphserve.supervise.quarantine import Quarantine
 from graphserve.supervise.revision import Revision
 from graphserve.supervise.states import Claim, NodeLife, NodePhase, WorkerState
@@ -27,7 +33,9 @@ from graphserve.supervise.waiting import first
 from graphserve.system import messages, os_errors, rundir
 from graphserve.system.shared_memory import Roster
 
-LEAVING = 5.0  # seconds that workers which have drained have to leave, where others needed all of `graceful_timeout`
+# seconds that workers which have drained have to leave, where others needed all of
+# `graceful_timeout`
+LEAVING = 5.0
 
 
 class Node(NodeLife):
@@ -46,10 +54,17 @@ class Node(NodeLife):
     """
 
     def __init__(
-        self, plan: NodePlan, version: Revision, sockets: dict[str, NamedSocket], emit: Callable[[LogRecord], None],
-        on_change: Callable[[Node], None], look: Callable[[], None], warn: Callable[[Node], None], roster: Roster,
+        self,
+        plan: NodePlan,
+        version: Revision,
+        sockets: dict[str, NamedSocket],
+        emit: Callable[[LogRecord], None],
+        on_change: Callable[[Node], None],
+        look: Callable[[], None],
+        warn: Callable[[Node], None],
+        roster: Roster,
         make_pool: MakePool = Pool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.quarantine = Quarantine(self, partial(warn, self))
         self._look = look
@@ -94,7 +109,9 @@ class Node(NodeLife):
         for sock in self.sockets.values():
             sock.listen(plan.options.queue)  # as many may wait as is said now
 
-    def spawn(self, slot: int, plan: NodePlan | None = None, version: Revision | None = None) -> WorkerProcess:
+    def spawn(
+        self, slot: int, plan: NodePlan | None = None, version: Revision | None = None
+    ) -> WorkerProcess:
         """Start a worker; it imports, and waits for its turn.
 
         Raises:
@@ -105,7 +122,9 @@ class Node(NodeLife):
         version = version or self.version
         worker = self.pool.spawn(slot, version, version.env(plan or self.plan, slot))
         limit = import_limit(worker.options.startup_timeout)
-        self._limit_start(worker, limit, "was still importing its modules {:g} s after it was spawned")
+        self._limit_start(
+            worker, limit, "was still importing its modules {:g} s after it was spawned"
+        )
         return worker
 
     async def up(self) -> None:
@@ -118,7 +137,9 @@ class Node(NodeLife):
         if self.broken is not None:
             raise StartupError(self.broken.message, self.plan.name, self.broken.last_words())
 
-    def send_init(self, worker: WorkerProcess, members: messages.Members, init: messages.Init) -> None:
+    def send_init(
+        self, worker: WorkerProcess, members: messages.Members, init: messages.Init
+    ) -> None:
         """Let a worker initialise: what it needs is ready."""
         worker.enter(WorkerState.STARTING)
         limit = worker.options.startup_timeout
@@ -156,7 +177,9 @@ class Node(NodeLife):
         if verdict[0] == "kill" and worker.state in (WorkerState.READY, WorkerState.DRAINING):
             self._kill_stuck(worker, verdict[1])
             return ""
-        return verdict[1] if worker.state is WorkerState.READY and worker.claim is Claim.HOLDS else ""
+        return (
+            verdict[1] if worker.state is WorkerState.READY and worker.claim is Claim.HOLDS else ""
+        )
 
     def check_pulse(self) -> None:
         """Kill workers whose loop is stuck: they do not even report."""
@@ -171,7 +194,9 @@ class Node(NodeLife):
                 self._kill_stuck(worker, words)
 
     def leave(self, worker: WorkerProcess) -> None:
-        """Have a worker answer what it took, and end; another one has its place, or nobody shall have it."""
+        """Have a worker answer what it took, and end; another one has its place, or nobody shall
+        have it.
+        """
         worker.decide(Claim.RETIRED)
         worker.unlimit()
         self._drain_or_kill(worker, last=False)
@@ -186,7 +211,9 @@ class Node(NodeLife):
         self.on_change(self)
 
     def give_up(self) -> None:
-        """It shall not start any more: end the workers that were not ready yet, and start no others."""
+        """It shall not start any more: end the workers that were not ready yet, and start no
+        others.
+        """
         self._end()
         for worker in self.workers:
             if not (worker.state.accepts or worker.state is WorkerState.DRAINING):
@@ -206,9 +233,14 @@ class Node(NodeLife):
         self.on_change(self)
         loop = asyncio.get_running_loop()
         began, timeout = loop.time(), self.plan.options.graceful_timeout
-        await _within(timeout, [first(worker.drained.wait, worker.gone.wait) for worker in self.workers])
-        await self._kill_late([worker for worker in self.workers if not worker.drained.is_set()], timeout)
-        # Those that are left have done nothing wrong: they leave their instances, however long the others took.
+        await _within(
+            timeout, [first(worker.drained.wait, worker.gone.wait) for worker in self.workers]
+        )
+        await self._kill_late(
+            [worker for worker in self.workers if not worker.drained.is_set()], timeout
+        )
+        # Those that are left have done nothing wrong: they leave their instances, however long the
+        # others took.
         latest = max(began + timeout, loop.time() + min(timeout, LEAVING))
         await _within(latest - loop.time(), [first(callers, partial(gone, list(self.workers)))])
         for worker in self.workers:
@@ -219,7 +251,9 @@ class Node(NodeLife):
         self.on_change(self)
 
     def _drain_or_kill(self, worker: WorkerProcess, *, last: bool) -> None:
-        """Have a worker answer what it took, if it may have taken something; one that drains already goes on."""
+        """Have a worker answer what it took, if it may have taken something; one that drains
+        already goes on.
+        """
         if worker.state.accepts:
             worker.enter(WorkerState.DRAINING)
             worker.send(messages.Drain(last))
@@ -266,7 +300,11 @@ class Node(NodeLife):
             before.sock.close()
         for worker in self.workers:
             own = worker.state.accepts
-            if own and not worker.rebinding and rundir.identity(worker.address) != worker.address_identity:
+            if (
+                own
+                and not worker.rebinding
+                and rundir.identity(worker.address) != worker.address_identity
+            ):
                 self.rebind(worker)
                 paths.append(worker.address)
         if lost:
@@ -282,7 +320,11 @@ class Node(NodeLife):
         """The worker listens on its own socket again, or says why it cannot."""
         worker.rebinding = False
         if trouble:
-            self.say("error", f"a worker of {self.plan.name} cannot listen on its own socket: {trouble}", worker)
+            self.say(
+                "error",
+                f"a worker of {self.plan.name} cannot listen on its own socket: {trouble}",
+                worker,
+            )
         else:
             worker.address_identity = rundir.identity(worker.address)
             self.on_change(self)  # who waits for it connects at once
@@ -293,14 +335,18 @@ class Node(NodeLife):
             sock.close()
 
     def news(self) -> messages.NodeNews:
-        """Return what callers are told of this node; not the reason, which may be an exception's text."""
+        """Return what callers are told of this node; not the reason, which may be an exception's
+        text.
+        """
         workers = tuple(
             messages.WorkerNews(worker.pid, worker.address, worker.state.shown)
             for worker in self.workers
             if worker.state in (WorkerState.READY, WorkerState.DRAINING)
         )
         next_at = self.restart_policy.next_at if self.phase is NodePhase.FAILED else None
-        return messages.NodeNews(self.plan.name, self.phase.shown, workers, self.restart_policy.starts, next_at)
+        return messages.NodeNews(
+            self.plan.name, self.phase.shown, workers, self.restart_policy.starts, next_at
+        )
 
     def say(
         self, level: str, message: str, worker: WorkerProcess | None = None, trace: str = "",
@@ -309,7 +355,16 @@ class Node(NodeLife):
         """A record for the terminal."""
         slot, pid = (worker.slot, worker.pid) if worker else (None, None)
         self.emit(
-            LogRecord(time.time(), level, message, self.plan.name, slot, pid, traceback=trace, fields=fields or {})
+            LogRecord(
+                time.time(),
+                level,
+                message,
+                self.plan.name,
+                slot,
+                pid,
+                traceback=trace,
+                fields=fields or {},
+            )
         )
 
     # --- what goes wrong ---
@@ -382,13 +437,17 @@ class RestartPolicy:
 
     @property
     def next_at(self) -> float | None:
-        """When the next one is due, by CLOCK_MONOTONIC, which all processes share; None if there is none."""
+        """When the next one is due, by CLOCK_MONOTONIC, which all processes share; None if there is
+        none.
+        """
         return min((timer.when() for timer in self._timers.values()), default=None)
 
     def replace(self, worker: WorkerProcess) -> None:
-        """Fill the slot of a worker that died: at once if it died of a call or after a healthy life, else with a pause.
+        """Fill the slot of a worker that died: at once if it died of a call or after a healthy
+        life, else with a pause.
 
-        A pause is for what dies of itself: a start that fails, or a worker that is ready only to end at once.
+        A pause is for what dies of itself: a start that fails, or a worker that is ready only to
+        end at once.
         """
         loop, node = asyncio.get_running_loop(), self.node
         lived = loop.time() - worker.ready_at if worker.ready_at is not None else 0.0
@@ -431,5 +490,9 @@ class RestartPolicy:
         try:
             node.spawn(slot)
         except OSError as exc:
-            node.say("error", f"{node.plan.name}: no worker could be started, tried again: {os_errors.explain(exc)}")
+            node.say(
+                "error",
+                f"{node.plan.name}: no worker could be started, tried again:"
+                f" {os_errors.explain(exc)}",
+            )
             self.later(slot, NO_PROCESS_PAUSE)

@@ -1,4 +1,7 @@
-"""Operations: what changes a graph while it runs, one at a time: reload, scale, restart. Runs in the supervisor."""
+"""Operations: what changes a graph while it runs, one at a time: reload, scale, restart.
+
+Runs in the supervisor.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,10 @@ from graphserve.supervise.rollout import Progress
 from graphserve.supervise.waiting import together
 
 WORDS = {
-    "reload": ("reloading", "reloaded"), "scale": ("scaling", "scaled"), "restart": ("restarting", "restarted"),
-}  # fmt: skip
+    "reload": ("reloading", "reloaded"),
+    "scale": ("scaling", "scaled"),
+    "restart": ("restarting", "restarted"),
+}
 
 
 class OperationRefused(GraphServeError):
@@ -83,12 +88,15 @@ class Operations:
         self._reread = reread
         self.running = ""  # what is under way
         self.failures: dict[str, Failure] = {}  # by operation: those that failed last
-        self._resolving: tuple[Collection[str], asyncio.Future[Any]] | None = None  # for which nodes
+        # for which nodes
+        self._resolving: tuple[Collection[str], asyncio.Future[Any]] | None = None
         self._superseded = False
         self._rolled: list[str] = []  # nodes of which the reload under way has replaced a worker
         self._one_at_a_time = asyncio.Lock()
 
-    async def reload(self, names: Collection[str] = (), progress: Progress = lambda words: None) -> bool:
+    async def reload(
+        self, names: Collection[str] = (), progress: Progress = lambda words: None
+    ) -> bool:
         """Resolve the code as it is now, and change to it.
 
         Args:
@@ -97,7 +105,8 @@ class Operations:
 
         Raises:
             Refused: there is no such node, or more has changed than these hold.
-            GraphServeError: the new code cannot be resolved or does not start; the old code serves on.
+            GraphServeError: the new code cannot be resolved or does not start; the old code serves
+                on.
         """
         nodes = self._nodes(names)
         if self._resolving is not None and self.gives_way(names):
@@ -106,7 +115,11 @@ class Operations:
         async with self._alone("reload", names):
             with self._under_reload():
                 config, plan = await self._now(names)
-                if names and (others := beyond({node.plan.name: node.plan for node in self._all()}, plan, names)):
+                if names and (
+                    others := beyond(
+                        {node.plan.name: node.plan for node in self._all()}, plan, names
+                    )
+                ):
                     raise OperationRefused(
                         f"the graph itself has changed, at {', '.join(others)}: "
                         "reload all of it with `graphserve reload`",
@@ -116,10 +129,15 @@ class Operations:
                 self._rolled = change.rolled
                 try:
                     await change.run(
-                        plan, config.env, config.keyfile_password, [node.plan.name for node in nodes if names]
+                        plan,
+                        config.env,
+                        config.keyfile_password,
+                        [node.plan.name for node in nodes if names],
                     )
                 except StartupError as exc:
-                    raise StartupError(f"{exc}\n{self._what_now(change.rolled)}", exc.node, exc.log) from exc
+                    raise StartupError(
+                        f"{exc}\n{self._what_now(change.rolled)}", exc.node, exc.log
+                    ) from exc
                 self.config = config
         return True
 
@@ -150,7 +168,8 @@ class Operations:
     def gives_way(self, names: Collection[str]) -> bool:
         """Whether a reload of these nodes (none: of all) may take the place of what is under way.
 
-        It may while modules are imported, which may hang and has changed nothing yet, if it does all that was asked.
+        It may while modules are imported, which may hang and has changed nothing yet, if it does
+        all that was asked.
         """
         if self._resolving is None:
             return False
@@ -168,10 +187,13 @@ class Operations:
             failed = "the new code did not start"
             return config, require(await self._resolved(config, names))
         except (ConfigurationError, StartupError) as exc:
-            raise GraphError(f"{exc}\n{self._what_now([], failed)}", getattr(exc, "log", "")) from exc
+            raise GraphError(
+                f"{exc}\n{self._what_now([], failed)}", getattr(exc, "log", "")
+            ) from exc
 
     async def _check_certificate(self, config: Config) -> None:
-        """Ask of the TLS files what is asked before a start: workers would take one that has expired.
+        """Ask of the TLS files what is asked before a start: workers would take one that has
+        expired.
 
         Raises:
             ConfigurationError: they cannot be used. Workers go on with what they have read.
@@ -179,7 +201,8 @@ class Operations:
         tls = config.settings.listen.tls
         if tls is None:
             return
-        from graphserve.config.certificate import certificate  # brings ssl along, which few graphs need here
+        # brings ssl along, which few graphs need here
+        from graphserve.config.certificate import certificate
 
         found = await asyncio.to_thread(lambda: list(certificate(tls, config.keyfile_password)))
         for trouble in found:
@@ -214,7 +237,9 @@ class Operations:
             except (GraphServeError, OSError) as exc:
                 if not isinstance(exc, OperationRefused):
                     number = self.fleet.current.number if self.fleet.current is not None else 0
-                    self.failures[name] = Failure(name, time.time(), str(exc), number, tuple(self._rolled))
+                    self.failures[name] = Failure(
+                        name, time.time(), str(exc), number, tuple(self._rolled)
+                    )
                 self._say("error", f"{name} failed: {exc}", getattr(exc, "log", ""))
                 raise
             except Exception as exc:  # a bug of ours: it shall be seen
@@ -247,7 +272,10 @@ class Operations:
             return f"{failed}, and no worker of the old code is ready"
         words = f"{failed}; the old code goes on serving"
         if rolled:
-            words += f", except for {', '.join(rolled)}, which had changed over before and run the new code"
+            words += (
+                f", except for {', '.join(rolled)}, which had changed over before and run the new"
+                " code"
+            )
         return words + (f"; no worker of {', '.join(down)} is ready" if down else "")
 
     def _config_now(self) -> Config:
@@ -257,16 +285,20 @@ class Operations:
         new, old = self._reread(), self.config.settings.listen
         listen = new.settings.listen
         tls = listen.tls if (listen.tls is None) == (old.tls is None) else old.tls
-        listen = dataclasses.replace(listen, host=old.host, port=old.port, uds=old.uds, backlog=old.backlog, tls=tls)
+        listen = dataclasses.replace(
+            listen, host=old.host, port=old.port, uds=old.uds, backlog=old.backlog, tls=tls
+        )
         password = new.keyfile_password or self.config.keyfile_password
         settings = dataclasses.replace(new.settings, listen=listen)
-        return dataclasses.replace(self.config, settings=settings, keyfile_password=password, env=new.env)
+        return dataclasses.replace(
+            self.config, settings=settings, keyfile_password=password, env=new.env
+        )
 
 
-# --- A change: the graph becomes another version of itself, worker by worker, without loss ---
-# New nodes start first. Then the others are rolled, leaves first, the nodes of one level side by side; the entry comes
-# last. Nodes that nobody needs any more drain when those that call them are gone. So no call meets an API that is not
-# there (decision record 0010).
+# --- A change: the graph becomes another version of itself, worker by worker, without loss --- New
+# nodes start first. Then the others are rolled, leaves first, the nodes of one level side by side;
+# the entry comes last. Nodes that nobody needs any more drain when those that call them are gone.
+# So no call meets an API that is not there (decision record 0010).
 
 
 class Change:
@@ -283,9 +315,14 @@ class Change:
         self.rolled: list[str] = []  # nodes of which at least one worker runs the new code
 
     async def run(
-        self, plan: Plan, extra: Mapping[str, str], keyfile_password: str | None, only: Collection[str] = ()
+        self,
+        plan: Plan,
+        extra: Mapping[str, str],
+        keyfile_password: str | None,
+        only: Collection[str] = (),
     ) -> None:
-        """Bring the graph to a Plan; returns when all of it is the new version, while old workers may still drain.
+        """Bring the graph to a Plan; returns when all of it is the new version, while old workers
+        may still drain.
 
         Args:
             plan: what shall run.
@@ -294,8 +331,8 @@ class Change:
             only: the nodes to roll; empty: all.
 
         Raises:
-            StartupError: a new worker did not become ready. Nodes that were new are gone again, and what was not
-                rolled yet is as it was.
+            StartupError: a new worker did not become ready. Nodes that were new are gone again, and
+                what was not rolled yet is as it was.
         """
         fleet = self.fleet
         before = set(fleet.nodes)
@@ -337,7 +374,9 @@ class Change:
 
 
 def beyond(running: Mapping[str, NodePlan], plan: Plan, names: Collection[str]) -> list[str]:
-    """The nodes that are not as they run, although they are not of `names`, or for those that call them."""
+    """The nodes that are not as they run, although they are not of `names`, or for those that call
+    them.
+    """
     new = {node.name: node for node in plan.nodes}
     return sorted(
         {*(running.keys() ^ new.keys())}

@@ -1,12 +1,14 @@
-"""The quarantine: calls that kill worker after worker are refused for a while, and their neighbours live.
+"""The quarantine: calls that kill worker after worker are refused for a while, and their neighbours
+live.
 
-Runs in the supervisor. What was executed at a death is known by two ways. Who made the call tells us: it has its bytes.
-Of calls that came by the public port, the worker itself leaves a note in the memory that we share
-(`worker/flight_recorder.py`).
+Runs in the supervisor. What was executed at a death is known by two ways. Who made the call tells
+us: it has its bytes. Of calls that came by the public port, the worker itself leaves a note in the
+memory that we share (`worker/flight_recorder.py`).
 
-Only a call that was executed alone, at two deaths, is quarantined. Who can kill a worker chooses when: he could have
-any other call that is under way then look like the killer, however often it was there. A call that is answered
-meanwhile is no suspect any more, so an operator who kills workers quarantines nothing.
+Only a call that was executed alone, at two deaths, is quarantined. Who can kill a worker chooses
+when: he could have any other call that is under way then look like the killer, however often it was
+there. A call that is answered meanwhile is no suspect any more, so an operator who kills workers
+quarantines nothing.
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ class Death:
     alone: bool = True  # whether no second one is known
     heard: bool = False  # whether any call is known, or was
     judged: bool = False  # who held a call has said so by now, if the machine is not slow
-    routes: set[str] = field(default_factory=set)  # of the APIs that were executed, whichever calls those were
+    # of the APIs that were executed, whichever calls those were
+    routes: set[str] = field(default_factory=set)
 
     def add(self, calls: Iterable[str]) -> None:
         """Further calls that were executed."""
@@ -96,22 +99,28 @@ class Quarantine:
     """
 
     def __init__(
-        self, node: QuarantinedNode, on_change: Callable[[], None], clock: Callable[[], float] = time.monotonic,
+        self,
+        node: QuarantinedNode,
+        on_change: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
         later: Callable[..., asyncio.TimerHandle] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._node = node
         self._on_change = on_change
         self._clock = clock
         self._later = later or asyncio.get_running_loop().call_later
         self._deaths: deque[Death] = deque(maxlen=DEATHS)
-        self._early: deque[tuple[float, str]] = deque(maxlen=MOST_EXECUTING)  # said before we saw the death
+        # said before we saw the death
+        self._early: deque[tuple[float, str]] = deque(maxlen=MOST_EXECUTING)
         self._refused: dict[str, float] = {}  # until when, by call
         self._said = False  # whether callers know of anything
         self._row_said = ""  # what was said last of deaths in a row
         self._timer: asyncio.TimerHandle | None = None
 
     def died(self, calls: set[str], executing: int = 1) -> None:
-        """A worker that was ready has died; these calls it had from clients itself, and so many it executed in all."""
+        """A worker that was ready has died; these calls it had from clients itself, and so many it
+        executed in all.
+        """
         now = self._clock()
         early = {call for at, call in self._early if now - at <= APART}
         self._early.clear()
@@ -126,12 +135,15 @@ class Quarantine:
         self._later(SETTLING, self._judge, death)
 
     def held(self, call: str, kills: int) -> None:
-        """Who made this call lost it to a worker that executed it; the same call has lost so many by now."""
+        """Who made this call lost it to a worker that executed it; the same call has lost so many
+        by now.
+        """
         now = self._clock()
         if kills > 1:  # it ran again, and no other call is meant
             self._later(SETTLING, self._convict, call)
         last = self._deaths[-1] if self._deaths and now - self._deaths[-1].at <= APART else None
-        if last is None or (last.judged and last.heard):  # it may come before the death that it is about
+        # it may come before the death that it is about
+        if last is None or (last.judged and last.heard):
             self._early.append((now, call))
             return
         if last.judged:
@@ -145,12 +157,17 @@ class Quarantine:
         self._tell()
 
     def message(self) -> SuspectCalls | None:
-        """Return what callers and workers are to know; None if there is nothing, and was nothing."""
+        """Return what callers and workers are to know; None if there is nothing, and was
+        nothing.
+        """
         now = self._clock()
         while self._deaths and now - self._deaths[0].at > MEMORY:
             self._deaths.popleft()
         self._refused = {call: until for call, until in self._refused.items() if until > now}
-        suspects = sorted({call for death in self._deaths if (call := death.killer) is not None} - self._refused.keys())
+        suspects = sorted(
+            {call for death in self._deaths if (call := death.killer) is not None}
+            - self._refused.keys()
+        )
         known = self._said
         self._said = bool(suspects or self._refused)
         if not (known or self._said):
@@ -158,9 +175,11 @@ class Quarantine:
         return SuspectCalls(self._node.plan.name, tuple(suspects), dict(self._refused))
 
     def row(self) -> str:
-        """Which APIs were executed at each of the latest deaths, if those were several in a row; else empty.
+        """Which APIs were executed at each of the latest deaths, if those were several in a row;
+        else empty.
 
-        No single call need be known for it: it is one line of help for who looks for what ends the workers.
+        No single call need be known for it: it is one line of help for who looks for what ends the
+        workers.
         """
         count, common = 0, set[str]()
         after = self._clock()
@@ -181,7 +200,9 @@ class Quarantine:
     def _say_row(self) -> None:
         row = self.row()
         if row and row != self._row_said:
-            self._node.say("warning", f"{row}: see what its calls have in common", fields={"event": "deaths"})
+            self._node.say(
+                "warning", f"{row}: see what its calls have in common", fields={"event": "deaths"}
+            )
         self._row_said = row
 
     def end(self) -> None:
@@ -190,7 +211,9 @@ class Quarantine:
             self._timer.cancel()
 
     def _judge(self, death: Death) -> None:
-        """Whether one call was executed alone at this death and at one before it: that is the one that kills."""
+        """Whether one call was executed alone at this death and at one before it: that is the one
+        that kills.
+        """
         death.judged = True
         self._say_row()
         killer = death.killer
@@ -204,18 +227,28 @@ class Quarantine:
         self._tell()
 
     def _say_who(self, death: Death) -> None:
-        """Say which calls were executed, since one of them may have ended the worker, and nobody knows which."""
-        if not death.calls or (death.alone and death.executing <= death.workers):  # an upload: it cannot be refused
+        """Say which calls were executed, since one of them may have ended the worker, and nobody
+        knows which.
+        """
+        # an upload: it cannot be refused
+        if not death.calls or (death.alone and death.executing <= death.workers):
             return
         names = sorted(death.calls)
         shown = ", ".join(names[:MOST_SHOWN])
         more = f" and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else ""
         count = max(len(names), death.executing)
-        words = f"{count} calls were under way when it died: none of them is quarantined. Known are {shown}{more}"
+        words = (
+            f"{count} calls were under way when it died: none of them is quarantined. Known are"
+            f" {shown}{more}"
+        )
         self._node.say("warning", words, fields={"event": "death", "calls": names[:MOST_SHOWN]})
 
     def _convict(self, call: str) -> None:
-        recent = [death for death in self._deaths if self._clock() - death.at <= MEMORY and call == death.killer]
+        recent = [
+            death
+            for death in self._deaths
+            if self._clock() - death.at <= MEMORY and call == death.killer
+        ]
         if sum(death.workers for death in recent) > 1 and call not in self._refused:
             self._refuse(call)
             self._tell()
@@ -229,8 +262,13 @@ class Quarantine:
             del self._refused[next(iter(self._refused))]
         self._refused[call] = self._clock() + REFUSED
         name = self._node.plan.name
-        words = f"a call of {name} has killed two of its workers in a row ({call}): it is refused for {REFUSED:g} s"
-        self._node.say("error", words, fields={"event": "quarantine", "call": call, "seconds": REFUSED})
+        words = (
+            f"a call of {name} has killed two of its workers in a row ({call}): it is refused for"
+            f" {REFUSED:g} s"
+        )
+        self._node.say(
+            "error", words, fields={"event": "quarantine", "call": call, "seconds": REFUSED}
+        )
 
     def _tell(self) -> None:
         if self._timer is not None:

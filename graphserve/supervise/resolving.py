@@ -1,4 +1,6 @@
-"""Resolving: what the supervisor does while the resolver works: shows its output, and limits its time."""
+"""Resolving: what the supervisor does while the resolver works: shows its output, and limits its
+time.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from graphserve.supervise.process.output import Pipe
 from graphserve.system import stack
 
 
-async def resolution(child: Resolver, limit: float, emit: Callable[[LogRecord], None]) -> Resolution:
+async def resolution(
+    child: Resolver, limit: float, emit: Callable[[LogRecord], None]
+) -> Resolution:
     """What the resolver says; whatever happens, it has ended then.
 
     Args:
@@ -28,7 +32,8 @@ async def resolution(child: Resolver, limit: float, emit: Callable[[LogRecord], 
     """
     pipes = [Pipe(descriptor, stream, emit) for stream, descriptor in child.outputs()]
     answer = asyncio.ensure_future(asyncio.to_thread(child.wait))
-    answer.add_done_callback(lambda done: done.cancelled() or done.exception())  # it need not matter any more
+    # it need not matter any more
+    answer.add_done_callback(lambda done: done.cancelled() or done.exception())
     try:
         if await _done(answer, limit):
             return answer.result()
@@ -45,18 +50,24 @@ async def resolution(child: Resolver, limit: float, emit: Callable[[LogRecord], 
 
 
 def outline(settings: Settings) -> Plan:
-    """What is known of a graph before its modules are imported: where it listens, and what its entry may be called.
+    """What is known of a graph before its modules are imported: where it listens, and what its
+    entry may be called.
 
-    The entry has no APIs in it, and the event loop is one that is installed: whether the one that was asked for is, the
-    resolver finds out.
+    The entry has no APIs in it, and the event loop is one that is installed: whether the one that
+    was asked for is, the resolver finds out.
     """
     name = settings.target.rpartition(":")[2]
     timeout = ENTRY_TIMEOUT if settings.timeout is None else settings.timeout
     entry = NodePlan(name, "n", settings.target, 0, 1, 1, ServiceOptions(timeout=timeout))
     return Plan(
-        name, (entry,), settings.listen, loop="auto" if settings.loop == "uvloop" else settings.loop,
-        access_log=settings.access_log, log_level=settings.log_level, debug=settings.debug,
-    )  # fmt: skip
+        name,
+        (entry,),
+        settings.listen,
+        loop="auto" if settings.loop == "uvloop" else settings.loop,
+        access_log=settings.access_log,
+        log_level=settings.log_level,
+        debug=settings.debug,
+    )
 
 
 async def _done(answer: asyncio.Future[Resolution], seconds: float) -> bool:

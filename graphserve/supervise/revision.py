@@ -28,13 +28,19 @@ class Revision:
         run: the run folder.
         environment: of its workers.
         keyfile_password: of the TLS key: the workers of the entry need it, and no file may hold it.
-        configured: by node name, the workers that the configuration asks for (`plan` has those of `graphserve scale`).
+        configured: by node name, the workers that the configuration asks for (`plan` has those of
+            `graphserve scale`).
     """
 
     def __init__(
-        self, number: int, plan: Plan, run: Path, environment: Environment, keyfile_password: str | None,
+        self,
+        number: int,
+        plan: Plan,
+        run: Path,
+        environment: Environment,
+        keyfile_password: str | None,
         configured: Mapping[str, int],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.number = number
         self.plan = plan
         self.environment = environment
@@ -71,13 +77,17 @@ class Revision:
     def env(self, node: NodePlan, slot: int) -> dict[str, str]:
         """The environment of a worker."""
         if node.options.gpus and slot >= self.plan.node(node.name).workers:  # it was scaled
-            nodes = (dataclasses.replace(each, workers=node.workers) if each.name == node.name else each
-                     for each in self.plan.nodes)  # fmt: skip
+            nodes = (
+                dataclasses.replace(each, workers=node.workers) if each.name == node.name else each
+                for each in self.plan.nodes
+            )
             self.environment.fit(dataclasses.replace(self.plan, nodes=tuple(nodes)))
         return self.environment.of(node, slot)
 
     def init_of(self, node: NodePlan, listeners: tuple[str, ...]) -> Init:
-        """Return what the workers of a node are told when they may initialise; no file may hold the secrets in it."""
+        """Return what the workers of a node are told when they may initialise; no file may hold the
+        secrets in it.
+        """
         password = self.keyfile_password if node.name == self.plan.entry else None
         return Init(listeners, password, self.plan.node(node.name).secret_urls())
 
@@ -87,13 +97,25 @@ class Revision:
 
 
 def same(old: NodePlan, new: NodePlan) -> bool:
-    """Whether callers of the one can call the other: its workers can then be replaced one by one."""
+    """Whether callers of the one can call the other: its workers can then be replaced one by
+    one.
+    """
     return _interface(old) == _interface(new)
 
 
 def _interface(node: NodePlan) -> tuple[Any, ...]:
     apis = [
-        (api.name, api.route, api.parameters, api.positional, api.lane, api.stream, api.input_stream, api.batch is None,
-         api.fingerprint) for api in node.apis
-    ]  # fmt: skip
+        (
+            api.name,
+            api.route,
+            api.parameters,
+            api.positional,
+            api.lane,
+            api.stream,
+            api.input_stream,
+            api.batch is None,
+            api.fingerprint,
+        )
+        for api in node.apis
+    ]
     return node.name, node.target, node.init, apis

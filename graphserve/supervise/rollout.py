@@ -1,7 +1,10 @@
-"""The rollout of one node: its workers are replaced one by one, added, taken away, without loss. In the supervisor.
+"""The rollout of one node: its workers are replaced one by one, added, taken away, without loss.
 
-A new worker is ready before the old one drains; where GPUs are full, or memory is short (`restart`), the old one goes
-first, and calls wait meanwhile: in the node's accept queue, at its callers, or at the public port.
+In the supervisor.
+
+A new worker is ready before the old one drains; where GPUs are full, or memory is short
+(`restart`), the old one goes first, and calls wait meanwhile: in the node's accept queue, at its
+callers, or at the public port.
 """
 
 from __future__ import annotations
@@ -36,14 +39,16 @@ class Rollout:
         self._alone = asyncio.Lock()
         self._apart = asyncio.Lock()  # of recycling, to the end of the one that leaves
         self._recycles: set[asyncio.Future[None]] = set()
-        self._backoff = Backoff(free=0, first=1.0)  # of recycling: what replaces a worker that serves has no hurry
+        # of recycling: what replaces a worker that serves has no hurry
+        self._backoff = Backoff(free=0, first=1.0)
         self._pausing = False
 
     async def roll(self, plan: NodePlan, version: Revision, progress: Progress) -> None:
         """Have every worker be of another version; then as many as that says.
 
         Raises:
-            StartupError: a new worker did not become ready. The old ones serve on; those replaced before stay new.
+            StartupError: a new worker did not become ready. The old ones serve on; those replaced
+                before stay new.
         """
         async with self._alone:
             before = self.node.plan.workers
@@ -65,7 +70,8 @@ class Rollout:
         """Replace every worker by another one of the same version, the old one first.
 
         Raises:
-            StartupError: a new worker did not become ready; it is tried again later, the rest is as it was.
+            StartupError: a new worker did not become ready; it is tried again later, the rest is as
+                it was.
         """
         async with self._alone:
             for done, slot in enumerate(range(self.node.plan.workers), 1):
@@ -88,7 +94,9 @@ class Rollout:
             self.node.on_change(self.node)
             await self._fill(before)
             await gone(self._trim())
-            progress(f"{self.node.plan.name} has {workers} {'worker' if workers == 1 else 'workers'}")
+            progress(
+                f"{self.node.plan.name} has {workers} {'worker' if workers == 1 else 'workers'}"
+            )
 
     def recycle(self, worker: WorkerProcess, words: str) -> None:
         """Replace a worker that has had its time; each of its reports asks for it."""
@@ -108,7 +116,9 @@ class Rollout:
                     return
                 node.say("info", f"a worker of {node.plan.name} {words}; replacing it", worker)
                 try:
-                    await self._exchange(worker, node.plan, node.version, old_first=node.plan.options.gpus > 0)
+                    await self._exchange(
+                        worker, node.plan, node.version, old_first=node.plan.options.gpus > 0
+                    )
                 except StartupError as exc:
                     self._put_off(worker, exc)
                     return
@@ -131,7 +141,9 @@ class Rollout:
 
     # --- one worker ---
 
-    async def _exchange(self, old: WorkerProcess, plan: NodePlan, version: Revision, *, old_first: bool) -> None:
+    async def _exchange(
+        self, old: WorkerProcess, plan: NodePlan, version: Revision, *, old_first: bool
+    ) -> None:
         try:
             if old_first:
                 self.node.leave(old)
@@ -145,7 +157,11 @@ class Rollout:
             self.node.leave(old)
 
     async def _start(
-        self, slots: Iterable[int], plan: NodePlan, version: Revision, old: WorkerProcess | None = None
+        self,
+        slots: Iterable[int],
+        plan: NodePlan,
+        version: Revision,
+        old: WorkerProcess | None = None,
     ) -> None:
         """Start workers, all or none; returns when they are ready."""
         new: list[WorkerProcess] = []
@@ -168,7 +184,10 @@ class Rollout:
             worker.decide(Claim.HOLDS)
 
     async def _ready(self, new: list[WorkerProcess]) -> None:
-        waiting = {asyncio.ensure_future(first(worker.was_ready.wait, worker.gone.wait)): worker for worker in new}
+        waiting = {
+            asyncio.ensure_future(first(worker.was_ready.wait, worker.gone.wait)): worker
+            for worker in new
+        }
         try:
             for task in asyncio.as_completed(waiting):
                 await task
@@ -183,8 +202,14 @@ class Rollout:
 
     def _next(self, plan: NodePlan, version: Revision) -> WorkerProcess | None:
         """The worker in the lowest slot that is not of this version and is to be replaced."""
-        old = [worker for worker in self.node.workers if worker.version is not version and not worker.retired]
-        return min((w for w in old if w.slot < plan.workers), key=lambda worker: worker.slot, default=None)
+        old = [
+            worker
+            for worker in self.node.workers
+            if worker.version is not version and not worker.retired
+        ]
+        return min(
+            (w for w in old if w.slot < plan.workers), key=lambda worker: worker.slot, default=None
+        )
 
     def _holder(self, slot: int) -> WorkerProcess | None:
         return next((w for w in self.node.workers if w.slot == slot and not w.retired), None)

@@ -1,7 +1,9 @@
-"""The upkeep of the run folder: what others remove of it while the graph runs is made anew. Runs in the supervisor.
+"""The upkeep of the run folder: what others remove of it while the graph runs is made anew.
 
-Cleaners of temporary folders remove what is old, and people remove what they do not know. Everything that is in the
-folder is in the supervisor's memory too (docs/how-to/operate.md).
+Runs in the supervisor.
+
+Cleaners of temporary folders remove what is old, and people remove what they do not know.
+Everything that is in the folder is in the supervisor's memory too (docs/how-to/operate.md).
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ STEP = 1.0  # seconds between two looks
 
 
 class RunFolderUpkeep:
-    """Looks after one run folder: once a second, before a worker is started, and when somebody could not connect.
+    """Looks after one run folder: once a second, before a worker is started, and when somebody
+    could not connect.
 
     Args:
         folder: the run folder.
@@ -27,7 +30,9 @@ class RunFolderUpkeep:
         say: takes a level and words for the terminal.
     """
 
-    def __init__(self, folder: RunDir, fleet: Fleet, control: UnixHttpServer, say: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, folder: RunDir, fleet: Fleet, control: UnixHttpServer, say: Callable[[str, str], None]
+    ) -> None:
         self._folder = folder
         self._fleet = fleet
         self._control = control
@@ -58,11 +63,15 @@ class RunFolderUpkeep:
                 restored += self._fleet.suspect(suspect)
         except Taken as exc:
             self.end()
-            self._say("critical", f"{exc}: commands reach that one, and no worker of this one can be replaced")
+            self._say(
+                "critical",
+                f"{exc}: commands reach that one, and no worker of this one can be replaced",
+            )
             return
         except OSError as exc:
             words = (
-                f"what was removed of the run folder {self._folder.path} cannot be made anew: {os_errors.explain(exc)}"
+                f"what was removed of the run folder {self._folder.path} cannot be made anew:"
+                f" {os_errors.explain(exc)}"
             )
             if words != self._trouble:
                 self._say("error", f"{words}; tried again every second")
@@ -71,7 +80,9 @@ class RunFolderUpkeep:
         self._trouble = ""
         if restored:
             what = ", ".join(restored)
-            words = f"somebody removed files of the run folder {self._folder.path}: {what}; made anew"
+            words = (
+                f"somebody removed files of the run folder {self._folder.path}: {what}; made anew"
+            )
             self._say("warning", f"{words}. Exclude it from what cleans that place")
 
     def _beat(self) -> None:

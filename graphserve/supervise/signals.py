@@ -13,7 +13,8 @@ from graphserve.system.inherited import is_ignored
 class Signals:
     """Handlers for SIGTERM, SIGINT, SIGHUP and SIGTSTP, on the running event loop.
 
-    SIGINT is heard also where it was ignored, as in a background job of a script: whoever sends it means it.
+    SIGINT is heard also where it was ignored, as in a background job of a script: whoever sends it
+    means it.
 
     Args:
         say: tells the user that a stop begins.
@@ -27,7 +28,11 @@ class Signals:
         self._count = 0
         self._told = False  # what Ctrl-Z does not do
         self._had_terminal = _has_terminal()
-        heard = {signal.SIGTERM: self._on_stop, signal.SIGINT: self._on_stop, signal.SIGTSTP: self._on_suspend}
+        heard = {
+            signal.SIGTERM: self._on_stop,
+            signal.SIGINT: self._on_stop,
+            signal.SIGTSTP: self._on_suspend,
+        }
         if is_ignored(signal.SIGHUP):  # nohup: what a closed terminal sends shall not stop us
             say("info", "SIGHUP is ignored, as under nohup: `graphserve reload` reloads")
         else:
@@ -39,14 +44,19 @@ class Signals:
     def stop(self) -> None:
         """Drain and end; nothing new if that is under way."""
         if not self.stopping.is_set():
-            self._say("info", "stopping: answering what was accepted; a second signal kills at once")
+            self._say(
+                "info", "stopping: answering what was accepted; a second signal kills at once"
+            )
             self.stopping.set()
 
     def end(self) -> None:
-        """Ignore them from now on: the graph has ended, and its exit code says how, until the process is gone."""
+        """Ignore them from now on: the graph has ended, and its exit code says how, until the
+        process is gone.
+        """
         loop = asyncio.get_running_loop()
         for number in self._heard:
-            loop.remove_signal_handler(number)  # a closed loop would give the signal its default back: it kills
+            # a closed loop would give the signal its default back: it kills
+            loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
 
     def _on_stop(self) -> None:
@@ -63,8 +73,8 @@ class Signals:
             self.changing.set()
 
     def _on_suspend(self) -> None:
-        # Workers have sessions of their own, so they would go on, without anybody who reads what they print, watches
-        # and replaces them.
+        # Workers have sessions of their own, so they would go on, without anybody who reads what
+        # they print, watches and replaces them.
         if not self._told:
             self._told = True
             words = "a graph is not suspended by Ctrl-Z, it serves on; Ctrl-C stops it"

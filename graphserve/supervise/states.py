@@ -1,13 +1,16 @@
-"""The states of workers and nodes, and which may follow which; nothing else changes them. Runs in the supervisor.
+"""The states of workers and nodes, and which may follow which; nothing else changes them.
+
+Runs in the supervisor.
 
 A worker:
 
     SPAWNED → IMPORTED → STARTING → (OPENING) → READY → DRAINING → GONE
 
-A worker may be gone at any time. Whether its slot is filled again then is another question: `Claim` answers it.
+A worker may be gone at any time. Whether its slot is filled again then is another question: `Claim`
+answers it.
 
-A node is STARTING until all its workers were ready once, then READY; FAILED while its workers die early, again and
-again; DRAINING and STOPPED at its end.
+A node is STARTING until all its workers were ready once, then READY; FAILED while its workers die
+early, again and again; DRAINING and STOPPED at its end.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ class WorkerState(enum.Enum):
     SPAWNED = "spawned"  # it imports its modules
     IMPORTED = "imported"  # it waits until what it needs is ready
     STARTING = "starting"  # it was told to initialise
-    OPENING = "opening"  # it is initialised, and was told to serve the public port: it may have accepted something
+    # it is initialised, and was told to serve the public port: it may have accepted something
+    OPENING = "opening"
     READY = "ready"  # it takes calls
     DRAINING = "draining"  # it answers what it took, and takes no more
     GONE = "gone"  # it has ended
@@ -45,23 +49,32 @@ class WorkerState(enum.Enum):
     @property
     def listens(self) -> bool:
         """Whether it is told what becomes of others."""
-        return self in (WorkerState.STARTING, WorkerState.OPENING, WorkerState.READY, WorkerState.DRAINING)
+        return self in (
+            WorkerState.STARTING,
+            WorkerState.OPENING,
+            WorkerState.READY,
+            WorkerState.DRAINING,
+        )
 
 
 class Claim(enum.Enum):
     """What becomes of a worker's slot when it ends."""
 
     HOLDS = "holds"  # the restart policy fills the slot again
-    STANDBY = "standby"  # a rollout waits for this worker to be ready, and decides what becomes of it if it is not
+    # a rollout waits for this worker to be ready, and decides what becomes of it if it is not
+    STANDBY = "standby"
     RECYCLING = "recycling"  # as HOLDS, and a rollout is about to replace the worker
-    RETIRED = "retired"  # nobody fills the slot for this one: another worker has it, or nobody shall
+    # nobody fills the slot for this one: another worker has it, or nobody shall
+    RETIRED = "retired"
 
 
 WORKER_TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
     WorkerState.SPAWNED: frozenset({WorkerState.IMPORTED, WorkerState.GONE}),
     WorkerState.IMPORTED: frozenset({WorkerState.STARTING, WorkerState.GONE}),
     # It drains from here on SIGTERM that somebody sends it by hand.
-    WorkerState.STARTING: frozenset({WorkerState.OPENING, WorkerState.READY, WorkerState.DRAINING, WorkerState.GONE}),
+    WorkerState.STARTING: frozenset(
+        {WorkerState.OPENING, WorkerState.READY, WorkerState.DRAINING, WorkerState.GONE}
+    ),
     WorkerState.OPENING: frozenset({WorkerState.READY, WorkerState.DRAINING, WorkerState.GONE}),
     WorkerState.READY: frozenset({WorkerState.DRAINING, WorkerState.GONE}),
     WorkerState.DRAINING: frozenset({WorkerState.GONE}),
@@ -109,11 +122,15 @@ class WorkerLife:
             IllegalTransition: it does not follow the present one.
         """
         if state not in WORKER_TRANSITIONS[self._state]:
-            raise IllegalTransition(f"a worker cannot become {state.value} when it is {self._state.value}")
+            raise IllegalTransition(
+                f"a worker cannot become {state.value} when it is {self._state.value}"
+            )
         self._state = state
 
     def decide(self, claim: Claim) -> None:
-        """Decide what becomes of its slot. `RETIRED` is final; to decide the same twice changes nothing.
+        """Decide what becomes of its slot.
+
+        `RETIRED` is final; to decide the same twice changes nothing.
 
         Raises:
             IllegalTransition: it does not follow what was decided before.
@@ -121,7 +138,9 @@ class WorkerLife:
         if claim is self._claim or self.retired:
             return
         if claim not in CLAIM_TRANSITIONS[self._claim]:
-            raise IllegalTransition(f"a slot cannot be {claim.value} when it is {self._claim.value}")
+            raise IllegalTransition(
+                f"a slot cannot be {claim.value} when it is {self._claim.value}"
+            )
         self._claim = claim
 
 
@@ -169,5 +188,7 @@ class NodeLife:
         if phase is self._phase:
             return
         if phase not in NODE_TRANSITIONS[self._phase]:
-            raise IllegalTransition(f"a node cannot become {phase.value} when it is {self._phase.value}")
+            raise IllegalTransition(
+                f"a node cannot become {phase.value} when it is {self._phase.value}"
+            )
         self._phase = phase

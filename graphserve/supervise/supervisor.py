@@ -1,6 +1,7 @@
 """The supervisor: run folder, sockets, signals, the fleet; from the first line to exit code 0.
 
-The pid of `graphserve serve` is this process; workers are its direct children. It never imports user code.
+The pid of `graphserve serve` is this process; workers are its direct children. It never imports
+user code.
 """
 
 from __future__ import annotations
@@ -73,16 +74,25 @@ class Supervisor:
             work.cancel()
             with contextlib.suppress(asyncio.CancelledError, GraphServeError):
                 await work
-            self._say("warning", "killed at once by a second signal: calls that were not answered yet are lost")
+            self._say(
+                "warning",
+                "killed at once by a second signal: calls that were not answered yet are lost",
+            )
             return ExitCode.INTERRUPTED
         return work.result()
 
     async def _live(self) -> ExitCode:
         stale = remove_stale()
         self.folder = RunDir(self.config.run_dir)
-        self._say_foreign([*stale.foreign, *(str(self.folder.path / name) for name in self.folder.foreign)])
+        self._say_foreign(
+            [*stale.foreign, *(str(self.folder.path / name) for name in self.folder.foreign)]
+        )
         if self.folder.parent_made is not None:
-            self._say("info", f"there was no folder {self.folder.parent_made} for the run folder: made, and it stays")
+            self._say(
+                "info",
+                f"there was no folder {self.folder.parent_made} for the run folder: made, and it"
+                " stays",
+            )
         end_leftovers([*stale.tokens, self.folder.before])
         try:
             self.public = PublicSocket(self.config.settings.listen)
@@ -147,7 +157,9 @@ class Supervisor:
         await self.fleet.drain()
 
     async def _give_up(self, failure: GraphServeError | None = None) -> None:
-        """End a start: what was ready leaves, in order; the rest is killed, and what does not leave is soon after."""
+        """End a start: what was ready leaves, in order; the rest is killed, and what does not leave
+        is soon after.
+        """
         self.phase = "stopping"
         if failure is not None and any(node.ready_workers() for node in self.fleet.nodes):
             self._say("error", f"{failure}; what was ready leaves")
@@ -158,11 +170,16 @@ class Supervisor:
                 await self.fleet.drain()
 
     async def _begin(self) -> bool:
-        self.fleet.expect(outline(self.config.settings), self.config.env, self.config.keyfile_password)
+        self.fleet.expect(
+            outline(self.config.settings), self.config.env, self.config.keyfile_password
+        )
         plan = require(await self._resolve(self.config))
-        if self.config.reload:  # what changes from here on is not missed, however long the start takes
+        # what changes from here on is not missed, however long the start takes
+        if self.config.reload:
             self.job(self._watch_files(plan))
-        await self.fleet.start(self.fleet.take_in(plan, self.config.env, self.config.keyfile_password))
+        await self.fleet.start(
+            self.fleet.take_in(plan, self.config.env, self.config.keyfile_password)
+        )
         return True
 
     async def _resolve(self, config: Config) -> Resolution:
@@ -192,25 +209,34 @@ class Supervisor:
             self._say("error", f"{exc}; until then, SIGHUP reloads")
 
     async def _reload_on_change(self) -> None:
-        """Whenever a reload is asked for: new workers start beside the old, and only then take their places."""
+        """Whenever a reload is asked for: new workers start beside the old, and only then take
+        their places.
+        """
         while True:
             await self.signals.changing.wait()
             self.signals.changing.clear()
             try:
-                await _unless(self.signals.changing, self.operations.reload())  # changed again: it begins anew
+                # changed again: it begins anew
+                await _unless(self.signals.changing, self.operations.reload())
             except Exception:
                 pass  # it was said
 
     def _say_foreign(self, paths: list[str]) -> None:
         if paths:
-            self._say("warning", f"what graphserve did not make stays in its run folder: {', '.join(paths)}")
+            self._say(
+                "warning",
+                f"what graphserve did not make stays in its run folder: {', '.join(paths)}",
+            )
 
     def _say(self, level: str, message: str, trace: str = "") -> None:
         self.observer.log(LogRecord(time.time(), level, message, traceback=trace))
 
 
 def run(
-    config: Config, observer: Observer, resolver: Resolver | None = None, reread: Callable[[], Config] | None = None
+    config: Config,
+    observer: Observer,
+    resolver: Resolver | None = None,
+    reread: Callable[[], Config] | None = None,
 ) -> int:
     """Run a graph until it is told to stop; blocks. Call it on the main thread.
 
@@ -249,7 +275,8 @@ def run(
 
 
 class _Shown(logging.Handler):
-    """What libraries in this process log, as records: else it would stand between them, in another form.
+    """What libraries in this process log, as records: else it would stand between them, in another
+    form.
 
     Args:
         observer: who watches.

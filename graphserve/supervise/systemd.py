@@ -1,6 +1,8 @@
-"""What systemd is told: READY=1, RELOADING=1, STOPPING=1, WATCHDOG=1 and a line of status. Runs in the supervisor.
+"""What systemd is told: READY=1, RELOADING=1, STOPPING=1, WATCHDOG=1 and a line of status. Runs in
+the supervisor.
 
-The protocol is that of sd_notify(3): datagrams to the socket that `$NOTIFY_SOCKET` names. Without it, nothing is sent.
+The protocol is that of sd_notify(3): datagrams to the socket that `$NOTIFY_SOCKET` names. Without
+it, nothing is sent.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ AGAIN = 0.05  # seconds until a message is sent again for which the manager had 
 
 
 class SystemdNotifier:
-    """An observer that also tells systemd; everything else goes on to the observer that it stands before.
+    """An observer that also tells systemd; everything else goes on to the observer that it stands
+    before.
 
     Args:
         observer: who watches besides.
@@ -72,7 +75,10 @@ class SystemdNotifier:
     def reload(self) -> Iterator[None]:
         """A reload, from its beginning to its end."""
         self._doing = "; reloading"
-        self._send(["RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", self._status()], waits=True)
+        self._send(
+            ["RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", self._status()],
+            waits=True,
+        )
         try:
             yield
         except Exception as exc:
@@ -87,7 +93,9 @@ class SystemdNotifier:
         self._send(["STOPPING=1", self._status()], waits=True)
 
     def failed(self, words: str) -> None:
-        """The start has failed; from now on the status says why, whatever is still to be stopped."""
+        """The start has failed; from now on the status says why, whatever is still to be
+        stopped.
+        """
         self._ends = True
         self._failure = _first_line(words)
         self._send(["STOPPING=1", self._status()], waits=True)
@@ -107,7 +115,10 @@ class SystemdNotifier:
         asyncio.get_running_loop().call_later(self._interval, self._beat)
 
     def _send(self, lines: Iterable[str], *, waits: bool = False) -> None:
-        """Send a message. If the manager's queue is full, one that comes again anyway is dropped; others wait."""
+        """Send a message.
+
+        If the manager's queue is full, one that comes again anyway is dropped; others wait.
+        """
         if self._sock is None or (self._waiting and not waits):
             return
         self._waiting.append("\n".join(lines).encode())
@@ -128,7 +139,8 @@ class SystemdNotifier:
 
 
 def tell_failure(words: str, env: Mapping[str, str]) -> None:
-    """Say that a start has failed, where there is no supervisor that would: it has not begun, or has ended.
+    """Say that a start has failed, where there is no supervisor that would: it has not begun, or
+    has ended.
 
     Args:
         words: why; the first line is told.
@@ -142,16 +154,22 @@ def tell_failure(words: str, env: Mapping[str, str]) -> None:
 
 def _first_line(words: str) -> str:
     """What fits into a status: a message has a line for each of its parts."""
-    return printable(next(iter(words.strip().splitlines()), "for no reason that is known"))[:LONGEST]
+    return printable(next(iter(words.strip().splitlines()), "for no reason that is known"))[
+        :LONGEST
+    ]
 
 
 def _address(path: str) -> str:
-    """The address for the kernel: an abstract one is written with `@` for the NUL; other kinds are not known."""
+    """The address for the kernel: an abstract one is written with `@` for the NUL; other kinds are
+    not known.
+    """
     return "\0" + path[1:] if path.startswith("@") else path if path.startswith("/") else ""
 
 
 def _interval(env: Mapping[str, str]) -> float:
-    """Seconds between two beats: half of what systemd waits for. 0.0: it does not wait, or not for this process."""
+    """Seconds between two beats: half of what systemd waits for. 0.0: it does not wait, or not for
+    this process.
+    """
     usec, pid = env.get("WATCHDOG_USEC", ""), env.get("WATCHDOG_PID", "")
     if not usec.isdigit() or (pid and pid != str(os.getpid())):
         return 0.0

@@ -10,7 +10,8 @@ from typing import Any
 async def first(*works: Callable[[], Coroutine[Any, Any, object]]) -> None:
     """Wait until one of these is done; the others are cancelled.
 
-    It takes functions, not coroutines: where it is cancelled before it begins, nobody would await those.
+    It takes functions, not coroutines: where it is cancelled before it begins, nobody would await
+    those.
     """
     tasks = [asyncio.ensure_future(work()) for work in works]
     try:
@@ -21,7 +22,9 @@ async def first(*works: Callable[[], Coroutine[Any, Any, object]]) -> None:
 
 
 async def together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Do things side by side; the first that fails ends the others, and is raised when they have ended."""
+    """Do things side by side; the first that fails ends the others, and is raised when they have
+    ended.
+    """
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         for task in asyncio.as_completed(tasks):

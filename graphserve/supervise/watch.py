@@ -14,7 +14,8 @@ from graphserve.config import Config
 from graphserve.errors import ConfigurationError
 from graphserve.graph.plan import Plan
 
-STEP_MS = 100  # a change is reported when nothing changed for this long: editors and git write many files at once
+# a change is reported when nothing changed for this long: editors and git write many files at once
+STEP_MS = 100
 SOURCES = (".py", ".pyi", ".pyx", ".so")
 # Folders that no program of the user's is in: what is written there is written by tools.
 IGNORED = frozenset({"__pycache__", "node_modules", "site-packages"})
@@ -22,18 +23,24 @@ IGNORED = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 def folders(config: Config, plan: Plan) -> list[str]:
     """The folders to watch: those of `--reload-dir`, or else where the app's modules were found."""
-    given = config.reload_dirs or [path for path in plan.sys_path if path not in config.settings.sys_path]
+    given = config.reload_dirs or [
+        path for path in plan.sys_path if path not in config.settings.sys_path
+    ]
     if not config.reload_dirs and plan.main:
         given = [*given, os.path.dirname(plan.main)]
     found = sorted({os.path.realpath(path) for path in given})
-    return [path for path in found if not any(_within(path, other) for other in found if other != path)]
+    return [
+        path for path in found if not any(_within(path, other) for other in found if other != path)
+    ]
 
 
 async def changes(watched: Iterable[str], files: Iterable[str]) -> AsyncGenerator[list[str], None]:
-    """Wait for changes: of sources below the watched folders, and of the files that the configuration is from.
+    """Wait for changes: of sources below the watched folders, and of the files that the
+    configuration is from.
 
     Yields:
-        Nothing, when the watch has begun; then the paths that changed, each time when things have calmed down.
+        Nothing, when the watch has begun; then the paths that changed, each time when things have
+        calmed down.
 
     Raises:
         ConfigurationError: a folder cannot be watched.
@@ -56,8 +63,8 @@ async def changes(watched: Iterable[str], files: Iterable[str]) -> AsyncGenerato
             following = asyncio.ensure_future(anext(notices))
     except OSError as exc:
         raise ConfigurationError(
-            f"--reload cannot watch {', '.join(paths)}: {exc}. Watch less with --reload-dir, or allow more with "
-            "`sysctl -w fs.inotify.max_user_watches=524288`"
+            f"--reload cannot watch {', '.join(paths)}: {exc}. Watch less with --reload-dir, or"
+            " allow more with `sysctl -w fs.inotify.max_user_watches=524288`"
         ) from None
     finally:
         following.cancel()

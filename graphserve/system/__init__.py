@@ -1,10 +1,14 @@
-"""What the operating system gives and refuses: processes, descriptors, folders, signals. Used in every process.
+"""What the operating system gives and refuses: processes, descriptors, folders, signals.
 
-    child_process   the file that our children begin with; they end with their parent, and their group with them
+Used in every process.
+
+    child_process   the file that our children begin with; they end with their parent, and their
+                    group with them
     inherited       standard streams and signals, put right at the start of each process
     process_title   what `ps` and `top` call a process
     stack           where a process hangs: written by it at a signal, read by who watches it
-    channel         the control channel: carries messages and descriptors between the supervisor and a worker
+    channel         the control channel: carries messages and descriptors between the supervisor and
+                    a worker
     messages        what the two say there, a class a message
     shared_memory   what the supervisor and its workers read of each other without a message
     rundir          the run folder: names, locks, who is alive; who finds a running graph looks here
@@ -12,6 +16,6 @@
     os_errors       what the kernel refused, and what to do about it
     own_json        JSON that user code cannot change
 
-A child begins in `child.py`: `inherited` first, then `child_process.die_with_parent` and `process_title`; a worker then
-opens its `channel`, and gets the roster (`shared_memory`) by it.
+A child begins in `child.py`: `inherited` first, then `child_process.die_with_parent` and
+`process_title`; a worker then opens its `channel`, and gets the roster (`shared_memory`) by it.
 """

@@ -1,8 +1,9 @@
-"""The control connection: JSON messages and descriptors between a worker and its supervisor, over a Unix socket.
+"""The control connection: JSON messages and descriptors between a worker and its supervisor, over a
+Unix socket.
 
-One message a line (`system/messages.py` has them all). One that carries descriptors says how many in `fds`; they come
-with its bytes (SCM_RIGHTS, unix(7)), so a worker gets exactly the listening sockets it is meant to have. Used in both
-processes.
+One message a line (`system/messages.py` has them all). One that carries descriptors says how many
+in `fds`; they come with its bytes (SCM_RIGHTS, unix(7)), so a worker gets exactly the listening
+sockets it is meant to have. Used in both processes.
 """
 
 from __future__ import annotations
@@ -27,14 +28,17 @@ class Channel:
         sock: the connected socket; owned by the channel from now on.
         on_message: called with each message and the descriptors that came with it.
         on_close: called once when the other side is gone.
-        on_no_room: called before `on_close` when descriptors came that this process has no room for: they are lost,
-            and so is the connection.
+        on_no_room: called before `on_close` when descriptors came that this process has no room
+            for: they are lost, and so is the connection.
     """
 
     def __init__(
-        self, sock: socket.socket, on_message: Callable[[Message, list[int]], None], on_close: Callable[[], None],
+        self,
+        sock: socket.socket,
+        on_message: Callable[[Message, list[int]], None],
+        on_close: Callable[[], None],
         on_no_room: Callable[[], None] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         sock.setblocking(False)
         self.sock = sock
         self.on_message = on_message
@@ -53,7 +57,10 @@ class Channel:
         return not self._outgoing
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
-        """Send a message; it waits here while the other side is slow. Descriptors are duplicated at once."""
+        """Send a message; it waits here while the other side is slow.
+
+        Descriptors are duplicated at once.
+        """
         if self.closed:
             return
         idle = not self._outgoing
@@ -73,7 +80,8 @@ class Channel:
         self.closed = True
         self.loop.remove_reader(self.sock.fileno())
         self.loop.remove_writer(self.sock.fileno())
-        # A forked child of user code may hold a copy: shut down, or the other side never sees the end.
+        # A forked child of user code may hold a copy: shut down, or the other side never sees the
+        # end.
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_RDWR)
         self.sock.close()
@@ -86,7 +94,9 @@ class Channel:
         while self._outgoing:
             data, fds = self._outgoing[0]
             try:
-                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+                rights = (
+                    [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+                )
                 sent = self.sock.sendmsg([data], rights)
             except BlockingIOError:
                 self.loop.add_writer(self.sock.fileno(), self._flush)
@@ -128,8 +138,11 @@ class Channel:
             try:
                 message, count = decode(line)
                 if count > len(self._descriptors):
-                    raise MalformedMessage(f"with {count} descriptors that did not come: {line[:200]!r}")
-            except MalformedMessage as exc:  # user code may write to the connection: it ends nothing
+                    raise MalformedMessage(
+                        f"with {count} descriptors that did not come: {line[:200]!r}"
+                    )
+            # user code may write to the connection: it ends nothing
+            except MalformedMessage as exc:
                 words = f"a message on the control connection cannot be read: {exc}"
                 self.loop.call_exception_handler({"message": words})
                 continue

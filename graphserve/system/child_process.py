@@ -1,10 +1,11 @@
 """Our child processes: the file that each begins with, and how it ends, with all that it started.
 
-A child ends with the process that started it: user code may hang in it, and the kernel ends it all the same. What the
-child has started is in its process group and ends with it, but for what cleans up behind it: multiprocessing (and
-joblib, in its way) has a process that removes the names of semaphores and shared memory when all who may use them have
-ended. Killed with the group, it would leave the names in /dev/shm until the machine starts again. It ends by itself, as
-soon as all the others have. Used by whoever starts a child, and by the child itself.
+A child ends with the process that started it: user code may hang in it, and the kernel ends it all
+the same. What the child has started is in its process group and ends with it, but for what cleans
+up behind it: multiprocessing (and joblib, in its way) has a process that removes the names of
+semaphores and shared memory when all who may use them have ended. Killed with the group, it would
+leave the names in /dev/shm until the machine starts again. It ends by itself, as soon as all the
+others have. Used by whoever starts a child, and by the child itself.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ from pathlib import Path
 
 from graphserve.errors import ExitCode
 
-FIRST_FILE = str(Path(__file__).parents[1] / "child.py")  # run as `python -P FIRST_FILE resolve|supervise|worker …`
+# run as `python -P FIRST_FILE resolve|supervise|worker …`
+FIRST_FILE = str(Path(__file__).parents[1] / "child.py")
 ROUNDS = 16  # looks at a group that forks while it is being ended
 _PR_SET_PDEATHSIG = 1  # prctl(2): the signal comes when the thread that started us ends
 _TRACKER = b"resource_tracker import main"  # in what such a process executes (`python -c …`)
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel end this process with SIGKILL when its parent ends; nothing on systems other than Linux.
+    """Have the kernel end this process with SIGKILL when its parent ends; nothing on systems other
+    than Linux.
 
     Args:
         parent: the pid that started us.
@@ -47,7 +50,11 @@ def end_group(group: int) -> None:
         return
     killed: set[int] = set()
     for _ in range(ROUNDS):
-        left = {pid for pid in _members(group) if pid not in killed and (pid == group or not cleans_up(pid))}
+        left = {
+            pid
+            for pid in _members(group)
+            if pid not in killed and (pid == group or not cleans_up(pid))
+        }
         if not left:
             return
         for pid in left:
@@ -60,7 +67,10 @@ def end_group(group: int) -> None:
 def cleans_up(pid: int) -> bool:
     """Return whether a process removes what others leave, and ends behind them."""
     with contextlib.suppress(OSError):
-        return any(_TRACKER in argument for argument in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))
+        return any(
+            _TRACKER in argument
+            for argument in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        )
     return False
 
 

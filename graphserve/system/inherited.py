@@ -1,11 +1,14 @@
-"""What a process inherits from its parent, put right at its very start: standard streams and signals. Any process.
+"""What a process inherits from its parent, put right at its very start: standard streams and
+signals.
 
-Standard input, output and error may be closed (`<&- >&-`). The next file that the process opens then has the number 0,
-1 or 2, and whoever reads or prints gets at that file.
+Any process.
 
-Signals may be ignored or blocked: `nohup` ignores SIGHUP, a shell without job control SIGINT for what it starts with
-`&`, and both go on to children and to their children. Where nobody undoes it, a server never hears Ctrl-C, nor does a
-program that user code starts.
+Standard input, output and error may be closed (`<&- >&-`). The next file that the process opens
+then has the number 0, 1 or 2, and whoever reads or prints gets at that file.
+
+Signals may be ignored or blocked: `nohup` ignores SIGHUP, a shell without job control SIGINT for
+what it starts with `&`, and both go on to children and to their children. Where nobody undoes it, a
+server never hears Ctrl-C, nor does a program that user code starts.
 """
 
 from __future__ import annotations
@@ -39,21 +42,27 @@ def open_standard_streams() -> list[str]:
         if getattr(sys, name) is None:  # it was closed when the interpreter began
             closed.add(descriptor)
             mode = "w" if descriptor else "r"
-            file = open(descriptor, mode, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+            file = open(  # noqa: SIM115
+                descriptor, mode, encoding="utf-8", errors="backslashreplace", closefd=False
+            )
             setattr(sys, name, file)
             setattr(sys, f"__{name}__", file)
     return opened
 
 
 def take_input() -> int:
-    """Move descriptor 0 to a number that no other program gets, and return that; at 0 is /dev/null then."""
+    """Move descriptor 0 to a number that no other program gets, and return that; at 0 is /dev/null
+    then.
+    """
     taken = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, len(_NAMES))
     _put_null(0)
     return taken
 
 
 def pipe() -> tuple[int, int]:
-    """Return a pipe whose ends have numbers from 3 on: a lower one a child would take for its input or output."""
+    """Return a pipe whose ends have numbers from 3 on: a lower one a child would take for its input
+    or output.
+    """
     first, second = os.pipe()
     return _raised(first), _raised(second)
 
@@ -79,7 +88,9 @@ def reset_signals() -> None:
     """Ignore and block no signal, as a process usually begins. Call it on the main thread."""
     for number in signal.valid_signals() - _IGNORED_BY_PYTHON:
         if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+            signal.signal(
+                number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            )
     unblock_signals()
 
 
@@ -96,4 +107,7 @@ def is_ignored(number: int) -> bool:
 
 
 def do_nothing(number: int, frame: FrameType | None) -> None:
-    """Handle a signal by doing nothing. Unlike an ignored signal, it is not inherited by programs."""
+    """Handle a signal by doing nothing.
+
+    Unlike an ignored signal, it is not inherited by programs.
+    """

@@ -9,11 +9,15 @@ from pathlib import Path
 
 
 def cpus() -> int:
-    """Return how many CPUs this process may use: the smaller of its affinity and its cgroup's quota, at least 1.
+    """Return how many CPUs this process may use: the smaller of its affinity and its cgroup's
+    quota, at least 1.
 
-    `os.cpu_count()` knows neither. Source of the quota: `cpu.max` of cgroup v2, `cpu.cfs_quota_us` of v1.
+    `os.cpu_count()` knows neither. Source of the quota: `cpu.max` of cgroup v2, `cpu.cfs_quota_us`
+    of v1.
     """
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    available = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     quota = _cgroup_quota()
     return max(1, available if quota is None else min(available, int(quota + 0.999)))
 
@@ -22,7 +26,9 @@ def gpus() -> list[str]:
     """Return the GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return [name for name in (part.strip() for part in visible.split(",")) if name and name != "-1"]
+        return [
+            name for name in (part.strip() for part in visible.split(",")) if name and name != "-1"
+        ]
     return [str(index) for index in range(_count_gpus())]
 
 
@@ -39,7 +45,13 @@ def _count_gpus(proc: Path = Path("/proc/driver/nvidia/gpus"), dev: Path = Path(
     try:
         return len(list(proc.iterdir()))
     except OSError:
-        return len([path for path in dev.glob("nvidia[0-9]*") if path.name.removeprefix("nvidia").isdigit()])
+        return len(
+            [
+                path
+                for path in dev.glob("nvidia[0-9]*")
+                if path.name.removeprefix("nvidia").isdigit()
+            ]
+        )
 
 
 def _cgroup_quota() -> float | None:

@@ -1,14 +1,21 @@
-"""What a worker and its supervisor say to each other: one class a message, read and written here. In both processes.
+"""What a worker and its supervisor say to each other: one class a message, read and written here.
 
-A message is one line of JSON on the control connection (`system/channel.py`), an object whose `type` names its class:
+In both processes.
 
-    worker → supervisor   imported → ready → (listening) → draining → drained; or failed, with a traceback
-                          health, once a second; held, answered, lost: what it saw of others; bound: after `rebind`
+A message is one line of JSON on the control connection (`system/channel.py`), an object whose
+`type` names its class:
+
+    worker → supervisor   imported → ready → (listening) → draining → drained; or failed, with a
+                          traceback
+                          health, once a second; held, answered, lost: what it saw of others; bound:
+                          after `rebind`
     supervisor → worker   roster, members, init → (serve) → drain → exit
-                          beat, once a second; members, suspicions: news of others; report, rebind, listeners, unready
-                          plan: to a fallback server that was there before the Plan
+                          beat, once a second; members, suspicions: news of others; report, rebind,
+                          listeners, unready plan: to a fallback server that was there before the
+                          Plan
 
-User code runs where one end of the connection is, and may write to it: what is read here is checked, field by field.
+User code runs where one end of the connection is, and may write to it: what is read here is
+checked, field by field.
 """
 
 from __future__ import annotations
@@ -27,7 +34,8 @@ class MalformedMessage(ValueError):
 class Message:
     """One message, immutable; its classes are declared as frozen dataclasses are.
 
-    They are none because making those takes five times as long: every worker would start 10 ms later.
+    They are none because making those takes five times as long: every worker would start 10 ms
+    later.
     """
 
     type: ClassVar[str] = ""
@@ -42,7 +50,9 @@ class Message:
     def __init__(self, *values: object, **named: object) -> None:
         given = dict(zip(self.fields, values, strict=False)) | named
         if len(values) > len(self.fields) or not given.keys() <= set(self.fields):
-            raise TypeError(f"{type(self).__name__} has the fields {', '.join(self.fields)}, not {given}")
+            raise TypeError(
+                f"{type(self).__name__} has the fields {', '.join(self.fields)}, not {given}"
+            )
         for name in self.fields:
             self.__dict__[name] = given[name] if name in given else getattr(type(self), name)
 
@@ -56,7 +66,8 @@ class Message:
         return hash((type(self), *self.__dict__.values()))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
+        fields = ", ".join(f"{name}={value!r}" for name, value in self.__dict__.items())
+        return f"{type(self).__name__}({fields})"
 
 
 _CLASSES: dict[str, type[Message]] = {}
@@ -70,7 +81,9 @@ class Imported(Message, type="imported"):
 
 
 class Ready(Message, type="ready"):
-    """It is initialised and listens on its own socket; the descriptor of the memory that it shares comes along."""
+    """It is initialised and listens on its own socket; the descriptor of the memory that it shares
+    comes along.
+    """
 
     address: str
 
@@ -114,7 +127,9 @@ class Bound(Message, type="bound"):
 
 
 class Held(Message, type="held"):
-    """A call that it had made was lost to a worker that executed it; the same call has lost so many by now."""
+    """A call that it had made was lost to a worker that executed it; the same call has lost so many
+    by now.
+    """
 
     node: str
     call: str
@@ -152,7 +167,8 @@ class NodeNews(Message):
     state: str
     workers: tuple[WorkerNews, ...]
     starts: bool  # whether its workers start, and die soon after
-    next_at: float | None  # CLOCK_MONOTONIC, seconds: when the next worker of a failed node is started
+    # CLOCK_MONOTONIC, seconds: when the next worker of a failed node is started
+    next_at: float | None
 
 
 class Members(Message, type="members"):
@@ -166,7 +182,10 @@ class RosterHandover(Message, type="roster"):
 
 
 class Init(Message, type="init"):
-    """What it needs is ready: initialise. The shared sockets come along, in the order of `listeners`."""
+    """What it needs is ready: initialise.
+
+    The shared sockets come along, in the order of `listeners`.
+    """
 
     listeners: tuple[str, ...]
     keyfile_password: str | None  # of the TLS key: only workers of the entry have one
@@ -217,7 +236,8 @@ class Beat(Message, type="beat"):
 class Drain(Message, type="drain"):
     """Answer what was taken."""
 
-    last: bool  # whether the whole node stops: siblings may still hand calls over, so wait for `exit`
+    # whether the whole node stops: siblings may still hand calls over, so wait for `exit`
+    last: bool
 
 
 class Exit(Message, type="exit"):
@@ -281,7 +301,9 @@ def _read(kind: type[Message], value: object) -> Message:
 def _reader(*kinds: type) -> Callable[[object], object]:
     def read(value: object) -> object:
         if type(value) not in kinds:  # True is no number here
-            raise MalformedMessage(f"{value!r:.200} in place of {' or '.join(kind.__name__ for kind in kinds)}")
+            raise MalformedMessage(
+                f"{value!r:.200} in place of {' or '.join(kind.__name__ for kind in kinds)}"
+            )
         return value
 
     return read

@@ -1,7 +1,9 @@
-"""JSON as our own processes write and read it, whatever user code does to the module `json`. Any process.
+"""JSON as our own processes write and read it, whatever user code does to the module `json`.
 
-Code that replaces `json.dumps`, or what `JSONEncoder` does, is not rare; the Plan and the messages between processes
-must not change with it. What is needed is taken here, before user code runs.
+Any process.
+
+Code that replaces `json.dumps`, or what `JSONEncoder` does, is not rare; the Plan and the messages
+between processes must not change with it. What is needed is taken here, before user code runs.
 """
 
 from __future__ import annotations
@@ -40,12 +42,23 @@ def dumps(
     allow_nan: bool = True,
 ) -> str:
     """Return a value as JSON; the arguments are those of `json.dumps`."""
-    if default is None and indent is None and separators is None and not sort_keys and ensure_ascii and allow_nan:
+    if (
+        default is None
+        and indent is None
+        and separators is None
+        and not sort_keys
+        and ensure_ascii
+        and allow_nan
+    ):
         return str(_plain.encode(value))
     encoder = _Encoder(
-        default=default, indent=indent, sort_keys=sort_keys, ensure_ascii=ensure_ascii, separators=separators,
+        default=default,
+        indent=indent,
+        sort_keys=sort_keys,
+        ensure_ascii=ensure_ascii,
+        separators=separators,
         allow_nan=allow_nan,
-    )  # fmt: skip
+    )
     return str(encoder.encode(value))
 
 

@@ -1,7 +1,8 @@
 """The name of a process as `ps` and `top` show it. Used by the processes that a graph starts.
 
-Python has no call for it. The kernel shows the bytes that the process was started with, where they are in its memory
-(proc(5), `cmdline`), so they are written over. `sys.argv` and `sys.orig_argv` are copies and stay.
+Python has no call for it. The kernel shows the bytes that the process was started with, where they
+are in its memory (proc(5), `cmdline`), so they are written over. `sys.argv` and `sys.orig_argv` are
+copies and stay.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ def name_process(name: str, *words: str) -> None:
     """Name this process; nothing happens where the system does not let us.
 
     Args:
-        name: `Recognizer[2]`. `ps` shows `graphserve: Recognizer[2]`; `top`, and what shows 15 bytes, the name alone.
+        name: `Recognizer[2]`. `ps` shows `graphserve: Recognizer[2]`; `top`, and what shows 15
+            bytes, the name alone.
         words: what follows it in the list of processes.
     """
     if sys.platform != "linux":
@@ -41,10 +43,15 @@ def _short(name: str) -> str:
 
 def _write(name: str, words: tuple[str, ...]) -> None:
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    start, end = (int(fields[index - 2]) for index in (_ARG_START, _ARG_END))  # pid and name are cut off
-    memory = os.open("/proc/self/mem", os.O_RDWR | os.O_CLOEXEC)  # a wrong address is an OSError here, and no crash
+    # pid and name are cut off
+    start, end = (int(fields[index - 2]) for index in (_ARG_START, _ARG_END))
+    # a wrong address is an OSError here, and no crash
+    memory = os.open("/proc/self/mem", os.O_RDWR | os.O_CLOEXEC)
     try:
-        if end <= start or os.pread(memory, end - start, start) != Path("/proc/self/cmdline").read_bytes():
+        if (
+            end <= start
+            or os.pread(memory, end - start, start) != Path("/proc/self/cmdline").read_bytes()
+        ):
             return
         os.pwrite(memory, _fit(name, words, end - start), start)
     finally:
@@ -52,7 +59,10 @@ def _write(name: str, words: tuple[str, ...]) -> None:
 
 
 def _fit(name: str, words: tuple[str, ...], room: int) -> bytes:
-    """Return what is written: each part ends with a NUL, and NULs fill the rest. A name that is too long is cut."""
+    """Return what is written: each part ends with a NUL, and NULs fill the rest.
+
+    A name that is too long is cut.
+    """
     rest = b"".join(word.encode() + b"\0" for word in words)
     shown = f"graphserve: {name}".encode()[: max(0, room - len(rest) - 1)]
     return (shown + b"\0" + rest)[:room].ljust(room, b"\0")

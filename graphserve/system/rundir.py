@@ -2,12 +2,13 @@
 
     lock  control.sock  workers.sock  1/plan.json  n0/q.sock  n0/b1.sock  n0/<pid>.sock …
 
-A reload makes the folder 2 for its Plan, and removes 1 with the last worker that was started from it; no number comes
-again. Names are short (a socket's path has 107 bytes on Linux). A node's folder is keyed by the node's id, which is
-never used for another node while the graph runs, so an old caller cannot reach a wrong node. Used by every process.
+A reload makes the folder 2 for its Plan, and removes 1 with the last worker that was started from
+it; no number comes again. Names are short (a socket's path has 107 bytes on Linux). A node's folder
+is keyed by the node's id, which is never used for another node while the graph runs, so an old
+caller cannot reach a wrong node. Used by every process.
 
-A folder is known as ours by the marker in its lock. Only what has a name and a kind of ours is ever removed, no link is
-followed, and all else stays.
+A folder is known as ours by the marker in its lock. Only what has a name and a kind of ours is ever
+removed, no link is followed, and all else stays.
 """
 
 from __future__ import annotations
@@ -33,26 +34,34 @@ MAX_SOCKET_PATH = 107  # bytes, unix(7): sun_path holds 108 with the final NUL
 PREFIX = "graphserve-"
 UNFINISHED = ".graphserve-"
 LOCK = "lock"
-FORMAT = "graphserve-run-folder 1"  # the marker in the lock begins with it; another layout gets another number
+# the marker in the lock begins with it; another layout gets another number
+FORMAT = "graphserve-run-folder 1"
 MADE, KEPT = "made", "kept"  # in the marker: whether the folder was made by the graph
-_MARKER = re.compile(rb"%s ([0-9a-f]{16}) (%s|%s)\n" % tuple(word.encode() for word in (FORMAT, MADE, KEPT)))
-_PLAIN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a link is not followed, a FIFO does not hold us up
+_MARKER = re.compile(
+    rb"%s ([0-9a-f]{16}) (%s|%s)\n" % tuple(word.encode() for word in (FORMAT, MADE, KEPT))
+)
+# a link is not followed, a FIFO does not hold us up
+_PLAIN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-# The longest that we bind below the run folder: a hundred thousand nodes in the life of a graph, pid_max, and the name
-# that a socket has until it listens.
+# The longest that we bind below the run folder: a hundred thousand nodes in the life of a graph,
+# pid_max, and the name that a socket has until it listens.
 LONGEST_NAME = "/n99999/4194304.sock~"
-FOLDER_PATIENCE = 1.0  # seconds that a start waits for who has locked its folder, such as a cleaner that looks at it
+# seconds that a start waits for who has locked its folder, such as a cleaner that looks at it
+FOLDER_PATIENCE = 1.0
 STEP = 0.01  # seconds between two tries meanwhile
 
 
 def path_problem(folder: Path) -> str:
-    """Return why sockets in this run folder would have paths that are too long, or an empty string."""
+    """Return why sockets in this run folder would have paths that are too long, or an empty
+    string.
+    """
     length = len(os.fsencode(str(folder) + LONGEST_NAME))
     if length <= MAX_SOCKET_PATH:
         return ""
     return (
-        f"the run folder {str(folder)!r} is too deep: its sockets would have paths of up to {length} bytes, and Unix "
-        f"sockets allow {MAX_SOCKET_PATH}. Give a shorter one with --run-dir"
+        f"the run folder {str(folder)!r} is too deep: its sockets would have paths of up to"
+        f" {length} bytes, and Unix sockets allow {MAX_SOCKET_PATH}. Give a shorter one with"
+        " --run-dir"
     )
 
 
@@ -87,12 +96,13 @@ class Taken(StartupError):
 class RunDir:
     """A run folder of ours: created, locked, and removed at the end.
 
-    The folder itself is locked too, shared: systemd-tmpfiles leaves a folder alone that somebody has locked. What
-    others remove all the same, `restore` makes anew.
+    The folder itself is locked too, shared: systemd-tmpfiles leaves a folder alone that somebody
+    has locked. What others remove all the same, `restore` makes anew.
 
-    `token` is new in each run, and stands in the lock: by it the next graph here knows the processes that a killed one
-    left. `before` is that of the run before, if it was killed. `foreign` has the names of what is in the folder and is
-    not ours; it stays. `parent_made` is the folder above, if there was none; it stays too.
+    `token` is new in each run, and stands in the lock: by it the next graph here knows the
+    processes that a killed one left. `before` is that of the run before, if it was killed.
+    `foreign` has the names of what is in the folder and is not ours; it stays. `parent_made` is the
+    folder above, if there was none; it stays too.
 
     Args:
         path: the folder to use; None makes a new one.
@@ -118,14 +128,19 @@ class RunDir:
                 self._claim()
                 self._leave_link()
         except OSError as exc:
-            raise StartupError(f"the run folder {path or parent()} cannot be used: {os_errors.explain(exc)}") from exc
+            raise StartupError(
+                f"the run folder {path or parent()} cannot be used: {os_errors.explain(exc)}"
+            ) from exc
 
     def _make(self) -> None:
-        # Under its own name only once it is locked: another graph that starts now would take it for a stale one.
+        # Under its own name only once it is locked: another graph that starts now would take it for
+        # a stale one.
         self.path = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent()))
         self.made = True
         self._claim()
-        self.path = self.path.rename(self.path.with_name(PREFIX + self.path.name.removeprefix(UNFINISHED)))
+        self.path = self.path.rename(
+            self.path.with_name(PREFIX + self.path.name.removeprefix(UNFINISHED))
+        )
 
     def _claim(self) -> None:
         if problem := path_problem(self.path):
@@ -146,7 +161,8 @@ class RunDir:
             raise
 
     def restore(self) -> list[str]:
-        """Make again what others have removed of the folder, its lock and the link to it, and return their names.
+        """Make again what others have removed of the folder, its lock and the link to it, and
+        return their names.
 
         Raises:
             Taken: another graph has the folder by now.
@@ -172,7 +188,9 @@ class RunDir:
         folder = os.open(self.path, _FOLDER)
         try:
             if _claim_problem(folder, self.path) or _is_held(self.path):
-                raise Taken(f"another graph has taken the run folder {self.path}, which was removed")
+                raise Taken(
+                    f"another graph has taken the run folder {self.path}, which was removed"
+                )
             _hold(folder)
         except BaseException:
             os.close(folder)
@@ -184,7 +202,9 @@ class RunDir:
         lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | _PLAIN, 0o600, dir_fd=self._folder)
         if not _take(lock):
             os.close(lock)
-            raise Taken(f"another graph has taken the run folder {self.path}, whose lock was removed")
+            raise Taken(
+                f"another graph has taken the run folder {self.path}, whose lock was removed"
+            )
         os.close(self._lock)
         self._lock = lock
         Marker(self.token, self.made).write(self._lock)
@@ -199,7 +219,9 @@ class RunDir:
             self.made = False
             return False
         except NotADirectoryError:
-            raise StartupError(f"--run-dir {self.path}: there is something else than a folder") from None
+            raise StartupError(
+                f"--run-dir {self.path}: there is something else than a folder"
+            ) from None
         except OSError:
             self._remove_if_made()
             raise
@@ -216,8 +238,11 @@ class RunDir:
 
     def _lock_folder(self) -> bool:
         """Take the lock in the folder; False if the folder or the lock is gone."""
-        if not _has_lock(self._folder) and _is_held(self.path):  # of a graph that runs, whose lock was removed
-            raise StartupError(f"a graph is running in {self.path}; stop it first, or give another --run-dir")
+        # of a graph that runs, whose lock was removed
+        if not _has_lock(self._folder) and _is_held(self.path):
+            raise StartupError(
+                f"a graph is running in {self.path}; stop it first, or give another --run-dir"
+            )
         if problem := _claim_problem(self._folder, self.path):
             raise StartupError(problem)
         try:
@@ -226,11 +251,14 @@ class RunDir:
             return False
         try:
             if not _take(lock):
-                raise StartupError(f"a graph is running in {self.path}; stop it first, or give another --run-dir")
+                raise StartupError(
+                    f"a graph is running in {self.path}; stop it first, or give another --run-dir"
+                )
             if not (_is_lock_of(self._folder, lock) and _is_at(self.path, self._folder)):
                 os.close(lock)
                 return False
-            if problem := _claim_problem(self._folder, self.path):  # now that nobody else may change it
+            # now that nobody else may change it
+            if problem := _claim_problem(self._folder, self.path):
                 raise StartupError(problem)
             if (marker := Marker.read(lock)) is not None:
                 self.before = marker.token
@@ -259,7 +287,8 @@ class RunDir:
         left: list[str] = []
         with contextlib.suppress(OSError):
             if not _is_at(self.path, self._folder) or not self._has_no_other_lock():
-                raise FileNotFoundError(self.path)  # somebody removed it, or another graph has it by now
+                # somebody removed it, or another graph has it by now
+                raise FileNotFoundError(self.path)
             left = _clear(self._folder, _RUN)
             if not left and self.made:  # in one step: who claims it now makes a new one
                 self.path = self.path.rename(self.path.with_name(UNFINISHED + self.token))
@@ -287,7 +316,9 @@ class RunDir:
 
 
 def claim_problem(path: Path) -> str:
-    """Return why no graph can have this folder as its run folder, or an empty string; change nothing."""
+    """Return why no graph can have this folder as its run folder, or an empty string; change
+    nothing.
+    """
     try:
         folder = os.open(path, _FOLDER)
     except FileNotFoundError:
@@ -305,13 +336,17 @@ def claim_problem(path: Path) -> str:
 
 
 def _claim_problem(folder: int, path: Path) -> str:
-    """Return the same of a folder that is open: it is another user's, or holds things and no marker of ours."""
+    """Return the same of a folder that is open: it is another user's, or holds things and no marker
+    of ours.
+    """
     if os.fstat(folder).st_uid != os.geteuid():
         return f"the run folder {path} belongs to another user: give another --run-dir"
     names = os.listdir(folder)
     if not names:
         return ""
-    refused = f"{path} is not empty and no run folder of graphserve: give --run-dir a folder of its own"
+    refused = (
+        f"{path} is not empty and no run folder of graphserve: give --run-dir a folder of its own"
+    )
     try:
         lock = os.open(LOCK, os.O_RDONLY | _PLAIN, dir_fd=folder)
     except FileNotFoundError:
@@ -323,7 +358,8 @@ def _claim_problem(folder: int, path: Path) -> str:
         state = os.fstat(lock)
         if not stat.S_ISREG(state.st_mode) or state.st_uid != os.geteuid() or state.st_nlink > 1:
             return refused
-        if Marker.read(lock) is not None or (state.st_size == 0 and names == [LOCK]):  # empty: it was killed before
+        # empty: it was killed before
+        if Marker.read(lock) is not None or (state.st_size == 0 and names == [LOCK]):
             return ""
         return refused if _take(lock, fcntl.LOCK_SH) else ""  # held: its graph is about to write
     finally:
@@ -331,7 +367,9 @@ def _claim_problem(folder: int, path: Path) -> str:
 
 
 def _make_private(folder: Path) -> None:
-    """Make a folder and those above it, as far as there are none, for this user only, whatever the umask is."""
+    """Make a folder and those above it, as far as there are none, for this user only, whatever the
+    umask is.
+    """
     before = os.umask(0o077)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -348,7 +386,9 @@ def _take(descriptor: int, how: int = fcntl.LOCK_EX) -> bool:
 
 
 def _is_lock_of(folder: int, lock: int) -> bool:
-    """Return whether what we took is still the folder's lock: one that was removed meanwhile locks nobody out."""
+    """Return whether what we took is still the folder's lock: one that was removed meanwhile locks
+    nobody out.
+    """
     try:
         return os.path.samestat(os.fstat(lock), os.stat(LOCK, dir_fd=folder, follow_symlinks=False))
     except FileNotFoundError:
@@ -417,7 +457,9 @@ def _open_lock(folder: Path) -> int:
 
 
 def token(folder: Path) -> str:
-    """Return the token of the graph that runs in a folder, or was killed there; empty if there is none."""
+    """Return the token of the graph that runs in a folder, or was killed there; empty if there is
+    none.
+    """
     lock = _open_lock(folder)
     try:
         marker = Marker.read(lock)
@@ -454,7 +496,9 @@ class Stale:
 
 
 def remove_stale() -> Stale:
-    """Remove the run folders of ours whose graph was killed, and our links to such; nothing else is touched."""
+    """Remove the run folders of ours whose graph was killed, and our links to such; nothing else is
+    touched.
+    """
     tokens, foreign = [], []
     for path in (*_candidates(PREFIX), *_candidates(UNFINISHED)):
         with contextlib.suppress(OSError):
@@ -489,7 +533,11 @@ def _stale_lock(folder: int) -> int | None:
         return None
     lock = os.open(LOCK, os.O_RDONLY | _PLAIN, dir_fd=folder)
     state = os.fstat(lock)
-    ours = stat.S_ISREG(state.st_mode) and state.st_uid == os.geteuid() and Marker.read(lock) is not None
+    ours = (
+        stat.S_ISREG(state.st_mode)
+        and state.st_uid == os.geteuid()
+        and Marker.read(lock) is not None
+    )
     if ours and _take(lock) and _is_lock_of(folder, lock):
         return lock
     os.close(lock)
@@ -497,12 +545,17 @@ def _stale_lock(folder: int) -> int | None:
 
 
 def running() -> list[Path]:
-    """Return the run folders in which a graph of this user runs, also those that were chosen with `--run-dir`."""
-    return sorted({Path(os.path.realpath(folder)) for folder in _candidates(PREFIX) if is_live(folder)})
+    """Return the run folders in which a graph of this user runs, also those that were chosen with
+    `--run-dir`.
+    """
+    return sorted(
+        {Path(os.path.realpath(folder)) for folder in _candidates(PREFIX) if is_live(folder)}
+    )
 
 
 def removed() -> set[Path]:
-    """Return the run folders that somebody removed although their graphs run, which make them again within a second.
+    """Return the run folders that somebody removed although their graphs run, which make them again
+    within a second.
 
     The process that has locked such a folder has it open still, and the lock in it.
     """
@@ -522,9 +575,11 @@ def ours(folders: set[Path]) -> set[Path]:
     except StartupError:
         return set()
     return {
-        folder for folder in folders
-        if (folder.parent == place and folder.name.startswith(PREFIX)) or _is_our_link(_link_to(folder))
-    }  # fmt: skip
+        folder
+        for folder in folders
+        if (folder.parent == place and folder.name.startswith(PREFIX))
+        or _is_our_link(_link_to(folder))
+    }
 
 
 def _lock_holders() -> set[int]:
@@ -541,12 +596,16 @@ def _removed_folders(descriptors: Path) -> set[Path]:
     for entry in descriptors.iterdir():
         with contextlib.suppress(OSError):
             names.add(os.readlink(entry))
-    locks = [name.removesuffix(f"/{LOCK}{gone}") for name in names if name.endswith(f"/{LOCK}{gone}")]
+    locks = [
+        name.removesuffix(f"/{LOCK}{gone}") for name in names if name.endswith(f"/{LOCK}{gone}")
+    ]
     return {Path(folder) for folder in locks if folder + gone in names}
 
 
 def _candidates(prefix: str) -> Iterator[Path]:
-    """Yield what may be run folders in the usual place, and links to those elsewhere, by name and owner."""
+    """Yield what may be run folders in the usual place, and links to those elsewhere, by name and
+    owner.
+    """
     try:
         place = parent()
     except StartupError:
@@ -558,7 +617,9 @@ def _candidates(prefix: str) -> Iterator[Path]:
 
 
 def _link_to(folder: Path) -> Path:
-    """The link that leads to a run folder elsewhere; its name is made from where it leads, so it proves itself ours."""
+    """The link that leads to a run folder elsewhere; its name is made from where it leads, so it
+    proves itself ours.
+    """
     return parent() / f"{PREFIX}{hashlib.blake2b(os.fsencode(folder), digest_size=6).hexdigest()}"
 
 
@@ -571,8 +632,8 @@ def _is_our_link(link: Path) -> bool:
 
 # What is in a run folder.
 _SOCKET, _FILE = stat.S_ISSOCK, stat.S_ISREG
-# By name what we make, and what kind of thing that is; the table of a folder is the same for what is in it. (The name
-# of a socket ends in ~ until it listens.)
+# By name what we make, and what kind of thing that is; the table of a folder is the same for what
+# is in it. (The name of a socket ends in ~ until it listens.)
 _Table: TypeAlias = "dict[str, Callable[[int], bool] | _Table]"
 _NODE: _Table = {r"(q|b\d+|\d+)\.sock~?": _SOCKET, r"b\d+\.turn": _FILE}
 _REVISION: _Table = {r"plan\.json~?": _FILE}
@@ -585,7 +646,12 @@ def _clear(folder: int, table: _Table) -> list[str]:
     Returns:
         The names of what is not ours.
     """
-    return [left for name in sorted(os.listdir(folder)) if name != LOCK for left in _remove(folder, name, table)]
+    return [
+        left
+        for name in sorted(os.listdir(folder))
+        if name != LOCK
+        for left in _remove(folder, name, table)
+    ]
 
 
 def _remove(folder: int, name: str, table: _Table) -> list[str]:
@@ -670,7 +736,8 @@ def plan_file(run: Path, revision: int) -> Path:
 
 
 def parent() -> Path:
-    """Return where new run folders are made: `$XDG_RUNTIME_DIR` if it can be used, or the temporary folder.
+    """Return where new run folders are made: `$XDG_RUNTIME_DIR` if it can be used, or the temporary
+    folder.
 
     Raises:
         StartupError: neither can be.
@@ -682,5 +749,6 @@ def parent() -> Path:
         return Path(tempfile.gettempdir())
     except OSError:  # it tries to write a file
         raise StartupError(
-            "there is no temporary folder that can be written to: set XDG_RUNTIME_DIR or TMPDIR, or give --run-dir"
+            "there is no temporary folder that can be written to: set XDG_RUNTIME_DIR or TMPDIR, or"
+            " give --run-dir"
         ) from None

@@ -1,10 +1,12 @@
-"""Memory that the supervisor and its workers share: which processes are workers, and what each worker is doing.
+"""Memory that the supervisor and its workers share: which processes are workers, and what each
+worker is doing.
 
-The roster (memfd_create(2)) has a bit for each pid that there can be. The supervisor writes it: a worker is added
-before its first line runs, and removed when it is dead. So it is right at every moment, where a message might still be
-on its way.
+The roster (memfd_create(2)) has a bit for each pid that there can be. The supervisor writes it: a
+worker is added before its first line runs, and removed when it is dead. So it is right at every
+moment, where a message might still be on its way.
 
-Each worker has a page of its own, of 64-bit words, which it writes and the supervisor reads (`supervise/health.py`).
+Each worker has a page of its own, of 64-bit words, which it writes and the supervisor reads
+(`supervise/health.py`).
 """
 
 from __future__ import annotations
@@ -13,19 +15,24 @@ import contextlib
 import os
 
 # The words of a worker's page.
-DEADLINE = 0  # the latest deadline of what is executed: nanoseconds of CLOCK_MONOTONIC; 0: no call with one is executed
+# the latest deadline of what is executed: nanoseconds of CLOCK_MONOTONIC; 0: no call with one is
+# executed
+DEADLINE = 0
 EXECUTING = 1  # calls that are executed, never fewer than there are, and 0 if there is none
-FIRST_NOTE, NOTE = 2, 2  # then notes of two words: API (counted from 1) << 40 | length of the body, or 0; its check
+# then notes of two words: API (counted from 1) << 40 | length of the body, or 0; its check
+FIRST_NOTE, NOTE = 2, 2
 UPLOAD = (1 << 40) - 1  # as a length: the body is a stream, of which nothing is kept
 WORDS = 512  # of one page
 
-_SIZE = (1 << 22) // 8  # bytes; a pid is below 2^22 on Linux (proc(5), pid_max). It is sparse: a page or two are used
+# bytes; a pid is below 2^22 on Linux (proc(5), pid_max). It is sparse: a page or two are used
+_SIZE = (1 << 22) // 8
 
 
 class Roster:
     """The supervisor's side of the roster.
 
-    `descriptor` is what workers read; it is -1 where none can be made: then no process is known as a worker.
+    `descriptor` is what workers read; it is -1 where none can be made: then no process is known as
+    a worker.
     """
 
     def __init__(self) -> None:

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 
-# The last one: user code and its libraries hardly use it, and its default is to end the process without a core dump.
+# The last one: user code and its libraries hardly use it, and its default is to end the process
+# without a core dump.
 SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
 PATIENCE = 1.0  # seconds that a process has to write its stack and to end, before it is killed
 _THREAD = re.compile(r"(Current t|T)hread 0x[0-9a-f]+.* \(most recent call first\):$")
@@ -31,7 +32,9 @@ _shows = False  # whether this process writes its stack at the signal
 
 
 def show_on_signal() -> None:
-    """Have this process write the stack of each thread to its stderr when the signal comes, and end by it."""
+    """Have this process write the stack of each thread to its stderr when the signal comes, and end
+    by it.
+    """
     global _shows
     _shows = True
     faulthandler.register(SIGNAL, file=2, all_threads=True, chain=True)
@@ -39,7 +42,9 @@ def show_on_signal() -> None:
 
 @contextlib.contextmanager
 def awaiting(awaitable: object) -> Iterator[None]:
-    """Have the signal show also where a coroutine waits, which is in the stack of no thread; on the main thread."""
+    """Have the signal show also where a coroutine waits, which is in the stack of no thread; on the
+    main thread.
+    """
     if not _shows:
         yield
         return
@@ -66,7 +71,9 @@ def _chain(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -
 
 
 def awaited(awaitable: object) -> list[Frame]:
-    """Return the frames of a coroutine that waits, the innermost last; none while it runs: a thread has them then."""
+    """Return the frames of a coroutine that waits, the innermost last; none while it runs: a thread
+    has them then.
+    """
     frames: list[Frame] = []
     while awaitable is not None and not getattr(awaitable, "cr_running", False):
         frame = getattr(awaitable, "cr_frame", None) or getattr(awaitable, "gi_frame", None)
@@ -85,13 +92,25 @@ def of_error(error: BaseException | None) -> str:
 def of_threads(threads: Iterable[threading.Thread]) -> str:
     """Return where threads of this process are in user code; empty if none is."""
     current = sys._current_frames()
-    stacks = [traceback.extract_stack(current[thread.ident]) for thread in threads if thread.ident in current]
-    return "\n".join(filter(None, (shown([(each.filename, each.lineno or 0, each.name) for each in stack])
-                                   for stack in stacks)))  # fmt: skip
+    stacks = [
+        traceback.extract_stack(current[thread.ident])
+        for thread in threads
+        if thread.ident in current
+    ]
+    return "\n".join(
+        filter(
+            None,
+            (
+                shown([(each.filename, each.lineno or 0, each.name) for each in stack])
+                for stack in stacks
+            ),
+        )
+    )
 
 
 def shown(frames: Iterable[Frame]) -> str:
-    """Return frames as Python prints a traceback, from the first one of user code on; empty if there is none.
+    """Return frames as Python prints a traceback, from the first one of user code on; empty if
+    there is none.
 
     Args:
         frames: the innermost last.
@@ -117,10 +136,15 @@ class Stack:
         return True
 
     def __str__(self) -> str:
-        """Return the threads that were in user code, as Python prints a traceback; empty if none was."""
+        """Return the threads that were in user code, as Python prints a traceback; empty if none
+        was.
+        """
         linecache.checkcache()  # sources are edited
-        # The thread that the signal interrupted, which mostly is the main one, comes last: it goes first.
-        return "\n".join(filter(None, (shown(reversed(thread)) for thread in reversed(self._threads))))
+        # The thread that the signal interrupted, which mostly is the main one, comes last: it goes
+        # first.
+        return "\n".join(
+            filter(None, (shown(reversed(thread)) for thread in reversed(self._threads)))
+        )
 
 
 def _of_user(frames: Iterable[Frame]) -> list[Frame]:
@@ -133,9 +157,13 @@ def _of_user(frames: Iterable[Frame]) -> list[Frame]:
 
 
 def is_machinery(file: str) -> bool:
-    """Return whether code of this file is ours, Python's own, or the event loop's: it calls user code, and is none."""
+    """Return whether code of this file is ours, Python's own, or the event loop's: it calls user
+    code, and is none.
+    """
     packages = f"{os.sep}site-packages{os.sep}"
-    return file.startswith((_OURS, "<frozen ", "uvloop/")) or (file.startswith(_PYTHON) and packages not in file)
+    return file.startswith((_OURS, "<frozen ", "uvloop/")) or (
+        file.startswith(_PYTHON) and packages not in file
+    )
 
 
 def _frame(frame: Frame) -> str:

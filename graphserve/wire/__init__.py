@@ -1,18 +1,23 @@
-"""Values to bytes and back: what crosses a socket, as the types of an API say. Only this room knows pydantic.
+"""Values to bytes and back: what crosses a socket, as the types of an API say.
 
-    signature, type_hints    read the annotations of an API, once; signature_fingerprint compares two revisions of it
-    codec                    arguments and result of one API, made when a worker starts; values codes each of them
+Only this room knows pydantic.
+
+    signature, type_hints    read the annotations of an API, once; signature_fingerprint compares
+                             two revisions of it
+    codec                    arguments and result of one API, made when a worker starts; values
+                             codes each of them
       extensions             arrays, models, large integers and references to memory inside msgpack
       arrays, array_checks   numpy's arrays as bytes or from lists, held to their dtype and shape
       pydantic_models        pydantic's types, by changed copies of their schemas (pydantic_schemas)
       json_nan, dataclass_defaults, duplicate_arguments, result_check    what msgspec leaves open
     costs/                   looks at a public body before anything is made of it
-    exceptions               what all of these raise; validation_errors tells it a caller, problem makes the response
+    exceptions               what all of these raise; validation_errors tells it a caller, problem
+                             makes the response
     trust, headers, formats  whose request it is, what its head says, how its body is written
     memory                   large buffers beside the socket; batch_joining: several calls as one
     openapi, init_arguments  the description of a service, and the arguments of its `__init__`
 
-A request: `trust.opened` reads who opened the connection, `formats.content_format` how the body is written, then
-`ArgumentsCodec.decode` screens, reads and checks it. The result goes through `ResultCodec.encode`, an error through
-`problem.encode`.
+A request: `trust.opened` reads who opened the connection, `formats.content_format` how the body is
+written, then `ArgumentsCodec.decode` screens, reads and checks it. The result goes through
+`ResultCodec.encode`, an error through `problem.encode`.
 """

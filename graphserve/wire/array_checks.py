@@ -1,4 +1,6 @@
-"""What msgspec cannot check of a decoded value: the dtype and shape of its arrays, which end read-only here."""
+"""What msgspec cannot check of a decoded value: the dtype and shape of its arrays, which end
+read-only here.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ Admit = Callable[[Any], Any]
 
 
 def admission(hint: Hint) -> Admit | None:
-    """Return what checks the arrays in a value of this type, and returns the value; None if there can be none."""
+    """Return what checks the arrays in a value of this type, and returns the value; None if there
+    can be none.
+    """
     return _build(hint, {}) if type_hints.contains(hint, "array") else None
 
 
@@ -26,7 +30,10 @@ def _build(hint: Hint, known: dict[object, list[Admit]]) -> Admit:
         return lambda value: arrays.admit(value, wanted)
     if part.kind == "fields":
         return _fields(part, known)
-    inner = [_build(item.hint, known) if type_hints.contains(item.hint, "array") else None for item in part.items]
+    inner = [
+        _build(item.hint, known) if type_hints.contains(item.hint, "array") else None
+        for item in part.items
+    ]
     if part.kind == "union":
         return _union(part, inner)
     if part.kind == "tuple":
@@ -55,7 +62,9 @@ def _sequence(admit: Admit) -> Admit:
 def _tuple(inner: list[Admit | None]) -> Admit:
     def check(value: Any) -> Any:
         pairs = zip(inner, value, strict=True)
-        return tuple(item if admit is None else _at(i, admit, item) for i, (admit, item) in enumerate(pairs))
+        return tuple(
+            item if admit is None else _at(i, admit, item) for i, (admit, item) in enumerate(pairs)
+        )
 
     return check
 
@@ -70,7 +79,11 @@ def _mapping(admit: Admit) -> Admit:
 
 
 def _union(part: type_hints.Part, inner: list[Admit | None]) -> Admit:
-    choices = [(_runtime_class(item.hint), admit) for item, admit in zip(part.items, inner, strict=True) if admit]
+    choices = [
+        (_runtime_class(item.hint), admit)
+        for item, admit in zip(part.items, inner, strict=True)
+        if admit
+    ]
 
     def check(value: object) -> Any:
         for kind, admit in choices:
@@ -87,8 +100,14 @@ def _fields(part: type_hints.Part, known: dict[object, list[Admit]]) -> Admit:
         cell = known[part.hint]
         return lambda value: cell[0](value)
     cell = known[part.hint] = []
-    inner = [(item, _build(item.hint, known)) for item in part.items if type_hints.contains(item.hint, "array")]
-    cell.append(_rebuilding(inner) if issubclass(part.origin, tuple) else _assigning(part.origin, inner))
+    inner = [
+        (item, _build(item.hint, known))
+        for item in part.items
+        if type_hints.contains(item.hint, "array")
+    ]
+    cell.append(
+        _rebuilding(inner) if issubclass(part.origin, tuple) else _assigning(part.origin, inner)
+    )
     return cell[0]
 
 
@@ -96,7 +115,9 @@ def _rebuilding(inner: list[tuple[type_hints.Item, Admit]]) -> Admit:
     named = [(str(item.key), admit) for item, admit in inner]
 
     def check(value: Any) -> Any:
-        return value._replace(**{name: _at(name, admit, getattr(value, name)) for name, admit in named})
+        return value._replace(
+            **{name: _at(name, admit, getattr(value, name)) for name, admit in named}
+        )
 
     return check
 

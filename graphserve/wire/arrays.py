@@ -1,6 +1,7 @@
 """Arrays: what an annotation demands of them, how lists become arrays, and arrays as bytes.
 
-As bytes, an array is a header with its dtype and shape, then its elements. numpy is imported with the first array.
+As bytes, an array is a header with its dtype and shape, then its elements. numpy is imported with
+the first array.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
     AnyArray = np.ndarray[Any, AnyDtype]  # of any shape and dtype
 
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\[\d*[A-Za-zμ]+\])?\Z|[<>|=]?[A-Za-z?]\d*(\[\d*[A-Za-zμ]+\])?\Z")
+_NAME = re.compile(
+    r"[A-Za-z][A-Za-z0-9_]*(\[\d*[A-Za-zμ]+\])?\Z|[<>|=]?[A-Za-z?]\d*(\[\d*[A-Za-zμ]+\])?\Z"
+)
 _NUMBERS = {int, float, type(None)}  # JSON has no NaN: it is written as null, and read again
 _LEAF_TYPES = (_NUMBERS, {bool}, {str})
 
@@ -49,11 +52,12 @@ _SURROGATES = 0xD800, 0xDFFF  # halves of characters, which no text has
 
 @dataclass(frozen=True)
 class Array:
-    """What an API demands of an array: `page: Annotated[np.ndarray, Array(dtype="uint8", shape=(None, None, 3))]`.
+    """What an API demands of an array: `page: Annotated[np.ndarray, Array(dtype="uint8",
+    shape=(None, None, 3))]`.
 
     Args:
-        dtype: the name of a numpy dtype, such as `"float32"`. Arrays have it exactly; lists of numbers in JSON are
-            converted where nothing is lost but a float's precision. None: any.
+        dtype: the name of a numpy dtype, such as `"float32"`. Arrays have it exactly; lists of
+            numbers in JSON are converted where nothing is lost but a float's precision. None: any.
         shape: the length of each axis, None for any length. None: any shape.
 
     Raises:
@@ -69,9 +73,17 @@ class Array:
 
     def __post_init__(self) -> None:
         if self.dtype is not None and not (isinstance(self.dtype, str) and _NAME.match(self.dtype)):
-            raise ValueError(f"Array(dtype=…) is the name of a numpy dtype, such as 'float32', not {self.dtype!r}")
-        if self.shape is not None and not (isinstance(self.shape, tuple) and all(map(_is_length, self.shape))):
-            raise ValueError(f"Array(shape=…) is a tuple of lengths from 0, None for any length, not {self.shape!r}")
+            raise ValueError(
+                "Array(dtype=…) is the name of a numpy dtype, such as 'float32', not"
+                f" {self.dtype!r}"
+            )
+        if self.shape is not None and not (
+            isinstance(self.shape, tuple) and all(map(_is_length, self.shape))
+        ):
+            raise ValueError(
+                "Array(shape=…) is a tuple of lengths from 0, None for any length, not"
+                f" {self.shape!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -113,7 +125,9 @@ def demand(hint: Hint, metadata: tuple[object, ...]) -> Demand:
 
 
 def admit(array: AnyArray, wanted: Demand) -> AnyArray:
-    """Check an array that arrived; what came as a list (and is still writable) is converted. It ends read-only.
+    """Check an array that arrived; what came as a list (and is still writable) is converted.
+
+    It ends read-only.
 
     Raises:
         Misfit: its dtype or shape is not what is demanded.
@@ -125,15 +139,22 @@ def admit(array: AnyArray, wanted: Demand) -> AnyArray:
     if wanted.scalar is not None and not _is_of(array.dtype, wanted.scalar):
         raise Misfit(f"Expected an array of {wanted.scalar.__name__}, got {array.dtype}")
     if (shape := wanted.shape) is not None and (
-        len(shape) != array.ndim or any(n is not None and n != m for n, m in zip(shape, array.shape, strict=True))
+        len(shape) != array.ndim
+        or any(n is not None and n != m for n, m in zip(shape, array.shape, strict=True))
     ):
-        text = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ("," if len(shape) == 1 else "") + ")"
+        text = (
+            "("
+            + ", ".join("any" if n is None else str(n) for n in shape)
+            + ("," if len(shape) == 1 else "")
+            + ")"
+        )
         raise Misfit(f"Expected an array of shape {text}, got {array.shape}", "value_error")
     return array
 
 
 def from_list(value: object) -> AnyArray:
-    """Return a new array from nested lists of numbers, of booleans or of strings; writable until `admit` has seen it.
+    """Return a new array from nested lists of numbers, of booleans or of strings; writable until
+    `admit` has seen it.
 
     None among numbers is NaN.
 
@@ -143,11 +164,16 @@ def from_list(value: object) -> AnyArray:
     import numpy as np
 
     if type(value) not in (list, int, float, bool, str):
-        raise Misfit(f"Expected an array as nested lists, got `{'null' if value is None else type(value).__name__}`")
+        raise Misfit(
+            "Expected an array as nested lists, got"
+            f" `{'null' if value is None else type(value).__name__}`"
+        )
     kinds = _leaf_types(value if type(value) is list else [value])
     if not any(kinds <= allowed for allowed in _LEAF_TYPES):
         names = ", ".join(sorted("null" if kind is type(None) else kind.__name__ for kind in kinds))
-        raise Misfit(f"Expected an array of numbers, of booleans or of strings, got a list with {names}")
+        raise Misfit(
+            f"Expected an array of numbers, of booleans or of strings, got a list with {names}"
+        )
     if kinds == {str}:
         _check_text(value)
     if type(None) in kinds:
@@ -162,7 +188,8 @@ def from_list(value: object) -> AnyArray:
 
 
 def scalar(kind: type, value: object) -> Any:
-    """One of numpy's scalars from what arrived for it: a number, string or bytes, or an array without axes.
+    """One of numpy's scalars from what arrived for it: a number, string or bytes, or an array
+    without axes.
 
     Raises:
         Misfit: it is of another kind, or out of range.
@@ -175,7 +202,9 @@ def scalar(kind: type, value: object) -> Any:
         value = np.array(value) if isinstance(value, bytes) else from_list(value)
     if value.ndim:
         raise Misfit(f"Expected `{kind.__name__}`, got an array of shape {value.shape}")
-    concrete = _is_concrete(kind) and not issubclass(kind, np.flexible | np.datetime64 | np.timedelta64)
+    concrete = _is_concrete(kind) and not issubclass(
+        kind, np.flexible | np.datetime64 | np.timedelta64
+    )
     if concrete and value.flags.writeable:
         value = _convert(value, Demand(np.dtype(kind), None, None))
     if not _is_of(value.dtype, kind):
@@ -205,7 +234,10 @@ def _to_float(array: AnyArray, dtype: AnyDtype) -> AnyArray | None:
     with np.errstate(over="ignore"):
         converted = array.astype(dtype)
     if not np.array_equal(np.isfinite(array), np.isfinite(converted)):
-        raise Misfit(f"Expected an array of dtype {dtype}, got a number that is too large for it", "value_error")
+        raise Misfit(
+            f"Expected an array of dtype {dtype}, got a number that is too large for it",
+            "value_error",
+        )
     return converted
 
 
@@ -216,7 +248,9 @@ def _to_int(array: AnyArray, dtype: AnyDtype) -> AnyArray | None:
         return None
     bounds = np.iinfo(dtype)
     if int(array.min()) < bounds.min or int(array.max()) > bounds.max:
-        raise Misfit(f"Expected an array of dtype {dtype}, got a number out of its range", "value_error")
+        raise Misfit(
+            f"Expected an array of dtype {dtype}, got a number out of its range", "value_error"
+        )
     return array.astype(dtype)
 
 
@@ -225,20 +259,29 @@ def _to_text(array: AnyArray, dtype: AnyDtype) -> AnyArray | None:
         return None
     converted = None
     number = array.size
-    _check_size(dtype.itemsize * number, number, 0, HELD_TIMES)  # each has the length that the annotation says
+    # each has the length that the annotation says
+    _check_size(dtype.itemsize * number, number, 0, HELD_TIMES)
     try:
         converted = array.astype(dtype)
         lost = dtype.kind in "SU" and bool((converted.astype(array.dtype) != array).any())
     except ValueError:
         lost = True
     if lost:
-        raise Misfit(f"Expected an array of dtype {dtype}, got a string that does not fit it", "value_error")
+        raise Misfit(
+            f"Expected an array of dtype {dtype}, got a string that does not fit it", "value_error"
+        )
     return converted
 
 
 _CONVERSIONS: dict[str, Callable[[AnyArray, AnyDtype], AnyArray | None]] = {
-    "f": _to_float, "c": _to_float, "i": _to_int, "u": _to_int, "S": _to_text, "U": _to_text, "M": _to_text,
-}  # fmt: skip
+    "f": _to_float,
+    "c": _to_float,
+    "i": _to_int,
+    "u": _to_int,
+    "S": _to_text,
+    "U": _to_text,
+    "M": _to_text,
+}
 
 
 def _dtype_for(array: AnyArray, kind: type) -> AnyDtype | None:
@@ -260,7 +303,9 @@ def _is_of(dtype: AnyDtype, kind: type) -> bool:
 
 
 def _leaf_types(value: list[Any]) -> set[type]:
-    """Return the types of what is in nested lists; list itself if they are nested too deeply to be an array."""
+    """Return the types of what is in nested lists; list itself if they are nested too deeply to be
+    an array.
+    """
     found: set[type] = set()
     level = value
     for _ in range(MAX_DIMENSIONS):
@@ -288,12 +333,17 @@ def _check_text(value: object) -> None:
 def _check_size(made: int, number: int, characters: int, times: int) -> None:
     came = 3 * number + characters  # as JSON, at least
     if made > max(ARRAY_FLOOR, times * came):
-        said = f"Expected an array, got texts that would take {made:,} bytes as one: send them as a list"
+        said = (
+            f"Expected an array, got texts that would take {made:,} bytes as one: send them as a"
+            " list"
+        )
         raise Misfit(said, "value_error")
 
 
 def _measure(value: list[object]) -> tuple[int, int, int]:
-    """Return how many strings there are in nested lists, how many characters they have, and the longest one has."""
+    """Return how many strings there are in nested lists, how many characters they have, and the
+    longest one has.
+    """
     lengths = [len(item) for item in value if type(item) is str]
     number, characters, longest = len(lengths), sum(lengths), max(lengths, default=0)
     for item in value:
@@ -310,11 +360,14 @@ def _is_concrete(kind: type) -> bool:
 
 
 def _is_length(length: object) -> bool:
-    return length is None or (isinstance(length, int) and not isinstance(length, bool) and length >= 0)
+    return length is None or (
+        isinstance(length, int) and not isinstance(length, bool) and length >= 0
+    )
 
 
 def pack(array: AnyArray) -> tuple[bytes, memoryview]:
-    """An array as a header (dtype and shape) and its elements in C order; elements are not copied where they lie so.
+    """An array as a header (dtype and shape) and its elements in C order; elements are not copied
+    where they lie so.
 
     Raises:
         Misfit: its dtype cannot cross a socket.
@@ -325,7 +378,9 @@ def pack(array: AnyArray) -> tuple[bytes, memoryview]:
         raise Misfit("a masked array cannot be sent: fill it first (.filled())")
     descr = describe(array.dtype)
     check_rows(array.shape)
-    header = _HEAD.pack(array.ndim, len(descr)) + descr + struct.pack(f"<{array.ndim}Q", *array.shape)
+    header = (
+        _HEAD.pack(array.ndim, len(descr)) + descr + struct.pack(f"<{array.ndim}Q", *array.shape)
+    )
     if array.size == 0:
         return header, memoryview(b"")
     flat = np.ascontiguousarray(array).reshape(-1).view(np.ndarray)
@@ -333,15 +388,16 @@ def pack(array: AnyArray) -> tuple[bytes, memoryview]:
 
 
 def unpack(data: memoryview, place: memoryview | None = None, *, public: bool = False) -> AnyArray:
-    """Return the read-only array that `pack` described, over the bytes behind the header, or over `place`.
+    """Return the read-only array that `pack` described, over the bytes behind the header, or over
+    `place`.
 
     The elements are not copied, unless they lie at an address that their type cannot be read from.
 
     Args:
         data: the header, and the elements if they are not elsewhere.
         place: where the elements are.
-        public: whether it is from a client, who may send fewer rows without elements, fewer axes, and no text that no
-            answer could hold.
+        public: whether it is from a client, who may send fewer rows without elements, fewer axes,
+            and no text that no answer could hold.
 
     Raises:
         Misfit: the bytes are no array.
@@ -354,7 +410,9 @@ def unpack(data: memoryview, place: memoryview | None = None, *, public: bool = 
         _check_axes(dtype, shape)
     elements = data[end:] if place is None else place
     if size != elements.nbytes:
-        raise Misfit(f"an array of dtype {dtype} and shape {shape} does not have {elements.nbytes} bytes")
+        raise Misfit(
+            f"an array of dtype {dtype} and shape {shape} does not have {elements.nbytes} bytes"
+        )
     check_rows(shape, EMPTY_ROWS if public else EMPTY_ROWS_BETWEEN)
     memory: Any = elements.toreadonly() if size else None
     if size and type(memory.obj) is not bytes:
@@ -372,20 +430,24 @@ def unpack(data: memoryview, place: memoryview | None = None, *, public: bool = 
 
 
 def freeze(array: AnyArray) -> AnyArray:
-    """Return a read-only view of a new array; unlike the array itself it cannot be made writable again."""
+    """Return a read-only view of a new array; unlike the array itself it cannot be made writable
+    again.
+    """
     array.flags.writeable = False
     return array.view()
 
 
 def check_rows(shape: tuple[int, ...], most: int = EMPTY_ROWS_BETWEEN) -> None:
-    """Check how many rows an array without elements has: a few bytes can say any number, and whoever loops over it is
-    busy for as long.
+    """Check how many rows an array without elements has: a few bytes can say any number, and
+    whoever loops over it is busy for as long.
 
     Raises:
         Misfit: there are more than `most`.
     """
     if 0 in shape and (rows := math.prod(shape[: shape.index(0)])) > most:
-        raise Misfit(f"an array of shape {shape} has {rows:,} rows without elements; {most:,} are allowed")
+        raise Misfit(
+            f"an array of shape {shape} has {rows:,} rows without elements; {most:,} are allowed"
+        )
 
 
 def check_lists(array: AnyArray) -> None:
@@ -396,7 +458,10 @@ def check_lists(array: AnyArray) -> None:
     """
     lists = _lists(array.shape) + array.size * _lists_inside(array.dtype)
     if lists > max(LISTS_FLOOR, array.nbytes):
-        raise Misfit(f"an array of shape {array.shape} has too many rows for its bytes to be read as lists: send lists")
+        raise Misfit(
+            f"an array of shape {array.shape} has too many rows for its bytes to be read as lists:"
+            " send lists"
+        )
 
 
 def _lists(shape: tuple[int, ...]) -> int:
@@ -415,12 +480,17 @@ def _check_axes(dtype: AnyDtype, shape: tuple[int, ...]) -> None:
     if len(shape) + inner > AXES:
         raise Misfit(f"an array has more than {AXES} axes, those inside its records included")
     if shape.count(1) + of_one > AXES_OF_ONE:
-        raise Misfit(f"an array has more than {AXES_OF_ONE} axes of length 1, those inside its records included")
+        raise Misfit(
+            f"an array has more than {AXES_OF_ONE} axes of length 1, those inside its records"
+            " included"
+        )
 
 
 @lru_cache(maxsize=256)
 def _axes(dtype: AnyDtype) -> tuple[int, int]:
-    """The most axes that an element has inside, and the most of length 1: a record is one, as long as its fields."""
+    """The most axes that an element has inside, and the most of length 1: a record is one, as long
+    as its fields.
+    """
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
         inner, of_one = _axes(base)
@@ -445,7 +515,9 @@ def _check_elements(array: AnyArray, public: bool) -> None:
         order = array.dtype.str[0]
         characters = np.ascontiguousarray(array).reshape(-1).view(f"{order}u4")
         first, last = _SURROGATES
-        if characters.max() > _LAST_CHARACTER or (public and ((characters >= first) & (characters <= last)).any()):
+        if characters.max() > _LAST_CHARACTER or (
+            public and ((characters >= first) & (characters <= last)).any()
+        ):
             raise Misfit("an array of text has bytes that are no characters")
 
 
@@ -457,7 +529,9 @@ def describe(dtype: AnyDtype) -> bytes:
         Misfit: arrays of this dtype cannot be sent.
     """
     if dtype.hasobject:
-        raise Misfit("an array of objects cannot be sent: give it a dtype of numbers, or send a list")
+        raise Misfit(
+            "an array of objects cannot be sent: give it a dtype of numbers, or send a list"
+        )
     if dtype.itemsize == 0:
         raise Misfit(f"an array of dtype {dtype} has elements without bytes and cannot be sent")
     try:
@@ -468,7 +542,9 @@ def describe(dtype: AnyDtype) -> bytes:
             return text.encode()
     except (TypeError, ValueError):
         pass
-    raise Misfit(f"an array of dtype {dtype} cannot be sent: view or convert it to one of numpy's own dtypes")
+    raise Misfit(
+        f"an array of dtype {dtype} cannot be sent: view or convert it to one of numpy's own dtypes"
+    )
 
 
 @lru_cache(maxsize=256)
@@ -526,6 +602,7 @@ def _field(name: Any, descr: Any, shape: Any = None) -> tuple[Any, ...]:
     if not isinstance(descr, list) and not (isinstance(descr, str) and _SIMPLE.match(descr)):
         raise Misfit("no such dtype")
     if shape is not None and 0 in (shape if isinstance(shape, list) else [shape]):
-        raise Misfit("no such dtype")  # a field without bytes has rows without elements, in each element
+        # a field without bytes has rows without elements, in each element
+        raise Misfit("no such dtype")
     name = tuple(name) if isinstance(name, list) else name
     return (name, _tuples(descr)) if shape is None else (name, _tuples(descr), tuple(shape))

@@ -1,6 +1,7 @@
 """Lists of several callers as one, and one result as theirs again: the data side of batching.
 
-Lists are joined end to end, arrays along axis 0. Parameters that are no lists must be equal to share a batch.
+Lists are joined end to end, arrays along axis 0. Parameters that are no lists must be equal to
+share a batch.
 """
 
 from __future__ import annotations
@@ -29,8 +30,12 @@ class Sized(typing.Protocol):
 
 
 def list_parameters(signature: Signature) -> tuple[str, ...]:
-    """Return the parameters that batching joins: those whose type is a list, a sequence or an array."""
-    return tuple(parameter.name for parameter in signature.parameters if type_hints.is_list(parameter.type))
+    """Return the parameters that batching joins: those whose type is a list, a sequence or an
+    array.
+    """
+    return tuple(
+        parameter.name for parameter in signature.parameters if type_hints.is_list(parameter.type)
+    )
 
 
 def measure(arguments: dict[str, Any], lists: Sequence[str]) -> tuple[int, Any]:
@@ -52,12 +57,18 @@ def measure(arguments: dict[str, Any], lists: Sequence[str]) -> tuple[int, Any]:
         said = ", ".join(f"{name} has {size}" for name, size in sizes.items())
         raise _misfit(next(iter(sizes)), f"lists that are batched have the same length: {said}")
     rest = {name: value for name, value in arguments.items() if name not in sizes}
-    key = msgspec.msgpack.encode(rest, enc_hook=msgpack_hook(), order="deterministic") if rest else b""
+    key = (
+        msgspec.msgpack.encode(rest, enc_hook=msgpack_hook(), order="deterministic")
+        if rest
+        else b""
+    )
     return next(iter(sizes.values()), 0), (key, tuple(sizes), tuple(layouts))
 
 
 def cut(calls: Iterable[T], most: int) -> Iterator[list[tuple[T, int, int]]]:
-    """Calls as executions of at most `most` items: each a list of (call, start, stop) of the call's own items."""
+    """Calls as executions of at most `most` items: each a list of (call, start, stop) of the call's
+    own items.
+    """
     part: list[tuple[T, int, int]] = []
     room = most
     for call in calls:
@@ -94,7 +105,9 @@ def wanted(signature: Signature) -> str:
     return "an array" if "array" in kinds and not kinds & {"list", "any"} else "a list or an array"
 
 
-def split(result: Any, sizes: Sequence[int], where: str, wanted: str = "a list or an array") -> list[Any]:
+def split(
+    result: Any, sizes: Sequence[int], where: str, wanted: str = "a list or an array"
+) -> list[Any]:
     """Return the result of one execution as a piece for each caller.
 
     Args:
@@ -108,7 +121,8 @@ def split(result: Any, sizes: Sequence[int], where: str, wanted: str = "a list o
     """
     if not isinstance(result, (list, tuple)) and not _is_array(result):
         raise TypeError(
-            f"{where} is batched and must return {wanted}, one result an item; it returned {type(result).__name__}"
+            f"{where} is batched and must return {wanted}, one result an item; it returned"
+            f" {type(result).__name__}"
         )
     if (got := len(result)) != (expected := sum(sizes)):
         raise ValueError(
@@ -125,7 +139,9 @@ def rejoin(pieces: Sequence[object]) -> Any:
 
 
 def failures(piece: Any) -> Iterable[BaseException]:
-    """Return the items of a result that are exceptions: the method's word that these items failed."""
+    """Return the items of a result that are exceptions: the method's word that these items
+    failed.
+    """
     return () if _is_array(piece) else [item for item in piece if isinstance(item, BaseException)]
 
 
@@ -135,7 +151,9 @@ def _concatenate(parts: Sequence[Any]) -> Any:
     if _is_array(parts[0]):
         # Said, or numpy would turn even a dtype that all have to native byte order.
         dtypes = {getattr(part, "dtype", None) for part in parts}
-        joined = sys.modules["numpy"].concatenate(parts, dtype=dtypes.pop() if len(dtypes) == 1 else None)
+        joined = sys.modules["numpy"].concatenate(
+            parts, dtype=dtypes.pop() if len(dtypes) == 1 else None
+        )
         joined.flags.writeable = False
         return joined
     return list(itertools.chain.from_iterable(parts))

@@ -1,4 +1,6 @@
-"""Codecs: the arguments and the result of one API to bytes and back; made once, when a worker starts."""
+"""Codecs: the arguments and the result of one API to bytes and back; made once, when a worker
+starts.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +37,19 @@ from graphserve.wire.validation_errors import (
 from graphserve.wire.values import Body, ValueCodec, ValueReader, ValueWriter
 
 __all__ = [
-    "ArgumentsCodec", "Format", "MalformedBody", "ResultCodec", "UntypedCodec", "accept_format", "content_format",
-]  # fmt: skip
+    "ArgumentsCodec",
+    "Format",
+    "MalformedBody",
+    "ResultCodec",
+    "UntypedCodec",
+    "accept_format",
+    "content_format",
+]
 
 _ARRAY_FOR_OTHER = re.compile(r"Expected `[a-z]+[^`]*`, got `numpy\.ndarray`\Z")
 _UNREADABLE = "something in the body cannot be read, such as a number that is out of range"
-_JSON, _TYPED, _RAW = Format.JSON, Format.TYPED, Format.RAW  # (looked up once: a member of an enum is slow to find)
+# (looked up once: a member of an enum is slow to find)
+_JSON, _TYPED, _RAW = Format.JSON, Format.TYPED, Format.RAW
 _asdict = msgspec.structs.asdict
 _EMPTY = {Format.JSON: b"{}", Format.MSGPACK: b"\x80", Format.TYPED: b"\x80"}
 
@@ -73,9 +82,9 @@ class ArgumentsCodec:
         Args:
             body: the request's; arrays may lie in it, so it must not change.
             format: how it is written. RAW only for an API with a raw body.
-            fetch: gives the memory behind references, and says that the body is from a service of ours
-                (`Trust.values`). None, as for the public: references are refused, so are models by the names of their
-                fields and integers beyond 64 bits in msgpack.
+            fetch: gives the memory behind references, and says that the body is from a service of
+                ours (`Trust.values`). None, as for the public: references are refused, so are
+                models by the names of their fields and integers beyond 64 bits in msgpack.
 
         Raises:
             MalformedBody: it is not what `format` says.
@@ -96,7 +105,8 @@ class ArgumentsCodec:
         else:
             if self._finish:
                 self._finish_all(arguments, body, format, fetch)
-            # With quotes around the names and no others, each is there once; msgpack says how many there are.
+            # With quotes around the names and no others, each is there once; msgpack says how many
+            # there are.
             if format is _JSON:
                 if type(body) is bytes and body.count(b'"') == 2 * len(arguments):
                     return arguments
@@ -112,26 +122,33 @@ class ArgumentsCodec:
 
         Args:
             arguments: by parameter name.
-            place: may put an array's elements elsewhere and return a reference to them, or None to leave them.
+            place: may put an array's elements elsewhere and return a reference to them, or None to
+                leave them.
 
         Raises:
             Unsendable: a value cannot be sent; the message names the API and the parameter.
         """
         try:
             if self._wrap:
-                arguments = {n: self._wrap[n](v, place) if n in self._wrap else v for n, v in arguments.items()}
+                arguments = {
+                    n: self._wrap[n](v, place) if n in self._wrap else v
+                    for n, v in arguments.items()
+                }
             return self._writer.write(arguments, place)
         except FAILURES as exc:
             raise unsendable(self._where, arguments, self._dump, exc) from None
 
     def encode_public(self, arguments: Mapping[str, object]) -> bytes:
-        """Arguments as everybody sends them: as msgpack, or as JSON if there is an integer beyond 64 bits.
+        """Arguments as everybody sends them: as msgpack, or as JSON if there is an integer beyond
+        64 bits.
 
         Raises:
             Unsendable: as of `encode`.
         """
         try:
-            given = {n: self._values[n].give(v) if n in self._values else v for n, v in arguments.items()}
+            given = {
+                n: self._values[n].give(v) if n in self._values else v for n, v in arguments.items()
+            }
             return self._writer.public(given)
         except FAILURES as exc:
             raise unsendable(self._where, arguments, self._dump, exc) from None
@@ -159,12 +176,15 @@ class ArgumentsCodec:
             raise refusal(self._where, explain(exc, [])) from None
         except MemoryError:
             raise
-        except Exception:  # no code of the user's runs in a look: what it stumbles over is in the body
+        # no code of the user's runs in a look: what it stumbles over is in the body
+        except Exception:
             raise refusal(self._where, [problem([], _UNREADABLE, "value_error")]) from None
 
     def _take_raw(self, body: Body) -> dict[str, Any]:
         if self._raw is None:
-            raise InvalidArguments(f"{self._where} takes a JSON object of its parameters, not a raw body")
+            raise InvalidArguments(
+                f"{self._where} takes a JSON object of its parameters, not a raw body"
+            )
         try:
             return {self._raw: self._values[self._raw].take(bytes(body))}
         except Exception as exc:
@@ -172,8 +192,11 @@ class ArgumentsCodec:
                 raise
             raise refusal(self._where, explain(exc, [self._raw])) from None
 
-    def _finish_all(self, arguments: dict[str, object], body: Body, format: Format, fetch: Fetch | None) -> None:
-        # The rest of the arguments has been read: what does not fit now is told without reading anything again.
+    def _finish_all(
+        self, arguments: dict[str, object], body: Body, format: Format, fetch: Fetch | None
+    ) -> None:
+        # The rest of the arguments has been read: what does not fit now is told without reading
+        # anything again.
         errors: list[ErrorDetail] = []
         for name, finish in self._finish:
             if name not in arguments:
@@ -198,8 +221,11 @@ class ArgumentsCodec:
             except UnicodeDecodeError as exc:
                 raise malformed(exc, body) from None
 
-    def _one_by_one(self, error: BaseException, body: Body, format: Format, fetch: Fetch | None) -> dict[str, Any]:
-        # Slow, only after a failure: the fast path stops at the first error, here each argument is decoded by itself.
+    def _one_by_one(
+        self, error: BaseException, body: Body, format: Format, fetch: Fetch | None
+    ) -> dict[str, Any]:
+        # Slow, only after a failure: the fast path stops at the first error, here each argument is
+        # decoded by itself.
         self._check_text(body, format)
         try:
             members = self._members.read(body, format, None)
@@ -211,7 +237,9 @@ class ArgumentsCodec:
         arguments = {}
         untold = 0
         errors = [
-            problem([n], f"missing argument {n!r}", "missing_argument") for n in self._required if n not in members
+            problem([n], f"missing argument {n!r}", "missing_argument")
+            for n in self._required
+            if n not in members
         ]
         for name, raw in members.items():
             if name not in self._values:
@@ -219,7 +247,13 @@ class ArgumentsCodec:
                     untold += 1
                     continue
                 name = cut(name, NAME_CHARACTERS)
-                errors.append(problem([name], f"unexpected argument {name!r}{self._known()}", "unexpected_argument"))
+                errors.append(
+                    problem(
+                        [name],
+                        f"unexpected argument {name!r}{self._known()}",
+                        "unexpected_argument",
+                    )
+                )
                 continue
             try:
                 arguments[name] = self._values[name].load(raw, format, fetch)
@@ -254,7 +288,11 @@ class ArgumentsCodec:
         return f"; known are: {', '.join(self._values)}" if self._values else "; there are none"
 
     def _dump(self, name: str, value: object) -> object:
-        return self._values[name].dump(value, Format.TYPED) if name in self._values else self._writer.msgpack(value)
+        return (
+            self._values[name].dump(value, Format.TYPED)
+            if name in self._values
+            else self._writer.msgpack(value)
+        )
 
 
 def _field(parameter: Parameter, hint: Hint) -> Any:
@@ -281,8 +319,9 @@ class ResultCodec:
     def encode(self, value: Any, format: Format, place: Place | None = None) -> bytes:
         """Return a result as bytes.
 
-        A typed caller checks what it reads against the annotation. Everybody else has no annotation, as callers by
-        import string: for them it is checked here, in the same way, and leaves as that caller would have it.
+        A typed caller checks what it reads against the annotation. Everybody else has no
+        annotation, as callers by import string: for them it is checked here, in the same way, and
+        leaves as that caller would have it.
 
         Args:
             value: what the method returned.
@@ -304,7 +343,11 @@ class ResultCodec:
             return bytes(value) if format is _RAW else self._value.dump(value, format, place)
         except FAILURES as exc:
             reason = "; ".join(text(each) for each in explain(exc, []))
-            kind = BeyondMsgpack if format is Format.MSGPACK and isinstance(exc, OverflowError) else TypeError
+            kind = (
+                BeyondMsgpack
+                if format is Format.MSGPACK and isinstance(exc, OverflowError)
+                else TypeError
+            )
             raise kind(f"the result of {self._where}: {reason}") from None
 
     def decode(self, body: Body, fetch: Fetch = no_memory) -> Any:
@@ -330,7 +373,9 @@ class ResultCodec:
 
 
 class UntypedCodec:
-    """Natural values, for callers that never import the class: dicts, lists, numbers, strings, bytes, arrays."""
+    """Natural values, for callers that never import the class: dicts, lists, numbers, strings,
+    bytes, arrays.
+    """
 
     def __init__(self) -> None:
         self._reader = ValueReader(Any)
@@ -345,14 +390,18 @@ class UntypedCodec:
         try:
             return self._writer.write(arguments, place)
         except FAILURES as exc:
-            raise unsendable("", arguments, lambda _, value: self._writer.msgpack(value), exc) from None
+            raise unsendable(
+                "", arguments, lambda _, value: self._writer.msgpack(value), exc
+            ) from None
 
     def encode_public(self, arguments: Mapping[str, object]) -> bytes:
         """See `ArgumentsCodec.encode_public`."""
         try:
             return self._writer.public(arguments)
         except FAILURES as exc:
-            raise unsendable("", arguments, lambda _, value: self._writer.public(value), exc) from None
+            raise unsendable(
+                "", arguments, lambda _, value: self._writer.public(value), exc
+            ) from None
 
     def decode(self, body: Body, fetch: Fetch = no_memory) -> Any:
         """Return a result from msgpack.

@@ -1,7 +1,9 @@
-"""Defaults of dataclasses that were read: msgspec leaves those that a message does not give to the class.
+"""Defaults of dataclasses that were read: msgspec leaves those that a message does not give to the
+class.
 
-An instance that it made shows them as attributes, and lacks them in its `__dict__`, which is all that it writes of it
-(and that `vars` shows): passed on or returned, they were missing. What it calls after reading fills them in.
+An instance that it made shows them as attributes, and lacks them in its `__dict__`, which is all
+that it writes of it (and that `vars` shows): passed on or returned, they were missing. What it
+calls after reading fills them in.
 """
 
 from __future__ import annotations
@@ -16,10 +18,11 @@ _FILLS = "__graphserve_fills__"
 
 
 def keep(hint: Hint) -> None:
-    """Have the dataclasses in `hint` keep their defaults when they are read; before the first decoder of them is made.
+    """Have the dataclasses in `hint` keep their defaults when they are read; before the first
+    decoder of them is made.
 
-    msgspec calls `__post_init__` of what it has read. `@dataclass` has looked for that method already: one that is
-    added now is called by nobody else.
+    msgspec calls `__post_init__` of what it has read. `@dataclass` has looked for that method
+    already: one that is added now is called by nobody else.
     """
     for part in type_hints.walk(hint):
         kind: Any = part.origin

@@ -1,7 +1,9 @@
-"""Arguments that a body gives twice: of two, one reader takes the first and another the last. They are refused.
+"""Arguments that a body gives twice: of two, one reader takes the first and another the last.
 
-Nested objects are not looked at: there the last one counts, as in most readers; to find out costs a second reading of
-everything.
+They are refused.
+
+Nested objects are not looked at: there the last one counts, as in most readers; to find out costs a
+second reading of everything.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ class Names:
         self._texts = [quoted for _, quoted in self._quoted]
 
     def are_once(self, text: bytes, given: int) -> bool:
-        """Return whether JSON plainly has none of them twice; of what it does not say this, `doubled` finds out."""
+        """Return whether JSON plainly has none of them twice; of what it does not say this,
+        `doubled` finds out.
+        """
         if text.count(b'"') == 2 * given:  # there are quotes around the names, and no others
             return True
         for quoted in self._texts:
@@ -36,8 +40,11 @@ class Names:
                 return False
         return b"\\" not in text  # (a name may be written with escapes)
 
-    def doubled(self, body: Any, format: Format, given: int, members: Callable[[Any], dict[str, Any]]) -> str | None:
-        """Return which of them a body gives more than once, if it does; empty if it is not known which.
+    def doubled(
+        self, body: Any, format: Format, given: int, members: Callable[[Any], dict[str, Any]]
+    ) -> str | None:
+        """Return which of them a body gives more than once, if it does; empty if it is not known
+        which.
 
         Args:
             body: an object of these names and no others, well-formed.
@@ -51,10 +58,12 @@ class Names:
         if self.are_once(text, given):
             return None
         often = [(name, quoted) for name, quoted in self._quoted if text.count(quoted) > 1]
-        # The last of equal ones is what was kept. Outside of what was kept, each name has two quotes, and nothing else
-        # has any; one that was not kept has two more.
+        # The last of equal ones is what was kept. Outside of what was kept, each name has two
+        # quotes, and nothing else has any; one that was not kept has two more.
         kept = members(text)
-        if text.count(b'"') - sum(bytes(value).count(b'"') for value in kept.values()) == 2 * len(kept):
+        if text.count(b'"') - sum(bytes(value).count(b'"') for value in kept.values()) == 2 * len(
+            kept
+        ):
             return None
         found = [
             name for name, quoted in often

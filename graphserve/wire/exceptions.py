@@ -1,4 +1,6 @@
-"""What reading and writing a body raises. Everything in this room may raise these, so they import nothing.
+"""What reading and writing a body raises.
+
+Everything in this room may raise these, so they import nothing.
 
 `validation_errors` makes of them what a caller is told.
 """
@@ -32,7 +34,9 @@ class MalformedBody(ValueError):
 
 
 class BeyondMsgpack(TypeError):
-    """Raised when a value cannot be written as plain msgpack, though JSON has it: an integer beyond 64 bits."""
+    """Raised when a value cannot be written as plain msgpack, though JSON has it: an integer beyond
+    64 bits.
+    """
 
 
 class Unsendable(TypeError):

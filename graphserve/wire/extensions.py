@@ -1,17 +1,19 @@
-"""The extension types of the wire: arrays, references to memory, and pydantic's values inside msgpack.
+"""The extension types of the wire: arrays, references to memory, and pydantic's values inside
+msgpack.
 
 | code | carries |
 | --- | --- |
 | 1 | an array: header (dtype and shape), then its elements |
-| 2 | a reference to memory: the length of a header, the header of an array (or none: bytes), then the reference |
+| 2 | a reference to memory: length of a header, the header (none: bytes), the reference |
 | 3 | a value of a pydantic type, as JSON |
 | 4 | an integer beyond 64 bits: its bytes in two's complement, the lowest first |
 
-From the public, and in what is written for it, there is only the first. The others are for services of one graph: who
-decodes with a `fetch` says that the bytes are from one (`Trust.values`).
+From the public, and in what is written for it, there is only the first. The others are for services
+of one graph: who decodes with a `fetch` says that the bytes are from one (`Trust.values`).
 
-Large bytes may travel as references too: `taker` takes them out of a value, `with_blobs` gives the type that reads
-them. msgpack has no integers beyond 64 bits: `wrap` and `read` look at a value again only where msgspec gave up.
+Large bytes may travel as references too: `taker` takes them out of a value, `with_blobs` gives the
+type that reads them. msgpack has no integers beyond 64 bits: `wrap` and `read` look at a value
+again only where msgspec gave up.
 """
 
 from __future__ import annotations
@@ -54,7 +56,9 @@ _ARRAY_FOR_LIST = re.compile(r"Expected `array(?P<more>[^`]*)`, got `numpy.ndarr
 
 
 class Large:
-    """Stands in a value for an integer beyond 64 bits; unlike an extension value it can be the key of a dict."""
+    """Stands in a value for an integer beyond 64 bits; unlike an extension value it can be the key
+    of a dict.
+    """
 
     __slots__ = ("number",)
 
@@ -63,12 +67,16 @@ class Large:
 
 
 def no_memory(reference: bytes) -> memoryview:
-    """Refuse a reference; the `fetch` for what is from a service of ours, where no memory is shared."""
+    """Refuse a reference; the `fetch` for what is from a service of ours, where no memory is
+    shared.
+    """
     raise Misfit("a reference to memory is not accepted here")
 
 
 def msgpack_hook(place: Place | None = None) -> Callable[[Any], Any]:
-    """Return what encodes to msgpack, for another service, the values that msgspec does not know."""
+    """Return what encodes to msgpack, for another service, the values that msgspec does not
+    know.
+    """
 
     def encode(value: Any) -> Any:
         if type_hints.is_array(kind := type(value)):
@@ -79,7 +87,9 @@ def msgpack_hook(place: Place | None = None) -> Callable[[Any], Any]:
             return msgspec.msgpack.Ext(MODEL, pydantic_models.dump(value))
         if kind is Large:
             number = value.number
-            return msgspec.msgpack.Ext(INTEGER, number.to_bytes(number.bit_length() // 8 + 1, "little", signed=True))
+            return msgspec.msgpack.Ext(
+                INTEGER, number.to_bytes(number.bit_length() // 8 + 1, "little", signed=True)
+            )
         return _refuse(value)
 
     return encode
@@ -89,7 +99,8 @@ def plain_hook(for_input: bool) -> Callable[[Any], Any]:
     """Return what encodes to msgpack, for everybody, the values that msgspec does not know.
 
     Args:
-        for_input: whether a model is written as it is read (arguments), or as it is shown (results).
+        for_input: whether a model is written as it is read (arguments), or as it is shown
+            (results).
     """
 
     def encode(value: object) -> Any:
@@ -125,15 +136,19 @@ def _listed_hook(value: Any) -> Any:
 
 def input_hook(value: object) -> Any:
     """As `json_hook`, for arguments: a model is written as it is read."""
-    return pydantic_models.plain(value, for_input=True) if pydantic_models.is_instance(value) else json_hook(value)
+    return (
+        pydantic_models.plain(value, for_input=True)
+        if pydantic_models.is_instance(value)
+        else json_hook(value)
+    )
 
 
 def ext_hook(fetch: Fetch | None = None) -> Callable[[int, memoryview], Any]:
     """Return what decodes extension types.
 
     Args:
-        fetch: gives the memory behind a reference, and says that the bytes are from a service of ours; None takes
-            nothing but arrays.
+        fetch: gives the memory behind a reference, and says that the bytes are from a service of
+            ours; None takes nothing but arrays.
     """
     return _public_ext if fetch is None else _internal_ext(fetch)
 
@@ -162,7 +177,9 @@ def _internal_ext(fetch: Fetch) -> Callable[[int, memoryview], Any]:
 
 
 def type_hook(fetch: Fetch | None = None) -> Callable[[Any, Any], Any]:
-    """Return what turns a decoded value into a type that msgspec does not know; `fetch` as in `ext_hook`."""
+    """Return what turns a decoded value into a type that msgspec does not know; `fetch` as in
+    `ext_hook`.
+    """
     return _public_type if fetch is None else _internal_type
 
 
@@ -175,7 +192,8 @@ def _internal_type(kind: Hint, value: object) -> Any:
 
 
 def as_json(value: object, public: bool) -> bytes:
-    """Return a natural value as JSON for pydantic, which unlike msgspec reads NaN and infinity in it.
+    """Return a natural value as JSON for pydantic, which unlike msgspec reads NaN and infinity in
+    it.
 
     Args:
         value: the value; arrays in it become lists.
@@ -185,7 +203,9 @@ def as_json(value: object, public: bool) -> bytes:
         Misfit: an array from a client would become too many lists.
     """
     hook = _listed_hook if public else json_hook
-    return own_json.dumps(value, default=lambda other: msgspec.to_builtins(other, enc_hook=hook)).encode()
+    return own_json.dumps(
+        value, default=lambda other: msgspec.to_builtins(other, enc_hook=hook)
+    ).encode()
 
 
 def reference(payload: bytes, header: bytes = b"") -> msgspec.msgpack.Ext:
@@ -210,7 +230,9 @@ def inlined(body: bytes, recall: Fetch) -> bytes:
         memory = recall(payload)
         return msgspec.msgpack.Ext(ARRAY, b"".join((header, memory))) if header else bytes(memory)
 
-    return msgspec.msgpack.encode(msgspec.msgpack.decode(body, ext_hook=inline), enc_hook=msgpack_hook())
+    return msgspec.msgpack.encode(
+        msgspec.msgpack.decode(body, ext_hook=inline), enc_hook=msgpack_hook()
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -275,7 +297,10 @@ def _fetched(data: memoryview, fetch: Fetch) -> Any:
 
 def _taken_apart(data: memoryview) -> tuple[memoryview, bytes]:
     """Return the header of the array that is referred to, empty for bytes, and the reference."""
-    if data.nbytes < _LENGTH.size or (end := _LENGTH.size + _LENGTH.unpack_from(data)[0]) > data.nbytes:
+    if (
+        data.nbytes < _LENGTH.size
+        or (end := _LENGTH.size + _LENGTH.unpack_from(data)[0]) > data.nbytes
+    ):
         raise Misfit("a reference to memory is cut off")
     return data[_LENGTH.size : end], bytes(data[end:])
 
@@ -289,12 +314,16 @@ def _refuse(value: object) -> typing.NoReturn:
         said = "a call that was not awaited cannot be sent: write 'await' before it"
         raise TypeError(f"{said}, or '.result()' behind it in a plain 'def'")
     if hasattr(kind, "__await__"):
-        raise TypeError(f"a call that was not awaited cannot be sent ({name}): write 'await' before it")
+        raise TypeError(
+            f"a call that was not awaited cannot be sent ({name}): write 'await' before it"
+        )
     raise TypeError(f"a value of type {name} cannot be sent{hint}")
 
 
 def with_blobs(hint: Hint) -> Hint:
-    """Return the type that decodes values whose bytes may have come by reference; `hint` itself if there are none."""
+    """Return the type that decodes values whose bytes may have come by reference; `hint` itself if
+    there are none.
+    """
     return type_hints.rewrite(hint, _blob) if taker(hint) else hint
 
 
@@ -337,13 +366,19 @@ def _is_plain(part: type_hints.Part) -> bool:
 
 
 def _take(value: object, place: Place) -> Any:
-    if type(value) is not bytes or len(value) < MIN_BYTES or (payload := place(memoryview(value))) is None:
+    if (
+        type(value) is not bytes
+        or len(value) < MIN_BYTES
+        or (payload := place(memoryview(value))) is None
+    ):
         return value
     return reference(payload)
 
 
 def _each(kind: Hint, take: TakeOut) -> TakeOut:
-    return lambda value, place: [take(item, place) for item in value] if type(value) is kind else value
+    return lambda value, place: (
+        [take(item, place) for item in value] if type(value) is kind else value
+    )
 
 
 def _values(take: TakeOut) -> TakeOut:
@@ -353,13 +388,15 @@ def _values(take: TakeOut) -> TakeOut:
 
 
 def wrap(value: object, hook: Callable[[Any], Any]) -> Any:
-    """Return a value as msgpack's encoder takes it, with something in the places of its large integers.
+    """Return a value as msgpack's encoder takes it, with something in the places of its large
+    integers.
 
     Args:
         value: what the encoder refused.
         hook: the encoder's `enc_hook`.
     """
-    held: dict[int, tuple[memoryview, Ext]] = {}  # msgspec leaves a memoryview as it is, but not an `Ext`
+    # msgspec leaves a memoryview as it is, but not an `Ext`
+    held: dict[int, tuple[memoryview, Ext]] = {}
 
     def hold(other: object) -> Any:
         encoded = other if type(other) is Ext else hook(other)

@@ -1,8 +1,9 @@
-"""Formats of bodies and of streams: which one a Content-Type names, and which one an Accept asks for.
+"""Formats of bodies and of streams: which one a Content-Type names, and which one an Accept asks
+for.
 
-The items of a stream are frames between nodes, NDJSON or Server-Sent Events outside. A frame is five bytes, length
-(little-endian, 32 bit) and kind, then the payload: an item (msgpack), an error (problem+json), or the end. A stream
-that stops without an end frame was cut.
+The items of a stream are frames between nodes, NDJSON or Server-Sent Events outside. A frame is
+five bytes, length (little-endian, 32 bit) and kind, then the payload: an item (msgpack), an error
+(problem+json), or the end. A stream that stops without an end frame was cut.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ class Format(enum.Enum):
 
     JSON = b"application/json"
     MSGPACK = b"application/msgpack"  # what every msgpack library reads, but for arrays
-    TYPED = b"application/vnd.graphserve+msgpack"  # for typed callers: models and large integers as extension types
+    # for typed callers: models and large integers as extension types
+    TYPED = b"application/vnd.graphserve+msgpack"
     # The same for a typed caller that has no annotations: the service holds the result to its own.
     CHECKED = b"application/vnd.graphserve+msgpack;checked=1"
     RAW = b"application/octet-stream"
@@ -37,7 +39,9 @@ class Format(enum.Enum):
 
 _JSON = Format.JSON.value.decode()
 _TYPED = Format.TYPED.value.decode()
-_MSGPACK = frozenset({Format.MSGPACK.value.decode(), "application/x-msgpack", "application/vnd.msgpack"})
+_MSGPACK = frozenset(
+    {Format.MSGPACK.value.decode(), "application/x-msgpack", "application/vnd.msgpack"}
+)
 _UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
 
@@ -46,8 +50,8 @@ def content_format(content_type: bytes | None) -> Format | None:
     """Return the format that a Content-Type names; no Content-Type is JSON, as curl's users expect.
 
     Returns:
-        None for JSON in a charset other than UTF-8, which nothing reads. Any other content type is RAW:
-        only an API that takes a raw body accepts it.
+        None for JSON in a charset other than UTF-8, which nothing reads. Any other content type is
+        RAW: only an API that takes a raw body accepts it.
     """
     if not content_type or not content_type.strip():
         return Format.JSON
@@ -63,7 +67,9 @@ def content_format(content_type: bytes | None) -> Format | None:
 
 @lru_cache(maxsize=256)
 def is_form(content_type: bytes | None) -> bool:
-    """Return whether a Content-Type is one of a form: then the body is the form, and not the file that is in it."""
+    """Return whether a Content-Type is one of a form: then the body is the form, and not the file
+    that is in it.
+    """
     kind, _ = _parse(content_type or b"")
     return kind.startswith("multipart/") or kind == "application/x-www-form-urlencoded"
 
@@ -131,12 +137,16 @@ class StreamFormat(enum.Enum):
     def error(self, payload: bytes) -> bytes:
         """Write the error that ended it: a frame's payload, or a problem.
 
-        NDJSON has no place for one: there it is a line, and the missing end of the response says that the stream was
-        cut.
+        NDJSON has no place for one: there it is a line, and the missing end of the response says
+        that the stream was cut.
         """
         if self is StreamFormat.FRAMES:
             return pack(ERROR, payload)
-        return payload + b"\n" if self is StreamFormat.NDJSON else b"event: error\ndata: " + payload + b"\n\n"
+        return (
+            payload + b"\n"
+            if self is StreamFormat.NDJSON
+            else b"event: error\ndata: " + payload + b"\n\n"
+        )
 
 
 # What a caller asks for that has no annotations: the service holds the items to its own.

@@ -1,7 +1,9 @@
-"""The heads of requests and responses: the names of their headers, and what may stand in one (RFC 9110, RFC 9112).
+"""The heads of requests and responses: the names of their headers, and what may stand in one (RFC
+9110, RFC 9112).
 
-Whoever turns text into the bytes of a head asks here first: a line end in a value would begin a header, or a request,
-that nobody meant. What came by a parser was checked there. Stdlib only: errors and users' imports need it too.
+Whoever turns text into the bytes of a head asks here first: a line end in a value would begin a
+header, or a request, that nobody meant. What came by a parser was checked there. Stdlib only:
+errors and users' imports need it too.
 """
 
 from __future__ import annotations
@@ -35,22 +37,26 @@ QUARANTINED = b"x-graphserve-quarantined"  # the call was refused because it kil
 QUEUE_FULL = b"x-graphserve-full"  # the node's queue had no place for the call
 UNTAKEN = b"x-graphserve-untaken"  # the arguments could not be taken: the API was not called
 
-# --- lines that our own callers and workers write in exactly these bytes, and read without a parser ---
+# --- lines that our own callers and workers write in exactly these bytes, and read without a parser
+# ---
 STATUS_OK = b"HTTP/1.1 200 OK\r\n"
 CLOSE = CONNECTION + b": close\r\n"
 CHUNKED = TRANSFER_ENCODING + b": chunked\r\n"
 
 # --- what may stand in a head ---
 MOST_DIGITS = 19  # of a number: what a signed 64-bit integer has, and what every reader can hold
-LONGEST_TRAVELLER = 8192  # bytes of a tracestate or a baggage, as W3C Baggage has it; longer ones do not travel
-_IDS = rb"(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"  # of the trace and of the span, and the flags
+# bytes of a tracestate or a baggage, as W3C Baggage has it; longer ones do not travel
+LONGEST_TRAVELLER = 8192
+# of the trace and of the span, and the flags
+_IDS = rb"(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 # A later version than this one, 00, may say more.
 _PARENT = re.compile(rb"00-%b|(?!00|ff)[0-9a-f]{2}-%b(?:-[\x21-\x7e]{0,200})?" % (_IDS, _IDS))
 _LIST = re.compile(rb"[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?")
 _ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TARGET = re.compile(rb"[\x21-\x7e]+")
-# Visible characters and bytes above ASCII; spaces and tabs between them, not around them; no control character.
+# Visible characters and bytes above ASCII; spaces and tabs between them, not around them; no
+# control character.
 _VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
 
 
@@ -70,7 +76,10 @@ def is_value(text: bytes) -> bool:
 
 
 def head_fault(method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """Why a request cannot be written; None: it can. In the words of h11, which people search for."""
+    """Why a request cannot be written; None: it can.
+
+    In the words of h11, which people search for.
+    """
     if not is_token(method):
         return f"Illegal method characters: {method!r}"
     if not is_target(target):
@@ -89,12 +98,16 @@ def is_request_id(value: bytes) -> bool:
 
 
 def is_traceparent(value: bytes) -> bool:
-    """Return whether it is a `traceparent`; what is none does not travel (W3C Trace Context, 4.3)."""
+    """Return whether it is a `traceparent`; what is none does not travel (W3C Trace Context,
+    4.3).
+    """
     return _PARENT.fullmatch(value) is not None
 
 
 def traveller(lines: list[bytes] | None) -> bytes | None:
-    """Join a list that may come in several header lines; return None if there is none, or it cannot travel."""
+    """Join a list that may come in several header lines; return None if there is none, or it cannot
+    travel.
+    """
     whole = b",".join(filter(None, lines or ()))
     return whole if may_travel(whole) else None
 

@@ -1,7 +1,10 @@
-"""`init`: from the JSON of a declaration to the arguments that `__init__` is annotated for. In resolver and workers.
+"""`init`: from the JSON of a declaration to the arguments that `__init__` is annotated for.
 
-The rules are those of the arguments of an API. Two things are more: a path may be given as text, and what cannot be
-read because its annotation names nothing that is there at run time stays as it is.
+In resolver and workers.
+
+The rules are those of the arguments of an API. Two things are more: a path may be given as text,
+and what cannot be read because its annotation names nothing that is there at run time stays as it
+is.
 """
 
 from __future__ import annotations
@@ -73,7 +76,9 @@ class _Unknown(Exception):
 
 
 def _annotations(cls: type) -> tuple[str, dict[str, Any]]:
-    """Return the method that `init` is for, and the type of each argument that can be given by name."""
+    """Return the method that `init` is for, and the type of each argument that can be given by
+    name.
+    """
     own = {name for base in cls.__mro__[:-1] for name in vars(base)}
     method = "__init__" if "__init__" in own else "__new__"
     function = inspect.unwrap(getattr(cls, method))
@@ -103,11 +108,15 @@ class _Rest(dict[str, Any]):
 
 
 def _resolved(function: object, annotation: object) -> Any:
-    """Return an annotation that may be text; Any where it names what is there for type checkers only."""
+    """Return an annotation that may be text; Any where it names what is there for type checkers
+    only.
+    """
     scope = getattr(function, "__globals__", None) or vars(sys.modules[function.__module__])
     holder = type("Holder", (), {"__annotations__": {"it": annotation}})
     try:
-        return typing.get_type_hints(holder, globalns=scope, localns=scope, include_extras=True)["it"]
+        return typing.get_type_hints(holder, globalns=scope, localns=scope, include_extras=True)[
+            "it"
+        ]
     except (NameError, AttributeError, TypeError, SyntaxError):
         return Any
 
@@ -121,8 +130,8 @@ def _value(hint: Hint, value: object) -> Any:
         return _one_of([item.hint for item in part.items], hint, value)
     if part.kind == "other" and not _is_path(part.origin):
         raise Misfit(
-            f"no JSON value becomes a {_name(part.hint)}: annotate what init can hold, such as str, and make "
-            f"it in __init__"
+            f"no JSON value becomes a {_name(part.hint)}: annotate what init can hold, such as str,"
+            " and make it in __init__"
         )
     try:
         decoder = msgspec.json.Decoder(hint, dec_hook=_hook)
@@ -165,5 +174,7 @@ def _is_path(kind: object) -> bool:
 
 
 def _name(hint: Hint) -> str:
-    """Return a hint as its author would write it; Python 3.13 says where in pathlib a path really is."""
+    """Return a hint as its author would write it; Python 3.13 says where in pathlib a path really
+    is.
+    """
     return type_hints.name_of(hint).replace("pathlib._local.", "pathlib.")

@@ -1,6 +1,8 @@
-"""NaN in JSON, which has no word for it: it is written as null, and null is read as NaN where only a float can stand.
+"""NaN in JSON, which has no word for it: it is written as null, and null is read as NaN where only
+a float can stand.
 
-A decoder takes no null for a float. So this looks at a value only where that is what the decoder said.
+A decoder takes no null for a float. So this looks at a value only where that is what the decoder
+said.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ from graphserve.wire.type_hints import Hint
 
 REFUSED = re.compile(r"Expected `(?:[^`]* )?float(?: [^`]*)?`, got `null`")  # what a decoder says
 
-# Fills a value where it lies and returns it. It knows what was visited: the place of an object, and its class.
+# Fills a value where it lies and returns it. It knows what was visited: the place of an object, and
+# its class.
 _Visited = set[tuple[int, int]]
 _Fill = Callable[[Any, _Visited], Any]
-_EXACT = (decimal.Decimal, msgspec.Raw)  # read from the digits themselves, which a natural value has no more
+# read from the digits themselves, which a natural value has no more
+_EXACT = (decimal.Decimal, msgspec.Raw)
 
 
 class NanReader:
@@ -35,7 +39,9 @@ class NanReader:
     def __init__(self, hint: Hint) -> None:
         self._hint = hint
         parts = list(type_hints.walk(hint))
-        can = any(_is_float(part) for part in parts) and not any(part.origin in _EXACT for part in parts)
+        can = any(_is_float(part) for part in parts) and not any(
+            part.origin in _EXACT for part in parts
+        )
         self._fill = filler(hint) if can else None
 
     def read(self, body: Any, refused: msgspec.ValidationError) -> Any:
@@ -51,9 +57,11 @@ class NanReader:
 
 
 def filler(hint: Hint) -> Callable[[Any], Any] | None:
-    """Return what puts NaN in the places of null in natural values of a type; None where there are no floats.
+    """Return what puts NaN in the places of null in natural values of a type; None where there are
+    no floats.
 
-    It changes the values. Whatever unions there are, each object is looked at once for each class that it may be.
+    It changes the values. Whatever unions there are, each object is looked at once for each class
+    that it may be.
     """
     fill = _filler(hint, {})
     return None if fill is None else lambda value: fill(value, set())
@@ -104,7 +112,11 @@ def _of_list(fill: _Fill) -> _Fill:
 def _of_union(part: type_hints.Part, inner: list[_Fill | None]) -> _Fill:
     may_be_none = any(type_hints.take_apart(item.hint).hint is type(None) for item in part.items)
     some = [fill for fill in inner if fill is not None]
-    tagged = {tag: fill for item, fill in zip(part.items, inner, strict=True) if (tag := _tag(item.hint)) is not None}
+    tagged = {
+        tag: fill
+        for item, fill in zip(part.items, inner, strict=True)
+        if (tag := _tag(item.hint)) is not None
+    }
     fields = {field for field, _ in tagged}
 
     def fill(value: object, visited: _Visited) -> Any:

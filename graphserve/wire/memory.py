@@ -1,13 +1,17 @@
-"""Large buffers between processes of one machine: pooled shared memory instead of the socket. Runs in workers.
+"""Large buffers between processes of one machine: pooled shared memory instead of the socket.
 
-The sender owns segments (memfd, sealed against shrinking, growing and other writers) and sends references; the receiver
-opens `/proc/<pid>/fd/<n>` and maps it, for reading only. Who reads holds a shared flock, and the sender uses a segment
-again only when it gets the exclusive one: so a view is safe for as long as it lives, and the kernel lets go when its
-holder dies. Mappings are kept on both sides, since fresh pages cost more than the copy.
+Runs in workers.
 
-A segment begins with a header: the generation, that is how often it was filled. Who takes a filling leaves a lock that
-says so. Nothing is written through a reference: the receiver opens a segment for reading only, after it has found its
-owner to be a worker of this graph, and what is open there to be a segment.
+The sender owns segments (memfd, sealed against shrinking, growing and other writers) and sends
+references; the receiver opens `/proc/<pid>/fd/<n>` and maps it, for reading only. Who reads holds a
+shared flock, and the sender uses a segment again only when it gets the exclusive one: so a view is
+safe for as long as it lives, and the kernel lets go when its holder dies. Mappings are kept on both
+sides, since fresh pages cost more than the copy.
+
+A segment begins with a header: the generation, that is how often it was filled. Who takes a filling
+leaves a lock that says so. Nothing is written through a reference: the receiver opens a segment for
+reading only, after it has found its owner to be a worker of this graph, and what is open there to
+be a segment.
 """
 
 from __future__ import annotations
@@ -32,19 +36,26 @@ MIN_SIZE = 64 * 1024  # bytes; below, the socket is cheaper
 ABANDONED = 60.0  # seconds after which a result that nobody took is given up: its caller is gone
 IDLE = 20.0  # seconds after which an unused segment or mapping is given back
 _WHERE = struct.Struct("<IiQ")  # how a reference begins: pid, descriptor, inode
-_PIECE, _PIECES = 16 * 1024, 64  # what is read of much memory for a check: its ends, and pieces evenly between them
+# what is read of much memory for a check: its ends, and pieces evenly between them
+_PIECE, _PIECES = 16 * 1024, 64
 _ALL = _PIECE * _PIECES  # bytes that are read whole
-_F_SEAL_FUTURE_WRITE = 0x10  # Linux 5.1: no other descriptor writes, and no other mapping; ours is there before
+# Linux 5.1: no other descriptor writes, and no other mapping; ours is there before
+_F_SEAL_FUTURE_WRITE = 0x10
 _PR_GET_DUMPABLE = 3  # prctl(2)
 
 NAME = "graphserve"  # of a segment, in memfd_create(2)
 HEADER = 4096  # bytes before the data of a segment: a page, so data is aligned
 REFERENCE = struct.Struct("<IiQQQ")  # pid, descriptor, inode, length, generation
 GENERATION = struct.Struct("<Q")  # how often the segment was filled
-SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL if hasattr(fcntl, "F_SEAL_SEAL") else 0
+SEALS = (
+    fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+    if hasattr(fcntl, "F_SEAL_SEAL")
+    else 0
+)
 
-# Who has taken a filling holds a read lock on the bytes up to its number, far behind the data (fcntl(2), open file
-# description locks): the sender asks for it, and nobody has to write. It goes with the descriptor.
+# Who has taken a filling holds a read lock on the bytes up to its number, far behind the data
+# (fcntl(2), open file description locks): the sender asks for it, and nobody has to write. It goes
+# with the descriptor.
 TAKEN = 1 << 48
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
 _SHORT = frozenset({errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOLCK})
@@ -58,7 +69,8 @@ class Segment:
     def __init__(self, size: int) -> None:
         self.descriptor = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            os.posix_fallocate(self.descriptor, 0, HEADER + size)  # now, or a full memory would be a SIGBUS later
+            # now, or a full memory would be a SIGBUS later
+            os.posix_fallocate(self.descriptor, 0, HEADER + size)
             self.map = mmap.mmap(self.descriptor, HEADER + size)
             _seal(self.descriptor)
         except BaseException:
@@ -108,7 +120,8 @@ def done(tickets: list[Ticket]) -> None:
 
 
 def contents(request: bytes, tickets: list[Ticket]) -> bytes | None:
-    """Return a request with a check of what it refers to in place of the references; as long as it was.
+    """Return a request with a check of what it refers to in place of the references; as long as it
+    was.
 
     Of much memory only pieces are read, so that it takes a millisecond at most.
 
@@ -130,7 +143,9 @@ def contents(request: bytes, tickets: list[Ticket]) -> bytes | None:
             return None
         if segment.generation != generation:  # (asked last: another thread may fill it meanwhile)
             return None
-        request = request[:at] + REFERENCE.pack(0, 0, 0, size, checked) + request[at + REFERENCE.size :]
+        request = (
+            request[:at] + REFERENCE.pack(0, 0, 0, size, checked) + request[at + REFERENCE.size :]
+        )
     return request
 
 
@@ -145,7 +160,8 @@ def _check(segment: Segment, size: int) -> int:
 
 
 class MemorySender:
-    """Places large buffers in segments of this process, and uses a segment again when nobody reads it.
+    """Places large buffers in segments of this process, and uses a segment again when nobody reads
+    it.
 
     Args:
         cap: bytes that they may hold together; 0 sends everything by the socket.
@@ -163,8 +179,9 @@ class MemorySender:
         """Copy a buffer into a segment.
 
         Returns:
-            The reference to send; None if it is small, memory or descriptors are short, or this process does not let
-            others of its user look at what it has open (prctl(2), PR_SET_DUMPABLE): it goes by the socket.
+            The reference to send; None if it is small, memory or descriptors are short, or this
+            process does not let others of its user look at what it has open (prctl(2),
+            PR_SET_DUMPABLE): it goes by the socket.
         """
         size = data.nbytes
         if size < MIN_SIZE or size > self.cap or not is_dumpable():
@@ -176,7 +193,9 @@ class MemorySender:
             self.placed += 1
         segment.map[HEADER : HEADER + size] = data.cast("B") if data.contiguous else data.tobytes()
         self._tickets().append((segment, segment.generation))
-        return REFERENCE.pack(os.getpid(), segment.descriptor, segment.inode, size, segment.generation)
+        return REFERENCE.pack(
+            os.getpid(), segment.descriptor, segment.inode, size, segment.generation
+        )
 
     def recall(self, reference: bytes) -> memoryview:
         """Return what lies behind a reference of ours that is still on its way.
@@ -187,7 +206,11 @@ class MemorySender:
         _, descriptor, inode, size, generation = REFERENCE.unpack(reference)
         with self._lock:
             for segment in self._segments:
-                if (segment.descriptor, segment.inode, segment.generation) == (descriptor, inode, generation):
+                if (segment.descriptor, segment.inode, segment.generation) == (
+                    descriptor,
+                    inode,
+                    generation,
+                ):
                     return memoryview(segment.map)[HEADER : HEADER + size].toreadonly()
         raise ValueError("this memory is not on its way any more")
 
@@ -207,7 +230,8 @@ class MemorySender:
         now = time.monotonic()
         with self._lock:
             for segment in self._segments:
-                if segment.in_transit and segment.taken:  # noted: its reader's lock goes when the reader does
+                # noted: its reader's lock goes when the reader does
+                if segment.in_transit and segment.taken:
                     segment.in_transit = False
             for segment in [s for s in self._segments if now - s.used_at >= idle]:
                 self._drop(segment)
@@ -269,7 +293,9 @@ class SharedMemory:
 
 
 def is_dumpable() -> bool:
-    """Return whether others of this user may look at what this process has open; a library may end that at any time."""
+    """Return whether others of this user may look at what this process has open; a library may end
+    that at any time.
+    """
     return bool(_libc.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0) == 1)
 
 
@@ -286,7 +312,9 @@ def _seal(descriptor: int) -> None:
 
 
 def _rounded(size: int) -> int:
-    """Sizes in steps of an eighth, so that buffers of nearly the same size use the same segments."""
+    """Sizes in steps of an eighth, so that buffers of nearly the same size use the same
+    segments.
+    """
     step = max(MIN_SIZE, 1 << max(0, size.bit_length() - 4))
     return (size + step - 1) // step * step
 
@@ -296,7 +324,8 @@ class Untaken(Exception):
 
     Args:
         why: what happened.
-        short: what this process has too little of: `memory` or `descriptors`; empty: it is not its fault.
+        short: what this process has too little of: `memory` or `descriptors`; empty: it is not its
+            fault.
     """
 
     def __init__(self, why: str, short: str = "") -> None:
@@ -311,14 +340,17 @@ class _Mapping:
 
     def __init__(self, pid: int, descriptor: int, inode: int) -> None:
         path = f"/proc/{pid}/fd/{descriptor}"
-        if os.readlink(path) != f"/memfd:{NAME} (deleted)":  # before it is opened: that alone does something to a pipe
+        # before it is opened: that alone does something to a pipe
+        if os.readlink(path) != f"/memfd:{NAME} (deleted)":
             raise Untaken(f"what process {pid} has open there is no memory of ours")
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             held = os.fstat(self.descriptor)
             if held.st_ino != inode:
                 raise Untaken(f"process {pid} has given this memory back")
-            seals = fcntl.fcntl(self.descriptor, fcntl.F_GET_SEALS) if stat.S_ISREG(held.st_mode) else 0
+            seals = (
+                fcntl.fcntl(self.descriptor, fcntl.F_GET_SEALS) if stat.S_ISREG(held.st_mode) else 0
+            )
             if seals & SEALS != SEALS or held.st_size <= HEADER:  # it could shrink under us
                 raise Untaken(f"what process {pid} has open there is no memory of ours")
             self.map = mmap.mmap(self.descriptor, held.st_size, prot=mmap.PROT_READ)
@@ -348,7 +380,8 @@ def is_taken(descriptor: int, generation: int) -> bool:
 
 
 class MemoryReceiver:
-    """Maps the segments of other processes that references name, and lets go of what nothing reads any more.
+    """Maps the segments of other processes that references name, and lets go of what nothing reads
+    any more.
 
     Args:
         owners: the pids whose memory is read: the workers of the graph.
@@ -361,10 +394,12 @@ class MemoryReceiver:
         self._lock = threading.RLock()  # a view may be collected while this thread is in here
 
     def fetch(self, reference: bytes) -> memoryview:
-        """Return the buffer behind a reference, read-only; safe for as long as anything made of it lives.
+        """Return the buffer behind a reference, read-only; safe for as long as anything made of it
+        lives.
 
         Raises:
-            Untaken: its owner is no worker of this graph, is gone, gave the call up or hides; or we have no room.
+            Untaken: its owner is no worker of this graph, is gone, gave the call up or hides; or we
+                have no room.
         """
         try:
             pid, descriptor, inode, length, generation = REFERENCE.unpack(reference)
@@ -385,11 +420,15 @@ class MemoryReceiver:
                     del self._mappings[key]
                     mapping.close()
 
-    def _take(self, pid: int, descriptor: int, inode: int, length: int, generation: int) -> memoryview:
+    def _take(
+        self, pid: int, descriptor: int, inode: int, length: int, generation: int
+    ) -> memoryview:
         mapping = self._mapping(pid, descriptor, inode)
         self._hold(mapping)
         try:
-            if GENERATION.unpack_from(mapping.map)[0] != generation or HEADER + length > len(mapping.map):
+            if GENERATION.unpack_from(mapping.map)[0] != generation or HEADER + length > len(
+                mapping.map
+            ):
                 raise Untaken(f"process {pid} has given the call up")
             mapping.mark(generation)
         except BaseException:
@@ -423,8 +462,8 @@ class MemoryReceiver:
                     mapping.close()
 
     def _view(self, mapping: _Mapping, length: int) -> memoryview:
-        # What lives as long as any slice of the buffer, and says when it is collected: an array of numpy's does both.
-        # Without numpy only bytes are read, and they are copied out at once.
+        # What lives as long as any slice of the buffer, and says when it is collected: an array of
+        # numpy's does both. Without numpy only bytes are read, and they are copied out at once.
         numpy = sys.modules.get("numpy")
         whole = memoryview(mapping.map)[HEADER : HEADER + length]
         holder = whole if numpy is None else numpy.frombuffer(whole, "u1")
@@ -449,7 +488,9 @@ def _untaken(exc: OSError, pid: int) -> Untaken:
 
 
 def readable(pid: int) -> bool:
-    """Whether another process lets this one look at its descriptors (proc(5): same user, dumpable, not hidden)."""
+    """Whether another process lets this one look at its descriptors (proc(5): same user, dumpable,
+    not hidden).
+    """
     folder = f"/proc/{pid}/fd"
     try:
         os.readlink(f"{folder}/2")

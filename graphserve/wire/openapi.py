@@ -1,7 +1,9 @@
-"""The OpenAPI document of a service, from its signatures and docstrings. Made once, in a worker of the entry.
+"""The OpenAPI document of a service, from its signatures and docstrings.
 
-msgspec leaves the `format` of dates and times out where a type takes values without a time zone too; generators of
-clients would make text of these. So it is put in again where it belongs.
+Made once, in a worker of the entry.
+
+msgspec leaves the `format` of dates and times out where a type takes values without a time zone
+too; generators of clients would make text of these. So it is put in again where it belongs.
 """
 
 from __future__ import annotations
@@ -38,7 +40,10 @@ _ERRORS = {
     503: "A service that this one needs cannot take the call now.",
     504: "The deadline passed; `service` held the call.",
 }
-_OTHER = "A problem that the API, or one that it called, answers with in words of its own; or no valid HTTP request."
+_OTHER = (
+    "A problem that the API, or one that it called, answers with in words of its own; or no valid"
+    " HTTP request."
+)
 _PROBLEM: Json = {
     "title": "Problem",
     "description": "An error (RFC 9457).",
@@ -51,8 +56,14 @@ _PROBLEM: Json = {
         "detail": {"type": "string"},
         "service": {"type": "string", "description": "The deepest node concerned."},
         "request_id": {"type": "string"},
-        "full": {"type": "boolean", "description": "There is too much to do; no service is failed."},
-        "quarantined": {"type": "boolean", "description": "This very call killed workers: it is refused for a while."},
+        "full": {
+            "type": "boolean",
+            "description": "There is too much to do; no service is failed.",
+        },
+        "quarantined": {
+            "type": "boolean",
+            "description": "This very call killed workers: it is refused for a while.",
+        },
         "errors": {
             "type": "array",
             "items": {
@@ -69,14 +80,20 @@ _PROBLEM: Json = {
 }
 _HEALTH = {
     "/livez": ("livez", "Whether this process lives", "It lives.", None),
-    "/readyz": ("readyz", "Whether this service and what it needs are ready", "Ready.", "Not ready: what is missing."),
+    "/readyz": (
+        "readyz",
+        "Whether this service and what it needs are ready",
+        "Ready.",
+        "Not ready: what is missing.",
+    ),
 }
 _JSON = Format.JSON.value.decode()
 _MSGPACK = Format.MSGPACK.value.decode()
 _RAW = Format.RAW.value.decode()
 _NDJSON = StreamFormat.NDJSON.value.decode()
 _EVENTS = StreamFormat.EVENTS.value.decode()
-# (`format` is how generators of clients know it from text; OpenAPI 3.1 says it with `contentMediaType`.)
+# (`format` is how generators of clients know it from text; OpenAPI 3.1 says it with
+# `contentMediaType`.)
 _BINARY: Json = {"schema": {"type": "string", "format": "binary", "contentMediaType": _RAW}}
 _TYPES_OF_KINDS = {
     "b": "boolean",
@@ -93,7 +110,10 @@ _PREFIX = "#/components/schemas/"
 
 
 def document(
-    name: str, doc: str | None, version: str, apis: Sequence[tuple[ApiDeclaration, Signature, str | None]]
+    name: str,
+    doc: str | None,
+    version: str,
+    apis: Sequence[tuple[ApiDeclaration, Signature, str | None]],
 ) -> Json:
     """Describe a service as OpenAPI 3.1.
 
@@ -107,8 +127,11 @@ def document(
         The document, as JSON values.
     """
     schemas = _Schemas()
-    # Arguments first: a type that is both has one component, and what may be left out of an argument may be left out.
-    begun = [_operation(declaration, signature, text, schemas) for declaration, signature, text in apis]
+    # Arguments first: a type that is both has one component, and what may be left out of an
+    # argument may be left out.
+    begun = [
+        _operation(declaration, signature, text, schemas) for declaration, signature, text in apis
+    ]
     paths: Json = {}
     for (api, signature, _), operation in zip(apis, begun, strict=True):
         paths[api.route] = {"post": operation | {"responses": _responses(signature, schemas)}}
@@ -116,15 +139,25 @@ def document(
         responses: Json = {"200": {"description": good}} | ({"503": _problem(bad)} if bad else {})
         responses["default"] = {"$ref": "#/components/responses/default"}
         paths[path] = {
-            "get": {"operationId": name_of_check, "summary": summary, "tags": ["health"], "responses": responses}
+            "get": {
+                "operationId": name_of_check,
+                "summary": summary,
+                "tags": ["health"],
+                "responses": responses,
+            }
         }
     return {
         "openapi": "3.1.0",
-        "info": {"title": name, "version": version} | ({"description": inspect.cleandoc(doc)} if doc else {}),
+        "info": (
+            {"title": name, "version": version}
+            | ({"description": inspect.cleandoc(doc)} if doc else {})
+        ),
         "paths": paths,
         "components": {
             "schemas": {"Problem": _PROBLEM} | schemas.components,
-            "responses": {status: _problem(description) for status, description in _errors().items()},
+            "responses": {
+                status: _problem(description) for status, description in _errors().items()
+            },
         },
     }
 
@@ -156,14 +189,20 @@ class _Schemas:
             return array_schema(arrays.demand(kind, ()))
         if type_hints.is_scalar(origin):
             return array_schema(arrays.demand(None, (arrays.Array(origin.__name__, ()),)))
-        return self._of_model(kind, output) if type_hints.is_model(origin) else {"description": "any value"}
+        return (
+            self._of_model(kind, output)
+            if type_hints.is_model(origin)
+            else {"description": "any value"}
+        )
 
     def _adopt(self, schema: Json, components: Json) -> Json:
         _for_clients([schema, components])
         # Two classes may have one name: the later one gets a number.
         names = {name: self._free(name, component) for name, component in components.items()}
         moved = own_json.loads(
-            _REFERENCE.sub(lambda m: m[1] + names.get(m[2], m[2]) + m[3], own_json.dumps([schema, components]))
+            _REFERENCE.sub(
+                lambda m: m[1] + names.get(m[2], m[2]) + m[3], own_json.dumps([schema, components])
+            )
         )
         for name, component in moved[1].items():
             self.components.setdefault(names[name], component)
@@ -180,8 +219,9 @@ class _Schemas:
 def _for_clients(value: object) -> None:
     """Say what generators of clients need.
 
-    What base64 looks like (RFC 4648, section 4) stands with each string of it: `contentEncoding` only hints at it. A
-    fixed tuple is bounded by `maxItems`: many generators cannot read `items: false`. An enumeration has its `type`.
+    What base64 looks like (RFC 4648, section 4) stands with each string of it: `contentEncoding`
+    only hints at it. A fixed tuple is bounded by `maxItems`: many generators cannot read `items:
+    false`. An enumeration has its `type`.
     """
     if isinstance(value, dict):
         if value.get("contentEncoding") == "base64":
@@ -210,7 +250,9 @@ def _say_types(schema: Json) -> None:
 
 
 def _is_same(one: Json, other: Json) -> bool:
-    """Return whether two schemas are of one type: a result has what an argument may leave out, and that may be all."""
+    """Return whether two schemas are of one type: a result has what an argument may leave out, and
+    that may be all.
+    """
     return bool(_without_required(one) == _without_required(other))
 
 
@@ -220,7 +262,13 @@ def _without_required(value: object) -> Any:
     return [_without_required(each) for each in value] if isinstance(value, list) else value
 
 
-_TYPES_OF_CONSTANTS = {str: "string", int: "integer", bool: "boolean", float: "number", type(None): "null"}
+_TYPES_OF_CONSTANTS = {
+    str: "string",
+    int: "integer",
+    bool: "boolean",
+    float: "number",
+    type(None): "null",
+}
 _BASE64 = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 _REFERENCE = re.compile(r'("#/components/schemas/)([^"/]+)(")')
 
@@ -229,9 +277,19 @@ def array_schema(wanted: arrays.Demand) -> Json:
     """Return the schema of an array as JSON has it: nested lists."""
     kind = wanted.dtype.kind if wanted.dtype is not None else _kind_of(wanted.scalar)
     element: Json = {"type": _TYPES_OF_KINDS[kind]} if kind in _TYPES_OF_KINDS else {}
-    dtype = str(wanted.dtype) if wanted.dtype is not None else wanted.scalar.__name__ if wanted.scalar else "any dtype"
+    dtype = (
+        str(wanted.dtype)
+        if wanted.dtype is not None
+        else wanted.scalar.__name__
+        if wanted.scalar
+        else "any dtype"
+    )
     if wanted.shape is None:
-        return {"type": "array", "items": {}, "description": f"An array of {dtype}, any shape, as nested lists."}
+        return {
+            "type": "array",
+            "items": {},
+            "description": f"An array of {dtype}, any shape, as nested lists.",
+        }
     schema = element
     for length in reversed(wanted.shape):
         schema = {"type": "array", "items": schema}
@@ -265,7 +323,9 @@ def _describe_array(part: type_hints.Part) -> Any:
     return Annotated[part.origin, msgspec.Meta(extra_json_schema=schema)]
 
 
-def _operation(declaration: ApiDeclaration, signature: Signature, doc: str | None, schemas: _Schemas) -> Json:
+def _operation(
+    declaration: ApiDeclaration, signature: Signature, doc: str | None, schemas: _Schemas
+) -> Json:
     text, described = _read_docstring(doc)
     summary, _, description = text.partition("\n\n")
     return {
@@ -287,7 +347,9 @@ def _responses(signature: Signature, schemas: _Schemas) -> Json:
 def _request(signature: Signature, described: dict[str, str], schemas: _Schemas) -> Json:
     if signature.input_stream:
         # The body is the stream, so all else stands in the query, each as JSON.
-        query = [_query_parameter(parameter, described, schemas) for parameter in signature.parameters]
+        query = [
+            _query_parameter(parameter, described, schemas) for parameter in signature.parameters
+        ]
         # Any type is taken; generators of clients know only this one.
         body: Json = {"required": True, "content": {_RAW: _BINARY, "*/*": _BINARY}}
         return {"requestBody": body, **({"parameters": query} if query else {})}
@@ -318,7 +380,12 @@ def _property(parameter: Parameter, described: dict[str, str], schemas: _Schemas
         schema = {**schema, "description": f"{text} {schema.get('description', '')}".strip()}
     if not parameter.required:
         try:
-            schema = {**schema, "default": own_json.loads(msgspec.json.encode(parameter.default, enc_hook=json_hook))}
+            schema = {
+                **schema,
+                "default": own_json.loads(
+                    msgspec.json.encode(parameter.default, enc_hook=json_hook)
+                ),
+            }
         except (TypeError, ValueError, OverflowError):
             pass  # a default that JSON cannot say is left out
     return schema
@@ -332,7 +399,9 @@ def _result(signature: Signature, schemas: _Schemas) -> Json:
 
 
 def _lines(item: Json) -> Json:
-    """A stream as NDJSON. (A sequential media type is described as an array of its items, as OpenAPI 3.2 reads it.)"""
+    """A stream as NDJSON. (A sequential media type is described as an array of its items, as
+    OpenAPI 3.2 reads it.)
+    """
     return {"type": "array", "items": item, "description": "A JSON value a line."}
 
 
@@ -342,15 +411,24 @@ def _events(item: Json) -> Json:
         "type": "object",
         "required": ["data"],
         "properties": {
-            "event": {"type": "string", "description": "`end`: nothing is missing; `error`: `data` is a problem."},
+            "event": {
+                "type": "string",
+                "description": "`end`: nothing is missing; `error`: `data` is a problem.",
+            },
             "data": {"type": "string", "contentMediaType": _JSON, "contentSchema": item},
         },
     }
-    return {"type": "array", "items": event, "description": "An item an event; the last one has the name `end`."}
+    return {
+        "type": "array",
+        "items": event,
+        "description": "An item an event; the last one has the name `end`.",
+    }
 
 
 def _errors() -> dict[str, str]:
-    return {str(status): description for status, description in _ERRORS.items()} | {"default": _OTHER}
+    return {str(status): description for status, description in _ERRORS.items()} | {
+        "default": _OTHER
+    }
 
 
 def _problem(description: str) -> Json:
@@ -365,7 +443,9 @@ def _read_docstring(doc: str | None) -> tuple[str, dict[str, str]]:
     for section in sections:
         head, _, body = section.partition("\n")
         if head in ("Args:", "Arguments:", "Parameters:"):
-            for name, said in re.findall(r"^ {2,4}(\w+)(?: \([^)]*\))?: (.*(?:\n {5,}.*)*)", body, re.MULTILINE):
+            for name, said in re.findall(
+                r"^ {2,4}(\w+)(?: \([^)]*\))?: (.*(?:\n {5,}.*)*)", body, re.MULTILINE
+            ):
                 described[name] = " ".join(said.split())
     return text, described
 
@@ -410,7 +490,8 @@ class _Walk:
             self._fields(schema, info)
 
     def _union(self, schema: Json, info: msgspec.inspect.UnionType) -> None:
-        # A union has at most one type that is text in JSON, one that is an array, and one that is an object.
+        # A union has at most one type that is text in JSON, one that is an array, and one that is
+        # an object.
         for choice in schema.get("anyOf", ()):
             for each in info.types:
                 inner = each.type if isinstance(each, msgspec.inspect.Metadata) else each
@@ -437,9 +518,14 @@ def _may_be(schema: Json, info: Any) -> bool:
     """Return whether a choice of a union may be this type's."""
     inspect = msgspec.inspect
     if type(info) in _FORMATS:
-        return schema.get("type") == "string" and not {"format", "enum", "contentEncoding"} & schema.keys()
+        return (
+            schema.get("type") == "string"
+            and not {"format", "enum", "contentEncoding"} & schema.keys()
+        )
     if isinstance(info, (inspect.CollectionType, inspect.VarTupleType, inspect.TupleType)):
         return schema.get("type") == "array"
     if isinstance(info, inspect.DictType):
         return schema.get("type") == "object"
-    return hasattr(info, "fields") and schema.get("$ref", "").removeprefix(_PREFIX).startswith(info.cls.__name__)
+    return hasattr(info, "fields") and schema.get("$ref", "").removeprefix(_PREFIX).startswith(
+        info.cls.__name__
+    )

@@ -1,7 +1,9 @@
-"""Errors on the wire: every CallError as application/problem+json (RFC 9457), and back at the caller.
+"""Errors on the wire: every CallError as application/problem+json (RFC 9457), and back at the
+caller.
 
-User code makes errors, and what it puts into them may be anything: whatever it is, there is a response. The reason
-phrases of statuses are here too: the same in every process and under every Python.
+User code makes errors, and what it puts into them may be anything: whatever it is, there is a
+response. The reason phrases of statuses are here too: the same in every process and under every
+Python.
 """
 
 from __future__ import annotations
@@ -41,21 +43,32 @@ LOGGER = "graphserve.calls"
 CARRIED = "graphserve_error"  # the attribute of an error of httpx that stands for one of ours
 LONGEST_RETRY = 1e9  # seconds
 _KINDS: dict[str, type[CallError]] = {
-    error.kind: error for error in (Problem, RemoteError, Unavailable, DeadlineExceeded, InvalidArguments)
+    error.kind: error
+    for error in (Problem, RemoteError, Unavailable, DeadlineExceeded, InvalidArguments)
 }
 _OWN_TYPE = "urn:graphserve:problem:"
 _Frame = tuple[int, str, list[tuple[str, str]], msgspec.Raw]
 
-# RFC 9110 renamed these; Python knows the new names from 3.13 on, and ours must not depend on its version.
-_RENAMED = {413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
+# RFC 9110 renamed these; Python knows the new names from 3.13 on, and ours must not depend on its
+# version.
+_RENAMED = {
+    413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Content",
+}
 
 
 class HttpProblem(CallError):
-    """A refusal that has a status and no meaning for a typed caller: no such API, a body that is too large."""
+    """A refusal that has a status and no meaning for a typed caller: no such API, a body that is
+    too large.
+    """
 
     kind = "http"
 
-    def __init__(self, status: int, detail: str, *, headers: dict[str, str] | None = None, **rest: Any) -> None:
+    def __init__(
+        self, status: int, detail: str, *, headers: dict[str, str] | None = None, **rest: Any
+    ) -> None:
         super().__init__(detail, status=status, title=phrase(status), **rest)
         self.headers = headers or {}
 
@@ -69,7 +82,9 @@ _OURS: frozenset[type[CallError]] = frozenset({*_KINDS.values(), HttpProblem})
 
 
 def meant(exc: BaseException) -> BaseException:
-    """Return the error of ours that one of an injected httpx client stands for; any other as it is."""
+    """Return the error of ours that one of an injected httpx client stands for; any other as it
+    is.
+    """
     found = getattr(exc, CARRIED, exc)
     return found if isinstance(found, CallError) else exc
 
@@ -91,8 +106,9 @@ class Untakable(Unavailable):
 def as_call_error(exc: BaseException, node: str) -> CallError:
     """Return what an API of `node` that raised `exc` answers with.
 
-    `Problem` and failures of dependencies go on as they are, also those that an injected httpx client raised; whatever
-    else was raised is this node's own fault, and so is a call to a dependency that did not fit its signature.
+    `Problem` and failures of dependencies go on as they are, also those that an injected httpx
+    client raised; whatever else was raised is this node's own fault, and so is a call to a
+    dependency that did not fit its signature.
     """
     exc = meant(exc)
     if isinstance(exc, (Problem, RemoteError, Unavailable, DeadlineExceeded, HttpProblem)):
@@ -101,12 +117,16 @@ def as_call_error(exc: BaseException, node: str) -> CallError:
         return exc
     callee = getattr(exc, "node", None) if isinstance(exc, InvalidArguments) else None
     if callee is not None:
-        return _own_fault(f"{node} called {callee} with arguments that do not fit: {words(exc)}", node)
+        return _own_fault(
+            f"{node} called {callee} with arguments that do not fit: {words(exc)}", node
+        )
     return _own_fault(f"{node} raised {described(exc)}", node)
 
 
 def log(where: str, error: CallError, cause: BaseException | None, request_id: str) -> None:
-    """Log an error, with the traceback of what it stands for: of a dependency's, where it was called."""
+    """Log an error, with the traceback of what it stands for: of a dependency's, where it was
+    called.
+    """
     if cause is error and not is_of_user(error):
         cause = None
     records.note(LOGGER, "error", f"{where}: {words(error)}", cause, {"request_id": request_id})
@@ -125,14 +145,18 @@ def encode(
         error: what to answer with.
         node: the node that answers; stands in `service` unless the error names a deeper one.
         request_id: the id under which the logs speak of the call.
-        open_book: whether exception text may stand in the body: for services of ours, and under --reload.
+        open_book: whether exception text may stand in the body: for services of ours, and under
+            --reload.
 
     What cannot be written is logged, and answered with a plain 500.
     """
     try:
         return _encode(error, node, request_id, open_book)
     except Exception as exc:
-        text = f"{node} answered with a {type(error).__name__} that cannot be written: {described(exc)}"
+        text = (
+            f"{node} answered with a {type(error).__name__} that cannot be written:"
+            f" {described(exc)}"
+        )
         records.note(LOGGER, "error", text, fields={"request_id": request_id})
         return _encode(_own_fault(text, node), node, request_id, open_book)
 
@@ -162,7 +186,9 @@ def _encode(
     if isinstance(error, InvalidArguments):
         body["errors"] = error.errors
     if isinstance(error, Unavailable):
-        headers.append((RETRY_AFTER, b"%d" % max(1, math.ceil(min(error.retry_after, LONGEST_RETRY)))))
+        headers.append(
+            (RETRY_AFTER, b"%d" % max(1, math.ceil(min(error.retry_after, LONGEST_RETRY))))
+        )
         if error.full:
             headers.append((QUEUE_FULL, b"1"))
             body["full"] = True
@@ -170,7 +196,8 @@ def _encode(
             headers.append((UNTAKEN, error.how.encode()))
     if isinstance(error, (Problem, HttpProblem)):
         for name, value in error.headers.items():
-            if (fault := header_fault(name, value)) is not None:  # it came in after the error was made
+            # it came in after the error was made
+            if (fault := header_fault(name, value)) is not None:
                 raise fault
             headers.append((name.lower().encode("latin-1"), value.encode("latin-1")))
     if isinstance(error, Problem):
@@ -183,7 +210,9 @@ def _withheld(service: object, request_id: object) -> str:
 
 
 def withheld(body: bytes) -> str | None:
-    """The request id of an answer whose detail is kept from the public and stands in the log; None: it is not."""
+    """The request id of an answer whose detail is kept from the public and stands in the log; None:
+    it is not.
+    """
     try:
         said = msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -208,10 +237,14 @@ def _json(body: dict[str, object]) -> bytes:
     try:
         return msgspec.json.encode(body, enc_hook=str)
     except UnicodeEncodeError:
-        return msgspec.json.encode(encodable(msgspec.to_builtins(body, enc_hook=str, str_keys=True)))
+        return msgspec.json.encode(
+            encodable(msgspec.to_builtins(body, enc_hook=str, str_keys=True))
+        )
 
 
-def decode(status: int, kind: str | None, body: bytes, headers: dict[str, str], node: str) -> CallError:
+def decode(
+    status: int, kind: str | None, body: bytes, headers: dict[str, str], node: str
+) -> CallError:
     """Return the error that an answer with an error status stands for, at the caller.
 
     Args:
@@ -229,17 +262,24 @@ def decode(status: int, kind: str | None, body: bytes, headers: dict[str, str], 
         said = {}
     cls = _KINDS.get(kind or _kind_of(str(said.get("type", ""))))
     detail, title = _text(said.get("detail")), _text(said.get("title")) or phrase(status)
-    rest: dict[str, Any] = {"node": _text(said.get("service")) or node, "request_id": _text(said.get("request_id"))}
+    rest: dict[str, Any] = {
+        "node": _text(said.get("service")) or node,
+        "request_id": _text(said.get("request_id")),
+    }
     if cls is Problem and 400 <= status <= 599:
         extensions = {name: value for name, value in said.items() if name not in Problem.reserved}
         kept = {name: value for name, value in headers.items() if header_fault(name, value) is None}
         kept.pop("server", None)  # of a service that runs elsewhere
         type_ = _text(said.get("type")) or "about:blank"
-        return Problem(status, title, detail=detail, type=type_, extensions=extensions, headers=kept, **rest)
+        return Problem(
+            status, title, detail=detail, type=type_, extensions=extensions, headers=kept, **rest
+        )
     if cls is InvalidArguments:
         errors = said.get("errors")
         listed = errors if isinstance(errors, list) else []
-        return InvalidArguments(detail, errors=[each for each in listed if isinstance(each, dict)], **rest)
+        return InvalidArguments(
+            detail, errors=[each for each in listed if isinstance(each, dict)], **rest
+        )
     if cls is Unavailable:
         return Unavailable(
             detail, retry_after=_seconds(headers.get(RETRY_AFTER.decode())),
@@ -253,7 +293,10 @@ def decode(status: int, kind: str | None, body: bytes, headers: dict[str, str], 
 
 
 def _kind(error: CallError) -> str:
-    """What the header says: which of our classes it is. A subclass of user code may call something else `kind`."""
+    """What the header says: which of our classes it is.
+
+    A subclass of user code may call something else `kind`.
+    """
     return next((base.kind for base in type(error).__mro__ if base in _OURS), RemoteError.kind)
 
 
@@ -263,7 +306,13 @@ def _type_name(error: CallError) -> str:
 
 
 def _kind_of(type_: str) -> str:
-    return type_.removeprefix(_OWN_TYPE) if type_.startswith(_OWN_TYPE) else "problem" if type_ else "remote"
+    return (
+        type_.removeprefix(_OWN_TYPE)
+        if type_.startswith(_OWN_TYPE)
+        else "problem"
+        if type_
+        else "remote"
+    )
 
 
 def _text(value: object) -> str | None:
@@ -279,21 +328,39 @@ def _seconds(value: str | None) -> float:
 
 
 def in_stream(
-    error: CallError, format: StreamFormat, *, node: str, request_id: str, open_book: bool, internal: bool
+    error: CallError,
+    format: StreamFormat,
+    *,
+    node: str,
+    request_id: str,
+    open_book: bool,
+    internal: bool,
 ) -> bytes:
-    """Return the error that ended a stream after it had begun, as the last bytes of the stream; see `to_frame`."""
+    """Return the error that ended a stream after it had begun, as the last bytes of the stream; see
+    `to_frame`.
+    """
     if format is StreamFormat.FRAMES:
-        said = to_frame(error, node=node, request_id=request_id, open_book=open_book, internal=internal)
+        said = to_frame(
+            error, node=node, request_id=request_id, open_book=open_book, internal=internal
+        )
         return format.error(said)
     return format.error(encode(error, node=node, request_id=request_id, open_book=open_book)[2])
 
 
-def to_frame(error: CallError, *, node: str, request_id: str, open_book: bool, internal: bool) -> bytes:
-    """The payload of an error frame: the error that ended a stream after it had begun; `internal` headers if it may."""
+def to_frame(
+    error: CallError, *, node: str, request_id: str, open_book: bool, internal: bool
+) -> bytes:
+    """The payload of an error frame: the error that ended a stream after it had begun; `internal`
+    headers if it may.
+    """
     status, headers, body = encode(error, node=node, request_id=request_id, open_book=open_book)
-    kept = [(name, value) for name, value in headers if internal or not name.startswith(INTERNAL_PREFIX)]
+    kept = [
+        (name, value) for name, value in headers if internal or not name.startswith(INTERNAL_PREFIX)
+    ]
     pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in kept]
-    return msgspec.json.encode([status, dict(headers)[ERROR_KIND].decode(), pairs, msgspec.Raw(body)])
+    return msgspec.json.encode(
+        [status, dict(headers)[ERROR_KIND].decode(), pairs, msgspec.Raw(body)]
+    )
 
 
 def body_of_frame(payload: bytes) -> bytes:
@@ -314,7 +381,9 @@ def from_frame(payload: bytes, node: str) -> CallError:
     try:
         status, kind, pairs, body = msgspec.json.decode(payload, type=_Frame)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        return RemoteError(f"the stream of {node} ended with an error that cannot be read", node=node)
+        return RemoteError(
+            f"the stream of {node} ended with an error that cannot be read", node=node
+        )
     return decode(status, kind, bytes(body), dict(pairs), node)
 
 

@@ -1,4 +1,6 @@
-"""Values of pydantic's types: to JSON and back. pydantic is imported only once the user's own code has."""
+"""Values of pydantic's types: to JSON and back. pydantic is imported only once the user's own code
+has.
+"""
 
 from __future__ import annotations
 
@@ -35,14 +37,17 @@ T = TypeVar("T")
 
 _UNEXPECTED = re.compile(r"Expected `(?P<wanted>[^`]+)`.*?input_type=(?P<got>\w+)", re.DOTALL)
 
-_TOO_MANY_TRIES = "it is nested too deeply for a union without a discriminator, of which each level tries all members"
+_TOO_MANY_TRIES = (
+    "it is nested too deeply for a union without a discriminator, of which each level tries all"
+    " members"
+)
 
 
 class Adapter:
     """Validates and dumps one type that contains pydantic's.
 
-    Bytes are base64 in its JSON. For the public, a model's own `ser_json_bytes` and `val_json_bytes` come first;
-    between nodes, where any bytes must arrive, they do not count.
+    Bytes are base64 in its JSON. For the public, a model's own `ser_json_bytes` and
+    `val_json_bytes` come first; between nodes, where any bytes must arrive, they do not count.
 
     Args:
         hint: the type.
@@ -101,7 +106,9 @@ class Adapter:
             Misfit: its values would be tried too often; only without `by_name`.
         """
         if by_name:
-            return self._inner[0].validate_json(bytes(data), strict=True, by_name=True, by_alias=True)
+            return self._inner[0].validate_json(
+                bytes(data), strict=True, by_name=True, by_alias=True
+            )
         data = bytes(data)
         if self._branching is not None and self._branching.is_too_much(data):
             raise Misfit(_TOO_MANY_TRIES, "value_error")
@@ -118,7 +125,8 @@ class Adapter:
         return self._checked(value, lambda: self.write(value, by_alias, warnings="error"))
 
     def plain(self, value: object, *, for_input: bool = False) -> Any:
-        """A value as plain dicts, lists, strings and numbers for everybody: what its JSON says, but NaN stays NaN.
+        """A value as plain dicts, lists, strings and numbers for everybody: what its JSON says, but
+        NaN stays NaN.
 
         Args:
             value: the value.
@@ -152,7 +160,8 @@ class Adapter:
         data = serializer.to_json(value, by_alias=False, round_trip=True, **options)
         if b"null" not in data:
             return data
-        # Perhaps a null that was NaN or infinity: models write these so, whatever their serializer is told.
+        # Perhaps a null that was NaN or infinity: models write these so, whatever their serializer
+        # is told.
         import pydantic_core
 
         plain = serializer.to_python(value, mode="json", by_alias=False, round_trip=True, **options)
@@ -167,15 +176,21 @@ class Adapter:
         return _as_read(value, tree)
 
     def schema(self, template: str, output: bool) -> dict[str, Any]:
-        """Its JSON schema, with its definitions under `$defs`; a model is one of these, not written out."""
+        """Its JSON schema, with its definitions under `$defs`; a model is one of these, not written
+        out.
+        """
         mode: Any = "serialization" if output else "validation"
         generator = _generator()(by_alias=True, ref_template=template)
-        schemas, definitions = generator.generate_definitions([(0, mode, self._adapter.core_schema)])
+        schemas, definitions = generator.generate_definitions(
+            [(0, mode, self._adapter.core_schema)]
+        )
         return {**schemas[0, mode], **({"$defs": definitions} if definitions else {})}
 
 
 def is_keyed(hint: Hint) -> bool:
-    """Return whether values of a type of pydantic's have sets, or dicts whose keys may be anything but text."""
+    """Return whether values of a type of pydantic's have sets, or dicts whose keys may be anything
+    but text.
+    """
     return schema_is_keyed(_of(hint).core_schema)
 
 
@@ -196,8 +211,9 @@ def dump(value: object, by_alias: bool = False) -> bytes:
 
     Args:
         value: the model.
-        by_alias: True writes for the public: with aliases and computed fields, NaN as null. False writes for
-            another node, which gets an equal value: with the fields' own names, NaN as NaN.
+        by_alias: True writes for the public: with aliases and computed fields, NaN as null. False
+            writes for another node, which gets an equal value: with the fields' own names, NaN as
+            NaN.
     """
     kind: Hint = type(value)
     return _of(kind).write(value, by_alias)
@@ -210,7 +226,9 @@ def plain(value: object, for_input: bool) -> Any:
 
 
 def problems(error: ValidationError) -> list[ErrorDetail]:
-    """What pydantic found: one mapping an error, with `loc`, `msg` and `type`; of very many, how many there are."""
+    """What pydantic found: one mapping an error, with `loc`, `msg` and `type`; of very many, how
+    many there are.
+    """
     if (number := error.error_count()) > ERRORS_MADE:
         return [{"loc": [], "msg": f"{number:,} values do not fit", "type": "value_error"}]
     found = error.errors(include_url=False, include_context=False, include_input=False)
@@ -223,7 +241,8 @@ def _of(kind: Hint) -> Adapter:
 
 
 def _as_read(value: Any, tree: Any) -> Any:
-    """Return a value that was written with the names of its fields, with the names that validation takes.
+    """Return a value that was written with the names of its fields, with the names that validation
+    takes.
 
     A part that a serializer of its own made into something else stays as it is.
     """
@@ -231,7 +250,11 @@ def _as_read(value: Any, tree: Any) -> Any:
     if fields is not None and getattr(type(value), "__pydantic_root_model__", False):
         return _as_read(value.root, tree)
     if fields is not None and type(tree) is dict:
-        config = getattr(type(value), "model_config", None) or getattr(type(value), "__pydantic_config__", None) or {}
+        config = (
+            getattr(type(value), "model_config", None)
+            or getattr(type(value), "__pydantic_config__", None)
+            or {}
+        )
         read: dict[Any, Any] = {}
         for name, part in tree.items():
             path = (name,) if name not in fields else _path(name, fields[name], config)
@@ -243,8 +266,14 @@ def _as_read(value: Any, tree: Any) -> Any:
     if dataclasses.is_dataclass(value) and type(tree) is dict:
         return {name: _as_read(getattr(value, name, None), part) for name, part in tree.items()}
     if isinstance(value, dict) and type(tree) is dict and len(value) == len(tree):
-        return {key: _as_read(part, tree[key]) for (key, part) in zip(tree, value.values(), strict=True)}
-    if isinstance(value, (list, tuple, set, frozenset)) and type(tree) is list and len(value) == len(tree):
+        return {
+            key: _as_read(part, tree[key]) for (key, part) in zip(tree, value.values(), strict=True)
+        }
+    if (
+        isinstance(value, (list, tuple, set, frozenset))
+        and type(tree) is list
+        and len(value) == len(tree)
+    ):
         return [_as_read(part, written) for part, written in zip(value, tree, strict=True)]
     return tree
 
@@ -263,7 +292,8 @@ def _path(name: str, field: Any, config: Any) -> tuple[str, ...]:
 
 
 def _model(hint: Hint) -> type | None:
-    # A generic model with other parameters than the hint's is written by its fields, as pydantic does it.
+    # A generic model with other parameters than the hint's is written by its fields, as pydantic
+    # does it.
     import pydantic
 
     if not isinstance(hint, type) or not issubclass(hint, pydantic.BaseModel):
@@ -272,12 +302,15 @@ def _model(hint: Hint) -> type | None:
 
 
 def _ways(adapter: TypeAdapter[Any]) -> tuple[Way, Way]:
-    """A validator and a serializer for the public, and both for nodes: pydantic's own where there are no bytes."""
+    """A validator and a serializer for the public, and both for nodes: pydantic's own where there
+    are no bytes.
+    """
     schema = adapter.core_schema
     if (kind := misplaced(schema)) is not None:
         raise TypeError(
-            f"{kind.__module__}.{kind.__name__} is no type that pydantic can read from JSON, so a model with a field "
-            "of it cannot be sent: make it a dataclass or a msgspec.Struct (arrays can be fields of these)"
+            f"{kind.__module__}.{kind.__name__} is no type that pydantic can read from JSON, so a"
+            " model with a field of it cannot be sent: make it a dataclass or a msgspec.Struct"
+            " (arrays can be fields of these)"
         )
     own: Way = (adapter.validator, adapter.serializer)  # type: ignore[assignment]  # (a plugin's wraps it, alike)
     config = _config(schema)
@@ -300,7 +333,9 @@ def _config(schema: Schema) -> CoreConfig:
     if schema["type"] == "definitions":
         inner = schema["schema"]
         if inner["type"] == "definition-ref":
-            inner = next(each for each in schema["definitions"] if each.get("ref") == inner["schema_ref"])
+            inner = next(
+                each for each in schema["definitions"] if each.get("ref") == inner["schema_ref"]
+            )
         schema = inner
     config: CoreConfig | None = schema.get("config")
     return {} if config is None else config

@@ -1,7 +1,7 @@
 """Whether a result is plainly of its annotation: a quick look that C does, made once for each API.
 
-What it says no to may still fit (a `1` for a `float`, a class in a list): that is found out as a caller in another
-process would, by writing and reading it.
+What it says no to may still fit (a `1` for a `float`, a class in a list): that is found out as a
+caller in another process would, by writing and reading it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from graphserve.wire import type_hints
 from graphserve.wire.type_hints import Hint
 
 Looks = Callable[[Any], bool]
-_Column = Callable[[Iterable[Any]], bool]  # the same of many values at once: a loop in C, and none in Python
+# the same of many values at once: a loop in C, and none in Python
+_Column = Callable[[Iterable[Any]], bool]
 
 
 def exact(hint: Hint) -> Looks | None:
-    """What tells that a value is exactly of this type; None where there is nothing to tell, since anything is."""
+    """What tells that a value is exactly of this type; None where there is nothing to tell, since
+    anything is.
+    """
     part = type_hints.take_apart(hint)
     if part.kind == "any":
         return None
@@ -44,7 +47,9 @@ def exact(hint: Hint) -> Looks | None:
 
 
 def only_class(hint: Hint) -> type | None:
-    """The one class that a value of this type has, if there is one and it tells all: `type(value) is` it, then."""
+    """The one class that a value of this type has, if there is one and it tells all: `type(value)
+    is` it, then.
+    """
     kinds = _kinds(type_hints.take_apart(hint))
     return next(iter(kinds)) if kinds is not None and len(kinds) == 1 else None
 
@@ -63,7 +68,11 @@ def _kinds(part: type_hints.Part) -> frozenset[type] | None:
         return None
     if part.kind == "union":
         inner = [_kinds(type_hints.take_apart(item.hint)) for item in part.items]
-        return None if None in inner else frozenset(chain.from_iterable(kinds for kinds in inner if kinds is not None))
+        return (
+            None
+            if None in inner
+            else frozenset(chain.from_iterable(kinds for kinds in inner if kinds is not None))
+        )
     if part.kind in ("leaf", "bytes", "scalar") and isinstance(part.hint, type):
         return frozenset({part.hint})
     return None
@@ -86,7 +95,8 @@ def _of_class(part: type_hints.Part) -> Looks:
     wanted = tuple(next(iter(each)) for each in kinds if each is not None)
 
     def look(value: object) -> bool:
-        # A field of a dataclass may be missing; of a Struct that has its own `__getattr__`, anything may come.
+        # A field of a dataclass may be missing; of a Struct that has its own `__getattr__`,
+        # anything may come.
         try:
             return type(value) is kind and tuple(map(type, get(value))) == wanted
         except AttributeError:
@@ -137,6 +147,8 @@ def _of_dicts(keys: _Column, items: _Column) -> _Column:
         dicts = list(values)
         if not {dict}.issuperset(map(type, dicts)):
             return False
-        return keys(chain.from_iterable(dicts)) and items(chain.from_iterable(map(dict.values, dicts)))
+        return keys(chain.from_iterable(dicts)) and items(
+            chain.from_iterable(map(dict.values, dicts))
+        )
 
     return column

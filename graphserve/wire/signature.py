@@ -1,4 +1,6 @@
-"""Signatures: what the type hints of an API say about its parameters and its result, checked at start-up."""
+"""Signatures: what the type hints of an API say about its parameters and its result, checked at
+start-up.
+"""
 
 from __future__ import annotations
 
@@ -17,33 +19,60 @@ from graphserve.errors import DeclarationError
 from graphserve.wire import array_checks, extensions, pydantic_models, type_hints
 from graphserve.wire.type_hints import Hint
 
-_ASYNC_STREAMS = (collections.abc.AsyncIterator, collections.abc.AsyncGenerator, collections.abc.AsyncIterable)
+_ASYNC_STREAMS = (
+    collections.abc.AsyncIterator,
+    collections.abc.AsyncGenerator,
+    collections.abc.AsyncIterable,
+)
 _STREAMS = (collections.abc.Iterator, collections.abc.Generator, collections.abc.Iterable)
 _BATCHED_RESULTS = ("any", "list", "tuple", "array", "union")
 _SUPPORTED = (
-    "what can be sent: int, float, str, bool, None, bytes, list, dict, tuple, set, dataclasses, TypedDict, NamedTuple, "
-    "Enum, Literal, date and time types, UUID, Decimal, msgspec.Struct, pydantic models, numpy arrays, unions, Any"
+    "what can be sent: int, float, str, bool, None, bytes, list, dict, tuple, set, dataclasses,"
+    " TypedDict, NamedTuple, Enum, Literal, date and time types, UUID, Decimal, msgspec.Struct,"
+    " pydantic models, numpy arrays, unions, Any"
 )
 
 _FRAMEWORKS = frozenset(
     {"starlette", "fastapi", "flask", "werkzeug", "django", "aiohttp", "litestar", "quart", "sanic"}
 )
-_OF_A_FILE = "write 'file: bytes' for a body that is the file, or 'parts: AsyncIterator[bytes]' to read it as it comes"
+_OF_A_FILE = (
+    "write 'file: bytes' for a body that is the file, or 'parts: AsyncIterator[bytes]' to read it"
+    " as it comes"
+)
 _OF_A_REQUEST = "an API takes its parameters, by name and type, and no request"
-_OF_AN_ANSWER = "an API returns its result; to answer with another status it raises graphserve.Problem"
+_OF_AN_ANSWER = (
+    "an API returns its result; to answer with another status it raises graphserve.Problem"
+)
 _INSTEAD_OF_OTHERS = "take and return the values themselves"
 _INSTEAD = {
-    "UploadFile": _OF_A_FILE, "FileStorage": _OF_A_FILE, "UploadedFile": _OF_A_FILE, "FileField": _OF_A_FILE,
-    "FormData": _OF_A_FILE, "File": _OF_A_FILE,
-    "Request": _OF_A_REQUEST, "HTTPConnection": _OF_A_REQUEST, "HttpRequest": _OF_A_REQUEST, "Headers": _OF_A_REQUEST,
-    "QueryParams": _OF_A_REQUEST, "State": _OF_A_REQUEST,
+    "UploadFile": _OF_A_FILE,
+    "FileStorage": _OF_A_FILE,
+    "UploadedFile": _OF_A_FILE,
+    "FileField": _OF_A_FILE,
+    "FormData": _OF_A_FILE,
+    "File": _OF_A_FILE,
+    "Request": _OF_A_REQUEST,
+    "HTTPConnection": _OF_A_REQUEST,
+    "HttpRequest": _OF_A_REQUEST,
+    "Headers": _OF_A_REQUEST,
+    "QueryParams": _OF_A_REQUEST,
+    "State": _OF_A_REQUEST,
     "WebSocket": "an API that streams returns AsyncIterator[…], and reads AsyncIterator[bytes]",
     **dict.fromkeys(
-        ("Response", "JSONResponse", "HTMLResponse", "PlainTextResponse", "StreamingResponse", "FileResponse",
-         "RedirectResponse", "HttpResponse", "JsonResponse"),
+        (
+            "Response",
+            "JSONResponse",
+            "HTMLResponse",
+            "PlainTextResponse",
+            "StreamingResponse",
+            "FileResponse",
+            "RedirectResponse",
+            "HttpResponse",
+            "JsonResponse",
+        ),
         _OF_AN_ANSWER,
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -75,7 +104,8 @@ class Signature:
         stream: whether the result is a stream of items.
         is_async: whether the method is a coroutine or an asynchronous generator.
         raw_body: whether a body of any content type is taken as it is, for the only parameter.
-        input_stream: the parameter that gets the body in chunks (`AsyncIterator[bytes]`), if there is one.
+        input_stream: the parameter that gets the body in chunks (`AsyncIterator[bytes]`), if there
+            is one.
         texts: parameters that are text whatever they look like, as `5` in a query.
     """
 
@@ -98,7 +128,8 @@ class Signature:
             method: the method's name.
 
         Raises:
-            DeclarationError: a type cannot be resolved or cannot be sent; the message says what to use instead.
+            DeclarationError: a type cannot be resolved or cannot be sent; the message says what to
+                use instead.
         """
         return _Reader(service, method).read()
 
@@ -118,10 +149,14 @@ class _Reader:
         result = annotated.pop("return")
         stream, item = self._stream(result)
         declared = list(inspect.signature(self.function).parameters.values())[1:]
-        chunks = [p.name for p in declared if type_hints.origin_of(annotated[p.name]) in _ASYNC_STREAMS]
+        chunks = [
+            p.name for p in declared if type_hints.origin_of(annotated[p.name]) in _ASYNC_STREAMS
+        ]
         for name in chunks:
             self._check_chunks(name, annotated[name], chunks)
-        parameters = tuple(self._parameter(p, annotated[p.name]) for p in declared if p.name not in chunks)
+        parameters = tuple(
+            self._parameter(p, annotated[p.name]) for p in declared if p.name not in chunks
+        )
         self._check("its result", item if stream else result)
         if self.batched:
             self._check_batched(parameters, result)
@@ -131,20 +166,22 @@ class _Reader:
             result=result,
             item=item,
             stream=stream,
-            is_async=inspect.iscoroutinefunction(self.function) or inspect.isasyncgenfunction(self.function)
+            is_async=inspect.iscoroutinefunction(self.function)
+            or inspect.isasyncgenfunction(self.function)
             or (stream and type_hints.origin_of(result) in _ASYNC_STREAMS),
             raw_body=[type_hints.unwrap(p.type)[0] for p in parameters] == [bytes] and not chunks,
             input_stream=chunks[0] if chunks else None,
             texts=frozenset(p.name for p in parameters if _is_text(type_hints.unwrap(p.type)[0])),
-        )  # fmt: skip
+        )
 
     def _types(self) -> dict[str, Hint]:
         try:
             return typing.get_type_hints(self.function, include_extras=True)
         except NameError as exc:
             self._refuse(
-                f"the annotation names {exc.name!r}, which does not exist when the module is imported: "
-                "define or import it at the top of the module, outside `if TYPE_CHECKING:`"
+                f"the annotation names {exc.name!r}, which does not exist when the module is"
+                " imported: define or import it at the top of the module, outside `if"
+                " TYPE_CHECKING:`"
             )
         except (TypeError, SyntaxError, AttributeError) as exc:
             for name, hint in inspect.get_annotations(self.function).items():
@@ -152,7 +189,9 @@ class _Reader:
             self._refuse(f"an annotation cannot be read: {exc}")
 
     def _named(self, hint: Hint) -> Hint:
-        """Return what an annotation that is text names, where it is a name, with dots or without."""
+        """Return what an annotation that is text names, where it is a name, with dots or
+        without.
+        """
         if not isinstance(hint, str):
             return hint
         first, *rest = hint.split(".")
@@ -166,26 +205,37 @@ class _Reader:
             return
         last = hint.__name__.rpartition(".")[2]
         kind = next(
-            (each for name, each in vars(hint).items() if name.lower() == last.lower() and isinstance(each, type)), None
+            (
+                each
+                for name, each in vars(hint).items()
+                if name.lower() == last.lower() and isinstance(each, type)
+            ),
+            None,
         )
         if kind is None:
             self._refuse(f"{what}: {last} is a module; write a class of it")
         said = f"{last} is a module; write {last}.{kind.__name__}"
         if instead := _of_a_library(kind):
-            self._refuse(f"{what}: {said}. But {type_hints.name_of(kind)} cannot be sent: {instead}")
+            self._refuse(
+                f"{what}: {said}. But {type_hints.name_of(kind)} cannot be sent: {instead}"
+            )
         self._refuse(f"{what}: {said}")
 
     def _stream(self, result: Hint) -> tuple[bool, Hint]:
         origin = type_hints.origin_of(result) or result
         stream = origin in _ASYNC_STREAMS or origin in _STREAMS
-        generator = inspect.isgeneratorfunction(self.function) or inspect.isasyncgenfunction(self.function)
+        generator = inspect.isgeneratorfunction(self.function) or inspect.isasyncgenfunction(
+            self.function
+        )
         if generator and not stream:
             self._refuse(
-                f"it yields, but returns {type_hints.name_of(result)}: write '-> AsyncIterator[…]' or '-> Iterator[…]'"
+                f"it yields, but returns {type_hints.name_of(result)}: write '-> AsyncIterator[…]'"
+                " or '-> Iterator[…]'"
             )
         if stream and inspect.iscoroutinefunction(self.function):
             self._refuse(
-                "it returns a stream but does not yield: make it an asynchronous generator ('yield' its items)"
+                "it returns a stream but does not yield: make it an asynchronous generator ('yield'"
+                " its items)"
             )
         arguments = typing.get_args(result)
         if stream and not arguments:
@@ -196,9 +246,9 @@ class _Reader:
         self._check(f"parameter {parameter.name!r}", hint)
         if parameter.default is parameter.empty:
             return Parameter(parameter.name, hint)
-        if type(parameter.default).__module__.partition(".")[0] == "pydantic" and not pydantic_models.is_instance(
-            parameter.default
-        ):
+        if type(parameter.default).__module__.partition(".")[
+            0
+        ] == "pydantic" and not pydantic_models.is_instance(parameter.default):
             self._refuse(
                 f"parameter {parameter.name!r}: put Field(…) into the annotation: "
                 f"'{parameter.name}: Annotated[{type_hints.name_of(hint)}, Field(…)]'"
@@ -207,35 +257,51 @@ class _Reader:
 
     def _check_chunks(self, name: str, hint: Hint, chunks: list[str]) -> None:
         if typing.get_args(hint) != (bytes,):
-            self._refuse(f"parameter {name!r}: a streamed body is AsyncIterator[bytes], not {type_hints.name_of(hint)}")
+            self._refuse(
+                f"parameter {name!r}: a streamed body is AsyncIterator[bytes], not"
+                f" {type_hints.name_of(hint)}"
+            )
         if len(chunks) > 1:
             self._refuse(f"parameters {' and '.join(chunks)}: a request has one body to stream")
 
     def _check_batched(self, parameters: tuple[Parameter, ...], result: Hint) -> None:
         if not any(type_hints.is_list(parameter.type) for parameter in parameters):
             name, hint = parameters[0].name, type_hints.name_of(parameters[0].type)
-            self._refuse(f"a batched API takes lists (or arrays) and gets the items of several callers in one: write "
-                         f"e.g. '{name}: list[{hint}]'")  # fmt: skip
+            self._refuse(
+                "a batched API takes lists (or arrays) and gets the items of several callers in"
+                f" one: write e.g. '{name}: list[{hint}]'"
+            )
         if type_hints.take_apart(result).kind not in _BATCHED_RESULTS:
-            self._refuse(f"a batched API returns one result an item: write '-> list[{type_hints.name_of(result)}]'")
+            self._refuse(
+                "a batched API returns one result an item: write '->"
+                f" list[{type_hints.name_of(result)}]'"
+            )
 
     def _check(self, what: str, hint: Hint) -> None:
         try:
             for part in type_hints.walk(hint):
                 if hashed := type_hints.hashed(part):
                     self._refuse(
-                        f"{what}: {type_hints.name_of(hashed)} cannot be in a set or the key of a dict: use a list"
+                        f"{what}: {type_hints.name_of(hashed)} cannot be in a set or the key of a"
+                        " dict: use a list"
                     )
                 if instead := _in_other_frameworks(part.hint):
-                    self._refuse(f"{what}: {type_hints.name_of(part.hint)} never gets here: {instead}")
+                    self._refuse(
+                        f"{what}: {type_hints.name_of(part.hint)} never gets here: {instead}"
+                    )
                 self._refuse_module(what, part.hint)
                 if part.kind == "other":
                     if instead := _of_a_library(part.hint):
-                        self._refuse(f"{what}: {type_hints.name_of(part.hint)} cannot be sent: {instead}")
+                        self._refuse(
+                            f"{what}: {type_hints.name_of(part.hint)} cannot be sent: {instead}"
+                        )
                     self._refuse(f"{what}: {_complaint(part.hint)}; {_SUPPORTED}")
             supported(hint)
         except NameError as exc:
-            self._refuse(f"{what}: {type_hints.name_of(hint)} names {exc.name!r}, which its module does not define")
+            self._refuse(
+                f"{what}: {type_hints.name_of(hint)} names {exc.name!r}, which its module does not"
+                " define"
+            )
         except DeclarationError:
             raise
         except (TypeError, ValueError) as exc:
@@ -278,17 +344,23 @@ def supported(hint: Hint) -> None:
 
 
 def uses_adapter(hint: Hint) -> bool:
-    """Whether pydantic handles values of this type as a whole: it has types of pydantic's, and none that are not."""
+    """Whether pydantic handles values of this type as a whole: it has types of pydantic's, and none
+    that are not.
+    """
     parts = list(type_hints.walk(hint))
     return any(part.kind == "model" for part in parts) and not any(map(_is_foreign, parts))
 
 
 def _is_foreign(part: type_hints.Part) -> bool:
-    return part.kind in ("array", "scalar") or (part.kind == "fields" and issubclass(part.origin, msgspec.Struct))
+    return part.kind in ("array", "scalar") or (
+        part.kind == "fields" and issubclass(part.origin, msgspec.Struct)
+    )
 
 
 def _in_other_frameworks(hint: Hint) -> str | None:
-    """Return what to write instead of a class that the frameworks of ASGI and WSGI give to handlers, if it is one."""
+    """Return what to write instead of a class that the frameworks of ASGI and WSGI give to
+    handlers, if it is one.
+    """
     kind = type_hints.origin_of(hint) or hint
     if not isinstance(kind, type) or kind.__module__.partition(".")[0] not in _FRAMEWORKS:
         return None
@@ -296,11 +368,17 @@ def _in_other_frameworks(hint: Hint) -> str | None:
 
 
 _NUMPY = "annotate np.ndarray, and send {}"
-_COLUMNS = "annotate dict[str, list[float]] or the like, and send {}; or bytes, in the format of Arrow or Parquet"
-# What to write in place of types of well-known libraries, by the package that they are of and their name.
+_COLUMNS = (
+    "annotate dict[str, list[float]] or the like, and send {}; or bytes, in the format of Arrow or"
+    " Parquet"
+)
+# What to write in place of types of well-known libraries, by the package that they are of and their
+# name.
 _OF_LIBRARIES = {
-    "PIL.Image": "annotate bytes, and open them with PIL.Image.open(io.BytesIO(data)); "
-                 "or np.ndarray, and send numpy.asarray(image)",
+    "PIL.Image": (
+        "annotate bytes, and open them with PIL.Image.open(io.BytesIO(data)); "
+        "or np.ndarray, and send numpy.asarray(image)"
+    ),
     "io.IOBase": "annotate bytes, or AsyncIterator[bytes] for a file that comes in chunks",
     "jax.Array": _NUMPY.format("numpy.asarray(array)"),
     "jaxlib.ArrayImpl": _NUMPY.format("numpy.asarray(array)"),
@@ -313,14 +391,19 @@ _OF_LIBRARIES = {
     "re.Pattern": "annotate str, and compile it",
     "scipy.spmatrix": _NUMPY.format("its arrays data, indices and indptr"),
     "tensorflow.Tensor": _NUMPY.format("tensor.numpy()"),
-    "torch.Tensor": _NUMPY.format("tensor.numpy(force=True); torch.from_numpy(array.copy()) makes a tensor of it"),
-}  # fmt: skip
+    "torch.Tensor": _NUMPY.format(
+        "tensor.numpy(force=True); torch.from_numpy(array.copy()) makes a tensor of it"
+    ),
+}
 
 
 def _of_a_library(hint: Hint) -> str | None:
-    """Return what to write in place of a type of a well-known library, if it is one, or is derived from one."""
+    """Return what to write in place of a type of a well-known library, if it is one, or is derived
+    from one.
+    """
     for base in getattr(type_hints.origin_of(hint) or hint, "__mro__", ()):
-        package = base.__module__.partition(".")[0].removeprefix("_")  # `_io` has the classes of `io`
+        # `_io` has the classes of `io`
+        package = base.__module__.partition(".")[0].removeprefix("_")
         if instead := _OF_LIBRARIES.get(f"{package}.{base.__name__.removeprefix('_')}"):
             return instead
     return None
@@ -328,5 +411,8 @@ def _of_a_library(hint: Hint) -> str | None:
 
 def _complaint(hint: Hint) -> str:
     if isinstance(hint, type):
-        return f"{type_hints.name_of(hint)} is a class without declared fields and cannot be sent: make it a dataclass"
+        return (
+            f"{type_hints.name_of(hint)} is a class without declared fields and cannot be sent:"
+            " make it a dataclass"
+        )
     return f"{type_hints.name_of(hint)} cannot be sent"

@@ -1,4 +1,7 @@
-"""Fingerprints of signatures: the same as long as callers of the old code can call the new. Runs in the resolver."""
+"""Fingerprints of signatures: the same as long as callers of the old code can call the new.
+
+Runs in the resolver.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,18 @@ LAYOUT = ("array_like", "tag", "tag_field", "forbid_unknown_fields")  # of a msg
 
 
 def fingerprint(signature: Signature) -> str:
-    """Return a digest of what crosses a socket in a call: parameters, result, and all that their types consist of."""
-    lines = [f"{signature.stream} {signature.is_async} {signature.raw_body} {signature.input_stream}"]
+    """Return a digest of what crosses a socket in a call: parameters, result, and all that their
+    types consist of.
+    """
+    lines = [
+        f"{signature.stream} {signature.is_async} {signature.raw_body} {signature.input_stream}"
+    ]
     for parameter in signature.parameters:
         lines += [f"{parameter.name} {parameter.required}", *_describe(parameter.type)]
     lines += ["->", *_describe(signature.item if signature.stream else signature.result)]
-    return hashlib.blake2b(ADDRESS.sub("", "\n".join(lines)).encode(), digest_size=DIGEST).hexdigest()
+    return hashlib.blake2b(
+        ADDRESS.sub("", "\n".join(lines)).encode(), digest_size=DIGEST
+    ).hexdigest()
 
 
 def _describe(hint: Hint) -> Iterator[str]:
@@ -36,7 +45,9 @@ def _describe(hint: Hint) -> Iterator[str]:
         names = " ".join(f"{item.label}:{type_hints.name_of(item.hint)}" for item in part.items)
         yield f"{part.kind} {type_hints.name_of(part.hint)} {part.metadata} {names}"
         if isinstance(part.origin, enum.EnumMeta):
-            yield " ".join(f"{member.name}={member.value!r}" for member in typing.cast("Any", part.origin))
+            yield " ".join(
+                f"{member.name}={member.value!r}" for member in typing.cast("Any", part.origin)
+            )
         elif part.kind == "fields":
             config = getattr(part.origin, "__struct_config__", None)
             layout = [getattr(config, name, None) for name in LAYOUT]
@@ -51,12 +62,17 @@ def _optional(kind: Hint) -> set[str]:
         return {field.name for field in msgspec.structs.fields(kind) if not field.required}
     if dataclasses.is_dataclass(kind):
         fields, missing = dataclasses.fields(kind), dataclasses.MISSING
-        return {field.name for field in fields if (field.default, field.default_factory) != (missing, missing)}
+        return {
+            field.name
+            for field in fields
+            if (field.default, field.default_factory) != (missing, missing)
+        }
     return {*getattr(kind, "__optional_keys__", ()), *getattr(kind, "_field_defaults", ())}
 
 
 def _model(hint: Hint) -> Iterator[str]:
-    yield " ".join(getattr(hint, "model_fields", ()))  # nodes write these names, and not the aliases of the schema
+    # nodes write these names, and not the aliases of the schema
+    yield " ".join(getattr(hint, "model_fields", ()))
     for output in (False, True):
         try:
             schema = pydantic_models.Adapter(hint).schema("{model}", output)

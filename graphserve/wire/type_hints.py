@@ -1,4 +1,7 @@
-"""Type hints: what one consists of, and which of them can cross a socket. Pure; runs where classes are read."""
+"""Type hints: what one consists of, and which of them can cross a socket.
+
+Pure; runs where classes are read.
+"""
 
 from __future__ import annotations
 
@@ -18,31 +21,69 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-# An annotation as it stands in the user's source: a class, a union, a generic alias, text. Python has no type for it.
+# An annotation as it stands in the user's source: a class, a union, a generic alias, text. Python
+# has no type for it.
 Hint: TypeAlias = Any
 
-origin_of: Callable[[Hint], Hint] = typing.get_origin  # declared anew: that of typing is for some kinds of hints only
+# declared anew: that of typing is for some kinds of hints only
+origin_of: Callable[[Hint], Hint] = typing.get_origin
 
-Kind = Literal["any", "leaf", "bytes", "array", "scalar", "list", "tuple", "dict", "union", "fields", "model", "other"]
+Kind = Literal[
+    "any",
+    "leaf",
+    "bytes",
+    "array",
+    "scalar",
+    "list",
+    "tuple",
+    "dict",
+    "union",
+    "fields",
+    "model",
+    "other",
+]
 
 _LEAVES = frozenset(
-    {bool, int, float, str, type(None), datetime.datetime, datetime.date, datetime.time, datetime.timedelta}
+    {
+        bool,
+        int,
+        float,
+        str,
+        type(None),
+        datetime.datetime,
+        datetime.date,
+        datetime.time,
+        datetime.timedelta,
+    }
     | {uuid.UUID, decimal.Decimal, msgspec.UnsetType, msgspec.Raw}
 )
 _BYTES = frozenset({bytes, bytearray, memoryview})
 _LISTS = frozenset(
-    {list, set, frozenset, collections.abc.Collection, collections.abc.Sequence, collections.abc.MutableSequence}
+    {
+        list,
+        set,
+        frozenset,
+        collections.abc.Collection,
+        collections.abc.Sequence,
+        collections.abc.MutableSequence,
+    }
     | {collections.abc.Set, collections.abc.MutableSet}
 )
 _DICTS = frozenset({dict, collections.abc.Mapping, collections.abc.MutableMapping})
 _WRAPPERS = frozenset(
-    {getattr(typing, name) for name in ("Required", "NotRequired", "Final", "ReadOnly") if hasattr(typing, name)}
+    {
+        getattr(typing, name)
+        for name in ("Required", "NotRequired", "Final", "ReadOnly")
+        if hasattr(typing, name)
+    }
 )
 _PYDANTIC = frozenset({"pydantic", "pydantic_core", "pydantic_extra_types", "annotated_types"})
 
 
 class Item(NamedTuple):
-    """One part of a hint: the attribute or index it stands at (None: each), its name on the wire, its hint."""
+    """One part of a hint: the attribute or index it stands at (None: each), its name on the wire,
+    its hint.
+    """
 
     key: str | int | None
     label: str | int | None
@@ -109,7 +150,9 @@ def contains(hint: Hint, kind: Kind) -> bool:
 
 
 def contains_itself(hint: Hint) -> bool:
-    """Whether a class in `hint` has, somewhere below, itself as a field: then nothing says how deep a value is."""
+    """Whether a class in `hint` has, somewhere below, itself as a field: then nothing says how deep
+    a value is.
+    """
     return any(_holds(part.hint, part.items) for part in walk(hint) if part.kind == "fields")
 
 
@@ -119,7 +162,9 @@ def is_set(kind: Hint) -> bool:
 
 
 def hashed(part: Part) -> Hint:
-    """Return what in a set, or as the key of a dict, cannot be hashed: a hint with an array in it, or None."""
+    """Return what in a set, or as the key of a dict, cannot be hashed: a hint with an array in it,
+    or None.
+    """
     if part.kind == "dict" or (part.kind == "list" and is_set(part.origin)):
         return part.items[0].hint if contains(part.items[0].hint, "array") else None
     return None
@@ -141,12 +186,16 @@ def rewrite(hint: Hint, change: Callable[[Part], Hint]) -> Hint:
     if part.kind == "union":
         changed = typing.Union[inner]  # noqa: UP007  (of a tuple)
     else:
-        changed = part.origin[(*inner, ...) if part.kind == "list" and part.origin is tuple else inner]
+        changed = part.origin[
+            (*inner, ...) if part.kind == "list" and part.origin is tuple else inner
+        ]
     return typing.Annotated[(changed, *part.metadata)] if part.metadata else changed
 
 
 def unwrap(hint: Hint) -> tuple[Hint, tuple[object, ...]]:
-    """Return the hint without Annotated, NewType, Required and aliases, and the metadata that stood there."""
+    """Return the hint without Annotated, NewType, Required and aliases, and the metadata that stood
+    there.
+    """
     metadata: tuple[object, ...] = ()
     while True:
         if isinstance(hint, typing.NewType):
@@ -200,7 +249,9 @@ def is_scalar(kind: Hint) -> bool:
 
 
 def is_model(kind: Hint) -> bool:
-    """Return whether a class is a pydantic model, dataclass or type; pydantic is not imported for it."""
+    """Return whether a class is a pydantic model, dataclass or type; pydantic is not imported for
+    it.
+    """
     return "pydantic" in sys.modules and (
         hasattr(kind, "__pydantic_validator__")
         or hasattr(kind, "__get_pydantic_core_schema__")
@@ -212,7 +263,9 @@ def _holds(wanted: Hint, items: tuple[Item, ...]) -> bool:
     return any(part.hint == wanted for item in items for part in walk(item.hint))
 
 
-def _of_class(hint: Hint, origin: Hint, args: tuple[Hint, ...], metadata: tuple[object, ...]) -> Part:
+def _of_class(
+    hint: Hint, origin: Hint, args: tuple[Hint, ...], metadata: tuple[object, ...]
+) -> Part:
     if is_array(origin):
         return Part("array", hint, origin, metadata)
     if is_scalar(origin):
@@ -224,11 +277,23 @@ def _of_class(hint: Hint, origin: Hint, args: tuple[Hint, ...], metadata: tuple[
     if origin in _BYTES:
         return Part("bytes", hint, origin, metadata)
     if origin is tuple and args and args[-1] is not Ellipsis:
-        return Part("tuple", hint, origin, metadata, tuple(Item(i, i, arg) for i, arg in enumerate(args) if arg != ()))
+        return Part(
+            "tuple",
+            hint,
+            origin,
+            metadata,
+            tuple(Item(i, i, arg) for i, arg in enumerate(args) if arg != ()),
+        )
     if origin in _LISTS or origin is tuple:
         return Part("list", hint, origin, metadata, (Item(None, None, args[0] if args else Any),))
     if origin in _DICTS:
-        return Part("dict", hint, origin, metadata, tuple(Item(None, None, arg) for arg in args or (Any, Any)))
+        return Part(
+            "dict",
+            hint,
+            origin,
+            metadata,
+            tuple(Item(None, None, arg) for arg in args or (Any, Any)),
+        )
     if _has_fields(origin):
         return Part("fields", hint, origin, metadata, _fields(origin, args))
     return Part("other", hint, origin, metadata)
@@ -254,7 +319,9 @@ def _fields(kind: Hint, args: tuple[Hint, ...]) -> tuple[Item, ...]:
         names = {field.name: field.name for field in dataclasses.fields(kind) if field.init}
     else:
         names = {name: name for name in hints}
-    return tuple(Item(name, label, _bind(hints.get(name, Any), bound)) for name, label in names.items())
+    return tuple(
+        Item(name, label, _bind(hints.get(name, Any), bound)) for name, label in names.items()
+    )
 
 
 def _bind(hint: Hint, bound: dict[Hint, Hint]) -> Hint:

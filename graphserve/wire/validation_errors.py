@@ -1,4 +1,6 @@
-"""Why a body was refused: the errors of msgspec, pydantic and arrays as one list of `loc`, `msg` and `type`."""
+"""Why a body was refused: the errors of msgspec, pydantic and arrays as one list of `loc`, `msg`
+and `type`.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,25 @@ from graphserve.wire.exceptions import ErrorDetail, Location, MalformedBody, Mis
 # What decoding may raise because of the body, user code in dataclasses included.
 # No memory is nobody's fault who sent the body: `MemoryError` is not among them.
 FAILURES = (ValueError, TypeError, RecursionError, OverflowError)
-# What libraries raise over values that they were not made for: a body's fault too, if no user code stands between.
-_FOREIGN = (LookupError, AttributeError, ArithmeticError, SystemError, AssertionError, BufferError, NotImplementedError)
+# What libraries raise over values that they were not made for: a body's fault too, if no user code
+# stands between.
+_FOREIGN = (
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    SystemError,
+    AssertionError,
+    BufferError,
+    NotImplementedError,
+)
 _OURS = frozenset({"graphserve", "msgspec", "numpy", "pydantic", "decimal", "uuid", "json"})
 
 _PATH = " - at `"
 _KEY = "key` in `"
 _STEP = re.compile(r"\.(?P<name>[^.\[]+)|\[(?P<index>\d+)\]|\[\.\.\.\]")
-_FIELD = re.compile(r"Object (?P<what>missing required|contains unknown) field `(?P<name>.*)`\Z", re.DOTALL)
+_FIELD = re.compile(
+    r"Object (?P<what>missing required|contains unknown) field `(?P<name>.*)`\Z", re.DOTALL
+)
 _CUT = "…"
 # The words of msgspec's reader of JSON.
 _AT_BYTE = re.compile(r"\(byte (\d+)\)\Z")
@@ -32,12 +45,16 @@ _SURROGATE = "invalid utf-16 surrogate pair"
 _CHARACTER = "invalid character (byte"
 _NO_NUMBER = re.compile(rb"NaN|-?Infinity")
 _HALF = re.compile(rb"(?<!\\)(?:\\\\)*(\\u[dD][89aAbB][0-9a-fA-F]{2})(?!\\u[dD][c-fC-F])")
-_LONGEST_HALF = 13  # bytes of one at the end, and of what may come behind it before msgspec sees that it is one
+# bytes of one at the end, and of what may come behind it before msgspec sees that it is one
+_LONGEST_HALF = 13
 _TYPES = re.compile(r"Expected `[^`]*`, got `[^`]*`\Z")
 
 
 def unsendable(
-    where: str, arguments: Mapping[str, object], dump: Callable[[str, Any], object], error: BaseException
+    where: str,
+    arguments: Mapping[str, object],
+    dump: Callable[[str, Any], object],
+    error: BaseException,
 ) -> Unsendable:
     """Return the error for arguments of which one cannot be sent.
 
@@ -52,9 +69,15 @@ def unsendable(
             dump(name, value)
         except FAILURES as exc:
             if not pydantic_models.is_error(exc):
-                return Unsendable(where, f"argument {name!r}: {exc}", [problem([name], str(exc), "encoding")])
+                return Unsendable(
+                    where, f"argument {name!r}: {exc}", [problem([name], str(exc), "encoding")]
+                )
             errors = explain(exc, [name])
-            return Unsendable(where, f"argument {name!r}: {text({**errors[0], 'loc': errors[0]['loc'][1:]})}", errors)
+            return Unsendable(
+                where,
+                f"argument {name!r}: {text({**errors[0], 'loc': errors[0]['loc'][1:]})}",
+                errors,
+            )
     return Unsendable(where, str(error), [problem([], str(error), "encoding")])
 
 
@@ -66,7 +89,9 @@ def is_malformed(error: BaseException) -> bool:
 
 
 def malformed(error: BaseException, body: bytes | bytearray | memoryview) -> MalformedBody:
-    """Return the error to answer a body with that cannot be read: what is wrong with it, and at which byte."""
+    """Return the error to answer a body with that cannot be read: what is wrong with it, and at
+    which byte.
+    """
     if isinstance(error, RecursionError):
         return MalformedBody("the body is nested too deeply")
     if isinstance(error, UnicodeDecodeError):
@@ -114,7 +139,9 @@ def _half(half: bytes, at: int) -> str:
 
 
 def is_misfit(error: Exception) -> bool:
-    """Whether reading a body raised `error` because of what the body says, and not because of the user's code."""
+    """Whether reading a body raised `error` because of what the body says, and not because of the
+    user's code.
+    """
     if isinstance(error, FAILURES):
         return True
     if not isinstance(error, _FOREIGN):
@@ -130,7 +157,10 @@ def is_misfit(error: Exception) -> bool:
 def explain(error: BaseException, loc: Location) -> list[ErrorDetail]:
     """Return what went wrong with the value at `loc`, one mapping an error."""
     if pydantic_models.is_error(error):
-        return [problem(loc + each["loc"], each["msg"], each["type"]) for each in pydantic_models.problems(error)]
+        return [
+            problem(loc + each["loc"], each["msg"], each["type"])
+            for each in pydantic_models.problems(error)
+        ]
     if isinstance(error, Misfit):
         return [problem(loc + error.loc, str(error), error.kind)]
     if isinstance(error, msgspec.ValidationError):
@@ -176,7 +206,9 @@ def refusal(where: str, errors: list[ErrorDetail], untold: int = 0) -> InvalidAr
 
 def text(error: ErrorDetail) -> str:
     """One error as a line: where, and what."""
-    place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error["loc"]).lstrip(".")
+    place = "".join(
+        f"[{step}]" if isinstance(step, int) else f".{step}" for step in error["loc"]
+    ).lstrip(".")
     return f"{place}: {error['msg']}" if place else str(error["msg"])
 
 

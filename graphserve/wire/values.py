@@ -1,4 +1,6 @@
-"""One value of one type, to bytes and back in every format; a parameter, a result, an item of a stream."""
+"""One value of one type, to bytes and back in every format; a parameter, a result, an item of a
+stream.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,10 @@ from graphserve.wire.type_hints import Hint
 Body = bytes | bytearray | memoryview
 Decode = Callable[[Body], Any]  # gives a user's value
 Encode = Callable[[Any], bytes]  # takes a user's value
-Finish = Callable[[Any, Format, Fetch | None], Any]  # turns what msgspec has read into a user's value
-_JSON, _MSGPACK = Format.JSON, Format.MSGPACK  # (looked up once: a member of an enum is slow to find)
+# turns what msgspec has read into a user's value
+Finish = Callable[[Any, Format, Fetch | None], Any]
+# (looked up once: a member of an enum is slow to find)
+_JSON, _MSGPACK = Format.JSON, Format.MSGPACK
 
 
 class ValueReader:
@@ -61,7 +65,9 @@ class ValueReader:
 
     @staticmethod
     def _bind(hint: Hint, fetch: Fetch | None) -> Decode:
-        return msgspec.msgpack.Decoder(hint, ext_hook=ext_hook(fetch), dec_hook=type_hook(fetch)).decode
+        return msgspec.msgpack.Decoder(
+            hint, ext_hook=ext_hook(fetch), dec_hook=type_hook(fetch)
+        ).decode
 
 
 class ValueWriter:
@@ -75,7 +81,9 @@ class ValueWriter:
         self._given = msgspec.msgpack.Encoder(enc_hook=plain_hook(True)).encode
 
     def write(self, value: object, place: Place | None) -> bytes:
-        """Return the value as msgpack for another service of the graph; `shown` and `public` write it for everybody."""
+        """Return the value as msgpack for another service of the graph; `shown` and `public` write
+        it for everybody.
+        """
         encode = self.msgpack
         if place is not None:
             bound = self._bound
@@ -88,7 +96,8 @@ class ValueWriter:
             return encode(extensions.wrap(value, msgpack_hook(place)))
 
     def public(self, value: object) -> bytes:
-        """The value as everybody reads it: as msgpack, or as JSON if there is an integer that msgpack does not have.
+        """The value as everybody reads it: as msgpack, or as JSON if there is an integer that
+        msgpack does not have.
 
         The first byte tells: none of an object in JSON is one of a map in msgpack.
         """
@@ -106,7 +115,8 @@ class ValueCodec:
 
     Args:
         hint: the type.
-        null_is_nan: whether null in JSON is read as NaN where only a float can stand, since NaN is written so.
+        null_is_nan: whether null in JSON is read as NaN where only a float can stand, since NaN is
+            written so.
     """
 
     def __init__(self, hint: Hint, *, null_is_nan: bool = True) -> None:
@@ -136,10 +146,11 @@ class ValueCodec:
 
     @classmethod
     def of_argument(cls, hint: Hint) -> ValueCodec:
-        """Return the codec of one argument among others, each of which is read once, whatever is wrong with another.
+        """Return the codec of one argument among others, each of which is read once, whatever is
+        wrong with another.
 
-        What has models inside is read when all the rest has been, as models themselves are: their validators, which
-        are the user's, do not run twice.
+        What has models inside is read when all the rest has been, as models themselves are: their
+        validators, which are the user's, do not run twice.
         """
         made = cls(hint)
         if made._adapter is None and type_hints.contains(made.hint, "model"):
@@ -195,7 +206,9 @@ class ValueCodec:
         return value if place is None or self._take_out is None else self._take_out(value, place)
 
     def give(self, value: object) -> Any:
-        """Return the value as `ValueWriter.public` takes it: as its reader, who may be anybody, reads it."""
+        """Return the value as `ValueWriter.public` takes it: as its reader, who may be anybody,
+        reads it.
+        """
         return value if self._adapter is None else self._adapter.plain(value, for_input=True)
 
     def _check(self, value: object, format: Format, fetch: Fetch | None) -> Any:
@@ -207,8 +220,12 @@ class ValueCodec:
         if format is Format.JSON:
             return self._adapter.load(bytes(raw))
         if fetch is None:
-            return self._adapter.load(as_json(msgspec.msgpack.decode(raw, ext_hook=ext_hook()), True))
+            return self._adapter.load(
+                as_json(msgspec.msgpack.decode(raw, ext_hook=ext_hook()), True)
+            )
         found = msgspec.msgpack.decode(raw)
         if type(found) is Ext and found.code == MODEL:
             return self._adapter.load(bytes(found.data), by_name=True)
-        return self._adapter.load(as_json(msgspec.msgpack.decode(raw, ext_hook=ext_hook(fetch)), False), by_name=True)
+        return self._adapter.load(
+            as_json(msgspec.msgpack.decode(raw, ext_hook=ext_hook(fetch)), False), by_name=True
+        )

@@ -2,7 +2,8 @@
 
     main             the process from its first line to its last, and what the supervisor tells it
     server           what it serves: the instance, the listeners, and the way out (with `drain`)
-    fallback         what answers at the public port while no worker of the entry takes calls; a process of its own
+    fallback         what answers at the public port while no worker of the entry takes calls; a
+                     process of its own
     instance         the user's object: made, entered, left
     forks, logs      what user code forks, and what it logs
     flight_recorder  what is executed, in memory that the supervisor reads after a death
@@ -11,7 +12,7 @@
     batch/, stream/  calls that are joined, and items that come or go one by one
     pages/           health, the OpenAPI document and the pages of the entry
 
-A request: `http/` reads it from a connection that `dispatch/slots` accepted (or from the public port), decodes the
-arguments, and hands them to `dispatch/executor` (or to `batch/`, `stream/`); what the method returns goes back through
-`http/response`.
+A request: `http/` reads it from a connection that `dispatch/slots` accepted (or from the public
+port), decodes the arguments, and hands them to `dispatch/executor` (or to `batch/`, `stream/`);
+what the method returns goes back through `http/response`.
 """

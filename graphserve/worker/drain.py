@@ -1,6 +1,7 @@
 """The end of connections in a drain: what came is answered, what is idle gets a last chance.
 
-A module of its own since the fallback server, which starts without `server`, drains in the same way. Runs in workers.
+A module of its own since the fallback server, which starts without `server`, drains in the same
+way. Runs in workers.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from collections.abc import Callable, Sequence
 from graphserve.worker.http.acceptor import LAST_HANDSHAKE, Acceptor
 from graphserve.worker.http.listener import Listener
 
-LAME_DUCK = 1.0  # seconds that idle connections stay open after the port closed: a busy client sends late
-TURNS = 2  # of the loop, after which what it had accepted when the port closed is a connection of its listener
+# seconds that idle connections stay open after the port closed: a busy client sends late
+LAME_DUCK = 1.0
+# of the loop, after which what it had accepted when the port closed is a connection of its listener
+TURNS = 2
 
 
 def in_flight(listeners: Sequence[Listener]) -> int:
@@ -26,7 +29,10 @@ def at_rest(listeners: Sequence[Listener]) -> bool:
 
 
 async def finish_connections(
-    listeners: Sequence[Listener], busy: Callable[[], bool], port: Acceptor | None, patience: float = LAME_DUCK
+    listeners: Sequence[Listener],
+    busy: Callable[[], bool],
+    port: Acceptor | None,
+    patience: float = LAME_DUCK,
 ) -> None:
     """Wait for handshakes and answers, give idle connections a last chance, close them.
 
@@ -48,7 +54,9 @@ async def finish_connections(
         if now < latest and port is not None and port.pending:
             end = now + patience  # a client that shakes hands has not even sent its request
             return False
-        return not busy() and ((now > end and at_rest(listeners)) or not any(each.connections for each in listeners))
+        return not busy() and (
+            (now > end and at_rest(listeners)) or not any(each.connections for each in listeners)
+        )
 
     while True:
         await until(is_quiet)
@@ -60,6 +68,7 @@ async def finish_connections(
 
 async def until(holds: Callable[[], bool]) -> None:
     """Wait until a condition holds."""
-    # A process stops once: looking again is simpler than an event at each place where one of these may change.
+    # A process stops once: looking again is simpler than an event at each place where one of these
+    # may change.
     while not holds():  # noqa: ASYNC110
         await asyncio.sleep(0.005)

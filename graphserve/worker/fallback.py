@@ -1,8 +1,10 @@
-"""The fallback server: it answers at the public port while no worker of the entry takes calls. A process of its own.
+"""The fallback server: it answers at the public port while no worker of the entry takes calls.
 
-It knows of the entry what the Plan says, and imports no user code: so it is there in a moment, and nothing of the
-user's holds it up. It answers health itself. A call waits here, and goes on to the worker that can take it; nothing is
-executed.
+A process of its own.
+
+It knows of the entry what the Plan says, and imports no user code: so it is there in a moment, and
+nothing of the user's holds it up. It answers health itself. A call waits here, and goes on to the
+worker that can take it; nothing is executed.
 """
 
 from __future__ import annotations
@@ -48,9 +50,15 @@ class FallbackServer:
     address = ""  # nobody calls it but clients
 
     def __init__(
-        self, plan: Plan, node: NodePlan, run: Path, membership: Membership, tls: ssl.SSLContext | None = None, *,
+        self,
+        plan: Plan,
+        node: NodePlan,
+        run: Path,
+        membership: Membership,
+        tls: ssl.SSLContext | None = None,
+        *,
         resolving: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.plan = plan
         self.node = node
         self.run = run
@@ -62,10 +70,16 @@ class FallbackServer:
             self._beginning = Beginning(node.name, node.options.timeout or math.inf)
         self.health = Health(node.name, self._missing, membership.outdated)
         self.health.state = "ready"  # what is missing is the entry
-        self._threads = ThreadPoolExecutor(1)  # of an executor whose clock is used: a thread is not started
+        # of an executor whose clock is used: a thread is not started
+        self._threads = ThreadPoolExecutor(1)
         self.app = App(self.health, {}, _Absent)
         self.listener = Listener(
-            self.app, *self._served(), {}, access_log=plan.access_log, passes_on=True, **publicly(plan.listen)
+            self.app,
+            *self._served(),
+            {},
+            access_log=plan.access_log,
+            passes_on=True,
+            **publicly(plan.listen),
         )
         self._port: Acceptor | None = None
         self._leaving = False
@@ -123,7 +137,8 @@ class FallbackServer:
         """Accept no more, and return when everything that was accepted is answered.
 
         Args:
-            last: the graph stops. Otherwise there is no hurry: idle connections end in their own time.
+            last: the graph stops. Otherwise there is no hurry: idle connections end in their own
+                time.
         """
         self._leaving = True
         if self._port is not None:
@@ -133,8 +148,11 @@ class FallbackServer:
             self._release()
         self.listener.close_after_answers()
         listen = self.plan.listen
-        own_time = max(listen.timeout_keep_alive, listen.timeout_client) + 1.0  # `Timeouts` ends each in its time
-        await finish_connections([self.listener], self._busy, self._port, LAME_DUCK if last else own_time)
+        # `Timeouts` ends each in its time
+        own_time = max(listen.timeout_keep_alive, listen.timeout_client) + 1.0
+        await finish_connections(
+            [self.listener], self._busy, self._port, LAME_DUCK if last else own_time
+        )
 
     async def stop(self) -> None:
         """Do nothing: there is no instance to leave, and the process ends."""
@@ -150,7 +168,8 @@ class FallbackServer:
         if self._beginning is not None and not self._beginning.over:
             return [f"{self.node.name} is being resolved: its modules are imported"]
         own = self.membership.missing((self.node.name,))
-        if not own and not self._leaving:  # its workers are there, and we would not be if one of them reacted
+        # its workers are there, and we would not be if one of them reacted
+        if not own and not self._leaving:
             own = [f"{self.node.name} does not react: its event loop is busy"]
         return [*own, *self.membership.missing(self.plan.below(self.node.name))]
 
@@ -169,13 +188,22 @@ class _Absent:
         elif method not in ("GET", "HEAD"):
             await self.app.refuse(send, path, method, 405, "GET, HEAD")
         else:
-            await self.app.answer(send, Unavailable(f"{path} is for {node}, which takes no calls now", node=node))
+            await self.app.answer(
+                send, Unavailable(f"{path} is for {node}, which takes no calls now", node=node)
+            )
 
 
 def outlined(node: NodePlan, api: ApiPlan) -> BoundApi:
-    """Return an API as the Plan knows it; what only its class knows is left to the worker that executes the call."""
+    """Return an API as the Plan knows it; what only its class knows is left to the worker that
+    executes the call.
+    """
     signature = Signature(
-        f"{node.name}.{api.name}", (), Any, stream=api.stream, raw_body=api.raw_body, input_stream=api.input_stream
+        f"{node.name}.{api.name}",
+        (),
+        Any,
+        stream=api.stream,
+        raw_body=api.raw_body,
+        input_stream=api.input_stream,
     )
     given = [timeout for timeout in (api.timeout, node.options.timeout) if timeout is not None]
     unknown: Any = None

@@ -1,7 +1,9 @@
-"""What a worker executes, where its supervisor reads it although the loop is stuck or the process is dead.
+"""What a worker executes, where its supervisor reads it although the loop is stuck or the process
+is dead.
 
-It is in memory of its own (memfd_create(2)), which the supervisor has a descriptor of. The server makes it, the
-executor and the HTTP requests write into it: so it is a module of its own. Runs in workers.
+It is in memory of its own (memfd_create(2)), which the supervisor has a descriptor of. The server
+makes it, the executor and the HTTP requests write into it: so it is a module of its own. Runs in
+workers.
 """
 
 from __future__ import annotations
@@ -20,13 +22,15 @@ class FlightRecorder:
     def __init__(self) -> None:
         self.descriptor = os.memfd_create("latest")
         os.ftruncate(self.descriptor, mmap.PAGESIZE)
-        os.posix_fallocate(self.descriptor, 0, mmap.PAGESIZE)  # or a later write would end us, where memory is short
+        # or a later write would end us, where memory is short
+        os.posix_fallocate(self.descriptor, 0, mmap.PAGESIZE)
         self.words = memoryview(mmap.mmap(self.descriptor, mmap.PAGESIZE)).cast("q")
         self.notes = CallNotes(self.words)
 
 
 class CallNotes:
-    """Notes of the calls that clients make here: nobody else of ours would know what was executed at a death.
+    """Notes of the calls that clients make here: nobody else of ours would know what was executed
+    at a death.
 
     Args:
         words: that memory.

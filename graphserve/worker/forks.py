@@ -1,6 +1,8 @@
-"""What a process that user code forks off a worker must not keep: our sockets and our signal handlers. Runs in workers.
+"""What a process that user code forks off a worker must not keep: our sockets and our signal
+handlers. Runs in workers.
 
-A copy of a socket in a forked child keeps a port open that we closed, and a peer waiting for an end that never comes.
+A copy of a socket in a forked child keeps a port open that we closed, and a peer waiting for an end
+that never comes.
 """
 
 from __future__ import annotations
@@ -17,25 +19,29 @@ from graphserve.system.inherited import do_nothing
 
 
 class Forks:
-    """Takes the sockets that bear our names from each forked child; those of user code are left alone.
+    """Takes the sockets that bear our names from each forked child; those of user code are left
+    alone.
 
     Args:
-        run: the run folder: each of its sockets, and each connection to one, has a name in it at one end.
+        run: the run folder: each of its sockets, and each connection to one, has a name in it at
+            one end.
     """
 
     def __init__(self, run: Path) -> None:
         self._folder = f"{run}/"
         self._public: str | int | None = None  # its path or its port
         self._masks = threading.local()  # more than one thread may fork
-        os.register_at_fork(before=self._before, after_in_parent=self._in_parent, after_in_child=self._in_child)
+        os.register_at_fork(
+            before=self._before, after_in_parent=self._in_parent, after_in_child=self._in_child
+        )
 
     def add_public(self, sock: socket.socket) -> None:
         """Take the public socket too, and what it accepts: that has its name, or its port."""
         self._public = _path_or_port(sock.getsockname())
 
     def _before(self) -> None:
-        # A signal to the child must not come while it has our handlers: they write to a socket that the parent reads,
-        # so that SIGTERM to the child would drain the worker.
+        # A signal to the child must not come while it has our handlers: they write to a socket that
+        # the parent reads, so that SIGTERM to the child would drain the worker.
         self._masks.old = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 
     def _in_parent(self) -> None:
@@ -54,7 +60,8 @@ class Forks:
         for entry in os.listdir("/proc/self/fd"):
             with contextlib.suppress(OSError):
                 if self._is_ours(int(entry)):
-                    # Not closed: objects in this process would close the number again, when it is another's.
+                    # Not closed: objects in this process would close the number again, when it is
+                    # another's.
                     os.dup2(null, int(entry), inheritable=False)
         os.close(null)
 
@@ -79,6 +86,8 @@ class Forks:
 
 
 def _path_or_port(address: object) -> str | int | None:
-    """Return the path of a Unix socket, the port of a TCP one: one that listens on all addresses accepts on each."""
+    """Return the path of a Unix socket, the port of a TCP one: one that listens on all addresses
+    accepts on each.
+    """
     found = address[1] if isinstance(address, tuple) and len(address) > 1 else address
     return found if isinstance(found, (str, int)) else None

@@ -1,4 +1,7 @@
-"""The life of the user's object in a worker: made, entered, left. Runs in workers, and in `local()`."""
+"""The life of the user's object in a worker: made, entered, left.
+
+Runs in workers, and in `local()`.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,17 @@ class ServiceInstance:
     Args:
         node: what to make, with which `init`.
         cls: its class.
-        threads: the pool that `__init__`, `__enter__` and sync APIs run in; with one thread, all in the same.
+        threads: the pool that `__init__`, `__enter__` and sync APIs run in; with one thread, all in
+            the same.
         inject: puts the clients on the instance, before `__init__`.
     """
 
     def __init__(
-        self, node: NodePlan, cls: type, threads: ThreadPoolExecutor, inject: Callable[[object], None]
+        self,
+        node: NodePlan,
+        cls: type,
+        threads: ThreadPoolExecutor,
+        inject: Callable[[object], None],
     ) -> None:
         self.node = node
         self.cls = cls
@@ -38,7 +46,8 @@ class ServiceInstance:
         self._arguments: dict[str, Any] = {}
 
     async def start(self) -> None:
-        """Run `__new__` and `__init__` in a thread, then `__aenter__` on the loop or `__enter__` in a thread.
+        """Run `__new__` and `__init__` in a thread, then `__aenter__` on the loop or `__enter__` in
+        a thread.
 
         Raises:
             StartupError: one of them raised; `.log` is the traceback.
@@ -47,14 +56,18 @@ class ServiceInstance:
             self._arguments = await self._step("__init__", self._in_thread(self._converted))
         self.instance = await self._step("__new__", self._in_thread(self._bare))
         self.inject(self.instance)
-        await self._step("__init__", self._in_thread(lambda: self.instance.__init__(**self._arguments)))
+        await self._step(
+            "__init__", self._in_thread(lambda: self.instance.__init__(**self._arguments))
+        )
         if hasattr(self.cls, "__aenter__"):
             await self._step("__aenter__", self._entered())
         elif hasattr(self.cls, "__enter__"):
             await self._step("__enter__", self._in_thread(self.instance.__enter__))
 
     async def stop(self) -> None:
-        """Run `__aexit__` on the loop or `__exit__` in a thread; what they raise is raised, as an Exception."""
+        """Run `__aexit__` on the loop or `__exit__` in a thread; what they raise is raised, as an
+        Exception.
+        """
         born = forked.forks
         try:
             if hasattr(self.cls, "__aexit__"):
@@ -81,7 +94,9 @@ class ServiceInstance:
         return converted(self.cls, self.node.init)
 
     async def _in_thread(self, call: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self.threads, _without_stop_iteration, call)
+        return await asyncio.get_running_loop().run_in_executor(
+            self.threads, _without_stop_iteration, call
+        )
 
     async def _step(self, name: str, step: Any) -> Any:
         born = forked.forks
@@ -107,7 +122,8 @@ def _awaitable(returned: Any, name: str) -> Any:
     if not inspect.isawaitable(returned):
         sync = name.replace("__a", "__")
         raise TypeError(
-            f"it is awaited, and returned {returned!r}: write `async def {name}`, or `def {sync}` for a thread"
+            f"it is awaited, and returned {returned!r}: write `async def {name}`, or `def {sync}`"
+            " for a thread"
         )
     return returned
 
@@ -119,7 +135,8 @@ def _without_stop_iteration(call: Callable[[], Any]) -> Any:
     except BaseException as exc:
         if forked.forks != born:
             forked.leave("the life of a service", exc)
-        if isinstance(exc, StopIteration):  # a forgotten default of next(…); no future takes it, so nobody would hear
+        # a forgotten default of next(…); no future takes it, so nobody would hear
+        if isinstance(exc, StopIteration):
             raise RuntimeError(f"it raised {exc!r}") from exc
         raise
     if forked.forks != born:

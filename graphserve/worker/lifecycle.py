@@ -2,8 +2,9 @@
 
     IMPORTING → WAITING → STARTING → SERVING → DRAINING → DRAINED → ENDED
 
-The process changes its state in one place, `Lifecycle.move_to`, and decides by it what a message or a signal means: a
-drain, for example, ends a process at once that does not serve yet. Pure, but for the event that somebody waits for.
+The process changes its state in one place, `Lifecycle.move_to`, and decides by it what a message or
+a signal means: a drain, for example, ends a process at once that does not serve yet. Pure, but for
+the event that somebody waits for.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ class ProcessState(Enum):
     STARTING = auto()  # the instance is made and entered
     SERVING = auto()
     DRAINING = auto()  # it takes no new calls, and answers those that it took
-    DRAINED = auto()  # everything is answered; a sibling may still pass on a call, until the supervisor says `exit`
+    # everything is answered; a sibling may still pass on a call, until the supervisor says `exit`
+    DRAINED = auto()
     ENDED = auto()
 
 
@@ -39,7 +41,9 @@ TRANSITIONS: dict[ProcessState, frozenset[ProcessState]] = {
 
 
 class IllegalStep(RuntimeError):
-    """Raised when a process is to go from one state to another that cannot follow it: a bug of ours."""
+    """Raised when a process is to go from one state to another that cannot follow it: a bug of
+    ours.
+    """
 
 
 class Lifecycle:
@@ -83,14 +87,16 @@ class Lifecycle:
     def drain(self) -> bool:
         """Begin to drain, and return whether there is something to do.
 
-        A second drain repeats the first one: one that is not the last of the node needs nobody's word to end.
+        A second drain repeats the first one: one that is not the last of the node needs nobody's
+        word to end.
         """
         if self._state is ProcessState.SERVING:
             self.move_to(ProcessState.DRAINING)
         return self.serves
 
     def drained(self, *, waits_for_exit: bool) -> bool:
-        """Note that everything is answered, and return whether the supervisor is to hear it: it says `exit` then.
+        """Note that everything is answered, and return whether the supervisor is to hear it: it
+        says `exit` then.
 
         Args:
             waits_for_exit: whether a sibling may still pass on a call.

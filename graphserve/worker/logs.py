@@ -1,6 +1,8 @@
-"""Python's `logging` in a worker: what user code and its libraries log becomes records, each with the id of its call.
+"""Python's `logging` in a worker: what user code and its libraries log becomes records, each with
+the id of its call.
 
-User code may replace these handlers; graphserve's own records do not pass through them (`logs/records.py`).
+User code may replace these handlers; graphserve's own records do not pass through them
+(`logs/records.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from graphserve.call.context import current
 from graphserve.logs import records
 from graphserve.logs.tracebacks import formatted
 
-_USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}  # the rest is the user's
+# the rest is the user's
+_USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 
 class _Handler(logging.Handler):
@@ -51,6 +54,7 @@ def configure(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [_Handler()]
     root.setLevel(records.LEVELS[level])
-    # httpx says a line for each request at `info`, with its whole URL. User code comes later, and may ask for it.
+    # httpx says a line for each request at `info`, with its whole URL. User code comes later, and
+    # may ask for it.
     logging.getLogger("httpx").setLevel(logging.WARNING if level == "info" else logging.NOTSET)
     logging.captureWarnings(True)

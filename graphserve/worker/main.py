@@ -1,11 +1,14 @@
-"""A worker's process, from its first line to its last: it imports, waits, starts, serves, drains, ends.
+"""A worker's process, from its first line to its last: it imports, waits, starts, serves, drains,
+ends.
 
-Started by the supervisor (see `child.py`): the Plan in the run folder says what it is, the control connection what it
-does. `Lifecycle` has its states. What it serves is in `server`, or in `fallback` if it answers in place of the entry.
+Started by the supervisor (see `child.py`): the Plan in the run folder says what it is, the control
+connection what it does. `Lifecycle` has its states. What it serves is in `server`, or in `fallback`
+if it answers in place of the entry.
 
-User modules are imported before there is an event loop, as a program imports them. The control connection is there by
-then, and nobody reads it: if the supervisor ends meanwhile, PR_SET_PDEATHSIG ends this process; a thread that watched
-would make every fork of user code one of a process with threads.
+User modules are imported before there is an event loop, as a program imports them. The control
+connection is there by then, and nobody reads it: if the supervisor ends meanwhile, PR_SET_PDEATHSIG
+ends this process; a thread that watched would make every fork of user code one of a process with
+threads.
 """
 
 from __future__ import annotations
@@ -55,8 +58,8 @@ if TYPE_CHECKING:
     from graphserve.worker.server import WorkerServer
 
 
-# Seconds after which processes of multiprocessing are killed that its exit handler waits for, such as one that ignores
-# SIGTERM.
+# Seconds after which processes of multiprocessing are killed that its exit handler waits for, such
+# as one that ignores SIGTERM.
 CHILDREN_PATIENCE = 2.0
 
 
@@ -97,7 +100,13 @@ class SupervisedProcess(Generic[ServerT]):
     """
 
     def __init__(
-        self, plan: Plan, node: NodePlan, run: Path, forks: Forks, sock: socket.socket, life: Lifecycle
+        self,
+        plan: Plan,
+        node: NodePlan,
+        run: Path,
+        forks: Forks,
+        sock: socket.socket,
+        life: Lifecycle,
     ) -> None:
         self.plan = plan
         self.node = node
@@ -114,18 +123,24 @@ class SupervisedProcess(Generic[ServerT]):
         self.membership = Membership()
         self.membership.tell = self._tell_lost
         self.membership.killed = self._tell_killed
-        self.membership.unread = lambda: has_sent(sock)  # this loop was late, and not the supervisor
+        # this loop was late, and not the supervisor
+        self.membership.unread = lambda: has_sent(sock)
         # Without a supervisor there is nobody to serve for, and nobody who would end us.
-        self.channel = Channel(sock, self._on_message, lambda: os._exit(ExitCode.FAILED), self._no_room)
+        self.channel = Channel(
+            sock, self._on_message, lambda: os._exit(ExitCode.FAILED), self._no_room
+        )
 
     async def live(self) -> None:
         """Start, serve and stop: all that needs an event loop."""
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._on_drain, messages.Drain(last=False))
+        asyncio.get_running_loop().add_signal_handler(
+            signal.SIGTERM, self._on_drain, messages.Drain(last=False)
+        )
         try:
             server = await self._start()
         except StartupError as exc:
             if isinstance(exc.__cause__, RuntimeError) and os_errors.is_refusal(exc.__cause__):
-                self._fail(f"{self.node.name}: {os_errors.explain(exc.__cause__)}", "")  # no fault of the user's class
+                # no fault of the user's class
+                self._fail(f"{self.node.name}: {os_errors.explain(exc.__cause__)}", "")
             self._fail(str(exc), exc.log)
         except OSError as exc:  # ours: what user code raises is a StartupError by now
             self._fail(f"{self.node.name}: {os_errors.explain(exc)}", "")
@@ -160,7 +175,11 @@ class SupervisedProcess(Generic[ServerT]):
         from graphserve.worker.http.tls import context
 
         tls = self.plan.listen.tls
-        return context(tls, self.keyfile_password) if tls and self.node.name == self.plan.entry else None
+        return (
+            context(tls, self.keyfile_password)
+            if tls and self.node.name == self.plan.entry
+            else None
+        )
 
     def _fail(self, message: str, trace: str) -> NoReturn:
         self.channel.send(messages.Failed(message, trace))
@@ -196,7 +215,8 @@ class SupervisedProcess(Generic[ServerT]):
 
     def _on_init(self, message: messages.Init, fds: list[int]) -> None:
         self.keyfile_password = message.keyfile_password
-        self.node = self.node.with_urls(message.urls)  # the file of the Plan has them without secrets
+        # the file of the Plan has them without secrets
+        self.node = self.node.with_urls(message.urls)
         self.plan = self.plan.with_node(self.node)
         self._init.set_result(message)
 
@@ -224,7 +244,9 @@ class SupervisedProcess(Generic[ServerT]):
         try:
             await server.listen(sock)
         except OSError as exc:
-            self._fail(f"{self.node.name} cannot serve the public port: {os_errors.explain(exc)}", "")
+            self._fail(
+                f"{self.node.name} cannot serve the public port: {os_errors.explain(exc)}", ""
+            )
         self.channel.send(messages.Listening())
 
     async def _drain(self, server: ServerT, last: bool) -> None:
@@ -235,7 +257,9 @@ class SupervisedProcess(Generic[ServerT]):
             self.channel.send(messages.Drained())
 
     def _waits_for_exit(self, last: bool) -> bool:
-        """Return whether it stays when it has drained, until the supervisor says that all are done."""
+        """Return whether it stays when it has drained, until the supervisor says that all are
+        done.
+        """
         raise NotImplementedError
 
     # --- what it tells the supervisor ---
@@ -251,7 +275,9 @@ class SupervisedProcess(Generic[ServerT]):
         self.channel.send(messages.Answered(node, call))
 
     def _no_room(self) -> None:
-        """Fail: sockets that the supervisor sent did not fit into this process, and without them it serves nobody."""
+        """Fail: sockets that the supervisor sent did not fit into this process, and without them it
+        serves nobody.
+        """
         reason = os_errors.explain(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
         self._fail(f"{self.node.name} cannot take the sockets that it shall serve: {reason}", "")
 
@@ -276,9 +302,15 @@ class Worker(SupervisedProcess["WorkerServer"]):
     """
 
     def __init__(
-        self, plan: Plan, node: NodePlan, run: Path, forks: Forks, sock: socket.socket, life: Lifecycle,
+        self,
+        plan: Plan,
+        node: NodePlan,
+        run: Path,
+        forks: Forks,
+        sock: socket.socket,
+        life: Lifecycle,
         found: type | StartupError,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._found = found
         self._roster: RosterReader | None = None
         # The node's shared sockets by API name; until it serves, one may come in place of another.
@@ -294,16 +326,24 @@ class Worker(SupervisedProcess["WorkerServer"]):
         tls = self._tls()
         return self._serves(
             await WorkerServer.start(
-                self.plan, self.node, self.run, self.membership, self._found, self._sockets, self.channel.send,
-                self._roster, tls,
+                self.plan,
+                self.node,
+                self.run,
+                self.membership,
+                self._found,
+                self._sockets,
+                self.channel.send,
+                self._roster,
+                tls,
             )
-        )  # fmt: skip
+        )
 
     def _on_init(self, message: messages.Init, fds: list[int]) -> None:
         super()._on_init(message, fds)
         early = self._sockets
         self._sockets = {
-            name: socket.socket(fileno=descriptor) for name, descriptor in zip(message.listeners, fds, strict=True)
+            name: socket.socket(fileno=descriptor)
+            for name, descriptor in zip(message.listeners, fds, strict=True)
         }
         self._replace(early)
 
@@ -311,8 +351,11 @@ class Worker(SupervisedProcess["WorkerServer"]):
         match message:
             case messages.RosterHandover():
                 self._roster = RosterReader(fds[0])
-            case messages.Listeners(listeners=names):  # in place of those whose names somebody removed
-                found = {name: socket.socket(fileno=fd) for name, fd in zip(names, fds, strict=True)}
+            # in place of those whose names somebody removed
+            case messages.Listeners(listeners=names):
+                found = {
+                    name: socket.socket(fileno=fd) for name, fd in zip(names, fds, strict=True)
+                }
                 if self.server is None:
                     self._replace(found)
                 else:
@@ -344,7 +387,9 @@ class Worker(SupervisedProcess["WorkerServer"]):
 
 
 class FallbackServerProcess(SupervisedProcess["FallbackServer"]):
-    """A fallback server: it answers at the public port while the entry has no worker, and serves no class."""
+    """A fallback server: it answers at the public port while the entry has no worker, and serves no
+    class.
+    """
 
     async def _start(self) -> FallbackServer:
         from graphserve.worker.fallback import FallbackServer
@@ -384,7 +429,9 @@ def main() -> None:
     revision = int(os.environ.pop("GRAPHSERVE_INTERNAL_VERSION"))
     plan = Plan.from_json(rundir.plan_file(run, revision).read_text())
     node = next(node for node in plan.nodes if node.id == sys.argv[2])
-    slot = "stand-in" if sys.argv[1] == "standin" else os.environ.get("GRAPHSERVE_INTERNAL_SLOT", "")
+    slot = (
+        "stand-in" if sys.argv[1] == "standin" else os.environ.get("GRAPHSERVE_INTERNAL_SLOT", "")
+    )
     name_process(f"{node.name}[{slot}]", sys.argv[1], node.id)
     records.open_pipe(take_input(), plan.log_level)
     logs.configure(plan.log_level)
@@ -407,7 +454,9 @@ def main() -> None:
 
 
 def _connect(run: Path) -> socket.socket:
-    """Connect to the supervisor, which knows from now on that we live: the kernel tells it our pid."""
+    """Connect to the supervisor, which knows from now on that we live: the kernel tells it our
+    pid.
+    """
     sock = socket.socket(socket.AF_UNIX)
     sock.connect(rundir.workers_socket(run))
     return sock
@@ -426,7 +475,9 @@ def _loop_factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop]:
     return asyncio.SelectorEventLoop  # not what a policy of user code would make
 
 
-def _import_user(plan: Plan, node: NodePlan, sock: socket.socket, life: Lifecycle) -> type | StartupError:
+def _import_user(
+    plan: Plan, node: NodePlan, sock: socket.socket, life: Lifecycle
+) -> type | StartupError:
     """Import the class of a node and return it; or what went wrong, for the supervisor."""
     import graphserve.worker.server  # noqa: F401  (before modules of the user's can replace what it imports)
 
@@ -463,14 +514,16 @@ def _import_user(plan: Plan, node: NodePlan, sock: socket.socket, life: Lifecycl
 def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None], node: str) -> None:
     """Run the worker to its end.
 
-    A task or a callback of user code that raises SystemExit or KeyboardInterrupt has asyncio leave the loop, with every
-    call that is executed in it: whoever awaits the task has been told, so it is logged, and the loop goes on.
+    A task or a callback of user code that raises SystemExit or KeyboardInterrupt has asyncio leave
+    the loop, with every call that is executed in it: whoever awaits the task has been told, so it
+    is logged, and the loop goes on.
     """
     life = loop.create_task(work)
     thread = threading.get_ident()
 
     def end_copy() -> None:
-        # In a process that user code forks in a coroutine, and that comes back to its copy of the loop.
+        # In a process that user code forks in a coroutine, and that comes back to its copy of the
+        # loop.
         if threading.get_ident() == thread:
             loop.call_soon(forked.leave, "a coroutine", None)
 
@@ -485,14 +538,19 @@ def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None], node:
                 forked.leave("a task or a callback", exc)
             if life.done():
                 raise
-            text = f"{node}: a task or a callback raised {type(exc).__name__}({exc}); the worker goes on"
+            text = (
+                f"{node}: a task or a callback raised {type(exc).__name__}({exc}); the worker"
+                " goes on"
+            )
             endings.raised(loop, exc, partial(records.note, "graphserve", "error", text, exc))
 
 
 def _end() -> NoReturn:
-    """End although user code may have forgotten threads and processes: the interpreter would wait for them.
+    """End although user code may have forgotten threads and processes: the interpreter would wait
+    for them.
 
-    `__aexit__` has run, so who wanted to end them in order has done so. What is registered with `atexit` runs.
+    `__aexit__` has run, so who wanted to end them in order has done so. What is registered with
+    `atexit` runs.
     """
     _end_children()
     try:
@@ -505,10 +563,12 @@ def _end() -> NoReturn:
 
 
 def _end_children() -> None:
-    """Kill the processes of multiprocessing that the interpreter would wait for, and in a while those that are left.
+    """Kill the processes of multiprocessing that the interpreter would wait for, and in a while
+    those that are left.
 
-    The others are daemonic, such as the workers of a Pool: multiprocessing's own exit handler ends them in order. One
-    of them may hold the lock of the pool's queue; killed with it, it would have that handler wait for ever.
+    The others are daemonic, such as the workers of a Pool: multiprocessing's own exit handler ends
+    them in order. One of them may hold the lock of the pool's queue; killed with it, it would have
+    that handler wait for ever.
     """
     if "multiprocessing" not in sys.modules:
         return

@@ -1,9 +1,10 @@
 """What a worker serves: one instance, its listeners, and the way out.
 
-`WorkerServer.start` makes the instance, and then the server around it: the executor and the slots, the batchers, the
-worker's own socket (`OwnSocket`) and the node's shared ones (`GatedListener`); in a worker of the entry also the public
-port (`Acceptor`), when the supervisor says so. Once a second it looks after them and reports its health. `drain`
-takes nothing new and answers what it has; `stop` leaves the instance. Runs in workers.
+`WorkerServer.start` makes the instance, and then the server around it: the executor and the slots,
+the batchers, the worker's own socket (`OwnSocket`) and the node's shared ones (`GatedListener`); in
+a worker of the entry also the public port (`Acceptor`), when the supervisor says so. Once a second
+it looks after them and reports its health. `drain` takes nothing new and answers what it has;
+`stop` leaves the instance. Runs in workers.
 """
 
 from __future__ import annotations
@@ -47,12 +48,14 @@ from graphserve.worker.pages.health import App, Health, openapi_document
 
 SERVER_KEEP_ALIVE = 2.5  # times the caller's keep-alive: the caller always closes first
 BACKLOG = 1024  # connections that may wait at the worker's own socket
-OLD_SOCKET = 1.0  # seconds that a socket without a name stays open: who connected before is accepted by then
+# seconds that a socket without a name stays open: who connected before is accepted by then
+OLD_SOCKET = 1.0
 TAKEN_TIMEOUT = 2.0  # seconds that a stopping worker waits for results in its memory to be taken
 
 
 class OwnSocket:
-    """The worker's own socket, under a name of its own: where calls of unlimited APIs come, and questions for health.
+    """The worker's own socket, under a name of its own: where calls of unlimited APIs come, and
+    questions for health.
 
     Args:
         address: its path.
@@ -65,14 +68,17 @@ class OwnSocket:
         self._server: asyncio.Server | None = None
 
     async def listen(self) -> None:
-        """Listen, also where the name of the socket before was removed: that one is closed in a while.
+        """Listen, also where the name of the socket before was removed: that one is closed in a
+        while.
 
         Raises:
             OSError: it cannot be made.
         """
         loop = asyncio.get_running_loop()
         before = self._server
-        self._server = await loop.create_unix_server(self._make_protocol, sock=self._bind(), backlog=BACKLOG)
+        self._server = await loop.create_unix_server(
+            self._make_protocol, sock=self._bind(), backlog=BACKLOG
+        )
         if before is not None:
             loop.call_later(OLD_SOCKET, before.close)
 
@@ -123,15 +129,23 @@ class WorkerServer:
         run: the run folder.
         instance: the instance, entered.
         neighbours: the nodes that it calls.
-        sockets: the node's shared sockets, by API name (`""` for the one of all that is not batched).
+        sockets: the node's shared sockets, by API name (`""` for the one of all that is not
+            batched).
         report: told once a second how this worker is.
         tls: of the public socket, if it is a TLS port.
     """
 
     def __init__(
-        self, plan: Plan, node: NodePlan, run: Path, instance: ServiceInstance, neighbours: Neighbours,
-        sockets: dict[str, socket.socket], report: Callable[[HealthReport], None], tls: ssl.SSLContext | None,
-    ) -> None:  # fmt: skip
+        self,
+        plan: Plan,
+        node: NodePlan,
+        run: Path,
+        instance: ServiceInstance,
+        neighbours: Neighbours,
+        sockets: dict[str, socket.socket],
+        report: Callable[[HealthReport], None],
+        tls: ssl.SSLContext | None,
+    ) -> None:
         membership = neighbours.membership
         self.plan = plan
         self.node = node
@@ -153,8 +167,12 @@ class WorkerServer:
             for name, api in self.apis.items() if api.plan.batch is not None
         }  # fmt: skip
         # what is no call
-        self.health = Health(node.name, lambda: membership.missing(plan.below(node.name)), membership.outdated)
-        self.app = App(self.health, self.apis, self._make_pages if node.name == plan.entry else None)
+        self.health = Health(
+            node.name, lambda: membership.missing(plan.below(node.name)), membership.outdated
+        )
+        self.app = App(
+            self.health, self.apis, self._make_pages if node.name == plan.entry else None
+        )
         # the sockets
         self.address = rundir.worker_socket(run, node.id, os.getpid())
         self._listeners: list[Listener] = []
@@ -167,10 +185,17 @@ class WorkerServer:
 
     @classmethod
     async def start(
-        cls, plan: Plan, node: NodePlan, run: Path, membership: Membership, service: type,
-        sockets: dict[str, socket.socket], report: Callable[[HealthReport], None], owners: Container[int] | None,
+        cls,
+        plan: Plan,
+        node: NodePlan,
+        run: Path,
+        membership: Membership,
+        service: type,
+        sockets: dict[str, socket.socket],
+        report: Callable[[HealthReport], None],
+        owners: Container[int] | None,
         tls: ssl.SSLContext | None,
-    ) -> WorkerServer:  # fmt: skip
+    ) -> WorkerServer:
         """Make the instance, then listen on the worker's own socket and on the node's shared ones.
 
         Args:
@@ -179,7 +204,8 @@ class WorkerServer:
             run: the run folder.
             membership: what is known about other nodes.
             service: the class of the instance.
-            sockets: the node's shared sockets, by API name; one may be replaced in there until this returns.
+            sockets: the node's shared sockets, by API name; one may be replaced in there until this
+                returns.
             report: told once a second how this worker is.
             owners: the workers of the graph; None if nobody can say: then no memory is shared.
             tls: of the public socket, if it is a TLS port.
@@ -188,7 +214,11 @@ class WorkerServer:
             StartupError: the instance cannot be made or entered.
         """
         threads = ThreadPoolExecutor(node.limit, thread_name_prefix=node.name)
-        memory = SharedMemory(plan.shared_memory, owners) if plan.shared_memory and owners is not None else None
+        memory = (
+            SharedMemory(plan.shared_memory, owners)
+            if plan.shared_memory and owners is not None
+            else None
+        )
         lanes = Lanes(plan, run, membership, memory)
         clients = Clients(node, plan, lanes.to, lanes.http_client, sharing_with=lanes.sharing)
         instance = ServiceInstance(node, service, threads, clients.inject)
@@ -229,15 +259,17 @@ class WorkerServer:
         if self._port is not None:
             await self._port.succeed(sock, self.plan.listen.backlog)
             return
-        self._port = Acceptor(self._make_listener(public=True), Limits.of(self.plan.listen), self._tls)
+        self._port = Acceptor(
+            self._make_listener(public=True), Limits.of(self.plan.listen), self._tls
+        )
         await self._port.open(sock, self.plan.listen.backlog)
 
     async def drain(self, *, last: bool) -> None:
         """Take nothing new, and return when everything that was taken is answered.
 
         Args:
-            last: the whole node stops: the shared sockets stay ours until the very end, since a sibling may still pass
-                on what it accepted.
+            last: the whole node stops: the shared sockets stay ours until the very end, since a
+                sibling may still pass on what it accepted.
         """
         self.health.state = "draining"
         if self._port is not None:
@@ -260,7 +292,8 @@ class WorkerServer:
     async def _leave(self) -> None:
         try:
             await self.instance.stop()
-        except Exception as exc:  # user code may raise anything; what is left to do is done all the same
+        # user code may raise anything; what is left to do is done all the same
+        except Exception as exc:
             name = "__aexit__" if hasattr(self.instance.cls, "__aexit__") else "__exit__"
             records.note("graphserve", "error", self.instance.words(name, exc), exc)
 
@@ -268,7 +301,11 @@ class WorkerServer:
 
     def _make_listener(self, *, public: bool) -> Listener:
         plan, listen = self.plan, self.plan.listen
-        rest: dict[str, Any] = publicly(listen) if public else {"keep_alive": plan.inner_keep_alive * SERVER_KEEP_ALIVE}
+        rest: dict[str, Any] = (
+            publicly(listen)
+            if public
+            else {"keep_alive": plan.inner_keep_alive * SERVER_KEEP_ALIVE}
+        )
         responder = Responder(self.node.name, public=public, debug=plan.debug)
         listener = Listener(
             self.app,
@@ -297,7 +334,12 @@ class WorkerServer:
         if batcher is None:
             return GatedListener(sock, attach, self.slots.take)
         return GatedListener(
-            sock, attach, batcher.reserve_place, lambda: batcher.room, batcher.take_lease, batcher.leave_lease_if_idle
+            sock,
+            attach,
+            batcher.reserve_place,
+            lambda: batcher.room,
+            batcher.take_lease,
+            batcher.leave_lease_if_idle,
         )
 
     def _hand_over(self, connection: socket.socket, permit: Permit, first: bytes) -> None:
@@ -316,9 +358,14 @@ class WorkerServer:
     # --- the way out ---
 
     def _tick(self) -> None:
-        # The next connection would get the number of one that user code closed, and a client what is printed there.
+        # The next connection would get the number of one that user code closed, and a client what
+        # is printed there.
         for name in open_standard_streams():
-            records.note("graphserve", "warning", f"user code closed {name}: what is printed there is lost from now on")
+            records.note(
+                "graphserve",
+                "warning",
+                f"user code closed {name}: what is printed there is lost from now on",
+            )
         for listener in self._listeners:
             listener.refresh()
         self.executor.refresh_deadline()
@@ -344,10 +391,14 @@ class WorkerServer:
         return bool(waits or in_flight(self._listeners))
 
     async def _until_taken(self) -> None:
-        """Wait for callers to take the results that lie in our memory; what nobody takes does not hold us for long."""
+        """Wait for callers to take the results that lie in our memory; what nobody takes does not
+        hold us for long.
+        """
         end = self.loop.time() + TAKEN_TIMEOUT
         memory = self.memory
-        await until(lambda: memory is None or not memory.sender.in_transit() or self.loop.time() > end)
+        await until(
+            lambda: memory is None or not memory.sender.in_transit() or self.loop.time() > end
+        )
 
 
 def resident() -> int:

@@ -28,7 +28,8 @@ class Node:
 
     @api
     async def block_later(self) -> None:
-        asyncio.get_running_loop().call_later(0.1, time.sleep, 600)  # when no call is executed any more
+        # when no call is executed any more
+        asyncio.get_running_loop().call_later(0.1, time.sleep, 600)
 
     @api(timeout=5)
     async def block_after(self) -> None:

@@ -18,7 +18,13 @@ class Below:
     @api
     async def raises(self, kind: str) -> int:
         if kind == "problem":
-            raise Problem(409, "Taken", detail="seat 4", type="https://example.org/taken", extensions={"seat": 4})
+            raise Problem(
+                409,
+                "Taken",
+                detail="seat 4",
+                type="https://example.org/taken",
+                extensions={"seat": 4},
+            )
         if kind == "exit":
             os._exit(9)
         raise KeyError("a secret")

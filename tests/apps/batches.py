@@ -1,4 +1,6 @@
-"""A batched node whose batches tell what was in them, and a gateway that makes callers share them, or not."""
+"""A batched node whose batches tell what was in them, and a gateway that makes callers share them,
+or not.
+"""
 
 import asyncio
 import threading
@@ -72,21 +74,36 @@ class Gateway:
 
     @api
     async def labels(self, calls: list[dict[str, Any]]) -> list[Any]:
-        """The answers of calls that are made at once; of those that fail, the class and the status."""
-        answers = await asyncio.gather(*(self.untyped.label(**call) for call in calls), return_exceptions=True)
-        return [[type(a).__name__, getattr(a, "status", 0)] if isinstance(a, Exception) else a for a in answers]
+        """The answers of calls that are made at once; of those that fail, the class and the
+        status.
+        """
+        answers = await asyncio.gather(
+            *(self.untyped.label(**call) for call in calls), return_exceptions=True
+        )
+        return [
+            [type(a).__name__, getattr(a, "status", 0)] if isinstance(a, Exception) else a
+            for a in answers
+        ]
 
     @api
     async def kinds(self, dtypes: list[Any]) -> list[list[str]]:
-        """The same for arrays of two items of these dtypes; what is no name is a structured one's fields."""
-        wanted = [np.dtype(d if isinstance(d, str) else [tuple(field) for field in d]) for d in dtypes]
-        return await asyncio.gather(*(self.model.kinds(np.zeros((2, 3), dtype)) for dtype in wanted))
+        """The same for arrays of two items of these dtypes; what is no name is a structured one's
+        fields.
+        """
+        wanted = [
+            np.dtype(d if isinstance(d, str) else [tuple(field) for field in d]) for d in dtypes
+        ]
+        return await asyncio.gather(
+            *(self.model.kinds(np.zeros((2, 3), dtype)) for dtype in wanted)
+        )
 
     @api
     async def sizes(self, callers: int) -> list[int]:
         """The sizes of the batches that so many callers are in, who call at once."""
         return [
-            size for answer in await asyncio.gather(*(self.pair.size([x]) for x in range(callers))) for size in answer
+            size
+            for answer in await asyncio.gather(*(self.pair.size([x]) for x in range(callers)))
+            for size in answer
         ]
 
     @api
@@ -99,7 +116,9 @@ class Gateway:
 
     @api
     async def leaves(self, timeout: float) -> list[list[int]]:
-        """While the worker is busy: one call that is given up, one that is late, one that waits; what was executed."""
+        """While the worker is busy: one call that is given up, one that is late, one that waits;
+        what was executed.
+        """
         busy = asyncio.ensure_future(self.model.label([99, 0, 0, 0, 0, 0, 0, 0]))
         while not await self.model.seen():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -115,7 +134,8 @@ class Gateway:
     def in_threads(self, count: int) -> list[list[str]]:
         answers: list[list[str]] = []
         threads = [
-            threading.Thread(target=lambda x=x: answers.append(self.model.label([x]).result())) for x in range(count)
+            threading.Thread(target=lambda x=x: answers.append(self.model.label([x]).result()))
+            for x in range(count)
         ]
         for thread in threads:
             thread.start()

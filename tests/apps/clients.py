@@ -1,4 +1,6 @@
-"""What users do with injected httpx clients, as scenarios that a caller runs by name: each gives plain values."""
+"""What users do with injected httpx clients, as scenarios that a caller runs by name: each gives
+plain values.
+"""
 
 from __future__ import annotations
 
@@ -149,9 +151,11 @@ def pieces_in_thread() -> Iterator[bytes]:
         yield PIECE
 
 
-# What may not stand in a head: method, target, headers. `POST /note` with what is smuggled would execute it.
+# What may not stand in a head: method, target, headers. `POST /note` with what is smuggled would
+# execute it.
 SMUGGLED = (
-    'x\r\ncontent-length: 0\r\n\r\nPOST /note HTTP/1.1\r\nhost: x\r\ncontent-length: 20\r\n\r\n{"word": "smuggled"}'
+    "x\r\ncontent-length: 0\r\n\r\nPOST /note HTTP/1.1\r\nhost: x\r\ncontent-length:"
+    ' 20\r\n\r\n{"word": "smuggled"}'
 )
 HOSTILE: list[tuple[str, str, dict[str, str]]] = [
     *(("POST", "/note", {"x-user": f"a{end}b"}) for end in ("\r\n", "\n", "\r", "\0", "\x0b", "\x0c", "\x7f", "\x01")),
@@ -198,12 +202,17 @@ METHODS = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT
 
 @scenario
 async def methods(http: httpx.AsyncClient) -> Any:
-    return [[(await http.request(m, path)).status_code for m in METHODS] for path in ("/note", "/livez", "/x")]
+    return [
+        [(await http.request(m, path)).status_code for m in METHODS]
+        for path in ("/note", "/livez", "/x")
+    ]
 
 
 @scenario
 def methods_(http: httpx.Client) -> Any:
-    return [[http.request(m, path).status_code for m in METHODS] for path in ("/note", "/livez", "/x")]
+    return [
+        [http.request(m, path).status_code for m in METHODS] for path in ("/note", "/livez", "/x")
+    ]
 
 
 @scenario
@@ -246,8 +255,15 @@ def hostile_(http: httpx.Client) -> Any:
 
 @scenario
 async def internal_headers(http: httpx.AsyncClient) -> Any:
-    """What one hop says to the next is not for a request to say, also when it passes on all that it was sent."""
-    headers = {"x-graphserve-deadline": "1", "x-graphserve-public": "1", "upgrade": "h2c", "connection": "upgrade"}
+    """What one hop says to the next is not for a request to say, also when it passes on all that it
+    was sent.
+    """
+    headers = {
+        "x-graphserve-deadline": "1",
+        "x-graphserve-public": "1",
+        "upgrade": "h2c",
+        "connection": "upgrade",
+    }
     return (await http.post("/total", json={"xs": [1, 2]}, headers=headers)).json()
 
 
@@ -318,7 +334,11 @@ def uploads_(http: httpx.Client) -> Any:
     answers = [
         http.post("/size", content=pieces_in_thread()),
         http.post("/size", content=b"whole"),
-        http.post("/total", content=iter([b'{"xs": [1,', b" 2, 3]}"]), headers={"content-type": "application/json"}),
+        http.post(
+            "/total",
+            content=iter([b'{"xs": [1,', b" 2, 3]}"]),
+            headers={"content-type": "application/json"},
+        ),
     ]
     return [answer.json() for answer in answers]
 
@@ -390,7 +410,9 @@ def stream_that_stops_(http: httpx.Client) -> Any:
 
 @scenario
 async def timeouts(http: httpx.AsyncClient) -> Any:
-    """Of an async API and of a sync one, each of which waits for a deeper node; then of the node's own."""
+    """Of an async API and of a sync one, each of which waits for a deeper node; then of the node's
+    own.
+    """
     seen = []
     for path in ("/sleep", "/block"):
         try:
@@ -434,7 +456,9 @@ async def hooks_and_auth(http: httpx.AsyncClient) -> Any:
     seen: list[str] = []
 
     async def on_request(request: httpx.Request) -> None:
-        seen.append(f"{request.method} {request.url.path} {request.headers.get('authorization', '')[:6]}")
+        seen.append(
+            f"{request.method} {request.url.path} {request.headers.get('authorization', '')[:6]}"
+        )
 
     async def on_response(response: httpx.Response) -> None:
         await response.aread()
@@ -456,7 +480,9 @@ def hooks_and_auth_(http: httpx.Client) -> Any:
     seen: list[str] = []
 
     def on_request(request: httpx.Request) -> None:
-        seen.append(f"{request.method} {request.url.path} {request.headers.get('authorization', '')[:6]}")
+        seen.append(
+            f"{request.method} {request.url.path} {request.headers.get('authorization', '')[:6]}"
+        )
 
     def on_response(response: httpx.Response) -> None:
         response.read()
@@ -532,13 +558,18 @@ class Asks:
 
     @api
     def traces_in_thread(self) -> dict[str, Any]:
-        return {"typed": self.back.trace().result(), "httpx": self.sync_http.post("/trace", json={}).json()}
+        return {
+            "typed": self.back.trace().result(),
+            "httpx": self.sync_http.post("/trace", json={}).json(),
+        }
 
     @api
     async def trace_set_by_hand(self, headers: dict[str, str]) -> list[Any]:
         return [
             (await self.http.post("/trace", json={}, headers=headers)).json(),
-            await asyncio.to_thread(lambda: self.sync_http.post("/trace", json={}, headers=headers).json()),
+            await asyncio.to_thread(
+                lambda: self.sync_http.post("/trace", json={}, headers=headers).json()
+            ),
         ]
 
     @api

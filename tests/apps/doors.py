@@ -1,4 +1,6 @@
-"""One service behind every kind of socket: APIs of both lanes, raw bodies, streams, a count of what was executed."""
+"""One service behind every kind of socket: APIs of both lanes, raw bodies, streams, a count of what
+was executed.
+"""
 
 import asyncio
 import os

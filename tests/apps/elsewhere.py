@@ -1,4 +1,6 @@
-"""Uploads, streams and failures of a service that runs elsewhere, or beside its caller, and of httpx clients."""
+"""Uploads, streams and failures of a service that runs elsewhere, or beside its caller, and of
+httpx clients.
+"""
 
 import asyncio
 import os
@@ -71,7 +73,10 @@ class Asks:
             for index in range(100):
                 yield b"abc" * index
 
-        said = [await self.far.total(pieces()), await self.far.total(chunks=pieces(), name="a b&c=ä")]  # type: ignore[attr-defined]
+        said = [
+            await self.far.total(pieces()),
+            await self.far.total(chunks=pieces(), name="a b&c=ä"),
+        ]  # type: ignore[attr-defined]
         return [*said, [item async for item in self.far.doubled(pieces(), times=3)]]  # type: ignore[attr-defined]
 
     @api
@@ -92,7 +97,9 @@ class Asks:
 
     @api
     async def cancelled(self) -> list[int]:
-        """Cancel an upload whose next piece never comes; alive before, alive after, and whether the iterator ended."""
+        """Cancel an upload whose next piece never comes; alive before, alive after, and whether the
+        iterator ended.
+        """
         ended = asyncio.Event()
 
         async def body() -> AsyncIterator[bytes]:
@@ -153,7 +160,12 @@ class Asks:
 def _seen(answer: httpx.Response) -> list[Any]:
     problem = answer.json() if "problem" in answer.headers["content-type"] else {}
     text = str(problem.get("detail", "")) or answer.text
-    return [answer.status_code, answer.headers["content-type"], answer.headers.get("cache-control"), text]
+    return [
+        answer.status_code,
+        answer.headers["content-type"],
+        answer.headers.get("cache-control"),
+        text,
+    ]
 
 
 @service(name="Gateway")

@@ -1,4 +1,6 @@
-"""A dependency that does not start again while a file is there, and says things that are nobody's business."""
+"""A dependency that does not start again while a file is there, and says things that are nobody's
+business.
+"""
 
 import os
 from collections.abc import AsyncIterator
@@ -12,7 +14,9 @@ from tests.apps.hostile import SECRET
 class Leaf:
     def __init__(self) -> None:
         if (flag := Path(os.environ["FAILING_FLAG"])).exists():
-            raise RuntimeError(f"{SECRET} in {__file__} with {os.environ['HOSTILE_SECRET']} at {flag}")
+            raise RuntimeError(
+                f"{SECRET} in {__file__} with {os.environ['HOSTILE_SECRET']} at {flag}"
+            )
 
     @api
     def limited(self) -> int:

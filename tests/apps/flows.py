@@ -132,7 +132,9 @@ class Gateway:
 
     @api
     async def doubles(self, xs: list[int]) -> list[int]:
-        answers = await asyncio.gather(*(self.batcher.double([x]) for x in xs), return_exceptions=True)
+        answers = await asyncio.gather(
+            *(self.batcher.double([x]) for x in xs), return_exceptions=True
+        )
         return [a[0] if isinstance(a, list) else -1 for a in answers]
 
     @api
@@ -141,7 +143,9 @@ class Gateway:
 
     @api
     async def carefully(self, xs: list[int]) -> list[int]:
-        answers = await asyncio.gather(*(self.batcher.careful([x]) for x in xs), return_exceptions=True)
+        answers = await asyncio.gather(
+            *(self.batcher.careful([x]) for x in xs), return_exceptions=True
+        )
         return [a[0] if isinstance(a, list) else getattr(a, "status", -1) for a in answers]
 
     @api
@@ -174,7 +178,11 @@ class Gateway:
 
     @api
     async def broken(self, kind: str) -> AsyncIterator[int]:
-        stream = {"problem": self.source.breaks(2), "crash": self.source.crashes(), "death": self.source.dies()}[kind]
+        stream = {
+            "problem": self.source.breaks(2),
+            "crash": self.source.crashes(),
+            "death": self.source.dies(),
+        }[kind]
         async for item in stream:
             yield item
 
@@ -211,7 +219,9 @@ class Gateway:
 
     @api
     async def upload(self, chunks: AsyncIterator[bytes], name: str = "none") -> str:
-        return f"{name} {sum([len(chunk) async for chunk in chunks])} {threading.active_count() > 0}"
+        return (
+            f"{name} {sum([len(chunk) async for chunk in chunks])} {threading.active_count() > 0}"
+        )
 
     @api
     async def state(self) -> list[int]:

@@ -1,4 +1,6 @@
-"""Processes that hide what they have open, do not see what others have, or have too little memory or descriptors."""
+"""Processes that hide what they have open, do not see what others have, or have too little memory
+or descriptors.
+"""
 
 from __future__ import annotations
 
@@ -123,7 +125,8 @@ class Leaf:
         return self._dying()
 
     def _dying(self) -> np.ndarray:
-        asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGKILL)  # the answer is written then
+        # the answer is written then
+        asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGKILL)
         return np.ones(SIZE)
 
     @api
@@ -147,7 +150,9 @@ class Gateway:
 
     @api
     async def exchange(self, times: int) -> list[int]:
-        """Send and get arrays in every way; how many descriptors of shared memory both have then."""
+        """Send and get arrays in every way; how many descriptors of shared memory both have
+        then.
+        """
         a = np.arange(SIZE, dtype="f8")
         for _ in range(times):
             for answer in await asyncio.gather(self.leaf.back(a), self.leaf.back_in_turn(a)):
@@ -200,7 +205,12 @@ async def _outcome(call: Any) -> dict[str, Any]:
     try:
         got = await call
     except CallError as exc:
-        return {"class": type(exc).__name__, "node": exc.node, "text": str(exc), "status": exc.status}
+        return {
+            "class": type(exc).__name__,
+            "node": exc.node,
+            "text": str(exc),
+            "status": exc.status,
+        }
     return {"got": int(getattr(got, "size", got))}
 
 

@@ -1,4 +1,6 @@
-"""An entry for clients that mean harm: it echoes, keeps count, holds calls, and fails with secrets in its hands."""
+"""An entry for clients that mean harm: it echoes, keeps count, holds calls, and fails with secrets
+in its hands.
+"""
 
 import asyncio
 import os

@@ -13,7 +13,11 @@ def signals(pid: str = "self") -> dict[str, int]:
     """The signals that are blocked and ignored, as sets of bits."""
     with open(f"/proc/{pid}/status") as file:
         lines = [line.split() for line in file]
-    return {words[0].rstrip(":"): int(words[1], 16) for words in lines if words[0] in ("SigBlk:", "SigIgn:")}
+    return {
+        words[0].rstrip(":"): int(words[1], 16)
+        for words in lines
+        if words[0] in ("SigBlk:", "SigIgn:")
+    }
 
 
 @service
@@ -37,9 +41,15 @@ class Inherits:
     @api
     def started(self) -> dict[str, int]:
         """Of a program that is started."""
-        done = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["cat", "/proc/self/status"], capture_output=True, text=True, check=True
+        )
         lines = [line.split() for line in done.stdout.splitlines()]
-        return {words[0].rstrip(":"): int(words[1], 16) for words in lines if words[0] in ("SigBlk:", "SigIgn:")}
+        return {
+            words[0].rstrip(":"): int(words[1], 16)
+            for words in lines
+            if words[0] in ("SigBlk:", "SigIgn:")
+        }
 
     @api
     def forked(self) -> dict[str, int]:

@@ -1,4 +1,6 @@
-"""Calls that leave a mark of their process when they begin, and wait for the file `go`: the test kills what it sees."""
+"""Calls that leave a mark of their process when they begin, and wait for the file `go`: the test
+kills what it sees.
+"""
 
 import asyncio
 import os

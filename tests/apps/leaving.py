@@ -1,4 +1,6 @@
-"""Three levels whose leaf runs until it is told to stop, in every shape of a call; the leaf counts what it sees."""
+"""Three levels whose leaf runs until it is told to stop, in every shape of a call; the leaf counts
+what it sees.
+"""
 
 import asyncio
 import os
@@ -18,7 +20,9 @@ LEDGERS = Path(os.environ.get("LEDGERS", "."))
 
 
 class Ledger:
-    """What runs now, what was begun in all, and when (CLOCK_MONOTONIC) the last one ended; in a file for the test."""
+    """What runs now, what was begun in all, and when (CLOCK_MONOTONIC) the last one ended; in a
+    file for the test.
+    """
 
     layout = struct.Struct("qqqd")
 

@@ -52,7 +52,9 @@ class Gateway:
         rng = np.random.default_rng(count)
         arrays = [rng.random(size) for _ in range(count)]
         answers = await asyncio.gather(*(self.echo.back(a) for a in arrays))
-        good = all((a == b).all() and not b.flags.writeable for a, b in zip(arrays, answers, strict=True))
+        good = all(
+            (a == b).all() and not b.flags.writeable for a, b in zip(arrays, answers, strict=True)
+        )
         blob = os.urandom(size)
         return good and await self.echo.bytes_back(blob) == blob
 
@@ -60,7 +62,8 @@ class Gateway:
     async def kept(self, count: int) -> list[float]:
         for index in range(count):
             await self.echo.keep(np.full(50_000, float(index)))
-        found = await asyncio.gather(*(self.echo.look() for _ in range(50)))  # side by side: both workers are asked
+        # side by side: both workers are asked
+        found = await asyncio.gather(*(self.echo.look() for _ in range(50)))
         return sorted({value for values in found for value in values})
 
     @api
@@ -84,9 +87,19 @@ class Gateway:
 
 
 def facts() -> dict[str, Any]:
-    """Descriptors of this process, how many of them are shared memory, and its proportional memory."""
+    """Descriptors of this process, how many of them are shared memory, and its proportional
+    memory.
+    """
     folder = "/proc/self/fd"
-    fds = [os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder) if os.path.islink(f"{folder}/{fd}")]
+    fds = [
+        os.readlink(f"{folder}/{fd}")
+        for fd in os.listdir(folder)
+        if os.path.islink(f"{folder}/{fd}")
+    ]
     with open("/proc/self/smaps_rollup") as file:
         pss = next(int(line.split()[1]) for line in file if line.startswith("Pss:"))
-    return {"fds": len(fds), "memfd": sum("memfd:graphserve" in name for name in fds), "pss_kb": pss}
+    return {
+        "fds": len(fds),
+        "memfd": sum("memfd:graphserve" in name for name in fds),
+        "pss_kb": pss,
+    }

@@ -1,4 +1,6 @@
-"""What a request starts and what outlives it: tasks, threads and timers, and calls that are shielded."""
+"""What a request starts and what outlives it: tasks, threads and timers, and calls that are
+shielded.
+"""
 
 from __future__ import annotations
 

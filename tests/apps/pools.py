@@ -1,4 +1,6 @@
-"""Workers that have processes of their own from their import on, and workers that get stuck beside others."""
+"""Workers that have processes of their own from their import on, and workers that get stuck beside
+others.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,11 @@ def double(x: int) -> int:
 
 
 if METHOD and multiprocessing.current_process().name == "MainProcess":
-    pool = multiprocessing.get_context(METHOD).Pool(3)  # (a forked process has what was there before)
+    # (a forked process has what was there before)
+    pool = multiprocessing.get_context(METHOD).Pool(3)
     locks = [each._semlock for each in gc.get_objects() if isinstance(each, SemLock)]
-    names = [f"/dev/shm/sem.{lock.name[1:]}" for lock in locks if lock.name]  # sem_overview(7); forked ones need none
+    # sem_overview(7); forked ones need none
+    names = [f"/dev/shm/sem.{lock.name[1:]}" for lock in locks if lock.name]
     (FOLDER / f"names-{os.getpid()}").write_text("\n".join(names))
 
 
@@ -55,7 +59,9 @@ class Pooled(Leaves):
 class Many(Leaves):
     @api(timeout=60)
     def search(self, text: str) -> bool:
-        """A regular expression that needs years for some texts, and never gives the interpreter's lock away."""
+        """A regular expression that needs years for some texts, and never gives the interpreter's
+        lock away.
+        """
         (FOLDER / f"stuck-{os.getpid()}").touch()
         return re.fullmatch(r"(a+)+", text) is not None
 

@@ -1,4 +1,6 @@
-"""Services whose APIs raise, each in its own way, and one that calls them: here, and where they run elsewhere."""
+"""Services whose APIs raise, each in its own way, and one that calls them: here, and where they run
+elsewhere.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""APIs whose results are not quite what they promise: asked over HTTP, by a hop, and in one process."""
+"""APIs whose results are not quite what they promise: asked over HTTP, by a hop, and in one
+process.
+"""
 
 import asyncio
 import os
@@ -128,7 +130,9 @@ class Asks:
     typed = depends(Results)
     by_string = depends("tests.apps.results:Results")
     elsewhere = depends(Results, name="Elsewhere", url=ELSEWHERE)
-    elsewhere_by_string = depends("tests.apps.results:Results", name="ElsewhereByString", url=ELSEWHERE)
+    elsewhere_by_string = depends(
+        "tests.apps.results:Results", name="ElsewhereByString", url=ELSEWHERE
+    )
 
     @api
     async def ask(self, way: str, name: str, wrong: bool) -> str:
@@ -139,12 +143,18 @@ class Asks:
                 return repr([item async for item in method(wrong)])
             return repr(await method([wrong, wrong] if name == "batched" else wrong))
         except GraphServeError as exc:
-            return f"{type(exc).__name__} {exc.status}: {exc}" if isinstance(exc, CallError) else str(exc)
+            return (
+                f"{type(exc).__name__} {exc.status}: {exc}"
+                if isinstance(exc, CallError)
+                else str(exc)
+            )
 
     @api
     async def ask_all(self, way: str) -> dict[str, tuple[str, str]]:
         names = [*GIVEN, *STREAMS]
-        answers = await asyncio.gather(*(self.ask(way, name, wrong) for name in names for wrong in (False, True)))
+        answers = await asyncio.gather(
+            *(self.ask(way, name, wrong) for name in names for wrong in (False, True))
+        )
         return dict(zip(names, zip(answers[::2], answers[1::2], strict=True), strict=True))
 
 

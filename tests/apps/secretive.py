@@ -1,4 +1,6 @@
-"""Services with secrets in every place where one can be written; a secret is a word that begins with `s3cret-`."""
+"""Services with secrets in every place where one can be written; a secret is a word that begins
+with `s3cret-`.
+"""
 
 import os
 
@@ -14,7 +16,9 @@ class Keeper:
     @api
     async def keeps(self) -> list[str]:
         """Say how its variables end."""
-        return [os.environ.get(name, "").removeprefix("s3cret-") for name in ("TOKEN", "MORE", "FILED")]
+        return [
+            os.environ.get(name, "").removeprefix("s3cret-") for name in ("TOKEN", "MORE", "FILED")
+        ]
 
 
 @service

@@ -127,7 +127,9 @@ class Silent:
         class Keeping(logging.Handler):
             def emit(self, record: logging.LogRecord) -> None:
                 request_id = vars(record)["request_id"]
-                seen.append(f"{record.name} {record.levelname} {request_id} {record.exc_info is not None}")
+                seen.append(
+                    f"{record.name} {record.levelname} {request_id} {record.exc_info is not None}"
+                )
 
         logging.getLogger().addHandler(Keeping())
         self.seen = seen
@@ -151,9 +153,13 @@ class Silent:
 
     @api
     def children(self) -> list[list[str]]:
-        """The descriptors of a child that is started, and of one that is forked; then the pipe of our records."""
+        """The descriptors of a child that is started, and of one that is forked; then the pipe of
+        our records.
+        """
         assert records._pipe is not None
-        started = subprocess.run(["ls", "-l", "/proc/self/fd"], capture_output=True, text=True, check=True).stdout
+        started = subprocess.run(
+            ["ls", "-l", "/proc/self/fd"], capture_output=True, text=True, check=True
+        ).stdout
         reading, writing = os.pipe()
         if not (pid := os.fork()):
             logging.getLogger("child").error("said by a forked child")

@@ -5,7 +5,9 @@ import socket
 
 
 def delaying() -> list[bool]:
-    """For each TCP connection of this process: whether small writes wait for an acknowledgement (Nagle's algorithm)."""
+    """For each TCP connection of this process: whether small writes wait for an acknowledgement
+    (Nagle's algorithm).
+    """
     found = []
     for descriptor in map(int, os.listdir("/proc/self/fd")):
         try:

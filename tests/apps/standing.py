@@ -1,4 +1,6 @@
-"""An entry whose workers are slow to start, do not start, or block their loop, as the folder `$FLAGS` says."""
+"""An entry whose workers are slow to start, do not start, or block their loop, as the folder
+`$FLAGS` says.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A gateway that makes two calls one after the other, to a node whose calls can be held by a file."""
+"""A gateway that makes two calls one after the other, to a node whose calls can be held by a
+file.
+"""
 
 import asyncio
 import os

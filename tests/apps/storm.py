@@ -23,8 +23,12 @@ class Gateway:
     leaf = depends(Leaf)
 
     @api
-    async def storm(self, groups: int, rounds: int, width: int, pauses: list[float], seed: int) -> dict[str, int]:
-        """Each group calls `width` times at once, pauses, and calls again; what came of the calls, counted."""
+    async def storm(
+        self, groups: int, rounds: int, width: int, pauses: list[float], seed: int
+    ) -> dict[str, int]:
+        """Each group calls `width` times at once, pauses, and calls again; what came of the calls,
+        counted.
+        """
         counts: dict[str, int] = {}
 
         async def call(x: int) -> None:

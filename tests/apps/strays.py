@@ -16,7 +16,8 @@ DETACHED = "setsid sleep 600 >/dev/null 2>&1 & echo $!"
 class Leaf:
     def __init__(self) -> None:
         self.pids: list[int] = []
-        threading.Thread(target=time.sleep, args=(600,)).start()  # no daemon: the interpreter would wait for it
+        # no daemon: the interpreter would wait for it
+        threading.Thread(target=time.sleep, args=(600,)).start()
 
     @api
     def start(self) -> list[int]:

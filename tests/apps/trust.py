@@ -1,4 +1,6 @@
-"""An entry with two workers of one slot each, so that busy ones pass calls on, and a service behind it."""
+"""An entry with two workers of one slot each, so that busy ones pass calls on, and a service behind
+it.
+"""
 
 from __future__ import annotations
 
@@ -138,7 +140,10 @@ class Gateway:
 
     @api
     async def made(self, body: str) -> list[Any]:
-        headers = {"content-type": "application/vnd.graphserve+msgpack", "accept": "application/vnd.graphserve+msgpack"}
+        headers = {
+            "content-type": "application/vnd.graphserve+msgpack",
+            "accept": "application/vnd.graphserve+msgpack",
+        }
         answer = await self.raw.post("/size", content=bytes.fromhex(body), headers=headers)
         return [answer.status_code, answer.text]
 

@@ -1,4 +1,6 @@
-"""Services that fail with what cannot be written out as it is: no words, words that are no UTF-8, no sense."""
+"""Services that fail with what cannot be written out as it is: no words, words that are no UTF-8,
+no sense.
+"""
 
 import math
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -152,4 +154,9 @@ class Gateway:
         try:
             return {"result": await self.leaf.limited(kind)}
         except CallError as exc:
-            return {"class": type(exc).__name__, "title": exc.title, "detail": exc.detail, "node": exc.node}
+            return {
+                "class": type(exc).__name__,
+                "title": exc.title,
+                "detail": exc.detail,
+                "node": exc.node,
+            }

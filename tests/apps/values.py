@@ -1,6 +1,8 @@
-"""Values of every type that can be sent, any number of them, and a gateway that sends them over a hop and back.
+"""Values of every type that can be sent, any number of them, and a gateway that sends them over a
+hop and back.
 
-The properties run in the gateway's worker: it makes the values, the echo below says whether they came as they were.
+The properties run in the gateway's worker: it makes the values, the echo below says whether they
+came as they were.
 """
 
 import dataclasses
@@ -14,7 +16,17 @@ import traceback
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Annotated, Any, Generic, Literal, NamedTuple, NotRequired, Optional, TypedDict, TypeVar
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    NotRequired,
+    Optional,
+    TypedDict,
+    TypeVar,
+)
 
 import msgspec
 import numpy as np
@@ -34,13 +46,19 @@ Pair = tuple[Any, Strategy]  # a type, and its values
 
 # --- arrays ---
 
-_plain = hnp.scalar_dtypes() | st.sampled_from([np.dtype("longdouble"), np.dtype("float16"), np.dtype(">c16")])
-_texts = hnp.unicode_string_dtypes(min_len=1, max_len=5) | hnp.byte_string_dtypes(min_len=1, max_len=5)
+_plain = hnp.scalar_dtypes() | st.sampled_from(
+    [np.dtype("longdouble"), np.dtype("float16"), np.dtype(">c16")]
+)
+_texts = hnp.unicode_string_dtypes(min_len=1, max_len=5) | hnp.byte_string_dtypes(
+    min_len=1, max_len=5
+)
 DTYPES = (
     _plain
     | _texts
     | hnp.array_dtypes(_plain | _texts, min_size=1, max_size=3)
-    | hnp.nested_dtypes(_plain, max_leaves=4).filter(lambda dtype: dtype.subdtype is None and dtype.itemsize > 0)
+    | hnp.nested_dtypes(_plain, max_leaves=4).filter(
+        lambda dtype: dtype.subdtype is None and dtype.itemsize > 0
+    )
 )
 ORDERS: list[Callable[[Any], Any]] = [
     lambda a: a,
@@ -50,14 +68,19 @@ ORDERS: list[Callable[[Any], Any]] = [
     lambda a: a[..., ::2] if a.ndim else a,
     lambda a: np.stack([a, a], axis=-1)[..., 0] if a.dtype.kind != "V" else a,
     lambda a: np.broadcast_to(a, (3, *a.shape)),
-    lambda a: np.frombuffer(b"x" + a.tobytes(), a.dtype, offset=1).reshape(a.shape) if a.size else a,  # not aligned
+    # not aligned
+    lambda a: (
+        np.frombuffer(b"x" + a.tobytes(), a.dtype, offset=1).reshape(a.shape) if a.size else a
+    ),
 ]
 
 
 @st.composite
 def arrays(draw: Any, dtype: Any = DTYPES, large: bool = False) -> Any:
     """Any array: dtype, shape, order; `large` ones have too many bytes for the socket."""
-    array = draw(hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)))
+    array = draw(
+        hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4))
+    )
     if large:
         array = array if array.size else draw(hnp.arrays(array.dtype, (3,)))
         array = np.broadcast_to(array, (2 * LARGE // array.nbytes + 2, *array.shape)).copy()
@@ -194,11 +217,17 @@ PLAIN: dict[str, Pair] = {
     "number": (float, floats),
     "flag": (bool, st.booleans()),
     "nothing": (None, st.none()),
-    "bytes": (bytes, st.binary(max_size=200) | st.binary(min_size=1, max_size=3).map(lambda data: data * LARGE)),
+    "bytes": (
+        bytes,
+        st.binary(max_size=200) | st.binary(min_size=1, max_size=3).map(lambda data: data * LARGE),
+    ),
     "bytearray": (bytearray, st.binary(max_size=200).map(bytearray)),
     "moment": (datetime.datetime, moments),
     "clock": (datetime.time, st.times(timezones=st.none() | st.just(datetime.UTC))),
-    "span": (datetime.timedelta, st.timedeltas(datetime.timedelta(-99999), datetime.timedelta(99999))),
+    "span": (
+        datetime.timedelta,
+        st.timedeltas(datetime.timedelta(-99999), datetime.timedelta(99999)),
+    ),
     "exact": (Decimal, st.decimals()),
     "literal": (Literal["a", "b", 3, None], st.sampled_from(["a", "b", 3, None])),
     "either": (int | str | bool | None, st.integers(-9, 9) | texts | st.booleans() | st.none()),
@@ -208,7 +237,10 @@ PLAIN: dict[str, Pair] = {
     "place": (Place, places),
     "options": (Options, st.fixed_dictionaries({"size": floats}, optional={"name": texts})),
     "point": (Point, points),
-    "animal": (Cat | Dog, st.builds(Cat, st.integers(-9, 9)) | st.builds(Dog, st.lists(places, max_size=2))),
+    "animal": (
+        Cat | Dog,
+        st.builds(Cat, st.integers(-9, 9)) | st.builds(Dog, st.lists(places, max_size=2)),
+    ),
     "row": (Row, st.builds(Row, st.uuids(), st.dictionaries(texts, floats, max_size=3))),
     "user": (User, users),
     "noted": (Noted[Box], st.builds(Noted, boxes, texts)),
@@ -221,9 +253,17 @@ WITH_ARRAYS: dict[str, Pair] = {
     "complexes": (NDArray[np.complex64], arrays(np.dtype("c8"))),
     "maybe_array": (np.ndarray | None, st.none() | images),
     "scan": (Scan, scans),
-    "page": (Page, st.builds(Page, images, st.dictionaries(texts, scans, max_size=2), st.binary(max_size=20))),
+    "page": (
+        Page,
+        st.builds(Page, images, st.dictionaries(texts, scans, max_size=2), st.binary(max_size=20)),
+    ),
     "crop": (Crop, st.builds(Crop, points, images)),
-    "layers": (Layers, st.fixed_dictionaries({}, optional={"first": images, "others": st.lists(images, max_size=2)})),
+    "layers": (
+        Layers,
+        st.fixed_dictionaries(
+            {}, optional={"first": images, "others": st.lists(images, max_size=2)}
+        ),
+    ),
 }
 
 
@@ -277,16 +317,26 @@ def parts(value: Any) -> list[Any]:
     if isinstance(value, pydantic.BaseModel):
         return [getattr(value, name) for name in type(value).model_fields]
     if isinstance(value, dict):
-        return [part for item in sorted(value.items(), key=lambda item: print_of(item[0])) for part in item]
+        return [
+            part
+            for item in sorted(value.items(), key=lambda item: print_of(item[0]))
+            for part in item
+        ]
     if isinstance(value, set | frozenset):
         return sorted(value, key=print_of)
     return list(value) if isinstance(value, list | tuple) else []
 
 
 def print_of(value: Any) -> str:
-    """The fingerprint of a value: two are the same if and only if the values are, types, NaN and -0.0 included."""
+    """The fingerprint of a value: two are the same if and only if the values are, types, NaN and
+    -0.0 included.
+    """
     if isinstance(value, np.ndarray | np.generic):
-        words = [np.lib.format.dtype_to_descr(value.dtype), value.shape, hashlib.sha1(value.tobytes()).hexdigest()]
+        words = [
+            np.lib.format.dtype_to_descr(value.dtype),
+            value.shape,
+            hashlib.sha1(value.tobytes()).hexdigest(),
+        ]
     elif inner := parts(value):
         words = [len(inner), hashlib.sha1("\n".join(map(print_of, inner)).encode()).hexdigest()]
     elif isinstance(value, float) and math.isnan(value):
@@ -294,7 +344,8 @@ def print_of(value: Any) -> str:
     elif isinstance(value, datetime.datetime | datetime.time):
         if isinstance(value, datetime.datetime) and value.tzinfo is not None:
             value = value.astimezone(datetime.UTC)  # so they arrive: the same moment, and equal
-        words = [repr(value.replace(fold=0))]  # ISO 8601 has no word for it, and two that differ in it are equal
+        # ISO 8601 has no word for it, and two that differ in it are equal
+        words = [repr(value.replace(fold=0))]
     else:
         words = [repr(value)]
     return " ".join(map(str, [type(value).__name__, *words]))
@@ -302,7 +353,9 @@ def print_of(value: Any) -> str:
 
 def writable(value: Any) -> bool:
     """Whether an array in a value can be written to."""
-    return value.flags.writeable if isinstance(value, np.ndarray) else any(map(writable, parts(value)))
+    return (
+        value.flags.writeable if isinstance(value, np.ndarray) else any(map(writable, parts(value)))
+    )
 
 
 def echo_api(name: str, hint: Any) -> Callable[..., Any]:
@@ -361,7 +414,9 @@ class Gateway:
     def streams(self, examples: int) -> str:
         """The same for the items of streams."""
 
-        @settings(max_examples=examples, derandomize="CI" in os.environ, database=None, deadline=None)
+        @settings(
+            max_examples=examples, derandomize="CI" in os.environ, database=None, deadline=None
+        )
         @given(st.lists(images | arrays(large=True), max_size=4))
         def same_one_by_one(values: list[Any]) -> None:
             back = list(self.echo.one_by_one(values))

@@ -1,4 +1,6 @@
-"""The same services for every way to run them: `Near` calls nodes of its own graph, `Far` calls them at a URL."""
+"""The same services for every way to run them: `Near` calls nodes of its own graph, `Far` calls
+them at a URL.
+"""
 
 import asyncio
 import dataclasses
@@ -171,7 +173,11 @@ def describe(value: Any) -> str:
         return f"{type(value).__name__}{[describe(getattr(value, name)) for name in type(value).__annotations__]}"
     if type(value) in (list, dict):
         return f"{type(value).__name__}{[describe(v) for v in (value.items() if isinstance(value, dict) else value)]}"
-    return f"({', '.join(map(describe, value))})" if type(value) is tuple else f"{type(value).__name__} {value!r}"
+    return (
+        f"({', '.join(map(describe, value))})"
+        if type(value) is tuple
+        else f"{type(value).__name__} {value!r}"
+    )
 
 
 @service(concurrency=1, queue=1)
@@ -251,7 +257,14 @@ class Echo:
     async def fail(self, kind: str) -> int:
         headers = {"retry-after": "3", "x-seat": "4"}
         if kind == "problem":
-            raise Problem(409, "Taken", detail="seat 4", type="urn:taken", extensions={"seat": [4]}, headers=headers)
+            raise Problem(
+                409,
+                "Taken",
+                detail="seat 4",
+                type="urn:taken",
+                extensions={"seat": [4]},
+                headers=headers,
+            )
         if kind == "hang":
             await asyncio.sleep(3600)
         if kind == "exit":
@@ -317,7 +330,9 @@ class Asks:
         return describe(await getattr(self.lazy, kind)(KINDS[kind][1]))  # type: ignore[attr-defined]
 
     @api
-    async def ask(self, name: str, args: list[Any], kwargs: dict[str, Any], lazy: bool = False) -> Any:
+    async def ask(
+        self, name: str, args: list[Any], kwargs: dict[str, Any], lazy: bool = False
+    ) -> Any:
         return await getattr(self.lazy if lazy else self.echo, name)(*args, **kwargs)  # type: ignore[attr-defined]
 
     @api
@@ -327,7 +342,12 @@ class Asks:
         try:
             return {"class": "none", "result": await call}
         except CallError as exc:
-            said = {"class": type(exc).__name__, "status": exc.status, "title": exc.title, "node": exc.node}
+            said = {
+                "class": type(exc).__name__,
+                "status": exc.status,
+                "title": exc.title,
+                "node": exc.node,
+            }
             if not isinstance(exc, RemoteError):  # its text stays in the log of a service elsewhere
                 said["detail"] = exc.detail
             for name in ("type", "extensions", "headers", "retry_after"):
@@ -414,4 +434,7 @@ class Life:
 
     @api
     def thread_is_no_loop(self) -> bool:
-        return threading.current_thread() is not threading.main_thread() and self.model.predict(0).result() == 100
+        return (
+            threading.current_thread() is not threading.main_thread()
+            and self.model.predict(0).result() == 100
+        )

@@ -1,1 +1,3 @@
-"""Benchmarks: graphserve, the plain floor and its peers on the same work, side by side in one run (`nox -s bench`)."""
+"""Benchmarks: graphserve, the plain floor and its peers on the same work, side by side in one run
+(`nox -s bench`).
+"""

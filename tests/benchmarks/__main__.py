@@ -23,18 +23,33 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="nox -s bench --", description=__doc__)
     parser.add_argument(
-        "--peers", default=",".join(peer.name for peer in PEERS), help="which peers, by commas; '' for none"
+        "--peers",
+        default=",".join(peer.name for peer in PEERS),
+        help="which peers, by commas; '' for none",
     )
-    parser.add_argument("--workloads", default=",".join(NAMES), help=f"which of {', '.join(NAMES)} (a prefix does)")
+    parser.add_argument(
+        "--workloads", default=",".join(NAMES), help=f"which of {', '.join(NAMES)} (a prefix does)"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="how long one load lasts")
     parser.add_argument(
-        "--tries", type=int, default=3, help="how often a round is taken, while others use the machine too"
+        "--tries",
+        type=int,
+        default=3,
+        help="how often a round is taken, while others use the machine too",
     )
-    parser.add_argument("--patience", type=float, default=20.0, help="seconds that a try waits for others to be calm")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=20.0,
+        help="seconds that a try waits for others to be calm",
+    )
     parser.add_argument("--quick", action="store_true", help="one round of one second")
     parser.add_argument(
-        "--venvs", type=Path, default=ROOT / ".nox" / "bench-peers", help="the peers' virtual environments"
+        "--venvs",
+        type=Path,
+        default=ROOT / ".nox" / "bench-peers",
+        help="the peers' virtual environments",
     )
     parser.add_argument("--json", type=Path, help="where the raw figures go")
     parser.add_argument("--page", type=Path, help="where the page goes (docs/benchmarks.md)")

@@ -1,4 +1,7 @@
-"""The graph that passes arrays, as graphserve services; apart, because it needs numpy. Runs in graphserve's workers."""
+"""The graph that passes arrays, as graphserve services; apart, because it needs numpy.
+
+Runs in graphserve's workers.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ class Arrays:
 
     @api
     async def tensor(self, mb: int) -> dict[str, float]:
-        """Milliseconds of a hop with an array that is summed below, and of a copy and a sum here; medians, warm."""
+        """Milliseconds of a hop with an array that is summed below, and of a copy and a sum here;
+        medians, warm.
+        """
         array = np.random.default_rng(0).random(mb * FLOATS_PER_MB)
         hops, here = [], []
         copy = np.empty_like(array)
@@ -38,5 +43,6 @@ class Arrays:
             np.copyto(copy, array)
             same = float(copy.sum())
             here.append(time.perf_counter() - began)
-            assert math.isclose(total, same)  # a sum of floats depends on how the array lies in memory
+            # a sum of floats depends on how the array lies in memory
+            assert math.isclose(total, same)
         return {"hop_ms": sorted(hops)[CALLS // 2] * 1e3, "here_ms": sorted(here)[CALLS // 2] * 1e3}

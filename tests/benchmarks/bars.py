@@ -1,4 +1,6 @@
-"""The bars: what a run on two cores shall reach, computed from its figures; and the aims beyond them."""
+"""The bars: what a run on two cores shall reach, computed from its figures; and the aims beyond
+them.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,11 @@ class Bar:
         if value is None:
             return "–", bar, "not measured"
         said = f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-        return said, bar, "reached" if self.reached(value) else "not reached" if self.aim else "**missed**"
+        return (
+            said,
+            bar,
+            "reached" if self.reached(value) else "not reached" if self.aim else "**missed**",
+        )
 
 
 OURS = "graphserve"
@@ -73,7 +79,9 @@ def against(name: str, workload: str, system: str, *, less: bool = False) -> Val
 
 
 def per_hop(results: Results) -> float:
-    """The p50 of the deep chain for each of its hops, the public one too, over local's, which is one hop."""
+    """The p50 of the deep chain for each of its hops, the public one too, over local's, which is
+    one hop.
+    """
     return results["deep-1", OURS]["p50_ms"] / DEEP_SERVICES / results["local-1", OURS]["p50_ms"]
 
 
@@ -92,10 +100,20 @@ def _of_ideal(work: Workload, rate: float, p99: float | None = None) -> list[Bar
     """The bars of work that has an ideal: calls/s, p99, and that no worker stands aside."""
     name, ideal_rate, ideal_p99 = work.name, work.ideal_rate, work.ideal_p99_ms
     assert ideal_rate is not None
-    bars = [Bar(f"{work.title}: calls/s over the ideal", lambda r: r[name, OURS]["rate"] / ideal_rate, at_least=rate)]
+    bars = [
+        Bar(
+            f"{work.title}: calls/s over the ideal",
+            lambda r: r[name, OURS]["rate"] / ideal_rate,
+            at_least=rate,
+        )
+    ]
     if ideal_p99 is not None:
         bars.append(
-            Bar(f"{work.title}: p99 over the ideal", lambda r: r[name, OURS]["p99_ms"] / ideal_p99, at_most=p99)
+            Bar(
+                f"{work.title}: p99 over the ideal",
+                lambda r: r[name, OURS]["p99_ms"] / ideal_p99,
+                at_most=p99,
+            )
         )
     return bars
 

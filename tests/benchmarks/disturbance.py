@@ -1,4 +1,6 @@
-"""How much of the machine others use while something is measured, to know which rounds to take again."""
+"""How much of the machine others use while something is measured, to know which rounds to take
+again.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ class Disturbance:
 
 
 def _busy() -> float:
-    columns = [int(value) for value in Path("/proc/stat").read_text().partition("\n")[0].split()[1:]]
+    columns = [
+        int(value) for value in Path("/proc/stat").read_text().partition("\n")[0].split()[1:]
+    ]
     return sum(value for column, value in enumerate(columns[:GUEST]) if column not in IDLE) / TICKS
 
 

@@ -1,4 +1,7 @@
-"""The graphs that are measured, as graphserve services. An entry each. Runs in graphserve's workers."""
+"""The graphs that are measured, as graphserve services.
+
+An entry each. Runs in graphserve's workers.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,9 @@ class Calls(Pair):
         """The same through httpx's own transport, over the socket of the very same worker."""
         if self.stock is None:
             transport = httpx.AsyncHTTPTransport(uds=_worker_socket("Echo"))
-            self.stock = httpx.AsyncClient(transport=transport, base_url="http://echo", trust_env=False)
+            self.stock = httpx.AsyncClient(
+                transport=transport, base_url="http://echo", trust_env=False
+            )
         answer: int = (await self.stock.post("/run", json={"x": x})).json()
         return answer
 

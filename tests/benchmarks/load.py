@@ -1,7 +1,7 @@
 """Load on a server: callers that ask again as soon as they have their answer, for a bounded time.
 
-`wrk` does it where the rate is high and only figures are wanted; our own generator where answers are looked at (which
-worker gave it), and where there is no wrk.
+`wrk` does it where the rate is high and only figures are wanted; our own generator where answers
+are looked at (which worker gave it), and where there is no wrk.
 """
 
 from __future__ import annotations
@@ -27,13 +27,17 @@ MOST = 2_000_000  # calls in one load
 
 
 def by_wrk(request: Request, callers: int, seconds: float) -> dict[str, float]:
-    """The figures of a load by wrk: `rate` (good answers a second), `p50_ms`, `p99_ms`, `errors`, `calls`."""
+    """The figures of a load by wrk: `rate` (good answers a second), `p50_ms`, `p99_ms`, `errors`,
+    `calls`.
+    """
     command = [
         "wrk", "-t1", f"-c{callers}", f"-d{max(1, round(seconds))}s", f"--timeout={PATIENCE:.0f}s", "-s", str(LUA),
         f"http://127.0.0.1:{request.port}{request.path}", "--", request.payload,
         *(f"{name}={value}" for name, value in request.headers),
     ]  # fmt: skip
-    run = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 3 * PATIENCE, check=True)
+    run = subprocess.run(
+        command, capture_output=True, text=True, timeout=seconds + 3 * PATIENCE, check=True
+    )
     line = next(line for line in run.stdout.splitlines() if line.startswith("JSON "))
     raw = json.loads(line.removeprefix("JSON "))
     good = max(0, raw["requests"] - raw["errors"])
@@ -53,7 +57,9 @@ def by_ourselves(request: Request, callers: int, seconds: float) -> dict[str, An
     return figures | {"shares": dict(load.bodies)}
 
 
-def measure(request: Request, callers: int, seconds: float, *, bodies: bool = False) -> dict[str, Any]:
+def measure(
+    request: Request, callers: int, seconds: float, *, bodies: bool = False
+) -> dict[str, Any]:
     """The figures of a load, by whichever generator fits.
 
     Args:
@@ -152,7 +158,9 @@ async def _call(loop: asyncio.AbstractEventLoop, load: _Load, port: int) -> None
     while time.perf_counter() < load.until:
         over = loop.create_future()
         try:
-            transport, _ = await loop.create_connection(lambda over=over: _Caller(load, over), "127.0.0.1", port)
+            transport, _ = await loop.create_connection(
+                lambda over=over: _Caller(load, over), "127.0.0.1", port
+            )
         except OSError:
             load.errors += 1
             await asyncio.sleep(0.01)  # a server that refuses is asked 100 times a second, no more
@@ -180,7 +188,11 @@ def ask(request: Request, patience: float = 10 * PATIENCE) -> Any:
         connection.close()
     if answer.status != 200:
         raise ValueError(f"answered {answer.status}: {body[:200].decode(errors='replace')}")
-    return json.loads(body) if ("accept", "application/x-ndjson") not in request.headers else body.decode()
+    return (
+        json.loads(body)
+        if ("accept", "application/x-ndjson") not in request.headers
+        else body.decode()
+    )
 
 
 def succeeds(request: Request) -> bool:

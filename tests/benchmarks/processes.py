@@ -1,4 +1,6 @@
-"""Processes of a server under measurement: started, asked until it answers, weighed, and all of them ended."""
+"""Processes of a server under measurement: started, asked until it answers, weighed, and all of
+them ended.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,11 @@ class Server:
 
     def last_words(self) -> str:
         """The last line of the log that says something."""
-        lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        lines = [
+            line.strip()
+            for line in self.log.read_text(errors="replace").splitlines()
+            if line.strip()
+        ]
         return lines[-1][:200] if lines else "it said nothing"
 
     def memory(self) -> float:
@@ -77,7 +83,9 @@ class Server:
         end = time.monotonic() + STOP_LIMIT
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(STOP_LIMIT)
-        while (left := [pid for pid in known if known[pid] and started(pid) == known[pid]]) and time.monotonic() < end:
+        while (
+            left := [pid for pid in known if known[pid] and started(pid) == known[pid]]
+        ) and time.monotonic() < end:
             if self.process.poll() is not None and end - time.monotonic() > 3:
                 end = time.monotonic() + 3  # the others have 3 s after the first of them
             time.sleep(0.02)  # between two looks

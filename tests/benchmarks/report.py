@@ -1,4 +1,6 @@
-"""The results in words: a table for the terminal, raw figures, and the page in the documentation."""
+"""The results in words: a table for the terminal, raw figures, and the page in the
+documentation.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def figures(run: Run, results: Results) -> str:
 
 def bars(results: Results) -> str:
     """One line a bar."""
-    return table([("value", "is", "shall be", ""), *((bar.title, *bar.verdict(results)) for bar in BARS)])
+    return table(
+        [("value", "is", "shall be", ""), *((bar.title, *bar.verdict(results)) for bar in BARS)]
+    )
 
 
 def text(run: Run, results: Results) -> str:
@@ -124,7 +128,11 @@ def _machine() -> dict[str, str]:
 
 def _failures(run: Run) -> list[str]:
     return (
-        ["\n".join(["Did not run:", "", *(f"- {what}: {why}" for what, why in run.failures.items())])]
+        [
+            "\n".join(
+                ["Did not run:", "", *(f"- {what}: {why}" for what, why in run.failures.items())]
+            )
+        ]
         if run.failures
         else []
     )
@@ -144,7 +152,12 @@ def _against(workload: Workload, found: dict[str, Any], results: Results) -> str
     ours = results.get((workload.name, "graphserve"))
     if ours is None or ours is found:
         return ""
-    for figure, more_is_better in (("rate", True), ("hop_ms", False), ("first_ms", False), ("start_s", False)):
+    for figure, more_is_better in (
+        ("rate", True),
+        ("hop_ms", False),
+        ("first_ms", False),
+        ("start_s", False),
+    ):
         if figure in found:
             ratio = ours[figure] / found[figure] if more_is_better else found[figure] / ours[figure]
             return f"{ratio:.3g}×"

@@ -1,4 +1,7 @@
-"""The run: for each workload, round by round, one system after the other. Medians of the rounds are the result."""
+"""The run: for each workload, round by round, one system after the other.
+
+Medians of the rounds are the result.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,12 @@ class Run:
         folder: Path, tries: int = 1, patience: float = 0.0,
         say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True),
     ) -> None:  # fmt: skip
-        self.systems, self.workloads, self.rounds, self.seconds = list(systems), list(workloads), rounds, seconds
+        self.systems, self.workloads, self.rounds, self.seconds = (
+            list(systems),
+            list(workloads),
+            rounds,
+            seconds,
+        )
         self.folder, self.tries, self.patience, self.say = folder, tries, patience, say
         self.failures: dict[str, str] = {}
         self.raw: dict[tuple[str, str], list[Figures]] = {}
@@ -53,7 +61,10 @@ class Run:
             self._install(system, venvs)
 
     def run(self) -> dict[tuple[str, str], Figures]:
-        """Measure everything; figures by workload and system. Every process is ended when this returns."""
+        """Measure everything; figures by workload and system.
+
+        Every process is ended when this returns.
+        """
         try:
             for index, workload in enumerate(self.workloads):
                 self._workload(workload)
@@ -71,7 +82,11 @@ class Run:
             self.failures[system.name] = str(exc)
 
     def _workload(self, workload: Workload) -> None:
-        able = [system for system in self.systems if system.serves(workload) and system.name in self.pythons]
+        able = [
+            system
+            for system in self.systems
+            if system.serves(workload) and system.name in self.pythons
+        ]
         if workload.kind != "start":
             able = [system for system in able if self._server(system, workload)]
             for system in able:
@@ -113,7 +128,10 @@ class Run:
             figures = load.measure(request, workload.callers, seconds, bodies=workload.workers > 0)
             used = {pid: seconds - before.get(pid, 0.0) for pid, seconds in server.cpu().items()}
             calls = max(1.0, figures.pop("calls"))
-            figures |= {"cpu_us": sum(used.values()) / calls * 1e6, "busiest_us": max(used.values()) / calls * 1e6}
+            figures |= {
+                "cpu_us": sum(used.values()) / calls * 1e6,
+                "busiest_us": max(used.values()) / calls * 1e6,
+            }
             if (bodies := figures.pop("shares", None)) and workload.workers:
                 figures["shares"] = spread(bodies, workload.workers)
             return figures | {"rate": figures["rate"] * workload.rate_factor}
@@ -125,7 +143,9 @@ class Run:
         key = (system.name, workload.graph)
         if key not in self._servers and f"{system.name}, {workload.graph}" not in self.failures:
             try:
-                self._servers[key], _ = system.start(workload, self.pythons[system.name], self._next_folder())
+                self._servers[key], _ = system.start(
+                    workload, self.pythons[system.name], self._next_folder()
+                )
             except (StartError, OSError) as exc:
                 self.failures[f"{system.name}, {workload.graph}"] = str(exc)
                 self.say(f"{system.name} did not start {workload.graph}: {exc}")
@@ -155,7 +175,9 @@ class Run:
 
 
 def medians(rounds: list[Figures]) -> Figures:
-    """The median of each figure; errors are added up, and of shares the most uneven round is kept."""
+    """The median of each figure; errors are added up, and of shares the most uneven round is
+    kept.
+    """
     result: Figures = {
         name: statistics.median(figures[name] for figures in rounds)
         for name in rounds[0]
@@ -169,11 +191,15 @@ def medians(rounds: list[Figures]) -> Figures:
 
 
 def spread(bodies: dict[str, int], workers: int) -> list[float]:
-    """The part of all answers that each worker gave, the least first; 0 for those that gave none."""
+    """The part of all answers that each worker gave, the least first; 0 for those that gave
+    none.
+    """
     total, idle = max(1, sum(bodies.values())), max(0, workers - len(bodies))
     return [0.0] * idle + sorted(count / total for count in bodies.values())
 
 
 def brief(figures: Figures) -> str:
     """Figures in one line."""
-    return "  ".join(f"{name} {value:,.2f}" for name, value in figures.items() if isinstance(value, float | int))
+    return "  ".join(
+        f"{name} {value:,.2f}" for name, value in figures.items() if isinstance(value, float | int)
+    )

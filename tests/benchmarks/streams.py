@@ -25,7 +25,9 @@ def read(request: Request, count: int) -> list[float]:
             new = sock.recv(1 << 16)
             now = time.monotonic_ns()
             if not new:
-                raise ConnectionError(f"the stream ended after {len(ages)} of {count} items: {data[:200]!r}")
+                raise ConnectionError(
+                    f"the stream ended after {len(ages)} of {count} items: {data[:200]!r}"
+                )
             data += new
             end = data.rfind(b"}") + 1  # what follows may be half an item
             ages += [(now - int(made)) / 1e9 for made in ITEM.findall(data[:end])]
@@ -34,7 +36,9 @@ def read(request: Request, count: int) -> list[float]:
 
 
 def measure(request: Request, count: int, times: int) -> dict[str, float]:
-    """`first_ms`: the age of the first item on arrival; `p50_ms` and `p99_ms` of all items; `errors`."""
+    """`first_ms`: the age of the first item on arrival; `p50_ms` and `p99_ms` of all items;
+    `errors`.
+    """
     first, every, errors = [], [], 0
     for _ in range(times):
         try:

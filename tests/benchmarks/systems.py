@@ -1,4 +1,6 @@
-"""What is measured against each other: how each system is installed and started, and which graphs it can serve."""
+"""What is measured against each other: how each system is installed and started, and which graphs
+it can serve.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ class System:
 
     Args:
         name: its name in tables.
-        packages: what its own virtual environment gets; without, it runs in the Python that runs this.
+        packages: what its own virtual environment gets; without, it runs in the Python that runs
+            this.
         shown: the distributions whose versions are told.
         graphs: the graphs that it can serve, each with its APIs.
         command: the command line, from Python, graph, port and folder.
@@ -50,7 +53,8 @@ class System:
         return Request(port, self.path or f"/{workload.api}", workload.body, workload.headers)
 
     def start(self, workload: Workload, python: str, folder: Path) -> tuple[Server, float]:
-        """Start the graph of a workload and wait until it answers; the server, and the seconds that it took.
+        """Start the graph of a workload and wait until it answers; the server, and the seconds that
+        it took.
 
         Raises:
             StartError: it did not.
@@ -59,7 +63,10 @@ class System:
         port = free_port()
         command = self.command(python, workload.graph, port, folder)
         server = Server(
-            command, port, folder, {"PYTHONPATH": str(HERE.parent.parent), **self.env(workload.graph, folder)}
+            command,
+            port,
+            folder,
+            {"PYTHONPATH": str(HERE.parent.parent), **self.env(workload.graph, folder)},
         )
         try:
             return server, server.wait_ready(self.request(workload, port))
@@ -91,7 +98,15 @@ def _graphserve(python: str, graph: str, port: int, folder: Path) -> list[str]:
 
 
 def _plain(python: str, graph: str, port: int, folder: Path) -> list[str]:
-    return [python, "-m", "uvicorn", "--no-access-log", "--port", str(port), "tests.benchmarks.peers.plain:app"]
+    return [
+        python,
+        "-m",
+        "uvicorn",
+        "--no-access-log",
+        "--port",
+        str(port),
+        "tests.benchmarks.peers.plain:app",
+    ]
 
 
 def _bentoml(python: str, graph: str, port: int, folder: Path) -> list[str]:
@@ -168,11 +183,21 @@ def python_of(system: System, venvs: Path) -> str:
         print(f"installing {system.name} …", file=sys.stderr, flush=True)
         for command in (
             [sys.executable, "-m", "venv", "--clear", str(venv)],
-            [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *system.packages],
+            [
+                str(python),
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                *system.packages,
+            ],
         ):
             run = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_LIMIT)
             if run.returncode:
-                raise StartError(f"not installed: {(run.stderr.strip().splitlines() or ['?'])[-1][:200]}")
+                raise StartError(
+                    f"not installed: {(run.stderr.strip().splitlines() or ['?'])[-1][:200]}"
+                )
         (venv / "complete").touch()
     return str(python)
 

@@ -1,4 +1,7 @@
-"""The benchmarks run: figures are there and no call fails. How quick anything is, is no matter here."""
+"""The benchmarks run: figures are there and no call fails.
+
+How quick anything is, is no matter here.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,16 @@ from tests.measuring.requests import percentile
 pytestmark = pytest.mark.slow
 
 SHORT = 0.3  # seconds of a load: below what wrk can do, so our own generator is used
-SMOKE = ("local-16", "chain-1", "client-16", "uds-16", "balance-entry-4", "array-1", "stream-age", "start-2")
+SMOKE = (
+    "local-16",
+    "chain-1",
+    "client-16",
+    "uds-16",
+    "balance-entry-4",
+    "array-1",
+    "stream-age",
+    "start-2",
+)
 
 
 def named(*names: str) -> list[Workload]:
@@ -29,7 +41,13 @@ def named(*names: str) -> list[Workload]:
 def test_a_short_run_has_all_figures_and_no_errors(run_dir: Path) -> None:
     said: list[str] = []
     run = Run(
-        [PLAIN, GRAPHSERVE], named(*SMOKE), rounds=1, seconds=SHORT, venvs=run_dir, folder=run_dir, say=said.append
+        [PLAIN, GRAPHSERVE],
+        named(*SMOKE),
+        rounds=1,
+        seconds=SHORT,
+        venvs=run_dir,
+        folder=run_dir,
+        say=said.append,
     )
     results = run.run()
     assert not run.failures, said
@@ -50,7 +68,13 @@ def _check_reports(run: Run, results: dict) -> None:
     raw = json.loads(json.dumps(report.raw(run, results)))
     assert len(raw["medians"]) == len(results)
     page = report.page(run, results)
-    for words in ("# Benchmarks", "local, 16 callers", "graphserve 0.", "processor", "nox -s bench"):
+    for words in (
+        "# Benchmarks",
+        "local, 16 callers",
+        "graphserve 0.",
+        "processor",
+        "nox -s bench",
+    ):
         assert words in page
 
 
@@ -58,7 +82,11 @@ def test_a_system_that_cannot_be_installed_or_started_is_told(run_dir: Path) -> 
     run_dir.mkdir()
     (run_dir / "mosec").write_text("in the way of a virtual environment")
     broken = type(PLAIN)(
-        "broken", (), (), PLAIN.graphs, lambda python, *_: [python, "-c", "raise SystemExit('no luck')"]
+        "broken",
+        (),
+        (),
+        PLAIN.graphs,
+        lambda python, *_: [python, "-c", "raise SystemExit('no luck')"],
     )
     mosec = next(peer for peer in PEERS if peer.name == "mosec")
     run = Run(
@@ -91,16 +119,35 @@ def test_a_worker_without_an_answer_has_a_share_of_nothing() -> None:
 
 def test_percentiles() -> None:
     values = [float(value) for value in range(1, 101)]
-    assert (percentile(values, 50), percentile(values, 99), percentile([7.0], 99)) == (51.0, 100.0, 7.0)
+    assert (percentile(values, 50), percentile(values, 99), percentile([7.0], 99)) == (
+        51.0,
+        100.0,
+        7.0,
+    )
     assert math.isnan(percentile([], 50))
 
 
 def test_bars_are_reached_or_missed_or_not_measured() -> None:
     results = {("a", "x"): {"rate": 3.0}}
-    assert Bar("", lambda r: r["a", "x"]["rate"], at_least=2).verdict(results) == ("3", "≥ 2", "reached")
-    assert Bar("", lambda r: r["a", "x"]["rate"], at_most=2).verdict(results) == ("3", "≤ 2", "**missed**")
-    assert Bar("", lambda r: r["b", "x"]["rate"], at_most=2).verdict(results) == ("–", "≤ 2", "not measured")
-    assert Bar("", lambda r: r["a", "x"]["rate"], at_most=0).verdict({("a", "x"): {"rate": 0}})[2] == "reached"
+    assert Bar("", lambda r: r["a", "x"]["rate"], at_least=2).verdict(results) == (
+        "3",
+        "≥ 2",
+        "reached",
+    )
+    assert Bar("", lambda r: r["a", "x"]["rate"], at_most=2).verdict(results) == (
+        "3",
+        "≤ 2",
+        "**missed**",
+    )
+    assert Bar("", lambda r: r["b", "x"]["rate"], at_most=2).verdict(results) == (
+        "–",
+        "≤ 2",
+        "not measured",
+    )
+    assert (
+        Bar("", lambda r: r["a", "x"]["rate"], at_most=0).verdict({("a", "x"): {"rate": 0}})[2]
+        == "reached"
+    )
     assert Bar("", lambda r: float("nan"), at_most=2).verdict(results)[2] == "**missed**"
     assert Bar("", lambda r: 12_345.6, at_least=20_000, aim=True).verdict(results) == (
         "12,346", "aim: ≥ 20000", "not reached",
@@ -137,11 +184,16 @@ AT_THE_BAR: Results = {
 
 def test_figures_at_the_bars_reach_them_and_slightly_worse_ones_miss_them() -> None:
     assert [bar.title for bar in BARS if bar.verdict(AT_THE_BAR)[2] != "reached"] == []
-    worse = {key: slightly_worse(found) for key, found in AT_THE_BAR.items() if key[1] == "graphserve"}
-    worse["local-1", "graphserve"] = {"p50_ms": 0.99, "errors": 0}  # what others are compared to: better is worse
+    worse = {
+        key: slightly_worse(found) for key, found in AT_THE_BAR.items() if key[1] == "graphserve"
+    }
+    # what others are compared to: better is worse
+    worse["local-1", "graphserve"] = {"p50_ms": 0.99, "errors": 0}
     worse["uds-16", "graphserve"] = {"rate": 101.0, "errors": 0}
     reached = [bar for bar in BARS if bar.verdict(AT_THE_BAR | worse)[2] == "reached"]
-    assert [bar.title for bar in reached] == ["chain, 16 callers: calls/s over the plain floor's local"]
+    assert [bar.title for bar in reached] == [
+        "chain, 16 callers: calls/s over the plain floor's local"
+    ]
     assert reached[0].at_least == 0.5, "the figure stands at the aim, 0.6"
     assert not reached[0].reached(0.499)
 
@@ -149,13 +201,24 @@ def test_figures_at_the_bars_reach_them_and_slightly_worse_ones_miss_them() -> N
 def slightly_worse(found: dict[str, Any]) -> dict[str, Any]:
     """Figures that are one hundredth worse, and an error."""
     factor = {"rate": 0.99, "here_ms": 1.0}
-    worse = {name: value * factor.get(name, 1.01) for name, value in found.items() if isinstance(value, float)}
+    worse = {
+        name: value * factor.get(name, 1.01)
+        for name, value in found.items()
+        if isinstance(value, float)
+    }
     return worse | {"shares": [0.99 * share for share in found.get("shares", [])], "errors": 1}
 
 
 @pytest.mark.parametrize(
     ("words", "count"),
-    [("over the ideal", 13), ("least used worker", 3), ("Mosec", 5), ("BentoML", 5), ("errors", 1), ("stream", 3)],
+    [
+        ("over the ideal", 13),
+        ("least used worker", 3),
+        ("Mosec", 5),
+        ("BentoML", 5),
+        ("errors", 1),
+        ("stream", 3),
+    ],
 )
 def test_all_bars_are_there(words: str, count: int) -> None:
     assert sum(words in bar.title for bar in BARS) == count

@@ -20,8 +20,8 @@ class Workload:
     Args:
         name: what bars call it.
         title: what people read.
-        kind: load (callers for a time), array (times that the gateway took), stream (ages of items), start (new
-            processes: time and memory).
+        kind: load (callers for a time), array (times that the gateway took), stream (ages of
+            items), start (new processes: time and memory).
         graph: the graph that it runs on.
         api: what is called.
         callers: how many call side by side.
@@ -49,7 +49,14 @@ class Workload:
 def _balance(name: str, title: str, graph: str, callers: int) -> Workload:
     # 4 workers that sleep 20 ms; a caller waits for the calls that are in front of it.
     return Workload(
-        name, title, graph, "balance", callers=callers, ideal_rate=200.0, ideal_p99_ms=20.0 * callers / 4, workers=4
+        name,
+        title,
+        graph,
+        "balance",
+        callers=callers,
+        ideal_rate=200.0,
+        ideal_p99_ms=20.0 * callers / 4,
+        workers=4,
     )
 
 

@@ -1,4 +1,6 @@
-"""Callers that leave: everything below is cancelled, in every shape of a call, and what waits is not executed."""
+"""Callers that leave: everything below is cancelled, in every shape of a call, and what waits is
+not executed.
+"""
 
 from __future__ import annotations
 
@@ -66,12 +68,15 @@ def send(graph: Graph, api: str, arguments: dict[str, object], headers: str = ""
 
 
 def leave(graph: Graph, sock: socket.socket, node: str = "Leaf") -> None:
-    """Cut the line, and wait until nothing runs in the node any more, as the node itself notes it."""
+    """Cut the line, and wait until nothing runs in the node any more, as the node itself notes
+    it.
+    """
     sock.close()
     eventually(lambda: graph.state(node).running == 0)
 
 
-WAYS = [  # API of Middle, executions in the leaf, what is raised where it cannot be seen from outside
+# API of Middle, executions in the leaf, what is raised where it cannot be seen from outside
+WAYS = [
     ("unawaited", 2, []),
     ("blocking", 1, ["CancelledError", "CancelledError"]),
     ("blocking_stream", 1, ["CancelledError"]),
@@ -82,7 +87,9 @@ WAYS = [  # API of Middle, executions in the leaf, what is raised where it canno
 
 
 @pytest.mark.parametrize(("api", "calls", "raised"), WAYS, ids=[way[0] for way in WAYS])
-def test_a_client_that_leaves_ends_all_below(graph: Graph, api: str, calls: int, raised: list[str]) -> None:
+def test_a_client_that_leaves_ends_all_below(
+    graph: Graph, api: str, calls: int, raised: list[str]
+) -> None:
     before, said = graph.state(), len(graph.seen())
     sock = send(graph, "hold", {"name": api})
     eventually(lambda: graph.state().running == calls)
@@ -93,7 +100,9 @@ def test_a_client_that_leaves_ends_all_below(graph: Graph, api: str, calls: int,
 
 @pytest.mark.parametrize("api", ["unawaited", "blocking", "by_http", "cleans_up"])
 def test_what_is_cancelled_ends_before_what_began_earlier(graph: Graph, api: str) -> None:
-    """Nothing below ends by itself but at its deadline, and that of the call that stays is the earlier one."""
+    """Nothing below ends by itself but at its deadline, and that of the call that stays is the
+    earlier one.
+    """
     stays = send(graph, "call", {"name": "hold"})
     eventually(lambda: graph.state().running == 1)
     leaves = send(graph, "hold", {"name": api})
@@ -116,7 +125,10 @@ def test_every_kind_of_leaf_is_told(graph: Graph, api: str) -> None:
         assert client.post("/narrow", json={"x": 3}).json() == 3, "the slot is free again"
 
 
-NEXT = b"POST /seen HTTP/1.1\r\nhost: localhost\r\nContent-Type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+NEXT = (
+    b"POST /seen HTTP/1.1\r\nhost: localhost\r\nContent-Type: application/json\r\ncontent-length:"
+    b" 2\r\n\r\n{}"
+)
 AHEAD = {
     "a request": NEXT, "a page": b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n", "half a request": NEXT[:-1],
     "many": NEXT * 2000, "bytes that are no request": b"\0" * 10, "more of them": b"\0" * 100_000,
@@ -147,13 +159,14 @@ def test_a_sender_that_leaves_ends_an_upload(graph: Graph, api: str) -> None:
     sock = socket.create_connection((host, int(port)), 10)
     sock.sendall(
         f"POST /{api} HTTP/1.1\r\nhost: localhost\r\nContent-Type: application/octet-stream\r\n"
-        f"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n".encode()
+        "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n".encode()
     )
     eventually(lambda: graph.state().running == 1)
     if api == "ignore_upload":
         for _ in range(20):
             sock.sendall(b"4000\r\n" + b"x" * 0x4000 + b"\r\n")
-        eventually(lambda: unsent(sock) == 0)  # what the kernel still has to send stands before the end of the line
+        # what the kernel still has to send stands before the end of the line
+        eventually(lambda: unsent(sock) == 0)
     leave(graph, sock)
 
 
@@ -205,7 +218,9 @@ def test_a_thread_that_outlives_its_deadline_keeps_its_slot(graph: Graph, api: s
     assert graph.state("Narrow").begun == began + 2, "the others were late before a slot was free"
 
 
-def test_a_call_from_python_that_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_from_python_that_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LEDGERS", str(tmp_path))
     with graphserve.serve(leaving.Gateway, port=0) as server:
         state = Path(tmp_path / "Leaf").read_bytes
@@ -220,10 +235,14 @@ def test_a_call_from_python_that_is_given_up(tmp_path: Path, monkeypatch: pytest
         eventually(lambda: State(*leaving.Ledger.layout.unpack(state())).running == 0)
 
 
-def test_a_call_that_was_passed_on_is_given_up_with_its_client(tmp_path: Path, run_dir: Path) -> None:
+def test_a_call_that_was_passed_on_is_given_up_with_its_client(
+    tmp_path: Path, run_dir: Path
+) -> None:
     """An entry without a free slot relays to its own queue, where the kernel keeps the call."""
     arguments = ("--run-dir", str(run_dir))
-    with served("tests.apps.leaving:Narrow", *arguments, cwd=ROOT, env={"LEDGERS": str(tmp_path)}) as running:
+    with served(
+        "tests.apps.leaving:Narrow", *arguments, cwd=ROOT, env={"LEDGERS": str(tmp_path)}
+    ) as running:
         graph = Graph(running, tmp_path)
         holders = [send(graph, "hold", {}) for _ in range(2)]
         eventually(lambda: graph.state("Narrow").running == 2)
@@ -252,8 +271,9 @@ def test_uploads_that_wait_for_a_slot(tmp_path: Path) -> None:
     def begin(timeout: float) -> socket.socket:
         sock = socket.create_connection((host, int(port)), 10)
         head = (
-            f"POST /upload HTTP/1.1\r\nhost: localhost\r\nContent-Type: application/octet-stream\r\n"
-            f"x-request-timeout: {timeout}\r\ntransfer-encoding: chunked\r\n\r\n"
+            "POST /upload HTTP/1.1\r\nhost: localhost\r\nContent-Type:"
+            f" application/octet-stream\r\nx-request-timeout: {timeout}\r\ntransfer-encoding:"
+            " chunked\r\n\r\n"
         )
         sock.sendall(f"{head}3\r\nabc\r\n".encode())
         return sock

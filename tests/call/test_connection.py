@@ -1,4 +1,6 @@
-"""The response parser: whatever comes, however it is cut, it answers once or is lost once, and reads as h11 does."""
+"""The response parser: whatever comes, however it is cut, it answers once or is lost once, and
+reads as h11 does.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,9 @@ def as_h11_reads(data: bytes, method: str = "POST") -> tuple[int, bytes] | None:
 
 places = st.lists(st.integers(0, 5_000), max_size=12)
 tokens = st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1, max_size=12).filter(
-    lambda name: name not in ("content-length", "transfer-encoding", "connection", "upgrade", "trailer")
+    lambda name: (
+        name not in ("content-length", "transfer-encoding", "connection", "upgrade", "trailer")
+    )
 )
 values = st.text("abcXYZ 0123456789/;=,.", max_size=30).map(str.strip)
 
@@ -106,7 +110,9 @@ def test_any_bytes_end_in_one_answer_or_one_loss(data: bytes, at: list[int]) -> 
 
 @given(st.integers(0, 40), st.binary(max_size=30), places)
 @settings(max_examples=150, deadline=None)
-def test_a_spoiled_answer_ends_in_one_answer_or_one_loss(where: int, junk: bytes, at: list[int]) -> None:
+def test_a_spoiled_answer_ends_in_one_answer_or_one_loss(
+    where: int, junk: bytes, at: list[int]
+) -> None:
     good = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
     waiting = asyncio.run(feed(cut(good[:where] + junk + good[where:], at)))
     assert len(waiting.answers) + len(waiting.losses) == 1
@@ -142,7 +148,9 @@ PLAIN = b"HTTP/1.1 200 OK\r\ncontent-type: application/vnd.graphserve+msgpack\r\
 
 @given(st.binary(max_size=3_000), st.booleans(), places)
 @settings(max_examples=150, deadline=None)
-def test_the_answers_of_our_workers_read_as_h11_reads_them(body: bytes, close: bool, at: list[int]) -> None:
+def test_the_answers_of_our_workers_read_as_h11_reads_them(
+    body: bytes, close: bool, at: list[int]
+) -> None:
     last = b"\r\nconnection: close" if close else b""
     data = PLAIN + b"%d" % len(body) + last + b"\r\n\r\n" + body
     for pieces in ([data], cut(data, at)):  # in one piece it needs no parser
@@ -223,7 +231,10 @@ def test_interim_answers_are_passed_over() -> None:
 
 def test_an_answer_in_another_protocol_is_lost() -> None:
     for more in (b"", b"content-length: 2\r\n"):
-        switch = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n%b\r\nxx" % more
+        switch = (
+            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n%b\r\nxx"
+            % more
+        )
         waiting = asyncio.run(feed([switch]))
         assert len(waiting.answers) + len(waiting.losses) == 1
 
@@ -234,7 +245,9 @@ def test_a_length_of_many_digits_ends_in_an_answer_or_a_loss() -> None:
         assert len(waiting.answers) + len(waiting.losses) == 1
 
 
-def test_what_a_receiver_raises_is_logged_and_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_a_receiver_raises_is_logged_and_ends_the_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     class Failing(Waiting):
         streams = True
 

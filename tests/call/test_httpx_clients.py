@@ -20,7 +20,9 @@ def asks() -> Iterator[dict[str, Ask]]:
     with ExitStack() as stack:
         back = stack.enter_context(served("tests.apps.clients:Back", cwd=ROOT))
         near = stack.enter_context(served("tests.apps.clients:Beside", cwd=ROOT))
-        apart = stack.enter_context(served("tests.apps.clients:Apart", cwd=ROOT, env={"BACK_URL": back.url}))
+        apart = stack.enter_context(
+            served("tests.apps.clients:Apart", cwd=ROOT, env={"BACK_URL": back.url})
+        )
         yield {
             "local": stack.enter_context(in_this_process(clients.Beside)),
             "processes": asking(stack.enter_context(near.client())),
@@ -42,7 +44,14 @@ ANSWERS: dict[str, Any] = {
     "stream_that_stops": "ReadTimeout",
     "timeouts": ["ReadTimeout", "ReadTimeout", 504],
     "cookies": ["a=b", None],
-    "hooks_and_auth": ["POST /answer ", "401 True", "POST /answer Digest", "401 True", "GET /livez Basic ", "200 True"],
+    "hooks_and_auth": [
+        "POST /answer ",
+        "401 True",
+        "POST /answer Digest",
+        "401 True",
+        "GET /livez Basic ",
+        "200 True",
+    ],
     "upload_that_raises": ["KeyError", "'mine'"],
 }
 IN_COROUTINES = ANSWERS | {
@@ -73,19 +82,29 @@ def test_a_plain_client(asks: dict[str, Ask], way: str, name: str) -> None:
 def test_every_method_is_answered_alike(asks: dict[str, Ask]) -> None:
     expected = asks["processes"]("run", name="methods")
     assert [row[0] for row in expected] == [405, 200, 404]
-    seen = {f"{way} {run}": asks[way](run, name="methods") for way in BOUND for run in ("run", "run_in_thread")}
+    seen = {
+        f"{way} {run}": asks[way](run, name="methods")
+        for way in BOUND
+        for run in ("run", "run_in_thread")
+    }
     assert seen == dict.fromkeys(seen, expected)
 
 
 # --- what travels ---
 
-TRACE = {"traceparent": f"00-{'1' * 32}-{'2' * 16}-01", "tracestate": "a=1,b=2", "baggage": "user=7,plan=x;y"}
+TRACE = {
+    "traceparent": f"00-{'1' * 32}-{'2' * 16}-01",
+    "tracestate": "a=1,b=2",
+    "baggage": "user=7,plan=x;y",
+}
 SENT = [("x-request-id", "mine"), ("traceparent", TRACE["traceparent"]), ("tracestate", "a=1"), ("tracestate", "b=2"),
         ("baggage", TRACE["baggage"])]  # fmt: skip
 ARRIVES = TRACE | {"x-request-id": "mine"}
 
 
-def ask_with(asks: dict[str, Ask], way: str, api: str, sent: list[tuple[str, str]], /, **arguments: Any) -> Any:
+def ask_with(
+    asks: dict[str, Ask], way: str, api: str, sent: list[tuple[str, str]], /, **arguments: Any
+) -> Any:
     answer = asks[f"client of {way}"](f"/{api}", json=arguments, headers=sent)
     assert answer.status_code == 200, answer.text
     return answer.json()
@@ -95,7 +114,9 @@ def ask_with(asks: dict[str, Ask], way: str, api: str, sent: list[tuple[str, str
 def test_what_travels_travels_by_every_kind_of_call(asks: dict[str, Ask], way: str) -> None:
     seen = ask_with(asks, way, "traces", SENT)
     assert len(seen) == 7
-    assert {name: each for name, each in seen.items() if each[0] != ARRIVES or each[-1] != ARRIVES} == {}
+    assert {
+        name: each for name, each in seen.items() if each[0] != ARRIVES or each[-1] != ARRIVES
+    } == {}
     seen = ask_with(asks, way, "traces_in_thread", SENT)
     assert seen == {"typed": [ARRIVES] * 2, "httpx": [ARRIVES] * 2}
 
@@ -113,7 +134,13 @@ OTHER = f"00-{'3' * 32}-{'4' * 16}-00"
 @pytest.mark.parametrize("way", ["processes", "elsewhere"])
 def test_what_a_request_of_a_client_says_itself_wins(asks: dict[str, Ask], way: str) -> None:
     """A trace of another span goes without the state of ours."""
-    seen = ask_with(asks, way, "trace_set_by_hand", SENT, headers={"traceparent": OTHER, "X-Request-Id": "other"})
+    seen = ask_with(
+        asks,
+        way,
+        "trace_set_by_hand",
+        SENT,
+        headers={"traceparent": OTHER, "X-Request-Id": "other"},
+    )
     other = {"traceparent": OTHER, "x-request-id": "other", "baggage": TRACE["baggage"]}
     assert seen == [[other, other], [other, other]]
 
@@ -136,7 +163,9 @@ NO_TRACE = [
 def test_what_is_no_trace_does_not_travel(asks: dict[str, Ask]) -> None:
     for headers in NO_TRACE:
         raw = [(name.encode(), value.encode("latin-1")) for name, value in headers]
-        answer = asks["client of back"]("/trace", json={}, headers=[(b"x-request-id", b"mine"), *raw])
+        answer = asks["client of back"](
+            "/trace", json={}, headers=[(b"x-request-id", b"mine"), *raw]
+        )
         assert answer.json() == [{"x-request-id": "mine"}] * 2, headers
     later = [("traceparent", f"01{TRACE['traceparent'][2:]}-more")]
     answer = asks["client of back"]("/trace", json={}, headers=[("x-request-id", "mine"), *later])
@@ -147,7 +176,9 @@ def test_what_is_no_trace_does_not_travel(asks: dict[str, Ask]) -> None:
 
 
 def deepest(ask: Callable[[], str]) -> str:
-    """Who is named, once in a few times: what is deeper speaks first, unless the machine is too busy to hear it."""
+    """Who is named, once in a few times: what is deeper speaks first, unless the machine is too
+    busy to hear it.
+    """
     for _ in range(8):
         named = ask()
         assert named in ("Leaf", "Back"), "not who asked"
@@ -167,12 +198,16 @@ def test_a_deadline_names_the_deepest_node(asks: dict[str, Ask], way: str, path:
 @pytest.mark.parametrize("how", ["typed", "httpx"])
 @pytest.mark.parametrize("api", ["late", "late_in_thread"])
 @pytest.mark.parametrize("way", ["processes", "elsewhere"])
-def test_an_error_that_nobody_catches_is_the_answer(asks: dict[str, Ask], way: str, api: str, how: str) -> None:
+def test_an_error_that_nobody_catches_is_the_answer(
+    asks: dict[str, Ask], way: str, api: str, how: str
+) -> None:
     """Also one of httpx: it stands for one of ours."""
 
     def ask(path: str) -> str:
         headers = {"x-request-timeout": "0.3"}
-        answer = asks[f"client of {way}"](f"/{api}", json={"how": how, "path": path}, headers=headers)
+        answer = asks[f"client of {way}"](
+            f"/{api}", json={"how": how, "path": path}, headers=headers
+        )
         assert answer.status_code == 504, answer.text
         return str(answer.json()["service"])
 

@@ -1,4 +1,6 @@
-"""Connections that grow old: no call is lost to one that its other end just closed, or was about to close."""
+"""Connections that grow old: no call is lost to one that its other end just closed, or was about to
+close.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,13 @@ GROUPS, ROUNDS, WIDTH = 10, 40, 50
 def test_20_000_calls_around_both_keep_alives() -> None:
     env = {"GRAPHSERVE_INNER_KEEP_ALIVE": str(KEEP_ALIVE)}
     with served("storm:Gateway", "--timeout", "110", env=env) as graph:
-        storm = {"groups": GROUPS, "rounds": ROUNDS, "width": WIDTH, "pauses": [0.15, 0.6], "seed": 7}
+        storm = {
+            "groups": GROUPS,
+            "rounds": ROUNDS,
+            "width": WIDTH,
+            "pauses": [0.15, 0.6],
+            "seed": 7,
+        }
         counts = httpx.post(f"{graph.url}/storm", json=storm, timeout=110, trust_env=False).json()
         counts.pop("seconds", None)
         assert counts == {"right": GROUPS * ROUNDS * WIDTH}
@@ -32,7 +40,10 @@ def test_20_000_calls_around_both_keep_alives() -> None:
 
 def test_idle_connections_between_nodes_end_after_the_keep_alive() -> None:
     burst = {"groups": 1, "rounds": 1, "width": 5, "pauses": [0, 0], "seed": 1}
-    with served("storm:Gateway", env={"GRAPHSERVE_INNER_KEEP_ALIVE": "0.2"}) as short, served("storm:Gateway") as long:
+    with (
+        served("storm:Gateway", env={"GRAPHSERVE_INNER_KEEP_ALIVE": "0.2"}) as short,
+        served("storm:Gateway") as long,
+    ):
         for graph in (short, long):
             with graph.client() as client:
                 assert client.post("/storm", json=burst).json()["right"] == 5
@@ -53,7 +64,9 @@ REQUEST = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 @contextlib.contextmanager
 def paused(pid: int, seconds: float) -> Iterator[None]:
-    """A process that gets no time meanwhile, for so long at least: what comes for it waits with the kernel."""
+    """A process that gets no time meanwhile, for so long at least: what comes for it waits with the
+    kernel.
+    """
     os.kill(pid, signal.SIGSTOP)
     try:
         began = time.monotonic()
@@ -78,7 +91,9 @@ def read(client: socket.socket) -> bytes:
 
 @pytest.mark.parametrize("stops", [False, True], ids=["idle", "stopping"])
 def test_a_request_that_came_while_the_worker_had_no_time(tmp_path: Path, stops: bool) -> None:
-    with served("standing:Entry", "--timeout-keep-alive", "0.5", env={"FLAGS": str(tmp_path)}) as graph:
+    with served(
+        "standing:Entry", "--timeout-keep-alive", "0.5", env={"FLAGS": str(tmp_path)}
+    ) as graph:
         (worker,) = graph.workers()
         port = int(graph.url.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port), 20) as client:

@@ -1,4 +1,6 @@
-"""`kill -9` of the worker that executes a call: what runs again, what fails and how, and what only waited."""
+"""`kill -9` of the worker that executes a call: what runs again, what fails and how, and what only
+waited.
+"""
 
 from __future__ import annotations
 
@@ -105,14 +107,19 @@ def test_what_waits_is_not_lost(graph: Marked) -> None:
 
 
 @pytest.mark.parametrize(("name", "status"), [("queue", 502), ("queue_again", 200)])
-def test_a_call_that_the_entry_passed_on_to_a_sibling(tmp_path: Path, name: str, status: int) -> None:
+def test_a_call_that_the_entry_passed_on_to_a_sibling(
+    tmp_path: Path, name: str, status: int
+) -> None:
     with served("tests.apps.killed:Node", cwd=ROOT, env={"MARKS": str(tmp_path)}) as running:
         graph = Marked(running, tmp_path)
         clients: dict[int, list[httpx.Client]] = {}
-        while not any(len(found) == 2 for found in clients.values()):  # two connections to one worker
+        # two connections to one worker
+        while not any(len(found) == 2 for found in clients.values()):
             client = running.client()
             clients.setdefault(client.post("/who", json={}).json(), []).append(client)
-        near, (first, second) = next((pid, found) for pid, found in clients.items() if len(found) == 2)
+        near, (first, second) = next(
+            (pid, found) for pid, found in clients.items() if len(found) == 2
+        )
         here = Asking(first, f"/{name}", {})
         eventually(lambda: graph.executions(name) == [near])
         passed_on = Asking(second, f"/{name}", {})

@@ -1,4 +1,6 @@
-"""What outlives the request that started it goes on, and so does what is shielded; in one process and in several."""
+"""What outlives the request that started it goes on, and so does what is shielded; in one process
+and in several.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def ways() -> Iterator[dict[str, tuple[Ask, Any]]]:
 
 
 @pytest.fixture(params=["local", "processes"])
-def way(request: pytest.FixtureRequest, ways: dict[str, tuple[Ask, Any]]) -> Iterator[tuple[Ask, Any]]:
+def way(
+    request: pytest.FixtureRequest, ways: dict[str, tuple[Ask, Any]]
+) -> Iterator[tuple[Ask, Any]]:
     ask, url = ways[request.param]
     ask("clear")
     yield ask, url
@@ -41,7 +45,9 @@ def way(request: pytest.FixtureRequest, ways: dict[str, tuple[Ask, Any]]) -> Ite
 
 
 def begun(ask: Ask, api: str, **arguments: Any) -> list[Any]:
-    """Start something by a request, wait until its deadline has passed; its id, and what came of it later."""
+    """Start something by a request, wait until its deadline has passed; its id, and what came of it
+    later.
+    """
     began = time.monotonic()
     said = ask(api, **arguments)
     eventually(lambda: time.monotonic() > began + outliving.LIMIT + 0.05)
@@ -64,7 +70,9 @@ def test_a_thread_keeps_ids_but_no_deadline(way: tuple[Ask, Any], how: str) -> N
 
 
 @pytest.mark.parametrize("api", ["begin_in_thread", "begin_in_batch", "begin_in_stream"])
-def test_so_does_what_other_apis_start(way: tuple[Ask, Any], api: str, ways: dict[str, tuple[Ask, Any]]) -> None:
+def test_so_does_what_other_apis_start(
+    way: tuple[Ask, Any], api: str, ways: dict[str, tuple[Ask, Any]]
+) -> None:
     ask, url = way
     if api == "begin_in_stream" and url is None:
         pytest.skip("a stream is no single value")
@@ -96,7 +104,8 @@ def test_what_a_late_request_started_is_not_late_for_ever(way: tuple[Ask, Any], 
     else:
         answer = httpx.post(f"{url}/begin_and_hang", json={"how": how}, timeout=30)
         assert answer.status_code == 504
-    ask("results", go=False)  # the loop goes round, so that the API has ended: before, its calls would be late
+    # the loop goes round, so that the API has ended: before, its calls would be late
+    ask("results", go=False)
     ask("results", go=True)
     eventually(lambda: ask("results", go=True))
     assert ask("results", go=True)[0][0] is True
@@ -131,7 +140,8 @@ SHIELDED = ["call", "coroutine", "group"]
 def test_what_is_shielded_goes_on_when_the_caller_leaves(way: tuple[Ask, Any], how: str) -> None:
     ask, url = way
     before = ask("counts")
-    with left(ask, url, "beside", 2):  # one of two is shielded: when the other has ended, so would it have
+    # one of two is shielded: when the other has ended, so would it have
+    with left(ask, url, "beside", 2):
         eventually(lambda: ask("counts")[1] == before[1] + 1)
     with left(ask, url, how):
         pass
@@ -143,7 +153,9 @@ def test_what_is_shielded_goes_on_when_the_caller_leaves(way: tuple[Ask, Any], h
 
 
 @pytest.mark.parametrize("how", ["together", "both", "gathered", "task", "late", "late coroutine"])
-def test_so_does_what_is_gathered_inside_or_was_under_way_or_was_given_up(way: tuple[Ask, Any], how: str) -> None:
+def test_so_does_what_is_gathered_inside_or_was_under_way_or_was_given_up(
+    way: tuple[Ask, Any], how: str
+) -> None:
     ask, url = way
     before = ask("counts")
     calls = 1 if how.startswith("late") else 2
@@ -182,6 +194,10 @@ def test_a_shield_is_known_by_what_asyncio_leaves_on_the_task() -> None:
     async def run() -> list[bool]:
         protected = [await asyncio.shield(work()) for work in (inner, grouped, gathered, awaited)]
         protected += await asyncio.shield(asyncio.gather(inner(), awaited()))
-        return [*protected, *[await work() for work in (inner, grouped, gathered, awaited)], shielded(None)]
+        return [
+            *protected,
+            *[await work() for work in (inner, grouped, gathered, awaited)],
+            shielded(None),
+        ]
 
     assert asyncio.run(run()) == [True] * 6 + [False] * 5

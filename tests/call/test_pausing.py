@@ -1,4 +1,6 @@
-"""A connection whose reader was held back by a slow consumer: it reads on when its next request is sent."""
+"""A connection whose reader was held back by a slow consumer: it reads on when its next request is
+sent.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def test_a_stream_that_ends_while_it_is_held_back_leaves_a_connection_that_reads
         stream, plain = Reader(connection), Reader()
         connection.send(b"POST /stream HTTP/1.1\r\n\r\n", stream)
         # All of the answer comes with one read: its end is seen while the consumer holds it back.
-        theirs.sendall(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nitem\r\n0\r\n\r\n")
+        theirs.sendall(
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nitem\r\n0\r\n\r\n"
+        )
         await asyncio.wait_for(stream.over.wait(), 10)
         assert idle == [connection]
         connection.send(b"POST /plain HTTP/1.1\r\n\r\n", plain)

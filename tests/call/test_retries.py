@@ -34,8 +34,8 @@ PROBLEM = b"HTTP/1.1 503 No\r\nx-graphserve-error: problem\r\ncontent-length: 2\
 class Listening:
     """What stands behind a worker's socket.
 
-    It does one of `answer`, `hold` (answer when `go` is set), `lose` (read, then close), `reset` (close unread),
-    `refuse`.
+    It does one of `answer`, `hold` (answer when `go` is set), `lose` (read, then close), `reset`
+    (close unread), `refuse`.
     """
 
     def __init__(self, folder: Path, name: str, mode: str, answer: bytes = ANSWER) -> None:
@@ -78,13 +78,21 @@ class Listening:
 
 
 @asynccontextmanager
-async def node(*modes: str, answer: bytes = ANSWER) -> AsyncIterator[tuple[PooledLane, list[Listening]]]:
+async def node(
+    *modes: str, answer: bytes = ANSWER
+) -> AsyncIterator[tuple[PooledLane, list[Listening]]]:
     """A pooled lane to a node of such workers, all of which are said to be ready."""
     with tempfile.TemporaryDirectory(prefix="gs-") as folder:
-        workers = [Listening(Path(folder), str(index), mode, answer) for index, mode in enumerate(modes)]
+        workers = [
+            Listening(Path(folder), str(index), mode, answer) for index, mode in enumerate(modes)
+        ]
         members = Membership()
         lane = PooledLane(members, "Model", 100, 30.0, RetryBudget())
-        members.update(KnownNode("Model", "ready", tuple(KnownWorker(0, worker.path, "ready") for worker in workers)))
+        members.update(
+            KnownNode(
+                "Model", "ready", tuple(KnownWorker(0, worker.path, "ready") for worker in workers)
+            )
+        )
         try:
             yield lane, workers
         finally:
@@ -95,12 +103,17 @@ async def node(*modes: str, answer: bytes = ANSWER) -> AsyncIterator[tuple[Poole
 
 
 def call_to(
-    lane: PooledLane | QueueLane, *, idempotent: bool = False, stream: bool = False, timeout: float = 20.0
+    lane: PooledLane | QueueLane,
+    *,
+    idempotent: bool = False,
+    stream: bool = False,
+    timeout: float = 20.0,
 ) -> RemoteApi:
     kind = "pooled" if isinstance(lane, PooledLane) else "queue"
     plan = ApiPlan("run", "/run", ("x",), kind, stream=stream, idempotent=idempotent)  # type: ignore[arg-type]
     return RemoteApi(
-        LoopThread.here(), DependencyApi(plan, "Model", lane, lambda it: it.get("x", b""), bytes, timeout, 0.1)
+        LoopThread.here(),
+        DependencyApi(plan, "Model", lane, lambda it: it.get("x", b""), bytes, timeout, 0.1),
     )
 
 
@@ -128,7 +141,9 @@ async def test_a_worker_that_loses_calls_is_left_alone_until_it_answers() -> Non
         for _ in range(100):
             assert await asyncio.gather(*(call() for _ in range(4))) == [b"1"] * 4
         lost = workers[0].requests
-        assert FAILURES <= lost <= FAILURES + 8, "it had none in flight, and would have been given half of the calls"
+        assert FAILURES <= lost <= FAILURES + 8, (
+            "it had none in flight, and would have been given half of the calls"
+        )
         workers[0].mode = "answer"
         async with asyncio.timeout(20):
             while workers[0].requests < lost + 5:
@@ -166,13 +181,16 @@ async def test_a_worker_that_stays_bad_is_left_alone_for_longer_each_time() -> N
                 await until(lambda: not bad.resting)
                 rests.append(clock() - began)
         for number, rest in enumerate(rests):
-            assert rest > FIRST_REST * 2**number - 0.05, "a timer never comes early, but the clock has its grain"
+            assert rest > FIRST_REST * 2**number - 0.05, (
+                "a timer never comes early, but the clock has its grain"
+            )
 
 
 async def test_a_call_that_is_late_already_is_not_sent() -> None:
     async with node("answer") as (lane, workers):
         call = call_to(lane)
-        token = current.set(CallContext(b"1", time.monotonic_ns() - 1))  # of an API that has run too long
+        # of an API that has run too long
+        token = current.set(CallContext(b"1", time.monotonic_ns() - 1))
         try:
             with pytest.raises(DeadlineExceeded, match="Model did not answer before the deadline"):
                 await call()
@@ -192,7 +210,9 @@ async def test_not_all_workers_are_left_alone() -> None:
     async with node("lose", "lose", "lose") as (lane, workers):
         call = call_to(lane)
         for _ in range(10 * FAILURES):
-            with pytest.raises(RemoteError, match="a worker of Model ended while it executed the call"):
+            with pytest.raises(
+                RemoteError, match="a worker of Model ended while it executed the call"
+            ):
                 await call()
         assert sum(endpoint.resting for endpoint in lane.endpoints.values()) == 1
         assert sum(worker.requests for worker in workers) == 10 * FAILURES, "each was sent once"
@@ -212,17 +232,28 @@ async def test_a_lone_worker_is_never_left_alone() -> None:
 
 
 async def test_the_budget_bounds_what_runs_again() -> None:
-    """Each call would run again once; all together they run again no more than the budget allows."""
+    """Each call would run again once; all together they run again no more than the budget
+    allows.
+    """
     async with node("lose") as (lane, workers):
         call = call_to(lane, idempotent=True, timeout=6.0)
         began = asyncio.get_running_loop().time()
         answers = await asyncio.gather(*(call() for _ in range(300)), return_exceptions=True)
         took = asyncio.get_running_loop().time() - began
         refused = [answer for answer in answers if isinstance(answer, RemoteError)]
-        spent = [answer for answer in refused if "the retry budget is spent (20% of the calls + 10/s)" in str(answer)]
-        twice = [answer for answer in refused if "it does not run again" in str(answer) and answer not in spent]
+        spent = [
+            answer
+            for answer in refused
+            if "the retry budget is spent (20% of the calls + 10/s)" in str(answer)
+        ]
+        twice = [
+            answer
+            for answer in refused
+            if "it does not run again" in str(answer) and answer not in spent
+        ]
         most = ALLOWANCE + SHARE * 300 + PER_SECOND * (took + 1)
-        assert len(spent) + len(twice) == len(refused)  # (some found the accept queue of this one worker full)
+        # (some found the accept queue of this one worker full)
+        assert len(spent) + len(twice) == len(refused)
         assert len(spent) > 20
         assert 20 < len(twice) <= most
         assert workers[0].requests - 300 <= most
@@ -230,7 +261,10 @@ async def test_the_budget_bounds_what_runs_again() -> None:
 
 @pytest.mark.parametrize(
     ("body", "stream", "says"),
-    [(b"x" * 70_000, False, r"its request of 70,\d+ bytes is too large to run again"), (b"", True, r"answer\)$")],
+    [
+        (b"x" * 70_000, False, r"its request of 70,\d+ bytes is too large to run again"),
+        (b"", True, r"answer\)$"),
+    ],
 )
 async def test_large_requests_and_streams_run_once(body: bytes, stream: bool, says: str) -> None:
     async with node("lose") as (lane, workers):
@@ -285,7 +319,9 @@ async def test_without_descriptors_the_worker_is_not_to_blame() -> None:
         assert await call_to(lane)() == b"1"
 
 
-def test_a_failed_call_that_nobody_looks_at_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_call_that_nobody_looks_at_is_told_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Also when its loop has ended."""
 
     async def failed() -> RemoteCall:
@@ -297,7 +333,9 @@ def test_a_failed_call_that_nobody_looks_at_is_told_of_once(caplog: pytest.LogCa
             return call
 
     call = asyncio.run(failed())
-    with pytest.warns(RuntimeWarning, match=r"a call to Model\.run failed and nobody looked: a worker of Model"):
+    with pytest.warns(
+        RuntimeWarning, match=r"a call to Model\.run failed and nobody looked: a worker of Model"
+    ):
         del call
         gc.collect()
     assert not caplog.records, "asyncio has nothing to add"
@@ -348,7 +386,9 @@ def test_never_more_than_a_share_of_the_calls(steps: list[tuple[int, float, int]
 def few_descriptors() -> Iterator[None]:
     """So that running out of them takes no time."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 100, before[1]))
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 100, before[1])
+    )
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 

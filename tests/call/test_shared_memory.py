@@ -1,4 +1,6 @@
-"""Shared memory between nodes: right, read-only, safe when it is kept, and gone when its holders are."""
+"""Shared memory between nodes: right, read-only, safe when it is kept, and gone when its holders
+are.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,10 @@ def held(graph: Served) -> tuple[int, int]:
     """Descriptors, and proportional memory in kB, of all processes of a graph."""
     pids = [graph.pid, *graph.workers()]
     descriptors = sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
-    sizes = [re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M) for pid in pids]
+    sizes = [
+        re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M)
+        for pid in pids
+    ]
     return descriptors, sum(int(size[1]) for size in sizes if size)
 
 
@@ -58,7 +63,9 @@ def test_10_000_calls_with_arrays_leave_nothing(graph: Served) -> None:
         for _ in range(5):
             client.post("/many", json={"count": 2_000})
         after = held(graph)
-    assert after[0] <= descriptors + 40, "of three workers and a supervisor; a segment has two at either side"
+    assert after[0] <= descriptors + 40, (
+        "of three workers and a supervisor; a segment has two at either side"
+    )
     assert after[1] < kilobytes * 1.1 + 4_000
     assert not list(Path("/dev/shm").glob("*graphserve*"))
 
@@ -71,7 +78,8 @@ def test_calls_that_were_given_up_cost_what_the_callee_keeps(graph: Served) -> N
             client.post("/give_up", json={"count": 20})
         after = held(graph)
         assert client.post("/round_trip", json={"count": 4, "size": 100_000}).json() is True
-    # Of 100 calls with 400 kB: a segment each and a connection each, at most. The memory is shared, so counted once.
+    # Of 100 calls with 400 kB: a segment each and a connection each, at most. The memory is shared,
+    # so counted once.
     assert after[0] <= descriptors + 100 * (4 + 2) + 40
     assert after[1] < kilobytes + 2 * 100 * 400 + 8_000
 
@@ -88,7 +96,9 @@ def test_killed_receivers_leave_nothing(graph: Served) -> None:
             assert client.post("/round_trip", json={"count": 8, "size": 100_000}).json() is True
             (gateway,) = graph.workers("n1")
             sizes.append(len(os.listdir(f"/proc/{gateway}/fd")))
-    assert sizes[-1] <= sizes[0] + 60, "what the dead held is used again, and each new worker is mapped anew: 32"
+    assert sizes[-1] <= sizes[0] + 60, (
+        "what the dead held is used again, and each new worker is mapped anew: 32"
+    )
 
 
 def test_a_killed_sender_takes_nothing_from_who_holds_its_arrays(graph: Served) -> None:
@@ -169,8 +179,12 @@ def test_the_cap_holds_and_the_socket_takes_the_rest(sender: memory.MemorySender
     assert sender.place(data(1, 7_000_000).data) is not None, "what is free makes room"
 
 
-@pytest.mark.parametrize("limit", [resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE], ids=["descriptors", "memory"])
-def test_where_no_segment_can_be_made_the_socket_takes_it(sender: memory.MemorySender, limit: int) -> None:
+@pytest.mark.parametrize(
+    "limit", [resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE], ids=["descriptors", "memory"]
+)
+def test_where_no_segment_can_be_made_the_socket_takes_it(
+    sender: memory.MemorySender, limit: int
+) -> None:
     """The kernel refuses memfd_create(2), or posix_fallocate(3) in it."""
     soft, hard = resource.getrlimit(limit)
     before = len(os.listdir("/proc/self/fd"))
@@ -196,8 +210,13 @@ def test_threads_that_place_at_once_have_segments_of_their_own() -> None:
     sys.setswitchinterval(1e-6)  # seconds: threads take turns in the middle of everything
     try:
         for _ in range(30):
-            sender, receiver = memory.MemorySender(64 * 1024 * 1024), memory.MemoryReceiver({os.getpid()})
-            threads = [threading.Thread(target=place, args=(sender, 4 * number)) for number in range(8)]
+            sender, receiver = (
+                memory.MemorySender(64 * 1024 * 1024),
+                memory.MemoryReceiver({os.getpid()}),
+            )
+            threads = [
+                threading.Thread(target=place, args=(sender, 4 * number)) for number in range(8)
+            ]
             for thread in threads:
                 thread.start()
             for thread in threads:
@@ -223,12 +242,19 @@ def test_idle_memory_is_given_back(sender: memory.MemorySender) -> None:
     receiver.sweep(idle=0.0)
     assert bytes(view[:3]) == b"\1\1\1"
     del view
-    eventually(lambda: [sender.sweep(0.0), receiver.sweep(0.0)] and len(os.listdir("/proc/self/fd")) <= before)
+    eventually(
+        lambda: (
+            [sender.sweep(0.0), receiver.sweep(0.0)] and len(os.listdir("/proc/self/fd")) <= before
+        )
+    )
 
 
 def test_nonsense_references_are_refused() -> None:
     receiver = memory.MemoryReceiver({os.getpid()})
-    strange = [memory.REFERENCE.pack(os.getpid(), 0, 1, 2, 3), memory.REFERENCE.pack(2**30, 1, 1, 1, 1)]
+    strange = [
+        memory.REFERENCE.pack(os.getpid(), 0, 1, 2, 3),
+        memory.REFERENCE.pack(2**30, 1, 1, 1, 1),
+    ]
     for reference in (b"", b"x" * 32, *strange):
         with pytest.raises(memory.Untaken):
             receiver.fetch(reference)

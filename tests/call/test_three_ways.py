@@ -1,4 +1,6 @@
-"""One program, three ways: in one process, as a graph of processes, and with a dependency that is served elsewhere."""
+"""One program, three ways: in one process, as a graph of processes, and with a dependency that is
+served elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,9 @@ def asks() -> Iterator[dict[str, Ask]]:
         yield {
             "local": stack.enter_context(in_this_process(ways.Near)),
             "processes": stack.enter_context(as_processes("tests.apps.ways:Near")),
-            "elsewhere": stack.enter_context(as_processes("tests.apps.ways:Far", {"WAYS_URL": echo.url})),
+            "elsewhere": stack.enter_context(
+                as_processes("tests.apps.ways:Far", {"WAYS_URL": echo.url})
+            ),
         }
 
 
@@ -146,7 +150,11 @@ ERRORS: list[tuple[str, list[Any], dict[str, Any]]] = [
     ("sync_fail", ["stop"], remote()),
     ("wrong_result", [], remote()),
     ("no_result", [], remote()),
-    ("deep_fail", ["problem"], {"class": "Problem", "status": 418, "node": "Deep", "extensions": {"pot": 1}}),
+    (
+        "deep_fail",
+        ["problem"],
+        {"class": "Problem", "status": 418, "node": "Deep", "extensions": {"pot": 1}},
+    ),
     ("deep_fail", ["other"], remote("Deep")),
     ("crowd", [], {"class": "Unavailable", "status": 503, "node": "Narrow", "retry_after": 1.0}),
     ("whole", ["1"], invalid(["x"], "type_error")),
@@ -164,8 +172,11 @@ ERRORS: list[tuple[str, list[Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("name", "args", "expected"), ERRORS, ids=lambda case: str(case)[:24])
-def test_errors_are_the_same(ask: Ask, name: str, args: list[Any], expected: dict[str, Any]) -> None:
-    lazy = expected["class"] == "InvalidArguments"  # a typed caller would not pass such arguments on
+def test_errors_are_the_same(
+    ask: Ask, name: str, args: list[Any], expected: dict[str, Any]
+) -> None:
+    # a typed caller would not pass such arguments on
+    lazy = expected["class"] == "InvalidArguments"
     found = ask("error", name=name, args=args, lazy=lazy)
     assert {key: found.get(key) for key in expected} == expected
 
@@ -173,18 +184,28 @@ def test_errors_are_the_same(ask: Ask, name: str, args: list[Any], expected: dic
 SAID: list[tuple[str, list[Any], str]] = [
     ("whole", ["an object"], "Echo.whole: argument 'x': a value of type object cannot be sent"),
     ("numbers", ["an array"], "arguments of Echo.numbers: x: Expected `list`, got `numpy.ndarray`"),
-    ("numbers", ["a large array"], "arguments of Echo.numbers: x: Expected `list`, got `numpy.ndarray`"),
+    (
+        "numbers",
+        ["a large array"],
+        "arguments of Echo.numbers: x: Expected `list`, got `numpy.ndarray`",
+    ),
     ("numbers", ["a photo"], "arguments of Echo.numbers: x: Expected `array`, got `object`"),
     ("box", ["a photo"], "arguments of Echo.box: value.left: Object missing required field `left`"),
     ("positive", ["1"], "Echo.positive: argument 'x': Input should be a valid integer"),
-    ("photo_size", [{"image": "a"}], "Echo.photo_size: argument 'photo': Expected `Photo`, got `dict`"),
+    (
+        "photo_size",
+        [{"image": "a"}],
+        "Echo.photo_size: argument 'photo': Expected `Photo`, got `dict`",
+    ),
     ("photo_size", ["a box"], "Echo.photo_size: argument 'photo': Expected `Photo`, got `Box`"),
     ("defaults", [1, 5, [3]], "Echo.defaults takes 2 positional arguments, got 3"),
 ]
 
 
 @pytest.mark.parametrize(("name", "args", "text"), SAID)
-def test_a_wrong_argument_is_named_in_plain_words(ask: Ask, name: str, args: list[Any], text: str) -> None:
+def test_a_wrong_argument_is_named_in_plain_words(
+    ask: Ask, name: str, args: list[Any], text: str
+) -> None:
     said = ask("error", name=name, args=args)
     assert (said["class"], said["detail"]) == ("InvalidArguments", text)
     (error,) = said["errors"]
@@ -204,7 +225,9 @@ def test_a_dependency_that_dies(asks: dict[str, Ask], api: str, node: str) -> No
     for way in ("processes", "elsewhere"):
         said = asks[way]("error", name=api, args=["die"])
         assert {key: said.get(key) for key in ("class", "status", "node")} == remote(node)
-        assert asks[way]("error", name=api, args=["problem"])["class"] == "Problem", "it waits for the next worker"
+        assert asks[way]("error", name=api, args=["problem"])["class"] == "Problem", (
+            "it waits for the next worker"
+        )
 
 
 def test_named_nodes_have_their_own_init(asks: dict[str, Ask]) -> None:
@@ -223,16 +246,29 @@ LIFE = [
 ]  # fmt: skip
 
 
-def test_the_life_of_instances_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_life_of_instances_in_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ways, "DIARY", str(tmp_path / "diary"))
     with in_this_process(ways.Life) as ask:
-        assert ask("many") == [100, 101, 102, 103, 104, 105, 106, 107], "one thread, though `workers` is 2"
+        assert ask("many") == [
+            100,
+            101,
+            102,
+            103,
+            104,
+            105,
+            106,
+            107,
+        ], "one thread, though `workers` is 2"
         assert ask("thread_is_no_loop")
     assert (tmp_path / "diary").read_text().splitlines() == LIFE
 
 
 def test_the_life_of_instances_in_processes(tmp_path: Path) -> None:
-    with served("tests.apps.ways:Life", cwd=ROOT, env={"WAYS_DIARY": str(tmp_path / "diary")}) as graph:
+    with served(
+        "tests.apps.ways:Life", cwd=ROOT, env={"WAYS_DIARY": str(tmp_path / "diary")}
+    ) as graph:
         with graph.client() as client:
             assert client.post("/many", json={}).json() == [100, 101, 102, 103, 104, 105, 106, 107]
             assert client.post("/thread_is_no_loop", json={}).json() is True

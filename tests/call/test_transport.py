@@ -1,4 +1,6 @@
-"""The transport of injected httpx clients, against a scripted peer: timeouts, retries, early answers, what is left."""
+"""The transport of injected httpx clients, against a scripted peer: timeouts, retries, early
+answers, what is left.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +37,17 @@ def client_of(lane: PooledLane) -> httpx.AsyncClient:
 
 
 def problem(kind: str, status: int, service: str = "Leaf") -> bytes:
-    body = json.dumps({"type": f"urn:graphserve:problem:{kind}", "status": status, "service": service, "detail": "so"})
-    head = f"HTTP/1.1 {status} X\r\nx-graphserve-error: {kind}\r\ncontent-length: {len(body)}\r\n\r\n"
+    body = json.dumps(
+        {
+            "type": f"urn:graphserve:problem:{kind}",
+            "status": status,
+            "service": service,
+            "detail": "so",
+        }
+    )
+    head = (
+        f"HTTP/1.1 {status} X\r\nx-graphserve-error: {kind}\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
     return (head + body).encode()
 
 
@@ -44,7 +55,9 @@ async def test_no_worker_in_time_is_a_connect_timeout() -> None:
     async with node("answer") as (lane, _):
         lane._changed(KnownNode("Model", "starting", ()))
         client = client_of(lane)
-        with pytest.raises(httpx.ConnectTimeout, match="no worker of Model took the request in time"):
+        with pytest.raises(
+            httpx.ConnectTimeout, match="no worker of Model took the request in time"
+        ):
             await client.get("/x", timeout=httpx.Timeout(SECONDS, connect=0.02))
         assert not lane.waiting, "and it does not wait on"
         with pytest.raises(httpx.TimeoutException):
@@ -70,7 +83,9 @@ async def test_an_upload_that_is_not_taken_is_a_write_timeout() -> None:
                 yield b"x" * 65536
 
         with pytest.raises(httpx.WriteTimeout, match="Model did not take the body in time"):
-            await client_of(lane).post("/x", content=body(), timeout=httpx.Timeout(SECONDS, write=0.05))
+            await client_of(lane).post(
+                "/x", content=body(), timeout=httpx.Timeout(SECONDS, write=0.05)
+            )
 
 
 async def test_a_deadline_that_was_ours_is_a_timeout_and_another_a_status() -> None:
@@ -81,7 +96,8 @@ async def test_a_deadline_that_was_ours_is_a_timeout_and_another_a_status() -> N
         worker.go.clear()
         core = client._transport.core  # type: ignore[attr-defined]
         core.slack = SECONDS  # the answer is late, and comes
-        deadline = time.monotonic_ns() + 1_000_000_000  # long enough to be sent, however busy the machine is
+        # long enough to be sent, however busy the machine is
+        deadline = time.monotonic_ns() + 1_000_000_000
         token = current.set(CallContext(b"id", deadline))
         try:
             call = asyncio.ensure_future(client.get("/x", timeout=SECONDS))
@@ -146,7 +162,10 @@ async def test_a_response_that_is_not_read_to_its_end_frees_its_connection(how: 
 async def test_a_slow_reader_holds_the_node_back() -> None:
     piece = b"10000\r\n" + b"x" * 65536 + b"\r\n"
     answer = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + piece * 200 + b"0\r\n\r\n"
-    async with node("answer", answer=answer) as (lane, (worker,)), client_of(lane).stream("POST", "/x") as response:
+    async with (
+        node("answer", answer=answer) as (lane, (worker,)),
+        client_of(lane).stream("POST", "/x") as response,
+    ):
         exchange: Any = response.stream._stream._exchange  # type: ignore[attr-defined]
         await until(lambda: exchange.held)
         assert len(worker.tasks) == 1 and exchange.size < 2 * 2**20, "it still sends"

@@ -1,4 +1,7 @@
-"""Memory that cannot be taken: hidden, of no worker, of a dead one, or where there is no room. What the caller sees."""
+"""Memory that cannot be taken: hidden, of no worker, of a dead one, or where there is no room.
+
+What the caller sees.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,10 @@ from tests.hostile.test_trust import memory_files
 ROOT = APPS.parent.parent
 TARGET = "tests.apps.hidden:Gateway"
 # By memory, or by the socket if that was found to be the way.
-NO_ROOM = "Leaf could not take (the arguments of Leaf.size: .*Cannot allocate memory|a request: MemoryError)"
+NO_ROOM = (
+    "Leaf could not take (the arguments of Leaf.size: .*Cannot allocate memory|a request:"
+    " MemoryError)"
+)
 
 
 # --- what is opened, and how ---
@@ -128,7 +134,9 @@ def test_a_reference_says_the_truth_or_is_not_followed(sender: memory.MemorySend
             receiver.fetch(memory.REFERENCE.pack(*wrong))
     assert sender.in_transit() == 1
     with pytest.raises(memory.Untaken, match="no worker of this graph"):
-        memory.MemoryReceiver(set()).fetch(memory.REFERENCE.pack(pid, fd, inode, length, generation))
+        memory.MemoryReceiver(set()).fetch(
+            memory.REFERENCE.pack(pid, fd, inode, length, generation)
+        )
     assert sender.in_transit() == 1
 
 
@@ -136,7 +144,9 @@ def test_each_filling_is_taken_for_itself(sender: memory.MemorySender) -> None:
     first, second = memory.MemoryReceiver({os.getpid()}), memory.MemoryReceiver({os.getpid()})
     for receiver in (first, second, second, first, first):
         reference = placed(sender)
-        assert sender.in_transit() == 1, "that an earlier filling was taken says nothing of this one"
+        assert sender.in_transit() == 1, (
+            "that an earlier filling was taken says nothing of this one"
+        )
         receiver.fetch(reference)
         assert sender.in_transit() == 0
     segments = {memory.REFERENCE.unpack(placed(sender))[1] for _ in range(1)}
@@ -166,7 +176,9 @@ def test_a_roster_names_workers_at_once() -> None:
     roster.close()
 
 
-def test_arguments_are_written_into_the_request_that_named_them(sender: memory.MemorySender) -> None:
+def test_arguments_are_written_into_the_request_that_named_them(
+    sender: memory.MemorySender,
+) -> None:
     values: dict[str, Any] = {
         "a": np.arange(memory.MIN_SIZE, dtype="f4"), "b": [np.zeros(3), {"c": np.ones((400, 400))}], "d": 2**80,
         "e": {2**70: "x"}, "f": b"y" * 5, "g": None, "h": 1.5,
@@ -179,9 +191,9 @@ def test_arguments_are_written_into_the_request_that_named_them(sender: memory.M
     assert (got["a"] == values["a"]).all() and (got["b"][1]["c"] == 1).all()
     assert {name: got[name] for name in "defgh"} == {name: values[name] for name in "defgh"}
     blob = extensions.reference(placed(sender, 7))
-    assert msgspec.msgpack.decode(extensions.inlined(msgspec.msgpack.encode([blob]), sender.recall)) == [
-        b"\7" * memory.MIN_SIZE
-    ]
+    assert msgspec.msgpack.decode(
+        extensions.inlined(msgspec.msgpack.encode([blob]), sender.recall)
+    ) == [b"\7" * memory.MIN_SIZE]
     memory.done(sender.collect())
     sender.sweep(idle=0.0)
     with pytest.raises(ValueError, match="not on its way"):
@@ -260,7 +272,9 @@ def test_a_caller_without_room_for_a_result_is_named(graph: Served) -> None:
     for _ in range(2):
         said = ask(graph, "narrow_here")
         assert (said["class"], said["node"], said["status"]) == ("Unavailable", "Gateway", 503)
-        assert said["text"].startswith("Gateway has no room to take the result of Leaf.large: memory of process ")
+        assert said["text"].startswith(
+            "Gateway has no room to take the result of Leaf.large: memory of process "
+        )
         assert "Cannot allocate memory" in said["text"]
     assert ask(graph, "error", name="large") == {"got": 64 * 1024 * 1024}
 
@@ -277,7 +291,9 @@ def test_a_callee_without_descriptors_takes_arguments_by_the_socket(graph: Serve
 
 
 @pytest.mark.slow
-def test_a_callee_without_room_for_arguments_is_named_and_idempotent_calls_go_elsewhere(graph: Served) -> None:
+def test_a_callee_without_room_for_arguments_is_named_and_idempotent_calls_go_elsewhere(
+    graph: Served,
+) -> None:
     narrow = ask(graph, "narrow_leaf")
     outcomes = [ask(graph, "error", name="size") for _ in range(6)]
     failed = [said for said in outcomes if "class" in said]
@@ -285,7 +301,9 @@ def test_a_callee_without_room_for_arguments_is_named_and_idempotent_calls_go_el
     for said in failed:
         assert (said["class"], said["node"], said["status"]) == ("Unavailable", "Leaf", 503), said
         assert re.match(NO_ROOM, said["text"]), said
-    graph.wait_log(r"ERROR (Leaf\.size: Leaf could not take the arguments|a request could not be read)")
+    graph.wait_log(
+        r"ERROR (Leaf\.size: Leaf could not take the arguments|a request could not be read)"
+    )
     for _ in range(6):
         assert ask(graph, "error", name="size_again") == {"got": 64 * 1024 * 1024}
     os.kill(narrow, 9)
@@ -296,8 +314,12 @@ def test_a_callee_that_dies_when_it_has_answered(tmp_path: Path) -> None:
     with served(TARGET, cwd=ROOT) as graph:
         said = ask(graph, "dies", name="dies_then", flag="x")
         assert (said["class"], said["node"], said["status"]) == ("RemoteError", "Leaf", 502)
-        assert said["text"].startswith("a worker of Leaf answered, but the result cannot be taken: process ")
-        assert re.search("has ended, or (is no worker of this graph|given this memory back)$", said["text"]), said
+        assert said["text"].startswith(
+            "a worker of Leaf answered, but the result cannot be taken: process "
+        )
+        assert re.search(
+            "has ended, or (is no worker of this graph|given this memory back)$", said["text"]
+        ), said
         eventually(lambda: len(graph.workers("n0")) == 1)
         said = ask(graph, "dies", name="dies_once", flag=str(tmp_path / "once"))
         assert said == {"got": 100_000}, "it runs again"

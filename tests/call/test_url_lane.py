@@ -11,7 +11,8 @@ import pytest
 from graphserve.call.exchange import Exchange
 from graphserve.call.lanes.url import UrlLane
 
-MAKING = 50_000_000  # nanoseconds that making a client takes here: more than is waited past a deadline
+# nanoseconds that making a client takes here: more than is waited past a deadline
+MAKING = 50_000_000
 
 
 @pytest.mark.parametrize("early", [False, True])
@@ -40,7 +41,9 @@ def test_the_deadline_that_is_said_counts_from_when_it_is_sent(early: bool) -> N
         headers = {"x-request-timeout": "10.000"}
         request = httpx.Request("POST", "http://far/run", headers=headers, content=b"{}")
         loop = asyncio.get_running_loop()
-        exchange = Exchange(loop, lane, "Far", request, deadline_ns, 0.0, False, lambda status, headers, body: body)
+        exchange = Exchange(
+            loop, lane, "Far", request, deadline_ns, 0.0, False, lambda status, headers, body: body
+        )
         exchange.start()
         assert await exchange.reply == b"7"
         await lane.close()
@@ -60,7 +63,9 @@ def test_a_client_that_cannot_be_made_fails_each_call_and_not_the_start() -> Non
         lane.prepare()
         request = httpx.Request("POST", "http://far/run", content=b"{}")
         loop = asyncio.get_running_loop()
-        exchange = Exchange(loop, lane, "Far", request, None, 0.0, False, lambda status, headers, body: body)
+        exchange = Exchange(
+            loop, lane, "Far", request, None, 0.0, False, lambda status, headers, body: body
+        )
         exchange.start()
         with pytest.raises(Exception, match="Far cannot be reached") as failed:
             await exchange.reply

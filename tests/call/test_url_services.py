@@ -1,4 +1,6 @@
-"""Calls to a service that runs elsewhere, and by httpx clients: the same as beside the caller, and in one process."""
+"""Calls to a service that runs elsewhere, and by httpx clients: the same as beside the caller, and
+in one process.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def asks() -> Iterator[dict[str, Ask]]:
         yield {
             "local": stack.enter_context(in_this_process(elsewhere.Beside)),
             "processes": stack.enter_context(as_processes("tests.apps.elsewhere:Beside")),
-            "elsewhere": stack.enter_context(as_processes("tests.apps.elsewhere:Gateway", {"FAR_URL": far.url})),
+            "elsewhere": stack.enter_context(
+                as_processes("tests.apps.elsewhere:Gateway", {"FAR_URL": far.url})
+            ),
         }
 
 
@@ -82,7 +86,13 @@ REQUESTS: list[tuple[str, str, dict[str, str], list[Any]]] = [
 @pytest.mark.parametrize("api", ["raw", "raw_in_thread"])
 @pytest.mark.parametrize(("path", "body", "headers", "seen"), REQUESTS)
 def test_an_httpx_client_sees_the_same(
-    asks: dict[str, Ask], way: str, api: str, path: str, body: str, headers: dict[str, str], seen: list[Any]
+    asks: dict[str, Ask],
+    way: str,
+    api: str,
+    path: str,
+    body: str,
+    headers: dict[str, str],
+    seen: list[Any],
 ) -> None:
     assert asks[way](api, path=path, body=body, headers=headers) == seen
 
@@ -91,7 +101,9 @@ def test_an_httpx_client_sees_the_same(
 def test_an_error_in_mid_stream_is_an_event(asks: dict[str, Ask], way: str) -> None:
     seen = asks[way]("raw", path="/breaks", body='{"at": 1}', headers=ASKS_EVENTS)
     assert seen[:3] == EVENTS
-    assert seen[3].startswith('data: 0\n\nevent: error\ndata: {"type":"urn:graphserve:problem:remote"')
+    assert seen[3].startswith(
+        'data: 0\n\nevent: error\ndata: {"type":"urn:graphserve:problem:remote"'
+    )
     assert "Far raised ValueError: hidden" in seen[3]
 
 
@@ -123,7 +135,9 @@ def test_each_request_is_a_line_at_debug_alone(level: str, shown: bool) -> None:
         far = stack.enter_context(served("tests.apps.elsewhere:Far", cwd=ROOT))
         env = {"FAR_URL": far.url}
         arguments = ("--log-level", level)
-        graph = stack.enter_context(served("tests.apps.elsewhere:Gateway", *arguments, cwd=ROOT, env=env))
+        graph = stack.enter_context(
+            served("tests.apps.elsewhere:Gateway", *arguments, cwd=ROOT, env=env)
+        )
         _use(graph)
         assert graph.stop() == 0
         assert ("HTTP Request: POST" in graph.text) == shown
@@ -133,6 +147,10 @@ def test_each_request_is_a_line_at_debug_alone(level: str, shown: bool) -> None:
 def _use(graph: Served) -> None:
     with graph.client() as client:
         assert client.post("/streamed", json={"n": 3}).json() == [0, 1, 2]
-        raw = {"path": "/double", "body": '{"x": 2}', "headers": {"content-type": "application/json"}}
+        raw = {
+            "path": "/double",
+            "body": '{"x": 2}',
+            "headers": {"content-type": "application/json"},
+        }
         for name in ("raw", "raw_in_thread"):
             assert client.post(f"/{name}", json=raw).json()[3] == "4"

@@ -24,7 +24,9 @@ def folder() -> Iterator[Path]:
         yield private
 
 
-def run_there(folder: Path, *arguments: str, more: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+def run_there(
+    folder: Path, *arguments: str, more: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
     """`graphserve …` of another user, whose current folder this is."""
     words = [*as_user(*more), *python(), "-m", "graphserve", *arguments]
     return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=60)
@@ -40,7 +42,10 @@ def test_a_file_that_may_not_be_seen(folder: Path) -> None:
 def test_a_current_folder_that_may_not_be_seen(folder: Path) -> None:
     (folder / "pyproject.toml").write_text('[tool.graphserve]\nrun-dir = "run"\n')
     done = run_there(folder, "ps")
-    assert (done.returncode, done.stderr.startswith("Error: no graph of this user is running")) == (5, True)
+    assert (done.returncode, done.stderr.startswith("Error: no graph of this user is running")) == (
+        5,
+        True,
+    )
     done = run_there(folder, "check", "app:Gateway", "--port", "0")
     reason = f"this user may not read {folder}; --app-dir names another folder"
     assert done.stderr == f"Error: there is no module 'app' ({reason})\n"
@@ -49,8 +54,12 @@ def test_a_current_folder_that_may_not_be_seen(folder: Path) -> None:
 def test_a_run_folder_where_this_user_may_not_look(folder: Path) -> None:
     (folder.parent / "app.py").write_text("from graphserve import api, service\n\n\n@service\nclass A:\n    @api\n"
                                           "    async def x(self) -> int:\n        return 1\n")  # fmt: skip
-    done = run_there(folder.parent, "check", "app:A", "--port", "0", "--run-dir", str(folder / "run"))
-    assert done.stderr.startswith(f"Error: the run folder {folder / 'run'} cannot be used: this user may not do that")
+    done = run_there(
+        folder.parent, "check", "app:A", "--port", "0", "--run-dir", str(folder / "run")
+    )
+    assert done.stderr.startswith(
+        f"Error: the run folder {folder / 'run'} cannot be used: this user may not do that"
+    )
     assert (done.returncode, len(done.stderr.splitlines())) == (4, 1)
 
 
@@ -60,10 +69,19 @@ READER = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
 
 def test_a_graph_of_another_user(folder: Path) -> None:
     run_dir = folder / "run"
-    denied = f"Error: this user may not look into {run_dir}: run this as the user who started the graph there\n"
+    denied = (
+        f"Error: this user may not look into {run_dir}: run this as the user who started the graph"
+        " there\n"
+    )
     with served("diamond:Top", "--run-dir", str(run_dir)):
         for name in WITH_GRAPH:
-            done = run_there(folder.parent, name, *(["Top=1"] if name == "scale" else []), "--run-dir", str(run_dir))
+            done = run_there(
+                folder.parent,
+                name,
+                *(["Top=1"] if name == "scale" else []),
+                "--run-dir",
+                str(run_dir),
+            )
             assert (done.returncode, done.stderr) == (1, denied)
         done = run_there(folder.parent, "ps", "--run-dir", str(run_dir), more=READER)
         assert (done.returncode, done.stderr) == (1, denied)

@@ -1,4 +1,6 @@
-"""The displays on real pipes and terminals: what they write, and that nothing they write to can stop them."""
+"""The displays on real pipes and terminals: what they write, and that nothing they write to can
+stop them.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +105,8 @@ class TestText:
             rf"{CLOCK} Recognizer\[0\] complained\n"
             rf"{CLOCK} Gateway WARNING careful\n"
             rf"{CLOCK} graphserve  ERROR broken\n    Traceback …\n    ValueError: 1\n"
-            rf"{CLOCK} graphserve  serving on http://127\.0\.0\.1:8000 \(/docs describes it; Ctrl-C stops\)\n",
+            rf"{CLOCK} graphserve  serving on http://127\.0\.0\.1:8000 \(/docs describes it; Ctrl-C"
+            r" stops\)\n",
             err.rest(),
         )
 
@@ -119,9 +122,15 @@ class TestText:
         _, err = pipes
         display = TextDisplay("info", err.writing, err.writing)
         display.node(state(what="failed", ready=0))
-        display.failed(StartupError("Recognizer could not start", "Recognizer", "Traceback …\nValueError: no model\n"))
+        display.failed(
+            StartupError(
+                "Recognizer could not start", "Recognizer", "Traceback …\nValueError: no model\n"
+            )
+        )
         display.close()
-        assert err.rest().endswith("\nError: Recognizer could not start\n\nTraceback …\nValueError: no model\n")
+        assert err.rest().endswith(
+            "\nError: Recognizer could not start\n\nTraceback …\nValueError: no model\n"
+        )
 
     def test_what_is_no_text_is_shown_somehow(self, pipes: tuple[Pipe, Pipe]) -> None:
         _, err = pipes
@@ -136,12 +145,18 @@ class TestJson:
         _, err = pipes
         display = JsonDisplay("info", err.writing)
         display.node(state())
-        display.log(log("a\nb", node="R", slot=0, pid=7, stream="stdout", fields={"request_id": "x"}))
+        display.log(
+            log("a\nb", node="R", slot=0, pid=7, stream="stdout", fields={"request_id": "x"})
+        )
         display.serving("http://127.0.0.1:8000")
         display.failed(StartupError("no", "R", "Traceback"))
         display.close()
         first, second, third, last = (json.loads(line) for line in err.rest().splitlines())
-        assert (first["node"], first["level"], first["fields"]["state"]) == ("Recognizer", "info", "ready")
+        assert (first["node"], first["level"], first["fields"]["state"]) == (
+            "Recognizer",
+            "info",
+            "ready",
+        )
         assert second == {
             "time": "2023-11-14T22:13:20.250Z", "level": "info", "message": "a\nb", "node": "R", "slot": 0, "pid": 7,
             "stream": "stdout", "traceback": "", "fields": {"request_id": "x"},
@@ -151,7 +166,9 @@ class TestJson:
 
 
 def test_a_request_stands_on_the_last_line_of_its_message() -> None:
-    record = log("app.py:3: UserWarning: old\n  warn('old')\n", level="warning", fields={"request_id": "x1"})
+    record = log(
+        "app.py:3: UserWarning: old\n  warn('old')\n", level="warning", fields={"request_id": "x1"}
+    )
     assert lines.text_line(record).endswith("UserWarning: old\n      warn('old') [request x1]\n")
 
 
@@ -161,7 +178,9 @@ def test_a_request_stands_on_the_last_line_of_its_message() -> None:
 )
 def test_log_level_is_for_records_only(threshold: str, visible: str) -> None:
     found = "".join(
-        mark for mark, level in zip("abcde", lines.LEVELS, strict=True) if lines.shown(log("", level=level), threshold)
+        mark
+        for mark, level in zip("abcde", lines.LEVELS, strict=True)
+        if lines.shown(log("", level=level), threshold)
     )
     assert found == visible
     assert lines.shown(log("", level="debug", stream="stdout"), threshold)
@@ -175,7 +194,8 @@ class TestTerminal:
         display.node(state(what="starting", ready=0))
         read_until(master, r"starting[^\n]*0/2")
         display.log(log("loading", node="Recognizer", slot=0))
-        read_until(master, "loading[^\n]*\r\n.*starting[^\n]*0/2")  # the line, and the picture again below it
+        # the line, and the picture again below it
+        read_until(master, "loading[^\n]*\r\n.*starting[^\n]*0/2")
         display.node(state())
         read_until(master, r"ready[^\n]*2/2")
         display.serving("http://127.0.0.1:8000")
@@ -213,7 +233,9 @@ def displays(fd: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("form", ["text", "json", "terminal"])
-def test_a_paused_terminal_stops_nothing_and_hears_what_was_dropped(form: str, terminal: tuple[int, int]) -> None:
+def test_a_paused_terminal_stops_nothing_and_hears_what_was_dropped(
+    form: str, terminal: tuple[int, int]
+) -> None:
     master, slave = terminal  # nobody reads: as if Ctrl-S had been pressed
     display: Display = displays(slave)[form]()
     display.node(state(what="starting", ready=0))
@@ -286,7 +308,9 @@ class TestWriter:
         assert pipe.until("\n99999\n") == text
         assert writer.close(SECONDS)
 
-    def test_colours_are_off_by_no_color(self, monkeypatch: pytest.MonkeyPatch, terminal: tuple[int, int]) -> None:
+    def test_colours_are_off_by_no_color(
+        self, monkeypatch: pytest.MonkeyPatch, terminal: tuple[int, int]
+    ) -> None:
         from graphserve.cli.display import display as choice
 
         monkeypatch.setenv("TERM", "xterm")

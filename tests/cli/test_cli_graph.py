@@ -35,9 +35,19 @@ def test_pictures(arguments: list[str], words: list[str], project: Path, run: Ru
 
 
 def test_json_is_the_plan(project: Path, run: Run) -> None:
-    done = run("graph", "app.py:Gateway", "--format", "json", GRAPHSERVE_SCALE="Recognizer=3", GRAPHSERVE_PORT="9000")
+    done = run(
+        "graph",
+        "app.py:Gateway",
+        "--format",
+        "json",
+        GRAPHSERVE_SCALE="Recognizer=3",
+        GRAPHSERVE_PORT="9000",
+    )
     plan = json.loads(done.stdout)
-    assert [(node["name"], node["workers"]) for node in plan["nodes"]] == [("Recognizer", 3), ("Gateway", 1)]
+    assert [(node["name"], node["workers"]) for node in plan["nodes"]] == [
+        ("Recognizer", 3),
+        ("Gateway", 1),
+    ]
     assert plan["listen"]["port"] == 9000
 
 
@@ -84,7 +94,9 @@ def test_the_entrypoint_of_pyproject(project: Path, run: Run) -> None:
      ("there:Service", "but there is one in src: add --app-dir src"),
      ("package.there:Service", "but there is one in src: add --app-dir src")],
 )  # fmt: skip
-def test_a_wrong_target_exits_4(command: str, target: str, message: str, project: Path, run: Run) -> None:
+def test_a_wrong_target_exits_4(
+    command: str, target: str, message: str, project: Path, run: Run
+) -> None:
     (project / "src" / "package").mkdir(parents=True)
     (project / "src" / "there.py").touch()
     done = run(command, target)
@@ -93,10 +105,17 @@ def test_a_wrong_target_exits_4(command: str, target: str, message: str, project
     assert "Traceback" not in done.stderr
 
 
-def test_a_reader_that_goes_away_is_no_traceback(project: Path, environment: dict[str, str]) -> None:
+def test_a_reader_that_goes_away_is_no_traceback(
+    project: Path, environment: dict[str, str]
+) -> None:
     shell = f"{sys.executable} -m graphserve graph app:Gateway --format json | true"
     done = subprocess.run(
-        ["bash", "-c", shell], cwd=project, env=environment, capture_output=True, text=True, timeout=60
+        ["bash", "-c", shell],
+        cwd=project,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.stderr == ""
 
@@ -108,7 +127,11 @@ class TestCheck:
         assert done.stdout == "ok: 2 nodes\n"
 
     def test_reports_everything_at_once(self, project: Path, run: Run) -> None:
-        text = (project / "app.py").read_text().replace("workers=2", "workers=2, gpus=1, queue=10_000_000")
+        text = (
+            (project / "app.py")
+            .read_text()
+            .replace("workers=2", "workers=2, gpus=1, queue=10_000_000")
+        )
         (project / "app.py").write_text(text)
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = str(taken.getsockname()[1])

@@ -1,4 +1,6 @@
-"""What `graphserve serve` says when it cannot: one clear message, the right exit code, nothing started."""
+"""What `graphserve serve` says when it cannot: one clear message, the right exit code, nothing
+started.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +20,16 @@ FILES = {
     "dies.py": "import os\nos._exit(9)\n",
     "empty.py": "from graphserve import service\n\n\n@service\nclass Empty:\n    pass\n",
     "sub/deep.py": (
-        "from graphserve import api, service\n\n\n@service\nclass Deep:\n    @api\n    async def x(self) -> int:\n"
-        "        return 1\n"
+        "from graphserve import api, service\n\n\n@service\nclass Deep:\n    @api\n    async def"
+        " x(self) -> int:\n        return 1\n"
     ),
     "relative.py": "from . import plain\n",
     "plain.py": "class Plain:\n    pass\n",
     "circle.py": (
-        "from graphserve import api, depends, service\n\n\n@service\nclass A:\n    b = depends('circle:B')\n\n"
-        "    @api\n"
-        "    async def x(self) -> int:\n        return 1\n\n\n@service\nclass B:\n    a = depends(A)\n\n    @api\n"
-        "    async def x(self) -> int:\n        return 1\n"
+        "from graphserve import api, depends, service\n\n\n@service\nclass A:\n    b ="
+        " depends('circle:B')\n\n    @api\n    async def x(self) -> int:\n        return"
+        " 1\n\n\n@service\nclass B:\n    a = depends(A)\n\n    @api\n    async def x(self) ->"
+        " int:\n        return 1\n"
     ),
 }
 SYNTAX = "SyntaxError: invalid syntax"
@@ -103,7 +105,10 @@ def test_a_node_that_is_missing_names_the_place_it_was_given_at(
     (project / "conf").mkdir()
     (project / "conf" / "serve.toml").write_text("[set.Recog]\ntimeout = 2\n")
     done = run("serve", "app:Gateway", "--port", "0", *arguments, **environ)
-    words = f"Error: {where.format(cwd=project)}: there is no node 'Recog'; did you mean 'Recognizer'?\n"
+    words = (
+        f"Error: {where.format(cwd=project)}: there is no node 'Recog'; did you mean"
+        " 'Recognizer'?\n"
+    )
     assert (done.returncode, done.stderr) == (4, words)
 
 
@@ -117,7 +122,9 @@ def test_a_node_that_is_missing_names_the_place_it_was_given_at(
         ("starlette/__init__.py", "app:Gateway", "a package that graphserve uses"),
     ],
 )
-def test_a_file_with_the_name_of_another_module(file: str, target: str, what: str, project: Path, run: Run) -> None:
+def test_a_file_with_the_name_of_another_module(
+    file: str, target: str, what: str, project: Path, run: Run
+) -> None:
     (project / file).parent.mkdir(exist_ok=True)
     (project / file).write_text((project / "app.py").read_text())
     done = run("check", target, "--port", "0")
@@ -127,12 +134,16 @@ def test_a_file_with_the_name_of_another_module(file: str, target: str, what: st
 
 
 @pytest.mark.parametrize("imports", ["", "import queue\n\n"])
-def test_a_circle_beside_a_module_that_is_named_as_one_of_python(imports: str, project: Path, run: Run) -> None:
+def test_a_circle_beside_a_module_that_is_named_as_one_of_python(
+    imports: str, project: Path, run: Run
+) -> None:
     (project / "queue.py").write_text("")
     (project / "circle.py").write_text(imports + FILES["circle.py"])
     done = run("check", "circle:A", "--port", "0")
     down = imports.count("\n")
-    circle = CIRCLE.format(cwd=project).replace(":6)", f":{6 + down})").replace(":15)", f":{15 + down})")
+    circle = (
+        CIRCLE.format(cwd=project).replace(":6)", f":{6 + down})").replace(":15)", f":{15 + down})")
+    )
     assert (done.returncode, done.stderr) == (
         4,
         f"Error: services depend on each other in a circle: {circle}. {ADVICE}\n",
@@ -143,5 +154,7 @@ def test_a_graph_that_cannot_be_imported_is_one_json_object(project: Path, run: 
     (project / "bad.py").write_text(FILES["bad.py"])
     done = run("serve", "bad:X", "--log-format", "json")
     (record,) = map(json.loads, done.stderr.splitlines())
-    assert record["message"] == "importing 'bad' raised SyntaxError: invalid syntax (bad.py, line 1)"
+    assert (
+        record["message"] == "importing 'bad' raised SyntaxError: invalid syntax (bad.py, line 1)"
+    )
     assert record["traceback"].endswith("SyntaxError: invalid syntax")

@@ -27,7 +27,9 @@ AUTHORITY = trustme.CA()
 def pair(folder: Path, name: str = "one", days: float = 30) -> tuple[str, str]:
     """A certificate and its key as files."""
     end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
-    cert = AUTHORITY.issue_cert("localhost", not_before=end - datetime.timedelta(days=400), not_after=end)
+    cert = AUTHORITY.issue_cert(
+        "localhost", not_before=end - datetime.timedelta(days=400), not_after=end
+    )
     certfile, keyfile = folder / f"{name}.pem", folder / f"{name}.key"
     certfile.write_bytes(b"".join(blob.bytes() for blob in cert.cert_chain_pems))
     keyfile.write_bytes(cert.private_key_pem.bytes())
@@ -39,7 +41,9 @@ def encrypted(keyfile: str, password: str) -> str:
 
     key = form.load_pem_private_key(Path(keyfile).read_bytes(), None)
     locked = form.BestAvailableEncryption(password.encode())
-    Path(keyfile).write_bytes(key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, locked))
+    Path(keyfile).write_bytes(
+        key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, locked)
+    )
     return keyfile
 
 
@@ -51,7 +55,14 @@ class TestCertificate:
     def test_a_good_pair_has_no_trouble(self, tmp_path: Path) -> None:
         certfile, keyfile = pair(tmp_path)
         AUTHORITY.cert_pem.write_to_path(tmp_path / "ca.pem")
-        assert said(certificate(TlsPlan(certfile, keyfile, str(tmp_path / "ca.pem"), ssl.CERT_REQUIRED), None)) == []
+        assert (
+            said(
+                certificate(
+                    TlsPlan(certfile, keyfile, str(tmp_path / "ca.pem"), ssl.CERT_REQUIRED), None
+                )
+            )
+            == []
+        )
 
     def test_one_file_may_hold_both(self, tmp_path: Path) -> None:
         certfile, keyfile = pair(tmp_path)
@@ -67,10 +78,13 @@ class TestCertificate:
     def test_the_key_of_another(self, tmp_path: Path) -> None:
         certfile, _ = pair(tmp_path)
         _, other = pair(tmp_path, "two")
-        assert "is not that of the certificate" in said(certificate(TlsPlan(certfile, other), None))[0]
+        assert (
+            "is not that of the certificate" in said(certificate(TlsPlan(certfile, other), None))[0]
+        )
 
     @pytest.mark.parametrize(
-        ("days", "message"), [(-1, "has expired: renew it"), (2, "warning: "), (500, "is not valid yet")]
+        ("days", "message"),
+        [(-1, "has expired: renew it"), (2, "warning: "), (500, "is not valid yet")],
     )
     def test_dates(self, days: float, message: str, tmp_path: Path) -> None:
         (found,) = said(certificate(TlsPlan(*pair(tmp_path, days=days)), None))
@@ -100,7 +114,10 @@ class TestCertificate:
         ]
         assert "no PEM certificate" in said(certificate(TlsPlan(str(empty), keyfile), None))[0]
         assert "no PEM private key" in said(certificate(TlsPlan(certfile), None))[0]
-        assert "no PEM certificates can be read" in said(certificate(TlsPlan(certfile, keyfile, str(empty)), None))[0]
+        assert (
+            "no PEM certificates can be read"
+            in said(certificate(TlsPlan(certfile, keyfile, str(empty)), None))[0]
+        )
 
     def test_clients_and_ciphers(self, tmp_path: Path) -> None:
         certfile, keyfile = pair(tmp_path)
@@ -121,7 +138,8 @@ class TestAddress:
         assert "is in use" in found
 
     @pytest.mark.parametrize(
-        ("host", "message"), [("192.0.2.1", "no address of this machine"), ("no.such.invalid", "is not known here")]
+        ("host", "message"),
+        [("192.0.2.1", "no address of this machine"), ("no.such.invalid", "is not known here")],
     )
     def test_no_host_of_ours(self, host: str, message: str) -> None:
         assert message in said(preflight.address(ListenPlan(host=host, port=0)))[0]
@@ -131,14 +149,20 @@ class TestUnixListener:
     def test_paths(self, tmp_path: Path) -> None:
         path = tmp_path / "s.sock"
         assert said(preflight.unix_listener(str(path))) == []
-        assert "there is no folder" in said(preflight.unix_listener(str(tmp_path / "none" / "s.sock")))[0]
+        assert (
+            "there is no folder"
+            in said(preflight.unix_listener(str(tmp_path / "none" / "s.sock")))[0]
+        )
         with socket.socket(socket.AF_UNIX) as sock:
             sock.bind(str(path))
             sock.listen(0)
             assert "another process listens there" in said(preflight.unix_listener(str(path)))[0]
         assert said(preflight.unix_listener(str(path))) == []  # left behind: it can be replaced
         (tmp_path / "file").write_text("")
-        assert "something else than a socket" in said(preflight.unix_listener(str(tmp_path / "file")))[0]
+        assert (
+            "something else than a socket"
+            in said(preflight.unix_listener(str(tmp_path / "file")))[0]
+        )
 
     def test_a_path_that_is_too_long(self, tmp_path: Path) -> None:
         settings = Settings("a:B", listen=ListenPlan(uds="/tmp/" + "u" * 103))
@@ -160,7 +184,10 @@ class TestRunFolder:
         os.close(killed._lock)
         assert said(preflight.run_folder(str(tmp_path))) == []  # left by a graph that was killed
         (tmp_path / "lock").write_text("of another program")
-        assert "is not empty and no run folder of graphserve" in said(preflight.run_folder(str(tmp_path)))[0]
+        assert (
+            "is not empty and no run folder of graphserve"
+            in said(preflight.run_folder(str(tmp_path)))[0]
+        )
 
     def test_in_use(self, tmp_path: Path) -> None:
         folder = rundir.RunDir(str(tmp_path / "run"))
@@ -171,7 +198,9 @@ class TestRunFolder:
     def test_something_else(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         assert "is not empty and no run folder" in said(preflight.run_folder(str(tmp_path)))[0]
-        assert "something else than a folder" in said(preflight.run_folder(str(tmp_path / "file")))[0]
+        assert (
+            "something else than a folder" in said(preflight.run_folder(str(tmp_path / "file")))[0]
+        )
 
     def test_where_nothing_can_be_made(self) -> None:
         (found,) = said(preflight.run_folder("/proc/graphserve/run"))
@@ -202,7 +231,12 @@ def plan(**options: object) -> Plan:
 )
 def test_gpus(gpus: float, workers: int, visible: int, fine: bool) -> None:
     assert (
-        said(preflight.gpus(plan(gpus=gpus, workers=workers), [str(index) for index in range(visible)])) == []
+        said(
+            preflight.gpus(
+                plan(gpus=gpus, workers=workers), [str(index) for index in range(visible)]
+            )
+        )
+        == []
     ) is fine
 
 
@@ -223,7 +257,10 @@ def test_kantoku_beside_circus(tmp_path: Path) -> None:
     info = tmp_path / "kantoku-0.18.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: kantoku\nVersion: 0.18\n")
-    code = "from graphserve.cli import preflight\nfor trouble in preflight.packages(): print(trouble.message)"
+    code = (
+        "from graphserve.cli import preflight\nfor trouble in preflight.packages():"
+        " print(trouble.message)"
+    )
     done = _python(code, PYTHONPATH=str(tmp_path))
     assert "kantoku is installed beside circus" in done.stdout
 
@@ -238,41 +275,49 @@ def distribution(folder: Path, name: str, *files: str) -> None:
 
 @pytest.mark.parametrize("command", [["check", "app:Echo"], ["serve", "app:Echo", "--port", "0"]])
 def test_another_project_that_writes_our_package(tmp_path: Path, command: list[str]) -> None:
-    distribution(tmp_path, "graphserve", "graphserve/__init__.py", "graphserve-0.2.3.dist-info/RECORD")
+    distribution(
+        tmp_path, "graphserve", "graphserve/__init__.py", "graphserve-0.2.3.dist-info/RECORD"
+    )
     (tmp_path / "app.py").write_text(
-        "from graphserve import api, service\n@service\nclass Echo:\n    @api\n    def echo(self, x: int) -> int:\n"
-        "        return x\n"
+        "from graphserve import api, service\n@service\nclass Echo:\n    @api\n    def echo(self,"
+        " x: int) -> int:\n        return x\n"
     )
     done = subprocess.run(
         [sys.executable, "-m", "graphserve", *command], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)},
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 4
-    assert "Error: the distribution graphserve 0.2.3 is installed beside pygraphserve" in done.stderr
+    assert (
+        "Error: the distribution graphserve 0.2.3 is installed beside pygraphserve" in done.stderr
+    )
     assert "pip uninstall -y graphserve pygraphserve, then pip install pygraphserve" in done.stderr
 
 
 def test_an_editable_installation_writes_no_package(tmp_path: Path) -> None:
     distribution(tmp_path, "graphserve", "_graphserve.pth", "graphserve-0.2.3.dist-info/RECORD")
-    code = "from graphserve.cli import preflight\nfor trouble in preflight.packages(): print(trouble.message)"
+    code = (
+        "from graphserve.cli import preflight\nfor trouble in preflight.packages():"
+        " print(trouble.message)"
+    )
     assert _python(code, PYTHONPATH=str(tmp_path)).stdout == ""
 
 
-@pytest.mark.parametrize("loop, message", [("uvloop", "--loop uvloop: uvloop is not installed"), ("auto", "")])
+@pytest.mark.parametrize(
+    "loop, message", [("uvloop", "--loop uvloop: uvloop is not installed"), ("auto", "")]
+)
 def test_an_event_loop_that_is_not_installed(loop: str, message: str) -> None:
     code = (
-        "import sys; sys.modules['uvloop'] = None\n"
-        "from graphserve.cli import preflight\nfrom graphserve.config import Config\n"
-        "from graphserve.graph.plan import Settings\n"
-        f"for trouble in preflight.event_loop(Config(Settings('a:B', loop={loop!r}))): print(trouble.message)"
+        "import sys; sys.modules['uvloop'] = None\nfrom graphserve.cli import preflight\nfrom"
+        " graphserve.config import Config\nfrom graphserve.graph.plan import Settings\nfor trouble"
+        f" in preflight.event_loop(Config(Settings('a:B', loop={loop!r}))): print(trouble.message)"
     )
     assert _python(code).stdout.startswith(message)
 
 
 def test_few_open_files() -> None:
     code = (
-        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"
-        "from graphserve.cli import preflight\nfor trouble in preflight.open_files(): print(trouble)"
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\nfrom"
+        " graphserve.cli import preflight\nfor trouble in preflight.open_files(): print(trouble)"
     )
     done = _python(code)
     assert "only 256 files may be open" in done.stdout
@@ -281,4 +326,6 @@ def test_few_open_files() -> None:
 
 def _python(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, timeout=60, check=True)
+    return subprocess.run(
+        command, env=os.environ | environ, capture_output=True, text=True, timeout=60, check=True
+    )

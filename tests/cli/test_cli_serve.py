@@ -55,11 +55,15 @@ class Echo:
 
 @pytest.fixture
 def start(tmp_path: Path, environment: dict[str, str]) -> Iterator[Start]:
-    """Starts `graphserve serve app:Echo --port 0 …`; whatever still runs at the end of the test is killed."""
+    """Starts `graphserve serve app:Echo --port 0 …`; whatever still runs at the end of the test is
+    killed.
+    """
     (tmp_path / "app.py").write_text(APP)
     with contextlib.ExitStack() as stack:
 
-        def begin(*arguments: str, env: dict[str, str] | None = None, **rest: Any) -> subprocess.Popen[bytes]:
+        def begin(
+            *arguments: str, env: dict[str, str] | None = None, **rest: Any
+        ) -> subprocess.Popen[bytes]:
             where = [] if "--uds" in arguments else ["--port", "0"]
             process = subprocess.Popen(
                 [sys.executable, "-m", "graphserve", "serve", "app:Echo", *where, *arguments],
@@ -101,7 +105,9 @@ def test_serves_shows_and_stops(start: Start) -> None:
     assert process.stdout and process.stderr
     url = url_of(process.stderr.fileno())
     assert call(url, "echo", text="hello") == "hello"
-    assert re.search(r"^\d\d:\d\d:\d\d Echo\[0\] hello\n", read_until(process.stdout.fileno(), "hello"))
+    assert re.search(
+        r"^\d\d:\d\d:\d\d Echo\[0\] hello\n", read_until(process.stdout.fileno(), "hello")
+    )
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 0
@@ -135,7 +141,9 @@ def test_log_level_hides_what_is_below(start: Start) -> None:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_a_failed_start_prints_the_users_traceback_last_and_exits_3(form: str, tmp_path: Path, run: Run) -> None:
+def test_a_failed_start_prints_the_users_traceback_last_and_exits_3(
+    form: str, tmp_path: Path, run: Run
+) -> None:
     (tmp_path / "app.py").write_text(BROKEN)
     done = run("serve", "app:Echo", "--port", "0", "--log-format", form)
     assert done.returncode == 3
@@ -173,7 +181,9 @@ def test_a_bad_certificate_exits_4_before_anything_starts(tmp_path: Path, run: R
     assert "starting" not in done.stderr
 
 
-def test_the_key_password_is_not_in_the_environment_of_workers(start: Start, tmp_path: Path) -> None:
+def test_the_key_password_is_not_in_the_environment_of_workers(
+    start: Start, tmp_path: Path
+) -> None:
     (tmp_path / ".env").write_text("MODEL=big\n")
     env = {"GRAPHSERVE_SSL_KEYFILE_PASSWORD": "s3cret", "GRAPHSERVE_LOG_LEVEL": "error"}
     process = start("--env-file", ".env", env=env, stderr=subprocess.PIPE)
@@ -181,9 +191,18 @@ def test_the_key_password_is_not_in_the_environment_of_workers(start: Start, tmp
 
     import trustme
 
-    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "cert.pem")
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(
+        tmp_path / "cert.pem"
+    )
     process = start(
-        "--env-file", ".env", "--uds", "s.sock", "--ssl-certfile", "cert.pem", env=env, stderr=subprocess.PIPE
+        "--env-file",
+        ".env",
+        "--uds",
+        "s.sock",
+        "--ssl-certfile",
+        "cert.pem",
+        env=env,
+        stderr=subprocess.PIPE,
     )
     assert process.stderr
     read_until(process.stderr.fileno(), "serving on")
@@ -239,7 +258,8 @@ class TestOnATerminal:
         assert "starting" not in shown.rpartition("\x1b[J")[2], "the last picture stands"
 
     @pytest.mark.parametrize(
-        "env", [{"TERM": "dumb"}, {"TERM": "xterm", "NO_COLOR": "1", "GRAPHSERVE_LOG_FORMAT": "text"}]
+        "env",
+        [{"TERM": "dumb"}, {"TERM": "xterm", "NO_COLOR": "1", "GRAPHSERVE_LOG_FORMAT": "text"}],
     )
     def test_plain_lines_where_they_are_wanted(
         self, env: dict[str, str], start: Start, terminal: tuple[int, int]

@@ -16,7 +16,9 @@ from graphserve.config.flags import COMMON, FLAGS
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 ON_THE_COMMAND_LINE = [flag for flag in FLAGS if flag.key != "entrypoint" and flag.flag]
-WITH_RUN_DIR = [(name, "R=1") if name == "scale" else (name,) for name in ("serve", "check", *WITH_GRAPH)]
+WITH_RUN_DIR = [
+    (name, "R=1") if name == "scale" else (name,) for name in ("serve", "check", *WITH_GRAPH)
+]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -35,7 +37,10 @@ def test_help_shows_defaults_as_they_are_written() -> None:
 
 def test_an_empty_target_is_called_target(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["check", ""]) == 4
-    assert capfd.readouterr().err == "Error: TARGET='': expected module:Class or path/to/file.py:Class\n"
+    assert (
+        capfd.readouterr().err
+        == "Error: TARGET='': expected module:Class or path/to/file.py:Class\n"
+    )
 
 
 @pytest.mark.parametrize("name", ["serve", "check"])
@@ -51,7 +56,13 @@ def test_every_option_is_a_flag(name: str, flag: object) -> None:
 def test_graph_takes_the_common_options() -> None:
     command = commands.get_command(None, "graph")  # type: ignore[arg-type]
     assert command is not None
-    assert {parameter.name for parameter in command.params} == {*COMMON, "entrypoint", "form", "dot", "output"}
+    assert {parameter.name for parameter in command.params} == {
+        *COMMON,
+        "entrypoint",
+        "form",
+        "dot",
+        "output",
+    }
 
 
 def test_version(capfd: pytest.CaptureFixture[str]) -> None:
@@ -62,36 +73,62 @@ def test_version(capfd: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["serve", "--port", "abc", "app:Gateway"], "--port='abc': expected a port number from 0 to 65535"),
+        (
+            ["serve", "--port", "abc", "app:Gateway"],
+            "--port='abc': expected a port number from 0 to 65535",
+        ),
         (["serve", "--prot", "1"], "--port"),
         (["serve", "--set", "R.timeuot=5", "app:Gateway"], "did you mean 'timeout'?"),
         (["serve", "--scale", "R", "app:Gateway"], "NODE=N, such as Recognizer=2"),
-        (["graph", "--format", "png", "app:Gateway"], "'png' is not one of 'tree', 'dot', 'mermaid', 'json', 'svg'"),
+        (
+            ["graph", "--format", "png", "app:Gateway"],
+            "'png' is not one of 'tree', 'dot', 'mermaid', 'json', 'svg'",
+        ),
         (["graph", "--dot", "--format", "svg", "app:Gateway"], "--dot is --format dot"),
         (
             ["graph", "-o", "x.png", "app:Gateway"],
             "-o x.png: a .png is not drawn here; take .dot, .gv, .mmd, .json, .svg",
         ),
         (["graph", "-o", "x.PDF", "app:Gateway"], "-o x.PDF: a .pdf is not drawn here"),
-        *[([name, "--run-dir", "", *arguments], "--run-dir='': expected a path") for name, *arguments in WITH_RUN_DIR],
+        *[
+            ([name, "--run-dir", "", *arguments], "--run-dir='': expected a path")
+            for name, *arguments in WITH_RUN_DIR
+        ],
         (["scale", "Leaf=2", "Leaf=3"], "Leaf is given twice"),
         (["scale", "Leaf=2,Leaf=2"], "Leaf is given twice"),
-        (["serve", "--forwarded-allow-ips", "foo", "a:B"], "IP addresses or networks with commas between them, or *"),
-        (["serve", "--forwarded-allow-ips", "10.0.0.1/8", "a:B"], "--forwarded-allow-ips='10.0.0.1/8'"),
+        (
+            ["serve", "--forwarded-allow-ips", "foo", "a:B"],
+            "IP addresses or networks with commas between them, or *",
+        ),
+        (
+            ["serve", "--forwarded-allow-ips", "10.0.0.1/8", "a:B"],
+            "--forwarded-allow-ips='10.0.0.1/8'",
+        ),
         (
             ["check", "--allowed-hosts", "http://x", "a:B"],
             "--allowed-hosts='http://x': expected names or addresses without a port",
         ),
-        (["check", "--uds", "x.sock", "-p", "9000", "a:B"], "--port says nothing where --uds is given"),
-        (["serve", "--uds", "x.sock", "-H", "::1", "a:B"], "--host says nothing where --uds is given"),
+        (
+            ["check", "--uds", "x.sock", "-p", "9000", "a:B"],
+            "--port says nothing where --uds is given",
+        ),
+        (
+            ["serve", "--uds", "x.sock", "-H", "::1", "a:B"],
+            "--host says nothing where --uds is given",
+        ),
         (["serve", "a:B", "c:D"], "unexpected extra argument"),
         (["sevre"], "there is no command 'sevre'; did you mean 'serve'?"),
         (["run", "app:Gateway"], "there is no command 'run'; did you mean 'serve'?"),
-        (["app:Gateway"], "there is no command 'app:Gateway'; did you mean graphserve serve app:Gateway?"),
+        (
+            ["app:Gateway"],
+            "there is no command 'app:Gateway'; did you mean graphserve serve app:Gateway?",
+        ),
         (["xyz"], "there is no command 'xyz'; commands are serve, graph,"),
     ],
 )
-def test_wrong_usage_exits_2(arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_exits_2(
+    arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert main(arguments) == 2
     printed = capfd.readouterr()
     assert message in printed.err
@@ -100,12 +137,15 @@ def test_wrong_usage_exits_2(arguments: list[str], message: str, capfd: pytest.C
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf", "-1", "soon"])
-@pytest.mark.parametrize("flag", [flag.name for flag in ON_THE_COMMAND_LINE if flag.kind.metavar == "SECONDS"])
+@pytest.mark.parametrize(
+    "flag", [flag.name for flag in ON_THE_COMMAND_LINE if flag.kind.metavar == "SECONDS"]
+)
 def test_seconds_are_a_number(flag: str, text: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["check", f"--{flag}={text}", "a:B"]) == 2
     assert f"--{flag}={text!r}: expected a number of seconds" in capfd.readouterr().err
     assert main(["status", f"--wait={text}"]) == 2
-    said = capfd.readouterr().err  # (what begins with - click takes for another option, since --wait needs no value)
+    # (what begins with - click takes for another option, since --wait needs no value)
+    said = capfd.readouterr().err
     assert text[0] == "-" or f"--wait={text!r}: expected a number of seconds from 0" in said
 
 
@@ -127,7 +167,10 @@ def test_without_a_running_graph_exits_5(name: str, run: Run, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
-        ({"GRAPHSERVE_PORT": "abc"}, "Error: GRAPHSERVE_PORT='abc': expected a port number from 0 to 65535"),
+        (
+            {"GRAPHSERVE_PORT": "abc"},
+            "Error: GRAPHSERVE_PORT='abc': expected a port number from 0 to 65535",
+        ),
         ({"GRAPHSERVE_PROT": "1"}, "did you mean 'GRAPHSERVE_PORT'?"),
         ({"GRAPHSERVE_CONFIG": "none.toml"}, "none.toml: cannot read the configuration"),
     ],
@@ -141,12 +184,14 @@ def test_a_wrong_configuration_exits_4(environ: dict[str, str], message: str, ru
 
 def test_help_imports_click_and_nothing_heavy(tmp_path: Path) -> None:
     code = (
-        "import sys; from graphserve.cli import main; main(['serve', '--help']); "
-        "heavy = {'networkx', 'circus', 'tornado', 'zmq', 'rich', 'httpx', 'msgspec', 'uvicorn', 'starlette', 'ssl', "
-        "'asyncio', 'tomllib'}; "
-        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+        "import sys; from graphserve.cli import main; main(['serve', '--help']); heavy ="
+        " {'networkx', 'circus', 'tornado', 'zmq', 'rich', 'httpx', 'msgspec', 'uvicorn',"
+        " 'starlette', 'ssl', 'asyncio', 'tomllib'}; print(sorted(heavy & set(sys.modules)),"
+        " file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
     assert done.stderr.strip() == "[]"
 
 
@@ -154,7 +199,13 @@ def test_a_shell_completes(run: Run) -> None:
     """As docs/reference/cli.md has it."""
     done = run(**{"_GRAPHSERVE_COMPLETE": "bash_source"})
     assert "complete -o nosort -F" in done.stdout and "graphserve" in done.stdout
-    done = run(**{"_GRAPHSERVE_COMPLETE": "bash_complete", "COMP_WORDS": "graphserve st", "COMP_CWORD": "1"})
+    done = run(
+        **{
+            "_GRAPHSERVE_COMPLETE": "bash_complete",
+            "COMP_WORDS": "graphserve st",
+            "COMP_CWORD": "1",
+        }
+    )
     assert done.stdout.split() == ["plain,status", "plain,stop"]
 
 

@@ -36,7 +36,9 @@ class Leaf:
             await asyncio.sleep(0.01)
         return 1
 """
-HELD = "        import os, time\n        while os.path.exists('hold'):\n            time.sleep(0.01)"
+HELD = (
+    "        import os, time\n        while os.path.exists('hold'):\n            time.sleep(0.01)"
+)
 HEADS = ["NODE", "SLOT", "PID", "STATE", "RESTARTS", "UPTIME", "CPU", "%", "MEMORY", "IN", "FLIGHT"]
 ROW = {
     "node",
@@ -64,7 +66,10 @@ def control(steered: Steered) -> Path:
 def operator(steered: Steered) -> httpx.Client:
     """A client of the control socket, as curl would be."""
     return httpx.Client(
-        transport=httpx.HTTPTransport(uds=str(control(steered))), base_url="http://graph", timeout=60, trust_env=False
+        transport=httpx.HTTPTransport(uds=str(control(steered))),
+        base_url="http://graph",
+        timeout=60,
+        trust_env=False,
     )
 
 
@@ -87,7 +92,12 @@ def test_ps_shows_a_row_a_worker(steered: Steered, graph: Served) -> None:
     assert all("executed" in row["vitals"] and "type" not in row["vitals"] for row in rows)
     victim = rows[1]
     os.kill(victim["pid"], signal.SIGKILL)
-    eventually(lambda: [row["restarts"] for row in steered.ps()] == [0, 1, 0, 0, 0] and len(steered.ps()) == 5, 30)
+    eventually(
+        lambda: (
+            [row["restarts"] for row in steered.ps()] == [0, 1, 0, 0, 0] and len(steered.ps()) == 5
+        ),
+        30,
+    )
 
 
 @pytest.mark.slow
@@ -101,14 +111,18 @@ def test_ps_knows_of_calls_and_cpu_at_once(steered: Steered) -> None:
         for index in range(3):
             held = {"gate": str(gate) if index else str(gate) + "0"}
             threads.append(
-                threading.Thread(target=lambda held=held: httpx.post(f"{graph.url}/hold", json=held, timeout=60))
+                threading.Thread(
+                    target=lambda held=held: httpx.post(f"{graph.url}/hold", json=held, timeout=60)
+                )
             )
             threads[-1].start()
         eventually(lambda: Path(f"{gate}.held").exists() and Path(f"{gate}0.held").exists())
         eventually(lambda: sum(row["in_flight"] or 0 for row in steered.ps()) == 3)
         with operator(steered) as client:
             rows = client.get("/ps").json()
-            assert sum(row["in_flight"] or 0 for row in rows) == 3, "as it is now, not as of the last second"
+            assert sum(row["in_flight"] or 0 for row in rows) == 3, (
+                "as it is now, not as of the last second"
+            )
             (spinning, _) = rows
             os.kill(spinning["pid"], signal.SIGSTOP)
             still = client.get("/ps")  # a worker that does not answer holds nobody
@@ -142,7 +156,9 @@ def test_status_and_its_exit_codes(steered: Steered) -> None:
         early = steered.run("reload")
         assert early.returncode == 1
         assert "the graph is starting" in early.stderr
-        waiting = threading.Thread(target=lambda: codes.append(steered.run("status", "--wait").returncode))
+        waiting = threading.Thread(
+            target=lambda: codes.append(steered.run("status", "--wait").returncode)
+        )
         codes: list[int] = []
         waiting.start()
         (steered.folder / "hold").unlink()
@@ -159,7 +175,11 @@ def test_status_and_its_exit_codes(steered: Steered) -> None:
         eventually(lambda: steered.run("status").returncode == 1)
         status = json.loads(steered.run("status", "--json").stdout)
         assert status["state"] == "degraded"
-        assert next((node["name"], node["ready"], node["workers"]) for node in status["nodes"]) == ("Leaf", 1, 2)
+        assert next((node["name"], node["ready"], node["workers"]) for node in status["nodes"]) == (
+            "Leaf",
+            1,
+            2,
+        )
         short = steered.run("status", "--wait", "0.5")
         assert short.returncode == 1
         assert ["Leaf", "degraded", "1/2"] in [line.split() for line in short.stdout.splitlines()]
@@ -173,7 +193,9 @@ def test_status_and_its_exit_codes(steered: Steered) -> None:
 @pytest.mark.slow
 def test_waiting_for_a_graph_that_does_not_run_yet(steered: Steered) -> None:
     codes: list[int] = []
-    waiting = threading.Thread(target=lambda: codes.append(steered.run("status", "--wait").returncode))
+    waiting = threading.Thread(
+        target=lambda: codes.append(steered.run("status", "--wait").returncode)
+    )
     waiting.start()
     graph = steered.serve()
     try:
@@ -208,7 +230,9 @@ def test_waiting_for_a_graph_that_does_not_start_ends_with_it(steered: Steered) 
 
 
 @pytest.mark.slow
-def test_waiting_for_a_failed_start_whose_workers_leave_slowly(steered: Steered, run_dir: Path) -> None:
+def test_waiting_for_a_failed_start_whose_workers_leave_slowly(
+    steered: Steered, run_dir: Path
+) -> None:
     graph = Served("broken:FailsAboveOneThatStays", "--run-dir", str(run_dir))
     try:
         graph.wait_log("what was ready leaves")
@@ -241,7 +265,9 @@ def test_stop_returns_when_the_graph_is_gone_and_says_what_it_waits_for(steered:
             assert json.loads(status.stdout)["state"] == "stopping"
             assert steered.run("status", "--wait").returncode == 1, "it will not be ready any more"
             assert stopping.stderr is not None
-            assert stopping.stderr.readline().startswith(f"the graph {graph.url}  app:Top  --run-dir ")
+            assert stopping.stderr.readline().startswith(
+                f"the graph {graph.url}  app:Top  --run-dir "
+            )
             assert stopping.stderr.readline() == "waiting for 1 call in 2 workers\n"
             gate.touch()
             assert stopping.wait(30) == 0
@@ -260,7 +286,10 @@ def test_stop_returns_when_the_graph_is_gone_and_says_what_it_waits_for(steered:
 @pytest.mark.slow
 def test_a_stop_during_an_operation_gives_it_up(steered: Steered, graph: Served) -> None:
     steered.write(
-        leaf=LEAF.replace("        pass", "        open('begun', 'w').close()\n        __import__('time').sleep(600)")
+        leaf=LEAF.replace(
+            "        pass",
+            "        open('begun', 'w').close()\n        __import__('time').sleep(600)",
+        )
     )
     done: list[Any] = []
     reloading = threading.Thread(target=lambda: done.append(steered.run("reload")))
@@ -315,7 +344,9 @@ def test_scaling_and_restarting_what_does_not_start(steered: Steered, graph: Ser
         (["ps", "--run-dir", "nowhere"], 5, "no graph is running in"),
     ],
 )
-def test_wrong_uses(steered: Steered, graph: Served, arguments: list[str], code: int, words: str) -> None:
+def test_wrong_uses(
+    steered: Steered, graph: Served, arguments: list[str], code: int, words: str
+) -> None:
     done = steered.run(*arguments)
     assert done.returncode == code
     assert words in done.stderr
@@ -350,7 +381,9 @@ def test_two_graphs_are_told_apart(steered: Steered, graph: Served, run_dir: Pat
         other.close()
 
 
-def test_the_graph_of_this_folder_is_preferred_and_named(steered: Steered, graph: Served, tmp_path: Path) -> None:
+def test_the_graph_of_this_folder_is_preferred_and_named(
+    steered: Steered, graph: Served, tmp_path: Path
+) -> None:
     (elsewhere := tmp_path / "elsewhere").mkdir()
     (elsewhere / "other.py").write_text(LEAF)
     other = Served("other:Leaf", cwd=elsewhere, env=steered.env)
@@ -362,8 +395,12 @@ def test_the_graph_of_this_folder_is_preferred_and_named(steered: Steered, graph
         assert json.loads(steered.run("status", "--json").stdout)["target"] == "app:Top"
         assert graph.stop() == 0
         done = steered.run("stop")
-        assert (done.returncode, other.wait_exit()) == (0, 0), "it is the only one now, wherever it is from"
-        assert done.stderr.startswith(f"the graph {other.url}  other:Leaf  --run-dir {steered.runtime}")
+        assert (done.returncode, other.wait_exit()) == (0, 0), (
+            "it is the only one now, wherever it is from"
+        )
+        assert done.stderr.startswith(
+            f"the graph {other.url}  other:Leaf  --run-dir {steered.runtime}"
+        )
     finally:
         other.close()
 
@@ -397,7 +434,9 @@ def test_where_the_graph_runs_may_be_configured(steered: Steered, run_dir: Path)
 # --- the socket ---
 
 
-def test_the_control_socket_is_private_and_speaks_plain_http(steered: Steered, graph: Served) -> None:
+def test_the_control_socket_is_private_and_speaks_plain_http(
+    steered: Steered, graph: Served
+) -> None:
     assert stat.S_IMODE(control(steered).stat().st_mode) == 0o600
     assert stat.S_IMODE(control(steered).parent.stat().st_mode) == 0o700
     with operator(steered) as client:
@@ -405,7 +444,9 @@ def test_the_control_socket_is_private_and_speaks_plain_http(steered: Steered, g
         assert len(client.get("/ps").json()) == 5
         answer = client.post("/scale", json={"Leaf": 1})
         assert answer.json() == {"done": True, "steps": ["Leaf has 1 worker"]}
-        answer = client.post("/restart", json={"nodes": ["Top"]}, headers={"accept": "application/x-ndjson"})
+        answer = client.post(
+            "/restart", json={"nodes": ["Top"]}, headers={"accept": "application/x-ndjson"}
+        )
         assert [json.loads(line) for line in answer.text.splitlines()] == [
             {"progress": "Top 1/1 restarted"}, {"done": True}
         ]  # fmt: skip
@@ -491,7 +532,8 @@ def test_garbage_is_refused_and_stuck_clients_hold_nothing(steered: Steered, gra
         for sock in silent:
             sock.connect(path)
             sock.sendall(b"GET /ps HTT")
-        # The first ones have a place, and a few seconds; whoever comes when all are taken is sent away at once.
+        # The first ones have a place, and a few seconds; whoever comes when all are taken is sent
+        # away at once.
         assert sent_away(silent[-1])
         eventually(lambda: steered.run("status").returncode == 0, 30)
         with graph.client() as client:

@@ -1,4 +1,7 @@
-"""What the control socket takes as a request, byte by byte: h11 parses, our bounds hold. No process is started."""
+"""What the control socket takes as a request, byte by byte: h11 parses, our bounds hold.
+
+No process is started.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ from graphserve.supervise.control.http import (
 HOST = b"host: graph\r\n"
 
 
-def get(target: bytes = b"/ps", *, method: bytes = b"GET", version: bytes = b"1.1", headers: bytes = b"") -> bytes:
+def get(
+    target: bytes = b"/ps", *, method: bytes = b"GET", version: bytes = b"1.1", headers: bytes = b""
+) -> bytes:
     return method + b" " + target + b" HTTP/" + version + b"\r\n" + HOST + headers + b"\r\n"
 
 
@@ -39,15 +44,30 @@ async def parsed(data: bytes) -> ControlRequest:
         (get(), ControlRequest("GET", "/ps", None, False)),
         (b"GET /ps HTTP/1.0\r\n\r\n", ControlRequest("GET", "/ps", None, False)),
         (get(b"/ps?all=1"), ControlRequest("GET", "/ps", None, False)),
-        (get(b"/" + b"a" * (MAX_TARGET_BYTES - 1)), ControlRequest("GET", "/" + "a" * 1023, None, False)),
+        (
+            get(b"/" + b"a" * (MAX_TARGET_BYTES - 1)),
+            ControlRequest("GET", "/" + "a" * 1023, None, False),
+        ),
         (get(headers=b"x: \xff\r\n"), ControlRequest("GET", "/ps", None, False)),
-        (get(headers=b"Accept: a/b, application/x-ndjson\r\n"), ControlRequest("GET", "/ps", None, True)),
+        (
+            get(headers=b"Accept: a/b, application/x-ndjson\r\n"),
+            ControlRequest("GET", "/ps", None, True),
+        ),
         (get(headers=b"x: y\r\n" * 2500), ControlRequest("GET", "/ps", None, False)),
         (post(b"content-length: 0"), ControlRequest("POST", "/scale", None, False)),
-        (post(b"Content-Length: 8", b'{"A": 2}'), ControlRequest("POST", "/scale", {"A": 2}, False)),
+        (
+            post(b"Content-Length: 8", b'{"A": 2}'),
+            ControlRequest("POST", "/scale", {"A": 2}, False),
+        ),
         (post(b"content-length: 2, 2", b"[]"), ControlRequest("POST", "/scale", [], False)),
-        (post(b"expect: 100-continue\r\ncontent-length: 2", b"{}"), ControlRequest("POST", "/scale", {}, False)),
-        (post(b"content-length: 65536", b" " * 65535 + b"1"), ControlRequest("POST", "/scale", 1, False)),
+        (
+            post(b"expect: 100-continue\r\ncontent-length: 2", b"{}"),
+            ControlRequest("POST", "/scale", {}, False),
+        ),
+        (
+            post(b"content-length: 65536", b" " * 65535 + b"1"),
+            ControlRequest("POST", "/scale", 1, False),
+        ),
     ],
     ids=lambda value: repr(value)[:50],
 )
@@ -107,7 +127,9 @@ def test_what_is_no_request_is_refused(data: bytes, status: int) -> None:
     assert len(refused.value.detail) < 300
 
 
-@pytest.mark.parametrize("data", [b"", b"GET /ps HTT", get()[:-2], post(b"content-length: 2", b"{")])
+@pytest.mark.parametrize(
+    "data", [b"", b"GET /ps HTT", get()[:-2], post(b"content-length: 2", b"{")]
+)
 def test_a_request_that_ends_early_is_not_answered(data: bytes) -> None:
     with pytest.raises(asyncio.IncompleteReadError):
         asyncio.run(parsed(data))

@@ -19,16 +19,22 @@ def comm(pid: int) -> str:
 
 def test_workers_have_the_names_of_their_nodes_and_slots() -> None:
     with served("steps:Gateway", "--scale", "Slow=2") as graph:
-        shown = {(command(pid)[0], comm(pid)) for pid in children(graph.pid) if "worker" in command(pid)}
+        shown = {
+            (command(pid)[0], comm(pid)) for pid in children(graph.pid) if "worker" in command(pid)
+        }
         assert shown == {
             ("graphserve: Slow[0]", "Slow[0]"),
             ("graphserve: Slow[1]", "Slow[1]"),
             ("graphserve: Gateway[0]", "Gateway[0]"),
         }
-        listed = subprocess.run(["ps", "-o", "args=", "--ppid", str(graph.pid)], capture_output=True, text=True)
+        listed = subprocess.run(
+            ["ps", "-o", "args=", "--ppid", str(graph.pid)], capture_output=True, text=True
+        )
         assert "graphserve: Slow[1] worker n0" in listed.stdout.splitlines()
-        (pid, *_) = graph.workers("n0")
-        assert b"PATH=" in Path(f"/proc/{pid}/environ").read_bytes(), "the environment lies behind, and is whole"
+        pid, *_ = graph.workers("n0")
+        assert b"PATH=" in Path(f"/proc/{pid}/environ").read_bytes(), (
+            "the environment lies behind, and is whole"
+        )
 
 
 def test_a_name_in_fifteen_bytes() -> None:
@@ -50,9 +56,13 @@ def test_a_title_fits_into_what_is_there(room: int) -> None:
 
 def test_what_python_knows_of_its_command_line_stays() -> None:
     code = (
-        "import sys\nfrom graphserve.system.process_title import name_process\nbefore = [*sys.argv], [*sys.orig_argv]\n"
-        "name_process('A[0]', 'worker')\nassert (sys.argv, sys.orig_argv) == before\n"
-        "print(open('/proc/self/cmdline').read().rstrip(chr(0)).replace(chr(0), '|'), open('/proc/self/comm').read())"
+        "import sys\nfrom graphserve.system.process_title import name_process\nbefore ="
+        " [*sys.argv], [*sys.orig_argv]\nname_process('A[0]', 'worker')\nassert (sys.argv,"
+        " sys.orig_argv) =="
+        " before\nprint(open('/proc/self/cmdline').read().rstrip(chr(0)).replace(chr(0), '|'),"
+        " open('/proc/self/comm').read())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=os.path.dirname(__file__))
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=os.path.dirname(__file__)
+    )
     assert done.stdout.split() == ["graphserve:", "A[0]|worker", "A[0]"], done.stderr

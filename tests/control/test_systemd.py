@@ -55,8 +55,8 @@ class Manager:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.sock.bind(address)
         self.said: list[dict[str, str]] = []
-        # The kernel keeps ten datagrams for one that does not read (net.unix.max_dgram_qlen), and the supervisor
-        # leaves out what comes again anyway while there is no room.
+        # The kernel keeps ten datagrams for one that does not read (net.unix.max_dgram_qlen), and
+        # the supervisor leaves out what comes again anyway while there is no room.
         self._reader = threading.Thread(target=self._read)
         if reads:
             self._reader.start()
@@ -78,7 +78,10 @@ class Manager:
         """Wait for a message that says this; its number."""
         if self._reader.ident is None:
             self._reader.start()
-        found = lambda: [n for n, said in enumerate(self.said) if n >= after and said.get(name) == value]  # noqa: E731
+
+        def found():
+            return [n for n, said in enumerate(self.said) if n >= after and said.get(name) == value]
+
         return int(eventually(lambda: found() and found()[0] + 1, 30)) - 1
 
 
@@ -90,7 +93,11 @@ def listener(run_dir: Path) -> Iterator[Manager]:
 
 @pytest.fixture(params=["path", "abstract"])
 def manager(request: pytest.FixtureRequest, run_dir: Path) -> Iterator[Manager]:
-    path = str(run_dir.parent / "notify") if request.param == "path" else f"\0graphserve-test-{os.getpid()}"
+    path = (
+        str(run_dir.parent / "notify")
+        if request.param == "path"
+        else f"\0graphserve-test-{os.getpid()}"
+    )
     with Manager(path) as made:
         yield made
 
@@ -104,7 +111,9 @@ def test_a_life_under_systemd(tmp_path: Path, manager: Manager) -> None:
         said = listener.said
         assert said[ready]["MAINPID"] == str(graph.pid)
         assert said[ready]["STATUS"] == "2 of 2 services ready"
-        assert {"0 of 2 services ready", "1 of 2 services ready"} <= {each.get("STATUS") for each in said[:ready]}
+        assert {"0 of 2 services ready", "1 of 2 services ready"} <= {
+            each.get("STATUS") for each in said[:ready]
+        }
         assert client.post("/told", json={}).json() == [], "user code must not speak for the graph"
 
         before = time.monotonic_ns() // 1000
@@ -128,13 +137,17 @@ def test_a_life_under_systemd(tmp_path: Path, manager: Manager) -> None:
 def test_the_watchdog_is_told_twice_in_its_time(tmp_path: Path, manager: Manager) -> None:
     listener, address = manager, manager.address
     (tmp_path / "app.py").write_text(APP)
-    with served("app:Top", cwd=tmp_path, env={"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "400000"}) as graph:
+    with served(
+        "app:Top", cwd=tmp_path, env={"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "400000"}
+    ) as graph:
         count, began = len(listener.said), time.monotonic()
         eventually(lambda: sum("WATCHDOG" in said for said in listener.said[count:]) >= 5)
         assert time.monotonic() - began > 0.5, "not more often than it must"
         graph.signal(signal.SIGSTOP)  # a supervisor that hangs says nothing, and is replaced
         try:
-            eventually(lambda: state(graph.pid) == "T" and not select.select([listener.sock], [], [], 0)[0])
+            eventually(
+                lambda: state(graph.pid) == "T" and not select.select([listener.sock], [], [], 0)[0]
+            )
             count = len(listener.said)
             with pytest.raises(AssertionError):
                 eventually(lambda: len(listener.said) > count, 0.8)
@@ -165,7 +178,8 @@ def test_a_failed_start_says_why(listener: Manager) -> None:
 
 def test_a_stop_in_the_middle_of_a_start_is_told(tmp_path: Path, listener: Manager) -> None:
     waits = (
-        "    def __init__(self) -> None:\n        open('begun', 'w').close()\n        __import__('time').sleep(600)\n"
+        "    def __init__(self) -> None:\n        open('begun', 'w').close()\n       "
+        " __import__('time').sleep(600)\n"
     )
     (tmp_path / "app.py").write_text(APP.replace("class Leaf:\n", f"class Leaf:\n{waits}"))
     graph = Served("app:Top", cwd=tmp_path, env={"NOTIFY_SOCKET": listener.address})
@@ -180,23 +194,34 @@ def test_a_stop_in_the_middle_of_a_start_is_told(tmp_path: Path, listener: Manag
 
 CHANGES = {
     "a service was removed": ("    leaf = depends(Leaf)\n", "", "1 of 1 services ready"),
-    "a service is another": ("    async def x(self) -> int", "    async def x(self) -> str", "2 of 2 services ready"),
+    "a service is another": (
+        "    async def x(self) -> int",
+        "    async def x(self) -> str",
+        "2 of 2 services ready",
+    ),
     "a new service does not start": (
         "    @api\n    async def x(self) -> int",
-        "    async def __aenter__(self) -> None:\n        raise OSError\n\n    @api\n    async def x(self) -> str",
+        (
+            "    async def __aenter__(self) -> None:\n        raise OSError\n\n    @api\n    async"
+            " def x(self) -> str"
+        ),
         "2 of 2 services ready",
     ),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_the_status_counts_the_services_that_there_are(tmp_path: Path, listener: Manager, change: str) -> None:
+def test_the_status_counts_the_services_that_there_are(
+    tmp_path: Path, listener: Manager, change: str
+) -> None:
     (tmp_path / "app.py").write_text(APP)
     old, new, words = CHANGES[change]
     with served("app:Top", cwd=tmp_path, env={"NOTIFY_SOCKET": listener.address}) as graph:
         ready = listener.wait("READY")
         before = graph.workers("n0")
-        (tmp_path / "app.py").write_text(APP.replace(old, new, 1) + "# so it is of another size than its bytecode\n")
+        (tmp_path / "app.py").write_text(
+            APP.replace(old, new, 1) + "# so it is of another size than its bytecode\n"
+        )
         graph.signal(signal.SIGHUP)
         after = listener.wait("READY", after=listener.wait("RELOADING", after=ready))
         if change != "a new service does not start":
@@ -206,7 +231,9 @@ def test_the_status_counts_the_services_that_there_are(tmp_path: Path, listener:
         assert graph.stop() == 0
 
 
-def test_a_manager_that_is_not_there_or_does_not_read_is_no_obstacle(tmp_path: Path, run_dir: Path) -> None:
+def test_a_manager_that_is_not_there_or_does_not_read_is_no_obstacle(
+    tmp_path: Path, run_dir: Path
+) -> None:
     (tmp_path / "app.py").write_text(APP)
     for address in (str(run_dir.parent / "nobody"), "vsock:2:1234"):
         with served("app:Top", cwd=tmp_path, env={"NOTIFY_SOCKET": address}) as graph:
@@ -246,7 +273,9 @@ def test_a_start_that_fails_before_there_are_services_says_why(listener: Manager
 
 
 def under_the_journal(*arguments: str) -> list[str]:
-    """A command whose stderr and stdout are said to be read by the journal of systemd (`JOURNAL_STREAM`)."""
+    """A command whose stderr and stdout are said to be read by the journal of systemd
+    (`JOURNAL_STREAM`).
+    """
     script = 'JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec "$@"'
     return ["sh", "-c", script, "sh", *Served.command(*arguments)]
 
@@ -272,7 +301,10 @@ def test_the_journal_is_told_how_bad_it_is(form: str) -> None:
     if form == "json":
         said = [(priority, f"{record['stream']} {record['message']}\n{record['traceback']}")
                 for priority, text in said for record in [json.loads(text)]]  # fmt: skip
-    of = lambda words: {priority for priority, text in said if words in text}  # noqa: E731
+
+    def of(words):
+        return {priority for priority, text in said if words in text}
+
     assert of("serving on") == {6}
     assert of("it said from a client") == {4}
     assert of("KeyError: 'after nothing'") == {3}
@@ -281,7 +313,9 @@ def test_the_journal_is_told_how_bad_it_is(form: str) -> None:
     if form == "json":
         assert of("stderr from a client") == {4} and of("stdout from a client") == {6}
     else:
-        assert not [line for line in graph.out if line.startswith("<")], "stdout is not what the journal reads here"
+        assert not [line for line in graph.out if line.startswith("<")], (
+            "stdout is not what the journal reads here"
+        )
 
 
 def test_an_error_of_the_command_has_its_priority_too() -> None:
@@ -289,7 +323,9 @@ def test_an_error_of_the_command_has_its_priority_too() -> None:
         graph = Served("", command=under_the_journal(*arguments))
         try:
             assert graph.wait_exit() in (2, 3, 4)
-            assert [line for line in graph.log if line.startswith(("<2>Error: ", "<3>Error: "))], graph.text
+            assert [line for line in graph.log if line.startswith(("<2>Error: ", "<3>Error: "))], (
+                graph.text
+            )
             assert all(re.match("<[2-7]>", line) for line in graph.log)
         finally:
             graph.close()

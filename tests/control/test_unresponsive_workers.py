@@ -47,7 +47,9 @@ def row_of(steered: Steered, pid: int) -> dict[str, Any]:
     return next(row for row in steered.ps() if row["pid"] == pid)
 
 
-def test_of_a_worker_that_is_stopped_with_a_call_inside_nothing_old_is_shown_as_true(steered: Steered) -> None:
+def test_of_a_worker_that_is_stopped_with_a_call_inside_nothing_old_is_shown_as_true(
+    steered: Steered,
+) -> None:
     steered.write(leaf=HOLDS)
     graph = steered.serve()
     try:
@@ -95,7 +97,9 @@ def test_of_a_worker_that_is_stopped_with_a_call_inside_nothing_old_is_shown_as_
                                              "answers again: its event loop did not run for 5 s"]),
     ],
 )  # fmt: skip
-def test_a_worker_that_is_silent_is_told_of_once(looks: list[tuple[int, int]], said: list[str]) -> None:
+def test_a_worker_that_is_silent_is_told_of_once(
+    looks: list[tuple[int, int]], said: list[str]
+) -> None:
     frozen = Frozen()
     assert [words for now, seen_at in looks if (words := frozen.look(now, seen_at))] == said
 
@@ -117,7 +121,9 @@ def test_readiness_is_as_old_as_the_word_of_the_supervisor(steered: Steered) -> 
             for pid in graph.workers("n0"):
                 os.kill(pid, signal.SIGKILL)
                 eventually(lambda pid=pid: not alive(pid))
-            answer = eventually(lambda: (found := client.get("/readyz")).status_code == 503 and found, 60)
+            answer = eventually(
+                lambda: (found := client.get("/readyz")).status_code == 503 and found, 60
+            )
             assert "the supervisor has said nothing for 1" in answer.json()["missing"][0]
             assert client.get("/livez").status_code == 200
             os.kill(graph.pid, signal.SIGCONT)
@@ -131,7 +137,9 @@ def test_a_loop_that_was_late_does_not_blame_the_supervisor() -> None:
     members = Membership()
     assert members.outdated() == []
     members.heard_at = time.monotonic() - SILENT - 2
-    assert members.outdated() == ["the supervisor has said nothing for 12 s: what is known of the graph is as old"]
+    assert members.outdated() == [
+        "the supervisor has said nothing for 12 s: what is known of the graph is as old"
+    ]
     members.unread = lambda: True  # its word is here, and waits to be read
     assert members.outdated() == []
 
@@ -157,7 +165,9 @@ def test_after_a_failed_reload_the_status_says_so_until_one_works(steered: Steer
         assert (failure["operation"], failure["version"]) == ("reload", 1)
         assert time.time() - 120 < failure["at"] <= time.time()
         assert steered.run("reload", "Nobody").returncode == 1  # refused: that changes nothing
-        assert steered.run("scale", "Top=2").returncode == 1, "the files are as bad for a further worker"
+        assert steered.run("scale", "Top=2").returncode == 1, (
+            "the files are as bad for a further worker"
+        )
         failures = json.loads(steered.run("status", "--json").stdout)["failures"]
         assert [failure["operation"] for failure in failures] == ["reload", "scale"]
         with graph.client() as client:

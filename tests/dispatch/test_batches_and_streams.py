@@ -39,7 +39,11 @@ def call(request: pytest.FixtureRequest) -> Iterator[Any]:
 
         def over_http(name: str, **arguments: Any) -> Any:
             answer = client.post(f"/{name}", json=arguments)
-            return answer.json() if answer.status_code == 200 else (answer.status_code, answer.json()["service"])
+            return (
+                answer.json()
+                if answer.status_code == 200
+                else (answer.status_code, answer.json()["service"])
+            )
 
         yield over_http
 
@@ -118,7 +122,10 @@ def test_a_stream_leaves_as_server_sent_events(graph: Served) -> None:
 
 def test_items_come_one_by_one(graph: Served) -> None:
     arrived = []
-    with graph.client() as client, client.stream("POST", "/stream", json={"n": 5, "pause": 0.1}) as answer:
+    with (
+        graph.client() as client,
+        client.stream("POST", "/stream", json={"n": 5, "pause": 0.1}) as answer,
+    ):
         for _ in answer.iter_lines():
             arrived.append(time.monotonic())
     assert arrived[-1] - arrived[0] > 0.2, "the first item did not wait for the last"
@@ -135,10 +142,14 @@ def test_an_error_before_the_first_item_has_its_status(graph: Served) -> None:
     assert (answer.status_code, answer.json()["title"]) == (418, "Teapot")
 
 
-@pytest.mark.parametrize(("kind", "title"), [("problem", "Teapot"), ("crash", "Bad Gateway"), ("death", "Bad Gateway")])
+@pytest.mark.parametrize(
+    ("kind", "title"), [("problem", "Teapot"), ("crash", "Bad Gateway"), ("death", "Bad Gateway")]
+)
 def test_an_error_in_mid_stream_is_seen(graph: Served, kind: str, title: str) -> None:
     with graph.client() as client:
-        answer = client.post("/broken", json={"kind": kind}, headers={"accept": "text/event-stream"})
+        answer = client.post(
+            "/broken", json={"kind": kind}, headers={"accept": "text/event-stream"}
+        )
     event, data = answer.text.split("\n\n")[-2].split("\n")
     assert event == "event: error"
     problem = json.loads(data.removeprefix("data: "))
@@ -173,7 +184,9 @@ def test_a_slow_consumer_holds_the_producer(call: Any) -> None:
 
 def test_a_call_that_waits_behind_its_own_stream_is_told_so(call: Any) -> None:
     said = call("waits_for_itself")
-    assert said.startswith("Single did not answer before the deadline; this call holds an open stream of Single")
+    assert said.startswith(
+        "Single did not answer before the deadline; this call holds an open stream of Single"
+    )
 
 
 def test_streams_into_an_api(call: Any) -> None:
@@ -210,7 +223,9 @@ def test_streams_in_local() -> None:
 
 
 def test_batches_survive_the_death_of_a_worker(graph: Served) -> None:
-    """Calls that wait are answered; those of the killed batch fail, or run again if their API is idempotent."""
+    """Calls that wait are answered; those of the killed batch fail, or run again if their API is
+    idempotent.
+    """
     answers: list[list[int]] = []
 
     def ask() -> None:

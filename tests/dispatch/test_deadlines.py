@@ -30,11 +30,14 @@ def connect(path: Path, api: str, xs: list[int], deadline_ns: int) -> socket.soc
     sock.connect(str(path))
     body = json.dumps({"xs": xs}).encode()
     head = (
-        MADE.opening
-        + b"POST /%b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n"
-        % api.encode()
+        MADE.opening + b"POST /%b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type:"
+        b" application/json\r\n" % api.encode()
     )
-    sock.sendall(head + b"x-graphserve-deadline: %d\r\ncontent-length: %d\r\n\r\n" % (deadline_ns, len(body)) + body)
+    sock.sendall(
+        head
+        + b"x-graphserve-deadline: %d\r\ncontent-length: %d\r\n\r\n" % (deadline_ns, len(body))
+        + body
+    )
     return sock
 
 

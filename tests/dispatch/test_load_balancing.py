@@ -1,4 +1,6 @@
-"""A worker is capacity: waiting calls go to whichever worker is free, whoever calls and whatever the others do."""
+"""A worker is capacity: waiting calls go to whichever worker is free, whoever calls and whatever
+the others do.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ ROOT = APPS.parent.parent
 SERVICE = 0.05  # seconds
 
 
-def load(graph: Served, callers: int, calls: int, path: str = "/work") -> tuple[int, collections.Counter[int]]:
+def load(
+    graph: Served, callers: int, calls: int, path: str = "/work"
+) -> tuple[int, collections.Counter[int]]:
     """So many callers, each with so many calls in turn: how many calls, and who answered."""
     pids: collections.Counter[int] = collections.Counter()
 
@@ -58,7 +62,9 @@ def test_work_spreads_evenly_at_the_public_port_itself() -> None:
 def test_a_stuck_worker_delays_nobody_else(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     with served("tests.apps.balance:Gateway", cwd=ROOT) as graph:
-        stuck = threading.Thread(target=lambda: graph.client().post("/hold", json={"file": str(gate)}))
+        stuck = threading.Thread(
+            target=lambda: graph.client().post("/hold", json={"file": str(gate)})
+        )
         stuck.start()
         eventually(Path(f"{gate}.held").exists)
         _, pids = load(graph, 3, 34)
@@ -74,7 +80,9 @@ def test_a_full_queue_is_refused_at_once(tmp_path: Path) -> None:
     statuses: list[int] = []
 
     def call(graph: Served) -> None:
-        answer = httpx.post(f"{graph.url}/hold", json={"file": str(gate)}, timeout=60, trust_env=False)
+        answer = httpx.post(
+            f"{graph.url}/hold", json={"file": str(gate)}, timeout=60, trust_env=False
+        )
         statuses.append(answer.status_code)
         if answer.status_code == 503:
             assert "retry-after" in answer.headers

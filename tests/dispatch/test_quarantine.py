@@ -1,4 +1,6 @@
-"""Calls that kill their worker: it is back at once, and a call that has killed two is refused; its neighbours live."""
+"""Calls that kill their worker: it is back at once, and a call that has killed two is refused; its
+neighbours live.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ def ask(graph: Served, path: str, **arguments: Any) -> httpx.Response | None:
 
 
 @pytest.mark.parametrize(
-    ("way", "node", "added"), [("queued", "Queued", 1), ("pooled", "Pooled", 2), ("batched", "Batched", 3)]
+    ("way", "node", "added"),
+    [("queued", "Queued", 1), ("pooled", "Pooled", 2), ("batched", "Batched", 3)],
 )
 def test_a_call_that_kills_two_workers_is_refused_and_its_neighbours_live(
     graph: Served, way: str, node: str, added: int
@@ -51,7 +54,10 @@ def test_a_call_that_kills_two_workers_is_refused_and_its_neighbours_live(
         answer = ask(graph, "/run", x=1, way=way)
         assert answer is not None
         assert (answer.status_code, answer.json()) == (200, 1 + added), answer.text
-    graph.wait_log(rf"a call of {node} has killed two of its workers in a row .* it is refused for 60 s", after=seen)
+    graph.wait_log(
+        rf"a call of {node} has killed two of its workers in a row .* it is refused for 60 s",
+        after=seen,
+    )
     eventually(lambda: len(graph.workers()) == 7)  # before, it may not be there to be killed
     before, deaths = graph.workers(), graph.text.count("was killed by SIGSEGV")
     for _ in range(3):
@@ -77,7 +83,9 @@ def test_an_idempotent_call_kills_no_third_worker(graph: Served) -> None:
 
 
 @pytest.mark.parametrize(("path", "name", "added"), [("/here", "x", 4), ("/here_batched", "xs", 5)])
-def test_a_client_whose_call_kills_the_entry_twice_is_refused(graph: Served, path: str, name: str, added: int) -> None:
+def test_a_client_whose_call_kills_the_entry_twice_is_refused(
+    graph: Served, path: str, name: str, added: int
+) -> None:
     def arguments(x: int) -> dict[str, Any]:
         return {name: [x] if name == "xs" else x}
 
@@ -103,7 +111,9 @@ def test_a_client_whose_call_kills_the_entry_twice_is_refused(graph: Served, pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["here", rarely("shared"), "again"])
-def test_nobody_can_have_the_call_of_another_refused(graph: Served, tmp_path: Path, way: str) -> None:
+def test_nobody_can_have_the_call_of_another_refused(
+    graph: Served, tmp_path: Path, way: str
+) -> None:
     """It is under way at each death, and the only one that the deaths have in common."""
     path, seen = tmp_path / "go", len(graph.log)
     kills = "here" if way == "here" else "shared"
@@ -115,7 +125,8 @@ def test_nobody_can_have_the_call_of_another_refused(graph: Served, tmp_path: Pa
         eventually(lambda: lines(f"{path}.begun") == begun)
         ask(graph, "/die", x=-300 - begun, way=kills)
 
-    per_call = 2 if way == "again" else 1  # an idempotent one runs once more, and the next one kills that worker too
+    # an idempotent one runs once more, and the next one kills that worker too
+    per_call = 2 if way == "again" else 1
     with ThreadPoolExecutor(1) as threads:
         for call in range(3):
             neighbour = threads.submit(hold)
@@ -137,7 +148,9 @@ def lines(path: str) -> int:
 
 
 @pytest.mark.parametrize("size", [100_000, rarely(1_000_000)])
-def test_an_array_that_kills_two_workers_is_refused_and_others_live(graph: Served, size: int) -> None:
+def test_an_array_that_kills_two_workers_is_refused_and_others_live(
+    graph: Served, size: int
+) -> None:
     """It lies in shared memory, elsewhere each time."""
     seen = len(graph.log)
     for _ in range(2):
@@ -192,8 +205,13 @@ def test_an_operator_who_kills_workers_quarantines_nothing(graph: Served) -> Non
 def test_an_answer_clears_the_call_that_was_sent_whatever_became_of_its_memory() -> None:
     told: list[str] = []
     head = b"POST /image HTTP/1.1\r\nhost: leaf\r\n\r\n"
-    request: Any = SimpleNamespace(written=lambda: head + b"good", tickets=None, upload=None, fingerprint=None)
-    good, bad = call_fingerprint.of_request(head + b"good"), call_fingerprint.of_request(head + b"evil")
+    request: Any = SimpleNamespace(
+        written=lambda: head + b"good", tickets=None, upload=None, fingerprint=None
+    )
+    good, bad = (
+        call_fingerprint.of_request(head + b"good"),
+        call_fingerprint.of_request(head + b"evil"),
+    )
     wary = Suspicions("Leaf", {good, bad}, {}, told.append)
     assert wary.refusal_of(request) is None
     request.written = lambda: head + b"evil"
@@ -224,7 +242,9 @@ class Bench:
 
     def death(self, *calls: str, own: bool = False, executing: int | None = None) -> None:
         self.now += 1.0
-        self.quarantine.died(set(calls) if own else set(), len(calls) if executing is None else executing)
+        self.quarantine.died(
+            set(calls) if own else set(), len(calls) if executing is None else executing
+        )
         for call in () if own else calls:
             self.quarantine.held(call, 1)
         self.settle()
@@ -261,7 +281,9 @@ def bench() -> Bench:
     ],
 )
 @pytest.mark.parametrize("own", [False, True])
-def test_what_two_deaths_have_in_common_is_refused(bench: Bench, deaths: list[str], refused: str, own: bool) -> None:
+def test_what_two_deaths_have_in_common_is_refused(
+    bench: Bench, deaths: list[str], refused: str, own: bool
+) -> None:
     for calls in deaths:
         bench.death(*calls, own=own)
     assert bench.refused == list(refused)
@@ -275,7 +297,10 @@ def test_a_call_with_company_that_nobody_knows_of_is_not_refused(bench: Bench, o
         bench.death("x", call_fingerprint.upload("/a"), own=own)
         bench.death(call_fingerprint.upload("/a"), own=own)
     assert not bench.refused
-    assert "2 calls were under way when it died: none of them is quarantined. Known are x" in bench.said
+    assert (
+        "2 calls were under way when it died: none of them is quarantined. Known are x"
+        in bench.said
+    )
 
 
 def test_a_call_that_ran_again_beside_others_is_not_refused(bench: Bench) -> None:
@@ -318,7 +343,9 @@ def test_an_api_that_workers_die_of_is_told_whichever_calls_those_were(
         bench.death(*([calls] if isinstance(calls, str) else calls), own=own)
     assert bench.quarantine.row() == told
     hint = ": see what its calls have in common"
-    assert [words for words in bench.said if "the last" in words] == ([f"{told}{hint}"] if told else [])
+    assert [words for words in bench.said if "the last" in words] == (
+        [f"{told}{hint}"] if told else []
+    )
     bench.now += quarantine.MEMORY + 1
     assert bench.quarantine.row() == ""
 
@@ -358,7 +385,9 @@ def test_a_call_that_ran_again_is_convicted_however_quick_it_was(bench: Bench) -
     assert bench.refused == ["x"]
 
 
-def test_deaths_may_follow_each_other_quickly_and_be_seen_after_what_is_said_of_them(bench: Bench) -> None:
+def test_deaths_may_follow_each_other_quickly_and_be_seen_after_what_is_said_of_them(
+    bench: Bench,
+) -> None:
     for _ in range(2):
         bench.now += 0.6
         bench.quarantine.held("x", 1)
@@ -428,22 +457,34 @@ def test_what_is_kept_is_bounded(bench: Bench) -> None:
     assert len(message.suspects) <= quarantine.DEATHS * quarantine.MOST_EXECUTING
 
 
-@pytest.mark.parametrize("size", [0, 1, 100, call_fingerprint.WHOLE, call_fingerprint.WHOLE + 1, 10**6])
+@pytest.mark.parametrize(
+    "size", [0, 1, 100, call_fingerprint.WHOLE, call_fingerprint.WHOLE + 1, 10**6]
+)
 def test_a_fingerprint_tells_calls_apart(size: int) -> None:
     body = bytes(size)
-    names = {call_fingerprint.of("/a", body), call_fingerprint.of("/b", body), call_fingerprint.of("/a", body + b"\0")}
+    names = {
+        call_fingerprint.of("/a", body),
+        call_fingerprint.of("/b", body),
+        call_fingerprint.of("/a", body + b"\0"),
+    }
     if size:
-        names |= {call_fingerprint.of("/a", b"\1" + body[1:]), call_fingerprint.of("/a", body[:-1] + b"\1")}
+        names |= {
+            call_fingerprint.of("/a", b"\1" + body[1:]),
+            call_fingerprint.of("/a", body[:-1] + b"\1"),
+        }
     assert len(names) == (5 if size > 1 else 4 if size else 3)
     request = b"POST /a HTTP/1.1\r\nhost: x\r\nx-graphserve-deadline: 5\r\n\r\n" + body
     assert call_fingerprint.of_request(request) == call_fingerprint.of("/a", body)
-    assert call_fingerprint.of_request(b"an opening of ours\r\n" + request) == call_fingerprint.of("/a", body)
+    assert call_fingerprint.of_request(b"an opening of ours\r\n" + request) == call_fingerprint.of(
+        "/a", body
+    )
 
 
 def test_a_node_that_started_is_not_said_not_to_start() -> None:
     assert str(Known("Leaf", "failed")) == "Leaf is failed: it does not start; its log says why"
-    assert str(Known("Leaf", "failed", starts=True)) == (
-        "Leaf is failed: its workers die soon after their start; its log says why"
+    assert (
+        str(Known("Leaf", "failed", starts=True))
+        == "Leaf is failed: its workers die soon after their start; its log says why"
     )
 
 

@@ -1,4 +1,6 @@
-"""The queue lane on its socket: who waits, who is refused at once, who is dropped; and that curl can speak to it."""
+"""The queue lane on its socket: who waits, who is refused at once, who is dropped; and that curl
+can speak to it.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,10 @@ def path(graph: Served, run_dir: Path) -> str:
 
 def request(seconds: float) -> bytes:
     body = json.dumps({"seconds": seconds}).encode()
-    head = b"POST /work HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    head = (
+        b"POST /work HTTP/1.1\r\nhost: localhost\r\ncontent-type:"
+        b" application/json\r\ncontent-length: %d\r\n\r\n"
+    )
     return head % len(body) + body
 
 
@@ -59,10 +64,14 @@ def answer(sock: socket.socket) -> bytes:
 def test_plain_curl_speaks_to_the_shared_socket(graph: Served, path: str) -> None:
     command = ["curl", "-sS", "--unix-socket", path, "--json", '{"seconds": 0}', "http://x/work"]
     for _ in range(3):
-        said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+        said = subprocess.run(
+            command, capture_output=True, text=True, timeout=30, check=True
+        ).stdout
         assert int(said) in graph.workers()
     wrong = [*command[:-2], '{"seconds": "0"}', "-o", "-", "-w", " %{http_code}", command[-1]]
-    assert subprocess.run(wrong, capture_output=True, text=True, timeout=30, check=True).stdout.endswith(" 422")
+    assert subprocess.run(
+        wrong, capture_output=True, text=True, timeout=30, check=True
+    ).stdout.endswith(" 422")
 
 
 def test_a_connection_carries_one_request(path: str) -> None:
@@ -79,14 +88,18 @@ def busy(path: str, seconds: float, callers: int) -> list[socket.socket]:
     return [first, *(connect(path, say=request(0.0)) for _ in range(callers))]
 
 
-def test_a_full_queue_is_answered_at_once_with_503_and_retry_after(graph: Served, path: str) -> None:
+def test_a_full_queue_is_answered_at_once_with_503_and_retry_after(
+    graph: Served, path: str
+) -> None:
     sockets = busy(path, 3.0, 3)
     try:
         with graph.client() as client:
             said = client.post("/work", json={"seconds": 0.0})
         assert (said.status_code, said.json()["service"]) == (503, "Model")
         assert int(said.headers["retry-after"]) >= 1
-        assert [b" 200 " in answer(sock) for sock in sockets] == [True] * 4, "those that waited are answered"
+        assert [b" 200 " in answer(sock) for sock in sockets] == [True] * 4, (
+            "those that waited are answered"
+        )
     finally:
         for sock in sockets:
             sock.close()
@@ -148,15 +161,22 @@ def test_who_connects_and_says_nothing_does_not_hold_a_slot_for_long(path: str) 
 
 def test_the_entry_passes_on_calls_and_streams_that_it_has_no_slot_for(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(DIARY)
-    with served("app:Model", "--workers", "2", cwd=tmp_path) as graph, contextlib.ExitStack() as stack:
+    with (
+        served("app:Model", "--workers", "2", cwd=tmp_path) as graph,
+        contextlib.ExitStack() as stack,
+    ):
         # Three connections that are kept alive, so two of them belong to one worker.
         clients = [stack.enter_context(graph.client()) for _ in range(3)]
         homes = [client.post("/work", json={"seconds": 0.0}).json() for client in clients]
         home = max(homes, key=homes.count)
-        first, second, *_ = [client for client, pid in zip(clients, homes, strict=True) if pid == home]
+        first, second, *_ = [
+            client for client, pid in zip(clients, homes, strict=True) if pid == home
+        ]
         (sibling,) = set(graph.workers()) - {home}
         said: list[int] = []
-        stuck = threading.Thread(target=lambda: said.append(first.post("/work", json={"seconds": 3.0}).json()))
+        stuck = threading.Thread(
+            target=lambda: said.append(first.post("/work", json={"seconds": 3.0}).json())
+        )
         stuck.start()
         try:
             eventually(lambda: "3.0" in (tmp_path / "diary").read_text())

@@ -1,4 +1,6 @@
-"""A result is held to its annotation whichever way it leaves: over HTTP, by a hop, and in one process."""
+"""A result is held to its annotation whichever way it leaves: over HTTP, by a hop, and in one
+process.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,15 @@ from tests.harness import APPS, Served, served
 
 ROOT = APPS.parent.parent
 WAYS = ("typed", "by_string", "elsewhere", "elsewhere_by_string")
-Answers = dict[str, dict[str, tuple[str, str]]]  # by way and API: of a right result, and of a wrong one
+# by way and API: of a right result, and of a wrong one
+Answers = dict[str, dict[str, tuple[str, str]]]
 MISFIT = re.compile(r"the result of Results\.\w+ does not fit its annotation: .*", re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def graph() -> Iterator[Served]:
-    with served("tests.apps.results:Results", "--reload", cwd=ROOT) as graph:  # so that answers have the words
+    # so that answers have the words
+    with served("tests.apps.results:Results", "--reload", cwd=ROOT) as graph:
         yield graph
 
 
@@ -29,7 +33,10 @@ def graph() -> Iterator[Served]:
 def by_hop(graph: Served) -> Answers:
     env = {"RESULTS_URL": graph.url}
     with served("tests.apps.results:Asks", cwd=ROOT, env=env) as asking, asking.client() as client:
-        return {way: client.post("/ask_all", json={"way": way}).raise_for_status().json() for way in WAYS}
+        return {
+            way: client.post("/ask_all", json={"way": way}).raise_for_status().json()
+            for way in WAYS
+        }
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +48,13 @@ def in_process() -> Answers:
     return asyncio.run(ask())
 
 
-def by_http(graph: Served, name: str, wrong: bool, accept: str = "application/json") -> httpx.Response:
+def by_http(
+    graph: Served, name: str, wrong: bool, accept: str = "application/json"
+) -> httpx.Response:
     with graph.client(headers={"accept": accept}) as client:
-        return client.post(f"/{name}", json={"wrong": [wrong, wrong] if name == "batched" else wrong})
+        return client.post(
+            f"/{name}", json={"wrong": [wrong, wrong] if name == "batched" else wrong}
+        )
 
 
 @pytest.mark.parametrize("name", results.GIVEN)
@@ -75,8 +86,13 @@ def test_items_of_streams_are_held_to_it_too(graph: Served, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*results.GIVEN, *results.STREAMS])
-def test_every_way_to_call_holds_results_to_their_annotation(by_hop: Answers, in_process: Answers, name: str) -> None:
-    answers = [*((way, by_hop[way]) for way in WAYS), *(("local " + way, of) for way, of in in_process.items())]
+def test_every_way_to_call_holds_results_to_their_annotation(
+    by_hop: Answers, in_process: Answers, name: str
+) -> None:
+    answers = [
+        *((way, by_hop[way]) for way in WAYS),
+        *(("local " + way, of) for way, of in in_process.items()),
+    ]
     wrong = {way: of[name][1] for way, of in answers}
     assert {text.partition(":")[0] for text in wrong.values()} == {"RemoteError 502"}, wrong
     assert len({said(text).partition(" does not fit")[2] for text in wrong.values()}) == 1, wrong
@@ -93,7 +109,9 @@ def test_a_public_client_that_asks_for_it_is_told_too(graph: Served) -> None:
 
 def test_an_array_in_place_of_a_list_says_what_to_write(by_hop: Answers) -> None:
     for name in ("numbers", "nested", "zero", "batched"):
-        assert by_hop["typed"][name][1].endswith("got `numpy.ndarray`: return .tolist() of it, or annotate np.ndarray")
+        assert by_hop["typed"][name][1].endswith(
+            "got `numpy.ndarray`: return .tolist() of it, or annotate np.ndarray"
+        )
 
 
 def said(text: str) -> str:

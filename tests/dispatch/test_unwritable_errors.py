@@ -1,4 +1,6 @@
-"""Errors that cannot be written out as they are: each call is answered all the same, and its slot is free again."""
+"""Errors that cannot be written out as they are: each call is answered all the same, and its slot
+is free again.
+"""
 
 from __future__ import annotations
 
@@ -48,10 +50,14 @@ def expected(kind: str, *, hop: bool) -> tuple[int, str]:
 @pytest.mark.parametrize("way", ["entry", "hop"])
 @pytest.mark.parametrize("api", APIS)
 @pytest.mark.parametrize("kind", FAILURES)
-def test_it_is_answered_and_the_next_call_too(graphs: dict[str, Served], way: str, api: str, kind: str) -> None:
+def test_it_is_answered_and_the_next_call_too(
+    graphs: dict[str, Served], way: str, api: str, kind: str
+) -> None:
     with graphs[way].client() as client:
         answer = client.post(f"/{api}", json=body(api, kind))
-        assert (answer.status_code, answer.json()["title"]) == expected(kind, hop=way == "hop"), answer.text
+        assert (answer.status_code, answer.json()["title"]) == expected(kind, hop=way == "hop"), (
+            answer.text
+        )
         assert answer.headers["content-type"] == "application/problem+json"
         assert "set-cookie" not in answer.headers
         assert client.post(f"/{api}", json=body(api, "fine")).status_code == 200
@@ -60,7 +66,9 @@ def test_it_is_answered_and_the_next_call_too(graphs: dict[str, Served], way: st
 @pytest.mark.parametrize("way", ["entry", "hop"])
 @pytest.mark.parametrize("api", ["items", "items_in_thread"])
 @pytest.mark.parametrize("kind", FAILURES)
-def test_a_stream_that_has_begun_ends_with_it(graphs: dict[str, Served], way: str, api: str, kind: str) -> None:
+def test_a_stream_that_has_begun_ends_with_it(
+    graphs: dict[str, Served], way: str, api: str, kind: str
+) -> None:
     with graphs[way].client(headers={"accept": "text/event-stream"}) as client:
         text = client.post(f"/{api}", json=body(api, kind, before=2)).text
         assert text.startswith('data: "0"\n\ndata: "1"\n\nevent: error\ndata: {'), text
@@ -73,14 +81,21 @@ def test_a_stream_that_has_begun_ends_with_it(graphs: dict[str, Served], way: st
 @pytest.mark.parametrize("api", APIS)
 def test_a_result_that_is_no_text(graphs: dict[str, Served], way: str, api: str) -> None:
     with graphs[way].client() as client:
-        assert client.post(f"/{api}", json=body(api, "result")).status_code == (502 if way == "hop" else 500)
+        assert client.post(f"/{api}", json=body(api, "result")).status_code == (
+            502 if way == "hop" else 500
+        )
         assert client.post(f"/{api}", json=body(api, "fine")).status_code == 200
 
 
 def test_the_text_is_kept_as_far_as_it_can_be(graphs: dict[str, Served]) -> None:
     with graphs["entry"].client() as client:
         said = client.post("/limited", json={"kind": "problem"}).json()
-    assert (said["title"], said["detail"], said["type"], said[SHOWN]) == (SHOWN, SHOWN, SHOWN, [{SHOWN: SHOWN}])
+    assert (said["title"], said["detail"], said["type"], said[SHOWN]) == (
+        SHOWN,
+        SHOWN,
+        SHOWN,
+        [{SHOWN: SHOWN}],
+    )
     with graphs["hop"].client() as client:
         said = client.post("/caught", json={"kind": "mute"}).json()
         assert said == {
@@ -117,7 +132,8 @@ def test_the_stop_is_quick(api: str) -> None:
 
 @pytest.mark.parametrize("api", APIS)
 def test_in_this_process(api: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logging.getLogger("graphserve.calls"), "propagate", False)  # pytest-xdist cannot send such text
+    # pytest-xdist cannot send such text
+    monkeypatch.setattr(logging.getLogger("graphserve.calls"), "propagate", False)
 
     async def call(gateway: Any, kind: str) -> Any:
         found = getattr(gateway, api)(**body(api, kind))
@@ -157,13 +173,17 @@ REFUSED: list[tuple[Any, Any, type[Exception]]] = [
 
 
 @pytest.mark.parametrize(("name", "value", "kind"), REFUSED)
-def test_a_problem_refuses_headers_that_no_answer_can_have(name: Any, value: Any, kind: type[Exception]) -> None:
+def test_a_problem_refuses_headers_that_no_answer_can_have(
+    name: Any, value: Any, kind: type[Exception]
+) -> None:
     with pytest.raises(kind):
         Problem(409, "Taken", headers={name: value})
 
 
 def test_headers_of_a_peer_that_no_answer_can_have_are_left_out() -> None:
-    sent = {name.lower(): value for name, value, kind in REFUSED if kind is ValueError} | {"x-seat": "4"}
+    sent = {name.lower(): value for name, value, kind in REFUSED if kind is ValueError} | {
+        "x-seat": "4"
+    }
     found = problem.decode(409, "problem", b'{"title": "Taken"}', sent, "Peer")
     assert isinstance(found, Problem)
     assert found.headers == {"x-seat": "4"}
@@ -189,7 +209,13 @@ def test_the_slot_is_free_though_the_answer_raises() -> None:
         node = plan.node(plan.entry)
         with ThreadPoolExecutor(1) as threads:
             executor, free = Executor(node, threads), asyncio.Event()
-            executor.start(bind(node, unwritable.Leaf())[name], {"kind": "fine"}, CallContext(), broken, free.set)
+            executor.start(
+                bind(node, unwritable.Leaf())[name],
+                {"kind": "fine"},
+                CallContext(),
+                broken,
+                free.set,
+            )
             await asyncio.wait_for(free.wait(), 10)
             assert not executor.executing
 

@@ -27,8 +27,18 @@ def ask(graph: Served, name: str, **arguments: Any) -> Any:
 
 
 def test_callers_share_a_batch_if_what_is_no_list_is_equal(graph: Served) -> None:
-    calls = [{"xs": [1]}, {"xs": [2, 3]}, {"xs": [4], "prefix": "no "}, {"xs": [5], "prefix": "no "}]
-    assert ask(graph, "labels", calls=calls) == [["1 of 3"], ["2 of 3", "3 of 3"], ["no 4 of 2"], ["no 5 of 2"]]
+    calls = [
+        {"xs": [1]},
+        {"xs": [2, 3]},
+        {"xs": [4], "prefix": "no "},
+        {"xs": [5], "prefix": "no "},
+    ]
+    assert ask(graph, "labels", calls=calls) == [
+        ["1 of 3"],
+        ["2 of 3", "3 of 3"],
+        ["no 4 of 2"],
+        ["no 5 of 2"],
+    ]
 
 
 def test_who_does_not_fit_is_refused_alone(graph: Served) -> None:
@@ -38,7 +48,7 @@ def test_who_does_not_fit_is_refused_alone(graph: Served) -> None:
 
 
 def test_a_list_that_is_too_long_is_cut_beside_others(graph: Served) -> None:
-    (long, other) = ask(graph, "labels", calls=[{"xs": list(range(11))}, {"xs": [50]}])
+    long, other = ask(graph, "labels", calls=[{"xs": list(range(11))}, {"xs": [50]}])
     assert [label.split()[0] for label in long] == [str(x) for x in range(11)]
     assert max(int(label.split()[-1]) for label in [*long, *other]) <= 8
     assert other[0].startswith("50 of ")
@@ -74,7 +84,9 @@ def test_each_caller_keeps_its_request_id(graph: Served) -> None:
 
 def test_each_caller_keeps_its_trace(graph: Served) -> None:
     """What a batch calls is part of no single caller's trace, unless it is the only one."""
-    traces = [{"traceparent": f"00-{n:032x}-{n:016x}-01", "tracestate": f"mine={n}"} for n in (1, 2)]
+    traces = [
+        {"traceparent": f"00-{n:032x}-{n:016x}-01", "tracestate": f"mine={n}"} for n in (1, 2)
+    ]
     answers: list[Any] = []
 
     def call(headers: dict[str, str], xs: list[int]) -> None:

@@ -1,4 +1,7 @@
-"""Generators of clients take the document of every example, and what they generate works. `nox -s clients` has them."""
+"""Generators of clients take the document of every example, and what they generate works.
+
+`nox -s clients` has them.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,16 @@ def typescript(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("npm") is None:
         pytest.skip("needs npm")
     folder = tmp_path_factory.mktemp("typescript")
-    run("npm", "install", "--silent", "--no-audit", "--no-fund", "openapi-typescript@7", "typescript@5", cwd=folder)
+    run(
+        "npm",
+        "install",
+        "--silent",
+        "--no-audit",
+        "--no-fund",
+        "openapi-typescript@7",
+        "typescript@5",
+        cwd=folder,
+    )
     return folder
 
 
@@ -54,12 +66,11 @@ def document(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     name = request.param
     folder = tmp_path_factory.mktemp(name)
     code = (
-        "import json, sys\nfrom graphserve.graph.importer import load, parse\n"
-        "from graphserve.declare.service import apis\n"
-        "from graphserve.wire.openapi import document\nfrom graphserve.wire.signature import Signature\n"
-        "cls = load(parse(sys.argv[1], '.'))\n"
-        "listed = [(each, Signature.of(cls, name), None) for name, each in apis(cls).items()]\n"
-        "print(json.dumps(document(cls.__name__, None, '1', listed)))"
+        "import json, sys\nfrom graphserve.graph.importer import load, parse\nfrom"
+        " graphserve.declare.service import apis\nfrom graphserve.wire.openapi import"
+        " document\nfrom graphserve.wire.signature import Signature\ncls = load(parse(sys.argv[1],"
+        " '.'))\nlisted = [(each, Signature.of(cls, name), None) for name, each in"
+        " apis(cls).items()]\nprint(json.dumps(document(cls.__name__, None, '1', listed)))"
     )
     text = run(sys.executable, "-c", code, TARGETS[name], cwd=EXAMPLES / name)
     (folder / "openapi.json").write_text(json.dumps(json.loads(text)))
@@ -67,7 +78,16 @@ def document(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def generate(folder: Path) -> str:
-    command = [sys.executable, "-m", "openapi_python_client", "generate", "--path", "openapi.json", "--meta", "none"]
+    command = [
+        sys.executable,
+        "-m",
+        "openapi_python_client",
+        "generate",
+        "--path",
+        "openapi.json",
+        "--meta",
+        "none",
+    ]
     return run(*command, "--output-path", "client", "--overwrite", cwd=folder)
 
 

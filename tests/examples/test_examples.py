@@ -33,7 +33,8 @@ def test_an_example_does_what_its_readme_says(readme: Path, tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_the_test_of_an_example_needs_pytest_alone() -> None:
-    without = ["-p", "no:timeout", "-p", "no:xdist", "-p", "no:cacheprovider"]  # what the tests of graphserve have
+    # what the tests of graphserve have
+    without = ["-p", "no:timeout", "-p", "no:xdist", "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", "-q", *without, "examples/library/test_pipeline.py"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert "2 passed" in done.stdout, done.stdout + done.stderr

@@ -20,7 +20,9 @@ from typing import IO, Any
 import httpx
 import pytest
 
-if missing := [name for name in ("cv2", "onnxruntime", "rapidocr") if importlib.util.find_spec(name) is None]:
+if missing := [
+    name for name in ("cv2", "onnxruntime", "rapidocr") if importlib.util.find_spec(name) is None
+]:
     pytest.skip(f"needs pygraphserve[examples]: {', '.join(missing)}", allow_module_level=True)
 
 ROOT = Path(__file__).parents[2]
@@ -55,13 +57,16 @@ def url() -> Iterator[str]:
         process.send_signal(signal.SIGTERM)
         assert process.wait(STOP) == 0
     finally:
-        process.kill()  # does nothing to a process that has ended; the workers of a killed one end with it
+        # does nothing to a process that has ended; the workers of a killed one end with it
+        process.kill()
         process.wait()
 
 
 def documented(start: str) -> list[str]:
     """The README's command that begins with `start`."""
-    found = next(line for line in (OCR / "README.md").read_text().splitlines() if line.startswith(start))
+    found = next(
+        line for line in (OCR / "README.md").read_text().splitlines() if line.startswith(start)
+    )
     return shlex.split(found)
 
 
@@ -88,11 +93,15 @@ def follow(stream: IO[str], lines: queue.Queue[str | None]) -> None:
 def output_of(*arguments: str, cwd: Path) -> str:
     """What Python prints when it is run with `arguments`."""
     command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.PIPE, text=True, timeout=START).stdout
+    return subprocess.run(
+        command, cwd=cwd, check=True, stdout=subprocess.PIPE, text=True, timeout=START
+    ).stdout
 
 
 def read(url: str, image: bytes) -> httpx.Response:
-    return httpx.post(f"{url}/ocr", content=image, headers={"Content-Type": "image/png"}, timeout=60)
+    return httpx.post(
+        f"{url}/ocr", content=image, headers={"Content-Type": "image/png"}, timeout=60
+    )
 
 
 def texts(answer: httpx.Response) -> list[str]:
@@ -147,7 +156,9 @@ def test_many_callers_get_each_their_own_answer(url: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("body", [b"", b"no image", b"\x89PNG\r\n\x1a\n"], ids=["empty", "text", "cut short"])
+@pytest.mark.parametrize(
+    "body", [b"", b"no image", b"\x89PNG\r\n\x1a\n"], ids=["empty", "text", "cut short"]
+)
 def test_what_is_no_image_is_refused(url: str, body: bytes) -> None:
     answer = read(url, body)
     assert answer.status_code == 415

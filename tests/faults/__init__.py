@@ -1,1 +1,3 @@
-"""Faults that are really injected into a graph under load, and what they cost: `python -m tests.faults`."""
+"""Faults that are really injected into a graph under load, and what they cost: `python -m
+tests.faults`.
+"""

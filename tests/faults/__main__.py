@@ -1,4 +1,7 @@
-"""`python -m tests.faults`: inject, print the table, write the figures and the page. Exit code 1 if a bar is missed."""
+"""`python -m tests.faults`: inject, print the table, write the figures and the page.
+
+Exit code 1 if a bar is missed.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,13 @@ def arguments() -> argparse.Namespace:
     normal = Setting()
     parser = argparse.ArgumentParser(prog="nox -s faults --", description=__doc__)
     parser.add_argument("--faults", default=",".join(NAMES), help=f"which of {', '.join(NAMES)}")
-    parser.add_argument("--seconds", type=float, default=normal.seconds, help="how long the load of each lasts")
+    parser.add_argument(
+        "--seconds", type=float, default=normal.seconds, help="how long the load of each lasts"
+    )
     parser.add_argument("--rate", type=float, default=normal.rate, help="requests a second")
-    parser.add_argument("--clients", type=int, default=normal.clients, help="how many cut the line at once")
+    parser.add_argument(
+        "--clients", type=int, default=normal.clients, help="how many cut the line at once"
+    )
     parser.add_argument("--json", type=Path, help="where the raw figures go")
     parser.add_argument("--page", type=Path, help="where the page goes (docs/faults.md)")
     given = parser.parse_args()
@@ -39,7 +46,11 @@ def main() -> int:
     setting = Setting(given.seconds, given.rate, given.clients)
     adopt_orphans()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that every process is ended
-    found = [(fault, _inject(fault, setting)) for fault in FAULTS if fault.name in given.faults.split(",")]
+    found = [
+        (fault, _inject(fault, setting))
+        for fault in FAULTS
+        if fault.name in given.faults.split(",")
+    ]
     print(report.figures(found))
     if given.json:
         given.json.write_text(json.dumps(report.raw(found), indent=1) + "\n")

@@ -1,4 +1,6 @@
-"""Faults of change: reloads, also of code that does not start, and more or fewer workers, all of it under load."""
+"""Faults of change: reloads, also of code that does not start, and more or fewer workers, all of it
+under load.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def _reload(running: Graph, outcome: Outcome) -> float:
     before, began = set(running.workers()), time.monotonic()
     code, said = running.reload()
     outcome.never(code != 0, f"the reload exited with {code}: {said}")
-    eventually(lambda: not before & set(running.workers()) and len(running.workers()) == len(before), 60)
+    eventually(
+        lambda: not before & set(running.workers()) and len(running.workers()) == len(before), 60
+    )
     return time.monotonic() - began
 
 
@@ -64,7 +68,9 @@ def failing_reload(setting: Setting, folder: Path) -> Outcome:
                 code, said = running.reload()
                 outcome.recovered([time.monotonic() - began])
                 outcome.never(code != 1, f"the reload exited with {code}")
-                outcome.never("the model is not there" not in said, f"the reload did not say why: {said}")
+                outcome.never(
+                    "the model is not there" not in said, f"the reload did not say why: {said}"
+                )
         outcome.take(load.results)
         outcome.never(load.results.failures, f"{outcome.failed} calls failed")
         outcome.never(running.workers() != before, "the old workers were replaced")
@@ -84,7 +90,10 @@ def scale(setting: Setting, folder: Path) -> Outcome:
                 began = time.monotonic()
                 ended = running.command("scale", f"{node}={count}")
                 said = ended.stdout + ended.stderr
-                outcome.never(ended.returncode != 0, f"scale {node}={count} exited with {ended.returncode}: {said}")
+                outcome.never(
+                    ended.returncode != 0,
+                    f"scale {node}={count} exited with {ended.returncode}: {said}",
+                )
                 running.wait_workers(node, count)
                 outcome.recovered([time.monotonic() - began])
         outcome.take(load.results)

@@ -20,7 +20,8 @@ EVERY = 1.5  # seconds from one death to the next
 WORKERS = 2  # of each inner node
 INNER = ("Leaf", "Middle")
 CALLER = {"Leaf": "Middle", "Middle": "Gateway"}
-CLOSE_NS = 50_000_000  # before its death: what came to a worker since then may have been read and not yet begun; what a
+# before its death: what came to a worker since then may have been read and not yet begun; what a
+CLOSE_NS = 50_000_000
 # thread of it ended since then may have waited for the event loop to write its answer
 SCALE = tuple(word for node in INNER for word in ("--scale", f"{node}={WORKERS}"))
 BACK = 2.0  # seconds in which a graph that was started again serves
@@ -29,7 +30,9 @@ OUTAGE = 6.0  # seconds from one death of the supervisor to the next
 
 @dataclass(frozen=True)
 class Death:
-    """A worker that was killed: when (in ns), what it executed, and the seconds until its node was whole again."""
+    """A worker that was killed: when (in ns), what it executed, and the seconds until its node was
+    whole again.
+    """
 
     node: str
     at: int
@@ -55,9 +58,14 @@ def kill_workers(setting: Setting, folder: Path, *, idempotent: bool) -> Outcome
 
 
 def _judge(outcome: Outcome, failures: list[Answer], deaths: list[Death], folder: Path) -> None:
-    """Each failure is a problem that names the node of a killed worker, which executed that very call."""
+    """Each failure is a problem that names the node of a killed worker, which executed that very
+    call.
+    """
     executing = set[int]().union(*(death.executing for death in deaths))
-    entries = {node: {each.id: each for each in ledger.read(folder, node)} for node in (*INNER, *CALLER.values())}
+    entries = {
+        node: {each.id: each for each in ledger.read(folder, node)}
+        for node in (*INNER, *CALLER.values())
+    }
     close = 0
     for answer in failures:
         node = answer.problem.get("service", "")
@@ -65,17 +73,25 @@ def _judge(outcome: Outcome, failures: list[Answer], deaths: list[Death], folder
             outcome.never(True, f"call {answer.id}: {answer}")
         elif answer.id not in executing:
             at = _held_at(answer.id, entries[node], entries[CALLER[node]])
-            near = any(death.node == node and death.at - CLOSE_NS < at <= death.at for death in deaths)
+            near = any(
+                death.node == node and death.at - CLOSE_NS < at <= death.at for death in deaths
+            )
             outcome.never(not near, f"call {answer.id} was executed by no killed worker: {answer}")
             close += 1
     if close:
-        outcome.remarks.append(f"{close} failed that had come to a worker, or ended in it, just before its death")
+        outcome.remarks.append(
+            f"{close} failed that had come to a worker, or ended in it, just before its death"
+        )
     count = sum(len(death.executing) for death in deaths) + close
-    outcome.never(outcome.failed > count, f"{outcome.failed} calls failed, only {count} were executed")
+    outcome.never(
+        outcome.failed > count, f"{outcome.failed} calls failed, only {count} were executed"
+    )
 
 
 def _held_at(id: int, own: dict[int, ledger.Entry], callers: dict[int, ledger.Entry]) -> int:
-    """When a worker held a call that it did not execute as far as its ledger says; 0 if that cannot be."""
+    """When a worker held a call that it did not execute as far as its ledger says; 0 if that cannot
+    be.
+    """
     if id not in own:
         return callers[id].began if id in callers else 0
     return 0 if own[id].answered else own[id].ended or 0
@@ -104,7 +120,12 @@ def _kill(running: Graph, pid: int) -> Death:
 
 def kill_supervisor(setting: Setting, folder: Path) -> Outcome:
     """SIGKILL to the supervisor, and the same command again."""
-    outcome, port, before, outages = Outcome(), free_port(), shared_memory(), list[tuple[float, float]]()
+    outcome, port, before, outages = (
+        Outcome(),
+        free_port(),
+        shared_memory(),
+        list[tuple[float, float]](),
+    )
     rounds = max(1, int(setting.seconds / OUTAGE))
     running = _serve(folder, port)
     try:
@@ -149,14 +170,18 @@ def _restart(running: Graph, outcome: Outcome) -> tuple[Graph, tuple[float, floa
 
 
 def _outages(outcome: Outcome, load: Load, outages: list[tuple[float, float]]) -> None:
-    """Only what was under way when the supervisor died, or asked before the graph was back, may fail."""
+    """Only what was under way when the supervisor died, or asked before the graph was back, may
+    fail.
+    """
     outcome.take(load.results)
     outside = [
         answer for answer in load.results.failures
         if not any(answer.due < back and answer.ended > killed for killed, back in outages)
     ]  # fmt: skip
     outcome.never(outside, f"outside of outages: {[str(answer) for answer in outside[:3]]}")
-    outcome.remarks.append(f"{len(outages)} deaths; what failed was under way when the supervisor died")
+    outcome.remarks.append(
+        f"{len(outages)} deaths; what failed was under way when the supervisor died"
+    )
     took = [back - killed for killed, back in outages]
     outcome.recovered(took)
     if max(took) > BACK:

@@ -1,4 +1,7 @@
-"""The graph under test: three levels, both lanes, sync and async, idempotent and not. Runs in graphserve's workers."""
+"""The graph under test: three levels, both lanes, sync and async, idempotent and not.
+
+Runs in graphserve's workers.
+"""
 
 from __future__ import annotations
 

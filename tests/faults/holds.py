@@ -27,14 +27,22 @@ def hang(setting: Setting, folder: Path) -> Outcome:
     """Calls that never end: in a thread, which nothing can interrupt, and on the event loop."""
     outcome = Outcome()
     rounds = max(1, int(setting.seconds / EVERY))
-    with graph(folder, "--scale", f"Leaf={LEAVES}", "--set", f"Leaf.watchdog={WATCHDOG}") as running:
+    with graph(
+        folder, "--scale", f"Leaf={LEAVES}", "--set", f"Leaf.watchdog={WATCHDOG}"
+    ) as running:
         with Load(running.port, numbered(running.port, "/once"), rate=setting.rate) as load:
             for number in range(rounds):
                 _hang(running, outcome, 1_000_000 + number)
-                time.sleep(max(0.0, load.began + (number + 1) * setting.seconds / rounds - time.monotonic()))
+                time.sleep(
+                    max(
+                        0.0, load.began + (number + 1) * setting.seconds / rounds - time.monotonic()
+                    )
+                )
         outcome.take(load.results)
         outcome.never(load.results.failures, f"{outcome.failed} calls of others failed")
-    outcome.remarks.append(f"{2 * rounds} calls hung; recovery is the time from the deadline to a new worker")
+    outcome.remarks.append(
+        f"{2 * rounds} calls hung; recovery is the time from the deadline to a new worker"
+    )
     return outcome
 
 
@@ -43,7 +51,11 @@ def _hang(running: Graph, outcome: Outcome, id: int) -> None:
     deadline = time.monotonic() + DEADLINE
     for answer in asyncio.run(_ask_both(running.port, id)):
         _judge(outcome, answer)
-    running_in = [pid for pid in before if any(each.id == id and each.ended is None for each in _held(running, pid))]
+    running_in = [
+        pid
+        for pid in before
+        if any(each.id == id and each.ended is None for each in _held(running, pid))
+    ]
     outcome.never(len(running_in) != 1, f"call {id} runs in {running_in} after its deadline")
     eventually(lambda: not any(alive(pid) for pid in running_in), 30)
     running.wait_workers("Leaf", LEAVES)
@@ -73,10 +85,13 @@ def _judge(outcome: Outcome, answer: Answer) -> None:
     outcome.sent += 1
     outcome.worst = max(outcome.worst, answer.took)
     outcome.never(answer.status != 504, f"the caller of a leaf that hangs got {answer}")
-    if answer.problem.get("service") != "Leaf":  # whose clock is read first is a matter of milliseconds
+    # whose clock is read first is a matter of milliseconds
+    if answer.problem.get("service") != "Leaf":
         outcome.slow.append(f"the 504 of a leaf that hangs named another: {answer}")
     if answer.took > DEADLINE + LATE:
-        outcome.slow.append(f"the caller of a leaf that hangs got its answer after {answer.took:.3f} s")
+        outcome.slow.append(
+            f"the caller of a leaf that hangs got its answer after {answer.took:.3f} s"
+        )
 
 
 @dataclass(frozen=True)
@@ -95,10 +110,16 @@ def cut(setting: Setting, folder: Path) -> Outcome:
         with Load(running.port, numbered(running.port, "/once"), rate=setting.rate) as load:
             for number in range(rounds):
                 late += _cut(running, outcome, first + number * setting.clients, setting.clients)
-                time.sleep(max(0.0, load.began + (number + 1) * setting.seconds / rounds - time.monotonic()))
+                time.sleep(
+                    max(
+                        0.0, load.began + (number + 1) * setting.seconds / rounds - time.monotonic()
+                    )
+                )
         outcome.take(load.results)
         outcome.never(load.results.failures, f"{outcome.failed} calls of others failed")
-    outcome.remarks.append(f"{rounds} × {setting.clients} clients; recovery is the time to the end of the last call")
+    outcome.remarks.append(
+        f"{rounds} × {setting.clients} clients; recovery is the time to the end of the last call"
+    )
     if late:
         outcome.slow.append(f"{late} leaf calls ran on for more than {GONE * 1e3:.0f} ms")
     return outcome
@@ -109,7 +130,8 @@ def _cut(running: Graph, outcome: Outcome, first: int, clients: int) -> int:
     ids = range(first, first + clients)
     cuts = leave(running, ids)
     outcome.sent += clients
-    # The ledger says when each call ended. To read it takes as much of a core as a worker: not while they are at it.
+    # The ledger says when each call ended. To read it takes as much of a core as a worker: not
+    # while they are at it.
     eventually(lambda: time.monotonic_ns() > cuts[-1].at + 3 * GONE * 1e9)
     eventually(lambda: not any(each.ended is None for each in _held(running)), 30)
     ended = {each.id: each.ended or 0 for each in _held(running)}
@@ -119,10 +141,14 @@ def _cut(running: Graph, outcome: Outcome, first: int, clients: int) -> int:
 
 
 def leave(running: Graph, ids: range) -> list[Cut]:
-    """Clients, one for each number, that ask for what never ends and leave when all of it is under way."""
+    """Clients, one for each number, that ask for what never ends and leave when all of it is under
+    way.
+    """
     cuts: list[Cut] = []
     go = threading.Event()
-    thread = threading.Thread(target=lambda: cuts.extend(asyncio.run(_wait_and_leave(running.port, ids, go))))
+    thread = threading.Thread(
+        target=lambda: cuts.extend(asyncio.run(_wait_and_leave(running.port, ids, go)))
+    )
     thread.start()
     try:
         eventually(lambda: len({each.id for each in _held(running)} & set(ids)) == len(ids), 60)

@@ -1,6 +1,9 @@
-"""The ledger: which calls each worker executes, and when. Workers write it; the suite reads it, dead workers' too.
+"""The ledger: which calls each worker executes, and when.
 
-One file a worker, `<node>-<pid>`. A line is written by one system call and stays when the worker is killed.
+Workers write it; the suite reads it, dead workers' too.
+
+One file a worker, `<node>-<pid>`. A line is written by one system call and stays when the worker is
+killed.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = "FAULTS_FOLDER"  # the environment variable that says where
-ANSWER_TURNS = 3  # of the event loop, after which the answer of a call that ended has been written to its socket
+# of the event loop, after which the answer of a call that ended has been written to its socket
+ANSWER_TURNS = 3
 ANSWER_NS = 10_000_000  # the same for a call in a thread, which cannot see what the loop does
 
 
@@ -72,7 +76,11 @@ class Entry:
 
     def executing(self, at: int) -> bool:
         """Whether its answer may have been still to come at this time."""
-        return self.began <= at and not self.answered and (self.ended is None or self.ended > at - ANSWER_NS)
+        return (
+            self.began <= at
+            and not self.answered
+            and (self.ended is None or self.ended > at - ANSWER_NS)
+        )
 
 
 def read(folder: Path, node: str = "*", pid: int | str = "*") -> list[Entry]:

@@ -1,8 +1,9 @@
-"""Load that tells the truth about waiting: requests at a steady rate, whether or not earlier ones are answered.
+"""Load that tells the truth about waiting: requests at a steady rate, whether or not earlier ones
+are answered.
 
-What an answer took counts from the moment at which its request was due, so a stall counts for every request that fell
-into it. Connections are kept and used again as HTTP clients do; one request in ten comes on a new one. No request is
-ever sent twice. Runs on a thread of its own.
+What an answer took counts from the moment at which its request was due, so a stall counts for every
+request that fell into it. Connections are kept and used again as HTTP clients do; one request in
+ten comes on a new one. No request is ever sent twice. Runs on a thread of its own.
 """
 
 from __future__ import annotations
@@ -61,7 +62,10 @@ class Answer:
     def __str__(self) -> str:
         if self.status in (REFUSED, LOST):
             return f"{'refused' if self.status == REFUSED else 'lost'}: {self.body.decode()}"
-        return f"{self.status} {self.problem.get('service', '')}: {self.problem.get('detail', self.body[:80])}"
+        return (
+            f"{self.status} {self.problem.get('service', '')}:"
+            f" {self.problem.get('detail', self.body[:80])}"
+        )
 
 
 Send = Callable[[int], Request]
@@ -71,7 +75,9 @@ Expect = Callable[[Answer], bool]
 def numbered(port: int, path: str, **headers: str) -> Send:
     """Calls with the number of the request as `id`."""
     named = tuple((name.replace("_", "-"), value) for name, value in headers.items())
-    return lambda id: Request(port, path, {"id": id}, (("content-type", "application/json"), *named))
+    return lambda id: Request(
+        port, path, {"id": id}, (("content-type", "application/json"), *named)
+    )
 
 
 def echoed(answer: Answer) -> bool:
@@ -103,11 +109,15 @@ class Results:
 
     def between(self, begin: float, end: float) -> Results:
         """Those that were due in this time."""
-        return Results([answer for answer in self.answers if begin <= answer.due < end], self.expect)
+        return Results(
+            [answer for answer in self.answers if begin <= answer.due < end], self.expect
+        )
 
     def percentile(self, share: float) -> float:
         """A percentile of what the expected answers took, in seconds."""
-        return percentile(sorted(answer.took for answer in self.answers if self.expect(answer)), share)
+        return percentile(
+            sorted(answer.took for answer in self.answers if self.expect(answer)), share
+        )
 
     def reasons(self) -> Counter[str]:
         """What the failures said, counted."""
@@ -211,7 +221,9 @@ class Client:
             connection = self._idle.pop()
         else:
             try:
-                _, connection = await loop.create_connection(lambda: Connection(self._closed), "127.0.0.1", self.port)
+                _, connection = await loop.create_connection(
+                    lambda: Connection(self._closed), "127.0.0.1", self.port
+                )
             except OSError as exc:
                 return REFUSED, str(exc).encode()
         try:

@@ -28,7 +28,9 @@ HEALTH_LIMIT = 1.0  # seconds
 
 
 def overload(setting: Setting, folder: Path) -> Outcome:
-    """Three times the peak: with deadlines that a full queue would use up, then with a queue that is full before."""
+    """Three times the peak: with deadlines that a full queue would use up, then with a queue that
+    is full before.
+    """
     outcome = Outcome()
     with graph(folder, *SCALE) as running:
         peak = _peak(running, setting.seconds / 4)
@@ -45,7 +47,9 @@ def _overload(outcome: Outcome, running: Graph, peak: float, seconds: float, wor
     held, growth = load.results, memory.growth()
     share = _good(held.between(load.began, load.began + seconds)) / seconds / peak
     outcome.take(held)
-    outcome.recovered([max((answer.ended for answer in held.answers), default=0.0) - load.began - seconds])
+    outcome.recovered(
+        [max((answer.ended for answer in held.answers), default=0.0) - load.began - seconds]
+    )
     outcome.remarks.append(
         f"{words}: goodput {share:.0%} of {peak:.0f}/s, {_statuses(held)}, memory {growth:+.1%}, "
         f"health within {health.worst * 1e3:.0f} ms"
@@ -72,7 +76,9 @@ def _peak(running: Graph, seconds: float) -> float:
 
 
 def _good(results: Results) -> int:
-    return sum(answer.status == 200 and answer.took <= DEADLINE + LATE for answer in results.answers)
+    return sum(
+        answer.status == 200 and answer.took <= DEADLINE + LATE for answer in results.answers
+    )
 
 
 def _fair(answer: Answer) -> bool:
@@ -82,15 +88,22 @@ def _fair(answer: Answer) -> bool:
 
 def _judge(outcome: Outcome, results: Results) -> None:
     wrong = [answer for answer in results.failures if answer.status != LOST]
-    outcome.never(wrong, f"{len(wrong)} answers were neither 200 nor 503 nor 504: {wrong[0] if wrong else ''}")
+    outcome.never(
+        wrong, f"{len(wrong)} answers were neither 200 nor 503 nor 504: {wrong[0] if wrong else ''}"
+    )
     outcome.never(results.lost, f"{len(results.lost)} requests were lost")
     late = [answer for answer in results.answers if answer.took > DEADLINE + LATE]
     if late:
-        outcome.slow.append(f"{len(late)} answers came too late, the last {results.worst - DEADLINE:.3f} s")
+        outcome.slow.append(
+            f"{len(late)} answers came too late, the last {results.worst - DEADLINE:.3f} s"
+        )
 
 
 def _statuses(results: Results) -> str:
-    counted = {status: sum(answer.status == status for answer in results.answers) for status in (200, 503, 504)}
+    counted = {
+        status: sum(answer.status == status for answer in results.answers)
+        for status in (200, 503, 504)
+    }
     return ", ".join(f"{count} × {status}" for status, count in counted.items())
 
 
@@ -113,13 +126,19 @@ class Health:
         self._thread.join()
 
     def _ask(self) -> None:
-        with httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=10, trust_env=False) as client:
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{self.port}", timeout=10, trust_env=False
+        ) as client:
             while not self._over.wait(PROBE):
                 for path in ("/livez", "/readyz"):
                     began = time.monotonic()
                     try:
                         answer = client.get(path)
-                        words = "" if answer.status_code == 200 else f"{path} {answer.status_code} {answer.text}"
+                        words = (
+                            ""
+                            if answer.status_code == 200
+                            else f"{path} {answer.status_code} {answer.text}"
+                        )
                     except httpx.HTTPError as exc:
                         words = f"{path} {exc!r}"
                     self.worst = max(self.worst, time.monotonic() - began)

@@ -35,7 +35,8 @@ def figures(found: Found) -> str:
 def remarks(found: Found) -> str:
     """What else is to be known of each fault, what was missed first."""
     return "\n".join(
-        f"- {fault.title}: {'; '.join([*_missed(outcome), *outcome.remarks])}." for fault, outcome in found
+        f"- {fault.title}: {'; '.join([*_missed(outcome), *outcome.remarks])}."
+        for fault, outcome in found
     )
 
 
@@ -65,7 +66,10 @@ def page(found: Found, setting: Setting) -> str:
 
 def raw(found: Found) -> list[dict[str, Any]]:
     """Everything, for a program."""
-    return [{"fault": fault.name, **vars(outcome), "reasons": dict(outcome.reasons)} for fault, outcome in found]
+    return [
+        {"fault": fault.name, **vars(outcome), "reasons": dict(outcome.reasons)}
+        for fault, outcome in found
+    ]
 
 
 _INTRODUCTION = """\

@@ -1,4 +1,6 @@
-"""The scene of a fault: a fresh graph in a folder of its own, what is known of its workers, and how it is steered."""
+"""The scene of a fault: a fresh graph in a folder of its own, what is known of its workers, and how
+it is steered.
+"""
 
 from __future__ import annotations
 
@@ -59,9 +61,14 @@ class Graph:
     def workers(self, *nodes: str) -> list[int]:
         """The workers of these nodes that take calls; of all nodes if none is named.
 
-        Each has signed its ledger, and its own socket is there, which it removes when it has drained.
+        Each has signed its ledger, and its own socket is there, which it removes when it has
+        drained.
         """
-        signed = (int(file.name.rpartition("-")[2]) for node in nodes or NODES for file in self._ledgers(node))
+        signed = (
+            int(file.name.rpartition("-")[2])
+            for node in nodes or NODES
+            for file in self._ledgers(node)
+        )
         taking = {int(path.stem) for path in sockets(self.run_dir)}
         return [pid for pid in signed if pid in taking and alive(pid)]
 
@@ -74,7 +81,9 @@ class Graph:
         began = time.monotonic()
         while len(self.workers(node)) != count:
             if time.monotonic() - began > seconds:
-                raise AssertionError(f"{node} has {self.workers(node)}, not {count}, after {seconds:g} s")
+                raise AssertionError(
+                    f"{node} has {self.workers(node)}, not {count}, after {seconds:g} s"
+                )
             time.sleep(LOOK)  # between two looks
         return time.monotonic() - began
 
@@ -93,7 +102,9 @@ class Graph:
             return ended.returncode, ended.stdout + ended.stderr
         seen = len(self.served.log)
         self.served.signal(signal.SIGHUP)
-        came = self.served.wait_log("reloaded in|the old code goes on serving", COMMAND_LIMIT, after=seen)
+        came = self.served.wait_log(
+            "reloaded in|the old code goes on serving", COMMAND_LIMIT, after=seen
+        )
         return int("reloaded" not in came.group()), "".join(self.served.log[seen:])
 
     def _ledgers(self, node: str) -> Iterator[Path]:

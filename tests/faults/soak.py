@@ -1,9 +1,11 @@
-"""`python -m tests.faults.soak`: mixed load with deaths and reloads for a long time; memory and descriptors stay flat.
+"""`python -m tests.faults.soak`: mixed load with deaths and reloads for a long time; memory and
+descriptors stay flat.
 
-The leaf's workers are killed all the time. The others are replaced for the last time in the first sixth: what they
-hold in the second half, by the line through its samples, is what counts. (A worker reaches its size in the first 10,000
-to 20,000 requests, so a run below five minutes does not judge its memory.) Exit code 1 if anything failed, or grew. A
-stream whose worker is killed is cut off, or a 502 before its first item, as it is not sent again; it is not counted.
+The leaf's workers are killed all the time. The others are replaced for the last time in the first
+sixth: what they hold in the second half, by the line through its samples, is what counts. (A worker
+reaches its size in the first 10,000 to 20,000 requests, so a run below five minutes does not judge
+its memory.) Exit code 1 if anything failed, or grew. A stream whose worker is killed is cut off, or
+a 502 before its first item, as it is not sent again; it is not counted.
 """
 
 from __future__ import annotations
@@ -67,20 +69,28 @@ class Watch:
         """Take one sample of everything."""
         now = time.monotonic()
         for name, each in self.samples.items():
-            for pid in [self.running.pid] if name == "supervisor" else self.running.workers(name)[:1]:
+            for pid in (
+                [self.running.pid] if name == "supervisor" else self.running.workers(name)[:1]
+            ):
                 each.memory.append((now, float(pss(pid))))
                 each.open.append((now, float(descriptors(pid))))
-        self.files.append((now, float(sum(len(files) for _, _, files in os.walk(self.running.run_dir)))))
+        self.files.append(
+            (now, float(sum(len(files) for _, _, files in os.walk(self.running.run_dir))))
+        )
 
     def rows(self) -> Iterator[tuple[str, str, str, str, bool]]:
-        """What was watched, at half time, at the end, its growth by the line through the second half, whether flat."""
+        """What was watched, at half time, at the end, its growth by the line through the second
+        half, whether flat.
+        """
         for name, each in self.samples.items():
             yield line(f"{name}: memory, KB", each.memory, GROWTH, self.noise)
             yield line(f"{name}: descriptors", each.open, 0.0, DESCRIPTORS)
         yield line("files in the run folder", self.files, 0.0, DESCRIPTORS)
 
 
-def line(what: str, samples: list[tuple[float, float]], part: float, least: float) -> tuple[str, str, str, str, bool]:
+def line(
+    what: str, samples: list[tuple[float, float]], part: float, least: float
+) -> tuple[str, str, str, str, bool]:
     """A row of the table.
 
     Args:
@@ -110,8 +120,12 @@ def soak(minutes: float, folder: Path) -> tuple[Outcome, Watch]:
                     watch.look()
                     due += SAMPLE_EVERY
         outcome.take(load.results)
-        outcome.remarks.append(f"{sum(map(_cut, load.results.answers))} streams cut off by the death of their worker")
-        outcome.never(outcome.failed, f"{outcome.failed} calls failed{_words(running, load.results.failures)}")
+        outcome.remarks.append(
+            f"{sum(map(_cut, load.results.answers))} streams cut off by the death of their worker"
+        )
+        outcome.never(
+            outcome.failed, f"{outcome.failed} calls failed{_words(running, load.results.failures)}"
+        )
         outcome.never(running.served.stop() != 0, "the stop did not exit with 0")
         outcome.never(running.run_dir.exists(), "the run folder was left")
     outcome.never(left := shared_memory() - before, f"left in /dev/shm: {left}")
@@ -124,14 +138,20 @@ def _words(running: Graph, failures: list[Answer]) -> str:
     """What the log of the graph says of failed calls, by the ids that stand in their answers."""
     ids = {str(answer.problem.get("request_id")) for answer in failures}
     said = [line.rstrip() for line in running.served.log if any(id in line for id in ids)]
-    return "".join(f"\n      {line}" for line in [*(f"request {answer.id}" for answer in failures), *said])
+    return "".join(
+        f"\n      {line}" for line in [*(f"request {answer.id}" for answer in failures), *said]
+    )
 
 
 def _events(running: Graph, outcome: Outcome, end: float) -> Iterator[None]:
     """Deaths, reloads and clients that leave, each at its time; comes back often."""
     now = time.monotonic()
     warm = now + (end - now) * WARM
-    due = {KILL_EVERY: now + KILL_EVERY, RELOAD_EVERY: now + RELOAD_EVERY, LEAVE_EVERY: now + LEAVE_EVERY}
+    due = {
+        KILL_EVERY: now + KILL_EVERY,
+        RELOAD_EVERY: now + RELOAD_EVERY,
+        LEAVE_EVERY: now + LEAVE_EVERY,
+    }
     count = {every: 0 for every in due}
     while (now := time.monotonic()) < end:
         for every in [every for every, at in due.items() if now >= at]:
@@ -146,7 +166,11 @@ def _events(running: Graph, outcome: Outcome, end: float) -> Iterator[None]:
                 _reload(running, outcome, everything=now < warm)
         time.sleep(0.05)  # between two looks at the clock
         yield
-    words = {KILL_EVERY: "workers killed", RELOAD_EVERY: "reloads", LEAVE_EVERY: f"times {LEAVERS} clients left"}
+    words = {
+        KILL_EVERY: "workers killed",
+        RELOAD_EVERY: "reloads",
+        LEAVE_EVERY: f"times {LEAVERS} clients left",
+    }
     outcome.remarks += [f"{count[every]} {word}" for every, word in words.items()]
 
 
@@ -191,9 +215,14 @@ def _right(answer: Answer) -> bool:
 
 
 def _cut(answer: Answer) -> bool:
-    """A stream whose worker died. If it had begun its status was sent, so all that can tell is its missing end."""
+    """A stream whose worker died.
+
+    If it had begun its status was sent, so all that can tell is its missing end.
+    """
     begun = answer.status == LOST and not answer.body.endswith(b"after 0 bytes")
-    return answer.id % 6 == 4 and (begun or (answer.status == 502 and answer.problem.get("service") == "Leaf"))
+    return answer.id % 6 == 4 and (
+        begun or (answer.status == 502 and answer.problem.get("service") == "Leaf")
+    )
 
 
 def main() -> int:
@@ -205,7 +234,14 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that every process is ended
     with stage() as folder:
         outcome, watch = soak(given.minutes, folder)
-    print(table([("what", "half time", "end", "grown in the second half"), *(row[:4] for row in watch.rows())]))
+    print(
+        table(
+            [
+                ("what", "half time", "end", "grown in the second half"),
+                *(row[:4] for row in watch.rows()),
+            ]
+        )
+    )
     print(f"\n{outcome.sent:,} requests, {outcome.failed} failed, worst {outcome.worst:.2f} s")
     print(report.details(outcome))
     return int(bool(outcome.broken))

@@ -20,7 +20,9 @@ def stop(setting: Setting, folder: Path) -> Outcome:
     for number in range(rounds):
         (folder / str(number)).mkdir()
         _once(setting, folder / str(number), outcome)
-    outcome.remarks.append(f"{rounds} stops, {setting.callers} callers; recovery is the time from SIGTERM to the exit")
+    outcome.remarks.append(
+        f"{rounds} stops, {setting.callers} callers; recovery is the time from SIGTERM to the exit"
+    )
     return outcome
 
 

@@ -1,4 +1,6 @@
-"""What the fault suite measures with: a load that hides nothing, a ledger that survives its writer, a table."""
+"""What the fault suite measures with: a load that hides nothing, a ledger that survives its writer,
+a table.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +31,20 @@ Reply = Callable[[int, asyncio.StreamWriter], None]
 @contextlib.contextmanager
 def server(reply: Reply) -> Iterator[int]:
     """A server on a port of its own whose n-th request is answered by `reply(n, …)`."""
-    port, ready, over, count = free_port(), threading.Event(), threading.Event(), iter(range(1_000_000))
+    port, ready, over, count = (
+        free_port(),
+        threading.Event(),
+        threading.Event(),
+        iter(range(1_000_000)),
+    )
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                await reader.readexactly(int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+                await reader.readexactly(
+                    int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+                )
                 reply(next(count), writer)
 
     async def main() -> None:
@@ -65,7 +74,9 @@ def test_a_stall_counts_for_every_request_that_was_due_in_it() -> None:
 
     with (
         server(stall) as port,
-        Load(port, numbered(port, "/"), rate=100, expect=lambda answer: answer.status == 200) as load,
+        Load(
+            port, numbered(port, "/"), rate=100, expect=lambda answer: answer.status == 200
+        ) as load,
     ):
         eventually(lambda: len(load.results.answers) > 100)
     waited = [answer for answer in load.results.answers if answer.took > 0.05]
@@ -124,7 +135,10 @@ with pen.call(2):
 def test_a_ledger_tells_what_a_killed_worker_executed(tmp_path: Path) -> None:
     env = {**os.environ, ledger.FOLDER: str(tmp_path)}
     process = subprocess.Popen(
-        [sys.executable, "-c", WRITER], env=env, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+        [sys.executable, "-c", WRITER],
+        env=env,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
     )
     assert process.stdout is not None
     try:
@@ -137,18 +151,24 @@ def test_a_ledger_tells_what_a_killed_worker_executed(tmp_path: Path) -> None:
     assert (one.id, one.ended is None, two.id, two.ended) == (1, False, 2, None)
     later = (one.ended or 0) + ledger.ANSWER_NS
     assert ledger.executing(tmp_path, process.pid, later) == {2}
-    assert ledger.executing(tmp_path, process.pid, later - 1) == {1, 2}, "a thread's answer may not have left"
+    assert ledger.executing(tmp_path, process.pid, later - 1) == {1, 2}, (
+        "a thread's answer may not have left"
+    )
     assert ledger.executing(tmp_path, process.pid, two.began - 1) == {1}
 
 
-def test_an_answer_that_was_written_is_not_executed_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_was_written_is_not_executed_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(ledger.FOLDER, str(tmp_path))
 
     async def main() -> None:
         with ledger.Pen("Leaf").call(1):
             pass
         (entry,) = ledger.read(tmp_path, "Leaf")
-        assert entry.executing(time.monotonic_ns()), "its answer is written in a later turn of the loop"
+        assert entry.executing(time.monotonic_ns()), (
+            "its answer is written in a later turn of the loop"
+        )
         async with asyncio.timeout(10):
             while ledger.read(tmp_path, "Leaf")[0].ended is None:  # noqa: ASYNC110 - what is waited for is those turns
                 await asyncio.sleep(0)
@@ -161,7 +181,9 @@ def test_the_slope_of_a_line() -> None:
     assert slope([(1.0, 5.0), (2.0, 7.0), (3.0, 9.0)]) == pytest.approx(2.0)
 
 
-@pytest.mark.parametrize(("growth", "flat"), [(-9.0, True), (0.0, True), (4.0, True), (10.0, False)])
+@pytest.mark.parametrize(
+    ("growth", "flat"), [(-9.0, True), (0.0, True), (4.0, True), (10.0, False)]
+)
 def test_what_grows_is_not_flat(growth: float, flat: bool) -> None:
     samples = [(float(second), 50_000 + growth * second) for second in range(600)]
     assert soak.line("memory", samples, soak.GROWTH, soak.MEMORY_NOISE)[4] is flat

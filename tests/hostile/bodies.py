@@ -1,4 +1,6 @@
-"""Bodies that cost much more than they are: one generator a kind, of any size, each for one type of parameter `x`."""
+"""Bodies that cost much more than they are: one generator a kind, of any size, each for one type of
+parameter `x`.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ import pydantic
 JSON, MSGPACK = "application/json", "application/msgpack"
 P = 2**61 - 1  # Python takes a number's remainder by it as the hash
 _MASK = 2**64 - 1
-_FIRST, _SECOND, _FIFTH = 11400714785074694791, 14029467366897019727, 2870177450012600261  # of a tuple's hash
+# of a tuple's hash
+_FIRST, _SECOND, _FIFTH = 11400714785074694791, 14029467366897019727, 2870177450012600261
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +85,8 @@ TYPES: dict[str, Any] = {
 
 
 def tuples(count: int, middle: tuple[int, ...] = ()) -> list[tuple[int, int]]:
-    """First and last items of tuples, of integers of 64 bits, that have one hash: of the others, the last one follows.
+    """First and last items of tuples, of integers of 64 bits, that have one hash: of the others,
+    the last one follows.
 
     Args:
         count: how many.
@@ -104,7 +108,9 @@ def _all_tuples(middle: tuple[int, ...] = ()) -> Iterator[tuple[int, int]]:
 
 
 def floats(count: int) -> list[tuple[float, float]]:
-    """Pairs of floats whose tuples have one hash: a float of 53 bits has the hash of these bits, rotated in 61."""
+    """Pairs of floats whose tuples have one hash: a float of 53 bits has the hash of these bits,
+    rotated in 61.
+    """
     found: list[tuple[float, float]] = []
     for first, last in _all_tuples():
         if len(found) == count:
@@ -125,8 +131,8 @@ def complexes(count: int) -> list[str]:
 def lookalikes(count: int, bits: int, led: int, beside: int = 0) -> list[int]:
     """Numbers whose hashes all differ, which are slow in a table of CPython's all the same.
 
-    Most take the places that lie one behind the other on the way that every search ends on. The searches for the
-    others, which are the last ones, come to that way.
+    Most take the places that lie one behind the other on the way that every search ends on. The
+    searches for the others, which are the last ones, come to that way.
 
     Args:
         count: how many.
@@ -176,7 +182,9 @@ def _keyed(keys: list[tuple[int, int]]) -> bytes:
 
 @functools.cache
 def _slow_keys(size: int) -> list[int]:
-    """About as many as a body of this size has room for, but enough to be slow, and not too many to be made."""
+    """About as many as a body of this size has room for, but enough to be slow, and not too many to
+    be made.
+    """
     bits = max(14, min(16, (size // 14 * 3 // 2).bit_length() - 1))
     return lookalikes(2**bits * 2 // 3 - 20, bits, 2**bits // 4)
 
@@ -208,7 +216,12 @@ def _names(size: int) -> bytes:
 
 def array(shape: tuple[int, ...], dtype: bytes = b"<f4", data: bytes = b"") -> bytes:
     """An array in msgpack, whatever it says of itself."""
-    header = struct.pack("<BH", len(shape), len(dtype)) + dtype + struct.pack(f"<{len(shape)}Q", *shape) + data
+    header = (
+        struct.pack("<BH", len(shape), len(dtype))
+        + dtype
+        + struct.pack(f"<{len(shape)}Q", *shape)
+        + data
+    )
     return b"\xc9" + struct.pack(">I", len(header)) + b"\x01" + header
 
 

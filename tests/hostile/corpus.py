@@ -1,4 +1,5 @@
-"""Requests that two readers may read in two ways, and their like: the bytes, and what becomes of them.
+"""Requests that two readers may read in two ways, and their like: the bytes, and what becomes of
+them.
 
 A case that is refused says with which status. One that is accepted is read as h11 reads it.
 """
@@ -28,9 +29,19 @@ class Case:
     h11: bool = True
 
 
-def post(headers: bytes, body: bytes = b"{}", line: bytes = LINE, host: bytes = b"Host: localhost\r\n") -> bytes:
+def post(
+    headers: bytes, body: bytes = b"{}", line: bytes = LINE, host: bytes = b"Host: localhost\r\n"
+) -> bytes:
     """A request with these header lines."""
-    return line + b"\r\n" + host + b"Content-Type: application/octet-stream\r\n" + headers + b"\r\n" + body
+    return (
+        line
+        + b"\r\n"
+        + host
+        + b"Content-Type: application/octet-stream\r\n"
+        + headers
+        + b"\r\n"
+        + body
+    )
 
 
 def chunks(body: bytes) -> bytes:
@@ -44,9 +55,18 @@ def line(line: bytes) -> bytes:
 
 
 LENGTHS = [
-    Case("length and chunks", post(b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n", b"0\r\n\r\n")),
-    Case("chunks and length", post(b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n", b"0\r\n\r\n")),
-    Case("length 0 and chunks", post(b"Content-Length: 0\r\nTransfer-Encoding: chunked\r\n", b"0\r\n\r\n")),
+    Case(
+        "length and chunks",
+        post(b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n", b"0\r\n\r\n"),
+    ),
+    Case(
+        "chunks and length",
+        post(b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n", b"0\r\n\r\n"),
+    ),
+    Case(
+        "length 0 and chunks",
+        post(b"Content-Length: 0\r\nTransfer-Encoding: chunked\r\n", b"0\r\n\r\n"),
+    ),
     Case("two lengths", post(b"Content-Length: 2\r\nContent-Length: 3\r\n")),
     Case("one length twice", post(b"Content-Length: 2\r\nContent-Length: 2\r\n")),
     Case("lengths in a list", post(b"Content-Length: 2, 2\r\n")),
@@ -71,11 +91,18 @@ CODINGS = [
     Case("coding xchunked", post(b"Transfer-Encoding: xchunked\r\n", b"0\r\n\r\n")),
     Case("coding gzip, chunked", post(b"Transfer-Encoding: gzip, chunked\r\n", b"0\r\n\r\n")),
     Case("coding chunked, gzip", post(b"Transfer-Encoding: chunked, gzip\r\n", b"0\r\n\r\n")),
-    Case("coding chunked, identity", post(b"Transfer-Encoding: chunked, identity\r\n", b"0\r\n\r\n")),
+    Case(
+        "coding chunked, identity", post(b"Transfer-Encoding: chunked, identity\r\n", b"0\r\n\r\n")
+    ),
     Case("coding identity", post(b"Transfer-Encoding: identity\r\nContent-Length: 2\r\n")),
-    Case("coding chunked twice", post(b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", b"0\r\n\r\n")),
+    Case(
+        "coding chunked twice",
+        post(b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", b"0\r\n\r\n"),
+    ),
     Case("coding chunked, chunked", post(b"Transfer-Encoding: chunked, chunked\r\n", b"0\r\n\r\n")),
-    Case("two codings", post(b"Transfer-Encoding: x\r\nTransfer-Encoding: chunked\r\n", b"0\r\n\r\n")),
+    Case(
+        "two codings", post(b"Transfer-Encoding: x\r\nTransfer-Encoding: chunked\r\n", b"0\r\n\r\n")
+    ),
     Case("coding ,chunked", post(b"Transfer-Encoding: ,chunked\r\n", b"0\r\n\r\n")),
     Case("coding chunked,", post(b"Transfer-Encoding: chunked,\r\n", b"0\r\n\r\n")),
     Case("coding with a parameter", post(b"Transfer-Encoding: chunked;q=1\r\n", b"0\r\n\r\n")),
@@ -88,10 +115,21 @@ CODINGS = [
     Case("folded coding", post(b"Transfer-Encoding:\r\n chunked\r\n", b"0\r\n\r\n")),
     Case("coding behind a bare CR", post(b"X: y\rTransfer-Encoding: chunked\r\n", b"0\r\n\r\n")),
     Case("coding behind a bare LF", post(b"X: y\nTransfer-Encoding: chunked\r\n", b"0\r\n\r\n")),
-    Case("coding in HTTP/1.0", post(b"Transfer-Encoding: chunked\r\n", b"0\r\n\r\n", b"POST /echo HTTP/1.0")),
+    Case(
+        "coding in HTTP/1.0",
+        post(b"Transfer-Encoding: chunked\r\n", b"0\r\n\r\n", b"POST /echo HTTP/1.0"),
+    ),
     Case("coding in the trailer", chunks(b"2\r\n{}\r\n0\r\nTransfer-Encoding: x\r\n\r\n")),
-    Case("coding in capitals", post(b"TRANSFER-ENCODING: ChunKed\r\n", b"2\r\n{}\r\n0\r\n\r\n"), ACCEPTED),
-    Case("other name, with an underscore", post(b"Transfer_Encoding: chunked\r\nContent-Length: 2\r\n"), ACCEPTED),
+    Case(
+        "coding in capitals",
+        post(b"TRANSFER-ENCODING: ChunKed\r\n", b"2\r\n{}\r\n0\r\n\r\n"),
+        ACCEPTED,
+    ),
+    Case(
+        "other name, with an underscore",
+        post(b"Transfer_Encoding: chunked\r\nContent-Length: 2\r\n"),
+        ACCEPTED,
+    ),
 ]
 
 CHUNKS = [
@@ -118,7 +156,10 @@ CHUNKS = [
     Case("NUL in an extension", chunks(b"2;a\0b\r\n{}\r\n0\r\n\r\n")),
     Case("an extension that does not end", chunks(b'2;a="b\r\n{}\r\n0\r\n\r\n')),
     Case("a large extension", chunks(b"2;a=" + b"b" * 100_000 + b"\r\n{}\r\n0\r\n\r\n")),
-    Case("many extensions", chunks(b"".join(b"1;%b\r\nx\r\n" % (b"y" * 300) for _ in range(400)) + b"0\r\n\r\n")),
+    Case(
+        "many extensions",
+        chunks(b"".join(b"1;%b\r\nx\r\n" % (b"y" * 300) for _ in range(400)) + b"0\r\n\r\n"),
+    ),
     Case("many zeros before a size", chunks(b"0" * 100_000 + b"2\r\n{}\r\n0\r\n\r\n")),
     Case("bare LF in the trailer", chunks(b"2\r\n{}\r\n0\r\nX: y\n\r\n")),
     Case("folded trailer", chunks(b"2\r\n{}\r\n0\r\nX: y\r\n z\r\n\r\n")),
@@ -137,13 +178,22 @@ CHUNKS = [
 
 HEADS = [
     Case("bare LF everywhere", post(b"Content-Length: 2\r\n").replace(b"\r\n", b"\n")),
-    Case("bare LF behind the first line", b"POST /echo HTTP/1.1\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"),
+    Case(
+        "bare LF behind the first line",
+        b"POST /echo HTTP/1.1\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}",
+    ),
     Case("bare LF behind a header", b"POST /echo HTTP/1.1\r\nHost: x\nContent-Length: 2\r\n\r\n{}"),
-    Case("bare LF behind the headers", b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\n{}"),
+    Case(
+        "bare LF behind the headers",
+        b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\n{}",
+    ),
     Case("bare CR in a value", post(b"X: a\rb\r\nContent-Length: 2\r\n")),
     Case("folded value", post(b"X: a\r\n b\r\nContent-Length: 2\r\n")),
     Case("folded value with a tab", post(b"X: a\r\n\tb\r\nContent-Length: 2\r\n")),
-    Case("space before the first header", post(b"Content-Length: 2\r\n", host=b" Host: localhost\r\n")),
+    Case(
+        "space before the first header",
+        post(b"Content-Length: 2\r\n", host=b" Host: localhost\r\n"),
+    ),
     Case("space before the colon of Host", post(b"Content-Length: 2\r\n", host=b"Host : x\r\n")),
     Case("NUL in a value", post(b"X: a\0b\r\nContent-Length: 2\r\n")),
     Case("control character in a value", post(b"X: a\x01b\r\nContent-Length: 2\r\n")),
@@ -155,7 +205,10 @@ HEADS = [
     Case("no colon", post(b"nothing\r\nContent-Length: 2\r\n")),
     Case("no Host", post(b"Content-Length: 2\r\n", host=b"")),
     Case("two Hosts", post(b"Content-Length: 2\r\n", host=b"Host: localhost\r\nHost: y\r\n")),
-    Case("one Host twice", post(b"Content-Length: 2\r\n", host=b"Host: localhost\r\nHost: localhost\r\n")),
+    Case(
+        "one Host twice",
+        post(b"Content-Length: 2\r\n", host=b"Host: localhost\r\nHost: localhost\r\n"),
+    ),
     Case("Host with a space", post(b"Content-Length: 2\r\n", host=b"Host: a b\r\n")),
     Case("Host with a path", post(b"Content-Length: 2\r\n", host=b"Host: x/y\r\n")),
     Case("Host with a user", post(b"Content-Length: 2\r\n", host=b"Host: a@x\r\n")),
@@ -172,8 +225,14 @@ HEADS = [
     Case("other letters in a value", post("X: ü\r\nContent-Length: 2\r\n".encode()), ACCEPTED),
     Case("Host with a port", post(b"Content-Length: 2\r\n", host=b"Host: [::1]:80\r\n"), ACCEPTED),
     Case("empty Host", post(b"Content-Length: 2\r\n", host=b"Host:\r\n"), ACCEPTED),
-    Case("no Host in HTTP/1.0", post(b"Content-Length: 2\r\n", line=b"POST /echo HTTP/1.0", host=b""), ACCEPTED),
-    Case("empty lines before it", b"\r\n\r\n" + post(b"Content-Length: 2\r\n"), ACCEPTED, h11=False),
+    Case(
+        "no Host in HTTP/1.0",
+        post(b"Content-Length: 2\r\n", line=b"POST /echo HTTP/1.0", host=b""),
+        ACCEPTED,
+    ),
+    Case(
+        "empty lines before it", b"\r\n\r\n" + post(b"Content-Length: 2\r\n"), ACCEPTED, h11=False
+    ),
     Case(
         "two spaces behind the method",
         post(b"Content-Length: 2\r\n", line=b"POST  /echo HTTP/1.1"),
@@ -216,7 +275,9 @@ LINES = [
         ACCEPTED,
     ),
     Case(
-        "the name of another protocol in a header", post(b"X: POST /echo RTSP/1.0\r\nContent-Length: 2\r\n"), ACCEPTED
+        "the name of another protocol in a header",
+        post(b"X: POST /echo RTSP/1.0\r\nContent-Length: 2\r\n"),
+        ACCEPTED,
     ),
     Case(
         "the name of another protocol in the first header",

@@ -1,4 +1,5 @@
-"""What one body costs a public worker: CPU, memory, bytes of the answer, and how long another one waits.
+"""What one body costs a public worker: CPU, memory, bytes of the answer, and how long another one
+waits.
 
 `python -m tests.hostile.cost` prints the worst bodies of each size.
 """
@@ -23,7 +24,8 @@ PATIENCE = 20.0  # seconds after which a body that is not answered has stopped t
 MIB = 1024 * 1024
 # The bounds: what may always be used, and for each byte of the body.
 CPU_FLOOR, CPU_PER_BYTE = 0.3, 3e-6  # seconds
-MEMORY_FLOOR, MEMORY_PER_BYTE = 24 * MIB, 200  # pydantic holds all errors: some 700 bytes for four of a wrong item
+# pydantic holds all errors: some 700 bytes for four of a wrong item
+MEMORY_FLOOR, MEMORY_PER_BYTE = 24 * MIB, 200
 ANSWER_FLOOR, ANSWER_PER_BYTE = 4096, 32  # bytes
 WAIT_FLOOR, WAIT_PER_BYTE = 3.0, 1e-5  # seconds; not of CPU: others may hold the processors
 
@@ -93,8 +95,14 @@ class Scales:
         """The graph that serves the worker."""
         if self._graph is None:
             # What was weighed before may be used again: glibc gives it back.
-            env = {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
-            self._graph = Served("tests.apps.costly:Costly", "--timeout", "60", cwd=APPS.parent.parent, env=env)
+            env = {
+                "MALLOC_TRIM_THRESHOLD_": "65536",
+                "MALLOC_MMAP_THRESHOLD_": "65536",
+                "MALLOC_ARENA_MAX": "1",
+            }
+            self._graph = Served(
+                "tests.apps.costly:Costly", "--timeout", "60", cwd=APPS.parent.parent, env=env
+            )
             self._graph.wait_ready()
         return self._graph
 
@@ -102,7 +110,9 @@ class Scales:
         """Send one body of a kind."""
         return self.weigh_bytes(kind.name, kind.type, kind.make(size), kind.format)
 
-    def weigh_bytes(self, name: str, path: str, body: bytes, format: str = JSON, chunk: int = 0) -> Cost:
+    def weigh_bytes(
+        self, name: str, path: str, body: bytes, format: str = JSON, chunk: int = 0
+    ) -> Cost:
         """Send a body.
 
         Args:
@@ -129,7 +139,10 @@ class Scales:
         received = []
         end = time.monotonic() + PATIENCE
         at = address(self.graph)
-        with socket.create_connection(at, PATIENCE) as sock, socket.create_connection(at, PATIENCE) as neighbour:
+        with (
+            socket.create_connection(at, PATIENCE) as sock,
+            socket.create_connection(at, PATIENCE) as neighbour,
+        ):
             with contextlib.suppress(ConnectionError):  # refused before all of it was sent
                 sock.sendall(request)
             wait = _wait(neighbour)
@@ -144,7 +157,8 @@ def scales() -> Iterator[Scales]:
     """Scales that are put away at the end."""
     made = Scales()
     try:
-        made.weigh_bytes("the first one", "anything", b'{"x":1}')  # what is imported with it counts for none
+        # what is imported with it counts for none
+        made.weigh_bytes("the first one", "anything", b'{"x":1}')
         made.weigh_bytes("the first array", "array", b'{"x":[1]}')
         yield made
     finally:
@@ -161,7 +175,10 @@ def _wait(neighbour: socket.socket) -> float:
 
 
 def _request(path: str, body: bytes, format: str, chunk: int) -> bytes:
-    head = f"POST /{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {format}\r\n"
+    head = (
+        f"POST /{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type:"
+        f" {format}\r\n"
+    )
     if not chunk:
         return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
     parts = [body[at : at + chunk] for at in range(0, len(body), chunk)]
@@ -187,14 +204,22 @@ def weigh_all(on: Scales, size: int) -> list[Cost]:
     costs = [on.weigh(kind, size) for kind in KINDS]
     text = b'{"x":["%s"]}' % (b"a" * size)
     costs.append(on.weigh_bytes("chunks of two bytes", "texts", text, chunk=2))
-    costs.append(on.weigh_bytes("chunks of two bytes, raw", "raw", text, "application/octet-stream", chunk=2))
-    costs.append(on.weigh_bytes("chunks of two bytes, a stream", "upload", text, "application/octet-stream", chunk=2))
+    costs.append(
+        on.weigh_bytes("chunks of two bytes, raw", "raw", text, "application/octet-stream", chunk=2)
+    )
+    costs.append(
+        on.weigh_bytes(
+            "chunks of two bytes, a stream", "upload", text, "application/octet-stream", chunk=2
+        )
+    )
     costs.append(on.weigh_bytes("chunks of two bytes, no API", "nowhere", text, chunk=2))
     return costs
 
 
 def mutated(random: Random, most: int) -> tuple[Kind, bytes]:
-    """A kind of body, for a type that may be another one, with pieces of it changed, moved, repeated or taken away."""
+    """A kind of body, for a type that may be another one, with pieces of it changed, moved,
+    repeated or taken away.
+    """
     kind = random.choice(KINDS)
     body = kind.make(random.randint(100, most))
     body = body[: 2 * most]  # some kinds have a least size
@@ -217,11 +242,15 @@ def mutated(random: Random, most: int) -> tuple[Kind, bytes]:
 
 
 def worst(costs: list[Cost], most: int = 3) -> str:
-    """The worst bodies by each measure, as lines; what any request costs makes no tiny body the worst one."""
+    """The worst bodies by each measure, as lines; what any request costs makes no tiny body the
+    worst one.
+    """
     lines = []
     for measure in ("cpu", "memory", "answer", "wait"):
         lines.append(f"by {measure}:")
-        ranked = sorted(costs, key=lambda cost: getattr(cost, measure) / max(cost.size, 1000), reverse=True)
+        ranked = sorted(
+            costs, key=lambda cost: getattr(cost, measure) / max(cost.size, 1000), reverse=True
+        )
         lines += [f"  {cost}" for cost in ranked[:most]]
     return "\n".join(lines)
 
@@ -235,7 +264,10 @@ def main() -> None:
     with scales() as on:
         for size in map(int, chosen.sizes.split(",")):
             costs = weigh_all(on, size)
-            print(f"bodies of {size:,} bytes, {sum(bool(cost.excess) for cost in costs)} of {len(costs)} over a bound")
+            print(
+                f"bodies of {size:,} bytes, {sum(bool(cost.excess) for cost in costs)} of"
+                f" {len(costs)} over a bound"
+            )
             print("\n".join(map(str, costs)) if chosen.all else worst(costs), flush=True)
 
 

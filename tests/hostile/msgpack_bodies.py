@@ -20,7 +20,8 @@ def write(context: Any, value: Any) -> bytes:
 
 
 def _as_bytes(name: str, item: Any) -> Any:
-    # JSON Schema has no name for msgpack's bytes: what the document calls base64 is sent as what it stands for.
+    # JSON Schema has no name for msgpack's bytes: what the document calls base64 is sent as what it
+    # stands for.
     if name not in BYTES or not isinstance(item, str):
         return item
     try:

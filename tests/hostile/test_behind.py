@@ -1,4 +1,6 @@
-"""What stands behind a request in the same bytes: an offered upgrade, a refusal, the last request of a connection."""
+"""What stands behind a request in the same bytes: an offered upgrade, a refusal, the last request
+of a connection.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,24 @@ from tests.hostile.wire import Answer, address, answers, read_to_end
 
 JSON = b"Content-Type: application/json\r\n"
 COUNT = b"POST /count HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
-LAST = b"POST /counted_so_far HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+LAST = (
+    b"POST /counted_so_far HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection:"
+    b" close\r\n\r\n"
+)
 KINDS = ["public", "own", "shared"]
 
 
 @pytest.fixture(scope="module")
 def graph() -> Iterator[Served]:
     with tempfile.TemporaryDirectory(prefix="gs-test-") as folder:
-        limits = ("--run-dir", f"{folder}/run", "--max-body-size", "64KiB", "--timeout-keep-alive", "0.3")
+        limits = (
+            "--run-dir",
+            f"{folder}/run",
+            "--max-body-size",
+            "64KiB",
+            "--timeout-keep-alive",
+            "0.3",
+        )
         with served("doors:Doors", *limits, "--log-level", "debug") as graph:
             graph.run_dir = Path(folder, "run")  # type: ignore[attr-defined]
             yield graph
@@ -58,8 +70,13 @@ def post(path: bytes, headers: bytes, body: bytes, line: bytes = b"HTTP/1.1") ->
 
 
 OFFERS = {
-    "h2c": b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n",
-    "websocket": b"Upgrade: websocket\r\nConnection: keep-alive, upgrade\r\nSec-WebSocket-Version: 13\r\n",
+    "h2c": (
+        b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings:"
+        b" AAMAAABkAAQAAP__\r\n"
+    ),
+    "websocket": (
+        b"Upgrade: websocket\r\nConnection: keep-alive, upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    ),
     "TLS": b"Connection: Upgrade\r\nUpgrade: TLS/1.2\r\n",
     "several": b"Connection: upgrade\r\nUpgrade: h2c, foo/2\r\nUpgrade: bar\r\n",
     "in two lines": b"Connection: keep-alive\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n",
@@ -75,7 +92,9 @@ def test_the_body_behind_an_offered_upgrade_is_read(graph: Served, kind: str, of
     path = b"/add_in_turn" if kind == "shared" else b"/add"
     whole = post(path, JSON + offer, b'{"x": 40, "y": 2}')
     chunked = post(
-        path, JSON + offer + b"Transfer-Encoding: chunked\r\n", b'7\r\n{"x": 4\r\n9\r\n0,"y": 2}\r\n0\r\n\r\n'
+        path,
+        JSON + offer + b"Transfer-Encoding: chunked\r\n",
+        b'7\r\n{"x": 4\r\n9\r\n0,"y": 2}\r\n0\r\n\r\n',
     )
     for request in (whole, chunked):
         for at in (len(request), request.index(b"{"), request.index(b"\r\n\r\n") + 2, 3):
@@ -83,14 +102,16 @@ def test_the_body_behind_an_offered_upgrade_is_read(graph: Served, kind: str, of
             assert (found[0].status, found[0].body) == (200, b"42"), "as without the offer"
             assert "upgrade" not in found[0].headers
             if kind != "shared":  # (which has one request a connection)
-                assert [answer.status for answer in found[1:]] == [200], "and what follows is read where it begins"
+                assert [answer.status for answer in found[1:]] == [200], (
+                    "and what follows is read where it begins"
+                )
 
 
 @pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS.keys())
 def test_an_upload_behind_an_offered_upgrade_is_read(graph: Served, offer: bytes) -> None:
     kind = b"Content-Type: application/octet-stream\r\n"
     for path in (b"/length", b"/upload"):
-        (answer, last) = talk(graph, "public", post(path, kind + offer, b"x" * 50_000) + LAST)
+        answer, last = talk(graph, "public", post(path, kind + offer, b"x" * 50_000) + LAST)
         assert (answer.status, answer.body, last.status) == (200, b"50000", 200)
 
 
@@ -104,7 +125,10 @@ def test_many_offers_in_one_read(graph: Served) -> None:
 def test_an_offer_with_what_is_refused(graph: Served) -> None:
     before = counted(graph)
     for kind in ("public", "own"):
-        for headers, status in ((b"Content-Type: text/plain\r\n", 415), (JSON + b"X-Request-Timeout: nan\r\n", 400)):
+        for headers, status in (
+            (b"Content-Type: text/plain\r\n", 415),
+            (JSON + b"X-Request-Timeout: nan\r\n", 400),
+        ):
             found = talk(graph, kind, post(b"/add", headers + OFFERS["h2c"], b'{"x": 1}') + COUNT)
             assert [answer.status for answer in found] == [status]
     assert counted(graph) == before
@@ -154,12 +178,14 @@ REFUSED = {
 }  # fmt: skip
 
 
-PUBLIC_ALONE = {"large", "large chunks", "an expectation", "a length for none"}  # what the run folder has no rule for
+# what the run folder has no rule for
+PUBLIC_ALONE = {"large", "large chunks", "an expectation", "a length for none"}
 
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [("public", name) for name in REFUSED] + [("own", name) for name in REFUSED if name not in PUBLIC_ALONE],
+    [("public", name) for name in REFUSED]
+    + [("own", name) for name in REFUSED if name not in PUBLIC_ALONE],
 )
 def test_nothing_behind_the_last_request_is_executed(graph: Served, kind: str, name: str) -> None:
     request_, status = REFUSED[name]
@@ -176,7 +202,14 @@ def test_a_refusal_behind_a_call_that_is_under_way(graph: Served, tmp_path: Path
     gate = tmp_path / "gate"
     hold = post(b"/hold", JSON, json.dumps({"gate": str(gate)}).encode())
     before = counted(graph)
-    for name in ("text", "a timeout of 0", "HTTP/1.0", "the last one", "a length of 5,001 digits", "garbage"):
+    for name in (
+        "text",
+        "a timeout of 0",
+        "HTTP/1.0",
+        "the last one",
+        "a length of 5,001 digits",
+        "garbage",
+    ):
         request, status = REFUSED[name]
         with socket.create_connection(address(graph), 30) as sock:
             sock.sendall(hold + request + COUNT * 2)
@@ -191,7 +224,12 @@ def test_a_shared_socket_has_one_request(graph: Served) -> None:
     for request_, status in (
         (post(b"/add_in_turn", JSON, b'{"x": 1}'), 200),
         (post(b"/add_in_turn", b"Content-Type: text/plain\r\n", b"{}"), 415),
-        (post(b"/add_in_turn", JSON, b"{}").replace(b"Length: 2", b"Length: " + b"2".zfill(5001)), 400),
+        (
+            post(b"/add_in_turn", JSON, b"{}").replace(
+                b"Length: 2", b"Length: " + b"2".zfill(5001)
+            ),
+            400,
+        ),
         (b"\x00\x01\r\n\r\n", 400),
     ):
         assert [answer.status for answer in talk(graph, "shared", request_ + COUNT)] == [status]
@@ -211,9 +249,16 @@ def test_numbers_of_our_own_callers_are_checked_too(graph: Served, kind: str, na
     for digits in (b"9" * 5001, b"x", b"-1"):
         deadline = digits if name == "deadline" else b"9" * 18
         length = digits if name == "length" else b"1"
-        head = PEER.opening + prepared(api, node.name) if kind == "own" else prepared(api, node.name, PEER)
+        head = (
+            PEER.opening + prepared(api, node.name)
+            if kind == "own"
+            else prepared(api, node.name, PEER)
+        )
         head += b"x-request-id: x\r\n"
-        raw = head + b"x-graphserve-deadline: %b\r\ncontent-length: %b\r\n\r\n\x80" % (deadline, length)
+        raw = head + b"x-graphserve-deadline: %b\r\ncontent-length: %b\r\n\r\n\x80" % (
+            deadline,
+            length,
+        )
         assert [answer.status for answer in talk(graph, kind, raw)] == [400]
 
 
@@ -234,7 +279,10 @@ def test_the_stand_in_does_the_same(tmp_path: Path) -> None:
         )),
     ]  # fmt: skip
     options = {"env": {"FLAGS": str(tmp_path)}}
-    with served("doors:Doors", "--log-level", "debug", **options) as graph, contextlib.ExitStack() as stack:
+    with (
+        served("doors:Doors", "--log-level", "debug", **options) as graph,
+        contextlib.ExitStack() as stack,
+    ):
         (tmp_path / "slow").touch()
         (worker,) = graph.workers()
         os.kill(worker, signal.SIGKILL)

@@ -1,7 +1,8 @@
-"""No body costs a public worker more than a small multiple of itself: CPU, memory, answer, the wait of others.
+"""No body costs a public worker more than a small multiple of itself: CPU, memory, answer, the wait
+of others.
 
-`COST_EXAMPLES` says how many changed bodies are sent; `nox -s fuzz` sends many more than the tests, other ones each
-time, and larger ones. `python -m tests.hostile.cost` prints what each kind costs.
+`COST_EXAMPLES` says how many changed bodies are sent; `nox -s fuzz` sends many more than the tests,
+other ones each time, and larger ones. `python -m tests.hostile.cost` prints what each kind costs.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def test_costly_kinds_of_bodies(on: Scales, size: int) -> None:
 
 
 @pytest.mark.timeout(EXAMPLES * 3 + 60)
-@pytest.mark.parametrize("seed", [Random().getrandbits(32)] if LONG else [1, 2, 3], ids=lambda _: "")
+@pytest.mark.parametrize(
+    "seed", [Random().getrandbits(32)] if LONG else [1, 2, 3], ids=lambda _: ""
+)
 def test_changed_bodies(on: Scales, seed: int) -> None:
     random, costs = Random(seed), []
     for number in range(EXAMPLES):

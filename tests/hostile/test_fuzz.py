@@ -1,6 +1,8 @@
-"""Mutated requests, split anywhere, against a real public port: no request gets two answers, or none, or a 5xx.
+"""Mutated requests, split anywhere, against a real public port: no request gets two answers, or
+none, or a 5xx.
 
-`FUZZ_EXAMPLES` says how many; `nox -s fuzz` sends many more than the tests, and other ones each time.
+`FUZZ_EXAMPLES` says how many; `nox -s fuzz` sends many more than the tests, and other ones each
+time.
 """
 
 from __future__ import annotations
@@ -35,7 +37,11 @@ def mutated(draw: st.DrawFn) -> list[bytes]:
     for _ in range(draw(st.integers(0, 4))):
         place = draw(st.integers(0, len(raw)))
         gone = draw(st.integers(0, 4))
-        raw = raw[:place] + draw(st.sampled_from([b"", *BITS]) | st.binary(max_size=3)) + raw[place + gone :]
+        raw = (
+            raw[:place]
+            + draw(st.sampled_from([b"", *BITS]) | st.binary(max_size=3))
+            + raw[place + gone :]
+        )
     cuts = sorted(draw(st.lists(st.integers(0, len(raw)), max_size=3)))
     return [raw[a:b] for a, b in zip([0, *cuts], [*cuts, len(raw)], strict=True) if a < b]
 
@@ -60,9 +66,16 @@ def test_mutated_requests(graph: Served) -> None:
         raw = b"".join(parts)
         assert all(answer.status < 500 for answer in found), found
         lines = len(re.findall(rb"HTTP/|RTSP/|ICE/", raw))
-        assert len(found) <= lines + 1, "each request line gets one answer, and the rest one refusal"
-        refusals = [i for i, answer in enumerate(found) if answer.headers.get("connection") == "close"]
-        assert refusals in ([], [len(found) - 1]), "nothing comes behind an answer that ends the connection"
+        assert len(found) <= lines + 1, (
+            "each request line gets one answer, and the rest one refusal"
+        )
+        refusals = [
+            i for i, answer in enumerate(found) if answer.headers.get("connection") == "close"
+        ]
+        assert refusals in (
+            [],
+            [len(found) - 1],
+        ), "nothing comes behind an answer that ends the connection"
 
     send()
     with graph.client() as client:

@@ -1,4 +1,6 @@
-"""What no answer may tell: exception texts, paths, the environment, versions; and where no secret may stand."""
+"""What no answer may tell: exception texts, paths, the environment, versions; and where no secret
+may stand.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +26,20 @@ from tests.hostile.wire import exchange
 
 IN_ENVIRONMENT = "environment-4711"
 TOLD = re.compile(
-    rb"Traceback|File \"|\.py\b|site-packages|/home/|/root/|/usr/|/tmp/|uvicorn|starlette|httptools|msgspec|python/\d|"
-    + b"|".join(re.escape(text.encode()) for text in (SECRET, IN_ENVIRONMENT, str(APPS), "0x7f", "nowhere")),
+    rb"Traceback|File"
+    rb" \"|\.py\b|site-packages|/home/|/root/|/usr/|/tmp/|uvicorn|starlette|httptools|msgspec|python/\d|"
+    + b"|".join(
+        re.escape(text.encode()) for text in (SECRET, IN_ENVIRONMENT, str(APPS), "0x7f", "nowhere")
+    ),
     re.IGNORECASE,
 )
 
 
 @pytest.fixture(scope="module")
 def graph() -> Iterator[Served]:
-    with served("hostile:Gateway", "--timeout-keep-alive", "0.2", env={"HOSTILE_SECRET": IN_ENVIRONMENT}) as graph:
+    with served(
+        "hostile:Gateway", "--timeout-keep-alive", "0.2", env={"HOSTILE_SECRET": IN_ENVIRONMENT}
+    ) as graph:
         yield graph
 
 
@@ -44,7 +51,11 @@ def client(graph: Served) -> Iterator[httpx.Client]:
 
 def told(answer: httpx.Response) -> bytes:
     """All of an answer as bytes."""
-    return b"\n".join(name + b": " + value for name, value in answer.headers.raw) + b"\n" + answer.content
+    return (
+        b"\n".join(name + b": " + value for name, value in answer.headers.raw)
+        + b"\n"
+        + answer.content
+    )
 
 
 @pytest.mark.parametrize("kind", ["raises", "opens", "below", "validates", "returns"])
@@ -57,7 +68,9 @@ def test_an_error_of_user_code_is_not_told(client: httpx.Client, graph: Served, 
 
 @pytest.mark.parametrize("path", ["/leak_late", "/leak_late_below"])
 @pytest.mark.parametrize("accept", ["application/x-ndjson", "text/event-stream"])
-def test_an_error_in_the_middle_of_a_stream_is_not_told(client: httpx.Client, path: str, accept: str) -> None:
+def test_an_error_in_the_middle_of_a_stream_is_not_told(
+    client: httpx.Client, path: str, accept: str
+) -> None:
     received = b""
     try:
         with client.stream("POST", path, headers={"accept": accept}) as answer:
@@ -83,7 +96,9 @@ def test_an_error_in_the_middle_of_a_stream_is_not_told(client: httpx.Client, pa
         (b"{}", "application/json; charset=utf-16"),
     ],
 )
-def test_a_wrong_body_is_answered_in_our_words(client: httpx.Client, body: bytes, content_type: str) -> None:
+def test_a_wrong_body_is_answered_in_our_words(
+    client: httpx.Client, body: bytes, content_type: str
+) -> None:
     answer = client.post("/leak", content=body, headers={"content-type": content_type})
     assert answer.status_code in (400, 415, 422)
     assert answer.headers["content-type"] == "application/problem+json"
@@ -109,10 +124,14 @@ def test_no_page_tells_where_it_runs(graph: Served, method: str, target: str) ->
 
 def test_the_documents_do_not_tell_it(client: httpx.Client) -> None:
     for path in ("/docs", "/openapi.json", "/"):
-        assert not re.search(re.escape(str(APPS)) + f"|{SECRET}|{IN_ENVIRONMENT}", client.get(path).text)
+        assert not re.search(
+            re.escape(str(APPS)) + f"|{SECRET}|{IN_ENVIRONMENT}", client.get(path).text
+        )
 
 
-def test_secrets_of_the_environment_stand_in_no_file_and_on_no_command_line(graph: Served, run_dir: Path) -> None:
+def test_secrets_of_the_environment_stand_in_no_file_and_on_no_command_line(
+    graph: Served, run_dir: Path
+) -> None:
     (run_dir.parent / ".env").write_text(f"HOSTILE_SECRET={IN_ENVIRONMENT}\n")
     arguments = ("--env-file", str(run_dir.parent / ".env"), "--run-dir", str(run_dir))
     with served("hostile:Gateway", *arguments) as other:
@@ -121,7 +140,9 @@ def test_secrets_of_the_environment_stand_in_no_file_and_on_no_command_line(grap
         for pid in (other.pid, *other.workers()):
             assert IN_ENVIRONMENT.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
         with other.client() as client:
-            assert client.post("/leak", json={"choice": {"kind": "raises"}}).status_code == 500, "the variable is there"
+            assert client.post("/leak", json={"choice": {"kind": "raises"}}).status_code == 500, (
+                "the variable is there"
+            )
         other.wait_log(IN_ENVIRONMENT)
 
 
@@ -134,7 +155,9 @@ def test_why_a_node_is_failed_is_not_told(tmp_path: Path, run_dir: Path, place: 
     transport = httpx.HTTPTransport(uds=sock) if place == "uds" else None
     with (
         served("tests.apps.failing:Gateway", *arguments, cwd=APPS.parent.parent, env=env) as graph,
-        httpx.Client(transport=transport, base_url=graph.url if place == "tcp" else "http://graph") as client,
+        httpx.Client(
+            transport=transport, base_url=graph.url if place == "tcp" else "http://graph"
+        ) as client,
     ):
         flag.touch()
         os.kill(graph.workers("n0")[0], signal.SIGKILL)
@@ -145,17 +168,32 @@ def test_why_a_node_is_failed_is_not_told(tmp_path: Path, run_dir: Path, place: 
             for headers in ({}, {"x-request-timeout": "0.5"}, {"accept": "text/event-stream"}):
                 answers.append(client.post(path, json={}, headers=headers))
                 assert answers[-1].status_code == 503
-                assert answers[-1].json()["detail"] == "Leaf is failed: it does not start; its log says why"
+                assert (
+                    answers[-1].json()["detail"]
+                    == "Leaf is failed: it does not start; its log says why"
+                )
         for answer in answers:
             assert not TOLD.search(told(answer)), answer.text
-        command = [sys.executable, "-m", "graphserve", "status", "--json", "--run-dir", str(run_dir)]
-        status = json.loads(subprocess.run(command, capture_output=True, timeout=30, check=False).stdout)
+        command = [
+            sys.executable,
+            "-m",
+            "graphserve",
+            "status",
+            "--json",
+            "--run-dir",
+            str(run_dir),
+        ]
+        status = json.loads(
+            subprocess.run(command, capture_output=True, timeout=30, check=False).stdout
+        )
         assert SECRET in next(node["reason"] for node in status["nodes"] if node["name"] == "Leaf")
         graph.wait_log(SECRET)
 
 
 @pytest.mark.parametrize("place", ["tcp", "uds"])
-@pytest.mark.parametrize("disguise", [{}, {"x-graphserve-public": "1", "x-graphserve-deadline": str(2**62)}])
+@pytest.mark.parametrize(
+    "disguise", [{}, {"x-graphserve-public": "1", "x-graphserve-deadline": str(2**62)}]
+)
 def test_references_to_memory_are_refused_at_the_public_port(
     graph: Served, run_dir: Path, place: str, disguise: dict[str, str]
 ) -> None:
@@ -164,13 +202,16 @@ def test_references_to_memory_are_refused_at_the_public_port(
     sock = str(run_dir.parent / "public.sock")
     with contextlib.ExitStack() as stack:
         if place == "uds":
-            graph = stack.enter_context(served("hostile:Gateway", "--uds", sock, env={"HOSTILE_SECRET": "x"}))
+            graph = stack.enter_context(
+                served("hostile:Gateway", "--uds", sock, env={"HOSTILE_SECRET": "x"})
+            )
         transport = httpx.HTTPTransport(uds=sock) if place == "uds" else None
         base = "http://graph" if place == "uds" else graph.url
         client = stack.enter_context(httpx.Client(transport=transport, base_url=base, timeout=30))
         (entry,) = graph.workers("n1")
         sender = stack.enter_context(contextlib.closing(memory.MemorySender(1 << 20)))
-        good = sender.place(memoryview(bytes(memory.MIN_SIZE)))  # which a neighbour in the graph may send
+        # which a neighbour in the graph may send
+        good = sender.place(memoryview(bytes(memory.MIN_SIZE)))
         assert good is not None
         array, _ = arrays.pack(np.zeros(memory.MIN_SIZE, "u1"))
         bad = memory.REFERENCE.pack(entry, 0, 1, 10, 1)

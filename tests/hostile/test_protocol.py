@@ -1,4 +1,6 @@
-"""What a client may ask of the connection: HTTP/1.0, 100-continue, HEAD, OPTIONS, upgrades; and memory references."""
+"""What a client may ask of the connection: HTTP/1.0, 100-continue, HEAD, OPTIONS, upgrades; and
+memory references.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ def test_http_1_0_is_answered_and_closed(graph: Served) -> None:
 
 def test_a_stream_to_http_1_0_has_no_chunks(graph: Served) -> None:
     with connected(graph) as sock:
-        sock.sendall(b"POST /leak_late HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
+        sock.sendall(
+            b"POST /leak_late HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length:"
+            b" 2\r\n\r\n{}"
+        )
         head, _, body = read_to_end(sock).partition(b"\r\n\r\n")
     assert b"transfer-encoding" not in head and b"connection: close" in head
     assert body.splitlines()[0] == b"1"
@@ -53,13 +58,21 @@ def test_a_client_that_waits_is_told_to_go_on(graph: Served) -> None:
     ("head", "status"),
     [
         (ECHO + b"Expect: 100-continue\r\nContent-Length: 99999999\r\n", b"413"),
-        (ECHO.replace(b"/echo", b"/total") + b"Expect: 100-continue\r\nContent-Length: 2\r\n", b"415"),
-        (ECHO.replace(b"/echo", b"/nothing") + b"Expect: 100-continue\r\nContent-Length: 2\r\n", b"404"),
+        (
+            ECHO.replace(b"/echo", b"/total") + b"Expect: 100-continue\r\nContent-Length: 2\r\n",
+            b"415",
+        ),
+        (
+            ECHO.replace(b"/echo", b"/nothing") + b"Expect: 100-continue\r\nContent-Length: 2\r\n",
+            b"404",
+        ),
         (ECHO + b"Expect: 200-ok\r\nContent-Length: 2\r\n", b"417"),
     ],
     ids=["large", "type", "path", "other"],
 )
-def test_a_body_that_nobody_will_read_is_not_asked_for(graph: Served, head: bytes, status: bytes) -> None:
+def test_a_body_that_nobody_will_read_is_not_asked_for(
+    graph: Served, head: bytes, status: bytes
+) -> None:
     with connected(graph) as sock:
         sock.sendall(head + b"\r\n")
         assert sock.recv(1000).startswith(b"HTTP/1.1 " + status)
@@ -67,7 +80,9 @@ def test_a_body_that_nobody_will_read_is_not_asked_for(graph: Served, head: byte
 
 def test_http_1_0_is_never_told_to_go_on(graph: Served) -> None:
     with connected(graph) as sock:
-        sock.sendall(ECHO.replace(b"1.1", b"1.0") + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\nhi")
+        sock.sendall(
+            ECHO.replace(b"1.1", b"1.0") + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\nhi"
+        )
         received = read_to_end(sock)
     assert received.startswith(b"HTTP/1.1 200 ") and received.endswith(b'"aGk="')
 
@@ -77,13 +92,17 @@ def test_nothing_comes_between_two_answers(graph: Served, tmp_path: Path) -> Non
     body = b'{"gate": "%b"}' % str(gate).encode()
     with connected(graph) as sock:
         sock.sendall(
-            b"POST /hold HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-            % (len(body), body)
+            b"POST /hold HTTP/1.1\r\nHost: localhost\r\nContent-Type:"
+            b" application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
         )
-        sock.sendall(ECHO + b"Expect: 100-continue\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi")
+        sock.sendall(
+            ECHO + b"Expect: 100-continue\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi"
+        )
         gate.touch()
         received = read_to_end(sock)
-    assert received.startswith(b"HTTP/1.1 200 "), "not 100, which would be read as belonging to the first"
+    assert received.startswith(b"HTTP/1.1 200 "), (
+        "not 100, which would be read as belonging to the first"
+    )
     assert [answer.body for answer in answers(received)] == [b'"held"', b'"aGk="']
 
 
@@ -121,9 +140,14 @@ def test_no_other_protocol_is_taken_up(graph: Served, protocol: bytes) -> None:
         (b"GET /ws HTTP/1.1\r\nHost: localhost\r\n" + upgrade, 404, b"no API at /ws"),
     ):
         answer, behind = exchange(graph, raw + last)
-        assert answer.status == status and body in answer.body, "an answer in HTTP/1.1, as without the offer"
+        assert answer.status == status and body in answer.body, (
+            "an answer in HTTP/1.1, as without the offer"
+        )
         assert "upgrade" not in answer.headers
-        assert (behind.status, behind.body) == (200, b'"bGFzdA=="'), "and what follows is a request of its own"
+        assert (behind.status, behind.body) == (
+            200,
+            b'"bGFzdA=="',
+        ), "and what follows is a request of its own"
 
 
 def test_the_body_of_a_request_that_is_for_no_api_is_bounded(graph: Served) -> None:
@@ -151,14 +175,18 @@ def test_a_reference_to_memory_is_refused(graph: Served, value: object) -> None:
     with graph.client() as client:
         for path, name in (("/total", "values"), ("/echo", "body"), ("/large", "size")):
             body = msgspec.msgpack.encode({name: value})
-            answer = client.post(path, content=body, headers={"content-type": "application/msgpack"})
+            answer = client.post(
+                path, content=body, headers={"content-type": "application/msgpack"}
+            )
             assert answer.status_code in (400, 422), answer.text
             assert answer.headers["content-type"] == "application/problem+json"
 
 
 def test_headers_of_the_run_folder_mean_nothing(graph: Served) -> None:
     for name in ("deadline", "public", "error"):
-        (answer,) = exchange(graph, ECHO + b"X-GraphServe-%b: 1\r\nContent-Length: 2\r\n\r\nhi" % name.encode())
+        (answer,) = exchange(
+            graph, ECHO + b"X-GraphServe-%b: 1\r\nContent-Length: 2\r\n\r\nhi" % name.encode()
+        )
         assert (answer.status, answer.body) == (200, b'"aGk="')
         assert not [header for header in answer.headers if header.startswith("x-graphserve")]
 
@@ -167,7 +195,9 @@ def test_it_is_the_same_on_a_unix_socket(run_dir: Path) -> None:
     import socket
 
     path = str(run_dir.parent / "public.sock")
-    with served("hostile:Gateway", "--uds", path, "--timeout-client", "0.3", env={"HOSTILE_SECRET": "x"}):
+    with served(
+        "hostile:Gateway", "--uds", path, "--timeout-client", "0.3", env={"HOSTILE_SECRET": "x"}
+    ):
         cases = (
             (ECHO + b"X-GraphServe-Deadline: 1\r\nContent-Length: 2\r\n\r\nhi", b"200"),
             (ECHO, b"408"),

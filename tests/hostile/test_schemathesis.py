@@ -1,9 +1,11 @@
 """schemathesis against the OpenAPI document of every example: all checks, never a 5xx.
 
-The document allows any status beside those that it names, since an API may raise a `Problem` with any. For schemathesis
-that is taken out: graphserve itself answers with no status that is not named, nor do the examples beyond `RAISED`.
+The document allows any status beside those that it names, since an API may raise a `Problem` with
+any. For schemathesis that is taken out: graphserve itself answers with no status that is not named,
+nor do the examples beyond `RAISED`.
 
-`SCHEMATHESIS_EXAMPLES` says how many requests each operation gets; `nox -s schemathesis` sends many more.
+`SCHEMATHESIS_EXAMPLES` says how many requests each operation gets; `nox -s schemathesis` sends many
+more.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ TARGETS = {
     "ocr": "app.py:Gateway",
     "tls": "app.py:Clock",
 }
-RAISED = {"diamond": {"/report": {404: "There is no such fruit."}}}  # by the examples' own code, with no named status
+# by the examples' own code, with no named status
+RAISED = {"diamond": {"/report": {404: "There is no such fruit."}}}
 
 
 def test_every_example_is_here() -> None:
@@ -56,7 +59,9 @@ def test_an_example_does_what_its_document_says(name: str, tmp_path: Path) -> No
         settings = f"[checks.positive_data_acceptance]\nexpected-statuses = {fine}\n"
         (tmp_path / "schemathesis.toml").write_text(settings)
         trusted = str(tmp_path / "ca.pem") if name == "tls" else "true"
-        with graph.client(verify=ssl.create_default_context(cafile=trusted) if name == "tls" else True) as client:
+        with graph.client(
+            verify=ssl.create_default_context(cafile=trusted) if name == "tls" else True
+        ) as client:
             document = strict(client.get("/openapi.json").json(), RAISED.get(name, {}))
         check(graph.url, document, tmp_path, "--tls-verify", trusted)
         assert "Traceback" not in graph.text
@@ -79,7 +84,14 @@ def check(url: str, document: dict[str, Any], folder: Path, *arguments: str) -> 
         sys.executable, "-m", "schemathesis.cli", "run", "openapi.json", "--url", url, "--checks", "all",
         "--max-examples", MANY, "--seed", "1", "--generation-deterministic", "--no-color", *arguments,
     ]  # fmt: skip
-    env = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.hostile.msgpack_bodies", "PYTHONPATH": str(ROOT), "NO_PROXY": "*"}
-    run = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=int(MANY) * 12 + 90)
+    env = {
+        **os.environ,
+        "SCHEMATHESIS_HOOKS": "tests.hostile.msgpack_bodies",
+        "PYTHONPATH": str(ROOT),
+        "NO_PROXY": "*",
+    }
+    run = subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, text=True, timeout=int(MANY) * 12 + 90
+    )
     assert run.returncode == 0, run.stdout + run.stderr
     assert " passed" in run.stdout and "deserializers" not in run.stdout, run.stdout

@@ -21,7 +21,14 @@ HEAD = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
 
 @pytest.fixture(scope="module")
 def graph() -> Iterator[Served]:
-    limits = ("--timeout-client", str(PATIENCE), "--limit-connections", str(LIMIT), "--timeout-keep-alive", "60")
+    limits = (
+        "--timeout-client",
+        str(PATIENCE),
+        "--limit-connections",
+        str(LIMIT),
+        "--timeout-keep-alive",
+        "60",
+    )
     with served("hostile:Gateway", *limits, env={"HOSTILE_SECRET": "x"}) as graph:
         yield graph
 
@@ -29,7 +36,8 @@ def graph() -> Iterator[Served]:
 @pytest.fixture(autouse=True)
 def no_connections(graph: Served) -> Iterator[None]:
     yield
-    with contextlib.suppress(AssertionError):  # what a test left open must not be in the way of the next one
+    # what a test left open must not be in the way of the next one
+    with contextlib.suppress(AssertionError):
         eventually(lambda: connections(graph) == 0, 5)
 
 
@@ -128,8 +136,8 @@ def test_a_body_has_to_come_before_the_deadline(graph: Served) -> None:
 def test_an_upload_that_an_api_reads_as_it_comes_may_be_slow(graph: Served) -> None:
     with connected(graph) as sock:
         sock.sendall(
-            b"POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"
+            b"POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Type:"
+            b" application/octet-stream\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"
         )
         pause(3 * PATIENCE)
         sock.sendall(b"1\r\nx\r\n0\r\n\r\n")
@@ -141,8 +149,8 @@ def test_a_client_that_never_reads_is_dropped(graph: Served, path: bytes) -> Non
     body = b'{"size": 30000000}' if path == b"/large" else b'{"size": 10000}'
     with connected(graph) as sock:
         sock.sendall(
-            b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-            % (path, len(body), body)
+            b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type:"
+            b" application/json\r\nContent-Length: %d\r\n\r\n%b" % (path, len(body), body)
         )
         eventually(lambda: connections(graph) == 0, 60)
         got = b""
@@ -191,14 +199,20 @@ def test_one_that_pipelines_and_never_reads_is_not_served_on(graph: Served) -> N
 
 @pytest.mark.slow
 def test_many_pipelined_requests_are_all_answered_in_order(graph: Served) -> None:
-    one = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n"
+    one = (
+        b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Type:"
+        b" application/json\r\nContent-Length: 20\r\n\r\n"
+    )
     requests = b"".join(one + b'{"body": "%04daaaa"}' % x for x in range(3000))
     wrong = (
-        b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1\r\n\r\n{" * 3000
+        b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Type:"
+        b" application/json\r\nContent-Length: 1\r\n\r\n{" * 3000
     )
     for sent, status in ((requests, 200), (wrong, 400)):
         with connected(graph) as sock:
-            sock.sendall(sent + b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            sock.sendall(
+                sent + b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            )
             found = answers(read_to_end(sock))
         assert [answer.status for answer in found] == [status] * 3000 + [200]
         if status == 200:
@@ -216,7 +230,8 @@ def test_idle_connections_make_room(graph: Served) -> None:
             assert healthy(graph)
         ended = select.select(idle, [], [], 0)[0]
         assert len(ended) == 1
-        assert ended[0] in idle[: LIMIT // 2], "it was idle longer than others"  # a clock of milliseconds decides
+        # a clock of milliseconds decides
+        assert ended[0] in idle[: LIMIT // 2], "it was idle longer than others"
         idle[-1].sendall(HEAD + b"Content-Length: 1\r\n\r\nx")
         assert idle[-1].recv(65536).startswith(b"HTTP/1.1 200 ")
 
@@ -228,8 +243,8 @@ def test_a_flood_of_half_requests_starves_nobody(graph: Served, tmp_path: Path) 
     with contextlib.ExitStack() as stack:
         running = stack.enter_context(connected(graph))
         running.sendall(
-            b"POST /hold HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-            % (len(body), body)
+            b"POST /hold HTTP/1.1\r\nHost: localhost\r\nContent-Type:"
+            b" application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
         )
         for _ in range(500):
             stack.enter_context(connected(graph)).sendall(HEAD)
@@ -252,14 +267,22 @@ def test_more_requests_than_connections_are_told_so(graph: Served, tmp_path: Pat
                 b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
             )
         eventually(lambda: exchange(graph, HEAD + b"Content-Length: 1\r\n\r\nx")[0].status == 503)
-        for refused in (b"GET /docs HTTP/1.1\r\nHost: localhost\r\n\r\n", HEAD + b"Content-Length: 1\r\n\r\nx"):
+        for refused in (
+            b"GET /docs HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            HEAD + b"Content-Length: 1\r\n\r\nx",
+        ):
             (answer,) = exchange(graph, refused)
             assert (answer.status, answer.headers["retry-after"]) == (503, "1")
             assert answer.problem["detail"] == "there are too many connections"
         for _ in range(2):  # and while 500 others want something
             for path in (b"/livez", b"/readyz"):
-                (answer,) = exchange(graph, b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
-                assert (answer.status, answer.headers["connection"]) == (200, "close"), "a probe is answered"
+                (answer,) = exchange(
+                    graph, b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                )
+                assert (answer.status, answer.headers["connection"]) == (
+                    200,
+                    "close",
+                ), "a probe is answered"
             for _ in range(500):
                 stack.enter_context(connected(graph))
         eventually(lambda: connections(graph) <= LIMIT + 64)

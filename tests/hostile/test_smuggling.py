@@ -1,4 +1,6 @@
-"""The corpus against a real public port: what is refused, what is accepted, and that nothing is smuggled in."""
+"""The corpus against a real public port: what is refused, what is accepted, and that nothing is
+smuggled in.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from tests.hostile.corpus import ACCEPTED, CORPUS, Case
 from tests.hostile.wire import answers, connected, exchange, read_to_end
 
 SMUGGLED = (
-    b"POST /smuggled HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    b"POST /smuggled HTTP/1.1\r\nHost: localhost\r\nContent-Type:"
+    b" application/json\r\nContent-Length: 2\r\n\r\n{}"
 )
 
 
@@ -42,7 +45,9 @@ def test_it_is_refused(graph: Served, case: Case) -> None:
     assert answer.problem["request_id"] == answer.headers["x-request-id"]
 
 
-@pytest.mark.parametrize("case", [case for case in CORPUS if case.status == ACCEPTED], ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [case for case in CORPUS if case.status == ACCEPTED], ids=lambda case: case.name
+)
 def test_it_is_read_as_h11_reads_it(graph: Served, case: Case) -> None:
     (answer,) = exchange(graph, case.raw)
     assert answer.status == 200, answer
@@ -50,9 +55,14 @@ def test_it_is_read_as_h11_reads_it(graph: Served, case: Case) -> None:
         assert base64.b64decode(json.loads(answer.body)) == body(case.raw)
 
 
-@pytest.mark.parametrize("case", [case for case in REFUSED if case.status == 400], ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [case for case in REFUSED if case.status == 400], ids=lambda case: case.name
+)
 def test_the_refusal_comes_behind_the_answers_before_it(graph: Served, case: Case) -> None:
-    good = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nhi"
+    good = (
+        b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length:"
+        b" 2\r\n\r\nhi"
+    )
     with connected(graph) as sock:
         sock.sendall(good + good + case.raw + SMUGGLED)
         statuses = [answer.status for answer in answers(read_to_end(sock))]
@@ -60,7 +70,10 @@ def test_the_refusal_comes_behind_the_answers_before_it(graph: Served, case: Cas
 
 
 def test_another_protocol_is_known_however_it_is_cut(graph: Served) -> None:
-    good = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 7\r\n\r\n\nRTSP/1"
+    good = (
+        b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length:"
+        b" 7\r\n\r\n\nRTSP/1"
+    )
     other = b"POST /smuggled RTSP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
     for at in range(1, 24):
         for before in (b"", good):
@@ -68,7 +81,9 @@ def test_another_protocol_is_known_however_it_is_cut(graph: Served) -> None:
             assert [answer.status for answer in found] == ([200] if before else []) + [400], at
     (answer,) = exchange(graph, *(other[i : i + 1] for i in range(30)))
     assert answer.status == 400
-    (answer,) = exchange(graph, b"GET /livez?RTSP/1.0 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    (answer,) = exchange(
+        graph, b"GET /livez?RTSP/1.0 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    )
     assert answer.status == 200, "its name in a target is no protocol"
 
 

@@ -1,4 +1,6 @@
-"""TLS at the public port: which ciphers, how long a handshake may take, how many may be under way, and slow readers."""
+"""TLS at the public port: which ciphers, how long a handshake may take, how many may be under way,
+and slow readers.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,10 @@ def only(files: Authority, cipher: str) -> ssl.SSLContext:
 
 @contextlib.contextmanager
 def encrypted(graph: Served, files: Authority) -> Iterator[ssl.SSLSocket]:
-    with connected(graph) as sock, files.client_context().wrap_socket(sock, server_hostname="localhost") as tls:
+    with (
+        connected(graph) as sock,
+        files.client_context().wrap_socket(sock, server_hostname="localhost") as tls,
+    ):
         yield tls
 
 
@@ -49,13 +54,23 @@ def test_only_modern_ciphers(graph: Served, files: Authority) -> None:
     for cipher in ("ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-CHACHA20-POLY1305"):
         assert handshake(graph, only(files, cipher)) == "TLSv1.2"
     # CBC, no forward secrecy, both; this side would take all of them.
-    for cipher in ("ECDHE-ECDSA-AES128-SHA256", "ECDHE-ECDSA-AES256-SHA", "AES128-GCM-SHA256", "AES256-SHA"):
+    for cipher in (
+        "ECDHE-ECDSA-AES128-SHA256",
+        "ECDHE-ECDSA-AES256-SHA",
+        "AES128-GCM-SHA256",
+        "AES256-SHA",
+    ):
         assert refused(graph, only(files, cipher)), cipher
 
 
 @pytest.mark.slow
 def test_other_ciphers_can_be_chosen(files: Authority) -> None:
-    chosen = ("--ssl-certfile", f"{files.folder}/server.pem", "--ssl-ciphers", "ECDHE-ECDSA-AES256-SHA384")
+    chosen = (
+        "--ssl-certfile",
+        f"{files.folder}/server.pem",
+        "--ssl-ciphers",
+        "ECDHE-ECDSA-AES256-SHA384",
+    )
     with served("steps:Gateway", *chosen) as graph:
         assert handshake(graph, only(files, "ECDHE-ECDSA-AES256-SHA384")) == "TLSv1.2"
         assert refused(graph, only(files, "ECDHE-ECDSA-AES128-GCM-SHA256"))

@@ -1,4 +1,6 @@
-"""Nobody is more than a client for what he sends: whichever way a public request goes, and whatever it holds."""
+"""Nobody is more than a client for what he sends: whichever way a public request goes, and whatever
+it holds.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ def to_one_worker(stack: ExitStack, graph: Served) -> list[httpx.Client]:
 
 
 @pytest.fixture(scope="module", params=["at once", "relayed"])
-def post(request: pytest.FixtureRequest, graph: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Post]:
+def post(
+    request: pytest.FixtureRequest, graph: Served, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Post]:
     """Sends a request to a worker that is free, or to one that passes it on to its sibling."""
     gate = tmp_path_factory.mktemp("gate") / "open"
     with ExitStack() as stack:
@@ -82,7 +86,9 @@ def codes(body: bytes) -> set[int]:
 
 @pytest.fixture(scope="module")
 def sender() -> Iterator[memory.MemorySender]:
-    """Memory of this process, as a service of the graph has it: whoever follows a reference to it reads it."""
+    """Memory of this process, as a service of the graph has it: whoever follows a reference to it
+    reads it.
+    """
     with closing(memory.MemorySender(1 << 24)) as sender:
         yield sender
 
@@ -93,14 +99,19 @@ def references(graph: Served, sender: memory.MemorySender) -> list[bytes]:
     assert good is not None
     pid, descriptor, inode, length, generation = memory.REFERENCE.unpack(good)
     pack = memory.REFERENCE.pack
-    strange = [pack(pid, descriptor, inode, 2**63, generation), pack(pid, descriptor, 0, length, generation)]
+    strange = [
+        pack(pid, descriptor, inode, 2**63, generation),
+        pack(pid, descriptor, 0, length, generation),
+    ]
     for process in (graph.pid, *graph.workers()):
         inode = os.stat(f"/proc/{process}/fd/2").st_ino
         strange.append(pack(process, 2, inode, 8, 0))
     return [good, *strange]
 
 
-def test_references_are_followed_nowhere(post: Post, graph: Served, sender: memory.MemorySender) -> None:
+def test_references_are_followed_nowhere(
+    post: Post, graph: Served, sender: memory.MemorySender
+) -> None:
     array = arrays.pack(np.zeros(memory.MIN_SIZE, "u1"))[0]
     for reference in references(graph, sender):
         plain, shaped = extensions.reference(reference), extensions.reference(reference, array)
@@ -109,24 +120,44 @@ def test_references_are_followed_nowhere(post: Post, graph: Served, sender: memo
             ("/anything", [{"a": plain}]), ("/total", shaped), ("/anything", shaped), ("/is_admin", plain),
         ):  # fmt: skip
             for kind in (MSGPACK, TYPED):
-                answer = post(path, content=msgspec.msgpack.encode({"x": value}), headers={"content-type": kind})
+                answer = post(
+                    path,
+                    content=msgspec.msgpack.encode({"x": value}),
+                    headers={"content-type": kind},
+                )
                 assert answer.status_code == 422, (path, answer.text)
     assert sender.in_transit() >= 1, "nobody has touched it"
 
 
 def test_internal_values_are_refused(post: Post) -> None:
-    for code, data in ((3, b'{"name":"a","admin":true}'), (3, b"1"), (4, (2**70).to_bytes(10, "little")), (9, b"")):
+    for code, data in (
+        (3, b'{"name":"a","admin":true}'),
+        (3, b"1"),
+        (4, (2**70).to_bytes(10, "little")),
+        (9, b""),
+    ):
         value = msgspec.msgpack.Ext(code, data)
-        for path, said in (("/is_admin", value), ("/anything", value), ("/anything", {"a": [value]})):
+        for path, said in (
+            ("/is_admin", value),
+            ("/anything", value),
+            ("/anything", {"a": [value]}),
+        ):
             for kind in (MSGPACK, TYPED):
-                answer = post(path, content=msgspec.msgpack.encode({"x": said}), headers={"content-type": kind})
+                answer = post(
+                    path,
+                    content=msgspec.msgpack.encode({"x": said}),
+                    headers={"content-type": kind},
+                )
                 assert answer.status_code == 422, answer.text
 
 
 @pytest.mark.parametrize("kind", [MSGPACK, TYPED, "application/json"])
 def test_fields_go_by_their_aliases(post: Post, kind: str) -> None:
     write = msgspec.json.encode if kind == "application/json" else msgspec.msgpack.encode
-    for path, wrap in (("/is_admin", lambda value: value), ("/holds_admin", lambda value: {"account": value})):
+    for path, wrap in (
+        ("/is_admin", lambda value: value),
+        ("/holds_admin", lambda value: {"account": value}),
+    ):
         for field, expected in (("admin", b"false"), ("x-admin", b"true")):
             said = {"x": wrap({"name": "a", field: True})}
             answer = post(path, content=write(said), headers={"content-type": kind})
@@ -134,12 +165,16 @@ def test_fields_go_by_their_aliases(post: Post, kind: str) -> None:
 
 
 @pytest.mark.parametrize("accept", [MSGPACK, TYPED])
-def test_large_results_come_whole_and_keep_no_memory(post: Post, graph: Served, accept: str) -> None:
+def test_large_results_come_whole_and_keep_no_memory(
+    post: Post, graph: Served, accept: str
+) -> None:
     for _ in range(3):
         answer = post("/large", json={"size": 100_000}, headers={"accept": accept})
         assert answer.headers["content-type"] == accept
         assert len(answer.content) > 800_000 and codes(answer.content) == {1}
-    frames = post("/larges", json={"size": 100_000}, headers={"accept": "application/vnd.graphserve.stream"})
+    frames = post(
+        "/larges", json={"size": 100_000}, headers={"accept": "application/vnd.graphserve.stream"}
+    )
     assert len(frames.content) > 800_000
     for pid in graph.workers("n1"):
         assert not memory_files(pid)
@@ -164,7 +199,9 @@ def test_internal_headers_do_not_count(post: Post) -> None:
         assert not [name for name in answer.headers if name.startswith("x-graphserve")]
 
 
-@pytest.mark.parametrize("accept", ["application/x-ndjson", "text/event-stream", "application/vnd.graphserve.stream"])
+@pytest.mark.parametrize(
+    "accept", ["application/x-ndjson", "text/event-stream", "application/vnd.graphserve.stream"]
+)
 def test_a_stream_that_fails_late_tells_no_text_and_no_header(post: Post, accept: str) -> None:
     try:
         answer = post("/raises_late", json={}, headers={"accept": accept}).content
@@ -175,7 +212,10 @@ def test_a_stream_that_fails_late_tells_no_text_and_no_header(post: Post, accept
 
 
 def test_the_public_port_knows_no_openings(graph: Served) -> None:
-    request = b"POST /pid HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+    request = (
+        b"POST /pid HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length:"
+        b" 2\r\n\r\n{}"
+    )
     for kind in (PEER, PEER_BY_SOCKET, RELAYED, MADE):
         (answer,) = exchange(graph, kind.opening + request)
         assert answer.status == 400
@@ -189,7 +229,9 @@ def test_a_call_that_does_not_fit_holds_no_slot_for_a_batch(graph: Served) -> No
         mine = client.post("/pid", json={}).json()
         for wrong in ({"x": 1}, {"x": [1]}, {"y": []}):
             assert client.post("/together", json=wrong).status_code == 422
-            assert client.post("/pid", json={}).json() == mine, "its slot is taken, so the call went to its sibling"
+            assert client.post("/pid", json={}).json() == mine, (
+                "its slot is taken, so the call went to its sibling"
+            )
 
 
 def test_a_call_that_does_not_fit_holds_no_slot_in_one_process() -> None:
@@ -206,7 +248,9 @@ def test_a_call_that_does_not_fit_holds_no_slot_in_one_process() -> None:
 # --- injected clients, which user code may hand a client's bytes to ---
 
 
-def test_an_injected_client_makes_nobody_a_service(graph: Served, sender: memory.MemorySender) -> None:
+def test_an_injected_client_makes_nobody_a_service(
+    graph: Served, sender: memory.MemorySender
+) -> None:
     with graph.client() as client:
         for reference in references(graph, sender)[:2]:
             body = msgspec.msgpack.encode({"x": extensions.reference(reference)}).hex()
@@ -231,9 +275,16 @@ def place(request: pytest.FixtureRequest, graph: Served, folder: Path) -> str:
     return next(str(path) for path in sockets(folder) if path.name == f"{model}.sock")
 
 
-def ask(path: str, opening: bytes, target: str, value: Any, *, kind: str = TYPED, more: bytes = b"") -> Any:
-    body = json.dumps(value).encode() if kind == "application/json" else msgspec.msgpack.encode(value)
-    head = b"POST %b HTTP/1.1\r\nhost: x\r\naccept: %b\r\nconnection: close\r\n" % (target.encode(), kind.encode())
+def ask(
+    path: str, opening: bytes, target: str, value: Any, *, kind: str = TYPED, more: bytes = b""
+) -> Any:
+    body = (
+        json.dumps(value).encode() if kind == "application/json" else msgspec.msgpack.encode(value)
+    )
+    head = b"POST %b HTTP/1.1\r\nhost: x\r\naccept: %b\r\nconnection: close\r\n" % (
+        target.encode(),
+        kind.encode(),
+    )
     rest = b"content-type: %b\r\ncontent-length: %d\r\n\r\n" % (kind.encode(), len(body))
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(30)
@@ -253,7 +304,13 @@ def test_a_connection_is_what_it_opens_as(graph: Served, place: str, who: Any) -
     assert ask(place, opening, "/anything", {"x": large}).status == (200 if peer else 422)
     field = {"x": {"name": "a", "admin": True}}
     assert ask(place, opening, "/is_admin", field).body == (b"\xc3" if peer else b"\xc2")
-    late = ask(place, opening, "/anything", {"x": 1}, more=b"x-graphserve-deadline: %d\r\n" % time.monotonic_ns())
+    late = ask(
+        place,
+        opening,
+        "/anything",
+        {"x": 1},
+        more=b"x-graphserve-deadline: %d\r\n" % time.monotonic_ns(),
+    )
     assert late.status == (200 if who is None else 504)
     raised = ask(place, opening, "/raises", {})
     assert raised.status == 500
@@ -268,7 +325,9 @@ def test_a_connection_is_what_it_opens_as(graph: Served, place: str, who: Any) -
 # --- a fallback server ---
 
 
-def test_a_stand_in_makes_nobody_a_service(tmp_path: Path, run_dir: Path, sender: memory.MemorySender) -> None:
+def test_a_stand_in_makes_nobody_a_service(
+    tmp_path: Path, run_dir: Path, sender: memory.MemorySender
+) -> None:
     (tmp_path / "ready").touch()
     with served("standing:Entry", "--run-dir", str(run_dir), env={"FLAGS": str(tmp_path)}) as graph:
         (tmp_path / "slow").touch()
@@ -282,12 +341,16 @@ def test_a_stand_in_makes_nobody_a_service(tmp_path: Path, run_dir: Path, sender
         def call(path: str, name: str, value: Any) -> None:
             with graph.client() as client:
                 body = msgspec.msgpack.encode({name: value})
-                found.append(client.post(path, content=body, headers={"content-type": MSGPACK}).status_code)
+                found.append(
+                    client.post(path, content=body, headers={"content-type": MSGPACK}).status_code
+                )
 
         def upload(query: dict[str, str]) -> None:
             with graph.client() as client:
                 kind = {"content-type": "application/octet-stream"}
-                found.append(client.post("/size", params=query, content=b"x", headers=kind).status_code)
+                found.append(
+                    client.post("/size", params=query, content=b"x", headers=kind).status_code
+                )
 
         number, plain = msgspec.msgpack.Ext(4, b"\1"), extensions.reference(good)
         cases = [

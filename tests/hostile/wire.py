@@ -1,4 +1,6 @@
-"""Raw connections to a graph's public port, for tests: send bytes, read all answers, and what ended the connection."""
+"""Raw connections to a graph's public port, for tests: send bytes, read all answers, and what ended
+the connection.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def connected(graph: Served, timeout: float = 30) -> Iterator[socket.socket]:
 
 
 def exchange(graph: Served, *parts: bytes) -> list[Answer]:
-    """Send these parts one after the other, no more, and read every answer until the server ends the connection."""
+    """Send these parts one after the other, no more, and read every answer until the server ends
+    the connection.
+    """
     with connected(graph) as sock:
         for part in parts:
             try:
@@ -54,7 +58,9 @@ def exchange(graph: Served, *parts: bytes) -> list[Answer]:
 
 
 def read_to_end(sock: socket.socket) -> bytes:
-    """All that comes until the other side ends the connection, or resets it, since it leaves something unread."""
+    """All that comes until the other side ends the connection, or resets it, since it leaves
+    something unread.
+    """
     received = b""
     try:
         while data := sock.recv(65536):
@@ -78,7 +84,9 @@ def answers(received: bytes, ended: bool = False) -> list[Answer]:
     if ended:
         client.receive_data(b"")
     while True:
-        client.send(h11.Request(method="POST", target="/", headers=[("host", "x"), ("content-length", "0")]))
+        client.send(
+            h11.Request(method="POST", target="/", headers=[("host", "x"), ("content-length", "0")])
+        )
         client.send(h11.EndOfMessage())
         answer = _next(client)
         if answer is None:
@@ -101,7 +109,9 @@ def _next(client: h11.Connection) -> Answer | None:
             body += event.data
         elif isinstance(event, h11.EndOfMessage):
             assert head is not None
-            return Answer(head.status_code, {n.decode(): v.decode() for n, v in head.headers}, bytes(body))
+            return Answer(
+                head.status_code, {n.decode(): v.decode() for n, v in head.headers}, bytes(body)
+            )
         elif event in (h11.NEED_DATA, h11.PAUSED) or isinstance(event, h11.ConnectionClosed):
             assert head is None, "an answer is cut off"
             return None

@@ -1,4 +1,6 @@
-"""The pause before the next worker: none after a healthy life, then longer and longer, never the same twice."""
+"""The pause before the next worker: none after a healthy life, then longer and longer, never the
+same twice.
+"""
 
 from __future__ import annotations
 

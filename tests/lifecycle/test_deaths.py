@@ -17,7 +17,10 @@ def test_a_killed_worker_is_replaced_and_the_call_waits_for_it() -> None:
         os.kill(victim, signal.SIGKILL)
         eventually(lambda: not alive(victim))
         answer = client.post("/two", json={"x": 4, "gate": "/"})
-        assert (answer.status_code, answer.json()) == (200, 40), "the call waited for the replacement"
+        assert (answer.status_code, answer.json()) == (
+            200,
+            40,
+        ), "the call waited for the replacement"
         assert graph.workers("n0") != [victim]
         graph.wait_log("was killed by SIGKILL; replaced")
 
@@ -46,19 +49,21 @@ def test_a_worker_that_is_told_to_end_by_hand_is_replaced_without_loss() -> None
 def test_a_crash_loop_ends_as_a_failed_node(tmp_path: Path) -> None:
     flag = tmp_path / "crash"
     (tmp_path / "app.py").write_text(
-        "import os\nfrom graphserve import api, depends, service\n\n\n@service\nclass Leaf:\n"
-        "    def __init__(self) -> None:\n"
-        f"        if os.path.exists({str(flag)!r}):\n            raise OSError('the disk is gone')\n\n"
-        "    @api\n    async def x(self) -> int:\n        return 1\n\n\n"
-        "@service\nclass Top:\n    leaf = depends(Leaf)\n\n"
-        "    @api\n    async def x(self) -> int:\n        return await self.leaf.x()\n"
+        "import os\nfrom graphserve import api, depends, service\n\n\n@service\nclass Leaf:\n   "
+        f" def __init__(self) -> None:\n        if os.path.exists({str(flag)!r}):\n           "
+        " raise OSError('the disk is gone')\n\n    @api\n    async def x(self) -> int:\n       "
+        " return 1\n\n\n@service\nclass Top:\n    leaf = depends(Leaf)\n\n    @api\n    async def"
+        " x(self) -> int:\n        return await self.leaf.x()\n"
     )
     with served("app:Top", cwd=tmp_path) as graph, graph.client() as client:
         flag.touch()
         os.kill(graph.workers("n0")[0], signal.SIGKILL)
         graph.wait_log("Leaf failed", 60)
         answer = client.post("/x", json={})
-        assert (answer.status_code, answer.json()["service"]) == (503, "Leaf"), "not 504: a failed node is known"
+        assert (answer.status_code, answer.json()["service"]) == (
+            503,
+            "Leaf",
+        ), "not 504: a failed node is known"
         assert 15 <= int(answer.headers["retry-after"]) <= 38, "when the next worker is started"
         answer = client.get("/readyz")
         assert answer.status_code == 503
@@ -70,9 +75,9 @@ def test_a_crash_loop_ends_as_a_failed_node(tmp_path: Path) -> None:
 
 def test_children_of_a_dead_worker_die_with_it(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
-        "import subprocess\nfrom graphserve import api, service\n\n\n@service\nclass Top:\n    @api\n"
-        "    async def spawn(self) -> int:\n"
-        "        self.child = subprocess.Popen(['sleep', '600'])\n        return self.child.pid\n"
+        "import subprocess\nfrom graphserve import api, service\n\n\n@service\nclass Top:\n   "
+        " @api\n    async def spawn(self) -> int:\n        self.child = subprocess.Popen(['sleep',"
+        " '600'])\n        return self.child.pid\n"
     )
     with served("app:Top", cwd=tmp_path) as graph, graph.client() as client:
         child = client.post("/spawn", json={}).json()

@@ -1,4 +1,6 @@
-"""Code that hangs before a worker is ready: it is ended in time, it says where, and it locks nobody out."""
+"""Code that hangs before a worker is ready: it is ended in time, it says where, and it locks nobody
+out.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ from tests.steering import LEAF, Steered
 pytestmark = pytest.mark.slow
 
 LIMIT = 5  # seconds that `__init__` has
-HANG = "import os, sys, time\nif {condition}: open('hangs', 'w').close()\nwhile {condition}: time.sleep(0.01)\n"
+HANG = (
+    "import os, sys, time\nif {condition}: open('hangs', 'w').close()\nwhile {condition}:"
+    " time.sleep(0.01)\n"
+)
 IN_RESOLVER = HANG.format(condition="'resolve' in sys.orig_argv")
 IN_WORKER = HANG.format(condition="'worker' in sys.orig_argv and os.path.exists('hold')")
 STACK = r'File ".*leaf\.py", line 3, in <module>'
@@ -24,14 +29,17 @@ STACK = r'File ".*leaf\.py", line 3, in <module>'
 
 def test_a_reload_ends_although_a_module_hangs(steered: Steered, graph: Served) -> None:
     before = graph.workers()
-    (steered.folder / "pyproject.toml").write_text(f"[tool.graphserve]\nstartup-timeout = {LIMIT}\n")
+    (steered.folder / "pyproject.toml").write_text(
+        f"[tool.graphserve]\nstartup-timeout = {LIMIT}\n"
+    )
     steered.write(leaf=IN_RESOLVER + LEAF)
     began = time.monotonic()
     done = steered.run("reload")
     assert time.monotonic() - began >= LEAST_IMPORT
     assert done.returncode == 1
     assert (
-        f"importing 'app:Top' was not done after {LEAST_IMPORT:g} s (--startup-timeout, at least 15 s)" in done.stderr
+        f"importing 'app:Top' was not done after {LEAST_IMPORT:g} s (--startup-timeout, at least"
+        " 15 s)" in done.stderr
     )
     assert "the old code goes on serving" in done.stderr
     assert "leaf.py\", line 3, in <module>\n    while 'resolve'" in done.stderr, "it says where"
@@ -47,12 +55,17 @@ def test_a_check_ends_although_a_module_hangs(steered: Steered) -> None:
     done = steered.run("check", "app:Top", "--startup-timeout", str(LIMIT))
     assert time.monotonic() - began >= LEAST_IMPORT
     assert done.returncode == 3
-    assert f"importing 'app:Top' was not done after {LEAST_IMPORT:g} s (--startup-timeout" in done.stderr
+    assert (
+        f"importing 'app:Top' was not done after {LEAST_IMPORT:g} s (--startup-timeout"
+        in done.stderr
+    )
     assert 'leaf.py", line 3 in <module>' in done.stderr, "it says where"
 
 
 @pytest.mark.parametrize("by", ["command", "hangup"])
-def test_a_reload_takes_the_place_of_one_that_hangs(steered: Steered, graph: Served, by: str) -> None:
+def test_a_reload_takes_the_place_of_one_that_hangs(
+    steered: Steered, graph: Served, by: str
+) -> None:
     steered.write(leaf=IN_RESOLVER + LEAF)
     with steered.begin("reload") as hanging:
         eventually((steered.folder / "hangs").exists, 30)
@@ -88,7 +101,8 @@ def test_a_worker_that_hangs_while_it_imports_is_replaced(steered: Steered) -> N
         (steered.folder / "hold").touch()
         os.kill(graph.workers("n0")[0], signal.SIGKILL)
         graph.wait_log(
-            rf"Leaf was still importing its modules {LEAST_IMPORT:g} s after it was spawned \(startup_timeout\); repl"
+            rf"Leaf was still importing its modules {LEAST_IMPORT:g} s after it was spawned"
+            r" \(startup_timeout\); repl"
         )
         graph.wait_log(STACK)
         (steered.folder / "hold").unlink()
@@ -101,7 +115,10 @@ def test_a_worker_that_hangs_while_it_imports_is_replaced(steered: Steered) -> N
 
 def test_a_start_ends_although_a_module_hangs(steered: Steered) -> None:
     (steered.folder / "hold").touch()
-    for source, words in ((IN_RESOLVER, "importing 'app:Top' was not done"), (IN_WORKER, "was still importing")):
+    for source, words in (
+        (IN_RESOLVER, "importing 'app:Top' was not done"),
+        (IN_WORKER, "was still importing"),
+    ):
         steered.write(leaf=source + LEAF)
         graph = steered.serve("--startup-timeout", str(LIMIT))
         try:
@@ -116,9 +133,13 @@ def test_a_start_ends_although_a_module_hangs(steered: Steered) -> None:
 
 def test_new_code_has_the_time_that_it_asks_for(steered: Steered, graph: Served) -> None:
     waits = "        import threading\n        threading.Event().wait()"
-    steered.write(leaf=LEAF.replace("        pass", waits).replace("workers=2", f"startup_timeout={LIMIT}"))
+    steered.write(
+        leaf=LEAF.replace("        pass", waits).replace("workers=2", f"startup_timeout={LIMIT}")
+    )
     done = steered.run("reload")
     assert done.returncode == 1
     assert f"Leaf was not ready {LIMIT} s after it began to start (startup_timeout)" in done.stderr
-    assert re.search(r'leaf.py", line \d+, in __init__\n    threading.Event\(\).wait\(\)', done.stderr), "in a thread"
+    assert re.search(
+        r'leaf.py", line \d+, in __init__\n    threading.Event\(\).wait\(\)', done.stderr
+    ), "in a thread"
     assert "old code goes on serving" in done.stderr

@@ -1,4 +1,6 @@
-"""Workers that are replaced while they live: after so many calls, at so much memory, when they are stuck."""
+"""Workers that are replaced while they live: after so many calls, at so much memory, when they are
+stuck.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,10 @@ def test_a_replacement_that_does_not_start_is_tried_again_later_and_later(tmp_pa
 
 
 def test_max_memory_replaces_a_worker() -> None:
-    with served(TARGET, "--set", "Node.max_memory=200000000", cwd=ROOT) as graph, graph.client() as client:
+    with (
+        served(TARGET, "--set", "Node.max_memory=200000000", cwd=ROOT) as graph,
+        graph.client() as client,
+    ):
         fat = client.post("/eat", json={"megabytes": 300}).json()
         eventually(lambda: fat not in graph.workers(), 20)
         graph.wait_log("bytes of memory")
@@ -96,7 +101,12 @@ def test_max_memory_replaces_a_worker() -> None:
     [
         pytest.param("6", ["/block"], 6.0, id="a call that has just begun"),
         pytest.param("600", ["/block_after"], 5.0, id="a call that has run for a while"),
-        pytest.param("600", ["/block_after", "/short"], 5.0, id="beside one with a later deadline that has ended"),
+        pytest.param(
+            "600",
+            ["/block_after", "/short"],
+            5.0,
+            id="beside one with a later deadline that has ended",
+        ),
         pytest.param("600", ["/block_later"], 0.1, id="no call"),
     ],
 )
@@ -113,7 +123,9 @@ def test_a_stuck_loop_is_replaced_after_the_deadline_of_what_it_executes(
         eventually(lambda: stuck not in graph.workers(), least + 60)
         assert least + 0.5 <= time.monotonic() - began
         graph.wait_log("its event loop is stuck")
-        graph.wait_log(r'File ".*aging\.py", line \d+, in block' if calls != ["/block_later"] else "replaced")
+        graph.wait_log(
+            r'File ".*aging\.py", line \d+, in block' if calls != ["/block_later"] else "replaced"
+        )
         for thread in threads:
             thread.join()
         with graph.client() as client:
@@ -125,7 +137,9 @@ def test_a_thread_that_overstays_its_deadline_is_ended_with_its_worker() -> None
         (old,) = graph.workers()
         with graph.client() as client:
             assert client.post("/overstay", json={}).status_code == 504
-            assert client.post("/patient", json={}).status_code == 504, "an async API is simply cancelled"
+            assert client.post("/patient", json={}).status_code == 504, (
+                "an async API is simply cancelled"
+            )
         eventually(lambda: graph.workers() and old not in graph.workers(), 60)
         graph.wait_log("after its deadline")
 

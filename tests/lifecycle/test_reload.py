@@ -1,4 +1,6 @@
-"""`--reload` and SIGHUP: new workers start beside the old, and take their places only when they are ready."""
+"""`--reload` and SIGHUP: new workers start beside the old, and take their places only when they are
+ready.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,11 @@ class Leaf:
 """
 BROKEN = {
     "syntax": ("class Leaf:", "class Leaf(:", "SyntaxError"),
-    "import": ("import os", "import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+    "import": (
+        "import os",
+        "import no_such_module",
+        "ModuleNotFoundError: No module named 'no_such_module'",
+    ),
     "init": ("        pass", "        raise OSError('no model there')", "OSError: no model there"),
     "graph": ("@service\n", "", "Leaf"),
     "exit": ("VERSION = 1", "os._exit(9)", "ended with exit code 9"),
@@ -106,8 +112,13 @@ def version(client: httpx.Client) -> int:
     return int(answer.json())
 
 
-def test_an_edit_takes_the_place_of_the_old_code_and_loses_no_request(app: Path, run_dir: Path) -> None:
-    with served("app:Top", "--reload", "--run-dir", str(run_dir), cwd=app) as graph, graph.client() as client:
+def test_an_edit_takes_the_place_of_the_old_code_and_loses_no_request(
+    app: Path, run_dir: Path
+) -> None:
+    with (
+        served("app:Top", "--reload", "--run-dir", str(run_dir), cwd=app) as graph,
+        graph.client() as client,
+    ):
         graph.wait_log(f"watching {app}")
         before = graph.workers()
         with Load(graph.url, "/version", {}) as load:
@@ -129,7 +140,10 @@ def test_an_edit_takes_the_place_of_the_old_code_and_loses_no_request(app: Path,
 
 @pytest.mark.slow
 def test_a_broken_edit_leaves_the_old_code_serving(app: Path, run_dir: Path) -> None:
-    with served("app:Top", "--reload", "--run-dir", str(run_dir), cwd=app) as graph, graph.client() as client:
+    with (
+        served("app:Top", "--reload", "--run-dir", str(run_dir), cwd=app) as graph,
+        graph.client() as client,
+    ):
         graph.wait_log("watching")
         workers = graph.workers()
         for old, new, says in BROKEN.values():
@@ -152,7 +166,8 @@ def test_a_change_while_the_new_code_starts_begins_anew(app: Path) -> None:
             app,
             2,
             "        pass",
-            f"        open({str(app / 'begun')!r}, 'w').close()\n        __import__('time').sleep(600)",
+            f"        open({str(app / 'begun')!r}, 'w').close()\n       "
+            " __import__('time').sleep(600)",
         )
         eventually((app / "begun").exists, 30)
         stuck = [pid for pid in graph.workers()]
@@ -171,7 +186,8 @@ def test_a_stop_while_the_new_code_starts_leaves_nothing(app: Path, run_dir: Pat
             app,
             2,
             "        pass",
-            f"        open({str(app / 'begun')!r}, 'w').close()\n        __import__('time').sleep(600)",
+            f"        open({str(app / 'begun')!r}, 'w').close()\n       "
+            " __import__('time').sleep(600)",
         )
         eventually((app / "begun").exists, 30)
         workers = graph.workers()
@@ -183,7 +199,12 @@ def test_a_stop_while_the_new_code_starts_leaves_nothing(app: Path, run_dir: Pat
 
 @pytest.mark.slow
 def test_a_stop_while_modules_are_imported_is_quick(app: Path, run_dir: Path) -> None:
-    write(app, 1, "import os", f"import os\nopen({str(app / 'begun')!r}, 'w').close()\n__import__('time').sleep(600)")
+    write(
+        app,
+        1,
+        "import os",
+        f"import os\nopen({str(app / 'begun')!r}, 'w').close()\n__import__('time').sleep(600)",
+    )
     graph = Served("app:Top", "--run-dir", str(run_dir), cwd=app)
     try:
         eventually((app / "begun").exists, 30)
@@ -196,12 +217,16 @@ def test_a_stop_while_modules_are_imported_is_quick(app: Path, run_dir: Path) ->
 
 @contextlib.contextmanager
 def reloaded_during_a_call(app: Path) -> Iterator[tuple[Served, Callable[[], int]]]:
-    """A graph that was reloaded while the old code still executes a call, which `answer` lets end."""
+    """A graph that was reloaded while the old code still executes a call, which `answer` lets
+    end.
+    """
     answers: list[int] = []
     with served("app:Top", cwd=app) as graph, graph.client() as client:
         gate = str(app / "gate")
         thread = threading.Thread(
-            target=lambda: answers.append(httpx.post(f"{graph.url}/hold", json={"gate": gate}, timeout=60).json())
+            target=lambda: answers.append(
+                httpx.post(f"{graph.url}/hold", json={"gate": gate}, timeout=60).json()
+            )
         )
         thread.start()
 
@@ -262,14 +287,19 @@ def reloading(request: pytest.FixtureRequest, app: Path) -> Iterator[tuple[Serve
 def test_errors_carry_their_text_under_reload_only(reloading: tuple[Served, bool]) -> None:
     graph, shown = reloading
     with graph.client() as client:
-        for api, status, words in (("/fail", 500, "words for the developer"), ("/fail_below", 502, "words from below")):
+        for api, status, words in (
+            ("/fail", 500, "words for the developer"),
+            ("/fail_below", 502, "words from below"),
+        ):
             answer = client.post(api, json={})
             assert answer.status_code == status
             assert (words in answer.text) is shown
 
 
 @pytest.mark.slow
-def test_other_folders_are_watched_when_they_are_given(app: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_other_folders_are_watched_when_they_are_given(
+    app: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     other = tmp_path_factory.mktemp("other")
     with served("app:Top", "--reload", "--reload-dir", str(other), cwd=app) as graph:
         graph.wait_log(f"watching {other}$")
@@ -293,18 +323,36 @@ def run(app: Path, *arguments: str, env: dict[str, str] | None = None) -> tuple[
 @pytest.mark.slow
 def test_wrong_uses_of_reload(app: Path) -> None:
     code, text = run(app, "--reload-dir", ".")
-    assert (code, text) == (2, "Error: --reload-dir says which folders --reload watches: give --reload too\n")
+    assert (code, text) == (
+        2,
+        "Error: --reload-dir says which folders --reload watches: give --reload too\n",
+    )
     code, text = run(app, "--reload", "--reload-dir", "none")
     assert (code, text) == (4, f"Error: --reload-dir {app}/none: there is no such folder\n")
     (app / "sitecustomize.py").write_text("import sys\nsys.modules['watchfiles'] = None\n")
     code, text = run(app, "--reload", env={"PYTHONPATH": str(app)})
-    assert (code, text) == (4, "Error: --reload needs the package watchfiles: pip install 'pygraphserve[reload]'\n")
+    assert (code, text) == (
+        4,
+        "Error: --reload needs the package watchfiles: pip install 'pygraphserve[reload]'\n",
+    )
 
 
 @pytest.mark.slow
-def test_a_hangup_stops_when_the_terminal_is_gone_and_reloads_else(app: Path, run_dir: Path) -> None:
+def test_a_hangup_stops_when_the_terminal_is_gone_and_reloads_else(
+    app: Path, run_dir: Path
+) -> None:
     master, slave = pty.openpty()
-    command = [sys.executable, "-m", "graphserve", "serve", "app:Top", "--port", "0", "--run-dir", str(run_dir)]
+    command = [
+        sys.executable,
+        "-m",
+        "graphserve",
+        "serve",
+        "app:Top",
+        "--port",
+        "0",
+        "--run-dir",
+        str(run_dir),
+    ]
     with open(app / "log", "wb") as log:
         process = subprocess.Popen(
             command, cwd=app, stdin=slave, stdout=log, stderr=log, start_new_session=True,
@@ -329,7 +377,8 @@ def test_a_hangup_stops_when_the_terminal_is_gone_and_reloads_else(app: Path, ru
 def test_without_a_terminal_of_its_own_a_hangup_reloads(app: Path) -> None:
     master, slave = pty.openpty()
     try:
-        with served("app:Top", cwd=app, stdin=slave) as graph:  # a session of its own: the terminal is another's
+        # a session of its own: the terminal is another's
+        with served("app:Top", cwd=app, stdin=slave) as graph:
             graph.signal(signal.SIGHUP)
             graph.wait_log("reloaded in")
     finally:
@@ -338,7 +387,9 @@ def test_without_a_terminal_of_its_own_a_hangup_reloads(app: Path) -> None:
 
 
 def later_than_bytecode(folder: Path) -> None:
-    """Without --reload bytecode is written, and Python takes a source of the same second and size for unchanged."""
+    """Without --reload bytecode is written, and Python takes a source of the same second and size
+    for unchanged.
+    """
     source = folder / "leaf.py"
     now = time.time() + 10
     os.utime(source, (now, now))

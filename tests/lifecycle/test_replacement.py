@@ -56,10 +56,15 @@ class Top:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("by", ["itself", "restart"])
-def test_a_failed_node_costs_the_others_nothing_and_comes_back(tmp_path: Path, run_dir: Path, by: str) -> None:
+def test_a_failed_node_costs_the_others_nothing_and_comes_back(
+    tmp_path: Path, run_dir: Path, by: str
+) -> None:
     flag = tmp_path / "broken"
     (tmp_path / "app.py").write_text(APP.format(flag=str(flag)))
-    with served("app:Top", "--run-dir", str(run_dir), cwd=tmp_path) as graph, graph.client() as client:
+    with (
+        served("app:Top", "--run-dir", str(run_dir), cwd=tmp_path) as graph,
+        graph.client() as client,
+    ):
         sound = client.post("/pid", json={}).json()
         flag.touch()
         os.kill(graph.workers("n0")[0], signal.SIGKILL)
@@ -73,14 +78,23 @@ def test_a_failed_node_costs_the_others_nothing_and_comes_back(tmp_path: Path, r
         assert ready.json()["missing"] == ["Broken is failed: it does not start; its log says why"]
         graph.wait_log("the disk is gone")
         assert client.get("/livez").status_code == 200
-        pauses = [float(found) for found in re.findall(r"the disk is gone; replaced in (\d+\.\d) s", graph.text)]
+        pauses = [
+            float(found)
+            for found in re.findall(r"the disk is gone; replaced in (\d+\.\d) s", graph.text)
+        ]
         assert pauses == sorted(pauses), "later and later"
         assert pauses[:-1] and max(pauses[:-1]) < 1
-        assert 30 * (1 - JITTER) - 0.1 < pauses[-1] < 30 * (1 + JITTER) + 0.1, "it tries on, with the longest pause"
+        assert 30 * (1 - JITTER) - 0.1 < pauses[-1] < 30 * (1 + JITTER) + 0.1, (
+            "it tries on, with the longest pause"
+        )
         flag.unlink()
         if by == "restart":
-            with httpx.Client(transport=httpx.HTTPTransport(uds=str(run_dir / "control.sock"))) as control:
-                control.post("http://graph/restart", json={"nodes": ["Broken"]}, timeout=20).raise_for_status()
+            with httpx.Client(
+                transport=httpx.HTTPTransport(uds=str(run_dir / "control.sock"))
+            ) as control:
+                control.post(
+                    "http://graph/restart", json={"nodes": ["Broken"]}, timeout=20
+                ).raise_for_status()
             assert client.post("/x", json={}).status_code == 200
         eventually(lambda: client.post("/x", json={}).status_code == 200, 60)
         assert client.get("/readyz").status_code == 200
@@ -92,8 +106,12 @@ def test_a_thread_that_hangs_concerns_its_caller_only(tmp_path: Path) -> None:
         first = set(graph.workers("n0"))
 
         def hang() -> None:
-            answer = httpx.post(f"{graph.url}/hang", json={"file": str(tmp_path / "hangs")}, timeout=30)
-            assert (answer.status_code, answer.json()["service"]) == (504, "Pool"), "it does not wait for the watchdog"
+            answer = httpx.post(
+                f"{graph.url}/hang", json={"file": str(tmp_path / "hangs")}, timeout=30
+            )
+            assert (answer.status_code, answer.json()["service"]) == (504, "Pool"), (
+                "it does not wait for the watchdog"
+            )
 
         thread = threading.Thread(target=hang)
         thread.start()
@@ -117,7 +135,13 @@ def test_workers_are_recycled_one_after_the_other() -> None:
         graph.url = graph.wait_log(r"serving on ([^\s\"]+)", 60).group(1)
         first = set(graph.workers())
         with graph.client() as client:
-            eventually(lambda: client.post("/pid", json={}).status_code == 200 and not first & set(graph.workers()), 90)
+            eventually(
+                lambda: (
+                    client.post("/pid", json={}).status_code == 200
+                    and not first & set(graph.workers())
+                ),
+                90,
+            )
         assert graph.stop() == 0
     finally:
         graph.close()
@@ -134,7 +158,9 @@ def test_a_worker_that_does_not_go_is_killed_in_time(target: str, tmp_path: Path
     with served(target, "--timeout", "60") as graph:
         workers = graph.workers()
         path = {"lingering:Busy": "block", "lingering:Staying": "stay"}.get(target)
-        thread = threading.Thread(target=ask, args=(f"{graph.url}/{path}", {"file": str(tmp_path / "busy")}))
+        thread = threading.Thread(
+            target=ask, args=(f"{graph.url}/{path}", {"file": str(tmp_path / "busy")})
+        )
         thread.start()
         if path:
             eventually((tmp_path / "busy").exists)

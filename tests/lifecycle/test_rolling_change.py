@@ -1,4 +1,6 @@
-"""Rolling change under load: reloads, scaling, restarts and changes of the graph itself lose no request."""
+"""Rolling change under load: reloads, scaling, restarts and changes of the graph itself lose no
+request.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +32,16 @@ def load(graph: Served) -> Iterator[Load]:
 
 
 def changed(load: Load, **to: int) -> None:
-    """Wait until every answer is of the new code; between, each is of the old or of the new, node by node."""
+    """Wait until every answer is of the new code; between, each is of the old or of the new, node
+    by node.
+    """
     eventually(lambda: load.answers[-20:] == [OLD | to] * 20, 30)
 
 
 @pytest.mark.slow
-def test_every_node_is_rolled_again_and_again_without_loss(steered: Steered, graph: Served, load: Load) -> None:
+def test_every_node_is_rolled_again_and_again_without_loss(
+    steered: Steered, graph: Served, load: Load
+) -> None:
     for number in (2, 3):
         before = graph.workers()
         steered.write(
@@ -51,7 +57,8 @@ def test_every_node_is_rolled_again_and_again_without_loss(steered: Steered, gra
         ]  # fmt: skip
         changed(load, leaf=number + 1, mid=number, top=number)
         eventually(lambda before=before: not any(map(alive, before)))
-        # The same nodes, in the same places; the old Plan goes when the supervisor has seen the last of them end.
+        # The same nodes, in the same places; the old Plan goes when the supervisor has seen the
+        # last of them end.
         eventually(lambda number=number: steered.folders() == [str(number), "n0", "n1", "n2"])
         assert steered.counts() == {"Leaf": 2, "Mid": 2, "Top": 1}
 
@@ -61,7 +68,9 @@ def test_scaling_up_and_down_loses_nothing(steered: Steered, graph: Served, load
     for workers in (4, 1):
         done = steered.run("scale", f"Leaf={workers}", f"Mid={workers}", f"Top={workers}")
         assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines()[0] == f"Leaf has {workers} worker{'s' if workers > 1 else ''}"
+        assert (
+            done.stdout.splitlines()[0] == f"Leaf has {workers} worker{'s' if workers > 1 else ''}"
+        )
         assert steered.counts() == {"Leaf": workers, "Mid": workers, "Top": workers}
         assert {row["slot"] for row in steered.ps()} == set(range(workers))
         count = len(load.answers)
@@ -69,20 +78,29 @@ def test_scaling_up_and_down_loses_nothing(steered: Steered, graph: Served, load
 
 
 @pytest.mark.slow
-def test_a_restart_loses_nothing_and_resolves_nothing(steered: Steered, graph: Served, load: Load) -> None:
+def test_a_restart_loses_nothing_and_resolves_nothing(
+    steered: Steered, graph: Served, load: Load
+) -> None:
     before = graph.workers()
     steered.write(mid=MID.replace("class Mid", "class Other"))
     steered.write(mid=MID)
     done = steered.run("restart", "Leaf", "Top")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["Leaf 1/2 restarted", "Leaf 2/2 restarted", "Top 1/1 restarted", "restarted"]
+    assert done.stdout.splitlines() == [
+        "Leaf 1/2 restarted",
+        "Leaf 2/2 restarted",
+        "Top 1/1 restarted",
+        "restarted",
+    ]
     assert len(set(before) & set(graph.workers())) == 2, "those of Mid"
     assert steered.folders() == ["1", "n0", "n1", "n2"]
     changed(load)
 
 
 @pytest.mark.slow
-def test_a_node_that_calls_a_new_one_starts_calling_it(steered: Steered, graph: Served, load: Load) -> None:
+def test_a_node_that_calls_a_new_one_starts_calling_it(
+    steered: Steered, graph: Served, load: Load
+) -> None:
     steered.write(
         added=LEAF.replace("Leaf", "Added").replace("x + 1", "x + 100"),
         mid=MID.replace("from leaf", "from added import Added\nfrom leaf")
@@ -104,7 +122,10 @@ def test_a_node_that_calls_a_new_one_starts_calling_it(steered: Steered, graph: 
 
 
 CHANGES = {
-    "an API was added": ("    @api\n", "    @api\n    def more(self) -> int:\n        return 0\n\n    @api\n"),
+    "an API was added": (
+        "    @api\n",
+        "    @api\n    def more(self) -> int:\n        return 0\n\n    @api\n",
+    ),
     "the types are others": ("x: int) -> int", "x: int) -> int | None"),
     "an API is in another lane": ("    def run", "    async def run"),
     "an API has another route": ("    @api\n", '    @api(route="/elsewhere")\n'),
@@ -122,7 +143,9 @@ def test_a_node_whose_interface_changed_is_started_beside_the_old(
     steered.write(leaf=LEAF.replace(old, new).replace("x + 1", "x + 5"))
     done = steered.run("reload")
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^Leaf \d/\d started$", done.stdout, re.M), "it is a new node; Mid and Top are rolled"
+    assert re.search(r"^Leaf \d/\d started$", done.stdout, re.M), (
+        "it is a new node; Mid and Top are rolled"
+    )
     changed(load, leaf=6)
     eventually(lambda: steered.folders() == ["2", "n1", "n2", "n3"])
     assert not any(map(alive, before))
@@ -130,10 +153,13 @@ def test_a_node_whose_interface_changed_is_started_beside_the_old(
 
 
 @pytest.mark.slow
-def test_an_entry_with_other_apis_takes_the_port_over(steered: Steered, graph: Served, load: Load) -> None:
+def test_an_entry_with_other_apis_takes_the_port_over(
+    steered: Steered, graph: Served, load: Load
+) -> None:
     (before,) = graph.workers("n2")
     steered.write(
-        app=TOP.replace('"top": 1', '"top": 7') + "\n    @api\n    async def more(self) -> int:\n        return 7\n"
+        app=TOP.replace('"top": 1', '"top": 7')
+        + "\n    @api\n    async def more(self) -> int:\n        return 7\n"
     )
     assert steered.run("reload").returncode == 0
     changed(load, top=7)
@@ -158,11 +184,19 @@ def test_another_init_is_another_node(steered: Steered, graph: Served, load: Loa
 
 
 FAILING = {
-    "init": (LEAF.replace("        pass", "        raise OSError('no model there')"), "OSError: no model there"),
+    "init": (
+        LEAF.replace("        pass", "        raise OSError('no model there')"),
+        "OSError: no model there",
+    ),
     "syntax": (LEAF.replace("class Leaf:", "class Leaf(:"), "SyntaxError"),
-    "dies": (LEAF.replace("        pass", "        __import__('os')._exit(9)"), "ended with exit code 9"),
+    "dies": (
+        LEAF.replace("        pass", "        __import__('os')._exit(9)"),
+        "ended with exit code 9",
+    ),
     "new": (
-        LEAF.replace("        pass", "        raise OSError('no model there')").replace("x: int", "x: int, y: int = 0"),
+        LEAF.replace("        pass", "        raise OSError('no model there')").replace(
+            "x: int", "x: int, y: int = 0"
+        ),
         "OSError: no model there",
     ),
 }
@@ -191,12 +225,17 @@ def test_new_code_that_does_not_start_leaves_the_old_serving(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["init", "syntax"])
-def test_what_does_not_serve_is_not_said_to_go_on(steered: Steered, graph: Served, case: str) -> None:
+def test_what_does_not_serve_is_not_said_to_go_on(
+    steered: Steered, graph: Served, case: str
+) -> None:
     source, words = FAILING[case]
     steered.write(leaf=source)
     for pid in graph.workers("n0"):
         os.kill(pid, signal.SIGKILL)
-    eventually(lambda: {row["node"] for row in steered.ps() if row["state"] == "ready"} == {"Mid", "Top"}, 30)
+    eventually(
+        lambda: {row["node"] for row in steered.ps() if row["state"] == "ready"} == {"Mid", "Top"},
+        30,
+    )
     done = steered.run("reload")
     assert done.returncode == 1
     assert words in done.stderr
@@ -228,7 +267,8 @@ def test_nodes_that_were_rolled_before_one_failed_keep_the_new_code(
     steered.write(
         leaf=LEAF.replace("x + 1", "x + 2"),
         mid=MID.replace(
-            "    leaf =", "    async def __aenter__(self) -> None:\n        raise OSError('no')\n\n    leaf ="
+            "    leaf =",
+            "    async def __aenter__(self) -> None:\n        raise OSError('no')\n\n    leaf =",
         ),
     )
     done = steered.run("reload")
@@ -264,7 +304,9 @@ def test_one_node_alone(steered: Steered, graph: Served, load: Load) -> None:
 
 
 @pytest.mark.slow
-def test_workers_that_the_code_asks_for_are_taken_in(steered: Steered, graph: Served, load: Load) -> None:
+def test_workers_that_the_code_asks_for_are_taken_in(
+    steered: Steered, graph: Served, load: Load
+) -> None:
     assert steered.run("scale", "Leaf=1").returncode == 0
     steered.write(mid=MID.replace("workers=2", "workers=1"))
     assert steered.run("reload").returncode == 0
@@ -281,16 +323,23 @@ def test_a_worker_that_dies_while_its_successor_starts_leaves_one_in_its_slot(
 ) -> None:
     hold = steered.folder / "hold"
     hold.touch()
-    waits = "        import os, time\n        while os.path.exists('hold'):\n            time.sleep(0.01)"
+    waits = (
+        "        import os, time\n        while os.path.exists('hold'):\n           "
+        " time.sleep(0.01)"
+    )
     steered.write(leaf=LEAF.replace("        pass", waits).replace("x + 1", "x + 2"))
-    old = min((row for row in steered.ps() if row["node"] == "Leaf"), key=lambda row: row["slot"])["pid"]
+    old = min((row for row in steered.ps() if row["node"] == "Leaf"), key=lambda row: row["slot"])[
+        "pid"
+    ]
     with steered.begin("reload") as reloading:
         eventually(lambda: len(graph.workers("n0")) == 3, 30)
         os.kill(old, signal.SIGKILL)
         eventually(lambda: old not in graph.workers("n0"))
         hold.unlink()
         assert reloading.wait(60) == 0
-    assert sorted((row["slot"], row["version"]) for row in steered.ps() if row["node"] == "Leaf") == [(0, 2), (1, 2)]
+    assert sorted(
+        (row["slot"], row["version"]) for row in steered.ps() if row["node"] == "Leaf"
+    ) == [(0, 2), (1, 2)]
     changed(load, leaf=3)
     assert len(load.failures) <= 1, "the call that the dead one was executing"
     load.failures.clear()
@@ -327,7 +376,13 @@ def test_no_two_workers_are_ever_on_one_gpu(steered: Steered) -> None:
     try:
         graph.wait_ready()
         with Load(graph.url, "/ask", {"x": 1}) as load:
-            for step in (["reload"], ["restart"], ["scale", "Leaf=3"], ["reload"], ["scale", "Leaf=1"]):
+            for step in (
+                ["reload"],
+                ["restart"],
+                ["scale", "Leaf=3"],
+                ["reload"],
+                ["scale", "Leaf=1"],
+            ):
                 steered.write(leaf=GPU.replace("VERSION = 1", "VERSION = 3"))
                 done = steered.run(*step)
                 assert done.returncode == 0, done.stderr

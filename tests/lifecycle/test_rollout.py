@@ -108,10 +108,15 @@ def age(steered: Steered, graph: Served) -> None:
 def test_a_worker_that_does_not_drain_is_killed_in_time(
     steered: Steered, workers: int, change: Callable[[Steered, Served], None]
 ) -> None:
-    options = ("--workers", str(workers), *(("--set", "Top.max_requests=10") if change is age else ()))
+    options = (
+        "--workers",
+        str(workers),
+        *(("--set", "Top.max_requests=10") if change is age else ()),
+    )
     with serving(steered, *options, graceful=1.0) as graph:
         before = graph.workers()
-        stays = 1 if workers == 1 else 2 * workers  # where one of several goes, all of them have one
+        # where one of several goes, all of them have one
+        stays = 1 if workers == 1 else 2 * workers
         with calls(graph, "/stay", stays):
             eventually(lambda: len(files(steered, "stays.*")) == stays)
             began = time.monotonic()
@@ -132,7 +137,12 @@ def test_a_roll_waits_for_the_one_that_leaves(steered: Steered) -> None:
             assert reloading.stdout is not None
             assert reloading.stdout.readline() == "Top 1/3 replaced\n"
             # It says so before it turns to the next one.
-            assert sorted(row["state"] for row in steered.ps()) == ["draining", "ready", "ready", "ready"]
+            assert sorted(row["state"] for row in steered.ps()) == [
+                "draining",
+                "ready",
+                "ready",
+                "ready",
+            ]
             (steered.folder / "gate").touch()
             assert reloading.wait(60) == 0
         eventually(lambda: len(answers) == 6)
@@ -164,7 +174,9 @@ def test_a_restart_waits_for_a_worker_that_is_being_recycled(steered: Steered) -
         eventually(lambda: len(graph.workers()) == 2)
         with steered.begin("restart") as restarting:
             graph.wait_log("restarting")
-            assert [row["state"] == "ready" for row in steered.ps()] == [True, False], "or nobody would answer"
+            assert [row["state"] == "ready" for row in steered.ps()] == [True, False], (
+                "or nobody would answer"
+            )
             (steered.folder / "hold").unlink()
             assert restarting.wait(60) == 0
         eventually(lambda: len(graph.workers()) == 1)
@@ -179,7 +191,9 @@ def test_a_worker_may_execute_a_few_more_than_max_requests(steered: Steered) -> 
             assert client.post("/pid", json={}).json() == old
         (row,) = steered.ps()  # which has it report
         assert row["vitals"]["executed"] == 100
-        assert "replacing it" not in graph.text, "each has a quota of its own, so that they go apart"
+        assert "replacing it" not in graph.text, (
+            "each has a quota of its own, so that they go apart"
+        )
         for _ in range(12):  # it may report, and be replaced, before the last of them
             client.post("/pid", json={})
         graph.wait_log(r"has executed 1[01]\d calls \(max_requests\); replacing it")
@@ -191,7 +205,9 @@ def test_a_stuck_call_costs_those_beside_it_nothing(steered: Steered) -> None:
         eventually((steered.folder / f"held.{old}").exists)
         with graph.client() as client:
             assert client.post("/hang", json={}).status_code == 504
-            graph.wait_log(r"still executed a call .* after its deadline \(watchdog\); replacing it")
+            graph.wait_log(
+                r"still executed a call .* after its deadline \(watchdog\); replacing it"
+            )
             eventually(lambda: client.post("/pid", json={}).json() != old)
         assert alive(old), "it answers what it took"
         (steered.folder / "gate").touch()

@@ -40,7 +40,9 @@ def test_a_node_that_raises_in_init_fails_the_start(run_dir: Path) -> None:
         assert graph.wait_exit() == 3
         assert graph.text.rstrip().endswith("ValueError: the model file is missing")
         assert "line 11, in __init__" in graph.text
-        assert "graphserve/worker" not in graph.text, "our own frames are noise in a user's traceback"
+        assert "graphserve/worker" not in graph.text, (
+            "our own frames are noise in a user's traceback"
+        )
         assert not run.exists()
         assert not graph.workers()
     finally:
@@ -50,7 +52,10 @@ def test_a_node_that_raises_in_init_fails_the_start(run_dir: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "said"),
-    [("broken:Dies", "ended with exit code 7"), ("broken:TooSlow", "was not ready 5 s after it began to start")],
+    [
+        ("broken:Dies", "ended with exit code 7"),
+        ("broken:TooSlow", "was not ready 5 s after it began to start"),
+    ],
 )
 def test_other_failed_starts_say_why(target: str, said: str) -> None:
     graph = Served(target)
@@ -66,7 +71,10 @@ def test_a_start_that_waits_too_long_says_where() -> None:
     graph = Served("broken:TooSlow", "--set", "TooSlow.startup_timeout=0.5")
     try:
         assert graph.wait_exit() == 3
-        assert re.search(r"Stack .*:\n.*line \d+, in __aenter__\n    await self.load\(\)\n.*, in load\n", graph.text)
+        assert re.search(
+            r"Stack .*:\n.*line \d+, in __aenter__\n    await self.load\(\)\n.*, in load\n",
+            graph.text,
+        )
     finally:
         graph.close()
 
@@ -85,7 +93,9 @@ def test_what_was_ready_leaves_in_order_when_the_start_fails(run_dir: Path) -> N
     graph = Served("broken:Last", "--run-dir", str(run_dir))
     try:
         assert graph.wait_exit() == 3
-        assert order(graph, "exit") == ["Between", "Bottom", "Bottom"], "who was never ready is not left"
+        assert order(graph, "exit") == ["Between", "Bottom", "Bottom"], (
+            "who was never ready is not left"
+        )
         assert graph.text.rstrip().endswith("ValueError: too late for that")
         assert not run_dir.exists()
         assert not graph.workers()
@@ -135,7 +145,9 @@ def test_sigterm_answers_every_accepted_request(tmp_path: Path) -> None:
     answers: list[int] = []
 
     def ask(url: str, x: int) -> None:
-        answer = httpx.post(f"{url}/two", json={"x": x, "gate": str(gate)}, timeout=60, trust_env=False)
+        answer = httpx.post(
+            f"{url}/two", json={"x": x, "gate": str(gate)}, timeout=60, trust_env=False
+        )
         assert answer.status_code == 200, answer.text
         answers.append(answer.json())
 
@@ -165,7 +177,9 @@ def test_idle_keep_alive_connections_do_not_hold_a_stop_for_long() -> None:
 
 def test_a_second_signal_kills_at_once(tmp_path: Path, run_dir: Path) -> None:
     with served("steps:Gateway", "--run-dir", str(run_dir)) as graph:
-        thread = threading.Thread(target=ask_and_forget, args=(f"{graph.url}/two", str(tmp_path / "never")))
+        thread = threading.Thread(
+            target=ask_and_forget, args=(f"{graph.url}/two", str(tmp_path / "never"))
+        )
         thread.start()
         eventually((tmp_path / "never.1").exists)
         workers = graph.workers()
@@ -177,7 +191,9 @@ def test_a_second_signal_kills_at_once(tmp_path: Path, run_dir: Path) -> None:
         assert not run_dir.exists()
         assert "killed at once by a second signal" in graph.log[-1]
         states = re.findall(r"graphserve  (\w+ \w+)  \d/\d worker", graph.text)
-        assert set(states[-2:]) == {"Gateway stopped", "Slow stopped"}, "what was killed is not ready"
+        assert set(states[-2:]) == {"Gateway stopped", "Slow stopped"}, (
+            "what was killed is not ready"
+        )
         thread.join(10)
 
 
@@ -195,7 +211,9 @@ def test_sigterm_before_there_is_a_supervisor_ends_in_order(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_a_signal_while_starting_stops_cleanly(run_dir: Path) -> None:
-    graph = Served("broken:TooSlow", "--set", "TooSlow.startup_timeout=60", "--run-dir", str(run_dir))
+    graph = Served(
+        "broken:TooSlow", "--set", "TooSlow.startup_timeout=60", "--run-dir", str(run_dir)
+    )
     try:
         eventually(lambda: graph.workers())
         graph.signal()
@@ -222,7 +240,9 @@ def refused(host: str, port: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["async def __aexit__", "def __exit__"])
-def test_what_a_service_raises_when_it_is_left_is_shown_without_our_frames(tmp_path: Path, way: str) -> None:
+def test_what_a_service_raises_when_it_is_left_is_shown_without_our_frames(
+    tmp_path: Path, way: str
+) -> None:
     (tmp_path / "app.py").write_text(
         "from graphserve import api, service\n\n\n@service\nclass Leaf:\n"
         f"    {way.replace('exit', 'enter')}(self): ...\n\n"
@@ -243,4 +263,6 @@ def test_a_file_that_is_not_ours_stays_in_the_run_folder_and_is_named(run_dir: P
         words = f"what graphserve did not make stays in its run folder: {run_dir}/n0/thesis.txt"
         assert words in graph.text
     left = sorted(str(path.relative_to(run_dir)) for path in run_dir.rglob("*"))
-    assert left == ["lock", "n0", "n0/thesis.txt"], "the lock has our marker, by which the next graph knows the folder"
+    assert left == ["lock", "n0", "n0/thesis.txt"], (
+        "the lock has our marker, by which the next graph knows the folder"
+    )

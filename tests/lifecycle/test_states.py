@@ -1,4 +1,6 @@
-"""The states of workers: scripted workers on socket pairs, a clock that jumps, no process, every order of events."""
+"""The states of workers: scripted workers on socket pairs, a clock that jumps, no process, every
+order of events.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,14 @@ class JumpingLoop(asyncio.SelectorEventLoop):
 class ScriptedWorker(WorkerProcess):
     """A worker that is a socket: it does what it is told, up to the state that it stalls in."""
 
-    def __init__(self, pool: ScriptedPool, node: str, version: Revision, slot: int, stalls: WorkerState | None) -> None:
+    def __init__(
+        self,
+        pool: ScriptedPool,
+        node: str,
+        version: Revision,
+        slot: int,
+        stalls: WorkerState | None,
+    ) -> None:
         reading, writing = zip(*(os.pipe() for _ in range(3)), strict=True)
         self.pool = pool
         self.stalls = stalls
@@ -84,7 +93,9 @@ class ScriptedWorker(WorkerProcess):
         process = SimpleNamespace(pid=next(pool.bench.pids), env={})
         super().__init__(node, version, slot, process, pipes, Records(reading[2], pool.emit))
         near, far = socket.socketpair()
-        self.channel = Channel(near, lambda message, fds: pool.bench.fleet._on_message(self, message), lambda: None)
+        self.channel = Channel(
+            near, lambda message, fds: pool.bench.fleet._on_message(self, message), lambda: None
+        )
         self.far = Channel(far, self.told, lambda: None)
         if stalls is not WorkerState.SPAWNED:
             self.far.send(messages.Imported())
@@ -162,10 +173,15 @@ class Bench:
         self.spawned: list[ScriptedWorker] = []
         self.bugs: list[str] = []
         self.states: list[NodeState] = []
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: self.bugs.append(str(context)))
+        asyncio.get_running_loop().set_exception_handler(
+            lambda loop, context: self.bugs.append(str(context))
+        )
         self.folder = RunDir(str(folder / "run"))
         self.public = PublicSocket(ListenPlan(uds=str(folder / "s")))
-        make = lambda node, emit, on_death, role="worker", roster=None: ScriptedPool(self, node, emit, on_death)  # noqa: E731
+
+        def make(node, emit, on_death, role="worker", roster=None):
+            return ScriptedPool(self, node, emit, on_death)
+
         self.fleet = Fleet(self.folder.path, self.public, self, make)
 
     def node(self, state: NodeState) -> None:
@@ -187,7 +203,9 @@ class Bench:
     async def until(self, condition: Callable[[], bool]) -> None:
         end = asyncio.get_running_loop().time() + MOST
         while not condition():
-            assert asyncio.get_running_loop().time() < end, [(w.slot, w.state, w.claim) for w in self.spawned]
+            assert asyncio.get_running_loop().time() < end, [
+                (w.slot, w.state, w.claim) for w in self.spawned
+            ]
             await asyncio.sleep(0.01)
 
     def whole(self) -> bool:
@@ -211,7 +229,11 @@ class Bench:
         assert not self.bugs
 
 
-def play(folder: Path, script: list[WorkerState | None], scene: Callable[[Bench], Coroutine[Any, Any, None]]) -> None:
+def play(
+    folder: Path,
+    script: list[WorkerState | None],
+    scene: Callable[[Bench], Coroutine[Any, Any, None]],
+) -> None:
     async def main() -> None:
         bench = Bench(folder, script)
         try:
@@ -322,7 +344,9 @@ def test_a_graph_starts_reloads_and_stops(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("state", "slot"), STALLED)
-def test_a_death_while_the_graph_starts_fails_the_start(folder: Path, slot: int, state: WorkerState) -> None:
+def test_a_death_while_the_graph_starts_fails_the_start(
+    folder: Path, slot: int, state: WorkerState
+) -> None:
     async def scene(bench: Bench) -> None:
         start = asyncio.ensure_future(bench.start())
         await bench.until(lambda: len(bench.spawned) == 3 and bench.spawned[slot].state is state)
@@ -373,7 +397,9 @@ def test_deaths_at_once_are_all_replaced(folder: Path, slots: tuple[int, ...]) -
 
 @pytest.mark.parametrize("slot", [0, 1, 2])
 @pytest.mark.parametrize("code", [-9, 0])
-def test_a_death_while_it_drains_of_its_own_accord_is_replaced(folder: Path, slot: int, code: int) -> None:
+def test_a_death_while_it_drains_of_its_own_accord_is_replaced(
+    folder: Path, slot: int, code: int
+) -> None:
     async def scene(bench: Bench) -> None:
         await bench.start()
         bench.spawned[slot].far.send(messages.Draining())  # somebody sent it SIGTERM by hand
@@ -387,7 +413,9 @@ def test_a_death_while_it_drains_of_its_own_accord_is_replaced(folder: Path, slo
 
 @pytest.mark.parametrize("events", ORDERS, ids="-".join)
 @pytest.mark.parametrize("state", STARTING)
-def test_deaths_and_stops_while_a_worker_is_replaced(folder: Path, state: WorkerState, events: tuple[str, ...]) -> None:
+def test_deaths_and_stops_while_a_worker_is_replaced(
+    folder: Path, state: WorkerState, events: tuple[str, ...]
+) -> None:
     """Whatever comes in whatever order, the graph is whole again, or has ended."""
 
     async def scene(bench: Bench) -> None:
@@ -429,7 +457,9 @@ def test_a_worker_that_does_not_drain_is_killed(folder: Path) -> None:
     messages.Init((), None, {}), messages.Exit(), messages.Held("No", "x", 1), messages.Answered("No", "x"),
 ])  # fmt: skip
 @pytest.mark.parametrize("state", [WorkerState.SPAWNED, WorkerState.STARTING, WorkerState.READY])
-def test_a_message_out_of_turn_ends_nothing(folder: Path, state: WorkerState, message: Message) -> None:
+def test_a_message_out_of_turn_ends_nothing(
+    folder: Path, state: WorkerState, message: Message
+) -> None:
     """User code may write to the connection."""
 
     async def scene(bench: Bench) -> None:

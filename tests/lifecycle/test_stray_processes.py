@@ -1,4 +1,6 @@
-"""Processes that user code starts and forgets: ended with their worker, reaped when they end by themselves."""
+"""Processes that user code starts and forgets: ended with their worker, reaped when they end by
+themselves.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,8 @@ def test_what_a_killed_graph_has_left_ends_at_the_next_start(run_dir: Path) -> N
 
 @pytest.mark.slow
 def test_jobs_that_were_there_before_are_left_alone(tmp_path: Path) -> None:
-    # A script that starts something and then becomes graphserve, as an entry point of a container may.
+    # A script that starts something and then becomes graphserve, as an entry point of a container
+    # may.
     script = tmp_path / "start.sh"
     script.write_text('sleep 600 & echo $! >"$1"; shift; exec "$@"\n')
     words = Served.command("strays:Top", "--port", "0")
@@ -104,11 +107,14 @@ def test_a_forked_child_keeps_no_connection_open() -> None:
             assert b"200" in answer
             pids = sorted(set(client.post("/all", json={}).json()))
             with ended(pids):
-                assert len(pids) == 5  # of both starts, of an API on the loop each, and of one in a thread
+                # of both starts, of an API on the loop each, and of one in a thread
+                assert len(pids) == 5
                 for pid in pids:
                     assert not sockets(pid), "the child holds sockets of its worker"
                 os.kill(graph.workers("n1")[0], signal.SIGTERM)
-                assert kept.recv(65536) == b"", "the peer sees the end, though children of the worker may live"
+                assert kept.recv(65536) == b"", (
+                    "the peer sees the end, though children of the worker may live"
+                )
                 assert graph.stop() == 0
                 assert not any(alive(pid) for pid in pids)
 
@@ -137,7 +143,11 @@ def test_a_process_that_a_module_starts_at_import_does_not_hold_the_start(tmp_pa
 
 @pytest.mark.slow
 def test_sigterm_to_a_forked_child_is_not_one_to_its_worker() -> None:
-    with served("strays:Forking") as graph, graph.client() as client, ended(client.post("/forked", json={}).json()):
+    with (
+        served("strays:Forking") as graph,
+        graph.client() as client,
+        ended(client.post("/forked", json={}).json()),
+    ):
         before = client.post("/pid", json={}).json()
         for _ in range(20):
             assert client.post("/end_child", json={}).json() == -signal.SIGTERM
@@ -146,7 +156,9 @@ def test_sigterm_to_a_forked_child_is_not_one_to_its_worker() -> None:
 
 
 def sockets(pid: int) -> set[str]:
-    """The sockets among the descriptors of a process that have a name: a path, or a port (an event loop has others)."""
+    """The sockets among the descriptors of a process that have a name: a path, or a port (an event
+    loop has others).
+    """
     held = set()
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
@@ -157,7 +169,9 @@ def sockets(pid: int) -> set[str]:
 
 
 def can_unshare() -> bool:
-    done = subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "true"], capture_output=True)
+    done = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", "true"], capture_output=True
+    )
     return done.returncode == 0
 
 
@@ -166,14 +180,17 @@ def can_unshare() -> bool:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_as_process_1_it_reaps_and_stops(number: int) -> None:
     words = Served.command("strays:Top", "--port", "0")
-    graph = Served("", command=["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", *words])
+    graph = Served(
+        "", command=["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", *words]
+    )
     try:
         graph.wait_ready()
         (first,) = children(graph.pid)
         with graph.client() as client:
             client.post("/short", json={})
             client.post("/start", json={})
-            # Two workers, and the one that went its own way; the others have ended, and no zombie is left.
+            # Two workers, and the one that went its own way; the others have ended, and no zombie
+            # is left.
             eventually(lambda: len(children(first)) == 3 and "Z" not in map(state, children(first)))
         os.kill(first, number)
         assert graph.wait_exit() == 0

@@ -1,4 +1,6 @@
-"""A stop with something that is stuck: it alone is killed, what is not stuck leaves in order, and nothing stays."""
+"""A stop with something that is stuck: it alone is killed, what is not stuck leaves in order, and
+nothing stays.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def test_only_what_is_stuck_is_killed(tmp_path: Path, how: str) -> None:
             os.kill(stuck, signal.SIGSTOP)
         else:
             threading.Thread(target=search, args=(graph.url,), daemon=True).start()
-            stuck = int(eventually(lambda: [*tmp_path.glob("stuck-*")])[0].name.removeprefix("stuck-"))
+            stuck = int(
+                eventually(lambda: [*tmp_path.glob("stuck-*")])[0].name.removeprefix("stuck-")
+            )
         assert graph.stop() == 0
         left = {int(path.name.removeprefix("left-")) for path in tmp_path.glob("left-*")}
         assert left == set(workers) - {stuck}
@@ -64,7 +68,9 @@ def test_a_pool_made_at_import_does_not_hold_the_stop_up(tmp_path: Path, method:
 
 
 @pytest.mark.parametrize("whom", ["worker", rarely("supervisor")])
-def test_what_a_killed_worker_has_named_is_removed(tmp_path: Path, run_dir: Path, whom: str) -> None:
+def test_what_a_killed_worker_has_named_is_removed(
+    tmp_path: Path, run_dir: Path, whom: str
+) -> None:
     environment = {"METHOD": "spawn", "FOLDER": str(tmp_path)}
     with served("pools:Leaf", "--run-dir", str(run_dir), env=environment) as graph:
         (worker,) = graph.workers()
@@ -76,7 +82,8 @@ def test_what_a_killed_worker_has_named_is_removed(tmp_path: Path, run_dir: Path
         seen = len(graph.log)
         if whom == "worker":
             os.kill(worker, signal.SIGKILL)
-            graph.wait_log(r"Leaf .*0/1 worker  0\.0+ s", after=seen)  # since it was whole, not since the start
+            # since it was whole, not since the start
+            graph.wait_log(r"Leaf .*0/1 worker  0\.0+ s", after=seen)
             graph.wait_log("Leaf ready  1/1", after=seen)
         else:
             os.kill(graph.pid, signal.SIGKILL)
@@ -91,11 +98,13 @@ def test_a_group_with_no_end_of_children_is_ended_but_for_who_cleans_up() -> Non
     tracker = "import sys, os; os.read(0, 1)  # multiprocessing.resource_tracker import main"
     forks = "import os\nwhile True:\n    if not os.fork(): os._exit(0)\n    os.waitpid(-1, 0)"
     leader = (
-        "import subprocess, sys\n"
-        f"child = subprocess.Popen([sys.executable, '-c', {tracker!r}], stdin=subprocess.PIPE)\n"
-        f"subprocess.Popen([sys.executable, '-c', {forks!r}])\nprint(child.pid, flush=True)\nchild.wait()"
+        f"import subprocess, sys\nchild = subprocess.Popen([sys.executable, '-c', {tracker!r}],"
+        " stdin=subprocess.PIPE)\nsubprocess.Popen([sys.executable, '-c',"
+        f" {forks!r}])\nprint(child.pid, flush=True)\nchild.wait()"
     )
-    with subprocess.Popen([sys.executable, "-c", leader], stdout=subprocess.PIPE, start_new_session=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", leader], stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
         assert process.stdout is not None
         try:
             cleaner = int(process.stdout.readline())
@@ -110,15 +119,14 @@ def test_a_group_with_no_end_of_children_is_ended_but_for_who_cleans_up() -> Non
 
 def test_a_child_that_ignores_its_end_does_not_hold_the_stop_up(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
-        "import multiprocessing, os, signal, time\nfrom graphserve import api, service\n\n\n"
-        "def stay(daemon):\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "    open(f'began-{daemon}', 'w').close()\n    time.sleep(600)\n\n\n@service\nclass Top:\n"
-        "    async def __aenter__(self):\n        fork = multiprocessing.get_context('fork')\n"
-        "        for daemon in (True, False):\n"
-        "            fork.Process(target=stay, args=(daemon,), daemon=daemon).start()\n"
-        "        while not (os.path.exists('began-True') and os.path.exists('began-False')):\n"
-        "            time.sleep(0.005)\n\n"
-        "    async def __aexit__(self, *exc): ...\n\n    @api\n    async def x(self) -> int:\n        return 1\n"
+        "import multiprocessing, os, signal, time\nfrom graphserve import api, service\n\n\ndef"
+        " stay(daemon):\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n   "
+        " open(f'began-{daemon}', 'w').close()\n    time.sleep(600)\n\n\n@service\nclass Top:\n   "
+        " async def __aenter__(self):\n        fork = multiprocessing.get_context('fork')\n       "
+        " for daemon in (True, False):\n            fork.Process(target=stay, args=(daemon,),"
+        " daemon=daemon).start()\n        while not (os.path.exists('began-True') and"
+        " os.path.exists('began-False')):\n            time.sleep(0.005)\n\n    async def"
+        " __aexit__(self, *exc): ...\n\n    @api\n    async def x(self) -> int:\n        return 1\n"
     )
     with served("app:Top", cwd=tmp_path) as graph:
         (worker,) = graph.workers()

@@ -1,4 +1,6 @@
-"""The end of the supervisor: no coroutine is left unawaited, and a late signal does not change the exit code."""
+"""The end of the supervisor: no coroutine is left unawaited, and a late signal does not change the
+exit code.
+"""
 
 from __future__ import annotations
 

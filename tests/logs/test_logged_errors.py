@@ -1,4 +1,6 @@
-"""The log has what clients were told, whatever user code does to `logging`, and nothing that anybody printed."""
+"""The log has what clients were told, whatever user code does to `logging`, and nothing that
+anybody printed.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +28,20 @@ class Log:
 
     def wait(self, **wanted: Any) -> dict[str, Any]:
         """The first record with these members."""
-        found = lambda: [r for r in self.records() if all(r[name] == value for name, value in wanted.items())]  # noqa: E731
+
+        def found():
+            return [
+                r for r in self.records() if all(r[name] == value for name, value in wanted.items())
+            ]
+
         return dict(eventually(found, 30)[0])
 
     def of(self, request_id: str) -> dict[str, Any]:
         """The record with the id of a request."""
-        found = lambda: [r for r in self.records() if r["fields"].get("request_id") == request_id]  # noqa: E731
+
+        def found():
+            return [r for r in self.records() if r["fields"].get("request_id") == request_id]
+
         return dict(eventually(found, 30)[0])
 
 
@@ -60,7 +70,8 @@ def test_a_descriptor_that_user_code_closed_does_not_become_a_connection(log: Lo
     with log.graph.client() as client:
         client.post("/fail", json={"how": "stderr closed"})
         log.wait(message="user code closed stderr: what is printed there is lost from now on")
-        assert client.post("/undo", json={}).status_code == 200  # (which would close a connection of this number)
+        # (which would close a connection of this number)
+        assert client.post("/undo", json={}).status_code == 200
         assert client.get("/livez").status_code == 200
 
 
@@ -76,7 +87,8 @@ def test_handlers_of_user_code_get_it_too_and_it_is_logged_once(log: Log) -> Non
 
 @pytest.mark.parametrize("how", ["exit", "segfault"])
 def test_what_a_worker_said_just_before_it_died_is_read(log: Log, how: str) -> None:
-    with log.graph.client() as client, contextlib.suppress(httpx.HTTPError):  # nobody is left to answer
+    # nobody is left to answer
+    with log.graph.client() as client, contextlib.suppress(httpx.HTTPError):
         client.post("/dies", json={"how": how}, headers={"x-request-id": f"last-{how}"})
     assert log.of(f"last-{how}")["message"].endswith("KeyError: 'last words'")
     eventually(lambda: _is_ready(log.graph), 30)
@@ -95,11 +107,18 @@ def test_a_supervisor_that_does_not_read_holds_no_worker(log: Log) -> None:
         eventually(lambda: state(log.graph.pid) == "T")
         with log.graph.client() as client:
             assert client.post("/floods", json={"count": count}).status_code == 200
-            assert client.post("/fail", json={"how": "nothing"}, headers={"x-request-id": "flooded"}).status_code == 500
+            assert (
+                client.post(
+                    "/fail", json={"how": "nothing"}, headers={"x-request-id": "flooded"}
+                ).status_code
+                == 500
+            )
     finally:
         log.graph.signal(signal.SIGCONT)
     log.of("flooded")
-    numbers = [int(r["message"].split()[1]) for r in log.records() if r["message"].startswith("record ")]
+    numbers = [
+        int(r["message"].split()[1]) for r in log.records() if r["message"].startswith("record ")
+    ]
     assert numbers == list(range(count)), "whole, and in their order"
 
 
@@ -132,9 +151,15 @@ def test_what_a_client_says_is_no_record(log: Log, text: str) -> None:
     with log.graph.client() as client:
         id = client.post("/forges", json={"text": text}).json()["request_id"]
     assert log.of(id)
-    eventually(lambda: [r for r in log.records()[before:] if r["message"].startswith("Silent.forges")])
+    eventually(
+        lambda: [r for r in log.records()[before:] if r["message"].startswith("Silent.forges")]
+    )
     assert not [r for r in log.records()[before:] if r["message"] == "forged"]
-    assert not [r for r in log.records()[before:] if r["stream"] == "log" and r["fields"].get("request_id") != id]
+    assert not [
+        r
+        for r in log.records()[before:]
+        if r["stream"] == "log" and r["fields"].get("request_id") != id
+    ]
 
 
 def test_the_text_log_has_no_control_character_and_no_line_that_a_client_made() -> None:

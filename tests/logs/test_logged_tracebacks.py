@@ -1,4 +1,6 @@
-"""What was raised is logged from the user's first frame on; the caller's log has the line that made the call."""
+"""What was raised is logged from the user's first frame on; the caller's log has the line that made
+the call.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ import pytest
 from tests.harness import Served, served
 from tests.logs.test_logged_errors import Log
 
-# What was raised: in the worker that raised it, part by part of the chain, the functions of its frames.
+# What was raised: in the worker that raised it, part by part of the chain, the functions of its
+# frames.
 RAISED: dict[str, list[list[str]]] = {
     "plain": [["plain"]],
     "chained": [["chained"], ["chained"]],
@@ -31,7 +34,9 @@ def far() -> Iterator[Log]:
 
 @pytest.fixture(scope="module")
 def near(far: Log) -> Iterator[Log]:
-    with served("raising:Asking", "--log-format", "json", env={"RAISING_URL": far.graph.url}) as graph:
+    with served(
+        "raising:Asking", "--log-format", "json", env={"RAISING_URL": far.graph.url}
+    ) as graph:
         graph.url = graph.wait_log(r'serving on ([^\s"]+)').group(1)
         yield Log(graph)
 
@@ -52,9 +57,13 @@ def parts(traceback: str) -> list[list[str]]:
 def test_an_error_and_the_call_that_met_it(near: Log, far: Log, name: str, where: str) -> None:
     id = f"{name}-{where}"
     with near.graph.client() as client:
-        answer = client.post("/ask", json={"name": name, "where": where}, headers={"x-request-id": id})
+        answer = client.post(
+            "/ask", json={"name": name, "where": where}, headers={"x-request-id": id}
+        )
     assert answer.status_code == 502
-    raised = (near if where == "near" else far).wait(node="Raising", **{"fields": {"request_id": id}})
+    raised = (near if where == "near" else far).wait(
+        node="Raising", **{"fields": {"request_id": id}}
+    )
     assert parts(raised["traceback"]) == RAISED[name]
     met = near.wait(node="Asking", **{"fields": {"request_id": id}})
     ((first, *rest),) = parts(met["traceback"])
@@ -67,10 +76,16 @@ def test_the_call_of_a_thread(near: Log, where: str) -> None:
     id = f"thread-{where}"
     with near.graph.client() as client:
         asked = {"name": "plain", "where": where}
-        assert client.post("/ask_in_a_thread", json=asked, headers={"x-request-id": id}).status_code == 502
+        assert (
+            client.post("/ask_in_a_thread", json=asked, headers={"x-request-id": id}).status_code
+            == 502
+        )
     met = near.wait(node="Asking", **{"fields": {"request_id": id}})
     assert parts(met["traceback"]) == [["ask_in_a_thread"]]
-    assert met["traceback"].splitlines()[2].strip() == "answer = getattr(getattr(self, where), name)().result()"
+    assert (
+        met["traceback"].splitlines()[2].strip()
+        == "answer = getattr(getattr(self, where), name)().result()"
+    )
 
 
 STARTS = {
@@ -105,5 +120,7 @@ def test_an_import_that_fails() -> None:
 def test_what_leaving_raises() -> None:
     with served("raising:FailsInExit", "--log-format", "json") as graph:
         assert graph.stop() == 0
-        record = Log(graph).wait(message="FailsInExit: FailsInExit.__aexit__ raised ValueError: then")
+        record = Log(graph).wait(
+            message="FailsInExit: FailsInExit.__aexit__ raised ValueError: then"
+        )
         assert parts(record["traceback"]) == [["fails"], ["__aexit__", "fails"]]

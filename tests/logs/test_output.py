@@ -1,4 +1,6 @@
-"""What workers print and log: line by line, each with its node, whole or in pieces, and never in anyone's way."""
+"""What workers print and log: line by line, each with its node, whole or in pieces, and never in
+anyone's way.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +104,10 @@ class ServedJson(Served):
 
     def record(self, message: str) -> dict[str, Any]:
         """The record with this message, when it comes."""
-        found = lambda: [record for record in self.records() if record["message"] == message]  # noqa: E731
+
+        def found():
+            return [record for record in self.records() if record["message"] == message]
+
         (one,) = eventually(found, 30)
         return dict(one)
 
@@ -137,7 +142,11 @@ def test_each_printed_line_is_one_record(graph: ServedJson) -> None:
     graph.record("\x1e\x1e")
     graph.record(" 100%")
     assert [r["message"] for r in graph.records() if "10%" in r["message"]] == []
-    eventually(lambda: "".join(r["message"] for r in graph.records() if "xxxx" in r["message"]).endswith("its end"))
+    eventually(
+        lambda: "".join(r["message"] for r in graph.records() if "xxxx" in r["message"]).endswith(
+            "its end"
+        )
+    )
     pieces = [r["message"] for r in graph.records() if "xxxx" in r["message"]]
     assert "".join(pieces) == "a long line " + "x" * 200_000 + " its end"
     assert graph.stop() == 0
@@ -146,26 +155,46 @@ def test_each_printed_line_is_one_record(graph: ServedJson) -> None:
 
 
 def test_what_modules_print_at_import_is_a_record_too(graph: ServedJson) -> None:
-    nodes = eventually(lambda: [r["node"] for r in graph.records() if r["message"] == "printed at import"] or None)
-    assert sorted(map(str, nodes)) == ["Leaf", "Noisy", "None"], "the resolver imports it, and each worker"
+    nodes = eventually(
+        lambda: [r["node"] for r in graph.records() if r["message"] == "printed at import"] or None
+    )
+    assert sorted(map(str, nodes)) == [
+        "Leaf",
+        "Noisy",
+        "None",
+    ], "the resolver imports it, and each worker"
 
 
 def test_a_log_record_is_one_record_with_its_traceback(graph: ServedJson) -> None:
     with graph.client() as client:
         answer = client.post("/logs", json={}, headers={"x-request-id": "my-id"})
         assert answer.status_code == 200
-        assert client.post("/threaded", json={}, headers={"x-request-id": "other-id"}).status_code == 200
+        assert (
+            client.post("/threaded", json={}, headers={"x-request-id": "other-id"}).status_code
+            == 200
+        )
     record = graph.record("it went wrong")
     assert (record["level"], record["stream"], record["node"]) == ("error", "log", "Noisy")
     assert record["traceback"].startswith("Traceback (most recent call last):\n")
-    assert record["traceback"].rstrip().endswith("ValueError: invalid literal for int() with base 10: 'no number'")
-    assert record["fields"] == {"page": "3", "level": "mine", "odd": "{(1, 2): 3}", "request_id": "my-id"}
+    assert (
+        record["traceback"]
+        .rstrip()
+        .endswith("ValueError: invalid literal for int() with base 10: 'no number'")
+    )
+    assert record["fields"] == {
+        "page": "3",
+        "level": "mine",
+        "odd": "{(1, 2): 3}",
+        "request_id": "my-id",
+    }
     assert graph.record("said 7")["fields"] == {"request_id": "my-id"}
     assert graph.record("'wrong %d' ('format',)")["level"] == "warning"
     assert graph.record("from a thread")["fields"] == {"request_id": "other-id"}
     assert not [r for r in graph.records() if r["message"] == "quiet"]
     assert graph.stop() == 0
-    assert graph.record("just before ")["stream"] == "stderr", "printed without an end, and never mixed with a record"
+    assert graph.record("just before ")["stream"] == "stderr", (
+        "printed without an end, and never mixed with a record"
+    )
 
 
 def test_errors_name_their_request_in_text(app: Path) -> None:
@@ -184,7 +213,9 @@ def test_the_level_of_the_log(app: Path, level: str) -> None:
         assert client.post("/logs", json={}).status_code == 200
         graph.record("it went wrong")
         messages = {r["message"] for r in graph.records()}
-        assert ("quiet" in messages, "said 7" in messages) == ((True, True) if level == "debug" else (False, False))
+        assert ("quiet" in messages, "said 7" in messages) == (
+            (True, True) if level == "debug" else (False, False)
+        )
         graph.stop()
         graph.record("just before ")  # what is printed has no level
 
@@ -193,7 +224,10 @@ def test_the_access_log(app: Path) -> None:
     with served_json("app:Noisy", "--access-log", cwd=app) as graph, graph.client() as client:
         answer = client.post("/threaded", json={})
         assert client.post("/none", json={}).status_code == 404
-        mine = lambda: [r for r in graph.records() if r["fields"].get("status") == 200]  # noqa: E731
+
+        def mine():
+            return [r for r in graph.records() if r["fields"].get("status") == 200]
+
         (record,) = eventually(mine)
         assert record["message"].startswith("POST /threaded 200 ")
         assert record["fields"]["request_id"] == answer.headers["x-request-id"]
@@ -202,39 +236,77 @@ def test_the_access_log(app: Path) -> None:
 
 def test_the_access_log_has_what_is_no_api_and_clients_that_left(app: Path) -> None:
     with served_json("app:Noisy", "--access-log", cwd=app) as graph, graph.client() as client:
-        asked = (("GET", "/readyz"), ("POST", "/none%0Ahere?q=1"), ("GET", "/openapi.json"), ("GET", "/threaded"))
+        asked = (
+            ("GET", "/readyz"),
+            ("POST", "/none%0Ahere?q=1"),
+            ("GET", "/openapi.json"),
+            ("GET", "/threaded"),
+        )
         for method, path in asked:
             client.request(method, path)
         with pytest.raises(httpx.ReadTimeout):
             client.post("/hangs", json={}, timeout=0.5)
-        lines = lambda: [r["message"].rpartition(" ms")[0].rpartition(" ")[0] for r in requests(graph)]  # noqa: E731
+
+        def lines():
+            return [r["message"].rpartition(" ms")[0].rpartition(" ")[0] for r in requests(graph)]
+
         eventually(lambda: len(lines()) >= 4)
-        assert lines() == ["POST /none%0Ahere 404", "GET /openapi.json 200", "GET /threaded 405", "POST /hangs 499"]
+        assert lines() == [
+            "POST /none%0Ahere 404",
+            "GET /openapi.json 200",
+            "GET /threaded 405",
+            "POST /hangs 499",
+        ]
         assert all(r["fields"]["client"] and r["fields"]["ms"] >= 0 for r in requests(graph))
         assert requests(graph)[0]["fields"]["request_id"], "what went wrong can be found again"
 
 
-def test_the_access_log_has_a_call_once_that_was_passed_on_to_a_sibling(app: Path, run_dir: Path) -> None:
+def test_the_access_log_has_a_call_once_that_was_passed_on_to_a_sibling(
+    app: Path, run_dir: Path
+) -> None:
     go = app / "go"
-    options = ("--access-log", "--workers", "2", "--set", "Noisy.concurrency=1", "--run-dir", str(run_dir))
-    with served_json("app:Noisy", *options, cwd=app) as graph, ThreadPoolExecutor(6) as pool, graph.client() as client:
+    options = (
+        "--access-log",
+        "--workers",
+        "2",
+        "--set",
+        "Noisy.concurrency=1",
+        "--run-dir",
+        str(run_dir),
+    )
+    with (
+        served_json("app:Noisy", *options, cwd=app) as graph,
+        ThreadPoolExecutor(6) as pool,
+        graph.client() as client,
+    ):
         ids = [f"call-{number}" for number in range(6)]
-        ask = lambda id: client.post("/waits", json={"file": str(go)}, headers={"x-request-id": id})  # noqa: E731
+
+        def ask(id):
+            return client.post("/waits", json={"file": str(go)}, headers={"x-request-id": id})
+
         answers = [pool.submit(ask, id) for id in ids]
-        # Two are executed; each of the others came to a worker whose slot was taken, and waits in the node's queue.
+        # Two are executed; each of the others came to a worker whose slot was taken, and waits in
+        # the node's queue.
         eventually(lambda: waiting(shared(run_dir, "Noisy")) == 4)
         go.touch()
         assert [answer.result().status_code for answer in answers] == [200] * 6
         eventually(lambda: len(requests(graph)) >= 6)
         assert graph.stop() == 0
         assert sorted(record["fields"]["request_id"] for record in requests(graph)) == ids
-        assert all(record["fields"]["client"] for record in requests(graph)), "the client's address, not a sibling's"
+        assert all(record["fields"]["client"] for record in requests(graph)), (
+            "the client's address, not a sibling's"
+        )
 
 
 def test_the_access_log_names_the_client_behind_a_proxy(app: Path) -> None:
     seen = {"x-forwarded-for": "203.0.113.7, 127.0.0.1"}
-    for options, shown in (((), "203.0.113.7"), (("--forwarded-allow-ips", "192.0.2.1"), "127.0.0.1")):
-        with served_json("app:Noisy", "--access-log", "--proxy-headers", *options, cwd=app) as graph:
+    for options, shown in (
+        ((), "203.0.113.7"),
+        (("--forwarded-allow-ips", "192.0.2.1"), "127.0.0.1"),
+    ):
+        with served_json(
+            "app:Noisy", "--access-log", "--proxy-headers", *options, cwd=app
+        ) as graph:
             with graph.client() as client:
                 client.post("/threaded", json={}, headers=seen)
                 client.get("/threaded", headers=seen)
@@ -247,7 +319,9 @@ def test_the_access_log_names_the_client_behind_a_proxy(app: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_access_log_names_the_client_behind_a_proxy_at_a_unix_socket(app: Path, run_dir: Path) -> None:
+def test_the_access_log_names_the_client_behind_a_proxy_at_a_unix_socket(
+    app: Path, run_dir: Path
+) -> None:
     path = str(run_dir.parent / "public.sock")
     options = ("--access-log", "--proxy-headers", "--forwarded-allow-ips", "*", "--uds", path)
     transport = httpx.HTTPTransport(uds=path)
@@ -263,7 +337,10 @@ def test_the_access_log_names_the_client_behind_a_proxy_at_a_unix_socket(app: Pa
 
 @pytest.mark.slow
 def test_the_access_log_shows_the_path_that_came(app: Path) -> None:
-    with served_json("app:Noisy", "--access-log", "--root-path", "/pre", cwd=app) as graph, graph.client() as client:
+    with (
+        served_json("app:Noisy", "--access-log", "--root-path", "/pre", cwd=app) as graph,
+        graph.client() as client,
+    ):
         health = ("/pre/readyz", "/readyz", "/%72eadyz")
         for path in (*health, "/pre/docs", "/docs", "/pre%2Fdocs?q=1", "/d%6Fcs", "/none"):
             client.get(path)
@@ -280,18 +357,21 @@ def requests(graph: ServedJson) -> list[dict[str, Any]]:
 
 
 def test_the_last_words_of_a_worker_are_not_lost(graph: ServedJson) -> None:
-    with graph.client() as client, pytest.raises(httpx.HTTPError):  # the entry itself dies: nobody is left to answer
+    # the entry itself dies: nobody is left to answer
+    with graph.client() as client, pytest.raises(httpx.HTTPError):
         client.post("/dies", json={})
     graph.record("last line")
     graph.record("last words without an end")
-    eventually(lambda: [r for r in graph.records() if "ended with exit code 3; replaced" in r["message"]])
+    eventually(
+        lambda: [r for r in graph.records() if "ended with exit code 3; replaced" in r["message"]]
+    )
 
 
 def test_a_flood_of_lines_is_whole(app: Path) -> None:
     (app / "flood.py").write_text(
-        "from graphserve import api, service\n\n\n@service(workers=2)\nclass Flood:\n    def __init__(self) -> None:\n"
-        "        for number in range(5000):\n            print('line', number)\n\n"
-        "    @api\n    async def x(self) -> int:\n        return 1\n"
+        "from graphserve import api, service\n\n\n@service(workers=2)\nclass Flood:\n    def"
+        " __init__(self) -> None:\n        for number in range(5000):\n            print('line',"
+        " number)\n\n    @api\n    async def x(self) -> int:\n        return 1\n"
     )
     with served("flood:Flood", cwd=app) as graph:
         assert graph.stop() == 0

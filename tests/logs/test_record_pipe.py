@@ -1,4 +1,6 @@
-"""The writing end of a worker's records: a supervisor that does not read, descriptors that user code closes, forks."""
+"""The writing end of a worker's records: a supervisor that does not read, descriptors that user
+code closes, forks.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,11 @@ def test_whatever_the_fields_are_there_is_a_record(reader: Reader, fields: dict[
     os.close(reader.writing)
     reading.join()
     (record,) = found
-    assert (record["level"], record["message"], record["traceback"]) == ("error", "message\nwith lines", "trace")
+    assert (record["level"], record["message"], record["traceback"]) == (
+        "error",
+        "message\nwith lines",
+        "trace",
+    )
 
 
 def test_what_the_supervisor_does_not_read_waits_in_order(reader: Reader) -> None:
@@ -92,10 +98,14 @@ def test_what_waits_is_written_without_anybody_asking(reader: Reader) -> None:
     for number in range(count):
         reader.pipe.write("info", f"{number} {'x' * 200}")
     with open(reader.descriptor, "rb", closefd=False) as file:
-        assert [int(json.loads(file.readline())["message"].split()[0]) for _ in range(count)] == list(range(count))
+        assert [
+            int(json.loads(file.readline())["message"].split()[0]) for _ in range(count)
+        ] == list(range(count))
 
 
-def test_what_waits_is_bounded_and_what_is_dropped_is_counted(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_waits_is_bounded_and_what_is_dropped_is_counted(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(records, "ROOM", 50_000)
     monkeypatch.setattr(records, "LAST_CHANCE", 0.0)
     count = 3000

@@ -1,4 +1,6 @@
-"""Secrets: what is said of a graph, by whom and in whichever form, has none of them; who needs one gets it."""
+"""Secrets: what is said of a graph, by whom and in whichever form, has none of them; who needs one
+gets it.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +91,9 @@ class Secretive:
 
     def command(self, *words: str) -> str:
         """What a command says on both its outputs."""
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("GRAPHSERVE_")}
+        clean = {
+            name: value for name, value in os.environ.items() if not name.startswith("GRAPHSERVE_")
+        }
         done = subprocess.run(
             [sys.executable, "-m", "graphserve", *words], cwd=ROOT, env=clean | self.env, capture_output=True,
             text=True, timeout=120,
@@ -148,7 +152,10 @@ def test_nothing_that_is_said_or_written_has_a_secret(graph: Secretive) -> None:
     said = [*graph.answers]
     said += [httpx.get(graph.served.url + path, verify=graph.trust, trust_env=False).text
              for path in ("/openapi.json", "/docs", "/readyz", "/nothing")]  # fmt: skip
-    said += [graph.command(*words, "--run-dir", str(graph.run)) for words in (["status", "--json"], ["ps", "--json"])]
+    said += [
+        graph.command(*words, "--run-dir", str(graph.run))
+        for words in (["status", "--json"], ["ps", "--json"])
+    ]
     said += [graph.command("graph", TARGET, *graph.config, "--format", form)
              for form in ("json", "dot", "svg", "mermaid", "tree")]  # fmt: skip
     said += [" ".join(command(pid)) for pid in children(graph.served.pid)]
@@ -157,7 +164,9 @@ def test_nothing_that_is_said_or_written_has_a_secret(graph: Secretive) -> None:
     assert "plan.json" in [path.name for path in files]
     eventually(lambda: "nowhere" in graph.served.text)
     said += [*graph.served.out, graph.served.text]
-    told = re.compile(rf".{{0,60}}(?:{MARK}|{base64.b64encode(MARK.encode())[:8].decode()}).{{0,20}}")
+    told = re.compile(
+        rf".{{0,60}}(?:{MARK}|{base64.b64encode(MARK.encode())[:8].decode()}).{{0,20}}"
+    )
     assert [match for text in said for match in told.findall(text)] == []
 
 
@@ -179,10 +188,16 @@ def test_a_worker_has_only_the_secrets_of_its_own_node(graph: Secretive) -> None
 
 
 def test_a_password_on_the_command_line_is_warned_of(graph: Secretive) -> None:
-    flags = [flag for flag in graph.flags if flag != "--ssl-keyfile-password-file" and not flag.endswith("/password")]
+    flags = [
+        flag
+        for flag in graph.flags
+        if flag != "--ssl-keyfile-password-file" and not flag.endswith("/password")
+    ]
     run = str(graph.run.with_name("other"))
     flags[flags.index("--run-dir") + 1] = run
-    with served(TARGET, *flags, "--ssl-keyfile-password", f"{MARK}key", cwd=ROOT, env=graph.env) as other:
+    with served(
+        TARGET, *flags, "--ssl-keyfile-password", f"{MARK}key", cwd=ROOT, env=graph.env
+    ) as other:
         assert "every user of this machine can read --ssl-keyfile-password" in other.text
         assert MARK not in other.text
 
@@ -222,9 +237,15 @@ def test_a_password_is_in_a_file_or_not(tmp_path: Path) -> None:
     (tmp_path / "password").write_text(" two words\r\n")
     flags = {"entrypoint": "a:B", "ssl_certfile": "c", "ssl_keyfile_password_file": "password"}
     assert load(flags, {}, tmp_path).keyfile_password == " two words"
-    assert load(flags, {"GRAPHSERVE_SSL_KEYFILE_PASSWORD": "x"}, tmp_path).keyfile_password == " two words"
+    assert (
+        load(flags, {"GRAPHSERVE_SSL_KEYFILE_PASSWORD": "x"}, tmp_path).keyfile_password
+        == " two words"
+    )
     environ = {"GRAPHSERVE_SSL_KEYFILE_PASSWORD_FILE": "password"}
-    assert load(flags | {"ssl_keyfile_password_file": None}, environ, tmp_path).keyfile_password == " two words"
+    assert (
+        load(flags | {"ssl_keyfile_password_file": None}, environ, tmp_path).keyfile_password
+        == " two words"
+    )
     with pytest.raises(ConfigurationError, match="are both given: leave one out"):
         load(flags | {"ssl_keyfile_password": "x"}, {}, tmp_path)
     with pytest.raises(ConfigurationError, match=r"-file .*none: cannot be read: No such file"):

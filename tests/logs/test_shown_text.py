@@ -1,4 +1,6 @@
-"""What may be shown of a text, and what the supervisor takes for a record: tables of whatever a client can send."""
+"""What may be shown of a text, and what the supervisor takes for a record: tables of whatever a
+client can send.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,25 @@ from graphserve.logs.text import printable
 from graphserve.supervise.events import LogRecord
 from graphserve.supervise.process.output import LONGEST_RECORD, Pipe, Records
 
-DANGEROUS = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xD800]
-HARMLESS = ["", "plain", "Ünïcödé 日本語 🙂", "a\tb", "no\u00a0break", "x\u200dy", "العربية", "back\\slash"]
+DANGEROUS = [
+    *range(0x20),
+    *range(0x7F, 0xA0),
+    0x2028,
+    0x2029,
+    *range(0x202A, 0x202F),
+    *range(0x2066, 0x206A),
+    0xD800,
+]
+HARMLESS = [
+    "",
+    "plain",
+    "Ünïcödé 日本語 🙂",
+    "a\tb",
+    "no\u00a0break",
+    "x\u200dy",
+    "العربية",
+    "back\\slash",
+]
 
 
 @pytest.mark.parametrize("code", DANGEROUS, ids=hex)
@@ -27,7 +46,9 @@ def test_no_control_character_is_shown(code: int) -> None:
         assert printable(text) == text
         return
     shown = printable(text)
-    assert shown.isascii() and shown.isprintable() and shown.startswith("a\\") and shown.endswith("b")
+    assert (
+        shown.isascii() and shown.isprintable() and shown.startswith("a\\") and shown.endswith("b")
+    )
     assert shown.encode().decode("unicode_escape") == text, "as Python writes it"
     assert printable(text, lines=True) == (text if code == 0x0A else shown)
 
@@ -42,15 +63,21 @@ def test_text_stays_as_it_is(text: str) -> None:
 def test_whatever_it_is_it_moves_no_cursor(text: str) -> None:
     shown = printable(text)
     assert not [
-        letter for letter in shown if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") and letter != "\t"
+        letter
+        for letter in shown
+        if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") and letter != "\t"
     ]
     assert printable(shown) == shown
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.text(), st.text(), st.text())
-def test_a_record_is_one_line_and_what_is_below_it_stands_further_in(message: str, trace: str, request_id: str) -> None:
-    record = LogRecord(1.0, "error", message, "Node", 0, 1, traceback=trace, fields={"request_id": request_id})
+def test_a_record_is_one_line_and_what_is_below_it_stands_further_in(
+    message: str, trace: str, request_id: str
+) -> None:
+    record = LogRecord(
+        1.0, "error", message, "Node", 0, 1, traceback=trace, fields={"request_id": request_id}
+    )
     first, *below = lines.text_line(record)[:-1].split("\n")
     assert " Node[0] " in first
     assert all(line.startswith(lines.INDENT) for line in below if line)
@@ -80,7 +107,13 @@ def read(kind: Any, data: bytes, **options: Any) -> list[LogRecord]:
     return asyncio.run(reading())
 
 
-GOOD = {"time": 5.0, "level": "error", "message": "m", "traceback": "t", "fields": {"a": [1, {"b": None}]}}
+GOOD = {
+    "time": 5.0,
+    "level": "error",
+    "message": "m",
+    "traceback": "t",
+    "fields": {"a": [1, {"b": None}]},
+}
 
 
 def test_a_record() -> None:
@@ -102,7 +135,9 @@ STRANGE: dict[str, bytes] = {
     "fields that are none": b'{"message": "m", "fields": [1]}',
     "infinite field": b'{"message": "m", "fields": {"a": 1e999, "b": [-Infinity, NaN]}}',
     "deep field": b'{"message": "m", "fields": {"a": ' + b"[" * 500 + b"]" * 500 + b"}}",
-    "lone surrogate": b'{"message": "\\ud800", "traceback": "\\udfff", "fields": {"\\ud800": "\\ud800"}}',
+    "lone surrogate": (
+        b'{"message": "\\ud800", "traceback": "\\udfff", "fields": {"\\ud800": "\\ud800"}}'
+    ),
     "nul": b'{"message": "\\u0000\\n\\u001b[2J"}',
 }
 UNREADABLE: dict[str, bytes] = {
@@ -121,7 +156,12 @@ def test_a_strange_record_is_shown_as_far_as_it_can_be(name: str) -> None:
     (record,) = read(Records, STRANGE[name] + b"\n")
     assert record.stream == "log" and record.level == "info" and 0 <= record.time < 1e12
     shown = lines.json_line(record)
-    assert json.loads(shown, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))["node"] == "Node"
+    assert (
+        json.loads(shown, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))[
+            "node"
+        ]
+        == "Node"
+    )
     json.loads(shown)["message"].encode()
     assert printable(lines.text_line(record), lines=True) == lines.text_line(record)
 
@@ -130,7 +170,9 @@ def test_a_strange_record_is_shown_as_far_as_it_can_be(name: str) -> None:
 def test_a_record_that_cannot_be_read_is_said_to_be_one(name: str) -> None:
     good = json.dumps(GOOD).encode() + b"\n"
     bad, after = read(Records, UNREADABLE[name] + b"\n" + good)
-    assert bad.level == "warning" and bad.message.startswith("a log record that cannot be read, of ")
+    assert bad.level == "warning" and bad.message.startswith(
+        "a log record that cannot be read, of "
+    )
     assert len(bad.message) < 1000 and bad.message.isprintable()
     assert after.message == "m"
 
@@ -145,7 +187,15 @@ def test_a_record_without_an_end_does_not_grow_for_ever() -> None:
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_nothing_that_is_printed_is_a_record(stream: str) -> None:
     good = json.dumps(GOOD).encode()
-    printed = [good, b"\x1e" + good, b"\x1e" + STRANGE["infinite time"], b"\xff\xfe", b"\0", b"a\rb", b"\x1e"]
+    printed = [
+        good,
+        b"\x1e" + good,
+        b"\x1e" + STRANGE["infinite time"],
+        b"\xff\xfe",
+        b"\0",
+        b"a\rb",
+        b"\x1e",
+    ]
     records = read(Pipe, b"\n".join(printed), stream=stream)
     assert [record.stream for record in records] == [stream] * len(printed)
     assert all(record.fields == {} and record.traceback == "" for record in records)

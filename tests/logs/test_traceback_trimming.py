@@ -10,7 +10,9 @@ from collections.abc import Callable
 import pytest
 
 from graphserve.logs import tracebacks
-from graphserve.worker.instance import _without_stop_iteration as ours  # a frame of ours that calls user code
+
+# a frame of ours that calls user code
+from graphserve.worker.instance import _without_stop_iteration as ours
 
 
 def caught(call: Callable[[], object]) -> BaseException:
@@ -84,7 +86,11 @@ def test_each_part_begins_in_user_code_and_has_no_frame_of_ours(name: str) -> No
     exc = caught(call)
     text = tracebacks.formatted(exc)
     assert "graphserve/worker" not in text
-    places = [line.rpartition(" in ")[2] for line in text.splitlines() if line.lstrip(" |+").startswith("File ")]
+    places = [
+        line.rpartition(" in ")[2]
+        for line in text.splitlines()
+        if line.lstrip(" |+").startswith("File ")
+    ]
     assert [place for place in places if place != "caught"] == names
     assert tracebacks.is_of_user(exc)
     assert tracebacks.trim(exc), "there is user code in it"

@@ -1,4 +1,7 @@
-"""Output that nobody reads: a terminal that was paused, a pipe to a pager. Neither workers nor the supervisor wait."""
+"""Output that nobody reads: a terminal that was paused, a pipe to a pager.
+
+Neither workers nor the supervisor wait.
+"""
 
 from __future__ import annotations
 
@@ -68,12 +71,15 @@ def test_nobody_waits_for_who_does_not_read(ends: tuple[int, int], tmp_path: Pat
         assert found
         before = resident(process.pid)
         with httpx.Client(base_url=found[0], timeout=60, trust_env=False) as client:
-            assert client.post("/shout", json={"lines": LINES}).json() == LINES  # nobody reads from here on
+            # nobody reads from here on
+            assert client.post("/shout", json={"lines": LINES}).json() == LINES
             (worker,) = (pid for pid in children(process.pid) if "worker" in command(pid))
             os.kill(worker, signal.SIGKILL)
             eventually(lambda: not alive(worker))
         with httpx.Client(base_url=found[0], timeout=60, trust_env=False) as client:
-            assert client.post("/shout", json={"lines": 1}).json() == 1, "the supervisor replaces workers all the while"
+            assert client.post("/shout", json={"lines": 1}).json() == 1, (
+                "the supervisor replaces workers all the while"
+            )
         assert resident(process.pid) - before < MOST
         shown = read_until(reading, r"lines were dropped: the output was not read fast enough")
         assert re.search(r"Loud\[0\]\S* 0 xxx", shown), "what came first is whole"

@@ -1,4 +1,6 @@
-"""Whatever a process inherits (closed descriptors, ignored and blocked signals), a graph starts, serves and stops."""
+"""Whatever a process inherits (closed descriptors, ignored and blocked signals), a graph starts,
+serves and stops.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,12 @@ import pytest
 
 from tests.harness import APPS, Served, alive, eventually, handles, rarely
 
-OF_PYTHON = sum(1 << number - 1 for number in (signal.SIGPIPE, signal.SIGXFSZ))  # which it ignores itself
+# which it ignores itself
+OF_PYTHON = sum(1 << number - 1 for number in (signal.SIGPIPE, signal.SIGXFSZ))
 IGNORING = "trap '' INT HUP QUIT CHLD USR1"
 BLOCKING = (
-    "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1});"
-    "os.execvp(sys.argv[1], sys.argv[1:])"
+    "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM,"
+    " signal.SIGINT, signal.SIGUSR1});os.execvp(sys.argv[1], sys.argv[1:])"
 )
 
 
@@ -36,7 +39,9 @@ def test_a_graph_without_its_standard_descriptors(how: str) -> None:
         graph.wait_ready()
         with graph.client() as client:
             stdin, stdout, stderr = client.post("/descriptors", json={}).json()
-            assert stdin == "/dev/null" and stdout.startswith("pipe:") and stderr.startswith("pipe:")
+            assert (
+                stdin == "/dev/null" and stdout.startswith("pipe:") and stderr.startswith("pipe:")
+            )
             assert client.post("/reads", json={}).json() == ""
             assert client.post("/prints", json={}).status_code == 200
         assert graph.stop() == 0
@@ -48,9 +53,20 @@ def test_a_graph_without_its_standard_descriptors(how: str) -> None:
 
 @pytest.mark.parametrize("how", [rarely("2>&-"), "<&- >&- 2>&-"])
 def test_a_graph_that_cannot_say_anything_serves(how: str, run_dir: Path) -> None:
-    graph = Served("", command=closing(how, Served.command("inherits:Inherits", "--run-dir", str(run_dir))))
+    graph = Served(
+        "", command=closing(how, Served.command("inherits:Inherits", "--run-dir", str(run_dir)))
+    )
     try:
-        status = [sys.executable, "-m", "graphserve", "status", "--wait", "60", "--run-dir", str(run_dir)]
+        status = [
+            sys.executable,
+            "-m",
+            "graphserve",
+            "status",
+            "--wait",
+            "60",
+            "--run-dir",
+            str(run_dir),
+        ]
         assert subprocess.run(status, capture_output=True, timeout=90).returncode == 0
         assert graph.stop() == 0
         assert not run_dir.exists()
@@ -58,11 +74,15 @@ def test_a_graph_that_cannot_say_anything_serves(how: str, run_dir: Path) -> Non
         graph.close()
 
 
-@pytest.mark.parametrize("how", [rarely("<&-"), ">&-", rarely("2>&-"), rarely("<&- >&-"), "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "how", [rarely("<&-"), ">&-", rarely("2>&-"), rarely("<&- >&-"), "<&- >&- 2>&-"]
+)
 @pytest.mark.parametrize(("target", "code"), [("inherits:Inherits", 0), ("broken:Nothing", 4)])
 def test_check_without_its_standard_descriptors(how: str, target: str, code: int) -> None:
     command = [sys.executable, "-m", "graphserve", "check", target]
-    done = subprocess.run(closing(how, command), cwd=APPS, capture_output=True, text=True, timeout=90)
+    done = subprocess.run(
+        closing(how, command), cwd=APPS, capture_output=True, text=True, timeout=90
+    )
     assert done.returncode == code
     assert "Traceback" not in done.stderr and "descriptor" not in done.stderr
     if code and "2>&-" not in how:
@@ -120,7 +140,9 @@ def test_a_worker_that_is_killed_is_noticed(inheriting: Served) -> None:
         rarely(signal.SIGTERM, "ignored"), rarely(signal.SIGINT, "blocked"),
     ],
 )  # fmt: skip
-def test_a_signal_that_was_ignored_or_blocked_stops_the_graph(number: signal.Signals, kind: str) -> None:
+def test_a_signal_that_was_ignored_or_blocked_stops_the_graph(
+    number: signal.Signals, kind: str
+) -> None:
     command = ignoring("inherits:Inherits", signals="trap '' INT TERM")
     if kind == "blocked":
         command = [sys.executable, "-c", BLOCKING, *Served.command("inherits:Inherits")]
@@ -161,7 +183,14 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("number", [signal.SIGINT, rarely(signal.SIGTERM)])
 def test_wait_hears_what_the_command_hears(number: signal.Signals, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
-    command = ["sh", "-c", "trap '' INT HUP; exec \"$@\"", "sh", sys.executable, str(tmp_path / "program.py")]
+    command = [
+        "sh",
+        "-c",
+        "trap '' INT HUP; exec \"$@\"",
+        "sh",
+        sys.executable,
+        str(tmp_path / "program.py"),
+    ]
     process = subprocess.Popen(
         command, cwd=tmp_path, env={"PYTHONPATH": f"{APPS}:{APPS.parents[1]}", "PATH": "/usr/bin:/bin"},
         stdout=subprocess.PIPE, text=True, start_new_session=True,
@@ -169,8 +198,12 @@ def test_wait_hears_what_the_command_hears(number: signal.Signals, tmp_path: Pat
     try:
         assert process.stdout is not None
         supervisor = int(process.stdout.readline())
-        ignored = Path(f"/proc/{supervisor}/status").read_text().partition("SigIgn:\t")[2].split()[0]
-        assert not int(ignored, 16) & 1 << signal.SIGHUP - 1, "it has no terminal to lose, so SIGHUP reloads"
+        ignored = (
+            Path(f"/proc/{supervisor}/status").read_text().partition("SigIgn:\t")[2].split()[0]
+        )
+        assert not int(ignored, 16) & 1 << signal.SIGHUP - 1, (
+            "it has no terminal to lose, so SIGHUP reloads"
+        )
         # `wait` has its handlers when it hears of SIGTERM in its own way.
         eventually(lambda: handles(process.pid, number), 30)
         process.send_signal(number)

@@ -1,4 +1,6 @@
-"""A terminal that stops jobs: with Ctrl-Z, and, where it is told so, those that write to it in the background."""
+"""A terminal that stops jobs: with Ctrl-Z, and, where it is told so, those that write to it in the
+background.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +99,10 @@ def job(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Terminal]:
 
 
 def shout(url: str) -> None:
-    assert httpx.post(f"{url}/shout", json={"lines": LINES}, timeout=60, trust_env=False).json() == LINES
+    assert (
+        httpx.post(f"{url}/shout", json={"lines": LINES}, timeout=60, trust_env=False).json()
+        == LINES
+    )
 
 
 @pytest.mark.parametrize("job", ["set -m; {}; echo ended $?"], indirect=True)

@@ -1,4 +1,6 @@
-"""Graphs beside each other and after each other on one machine, whatever way the one before ended."""
+"""Graphs beside each other and after each other on one machine, whatever way the one before
+ended.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,11 @@ def test_two_graphs_do_not_meet(runtime: Path) -> None:
 def test_after_a_killed_supervisor_nothing_is_in_the_way(moment: str, runtime: Path) -> None:
     env, uds = {"XDG_RUNTIME_DIR": str(runtime)}, runtime / "public.sock"
     shared = set(os.listdir("/dev/shm"))
-    target = {"starting": "broken:TooSlow", "serving": "strays:Top", "stopping": "lingering:Lingering"}[moment]
+    target = {
+        "starting": "broken:TooSlow",
+        "serving": "strays:Top",
+        "stopping": "lingering:Lingering",
+    }[moment]
     option = {"starting": "startup_timeout=60", "stopping": "graceful_timeout=60"}.get(moment)
     more = ("--set", f"{target.partition(':')[2]}.{option}") if option else ()
     graph = Served(target, "--uds", str(uds), *more, env=env)
@@ -80,18 +86,24 @@ def test_after_a_killed_supervisor_nothing_is_in_the_way(moment: str, runtime: P
 
 
 def post(uds: Path, path: str) -> object:
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(uds)), base_url="http://x", timeout=30) as client:
+    with httpx.Client(
+        transport=httpx.HTTPTransport(uds=str(uds)), base_url="http://x", timeout=30
+    ) as client:
         return client.post(f"/{path}", json={}).json()
 
 
 def test_an_open_umask_opens_nothing(runtime: Path) -> None:
     uds = runtime / "public.sock"
-    words = Served.command("diamond:Top", "--uds", str(uds), "--run-dir", str(runtime / "above" / "run"))
+    words = Served.command(
+        "diamond:Top", "--uds", str(uds), "--run-dir", str(runtime / "above" / "run")
+    )
     graph = Served("", command=["sh", "-c", 'umask 0 && exec "$@"', "sh", *words])
     try:
         graph.wait_ready()
         assert post(uds, "pid") in graph.workers()
-        found = [path for path in runtime.rglob("*") if path.parent != runtime or path.name != "above"]
+        found = [
+            path for path in runtime.rglob("*") if path.parent != runtime or path.name != "above"
+        ]
         assert sum(path.is_socket() for path in found) >= 9
         for path in found:
             mode = path.lstat().st_mode

@@ -1,4 +1,6 @@
-"""Files of the run folder that somebody removes while the graph runs: made anew, said, and no call is lost."""
+"""Files of the run folder that somebody removes while the graph runs: made anew, said, and no call
+is lost.
+"""
 
 from __future__ import annotations
 
@@ -135,7 +137,9 @@ def test_what_commands_need(graph: Served, folder: Path, name: str) -> None:
     assert all(path.stat().st_mode & 0o077 == 0 for path in folder.rglob("*"))
 
 
-def test_another_graph_does_not_take_a_folder_whose_lock_is_gone(folder: Path, graph: Served) -> None:
+def test_another_graph_does_not_take_a_folder_whose_lock_is_gone(
+    folder: Path, graph: Served
+) -> None:
     before = folder.stat()
     os.kill(graph.pid, signal.SIGSTOP)  # it cannot make it anew meanwhile
     try:
@@ -215,7 +219,9 @@ def test_another_graphs_folder_is_not_removed(tmp_path: Path) -> None:
 # --- the caller, with no supervisor that makes anything anew ---
 
 
-def test_a_call_waits_while_its_node_has_no_socket_and_no_longer_than_its_deadline(tmp_path: Path) -> None:
+def test_a_call_waits_while_its_node_has_no_socket_and_no_longer_than_its_deadline(
+    tmp_path: Path,
+) -> None:
     path = str(tmp_path / "q.sock")
 
     async def main() -> None:
@@ -226,7 +232,9 @@ def test_a_call_waits_while_its_node_has_no_socket_and_no_longer_than_its_deadli
 
         def call(seconds: float) -> Exchange:
             deadline = int((loop.time() + seconds) * 1e9)
-            exchange = Exchange(loop, lane, "Model", b"x", deadline, 0.0, False, lambda *answer: answer)
+            exchange = Exchange(
+                loop, lane, "Model", b"x", deadline, 0.0, False, lambda *answer: answer
+            )
             exchange.start()
             return exchange
 
@@ -260,10 +268,14 @@ def test_the_public_socket_by_its_path(tmp_path: Path, tls: bool) -> None:
     authority.configure_trust(context)
     more = ("--ssl-certfile", str(certificate)) if tls else ()
     url = f"{'https' if tls else 'http'}://localhost/run"
-    with served("removed:Pooled", "--workers", "2", "--uds", str(path), "--timeout-keep-alive", "60", *more) as graph:
+    with served(
+        "removed:Pooled", "--workers", "2", "--uds", str(path), "--timeout-keep-alive", "60", *more
+    ) as graph:
 
         def client() -> httpx.Client:
-            return httpx.Client(transport=httpx.HTTPTransport(uds=str(path), verify=context), timeout=60)
+            return httpx.Client(
+                transport=httpx.HTTPTransport(uds=str(path), verify=context), timeout=60
+            )
 
         with client() as kept:
             assert kept.post(url, json={"x": 1}).json() == 3

@@ -1,4 +1,6 @@
-"""The run folder: claimed by one graph, recognised when it is stale, never taken for stale while it begins."""
+"""The run folder: claimed by one graph, recognised when it is stale, never taken for stale while it
+begins.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,14 @@ def fill(folder: Path) -> None:
         (folder / name).mkdir()
     for name in ("1/plan.json", "12/plan.json"):
         (folder / name).touch()
-    for name in ("control.sock", "workers.sock", "n0/q.sock", "n0/b1.sock", "n0/4194304.sock", "n3/77.sock~"):
+    for name in (
+        "control.sock",
+        "workers.sock",
+        "n0/q.sock",
+        "n0/b1.sock",
+        "n0/4194304.sock",
+        "n3/77.sock~",
+    ):
         with socket.socket(socket.AF_UNIX) as sock:
             sock.bind(str(folder / name))
 
@@ -83,7 +92,9 @@ def test_folders_without_our_marker_are_not_touched(parent: Path, prefix: str) -
         "empty-lock": lambda folder: (folder / "lock").touch(),
         "a-file": lambda folder: (folder / "thesis.txt").touch(),
         "other-lock": lambda folder: (folder / "lock").write_text("4711\n"),
-        "other-format": lambda folder: (folder / "lock").write_text("graphserve-run-folder 2 0123456789abcdef made\n"),
+        "other-format": lambda folder: (folder / "lock").write_text(
+            "graphserve-run-folder 2 0123456789abcdef made\n"
+        ),
         "link": lambda folder: (folder / "lock").symlink_to(marker / "lock"),
         "folder": lambda folder: (folder / "lock").mkdir(),
         "fifo": lambda folder: os.mkfifo(folder / "lock"),
@@ -145,13 +156,19 @@ LOCKS: dict[str, Callable[[Path, Path], object]] = {
     "a folder": lambda lock, ours: lock.mkdir(),
     "a fifo": lambda lock, ours: os.mkfifo(lock),
     "of another program": lambda lock, ours: lock.write_text("4711\n"),
-    "of another format": lambda lock, ours: lock.write_text("graphserve-run-folder 2 0123456789abcdef made\n"),
-    "with more": lambda lock, ours: lock.write_text("graphserve-run-folder 1 0123456789abcdef made\n\n"),
+    "of another format": lambda lock, ours: lock.write_text(
+        "graphserve-run-folder 2 0123456789abcdef made\n"
+    ),
+    "with more": lambda lock, ours: lock.write_text(
+        "graphserve-run-folder 1 0123456789abcdef made\n\n"
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", LOCKS)
-def test_a_folder_with_things_and_without_our_marker_is_refused_and_stays(parent: Path, kind: str) -> None:
+def test_a_folder_with_things_and_without_our_marker_is_refused_and_stays(
+    parent: Path, kind: str
+) -> None:
     ours = killed(parent / "killed") / "lock"
     folder = parent / "project"
     folder.mkdir()
@@ -181,7 +198,13 @@ def test_parts_of_a_running_graph_are_removed_without_following(parent: Path) ->
     for number in (1, 2, 12):
         rundir.remove_revision(folder.path, number)
     rundir.remove_node(folder.path, "n0")
-    assert {path.name for path in folder.path.iterdir()} == {"lock", "2", "n3", "control.sock", "workers.sock"}
+    assert {path.name for path in folder.path.iterdir()} == {
+        "lock",
+        "2",
+        "n3",
+        "control.sock",
+        "workers.sock",
+    }
     assert (elsewhere / "plan.json").exists()
     folder.remove()
 
@@ -232,7 +255,11 @@ def test_an_open_umask_opens_nothing(parent: Path) -> None:
         folder = rundir.RunDir(str(parent / "above" / "run"))
     finally:
         os.umask(before)
-    for path, mode in ((parent / "above", 0o700), (folder.path, 0o700), (folder.path / "lock", 0o600)):
+    for path, mode in (
+        (parent / "above", 0o700),
+        (folder.path, 0o700),
+        (folder.path / "lock", 0o600),
+    ):
         assert stat.S_IMODE(path.stat().st_mode) == mode
     folder.remove()
 
@@ -280,7 +307,9 @@ def test_a_graph_whose_folder_was_removed_is_waited_for(
         waits.clear()
         assert client.find(str(mine.path)).folder == mine.path
         shutil.rmtree(mine.path)
-        assert isinstance(client.RunningGraph(mine.path)._gone(FileNotFoundError()), client.NoAnswer)
+        assert isinstance(
+            client.RunningGraph(mine.path)._gone(FileNotFoundError()), client.NoAnswer
+        )
         mine.restore()
         mine.remove()
         with pytest.raises(NotRunningError):
@@ -322,7 +351,11 @@ def test_links_of_others_stay_and_ours_go(parent: Path) -> None:
     ours.with_name("graphserve-link").symlink_to(thesis)
     (parent / "graphserve-dangling").symlink_to(parent / "nothing")
     rundir.remove_stale()
-    assert {path.name for path in parent.iterdir()} == {"thesis", "graphserve-link", "graphserve-dangling"}
+    assert {path.name for path in parent.iterdir()} == {
+        "thesis",
+        "graphserve-link",
+        "graphserve-dangling",
+    }
     assert (thesis / "lock").exists()
 
 

@@ -1,4 +1,6 @@
-"""What happens where the machine gives out: one line that says what to do, nothing left behind, and service goes on."""
+"""What happens where the machine gives out: one line that says what to do, nothing left behind, and
+service goes on.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def mount() -> Iterator[Mount]:
     def small(options: str) -> Path:
         folder = Path(tempfile.mkdtemp(prefix="gs-disk-"))
         folders.append(folder)
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(folder)], capture_output=True).returncode:
+        if subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)], capture_output=True
+        ).returncode:
             pytest.skip("this user may not mount a file system")
         return folder
 
@@ -58,14 +62,20 @@ def fails(graph: Served, message: str) -> None:
 @pytest.mark.parametrize("inodes", [2, 3, 4, 6, 8])
 def test_no_inodes(mount: Mount, inodes: int) -> None:
     disk = mount(f"size=1m,nr_inodes={inodes}")
-    fails(Served("diamond:Top", "--run-dir", str(disk / "run")), r"no space or no inode is left .* --run-dir")
+    fails(
+        Served("diamond:Top", "--run-dir", str(disk / "run")),
+        r"no space or no inode is left .* --run-dir",
+    )
     assert not list(disk.iterdir())
 
 
 def test_a_full_disk(mount: Mount) -> None:
     disk = mount("size=4k")
     (disk / "data").write_bytes(b"x" * 4096)
-    fails(Served("diamond:Top", "--run-dir", str(disk / "run")), r"no space or no inode is left .* --run-dir")
+    fails(
+        Served("diamond:Top", "--run-dir", str(disk / "run")),
+        r"no space or no inode is left .* --run-dir",
+    )
     assert [path.name for path in disk.iterdir()] == ["data"]
 
 
@@ -84,14 +94,19 @@ def test_a_run_folder_that_is_a_file(run_dir: Path) -> None:
 def test_no_descriptors(run_dir: Path, limit: int) -> None:
     shell = ["sh", "-c", f'ulimit -n {limit} && exec "$@"', "sh"]
     words = Served.command("diamond:Top", "--run-dir", str(run_dir))
-    fails(Served("", command=[*shell, *words]), f"no file descriptor is left, the limit is {limit}: raise it")
+    fails(
+        Served("", command=[*shell, *words]),
+        f"no file descriptor is left, the limit is {limit}: raise it",
+    )
     assert not run_dir.exists()
 
 
 # --- another user ---
 
 
-def served_by(run_dir: Path, *words: str, arguments: tuple[str, ...] = (), user: int = NOBODY) -> Served:
+def served_by(
+    run_dir: Path, *words: str, arguments: tuple[str, ...] = (), user: int = NOBODY
+) -> Served:
     _, *rest = Served.command("diamond:Top", "--run-dir", str(run_dir), *arguments)
     return Served("", command=[*as_user(*words, user=user), *python(), *rest])
 
@@ -111,7 +126,10 @@ def test_an_unprivileged_user(run_dir: Path) -> None:
 
 def test_folders_of_others(run_dir: Path) -> None:
     run_dir.parent.chmod(0o755)
-    fails(served_by(run_dir), "this user may not do that .*/run.: give it the permission, or a --run-dir elsewhere")
+    fails(
+        served_by(run_dir),
+        "this user may not do that .*/run.: give it the permission, or a --run-dir elsewhere",
+    )
     run_dir.mkdir()
     run_dir.chmod(0o777)
     fails(served_by(run_dir), "belongs to another user: give another --run-dir")
@@ -121,8 +139,12 @@ def test_folders_of_others(run_dir: Path) -> None:
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 8])
 def test_no_processes(run_dir: Path, limit: int) -> None:
     run_dir.parent.chmod(0o777)
-    user = 40_000 + os.getpid() % 10_000  # nobody else runs as this one: the limit counts all of a user's
-    fails(served_by(run_dir, "prlimit", f"--nproc={limit}", user=user), "no further process or thread may be started")
+    # nobody else runs as this one: the limit counts all of a user's
+    user = 40_000 + os.getpid() % 10_000
+    fails(
+        served_by(run_dir, "prlimit", f"--nproc={limit}", user=user),
+        "no further process or thread may be started",
+    )
     assert not run_dir.exists()
 
 
@@ -131,7 +153,10 @@ def test_a_port_for_the_privileged(run_dir: Path) -> None:
         if int(file.read()) <= 80:
             pytest.skip("here every user may have port 80")
     run_dir.parent.chmod(0o777)
-    fails(served_by(run_dir, arguments=("--port", "80")), "permission denied; ports below 1024 need privileges")
+    fails(
+        served_by(run_dir, arguments=("--port", "80")),
+        "permission denied; ports below 1024 need privileges",
+    )
 
 
 # --- while it runs ---
@@ -182,7 +207,8 @@ def test_no_descriptor_for_the_entry_while_it_serves() -> None:
             stack.enter_context(socket.create_connection((host, int(port)), 10))
         eventually(lambda: len(os.listdir(f"/proc/{entry}/fd")) >= held + 9)
         stack.close()
-        # Until then libuv accepts who comes with a descriptor of its own, and closes him (uv__emfile_trick).
+        # Until then libuv accepts who comes with a descriptor of its own, and closes him
+        # (uv__emfile_trick).
         eventually(lambda: len(os.listdir(f"/proc/{entry}/fd")) <= held)
         with graph.client() as client:
             eventually(lambda: client.post("/top", json={"x": 1}).status_code == 200)

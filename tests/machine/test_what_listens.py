@@ -1,4 +1,6 @@
-"""Private by construction: what listens, with which modes, and what a worker holds and has imported."""
+"""Private by construction: what listens, with which modes, and what a worker holds and has
+imported.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,9 @@ def tcp_listeners(pid: int) -> set[int]:
 
 
 def udp_inodes() -> set[str]:
-    text = "".join(Path(f"/proc/net/{table}").read_text().partition("\n")[2] for table in ("udp", "udp6"))
+    text = "".join(
+        Path(f"/proc/net/{table}").read_text().partition("\n")[2] for table in ("udp", "udp6")
+    )
     return {line.split()[9] for line in text.splitlines()}
 
 
@@ -90,7 +94,11 @@ def unix_listeners(pid: int) -> set[str]:
     held = inodes(pid)
     lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
     # flags 00010000: SO_ACCEPTCON, it listens
-    return {fields[7] for fields in lines if fields[3] == "00010000" and fields[6] in held and len(fields) > 7}
+    return {
+        fields[7]
+        for fields in lines
+        if fields[3] == "00010000" and fields[6] in held and len(fields) > 7
+    }
 
 
 def test_harness_sees_listeners() -> None:

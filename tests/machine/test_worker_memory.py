@@ -21,6 +21,8 @@ def test_a_worker_is_small() -> None:
 
 def pss(pid: int) -> float:
     """Megabytes of a process, what it shares divided by those who share it."""
-    found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    found = re.search(
+        r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE
+    )
     assert found
     return int(found[1]) / 1000

@@ -1,7 +1,9 @@
-"""The house in figures and as a picture: what imports what, layer by layer, and how large the parts are.
+"""The house in figures and as a picture: what imports what, layer by layer, and how large the parts
+are.
 
-`nox -s house` draws the picture into CONTRIBUTING.md and prints the figures. `nox -s house -- httpx starlette` prints
-those of other packages beside them: installed ones, or folders. `tests/test_house.py` tests the order of the rooms.
+`nox -s house` draws the picture into CONTRIBUTING.md and prints the figures. `nox -s house -- httpx
+starlette` prints those of other packages beside them: installed ones, or folders.
+`tests/test_house.py` tests the order of the rooms.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ TOP = Path(__file__).parents[2]
 PAGE = TOP / "CONTRIBUTING.md"
 BEGIN, END = "<!-- the house: drawn by `nox -s house` -->", "<!-- end of the house -->"
 
-# Imports go from later lines to earlier ones; rooms on one line never import each other. A folder is one room, but for
-# the modules named here, which are in a lower layer than their folder.
+# Imports go from later lines to earlier ones; rooms on one line never import each other. A folder
+# is one room, but for the modules named here, which are in a lower layer than their folder.
 ORDER: tuple[tuple[str, ...], ...] = (
     ("wire.headers", "loop"),
     ("errors",),
@@ -43,7 +45,9 @@ DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 def room_of(name: str) -> str:
     """Return the room of a module, by its name below the package."""
-    low = [room for tier in ORDER for room in tier if "." in room and f"{name}.".startswith(f"{room}.")]
+    low = [
+        room for tier in ORDER for room in tier if "." in room and f"{name}.".startswith(f"{room}.")
+    ]
     return low[0] if low else name.partition(".")[0]
 
 
@@ -69,17 +73,22 @@ class Package:
     @cached_property
     def trees(self) -> dict[str, ast.Module]:
         """The syntax of each module."""
-        return {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in self.modules.items()}
+        return {
+            name: ast.parse(path.read_text(encoding="utf-8")) for name, path in self.modules.items()
+        }
 
     def imports(self, module: str) -> set[str]:
-        """Return the modules of the package that a module imports, inside functions and for type checkers too."""
+        """Return the modules of the package that a module imports, inside functions and for type
+        checkers too.
+        """
         found: set[str] = set()
         for node in ast.walk(self.trees[module]):
             if isinstance(node, ast.Import):
                 found |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 base = self._absolute(module, node)
-                # A name that is imported may be a module; if it is none, its module is what is imported.
+                # A name that is imported may be a module; if it is none, its module is what is
+                # imported.
                 names = {f"{base}.{alias.name}" for alias in node.names}
                 found |= {name if name in self.modules else base for name in names}
         return (found & self.modules.keys()) - {module}
@@ -97,16 +106,26 @@ class Package:
         """Return the sets of modules that import each other, directly or by others."""
         graph: networkx.DiGraph[str] = networkx.DiGraph()
         graph.add_edges_from((name, other) for name in self.modules for other in self.imports(name))
-        return sorted(sorted(found) for found in networkx.strongly_connected_components(graph) if len(found) > 1)
+        return sorted(
+            sorted(found)
+            for found in networkx.strongly_connected_components(graph)
+            if len(found) > 1
+        )
 
     def lines(self, module: str) -> int:
         """Return how many lines a module has, comments and blank ones included."""
         return len(self.modules[module].read_text(encoding="utf-8").splitlines())
 
     def lines_of_code(self, module: str) -> int:
-        """Return how many lines of a module are neither blank, nor only a comment, nor part of a docstring."""
+        """Return how many lines of a module are neither blank, nor only a comment, nor part of a
+        docstring.
+        """
         lines = self.modules[module].read_text(encoding="utf-8").splitlines()
-        prose = {number for number, line in enumerate(lines, 1) if not line.strip() or line.strip().startswith("#")}
+        prose = {
+            number
+            for number, line in enumerate(lines, 1)
+            if not line.strip() or line.strip().startswith("#")
+        }
         for node in ast.walk(self.trees[module]):
             if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
                 text = node.body[0]
@@ -125,14 +144,19 @@ class Package:
 
     def anys(self, module: str) -> int:
         """Return how often `Any` is part of an annotation."""
-        return sum(_names_any(part) for annotation in _annotations(self.trees[module]) for part in ast.walk(annotation))
+        return sum(
+            _names_any(part)
+            for annotation in _annotations(self.trees[module])
+            for part in ast.walk(annotation)
+        )
 
     def tuple_assignments(self, module: str) -> int:
         """Return how many statements assign several attributes at once: `self.a, self.b = a, b`."""
         return sum(
             isinstance(node, ast.Assign)
             and any(
-                isinstance(target, ast.Tuple) and any(isinstance(each, ast.Attribute) for each in target.elts)
+                isinstance(target, ast.Tuple)
+                and any(isinstance(each, ast.Attribute) for each in target.elts)
                 for target in node.targets
             )
             for node in ast.walk(self.trees[module])
@@ -145,7 +169,11 @@ class Package:
         fullest, files = folders.most_common(1)[0]
         code = sum(self.lines_of_code(name) for name in self.modules)
         anys = sum(self.anys(name) for name in self.modules)
-        small = [name for name, path in self.modules.items() if path.name != "__init__.py" and self.lines(name) < SMALL]
+        small = [
+            name
+            for name, path in self.modules.items()
+            if path.name != "__init__.py" and self.lines(name) < SMALL
+        ]
         return {
             "modules": str(len(sizes)),
             "lines": f"{sum(sizes):,}",
@@ -157,7 +185,9 @@ class Package:
             "public class names that exist twice": str(len(self.repeated_classes())),
             f"modules under {SMALL} lines, but for __init__": str(len(small)),
             "Any in annotations, for 1,000 lines of code": f"{1000 * anys / max(code, 1):.1f}",
-            "assignments to several attributes at once": str(sum(self.tuple_assignments(n) for n in self.modules)),
+            "assignments to several attributes at once": str(
+                sum(self.tuple_assignments(n) for n in self.modules)
+            ),
         }
 
 
@@ -170,13 +200,17 @@ def _annotations(tree: ast.Module) -> Iterator[ast.expr]:
 
 
 def _names_any(node: ast.AST) -> bool:
-    return (isinstance(node, ast.Name) and node.id == "Any") or (isinstance(node, ast.Attribute) and node.attr == "Any")
+    return (isinstance(node, ast.Name) and node.id == "Any") or (
+        isinstance(node, ast.Attribute) and node.attr == "Any"
+    )
 
 
 def picture(package: Package) -> str:
-    """Return the rooms as Mermaid text: a box a room, a line of boxes a layer, an arrow for what is imported.
+    """Return the rooms as Mermaid text: a box a room, a line of boxes a layer, an arrow for what is
+    imported.
 
-    An arrow is left out where others lead to the same room: `cli` imports `errors`, but so does all below it.
+    An arrow is left out where others lead to the same room: `cli` imports `errors`, but so does all
+    below it.
     """
     name = package.root.name
     graph: networkx.DiGraph[str] = networkx.DiGraph()
@@ -217,10 +251,18 @@ def drawn_into(text: str, drawing: str) -> str:
 def table(columns: dict[str, dict[str, str]]) -> str:
     """Return figures side by side, one package a column."""
     keys = list(next(iter(columns.values())))
-    rows = [["", *columns], *([key, *(figures[key] for figures in columns.values())] for key in keys)]
+    rows = [
+        ["", *columns],
+        *([key, *(figures[key] for figures in columns.values())] for key in keys),
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        "  ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)),
+            ]
+        )
         for row in rows
     )
 

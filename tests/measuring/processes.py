@@ -1,4 +1,6 @@
-"""What the system says of processes: their descendants, their memory, their descriptors; and ports that are free."""
+"""What the system says of processes: their descendants, their memory, their descriptors; and ports
+that are free.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def cpu(pid: int) -> float:
 
 
 def pss(pid: int) -> int:
-    """KB of memory that a process holds, its part of what it shares with others included; 0 if it is gone."""
+    """KB of memory that a process holds, its part of what it shares with others included; 0 if it
+    is gone.
+    """
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):

@@ -1,4 +1,6 @@
-"""The public port while the entry has no worker that takes calls: a fallback server answers, and no call is lost."""
+"""The public port while the entry has no worker that takes calls: a fallback server answers, and no
+call is lost.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,11 @@ CALLS: dict[str, tuple[dict[str, Any], int, Any]] = {  # by path: what is sent, 
     "/size?times=2": ({"content": b"x" * 1_000_000, "headers": RAW}, 200, "2000000"),
     "/length": ({"content": b"abc", "headers": {"content-type": "text/plain"}}, 200, "3"),
     "/double?": ({"json": {"y": 4}}, 422, "missing argument"),
-    "/double?json": ({"content": b"{", "headers": {"content-type": "application/json"}}, 400, "not valid JSON"),
+    "/double?json": (
+        {"content": b"{", "headers": {"content-type": "application/json"}},
+        400,
+        "not valid JSON",
+    ),
     "/double?form": ({"data": {"x": 4}}, 415, "takes application/json"),
     "/size?times=no": ({"content": b"x" * 1_000_000, "headers": RAW}, 422, "times"),
 }
@@ -95,12 +101,20 @@ def test_an_entry_that_fails_is_named_at_once_and_comes_back(tmp_path: Path) -> 
         graph.wait_log("Entry failed", 60)
         stand_in = stands_in(graph)
         for path in ("/pid", "/double", "/doubles", "/count"):
-            answers.append(refused := post(graph, path, json=CALLS.get(path, ({"json": {}},))[0]["json"]))
-            assert (refused.status_code, refused.json()["service"]) == (503, "Entry"), "not 504: nothing waits for it"
+            answers.append(
+                refused := post(graph, path, json=CALLS.get(path, ({"json": {}},))[0]["json"])
+            )
+            assert (refused.status_code, refused.json()["service"]) == (
+                503,
+                "Entry",
+            ), "not 504: nothing waits for it"
             assert int(refused.headers["retry-after"]) > 0
         answers.append(post(graph, "/size?times=1", content=b"x", headers=RAW))
         assert answers[-1].status_code == 503
-        answers += [asked(graph, path) for path in ("/livez", "/readyz", "/nope", "/openapi.json", "/docs", "/")]
+        answers += [
+            asked(graph, path)
+            for path in ("/livez", "/readyz", "/nope", "/openapi.json", "/docs", "/")
+        ]
         assert [answer.status_code for answer in answers[-6:]] == [200, 503, 404, 503, 503, 503]
         assert answers[-5].json()["missing"][0].startswith("Entry is failed")
         for answer in answers:
@@ -109,7 +123,9 @@ def test_an_entry_that_fails_is_named_at_once_and_comes_back(tmp_path: Path) -> 
             assert str(tmp_path) not in said
             assert str(APPS) not in said
             assert "the disk is gone" not in said
-        assert not (tmp_path / f"imported-{stand_in}").exists(), "it knows nothing of the user's code"
+        assert not (tmp_path / f"imported-{stand_in}").exists(), (
+            "it knows nothing of the user's code"
+        )
         (tmp_path / "broken").unlink()
         eventually(lambda: post(graph, "/pid", json={}).status_code == 200, 60)
         eventually(lambda: not graph.stand_ins())
@@ -132,7 +148,9 @@ def test_calls_wait_for_an_entry_that_starts_slowly(tmp_path: Path) -> None:
             late = post(graph, path, json=arguments, headers={"x-request-timeout": "0.5"})
             assert (late.status_code, late.json()["service"]) == (504, "Entry")
             assert time.monotonic() - began >= 0.5
-        assert {path for path, call in waiting.items() if call.answers} <= {"/double?form"}, "a form fits no API"
+        assert {path for path, call in waiting.items() if call.answers} <= {"/double?form"}, (
+            "a form fits no API"
+        )
         (tmp_path / "slow").unlink()
         for path, (_, status, text) in CALLS.items():
             answer = waiting[path].answer()
@@ -152,7 +170,12 @@ def test_a_client_that_leaves_takes_its_call_with_it(tmp_path: Path) -> None:
         stands_in(graph)
         for path in ("/block", "/double"):
             with pytest.raises(httpx.TimeoutException):
-                httpx.post(graph.url + path, json={"x": 1} if path == "/double" else {}, timeout=0.3, trust_env=False)
+                httpx.post(
+                    graph.url + path,
+                    json={"x": 1} if path == "/double" else {},
+                    timeout=0.3,
+                    trust_env=False,
+                )
         (tmp_path / "slow").unlink()
         assert post(graph, "/pid", json={}).status_code == 200
         eventually(lambda: not graph.stand_ins())
@@ -173,7 +196,9 @@ def test_health_is_answered_while_the_only_loop_is_busy(tmp_path: Path) -> None:
         assert (late.status_code, late.json()["service"]) == (504, "Entry")
         call = Waiting(lambda: post(graph, "/pid", json={}))
         (tmp_path / "blocks").unlink()
-        assert {busy.answer().json(), call.answer().json()} == set(graph.workers()), "it was not replaced"
+        assert {busy.answer().json(), call.answer().json()} == set(graph.workers()), (
+            "it was not replaced"
+        )
         eventually(lambda: not alive(stand_in))
         assert asked(graph, "/readyz").status_code == 200
 
@@ -219,9 +244,14 @@ def test_a_stop_answers_what_waits_before_anybody_stands_in(tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dies", [False, True])
-def test_the_port_closes_while_the_rest_of_the_graph_still_drains(tmp_path: Path, dies: bool) -> None:
+def test_the_port_closes_while_the_rest_of_the_graph_still_drains(
+    tmp_path: Path, dies: bool
+) -> None:
     (tmp_path / "app.py").write_text(HOLDING)
-    with served("app:Entry", cwd=tmp_path, env={"PYTHONDONTWRITEBYTECODE": "1"}) as graph, socket.socket() as client:
+    with (
+        served("app:Entry", cwd=tmp_path, env={"PYTHONDONTWRITEBYTECODE": "1"}) as graph,
+        socket.socket() as client,
+    ):
         held = Waiting(lambda: hang_up(graph))
         eventually((tmp_path / "held").exists)
         (tmp_path / "slow").touch()
@@ -232,7 +262,8 @@ def test_the_port_closes_while_the_rest_of_the_graph_still_drains(tmp_path: Path
         client.settimeout(60)
         client.connect(address(graph))
         client.sendall(
-            b"POST /hold HTTP/1.1\r\nhost: localhost\r\nContent-Type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+            b"POST /hold HTTP/1.1\r\nhost: localhost\r\nContent-Type:"
+            b" application/json\r\ncontent-length: 2\r\n\r\n{}"
         )
         graph.signal()
         (stand_in,) = eventually(graph.stand_ins)
@@ -296,7 +327,10 @@ def test_a_stop_while_the_loop_is_busy_loses_no_call(tmp_path: Path) -> None:
         eventually((tmp_path / "blocked").exists)
         asked(graph, "/readyz")
         stand_in = stands_in(graph)
-        calls = [Waiting(lambda: post(graph, "/pid", json={})), Waiting(lambda: post(graph, "/double", json={"x": 1}))]
+        calls = [
+            Waiting(lambda: post(graph, "/pid", json={})),
+            Waiting(lambda: post(graph, "/double", json={"x": 1})),
+        ]
         eventually(lambda: connections(graph, stand_in) >= 2)
         graph.signal()
         graph.wait_log("Entry draining")
@@ -310,7 +344,10 @@ def test_a_stop_while_the_loop_is_busy_loses_no_call(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["/pid", "/double", "/doubles", "/count", "/size?times=2"])
 def test_a_stop_waits_for_what_clients_of_the_stand_in_send_late(tmp_path: Path, path: str) -> None:
     (tmp_path / "blocks").touch()
-    with entry(tmp_path) as graph, httpx.Client(base_url=graph.url, timeout=60, trust_env=False) as client:
+    with (
+        entry(tmp_path) as graph,
+        httpx.Client(base_url=graph.url, timeout=60, trust_env=False) as client,
+    ):
         busy = Waiting(lambda: post(graph, "/block", json={}))
         eventually((tmp_path / "blocked").exists)
         assert client.get("/livez").status_code == 200, "a connection to the stand-in"
@@ -320,7 +357,8 @@ def test_a_stop_waits_for_what_clients_of_the_stand_in_send_late(tmp_path: Path,
         graph.wait_log("Entry draining")
         (tmp_path / "blocks").unlink()
         assert busy.answer().status_code == 200
-        with contextlib.suppress(AssertionError):  # a worker that would not wait has had the time to go
+        # a worker that would not wait has had the time to go
+        with contextlib.suppress(AssertionError):
             eventually(lambda: not alive(worker), 0.3)
         said, status, answer = CALLS.get(path, ({"json": {}}, 200, str(worker)))
         called = client.post(path, **said)
@@ -336,12 +374,18 @@ def test_connections_end_in_their_own_time_but_hold_no_stop_up(tmp_path: Path) -
         (tmp_path / "slow").touch()
         kill_worker(graph)
         stand_in = stands_in(graph)
-        late, idle = (opened.enter_context(socket.create_connection(address(graph), 10)) for _ in range(2))
+        late, idle = (
+            opened.enter_context(socket.create_connection(address(graph), 10)) for _ in range(2)
+        )
         eventually(lambda: connections(graph, stand_in) == 2)
         (tmp_path / "slow").unlink()
         graph.wait_log("takes calls again")
         began = time.monotonic()
-        eventually(lambda: post(graph, "/pid", json={}).status_code == 200 and time.monotonic() - began > 0.6)
+        eventually(
+            lambda: (
+                post(graph, "/pid", json={}).status_code == 200 and time.monotonic() - began > 0.6
+            )
+        )
         late.sendall(
             b"POST /double HTTP/1.1\r\nhost: localhost\r\nContent-Type: application/json\r\n"
             b'content-length: 7\r\n\r\n{"x":4}'
@@ -406,10 +450,14 @@ def test_a_reload_brings_a_failed_entry_back(tmp_path: Path) -> None:
         kill_worker(graph)
         graph.wait_log("Entry failed", 60)
         stand_in = stands_in(graph)
-        assert steer(tmp_path, "scale", "Entry=2").returncode == 1, "it does not start, and one stands in all the while"
+        assert steer(tmp_path, "scale", "Entry=2").returncode == 1, (
+            "it does not start, and one stands in all the while"
+        )
         status = json.loads(steer(tmp_path, "status", "--json").stdout)
         assert (status["stand_in"], status["state"]) == (stand_in, "degraded")
-        assert [row["pid"] for row in json.loads(steer(tmp_path, "ps", "--json").stdout)] != [stand_in]
+        assert [row["pid"] for row in json.loads(steer(tmp_path, "ps", "--json").stdout)] != [
+            stand_in
+        ]
         (tmp_path / "broken").unlink()
         done = steer(tmp_path, "reload")
         assert done.returncode == 0, done.stderr
@@ -488,8 +536,12 @@ def test_tls_and_the_limits_of_the_port(tmp_path: Path) -> None:
         for path in ("/length", "/size?times=1"):
             large = post(graph, path, content=b"x" * 1_000_001, headers=RAW, verify=trust)
             assert large.status_code == 413
-        with trust.wrap_socket(socket.create_connection(address(graph)), server_hostname="127.0.0.1") as client:
-            client.sendall(b"POST /pid HTTP/1.1\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n{}")
+        with trust.wrap_socket(
+            socket.create_connection(address(graph)), server_hostname="127.0.0.1"
+        ) as client:
+            client.sendall(
+                b"POST /pid HTTP/1.1\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n{}"
+            )
             client.settimeout(10)
             assert client.recv(1000).startswith(b"HTTP/1.1 400")
         call = Waiting(lambda: post(graph, "/double", json={"x": 1}, verify=trust))
@@ -532,7 +584,9 @@ def early(tmp_path: Path, run_dir: Path) -> Iterator[tuple[Served, httpx.Client]
     """A graph whose entry starts as slowly as the flag says, and a client of its Unix socket."""
     (tmp_path / "slow").touch()
     path = f"{run_dir.parent}/early.sock"
-    graph = Served("standing:Entry", "--uds", path, "--run-dir", str(run_dir), env={"FLAGS": str(tmp_path)})
+    graph = Served(
+        "standing:Entry", "--uds", path, "--run-dir", str(run_dir), env={"FLAGS": str(tmp_path)}
+    )
     transport = httpx.HTTPTransport(uds=path)
     try:
         graph.wait_log("Entry starting")
@@ -542,7 +596,9 @@ def early(tmp_path: Path, run_dir: Path) -> Iterator[tuple[Served, httpx.Client]
         graph.close()
 
 
-def test_a_graph_that_starts_slowly_lives(early: tuple[Served, httpx.Client], tmp_path: Path) -> None:
+def test_a_graph_that_starts_slowly_lives(
+    early: tuple[Served, httpx.Client], tmp_path: Path
+) -> None:
     graph, client = early
     assert client.get("/livez").status_code == 200
     ready = client.get("/readyz")
@@ -550,9 +606,14 @@ def test_a_graph_that_starts_slowly_lives(early: tuple[Served, httpx.Client], tm
     assert client.get("/docs").status_code == 503
     graph.wait_log("Entry starts: a stand-in is at the public port, where calls wait")
     for path in ("/double", "/pid"):
-        late = client.post(path, json={"x": 1} if path == "/double" else {}, headers={"x-request-timeout": "0.3"})
+        late = client.post(
+            path, json={"x": 1} if path == "/double" else {}, headers={"x-request-timeout": "0.3"}
+        )
         assert (late.status_code, late.json()["service"]) == (504, "Entry")
-    calls = [Waiting(lambda: client.post("/double", json={"x": 4})), Waiting(lambda: client.post("/pid", json={}))]
+    calls = [
+        Waiting(lambda: client.post("/double", json={"x": 4})),
+        Waiting(lambda: client.post("/pid", json={})),
+    ]
     upload = Waiting(lambda: client.post("/size?times=2", content=b"x" * 1_000_000, headers=RAW))
     (tmp_path / "slow").unlink()
     graph.wait_log("serving on")
@@ -570,7 +631,10 @@ def test_a_start_that_fails_answers_who_waits(
 ) -> None:
     graph, client = early
     assert client.get("/livez", headers={"connection": "close"}).status_code == 200
-    calls = [Waiting(lambda: client.post("/double", json={"x": 4})), Waiting(lambda: client.post("/pid", json={}))]
+    calls = [
+        Waiting(lambda: client.post("/double", json={"x": 4})),
+        Waiting(lambda: client.post("/pid", json={})),
+    ]
     (pid,) = graph.stand_ins()
     eventually(lambda: connections_to(f"{run_dir.parent}/early.sock") >= 2)
     (tmp_path / "fails").touch()
@@ -579,11 +643,19 @@ def test_a_start_that_fails_answers_who_waits(
         answer = call.answer()
         assert answer.status_code == 503 and answer.json()["service"] == "Entry"
     assert graph.wait_exit() == 3
-    assert "OSError: the disk is full" in graph.text.splitlines()[-1], "its own traceback is the last word"
-    assert not alive(pid) and not run_dir.exists() and not os.path.exists(f"{run_dir.parent}/early.sock")
+    assert "OSError: the disk is full" in graph.text.splitlines()[-1], (
+        "its own traceback is the last word"
+    )
+    assert (
+        not alive(pid)
+        and not run_dir.exists()
+        and not os.path.exists(f"{run_dir.parent}/early.sock")
+    )
 
 
-def test_a_stop_during_a_start_answers_who_waits(early: tuple[Served, httpx.Client], run_dir: Path) -> None:
+def test_a_stop_during_a_start_answers_who_waits(
+    early: tuple[Served, httpx.Client], run_dir: Path
+) -> None:
     graph, client = early
     assert client.get("/livez", headers={"connection": "close"}).status_code == 200
     call = Waiting(lambda: client.post("/double", json={"x": 4}))

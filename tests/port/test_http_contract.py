@@ -1,4 +1,6 @@
-"""The HTTP contract at the public port: a wrong request gets its status and a clear word, and the next one works."""
+"""The HTTP contract at the public port: a wrong request gets its status and a clear word, and the
+next one works.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +102,9 @@ def test_a_chunked_body_over_the_limit_is_refused(graph: Served, client: httpx.C
         for _ in range(100):
             yield b"x" * 1024
 
-    answer = client.post("/size", content=chunks(), headers={"content-type": "application/octet-stream"})
+    answer = client.post(
+        "/size", content=chunks(), headers={"content-type": "application/octet-stream"}
+    )
     assert answer.status_code == 413
 
 
@@ -143,7 +147,9 @@ def test_a_wrong_call_to_a_dependency_is_the_callers_bug(client: httpx.Client) -
 
 
 def test_raw_bodies(client: httpx.Client) -> None:
-    assert client.post("/size", content=b"\x89PNG", headers={"content-type": "image/png"}).json() == 4
+    assert (
+        client.post("/size", content=b"\x89PNG", headers={"content-type": "image/png"}).json() == 4
+    )
     assert client.post("/size", json={"body": "aGVsbG8="}).json() == 5
 
 
@@ -160,7 +166,9 @@ def test_internal_headers_mean_nothing_at_the_public_port(client: httpx.Client) 
 
 
 def test_a_request_timeout_of_the_client(client: httpx.Client) -> None:
-    answer = client.post("/below_raises", json={"kind": "other"}, headers={"x-request-timeout": "0.000001"})
+    answer = client.post(
+        "/below_raises", json={"kind": "other"}, headers={"x-request-timeout": "0.000001"}
+    )
     assert answer.status_code == 504
 
 
@@ -171,10 +179,17 @@ def test_a_request_timeout_lengthens_nothing(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("timeouts", [("0.000001", "60"), ("60", "0.000001")])
-def test_of_two_request_timeouts_the_shorter_one_counts(client: httpx.Client, timeouts: tuple[str, str]) -> None:
+def test_of_two_request_timeouts_the_shorter_one_counts(
+    client: httpx.Client, timeouts: tuple[str, str]
+) -> None:
     headers = [("x-request-timeout", timeout) for timeout in timeouts]
     assert client.post("/below_raises", json={"kind": "other"}, headers=headers).status_code == 504
-    assert client.post("/add", json={"a": 1}, headers=[*headers, ("x-request-timeout", "x")]).status_code == 400
+    assert (
+        client.post(
+            "/add", json={"a": 1}, headers=[*headers, ("x-request-timeout", "x")]
+        ).status_code
+        == 400
+    )
 
 
 def test_a_content_coding_that_is_none(client: httpx.Client) -> None:
@@ -189,8 +204,15 @@ def test_a_content_coding_that_is_none(client: httpx.Client) -> None:
 def test_a_path_may_be_written_with_escapes(graph: Served, client: httpx.Client) -> None:
     for target in ("/%61dd", "/%61%64d?", "/ad%64"):
         assert raw(graph, f"POST {target} HTTP/1.1", "localhost") == 200, target
-    assert raw(graph, "POST /%61%64d?x=%2F HTTP/1.1", "localhost") == 422, "a query that nobody reads"
-    for target, status in (("/%6civez", 200), ("/read%79z", 200), ("/%61dd", 405), ("/docs%2Fforms.css", 404)):
+    assert raw(graph, "POST /%61%64d?x=%2F HTTP/1.1", "localhost") == 422, (
+        "a query that nobody reads"
+    )
+    for target, status in (
+        ("/%6civez", 200),
+        ("/read%79z", 200),
+        ("/%61dd", 405),
+        ("/docs%2Fforms.css", 404),
+    ):
         assert raw(graph, f"GET {target} HTTP/1.1", "localhost") == status, target
     assert client.post("/a%2fdd").json()["detail"].startswith("there is no API at /a%2Fdd")
 
@@ -250,7 +272,10 @@ def test_no_answer_leads_to_another_host(client: httpx.Client) -> None:
 
 def test_a_proxy_may_take_its_prefix_off_or_leave_it_on() -> None:
     paths = ("/livez", "/readyz", "/readyz?x=1", "/openapi.json", "/docs", "/", "")
-    with served("tests.apps.bad_input:Gateway", "--root-path", "/pre", cwd=ROOT) as graph, graph.client() as client:
+    with (
+        served("tests.apps.bad_input:Gateway", "--root-path", "/pre", cwd=ROOT) as graph,
+        graph.client() as client,
+    ):
         for path in paths:
             plain, prefixed = client.get(path or "/"), client.get("/pre" + path)
             assert (prefixed.status_code, prefixed.text) == (plain.status_code, plain.text), path
@@ -262,13 +287,22 @@ def test_a_proxy_may_take_its_prefix_off_or_leave_it_on() -> None:
             assert client.get(path).status_code == 404, path
         assert client.get("/pre/add").json()["detail"] == "/add takes POST, not GET"
     with served("tests.apps.bad_input:Gateway", "--root-path", "/%c3%a9", cwd=ROOT) as graph:
-        for line in ("GET /livez", "GET /%C3%A9/livez", "GET /%c3%a9/readyz", "POST /%C3%A9/add", "POST /%c3%a9/%61dd"):
+        for line in (
+            "GET /livez",
+            "GET /%C3%A9/livez",
+            "GET /%c3%a9/readyz",
+            "POST /%C3%A9/add",
+            "POST /%c3%a9/%61dd",
+        ):
             assert raw(graph, f"{line} HTTP/1.1", "localhost") == 200, line
 
 
 def test_pipelined_requests_are_answered_in_order(graph: Served) -> None:
     host, port = graph.url.removeprefix("http://").split(":")
-    request = "POST /add HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{}"
+    request = (
+        "POST /add HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length:"
+        " {}\r\n\r\n{}"
+    )
     bodies = [json.dumps({"a": x}) for x in range(20)]
     with socket.create_connection((host, int(port)), 10) as sock:
         sock.sendall("".join(request.format(len(body), body) for body in bodies).encode())
@@ -277,7 +311,9 @@ def test_pipelined_requests_are_answered_in_order(graph: Served) -> None:
             data = sock.recv(65536)
             assert data, received
             received += data
-    answers = [float(part.rpartition(b"\r\n\r\n")[2]) for part in received.split(b"HTTP/1.1 200")[1:]]
+    answers = [
+        float(part.rpartition(b"\r\n\r\n")[2]) for part in received.split(b"HTTP/1.1 200")[1:]
+    ]
     assert answers == [x + 1.0 for x in range(20)]
 
 
@@ -290,7 +326,10 @@ def test_keep_alive_requests_are_not_delayed(client: httpx.Client) -> None:
 def test_a_query_that_nobody_reads_is_refused_in_words(client: httpx.Client) -> None:
     answer = client.post("/add?a=1&b=2", json={"a": 1})
     assert answer.status_code == 422
-    assert answer.json()["detail"] == "/add reads no query, and this URL has one: send arguments as JSON in the body"
+    assert (
+        answer.json()["detail"]
+        == "/add reads no query, and this URL has one: send arguments as JSON in the body"
+    )
     assert answer.json()["errors"][0]["loc"] == ["query", "a"]
     assert client.get("/readyz?x=1").status_code == 200
 

@@ -1,4 +1,6 @@
-"""Large public bodies are read in a thread: the loop goes on, and all else is as it is with small ones."""
+"""Large public bodies are read in a thread: the loop goes on, and all else is as it is with small
+ones.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def test_large_bodies_that_do_not_fit_hold_nothing(client: httpx.Client, name: s
     for _ in range(3):
         answer = client.post(f"/{name}", json={parameter: [*ITEMS, 1]})
         assert answer.status_code == 422 and answer.json()["errors"][0]["loc"][0] == parameter
-    answer = client.post(f"/{name}", content=b"{" + b" " * LARGE_BODY, headers={"content-type": "application/json"})
+    answer = client.post(
+        f"/{name}", content=b"{" + b" " * LARGE_BODY, headers={"content-type": "application/json"}
+    )
     assert answer.status_code == 400
     assert client.post("/pid", json={}).status_code == 200  # the only slot is free
 
@@ -59,10 +63,14 @@ def test_a_small_body_that_does_not_fit_a_batch_holds_nothing(client: httpx.Clie
 
 
 @pytest.mark.parametrize("name", ["hold", "hold_in_thread"])
-def test_the_loop_goes_on_while_a_body_is_read(graph: Served, client: httpx.Client, tmp_path: Path, name: str) -> None:
+def test_the_loop_goes_on_while_a_body_is_read(
+    graph: Served, client: httpx.Client, tmp_path: Path, name: str
+) -> None:
     gate, answers = tmp_path / "gate", list[int]()
     thread = threading.Thread(
-        target=lambda: answers.append(httpx.post(f"{graph.url}/{name}", json=held(gate), timeout=60).json())
+        target=lambda: answers.append(
+            httpx.post(f"{graph.url}/{name}", json=held(gate), timeout=60).json()
+        )
     )
     thread.start()
     try:
@@ -82,10 +90,15 @@ def test_the_deadline_passes_while_a_body_is_read(client: httpx.Client, tmp_path
     assert client.post("/pid", json={}).status_code == 200  # the slot is free when the thread is
 
 
-def test_a_client_that_leaves_while_its_body_is_read(graph: Served, client: httpx.Client, tmp_path: Path) -> None:
+def test_a_client_that_leaves_while_its_body_is_read(
+    graph: Served, client: httpx.Client, tmp_path: Path
+) -> None:
     gate = tmp_path / "gate"
     body = json.dumps(held(gate)).encode()
-    head = b"POST /hold HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    head = (
+        b"POST /hold HTTP/1.1\r\nHost: localhost\r\nContent-Type:"
+        b" application/json\r\nContent-Length: %d\r\n\r\n"
+    )
     with socket.create_connection(address(graph), 30) as sock:
         sock.sendall(head % len(body) + body)
         eventually(Path(f"{gate}.begun").exists)
@@ -98,13 +111,23 @@ def test_answers_keep_their_order(graph: Served) -> None:
     def request(name: str, items: list[str], close: bool = False) -> bytes:
         body = json.dumps({"items": items}).encode()
         head = f"POST /{name} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        head += f"Connection: {'close' if close else 'keep-alive'}\r\nContent-Length: {len(body)}\r\n\r\n"
+        head += (
+            f"Connection: {'close' if close else 'keep-alive'}\r\nContent-Length:"
+            f" {len(body)}\r\n\r\n"
+        )
         return head.encode() + body
 
     with socket.create_connection(address(graph), 30) as sock:
-        sock.sendall(request("sizes", ITEMS) + request("sizes", ["a"]) + request("sizes", ITEMS[:4], close=True))
+        sock.sendall(
+            request("sizes", ITEMS)
+            + request("sizes", ["a"])
+            + request("sizes", ITEMS[:4], close=True)
+        )
         received = b""
         while data := sock.recv(65536):
             received += data
     bodies = [part.rpartition(b"\r\n\r\n")[2] for part in received.split(b"HTTP/1.1 200 OK")[1:]]
-    assert bodies == [json.dumps(each).replace(" ", "").encode() for each in ([len(ITEM)] * 5, [1], [len(ITEM)] * 4)]
+    assert bodies == [
+        json.dumps(each).replace(" ", "").encode()
+        for each in ([len(ITEM)] * 5, [1], [len(ITEM)] * 4)
+    ]

@@ -1,4 +1,6 @@
-"""The public port is this graph's alone from before anything is started; who does not listen there is not ready."""
+"""The public port is this graph's alone from before anything is started; who does not listen there
+is not ready.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,8 @@ class Slow:
     async def x(self) -> int:
         return 1
 """
-# The lowest free descriptors are counted when it listens on its own socket: so many more may be opened.
+# The lowest free descriptors are counted when it listens on its own socket: so many more may be
+# opened.
 SHORT = """
 import os
 import resource
@@ -70,7 +73,9 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize("where", ["port", "uds"])
-def test_a_second_graph_does_not_start_while_the_first_one_starts(tmp_path: Path, run_dir: Path, where: str) -> None:
+def test_a_second_graph_does_not_start_while_the_first_one_starts(
+    tmp_path: Path, run_dir: Path, where: str
+) -> None:
     (tmp_path / "app.py").write_text(SLOW)
     place = ("--uds", str(tmp_path / "s")) if where == "uds" else ("--port", str(free_port()))
     first = Served("app:Slow", *place, "--run-dir", str(run_dir / "first"), cwd=tmp_path)
@@ -83,7 +88,10 @@ def test_a_second_graph_does_not_start_while_the_first_one_starts(tmp_path: Path
         finally:
             second.close()
         assert "is in use by another process; stop it, or choose another" in second.text
-        assert f"app:Slow has it: `graphserve stop --run-dir {run_dir / 'first'}` stops that one" in second.text
+        assert (
+            f"app:Slow has it: `graphserve stop --run-dir {run_dir / 'first'}` stops that one"
+            in second.text
+        )
         assert f"there was no folder {run_dir} for the run folder: made, and it stays" in first.text
         assert "Traceback" not in second.text
         assert not (tmp_path / "starting").exists(), "it found out before it started anything"
@@ -105,7 +113,9 @@ def test_who_comes_early_waits() -> None:
 
 @pytest.mark.parametrize("where", ["tcp", "unix"])
 def test_of_many_that_start_at_once_one_has_the_address(tmp_path: Path, where: str) -> None:
-    listen = ListenPlan(uds=str(tmp_path / "s")) if where == "unix" else ListenPlan(port=free_port())
+    listen = (
+        ListenPlan(uds=str(tmp_path / "s")) if where == "unix" else ListenPlan(port=free_port())
+    )
     if where == "unix":
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(str(tmp_path / "s"))  # of a process that was killed
@@ -139,11 +149,14 @@ def test_of_many_that_start_at_once_one_has_the_address(tmp_path: Path, where: s
 
 @pytest.mark.parametrize("left", [rarely(0), rarely(5), 6])
 def test_a_worker_that_cannot_listen_is_a_failed_start(short: Path, left: int) -> None:
-    """Wherever it runs out of descriptors: for its own socket, for those that it is sent, for what listens there."""
+    """Wherever it runs out of descriptors: for its own socket, for those that it is sent, for what
+    listens there.
+    """
     graph = Served("app:Short", cwd=short, env={"LEFT": str(left)})
     try:
         graph.wait_log("serving on|no file descriptor is left")
-        if "serving on" in graph.text:  # as many as it needs differ between versions of Python and uvloop
+        # as many as it needs differ between versions of Python and uvloop
+        if "serving on" in graph.text:
             with graph.wait_ready().client() as client:
                 assert client.post("/x", json={}).json() == 1
             return
@@ -180,7 +193,10 @@ def test_descriptors_that_do_not_fit_are_noticed() -> None:
             done.set()
 
         receiver = channel.Channel(
-            far, lambda message, fds: news.append(message.type), ended, lambda: news.append("no room")
+            far,
+            lambda message, fds: news.append(message.type),
+            ended,
+            lambda: news.append("no room"),
         )
         sender = channel.Channel(near, lambda message, fds: None, lambda: None)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,4 +1,6 @@
-"""TLS at the public port: handshakes, mutual TLS, keys with passwords, drain, and certificates that are renewed."""
+"""TLS at the public port: handshakes, mutual TLS, keys with passwords, drain, and certificates that
+are renewed.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ def address(graph: Served) -> tuple[str, int]:
 
 
 def handshake(graph: Served, context: ssl.SSLContext) -> str | None:
-    """The version of TLS that both sides agree on; one byte is read, since TLS 1.3 refuses clients late."""
+    """The version of TLS that both sides agree on; one byte is read, since TLS 1.3 refuses clients
+    late.
+    """
     with (
         socket.create_connection(address(graph), 30) as sock,
         context.wrap_socket(sock, server_hostname="localhost") as tls,
@@ -117,7 +121,11 @@ def test_who_does_not_get_in_is_told_of_but_not_each_time(files: Authority) -> N
     arguments = ("--ssl-certfile", f"{files.folder}/server.pem", "--ssl-ca-certs", files.ca)
     for more, ask, words in (
         ((), plainly, "the client speaks plain HTTP: its URL begins with https://"),
-        (("--ssl-cert-reqs", "required"), securely, "the client shows no certificate, and --ssl-cert-reqs is required"),
+        (
+            ("--ssl-cert-reqs", "required"),
+            securely,
+            "the client shows no certificate, and --ssl-cert-reqs is required",
+        ),
     ):
         with served("steps:Gateway", *arguments, *more) as graph:
             for _ in range(5):
@@ -130,7 +138,9 @@ def test_who_does_not_get_in_is_told_of_but_not_each_time(files: Authority) -> N
 @pytest.mark.slow
 def test_a_unix_socket_with_tls(files: Authority, run_dir: Path) -> None:
     path = str(run_dir.parent / "t.sock")
-    with served("steps:Gateway", "--uds", path, "--ssl-certfile", f"{files.folder}/server.pem") as graph:
+    with served(
+        "steps:Gateway", "--uds", path, "--ssl-certfile", f"{files.folder}/server.pem"
+    ) as graph:
         before = len(graph.log)
         transport = httpx.HTTPTransport(uds=path, verify=files.client_context())
         with httpx.Client(transport=transport, base_url="https://localhost", timeout=30) as client:
@@ -157,7 +167,9 @@ def securely(graph: Served, files: Authority) -> None:
 
 
 @pytest.mark.slow
-def test_failed_handshakes_are_counted_while_they_are_not_told_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_failed_handshakes_are_counted_while_they_are_not_told_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level("INFO")
     failed = FailedHandshakes()
     for _ in range(4):
@@ -167,15 +179,21 @@ def test_failed_handshakes_are_counted_while_they_are_not_told_of(caplog: pytest
     failed.note(ssl.SSLError(1, "odd"), "::2")
     first, second = (record.getMessage() for record in caplog.records)
     assert first.startswith("no TLS with ::1: ") and "more" not in first
-    assert second.startswith("no TLS with ::2: ") and second.endswith(" (3 more since the last such line)")
+    assert second.startswith("no TLS with ::2: ") and second.endswith(
+        " (3 more since the last such line)"
+    )
 
 
 @pytest.mark.slow
 def test_a_connection_is_kept(graph: Served, files: Authority) -> None:
-    connection = http.client.HTTPSConnection(*address(graph), context=files.client_context(), timeout=30)
+    connection = http.client.HTTPSConnection(
+        *address(graph), context=files.client_context(), timeout=30
+    )
     ports = set()
     for x in range(5):
-        connection.request("POST", "/two", f'{{"x": {x}, "gate": "/"}}', {"content-type": "application/json"})
+        connection.request(
+            "POST", "/two", f'{{"x": {x}, "gate": "/"}}', {"content-type": "application/json"}
+        )
         answer = connection.getresponse()
         assert (answer.status, answer.read()) == (200, str(x * 10).encode())
         assert connection.sock is not None, "it said connection: close"
@@ -186,7 +204,9 @@ def test_a_connection_is_kept(graph: Served, files: Authority) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("requirement", "without"), [("required", False), ("optional", True)])
-def test_clients_show_certificates(files: Authority, requirement: str, without: bool, tmp_path: Path) -> None:
+def test_clients_show_certificates(
+    files: Authority, requirement: str, without: bool, tmp_path: Path
+) -> None:
     stranger = Authority(tmp_path)
     ours = files.issue("client", "client@example.org")
     arguments = (
@@ -217,9 +237,20 @@ def encrypted(files: Authority, folder: Path) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("by", ["flag", "environment"])
-def test_the_password_of_the_key_is_written_nowhere(files: Authority, tmp_path: Path, run_dir: Path, by: str) -> None:
+def test_the_password_of_the_key_is_written_nowhere(
+    files: Authority, tmp_path: Path, run_dir: Path, by: str
+) -> None:
     certfile, keyfile = encrypted(files, tmp_path)
-    arguments = ["--ssl-certfile", certfile, "--ssl-keyfile", keyfile, "--run-dir", str(run_dir), "-w", "2"]
+    arguments = [
+        "--ssl-certfile",
+        certfile,
+        "--ssl-keyfile",
+        keyfile,
+        "--run-dir",
+        str(run_dir),
+        "-w",
+        "2",
+    ]
     env = {}
     if by == "flag":
         arguments += ["--ssl-keyfile-password", PASSWORD]
@@ -292,8 +323,16 @@ def test_files_that_do_not_fit_are_refused(files: Authority, tmp_path: Path) -> 
     server = f"{files.folder}/server.pem"
     cases = [
         (["--ssl-certfile", "none.pem"], 4, "none.pem: cannot be read: No such file or directory"),
-        (["--ssl-certfile", certfile, "--ssl-keyfile", server], 4, "is not that of the certificate"),
-        (["--ssl-certfile", certfile, "--ssl-keyfile", keyfile], 4, "is encrypted: give --ssl-keyfile-password"),
+        (
+            ["--ssl-certfile", certfile, "--ssl-keyfile", server],
+            4,
+            "is not that of the certificate",
+        ),
+        (
+            ["--ssl-certfile", certfile, "--ssl-keyfile", keyfile],
+            4,
+            "is encrypted: give --ssl-keyfile-password",
+        ),
         (
             ["--ssl-certfile", certfile, "--ssl-keyfile", keyfile, "--ssl-keyfile-password", "no"],
             4,

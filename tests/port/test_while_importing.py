@@ -1,4 +1,6 @@
-"""The public port while the modules of the graph are still imported: health is answered, and calls wait."""
+"""The public port while the modules of the graph are still imported: health is answered, and calls
+wait.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ from tests.harness import Served, alive, eventually
 RAW = {"content-type": "application/octet-stream"}
 STARTS = "Entry starts: a stand-in is at the public port, where calls wait"
 CALL = (
-    b"POST /double HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 7\r\n"
-    b'connection: close\r\n\r\n{"x":4}'
+    b"POST /double HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length:"
+    b' 7\r\nconnection: close\r\n\r\n{"x":4}'
 )
 
 
@@ -89,7 +91,9 @@ def test_health_is_answered_and_calls_wait_for_the_modules(importing: Importing)
         calls = {
             "8": Waiting(lambda: client.post("/double", json={"x": 4})),
             "0\n1\n": Waiting(lambda: client.post("/count", json={"n": 2})),
-            "2000000": Waiting(lambda: client.post("/size?times=2", content=b"x" * 1_000_000, headers=RAW)),
+            "2000000": Waiting(
+                lambda: client.post("/size?times=2", content=b"x" * 1_000_000, headers=RAW)
+            ),
             "did you mean": Waiting(lambda: client.post("/dubble", json={"x": 4})),
             "missing argument": Waiting(lambda: client.post("/double", json={})),
         }
@@ -115,7 +119,9 @@ def test_health_is_answered_and_calls_wait_for_the_modules(importing: Importing)
 
 
 @pytest.mark.parametrize("stands_in", [True, False])
-def test_modules_that_raise_end_the_start_as_ever_and_who_waits_is_told(importing: Importing, stands_in: bool) -> None:
+def test_modules_that_raise_end_the_start_as_ever_and_who_waits_is_told(
+    importing: Importing, stands_in: bool
+) -> None:
     graph = importing.graph
     with importing.raw() as client, importing.raw() as half:
         client.sendall(CALL)

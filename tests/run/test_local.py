@@ -1,4 +1,6 @@
-"""`local()`: the whole graph in this process, with the limits, deadlines and errors of real ones."""
+"""`local()`: the whole graph in this process, with the limits, deadlines and errors of real
+ones.
+"""
 
 from __future__ import annotations
 
@@ -236,7 +238,10 @@ async def test_a_call_is_sent_when_it_is_made() -> None:
 
 async def test_result_on_the_loop_raises_at_once_with_the_fix() -> None:
     async with graphserve.local(Top) as top:
-        assert "write `await self.….times(...)` here, or make this API a plain `def`" in await top.wrong()
+        assert (
+            "write `await self.….times(...)` here, or make this API a plain `def`"
+            in await top.wrong()
+        )
         with pytest.raises(RuntimeError, match="would block the event loop"):
             top.wait().result()
         await until(lambda: gate.inside == 0)
@@ -272,7 +277,10 @@ async def test_a_dropped_call_is_cancelled_with_a_warning() -> None:
     async with graphserve.local(Leaf) as leaf:
         call = leaf.wait()
         await until(lambda: gate.inside == 1)
-        with pytest.warns(RuntimeWarning, match=r"a call to Leaf\.wait was dropped without being awaited: cancelled"):
+        with pytest.warns(
+            RuntimeWarning,
+            match=r"a call to Leaf\.wait was dropped without being awaited: cancelled",
+        ):
             del call
             gc.collect()
         await until(lambda: gate.cancelled == 1)
@@ -314,7 +322,9 @@ async def test_wrong_arguments_and_names() -> None:
             leaf.tims(1)  # type: ignore[attr-defined]
 
 
-async def test_the_cause_of_an_error_is_the_users_own_exception(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_cause_of_an_error_is_the_users_own_exception(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with graphserve.local(Top) as top:
         with pytest.raises(RemoteError, match="Leaf raised KeyError: 'a secret'") as caught:
             await top.raises(0)
@@ -322,7 +332,9 @@ async def test_the_cause_of_an_error_is_the_users_own_exception(caplog: pytest.L
         while first is not None and first.__cause__ is not None:
             first = first.__cause__
         assert isinstance(first, KeyError) and first.__traceback__ is not None
-        assert [record.exc_info for record in caplog.records] == [None], "logged once, where it was raised, in a line"
+        assert [record.exc_info for record in caplog.records] == [None], (
+            "logged once, where it was raised, in a line"
+        )
 
 
 async def test_context_variables_do_not_cross() -> None:
@@ -369,7 +381,9 @@ async def test_many_waiting_calls_that_are_refused_or_late() -> None:
         await until(lambda: gate.inside == 1)
         gate.opened.set()
         assert await first == 1
-        assert {type(error) for error in await asyncio.gather(*wrong, return_exceptions=True)} == {InvalidArguments}
+        assert {type(error) for error in await asyncio.gather(*wrong, return_exceptions=True)} == {
+            InvalidArguments
+        }
         assert await last == 2
 
 
@@ -446,7 +460,9 @@ class Other(Leaf):
         return await self.narrow.add(x) * self.factor
 
 
-@pytest.mark.parametrize(("stand_in", "both"), [(Fake(), [-2, -2]), (Stub, [1000, 1000]), (Other, [15, 30])])
+@pytest.mark.parametrize(
+    ("stand_in", "both"), [(Fake(), [-2, -2]), (Stub, [1000, 1000]), (Other, [15, 30])]
+)
 async def test_stand_ins(stand_in: Any, both: list[int]) -> None:
     async with graphserve.local(Top, replace={Leaf: stand_in}) as top:
         assert await top.both(2) == both
@@ -527,7 +543,13 @@ async def test_a_service_elsewhere_may_be_of_any_class() -> None:
     ("replace", "says"),
     [
         ({Narrow: Fake()}, "Narrow is no class of this graph; its services are Leaf, Top"),
-        ({"Leaf": Fake()}, r"'Leaf' is no class: write \{Class: what stands in for it\}; its services are Leaf, Top"),
+        (
+            {"Leaf": Fake()},
+            (
+                r"'Leaf' is no class: write \{Class: what stands in for it\}; its services are"
+                r" Leaf, Top"
+            ),
+        ),
         ({Leaf: object()}, "object stands in for Leaf, but has no method 'times'"),
         ({Leaf: Lacking}, "Lacking stands in for Leaf, but has no API 'times': .* with @api"),
     ],
@@ -542,7 +564,9 @@ async def test_other_uses_say_how_to_enter_it() -> None:
     graph: Any = graphserve.local(Leaf)
     with pytest.raises(TypeError, match=r"write `async with local\(Leaf\) as …:`"), graph:
         pass
-    with pytest.raises(AttributeError, match=r"local\(Leaf\) has no 'times': write `async with local\(Leaf\)"):
+    with pytest.raises(
+        AttributeError, match=r"local\(Leaf\) has no 'times': write `async with local\(Leaf\)"
+    ):
         await graph.times(1)
     with pytest.raises(AttributeError, match="_there"):
         graph._there  # noqa: B018
@@ -609,7 +633,10 @@ def failing(step: str, error: BaseException) -> type:
     async def fail_async(self: Any, *exc: Any) -> None:
         raise error
 
-    body = {"low": depends(Low), step: fail if step in ("__init__", "__enter__", "__new__") else fail_async}
+    body = {
+        "low": depends(Low),
+        step: fail if step in ("__init__", "__enter__", "__new__") else fail_async,
+    }
     return service(name="Failing")(type("Failing", (Diary,), body))
 
 
@@ -623,7 +650,9 @@ def failing(step: str, error: BaseException) -> type:
         ("__aenter__", ValueError("no")),
     ],
 )
-async def test_a_failed_start_stops_what_was_started(diary: list[str], step: str, error: BaseException) -> None:
+async def test_a_failed_start_stops_what_was_started(
+    diary: list[str], step: str, error: BaseException
+) -> None:
     threads = threading.active_count()
     with pytest.raises(StartupError, match=rf"Failing: .*{step} raised") as caught:
         async with graphserve.local(failing(step, error)):
@@ -653,10 +682,15 @@ async def test_a_slow_start_is_given_up() -> None:
         async def x(self) -> int:
             return 1
 
-    with pytest.raises(StartupError, match=r"Slow was not ready 0\.5 s after it began to start") as caught:
+    with pytest.raises(
+        StartupError, match=r"Slow was not ready 0\.5 s after it began to start"
+    ) as caught:
         async with graphserve.local(Slow):
             pass
-    assert re.match(r"Stack .*\n.*test_local.py\", line \d+, in __aenter__\n    await asyncio.Event", caught.value.log)
+    assert re.match(
+        r"Stack .*\n.*test_local.py\", line \d+, in __aenter__\n    await asyncio.Event",
+        caught.value.log,
+    )
 
 
 async def test_a_slow_init_says_where_it_is() -> None:
@@ -675,7 +709,9 @@ async def test_a_slow_init_says_where_it_is() -> None:
         with pytest.raises(StartupError, match="Slow was not ready") as caught:
             async with graphserve.local(Slow):
                 pass
-        assert re.match(r"Stack .*\n.*test_local.py\", line \d+, in __init__\n    going.wait", caught.value.log)
+        assert re.match(
+            r"Stack .*\n.*test_local.py\", line \d+, in __init__\n    going.wait", caught.value.log
+        )
     finally:
         going.set()
 
@@ -695,7 +731,9 @@ async def test_who_does_not_leave_is_given_up_after_its_graceful_timeout(diary: 
         async def x(self) -> int:
             return 1
 
-    with pytest.warns(RuntimeWarning, match=r"Stays had not left \(__aexit__\) after 0\.02 s: cancelled"):
+    with pytest.warns(
+        RuntimeWarning, match=r"Stays had not left \(__aexit__\) after 0\.02 s: cancelled"
+    ):
         async with asyncio.timeout(10), graphserve.local(Stays) as stays:
             assert await stays.x() == 1
     assert diary[-2:] == ["cancelled 1", "exit Low"]
@@ -716,7 +754,10 @@ async def test_a_thread_that_does_not_leave_is_left_behind() -> None:
             return 1
 
     try:
-        with pytest.warns(RuntimeWarning, match=r"Stays had not left \(__exit__\) after 0\.02 s: its thread goes on"):
+        with pytest.warns(
+            RuntimeWarning,
+            match=r"Stays had not left \(__exit__\) after 0\.02 s: its thread goes on",
+        ):
             async with asyncio.timeout(10), graphserve.local(Stays) as stays:
                 assert await stays.x() == 1
     finally:
@@ -793,7 +834,11 @@ async def test_wrapped_apis_and_calls_of_oneself() -> None:
 
         @api
         async def ask(self) -> list[int]:
-            return [await self.unusual.inner(1), await self.unusual.outer(1), await self.unusual.sync(1)]
+            return [
+                await self.unusual.inner(1),
+                await self.unusual.outer(1),
+                await self.unusual.sync(1),
+            ]
 
     async with graphserve.local(Caller) as caller:
         assert await caller.ask() == [6, 16, 1]
@@ -809,7 +854,9 @@ async def test_several_graphs_at_once_and_nothing_is_left() -> None:
     before = (len(os.listdir("/proc/self/fd")), threading.active_count())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert await asyncio.gather(*(one(x) for x in range(10))) == [[x, 10 * x] for x in range(10)]
+        assert await asyncio.gather(*(one(x) for x in range(10))) == [
+            [x, 10 * x] for x in range(10)
+        ]
         gc.collect()
     await until(lambda: (len(os.listdir("/proc/self/fd")), threading.active_count()) <= before)
 
@@ -878,15 +925,18 @@ async def test_no_service_and_no_class() -> None:
         pass
 
     for wrong in (Plain, "m:C", Leaf()):
-        with pytest.raises(GraphServeError, match="is no service: decorate its class with @service"):
+        with pytest.raises(
+            GraphServeError, match="is no service: decorate its class with @service"
+        ):
             graphserve.local(wrong)  # type: ignore[arg-type]
 
 
 async def test_a_cycle_prints_its_path(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "circle_of_two.py").write_text(
-        "from graphserve import api, depends, service\n\n\n@service\nclass A:\n    b = depends('circle_of_two:B')\n\n"
-        "    @api\n    async def x(self) -> int: ...\n\n\n@service\nclass B:\n    a = depends(A)\n\n"
-        "    @api\n    async def x(self) -> int: ...\n"
+        "from graphserve import api, depends, service\n\n\n@service\nclass A:\n    b ="
+        " depends('circle_of_two:B')\n\n    @api\n    async def x(self) -> int:"
+        " ...\n\n\n@service\nclass B:\n    a = depends(A)\n\n    @api\n    async def x(self) ->"
+        " int: ...\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     import circle_of_two  # type: ignore[import-not-found]
@@ -894,7 +944,10 @@ async def test_a_cycle_prints_its_path(tmp_path: Any, monkeypatch: pytest.Monkey
     with pytest.raises(CycleError, match=r"A → B \(.*\) → A \(.*\)\. Remove") as caught:
         graphserve.local(circle_of_two.A)
     file = tmp_path / "circle_of_two.py"
-    assert (caught.value.path, caught.value.places) == (("A", "B", "A"), (f"{file}:6", f"{file}:14"))
+    assert (caught.value.path, caught.value.places) == (
+        ("A", "B", "A"),
+        (f"{file}:6", f"{file}:14"),
+    )
 
 
 async def test_two_nodes_of_one_name() -> None:
@@ -907,7 +960,9 @@ async def test_two_nodes_of_one_name() -> None:
         async def x(self) -> int:
             return 1
 
-    with pytest.raises(GraphError, match=r"two nodes have the name 'Leaf' and another init .* name=\"…\""):
+    with pytest.raises(
+        GraphError, match=r"two nodes have the name 'Leaf' and another init .* name=\"…\""
+    ):
         graphserve.local(Twice)
 
 
@@ -919,7 +974,9 @@ async def test_two_nodes_of_one_name() -> None:
     ],
 )
 async def test_classes_that_cannot_be_made(body: dict[str, Any], says: str) -> None:
-    wrong = service(name="Wrong")(abc.ABCMeta("Wrong", (Diary,), {"__init__": body.get("__init__", Diary.__init__)}))
+    wrong = service(name="Wrong")(
+        abc.ABCMeta("Wrong", (Diary,), {"__init__": body.get("__init__", Diary.__init__)})
+    )
     if "__abstractmethods__" in body:
         wrong.__abstractmethods__ = body["__abstractmethods__"]  # type: ignore[attr-defined]
     with pytest.raises(GraphError, match=says):
@@ -988,7 +1045,10 @@ async def test_a_dependency_in_init_is_no_edge() -> None:
             return 1
 
     for cls, method in ((Wrong, "__init__"), (WrongToo, "__aenter__")):
-        words = rf"{cls.__name__}\.{method} \({__file__}:\d+\) calls depends\(…\), .* in the body of the class"
+        words = (
+            rf"{cls.__name__}\.{method} \({__file__}:\d+\) calls depends\(…\), .* in the body of"
+            r" the class"
+        )
         with pytest.raises(GraphError, match=words):
             graphserve.local(cls)
 
@@ -1063,7 +1123,9 @@ async def test_an_error_is_logged_once_in_a_line_and_its_traceback_is_all_user_c
         with pytest.raises(RemoteError) as caught:
             await getattr(asking, name)()
     (record,) = caplog.records
-    assert record.name == "graphserve.calls" and record.getMessage().startswith(f"Failing.{name}: Failing raised ")
+    assert record.name == "graphserve.calls" and record.getMessage().startswith(
+        f"Failing.{name}: Failing raised "
+    )
     assert record.exc_info is None, "the caller has the traceback"
     error: BaseException | None = caught.value.__cause__
     places = []

@@ -1,4 +1,6 @@
-"""`serve()`: the real processes, started from scripts, modules, tests, loops, threads and prompts."""
+"""`serve()`: the real processes, started from scripts, modules, tests, loops, threads and
+prompts.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +106,9 @@ class Gateway:
 
     @api
     async def drops(self) -> list[str]:
-        """Calls with wrong arguments that nobody waits for, and what is warned of each by the time it is dropped."""
+        """Calls with wrong arguments that nobody waits for, and what is warned of each by the time
+        it is dropped.
+        """
         double: Any = self.doubler.double
         said = []
         for arguments in ((), (1, 2), ("x",), (1,)):
@@ -141,7 +145,9 @@ class Running:
     """A Python program in a process of its own."""
 
     def __init__(self, arguments: list[str], cwd: Path) -> None:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("GRAPHSERVE_")}
+        clean = {
+            name: value for name, value in os.environ.items() if not name.startswith("GRAPHSERVE_")
+        }
         self.process = subprocess.Popen(
             [sys.executable, *arguments], cwd=cwd, env=clean, text=True, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
@@ -237,7 +243,10 @@ def test_errors_are_those_of_a_dependency(server: graphserve.run.Server[Gateway]
     assert invalid.value.node == "Gateway"
     with pytest.raises(RemoteError) as remote:
         server.call.raises().result()
-    assert remote.value.node == "Gateway" and str(remote.value) == "Gateway raised KeyError: 'a secret'"
+    assert (
+        remote.value.node == "Gateway"
+        and str(remote.value) == "Gateway raised KeyError: 'a secret'"
+    )
     told = httpx.post(f"{server.url}/raises", json={}, trust_env=False, timeout=60)
     assert told.status_code == 500 and "secret" not in told.text, "the public is not told"
     with pytest.raises(DeadlineExceeded):
@@ -254,7 +263,9 @@ class Below:
 
     @api
     async def problem(self) -> int:
-        raise Problem(409, "Taken", detail="seat 4", headers={"x-seat": "4"}, extensions={"seat": [4]})
+        raise Problem(
+            409, "Taken", detail="seat 4", headers={"x-seat": "4"}, extensions={"seat": [4]}
+        )
 
     @api
     async def hangs(self) -> int:
@@ -374,8 +385,12 @@ FAILING: list[tuple[str, Callable[[], tuple[Any, ...]], dict[str, Any], str]] = 
 ]
 
 
-async def failure(client: Any, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
-    """What a call fails with: the items before, the class, the words, and all that the error knows."""
+async def failure(
+    client: Any, name: str, arguments: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[Any, ...]:
+    """What a call fails with: the items before, the class, the words, and all that the error
+    knows.
+    """
     items: list[Any] = []
     try:
         call = getattr(client, name)(*arguments, **named)
@@ -398,10 +413,14 @@ async def test_the_same_failing_calls_fail_alike_in_one_process_and_in_many() ->
     assert [each[1] for each in here] == [kind for *_, kind in FAILING]
     server = await asyncio.to_thread(graphserve.serve, Failing, port=0, log_level="critical")
     try:
-        there = [await failure(server.call, name, make(), named) for name, make, named, _ in FAILING]
+        there = [
+            await failure(server.call, name, make(), named) for name, make, named, _ in FAILING
+        ]
         for case, one, other in zip(FAILING, here, there, strict=True):
             assert other == one, case
-        together = await asyncio.gather(*(failure(server.call, "raises_below", (), {}) for _ in range(50)))
+        together = await asyncio.gather(
+            *(failure(server.call, "raises_below", (), {}) for _ in range(50))
+        )
         assert {each[2] for each in together} == {"Below raised KeyError: 'below'"}
         _, kind, words, known = await failure(server.call, "dies", (), {})
         assert (kind, known["node"]) == ("RemoteError", "Failing")
@@ -413,7 +432,9 @@ async def test_the_same_failing_calls_fail_alike_in_one_process_and_in_many() ->
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_calls_under_a_running_loop(server: graphserve.run.Server[Gateway]) -> None:
-    assert await asyncio.gather(*(server.call.twice(x) for x in range(20))) == [2 * x for x in range(20)]
+    assert await asyncio.gather(*(server.call.twice(x) for x in range(20))) == [
+        2 * x for x in range(20)
+    ]
     async with asyncio.TaskGroup() as group:
         task = group.create_task(server.call.twice(7))
     assert task.result() == 14
@@ -423,11 +444,15 @@ async def test_calls_under_a_running_loop(server: graphserve.run.Server[Gateway]
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("api", ["late_item", "drops"])
-async def test_the_words_are_those_of_one_process(server: graphserve.run.Server[Gateway], api: str) -> None:
+async def test_the_words_are_those_of_one_process(
+    server: graphserve.run.Server[Gateway], api: str
+) -> None:
     async with graphserve.local(Gateway) as gateway:
         said = await getattr(gateway, api)()
     cancelled = "a call to Doubler.double was dropped without being awaited: cancelled"
-    failed = "a call to Doubler.double failed and nobody looked: Doubler.double takes 1 argument, got 2"
+    failed = (
+        "a call to Doubler.double failed and nobody looked: Doubler.double takes 1 argument, got 2"
+    )
     words = {
         "late_item": "Doubler made no item before the deadline",
         "drops": [cancelled, failed, cancelled, cancelled],
@@ -436,7 +461,9 @@ async def test_the_words_are_those_of_one_process(server: graphserve.run.Server[
     assert await getattr(server.call, api)() == said
 
 
-def test_a_wrong_call_that_is_dropped_in_a_thread_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wrong_call_that_is_dropped_in_a_thread_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     @service
     class Caller:
         doubler = depends(Doubler)
@@ -444,7 +471,9 @@ def test_a_wrong_call_that_is_dropped_in_a_thread_is_said_once(caplog: pytest.Lo
         @api
         def drops(self) -> int:
             double: Any = self.doubler.double
-            with pytest.warns(RuntimeWarning, match="dropped without being awaited|failed and nobody looked"):
+            with pytest.warns(
+                RuntimeWarning, match="dropped without being awaited|failed and nobody looked"
+            ):
                 double(1, 2)
             return self.doubler.double(1).result()
 
@@ -459,8 +488,12 @@ def test_a_wrong_call_that_is_dropped_in_a_thread_is_said_once(caplog: pytest.Lo
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_waiting_on_a_running_loop_raises_at_once_with_the_fix(server: graphserve.run.Server[Gateway]) -> None:
-    with pytest.raises(RuntimeError, match=r"write `await server\.call\.twice\(\.\.\.\)` here, or wait in a thread"):
+async def test_waiting_on_a_running_loop_raises_at_once_with_the_fix(
+    server: graphserve.run.Server[Gateway],
+) -> None:
+    with pytest.raises(
+        RuntimeError, match=r"write `await server\.call\.twice\(\.\.\.\)` here, or wait in a thread"
+    ):
         server.call.twice(1).result()
     with pytest.raises(RuntimeError, match="write `async for`"):
         list(server.call.count(2))
@@ -470,7 +503,9 @@ async def test_waiting_on_a_running_loop_raises_at_once_with_the_fix(server: gra
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_an_upload_is_made_on_the_loop_of_its_caller(server: graphserve.run.Server[Gateway]) -> None:
+async def test_an_upload_is_made_on_the_loop_of_its_caller(
+    server: graphserve.run.Server[Gateway],
+) -> None:
     queue: asyncio.Queue[bytes] = asyncio.Queue()
     home = asyncio.get_running_loop()
 
@@ -505,19 +540,27 @@ def test_an_upload_and_a_stream_in_a_thread(
     assert not caplog.records, "a stream that was read to its end leaves nothing behind"
 
 
-def test_an_upload_without_end_that_is_answered_before_it_ends(server: graphserve.run.Server[Gateway]) -> None:
+def test_an_upload_without_end_that_is_answered_before_it_ends(
+    server: graphserve.run.Server[Gateway],
+) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         while True:
             yield b"x" * 65536
             await asyncio.sleep(0.001)
 
-    with pytest.raises(RemoteError, match="closed the connection before it had the whole upload: it answered without"):
+    with pytest.raises(
+        RemoteError,
+        match="closed the connection before it had the whole upload: it answered without",
+    ):
         server.call.first(pieces()).result(20)
 
 
 def test_many_threads_make_the_first_call_at_once(server: graphserve.run.Server[Gateway]) -> None:
     answers: list[int] = []
-    threads = [threading.Thread(target=lambda x=x: answers.append(server.call.twice(x).result())) for x in range(8)]  # type: ignore[misc]
+    threads = [
+        threading.Thread(target=lambda x=x: answers.append(server.call.twice(x).result()))
+        for x in range(8)
+    ]  # type: ignore[misc]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -528,7 +571,9 @@ def test_many_threads_make_the_first_call_at_once(server: graphserve.run.Server[
 @pytest.mark.slow
 def test_a_path_and_options_of_nodes() -> None:
     path = os.path.relpath(diamond.__file__)
-    with graphserve.serve(f"{path}:Base", **QUIET, workers=3, set={"Base": {"timeout": 5}}) as server:
+    with graphserve.serve(
+        f"{path}:Base", **QUIET, workers=3, set={"Base": {"timeout": 5}}
+    ) as server:
         assert len(children(server.pid)) == 3
         assert server.call.base(1).result() == 2
 
@@ -586,7 +631,8 @@ def fork_that_waits() -> Callable[[], object]:
     """A child that lives until what this returns is called."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads, which users do
+        # of forks beside threads, which users do
+        warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if not pid:
         os.close(writing)
@@ -625,7 +671,11 @@ def test_nothing_is_left_after_the_block() -> None:
         for _ in range(2):
             one_round()
         gc.collect()
-    assert (len(os.listdir("/proc/self/fd")), threading.active_count(), children(os.getpid())) == before
+    assert (
+        len(os.listdir("/proc/self/fd")),
+        threading.active_count(),
+        children(os.getpid()),
+    ) == before
 
 
 # --- programs ---
@@ -686,13 +736,18 @@ def test_a_script_that_is_imported_as_a_module_too(script: Script) -> None:
     @service
     class Adder:
 """
-    text = ITSELF.replace("\n    @service\n    class Adder:\n", again).replace('"program:Deep"', "Again")
+    text = ITSELF.replace("\n    @service\n    class Adder:\n", again).replace(
+        '"program:Deep"', "Again"
+    )
     for asking in (text + ASK, text.replace("asyncio.run(here())", "0") + ASK):
         code, _, err = script(
             asking.replace("depends(Again)", "depends(globals().get('Again', Deep))"), "program.py"
         ).end()
         assert code == 1
-        assert "'Deep' is a class of the script that runs and of the module 'program'" in err.splitlines()[-1]
+        assert (
+            "'Deep' is a class of the script that runs and of the module 'program'"
+            in err.splitlines()[-1]
+        )
 
 
 @pytest.mark.slow
@@ -706,7 +761,10 @@ def test_an_archive_that_is_run_says_where_to_put_it(script: Script, tmp_path: P
         archive.writestr("__main__.py", textwrap.dedent(MAIN + ASK))
     code, _, err = script("", "app.pyz").end()
     assert code == 1
-    assert "Adder is defined in" in err.splitlines()[-1] and "put it in a module" in err.splitlines()[-1]
+    assert (
+        "Adder is defined in" in err.splitlines()[-1]
+        and "put it in a module" in err.splitlines()[-1]
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, rarely(signal.SIGTERM)])
@@ -770,12 +828,28 @@ WITH = 'with graphserve.serve(Slow, port=0, log_level="error") as server: '
         (WITH + "use(server)", "never", ["up"], 0),
         (WITH + "call(server)", "never", ["late"], 1),
         (WITH + "use(server)", "stop", ["up", "stop"], 0),
-        ('graphserve.serve(Slow, port=0, log_level="error").wait()', "stop", ["waiting", "stop"], 1),
+        (
+            'graphserve.serve(Slow, port=0, log_level="error").wait()',
+            "stop",
+            ["waiting", "stop"],
+            1,
+        ),
     ],
-    ids=["starting", "in the block", "in a call", "again while it stops", "again while wait() stops"],
+    ids=[
+        "starting",
+        "in the block",
+        "in a call",
+        "again while it stops",
+        "again while wait() stops",
+    ],
 )
 def test_ctrl_c_is_quiet(
-    script: Script, tmp_path: Path, program: str, hangs_in: str, waits_for: list[str], own_frames: int
+    script: Script,
+    tmp_path: Path,
+    program: str,
+    hangs_in: str,
+    waits_for: list[str],
+    own_frames: int,
 ) -> None:
     running = script(SLOW.replace("{program}", program).replace("{hangs_in}", repr(hangs_in)))
     known: list[int] = []
@@ -797,7 +871,9 @@ def test_ctrl_c_is_quiet(
 
 
 def test_a_second_ctrl_c_kills_at_once(script: Script) -> None:
-    hanging = MAIN.replace("return x + 1", "import asyncio; print('here', flush=True); await asyncio.sleep(3600)")
+    hanging = MAIN.replace(
+        "return x + 1", "import asyncio; print('here', flush=True); await asyncio.sleep(3600)"
+    )
     running = script(hanging + WAIT)
     url, _ = running.line().split()
     family = running.family()
@@ -884,9 +960,9 @@ def test_a_port_in_use() -> None:
 
 
 CIRCLE = (
-    "from graphserve import api, depends, service\n\n\n@service\nclass A:\n    b = depends('gs_circle:B')\n\n"
-    "    @api\n    async def x(self) -> int: ...\n\n\n@service\nclass B:\n    a = depends(A)\n\n"
-    "    @api\n    async def x(self) -> int: ...\n"
+    "from graphserve import api, depends, service\n\n\n@service\nclass A:\n    b ="
+    " depends('gs_circle:B')\n\n    @api\n    async def x(self) -> int: ...\n\n\n@service\nclass"
+    " B:\n    a = depends(A)\n\n    @api\n    async def x(self) -> int: ...\n"
 )
 
 
@@ -899,7 +975,9 @@ def test_a_cycle(tmp_path: Path) -> None:
 
 def test_a_module_that_raises_shows_its_traceback(tmp_path: Path) -> None:
     (tmp_path / "gs_raises.py").write_text("import json\n\njson.loads('{')\n")
-    error = refused(f"{tmp_path}/gs_raises.py:X", GraphError, "importing 'gs_raises' raised JSONDecodeError")
+    error = refused(
+        f"{tmp_path}/gs_raises.py:X", GraphError, "importing 'gs_raises' raised JSONDecodeError"
+    )
     assert 'gs_raises.py", line 3' in str(error) and "graphserve/" not in str(error)
 
 
@@ -938,7 +1016,11 @@ def test_a_class_that_no_worker_can_import() -> None:
         async def x(self) -> int:
             return 1
 
-    refused(Inner, ConfigurationError, "Inner cannot be imported by a worker: define it at the top of a module")
+    refused(
+        Inner,
+        ConfigurationError,
+        "Inner cannot be imported by a worker: define it at the top of a module",
+    )
 
 
 def ask_and_forget(url: str) -> None:

@@ -1,4 +1,6 @@
-"""What each worker finds in its environment: devices by slot, threads, and what options and files give it."""
+"""What each worker finds in its environment: devices by slot, threads, and what options and files
+give it.
+"""
 
 from __future__ import annotations
 
@@ -79,15 +81,23 @@ def test_workers_get_their_own_devices_and_keep_them(app: Path) -> None:
 def test_too_few_devices(app: Path) -> None:
     done = command(app, "check", "app:Top", "--port", "0", CUDA_VISIBLE_DEVICES="0,1")
     assert done.returncode == 4
-    assert "the graph asks for more GPUs (Half 2 × 0.5, Whole 2 × 1) than the 2 that are visible" in done.stderr
-    assert command(app, "check", "app:Top", "--port", "0", CUDA_VISIBLE_DEVICES="0,1,2").returncode == 0
+    assert (
+        "the graph asks for more GPUs (Half 2 × 0.5, Whole 2 × 1) than the 2 that are visible"
+        in done.stderr
+    )
+    assert (
+        command(app, "check", "app:Top", "--port", "0", CUDA_VISIBLE_DEVICES="0,1,2").returncode
+        == 0
+    )
     with served("app:Top", cwd=app, env={"CUDA_VISIBLE_DEVICES": "0,1"}) as graph:
         graph.wait_log(r"WARNING there are not enough GPUs: Half\[0\], Half\[1\] will see none")
         assert devices(graph, NODES["Half"]) == {"0": "", "1": ""}
 
 
 def command(app: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("GRAPHSERVE_")}
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith("GRAPHSERVE_")
+    }
     return subprocess.run(
         [sys.executable, "-m", "graphserve", *arguments], cwd=app, env=clean | env, capture_output=True, text=True,
         timeout=60,

@@ -1,4 +1,6 @@
-"""What ends a program (`sys.exit`, KeyboardInterrupt, …), raised by user code: it ends its call, and nobody else."""
+"""What ends a program (`sys.exit`, KeyboardInterrupt, …), raised by user code: it ends its call,
+and nobody else.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def arguments(name: str, how: str) -> dict[str, Any]:
 
 @pytest.fixture
 def beside(graph: Served) -> Iterator[None]:
-    """A call that the same worker executes meanwhile is answered, and the worker is the same afterwards."""
+    """A call that the same worker executes meanwhile is answered, and the worker is the same
+    afterwards.
+    """
     answers: list[Any] = []
     with graph.client() as client:
         before = client.post("/pid", json={}).json()
@@ -58,7 +62,8 @@ def beside(graph: Served) -> Iterator[None]:
 def test_its_own_call_fails_alone(graph: Served, beside: None, name: str) -> None:
     with graph.client() as client:
         for how, kind in ENDS.items():
-            if (name, how) == ("group", "cancelled"):  # a TaskGroup takes that for an end like any other
+            # a TaskGroup takes that for an end like any other
+            if (name, how) == ("group", "cancelled"):
                 continue
             after = len(graph.log)
             answer = client.post(f"/{name}", json=arguments(name, how))
@@ -82,7 +87,9 @@ def test_what_a_call_fails_with_is_told_once(graph: Served, beside: None) -> Non
 
 
 @pytest.mark.parametrize("name", ["child", "group", "gathered"])
-def test_in_one_process_it_is_told_with_the_call_only(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_in_one_process_it_is_told_with_the_call_only(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(RemoteError):
         asyncio.run(ask(name, "exit"))
     assert "a task or a callback of an API raised" not in caplog.text
@@ -102,12 +109,16 @@ def test_what_nobody_awaits_ends_nobody(graph: Served, beside: None, name: str) 
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_a_stream_that_has_begun_ends_with_the_error(graph: Served, beside: None, name: str) -> None:
+def test_a_stream_that_has_begun_ends_with_the_error(
+    graph: Served, beside: None, name: str
+) -> None:
     with graph.client() as client:
         for how in ENDS:
             body = {"how": how, "items": 2}
             answer = client.post(f"/{name}", json=body, headers={"Accept": "text/event-stream"})
-            assert answer.text.startswith("data: 0\n\ndata: 1\n\nevent: error\ndata: {"), answer.text
+            assert answer.text.startswith("data: 0\n\ndata: 1\n\nevent: error\ndata: {"), (
+                answer.text
+            )
 
 
 def test_a_stream_that_is_left_ends_nobody(graph: Served, beside: None) -> None:
@@ -135,7 +146,9 @@ def test_a_forked_child_ends_as_a_program(graph: Served, beside: None, name: str
             if way == "raise":
                 graph.wait_log("ValueError: raised in the child", after=after)
             if way == "return":
-                graph.wait_log(r"a process that was forked in the API .*fork.* came back from it", after=after)
+                graph.wait_log(
+                    r"a process that was forked in the API .*fork.* came back from it", after=after
+                )
 
 
 def test_a_forked_child_does_not_run_the_loop(graph: Served, beside: None) -> None:
@@ -168,7 +181,9 @@ def test_in_one_process_too(name: str, how: str) -> None:
 @pytest.mark.parametrize("name", BESIDE)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_in_one_process_nobody_else_ends(name: str, how: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_in_one_process_nobody_else_ends(
+    name: str, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
     assert asyncio.run(ask(name, how)) == 1
     if name in ("soon", "later", "done"):
         assert LINES in caplog.text

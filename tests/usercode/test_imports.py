@@ -1,4 +1,6 @@
-"""User modules are imported as Python imports a program: main thread, no event loop, the program's arguments."""
+"""User modules are imported as Python imports a program: main thread, no event loop, the program's
+arguments.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +103,10 @@ def test_modules_see_the_arguments_of_a_program(graph: tuple[str, Served], folde
 
 def test_the_loop_is_the_one_that_was_asked_for(graph: tuple[str, Served]) -> None:
     with graph[1].client() as client:  # although the module has installed uvloop
-        assert client.post("/loop", json={}).json() == {"auto": "uvloop", "asyncio": "asyncio.unix_events"}[graph[0]]
+        assert (
+            client.post("/loop", json={}).json()
+            == {"auto": "uvloop", "asyncio": "asyncio.unix_events"}[graph[0]]
+        )
 
 
 def test_check_imports_likewise(folder: Path) -> None:

@@ -1,4 +1,6 @@
-"""`init`, wherever it can be written: converted for the instance, refused by `check` where it does not fit."""
+"""`init`, wherever it can be written: converted for the instance, refused by `check` where it does
+not fit.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ class Top:
     async def run(self) -> str:
         return ""
 """
-GIVEN = "[1.0, Model(name='a', folder=PosixPath('/m')), PosixPath('/p'), <Colour.RED: 'red'>, (1, 2)]"
+GIVEN = (
+    "[1.0, Model(name='a', folder=PosixPath('/m')), PosixPath('/p'), <Colour.RED: 'red'>, (1, 2)]"
+)
 PLAIN = "[0.5, None, PosixPath('.'), <Colour.RED: 'red'>, (0, 0)]"
 
 
@@ -123,5 +127,8 @@ def test_check_refuses_what_does_not_fit(folder: Path) -> None:
         f"{folder}/wrong.py:8: a: Holder.__init__: threshold: Expected `float`, got `str` {given}",
         f"{folder}/wrong.py:8: a: Holder.__init__: pair: Expected `array` of length 2 {given}",
         f"{folder}/wrong.py:9: b: Holder.__init__: model.name: Expected `str`, got `int` {given}",
-        f"{folder}/wrong.py:10: c: Holder.__init__: unknown argument 'treshold'; did you mean 'threshold'? {given}",
+        (
+            f"{folder}/wrong.py:10: c: Holder.__init__: unknown argument 'treshold'; did you mean"
+            f" 'threshold'? {given}"
+        ),
     ]

@@ -1,4 +1,6 @@
-"""`depends(...)` that is no attribute of a service: `check` and `local()` find it, wherever it was written."""
+"""`depends(...)` that is no attribute of a service: `check` and `local()` find it, wherever it was
+written.
+"""
 
 from __future__ import annotations
 
@@ -106,7 +108,9 @@ def test_check_finds_each(folder: Path) -> None:
     for place, words in expected.items():
         (said,) = [line for line in lines if f"{place}:" in line or f"({place})" in line]
         assert all(part in said for part in words.split(" .* ")), said
-        assert ("depends(" in said and "`dep = " in said) or "decorate" in said, "it says what to write"
+        assert ("depends(" in said and "`dep = " in said) or "decorate" in said, (
+            "it says what to write"
+        )
     assert len(lines) == len(expected), done.stderr
 
 
@@ -120,7 +124,9 @@ def test_those_that_a_class_has_in_the_end_are_edges(folder: Path) -> None:
         "    @api\n    async def run(self) -> str:\n        return 'a'\n"
         "Top.late = depends(Echo, name='late')\n"
     )
-    (folder / "shared_right.py").write_text(SHARED.replace("alone = depends(Echo)  # no attribute of a class\n", ""))
+    (folder / "shared_right.py").write_text(
+        SHARED.replace("alone = depends(Echo)  # no attribute of a class\n", "")
+    )
     command = [sys.executable, "-m", "graphserve", "graph", "right:Top", "--dot"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -128,7 +134,9 @@ def test_those_that_a_class_has_in_the_end_are_edges(folder: Path) -> None:
         assert f'"Top" -> "{node}"' in done.stdout
 
 
-def test_local_finds_those_beside_its_services(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_finds_those_beside_its_services(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(str(folder))
     for name in ("echo", "shared", "app"):
         monkeypatch.delitem(sys.modules, name, raising=False)

@@ -12,7 +12,10 @@ import pytest
 
 from tests.harness import Served, served
 
-HINT = r"a worker has no terminal: run the class in one process, with `async with graphserve\.local\(\.\.\.\)`"
+HINT = (
+    r"a worker has no terminal: run the class in one process, with `async with"
+    r" graphserve\.local\(\.\.\.\)`"
+)
 HERE = Path.cwd()
 
 

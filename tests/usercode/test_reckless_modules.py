@@ -1,4 +1,6 @@
-"""Modules that change their process while they are imported: the graph runs, or the user is told what happened."""
+"""Modules that change their process while they are imported: the graph runs, or the user is told
+what happened.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +35,11 @@ class Top:
     async def batched(self, x: int) -> int:
         return (await self.leaf.batched([x]))[0]
 """
-# A program with one of these at its top runs, and so does a graph; those of a case are at the top of one module.
+# A program with one of these at its top runs, and so does a graph; those of a case are at the top
+# of one module.
 HARMLESS = {
-    "what our processes say to each other": """
+    "what our processes say to each other": (
+        """
 import json
 json.dumps = json.dump = json.loads = lambda *a, **k: b'?'
 json.JSONEncoder.default = json.JSONEncoder.encode = lambda self, o: 1 / 0
@@ -45,8 +49,10 @@ os.environ.clear()
 os.umask(0o777)
 import socket
 socket.setdefaulttimeout(5)
-""",
-    "no outputs": """
+"""
+    ),
+    "no outputs": (
+        """
 import sys
 sys.stdout = sys.stderr = None
 import os, tempfile
@@ -57,16 +63,20 @@ import asyncio
 class Policy(asyncio.DefaultEventLoopPolicy):
     def new_event_loop(self): 1 / 0
 asyncio.set_event_loop_policy(Policy())
-""",
-    "broken outputs": """
+"""
+    ),
+    "broken outputs": (
+        """
 import sys
 sys.setrecursionlimit(90)
 class Out:
     def write(self, text): raise OSError('full')
 sys.stdout = sys.stderr = Out()
 sys.excepthook = sys.unraisablehook = lambda *a: 1 / 0
-""",
-    "closed outputs": """
+"""
+    ),
+    "closed outputs": (
+        """
 import os, sys
 sys.stdin.close()
 sys.stdout.close()
@@ -74,8 +84,10 @@ sys.stderr.close()
 os.closerange(0, 3)
 import gc
 gc.disable()
-""",
-    "signals and exits": """
+"""
+    ),
+    "signals and exits": (
+        """
 import atexit, contextlib, io, locale, signal, sys
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)
@@ -89,17 +101,24 @@ for _ in range(5_000):
     print('a line of a module')
     print('another', file=sys.stderr)
 sys.stdout = io.StringIO()
-""",
+"""
+    ),
 }
 # What it does, and what is said of it.
-CLOSES = "closed descriptors that it did not open, graphserve's own among them (os.closerange or the like)"
+CLOSES = (
+    "closed descriptors that it did not open, graphserve's own among them (os.closerange or the"
+    " like)"
+)
 HARMFUL = {
     "closes": ("import os\nos.closerange(0, 1024)", f"importing 'app:Top' {CLOSES}"),
     "takes their numbers": (
         "import os\nos.closerange(3, 1024)\nfiles = [open('app.py') for _ in range(60)]",
         f"importing 'app:Top' {CLOSES}",
     ),
-    "leaves": ("import os\nos._exit(7)", "the process that imports 'app:Top' ended with exit code 7 before it was"),
+    "leaves": (
+        "import os\nos._exit(7)",
+        "the process that imports 'app:Top' ended with exit code 7 before it was",
+    ),
     "interrupts": ("raise KeyboardInterrupt", "importing 'app' raised KeyboardInterrupt"),
     "is shallow": ("import sys\nsys.setrecursionlimit(1)", "importing 'app' raised RecursionError"),
 }
@@ -132,12 +151,16 @@ def test_what_happened_is_told(tmp_path: Path, case: str) -> None:
     [
         ("import os\nos.closerange(3, 1024)", CLOSES),
         rarely("import os, time\nos.closerange(3, 1024)\ntime.sleep(30)", CLOSES),
-        rarely("import os\nprint('no model here', flush=True)\nos._exit(7)", "ended with exit code 7"),
+        rarely(
+            "import os\nprint('no model here', flush=True)\nos._exit(7)", "ended with exit code 7"
+        ),
     ],
 )
 def test_a_worker_too_tells_what_happened(tmp_path: Path, text: str, words: str) -> None:
     indented = "\n".join(f"    {line}" for line in text.splitlines())
-    (tmp_path / "app.py").write_text(f"import sys\nif 'worker' in sys.orig_argv:\n{indented}\n" + SERVICES)
+    (tmp_path / "app.py").write_text(
+        f"import sys\nif 'worker' in sys.orig_argv:\n{indented}\n" + SERVICES
+    )
     graph = Served("app:Top", cwd=tmp_path)
     try:
         assert graph.wait_exit(60) == 3

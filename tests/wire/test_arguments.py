@@ -1,4 +1,6 @@
-"""Arguments and results: what fits, what does not and where, and that no body raises anything else."""
+"""Arguments and results: what fits, what does not and where, and that no body raises anything
+else.
+"""
 
 from __future__ import annotations
 
@@ -88,12 +90,16 @@ class Holder(msgspec.Struct):
 
 
 def codec(_required: int = 99, /, **hints: Any) -> ArgumentsCodec:
-    parameters = [Parameter(name, hint, i < _required) for i, (name, hint) in enumerate(hints.items())]
+    parameters = [
+        Parameter(name, hint, i < _required) for i, (name, hint) in enumerate(hints.items())
+    ]
     raw = list(hints.values()) == [bytes]
     return ArgumentsCodec(Signature("S.f", tuple(parameters), None, raw_body=raw))
 
 
-def errors_of(arguments: ArgumentsCodec, body: bytes, format: Format = Format.JSON) -> list[tuple[Any, str]]:
+def errors_of(
+    arguments: ArgumentsCodec, body: bytes, format: Format = Format.JSON
+) -> list[tuple[Any, str]]:
     with pytest.raises(InvalidArguments) as caught:
         arguments.decode(body, format)
     assert str(caught.value).startswith("arguments of S.f: ") or "raw body" in str(caught.value)
@@ -125,7 +131,9 @@ STRICT = [  # hint, JSON, whether it fits
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("hint", "json", "fits"), STRICT, ids=[f"{h}-{j}"[-50:] for h, j, _ in STRICT])
+@pytest.mark.parametrize(
+    ("hint", "json", "fits"), STRICT, ids=[f"{h}-{j}"[-50:] for h, j, _ in STRICT]
+)
 def test_validation_is_strict(hint: Any, json: str, fits: bool) -> None:
     arguments = codec(x=hint)
     as_json = b'{"x":%s}' % json.encode()
@@ -143,10 +151,20 @@ LOCATIONS = [  # hint, JSON, loc, type
     (int, '"1"', ["x"], "type_error"),
     (list[Crop], '[{"x":1},{"x":"a"}]', ["x", 1, "x"], "type_error"),
     (list[Crop], "[{}]", ["x", 0, "x"], "missing_field"),
-    (list[Crop], '[{"x":1,"more":[{"x":1,"page":[[1]]}]}]', ["x", 0, "more", 0, "page"], "value_error"),
+    (
+        list[Crop],
+        '[{"x":1,"more":[{"x":1,"page":[[1]]}]}]',
+        ["x", 0, "more", 0, "page"],
+        "value_error",
+    ),
     (dict[str, list[int]], '{"a":["b"]}', ["x", "*", 0], "type_error"),
     (dict[str, np.ndarray], '{"a":["b"],"c":[{}]}', ["x", "*"], "value_error"),
-    (dict[str, Annotated[np.ndarray, Array(shape=(1,))]], '{"a":[1],"c":[1,2]}', ["x", "c"], "value_error"),
+    (
+        dict[str, Annotated[np.ndarray, Array(shape=(1,))]],
+        '{"a":[1],"c":[1,2]}',
+        ["x", "c"],
+        "value_error",
+    ),
     (dict[int, int], '{"a":1}', ["x"], "type_error"),
     (Annotated[int, msgspec.Meta(ge=3)], "1", ["x"], "value_error"),
     (Annotated[list[int], msgspec.Meta(max_length=1)], "[1,2]", ["x"], "value_error"),
@@ -160,7 +178,9 @@ LOCATIONS = [  # hint, JSON, loc, type
 ]
 
 
-@pytest.mark.parametrize(("hint", "json", "loc", "kind"), LOCATIONS, ids=[f"{c[1]}-{c[3]}" for c in LOCATIONS])
+@pytest.mark.parametrize(
+    ("hint", "json", "loc", "kind"), LOCATIONS, ids=[f"{c[1]}-{c[3]}" for c in LOCATIONS]
+)
 def test_errors_say_where(hint: Any, json: str, loc: list[Any], kind: str) -> None:
     assert errors_of(codec(x=hint), b'{"x":%s}' % json.encode()) == [(loc, kind)]
 
@@ -180,12 +200,18 @@ def test_only_what_is_given_arrives() -> None:
     arguments = codec(1, a=int, b=str | None, c=Model, d=np.ndarray, e=Any, f=object, g=int | None)
     assert arguments.decode(b'{"a":1}', Format.JSON) == {"a": 1}
     assert arguments.decode(b'{"a":1,"b":null}', Format.JSON) == {"a": 1, "b": None}
-    assert arguments.decode(arguments.encode({"a": 1, "e": None, "g": 5}), Format.TYPED, no_memory) == {
+    assert arguments.decode(
+        arguments.encode({"a": 1, "e": None, "g": 5}), Format.TYPED, no_memory
+    ) == {
         "a": 1,
         "e": None,
         "g": 5,
     }
-    assert codec(0, a=int).decode(b"", Format.JSON) == codec(0, a=int).decode(b"", Format.MSGPACK) == {}
+    assert (
+        codec(0, a=int).decode(b"", Format.JSON)
+        == codec(0, a=int).decode(b"", Format.MSGPACK)
+        == {}
+    )
     assert codec().decode(b"{}", Format.JSON) == codec().decode(b"", Format.JSON) == {}
 
 
@@ -196,7 +222,9 @@ def test_any_name_of_a_parameter(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "loc"), [(b"[]", []), (b"1", []), (b"null", []), (b'"a"', [])], ids=["array", "number", "null", "string"]
+    ("body", "loc"),
+    [(b"[]", []), (b"1", []), (b"null", []), (b'"a"', [])],
+    ids=["array", "number", "null", "string"],
 )
 def test_a_body_that_is_no_object(body: bytes, loc: list[Any]) -> None:
     with pytest.raises(InvalidArguments, match="the body must be an object of the parameters"):
@@ -290,7 +318,10 @@ LEAVES: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (datetime.timedelta, st.timedeltas(datetime.timedelta(-9999), datetime.timedelta(9999))),
     (uuid.UUID, st.uuids()),
     (decimal.Decimal, st.decimals(allow_nan=False, allow_infinity=False)),
-    (Model, st.builds(Model, count=st.integers(), tags=st.lists(st.text()), bee=st.floats(-1e9, 1e9))),
+    (
+        Model,
+        st.builds(Model, count=st.integers(), tags=st.lists(st.text()), bee=st.floats(-1e9, 1e9)),
+    ),
     (Cat | Dog, st.sampled_from([Cat(kind="cat"), Dog(kind="dog")])),
 ]
 
@@ -302,7 +333,10 @@ def nest(typed: tuple[Any, st.SearchStrategy[Any]]) -> st.SearchStrategy[tuple[A
         st.tuples(st.just(hint), values),
         st.tuples(st.just(list[hint]), st.lists(values, max_size=3)),  # type: ignore[valid-type]
         st.tuples(st.just(dict[str, hint]), keyed),  # type: ignore[valid-type]
-        st.tuples(st.just(dict[str, list[hint] | None]), st.dictionaries(st.text(), st.lists(values), max_size=2)),  # type: ignore[valid-type]
+        st.tuples(
+            st.just(dict[str, list[hint] | None]),
+            st.dictionaries(st.text(), st.lists(values), max_size=2),
+        ),  # type: ignore[valid-type]
         st.tuples(st.just(tuple[hint, ...]), st.lists(values, max_size=3).map(tuple)),  # type: ignore[valid-type]
         st.tuples(st.just(tuple[hint, int]), st.tuples(values, st.integers(0, 9))),  # type: ignore[valid-type]
         st.tuples(st.just(hint | None if hint is not None else None), values),
@@ -316,7 +350,9 @@ def test_any_value_comes_back(case: tuple[Any, Any]) -> None:
     assert result.decode(result.encode(value, Format.TYPED)) == value
     arguments = codec(x=hint)
     assert arguments.decode(arguments.encode({"x": value}), Format.TYPED, no_memory) == {"x": value}
-    assert arguments.decode(b'{"x":%s}' % result.encode(value, Format.JSON), Format.JSON) == {"x": value}
+    assert arguments.decode(b'{"x":%s}' % result.encode(value, Format.JSON), Format.JSON) == {
+        "x": value
+    }
 
 
 def test_classes_with_arrays_come_back_read_only() -> None:
@@ -329,8 +365,13 @@ def test_classes_with_arrays_come_back_read_only() -> None:
         a=list[Crop], b=Point, c=Options, d=Frozen, e=Item, f=Holder, g=tuple[int, np.ndarray],
         h=dict[str, list[np.ndarray] | None],
     )  # fmt: skip
-    as_json = msgspec.json.encode(value, enc_hook=lambda o: o.tolist() if isinstance(o, np.ndarray) else o.model_dump())
-    for body, format, fetch in ((arguments.encode(value), Format.TYPED, no_memory), (as_json, Format.JSON, None)):
+    as_json = msgspec.json.encode(
+        value, enc_hook=lambda o: o.tolist() if isinstance(o, np.ndarray) else o.model_dump()
+    )
+    for body, format, fetch in (
+        (arguments.encode(value), Format.TYPED, no_memory),
+        (as_json, Format.JSON, None),
+    ):
         got = arguments.decode(body, format, fetch)
         arrays = [
             got["a"][0].page, got["a"][0].more[0].page, got["b"].page, got["c"]["page"], got["d"].page,
@@ -350,7 +391,9 @@ class Forgotten:
 
 
 def test_values_that_cannot_be_sent() -> None:
-    with pytest.raises(TypeError, match=r"^S\.f: argument 'y': a value of type object cannot be sent"):
+    with pytest.raises(
+        TypeError, match=r"^S\.f: argument 'y': a value of type object cannot be sent"
+    ):
         codec(x=Any, y=Any).encode({"x": 1, "y": [object()]})
     with pytest.raises(TypeError, match=r"^S\.f: argument 'x'"):
         codec(x=Model).encode({"x": 5})
@@ -359,10 +402,13 @@ def test_values_that_cannot_be_sent() -> None:
             ResultCodec(Model, "S.f").encode(5, format)
         with pytest.raises(TypeError, match=r"^the result of S\.f: .*object"):
             ResultCodec(int, "S.f").encode(object(), format)
-        with pytest.raises(TypeError, match=r"a call that was not awaited .*: write 'await' before it"):
+        with pytest.raises(
+            TypeError, match=r"a call that was not awaited .*: write 'await' before it"
+        ):
             ResultCodec(int, "S.f").encode(Forgotten(), format)
         with pytest.raises(
-            TypeError, match=r"sent: write 'await' before it, or '\.result\(\)' behind it in a plain 'def'"
+            TypeError,
+            match=r"sent: write 'await' before it, or '\.result\(\)' behind it in a plain 'def'",
         ):
             ResultCodec(int, "S.f").encode(object.__new__(RemoteCall), format)
     loop: list[Any] = []
@@ -375,7 +421,10 @@ def test_values_that_cannot_be_sent() -> None:
 
 def test_a_result_that_does_not_fit() -> None:
     wire = ResultCodec(Any, "S.f").encode([{"x": "1"}], Format.TYPED)
-    with pytest.raises(ValueError, match=r"^the result of S\.f does not fit its annotation: \[0\]\.x: Expected `int`"):
+    with pytest.raises(
+        ValueError,
+        match=r"^the result of S\.f does not fit its annotation: \[0\]\.x: Expected `int`",
+    ):
         ResultCodec(list[Crop], "S.f").decode(wire)
     with pytest.raises(ValueError, match=r"^the result of S\.f"):
         ResultCodec(int, "S.f").decode(b"")
@@ -383,9 +432,13 @@ def test_a_result_that_does_not_fit() -> None:
 
 def test_results_for_the_public() -> None:
     assert (
-        ResultCodec(Model, "S.f").encode(Model(count=1), Format.JSON) == b'{"count":1,"tags":[],"when":null,"bee":1.0}'
+        ResultCodec(Model, "S.f").encode(Model(count=1), Format.JSON)
+        == b'{"count":1,"tags":[],"when":null,"bee":1.0}'
     )
-    assert ResultCodec(Any, "S.f").encode([Forbids(width=2)], Format.JSON) == b'[{"width":2,"double":4}]'
+    assert (
+        ResultCodec(Any, "S.f").encode([Forbids(width=2)], Format.JSON)
+        == b'[{"width":2,"double":4}]'
+    )
     assert ResultCodec(bytes, "S.f").encode(b"a", Format.JSON) == b'"YQ=="'
     assert ResultCodec(bytes, "S.f").encode(b"a", Format.RAW) == b"a"
     assert ResultCodec(float, "S.f").encode(math.nan, Format.JSON) == b"null"
@@ -406,7 +459,9 @@ def test_untyped_values_are_natural() -> None:
     untyped = UntypedCodec()
     page = np.arange(3)
     got = untyped.decode(
-        untyped.encode({"a": [1, 2.5, "x", b"y", None, True], "m": Model(count=1), "p": page, "s": {1}})
+        untyped.encode(
+            {"a": [1, 2.5, "x", b"y", None, True], "m": Model(count=1), "p": page, "s": {1}}
+        )
     )
     assert got.pop("p").tolist() == [0, 1, 2]
     assert got == {
@@ -422,7 +477,10 @@ def test_untyped_values_are_natural() -> None:
 
 
 def test_models_travel_by_their_fields() -> None:
-    assert ResultCodec(float, "S.f").decode(ResultCodec(float, "S.f").encode(math.inf, Format.TYPED)) == math.inf
+    assert (
+        ResultCodec(float, "S.f").decode(ResultCodec(float, "S.f").encode(math.inf, Format.TYPED))
+        == math.inf
+    )
     result = ResultCodec(list[Forbids], "S.f")
     assert result.decode(result.encode([Forbids(width=2)], Format.TYPED)) == [Forbids(width=2)]
     odd = Model(count=1, bee=math.inf)
@@ -490,7 +548,9 @@ def test_large_buffers_by_reference(hint: Any, value: Any, placed: int) -> None:
 
 def test_a_placed_array_is_read_only() -> None:
     memory = Memory()
-    got = UntypedCodec().decode(UntypedCodec().encode({"x": np.arange(1000)}, memory.place), memory.fetch)["x"]
+    got = UntypedCodec().decode(
+        UntypedCodec().encode({"x": np.arange(1000)}, memory.place), memory.fetch
+    )["x"]
     assert not got.flags.writeable and not got.flags.owndata
 
 

@@ -1,4 +1,6 @@
-"""Arrays on the wire: identical and read-only at the other end, whatever their dtype, shape, order and size."""
+"""Arrays on the wire: identical and read-only at the other end, whatever their dtype, shape, order
+and size.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,15 @@ from graphserve.wire.signature import Parameter, Signature
 
 
 def codec(**parameters: Any) -> ArgumentsCodec:
-    return ArgumentsCodec(Signature("S.f", tuple(Parameter(n, t) for n, t in parameters.items()), None))
+    return ArgumentsCodec(
+        Signature("S.f", tuple(Parameter(n, t) for n, t in parameters.items()), None)
+    )
 
 
 def no_memory(reference: bytes) -> memoryview:
-    """What a service is given to decode with: the bytes are from a service; here none lie in memory."""
+    """What a service is given to decode with: the bytes are from a service; here none lie in
+    memory.
+    """
     raise AssertionError(reference)
 
 
@@ -35,11 +41,17 @@ DTYPES = (
     hnp.scalar_dtypes()
     | hnp.unicode_string_dtypes(min_len=1)
     | hnp.byte_string_dtypes(min_len=1)
-    | hnp.array_dtypes(hnp.integer_dtypes() | hnp.floating_dtypes() | hnp.boolean_dtypes(), min_size=1)
+    | hnp.array_dtypes(
+        hnp.integer_dtypes() | hnp.floating_dtypes() | hnp.boolean_dtypes(), min_size=1
+    )
 )
 
 
-@given(hnp.arrays(DTYPES, hnp.array_shapes(min_dims=0, min_side=0, max_dims=4)), st.integers(0, 9), st.booleans())
+@given(
+    hnp.arrays(DTYPES, hnp.array_shapes(min_dims=0, min_side=0, max_dims=4)),
+    st.integers(0, 9),
+    st.booleans(),
+)
 def test_any_array_is_identical_and_read_only(array: Any, offset: int, fortran: bool) -> None:
     sent = array.copy(order="F") if fortran else array
     wire = UntypedCodec().encode({"pad": "x" * offset, "a": sent})
@@ -52,7 +64,9 @@ def test_any_array_is_identical_and_read_only(array: Any, offset: int, fortran: 
 
 
 def test_half_characters_cross_a_hop_and_are_refused_of_a_client() -> None:
-    """Python and numpy have them, JSON and UTF-8 do not: an answer that echoes them could not be written."""
+    """Python and numpy have them, JSON and UTF-8 do not: an answer that echoes them could not be
+    written.
+    """
     halves = np.array(["\ud800", "a"])
     wire = UntypedCodec().encode({"a": halves})
     taking = codec(a=np.ndarray)
@@ -104,7 +118,9 @@ def locked(array: Any) -> bool:
 @pytest.mark.parametrize("offset", range(8))
 @pytest.mark.parametrize("size", [0, 1, 1000])
 def test_no_array_can_be_made_writable_again(kind: Any, offset: int, size: int) -> None:
-    wire = kind(UntypedCodec().encode({"x" * offset: np.arange(size, dtype="f8"), "y": np.array(size > 5)}))
+    wire = kind(
+        UntypedCodec().encode({"x" * offset: np.arange(size, dtype="f8"), "y": np.array(size > 5)})
+    )
     assert all(locked(array) for array in UntypedCodec().decode(wire).values())
 
 
@@ -183,7 +199,9 @@ CASES = [  # hint, JSON, what arrives or the error
 ]
 
 
-@pytest.mark.parametrize(("hint", "json", "expected"), CASES, ids=[f"{c[0]}-{c[1]}"[-60:] for c in CASES])
+@pytest.mark.parametrize(
+    ("hint", "json", "expected"), CASES, ids=[f"{c[0]}-{c[1]}"[-60:] for c in CASES]
+)
 def test_lists_in_json(hint: Any, json: str, expected: Any) -> None:
     arguments = codec(a=hint)
     body = b'{"a":%s}' % json.encode()
@@ -285,7 +303,13 @@ def test_arrays_as_json_results() -> None:
 
 
 def test_array_demands_are_checked_when_written() -> None:
-    for wrong in ({"dtype": "no such!"}, {"dtype": 3}, {"shape": [1]}, {"shape": (-1,)}, {"shape": (True,)}):
+    for wrong in (
+        {"dtype": "no such!"},
+        {"dtype": 3},
+        {"shape": [1]},
+        {"shape": (-1,)},
+        {"shape": (True,)},
+    ):
         with pytest.raises(ValueError, match="Array"):
             Array(**wrong)  # type: ignore[arg-type]
 
@@ -301,7 +325,9 @@ def test_no_bytes_break_the_header(data: bytes) -> None:
 
 @given(st.data())
 def test_no_change_of_a_packed_array_breaks_it(data: st.DataObject) -> None:
-    header, elements = arrays.pack(data.draw(hnp.arrays(DTYPES, hnp.array_shapes(max_dims=2, max_side=3))))
+    header, elements = arrays.pack(
+        data.draw(hnp.arrays(DTYPES, hnp.array_shapes(max_dims=2, max_side=3)))
+    )
     packed = bytearray(header + bytes(elements))
     packed[data.draw(st.integers(0, len(packed) - 1))] = data.draw(st.integers(0, 255))
     try:

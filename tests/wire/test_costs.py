@@ -1,4 +1,6 @@
-"""What a few bytes may cost: costly bodies are refused in few words, honest ones that look like them are not."""
+"""What a few bytes may cost: costly bodies are refused in few words, honest ones that look like
+them are not.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,27 @@ from graphserve.wire.extensions import no_memory
 from graphserve.wire.formats import FrameReader, pack
 from graphserve.wire.signature import Parameter, Signature
 from graphserve.worker.http.strict import fault
-from tests.hostile.bodies import JSON, KINDS, TYPES, Ids, Kind, P, array, complexes, floats, lookalikes, tuples
+from tests.hostile.bodies import (
+    JSON,
+    KINDS,
+    TYPES,
+    Ids,
+    Kind,
+    P,
+    array,
+    complexes,
+    floats,
+    lookalikes,
+    tuples,
+)
 
 FORMATS = {kind.format: Format.JSON if kind.format == JSON else Format.MSGPACK for kind in KINDS}
 
 
 def codec(**hints: Any) -> ArgumentsCodec:
-    return ArgumentsCodec(Signature("S.f", tuple(Parameter(name, hint) for name, hint in hints.items()), None))
+    return ArgumentsCodec(
+        Signature("S.f", tuple(Parameter(name, hint) for name, hint in hints.items()), None)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -53,14 +69,20 @@ def test_costly_bodies_are_told_in_few_words(kind: Kind, size: int) -> None:
         errors = caught.value.errors
         assert 0 < len(errors) <= bounds.ERRORS_TOLD + 1
         assert all(len(each["msg"]) <= bounds.MESSAGE_CHARACTERS for each in errors)
-        assert all(len(str(step)) <= bounds.NAME_CHARACTERS for each in errors for step in each["loc"])
+        assert all(
+            len(str(step)) <= bounds.NAME_CHARACTERS for each in errors for step in each["loc"]
+        )
 
 
 def test_how_many_errors_there_are_is_told() -> None:
     body = b'{"x":1,%s}' % b",".join(b'"%d":1' % k for k in range(100))
     with pytest.raises(InvalidArguments, match=r"\(and 99 more\)") as caught:
         codec(x=int).decode(body, Format.JSON)
-    assert caught.value.errors[-1] == {"loc": [], "msg": "and 68 more errors", "type": "more_errors"}
+    assert caught.value.errors[-1] == {
+        "loc": [],
+        "msg": "and 68 more errors",
+        "type": "more_errors",
+    }
 
 
 def test_a_name_cannot_forge_a_place() -> None:
@@ -156,17 +178,23 @@ IN_THE_WAY = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("hint", "value"), IN_THE_WAY, ids=[str(hint)[:60] for hint, _ in IN_THE_WAY])
+@pytest.mark.parametrize(
+    ("hint", "value"), IN_THE_WAY, ids=[str(hint)[:60] for hint, _ in IN_THE_WAY]
+)
 def test_keys_that_are_in_each_others_way_are_refused(hint: Any, value: Any) -> None:
     with pytest.raises(InvalidArguments, match="lead to the same places"):
         codec(x=hint).decode(b'{"x":%s}' % msgspec.json.encode(value), Format.JSON)
 
 
 @pytest.mark.parametrize(
-    "hint", [Any, dict[float, int], np.ndarray, np.float32, list[Any], dict[int, Any], Named], ids=str
+    "hint",
+    [Any, dict[float, int], np.ndarray, np.float32, list[Any], dict[int, Any], Named],
+    ids=str,
 )
 @pytest.mark.parametrize("kind", [int, float])
-def test_keys_of_maps_are_looked_at_before_a_dict_is_made(hint: Any, kind: Callable[[int], float]) -> None:
+def test_keys_of_maps_are_looked_at_before_a_dict_is_made(
+    hint: Any, kind: Callable[[int], float]
+) -> None:
     keys = b"".join(msgspec.msgpack.encode(kind(key)) + b"\x01" for key in SLOW)
     with pytest.raises(InvalidArguments, match="lead to the same places"):
         codec(x=hint).decode(b"\x81\xa1x\xdf" + struct.pack(">I", len(SLOW)) + keys, Format.MSGPACK)
@@ -175,7 +203,9 @@ def test_keys_of_maps_are_looked_at_before_a_dict_is_made(hint: Any, kind: Calla
 def test_a_value_that_takes_long_to_find_is_refused_if_it_comes_often() -> None:
     some = lookalikes(19_000, 15, 1, 9)
     with pytest.raises(InvalidArguments, match="lead to the same places"):
-        codec(x=set[int]).decode(b'{"x":%s}' % msgspec.json.encode([*some, *[some[-1]] * 100_000]), Format.JSON)
+        codec(x=set[int]).decode(
+            b'{"x":%s}' % msgspec.json.encode([*some, *[some[-1]] * 100_000]), Format.JSON
+        )
 
 
 @pytest.mark.parametrize("number", [10, 300, 20_000, 60_000])
@@ -229,7 +259,9 @@ def test_a_guarded_model_is_read_as_any_other() -> None:
 
     def read(value: Any, pad: str) -> Any:
         try:
-            return arguments.decode(b'{"x":%s%s}' % (msgspec.json.encode(value), pad.encode()), Format.JSON)["x"]
+            return arguments.decode(
+                b'{"x":%s%s}' % (msgspec.json.encode(value), pad.encode()), Format.JSON
+            )["x"]
         except InvalidArguments as exc:
             return exc.errors
 
@@ -260,8 +292,13 @@ def cpu(hint: Any, body: bytes, format: Format = Format.JSON) -> float:
 
 
 def is_linear(hint: Any, make: Callable[[int], bytes], format: Format = Format.JSON) -> bool:
-    """Whether a body of twice the size takes not much more than twice the CPU; one of several tries is enough."""
-    return any(cpu(hint, make(40_000), format) < 3.5 * cpu(hint, make(20_000), format) + 0.001 for _ in range(4))
+    """Whether a body of twice the size takes not much more than twice the CPU; one of several tries
+    is enough.
+    """
+    return any(
+        cpu(hint, make(40_000), format) < 3.5 * cpu(hint, make(20_000), format) + 0.001
+        for _ in range(4)
+    )
 
 
 # Others stop at a bound, at which the cost changes in a step.
@@ -321,7 +358,9 @@ def test_lists_beside_a_set_cost_what_lists_cost() -> None:
         labels: list[int]
         pixels: list[int]
 
-    body = b'{"x":{"labels":[1],"pixels":%s}}' % msgspec.json.encode([k * k % 251 for k in range(60_000)])
+    body = b'{"x":{"labels":[1],"pixels":%s}}' % msgspec.json.encode(
+        [k * k % 251 for k in range(60_000)]
+    )
     assert any(cpu(Labelled, body) < 8 * cpu(Listed, body) + 0.002 for _ in range(4))
 
 
@@ -329,7 +368,9 @@ def test_a_frame_in_many_pieces_is_put_together_once() -> None:
     def took(size: int) -> float:
         frame, reader = pack(0, bytes(size)), FrameReader()
         start = time.thread_time()
-        frames = [each for at in range(0, len(frame), 64) for each in reader.feed(frame[at : at + 64])]
+        frames = [
+            each for at in range(0, len(frame), 64) for each in reader.feed(frame[at : at + 64])
+        ]
         assert frames == [(0, bytes(size))]
         return time.thread_time() - start
 
@@ -458,7 +499,10 @@ def test_rows_without_elements_are_bounded_both_ways() -> None:
     body = b"\x81\xa1x" + array((bounds.EMPTY_ROWS + 1, 0))
     with pytest.raises(InvalidArguments, match="rows without elements"):
         codec(x=np.ndarray).decode(body, Format.MSGPACK)
-    assert codec(x=np.ndarray).decode(body, Format.TYPED, no_memory)["x"].shape == (bounds.EMPTY_ROWS + 1, 0)
+    assert codec(x=np.ndarray).decode(body, Format.TYPED, no_memory)["x"].shape == (
+        bounds.EMPTY_ROWS + 1,
+        0,
+    )
     for shape in ((10**7, 0), (10, 10**6, 0, 3)):
         for format in (Format.JSON, Format.MSGPACK, Format.TYPED):
             with pytest.raises(TypeError, match="rows without elements"):
@@ -466,7 +510,9 @@ def test_rows_without_elements_are_bounded_both_ways() -> None:
     assert ResultCodec(np.ndarray, "S.f").encode(np.zeros((0, 10**7)), Format.JSON) == b"[]"
 
 
-@pytest.mark.parametrize("hint", [set[int], dict[int, int], Any, Keyed, set[decimal.Decimal]], ids=str)
+@pytest.mark.parametrize(
+    "hint", [set[int], dict[int, int], Any, Keyed, set[decimal.Decimal]], ids=str
+)
 @pytest.mark.parametrize("number", [b"1e1000000000000000000", b"-1e-9999999999999999999"])
 def test_numbers_beyond_every_range_are_the_bodys_fault(hint: Any, number: bytes) -> None:
     body = b'{"x":[%s],"pad":"%s"}' % (number, b"a" * bounds.HASHED_BODY)
@@ -507,7 +553,10 @@ class Holder(msgspec.Struct):
 
 
 def test_an_array_becomes_no_more_lists_than_it_has_bytes() -> None:
-    for kind, before in ((Listing, b"\x81\xa1x\x81\xa4rows"), (Holder, b"\x81\xa1x\x81\xa7listing\x81\xa4rows")):
+    for kind, before in (
+        (Listing, b"\x81\xa1x\x81\xa4rows"),
+        (Holder, b"\x81\xa1x\x81\xa7listing\x81\xa4rows"),
+    ):
         fits, not_ = (before + array((2000, *ones), b"|u1", b"a" * 2000) for ones in ((), (1, 1)))
         assert codec(x=kind).decode(fits, Format.MSGPACK)
         with pytest.raises(InvalidArguments, match="too many rows"):
@@ -515,7 +564,9 @@ def test_an_array_becomes_no_more_lists_than_it_has_bytes() -> None:
         assert codec(x=kind).decode(not_, Format.TYPED, no_memory)
     records = b'[["a",[["b","|u1"]]]]'
     with pytest.raises(InvalidArguments, match="too many rows"):
-        codec(x=Listing).decode(b"\x81\xa1x\x81\xa4rows" + array((2000,), records, b"a" * 2000), Format.MSGPACK)
+        codec(x=Listing).decode(
+            b"\x81\xa1x\x81\xa4rows" + array((2000,), records, b"a" * 2000), Format.MSGPACK
+        )
 
 
 class Left(pydantic.BaseModel):
@@ -553,7 +604,9 @@ def nested(levels: int, value: Any, **more: Any) -> Any:
 
 @pytest.mark.parametrize("hint", [Left | Right, Left, list[Left], WithLeft], ids=str)
 @pytest.mark.parametrize("format", [Format.JSON, Format.MSGPACK])
-def test_unions_that_hold_themselves_are_tried_a_bounded_number_of_times(hint: Any, format: Format) -> None:
+def test_unions_that_hold_themselves_are_tried_a_bounded_number_of_times(
+    hint: Any, format: Format
+) -> None:
     encode = msgspec.json.encode if format is Format.JSON else msgspec.msgpack.encode
     arguments = codec(x=hint)
 
@@ -630,7 +683,12 @@ def test_models_inside_others_are_read_once(format: Format) -> None:
     READ.clear()
     encode = msgspec.json.encode if format is Format.JSON else msgspec.msgpack.encode
     body = encode(
-        {"w": {"inner": {"name": "good"}}, "x": [{"name": "good"}], "y": {"inner": {"name": "bad"}}, "z": "a"}
+        {
+            "w": {"inner": {"name": "good"}},
+            "x": [{"name": "good"}],
+            "y": {"inner": {"name": "bad"}},
+            "z": "a",
+        }
     )
     with pytest.raises(InvalidArguments) as caught:
         codec(w=Holding, x=list[Counting], y=Holding, z=int).decode(body, format)

@@ -1,4 +1,6 @@
-"""Dataclasses keep the defaults of fields that a message does not give, when they are passed on and returned."""
+"""Dataclasses keep the defaults of fields that a message does not give, when they are passed on and
+returned.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,9 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "sent", "written"), CASES, ids=[case[0].__name__ for case in CASES])
+@pytest.mark.parametrize(
+    ("kind", "sent", "written"), CASES, ids=[case[0].__name__ for case in CASES]
+)
 def test_what_was_read_is_written_whole(kind: type, sent: bytes, written: bytes) -> None:
     arguments = ArgumentsCodec(Signature("S.f", (Parameter("p", kind),), None))
     value = arguments.decode(b'{"p":%b}' % sent, Format.JSON)["p"]

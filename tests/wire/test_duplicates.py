@@ -1,4 +1,6 @@
-"""Arguments that are given twice, and what only looks like it: in every format, at the top of the body."""
+"""Arguments that are given twice, and what only looks like it: in every format, at the top of the
+body.
+"""
 
 from __future__ import annotations
 

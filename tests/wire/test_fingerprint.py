@@ -1,4 +1,6 @@
-"""Fingerprints of signatures: the same for the same types, others where something that crosses a socket changed."""
+"""Fingerprints of signatures: the same for the same types, others where something that crosses a
+socket changed.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,10 @@ CHANGES = {
     "a field became optional": ("    x: int\n", "    x: int = 0\n"),
     "member of an enum": ("BLUE = 2", "BLUE = 3"),
     "a field of a struct": ("    colour: Colour\n", "    colour: Colour\n    more: int = 0\n"),
-    "the layout of a struct": ("class Frame(msgspec.Struct)", "class Frame(msgspec.Struct, array_like=True)"),
+    "the layout of a struct": (
+        "class Frame(msgspec.Struct)",
+        "class Frame(msgspec.Struct, array_like=True)",
+    ),
     "a constraint of a model": ("ge=0", "ge=1"),
     "a field of a model": ("    name: str", "    title: str"),
     "a typed dict": ("    tag: str", "    label: str"),
@@ -64,7 +69,10 @@ CHANGES = {
     "the name of a parameter": ("tags: Tags", "marks: Tags"),
     "a parameter became required": (' = "a") ->', ") ->"),
     "the result": ("-> list[int]", "-> list[float]"),
-    "a stream instead": ("-> list[int]:\n        return []", "-> AsyncIterator[int]:\n        yield 1"),
+    "a stream instead": (
+        "-> list[int]:\n        return []",
+        "-> AsyncIterator[int]:\n        yield 1",
+    ),
 }
 NO_CHANGES = {
     "the body": ("return []", "return [1]"),

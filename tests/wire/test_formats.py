@@ -49,7 +49,10 @@ def test_content_types(header: bytes | None, expected: Format | None) -> None:
         (b"application/msgpack, */*;q=0.1", MSGPACK),
         (b"application/vnd.graphserve+msgpack", Format.TYPED),
         (b"application/vnd.graphserve+msgpack, application/msgpack;q=0.9", Format.TYPED),
-        (b"application/vnd.graphserve+msgpack;checked=1, application/msgpack;q=0.9", Format.CHECKED),
+        (
+            b"application/vnd.graphserve+msgpack;checked=1, application/msgpack;q=0.9",
+            Format.CHECKED,
+        ),
         (b"application/vnd.graphserve+msgpack; checked=0", Format.TYPED),
         (b"application/json;q=0, */*", MSGPACK),
         (b"application/msgpack;q=none", JSON),

@@ -101,7 +101,11 @@ FITS: list[tuple[type, dict[str, Any], dict[str, Any]]] = [
     (Made, {"model": {"name": "a"}}, {"model": Model("a")}),
     (Made, {"model": None}, {"model": None}),
     (Made, {"struct": {"name": "a"}}, {"struct": Struct("a")}),
-    (Made, {"pyd": {"name": "a", "folder": "/x"}}, {"pyd": Pydantic(name="a", folder=pathlib.Path("/x"))}),
+    (
+        Made,
+        {"pyd": {"name": "a", "folder": "/x"}},
+        {"pyd": Pydantic(name="a", folder=pathlib.Path("/x"))},
+    ),
     (
         Made,
         {"files": {"model": "/m", "others": ["a", "b"]}},
@@ -126,7 +130,11 @@ FITS: list[tuple[type, dict[str, Any], dict[str, Any]]] = [
     (Data, {"path": "a", "model": {"name": "b"}}, {"path": pathlib.Path("a"), "model": Model("b")}),
 ]
 MISFITS: list[tuple[type, dict[str, Any], str]] = [
-    (Made, {"threshold": "high"}, "Made.__init__: threshold: Expected `float`, got `str` (given by depends(init=…))"),
+    (
+        Made,
+        {"threshold": "high"},
+        "Made.__init__: threshold: Expected `float`, got `str` (given by depends(init=…))",
+    ),
     (Made, {"threshold": None}, "threshold: Expected `float`, got `null`"),
     (Made, {"count": True}, "count: Expected `int`, got `bool`"),
     (Made, {"count": 1.5}, "count: Expected `int`, got `float`"),
@@ -136,7 +144,11 @@ MISFITS: list[tuple[type, dict[str, Any], str]] = [
     (Made, {"model": "a"}, "model: Expected `object | null`, got `str`"),
     (Made, {"struct": {"name": 1}}, "struct.name: Expected `str`, got `int`"),
     (Made, {"pyd": {"name": 1}}, "pyd.name: Input should be a valid string"),
-    (Made, {"files": {"model": 1, "others": []}}, "files.model: Expected `pathlib.Path` as text, got `int`"),
+    (
+        Made,
+        {"files": {"model": 1, "others": []}},
+        "files.model: Expected `pathlib.Path` as text, got `int`",
+    ),
     (Made, {"path": 1}, "path: Expected `pathlib.Path` as text, got `int`"),
     (Made, {"either": 1}, "either: Expected `str | pathlib.Path`, got `int`"),
     (Made, {"colour": "blue"}, "colour: Invalid enum value 'blue'"),
@@ -157,7 +169,9 @@ def test_what_fits(case: int) -> None:
     cls, init, expected = FITS[case]
     made = converted(cls, init)
     assert made == expected
-    assert {name: type(value) for name, value in made.items()} == {n: type(value) for n, value in expected.items()}
+    assert {name: type(value) for name, value in made.items()} == {
+        n: type(value) for n, value in expected.items()
+    }
     assert init_problems(cls, init) == []
 
 
@@ -186,7 +200,10 @@ def test_a_class_that_json_cannot_become() -> None:
         def __init__(self, plain: Plain) -> None: ...
 
     (problem,) = init_problems(Holds, {"plain": {"a": 1}})
-    assert "no JSON value becomes a" in problem and "annotate what init can hold, such as str" in problem
+    assert (
+        "no JSON value becomes a" in problem
+        and "annotate what init can hold, such as str" in problem
+    )
 
 
 def test_each_instance_has_its_own_values() -> None:

@@ -1,4 +1,6 @@
-"""What a worker does not use, it does not import: a real interpreter looks into its `sys.modules`."""
+"""What a worker does not use, it does not import: a real interpreter looks into its
+`sys.modules`.
+"""
 
 from __future__ import annotations
 
@@ -38,14 +40,29 @@ UntypedCodec().decode(UntypedCodec().encode({"x": [1]}))
 document("S", None, "1", [(apis(Service)["f"], signature, None)])
 Array("float32", (None, 3))
 """
-FORBIDDEN = ["pydantic", "pydantic_core", "numpy", "networkx", "circus", "tornado", "zmq", "click", "rich"]
+FORBIDDEN = [
+    "pydantic",
+    "pydantic_core",
+    "numpy",
+    "networkx",
+    "circus",
+    "tornado",
+    "zmq",
+    "click",
+    "rich",
+]
 
 
 @pytest.mark.parametrize("first", ["", "import numpy\n", "import pydantic\n"])
 def test_unused_libraries_are_not_imported(first: str) -> None:
     asked = first.split()[-1] if first else ""
     script = (
-        first + PLAIN + f"print([m for m in {FORBIDDEN} if m in sys.modules and not m.startswith({asked!r} or '-')])"
+        first
+        + PLAIN
+        + f"print([m for m in {FORBIDDEN} if m in sys.modules and not m.startswith({asked!r} or"
+        " '-')])"
     )
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+    )
     assert (found.returncode, found.stdout.strip()) == (0, "[]"), found.stderr

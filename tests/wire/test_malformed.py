@@ -1,4 +1,6 @@
-"""A body that cannot be read: the refusal says what is wrong, and where, whoever would have read it."""
+"""A body that cannot be read: the refusal says what is wrong, and where, whoever would have read
+it.
+"""
 
 from __future__ import annotations
 

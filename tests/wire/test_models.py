@@ -1,4 +1,6 @@
-"""Bytes in pydantic's types: base64 in JSON, any bytes between nodes; and what pydantic can take from nobody."""
+"""Bytes in pydantic's types: base64 in JSON, any bytes between nodes; and what pydantic can take
+from nobody.
+"""
 
 from __future__ import annotations
 
@@ -128,7 +130,9 @@ HOPS = [
 
 @pytest.mark.parametrize(("hint", "value"), HOPS, ids=str)
 def test_any_bytes_arrive_between_nodes(hint: Any, value: Any) -> None:
-    assert codec(hint).decode(codec(hint).encode({"x": value}), Format.TYPED, no_memory) == {"x": value}
+    assert codec(hint).decode(codec(hint).encode({"x": value}), Format.TYPED, no_memory) == {
+        "x": value
+    }
     results = ResultCodec(hint, "S.f")
     assert results.decode(results.encode(value, Format.TYPED)) == value
 
@@ -180,7 +184,9 @@ def test_bytes_are_base64_in_json(hint: Any, json: Any, value: Any) -> None:
     answer = msgspec.json.decode(ResultCodec(hint, "S.f").encode(value, Format.JSON))
     schema = Adapter(hint).schema("#/$defs/{model}", output=True)
     jsonschema.validate(answer, schema)
-    without_defaults = {key: answer[key] for key in json} if isinstance(json, dict) and hint is not Hex else None
+    without_defaults = (
+        {key: answer[key] for key in json} if isinstance(json, dict) and hint is not Hex else None
+    )
     assert without_defaults in (None, json)
 
 
@@ -204,7 +210,9 @@ def test_bytes_that_do_not_fit(hint: Any, json: str, loc: list[str]) -> None:
     assert [each["loc"] for each in caught.value.errors] == [loc]
 
 
-@pytest.mark.parametrize("hint", [Short, Annotated[bytes, msgspec.Meta(min_length=1, max_length=8)]])
+@pytest.mark.parametrize(
+    "hint", [Short, Annotated[bytes, msgspec.Meta(min_length=1, max_length=8)]]
+)
 def test_a_raw_body_is_checked_too(hint: Any) -> None:
     codec = ArgumentsCodec(Signature("S.f", (Parameter("x", hint),), None, raw_body=True))
     assert codec.decode(memoryview(PNG), Format.RAW) == {"x": PNG}
@@ -217,7 +225,9 @@ def test_bytes_in_an_any_of_a_model_are_text_there() -> None:
     class Loose(pydantic.BaseModel):
         value: Any
 
-    got = codec(Loose).decode(codec(Loose).encode({"x": Loose(value=[PNG])}), Format.TYPED, no_memory)["x"]
+    got = codec(Loose).decode(
+        codec(Loose).encode({"x": Loose(value=[PNG])}), Format.TYPED, no_memory
+    )["x"]
     assert got.value == ["iVBOR_8="]
 
 
@@ -234,7 +244,9 @@ class Optional(pydantic.BaseModel):
 
 def test_a_model_that_nothing_fits_is_refused() -> None:
     for hint in (WithArray, list[WithArray], tuple[WithArray, np.ndarray]):
-        with pytest.raises(TypeError, match=r"numpy\.ndarray is no type that pydantic can read .* dataclass"):
+        with pytest.raises(
+            TypeError, match=r"numpy\.ndarray is no type that pydantic can read .* dataclass"
+        ):
             supported(hint)
     supported(Optional)
 
@@ -250,7 +262,21 @@ def test_a_model_that_nothing_fits_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["aGk", "aGk==", "aG k=", "aGk=\n", "\naGk=", "_-8=", "=", "a", "aGkh=", "aGkhYQ=", "====", "aGk=aGk=", "äGk="],
+    [
+        "aGk",
+        "aGk==",
+        "aG k=",
+        "aGk=\n",
+        "\naGk=",
+        "_-8=",
+        "=",
+        "a",
+        "aGkh=",
+        "aGkhYQ=",
+        "====",
+        "aGk=aGk=",
+        "äGk=",
+    ],
 )
 def test_base64_that_is_none_is_none_everywhere(text: str) -> None:
     class Model(pydantic.BaseModel):
@@ -269,4 +295,6 @@ def test_base64_is_read_alike_everywhere(text: str) -> None:
         data: bytes
 
     body = json.dumps({"data": text}).encode()
-    assert Adapter(Model).load(body).data == msgspec.json.decode(body, type=dict[str, bytes])["data"]
+    assert (
+        Adapter(Model).load(body).data == msgspec.json.decode(body, type=dict[str, bytes])["data"]
+    )

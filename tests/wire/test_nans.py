@@ -1,4 +1,6 @@
-"""NaN that is written can be read again: null stands for it in JSON, where only a float can stand."""
+"""NaN that is written can be read again: null stands for it in JSON, where only a float can
+stand.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ BACK = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("hint", "value"), BACK, ids=[f"{hint}-{value}"[:60] for hint, value in BACK])
+@pytest.mark.parametrize(
+    ("hint", "value"), BACK, ids=[f"{hint}-{value}"[:60] for hint, value in BACK]
+)
 def test_what_is_written_can_be_read_again(hint: Any, value: Any) -> None:
     written = ResultCodec(hint, "S.f").encode(value, Format.JSON)
     codec = ArgumentsCodec(Signature("S.f", (Parameter("x", hint), Parameter("y", int)), None))
@@ -73,7 +77,9 @@ REFUSED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("hint", "json"), REFUSED, ids=[f"{hint}-{json}"[-60:] for hint, json in REFUSED])
+@pytest.mark.parametrize(
+    ("hint", "json"), REFUSED, ids=[f"{hint}-{json}"[-60:] for hint, json in REFUSED]
+)
 def test_null_is_no_other_value(hint: Any, json: bytes) -> None:
     codec = ArgumentsCodec(Signature("S.f", (Parameter("x", hint),), None))
     with pytest.raises(InvalidArguments) as caught:
@@ -126,7 +132,11 @@ class Branch:
 def test_each_place_is_filled_once_however_deep_unions_are(hint: Any) -> None:
     value: Any = {"type": "Add", "weight": None} if hint is not Branch else {"score": None}
     for _ in range(60):
-        value = {"type": "Add", "weight": 1.0, "child": value} if hint is not Branch else {"score": 1, "below": [value]}
+        value = (
+            {"type": "Add", "weight": 1.0, "child": value}
+            if hint is not Branch
+            else {"score": 1, "below": [value]}
+        )
     codec = ArgumentsCodec(Signature("S.f", (Parameter("x", hint),), None))
     found = codec.decode(msgspec.json.encode({"x": value}), Format.JSON)["x"]
     for _ in range(60):
@@ -135,7 +145,9 @@ def test_each_place_is_filled_once_however_deep_unions_are(hint: Any) -> None:
 
 
 def test_a_tag_says_which_member_of_a_union_is_filled() -> None:
-    codec = ArgumentsCodec(Signature("S.f", (Parameter("x", list[Add | Mul]), Parameter("y", Row | Column)), None))
+    codec = ArgumentsCodec(
+        Signature("S.f", (Parameter("x", list[Add | Mul]), Parameter("y", Row | Column)), None)
+    )
     body = b'{"x":[{"type":"Add","weight":null},{"type":"Mul","weight":null}],"y":["Row","a",null,["Column","b",null]]}'
     got = codec.decode(body, Format.JSON)
     assert math.isnan(got["x"][0].weight) and got["x"][1].weight is None

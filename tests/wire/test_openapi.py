@@ -28,7 +28,8 @@ from graphserve.wire.signature import Signature
 
 def described(service: type, doc: str | None = None) -> dict[str, Any]:
     listed = [
-        (each, Signature.of(service, name), getattr(service, name).__doc__) for name, each in apis(service).items()
+        (each, Signature.of(service, name), getattr(service, name).__doc__)
+        for name, each in apis(service).items()
     ]
     found = document(service.__name__, doc, "1.2.3", listed)
     validate(json.loads(json.dumps(found)))
@@ -98,14 +99,22 @@ class Ocr:
 
     @api
     async def upload(
-        self, body: AsyncIterator[bytes], pages: int, kind: str = "scan", points: list[Point] | None = None
+        self,
+        body: AsyncIterator[bytes],
+        pages: int,
+        kind: str = "scan",
+        points: list[Point] | None = None,
     ) -> None: ...
 
 
 def test_what_it_says() -> None:
     found = described(Ocr, "Reads pages.\n\n    Well.")
     assert found["openapi"] == "3.1.0"
-    assert found["info"] == {"title": "Ocr", "version": "1.2.3", "description": "Reads pages.\n\nWell."}
+    assert found["info"] == {
+        "title": "Ocr",
+        "version": "1.2.3",
+        "description": "Reads pages.\n\nWell.",
+    }
     assert set(found["paths"]) == {"/v1/read", "/lines", "/raw", "/upload", "/livez", "/readyz"}
     post = found["paths"]["/v1/read"]["post"]
     assert (post["operationId"], post["summary"]) == ("read", "Read the text of pages.")
@@ -124,8 +133,17 @@ def test_what_it_says() -> None:
         },
         "description": "what to read. An array of uint8, shape any × any × 3, as nested lists.",
     }
-    assert properties["lang"] == {"type": "string", "default": "en", "description": "the language, two letters."}
-    assert properties["limit"] == {"type": "integer", "minimum": 0, "description": "At most.", "default": 5}
+    assert properties["lang"] == {
+        "type": "string",
+        "default": "en",
+        "description": "the language, two letters.",
+    }
+    assert properties["limit"] == {
+        "type": "integer",
+        "minimum": 0,
+        "description": "At most.",
+        "default": 5,
+    }
     assert post["responses"]["200"]["content"]["application/json"]["schema"] == {
         "type": "array",
         "items": {"type": "string"},
@@ -140,7 +158,10 @@ def test_two_classes_of_one_name() -> None:
 def test_streams_and_raw_bodies() -> None:
     paths = described(Ocr)["paths"]
     lines = paths["/lines"]["post"]
-    assert set(lines["responses"]["200"]["content"]) == {"application/x-ndjson", "text/event-stream"}
+    assert set(lines["responses"]["200"]["content"]) == {
+        "application/x-ndjson",
+        "text/event-stream",
+    }
     assert lines["requestBody"]["required"] is False
     assert set(paths["/raw"]["post"]["requestBody"]["content"]) == {
         "application/json", "application/msgpack", "application/octet-stream",
@@ -152,9 +173,17 @@ def test_streams_and_raw_bodies() -> None:
         text = base64.b64encode(b"\xff" * number).decode()
         assert re.search(pattern, text)
         assert not re.search(pattern, text + "=") and not re.search(pattern, text[:-1] or "A")
-    assert set(paths["/upload"]["post"]["requestBody"]["content"]) == {"application/octet-stream", "*/*"}
+    assert set(paths["/upload"]["post"]["requestBody"]["content"]) == {
+        "application/octet-stream",
+        "*/*",
+    }
     pages, kind, points = paths["/upload"]["post"]["parameters"]
-    assert (pages["name"], pages["in"], pages["required"], kind["required"]) == ("pages", "query", True, False)
+    assert (pages["name"], pages["in"], pages["required"], kind["required"]) == (
+        "pages",
+        "query",
+        True,
+        False,
+    )
     assert pages["schema"] == {"type": "integer"}, "what generators of clients can write into a URL"
     assert kind["schema"] == {"type": "string", "default": "scan"}
     assert points["content"]["application/json"]["schema"]["anyOf"], "all else is JSON there"
@@ -209,10 +238,13 @@ class Record(pydantic.BaseModel):
 
 class Moments:
     @api
-    async def moments(
-        self, moment: Moment, reading: Reading, named: Named, typed: Typed, when: Annotated[dt.datetime, "extra"],
-        uuid: uuid.UUID, pair: tuple[int, str], colour: Colour, mixed: Literal["a", 1, None], record: Record,
-        records: list[Record],
+    async def moments(self, moment: Moment, reading: Reading, named: Named, typed: Typed, when: Annotated[
+        dt.datetime, "extra"
+    ], uuid: uuid.UUID, pair: tuple[int, str], colour: Colour, mixed: Literal[
+        "a", 1, None
+    ], record: Record, records: list[
+        Record
+    ],
     ) -> Record: ...  # fmt: skip
 
     @api
@@ -229,7 +261,9 @@ def formats(value: Any, path: str = "") -> Iterator[str]:
         if "format" in value and value["type"] == "string":
             yield f"{path} {value['format']}"
         for key, each in value.items():
-            yield from formats(each, path if key in ("properties", "anyOf") else f"{path}.{key}".lstrip("."))
+            yield from formats(
+                each, path if key in ("properties", "anyOf") else f"{path}.{key}".lstrip(".")
+            )
     elif isinstance(value, list):
         for number, each in enumerate(value):
             yield from formats(each, f"{path}[{number}]")
@@ -255,13 +289,17 @@ def test_dates_and_times_have_their_format() -> None:
     assert set(formats(components["Named"])) == {"prefixItems[0] date-time"}
     assert set(formats(components["Typed"])) == {"at time"}
     assert set(formats(components["Record"])) == {"at date-time"}
-    body = described(Moments)["paths"]["/moments"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    body = described(Moments)["paths"]["/moments"]["post"]["requestBody"]["content"][
+        "application/json"
+    ]["schema"]
     assert {"when date-time", "uuid uuid"} <= set(formats(body))
 
 
 def test_a_type_has_one_component_as_argument_and_as_result() -> None:
     found = described(Moments)
-    assert [name for name in found["components"]["schemas"] if name.startswith("Record")] == ["Record"]
+    assert [name for name in found["components"]["schemas"] if name.startswith("Record")] == [
+        "Record"
+    ]
     assert found["components"]["schemas"]["Record"]["required"] == ["at"]
     reference = {"$ref": "#/components/schemas/Record"}
     post = found["paths"]["/moments"]["post"]
@@ -274,7 +312,9 @@ def test_a_type_has_one_component_as_argument_and_as_result() -> None:
 
 def test_a_stream_has_the_schema_of_its_items() -> None:
     content = described(Moments)["paths"]["/follow"]["post"]["responses"]["200"]["content"]
-    lines, events = (content[kind]["schema"] for kind in ("application/x-ndjson", "text/event-stream"))
+    lines, events = (
+        content[kind]["schema"] for kind in ("application/x-ndjson", "text/event-stream")
+    )
     assert lines["type"] == events["type"] == "array"
     assert lines["items"] == {"$ref": "#/components/schemas/Record"}
     data = events["items"]["properties"]["data"]

@@ -1,4 +1,6 @@
-"""Errors as bodies of answers: what the public reads of them is what a typed caller elsewhere makes its error of."""
+"""Errors as bodies of answers: what the public reads of them is what a typed caller elsewhere makes
+its error of.
+"""
 
 from __future__ import annotations
 
@@ -17,27 +19,43 @@ from graphserve.wire import problem
 from graphserve.wire.headers import INTERNAL_PREFIX
 
 ERRORS = [
-    Problem(409, "Taken", detail="seat 4", type="urn:taken", extensions={"seat": [4]}, headers={"x-seat": "4"}),
+    Problem(
+        409,
+        "Taken",
+        detail="seat 4",
+        type="urn:taken",
+        extensions={"seat": [4]},
+        headers={"x-seat": "4"},
+    ),
     RemoteError("Model raised KeyError: 'a secret'"),
     Quarantined("Model does not execute this call: two workers died of it"),
     Unavailable("no room", retry_after=3.0, full=True),
     Unavailable("Model is failed"),
     DeadlineExceeded("Model did not answer before the deadline"),
-    InvalidArguments("x is missing", errors=[{"loc": ["x"], "msg": "missing", "type": "missing_argument"}]),
+    InvalidArguments(
+        "x is missing", errors=[{"loc": ["x"], "msg": "missing", "type": "missing_argument"}]
+    ),
 ]
 
 
 def read(error: CallError, *, internal: bool, open_book: bool) -> CallError:
-    status, headers, body = problem.encode(error, node="Model", request_id="id", open_book=open_book)
+    status, headers, body = problem.encode(
+        error, node="Model", request_id="id", open_book=open_book
+    )
     kept = {
-        name.decode(): value.decode() for name, value in headers if internal or not name.startswith(INTERNAL_PREFIX)
+        name.decode(): value.decode()
+        for name, value in headers
+        if internal or not name.startswith(INTERNAL_PREFIX)
     }
     return problem.decode(status, kept.get("x-graphserve-error"), body, kept, "Entry")
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_an_answer_of_the_port_makes_the_same_error_as_one_of_a_hop(error: CallError) -> None:
-    one, other = read(error, internal=True, open_book=True), read(error, internal=False, open_book=True)
+    one, other = (
+        read(error, internal=True, open_book=True),
+        read(error, internal=False, open_book=True),
+    )
     assert (type(one), str(one), vars(one)) == (type(other), str(other), vars(other))
     assert (type(one), one.node, one.request_id) == (type(error), "Model", "id")
 

@@ -1,4 +1,6 @@
-"""What the public may send and gets: one validation whichever format, and no extension type but that of arrays."""
+"""What the public may send and gets: one validation whichever format, and no extension type but
+that of arrays.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ class Point:
 
 
 def codec(**hints: Any) -> ArgumentsCodec:
-    return ArgumentsCodec(Signature("S.f", tuple(Parameter(name, hint, True) for name, hint in hints.items()), None))
+    return ArgumentsCodec(
+        Signature("S.f", tuple(Parameter(name, hint, True) for name, hint in hints.items()), None)
+    )
 
 
 HINTS: list[tuple[Any, Any]] = [
@@ -70,8 +74,12 @@ HINTS: list[tuple[Any, Any]] = [
 
 
 @pytest.mark.parametrize(("hint", "wrap"), HINTS, ids=[str(hint)[-40:] for hint, _ in HINTS])
-@pytest.mark.parametrize("field", [{"admin": True}, {"inner": {"depth": 5}}, {"deep": 5}, {"either": 5}])
-def test_a_field_with_an_alias_is_not_set_by_its_name(hint: Any, wrap: Any, field: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "field", [{"admin": True}, {"inner": {"depth": 5}}, {"deep": 5}, {"either": 5}]
+)
+def test_a_field_with_an_alias_is_not_set_by_its_name(
+    hint: Any, wrap: Any, field: dict[str, Any]
+) -> None:
     said = {"x": wrap({"name": "a", **field})}
     arguments = codec(x=hint)
     for body, format in (
@@ -83,7 +91,9 @@ def test_a_field_with_an_alias_is_not_set_by_its_name(hint: Any, wrap: Any, fiel
             got = repr(arguments.decode(body, format))
         except InvalidArguments:
             continue
-        assert got == repr(arguments.decode(msgspec.json.encode({"x": wrap({"name": "a"})}), Format.JSON))
+        assert got == repr(
+            arguments.decode(msgspec.json.encode({"x": wrap({"name": "a"})}), Format.JSON)
+        )
 
 
 def ext(code: int, data: bytes) -> msgspec.msgpack.Ext:

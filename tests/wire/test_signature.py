@@ -1,4 +1,6 @@
-"""Signatures: what type hints say, and the hints that are refused with a file, a line and a way out."""
+"""Signatures: what type hints say, and the hints that are refused with a file, a line and a way
+out.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,26 @@ import re
 import socket
 import typing
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, NotRequired, TypedDict, TypeVar
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    NewType,
+    NotRequired,
+    TypedDict,
+    TypeVar,
+)
 
 import msgspec
 import numpy as np
@@ -145,7 +165,9 @@ def test_refused_types(hint: Any, why: str) -> None:
     with pytest.raises(DeclarationError) as caught:
         Signature.of(Service, "method")
     assert why in str(caught.value)
-    assert "Service.method: " in str(caught.value) and ("parameter 'x'" in str(caught.value) or why == "'Missing'")
+    assert "Service.method: " in str(caught.value) and (
+        "parameter 'x'" in str(caught.value) or why == "'Missing'"
+    )
     assert caught.value.file == __file__
     assert caught.value.line == inspect.getsourcelines(Service.method)[1]
 
@@ -212,13 +234,21 @@ def test_shapes_of_signatures() -> None:
     plain = of("plain")
     assert plain.parameters == (Parameter("x", int), Parameter("y", str, False, "a"))
     assert plain.result is Node and not plain.stream and not plain.is_async and not plain.raw_body
-    assert of("coroutine").raw_body and of("coroutine").is_async and of("coroutine").result is type(None)
+    assert (
+        of("coroutine").raw_body
+        and of("coroutine").is_async
+        and of("coroutine").result is type(None)
+    )
     assert of("items").stream and of("items").item is Point and of("items").is_async
     assert of("generator").item is int and of("generator").is_async
     assert of("lines").stream and of("lines").item is str and not of("lines").is_async
     assert of("iterable").stream and not of("iterable").is_async
     upload = of("upload")
-    assert upload.input_stream == "body" and [p.name for p in upload.parameters] == ["name"] and not upload.raw_body
+    assert (
+        upload.input_stream == "body"
+        and [p.name for p in upload.parameters] == ["name"]
+        and not upload.raw_body
+    )
 
 
 @pytest.mark.parametrize(
@@ -243,7 +273,9 @@ def test_every_supported_type_has_a_place_in_the_table() -> None:
     assert len({str(hint) for hint in SUPPORTED}) == len(SUPPORTED) and typing.get_type_hints(Node)
 
 
-@pytest.mark.parametrize("hint", [list[str], Sequence[int], NDArray[np.float32], Annotated[list[int], "words"], Any])
+@pytest.mark.parametrize(
+    "hint", [list[str], Sequence[int], NDArray[np.float32], Annotated[list[int], "words"], Any]
+)
 def test_results_that_batching_can_split(hint: Any) -> None:
     class Service:
         @api(batch=Batch())

@@ -1,4 +1,6 @@
-"""What may stand in the head of a message: nothing that h11 would not write, at every place that makes one of text."""
+"""What may stand in the head of a message: nothing that h11 would not write, at every place that
+makes one of text.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,15 @@ from graphserve.call.context import CallContext, current
 from graphserve.call.request import travels
 from graphserve.errors import header_fault
 from graphserve.wire import problem
-from graphserve.wire.headers import head_fault, is_request_id, is_target, is_token, is_traceparent, is_value, may_travel
+from graphserve.wire.headers import (
+    head_fault,
+    is_request_id,
+    is_target,
+    is_token,
+    is_traceparent,
+    is_value,
+    may_travel,
+)
 from graphserve.wire.trust import MADE, PUBLIC
 from graphserve.worker.http.headers import RequestHeaders
 from graphserve.worker.http.response import Responder
@@ -31,12 +41,16 @@ def written(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]) ->
         return None
 
 
-pieces = st.one_of(st.binary(max_size=8), st.text("aZ09-_.~!:/ \t\r\n\0\x7f", max_size=8).map(str.encode))
+pieces = st.one_of(
+    st.binary(max_size=8), st.text("aZ09-_.~!:/ \t\r\n\0\x7f", max_size=8).map(str.encode)
+)
 
 
 @given(pieces, pieces, pieces, pieces)
 @settings(max_examples=500)
-def test_what_is_no_fault_is_what_h11_writes(method: bytes, target: bytes, name: bytes, value: bytes) -> None:
+def test_what_is_no_fault_is_what_h11_writes(
+    method: bytes, target: bytes, name: bytes, value: bytes
+) -> None:
     fault = head_fault(method, target, [(name, value)])
     if fault is None and name.lower() not in (b"host", b"content-length", b"transfer-encoding"):
         head = written(method, target, [(name, value)])
@@ -127,7 +141,9 @@ def of_heading(name: bytes) -> Callable[[str], list[bytes]]:
 def lines_of(error: Problem) -> list[bytes]:
     responder = Responder("Node", public=False, debug=False)
     _, data = responder.error(error, MADE, CallContext(b"id"), keep=True)
-    assert data.startswith((b"HTTP/1.1 418 ", b"HTTP/1.1 500 ")), "whatever it is, there is an answer"
+    assert data.startswith((b"HTTP/1.1 418 ", b"HTTP/1.1 500 ")), (
+        "whatever it is, there is an answer"
+    )
     return data.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]
 
 
@@ -150,7 +166,9 @@ def test_a_subclass_may_call_something_else_its_kind() -> None:
     class Quota(Problem):
         kind = "daily"
 
-    status, headers, body = problem.encode(Quota(429, "Too Much"), node="N", request_id="i", open_book=True)
+    status, headers, body = problem.encode(
+        Quota(429, "Too Much"), node="N", request_id="i", open_book=True
+    )
     named = {name.decode(): value.decode() for name, value in headers}
     back = problem.decode(status, named["x-graphserve-error"], body, named, "N")
     assert (type(back), back.status, back.title) == (Problem, 429, "Too Much")

@@ -1,4 +1,7 @@
-"""Chromium for tests: it opens pages, runs scripts in them and tells what they asked for. A process of its own."""
+"""Chromium for tests: it opens pages, runs scripts in them and tells what they asked for.
+
+A process of its own.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,9 @@ FLAGS = (
 
 
 class Browser:
-    """Chromium, steered by its DevTools protocol through a pipe: JSON messages that end with a zero byte."""
+    """Chromium, steered by its DevTools protocol through a pipe: JSON messages that end with a zero
+    byte.
+    """
 
     def __init__(self, profile: Path) -> None:
         commands, self._write = _high_pipe()
@@ -47,7 +52,9 @@ class Browser:
         self.events: list[dict[str, Any]] = []
         threading.Thread(target=self._listen, daemon=True).start()
         page = next(t for t in self.send("Target.getTargets")["targetInfos"] if t["type"] == "page")
-        self._session = self.send("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
+        self._session = self.send("Target.attachToTarget", targetId=page["targetId"], flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.send(f"{domain}.enable")
 
@@ -72,13 +79,17 @@ class Browser:
             message["sessionId"] = self._session
         os.write(self._write, json.dumps(message).encode() + b"\0")
         with self._arrived:
-            assert self._arrived.wait_for(lambda: number in self._results, DEADLINE_S), f"no answer to {method}"
+            assert self._arrived.wait_for(lambda: number in self._results, DEADLINE_S), (
+                f"no answer to {method}"
+            )
             result = self._results.pop(number)
         assert "error" not in result, result
         return result["result"]
 
     def run(self, script: str) -> Any:
-        result = self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        result = self.send(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
@@ -86,25 +97,50 @@ class Browser:
         """Run the script again and again until its value is truthy."""
         end = time.monotonic() + DEADLINE_S
         while not self.run(f"Boolean({script})"):
-            assert time.monotonic() < end, f"never true: {script}\n{self.run('document.body.innerText')}"
+            assert time.monotonic() < end, (
+                f"never true: {script}\n{self.run('document.body.innerText')}"
+            )
             time.sleep(0.02)  # between two looks at the condition
 
     def open(self, url: str, ready: str) -> None:
-        self.send("Page.navigate", url="about:blank")  # or a URL that differs in its fragment only keeps the old page
+        # or a URL that differs in its fragment only keeps the old page
+        self.send("Page.navigate", url="about:blank")
         self.events.clear()
         self.send("Page.navigate", url=url)
         self.wait(ready)
 
     def asked(self) -> list[str]:
-        """Return the URLs of all requests since the page was opened, those inside the page's memory left out."""
-        sent = [event["params"] for event in self.events if event["method"] == "Network.requestWillBeSent"]
-        return [url for each in sent if not (url := str(each["request"]["url"])).startswith(("data:", "blob:"))]
+        """Return the URLs of all requests since the page was opened, those inside the page's memory
+        left out.
+        """
+        sent = [
+            event["params"]
+            for event in self.events
+            if event["method"] == "Network.requestWillBeSent"
+        ]
+        return [
+            url
+            for each in sent
+            if not (url := str(each["request"]["url"])).startswith(("data:", "blob:"))
+        ]
 
     def complaints(self) -> list[str]:
-        """Return what the browser's console says is wrong: policy violations, exceptions, files not found."""
-        logged = [event["params"]["entry"] for event in self.events if event["method"] == "Log.entryAdded"]
-        thrown = [str(event["params"]) for event in self.events if event["method"] == "Runtime.exceptionThrown"]
-        return [f"{entry['text']} {entry.get('url', '')}" for entry in logged if entry["level"] != "info"] + thrown
+        """Return what the browser's console says is wrong: policy violations, exceptions, files not
+        found.
+        """
+        logged = [
+            event["params"]["entry"] for event in self.events if event["method"] == "Log.entryAdded"
+        ]
+        thrown = [
+            str(event["params"])
+            for event in self.events
+            if event["method"] == "Runtime.exceptionThrown"
+        ]
+        return [
+            f"{entry['text']} {entry.get('url', '')}"
+            for entry in logged
+            if entry["level"] != "info"
+        ] + thrown
 
     def close(self) -> None:
         os.close(self._write)  # the end of the pipe ends the browser
@@ -116,7 +152,9 @@ class Browser:
 
 
 def _high_pipe() -> tuple[int, int]:
-    """Make a pipe whose descriptors are not 3 or 4, where it would be overwritten while it is laid."""
+    """Make a pipe whose descriptors are not 3 or 4, where it would be overwritten while it is
+    laid.
+    """
     low = os.pipe()
     high = tuple(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in low)
     for end in low:

@@ -1,7 +1,8 @@
 """A service with the pages, as a process of its own: `python pages_app.py [OPTIONS]`.
 
-It prints its port. With `--plain` the extra `docs-ui` counts as not installed. `--mount` serves everything below a
-prefix, as a proxy and the ASGI scope would have it; `--root-path` is a prefix that only the pages are told.
+It prints its port. With `--plain` the extra `docs-ui` counts as not installed. `--mount` serves
+everything below a prefix, as a proxy and the ASGI scope would have it; `--root-path` is a prefix
+that only the pages are told.
 """
 
 from __future__ import annotations
@@ -32,16 +33,28 @@ PROBLEM = {
 }
 
 
-def operation(summary: str, properties: dict[str, Any], answer: dict[str, Any], **more: Any) -> dict[str, Any]:
-    schema = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+def operation(
+    summary: str, properties: dict[str, Any], answer: dict[str, Any], **more: Any
+) -> dict[str, Any]:
+    schema = {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
     schema |= more.pop("schema", {})
     return {
-        "post": {
-            "summary": summary,
-            "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
-            "responses": {"200": {"description": "The result", "content": answer}},
-        }
-        | more
+        "post": (
+            {
+                "summary": summary,
+                "requestBody": {
+                    "required": True,
+                    "content": {"application/json": {"schema": schema}},
+                },
+                "responses": {"200": {"description": "The result", "content": answer}},
+            }
+            | more
+        )
     }
 
 
@@ -67,7 +80,10 @@ PAGE = {
         "title": TEXT | {"description": "Stands above the page.", "maxLength": 80},
         "language": {"enum": ["en", "ja", "zh"]},
         "box": {"$ref": "#/components/schemas/Box"},
-        "crop": {"anyOf": [{"$ref": "#/components/schemas/Box"}, {"type": "null"}], "default": None},
+        "crop": {
+            "anyOf": [{"$ref": "#/components/schemas/Box"}, {"type": "null"}],
+            "default": None,
+        },
         "draft": {"type": "boolean", "default": False},
     },
     "required": ["title", "language", "box"],
@@ -77,7 +93,9 @@ FILE = {
     "properties": {"image": {"type": "string", "contentEncoding": "base64"}},
     "required": ["image"],
 }
-BINARY: dict[str, Any] = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+BINARY: dict[str, Any] = {
+    "schema": {"type": "string", "contentMediaType": "application/octet-stream"}
+}
 BYTES = {"application/json": {"schema": FILE}, "application/octet-stream": BINARY, "*/*": BINARY}
 OPENAPI: dict[str, Any] = {
     "openapi": "3.1.0",
@@ -133,7 +151,9 @@ async def store(request: Request) -> Response:
     said = {name: json.loads(value) for name, value in request.query_params.items()}
     if said.get("copies", 1) > 9:
         errors = [{"loc": ["copies"], "msg": "Expected at most 9", "type": "too_large"}]
-        return JSONResponse(PROBLEM | {"errors": errors}, 422, media_type="application/problem+json")
+        return JSONResponse(
+            PROBLEM | {"errors": errors}, 422, media_type="application/problem+json"
+        )
     return JSONResponse(said | {"bytes": len(await request.body())})
 
 
@@ -168,7 +188,9 @@ def main() -> None:
         sys.modules["swagger_ui_bundle"] = None  # type: ignore[assignment]  # this is how an import is refused
     apis = [Route(f"/{api.__name__}", api, methods=["POST"]) for api in APIS]
     pages = routes("Gateway <1>", lambda: json.dumps(OPENAPI).encode(), options.root_path)
-    app = Starlette(routes=[Mount(options.mount, routes=[*pages, *apis])] if options.mount else [*pages, *apis])
+    app = Starlette(
+        routes=[Mount(options.mount, routes=[*pages, *apis])] if options.mount else [*pages, *apis]
+    )
     listener = socket.create_server(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)
     config = uvicorn.Config(app, ssl_certfile=options.cert, log_level="warning", lifespan="off")

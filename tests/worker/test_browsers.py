@@ -1,4 +1,6 @@
-"""Pages of other sites: which hosts the port answers to, who may call, and what a real browser then does."""
+"""Pages of other sites: which hosts the port answers to, who may call, and what a real browser then
+does.
+"""
 
 from __future__ import annotations
 
@@ -56,18 +58,30 @@ def test_elsewhere_and_on_a_unix_socket_all_are() -> None:
 
 def test_those_that_were_chosen_are_the_only_ones() -> None:
     chosen = ("Example.com", "*.example.org", "[2001:db8::1]", "192.0.2.7")
-    for listen in (ListenPlan(allowed_hosts=chosen), ListenPlan(host="0.0.0.0", allowed_hosts=chosen)):
+    for listen in (
+        ListenPlan(allowed_hosts=chosen),
+        ListenPlan(host="0.0.0.0", allowed_hosts=chosen),
+    ):
         hosts = AllowedHosts.of(listen)
         for host in ("example.com", "EXAMPLE.COM:443", "example.com.", "a.example.org", "a.b.example.org:1",
                      "[2001:DB8:0::1]:80", "192.0.2.7:8000"):  # fmt: skip
             assert hosts.allows(host.encode()), host
-        for host in ("example.org", "a.example.com", "localhost", "127.0.0.1", "xexample.org", "[2001:db8::2]"):
+        for host in (
+            "example.org",
+            "a.example.com",
+            "localhost",
+            "127.0.0.1",
+            "xexample.org",
+            "[2001:db8::2]",
+        ):
             assert not hosts.allows(host.encode()), host
     assert AllowedHosts.of(ListenPlan(allowed_hosts=("*",))).allows(b"evil.test")
 
 
 def test_what_loopback_is() -> None:
-    assert all(map(is_loopback, ("localhost", "127.0.0.1", "::1", "[::1]", "x.localhost", "127.255.0.1")))
+    assert all(
+        map(is_loopback, ("localhost", "127.0.0.1", "::1", "[::1]", "x.localhost", "127.255.0.1"))
+    )
     assert not any(map(is_loopback, ("0.0.0.0", "::", "example.com", "10.0.0.1", "")))
 
 
@@ -100,9 +114,13 @@ def test_whose_pages_may_call(headers: dict[str, str], refused: bool) -> None:
         problem = fault(method, True, pairs, lambda: OWN)
         assert (problem is not None and problem.status == 403) is refused, method
     for method in (b"POST", b"DELETE"):
-        assert (fault(method, False, pairs, lambda: OWN) is not None) is refused, "also where there is no API"
+        assert (fault(method, False, pairs, lambda: OWN) is not None) is refused, (
+            "also where there is no API"
+        )
     for method in (b"GET", b"HEAD", b"OPTIONS"):
-        assert fault(method, False, pairs, lambda: OWN) is None, "pages and health only show something"
+        assert fault(method, False, pairs, lambda: OWN) is None, (
+            "pages and health only show something"
+        )
     assert fault(b"OPTIONS", True, pairs, lambda: OWN) is None
 
 
@@ -191,7 +209,10 @@ def test_what_is_refused_executes_nothing(graph: Served, head: str, status: int)
             .removeprefix("http://localhost:{port}")
             .partition("?")[0]
         )
-        graph.wait_log(rf"{head.split(' ')[0]} {path} {status} [0-9.]+ ms \[request {answer.headers['x-request-id']}\]")
+        graph.wait_log(
+            rf"{head.split(' ')[0]} {path} {status} [0-9.]+ ms \[request"
+            rf" {answer.headers['x-request-id']}\]"
+        )
         assert answer.headers["connection"] == "close" and answer.problem["detail"]
 
 
@@ -206,7 +227,10 @@ def test_a_body_says_what_it_is(graph: Served, path: str) -> None:
     kinds = [("application/json", 200), ("application/octet-stream", 200 if raw else 415)]
     kinds += [("text/plain", 200 if raw else 415), ("image/png", 200 if raw else 415)]
     kinds += [("multipart/form-data; boundary=x", 415), ("Multipart/Mixed", 415)]
-    kinds += [("application/x-www-form-urlencoded", 415), ("application/x-www-form-urlencoded; charset=utf-8", 415)]
+    kinds += [
+        ("application/x-www-form-urlencoded", 415),
+        ("application/x-www-form-urlencoded; charset=utf-8", 415),
+    ]
     for kind, status in kinds:
         body = '{"body": "aGk="}' if path == "length" and kind == "application/json" else "{}"
         answer = ask(graph, f"{own}Content-Type: {kind}\n", body)
@@ -218,7 +242,15 @@ def test_a_body_says_what_it_is(graph: Served, path: str) -> None:
 
 def test_a_page_and_its_forms_work_behind_tls_and_proxies(tmp_path: Path) -> None:
     path = tempfile.mkdtemp(prefix="gs-test-") + "/s"
-    proxy = ("--proxy-headers", "--forwarded-allow-ips", "*", "--root-path", "/pre", "--allowed-hosts", "a.test,b.test")
+    proxy = (
+        "--proxy-headers",
+        "--forwarded-allow-ips",
+        "*",
+        "--root-path",
+        "/pre",
+        "--allowed-hosts",
+        "a.test,b.test",
+    )
     with served("doors:Doors", "--uds", path, *proxy) as graph:
         transport = httpx.HTTPTransport(uds=path)
         with httpx.Client(transport=transport, base_url="http://a.test", timeout=60) as client:
@@ -234,7 +266,12 @@ def test_a_page_and_its_forms_work_behind_tls_and_proxies(tmp_path: Path) -> Non
             assert status(origin="https://a.test") == 403
             assert status(origin="https://a.test", x_forwarded_proto="https") == 200
             assert status(origin="http://a.test", x_forwarded_proto="https") == 403
-            assert status(origin="https://b.test", x_forwarded_proto="https", x_forwarded_host="b.test") == 200
+            assert (
+                status(
+                    origin="https://b.test", x_forwarded_proto="https", x_forwarded_host="b.test"
+                )
+                == 200
+            )
             assert status(origin="https://c.test", x_forwarded_proto="https") == 403
     authority = trustme.CA()
     pem = tmp_path / "server.pem"
@@ -248,15 +285,23 @@ def test_a_page_and_its_forms_work_behind_tls_and_proxies(tmp_path: Path) -> Non
         for origin, expected in ((graph.url, 200), (graph.url.replace("https", "http"), 403)):
             assert client.post("/count", headers={"origin": origin}).status_code == expected
         assert (
-            client.post("/count", headers={"x-forwarded-host": "c.test", "origin": "https://c.test"}).status_code == 403
+            client.post(
+                "/count", headers={"x-forwarded-host": "c.test", "origin": "https://c.test"}
+            ).status_code
+            == 403
         )
 
 
 def test_other_clients_notice_nothing(graph: Served) -> None:
     with graph.client() as client:
         assert client.post("/add", json={"x": 1}).json() == 1
-        assert client.post("/count").status_code == client.post("/count", json={}).status_code == 200
-        assert client.post("/length", content=b"abc", headers={"content-type": "image/png"}).json() == 3
+        assert (
+            client.post("/count").status_code == client.post("/count", json={}).status_code == 200
+        )
+        assert (
+            client.post("/length", content=b"abc", headers={"content-type": "image/png"}).json()
+            == 3
+        )
 
 
 # --- a real browser ---
@@ -307,7 +352,9 @@ def other_site() -> Iterator[str]:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-def test_a_real_browser_cannot_be_used_against_the_port(graph: Served, other_site: str, tmp_path: Path) -> None:
+def test_a_real_browser_cannot_be_used_against_the_port(
+    graph: Served, other_site: str, tmp_path: Path
+) -> None:
     browser = Browser(tmp_path)
     try:
         before = counted(graph)
@@ -315,10 +362,14 @@ def test_a_real_browser_cannot_be_used_against_the_port(graph: Served, other_sit
         browser.open(other_site, "document.title == 'evil'")
         said = browser.run(ATTACKS.replace("TARGET", graph.url))
         assert all(each in ("failed", "opaque0") for each in said), "it learns nothing"
-        eventually(lambda: graph.text.count("POST /count 403") >= refused + 7)  # those that need no leave
+        # those that need no leave
+        eventually(lambda: graph.text.count("POST /count 403") >= refused + 7)
         assert counted(graph) == before, "and nothing was executed"
         browser.open(f"{graph.url}/docs", "document.title.includes('Doors')")
-        assert browser.run("fetch('/count', {method: 'POST'}).then((answer) => answer.json())") == before + 1
+        assert (
+            browser.run("fetch('/count', {method: 'POST'}).then((answer) => answer.json())")
+            == before + 1
+        )
         assert browser.run(
             "fetch('/add', {method: 'POST', body: '{\"x\": 5}', headers: {'Content-Type': 'application/json'}})"
             ".then((answer) => answer.json())"

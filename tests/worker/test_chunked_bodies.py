@@ -1,4 +1,6 @@
-"""Bodies that come in chunks of a few bytes: held as little more than their bytes, and read as they came."""
+"""Bodies that come in chunks of a few bytes: held as little more than their bytes, and read as they
+came.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""More connections than there may be: everybody is told, nobody is closed without a word, and it is logged."""
+"""More connections than there may be: everybody is told, nobody is closed without a word, and it is
+logged.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,11 @@ class Place:
     """A public port in this loop, and who comes there."""
 
     def __init__(
-        self, address: tuple[str, int], port: Acceptor, instance: Crowded, client: ssl.SSLContext | None
+        self,
+        address: tuple[str, int],
+        port: Acceptor,
+        instance: Crowded,
+        client: ssl.SSLContext | None,
     ) -> None:
         self.address = address
         self.port = port
@@ -68,7 +74,10 @@ class Place:
         """Connect all at once, and wait until all were seen."""
         name = "localhost" if self._client is not None else None
         pairs = await asyncio.gather(
-            *(asyncio.open_connection(*self.address, ssl=self._client, server_hostname=name) for _ in range(number))
+            *(
+                asyncio.open_connection(*self.address, ssl=self._client, server_hostname=name)
+                for _ in range(number)
+            )
         )
         self._open += [writer for _, writer in pairs]
         return pairs
@@ -90,7 +99,15 @@ async def place(authority: Authority | None = None) -> AsyncIterator[Place]:
     relay: Any = None
     responder = Responder(node.name, public=True, debug=False)
     listener = Listener(
-        app, routes(apis.values()), executor, Slots(1), responder, relay, {}, keep_alive=5.0, access_log=True
+        app,
+        routes(apis.values()),
+        executor,
+        Slots(1),
+        responder,
+        relay,
+        {},
+        keep_alive=5.0,
+        access_log=True,
     )
     tls = client = None
     if authority is not None:
@@ -114,7 +131,9 @@ async def until(holds: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
-async def statuses(pairs: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]) -> list[list[int]]:
+async def statuses(
+    pairs: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]],
+) -> list[list[int]]:
     """The statuses of all answers on each connection, until the server ends it."""
     return [[answer.status for answer in answers(await reader.read())] for reader, _ in pairs]
 
@@ -131,13 +150,16 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(autouse=True)
 def all_are_fresh(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(timeouts, "FRESH", 3600.0)  # seconds; a loaded machine may be slow between two connections
+    # seconds; a loaded machine may be slow between two connections
+    monkeypatch.setattr(timeouts, "FRESH", 3600.0)
     monkeypatch.setattr(acceptor, "PATIENCE", 3600.0)  # likewise, in a handshake
     caplog.set_level(logging.INFO, "graphserve.access")
 
 
 @pytest.mark.parametrize("beyond", [1, 10, 70, 300])
-async def test_each_client_of_a_burst_has_an_answer(beyond: int, caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_client_of_a_burst_has_an_answer(
+    beyond: int, caplog: pytest.LogCaptureFixture
+) -> None:
     async with place() as port:
         pairs = await port.come(LIMIT + beyond)
         for _, writer in pairs:
@@ -150,7 +172,9 @@ async def test_each_client_of_a_burst_has_an_answer(beyond: int, caplog: pytest.
     assert sum(" 200 " in line for line in lines) == found.count([200])
 
 
-@pytest.mark.parametrize("crowd", [timeouts.CROWD, SPARE + 50], ids=["a few", "too many to be asked"])
+@pytest.mark.parametrize(
+    "crowd", [timeouts.CROWD, SPARE + 50], ids=["a few", "too many to be asked"]
+)
 async def test_while_all_are_busy_all_others_are_told(
     crowd: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,28 +233,39 @@ REFUSALS = {
     b"POST /one HTTP/1.1\r\nHost: a b\r\nContent-Length: 0\r\n\r\n": "POST /one 400",
     b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n": "GET /xxx",
     b"GET /y HTTP/1.1\r\nHost: localhost\r\n" + b"a: b\r\n" * 200 + b"\r\n": "GET /y 431",
-    b"POST /one HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.test\r\nContent-Length: 0\r\n\r\n": "POST /one 403",
-    b"POST /one?a=%0A HTTP/1.1\r\nHost: localhost\r\nExpect: x\r\nContent-Length: 0\r\n\r\n": "POST /one 417",
+    b"POST /one HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.test\r\nContent-Length: 0\r\n\r\n": (
+        "POST /one 403"
+    ),
+    b"POST /one?a=%0A HTTP/1.1\r\nHost: localhost\r\nExpect: x\r\nContent-Length: 0\r\n\r\n": (
+        "POST /one 417"
+    ),
 }
 
 
 @pytest.mark.parametrize("raw", REFUSALS)
-async def test_each_refusal_is_in_the_access_log(raw: bytes, caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_refusal_is_in_the_access_log(
+    raw: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     async with place() as port:
         pairs = await port.come(1)
         pairs[0][1].write(raw)
         (found,) = await statuses(pairs)
-    (line,) = [record.getMessage() for record in caplog.records if record.name == "graphserve.access"]
+    (line,) = [
+        record.getMessage() for record in caplog.records if record.name == "graphserve.access"
+    ]
     assert line.startswith(REFUSALS[raw]) and f" {found[0]} " in line
 
 
-async def test_a_slow_head_and_a_slow_body_are_in_the_access_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_slow_head_and_a_slow_body_are_in_the_access_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with place() as port:
         port.timeouts.limits = Limits(connections=LIMIT, patience=0.05, keep_alive=60.0)
         pairs = await port.come(2)
         pairs[0][1].write(b"GET /slow HTTP/1.1\r\n")
         pairs[1][1].write(
-            b"POST /one HTTP/1.1\r\nHost: localhost\r\nContent-Type: a/json\r\nContent-Length: 9\r\n\r\n{"
+            b"POST /one HTTP/1.1\r\nHost: localhost\r\nContent-Type: a/json\r\nContent-Length:"
+            b" 9\r\n\r\n{"
         )
         await asyncio.gather(*(reader.readuntil(b"\r\n\r\n") for reader, _ in pairs))
     lines = [record.getMessage() for record in caplog.records if record.name == "graphserve.access"]
@@ -279,10 +314,14 @@ async def test_handshakes_that_stay_unfinished_end_for_who_waits(
             pair[1].write(CALL)
             assert await statuses([pair]) == [[200]]
     (line,) = [record.getMessage() for record in caplog.records if record.name == "graphserve.tls"]
-    assert line == "no TLS with 127.0.0.1: there are too many connections, and its handshake was slow"
+    assert (
+        line == "no TLS with 127.0.0.1: there are too many connections, and its handshake was slow"
+    )
 
 
-async def test_who_waits_for_the_place_of_a_handshake_has_it_when_that_is_over(authority: Authority) -> None:
+async def test_who_waits_for_the_place_of_a_handshake_has_it_when_that_is_over(
+    authority: Authority,
+) -> None:
     async with place(authority) as port:
         loop = asyncio.get_running_loop()
         with contextlib.ExitStack() as stack:

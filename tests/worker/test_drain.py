@@ -1,4 +1,6 @@
-"""The end of connections in a drain, in one process: what was accepted just before is answered too."""
+"""The end of connections in a drain, in one process: what was accepted just before is answered
+too.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +93,9 @@ def test_a_connection_that_is_accepted_as_the_drain_begins(
         runner.run(serve())
 
 
-def test_who_has_sent_nothing_yet_has_the_time_for_headers_at_a_stand_in_that_goes(tmp_path: Path) -> None:
+def test_who_has_sent_nothing_yet_has_the_time_for_headers_at_a_stand_in_that_goes(
+    tmp_path: Path,
+) -> None:
     plan = resolve_here(Entry, {})[0]
     plan = replace(plan, listen=replace(plan.listen, timeout_keep_alive=0.05, timeout_client=600.0))
 

@@ -1,4 +1,6 @@
-"""Steps that run in the turn they belong to: eager tasks, and who waits for an answer; alarms; the turn at a batch."""
+"""Steps that run in the turn they belong to: eager tasks, and who waits for an answer; alarms; the
+turn at a batch.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ from graphserve.loop.timers import FAR, Timers, alarm
 from graphserve.worker.batch.batcher import BatchLease
 from graphserve.worker.dispatch.slots import GatedListener, Slots
 
-LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop, uvloop.new_event_loop]
+LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [
+    asyncio.new_event_loop,
+    uvloop.new_event_loop,
+]
 
 
 @pytest.fixture(params=LOOPS, ids=["asyncio", "uvloop"])
@@ -31,7 +36,9 @@ def runner(request: pytest.FixtureRequest) -> Any:
         yield runner
 
 
-def from_a_callback(loop: asyncio.AbstractEventLoop, call: Callable[[], Any]) -> asyncio.Future[Any]:
+def from_a_callback(
+    loop: asyncio.AbstractEventLoop, call: Callable[[], Any]
+) -> asyncio.Future[Any]:
     """What `call` returns, called by the loop and not in a task."""
     result: asyncio.Future[Any] = loop.create_future()
     loop.call_soon(lambda: result.set_result(call()))
@@ -45,7 +52,9 @@ def test_a_task_that_waits_for_nothing_is_over_at_once(runner: asyncio.Runner) -
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        task = await from_a_callback(loop, lambda: (task := Eager(loop).begin(work()), task.done())[:2])
+        task = await from_a_callback(
+            loop, lambda: (task := Eager(loop).begin(work()), task.done())[:2]
+        )
         assert task[1], "it ran when it was begun"
         assert await task[0] == task[0].get_name()
         assert "call_soon" not in vars(loop)
@@ -66,11 +75,14 @@ def test_a_task_that_waits_goes_on_as_every_task(runner: asyncio.Runner) -> None
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        task = await from_a_callback(loop, lambda: (Eager(loop).begin(work()), steps.append("begun"))[0])
+        task = await from_a_callback(
+            loop, lambda: (Eager(loop).begin(work()), steps.append("begun"))[0]
+        )
         with pytest.raises(KeyError, match="its own"):
             await task
         assert steps == ["first", "begun", "second"]
-        inside = Eager(loop).begin(asyncio.sleep(0, "in a task"))  # under 3.11 not at once, but it runs
+        # under 3.11 not at once, but it runs
+        inside = Eager(loop).begin(asyncio.sleep(0, "in a task"))
         assert await inside == "in a task"
 
     runner.run(main())
@@ -113,7 +125,12 @@ def test_answers_are_waited_for_in_every_way(runner: asyncio.Runner, how: str) -
         waiting = asyncio.ensure_future(ways[how]())
         await asyncio.sleep(0.01)
         for number, reply in enumerate(replies):
-            loop.call_soon(lambda reply=reply, number=number: (reply.set_result(number), reply.wake(at_once=True)))
+            loop.call_soon(
+                lambda reply=reply, number=number: (
+                    reply.set_result(number),
+                    reply.wake(at_once=True),
+                )
+            )
         await asyncio.wait_for(waiting, 10)
         assert [await reply for reply in replies] == [0, 1, 2]
 

@@ -1,4 +1,6 @@
-"""Connections of a fallback server before the graph is resolved, in one process: probes, and what waits how long."""
+"""Connections of a fallback server before the graph is resolved, in one process: probes, and what
+waits how long.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ class Early:
 
     async def __aenter__(self) -> Early:
         plan = outline(self._settings)
-        self.standing = FallbackServer(plan, plan.node("Entry"), self._folder, Membership(), resolving=True)
+        self.standing = FallbackServer(
+            plan, plan.node("Entry"), self._folder, Membership(), resolving=True
+        )
         await self.standing.start()
         with socket.create_server(("127.0.0.1", 0)) as listening:
             self._address = listening.getsockname()
@@ -157,7 +161,9 @@ def test_a_probe_with_a_body_is_one_request(tmp_path: Path) -> None:
         (b"\0\1\2\r\n\r\n", 400),
     ],
 )
-def test_what_is_no_call_is_refused_as_ever_when_there_is_a_plan(tmp_path: Path, request_: bytes, status: int) -> None:
+def test_what_is_no_call_is_refused_as_ever_when_there_is_a_plan(
+    tmp_path: Path, request_: bytes, status: int
+) -> None:
     async def play(early: Early) -> None:
         reader, _ = await early.client(request_)
         await early.held(len(request_))
@@ -235,7 +241,9 @@ def test_what_is_held_is_bounded_and_ends_with_its_client(tmp_path: Path) -> Non
     scene(play, tmp_path)
 
 
-def test_beyond_the_limit_of_connections_probes_are_answered_and_others_told_no(tmp_path: Path) -> None:
+def test_beyond_the_limit_of_connections_probes_are_answered_and_others_told_no(
+    tmp_path: Path,
+) -> None:
     async def play(early: Early) -> None:
         for count in (1, 2):
             await early.client(CALL)

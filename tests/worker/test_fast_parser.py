@@ -1,4 +1,6 @@
-"""Requests that are read without a parser: what is read is what was written, and everything else is declined."""
+"""Requests that are read without a parser: what is read is what was written, and everything else is
+declined.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +32,18 @@ class Model:
 PLANS = (ApiPlan("run", "/run", ("x",), "pooled"), ApiPlan("limited", "/limited", ("x",), "queue"))
 APIS: dict[str, BoundApi] = bind(NodePlan("Model", "n0", "m:Model", 0, 1, 1, apis=PLANS), Model())
 READER = FastParser("Model", APIS.values())
-WORDS = st.binary(min_size=1, max_size=40).map(lambda word: bytes(0x21 + byte % 94 for byte in word))
+WORDS = st.binary(min_size=1, max_size=40).map(
+    lambda word: bytes(0x21 + byte % 94 for byte in word)
+)
 
 
 def composed(
-    name: str, trust: Trust | None, checked: bool, context: CallContext | None, deadline_ns: int | None, body: bytes
+    name: str,
+    trust: Trust | None,
+    checked: bool,
+    context: CallContext | None,
+    deadline_ns: int | None,
+    body: bytes,
 ) -> bytes:
     return composer(APIS[name].plan, "Model", trust, checked=checked)(context, deadline_ns, body)
 
@@ -93,7 +102,10 @@ def test_other_words_are_declined(made: Any, data: st.DataObject) -> None:
 def test_a_header_that_callers_do_not_send_is_declined(made: Any) -> None:
     whole = composed(*made)
     for more in (b"x-graphserve-public: 1", b"expect: 100-continue", b"transfer-encoding: chunked"):
-        assert read(made[1], whole.replace(b"content-length: ", more + b"\r\ncontent-length: ", 1)) is None
+        assert (
+            read(made[1], whole.replace(b"content-length: ", more + b"\r\ncontent-length: ", 1))
+            is None
+        )
     assert READER.read(b"") is None
     assert READER.read(b"", opens=True) is None
 
@@ -115,6 +127,12 @@ def test_an_opening_is_read_whole_or_waited_for(trust: Trust) -> None:
 @given(st.binary(min_size=1))
 def test_whatever_else_comes_first_is_public(data: bytes) -> None:
     assume(not data.startswith(b"graphserve "))
-    for other in (data, b" " + PEER.opening, PEER.opening.upper(), PEER.opening.replace(b"\r", b""), b"POST / " + data):
+    for other in (
+        data,
+        b" " + PEER.opening,
+        PEER.opening.upper(),
+        PEER.opening.replace(b"\r", b""),
+        b"POST / " + data,
+    ):
         found = opened(other)
         assert found is None or found == (PUBLIC, other)

@@ -1,4 +1,6 @@
-"""Our own code fails while a request is read: an answer, a line in the log, a close; never a connection that hangs."""
+"""Our own code fails while a request is read: an answer, a line in the log, a close; never a
+connection that hangs.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,10 @@ from graphserve.worker.http.timeouts import Timeouts
 from graphserve.worker.pages.health import App, Health
 from tests.hostile.wire import answers
 
-HEAD = b"POST /%b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n"
+HEAD = (
+    b"POST /%b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length:"
+    b" 2\r\n\r\n"
+)
 GOOD, BAD = HEAD % b"good" + b"{}", HEAD % b"bad" + b"{}"
 
 
@@ -40,7 +45,9 @@ class Doors:
 
 
 class Broken:
-    """Stands for a part of ours, and fails where it is asked for one of these attributes; for all, if none is named."""
+    """Stands for a part of ours, and fails where it is asked for one of these attributes; for all,
+    if none is named.
+    """
 
     def __init__(self, part: Any = None, *names: str) -> None:
         self._part = part
@@ -62,7 +69,9 @@ def listener(*, public: bool) -> Listener:
     app = App(Health(node.name, list), apis)
     executor = Executor(node, ThreadPoolExecutor(1))
     relay: Any = None
-    return Listener(app, routes(apis.values()), executor, Slots(1), responder, relay, {}, keep_alive=5.0)
+    return Listener(
+        app, routes(apis.values()), executor, Slots(1), responder, relay, {}, keep_alive=5.0
+    )
 
 
 BREAKS: dict[str, Callable[[BoundApi], BoundApi]] = {
@@ -93,7 +102,9 @@ async def talk(public: bool, spoil: Callable[[BoundApi], BoundApi], raw: bytes) 
     made = listener(public=public)
     made.apis[b"/bad"] = spoil(made.apis[b"/bad"])
     timeouts = Timeouts(made, Limits(connections=10, patience=5.0, keep_alive=0.2))
-    factory = (lambda: PublicConnection(made, timeouts)) if public else (lambda: HttpConnection(made))
+    factory = (
+        (lambda: PublicConnection(made, timeouts)) if public else (lambda: HttpConnection(made))
+    )
     server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
     try:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())

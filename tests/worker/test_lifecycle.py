@@ -33,7 +33,11 @@ def test_only_what_the_table_has_can_follow(before: ProcessState, after: Process
 
 
 def test_every_state_can_end_and_nothing_follows_the_end() -> None:
-    assert all(ProcessState.ENDED in after for state, after in TRANSITIONS.items() if state is not ProcessState.ENDED)
+    assert all(
+        ProcessState.ENDED in after
+        for state, after in TRANSITIONS.items()
+        if state is not ProcessState.ENDED
+    )
     assert not TRANSITIONS[ProcessState.ENDED]
     assert TRANSITIONS.keys() == set(ProcessState)
 

@@ -1,4 +1,6 @@
-"""Executions whose callers left: batches end with their last caller, and what runs on all the same is counted."""
+"""Executions whose callers left: batches end with their last caller, and what runs on all the same
+is counted.
+"""
 
 from __future__ import annotations
 
@@ -114,7 +116,9 @@ class Nowhere:
         ("thread", (0, 1)), ("good_thread", (0, 0)), ("stream_in_a_thread", (0, 1)),
     ],
 )  # fmt: skip
-async def test_calls_that_run_on_are_counted(name: str, counts: tuple[int, int], late: bool) -> None:
+async def test_calls_that_run_on_are_counted(
+    name: str, counts: tuple[int, int], late: bool
+) -> None:
     plan = resolve_here(Stubborn, {})[0].node("Stubborn")
     stubborn = Stubborn()
     apis = bind(plan, stubborn)
@@ -127,7 +131,9 @@ async def test_calls_that_run_on_are_counted(name: str, counts: tuple[int, int],
             executor.executing.add(execution)
             execution.start({})
         else:
-            execution = executor.start(apis[name], {}, context, lambda result, error: None, freed.set)
+            execution = executor.start(
+                apis[name], {}, context, lambda result, error: None, freed.set
+            )
         await turns()
         if not late:
             execution.cancel()

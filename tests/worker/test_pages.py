@@ -1,4 +1,6 @@
-"""The pages of the entry over HTTP: what they say, what they load, and that nothing in them points outside."""
+"""The pages of the entry over HTTP: what they say, what they load, and that nothing in them points
+outside.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,11 @@ APP = Path(__file__).with_name("pages_app.py")
 HAS_SWAGGER = find_spec("swagger_ui_bundle") is not None
 LOOKS = [
     pytest.param(["--plain"], id="own"),
-    pytest.param([], id="swagger", marks=pytest.mark.skipif(not HAS_SWAGGER, reason="needs the extra docs-ui")),
+    pytest.param(
+        [],
+        id="swagger",
+        marks=pytest.mark.skipif(not HAS_SWAGGER, reason="needs the extra docs-ui"),
+    ),
 ]
 # Of the files in the npm release of swagger-ui-dist 5.31.0: the extra brings the very same.
 RELEASED = {
@@ -34,10 +40,15 @@ def site() -> Iterator[Callable[..., httpx.Client]]:
 
     def start(*arguments: str) -> httpx.Client:
         if arguments not in running:
-            process = subprocess.Popen([sys.executable, str(APP), *arguments], stdout=subprocess.PIPE, text=True)
+            process = subprocess.Popen(
+                [sys.executable, str(APP), *arguments], stdout=subprocess.PIPE, text=True
+            )
             assert process.stdout is not None
             port = process.stdout.readline().strip()
-            running[arguments] = process, httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False)
+            running[arguments] = (
+                process,
+                httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False),
+            )
         return running[arguments][1]
 
     yield start
@@ -62,9 +73,14 @@ def test_the_page_carries_its_security_headers(client: httpx.Client) -> None:
     assert response.headers["content-type"] == "text/html; charset=utf-8"
     assert response.headers["x-content-type-options"] == "nosniff"
     assert response.headers["referrer-policy"] == "no-referrer"
-    policy = dict(part.strip().split(" ", 1) for part in response.headers["content-security-policy"].split(";"))
+    policy = dict(
+        part.strip().split(" ", 1)
+        for part in response.headers["content-security-policy"].split(";")
+    )
     assert policy["default-src"] == "'self'"
-    assert "script-src" not in policy and "connect-src" not in policy, "scripts and calls fall under default-src"
+    assert "script-src" not in policy and "connect-src" not in policy, (
+        "scripts and calls fall under default-src"
+    )
     assert policy["frame-ancestors"] == policy["base-uri"] == policy["object-src"] == "'none'"
     assert not re.search(r"https?:|\*", response.headers["content-security-policy"])
 
@@ -87,7 +103,11 @@ def test_every_file_of_the_page_is_served_and_may_be_kept(client: httpx.Client) 
         assert response.status_code == 200 and response.content, path
         assert response.headers["cache-control"] == "public, max-age=31536000, immutable"
         assert response.headers["x-content-type-options"] == "nosniff"
-        kind = {"js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8", "svg": "image/svg+xml"}
+        kind = {
+            "js": "text/javascript; charset=utf-8",
+            "css": "text/css; charset=utf-8",
+            "svg": "image/svg+xml",
+        }
         assert response.headers["content-type"] == kind[path.rsplit(".", 1)[1]]
 
 
@@ -121,7 +141,9 @@ def test_other_methods_are_refused(client: httpx.Client, path: str) -> None:
 STRANGE = ["../pages.py", "..%2fpages.py", "%2e%2e/pages.py", "%00", "a/icon.svg", "none.js"]
 
 
-@pytest.mark.parametrize("path", [*STRANGE, "forms.html", "swagger.html", "swagger-ui-bundle.js.map"])
+@pytest.mark.parametrize(
+    "path", [*STRANGE, "forms.html", "swagger.html", "swagger-ui-bundle.js.map"]
+)
 def test_only_the_files_of_the_look_are_served(client: httpx.Client, path: str) -> None:
     assert client.get(f"/docs/{path}").status_code == 404
 
@@ -194,7 +216,14 @@ print(getattr(pages._swagger_ui(), "name", None))
 """
 
 
-@pytest.mark.parametrize(("versions", "found"), [(["4.15.5"], "None"), (["4.15.5", "5.31.0"], "swagger-ui-5.31.0")])
+@pytest.mark.parametrize(
+    ("versions", "found"), [(["4.15.5"], "None"), (["4.15.5", "5.31.0"], "swagger-ui-5.31.0")]
+)
 def test_swagger_ui_4_is_passed_over(tmp_path: Path, versions: list[str], found: str) -> None:
     command = [sys.executable, "-c", OLD, str(tmp_path), *versions]
-    assert subprocess.run(command, check=True, timeout=60, capture_output=True, text=True).stdout.strip() == found
+    assert (
+        subprocess.run(
+            command, check=True, timeout=60, capture_output=True, text=True
+        ).stdout.strip()
+        == found
+    )

@@ -1,4 +1,6 @@
-"""The pages of the entry in a real browser: both looks draw, call the service and ask no other host for anything."""
+"""The pages of the entry in a real browser: both looks draw, call the service and ask no other host
+for anything.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from chromium import CHROMIUM, Browser
 APP = Path(__file__).with_name("pages_app.py")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-needs_swagger = pytest.mark.skipif(find_spec("swagger_ui_bundle") is None, reason="needs the extra docs-ui")
+needs_swagger = pytest.mark.skipif(
+    find_spec("swagger_ui_bundle") is None, reason="needs the extra docs-ui"
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +36,9 @@ def serve() -> Iterator[Callable[..., int]]:
     processes = []
 
     def start(*arguments: str) -> int:
-        process = subprocess.Popen([sys.executable, str(APP), *arguments], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, str(APP), *arguments], stdout=subprocess.PIPE, text=True
+        )
         processes.append(process)
         assert process.stdout is not None
         return int(process.stdout.readline())
@@ -54,7 +60,9 @@ def forms(browser: Browser, serve: Callable[..., int]) -> Forms:
 
     def open_card(api: str) -> str:
         browser.open(f"http://127.0.0.1:{port}/docs#post/{api}", READY)
-        browser.run("document.querySelectorAll('.operation').forEach((card) => { card.open = true; })")
+        browser.run(
+            "document.querySelectorAll('.operation').forEach((card) => { card.open = true; })"
+        )
         return f"document.getElementById('post/{api}')"
 
     return open_card
@@ -63,14 +71,12 @@ def forms(browser: Browser, serve: Callable[..., int]) -> Forms:
 def fill(browser: Browser, card: str, **values: str) -> None:
     """Type values into the fields, found by their labels."""
     for name, value in values.items():
-        browser.run(
-            f"""(() => {{
+        browser.run(f"""(() => {{
               const named = (one) => one.querySelector(".name")?.textContent === "{name}";
               const input = [...{card}.querySelectorAll("label")].find(named).control;
               input.value = {json.dumps(value)};
               input.dispatchEvent(new Event("input", {{ bubbles: true }}));
-            }})()"""
-        )
+            }})()""")
 
 
 def press(browser: Browser, card: str, button: str = ".send") -> None:
@@ -87,7 +93,9 @@ def choose_file(browser: Browser, card: str, folder: Path) -> None:
     """Choose a file of 10,240 bytes in the field for one that is shown."""
     file = folder / "page.bin"
     file.write_bytes(bytes(range(256)) * 40)
-    visible = f"[...{card}.querySelectorAll('input[type=file]')].find((one) => one.checkVisibility())"
+    visible = (
+        f"[...{card}.querySelectorAll('input[type=file]')].find((one) => one.checkVisibility())"
+    )
     found = browser.send("Runtime.evaluate", expression=visible)["result"]
     browser.send("DOM.setFileInputFiles", files=[str(file)], objectId=found["objectId"])
 
@@ -132,8 +140,14 @@ def test_a_nested_object_leaves_out_what_is_empty(browser: Browser, forms: Forms
 @pytest.mark.slow
 def test_a_list_grows_and_shrinks(browser: Browser, forms: Forms) -> None:
     card = forms("total")
-    browser.run(f"{card}.querySelector('.list > .quiet').click(); {card}.querySelector('.list > .quiet').click()")
-    browser.run(f"{card}.querySelectorAll('.item input').forEach((input, at) => {{ input.value = at + 0.5; }})")
+    browser.run(
+        f"{card}.querySelector('.list > .quiet').click(); {card}.querySelector('.list >"
+        " .quiet').click()"
+    )
+    browser.run(
+        f"{card}.querySelectorAll('.item input').forEach((input, at) => {{ input.value = at +"
+        " 0.5; })"
+    )
     press(browser, card, ".item .quiet")
     press(browser, card)
     assert answer(browser, card).startswith("4")  # 1.5 + 2.5
@@ -162,20 +176,25 @@ def test_a_body_can_be_written_as_json(browser: Browser, forms: Forms) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["application/octet-stream", "application/json"])
-def test_a_file_is_sent_as_it_is_or_inside_json(browser: Browser, forms: Forms, tmp_path: Path, kind: str) -> None:
+def test_a_file_is_sent_as_it_is_or_inside_json(
+    browser: Browser, forms: Forms, tmp_path: Path, kind: str
+) -> None:
     card = forms("size")
     select = f"{card}.querySelector('.send-as select')"
     browser.run(f"{select}.value = '{kind}'; {select}.dispatchEvent(new Event('change'))")
     choose_file(browser, card, tmp_path)
     browser.run(f"{card}.querySelector('form .more').open = true")
-    browser.wait(f"/--data-/.test({card}.querySelector('form .more pre').textContent)")  # so the file has been read
+    # so the file has been read
+    browser.wait(f"/--data-/.test({card}.querySelector('form .more pre').textContent)")
     press(browser, card)
     shown = answer(browser, card)
     assert json.loads(shown[: shown.rindex("}") + 1]) == {"bytes": 10_240, "type": kind}
 
 
 @pytest.mark.slow
-def test_what_stands_in_the_query_has_fields_beside_the_file(browser: Browser, forms: Forms, tmp_path: Path) -> None:
+def test_what_stands_in_the_query_has_fields_beside_the_file(
+    browser: Browser, forms: Forms, tmp_path: Path
+) -> None:
     card = forms("store")
     fill(browser, card, name="a & b=1", copies="12")
     choose_file(browser, card, tmp_path)
@@ -184,7 +203,11 @@ def test_what_stands_in_the_query_has_fields_beside_the_file(browser: Browser, f
     fill(browser, card, copies="2")
     press(browser, card)
     shown = answer(browser, card)
-    assert json.loads(shown[: shown.rindex("}") + 1]) == {"name": "a & b=1", "copies": 2, "bytes": 10_240}
+    assert json.loads(shown[: shown.rindex("}") + 1]) == {
+        "name": "a & b=1",
+        "copies": 2,
+        "bytes": 10_240,
+    }
 
 
 @pytest.mark.slow
@@ -193,18 +216,32 @@ def test_a_problem_is_shown_at_its_field(browser: Browser, forms: Forms) -> None
     fill(browser, card, text="x")
     press(browser, card)
     shown = answer(browser, card, "bad")
-    for words in ("Unprocessable Content", "do not fit the signature", "Gateway", "r-17", "at least 3 characters"):
+    for words in (
+        "Unprocessable Content",
+        "do not fit the signature",
+        "Gateway",
+        "r-17",
+        "at least 3 characters",
+    ):
         assert words in shown
-    assert browser.run(f"{card}.querySelector('.wrong').textContent") == "Expected at least 3 characters"
+    assert (
+        browser.run(f"{card}.querySelector('.wrong').textContent")
+        == "Expected at least 3 characters"
+    )
 
 
 @pytest.mark.slow
-def test_a_stream_is_shown_while_it_arrives_and_can_be_stopped(browser: Browser, forms: Forms) -> None:
+def test_a_stream_is_shown_while_it_arrives_and_can_be_stopped(
+    browser: Browser, forms: Forms
+) -> None:
     card = forms("count")
     fill(browser, card, to="3")
     press(browser, card)
     browser.wait(f"/3 items$/.test({card}.querySelector('.status').textContent)")
-    assert browser.run(f"{card}.querySelector('.stream').textContent") == '{"number": 0}{"number": 1}{"number": 2}'
+    assert (
+        browser.run(f"{card}.querySelector('.stream').textContent")
+        == '{"number": 0}{"number": 1}{"number": 2}'
+    )
     fill(browser, card, to="100000")
     press(browser, card)
     browser.wait(f"/[3-9] items so far/.test({card}.querySelector('.status').textContent)")
@@ -220,19 +257,30 @@ def test_the_command_line_is_given(browser: Browser, forms: Forms) -> None:
     browser.wait(f"{card}.querySelector('form .more pre').textContent")
     command = browser.run(f"{card}.querySelector('form .more pre').textContent")
     command = command.replace("curl ", "curl -s --noproxy '*' ", 1)
-    assert subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30).stdout == '"IT\'S"'
+    assert (
+        subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30).stdout
+        == '"IT\'S"'
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("scheme", "ground"), [("light", "rgb(246, 247, 249)"), ("dark", "rgb(20, 23, 27)")])
-def test_the_reader_chooses_light_or_dark(browser: Browser, forms: Forms, scheme: str, ground: str) -> None:
-    browser.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+@pytest.mark.parametrize(
+    ("scheme", "ground"), [("light", "rgb(246, 247, 249)"), ("dark", "rgb(20, 23, 27)")]
+)
+def test_the_reader_chooses_light_or_dark(
+    browser: Browser, forms: Forms, scheme: str, ground: str
+) -> None:
+    browser.send(
+        "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}]
+    )
     forms("add")
     assert browser.run("getComputedStyle(document.body).backgroundColor") == ground
 
 
 @pytest.mark.slow
-def test_it_works_under_a_prefix_and_tls(browser: Browser, serve: Callable[..., int], tmp_path: Path) -> None:
+def test_it_works_under_a_prefix_and_tls(
+    browser: Browser, serve: Callable[..., int], tmp_path: Path
+) -> None:
     issued = trustme.CA().issue_cert("127.0.0.1")
     pem = tmp_path / "server.pem"
     pem.write_bytes(issued.private_key_and_cert_chain_pem.bytes())
@@ -248,15 +296,24 @@ def test_it_works_under_a_prefix_and_tls(browser: Browser, serve: Callable[..., 
 @pytest.mark.slow
 @needs_swagger
 @pytest.mark.parametrize("prefix", ["", "/models"])
-def test_swagger_ui_asks_only_this_server(browser: Browser, serve: Callable[..., int], prefix: str) -> None:
+def test_swagger_ui_asks_only_this_server(
+    browser: Browser, serve: Callable[..., int], prefix: str
+) -> None:
     port = serve(*(["--mount", prefix] if prefix else []))
-    browser.open(f"http://127.0.0.1:{port}{prefix}/docs", "document.querySelectorAll('.opblock').length === 8")
+    browser.open(
+        f"http://127.0.0.1:{port}{prefix}/docs",
+        "document.querySelectorAll('.opblock').length === 8",
+    )
     browser.run("document.querySelector('.opblock-summary-control').click()")
     browser.wait("document.querySelector('.execute')")
     # A click that comes before the page listens is lost, so it is made until there is an answer.
-    click = "(document.querySelector('.live-responses-table') ?? document.querySelector('.execute').click())"
+    click = (
+        "(document.querySelector('.live-responses-table') ??"
+        " document.querySelector('.execute').click())"
+    )
     answer = "document.querySelector('.live-responses-table')?.innerText"
     browser.wait(f"({click}, /Details\\s+200/.test({answer}))")
-    assert f"http://127.0.0.1:{port}{prefix}/add" in browser.asked()  # the page's icon may come after it
+    # the page's icon may come after it
+    assert f"http://127.0.0.1:{port}{prefix}/add" in browser.asked()
     assert {url.split("/")[2] for url in browser.asked()} == {f"127.0.0.1:{port}"}
     assert browser.complaints() == []

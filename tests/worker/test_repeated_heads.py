@@ -1,4 +1,6 @@
-"""Heads that come again on their connection: known without the parser, and never taken for what they are not."""
+"""Heads that come again on their connection: known without the parser, and never taken for what
+they are not.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,9 @@ class Place:
 class Client:
     """A connection to it."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: Watched) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: Watched
+    ) -> None:
         self.reader, self.writer, self.server = reader, writer, server
 
     async def ask(self, data: bytes) -> bytes:
@@ -98,7 +102,9 @@ class Client:
 
 
 @asynccontextmanager
-async def place(hosts: tuple[str, ...] = ("localhost",)) -> AsyncIterator[tuple[Place, Callable[[], Any]]]:
+async def place(
+    hosts: tuple[str, ...] = ("localhost",),
+) -> AsyncIterator[tuple[Place, Callable[[], Any]]]:
     plan, classes = resolve_here(Echo, {})
     node = plan.node("Echo")
     instance = classes["Echo"][0]()
@@ -146,11 +152,18 @@ async def until(holds: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
-def call(body: bytes = b'{"x":1}', *, path: bytes = b"/echo", more: bytes = b"", length: bytes | None = None) -> bytes:
+def call(
+    body: bytes = b'{"x":1}',
+    *,
+    path: bytes = b"/echo",
+    more: bytes = b"",
+    length: bytes | None = None,
+) -> bytes:
     said = b"%d" % len(body) if length is None else length
     return (
-        b"POST %b HTTP/1.1\r\nHost: localhost\r\n%bContent-Type: application/json\r\nContent-Length: %b\r\n"
-        b"Accept: */*\r\n\r\n%b" % (path, more, said, body)
+        b"POST %b HTTP/1.1\r\nHost: localhost\r\n%bContent-Type:"
+        b" application/json\r\nContent-Length: %b\r\nAccept: */*\r\n\r\n%b"
+        % (path, more, said, body)
     )
 
 
@@ -222,7 +235,9 @@ async def test_a_body_that_looks_like_a_request_teaches_nothing() -> None:
             head, _, _ = whole.partition(b"\r\n\r\n")
             if head_first:  # the body is `evil` alone, in a read of its own
                 client.writer.write(head + b"\r\n\r\n")
-                await until(lambda client=client: client.server.receiving and client.server.head_complete)
+                await until(
+                    lambda client=client: client.server.receiving and client.server.head_complete
+                )
                 client.writer.write(evil)
                 answer = await client.reader.readuntil(b"\r\n\r\n")
                 assert answer.startswith(b"HTTP/1.1 400"), "it is no JSON"
@@ -233,7 +248,8 @@ async def test_a_body_that_looks_like_a_request_teaches_nothing() -> None:
 
 
 async def test_the_end_of_a_body_and_a_request_in_one_read_teach_nothing() -> None:
-    # `POST / HTTP/1.1\r\nContent-Length: 7\r\n` as the end of a body: with the next head it would be one head.
+    # `POST / HTTP/1.1\r\nContent-Length: 7\r\n` as the end of a body: with the next head it would
+    # be one head.
     tail = b'POST /echo HTTP/1.1\r\nContent-Length: 7\r\n"'
     async with place() as (found, connect):
         client = await connect()

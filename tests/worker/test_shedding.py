@@ -1,4 +1,6 @@
-"""What decides whether a call is executed under load: an API's pace, the pressure on a loop, the entry's throttle."""
+"""What decides whether a call is executed under load: an API's pace, the pressure on a loop, the
+entry's throttle.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,13 @@
 """The lanes: the ways on which an exchange gets to a node. Which one an API takes is in the Plan.
 
-    queue    one connection a call on the node's shared socket: the free worker takes the oldest call
+    queue    one connection a call on the node's shared socket: the free worker takes the oldest
+             call
     pooled   kept-alive connections to each worker, the one with the fewest calls in flight first
-    base     what these two share: the pushed state of the node, the errors of a node that cannot be reached
+    base     what these two share: the pushed state of the node, the errors of a node that cannot be
+             reached
     url      httpx, to a service that is no node of this graph
 
-Each implements `Lane` of `call/exchange.py`: the exchange calls `send`, and is told of the answer or the loss; `forget`
-when it is over. A local graph has lanes of its own (`run/local_node.py`, `run/local_http.py`).
+Each implements `Lane` of `call/exchange.py`: the exchange calls `send`, and is told of the answer
+or the loss; `forget` when it is over. A local graph has lanes of its own (`run/local_node.py`,
+`run/local_http.py`).
 """

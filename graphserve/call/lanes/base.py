@@ -1,4 +1,6 @@
-"""What both lanes to a node of the graph share: the pushed state of the node, and what a caller gets without one."""
+"""What both lanes to a node of the graph share: the pushed state of the node, and what a caller
+gets without one.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,11 @@ class NodeLane:
     """
 
     def __init__(
-        self, membership: Membership, node: str, retry_budget: RetryBudget, sharing: Sharing | None = None
+        self,
+        membership: Membership,
+        node: str,
+        retry_budget: RetryBudget,
+        sharing: Sharing | None = None,
     ) -> None:
         self.node = node
         self.retry_budget: RetryBudget | None = retry_budget

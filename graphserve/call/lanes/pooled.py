@@ -1,8 +1,9 @@
 """The pooled lane: kept-alive connections to each worker of a node. Runs in workers.
 
-For APIs without a limit. `PooledLane` chooses the worker with the fewest calls in flight; an `Endpoint` has the
-connections to one of them, and knows whether it is to be left alone for a while: the supervisor says which workers are
-there, but one that is there may fail all the same, and would be given every call, since it has none in flight.
+For APIs without a limit. `PooledLane` chooses the worker with the fewest calls in flight; an
+`Endpoint` has the connections to one of them, and knows whether it is to be left alone for a while:
+the supervisor says which workers are there, but one that is there may fail all the same, and would
+be given every call, since it has none in flight.
 """
 
 from __future__ import annotations
@@ -24,14 +25,17 @@ from graphserve.wire.memory import readable
 from graphserve.wire.trust import PEER, PEER_BY_SOCKET, Trust
 
 CONNECT_PAUSE = 0.002  # seconds until a full accept queue of one worker is tried again
-MOST_RESTING = 0.5  # share of a node's workers that may be left alone because calls to them were lost
-FAILURES = 5  # calls in a row that were lost with their connection, after which a worker is left alone
+# share of a node's workers that may be left alone because calls to them were lost
+MOST_RESTING = 0.5
+# calls in a row that were lost with their connection, after which a worker is left alone
+FAILURES = 5
 FIRST_REST = 0.5  # seconds that it is left alone the first time; doubles up to …
 LONGEST_REST = 30.0
 
 
 class PooledLane(NodeLane):
-    """Kept-alive connections to the workers' own sockets, the worker with the fewest calls in flight first.
+    """Kept-alive connections to the workers' own sockets, the worker with the fewest calls in
+    flight first.
 
     Args:
         membership: what is known about the nodes.
@@ -43,16 +47,22 @@ class PooledLane(NodeLane):
     """
 
     def __init__(
-        self, membership: Membership, node: str, queue: int, keep_alive: float, retry_budget: RetryBudget,
+        self,
+        membership: Membership,
+        node: str,
+        queue: int,
+        keep_alive: float,
+        retry_budget: RetryBudget,
         sharing: Sharing | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(membership, node, retry_budget, sharing)
         self.queue = queue
         self.keep_alive = keep_alive
         self.endpoints: dict[str, Endpoint] = {}
         self.waiting: dict[Exchange[bytes], None] = {}
         self._last = False  # whether the node stops
-        self._pause: asyncio.TimerHandle | None = None  # while the accept queue of the least busy worker is full
+        # while the accept queue of the least busy worker is full
+        self._pause: asyncio.TimerHandle | None = None
         membership.watch(node, self._changed)
 
     def composer(self, api: ApiPlan, *, checked: bool) -> Compose:
@@ -103,7 +113,8 @@ class PooledLane(NodeLane):
 
     def _changed(self, node: KnownNode) -> None:
         self.state = node
-        # A node that stops for good has none but draining workers; they take what is passed on to them to the end.
+        # A node that stops for good has none but draining workers; they take what is passed on to
+        # them to the end.
         last = self._last
         self._last = node.state == "draining"
         takes = {worker.address for worker in node.workers if worker.state == "ready" or self._last}
@@ -120,7 +131,9 @@ class PooledLane(NodeLane):
         reads_memory = self._sharing is not None and all(
             readable(worker.pid) for worker in node.workers if worker.address == address
         )
-        return Endpoint(address, self.loop, self.keep_alive, reads_memory, self._failing, self._take_waiting)
+        return Endpoint(
+            address, self.loop, self.keep_alive, reads_memory, self._failing, self._take_waiting
+        )
 
     def _failing(self, endpoint: Endpoint) -> None:
         resting = sum(other.resting for other in self.endpoints.values())
@@ -159,7 +172,8 @@ class Endpoint:
         self.reads_memory = reads_memory
         self.on_failing = on_failing
         self.on_back = on_back
-        # The latest used at the right. A connection carries requests of one kind: typed calls, and others by theirs.
+        # The latest used at the right. A connection carries requests of one kind: typed calls, and
+        # others by theirs.
         self.idle: deque[Connection] = deque()
         self.others: dict[Trust, deque[Connection]] = {}
         self.in_flight = 0
@@ -236,7 +250,9 @@ class Endpoint:
             self._failures = 0
             self._rests = 0
         connection.idle = True
-        (self.idle if connection.trust is PEER else self._idle_as(connection.trust)).append(connection)
+        (self.idle if connection.trust is PEER else self._idle_as(connection.trust)).append(
+            connection
+        )
         if self.retired:
             connection.close()
             return
@@ -261,4 +277,6 @@ class Endpoint:
                 idle[0].close()
         left = [idle[0].idle_since for idle in (self.idle, *self.others.values()) if idle]
         if left:
-            self._sweep = self.loop.call_later(max(min(left) + self.keep_alive - now, 0.001), self._expire)
+            self._sweep = self.loop.call_later(
+                max(min(left) + self.keep_alive - now, 0.001), self._expire
+            )

@@ -20,7 +20,8 @@ from graphserve.graph.plan import ApiPlan
 from graphserve.loop.poller import poller
 from graphserve.wire.trust import PEER, PEER_BY_SOCKET
 
-FIRST_LOOK = 0.005  # seconds after which a shared socket is tried again where nobody listened; doubles up to …
+# seconds after which a shared socket is tried again where nobody listened; doubles up to …
+FIRST_LOOK = 0.005
 LONGEST_LOOK = 0.2
 
 
@@ -36,7 +37,12 @@ class QueueLane(NodeLane):
     """
 
     def __init__(
-        self, membership: Membership, node: str, path: str, retry_budget: RetryBudget, sharing: Sharing | None = None
+        self,
+        membership: Membership,
+        node: str,
+        path: str,
+        retry_budget: RetryBudget,
+        sharing: Sharing | None = None,
     ) -> None:
         super().__init__(membership, node, retry_budget, sharing)
         self.path = path
@@ -50,7 +56,10 @@ class QueueLane(NodeLane):
 
     def composer(self, api: ApiPlan, *, checked: bool) -> Compose:
         """Return a function that makes requests to one API, in the form that this lane sends."""
-        by_socket, sharing = composer(api, self.node, PEER_BY_SOCKET, checked=checked), self._sharing
+        by_socket, sharing = (
+            composer(api, self.node, PEER_BY_SOCKET, checked=checked),
+            self._sharing,
+        )
         if sharing is None:
             return by_socket
         by_memory = composer(api, self.node, PEER, checked=checked)
@@ -89,7 +98,9 @@ class QueueLane(NodeLane):
             return
         self._pause = FIRST_LOOK
         self.waiting.add(exchange)
-        exchange.send_on(Connection(sock, Connection.close, _nothing, self._readers), exchange.request)
+        exchange.send_on(
+            Connection(sock, Connection.close, _nothing, self._readers), exchange.request
+        )
 
     def forget(self, exchange: Exchange[bytes]) -> None:
         """Drop an exchange that is over."""

@@ -1,7 +1,8 @@
-"""The URL lane: services that run somewhere else (`depends(X, url=…)`), reached by httpx over TCP. Runs in workers.
+"""The URL lane: services that run somewhere else (`depends(X, url=…)`), reached by httpx over TCP.
+Runs in workers.
 
-Typed calls take `UrlLane`; `AsyncUrlClient` and `UrlClient` are what an edge with `client=` is given, and `UrlEdge` has
-what the two have in common.
+Typed calls take `UrlLane`; `AsyncUrlClient` and `UrlClient` are what an edge with `client=` is
+given, and `UrlEdge` has what the two have in common.
 """
 
 from __future__ import annotations
@@ -27,13 +28,19 @@ from graphserve.wire.formats import ERROR, Format, FrameReader, pack
 from graphserve.wire.headers import ACCEPT, CONTENT_TYPE, TIMEOUT, TRANSFER_ENCODING
 from graphserve.wire.problem import CARRIED, body_of_frame, with_body
 
-PATIENCE = 0.03  # seconds past the deadline that an httpx client waits for the service's own word, which names a node
+# seconds past the deadline that an httpx client waits for the service's own word, which names a
+# node
+PATIENCE = 0.03
 SHORTEST_TIMEOUT = 0.001  # seconds, of what may be said in milliseconds
 
 LOGGER = "graphserve.calls"
 _UNREACHED = (
-    httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol,
-)  # fmt: skip
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
 
 
 _TIMEOUT = TIMEOUT.decode()
@@ -46,12 +53,14 @@ def basic(user: str, password: str) -> str:
 
 
 class UrlLane:
-    """The way to a service at a URL: its deadline travels as `X-Request-Timeout`, since clocks differ.
+    """The way to a service at a URL: its deadline travels as `X-Request-Timeout`, since clocks
+    differ.
 
     Args:
         node: the name for messages.
         url: where it listens.
-        connect: makes the httpx client; default: one that checks certificates and uses the environment's proxies.
+        connect: makes the httpx client; default: one that checks certificates and uses the
+            environment's proxies.
         explain: puts the detail into a problem that keeps it from the public, for who may know it.
         lost: what it means that a connection ended without an answer.
     """
@@ -82,7 +91,9 @@ class UrlLane:
         if not api.stream:
             accept += b", %b;q=0.9" % Format.MSGPACK.value
 
-        def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> httpx.Request:
+        def compose(
+            context: CallContext | None, deadline_ns: int | None, body: bytes
+        ) -> httpx.Request:
             headers = with_travellers(context, [(ACCEPT, accept), *self._login])
             if deadline_ns is not None:
                 headers.append((TIMEOUT, timeout(deadline_ns)))
@@ -114,7 +125,9 @@ class UrlLane:
             task.cancel()
 
     def prepare(self) -> None:
-        """Make the httpx client now: it reads certificates, which would cost the first call a part of its time."""
+        """Make the httpx client now: it reads certificates, which would cost the first call a part
+        of its time.
+        """
         with contextlib.suppress(httpx.ConnectError):  # each call says so
             self._opened()
 
@@ -156,11 +169,15 @@ class UrlLane:
         reader = FrameReader()
         async for chunk in response.aiter_raw():
             if self._explain is not None:
-                chunk = b"".join([await self._explained(*frame, self._explain) for frame in reader.feed(chunk)])
+                chunk = b"".join(
+                    [await self._explained(*frame, self._explain) for frame in reader.feed(chunk)]
+                )
             exchange.chunk(chunk)
             await exchange.room()
 
-    async def _explained(self, kind: int, payload: bytes, explain: Callable[[bytes], Awaitable[bytes]]) -> bytes:
+    async def _explained(
+        self, kind: int, payload: bytes, explain: Callable[[bytes], Awaitable[bytes]]
+    ) -> bytes:
         if kind == ERROR and (body := body_of_frame(payload)):
             payload = with_body(payload, await explain(body))
         return pack(kind, payload)
@@ -175,14 +192,17 @@ class UrlLane:
 
     def _whole(self, exchange: Exchange[httpx.Request]) -> httpx.Request:
         request = exchange.request
-        if exchange.deadline_ns is not None:  # anew: it counts from here, and we wait little longer for its word
+        # anew: it counts from here, and we wait little longer for its word
+        if exchange.deadline_ns is not None:
             request.headers[_TIMEOUT] = timeout(exchange.deadline_ns).decode()
         if exchange.upload is not None:
             request.stream = _Body(exchange)
         return request
 
     def _failure(self, exc: Exception, body: Any) -> CallError:
-        """The error for one of httpx's; its text may go to anyone, and so does not say where the service is."""
+        """The error for one of httpx's; its text may go to anyone, and so does not say where the
+        service is.
+        """
         if isinstance(exc, _UNREACHED):
             said = f"{self.node} at {self.url} cannot be reached: {exc}"
             if self._reached:  # not with each call
@@ -193,9 +213,12 @@ class UrlLane:
             return error
         if not isinstance(exc, httpx.HTTPError):
             records.note(LOGGER, "error", f"a call to {self.node} failed", exc)
-        if isinstance(body, _Body) and not body.complete:  # httpx reads no answer before it has sent all
+        # httpx reads no answer before it has sent all
+        if isinstance(body, _Body) and not body.complete:
             why = "before it had the whole upload: it answered without, or refused it"
-            return RemoteError(f"{self.node} closed the connection {why}{_reason(exc)}", node=self.node)
+            return RemoteError(
+                f"{self.node} closed the connection {why}{_reason(exc)}", node=self.node
+            )
         if isinstance(exc, _CUT):
             return RemoteError(f"{self._lost}{_reason(exc)}", node=self.node)
         return RemoteError(f"the call to {self.node} failed{_reason(exc)}", node=self.node)
@@ -214,7 +237,8 @@ def timeout(deadline_ns: int) -> bytes:
 
 
 class UrlEdge:
-    """Add what travels to the requests that an httpx client sends to a service at a URL, and explain its failures.
+    """Add what travels to the requests that an httpx client sends to a service at a URL, and
+    explain its failures.
 
     Args:
         node: the name for messages.
@@ -230,7 +254,8 @@ class UrlEdge:
         """Send a request within; the value is its deadline, None without one.
 
         Raises:
-            httpx.TransportError: what was raised within, which carries what it means should nobody catch it.
+            httpx.TransportError: what was raised within, which carries what it means should nobody
+                catch it.
         """
         try:
             yield self._prepare(request)
@@ -250,18 +275,26 @@ class UrlEdge:
             return None
         context = current.get()
         timeouts = request.extensions.get("timeout", {})
-        deadline_ns = earliest(context.deadline_ns if context is not None else None, timeouts.get("read"))
-        for name, value in with_travellers(context, request.headers.raw)[len(request.headers.raw) :]:
+        deadline_ns = earliest(
+            context.deadline_ns if context is not None else None, timeouts.get("read")
+        )
+        for name, value in with_travellers(context, request.headers.raw)[
+            len(request.headers.raw) :
+        ]:
             request.headers[name.decode()] = value.decode("latin-1")
         if deadline_ns is None:
             return None
         left = (deadline_ns - time.monotonic_ns()) / 1e9
         if left <= 0:
-            raise self._late(DeadlineExceeded(f"{self.node} was not called before the deadline", node=self.node))
+            raise self._late(
+                DeadlineExceeded(f"{self.node} was not called before the deadline", node=self.node)
+            )
         if _TIMEOUT not in request.headers:
             request.headers[_TIMEOUT] = timeout(deadline_ns).decode()
         most = left + PATIENCE
-        shorter = {name: most if given is None else min(given, most) for name, given in timeouts.items()}
+        shorter = {
+            name: most if given is None else min(given, most) for name, given in timeouts.items()
+        }
         request.extensions = {**request.extensions, "timeout": shorter}
         if context is not None:
             context.url_service = self.node  # should the caller be late, this is who it waits for
@@ -294,7 +327,10 @@ class UrlEdge:
         if isinstance(exc, _UNREACHED):
             carrying(Unavailable(f"{self.node} cannot be reached", node=self.node), exc)
         elif isinstance(exc, httpx.TimeoutException):
-            carrying(DeadlineExceeded(f"{self.node} did not answer before the deadline", node=self.node), exc)
+            carrying(
+                DeadlineExceeded(f"{self.node} did not answer before the deadline", node=self.node),
+                exc,
+            )
         elif not isinstance(exc, httpx.LocalProtocolError):  # that is the caller's own doing
             said = f"the connection to {self.node} ended before it had answered{_reason(exc)}"
             carrying(RemoteError(said, node=self.node), exc)
@@ -340,7 +376,9 @@ class UrlClient(httpx.Client):
 
 
 def carrying(error: CallError, foreign: httpx.TransportError) -> httpx.TransportError:
-    """An error of httpx that stands for one of ours, which is answered with if nobody catches it."""
+    """An error of httpx that stands for one of ours, which is answered with if nobody catches
+    it.
+    """
     setattr(foreign, CARRIED, error)
     return foreign
 
@@ -363,4 +401,6 @@ class _Body(httpx.AsyncByteStream):
 
 
 def _connect() -> httpx.AsyncClient:
-    return httpx.AsyncClient(timeout=None, limits=httpx.Limits(max_connections=None, max_keepalive_connections=32))
+    return httpx.AsyncClient(
+        timeout=None, limits=httpx.Limits(max_connections=None, max_keepalive_connections=32)
+    )

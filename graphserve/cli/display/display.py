@@ -1,4 +1,7 @@
-"""What a display is, and which one `--log-format` and the terminal choose. Runs in the supervisor."""
+"""What a display is, and which one `--log-format` and the terminal choose.
+
+Runs in the supervisor.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Records as lines: plain text, coloured text, JSON. Pure; used by the displays in the supervisor."""
+"""Records as lines: plain text, coloured text, JSON. Pure; used by the displays in the
+supervisor.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,12 @@ def record_of(state: NodeState) -> LogRecord:
     workers = "worker" if state.workers == 1 else "workers"
     word = node_state(state.state, state.ready, state.workers)
     message = f"{state.name} {word}  {state.ready}/{state.workers} {workers}  {state.seconds:.2f} s"
-    fields = {"state": word, "ready": state.ready, "workers": state.workers, "seconds": round(state.seconds, 3)}
+    fields = {
+        "state": word,
+        "ready": state.ready,
+        "workers": state.workers,
+        "seconds": round(state.seconds, 3),
+    }
     level = "error" if state.state == "failed" else "info"
     return LogRecord(time.time(), level, message, node=state.name, fields=fields)
 
@@ -62,7 +69,10 @@ def state_line(state: NodeState, paint: Paint = plain) -> str:
     """Return `HH:MM:SS graphserve  Recognizer ready  2/2 workers  0.81 s`."""
     record = record_of(state)
     message = paint(record.message, "31") if state.state == "failed" else record.message
-    return f"{paint(time.strftime('%H:%M:%S', time.localtime(record.time)), '2')} graphserve  {message}\n"
+    return (
+        f"{paint(time.strftime('%H:%M:%S', time.localtime(record.time)), '2')} graphserve "
+        f" {message}\n"
+    )
 
 
 def dropped_line(count: int) -> str:
@@ -77,7 +87,11 @@ def dropped_json(count: int) -> str:
 
 def json_line(record: LogRecord, **more: object) -> str:
     """Return a record as one JSON object on one line; each has the same keys."""
-    clock = datetime.fromtimestamp(record.time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    clock = (
+        datetime.fromtimestamp(record.time, UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )
     whole = {
         "time": clock,
         "level": record.level,
@@ -93,7 +107,9 @@ def json_line(record: LogRecord, **more: object) -> str:
 
 
 def _below(text: str) -> str:
-    """Indent all lines but the first: one that a client has put there does not pass for a record."""
+    """Indent all lines but the first: one that a client has put there does not pass for a
+    record.
+    """
     return _LINE_BEGIN.sub("\n" + INDENT, printable(text, lines=True))
 
 
@@ -102,7 +118,9 @@ def _origin(record: LogRecord, paint: Paint) -> str:
         return "graphserve "
     slot = "" if record.slot is None else f"[{record.slot}]"
     # crc32 and not hash(): a node has the same colour in every run.
-    return paint(f"{record.node}{slot}", str(_COLOURS[zlib.crc32(record.node.encode()) % len(_COLOURS)]))
+    return paint(
+        f"{record.node}{slot}", str(_COLOURS[zlib.crc32(record.node.encode()) % len(_COLOURS)])
+    )
 
 
 def _dropped(count: int) -> str:

@@ -1,4 +1,7 @@
-"""The displays as text and as JSON: they show a running graph line by line. Run in the supervisor."""
+"""The displays as text and as JSON: they show a running graph line by line.
+
+Run in the supervisor.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,9 @@ class _PriorityWriter:
         self.close = self._writer.close
 
     def write(self, text: str, level: str) -> bool:
-        """Queue whole lines, or drop them when too much waits already; return whether they were queued."""
+        """Queue whole lines, or drop them when too much waits already; return whether they were
+        queued.
+        """
         return self._writer.write(self._marked(text, level))
 
     def _marked(self, text: str, level: str) -> str:
@@ -49,13 +54,19 @@ class TextDisplay:
     """
 
     def __init__(
-        self, level: str = "info", stdout: int = STDOUT, stderr: int = STDERR, paint: lines.Paint = lines.plain
+        self,
+        level: str = "info",
+        stdout: int = STDOUT,
+        stderr: int = STDERR,
+        paint: lines.Paint = lines.plain,
     ) -> None:
         self._level = level
         self._paint = paint
         self._err = _PriorityWriter(stderr, lines.dropped_line)
         # One writer where both are one terminal or file: lines then keep their order.
-        self._out = self._err if _same(stdout, stderr) else _PriorityWriter(stdout, lines.dropped_line)
+        self._out = (
+            self._err if _same(stdout, stderr) else _PriorityWriter(stdout, lines.dropped_line)
+        )
 
     def node(self, state: NodeState) -> None:
         record = lines.record_of(state)
@@ -78,7 +89,10 @@ class TextDisplay:
 
     def failed(self, error: GraphServeError) -> None:
         words = log_of(error)
-        self._show(printable(f"Error: {error}\n" + (f"\n{words}\n" if words else ""), lines=True), "critical")
+        self._show(
+            printable(f"Error: {error}\n" + (f"\n{words}\n" if words else ""), lines=True),
+            "critical",
+        )
 
     def close(self) -> None:
         deadline = time.monotonic() + FLUSH

@@ -1,4 +1,6 @@
-"""Prints what commands say: text, whatever is in it; with its priority where the journal of systemd reads it."""
+"""Prints what commands say: text, whatever is in it; with its priority where the journal of systemd
+reads it.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ def with_priority(text: str, level: str) -> str:
 
 
 def is_journal(descriptor: int) -> bool:
-    """Return whether the journal of systemd reads what is written there (systemd.exec(5), `JOURNAL_STREAM`)."""
+    """Return whether the journal of systemd reads what is written there (systemd.exec(5),
+    `JOURNAL_STREAM`).
+    """
     try:
         status = os.fstat(descriptor)
     except OSError:

@@ -1,4 +1,6 @@
-"""Tables of the commands: coloured on a terminal, plain columns elsewhere, and how numbers are written in them."""
+"""Tables of the commands: coloured on a terminal, plain columns elsewhere, and how numbers are
+written in them.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,19 @@ import click
 
 from graphserve.logs.text import printable
 
-COLOURS = {"ready": "green", "degraded": "bold red", "failed": "bold red", "draining": "cyan", "stopping": "cyan"}
+COLOURS = {
+    "ready": "green",
+    "degraded": "bold red",
+    "failed": "bold red",
+    "draining": "cyan",
+    "stopping": "cyan",
+}
 STARTING = "yellow"  # and whatever else is not ready yet
 
 
-def show(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int], state: int) -> None:
+def show(
+    head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int], state: int
+) -> None:
     """Print a table.
 
     Args:
@@ -34,7 +44,8 @@ def show(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[i
     for index, name in enumerate(head):
         table.add_column(name, justify="right" if index in numbers else "left", no_wrap=True)
     for row in rows:
-        cells = [Text(printable(cell)) for cell in row]  # no markup: what a node says may have brackets in it
+        # no markup: what a node says may have brackets in it
+        cells = [Text(printable(cell)) for cell in row]
         cells[state].stylize(COLOURS.get(row[state], STARTING))
         table.add_row(*cells)
     Console(highlight=False, no_color=bool(os.environ.get("NO_COLOR"))).print(table)
@@ -52,7 +63,9 @@ def _plain(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence
 
 
 def node_state(state: str, ready: int, workers: int, silent: int = 0) -> str:
-    """Return the state of a node: `degraded` if it is ready and lacks workers, or some of them do not report."""
+    """Return the state of a node: `degraded` if it is ready and lacks workers, or some of them do
+    not report.
+    """
     return "degraded" if state == "ready" and (ready < workers or silent) else state
 
 
@@ -68,7 +81,11 @@ def size(count: float) -> str:
 def duration(seconds: float) -> str:
     """Return seconds as `12 s`, `3 min 20 s`, `5 h 3 min`, `2 d 4 h`."""
     whole = int(seconds)
-    for unit, parts, small in (("d", 86400, (3600, "h")), ("h", 3600, (60, "min")), ("min", 60, (1, "s"))):
+    for unit, parts, small in (
+        ("d", 86400, (3600, "h")),
+        ("h", 3600, (60, "min")),
+        ("min", 60, (1, "s")),
+    ):
         if whole >= parts:
             return f"{whole // parts} {unit} {whole % parts // small[0]} {small[1]}"
     return f"{whole} s"

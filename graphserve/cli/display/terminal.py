@@ -1,8 +1,10 @@
-"""The display for a terminal: a line a node while the graph starts, then coloured lines. Runs in the supervisor.
+"""The display for a terminal: a line a node while the graph starts, then coloured lines.
 
-rich makes the picture, in a thread of its own; what it makes goes through `DescriptorWriter`. rich's `Live` is not
-used: it writes from the caller's thread, which a paused terminal would stop, and hides the cursor, which a kill leaves
-hidden.
+Runs in the supervisor.
+
+rich makes the picture, in a thread of its own; what it makes goes through `DescriptorWriter`.
+rich's `Live` is not used: it writes from the caller's thread, which a paused terminal would stop,
+and hides the cursor, which a kill leaves hidden.
 """
 
 from __future__ import annotations
@@ -19,15 +21,27 @@ from graphserve.errors import GraphServeError
 from graphserve.supervise.events import NodeState
 
 INTERVAL = 0.1  # seconds between two pictures
-_STYLES = {"starting": "yellow", "ready": "green", "draining": "cyan", "failed": "bold red", "stopped": "dim"}
+_STYLES = {
+    "starting": "yellow",
+    "ready": "green",
+    "draining": "cyan",
+    "failed": "bold red",
+    "stopped": "dim",
+}
 _MARKS = {"starting": "·", "ready": "✓", "draining": "·", "failed": "✗", "stopped": " "}
 
 
 class TerminalDisplay(TextDisplay):
-    """Draws the nodes until the graph serves or fails, with log lines above; then behaves as `TextDisplay`."""
+    """Draws the nodes until the graph serves or fails, with log lines above; then behaves as
+    `TextDisplay`.
+    """
 
     def __init__(
-        self, level: str = "info", stdout: int = STDOUT, stderr: int = STDERR, paint: lines.Paint = lines.plain
+        self,
+        level: str = "info",
+        stdout: int = STDOUT,
+        stderr: int = STDERR,
+        paint: lines.Paint = lines.plain,
     ) -> None:
         super().__init__(level, stdout, stderr, paint)
         self._fd = stderr
@@ -67,7 +81,10 @@ class TerminalDisplay(TextDisplay):
             return queued
 
     def _finish(self) -> None:
-        """Leave the last picture standing. Waits for the thread: it holds no lock while it could stall."""
+        """Leave the last picture standing.
+
+        Waits for the thread: it holds no lock while it could stall.
+        """
         with self._changed:
             if not self._drawing:
                 return
@@ -87,7 +104,8 @@ class TerminalDisplay(TextDisplay):
                     self._changed.wait(INTERVAL)
                 last = not self._drawing
                 states = dict(self._nodes)
-            if last or self._err.idle():  # a terminal that does not take the last picture gets no new one
+            # a terminal that does not take the last picture gets no new one
+            if last or self._err.idle():
                 self._draw(states)
             if last:
                 return
@@ -109,10 +127,11 @@ class TerminalDisplay(TextDisplay):
 
         columns, height = _size(self._fd)
         grid = Table.grid(padding=(0, 2), pad_edge=False)
-        hidden = max(0, len(states) - max(1, height - 3))  # a picture higher than the terminal cannot be erased
-        for state in sorted(states.values(), key=lambda state: state.state == "ready" and hidden > 0)[
-            : len(states) - hidden
-        ]:
+        # a picture higher than the terminal cannot be erased
+        hidden = max(0, len(states) - max(1, height - 3))
+        for state in sorted(
+            states.values(), key=lambda state: state.state == "ready" and hidden > 0
+        )[: len(states) - hidden]:
             style = _STYLES[state.state]
             grid.add_row(
                 f"[{style}]{_MARKS[state.state]}[/] {state.name}",
@@ -120,14 +139,18 @@ class TerminalDisplay(TextDisplay):
                 f"{state.ready}/{state.workers}",
                 f"{self._seconds(state):.1f} s",
             )
-        console = Console(file=io.StringIO(), force_terminal=True, width=columns, height=height, highlight=False)
+        console = Console(
+            file=io.StringIO(), force_terminal=True, width=columns, height=height, highlight=False
+        )
         console.print(grid, no_wrap=True, crop=True)
         if hidden:
             console.print(f"… and {hidden} more", style="dim")
         return str(console.file.getvalue())  # type: ignore[attr-defined]
 
     def _seconds(self, state: NodeState) -> float:
-        return state.seconds + (time.monotonic() - self._seen[state.name] if state.state == "starting" else 0.0)
+        return state.seconds + (
+            time.monotonic() - self._seen[state.name] if state.state == "starting" else 0.0
+        )
 
 
 def _size(fd: int) -> tuple[int, int]:

@@ -1,6 +1,9 @@
-"""A file descriptor that may stall: lines are queued and a daemon thread writes them. Runs in the supervisor.
+"""A file descriptor that may stall: lines are queued and a daemon thread writes them.
 
-A terminal that was paused with Ctrl-S, or a pipe that nobody reads, blocks the thread and not the event loop.
+Runs in the supervisor.
+
+A terminal that was paused with Ctrl-S, or a pipe that nobody reads, blocks the thread and not the
+event loop.
 """
 
 from __future__ import annotations
@@ -38,7 +41,9 @@ class DescriptorWriter:
         self._thread.start()
 
     def write(self, text: str) -> bool:
-        """Queue whole lines, or drop them when too much waits already; return whether they were queued."""
+        """Queue whole lines, or drop them when too much waits already; return whether they were
+        queued.
+        """
         data = text.encode("utf-8", "backslashreplace")
         with self._changed:
             if self._broken or self._closing or not data:
@@ -68,7 +73,8 @@ class DescriptorWriter:
         self._changed.notify_all()
 
     def _run(self) -> None:
-        # Where `stty tostop` is set, a background job that writes would be stopped, and with it who replaces workers.
+        # Where `stty tostop` is set, a background job that writes would be stopped, and with it who
+        # replaces workers.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
         while data := self._next():
             alive = self._write(data)
@@ -93,7 +99,9 @@ class DescriptorWriter:
             return self._waiting.popleft()
 
     def _write(self, data: bytes) -> bool:
-        """Write data, and return whether the descriptor takes more; EPIPE and EIO (the terminal is gone) end it."""
+        """Write data, and return whether the descriptor takes more; EPIPE and EIO (the terminal is
+        gone) end it.
+        """
         rest = memoryview(data)
         while rest:
             try:

@@ -1,10 +1,14 @@
-"""The control socket: operators see and change a running graph over HTTP on `control.sock`. Runs in the supervisor.
+"""The control socket: operators see and change a running graph over HTTP on `control.sock`.
 
-    server    the paths: what each needs, does and answers; `Control` is what it needs of the supervisor
-    http      the HTTP server below it: one request a connection, every size and time bounded; h11 parses
+Runs in the supervisor.
+
+    server    the paths: what each needs, does and answers; `Control` is what it needs of the
+              supervisor
+    http      the HTTP server below it: one request a connection, every size and time bounded; h11
+              parses
     report    the JSON of `/ps` and `/status`, read from the fleet
 
-A request is read by `http.read`, `ControlApi.answer` finds its path, and what it asks for is done by
-`supervise/operations.py` (reload, restart, scale), by `supervise/signals.py` (stop), or read by `report`.
-The commands of `cli/operate.py` are its clients, by `cli/client.py`.
+A request is read by `http.read`, `ControlApi.answer` finds its path, and what it asks for is done
+by `supervise/operations.py` (reload, restart, scale), by `supervise/signals.py` (stop), or read by
+`report`. The commands of `cli/operate.py` are its clients, by `cli/client.py`.
 """

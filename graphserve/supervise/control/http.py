@@ -1,7 +1,9 @@
-"""A small HTTP/1.1 server on a Unix socket: one request a connection, everything bounded. Runs in the supervisor.
+"""A small HTTP/1.1 server on a Unix socket: one request a connection, everything bounded.
 
-h11 parses the head of a request; answers are a few fixed lines. uvicorn and starlette would cost the supervisor 20 MB
-for a few requests a day.
+Runs in the supervisor.
+
+h11 parses the head of a request; answers are a few fixed lines. uvicorn and starlette would cost
+the supervisor 20 MB for a few requests a day.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ MAX_UNREAD_BYTES = 256 * 1024  # of an answer that a client does not read
 MAX_REASON = 200  # characters of what h11 says, which may quote a whole line
 NDJSON = StreamFormat.NDJSON.value
 _END_OF_HEAD = b"\r\n\r\n"
-# h11 takes both for the sake of old peers: a line that ends in LF alone, and a header that goes on in the next line.
+# h11 takes both for the sake of old peers: a line that ends in LF alone, and a header that goes on
+# in the next line.
 _LENIENT_LINE = re.compile(rb"(?<!\r)\n|\n[ \t]")
 _LENGTH_REQUIRED = "give the length of the body (content-length)"
 
@@ -68,7 +71,12 @@ class HttpError(Exception):
     def problem(self) -> dict[str, object]:
         """Return the answer as RFC 9457 describes one."""
         title = phrase(self.status)
-        return {"type": "about:blank", "title": title, "status": self.status, "detail": self.detail} | self.more
+        return {
+            "type": "about:blank",
+            "title": title,
+            "status": self.status,
+            "detail": self.detail,
+        } | self.more
 
 
 class ControlResponse:
@@ -82,7 +90,9 @@ class ControlResponse:
         self._writer = writer
         self._begun = False
 
-    def json(self, value: object, status: int = 200, content_type: bytes = Format.JSON.value) -> None:
+    def json(
+        self, value: object, status: int = 200, content_type: bytes = Format.JSON.value
+    ) -> None:
         """Answer with one JSON value."""
         body = json.dumps(value).encode() + b"\n"
         self._head(status, content_type, b"content-length: %d\r\n" % len(body))
@@ -103,7 +113,11 @@ class ControlResponse:
 
     def _head(self, status: int, content_type: bytes, length: bytes) -> None:
         self._begun = True
-        head = b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\n" % (status, phrase(status).encode(), content_type)
+        head = b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\n" % (
+            status,
+            phrase(status).encode(),
+            content_type,
+        )
         self._write(head + length + b"connection: close\r\ncache-control: no-store\r\n\r\n")
 
     def _write(self, data: bytes) -> None:
@@ -145,7 +159,8 @@ class UnixHttpServer:
         return server
 
     def restore(self) -> list[str]:
-        """Make the socket again if somebody has removed it, and return its name then; who is connected stays so.
+        """Make the socket again if somebody has removed it, and return its name then; who is
+        connected stays so.
 
         Raises:
             OSError: it cannot be made.
@@ -164,7 +179,9 @@ class UnixHttpServer:
         self._reopening = None
 
     async def _listen(self) -> None:
-        self._listener = await asyncio.start_unix_server(self._connected, sock=self._named.sock, limit=MAX_HEAD_BYTES)
+        self._listener = await asyncio.start_unix_server(
+            self._connected, sock=self._named.sock, limit=MAX_HEAD_BYTES
+        )
 
     async def close(self) -> None:
         """Stop accepting, give answers a moment to go out, and end."""
@@ -220,7 +237,9 @@ async def read(reader: asyncio.StreamReader) -> ControlRequest:
     if "transfer-encoding" in headers:
         raise HttpError(411, _LENGTH_REQUIRED)
     body = await _read_body(reader, int(headers.get("content-length", "0")))
-    return ControlRequest(method, target.partition("?")[0], body, NDJSON.decode() in headers.get("accept", ""))
+    return ControlRequest(
+        method, target.partition("?")[0], body, NDJSON.decode() in headers.get("accept", "")
+    )
 
 
 def parse_head(head: bytes) -> tuple[str, str, dict[str, str]]:
@@ -235,7 +254,9 @@ def parse_head(head: bytes) -> tuple[str, str, dict[str, str]]:
     import h11  # here: it costs 10 ms and 300 KB, and most graphs are never asked anything
 
     if _LENIENT_LINE.search(head):
-        raise HttpError(400, "this is no HTTP/1.1 request: its lines end in CR LF, and a header has one line")
+        raise HttpError(
+            400, "this is no HTTP/1.1 request: its lines end in CR LF, and a header has one line"
+        )
     parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
     try:
         parser.receive_data(head)
@@ -247,7 +268,10 @@ def parse_head(head: bytes) -> tuple[str, str, dict[str, str]]:
     if not isinstance(event, h11.Request) or event.http_version not in (b"1.0", b"1.1"):
         raise HttpError(400, "this is no HTTP/1.1 request")
     if not event.target.startswith(b"/") or len(event.target) > MAX_TARGET_BYTES:
-        raise HttpError(400, f"a request names a path that begins with / and has at most {MAX_TARGET_BYTES} bytes")
+        raise HttpError(
+            400,
+            f"a request names a path that begins with / and has at most {MAX_TARGET_BYTES} bytes",
+        )
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}
     return event.method.decode(), event.target.decode(), headers
 

@@ -1,4 +1,7 @@
-"""What `graphserve ps` and `graphserve status` say of a graph, as JSON values. Runs in the supervisor."""
+"""What `graphserve ps` and `graphserve status` say of a graph, as JSON values.
+
+Runs in the supervisor.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,10 @@ from graphserve.supervise.process.worker_process import WorkerProcess
 from graphserve.supervise.states import WorkerState
 from graphserve.system.messages import Report, plain
 
-REPORT_TIMEOUT = 0.2  # seconds that workers have to report; what one that does not is executing is not known
-SILENT_AFTER = 5.0  # seconds without a report, of which each worker sends one a second: it is not called ready then
+# seconds that workers have to report; what one that does not is executing is not known
+REPORT_TIMEOUT = 0.2
+# seconds without a report, of which each worker sends one a second: it is not called ready then
+SILENT_AFTER = 5.0
 
 
 class WorkerRow(TypedDict):
@@ -79,10 +84,13 @@ class Status(TypedDict):
 async def workers(fleet: Fleet) -> list[WorkerRow]:
     """Return one object for each worker: nodes in the order in which they start, the entry last."""
     reporting = (WorkerState.READY, WorkerState.DRAINING)
-    await _ask_for_reports([worker for node in fleet.nodes for worker in node.workers if worker.state in reporting])
+    await _ask_for_reports(
+        [worker for node in fleet.nodes for worker in node.workers if worker.state in reporting]
+    )
     order = [node.name for node in fleet.current.plan.nodes] if fleet.current is not None else []
     places = {name: place for place, name in enumerate(order)}
-    ordered = sorted(fleet.nodes, key=lambda node: places.get(node.plan.name, -1))  # what goes away comes first
+    # what goes away comes first
+    ordered = sorted(fleet.nodes, key=lambda node: places.get(node.plan.name, -1))
     return [row for node in ordered for row in _worker_rows(node)]
 
 
@@ -106,11 +114,14 @@ def failures(operations: Operations) -> list[FailureRow]:
 
 
 def overall(fleet: Fleet, phase: str) -> str:
-    """Return `ready` if every node has all its workers, `degraded` if not; or the phase, if it is not `serving`."""
+    """Return `ready` if every node has all its workers, `degraded` if not; or the phase, if it is
+    not `serving`.
+    """
     if phase != "serving":
         return phase
     complete = all(
-        len(node.ready_workers()) >= node.plan.workers and not _silent(node) for node in fleet.current_nodes().values()
+        len(node.ready_workers()) >= node.plan.workers and not _silent(node)
+        for node in fleet.current_nodes().values()
     )
     return "ready" if complete else "degraded"
 
@@ -124,25 +135,38 @@ def _silent(node: Node) -> int:
 def _node_row(node: Node) -> NodeRow:
     return {
         "silent": _silent(node),
-        "name": node.plan.name, "id": node.plan.id, "state": node.phase.shown, "reason": node.reason,
+        "name": node.plan.name,
+        "id": node.plan.id,
+        "state": node.phase.shown,
+        "reason": node.reason,
         "deaths": node.quarantine.row(),
-        "ready": min(len(node.ready_workers()), node.plan.workers), "workers": node.plan.workers,
-        "restarts": node.restart_policy.count.total(), "version": node.version.number,
-    }  # fmt: skip
+        "ready": min(len(node.ready_workers()), node.plan.workers),
+        "workers": node.plan.workers,
+        "restarts": node.restart_policy.count.total(),
+        "version": node.version.number,
+    }
 
 
 def _worker_rows(node: Node) -> Iterator[WorkerRow]:
     now = asyncio.get_running_loop().time()
     for worker in sorted(node.workers, key=lambda worker: (worker.slot, worker.spawned_at)):
         yield {
-            "node": node.plan.name, "id": node.plan.id, "slot": worker.slot, "pid": worker.pid,
+            "node": node.plan.name,
+            "id": node.plan.id,
+            "slot": worker.slot,
+            "pid": worker.pid,
             "state": worker.state.shown,
-            "restarts": node.restart_policy.count[worker.slot], "uptime": round(now - worker.spawned_at, 3),
-            "cpu": worker.usage.cpu(), "memory": worker.usage.memory(),
-            "in_flight": worker.health.in_flight if worker.health is not None and worker.reported.is_set() else None,
-            "age": round(now - worker.seen_at, 3) if worker.seen_at else None, "version": worker.version.number,
+            "restarts": node.restart_policy.count[worker.slot],
+            "uptime": round(now - worker.spawned_at, 3),
+            "cpu": worker.usage.cpu(),
+            "memory": worker.usage.memory(),
+            "in_flight": worker.health.in_flight
+            if worker.health is not None and worker.reported.is_set()
+            else None,
+            "age": round(now - worker.seen_at, 3) if worker.seen_at else None,
+            "version": worker.version.number,
             "vitals": plain(worker.health) if worker.health is not None else {},
-        }  # fmt: skip
+        }
 
 
 async def _ask_for_reports(asked: list[WorkerProcess]) -> None:

@@ -1,10 +1,10 @@
 """What operators ask of a running graph, over HTTP on `control.sock`. Runs in the supervisor.
 
-    GET /ps   GET /status   POST /reload {"nodes": […]}   POST /restart {"nodes": […]}   POST /scale {"Model": 3}
-    POST /stop
+    GET /ps   GET /status   POST /reload {"nodes": […]}   POST /restart {"nodes": […]}
+    POST /scale {"Model": 3}   POST /stop
 
-An operation answers when it is done: once, or line by line for `Accept: application/x-ndjson`. It goes on although its
-client goes away.
+An operation answers when it is done: once, or line by line for `Accept: application/x-ndjson`. It
+goes on although its client goes away.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from typing import Any, Protocol, TypeVar
 from graphserve.config import Config
 from graphserve.errors import GraphServeError
 from graphserve.supervise.control import report
-from graphserve.supervise.control.http import ControlRequest, ControlResponse, Handler, HttpError, UnixHttpServer
+from graphserve.supervise.control.http import (
+    ControlRequest,
+    ControlResponse,
+    Handler,
+    HttpError,
+    UnixHttpServer,
+)
 from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.operations import OperationRefused, Operations
 from graphserve.supervise.process.sockets import PublicSocket
@@ -119,8 +125,11 @@ class ControlApi:
     def _state(self) -> str:
         supervisor = self._supervisor
         state = report.overall(supervisor.fleet, supervisor.phase)
-        # After a reload that failed, the files are not those of what serves: the next death may not be replaced.
-        return "degraded" if state == "ready" and "reload" in supervisor.operations.failures else state
+        # After a reload that failed, the files are not those of what serves: the next death may not
+        # be replaced.
+        return (
+            "degraded" if state == "ready" and "reload" in supervisor.operations.failures else state
+        )
 
     async def _stop(self, request: ControlRequest, response: ControlResponse) -> None:
         if request.body not in (None, {}):
@@ -132,35 +141,55 @@ class ControlApi:
         names = _names(request.body)
         operations = self._supervisor.operations
         instead = operations.gives_way(names)
-        await self._operate(request, response, lambda progress: operations.reload(names, progress), instead=instead)
+        await self._operate(
+            request, response, lambda progress: operations.reload(names, progress), instead=instead
+        )
 
     async def _restart(self, request: ControlRequest, response: ControlResponse) -> None:
         names = _names(request.body)
-        await self._operate(request, response, lambda progress: self._supervisor.operations.restart(names, progress))
+        await self._operate(
+            request, response, lambda progress: self._supervisor.operations.restart(names, progress)
+        )
 
     async def _scale(self, request: ControlRequest, response: ControlResponse) -> None:
         sizes = request.body
         if not isinstance(sizes, dict) or not sizes:
             raise HttpError(422, 'give nodes and numbers of workers: {"Model": 3}')
         for name, workers in sizes.items():
-            if not isinstance(workers, int) or isinstance(workers, bool) or not 1 <= workers <= MAX_WORKERS:
-                raise HttpError(422, f"{name}: a node has from 1 to {MAX_WORKERS} workers, not {workers!r}")
-        await self._operate(request, response, lambda progress: self._supervisor.operations.scale(sizes, progress))
+            if (
+                not isinstance(workers, int)
+                or isinstance(workers, bool)
+                or not 1 <= workers <= MAX_WORKERS
+            ):
+                raise HttpError(
+                    422, f"{name}: a node has from 1 to {MAX_WORKERS} workers, not {workers!r}"
+                )
+        await self._operate(
+            request, response, lambda progress: self._supervisor.operations.scale(sizes, progress)
+        )
 
     async def _operate(
-        self, request: ControlRequest, response: ControlResponse, work: Work, *, instead: bool = False
+        self,
+        request: ControlRequest,
+        response: ControlResponse,
+        work: Work,
+        *,
+        instead: bool = False,
     ) -> None:
         """Run one operation and answer with what came of it.
 
         Args:
             work: begins the operation.
-            instead: whether it may take the place of one that is under way; else it is refused then.
+            instead: whether it may take the place of one that is under way; else it is refused
+                then.
         """
         supervisor = self._supervisor
         if supervisor.phase != "serving":
             raise HttpError(409, f"the graph is {supervisor.phase}: try again when it is ready")
         if (running := supervisor.operations.running) and not instead:
-            raise HttpError(409, f"a {running} is under way: try again when it is done", operation=running)
+            raise HttpError(
+                409, f"a {running} is under way: try again when it is done", operation=running
+            )
         steps: list[str] = []
 
         def progress(words: str) -> None:

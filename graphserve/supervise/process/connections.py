@@ -1,4 +1,7 @@
-"""The control connections: the socket that workers connect to, and who is at the other end. Runs in the supervisor."""
+"""The control connections: the socket that workers connect to, and who is at the other end.
+
+Runs in the supervisor.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,9 @@ class Connections:
         self._listen()
 
     def restore(self) -> list[str]:
-        """Make the socket anew if others have removed it; returns its name then. Workers that are connected stay so.
+        """Make the socket anew if others have removed it; returns its name then.
+
+        Workers that are connected stay so.
 
         Raises:
             OSError: it cannot be made.
@@ -74,18 +79,23 @@ class Connections:
             sock, _ = self._sock.accept()
         except BlockingIOError:
             return False
-        except OSError:  # no descriptor is left: it waits, and this socket would be ready to be read all the while
+        # no descriptor is left: it waits, and this socket would be ready to be read all the while
+        except OSError:
             loop = asyncio.get_running_loop()
             loop.remove_reader(self._sock)
             loop.call_later(NO_ROOM_PAUSE, self._listen)
             return False
-        pid, _uid, _gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        pid, _uid, _gid = struct.unpack(
+            "3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        )
         worker = self._find(pid)
         if worker is None:  # nobody of ours: the kernel says who it is
             sock.close()
             return True
         worker.channel = Channel(
-            sock, lambda message, fds: self._hear(worker, message, fds), lambda: self._hung_up(worker)
+            sock,
+            lambda message, fds: self._hear(worker, message, fds),
+            lambda: self._hung_up(worker),
         )
         return True
 
@@ -102,7 +112,8 @@ class Connections:
             worker.kill()
 
     def _hung_up(self, worker: WorkerProcess) -> None:
-        # A worker that lives on without its connection cannot be steered. Its death usually comes first.
+        # A worker that lives on without its connection cannot be steered. Its death usually comes
+        # first.
         if worker.state not in (WorkerState.GONE, WorkerState.DRAINING):
             asyncio.get_running_loop().call_later(LAST_WORDS, _end_cut_off, worker)
 

@@ -1,4 +1,6 @@
-"""The environment of each worker: CPUs, GPUs, output, and the way back to the supervisor. Runs in the supervisor."""
+"""The environment of each worker: CPUs, GPUs, output, and the way back to the supervisor. Runs in
+the supervisor.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,15 @@ from graphserve.system import machine, rundir
 
 # Each of these libraries would otherwise start one thread per CPU in every worker.
 THREAD_VARIABLES = (
-    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
     "BLIS_NUM_THREADS",
-)  # fmt: skip
-MARK = "GRAPHSERVE_INTERNAL_WORKER"  # by it the reaper knows what a worker started; no two workers have the same
+)
+# by it the reaper knows what a worker started; no two workers have the same
+MARK = "GRAPHSERVE_INTERNAL_WORKER"
 _numbers = itertools.count(1)
 
 Devices = Mapping[tuple[str, int], list[str]]  # GPUs by node and slot
@@ -30,18 +37,28 @@ class Environment:
         run: the run folder.
         version: which Plan in there it is.
         extra: what `--env-file` says.
-        held: the devices that workers have already, by node and slot; who still needs them keeps them.
+        held: the devices that workers have already, by node and slot; who still needs them keeps
+            them.
     """
 
-    def __init__(self, plan: Plan, run: Path, version: int, extra: Mapping[str, str], held: Devices) -> None:
+    def __init__(
+        self, plan: Plan, run: Path, version: int, extra: Mapping[str, str], held: Devices
+    ) -> None:
         self.run = run
         self.version = version
         self.debug = plan.debug
         self.extra = dict(extra)
         self.token = rundir.token(run)
         self.devices = assign_gpus(plan, machine.gpus(), held)
-        asking = [(node.name, slot) for node in plan.nodes if node.options.gpus for slot in range(node.workers)]
-        self.without = [f"{name}[{slot}]" for name, slot in asking if (name, slot) not in self.devices]
+        asking = [
+            (node.name, slot)
+            for node in plan.nodes
+            if node.options.gpus
+            for slot in range(node.workers)
+        ]
+        self.without = [
+            f"{name}[{slot}]" for name, slot in asking if (name, slot) not in self.devices
+        ]
 
     def fit(self, plan: Plan) -> None:
         """Find devices for workers that came in addition; the others keep theirs."""
@@ -65,16 +82,22 @@ class Environment:
         return env
 
 
-def assign_gpus(plan: Plan, devices: list[str], held: Devices | None = None) -> dict[tuple[str, int], list[str]]:
-    """Which devices each slot of each node gets: what it has, then whole ones, then fractions packed onto shared ones.
+def assign_gpus(
+    plan: Plan, devices: list[str], held: Devices | None = None
+) -> dict[tuple[str, int], list[str]]:
+    """Which devices each slot of each node gets: what it has, then whole ones, then fractions
+    packed onto shared ones.
 
     Returns:
-        Devices by node and slot. A slot that does not fit any more has no entry: `graphserve check` finds it.
+        Devices by node and slot. A slot that does not fit any more has no entry: `graphserve check`
+            finds it.
     """
     free = list(devices)
     shared: dict[str, float] = {}  # by device, what is left of it
     given: dict[tuple[str, int], list[str]] = {}
-    wanted = [(node, slot) for node in plan.nodes for slot in range(node.workers) if node.options.gpus > 0]
+    wanted = [
+        (node, slot) for node in plan.nodes for slot in range(node.workers) if node.options.gpus > 0
+    ]
 
     def take(key: tuple[str, int], need: float, choice: list[str]) -> None:
         if need >= 1:
@@ -83,7 +106,9 @@ def assign_gpus(plan: Plan, devices: list[str], held: Devices | None = None) -> 
                 return
             given[key] = whole
         else:
-            roomy = [device for device in shared if device in choice and shared[device] >= need - 1e-9]
+            roomy = [
+                device for device in shared if device in choice and shared[device] >= need - 1e-9
+            ]
             found = next(iter([*roomy, *(device for device in choice if device in free)]), None)
             if found is None:
                 return

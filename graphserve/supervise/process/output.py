@@ -1,6 +1,7 @@
 """What workers write: bytes from their pipes to records, line by line. Runs in the supervisor.
 
-What they print and what they log come by different pipes, so nothing that is printed can pass for a record of the log.
+What they print and what they log come by different pipes, so nothing that is printed can pass for a
+record of the log.
 """
 
 from __future__ import annotations
@@ -40,7 +41,12 @@ class _Lines:
     longest = LONGEST_LINE
 
     def __init__(
-        self, descriptor: int, emit: Emit, node: str | None = None, slot: int | None = None, pid: int | None = None
+        self,
+        descriptor: int,
+        emit: Emit,
+        node: str | None = None,
+        slot: int | None = None,
+        pid: int | None = None,
     ) -> None:
         self.descriptor = descriptor
         self.emit = emit
@@ -54,7 +60,9 @@ class _Lines:
         self._loop.add_reader(descriptor, self._read)
 
     def close(self) -> None:
-        """Read what is still there, and stop: the worker is gone (its own children may hold the other end)."""
+        """Read what is still there, and stop: the worker is gone (its own children may hold the
+        other end).
+        """
         while self._open and self._read():
             pass
         self._stop()
@@ -128,7 +136,9 @@ class Pipe(_Lines):
 
 
 class Records(_Lines):
-    """The pipe by which a worker's log records come; they are checked, since user code runs where they are made."""
+    """The pipe by which a worker's log records come; they are checked, since user code runs where
+    they are made.
+    """
 
     longest = LONGEST_RECORD
 

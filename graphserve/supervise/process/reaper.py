@@ -1,7 +1,10 @@
-"""Strays: processes that user code started and whose parent is gone. Reaped, and killed with their worker.
+"""Strays: processes that user code started and whose parent is gone.
 
-Runs in the supervisor, which the kernel makes their parent (PR_SET_CHILD_SUBREAPER; as process 1 it is that anyway).
-Whose they are stands in their environment, which they inherit: a call of setsid() does not change it.
+Reaped, and killed with their worker.
+
+Runs in the supervisor, which the kernel makes their parent (PR_SET_CHILD_SUBREAPER; as process 1 it
+is that anyway). Whose they are stands in their environment, which they inherit: a call of setsid()
+does not change it.
 """
 
 from __future__ import annotations
@@ -32,8 +35,10 @@ class Reaper:
 
     def __init__(self, workers: Callable[[], Iterable[tuple[int, str]]]) -> None:
         self._workers = workers
-        self._cleaning: dict[int, float] = {}  # since when strays that clean up are seen, on the loop's clock
-        self.spared = set(_children())  # the resolver; and what was there before us, such as other jobs of a script
+        # since when strays that clean up are seen, on the loop's clock
+        self._cleaning: dict[int, float] = {}
+        # the resolver; and what was there before us, such as other jobs of a script
+        self.spared = set(_children())
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._look)
 
@@ -117,7 +122,9 @@ def is_dead(pid: int) -> bool:
 
 
 def _mark(pid: int) -> str:
-    """The mark of the worker that a process is from; empty if it has none, or none of this user's."""
+    """The mark of the worker that a process is from; empty if it has none, or none of this
+    user's.
+    """
     with contextlib.suppress(OSError):
         for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
             name, _, value = entry.partition(b"=")

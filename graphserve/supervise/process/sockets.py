@@ -17,7 +17,8 @@ from graphserve.graph.plan import ListenPlan, NodePlan
 from graphserve.system import rundir
 
 PRIVATE = 0o177  # umask of every Unix socket: mode 0600
-FOLDER_PATIENCE = 1.0  # seconds that a start waits for another one that is about to bind in the same folder
+# seconds that a start waits for another one that is about to bind in the same folder
+FOLDER_PATIENCE = 1.0
 STEP = 0.01  # seconds between two tries meanwhile
 
 
@@ -76,14 +77,18 @@ class NamedSocket:
 
 
 def shared(run: Path, node: NodePlan) -> dict[str, NamedSocket]:
-    """Bind a node's shared sockets, in a folder of its own; they listen at once, so calls wait while workers start.
+    """Bind a node's shared sockets, in a folder of its own; they listen at once, so calls wait
+    while workers start.
 
     Returns:
         The sockets by API name; `""` is the one of all APIs that are not batched.
     """
     folder = run / node.id
     folder.mkdir(mode=0o700, exist_ok=True)
-    paths = {"": rundir.queue_socket(run, node.id), **rundir.batch_sockets(run, node.id, node.batched)}
+    paths = {
+        "": rundir.queue_socket(run, node.id),
+        **rundir.batch_sockets(run, node.id, node.batched),
+    }
     return {name: NamedSocket(path, node.options.queue) for name, path in paths.items()}
 
 
@@ -105,10 +110,13 @@ class InUse(StartupError):
 
 
 class PublicSocket:
-    """The one socket that clients reach. It listens before anything is started, so that the port is nobody else's.
+    """The one socket that clients reach.
 
-    A TCP port that is only bound is not taken: with SO_REUSEADDR, which a restart needs, another process may bind it
-    too, and the first of the two that listens has it (socket(7)). Clients that come early wait in the accept queue.
+    It listens before anything is started, so that the port is nobody else's.
+
+    A TCP port that is only bound is not taken: with SO_REUSEADDR, which a restart needs, another
+    process may bind it too, and the first of the two that listens has it (socket(7)). Clients that
+    come early wait in the accept queue.
 
     Args:
         listen: where.
@@ -142,11 +150,18 @@ class PublicSocket:
 
     @property
     def lost(self) -> bool:
-        """Whether the name of a Unix socket that is open was removed: no client can connect any more."""
-        return self.path is not None and self.sock.fileno() >= 0 and rundir.identity(self.path) != self._identity
+        """Whether the name of a Unix socket that is open was removed: no client can connect any
+        more.
+        """
+        return (
+            self.path is not None
+            and self.sock.fileno() >= 0
+            and rundir.identity(self.path) != self._identity
+        )
 
     def renew(self) -> socket.socket:
-        """Make a Unix socket anew whose name was removed; returns the one before, which may have clients that wait.
+        """Make a Unix socket anew whose name was removed; returns the one before, which may have
+        clients that wait.
 
         Raises:
             OSError: it cannot be made, or something else has that name by now.
@@ -170,9 +185,13 @@ class PublicSocket:
     def _bind_tcp(self) -> socket.socket:
         host, port = self.listen_plan.host, self.listen_plan.port
         try:
-            found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            found = socket.getaddrinfo(
+                host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
         except (socket.gaierror, UnicodeError) as exc:
-            raise StartupError(f"host {host!r} is not known here ({exc}); choose another --host") from None
+            raise StartupError(
+                f"host {host!r} is not known here ({exc}); choose another --host"
+            ) from None
         family, kind, protocol, _, address = found[0]
         sock = socket.socket(family, kind, protocol)
         try:
@@ -220,18 +239,22 @@ class PublicSocket:
 
 @contextlib.contextmanager
 def _alone_in(folder: str) -> Iterator[None]:
-    """Let no other start bind in this folder meanwhile: it would take our socket for one that was left behind.
+    """Let no other start bind in this folder meanwhile: it would take our socket for one that was
+    left behind.
 
     Between bind and listen a socket refuses connections, as one does whose process was killed.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
-        yield  # a folder that may be entered and not be read; what is wrong with it is said when the socket is bound
+        # a folder that may be entered and not be read; what is wrong with it is said when the
+        # socket is bound
+        yield
         return
     try:
         end = time.monotonic() + FOLDER_PATIENCE
-        while time.monotonic() < end:  # others may lock it for reasons of their own: they do not hold us up for long
+        # others may lock it for reasons of their own: they do not hold us up for long
+        while time.monotonic() < end:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
@@ -248,7 +271,11 @@ def _why(exc: OSError, listen: ListenPlan) -> str:
         other = "--uds" if listen.uds else "--port (0 picks a free one)"
         return f"{where} is in use by another process; stop it, or choose another {other}"
     if exc.errno in (errno.EACCES, errno.EPERM):
-        why = "this user may not write in that folder" if listen.uds else "ports below 1024 need privileges"
+        why = (
+            "this user may not write in that folder"
+            if listen.uds
+            else "ports below 1024 need privileges"
+        )
         return f"{where}: permission denied; {why}"
     if exc.errno == errno.EADDRNOTAVAIL:
         return f"{listen.host} is no address of this machine; choose another --host"

@@ -1,7 +1,7 @@
 """A node's processes, on circus: spawn, output, death. Runs in the supervisor.
 
-Only circus' `Watcher` and `Process` are used, never its arbiter: its lock, its signal handlers and its control
-sockets lose requests or open doors (decision record 0002).
+Only circus' `Watcher` and `Process` are used, never its arbiter: its lock, its signal handlers and
+its control sockets lose requests or open doors (decision record 0002).
 """
 
 from __future__ import annotations
@@ -38,10 +38,18 @@ NO_PROCESS_PAUSE = 1.0  # seconds until it is tried again, when the machine give
 
 
 class WorkerProcess(WorkerLife):
-    """One worker, from spawn to death; `supervise/states.py` has the states that it goes through."""
+    """One worker, from spawn to death; `supervise/states.py` has the states that it goes
+    through.
+    """
 
     def __init__(
-        self, node: str, version: Revision, slot: int, process: Any, pipes: list[Pipe], records: Records
+        self,
+        node: str,
+        version: Revision,
+        slot: int,
+        process: Any,
+        pipes: list[Pipe],
+        records: Records,
     ) -> None:
         super().__init__()
         self.version = version
@@ -60,7 +68,8 @@ class WorkerProcess(WorkerLife):
         self.options = version.plan.node(node).options  # its own: those of its node may be newer
         self.spawned_at = asyncio.get_running_loop().time()
         self.ready_at: float | None = None
-        self._timer: asyncio.TimerHandle | None = None  # of what it may need so long for: to import, to start, to leave
+        # of what it may need so long for: to import, to start, to leave
+        self._timer: asyncio.TimerHandle | None = None
         self.drained = asyncio.Event()
         self.gone = asyncio.Event()
         self.was_ready = asyncio.Event()
@@ -71,7 +80,8 @@ class WorkerProcess(WorkerLife):
         self.health: HealthReport | None = None  # its latest report
         self.memory = WorkerMemory()  # what it executes
         self.reported = asyncio.Event()  # since it was asked
-        self.quota = random.uniform(1.0, 1.1)  # of max_requests: workers that began together are replaced apart
+        # of max_requests: workers that began together are replaced apart
+        self.quota = random.uniform(1.0, 1.1)
 
     def send(self, message: Message, fds: list[int] | None = None) -> None:
         """Send a message, if it is connected."""
@@ -79,7 +89,9 @@ class WorkerProcess(WorkerLife):
             self.channel.send(message, fds or [])
 
     def kill(self) -> None:
-        """SIGKILL to it and to the processes that it started (see `family`); nothing once it is gone."""
+        """SIGKILL to it and to the processes that it started (see `family`); nothing once it is
+        gone.
+        """
         if self.state is WorkerState.GONE:
             return  # its pid may be another's by now
         end_group(self.pid)
@@ -117,8 +129,8 @@ async def gone(workers: Iterable[WorkerProcess]) -> None:
 class _Watcher(Watcher):  # type: ignore[misc]
     """circus' watcher, which keeps why a process could not be started: circus itself only logs it.
 
-    It gives each process a pipe for its records. Descriptors from 3 on do not reach a process, but its standard input
-    may be one of ours.
+    It gives each process a pipe for its records. Descriptors from 3 on do not reach a process, but
+    its standard input may be one of ours.
     """
 
     refused: OSError | None = None
@@ -151,9 +163,11 @@ class WorkerPool(Protocol):
 class MakePool(Protocol):
     """Makes the pool of a node; `Pool` does, of real processes."""
 
-    def __call__(
-        self, node: NodePlan, emit: Callable[[LogRecord], None], on_death: Callable[[WorkerProcess, int], None],
-        role: str = "worker", roster: Roster | None = None,
+    def __call__(self, node: NodePlan, emit: Callable[
+        [LogRecord], None
+    ], on_death: Callable[[WorkerProcess, int], None], role: str = "worker", roster: (
+        Roster | None
+    ) = None,
     ) -> WorkerPool: ...  # fmt: skip
 
 
@@ -169,9 +183,13 @@ class Pool:
     """
 
     def __init__(
-        self, node: NodePlan, emit: Callable[[LogRecord], None], on_death: Callable[[WorkerProcess, int], None],
-        role: str = "worker", roster: Roster | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        node: NodePlan,
+        emit: Callable[[LogRecord], None],
+        on_death: Callable[[WorkerProcess, int], None],
+        role: str = "worker",
+        roster: Roster | None = None,
+    ) -> None:
         self._roster = roster
         self._name = node.name
         self._emit = emit
@@ -179,12 +197,22 @@ class Pool:
         self.workers: dict[int, WorkerProcess] = {}  # by pid
         discard = {"stream": _discard}  # a stream makes circus open pipes; we read them ourselves
         self._watcher = _Watcher(
-            node.id, shlex.quote(sys.executable), ["-P", FIRST_FILE, role, node.id],
-            numprocesses=node.workers, working_dir=os.getcwd(), max_retry=1, respawn=False, autostart=False,
-            stdout_stream=discard, stderr_stream=dict(discard), loop=IOLoop.current(), env={},
-        )  # fmt: skip
+            node.id,
+            shlex.quote(sys.executable),
+            ["-P", FIRST_FILE, role, node.id],
+            numprocesses=node.workers,
+            working_dir=os.getcwd(),
+            max_retry=1,
+            respawn=False,
+            autostart=False,
+            stdout_stream=discard,
+            stderr_stream=dict(discard),
+            loop=IOLoop.current(),
+            env={},
+        )
         self._watcher.initialize(None, {}, None)  # no publisher: nobody listens to circus' events
-        self._watcher._status = "active"  # its own start() spawns all at once, and asks the arbiter's lock
+        # its own start() spawns all at once, and asks the arbiter's lock
+        self._watcher._status = "active"
 
     def spawn(self, slot: int, version: Revision, env: Mapping[str, str]) -> WorkerProcess:
         """Start a process.
@@ -300,7 +328,9 @@ class Usage:
         self._before = self._last = (time.monotonic(), 0.0)
 
     def cpu(self) -> float:
-        """Percent of one CPU, since about a second ago; look from time to time, as each look begins the next span."""
+        """Percent of one CPU, since about a second ago; look from time to time, as each look begins
+        the next span.
+        """
         now = time.monotonic()
         if now - self._last[0] >= SPAN:
             self._before = self._last

@@ -1,8 +1,9 @@
-"""What decoding may cost: every bound on what a few bytes from outside can make a process hold, do or answer.
+"""What decoding may cost: every bound on what a few bytes from outside can make a process hold, do
+or answer.
 
-One table, which imports nothing. `screening` looks at a public body with it before anything is made of the body;
-`validation_errors`, `arrays` and the readers of a worker hold themselves to their lines of it. Bounds on time, and on
-how the bytes come, are in `worker.http.limits`.
+One table, which imports nothing. `screening` looks at a public body with it before anything is made
+of the body; `validation_errors`, `arrays` and the readers of a worker hold themselves to their
+lines of it. Bounds on time, and on how the bytes come, are in `worker.http.limits`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ HASHED_FEW = 64  # entries that may all have one hash: comparing each with each 
 COLLISIONS = 32  # different values of one hash beyond that; 64 bits alone give 17 of them
 COUNTED_FROM = 512  # values; a table of fewer is quick, whichever they are
 TABLE_FLOOR_NS = 500_000  # nanoseconds of CPU that a table may always take, and
-TABLE_VALUE_NS = 1_000  # for each value; what people send takes 20 to 350. From there on steps are counted:
+# for each value; what people send takes 20 to 350. From there on steps are counted:
+TABLE_VALUE_NS = 1_000
 STEPS = 64  # for each value; of numbers that people send up to 35
 
 # --- arrays ---
@@ -26,18 +28,24 @@ ARRAY_TIMES = 16  # bytes of an array for each byte of the lists that it is made
 ARRAY_FLOOR = 4 * 1024 * 1024  # bytes that may always be made
 EMPTY_ROWS = 256  # rows without elements that the public may send: as JSON each has its brackets
 EMPTY_ROWS_BETWEEN = 1024 * 1024  # the same between services
-AXES = 32  # of an array from the public, those inside its records included: older versions of numpy have no more
+# of an array from the public, those inside its records included: older versions of numpy have no
+# more
+AXES = 32
 AXES_OF_ONE = 8  # of these may have the length 1: as JSON each has brackets around every element
-# So an array becomes JSON of at most 26 times its bytes: of one byte with these brackets; a float16 without has 11.
-LISTS_FLOOR = 1024  # lists that an array may always become in a value of pydantic's; else as many as it has bytes
+# So an array becomes JSON of at most 26 times its bytes: of one byte with these brackets; a float16
+# without has 11.
+# lists that an array may always become in a value of pydantic's; else as many as it has bytes
+LISTS_FLOOR = 1024
 
-# --- unions of pydantic's that hold themselves: each tries all its members, so the work multiplies at each level ---
+# --- unions of pydantic's that hold themselves: each tries all its members, so the work multiplies
+# at each level ---
 TRIES_FLOOR = 20_000  # values tried that may always be, and
 TRIES_TIMES = 4  # for each byte of the body
 
 # --- what is said of a body that does not fit ---
 ERRORS_TOLD = 32
-ERRORS_MADE = 1_000  # of pydantic, which makes all of them or none, each in 5 to 50 µs; of more the number is told
+# of pydantic, which makes all of them or none, each in 5 to 50 µs; of more the number is told
+ERRORS_MADE = 1_000
 NAME_CHARACTERS = 128  # of a name that the client chose
 MESSAGE_CHARACTERS = 512
 

@@ -1,11 +1,13 @@
-"""Values that a client has chosen to have one hash, of which a set or a dict is slow: noticed before it is made.
+"""Values that a client has chosen to have one hash, of which a set or a dict is slow: noticed
+before it is made.
 
-Python's hashes of numbers and of tuples of them are no secret: all multiples of 2**61-1 have the hash 0, and a dict of
-25,000 of them takes seconds, of UUIDs minutes. Text and bytes have hashes that nobody outside knows.
+Python's hashes of numbers and of tuples of them are no secret: all multiples of 2**61-1 have the
+hash 0, and a dict of 25,000 of them takes seconds, of UUIDs minutes. Text and bytes have hashes
+that nobody outside knows.
 
-Nothing here knows how a value may be spelled: what would become an element or a key is converted as the decoder does
-it, but into a list, and the hashes that it really has are counted. pydantic's types are guarded where they are
-validated (`binary.guarded`).
+Nothing here knows how a value may be spelled: what would become an element or a key is converted as
+the decoder does it, but into a list, and the hashes that it really has are counted. pydantic's
+types are guarded where they are validated (`binary.guarded`).
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from graphserve.wire.extensions import ext_hook, type_hook
 from graphserve.wire.formats import Format
 from graphserve.wire.type_hints import Hint
 
-# Of time those that have no zone have hashes of bytes; those that have one, and durations, have hashes of numbers.
+# Of time those that have no zone have hashes of bytes; those that have one, and durations, have
+# hashes of numbers.
 _SAFE = frozenset({str, bytes, bytearray, memoryview, bool, type(None), datetime.date})
 # Of numbers that are no integers the digits, which a Decimal is made of.
 _NATURAL = msgspec.json.Decoder(float_hook=str).decode
@@ -40,7 +43,8 @@ _Look = Callable[[Any, bool], None]
 
 
 class Hashed:
-    """What some parameters have sets and dicts of, with elements and keys whose hashes a client can choose.
+    """What some parameters have sets and dicts of, with elements and keys whose hashes a client can
+    choose.
 
     Args:
         types: the types, by the names of the parameters.
@@ -50,7 +54,9 @@ class Hashed:
         self._looks: dict[str, tuple[_Look, bool]] = {}
         for name, hint in types.items():
             if (look := _looker(hint, {})) is not None:
-                has_maps = any(part.kind in ("dict", "fields", "any") for part in type_hints.walk(hint))
+                has_maps = any(
+                    part.kind in ("dict", "fields", "any") for part in type_hints.walk(hint)
+                )
                 self._looks[name] = (look, has_maps)
 
     def __bool__(self) -> bool:
@@ -85,7 +91,9 @@ def check_tables(body: Any, found: Outline) -> None:
     """
     for keys in found.tables:
         if len(keys) > HASHED_FEW:
-            read = (msgspec.msgpack.decode(body[start:end], ext_hook=ext_hook()) for start, end in keys)
+            read = (
+                msgspec.msgpack.decode(body[start:end], ext_hook=ext_hook()) for start, end in keys
+            )
             _check_spread(read, False)
 
 
@@ -97,7 +105,9 @@ def _check_spread(values: Iterable[object], is_set: bool) -> None:
 def _has_each_once(body: Any, members: dict[str, msgspec.Raw]) -> bool:
     # Outside of the members that were kept, each name has two quotes, and nothing else has any.
     text = bytes(body)
-    return text.count(b'"') - sum(bytes(value).count(b'"') for value in members.values()) == 2 * len(members)
+    return text.count(b'"') - sum(
+        bytes(value).count(b'"') for value in members.values()
+    ) == 2 * len(members)
 
 
 def _entries(body: Any) -> int:

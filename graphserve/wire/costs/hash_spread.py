@@ -1,10 +1,12 @@
-"""Whether a set or a dict of some values is quick: their hashes are spread, and few are in each other's way.
+"""Whether a set or a dict of some values is quick: their hashes are spread, and few are in each
+other's way.
 
-CPython looks for a value from the place that its hash says, goes on by a rule that everybody knows while places are
-taken, and ends at the value or at a free place. Values of one hash go the same way and are compared; others can be
-chosen so that their ways lead through what is taken as well, which neither shows in the hashes nor in how many end in
-the same bits. So a table is filled, a few values at a time. If that takes long, which is seldom, it is filled once more
-in Python, and the steps are counted: what is refused does not depend on how busy the machine was.
+CPython looks for a value from the place that its hash says, goes on by a rule that everybody knows
+while places are taken, and ends at the value or at a free place. Values of one hash go the same way
+and are compared; others can be chosen so that their ways lead through what is taken as well, which
+neither shows in the hashes nor in how many end in the same bits. So a table is filled, a few values
+at a time. If that takes long, which is seldom, it is filled once more in Python, and the steps are
+counted: what is refused does not depend on how busy the machine was.
 
 The rule is that of CPython 3.11 to 3.14; a test compares it with the order of real sets.
 """
@@ -18,21 +20,31 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from graphserve.wire.costs.bounds import COLLISIONS, COUNTED_FROM, STEPS, TABLE_FLOOR_NS, TABLE_VALUE_NS
+from graphserve.wire.costs.bounds import (
+    COLLISIONS,
+    COUNTED_FROM,
+    STEPS,
+    TABLE_FLOOR_NS,
+    TABLE_VALUE_NS,
+)
 
 _UNSIGNED = 2**64 - 1
 _SHIFT = 5  # bits of a hash that come in with each step
 _BESIDE = 9  # places behind one that a set looks at in the same step; a dict looks at none
 _AT_ONCE = 256  # values, between two looks at the time
-# The hash of an integer is its remainder by 2**61-1, so nobody can choose the hashes of products with a secret.
+# The hash of an integer is its remainder by 2**61-1, so nobody can choose the hashes of products
+# with a secret.
 _SECRET = 2 + secrets.randbelow(2**61 - 4)
 
 _ALIKE = f"more than {COLLISIONS} different values have the same hash: a set of them is too slow"
-_IN_THE_WAY = "the hashes of the values lead to the same places of a table: a set of them is too slow"
+_IN_THE_WAY = (
+    "the hashes of the values lead to the same places of a table: a set of them is too slow"
+)
 
 
 def crowded(values: Iterable[object], is_set: bool) -> str | None:
-    """Return what is wrong if a table of the values, put there in this order, is too slow; None if nothing is.
+    """Return what is wrong if a table of the values, put there in this order, is too slow; None if
+    nothing is.
 
     Args:
         values: elements, or keys; equal ones too.
@@ -82,7 +94,9 @@ def _takes_long(keys: list[object], hashing: int, is_set: bool) -> bool:
 
 
 def _firsts(keys: list[object], hashes: list[int]) -> list[int] | None:
-    """For each value the number of the equal one before it, or -1; None if too many have one hash."""
+    """For each value the number of the equal one before it, or -1; None if too many have one
+    hash.
+    """
     hidden = list(map(_SECRET.__mul__, hashes))
     times = Counter(hidden)
     if len(times) == len(keys):
@@ -106,7 +120,9 @@ def _firsts(keys: list[object], hashes: list[int]) -> list[int] | None:
 
 
 def _are_apart(hashes: list[int], is_set: bool) -> bool:
-    """Return whether ascending hashes have places of their own in each table that there is on the way."""
+    """Return whether ascending hashes have places of their own in each table that there is on the
+    way.
+    """
     size = 8
     while True:
         number = _room(size, is_set) + 1
@@ -163,7 +179,8 @@ class Table:
 
     def add(self, number: int) -> int:
         """Put a value into it that is not there; the steps that it took."""
-        if self._used == self._room and not self._is_set:  # a dict grows before a value that has no room
+        # a dict grows before a value that has no room
+        if self._used == self._room and not self._is_set:
             self._grow()
         place = self._hashes[number] & self._mask
         steps = 0
@@ -214,7 +231,9 @@ class Table:
         self._room = _room(size, self._is_set)
 
     def _free(self, hash_: int) -> tuple[int, int]:
-        """Return the place for a value that is not there, whose first place is taken, and the steps to it."""
+        """Return the place for a value that is not there, whose first place is taken, and the steps
+        to it.
+        """
         taken, mask, beside = self._taken, self._mask, self._beside
         place = hash_ & mask
         perturb = hash_ & _UNSIGNED
@@ -222,7 +241,11 @@ class Table:
         while True:
             if not taken[place]:
                 return place, steps
-            if beside and place + beside <= mask and (at := taken.find(0, place + 1, place + beside + 1)) >= 0:
+            if (
+                beside
+                and place + beside <= mask
+                and (at := taken.find(0, place + 1, place + beside + 1)) >= 0
+            ):
                 return at, steps
             steps += 1
             perturb >>= _SHIFT
@@ -230,7 +253,9 @@ class Table:
 
 
 def _hashable(value: object) -> Any:
-    """Return what has the hash that a value will have: msgspec makes tuples of lists where they are hashed."""
+    """Return what has the hash that a value will have: msgspec makes tuples of lists where they are
+    hashed.
+    """
     if type(value) is list:
         return tuple(map(_hashable, value))
     try:

@@ -1,4 +1,7 @@
-"""What a body consists of, read without making anything of it. Linear in its bytes, whatever they are."""
+"""What a body consists of, read without making anything of it.
+
+Linear in its bytes, whatever they are.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from dataclasses import dataclass, field
 
 from graphserve.wire.costs.bounds import DEPTH, HASHED_FEW
 
-# A string, also one that does not end: each begins where the last one has ended, so that none is read twice.
+# A string, also one that does not end: each begins where the last one has ended, so that none is
+# read twice.
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 
 
@@ -24,9 +28,11 @@ class Outline:
         held: bytes that its lists and maps hold.
         depth: how many of them are inside each other.
         listed_keys: how many keys of maps are lists.
-        tables: of each map the keys that are no text and no bytes: where each begins and ends. Not those inside keys.
+        tables: of each map the keys that are no text and no bytes: where each begins and ends. Not
+            those inside keys.
         entries: how many keys all maps have.
-        is_map_in_key: whether a key is a map or has one in it, which no dict can have; reading ended there.
+        is_map_in_key: whether a key is a map or has one in it, which no dict can have; reading
+            ended there.
     """
 
     held: int = 0
@@ -48,7 +54,8 @@ _COUNTED = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}
 
 
 def outline(body: bytes, list_bytes: int, map_bytes: int, most: int) -> Outline:
-    """Read msgpack as far as it can be read, or until it is too deep, without making anything of it.
+    """Read msgpack as far as it can be read, or until it is too deep, without making anything of
+    it.
 
     Args:
         body: the msgpack.
@@ -59,7 +66,8 @@ def outline(body: bytes, list_bytes: int, map_bytes: int, most: int) -> Outline:
     found = Outline()
     end = len(body)
     at = 0
-    # Of each list and map that is open: values that are still to come, and whether they are keys and values in turn.
+    # Of each list and map that is open: values that are still to come, and whether they are keys
+    # and values in turn.
     left, is_map = 1, False
     keys: list[tuple[int, int]] = []  # of the map that is read
     outer: list[tuple[int, bool, list[tuple[int, int]]]] = []

@@ -1,7 +1,8 @@
-"""A look at a public body before anything is made of it: whether what it would become costs too much.
+"""A look at a public body before anything is made of it: whether what it would become costs too
+much.
 
-It takes less time than the decoding itself, and most bodies none: what is small holds little, and what has a type says
-how deep it is. What is written between services of one graph is not looked at.
+It takes less time than the decoding itself, and most bodies none: what is small holds little, and
+what has a type says how deep it is. What is written between services of one graph is not looked at.
 """
 
 from __future__ import annotations
@@ -78,7 +79,12 @@ class Screening:
 
     def _look_at_json(self, body: bytes, size: int) -> None:
         lists, objects = body.count(b"["), body.count(b"{")
-        if self._is_loose and lists + objects > DEPTH and _depth(body) > DEPTH and _depth(bare(body)) > DEPTH:
+        if (
+            self._is_loose
+            and lists + objects > DEPTH
+            and _depth(body) > DEPTH
+            and _depth(bare(body)) > DEPTH
+        ):
             raise MalformedBody(_TOO_DEEP)
         if self._is_too_much(lists, objects, size):
             outside = bare(body)  # brackets in strings are no lists
@@ -89,10 +95,13 @@ class Screening:
         lists = size - len(body.translate(None, _LISTS))
         maps = size - len(body.translate(None, _MAPS))
         is_suspicious = self._is_loose and lists + maps > HASHED_FEW
-        is_suspicious = is_suspicious or (self._is_natural and any(each in body for each in _LARGE_MAPS))
+        is_suspicious = is_suspicious or (
+            self._is_natural and any(each in body for each in _LARGE_MAPS)
+        )
         if not is_suspicious and not self._is_too_much(lists, maps, size):
             return
-        # A close look takes longer; most of what looks like a list may be in numbers, in text, in an array.
+        # A close look takes longer; most of what looks like a list may be in numbers, in text, in
+        # an array.
         most = max(HELD_FLOOR, HELD_TIMES * size)
         found = outline(body, self._list, self._object, most)
         if (self._is_loose or self._is_natural) and found.depth > DEPTH:
@@ -111,7 +120,9 @@ class Screening:
 
 
 def _too_much(size: int) -> Misfit:
-    return Misfit(f"there are too many lists and objects in {size:,} bytes: send them in parts", "value_error")
+    return Misfit(
+        f"there are too many lists and objects in {size:,} bytes: send them in parts", "value_error"
+    )
 
 
 def _weight(part: type_hints.Part) -> int:

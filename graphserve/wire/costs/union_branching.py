@@ -1,6 +1,8 @@
-"""Unions of pydantic's that hold themselves: how often a value in JSON would be tried, known before it is.
+"""Unions of pydantic's that hold themselves: how often a value in JSON would be tried, known before
+it is.
 
-Such a union tries all its members, and each of them all that is below, so that the work multiplies at each level.
+Such a union tries all its members, and each of them all that is below, so that the work multiplies
+at each level.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ _KEPT = b"[]{},"
 _OTHERS = bytes(set(range(256)) - set(_KEPT))
 _ALL_STEPS = bytes.maketrans(b"[{,]}", b"\x01\x01\x00\xff\xff")
 _OBJECT_STEPS = bytes.maketrans(b"[{,]}", b"\x00\x01\x00\x00\xff")
-_OBJECTS = frozenset({"model-fields", "typed-dict", "dataclass-args", "dict"})  # what is an object in JSON
+# what is an object in JSON
+_OBJECTS = frozenset({"model-fields", "typed-dict", "dataclass-args", "dict"})
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class Branching:
     def of(cls, schema: Schema) -> Branching | None:
         """Read a schema of pydantic's; None if no union multiplies the work.
 
-        A union that a field tells apart (a discriminator) has one member for each value, and is none of these.
+        A union that a field tells apart (a discriminator) has one member for each value, and is
+        none of these.
         """
         named: dict[str, Schema] = {}
         unions: list[Schema] = []
@@ -52,10 +56,14 @@ class Branching:
             waiting += below(part)
         most, in_lists = 0, False
         for union in unions:
-            members = sum(_leads_to(choice, union, named, frozenset()) for choice in union["choices"])
+            members = sum(
+                _leads_to(choice, union, named, frozenset()) for choice in union["choices"]
+            )
             if members > 1:
                 most = max(most, members)
-                in_lists = in_lists or any(_leads_to(choice, union, named, _OBJECTS) for choice in union["choices"])
+                in_lists = in_lists or any(
+                    _leads_to(choice, union, named, _OBJECTS) for choice in union["choices"]
+                )
         return cls(most, in_lists) if most else None
 
     def is_too_much(self, data: bytes) -> bool:

@@ -1,7 +1,9 @@
-"""Batching: the calls of several callers joined into one execution, and its result split again. Runs in workers.
+"""Batching: the calls of several callers joined into one execution, and its result split again.
 
-One batch is collected at a time; a slot of the worker is one batch. What closes it: `max_size` items, or `max_wait`
-seconds after its first item.
+Runs in workers.
+
+One batch is collected at a time; a slot of the worker is one batch. What closes it: `max_size`
+items, or `max_wait` seconds after its first item.
 """
 
 from __future__ import annotations
@@ -98,17 +100,23 @@ class Batcher:
 
     @property
     def room(self) -> int:
-        """Return the number of calls that the batch being collected can still take; 0 if none is."""
+        """Return the number of calls that the batch being collected can still take; 0 if none
+        is.
+        """
         batch = self.collecting
         return 0 if batch is None else max(0, self.limits.max_size - batch.size - batch.expected)
 
     @property
     def held(self) -> int:
         """Return the number of calls that wait for their execution here."""
-        return len(self.waiting) + (len(self.collecting.calls) if self.collecting is not None else 0)
+        return len(self.waiting) + (
+            len(self.collecting.calls) if self.collecting is not None else 0
+        )
 
     def reserve_place(self) -> bool:
-        """Reserve a place in the batch for a connection, and a slot for the batch; return False if there is none."""
+        """Reserve a place in the batch for a connection, and a slot for the batch; return False if
+        there is none.
+        """
         if not self.room and not self._open():
             return False
         assert self.collecting is not None
@@ -122,7 +130,10 @@ class Batcher:
             self.close_if_done()
 
     def take_lease(self) -> bool:
-        """Return whether it collects, or may begin to: no sibling does. `leave_lease_if_idle` follows."""
+        """Return whether it collects, or may begin to: no sibling does.
+
+        `leave_lease_if_idle` follows.
+        """
         return self.collecting is not None or self._lease is None or self._lease.take()
 
     def leave_lease_if_idle(self) -> None:
@@ -134,7 +145,9 @@ class Batcher:
         """Return whether a call could join now; `join` or `close_if_done` follows."""
         return self.room > 0 or self._open()
 
-    def join(self, arguments: dict[str, Any], context: CallContext, on_end: OnEnd, *, expected: bool) -> BatchedCall:
+    def join(
+        self, arguments: dict[str, Any], context: CallContext, on_end: OnEnd, *, expected: bool
+    ) -> BatchedCall:
         """Add a call.
 
         Args:
@@ -212,7 +225,9 @@ class Batcher:
         self.on_change()
 
     def close_if_done(self) -> None:
-        """Close the batch if it is empty and nothing is expected: the call that it was opened for does not join."""
+        """Close the batch if it is empty and nothing is expected: the call that it was opened for
+        does not join.
+        """
         batch = self.collecting
         if batch is not None and not batch.expected and not batch.calls:
             self.collecting = None
@@ -242,7 +257,11 @@ class Batcher:
                 self._time_out(call)
             elif not call.gone:
                 groups.setdefault(call.key, []).append(call)
-        parts = [part for calls in groups.values() for part in batch_joining.cut(calls, self.limits.max_size)]
+        parts = [
+            part
+            for calls in groups.values()
+            for part in batch_joining.cut(calls, self.limits.max_size)
+        ]
         self._run(parts, Gathered([call for calls in groups.values() for call in calls]))
 
     def _run(self, parts: list[Part], gathered: Gathered) -> None:
@@ -287,17 +306,23 @@ class Batcher:
         for call, _, _ in part:
             call.on_leave = running.remove
         try:
-            arguments = batch_joining.join([(call.arguments, start, stop) for call, start, stop in part], self.lists)
+            arguments = batch_joining.join(
+                [(call.arguments, start, stop) for call, start, stop in part], self.lists
+            )
         except Exception as exc:  # no memory for the joined arrays
             ended(None, exc)
             free()
         else:
             if len(part) > 1:
                 self.executor.add_calls(len(part) - 1)
-            running.execution = self.executor.start(self.api, arguments, _shared_context(part), ended, free)
+            running.execution = self.executor.start(
+                self.api, arguments, _shared_context(part), ended, free
+            )
 
     def _alone(self, part: Part, gathered: Gathered, then: Callable[[], None]) -> None:
-        """Run each caller's part again by itself, since the method raised for all: only the guilty one fails."""
+        """Run each caller's part again by itself, since the method raised for all: only the guilty
+        one fails.
+        """
         while part:
             piece = part.pop(0)
             if not piece[0].gone:
@@ -307,20 +332,29 @@ class Batcher:
 
 
 def _shared_context(part: Part) -> CallContext:
-    """Return a context that lasts as long as the most patient caller waits; ids and traces stay each caller's own."""
+    """Return a context that lasts as long as the most patient caller waits; ids and traces stay
+    each caller's own.
+    """
     if len(part) == 1:  # a copy: one call may take several executions, and each ends its own
         own = part[0][0].context
-        return CallContext(own.request_id, own.deadline_ns, own.traceparent, own.tracestate, own.baggage)
+        return CallContext(
+            own.request_id, own.deadline_ns, own.traceparent, own.tracestate, own.baggage
+        )
     deadlines = [call.context.deadline_ns for call, _, _ in part]
-    latest = None if None in deadlines else max(deadline for deadline in deadlines if deadline is not None)
+    latest = (
+        None
+        if None in deadlines
+        else max(deadline for deadline in deadlines if deadline is not None)
+    )
     return CallContext(new_request_id(), latest)
 
 
 class BatchLease:
     """The right to collect a batch of one API, which one worker of the node has at a time.
 
-    Two free workers that collect at once share what comes, and each executes half a batch. So a worker collects only
-    while it holds a lock that its siblings share; the kernel lets go of it when its holder dies.
+    Two free workers that collect at once share what comes, and each executes half a batch. So a
+    worker collects only while it holds a lock that its siblings share; the kernel lets go of it
+    when its holder dies.
 
     Args:
         sock: the path of its shared socket; the file that is locked lies beside it.
@@ -347,11 +381,16 @@ class BatchLease:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def renew(self) -> None:
-        """Open the file again if somebody removed it: siblings that come later lock the one that bears its name."""
+        """Open the file again if somebody removed it: siblings that come later lock the one that
+        bears its name.
+        """
         if self._mine:
             return  # it is renewed the next time
-        with contextlib.suppress(OSError):  # (the folder is made anew by the supervisor, and looked at again)
-            if not os.path.exists(self._path) or not os.path.samestat(os.stat(self._path), os.fstat(self._file)):
+        # (the folder is made anew by the supervisor, and looked at again)
+        with contextlib.suppress(OSError):
+            if not os.path.exists(self._path) or not os.path.samestat(
+                os.stat(self._path), os.fstat(self._file)
+            ):
                 before = self._file
                 self._file = self._opened()
                 os.close(before)

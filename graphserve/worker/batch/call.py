@@ -1,7 +1,7 @@
 """One caller's call in a batch: its part of the arguments, and who is told how it ended.
 
-`Gathered` puts the result of a call together whose items were cut over several executions. Runs in workers and in
-`local()`.
+`Gathered` puts the result of a call together whose items were cut over several executions. Runs in
+workers and in `local()`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ class BatchedCall:
 
     __slots__ = ("_on_end", "_timer", "arguments", "context", "key", "on_leave", "size")
 
-    def __init__(self, arguments: dict[str, Any], context: CallContext, on_end: OnEnd, lists: Sequence[str]) -> None:
+    def __init__(
+        self, arguments: dict[str, Any], context: CallContext, on_end: OnEnd, lists: Sequence[str]
+    ) -> None:
         self.arguments = arguments
         self.context = context
         self._on_end: OnEnd | None = on_end
@@ -41,7 +43,9 @@ class BatchedCall:
         left = self.context.seconds_left()
         return left is not None and left <= 0
 
-    def watch(self, loop: asyncio.AbstractEventLoop, guard: float, late: Callable[[BatchedCall], None]) -> None:
+    def watch(
+        self, loop: asyncio.AbstractEventLoop, guard: float, late: Callable[[BatchedCall], None]
+    ) -> None:
         """Call `late` when its deadline passes."""
         left = self.context.seconds_left()
         if left is not None:

@@ -1,11 +1,14 @@
 """From a request to the call of a method: slots, threads, deadlines.
 
-    slots     when a worker accepts: its slots, the gated listeners of the shared sockets, the permit of a connection
-    load      whether a call can still be in time: latency estimates, and the limit of a loop that lags
+    slots     when a worker accepts: its slots, the gated listeners of the shared sockets, the
+              permit of a connection
+    load      whether a call can still be in time: latency estimates, and the limit of a loop that
+              lags
     decoding  large public bodies are read in a thread
     executor  the method is called, on the loop or in a thread, until it ends or its deadline passes
     endings   SystemExit and KeyboardInterrupt of user code are told once, and end nothing
 
-A connection gets a permit from `slots`; its request uses that when the call begins, and `Executor.start` runs it. When
-nothing of it runs any more, not before, the slot is released and the next connection is accepted.
+A connection gets a permit from `slots`; its request uses that when the call begins, and
+`Executor.start` runs it. When nothing of it runs any more, not before, the slot is released and the
+next connection is accepted.
 """

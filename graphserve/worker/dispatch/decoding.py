@@ -1,4 +1,7 @@
-"""Reads the arguments of a large public body in a thread, so that the loop goes on meanwhile. Runs in workers."""
+"""Reads the arguments of a large public body in a thread, so that the loop goes on meanwhile.
+
+Runs in workers.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,20 @@ class Decoding:
         executor: of the worker.
         context: what travels with the call.
         read: gives the arguments, or raises what is wrong with them.
-        on_end: called once with the arguments, with what was raised, or with `DeadlineExceeded`; not after `cancel`.
-        on_free: called when the thread is done, unless `on_end` had the arguments then: its caller goes on with them.
+        on_end: called once with the arguments, with what was raised, or with `DeadlineExceeded`;
+            not after `cancel`.
+        on_free: called when the thread is done, unless `on_end` had the arguments then: its caller
+            goes on with them.
     """
 
     def __init__(
-        self, executor: Executor, context: CallContext, read: Callable[[], dict[str, Any]],
-        on_end: Callable[[dict[str, Any] | None, BaseException | None], None], on_free: Callable[[], None],
-    ) -> None:  # fmt: skip
+        self,
+        executor: Executor,
+        context: CallContext,
+        read: Callable[[], dict[str, Any]],
+        on_end: Callable[[dict[str, Any] | None, BaseException | None], None],
+        on_free: Callable[[], None],
+    ) -> None:
         self._executor = executor
         self._on_free = on_free
         self._on_end: Callable[[dict[str, Any] | None, BaseException | None], None] | None = on_end
@@ -39,7 +48,10 @@ class Decoding:
         self._future.add_done_callback(self._thread_ended)
 
     def cancel(self) -> None:
-        """Stop waiting: the client went away, and nobody wants the arguments. A thread that runs is left alone."""
+        """Stop waiting: the client went away, and nobody wants the arguments.
+
+        A thread that runs is left alone.
+        """
         self._on_end = None
         self._cancel_timer()
         self._future.cancel()

@@ -1,8 +1,9 @@
-"""SystemExit and KeyboardInterrupt of user code, raised out of the loop: each is told once, and ends nothing.
+"""SystemExit and KeyboardInterrupt of user code, raised out of the loop: each is told once, and
+ends nothing.
 
-asyncio raises SystemExit and KeyboardInterrupt of a task out of its loop, before anybody who awaits the task has them.
-If that is an API, its call fails with it, and the log has it under the request id. Otherwise nobody
-else tells of it, and it is logged here. Runs in workers and in `local()`.
+asyncio raises SystemExit and KeyboardInterrupt of a task out of its loop, before anybody who awaits
+the task has them. If that is an API, its call fails with it, and the log has it under the request
+id. Otherwise nobody else tells of it, and it is logged here. Runs in workers and in `local()`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Executing a call: the user's method runs on the loop or in a thread, until it ends or nobody waits.
+"""Executing a call: the user's method runs on the loop or in a thread, until it ends or nobody
+waits.
 
-A `BoundApi` is one API of the instance, with its codecs. The `Executor` of a worker starts an `Execution` for each
-call, keeps those that run, and answers with `DeadlineExceeded` in place of one that is late. `Orphans` are calls whose
-caller has left: those that run on all the same are counted.
+A `BoundApi` is one API of the instance, with its codecs. The `Executor` of a worker starts an
+`Execution` for each call, keeps those that run, and answers with `DeadlineExceeded` in place of one
+that is late. `Orphans` are calls whose caller has left: those that run on all the same are counted.
 
 Runs in workers and in `local()`; it knows no sockets.
 """
@@ -31,13 +32,16 @@ from graphserve.wire.signature import Signature
 from graphserve.worker.dispatch import endings
 from graphserve.worker.dispatch.load import LatencyEstimate, LoopLagLimit
 
-GUARD = 0.003  # seconds past the deadline at which we answer ourselves: a call below speaks first, it knows more
+# seconds past the deadline at which we answer ourselves: a call below speaks first, it knows more
+GUARD = 0.003
 LEVEL_GUARD = 0.006  # more for each level below
 THREAD_GUARD = 0.015  # more for an API in a thread, which takes longer to hear of a failure below
 DECODERS = 2  # threads; one body after the other would do, but for one that is slow
 TURNS = 4  # of the loop, that a failure below which is already here takes to arrive
-RUN_ON = 0.1  # seconds after its caller was gone from which a call that still runs counts as one that ran on
-LATE_TURNS = 4  # of the loop, which was late, in which the end of a call may be among what comes next
+# seconds after its caller was gone from which a call that still runs counts as one that ran on
+RUN_ON = 0.1
+# of the loop, which was late, in which the end of a call may be among what comes next
+LATE_TURNS = 4
 
 OnEnd = Callable[[object, BaseException | None], None]  # is told the result, or what was raised
 
@@ -64,7 +68,8 @@ class BoundApi:
     method: Callable[..., Any]
     is_async: bool
     timeout: float | None
-    # How long a call holds its slot; of unlimited APIs, how long it takes while the loop is late. Streams have none.
+    # How long a call holds its slot; of unlimited APIs, how long it takes while the loop is late.
+    # Streams have none.
     latency: LatencyEstimate | None
     index: int = 0  # among the APIs of its node
 
@@ -83,11 +88,18 @@ def bind(node: NodePlan, instance: object, declared: type | None = None) -> dict
         method = getattr(instance, api.name)
         given = [timeout for timeout in (api.timeout, node.options.timeout) if timeout is not None]
         bound[api.name] = BoundApi(
-            api, signature, ArgumentsCodec(signature),
-            ResultCodec(signature.item if signature.stream else signature.result, f"{node.name}.{api.name}"),
-            method, _is_async(method) or _is_async(inspect.unwrap(method)), min(given, default=None),
-            None if api.stream else LatencyEstimate(), index,
-        )  # fmt: skip
+            api,
+            signature,
+            ArgumentsCodec(signature),
+            ResultCodec(
+                signature.item if signature.stream else signature.result, f"{node.name}.{api.name}"
+            ),
+            method,
+            _is_async(method) or _is_async(inspect.unwrap(method)),
+            min(given, default=None),
+            None if api.stream else LatencyEstimate(),
+            index,
+        )
     return bound
 
 
@@ -102,8 +114,8 @@ class Executor:
         node: the node.
         threads: the pool that sync APIs run in.
         depth: of the node (`Plan.depth`); default: its level.
-        shared: what the supervisor reads (`system/shared_memory.py`): the latest deadline of what is executed
-            (never too early, exact when nothing is), and how many calls are.
+        shared: what the supervisor reads (`system/shared_memory.py`): the latest deadline of what
+            is executed (never too early, exact when nothing is), and how many calls are.
     """
 
     def __init__(
@@ -124,9 +136,13 @@ class Executor:
 
     @property
     def decoders(self) -> ThreadPoolExecutor:
-        """Return the threads in which large bodies are read; there are none before the first of these."""
+        """Return the threads in which large bodies are read; there are none before the first of
+        these.
+        """
         if self._decoders is None:
-            self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix=f"{self.node.name}-bodies")
+            self._decoders = ThreadPoolExecutor(
+                DECODERS, thread_name_prefix=f"{self.node.name}-bodies"
+            )
         return self._decoders
 
     def register(self, execution: Running) -> None:
@@ -150,16 +166,26 @@ class Executor:
             self.shared[EXECUTING] -= 1
 
     def add_calls(self, calls: int = 1) -> None:
-        """Count calls that share an execution, or wait for its end: none is alone until nothing is executed."""
+        """Count calls that share an execution, or wait for its end: none is alone until nothing is
+        executed.
+        """
         self.shared[EXECUTING] += calls
 
     def refresh_deadline(self) -> None:
         """Forget the latest deadline of calls that have ended."""
-        self.shared[DEADLINE] = max((execution.context.deadline_ns or 0 for execution in self.executing), default=0)
+        self.shared[DEADLINE] = max(
+            (execution.context.deadline_ns or 0 for execution in self.executing), default=0
+        )
 
     def overdue(self) -> float:
-        """Return the seconds that the latest call has gone on past its deadline; 0.0 if none has."""
-        lefts = [left for execution in self.executing if (left := execution.context.seconds_left()) is not None]
+        """Return the seconds that the latest call has gone on past its deadline; 0.0 if none
+        has.
+        """
+        lefts = [
+            left
+            for execution in self.executing
+            if (left := execution.context.seconds_left()) is not None
+        ]
         return max(0.0, -min(lefts, default=0.0))
 
     def start(
@@ -172,8 +198,10 @@ class Executor:
             api: which API.
             arguments: decoded and checked.
             context: what travels with the call.
-            on_end: called once with the result, or with what was raised, or with `DeadlineExceeded`.
-            on_free: called once when nothing of it runs any more; never before `on_end`, except after `cancel`.
+            on_end: called once with the result, or with what was raised, or with
+                `DeadlineExceeded`.
+            on_free: called once when nothing of it runs any more; never before `on_end`, except
+                after `cancel`.
             at_once: run the first step of an async API before this returns: it may have ended then.
         """
         execution = Execution(self, context, on_end, on_free)
@@ -185,9 +213,20 @@ class Executor:
 class Execution:
     """One call that is being executed."""
 
-    __slots__ = ("_began", "_executor", "_latency", "_on_end", "_on_free", "_running", "_timer", "context")
+    __slots__ = (
+        "_began",
+        "_executor",
+        "_latency",
+        "_on_end",
+        "_on_free",
+        "_running",
+        "_timer",
+        "context",
+    )
 
-    def __init__(self, executor: Executor, context: CallContext, on_end: OnEnd, on_free: Callable[[], None]) -> None:
+    def __init__(
+        self, executor: Executor, context: CallContext, on_end: OnEnd, on_free: Callable[[], None]
+    ) -> None:
         self._executor = executor
         self.context = context
         self._on_end: OnEnd | None = on_end
@@ -265,7 +304,8 @@ class Execution:
             self._free()
 
     def _time_out_soon(self, turns: int = TURNS) -> None:
-        # On a loaded machine our timer and one below may fire in the same turn; what it found out comes first.
+        # On a loaded machine our timer and one below may fire in the same turn; what it found out
+        # comes first.
         if self._on_end is None:
             return
         if turns:
@@ -275,7 +315,8 @@ class Execution:
             self._time_out()
 
     def _time_out(self) -> None:
-        # A call below that has not been answered either is what holds this one: its word is on its way, and late.
+        # A call below that has not been answered either is what holds this one: its word is on its
+        # way, and late.
         name = self.context.held_by() or self._executor.node.name
         self._end(None, DeadlineExceeded(f"{name} did not answer before the deadline", node=name))
         self._stop()
@@ -284,7 +325,8 @@ class Execution:
         if self._timer is not None:
             self._timer.cancel()
         if self._running is not None:
-            self._running.cancel()  # a thread that runs is left alone: it holds its slot until it returns
+            # a thread that runs is left alone: it holds its slot until it returns
+            self._running.cancel()
             self._executor.orphans.add(self)
         self.context.leave()
 
@@ -310,7 +352,8 @@ async def _run(method: Callable[..., Any], arguments: dict[str, Any], context: C
     born = forked.forks
     try:
         result = method(**arguments)
-        if hasattr(result, "__await__") or inspect.isawaitable(result):  # the first is quick, and nearly always true
+        # the first is quick, and nearly always true
+        if hasattr(result, "__await__") or inspect.isawaitable(result):
             result = await result
     except BaseException as exc:
         raise_contained(exc, born, method, on_loop=True)
@@ -331,8 +374,11 @@ def _run_sync(method: Callable[..., Any], arguments: dict[str, Any], context: Ca
     return result
 
 
-def raise_contained(exc: BaseException, born: int, method: Callable[..., Any], *, on_loop: bool) -> NoReturn:
-    """Raise what an API raised as something that concerns its call alone: the loop and the other calls go on.
+def raise_contained(
+    exc: BaseException, born: int, method: Callable[..., Any], *, on_loop: bool
+) -> NoReturn:
+    """Raise what an API raised as something that concerns its call alone: the loop and the other
+    calls go on.
 
     Args:
         exc: what it raised.
@@ -351,7 +397,9 @@ def raise_contained(exc: BaseException, born: int, method: Callable[..., Any], *
 
 
 def was_cancelled() -> bool:
-    """Return whether somebody has cancelled the task that runs; else its own code raised the CancelledError."""
+    """Return whether somebody has cancelled the task that runs; else its own code raised the
+    CancelledError.
+    """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
@@ -362,7 +410,8 @@ def name_of(method: Callable[..., Any]) -> str:
 
 
 class Orphans:
-    """The calls of one worker whose callers have left, and the number of those that ran on all the same.
+    """The calls of one worker whose callers have left, and the number of those that ran on all the
+    same.
 
     A thousand clients may leave at once: one timer looks at all of their calls.
 

@@ -1,8 +1,10 @@
-"""Whether a call can still be in time: how long the calls of an API take, and how far the event loop is behind.
+"""Whether a call can still be in time: how long the calls of an API take, and how far the event
+loop is behind.
 
-`LatencyEstimate` learns from the latest calls of one API. `LoopLagLimit` watches the loop: async APIs have no limit of
-their own, so what they have too much of is the loop's time. While it is late, each further call makes all of them
-later; then the calls in flight are held to about as many as it serves within `TARGET`. Runs in workers.
+`LatencyEstimate` learns from the latest calls of one API. `LoopLagLimit` watches the loop: async
+APIs have no limit of their own, so what they have too much of is the loop's time. While it is late,
+each further call makes all of them later; then the calls in flight are held to about as many as it
+serves within `TARGET`. Runs in workers.
 """
 
 from __future__ import annotations
@@ -17,14 +19,17 @@ WAY_BACK = 0.005  # seconds for the answer to reach whoever waits for it
 BEAT = 0.05  # seconds between two looks, while calls are executed
 LATE = 0.02  # seconds that the loop may be late before it matters which calls can still be in time
 TARGET = 0.1  # seconds that the loop may be late
-PERSISTENCE = 0.3  # seconds that it has to be late before calls are refused: a hiccup is none of their business
+# seconds that it has to be late before calls are refused: a hiccup is none of their business
+PERSISTENCE = 0.3
 FEWEST = 32  # calls in flight that are always allowed
 GROWTH = 1.1  # of the limit, at each look at which the loop is in time
 CALM = 2.0  # seconds in time and within the limit after which there is none
 
 
 class LatencyEstimate:
-    """The mean of the latest calls and how far they lie from it, as TCP estimates round trips (RFC 6298)."""
+    """The mean of the latest calls and how far they lie from it, as TCP estimates round trips (RFC
+    6298).
+    """
 
     __slots__ = ("_deviation", "_mean")
 
@@ -44,12 +49,16 @@ class LatencyEstimate:
 
     @property
     def needed(self) -> float:
-        """Return the seconds that a call needs to be in time, most likely; 0.0 while nothing is known."""
+        """Return the seconds that a call needs to be in time, most likely; 0.0 while nothing is
+        known.
+        """
         return self._mean + 4 * self._deviation + WAY_BACK if self._mean else 0.0
 
     @property
     def usual(self) -> float:
-        """Return the seconds that most calls take at most, for where a low guess costs little; 0.0 likewise."""
+        """Return the seconds that most calls take at most, for where a low guess costs little; 0.0
+        likewise.
+        """
         return self._mean + self._deviation + WAY_BACK if self._mean else 0.0
 
 
@@ -100,4 +109,6 @@ class LoopLagLimit:
             self._calm_since = 0.0
         else:
             self._calm_since = self._calm_since or now
-        self.limit = math.inf if self._calm_since and now - self._calm_since > CALM else self.limit * GROWTH
+        self.limit = (
+            math.inf if self._calm_since and now - self._calm_since > CALM else self.limit * GROWTH
+        )

@@ -1,9 +1,11 @@
-"""The slots of a worker: how many limited calls it executes at once, and when it accepts the next one.
+"""The slots of a worker: how many limited calls it executes at once, and when it accepts the next
+one.
 
-A worker accepts from its node's shared sockets (`GatedListener`) only while it has a free slot. The kernel's accept
-queue is then one queue for all callers and all workers of the node, and the free worker takes the oldest call. What a
-connection was accepted for (a slot, or a place in a batch) is its `Permit`, until its call begins. A call whose body
-is already on its way to this worker cannot be taken by a sibling: it waits for a slot here (`WaitingUpload`).
+A worker accepts from its node's shared sockets (`GatedListener`) only while it has a free slot. The
+kernel's accept queue is then one queue for all callers and all workers of the node, and the free
+worker takes the oldest call. What a connection was accepted for (a slot, or a place in a batch) is
+its `Permit`, until its call begins. A call whose body is already on its way to this worker cannot
+be taken by a sibling: it waits for a slot here (`WaitingUpload`).
 
 Runs in workers.
 """
@@ -27,8 +29,10 @@ from graphserve.worker.batch.batcher import LEASE_PAUSE, Batcher
 from graphserve.worker.dispatch.executor import Executor
 
 Attach = Callable[[socket.socket], None]
-EMPTY_STEP = 0.1  # seconds between two looks at whether calls still wait in a socket that has lost its name
-NO_DESCRIPTORS_PAUSE = 0.05  # seconds that a worker without free descriptors leaves the queue to others
+# seconds between two looks at whether calls still wait in a socket that has lost its name
+EMPTY_STEP = 0.1
+# seconds that a worker without free descriptors leaves the queue to others
+NO_DESCRIPTORS_PAUSE = 0.05
 
 
 class Descriptor(Protocol):
@@ -46,9 +50,11 @@ class GatedListener:
     Args:
         sock: where callers connect.
         attach: takes a connection, whose place `admit` has reserved.
-        admit: reserves a place for a connection: a slot, or room in a batch; False if there is none.
+        admit: reserves a place for a connection: a slot, or room in a batch; False if there is
+            none.
         room: the number of connections that may come although no slot is free.
-        take_lease: returns whether this worker may accept now; where it may not, it is asked again soon.
+        take_lease: returns whether this worker may accept now; where it may not, it is asked again
+            soon.
         leave_lease_if_idle: follows `take_lease`, when what could be accepted was.
     """
 
@@ -106,7 +112,9 @@ class Slots:
         self._watches = []
 
     def replace(self, before: socket.socket, listener: GatedListener) -> None:
-        """Accept from a listener in place of one whose socket has lost its name; what still waits there is served."""
+        """Accept from a listener in place of one whose socket has lost its name; what still waits
+        there is served.
+        """
         if not self._open:
             listener.sock.close()
             return
@@ -130,7 +138,9 @@ class Slots:
         """Watch each listener for which there is room, and no other."""
         free = self._open and self.in_use < self.limit
         for watch in self._watches:
-            wanted = (free or (self._open and watch.listener.room() > 0)) and not watch.leased_elsewhere
+            wanted = (
+                free or (self._open and watch.listener.room() > 0)
+            ) and not watch.leased_elsewhere
             if wanted and not watch.reading:
                 self._readers.add_reader(watch.sock, watch.accept)
             elif watch.reading and not wanted:
@@ -138,8 +148,8 @@ class Slots:
             watch.reading = wanted
 
     def _accept(self, watch: _Watch) -> None:
-        # One connection a turn, or a worker with many slots would leave none for its siblings; what joins a batch
-        # that is open already comes all at once.
+        # One connection a turn, or a worker with many slots would leave none for its siblings; what
+        # joins a batch that is open already comes all at once.
         listener = watch.listener
         if not listener.take_lease():
             watch.leased_elsewhere = True
@@ -157,7 +167,8 @@ class Slots:
     def _accept_one(self, listener: GatedListener) -> bool:
         try:
             connection, _ = listener.sock.accept()
-        except (BlockingIOError, InterruptedError, ConnectionAbortedError):  # another worker took it
+        # another worker took it
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return False
         except OSError:  # no descriptors
             self._pause()
@@ -188,7 +199,9 @@ class Slots:
         return True
 
     def take_after_queue(self) -> bool:
-        """Take a slot for a call that came another way, if one is left when those in the queue have been served."""
+        """Take a slot for a call that came another way, if one is left when those in the queue have
+        been served.
+        """
         if self.in_use < self.limit:
             for watch in self._watches:
                 if watch.reading:
@@ -230,12 +243,16 @@ class Slots:
 
 
 def has_hung_up(connection: Descriptor) -> bool:
-    """Return whether the caller has closed its end: it gave up while it waited (poll(2), POLLRDHUP)."""
+    """Return whether the caller has closed its end: it gave up while it waited (poll(2),
+    POLLRDHUP).
+    """
     return _polls(connection, select.POLLRDHUP)
 
 
 def has_sent(connection: Descriptor) -> bool:
-    """Return whether there is something to read: a request that came while we did something else, or the end."""
+    """Return whether there is something to read: a request that came while we did something else,
+    or the end.
+    """
     return _polls(connection, select.POLLIN)
 
 
@@ -246,7 +263,9 @@ def _polls(connection: Descriptor, event: int) -> bool:
 
 
 def drain_backlog(listener: socket.socket, attach: Attach) -> None:
-    """Accept all that waits at a listener, then close it: connections left in its queue would be reset."""
+    """Accept all that waits at a listener, then close it: connections left in its queue would be
+    reset.
+    """
     with contextlib.suppress(OSError):
         while True:
             connection, _ = listener.accept()
@@ -263,7 +282,8 @@ class Permit:
     Args:
         slots: of the worker.
         slot: whether a slot was taken for it.
-        batcher: the batched API whose shared socket it came by; a place in the batch is reserved for it.
+        batcher: the batched API whose shared socket it came by; a place in the batch is reserved
+            for it.
     """
 
     __slots__ = ("batcher", "slot", "slots")
@@ -279,14 +299,18 @@ class Permit:
         return self.slot or self.batcher is not None
 
     def take_slot(self) -> bool:
-        """Use the connection's slot for its call, or a free one that nobody waits for; return whether there was one."""
+        """Use the connection's slot for its call, or a free one that nobody waits for; return
+        whether there was one.
+        """
         if self.slot:
             self.slot = False
             return True
         return self.slots.take_after_queue()
 
     def take_place(self) -> bool:
-        """Use the connection's place in a batch; return False if it did not come by the batched API's shared socket."""
+        """Use the connection's place in a batch; return False if it did not come by the batched
+        API's shared socket.
+        """
         had = self.batcher is not None
         self.batcher = None
         return had
@@ -344,4 +368,6 @@ class WaitingUpload:
 
     def _time_out(self) -> None:
         self.cancel()
-        self._on_end(DeadlineExceeded(f"{self._name} did not answer before the deadline", node=self._name))
+        self._on_end(
+            DeadlineExceeded(f"{self._name} did not answer before the deadline", node=self._name)
+        )

@@ -1,18 +1,25 @@
 """The HTTP of a worker: from an accepted socket to the bytes of an answer.
 
-    acceptor (tls, limits)          accepts at the public socket, early (EarlyConnection) before there is a Plan
-      -> public, protocol           PublicConnection and HttpConnection: one connection that the parser reads
-    fast_connection (fast_parser)   one connection by a shared socket, read and answered without a parser
-      both of a listener            what the connections of one socket share: APIs, slots, limits, the time
+    acceptor (tls, limits)          accepts at the public socket, early (EarlyConnection) before
+                                    there is a Plan
+      -> public, protocol           PublicConnection and HttpConnection: one connection that the
+                                    parser reads
+    fast_connection (fast_parser)   one connection by a shared socket, read and answered without a
+                                    parser
+      both of a listener            what the connections of one socket share: APIs, slots, limits,
+                                    the time
       -> request (headers)          HttpRequest: one call of an API, from its head to its answer
-      -> asgi                       AsgiRequest: what is for no API goes to the application of health and pages
+      -> asgi                       AsgiRequest: what is for no API goes to the application of
+                                    health and pages
            response                 the bytes of an answer; response_stream: of one that is streamed
-           relay                    passes a call on to the node's own queue, where every slot is taken
+           relay                    passes a call on to the node's own queue, where every slot is
+                                    taken
 
-A public request is checked by `strict` (what two readers could read in two ways) and `browsers` (hosts and origins),
-ended by `timeouts` when its client is too slow, refused by `shedding` when it would be late, and noted by `access_log`.
+A public request is checked by `strict` (what two readers could read in two ways) and `browsers`
+(hosts and origins), ended by `timeouts` when its client is too slow, refused by `shedding` when it
+would be late, and noted by `access_log`.
 
 The way of one: `PublicConnection.data_received` -> `on_headers_complete` -> `begin_request` ->
-`HttpRequest.headers_complete` -> `message_complete` -> `_execute` -> the executor, a batch or the relay -> `_write` ->
-`PublicConnection.on_response_complete`.
+`HttpRequest.headers_complete` -> `message_complete` -> `_execute` -> the executor, a batch or the
+relay -> `_write` -> `PublicConnection.on_response_complete`.
 """

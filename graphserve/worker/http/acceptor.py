@@ -1,4 +1,6 @@
-"""The public socket of an entry worker: accepts connections, never more than it can hold, and closes without a loss."""
+"""The public socket of an entry worker: accepts connections, never more than it can hold, and
+closes without a loss.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,16 @@ from graphserve.worker.http.public import PublicConnection
 from graphserve.worker.http.timeouts import Timeouts
 from graphserve.worker.http.tls import FailedHandshakes
 
-LAST_HANDSHAKE = 5.0  # seconds that a client whose connection still waited when the port closed has for TLS
-BEYOND = 8  # handshakes at once beyond the limit: of probes, and of those who are told that there is no room
-PATIENCE = 1.0  # seconds that a handshake has while others wait for its place: of a client in earnest it takes a part
+# seconds that a client whose connection still waited when the port closed has for TLS
+LAST_HANDSHAKE = 5.0
+# handshakes at once beyond the limit: of probes, and of those who are told that there is no room
+BEYOND = 8
+# seconds that a handshake has while others wait for its place: of a client in earnest it takes a
+# part
+PATIENCE = 1.0
 LEAST_PATIENCE = 0.02  # seconds likewise, where one after the other stays unfinished
-AT_ONCE = 16  # connections that are accepted in one turn of the loop; a sibling may have time for the others
+# connections that are accepted in one turn of the loop; a sibling may have time for the others
+AT_ONCE = 16
 
 
 class Acceptor:
@@ -34,7 +41,11 @@ class Acceptor:
     """
 
     def __init__(
-        self, listener: Listener, limits: Limits, tls: ssl.SSLContext | None, beginning: Beginning | None = None
+        self,
+        listener: Listener,
+        limits: Limits,
+        tls: ssl.SSLContext | None,
+        beginning: Beginning | None = None,
     ) -> None:
         self._beginning = beginning
         self.listener = listener
@@ -44,7 +55,8 @@ class Acceptor:
         self.timeouts = Timeouts(listener, limits)
         self._failed = FailedHandshakes()
         self._attaching: set[asyncio.Task[object]] = set()
-        # Handshakes that nobody has ended, the oldest first: each socket, and when it was accepted on the loop's clock.
+        # Handshakes that nobody has ended, the oldest first: each socket, and when it was accepted
+        # on the loop's clock.
         self._handshakes: dict[asyncio.Task[object], tuple[socket.socket, float]] = {}
         self._patience = PATIENCE
         self._pause: asyncio.TimerHandle | None = None  # in which nobody is accepted
@@ -52,8 +64,12 @@ class Acceptor:
         self._sock: socket.socket | None = None
 
     async def open(self, sock: socket.socket, backlog: int) -> None:
-        """Begin to accept. With TLS that is our own doing, since the loop would begin any number of handshakes."""
-        self._copy = sock.dup()  # the server closes the one it has; what waits there then is taken from this one
+        """Begin to accept.
+
+        With TLS that is our own doing, since the loop would begin any number of handshakes.
+        """
+        # the server closes the one it has; what waits there then is taken from this one
+        self._copy = sock.dup()
         self._copy.setblocking(False)
         if self.tls is None:
             self._server = await self.loop.create_server(self._protocol, sock=sock, backlog=backlog)
@@ -64,7 +80,9 @@ class Acceptor:
             self.loop.add_reader(sock, self._accept)
 
     async def succeed(self, sock: socket.socket, backlog: int) -> None:
-        """Accept from another socket, since the name of the one before was removed; who waits there is served."""
+        """Accept from another socket, since the name of the one before was removed; who waits there
+        is served.
+        """
         self.close()
         await self.open(sock, backlog)
 
@@ -91,7 +109,8 @@ class Acceptor:
     def _accept(self) -> None:
         assert self._sock is not None
         for _ in range(AT_ONCE):
-            if not has_sent(self._sock):  # nobody waits there: a place is made for who does, and for nobody else
+            # nobody waits there: a place is made for who does, and for nobody else
+            if not has_sent(self._sock):
                 return
             if not self._has_place():
                 return
@@ -108,11 +127,13 @@ class Acceptor:
             self._attach(connection, self.limits.patience)
 
     def _has_place(self) -> bool:
-        """Return whether one more client may shake hands now; if not, the next ones wait until a handshake is over.
+        """Return whether one more client may shake hands now; if not, the next ones wait until a
+        handshake is over.
 
-        Who is beyond the limit is told so, which takes a handshake too. Of those only a few are under way at once, and
-        none may keep its place: one that is slow ends for who waits. If one after the other is slow, that is a flood,
-        and each has less time, so that who is in earnest does not wait behind all of them.
+        Who is beyond the limit is told so, which takes a handshake too. Of those only a few are
+        under way at once, and none may keep its place: one that is slow ends for who waits. If one
+        after the other is slow, that is a flood, and each has less time, so that who is in earnest
+        does not wait behind all of them.
         """
         if self.timeouts.excess(len(self._handshakes) + 1) <= BEYOND or not self._handshakes:
             return True
@@ -151,7 +172,9 @@ class Acceptor:
         )  # fmt: skip
         self._attaching.add(task)
         self._handshakes[task] = (connection, self.loop.time())
-        task.add_done_callback(functools.partial(self._attached, _peer(connection) if self.tls is not None else ""))
+        task.add_done_callback(
+            functools.partial(self._attached, _peer(connection) if self.tls is not None else "")
+        )
 
     def _attached(self, peer: str, task: asyncio.Task[object]) -> None:
         self._attaching.discard(task)

@@ -1,4 +1,6 @@
-"""The access log: a line for each answer, and for each request whose client did not wait for one. Runs in workers.
+"""The access log: a line for each answer, and for each request whose client did not wait for one.
+
+Runs in workers.
 
 A refusal is an answer, of whatever came. Health is not logged: probes would be most of it.
 """
@@ -20,7 +22,9 @@ CLIENT_LEFT = 499  # no status of HTTP, since nobody is there to get it; proxies
 LOGGER = "graphserve.access"
 
 
-def log_answer(method: str, path: str, status: int, request_id: bytes, seconds: float, client: Address | None) -> None:
+def log_answer(
+    method: str, path: str, status: int, request_id: bytes, seconds: float, client: Address | None
+) -> None:
     """Write the line of one answer.
 
     Args:
@@ -32,7 +36,12 @@ def log_answer(method: str, path: str, status: int, request_id: bytes, seconds: 
         client: who asked.
     """
     took = round(seconds * 1e3, 3)
-    fields = {"request_id": request_id.decode("latin-1"), "status": status, "ms": took, "client": client}
+    fields = {
+        "request_id": request_id.decode("latin-1"),
+        "status": status,
+        "ms": took,
+        "client": client,
+    }
     records.note(LOGGER, "info", f"{method} {path} {status} {took:.1f} ms", fields=fields)
 
 
@@ -42,7 +51,8 @@ def shown(path: bytes) -> str:
 
 
 class ForwardedClients:
-    """The application behind a proxy, which is told who the proxy's clients are, by uvicorn's own rules.
+    """The application behind a proxy, which is told who the proxy's clients are, by uvicorn's own
+    rules.
 
     Args:
         app: what answers.
@@ -50,7 +60,8 @@ class ForwardedClients:
     """
 
     def __init__(self, app: AsgiApp, trusted: str) -> None:
-        from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware  # a worker without proxies needs none of it
+        # a worker without proxies needs none of it
+        from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
         asgi: Any = ProxyHeadersMiddleware  # (its types are uvicorn's own names for those of ASGI)
         self._app: AsgiApp = asgi(app, trusted)
@@ -61,7 +72,9 @@ class ForwardedClients:
         await self._app(scope, receive, send)
 
     def of(self, peer: Address | None, headers: list[tuple[bytes, bytes]]) -> Address | None:
-        """Return the client that a request is from, if it says so and its peer is a proxy that is trusted."""
+        """Return the client that a request is from, if it says so and its peer is a proxy that is
+        trusted.
+        """
         client: Address | None = self._apply(peer, headers)["client"]
         return client
 
@@ -71,7 +84,8 @@ class ForwardedClients:
         return scheme == "https"
 
     def _apply(self, peer: Address | None, headers: list[tuple[bytes, bytes]]) -> Scope:
-        # The rules are those of an ASGI application that waits for nothing, so its coroutine ends in its first step.
+        # The rules are those of an ASGI application that waits for nothing, so its coroutine ends
+        # in its first step.
         scope: Scope = {"type": "http", "client": peer, "scheme": "http", "headers": headers}
         work: Any = self._rules(scope, _receive, _send)
         try:
@@ -116,6 +130,13 @@ class AccessLog:
             if message["type"] == "http.response.start":
                 request_id = dict(message.get("headers", ())).get(REQUEST_ID, b"")
                 took = time.perf_counter() - began
-                log_answer(scope["method"], shown(path), message["status"], request_id, took, scope["client"])
+                log_answer(
+                    scope["method"],
+                    shown(path),
+                    message["status"],
+                    request_id,
+                    took,
+                    scope["client"],
+                )
 
         await self.app(scope, receive, noting)

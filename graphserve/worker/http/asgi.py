@@ -1,7 +1,9 @@
-"""One request to the ASGI application: health, documents and pages, and what does not exist. Runs in workers.
+"""One request to the ASGI application: health, documents and pages, and what does not exist.
 
-The application reads no bodies: what a client sends with such a request is read from the connection and thrown away, so
-the application is told of an empty body.
+Runs in workers.
+
+The application reads no bodies: what a client sends with such a request is read from the connection
+and thrown away, so the application is told of an empty body.
 """
 
 from __future__ import annotations
@@ -44,10 +46,16 @@ class AsgiRequest:
     """
 
     def __init__(
-        self, app: AsgiApp, scope: Scope, transport: asyncio.Transport, flow: FlowControl,
-        default_headers: list[tuple[bytes, bytes]], keep_alive: bool, tasks: set[asyncio.Task[None]],
+        self,
+        app: AsgiApp,
+        scope: Scope,
+        transport: asyncio.Transport,
+        flow: FlowControl,
+        default_headers: list[tuple[bytes, bytes]],
+        keep_alive: bool,
+        tasks: set[asyncio.Task[None]],
         on_complete: Callable[[], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.app = app
         self.scope = scope
         self._transport = transport
@@ -56,7 +64,8 @@ class AsgiRequest:
         self._tasks = tasks
         self._on_complete: Callable[[], None] | None = on_complete
         # The request.
-        self._changed = asyncio.Event()  # the body is complete, the answer is, or the client has left
+        # the body is complete, the answer is, or the client has left
+        self._changed = asyncio.Event()
         self._more_body = True
         self._disconnected = False
         # The answer.
@@ -94,7 +103,9 @@ class AsgiRequest:
             await self._end_badly()
         else:
             if not self.response_complete and not self._disconnected:
-                records.note(LOGGER, "error", f"the application did not answer {self.scope['path']}")
+                records.note(
+                    LOGGER, "error", f"the application did not answer {self.scope['path']}"
+                )
                 await self._end_badly()
         finally:
             self._on_complete = None
@@ -113,7 +124,9 @@ class AsgiRequest:
         await self.send({"type": "http.response.body", "body": text})
 
     async def receive(self) -> Message:
-        """Return that the body is complete, once; then wait for the end of the answer or of the connection."""
+        """Return that the body is complete, once; then wait for the end of the answer or of the
+        connection.
+        """
         if not self._disconnected and not self.response_complete:
             self._flow.resume_reading()
             await self._changed.wait()
@@ -155,7 +168,9 @@ class AsgiRequest:
             elif name == b"transfer-encoding" and value.lower() == b"chunked":
                 self._left = 0
                 self._chunked = True
-            elif name == CONNECTION and b"close" in [token.strip() for token in value.lower().split(b",")]:
+            elif name == CONNECTION and b"close" in [
+                token.strip() for token in value.lower().split(b",")
+            ]:
                 self.keep_alive = False
                 says_close = True
             lines.append(b"%b: %b\r\n" % (name, value))

@@ -1,8 +1,10 @@
-"""What a browser may be made to do by a page that it shows: which hosts the port answers to, and whose pages may call.
+"""What a browser may be made to do by a page that it shows: which hosts the port answers to, and
+whose pages may call.
 
-A browser inside the firewall sends whatever a page of any site has it send. It says where the page comes from
-(`Sec-Fetch-Site`, `Origin`), and which name it believes to have reached (`Host`). Other clients say none of this, or
-what they like, and lose nothing by it: this protects the person at the browser. Pure; runs in entry workers.
+A browser inside the firewall sends whatever a page of any site has it send. It says where the page
+comes from (`Sec-Fetch-Site`, `Origin`), and which name it believes to have reached (`Host`). Other
+clients say none of this, or what they like, and lose nothing by it: this protects the person at the
+browser. Pure; runs in entry workers.
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ from graphserve.worker.http.strict import Headers, host_is_valid
 
 # Of a page of this very origin, or of nobody's: an address that was typed, a bookmark.
 OWN_SITES = frozenset({b"same-origin", b"none"})
-# Methods by which pages and health are read; no API is executed by them. OPTIONS is what a browser asks before a
-# request that needs leave; it gets none, since no header of the answer gives it.
+# Methods by which pages and health are read; no API is executed by them. OPTIONS is what a browser
+# asks before a request that needs leave; it gets none, since no header of the answer gives it.
 SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
-LOOPBACK = ("localhost", "*.localhost")  # names that no name server can point elsewhere (RFC 6761, 6.3)
+# names that no name server can point elsewhere (RFC 6761, 6.3)
+LOOPBACK = ("localhost", "*.localhost")
 _PARTS = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*)(?::(?P<port>[0-9]*))?\Z")
 _ORIGIN = re.compile(rb"(?P<scheme>https?)://(?P<host>[^/?#@\s]+)\Z", re.IGNORECASE)
 _PORTS = {"http": "80", "https": "443"}
@@ -39,7 +42,9 @@ class AllowedHosts:
     def __init__(self, patterns: tuple[str, ...], *, loopback: bool = False) -> None:
         self._any = "*" in patterns
         self._loopback = loopback
-        self._names = frozenset(_plain(pattern) for pattern in patterns if not pattern.startswith("*"))
+        self._names = frozenset(
+            _plain(pattern) for pattern in patterns if not pattern.startswith("*")
+        )
         self._below = tuple(pattern[1:].lower() for pattern in patterns if pattern.startswith("*."))
         # What most clients send is a few hosts; how many there are is not for a client to say.
         self.allows: Callable[[bytes | None], bool] = lru_cache(maxsize=256)(self._allows)
@@ -48,8 +53,9 @@ class AllowedHosts:
     def of(cls, listen: ListenPlan) -> AllowedHosts:
         """Return the ones that were chosen, or else: on loopback its own names, elsewhere all.
 
-        A page of any site can have its own name lead to 127.0.0.1 (DNS rebinding); then the browser takes both for one
-        site. At another address the names that lead here are not known to us. A Unix socket is reached by no browser.
+        A page of any site can have its own name lead to 127.0.0.1 (DNS rebinding); then the browser
+        takes both for one site. At another address the names that lead here are not known to us. A
+        Unix socket is reached by no browser.
         """
         if listen.allowed_hosts:
             return cls(listen.allowed_hosts)
@@ -63,7 +69,8 @@ class AllowedHosts:
             return False
         name = _plain(_split(host.decode("latin-1"))[0])
         if self._any or not name or name in self._names or name.endswith(self._below):
-            return True  # (without a name there is nothing that could be foreign; no browser sends that)
+            # (without a name there is nothing that could be foreign; no browser sends that)
+            return True
         return self._loopback and is_loopback(name)
 
 
@@ -82,14 +89,18 @@ def is_loopback(host: str) -> bool:
 
 def foreign_host(host: bytes) -> HttpProblem:
     """Return the refusal of a Host that is not allowed."""
-    said = f"this port does not answer to the host {shown(host)!r}: --allowed-hosts says which it answers to"
+    said = (
+        f"this port does not answer to the host {shown(host)!r}: --allowed-hosts says which it"
+        " answers to"
+    )
     return HttpProblem(421, said)
 
 
 def fault(
     method: bytes, executes: bool, headers: Headers, own: Callable[[], list[tuple[str, bytes]]]
 ) -> HttpProblem | None:
-    """Return why a request is refused that a browser sends for a page of another site; None if it is none.
+    """Return why a request is refused that a browser sends for a page of another site; None if it
+    is none.
 
     Args:
         method: the method.
@@ -105,13 +116,17 @@ def fault(
             return None
         return _foreign_page("Sec-Fetch-Site", sites[-1])
     origins = [value for name, value in headers if name == b"origin"]
-    if origins and not {origin(value) for value in origins} <= {_normal(scheme, host) for scheme, host in own()}:
+    if origins and not {origin(value) for value in origins} <= {
+        _normal(scheme, host) for scheme, host in own()
+    }:
         return _foreign_page("Origin", origins[-1])
     return None
 
 
 def origin(value: bytes) -> str | None:
-    """Return an origin in one spelling; None if no page of ours has it (`null` is that of a sandbox or a file)."""
+    """Return an origin in one spelling; None if no page of ours has it (`null` is that of a sandbox
+    or a file).
+    """
     found = _ORIGIN.match(value.strip())
     if found is None or not host_is_valid(found["host"]):
         return None
@@ -125,7 +140,9 @@ def _normal(scheme: str, host: bytes) -> str:
 
 def _foreign_page(header: str, value: bytes) -> HttpProblem:
     return HttpProblem(
-        403, f"a browser sends this for a page of another site ({header}: {shown(value)}), which may call no API"
+        403,
+        f"a browser sends this for a page of another site ({header}: {shown(value)}), which may"
+        " call no API",
     )
 
 

@@ -1,8 +1,10 @@
-"""Connections of the public port while the graph is still being resolved. Runs in the fallback server.
+"""Connections of the public port while the graph is still being resolved.
 
-Nobody knows yet which APIs there are, so a request is neither taken nor refused: health is answered, all else stays the
-bytes that came, with reading paused, and is parsed when the Plan is there. What waits too long, or waits for a graph
-that will not be, is parsed then, for its answer.
+Runs in the fallback server.
+
+Nobody knows yet which APIs there are, so a request is neither taken nor refused: health is
+answered, all else stays the bytes that came, with reading paused, and is parsed when the Plan is
+there. What waits too long, or waits for a graph that will not be, is parsed then, for its answer.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from graphserve.worker.http.request import HttpRequest
 from graphserve.worker.http.strict import RequestRefused
 from graphserve.worker.http.timeouts import HEALTH, Timeouts
 
-_END = b"\r\n\r\n"  # of a head; what ends otherwise is taken for incomplete, and parsed when its time is over
+# of a head; what ends otherwise is taken for incomplete, and parsed when its time is over
+_END = b"\r\n\r\n"
 _PROBE = re.compile(rb"[\r\n]*(?:GET|HEAD) (/\S*) HTTP/1\.[01]\r\n")
 _TIMEOUT = re.compile(rb"\r\nx-request-timeout:[ \t]*([0-9.]{1,20})[ \t]*\r\n", re.IGNORECASE)
 
@@ -49,7 +52,9 @@ class Beginning:
             late: whether its time is over.
         """
         if late and not self.leaving:
-            words = f"{self.node} did not answer before the deadline: its modules are still imported"
+            words = (
+                f"{self.node} did not answer before the deadline: its modules are still imported"
+            )
             return DeadlineExceeded(words, node=self.node)
         how = "does not start" if self.leaving else "is being resolved: its modules are imported"
         return Unavailable(f"{self.node} {how}", node=self.node)
@@ -135,7 +140,9 @@ class EarlyConnection(PublicConnection):
             self._watch_for_end()
 
     def _next_size(self) -> int:
-        """Return the bytes of what is held that can be parsed: a probe, or what is left of its body."""
+        """Return the bytes of what is held that can be parsed: a probe, or what is left of its
+        body.
+        """
         if self.receiving:
             return max(1, self._length() - self.body_seen) if self._length() else PORTION
         text = bytes(self._held)

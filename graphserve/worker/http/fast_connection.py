@@ -1,8 +1,11 @@
-"""A connection by a shared socket: one request, one answer, then it ends; without a transport. Runs in workers.
+"""A connection by a shared socket: one request, one answer, then it ends; without a transport.
 
-A caller of ours connects and sends in one go, so the request is there when the connection is accepted. It is read from
-the socket, and the answer written to it, for a fifth of what a transport and a parser cost. What is not such a request
-(curl, a body that comes in pieces, a stream) goes the usual way.
+Runs in workers.
+
+A caller of ours connects and sends in one go, so the request is there when the connection is
+accepted. It is read from the socket, and the answer written to it, for a fifth of what a transport
+and a parser cost. What is not such a request (curl, a body that comes in pieces, a stream) goes the
+usual way.
 """
 
 from __future__ import annotations
@@ -24,13 +27,15 @@ HEADERS_TIMEOUT = 5.0  # seconds from accept to the first bytes; a slot is held 
 
 
 class FastConnection:
-    """A connection of one request, read and answered on its socket: to the request it is also the transport.
+    """A connection of one request, read and answered on its socket: to the request it is also the
+    transport.
 
     Args:
         listener: of the shared sockets.
         sock: the connection, non-blocking; owned by this.
         permit: what was taken for it.
-        hand_over: takes the connection, and what was read of it, when its request is of another kind.
+        hand_over: takes the connection, and what was read of it, when its request is of another
+            kind.
     """
 
     __slots__ = (
@@ -179,7 +184,9 @@ class FastConnection:
         if wanted != self._watched:
             self._watched = wanted
             readers = self.listener.readers
-            readers.add_reader(self._sock, self._readable) if wanted else readers.remove_reader(self._sock)
+            readers.add_reader(self._sock, self._readable) if wanted else readers.remove_reader(
+                self._sock
+            )
 
     def _end(self) -> None:
         if self._sock.fileno() < 0:

@@ -1,9 +1,10 @@
 """Requests whose first bytes are known, so that they are read without a parser. Runs in workers.
 
-Our own callers prepare theirs, and `FastParser` knows them. A client that keeps its connection open sends one head for
-each of its calls, in which nothing changes but the length of the body: what the parser and the checks have made of the
-first of them is a `RepeatedHead`, and is taken for the next one if that has every byte the same, the digits of its
-Content-Length apart. Only what came whole and in exactly these words is read here; all else goes to the parser.
+Our own callers prepare theirs, and `FastParser` knows them. A client that keeps its connection open
+sends one head for each of its calls, in which nothing changes but the length of the body: what the
+parser and the checks have made of the first of them is a `RepeatedHead`, and is taken for the next
+one if that has every byte the same, the digits of its Content-Length apart. Only what came whole
+and in exactly these words is read here; all else goes to the parser.
 """
 
 from __future__ import annotations
@@ -28,14 +29,16 @@ STATE = headers.TRACESTATE + b": "
 BAGGAGE = headers.BAGGAGE + b": "
 LENGTH = headers.CONTENT_LENGTH + b": "
 
-LESSONS = 4  # heads that are learned on one connection: where the next one is always another, it is in vain
+# heads that are learned on one connection: where the next one is always another, it is in vain
+LESSONS = 4
 MOST_LENGTH_DIGITS = 8  # of a body that came in one read with its head
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*\r\n", re.IGNORECASE)
 _END = b"\r\n\r\n"
 # Most of them are of one call, and say what travels with it.
 _SPECIAL = frozenset({headers.REQUEST_ID, headers.TRACEPARENT, headers.BAGGAGE, headers.TIMEOUT})
 
-PreparedRequest = tuple[BoundApi, Trust, bool, CallContext, bytes]  # whether it is to be checked; the last is the body
+# whether it is to be checked; the last is the body
+PreparedRequest = tuple[BoundApi, Trust, bool, CallContext, bytes]
 
 
 class FastParser:
@@ -49,7 +52,9 @@ class FastParser:
     def __init__(self, node: str, apis: Iterable[BoundApi]) -> None:
         apis = list(apis)
         ways = [(api, checked) for api in apis for checked in (False, True)]
-        self._apis = {prepared(api.plan, node, checked=checked): (api, PEER, checked) for api, checked in ways}
+        self._apis = {
+            prepared(api.plan, node, checked=checked): (api, PEER, checked) for api, checked in ways
+        }
         self._opened = {
             prepared(api.plan, node, trust, checked=checked): (api, trust, checked)
             for api, checked in ways for trust in (PEER, PEER_BY_SOCKET)
@@ -60,8 +65,8 @@ class FastParser:
 
         Args:
             data: what came.
-            opens: whether the connection begins with it; then it begins with a peer's opening. Otherwise a peer has
-                opened the connection.
+            opens: whether the connection begins with it; then it begins with a peer's opening.
+                Otherwise a peer has opened the connection.
 
         Returns:
             None if `data` is not one whole request of this kind.
@@ -124,14 +129,20 @@ class RepeatedHead:
         start: its bytes up to the digits of its Content-Length.
         rest: those behind them.
         said: its headers.
-        apis: the APIs of the listener that took it: others may come (a reload of a port that is still held).
+        apis: the APIs of the listener that took it: others may come (a reload of a port that is
+            still held).
         request: the request that it was the head of.
     """
 
     __slots__ = ("_rest", "_size", "_start", "accept", "accepts", "api", "apis", "client", "format")
 
     def __init__(
-        self, start: bytes, rest: bytes, said: dict[bytes, bytes], apis: dict[bytes, BoundApi], request: LearnedRequest
+        self,
+        start: bytes,
+        rest: bytes,
+        said: dict[bytes, bytes],
+        apis: dict[bytes, BoundApi],
+        request: LearnedRequest,
     ) -> None:
         self._start = start
         self._size = len(start)
@@ -145,12 +156,17 @@ class RepeatedHead:
 
     @classmethod
     def of(
-        cls, data: bytes, said: dict[bytes, bytes], apis: dict[bytes, BoundApi], request: LearnedRequest
+        cls,
+        data: bytes,
+        said: dict[bytes, bytes],
+        apis: dict[bytes, BoundApi],
+        request: LearnedRequest,
     ) -> RepeatedHead | None:
         """Return what can be known of the next head by this one; None if nothing can.
 
         Args:
-            data: what came in one read, which the parser has taken at its word and the strict checks found plain.
+            data: what came in one read, which the parser has taken at its word and the strict
+                checks found plain.
             said: its headers, of which none is there twice.
             apis: see above.
             request: the last request in there.
@@ -174,7 +190,9 @@ class RepeatedHead:
         return cls(data[: found.start(1)], data[found.end(1) : end], said, apis, request)
 
     def body(self, data: bytes) -> bytes | None:
-        """Return the body of a whole request with this head; None if `data` is not one, byte for byte."""
+        """Return the body of a whole request with this head; None if `data` is not one, byte for
+        byte.
+        """
         size = self._size
         if not data.startswith(self._start):
             return None

@@ -1,4 +1,7 @@
-"""The headers of a request to an API, and what is wrong with it before its body is read. Runs in workers."""
+"""The headers of a request to an API, and what is wrong with it before its body is read.
+
+Runs in workers.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +41,21 @@ from graphserve.worker.stream.request_body import RequestBody, from_query
 
 _SECONDS = re.compile(rb"\+?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z")
 _LONGEST_TIMEOUT = 1e9  # seconds; beyond, there is no deadline
-_TOLD = frozenset({  # the names of those that are looked at; most of what clients send is not
-    CONTENT_TYPE, ACCEPT, REQUEST_ID, CONTENT_LENGTH, TIMEOUT, TRACEPARENT, TRACESTATE, BAGGAGE, EXPECT,
-    CONTENT_ENCODING, DEADLINE,
-})  # fmt: skip
+_TOLD = frozenset(
+    {  # the names of those that are looked at; most of what clients send is not
+        CONTENT_TYPE,
+        ACCEPT,
+        REQUEST_ID,
+        CONTENT_LENGTH,
+        TIMEOUT,
+        TRACEPARENT,
+        TRACESTATE,
+        BAGGAGE,
+        EXPECT,
+        CONTENT_ENCODING,
+        DEADLINE,
+    }
+)
 
 
 class RequestHeaders:
@@ -58,7 +72,9 @@ class RequestHeaders:
 
     __slots__ = ("accept", "coding", "content_type", "expects", "length", "timeout", "untyped")
 
-    def __init__(self, headers: list[tuple[bytes, bytes]], context: CallContext, trust: Trust) -> None:
+    def __init__(
+        self, headers: list[tuple[bytes, bytes]], context: CallContext, trust: Trust
+    ) -> None:
         self.content_type: bytes | None = None
         self.accept: bytes | None = None
         self.timeout: float | None = None
@@ -96,17 +112,22 @@ class RequestHeaders:
         context.request_id = context.request_id or new_request_id()
         if parents is not None and len(parents) == 1 and is_traceparent(parents[0]):
             context.traceparent = parents[0]
-            context.tracestate = traveller(states)  # says nothing without the other (W3C Trace Context, 3.3)
+            # says nothing without the other (W3C Trace Context, 3.3)
+            context.tracestate = traveller(states)
         if baggage is not None:
             context.baggage = traveller(baggage)
-        # At the port, a body says what it is: a page of any site can have a browser send one that does not, unasked.
-        # In the run folder there are no browsers.
+        # At the port, a body says what it is: a page of any site can have a browser send one that
+        # does not, unasked. In the run folder there are no browsers.
         self.untyped = False
         if not trust.hop and not (self.content_type and self.content_type.strip()):
             self.untyped = self.length > 0 or any(name == TRANSFER_ENCODING for name, _ in headers)
 
-    def problem(self, api: BoundApi, format: Format | None, limit: int, query: bytes = b"") -> CallError | None:
-        """Return what is wrong with the request so far, if anything is; a wrong timeout is taken back."""
+    def problem(
+        self, api: BoundApi, format: Format | None, limit: int, query: bytes = b""
+    ) -> CallError | None:
+        """Return what is wrong with the request so far, if anything is; a wrong timeout is taken
+        back.
+        """
         if self.length > limit:
             return too_large(limit)
         if self.timeout is not None and not 0 < self.timeout < _LONGEST_TIMEOUT:
@@ -115,16 +136,23 @@ class RequestHeaders:
             if wrong:
                 return HttpProblem(400, "X-Request-Timeout is a number of seconds above 0")
         if self.coding:
-            said = f"a body has no content coding, and this one has {shown(self.coding)!r}: send it as it is"
+            said = (
+                f"a body has no content coding, and this one has {shown(self.coding)!r}: send it as"
+                " it is"
+            )
             return HttpProblem(415, said, headers={"accept-encoding": "identity"})
         as_it_is = api.signature.raw_body or api.signature.input_stream is not None
         if self.untyped:
-            return HttpProblem(415, f"{api.plan.route} has a body without a Content-Type: {_mend(as_it_is)}")
+            return HttpProblem(
+                415, f"{api.plan.route} has a body without a Content-Type: {_mend(as_it_is)}"
+            )
         if as_it_is and format is Format.RAW and is_form(self.content_type):
             return HttpProblem(415, _no_form(api, self.content_type or b""))
         if query and api.signature.input_stream is None:
             return _stray_query(api, query)
-        if api.signature.input_stream is None and (format is None or (format is Format.RAW and not as_it_is)):
+        if api.signature.input_stream is None and (
+            format is None or (format is Format.RAW and not as_it_is)
+        ):
             return HttpProblem(415, _wrong_type(api, self.content_type or b""))
         return None
 
@@ -140,24 +168,40 @@ def _seconds(value: bytes) -> float:
 
 
 def _wrong_type(api: BoundApi, content_type: bytes) -> str:
-    said = f"{api.plan.route} takes application/json in UTF-8 or application/msgpack, not {shown(content_type)!r}"
+    said = (
+        f"{api.plan.route} takes application/json in UTF-8 or application/msgpack, not"
+        f" {shown(content_type)!r}"
+    )
     if is_form(content_type):  # what `curl -d` and `curl -F` say unless they are told otherwise
-        said += ": send JSON in place of the form: with curl, --json '{…}' and no -F or -d; with httpx, json="
+        said += (
+            ": send JSON in place of the form: with curl, --json '{…}' and no -F or -d; with httpx,"
+            " json="
+        )
     return said
 
 
 def _no_form(api: BoundApi, content_type: bytes) -> str:
-    what = f"{api.plan.route} takes the body as it is, and {shown(content_type)!r} has a form around it"
+    what = (
+        f"{api.plan.route} takes the body as it is, and {shown(content_type)!r} has a form"
+        " around it"
+    )
     if not content_type.lstrip().lower().startswith(b"multipart/"):
         what += ", or curl says so of --data-binary without -H"
-    return f"{what}: with curl, use --data-binary @FILE -H 'Content-Type: application/octet-stream', and no -F"
+    return (
+        f"{what}: with curl, use --data-binary @FILE -H 'Content-Type: application/octet-stream',"
+        " and no -F"
+    )
 
 
 def _stray_query(api: BoundApi, query: bytes) -> CallError:
     """Return the refusal of a query that nobody would read: its sender takes it for arguments."""
     name = shown(query.partition(b"&")[0].partition(b"=")[0])
-    text = f"{api.plan.route} reads no query, and this URL has one: send arguments as JSON in the body"
-    return InvalidArguments(text, errors=[{"loc": ["query", name], "msg": text, "type": "unexpected_query"}])
+    text = (
+        f"{api.plan.route} reads no query, and this URL has one: send arguments as JSON in the body"
+    )
+    return InvalidArguments(
+        text, errors=[{"loc": ["query", name], "msg": text, "type": "unexpected_query"}]
+    )
 
 
 def _mend(as_it_is: bool) -> str:
@@ -166,11 +210,17 @@ def _mend(as_it_is: bool) -> str:
     return "with curl, add -H 'Content-Type: application/json' or use --json"
 
 
-# --- The arguments of a request: from its body, or from its query beside a body that is a stream ---
+# --- The arguments of a request: from its body, or from its query beside a body that is a stream
+# ---
 
 
 def read(
-    api: BoundApi, query: bytes, body: bytes, format: Format | None, source: RequestBody | None, fetch: Fetch | None
+    api: BoundApi,
+    query: bytes,
+    body: bytes,
+    format: Format | None,
+    source: RequestBody | None,
+    fetch: Fetch | None,
 ) -> dict[str, Any]:
     """Read and check them.
 

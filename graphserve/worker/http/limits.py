@@ -1,4 +1,6 @@
-"""The limits of the public port: how much a client may send, how slow it may be, how many there may be. In workers."""
+"""The limits of the public port: how much a client may send, how slow it may be, how many there may
+be. In workers.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ class Limits:
 
     Args:
         connections: how many may be open at once, in this worker.
-        patience: seconds that headers may take, and that a body or the taking of an answer may fall behind.
+        patience: seconds that headers may take, and that a body or the taking of an answer may fall
+            behind.
         keep_alive: seconds that an idle connection stays open.
     """
 
@@ -41,7 +44,11 @@ class Limits:
     @classmethod
     def of(cls, listen: ListenPlan) -> Limits:
         """Return the ones of a graph."""
-        return cls(connections_allowed(listen.limit_connections), listen.timeout_client, listen.timeout_keep_alive)
+        return cls(
+            connections_allowed(listen.limit_connections),
+            listen.timeout_client,
+            listen.timeout_keep_alive,
+        )
 
     @property
     def round(self) -> float:

@@ -65,8 +65,8 @@ class Listener:
         apis: the APIs, by path.
         executor: runs the calls.
         slots: of the worker.
-        responder: makes the answers; says whether this is the public listener. What a request may do is its own
-            property (`Trust`), whichever listener it came by.
+        responder: makes the answers; says whether this is the public listener. What a request may
+            do is its own property (`Trust`), whichever listener it came by.
         relay: passes a limited call to the node's own queue.
         batchers: collect the calls of batched APIs, by API name.
         keep_alive: seconds that an idle connection stays open.
@@ -80,12 +80,26 @@ class Listener:
     """
 
     def __init__(
-        self, app: AsgiApp, apis: dict[bytes, BoundApi], executor: Executor, slots: Slots, responder: Responder,
-        relay: Relay, batchers: dict[str, Batcher], *,
-        keep_alive: float, memory: SharedMemory | None = None, notes: CallNotes | None = None, passes_on: bool = False,
-        max_body_size: int = PRIVATE_BODY, access_log: bool = False, root_path: str = "",
-        proxy_headers: bool = False, forwarded_allow_ips: str = "127.0.0.1", hosts: AllowedHosts = EVERY_HOST,
-    ) -> None:  # fmt: skip
+        self,
+        app: AsgiApp,
+        apis: dict[bytes, BoundApi],
+        executor: Executor,
+        slots: Slots,
+        responder: Responder,
+        relay: Relay,
+        batchers: dict[str, Batcher],
+        *,
+        keep_alive: float,
+        memory: SharedMemory | None = None,
+        notes: CallNotes | None = None,
+        passes_on: bool = False,
+        max_body_size: int = PRIVATE_BODY,
+        access_log: bool = False,
+        root_path: str = "",
+        proxy_headers: bool = False,
+        forwarded_allow_ips: str = "127.0.0.1",
+        hosts: AllowedHosts = EVERY_HOST,
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.readers = poller(self.loop)
         # For as long as it listens.
@@ -108,7 +122,8 @@ class Listener:
         if proxy_headers and responder.public:
             self.proxies = ForwardedClients(self.app, forwarded_allow_ips)
             self.app = self.proxies
-        self.clients = self.proxies if access_log else None  # (only the log wants to know who each client is)
+        # (only the log wants to know who each client is)
+        self.clients = self.proxies if access_log else None
         # Until there is another Plan: see `serve`.
         self.throttles: dict[str, AdaptiveThrottle] = {}
         self.serve(apis, executor, responder, relay)
@@ -125,7 +140,9 @@ class Listener:
         """Refuse the calls that are known to kill workers of this node; None: there are none."""
         self.wary = wary
 
-    def serve(self, apis: dict[bytes, BoundApi], executor: Executor, responder: Responder, relay: Relay) -> None:
+    def serve(
+        self, apis: dict[bytes, BoundApi], executor: Executor, responder: Responder, relay: Relay
+    ) -> None:
         """Serve these from now on."""
         self.apis = apis
         self.executor = executor
@@ -164,7 +181,9 @@ class Listener:
         return self.apis.get(path) or self.apis.get(plain(path))
 
     def path(self, url: bytes) -> bytes:
-        """Return the path of a target, plainly written, as it would be if the proxy had taken its prefix off."""
+        """Return the path of a target, plainly written, as it would be if the proxy had taken its
+        prefix off.
+        """
         path = plain(url.partition(b"?")[0])
         rest = path.removeprefix(self._prefix)
         return rest or b"/" if rest[:1] in (b"", b"/") else path
@@ -202,7 +221,10 @@ def routes(apis: Iterable[BoundApi], prefix: str = "") -> dict[bytes, BoundApi]:
 def publicly(listen: ListenPlan) -> dict[str, Any]:
     """Return the arguments of a listener of the public socket."""
     return {
-        "keep_alive": listen.timeout_keep_alive, "max_body_size": listen.max_body_size, "root_path": listen.root_path,
-        "proxy_headers": listen.proxy_headers, "forwarded_allow_ips": listen.forwarded_allow_ips,
+        "keep_alive": listen.timeout_keep_alive,
+        "max_body_size": listen.max_body_size,
+        "root_path": listen.root_path,
+        "proxy_headers": listen.proxy_headers,
+        "forwarded_allow_ips": listen.forwarded_allow_ips,
         "hosts": AllowedHosts.of(listen),
-    }  # fmt: skip
+    }

@@ -1,7 +1,10 @@
-"""A connection that is read by the parser: its requests to APIs, and those to the application. Runs in workers.
+"""A connection that is read by the parser: its requests to APIs, and those to the application.
 
-The callbacks are asyncio's and those of httptools. What is not an API (health, documents, pages, what does not exist)
-goes to the ASGI application. A lost connection cancels the call from the callback; no task watches for it.
+Runs in workers.
+
+The callbacks are asyncio's and those of httptools. What is not an API (health, documents, pages,
+what does not exist) goes to the ASGI application. A lost connection cancels the call from the
+callback; no task watches for it.
 """
 
 from __future__ import annotations
@@ -34,12 +37,16 @@ LOGGER = "graphserve.port"
 
 # What the parser raises: it is at an offer of another protocol, or it cannot go on.
 STOPPED = (httptools.HttpParserUpgrade, httptools.HttpParserError)
-LINGER = 2.0  # seconds that a refused body is read and thrown away, so the client sees the answer and no reset
-HEADERS_TIMEOUT = 5.0  # seconds from accept to complete headers at a shared socket, where a slot is held meanwhile
+# seconds that a refused body is read and thrown away, so the client sees the answer and no reset
+LINGER = 2.0
+# seconds from accept to complete headers at a shared socket, where a slot is held meanwhile
+HEADERS_TIMEOUT = 5.0
 
 
 class LastRequestRead(Exception):
-    """Raised in a callback of the parser where a request begins behind the last one that is answered here."""
+    """Raised in a callback of the parser where a request begins behind the last one that is
+    answered here.
+    """
 
 
 class Rejection:
@@ -57,7 +64,8 @@ class Rejection:
         self.problem = problem
         self.line = line
         self.began = began
-        self.answered = False  # whether the request that is refused has its own answer, or will get it
+        # whether the request that is refused has its own answer, or will get it
+        self.answered = False
         self.over = False  # whether nothing is left to be said
 
 
@@ -75,14 +83,17 @@ class HttpConnection(asyncio.Protocol):
     flow: FlowControl
     parser: httptools.HttpRequestParser
 
-    def __init__(self, listener: Listener, permit: Permit | None = None, first: bytes = b"") -> None:
+    def __init__(
+        self, listener: Listener, permit: Permit | None = None, first: bytes = b""
+    ) -> None:
         self.listener = listener
         self.loop = listener.loop
         self.permit = permit or Permit(listener.slots)
         self._shared = permit is not None
         self._read_before = first
         self.parser = self._new_parser()
-        # Per connection. Its requests may do nothing more than a client's, unless it opens as one of ours.
+        # Per connection. Its requests may do nothing more than a client's, unless it opens as one
+        # of ours.
         self.client: Address | None = None
         self.trust = PUBLIC
         self._opening: bytes | None = b""  # what came of how it opens; None: that is known
@@ -91,18 +102,22 @@ class HttpConnection(asyncio.Protocol):
         self.rejection: Rejection | None = None
         self.idle_since = listener.now
         self.request: HttpRequest | AsgiRequest | None = None  # the last request that was begun
-        self.current: HttpRequest | AsgiRequest | None = None  # the request in progress, when others wait behind it
-        self.pipeline: deque[HttpRequest | AsgiRequest] = deque()  # those that wait, the newest on the left
+        # the request in progress, when others wait behind it
+        self.current: HttpRequest | AsgiRequest | None = None
+        # those that wait, the newest on the left
+        self.pipeline: deque[HttpRequest | AsgiRequest] = deque()
         # Per request that is being read.
         self.url = b""
         self.headers: list[tuple[bytes, bytes]] = []
         self.receiving = False  # from its first byte to its last
-        self.head_complete = False  # from where its headers are complete, and `request` is this request
+        # from where its headers are complete, and `request` is this request
+        self.head_complete = False
         self._upgrade_offered = False
 
     def _new_parser(self) -> httptools.HttpRequestParser:
         parser = httptools.HttpRequestParser(self)
-        # A client may send requests ahead behind one that closes the connection; the first one is answered.
+        # A client may send requests ahead behind one that closes the connection; the first one is
+        # answered.
         parser.set_dangerous_leniencies(lenient_data_after_close=True)
         return parser
 
@@ -152,7 +167,12 @@ class HttpConnection(asyncio.Protocol):
         if self._opening is not None:
             data = self._open(data)
         parser = self._fast_parser
-        if parser is not None and not self.receiving and self.idle and (known := parser.read(data)) is not None:
+        if (
+            parser is not None
+            and not self.receiving
+            and self.idle
+            and (known := parser.read(data)) is not None
+        ):
             api, _, checked, context, body = known
             request = HttpRequest(self, api, not self._shared, context)
             self.request = request
@@ -233,7 +253,9 @@ class HttpConnection(asyncio.Protocol):
         is_next = before is None or before.response_complete
         proxies = self.listener.clients
         client = self.client if proxies is None else proxies.of(self.client, self.headers)
-        request = HttpRequest(self, api, keep_alive, CallContext(), is_next=is_next, old=old, client=client)
+        request = HttpRequest(
+            self, api, keep_alive, CallContext(), is_next=is_next, old=old, client=client
+        )
         self.request = request
         self.head_complete = True
         if not is_next:
@@ -244,7 +266,9 @@ class HttpConnection(asyncio.Protocol):
         query = self.url.partition(b"?")[2] if b"?" in self.url else b""
         request.headers_complete(self.headers, query, body_stream)
 
-    def _queue(self, request: HttpRequest | AsgiRequest, before: HttpRequest | AsgiRequest | None) -> None:
+    def _queue(
+        self, request: HttpRequest | AsgiRequest, before: HttpRequest | AsgiRequest | None
+    ) -> None:
         """Let a request wait for the answers to those before it."""
         self.flow.pause_reading()
         if not self.pipeline:
@@ -252,10 +276,12 @@ class HttpConnection(asyncio.Protocol):
         self.pipeline.appendleft(request)
 
     def to_application(self) -> None:
-        """Hand a request to the application that is for no API; it reads no body, so no client is told to go on."""
+        """Hand a request to the application that is for no API; it reads no body, so no client is
+        told to go on.
+        """
         listener, parser = self.listener, self.parser
-        # The prefix is on every path, and all escapes are taken for what they stand for: of a slash, the application
-        # is told the escape of its escape.
+        # The prefix is on every path, and all escapes are taken for what they stand for: of a
+        # slash, the application is told the escape of its escape.
         path, mark, query = self.url.partition(b"?")
         self.url = listener.path(self.url).replace(b"%2F", b"%252F") + mark + query
         parsed = httptools.parse_url(self.url)
@@ -279,9 +305,15 @@ class HttpConnection(asyncio.Protocol):
         keep_alive = version != "1.0" and not self._shared and parser.should_keep_alive()
         before = self.request
         request = AsgiRequest(
-            listener.app, scope, self.transport, self.flow, listener.default_headers, keep_alive, listener.tasks,
+            listener.app,
+            scope,
+            self.transport,
+            self.flow,
+            listener.default_headers,
+            keep_alive,
+            listener.tasks,
             self.on_response_complete,
-        )  # fmt: skip
+        )
         self.request = request
         self.head_complete = True
         if before is None or before.response_complete:
@@ -292,7 +324,9 @@ class HttpConnection(asyncio.Protocol):
     # --- its requests ---
 
     def on_response_complete(self) -> None:
-        """Go on with the next request, since an answer is complete; the listener closes what is idle for too long."""
+        """Go on with the next request, since an answer is complete; the listener closes what is
+        idle for too long.
+        """
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
@@ -314,7 +348,8 @@ class HttpConnection(asyncio.Protocol):
     @property
     def idle(self) -> bool:
         """Whether no request is in progress."""
-        return (self.request is None or self.request.response_complete) and not self.pipeline  # (`answered`)
+        # (`answered`)
+        return (self.request is None or self.request.response_complete) and not self.pipeline
 
     def idle_before(self, moment: float) -> bool:
         """Return whether no request is in progress, nor was since then, on the loop's clock."""
@@ -327,7 +362,8 @@ class HttpConnection(asyncio.Protocol):
     def close_after_answer(self) -> None:
         """Let the answer in progress say that it is the last one."""
         request = self.request
-        if request is not None and not request.response_complete:  # one that is over has not said so
+        # one that is over has not said so
+        if request is not None and not request.response_complete:
             request.keep_alive = False
 
     @property
@@ -372,7 +408,8 @@ class HttpConnection(asyncio.Protocol):
 
         Args:
             problem: the answer.
-            broken: whether it was our own code that failed, so that the request it failed in cannot go on.
+            broken: whether it was our own code that failed, so that the request it failed in cannot
+                go on.
         """
         if self.discarding:
             return
@@ -389,13 +426,17 @@ class HttpConnection(asyncio.Protocol):
         """Note that these bytes have come, and the request is not complete."""
 
     def _feed(self, data: bytes | memoryview) -> None:
-        """Give bytes to the parser. Whatever it finds wrong, or whatever fails in a callback, is answered."""
+        """Give bytes to the parser.
+
+        Whatever it finds wrong, or whatever fails in a callback, is answered.
+        """
         stopped = None
         try:
             self.parser.feed_data(data)
         except STOPPED as exc:
             stopped = exc
-        if stopped is not None:  # (not in there: what is raised while that is handled would have it as its context)
+        # (not in there: what is raised while that is handled would have it as its context)
+        if stopped is not None:
             self._stopped(stopped, data)
             if self.discarding:
                 return
@@ -403,7 +444,9 @@ class HttpConnection(asyncio.Protocol):
             self.came_in_part(len(data))
 
     def _stopped(self, exc: Exception, data: bytes | memoryview) -> None:
-        """Go on where the parser has stopped, if that was at an offer of another protocol; at all else do not."""
+        """Go on where the parser has stopped, if that was at an offer of another protocol; at all
+        else do not.
+        """
         rest = memoryview(data)
         while isinstance(exc, httptools.HttpParserUpgrade):
             rest = rest[exc.args[0] :]
@@ -419,10 +462,15 @@ class HttpConnection(asyncio.Protocol):
         self._not_understood(exc)
 
     def _decline_upgrade(self) -> None:
-        # A server that does not want the other protocol goes on in HTTP/1.1 (RFC 9110, 7.8): the request is what it
-        # would be without the offer. llhttp ends the message behind the headers instead, so they are read once more,
-        # by a parser that does not see the offer; it then finds the body where it is.
-        line = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        # A server that does not want the other protocol goes on in HTTP/1.1 (RFC 9110, 7.8): the
+        # request is what it would be without the offer. llhttp ends the message behind the headers
+        # instead, so they are read once more, by a parser that does not see the offer; it then
+        # finds the body where it is.
+        line = b"%b %b HTTP/%b\r\n" % (
+            self.parser.get_method(),
+            self.url,
+            self.parser.get_http_version().encode(),
+        )
         lines = [b"%b: %b\r\n" % pair for pair in self.headers if pair[0] != b"upgrade"]
         self._upgrade_offered = False
         self.parser = self._new_parser()
@@ -433,7 +481,8 @@ class HttpConnection(asyncio.Protocol):
 
     def _not_understood(self, exc: Exception) -> None:
         if not isinstance(exc, httptools.HttpParserCallbackError):
-            self.reject(HttpProblem(400, f"this is no valid HTTP request: {exc}"))  # llhttp's words, never the client's
+            # llhttp's words, never the client's
+            self.reject(HttpProblem(400, f"this is no valid HTTP request: {exc}"))
             return
         cause = exc.__context__
         if isinstance(cause, LastRequestRead):
@@ -450,10 +499,14 @@ class HttpConnection(asyncio.Protocol):
         if not isinstance(cause, MemoryError):
             return HttpProblem(500, "the request could not be read")
         node = self.listener.responder.node
-        return Untakable(f"{node} could not take a request: {described(cause)}", "no-memory", node=node)
+        return Untakable(
+            f"{node} could not take a request: {described(cause)}", "no-memory", node=node
+        )
 
     def _drop_request(self, rejection: Rejection) -> None:
-        """Give the rejection in place of its own answer to the request that was read last, in part or whole."""
+        """Give the rejection in place of its own answer to the request that was read last, in part
+        or whole.
+        """
         request = self.request
         assert request is not None
         if request.response_complete:
@@ -463,21 +516,26 @@ class HttpConnection(asyncio.Protocol):
             self.request = self.pipeline[0] if self.pipeline else self.current
         elif isinstance(request, HttpRequest):
             request.drop()
-            if request.sink is not None and request.sink.begun:  # cut off: the client sees that it is not whole
+            # cut off: the client sees that it is not whole
+            if request.sink is not None and request.sink.begun:
                 rejection.over = True
                 self.transport.close()
         else:
             rejection.answered = True
 
     def _answer_rejection(self) -> None:
-        """Answer with the rejection, if every request before it has its answer, and end the connection."""
+        """Answer with the rejection, if every request before it has its answer, and end the
+        connection.
+        """
         rejection = self.rejection
         if rejection is None or rejection.over or not self.answered:
             return
         rejection.over = True
         if not rejection.answered:
             context = CallContext(new_request_id())
-            status, data = self.listener.responder.problem(rejection.problem, self.trust, context, keep=False)
+            status, data = self.listener.responder.problem(
+                rejection.problem, self.trust, context, keep=False
+            )
             self.transport.write(data)
             if self.listener.access_log:
                 self._log_rejection(rejection, status, context.request_id)
@@ -488,7 +546,14 @@ class HttpConnection(asyncio.Protocol):
         proxies = self.listener.clients
         client = self.client if proxies is None else proxies.of(self.client, self.headers)
         path = shown(target.partition(b"?")[0]) or "-"
-        log_answer(method.decode() or "-", path, status, request_id, self.loop.time() - rejection.began, client)
+        log_answer(
+            method.decode() or "-",
+            path,
+            status,
+            request_id,
+            self.loop.time() - rejection.began,
+            client,
+        )
 
     def _give_up_waiting(self) -> None:
         if self.permit.held and self.request is None:

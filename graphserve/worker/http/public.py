@@ -1,8 +1,8 @@
 """A connection of the public port, where nobody is trusted. Runs in entry workers.
 
-What could be read in two ways is refused (see `strict`), what is too long too; who is too slow is told so by
-`Timeouts`. Every refusal is a problem, comes in its turn behind the answers to earlier requests, and ends the
-connection.
+What could be read in two ways is refused (see `strict`), what is too long too; who is too slow is
+told so by `Timeouts`. Every refusal is a problem, comes in its turn behind the answers to earlier
+requests, and ends the connection.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from graphserve.worker.dispatch.slots import has_hung_up
 from graphserve.worker.http import browsers, strict
 from graphserve.worker.http.fast_parser import LESSONS, RepeatedHead
 from graphserve.worker.http.headers import too_large
-from graphserve.worker.http.limits import CHUNK_BYTES, FIELDS, HEAD_BYTES, PORTION, SPARE_CHUNK_BYTES, TARGET_BYTES
+from graphserve.worker.http.limits import (
+    CHUNK_BYTES,
+    FIELDS,
+    HEAD_BYTES,
+    PORTION,
+    SPARE_CHUNK_BYTES,
+    TARGET_BYTES,
+)
 from graphserve.worker.http.listener import Listener
 from graphserve.worker.http.protocol import STOPPED, HttpConnection
 from graphserve.worker.http.request import HttpRequest
@@ -42,8 +49,8 @@ class PublicConnection(HttpConnection):
     def __init__(self, listener: Listener, timeouts: Timeouts) -> None:
         super().__init__(listener)
         self.timeouts = timeouts
-        # Of the connection. `since` is when it was accepted, when its last answer was complete, or when a head began
-        # that did not come at once.
+        # Of the connection. `since` is when it was accepted, when its last answer was complete, or
+        # when a head began that did not come at once.
         self.since = 0.0
         self._watched = -1  # the descriptor whose end is watched, since nobody reads it for now
         self.behind = 0.0  # seconds that the client is behind the least rate
@@ -52,7 +59,8 @@ class PublicConnection(HttpConnection):
         self._held = _NOTHING
         self._in_portions = False
         self._going_on = False
-        self._repeated: RepeatedHead | None = None  # the head of a request that it made, if that may come again
+        # the head of a request that it made, if that may come again
+        self._repeated: RepeatedHead | None = None
         self._lessons = LESSONS if self.repeats else 0
         # Of the message that comes.
         self.arrived = 0  # bytes; 0 for what comes at once
@@ -60,7 +68,8 @@ class PublicConnection(HttpConnection):
         self._passed_over = 0  # bytes of a body that nobody reads
         self._chunks = 0
         self._said: dict[bytes, bytes] = {}
-        self._plain = False  # whether its head came at once and is none of those that need a closer look
+        # whether its head came at once and is none of those that need a closer look
+        self._plain = False
         self._line = b""  # what has come of its first line, if that is not complete
 
     # --- asyncio ---
@@ -109,13 +118,21 @@ class PublicConnection(HttpConnection):
         headers = self.headers
         self._said = said = dict(headers)
         plain = (
-            self.parser.get_http_version() == "1.1" and len(said) == len(headers) <= FIELDS
-            and self.url[:1] == b"/" and b"#" not in self.url and strict.RARE.isdisjoint(said)
-            and self.listener.hosts.allows(said.get(HOST)) and not (self.arrived or self._in_portions)
-        )  # fmt: skip
+            self.parser.get_http_version() == "1.1"
+            and len(said) == len(headers) <= FIELDS
+            and self.url[:1] == b"/"
+            and b"#" not in self.url
+            and strict.RARE.isdisjoint(said)
+            and self.listener.hosts.allows(said.get(HOST))
+            and not (self.arrived or self._in_portions)
+        )
         self._plain = plain
         if not plain:
-            if b"upgrade" in said and self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            if (
+                b"upgrade" in said
+                and self.parser.should_upgrade()
+                and self.parser.get_method() != b"CONNECT"
+            ):
                 self._upgrade_offered = True  # the same headers come again, without the offer
                 return
             self._examine()
@@ -186,7 +203,9 @@ class PublicConnection(HttpConnection):
 
     @property
     def unused(self) -> bool:
-        """Whether no request is in progress, and none of the next one but a part of its headers is here."""
+        """Whether no request is in progress, and none of the next one but a part of its headers is
+        here.
+        """
         return self.idle and not (self.receiving and self.head_complete) and not self._is_rejected
 
     @property
@@ -201,9 +220,13 @@ class PublicConnection(HttpConnection):
 
     @property
     def body_waits(self) -> bool:
-        """Whether it is not for the client that its body comes no faster: we hold it back, or an API reads it."""
+        """Whether it is not for the client that its body comes no faster: we hold it back, or an
+        API reads it.
+        """
         request = self.request
-        return self.flow.read_paused or (type(request) is HttpRequest and request.body_stream is not None)
+        return self.flow.read_paused or (
+            type(request) is HttpRequest and request.body_stream is not None
+        )
 
     @property
     def deadline_ns(self) -> int | None:
@@ -229,7 +252,8 @@ class PublicConnection(HttpConnection):
         begins = not self.receiving and self._lessons > 0
         before = self.request
         text = data if type(data) is bytes else bytes(data)
-        if self._line or (b"R" in text and b"RTSP/" in text):  # one byte is found far sooner than five
+        # one byte is found far sooner than five
+        if self._line or (b"R" in text and b"RTSP/" in text):
             self._feed_up_to_rtsp(text)
         else:
             stopped = None  # (as in `HttpConnection`: a call for each request is worth avoiding)
@@ -241,7 +265,8 @@ class PublicConnection(HttpConnection):
                 self._stopped(stopped, text)
             if not self.receiving:
                 if begins and self._plain and before is not None and self.request is not before:
-                    self._learn(text)  # (not of the first request: many connections carry no second one)
+                    # (not of the first request: many connections carry no second one)
+                    self._learn(text)
                 return
             if not self.discarding:
                 self.came_in_part(len(text))
@@ -251,14 +276,18 @@ class PublicConnection(HttpConnection):
             self._line = b""
 
     def _learn(self, data: bytes) -> None:
-        """Remember the head that these bytes begin with, where a request began: the next one may be the same."""
+        """Remember the head that these bytes begin with, where a request began: the next one may be
+        the same.
+        """
         request = self.request
         if type(request) is HttpRequest:
             self._lessons -= 1
             self._repeated = RepeatedHead.of(data, self._said, self.listener.apis, request)
 
     def _take_again(self, known: RepeatedHead, data: bytes) -> bool:
-        """Take a request whose head is known, as `begin_request` does, and return whether it was one."""
+        """Take a request whose head is known, as `begin_request` does, and return whether it was
+        one.
+        """
         before = self.request
         body = known.body(data)
         listener = self.listener
@@ -284,14 +313,21 @@ class PublicConnection(HttpConnection):
                     super()._feed(data[fed:place])
                     fed = place
                 begins = begins or (self.receiving and not self.head_complete and not self.url)
-            if begins and not self.discarding and not self.head_complete and self.url == text[start:end]:
+            if (
+                begins
+                and not self.discarding
+                and not self.head_complete
+                and self.url == text[start:end]
+            ):
                 self.reject(HttpProblem(400, "this port speaks HTTP, not RTSP"))
             if self.discarding:
                 return
         super()._feed(data[fed:])
 
     def close_unread(self) -> None:
-        """Throw away what still comes, and close soon; a spare connection leaves its place to others now."""
+        """Throw away what still comes, and close soon; a spare connection leaves its place to
+        others now.
+        """
         super().close_unread()
         if self.spare:
             self.timeouts.told(self)
@@ -302,7 +338,9 @@ class PublicConnection(HttpConnection):
         super().discard()
 
     def came_in_part(self, size: int) -> None:
-        """Note that these bytes have come, and the request is not complete: it is bounded, and has its time."""
+        """Note that these bytes have come, and the request is not complete: it is bounded, and has
+        its time.
+        """
         if not self.arrived and self.request is not None and not self.head_complete:
             self.since = self.loop.time()
         self.arrived += size
@@ -315,9 +353,16 @@ class PublicConnection(HttpConnection):
 
     def _check_body(self) -> None:
         around = self.arrived - self.body_seen - HEAD_BYTES
-        if TRANSFER_ENCODING in self._said and around > SPARE_CHUNK_BYTES + self._chunks * CHUNK_BYTES:
-            self.reject(HttpProblem(400, "there is more around the chunks of the body than in them"))
-        elif self.body_seen > self.listener.max_body_size and not isinstance(self.request, HttpRequest):
+        if (
+            TRANSFER_ENCODING in self._said
+            and around > SPARE_CHUNK_BYTES + self._chunks * CHUNK_BYTES
+        ):
+            self.reject(
+                HttpProblem(400, "there is more around the chunks of the body than in them")
+            )
+        elif self.body_seen > self.listener.max_body_size and not isinstance(
+            self.request, HttpRequest
+        ):
             self.reject(too_large(self.listener.max_body_size))
 
     def _length(self) -> int:
@@ -338,7 +383,9 @@ class PublicConnection(HttpConnection):
             raise RequestRefused(problem)
 
     def _origins(self, hosts: list[bytes]) -> list[tuple[str, bytes]]:
-        """Return the origins of the pages of this port, as scheme and host; a proxy that is trusted may say it."""
+        """Return the origins of the pages of this port, as scheme and host; a proxy that is trusted
+        may say it.
+        """
         scheme = self.scheme
         proxies = self.listener.proxies
         if proxies is not None and proxies.trusts(self.client):
@@ -349,7 +396,8 @@ class PublicConnection(HttpConnection):
         return [(scheme, host) for host in hosts]
 
     def _take_held(self) -> None:
-        # One read may hold thousands of small requests: only what can be worked on is parsed, the rest stays bytes.
+        # One read may hold thousands of small requests: only what can be worked on is parsed, the
+        # rest stays bytes.
         self._in_portions = True
         while self._held and not (self.discarding or self.pipeline or self.flow.write_paused):
             size = PORTION
@@ -364,7 +412,8 @@ class PublicConnection(HttpConnection):
             self._watch_for_end()
 
     def _go_on_soon(self) -> None:
-        # In a turn of its own: answers that are there at once would call each other, as deep as a client likes.
+        # In a turn of its own: answers that are there at once would call each other, as deep as a
+        # client likes.
         if not self._going_on:
             self._going_on = True
             self.loop.call_soon(self._go_on)
@@ -394,13 +443,14 @@ class PublicConnection(HttpConnection):
     def _is_rejected(self) -> bool:  # and not told so yet
         return self.rejection is not None and not self.rejection.over
 
-    # --- a client that leaves while its connection is held back ---
-    # What is held back (requests that were sent ahead, more bytes than can be worked on) stands before the end of the
+    # --- a client that leaves while its connection is held back --- What is held back (requests
+    # that were sent ahead, more bytes than can be worked on) stands before the end of the
     # connection, so the loop does not see that end. The kernel knows it all the same.
 
     def _watch_for_end(self) -> None:
         """Watch whether the client leaves, since it is held back from now on."""
-        if self._watched < 0:  # it stays watched from the first time on: who sends ahead does so again and again
+        # it stays watched from the first time on: who sends ahead does so again and again
+        if self._watched < 0:
             self._watched = self.transport.get_extra_info("socket").fileno()
             self.listener.readers.watch_end(self._watched, self._client_ended)
 

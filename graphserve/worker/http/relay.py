@@ -1,7 +1,10 @@
-"""Passing a call on to the node's own queue, where a free sibling takes it. Runs in entry workers, fallback servers.
+"""Passing a call on to the node's own queue, where a free sibling takes it.
 
-Public connections are kept alive by their clients and cannot be gated: a worker whose slots are taken relays, and
-holds no slot for it. A fallback server relays every call, by the lane that it has.
+Runs in entry workers, fallback servers.
+
+Public connections are kept alive by their clients and cannot be gated: a worker whose slots are
+taken relays, and holds no slot for it. A fallback server relays every call, by the lane that it
+has.
 """
 
 from __future__ import annotations
@@ -55,14 +58,23 @@ class Relay:
         self.slack = slack
         self.loop = asyncio.get_running_loop()
 
-    def take(self, api: BoundApi, body: bytes, format: Format | None, accept: Format, request: RelayedRequest) -> Reply:
+    def take(
+        self,
+        api: BoundApi,
+        body: bytes,
+        format: Format | None,
+        accept: Format,
+        request: RelayedRequest,
+    ) -> Reply:
         """Pass a call on; `request.relayed` is called with the sibling's status, headers and body.
 
         The bytes of a stream go to the client as they come, those of an upload to the sibling.
         """
         context = request.context
         if api.signature.stream:
-            parts = self._parts(api, body, request.query, format, request.accepts or b"*/*", context)
+            parts = self._parts(
+                api, body, request.query, format, request.accepts or b"*/*", context
+            )
             streamed = _Streamed(RelaySink(request), self.loop, *parts)
             streamed.upload = request.body_stream
             streamed.start()
@@ -76,7 +88,13 @@ class Relay:
         return exchange.reply
 
     def _parts(
-        self, api: BoundApi, body: bytes, query: bytes, format: Format | None, accept: bytes, context: CallContext
+        self,
+        api: BoundApi,
+        body: bytes,
+        query: bytes,
+        format: Format | None,
+        accept: bytes,
+        context: CallContext,
     ) -> tuple[Lane[bytes], str, bytes, int | None, float]:
         target, kind = api.plan.route.encode(), (format or Format.JSON).value
         end = trail(context, context.deadline_ns, body)
@@ -88,7 +106,13 @@ class Relay:
         if api.plan.lane == "queue":  # a connection of its own
             line, formats = RELAYED.opening + line, formats + CLOSE
         request = line + formats + end
-        return self.lanes.to(self.node, api.plan), self.node.name, request, context.deadline_ns, self.slack
+        return (
+            self.lanes.to(self.node, api.plan),
+            self.node.name,
+            request,
+            context.deadline_ns,
+            self.slack,
+        )
 
 
 class _Relayed(Exchange[bytes]):
@@ -102,9 +126,15 @@ class _Streamed(_Relayed):
     repeatable = False
 
     def __init__(
-        self, sink: RelaySink, loop: asyncio.AbstractEventLoop, lane: Lane[bytes], node: str, request: bytes,
-        deadline_ns: int | None, slack: float,
-    ) -> None:  # fmt: skip
+        self,
+        sink: RelaySink,
+        loop: asyncio.AbstractEventLoop,
+        lane: Lane[bytes],
+        node: str,
+        request: bytes,
+        deadline_ns: int | None,
+        slack: float,
+    ) -> None:
         super().__init__(loop, lane, node, request, deadline_ns, slack, False, _raw)
         self.sink = sink
 
@@ -142,5 +172,7 @@ class _Streamed(_Relayed):
             self._finish(None, None)
 
 
-def _raw(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+def _raw(
+    status: int, headers: list[tuple[bytes, bytes]], body: bytes
+) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     return status, headers, body

@@ -100,7 +100,9 @@ class KnownHead(Protocol):
 
 
 class Cancellable(Protocol):
-    """What is done for a request: an execution, a place in a batch, a body that is read, a relayed call."""
+    """What is done for a request: an execution, a place in a batch, a body that is read, a relayed
+    call.
+    """
 
     def cancel(self) -> object:
         """Stop it: the client has left."""
@@ -119,9 +121,9 @@ class HttpRequest:
         old: whether it speaks HTTP/1.0.
         client: who sent it, for the access log; behind a proxy that is trusted, who the proxy says.
 
-    `trust` is what it may do more than a client, `accepts` its Accept header as it
-    came, `length` how much of its body is here, `body_stream` its body if the API reads it as it comes,
-    `query` the URL's then, `lost` whether the client is gone, `sink` where items go.
+    `trust` is what it may do more than a client, `accepts` its Accept header as it came, `length`
+    how much of its body is here, `body_stream` its body if the API reads it as it comes, `query`
+    the URL's then, `lost` whether the client is gone, `sink` where items go.
     """
 
     __slots__ = (
@@ -155,9 +157,16 @@ class HttpRequest:
     )  # fmt: skip
 
     def __init__(
-        self, connection: RequestConnection, api: BoundApi, keep_alive: bool, context: CallContext, *,
-        is_next: bool = False, old: bool = False, client: Address | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        connection: RequestConnection,
+        api: BoundApi,
+        keep_alive: bool,
+        context: CallContext,
+        *,
+        is_next: bool = False,
+        old: bool = False,
+        client: Address | None = None,
+    ) -> None:
         listener = connection.listener
         self.connection = connection
         self.client = client
@@ -190,7 +199,9 @@ class HttpRequest:
     # --- reading ---
 
     def take(self, checked: bool, body: bytes) -> None:
-        """Execute a whole request of a caller of ours, which waits for no other; see `composer` of `checked`."""
+        """Execute a whole request of a caller of ours, which waits for no other; see `composer` of
+        `checked`.
+        """
         context = self.context
         self._body = [body]
         self._format = _TYPED
@@ -229,7 +240,9 @@ class HttpRequest:
 
     @property
     def flow(self) -> FlowControl:
-        """Whether the client takes what is written; asked for streams only, which no fast connection carries."""
+        """Whether the client takes what is written; asked for streams only, which no fast
+        connection carries.
+        """
         flow = self.connection.flow
         assert flow is not None
         return flow
@@ -242,7 +255,9 @@ class HttpRequest:
     @property
     def may_come_again(self) -> bool:
         """Whether nothing was wrong with its head, and its body is no stream."""
-        return self._problem is None and self.keep_alive and self._api.signature.input_stream is None
+        return (
+            self._problem is None and self.keep_alive and self._api.signature.input_stream is None
+        )
 
     def headers_complete(
         self, headers: list[tuple[bytes, bytes]], query: bytes, body_stream: RequestBody | None
@@ -262,7 +277,9 @@ class HttpRequest:
         self.query = query
         self.body_stream = body_stream
         self._problem = head.problem(self._api, self._format, self._limit, self.query)
-        timeout = self._api.timeout if head.timeout is None else shortest(head.timeout, self._api.timeout)
+        timeout = (
+            self._api.timeout if head.timeout is None else shortest(head.timeout, self._api.timeout)
+        )
         context.deadline_ns = earliest(context.deadline_ns, timeout)
         if self._problem is not None and not self._complete:
             self._refuse()
@@ -320,9 +337,15 @@ class HttpRequest:
                 connection.transport.close()
                 return
             wary = listener.wary
-            if wary is not None and self.body_stream is None and (killer := wary.refusal(self._call(body))) is not None:
+            if (
+                wary is not None
+                and self.body_stream is None
+                and (killer := wary.refusal(self._call(body))) is not None
+            ):
                 self._quiet(killer)
-            elif (refused := refusal(listener.executor, permit, api, self.context, self._throttle)) is not None:
+            elif (
+                refused := refusal(listener.executor, permit, api, self.context, self._throttle)
+            ) is not None:
                 self._quiet(refused)
             elif api.plan.batch is not None and not listener.passes_on:
                 self._batch(body)
@@ -337,7 +360,9 @@ class HttpRequest:
         return call_fingerprint.of(self._api.plan.route, body)
 
     def _note(self, notes: CallNotes, body: bytes) -> None:
-        """Leave a note for the supervisor: if this call ends the worker, nobody else of ours has its bytes."""
+        """Leave a note for the supervisor: if this call ends the worker, nobody else of ours has
+        its bytes.
+        """
         self._noted = notes.add(self._api.index, body)
         if self.connection.listener.wary is not None:
             self._body = [body]
@@ -373,10 +398,14 @@ class HttpRequest:
         listener, api = self.connection.listener, self._api
         if api.signature.stream:
             self.sink = HttpSink(self, api, stream_format(self.accepts))
-            self._execution = StreamExecution(listener.executor, api, self.context, self.sink, self._freed)
+            self._execution = StreamExecution(
+                listener.executor, api, self.context, self.sink, self._freed
+            )
             self._execution.start(arguments)
         else:
-            execution = listener.executor.start(api, arguments, self.context, self._ended, self._freed, at_once=True)
+            execution = listener.executor.start(
+                api, arguments, self.context, self._ended, self._freed, at_once=True
+            )
             if not self.response_complete:
                 self._execution = execution
 
@@ -418,7 +447,9 @@ class HttpRequest:
             and self._format is not Format.RAW
         )
 
-    def _decode(self, body: bytes, then: Callable[[dict[str, Any]], None], give_up: Callable[[], None]) -> None:
+    def _decode(
+        self, body: bytes, then: Callable[[dict[str, Any]], None], give_up: Callable[[], None]
+    ) -> None:
         """Read the arguments in a thread, and go on with them."""
 
         def ended(arguments: dict[str, Any] | None, error: BaseException | None) -> None:
@@ -429,7 +460,9 @@ class HttpRequest:
                 self._misfit(error)
 
         read_it = partial(read, self._api, self.query, body, self._format, None, None)
-        self._execution = Decoding(self.connection.listener.executor, self.context, read_it, ended, give_up)
+        self._execution = Decoding(
+            self.connection.listener.executor, self.context, read_it, ended, give_up
+        )
 
     def _arguments(self, body: bytes) -> dict[str, Any] | None:
         """Return the arguments; None when they do not fit, which is answered then."""
@@ -453,17 +486,24 @@ class HttpRequest:
     def _untakable(self, why: str, how: str) -> None:
         node = self.connection.listener.responder.node
         name = f"{node}.{self._api.plan.name}"
-        error = problem.Untakable(f"{node} could not take the arguments of {name}: {why}", how, node=node)
+        error = problem.Untakable(
+            f"{node} could not take the arguments of {name}: {why}", how, node=node
+        )
         if how == "no-memory":  # otherwise they come again by the socket
             problem.log(name, error, None, self.context.request_id.decode("latin-1"))
         self._quiet(error)
 
     def _pass_on(self, body: bytes) -> None:
-        """Relay the call, since every slot is taken: a free sibling takes it from the node's queue."""
+        """Relay the call, since every slot is taken: a free sibling takes it from the node's
+        queue.
+        """
         listener, api = self.connection.listener, self._api
-        if self.body_stream is not None and not listener.passes_on:  # it comes to us: it waits for a slot of ours
+        # it comes to us: it waits for a slot of ours
+        if self.body_stream is not None and not listener.passes_on:
             run = lambda: self._run(body)  # noqa: E731
-            self._execution = WaitingUpload(listener.executor, listener.slots, self.context, run, self.fail)
+            self._execution = WaitingUpload(
+                listener.executor, listener.slots, self.context, run, self.fail
+            )
         else:
             self._relay = listener.relay.take(api, body, self._format, self._accept, self)
 
@@ -477,7 +517,9 @@ class HttpRequest:
                 self._accept = content_format(dict(headers).get(CONTENT_TYPE)) or self._accept
                 self._result(body)
             else:
-                self._quiet(noted(self.connection.listener.error_of(status, headers, body), self._throttle))
+                self._quiet(
+                    noted(self.connection.listener.error_of(status, headers, body), self._throttle)
+                )
         except Exception as exc:
             self.fail(exc)
 
@@ -498,7 +540,9 @@ class HttpRequest:
         self.fail(error)
 
     def encoded(self, value: Any, format: Format) -> bytes:
-        """Return a result, or an item of a stream, as bytes for who made this request; see `ResultCodec.encode`."""
+        """Return a result, or an item of a stream, as bytes for who made this request; see
+        `ResultCodec.encode`.
+        """
         listener = self.connection.listener
         if not self.trust.memory or listener.sender is None:
             return self._api.result.encode(value, format)
@@ -538,13 +582,17 @@ class HttpRequest:
         self.response_complete = True
 
     def log(self, status: int) -> None:
-        """Write the line of the access log, unless a sibling has passed the call on and writes it, with its client."""
+        """Write the line of the access log, unless a sibling has passed the call on and writes it,
+        with its client.
+        """
         if self.trust is not RELAYED:
             seconds = time.perf_counter() - self.started
             log_answer("POST", self.path, status, self.context.request_id, seconds, self.client)
 
     def began_earlier(self, seconds: float) -> None:
-        """Count the time that the request waited before it was read, also as time that its deadline allows for."""
+        """Count the time that the request waited before it was read, also as time that its deadline
+        allows for.
+        """
         self.started -= seconds
         if self.context.deadline_ns is not None:
             self.context.deadline_ns -= math.floor(seconds * 1e9)
@@ -555,7 +603,11 @@ class HttpRequest:
             self.keep_alive = False
         responder = self.connection.listener.responder
         status, data = responder.error(
-            noted(exc, self._throttle), self.trust, self.context, self.keep_alive, self._api.plan.name
+            noted(exc, self._throttle),
+            self.trust,
+            self.context,
+            self.keep_alive,
+            self._api.plan.name,
         )
         self._write(data, status)
 
@@ -566,18 +618,25 @@ class HttpRequest:
         self._write(data, status)
 
     def _result(self, body: bytes) -> None:
-        if self.body_stream is not None and not self._complete:  # the API did not want the rest of the body
+        # the API did not want the rest of the body
+        if self.body_stream is not None and not self._complete:
             self.keep_alive = False
         responder = self.connection.listener.responder
-        self.finish(200, responder.result(body, self._accept, self.context.request_id, self.keep_alive))
+        self.finish(
+            200, responder.result(body, self._accept, self.context.request_id, self.keep_alive)
+        )
 
     def _quiet(self, exc: CallError, close: bool = True) -> None:
         """Answer with a refusal that needs no word in the log."""
-        status, data = self.connection.listener.responder.problem(exc, self.trust, self.context, self.keep_alive)
+        status, data = self.connection.listener.responder.problem(
+            exc, self.trust, self.context, self.keep_alive
+        )
         self._write(data, status, close)
 
     def _refuse(self) -> None:
-        """Answer before the body is read; the connection cannot go on, since nobody will read the rest."""
+        """Answer before the body is read; the connection cannot go on, since nobody will read the
+        rest.
+        """
         self.keep_alive = False
         if not self._is_next or self.response_complete:
             return

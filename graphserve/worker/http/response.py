@@ -1,4 +1,7 @@
-"""The bytes of an answer: status line, headers and body in one write; errors as problem+json. Runs in workers."""
+"""The bytes of an answer: status line, headers and body in one write; errors as problem+json.
+
+Runs in workers.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,15 @@ from graphserve.errors import CallError, DeadlineExceeded, InvalidArguments, Pro
 from graphserve.logs.exception_text import described
 from graphserve.wire import problem
 from graphserve.wire.formats import Format
-from graphserve.wire.headers import CHUNKED, CLOSE, CONTENT_LENGTH, CONTENT_TYPE, INTERNAL_PREFIX, REQUEST_ID, STATUS_OK
+from graphserve.wire.headers import (
+    CHUNKED,
+    CLOSE,
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    INTERNAL_PREFIX,
+    REQUEST_ID,
+    STATUS_OK,
+)
 from graphserve.wire.problem import HttpProblem, phrase
 from graphserve.wire.trust import Trust
 
@@ -41,7 +52,9 @@ class Responder:
 
     def refresh(self) -> None:
         """Note the time, for the date header; called once a second."""
-        self._common = b"date: " + formatdate(usegmt=True).encode() + b"\r\n" if self.public else b""
+        self._common = (
+            b"date: " + formatdate(usegmt=True).encode() + b"\r\n" if self.public else b""
+        )
 
     def result(self, body: bytes, format: Format, request_id: bytes, keep: bool) -> bytes:
         """Return the answer with a result."""
@@ -58,11 +71,15 @@ class Responder:
         try:
             return self.problem(self.note(exc, context, api), trust, context, keep)
         except Exception as broken:  # whatever it is, the call is answered
-            plain = problem.as_call_error(RuntimeError(f"its error cannot be told: {described(broken)}"), self.node)
+            plain = problem.as_call_error(
+                RuntimeError(f"its error cannot be told: {described(broken)}"), self.node
+            )
             return self.problem(plain, trust, context, keep)
 
     def note(self, exc: BaseException, context: CallContext, api: str = "") -> CallError:
-        """Return what an exception means for the caller; what is nobody's plan is logged with its traceback."""
+        """Return what an exception means for the caller; what is nobody's plan is logged with its
+        traceback.
+        """
         request_id = context.request_id.decode("latin-1")
         exc = problem.meant(exc)
         error = problem.as_call_error(exc, self.node)
@@ -71,7 +88,9 @@ class Responder:
             problem.log(where, error, exc, request_id)
         return error
 
-    def stream_head(self, content_type: bytes, request_id: bytes, keep: bool, chunked: bool) -> bytes:
+    def stream_head(
+        self, content_type: bytes, request_id: bytes, keep: bool, chunked: bool
+    ) -> bytes:
         """Return the head of an answer that is a stream."""
         return b"".join((
             _STREAM, content_type, b"\r\ncache-control: no-store\r\n",
@@ -80,11 +99,15 @@ class Responder:
             self._common, _END if keep else _CLOSE_END,
         ))  # fmt: skip
 
-    def problem(self, error: CallError, trust: Trust, context: CallContext, keep: bool) -> tuple[int, bytes]:
+    def problem(
+        self, error: CallError, trust: Trust, context: CallContext, keep: bool
+    ) -> tuple[int, bytes]:
         """Return the answer with an error that needs no word in the log."""
         request_id = context.request_id.decode("latin-1")
         open_book = self.tells(trust)
-        status, headers, body = problem.encode(error, node=self.node, request_id=request_id, open_book=open_book)
+        status, headers, body = problem.encode(
+            error, node=self.node, request_id=request_id, open_book=open_book
+        )
         lines = [_STATUS.get(status) or b"HTTP/1.1 %d \r\n" % status]
         for name, value in headers:
             if trust.hop or not name.startswith(INTERNAL_PREFIX):

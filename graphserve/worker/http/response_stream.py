@@ -1,4 +1,7 @@
-"""Where the items of a stream go: frames between nodes, NDJSON or Server-Sent Events outside. Runs in workers."""
+"""Where the items of a stream go: frames between nodes, NDJSON or Server-Sent Events outside.
+
+Runs in workers.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +75,9 @@ class StreamedRequest(Protocol):
 
 
 class HttpSink:
-    """A streamed answer to one request. Its head is sent with the first item, so an early failure has its own status.
+    """A streamed answer to one request.
+
+    Its head is sent with the first item, so an early failure has its own status.
 
     Args:
         request: the request.
@@ -88,7 +93,8 @@ class HttpSink:
         self.format = format
         self.items = formats.item_format(request.accepts)
         self.begun = False
-        self.chunked = not request.old  # HTTP/1.0 knows no chunks: there the end of the connection ends the stream
+        # HTTP/1.0 knows no chunks: there the end of the connection ends the stream
+        self.chunked = not request.old
 
     def encode(self, item: Any) -> bytes:
         """Return an item in the format of the stream."""
@@ -117,7 +123,10 @@ class HttpSink:
         """End the stream: there are no more items."""
         end = self.format.end()
         last = self._chunk(end) if end else b""
-        self.request.finish(200, (b"" if self.begun else self._head()) + last + (b"0\r\n\r\n" if self.chunked else b""))
+        self.request.finish(
+            200,
+            (b"" if self.begun else self._head()) + last + (b"0\r\n\r\n" if self.chunked else b""),
+        )
 
     def fail(self, error: BaseException) -> None:
         """End the stream with an error; where no item was sent, the error is the whole answer."""
@@ -130,11 +139,15 @@ class HttpSink:
         said = responder.note(error, request.context, self.api.plan.name)
         trust = request.trust
         last = problem.in_stream(
-            said, self.format, node=responder.node, request_id=request_id, open_book=responder.tells(trust),
+            said,
+            self.format,
+            node=responder.node,
+            request_id=request_id,
+            open_book=responder.tells(trust),
             internal=trust.values,
-        )  # fmt: skip
-        # NDJSON has no place for an error: the last line is the problem, and the missing end of the chunks says that
-        # the stream was cut.
+        )
+        # NDJSON has no place for an error: the last line is the problem, and the missing end of the
+        # chunks says that the stream was cut.
         whole = self.chunked and self.format is not StreamFormat.NDJSON
         request.keep_alive = request.keep_alive and whole
         request.finish(200, self._chunk(last) + (b"0\r\n\r\n" if whole else b""))
@@ -171,7 +184,10 @@ class RelaySink:
             self.begun = True
             responder = self.request.responder
             head = responder.stream_head(
-                self.format.value, self.request.context.request_id, self.request.keep_alive, not self.request.old
+                self.format.value,
+                self.request.context.request_id,
+                self.request.keep_alive,
+                not self.request.old,
             )
         if not self.request.lost:
             part = data if self.request.old else b"%x\r\n%b\r\n" % (len(data), data)

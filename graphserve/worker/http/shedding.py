@@ -1,4 +1,7 @@
-"""Calls that are refused before they cost anything: those that would make others late, or be late. Runs in workers."""
+"""Calls that are refused before they cost anything: those that would make others late, or be late.
+
+Runs in workers.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,11 @@ TRIED = 4  # calls in flight that are never refused for what others took
 
 
 def refusal(
-    executor: Executor, permit: Permit, api: BoundApi, context: CallContext, throttle: AdaptiveThrottle | None
+    executor: Executor,
+    permit: Permit,
+    api: BoundApi,
+    context: CallContext,
+    throttle: AdaptiveThrottle | None,
 ) -> Unavailable | None:
     """Return why a call is not executed, if it is not.
 
@@ -38,13 +45,17 @@ def refusal(
 
 
 def _behind(api: BoundApi, executor: Executor, context: CallContext) -> Unavailable | None:
-    """Refuse a call because the event loop is late: more calls of async APIs are in flight than it can serve in time.
+    """Refuse a call because the event loop is late: more calls of async APIs are in flight than it
+    can serve in time.
 
-    A few calls are always tried: from what they take, it is known whether the others can be in time again.
+    A few calls are always tried: from what they take, it is known whether the others can be in time
+    again.
     """
     in_flight, lag, name = len(executor.executing), executor.lag_limit, executor.node.name
     if in_flight >= lag.limit:
-        return Unavailable(f"{name} is behind, with {in_flight} calls in flight", node=name, full=True)
+        return Unavailable(
+            f"{name} is behind, with {in_flight} calls in flight", node=name, full=True
+        )
     if lag.late and in_flight >= TRIED and api.latency is not None:
         left = context.seconds_left()
         if left is not None and left < api.latency.usual:
@@ -52,8 +63,11 @@ def _behind(api: BoundApi, executor: Executor, context: CallContext) -> Unavaila
     return None
 
 
-def _hopeless(api: BoundApi, executor: Executor, slots: Slots, context: CallContext) -> Unavailable | None:
-    """Refuse a call that got a slot too late and would hold it in vain, while others wait that can be in time.
+def _hopeless(
+    api: BoundApi, executor: Executor, slots: Slots, context: CallContext
+) -> Unavailable | None:
+    """Refuse a call that got a slot too late and would hold it in vain, while others wait that can
+    be in time.
 
     If none waits, there is nothing to lose, and it is tried.
     """
@@ -67,20 +81,24 @@ def _hopeless(api: BoundApi, executor: Executor, slots: Slots, context: CallCont
 
 
 def _too_late(name: str, left: float) -> Unavailable:
-    said = f"{name} has more to do than it can: {max(left, 0.0):.3f} s were left when it was this call's turn"
+    said = (
+        f"{name} has more to do than it can: {max(left, 0.0):.3f} s were left when it was this"
+        " call's turn"
+    )
     return Unavailable(said, node=name, full=True)
 
 
 # --- Shedding at the entry: calls that most likely end at a full queue below are refused first ---
-# What every hop above the full queue did for such a call is wasted, and under overload most calls are such. So the
-# entry compares what it was asked with what was taken, as clients do in "Handling Overload" (Site Reliability
-# Engineering, ch. 21): it lets through up to `SURPLUS` times as many calls as were taken lately, so that it
-# learns at once when there is room again.
+# What every hop above the full queue did for such a call is wasted, and under overload most calls
+# are such. So the entry compares what it was asked with what was taken, as clients do in "Handling
+# Overload" (Site Reliability Engineering, ch. 21): it lets through up to `SURPLUS` times as many
+# calls as were taken lately, so that it learns at once when there is room again.
 
 
 E = TypeVar("E", bound=BaseException)
 SURPLUS = 2.0  # calls that are let through for each that was taken
-SPARE = 10.0  # calls that are let through besides: where few come, one refusal says little about the next
+# calls that are let through besides: where few come, one refusal says little about the next
+SPARE = 10.0
 FORGET = 0.7  # what is left of the counts after a second
 LEAST = 1.0  # calls counted, below which there is nothing to compare
 
@@ -104,12 +122,17 @@ class AdaptiveThrottle:
         self._taken = 0.0
 
     def refusal(self) -> Unavailable | None:
-        """Count a call, and return the error that it is refused with, if it is. Asked while it is `active`."""
+        """Count a call, and return the error that it is refused with, if it is.
+
+        Asked while it is `active`.
+        """
         surplus = self._asked - SURPLUS * self._taken - SPARE
         self._asked += 1
         if surplus <= 0 or random.random() >= surplus / self._asked:
             return None
-        return Unavailable(f"{self.node} sheds calls of {self.api}: {self.reason}", node=self.node, full=True)
+        return Unavailable(
+            f"{self.node} sheds calls of {self.api}: {self.reason}", node=self.node, full=True
+        )
 
     def taken(self) -> None:
         """Count a call that was answered."""

@@ -1,7 +1,9 @@
-"""What a public request must be beyond what the parser demands: nothing that two readers could read in two ways.
+"""What a public request must be beyond what the parser demands: nothing that two readers could read
+in two ways.
 
-llhttp refuses most of it: both Content-Length and Transfer-Encoding, bare line feeds, folded lines, control characters,
-chunk sizes that are none. What it lets pass is refused here. Pure; runs in entry workers.
+llhttp refuses most of it: both Content-Length and Transfer-Encoding, bare line feeds, folded lines,
+control characters, chunk sizes that are none. What it lets pass is refused here. Pure; runs in
+entry workers.
 """
 
 from __future__ import annotations
@@ -16,18 +18,20 @@ from graphserve.worker.http.limits import FIELDS, HEAD_BYTES, TARGET_BYTES
 
 Headers = list[tuple[bytes, bytes]]
 
-# Those of HTTP and of its extensions, as far as the parser knows them; not CONNECT, nor what other protocols have.
+# Those of HTTP and of its extensions, as far as the parser knows them; not CONNECT, nor what other
+# protocols have.
 METHODS = frozenset(
-    b"GET HEAD POST PUT PATCH DELETE OPTIONS TRACE QUERY ACL BIND CHECKOUT COPY LINK LOCK M-SEARCH MERGE MKACTIVITY "
-    b"MKCALENDAR MKCOL MOVE NOTIFY PROPFIND PROPPATCH PURGE REBIND REPORT SEARCH SUBSCRIBE UNBIND UNLINK UNLOCK "
-    b"UNSUBSCRIBE".split()
+    b"GET HEAD POST PUT PATCH DELETE OPTIONS TRACE QUERY ACL BIND CHECKOUT COPY LINK LOCK M-SEARCH"
+    b" MERGE MKACTIVITY MKCALENDAR MKCOL MOVE NOTIFY PROPFIND PROPPATCH PURGE REBIND REPORT SEARCH"
+    b" SUBSCRIBE UNBIND UNLINK UNLOCK UNSUBSCRIBE".split()
 )
-# Headers that change how a request is read, or say that a browser sends it; a request without them needs a closer look
-# only if a name stands twice.
+# Headers that change how a request is read, or say that a browser sends it; a request without them
+# needs a closer look only if a name stands twice.
 RARE = frozenset({TRANSFER_ENCODING, EXPECT, b"upgrade", b"origin", b"sec-fetch-site"})
 _RTSP = re.compile(rb"[A-Z_-] +([^ \r\n]+) +RTSP/")
 _FIRST_LINE = re.compile(rb"[A-Z_-](?: [^\r\n]*)?\r?\Z")  # from the last letter of its method on
-_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?\Z")  # RFC 3986, 3.2.2
+# RFC 3986, 3.2.2
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?\Z")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]++)([^#]*+)\Z", re.IGNORECASE)
 _LINE_ENDS = 4  # `: ` and CRLF of each header line
 
@@ -59,7 +63,11 @@ def fault(method: bytes, version: str, target: bytes, headers: Headers) -> HttpP
         return HttpProblem(400, "this port speaks HTTP/1.1 and HTTP/1.0")
     if method not in METHODS:
         return HttpProblem(400, f"there is no {method.decode()} at this port")
-    return too_long(target, headers) or _of_target(method, target, headers) or _of_framing(version, headers)
+    return (
+        too_long(target, headers)
+        or _of_target(method, target, headers)
+        or _of_framing(version, headers)
+    )
 
 
 def rtsp_targets(data: bytes) -> list[tuple[int, int]]:
@@ -68,14 +76,19 @@ def rtsp_targets(data: bytes) -> list[tuple[int, int]]:
 
 
 def first_line_begun(data: bytes) -> bytes:
-    """Return what a part of a connection ends with, if that may be an incomplete first line of a request."""
-    line = data[data.rfind(b"\n") + 1 :]  # (it may stand right behind a body that ends without a line end)
+    """Return what a part of a connection ends with, if that may be an incomplete first line of a
+    request.
+    """
+    # (it may stand right behind a body that ends without a line end)
+    line = data[data.rfind(b"\n") + 1 :]
     found = _FIRST_LINE.search(line)
     return b"" if found is None else found[0]
 
 
 def in_origin_form(target: bytes) -> tuple[bytes, list[bytes]]:
-    """Return a target that has no fault, without its scheme and host (RFC 9112, 3.2.2), and the host, if it had one."""
+    """Return a target that has no fault, without its scheme and host (RFC 9112, 3.2.2), and the
+    host, if it had one.
+    """
     found = _ABSOLUTE.match(target)
     return (target, []) if found is None else (b"/" + found[2].removeprefix(b"/"), [found[1]])
 
@@ -84,11 +97,14 @@ def number(name: str, value: bytes) -> int:
     """Return the whole number that is the value of a header.
 
     Raises:
-        Refused: it is none, or one of more digits than anybody means. (Python converts none of more than 4,300.)
+        Refused: it is none, or one of more digits than anybody means. (Python converts none of more
+            than 4,300.)
     """
     digits = value.strip(b" \t")
     if not digits.isdigit() or len(digits) > MOST_DIGITS:
-        raise RequestRefused(HttpProblem(400, f"{name} is a whole number of at most {MOST_DIGITS} digits"))
+        raise RequestRefused(
+            HttpProblem(400, f"{name} is a whole number of at most {MOST_DIGITS} digits")
+        )
     return int(digits)
 
 
@@ -98,7 +114,10 @@ def too_long(target: bytes, headers: Headers) -> HttpProblem | None:
         return HttpProblem(414, f"the request target is longer than {TARGET_BYTES} bytes")
     if len(headers) > FIELDS:
         return HttpProblem(431, f"there are more than {FIELDS} header lines")
-    if len(target) + sum(len(name) + len(value) + _LINE_ENDS for name, value in headers) > HEAD_BYTES:
+    if (
+        len(target) + sum(len(name) + len(value) + _LINE_ENDS for name, value in headers)
+        > HEAD_BYTES
+    ):
         return head_too_long()
     return None
 
@@ -113,10 +132,15 @@ def _of_target(method: bytes, target: bytes, headers: Headers) -> HttpProblem | 
         return None
     if (found := _ABSOLUTE.match(target)) is None:
         return HttpProblem(400, "the request target is a path that begins with /")
-    # A client has to name the host in both places (RFC 9112, 3.2); one reader goes by this one, another by the other.
+    # A client has to name the host in both places (RFC 9112, 3.2); one reader goes by this one,
+    # another by the other.
     if any(name == HOST and value.lower() != found[1].lower() for name, value in headers):
         return HttpProblem(400, "the Host header is not the host of the request target")
-    return None if host_is_valid(found[1]) else HttpProblem(400, "the host of the request target is no host")
+    return (
+        None
+        if host_is_valid(found[1])
+        else HttpProblem(400, "the host of the request target is no host")
+    )
 
 
 def _of_framing(version: str, headers: Headers) -> HttpProblem | None:
@@ -127,7 +151,9 @@ def _of_framing(version: str, headers: Headers) -> HttpProblem | None:
         return HttpProblem(400, "the Host header is no host")
     codings = [value.lower() for name, value in headers if name == TRANSFER_ENCODING]
     if codings and (version == "1.0" or codings != [b"chunked"]):
-        return HttpProblem(400, "Transfer-Encoding is chunked and nothing else, and HTTP/1.0 has none")
+        return HttpProblem(
+            400, "Transfer-Encoding is chunked and nothing else, and HTTP/1.0 has none"
+        )
     expected = [value.lower() for name, value in headers if name == EXPECT]
     if version == "1.1" and any(value != b"100-continue" for value in expected):
         return HttpProblem(417, "Expect can only be 100-continue")
@@ -137,13 +163,18 @@ def _of_framing(version: str, headers: Headers) -> HttpProblem | None:
 # --- The paths of requests: which spellings are one path ---
 
 
-# What a path may have unescaped (RFC 3986, 3.3), and so all that a route is made of. A slash that is escaped is none.
-_SEGMENT = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=:@")
+# What a path may have unescaped (RFC 3986, 3.3), and so all that a route is made of. A slash that
+# is escaped is none.
+_SEGMENT = frozenset(
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=:@"
+)
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
 def plain(path: bytes) -> bytes:
-    """Return a path without the escapes that it does not need: the spelling that routes are written in."""
+    """Return a path without the escapes that it does not need: the spelling that routes are written
+    in.
+    """
     return _ESCAPE.sub(_unescaped, path) if b"%" in path else path
 
 

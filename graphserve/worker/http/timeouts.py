@@ -1,6 +1,8 @@
-"""The timeouts of the public port: end connections that are too slow or idle too long, and make room for new ones.
+"""The timeouts of the public port: end connections that are too slow or idle too long, and make
+room for new ones.
 
-They are checked for all connections once a round, so a request costs no timer. Runs in entry workers.
+They are checked for all connections once a round, so a request costs no timer. Runs in entry
+workers.
 """
 
 from __future__ import annotations
@@ -19,12 +21,19 @@ from graphserve.worker.http.limits import LEAST_RATE, Limits
 from graphserve.worker.http.listener import Listener, OpenConnection
 from graphserve.worker.http.transport import FlowControl
 
-SHARE = 64  # where there is no room, one of so many connections goes, so that not each new one has to look for it
-SPARE = 64  # connections beyond the limit that may stay, on which probes are answered and others told no
+# where there is no room, one of so many connections goes, so that not each new one has to look for
+# it
+SHARE = 64
+# connections beyond the limit that may stay, on which probes are answered and others told no
+SPARE = 64
 CROWD = 1024  # the same of those that are fresh, since each of them may be a probe
-TOLD = 1024  # connections beyond those that are told no at once, and wait until their client has read it; others end
-FRESH = 1.0  # seconds from accept in which a client is about to send its request, so that it is not idle
-HEALTH = (b"/livez", b"/readyz")  # what a probe asks for: a worker that has much to do is no dead one
+# connections beyond those that are told no at once, and wait until their client has read it; others
+# end
+TOLD = 1024
+# seconds from accept in which a client is about to send its request, so that it is not idle
+FRESH = 1.0
+# what a probe asks for: a worker that has much to do is no dead one
+HEALTH = (b"/livez", b"/readyz")
 
 
 class TimedConnection(OpenConnection, Protocol):
@@ -58,7 +67,9 @@ class TimedConnection(OpenConnection, Protocol):
 
     @property
     def unused(self) -> bool:
-        """Whether no request is in progress, and none of the next one but a part of its headers is here."""
+        """Whether no request is in progress, and none of the next one but a part of its headers is
+        here.
+        """
         ...
 
     @property
@@ -101,7 +112,8 @@ class TimedConnection(OpenConnection, Protocol):
 
 
 class Timeouts:
-    """Ends connections of a public listener that are too slow, and decides who stays when there are too many.
+    """Ends connections of a public listener that are too slow, and decides who stays when there are
+    too many.
 
     Args:
         listener: the listener.
@@ -124,13 +136,20 @@ class Timeouts:
         return list(self._open)
 
     def admit(self, newest: TimedConnection) -> None:
-        """Take a new connection in; beyond the limit as a spare one. If there is no place at all, it is told so."""
+        """Take a new connection in; beyond the limit as a spare one.
+
+        If there is no place at all, it is told so.
+        """
         self._open.add(newest)
         if self.excess(newest=newest) <= 0:
             return
         newest.spare = True
         self.spares += 1
-        if self.spares > SPARE and self._make_room(1, newest, spare=True) <= 0 and self.spares > CROWD:
+        if (
+            self.spares > SPARE
+            and self._make_room(1, newest, spare=True) <= 0
+            and self.spares > CROWD
+        ):
             if len(self._told) < TOLD:
                 newest.reject(_too_many())
             else:
@@ -138,8 +157,11 @@ class Timeouts:
                 newest.transport.abort()
 
     def refusal(self, connection: TimedConnection, target: bytes) -> HttpProblem | None:
-        """Return why a spare connection gets no answer to this request; None: it gets one, since it is a probe."""
-        if len(self.listener.connections) - self.spares < self.limits.connections:  # others have gone meanwhile
+        """Return why a spare connection gets no answer to this request; None: it gets one, since it
+        is a probe.
+        """
+        # others have gone meanwhile
+        if len(self.listener.connections) - self.spares < self.limits.connections:
             self._make_regular(connection)
             return None
         if self.listener.path(target) in HEALTH:
@@ -158,7 +180,9 @@ class Timeouts:
         self._told.discard(connection)
 
     def told(self, connection: TimedConnection) -> None:
-        """Give the place of a spare connection to others: it has its answer, which its client is still to read."""
+        """Give the place of a spare connection to others: it has its answer, which its client is
+        still to read.
+        """
         if len(self._told) < TOLD:
             self._leave_out(connection)
             self._told.add(connection)
@@ -169,7 +193,8 @@ class Timeouts:
         self.lost(connection)
 
     def excess(self, more: int = 0, newest: TimedConnection | None = None) -> int:
-        """Close connections that do nothing, and return how many are still beyond the limit, without spare ones.
+        """Close connections that do nothing, and return how many are still beyond the limit,
+        without spare ones.
 
         Args:
             more: connections that are not the listener's yet.
@@ -180,14 +205,20 @@ class Timeouts:
             over -= self._make_room(max(over, self.limits.connections // SHARE), newest)
         return over
 
-    def _make_room(self, wanted: int, newest: TimedConnection | None, *, spare: bool = False) -> int:
-        # No request is lost so: these have none in progress. The oldest go, since a client that is in earnest sends
-        # its request at once.
+    def _make_room(
+        self, wanted: int, newest: TimedConnection | None, *, spare: bool = False
+    ) -> int:
+        # No request is lost so: these have none in progress. The oldest go, since a client that is
+        # in earnest sends its request at once.
         latest = self.loop.time() - FRESH
         unused = [
-            one for one in self.connections
-            if one.unused and one.spare is spare and one is not newest and not (one.silent and one.since > latest)
-        ]  # fmt: skip
+            one
+            for one in self.connections
+            if one.unused
+            and one.spare is spare
+            and one is not newest
+            and not (one.silent and one.since > latest)
+        ]
         oldest_first = sorted(unused, key=lambda one: one.since)
         leaving = list(itertools.islice((one for one in oldest_first if one.at_rest), wanted))
         for connection in leaving:
@@ -218,9 +249,16 @@ class Timeouts:
             return  # its time is counted already
         elif connection.receiving and connection.head_complete:
             self._look_at_body(connection, passed)
-        elif connection.unused and now - connection.since > self._time_for(connection) and connection.at_rest:
+        elif (
+            connection.unused
+            and now - connection.since > self._time_for(connection)
+            and connection.at_rest
+        ):
             if connection.receiving:
-                text = f"the headers were not complete {self.limits.patience:g} seconds after they began"
+                text = (
+                    f"the headers were not complete {self.limits.patience:g} seconds after they"
+                    " began"
+                )
                 connection.reject(HttpProblem(408, text))
             else:
                 connection.transport.close()
@@ -234,12 +272,16 @@ class Timeouts:
             return  # we hold it back; or an API reads it as it comes, which its deadline ends
         deadline = connection.deadline_ns
         if deadline is not None and time.monotonic_ns() > deadline:
-            connection.reject(HttpProblem(408, "the body was not complete before the deadline of the call"))
+            connection.reject(
+                HttpProblem(408, "the body was not complete before the deadline of the call")
+            )
             return
         came = connection.body_seen - connection.counted
         connection.counted = connection.body_seen
         if self._falls_behind(connection, passed, came):
-            connection.reject(HttpProblem(408, f"the body came slower than {LEAST_RATE} bytes a second"))
+            connection.reject(
+                HttpProblem(408, f"the body came slower than {LEAST_RATE} bytes a second")
+            )
 
     def _look_at_answer(self, connection: TimedConnection, passed: float) -> None:
         # Nothing is written meanwhile, so what has gone from the buffer is what the client took.
@@ -259,8 +301,8 @@ def _too_many() -> HttpProblem:
 
 
 def _untaken(transport: asyncio.Transport) -> int:
-    # What is with us, and what is with the kernel (SIOCOUTQ, which is TIOCOUTQ): that may be megabytes, and it asks for
-    # more only when a third of them has gone.
+    # What is with us, and what is with the kernel (SIOCOUTQ, which is TIOCOUTQ): that may be
+    # megabytes, and it asks for more only when a third of them has gone.
     sock = transport.get_extra_info("socket")
     queued = 0
     if sock is not None and sock.fileno() >= 0:

@@ -1,4 +1,7 @@
-"""The TLS of the public port: 1.2 or newer, modern ciphers unless others are given. Runs in entry workers."""
+"""The TLS of the public port: 1.2 or newer, modern ciphers unless others are given.
+
+Runs in entry workers.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,9 @@ from graphserve.errors import StartupError
 from graphserve.graph.plan import TlsPlan
 from graphserve.logs import records
 
-# Those of Mozilla's "intermediate" configuration (Server Side TLS 5.7) with ephemeral elliptic curves: forward secrecy
-# and authenticated encryption, nothing in CBC mode. TLS 1.3 has its own, all of that kind.
+# Those of Mozilla's "intermediate" configuration (Server Side TLS 5.7) with ephemeral elliptic
+# curves: forward secrecy and authenticated encryption, nothing in CBC mode. TLS 1.3 has its own,
+# all of that kind.
 CIPHERS = ":".join((
     "ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256",
     "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-RSA-AES256-GCM-SHA384",
@@ -28,13 +32,17 @@ def context(tls: TlsPlan, password: str | None) -> ssl.SSLContext:
         return _context(tls, password)
     except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
         files = " or ".join(path for path in (tls.certfile, tls.keyfile, tls.ca_certs) if path)
-        raise StartupError(f"TLS: {files} cannot be used: {exc.strerror if type(exc) is OSError else exc}") from None
+        raise StartupError(
+            f"TLS: {files} cannot be used: {exc.strerror if type(exc) is OSError else exc}"
+        ) from None
 
 
 def _context(tls: TlsPlan, password: str | None) -> ssl.SSLContext:
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
-    made.load_cert_chain(tls.certfile, tls.keyfile, password if password is not None else _no_password)
+    made.load_cert_chain(
+        tls.certfile, tls.keyfile, password if password is not None else _no_password
+    )
     if tls.ca_certs:
         made.load_verify_locations(tls.ca_certs)
     made.verify_mode = ssl.VerifyMode(tls.cert_reqs)
@@ -49,14 +57,16 @@ def _no_password() -> str:
     raise ValueError("the key is encrypted: give its password with --ssl-keyfile-password-file")
 
 
-# --- Failed TLS handshakes of the public port, told of now and then ---
-# A client is told of by no more than its alert, if at all; who runs the graph sees here why it does not get in.
+# --- Failed TLS handshakes of the public port, told of now and then --- A client is told of by no
+# more than its alert, if at all; who runs the graph sees here why it does not get in.
 
 
 PERIOD = 10.0  # seconds between two lines: whoever scans ports does not fill the log
 _WORDS = {
     "HTTP_REQUEST": "the client speaks plain HTTP: its URL begins with https://",
-    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the client shows no certificate, and --ssl-cert-reqs is required",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": (
+        "the client shows no certificate, and --ssl-cert-reqs is required"
+    ),
     "CERTIFICATE_VERIFY_FAILED": "the client's certificate is not accepted: {detail}",
 }
 LOGGER = "graphserve.tls"
@@ -75,7 +85,8 @@ class FailedHandshakes:
         self._untold = 0
 
     def note(self, exc: BaseException | None, peer: str) -> None:
-        """Tell how a handshake ended; what is no failure of TLS (a client that left) is nothing to tell.
+        """Tell how a handshake ended; what is no failure of TLS (a client that left) is nothing to
+        tell.
 
         Args:
             exc: what was raised, if anything.

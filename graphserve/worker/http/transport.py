@@ -1,4 +1,6 @@
-"""What a connection knows of its transport: who is at its two ends, and whether either side holds it back."""
+"""What a connection knows of its transport: who is at its two ends, and whether either side holds
+it back.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ class FlowControl:
 
 
 def remote_address(transport: asyncio.Transport) -> Address | None:
-    """Return the client's address and port; None at a Unix socket, and of a client that has left."""
+    """Return the client's address and port; None at a Unix socket, and of a client that has
+    left.
+    """
     sock: socket.socket = transport.get_extra_info("socket")
     try:
         address = sock.getpeername()

@@ -1,10 +1,12 @@
-"""The pages of the entry (`/openapi.json`, `/docs`, `/`), served by the entry's workers without anything from outside.
+"""The pages of the entry (`/openapi.json`, `/docs`, `/`), served by the entry's workers without
+anything from outside.
 
-`application` makes a Starlette application of them; what it does not have is refused in the words of the worker's
-own application.
+`application` makes a Starlette application of them; what it does not have is refused in the words
+of the worker's own application.
 
-`/docs` is Swagger UI where the extra `docs-ui` is installed, and otherwise a page of our own with a form for each API.
-Both load only files that this process serves; nothing is looked for, read or hashed before the first request.
+`/docs` is Swagger UI where the extra `docs-ui` is installed, and otherwise a page of our own with a
+form for each API. Both load only files that this process serves; nothing is looked for, read or
+hashed before the first request.
 """
 
 from __future__ import annotations
@@ -40,26 +42,41 @@ _MEDIA_TYPES = {
     ".svg": "image/svg+xml",
 }
 _FORMS_FILES = (
-    "forms.css", "forms.js", "operation.js", "query.js", "body.js", "fields.js", "schema.js", "answer.js", "json.js",
+    "forms.css",
+    "forms.js",
+    "operation.js",
+    "query.js",
+    "body.js",
+    "fields.js",
+    "schema.js",
+    "answer.js",
+    "json.js",
     "icon.svg",
-)  # fmt: skip
+)
 _SWAGGER_FILES = ("swagger-ui-bundle.js", "swagger-ui.css")
 _ONE_YEAR_S = 31_536_000
 
 # Frames are refused: a foreign page could lay the forms under its own and have them clicked.
-_POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
-_FORMS_POLICY = f"{_POLICY}; img-src 'self' blob:"  # blob: is how an answer that is an image is shown
-# Swagger UI draws its icons from data: URLs and writes style attributes; its scripts need nothing beyond 'self'.
+_POLICY = (
+    "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src"
+    " 'none'"
+)
+# blob: is how an answer that is an image is shown
+_FORMS_POLICY = f"{_POLICY}; img-src 'self' blob:"
+# Swagger UI draws its icons from data: URLs and writes style attributes; its scripts need nothing
+# beyond 'self'.
 _SWAGGER_POLICY = f"{_POLICY}; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'"
 
 
 def routes(title: str, openapi: Callable[[], bytes], root_path: str = "") -> list[Route]:
-    """Return the routes of `/openapi.json`, `/docs`, the files below `/docs/` and `/`, which leads to `/docs`.
+    """Return the routes of `/openapi.json`, `/docs`, the files below `/docs/` and `/`, which leads
+    to `/docs`.
 
     Args:
         title: the name in the browser's title bar, as plain text.
         openapi: gives the OpenAPI document as JSON; called once, at the first request, in a thread.
-        root_path: the prefix under which a proxy serves the application, where the ASGI scope does not name one.
+        root_path: the prefix under which a proxy serves the application, where the ASGI scope does
+            not name one.
     """
     pages = _Pages(title, openapi, root_path)
     return [
@@ -85,7 +102,11 @@ class _Content:
 
     def respond(self, request: Request, cache_control: str = "no-cache") -> Response:
         """Answer with the content, or with 304 where the browser already has this version."""
-        headers = {"ETag": f'"{self.version}"', "Cache-Control": cache_control, "X-Content-Type-Options": "nosniff"}
+        headers = {
+            "ETag": f'"{self.version}"',
+            "Cache-Control": cache_control,
+            "X-Content-Type-Options": "nosniff",
+        }
         if _has(request, self.version):
             return Response(status_code=304, headers=headers)
         return Response(self.body, headers=headers, media_type=self.media_type)
@@ -93,7 +114,9 @@ class _Content:
 
 @dataclass(frozen=True)
 class _Look:
-    """One look of `/docs`: its page, its Content-Security-Policy, and the files it may load, by the name in the URL."""
+    """One look of `/docs`: its page, its Content-Security-Policy, and the files it may load, by the
+    name in the URL.
+    """
 
     page: Path
     policy: str
@@ -101,7 +124,10 @@ class _Look:
 
 
 class _Pages:
-    """The endpoints. Those that may read a file or build the document are plain functions: they run in a thread."""
+    """The endpoints.
+
+    Those that may read a file or build the document are plain functions: they run in a thread.
+    """
 
     def __init__(self, title: str, openapi: Callable[[], bytes], root_path: str) -> None:
         self._title = title
@@ -110,7 +136,8 @@ class _Pages:
         self._document: tuple[str, _Content] | None = None
 
     async def index(self, request: Request) -> Response:
-        # A path alone: whatever Host says, and whether there is TLS before us, the browser stays where it is.
+        # A path alone: whatever Host says, and whether there is TLS before us, the browser stays
+        # where it is.
         return RedirectResponse(f"{self._prefix(request)}/docs", status_code=307)
 
     def document(self, request: Request) -> Response:
@@ -131,9 +158,12 @@ class _Pages:
         if name not in _look().files:
             raise HTTPException(404)
         content = _file(name)
-        # A URL that names the version never changes its content; a bare one is asked for again each time.
+        # A URL that names the version never changes its content; a bare one is asked for again each
+        # time.
         kept = request.query_params.get("v") == content.version
-        return content.respond(request, f"public, max-age={_ONE_YEAR_S}, immutable" if kept else "no-cache")
+        return content.respond(
+            request, f"public, max-age={_ONE_YEAR_S}, immutable" if kept else "no-cache"
+        )
 
     def _prefix(self, request: Request) -> str:
         return str(request.scope.get("root_path") or self._root_path).rstrip("/")
@@ -144,14 +174,18 @@ def _look() -> _Look:
     """Choose the look, once for the process."""
     swagger = _swagger_ui()
     if swagger is None:
-        return _Look(_STATIC / "forms.html", _FORMS_POLICY, {name: _STATIC / name for name in _FORMS_FILES})
+        return _Look(
+            _STATIC / "forms.html", _FORMS_POLICY, {name: _STATIC / name for name in _FORMS_FILES}
+        )
     own = {name: _STATIC / name for name in ("swagger.js", "swagger.css", "icon.svg")}
     theirs = {name: swagger / name for name in _SWAGGER_FILES}
     return _Look(_STATIC / "swagger.html", _SWAGGER_POLICY, own | theirs)
 
 
 def _swagger_ui() -> Path | None:
-    """Return the folder of the files of Swagger UI 5 (the first that reads OpenAPI 3.1), found without an import."""
+    """Return the folder of the files of Swagger UI 5 (the first that reads OpenAPI 3.1), found
+    without an import.
+    """
     spec = importlib.util.find_spec("swagger_ui_bundle")
     for place in (spec.submodule_search_locations if spec else None) or ():
         # An old `swagger-ui-bundle` installs the same package with 4.x in it.
@@ -174,12 +208,16 @@ def _page(title: str) -> _Content:
     URLs in the page are relative, so it works under any prefix, also one that only the proxy knows.
     """
     text = _look().page.read_text("utf-8").replace("{title}", html.escape(title))
-    text = re.sub(r'"docs/([\w.-]+)"', lambda found: f'"docs/{found[1]}?v={_file(found[1]).version}"', text)
+    text = re.sub(
+        r'"docs/([\w.-]+)"', lambda found: f'"docs/{found[1]}?v={_file(found[1]).version}"', text
+    )
     return _Content.of(text.encode(), _MEDIA_TYPES[".html"])
 
 
 def _with_servers(body: bytes, prefix: str) -> bytes:
-    """Name the prefix in the document: readers take a document without `servers` to be served at `/`."""
+    """Name the prefix in the document: readers take a document without `servers` to be served at
+    `/`.
+    """
     if not prefix:
         return body
     document = own_json.loads(body)
@@ -188,7 +226,10 @@ def _with_servers(body: bytes, prefix: str) -> bytes:
 
 
 def _has(request: Request, version: str) -> bool:
-    tags = (tag.strip().removeprefix("W/").strip('"') for tag in request.headers.get("if-none-match", "").split(","))
+    tags = (
+        tag.strip().removeprefix("W/").strip('"')
+        for tag in request.headers.get("if-none-match", "").split(",")
+    )
     return any(tag in ("*", version) for tag in tags)
 
 
@@ -219,10 +260,12 @@ def application(app: App, title: str, openapi: Callable[[], bytes], root_path: s
     async def refused(request: Request, exc: Exception) -> Any:
         assert isinstance(exc, HTTPException)
         path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-        allow = ", ".join(sorted((exc.headers or {}).get("Allow", "").split(", ")))  # Starlette has a set of them
+        # Starlette has a set of them
+        allow = ", ".join(sorted((exc.headers or {}).get("Allow", "").split(", ")))
         return _Refusal(app, path, request.method, exc.status_code, allow)
 
     found = routes(title, openapi, root_path)
     application = Starlette(routes=found, exception_handlers={HTTPException: refused})
-    application.router.redirect_slashes = False  # it would lead to whatever host the Host header names
+    # it would lead to whatever host the Host header names
+    application.router.redirect_slashes = False
     return application

@@ -1,6 +1,8 @@
-"""The ASGI application of a worker: it answers health, leads to the entry's pages, and says what does not exist.
+"""The ASGI application of a worker: it answers health, leads to the entry's pages, and says what
+does not exist.
 
-APIs do not come here: the HTTP protocol executes them itself. Starlette is for the pages, so only the entry imports it.
+APIs do not come here: the HTTP protocol executes them itself. Starlette is for the pages, so only
+the entry imports it.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 
 
 class Health:
-    """Says whether this worker is ready, from state that is already here; nothing is asked, so nothing hangs.
+    """Says whether this worker is ready, from state that is already here; nothing is asked, so
+    nothing hangs.
 
     Args:
         node: this node's name.
@@ -30,7 +33,9 @@ class Health:
         outdated: returns why that may not be true any more, in words.
     """
 
-    def __init__(self, node: str, missing: Callable[[], list[str]], outdated: Callable[[], list[str]] = list) -> None:
+    def __init__(
+        self, node: str, missing: Callable[[], list[str]], outdated: Callable[[], list[str]] = list
+    ) -> None:
         self.node = node
         self._missing = missing
         self._outdated = outdated
@@ -56,12 +61,15 @@ class App:
     Args:
         health: what answers `/livez` and `/readyz`.
         apis: the node's APIs, for the words of 404 and 405.
-        make_pages: makes the application of the pages, if this is the entry, out of this one, which says for it what
-            does not exist.
+        make_pages: makes the application of the pages, if this is the entry, out of this one, which
+            says for it what does not exist.
     """
 
     def __init__(
-        self, health: Health, apis: dict[str, BoundApi], make_pages: Callable[[App], AsgiApp] | None = None
+        self,
+        health: Health,
+        apis: dict[str, BoundApi],
+        make_pages: Callable[[App], AsgiApp] | None = None,
     ) -> None:
         self.health = health
         self.pages = None if make_pages is None else make_pages(self)
@@ -77,7 +85,9 @@ class App:
         path, method = scope["path"].removeprefix(scope.get("root_path", "")), scope["method"]
         if path in self._health and method in ("GET", "HEAD"):
             status, value = self._health[path]()
-            await _send(send, status, [(CONTENT_TYPE, Format.JSON.value)], own_json.dumps(value).encode())
+            await _send(
+                send, status, [(CONTENT_TYPE, Format.JSON.value)], own_json.dumps(value).encode()
+            )
         elif method == "OPTIONS" and (allow := self._allowed(path)):
             await self.tell(send, allow)
         elif self.pages is not None and path not in self._health and path not in self.routes:
@@ -85,7 +95,9 @@ class App:
         else:
             await self.refuse(send, path, method, 404)
 
-    async def refuse(self, send: Send, path: str, method: str, status: int, allow: str = "") -> None:
+    async def refuse(
+        self, send: Send, path: str, method: str, status: int, allow: str = ""
+    ) -> None:
         """Answer that there is no such thing here, or not with that method."""
         if path in self.routes or path in self._health:
             status, allow = 405, self._allowed(path)
@@ -102,7 +114,9 @@ class App:
 
     async def tell(self, send: Send, allow: str) -> None:
         """Answer `OPTIONS`."""
-        await send({"type": "http.response.start", "status": 204, "headers": [(b"allow", allow.encode())]})
+        await send(
+            {"type": "http.response.start", "status": 204, "headers": [(b"allow", allow.encode())]}
+        )
         await send({"type": "http.response.body", "body": b""})
 
     async def answer(self, send: Send, error: CallError) -> None:
@@ -126,7 +140,9 @@ async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]], bod
     await send({"type": "http.response.body", "body": body})
 
 
-def openapi_document(name: str, cls: type, apis: dict[str, BoundApi], version: str | None = None) -> bytes:
+def openapi_document(
+    name: str, cls: type, apis: dict[str, BoundApi], version: str | None = None
+) -> bytes:
     """Return `/openapi.json`: the node's APIs as OpenAPI 3.1, from their signatures."""
     from graphserve.declare.service import apis as declared
     from graphserve.wire import openapi

@@ -1,6 +1,8 @@
-"""Executing a streaming API: items go out as they are made, and the generator waits while the consumer is slow.
+"""Executing a streaming API: items go out as they are made, and the generator waits while the
+consumer is slow.
 
-Runs in workers and in `local()`; it knows no sockets: a `Sink` takes the items, over HTTP or in memory.
+Runs in workers and in `local()`; it knows no sockets: a `Sink` takes the items, over HTTP or in
+memory.
 """
 
 from __future__ import annotations
@@ -61,7 +63,12 @@ class StreamExecution:
     """
 
     def __init__(
-        self, executor: Executor, api: BoundApi, context: CallContext, sink: Sink, on_free: Callable[[], None]
+        self,
+        executor: Executor,
+        api: BoundApi,
+        context: CallContext,
+        sink: Sink,
+        on_free: Callable[[], None],
     ) -> None:
         self._executor = executor
         self._api = api
@@ -70,7 +77,8 @@ class StreamExecution:
         self._sink: Sink | None = sink
         self._running: asyncio.Task[None] | Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._patience = context.seconds_left()  # seconds to the first item, and from one to the next
+        # seconds to the first item, and from one to the next
+        self._patience = context.seconds_left()
         self._items: deque[bytes] = deque()  # of a generator in a thread
         self._room = threading.Semaphore(BUFFERED_ITEMS)
         self._wanted = False
@@ -87,7 +95,9 @@ class StreamExecution:
                 finally:
                     self._free()
                 return
-            self._timer = executor.loop.call_later(self._patience + executor.guard, self._check_deadline)
+            self._timer = executor.loop.call_later(
+                self._patience + executor.guard, self._check_deadline
+            )
         if self._api.is_async:
             task = executor.loop.create_task(self._run_on_loop(arguments))
             task.add_done_callback(self._task_ended)
@@ -221,7 +231,9 @@ class StreamExecution:
         if self._sink is not None and self._sink.blocked:
             left = self._patience or 0.0  # the consumer is slow, not we
         if left > 0:
-            self._timer = self._executor.loop.call_later(left + self._executor.guard, self._check_deadline)
+            self._timer = self._executor.loop.call_later(
+                left + self._executor.guard, self._check_deadline
+            )
         else:
             self._time_out()
 

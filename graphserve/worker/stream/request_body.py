@@ -1,9 +1,10 @@
-"""Streams into an API: the body comes as chunks (`AsyncIterator[bytes]`), as fast as the API takes them.
+"""Streams into an API: the body comes as chunks (`AsyncIterator[bytes]`), as fast as the API takes
+them.
 
 Runs in workers.
 
-The other parameters are in the query of the URL, each as JSON (`?name="scan"&pages=3`; a value that is no JSON is
-taken as text), since the body is the stream.
+The other parameters are in the query of the URL, each as JSON (`?name="scan"&pages=3`; a value that
+is no JSON is taken as text), since the body is the stream.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from graphserve.worker.dispatch.executor import BoundApi
 
 HIGH_BYTES = 256 * 1024  # what waits for a slow API at most, before the connection is held back
-LOOK_AGAIN = 0.03  # seconds between two looks whether a client whose connection is held back is still there
+# seconds between two looks whether a client whose connection is held back is still there
+LOOK_AGAIN = 0.03
 
 
 class Flow(Protocol):
@@ -40,7 +42,8 @@ class RequestBody:
 
     Args:
         flow: holds the connection back.
-        left: returns whether the client has closed its end; nobody reads a connection that is held back.
+        left: returns whether the client has closed its end; nobody reads a connection that is held
+            back.
         abort: ends the connection.
     """
 
@@ -108,7 +111,9 @@ class RequestBody:
 
 
 def hold(chunks: list[bytes | bytearray] | deque[bytes | bytearray], chunk: bytes) -> None:
-    """Add a chunk to those that wait; small ones are held as one, since each by itself takes many times its bytes."""
+    """Add a chunk to those that wait; small ones are held as one, since each by itself takes many
+    times its bytes.
+    """
     last = chunks[-1] if chunks else None
     if last is None or len(last) >= SMALL_CHUNK or len(chunk) >= SMALL_CHUNK:
         chunks.append(chunk)
@@ -126,7 +131,10 @@ def from_query(api: BoundApi, query: bytes, stream: AsyncIterator[bytes]) -> dic
     """
     assert api.signature.input_stream is not None
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-    said = {name: _text(value) if name in api.signature.texts else natural(value) for name, value in pairs}
+    said = {
+        name: _text(value) if name in api.signature.texts else natural(value)
+        for name, value in pairs
+    }
     if len(said) < len(pairs):
         times = Counter(name for name, _ in pairs)
         raise api.arguments.doubled(next(name for name in times if times[name] > 1))
@@ -136,6 +144,8 @@ def from_query(api: BoundApi, query: bytes, stream: AsyncIterator[bytes]) -> dic
 
 
 def _text(value: str) -> str:
-    """Return a value of a text parameter as it is, `5` too, unless it is written as JSON has text."""
+    """Return a value of a text parameter as it is, `5` too, unless it is written as JSON has
+    text.
+    """
     read = natural(value)
     return read if isinstance(read, str) else value

@@ -1,1 +1,4 @@
-"""The same graphs on what a user would pick instead. Each runs in a virtual environment of its own."""
+"""The same graphs on what a user would pick instead.
+
+Each runs in a virtual environment of its own.
+"""

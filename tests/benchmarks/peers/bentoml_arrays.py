@@ -38,5 +38,6 @@ class Arrays:
             np.copyto(copy, array)
             same = float(copy.sum())
             here.append(time.perf_counter() - began)
-            assert math.isclose(total, same)  # a sum of floats depends on how the array lies in memory
+            # a sum of floats depends on how the array lies in memory
+            assert math.isclose(total, same)
         return {"hop_ms": sorted(hops)[CALLS // 2] * 1e3, "here_ms": sorted(here)[CALLS // 2] * 1e3}

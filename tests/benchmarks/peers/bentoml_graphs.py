@@ -1,4 +1,5 @@
-"""The graphs on BentoML, with what makes it quicker: no access log, and client sessions that are not recycled.
+"""The graphs on BentoML, with what makes it quicker: no access log, and client sessions that are
+not recycled.
 
 (Recycling, its default, closes the shared session every 100 calls, under calls that are in flight.)
 """

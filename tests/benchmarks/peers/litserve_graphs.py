@@ -32,7 +32,13 @@ def main(graph, port):
     server = litserve.LitServer(
         {"model": Model, "calls": Local}[graph](), accelerator="cpu", workers_per_device=workers
     )
-    server.run(host="127.0.0.1", port=port, generate_client_file=False, num_api_servers=1, log_level="warning")
+    server.run(
+        host="127.0.0.1",
+        port=port,
+        generate_client_file=False,
+        num_api_servers=1,
+        log_level="warning",
+    )
 
 
 if __name__ == "__main__":

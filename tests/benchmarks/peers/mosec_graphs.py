@@ -1,4 +1,6 @@
-"""The graphs that are a line, as Mosec's stages behind its front in Rust: `GRAPH=chain mosec_graphs.py --port N`."""
+"""The graphs that are a line, as Mosec's stages behind its front in Rust: `GRAPH=chain
+mosec_graphs.py --port N`.
+"""
 
 import os
 import time

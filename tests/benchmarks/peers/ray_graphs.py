@@ -65,7 +65,9 @@ class Gateway:
         if path == "/local":
             return arguments["x"] + 1
         if path == "/fan":
-            return sum(await asyncio.gather(*[node.run.remote(arguments["x"]) for node in self.below]))
+            return sum(
+                await asyncio.gather(*[node.run.remote(arguments["x"]) for node in self.below])
+            )
         if path == "/stream":
             items = self.below[0].options(stream=True).run.remote(arguments)
             return StreamingResponse(items, media_type="application/x-ndjson")
@@ -85,7 +87,9 @@ GRAPHS = {
     "calls": lambda: chain(2),
     "five": lambda: chain(5),
     "deep": lambda: chain(10),
-    "fan": lambda: Gateway.bind(*[Echo.options(name=f"Echo{number}").bind() for number in range(8)]),
+    "fan": lambda: Gateway.bind(
+        *[Echo.options(name=f"Echo{number}").bind() for number in range(8)]
+    ),
     "balance": lambda: Gateway.bind(Model.bind()),
     "batch": lambda: Gateway.bind(Batcher.bind()),
     "stream": lambda: Gateway.bind(Source.bind()),
