@@ -61,7 +61,7 @@ class SteeredFleet(Protocol):
     def outlined(self) -> Revision:
         """Return the revision that there is before the Plan."""
 
-    def nodes_of(self, version: Revision) -> Mapping[str, Node]:
+    def nodes_of(self, revision: Revision) -> Mapping[str, Node]:
         """Return the nodes of a revision, by name."""
 
     def on_call(self, worker: WorkerProcess, message: messages.Held | messages.Answered) -> None:
@@ -96,9 +96,9 @@ class FallbackProcess:
         """The process that stands in now."""
         return self._current.pid if self._current is not None else None
 
-    def versions(self) -> set[Revision]:
+    def revisions(self) -> set[Revision]:
         """What its processes were started from."""
-        return {process.version for process in self.processes}
+        return {process.revision for process in self.processes}
 
     def expect(self) -> None:
         """The graph starts: clients that come meanwhile are answered too, so that nobody takes it
@@ -188,7 +188,7 @@ class FallbackProcess:
         of_it = [
             process
             for process in self.processes
-            if node in self._fleet.nodes_of(process.version).values()
+            if node in self._fleet.nodes_of(process.revision).values()
         ]
         await asyncio.gather(*(process.gone.wait() for process in of_it))
 
@@ -252,10 +252,10 @@ class FallbackProcess:
     # --- the suspicion ---
 
     def _servers(self) -> list[WorkerProcess]:
-        """The workers that take calls at the port, of whatever version."""
+        """The workers that take calls at the port, of whatever revision."""
         return [
             worker for node in self._fleet.nodes for worker in node.ready_workers()
-            if worker.version.plan.entry == node.plan.name
+            if worker.revision.plan.entry == node.plan.name
         ]  # fmt: skip
 
     def _suspect(self) -> None:
@@ -305,8 +305,8 @@ class FallbackProcess:
         pool = self._make_pool(plan, self._fleet.observer.log, self._died, "standin")
         try:
             self._fleet.look("")
-            version = self._fleet.current or self._fleet.outlined()
-            self._current = process = pool.spawn(-1, version, version.env(plan, -1))
+            revision = self._fleet.current or self._fleet.outlined()
+            self._current = process = pool.spawn(-1, revision, revision.env(plan, -1))
         except OSError as exc:
             self._say(
                 "error",
@@ -318,27 +318,27 @@ class FallbackProcess:
 
     def _send_init(self, process: WorkerProcess) -> None:
         process.enter(WorkerState.STARTING)
-        version = process.version
+        revision = process.revision
         self._tell_members(process)
-        process.send(messages.Init((), version.keyfile_password, {}, resolving=version.outlined))
+        process.send(messages.Init((), revision.keyfile_password, {}, resolving=revision.outlined))
 
     def _tell_members(self, process: WorkerProcess) -> None:
-        version = process.version
+        revision = process.revision
         process.send(
-            messages.Members(tuple(node.news() for node in self._fleet.nodes_of(version).values()))
+            messages.Members(tuple(node.news() for node in self._fleet.nodes_of(revision).values()))
         )
-        for node in self._fleet.nodes_of(version).values():
+        for node in self._fleet.nodes_of(revision).values():
             if (wary := node.quarantine.message()) is not None:
                 process.send(wary)
 
     def _tell_plan(self, process: WorkerProcess) -> None:
-        version = self._fleet.current
-        assert version is not None
-        if not process.version.outlined:
+        revision = self._fleet.current
+        assert revision is not None
+        if not process.revision.outlined:
             return
-        process.version = version
+        process.revision = revision
         self._tell_members(process)
-        process.send(messages.Resolved(version.number))
+        process.send(messages.Resolved(revision.number))
 
     def _dismiss(self, process: WorkerProcess, *, last: bool = False) -> None:
         if process.state.accepts:

@@ -1,4 +1,4 @@
-"""The fleet: all nodes that run, of whatever version, started in order and stopped in order.
+"""The fleet: all nodes that run, of whatever revision, started in order and stopped in order.
 
 Runs in the supervisor.
 """
@@ -73,12 +73,12 @@ class Fleet:
         self._outline: tuple[Plan, Mapping[str, str], str | None] | None = None
         self._outlined: Revision | None = None
 
-    # --- versions ---
+    # --- revisions ---
 
     def take_in(
         self, plan: Plan, extra: Mapping[str, str], keyfile_password: str | None
     ) -> Revision:
-        """Make a version of a Plan: nodes that run already are in it, the others get a place, and
+        """Make a revision of a Plan: nodes that run already are in it, the others get a place, and
         start later.
 
         Args:
@@ -99,12 +99,12 @@ class Fleet:
         self._count += 1
         environment = Environment(plan, self.run, self._count, extra, held)
         try:
-            version = Revision(
+            revision = Revision(
                 self._count, plan, self.run, environment, keyfile_password, configured
             )
-            self._nodes_of[version] = {}
+            self._nodes_of[revision] = {}
             for each in plan.nodes:  # all, before its first worker starts
-                self._nodes_of[version][each.name] = kept[each.name] or self._new(each, version)
+                self._nodes_of[revision][each.name] = kept[each.name] or self._new(each, revision)
         except OSError as exc:
             raise StartupError(f"the graph could not start: {os_errors.explain(exc)}") from exc
         if without := environment.without:
@@ -113,7 +113,7 @@ class Fleet:
                 " counts them)"
             )
             self.observer.log(LogRecord(time.time(), "warning", words))
-        return version
+        return revision
 
     def _alike(self, plan: NodePlan) -> Node | None:
         """The node that runs and that callers of `plan` can call."""
@@ -129,16 +129,16 @@ class Fleet:
             identity = node.plan.id
         # What `graphserve scale` said holds until the configuration says something new.
         before = self._nodes_of[self.current].get(plan.name) if self.current is not None else None
-        scaled = before is not None and before.version.configured[plan.name] == plan.workers
+        scaled = before is not None and before.revision.configured[plan.name] == plan.workers
         workers = before.plan.workers if before is not None and scaled else plan.workers
         return dataclasses.replace(plan, id=identity, workers=workers)
 
-    def _new(self, plan: NodePlan, version: Revision) -> Node:
+    def _new(self, plan: NodePlan, revision: Revision) -> Node:
         shared = sockets.shared(self.run, plan)
         look = lambda: self.look("")  # noqa: E731
         node = Node(
             plan,
-            version,
+            revision,
             shared,
             self.observer.log,
             self._changed,
@@ -151,11 +151,11 @@ class Fleet:
         self.rollouts[node] = Rollout(node)
         return node
 
-    def nodes_of(self, version: Revision) -> Mapping[str, Node]:
+    def nodes_of(self, revision: Revision) -> Mapping[str, Node]:
         """Return the nodes of a revision, by name; none for one that was made before there was a
         Plan.
         """
-        return self._nodes_of[version]
+        return self._nodes_of[revision]
 
     def current_nodes(self) -> Mapping[str, Node]:
         """Return the nodes that the graph is of, by name; none before its start."""
@@ -190,7 +190,7 @@ class Fleet:
         return self._outline[0]
 
     def outlined(self) -> Revision:
-        """The version that a stand-in is started from while the graph is being resolved.
+        """The revision that a stand-in is started from while the graph is being resolved.
 
         Raises:
             OSError: its file cannot be written.
@@ -213,16 +213,16 @@ class Fleet:
             raise StartupError(f"the graph could not start: {os_errors.explain(exc)}") from exc
         self._beat()
 
-    async def start(self, version: Revision) -> None:
+    async def start(self, revision: Revision) -> None:
         """Start every node, leaves first; returns when all are ready.
 
         Raises:
             StartupError: a worker died before its node was ready.
         """
-        self.current = version
+        self.current = revision
         self._listen()
         self.fallback.resolved()
-        await self.bring_up(self.nodes_of(version).values())
+        await self.bring_up(self.nodes_of(revision).values())
         self.fallback.watch()
 
     async def bring_up(self, nodes: Collection[Node]) -> None:
@@ -285,24 +285,26 @@ class Fleet:
         """Let go what nobody needs any more: nodes, and Plans on disk."""
         if len(self._nodes_of) < 2:
             return
-        wanted = [version for version in (self.current, self.incoming) if version is not None]
-        needed = {node for version in wanted for node in self.nodes_of(version).values()}
+        wanted = [revision for revision in (self.current, self.incoming) if revision is not None]
+        needed = {node for revision in wanted for node in self.nodes_of(revision).values()}
         for node in self.nodes:
             if node not in needed and not any(
                 node in self._needs(other) for other in self.nodes if other is not node
             ):
                 node.shows = not any(
-                    node.plan.name in self.nodes_of(version) for version in wanted
+                    node.plan.name in self.nodes_of(revision) for revision in wanted
                 )  # others took its place
                 self.end(node)
         used = {
-            version for node in self.nodes for version in node.versions()
-        } | self.fallback.versions()
-        for version in [
-            version for version in self._nodes_of if version not in used and version not in wanted
+            revision for node in self.nodes for revision in node.revisions()
+        } | self.fallback.revisions()
+        for revision in [
+            revision
+            for revision in self._nodes_of
+            if revision not in used and revision not in wanted
         ]:
-            version.remove()
-            del self._nodes_of[version]
+            revision.remove()
+            del self._nodes_of[revision]
 
     async def ended(self, nodes: Iterable[Node]) -> None:
         """Wait until these are gone, those of them that are to go."""
@@ -318,13 +320,13 @@ class Fleet:
     def _needs(self, node: Node) -> set[Node]:
         return {
             needed
-            for version in node.versions()
-            for needed in self._needs_of(version, node.plan.name)
+            for revision in node.revisions()
+            for needed in self._needs_of(revision, node.plan.name)
         }
 
-    def _needs_of(self, version: Revision, name: str) -> set[Node]:
+    def _needs_of(self, revision: Revision, name: str) -> set[Node]:
         """Return the nodes that workers of this one call, in a revision."""
-        return {self.nodes_of(version)[needed] for needed in version.plan.node(name).needs()}
+        return {self.nodes_of(revision)[needed] for needed in revision.plan.node(name).needs()}
 
     def _beat(self) -> None:
         for node in self.nodes:
@@ -355,8 +357,8 @@ class Fleet:
             OSError: it cannot be made.
         """
         restored = self._connections.restore() if self._connections is not None else []
-        for version in self._nodes_of:
-            restored += version.restore()
+        for revision in self._nodes_of:
+            restored += revision.restore()
         for node in self.nodes:
             if node.phase is not NodePhase.STOPPED and (
                 lost := node.restore(self.run / node.plan.id)
@@ -439,7 +441,7 @@ class Fleet:
                 worker.drained.set()
 
     def _ready(self, node: Node, worker: WorkerProcess) -> None:
-        if node.plan.name != worker.version.plan.entry:
+        if node.plan.name != worker.revision.plan.entry:
             node.ready(worker)
         elif not (worker.retired or node.stopping):
             if self._unready:  # first: what it accepts may ask at once
@@ -450,9 +452,9 @@ class Fleet:
 
     def on_call(self, worker: WorkerProcess, message: messages.Held | messages.Answered) -> None:
         """Have the quarantine of a node know what one of its callers says of a call: of a node of
-        its own version.
+        its own revision.
         """
-        callee = self.nodes_of(worker.version).get(message.node)
+        callee = self.nodes_of(worker.revision).get(message.node)
         if callee is None:
             return
         if isinstance(message, messages.Held):
@@ -466,7 +468,7 @@ class Fleet:
         if message is not None:
             for worker in self._processes():
                 if (
-                    self.nodes_of(worker.version).get(node.plan.name) is node
+                    self.nodes_of(worker.revision).get(node.plan.name) is node
                     and worker.state.listens
                 ):
                     worker.send(message)
@@ -476,14 +478,16 @@ class Fleet:
     def _give_turns(self) -> None:
         for node in self.nodes:
             for worker in node.workers:
-                needs = self._needs_of(worker.version, node.plan.name)
+                needs = self._needs_of(worker.revision, node.plan.name)
                 if worker.state is WorkerState.IMPORTED and all(map(answers, needs)):
-                    version = worker.version
+                    revision = worker.revision
                     members = messages.Members(
-                        tuple(other.news() for other in self.nodes_of(version).values())
+                        tuple(other.news() for other in self.nodes_of(revision).values())
                     )
-                    node.send_init(worker, members, version.init_of(node.plan, tuple(node.sockets)))
-                    for other in self.nodes_of(version).values():
+                    node.send_init(
+                        worker, members, revision.init_of(node.plan, tuple(node.sockets))
+                    )
+                    for other in self.nodes_of(revision).values():
                         if (wary := other.quarantine.message()) is not None:
                             worker.send(wary)
 
@@ -491,7 +495,7 @@ class Fleet:
         message = messages.Members((node.news(),))
         for worker in self._processes():
             # Two nodes of one name may live while the graph changes: each caller hears of its own.
-            hears = self.nodes_of(worker.version).get(node.plan.name) is node
+            hears = self.nodes_of(worker.revision).get(node.plan.name) is node
             if hears and worker.state.listens:
                 worker.send(message)
         self.fallback.check()

@@ -43,7 +43,7 @@ class Node(NodeLife):
 
     Args:
         plan: the node.
-        version: what its workers are started from.
+        revision: what its workers are started from.
         sockets: its shared sockets.
         emit: takes records for the terminal.
         on_change: called when its state or its workers changed.
@@ -56,7 +56,7 @@ class Node(NodeLife):
     def __init__(
         self,
         plan: NodePlan,
-        version: Revision,
+        revision: Revision,
         sockets: dict[str, NamedSocket],
         emit: Callable[[LogRecord], None],
         on_change: Callable[[Node], None],
@@ -70,7 +70,7 @@ class Node(NodeLife):
         self._look = look
         self._roster = roster
         self.plan = plan
-        self.version = version
+        self.revision = revision
         self.sockets = sockets
         self.emit = emit
         self.on_change = on_change
@@ -98,19 +98,19 @@ class Node(NodeLife):
         """The workers that take calls."""
         return [worker for worker in self.workers if worker.state is WorkerState.READY]
 
-    def versions(self) -> set[Revision]:
+    def revisions(self) -> set[Revision]:
         """What its workers are started from, those that live and those to come."""
-        return {self.version, *(worker.version for worker in self.workers)}
+        return {self.revision, *(worker.revision for worker in self.workers)}
 
-    def adopt(self, plan: NodePlan, version: Revision) -> None:
-        """Start workers from another version from now on."""
+    def adopt(self, plan: NodePlan, revision: Revision) -> None:
+        """Start workers from another revision from now on."""
         self.plan = plan
-        self.version = version
+        self.revision = revision
         for sock in self.sockets.values():
             sock.listen(plan.options.queue)  # as many may wait as is said now
 
     def spawn(
-        self, slot: int, plan: NodePlan | None = None, version: Revision | None = None
+        self, slot: int, plan: NodePlan | None = None, revision: Revision | None = None
     ) -> WorkerProcess:
         """Start a worker; it imports, and waits for its turn.
 
@@ -119,8 +119,8 @@ class Node(NodeLife):
         """
         self.restart_policy.filled(slot)
         self._look()
-        version = version or self.version
-        worker = self.pool.spawn(slot, version, version.env(plan or self.plan, slot))
+        revision = revision or self.revision
+        worker = self.pool.spawn(slot, revision, revision.env(plan or self.plan, slot))
         limit = import_limit(worker.options.startup_timeout)
         self._limit_start(
             worker, limit, "was still importing its modules {:g} s after it was spawned"
@@ -403,7 +403,7 @@ class Node(NodeLife):
                 self._broke.set()
                 return
             if worker.ready_at is not None:
-                apis = worker.version.plan.node(self.plan.name).apis
+                apis = worker.revision.plan.node(self.plan.name).apis
                 calls = worker.memory.calls([api.route for api in apis])
                 self.quarantine.died(calls, worker.memory.executing())
             self.restart_policy.replace(worker)

@@ -53,14 +53,14 @@ class Failure:
         operation: `reload`, `scale` or `restart`.
         at: when, in seconds since the epoch.
         reason: why, as its user was told.
-        version: the version that serves on.
+        revision: the revision that serves on.
         changed: the nodes that had changed over before, and run the new code.
     """
 
     operation: str
     at: float
     reason: str
-    version: int
+    revision: int
     changed: tuple[str, ...] = ()
 
 
@@ -295,7 +295,7 @@ class Operations:
         )
 
 
-# --- A change: the graph becomes another version of itself, worker by worker, without loss --- New
+# --- A change: the graph becomes another revision of itself, worker by worker, without loss --- New
 # nodes start first. Then the others are rolled, leaves first, the nodes of one level side by side;
 # the entry comes last. Nodes that nobody needs any more drain when those that call them are gone.
 # So no call meets an API that is not there (decision record 0010).
@@ -321,7 +321,7 @@ class Change:
         keyfile_password: str | None,
         only: Collection[str] = (),
     ) -> None:
-        """Bring the graph to a Plan; returns when all of it is the new version, while old workers
+        """Bring the graph to a Plan; returns when all of it is the new revision, while old workers
         may still drain.
 
         Args:
@@ -337,18 +337,18 @@ class Change:
         fleet = self.fleet
         before = set(fleet.nodes)
         try:
-            fleet.incoming = version = fleet.take_in(plan, extra, keyfile_password)
-            nodes = fleet.nodes_of(version)
+            fleet.incoming = revision = fleet.take_in(plan, extra, keyfile_password)
+            nodes = fleet.nodes_of(revision)
             entry = nodes[plan.entry]
             new = [node for node in nodes.values() if node not in before]
             await fleet.bring_up([node for node in new if node is not entry])
             for each in new:  # also those that only have another `init`
                 if each is not entry:
                     self._started(each)
-            old = [node for node in version.plan.nodes if nodes[node.name] in before]
+            old = [node for node in revision.plan.nodes if nodes[node.name] in before]
             for _, level in groupby(old, key=lambda node: node.level):
                 rolling = [node for node in level if not only or node.name in only]
-                await together(self._roll(nodes[node.name], node, version) for node in rolling)
+                await together(self._roll(nodes[node.name], node, revision) for node in rolling)
             if entry in new:
                 await fleet.bring_up([entry])
                 self._started(entry)
@@ -357,20 +357,20 @@ class Change:
             fleet.sweep()
             await fleet.ended(node for node in fleet.nodes if node not in before)
             raise
-        fleet.current = version
+        fleet.current = revision
         fleet.incoming = None
         fleet.sweep()
 
     def _started(self, node: Node) -> None:
         self._say(f"{node.plan.name} {len(node.ready_workers())}/{node.plan.workers} started")
 
-    async def _roll(self, node: Node, plan: NodePlan, version: Revision) -> None:
+    async def _roll(self, node: Node, plan: NodePlan, revision: Revision) -> None:
         def progress(words: str) -> None:
             if plan.name not in self.rolled:
                 self.rolled.append(plan.name)
             self._say(words)
 
-        await self.fleet.rollouts[node].roll(plan, version, progress)
+        await self.fleet.rollouts[node].roll(plan, revision, progress)
 
 
 def beyond(running: Mapping[str, NodePlan], plan: Plan, names: Collection[str]) -> list[str]:

@@ -16,7 +16,7 @@ from graphserve.supervise.process.environment import Environment
 from graphserve.system import rundir
 from graphserve.system.messages import Init
 
-OUTLINE = 0  # the number of the version that holds only what is known before modules are imported
+OUTLINE = 0  # the number of the revision that holds only what is known before modules are imported
 
 
 class Revision:

@@ -43,8 +43,8 @@ class Rollout:
         self._backoff = Backoff(free=0, first=1.0)
         self._pausing = False
 
-    async def roll(self, plan: NodePlan, version: Revision, progress: Progress) -> None:
-        """Have every worker be of another version; then as many as that says.
+    async def roll(self, plan: NodePlan, revision: Revision, progress: Progress) -> None:
+        """Have every worker be of another revision; then as many as that says.
 
         Raises:
             StartupError: a new worker did not become ready. The old ones serve on; those replaced
@@ -55,19 +55,19 @@ class Rollout:
             leaving: set[WorkerProcess] = set()
             kept = replace(plan, workers=before)  # until all are replaced
             for done in itertools.count(1):
-                if (old := self._next(plan, version)) is None:
+                if (old := self._next(plan, revision)) is None:
                     break
                 await gone(leaving)  # so one worker more than usual, and no two
-                await self._exchange(old, kept, version, old_first=plan.options.gpus > 0)
+                await self._exchange(old, kept, revision, old_first=plan.options.gpus > 0)
                 leaving = {old}
-                self.node.adopt(kept, version)
+                self.node.adopt(kept, revision)
                 progress(f"{plan.name} {done}/{min(before, plan.workers)} replaced")
-            self.node.adopt(plan, version)
+            self.node.adopt(plan, revision)
             await self._fill(before)
             self._trim()
 
     async def restart(self, progress: Progress) -> None:
-        """Replace every worker by another one of the same version, the old one first.
+        """Replace every worker by another one of the same revision, the old one first.
 
         Raises:
             StartupError: a new worker did not become ready; it is tried again later, the rest is as
@@ -77,7 +77,7 @@ class Rollout:
             for done, slot in enumerate(range(self.node.plan.workers), 1):
                 old = self._holder(slot)
                 if old is not None:
-                    await self._exchange(old, self.node.plan, self.node.version, old_first=True)
+                    await self._exchange(old, self.node.plan, self.node.revision, old_first=True)
                 else:
                     await self._fill(self.node.plan.workers)
                 progress(f"{self.node.plan.name} {done}/{self.node.plan.workers} restarted")
@@ -117,7 +117,7 @@ class Rollout:
                 node.say("info", f"a worker of {node.plan.name} {words}; replacing it", worker)
                 try:
                     await self._exchange(
-                        worker, node.plan, node.version, old_first=node.plan.options.gpus > 0
+                        worker, node.plan, node.revision, old_first=node.plan.options.gpus > 0
                     )
                 except StartupError as exc:
                     self._put_off(worker, exc)
@@ -142,13 +142,13 @@ class Rollout:
     # --- one worker ---
 
     async def _exchange(
-        self, old: WorkerProcess, plan: NodePlan, version: Revision, *, old_first: bool
+        self, old: WorkerProcess, plan: NodePlan, revision: Revision, *, old_first: bool
     ) -> None:
         try:
             if old_first:
                 self.node.leave(old)
                 await old.gone.wait()
-            await self._start([old.slot], plan, version, old)
+            await self._start([old.slot], plan, revision, old)
         except BaseException:
             if self._holder(old.slot) is None and not self.node.stopping:
                 self.node.restart_policy.later(old.slot)
@@ -160,14 +160,14 @@ class Rollout:
         self,
         slots: Iterable[int],
         plan: NodePlan,
-        version: Revision,
+        revision: Revision,
         old: WorkerProcess | None = None,
     ) -> None:
         """Start workers, all or none; returns when they are ready."""
         new: list[WorkerProcess] = []
         try:
             for slot in slots:
-                new.append(worker := self.node.spawn(slot, plan, version))
+                new.append(worker := self.node.spawn(slot, plan, revision))
                 worker.decide(Claim.STANDBY)
                 if old is not None:
                     old.successor = worker
@@ -200,12 +200,12 @@ class Rollout:
 
     # --- slots ---
 
-    def _next(self, plan: NodePlan, version: Revision) -> WorkerProcess | None:
-        """The worker in the lowest slot that is not of this version and is to be replaced."""
+    def _next(self, plan: NodePlan, revision: Revision) -> WorkerProcess | None:
+        """The worker in the lowest slot that is not of this revision and is to be replaced."""
         old = [
             worker
             for worker in self.node.workers
-            if worker.version is not version and not worker.retired
+            if worker.revision is not revision and not worker.retired
         ]
         return min(
             (w for w in old if w.slot < plan.workers), key=lambda worker: worker.slot, default=None
@@ -219,7 +219,7 @@ class Rollout:
         node = self.node
         free = [slot for slot in range(node.plan.workers) if self._holder(slot) is None]
         try:
-            await self._start(free, node.plan, node.version)
+            await self._start(free, node.plan, node.revision)
         except BaseException:
             node.plan = replace(node.plan, workers=before)
             for slot in free:

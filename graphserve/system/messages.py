@@ -200,7 +200,7 @@ class ServePublic(Message, type="serve"):
 class Resolved(Message, type="plan"):
     """To a fallback server: there is a Plan now."""
 
-    version: int
+    revision: int
 
 
 class Listeners(Message, type="listeners"):

@@ -403,7 +403,7 @@ class FallbackServerProcess(SupervisedProcess["FallbackServer"]):
 
     def _on_own_message(self, message: messages.Message, fds: list[int]) -> None:
         if isinstance(message, messages.Resolved):
-            self._on_resolved(message.version)
+            self._on_resolved(message.revision)
 
     def _on_resolved(self, revision: int) -> None:
         """Serve the Plan, which was not there before."""
@@ -426,7 +426,7 @@ def main() -> None:
     # Ctrl-C reaches the whole foreground group of a terminal; the supervisor decides what it means.
     signal.signal(signal.SIGINT, do_nothing)
     run = Path(os.environ.pop("GRAPHSERVE_INTERNAL_RUN"))
-    revision = int(os.environ.pop("GRAPHSERVE_INTERNAL_VERSION"))
+    revision = int(os.environ.pop("GRAPHSERVE_INTERNAL_REVISION"))
     plan = Plan.from_json(rundir.plan_file(run, revision).read_text())
     node = next(node for node in plan.nodes if node.id == sys.argv[2])
     slot = (

@@ -81,7 +81,7 @@ class ScriptedWorker(WorkerProcess):
         self,
         pool: ScriptedPool,
         node: str,
-        version: Revision,
+        revision: Revision,
         slot: int,
         stalls: WorkerState | None,
     ) -> None:
@@ -91,7 +91,7 @@ class ScriptedWorker(WorkerProcess):
         self.descriptors = [*reading, *writing]
         pipes = [Pipe(reading[0], "stdout", pool.emit), Pipe(reading[1], "stderr", pool.emit)]
         process = SimpleNamespace(pid=next(pool.bench.pids), env={})
-        super().__init__(node, version, slot, process, pipes, Records(reading[2], pool.emit))
+        super().__init__(node, revision, slot, process, pipes, Records(reading[2], pool.emit))
         near, far = socket.socketpair()
         self.channel = Channel(
             near, lambda message, fds: pool.bench.fleet._on_message(self, message), lambda: None
@@ -138,9 +138,9 @@ class ScriptedPool:
         self.workers: dict[int, WorkerProcess] = {}
         self._name = node.name
 
-    def spawn(self, slot: int, version: Revision, env: Mapping[str, str]) -> WorkerProcess:
+    def spawn(self, slot: int, revision: Revision, env: Mapping[str, str]) -> WorkerProcess:
         script = self.bench.script
-        worker = ScriptedWorker(self, self._name, version, slot, script.pop(0) if script else None)
+        worker = ScriptedWorker(self, self._name, revision, slot, script.pop(0) if script else None)
         worker.process.env = dict(env)
         self.workers[worker.pid] = worker
         self.bench.spawned.append(worker)

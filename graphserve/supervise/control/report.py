@@ -106,7 +106,7 @@ def failures(operations: Operations) -> list[FailureRow]:
             "operation": failure.operation,
             "at": failure.at,
             "reason": failure.reason,
-            "version": failure.version,
+            "version": failure.revision,
             "changed": list(failure.changed),
         }
         for failure in operations.failures.values()
@@ -143,7 +143,7 @@ def _node_row(node: Node) -> NodeRow:
         "ready": min(len(node.ready_workers()), node.plan.workers),
         "workers": node.plan.workers,
         "restarts": node.restart_policy.count.total(),
-        "version": node.version.number,
+        "version": node.revision.number,
     }
 
 
@@ -164,7 +164,7 @@ def _worker_rows(node: Node) -> Iterator[WorkerRow]:
             if worker.health is not None and worker.reported.is_set()
             else None,
             "age": round(now - worker.seen_at, 3) if worker.seen_at else None,
-            "version": worker.version.number,
+            "version": worker.revision.number,
             "vitals": plain(worker.health) if worker.health is not None else {},
         }
 

@@ -35,17 +35,17 @@ class Environment:
     Args:
         plan: the graph.
         run: the run folder.
-        version: which Plan in there it is.
+        revision: which Plan in there it is.
         extra: what `--env-file` says.
         held: the devices that workers have already, by node and slot; who still needs them keeps
             them.
     """
 
     def __init__(
-        self, plan: Plan, run: Path, version: int, extra: Mapping[str, str], held: Devices
+        self, plan: Plan, run: Path, revision: int, extra: Mapping[str, str], held: Devices
     ) -> None:
         self.run = run
-        self.version = version
+        self.revision = revision
         self.debug = plan.debug
         self.extra = dict(extra)
         self.token = rundir.token(run)
@@ -75,7 +75,7 @@ class Environment:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(self.devices.get((node.name, slot), ()))
         env.update(node.options.env)
         env["GRAPHSERVE_INTERNAL_RUN"] = str(self.run)
-        env["GRAPHSERVE_INTERNAL_VERSION"] = str(self.version)
+        env["GRAPHSERVE_INTERNAL_REVISION"] = str(self.revision)
         env["GRAPHSERVE_INTERNAL_SUPERVISOR"] = str(os.getpid())
         env["GRAPHSERVE_INTERNAL_SLOT"] = str(slot)
         env[MARK] = f"{self.token}/{next(_numbers)}"

@@ -45,14 +45,14 @@ class WorkerProcess(WorkerLife):
     def __init__(
         self,
         node: str,
-        version: Revision,
+        revision: Revision,
         slot: int,
         process: Any,
         pipes: list[Pipe],
         records: Records,
     ) -> None:
         super().__init__()
-        self.version = version
+        self.revision = revision
         self.slot = slot
         self.process = process
         self.pipes = pipes
@@ -65,7 +65,7 @@ class WorkerProcess(WorkerLife):
         self.address_identity: tuple[int, int] | None = None
         self.rebinding = False  # it was told to listen there anew
         self.message = self.traceback = ""
-        self.options = version.plan.node(node).options  # its own: those of its node may be newer
+        self.options = revision.plan.node(node).options  # its own: those of its node may be newer
         self.spawned_at = asyncio.get_running_loop().time()
         self.ready_at: float | None = None
         # of what it may need so long for: to import, to start, to leave
@@ -156,7 +156,7 @@ class WorkerPool(Protocol):
 
     workers: dict[int, WorkerProcess]  # by pid
 
-    def spawn(self, slot: int, version: Revision, env: Mapping[str, str]) -> WorkerProcess:
+    def spawn(self, slot: int, revision: Revision, env: Mapping[str, str]) -> WorkerProcess:
         """Start a process."""
 
 
@@ -214,12 +214,12 @@ class Pool:
         # its own start() spawns all at once, and asks the arbiter's lock
         self._watcher._status = "active"
 
-    def spawn(self, slot: int, version: Revision, env: Mapping[str, str]) -> WorkerProcess:
+    def spawn(self, slot: int, revision: Revision, env: Mapping[str, str]) -> WorkerProcess:
         """Start a process.
 
         Args:
             slot: its slot; -1 for none.
-            version: what it reads.
+            revision: what it reads.
             env: its environment.
 
         Raises:
@@ -245,7 +245,7 @@ class Pool:
             Pipe(process.stderr.fileno(), "stderr", self._emit, self._name, shown, process.pid),
         ]
         records = Records(reading, self._emit, self._name, shown, process.pid)
-        worker = WorkerProcess(self._name, version, slot, process, pipes, records)
+        worker = WorkerProcess(self._name, revision, slot, process, pipes, records)
         self.workers[worker.pid] = worker
         if self._roster is not None:
             self._roster.add(worker.pid)
