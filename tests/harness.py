@@ -148,9 +148,9 @@ class Served:
                 found.append(pid)
         return sorted(found)
 
-    def stand_ins(self) -> list[int]:
+    def fallback_servers(self) -> list[int]:
         """Return the pids of the fallback servers at the public port."""
-        return [pid for pid in children(self.pid) if "standin" in command(pid)]
+        return [pid for pid in children(self.pid) if "fallback" in command(pid)]
 
     def client(self, **options: Any) -> httpx.Client:
         """A client of the entry."""

@@ -1,13 +1,13 @@
-"""The stand-in: the process that answers at the public port while no worker of the entry does.
+"""The fallback server: it answers at the public port while no worker of the entry does.
 
 Runs in the supervisor.
 
-Two things raise the suspicion that nobody accepts there: the entry has no worker that takes calls,
-or a connection waits. If it holds for `PATIENCE`, a stand-in is started; the first sign of life of
-such a worker sends it away. During the start of the graph one is started for whoever waits there,
-unless that start is over soon. It may come before there is a Plan: then it is told when there is
-one, and goes on. The supervisor itself only asks the kernel whether somebody waits; it accepts
-nothing (decision record 0040).
+It is a process of its own. Two things raise the suspicion that nobody accepts there: the entry has
+no worker that takes calls, or a connection waits. If it holds for `PATIENCE`, a fallback server is
+started; the first sign of life of such a worker sends it away. During the start of the graph one is
+started for whoever waits there, unless that start is over soon. It may come before there is a Plan:
+then it is told when there is one, and goes on. The supervisor itself only asks the kernel whether
+somebody waits; it accepts nothing (decision record 0040).
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from graphserve.supervise.revision import Revision
 from graphserve.supervise.states import WorkerState
 from graphserve.system import messages, os_errors
 
-# Seconds. A usual respawn is over by then; with the start of the stand-in, health has its answer
-# within one second.
+# Seconds. A usual respawn is over by then; with the start of the fallback server, health has its
+# answer within one second.
 PATIENCE = 0.4
 # Of a start, from its beginning: a small graph is ready by then, and needs all of the machine for
 # it.
@@ -75,7 +75,7 @@ class FallbackProcess:
     """Starts it, and sends it away.
 
     Args:
-        fleet: whose entry it stands in for.
+        fleet: whose entry it answers for.
         make_pool: makes its processes.
     """
 
@@ -83,7 +83,7 @@ class FallbackProcess:
         self._make_pool = make_pool
         self._fleet = fleet
         self._loop = asyncio.get_running_loop()
-        # the one that stands in, and those that still answer what they took
+        # the one at the port, and those that still answer what they took
         self.processes: set[WorkerProcess] = set()
         self._current: WorkerProcess | None = None
         self._watches = self._reads = self._parts = False
@@ -93,7 +93,7 @@ class FallbackProcess:
 
     @property
     def pid(self) -> int | None:
-        """The process that stands in now."""
+        """The process that is at the port now."""
         return self._current.pid if self._current is not None else None
 
     def revisions(self) -> set[Revision]:
@@ -142,7 +142,7 @@ class FallbackProcess:
             self._suspect()
 
     def stand_down(self, worker: WorkerProcess) -> None:
-        """A worker shows that it is alive: if it takes calls, nobody needs to stand in."""
+        """A worker shows that it is alive: if it takes calls, nobody needs the fallback server."""
         current = self._current
         # a dead one's last words may come late
         if current is None or self._parts or worker not in self._servers():
@@ -150,7 +150,9 @@ class FallbackProcess:
         self._current = None
         if current.state is WorkerState.READY:
             again = "" if self._started is not None else " again"
-            self._say("info", f"takes calls{again}: the stand-in at the public port goes", current)
+            self._say(
+                "info", f"takes calls{again}: the fallback server at the public port ends", current
+            )
         self._dismiss(current)
         self._listen()
 
@@ -222,13 +224,13 @@ class FallbackProcess:
                 elif self._started is not None:
                     self._say(
                         "info",
-                        "starts: a stand-in is at the public port, where calls wait",
+                        "starts: a fallback server is at the public port, where calls wait",
                         process,
                     )
                 else:
                     self._say(
                         "warning",
-                        "takes no calls: a stand-in is at the public port, where they wait",
+                        "takes no calls: a fallback server is at the public port, where they wait",
                         process,
                     )
             case messages.Held() | messages.Answered():
@@ -302,7 +304,7 @@ class FallbackProcess:
 
     def _begin(self) -> None:
         plan = self._entry()
-        pool = self._make_pool(plan, self._fleet.observer.log, self._died, "standin")
+        pool = self._make_pool(plan, self._fleet.observer.log, self._died, "fallback")
         try:
             self._fleet.look("")
             revision = self._fleet.current or self._fleet.outlined()
@@ -310,7 +312,8 @@ class FallbackProcess:
         except OSError as exc:
             self._say(
                 "error",
-                f"takes no calls, and no stand-in could be started: {os_errors.explain(exc)}",
+                "takes no calls, and no fallback server could be started:"
+                f" {os_errors.explain(exc)}",
             )
             self._again(NO_PROCESS_PAUSE)
         else:
@@ -357,7 +360,8 @@ class FallbackProcess:
             pause = self._backoff.died(
                 self._loop.time() - process.ready_at if process.ready_at else 0.0
             )
-            self._say("error", process.message or f"had a stand-in that ended with {code}", process)
+            ended = process.message or f"had a fallback server that ended with {code}"
+            self._say("error", ended, process)
             self._again(pause)
         self._fleet.sweep()
 

@@ -190,7 +190,7 @@ class Fleet:
         return self._outline[0]
 
     def outlined(self) -> Revision:
-        """The revision that a stand-in is started from while the graph is being resolved.
+        """The revision that the fallback server starts from while the graph is being resolved.
 
         Raises:
             OSError: its file cannot be written.

@@ -412,7 +412,7 @@ class FallbackServerProcess(SupervisedProcess["FallbackServer"]):
         except OSError as exc:
             self._fail(f"{self.node.name}: {os_errors.explain(exc)}", "")
         self.node = self.plan.node(self.plan.entry)
-        name_process(f"{self.node.name}[stand-in]", "standin", self.node.id)
+        name_process(f"{self.node.name}[fallback]", "fallback", self.node.id)
         assert self.server is not None
         self.server.resolve(self.plan, self.node)
 
@@ -421,7 +421,7 @@ class FallbackServerProcess(SupervisedProcess["FallbackServer"]):
 
 
 def main() -> None:
-    """Run the process: `child.py worker <node id>`, or `child.py standin <node id>`."""
+    """Run the process: `child.py worker <node id>`, or `child.py fallback <node id>`."""
     die_with_parent(int(os.environ.pop("GRAPHSERVE_INTERNAL_SUPERVISOR")))
     # Ctrl-C reaches the whole foreground group of a terminal; the supervisor decides what it means.
     signal.signal(signal.SIGINT, do_nothing)
@@ -430,7 +430,7 @@ def main() -> None:
     plan = Plan.from_json(rundir.plan_file(run, revision).read_text())
     node = next(node for node in plan.nodes if node.id == sys.argv[2])
     slot = (
-        "stand-in" if sys.argv[1] == "standin" else os.environ.get("GRAPHSERVE_INTERNAL_SLOT", "")
+        "fallback" if sys.argv[1] == "fallback" else os.environ.get("GRAPHSERVE_INTERNAL_SLOT", "")
     )
     name_process(f"{node.name}[{slot}]", sys.argv[1], node.id)
     records.open_pipe(take_input(), plan.log_level)
@@ -439,7 +439,7 @@ def main() -> None:
     forks = Forks(run)
     sock = _connect(run)
     life = Lifecycle()
-    found = None if sys.argv[1] == "standin" else _import_user(plan, node, sock, life)
+    found = None if sys.argv[1] == "fallback" else _import_user(plan, node, sock, life)
     life.move_to(ProcessState.WAITING)
 
     async def live() -> None:

@@ -269,7 +269,7 @@ def test_nothing_of_this_is_an_error_of_ours(graph: Served) -> None:
         assert client.get("/readyz").status_code == 200
 
 
-def test_the_stand_in_does_the_same(tmp_path: Path) -> None:
+def test_the_fallback_server_does_the_same(tmp_path: Path) -> None:
     offer = post(b"/add", JSON + OFFERS["h2c"], b'{"x": 40, "y": 2}')
     cases = [
         (offer + LAST, [200, 200]),
@@ -287,7 +287,7 @@ def test_the_stand_in_does_the_same(tmp_path: Path) -> None:
         (worker,) = graph.workers()
         os.kill(worker, signal.SIGKILL)
         eventually(lambda: not alive(worker))
-        eventually(graph.stand_ins, 30)
+        eventually(graph.fallback_servers, 30)
         open_ = []
         for raw, _ in cases:
             sock = stack.enter_context(socket.create_connection(address(graph), 60))

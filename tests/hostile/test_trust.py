@@ -325,7 +325,7 @@ def test_a_connection_is_what_it_opens_as(graph: Served, place: str, who: Any) -
 # --- a fallback server ---
 
 
-def test_a_stand_in_makes_nobody_a_service(
+def test_a_fallback_server_makes_nobody_a_service(
     tmp_path: Path, run_dir: Path, sender: memory.MemorySender
 ) -> None:
     (tmp_path / "ready").touch()
@@ -333,8 +333,10 @@ def test_a_stand_in_makes_nobody_a_service(
         (tmp_path / "slow").touch()
         (worker,) = graph.workers()
         os.kill(worker, 9)
-        eventually(lambda: [pid for pid in children(graph.pid) if pid in graph.stand_ins()], 30)
-        graph.wait_log("a stand-in is at the public port")
+        eventually(
+            lambda: [pid for pid in children(graph.pid) if pid in graph.fallback_servers()], 30
+        )
+        graph.wait_log("a fallback server is at the public port")
         found: list[int] = []
         good = references(graph, sender)[0]
 

@@ -75,7 +75,7 @@ def status(folder: Path, graph: Served) -> str:
 
 @pytest.mark.parametrize(
     ("node", "pattern"),
-    [("Queued", "q.sock"), ("Batched", "b0.sock"), ("Batched", "b0.turn"), ("Pooled", "*[0-9].sock"),
+    [("Queued", "q.sock"), ("Batched", "b0.sock"), ("Batched", "b0.lease"), ("Pooled", "*[0-9].sock"),
      ("Top", "*[0-9].sock"), ("Queued", ""), ("Pooled", "")],
 )  # fmt: skip
 def test_what_a_node_has_there(graph: Served, folder: Path, node: str, pattern: str) -> None:
@@ -91,7 +91,7 @@ def test_what_a_node_has_there(graph: Served, folder: Path, node: str, pattern: 
         shutil.rmtree(place)
     answers(graph)
     eventually(lambda: sorted(path.name for path in place.glob(pattern or "*")) == names)
-    if not names[0].endswith(".turn"):  # (that one is its workers' own matter)
+    if not names[0].endswith(".lease"):  # (that one is its workers' own matter)
         line = graph.wait_log(f"{NOTED}.*", after=seen).group()
         assert any(f"{place.name}/{name} of {node}" in line for name in names)
         assert "made anew" in line

@@ -24,7 +24,7 @@ import trustme
 
 from tests.harness import APPS, Served, alive, eventually, served
 
-SERVES = "a stand-in is at the public port"
+SERVES = "a fallback server is at the public port"
 RAW = {"content-type": "application/octet-stream"}
 CALLS: dict[str, tuple[dict[str, Any], int, Any]] = {  # by path: what is sent, and what is answered
     "/double": ({"json": {"x": 4}}, 200, "8"),
@@ -60,10 +60,10 @@ def kill_worker(graph: Served) -> None:
     eventually(lambda: not alive(worker))
 
 
-def stands_in(graph: Served, times: int = 1) -> int:
+def fallback_pid(graph: Served, times: int = 1) -> int:
     """Wait until so many have stood in; the pid of the one that does."""
     eventually(lambda: graph.text.count(SERVES) == times, 30)
-    (pid,) = graph.stand_ins()
+    (pid,) = graph.fallback_servers()
     return pid
 
 
@@ -99,7 +99,7 @@ def test_an_entry_that_fails_is_named_at_once_and_comes_back(tmp_path: Path) -> 
         assert answers[0].status_code == 503
         assert any(words.startswith("Entry is ") for words in answers[0].json()["missing"])
         graph.wait_log("Entry failed", 60)
-        stand_in = stands_in(graph)
+        fallback = fallback_pid(graph)
         for path in ("/pid", "/double", "/doubles", "/count"):
             answers.append(
                 refused := post(graph, path, json=CALLS.get(path, ({"json": {}},))[0]["json"])
@@ -123,12 +123,12 @@ def test_an_entry_that_fails_is_named_at_once_and_comes_back(tmp_path: Path) -> 
             assert str(tmp_path) not in said
             assert str(APPS) not in said
             assert "the disk is gone" not in said
-        assert not (tmp_path / f"imported-{stand_in}").exists(), (
+        assert not (tmp_path / f"imported-{fallback}").exists(), (
             "it knows nothing of the user's code"
         )
         (tmp_path / "broken").unlink()
         eventually(lambda: post(graph, "/pid", json={}).status_code == 200, 60)
-        eventually(lambda: not graph.stand_ins())
+        eventually(lambda: not graph.fallback_servers())
         assert asked(graph, "/readyz").status_code == 200
         assert graph.stop() == 0
 
@@ -156,7 +156,7 @@ def test_calls_wait_for_an_entry_that_starts_slowly(tmp_path: Path) -> None:
             answer = waiting[path].answer()
             assert answer.status_code == status, (path, answer.text)
             assert text in answer.text
-        eventually(lambda: not graph.stand_ins())
+        eventually(lambda: not graph.fallback_servers())
         assert post(graph, "/pid", json={}).json() in graph.workers()
         assert graph.text.count(SERVES) == 1
         assert graph.stop() == 0
@@ -167,7 +167,7 @@ def test_a_client_that_leaves_takes_its_call_with_it(tmp_path: Path) -> None:
     with entry(tmp_path) as graph:
         (tmp_path / "slow").touch()
         kill_worker(graph)
-        stands_in(graph)
+        fallback_pid(graph)
         for path in ("/block", "/double"):
             with pytest.raises(httpx.TimeoutException):
                 httpx.post(
@@ -178,7 +178,7 @@ def test_a_client_that_leaves_takes_its_call_with_it(tmp_path: Path) -> None:
                 )
         (tmp_path / "slow").unlink()
         assert post(graph, "/pid", json={}).status_code == 200
-        eventually(lambda: not graph.stand_ins())
+        eventually(lambda: not graph.fallback_servers())
         assert not (tmp_path / "blocked").exists(), "nobody waited for it any more"
 
 
@@ -191,7 +191,7 @@ def test_health_is_answered_while_the_only_loop_is_busy(tmp_path: Path) -> None:
         assert ready.status_code == 503
         assert ready.json()["missing"] == ["Entry does not react: its event loop is busy"]
         assert asked(graph, "/livez").status_code == 200
-        stand_in = stands_in(graph)
+        fallback = fallback_pid(graph)
         late = post(graph, "/pid", json={}, headers={"x-request-timeout": "0.5"})
         assert (late.status_code, late.json()["service"]) == (504, "Entry")
         call = Waiting(lambda: post(graph, "/pid", json={}))
@@ -199,32 +199,32 @@ def test_health_is_answered_while_the_only_loop_is_busy(tmp_path: Path) -> None:
         assert {busy.answer().json(), call.answer().json()} == set(graph.workers()), (
             "it was not replaced"
         )
-        eventually(lambda: not alive(stand_in))
+        eventually(lambda: not alive(fallback))
         assert asked(graph, "/readyz").status_code == 200
 
 
 @pytest.mark.slow
-def test_a_stop_answers_what_waits_at_the_stand_in(tmp_path: Path) -> None:
+def test_a_stop_answers_what_waits_at_the_fallback_server(tmp_path: Path) -> None:
     with entry(tmp_path) as graph:
         (tmp_path / "slow").touch()
         kill_worker(graph)
-        stand_in = stands_in(graph)
+        fallback = fallback_pid(graph)
         calls = [
             Waiting(lambda: post(graph, "/pid", json={})),
             Waiting(lambda: post(graph, "/double", json={"x": 1})),
             Waiting(lambda: post(graph, "/count", json={"n": 1})),
         ]
-        eventually(lambda: connections(graph, stand_in) >= 3)
+        eventually(lambda: connections(graph, fallback) >= 3)
         assert graph.stop() == 0
         for call in calls:
             answer = call.answer()
             assert (answer.status_code, answer.json()["service"]) == (503, "Entry")
             assert int(answer.headers["retry-after"]) > 0
-        assert not alive(stand_in)
+        assert not alive(fallback)
 
 
 @pytest.mark.slow
-def test_a_stop_answers_what_waits_before_anybody_stands_in(tmp_path: Path) -> None:
+def test_a_stop_answers_what_waits_before_there_is_a_fallback_server(tmp_path: Path) -> None:
     with entry(tmp_path) as graph, socket.socket() as client:
         (tmp_path / "slow").touch()
         kill_worker(graph)
@@ -239,7 +239,7 @@ def test_a_stop_answers_what_waits_before_anybody_stands_in(tmp_path: Path) -> N
         assert answer.startswith(b"HTTP/1.1 503")
         assert b"retry-after" in answer
         assert b'"service":"Entry"' in answer
-        assert not graph.stand_ins()
+        assert not graph.fallback_servers()
 
 
 @pytest.mark.slow
@@ -266,9 +266,9 @@ def test_the_port_closes_while_the_rest_of_the_graph_still_drains(
             b" application/json\r\ncontent-length: 2\r\n\r\n{}"
         )
         graph.signal()
-        (stand_in,) = eventually(graph.stand_ins)
+        (fallback,) = eventually(graph.fallback_servers)
         if dies:
-            os.kill(stand_in, signal.SIGKILL)
+            os.kill(fallback, signal.SIGKILL)
             with contextlib.suppress(ConnectionResetError):
                 assert client.recv(100) == b""
         else:
@@ -326,23 +326,25 @@ def test_a_stop_while_the_loop_is_busy_loses_no_call(tmp_path: Path) -> None:
         busy = Waiting(lambda: post(graph, "/block", json={}))
         eventually((tmp_path / "blocked").exists)
         asked(graph, "/readyz")
-        stand_in = stands_in(graph)
+        fallback = fallback_pid(graph)
         calls = [
             Waiting(lambda: post(graph, "/pid", json={})),
             Waiting(lambda: post(graph, "/double", json={"x": 1})),
         ]
-        eventually(lambda: connections(graph, stand_in) >= 2)
+        eventually(lambda: connections(graph, fallback) >= 2)
         graph.signal()
         graph.wait_log("Entry draining")
         (tmp_path / "blocks").unlink()
         assert [call.answer().status_code for call in (busy, *calls)] == [200] * 3
         assert graph.wait_exit() == 0
-        assert not alive(stand_in)
+        assert not alive(fallback)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", ["/pid", "/double", "/doubles", "/count", "/size?times=2"])
-def test_a_stop_waits_for_what_clients_of_the_stand_in_send_late(tmp_path: Path, path: str) -> None:
+def test_a_stop_waits_for_what_clients_of_the_fallback_server_send_late(
+    tmp_path: Path, path: str
+) -> None:
     (tmp_path / "blocks").touch()
     with (
         entry(tmp_path) as graph,
@@ -350,8 +352,8 @@ def test_a_stop_waits_for_what_clients_of_the_stand_in_send_late(tmp_path: Path,
     ):
         busy = Waiting(lambda: post(graph, "/block", json={}))
         eventually((tmp_path / "blocked").exists)
-        assert client.get("/livez").status_code == 200, "a connection to the stand-in"
-        stand_in = stands_in(graph)
+        assert client.get("/livez").status_code == 200, "a connection to the fallback server"
+        fallback = fallback_pid(graph)
         (worker,) = graph.workers()
         graph.signal()
         graph.wait_log("Entry draining")
@@ -364,7 +366,7 @@ def test_a_stop_waits_for_what_clients_of_the_stand_in_send_late(tmp_path: Path,
         called = client.post(path, **said)
         assert (called.status_code, called.text.strip()) == (status, answer.strip())
         assert graph.wait_exit() == 0
-        assert not alive(stand_in)
+        assert not alive(fallback)
 
 
 @pytest.mark.slow
@@ -373,11 +375,11 @@ def test_connections_end_in_their_own_time_but_hold_no_stop_up(tmp_path: Path) -
     with entry(tmp_path, *patient) as graph, contextlib.ExitStack() as opened:
         (tmp_path / "slow").touch()
         kill_worker(graph)
-        stand_in = stands_in(graph)
+        fallback = fallback_pid(graph)
         late, idle = (
             opened.enter_context(socket.create_connection(address(graph), 10)) for _ in range(2)
         )
-        eventually(lambda: connections(graph, stand_in) == 2)
+        eventually(lambda: connections(graph, fallback) == 2)
         (tmp_path / "slow").unlink()
         graph.wait_log("takes calls again")
         began = time.monotonic()
@@ -393,10 +395,10 @@ def test_connections_end_in_their_own_time_but_hold_no_stop_up(tmp_path: Path) -
         answer = late.makefile("rb").read()
         assert answer.startswith(b"HTTP/1.1 200")
         assert answer.endswith(b"\r\n\r\n8")
-        assert alive(stand_in)
+        assert alive(fallback)
         assert graph.stop() == 0, "it waits for neither"
         assert idle.recv(1) == b""
-        assert not alive(stand_in)
+        assert not alive(fallback)
 
 
 @pytest.mark.slow
@@ -404,9 +406,9 @@ def test_it_ends_with_the_supervisor(tmp_path: Path) -> None:
     with entry(tmp_path) as graph:
         (tmp_path / "slow").touch()
         kill_worker(graph)
-        stand_in = stands_in(graph)
+        fallback = fallback_pid(graph)
         graph.signal(signal.SIGKILL)
-        eventually(lambda: not alive(stand_in))
+        eventually(lambda: not alive(fallback))
 
 
 @pytest.mark.slow
@@ -414,11 +416,11 @@ def test_one_that_dies_is_replaced(tmp_path: Path) -> None:
     with entry(tmp_path) as graph:
         (tmp_path / "slow").touch()
         kill_worker(graph)
-        first = stands_in(graph)
+        first = fallback_pid(graph)
         os.kill(first, signal.SIGKILL)
         eventually(lambda: not alive(first))
         assert asked(graph, "/livez").status_code == 200
-        assert stands_in(graph, 2) != first
+        assert fallback_pid(graph, 2) != first
         (tmp_path / "slow").unlink()
         assert post(graph, "/pid", json={}).status_code == 200
 
@@ -438,7 +440,7 @@ def test_the_first_start_and_a_rolling_reload_need_none(tmp_path: Path) -> None:
         eventually(lambda: not alive(old))
         assert post(graph, "/pid", json={}).json() != old
         assert graph.stop() == 0
-        assert "stand-in" not in graph.text
+        assert "fallback server" not in graph.text
     finally:
         graph.close()
 
@@ -449,21 +451,21 @@ def test_a_reload_brings_a_failed_entry_back(tmp_path: Path) -> None:
         (tmp_path / "broken").touch()
         kill_worker(graph)
         graph.wait_log("Entry failed", 60)
-        stand_in = stands_in(graph)
+        fallback = fallback_pid(graph)
         assert steer(tmp_path, "scale", "Entry=2").returncode == 1, (
             "it does not start, and one stands in all the while"
         )
         status = json.loads(steer(tmp_path, "status", "--json").stdout)
-        assert (status["stand_in"], status["state"]) == (stand_in, "degraded")
+        assert (status["fallback_server"], status["state"]) == (fallback, "degraded")
         assert [row["pid"] for row in json.loads(steer(tmp_path, "ps", "--json").stdout)] != [
-            stand_in
+            fallback
         ]
         (tmp_path / "broken").unlink()
         done = steer(tmp_path, "reload")
         assert done.returncode == 0, done.stderr
-        eventually(lambda: not alive(stand_in))
+        eventually(lambda: not alive(fallback))
         assert post(graph, "/pid", json={}).json() in graph.workers()
-        assert json.loads(steer(tmp_path, "status", "--json").stdout)["stand_in"] is None
+        assert json.loads(steer(tmp_path, "status", "--json").stdout)["fallback_server"] is None
         assert graph.stop() == 0
 
 
@@ -483,15 +485,15 @@ class Entry:
 
 
 @pytest.mark.slow
-def test_a_reload_with_other_apis_while_it_stands_in(tmp_path: Path) -> None:
+def test_a_reload_with_other_apis_at_the_fallback_server(tmp_path: Path) -> None:
     app = tmp_path / "app.py"
     app.write_text(CHANGING.format(init="pass", name="old"))
     with served("app:Entry", cwd=tmp_path, env={"PYTHONDONTWRITEBYTECODE": "1"}) as graph:
         app.write_text(CHANGING.format(init="time.sleep(3600)", name="old"))
         kill_worker(graph)
-        stand_in = stands_in(graph)
+        fallback = fallback_pid(graph)
         call = Waiting(lambda: post(graph, "/old", json={}))
-        eventually(lambda: connections(graph, stand_in) == 1)
+        eventually(lambda: connections(graph, fallback) == 1)
         app.write_text(CHANGING.format(init="pass", name="new"))
         graph.signal(signal.SIGHUP)
         graph.wait_log("reloaded in", 60)
@@ -499,7 +501,7 @@ def test_a_reload_with_other_apis_while_it_stands_in(tmp_path: Path) -> None:
         assert answer.status_code == 503, "it can be tried again"
         assert "stopped" in answer.json()["detail"]
         assert int(answer.headers["retry-after"]) > 0
-        eventually(lambda: not alive(stand_in))
+        eventually(lambda: not alive(fallback))
         assert post(graph, "/new", json={}).json() == "new"
         assert post(graph, "/old", json={}).status_code == 404
         assert graph.stop() == 0
@@ -517,7 +519,7 @@ def test_a_restart_of_the_only_worker(tmp_path: Path) -> None:
         (tmp_path / "slow").unlink()
         assert call.answer().json() in graph.workers()
         restart.answer()
-        eventually(lambda: not graph.stand_ins())
+        eventually(lambda: not graph.fallback_servers())
 
 
 @pytest.mark.slow
@@ -547,7 +549,7 @@ def test_tls_and_the_limits_of_the_port(tmp_path: Path) -> None:
         call = Waiting(lambda: post(graph, "/double", json={"x": 1}, verify=trust))
         (tmp_path / "slow").unlink()
         assert call.answer().json() == 2
-        eventually(lambda: not graph.stand_ins())
+        eventually(lambda: not graph.fallback_servers())
         assert graph.stop() == 0
 
 
@@ -604,7 +606,7 @@ def test_a_graph_that_starts_slowly_lives(
     ready = client.get("/readyz")
     assert ready.status_code == 503 and "Entry" in str(ready.json()["missing"])
     assert client.get("/docs").status_code == 503
-    graph.wait_log("Entry starts: a stand-in is at the public port, where calls wait")
+    graph.wait_log("Entry starts: a fallback server is at the public port, where calls wait")
     for path in ("/double", "/pid"):
         late = client.post(
             path, json={"x": 1} if path == "/double" else {}, headers={"x-request-timeout": "0.3"}
@@ -619,9 +621,9 @@ def test_a_graph_that_starts_slowly_lives(
     graph.wait_log("serving on")
     assert [call.answer().json() for call in calls] == [8, graph.workers()[0]]
     assert upload.answer().json() == 2_000_000
-    eventually(lambda: not graph.stand_ins())
+    eventually(lambda: not graph.fallback_servers())
     assert client.get("/readyz").status_code == 200
-    assert "takes calls: the stand-in at the public port goes" in graph.text
+    assert "takes calls: the fallback server at the public port ends" in graph.text
     assert graph.stop() == 0
     assert "WARNING" not in graph.text
 
@@ -635,7 +637,7 @@ def test_a_start_that_fails_answers_who_waits(
         Waiting(lambda: client.post("/double", json={"x": 4})),
         Waiting(lambda: client.post("/pid", json={})),
     ]
-    (pid,) = graph.stand_ins()
+    (pid,) = graph.fallback_servers()
     eventually(lambda: connections_to(f"{run_dir.parent}/early.sock") >= 2)
     (tmp_path / "fails").touch()
     (tmp_path / "slow").unlink()

@@ -19,7 +19,7 @@ import trustme
 from tests.harness import Served, alive, eventually
 
 RAW = {"content-type": "application/octet-stream"}
-STARTS = "Entry starts: a stand-in is at the public port, where calls wait"
+STARTS = "Entry starts: a fallback server is at the public port, where calls wait"
 CALL = (
     b"POST /double HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length:"
     b' 7\r\nconnection: close\r\n\r\n{"x":4}'
@@ -85,7 +85,7 @@ def test_health_is_answered_and_calls_wait_for_the_modules(importing: Importing)
         assert ready.json()["missing"] == ["Entry is being resolved: its modules are imported"]
         assert client.head("/livez").status_code == 200
         graph.wait_log(STARTS)
-        (stand_in,) = graph.stand_ins()
+        (fallback,) = graph.fallback_servers()
         late = client.post("/double", json={"x": 1}, headers={"x-request-timeout": "0.3"})
         assert (late.status_code, late.json()["service"]) == (504, "Entry")
         calls = {
@@ -110,23 +110,23 @@ def test_health_is_answered_and_calls_wait_for_the_modules(importing: Importing)
         assert quiet.makefile("rb").read().endswith(b"\r\n\r\n8")
     with importing.client() as client:
         assert client.post("/pid", json={}).json() in graph.workers()
-    eventually(lambda: not alive(stand_in))
-    assert "front-door takes calls: the stand-in at the public port goes" in graph.text
+    eventually(lambda: not alive(fallback))
+    assert "front-door takes calls: the fallback server at the public port ends" in graph.text
     assert not (importing.run_dir / "0").exists()
     assert graph.stop() == 0
     assert "WARNING" not in graph.text and "Traceback" not in graph.text
     assert importing.nothing_is_left()
 
 
-@pytest.mark.parametrize("stands_in", [True, False])
+@pytest.mark.parametrize("has_fallback", [True, False])
 def test_modules_that_raise_end_the_start_as_ever_and_who_waits_is_told(
-    importing: Importing, stands_in: bool
+    importing: Importing, has_fallback: bool
 ) -> None:
     graph = importing.graph
     with importing.raw() as client, importing.raw() as half:
         client.sendall(CALL)
         half.sendall(CALL[:-3])
-        if stands_in:
+        if has_fallback:
             graph.wait_log(STARTS)
         (importing.flags / "fails").touch()
         importing.go_on()
@@ -139,7 +139,7 @@ def test_modules_that_raise_end_the_start_as_ever_and_who_waits_is_told(
     assert "OSError: the disk is full" in graph.text
     assert "front-door" not in graph.text
     assert importing.nothing_is_left()
-    assert not graph.stand_ins()
+    assert not graph.fallback_servers()
 
 
 def test_a_stop_while_modules_are_imported_answers_who_waits(importing: Importing) -> None:
@@ -152,11 +152,11 @@ def test_a_stop_while_modules_are_imported_answers_who_waits(importing: Importin
     assert importing.nothing_is_left()
 
 
-def test_a_stand_in_that_dies_meanwhile_is_replaced(importing: Importing) -> None:
+def test_a_fallback_server_that_dies_meanwhile_is_replaced(importing: Importing) -> None:
     graph = importing.graph
     with importing.client() as client:
         assert client.get("/livez", headers={"connection": "close"}).status_code == 200
-        (first,) = graph.stand_ins()
+        (first,) = graph.fallback_servers()
         os.kill(first, 9)
         eventually(lambda: not alive(first))
         assert client.get("/livez").status_code == 200

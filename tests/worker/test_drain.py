@@ -67,19 +67,19 @@ def test_a_connection_that_is_accepted_as_the_drain_begins(
 
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
-            drained.append(asyncio.ensure_future(standing.drain(last=False)))
+            drained.append(asyncio.ensure_future(fallback.drain(last=False)))
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             sent.set()
 
     async def serve() -> None:
-        nonlocal standing
-        standing = FallbackServer(plan, plan.node("Entry"), tmp_path, Membership())
-        await standing.start()
+        nonlocal fallback
+        fallback = FallbackServer(plan, plan.node("Entry"), tmp_path, Membership())
+        await fallback.start()
         with socket.create_server(("127.0.0.1", 0)) as listening:
             address = listening.getsockname()
-            await standing.listen(listening.dup())
+            await fallback.listen(listening.dup())
             with asking(address, sent) as answers:
                 async with asyncio.timeout(20):
                     while not drained:  # noqa: ASYNC110 - by a callback of the loop
@@ -87,28 +87,28 @@ def test_a_connection_that_is_accepted_as_the_drain_begins(
                     await drained[0]
         assert answers[0].startswith(b"HTTP/1.1 200"), answers
 
-    standing: Any = None
+    fallback: Any = None
     monkeypatch.setattr(acceptor, "PublicConnection", Accepted)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
 
 
-def test_who_has_sent_nothing_yet_has_the_time_for_headers_at_a_stand_in_that_goes(
+def test_who_has_sent_nothing_yet_has_the_time_for_headers_at_a_fallback_server_that_goes(
     tmp_path: Path,
 ) -> None:
     plan = resolve_here(Entry, {})[0]
     plan = replace(plan, listen=replace(plan.listen, timeout_keep_alive=0.05, timeout_client=600.0))
 
     async def serve() -> None:
-        standing = FallbackServer(plan, plan.node("Entry"), tmp_path, Membership())
-        await standing.start()
+        fallback = FallbackServer(plan, plan.node("Entry"), tmp_path, Membership())
+        await fallback.start()
         with socket.create_server(("127.0.0.1", 0)) as listening:
             address = listening.getsockname()
-            await standing.listen(listening.dup())
+            await fallback.listen(listening.dup())
         reader, writer = await asyncio.open_connection(*address)
-        while not standing.listener.open():  # noqa: ASYNC110 - by a callback of the loop
+        while not fallback.listener.open():  # noqa: ASYNC110 - by a callback of the loop
             await asyncio.sleep(0)
-        drained = asyncio.ensure_future(standing.drain(last=False))
+        drained = asyncio.ensure_future(fallback.drain(last=False))
         await asyncio.wait([drained], timeout=1.5)  # longer than an idle connection has
         assert not drained.done()
         writer.write(REQUEST)

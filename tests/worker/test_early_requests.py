@@ -45,19 +45,19 @@ class Early:
 
     async def __aenter__(self) -> Early:
         plan = outline(self._settings)
-        self.standing = FallbackServer(
+        self.fallback = FallbackServer(
             plan, plan.node("Entry"), self._folder, Membership(), resolving=True
         )
-        await self.standing.start()
+        await self.fallback.start()
         with socket.create_server(("127.0.0.1", 0)) as listening:
             self._address = listening.getsockname()
-            await self.standing.listen(listening.dup())
+            await self.fallback.listen(listening.dup())
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         for writer in self._writers:
             writer.close()
-        await self.standing.drain(last=True)
+        await self.fallback.drain(last=True)
 
     async def client(self, data: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection(*self._address)
@@ -66,7 +66,7 @@ class Early:
         return reader, writer
 
     def connections(self) -> list[EarlyConnection]:
-        return [each for each in self.standing.listener.open() if isinstance(each, EarlyConnection)]
+        return [each for each in self.fallback.listener.open() if isinstance(each, EarlyConnection)]
 
     def holding(self) -> int:
         return sum(len(each._held) > 0 for each in self.connections())
@@ -82,13 +82,13 @@ class Early:
     def resolve(self) -> None:
         """There is a Plan; what the deadline of a call is passed on with is noted."""
         plan = dataclasses.replace(resolve_here(Entry, {})[0], listen=self._settings.listen)
-        self.standing.resolve(plan, plan.node("front"))
+        self.fallback.resolve(plan, plan.node("front"))
 
         def take(api: Any, body: bytes, format: Any, accept: Any, inbound: Any) -> None:
             self.deadlines.append(inbound.context.deadline_ns)
             inbound._result(b"1")
 
-        relay: Any = self.standing.listener.relay
+        relay: Any = self.fallback.listener.relay
         relay.take = take
 
 
@@ -264,7 +264,7 @@ def test_a_graph_that_will_not_be_answers_whoever_waits(tmp_path: Path) -> None:
         half, _ = await early.client(CALL[:-1])
         assert (await answer(behind))[0] == 200
         await until(lambda: early.holding() == 3)
-        draining = asyncio.ensure_future(early.standing.drain(last=True))
+        draining = asyncio.ensure_future(early.fallback.drain(last=True))
         for reader in (waiting, behind, half):
             status, body = await answer(reader)
             assert status == 503 and b"does not start" in body

@@ -77,7 +77,7 @@ class Status(TypedDict):
     uptime: float
     operation: str | None
     nodes: list[NodeRow]
-    stand_in: int | None
+    fallback_server: int | None
     failures: list[FailureRow]
 
 

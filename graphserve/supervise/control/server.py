@@ -117,7 +117,7 @@ class ControlApi:
             "uptime": round(time.monotonic() - self._began, 3),
             "operation": supervisor.operations.running or None,
             "nodes": report.nodes(supervisor.fleet),
-            "stand_in": supervisor.fleet.fallback.pid,
+            "fallback_server": supervisor.fleet.fallback.pid,
             "failures": report.failures(supervisor.operations),
         }
         response.json(status)

@@ -178,7 +178,7 @@ class Pool:
         node: the node.
         emit: called with each record of their output.
         on_death: called with a worker that is gone, and its exit code (negative: the signal).
-        role: what the processes are: `worker`, or `standin`.
+        role: what the processes are: `worker`, or `fallback`.
         roster: where they are named as long as they live.
     """
 

@@ -361,7 +361,7 @@ class BatchLease:
     """
 
     def __init__(self, sock: str) -> None:
-        self._path = sock.removesuffix(".sock") + ".turn"
+        self._path = sock.removesuffix(".sock") + ".lease"
         self._file = self._opened()
         self._mine = False
         os.register_at_fork(after_in_child=self._forget)  # a child would hold the lock on
