@@ -7,14 +7,14 @@ Only this room knows pydantic.
     codec                    arguments and result of one API, made when a worker starts; values
                              codes each of them
       extensions             arrays, models, large integers and references to memory inside msgpack
-      arrays, array_checks   numpy's arrays as bytes or from lists, held to their dtype and shape
+      arrays                 numpy's arrays as bytes or from lists
       pydantic_models        pydantic's types, by changed copies of their schemas (pydantic_schemas)
-      json_nan, dataclass_defaults, duplicate_arguments, result_check    what msgspec leaves open
+    checks/                  what msgspec leaves open: NaN, defaults, duplicates, dtypes and shapes
     costs/                   looks at a public body before anything is made of it
     exceptions               what all of these raise; validation_errors tells it a caller, problem
                              makes the response
     trust, headers, formats  whose request it is, what its head says, how its body is written
-    memory                   large buffers beside the socket; batch_joining: several calls as one
+    memory                   large buffers beside the socket
     openapi, init_arguments  the description of a service, and the arguments of its `__init__`
 
 A request: `trust.opened` reads who opened the connection, `formats.content_format` how the body is

@@ -12,14 +12,14 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from graphserve.errors import InvalidArguments
-from graphserve.wire import json_nan
+from graphserve.wire.checks import nan
+from graphserve.wire.checks.duplicates import Names
+from graphserve.wire.checks.results import exact, only_class
 from graphserve.wire.costs.bounds import ERRORS_TOLD, NAME_CHARACTERS
 from graphserve.wire.costs.screening import Screening
-from graphserve.wire.duplicate_arguments import Names
 from graphserve.wire.exceptions import BeyondMsgpack, ErrorDetail, MalformedBody
-from graphserve.wire.extensions import Fetch, Place, json_hook, no_memory
+from graphserve.wire.extensions import Fetch, Place, json_hook, msgpack_hook, no_memory
 from graphserve.wire.formats import Format, accept_format, content_format
-from graphserve.wire.result_check import exact, only_class
 from graphserve.wire.signature import Parameter, Signature
 from graphserve.wire.type_hints import Hint
 from graphserve.wire.validation_errors import (
@@ -264,7 +264,7 @@ class ArgumentsCodec:
                     raise malformed(exc, b"") from None
                 errors += explain(exc, [name])
         # A NaN in JSON, and a large integer, the fast path does not know.
-        if not errors and (json_nan.REFUSED.match(str(error)) or "`ext`" in str(error)):
+        if not errors and (nan.REFUSED.match(str(error)) or "`ext`" in str(error)):
             return self._once(arguments, body, format)
         raise refusal(self._where, errors or explain(error, []), untold)
 
@@ -418,6 +418,11 @@ class UntypedCodec:
 def encode_json(value: object) -> bytes:
     """Return a value as JSON by its nature, for places that have no signature."""
     return msgspec.json.encode(value, enc_hook=json_hook)
+
+
+def comparable(arguments: Mapping[str, object]) -> bytes:
+    """Return bytes that are the same for equal arguments, whatever their order."""
+    return msgspec.msgpack.encode(arguments, enc_hook=msgpack_hook(), order="deterministic")
 
 
 def natural(text: str) -> Any:

@@ -16,7 +16,8 @@ import msgspec
 
 from graphserve.declare.service import API
 from graphserve.errors import DeclarationError
-from graphserve.wire import array_checks, extensions, pydantic_models, type_hints
+from graphserve.wire import extensions, pydantic_models, type_hints
+from graphserve.wire.checks.arrays import admission
 from graphserve.wire.type_hints import Hint
 
 _ASYNC_STREAMS = (
@@ -340,7 +341,7 @@ def supported(hint: Hint) -> None:
     msgspec.msgpack.Decoder(hint, dec_hook=extensions.type_hook())
     msgspec.json.Decoder(hint, dec_hook=extensions.type_hook())
     msgspec.json.schema_components([hint], schema_hook=lambda kind: {"title": str(kind)})
-    array_checks.admission(hint)
+    admission(hint)
 
 
 def uses_adapter(hint: Hint) -> bool:

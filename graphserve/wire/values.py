@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 from msgspec.msgpack import Ext
 
-from graphserve.wire import dataclass_defaults, extensions, json_nan, pydantic_models, type_hints
-from graphserve.wire.array_checks import admission
+from graphserve.wire import extensions, pydantic_models, type_hints
+from graphserve.wire.checks import dataclass_defaults, nan
+from graphserve.wire.checks.arrays import admission
 from graphserve.wire.extensions import (
     MODEL,
     Fetch,
@@ -161,8 +162,8 @@ class ValueCodec:
         return made
 
     @cached_property
-    def _nans(self) -> json_nan.NanReader:
-        return json_nan.NanReader(self.hint)
+    def _nans(self) -> nan.NanReader:
+        return nan.NanReader(self.hint)
 
     def load(self, body: Body, format: Format, fetch: Fetch | None = None) -> Any:
         """Read a value; raises what msgspec, pydantic or `Misfit` say about it."""
@@ -170,7 +171,7 @@ class ValueCodec:
             value = self._reader.read(body, format, fetch)
         except msgspec.ValidationError as exc:
             said = str(exc)
-            if format is Format.JSON and self._null_is_nan and json_nan.REFUSED.match(said):
+            if format is Format.JSON and self._null_is_nan and nan.REFUSED.match(said):
                 value = self._nans.read(body, exc)
             elif format is Format.JSON or "`ext`" not in said:
                 raise

@@ -19,7 +19,8 @@ from typing import Any
 
 import msgspec
 
-from graphserve.wire import json_nan, type_hints
+from graphserve.wire import type_hints
+from graphserve.wire.checks import nan
 from graphserve.wire.costs.bounds import DEPTH, HASHED_FEW
 from graphserve.wire.costs.hash_spread import crowded
 from graphserve.wire.costs.outline import Outline, bare, outline
@@ -253,7 +254,7 @@ class _Converted:
         self._hint = hint
         self._is_integer = type_hints.unwrap(hint)[0] is int
         self._is_natural = self._is_integer or type_hints.unwrap(hint)[0] is Any
-        self._fill = json_nan.filler(list[hint])
+        self._fill = nan.filler(list[hint])
 
     def check(self, values: Any) -> None:
         """Look at the elements of a set."""

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
 from graphserve.errors import DeadlineExceeded
-from graphserve.wire import batch_joining
+from graphserve.worker.batch import joining
 from graphserve.worker.batch.call import BatchedCall, Gathered
 from graphserve.worker.dispatch.executor import BoundApi, Execution, Executor, OnEnd
 
@@ -91,8 +91,8 @@ class Batcher:
         self.slots = slots
         self.on_change = on_change
         self.limits = api.plan.batch
-        self.lists = batch_joining.list_parameters(api.signature)
-        self._wanted = batch_joining.wanted(api.signature)
+        self.lists = joining.list_parameters(api.signature)
+        self._wanted = joining.wanted(api.signature)
         self.loop = asyncio.get_running_loop()
         self.collecting: OpenBatch | None = None
         self.waiting: list[BatchedCall] = []
@@ -258,9 +258,7 @@ class Batcher:
             elif not call.gone:
                 groups.setdefault(call.key, []).append(call)
         parts = [
-            part
-            for calls in groups.values()
-            for part in batch_joining.cut(calls, self.limits.max_size)
+            part for calls in groups.values() for part in joining.cut(calls, self.limits.max_size)
         ]
         self._run(parts, Gathered([call for calls in groups.values() for call in calls]))
 
@@ -282,7 +280,7 @@ class Batcher:
         def ended(result: object, error: BaseException | None) -> None:
             if error is None:
                 try:
-                    pieces = batch_joining.split(result, sizes, name, self._wanted)
+                    pieces = joining.split(result, sizes, name, self._wanted)
                 except Exception as exc:
                     error = exc
                 else:
@@ -306,7 +304,7 @@ class Batcher:
         for call, _, _ in part:
             call.on_leave = running.remove
         try:
-            arguments = batch_joining.join(
+            arguments = joining.join(
                 [(call.arguments, start, stop) for call, start, stop in part], self.lists
             )
         except Exception as exc:  # no memory for the joined arrays

@@ -13,7 +13,7 @@ from typing import Any
 
 from graphserve.call.context import CallContext
 from graphserve.loop.timers import Timer, alarm
-from graphserve.wire import batch_joining
+from graphserve.worker.batch import joining
 from graphserve.worker.dispatch.executor import OnEnd
 
 
@@ -28,7 +28,7 @@ class BatchedCall:
         self.arguments = arguments
         self.context = context
         self._on_end: OnEnd | None = on_end
-        self.size, self.key = batch_joining.measure(arguments, lists)
+        self.size, self.key = joining.measure(arguments, lists)
         self._timer: Timer | asyncio.TimerHandle | None = None
         self.on_leave: Callable[[BatchedCall], None] | None = None  # told when its caller leaves
 
@@ -94,10 +94,10 @@ class Gathered:
         if self._missing[call] > 0:
             return
         pieces = [value for _, value in sorted(self._pieces[call], key=lambda pair: pair[0])]
-        failure = next((item for value in pieces for item in batch_joining.failures(value)), None)
+        failure = next((item for value in pieces for item in joining.failures(value)), None)
         result = None
         try:
-            result = batch_joining.rejoin(pieces) if failure is None else None
+            result = joining.rejoin(pieces) if failure is None else None
         except Exception as exc:  # arrays of executions that do not go together
             failure = exc
         call.end(result, failure)

@@ -12,11 +12,9 @@ import typing
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import msgspec
-
 from graphserve.errors import InvalidArguments
 from graphserve.wire import type_hints
-from graphserve.wire.extensions import msgpack_hook
+from graphserve.wire.codec import comparable
 from graphserve.wire.signature import Signature
 
 T = typing.TypeVar("T", bound="Sized")
@@ -57,11 +55,7 @@ def measure(arguments: dict[str, Any], lists: Sequence[str]) -> tuple[int, Any]:
         said = ", ".join(f"{name} has {size}" for name, size in sizes.items())
         raise _misfit(next(iter(sizes)), f"lists that are batched have the same length: {said}")
     rest = {name: value for name, value in arguments.items() if name not in sizes}
-    key = (
-        msgspec.msgpack.encode(rest, enc_hook=msgpack_hook(), order="deterministic")
-        if rest
-        else b""
-    )
+    key = comparable(rest) if rest else b""
     return next(iter(sizes.values()), 0), (key, tuple(sizes), tuple(layouts))
 
 

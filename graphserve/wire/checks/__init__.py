@@ -1,0 +1,12 @@
+"""What msgspec leaves open when it reads or writes a value: each module closes one gap, made once
+for a type and called for each value.
+
+    arrays              holds arrays to their dtype and shape, and makes them read-only
+    nan                 reads null as NaN where only a float can stand, since JSON has no other word
+    dataclass_defaults  fills in the defaults that a body did not give
+    duplicates          finds arguments that a body gives twice
+    results             tells whether a result is plainly of its annotation
+
+`ValueCodec` asks the first three about one value, `ArgumentsCodec` asks `duplicates` about a whole
+body, and `ResultCodec` asks `results` before it writes for callers that have no annotation.
+"""
