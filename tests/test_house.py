@@ -169,6 +169,7 @@ def loaded_after(statement: str) -> set[str]:
             (
                 "click",
                 "h11",
+                "msgspec",
                 "networkx",
                 "numpy",
                 "pydantic",

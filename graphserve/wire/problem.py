@@ -2,13 +2,11 @@
 caller.
 
 User code makes errors, and what it puts into them may be anything: whatever it is, there is a
-response. The reason phrases of statuses are here too: the same in every process and under every
-Python.
+response.
 """
 
 from __future__ import annotations
 
-import http
 import math
 from typing import Any
 
@@ -38,6 +36,7 @@ from graphserve.wire.headers import (
     RETRY_AFTER,
     UNTAKEN,
 )
+from graphserve.wire.phrases import phrase
 
 LOGGER = "graphserve.calls"
 CARRIED = "graphserve_error"  # the attribute of an error of httpx that stands for one of ours
@@ -48,15 +47,6 @@ _KINDS: dict[str, type[CallError]] = {
 }
 _OWN_TYPE = "urn:graphserve:problem:"
 _Frame = tuple[int, str, list[tuple[str, str]], msgspec.Raw]
-
-# RFC 9110 renamed these; Python knows the new names from 3.13 on, and ours must not depend on its
-# version.
-_RENAMED = {
-    413: "Content Too Large",
-    414: "URI Too Long",
-    416: "Range Not Satisfiable",
-    422: "Unprocessable Content",
-}
 
 
 class HttpProblem(CallError):
@@ -385,11 +375,3 @@ def from_frame(payload: bytes, node: str) -> CallError:
             f"the stream of {node} ended with an error that cannot be read", node=node
         )
     return decode(status, kind, bytes(body), dict(pairs), node)
-
-
-def phrase(status: int) -> str:
-    """Return the reason phrase of a status, such as `Not Found`."""
-    try:
-        return _RENAMED.get(status) or http.HTTPStatus(status).phrase
-    except ValueError:
-        return "Error"
