@@ -5,7 +5,7 @@ The way of one typed call:
 
     clients           make for each dependency a client, on the lanes to its node
     remote            `RemoteApi` encodes the arguments; `RemoteCall` is what user code awaits
-                      (`streams`: of items)
+                      (`streams`: of items); `misuse` says what to write where the await is missing
     request           the bytes of a request: what is known once, and what travels with every call
                       (`context`)
     exchange          one call on its way: deadline, retries, cancellation; it ends with an answer

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 from graphserve.call.context import CallContext, current, earliest
 from graphserve.call.exchange import (
@@ -27,6 +27,7 @@ from graphserve.call.exchange import (
     Upload,
 )
 from graphserve.call.memory_sharing import Sharing
+from graphserve.call.misuse import NotAResult
 from graphserve.call.request import query
 from graphserve.call.streams import RemoteStream, StreamExchange
 from graphserve.declare.typed import Call
@@ -266,7 +267,7 @@ class TypedClient:
         return f"<client of {self._graphserve_node}>"
 
 
-class RemoteCall(Call[Any]):
+class RemoteCall(NotAResult, Call[Any]):
     """A call under way; see `Call`."""
 
     __slots__ = ("__weakref__", "_coroutine", "_exchange", "_loop_thread", "_name", "_used")
@@ -336,6 +337,17 @@ class RemoteCall(Call[Any]):
     def close(self) -> None:
         """The coroutine protocol: give the call up."""
         self.cancel()
+
+    if not TYPE_CHECKING:  # checkers know from `Call` that it has none of these
+        __aiter__ = NotAResult._refuse
+        __iter__ = NotAResult._refuse
+
+    def _fix(self) -> str:
+        method = self._name.rpartition(".")[2]
+        return (
+            f"{self._name}(...) is a call under way, not its result: write"
+            f" `await self.….{method}(...)`, or `.result()` behind it in a plain `def`"
+        )
 
     def _waiter(self) -> concurrent.futures.Future[Any]:
         waiter: concurrent.futures.Future[Any] = concurrent.futures.Future()

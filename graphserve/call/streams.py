@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 from graphserve.call.exchange import Headers, Lane, RequestT, TypedExchange
+from graphserve.call.misuse import NotAResult
 from graphserve.declare.typed import Stream
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError
 from graphserve.wire import problem
@@ -201,7 +202,7 @@ class StreamExchange(TypedExchange[RequestT]):
             self.waiter.set_result(None)
 
 
-class RemoteStream(Stream[Any]):
+class RemoteStream(NotAResult, Stream[Any]):
     """The items of one streaming call; it is sent when the first one is asked for.
 
     Args:
@@ -256,6 +257,16 @@ class RemoteStream(Stream[Any]):
     async def aclose(self) -> None:
         """Take no more items: what makes them is cancelled."""
         self._abandon()
+
+    if not TYPE_CHECKING:  # checkers know from `Stream` that it has none
+        __await__ = NotAResult._refuse
+
+    def _fix(self) -> str:
+        method = self._name.rpartition(".")[2]
+        return (
+            f"{self._name}(...) is a stream of items, not one result: write"
+            f" `async for item in self.….{method}(...)`, or `for` in a plain `def`"
+        )
 
     async def _next(self) -> Any:
         if not await self._here():

@@ -11,13 +11,25 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 Y_co = TypeVar("Y_co", covariant=True)
 Here_co = TypeVar("Here_co", covariant=True)
 There_co = TypeVar("There_co", covariant=True)
+
+
+class WriteAwaitFirst:
+    """The type of what a call does not have and its result may: checkers print its name."""
+
+    __slots__ = ()
+
+
+class WriteAsyncFor:
+    """The type of what a stream does not have and a call has: checkers print its name."""
+
+    __slots__ = ()
 
 
 class Call(Coroutine[Any, Any, R_co]):
@@ -50,6 +62,12 @@ class Call(Coroutine[Any, Any, R_co]):
     @abstractmethod
     def __await__(self) -> Generator[Any, Any, R_co]: ...
 
+    if TYPE_CHECKING:  # for operators mypy has a note of its own
+        __aiter__: WriteAwaitFirst
+        __getitem__: WriteAwaitFirst
+        __iter__: WriteAwaitFirst
+        __len__: WriteAwaitFirst
+
 
 class Stream(AsyncIterator[Y_co], Iterator[Y_co]):
     """The items of a streaming API, in the order they are made: `async for`, or `for` in a
@@ -61,6 +79,9 @@ class Stream(AsyncIterator[Y_co], Iterator[Y_co]):
     @abstractmethod
     async def aclose(self) -> None:
         """End the stream early; the generator behind it is closed."""
+
+    if TYPE_CHECKING:
+        __await__: WriteAsyncFor
 
 
 class Api(Generic[Here_co, There_co]):

@@ -32,7 +32,7 @@ from typing import Any
 import msgspec
 from msgspec.msgpack import Ext
 
-from graphserve.declare.typed import Call
+from graphserve.declare.typed import Call, Stream
 from graphserve.system import own_json
 from graphserve.wire import arrays, pydantic_models, type_hints
 from graphserve.wire.exceptions import Misfit
@@ -313,6 +313,8 @@ def _refuse(value: object) -> typing.NoReturn:
     if isinstance(value, Call):
         said = "a call that was not awaited cannot be sent: write 'await' before it"
         raise TypeError(f"{said}, or '.result()' behind it in a plain 'def'")
+    if isinstance(value, Stream):
+        raise TypeError("a stream cannot be sent: read its items with 'async for', and send those")
     if hasattr(kind, "__await__"):
         raise TypeError(
             f"a call that was not awaited cannot be sent ({name}): write 'await' before it"

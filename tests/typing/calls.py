@@ -122,6 +122,13 @@ async def a_stream_is_not_awaited(gateway: Gateway) -> None:
     await gateway.model.tokens("a")  # E: misc | reportGeneralTypeIssues
 
 
+async def a_missing_await(gateway: Gateway) -> None:
+    gateway.model.count("a") + 1  # E: operator | reportOperatorIssue, reportUnusedExpression
+    gateway.tuned.read([b"a"])[0]  # E: operator | reportIndexIssue
+    for _ in gateway.tuned.read([b"a"]):  # E: operator | reportGeneralTypeIssues, reportUnknownVariableType
+        pass
+
+
 async def an_api_that_does_not_exist(gateway: Gateway) -> None:
     gateway.model.cuont("a")  # E: attr-defined | reportAttributeAccessIssue, reportUnknownMemberType
 

@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from graphserve.call.context import CallContext, current
+from graphserve.declare.typed import Stream
 from graphserve.errors import DeadlineExceeded
 from graphserve.isolation import forked
 from graphserve.worker.dispatch.executor import BoundApi, Executor, name_of, raise_contained
@@ -131,7 +132,7 @@ class StreamExecution:
 
     async def _send_items(self, arguments: dict[str, Any]) -> None:
         iterator = self._api.method(**arguments)
-        if inspect.isawaitable(iterator):
+        if inspect.isawaitable(iterator) and not isinstance(iterator, Stream):
             iterator = await iterator
         turn = time.perf_counter()
         try:

@@ -1,0 +1,127 @@
+"""A forgotten await, and an await of a stream: the error says what to write."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+import graphserve
+from graphserve import RemoteError, api, depends, service
+
+WRITE_AWAIT = (
+    r"Leaf\.add\(\.\.\.\) is a call under way, not its result: write `await self\.….add\(\.\.\.\)`,"
+    r" or `\.result\(\)` behind it in a plain `def`"
+)
+WRITE_FOR = (
+    r"Leaf\.count\(\.\.\.\) is a stream of items, not one result: write `async for item in"
+    r" self\.….count\(\.\.\.\)`, or `for` in a plain `def`"
+)
+
+
+@service
+class Leaf:
+    @api
+    async def add(self, x: int) -> int:
+        return x + 1
+
+    @api
+    async def count(self, to: int) -> AsyncIterator[int]:
+        for x in range(to):
+            yield x
+
+
+@service
+class Top:
+    leaf = depends(Leaf)
+
+    @api
+    def forwarded(self) -> AsyncIterator[int]:
+        return self.leaf.count(3)
+
+    @api
+    async def returned(self) -> Any:
+        return self.leaf.count(3)
+
+    @api
+    async def passed(self) -> int:
+        return await self.leaf.add(self.leaf.count(3))  # type: ignore[arg-type]
+
+
+async def in_a_loop(call: Any) -> None:
+    for _ in call:
+        pass
+
+
+async def in_an_async_loop(call: Any) -> None:
+    async for _ in call:
+        pass
+
+
+async def awaited(stream: Any) -> None:
+    await stream
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda call: call + 1,
+        lambda call: 1 + call,
+        lambda call: call * 2,
+        lambda call: call > 3,
+        lambda call: call[0],
+        lambda call: 3 in call,
+        lambda call: -call,
+        int,
+        float,
+        operator.index,
+        list,
+        in_a_loop,
+        in_an_async_loop,
+    ],
+)
+async def test_a_call_where_its_result_was_meant(use: Callable[[Any], Any]) -> None:
+    async with graphserve.local(Leaf) as leaf:
+        call = leaf.add(1)
+        with pytest.raises(TypeError, match=WRITE_AWAIT):
+            used = use(call)
+            if isinstance(used, Awaitable):
+                await used
+        assert await call == 2
+
+
+@pytest.mark.anyio
+async def test_a_method_of_the_result_is_asked_of_the_call() -> None:
+    async with graphserve.local(Leaf) as leaf:
+        call: Any = leaf.add(1)
+        with pytest.raises(AttributeError, match=f"no 'bit_length': {WRITE_AWAIT}"):
+            call.bit_length()
+        assert call, "code may ask whether it has a call"
+        assert call in [call]
+        assert await call == 2
+
+
+@pytest.mark.anyio
+async def test_a_stream_where_one_result_was_meant() -> None:
+    async with graphserve.local(Leaf) as leaf:
+        stream: Any = leaf.count(2)
+        for use in (awaited, lambda stream: stream[0], lambda stream: stream + 1):
+            with pytest.raises(TypeError, match=WRITE_FOR):
+                used = use(stream)
+                if isinstance(used, Awaitable):
+                    await used
+        with pytest.raises(AttributeError, match=f"no 'result': {WRITE_FOR}"):
+            stream.result()
+        assert [item async for item in stream] == [0, 1]
+
+
+@pytest.mark.anyio
+async def test_a_stream_that_an_api_hands_on() -> None:
+    async with graphserve.local(Top) as top:
+        assert [item async for item in top.forwarded()] == [0, 1, 2]
+        for call in (top.returned(), top.passed()):
+            with pytest.raises(RemoteError, match="a stream cannot be sent: read its items with"):
+                await call
