@@ -22,7 +22,7 @@ from graphserve.call.retry_budget import RetryBudget
 from graphserve.graph.importer import Target, load
 from graphserve.graph.plan import ELSEWHERE_LEVELS, ApiPlan, EdgePlan, NodePlan, Plan
 from graphserve.loop.loop_thread import LoopThread
-from graphserve.system import rundir
+from graphserve.system.rundir.paths import batch_sockets, queue_socket
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec, UntypedCodec
 from graphserve.wire.memory import SharedMemory
 from graphserve.wire.signature import Signature
@@ -68,8 +68,8 @@ class Lanes:
         sharing = self.sharing(node)  # before its lanes: it hears first who is there
         if api is None or api.lane == "pooled":
             return self._once(node.name, "pooled", lambda: self._pooled(node, sharing))
-        batched = rundir.batch_sockets(self.run, node.id, node.batched)
-        path = batched.get(api.name) or rundir.queue_socket(self.run, node.id)
+        batched = batch_sockets(self.run, node.id, node.batched)
+        path = batched.get(api.name) or queue_socket(self.run, node.id)
 
         def made() -> QueueLane:
             return QueueLane(self.membership, node.name, path, self._retry_budget(node), sharing)

@@ -21,8 +21,9 @@ from graphserve.cli.flags import checked, current_folder
 from graphserve.config.values import FilePath
 from graphserve.errors import ExitCode, GraphServeError, NotRunningError, StartupError
 from graphserve.graph.plan import ListenPlan
-from graphserve.system import rundir
-from graphserve.system.rundir import parent
+from graphserve.system.rundir.lock import is_live
+from graphserve.system.rundir.paths import control_socket, parent
+from graphserve.system.rundir.search import in_usual_place, live_folders, removed_folders
 from graphserve.wire.formats import StreamFormat
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ class _Connection(http.client.HTTPConnection):
             self.sock = socket.socket(socket.AF_UNIX)
             self.sock.settimeout(self.timeout)
             try:
-                self.sock.connect(rundir.control_socket(self._folder))
+                self.sock.connect(control_socket(self._folder))
                 return
             except (FileNotFoundError, ConnectionRefusedError):
                 self.sock.close()
@@ -216,13 +217,13 @@ def find(given: str | None, *, to_change: bool = False) -> RunningGraph:
         folder = Path(chosen)
         folder = folder if folder.is_absolute() else current_folder() / folder
         _await_removed(folder)
-        if not rundir.is_live(folder):
+        if not is_live(folder):
             if _is_hidden(folder):
                 raise NotAllowed(folder)
             raise NotRunningError(f"no graph is running in {folder}")
         return RunningGraph(folder)
     _await_removed()
-    found = rundir.running()
+    found = live_folders()
     if not found:
         raise NotRunningError(f"no graph of this user is running ({_looked()})")
     if len(found) == 1 and not to_change:
@@ -248,7 +249,7 @@ def owner(listen: ListenPlan) -> str:
     """Return what to say of an address that is in use if a graph of this user has it; else
     nothing.
     """
-    for folder in rundir.running():
+    for folder in live_folders():
         status = _status(folder)
         if status is not None and _listens_at(status["url"], listen):
             return (
@@ -273,9 +274,9 @@ def _await_removed(chosen: Path | None = None) -> None:
     """
     end = time.monotonic() + RESTORE_TIMEOUT
     while time.monotonic() < end:
-        removed = rundir.removed()
+        removed = removed_folders()
         if not (
-            rundir.ours(removed) if chosen is None else Path(os.path.realpath(chosen)) in removed
+            in_usual_place(removed) if chosen is None else Path(os.path.realpath(chosen)) in removed
         ):
             return
         time.sleep(POLL_INTERVAL)
@@ -283,7 +284,7 @@ def _await_removed(chosen: Path | None = None) -> None:
 
 def _lives(folder: Path) -> bool:
     """Return whether a graph runs in this folder, also if somebody has removed it."""
-    return rundir.is_live(folder) or Path(os.path.realpath(folder)) in rundir.removed()
+    return is_live(folder) or Path(os.path.realpath(folder)) in removed_folders()
 
 
 def _status(folder: Path) -> Status | None:

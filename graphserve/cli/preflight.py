@@ -23,8 +23,9 @@ from graphserve.config import Config
 from graphserve.config.certificate import certificate
 from graphserve.errors import ConfigurationError, StartupError
 from graphserve.graph.plan import ListenPlan, Plan, Trouble
-from graphserve.system import machine as here, os_errors, rundir
-from graphserve.system.rundir import parent
+from graphserve.system import machine as here, os_errors
+from graphserve.system.rundir.claim import claim_problem
+from graphserve.system.rundir.paths import MAX_SOCKET_PATH, PREFIX, UNFINISHED, parent, path_problem
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
@@ -175,17 +176,16 @@ def _answers(path: str) -> bool:
 def socket_paths(config: Config) -> Iterator[Trouble]:
     """Whether the paths of all sockets fit into what the kernel takes."""
     uds = config.settings.listen.uds
-    if uds and (size := len(os.fsencode(uds))) > rundir.MAX_SOCKET_PATH:
+    if uds and (size := len(os.fsencode(uds))) > MAX_SOCKET_PATH:
         yield Trouble(
-            f"--uds {uds}: a socket's path has at most {rundir.MAX_SOCKET_PATH} bytes, this has"
-            f" {size}"
+            f"--uds {uds}: a socket's path has at most {MAX_SOCKET_PATH} bytes, this has {size}"
         )
     try:
         # A new folder's name ends in the 8 characters of tempfile.mkdtemp.
-        folder = Path(config.run_dir) if config.run_dir else parent() / f"{rundir.PREFIX}12345678"
+        folder = Path(config.run_dir) if config.run_dir else parent() / f"{PREFIX}12345678"
     except StartupError:
         return  # `run_folder` and the start say so
-    if problem := rundir.path_problem(folder):
+    if problem := path_problem(folder):
         yield Trouble(problem)
 
 
@@ -196,14 +196,14 @@ def run_folder(path: str | None) -> Iterator[Trouble]:
     except StartupError as exc:
         yield Trouble(str(exc))
         return
-    if problem := rundir.claim_problem(folder) if path else "":
+    if problem := claim_problem(folder) if path else "":
         yield Trouble(problem)
         return
     # (`os.path.isdir` and not `Path.is_dir`, which raises where this user may not look.)
     above = next(above for above in (folder, *folder.parents) if os.path.isdir(above))
     try:
         # permission is not all: /proc takes nothing
-        os.rmdir(tempfile.mkdtemp(prefix=rundir.UNFINISHED, dir=above))
+        os.rmdir(tempfile.mkdtemp(prefix=UNFINISHED, dir=above))
     except OSError as exc:
         yield Trouble(f"the run folder {folder} cannot be used: {os_errors.explain(exc)}")
 

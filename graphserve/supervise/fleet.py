@@ -26,7 +26,9 @@ from graphserve.supervise.revision import OUTLINE, Revision, same
 from graphserve.supervise.rollout import Rollout
 from graphserve.supervise.states import NodePhase, WorkerState
 from graphserve.supervise.waiting import together
-from graphserve.system import messages, os_errors, rundir
+from graphserve.system import messages, os_errors
+from graphserve.system.rundir.cleanup import remove_node
+from graphserve.system.rundir.paths import file_identity
 from graphserve.system.shared_memory import Roster
 
 PULSE = 1.0  # seconds between two looks at each worker
@@ -271,7 +273,7 @@ class Fleet:
     async def _end(self, node: Node) -> None:
         await node.drain(partial(self.fallback.gone, node))
         node.close_sockets()
-        rundir.remove_node(self.run, node.plan.id)
+        remove_node(self.run, node.plan.id)
         node.quarantine.end()
         self.nodes.remove(node)
         del self.rollouts[node]
@@ -415,7 +417,7 @@ class Fleet:
                 self._give_turns()
             case messages.Ready() if worker.state is WorkerState.STARTING:
                 worker.address = message.address
-                worker.address_identity = rundir.identity(worker.address)
+                worker.address_identity = file_identity(worker.address)
                 self._ready(node, worker)
             case messages.Bound():
                 node.rebound(worker, message.trouble)

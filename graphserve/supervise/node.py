@@ -30,7 +30,8 @@ from graphserve.supervise.quarantine import Quarantine
 from graphserve.supervise.revision import Revision
 from graphserve.supervise.states import Claim, NodeLife, NodePhase, WorkerState
 from graphserve.supervise.waiting import first
-from graphserve.system import messages, os_errors, rundir
+from graphserve.system import messages, os_errors
+from graphserve.system.rundir.paths import file_identity
 from graphserve.system.shared_memory import Roster
 
 # seconds that workers which have drained have to leave, where others needed all of
@@ -303,7 +304,7 @@ class Node(NodeLife):
             if (
                 own
                 and not worker.rebinding
-                and rundir.identity(worker.address) != worker.address_identity
+                and file_identity(worker.address) != worker.address_identity
             ):
                 self.rebind(worker)
                 paths.append(worker.address)
@@ -326,7 +327,7 @@ class Node(NodeLife):
                 worker,
             )
         else:
-            worker.address_identity = rundir.identity(worker.address)
+            worker.address_identity = file_identity(worker.address)
             self.on_change(self)  # who waits for it connects at once
 
     def close_sockets(self) -> None:

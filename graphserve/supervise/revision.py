@@ -13,8 +13,9 @@ from typing import Any
 
 from graphserve.graph.plan import NodePlan, Plan
 from graphserve.supervise.process.environment import Environment
-from graphserve.system import rundir
 from graphserve.system.messages import Init
+from graphserve.system.rundir.cleanup import remove_revision
+from graphserve.system.rundir.paths import file_identity, plan_file
 
 OUTLINE = 0  # the number of the revision that holds only what is known before modules are imported
 
@@ -47,7 +48,7 @@ class Revision:
         self.keyfile_password = keyfile_password
         self.configured = configured
         self._run = run
-        self._file = rundir.plan_file(run, number)
+        self._file = plan_file(run, number)
         self._file.parent.mkdir(mode=0o700)
         self._write()
 
@@ -57,7 +58,7 @@ class Revision:
         Raises:
             OSError: it cannot be written.
         """
-        if rundir.identity(self._file) == self._identity:
+        if file_identity(self._file) == self._identity:
             return []
         self._file.parent.mkdir(mode=0o700, exist_ok=True)
         self._file.unlink(missing_ok=True)
@@ -67,7 +68,7 @@ class Revision:
     def _write(self) -> None:
         with open(os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(self.plan.to_json())
-        self._identity = rundir.identity(self._file)
+        self._identity = file_identity(self._file)
 
     @property
     def outlined(self) -> bool:
@@ -93,7 +94,7 @@ class Revision:
 
     def remove(self) -> None:
         """No worker reads it any more."""
-        rundir.remove_revision(self._run, self.number)
+        remove_revision(self._run, self.number)
 
 
 def same(old: NodePlan, new: NodePlan) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from graphserve.supervise.control.http import UnixHttpServer
 from graphserve.supervise.fleet import Fleet
 from graphserve.system import os_errors
-from graphserve.system.rundir import RunDir, Taken
+from graphserve.system.rundir.claim import RunDir, Taken
 
 STEP = 1.0  # seconds between two looks
 

@@ -31,7 +31,8 @@ from graphserve.supervise.signals import Signals
 from graphserve.supervise.systemd import SystemdNotifier
 from graphserve.supervise.watch import changes, folders
 from graphserve.system import machine, os_errors
-from graphserve.system.rundir import RunDir, remove_stale
+from graphserve.system.rundir.claim import RunDir
+from graphserve.system.rundir.cleanup import remove_stale
 
 T = TypeVar("T")
 

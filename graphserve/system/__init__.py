@@ -11,7 +11,7 @@ Used in every process.
                     a worker
     messages        what the two say there, a class a message
     shared_memory   what the supervisor and its workers read of each other without a message
-    rundir          the run folder: names, locks, who is alive; who finds a running graph looks here
+    rundir/         the run folder: names, the lock, who is alive, cleaning up
     machine         CPUs, GPUs and open files that we may use
     os_errors       what the kernel refused, and what to do about it
     own_json        JSON that user code cannot change

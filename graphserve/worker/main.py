@@ -38,11 +38,12 @@ from graphserve.isolation import forked, prompts
 from graphserve.isolation.restore import CLOSED, Steady
 from graphserve.logs import records
 from graphserve.logs.tracebacks import formatted
-from graphserve.system import messages, os_errors, rundir
+from graphserve.system import messages, os_errors
 from graphserve.system.channel import Channel
 from graphserve.system.child_process import die_with_parent
 from graphserve.system.inherited import do_nothing, take_input
 from graphserve.system.process_title import name_process
+from graphserve.system.rundir.paths import plan_file, workers_socket
 from graphserve.system.shared_memory import RosterReader
 from graphserve.worker import logs
 from graphserve.worker.dispatch import endings
@@ -408,7 +409,7 @@ class FallbackServerProcess(SupervisedProcess["FallbackServer"]):
     def _on_resolved(self, revision: int) -> None:
         """Serve the Plan, which was not there before."""
         try:
-            self.plan = Plan.from_json(rundir.plan_file(self.run, revision).read_text())
+            self.plan = Plan.from_json(plan_file(self.run, revision).read_text())
         except OSError as exc:
             self._fail(f"{self.node.name}: {os_errors.explain(exc)}", "")
         self.node = self.plan.node(self.plan.entry)
@@ -427,7 +428,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, do_nothing)
     run = Path(os.environ.pop("GRAPHSERVE_INTERNAL_RUN"))
     revision = int(os.environ.pop("GRAPHSERVE_INTERNAL_REVISION"))
-    plan = Plan.from_json(rundir.plan_file(run, revision).read_text())
+    plan = Plan.from_json(plan_file(run, revision).read_text())
     node = next(node for node in plan.nodes if node.id == sys.argv[2])
     slot = (
         "fallback" if sys.argv[1] == "fallback" else os.environ.get("GRAPHSERVE_INTERNAL_SLOT", "")
@@ -458,7 +459,7 @@ def _connect(run: Path) -> socket.socket:
     pid.
     """
     sock = socket.socket(socket.AF_UNIX)
-    sock.connect(rundir.workers_socket(run))
+    sock.connect(workers_socket(run))
     return sock
 
 

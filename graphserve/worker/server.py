@@ -26,9 +26,9 @@ from graphserve.call.clients import Clients, Lanes
 from graphserve.call.membership import Membership
 from graphserve.graph.plan import NodePlan, Plan
 from graphserve.logs import records
-from graphserve.system import rundir
 from graphserve.system.inherited import open_standard_streams
 from graphserve.system.messages import HealthReport
+from graphserve.system.rundir.paths import batch_sockets, worker_socket
 from graphserve.wire.memory import SharedMemory
 from graphserve.worker.batch.batcher import Batcher, BatchLease
 from graphserve.worker.dispatch.executor import Executor, bind
@@ -160,7 +160,7 @@ class WorkerServer:
         self.executor = Executor(node, instance.threads, plan.depth(node.name), self.recorder.words)
         self.slots = Slots(node.limit)
         self.relay = Relay(node, neighbours.lanes, self.executor.guard)
-        paths = rundir.batch_sockets(run, node.id, node.batched) if node.workers > 1 else {}
+        paths = batch_sockets(run, node.id, node.batched) if node.workers > 1 else {}
         self._leases = {name: BatchLease(path) for name, path in paths.items()}
         self.batchers = {
             name: Batcher(api, self.executor, self.slots, self.slots.update, self._leases.get(name))
@@ -174,7 +174,7 @@ class WorkerServer:
             self.health, self.apis, self._make_pages if node.name == plan.entry else None
         )
         # the sockets
-        self.address = rundir.worker_socket(run, node.id, os.getpid())
+        self.address = worker_socket(run, node.id, os.getpid())
         self._listeners: list[Listener] = []
         self._attaching: set[asyncio.Task[object]] = set()
         self._shared = sockets

@@ -19,7 +19,7 @@ from graphserve.config import Config
 from graphserve.config.certificate import certificate
 from graphserve.declare.options import ServiceOptions
 from graphserve.graph.plan import ListenPlan, NodePlan, Plan, Settings, TlsPlan, Trouble
-from graphserve.system import rundir
+from graphserve.system.rundir.claim import RunDir
 
 AUTHORITY = trustme.CA()
 
@@ -179,7 +179,7 @@ class TestRunFolder:
         assert said(preflight.run_folder(None)) == []
         assert said(preflight.run_folder(str(tmp_path))) == []
         assert said(preflight.run_folder(str(tmp_path / "new" / "deep"))) == []
-        killed = rundir.RunDir(str(tmp_path))
+        killed = RunDir(str(tmp_path))
         (tmp_path / "1").mkdir()
         os.close(killed._lock)
         assert said(preflight.run_folder(str(tmp_path))) == []  # left by a graph that was killed
@@ -190,7 +190,7 @@ class TestRunFolder:
         )
 
     def test_in_use(self, tmp_path: Path) -> None:
-        folder = rundir.RunDir(str(tmp_path / "run"))
+        folder = RunDir(str(tmp_path / "run"))
         assert "a graph is running in" in said(preflight.run_folder(str(tmp_path / "run")))[0]
         folder.remove()
         assert said(preflight.run_folder(str(tmp_path / "run"))) == []

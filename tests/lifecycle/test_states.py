@@ -40,7 +40,7 @@ from graphserve.supervise.states import (
 from graphserve.system import messages
 from graphserve.system.channel import Channel
 from graphserve.system.messages import Message
-from graphserve.system.rundir import RunDir
+from graphserve.system.rundir.claim import RunDir
 
 PLAN = Plan(
     "Entry",

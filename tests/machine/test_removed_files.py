@@ -28,7 +28,8 @@ from graphserve.call.lanes.queue import QueueLane
 from graphserve.call.membership import KnownNode, Membership
 from graphserve.call.retry_budget import RetryBudget
 from graphserve.errors import DeadlineExceeded, StartupError, Unavailable
-from graphserve.system import rundir
+from graphserve.system.rundir.claim import RunDir, Taken
+from graphserve.system.rundir.lock import is_live, token_of
 from tests.harness import OWN_SOCKET, Served, eventually, rarely, served, shared, waiting
 
 NOTED = "somebody removed files of the run folder"
@@ -130,8 +131,8 @@ def test_what_commands_need(graph: Served, folder: Path, name: str) -> None:
         shutil.rmtree(folder)
     assert status(folder, graph) == "ready"
     graph.wait_log(f"{NOTED}.*{name}", after=seen)
-    eventually(lambda: rundir.is_live(folder))
-    assert rundir.token(folder)
+    eventually(lambda: is_live(folder))
+    assert token_of(folder)
     answers(graph)
     assert folder.stat().st_mode & 0o777 == 0o700
     assert all(path.stat().st_mode & 0o077 == 0 for path in folder.rglob("*"))
@@ -144,9 +145,9 @@ def test_another_graph_does_not_take_a_folder_whose_lock_is_gone(
     os.kill(graph.pid, signal.SIGSTOP)  # it cannot make it anew meanwhile
     try:
         (folder / "lock").unlink()
-        assert rundir.is_live(folder)
+        assert is_live(folder)
         with pytest.raises(StartupError, match="a graph is running in"):
-            rundir.RunDir(str(folder))
+            RunDir(str(folder))
     finally:
         os.kill(graph.pid, signal.SIGCONT)
     eventually((folder / "lock").exists)
@@ -179,7 +180,7 @@ def test_calls_that_wait_in_a_socket_that_loses_its_name_are_answered(
 
 def test_cleaners_leave_the_folder_alone(graph: Served, folder: Path, tmp_path: Path) -> None:
     """What systemd-tmpfiles asks of each folder before it looks into it."""
-    eventually(lambda: (folder / "lock").exists() and rundir.is_live(folder))
+    eventually(lambda: (folder / "lock").exists() and is_live(folder))
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with pytest.raises(BlockingIOError):
@@ -205,13 +206,13 @@ def test_a_stop_leaves_nothing_although_files_were_removed(run_dir: Path) -> Non
 
 
 def test_another_graphs_folder_is_not_removed(tmp_path: Path) -> None:
-    first = rundir.RunDir(str(tmp_path / "run"))
+    first = RunDir(str(tmp_path / "run"))
     shutil.rmtree(first.path)
-    second = rundir.RunDir(str(tmp_path / "run"))
-    with pytest.raises(rundir.Taken, match="another graph has taken the run folder"):
+    second = RunDir(str(tmp_path / "run"))
+    with pytest.raises(Taken, match="another graph has taken the run folder"):
         first.restore()
     first.remove()
-    assert rundir.is_live(second.path)
+    assert is_live(second.path)
     second.remove()
     assert not second.path.exists()
 

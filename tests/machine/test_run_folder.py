@@ -17,7 +17,10 @@ import pytest
 
 from graphserve.cli import client
 from graphserve.errors import NotRunningError, StartupError
-from graphserve.system import rundir
+from graphserve.system.rundir.claim import RunDir, claim_problem
+from graphserve.system.rundir.cleanup import Stale, remove_node, remove_revision, remove_stale
+from graphserve.system.rundir.lock import is_live, token_of
+from graphserve.system.rundir.search import in_usual_place, live_folders, removed_folders
 
 
 @pytest.fixture
@@ -29,10 +32,10 @@ def parent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_graphs_that_start_together_leave_each_other_alone(parent: Path) -> None:
     def start(_: int) -> bool:
-        rundir.remove_stale()
-        folder = rundir.RunDir()
-        rundir.remove_stale()
-        stays = folder.path.exists() and rundir.is_live(folder.path)
+        remove_stale()
+        folder = RunDir()
+        remove_stale()
+        stays = folder.path.exists() and is_live(folder.path)
         folder.remove()
         return stays
 
@@ -43,7 +46,7 @@ def test_graphs_that_start_together_leave_each_other_alone(parent: Path) -> None
 
 def killed(path: Path | None = None) -> Path:
     """The run folder of a graph that was killed."""
-    folder = rundir.RunDir(str(path) if path else None)
+    folder = RunDir(str(path) if path else None)
     fill(folder.path)
     os.close(folder._lock)
     os.close(folder._folder)
@@ -69,18 +72,18 @@ def fill(folder: Path) -> None:
 
 
 def test_a_stale_folder_is_removed_and_a_live_one_is_not(parent: Path) -> None:
-    stale, live = killed(), rundir.RunDir()
-    token = rundir.token(stale)
-    assert rundir.remove_stale() == rundir.Stale((token,), ())
+    stale, live = killed(), RunDir()
+    token = token_of(stale)
+    assert remove_stale() == Stale((token,), ())
     assert not stale.exists()
-    assert rundir.running() == [live.path]
+    assert live_folders() == [live.path]
     assert live.remove() == []
     assert not list(parent.iterdir())
 
 
 def test_one_that_was_killed_while_it_began_or_ended_is_removed(parent: Path) -> None:
     killed().rename(parent / ".graphserve-b")
-    rundir.remove_stale()
+    remove_stale()
     assert not list(parent.iterdir())
 
 
@@ -105,9 +108,9 @@ def test_folders_without_our_marker_are_not_touched(parent: Path, prefix: str) -
         (folder / "n0").mkdir()
     (parent / f"{prefix}file").touch()
     before = sorted(path for path in parent.rglob("*") if marker not in (path, *path.parents))
-    rundir.remove_stale()
+    remove_stale()
     assert sorted(parent.rglob("*")) == before
-    assert rundir.running() == []
+    assert live_folders() == []
 
 
 def test_what_is_not_ours_stays_in_a_stale_folder_and_is_named(parent: Path) -> None:
@@ -124,25 +127,25 @@ def test_what_is_not_ours_stays_in_a_stale_folder_and_is_named(parent: Path) -> 
     (stale / "1" / "sub").mkdir()
     (stale / "13").mkdir()
     (stale / "13" / "plan.json").symlink_to(elsewhere / "n0" / "thesis.txt")
-    found = rundir.remove_stale()
+    found = remove_stale()
     assert set(found.foreign) == {str(stale / name) for name in foreign}
     kept = {str(path.relative_to(stale)) for path in stale.rglob("*")}
     assert kept == foreign | {"n0", "n7", "1", "13"}
     assert (elsewhere / "n0" / "thesis.txt").exists()
-    assert rundir.remove_stale() == rundir.Stale((), ()), "it is no folder of ours any more"
+    assert remove_stale() == Stale((), ()), "it is no folder of ours any more"
 
 
 def test_what_is_not_ours_stays_in_a_run_folder_and_is_named(parent: Path) -> None:
     path = killed(parent / "run")
     (path / "n0" / "notes").touch()
-    folder = rundir.RunDir(str(path))
+    folder = RunDir(str(path))
     assert folder.foreign == ["n0/notes"]
     fill_again = path / "n1"
     fill_again.mkdir()
     assert folder.remove() == ["n0/notes"]
     assert {str(each.relative_to(path)) for each in path.rglob("*")} == {"lock", "n0", "n0/notes"}
     (path / "n0" / "notes").unlink()
-    again = rundir.RunDir(str(path))
+    again = RunDir(str(path))
     assert (again.foreign, again.remove()) == ([], [])
     assert not path.exists(), "the first one made it"
 
@@ -177,27 +180,27 @@ def test_a_folder_with_things_and_without_our_marker_is_refused_and_stays(
     before = sorted(parent.rglob("*"))
     words = "is not empty and no run folder of graphserve: give --run-dir a folder of its own"
     with pytest.raises(StartupError, match=words):
-        rundir.RunDir(str(folder))
-    assert rundir.claim_problem(folder).endswith(words)
+        RunDir(str(folder))
+    assert claim_problem(folder).endswith(words)
     assert sorted(parent.rglob("*")) == before
 
 
 def test_a_folder_of_a_graph_that_was_killed_before_it_wrote_its_marker(parent: Path) -> None:
     (parent / "run").mkdir()
     (parent / "run" / "lock").touch()
-    assert rundir.RunDir(str(parent / "run")).remove() == []
+    assert RunDir(str(parent / "run")).remove() == []
     assert not list((parent / "run").iterdir())
 
 
 def test_parts_of_a_running_graph_are_removed_without_following(parent: Path) -> None:
-    folder, elsewhere = rundir.RunDir(str(parent / "run")), parent / "elsewhere"
+    folder, elsewhere = RunDir(str(parent / "run")), parent / "elsewhere"
     fill(folder.path)
     elsewhere.mkdir()
     (elsewhere / "plan.json").touch()
     (folder.path / "2").symlink_to(elsewhere)
     for number in (1, 2, 12):
-        rundir.remove_revision(folder.path, number)
-    rundir.remove_node(folder.path, "n0")
+        remove_revision(folder.path, number)
+    remove_node(folder.path, "n0")
     assert {path.name for path in folder.path.iterdir()} == {
         "lock",
         "2",
@@ -210,23 +213,23 @@ def test_parts_of_a_running_graph_are_removed_without_following(parent: Path) ->
 
 
 def test_a_killed_graphs_token_is_known_to_the_next(parent: Path) -> None:
-    first = rundir.RunDir(str(parent / "run"))
-    assert rundir.token(parent / "run") == first.token
+    first = RunDir(str(parent / "run"))
+    assert token_of(parent / "run") == first.token
     os.close(first._lock)  # it is killed
-    second = rundir.RunDir(str(parent / "run"))
+    second = RunDir(str(parent / "run"))
     assert second.before == first.token
     second.remove()
     assert not (parent / "run").exists(), "the first one made it"
-    third = rundir.RunDir()
+    third = RunDir()
     os.close(third._lock)
-    assert rundir.remove_stale() == rundir.Stale((third.token,), ())
+    assert remove_stale() == Stale((third.token,), ())
 
 
 def test_a_folder_that_was_there_stays(parent: Path) -> None:
     (parent / "run").mkdir()
-    first = rundir.RunDir(str(parent / "run"))
+    first = RunDir(str(parent / "run"))
     os.close(first._lock)
-    rundir.RunDir(str(parent / "run")).remove()
+    RunDir(str(parent / "run")).remove()
     assert not list((parent / "run").iterdir())
 
 
@@ -235,11 +238,11 @@ def test_one_of_many_that_want_the_same_folder_has_it(parent: Path) -> None:
 
     def claim(_: int) -> int:
         try:
-            folder = rundir.RunDir(str(path))
+            folder = RunDir(str(path))
         except StartupError as exc:
             assert "a graph is running" in str(exc)
             return 0
-        alone = rundir.is_live(path) and rundir.token(path) == folder.token
+        alone = is_live(path) and token_of(path) == folder.token
         folder.remove()
         assert alone
         return 1
@@ -252,7 +255,7 @@ def test_one_of_many_that_want_the_same_folder_has_it(parent: Path) -> None:
 def test_an_open_umask_opens_nothing(parent: Path) -> None:
     before = os.umask(0)
     try:
-        folder = rundir.RunDir(str(parent / "above" / "run"))
+        folder = RunDir(str(parent / "above" / "run"))
     finally:
         os.umask(before)
     for path, mode in (
@@ -267,19 +270,19 @@ def test_an_open_umask_opens_nothing(parent: Path) -> None:
 def test_a_graph_that_runs_elsewhere_is_found_and_its_link_goes_with_it(parent: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="gs-test-") as name:
         elsewhere = Path(name) / "run"
-        folder = rundir.RunDir(str(elsewhere))
-        rundir.remove_stale()
-        assert rundir.running() == [elsewhere]
+        folder = RunDir(str(elsewhere))
+        remove_stale()
+        assert live_folders() == [elsewhere]
         folder.remove()
         assert not list(parent.iterdir())
 
-        killed = rundir.RunDir(str(elsewhere))
+        killed = RunDir(str(elsewhere))
         os.close(killed._lock)
-        assert rundir.running() == []
-        again = rundir.RunDir(str(elsewhere))
-        assert rundir.running() == [elsewhere]
+        assert live_folders() == []
+        again = RunDir(str(elsewhere))
+        assert live_folders() == [elsewhere]
         os.close(again._lock)
-        rundir.remove_stale()
+        remove_stale()
         assert not list(parent.iterdir())
         assert elsewhere.exists(), "what --run-dir names is not ours to remove"
 
@@ -289,10 +292,10 @@ def test_a_graph_whose_folder_was_removed_is_waited_for(
     parent: Path, monkeypatch: pytest.MonkeyPatch, named: bool
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="gs-test-") as place:
-        mine = rundir.RunDir(f"{place}/run" if named else None)
+        mine = RunDir(f"{place}/run" if named else None)
         shutil.rmtree(mine.path)
-        assert (mine.path in rundir.removed(), rundir.running()) == (True, [])
-        assert rundir.ours({mine.path}) == {mine.path}
+        assert (mine.path in removed_folders(), live_folders()) == (True, [])
+        assert in_usual_place({mine.path}) == {mine.path}
         waits: list[float] = []
 
         def goes_on(seconds: float) -> None:  # meanwhile the graph makes it anew
@@ -319,7 +322,7 @@ def test_a_graph_whose_folder_was_removed_is_waited_for(
 def test_a_folder_that_was_removed_is_not_passed_over_for_another_graph(
     parent: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    removed, other = rundir.RunDir(), rundir.RunDir()
+    removed, other = RunDir(), RunDir()
     shutil.rmtree(removed.path)
 
     def goes_on(seconds: float) -> None:
@@ -335,12 +338,12 @@ def test_a_folder_that_was_removed_is_not_passed_over_for_another_graph(
 
 def test_removed_folders_of_other_places_are_waited_for_only_by_name(parent: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="gs-test-") as place:
-        folder = rundir.RunDir(f"{place}/run")
+        folder = RunDir(f"{place}/run")
         for link in parent.iterdir():
             link.unlink()
         shutil.rmtree(folder.path)
-        assert folder.path in rundir.removed()
-        assert rundir.ours(rundir.removed()) == set()
+        assert folder.path in removed_folders()
+        assert in_usual_place(removed_folders()) == set()
         folder.restore()
         folder.remove()
 
@@ -350,7 +353,7 @@ def test_links_of_others_stay_and_ours_go(parent: Path) -> None:
     ours = next(path for path in parent.iterdir() if path.is_symlink())
     ours.with_name("graphserve-link").symlink_to(thesis)
     (parent / "graphserve-dangling").symlink_to(parent / "nothing")
-    rundir.remove_stale()
+    remove_stale()
     assert {path.name for path in parent.iterdir()} == {
         "thesis",
         "graphserve-link",
@@ -360,15 +363,15 @@ def test_links_of_others_stay_and_ours_go(parent: Path) -> None:
 
 
 def test_a_folder_in_use_or_with_other_things_is_refused(parent: Path) -> None:
-    first = rundir.RunDir(str(parent / "a"))
+    first = RunDir(str(parent / "a"))
     with pytest.raises(StartupError, match="a graph is running"):
-        rundir.RunDir(str(parent / "a"))
+        RunDir(str(parent / "a"))
     first.remove()
     (parent / "b").mkdir()
     (parent / "b" / "thesis.txt").touch()
     with pytest.raises(StartupError, match="not empty"):
-        rundir.RunDir(str(parent / "b"))
+        RunDir(str(parent / "b"))
     assert (parent / "b" / "thesis.txt").exists()
     with pytest.raises(StartupError, match="too deep"):
-        rundir.RunDir(str(parent / ("x" * 120)))
+        RunDir(str(parent / ("x" * 120)))
     assert not (parent / ("x" * 120)).exists()

@@ -31,7 +31,7 @@ from graphserve.supervise.operations import OperationRefused, Operations
 from graphserve.supervise.process.sockets import PublicSocket
 from graphserve.supervise.rollout import Progress
 from graphserve.supervise.signals import Signals
-from graphserve.system import rundir
+from graphserve.system.rundir.paths import control_socket
 
 T = TypeVar("T")
 
@@ -214,7 +214,7 @@ class ControlApi:
 
 async def open_control(supervisor: Control, run: Path) -> UnixHttpServer:
     """Begin to answer operators on the control socket of a run folder."""
-    return await UnixHttpServer.open(rundir.control_socket(run), ControlApi(supervisor, run).answer)
+    return await UnixHttpServer.open(control_socket(run), ControlApi(supervisor, run).answer)
 
 
 def _names(body: object) -> list[str]:

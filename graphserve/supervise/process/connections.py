@@ -17,9 +17,10 @@ from graphserve.supervise.health import WorkerMemory
 from graphserve.supervise.process import sockets
 from graphserve.supervise.process.worker_process import WorkerProcess
 from graphserve.supervise.states import WorkerState
-from graphserve.system import os_errors, rundir
+from graphserve.system import os_errors
 from graphserve.system.channel import Channel
 from graphserve.system.messages import Message, Ready
+from graphserve.system.rundir.paths import workers_socket
 
 BACKLOG = 1024
 NO_ROOM_PAUSE = 0.5  # seconds until a worker that found no descriptor here is let in
@@ -41,7 +42,7 @@ class Connections:
     ) -> None:  # fmt: skip
         self._find = find
         self._on_message = on_message
-        self._named = sockets.NamedSocket(rundir.workers_socket(run), BACKLOG)
+        self._named = sockets.NamedSocket(workers_socket(run), BACKLOG)
         self._sock = self._named.sock
         self._listen()
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from graphserve.graph.plan import NodePlan, Plan
 from graphserve.graph.resolver import environment
-from graphserve.system import machine, rundir
+from graphserve.system import machine
+from graphserve.system.rundir.lock import token_of
 
 # Each of these libraries would otherwise start one thread per CPU in every worker.
 THREAD_VARIABLES = (
@@ -48,7 +49,7 @@ class Environment:
         self.revision = revision
         self.debug = plan.debug
         self.extra = dict(extra)
-        self.token = rundir.token(run)
+        self.token = token_of(run)
         self.devices = assign_gpus(plan, machine.gpus(), held)
         asking = [
             (node.name, slot)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from graphserve.errors import StartupError
 from graphserve.graph.plan import ListenPlan, NodePlan
-from graphserve.system import rundir
+from graphserve.system.rundir.paths import batch_sockets, file_identity, queue_socket
 
 PRIVATE = 0o177  # umask of every Unix socket: mode 0600
 # seconds that a start waits for another one that is about to bind in the same folder
@@ -50,7 +50,7 @@ class NamedSocket:
                 self.sock.bind(path)
             self.sock.listen(backlog)
             self.sock.setblocking(False)
-            self._identity = rundir.identity(path)
+            self._identity = file_identity(path)
         except OSError:
             self.sock.close()
             raise
@@ -58,7 +58,7 @@ class NamedSocket:
     @property
     def lost(self) -> bool:
         """Whether the name is gone, or is another file's: nobody can connect any more."""
-        return rundir.identity(self.path) != self._identity
+        return file_identity(self.path) != self._identity
 
     def fileno(self) -> int:
         """Its descriptor."""
@@ -86,8 +86,8 @@ def shared(run: Path, node: NodePlan) -> dict[str, NamedSocket]:
     folder = run / node.id
     folder.mkdir(mode=0o700, exist_ok=True)
     paths = {
-        "": rundir.queue_socket(run, node.id),
-        **rundir.batch_sockets(run, node.id, node.batched),
+        "": queue_socket(run, node.id),
+        **batch_sockets(run, node.id, node.batched),
     }
     return {name: NamedSocket(path, node.options.queue) for name, path in paths.items()}
 
@@ -156,7 +156,7 @@ class PublicSocket:
         return (
             self.path is not None
             and self.sock.fileno() >= 0
-            and rundir.identity(self.path) != self._identity
+            and file_identity(self.path) != self._identity
         )
 
     def renew(self) -> socket.socket:
