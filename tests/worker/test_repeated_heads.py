@@ -20,7 +20,7 @@ from graphserve.worker.dispatch.slots import Slots
 from graphserve.worker.http.browsers import AllowedHosts
 from graphserve.worker.http.early import EarlyConnection
 from graphserve.worker.http.fast_parser import LESSONS
-from graphserve.worker.http.limits import Limits
+from graphserve.worker.http.limits import PORTION, Limits
 from graphserve.worker.http.listener import Listener, routes
 from graphserve.worker.http.public import PublicConnection
 from graphserve.worker.http.response import Responder
@@ -269,6 +269,63 @@ async def test_two_requests_in_one_read_teach_nothing() -> None:
         assert await client.ask(call(b"{}") + call(b"{}", path=b"/other")) == b"[null,0]"
         assert await client.answer() == b'"other"'
         assert await client.ask(call(b"{}")) == b"[null,0]"
+
+
+async def test_heads_that_need_a_closer_look_are_read_each_time() -> None:
+    absolute = PLAIN.replace(b" /echo", b" http://localhost/echo")
+    async with place() as (_, connect):
+        for whole, answered in (
+            (call(more=b"Expect: 100-continue\r\n"), b"HTTP/1.1 100 Continue\r\n\r\n"),
+            (call(more=b"Origin: http://localhost\r\n"), b""),
+            (call(more=b"Sec-Fetch-Site: same-origin\r\n"), b""),
+            (call(more=b"Connection: upgrade\r\nUpgrade: h2c\r\n"), b""),
+            (call(more=b"X-A: b\r\nX-A: b\r\n"), b""),
+            (absolute, b""),
+        ):
+            client: Client = await connect()
+            for number in range(1, 5):
+                client.writer.write(whole)
+                assert await client.reader.readexactly(len(answered)) == answered, whole
+                assert await client.answer() == b"[1,0]"
+                assert client.server.parsed >= number, whole
+
+
+async def test_a_request_in_two_reads_teaches_nothing_wherever_it_is_cut() -> None:
+    async with place() as (_, connect):
+        for cut in range(1, len(PLAIN)):
+            client: Client = await connect()
+            assert await client.ask(PLAIN) == b"[1,0]"
+            client.server.data_received(PLAIN[:cut])
+            client.server.data_received(PLAIN[cut:])
+            assert await client.answer() == b"[1,0]"
+            assert [await client.ask(PLAIN), await client.ask(PLAIN)] == [b"[1,0]"] * 2
+            assert client.server.parsed == 3, "the third is learned, and the fourth is known"
+
+
+async def test_requests_in_one_large_read_teach_nothing() -> None:
+    # The parser gets a large read in portions: the second portion is one request, from its first
+    # byte to its last.
+    pad = PORTION - len(call(more=b"X-Pad: \r\n"))
+    first = call(more=b"X-Pad: %b\r\n" % (b"a" * pad))
+    assert len(first) == PORTION
+    async with place() as (_, connect):
+        client: Client = await connect()
+        assert await client.ask(PLAIN) == b"[1,0]"
+        client.server.data_received(first + PLAIN)
+        assert [await client.answer(), await client.answer()] == [b"[1,0]"] * 2
+        assert [await client.ask(PLAIN), await client.ask(PLAIN)] == [b"[1,0]"] * 2
+        assert client.server.parsed == 4, "the fourth is learned, and the fifth is known"
+
+
+async def test_an_empty_line_between_requests_teaches_nothing_and_a_known_head_stays_known() -> (
+    None
+):
+    async with place() as (_, connect):
+        client = await learned(connect)
+        for _ in range(LESSONS):
+            client.server.data_received(b"\r\n")
+            assert await client.ask(PLAIN) == b"[1,0]"
+        assert client.server.parsed == 2
 
 
 async def test_a_known_head_waits_for_the_answer_before_it() -> None:
