@@ -8,7 +8,6 @@ A refusal is an answer, of whatever came. Health is not logged: probes would be 
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from graphserve.logs import records
 from graphserve.wire.headers import REQUEST_ID
@@ -48,63 +47,6 @@ def log_answer(
 def shown(path: bytes) -> str:
     """Return a path as it came, on one line: no escape becomes a line end."""
     return path[:LONGEST].decode("ascii", "backslashreplace")
-
-
-class ForwardedClients:
-    """The application behind a proxy, which is told who the proxy's clients are, by uvicorn's own
-    rules.
-
-    Args:
-        app: what answers.
-        trusted: the proxies that are believed, as `--forwarded-allow-ips` has them.
-    """
-
-    def __init__(self, app: AsgiApp, trusted: str) -> None:
-        # a worker without proxies needs none of it
-        from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-
-        asgi: Any = ProxyHeadersMiddleware  # (its types are uvicorn's own names for those of ASGI)
-        self._app: AsgiApp = asgi(app, trusted)
-        self._rules: AsgiApp = asgi(_nothing, trusted)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI, for `http` scopes."""
-        await self._app(scope, receive, send)
-
-    def of(self, peer: Address | None, headers: list[tuple[bytes, bytes]]) -> Address | None:
-        """Return the client that a request is from, if it says so and its peer is a proxy that is
-        trusted.
-        """
-        client: Address | None = self._apply(peer, headers)["client"]
-        return client
-
-    def trusts(self, peer: Address | None) -> bool:
-        """Return whether a peer is a proxy that is believed what it says of its clients."""
-        scheme: str = self._apply(peer, [(b"x-forwarded-proto", b"https")])["scheme"]
-        return scheme == "https"
-
-    def _apply(self, peer: Address | None, headers: list[tuple[bytes, bytes]]) -> Scope:
-        # The rules are those of an ASGI application that waits for nothing, so its coroutine ends
-        # in its first step.
-        scope: Scope = {"type": "http", "client": peer, "scheme": "http", "headers": headers}
-        work: Any = self._rules(scope, _receive, _send)
-        try:
-            work.send(None)
-        except StopIteration:
-            return scope
-        raise AssertionError("uvicorn's rules for proxy headers wait for something")
-
-
-async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer nothing: what the scope has become is all that is asked."""
-
-
-async def _receive() -> Message:
-    raise AssertionError("nothing is received")
-
-
-async def _send(message: Message) -> None:
-    raise AssertionError("nothing is sent")
 
 
 class AccessLog:

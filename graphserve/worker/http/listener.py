@@ -20,10 +20,11 @@ from graphserve.worker.batch.batcher import Batcher
 from graphserve.worker.dispatch.executor import BoundApi, Executor
 from graphserve.worker.dispatch.slots import Slots
 from graphserve.worker.flight_recorder import CallNotes
-from graphserve.worker.http.access_log import AccessLog, ForwardedClients
+from graphserve.worker.http.access_log import AccessLog
 from graphserve.worker.http.asgi import AsgiApp
 from graphserve.worker.http.browsers import AllowedHosts
 from graphserve.worker.http.fast_parser import FastParser
+from graphserve.worker.http.forwarded import TrustedProxies
 from graphserve.worker.http.relay import Relay
 from graphserve.worker.http.response import Responder
 from graphserve.worker.http.shedding import AdaptiveThrottle
@@ -116,14 +117,14 @@ class Listener:
         self.passes_on = passes_on
         self.root_path = root_path
         self._prefix = plain(root_path.rstrip("/").encode())
-        self.app: AsgiApp = AccessLog(app) if access_log else app
         self.hosts = hosts
-        self.proxies: ForwardedClients | None = None
+        logged: AsgiApp = AccessLog(app) if access_log else app
+        self.proxies: TrustedProxies | None = None
         if proxy_headers and responder.public:
-            self.proxies = ForwardedClients(self.app, forwarded_allow_ips)
-            self.app = self.proxies
+            self.proxies = TrustedProxies(logged, forwarded_allow_ips)
+        self.app: AsgiApp = self.proxies or logged
         # (only the log wants to know who each client is)
-        self.clients = self.proxies if access_log else None
+        self.logged_proxies = self.proxies if access_log else None
         # Until there is another Plan: see `serve`.
         self.throttles: dict[str, AdaptiveThrottle] = {}
         self.serve(apis, executor, responder, relay)

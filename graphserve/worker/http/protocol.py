@@ -251,8 +251,8 @@ class HttpConnection(asyncio.Protocol):
         keep_alive = not old and not self._shared and parser.should_keep_alive()
         before = self.request
         is_next = before is None or before.response_complete
-        proxies = self.listener.clients
-        client = self.client if proxies is None else proxies.of(self.client, self.headers)
+        proxies = self.listener.logged_proxies
+        client = self.client if proxies is None else proxies.client(self.client, self.headers)
         request = HttpRequest(
             self, api, keep_alive, CallContext(), is_next=is_next, old=old, client=client
         )
@@ -543,8 +543,8 @@ class HttpConnection(asyncio.Protocol):
 
     def _log_rejection(self, rejection: Rejection, status: int, request_id: bytes) -> None:
         method, target = rejection.line
-        proxies = self.listener.clients
-        client = self.client if proxies is None else proxies.of(self.client, self.headers)
+        proxies = self.listener.logged_proxies
+        client = self.client if proxies is None else proxies.client(self.client, self.headers)
         path = shown(target.partition(b"?")[0]) or "-"
         log_answer(
             method.decode() or "-",

@@ -383,17 +383,11 @@ class PublicConnection(HttpConnection):
             raise RequestRefused(problem)
 
     def _origins(self, hosts: list[bytes]) -> list[tuple[str, bytes]]:
-        """Return the origins of the pages of this port, as scheme and host; a proxy that is trusted
-        may say it.
-        """
-        scheme = self.scheme
+        """Return the origins of the pages of this port, as scheme and host."""
         proxies = self.listener.proxies
-        if proxies is not None and proxies.trusts(self.client):
-            said = {name: value.rpartition(b",")[2].strip() for name, value in self.headers}
-            scheme = said.get(b"x-forwarded-proto", scheme.encode()).decode("latin-1").lower()
-            if b"x-forwarded-host" in said:
-                hosts = [said[b"x-forwarded-host"]]
-        return [(scheme, host) for host in hosts]
+        if proxies is not None:
+            return proxies.origins(self.client, self.headers, self.scheme, hosts)
+        return [(self.scheme, host) for host in hosts]
 
     def _take_held(self) -> None:
         # One read may hold thousands of small requests: only what can be worked on is parsed, the
