@@ -35,7 +35,7 @@ from graphserve.wire.headers import (
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.trust import Trust
 from graphserve.worker.dispatch.executor import BoundApi
-from graphserve.worker.http.limits import shown
+from graphserve.worker.http.limits import shown, too_large
 from graphserve.worker.http.strict import number
 from graphserve.worker.stream.request_body import RequestBody, from_query
 
@@ -155,11 +155,6 @@ class RequestHeaders:
         ):
             return HttpProblem(415, _wrong_type(api, self.content_type or b""))
         return None
-
-
-def too_large(limit: int) -> HttpProblem:
-    """Return the refusal of a body that is larger than the limit."""
-    return HttpProblem(413, f"the body is larger than {limit} bytes, which --max-body-size allows")
 
 
 def _seconds(value: bytes) -> float:

@@ -1,5 +1,8 @@
-"""The limits of the public port: how much a client may send, how slow it may be, how many there may
-be. In workers.
+"""The limits of the public port: how much a client may send (413, 414, 431), how slow it may be,
+and how many there may be.
+
+Runs in workers. What is too large is found while it comes (`PublicConnection`, `HttpRequest`), and
+refused with the words that are here. Who is too slow is ended by `Timeouts`.
 """
 
 from __future__ import annotations
@@ -8,10 +11,12 @@ import resource
 from dataclasses import dataclass
 
 from graphserve.graph.plan import ListenPlan
+from graphserve.wire.problem import HttpProblem
 
 HEAD_BYTES = 32 * 1024  # request line and headers together
 TARGET_BYTES = 8 * 1024  # the target in the request line
 FIELDS = 100  # header lines
+LINE_ENDS = 4  # bytes: `: ` and CRLF of each header line
 LEAST_RATE = 1024  # bytes a second, of a body that is sent and of an answer that is taken
 CHUNK_BYTES = 64  # what one chunk of a body may have around its data: size, extensions, line ends
 SPARE_CHUNK_BYTES = 16 * 1024  # and all chunks of a body together beyond that, trailers included
@@ -24,6 +29,28 @@ LONGEST_SHOWN = 100  # bytes of what a client sent that are shown in an answer
 def shown(value: bytes) -> str:
     """Return what a client sent, cut, as text for an answer."""
     return value[:LONGEST_SHOWN].decode("latin-1")
+
+
+def too_large(limit: int) -> HttpProblem:
+    """Return the refusal of a body that is larger than the limit."""
+    return HttpProblem(413, f"the body is larger than {limit} bytes, which --max-body-size allows")
+
+
+def head_problem(target: bytes, headers: list[tuple[bytes, bytes]]) -> HttpProblem | None:
+    """Return the refusal of a head that is too long, also of one that has only come in part; None
+    if it is not.
+    """
+    if len(target) > TARGET_BYTES:
+        return HttpProblem(414, f"the request target is longer than {TARGET_BYTES} bytes")
+    if len(headers) > FIELDS:
+        return HttpProblem(431, f"there are more than {FIELDS} header lines")
+    lines = sum(len(name) + len(value) + LINE_ENDS for name, value in headers)
+    return head_too_long() if len(target) + lines > HEAD_BYTES else None
+
+
+def head_too_long() -> HttpProblem:
+    """Return the refusal of headers that are too many bytes."""
+    return HttpProblem(431, f"the headers are longer than {HEAD_BYTES} bytes")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from graphserve.wire.problem import HttpProblem
 from graphserve.worker.dispatch.slots import has_hung_up
 from graphserve.worker.http import browsers, strict
 from graphserve.worker.http.fast_parser import LESSONS, RepeatedHead
-from graphserve.worker.http.headers import too_large
 from graphserve.worker.http.limits import (
     CHUNK_BYTES,
     FIELDS,
@@ -26,6 +25,9 @@ from graphserve.worker.http.limits import (
     PORTION,
     SPARE_CHUNK_BYTES,
     TARGET_BYTES,
+    head_problem,
+    head_too_long,
+    too_large,
 )
 from graphserve.worker.http.listener import Listener
 from graphserve.worker.http.protocol import STOPPED, HttpConnection
@@ -347,9 +349,9 @@ class PublicConnection(HttpConnection):
         if self.head_complete:
             self._check_body()
         elif len(self.url) > TARGET_BYTES or len(self.headers) > FIELDS:
-            self.reject(strict.too_long(self.url, self.headers) or strict.head_too_long())
+            self.reject(head_problem(self.url, self.headers) or head_too_long())
         elif self.arrived > HEAD_BYTES:
-            self.reject(strict.head_too_long())
+            self.reject(head_too_long())
 
     def _check_body(self) -> None:
         around = self.arrived - self.body_seen - HEAD_BYTES

@@ -27,7 +27,8 @@ from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.dispatch.slots import Permit, WaitingUpload
 from graphserve.worker.flight_recorder import CallNotes
 from graphserve.worker.http.access_log import log_answer
-from graphserve.worker.http.headers import RequestHeaders, read, too_large
+from graphserve.worker.http.headers import RequestHeaders, read
+from graphserve.worker.http.limits import too_large
 from graphserve.worker.http.listener import Listener
 from graphserve.worker.http.response import Responder
 from graphserve.worker.http.response_stream import HttpSink

@@ -14,7 +14,7 @@ from functools import lru_cache
 from graphserve.errors import CallError
 from graphserve.wire.headers import EXPECT, HOST, MOST_DIGITS, TRANSFER_ENCODING
 from graphserve.wire.problem import HttpProblem
-from graphserve.worker.http.limits import FIELDS, HEAD_BYTES, TARGET_BYTES
+from graphserve.worker.http.limits import head_problem
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -33,7 +33,6 @@ _FIRST_LINE = re.compile(rb"[A-Z_-](?: [^\r\n]*)?\r?\Z")  # from the last letter
 # RFC 3986, 3.2.2
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?\Z")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]++)([^#]*+)\Z", re.IGNORECASE)
-_LINE_ENDS = 4  # `: ` and CRLF of each header line
 
 
 class RequestRefused(Exception):
@@ -64,7 +63,7 @@ def fault(method: bytes, version: str, target: bytes, headers: Headers) -> HttpP
     if method not in METHODS:
         return HttpProblem(400, f"there is no {method.decode()} at this port")
     return (
-        too_long(target, headers)
+        head_problem(target, headers)
         or _of_target(method, target, headers)
         or _of_framing(version, headers)
     )
@@ -106,25 +105,6 @@ def number(name: str, value: bytes) -> int:
             HttpProblem(400, f"{name} is a whole number of at most {MOST_DIGITS} digits")
         )
     return int(digits)
-
-
-def too_long(target: bytes, headers: Headers) -> HttpProblem | None:
-    """Return the refusal of a head that is too long, also of one that has only come in part."""
-    if len(target) > TARGET_BYTES:
-        return HttpProblem(414, f"the request target is longer than {TARGET_BYTES} bytes")
-    if len(headers) > FIELDS:
-        return HttpProblem(431, f"there are more than {FIELDS} header lines")
-    if (
-        len(target) + sum(len(name) + len(value) + _LINE_ENDS for name, value in headers)
-        > HEAD_BYTES
-    ):
-        return head_too_long()
-    return None
-
-
-def head_too_long() -> HttpProblem:
-    """Return the refusal of headers that are too many bytes."""
-    return HttpProblem(431, f"the headers are longer than {HEAD_BYTES} bytes")
 
 
 def _of_target(method: bytes, target: bytes, headers: Headers) -> HttpProblem | None:
