@@ -21,6 +21,7 @@ from graphserve.supervise.node import Node
 from graphserve.supervise.process import sockets
 from graphserve.supervise.process.connections import Connections
 from graphserve.supervise.process.environment import MARK, Environment
+from graphserve.supervise.process.reaper import is_dead
 from graphserve.supervise.process.worker_process import MakePool, Pool, WorkerProcess
 from graphserve.supervise.revision import OUTLINE, Revision, same
 from graphserve.supervise.rollout import Rollout
@@ -382,12 +383,21 @@ class Fleet:
         return [str(self.public.path)]
 
     def suspect(self, address: str) -> list[str]:
-        """Somebody could not connect there: if it is a worker's own socket, and nobody listens,
-        have it listen anew.
+        """Have a worker listen on its own socket anew if nobody can connect to it.
+
+        A worker that dies refuses too, and callers may say so before we have noticed its death.
+
+        Args:
+            address: a socket that somebody could not connect to.
+
+        Returns:
+            The names of what was lost.
         """
         for node in self.nodes:
             for worker in node.ready_workers():
-                if worker.address == address and sockets.refuses(address):
+                if worker.address != address or not sockets.refuses(address):
+                    continue
+                if not is_dead(worker.pid):
                     node.rebind(worker)
                     return [f"{os.path.relpath(address, self.run)} of {node.plan.name}"]
         return []

@@ -9,6 +9,7 @@ import itertools
 import os
 import selectors
 import socket
+import subprocess
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
@@ -169,7 +170,7 @@ class Bench:
 
     def __init__(self, folder: Path, script: list[WorkerState | None]) -> None:
         self.script = script  # where the next workers stall, in the order in which they are spawned
-        self.pids = itertools.count(10_000_000)  # no process has these
+        self.pids: Iterator[int] = itertools.count(10_000_000)  # no process has these
         self.spawned: list[ScriptedWorker] = []
         self.bugs: list[str] = []
         self.states: list[NodeState] = []
@@ -474,3 +475,23 @@ def test_a_message_out_of_turn_ends_nothing(
         await bench.stop()
 
     play(folder, [], scene)
+
+
+@pytest.mark.parametrize(("dies", "lost"), [(True, 0), (False, 1)])
+def test_a_dead_worker_is_no_removed_file(folder: Path, dies: bool, lost: int) -> None:
+    """Its callers are refused, and say so, before the supervisor has noticed its death."""
+    with subprocess.Popen(["sleep", "600"]) as process:
+        if dies:
+            process.kill()
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
+
+        async def scene(bench: Bench) -> None:
+            bench.pids = iter([process.pid, *range(10_000_000, 10_000_009)])
+            await bench.start()
+            assert len(bench.fleet.suspect(bench.spawned[0].address)) == lost
+            await bench.stop()
+
+        try:
+            play(folder, [], scene)
+        finally:
+            process.kill()

@@ -21,6 +21,7 @@ from graphserve.supervise.process.environment import MARK
 from graphserve.system.child_process import cleans_up
 
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+PF_EXITING = 0x4  # of the flags in proc(5), stat: its sockets may be closed already
 PATIENCE = 2.0  # seconds that the end of the supervisor waits for killed strays to be gone
 CLEANING = 1.0  # seconds that a stray that cleans up behind others has, once they are gone
 STEP = 0.01  # seconds between two looks meanwhile
@@ -115,9 +116,10 @@ def _children() -> list[int]:
 
 
 def is_dead(pid: int) -> bool:
-    """Whether a process is gone, or a zombie (proc(5), stat)."""
+    """Return whether a process is gone, a zombie, or about to become one (proc(5), stat)."""
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return fields[0] in ("Z", "X") or bool(int(fields[6]) & PF_EXITING)
     return True
 
 
