@@ -20,7 +20,7 @@ from graphserve.call.memory_sharing import Sharing
 from graphserve.call.remote import DependencyApi, RemoteApi, TypedClient
 from graphserve.call.retry_budget import RetryBudget
 from graphserve.graph.importer import Target, load
-from graphserve.graph.plan import ELSEWHERE_LEVELS, ApiPlan, EdgePlan, NodePlan, Plan
+from graphserve.graph.plan import URL_LEVELS, ApiPlan, EdgePlan, NodePlan, Plan
 from graphserve.loop.loop_thread import LoopThread
 from graphserve.system.rundir.paths import batch_sockets, queue_socket
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec, UntypedCodec
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 # seconds that a caller waits past the deadline for each level below it to speak first
 HOP_SLACK = 0.006
-ELSEWHERE_SLACK = HOP_SLACK * ELSEWHERE_LEVELS
+URL_SLACK = HOP_SLACK * URL_LEVELS
 
 
 def slack_to(plan: Plan, node: str) -> float:
@@ -115,7 +115,7 @@ class Lanes:
             self._retry_budgets[node.name] = retry_budget = RetryBudget(
                 partial(self.membership.killed, node.name)
             )
-            self.membership.watch_wary(node.name, retry_budget.beware)
+            self.membership.watch_suspicions(node.name, retry_budget.on_suspicions)
         return self._retry_budgets[node.name]
 
     def _once(
@@ -216,7 +216,7 @@ class Clients(Generic[RequestT]):
                         lane,
                         *public_codecs(cls, api),
                         shortest(edge.timeout, api.timeout),
-                        ELSEWHERE_SLACK,
+                        URL_SLACK,
                         typed=cls is not None,
                     ),
                 )

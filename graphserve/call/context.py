@@ -59,8 +59,8 @@ class CallContext:
         """Seconds until the deadline, negative when it has passed; None without one."""
         return None if self.deadline_ns is None else (self.deadline_ns - time.monotonic_ns()) / 1e9
 
-    def held_by(self) -> str | None:
-        """The node that a call of it waits for; None if none does.
+    def waits_for(self) -> str | None:
+        """Return the node that a call of it waits for; None if none does.
 
         Of several, the one whose deadline came first.
         """
@@ -81,7 +81,7 @@ class CallContext:
         self.calls = None
         for call in calls or ():
             if not (call.shielded or shielded(call.maker)):
-                call.orphan()
+                call.caller_left()
 
     def end(self) -> None:
         """Its API has ended.

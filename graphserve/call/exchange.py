@@ -32,7 +32,7 @@ from graphserve.wire.trust import PEER, PUBLIC
 FIRST_PAUSE = 0.005  # seconds before a lost call is sent the second time again; doubles up to …
 LONGEST_PAUSE = 0.2
 MOST_ATTEMPTS = 3  # of a call whose arguments or result found no memory
-LARGEST_AGAIN = 64 * 1024  # bytes of a request that may run a second time
+LARGEST_RETRY = 64 * 1024  # bytes of a request that may run a second time
 
 Headers = list[tuple[bytes, bytes]]
 Answer = tuple[int, Headers, bytes]
@@ -189,7 +189,7 @@ class Exchange(Generic[RequestT]):
         context = current.get()
         if context is not None:
             if context.gone and threaded and not context.over:
-                self.orphan()
+                self.caller_left()
                 return
             if not threaded:
                 self.maker = task = asyncio.current_task(self.loop)
@@ -203,12 +203,15 @@ class Exchange(Generic[RequestT]):
         if self.deadline_ns is not None:
             left = (self.deadline_ns - time.monotonic_ns()) / 1e9
             if left <= 0:
-                self._late()
+                self._time_out()
                 return
-            self.timer = alarm(self.loop, left + self.slack, self._late)
-        if (budget := self.lane.retry_budget) is not None:
-            budget.calls += 1
-            if budget.wary is not None and (refused := budget.wary.refusal_of(self)) is not None:
+            self.timer = alarm(self.loop, left + self.slack, self._time_out)
+        if (retry_budget := self.lane.retry_budget) is not None:
+            retry_budget.calls += 1
+            if (
+                retry_budget.suspicions is not None
+                and (refused := retry_budget.suspicions.refusal_of(self)) is not None
+            ):
                 self.fail(refused)
                 return
         self.lane.send(self)
@@ -251,23 +254,23 @@ class Exchange(Generic[RequestT]):
         if self.over:
             return
         if (
-            (budget := self.lane.retry_budget) is not None
-            and budget.wary is not None
+            (retry_budget := self.lane.retry_budget) is not None
+            and retry_budget.suspicions is not None
             and self.upload is None
         ):
-            budget.wary.answered_of(self)
-        if status == 503 and self._comes_again(headers):
+            retry_budget.suspicions.answered_of(self)
+        if status == 503 and self._was_untaken(headers):
             return
         error: BaseException | None = None
         result = None
         try:
             result = self.read(status, headers, body)
         except ResultLost as lost:
-            why_not = self._why_not_again()
-            if why_not is None and self.attempts < MOST_ATTEMPTS:
-                self._pause_and_send()
+            no_retry = self._why_no_retry()
+            if no_retry is None and self.attempts < MOST_ATTEMPTS:
+                self._send_again_soon()
                 return
-            error = lost.error(why_not or "")
+            error = lost.error(no_retry or "")
         except Exception as exc:
             # Our own frames tell a user nothing, and they hold this exchange: a circle for each
             # call that fails.
@@ -284,24 +287,24 @@ class Exchange(Generic[RequestT]):
         if self.upload is not None or not unread:
             if self._kills():
                 return
-            why_not = self._why_not_again()
-            if why_not is not None:
-                self.fail(RemoteError(f"{self._loss(reason)}{why_not}", node=self.node))
+            no_retry = self._why_no_retry()
+            if no_retry is not None:
+                self.fail(RemoteError(f"{self._loss(reason)}{no_retry}", node=self.node))
                 return
-        self._pause_and_send()
+        self._send_again_soon()
 
     def _kills(self) -> bool:
         """Note that its worker ended while it executed; whether that was so often that it is
         refused.
         """
-        budget = self.lane.retry_budget
-        if budget is None:
+        retry_budget = self.lane.retry_budget
+        if retry_budget is None:
             return False
         if self.upload is not None:
-            budget.tell(known(self), 1)
+            retry_budget.tell(known(self), 1)
             return False
         self.kills += 1
-        budget.tell(known(self), self.kills)
+        retry_budget.tell(known(self), self.kills)
         if self.kills >= KILLS:
             self.fail(quarantined(self.node, "it does not run again"))
         return self.over
@@ -343,11 +346,11 @@ class Exchange(Generic[RequestT]):
         assert isinstance(self.request, bytes)
         return self.request
 
-    def orphan(self) -> None:
+    def caller_left(self) -> None:
         """The call that made this one is not waited for any more."""
         self.abandon()
 
-    def _comes_again(self, headers: Headers) -> bool:
+    def _was_untaken(self, headers: Headers) -> bool:
         """Whether it is sent again since a worker could not take its arguments: it was not
         executed.
         """
@@ -362,53 +365,57 @@ class Exchange(Generic[RequestT]):
         elif (
             how != b"no-memory"
             or self.attempts >= MOST_ATTEMPTS
-            or self._why_not_again() is not None
+            or self._why_no_retry() is not None
         ):
             return False
-        self._pause_and_send()
+        self._send_again_soon()
         return True
 
-    def _pause_and_send(self) -> None:
+    def _send_again_soon(self) -> None:
         self.attempts += 1
         if self.attempts == 1:
-            self.loop.call_soon(self._again)
+            self.loop.call_soon(self._send_again)
         else:
-            self.loop.call_later(min(FIRST_PAUSE * 2**self.attempts, LONGEST_PAUSE), self._again)
+            self.loop.call_later(
+                min(FIRST_PAUSE * 2**self.attempts, LONGEST_PAUSE), self._send_again
+            )
 
     def _loss(self, reason: str) -> str:
         return f"a worker of {self.node} ended while it executed the call ({reason})"
 
-    def _why_not_again(self) -> str | None:
+    def _why_no_retry(self) -> str | None:
         """Why a call that may have been executed does not run again; None: it does."""
         if not self.idempotent or not self.repeatable or self.upload is not None:
             return ""
-        budget = self.lane.retry_budget
-        if budget is None:
+        retry_budget = self.lane.retry_budget
+        if retry_budget is None:
             return ""
         size = len(self.written())
-        if size > LARGEST_AGAIN:
+        if size > LARGEST_RETRY:
             return f"; its request of {size:,} bytes is too large to run again"
-        if not budget.spend():
+        if not retry_budget.spend():
             return (
                 f"; it does not run again: the retry budget is spent ({SHARE:.0%} of the calls +"
                 f" {PER_SECOND:g}/s)"
             )
         return None
 
-    def _again(self) -> None:
+    def _send_again(self) -> None:
         if self.over:
             return
-        budget = self.lane.retry_budget
+        retry_budget = self.lane.retry_budget
         if self.deadline_ns is not None and self.deadline_ns <= time.monotonic_ns():
-            self._late()
+            self._time_out()
         elif (
-            budget is not None and budget.wary is not None and (why := budget.wary.refusal_of(self))
+            retry_budget is not None
+            and retry_budget.suspicions is not None
+            and (why := retry_budget.suspicions.refusal_of(self))
         ):
             self.fail(why)
         else:
             self.lane.send(self)
 
-    def _late(self) -> None:
+    def _time_out(self) -> None:
         if not self.over:
             self._finish(
                 DeadlineExceeded(f"{self.node} did not answer before the deadline", node=self.node)

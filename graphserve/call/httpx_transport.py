@@ -48,8 +48,8 @@ Head = tuple[int, Headers, bytes | None]  # of an answer; the body, if it is who
 NDJSON = StreamFormat.NDJSON.value
 HIGH_BYTES = 256 * 1024  # what waits for a slow reader at most, before the connection is held back
 
-# Of one connection: the hop says these itself.
-_OF_A_CONNECTION = frozenset(
+# Of one connection (RFC 9110, 7.6.1): the hop says these itself.
+_HOP_BY_HOP = frozenset(
     (
         CONTENT_LENGTH,
         TRANSFER_ENCODING,
@@ -88,10 +88,10 @@ class HttpExchange(Exchange[bytes]):
         "last",
         "latest",
         "piece_timeout",
+        "piece_waiter",
         "pieces",
+        "room_waiter",
         "size",
-        "taker",
-        "waiter",
         "write_timeout",
     )
     streams = True
@@ -128,9 +128,9 @@ class HttpExchange(Exchange[bytes]):
         self.held = False
         self.error: BaseException | None = None
         # who waits
-        self.waiter: asyncio.Future[None] | None = None  # a reader that waits for a piece
+        self.piece_waiter: asyncio.Future[None] | None = None  # a reader that waits for a piece
         # a producer in this process that waits for room
-        self.taker: asyncio.Future[None] | None = None
+        self.room_waiter: asyncio.Future[None] | None = None
 
     def watch(self, connect: float | None) -> None:
         """Give it up if no worker has taken it within so many seconds; after `start`."""
@@ -162,7 +162,7 @@ class HttpExchange(Exchange[bytes]):
         self.size += len(data)
         if self.size >= HIGH_BYTES:
             self._hold(True)
-        _wake(self.waiter)
+        _wake(self.piece_waiter)
 
     def answered(self, status: int, headers: Headers, body: bytes) -> None:
         """Receiver: the answer is complete."""
@@ -197,7 +197,7 @@ class HttpExchange(Exchange[bytes]):
         late = reason is CUT and isinstance(said, DeadlineExceeded)
         self.fail(said if late else RemoteError(self._loss(reason), node=self.node))
 
-    def orphan(self) -> None:
+    def caller_left(self) -> None:
         """End it with its caller; a thread that reads the body is told."""
         self.error = concurrent.futures.CancelledError()
         self.abandon()
@@ -210,7 +210,9 @@ class HttpExchange(Exchange[bytes]):
     @property
     def waiting(self) -> bool:
         """Whether the head of the answer is due, or a piece that somebody waits for."""
-        return self.headers is None or (self.waiter is not None and not self.waiter.done())
+        return self.headers is None or (
+            self.piece_waiter is not None and not self.piece_waiter.done()
+        )
 
     @property
     def full(self) -> bool:  # type: ignore[override]
@@ -220,8 +222,8 @@ class HttpExchange(Exchange[bytes]):
     async def room(self) -> None:
         """Wait until the reader has taken what is here; for a producer in this process."""
         if self.full and not self.over:
-            self.taker = self.loop.create_future()
-            await self.taker
+            self.room_waiter = self.loop.create_future()
+            await self.room_waiter
 
     async def piece(self) -> bytes:
         """What has come of the body meanwhile, or comes next; empty at the end.
@@ -234,15 +236,15 @@ class HttpExchange(Exchange[bytes]):
                 raise self.error
             if self.over:
                 return b""
-            self.waiter = self.loop.create_future()
-            await self.waiter
+            self.piece_waiter = self.loop.create_future()
+            await self.piece_waiter
         pieces = self.pieces
         self.pieces = deque()
         self.size = 0
         if self.held:
             self._came()
             self._hold(False)
-        _wake(self.taker)
+        _wake(self.room_waiter)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _came(self) -> None:
@@ -303,8 +305,8 @@ class HttpExchange(Exchange[bytes]):
             self.feeding.cancel()
         if isinstance(self.upload, Handed):
             self.upload.close()  # a thread may wait with a piece
-        _wake(self.waiter)
-        _wake(self.taker)
+        _wake(self.piece_waiter)
+        _wake(self.room_waiter)
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:
@@ -378,11 +380,19 @@ class NodeTransport:
             upload = body
             data += CHUNKED + b"\r\n"
         # What httpx users send again is theirs to decide: idempotent by method.
-        again = request.method in _IDEMPOTENT
+        idempotent = request.method in _IDEMPOTENT
         return HttpExchange(
-            self.loop_thread.loop, lane, self.node, data, deadline_ns, self.slack, again, upload,
-            bodiless=request.method == "HEAD", write_timeout=timeouts.get("write"),
-        )  # fmt: skip
+            self.loop_thread.loop,
+            lane,
+            self.node,
+            data,
+            deadline_ns,
+            self.slack,
+            idempotent,
+            upload,
+            bodiless=request.method == "HEAD",
+            write_timeout=timeouts.get("write"),
+        )
 
     def start(self, exchange: HttpExchange, request: httpx.Request, *, threaded: bool) -> None:
         """Send it; on the loop's thread."""
@@ -556,7 +566,7 @@ async def _on(loop_thread: LoopThread, work: Callable[[], Any]) -> Any:
 
 
 def _is_ours(name: bytes) -> bool:
-    return name in _OF_A_CONNECTION or name.startswith(INTERNAL_PREFIX)
+    return name in _HOP_BY_HOP or name.startswith(INTERNAL_PREFIX)
 
 
 def _head(

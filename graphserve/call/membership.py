@@ -79,10 +79,10 @@ class Membership:
         self.heard_at = time.monotonic()
         # whether there is one that was not read yet
         self.unread: Callable[[], bool] = lambda: False
-        self.wary: dict[str, Suspicions | None] = {}  # by node
+        self.suspicions: dict[str, Suspicions | None] = {}  # by node
         # Tells of a call that has lost so many workers which executed it.
         self.killed: Callable[[str, str, int], None] = lambda node, call, kills: None
-        self._wary_watchers: dict[str, list[Callable[[Suspicions | None], None]]] = {}
+        self._suspicion_watchers: dict[str, list[Callable[[Suspicions | None], None]]] = {}
         # tells the supervisor of a socket where nobody listens
         self.tell: Callable[[str], None] = lambda path: None
         self._told: dict[str, float] = {}  # when, by path
@@ -94,16 +94,16 @@ class Membership:
         for watcher in self._watchers.get(node.name, ()):
             watcher(node)
 
-    def beware(self, node: str, wary: Suspicions | None) -> None:
+    def update_suspicions(self, node: str, suspicions: Suspicions | None) -> None:
         """Take in which calls of a node are suspected or refused."""
-        self.wary[node] = wary
-        for watcher in self._wary_watchers.get(node, ()):
-            watcher(wary)
+        self.suspicions[node] = suspicions
+        for watcher in self._suspicion_watchers.get(node, ()):
+            watcher(suspicions)
 
-    def watch_wary(self, node: str, watcher: Callable[[Suspicions | None], None]) -> None:
+    def watch_suspicions(self, node: str, watcher: Callable[[Suspicions | None], None]) -> None:
         """Call `watcher` with that now, and whenever it changes."""
-        self._wary_watchers.setdefault(node, []).append(watcher)
-        watcher(self.wary.get(node))
+        self._suspicion_watchers.setdefault(node, []).append(watcher)
+        watcher(self.suspicions.get(node))
 
     def lost(self, path: str) -> None:
         """Nobody listens at this socket, although its node is not said to be gone: the supervisor

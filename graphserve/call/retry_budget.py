@@ -22,14 +22,14 @@ WINDOW = 10.0  # seconds for which calls count
 
 
 class RetryBudget:
-    """What is left; each call adds one to `calls` when it is sent the first time.
+    """Count what is left; each call adds one to `calls` when it is sent the first time.
 
     Args:
         tell: tells the supervisor of a call that lost so many workers.
         clock: seconds, for tests.
     """
 
-    __slots__ = ("_at", "_clock", "_left", "calls", "tell", "wary")
+    __slots__ = ("_at", "_clock", "_left", "calls", "suspicions", "tell")
 
     def __init__(
         self, tell: Callable[[str, int], None] = lambda call, kills: None,
@@ -37,17 +37,17 @@ class RetryBudget:
     ) -> None:  # fmt: skip
         self.tell = tell
         self.calls = 0  # since `spend` was asked last
-        self.wary: Suspicions | None = None  # of calls that kill workers of the node
+        self.suspicions: Suspicions | None = None  # of calls that kill workers of the node
         self._clock = clock
         self._at = clock()
         self._left = ALLOWANCE
 
-    def beware(self, wary: Suspicions | None) -> None:
+    def on_suspicions(self, suspicions: Suspicions | None) -> None:
         """Follow which calls of the node are suspected or refused from here on."""
-        self.wary = wary
+        self.suspicions = suspicions
 
     def spend(self) -> bool:
-        """Whether one more call may run again; if so, it is taken off."""
+        """Take one call that runs a second time off the budget; False if nothing is left."""
         now = self._clock()
         passed = now - self._at
         calls = self.calls * min(1.0, WINDOW / passed) if passed > 0 else float(self.calls)

@@ -42,12 +42,12 @@ class StreamExchange(TypedExchange[RequestT]):
         "finished",
         "held",
         "item_timeout",
+        "item_waiter",
         "items",
         "last",
         "reader",
+        "room_waiter",
         "size",
-        "taker",
-        "waiter",
     )
     streams = True
     repeatable = False
@@ -84,9 +84,9 @@ class StreamExchange(TypedExchange[RequestT]):
         self.finished = False
         self.error: BaseException | None = None
         # who waits
-        self.waiter: asyncio.Future[None] | None = None  # a consumer that waits for an item
+        self.item_waiter: asyncio.Future[None] | None = None  # a consumer that waits for an item
         # a producer in this process that waits for room
-        self.taker: asyncio.Future[None] | None = None
+        self.room_waiter: asyncio.Future[None] | None = None
         self.reply.add_done_callback(self._over)
 
     def head(self, headers: Headers) -> None:
@@ -138,9 +138,9 @@ class StreamExchange(TypedExchange[RequestT]):
     @property
     def waiting(self) -> bool:
         """Whether somebody waits for an item just now."""
-        return self.waiter is not None and not self.waiter.done()
+        return self.item_waiter is not None and not self.item_waiter.done()
 
-    def orphan(self) -> None:
+    def caller_left(self) -> None:
         """End it with its caller; a thread that waits for an item is told, and does not take it for
         the end.
         """
@@ -161,8 +161,8 @@ class StreamExchange(TypedExchange[RequestT]):
     async def room(self) -> None:
         """Wait until the consumer has taken enough; for a producer in this process."""
         if self.full and not self.over:
-            self.taker = self.loop.create_future()
-            await self.taker
+            self.room_waiter = self.loop.create_future()
+            await self.room_waiter
 
     def take(self) -> Any:
         """The next item that is here."""
@@ -172,8 +172,8 @@ class StreamExchange(TypedExchange[RequestT]):
             if self.held:
                 self.last = self.loop.time()
                 self.hold(False)
-            if self.taker is not None and not self.taker.done():
-                self.taker.set_result(None)
+            if self.room_waiter is not None and not self.room_waiter.done():
+                self.room_waiter.set_result(None)
         return self.decode(payload)
 
     def _check(self) -> None:
@@ -189,8 +189,8 @@ class StreamExchange(TypedExchange[RequestT]):
 
     def _over(self, reply: asyncio.Future[Any]) -> None:
         self.finished = True
-        if self.taker is not None and not self.taker.done():
-            self.taker.set_result(None)
+        if self.room_waiter is not None and not self.room_waiter.done():
+            self.room_waiter.set_result(None)
         if not reply.cancelled() and self.error is None:
             self.error = reply.exception()
         elif not reply.cancelled():
@@ -198,8 +198,8 @@ class StreamExchange(TypedExchange[RequestT]):
         self._wake()
 
     def _wake(self) -> None:
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
+        if self.item_waiter is not None and not self.item_waiter.done():
+            self.item_waiter.set_result(None)
 
 
 class RemoteStream(NotAResult, Stream[Any]):
@@ -293,9 +293,9 @@ class RemoteStream(NotAResult, Stream[Any]):
                 raise error
             if exchange.finished:
                 return False
-            exchange.waiter = exchange.loop.create_future()
+            exchange.item_waiter = exchange.loop.create_future()
             try:
-                await exchange.waiter
+                await exchange.item_waiter
             except asyncio.CancelledError:
                 exchange.abandon()
                 raise

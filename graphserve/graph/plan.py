@@ -178,7 +178,7 @@ class ListenPlan:
 
 
 # how many levels and how much network are below a service elsewhere is not known
-ELSEWHERE_LEVELS = 5
+URL_LEVELS = 5
 
 
 @dataclass(frozen=True)
@@ -229,15 +229,14 @@ class Plan:
 
     def depth(self, name: str) -> int:
         """Return how many levels are below a node, at most; a service elsewhere counts for
-        `ELSEWHERE_LEVELS`.
+        `URL_LEVELS`.
 
         A caller waits past the deadline for each of them to speak first: it knows more.
         """
         depths: dict[str, int] = {}
         for node in self.nodes:  # leaves first
             below = [
-                ELSEWHERE_LEVELS if edge.url is not None else 1 + depths[edge.node]
-                for edge in node.edges
+                URL_LEVELS if edge.url is not None else 1 + depths[edge.node] for edge in node.edges
             ]
             depths[node.name] = max(below, default=0)
         return depths[name]

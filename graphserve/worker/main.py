@@ -200,7 +200,9 @@ class SupervisedProcess(Generic[ServerT]):
             case messages.ServePublic():
                 self._on_serve_public(fds[0])
             case messages.SuspectCalls(node=name):
-                self.membership.beware(name, Suspicions.read(message, self._tell_answered))
+                self.membership.update_suspicions(
+                    name, Suspicions.read(message, self._tell_answered)
+                )
             case messages.Unready():
                 assert self.server is not None
                 self.server.health.state = "draining"

@@ -320,7 +320,7 @@ class WorkerServer:
             notes=self.recorder.notes if public else None,
             **rest,
         )
-        self.neighbours.membership.watch_wary(self.node.name, listener.suspect)
+        self.neighbours.membership.watch_suspicions(self.node.name, listener.suspect)
         self._listeners.append(listener)
         return listener
 

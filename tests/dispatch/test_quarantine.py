@@ -212,11 +212,11 @@ def test_an_answer_clears_the_call_that_was_sent_whatever_became_of_its_memory()
         call_fingerprint.of_request(head + b"good"),
         call_fingerprint.of_request(head + b"evil"),
     )
-    wary = Suspicions("Leaf", {good, bad}, {}, told.append)
-    assert wary.refusal_of(request) is None
+    suspicions = Suspicions("Leaf", {good, bad}, {}, told.append)
+    assert suspicions.refusal_of(request) is None
     request.written = lambda: head + b"evil"
-    wary.answered_of(request)
-    assert (told, wary.suspects) == ([good], {bad})
+    suspicions.answered_of(request)
+    assert (told, suspicions.suspects) == ([good], {bad})
 
 
 # --- the judgement, with a clock of its own ---

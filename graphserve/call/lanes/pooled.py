@@ -60,7 +60,7 @@ class PooledLane(NodeLane):
         self.keep_alive = keep_alive
         self.endpoints: dict[str, Endpoint] = {}
         self.waiting: dict[Exchange[bytes], None] = {}
-        self._last = False  # whether the node stops
+        self._stopping = False  # whether the node stops
         # while the accept queue of the least busy worker is full
         self._pause: asyncio.TimerHandle | None = None
         membership.watch(node, self._changed)
@@ -115,16 +115,18 @@ class PooledLane(NodeLane):
         self.state = node
         # A node that stops for good has none but draining workers; they take what is passed on to
         # them to the end.
-        last = self._last
-        self._last = node.state == "draining"
-        takes = {worker.address for worker in node.workers if worker.state == "ready" or self._last}
-        for address in self.endpoints.keys() - (takes if last == self._last else set()):
+        was_stopping = self._stopping
+        self._stopping = node.state == "draining"
+        takes = {
+            worker.address for worker in node.workers if worker.state == "ready" or self._stopping
+        }
+        for address in self.endpoints.keys() - (takes if was_stopping == self._stopping else set()):
             self.endpoints.pop(address).retire()
         for address in takes - self.endpoints.keys():
             self.endpoints[address] = self._endpoint(address, node)
         for endpoint in self.endpoints.values():
             if endpoint.unreachable:  # the news may be that it listens again
-                endpoint.look_again()
+                endpoint.end_rest()
         self._take_waiting()
 
     def _endpoint(self, address: str, node: KnownNode) -> Endpoint:
@@ -212,7 +214,7 @@ class Endpoint:
         self.unreachable = True
         self.loop.call_later(FIRST_REST, self._back)
 
-    def look_again(self) -> None:
+    def end_rest(self) -> None:
         """Try it with the next call: there is news of it."""
         self.resting = False
         self.unreachable = False
@@ -227,7 +229,7 @@ class Endpoint:
             self._sweep.cancel()
 
     def _back(self) -> None:
-        self.look_again()
+        self.end_rest()
         if not self.retired:
             self.on_back()
 

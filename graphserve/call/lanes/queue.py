@@ -21,8 +21,8 @@ from graphserve.loop.poller import poller
 from graphserve.wire.trust import PEER, PEER_BY_SOCKET
 
 # seconds after which a shared socket is tried again where nobody listened; doubles up to …
-FIRST_LOOK = 0.005
-LONGEST_LOOK = 0.2
+FIRST_RETRY_PAUSE = 0.005
+LONGEST_RETRY_PAUSE = 0.2
 
 
 class QueueLane(NodeLane):
@@ -49,9 +49,9 @@ class QueueLane(NodeLane):
         self.waiting: set[Exchange[bytes]] = set()
         self._readers = poller(self.loop)
         # while nobody listens at the socket
-        self._unsent: dict[Exchange[bytes], None] = {}
-        self._look: asyncio.TimerHandle | None = None
-        self._pause = FIRST_LOOK
+        self._socketless: dict[Exchange[bytes], None] = {}
+        self._retry_timer: asyncio.TimerHandle | None = None
+        self._retry_pause = FIRST_RETRY_PAUSE
         membership.watch(node, self._changed)
 
     def composer(self, api: ApiPlan, *, checked: bool) -> Compose:
@@ -74,8 +74,8 @@ class QueueLane(NodeLane):
         if self.state is not None and self.state.hopeless:
             exchange.fail(self.failed(self.state))
             return
-        if self._look is not None:
-            self._unsent[exchange] = None
+        if self._retry_timer is not None:
+            self._socketless[exchange] = None
             return
         try:
             sock = socket.socket(socket.AF_UNIX)
@@ -92,11 +92,11 @@ class QueueLane(NodeLane):
         except OSError as exc:
             sock.close()
             if exc.errno in GONE:
-                self._hold(exchange)
+                self._wait_for_socket(exchange)
             else:
                 exchange.fail(self.no_socket(exc))
             return
-        self._pause = FIRST_LOOK
+        self._retry_pause = FIRST_RETRY_PAUSE
         self.waiting.add(exchange)
         exchange.send_on(
             Connection(sock, Connection.close, _nothing, self._readers), exchange.request
@@ -105,30 +105,30 @@ class QueueLane(NodeLane):
     def forget(self, exchange: Exchange[bytes]) -> None:
         """Drop an exchange that is over."""
         self.waiting.discard(exchange)
-        self._unsent.pop(exchange, None)
+        self._socketless.pop(exchange, None)
 
-    def _hold(self, exchange: Exchange[bytes]) -> None:
+    def _wait_for_socket(self, exchange: Exchange[bytes]) -> None:
         """Somebody removed the socket's name: the supervisor makes it anew, and says so."""
-        self._unsent[exchange] = None
+        self._socketless[exchange] = None
         self._membership.lost(self.path)
-        self._look = self.loop.call_later(self._pause, self._send_unsent)
-        self._pause = min(self._pause * 2, LONGEST_LOOK)
+        self._retry_timer = self.loop.call_later(self._retry_pause, self._send_socketless)
+        self._retry_pause = min(self._retry_pause * 2, LONGEST_RETRY_PAUSE)
 
-    def _send_unsent(self) -> None:
-        if self._look is not None:
-            self._look.cancel()
-            self._look = None
-        unsent = list(self._unsent)
-        self._unsent = {}
-        for exchange in unsent:
+    def _send_socketless(self) -> None:
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
+            self._retry_timer = None
+        waiting = list(self._socketless)
+        self._socketless = {}
+        for exchange in waiting:
             self.send(exchange)
 
     def _changed(self, node: KnownNode) -> None:
         self.state = node
         if node.hopeless:  # no worker is left that could have taken any of these
-            for exchange in [*self.waiting, *self._unsent]:
+            for exchange in [*self.waiting, *self._socketless]:
                 exchange.fail(self.failed(node))
-        self._send_unsent()
+        self._send_socketless()
 
 
 def _nothing(connection: Connection) -> None:

@@ -317,7 +317,7 @@ class Execution:
     def _time_out(self) -> None:
         # A call below that has not been answered either is what holds this one: its word is on its
         # way, and late.
-        name = self.context.held_by() or self._executor.node.name
+        name = self.context.waits_for() or self._executor.node.name
         self._end(None, DeadlineExceeded(f"{name} did not answer before the deadline", node=name))
         self._stop()
 

@@ -130,16 +130,16 @@ class Listener:
         self.serve(apis, executor, responder, relay)
         self.fast_parser = None if responder.public else FastParser(responder.node, apis.values())
         # What changes.
-        self.wary: Suspicions | None = None  # of calls that kill workers of this node
+        self.suspicions: Suspicions | None = None  # of calls that kill workers of this node
         self.connections: set[OpenConnection] = set()
         self.tasks: set[asyncio.Task[None]] = set()  # of the application
         self.default_headers: list[tuple[bytes, bytes]] = []  # of its answers
         self.closing = False  # whether each answer is the last one of its connection
         self.refresh()
 
-    def suspect(self, wary: Suspicions | None) -> None:
+    def suspect(self, suspicions: Suspicions | None) -> None:
         """Refuse the calls that are known to kill workers of this node; None: there are none."""
-        self.wary = wary
+        self.suspicions = suspicions
 
     def serve(
         self, apis: dict[bytes, BoundApi], executor: Executor, responder: Responder, relay: Relay

@@ -337,11 +337,11 @@ class HttpRequest:
             if (permit.slot or permit.batcher is not None) and connection.caller_left():  # (`held`)
                 connection.transport.close()
                 return
-            wary = listener.wary
+            suspicions = listener.suspicions
             if (
-                wary is not None
+                suspicions is not None
                 and self.body_stream is None
-                and (killer := wary.refusal(self._call(body))) is not None
+                and (killer := suspicions.refusal(self._call(body))) is not None
             ):
                 self._quiet(killer)
             elif (
@@ -365,7 +365,7 @@ class HttpRequest:
         its bytes.
         """
         self._noted = notes.add(self._api.index, body)
-        if self.connection.listener.wary is not None:
+        if self.connection.listener.suspicions is not None:
             self._body = [body]
 
     def _unnote(self) -> None:
@@ -375,8 +375,8 @@ class HttpRequest:
         listener = self.connection.listener
         if place >= 0 and listener.notes is not None:
             listener.notes.remove(place)
-        if listener.wary is not None and self._body:
-            listener.wary.answered(self._call(bytes(self._body[0])))
+        if listener.suspicions is not None and self._body:
+            listener.suspicions.answered(self._call(bytes(self._body[0])))
         self._body = []
 
     def _run(self, body: bytes) -> None:
@@ -384,7 +384,7 @@ class HttpRequest:
         if (notes := listener.notes) is not None:
             if self.body_stream is not None:
                 self._noted = notes.add_upload(self._api.index)
-            elif listener.wary is None:
+            elif listener.suspicions is None:
                 self._noted = notes.add(self._api.index, body)
             else:
                 self._note(notes, body)
@@ -555,7 +555,7 @@ class HttpRequest:
         self._execution = None
         listener = self.connection.listener
         if (place := self._noted) >= 0:
-            if listener.wary is None and (notes := listener.notes) is not None:
+            if listener.suspicions is None and (notes := listener.notes) is not None:
                 notes.remove(place)
                 self._noted = -1
             else:

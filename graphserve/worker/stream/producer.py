@@ -239,7 +239,7 @@ class StreamExecution:
             self._time_out()
 
     def _time_out(self) -> None:
-        holder, name = self.context.held_by(), self._executor.node.name
+        holder, name = self.context.waits_for(), self._executor.node.name
         if holder is None:
             self._end(DeadlineExceeded(f"{name} made no item before the deadline", node=name))
         else:  # its word is on its way, and late
