@@ -7,6 +7,7 @@ and says what to mend.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import inspect
 import re
@@ -28,6 +29,12 @@ def test_the_threads_of_an_executor_are_known() -> None:
         ident = threads.submit(lambda: __import__("threading").get_ident()).result()
         known = [thread.ident for thread in threads._threads]
     assert known == [ident], "run/local_node.py shows where they hang"
+
+
+def test_a_group_of_tasks_holds_what_it_will_raise() -> None:
+    assert vars(asyncio.TaskGroup())["_base_error"] is None, (
+        "worker/dispatch/endings.py looks for it there"
+    )
 
 
 def test_circus_is_pinned_to_the_version_whose_inner_parts_are_used() -> None:

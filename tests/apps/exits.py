@@ -25,6 +25,24 @@ async def end_soon(how: str) -> None:
     end(how)
 
 
+async def leave_slowly() -> None:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        for _ in range(50):
+            await asyncio.sleep(0)
+
+
+async def end_in_a_slow_group(how: str, in_body: bool) -> None:
+    """What else the group waits for takes 50 turns of the loop to be cancelled."""
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(end_soon(how))
+        if in_body:
+            await leave_slowly()
+        else:
+            tasks.create_task(leave_slowly())
+
+
 class Deadly:
     """Something whose end is its owner's."""
 
@@ -96,6 +114,11 @@ class Exits:
         return 1
 
     @api
+    async def slow_group(self, how: str, in_body: bool) -> int:
+        await end_in_a_slow_group(how, in_body)
+        return 1
+
+    @api
     async def group(self, how: str) -> int:
         async with asyncio.TaskGroup() as group:
             group.create_task(end_soon(how))
@@ -111,6 +134,12 @@ class Exits:
     @api
     async def forgotten(self, how: str) -> int:
         task = asyncio.create_task(end_soon(how))
+        await asyncio.wait([task])
+        return 1
+
+    @api
+    async def forgotten_group(self, how: str) -> int:
+        task = asyncio.create_task(end_in_a_slow_group(how, False))
         await asyncio.wait([task])
         return 1
 

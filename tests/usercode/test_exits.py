@@ -15,6 +15,7 @@ import pytest
 
 import graphserve
 from graphserve.errors import RemoteError
+from graphserve.worker.dispatch import endings
 from tests.apps.exits import ENDS, Exits, Leaving
 from tests.harness import Served, rarely, served
 
@@ -93,6 +94,35 @@ def test_in_one_process_it_is_told_with_the_call_only(
     with pytest.raises(RemoteError):
         asyncio.run(ask(name, "exit"))
     assert "a task or a callback of an API raised" not in caplog.text
+
+
+@pytest.mark.parametrize("in_body", [False, True])
+@pytest.mark.parametrize("how", ["exit", "interrupt"])
+def test_it_is_told_once_however_long_the_rest_of_its_group_takes(
+    how: str, in_body: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endings, "PATIENCE", 0.0)  # it is looked at in each turn of the loop
+
+    async def main() -> None:
+        async with graphserve.local(Exits) as exits:
+            await exits.slow_group(how, in_body)
+
+    with pytest.raises(RemoteError, match=ENDS[how].__name__):
+        asyncio.run(main())
+    assert "a task or a callback of an API raised" not in caplog.text
+
+
+def test_what_a_group_of_no_call_ends_with_is_told_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endings, "PATIENCE", 0.0)
+
+    async def main() -> None:
+        async with graphserve.local(Exits) as exits:
+            assert await exits.forgotten_group("exit") == 1
+
+    asyncio.run(main())
+    assert caplog.text.count("a task or a callback of an API raised") == 1
 
 
 @pytest.mark.parametrize("name", BESIDE)
