@@ -22,6 +22,7 @@ from graphserve.config import Config
 from graphserve.errors import GraphError, GraphServeError, StartupError
 from graphserve.graph.resolver import OF_SYSTEMD
 from graphserve.supervise import LogRecord, NodeState, run
+from graphserve.supervise.process.sockets import InUse
 from graphserve.system.process_title import name_process
 
 ROOM = 1024 * 1024  # bytes that wait for a parent which does not read
@@ -109,6 +110,10 @@ def main() -> None:
             "places": getattr(exc, "places", ()),
         }
         text = f"{exc}\n\n{exc.log}" if isinstance(exc, GraphError) and exc.log else str(exc)
+        if isinstance(exc, InUse):
+            from graphserve.cli.client import owner  # brings http.client along
+
+            text += owner(config.settings.listen)
         reporting.failed({"error": text, "code": code, **failed, **wrong})
     finally:
         display.close()

@@ -12,7 +12,6 @@ import importlib.util
 import os
 import resource
 import socket
-import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -23,7 +22,7 @@ from graphserve.config import Config
 from graphserve.config.certificate import certificate
 from graphserve.errors import ConfigurationError, StartupError
 from graphserve.graph.plan import ListenPlan, Plan, Trouble
-from graphserve.system import machine as here, os_errors
+from graphserve.system import listening, machine as here, os_errors
 from graphserve.system.rundir.claim import claim_problem
 from graphserve.system.rundir.paths import MAX_SOCKET_PATH, PREFIX, UNFINISHED, parent, path_problem
 
@@ -71,7 +70,7 @@ def machine(config: Config) -> Iterator[Trouble]:
     """Everything about this machine that the configuration alone decides."""
     listen = config.settings.listen
     yield from certificate(listen.tls, config.keyfile_password)
-    yield from (unix_listener(listen.uds) if listen.uds else address(listen))
+    yield from (unix_listener(listen) if listen.uds else address(listen))
     yield from socket_paths(config)
     yield from run_folder(config.run_dir)
     yield from packages()
@@ -112,10 +111,7 @@ def address(listen: ListenPlan) -> Iterator[Trouble]:
             listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except (OSError, UnicodeError) as exc:
-        yield Trouble(
-            f"host {listen.host!r} is not known here ({exc}): give --host an address of this"
-            " machine"
-        )
+        yield Trouble(listening.explain_unknown_host(exc, listen.host))
         return
     family, kind, protocol, _, target = found[0]
     with socket.socket(family, kind, protocol) as probe:
@@ -123,42 +119,30 @@ def address(listen: ListenPlan) -> Iterator[Trouble]:
         try:
             probe.bind(target)
         except OSError as exc:
-            yield Trouble(_bind_problem(listen, exc))
+            yield _bind_problem(listen, exc)
 
 
-def _bind_problem(listen: ListenPlan, exc: OSError) -> str:
-    if exc.errno == errno.EADDRINUSE:
-        return (
-            f"port {listen.port} of {listen.host} is in use: stop what listens there, or choose"
-            " another --port"
-        )
-    if exc.errno == errno.EACCES:
-        return (
-            f"port {listen.port} may not be opened by this user: choose a --port from 1024, or"
-            " allow it"
-        )
-    if exc.errno == errno.EADDRNOTAVAIL:
-        return f"{listen.host} is no address of this machine: choose another --host"
-    return f"cannot listen on {listen.host}:{listen.port}: {exc.strerror}"
-
-
-def unix_listener(path: str) -> Iterator[Trouble]:
+def unix_listener(listen: ListenPlan) -> Iterator[Trouble]:
     """Whether a socket can be made at the path of `--uds`."""
+    path = listen.uds or ""
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
-        yield Trouble(f"--uds {path}: there is no folder {folder}")
+        yield _bind_problem(listen, OSError(errno.ENOENT, ""))
     elif not os.access(folder, os.W_OK | os.X_OK):
-        yield Trouble(f"--uds {path}: this user may not write in {folder}")
-    elif os.path.lexists(path):
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            yield Trouble(
-                f"--uds {path}: something else than a socket is there; remove it or choose another"
-                " path"
-            )
-        elif _answers(path):
-            yield Trouble(
-                f"--uds {path}: another process listens there; stop it or choose another path"
-            )
+        yield _bind_problem(listen, OSError(errno.EACCES, ""))
+    elif words := listening.obstacle(path):
+        yield Trouble(words)
+    elif os.path.lexists(path) and _answers(path):
+        yield _bind_problem(listen, OSError(errno.EADDRINUSE, ""))
+
+
+def _bind_problem(listen: ListenPlan, exc: OSError) -> Trouble:
+    words = listening.explain(exc, listen.host, listen.port, listen.uds)
+    if exc.errno != errno.EADDRINUSE:
+        return Trouble(words)
+    from graphserve.cli.client import owner  # brings http.client along
+
+    return Trouble(words + owner(listen))
 
 
 def _answers(path: str) -> bool:

@@ -75,7 +75,6 @@ def _run(config: Config, resolver: Resolver, given: Mapping[str, object]) -> int
 
     warnings = refuse(config)
 
-    from graphserve.cli import client
     from graphserve.cli.display.display import open_display
     from graphserve.supervise import LogRecord, run
     from graphserve.supervise.process.sockets import InUse
@@ -91,7 +90,9 @@ def _run(config: Config, resolver: Resolver, given: Mapping[str, object]) -> int
     except GraphServeError as exc:
         error: GraphServeError = exc
         if isinstance(exc, InUse):
-            error = StartupError(f"{exc}{client.owner(config.settings.listen)}")
+            from graphserve.cli.client import owner  # brings http.client along
+
+            error = StartupError(f"{exc}{owner(config.settings.listen)}")
         display.failed(error)
         _tell_manager(error)
         return error.exit_code

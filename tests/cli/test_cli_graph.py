@@ -141,7 +141,7 @@ class TestCheck:
             )  # fmt: skip
         assert done.returncode == 4
         for message in (
-            f"port {port} of 127.0.0.1 is in use", "none.pem: cannot be read", "Give a shorter one with --run-dir",
+            f"127.0.0.1:{port} is in use by another process", "none.pem: cannot be read", "Give a shorter one with --run-dir",
             "more GPUs (Recognizer 2 × 1) than the 1 that are visible",
         ):  # fmt: skip
             assert message in done.stderr

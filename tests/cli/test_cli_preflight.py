@@ -147,22 +147,21 @@ class TestAddress:
 
 class TestUnixListener:
     def test_paths(self, tmp_path: Path) -> None:
+        def found(name: str) -> list[str]:
+            return said(preflight.unix_listener(ListenPlan(uds=str(tmp_path / name))))
+
         path = tmp_path / "s.sock"
-        assert said(preflight.unix_listener(str(path))) == []
-        assert (
-            "there is no folder"
-            in said(preflight.unix_listener(str(tmp_path / "none" / "s.sock")))[0]
-        )
+        assert found("s.sock") == []
+        assert "there is no folder" in found("none/s.sock")[0]
         with socket.socket(socket.AF_UNIX) as sock:
             sock.bind(str(path))
             sock.listen(0)
-            assert "another process listens there" in said(preflight.unix_listener(str(path)))[0]
-        assert said(preflight.unix_listener(str(path))) == []  # left behind: it can be replaced
+            assert "is in use by another process" in found("s.sock")[0]
+        assert found("s.sock") == []  # left behind: it can be replaced
         (tmp_path / "file").write_text("")
-        assert (
-            "something else than a socket"
-            in said(preflight.unix_listener(str(tmp_path / "file")))[0]
-        )
+        assert "that is no socket" in found("file")[0]
+        (tmp_path / "link").symlink_to(path)
+        assert "links are not followed" in found("link")[0]
 
     def test_a_path_that_is_too_long(self, tmp_path: Path) -> None:
         settings = Settings("a:B", listen=ListenPlan(uds="/tmp/" + "u" * 103))

@@ -8,12 +8,15 @@ import os
 import resource
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import httpx
 import pytest
 
+import graphserve
 from graphserve.errors import StartupError
 from graphserve.graph.plan import ListenPlan
 from graphserve.supervise.process.sockets import PublicSocket
@@ -87,11 +90,22 @@ def test_a_second_graph_does_not_start_while_the_first_one_starts(
             assert second.wait_exit() == 3
         finally:
             second.close()
-        assert "is in use by another process; stop it, or choose another" in second.text
-        assert (
-            f"app:Slow has it: `graphserve stop --run-dir {run_dir / 'first'}` stops that one"
-            in second.text
+        checked = subprocess.run(
+            [sys.executable, "-m", "graphserve", "check", "app:Slow", *place],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
         )
+        with pytest.raises(StartupError) as from_python:
+            graphserve.serve(
+                "app:Slow", app_dir=str(tmp_path), **{place[0].removeprefix("--"): place[1]}
+            )
+        for words in (second.text, checked.stderr, str(from_python.value)):
+            assert "is in use by another process; stop it, or choose another" in words
+            assert (
+                f"app:Slow has it: `graphserve stop --run-dir {run_dir / 'first'}` stops that one"
+                in words
+            )
         assert f"there was no folder {run_dir} for the run folder: made, and it stays" in first.text
         assert "Traceback" not in second.text
         assert not (tmp_path / "starting").exists(), "it found out before it started anything"

@@ -7,13 +7,13 @@ import errno
 import fcntl
 import os
 import socket
-import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from graphserve.errors import StartupError
 from graphserve.graph.plan import ListenPlan, NodePlan
+from graphserve.system import listening
 from graphserve.system.rundir.paths import batch_sockets, file_identity, queue_socket
 
 PRIVATE = 0o177  # umask of every Unix socket: mode 0600
@@ -133,7 +133,7 @@ class PublicSocket:
             self.sock = self._bind_unix(self.path) if self.path else self._bind_tcp()
         except OSError as exc:
             kind = InUse if exc.errno == errno.EADDRINUSE else StartupError
-            raise kind(_why(exc, listen)) from None
+            raise kind(listening.explain(exc, listen.host, listen.port, listen.uds)) from None
 
     @property
     def url(self) -> str:
@@ -189,9 +189,7 @@ class PublicSocket:
                 host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )
         except (socket.gaierror, UnicodeError) as exc:
-            raise StartupError(
-                f"host {host!r} is not known here ({exc}); choose another --host"
-            ) from None
+            raise StartupError(listening.explain_unknown_host(exc, host)) from None
         family, kind, protocol, _, address = found[0]
         sock = socket.socket(family, kind, protocol)
         try:
@@ -219,15 +217,10 @@ class PublicSocket:
         return sock
 
     def _remove_stale(self, path: str) -> None:
-        try:
-            mode = os.lstat(path).st_mode
-        except FileNotFoundError:
+        if words := listening.obstacle(path):
+            raise StartupError(words)
+        if not os.path.lexists(path):
             return
-        if stat.S_ISLNK(mode):
-            words = "there is a link, and links are not followed: remove it, or give its end"
-            raise StartupError(f"--uds {path}: {words}")
-        if not stat.S_ISSOCK(mode):
-            raise StartupError(f"--uds {path}: there is a file of that name that is no socket")
         with socket.socket(socket.AF_UNIX) as probe:
             try:
                 probe.connect(path)
@@ -263,22 +256,3 @@ def _alone_in(folder: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _why(exc: OSError, listen: ListenPlan) -> str:
-    where = listen.uds or f"{listen.host}:{listen.port}"
-    if exc.errno == errno.EADDRINUSE:
-        other = "--uds" if listen.uds else "--port (0 picks a free one)"
-        return f"{where} is in use by another process; stop it, or choose another {other}"
-    if exc.errno in (errno.EACCES, errno.EPERM):
-        why = (
-            "this user may not write in that folder"
-            if listen.uds
-            else "ports below 1024 need privileges"
-        )
-        return f"{where}: permission denied; {why}"
-    if exc.errno == errno.EADDRNOTAVAIL:
-        return f"{listen.host} is no address of this machine; choose another --host"
-    if exc.errno == errno.ENOENT:
-        return f"--uds {where}: there is no folder {os.path.dirname(where)}"
-    return f"{where} cannot be bound: {exc.strerror or exc}"
