@@ -24,7 +24,7 @@ from graphserve.errors import CallError, DeadlineExceeded, RemoteError
 from graphserve.graph.plan import ApiPlan
 from graphserve.loop.reply import Reply
 from graphserve.loop.shield import shielded
-from graphserve.loop.timers import Timer, alarm
+from graphserve.loop.timers import Timer, set_timer
 from graphserve.wire.headers import UNTAKEN
 from graphserve.wire.memory import Ticket, done
 from graphserve.wire.trust import PEER, PUBLIC
@@ -205,7 +205,7 @@ class Exchange(Generic[RequestT]):
             if left <= 0:
                 self._time_out()
                 return
-            self.timer = alarm(self.loop, left + self.slack, self._time_out)
+            self.timer = set_timer(self.loop, left + self.slack, self._time_out)
         if (retry_budget := self.lane.retry_budget) is not None:
             retry_budget.calls += 1
             if (

@@ -1,5 +1,5 @@
-"""Steps that run in the turn they belong to: eager tasks, and who waits for an answer; alarms; the
-turn at a batch.
+"""Steps that run in the turn they belong to: eager tasks, and who waits for an answer; timers; the
+lease of a batch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import uvloop
 
 from graphserve.loop.eager import Eager
 from graphserve.loop.reply import Reply
-from graphserve.loop.timers import FAR, Timers, alarm
+from graphserve.loop.timers import FAR, Timers, set_timer
 from graphserve.worker.batch.batcher import BatchLease
 from graphserve.worker.dispatch.slots import GatedListener, Slots
 
@@ -158,25 +158,25 @@ def test_a_reply_that_is_cancelled_wakes_who_waits(runner: asyncio.Runner) -> No
 
 
 @pytest.mark.parametrize("delay", [0.05, FAR + 0.3])
-def test_an_alarm_comes_when_it_is_set_for(delay: float) -> None:
+def test_a_timer_fires_when_it_is_set_for(delay: float) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         came: asyncio.Future[float] = loop.create_future()
         began = time.monotonic()
-        alarm(loop, delay, lambda: came.set_result(time.monotonic() - began))
-        off = alarm(loop, delay, lambda: came.set_exception(AssertionError("it was called off")))
+        set_timer(loop, delay, lambda: came.set_result(time.monotonic() - began))
+        off = set_timer(loop, delay, lambda: came.set_exception(AssertionError("it was cancelled")))
         off.cancel()
         assert await asyncio.wait_for(came, 30) >= delay - 0.001
 
     asyncio.run(main())
 
 
-def test_alarms_that_are_called_off_leave_nothing() -> None:
+def test_timers_that_are_cancelled_leave_nothing() -> None:
     async def main() -> None:
-        alarms = Timers(asyncio.get_running_loop())
-        for made in [alarms.set(1000.0, asyncio.get_running_loop().stop) for _ in range(1000)]:
+        timers = Timers(asyncio.get_running_loop())
+        for made in [timers.set(1000.0, asyncio.get_running_loop().stop) for _ in range(1000)]:
             made.cancel()
-        assert not any(alarms._seconds.values())
+        assert not any(timers._seconds.values())
 
     asyncio.run(main())
 

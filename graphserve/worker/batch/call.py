@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from graphserve.call.context import CallContext
-from graphserve.loop.timers import Timer, alarm
+from graphserve.loop.timers import Timer, set_timer
 from graphserve.worker.batch import joining
 from graphserve.worker.dispatch.executor import OnEnd
 
@@ -49,7 +49,7 @@ class BatchedCall:
         """Call `late` when its deadline passes."""
         left = self.context.seconds_left()
         if left is not None:
-            self._timer = alarm(loop, max(0.0, left + guard), partial(late, self))
+            self._timer = set_timer(loop, max(0.0, left + guard), partial(late, self))
 
     def end(self, result: object, error: BaseException | None) -> None:
         """Answer it, once."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from graphserve.call.context import CallContext
 from graphserve.errors import DeadlineExceeded
-from graphserve.loop.timers import Timer, alarm
+from graphserve.loop.timers import Timer, set_timer
 from graphserve.worker.dispatch.executor import Executor
 
 
@@ -43,7 +43,7 @@ class Decoding:
         self._timer: Timer | asyncio.TimerHandle | None = None
         left = context.seconds_left()
         if left is not None:
-            self._timer = alarm(executor.loop, max(0.0, left + executor.guard), self._time_out)
+            self._timer = set_timer(executor.loop, max(0.0, left + executor.guard), self._time_out)
         self._future = executor.decoders.submit(read)
         self._future.add_done_callback(self._thread_ended)
 

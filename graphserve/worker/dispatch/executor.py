@@ -25,7 +25,7 @@ from graphserve.errors import DeadlineExceeded
 from graphserve.graph.plan import ApiPlan, NodePlan
 from graphserve.isolation import forked
 from graphserve.loop.eager import Eager
-from graphserve.loop.timers import Timer, alarm
+from graphserve.loop.timers import Timer, set_timer
 from graphserve.system.shared_memory import DEADLINE, EXECUTING
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec
 from graphserve.wire.signature import Signature
@@ -260,7 +260,7 @@ class Execution:
             self._running = task
         if left is not None:
             patience = executor.guard if api.is_async else executor.guard + THREAD_GUARD
-            self._timer = alarm(executor.loop, left + patience, self._time_out_soon)
+            self._timer = set_timer(executor.loop, left + patience, self._time_out_soon)
         if not api.is_async:
             carried = contextvars.copy_context()
             future = executor.threads.submit(carried.run, _run_sync, api.method, arguments, context)

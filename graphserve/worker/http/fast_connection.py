@@ -15,7 +15,7 @@ import contextlib
 import socket
 from collections.abc import Callable
 
-from graphserve.loop.timers import Timer, alarm
+from graphserve.loop.timers import Timer, set_timer
 from graphserve.wire.trust import PUBLIC
 from graphserve.worker.dispatch.slots import Permit, has_hung_up
 from graphserve.worker.http.listener import Listener
@@ -39,10 +39,10 @@ class FastConnection:
     """
 
     __slots__ = (
-        "_alarm",
         "_closing",
         "_hand_over",
         "_sock",
+        "_timer",
         "_unsent",
         "_watched",
         "listener",
@@ -66,7 +66,7 @@ class FastConnection:
         self._hand_over = hand_over
         self.request: HttpRequest | None = None
         self.trust = PUBLIC
-        self._alarm: Timer | asyncio.TimerHandle | None = None
+        self._timer: Timer | asyncio.TimerHandle | None = None
         self._unsent = b""
         self._watched = False
         self._closing = False
@@ -77,7 +77,7 @@ class FastConnection:
         try:
             data = self._sock.recv(READ_SIZE)
         except BlockingIOError:  # we were quicker than the caller
-            self._alarm = alarm(self.listener.loop, HEADERS_TIMEOUT, self.close)
+            self._timer = set_timer(self.listener.loop, HEADERS_TIMEOUT, self.close)
             self._watch(True)
         except OSError:
             self.close()
@@ -150,8 +150,8 @@ class FastConnection:
             self._end()
 
     def _arrived(self, data: bytes) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         parser = self.listener.fast_parser
         known = parser.read(data, opens=True) if parser is not None and data else None
         if known is not None and not known[0].signature.stream:

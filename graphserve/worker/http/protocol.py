@@ -20,7 +20,7 @@ from graphserve.call.request import new_request_id
 from graphserve.errors import CallError
 from graphserve.logs import records
 from graphserve.logs.exception_text import described
-from graphserve.loop.timers import alarm
+from graphserve.loop.timers import set_timer
 from graphserve.wire.problem import HttpProblem, Untakable
 from graphserve.wire.trust import PUBLIC, opened
 from graphserve.worker.dispatch.slots import Permit, has_hung_up, has_sent
@@ -130,7 +130,7 @@ class HttpConnection(asyncio.Protocol):
         self.flow = FlowControl(transport)
         self.client = remote_address(transport)
         if self._shared:
-            alarm(self.loop, HEADERS_TIMEOUT, self._give_up_waiting)
+            set_timer(self.loop, HEADERS_TIMEOUT, self._give_up_waiting)
         if self._read_before:
             first = self._read_before
             self._read_before = b""
