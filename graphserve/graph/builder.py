@@ -147,24 +147,10 @@ class _Resolver:
                 self._node(index, name, level) for index, (name, level) in enumerate(order)
             )
             if all(trouble.warning for trouble in self.troubles):
-                plan = self._plan(entry.name, nodes)
+                plan = self.settings.plan(
+                    entry.name, nodes, sys_path=tuple(dict.fromkeys(self.paths)), argv=self.argv
+                )
         return Resolution(plan, tuple(self.troubles))
-
-    def _plan(self, entry: str, nodes: tuple[NodePlan, ...]) -> Plan:
-        same = (
-            "listen",
-            "main",
-            "loop",
-            "inner_keep_alive",
-            "shared_memory",
-            "access_log",
-            "log_level",
-            "debug",
-        )
-        return Plan(
-            entry=entry, nodes=nodes, sys_path=tuple(dict.fromkeys(self.paths)), argv=self.argv,
-            **{name: getattr(self.settings, name) for name in same},
-        )  # fmt: skip
 
     # --- walking ---
 

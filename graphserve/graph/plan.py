@@ -181,17 +181,17 @@ class ListenPlan:
 URL_LEVELS = 5
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A whole graph, ready to run.
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """How a graph runs, whatever its nodes are: decided before user code is imported, kept in the
+    Plan.
 
     Args:
-        entry: the name of the node that the public port leads to.
-        nodes: in start order: leaves first, the entry last.
         listen: the public side of the entry.
-        sys_path: what stands before the worker's own `sys.path`.
+        sys_path: folders that stand before a worker's own `sys.path`. In Settings, those of the
+            parent when run from Python; in the Plan, those that modules were found in too.
         main: the script that was run, for classes that it defines.
-        argv: what user modules see as `sys.argv`.
+        argv: `sys.argv` as user modules see it. In Settings, empty makes one of the target's file.
         loop: the event loop of the workers; `auto` is uvloop where it is installed.
         inner_keep_alive: seconds that an idle connection between nodes stays open at the caller;
             the callee keeps it 2.5 times as long, so the caller always closes first.
@@ -202,8 +202,6 @@ class Plan:
         debug: whether answers carry the exception text (under --reload).
     """
 
-    entry: str
-    nodes: tuple[NodePlan, ...]
     listen: ListenPlan = field(default_factory=ListenPlan)
     sys_path: tuple[str, ...] = ()
     main: str | None = None
@@ -214,6 +212,20 @@ class Plan:
     access_log: bool = False
     log_level: str = "info"
     debug: bool = False
+
+
+@dataclass(frozen=True)
+class Plan(RunSettings):
+    """A whole graph, ready to run.
+
+    Args:
+        entry: the name of the node that the public port leads to.
+        nodes: in start order: leaves first, the entry last.
+        version: of the format of its description.
+    """
+
+    entry: str
+    nodes: tuple[NodePlan, ...]
     version: int = VERSION
 
     def node(self, name: str) -> NodePlan:
@@ -261,7 +273,10 @@ class Plan:
         secrets.
         """
         described = dataclasses.replace(self, nodes=tuple(node.described() for node in self.nodes))
-        return own_json.dumps(dataclasses.asdict(described), indent=2)
+        fields = dataclasses.asdict(described)
+        # people read what runs before they read how
+        first = {name: fields[name] for name in ("entry", "nodes")}
+        return own_json.dumps(first | fields, indent=2)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Plan:
@@ -279,13 +294,12 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(RunSettings):
     """What flags, environment and files decided about a Plan, before any user code is imported.
 
     Args:
         target: `module:Class` or `path/to/file.py:Class`.
         app_dir: the folder that user modules are looked up in first.
-        listen: the public side of the entry.
         workers: workers of the entry; None leaves what the decorator says.
         scale: workers by node name.
         options: changes to a node's options, by node name, then option name.
@@ -295,16 +309,10 @@ class Settings:
         startup_timeout: as the option of a service, for every node that does not set it itself;
             also, seconds that the resolver may take.
         graceful_timeout: likewise.
-        sys_path: further folders before the workers' `sys.path` (the parent's, when run from
-            Python).
-        main: the script that was run, when run from Python.
-        argv: `sys.argv` of the program, when run from Python; empty makes one of the target's file.
-        loop: the event loop of the workers; `auto` is uvloop where it is installed.
     """
 
     target: str
     app_dir: str | None = None
-    listen: ListenPlan = field(default_factory=ListenPlan)
     workers: int | Literal["cpus"] | None = None
     scale: dict[str, int] = field(default_factory=dict)
     options: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
@@ -312,15 +320,18 @@ class Settings:
     timeout: float | None = None
     startup_timeout: float | None = None
     graceful_timeout: float | None = None
-    sys_path: tuple[str, ...] = ()
-    main: str | None = None
-    argv: tuple[str, ...] = ()
-    loop: Literal["auto", "uvloop", "asyncio"] = "auto"
-    inner_keep_alive: float = 30.0
-    shared_memory: int = 1024 * 1024 * 1024
-    access_log: bool = False
-    log_level: str = "info"
-    debug: bool = False
+
+    def plan(
+        self,
+        entry: str,
+        nodes: tuple[NodePlan, ...],
+        *,
+        sys_path: tuple[str, ...],
+        argv: tuple[str, ...],
+    ) -> Plan:
+        """Return the Plan of a graph that was resolved with these settings."""
+        kept = {each.name: getattr(self, each.name) for each in dataclasses.fields(RunSettings)}
+        return Plan(entry, nodes, **kept | {"sys_path": sys_path, "argv": argv})
 
     def to_json(self) -> str:
         """These settings as JSON, values of `env` included: for a pipe, never for a file."""

@@ -62,7 +62,7 @@ def outline(settings: Settings) -> Plan:
     return Plan(
         name,
         (entry,),
-        settings.listen,
+        listen=settings.listen,
         loop="auto" if settings.loop == "uvloop" else settings.loop,
         access_log=settings.access_log,
         log_level=settings.log_level,
