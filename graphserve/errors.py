@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from graphserve.wire.headers import INTERNAL_PREFIX, REQUEST_ID, is_token, is_value
 
@@ -232,7 +232,7 @@ class Problem(CallError):
     def __str__(self) -> str:
         return f"{self.status} {self.title}" + (f": {self.detail}" if self.detail else "")
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return _restore, (type(self), self.__dict__)
 
 
@@ -307,6 +307,7 @@ class Unavailable(CallError):
     Args:
         retry_after: seconds after which trying again makes sense.
         full: whether there was too much to do, and not a node that is failed.
+        detail, node, status, title, request_id: as of every `CallError`.
     """
 
     kind = "unavailable"
@@ -319,9 +320,12 @@ class Unavailable(CallError):
         *,
         retry_after: float = 1.0,
         full: bool = False,
-        **rest: Any,
+        node: str | None = None,
+        status: int | None = None,
+        title: str | None = None,
+        request_id: str | None = None,
     ) -> None:
-        super().__init__(detail, **rest)
+        super().__init__(detail, node=node, status=status, title=title, request_id=request_id)
         self.retry_after = retry_after
         self.full = full
 
@@ -340,6 +344,7 @@ class InvalidArguments(CallError, ValueError):
     Args:
         errors: one mapping an error, with `loc` (where, a list of names and indexes), `msg` and
             `type`.
+        detail, node, status, title, request_id: as of every `CallError`.
     """
 
     kind = "invalid"
@@ -347,9 +352,16 @@ class InvalidArguments(CallError, ValueError):
     default_title = "Unprocessable Content"
 
     def __init__(
-        self, detail: str | None = None, *, errors: Sequence[Mapping[str, object]] = (), **rest: Any
+        self,
+        detail: str | None = None,
+        *,
+        errors: Sequence[Mapping[str, object]] = (),
+        node: str | None = None,
+        status: int | None = None,
+        title: str | None = None,
+        request_id: str | None = None,
     ) -> None:
-        super().__init__(detail, **rest)
+        super().__init__(detail, node=node, status=status, title=title, request_id=request_id)
         self.errors = [dict(error) for error in errors]
 
 

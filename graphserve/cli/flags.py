@@ -86,7 +86,7 @@ def _option(flag: Flag) -> Callable[[C], C]:
     )  # fmt: skip
 
 
-def checked(name: str, kind: Kind) -> Callable[[click.Context, click.Parameter, Any], Any]:
+def checked(name: str, kind: Kind[object]) -> Callable[[click.Context, click.Parameter, Any], Any]:
     """Return a callback that parses the value of an option; a value that is not of this kind is
     wrong usage.
     """

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from graphserve.config import values as v
 from graphserve.config.model import Config
 from graphserve.graph.plan import ListenPlan, Settings, TlsPlan
 
 Part = Literal["listen", "tls", "settings", "config", "loader"]
-_PARTS: dict[str, Any] = {
+_PARTS: dict[str, type[ListenPlan | TlsPlan | Settings | Config]] = {
     "listen": ListenPlan,
     "tls": TlsPlan,
     "settings": Settings,
@@ -38,7 +38,7 @@ class Flag:
     """
 
     name: str
-    kind: v.Kind
+    kind: v.Kind[object]
     part: Part
     field: str
     help: str
@@ -58,7 +58,7 @@ class Flag:
         return self.name.replace("-", "_")
 
     @property
-    def default(self) -> Any:
+    def default(self) -> object:
         """The value that its field has when nobody gives one; None where another place decides."""
         fields = (
             {field.name: field for field in dataclasses.fields(_PARTS[self.part])}

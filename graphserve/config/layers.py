@@ -21,7 +21,7 @@ INTERNAL = "GRAPHSERVE_INTERNAL_"  # variables between our own processes, never 
 # its tables: PEP 518, PEP 621, PEP 735
 OF_PYPROJECT = ("project", "build-system", "dependency-groups", "tool")
 _BEFORE_ENV_FILE = tuple(BY_KEY[key].variable for key in ("config", "env_file"))
-Layer = dict[str, Any]
+Layer = dict[str, object]  # by the key of its flag: what the flag's kind has read
 
 
 class WrongUsage(ConfigurationError):
@@ -143,7 +143,8 @@ def _file_layer(file: Path | None, cwd: Path) -> Layer:
     if file is None:
         return {}
     data = _read_toml(file)
-    table = data.get("tool", {}).get("graphserve") if isinstance(data.get("tool"), dict) else None
+    tool = data.get("tool")
+    table = tool.get("graphserve") if isinstance(tool, dict) else None
     if table is None and file.name != "pyproject.toml":
         table = data
     name = _shown(file, cwd)
@@ -190,9 +191,9 @@ def _table_layer(table: Mapping[str, object], name: str, base: Path) -> Layer:
     return layer
 
 
-def _anchored(flag: Flag, value: Any, base: Path) -> Any:
+def _anchored(flag: Flag, value: object, base: Path) -> object:
     """Return a path to a source file, as every path in a file, starts at the file's own folder."""
-    return _absolute_target(value, base) if flag.key == "entrypoint" else value
+    return _absolute_target(str(value), base) if flag.key == "entrypoint" else value
 
 
 def _absolute_target(target: str, base: Path) -> str:
@@ -200,7 +201,7 @@ def _absolute_target(target: str, base: Path) -> str:
     return f"{os.path.abspath(base / path)}{colon}{name}" if path.endswith(".py") else target
 
 
-def _read_toml(file: Path) -> dict[str, Any]:
+def _read_toml(file: Path) -> dict[str, object]:
     import tomllib
 
     try:
@@ -225,7 +226,8 @@ def _reason(exc: OSError | UnicodeDecodeError) -> str:
 
 
 def _first(key: str, *layers: Layer) -> str | None:
-    return next((layer[key] for layer in layers if key in layer), None)
+    """Return the text that the first of these layers has for an option, or None."""
+    return next((str(layer[key]) for layer in layers if key in layer), None)
 
 
 def _merge(*layers: Layer) -> Layer:
@@ -242,8 +244,12 @@ def _sources(*layers: tuple[Layer, Callable[[Flag], str]]) -> dict[str, str]:
     """Where each node is named, and how that place is called; the last layer wins."""
     return {
         f"{key} {node}": label(BY_KEY[key])
-        for layer, label in layers for key in ("scale", "set") for node in layer.get(key, ())
+        for layer, label in layers for key in ("scale", "set") for node in _nodes(layer.get(key))
     }  # fmt: skip
+
+
+def _nodes(by_node: object) -> Iterable[str]:
+    return by_node if isinstance(by_node, dict) else ()
 
 
 def _settle_password(values: Layer, layers: Iterable[Layer]) -> None:
@@ -257,7 +263,7 @@ def _settle_password(values: Layer, layers: Iterable[Layer]) -> None:
         if "ssl_keyfile_password" in layer:
             return
         if "ssl_keyfile_password_file" in layer:
-            values["ssl_keyfile_password"] = _password(layer["ssl_keyfile_password_file"])
+            values["ssl_keyfile_password"] = _password(str(layer["ssl_keyfile_password_file"]))
             return
 
 
@@ -270,7 +276,7 @@ def _password(path: str) -> str:
         raise ConfigurationError(words) from None
 
 
-def _overlay(below: object, above: object) -> Any:
+def _overlay(below: object, above: object) -> object:
     if not (isinstance(below, dict) and isinstance(above, dict)):
         return above
     return below | {key: _overlay(below.get(key), value) for key, value in above.items()}
@@ -284,19 +290,20 @@ def _build(
             "no TARGET: say which class to serve, as module:Class or path/to/file.py:Class, "
             'or put entrypoint = "module:Class" under [tool.graphserve] in pyproject.toml'
         )
-    values["entrypoint"] = _absolute_target(values["entrypoint"], cwd)
+    values["entrypoint"] = _absolute_target(str(values["entrypoint"]), cwd)
     values.setdefault("app_dir", str(cwd))
     listen = ListenPlan(**_part(values, "listen"), tls=_tls(values))
     settings = Settings(
         **_part(values, "settings"),
         listen=listen,
         sources=sources,
-        debug=values.get("reload", False),
+        debug=bool(values.get("reload", False)),
     )
     return Config(settings, **_part(values, "config"), files=files, env=env)
 
 
 def _part(values: Layer, part: Part) -> dict[str, Any]:
+    """Return the fields of one part of the Config; the kinds of their flags have checked them."""
     return {
         flag.field: values[flag.key] for flag in FLAGS if flag.part == part and flag.key in values
     }

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Generic, Protocol, TypeVar
 
 from graphserve.declare.options import HIDDEN, ServiceOptions, is_int, is_number
 from graphserve.errors import ConfigurationError
@@ -59,7 +59,11 @@ class ValueSource:
         return ConfigurationError(f"{self.label}={value!r}: expected {expected}")
 
 
-class Kind(Protocol):
+V = TypeVar("V")
+V_co = TypeVar("V_co", covariant=True)
+
+
+class Kind(Protocol[V_co]):
     """One kind of value."""
 
     @property
@@ -67,12 +71,17 @@ class Kind(Protocol):
         """What stands for the value in the help."""
         ...
 
-    def parse(self, value: object, source: ValueSource) -> Any:
-        """Read `value`; ConfigurationError if it is none of this kind."""
+    def parse(self, value: object, source: ValueSource) -> V_co:
+        """Read a value, as text or as TOML and Python have it.
+
+        Raises:
+            ConfigurationError: it is none of this kind.
+        """
+        ...
 
 
 @dataclass(frozen=True)
-class Scalar:
+class Scalar(Generic[V]):
     """A single value.
 
     Args:
@@ -83,10 +92,10 @@ class Scalar:
 
     metavar: str
     expected: str
-    read: Callable[[Any], Any]
+    read: Callable[[object], V]
     secret: bool = False  # whether messages leave the value out
 
-    def parse(self, value: object, source: ValueSource) -> Any:
+    def parse(self, value: object, source: ValueSource) -> V:
         try:
             return self.read(value)
         except ValueError:
@@ -145,7 +154,7 @@ class Scale:
     def _workers(self, node: str, value: object, source: ValueSource) -> int:
         if value is None or not node:
             raise source.refuse(node, "NODE=N, such as Recognizer=2")
-        return int(COUNT.parse(value, ValueSource(f"{source.label} {node}", source.base)))
+        return COUNT.parse(value, ValueSource(f"{source.label} {node}", source.base))
 
 
 @dataclass(frozen=True)
@@ -156,23 +165,26 @@ class Sets:
 
     metavar: str = "NODE.option=value"
 
-    def parse(self, value: object, source: ValueSource) -> dict[str, dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = {}
+    def parse(self, value: object, source: ValueSource) -> dict[str, dict[str, object]]:
+        found: dict[str, dict[str, object]] = {}
         for node, option, given in self._items(value, source):
             where = f"{source.label} {node}"
             option = option.replace("-", "_")
-            read = {option: read_option(option, given)}
-            if option == "env" and isinstance(read["env"], str):
+            read = read_option(option, given)
+            if option == "env" and isinstance(read, str):
                 raise ConfigurationError(
                     f"{where}.env: expected KEY=VALUE, such as OMP_NUM_THREADS=1"
                 )
-            ServiceOptions().merged(read, where)
-            if option == "env":
-                read["env"] = {**found.get(node, {}).get("env", {}), **read["env"]}
-            found.setdefault(node, {}).update(read)
+            ServiceOptions().merged({option: read}, where)
+            options = found.setdefault(node, {})
+            earlier = options.get(option)
+            # variables of several texts are added, any other option has its last value
+            if isinstance(earlier, Mapping) and isinstance(read, Mapping):
+                read = {**earlier, **read}
+            options[option] = read
         return found
 
-    def _items(self, value: object, source: ValueSource) -> list[tuple[str, str, Any]]:
+    def _items(self, value: object, source: ValueSource) -> list[tuple[str, str, object]]:
         if isinstance(value, (list, tuple)):
             return [item for part in value for item in self._items(part, source)]
         if isinstance(value, str):
@@ -226,7 +238,7 @@ class HostList:
             _address(host)
 
 
-def read_option(name: str, value: object) -> Any:
+def read_option(name: str, value: object) -> object:
     """Return the value of a service's option from text; what cannot be read is left for
     `ServiceOptions` to refuse.
     """
@@ -239,7 +251,10 @@ def read_option(name: str, value: object) -> Any:
         return None
     if name == "version":
         return value  # 1.2 is no number there
-    for reader in (_int, _float, *([read_size] if name == "max_memory" else [])):
+    readers: list[Callable[[object], float]] = [_int, _float]
+    if name == "max_memory":
+        readers.append(read_size)
+    for reader in readers:
         try:
             return reader(value)
         except ValueError:
@@ -260,7 +275,7 @@ def read_size(value: object) -> int:
     return int(match[1]) * _UNITS[match[2]] if whole else int(float(match[1]) * _UNITS[match[2]])
 
 
-def choice(*values: str) -> Scalar:
+def choice(*values: str) -> Scalar[str]:
     """One of these words, in any case."""
 
     def read(value: object) -> str:
@@ -271,7 +286,7 @@ def choice(*values: str) -> Scalar:
     return Scalar("|".join(values), f"one of {', '.join(values)}", read)
 
 
-def _int(value: Any) -> int:
+def _int(value: object) -> int:
     if isinstance(value, str):
         return int(value)
     if not is_int(value):
@@ -279,15 +294,17 @@ def _int(value: Any) -> int:
     return int(value)
 
 
-def _float(value: Any) -> float:
-    number = float(value) if isinstance(value, str) else value
+def _float(value: object) -> float:
+    number: object = float(value) if isinstance(value, str) else value
     if not is_number(number):
         raise ValueError(value)
     return float(number)
 
 
-def _bounded(read: Callable[[Any], Any], accepts: Callable[[Any], bool]) -> Callable[[Any], Any]:
-    def reader(value: object) -> Any:
+def _bounded(read: Callable[[object], V], accepts: Callable[[V], bool]) -> Callable[[object], V]:
+    """Return a reader that refuses what is not accepted."""
+
+    def reader(value: object) -> V:
         result = read(value)
         if not accepts(result):
             raise ValueError(value)
@@ -311,7 +328,7 @@ def _switch(value: object) -> bool:
 
 
 def _workers(value: object) -> int | str:
-    return "cpus" if value == "cpus" else int(_bounded(_int, lambda n: n >= 1)(value))
+    return "cpus" if value == "cpus" else _bounded(_int, lambda n: n >= 1)(value)
 
 
 def _root_path(value: object) -> str:
@@ -343,7 +360,7 @@ def _address(text: str) -> None:
 def _cert_reqs(value: object) -> int:
     if isinstance(value, str) and value.lower() in CERTIFICATES:
         return CERTIFICATES.index(value.lower())
-    return int(_bounded(_int, lambda n: 0 <= n <= 2)(value))
+    return _bounded(_int, lambda n: 0 <= n <= 2)(value)
 
 
 _AS_IN_A_URL = "written as in a URL (é is %C3%A9), without // and .., ? and #"

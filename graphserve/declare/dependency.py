@@ -18,6 +18,7 @@ from graphserve.errors import ConfigurationError, UnknownOptionError
 T = TypeVar("T")
 Client = Literal["typed", "httpx.AsyncClient", "httpx.Client"]
 _ARGUMENTS = ("name", "init", "timeout", "client", "url")
+_CONTAINERS = (list, tuple, set, frozenset, dict)
 
 
 class Dependency:
@@ -69,7 +70,7 @@ class Dependency:
             f" (`self.dep.{name}(...)`)"
         )
 
-    def __call__(self, *arguments: Any, **named: Any) -> NoReturn:
+    def __call__(self, *arguments: object, **named: object) -> NoReturn:
         self._refuse_use("called")
 
     def __await__(self) -> NoReturn:
@@ -140,7 +141,7 @@ def depends(
     timeout: float | None = ...,
     url: str | None = ...,
 ) -> T: ...
-def depends(target: Any = None, *rest: Any, **options: Any) -> Any:
+def depends(target: object = None, *rest: object, **options: object) -> object:
     """Name another service that this one calls, as a class attribute: `recognizer =
     depends(Recognizer)`.
 
@@ -187,12 +188,14 @@ def depends(target: Any = None, *rest: Any, **options: Any) -> Any:
             refuse(str(UnknownOptionError(option, _ARGUMENTS, "depends(...)")), place)
     name, init, timeout, client, url = (options.get(option) for option in _ARGUMENTS)
     kind = _client_kind(client, place)
-    _check_target(target, url, kind, place)
-    _check_values(name, timeout, place)
-    _check_init(init, place)
-    _check_url(url, init, place)
     return Dependency(
-        target, name=name, init=init or {}, timeout=timeout, client=kind, url=url, place=place
+        _checked_target(target, url, kind, place),
+        name=_checked_name(name, place),
+        timeout=_checked_timeout(timeout, place),
+        init=_checked_init(init, place),
+        client=kind,
+        url=_checked_url(url, init, place),
+        place=place,
     )
 
 
@@ -297,10 +300,12 @@ def of_function(function: types.FunctionType) -> Iterator[tuple[str, Dependency 
         yield from ((f"the annotation of {name!r} of {where}", each) for each in _of_hint(hint))
 
 
-def _inside(value: Any, depth: int = 3) -> Iterator[Dependency]:
+def _inside(value: object, depth: int = 3) -> Iterator[Dependency]:
+    """Yield what is in a value, and in the lists and the like that it holds."""
     if isinstance(value, Dependency):
         yield value
-    elif depth and type(value) in (list, tuple, set, frozenset, dict):
+    # (only the built-in ones themselves: to iterate over one of a user's may do anything)
+    elif depth and isinstance(value, _CONTAINERS) and type(value) in _CONTAINERS:
         for each in value.values() if isinstance(value, dict) else value:
             yield from _inside(each, depth - 1)
 
@@ -340,10 +345,11 @@ def credentials(url: str) -> tuple[str, tuple[str, str] | None]:
     return public, (unquote(parts.username or ""), unquote(parts.password or ""))
 
 
-def _check_target(target: object, url: object, client: Client, place: Place) -> None:
+def _checked_target(target: object, url: object, client: Client, place: Place) -> type | str | None:
     if isinstance(target, str):
         _check_import_string(target, place)
-    elif target is None:
+        return target
+    if target is None:
         if url is None:
             refuse(
                 "depends() needs a service class, its import string 'module:Class', or url= with"
@@ -356,8 +362,10 @@ def _check_target(target: object, url: object, client: Client, place: Place) -> 
                 " client=httpx.AsyncClient",
                 place,
             )
-    elif declaration(target) is None:
+        return None
+    if not isinstance(target, type) or declaration(target) is None:
         _refuse_target(target, place)
+    return target
 
 
 def _check_import_string(target: str, place: Place) -> None:
@@ -380,7 +388,7 @@ def _check_import_string(target: str, place: Place) -> None:
     refuse(message, place)
 
 
-def _refuse_target(target: Any, place: Place) -> NoReturn:
+def _refuse_target(target: object, place: Place) -> NoReturn:
     if isinstance(target, type):
         refuse(
             f"depends({target.__name__}): {target.__name__} is no service; decorate it with"
@@ -395,9 +403,10 @@ def _refuse_target(target: Any, place: Place) -> NoReturn:
             place,
         )
     if hasattr(target, API):
-        owner, _, method = target.__qualname__.rpartition(".")
+        written = str(getattr(target, "__qualname__", target))
+        owner, _, method = written.rpartition(".")
         refuse(
-            f"depends({target.__qualname__}) got an API: write `dep = depends({owner})`, call"
+            f"depends({written}) got an API: write `dep = depends({owner})`, call"
             f" `self.dep.{method}(…)`",
             place,
         )
@@ -408,19 +417,24 @@ def _refuse_target(target: Any, place: Place) -> NoReturn:
     )
 
 
-def _check_values(name: Any, timeout: Any, place: Place) -> None:
-    if name is not None and not (isinstance(name, str) and NAME.match(name)):
-        refuse(
-            f"depends(name={name!r}): a node's name is a letter, then letters, digits, '_' or '-'",
-            place,
-        )
-    if timeout is not None and not (is_number(timeout) and timeout > 0):
-        refuse(f"depends(timeout={timeout!r}): timeout is a number of seconds above 0", place)
+def _checked_name(name: object, place: Place) -> str | None:
+    if name is None or (isinstance(name, str) and NAME.match(name)):
+        return name
+    refuse(
+        f"depends(name={name!r}): a node's name is a letter, then letters, digits, '_' or '-'",
+        place,
+    )
 
 
-def _check_init(init: object, place: Place) -> None:
+def _checked_timeout(timeout: object, place: Place) -> float | None:
+    if timeout is None or (is_number(timeout) and timeout > 0):
+        return timeout
+    refuse(f"depends(timeout={timeout!r}): timeout is a number of seconds above 0", place)
+
+
+def _checked_init(init: object, place: Place) -> Mapping[str, object]:
     if init is None:
-        return
+        return {}
     import json
 
     try:
@@ -433,11 +447,12 @@ def _check_init(init: object, place: Place) -> None:
             " values are JSON (str, int, float, bool, None, list, dict with str keys)",
             place,
         )
+    return init
 
 
-def _check_url(url: object, init: object, place: Place) -> None:
+def _checked_url(url: object, init: object, place: Place) -> str | None:
     if url is None:
-        return
+        return None
     if not isinstance(url, str):
         refuse(
             f"depends(url=…): an address is a str, not a value of type {type(url).__name__}", place
@@ -455,6 +470,7 @@ def _check_url(url: object, init: object, place: Place) -> None:
             "depends(url=…, init=…): a service that runs elsewhere is initialised there; drop init",
             place,
         )
+    return url
 
 
 def _behind_the_last_at(url: str) -> str:

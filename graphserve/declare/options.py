@@ -9,9 +9,9 @@ import dataclasses
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 from graphserve.errors import ConfigurationError, DeclarationError, UnknownOptionError
 
@@ -39,7 +39,7 @@ class Batch:
 
     if not TYPE_CHECKING:  # type checkers know the fields already
 
-        def __new__(cls, *values: Any, **options: Any) -> Batch:
+        def __new__(cls, *values: object, **options: object) -> Batch:
             frame = sys._getframe(1)
             place, known = (
                 (frame.f_code.co_filename, frame.f_lineno),
@@ -110,40 +110,49 @@ class ServiceOptions:
                 said = _described_env(value) if name == "env" else repr(value)
                 raise ConfigurationError(f"option {name!r} is {expected}, not {said}")
 
-    def merged(self, changes: Mapping[str, Any], where: str) -> ServiceOptions:
-        """These options with `changes`, checked; `where` stands in the message of an error.
+    def merged(self, changes: Mapping[str, object], where: str) -> ServiceOptions:
+        """Return these options with `changes`, checked; variables of `env` are added.
 
-        Variables are added.
+        Args:
+            changes: values by option; of any type, since they come from users.
+            where: where they were given, for the message of an error.
+
+        Raises:
+            UnknownOptionError: there is no option of that name.
+            ConfigurationError: a value is out of range.
         """
         known = [f.name for f in dataclasses.fields(self)]
         for name in changes:
             if name not in known:
                 raise UnknownOptionError(name, known, where)
+        values: dict[str, Any] = dict(changes)  # `__post_init__` checks them
         if isinstance(env := changes.get("env"), Mapping):
-            changes = {**changes, "env": {**self.env, **env}}
+            values["env"] = {**self.env, **env}
         try:
-            return dataclasses.replace(self, **changes)
+            return dataclasses.replace(self, **values)
         except ConfigurationError as exc:
             raise ConfigurationError(f"{where}: {exc}") from None
 
 
-def is_int(value: object) -> bool:
+def is_int(value: object) -> TypeGuard[int]:
+    """Return whether a value is a whole number; True is none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether a value is a number that can be compared and sent: no bool, no infinity."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _positive(value: Any) -> bool:
+def _positive(value: object) -> bool:
     return is_number(value) and value > 0
 
 
-def _count(value: Any) -> bool:
+def _count(value: object) -> bool:
     return is_int(value) and value >= 1
 
 
-def _gpus(value: Any) -> bool:
+def _gpus(value: object) -> bool:
     return is_number(value) and value >= 0 and (value <= 1 or value == int(value))
 
 
@@ -166,11 +175,12 @@ def _described_env(value: object) -> str:
     return "names or values with '=' or a NUL character in them, or an empty name"
 
 
-def _optional(accepts: Any) -> Any:
+def _optional(accepts: Callable[[object], bool]) -> Callable[[object], bool]:
     return lambda value: value is None or accepts(value)
 
 
-_BOUNDS: dict[str, tuple[Any, str]] = {
+# By option: whether a value can be one, and what to say of one that cannot.
+_BOUNDS: dict[str, tuple[Callable[[object], bool], str]] = {
     "workers": (lambda v: v == "cpus" or _count(v), 'a whole number from 1, or "cpus"'),
     "concurrency": (_optional(_count), "a whole number from 1, or None"),
     "queue": (_count, "a whole number from 1"),

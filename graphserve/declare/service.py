@@ -7,6 +7,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from types import FunctionType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from graphserve.declare.declaration import (
@@ -91,7 +92,7 @@ def service(
     env: Mapping[str, str] = ...,
     version: str | None = ...,
 ) -> ServiceDecorator: ...
-def service(*classes: Any, **options: Any) -> Any:
+def service(*classes: object, **options: object) -> object:
     """Declare a class as a service: one node of the graph, with its own pool of workers.
 
     Args:
@@ -137,7 +138,7 @@ def api(
     idempotent: bool = ...,
     timeout: float | None = ...,
 ) -> ApiDecorator: ...
-def api(*functions: Any, **options: Any) -> Any:
+def api(*functions: object, **options: object) -> object:
     """Declare a method as an API of its service: callers reach it over a socket, and the entry's
     over HTTP.
 
@@ -262,7 +263,7 @@ def _check_life(cls: type, place: Place) -> None:
             )
 
 
-def _declare_api(fn: Any, options: dict[str, Any], place: Place) -> Any:
+def _declare_api(fn: object, options: dict[str, object], place: Place) -> object:
     if not inspect.isfunction(fn):
         refuse(
             f"@api decorates a method written with def or async def, not {fn!r}; put @api"
@@ -277,16 +278,10 @@ def _declare_api(fn: Any, options: dict[str, Any], place: Place) -> Any:
             refuse(str(UnknownOptionError(option, _API_OPTIONS, where)), place)
     _check_method(fn, place)
     _check_signature(fn, place)
-    route = options.get("route")
-    route = f"/{fn.__name__}" if route is None else route
-    _check_route(route, where, place)
-    batch, idempotent, timeout = (
-        options.get("batch"),
-        options.get("idempotent", False),
-        options.get("timeout"),
-    )
-    if batch is not None:
-        _check_batch(fn, batch, where, place)
+    route = _checked_route(options.get("route"), f"/{fn.__name__}", where, place)
+    batch = _checked_batch(fn, options.get("batch"), where, place)
+    idempotent = options.get("idempotent", False)
+    timeout = options.get("timeout")
     if not isinstance(idempotent, bool):
         refuse(f"{where}: idempotent is True or False, not {idempotent!r}", place)
     if timeout is not None and not (is_number(timeout) and timeout > 0):
@@ -295,7 +290,7 @@ def _declare_api(fn: Any, options: dict[str, Any], place: Place) -> Any:
     return fn
 
 
-def _check_method(fn: Any, place: Place) -> None:
+def _check_method(fn: FunctionType, place: Place) -> None:
     outer = fn.__qualname__.rpartition(".")[0]
     if not outer or outer.endswith("<locals>"):
         hint = " (a decorator between @api and the method needs functools.wraps)" if outer else ""
@@ -321,7 +316,7 @@ def _check_method(fn: Any, place: Place) -> None:
         refuse(f"{fn.__qualname__} has no 'self': write 'def {fn.__name__}(self, …)'", place)
 
 
-def _check_signature(fn: Any, place: Place) -> None:
+def _check_signature(fn: FunctionType, place: Place) -> None:
     for where, dependency in of_function(fn):
         _refuse_misplaced(where, dependency, place)
     for parameter in list(inspect.signature(fn).parameters.values())[1:]:
@@ -346,7 +341,8 @@ def _check_signature(fn: Any, place: Place) -> None:
         )
 
 
-def _check_route(route: object, where: str, place: Place) -> None:
+def _checked_route(given: object, default: str, where: str, place: Place) -> str:
+    route = default if given is None else given
     if not isinstance(route, str) or not _ROUTE.match(route):
         hint = (
             f"; did you mean {'/' + route!r}?"
@@ -364,9 +360,12 @@ def _check_route(route: object, where: str, place: Place) -> None:
             " or route",
             place,
         )
+    return route
 
 
-def _check_batch(fn: Any, batch: Any, where: str, place: Place) -> None:
+def _checked_batch(fn: FunctionType, batch: object, where: str, place: Place) -> Batch | None:
+    if batch is None:
+        return None
     if not isinstance(batch, Batch):
         refuse(f"{where}: batch is a Batch(max_size=…, max_wait=…), not {batch!r}", place)
     if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
@@ -377,3 +376,4 @@ def _check_batch(fn: Any, batch: Any, where: str, place: Place) -> None:
             " parameter",
             place,
         )
+    return batch

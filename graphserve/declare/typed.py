@@ -93,7 +93,7 @@ class Api(Generic[Here_co, There_co]):
     def __get__(self, obj: None, owner: object) -> There_co: ...
     @overload
     def __get__(self, obj: object, owner: object) -> Here_co: ...
-    def __get__(self, obj: object, owner: object) -> Any:
+    def __get__(self, obj: object, owner: object) -> object:
         raise NotImplementedError
 
 

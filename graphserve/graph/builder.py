@@ -13,7 +13,6 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from graphserve.declare.dependency import strays
 from graphserve.declare.options import ENTRY_TIMEOUT, ServiceOptions
@@ -43,9 +42,9 @@ class _Found:
     name: str
     cls: type
     target: str
-    init: dict[str, Any]
+    init: dict[str, object]
     where: str
-    stand_in: Any
+    stand_in: object
     lone: bool  # a stand-in without a declaration: it has no dependencies, and is made without init
     edges: list[EdgePlan] = field(default_factory=list)
 
@@ -61,8 +60,8 @@ def resolve(settings: Settings, steady: Steady | None = None) -> Resolution:
 
 
 def resolve_here(
-    entry: type, replace: Mapping[type, Any]
-) -> tuple[Plan, dict[str, tuple[type, Any]]]:
+    entry: type, replace: Mapping[type, object]
+) -> tuple[Plan, dict[str, tuple[type, object]]]:
     """Return the Plan of a graph whose nodes all run in this process, and what stands for each
     node.
 
@@ -87,7 +86,7 @@ class _Resolver:
     def __init__(
         self,
         settings: Settings,
-        replace: Mapping[type, Any] | None = None,
+        replace: Mapping[type, object] | None = None,
         steady: Steady | None = None,
     ) -> None:
         self.settings = settings
@@ -117,11 +116,13 @@ class _Resolver:
             )
         return self._resolve(self._add(self._found(spec.name, cls, {}, f"{spec.file}:{spec.line}")))
 
-    def _found(self, name: str, cls: type, init: dict[str, Any], where: str) -> _Found:
+    def _found(self, name: str, cls: type, init: dict[str, object], where: str) -> _Found:
         stand_in = (self.replace or {}).get(cls, cls)
         # A stand-in that is a service brings its own signatures and dependencies; any other only
         # its methods.
-        declared = stand_in if declaration(stand_in) is not None else cls
+        declared = cls
+        if isinstance(stand_in, type) and declaration(stand_in) is not None:
+            declared = stand_in
         if cls not in self.replaced and (
             lacks := [name for name in apis(cls) if name not in apis(declared)]
         ):
@@ -341,7 +342,7 @@ class _Resolver:
     def _options(self, node: _Found) -> ServiceOptions:
         settings, spec = self.settings, declaration(node.cls)
         assert spec is not None
-        changes: dict[str, Any] = dict(settings.options.get(node.name, {}))
+        changes: dict[str, object] = dict(settings.options.get(node.name, {}))
         for name in ("startup_timeout", "graceful_timeout"):
             if getattr(settings, name) is not None:
                 changes.setdefault(name, getattr(settings, name))

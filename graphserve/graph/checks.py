@@ -9,7 +9,6 @@ import dataclasses
 import inspect
 import types
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
 
 from graphserve.declare.dependency import depends
 from graphserve.declare.service import dependencies
@@ -58,7 +57,7 @@ def _late_dependencies(cls: type) -> Iterator[str]:
     """Dependencies that are no edges of the graph: they would come when it is made already."""
     for base in cls.__mro__:
         for name, member in vars(base).items():
-            function: Any = member.fget if isinstance(member, property) else member
+            function: object = member.fget if isinstance(member, property) else member
             function = inspect.unwrap(function) if callable(function) else function
             if inspect.isfunction(function) and _names_depends(function):
                 place = f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}"

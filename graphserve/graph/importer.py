@@ -20,7 +20,6 @@ import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from graphserve.declare.service import declaration
 from graphserve.errors import ConfigurationError, closest
@@ -123,16 +122,16 @@ def load(target: Target, main: str | None = None) -> type:
         forked.leave(f"the module {target.module!r}", None)
     if not target.name:
         raise ConfigurationError(f"{target.module!r} names no class: {_candidates(target, module)}")
-    found: Any = getattr(module, target.name, None)
+    found: object = getattr(module, target.name, None)
     if found is None and (shadowed := _shadowed(target, module)):
         raise ConfigurationError(shadowed)
     if found is None:
         raise ConfigurationError(
             f"{target.module!r} has no class {target.name!r}: {_candidates(target, module)}"
         )
-    if declaration(found) is None:
+    if not isinstance(found, type) or declaration(found) is None:
         raise ConfigurationError(f"{target} is no service: decorate it with @service")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def arguments(target: Target) -> list[str]:

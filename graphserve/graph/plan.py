@@ -16,7 +16,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from graphserve.declare.dependency import hidden
 from graphserve.declare.options import HIDDEN, Batch, ServiceOptions
@@ -111,7 +111,7 @@ class NodePlan:
     workers: int
     limit: int
     options: ServiceOptions = field(default_factory=ServiceOptions)
-    init: dict[str, Any] = field(default_factory=dict)
+    init: dict[str, object] = field(default_factory=dict)
     apis: tuple[ApiPlan, ...] = ()
     edges: tuple[EdgePlan, ...] = ()
 
@@ -315,7 +315,7 @@ class Settings(RunSettings):
     app_dir: str | None = None
     workers: int | Literal["cpus"] | None = None
     scale: dict[str, int] = field(default_factory=dict)
-    options: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    options: dict[str, dict[str, object]] = field(default_factory=dict, repr=False)
     sources: dict[str, str] = field(default_factory=dict)
     timeout: float | None = None
     startup_timeout: float | None = None
@@ -343,23 +343,23 @@ class Settings(RunSettings):
         return read(cls, own_json.loads(text))
 
 
-def read(kind: type[T], data: Any) -> T:
+def read(kind: type[T], data: Mapping[str, object]) -> T:
     """Build the dataclass `kind` from what `dataclasses.asdict` made of it and JSON carried."""
     hints = typing.get_type_hints(kind)
     return kind(**{name: _value(hints[name], value) for name, value in data.items()})
 
 
-def _value(hint: Any, value: Any) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if value is None:
-        return None
-    if origin in (types.UnionType, typing.Union):
-        inner = [a for a in arguments if dataclasses.is_dataclass(a)]
+def _value(hint: object, value: object) -> object:
+    """Return a JSON value as the annotation of its field has it: lists as tuples, and so on."""
+    origin = typing.get_origin(hint)
+    arguments = typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union) and value is not None:
+        inner = [each for each in arguments if dataclasses.is_dataclass(each)]
         return _value(inner[0], value) if inner else value
-    if origin is tuple:
+    if origin is tuple and isinstance(value, list):
         return tuple(_value(arguments[0], item) for item in value)
-    if dataclasses.is_dataclass(hint):
-        return read(typing.cast("type[Any]", hint), value)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return read(hint, value)
     return value
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import Any
+from typing import NoReturn
 
 _HINT = (
     "nobody can answer here, a worker has no terminal: run the class in one process, with `async"
@@ -26,8 +26,8 @@ def say_so() -> None:
     sys.stdin = _Nobody()
 
 
-def _break(*arguments: Any, **named: Any) -> Any:
-    """`breakpoint()`: the debugger that the environment names, if it names one."""
+def _break(*arguments: object, **named: object) -> object:
+    """Answer `breakpoint()`: start the debugger that the environment names, if it names one."""
     if os.environ.get("PYTHONBREAKPOINT"):
         return sys.__breakpointhook__(*arguments, **named)
     raise RuntimeError(f"breakpoint(): {_HINT}")
@@ -43,8 +43,8 @@ class _Nobody(io.TextIOWrapper):
             raw = io.FileIO(os.devnull)
         super().__init__(io.BufferedReader(raw), encoding="utf-8", errors="surrogateescape")
 
-    def readline(self, size: int | None = -1, /) -> Any:
+    def readline(self, size: int | None = -1, /) -> NoReturn:
         raise RuntimeError(f"input() or a debugger: {_HINT}")
 
-    def __next__(self) -> Any:
+    def __next__(self) -> NoReturn:
         raise StopIteration

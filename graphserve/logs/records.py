@@ -17,7 +17,6 @@ import select
 import threading
 import time
 from collections import deque
-from typing import Any
 
 from graphserve.logs.text import printable
 from graphserve.logs.tracebacks import formatted, shortened, trim
@@ -265,7 +264,7 @@ def _forward(
 
 
 def _line(when: float, level: str, message: str, trace: str, fields: dict[str, object]) -> bytes:
-    record: dict[str, Any] = {"time": when, "level": level, "message": shortened(message)}
+    record: dict[str, object] = {"time": when, "level": level, "message": shortened(message)}
     if trace:
         record["traceback"] = shortened(trace)
     try:

@@ -8,8 +8,6 @@ begin a line of his own.
 
 from __future__ import annotations
 
-from typing import Any
-
 _KEPT = "\t"
 _LINE_ENDS = (0x2028, 0x2029)  # and U+0085, which is one of C1
 # they show text in another order than it has
@@ -36,7 +34,7 @@ def printable(text: str, *, lines: bool = False) -> str:
     return text.translate(_ESCAPES_IN_LINES if lines else _ESCAPES)
 
 
-def encodable(value: object) -> Any:
+def encodable(value: object) -> object:
     """Text, or lists and dicts of it, with escapes in place of what UTF-8 does not have: lone
     surrogates.
     """

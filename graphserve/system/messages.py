@@ -21,7 +21,7 @@ checked, field by field.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, dataclass_transform
+from typing import ClassVar, dataclass_transform
 
 from graphserve.system import own_json
 
@@ -274,7 +274,7 @@ def decode(line: bytes) -> tuple[Message, int]:
     return _read(_CLASSES[kind], value), fds
 
 
-def plain(message: Message) -> dict[str, Any]:
+def plain(message: Message) -> dict[str, object]:
     """Return the fields of a message as JSON values."""
     return {name: _plain(value) for name, value in message.__dict__.items()}
 

@@ -32,9 +32,9 @@ _decoder = _Decoder()
 
 
 def dumps(
-    value: Any,
+    value: object,
     *,
-    default: Callable[[Any], Any] | None = None,
+    default: Callable[[object], object] | None = None,
     indent: int | None = None,
     sort_keys: bool = False,
     ensure_ascii: bool = True,
