@@ -15,9 +15,9 @@ It never imports user code.
     states       which state of a worker or of a node may follow which
     process/     the processes themselves, on circus;  control/   what operators ask
 
-One start: `Supervisor` has the Plan resolved, `Fleet.take_in` makes a revision of it, `Fleet.start`
-has each node spawn its workers. They import side by side; each is sent `Init` when what it needs is
-ready, and says `Ready`.
+One start: `Supervisor` has the Plan resolved, `Fleet.add_revision` makes a revision of it,
+`Fleet.start` has each node spawn its workers. They import side by side; each is sent `Init` when
+what it needs is ready, and says `Ready`.
 """
 
 import graphserve.supervise.lean  # noqa: F401  (before anything of circus)

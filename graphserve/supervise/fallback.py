@@ -210,12 +210,9 @@ class FallbackProcess:
             case messages.Ready() if self._wants(process) and process.state is WorkerState.STARTING:
                 if self._fleet.current is not None:
                     self._tell_plan(process)
-                process.enter(WorkerState.OPENING)
-                process.serves_public = True
-                process.send(messages.ServePublic(), [self._fleet.public.sock.fileno()])
+                process.open_port(self._fleet.public.sock.fileno())
             case messages.Listening() if process.state is WorkerState.OPENING:
-                process.enter(WorkerState.READY)
-                process.ready_at = self._loop.time()
+                process.become_ready()
                 if process is not self._current:
                     return
                 if self._parts:
@@ -238,8 +235,7 @@ class FallbackProcess:
             case messages.Lost():
                 self._fleet.look(message.path)
             case messages.Failed():
-                process.message = message.message
-                process.traceback = message.traceback
+                process.ends_for(message.message, message.traceback)
             case messages.Draining() if process is self._current and process.state.listens:
                 if process.state is not WorkerState.DRAINING:  # somebody sent it SIGTERM by hand
                     process.enter(WorkerState.DRAINING)

@@ -29,7 +29,6 @@ from graphserve.supervise.states import NodePhase, WorkerState
 from graphserve.supervise.waiting import together
 from graphserve.system import messages, os_errors
 from graphserve.system.rundir.cleanup import remove_node
-from graphserve.system.rundir.paths import file_identity
 from graphserve.system.shared_memory import Roster
 
 PULSE = 1.0  # seconds between two looks at each worker
@@ -57,11 +56,14 @@ class Fleet:
         self.public = public
         self.observer = observer
         self.nodes: list[Node] = []  # those that have processes, in the order in which they came
+        self.rollouts: dict[Node, Rollout] = {}
+        # its revisions
         self.current: Revision | None = None  # the one that the graph is of
         self.incoming: Revision | None = None  # the one that it is about to be of
-        self.rollouts: dict[Node, Rollout] = {}
         self._nodes_of: dict[Revision, dict[str, Node]] = {}  # by name
-        self._count = self._ids = 0
+        self._revisions = 0  # that there were, but for the outline
+        self._ids = 0  # that were given to nodes
+        # what runs
         self._connections: Connections | None = None
         self._roster = Roster()
         self._ends: dict[Node, asyncio.Task[None]] = {}
@@ -70,19 +72,20 @@ class Fleet:
         self._pulse: asyncio.TimerHandle | None = None
         # by name: a reload may have two nodes of one
         self._shown: dict[str, tuple[State, int, int]] = {}
-        # has the run folder looked after; see `Upkeep`
-        self.look: Callable[[str], None] = lambda suspect: None
+        # `RunFolderUpkeep.look`, while somebody looks after the run folder
+        self._look: Callable[[str], None] | None = None
         self.fallback = FallbackProcess(self, make_pool)
         self._outline: tuple[Plan, Mapping[str, str], str | None] | None = None
         self._outlined: Revision | None = None
 
     # --- revisions ---
 
-    def take_in(
+    def add_revision(
         self, plan: Plan, extra: Mapping[str, str], keyfile_password: str | None
     ) -> Revision:
-        """Make a revision of a Plan: nodes that run already are in it, the others get a place, and
-        start later.
+        """Make a revision of a Plan, which the graph is about to be of.
+
+        Nodes that run already are in it, the others get a place, and start later.
 
         Args:
             plan: what shall run.
@@ -92,18 +95,18 @@ class Fleet:
         Raises:
             StartupError: no socket can be made.
         """
-        self.look("")
+        self.look()
         kept = {node.name: self._alike(node) for node in plan.nodes}
         configured = {node.name: node.workers for node in plan.nodes}
         plan = dataclasses.replace(
             plan, nodes=tuple(self._placed(node, kept[node.name]) for node in plan.nodes)
         )
         held = self.current.environment.devices if self.current is not None else {}
-        self._count += 1
-        environment = Environment(plan, self.run, self._count, extra, held)
+        self._revisions += 1
+        environment = Environment(plan, self.run, self._revisions, extra, held)
         try:
             revision = Revision(
-                self._count, plan, self.run, environment, keyfile_password, configured
+                self._revisions, plan, self.run, environment, keyfile_password, configured
             )
             self._nodes_of[revision] = {}
             for each in plan.nodes:  # all, before its first worker starts
@@ -116,7 +119,19 @@ class Fleet:
                 " counts them)"
             )
             self.observer.log(LogRecord(time.time(), "warning", words))
+        self.incoming = revision
         return revision
+
+    def adopt(self, revision: Revision) -> None:
+        """Have the graph be of this revision; what only another one needs goes."""
+        self.current = revision
+        self.incoming = None
+        self.sweep()
+
+    def abandon_incoming(self) -> None:
+        """Have the graph stay what it is; what only the incoming revision needs goes."""
+        self.incoming = None
+        self.sweep()
 
     def _alike(self, plan: NodePlan) -> Node | None:
         """The node that runs and that callers of `plan` can call."""
@@ -127,7 +142,7 @@ class Fleet:
     def _placed(self, plan: NodePlan, node: Node | None) -> NodePlan:
         if node is None:
             identity = f"n{self._ids}"
-            self._ids = self._ids + 1
+            self._ids += 1
         else:
             identity = node.plan.id
         # What `graphserve scale` said holds until the configuration says something new.
@@ -138,14 +153,13 @@ class Fleet:
 
     def _new(self, plan: NodePlan, revision: Revision) -> Node:
         shared = sockets.shared(self.run, plan)
-        look = lambda: self.look("")  # noqa: E731
         node = Node(
             plan,
             revision,
             shared,
             self.observer.log,
             self._changed,
-            look,
+            self.look,
             self._warn,
             self._roster,
             self._make_pool,
@@ -223,6 +237,7 @@ class Fleet:
             StartupError: a worker died before its node was ready.
         """
         self.current = revision
+        self.incoming = None
         self._listen()
         self.fallback.resolved()
         await self.bring_up(self.nodes_of(revision).values())
@@ -236,10 +251,8 @@ class Fleet:
             StartupError: a worker died before its node was ready.
         """
         for node in nodes:
-            node.began = asyncio.get_running_loop().time()
             try:
-                for slot in range(node.plan.workers):
-                    node.spawn(slot)
+                node.spawn_all()
             except OSError as exc:
                 raise StartupError(f"the graph could not start: {os_errors.explain(exc)}") from exc
             self._changed(node)
@@ -294,9 +307,8 @@ class Fleet:
             if node not in needed and not any(
                 node in self._needs(other) for other in self.nodes if other is not node
             ):
-                node.shows = not any(
-                    node.plan.name in self.nodes_of(revision) for revision in wanted
-                )  # others took its place
+                if any(node.plan.name in self.nodes_of(revision) for revision in wanted):
+                    node.hide()  # another one took its place
                 self.end(node)
         used = {
             revision for node in self.nodes for revision in node.revisions()
@@ -349,6 +361,27 @@ class Fleet:
 
     # --- what others remove (see `Upkeep`) ---
 
+    def watch_run_folder(self, look: Callable[[str], None]) -> None:
+        """Have somebody look after the run folder.
+
+        Args:
+            look: what `RunFolderUpkeep.look` is.
+        """
+        self._look = look
+
+    def unwatch_run_folder(self) -> None:
+        """Have nobody look after the run folder any more: it is about to be removed."""
+        self._look = None
+
+    def look(self, suspect: str = "") -> None:
+        """Have the run folder looked after, before something is started that needs it.
+
+        Args:
+            suspect: a socket that somebody could not connect to, although its owner is ready.
+        """
+        if self._look is not None:
+            self._look(suspect)
+
     def restore(self) -> list[str]:
         """Make anew what others have removed of the run folder: Plans, the sockets of nodes and of
         their workers.
@@ -398,7 +431,7 @@ class Fleet:
                 if worker.address != address or not sockets.refuses(address):
                     continue
                 if not is_dead(worker.pid):
-                    node.rebind(worker)
+                    worker.rebind()
                     return [f"{os.path.relpath(address, self.run)} of {node.plan.name}"]
         return []
 
@@ -426,8 +459,7 @@ class Fleet:
                 worker.unlimit()  # its turn may be long in coming
                 self._give_turns()
             case messages.Ready() if worker.state is WorkerState.STARTING:
-                worker.address = message.address
-                worker.address_identity = file_identity(worker.address)
+                worker.listens_at(message.address)
                 self._ready(node, worker)
             case messages.Bound():
                 node.rebound(worker, message.trouble)
@@ -439,8 +471,7 @@ class Fleet:
                 node.ready(worker)
                 self.fallback.stand_down(worker)
             case messages.Failed():
-                worker.message = message.message
-                worker.traceback = message.traceback
+                worker.ends_for(message.message, message.traceback)
             case messages.Draining():
                 if worker.state is WorkerState.READY:
                     # somebody sent it SIGTERM by hand: another will take its place
@@ -458,9 +489,7 @@ class Fleet:
         elif not (worker.retired or node.stopping):
             if self._unready:  # first: what it accepts may ask at once
                 worker.send(messages.Unready())
-            worker.enter(WorkerState.OPENING)  # it is ready when it says that it listens
-            worker.serves_public = True
-            worker.send(messages.ServePublic(), [self.public.sock.fileno()])
+            worker.open_port(self.public.sock.fileno())
 
     def on_call(self, worker: WorkerProcess, message: messages.Held | messages.Answered) -> None:
         """Have the quarantine of a node know what one of its callers says of a call: of a node of
@@ -531,9 +560,9 @@ class Fleet:
             _, ready, workers = self._shown.get(node.plan.name, shown)
             if ready == workers and node.started.is_set():
                 # it was whole; from here on it is told how long it takes to be so again
-                node.began = now
+                node.became_incomplete()
             self._shown[node.plan.name] = shown
-            seconds = now - node.began
+            seconds = now - node.incomplete_since
             self.observer.node(NodeState(node.plan.name, *shown, seconds))
 
 

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ class Node(NodeLife):
         self.on_change = on_change
         self.pool = make_pool(plan, emit, self._died, roster=roster)
         self.reason = ""
-        self.began = asyncio.get_running_loop().time()
+        self.incomplete_since = asyncio.get_running_loop().time()  # since when it lacks workers
         self.started = asyncio.Event()  # every worker was ready once
         self.broken: WorkerProcess | None = None  # died before
         self.shows = True  # whether its changes are news
@@ -128,6 +129,28 @@ class Node(NodeLife):
         )
         return worker
 
+    def spawn_all(self) -> None:
+        """Start a worker for every slot.
+
+        Raises:
+            OSError: the machine will not give us a process.
+        """
+        self.became_incomplete()
+        for slot in range(self.plan.workers):
+            self.spawn(slot)
+
+    def resize(self, workers: int) -> None:
+        """Have so many slots from now on; who fills or empties them is another matter."""
+        self.plan = replace(self.plan, workers=workers)
+
+    def became_incomplete(self) -> None:
+        """Measure from now on how long it takes until it has all its workers."""
+        self.incomplete_since = asyncio.get_running_loop().time()
+
+    def hide(self) -> None:
+        """Show none of its changes any more."""
+        self.shows = False
+
     async def up(self) -> None:
         """Wait until every worker was ready once.
 
@@ -152,10 +175,7 @@ class Node(NodeLife):
 
     def ready(self, worker: WorkerProcess) -> None:
         """The worker takes calls."""
-        worker.enter(WorkerState.READY)
-        worker.ready_at = worker.seen_at = asyncio.get_running_loop().time()
-        worker.was_ready.set()
-        worker.unlimit()
+        worker.become_ready()
         self.reason = ""
         if len(self.ready_workers()) >= self.plan.workers:
             self.started.set()
@@ -169,9 +189,7 @@ class Node(NodeLife):
         Returns:
             Why it is to be replaced, if it has had its time; else nothing.
         """
-        worker.seen_at = asyncio.get_running_loop().time()
-        worker.health = report
-        worker.reported.set()
+        worker.reports(report)
         verdict = judge(worker.options, report, worker.quota)
         if verdict is None:
             return ""
@@ -306,20 +324,15 @@ class Node(NodeLife):
                 and not worker.rebinding
                 and file_identity(worker.address) != worker.address_identity
             ):
-                self.rebind(worker)
+                worker.rebind()
                 paths.append(worker.address)
         if lost:
             self.on_change(self)  # who waits for these connects at once
         return paths
 
-    def rebind(self, worker: WorkerProcess) -> None:
-        """Have a worker listen on its own socket anew."""
-        worker.rebinding = True
-        worker.send(messages.Rebind())
-
     def rebound(self, worker: WorkerProcess, trouble: str) -> None:
         """The worker listens on its own socket again, or says why it cannot."""
-        worker.rebinding = False
+        worker.rebound(listens=not trouble)
         if trouble:
             self.say(
                 "error",
@@ -327,7 +340,6 @@ class Node(NodeLife):
                 worker,
             )
         else:
-            worker.address_identity = file_identity(worker.address)
             self.on_change(self)  # who waits for it connects at once
 
     def close_sockets(self) -> None:
@@ -374,14 +386,14 @@ class Node(NodeLife):
         self.restart_policy.end()
 
     def _kill_stuck(self, worker: WorkerProcess, words: str) -> None:
-        worker.message = f"a worker of {self.plan.name} {words}"
+        worker.ends_for(f"a worker of {self.plan.name} {words}")
         worker.end()
 
     def _limit_start(self, worker: WorkerProcess, limit: float, words: str) -> None:
         """Kill it unless it has come further in time."""
 
         def too_slow() -> None:
-            worker.message = f"{self.plan.name} {words.format(limit)} (startup_timeout)"
+            worker.ends_for(f"{self.plan.name} {words.format(limit)} (startup_timeout)")
             worker.end()
 
         worker.limit(limit, too_slow)
@@ -397,7 +409,8 @@ class Node(NodeLife):
         worker.limit(limit, too_long)
 
     def _died(self, worker: WorkerProcess, code: int) -> None:
-        worker.message = worker.message or f"a worker of {self.plan.name} {how_it_ended(code)}"
+        if not worker.message:
+            worker.ends_for(f"a worker of {self.plan.name} {how_it_ended(code)}")
         if worker.respawns and not self.stopping:
             if not self.started.is_set():
                 self.broken = self.broken or worker
@@ -465,7 +478,7 @@ class RestartPolicy:
         self.count[worker.slot] += 1
         when = f" in {pause:.1f} s" if pause else ""
         node.say("error", f"{worker.message}; replaced{when}", worker, worker.traceback)
-        if worker.successor is None or worker.successor.state is WorkerState.GONE:
+        if not worker.has_successor:
             self.later(worker.slot, pause)
 
     def later(self, slot: int, pause: float = 0.0) -> None:

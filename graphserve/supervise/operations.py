@@ -337,7 +337,7 @@ class Change:
         fleet = self.fleet
         before = set(fleet.nodes)
         try:
-            fleet.incoming = revision = fleet.take_in(plan, extra, keyfile_password)
+            revision = fleet.add_revision(plan, extra, keyfile_password)
             nodes = fleet.nodes_of(revision)
             entry = nodes[plan.entry]
             new = [node for node in nodes.values() if node not in before]
@@ -353,13 +353,10 @@ class Change:
                 await fleet.bring_up([entry])
                 self._started(entry)
         except BaseException:
-            fleet.incoming = None
-            fleet.sweep()
+            fleet.abandon_incoming()
             await fleet.ended(node for node in fleet.nodes if node not in before)
             raise
-        fleet.current = revision
-        fleet.incoming = None
-        fleet.sweep()
+        fleet.adopt(revision)
 
     def _started(self, node: Node) -> None:
         self._say(f"{node.plan.name} {len(node.ready_workers())}/{node.plan.workers} started")

@@ -90,7 +90,7 @@ class Rollout:
         """
         async with self._alone:
             before = self.node.plan.workers
-            self.node.plan = replace(self.node.plan, workers=workers)
+            self.node.resize(workers)
             self.node.on_change(self.node)
             await self._fill(before)
             await gone(self._trim())
@@ -170,7 +170,7 @@ class Rollout:
                 new.append(worker := self.node.spawn(slot, plan, revision))
                 worker.decide(Claim.STANDBY)
                 if old is not None:
-                    old.successor = worker
+                    old.hand_over_to(worker)
             self.node.on_change(self.node)
             await self._ready(new)
         except BaseException as exc:
@@ -221,7 +221,7 @@ class Rollout:
         try:
             await self._start(free, node.plan, node.revision)
         except BaseException:
-            node.plan = replace(node.plan, workers=before)
+            node.resize(before)
             for slot in free:
                 if slot < before and not node.stopping:
                     node.restart_policy.later(slot, 1.0)

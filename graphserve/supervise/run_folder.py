@@ -42,12 +42,12 @@ class RunFolderUpkeep:
 
     def begin(self) -> None:
         """Look from now on."""
-        self._fleet.look = self.look
+        self._fleet.watch_run_folder(self.look)
         self._beat()
 
     def end(self) -> None:
         """Look no more: the folder is about to be removed."""
-        self._fleet.look = lambda suspect: None
+        self._fleet.unwatch_run_folder()
         if self._timer is not None:
             self._timer.cancel()
 

@@ -179,7 +179,7 @@ class Supervisor:
         if self.config.reload:
             self.job(self._watch_files(plan))
         await self.fleet.start(
-            self.fleet.take_in(plan, self.config.env, self.config.keyfile_password)
+            self.fleet.add_revision(plan, self.config.env, self.config.keyfile_password)
         )
         return True
 

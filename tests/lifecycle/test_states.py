@@ -195,7 +195,7 @@ class Bench:
         pass
 
     async def start(self) -> None:
-        await self.fleet.start(self.fleet.take_in(PLAN, {}, None))
+        await self.fleet.start(self.fleet.add_revision(PLAN, {}, None))
 
     def reload(self) -> asyncio.Task[None]:
         change = Change(self.fleet, lambda words: None)

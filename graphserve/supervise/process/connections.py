@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from graphserve.isolation.restore import CLOSED
-from graphserve.supervise.health import WorkerMemory
 from graphserve.supervise.process import sockets
 from graphserve.supervise.process.worker_process import WorkerProcess
 from graphserve.supervise.states import WorkerState
@@ -93,23 +92,23 @@ class Connections:
         if worker is None:  # nobody of ours: the kernel says who it is
             sock.close()
             return True
-        worker.channel = Channel(
+        channel = Channel(
             sock,
             lambda message, fds: self._hear(worker, message, fds),
             lambda: self._hung_up(worker),
         )
+        worker.connected(channel)
         return True
 
     def _hear(self, worker: WorkerProcess, message: Message, fds: list[int]) -> None:
         if fds and isinstance(message, Ready):
-            worker.memory.close()
-            worker.memory = WorkerMemory(fds.pop())
+            worker.share_memory(fds.pop())
         for descriptor in fds:
             os.close(descriptor)
         try:
             self._on_message(worker, message)
         except OSError as exc:  # no descriptors for what it was to be sent
-            worker.message = f"a worker could not be served: {os_errors.explain(exc)}"
+            worker.ends_for(f"a worker could not be served: {os_errors.explain(exc)}")
             worker.kill()
 
     def _hung_up(self, worker: WorkerProcess) -> None:
@@ -122,6 +121,6 @@ class Connections:
 def _end_cut_off(worker: WorkerProcess) -> None:
     if worker.state is WorkerState.GONE:
         return
-    if worker.state is WorkerState.SPAWNED:
-        worker.message = worker.message or f"a worker, while it imported its modules, {CLOSED}"
+    if worker.state is WorkerState.SPAWNED and not worker.message:
+        worker.ends_for(f"a worker, while it imported its modules, {CLOSED}")
     worker.kill()

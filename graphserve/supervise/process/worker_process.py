@@ -31,7 +31,8 @@ from graphserve.supervise.states import WorkerLife, WorkerState
 from graphserve.system import inherited, stack
 from graphserve.system.channel import Channel
 from graphserve.system.child_process import FIRST_FILE, end_group
-from graphserve.system.messages import HealthReport, Message
+from graphserve.system.messages import HealthReport, Message, Rebind, ServePublic
+from graphserve.system.rundir.paths import file_identity
 from graphserve.system.shared_memory import Roster
 
 NO_PROCESS_PAUSE = 1.0  # seconds until it is tried again, when the machine gives us no process
@@ -64,7 +65,9 @@ class WorkerProcess(WorkerLife):
         # Which file had that name when the worker said that it listens there.
         self.address_identity: tuple[int, int] | None = None
         self.rebinding = False  # it was told to listen there anew
-        self.message = self.traceback = ""
+        # why it ends
+        self.message = ""
+        self.traceback = ""
         self.options = revision.plan.node(node).options  # its own: those of its node may be newer
         self.spawned_at = asyncio.get_running_loop().time()
         self.ready_at: float | None = None
@@ -74,7 +77,7 @@ class WorkerProcess(WorkerLife):
         self.gone = asyncio.Event()
         self.was_ready = asyncio.Event()
         self.serves_public = False  # it was told to, at some time
-        self.successor: WorkerProcess | None = None  # who is to take its place
+        self._successor: WorkerProcess | None = None  # who is to take its place
         self.seen_at = 0.0
         self.frozen = Frozen()
         self.health: HealthReport | None = None  # its latest report
@@ -87,6 +90,64 @@ class WorkerProcess(WorkerLife):
         """Send a message, if it is connected."""
         if self.channel is not None:
             self.channel.send(message, fds or [])
+
+    def connected(self, channel: Channel) -> None:
+        """Keep its control connection."""
+        self.channel = channel
+
+    def share_memory(self, descriptor: int) -> None:
+        """Keep the memory that it writes what it executes into; the descriptor is ours now."""
+        self.memory.close()
+        self.memory = WorkerMemory(descriptor)
+
+    def listens_at(self, address: str) -> None:
+        """Keep where its own socket is, and which file that is."""
+        self.address = address
+        self.address_identity = file_identity(address)
+
+    def rebind(self) -> None:
+        """Have it listen on its own socket anew."""
+        self.rebinding = True
+        self.send(Rebind())
+
+    def rebound(self, *, listens: bool) -> None:
+        """It has tried to listen on its own socket anew."""
+        self.rebinding = False
+        if listens:
+            self.listens_at(self.address)
+
+    def open_port(self, public: int) -> None:
+        """Have it accept at the public port; it takes calls when it says that it listens."""
+        self.enter(WorkerState.OPENING)
+        self.serves_public = True
+        self.send(ServePublic(), [public])
+
+    def become_ready(self) -> None:
+        """It takes calls, and has all the time to do so."""
+        self.enter(WorkerState.READY)
+        self.ready_at = self.seen_at = asyncio.get_running_loop().time()
+        self.was_ready.set()
+        self.unlimit()
+
+    def reports(self, health: HealthReport) -> None:
+        """Keep what it says of itself, and when."""
+        self.seen_at = asyncio.get_running_loop().time()
+        self.health = health
+        self.reported.set()
+
+    def hand_over_to(self, successor: WorkerProcess) -> None:
+        """Have another worker take its place, in the same slot, once that one is ready."""
+        self._successor = successor
+
+    @property
+    def has_successor(self) -> bool:
+        """Whether a worker that lives was started to take its place."""
+        return self._successor is not None and self._successor.state is not WorkerState.GONE
+
+    def ends_for(self, message: str, traceback: str = "") -> None:
+        """Keep why it ends, for who is told of its death."""
+        self.message = message
+        self.traceback = traceback or self.traceback
 
     def kill(self) -> None:
         """SIGKILL to it and to the processes that it started (see `family`); nothing once it is
