@@ -1,6 +1,6 @@
 """The rollout of one node: its workers are replaced one by one, added, taken away, without loss.
 
-In the supervisor.
+Runs in the supervisor; `supervise/states.py` has the states that it goes through.
 
 A new worker is ready before the old one drains; where GPUs are full, or memory is short
 (`restart`), the old one goes first, and calls wait meanwhile: in the node's accept queue, at its
@@ -10,8 +10,10 @@ callers, or at the public port.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
 
 from graphserve.errors import StartupError
@@ -20,14 +22,21 @@ from graphserve.supervise.backoff import Backoff
 from graphserve.supervise.node import Node
 from graphserve.supervise.process.worker_process import WorkerProcess, gone
 from graphserve.supervise.revision import Revision
-from graphserve.supervise.states import Claim, WorkerState
+from graphserve.supervise.states import (
+    Claim,
+    RecyclingState,
+    RolloutLife,
+    RolloutState,
+    WorkerState,
+)
 from graphserve.supervise.waiting import first
 from graphserve.system import os_errors
 
+# told of each worker that is replaced
 Progress = Callable[[str], None]
 
 
-class Rollout:
+class Rollout(RolloutLife):
     """Changes the workers of one node, one change at a time.
 
     Args:
@@ -35,22 +44,23 @@ class Rollout:
     """
 
     def __init__(self, node: Node) -> None:
+        super().__init__()
         self.node = node
-        self._alone = asyncio.Lock()
-        self._apart = asyncio.Lock()  # of recycling, to the end of the one that leaves
-        self._recycles: set[asyncio.Future[None]] = set()
-        # of recycling: what replaces a worker that serves has no hurry
+        self._one_at_a_time = asyncio.Lock()
+        # of recycling
+        self._expired: deque[tuple[WorkerProcess, str]] = deque()  # they wait for their turn
+        self._recycler: asyncio.Future[None] | None = None
+        # what replaces a worker that serves has no hurry
         self._backoff = Backoff(free=0, first=1.0)
-        self._pausing = False
 
     async def roll(self, plan: NodePlan, revision: Revision, progress: Progress) -> None:
-        """Have every worker be of another revision; then as many as that says.
+        """Replace every worker by one of another revision; then have as many as that says.
 
         Raises:
             StartupError: a new worker did not become ready. The old ones serve on; those replaced
                 before stay new.
         """
-        async with self._alone:
+        async with self._change():
             before = self.node.plan.workers
             leaving: set[WorkerProcess] = set()
             kept = replace(plan, workers=before)  # until all are replaced
@@ -73,7 +83,7 @@ class Rollout:
             StartupError: a new worker did not become ready; it is tried again later, the rest is as
                 it was.
         """
-        async with self._alone:
+        async with self._change():
             for done, slot in enumerate(range(self.node.plan.workers), 1):
                 old = self._holder(slot)
                 if old is not None:
@@ -83,12 +93,12 @@ class Rollout:
                 progress(f"{self.node.plan.name} {done}/{self.node.plan.workers} restarted")
 
     async def resize(self, workers: int, progress: Progress) -> None:
-        """Have so many workers.
+        """Start or end workers until there are so many.
 
         Raises:
             StartupError: a new worker did not become ready; there are as many as before.
         """
-        async with self._alone:
+        async with self._change():
             before = self.node.plan.workers
             self.node.resize(workers)
             self.node.on_change(self.node)
@@ -98,54 +108,80 @@ class Rollout:
                 f"{self.node.plan.name} has {workers} {'worker' if workers == 1 else 'workers'}"
             )
 
+    @contextlib.asynccontextmanager
+    async def _change(self) -> AsyncIterator[None]:
+        async with self._one_at_a_time:
+            try:
+                yield
+            finally:
+                self.enter(RolloutState.IDLE)
+
     def recycle(self, worker: WorkerProcess, words: str) -> None:
-        """Replace a worker that has had its time; each of its reports asks for it."""
-        if self._pausing:
+        """Replace a worker that has had its time; each of its reports asks for it.
+
+        Args:
+            worker: the worker.
+            words: why, as its log line goes on.
+        """
+        if self.recycling is RecyclingState.PAUSED:
             return
         worker.decide(Claim.RECYCLING)
-        task = asyncio.ensure_future(self._recycle(worker, words))
-        self._recycles.add(task)
-        task.add_done_callback(self._recycles.discard)
+        self._expired.append((worker, words))
+        if self.recycling is RecyclingState.IDLE:
+            self.enter_recycling(RecyclingState.REPLACING)
+            self._recycler = asyncio.ensure_future(self._recycle())
 
-    async def _recycle(self, worker: WorkerProcess, words: str) -> None:
-        async with self._apart:
-            async with self._alone:
-                node = self.node
-                if node.stopping or worker.state is not WorkerState.READY or self._pausing:
-                    worker.decide(Claim.HOLDS)
-                    return
-                node.say("info", f"a worker of {node.plan.name} {words}; replacing it", worker)
-                try:
-                    await self._exchange(
-                        worker, node.plan, node.revision, old_first=node.plan.options.gpus > 0
-                    )
-                except StartupError as exc:
-                    self._put_off(worker, exc)
-                    return
-                self._backoff.early_deaths = 0
-            await worker.gone.wait()  # while it drains, other changes need not wait for it
+    async def _recycle(self) -> None:
+        """Replace those that have had their time, one after the other."""
+        try:
+            while self._expired:
+                worker, words = self._expired.popleft()
+                self.enter_recycling(RecyclingState.REPLACING)
+                async with self._change():
+                    replaced = await self._replace_expired(worker, words)
+                if replaced:
+                    self.enter_recycling(RecyclingState.DRAINING)
+                    await worker.gone.wait()
+        finally:
+            if self.recycling is not RecyclingState.PAUSED:
+                self.enter_recycling(RecyclingState.IDLE)
 
-    def _put_off(self, worker: WorkerProcess, exc: StartupError) -> None:
-        """Recycle nobody for a while; the worker goes on."""
-        if self.node.stopping:
-            return
+    async def _replace_expired(self, worker: WorkerProcess, words: str) -> bool:
+        """Replace one; returns whether another one has taken its place."""
+        node = self.node
+        if node.stopping or worker.state is not WorkerState.READY:
+            worker.decide(Claim.HOLDS)
+            return False
+        node.say("info", f"a worker of {node.plan.name} {words}; replacing it", worker)
+        try:
+            await self._exchange(
+                worker, node.plan, node.revision, old_first=node.plan.options.gpus > 0
+            )
+        except StartupError as exc:
+            if not node.stopping:
+                self._pause_recycling(worker, exc)
+            return False
+        self._backoff.early_deaths = 0
+        return True
+
+    def _pause_recycling(self, worker: WorkerProcess, exc: StartupError) -> None:
+        """Recycle nobody for a while; the worker goes on, and those that wait for their turn."""
         pause = self._backoff.died(0.0)
         words = f"the replacement did not start, another one does in {pause:.1f} s: {exc}"
         self.node.say("error", words, worker, exc.log)
         worker.decide(Claim.HOLDS)
-        self._pausing = True
-        asyncio.get_running_loop().call_later(pause, self._resume)
-
-    def _resume(self) -> None:
-        self._pausing = False
-
-    # --- one worker ---
+        for other, _ in self._expired:
+            other.decide(Claim.HOLDS)
+        self._expired.clear()
+        self.enter_recycling(RecyclingState.PAUSED)
+        asyncio.get_running_loop().call_later(pause, self.enter_recycling, RecyclingState.IDLE)
 
     async def _exchange(
         self, old: WorkerProcess, plan: NodePlan, revision: Revision, *, old_first: bool
     ) -> None:
         try:
             if old_first:
+                self.enter(RolloutState.MAKING_ROOM)
                 self.node.leave(old)
                 await old.gone.wait()
             await self._start([old.slot], plan, revision, old)
@@ -163,7 +199,15 @@ class Rollout:
         revision: Revision,
         old: WorkerProcess | None = None,
     ) -> None:
-        """Start workers, all or none; returns when they are ready."""
+        """Start workers, all or none; returns when they are ready.
+
+        Args:
+            slots: whose slots they fill.
+            plan: how they run.
+            revision: what they are started from.
+            old: who has the slot; it serves until they are ready, or was told to drain.
+        """
+        self.enter(RolloutState.STARTING)
         new: list[WorkerProcess] = []
         try:
             for slot in slots:
@@ -182,6 +226,7 @@ class Rollout:
             raise
         for worker in new:
             worker.decide(Claim.HOLDS)
+        self.enter(RolloutState.LEAVING)
 
     async def _ready(self, new: list[WorkerProcess]) -> None:
         waiting = {
@@ -198,10 +243,10 @@ class Rollout:
             for task in waiting:
                 task.cancel()
 
-    # --- slots ---
-
     def _next(self, plan: NodePlan, revision: Revision) -> WorkerProcess | None:
-        """The worker in the lowest slot that is not of this revision and is to be replaced."""
+        """Return the worker in the lowest slot that is not of this revision and stays until it is
+        replaced.
+        """
         old = [
             worker
             for worker in self.node.workers
@@ -215,7 +260,9 @@ class Rollout:
         return next((w for w in self.node.workers if w.slot == slot and not w.retired), None)
 
     async def _fill(self, before: int) -> None:
-        """Have a worker in every slot; if one does not start, there are as many as before."""
+        """Start a worker in every slot that has none; if one does not start, there are as many as
+        before.
+        """
         node = self.node
         free = [slot for slot in range(node.plan.workers) if self._holder(slot) is None]
         try:
@@ -228,7 +275,7 @@ class Rollout:
             raise
 
     def _trim(self) -> list[WorkerProcess]:
-        """Let the workers go whose slots are no more; returns all that leave."""
+        """Drain the workers whose slots are no more; returns all that leave."""
         for worker in self.node.workers:
             if worker.slot >= self.node.plan.workers and not worker.retired:
                 self.node.leave(worker)

@@ -1,4 +1,4 @@
-"""The states of workers and nodes, and which may follow which; nothing else changes them.
+"""The states of workers, nodes and rollouts, and which may follow which; nothing else changes them.
 
 Runs in the supervisor.
 
@@ -11,17 +11,51 @@ answers it.
 
 A node is STARTING until all its workers were ready once, then READY; FAILED while its workers die
 early, again and again; DRAINING and STOPPED at its end.
+
+A rollout replaces the workers of a node one by one, here with the old one first:
+
+    IDLE → (MAKING_ROOM) → STARTING → LEAVING → (MAKING_ROOM) → STARTING → LEAVING → IDLE
+
+A change that is not in a table is a bug of ours. It raises; the event loop or the operation logs it
+as that, and the graph goes on as it was.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
+from typing import Generic, TypeVar
 
 from graphserve.supervise.events import State
+
+S = TypeVar("S", bound=enum.Enum)
 
 
 class IllegalTransition(AssertionError):
     """Raised for a change of state that is not in the table: a bug of ours."""
+
+
+class Transitions(Generic[S]):
+    """Which states may follow which.
+
+    Args:
+        cannot: begins the sentence that says that one does not, such as `a worker cannot become`.
+        table: by state, those that may follow it.
+    """
+
+    def __init__(self, cannot: str, table: Mapping[S, frozenset[S]]) -> None:
+        self.table = table
+        self._cannot = cannot
+
+    def follow(self, before: S, after: S) -> S:
+        """Return the state after.
+
+        Raises:
+            IllegalTransition: it may not follow the one before.
+        """
+        if after not in self.table[before]:
+            raise IllegalTransition(f"{self._cannot} {after.value} when it is {before.value}")
+        return after
 
 
 class WorkerState(enum.Enum):
@@ -68,24 +102,30 @@ class Claim(enum.Enum):
     RETIRED = "retired"
 
 
-WORKER_TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
-    WorkerState.SPAWNED: frozenset({WorkerState.IMPORTED, WorkerState.GONE}),
-    WorkerState.IMPORTED: frozenset({WorkerState.STARTING, WorkerState.GONE}),
-    # It drains from here on SIGTERM that somebody sends it by hand.
-    WorkerState.STARTING: frozenset(
-        {WorkerState.OPENING, WorkerState.READY, WorkerState.DRAINING, WorkerState.GONE}
-    ),
-    WorkerState.OPENING: frozenset({WorkerState.READY, WorkerState.DRAINING, WorkerState.GONE}),
-    WorkerState.READY: frozenset({WorkerState.DRAINING, WorkerState.GONE}),
-    WorkerState.DRAINING: frozenset({WorkerState.GONE}),
-    WorkerState.GONE: frozenset(),
-}
-CLAIM_TRANSITIONS: dict[Claim, frozenset[Claim]] = {
-    Claim.HOLDS: frozenset({Claim.STANDBY, Claim.RECYCLING, Claim.RETIRED}),
-    Claim.STANDBY: frozenset({Claim.HOLDS, Claim.RETIRED}),
-    Claim.RECYCLING: frozenset({Claim.HOLDS, Claim.RETIRED}),
-    Claim.RETIRED: frozenset(),
-}
+WORKER_TRANSITIONS = Transitions(
+    "a worker cannot become",
+    {
+        WorkerState.SPAWNED: frozenset({WorkerState.IMPORTED, WorkerState.GONE}),
+        WorkerState.IMPORTED: frozenset({WorkerState.STARTING, WorkerState.GONE}),
+        # It drains from here on SIGTERM that somebody sends it by hand.
+        WorkerState.STARTING: frozenset(
+            {WorkerState.OPENING, WorkerState.READY, WorkerState.DRAINING, WorkerState.GONE}
+        ),
+        WorkerState.OPENING: frozenset({WorkerState.READY, WorkerState.DRAINING, WorkerState.GONE}),
+        WorkerState.READY: frozenset({WorkerState.DRAINING, WorkerState.GONE}),
+        WorkerState.DRAINING: frozenset({WorkerState.GONE}),
+        WorkerState.GONE: frozenset(),
+    },
+)
+CLAIM_TRANSITIONS = Transitions(
+    "a slot cannot be",
+    {
+        Claim.HOLDS: frozenset({Claim.STANDBY, Claim.RECYCLING, Claim.RETIRED}),
+        Claim.STANDBY: frozenset({Claim.HOLDS, Claim.RETIRED}),
+        Claim.RECYCLING: frozenset({Claim.HOLDS, Claim.RETIRED}),
+        Claim.RETIRED: frozenset(),
+    },
+)
 
 
 class WorkerLife:
@@ -121,11 +161,7 @@ class WorkerLife:
         Raises:
             IllegalTransition: it does not follow the present one.
         """
-        if state not in WORKER_TRANSITIONS[self._state]:
-            raise IllegalTransition(
-                f"a worker cannot become {state.value} when it is {self._state.value}"
-            )
-        self._state = state
+        self._state = WORKER_TRANSITIONS.follow(self._state, state)
 
     def decide(self, claim: Claim) -> None:
         """Decide what becomes of its slot.
@@ -135,13 +171,8 @@ class WorkerLife:
         Raises:
             IllegalTransition: it does not follow what was decided before.
         """
-        if claim is self._claim or self.retired:
-            return
-        if claim not in CLAIM_TRANSITIONS[self._claim]:
-            raise IllegalTransition(
-                f"a slot cannot be {claim.value} when it is {self._claim.value}"
-            )
-        self._claim = claim
+        if claim is not self._claim and not self.retired:
+            self._claim = CLAIM_TRANSITIONS.follow(self._claim, claim)
 
 
 class NodePhase(enum.Enum):
@@ -159,13 +190,16 @@ class NodePhase(enum.Enum):
         return self.value
 
 
-NODE_TRANSITIONS: dict[NodePhase, frozenset[NodePhase]] = {
-    NodePhase.STARTING: frozenset({NodePhase.READY, NodePhase.DRAINING, NodePhase.STOPPED}),
-    NodePhase.READY: frozenset({NodePhase.FAILED, NodePhase.DRAINING, NodePhase.STOPPED}),
-    NodePhase.FAILED: frozenset({NodePhase.READY, NodePhase.DRAINING, NodePhase.STOPPED}),
-    NodePhase.DRAINING: frozenset({NodePhase.STOPPED}),
-    NodePhase.STOPPED: frozenset(),
-}
+NODE_TRANSITIONS = Transitions(
+    "a node cannot become",
+    {
+        NodePhase.STARTING: frozenset({NodePhase.READY, NodePhase.DRAINING, NodePhase.STOPPED}),
+        NodePhase.READY: frozenset({NodePhase.FAILED, NodePhase.DRAINING, NodePhase.STOPPED}),
+        NodePhase.FAILED: frozenset({NodePhase.READY, NodePhase.DRAINING, NodePhase.STOPPED}),
+        NodePhase.DRAINING: frozenset({NodePhase.STOPPED}),
+        NodePhase.STOPPED: frozenset(),
+    },
+)
 
 
 class NodeLife:
@@ -185,10 +219,87 @@ class NodeLife:
         Raises:
             IllegalTransition: it does not follow the present one.
         """
-        if phase is self._phase:
-            return
-        if phase not in NODE_TRANSITIONS[self._phase]:
-            raise IllegalTransition(
-                f"a node cannot become {phase.value} when it is {self._phase.value}"
-            )
-        self._phase = phase
+        if phase is not self._phase:
+            self._phase = NODE_TRANSITIONS.follow(self._phase, phase)
+
+
+class RolloutState(enum.Enum):
+    """What a rollout does at the moment."""
+
+    IDLE = "idle"  # no worker is replaced, added or taken away
+    MAKING_ROOM = "making room"  # the old worker drains before the new one starts
+    STARTING = "starting"  # new workers start; old ones that are left serve on
+    LEAVING = "leaving"  # the new workers serve; those that they replace, or too many, drain
+
+
+ROLLOUT_TRANSITIONS = Transitions(
+    "a rollout cannot be",
+    {
+        RolloutState.IDLE: frozenset(
+            {RolloutState.MAKING_ROOM, RolloutState.STARTING, RolloutState.LEAVING}
+        ),
+        RolloutState.MAKING_ROOM: frozenset({RolloutState.STARTING, RolloutState.IDLE}),
+        RolloutState.STARTING: frozenset({RolloutState.LEAVING, RolloutState.IDLE}),
+        RolloutState.LEAVING: frozenset(
+            {RolloutState.MAKING_ROOM, RolloutState.STARTING, RolloutState.IDLE}
+        ),
+    },
+)
+
+
+class RecyclingState(enum.Enum):
+    """What becomes of workers that have had their time (`max_requests`, `max_memory`)."""
+
+    IDLE = "idle"  # none has
+    REPLACING = "replacing"  # one is replaced, or waits for a change that is under way; others wait
+    DRAINING = "draining"  # one has its successor and drains: other changes need not wait for it
+    PAUSED = "paused"  # a successor did not start: none is replaced for a while
+
+
+RECYCLING_TRANSITIONS = Transitions(
+    "recycling cannot be",
+    {
+        RecyclingState.IDLE: frozenset({RecyclingState.REPLACING}),
+        RecyclingState.REPLACING: frozenset(
+            {RecyclingState.DRAINING, RecyclingState.PAUSED, RecyclingState.IDLE}
+        ),
+        RecyclingState.DRAINING: frozenset({RecyclingState.REPLACING, RecyclingState.IDLE}),
+        RecyclingState.PAUSED: frozenset({RecyclingState.IDLE}),
+    },
+)
+
+
+class RolloutLife:
+    """What the rollout of one node does, and its recycling."""
+
+    def __init__(self) -> None:
+        self._state = RolloutState.IDLE
+        self._recycling = RecyclingState.IDLE
+
+    @property
+    def state(self) -> RolloutState:
+        """What it does."""
+        return self._state
+
+    @property
+    def recycling(self) -> RecyclingState:
+        """What becomes of workers that have had their time."""
+        return self._recycling
+
+    def enter(self, state: RolloutState) -> None:
+        """Enter a state; nothing if it is in that one.
+
+        Raises:
+            IllegalTransition: it does not follow the present one.
+        """
+        if state is not self._state:
+            self._state = ROLLOUT_TRANSITIONS.follow(self._state, state)
+
+    def enter_recycling(self, state: RecyclingState) -> None:
+        """Enter a state of recycling; nothing if it is in that one.
+
+        Raises:
+            IllegalTransition: it does not follow the present one.
+        """
+        if state is not self._recycling:
+            self._recycling = RECYCLING_TRANSITIONS.follow(self._recycling, state)

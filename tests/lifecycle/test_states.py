@@ -5,6 +5,7 @@ order of events.
 from __future__ import annotations
 
 import asyncio
+import enum
 import itertools
 import os
 import selectors
@@ -30,11 +31,17 @@ from graphserve.supervise.revision import Revision
 from graphserve.supervise.states import (
     CLAIM_TRANSITIONS,
     NODE_TRANSITIONS,
+    RECYCLING_TRANSITIONS,
+    ROLLOUT_TRANSITIONS,
     WORKER_TRANSITIONS,
     Claim,
     IllegalTransition,
     NodeLife,
     NodePhase,
+    RecyclingState,
+    RolloutLife,
+    RolloutState,
+    Transitions,
     WorkerLife,
     WorkerState,
 )
@@ -50,6 +57,13 @@ PLAN = Plan(
         NodePlan("Entry", "", "app:Entry", 1, 1, 1, edges=(EdgePlan("leaf", "Leaf"),)),
     ),
 )
+TABLES = [
+    WORKER_TRANSITIONS,
+    CLAIM_TRANSITIONS,
+    NODE_TRANSITIONS,
+    ROLLOUT_TRANSITIONS,
+    RECYCLING_TRANSITIONS,
+]
 MOST = 600.0  # seconds of the turned clock in which everything is over
 
 
@@ -259,48 +273,58 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.mark.parametrize("before", WorkerState)
-@pytest.mark.parametrize("after", WorkerState)
-def test_a_state_follows_only_those_of_the_table(before: WorkerState, after: WorkerState) -> None:
-    life = WorkerLife()
-    life._state = before
-    if after in WORKER_TRANSITIONS[before]:
-        life.enter(after)
-        assert life.state is after
-    else:
+@pytest.mark.parametrize(
+    "transitions", TABLES, ids=lambda each: type(next(iter(each.table))).__name__
+)
+def test_a_state_follows_only_those_of_the_table(transitions: Transitions[enum.Enum]) -> None:
+    states = list(type(next(iter(transitions.table))))
+    assert list(transitions.table) == states
+    for before, after in itertools.product(states, states):
+        if after in transitions.table[before]:
+            assert transitions.follow(before, after) is after
+        else:
+            with pytest.raises(IllegalTransition):
+                transitions.follow(before, after)
+
+
+@pytest.mark.parametrize(
+    "transitions", TABLES, ids=lambda each: type(next(iter(each.table))).__name__
+)
+def test_every_state_is_reached_and_comes_to_its_end(transitions: Transitions[enum.Enum]) -> None:
+    """Either the last state, which none follows, or the first one, where everything begins anew."""
+
+    def reached(begin: enum.Enum) -> set[enum.Enum]:
+        found = {begin}
+        while more := set().union(*(transitions.table[each] for each in found)) - found:
+            found |= more
+        return found
+
+    first = next(iter(transitions.table))
+    ends = {each for each, following in transitions.table.items() if not following} or {first}
+    assert reached(first) == set(transitions.table)
+    assert all(reached(each) & ends for each in transitions.table)
+
+
+def test_a_life_refuses_what_is_not_in_its_table() -> None:
+    worker, node, rollout = WorkerLife(), NodeLife(), RolloutLife()
+    for change in (
+        lambda: worker.enter(WorkerState.SPAWNED),
+        lambda: node.enter(NodePhase.FAILED),
+        lambda: rollout.enter_recycling(RecyclingState.PAUSED),
+    ):
         with pytest.raises(IllegalTransition):
-            life.enter(after)
-        assert life.state is before
-
-
-@pytest.mark.parametrize("before", Claim)
-@pytest.mark.parametrize("after", Claim)
-def test_a_claim_follows_only_those_of_the_table(before: Claim, after: Claim) -> None:
-    life = WorkerLife()
-    life._claim = before
-    if after in CLAIM_TRANSITIONS[before]:
-        life.decide(after)
-        assert life.claim is after
-    elif before in (after, Claim.RETIRED):
-        life.decide(after)
-        assert life.claim is before
-    else:
-        with pytest.raises(IllegalTransition):
-            life.decide(after)
-
-
-@pytest.mark.parametrize("before", NodePhase)
-@pytest.mark.parametrize("after", NodePhase)
-def test_a_phase_follows_only_those_of_the_table(before: NodePhase, after: NodePhase) -> None:
-    life = NodeLife()
-    life._phase = before
-    if after is before or after in NODE_TRANSITIONS[before]:
-        life.enter(after)
-        assert life.phase is after
-    else:
-        with pytest.raises(IllegalTransition):
-            life.enter(after)
-        assert life.phase is before
+            change()
+    worker.decide(Claim.STANDBY)
+    with pytest.raises(IllegalTransition):
+        worker.decide(Claim.RECYCLING)
+    worker.decide(Claim.RETIRED)
+    worker.decide(Claim.HOLDS)  # retired is final
+    assert (worker.state, worker.claim) == (WorkerState.SPAWNED, Claim.RETIRED)
+    rollout.enter(RolloutState.STARTING)
+    with pytest.raises(IllegalTransition):
+        rollout.enter(RolloutState.MAKING_ROOM)
+    node.enter(NodePhase.STARTING)  # to stay is no change
+    assert (node.phase, rollout.state) == (NodePhase.STARTING, RolloutState.STARTING)
 
 
 @pytest.mark.parametrize("stop", [False, True])
