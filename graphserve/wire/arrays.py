@@ -31,11 +31,7 @@ from graphserve.wire.exceptions import Misfit
 from graphserve.wire.type_hints import Hint
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    AnyDtype = np.dtype[Any]
-    AnyArray = np.ndarray[Any, AnyDtype]  # of any shape and dtype
-
+    from graphserve.wire.type_hints import AnyArray, AnyDtype
 
 _NAME = re.compile(
     r"[A-Za-z][A-Za-z0-9_]*(\[\d*[A-Za-zμ]+\])?\Z|[<>|=]?[A-Za-z?]\d*(\[\d*[A-Za-zμ]+\])?\Z"
@@ -187,9 +183,9 @@ def from_list(value: object) -> AnyArray:
     return array
 
 
-def scalar(kind: type, value: object) -> Any:
-    """One of numpy's scalars from what arrived for it: a number, string or bytes, or an array
-    without axes.
+def scalar(kind: type, value: object) -> object:
+    """Return one of numpy's scalars, from what arrived for it: a number, string or bytes, or an
+    array without axes.
 
     Raises:
         Misfit: it is of another kind, or out of range.
@@ -318,7 +314,7 @@ def _leaf_types(value: list[Any]) -> set[type]:
     return found | set(map(type, level))
 
 
-def _with_nan(value: object) -> Any:
+def _with_nan(value: object) -> object:
     if type(value) is list:
         return [_with_nan(item) for item in value]
     return math.nan if value is None else value
@@ -414,10 +410,12 @@ def unpack(data: memoryview, place: memoryview | None = None, *, public: bool = 
             f"an array of dtype {dtype} and shape {shape} does not have {elements.nbytes} bytes"
         )
     check_rows(shape, EMPTY_ROWS if public else EMPTY_ROWS_BETWEEN)
-    memory: Any = elements.toreadonly() if size else None
-    if size and type(memory.obj) is not bytes:
-        # Of a memoryview numpy takes the object behind it, and could be told to write there.
-        memory = np.frombuffer(memory, np.uint8)
+    memory: memoryview | AnyArray | None = None
+    if size:
+        memory = elements = elements.toreadonly()
+        if type(elements.obj) is not bytes:
+            # Of a memoryview numpy takes the object behind it, and could be told to write there.
+            memory = np.frombuffer(elements, np.uint8)
     try:
         array: AnyArray = np.ndarray(shape, dtype, memory)
     except (ValueError, MemoryError) as exc:
@@ -592,17 +590,19 @@ def _layout(header: bytes) -> tuple[AnyDtype, tuple[int, ...], int]:
     return dtype, shape, math.prod(shape) * dtype.itemsize
 
 
-def _tuples(descr: Any) -> Any:
+def _tuples(descr: str | list[list[Any]]) -> Any:
     if isinstance(descr, str):
         return descr
     return [_field(*field) for field in descr]
 
 
-def _field(name: Any, descr: Any, shape: Any = None) -> tuple[Any, ...]:
+def _field(name: object, descr: object, shape: object = None) -> tuple[object, ...]:
     if not isinstance(descr, list) and not (isinstance(descr, str) and _SIMPLE.match(descr)):
         raise Misfit("no such dtype")
-    if shape is not None and 0 in (shape if isinstance(shape, list) else [shape]):
+    name = tuple(name) if isinstance(name, list) else name
+    if shape is None:
+        return name, _tuples(descr)
+    if not isinstance(shape, list) or 0 in shape:
         # a field without bytes has rows without elements, in each element
         raise Misfit("no such dtype")
-    name = tuple(name) if isinstance(name, list) else name
-    return (name, _tuples(descr)) if shape is None else (name, _tuples(descr), tuple(shape))
+    return name, _tuples(descr), tuple(shape)

@@ -19,7 +19,7 @@ from graphserve.wire.costs.bounds import ERRORS_TOLD, NAME_CHARACTERS
 from graphserve.wire.costs.screening import Screening
 from graphserve.wire.exceptions import BeyondMsgpack, ErrorDetail, MalformedBody
 from graphserve.wire.extensions import Fetch, Place, json_hook, msgpack_hook, no_memory
-from graphserve.wire.formats import Format, accept_format, content_format
+from graphserve.wire.formats import Body, Format, accept_format, content_format
 from graphserve.wire.signature import Parameter, Signature
 from graphserve.wire.type_hints import Hint
 from graphserve.wire.validation_errors import (
@@ -34,7 +34,7 @@ from graphserve.wire.validation_errors import (
     text,
     unsendable,
 )
-from graphserve.wire.values import Body, ValueCodec, ValueReader, ValueWriter
+from graphserve.wire.values import ValueCodec, ValueReader, ValueWriter
 
 __all__ = [
     "ArgumentsCodec",
@@ -71,12 +71,14 @@ class ArgumentsCodec:
         self._wrap = {name: value.wrap for name, value in self._values.items() if value.wraps}
         self._screening = Screening({p.name: p.type for p in signature.parameters})
         self._least = self._screening.least
-        self._reader = ValueReader(*self._structs(signature))
-        self._members = ValueReader(dict[str, Raw])
+        self._reader: ValueReader[msgspec.Struct] = ValueReader(*self._structs(signature))
+        self._members: ValueReader[dict[str, Raw]] = ValueReader(dict[str, Raw])
         self._names = Names(self._values)
         self._writer = ValueWriter()
 
-    def decode(self, body: Body, format: Format, fetch: Fetch | None = None) -> dict[str, Any]:
+    def decode(
+        self, body: bytes | bytearray, format: Format, fetch: Fetch | None = None
+    ) -> dict[str, object]:
         """Return the keyword arguments in a body, only those that it gives.
 
         Args:
@@ -165,7 +167,7 @@ class ArgumentsCodec:
             for which in ("hint", "fetched")
         )  # type: ignore[return-value]
 
-    def _look(self, body: Body, format: Format) -> None:
+    def _look(self, body: bytes | bytearray, format: Format) -> None:
         try:
             self._screening.look(body, format)
         except MalformedBody:
@@ -180,7 +182,7 @@ class ArgumentsCodec:
         except Exception:
             raise refusal(self._where, [problem([], _UNREADABLE, "value_error")]) from None
 
-    def _take_raw(self, body: Body) -> dict[str, Any]:
+    def _take_raw(self, body: Body) -> dict[str, object]:
         if self._raw is None:
             raise InvalidArguments(
                 f"{self._where} takes a JSON object of its parameters, not a raw body"
@@ -223,7 +225,7 @@ class ArgumentsCodec:
 
     def _one_by_one(
         self, error: BaseException, body: Body, format: Format, fetch: Fetch | None
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         # Slow, only after a failure: the fast path stops at the first error, here each argument is
         # decoded by itself.
         self._check_text(body, format)
@@ -268,7 +270,7 @@ class ArgumentsCodec:
             return self._once(arguments, body, format)
         raise refusal(self._where, errors or explain(error, []), untold)
 
-    def _once(self, arguments: dict[str, object], body: Body, format: Format) -> dict[str, Any]:
+    def _once(self, arguments: dict[str, object], body: Body, format: Format) -> dict[str, object]:
         name = self._names.doubled(body, format, len(arguments), self._members.json)
         if name is not None:
             raise self.doubled(name)
@@ -295,7 +297,7 @@ class ArgumentsCodec:
         )
 
 
-def _field(parameter: Parameter, hint: Hint) -> Any:
+def _field(parameter: Parameter, hint: Hint) -> tuple[str, Hint] | tuple[str, Hint, UnsetType]:
     if parameter.required:
         return parameter.name, hint
     return parameter.name, Union[hint, UnsetType], UNSET  # noqa: UP007  (of hints that have no `|`)
@@ -350,7 +352,7 @@ class ResultCodec:
             )
             raise kind(f"the result of {self._where}: {reason}") from None
 
-    def decode(self, body: Body, fetch: Fetch = no_memory) -> Any:
+    def decode(self, body: Body, fetch: Fetch = no_memory) -> object:
         """Return a result from msgpack, on the caller's side.
 
         Args:
@@ -378,7 +380,7 @@ class UntypedCodec:
     """
 
     def __init__(self) -> None:
-        self._reader = ValueReader(Any)
+        self._reader: ValueReader[object] = ValueReader(Any)
         self._writer = ValueWriter()
 
     def encode(self, arguments: Mapping[str, object], place: Place | None = None) -> bytes:
@@ -403,7 +405,7 @@ class UntypedCodec:
                 "", arguments, lambda _, value: self._writer.public(value), exc
             ) from None
 
-    def decode(self, body: Body, fetch: Fetch = no_memory) -> Any:
+    def decode(self, body: Body, fetch: Fetch = no_memory) -> object:
         """Return a result from msgpack.
 
         Raises:
@@ -425,7 +427,7 @@ def comparable(arguments: Mapping[str, object]) -> bytes:
     return msgspec.msgpack.encode(arguments, enc_hook=msgpack_hook(), order="deterministic")
 
 
-def natural(text: str) -> Any:
+def natural(text: str) -> object:
     """Return what a text says if it is JSON, else the text itself: as queries of URLs are read."""
     try:
         return msgspec.json.decode(text)

@@ -27,7 +27,7 @@ import typing
 import uuid
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec.msgpack import Ext
@@ -36,7 +36,13 @@ from graphserve.declare.typed import Call, Stream
 from graphserve.system import own_json
 from graphserve.wire import arrays, pydantic_models, type_hints
 from graphserve.wire.exceptions import Misfit
+from graphserve.wire.formats import Body
 from graphserve.wire.type_hints import Hint
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from graphserve.wire.type_hints import AnyArray
 
 ARRAY, REFERENCE, MODEL, INTEGER = 1, 2, 3, 4
 
@@ -47,11 +53,20 @@ _LENGTH = struct.Struct("<I")
 
 MIN_BYTES = 64 * 1024  # below, a copy through the socket is cheaper than a reference
 
-TakeOut = Callable[[Any, Place], Any]
+# Takes a value of the type that it is for, and returns what is sent in its place.
+TakeOut = Callable[[Any, Place], object]
+EncodeHook = Callable[[object], object]  # gives what msgspec can write, for what it cannot
 _LEAST, _MOST = -(2**63), 2**64 - 1
 _BYTES = (bytes, bytearray, memoryview)
-_NATURAL: Any = (*_BYTES, datetime.datetime, datetime.date, datetime.time, datetime.timedelta)
-_NATURAL += (uuid.UUID, decimal.Decimal)
+_NATURAL: tuple[type, ...] = (
+    *_BYTES,
+    datetime.datetime,
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+    uuid.UUID,
+    decimal.Decimal,
+)
 _ARRAY_FOR_LIST = re.compile(r"Expected `array(?P<more>[^`]*)`, got `numpy.ndarray`")
 
 
@@ -73,19 +88,19 @@ def no_memory(reference: bytes) -> memoryview:
     raise Misfit("a reference to memory is not accepted here")
 
 
-def msgpack_hook(place: Place | None = None) -> Callable[[Any], Any]:
+def msgpack_hook(place: Place | None = None) -> EncodeHook:
     """Return what encodes to msgpack, for another service, the values that msgspec does not
     know.
     """
 
-    def encode(value: Any) -> Any:
-        if type_hints.is_array(kind := type(value)):
+    def encode(value: object) -> object:
+        if type_hints.is_array_value(value):
             return _array(value, place)
-        if type_hints.is_scalar(kind):
+        if type_hints.is_scalar_value(value):
             return _scalar(value, place)
         if pydantic_models.is_instance(value):
             return msgspec.msgpack.Ext(MODEL, pydantic_models.dump(value))
-        if kind is Large:
+        if type(value) is Large:
             number = value.number
             return msgspec.msgpack.Ext(
                 INTEGER, number.to_bytes(number.bit_length() // 8 + 1, "little", signed=True)
@@ -95,7 +110,7 @@ def msgpack_hook(place: Place | None = None) -> Callable[[Any], Any]:
     return encode
 
 
-def plain_hook(for_input: bool) -> Callable[[Any], Any]:
+def plain_hook(for_input: bool) -> EncodeHook:
     """Return what encodes to msgpack, for everybody, the values that msgspec does not know.
 
     Args:
@@ -103,10 +118,10 @@ def plain_hook(for_input: bool) -> Callable[[Any], Any]:
             (results).
     """
 
-    def encode(value: object) -> Any:
-        if type_hints.is_array(kind := type(value)):
+    def encode(value: object) -> object:
+        if type_hints.is_array_value(value):
             return _array(value, None)
-        if type_hints.is_scalar(kind):
+        if type_hints.is_scalar_value(value):
             return _scalar(value, None)
         if pydantic_models.is_instance(value):
             return pydantic_models.plain(value, for_input)
@@ -115,26 +130,26 @@ def plain_hook(for_input: bool) -> Callable[[Any], Any]:
     return encode
 
 
-def json_hook(value: Any) -> Any:
+def json_hook(value: object) -> object:
     """Encode to JSON what msgspec does not know: arrays become nested lists, NaN becomes null."""
-    if type_hints.is_array(kind := type(value)):
+    if type_hints.is_array_value(value):
         arrays.describe(value.dtype)
         arrays.check_rows(value.shape)
         return value.tolist()
-    if type_hints.is_scalar(kind) and type(item := value.item()) is not kind:
+    if type_hints.is_scalar_value(value) and type(item := value.item()) is not type(value):
         return item
     if pydantic_models.is_instance(value):
         return msgspec.Raw(pydantic_models.dump(value, by_alias=True))
     return _refuse(value)
 
 
-def _listed_hook(value: Any) -> Any:
-    if type_hints.is_array(type(value)):
+def _listed_hook(value: object) -> object:
+    if type_hints.is_array_value(value):
         arrays.check_lists(value)
     return json_hook(value)
 
 
-def input_hook(value: object) -> Any:
+def input_hook(value: object) -> object:
     """As `json_hook`, for arguments: a model is written as it is read."""
     return (
         pydantic_models.plain(value, for_input=True)
@@ -143,7 +158,7 @@ def input_hook(value: object) -> Any:
     )
 
 
-def ext_hook(fetch: Fetch | None = None) -> Callable[[int, memoryview], Any]:
+def ext_hook(fetch: Fetch | None = None) -> Callable[[int, memoryview], object]:
     """Return what decodes extension types.
 
     Args:
@@ -153,7 +168,7 @@ def ext_hook(fetch: Fetch | None = None) -> Callable[[int, memoryview], Any]:
     return _public_ext if fetch is None else _internal_ext(fetch)
 
 
-def _public_ext(code: int, data: memoryview) -> Any:
+def _public_ext(code: int, data: memoryview) -> object:
     if code == ARRAY:
         return arrays.unpack(data, public=True)
     if code == REFERENCE:
@@ -161,8 +176,8 @@ def _public_ext(code: int, data: memoryview) -> Any:
     raise Misfit(f"extension type {code} is not accepted here")
 
 
-def _internal_ext(fetch: Fetch) -> Callable[[int, memoryview], Any]:
-    def decode(code: int, data: memoryview) -> Any:
+def _internal_ext(fetch: Fetch) -> Callable[[int, memoryview], object]:
+    def decode(code: int, data: memoryview) -> object:
         if code == ARRAY:
             return arrays.unpack(data)
         if code == REFERENCE:
@@ -176,18 +191,18 @@ def _internal_ext(fetch: Fetch) -> Callable[[int, memoryview], Any]:
     return decode
 
 
-def type_hook(fetch: Fetch | None = None) -> Callable[[Any, Any], Any]:
+def type_hook(fetch: Fetch | None = None) -> Callable[[Hint, object], object]:
     """Return what turns a decoded value into a type that msgspec does not know; `fetch` as in
     `ext_hook`.
     """
     return _public_type if fetch is None else _internal_type
 
 
-def _public_type(kind: Hint, value: object) -> Any:
+def _public_type(kind: Hint, value: object) -> object:
     return value if kind is object else _builder(kind, False)(value)
 
 
-def _internal_type(kind: Hint, value: object) -> Any:
+def _internal_type(kind: Hint, value: object) -> object:
     return value if kind is object else _builder(kind, True)(value)
 
 
@@ -221,7 +236,7 @@ def inlined(body: bytes, recall: Fetch) -> bytes:
         recall: gives the memory behind references of this process.
     """
 
-    def inline(code: int, data: memoryview) -> Any:
+    def inline(code: int, data: memoryview) -> object:
         if code == INTEGER:
             return Large(int.from_bytes(data, "little", signed=True))  # it may be a key
         if code != REFERENCE:
@@ -236,13 +251,13 @@ def inlined(body: bytes, recall: Fetch) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _builder(kind: Hint, by_name: bool) -> Callable[[Any], Any]:
+def _builder(kind: Hint, by_name: bool) -> Callable[[object], object]:
     origin = type_hints.origin_of(kind) or kind
     if type_hints.is_array(origin):
         return _as_array
     if type_hints.is_scalar(origin):
         return lambda value: arrays.scalar(origin, value)
-    if issubclass(origin, Blob):
+    if origin is Blob:
         return _as_bytes
     adapter = pydantic_models.Adapter(kind)
     return lambda value: adapter.load(as_json(value, not by_name), by_name=by_name)
@@ -257,15 +272,15 @@ class Blob(metaclass=_Anything):
     """Stands in a decoder's type for bytes that may have come by reference."""
 
 
-def _read_model(data: memoryview) -> Any:
+def _read_model(data: memoryview) -> object:
     try:
         return msgspec.json.decode(data)
     except msgspec.DecodeError:
         return own_json.loads(bytes(data))  # it may have NaN or infinity
 
 
-def _as_array(value: object) -> Any:
-    return value if type_hints.is_array(type(value)) else arrays.from_list(value)
+def _as_array(value: object) -> AnyArray:
+    return value if type_hints.is_array_value(value) else arrays.from_list(value)
 
 
 def _as_bytes(value: object) -> bytes:
@@ -274,14 +289,14 @@ def _as_bytes(value: object) -> bytes:
     raise Misfit(f"Expected `bytes`, got `{type(value).__name__}`")
 
 
-def _array(value: Any, place: Place | None) -> msgspec.msgpack.Ext:
+def _array(value: AnyArray, place: Place | None) -> msgspec.msgpack.Ext:
     header, elements = arrays.pack(value)
     if place is not None and elements.nbytes and (payload := place(elements)) is not None:
         return reference(payload, header)
     return msgspec.msgpack.Ext(ARRAY, b"".join((header, elements)))
 
 
-def _scalar(value: Any, place: Place | None) -> Any:
+def _scalar(value: np.generic, place: Place | None) -> object:
     if value.dtype.kind in "biufSU" and type(item := value.item()) is not type(value):
         return item
     import numpy as np
@@ -289,7 +304,7 @@ def _scalar(value: Any, place: Place | None) -> Any:
     return _array(np.asarray(value), place)
 
 
-def _fetched(data: memoryview, fetch: Fetch) -> Any:
+def _fetched(data: memoryview, fetch: Fetch) -> AnyArray | bytes:
     header, payload = _taken_apart(data)
     memory = fetch(payload)
     return arrays.unpack(header, memory) if header else bytes(memory)
@@ -367,7 +382,7 @@ def _is_plain(part: type_hints.Part) -> bool:
     return part.hint is bytes and not part.metadata
 
 
-def _take(value: object, place: Place) -> Any:
+def _take(value: object, place: Place) -> object:
     if (
         type(value) is not bytes
         or len(value) < MIN_BYTES
@@ -389,7 +404,7 @@ def _values(take: TakeOut) -> TakeOut:
     )
 
 
-def wrap(value: object, hook: Callable[[Any], Any]) -> Any:
+def wrap(value: object, hook: EncodeHook) -> object:
     """Return a value as msgpack's encoder takes it, with something in the places of its large
     integers.
 
@@ -400,7 +415,7 @@ def wrap(value: object, hook: Callable[[Any], Any]) -> Any:
     # msgspec leaves a memoryview as it is, but not an `Ext`
     held: dict[int, tuple[memoryview, Ext]] = {}
 
-    def hold(other: object) -> Any:
+    def hold(other: object) -> object:
         encoded = other if type(other) is Ext else hook(other)
         if type(encoded) is not Ext:
             return encoded
@@ -408,7 +423,7 @@ def wrap(value: object, hook: Callable[[Any], Any]) -> Any:
         held[id(token)] = token, encoded
         return token
 
-    def change(plain: object) -> Any:
+    def change(plain: object) -> object:
         if type(plain) is int:
             return plain if _LEAST <= plain <= _MOST else Large(plain)
         if type(plain) is dict:
@@ -420,7 +435,7 @@ def wrap(value: object, hook: Callable[[Any], Any]) -> Any:
     return change(msgspec.to_builtins(value, builtin_types=_NATURAL, enc_hook=hold))
 
 
-def read(body: Any, hint: Hint, fetch: Fetch | None, refused: msgspec.ValidationError) -> Any:
+def read(body: Body, hint: Hint, fetch: Fetch | None, refused: msgspec.ValidationError) -> object:
     """Return the value of a body in which msgspec found an extension value that it did not expect.
 
     Args:
@@ -434,14 +449,16 @@ def read(body: Any, hint: Hint, fetch: Fetch | None, refused: msgspec.Validation
     """
     large, hook = False, ext_hook(fetch)
 
-    def noting(code: int, data: memoryview) -> Any:
+    def noting(code: int, data: memoryview) -> object:
         nonlocal large
         large = large or code == INTEGER
         return hook(code, data)
 
     natural = msgspec.msgpack.decode(body, ext_hook=noting)
     try:
-        value = msgspec.convert(natural, hint, builtin_types=_BYTES, dec_hook=type_hook(fetch))
+        value: object = msgspec.convert(
+            natural, hint, builtin_types=_BYTES, dec_hook=type_hook(fetch)
+        )
     except msgspec.ValidationError as exc:
         # msgspec calls a list an array, as JSON does.
         said = _ARRAY_FOR_LIST.sub(r"Expected `list\g<more>`, got `numpy.ndarray`", str(exc))

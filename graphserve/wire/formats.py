@@ -14,6 +14,8 @@ from functools import lru_cache
 
 PROBLEM = b"application/problem+json"  # an error (RFC 9457)
 
+Body = bytes | bytearray | memoryview
+
 _HEAD = struct.Struct("<IB")
 ITEM, ERROR, END = 0, 1, 2
 

@@ -16,7 +16,7 @@ import pathlib
 import sys
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -30,7 +30,7 @@ from graphserve.wire.validation_errors import FAILURES, explain, text
 from graphserve.wire.values import ValueCodec
 
 
-def converted(cls: type, init: Mapping[str, object]) -> dict[str, Any]:
+def converted(cls: type, init: Mapping[str, object]) -> dict[str, object]:
     """Return the keyword arguments that `__init__` gets.
 
     Args:
@@ -51,11 +51,11 @@ def init_problems(cls: type, init: Mapping[str, object]) -> list[str]:
     return _read(cls, init)[1]
 
 
-def _read(cls: type, init: Mapping[str, object]) -> tuple[dict[str, Any], list[str]]:
+def _read(cls: type, init: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
     if not init:
         return {}, []
     method, annotations = _annotations(cls)
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, object] = {}
     problems: list[str] = []
     for name, value in init.items():
         arguments[name] = copy.deepcopy(value)  # each instance has its own
@@ -75,14 +75,14 @@ class _Unknown(Exception):
     """Raised for a type that nobody here can read, such as a union of what looks alike in JSON."""
 
 
-def _annotations(cls: type) -> tuple[str, dict[str, Any]]:
+def _annotations(cls: type) -> tuple[str, dict[str, Hint]]:
     """Return the method that `init` is for, and the type of each argument that can be given by
     name.
     """
     own = {name for base in cls.__mro__[:-1] for name in vars(base)}
     method = "__init__" if "__init__" in own else "__new__"
     function = inspect.unwrap(getattr(cls, method))
-    found: dict[str, Any] = {}
+    found: dict[str, Hint] = {}
     for parameter in list(inspect.signature(function).parameters.values())[1:]:
         if parameter.annotation is parameter.empty or parameter.kind is parameter.VAR_POSITIONAL:
             continue
@@ -93,21 +93,21 @@ def _annotations(cls: type) -> tuple[str, dict[str, Any]]:
     return method, found
 
 
-class _Rest(dict[str, Any]):
+class _Rest(dict[str, Hint]):
     """Annotations by name, and that of `**options` for every other name."""
 
-    def __init__(self, named: dict[str, object], rest: object) -> None:
+    def __init__(self, named: dict[str, Hint], rest: Hint) -> None:
         super().__init__(named)
         self._rest = rest
 
     def __contains__(self, name: object) -> bool:
         return True
 
-    def __missing__(self, name: str) -> Any:
+    def __missing__(self, name: str) -> Hint:
         return self._rest
 
 
-def _resolved(function: object, annotation: object) -> Any:
+def _resolved(function: object, annotation: object) -> Hint:
     """Return an annotation that may be text; Any where it names what is there for type checkers
     only.
     """
@@ -121,7 +121,7 @@ def _resolved(function: object, annotation: object) -> Any:
         return Any
 
 
-def _value(hint: Hint, value: object) -> Any:
+def _value(hint: Hint, value: object) -> object:
     part = type_hints.take_apart(hint)
     strangers = [each for each in type_hints.walk(hint) if each.kind == "other"]
     if not strangers:
@@ -140,7 +140,7 @@ def _value(hint: Hint, value: object) -> Any:
     return decoder.decode(own_json.dumps(value).encode())
 
 
-def _one_of(kinds: list[object], hint: Hint, value: object) -> Any:
+def _one_of(kinds: list[Hint], hint: Hint, value: object) -> object:
     if value is None and type(None) in kinds:
         return None
     given = [kind for kind in kinds if kind is not type(None)]
@@ -154,7 +154,7 @@ def _one_of(kinds: list[object], hint: Hint, value: object) -> Any:
     raise Misfit(f"Expected `{_name(hint)}`, got `{type(value).__name__}`")
 
 
-def _hook(kind: Any, value: Any) -> Any:
+def _hook(kind: Hint, value: object) -> object:
     origin = typing.get_origin(kind) or kind
     if _is_path(origin):
         if not isinstance(value, str):
@@ -165,11 +165,11 @@ def _hook(kind: Any, value: Any) -> Any:
     return type_hook()(kind, value)
 
 
-def _others(kind: object) -> Iterator[type_hints.Part]:
+def _others(kind: Hint) -> Iterator[type_hints.Part]:
     return (part for part in type_hints.walk(kind) if part.kind == "other")
 
 
-def _is_path(kind: object) -> bool:
+def _is_path(kind: Hint) -> TypeGuard[type[pathlib.PurePath]]:
     return isinstance(kind, type) and (issubclass(kind, pathlib.PurePath) or kind is os.PathLike)
 
 

@@ -29,7 +29,6 @@ import threading
 import time
 import weakref
 from collections.abc import Container
-from typing import Any
 from zlib import crc32
 
 MIN_SIZE = 64 * 1024  # bytes; below, the socket is cheaper
@@ -390,7 +389,7 @@ class MemoryReceiver:
     def __init__(self, owners: Container[int]) -> None:
         self._owners = owners
         self._mappings: dict[tuple[int, int], _Mapping] = {}
-        self._alive: dict[int, weakref.ref[Any]] = {}
+        self._alive: dict[int, weakref.ref[object]] = {}
         self._lock = threading.RLock()  # a view may be collected while this thread is in here
 
     def fetch(self, reference: bytes) -> memoryview:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -24,7 +24,7 @@ from graphserve.wire.formats import PROBLEM, Format, StreamFormat
 from graphserve.wire.signature import Parameter, Signature, uses_adapter
 from graphserve.wire.type_hints import Hint
 
-Json = dict[str, Any]
+Json = dict[str, Any]  # an object of JSON; msgspec and pydantic have this type for a schema too
 
 _TEMPLATE = "#/components/schemas/{name}"
 _ERRORS = {
@@ -106,6 +106,12 @@ _TYPES_OF_KINDS = {
 }
 
 _FORMATS = {msgspec.inspect.DateTimeType: "date-time", msgspec.inspect.TimeType: "time"}
+WithFields = (
+    msgspec.inspect.StructType
+    | msgspec.inspect.TypedDictType
+    | msgspec.inspect.NamedTupleType
+    | msgspec.inspect.DataclassType
+)
 _PREFIX = "#/components/schemas/"
 
 
@@ -239,7 +245,7 @@ def _for_clients(value: object) -> None:
 
 def _say_types(schema: Json) -> None:
     """Give an enumeration its type; one of several types becomes a choice of enumerations."""
-    kinds: dict[str, list[Any]] = {}
+    kinds: dict[str, list[object]] = {}
     for each in schema["enum"]:
         kinds.setdefault(_TYPES_OF_CONSTANTS[type(each)], []).append(each)
     if len(kinds) == 1:
@@ -256,7 +262,7 @@ def _is_same(one: Json, other: Json) -> bool:
     return bool(_without_required(one) == _without_required(other))
 
 
-def _without_required(value: object) -> Any:
+def _without_required(value: object) -> object:
     if isinstance(value, dict):
         return {key: _without_required(each) for key, each in value.items() if key != "required"}
     return [_without_required(each) for each in value] if isinstance(value, list) else value
@@ -316,7 +322,7 @@ def _kind_of(scalar: type | None) -> str:
     return next((kind for base, kind in kinds.items() if scalar and issubclass(scalar, base)), "")
 
 
-def _describe_array(part: type_hints.Part) -> Any:
+def _describe_array(part: type_hints.Part) -> Hint:
     if part.kind != "array":
         return None
     schema = array_schema(arrays.demand(part.hint, part.metadata))
@@ -468,7 +474,7 @@ class _Walk:
         self.components = components
         self.seen: set[str] = set()
 
-    def visit(self, schema: Any, info: Any) -> None:
+    def visit(self, schema: object, info: msgspec.inspect.Type) -> None:
         """Add the formats of one type, and of what is in it."""
         inspect = msgspec.inspect
         if not isinstance(schema, dict):
@@ -482,11 +488,11 @@ class _Walk:
         elif isinstance(info, (inspect.CollectionType, inspect.VarTupleType)):
             self.visit(schema.get("items"), info.item_type)
         elif isinstance(info, inspect.TupleType):
-            self._each(schema.get("prefixItems", ()), info.item_types)
+            self._each(schema.get("prefixItems"), info.item_types)
         elif isinstance(info, inspect.DictType):
             self.visit(schema.get("additionalProperties"), info.value_type)
             self.visit(schema.get("propertyNames"), info.key_type)
-        elif hasattr(info, "fields"):
+        elif isinstance(info, WithFields):
             self._fields(schema, info)
 
     def _union(self, schema: Json, info: msgspec.inspect.UnionType) -> None:
@@ -498,23 +504,25 @@ class _Walk:
                 if _may_be(choice, inner):
                     self.visit(choice, inner)
 
-    def _each(self, schemas: Any, infos: Any) -> None:
+    def _each(self, schemas: object, infos: Iterable[msgspec.inspect.Type]) -> None:
+        if not isinstance(schemas, (list, tuple)):
+            return
         for schema, info in zip(schemas, infos, strict=False):
             self.visit(schema, info)
 
-    def _fields(self, schema: Json, info: Any) -> None:
+    def _fields(self, schema: Json, info: WithFields) -> None:
         name = schema.get("$ref", "").removeprefix(_PREFIX)
         if name in self.seen or name not in self.components:
             return
         self.seen.add(name)
         component = self.components[name]
         properties = component.get("properties", {})
-        self._each(component.get("prefixItems", ()), [field.type for field in info.fields])
+        self._each(component.get("prefixItems"), [field.type for field in info.fields])
         for field in info.fields:
             self.visit(properties.get(field.encode_name), field.type)
 
 
-def _may_be(schema: Json, info: Any) -> bool:
+def _may_be(schema: Json, info: msgspec.inspect.Type) -> bool:
     """Return whether a choice of a union may be this type's."""
     inspect = msgspec.inspect
     if type(info) in _FORMATS:
@@ -526,6 +534,7 @@ def _may_be(schema: Json, info: Any) -> bool:
         return schema.get("type") == "array"
     if isinstance(info, inspect.DictType):
         return schema.get("type") == "object"
-    return hasattr(info, "fields") and schema.get("$ref", "").removeprefix(_PREFIX).startswith(
-        info.cls.__name__
-    )
+    if not isinstance(info, WithFields):
+        return False
+    name: str = schema.get("$ref", "").removeprefix(_PREFIX)
+    return name.startswith(info.cls.__name__)

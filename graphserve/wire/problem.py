@@ -56,16 +56,14 @@ class HttpProblem(CallError):
 
     kind = "http"
 
-    def __init__(
-        self, status: int, detail: str, *, headers: dict[str, str] | None = None, **rest: Any
-    ) -> None:
-        super().__init__(detail, status=status, title=phrase(status), **rest)
+    def __init__(self, status: int, detail: str, *, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail, status=status, title=phrase(status))
         self.headers = headers or {}
 
     @classmethod
     def read(cls, status: int, body: bytes) -> HttpProblem:
         """Return what `encode` wrote, for a process that passes the answer on."""
-        return cls(status, str(msgspec.json.decode(body, type=dict[str, Any]).get("detail", "")))
+        return cls(status, str(_members(body).get("detail", "")))
 
 
 _OURS: frozenset[type[CallError]] = frozenset({*_KINDS.values(), HttpProblem})
@@ -85,11 +83,11 @@ class Untakable(Unavailable):
     Args:
         detail: why.
         how: `by-socket` if it can take them by the socket; `no-memory` if it has no room for them.
-        rest: see `CallError`.
+        node: the node of the worker.
     """
 
-    def __init__(self, detail: str, how: str, **rest: Any) -> None:
-        super().__init__(detail, **rest)
+    def __init__(self, detail: str, how: str, *, node: str) -> None:
+        super().__init__(detail, node=node)
         self.how = how
 
 
@@ -157,7 +155,7 @@ def _encode(
     if not 400 <= error.status <= 599:
         raise ValueError(f"its status is {error.status}")
     service = error.node or node
-    body: dict[str, Any] = {
+    body: dict[str, object] = {
         "type": error.type if isinstance(error, Problem) else _OWN_TYPE + _type_name(error),
         "title": error.title,
         "status": error.status,
@@ -204,7 +202,7 @@ def withheld(body: bytes) -> str | None:
     it is not.
     """
     try:
-        said = msgspec.json.decode(body, type=dict[str, Any])
+        said = _members(body)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     service, request_id = said.get("service"), said.get("request_id")
@@ -215,7 +213,12 @@ def withheld(body: bytes) -> str | None:
 
 def with_detail(body: bytes, detail: str) -> bytes:
     """Return an answer whose detail was kept from the public, with it."""
-    return msgspec.json.encode({**msgspec.json.decode(body, type=dict[str, Any]), "detail": detail})
+    return msgspec.json.encode({**_members(body), "detail": detail})
+
+
+def _members(body: bytes) -> dict[str, object]:
+    # (of msgspec's types only Any takes everything)
+    return msgspec.json.decode(body, type=dict[str, Any])
 
 
 def detail_in_log(message: str) -> str:
@@ -251,35 +254,44 @@ def decode(
     if not isinstance(said, dict):
         said = {}
     cls = _KINDS.get(kind or _kind_of(str(said.get("type", ""))))
-    detail, title = _text(said.get("detail")), _text(said.get("title")) or phrase(status)
-    rest: dict[str, Any] = {
-        "node": _text(said.get("service")) or node,
-        "request_id": _text(said.get("request_id")),
-    }
+    detail = _text(said.get("detail"))
+    title = _text(said.get("title")) or phrase(status)
+    service = _text(said.get("service")) or node
+    request_id = _text(said.get("request_id"))
     if cls is Problem and 400 <= status <= 599:
         extensions = {name: value for name, value in said.items() if name not in Problem.reserved}
         kept = {name: value for name, value in headers.items() if header_fault(name, value) is None}
         kept.pop("server", None)  # of a service that runs elsewhere
         type_ = _text(said.get("type")) or "about:blank"
         return Problem(
-            status, title, detail=detail, type=type_, extensions=extensions, headers=kept, **rest
+            status,
+            title,
+            detail=detail,
+            type=type_,
+            extensions=extensions,
+            headers=kept,
+            node=service,
+            request_id=request_id,
         )
     if cls is InvalidArguments:
         errors = said.get("errors")
         listed = errors if isinstance(errors, list) else []
-        return InvalidArguments(
-            detail, errors=[each for each in listed if isinstance(each, dict)], **rest
-        )
+        told = [each for each in listed if isinstance(each, dict)]
+        return InvalidArguments(detail, errors=told, node=service, request_id=request_id)
     if cls is Unavailable:
         return Unavailable(
-            detail, retry_after=_seconds(headers.get(RETRY_AFTER.decode())),
-            full=QUEUE_FULL.decode() in headers or said.get("full") is True, **rest,
-        )  # fmt: skip
+            detail,
+            retry_after=_seconds(headers.get(RETRY_AFTER.decode())),
+            full=QUEUE_FULL.decode() in headers or said.get("full") is True,
+            node=service,
+            request_id=request_id,
+        )
     if cls is DeadlineExceeded:
-        return DeadlineExceeded(detail, **rest)
+        return DeadlineExceeded(detail, node=service, request_id=request_id)
     is_refused = QUARANTINED.decode() in headers or said.get("quarantined") is True
     remote = Quarantined if is_refused else RemoteError
-    return remote(detail or f"{node} answered {status} {title}", **rest)
+    text = detail or f"{node} answered {status} {title}"
+    return remote(text, node=service, request_id=request_id)
 
 
 def _kind(error: CallError) -> str:

@@ -7,15 +7,17 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
+from operator import attrgetter
+from typing import TYPE_CHECKING, Literal, TypeGuard, TypeVar, cast
 
 from graphserve.wire.costs.bounds import ERRORS_MADE, HASHED_BODY
 from graphserve.wire.costs.union_branching import Branching
 from graphserve.wire.exceptions import ErrorDetail, Misfit
 from graphserve.wire.pydantic_schemas import (
     OWN,
+    Part,
     Schema,
     build,
     guarded,
@@ -27,15 +29,20 @@ from graphserve.wire.pydantic_schemas import (
 from graphserve.wire.type_hints import Hint
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
-    from pydantic.json_schema import GenerateJsonSchema
+    from pydantic import BaseModel, TypeAdapter
+    from pydantic.fields import FieldInfo
+    from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
     from pydantic_core import CoreConfig, ValidationError
+    from pydantic_core.core_schema import BytesSchema
 
     from graphserve.wire.pydantic_schemas import Way
 
 T = TypeVar("T")
+Warnings = Literal["warn", "error"]  # what becomes of a value that a serializer does not expect
 
 _UNEXPECTED = re.compile(r"Expected `(?P<wanted>[^`]+)`.*?input_type=(?P<got>\w+)", re.DOTALL)
+
+_root_of = attrgetter("root")
 
 _TOO_MANY_TRIES = (
     "it is nested too deeply for a union without a discriminator, of which each level tries all"
@@ -60,7 +67,8 @@ class Adapter:
         import pydantic
 
         try:
-            self._adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(hint)
+            # (what is none of Python's types it refuses itself)
+            self._adapter: TypeAdapter[object] = pydantic.TypeAdapter(hint)  # type: ignore[arg-type]
         except pydantic.PydanticSchemaGenerationError as exc:
             raise TypeError(str(exc).partition("\n")[0]) from None
         except pydantic.PydanticUserError as exc:
@@ -71,14 +79,15 @@ class Adapter:
         self._model = _model(hint)
         self._guarded = self._public[0]
         if schema_is_keyed(self._adapter.core_schema):
-            schema = self._adapter.core_schema
+            schema: Schema = self._adapter.core_schema
             self._guarded = build(guarded(with_base64(schema, False)), _config(schema))[0]
         self._branching = Branching.of(self._adapter.core_schema)
 
     @property
     def core_schema(self) -> Schema:
         """pydantic's own description of the type."""
-        return self._adapter.core_schema
+        schema: Schema = self._adapter.core_schema
+        return schema
 
     @property
     def plain_bytes(self) -> bool:
@@ -86,7 +95,7 @@ class Adapter:
         schema: Schema = self._adapter.core_schema
         return schema["type"] == "bytes" and "serialization" not in schema
 
-    def check(self, value: object) -> Any:
+    def check(self, value: object) -> object:
         """Validate a value that is one of Python's already.
 
         Raises:
@@ -94,7 +103,7 @@ class Adapter:
         """
         return self._adapter.validate_python(value, strict=True)
 
-    def load(self, data: bytes | memoryview, by_name: bool = False) -> Any:
+    def load(self, data: bytes | memoryview, by_name: bool = False) -> object:
         """Validate JSON, strictly.
 
         Args:
@@ -122,9 +131,9 @@ class Adapter:
             TypeError: the value is not of the type.
             pydantic.ValidationError: the same, in pydantic's words.
         """
-        return self._checked(value, lambda: self.write(value, by_alias, warnings="error"))
+        return self._checked(value, lambda: self.write(value, by_alias, "error"))
 
-    def plain(self, value: object, *, for_input: bool = False) -> Any:
+    def plain(self, value: object, *, for_input: bool = False) -> object:
         """A value as plain dicts, lists, strings and numbers for everybody: what its JSON says, but
         NaN stays NaN.
 
@@ -136,7 +145,7 @@ class Adapter:
             TypeError: the value is not of the type.
             pydantic.ValidationError: the same, in pydantic's words.
         """
-        return self._checked(value, lambda: self.write_plain(value, for_input, warnings="error"))
+        return self._checked(value, lambda: self.write_plain(value, for_input, "error"))
 
     def _checked(self, value: object, write: Callable[[], T]) -> T:
         from pydantic_core import PydanticSerializationError
@@ -152,34 +161,38 @@ class Adapter:
             raise TypeError(f"Expected `{found['wanted']}`, got `{found['got']}`")
         raise TypeError(" ".join(reason.removeprefix("Pydantic serializer warnings:").split()))
 
-    def write(self, value: object, by_alias: bool, **options: Any) -> bytes:
+    def write(self, value: object, by_alias: bool, warnings: Warnings = "warn") -> bytes:
         """Return a value as JSON, whatever type it has."""
         serializer = (self._public if by_alias else self._inner)[1]
         if by_alias:
-            return serializer.to_json(value, by_alias=True, **options)
-        data = serializer.to_json(value, by_alias=False, round_trip=True, **options)
+            return serializer.to_json(value, by_alias=True, warnings=warnings)
+        data = serializer.to_json(value, by_alias=False, round_trip=True, warnings=warnings)
         if b"null" not in data:
             return data
         # Perhaps a null that was NaN or infinity: models write these so, whatever their serializer
         # is told.
         import pydantic_core
 
-        plain = serializer.to_python(value, mode="json", by_alias=False, round_trip=True, **options)
+        plain = serializer.to_python(
+            value, mode="json", by_alias=False, round_trip=True, warnings=warnings
+        )
         return pydantic_core.to_json(plain, inf_nan_mode="constants")
 
-    def write_plain(self, value: object, for_input: bool, **options: Any) -> Any:
+    def write_plain(self, value: object, for_input: bool, warnings: Warnings = "warn") -> object:
         """Return a value as `plain` writes it, whatever type it has."""
         serializer = self._public[1]
         if not for_input:
-            return serializer.to_python(value, mode="json", by_alias=True, **options)
-        tree = serializer.to_python(value, mode="json", by_alias=False, round_trip=True, **options)
+            return serializer.to_python(value, mode="json", by_alias=True, warnings=warnings)
+        tree = serializer.to_python(
+            value, mode="json", by_alias=False, round_trip=True, warnings=warnings
+        )
         return _as_read(value, tree)
 
-    def schema(self, template: str, output: bool) -> dict[str, Any]:
+    def schema(self, template: str, output: bool) -> JsonSchemaValue:
         """Its JSON schema, with its definitions under `$defs`; a model is one of these, not written
         out.
         """
-        mode: Any = "serialization" if output else "validation"
+        mode: JsonSchemaMode = "serialization" if output else "validation"
         generator = _generator()(by_alias=True, ref_template=template)
         schemas, definitions = generator.generate_definitions(
             [(0, mode, self._adapter.core_schema)]
@@ -194,7 +207,7 @@ def is_keyed(hint: Hint) -> bool:
     return schema_is_keyed(_of(hint).core_schema)
 
 
-def is_instance(value: object) -> bool:
+def is_instance(value: object) -> TypeGuard[BaseModel]:
     """Return whether `value` is an instance of a pydantic model."""
     pydantic = sys.modules.get("pydantic")
     return pydantic is not None and isinstance(value, pydantic.BaseModel)
@@ -219,7 +232,7 @@ def dump(value: object, by_alias: bool = False) -> bytes:
     return _of(kind).write(value, by_alias)
 
 
-def plain(value: object, for_input: bool) -> Any:
+def plain(value: object, for_input: bool) -> object:
     """Return a model of any class as `Adapter.plain` writes it."""
     kind: Hint = type(value)
     return _of(kind).write_plain(value, for_input)
@@ -240,7 +253,7 @@ def _of(kind: Hint) -> Adapter:
     return Adapter(kind)
 
 
-def _as_read(value: Any, tree: Any) -> Any:
+def _as_read(value: object, tree: object) -> object:
     """Return a value that was written with the names of its fields, with the names that validation
     takes.
 
@@ -248,19 +261,21 @@ def _as_read(value: Any, tree: Any) -> Any:
     """
     fields = getattr(type(value), "__pydantic_fields__", None)
     if fields is not None and getattr(type(value), "__pydantic_root_model__", False):
-        return _as_read(value.root, tree)
+        return _as_read(_root_of(value), tree)
     if fields is not None and type(tree) is dict:
         config = (
             getattr(type(value), "model_config", None)
             or getattr(type(value), "__pydantic_config__", None)
             or {}
         )
-        read: dict[Any, Any] = {}
+        read: dict[str, object] = {}
         for name, part in tree.items():
             path = (name,) if name not in fields else _path(name, fields[name], config)
             place = read
             for step in path[:-1]:
-                place = place.setdefault(step, {})
+                inner = place.setdefault(step, {})
+                assert isinstance(inner, dict)
+                place = inner
             place[path[-1]] = _as_read(getattr(value, name, None), part)
         return read
     if dataclasses.is_dataclass(value) and type(tree) is dict:
@@ -278,7 +293,7 @@ def _as_read(value: Any, tree: Any) -> Any:
     return tree
 
 
-def _path(name: str, field: Any, config: Any) -> tuple[str, ...]:
+def _path(name: str, field: FieldInfo, config: Mapping[str, object]) -> tuple[str, ...]:
     """Where validation looks for a field: its name, its alias, or a path of keys."""
     alias = field.validation_alias
     if alias is None or config.get("validate_by_alias") is False:
@@ -301,11 +316,11 @@ def _model(hint: Hint) -> type | None:
     return cast(type, hint.__pydantic_generic_metadata__["origin"] or hint)
 
 
-def _ways(adapter: TypeAdapter[Any]) -> tuple[Way, Way]:
-    """A validator and a serializer for the public, and both for nodes: pydantic's own where there
-    are no bytes.
+def _ways(adapter: TypeAdapter[object]) -> tuple[Way, Way]:
+    """Return a validator and a serializer for the public, and both for nodes: pydantic's own where
+    there are no bytes.
     """
-    schema = adapter.core_schema
+    schema: Schema = adapter.core_schema
     if (kind := misplaced(schema)) is not None:
         raise TypeError(
             f"{kind.__module__}.{kind.__name__} is no type that pydantic can read from JSON, so a"
@@ -330,14 +345,14 @@ def _way(schema: Schema, config: CoreConfig, everywhere: bool, own: Way) -> Way:
 
 def _config(schema: Schema) -> CoreConfig:
     """Return the configuration of the class at the root of a schema."""
-    if schema["type"] == "definitions":
-        inner = schema["schema"]
-        if inner["type"] == "definition-ref":
-            inner = next(
-                each for each in schema["definitions"] if each.get("ref") == inner["schema_ref"]
-            )
-        schema = inner
-    config: CoreConfig | None = schema.get("config")
+    root: Part = schema
+    if isinstance(root, dict) and root["type"] == "definitions":
+        definitions = root["definitions"]
+        root = root["schema"]
+        if isinstance(root, dict) and root["type"] == "definition-ref":
+            wanted = root["schema_ref"]
+            root = next(each for each in definitions if each.get("ref") == wanted)
+    config: CoreConfig | None = root.get("config") if isinstance(root, dict) else None
     return {} if config is None else config
 
 
@@ -346,7 +361,7 @@ def _generator() -> type[GenerateJsonSchema]:
     from pydantic.json_schema import GenerateJsonSchema
 
     class Generator(GenerateJsonSchema):
-        def bytes_schema(self, schema: Schema) -> dict[str, Any]:
+        def bytes_schema(self, schema: BytesSchema) -> JsonSchemaValue:
             said = super().bytes_schema(schema)
             if OWN & self._config.config_dict.keys():
                 return said

@@ -9,8 +9,8 @@ the user's classes stay as they are. A part that has a serializer of its own kee
 from __future__ import annotations
 
 import binascii
-from collections.abc import Callable, Collection, Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, TypeAlias
 
 from graphserve.wire.costs.bounds import HASHED_FEW
 from graphserve.wire.costs.hash_spread import crowded
@@ -20,12 +20,19 @@ if TYPE_CHECKING:
 
     Way = tuple[SchemaValidator, SchemaSerializer]  # into the process and out of it
 
-# A part of a schema of pydantic's (`pydantic_core.CoreSchema`), as it is walked: a mapping, or a
-# list of parts.
-Schema: TypeAlias = Any
+# A schema of pydantic's (`pydantic_core.CoreSchema`), as it is walked. What is in it is a schema, a
+# list of parts, or something else that is left alone.
+Schema: TypeAlias = Mapping[str, object]
+Part: TypeAlias = object
 
-Spread = Callable[[Any], Collection[object]]  # takes values out of what holds them, or refuses them
+# Takes values out of their wrappers, or refuses them.
+Spread = (
+    Callable[[set["_Wrapped"]], set[object]]
+    | Callable[[frozenset["_Wrapped"]], frozenset[object]]
+    | Callable[[dict["_Wrapped", object]], dict[object, object]]
+)
 
+_COMPLETE = "__pydantic_complete__"  # the attribute of a class that has its validator
 # with one of these a model says itself what its JSON is
 OWN = frozenset({"ser_json_bytes", "val_json_bytes"})
 _NO_SCHEMAS = frozenset(
@@ -33,6 +40,19 @@ _NO_SCHEMAS = frozenset(
 )
 _NAMED = frozenset({"fields", "choices"})  # what these hold goes by names that the user gave
 _STRING = {"type": "str"}
+_ANY = {"type": "any"}
+# Types of schemas that have another way to a value than the class that stands in them.
+_OTHER_WAYS = frozenset(
+    {
+        "default",
+        "union",
+        "tagged-union",
+        "function-before",
+        "function-wrap",
+        "function-plain",
+        "chain",
+    }
+)
 # What a client cannot choose the hashes of.
 _SAFE = frozenset({"str", "bytes", "bool", "none", "date", "literal", "enum"})
 
@@ -45,7 +65,7 @@ def with_base64(schema: Schema, everywhere: bool) -> Schema:
         everywhere: whether models that say themselves how bytes look in JSON are not asked, as
             between nodes.
     """
-    return _change(schema, True, everywhere)
+    return _with_base64(schema, True, everywhere)
 
 
 def build(schema: Schema, config: CoreConfig) -> Way:
@@ -57,72 +77,75 @@ def build(schema: Schema, config: CoreConfig) -> Way:
     import pydantic_core
 
     if "_use_prebuilt" in (pydantic_core.SchemaValidator.__text_signature__ or ""):
-        fresh: Any = {"_use_prebuilt": False}
         return (
-            pydantic_core.SchemaValidator(schema, config, **fresh),
-            pydantic_core.SchemaSerializer(schema, config, **fresh),
+            pydantic_core.SchemaValidator(schema, config, _use_prebuilt=False),
+            pydantic_core.SchemaSerializer(schema, config, _use_prebuilt=False),
         )
-    classes = [cls for cls in _classes(schema) if vars(cls).get("__pydantic_complete__")]
+    classes = [cls for cls in _classes(schema) if vars(cls).get(_COMPLETE)]
     try:
         for cls in classes:
-            cls.__pydantic_complete__ = False
+            setattr(cls, _COMPLETE, False)
         return pydantic_core.SchemaValidator(schema, config), pydantic_core.SchemaSerializer(
             schema, config
         )
     finally:
         for cls in classes:
-            cls.__pydantic_complete__ = True
+            setattr(cls, _COMPLETE, True)
 
 
 def guarded(schema: Schema) -> Schema:
     """Return a schema of pydantic's that makes a set, or a dict, only of what has hashes that are
     spread.
 
-    pydantic validates each element and each key, and puts it in a holder that no client can choose
+    pydantic validates each element and each key, and puts it in a wrapper that no client can choose
     the hash of. Only when the hashes of all are known to be spread, they are taken out.
     """
-    if isinstance(schema, (list, tuple)):
-        return type(schema)(guarded(part) for part in schema)
-    if not isinstance(schema, dict):
-        return schema
-    parts: dict[str, Schema] = {}
+    parts: dict[str, Part] = {}
     for key, part in schema.items():
         if key in _NAMED and isinstance(part, dict):
-            parts[key] = {name: guarded(one) for name, one in part.items()}
+            parts[key] = {name: _guarded(one) for name, one in part.items()}
         else:
-            parts[key] = part if key in _NO_SCHEMAS else guarded(part)
+            parts[key] = part if key in _NO_SCHEMAS else _guarded(part)
     kind = parts.get("type")
     if kind in ("set", "frozenset"):
-        items = parts.get("items_schema", {"type": "any"})
-        if items.get("type") in _SAFE:
+        items = parts.get("items_schema", _ANY)
+        if _type_of(items) in _SAFE:
             return parts
-        return _unheld(
-            {**parts, "items_schema": _held(items)}, _KINDS[kind], {"items_schema": {"type": "any"}}
-        )
-    if kind == "dict" and parts.get("keys_schema", {"type": "any"}).get("type") not in _SAFE | {
-        "any"
-    }:
-        parts = {**parts, "keys_schema": _held(parts["keys_schema"])}
-        return _unheld(
-            parts, _spread_dict, {"keys_schema": {"type": "any"}, "values_schema": {"type": "any"}}
-        )
+        parts["items_schema"] = _wrapping(items)
+        take_out = _spread_set if kind == "set" else _spread_frozenset
+        return _unwrapping(parts, take_out, {"items_schema": _ANY})
+    if kind == "dict":
+        keys = parts.get("keys_schema", _ANY)
+        if _type_of(keys) not in _SAFE | {"any"}:
+            parts["keys_schema"] = _wrapping(keys)
+            return _unwrapping(parts, _spread_dict, {"keys_schema": _ANY, "values_schema": _ANY})
     return parts
 
 
-def _held(schema: Schema) -> Schema:
+def _guarded(part: Part) -> Part:
+    if isinstance(part, (list, tuple)):
+        return type(part)(_guarded(each) for each in part)
+    return guarded(part) if isinstance(part, dict) else part
+
+
+def _type_of(part: Part) -> object:
+    return part.get("type") if isinstance(part, dict) else None
+
+
+def _wrapping(schema: Part) -> Schema:
     return {
         "type": "function-after",
-        "function": {"type": "no-info", "function": _Held},
+        "function": {"type": "no-info", "function": _Wrapped},
         "schema": schema,
     }
 
 
-def _unheld(schema: dict[str, Schema], take_out: Spread, inner: Schema) -> Schema:
+def _unwrapping(schema: Schema, take_out: Spread, inner: Schema) -> Schema:
     bounds = {key: schema[key] for key in ("min_length", "max_length") if key in schema}
     plain = {
         key: part for key, part in schema.items() if key not in ("min_length", "max_length", "ref")
     }
-    changed: dict[str, Schema] = {
+    changed: Schema = {
         "type": "function-after",
         "function": {"type": "no-info", "function": take_out},
         "schema": plain,
@@ -139,19 +162,19 @@ def _unheld(schema: dict[str, Schema], take_out: Spread, inner: Schema) -> Schem
     return {**changed, "ref": schema["ref"]} if "ref" in schema else changed
 
 
-class _Held:
+class _Wrapped:
     __slots__ = ("value",)
 
     def __init__(self, value: object) -> None:
         self.value = value
 
 
-def _spread_set(held: set[_Held]) -> set[object]:
-    return set(_spread([each.value for each in held], True))
+def _spread_set(wrapped: set[_Wrapped]) -> set[object]:
+    return set(_spread([each.value for each in wrapped], True))
 
 
-def _spread_frozenset(held: frozenset[_Held]) -> frozenset[object]:
-    return frozenset(_spread([each.value for each in held], True))
+def _spread_frozenset(wrapped: frozenset[_Wrapped]) -> frozenset[object]:
+    return frozenset(_spread([each.value for each in wrapped], True))
 
 
 def _spread_again(made: Collection[object]) -> Collection[object]:
@@ -159,11 +182,10 @@ def _spread_again(made: Collection[object]) -> Collection[object]:
     return made
 
 
-def _spread_dict(held: dict[_Held, object]) -> dict[object, object]:
-    return dict(zip(_spread([each.value for each in held], False), held.values(), strict=True))
-
-
-_KINDS: dict[str, Spread] = {"set": _spread_set, "frozenset": _spread_frozenset}
+def _spread_dict(wrapped: dict[_Wrapped, object]) -> dict[object, object]:
+    return dict(
+        zip(_spread([each.value for each in wrapped], False), wrapped.values(), strict=True)
+    )
 
 
 def _spread(values: list[object], is_set: bool) -> list[object]:
@@ -174,99 +196,88 @@ def _spread(values: list[object], is_set: bool) -> list[object]:
     return values
 
 
-def holds_any(schema: Schema) -> bool:
-    """Return whether a part of it may be anything, bytes too."""
-    return (isinstance(schema, dict) and schema.get("type") == "any") or any(
-        map(holds_any, below(schema))
-    )
+def holds_any(part: Part) -> bool:
+    """Return whether something in it may be anything, bytes too."""
+    return _type_of(part) == "any" or any(map(holds_any, below(part)))
 
 
-def schema_is_keyed(schema: Schema) -> bool:
-    """Return whether a part of it is a set, or a dict whose keys may be anything but text."""
-    if isinstance(schema, dict):
-        kind = schema.get("type")
+def schema_is_keyed(part: Part) -> bool:
+    """Return whether something in it is a set, or a dict whose keys may be anything but text."""
+    if isinstance(part, dict):
+        kind = part.get("type")
         if kind in ("set", "frozenset"):
             return True
-        if kind == "dict" and schema.get("keys_schema", {}).get("type") != "str":
+        if kind == "dict" and _type_of(part.get("keys_schema")) != "str":
             return True
-    return any(map(schema_is_keyed, below(schema)))
+    return any(map(schema_is_keyed, below(part)))
 
 
-def misplaced(schema: Schema) -> type | None:
+def misplaced(part: Part) -> type | None:
     """Return a class that is no type of pydantic's where a value is needed: what has it can come
     from no JSON.
     """
-    if isinstance(schema, dict) and (
-        "serialization" in schema or schema.get("serialization_exclude")
-    ):
-        return None
-    kind = schema.get("type") if isinstance(schema, dict) else None
-    if kind == "is-instance":
-        return schema["cls"] if isinstance(schema["cls"], type) else None
-    if kind == "json-or-python":
-        return misplaced(schema["json_schema"])
-    if kind == "lax-or-strict":
-        return misplaced(schema["strict_schema"])
-    if kind in (
-        "default",
-        "union",
-        "tagged-union",
-        "function-before",
-        "function-wrap",
-        "function-plain",
-        "chain",
-    ):
-        return None  # there may be another way
-    return next((found for part in below(schema) if (found := misplaced(part)) is not None), None)
+    if isinstance(part, dict):
+        if "serialization" in part or part.get("serialization_exclude"):
+            return None
+        kind = part.get("type")
+        if kind == "is-instance":
+            return part["cls"] if isinstance(part["cls"], type) else None
+        if kind == "json-or-python":
+            return misplaced(part["json_schema"])
+        if kind == "lax-or-strict":
+            return misplaced(part["strict_schema"])
+        if kind in _OTHER_WAYS:
+            return None
+    return next((found for each in below(part) if (found := misplaced(each)) is not None), None)
 
 
-def _change(node: Schema, ours: bool, everywhere: bool) -> Schema:
-    if isinstance(node, (list, tuple)):
-        changed = [_change(part, ours, everywhere) for part in node]
-        return (
-            type(node)(changed)
-            if any(new is not old for new, old in zip(changed, node, strict=True))
-            else node
-        )
-    if not isinstance(node, dict) or "serialization" in node:
+def _change(part: Part, ours: bool, everywhere: bool) -> Part:
+    if isinstance(part, (list, tuple)):
+        changed = [_change(each, ours, everywhere) for each in part]
+        is_same = all(new is old for new, old in zip(changed, part, strict=True))
+        return part if is_same else type(part)(changed)
+    return _with_base64(part, ours, everywhere) if isinstance(part, dict) else part
+
+
+def _with_base64(node: Schema, ours: bool, everywhere: bool) -> Schema:
+    if "serialization" in node:
         return node
     if isinstance(config := node.get("config"), dict):
         ours = everywhere or not OWN & config.keys()
     if node.get("type") == "bytes":
         return _as_base64(node) if ours else node
-    parts = {}
+    parts: dict[str, Part] = {}
     for key, part in node.items():
         if key in _NAMED and isinstance(part, dict):
             named = {name: _change(one, ours, everywhere) for name, one in part.items()}
-            parts[key] = (
-                named if any(one is not part[name] for name, one in named.items()) else part
-            )
+            is_same = all(one is part[name] for name, one in named.items())
+            parts[key] = part if is_same else named
         elif key not in _NO_SCHEMAS:
             parts[key] = _change(part, ours, everywhere)
     return {**node, **parts} if any(part is not node[key] for key, part in parts.items()) else node
 
 
-def below(schema: Schema) -> list[Schema]:
+def below(part: Part) -> list[Part]:
     """Return the schemas in a schema, and lists of them."""
-    if not isinstance(schema, dict):
-        return list(schema) if isinstance(schema, (list, tuple)) else []
-    below: list[Schema] = []
-    for key, part in schema.items():
-        if key in _NAMED and isinstance(part, dict):
-            below += part.values()
+    if not isinstance(part, dict):
+        return list(part) if isinstance(part, (list, tuple)) else []
+    found: list[Part] = []
+    for key, each in part.items():
+        if key in _NAMED and isinstance(each, dict):
+            found += each.values()
         elif key not in _NO_SCHEMAS:
-            below.append(part)
-    return below
+            found.append(each)
+    return found
 
 
-def _classes(schema: Schema) -> Iterator[Any]:
+def _classes(schema: Part) -> Iterator[type]:
     if isinstance(schema, dict) and isinstance(schema.get("cls"), type):
         yield schema["cls"]
     for part in below(schema):
         yield from _classes(part)
 
 
-def _as_base64(node: dict[str, Schema]) -> dict[str, Schema]:
+def _as_base64(node: Schema) -> Schema:
     return {
         **({"ref": node["ref"]} if "ref" in node else {}),
         "type": "function-before",
@@ -281,7 +292,7 @@ def _as_base64(node: dict[str, Schema]) -> dict[str, Schema]:
     }
 
 
-def _decode(value: object) -> Any:
+def _decode(value: object) -> object:
     from pydantic_core import PydanticCustomError
 
     if type(value) is not str:

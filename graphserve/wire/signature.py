@@ -10,7 +10,7 @@ import inspect
 import types
 import typing
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import msgspec
 
@@ -90,7 +90,7 @@ class Parameter:
     name: str
     type: Hint
     required: bool = True
-    default: Any = None
+    default: object = None
 
 
 @dataclass(frozen=True)
@@ -354,7 +354,7 @@ def uses_adapter(hint: Hint) -> bool:
 
 def _is_foreign(part: type_hints.Part) -> bool:
     return part.kind in ("array", "scalar") or (
-        part.kind == "fields" and issubclass(part.origin, msgspec.Struct)
+        part.kind == "fields" and issubclass(part.cls, msgspec.Struct)
     )
 
 

@@ -9,9 +9,7 @@ import dataclasses
 import enum
 import hashlib
 import re
-import typing
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -45,18 +43,17 @@ def _describe(hint: Hint) -> Iterator[str]:
         names = " ".join(f"{item.label}:{type_hints.name_of(item.hint)}" for item in part.items)
         yield f"{part.kind} {type_hints.name_of(part.hint)} {part.metadata} {names}"
         if isinstance(part.origin, enum.EnumMeta):
-            yield " ".join(
-                f"{member.name}={member.value!r}" for member in typing.cast("Any", part.origin)
-            )
+            members: Iterable[enum.Enum] = part.origin
+            yield " ".join(f"{member.name}={member.value!r}" for member in members)
         elif part.kind == "fields":
             config = getattr(part.origin, "__struct_config__", None)
             layout = [getattr(config, name, None) for name in LAYOUT]
-            yield f"{sorted(_optional(part.origin))} {layout}"
+            yield f"{sorted(_optional(part.cls))} {layout}"
         elif part.kind == "model":
             yield from _model(part.hint)
 
 
-def _optional(kind: Hint) -> set[str]:
+def _optional(kind: type) -> set[str]:
     """Return the fields that need not be there."""
     if issubclass(kind, msgspec.Struct):
         return {field.name for field in msgspec.structs.fields(kind) if not field.required}

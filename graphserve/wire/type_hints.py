@@ -17,13 +17,19 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, TypeGuard
 
 import msgspec
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    AnyDtype = np.dtype[Any]
+    AnyArray = np.ndarray[tuple[int, ...], AnyDtype]  # of any shape and dtype
+
 # An annotation as it stands in the user's source: a class, a union, a generic alias, text. Python
-# has no type for it.
-Hint: TypeAlias = Any
+# has no type for it: what one is, is found out by looking.
+Hint: TypeAlias = object
 
 # declared anew: that of typing is for some kinds of hints only
 origin_of: Callable[[Hint], Hint] = typing.get_origin
@@ -108,6 +114,26 @@ class Part:
     metadata: tuple[object, ...] = ()
     items: tuple[Item, ...] = ()
 
+    @property
+    def cls(self) -> type:
+        """The class that values have; only of a kind that has one."""
+        assert isinstance(self.origin, type)
+        return self.origin
+
+
+class _Alias(Protocol):
+    """A `type` statement, of Python or of typing_extensions."""
+
+    __value__: Hint
+
+
+class _Open(Protocol):
+    """A generic alias with type variables in it."""
+
+    __parameters__: tuple[Hint, ...]
+
+    def __getitem__(self, arguments: tuple[Hint, ...], /) -> Hint: ...
+
 
 def take_apart(hint: Hint) -> Part:
     """Return what `hint` is and consists of, one level deep.
@@ -186,9 +212,8 @@ def rewrite(hint: Hint, change: Callable[[Part], Hint]) -> Hint:
     if part.kind == "union":
         changed = typing.Union[inner]  # noqa: UP007  (of a tuple)
     else:
-        changed = part.origin[
-            (*inner, ...) if part.kind == "list" and part.origin is tuple else inner
-        ]
+        is_any_length = part.kind == "list" and part.origin is tuple
+        changed = types.GenericAlias(part.cls, (*inner, ...) if is_any_length else inner)
     return typing.Annotated[(changed, *part.metadata)] if part.metadata else changed
 
 
@@ -201,11 +226,11 @@ def unwrap(hint: Hint) -> tuple[Hint, tuple[object, ...]]:
         if isinstance(hint, typing.NewType):
             hint = hint.__supertype__
         elif origin_of(hint) is typing.Annotated:
-            metadata += hint.__metadata__
-            hint = hint.__origin__
+            hint, *extras = typing.get_args(hint)
+            metadata += tuple(extras)
         elif origin_of(hint) in _WRAPPERS:
             hint = typing.get_args(hint)[0]
-        elif type(hint).__name__ == "TypeAliasType":
+        elif _is_alias(hint):
             hint = hint.__value__
         else:
             return (type(None) if hint is None else hint), metadata
@@ -230,10 +255,16 @@ def is_list(hint: Hint) -> bool:
     return origin is list or getattr(origin, "__name__", "") == "Sequence" or is_array(origin)
 
 
-def is_array(kind: Hint) -> bool:
+def is_array(kind: Hint) -> TypeGuard[type[AnyArray]]:
     """Return whether a class is numpy's array; numpy is not imported for it."""
     numpy = sys.modules.get("numpy")
     return numpy is not None and isinstance(kind, type) and issubclass(kind, numpy.ndarray)
+
+
+def is_array_value(value: object) -> TypeGuard[AnyArray]:
+    """Return whether a value is an array of numpy's; numpy is not imported for it."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and issubclass(type(value), numpy.ndarray)
 
 
 def is_plain_array(value: Any) -> bool:
@@ -242,10 +273,16 @@ def is_plain_array(value: Any) -> bool:
     return numpy is not None and type(value) is numpy.ndarray and not value.dtype.hasobject
 
 
-def is_scalar(kind: Hint) -> bool:
+def is_scalar(kind: Hint) -> TypeGuard[type[np.generic]]:
     """Return whether a class is one of numpy's scalars; numpy is not imported for it."""
     numpy = sys.modules.get("numpy")
     return numpy is not None and isinstance(kind, type) and issubclass(kind, numpy.generic)
+
+
+def is_scalar_value(value: object) -> TypeGuard[np.generic]:
+    """Return whether a value is one of numpy's scalars; numpy is not imported for it."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and issubclass(type(value), numpy.generic)
 
 
 def is_model(kind: Hint) -> bool:
@@ -264,7 +301,7 @@ def _holds(wanted: Hint, items: tuple[Item, ...]) -> bool:
 
 
 def _of_class(
-    hint: Hint, origin: Hint, args: tuple[Hint, ...], metadata: tuple[object, ...]
+    hint: Hint, origin: type, args: tuple[Hint, ...], metadata: tuple[object, ...]
 ) -> Part:
     if is_array(origin):
         return Part("array", hint, origin, metadata)
@@ -295,7 +332,9 @@ def _of_class(
             tuple(Item(None, None, arg) for arg in args or (Any, Any)),
         )
     if _has_fields(origin):
-        return Part("fields", hint, origin, metadata, _fields(origin, args))
+        # (mypy does not see that a class can be hashed)
+        items = _fields(origin, args)  # type: ignore[arg-type]
+        return Part("fields", hint, origin, metadata, items)
     return Part("other", hint, origin, metadata)
 
 
@@ -310,7 +349,7 @@ def _has_fields(kind: type) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _fields(kind: Hint, args: tuple[Hint, ...]) -> tuple[Item, ...]:
+def _fields(kind: type, args: tuple[Hint, ...]) -> tuple[Item, ...]:
     hints = typing.get_type_hints(kind, include_extras=True)
     bound = dict(zip(getattr(kind, "__parameters__", ()), args, strict=False))
     if issubclass(kind, msgspec.Struct):
@@ -327,6 +366,14 @@ def _fields(kind: Hint, args: tuple[Hint, ...]) -> tuple[Item, ...]:
 def _bind(hint: Hint, bound: dict[Hint, Hint]) -> Hint:
     if isinstance(hint, typing.TypeVar):
         return bound.get(hint, Any)
-    if free := getattr(hint, "__parameters__", ()):
-        return hint[tuple(bound.get(variable, Any) for variable in free)]
+    if _is_open(hint):
+        return hint[tuple(bound.get(variable, Any) for variable in hint.__parameters__)]
     return hint
+
+
+def _is_open(hint: Hint) -> TypeGuard[_Open]:
+    return bool(getattr(hint, "__parameters__", ()))
+
+
+def _is_alias(hint: Hint) -> TypeGuard[_Alias]:
+    return type(hint).__name__ == "TypeAliasType"

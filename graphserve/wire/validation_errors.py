@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import msgspec
 
@@ -53,7 +52,7 @@ _TYPES = re.compile(r"Expected `[^`]*`, got `[^`]*`\Z")
 def unsendable(
     where: str,
     arguments: Mapping[str, object],
-    dump: Callable[[str, Any], object],
+    dump: Callable[[str, object], object],
     error: BaseException,
 ) -> Unsendable:
     """Return the error for arguments of which one cannot be sent.

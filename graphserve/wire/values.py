@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from msgspec.msgpack import Ext
@@ -26,20 +26,21 @@ from graphserve.wire.extensions import (
     plain_hook,
     type_hook,
 )
-from graphserve.wire.formats import Format
+from graphserve.wire.formats import Body, Format
 from graphserve.wire.signature import uses_adapter
 from graphserve.wire.type_hints import Hint
 
-Body = bytes | bytearray | memoryview
-Decode = Callable[[Body], Any]  # gives a user's value
-Encode = Callable[[Any], bytes]  # takes a user's value
-# turns what msgspec has read into a user's value
-Finish = Callable[[Any, Format, Fetch | None], Any]
+T = TypeVar("T")
+
+Decode = Callable[[Body], T]
+Encode = Callable[[object], bytes]
+# Takes what msgspec has read, and gives the user's value.
+Finish = Callable[[Any, Format, Fetch | None], object]
 # (looked up once: a member of an enum is slow to find)
 _JSON, _MSGPACK = Format.JSON, Format.MSGPACK
 
 
-class ValueReader:
+class ValueReader(Generic[T]):
     """Decodes bodies of one type; what a hook must see later, `fetch`, is bound once and kept.
 
     Args:
@@ -49,11 +50,11 @@ class ValueReader:
 
     def __init__(self, hint: Hint, fetched: Hint = None) -> None:
         self._fetched = hint if fetched is None else fetched
-        self.json: Decode = msgspec.json.Decoder(hint, dec_hook=type_hook()).decode
-        self.msgpack: Decode = self._bind(hint, None)
-        self._bound: tuple[Fetch | None, Decode] = (None, self.msgpack)
+        self.json: Decode[T] = msgspec.json.Decoder(hint, dec_hook=type_hook()).decode
+        self.msgpack: Decode[T] = self._bind(hint, None)
+        self._bound: tuple[Fetch | None, Decode[T]] = (None, self.msgpack)
 
-    def read(self, body: Body, format: Format, fetch: Fetch | None) -> Any:
+    def read(self, body: Body, format: Format, fetch: Fetch | None) -> T:
         """Return the value; raises what msgspec says about it. `fetch` as in `ext_hook`."""
         if format is _JSON:
             return self.json(body)
@@ -65,7 +66,7 @@ class ValueReader:
         return bound[1](body)
 
     @staticmethod
-    def _bind(hint: Hint, fetch: Fetch | None) -> Decode:
+    def _bind(hint: Hint, fetch: Fetch | None) -> Decode[T]:
         return msgspec.msgpack.Decoder(
             hint, ext_hook=ext_hook(fetch), dec_hook=type_hook(fetch)
         ).decode
@@ -138,7 +139,7 @@ class ValueCodec:
         self.hint: Hint = msgspec.Raw if self._adapter else hint
         self._take_out = extensions.taker(self.hint)
         self.fetched: Hint = extensions.with_blobs(self.hint)
-        self._reader = ValueReader(self.hint, self.fetched)
+        self._reader: ValueReader[object] = ValueReader(self.hint, self.fetched)
         self._writer = ValueWriter()
         # Writes a value as JSON; raises as `dump`.
         self.json: Encode = self._writer.json
@@ -165,7 +166,7 @@ class ValueCodec:
     def _nans(self) -> nan.NanReader:
         return nan.NanReader(self.hint)
 
-    def load(self, body: Body, format: Format, fetch: Fetch | None = None) -> Any:
+    def load(self, body: Body, format: Format, fetch: Fetch | None = None) -> object:
         """Read a value; raises what msgspec, pydantic or `Misfit` say about it."""
         try:
             value = self._reader.read(body, format, fetch)
@@ -179,13 +180,12 @@ class ValueCodec:
                 value = extensions.read(body, self.hint, fetch, exc)
         return value if self.finish is None else self.finish(value, format, fetch)
 
-    def take(self, value: bytes) -> Any:
+    def take(self, value: bytes) -> object:
         """Check bytes that came as they are, for a type of bytes; raises like `load`."""
         if self._adapter is not None:
             return self._adapter.check(value)
-        if self.hint is not bytes:
-            value = msgspec.convert(value, self.hint)
-        return value if self._admit is None else self._admit(value)
+        found: object = value if self.hint is bytes else msgspec.convert(value, self.hint)
+        return found if self._admit is None else self._admit(found)
 
     def dump(self, value: object, format: Format, place: Place | None = None) -> bytes:
         """Write a value; raises TypeError, ValueError or OverflowError if it cannot be."""
@@ -200,23 +200,23 @@ class ValueCodec:
         """Whether `wrap` ever does anything."""
         return self._adapter is not None or self._take_out is not None
 
-    def wrap(self, value: object, place: Place | None) -> Any:
+    def wrap(self, value: object, place: Place | None) -> object:
         """Return the value as msgpack's encoder takes it."""
         if self._adapter is not None:
             return Ext(MODEL, self._adapter.dump(value))
         return value if place is None or self._take_out is None else self._take_out(value, place)
 
-    def give(self, value: object) -> Any:
+    def give(self, value: object) -> object:
         """Return the value as `ValueWriter.public` takes it: as its reader, who may be anybody,
         reads it.
         """
         return value if self._adapter is None else self._adapter.plain(value, for_input=True)
 
-    def _check(self, value: object, format: Format, fetch: Fetch | None) -> Any:
+    def _check(self, value: object, format: Format, fetch: Fetch | None) -> object:
         assert self._admit is not None
         return self._admit(value)
 
-    def _validate(self, raw: msgspec.Raw, format: Format, fetch: Fetch | None) -> Any:
+    def _validate(self, raw: msgspec.Raw, format: Format, fetch: Fetch | None) -> object:
         assert self._adapter is not None
         if format is Format.JSON:
             return self._adapter.load(bytes(raw))

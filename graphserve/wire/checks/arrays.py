@@ -5,7 +5,7 @@ read-only here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -13,7 +13,8 @@ from graphserve.wire import arrays, type_hints
 from graphserve.wire.exceptions import Misfit
 from graphserve.wire.type_hints import Hint
 
-Admit = Callable[[Any], Any]
+# Takes a value of the type that it is for, and returns it, or another one in its place.
+Admit = Callable[[Any], object]
 
 
 def admission(hint: Hint) -> Admit | None:
@@ -38,11 +39,15 @@ def _build(hint: Hint, known: dict[object, list[Admit]]) -> Admit:
         return _union(part, inner)
     if part.kind == "tuple":
         return _tuple(inner)
-    return (_mapping if part.kind == "dict" else _sequence)(cast(Admit, inner[-1]))
+    last = inner[-1]
+    assert last is not None  # (keys cannot be arrays)
+    return _mapping(last) if part.kind == "dict" else _sequence(last)
 
 
 def _sequence(admit: Admit) -> Admit:
-    def check(value: Any) -> Any:
+    def check(
+        value: list[object] | tuple[object, ...] | set[object] | frozenset[object],
+    ) -> object:
         items = []
         index = 0
         try:
@@ -60,7 +65,7 @@ def _sequence(admit: Admit) -> Admit:
 
 
 def _tuple(inner: list[Admit | None]) -> Admit:
-    def check(value: Any) -> Any:
+    def check(value: tuple[object, ...]) -> object:
         pairs = zip(inner, value, strict=True)
         return tuple(
             item if admit is None else _at(i, admit, item) for i, (admit, item) in enumerate(pairs)
@@ -70,7 +75,7 @@ def _tuple(inner: list[Admit | None]) -> Admit:
 
 
 def _mapping(admit: Admit) -> Admit:
-    def check(value: Any) -> Any:
+    def check(value: dict[object, object]) -> object:
         for key, item in value.items():
             value[key] = _at(key if isinstance(key, str | int) else str(key), admit, item)
         return value
@@ -85,7 +90,7 @@ def _union(part: type_hints.Part, inner: list[Admit | None]) -> Admit:
         if admit
     ]
 
-    def check(value: object) -> Any:
+    def check(value: object) -> object:
         for kind, admit in choices:
             if isinstance(value, kind):
                 return admit(value)
@@ -105,16 +110,23 @@ def _fields(part: type_hints.Part, known: dict[object, list[Admit]]) -> Admit:
         for item in part.items
         if type_hints.contains(item.hint, "array")
     ]
-    cell.append(
-        _rebuilding(inner) if issubclass(part.origin, tuple) else _assigning(part.origin, inner)
-    )
+    cell.append(_of_class(part.cls, inner))
     return cell[0]
+
+
+def _of_class(kind: type, inner: list[tuple[type_hints.Item, Admit]]) -> Admit:
+    if issubclass(kind, tuple):
+        return _rebuilding(inner)
+    if issubclass(kind, dict):
+        return _replacing(inner)
+    frozen = issubclass(kind, msgspec.Struct)
+    return _assigning(msgspec.structs.force_setattr if frozen else object.__setattr__, inner)
 
 
 def _rebuilding(inner: list[tuple[type_hints.Item, Admit]]) -> Admit:
     named = [(str(item.key), admit) for item, admit in inner]
 
-    def check(value: Any) -> Any:
+    def check(value: NamedTuple) -> object:
         return value._replace(
             **{name: _at(name, admit, getattr(value, name)) for name, admit in named}
         )
@@ -122,37 +134,44 @@ def _rebuilding(inner: list[tuple[type_hints.Item, Admit]]) -> Admit:
     return check
 
 
-def _assigning(kind: type, inner: list[tuple[type_hints.Item, Admit]]) -> Admit:
-    get, put = _access(kind)
-
-    def check(value: object) -> Any:
+def _replacing(inner: list[tuple[type_hints.Item, Admit]]) -> Admit:
+    def check(value: dict[object, object]) -> object:
         for item, admit in inner:
-            before = get(value, item.key)
-            if before is not None and before is not msgspec.UNSET:
+            before = value.get(item.key)
+            if before is not None:
                 after = _at(item.label, admit, before)
                 if after is not before:
-                    put(value, item.key, after)
+                    value[item.key] = after
         return value
 
     return check
 
 
-def _access(kind: type) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any, Any], None]]:
-    if issubclass(kind, dict):
-        return dict.get, dict.__setitem__
-    if issubclass(kind, msgspec.Struct):
-        return getattr, msgspec.structs.force_setattr
-    return (lambda value, name: getattr(value, name, None)), object.__setattr__
+def _assigning(
+    put: Callable[[Any, str, object], None], inner: list[tuple[type_hints.Item, Admit]]
+) -> Admit:
+    named = [(str(item.key), item.label, admit) for item, admit in inner]
+
+    def check(value: object) -> object:
+        for name, label, admit in named:
+            before = getattr(value, name, None)
+            if before is not None and before is not msgspec.UNSET:
+                after = _at(label, admit, before)
+                if after is not before:
+                    put(value, name, after)
+        return value
+
+    return check
 
 
 def _runtime_class(hint: Hint) -> type:
     part = type_hints.take_apart(hint)
-    if part.kind in ("list", "dict") and part.origin.__module__ == "collections.abc":
+    if part.kind in ("list", "dict") and part.cls.__module__ == "collections.abc":
         return list if part.kind == "list" else dict
-    return dict if issubclass(part.origin, dict) else cast(type, part.origin)
+    return dict if issubclass(part.cls, dict) else part.cls
 
 
-def _at(key: str | int | None, admit: Admit, value: object) -> Any:
+def _at(key: str | int | None, admit: Admit, value: object) -> object:
     try:
         return admit(value)
     except Misfit as exc:

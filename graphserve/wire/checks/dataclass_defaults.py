@@ -9,12 +9,12 @@ calls after reading fills them in.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from graphserve.wire import type_hints
 from graphserve.wire.type_hints import Hint
 
 _FILLS = "__graphserve_fills__"
+_AFTER_READING = "__post_init__"  # the method that msgspec calls
 
 
 def keep(hint: Hint) -> None:
@@ -25,8 +25,10 @@ def keep(hint: Hint) -> None:
     already: one that is added now is called by nobody else.
     """
     for part in type_hints.walk(hint):
-        kind: Any = part.origin
-        if part.kind == "fields" and dataclasses.is_dataclass(kind) and _FILLS not in vars(kind):
+        if part.kind != "fields":
+            continue
+        kind = part.cls
+        if dataclasses.is_dataclass(kind) and _FILLS not in vars(kind):
             plain = {
                 each.name: each.default
                 for each in dataclasses.fields(kind)
@@ -36,20 +38,20 @@ def keep(hint: Hint) -> None:
                 _fill(kind, plain)
 
 
-def _fill(kind: Hint, plain: dict[str, object]) -> None:
-    own = getattr(kind, "__post_init__", None)
+def _fill(kind: type, plain: dict[str, object]) -> None:
+    own = getattr(kind, _AFTER_READING, None)
 
-    def filled(self: object, *args: Any) -> None:
+    def filled(self: object, *args: object) -> None:
         values = self.__dict__
         for name, default in plain.items():
             values.setdefault(name, default)
         if own is not None:
             own(self, *args)
 
-    kind.__post_init__ = filled
+    setattr(kind, _AFTER_READING, filled)
     setattr(kind, _FILLS, True)
 
 
-def _slots(kind: Hint) -> set[str]:
+def _slots(kind: type) -> set[str]:
     """Return the fields that are no entries of `__dict__`: their defaults msgspec sets."""
     return {name for each in kind.__mro__ for name in vars(each).get("__slots__", ())}

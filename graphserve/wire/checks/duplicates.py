@@ -9,11 +9,10 @@ second reading of everything.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import msgspec
 
-from graphserve.wire.formats import Format
+from graphserve.wire.formats import Body, Format
 
 _COUNTED = {0xDE: 2, 0xDF: 4}  # by the first byte of a map of msgpack, the bytes of its length
 
@@ -41,7 +40,11 @@ class Names:
         return b"\\" not in text  # (a name may be written with escapes)
 
     def doubled(
-        self, body: Any, format: Format, given: int, members: Callable[[Any], dict[str, Any]]
+        self,
+        body: Body,
+        format: Format,
+        given: int,
+        members: Callable[[Body], dict[str, msgspec.Raw]],
     ) -> str | None:
         """Return which of them a body gives more than once, if it does; empty if it is not known
         which.
@@ -74,7 +77,7 @@ class Names:
         )  # (the value that was not kept may hold names)
 
 
-def _entries(body: Any) -> int:
+def _entries(body: Body) -> int:
     first = body[0]
     if 0x80 <= first <= 0x8F:
         return int(first & 0x0F)

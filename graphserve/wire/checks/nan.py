@@ -10,13 +10,13 @@ from __future__ import annotations
 import decimal
 import math
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from graphserve.wire import type_hints
 from graphserve.wire.extensions import type_hook
+from graphserve.wire.formats import Body
 from graphserve.wire.type_hints import Hint
 
 REFUSED = re.compile(r"Expected `(?:[^`]* )?float(?: [^`]*)?`, got `null`")  # what a decoder says
@@ -24,7 +24,7 @@ REFUSED = re.compile(r"Expected `(?:[^`]* )?float(?: [^`]*)?`, got `null`")  # w
 # Fills a value where it lies and returns it. It knows what was visited: the place of an object, and
 # its class.
 _Visited = set[tuple[int, int]]
-_Fill = Callable[[Any, _Visited], Any]
+_Fill = Callable[[object, _Visited], object]
 # read from the digits themselves, which a natural value has no more
 _EXACT = (decimal.Decimal, msgspec.Raw)
 
@@ -44,7 +44,7 @@ class NanReader:
         )
         self._fill = filler(hint) if can else None
 
-    def read(self, body: Any, refused: msgspec.ValidationError) -> Any:
+    def read(self, body: Body, refused: msgspec.ValidationError) -> object:
         """Return the value in a body that a decoder refused.
 
         Raises:
@@ -56,7 +56,7 @@ class NanReader:
         return msgspec.convert(value, self._hint, strict=True, str_keys=True, dec_hook=type_hook())
 
 
-def filler(hint: Hint) -> Callable[[Any], Any] | None:
+def filler(hint: Hint) -> Callable[[object], object] | None:
     """Return what puts NaN in the places of null in natural values of a type; None where there are
     no floats.
 
@@ -91,7 +91,7 @@ def _filler(hint: Hint, known: dict[object, list[_Fill]]) -> _Fill | None:
 
 
 def _of_dict(fill: _Fill) -> _Fill:
-    def fill_all(value: object, visited: _Visited) -> Any:
+    def fill_all(value: object, visited: _Visited) -> object:
         if type(value) is dict:
             for key, item in value.items():
                 value[key] = fill(item, visited)
@@ -101,7 +101,7 @@ def _of_dict(fill: _Fill) -> _Fill:
 
 
 def _of_list(fill: _Fill) -> _Fill:
-    def fill_all(value: object, visited: _Visited) -> Any:
+    def fill_all(value: object, visited: _Visited) -> object:
         if type(value) is list:
             value[:] = [fill(item, visited) for item in value]
         return value
@@ -119,7 +119,7 @@ def _of_union(part: type_hints.Part, inner: list[_Fill | None]) -> _Fill:
     }
     fields = {field for field, _ in tagged}
 
-    def fill(value: object, visited: _Visited) -> Any:
+    def fill(value: object, visited: _Visited) -> object:
         if value is None and may_be_none:
             return None
         if type(value) is dict:
@@ -135,7 +135,7 @@ def _of_union(part: type_hints.Part, inner: list[_Fill | None]) -> _Fill:
     return fill
 
 
-def _tag(hint: Hint) -> tuple[str, Any] | None:
+def _tag(hint: Hint) -> tuple[str, object] | None:
     """Return the field that says which class of a union a Struct is, and what it says."""
     config = getattr(type_hints.take_apart(hint).origin, "__struct_config__", None)
     return None if config is None or config.tag is None else (config.tag_field, config.tag)
@@ -151,23 +151,24 @@ def _of_fields(part: type_hints.Part, known: dict[object, list[_Fill]]) -> _Fill
         if _tag(part.hint) is not None:  # it comes first in a list
             in_order.insert(0, None)
 
-        def fill(value: Any, visited: _Visited) -> Any:
-            if type(value) is not list and type(value) is not dict:
-                return value
+        def fill(value: object, visited: _Visited) -> object:
             place = (id(value), id(cell))
             if place in visited:
                 return value
-            visited.add(place)
+            if type(value) is dict:
+                visited.add(place)
+                return _by_name(some, value, visited)
             if type(value) is list:  # of a NamedTuple, of a Struct that is written as a list
+                visited.add(place)
                 return _in_order(in_order, value, visited)
-            return _by_name(some, value, visited)
+            return value
 
         cell.append(fill)
     cell = known[part.hint]
     return lambda value, visited: cell[0](value, visited)
 
 
-def _in_order(fills: list[_Fill | None], value: object, visited: _Visited) -> Any:
+def _in_order(fills: list[_Fill | None], value: object, visited: _Visited) -> object:
     if type(value) is list:
         for index, (fill, item) in enumerate(zip(fills, value, strict=False)):
             if fill is not None:
@@ -175,7 +176,9 @@ def _in_order(fills: list[_Fill | None], value: object, visited: _Visited) -> An
     return value
 
 
-def _by_name(fills: list[tuple[Any, _Fill]], value: Any, visited: _Visited) -> Any:
+def _by_name(
+    fills: Sequence[tuple[object, _Fill]], value: dict[object, object], visited: _Visited
+) -> object:
     for name, fill in fills:
         if name in value:
             value[name] = fill(value[name], visited)

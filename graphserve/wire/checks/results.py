@@ -7,7 +7,7 @@ caller in another process would, by writing and reading it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from itertools import chain
 from operator import attrgetter
 from typing import Any
@@ -17,8 +17,8 @@ import msgspec
 from graphserve.wire import type_hints
 from graphserve.wire.type_hints import Hint
 
-Looks = Callable[[Any], bool]
-# the same of many values at once: a loop in C, and none in Python
+Looks = Callable[[Any], bool]  # takes any value
+# The same of many values at once, all of the type that it is for: a loop in C, and none in Python.
 _Column = Callable[[Iterable[Any]], bool]
 
 
@@ -42,8 +42,7 @@ def exact(hint: Hint) -> Looks | None:
         return _never
     if part.kind == "dict":
         return _of_dict(*inner)
-    kind, items = part.origin, inner[0]
-    return lambda value: type(value) is kind and items(value)
+    return _of_list(part.cls, inner[0])
 
 
 def only_class(hint: Hint) -> type | None:
@@ -80,7 +79,7 @@ def _kinds(part: type_hints.Part) -> frozenset[type] | None:
 
 def _of_class(part: type_hints.Part) -> Looks:
     """Of a class whose fields are all of one plain class each."""
-    kind = part.origin
+    kind = part.cls
     names = [str(item.key) for item in part.items]
     kinds = [_kinds(type_hints.take_apart(item.hint)) for item in part.items]
     if issubclass(kind, msgspec.Struct):
@@ -103,6 +102,10 @@ def _of_class(part: type_hints.Part) -> Looks:
             return False
 
     return look
+
+
+def _of_list(kind: type[Collection[object]], items: _Column) -> Looks:
+    return lambda value: type(value) is kind and items(value)
 
 
 def _of_dict(keys: _Column, items: _Column) -> Looks:
@@ -131,11 +134,11 @@ def _column(hint: Hint) -> _Column | None:
     inner = _inner(part)
     if inner is None:
         return None
-    return _of_dicts(*inner) if part.kind == "dict" else _of_lists(part.origin, inner[0])
+    return _of_dicts(*inner) if part.kind == "dict" else _of_lists(part.cls, inner[0])
 
 
 def _of_lists(kind: type, items: _Column) -> _Column:
-    def column(values: Iterable[Any]) -> bool:
+    def column(values: Iterable[Iterable[object]]) -> bool:
         lists = list(values)
         return {kind}.issuperset(map(type, lists)) and items(chain.from_iterable(lists))
 
@@ -143,7 +146,7 @@ def _of_lists(kind: type, items: _Column) -> _Column:
 
 
 def _of_dicts(keys: _Column, items: _Column) -> _Column:
-    def column(values: Iterable[Any]) -> bool:
+    def column(values: Iterable[dict[object, object]]) -> bool:
         dicts = list(values)
         if not {dict}.issuperset(map(type, dicts)):
             return False

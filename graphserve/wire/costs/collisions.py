@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import datetime
 import enum
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
+from types import GenericAlias
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -40,7 +42,9 @@ _MEMBERS = {
 }
 _COUNTED = {0xDE: 2, 0xDF: 4}  # by the first byte of a map of msgpack, the bytes of its length
 
-_Look = Callable[[Any, bool], None]
+T = TypeVar("T")
+
+_Look = Callable[[object, bool], None]  # at a value, and whether it was JSON
 
 
 class Hashed:
@@ -63,7 +67,7 @@ class Hashed:
     def __bool__(self) -> bool:
         return bool(self._looks)
 
-    def check(self, body: Any, format: Format) -> None:
+    def check(self, body: bytes | bytearray, format: Format) -> None:
         """Look at a body.
 
         Raises:
@@ -83,7 +87,7 @@ class Hashed:
                 look(_natural(bytes(members[name]), is_json, has_maps), is_json)
 
 
-def check_tables(body: Any, found: Outline) -> None:
+def check_tables(body: bytes | bytearray, found: Outline) -> None:
     """Look at the keys of the maps in msgpack, before a dict is made of any.
 
     Raises:
@@ -103,7 +107,7 @@ def _check_spread(values: Iterable[object], is_set: bool) -> None:
         raise Misfit(said, "value_error")
 
 
-def _has_each_once(body: Any, members: dict[str, msgspec.Raw]) -> bool:
+def _has_each_once(body: bytes | bytearray, members: dict[str, msgspec.Raw]) -> bool:
     # Outside of the members that were kept, each name has two quotes, and nothing else has any.
     text = bytes(body)
     return text.count(b'"') - sum(
@@ -111,14 +115,14 @@ def _has_each_once(body: Any, members: dict[str, msgspec.Raw]) -> bool:
     ) == 2 * len(members)
 
 
-def _entries(body: Any) -> int:
+def _entries(body: bytes | bytearray) -> int:
     first = body[0]
     if 0x80 <= first <= 0x8F:
         return int(first & 0x0F)
     return int.from_bytes(body[1 : 1 + _COUNTED[first]], "big")
 
 
-def _natural(raw: bytes, is_json: bool, has_maps: bool) -> Any:
+def _natural(raw: bytes, is_json: bool, has_maps: bool) -> object:
     if is_json:
         value = _NATURAL(raw)
         given = bare(raw).count(b":") if has_maps and b"{" in raw else 0
@@ -149,7 +153,7 @@ def _members(value: object) -> int:
     return number
 
 
-def _looker(hint: Hint, known: dict[Any, list[_Look]]) -> _Look | None:
+def _looker(hint: Hint, known: dict[object, list[_Look]]) -> _Look | None:
     """Return what looks at natural values of a type; None where there is nothing to look at."""
     part = type_hints.take_apart(hint)
     if part.kind == "fields":
@@ -169,8 +173,8 @@ def _looker(hint: Hint, known: dict[Any, list[_Look]]) -> _Look | None:
     if item is None and spread is None:
         return None
 
-    def look(value: Any, is_json: bool) -> None:
-        if type(value) not in (list, tuple):
+    def look(value: object, is_json: bool) -> None:
+        if type(value) is not list and type(value) is not tuple:
             return
         if item is not None:
             for each in value:
@@ -227,8 +231,8 @@ def _of_fields(part: type_hints.Part, known: dict[object, list[_Look]]) -> _Look
 
 
 def _in_order(looks: list[_Look | None]) -> _Look:
-    def look(value: Any, is_json: bool) -> None:
-        if type(value) in (list, tuple):
+    def look(value: object, is_json: bool) -> None:
+        if type(value) is list or type(value) is tuple:
             for each, item in zip(looks, value, strict=False):
                 if each is not None:
                     each(item, is_json)
@@ -254,35 +258,37 @@ class _Converted:
         self._hint = hint
         self._is_integer = type_hints.unwrap(hint)[0] is int
         self._is_natural = self._is_integer or type_hints.unwrap(hint)[0] is Any
-        self._fill = nan.filler(list[hint])
+        self._fill = nan.filler(GenericAlias(list, (hint,)))
 
-    def check(self, values: Any) -> None:
+    def check(self, values: Collection[object]) -> None:
         """Look at the elements of a set."""
         if self._is_natural:
             _check_spread(values, True)
             return
+        elements = list(values)
         if self._fill is not None:
-            values = self._fill(list(values))
-        _check_spread(_converted(list(values), self._hint, False), True)
+            self._fill(elements)
+        _check_spread(_converted(elements, self._hint, False), True)
 
-    def check_keys(self, keys: Iterable[Any], is_json: bool) -> None:
+    def check_keys(self, keys: Iterable[object], is_json: bool) -> None:
         """Look at the keys of a dict; those of JSON are texts."""
         if is_json and self._is_integer:
             _check_spread(_converted(list(keys), int, False), False)  # the same, in less time
             return
         pairs = [{key: None} for key in keys]
-        found = _converted(pairs, dict[self._hint, None], is_json)  # type: ignore[name-defined]
-        _check_spread((key for pair in found for key in pair), False)
+        pair = GenericAlias(dict, (self._hint, None))
+        found: list[dict[object, None]] = _converted(pairs, pair, is_json)
+        _check_spread((key for each in found for key in each), False)
 
 
-def _converted(values: Sequence[object], hint: Hint, str_keys: bool) -> list[Any]:
+def _converted(values: Sequence[T], hint: Hint, str_keys: bool) -> list[T]:
     """Return the values as far as they fit: a decoder stops at the first that does not."""
 
-    def convert(value: object, hint: Hint) -> Any:
-        return msgspec.convert(value, hint, strict=False, str_keys=str_keys, dec_hook=type_hook())
-
+    convert = partial(msgspec.convert, strict=False, str_keys=str_keys, dec_hook=type_hook())
+    found: list[T] = []
     try:
-        return convert(values, list[hint])  # type: ignore[no-any-return]
+        found = convert(values, GenericAlias(list, (hint,)))
+        return found
     except Exception:
         found = []
     try:
@@ -301,7 +307,7 @@ def _is_keyed(part: type_hints.Part) -> bool:
 def _can_be_chosen(hint: Hint) -> bool:
     return any(
         part.kind in ("any", "model", "scalar", "tuple", "list", "fields")
-        or (part.kind == "leaf" and part.origin is not None and not _is_safe(part.origin))
+        or (part.kind == "leaf" and part.origin is not None and not _is_safe(part.cls))
         for part in type_hints.walk(hint)
     )
 

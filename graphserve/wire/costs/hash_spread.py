@@ -18,7 +18,6 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
 
 from graphserve.wire.costs.bounds import (
     COLLISIONS,
@@ -80,8 +79,8 @@ def _takes_long(keys: list[object], hashing: int, is_set: bool) -> bool:
         is_set: whether it is the table of a set.
     """
     end = time.thread_time_ns() + TABLE_FLOOR_NS + TABLE_VALUE_NS * len(keys) + 2 * hashing
-    elements: set[Any] = set()
-    members: dict[Any, None] = {}
+    elements: set[object] = set()
+    members: dict[object, None] = {}
     for at in range(0, len(keys), _AT_ONCE):
         part = keys[at : at + _AT_ONCE]
         if is_set:
@@ -252,7 +251,7 @@ class Table:
             place = (place * 5 + perturb + 1) & mask
 
 
-def _hashable(value: object) -> Any:
+def _hashable(value: object) -> object:
     """Return what has the hash that a value will have: msgspec makes tuples of lists where they are
     hashed.
     """

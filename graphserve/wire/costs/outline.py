@@ -15,7 +15,7 @@ from graphserve.wire.costs.bounds import DEPTH, HASHED_FEW
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 
 
-def bare(body: bytes) -> bytes:
+def bare(body: bytes | bytearray) -> bytes:
     """JSON without what is in its strings."""
     return _STRINGS.sub(b"", body)
 
@@ -53,7 +53,7 @@ _FIXED = {
 _COUNTED = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}
 
 
-def outline(body: bytes, list_bytes: int, map_bytes: int, most: int) -> Outline:
+def outline(body: bytes | bytearray, list_bytes: int, map_bytes: int, most: int) -> Outline:
     """Read msgpack as far as it can be read, or until it is too deep, without making anything of
     it.
 

@@ -8,7 +8,6 @@ what has a type says how deep it is. What is written between services of one gra
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 from graphserve.wire import type_hints
 from graphserve.wire.costs.bounds import DEPTH, HASHED_BODY, HASHED_FEW, HELD_FLOOR, HELD_TIMES
@@ -60,7 +59,7 @@ class Screening:
         if self._is_loose:
             self.least = min(self.least, DEPTH)
 
-    def look(self, body: Any, format: Format) -> None:
+    def look(self, body: bytes | bytearray, format: Format) -> None:
         """Look at a body that is larger than `least`.
 
         Raises:
@@ -77,7 +76,7 @@ class Screening:
         if self._hashed and size > HASHED_BODY:
             self._hashed.check(body, format)
 
-    def _look_at_json(self, body: bytes, size: int) -> None:
+    def _look_at_json(self, body: bytes | bytearray, size: int) -> None:
         lists, objects = body.count(b"["), body.count(b"{")
         if (
             self._is_loose
@@ -91,7 +90,7 @@ class Screening:
             if self._is_too_much(outside.count(b"["), outside.count(b"{"), size):
                 raise _too_much(size)
 
-    def _look_at_msgpack(self, body: bytes, size: int) -> None:
+    def _look_at_msgpack(self, body: bytes | bytearray, size: int) -> None:
         lists = size - len(body.translate(None, _LISTS))
         maps = size - len(body.translate(None, _MAPS))
         is_suspicious = self._is_loose and lists + maps > HASHED_FEW
@@ -131,6 +130,6 @@ def _weight(part: type_hints.Part) -> int:
     return _OBJECT + _FIELD * len(part.items) if part.kind == "fields" else 0
 
 
-def _depth(body: bytes) -> int:
+def _depth(body: bytes | bytearray) -> int:
     steps = memoryview(body.translate(_STEPS, _NO_BRACKETS)).cast("b")
     return max(itertools.accumulate(steps), default=0)

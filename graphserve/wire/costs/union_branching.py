@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from graphserve.wire.costs.bounds import TRIES_FLOOR, TRIES_TIMES
 from graphserve.wire.costs.outline import bare
-from graphserve.wire.pydantic_schemas import Schema, below
+from graphserve.wire.pydantic_schemas import Part, Schema, below
 
 _KEPT = b"[]{},"
 _OTHERS = bytes(set(range(256)) - set(_KEPT))
@@ -45,7 +45,7 @@ class Branching:
         """
         named: dict[str, Schema] = {}
         unions: list[Schema] = []
-        waiting = [schema]
+        waiting: list[Part] = [schema]
         while waiting:
             part = waiting.pop()
             if isinstance(part, dict):
@@ -57,12 +57,12 @@ class Branching:
         most, in_lists = 0, False
         for union in unions:
             members = sum(
-                _leads_to(choice, union, named, frozenset()) for choice in union["choices"]
+                _leads_to(choice, union, named, frozenset()) for choice in _choices(union)
             )
             if members > 1:
                 most = max(most, members)
                 in_lists = in_lists or any(
-                    _leads_to(choice, union, named, _OBJECTS) for choice in union["choices"]
+                    _leads_to(choice, union, named, _OBJECTS) for choice in _choices(union)
                 )
         return cls(most, in_lists) if most else None
 
@@ -78,11 +78,17 @@ class Branching:
         return sum(count * self.members ** max(level, 0) for level, count in levels.items())
 
 
-def _leads_to(choice: Schema, union: Schema, named: dict[str, Schema], but: frozenset[str]) -> bool:
+def _choices(union: Schema) -> list[Part]:
+    choices = union["choices"]
+    assert isinstance(choices, list)
+    return choices
+
+
+def _leads_to(choice: Part, union: Schema, named: dict[str, Schema], but: frozenset[str]) -> bool:
     return any(part is union for part in _reached(choice, named, but))
 
 
-def _reached(start: Schema, named: dict[str, Schema], but: frozenset[str]) -> Iterator[Schema]:
+def _reached(start: Part, named: dict[str, Schema], but: frozenset[str]) -> Iterator[Part]:
     seen: set[int] = set()
     waiting = [start]
     while waiting:
