@@ -64,7 +64,7 @@ class ArgumentsCodec:
     def __init__(self, signature: Signature) -> None:
         self._where = signature.where
         self._raw = signature.parameters[0].name if signature.raw_body else None
-        self._values = {p.name: ValueCodec.of_argument(p.type) for p in signature.parameters}
+        self._values = {p.name: ValueCodec(p.type, is_argument=True) for p in signature.parameters}
         self._required = [p.name for p in signature.parameters if p.required]
         self._sparse = len(self._required) < len(self._values)
         self._finish = [(n, v.finish) for n, v in self._values.items() if v.finish is not None]

@@ -28,6 +28,10 @@ class Misfit(ValueError):
         self.kind = kind
         self.loc: Location = []
 
+    def within(self, step: str | int) -> None:
+        """Note that the value is inside another one, where `step` leads to it."""
+        self.loc.insert(0, step)
+
 
 class MalformedBody(ValueError):
     """Raised when a body is not what its content type claims: no JSON, no msgpack."""

@@ -99,8 +99,12 @@ class Segment:
 
     @property
     def taken(self) -> bool:
-        """Whether the other side has it: from then on its lock protects it."""
+        """Tell whether the other side has it: from then on its lock protects it."""
         return is_taken(self.descriptor, self.generation)
+
+    def arrived(self) -> None:
+        """Note that it is not on its way any more: it was taken, or never will be."""
+        self.in_transit = False
 
     def close(self) -> None:
         """Give it back; who still reads it keeps the pages."""
@@ -112,10 +116,10 @@ Ticket = tuple[Segment, int]  # a segment on its way, and the generation that is
 
 
 def done(tickets: list[Ticket]) -> None:
-    """The other side has them, or will never ask."""
+    """Note that the other side has them, or will never ask."""
     for segment, generation in tickets:
         if segment.generation == generation:
-            segment.in_transit = False
+            segment.arrived()
 
 
 def contents(request: bytes, tickets: list[Ticket]) -> bytes | None:
@@ -231,7 +235,7 @@ class MemorySender:
             for segment in self._segments:
                 # noted: its reader's lock goes when the reader does
                 if segment.in_transit and segment.taken:
-                    segment.in_transit = False
+                    segment.arrived()
             for segment in [s for s in self._segments if now - s.used_at >= idle]:
                 self._drop(segment)
 
@@ -365,7 +369,21 @@ class _Mapping:
         lock = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, TAKEN, generation + 1, 0)
         fcntl.fcntl(self.descriptor, fcntl.F_OFD_SETLK, lock)
 
+    def begin_view(self) -> None:
+        """Keep the sender from using it again; for the first view that is the lock."""
+        if not self.views:
+            fcntl.flock(self.descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        self.views += 1
+        self.used_at = time.monotonic()
+
+    def end_view(self) -> None:
+        """Let the sender use it again once the last view has ended."""
+        self.views -= 1
+        if not self.views:
+            fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+
     def close(self) -> None:
+        """Let go of it; a view that is left keeps its pages."""
         with contextlib.suppress(BufferError):
             self.map.close()
         os.close(self.descriptor)
@@ -423,7 +441,7 @@ class MemoryReceiver:
         self, pid: int, descriptor: int, inode: int, length: int, generation: int
     ) -> memoryview:
         mapping = self._mapping(pid, descriptor, inode)
-        self._hold(mapping)
+        mapping.begin_view()
         try:
             if GENERATION.unpack_from(mapping.map)[0] != generation or HEADER + length > len(
                 mapping.map
@@ -446,19 +464,11 @@ class MemoryReceiver:
             found = self._mappings[pid, descriptor] = made
         return found
 
-    def _hold(self, mapping: _Mapping) -> None:
-        if not mapping.views:
-            fcntl.flock(mapping.descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        mapping.views += 1
-        mapping.used_at = time.monotonic()
-
     def _release(self, mapping: _Mapping) -> None:
         with self._lock:
-            mapping.views -= 1
-            if not mapping.views:
-                fcntl.flock(mapping.descriptor, fcntl.LOCK_UN)
-                if mapping not in self._mappings.values():
-                    mapping.close()
+            mapping.end_view()
+            if not mapping.views and mapping not in self._mappings.values():
+                mapping.close()
 
     def _view(self, mapping: _Mapping, length: int) -> memoryview:
         # What lives as long as any slice of the buffer, and says when it is collected: an array of

@@ -119,48 +119,41 @@ class ValueCodec:
         hint: the type.
         null_is_nan: whether null in JSON is read as NaN where only a float can stand, since NaN is
             written so.
+        is_argument: whether it is one argument among others, each of which is read once, whatever
+            is wrong with another. What has models inside is then read when all the rest has been,
+            as models themselves are: their validators, which are the user's, do not run twice.
     """
 
-    def __init__(self, hint: Hint, *, null_is_nan: bool = True) -> None:
-        self._null_is_nan = null_is_nan
-        self._adapter = pydantic_models.Adapter(hint) if uses_adapter(hint) else None
-        self._admit = None if self._adapter else admission(hint)
-        self.finish: Finish | None = None
-        if self._adapter is not None and self._adapter.plain_bytes:
+    def __init__(self, hint: Hint, *, null_is_nan: bool = True, is_argument: bool = False) -> None:
+        adapter = pydantic_models.Adapter(hint) if uses_adapter(hint) else None
+        admit = None if adapter is not None else admission(hint)
+        if adapter is not None and adapter.plain_bytes:
             hint = bytes
-            self._admit = self._adapter.check
-            self._adapter = None
-        elif self._adapter is not None:
-            self.finish = self._validate
-        if self._admit is not None:
-            self.finish = self._check
-        if self._adapter is None:
+            admit = adapter.check
+            adapter = None
+        if adapter is None:
             dataclass_defaults.keep(hint)
-        self.hint: Hint = msgspec.Raw if self._adapter else hint
-        self._take_out = extensions.taker(self.hint)
+        has_models = adapter is None and type_hints.contains(hint, "model")
+        self._null_is_nan = null_is_nan
+        self._adapter = adapter
+        self._admit = admit
+        # What msgspec is asked to read, and what makes the value of it.
+        self.hint: Hint = hint
+        self.finish: Finish | None = None if admit is None else self._check
+        self._take_out = None if adapter is not None else extensions.taker(hint)
+        if adapter is not None:
+            self.hint = msgspec.Raw
+            self.finish = self._validate
+        elif is_argument and has_models:
+            self.hint = msgspec.Raw
+            self.finish = ValueCodec(hint, null_is_nan=null_is_nan).load
         self.fetched: Hint = extensions.with_blobs(self.hint)
         self._reader: ValueReader[object] = ValueReader(self.hint, self.fetched)
         self._writer = ValueWriter()
         # Writes a value as JSON; raises as `dump`.
-        self.json: Encode = self._writer.json
-        if self._adapter is not None:
-            self.json = partial(self._adapter.dump, by_alias=True)
-
-    @classmethod
-    def of_argument(cls, hint: Hint) -> ValueCodec:
-        """Return the codec of one argument among others, each of which is read once, whatever is
-        wrong with another.
-
-        What has models inside is read when all the rest has been, as models themselves are: their
-        validators, which are the user's, do not run twice.
-        """
-        made = cls(hint)
-        if made._adapter is None and type_hints.contains(made.hint, "model"):
-            inner = cls(hint)
-            made.finish = lambda raw, format, fetch: inner.load(raw, format, fetch)
-            made.hint = made.fetched = msgspec.Raw
-            made._reader = ValueReader(msgspec.Raw)
-        return made
+        self.json: Encode = (
+            self._writer.json if adapter is None else partial(adapter.dump, by_alias=True)
+        )
 
     @cached_property
     def _nans(self) -> nan.NanReader:

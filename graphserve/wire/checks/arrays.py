@@ -54,7 +54,7 @@ def _sequence(admit: Admit) -> Admit:
             for index, item in enumerate(value):  # noqa: B007  (the error names the index)
                 items.append(admit(item))
         except Misfit as exc:
-            exc.loc.insert(0, index)
+            exc.within(index)
             raise
         if type(value) is list:
             value[:] = items
@@ -175,5 +175,5 @@ def _at(key: str | int | None, admit: Admit, value: object) -> object:
     try:
         return admit(value)
     except Misfit as exc:
-        exc.loc.insert(0, "*" if key is None else key)
+        exc.within("*" if key is None else key)
         raise
