@@ -1,6 +1,5 @@
-"""Values to bytes and back: what crosses a socket, as the types of an API say.
-
-Only this room knows pydantic.
+"""Turns values into bytes and back: what crosses a socket, as the types of an API say. Only this
+room knows pydantic.
 
     signature, type_hints    read the annotations of an API, once; signature_fingerprint compares
                              two revisions of it

@@ -1,4 +1,4 @@
-"""Arrays: what an annotation demands of them, how lists become arrays, and arrays as bytes.
+"""Reads and writes arrays: as bytes, from lists, and as an annotation demands them.
 
 As bytes, an array is a header with its dtype and shape, then its elements. numpy is imported with
 the first array.
@@ -22,9 +22,9 @@ from graphserve.wire.costs.bounds import (
     ARRAY_TIMES,
     AXES,
     AXES_OF_ONE,
+    DECODED_TIMES,
     EMPTY_ROWS,
     EMPTY_ROWS_BETWEEN,
-    HELD_TIMES,
     LISTS_FLOOR,
 )
 from graphserve.wire.exceptions import Misfit
@@ -48,7 +48,7 @@ _SURROGATES = 0xD800, 0xDFFF  # halves of characters, which no text has
 
 @dataclass(frozen=True)
 class Array:
-    """What an API demands of an array: `page: Annotated[np.ndarray, Array(dtype="uint8",
+    """Says what an API demands of an array: `page: Annotated[np.ndarray, Array(dtype="uint8",
     shape=(None, None, 3))]`.
 
     Args:
@@ -84,7 +84,7 @@ class Array:
 
 @dataclass(frozen=True)
 class Demand:
-    """What a hint demands of an array, in numpy's own terms; made by `demand`.
+    """Holds what a hint demands of an array, in numpy's own terms; `demand` makes it.
 
     Args:
         dtype: the exact dtype, or None.
@@ -256,7 +256,7 @@ def _to_text(array: AnyArray, dtype: AnyDtype) -> AnyArray | None:
     converted = None
     number = array.size
     # each has the length that the annotation says
-    _check_size(dtype.itemsize * number, number, 0, HELD_TIMES)
+    _check_size(dtype.itemsize * number, number, 0, DECODED_TIMES)
     try:
         converted = array.astype(dtype)
         lost = dtype.kind in "SU" and bool((converted.astype(array.dtype) != array).any())
@@ -362,8 +362,8 @@ def _is_length(length: object) -> bool:
 
 
 def pack(array: AnyArray) -> tuple[bytes, memoryview]:
-    """An array as a header (dtype and shape) and its elements in C order; elements are not copied
-    where they lie so.
+    """Return an array as a header (dtype and shape) and its elements in C order; elements that lie
+    in this order are not copied.
 
     Raises:
         Misfit: its dtype cannot cross a socket.
@@ -486,8 +486,8 @@ def _check_axes(dtype: AnyDtype, shape: tuple[int, ...]) -> None:
 
 @lru_cache(maxsize=256)
 def _axes(dtype: AnyDtype) -> tuple[int, int]:
-    """The most axes that an element has inside, and the most of length 1: a record is one, as long
-    as its fields.
+    """Return the most axes that an element has inside, and the most of length 1; a record counts as
+    one axis, as long as its fields.
     """
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype

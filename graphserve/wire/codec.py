@@ -1,5 +1,5 @@
-"""Codecs: the arguments and the result of one API to bytes and back; made once, when a worker
-starts.
+"""Turns the arguments and the result of one API into bytes and back, by codecs that are made when a
+worker starts.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _EMPTY = {Format.JSON: b"{}", Format.MSGPACK: b"\x80", Format.TYPED: b"\x80"}
 
 
 class ArgumentsCodec:
-    """The arguments of one API.
+    """Reads and writes the arguments of one API.
 
     Args:
         signature: the API's.
@@ -70,7 +70,7 @@ class ArgumentsCodec:
         self._finish = [(n, v.finish) for n, v in self._values.items() if v.finish is not None]
         self._wrap = {name: value.wrap for name, value in self._values.items() if value.wraps}
         self._screening = Screening({p.name: p.type for p in signature.parameters})
-        self._least = self._screening.least
+        self._screened_from = self._screening.min_size
         self._reader: ValueReader[msgspec.Struct] = ValueReader(*self._structs(signature))
         self._members: ValueReader[dict[str, Raw]] = ValueReader(dict[str, Raw])
         self._names = Names(self._values)
@@ -85,7 +85,7 @@ class ArgumentsCodec:
             body: the request's; arrays may lie in it, so it must not change.
             format: how it is written. RAW only for an API with a raw body.
             fetch: gives the memory behind references, and says that the body is from a service of
-                ours (`Trust.values`). None, as for the public: references are refused, so are
+                the graph (`Trust.values`). None, as for the public: references are refused, so are
                 models by the names of their fields and integers beyond 64 bits in msgpack.
 
         Raises:
@@ -94,8 +94,8 @@ class ArgumentsCodec:
         """
         if format is _RAW:
             return self._take_raw(body)
-        if fetch is None and len(body) > self._least:
-            self._look(body, format)
+        if fetch is None and len(body) > self._screened_from:
+            self._screen(body, format)
         try:
             arguments = _asdict(self._reader.read(body or _EMPTY[format], format, fetch))
             if self._sparse:
@@ -120,7 +120,7 @@ class ArgumentsCodec:
         return self._one_by_one(error, body or _EMPTY[format], format, fetch)
 
     def encode(self, arguments: Mapping[str, object], place: Place | None = None) -> bytes:
-        """Arguments as msgpack for a service of ours, on the caller's side; the callee checks them.
+        """Return arguments as msgpack for another service of the graph, which checks them.
 
         Args:
             arguments: by parameter name.
@@ -141,22 +141,23 @@ class ArgumentsCodec:
             raise unsendable(self._where, arguments, self._dump, exc) from None
 
     def encode_public(self, arguments: Mapping[str, object]) -> bytes:
-        """Arguments as everybody sends them: as msgpack, or as JSON if there is an integer beyond
-        64 bits.
+        """Return arguments as everybody sends them: as msgpack, or as JSON if there is an integer
+        beyond 64 bits.
 
         Raises:
             Unsendable: as of `encode`.
         """
         try:
             given = {
-                n: self._values[n].give(v) if n in self._values else v for n, v in arguments.items()
+                n: self._values[n].for_public(v) if n in self._values else v
+                for n, v in arguments.items()
             }
             return self._writer.public(given)
         except FAILURES as exc:
             raise unsendable(self._where, arguments, self._dump, exc) from None
 
     def _structs(self, signature: Signature) -> tuple[type, type]:
-        # For the public, and for nodes, whose large bytes may come by reference.
+        # One for the public, and one for nodes, whose large bytes may come by reference.
         return tuple(
             msgspec.defstruct(
                 "Arguments",
@@ -167,9 +168,9 @@ class ArgumentsCodec:
             for which in ("hint", "fetched")
         )  # type: ignore[return-value]
 
-    def _look(self, body: bytes | bytearray, format: Format) -> None:
+    def _screen(self, body: bytes | bytearray, format: Format) -> None:
         try:
-            self._screening.look(body, format)
+            self._screening.check(body, format)
         except MalformedBody:
             raise
         except FAILURES as exc:
@@ -178,7 +179,7 @@ class ArgumentsCodec:
             raise refusal(self._where, explain(exc, [])) from None
         except MemoryError:
             raise
-        # no code of the user's runs in a look: what it stumbles over is in the body
+        # no code of the user's runs here: what fails is in the body
         except Exception:
             raise refusal(self._where, [problem([], _UNREADABLE, "value_error")]) from None
 
@@ -226,8 +227,8 @@ class ArgumentsCodec:
     def _one_by_one(
         self, error: BaseException, body: Body, format: Format, fetch: Fetch | None
     ) -> dict[str, object]:
-        # Slow, only after a failure: the fast path stops at the first error, here each argument is
-        # decoded by itself.
+        # Only after a failure, for it is slow: the fast path stops at the first error, and this one
+        # decodes each argument by itself.
         self._check_text(body, format)
         try:
             members = self._members.read(body, format, None)
@@ -265,19 +266,19 @@ class ArgumentsCodec:
                 if is_malformed(exc):
                     raise malformed(exc, b"") from None
                 errors += explain(exc, [name])
-        # A NaN in JSON, and a large integer, the fast path does not know.
+        # The fast path knows no NaN in JSON and no large integer.
         if not errors and (nan.REFUSED.match(str(error)) or "`ext`" in str(error)):
             return self._once(arguments, body, format)
         raise refusal(self._where, errors or explain(error, []), untold)
 
     def _once(self, arguments: dict[str, object], body: Body, format: Format) -> dict[str, object]:
-        name = self._names.doubled(body, format, len(arguments), self._members.json)
+        name = self._names.duplicate(body, format, len(arguments), self._members.json)
         if name is not None:
-            raise self.doubled(name)
+            raise self.duplicate(name)
         return arguments
 
-    def doubled(self, name: str) -> InvalidArguments:
-        """Return the refusal of arguments of which one is given twice.
+    def duplicate(self, name: str) -> InvalidArguments:
+        """Return the error for arguments of which one is given twice.
 
         Args:
             name: which; empty if it is not known.
@@ -304,7 +305,7 @@ def _field(parameter: Parameter, hint: Hint) -> tuple[str, Hint] | tuple[str, Hi
 
 
 class ResultCodec:
-    """The result of one API, or one item of its stream.
+    """Reads and writes the result of one API, or one item of its stream.
 
     Args:
         hint: its type.
@@ -375,8 +376,8 @@ class ResultCodec:
 
 
 class UntypedCodec:
-    """Natural values, for callers that never import the class: dicts, lists, numbers, strings,
-    bytes, arrays.
+    """Reads and writes plain values, for callers that never import the class: dicts, lists,
+    numbers, strings, bytes, arrays.
     """
 
     def __init__(self) -> None:
@@ -384,7 +385,7 @@ class UntypedCodec:
         self._writer = ValueWriter()
 
     def encode(self, arguments: Mapping[str, object], place: Place | None = None) -> bytes:
-        """Arguments as msgpack.
+        """Return arguments as msgpack.
 
         Raises:
             Unsendable: a value cannot be sent.
@@ -397,7 +398,7 @@ class UntypedCodec:
             ) from None
 
     def encode_public(self, arguments: Mapping[str, object]) -> bytes:
-        """See `ArgumentsCodec.encode_public`."""
+        """Return arguments as `ArgumentsCodec.encode_public` does."""
         try:
             return self._writer.public(arguments)
         except FAILURES as exc:

@@ -1,8 +1,7 @@
-"""What reading and writing a body raises.
+"""The exceptions that reading and writing a body raises.
 
-Everything in this room may raise these, so they import nothing.
-
-`validation_errors` makes of them what a caller is told.
+Every module of this room may raise them, so this one imports nothing. `validation_errors` makes of
+them what a caller is told.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ Location = list[str | int]  # the way from an argument to a part of it: names an
 
 
 class ErrorDetail(TypedDict):
-    """What is wrong at one place of a body, as a 422 tells it."""
+    """Says what is wrong at one place of a body, as a 422 tells it."""
 
     loc: Location
     msg: str

@@ -1,5 +1,5 @@
-"""The extension types of the wire: arrays, references to memory, and pydantic's values inside
-msgpack.
+"""Puts into msgpack what it does not know, as extension types: arrays, references to memory,
+pydantic's values and large integers.
 
 | code | carries |
 | --- | --- |
@@ -8,12 +8,12 @@ msgpack.
 | 3 | a value of a pydantic type, as JSON |
 | 4 | an integer beyond 64 bits: its bytes in two's complement, the lowest first |
 
-From the public, and in what is written for it, there is only the first. The others are for services
-of one graph: who decodes with a `fetch` says that the bytes are from one (`Trust.values`).
+The public sends and gets only the first. The others are for services of one graph: who decodes with
+a `fetch` says that the bytes are from one (`Trust.values`).
 
-Large bytes may travel as references too: `taker` takes them out of a value, `with_blobs` gives the
-type that reads them. msgpack has no integers beyond 64 bits: `wrap` and `read` look at a value
-again only where msgspec gave up.
+Large bytes may travel as references too: `bytes_remover` takes them out of a value, `with_blobs`
+gives the type that reads them. Integers beyond 64 bits cost the others nothing: `with_large` and
+`read_large` go through a value again only where msgspec gave up.
 """
 
 from __future__ import annotations
@@ -54,9 +54,10 @@ _LENGTH = struct.Struct("<I")
 MIN_BYTES = 64 * 1024  # below, a copy through the socket is cheaper than a reference
 
 # Takes a value of the type that it is for, and returns what is sent in its place.
-TakeOut = Callable[[Any, Place], object]
+RemoveBytes = Callable[[Any, Place], object]
 EncodeHook = Callable[[object], object]  # gives what msgspec can write, for what it cannot
-_LEAST, _MOST = -(2**63), 2**64 - 1
+_SMALLEST_INTEGER = -(2**63)
+_LARGEST_INTEGER = 2**64 - 1
 _BYTES = (bytes, bytearray, memoryview)
 _NATURAL: tuple[type, ...] = (
     *_BYTES,
@@ -71,8 +72,8 @@ _ARRAY_FOR_LIST = re.compile(r"Expected `array(?P<more>[^`]*)`, got `numpy.ndarr
 
 
 class Large:
-    """Stands in a value for an integer beyond 64 bits; unlike an extension value it can be the key
-    of a dict.
+    """Takes the place of an integer beyond 64 bits; unlike an extension value it can be the key of
+    a dict.
     """
 
     __slots__ = ("number",)
@@ -82,7 +83,7 @@ class Large:
 
 
 def no_memory(reference: bytes) -> memoryview:
-    """Refuse a reference; the `fetch` for what is from a service of ours, where no memory is
+    """Refuse a reference: the `fetch` for what is from a service of the graph where no memory is
     shared.
     """
     raise Misfit("a reference to memory is not accepted here")
@@ -150,7 +151,7 @@ def _listed_hook(value: object) -> object:
 
 
 def input_hook(value: object) -> object:
-    """As `json_hook`, for arguments: a model is written as it is read."""
+    """Encode arguments as `json_hook` does results: a model is written as it is read."""
     return (
         pydantic_models.plain(value, for_input=True)
         if pydantic_models.is_instance(value)
@@ -229,7 +230,7 @@ def reference(payload: bytes, header: bytes = b"") -> msgspec.msgpack.Ext:
 
 
 def inlined(body: bytes, recall: Fetch) -> bytes:
-    """Return a body of a service of ours with what it refers to in it.
+    """Return a body from a service of the graph with what it refers to in it.
 
     Args:
         body: in msgpack.
@@ -241,7 +242,7 @@ def inlined(body: bytes, recall: Fetch) -> bytes:
             return Large(int.from_bytes(data, "little", signed=True))  # it may be a key
         if code != REFERENCE:
             return msgspec.msgpack.Ext(code, bytes(data))
-        header, payload = _taken_apart(data)
+        header, payload = _split_reference(data)
         memory = recall(payload)
         return msgspec.msgpack.Ext(ARRAY, b"".join((header, memory))) if header else bytes(memory)
 
@@ -269,7 +270,7 @@ class _Anything(type):
 
 
 class Blob(metaclass=_Anything):
-    """Stands in a decoder's type for bytes that may have come by reference."""
+    """Takes the place of `bytes` in a decoder's type: they may have come by reference."""
 
 
 def _read_model(data: memoryview) -> object:
@@ -305,12 +306,12 @@ def _scalar(value: np.generic, place: Place | None) -> object:
 
 
 def _fetched(data: memoryview, fetch: Fetch) -> AnyArray | bytes:
-    header, payload = _taken_apart(data)
+    header, payload = _split_reference(data)
     memory = fetch(payload)
     return arrays.unpack(header, memory) if header else bytes(memory)
 
 
-def _taken_apart(data: memoryview) -> tuple[memoryview, bytes]:
+def _split_reference(data: memoryview) -> tuple[memoryview, bytes]:
     """Return the header of the array that is referred to, empty for bytes, and the reference."""
     if (
         data.nbytes < _LENGTH.size
@@ -341,7 +342,7 @@ def with_blobs(hint: Hint) -> Hint:
     """Return the type that decodes values whose bytes may have come by reference; `hint` itself if
     there are none.
     """
-    return type_hints.rewrite(hint, _blob) if taker(hint) else hint
+    return type_hints.rewrite(hint, _blob) if bytes_remover(hint) else hint
 
 
 def _blob(part: type_hints.Part) -> Hint:
@@ -350,11 +351,11 @@ def _blob(part: type_hints.Part) -> Hint:
     return None if part.kind in ("list", "tuple", "dict", "union") and _inner(part) else part.hint
 
 
-def taker(hint: Hint) -> TakeOut | None:
+def bytes_remover(hint: Hint) -> RemoveBytes | None:
     """Return what puts the large bytes in a value of this type elsewhere; None if it has none."""
     part = type_hints.take_apart(hint)
     if _is_plain(part):
-        return _take
+        return _remove
     if not (inner := _inner(part)):
         return None
     if part.kind == "list":
@@ -362,7 +363,7 @@ def taker(hint: Hint) -> TakeOut | None:
     return inner[0] if part.kind == "union" else _values(inner[0])
 
 
-def _inner(part: type_hints.Part) -> list[TakeOut]:
+def _inner(part: type_hints.Part) -> list[RemoveBytes]:
     # msgspec allows a type of ours in a union only beside None, and not as the key of a dict.
     if part.metadata:
         return []
@@ -374,15 +375,15 @@ def _inner(part: type_hints.Part) -> list[TakeOut]:
         members = list(part.items[1:])
     else:
         return []
-    takers = [found for item in members if (found := taker(item.hint))]
-    return takers if len(members) == 1 else []
+    removers = [found for item in members if (found := bytes_remover(item.hint))]
+    return removers if len(members) == 1 else []
 
 
 def _is_plain(part: type_hints.Part) -> bool:
     return part.hint is bytes and not part.metadata
 
 
-def _take(value: object, place: Place) -> object:
+def _remove(value: object, place: Place) -> object:
     if (
         type(value) is not bytes
         or len(value) < MIN_BYTES
@@ -392,50 +393,52 @@ def _take(value: object, place: Place) -> object:
     return reference(payload)
 
 
-def _each(kind: Hint, take: TakeOut) -> TakeOut:
+def _each(kind: Hint, remove: RemoveBytes) -> RemoveBytes:
     return lambda value, place: (
-        [take(item, place) for item in value] if type(value) is kind else value
+        [remove(item, place) for item in value] if type(value) is kind else value
     )
 
 
-def _values(take: TakeOut) -> TakeOut:
+def _values(remove: RemoveBytes) -> RemoveBytes:
     return lambda value, place: (
-        {key: take(item, place) for key, item in value.items()} if type(value) is dict else value
+        {key: remove(item, place) for key, item in value.items()} if type(value) is dict else value
     )
 
 
-def wrap(value: object, hook: EncodeHook) -> object:
-    """Return a value as msgpack's encoder takes it, with something in the places of its large
-    integers.
+def with_large(value: object, hook: EncodeHook) -> object:
+    """Return a value as msgpack's encoder takes it: each integer beyond 64 bits is a `Large`.
 
     Args:
         value: what the encoder refused.
         hook: the encoder's `enc_hook`.
     """
     # msgspec leaves a memoryview as it is, but not an `Ext`
-    held: dict[int, tuple[memoryview, Ext]] = {}
+    encoded_by_token: dict[int, tuple[memoryview, Ext]] = {}
 
-    def hold(other: object) -> object:
+    def replace(other: object) -> object:
         encoded = other if type(other) is Ext else hook(other)
         if type(encoded) is not Ext:
             return encoded
         token = memoryview(b"")
-        held[id(token)] = token, encoded
+        encoded_by_token[id(token)] = token, encoded
         return token
 
     def change(plain: object) -> object:
         if type(plain) is int:
-            return plain if _LEAST <= plain <= _MOST else Large(plain)
+            return plain if _SMALLEST_INTEGER <= plain <= _LARGEST_INTEGER else Large(plain)
         if type(plain) is dict:
             return {change(key): change(item) for key, item in plain.items()}
         if isinstance(plain, (list, tuple, set, frozenset)):
             return [change(item) for item in plain]
-        return held[id(plain)][1] if id(plain) in held else plain
+        found = encoded_by_token.get(id(plain))
+        return plain if found is None else found[1]
 
-    return change(msgspec.to_builtins(value, builtin_types=_NATURAL, enc_hook=hold))
+    return change(msgspec.to_builtins(value, builtin_types=_NATURAL, enc_hook=replace))
 
 
-def read(body: Body, hint: Hint, fetch: Fetch | None, refused: msgspec.ValidationError) -> object:
+def read_large(
+    body: Body, hint: Hint, fetch: Fetch | None, refused: msgspec.ValidationError
+) -> object:
     """Return the value of a body in which msgspec found an extension value that it did not expect.
 
     Args:

@@ -1,5 +1,5 @@
-"""Formats of bodies and of streams: which one a Content-Type names, and which one an Accept asks
-for.
+"""Names the formats of bodies and of streams, and finds the one that a Content-Type names or an
+Accept asks for.
 
 The items of a stream are frames between nodes, NDJSON or Server-Sent Events outside. A frame is
 five bytes, length (little-endian, 32 bit) and kind, then the payload: an item (msgpack), an error
@@ -21,7 +21,7 @@ ITEM, ERROR, END = 0, 1, 2
 
 
 class Format(enum.Enum):
-    """How a body is written; the value is the Content-Type that says so."""
+    """Says how a body is written; the value is the Content-Type for it."""
 
     JSON = b"application/json"
     MSGPACK = b"application/msgpack"  # what every msgpack library reads, but for arrays
@@ -118,7 +118,7 @@ def _parse(header: bytes) -> tuple[str, dict[str, str]]:
 
 
 class StreamFormat(enum.Enum):
-    """How a stream is written; the value is its Content-Type."""
+    """Says how a stream is written; the value is its Content-Type."""
 
     FRAMES = b"application/vnd.graphserve.stream"
     NDJSON = b"application/x-ndjson"

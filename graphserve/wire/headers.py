@@ -1,8 +1,7 @@
-"""The heads of requests and responses: the names of their headers, and what may stand in one (RFC
-9110, RFC 9112).
+"""Names the headers of requests and responses, and checks what one may hold (RFC 9110, RFC 9112).
 
 Whoever turns text into the bytes of a head asks here first: a line end in a value would begin a
-header, or a request, that nobody meant. What came by a parser was checked there. Stdlib only:
+header, or a request, that nobody meant. What a parser has read was checked there. Stdlib only:
 errors and users' imports need it too.
 """
 
@@ -11,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-# --- names, as a parser gives them ---
+# Names of headers, as a parser gives them: in lower case.
 ACCEPT = b"accept"
 CACHE_CONTROL = b"cache-control"
 CONNECTION = b"connection"
@@ -29,7 +28,7 @@ TRACEPARENT = b"traceparent"
 TRACESTATE = b"tracestate"
 BAGGAGE = b"baggage"
 
-# Said by run-folder sockets only; a public listener drops them (DESIGN.md, promise 1).
+# Only processes of the graph send these to each other; a public listener drops them.
 INTERNAL_PREFIX = b"x-graphserve-"
 DEADLINE = b"x-graphserve-deadline"  # absolute CLOCK_MONOTONIC, nanoseconds
 ERROR_KIND = b"x-graphserve-error"  # which CallError the body of a response is
@@ -37,14 +36,14 @@ QUARANTINED = b"x-graphserve-quarantined"  # the call was refused because it kil
 QUEUE_FULL = b"x-graphserve-full"  # the node's queue had no place for the call
 UNTAKEN = b"x-graphserve-untaken"  # the arguments could not be taken: the API was not called
 
-# --- lines that our own callers and workers write in exactly these bytes, and read without a parser
-# ---
+# Lines that our own callers and workers write in exactly these bytes, and read without a parser.
 STATUS_OK = b"HTTP/1.1 200 OK\r\n"
 CLOSE = CONNECTION + b": close\r\n"
 CHUNKED = TRANSFER_ENCODING + b": chunked\r\n"
 
-# --- what may stand in a head ---
-MOST_DIGITS = 19  # of a number: what a signed 64-bit integer has, and what every reader can hold
+# What a head may hold.
+# digits of a number: what a signed 64-bit integer has, and every reader can hold
+MOST_DIGITS = 19
 # bytes of a tracestate or a baggage, as W3C Baggage has it; longer ones do not travel
 LONGEST_TRAVELLER = 8192
 # of the trace and of the span, and the flags
@@ -76,9 +75,8 @@ def is_value(text: bytes) -> bool:
 
 
 def head_fault(method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """Why a request cannot be written; None: it can.
-
-    In the words of h11, which people search for.
+    """Return why a request cannot be written, in the words of h11, which people search for; None if
+    it can.
     """
     if not is_token(method):
         return f"Illegal method characters: {method!r}"

@@ -1,10 +1,8 @@
-"""`init`: from the JSON of a declaration to the arguments that `__init__` is annotated for.
+"""Turns `init`, which is JSON in a declaration, into the arguments that `__init__` is annotated
+for; runs in the resolver and in workers.
 
-In resolver and workers.
-
-The rules are those of the arguments of an API. Two things are more: a path may be given as text,
-and what cannot be read because its annotation names nothing that is there at run time stays as it
-is.
+The rules are those of the arguments of an API, but for two: a path may be given as text, and what
+cannot be read because its annotation names nothing that is there at run time stays as it is.
 """
 
 from __future__ import annotations
@@ -94,7 +92,7 @@ def _annotations(cls: type) -> tuple[str, dict[str, Hint]]:
 
 
 class _Rest(dict[str, Hint]):
-    """Annotations by name, and that of `**options` for every other name."""
+    """Holds annotations by name, and that of `**options` for every other name."""
 
     def __init__(self, named: dict[str, Hint], rest: Hint) -> None:
         super().__init__(named)

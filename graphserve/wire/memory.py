@@ -1,6 +1,5 @@
-"""Large buffers between processes of one machine: pooled shared memory instead of the socket.
-
-Runs in workers.
+"""Sends large buffers between processes of one machine by pooled shared memory in place of the
+socket; runs in workers.
 
 The sender owns segments (memfd, sealed against shrinking, growing and other writers) and sends
 references; the receiver opens `/proc/<pid>/fd/<n>` and maps it, for reading only. Who reads holds a
@@ -61,7 +60,7 @@ _SHORT = frozenset({errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOLCK})
 
 
 class Segment:
-    """One piece of our memory."""
+    """One piece of this process's memory that others may map."""
 
     __slots__ = ("descriptor", "generation", "in_transit", "inode", "map", "size", "used_at")
 
@@ -82,7 +81,7 @@ class Segment:
         self.used_at = 0.0
 
     def free(self) -> bool:
-        """Return whether nobody reads it or is about to; counts it as ours if so."""
+        """Return whether nobody reads it or is about to; it is reserved for the caller then."""
         if self.in_transit and not self.taken and time.monotonic() - self.used_at < ABANDONED:
             return False
         try:
@@ -174,7 +173,7 @@ class MemorySender:
         self.cap = cap
         self.placed = 0  # counts; who encodes sees by it whether there are tickets to collect
         self._segments: list[Segment] = []
-        self._held = 0
+        self._reserved = 0
         self._lock = threading.Lock()
         self._mine = threading.local()
 
@@ -257,23 +256,23 @@ class MemorySender:
             if wanted <= segment.size <= 2 * wanted and segment.free():
                 return segment
         for segment in sorted(self._segments, key=lambda s: s.used_at):
-            if self._held + wanted <= self.cap:
+            if self._reserved + wanted <= self.cap:
                 break
             self._drop(segment)
-        if self._held + wanted > self.cap:
+        if self._reserved + wanted > self.cap:
             return None
         try:
             segment = Segment(wanted)
         except (OSError, ValueError):
             return None
         self._segments.append(segment)
-        self._held += wanted
+        self._reserved += wanted
         return segment if segment.free() else None
 
     def _drop(self, segment: Segment) -> None:
         if segment.free():
             self._segments.remove(segment)
-            self._held -= segment.size
+            self._reserved -= segment.size
             segment.close()
 
 
@@ -315,8 +314,8 @@ def _seal(descriptor: int) -> None:
 
 
 def _rounded(size: int) -> int:
-    """Sizes in steps of an eighth, so that buffers of nearly the same size use the same
-    segments.
+    """Return a size rounded up by at most an eighth, so that buffers of nearly the same size use
+    the same segments.
     """
     step = max(MIN_SIZE, 1 << max(0, size.bit_length() - 4))
     return (size + step - 1) // step * step
@@ -337,7 +336,7 @@ class Untaken(Exception):
 
 
 class _Mapping:
-    """A segment of another process, mapped here."""
+    """Maps a segment of another process, for reading only."""
 
     __slots__ = ("descriptor", "inode", "map", "used_at", "views")
 
@@ -348,15 +347,17 @@ class _Mapping:
             raise Untaken(f"what process {pid} has open there is no memory of ours")
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            held = os.fstat(self.descriptor)
-            if held.st_ino != inode:
+            found = os.fstat(self.descriptor)
+            if found.st_ino != inode:
                 raise Untaken(f"process {pid} has given this memory back")
             seals = (
-                fcntl.fcntl(self.descriptor, fcntl.F_GET_SEALS) if stat.S_ISREG(held.st_mode) else 0
+                fcntl.fcntl(self.descriptor, fcntl.F_GET_SEALS)
+                if stat.S_ISREG(found.st_mode)
+                else 0
             )
-            if seals & SEALS != SEALS or held.st_size <= HEADER:  # it could shrink under us
+            if seals & SEALS != SEALS or found.st_size <= HEADER:  # it could shrink under us
                 raise Untaken(f"what process {pid} has open there is no memory of ours")
-            self.map = mmap.mmap(self.descriptor, held.st_size, prot=mmap.PROT_READ)
+            self.map = mmap.mmap(self.descriptor, found.st_size, prot=mmap.PROT_READ)
         except BaseException:
             os.close(self.descriptor)
             raise
@@ -365,7 +366,7 @@ class _Mapping:
         self.used_at = time.monotonic()
 
     def mark(self, generation: int) -> None:
-        """Have the sender know that this filling was taken."""
+        """Tell the sender that this filling was taken."""
         lock = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, TAKEN, generation + 1, 0)
         fcntl.fcntl(self.descriptor, fcntl.F_OFD_SETLK, lock)
 
@@ -497,8 +498,8 @@ def _untaken(exc: OSError, pid: int) -> Untaken:
 
 
 def readable(pid: int) -> bool:
-    """Whether another process lets this one look at its descriptors (proc(5): same user, dumpable,
-    not hidden).
+    """Return whether another process lets this one look at its descriptors (proc(5): same user,
+    dumpable, not hidden).
     """
     folder = f"/proc/{pid}/fd"
     try:

@@ -1,6 +1,5 @@
-"""The OpenAPI document of a service, from its signatures and docstrings.
-
-Made once, in a worker of the entry.
+"""Describes a service as an OpenAPI document, from its signatures and docstrings; it is made once,
+in a worker of the entry.
 
 msgspec leaves the `format` of dates and times out where a type takes values without a time zone
 too; generators of clients would make text of these. So it is put in again where it belongs.
@@ -169,7 +168,7 @@ def document(
 
 
 class _Schemas:
-    """The schemas of types, and the components that they refer to."""
+    """Makes the schemas of types, and collects the components that they refer to."""
 
     def __init__(self) -> None:
         self.components: Json = {}
@@ -223,11 +222,11 @@ class _Schemas:
 
 
 def _for_clients(value: object) -> None:
-    """Say what generators of clients need.
+    """Add what generators of clients need.
 
-    What base64 looks like (RFC 4648, section 4) stands with each string of it: `contentEncoding`
-    only hints at it. A fixed tuple is bounded by `maxItems`: many generators cannot read `items:
-    false`. An enumeration has its `type`.
+    Each string of base64 gets the pattern of base64 (RFC 4648, section 4), at which
+    `contentEncoding` only hints. A fixed tuple is bounded by `maxItems`: many generators cannot
+    read `items: false`. An enumeration gets its `type`.
     """
     if isinstance(value, dict):
         if value.get("contentEncoding") == "base64":
@@ -352,7 +351,7 @@ def _responses(signature: Signature, schemas: _Schemas) -> Json:
 
 def _request(signature: Signature, described: dict[str, str], schemas: _Schemas) -> Json:
     if signature.input_stream:
-        # The body is the stream, so all else stands in the query, each as JSON.
+        # The body is the stream, so all else is in the query, each as JSON.
         query = [
             _query_parameter(parameter, described, schemas) for parameter in signature.parameters
         ]
@@ -374,7 +373,7 @@ def _request(signature: Signature, described: dict[str, str], schemas: _Schemas)
 
 def _query_parameter(parameter: Parameter, described: dict[str, str], schemas: _Schemas) -> Json:
     schema = _property(parameter, described, schemas)
-    # Text and numbers stand there as they are, which more generators of clients can do than JSON.
+    # Text and numbers are written as they are, which more generators of clients can do than JSON.
     plain = schema.get("type") in ("string", "integer", "number", "boolean")
     said = {"schema": schema} if plain else {"content": {_JSON: {"schema": schema}}}
     return {"name": parameter.name, "in": "query", "required": parameter.required, **said}
@@ -405,7 +404,7 @@ def _result(signature: Signature, schemas: _Schemas) -> Json:
 
 
 def _lines(item: Json) -> Json:
-    """A stream as NDJSON. (A sequential media type is described as an array of its items, as
+    """Return a stream as NDJSON. (A sequential media type is described as an array of its items, as
     OpenAPI 3.2 reads it.)
     """
     return {"type": "array", "items": item, "description": "A JSON value a line."}
@@ -443,7 +442,7 @@ def _problem(description: str) -> Json:
 
 
 def _read_docstring(doc: str | None) -> tuple[str, dict[str, str]]:
-    # What stands before the first section, and what an "Args:" section says of each parameter.
+    # The text before the first section, and what an "Args:" section says of each parameter.
     text, *sections = re.split(r"\n\s*\n(?=\w+:\n)", inspect.cleandoc(doc or ""))
     described: dict[str, str] = {}
     for section in sections:

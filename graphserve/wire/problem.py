@@ -1,5 +1,4 @@
-"""Errors on the wire: every CallError as application/problem+json (RFC 9457), and back at the
-caller.
+"""Writes errors as application/problem+json (RFC 9457), and reads them back at the caller.
 
 User code makes errors, and what it puts into them may be anything: whatever it is, there is a
 response.
@@ -50,8 +49,8 @@ _Frame = tuple[int, str, list[tuple[str, str]], msgspec.Raw]
 
 
 class HttpProblem(CallError):
-    """A refusal that has a status and no meaning for a typed caller: no such API, a body that is
-    too large.
+    """Raised for a refusal that has a status and no meaning for a typed caller: no such API, a body
+    that is too large.
     """
 
     kind = "http"
@@ -131,7 +130,7 @@ def encode(
 
     Args:
         error: what to answer with.
-        node: the node that answers; stands in `service` unless the error names a deeper one.
+        node: the node that answers; it is the `service` unless the error names a deeper one.
         request_id: the id under which the logs speak of the call.
         open_book: whether exception text may stand in the body: for services of ours, and under
             --reload.
@@ -198,8 +197,8 @@ def _withheld(service: object, request_id: object) -> str:
 
 
 def withheld(body: bytes) -> str | None:
-    """The request id of an answer whose detail is kept from the public and stands in the log; None:
-    it is not.
+    """Return the request id of an answer whose detail is kept from the public and is in the log;
+    None if it is not kept.
     """
     try:
         said = _members(body)
@@ -212,7 +211,7 @@ def withheld(body: bytes) -> str | None:
 
 
 def with_detail(body: bytes, detail: str) -> bytes:
-    """Return an answer whose detail was kept from the public, with it."""
+    """Return an answer whose detail was kept from the public, with that detail."""
     return msgspec.json.encode({**_members(body), "detail": detail})
 
 
@@ -295,7 +294,7 @@ def decode(
 
 
 def _kind(error: CallError) -> str:
-    """What the header says: which of our classes it is.
+    """Return what the header says: which of our classes the error is.
 
     A subclass of user code may call something else `kind`.
     """
@@ -352,8 +351,8 @@ def in_stream(
 def to_frame(
     error: CallError, *, node: str, request_id: str, open_book: bool, internal: bool
 ) -> bytes:
-    """The payload of an error frame: the error that ended a stream after it had begun; `internal`
-    headers if it may.
+    """Return the payload of an error frame: the error that ended a stream after it had begun; with
+    internal headers if `internal`.
     """
     status, headers, body = encode(error, node=node, request_id=request_id, open_book=open_book)
     kept = [

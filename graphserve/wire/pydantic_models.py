@@ -1,5 +1,5 @@
-"""Values of pydantic's types: to JSON and back. pydantic is imported only once the user's own code
-has.
+"""Turns values of pydantic's types into JSON and back. pydantic is imported only once the user's
+own code has.
 """
 
 from __future__ import annotations
@@ -85,13 +85,13 @@ class Adapter:
 
     @property
     def core_schema(self) -> Schema:
-        """pydantic's own description of the type."""
+        """The schema that pydantic itself has of the type."""
         schema: Schema = self._adapter.core_schema
         return schema
 
     @property
     def plain_bytes(self) -> bool:
-        """Whether values are bytes as they are, which pydantic only checks."""
+        """Tell whether values are bytes as they are, which pydantic only checks."""
         schema: Schema = self._adapter.core_schema
         return schema["type"] == "bytes" and "serialization" not in schema
 
@@ -134,8 +134,8 @@ class Adapter:
         return self._checked(value, lambda: self.write(value, by_alias, "error"))
 
     def plain(self, value: object, *, for_input: bool = False) -> object:
-        """A value as plain dicts, lists, strings and numbers for everybody: what its JSON says, but
-        NaN stays NaN.
+        """Return a value as plain dicts, lists, strings and numbers for everybody: what its JSON
+        says, but NaN stays NaN.
 
         Args:
             value: the value.
@@ -189,8 +189,8 @@ class Adapter:
         return _as_read(value, tree)
 
     def schema(self, template: str, output: bool) -> JsonSchemaValue:
-        """Its JSON schema, with its definitions under `$defs`; a model is one of these, not written
-        out.
+        """Return its JSON schema, with its definitions under `$defs`; a model is one of these, not
+        written out.
         """
         mode: JsonSchemaMode = "serialization" if output else "validation"
         generator = _generator()(by_alias=True, ref_template=template)
@@ -239,8 +239,8 @@ def plain(value: object, for_input: bool) -> object:
 
 
 def problems(error: ValidationError) -> list[ErrorDetail]:
-    """What pydantic found: one mapping an error, with `loc`, `msg` and `type`; of very many, how
-    many there are.
+    """Return what pydantic found: one mapping an error, with `loc`, `msg` and `type`; of very many,
+    how many there are.
     """
     if (number := error.error_count()) > ERRORS_MADE:
         return [{"loc": [], "msg": f"{number:,} values do not fit", "type": "value_error"}]
@@ -294,7 +294,7 @@ def _as_read(value: object, tree: object) -> object:
 
 
 def _path(name: str, field: FieldInfo, config: Mapping[str, object]) -> tuple[str, ...]:
-    """Where validation looks for a field: its name, its alias, or a path of keys."""
+    """Return where validation looks for a field: its name, its alias, or a path of keys."""
     alias = field.validation_alias
     if alias is None or config.get("validate_by_alias") is False:
         return (name,)

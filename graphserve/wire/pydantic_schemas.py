@@ -1,5 +1,5 @@
-"""Schemas of pydantic's, changed before a validator and a serializer are made of them, and what can
-be read from one.
+"""Changes schemas of pydantic's before a validator and a serializer are made of them, and reads
+what they say.
 
 Bytes become base64 in JSON, where pydantic itself would read and write UTF-8; in public bodies,
 sets and dicts are made only of values whose hashes are spread. Only copies of a schema are changed:

@@ -1,5 +1,5 @@
-"""Signatures: what the type hints of an API say about its parameters and its result, checked at
-start-up.
+"""Reads what the type hints of an API say about its parameters and its result, and refuses at
+start-up what cannot be sent.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ _INSTEAD = {
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of an API.
+    """Describes one parameter of an API.
 
     Args:
         name: its name, by which callers send it.
@@ -95,7 +95,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Signature:
-    """What crosses a socket in a call of one API.
+    """Describes what crosses a socket in a call of one API.
 
     Args:
         where: `Class.method`, for messages.
@@ -345,8 +345,8 @@ def supported(hint: Hint) -> None:
 
 
 def uses_adapter(hint: Hint) -> bool:
-    """Whether pydantic handles values of this type as a whole: it has types of pydantic's, and none
-    that are not.
+    """Return whether pydantic handles values of this type as a whole: it has types of pydantic's,
+    and none that are not.
     """
     parts = list(type_hints.walk(hint))
     return any(part.kind == "model" for part in parts) and not any(map(_is_foreign, parts))

@@ -1,6 +1,5 @@
-"""Fingerprints of signatures: the same as long as callers of the old code can call the new.
-
-Runs in the resolver.
+"""Takes fingerprints of signatures: they are equal as long as callers of the old code can call the
+new. Runs in the resolver.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who a request is from, and what it may do more than a client: decided once, from how its
+"""Decides who a request is from, and what it may do more than a client: once, from how its
 connection opened.
 
 A connection between processes of a graph opens with a line that says what its requests are; HTTP
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Trust:
-    """What is believed of a request.
+    """Says what is believed of a request.
 
     Args:
         opening: the line that its connection opens with.
@@ -48,8 +48,8 @@ _OPENINGS = (PEER, RELAYED, MADE, PEER_BY_SOCKET)
 
 
 def opened(data: bytes) -> tuple[Trust, bytes] | None:
-    """What a connection's first bytes make of its requests, and the bytes behind the opening; None:
-    more must come.
+    """Return what a connection's first bytes make of its requests, and the bytes behind the
+    opening; None if more must come.
     """
     for trust in _OPENINGS:
         if data.startswith(trust.opening):

@@ -1,6 +1,5 @@
-"""Type hints: what one consists of, and which of them can cross a socket.
-
-Pure; runs where classes are read.
+"""Takes type hints apart: what one consists of, and whether it can cross a socket. Runs where
+classes are read.
 """
 
 from __future__ import annotations
@@ -87,8 +86,8 @@ _PYDANTIC = frozenset({"pydantic", "pydantic_core", "pydantic_extra_types", "ann
 
 
 class Item(NamedTuple):
-    """One part of a hint: the attribute or index it stands at (None: each), its name on the wire,
-    its hint.
+    """Describes one part of a hint: the attribute or index where it is (None: each), its name on
+    the wire, its hint.
     """
 
     key: str | int | None
@@ -98,13 +97,13 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Part:
-    """One hint, taken apart.
+    """Describes one hint, one level deep.
 
     Args:
         kind: what it is; `other` cannot cross a socket.
         hint: the hint without its wrappers.
         origin: the class itself, where the hint is a class or parametrised.
-        metadata: what stood in its `Annotated`.
+        metadata: what its `Annotated` has.
         items: what it consists of.
     """
 
@@ -157,7 +156,7 @@ def take_apart(hint: Hint) -> Part:
 
 
 def walk(hint: Hint) -> Iterator[Part]:
-    """`hint` and everything it consists of, each class once."""
+    """Yield `hint` and everything it consists of, each class once."""
     seen: set[Hint] = set()
     waiting = [hint]
     while waiting:
@@ -176,8 +175,8 @@ def contains(hint: Hint, kind: Kind) -> bool:
 
 
 def contains_itself(hint: Hint) -> bool:
-    """Whether a class in `hint` has, somewhere below, itself as a field: then nothing says how deep
-    a value is.
+    """Return whether a class in `hint` has, somewhere below, itself as a field: then nothing says
+    how deep a value is.
     """
     return any(_holds(part.hint, part.items) for part in walk(hint) if part.kind == "fields")
 
@@ -197,7 +196,7 @@ def hashed(part: Part) -> Hint:
 
 
 def rewrite(hint: Hint, change: Callable[[Part], Hint]) -> Hint:
-    """`hint` with other hints in the places of some; classes with fields stay as they are.
+    """Return `hint` with other hints in the places of some; classes with fields stay as they are.
 
     Args:
         hint: the hint.
@@ -218,8 +217,8 @@ def rewrite(hint: Hint, change: Callable[[Part], Hint]) -> Hint:
 
 
 def unwrap(hint: Hint) -> tuple[Hint, tuple[object, ...]]:
-    """Return the hint without Annotated, NewType, Required and aliases, and the metadata that stood
-    there.
+    """Return the hint without Annotated, NewType, Required and aliases, and the metadata of
+    these.
     """
     metadata: tuple[object, ...] = ()
     while True:

@@ -1,5 +1,5 @@
-"""Why a body was refused: the errors of msgspec, pydantic and arrays as one list of `loc`, `msg`
-and `type`.
+"""Tells why a body was refused: the errors of msgspec, pydantic and arrays become one list of
+`loc`, `msg` and `type`.
 """
 
 from __future__ import annotations
@@ -138,8 +138,8 @@ def _half(half: bytes, at: int) -> str:
 
 
 def is_misfit(error: Exception) -> bool:
-    """Whether reading a body raised `error` because of what the body says, and not because of the
-    user's code.
+    """Return whether reading a body raised `error` because of what the body says, and not because
+    of the user's code.
     """
     if isinstance(error, FAILURES):
         return True
@@ -170,7 +170,7 @@ def explain(error: BaseException, loc: Location) -> list[ErrorDetail]:
 
 
 def problem(loc: Location, message: str, kind: str) -> ErrorDetail:
-    """One error; names and values that a client chose are cut to a length that can be told."""
+    """Return one error; names and values that a client chose are cut to a bounded length."""
     return {
         "loc": [cut(step, NAME_CHARACTERS) if isinstance(step, str) else step for step in loc],
         "msg": cut(message, MESSAGE_CHARACTERS),
@@ -204,7 +204,7 @@ def refusal(where: str, errors: list[ErrorDetail], untold: int = 0) -> InvalidAr
 
 
 def text(error: ErrorDetail) -> str:
-    """One error as a line: where, and what."""
+    """Return one error as a line: where, and what."""
     place = "".join(
         f"[{step}]" if isinstance(step, int) else f".{step}" for step in error["loc"]
     ).lstrip(".")
@@ -212,7 +212,7 @@ def text(error: ErrorDetail) -> str:
 
 
 def _of_msgspec(message: str, loc: Location) -> ErrorDetail:
-    # The path stands last, and no name in it is the client's; what stands before it may be.
+    # The path is last, and no name in it is the client's; what is before it may be.
     said, mark, path = message.rpartition(_PATH)
     if not mark or not path.endswith("`"):
         said, path = message, ""

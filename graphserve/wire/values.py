@@ -1,5 +1,5 @@
-"""One value of one type, to bytes and back in every format; a parameter, a result, an item of a
-stream.
+"""Turns one value of one type into bytes and back, in every format: a parameter, a result, an item
+of a stream.
 """
 
 from __future__ import annotations
@@ -79,11 +79,11 @@ class ValueWriter:
         self.json: Encode = msgspec.json.Encoder(enc_hook=json_hook).encode
         self.msgpack: Encode = self._bind(None)
         self._bound: tuple[Place | None, Encode] = (None, self.msgpack)
-        self.shown: Encode = msgspec.msgpack.Encoder(enc_hook=plain_hook(False)).encode
-        self._given = msgspec.msgpack.Encoder(enc_hook=plain_hook(True)).encode
+        self.result: Encode = msgspec.msgpack.Encoder(enc_hook=plain_hook(False)).encode
+        self._arguments = msgspec.msgpack.Encoder(enc_hook=plain_hook(True)).encode
 
     def write(self, value: object, place: Place | None) -> bytes:
-        """Return the value as msgpack for another service of the graph; `shown` and `public` write
+        """Return the value as msgpack for another service of the graph; `result` and `public` write
         it for everybody.
         """
         encode = self.msgpack
@@ -95,16 +95,16 @@ class ValueWriter:
         try:
             return encode(value)
         except OverflowError:
-            return encode(extensions.wrap(value, msgpack_hook(place)))
+            return encode(extensions.with_large(value, msgpack_hook(place)))
 
     def public(self, value: object) -> bytes:
-        """The value as everybody reads it: as msgpack, or as JSON if there is an integer that
-        msgpack does not have.
+        """Return arguments as everybody reads them: as msgpack, or as JSON if there is an integer
+        that msgpack does not have.
 
         The first byte tells: none of an object in JSON is one of a map in msgpack.
         """
         try:
-            return self._given(value)
+            return self._arguments(value)
         except OverflowError:
             return msgspec.json.encode(value, enc_hook=input_hook)
 
@@ -113,7 +113,7 @@ class ValueWriter:
 
 
 class ValueCodec:
-    """A value of one type.
+    """Reads and writes a value of one type.
 
     Args:
         hint: the type.
@@ -140,7 +140,7 @@ class ValueCodec:
         # What msgspec is asked to read, and what makes the value of it.
         self.hint: Hint = hint
         self.finish: Finish | None = None if admit is None else self._check
-        self._take_out = None if adapter is not None else extensions.taker(hint)
+        self._remove_bytes = None if adapter is not None else extensions.bytes_remover(hint)
         if adapter is not None:
             self.hint = msgspec.Raw
             self.finish = self._validate
@@ -170,7 +170,7 @@ class ValueCodec:
             elif format is Format.JSON or "`ext`" not in said:
                 raise
             else:
-                value = extensions.read(body, self.hint, fetch, exc)
+                value = extensions.read_large(body, self.hint, fetch, exc)
         return value if self.finish is None else self.finish(value, format, fetch)
 
     def take(self, value: bytes) -> object:
@@ -185,21 +185,25 @@ class ValueCodec:
         if format is _JSON:
             return self.json(value)
         if format is _MSGPACK:
-            return self._writer.shown(self._adapter.plain(value) if self._adapter else value)
+            return self._writer.result(self._adapter.plain(value) if self._adapter else value)
         return self._writer.write(self.wrap(value, place) if self.wraps else value, place)
 
     @property
     def wraps(self) -> bool:
-        """Whether `wrap` ever does anything."""
-        return self._adapter is not None or self._take_out is not None
+        """Tell whether `wrap` ever does anything."""
+        return self._adapter is not None or self._remove_bytes is not None
 
     def wrap(self, value: object, place: Place | None) -> object:
         """Return the value as msgpack's encoder takes it."""
         if self._adapter is not None:
             return Ext(MODEL, self._adapter.dump(value))
-        return value if place is None or self._take_out is None else self._take_out(value, place)
+        return (
+            value
+            if place is None or self._remove_bytes is None
+            else self._remove_bytes(value, place)
+        )
 
-    def give(self, value: object) -> object:
+    def for_public(self, value: object) -> object:
         """Return the value as `ValueWriter.public` takes it: as its reader, who may be anybody,
         reads it.
         """

@@ -419,7 +419,7 @@ def test_an_outline_reads_what_msgspec_writes() -> None:
         "lists": [[[[]]], list(range(20)), [*range(70_000)]], "maps": [{}, {str(k): k for k in range(70_000)}],
     }  # fmt: skip
     found = outline(msgspec.msgpack.encode({**value, (1, 2): 3}), 1, 1_000_000, 10**12)
-    assert found.held % 1_000_000 == 7 + 5 + 1 and found.held // 1_000_000 == 3
+    assert found.size % 1_000_000 == 7 + 5 + 1 and found.size // 1_000_000 == 3
     assert (found.depth, found.listed_keys) == (5, 1)
 
 

@@ -1,5 +1,5 @@
-"""What msgspec leaves open when it reads or writes a value: each module closes one gap, made once
-for a type and called for each value.
+"""Closes what msgspec leaves open when it reads or writes a value: one gap a module, by a function
+that is made once for a type and called for each value.
 
     arrays              holds arrays to their dtype and shape, and makes them read-only
     nan                 reads null as NaN where only a float can stand, since JSON has no other word

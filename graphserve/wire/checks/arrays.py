@@ -1,5 +1,5 @@
-"""What msgspec cannot check of a decoded value: the dtype and shape of its arrays, which end
-read-only here.
+"""Checks what msgspec cannot check of a decoded value: the dtype and shape of its arrays, which are
+read-only from here on.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Defaults of dataclasses that were read: msgspec leaves those that a message does not give to the
-class.
+"""Fills in the defaults of dataclasses that were read: msgspec leaves those that a body does not
+give to the class.
 
 An instance that it made shows them as attributes, and lacks them in its `__dict__`, which is all
-that it writes of it (and that `vars` shows): passed on or returned, they were missing. What it
-calls after reading fills them in.
+that it writes of it (and that `vars` shows): passed on or returned, they were missing. So the
+method that it calls after reading fills them in.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Arguments that a body gives twice: of two, one reader takes the first and another the last.
+"""Finds arguments that a body gives twice. They are refused: of two, one reader takes the first and
+another the last.
 
-They are refused.
-
-Nested objects are not looked at: there the last one counts, as in most readers; to find out costs a
+Nested objects are not searched: there the last one counts, as in most readers; to find out costs a
 second reading of everything.
 """
 
@@ -18,10 +17,10 @@ _COUNTED = {0xDE: 2, 0xDF: 4}  # by the first byte of a map of msgpack, the byte
 
 
 class Names:
-    """The names of an API's parameters.
+    """Finds which of an API's parameters a body gives more than once.
 
     Args:
-        names: the names.
+        names: those of the parameters.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -29,8 +28,8 @@ class Names:
         self._texts = [quoted for _, quoted in self._quoted]
 
     def are_once(self, text: bytes, given: int) -> bool:
-        """Return whether JSON plainly has none of them twice; of what it does not say this,
-        `doubled` finds out.
+        """Return whether JSON plainly has none of them twice; where it does not, `duplicate` finds
+        out.
         """
         if text.count(b'"') == 2 * given:  # there are quotes around the names, and no others
             return True
@@ -39,21 +38,21 @@ class Names:
                 return False
         return b"\\" not in text  # (a name may be written with escapes)
 
-    def doubled(
+    def duplicate(
         self,
         body: Body,
         format: Format,
         given: int,
         members: Callable[[Body], dict[str, msgspec.Raw]],
     ) -> str | None:
-        """Return which of them a body gives more than once, if it does; empty if it is not known
-        which.
+        """Return which of them a body gives more than once, or None; an empty name if it is not
+        known which.
 
         Args:
             body: an object of these names and no others, well-formed.
             format: how it is written.
             given: how many different ones it has.
-            members: reads JSON to its members, each as it stands there.
+            members: reads JSON to its members, each as it is written.
         """
         if format is not Format.JSON:
             return None if _entries(body) == given else ""

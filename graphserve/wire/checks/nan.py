@@ -1,8 +1,8 @@
-"""NaN in JSON, which has no word for it: it is written as null, and null is read as NaN where only
-a float can stand.
+"""Reads null in JSON as NaN where only a float can stand: JSON has no word for it, so it is written
+as null.
 
-A decoder takes no null for a float. So this looks at a value only where that is what the decoder
-said.
+A decoder takes no null for a float. So a value is read in this way only where that is what the
+decoder said.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Whether a result is plainly of its annotation: a quick look that C does, made once for each API.
+"""Tells whether a result is plainly of its annotation, by a quick look that C does; it is made once
+for each API.
 
 What it says no to may still fit (a `1` for a `float`, a class in a list): that is found out as a
 caller in another process would, by writing and reading it.
@@ -23,8 +24,8 @@ _Column = Callable[[Iterable[Any]], bool]
 
 
 def exact(hint: Hint) -> Looks | None:
-    """What tells that a value is exactly of this type; None where there is nothing to tell, since
-    anything is.
+    """Return what tells that a value is exactly of this type; None where there is nothing to tell,
+    since anything is.
     """
     part = type_hints.take_apart(hint)
     if part.kind == "any":
@@ -46,9 +47,7 @@ def exact(hint: Hint) -> Looks | None:
 
 
 def only_class(hint: Hint) -> type | None:
-    """The one class that a value of this type has, if there is one and it tells all: `type(value)
-    is` it, then.
-    """
+    """Return the one class that a value of this type has, if there is one and it tells all."""
     kinds = _kinds(type_hints.take_apart(hint))
     return next(iter(kinds)) if kinds is not None and len(kinds) == 1 else None
 
@@ -78,7 +77,7 @@ def _kinds(part: type_hints.Part) -> frozenset[type] | None:
 
 
 def _of_class(part: type_hints.Part) -> Looks:
-    """Of a class whose fields are all of one plain class each."""
+    """Return what looks at a value of a class whose fields are all of one plain class each."""
     kind = part.cls
     names = [str(item.key) for item in part.items]
     kinds = [_kinds(type_hints.take_apart(item.hint)) for item in part.items]

@@ -1,20 +1,19 @@
-"""What decoding may cost: every bound on what a few bytes from outside can make a process hold, do
-or answer.
+"""Lists every bound on what a few bytes from outside can make a process hold, do or answer.
 
-One table, which imports nothing. `screening` looks at a public body with it before anything is made
-of the body; `validation_errors`, `arrays` and the readers of a worker hold themselves to their
-lines of it. Bounds on time, and on how the bytes come, are in `worker.http.limits`.
+One table, which imports nothing. `screening` checks a public body by it before anything is made of
+the body; `validation_errors`, `arrays` and the readers of a worker keep to their lines of it.
+Bounds on time, and on how the bytes come, are in `worker.http.limits`.
 """
 
 from __future__ import annotations
 
-# --- what the values of a public body hold in memory ---
-HELD_FLOOR = 8 * 1024 * 1024  # bytes that may always be held, and
-HELD_TIMES = 100  # for each byte of the body: an empty object of a class takes more than that
+# What the values of a public body take in memory once they are decoded.
+DECODED_FLOOR = 8 * 1024 * 1024  # bytes that they may always take, and
+DECODED_TIMES = 100  # for each byte of the body: an empty object of a class takes more than that
 DEPTH = 256  # lists and objects inside each other, where no type says how deep they may be
 
-# --- what stands in sets, and as keys of dicts, with hashes that a client can choose ---
-HASHED_BODY = 2048  # bytes; what a smaller body holds is too little to be slow
+# Elements of sets and keys of dicts, with hashes that a client can choose.
+HASHED_BODY = 2048  # bytes; a smaller body has too few of them to be slow
 HASHED_FEW = 64  # entries that may all have one hash: comparing each with each is quick
 COLLISIONS = 32  # different values of one hash beyond that; 64 bits alone give 17 of them
 COUNTED_FROM = 512  # values; a table of fewer is quick, whichever they are
@@ -23,7 +22,7 @@ TABLE_FLOOR_NS = 500_000  # nanoseconds of CPU that a table may always take, and
 TABLE_VALUE_NS = 1_000
 STEPS = 64  # for each value; of numbers that people send up to 35
 
-# --- arrays ---
+# Arrays.
 ARRAY_TIMES = 16  # bytes of an array for each byte of the lists that it is made of
 ARRAY_FLOOR = 4 * 1024 * 1024  # bytes that may always be made
 EMPTY_ROWS = 256  # rows without elements that the public may send: as JSON each has its brackets
@@ -37,18 +36,18 @@ AXES_OF_ONE = 8  # of these may have the length 1: as JSON each has brackets aro
 # lists that an array may always become in a value of pydantic's; else as many as it has bytes
 LISTS_FLOOR = 1024
 
-# --- unions of pydantic's that hold themselves: each tries all its members, so the work multiplies
-# at each level ---
+# Unions of pydantic's that contain themselves: each tries all its members, so the work multiplies
+# at each level.
 TRIES_FLOOR = 20_000  # values tried that may always be, and
 TRIES_TIMES = 4  # for each byte of the body
 
-# --- what is said of a body that does not fit ---
+# What is said of a body that does not fit.
 ERRORS_TOLD = 32
 # of pydantic, which makes all of them or none, each in 5 to 50 µs; of more the number is told
 ERRORS_MADE = 1_000
 NAME_CHARACTERS = 128  # of a name that the client chose
 MESSAGE_CHARACTERS = 512
 
-# --- how bodies are held and read ---
+# How bodies are collected and read.
 LARGE_BODY = 256 * 1024  # bytes; from here on a public body is decoded in a thread
-SMALL_CHUNK = 16 * 1024  # bytes; smaller chunks of a stream are held together
+SMALL_CHUNK = 16 * 1024  # bytes; smaller chunks of a stream are joined

@@ -1,5 +1,5 @@
-"""Values that a client has chosen to have one hash, of which a set or a dict is slow: noticed
-before it is made.
+"""Finds values that a client has chosen to have one hash, of which a set or a dict is slow, before
+it is made.
 
 Python's hashes of numbers and of tuples of them are no secret: all multiples of 2**61-1 have the
 hash 0, and a dict of 25,000 of them takes seconds, of UUIDs minutes. Text and bytes have hashes
@@ -7,7 +7,7 @@ that nobody outside knows.
 
 Nothing here knows how a value may be spelled: what would become an element or a key is converted as
 the decoder does it, but into a list, and the hashes that it really has are counted. pydantic's
-types are guarded where they are validated (`binary.guarded`).
+types are guarded where they are validated (`pydantic_schemas.guarded`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _Look = Callable[[object, bool], None]  # at a value, and whether it was JSON
 
 
 class Hashed:
-    """What some parameters have sets and dicts of, with elements and keys whose hashes a client can
+    """Knows which parameters have sets and dicts with elements and keys whose hashes a client can
     choose.
 
     Args:
@@ -252,7 +252,7 @@ def _each_of(looks: list[_Look]) -> _Look | None:
 
 
 class _Converted:
-    """Elements or keys of one type, converted as the decoder does it, but to a list."""
+    """Converts elements or keys of one type as the decoder does it, but to a list."""
 
     def __init__(self, hint: Hint) -> None:
         self._hint = hint

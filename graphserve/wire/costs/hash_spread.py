@@ -1,5 +1,5 @@
-"""Whether a set or a dict of some values is quick: their hashes are spread, and few are in each
-other's way.
+"""Tells whether a set or a dict of some values is quick: their hashes are spread, and few are in
+each other's way.
 
 CPython looks for a value from the place that its hash says, goes on by a rule that everybody knows
 while places are taken, and ends at the value or at a free place. Values of one hash go the same way
@@ -93,7 +93,7 @@ def _takes_long(keys: list[object], hashing: int, is_set: bool) -> bool:
 
 
 def _firsts(keys: list[object], hashes: list[int]) -> list[int] | None:
-    """For each value the number of the equal one before it, or -1; None if too many have one
+    """Return for each value the number of the equal one before it, or -1; None if too many have one
     hash.
     """
     hidden = list(map(_SECRET.__mul__, hashes))
@@ -161,7 +161,7 @@ def _fits(hashes: list[int], again: list[int], is_set: bool) -> bool:
 
 
 class Table:
-    """A table as CPython fills it: numbers of values are in its places.
+    """Fills a table as CPython does; its places have the numbers of values.
 
     Args:
         hashes: of the values.
@@ -177,7 +177,7 @@ class Table:
         self._resize(8)
 
     def add(self, number: int) -> int:
-        """Put a value into it that is not there; the steps that it took."""
+        """Put a value into it that is not there; return the steps that it took."""
         # a dict grows before a value that has no room
         if self._used == self._room and not self._is_set:
             self._grow()
@@ -194,7 +194,10 @@ class Table:
 
     def find(self, number: int) -> int:
         """Return the steps that it takes to find a value that is there."""
-        hash_, mask, beside, numbers = self._hashes[number], self._mask, self._beside, self._numbers
+        hash_ = self._hashes[number]
+        mask = self._mask
+        beside = self._beside
+        numbers = self._numbers
         place = hash_ & mask
         perturb = hash_ & _UNSIGNED
         steps = 0

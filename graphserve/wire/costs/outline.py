@@ -1,6 +1,5 @@
-"""What a body consists of, read without making anything of it.
-
-Linear in its bytes, whatever they are.
+"""Reads what a body consists of, without making anything of it, in time that is linear in its
+bytes.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 
 
 def bare(body: bytes | bytearray) -> bytes:
-    """JSON without what is in its strings."""
+    """Return JSON without what is in its strings."""
     return _STRINGS.sub(b"", body)
 
 
 @dataclass
 class Outline:
-    """What msgpack consists of.
+    """Says what msgpack consists of.
 
     Args:
-        held: bytes that its lists and maps hold.
+        size: bytes that its lists and maps take once they are decoded.
         depth: how many of them are inside each other.
         listed_keys: how many keys of maps are lists.
         tables: of each map the keys that are no text and no bytes: where each begins and ends. Not
@@ -35,7 +34,7 @@ class Outline:
             ended there.
     """
 
-    held: int = 0
+    size: int = 0
     depth: int = 0
     listed_keys: int = 0
     tables: list[list[tuple[int, int]]] = field(default_factory=list)
@@ -59,9 +58,9 @@ def outline(body: bytes | bytearray, list_bytes: int, map_bytes: int, most: int)
 
     Args:
         body: the msgpack.
-        list_bytes: what a list holds.
-        map_bytes: what a map holds.
-        most: bytes held, after which it need not be read to the end.
+        list_bytes: what an empty list takes.
+        map_bytes: what an empty map takes.
+        most: bytes taken, after which it need not be read to the end.
     """
     found = Outline()
     end = len(body)
@@ -111,8 +110,8 @@ def outline(body: bytes | bytearray, list_bytes: int, map_bytes: int, most: int)
             if opens_map and (is_key or key_depth >= 0):
                 found.is_map_in_key = True
                 return found
-            found.held += map_bytes if opens_map else list_bytes
-            if found.held > most:
+            found.size += map_bytes if opens_map else list_bytes
+            if found.size > most:
                 return found
             found.listed_keys += is_key
             if is_key and key_depth < 0:

@@ -1,8 +1,8 @@
-"""A look at a public body before anything is made of it: whether what it would become costs too
-much.
+"""Checks a public body before anything is made of it: whether what it would become costs too much.
 
-It takes less time than the decoding itself, and most bodies none: what is small holds little, and
-what has a type says how deep it is. What is written between services of one graph is not looked at.
+That takes less time than the decoding itself, and for most bodies none: what is small becomes
+little, and what has a type says how deep it is. What services of one graph send each other is not
+checked.
 """
 
 from __future__ import annotations
@@ -10,13 +10,19 @@ from __future__ import annotations
 import itertools
 
 from graphserve.wire import type_hints
-from graphserve.wire.costs.bounds import DEPTH, HASHED_BODY, HASHED_FEW, HELD_FLOOR, HELD_TIMES
+from graphserve.wire.costs.bounds import (
+    DECODED_FLOOR,
+    DECODED_TIMES,
+    DEPTH,
+    HASHED_BODY,
+    HASHED_FEW,
+)
 from graphserve.wire.costs.collisions import Hashed, check_tables
 from graphserve.wire.costs.outline import bare, outline
 from graphserve.wire.exceptions import MalformedBody, Misfit
 from graphserve.wire.formats import Format
 
-# Bytes that a value holds when it is empty, its place in a list included.
+# Bytes that a value takes when it is empty, its place in a list included.
 _LIST = 72
 _SET = 224
 _OBJECT = 192
@@ -33,7 +39,7 @@ _MAPS = bytes([*range(0x80, 0x90), 0xDE, 0xDF])
 
 
 class Screening:
-    """What the public bodies of one API may hold, found out from the types of its parameters.
+    """Knows what the public bodies of one API may become, from the types of its parameters.
 
     Args:
         parameters: the types, by the names of the parameters.
@@ -52,31 +58,31 @@ class Screening:
         # Where a decoder makes dicts of maps whatever their keys are: also on the way to an array.
         self._is_natural = any(part.kind in ("any", "model", "array", "scalar") for part in parts)
         self._hashed = Hashed(parameters)
-        # What is smaller costs little, whatever it says.
-        self.least = HELD_FLOOR // self._heaviest
+        # Bytes; what is smaller costs little, whatever it says.
+        self.min_size = DECODED_FLOOR // self._heaviest
         if self._hashed or self._is_natural:
-            self.least = min(self.least, HASHED_BODY)
+            self.min_size = min(self.min_size, HASHED_BODY)
         if self._is_loose:
-            self.least = min(self.least, DEPTH)
+            self.min_size = min(self.min_size, DEPTH)
 
-    def look(self, body: bytes | bytearray, format: Format) -> None:
-        """Look at a body that is larger than `least`.
+    def check(self, body: bytes | bytearray, format: Format) -> None:
+        """Check a body that is larger than `min_size`.
 
         Raises:
             Misfit: what it would become costs too much.
         MalformedBody: it is nested too deeply.
         """
         size = len(body)
-        is_large = size * self._heaviest > HELD_FLOOR
+        is_large = size * self._heaviest > DECODED_FLOOR
         if format is Format.JSON:
             if self._is_loose or is_large:
-                self._look_at_json(body, size)
+                self._check_json(body, size)
         elif self._is_loose or self._is_natural or is_large:
-            self._look_at_msgpack(body, size)
+            self._check_msgpack(body, size)
         if self._hashed and size > HASHED_BODY:
             self._hashed.check(body, format)
 
-    def _look_at_json(self, body: bytes | bytearray, size: int) -> None:
+    def _check_json(self, body: bytes | bytearray, size: int) -> None:
         lists, objects = body.count(b"["), body.count(b"{")
         if (
             self._is_loose
@@ -90,7 +96,7 @@ class Screening:
             if self._is_too_much(outside.count(b"["), outside.count(b"{"), size):
                 raise _too_much(size)
 
-    def _look_at_msgpack(self, body: bytes | bytearray, size: int) -> None:
+    def _check_msgpack(self, body: bytes | bytearray, size: int) -> None:
         lists = size - len(body.translate(None, _LISTS))
         maps = size - len(body.translate(None, _MAPS))
         is_suspicious = self._is_loose and lists + maps > HASHED_FEW
@@ -99,9 +105,9 @@ class Screening:
         )
         if not is_suspicious and not self._is_too_much(lists, maps, size):
             return
-        # A close look takes longer; most of what looks like a list may be in numbers, in text, in
-        # an array.
-        most = max(HELD_FLOOR, HELD_TIMES * size)
+        # To read it takes longer; most of what looks like a list may be in numbers, in text, in an
+        # array.
+        most = max(DECODED_FLOOR, DECODED_TIMES * size)
         found = outline(body, self._list, self._object, most)
         if (self._is_loose or self._is_natural) and found.depth > DEPTH:
             raise MalformedBody(_TOO_DEEP)
@@ -109,13 +115,15 @@ class Screening:
             raise Misfit(f"more than {HASHED_FEW} keys of maps are lists", "value_error")
         if (self._is_loose or self._is_natural) and found.is_map_in_key:
             raise Misfit("a map is the key of a map", "value_error")
-        if found.held > most:
+        if found.size > most:
             raise _too_much(size)
         if self._is_natural:
             check_tables(body, found)
 
     def _is_too_much(self, lists: int, objects: int, size: int) -> bool:
-        return lists * self._list + objects * self._object > max(HELD_FLOOR, HELD_TIMES * size)
+        return lists * self._list + objects * self._object > max(
+            DECODED_FLOOR, DECODED_TIMES * size
+        )
 
 
 def _too_much(size: int) -> Misfit:

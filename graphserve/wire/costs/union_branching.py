@@ -1,5 +1,4 @@
-"""Unions of pydantic's that hold themselves: how often a value in JSON would be tried, known before
-it is.
+"""Knows how often pydantic would try a value in JSON where a union contains itself, before it does.
 
 Such a union tries all its members, and each of them all that is below, so that the work multiplies
 at each level.
@@ -26,7 +25,7 @@ _OBJECTS = frozenset({"model-fields", "typed-dict", "dataclass-args", "dict"})
 
 @dataclass(frozen=True)
 class Branching:
-    """What the unions of a type that hold themselves do.
+    """Describes the unions of a type that contain themselves.
 
     Args:
         members: how many members of one union lead back to it; the most that one has.

@@ -137,7 +137,7 @@ def from_query(api: BoundApi, query: bytes, stream: AsyncIterator[bytes]) -> dic
     }
     if len(said) < len(pairs):
         times = Counter(name for name, _ in pairs)
-        raise api.arguments.doubled(next(name for name in times if times[name] > 1))
+        raise api.arguments.duplicate(next(name for name in times if times[name] > 1))
     arguments = api.arguments.decode(encode_json(said), Format.JSON)
     arguments[api.signature.input_stream] = stream
     return arguments
