@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from tests.harness import Served
 
@@ -95,12 +96,39 @@ class Steered:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
+    @property
+    def control(self) -> Path:
+        """The control socket of the graph, which is the only one here."""
+        (run,) = self.runtime.iterdir()
+        return run / "control.sock"
+
+    def operator(self) -> httpx.Client:
+        """Return a client of the control socket, as curl would be one."""
+        return httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(self.control)),
+            base_url="http://graph",
+            timeout=60,
+            trust_env=False,
+        )
+
     def ps(self) -> list[dict[str, Any]]:
-        """The workers."""
-        done = self.run("ps", "--json")
-        assert done.returncode == 0, done.stderr
-        rows: list[dict[str, Any]] = json.loads(done.stdout)
+        """Return the workers: what `graphserve ps --json` prints, without a process for each look."""
+        rows: list[dict[str, Any]] = self._asked("/ps")
         return rows
+
+    def status(self) -> dict[str, Any]:
+        """Return what `graphserve status --json` prints; nothing while there is no control socket."""
+        try:
+            known: dict[str, Any] = self._asked("/status")
+        except (ValueError, httpx.ConnectError):  # no run folder, or no socket in it
+            return {}
+        return known
+
+    def _asked(self, path: str) -> Any:
+        with self.operator() as client:
+            answer = client.get(path)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
 
     def counts(self) -> dict[str, int]:
         """How many workers each node has."""

@@ -57,22 +57,6 @@ ROW = {
 }
 
 
-def control(steered: Steered) -> Path:
-    """The control socket."""
-    (run,) = steered.runtime.iterdir()
-    return run / "control.sock"
-
-
-def operator(steered: Steered) -> httpx.Client:
-    """A client of the control socket, as curl would be."""
-    return httpx.Client(
-        transport=httpx.HTTPTransport(uds=str(control(steered))),
-        base_url="http://graph",
-        timeout=60,
-        trust_env=False,
-    )
-
-
 @pytest.mark.slow
 def test_ps_shows_a_row_a_worker(steered: Steered, graph: Served) -> None:
     lines = steered.run("ps").stdout.splitlines()
@@ -84,7 +68,7 @@ def test_ps_shows_a_row_a_worker(steered: Steered, graph: Served) -> None:
         ["Mid", "1"],
         ["Top", "0"],
     ]
-    rows = steered.ps()
+    rows = json.loads(steered.run("ps", "--json").stdout)
     assert all(set(row) == ROW for row in rows)
     assert sorted(row["pid"] for row in rows) == graph.workers()
     assert {row["state"] for row in rows} == {"ready"}
@@ -118,7 +102,7 @@ def test_ps_knows_of_calls_and_cpu_at_once(steered: Steered) -> None:
             threads[-1].start()
         eventually(lambda: Path(f"{gate}.held").exists() and Path(f"{gate}0.held").exists())
         eventually(lambda: sum(row["in_flight"] or 0 for row in steered.ps()) == 3)
-        with operator(steered) as client:
+        with steered.operator() as client:
             rows = client.get("/ps").json()
             assert sum(row["in_flight"] or 0 for row in rows) == 3, (
                 "as it is now, not as of the last second"
@@ -149,10 +133,9 @@ def test_status_and_its_exit_codes(steered: Steered) -> None:
     (steered.folder / "hold").touch()
     graph = steered.serve()
     try:
-        eventually(lambda: steered.run("status").returncode == 1, 30)
-        status = json.loads(steered.run("status", "--json").stdout)
-        assert status["state"] == "starting"
-        eventually(lambda: json.loads(steered.run("status", "--json").stdout)["nodes"], 30)
+        eventually(lambda: steered.status().get("nodes"))
+        done = steered.run("status", "--json")
+        assert (done.returncode, json.loads(done.stdout)["state"]) == (1, "starting")
         early = steered.run("reload")
         assert early.returncode == 1
         assert "the graph is starting" in early.stderr
@@ -172,9 +155,10 @@ def test_status_and_its_exit_codes(steered: Steered) -> None:
         ]  # fmt: skip
         (steered.folder / "hold").touch()
         os.kill(graph.workers("n0")[0], signal.SIGKILL)
-        eventually(lambda: steered.run("status").returncode == 1)
-        status = json.loads(steered.run("status", "--json").stdout)
-        assert status["state"] == "degraded"
+        eventually(lambda: steered.status()["state"] == "degraded")
+        done = steered.run("status", "--json")
+        status = json.loads(done.stdout)
+        assert (done.returncode, status["state"]) == (1, "degraded")
         assert next((node["name"], node["ready"], node["workers"]) for node in status["nodes"]) == (
             "Leaf",
             1,
@@ -381,15 +365,16 @@ def test_two_graphs_are_told_apart(steered: Steered, graph: Served, run_dir: Pat
         other.close()
 
 
-def test_the_graph_of_this_folder_is_preferred_and_named(
-    steered: Steered, graph: Served, tmp_path: Path
-) -> None:
+def test_the_graph_of_this_folder_is_preferred_and_named(steered: Steered, tmp_path: Path) -> None:
+    one_node = LEAF.replace("workers=2", "workers=1")
+    steered.write(app=one_node.replace("Leaf", "Top"))
     (elsewhere := tmp_path / "elsewhere").mkdir()
-    (elsewhere / "other.py").write_text(LEAF)
-    other = Served("other:Leaf", cwd=elsewhere, env=steered.env)
+    (elsewhere / "other.py").write_text(one_node)
+    graph, other = steered.serve(), Served("other:Leaf", cwd=elsewhere, env=steered.env)
     try:
+        graph.wait_ready()
         other.wait_ready()
-        done = steered.run("scale", "Leaf=1")
+        done = steered.run("scale", "Top=1")
         named = f"the graph {graph.url}  app:Top  --run-dir "
         assert (done.returncode, done.stderr.startswith(named)) == (0, True), done.stderr
         assert json.loads(steered.run("status", "--json").stdout)["target"] == "app:Top"
@@ -402,6 +387,7 @@ def test_the_graph_of_this_folder_is_preferred_and_named(
             f"the graph {other.url}  other:Leaf  --run-dir {steered.runtime}"
         )
     finally:
+        graph.close()
         other.close()
 
 
@@ -437,9 +423,9 @@ def test_where_the_graph_runs_may_be_configured(steered: Steered, run_dir: Path)
 def test_the_control_socket_is_private_and_speaks_plain_http(
     steered: Steered, graph: Served
 ) -> None:
-    assert stat.S_IMODE(control(steered).stat().st_mode) == 0o600
-    assert stat.S_IMODE(control(steered).parent.stat().st_mode) == 0o700
-    with operator(steered) as client:
+    assert stat.S_IMODE(steered.control.stat().st_mode) == 0o600
+    assert stat.S_IMODE(steered.control.parent.stat().st_mode) == 0o700
+    with steered.operator() as client:
         assert client.get("/status").json()["state"] == "ready"
         assert len(client.get("/ps").json()) == 5
         answer = client.post("/scale", json={"Leaf": 1})
@@ -482,7 +468,7 @@ def test_the_control_socket_is_private_and_speaks_plain_http(
 def test_wrong_requests_are_answered_with_problems(
     steered: Steered, graph: Served, method: str, path: str, body: bytes | None, status: int
 ) -> None:
-    with operator(steered) as client:
+    with steered.operator() as client:
         before = [row["pid"] for row in client.get("/ps").json()]
         answer = client.request(method, path, content=body)
         assert [row["pid"] for row in client.get("/ps").json()] == before
@@ -520,7 +506,7 @@ def sent_away(sock: socket.socket) -> bool:
 
 @pytest.mark.slow
 def test_garbage_is_refused_and_stuck_clients_hold_nothing(steered: Steered, graph: Served) -> None:
-    path = str(control(steered))
+    path = str(steered.control)
     for garbage in GARBAGE:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(path)
