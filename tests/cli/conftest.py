@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from graphserve.cli import main
+
 APP = """
 from graphserve import api, depends, service
 
@@ -29,6 +31,7 @@ class Gateway:
 """
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+STARTS_NOTHING = ("graph", "check")  # but the process that imports the user's modules
 
 
 @pytest.fixture
@@ -55,3 +58,24 @@ def run(tmp_path: Path, environment: dict[str, str]) -> Run:
         )  # fmt: skip
 
     return start
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Runs `graphserve graph …` or `graphserve check …` as `run` does, but for a process of its own.
+
+    Modules of the user are imported in one, as ever.
+    """
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("GRAPHSERVE_")]:
+        monkeypatch.delenv(name)
+
+    def call(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        assert arguments[0] in STARTS_NOTHING
+        with monkeypatch.context() as environment:
+            for name, value in more.items():
+                environment.setenv(name, value)
+            code = main(arguments)
+        return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
+
+    return call

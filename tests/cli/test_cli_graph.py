@@ -27,8 +27,8 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
         (["--format", "svg"], ["<svg", "Recognizer"]),
     ],
 )
-def test_pictures(arguments: list[str], words: list[str], project: Path, run: Run) -> None:
-    done = run("graph", "app:Gateway", *arguments)
+def test_pictures(arguments: list[str], words: list[str], project: Path, here: Run) -> None:
+    done = here("graph", "app:Gateway", *arguments)
     assert done.returncode == 0, done.stderr
     assert [word for word in words if word not in done.stdout] == []
     assert "\x1b" not in done.stdout
@@ -51,8 +51,8 @@ def test_json_is_the_plan(project: Path, run: Run) -> None:
     assert plan["listen"]["port"] == 9000
 
 
-def test_output_goes_to_a_file(project: Path, run: Run) -> None:
-    done = run("graph", "app:Gateway", "--dot", "-o", "graph.dot")
+def test_output_goes_to_a_file(project: Path, here: Run) -> None:
+    done = here("graph", "app:Gateway", "--dot", "-o", "graph.dot")
     assert (done.returncode, done.stdout) == (0, "")
     assert "digraph" in (project / "graph.dot").read_text()
     for name, begin in (
@@ -62,25 +62,25 @@ def test_output_goes_to_a_file(project: Path, run: Run) -> None:
         ("a.mmd", "flowchart"),
         ("a.txt", "Gateway"),
     ):
-        assert run("graph", "app:Gateway", "-o", name).returncode == 0
+        assert here("graph", "app:Gateway", "-o", name).returncode == 0
         assert (project / name).read_text().startswith(begin), "the suffix says how it is drawn"
-    refused = run("graph", "app:Gateway", "-o", "missing/graph.txt")
+    refused = here("graph", "app:Gateway", "-o", "missing/graph.txt")
     assert refused.returncode == 1
     assert "cannot write missing/graph.txt" in refused.stderr
 
 
-def test_the_env_file_is_there_while_modules_are_imported(project: Path, run: Run) -> None:
+def test_the_env_file_is_there_while_modules_are_imported(project: Path, here: Run) -> None:
     (project / "app.py").write_text(
         "import os\nassert os.environ['MODEL'] == 'big'\n" + (project / "app.py").read_text()
     )
     (project / ".env").write_text("MODEL=big\n")
-    assert run("graph", "app:Gateway").returncode == 4
-    assert run("graph", "app:Gateway", "--env-file", ".env").returncode == 0
+    assert here("graph", "app:Gateway").returncode == 4
+    assert here("graph", "app:Gateway", "--env-file", ".env").returncode == 0
 
 
-def test_the_entrypoint_of_pyproject(project: Path, run: Run) -> None:
+def test_the_entrypoint_of_pyproject(project: Path, here: Run) -> None:
     (project / "pyproject.toml").write_text('[tool.graphserve]\nentrypoint = "app:Gateway"\n')
-    done = run("graph")
+    done = here("graph")
     assert done.returncode == 0, done.stderr
     assert "Recognizer" in done.stdout
 
@@ -95,11 +95,11 @@ def test_the_entrypoint_of_pyproject(project: Path, run: Run) -> None:
      ("package.there:Service", "but there is one in src: add --app-dir src")],
 )  # fmt: skip
 def test_a_wrong_target_exits_4(
-    command: str, target: str, message: str, project: Path, run: Run
+    command: str, target: str, message: str, project: Path, here: Run
 ) -> None:
     (project / "src" / "package").mkdir(parents=True)
     (project / "src" / "there.py").touch()
-    done = run(command, target)
+    done = here(command, target)
     assert done.returncode == 4
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -126,7 +126,7 @@ class TestCheck:
         assert done.returncode == 0, done.stderr
         assert done.stdout == "ok: 2 nodes\n"
 
-    def test_reports_everything_at_once(self, project: Path, run: Run) -> None:
+    def test_reports_everything_at_once(self, project: Path, here: Run) -> None:
         text = (
             (project / "app.py")
             .read_text()
@@ -135,7 +135,7 @@ class TestCheck:
         (project / "app.py").write_text(text)
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = str(taken.getsockname()[1])
-            done = run(
+            done = here(
                 "check", "app:Gateway", "--port", port, "--ssl-certfile", "none.pem", "--run-dir", "x" * 100,
                 CUDA_VISIBLE_DEVICES="0",
             )  # fmt: skip
@@ -149,15 +149,17 @@ class TestCheck:
         assert "Traceback" not in done.stderr
         assert done.stdout == ""
 
-    def test_user_code_that_raises_shows_the_users_traceback(self, project: Path, run: Run) -> None:
+    def test_user_code_that_raises_shows_the_users_traceback(
+        self, project: Path, here: Run
+    ) -> None:
         (project / "app.py").write_text("1 / 0\n")
-        done = run("check", "app:Gateway")
+        done = here("check", "app:Gateway")
         assert done.returncode == 4
         assert "ZeroDivisionError" in done.stderr
         assert "graphserve/cli" not in done.stderr
 
-    def test_a_node_that_does_not_exist(self, project: Path, run: Run) -> None:
-        done = run("check", "app:Gateway", "--port", "0", "--scale", "Recogniser=2")
+    def test_a_node_that_does_not_exist(self, project: Path, here: Run) -> None:
+        done = here("check", "app:Gateway", "--port", "0", "--scale", "Recogniser=2")
         assert done.returncode == 4
         assert done.stderr.count("Recogniser") == 1
         assert "Recognizer" in done.stderr

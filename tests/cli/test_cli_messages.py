@@ -123,11 +123,11 @@ def test_a_node_that_is_missing_names_the_place_it_was_given_at(
     ],
 )
 def test_a_file_with_the_name_of_another_module(
-    file: str, target: str, what: str, project: Path, run: Run
+    file: str, target: str, what: str, project: Path, here: Run
 ) -> None:
     (project / file).parent.mkdir(exist_ok=True)
     (project / file).write_text((project / "app.py").read_text())
-    done = run("check", target, "--port", "0")
+    done = here("check", target, "--port", "0")
     name = file.partition("/")[0].removesuffix(".py")
     words = f"Error: {project}/{file} cannot be imported: {name!r} is {what}. Rename your file\n"
     assert (done.returncode, done.stderr) == (4, words)
@@ -135,11 +135,11 @@ def test_a_file_with_the_name_of_another_module(
 
 @pytest.mark.parametrize("imports", ["", "import queue\n\n"])
 def test_a_circle_beside_a_module_that_is_named_as_one_of_python(
-    imports: str, project: Path, run: Run
+    imports: str, project: Path, here: Run
 ) -> None:
     (project / "queue.py").write_text("")
     (project / "circle.py").write_text(imports + FILES["circle.py"])
-    done = run("check", "circle:A", "--port", "0")
+    done = here("check", "circle:A", "--port", "0")
     down = imports.count("\n")
     circle = (
         CIRCLE.format(cwd=project).replace(":6)", f":{6 + down})").replace(":15)", f":{15 + down})")
