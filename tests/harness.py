@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import httpx
 import pytest
@@ -23,6 +23,7 @@ import pytest
 # seconds until a condition is given up that should hold at once: times are not what tests are about
 LONG = 60.0
 APPS = Path(__file__).parent / "apps"
+T = TypeVar("T")
 OWN_SOCKET = re.compile(r"\d+\.sock")  # named by the worker's pid
 
 
@@ -173,6 +174,22 @@ def served(target: str, *arguments: str, **options: Any) -> Iterator[Served]:
         yield graph.wait_ready()
     finally:
         graph.close()
+
+
+class InThread(Generic[T]):
+    """A call that is made in a thread, and its answer."""
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        self._call = call
+        self.answers: list[T] = []
+        self._thread = threading.Thread(target=lambda: self.answers.append(self._call()))
+        self._thread.start()
+
+    def answer(self) -> T:
+        """Wait until the call is answered."""
+        self._thread.join(LONG)
+        (answer,) = self.answers
+        return answer
 
 
 def checked(target: str, cwd: Path) -> subprocess.CompletedProcess[str]:

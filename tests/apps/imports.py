@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-from graphserve import api, service
+from calling import Answering  # beside this file, whose folder it is served from
+
+from graphserve import service
 
 FLAGS = Path(os.environ["FLAGS"])
 
@@ -18,26 +19,5 @@ if (FLAGS / "fails").exists():
 
 
 @service(name="front-door")
-class Entry:
+class Entry(Answering):
     """The only node; its name is not that of its class."""
-
-    @api
-    async def pid(self) -> int:
-        """In the pooled lane."""
-        return os.getpid()
-
-    @api
-    def double(self, x: int) -> int:
-        """In the queue lane."""
-        return 2 * x
-
-    @api
-    async def count(self, n: int) -> AsyncIterator[int]:
-        """A stream."""
-        for number in range(n):
-            yield number
-
-    @api
-    async def size(self, chunks: AsyncIterator[bytes], times: int) -> int:
-        """An upload."""
-        return times * sum([len(chunk) async for chunk in chunks])

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
+
+from calling import Answering  # beside this file, whose folder it is served from
 
 from graphserve import Batch, api, service
 
@@ -16,7 +17,7 @@ FLAGS = Path(os.environ["FLAGS"])
 
 
 @service
-class Entry:
+class Entry(Answering):
     """The only node."""
 
     def __init__(self) -> None:
@@ -27,31 +28,10 @@ class Entry:
         if (FLAGS / "fails").exists():
             raise OSError("the disk is full")
 
-    @api
-    async def pid(self) -> int:
-        """In the pooled lane."""
-        return os.getpid()
-
-    @api
-    def double(self, x: int) -> int:
-        """In the queue lane."""
-        return 2 * x
-
     @api(batch=Batch(max_size=4))
     def doubles(self, xs: list[int]) -> list[int]:
         """At a socket of its own."""
         return [2 * x for x in xs]
-
-    @api
-    async def count(self, n: int) -> AsyncIterator[int]:
-        """A stream."""
-        for number in range(n):
-            yield number
-
-    @api
-    async def size(self, chunks: AsyncIterator[bytes], times: int) -> int:
-        """An upload."""
-        return times * sum([len(chunk) async for chunk in chunks])
 
     @api
     def length(self, body: bytes) -> int:

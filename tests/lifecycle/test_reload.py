@@ -94,6 +94,18 @@ def write(folder: Path, version: int = 1, old: str = "", new: str = "") -> None:
     (folder / "leaf.new").rename(folder / "leaf.py")
 
 
+def write_one_that_hangs(folder: Path) -> None:
+    """Write a leaf that never starts, and wait until a worker has begun to."""
+    begun = folder / "begun"
+    write(
+        folder,
+        2,
+        "        pass",
+        f"        open({str(begun)!r}, 'w').close()\n        __import__('time').sleep(600)",
+    )
+    eventually(begun.exists, 30)
+
+
 @pytest.fixture
 def app(tmp_path: Path) -> Path:
     (tmp_path / "app.py").write_text(APP)
@@ -162,14 +174,7 @@ def test_a_broken_edit_leaves_the_old_code_serving(app: Path, run_dir: Path) -> 
 def test_a_change_while_the_new_code_starts_begins_anew(app: Path) -> None:
     with served("app:Top", "--reload", cwd=app) as graph, graph.client() as client:
         graph.wait_log("watching")
-        write(
-            app,
-            2,
-            "        pass",
-            f"        open({str(app / 'begun')!r}, 'w').close()\n       "
-            " __import__('time').sleep(600)",
-        )
-        eventually((app / "begun").exists, 30)
+        write_one_that_hangs(app)
         stuck = [pid for pid in graph.workers()]
         assert version(client) == 1
         write(app, 3)
@@ -182,14 +187,7 @@ def test_a_change_while_the_new_code_starts_begins_anew(app: Path) -> None:
 def test_a_stop_while_the_new_code_starts_leaves_nothing(app: Path, run_dir: Path) -> None:
     with served("app:Top", "--reload", "--run-dir", str(run_dir), cwd=app) as graph:
         graph.wait_log("watching")
-        write(
-            app,
-            2,
-            "        pass",
-            f"        open({str(app / 'begun')!r}, 'w').close()\n       "
-            " __import__('time').sleep(600)",
-        )
-        eventually((app / "begun").exists, 30)
+        write_one_that_hangs(app)
         workers = graph.workers()
         assert len(workers) == 3
         assert graph.stop() == 0

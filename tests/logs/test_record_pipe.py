@@ -14,6 +14,9 @@ import pytest
 
 from graphserve.logs import records
 from graphserve.logs.records import RecordPipe
+from tests.harness import InThread
+
+RECORDS = 3000  # of 200 bytes: many times what a pipe holds
 
 
 class Reader:
@@ -27,6 +30,12 @@ class Reader:
         """All records, once the writing end is closed."""
         with open(self.descriptor, "rb", closefd=False) as file:
             return [json.loads(line) for line in file]
+
+    def write_more_than_fits(self) -> int:
+        """Write numbered records, more than the pipe holds; how many."""
+        for number in range(RECORDS):
+            self.pipe.write("info", f"{number} {'x' * 200}")
+        return RECORDS
 
     def close(self) -> None:
         for descriptor in (self.descriptor, self.writing):
@@ -65,13 +74,11 @@ ODD: list[dict[Any, Any]] = [
 
 @pytest.mark.parametrize("fields", ODD, ids=range(len(ODD)))
 def test_whatever_the_fields_are_there_is_a_record(reader: Reader, fields: dict[Any, Any]) -> None:
-    found: list[dict[str, Any]] = []
-    reading = threading.Thread(target=lambda: found.extend(reader.all()))
-    reading.start()
+    reading = InThread(reader.all)
     reader.pipe.write("error", "message\nwith lines", "trace", fields)
     assert reader.pipe.flush(30)
     os.close(reader.writing)
-    reading.join()
+    found = reading.answer()
     (record,) = found
     assert (record["level"], record["message"], record["traceback"]) == (
         "error",
@@ -81,22 +88,16 @@ def test_whatever_the_fields_are_there_is_a_record(reader: Reader, fields: dict[
 
 
 def test_what_the_supervisor_does_not_read_waits_in_order(reader: Reader) -> None:
-    count = 3000
-    for number in range(count):
-        reader.pipe.write("info", f"{number} {'x' * 200}")
-    found: list[dict[str, Any]] = []
-    reading = threading.Thread(target=lambda: found.extend(reader.all()))
-    reading.start()
+    count = reader.write_more_than_fits()
+    reading = InThread(reader.all)
     assert reader.pipe.flush(30)
     os.close(reader.writing)
-    reading.join()
+    found = reading.answer()
     assert [int(record["message"].split()[0]) for record in found] == list(range(count))
 
 
 def test_what_waits_is_written_without_anybody_asking(reader: Reader) -> None:
-    count = 3000
-    for number in range(count):
-        reader.pipe.write("info", f"{number} {'x' * 200}")
+    count = reader.write_more_than_fits()
     with open(reader.descriptor, "rb", closefd=False) as file:
         assert [
             int(json.loads(file.readline())["message"].split()[0]) for _ in range(count)
@@ -108,16 +109,12 @@ def test_what_waits_is_bounded_and_what_is_dropped_is_counted(
 ) -> None:
     monkeypatch.setattr(records, "ROOM", 50_000)
     monkeypatch.setattr(records, "LAST_CHANCE", 0.0)
-    count = 3000
-    for number in range(count):
-        reader.pipe.write("info", f"{number} {'x' * 200}")
+    count = reader.write_more_than_fits()
     reader.pipe.write("error", "the error")
-    found: list[dict[str, Any]] = []
-    reading = threading.Thread(target=lambda: found.extend(reader.all()))
-    reading.start()
+    reading = InThread(reader.all)
     assert reader.pipe.flush(30)
     os.close(reader.writing)
-    reading.join()
+    found = reading.answer()
     *infos, error, apology = found
     assert error["message"] == "the error", "errors have room of their own"
     assert 0 < len(infos) < count
@@ -125,9 +122,7 @@ def test_what_waits_is_bounded_and_what_is_dropped_is_counted(
 
 
 def test_threads_do_not_mix_their_records(reader: Reader) -> None:
-    found: list[dict[str, Any]] = []
-    reading = threading.Thread(target=lambda: found.extend(reader.all()))
-    reading.start()
+    reading = InThread(reader.all)
 
     def write(name: int) -> None:
         for number in range(200):
@@ -140,7 +135,7 @@ def test_threads_do_not_mix_their_records(reader: Reader) -> None:
         thread.join()
     assert reader.pipe.flush(30)
     os.close(reader.writing)
-    reading.join()
+    found = reading.answer()
     for name in range(4):
         own = [int(r["message"].split()[1]) for r in found if r["message"].startswith(f"{name} ")]
         assert own == list(range(200))

@@ -18,21 +18,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.harness import Served, alive, children, command, eventually
+from tests.harness import APPS, Served, alive, children, command, eventually
 
 pytestmark = pytest.mark.slow
 
-APP = """
-from graphserve import api, service
-
-@service
-class Loud:
-    @api
-    def shout(self, lines: int) -> int:
-        for number in range(lines):
-            print(number, "x" * 1000)
-        return lines
-"""
 LINES = 20_000  # of 1 KiB: five times what may wait
 MOST = 60 << 20  # bytes by which the supervisor may grow meanwhile
 
@@ -59,11 +48,10 @@ def read_until(descriptor: int, pattern: str, seconds: float = 30) -> str:
     return text
 
 
-def test_nobody_waits_for_who_does_not_read(ends: tuple[int, int], tmp_path: Path) -> None:
+def test_nobody_waits_for_who_does_not_read(ends: tuple[int, int]) -> None:
     reading, writing = ends
-    (tmp_path / "app.py").write_text(APP)
     process = subprocess.Popen(
-        Served.command("app:Loud"), cwd=tmp_path, stdout=writing, stderr=writing, stdin=subprocess.DEVNULL,
+        Served.command("loud:Loud"), cwd=APPS, stdout=writing, stderr=writing, stdin=subprocess.DEVNULL,
         env=os.environ | {"TERM": "xterm"}, start_new_session=True,
     )  # fmt: skip
     try:
@@ -72,12 +60,12 @@ def test_nobody_waits_for_who_does_not_read(ends: tuple[int, int], tmp_path: Pat
         before = resident(process.pid)
         with httpx.Client(base_url=found[0], timeout=60, trust_env=False) as client:
             # nobody reads from here on
-            assert client.post("/shout", json={"lines": LINES}).json() == LINES
+            assert client.post("/shout", json={"lines": LINES, "width": 1000}).json() == LINES
             (worker,) = (pid for pid in children(process.pid) if "worker" in command(pid))
             os.kill(worker, signal.SIGKILL)
             eventually(lambda: not alive(worker))
         with httpx.Client(base_url=found[0], timeout=60, trust_env=False) as client:
-            assert client.post("/shout", json={"lines": 1}).json() == 1, (
+            assert client.post("/shout", json={"lines": 1, "width": 1}).json() == 1, (
                 "the supervisor replaces workers all the while"
             )
         assert resident(process.pid) - before < MOST

@@ -20,19 +20,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.harness import Served, alive, children, command, eventually, handles
+from tests.harness import APPS, Served, alive, children, command, eventually, handles
 
-APP = """
-from graphserve import api, service
-
-@service
-class Loud:
-    @api
-    def shout(self, lines: int) -> int:
-        for number in range(lines):
-            print(number, "x" * 100)
-        return lines
-"""
 LINES = 5_000  # many times what a pipe holds
 
 
@@ -88,10 +77,9 @@ class Terminal:
 
 
 @pytest.fixture
-def job(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Terminal]:
+def job(request: pytest.FixtureRequest) -> Iterator[Terminal]:
     """A graph that serves, started by the line that the test gives."""
-    (tmp_path / "app.py").write_text(APP)
-    terminal = Terminal(request.param.format(shlex.join(Served.command("app:Loud"))), tmp_path)
+    terminal = Terminal(request.param.format(shlex.join(Served.command("loud:Loud"))), APPS)
     try:
         yield terminal
     finally:
@@ -100,7 +88,9 @@ def job(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Terminal]:
 
 def shout(url: str) -> None:
     assert (
-        httpx.post(f"{url}/shout", json={"lines": LINES}, timeout=60, trust_env=False).json()
+        httpx.post(
+            f"{url}/shout", json={"lines": LINES, "width": 100}, timeout=60, trust_env=False
+        ).json()
         == LINES
     )
 

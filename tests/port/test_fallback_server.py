@@ -12,9 +12,8 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import httpx
 import pytest
 import trustme
 
-from tests.harness import APPS, Served, alive, eventually, served
+from tests.harness import APPS, InThread, Served, alive, eventually, served
 
 SERVES = "a fallback server is at the public port"
 RAW = {"content-type": "application/octet-stream"}
@@ -70,20 +69,6 @@ def fallback_pid(graph: Served, times: int = 1) -> int:
 def asked(graph: Served, path: str, **options: Any) -> httpx.Response:
     """Ask on a new connection."""
     return httpx.get(graph.url + path, timeout=60, trust_env=False, **options)
-
-
-class Waiting:
-    """A call that is made in a thread, and its answer."""
-
-    def __init__(self, call: Callable[[], httpx.Response]) -> None:
-        self._call, self.answers = call, list[httpx.Response]()
-        self._thread = threading.Thread(target=lambda: self.answers.append(self._call()))
-        self._thread.start()
-
-    def answer(self) -> httpx.Response:
-        self._thread.join(60)
-        (answer,) = self.answers
-        return answer
 
 
 def post(graph: Served, path: str, **options: Any) -> httpx.Response:
@@ -140,7 +125,7 @@ def test_calls_wait_for_an_entry_that_starts_slowly(tmp_path: Path) -> None:
         ready = asked(graph, "/readyz")
         assert (ready.status_code, ready.json()["missing"]) == (503, ["Entry is starting"])
         waiting = {
-            path: Waiting(lambda path=path, sent=sent: post(graph, target(path), **sent))  # type: ignore[misc]
+            path: InThread(lambda path=path, sent=sent: post(graph, target(path), **sent))  # type: ignore[misc]
             for path, (sent, _, _) in CALLS.items()
         }
         for path, arguments in (("/pid", {}), ("/double", {"x": 1}), ("/count", {"n": 1})):
@@ -185,7 +170,7 @@ def test_a_client_that_leaves_takes_its_call_with_it(tmp_path: Path) -> None:
 def test_health_is_answered_while_the_only_loop_is_busy(tmp_path: Path) -> None:
     (tmp_path / "blocks").touch()
     with entry(tmp_path) as graph:
-        busy = Waiting(lambda: post(graph, "/block", json={}))
+        busy = InThread(lambda: post(graph, "/block", json={}))
         eventually((tmp_path / "blocked").exists)
         ready = asked(graph, "/readyz")
         assert ready.status_code == 503
@@ -194,7 +179,7 @@ def test_health_is_answered_while_the_only_loop_is_busy(tmp_path: Path) -> None:
         fallback = fallback_pid(graph)
         late = post(graph, "/pid", json={}, headers={"x-request-timeout": "0.5"})
         assert (late.status_code, late.json()["service"]) == (504, "Entry")
-        call = Waiting(lambda: post(graph, "/pid", json={}))
+        call = InThread(lambda: post(graph, "/pid", json={}))
         (tmp_path / "blocks").unlink()
         assert {busy.answer().json(), call.answer().json()} == set(graph.workers()), (
             "it was not replaced"
@@ -210,9 +195,9 @@ def test_a_stop_answers_what_waits_at_the_fallback_server(tmp_path: Path) -> Non
         kill_worker(graph)
         fallback = fallback_pid(graph)
         calls = [
-            Waiting(lambda: post(graph, "/pid", json={})),
-            Waiting(lambda: post(graph, "/double", json={"x": 1})),
-            Waiting(lambda: post(graph, "/count", json={"n": 1})),
+            InThread(lambda: post(graph, "/pid", json={})),
+            InThread(lambda: post(graph, "/double", json={"x": 1})),
+            InThread(lambda: post(graph, "/count", json={"n": 1})),
         ]
         eventually(lambda: connections(graph, fallback) >= 3)
         assert graph.stop() == 0
@@ -252,7 +237,7 @@ def test_the_port_closes_while_the_rest_of_the_graph_still_drains(
         served("app:Entry", cwd=tmp_path, env={"PYTHONDONTWRITEBYTECODE": "1"}) as graph,
         socket.socket() as client,
     ):
-        held = Waiting(lambda: hang_up(graph))
+        held = InThread(lambda: hang_up(graph))
         eventually((tmp_path / "held").exists)
         (tmp_path / "slow").touch()
         (worker,) = graph.workers("n1")
@@ -323,13 +308,13 @@ def refuses(where: tuple[str, int]) -> bool:
 def test_a_stop_while_the_loop_is_busy_loses_no_call(tmp_path: Path) -> None:
     (tmp_path / "blocks").touch()
     with entry(tmp_path) as graph:
-        busy = Waiting(lambda: post(graph, "/block", json={}))
+        busy = InThread(lambda: post(graph, "/block", json={}))
         eventually((tmp_path / "blocked").exists)
         asked(graph, "/readyz")
         fallback = fallback_pid(graph)
         calls = [
-            Waiting(lambda: post(graph, "/pid", json={})),
-            Waiting(lambda: post(graph, "/double", json={"x": 1})),
+            InThread(lambda: post(graph, "/pid", json={})),
+            InThread(lambda: post(graph, "/double", json={"x": 1})),
         ]
         eventually(lambda: connections(graph, fallback) >= 2)
         graph.signal()
@@ -350,7 +335,7 @@ def test_a_stop_waits_for_what_clients_of_the_fallback_server_send_late(
         entry(tmp_path) as graph,
         httpx.Client(base_url=graph.url, timeout=60, trust_env=False) as client,
     ):
-        busy = Waiting(lambda: post(graph, "/block", json={}))
+        busy = InThread(lambda: post(graph, "/block", json={}))
         eventually((tmp_path / "blocked").exists)
         assert client.get("/livez").status_code == 200, "a connection to the fallback server"
         fallback = fallback_pid(graph)
@@ -492,7 +477,7 @@ def test_a_reload_with_other_apis_at_the_fallback_server(tmp_path: Path) -> None
         app.write_text(CHANGING.format(init="time.sleep(3600)", name="old"))
         kill_worker(graph)
         fallback = fallback_pid(graph)
-        call = Waiting(lambda: post(graph, "/old", json={}))
+        call = InThread(lambda: post(graph, "/old", json={}))
         eventually(lambda: connections(graph, fallback) == 1)
         app.write_text(CHANGING.format(init="pass", name="new"))
         graph.signal(signal.SIGHUP)
@@ -512,9 +497,9 @@ def test_a_restart_of_the_only_worker(tmp_path: Path) -> None:
     with entry(tmp_path, "--run-dir", str(tmp_path / "run")) as graph:
         (old,) = graph.workers()
         (tmp_path / "slow").touch()
-        restart = Waiting(lambda: httpx.Response(200, text=steer(tmp_path, "restart").stderr))
+        restart = InThread(lambda: httpx.Response(200, text=steer(tmp_path, "restart").stderr))
         eventually(lambda: not alive(old))
-        call = Waiting(lambda: post(graph, "/pid", json={}))
+        call = InThread(lambda: post(graph, "/pid", json={}))
         assert asked(graph, "/readyz").status_code == 503
         (tmp_path / "slow").unlink()
         assert call.answer().json() in graph.workers()
@@ -546,7 +531,7 @@ def test_tls_and_the_limits_of_the_port(tmp_path: Path) -> None:
             )
             client.settimeout(10)
             assert client.recv(1000).startswith(b"HTTP/1.1 400")
-        call = Waiting(lambda: post(graph, "/double", json={"x": 1}, verify=trust))
+        call = InThread(lambda: post(graph, "/double", json={"x": 1}, verify=trust))
         (tmp_path / "slow").unlink()
         assert call.answer().json() == 2
         eventually(lambda: not graph.fallback_servers())
@@ -613,10 +598,10 @@ def test_a_graph_that_starts_slowly_lives(
         )
         assert (late.status_code, late.json()["service"]) == (504, "Entry")
     calls = [
-        Waiting(lambda: client.post("/double", json={"x": 4})),
-        Waiting(lambda: client.post("/pid", json={})),
+        InThread(lambda: client.post("/double", json={"x": 4})),
+        InThread(lambda: client.post("/pid", json={})),
     ]
-    upload = Waiting(lambda: client.post("/size?times=2", content=b"x" * 1_000_000, headers=RAW))
+    upload = InThread(lambda: client.post("/size?times=2", content=b"x" * 1_000_000, headers=RAW))
     (tmp_path / "slow").unlink()
     graph.wait_log("serving on")
     assert [call.answer().json() for call in calls] == [8, graph.workers()[0]]
@@ -634,8 +619,8 @@ def test_a_start_that_fails_answers_who_waits(
     graph, client = early
     assert client.get("/livez", headers={"connection": "close"}).status_code == 200
     calls = [
-        Waiting(lambda: client.post("/double", json={"x": 4})),
-        Waiting(lambda: client.post("/pid", json={})),
+        InThread(lambda: client.post("/double", json={"x": 4})),
+        InThread(lambda: client.post("/pid", json={})),
     ]
     (pid,) = graph.fallback_servers()
     eventually(lambda: connections_to(f"{run_dir.parent}/early.sock") >= 2)
@@ -660,7 +645,7 @@ def test_a_stop_during_a_start_answers_who_waits(
 ) -> None:
     graph, client = early
     assert client.get("/livez", headers={"connection": "close"}).status_code == 200
-    call = Waiting(lambda: client.post("/double", json={"x": 4}))
+    call = InThread(lambda: client.post("/double", json={"x": 4}))
     eventually(lambda: connections_to(f"{run_dir.parent}/early.sock") >= 1)
     assert graph.stop() == 0
     assert call.answer().status_code == 503

@@ -8,15 +8,14 @@ import contextlib
 import os
 import socket
 import ssl
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 import trustme
 
-from tests.harness import Served, alive, eventually
+from tests.harness import InThread, Served, alive, eventually
 
 RAW = {"content-type": "application/octet-stream"}
 STARTS = "Entry starts: a fallback server is at the public port, where calls wait"
@@ -24,20 +23,6 @@ CALL = (
     b"POST /double HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length:"
     b' 7\r\nconnection: close\r\n\r\n{"x":4}'
 )
-
-
-class Waiting:
-    """A call that is made in a thread, and its answer."""
-
-    def __init__(self, call: Callable[[], httpx.Response]) -> None:
-        self._call, self.answers = call, list[httpx.Response]()
-        self._thread = threading.Thread(target=lambda: self.answers.append(self._call()))
-        self._thread.start()
-
-    def answer(self) -> httpx.Response:
-        self._thread.join(60)
-        (answer,) = self.answers
-        return answer
 
 
 class Importing:
@@ -89,13 +74,13 @@ def test_health_is_answered_and_calls_wait_for_the_modules(importing: Importing)
         late = client.post("/double", json={"x": 1}, headers={"x-request-timeout": "0.3"})
         assert (late.status_code, late.json()["service"]) == (504, "Entry")
         calls = {
-            "8": Waiting(lambda: client.post("/double", json={"x": 4})),
-            "0\n1\n": Waiting(lambda: client.post("/count", json={"n": 2})),
-            "2000000": Waiting(
+            "8": InThread(lambda: client.post("/double", json={"x": 4})),
+            "0\n1\n": InThread(lambda: client.post("/count", json={"n": 2})),
+            "2000000": InThread(
                 lambda: client.post("/size?times=2", content=b"x" * 1_000_000, headers=RAW)
             ),
-            "did you mean": Waiting(lambda: client.post("/dubble", json={"x": 4})),
-            "missing argument": Waiting(lambda: client.post("/double", json={})),
+            "did you mean": InThread(lambda: client.post("/dubble", json={"x": 4})),
+            "missing argument": InThread(lambda: client.post("/double", json={})),
         }
         ahead.sendall(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n" + CALL)
         assert ahead.recv(100).startswith(b"HTTP/1.1 200"), "the probe before the call"
@@ -145,7 +130,7 @@ def test_modules_that_raise_end_the_start_as_ever_and_who_waits_is_told(
 def test_a_stop_while_modules_are_imported_answers_who_waits(importing: Importing) -> None:
     with importing.client() as client:
         assert client.get("/livez").status_code == 200
-        call = Waiting(lambda: client.post("/double", json={"x": 4}))
+        call = InThread(lambda: client.post("/double", json={"x": 4}))
         importing.graph.wait_log(STARTS)
         assert importing.graph.stop() == 0
         assert call.answer().status_code == 503
@@ -160,7 +145,7 @@ def test_a_fallback_server_that_dies_meanwhile_is_replaced(importing: Importing)
         os.kill(first, 9)
         eventually(lambda: not alive(first))
         assert client.get("/livez").status_code == 200
-        call = Waiting(lambda: client.post("/double", json={"x": 4}))
+        call = InThread(lambda: client.post("/double", json={"x": 4}))
         importing.go_on()
         assert call.answer().json() == 8
         assert graph.stop() == 0
@@ -179,7 +164,7 @@ def test_with_tls_and_a_root_path(tmp_path: Path, run_dir: Path) -> None:
         with early.client("https://localhost", verify=trust) as client:
             assert client.get("/under/livez").status_code == 200
             assert client.get("/readyz").status_code == 503
-            call = Waiting(lambda: client.post("/under/double", json={"x": 4}))
+            call = InThread(lambda: client.post("/under/double", json={"x": 4}))
             early.go_on()
             assert call.answer().json() == 8
         assert early.graph.stop() == 0
