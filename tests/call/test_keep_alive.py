@@ -92,7 +92,7 @@ def read(client: socket.socket) -> bytes:
 @pytest.mark.parametrize("stops", [False, True], ids=["idle", "stopping"])
 def test_a_request_that_came_while_the_worker_had_no_time(tmp_path: Path, stops: bool) -> None:
     with served(
-        "standing:Entry", "--timeout-keep-alive", "0.5", env={"FLAGS": str(tmp_path)}
+        "entry:Entry", "--timeout-keep-alive", "0.5", env={"FLAGS": str(tmp_path)}
     ) as graph:
         (worker,) = graph.workers()
         port = int(graph.url.rpartition(":")[2])

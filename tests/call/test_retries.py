@@ -86,9 +86,9 @@ async def node(
         workers = [
             Listening(Path(folder), str(index), mode, answer) for index, mode in enumerate(modes)
         ]
-        members = Membership()
-        lane = PooledLane(members, "Model", 100, 30.0, RetryBudget())
-        members.update(
+        membership = Membership()
+        lane = PooledLane(membership, "Model", 100, 30.0, RetryBudget())
+        membership.update(
             KnownNode(
                 "Model", "ready", tuple(KnownWorker(0, worker.path, "ready") for worker in workers)
             )

@@ -134,14 +134,14 @@ def test_readiness_is_as_old_as_the_word_of_the_supervisor(steered: Steered) -> 
 
 
 def test_a_loop_that_was_late_does_not_blame_the_supervisor() -> None:
-    members = Membership()
-    assert members.outdated() == []
-    members.heard_at = time.monotonic() - SILENT - 2
-    assert members.outdated() == [
+    membership = Membership()
+    assert membership.outdated() == []
+    membership.heard_at = time.monotonic() - SILENT - 2
+    assert membership.outdated() == [
         "the supervisor has said nothing for 12 s: what is known of the graph is as old"
     ]
-    members.unread = lambda: True  # its word is here, and waits to be read
-    assert members.outdated() == []
+    membership.unread = lambda: True  # its word is here, and waits to be read
+    assert membership.outdated() == []
 
 
 # --- operations that failed ---

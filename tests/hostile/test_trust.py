@@ -329,7 +329,7 @@ def test_a_fallback_server_makes_nobody_a_service(
     tmp_path: Path, run_dir: Path, sender: memory.MemorySender
 ) -> None:
     (tmp_path / "ready").touch()
-    with served("standing:Entry", "--run-dir", str(run_dir), env={"FLAGS": str(tmp_path)}) as graph:
+    with served("entry:Entry", "--run-dir", str(run_dir), env={"FLAGS": str(tmp_path)}) as graph:
         (tmp_path / "slow").touch()
         (worker,) = graph.workers()
         os.kill(worker, 9)

@@ -226,9 +226,9 @@ def test_a_call_waits_while_its_node_has_no_socket_and_no_longer_than_its_deadli
     path = str(tmp_path / "q.sock")
 
     async def main() -> None:
-        members, told = Membership(), list[str]()
-        members.tell = told.append
-        lane = QueueLane(members, "Model", path, RetryBudget())
+        membership, told = Membership(), list[str]()
+        membership.tell = told.append
+        lane = QueueLane(membership, "Model", path, RetryBudget())
         loop = asyncio.get_running_loop()
 
         def call(seconds: float) -> Exchange:
@@ -253,7 +253,7 @@ def test_a_call_waits_while_its_node_has_no_socket_and_no_longer_than_its_deadli
         waits.abandon()
         os.unlink(path)
         hopeless = call(60)
-        members.update(KnownNode("Model", "stopped"))
+        membership.update(KnownNode("Model", "stopped"))
         with pytest.raises(Unavailable, match="Model is stopped"):
             await hopeless.reply
 

@@ -49,7 +49,7 @@ def target(call: str) -> str:
 
 @contextlib.contextmanager
 def entry(flags: Path, *arguments: str) -> Iterator[Served]:
-    with served("standing:Entry", *arguments, env={"FLAGS": str(flags)}) as graph:
+    with served("entry:Entry", *arguments, env={"FLAGS": str(flags)}) as graph:
         yield graph
 
 
@@ -413,7 +413,7 @@ def test_one_that_dies_is_replaced(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_first_start_and_a_rolling_reload_need_none(tmp_path: Path) -> None:
     (tmp_path / "slow").touch()
-    graph = Served("standing:Entry", env={"FLAGS": str(tmp_path)})
+    graph = Served("entry:Entry", env={"FLAGS": str(tmp_path)})
     try:
         graph.wait_log("Entry starting")
         eventually(lambda: list(tmp_path.glob("imported-*")))
@@ -572,7 +572,7 @@ def early(tmp_path: Path, run_dir: Path) -> Iterator[tuple[Served, httpx.Client]
     (tmp_path / "slow").touch()
     path = f"{run_dir.parent}/early.sock"
     graph = Served(
-        "standing:Entry", "--uds", path, "--run-dir", str(run_dir), env={"FLAGS": str(tmp_path)}
+        "entry:Entry", "--uds", path, "--run-dir", str(run_dir), env={"FLAGS": str(tmp_path)}
     )
     transport = httpx.HTTPTransport(uds=path)
     try:

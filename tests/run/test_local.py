@@ -433,7 +433,7 @@ class Fake:
 
 
 class Stub:
-    """A stand-in with another life: made without arguments, and entered."""
+    """An override with another life: made without arguments, and entered."""
 
     entered = False
 
@@ -448,7 +448,7 @@ class Stub:
 
 @service
 class Other(Leaf):
-    """A stand-in that is a service has its own dependencies, and gets the `init`."""
+    """An override that is a service has its own dependencies, and gets the `init`."""
 
     narrow = depends(Narrow)
 
@@ -461,10 +461,10 @@ class Other(Leaf):
 
 
 @pytest.mark.parametrize(
-    ("stand_in", "both"), [(Fake(), [-2, -2]), (Stub, [1000, 1000]), (Other, [15, 30])]
+    ("override", "both"), [(Fake(), [-2, -2]), (Stub, [1000, 1000]), (Other, [15, 30])]
 )
-async def test_stand_ins(stand_in: Any, both: list[int]) -> None:
-    async with graphserve.local(Top, replace={Leaf: stand_in}) as top:
+async def test_overrides(override: Any, both: list[int]) -> None:
+    async with graphserve.local(Top, replace={Leaf: override}) as top:
         assert await top.both(2) == both
 
 
@@ -554,7 +554,7 @@ async def test_a_service_elsewhere_may_be_of_any_class() -> None:
         ({Leaf: Lacking}, "Lacking stands in for Leaf, but has no API 'times': .* with @api"),
     ],
 )
-async def test_stand_ins_that_cannot_work(replace: Any, says: str) -> None:
+async def test_overrides_that_cannot_work(replace: Any, says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         async with graphserve.local(Top, replace=replace):
             pass
@@ -574,7 +574,7 @@ async def test_other_uses_say_how_to_enter_it() -> None:
         assert await leaf.times(1) == 1
 
 
-async def test_a_stand_in_whose_result_does_not_fit() -> None:
+async def test_an_override_whose_result_does_not_fit() -> None:
     class Wrong:
         times = sync_times = wait = sync_wait = raises = left = seen = lambda self, x: "a string"
 

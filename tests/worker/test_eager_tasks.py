@@ -181,11 +181,11 @@ def test_timers_that_are_cancelled_leave_nothing() -> None:
     asyncio.run(main())
 
 
-def test_one_worker_has_the_turn_and_its_death_ends_it(tmp_path: Path) -> None:
+def test_one_worker_has_the_lease_and_its_death_ends_it(tmp_path: Path) -> None:
     sock = str(tmp_path / "b0.sock")
     code = (
         "import sys; from graphserve.worker.batch.batcher import BatchLease\n"
-        "turn = BatchLease(sys.argv[1]); print(turn.take(), flush=True); input()"
+        "lease = BatchLease(sys.argv[1]); print(lease.take(), flush=True); input()"
     )
     command = [sys.executable, "-c", code, sock]
     other = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)

@@ -84,9 +84,9 @@ class Early:
         plan = dataclasses.replace(resolve_here(Entry, {})[0], listen=self._settings.listen)
         self.fallback.resolve(plan, plan.node("front"))
 
-        def take(api: Any, body: bytes, format: Any, accept: Any, inbound: Any) -> None:
-            self.deadlines.append(inbound.context.deadline_ns)
-            inbound._result(b"1")
+        def take(api: Any, body: bytes, format: Any, accept: Any, request: Any) -> None:
+            self.deadlines.append(request.context.deadline_ns)
+            request._result(b"1")
 
         relay: Any = self.fallback.listener.relay
         relay.take = take

@@ -1,5 +1,5 @@
-"""What decides whether a call is executed under load: an API's pace, the pressure on a loop, the
-entry's throttle.
+"""What decides whether a call is executed under load: the estimate of an API's latency, the limit
+that the lag of a loop sets, the adaptive throttle of the entry.
 """
 
 from __future__ import annotations
@@ -25,93 +25,93 @@ from graphserve.worker.dispatch.load import (
 )
 from graphserve.worker.http.shedding import SURPLUS, AdaptiveThrottle
 
-# --- pace ---
+# --- latency estimate ---
 
 
 def test_nothing_is_known_at_first() -> None:
     assert LatencyEstimate().needed == 0.0
 
 
-def test_a_steady_pace_is_needed_and_little_more() -> None:
-    pace = LatencyEstimate()
+def test_a_steady_latency_is_needed_and_little_more() -> None:
+    estimate = LatencyEstimate()
     for _ in range(50):
-        pace.add(0.1)
-    assert 0.1 <= pace.needed < 0.1 + WAY_BACK + 0.001
+        estimate.add(0.1)
+    assert 0.1 <= estimate.needed < 0.1 + WAY_BACK + 0.001
 
 
 @given(st.lists(st.floats(0.001, 10), min_size=1, max_size=50))
 def test_the_need_lies_between_the_quickest_and_far_beyond_the_slowest(times: list[float]) -> None:
-    pace = LatencyEstimate()
+    estimate = LatencyEstimate()
     for seconds in times:
-        pace.add(seconds)
-    assert min(times) <= pace.needed <= 5 * max(times) + WAY_BACK
-    assert min(times) <= pace.usual <= pace.needed
+        estimate.add(seconds)
+    assert min(times) <= estimate.needed <= 5 * max(times) + WAY_BACK
+    assert min(times) <= estimate.usual <= estimate.needed
 
 
 def test_a_slow_first_call_is_forgotten() -> None:
-    pace = LatencyEstimate()
-    pace.add(5.0)
+    estimate = LatencyEstimate()
+    estimate.add(5.0)
     for _ in range(100):
-        pace.add(0.01)
-    assert pace.needed < 0.05
+        estimate.add(0.01)
+    assert estimate.needed < 0.05
 
 
-# --- pressure ---
+# --- loop-lag limit ---
 
 
-def pressed(steps: list[tuple[float, int]]) -> list[float]:
+def limits_after(steps: list[tuple[float, int]]) -> list[float]:
     """The limit after each beat, which came so many seconds late with so many calls in flight."""
 
     async def run() -> list[float]:
-        pressure = LoopLagLimit(asyncio.get_running_loop(), lambda: 0)
+        lag_limit = LoopLagLimit(asyncio.get_running_loop(), lambda: 0)
         now, limits = 100.0, []
         for late, in_flight in steps:
             now += BEAT + late
-            pressure._judge(now, late, in_flight)
-            limits.append(pressure.limit)
+            lag_limit._judge(now, late, in_flight)
+            limits.append(lag_limit.limit)
         return limits
 
     return asyncio.run(run())
 
 
 def test_a_hiccup_changes_nothing() -> None:
-    assert pressed([(TARGET * 2, 500), (0.0, 500), (TARGET * 2, 500)]) == [math.inf] * 3
+    assert limits_after([(TARGET * 2, 500), (0.0, 500), (TARGET * 2, 500)]) == [math.inf] * 3
 
 
 def test_a_late_loop_is_given_what_it_serves_in_time() -> None:
-    limits = pressed([(PERSISTENCE, 300), (PERSISTENCE, 300)])
+    limits = limits_after([(PERSISTENCE, 300), (PERSISTENCE, 300)])
     assert limits[-1] == pytest.approx(300 * TARGET / PERSISTENCE)
-    assert pressed([(10.0, 300)]) == [FEWEST], "and always some"
+    assert limits_after([(10.0, 300)]) == [FEWEST], "and always some"
 
 
 def test_the_limit_grows_back_and_goes() -> None:
     calm = [(0.0, 10)] * (int(CALM / BEAT) + 2)
-    limits = pressed([(1.0, 1000), *calm])
+    limits = limits_after([(1.0, 1000), *calm])
     assert limits[0] == 100 and limits[1] > limits[0]
     assert limits[-1] == math.inf
 
 
 def test_it_is_late_only_as_long_as_it_is() -> None:
-    pressure = LoopLagLimit(asyncio.new_event_loop(), lambda: 0)
+    lag_limit = LoopLagLimit(asyncio.new_event_loop(), lambda: 0)
     for late, said in ((LATE / 2, False), (LATE * 2, True), (0.0, False)):
-        pressure._judge(100.0, late, 1)
-        assert pressure.late is said
-    pressure.loop.close()
+        lag_limit._judge(100.0, late, 1)
+        assert lag_limit.late is said
+    lag_limit.loop.close()
 
 
 async def test_it_beats_only_while_there_are_calls() -> None:
     calls = [1]
-    pressure = LoopLagLimit(asyncio.get_running_loop(), lambda: calls[0])
-    pressure.begin()
+    lag_limit = LoopLagLimit(asyncio.get_running_loop(), lambda: calls[0])
+    lag_limit.begin()
     await asyncio.sleep(3 * BEAT)
-    assert pressure.beating
+    assert lag_limit.beating
     calls[0] = 0
     async with asyncio.timeout(10):
-        while pressure.beating:  # noqa: ASYNC110
+        while lag_limit.beating:  # noqa: ASYNC110
             await asyncio.sleep(BEAT)
 
 
-# --- throttle ---
+# --- adaptive throttle ---
 
 FULL = Unavailable("the queue of Model is full", node="Model", full=True)
 
