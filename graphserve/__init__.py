@@ -1,8 +1,34 @@
-"""graphserve: Python classes in, a supervised service graph out.
+"""Python classes in, a supervised service graph out.
 
-Declarations and errors are here at once (they need only the standard library); the rest is imported
-when it is used, so a worker pays for nothing that it does not need.
+    from graphserve import api, depends, service
+
+    @service(workers=2)
+    class Counter:
+        @api
+        def count(self, text: str) -> int:
+            return len(text.split())
+
+    @service
+    class Gateway:
+        counter = depends(Counter)
+
+        @api
+        async def total(self, texts: list[str]) -> int:
+            calls = [self.counter.count(text) for text in texts]  # sent at once, side by side
+            return sum([await call for call in calls])
+
+`graphserve serve app.py:Gateway` runs the graph that the classes of app.py form.
+
+    declare it    service, api, depends, Batch, Array
+    run it        serve (processes), local (in this process, for tests)
+    in an API     Problem (answer with a status), deadline, cancelled, trace_context,
+                  set_trace_context
+    a call        Call, Stream; it fails with a Problem, RemoteError, Unavailable, DeadlineExceeded
+                  or InvalidArguments, each of them a GraphServeError
 """
+
+# Declarations and errors are imported at once (they need only the standard library); the rest when
+# it is used, so a worker pays for nothing that it does not need.
 
 from __future__ import annotations
 

@@ -39,7 +39,15 @@ class ExitCode(enum.IntEnum):
 
 
 class GraphServeError(Exception):
-    """The root of every error that graphserve raises by itself."""
+    """The root of every error that graphserve raises by itself.
+
+    Example:
+        >>> try:
+        ...     graphserve.serve("app:Gatewya", port=0)
+        ... except graphserve.GraphServeError as error:
+        ...     print(error)
+        'app' has no class 'Gatewya': did you mean app:Gateway?
+    """
 
     exit_code: ClassVar[ExitCode] = ExitCode.FAILED
 
@@ -176,7 +184,9 @@ class CallError(GraphServeError):
 
 
 class Problem(CallError):
-    """Raised by user code to answer with a status of its own; it crosses hops unchanged (RFC 9457).
+    """Raise this in an API to answer with a status of its own (RFC 9457).
+
+    It crosses calls between services unchanged, up to the client of the entry.
 
     Args:
         status: the HTTP status, 400 to 599.
@@ -288,7 +298,9 @@ def _bytes(text: str) -> bytes:
 
 class RemoteError(CallError):
     """Raised when a dependency raised something else than `Problem`, or its worker died while it
-    executed.
+    executed the call.
+
+    `.node` is the node that raised or died; the traceback is in the log, under `.request_id`.
     """
 
     default_status = 502
@@ -331,7 +343,11 @@ class Unavailable(CallError):
 
 
 class DeadlineExceeded(CallError, TimeoutError):
-    """Raised when the deadline of a call passed; `.node` is the node that held the call then."""
+    """Raised when the deadline of a call passed; `.node` is the node that held the call then.
+
+    The deadline is the earliest of the caller's own and of the `timeout` of the `depends(...)`, of
+    the API and of the service. This is a `TimeoutError` too.
+    """
 
     kind = "deadline"
     default_status = 504

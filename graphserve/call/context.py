@@ -97,8 +97,18 @@ current: ContextVar[CallContext | None] = ContextVar("graphserve_call", default=
 
 
 def deadline() -> float | None:
-    """Seconds left for the call that is being executed, never below 0; None outside a call or
-    without a deadline.
+    """Return the seconds left for the call that is being executed, never below 0.
+
+    Returns:
+        None outside of a call, and for a call without a deadline.
+
+    Example:
+        >>> @service
+        ... class Searcher:
+        ...     @api
+        ...     async def search(self, text: str) -> str:
+        ...         left = graphserve.deadline()
+        ...         return "a quick look" if left is not None and left < 1.0 else "a thorough one"
     """
     context = current.get()
     left = context.seconds_left() if context else None
@@ -106,10 +116,20 @@ def deadline() -> float | None:
 
 
 def cancelled() -> bool:
-    """Whether nobody waits any more for the call that is being executed: its caller left, or its
-    deadline passed.
+    """Return whether nobody waits any more for the call that is being executed.
 
-    For sync APIs, which cannot be interrupted: ask between steps, and return early.
+    Its caller left, or its deadline passed. For sync APIs, which cannot be interrupted: ask between
+    steps, and return early. Outside of a call it is False.
+
+    Example:
+        >>> @service
+        ... class Trainer:
+        ...     @api
+        ...     def train(self, rounds: int) -> int:
+        ...         for done in range(rounds):
+        ...             if graphserve.cancelled():
+        ...                 return done
+        ...         return rounds
     """
     context = current.get()
     if context is None:
@@ -122,14 +142,20 @@ retrace: ContextVar[CallContext | None] = ContextVar("graphserve_trace", default
 
 
 def trace_context() -> dict[str, str]:
-    """What travels with the call that is being executed, as HTTP headers, for tracing libraries and
-    for other clients.
+    """Return what travels with the call that is being executed, as HTTP headers.
 
-    `x-request-id` is always there; `traceparent`, `tracestate` (W3C Trace Context) and `baggage`
-    (W3C Baggage) are if they came, or were set. Outside of a call it is empty.
+    For tracing libraries, and for clients of services elsewhere. `x-request-id` is always there;
+    `traceparent`, `tracestate` (W3C Trace Context) and `baggage` (W3C Baggage) are if they came, or
+    were set. Outside of a call it is empty.
 
     Example:
-        httpx.post("https://elsewhere.example/log", json=entry, headers=graphserve.trace_context())
+        >>> @service
+        ... class Notifier:
+        ...     @api
+        ...     async def notify(self, url: str) -> int:
+        ...         async with httpx.AsyncClient() as client:
+        ...             answer = await client.post(url, headers=graphserve.trace_context())
+        ...         return answer.status_code
     """
     context = current.get()
     if context is None:
@@ -142,8 +168,7 @@ def trace_context() -> dict[str, str]:
 
 
 def set_trace_context(headers: Mapping[str, str]) -> None:
-    """Have what this task calls from here on carry another trace, such as that of a span which has
-    just begun.
+    """Have what this task calls from here on carry another trace, such as that of a new span.
 
     Args:
         headers: `traceparent`, with or without `tracestate`, takes the place of both; `baggage`
@@ -155,10 +180,15 @@ def set_trace_context(headers: Mapping[str, str]) -> None:
         ValueError: a value is not what the W3C's recommendations demand.
 
     Example:
-        with tracer.start_as_current_span("read", context=extract(graphserve.trace_context())):
-            headers: dict[str, str] = {}
-            inject(headers)
-            graphserve.set_trace_context(headers)
+        >>> @service
+        ... class Traced:
+        ...     echo = depends(Echo)
+        ...
+        ...     @api
+        ...     async def read(self, text: str) -> str:
+        ...         span = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        ...         graphserve.set_trace_context({"traceparent": span})
+        ...         return await self.echo.echo(text)  # carries it
     """
     context = current.get()
     if context is None:

@@ -142,8 +142,10 @@ def depends(
     url: str | None = ...,
 ) -> T: ...
 def depends(target: object = None, *rest: object, **options: object) -> object:
-    """Name another service that this one calls, as a class attribute: `recognizer =
-    depends(Recognizer)`.
+    """Declare which other service this one calls: `recognizer = depends(Recognizer)`.
+
+    It stands in the body of a `@service` class. `self.recognizer.read(...)` is then a call to a
+    worker of that service: it is sent at once; await it, or wait in a thread with `.result()`.
 
     Args:
         target: a service class, or its import string `"module:Class"` (the caller then never

@@ -24,14 +24,24 @@ RESERVED_ROUTES = frozenset({"/", "/livez", "/readyz", "/openapi.json", "/docs"}
 
 @dataclass(frozen=True)
 class Batch:
-    """How the calls of several callers are joined into one execution.
+    """Join the calls of several callers into one execution: `@api(batch=Batch(...))`.
+
+    Callers pass lists (or arrays, which are joined along their first axis), and each gets the
+    results of its own items; the method runs once for all of them.
 
     Args:
-        max_size: items that one execution gets at most.
-        max_wait: seconds after the first item that an execution waits for more.
+        max_size: items that one execution gets at most, from 1; the items of all callers together.
+        max_wait: seconds after the first item that an execution waits for more, from 0.
 
     Raises:
         DeclarationError: a value is out of range.
+
+    Example:
+        >>> @service(concurrency=1)
+        ... class Embedder:
+        ...     @api(batch=Batch(max_size=64, max_wait=0.002))
+        ...     def embed(self, texts: list[str]) -> list[int]:
+        ...         return [len(text) for text in texts]
     """
 
     max_size: int = 32

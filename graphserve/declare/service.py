@@ -95,10 +95,29 @@ def service(
 def service(*classes: object, **options: object) -> object:
     """Declare a class as a service: one node of the graph, with its own pool of workers.
 
+    Each worker makes one instance: load what is expensive in `__init__`. It is entered
+    (`__aenter__` or `__enter__`) before the worker takes calls, and left when it stops.
+
     Args:
         *classes: the class, when used bare (`@service`).
-        **options: `name` (default: the class's name) and the fields of `ServiceOptions`, which
-            explains them.
+        **options: by name, in `@service(...)`:
+            name: of the node: a letter, then letters, digits, `_` or `-`. Default: the class's
+                name.
+            workers: how many processes, or `"cpus"`: one for each CPU. Default: 1.
+            concurrency: calls that one worker executes at once, all APIs together. Default: sync
+                and batched APIs 1 at a time in a node without dependencies and 16 in one with,
+                async APIs without limit.
+            queue: calls that may wait for the node; more are refused. Default: 1024.
+            timeout: seconds that a call may take. Default: no limit of its own (the entry: 60).
+            startup_timeout: seconds to import, and then again to initialise. Default: 300.
+            graceful_timeout: seconds to end what is executed when a worker stops. Default: 30.
+            watchdog: seconds after a call's deadline until a worker that still executes it is
+                replaced, or after which a stuck event loop is; None: never. Default: 60.
+            max_requests: calls after which a worker is replaced. Default: None.
+            max_memory: bytes of resident memory above which a worker is replaced. Default: None.
+            gpus: GPUs for each worker; a fraction shares one. Default: 0.
+            env: environment variables of the workers, a dict of strings.
+            version: of its APIs, for `/openapi.json` of the entry. Default: `0`.
 
     Raises:
         DeclarationError: an option is unknown or out of range, or the class cannot be a service.
@@ -143,17 +162,20 @@ def api(*functions: object, **options: object) -> object:
     over HTTP.
 
     Every parameter and the result carry an annotation: they decide what crosses the socket. A sync
-    method runs in the worker's threads.
+    method runs in the worker's threads, an async one on its event loop. One that yields, and is
+    annotated with `Iterator` or `AsyncIterator`, answers with a stream.
 
     Args:
         *functions: the method, when used bare (`@api`).
-        **options: `route` (default `/<method name>`), `batch` (a `Batch`: callers pass lists,
-            executions join them), `idempotent` (True: may run again when a worker died) and
-            `timeout` (seconds).
+        **options: by name, in `@api(...)`:
+            route: the path of `POST`. Default: `/` and the name of the method.
+            batch: a `Batch`: callers pass lists, executions join them. Default: none.
+            idempotent: whether a call may run again when its worker died. Default: False.
+            timeout: seconds that a call may take. Default: no limit of its own.
 
     Raises:
-        DeclarationError: an option is unknown, an annotation is missing, or the route is taken by
-            the HTTP contract.
+        DeclarationError: an option is unknown or has a value that cannot work, an annotation is
+            missing, or the route belongs to the HTTP contract.
 
     Example:
         >>> @service

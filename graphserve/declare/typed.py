@@ -37,6 +37,20 @@ class Call(Coroutine[Any, Any, R_co]):
 
     Await it, hand it to `asyncio.gather` or `TaskGroup.create_task`, or wait for it in a thread
     with `.result()`. A call that is dropped without any of these is cancelled, with a warning.
+
+    Example:
+        >>> @service
+        ... class Gateway:
+        ...     echo = depends(Echo)
+        ...
+        ...     @api
+        ...     async def both(self, first: str, second: str) -> str:
+        ...         calls = [self.echo.echo(first), self.echo.echo(second)]  # side by side
+        ...         return await calls[0] + await calls[1]
+        ...
+        ...     @api
+        ...     def one(self, text: str) -> str:  # runs in a thread, so it may wait
+        ...         return self.echo.echo(text).result(timeout=5.0)
     """
 
     __slots__ = ()
@@ -70,8 +84,22 @@ class Call(Coroutine[Any, Any, R_co]):
 
 
 class Stream(AsyncIterator[Y_co], Iterator[Y_co]):
-    """The items of a streaming API, in the order they are made: `async for`, or `for` in a
-    thread.
+    """The items of a streaming API, in the order they are made: `async for`, or `for` in a thread.
+
+    Example:
+        >>> @service
+        ... class Words:
+        ...     @api
+        ...     async def words(self, text: str) -> AsyncIterator[str]:
+        ...         for word in text.split():
+        ...             yield word
+        >>> @service
+        ... class Shouter:
+        ...     words = depends(Words)
+        ...
+        ...     @api
+        ...     async def shout(self, text: str) -> str:
+        ...         return " ".join([word.upper() async for word in self.words.words(text)])
     """
 
     __slots__ = ()

@@ -53,8 +53,17 @@ def local(
         StartupError: `__init__` or `__aenter__` of a service raised.
 
     Example:
-        async with graphserve.local(Gateway, replace={Recognizer: FakeRecognizer}) as gateway:
-            assert await gateway.ocr(pages) == ["…"]
+        >>> class Fake:
+        ...     def echo(self, text: str) -> str:
+        ...         return "fake"
+        >>> async def main() -> None:
+        ...     async with graphserve.local(Gateway) as gateway:
+        ...         print(await gateway.twice("ab"))
+        ...     async with graphserve.local(Gateway, replace={Echo: Fake}) as gateway:
+        ...         print(await gateway.twice("ab"))
+        >>> asyncio.run(main())
+        abab
+        fake
     """
     return _Local(*resolve_here(service, replace or {}))
 

@@ -63,8 +63,9 @@ def serve(target: Any, **options: Any) -> Any:
         StartupError: the graph could not start; `.node` and `.log` say where and why.
 
     Example:
-        with graphserve.serve(Gateway, port=0) as server:
-            print(server.url, server.call.ocr(pages).result())
+        >>> with graphserve.serve("app:Gateway", port=0, log_level="error") as server:
+        ...     print(server.call.twice("ab").result())
+        abab
     """
     try:
         return Server(target, options)
@@ -73,7 +74,13 @@ def serve(target: Any, **options: Any) -> Any:
 
 
 class Server(Generic[T]):
-    """A graph that was started from Python."""
+    """A running graph that `serve` has started; it ends, draining, when its `with` block is left.
+
+    Example:
+        >>> with graphserve.serve("app:Gateway", port=0, log_level="error") as server:
+        ...     print(httpx.post(f"{server.url}/twice", json={"text": "ab"}).json())
+        abab
+    """
 
     url: str
     """Where the entry answers, such as `http://127.0.0.1:8000`; `unix:/path` for a Unix socket."""
