@@ -266,14 +266,14 @@ _OWN_HEADERS = frozenset(
 
 
 def header_fault(name: object, value: object) -> Exception | None:
-    """Why a Problem cannot have this header; None: it can."""
+    """Return why a Problem cannot have this header; None: it can."""
     if not isinstance(name, str) or not isinstance(value, str):
         wrong = name if not isinstance(name, str) else value
         return TypeError(f"the header {name!r} of a Problem is a str, not {type(wrong).__name__}")
     if not is_token(_bytes(name)):
-        return ValueError(f"this is no name of a header: {name!r}")
+        return ValueError(f"{name!r} is not a valid name of a header")
     if name.lower() in _OWN_HEADERS or name.lower().startswith(INTERNAL_PREFIX.decode()):
-        return ValueError(f"the header {name!r} is not for a Problem to give")
+        return ValueError(f"a Problem cannot set the header {name!r}: graphserve sets it itself")
     if value.strip(" \t") != value:
         return ValueError(
             f"the header {name!r} of a Problem begins or ends with a space, as no header can:"
@@ -287,7 +287,7 @@ def header_fault(name: object, value: object) -> Exception | None:
 
 
 def _bytes(text: str) -> bytes:
-    """The text as a header carries it; what Latin-1 lacks becomes a byte that no header can
+    """Return a text as a header carries it; what Latin-1 lacks becomes a byte that no header can
     have.
     """
     try:
@@ -382,7 +382,7 @@ class InvalidArguments(CallError, ValueError):
 
 
 def closest(name: str, known: Sequence[str]) -> str | None:
-    """The known name that was probably meant, or None."""
+    """Return the known name that was probably meant, or None."""
     import difflib
 
     match = difflib.get_close_matches(name, known, n=1)

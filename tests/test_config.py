@@ -192,8 +192,8 @@ def test_a_mistake_names_its_place(
         (
             "[scale]\nR = 2",
             (
-                "pyproject.toml: 'scale' stands outside of [tool.graphserve], where it says"
-                " nothing: write [tool.graphserve.scale]"
+                "pyproject.toml: 'scale' stands outside of [tool.graphserve], where it has"
+                " no effect: write [tool.graphserve.scale]"
             ),
         ),
     ],
@@ -352,7 +352,7 @@ def test_a_flag_that_a_unix_socket_makes_void(tmp_path: Path) -> None:
         "one file for both ways is nobody's mistake"
     )
     with pytest.raises(
-        ConfigurationError, match="--port says nothing where uds from the configuration is given"
+        ConfigurationError, match="--port has no effect where uds from the configuration is given"
     ):
         load({"entrypoint": "a:B", "port": 2}, {}, tmp_path)
 

@@ -49,17 +49,17 @@ class Flag:
 
     @property
     def variable(self) -> str:
-        """The name of its environment variable."""
+        """Return the name of its environment variable."""
         return "GRAPHSERVE_" + self.key.upper()
 
     @property
     def key(self) -> str:
-        """Its name as a keyword argument."""
+        """Return its name as a keyword argument."""
         return self.name.replace("-", "_")
 
     @property
     def default(self) -> object:
-        """The value that its field has when nobody gives one; None where another place decides."""
+        """Return the value of its field when nobody gives one; None where another place decides."""
         fields = (
             {field.name: field for field in dataclasses.fields(_PARTS[self.part])}
             if self.part in _PARTS

@@ -78,7 +78,7 @@ def load(
     if "uds" in values and (listening := [key for key in ("host", "port") if key in given]):
         where = "--uds" if "uds" in given else "uds from the configuration"
         raise WrongUsage(
-            f"--{listening[0]} says nothing where {where} is given: leave one of them out"
+            f"--{listening[0]} has no effect where {where} is given: leave one of them out"
         )
     files = tuple(str(path) for path in (config_file, env_file) if path is not None)
     return _build(values, sources, new, files, base)
@@ -162,8 +162,9 @@ def _shown(file: Path, cwd: Path) -> str:
 
 
 def _refuse_strays(data: Mapping[str, object], name: str, shared: bool) -> None:
-    """Options that stand beside [tool.graphserve] would be ignored; in a shared file other words
-    may be others'.
+    """Refuse options that stand beside [tool.graphserve], where they would be ignored.
+
+    In a shared file, words that are no options of ours may be others'.
     """
     known = {flag.key for flag in FLAGS}
     for given, value in data.items():
@@ -171,7 +172,7 @@ def _refuse_strays(data: Mapping[str, object], name: str, shared: bool) -> None:
             continue
         told = f"[tool.graphserve.{given}]" if isinstance(value, dict) else "it under that"
         raise ConfigurationError(
-            f"{name}: {given!r} stands outside of [tool.graphserve], where it says nothing: write"
+            f"{name}: {given!r} stands outside of [tool.graphserve], where it has no effect: write"
             f" {told}"
         )
 
@@ -231,7 +232,7 @@ def _first(key: str, *layers: Layer) -> str | None:
 
 
 def _merge(*layers: Layer) -> Layer:
-    """One layer of all, the first wins; what is by node is merged node by node, option by
+    """Return one layer of all, the first wins; what is by node is merged node by node, option by
     option.
     """
     merged: Layer = {}
@@ -241,7 +242,7 @@ def _merge(*layers: Layer) -> Layer:
 
 
 def _sources(*layers: tuple[Layer, Callable[[Flag], str]]) -> dict[str, str]:
-    """Where each node is named, and how that place is called; the last layer wins."""
+    """Return where each node is named, as that place is called; the last layer wins."""
     return {
         f"{key} {node}": label(BY_KEY[key])
         for layer, label in layers for key in ("scale", "set") for node in _nodes(layer.get(key))

@@ -41,7 +41,7 @@ class Config:
     env: dict[str, str] = field(default_factory=dict, repr=False)
 
     def to_json(self) -> str:
-        """This configuration as JSON, the password included: for a pipe, never for a file."""
+        """Return this configuration as JSON, password included: for a pipe, never for a file."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod

@@ -68,7 +68,7 @@ class Kind(Protocol[V_co]):
 
     @property
     def metavar(self) -> str:
-        """What stands for the value in the help."""
+        """Return what stands for the value in the help."""
         ...
 
     def parse(self, value: object, source: ValueSource) -> V_co:
@@ -276,7 +276,7 @@ def read_size(value: object) -> int:
 
 
 def choice(*values: str) -> Scalar[str]:
-    """One of these words, in any case."""
+    """Return a kind for one of these words, in any case."""
 
     def read(value: object) -> str:
         if not isinstance(value, str) or value.lower() not in values:

@@ -70,6 +70,6 @@ def refuse(message: str, place: Place) -> NoReturn:
 
 
 def caller() -> Place:
-    """Where the function that calls this one was called: the place of the user's declaration."""
+    """Return where the function that calls this one was called: the place of the declaration."""
     frame = sys._getframe(2)
     return frame.f_code.co_filename, frame.f_lineno

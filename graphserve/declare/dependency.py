@@ -86,7 +86,7 @@ class Dependency:
         self._refuse_use("entered")
 
     async def __aexit__(self, *exc: object) -> None:
-        """`async with` looks for it before it enters."""
+        """Do nothing; `async with` looks for this method before it enters."""
 
     def _refuse_use(self, how: str) -> NoReturn:
         refuse(
@@ -98,7 +98,7 @@ class Dependency:
 
     @property
     def written(self) -> str:
-        """How it was written, in short."""
+        """Return how it was written, in short."""
         target = self.target
         shown = (
             target.__name__
@@ -267,8 +267,8 @@ def _serves(cls: type) -> bool:
 
 
 def misplaced(cls: type) -> Iterator[tuple[str, Dependency | None]]:
-    """Where a class has `depends(...)` but in an attribute: what it is in, and what was found if
-    that is known.
+    """Yield where a class has `depends(...)` but as an attribute: the place in words, and what was
+    found there if that is known.
     """
     for name, member in vars(cls).items():
         function = (
@@ -277,7 +277,7 @@ def misplaced(cls: type) -> Iterator[tuple[str, Dependency | None]]:
             else member
         )
         if name == "__init__" and hasattr(cls, "__dataclass_fields__"):
-            continue  # made of the fields; `making` says what is wrong with one of them
+            continue  # made of the fields; graph/checks.py says what is wrong with one of them
         if isinstance(function, types.FunctionType):
             yield from of_function(function)
         elif not isinstance(member, Dependency) and name != "__annotations__":
@@ -287,7 +287,7 @@ def misplaced(cls: type) -> Iterator[tuple[str, Dependency | None]]:
 
 
 def of_function(function: types.FunctionType) -> Iterator[tuple[str, Dependency | None]]:
-    """Where a function has `depends(...)` in its defaults and annotations."""
+    """Yield the same of a function: its defaults and annotations."""
     where = function.__qualname__
     names = function.__code__.co_varnames[: function.__code__.co_argcount]
     defaults = function.__defaults__ or ()
@@ -313,7 +313,7 @@ def _inside(value: object, depth: int = 3) -> Iterator[Dependency]:
 
 
 def _of_hint(hint: object) -> Iterator[Dependency | None]:
-    """In an annotation; None for one that is text."""
+    """Yield what is in an annotation; None for one that is text."""
     if isinstance(hint, str):
         if "depends(" in hint:
             yield None
@@ -335,8 +335,9 @@ def hidden(url: str) -> str:
 
 
 def credentials(url: str) -> tuple[str, tuple[str, str] | None]:
-    """A URL without its user and password, and these two; they are sent as a header, and so are in
-    no log of URLs.
+    """Return a URL without its user and password, and these two.
+
+    They are sent as a header, and so are in no log of URLs.
     """
     public = address(url)
     if public == url:
@@ -482,7 +483,7 @@ def _behind_the_last_at(url: str) -> str:
 
 
 def _url_fault(url: str) -> str | None:
-    """Why nothing can be reached at this address, or None."""
+    """Return why nothing can be reached at this address, or None."""
     import ipaddress
     from urllib.parse import urlsplit
 

@@ -284,8 +284,9 @@ def _routes(
 
 
 def _ports(boxes: Mapping[str, Box], ends: Sequence[tuple[str, float]]) -> list[float]:
-    """Where on its box's side each edge ends, in the order of where it leads, so that edges do not
-    cross there.
+    """Return where on its box's side each edge ends.
+
+    The order is that of where they lead, so that edges do not cross there.
     """
     found = [0.0] * len(ends)
     for key, box in boxes.items():

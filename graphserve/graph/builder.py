@@ -18,7 +18,7 @@ from graphserve.declare.dependency import strays
 from graphserve.declare.options import ENTRY_TIMEOUT, ServiceOptions
 from graphserve.declare.service import Dependency, apis, declaration, dependencies
 from graphserve.errors import ConfigurationError, CycleError, GraphError, closest
-from graphserve.graph.checks import making_problems, name_of, unused
+from graphserve.graph.checks import instance_problems, name_of, unused
 from graphserve.graph.importer import MAIN, Target, arguments, described, load, module_of, parse
 from graphserve.graph.plan import ApiPlan, EdgePlan, NodePlan, Plan, Resolution, Settings, Trouble
 from graphserve.graph.resolver import CUT_OFF, require
@@ -102,6 +102,7 @@ class _Resolver:
         self.argv: tuple[str, ...] = ()
 
     def run(self) -> Resolution:
+        """Import the target that the settings name, and resolve its graph."""
         for path in reversed(self.settings.sys_path):
             if path not in sys.path:
                 sys.path.insert(0, path)
@@ -109,6 +110,11 @@ class _Resolver:
         return self._resolve(self._entry())
 
     def run_here(self, cls: type) -> Resolution:
+        """Resolve the graph of a class that is at hand.
+
+        Raises:
+            GraphError: the class is no service.
+        """
         if (spec := declaration(cls)) is None:
             raise GraphError(
                 f"{name_of(cls)} is no service: decorate its class with @service, and give the"
@@ -218,7 +224,7 @@ class _Resolver:
     def _add(self, node: _Found) -> _Found:
         known = self.found.setdefault(node.name, node)
         if known is node:
-            problems = list(making_problems(node.stand_in, dict(node.init), lone=node.lone))
+            problems = list(instance_problems(node.stand_in, dict(node.init), lone=node.lone))
             if not problems and not node.lone and isinstance(node.stand_in, type):
                 problems = init_problems(node.stand_in, node.init)
             for problem in problems:
@@ -237,12 +243,12 @@ class _Resolver:
                 )
                 return known
             differ = (
-                "another class"
+                "the same class"
                 if known.cls is not node.cls
-                else f"another init ({known.init} and {node.init})"
+                else f"the same init ({known.init} and {node.init})"
             )
             self._trouble(
-                f"two nodes have the name {node.name!r} and {differ}: {known.where} and"
+                f"two nodes have the name {node.name!r} but not {differ}: {known.where} and"
                 f" {node.where}. "
                 f'Give one of them a name of its own: depends({node.cls.__name__}, name="…")'
             )
@@ -330,8 +336,8 @@ class _Resolver:
                 self._trouble(f"{where}: there is no node {name!r}; {hint}")
 
     def _check_places(self) -> None:
-        """A `depends(...)` that is no class attribute is an edge that somebody meant, and that is
-        in no graph.
+        """Report each `depends(...)` that is no class attribute: an edge that somebody meant, and
+        that is in no graph.
         """
         specs = [declaration(node.cls) for node in self.found.values()]
         files = {spec.file for spec in specs if spec is not None}
@@ -399,8 +405,9 @@ class _Refused(Exception):
 
 
 def main() -> None:
-    """The child: Settings as JSON on stdin, a Resolution as JSON to a descriptor; argv names it,
-    and our parent.
+    """Run the resolver: read Settings from stdin, write a Resolution to a descriptor, both as JSON.
+
+    The arguments of the program name the descriptor, and our parent.
     """
     die_with_parent(int(sys.argv[3]))
     name_process("resolver", "resolve")

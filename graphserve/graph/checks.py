@@ -1,4 +1,4 @@
-"""Instances: what can be seen of a class before it is made.
+"""Checks of a class before an instance of it is made: can a worker make one?
 
 Runs in the resolver, and in `local()`.
 """
@@ -21,8 +21,8 @@ _UNNAMED = (
 )
 
 
-def making_problems(cls: object, init: dict[str, object], *, lone: bool) -> Iterator[str]:
-    """Why a worker could not make its instance.
+def instance_problems(cls: object, init: dict[str, object], *, lone: bool) -> Iterator[str]:
+    """Yield why a worker could not make an instance of a class.
 
     Args:
         cls: what is made; anything but a class is an instance already.
@@ -54,7 +54,7 @@ def making_problems(cls: object, init: dict[str, object], *, lone: bool) -> Iter
 
 
 def _late_dependencies(cls: type) -> Iterator[str]:
-    """Dependencies that are no edges of the graph: they would come when it is made already."""
+    """Yield where a class calls `depends(...)` when it runs: the graph is made by then."""
     for base in cls.__mro__:
         for name, member in vars(base).items():
             function: object = member.fget if isinstance(member, property) else member

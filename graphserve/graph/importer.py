@@ -135,7 +135,8 @@ def load(target: Target, main: str | None = None) -> type:
 
 
 def arguments(target: Target) -> list[str]:
-    """What `sys.argv` is for the modules of a graph: that of a program whose file is the target's.
+    """Return what `sys.argv` is for the modules of a graph: that of a program whose file is the
+    target's.
 
     Imports nothing.
     """
@@ -238,7 +239,7 @@ def described(exc: BaseException) -> str:
 
 
 def _where(target: Target) -> str:
-    """Where a module was looked for, and what was probably meant."""
+    """Return where a module was looked for, and what was probably meant."""
     first, _, rest = target.module.partition(".")
     source = os.path.join(target.folder or os.getcwd(), "src", first)
     # (both say no of what may not be looked at)
@@ -259,8 +260,9 @@ def _looked(folder: str | None) -> str:
 
 
 def _script(target: Target, main: str | None) -> types.ModuleType | None:
-    """The script that runs, if the target is in it: imported as a module too, its classes would be
-    there twice.
+    """Return the script that runs, if the target is in it.
+
+    Imported as a module too, its classes would be there twice.
     """
     if target.module == MAIN:
         return _import_main(main)
@@ -300,8 +302,8 @@ def _import_main(main: str | None) -> types.ModuleType:
 
 
 def _taken(folder: str, module: str) -> str:
-    """Why a file of this folder would be imported where another module of its name is meant, or the
-    other way round.
+    """Return why a file of this folder would be imported where another module of its name is meant,
+    or the other way round; empty if none would.
 
     Workers have most of the standard library before they import user code, and import the rest
     after it.
@@ -321,7 +323,7 @@ def _taken(folder: str, module: str) -> str:
 
 
 def _shadowed(target: Target, module: types.ModuleType) -> str:
-    """Why it is not the user's file that was imported, if it is not."""
+    """Return why it is not the user's file that was imported; empty if it is."""
     wanted = Path(target.folder or ".", *target.module.split("."))
     file = getattr(module, "__file__", None)
     for path in (wanted.with_suffix(".py"), wanted / "__init__.py"):

@@ -117,7 +117,7 @@ class NodePlan:
 
     @property
     def batched(self) -> dict[str, int]:
-        """The batched APIs by name, each with its number among all APIs of the node."""
+        """Return the batched APIs by name, each with its number among all APIs of the node."""
         return {api.name: number for number, api in enumerate(self.apis) if api.batch is not None}
 
     def needs(self) -> tuple[str, ...]:
@@ -125,8 +125,8 @@ class NodePlan:
         return tuple(dict.fromkeys(edge.node for edge in self.edges if edge.url is None))
 
     def described(self) -> NodePlan:
-        """This node without secrets: `***` for the values of `env`, and for user and password of an
-        address.
+        """Return this node without secrets: `***` for the values of `env`, and for user and
+        password of an address.
         """
         env = dict.fromkeys(self.options.env, HIDDEN)
         urls = {edge.attribute: hidden(edge.url) for edge in self.edges if edge.url is not None}
@@ -135,12 +135,12 @@ class NodePlan:
         )
 
     def secret_urls(self) -> dict[str, str]:
-        """By attribute, the addresses that its description does not have whole."""
+        """Return the addresses that its description does not have whole, by attribute."""
         urls = {edge.attribute: edge.url for edge in self.edges if edge.url is not None}
         return {attribute: url for attribute, url in urls.items() if hidden(url) != url}
 
     def with_urls(self, urls: Mapping[str, str]) -> NodePlan:
-        """This node with other addresses, by attribute."""
+        """Return this node with other addresses, by attribute."""
         edges = (
             dataclasses.replace(edge, url=urls.get(edge.attribute, edge.url)) for edge in self.edges
         )
@@ -264,7 +264,7 @@ class Plan(RunSettings):
         return tuple(found)
 
     def with_node(self, node: NodePlan) -> Plan:
-        """This Plan with another node in the place of the one of its name."""
+        """Return this Plan with another node in the place of the one of its name."""
         nodes = tuple(node if each.name == node.name else each for each in self.nodes)
         return dataclasses.replace(self, nodes=nodes)
 
@@ -334,7 +334,7 @@ class Settings(RunSettings):
         return Plan(entry, nodes, **kept | {"sys_path": sys_path, "argv": argv})
 
     def to_json(self) -> str:
-        """These settings as JSON, values of `env` included: for a pipe, never for a file."""
+        """Return these settings as JSON, values of `env` included: for a pipe, never for a file."""
         return own_json.dumps(dataclasses.asdict(self))
 
     @classmethod
@@ -390,7 +390,7 @@ class Resolution:
     troubles: tuple[Trouble, ...] = ()
 
     def to_json(self) -> str:
-        """This resolution as JSON, the secrets of its Plan included: for a pipe, never for a
+        """Return this resolution as JSON, the secrets of its Plan included: for a pipe, never for a
         file.
         """
         return own_json.dumps(dataclasses.asdict(self))

@@ -35,8 +35,10 @@ LEAST_IMPORT = 15.0
 
 
 def import_limit(startup_timeout: float | None) -> float:
-    """Seconds that imports may take, in a worker and in the resolver; None: as much as the default
-    lets them.
+    """Return the seconds that imports may take, in a worker and in the resolver.
+
+    Args:
+        startup_timeout: as configured; None: imports may take as long as the default lets them.
     """
     return max(
         ServiceOptions.startup_timeout if startup_timeout is None else startup_timeout, LEAST_IMPORT
@@ -86,7 +88,7 @@ class Resolver:
 
     @property
     def pid(self) -> int:
-        """The process."""
+        """The pid of the child."""
         return self._process.pid
 
     def outputs(self) -> list[tuple[Literal["stdout", "stderr"], int]]:
@@ -156,10 +158,10 @@ class Resolver:
 
 
 def quiet(env: dict[str, str]) -> dict[str, str]:
-    """This environment, with a filter for the warning of what cleans up behind the processes that a
-    module has.
+    """Return this environment with a filter for a warning of Python's: that a process left shared
+    memory or semaphores behind.
 
-    They are ended with the resolver, which is none of the module's doing.
+    The processes that modules start are ended with the resolver, which is none of their doing.
     """
     known = env.get("PYTHONWARNINGS")
     filters = ([known] if known else []) + ["ignore:resource_tracker:UserWarning"]

@@ -38,7 +38,7 @@ class Steady:
 
     @property
     def cut_off(self) -> bool:
-        """Whether its descriptor was closed; another file may have the number by now."""
+        """Return whether its descriptor was closed; another file may have the number by now."""
         return _file(self._descriptor) != self._file
 
     def restore(self) -> None:

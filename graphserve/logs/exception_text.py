@@ -9,7 +9,7 @@ from graphserve.logs.text import encodable
 
 
 def words(exc: BaseException) -> str:
-    """The text of an exception; empty if its `__str__` raises."""
+    """Return the text of an exception; empty if its `__str__` raises."""
     try:
         return str(encodable(str(exc)))
     except BaseException:  # whatever it is, it is less than what it hides
@@ -17,6 +17,6 @@ def words(exc: BaseException) -> str:
 
 
 def described(exc: BaseException) -> str:
-    """The type of an exception, and its text if it has one."""
+    """Return the type of an exception, and its text if it has one."""
     kind, text = type(exc).__name__, words(exc)
     return f"{kind}: {text}" if text else kind

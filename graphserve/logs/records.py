@@ -158,13 +158,14 @@ class RecordPipe:
                     return
 
     def _works(self) -> bool:
-        """Whether the descriptor is still our pipe: user code may have closed it, and its number is
-        another file's.
+        """Return whether the descriptor is still our pipe.
+
+        User code may have closed it, and its number is another file's then.
         """
         return not self._forked and _place(self._fd) == self._place
 
     def _in_child(self) -> None:
-        """A process that user code forks off has no records of its own: what it logs, it prints."""
+        """Let go of the pipe in a process that user code forked off: what it logs, it prints."""
         if self._works():
             os.close(self._fd)
         self._forked = True
@@ -202,7 +203,7 @@ def open_pipe(descriptor: int, level: str) -> None:
 
 
 def flush(seconds: float = 1.0) -> None:
-    """Before this process ends: write what waits."""
+    """Write what waits, within so many seconds: call it before this process ends."""
     if _pipe is not None:
         _pipe.flush(seconds)
 

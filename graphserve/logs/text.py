@@ -22,8 +22,8 @@ _ESCAPES_IN_LINES = {code: escape for code, escape in _ESCAPES.items() if code !
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    """Text with escapes, as Python writes them, in place of what is no text: control characters,
-    line ends, surrogates.
+    """Return a text with escapes, as Python writes them, for control characters, line ends and
+    surrogates.
 
     Args:
         text: whatever it is.
@@ -35,7 +35,7 @@ def printable(text: str, *, lines: bool = False) -> str:
 
 
 def encodable(value: object) -> object:
-    """Text, or lists and dicts of it, with escapes in place of what UTF-8 does not have: lone
+    """Return text, or lists and dicts of it, with escapes for what UTF-8 does not have: lone
     surrogates.
     """
     if isinstance(value, str):

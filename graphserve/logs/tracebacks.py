@@ -77,7 +77,7 @@ def trim(exc: BaseException) -> bool:
 
 
 def shortened(text: str) -> str:
-    """Text without its middle, if it is longer than anybody reads."""
+    """Return a text without its middle, if it is longer than anybody reads."""
     if len(text) <= LONGEST:
         return text
     half = LONGEST // 2
@@ -87,7 +87,7 @@ def shortened(text: str) -> str:
 def _parts(
     exc: BaseException, whole: traceback.TracebackException
 ) -> Iterator[tuple[BaseException, traceback.TracebackException]]:
-    """All exceptions of a chain, those of groups too, and what is shown of each."""
+    """Yield all exceptions of a chain, those of groups too, and what is shown of each."""
     waiting = [(exc, whole)]
     while waiting:
         error, part = waiting.pop()
@@ -107,8 +107,9 @@ def _frames(trace: TracebackType | None) -> Iterator[TracebackType]:
 
 
 def _kept(files: Sequence[str]) -> list[int]:
-    """Which frames are shown: those of user code, and what it calls, unless that is ours; none, if
-    there is none of it.
+    """Return which frames are shown: those of user code, and what it calls, unless that is ours.
+
+    None, if there is no user code.
 
     Args:
         files: the file of each frame, the outermost first.

@@ -53,7 +53,7 @@ class Channel:
 
     @property
     def taken(self) -> bool:
-        """Whether the other side has taken all that was sent."""
+        """Return whether the other side has taken all that was sent."""
         return not self._outgoing
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:

@@ -110,11 +110,11 @@ def test_version(capfd: pytest.CaptureFixture[str]) -> None:
         ),
         (
             ["check", "--uds", "x.sock", "-p", "9000", "a:B"],
-            "--port says nothing where --uds is given",
+            "--port has no effect where --uds is given",
         ),
         (
             ["serve", "--uds", "x.sock", "-H", "::1", "a:B"],
-            "--host says nothing where --uds is given",
+            "--host has no effect where --uds is given",
         ),
         (["serve", "a:B", "c:D"], "unexpected extra argument"),
         (["sevre"], "there is no command 'sevre'; did you mean 'serve'?"),

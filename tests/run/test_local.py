@@ -961,7 +961,7 @@ async def test_two_nodes_of_one_name() -> None:
             return 1
 
     with pytest.raises(
-        GraphError, match=r"two nodes have the name 'Leaf' and another init .* name=\"…\""
+        GraphError, match=r"two nodes have the name 'Leaf' but not the same init .* name=\"…\""
     ):
         graphserve.local(Twice)
 
