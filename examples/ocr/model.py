@@ -49,5 +49,4 @@ class Model:
             float32, shape (n, …): the model's only output.
         """
         pixels = images.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1.0
-        output: np.ndarray = self._session.run(None, {self._input: pixels})[0]
-        return output
+        return np.asarray(self._session.run(None, {self._input: pixels})[0])
