@@ -93,8 +93,8 @@ def test_what_a_guide_names_is_in_the_code(page: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "gone"),
     [
-        ("`worker/main.py`: `SupervisedProcess.live` waits", []),
-        ("- `worker/main.py`: `Worker.lives`", ["Worker.lives in graphserve/worker/main.py"]),
+        ("`worker/process.py`: `SupervisedProcess.live` waits", []),
+        ("- `worker/process.py`: `Worker.lives`", ["Worker.lives in graphserve/worker/process.py"]),
         ("`worker/nowhere.py` is gone", ["graphserve/worker/nowhere.py"]),
         ("`Supervisor` and `Superviser`", ["Superviser in graphserve"]),
     ],

@@ -113,7 +113,7 @@ class Lanes:
     def _retry_budget(self, node: NodePlan) -> RetryBudget:
         if node.name not in self._retry_budgets:
             self._retry_budgets[node.name] = retry_budget = RetryBudget(
-                partial(self.membership.killed, node.name)
+                partial(self.membership.tell_killed, node.name)
             )
             self.membership.watch_suspicions(node.name, retry_budget.on_suspicions)
         return self._retry_budgets[node.name]

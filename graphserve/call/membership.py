@@ -44,7 +44,7 @@ class KnownNode:
 
     @property
     def hopeless(self) -> bool:
-        """Whether nobody should wait for it."""
+        """Return whether nobody should wait for it."""
         return self.state in ("failed", "stopped")
 
     @classmethod
@@ -57,12 +57,12 @@ class KnownNode:
 
     @property
     def retry_after(self) -> float:
-        """Seconds after which trying again makes sense."""
+        """Return the seconds after which trying again makes sense."""
         return 1.0 if self.next_at is None else max(1.0, self.next_at - time.monotonic())
 
     def __str__(self) -> str:
-        """Its state in words that the public port passes on: the reason may be an exception's
-        text.
+        """Return its state in words that the public port passes on: the reason itself may be an
+        exception's text.
         """
         if self.state != "failed":
             return f"{self.name} is {self.state}"
@@ -71,22 +71,36 @@ class KnownNode:
 
 
 class Membership:
-    """Every node that this process may speak of, kept up to date by messages."""
+    """Every node that this process may speak of, kept up to date by messages.
 
-    def __init__(self) -> None:
+    Args:
+        tell_lost: tells the supervisor of a socket where nobody listens, by its path.
+        tell_killed: tells it of a call of a node that has lost so many workers which executed it.
+        is_unread: says whether there is a message of the supervisor that was not read yet.
+        clock: seconds, for tests.
+    """
+
+    def __init__(
+        self,
+        tell_lost: Callable[[str], None] = lambda path: None,
+        tell_killed: Callable[[str, str, int], None] = lambda node, call, kills: None,
+        is_unread: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.tell_killed = tell_killed
         self.nodes: dict[str, KnownNode] = {}
-        # when there was a word of the supervisor, of which there is one a second
-        self.heard_at = time.monotonic()
-        # whether there is one that was not read yet
-        self.unread: Callable[[], bool] = lambda: False
         self.suspicions: dict[str, Suspicions | None] = {}  # by node
-        # Tells of a call that has lost so many workers which executed it.
-        self.killed: Callable[[str, str, int], None] = lambda node, call, kills: None
         self._suspicion_watchers: dict[str, list[Callable[[Suspicions | None], None]]] = {}
-        # tells the supervisor of a socket where nobody listens
-        self.tell: Callable[[str], None] = lambda path: None
+        self._tell_lost = tell_lost
+        self._is_unread = is_unread
+        self._clock = clock
+        self._heard_at = clock()  # when the supervisor said something; it does once a second
         self._told: dict[str, float] = {}  # when, by path
         self._watchers: dict[str, list[Callable[[KnownNode], None]]] = {}
+
+    def heard(self) -> None:
+        """Note that the supervisor has said something."""
+        self._heard_at = self._clock()
 
     def update(self, node: KnownNode) -> None:
         """Take in the new state of a node, and tell who watches it."""
@@ -106,13 +120,13 @@ class Membership:
         watcher(self.suspicions.get(node))
 
     def lost(self, path: str) -> None:
-        """Nobody listens at this socket, although its node is not said to be gone: the supervisor
-        looks after it.
+        """Tell the supervisor that nobody listens at this socket, although its node is not said to
+        be gone.
         """
-        now = time.monotonic()
-        if now - self._told.get(path, 0.0) >= TELL_PAUSE:
+        now = self._clock()
+        if now - self._told.get(path, -TELL_PAUSE) >= TELL_PAUSE:
             self._told[path] = now
-            self.tell(path)
+            self._tell_lost(path)
 
     def watch(self, name: str, watcher: Callable[[KnownNode], None]) -> None:
         """Call `watcher` with the node's state at each change, and now if it is known."""
@@ -121,9 +135,9 @@ class Membership:
             watcher(self.nodes[name])
 
     def outdated(self) -> list[str]:
-        """Why nothing of this may be true any more, in words; empty if it is."""
-        silence = time.monotonic() - self.heard_at
-        if silence < SILENT or self.unread():
+        """Return why nothing of this may be true any more, in words; nothing if it is."""
+        silence = self._clock() - self._heard_at
+        if silence < SILENT or self._is_unread():
             return []
         return [
             f"the supervisor has said nothing for {silence:.0f} s: what is known of the graph is"
@@ -131,7 +145,7 @@ class Membership:
         ]
 
     def missing(self, names: tuple[str, ...]) -> list[str]:
-        """Which of these nodes have no ready worker, in words."""
+        """Return which of these nodes have no ready worker, in words."""
         words = []
         for name in names:
             node = self.nodes.get(name)

@@ -68,7 +68,7 @@ class HttpLane:
         self.node = node
         self.routes = {api.plan.route.encode(): api for api in node.apis.values()}
         health = Health(node.plan.name, list)
-        health.state = "ready"
+        health.begin()
         self.app = App(health, node.apis)
 
     def send(self, exchange: Exchange[bytes]) -> None:

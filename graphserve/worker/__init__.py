@@ -1,6 +1,7 @@
 """The process of a worker: it runs one instance of one service, and answers its calls.
 
-    main             the process from its first line to its last, and what the supervisor tells it
+    main             the process from its first line to its last
+    process          what the supervisor tells it, and what it does then (with `lifecycle`)
     server           what it serves: the instance, the listeners, and the way out (with `drain`)
     fallback         what answers at the public port while no worker of the entry takes calls; a
                      process of its own

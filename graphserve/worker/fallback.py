@@ -69,7 +69,7 @@ class FallbackServer:
         if resolving:
             self._beginning = Beginning(node.name, node.options.timeout or math.inf)
         self.health = Health(node.name, self._missing, membership.outdated)
-        self.health.state = "ready"  # what is missing is the entry
+        self.health.begin()  # what is missing is the entry
         # of an executor whose clock is used: a thread is not started
         self._threads = ThreadPoolExecutor(1)
         self.app = App(self.health, {}, _Absent)
@@ -119,6 +119,10 @@ class FallbackServer:
     def shared_descriptors(self) -> list[int]:
         """Return nothing: it executes nothing that the supervisor would look for after a death."""
         return []
+
+    def unready(self) -> None:
+        """Have `/readyz` say 503; everything else is answered as before."""
+        self.health.drain()
 
     async def start(self) -> None:
         """Begin to look after its connections once a second."""

@@ -31,6 +31,9 @@ class Forks:
         self._folder = f"{run}/"
         self._public: str | int | None = None  # its path or its port
         self._masks = threading.local()  # more than one thread may fork
+
+    def install(self) -> None:
+        """Do so from now on, for as long as this process lives."""
         os.register_at_fork(
             before=self._before, after_in_parent=self._in_parent, after_in_child=self._in_child
         )

@@ -230,7 +230,7 @@ class WorkerServer:
 
     async def _open(self) -> None:
         await self._own.listen()
-        self.health.state = "ready"
+        self.health.begin()
         self.slots.open([self._gated(name, sock) for name, sock in self._shared.items()])
         self._tick()
 
@@ -238,6 +238,10 @@ class WorkerServer:
     def shared_descriptors(self) -> list[int]:
         """Return the descriptor of the memory that the supervisor reads."""
         return [self.recorder.descriptor]
+
+    def unready(self) -> None:
+        """Have `/readyz` say 503; everything else is answered as before."""
+        self.health.drain()
 
     def replace(self, sockets: dict[str, socket.socket]) -> None:
         """Accept from shared sockets that take the places of those whose names somebody removed."""
@@ -271,7 +275,7 @@ class WorkerServer:
             last: the whole node stops: the shared sockets stay ours until the very end, since a
                 sibling may still pass on what it accepted.
         """
-        self.health.state = "draining"
+        self.health.drain()
         if self._port is not None:
             self._port.close()
         if not last:

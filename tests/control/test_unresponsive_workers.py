@@ -134,13 +134,18 @@ def test_readiness_is_as_old_as_the_word_of_the_supervisor(steered: Steered) -> 
 
 
 def test_a_loop_that_was_late_does_not_blame_the_supervisor() -> None:
-    membership = Membership()
+    now = 100.0
+    unread = False
+    membership = Membership(is_unread=lambda: unread, clock=lambda: now)
     assert membership.outdated() == []
-    membership.heard_at = time.monotonic() - SILENT - 2
+    now += SILENT + 2
     assert membership.outdated() == [
         "the supervisor has said nothing for 12 s: what is known of the graph is as old"
     ]
-    membership.unread = lambda: True  # its word is here, and waits to be read
+    unread = True  # its word is here, and waits to be read
+    assert membership.outdated() == []
+    unread = False
+    membership.heard()
     assert membership.outdated() == []
 
 

@@ -226,8 +226,8 @@ def test_a_call_waits_while_its_node_has_no_socket_and_no_longer_than_its_deadli
     path = str(tmp_path / "q.sock")
 
     async def main() -> None:
-        membership, told = Membership(), list[str]()
-        membership.tell = told.append
+        told = list[str]()
+        membership = Membership(tell_lost=told.append)
         lane = QueueLane(membership, "Model", path, RetryBudget())
         loop = asyncio.get_running_loop()
 

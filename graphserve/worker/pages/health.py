@@ -8,7 +8,7 @@ the entry imports it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from graphserve.call.request import new_request_id
 from graphserve.errors import CallError, closest
@@ -39,17 +39,25 @@ class Health:
         self.node = node
         self._missing = missing
         self._outdated = outdated
-        self.state: Literal["starting", "ready", "draining"] = "starting"
+        self._state: Literal["starting", "ready", "draining"] = "starting"
 
-    def live(self) -> tuple[int, dict[str, Any]]:
+    def begin(self) -> None:
+        """Say from now on that this worker is ready, if what it needs is."""
+        self._state = "ready"
+
+    def drain(self) -> None:
+        """Say from now on that this worker drains."""
+        self._state = "draining"
+
+    def live(self) -> tuple[int, dict[str, object]]:
         """Answer `GET /livez`."""
         return 200, {"status": "ok", "service": self.node}
 
-    def ready(self) -> tuple[int, dict[str, Any]]:
+    def ready(self) -> tuple[int, dict[str, object]]:
         """Answer `GET /readyz`."""
         missing = [*self._outdated(), *self._missing()]
-        if self.state != "ready":
-            missing.insert(0, f"{self.node} is {self.state}")
+        if self._state != "ready":
+            missing.insert(0, f"{self.node} is {self._state}")
         if not missing:
             return 200, {"status": "ready", "service": self.node}
         return 503, {"status": "not ready", "service": self.node, "missing": missing}
