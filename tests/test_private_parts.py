@@ -11,7 +11,6 @@ import asyncio
 import atexit
 import inspect
 import re
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import requires
 
 from circus.process import Process
@@ -19,16 +18,10 @@ from circus.watcher import Watcher
 
 
 def test_exit_handlers_can_be_run_before_the_process_ends() -> None:
+    """Decision record 0081: there is no public way."""
     assert callable(atexit._run_exitfuncs), (
         "worker/main.py ends by it without waiting for forgotten threads"
     )
-
-
-def test_the_threads_of_an_executor_are_known() -> None:
-    with ThreadPoolExecutor(1) as threads:
-        ident = threads.submit(lambda: __import__("threading").get_ident()).result()
-        known = [thread.ident for thread in threads._threads]
-    assert known == [ident], "run/local_node.py shows where they hang"
 
 
 def test_a_group_of_tasks_holds_what_it_will_raise() -> None:

@@ -14,7 +14,6 @@ import contextvars
 import dataclasses
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from graphserve.call.clients import Clients
@@ -46,7 +45,7 @@ from graphserve.wire.headers import CONTENT_TYPE
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.batch.batcher import Batcher
 from graphserve.worker.dispatch.executor import BoundApi, Executor, bind
-from graphserve.worker.instance import ServiceInstance
+from graphserve.worker.instance import InstanceThreads, ServiceInstance
 from graphserve.worker.stream.producer import StreamExecution
 from graphserve.worker.stream.request_body import from_query
 
@@ -79,7 +78,7 @@ class LocalNode:
         self.clients = clients
         self.apis: dict[str, BoundApi] = {}
         self._loop = asyncio.get_running_loop()
-        self._threads = ThreadPoolExecutor(plan.limit, thread_name_prefix=f"local-{plan.name}")
+        self._threads = InstanceThreads(plan.limit, f"local-{plan.name}")
         self._executor = Executor(plan, self._threads, clients.plan.depth(plan.name))
         self._free = plan.limit
         self._waiting: dict[AnyExchange, LocalCall] = {}  # the oldest first
@@ -352,7 +351,7 @@ _GOES_ON = "its thread goes on, and the interpreter waits for it when it ends"
 
 
 async def begin(
-    plan: NodePlan, cls: type, threads: ThreadPoolExecutor, inject: Callable[[object], None]
+    plan: NodePlan, cls: type, threads: InstanceThreads, inject: Callable[[object], None]
 ) -> ServiceInstance:
     """Make an instance and enter it.
 
@@ -371,7 +370,7 @@ async def begin(
             await life.start()
     except TimeoutError as exc:
         text = f"{plan.name} was not ready {seconds:g} s after it began to start (startup_timeout)"
-        where = stack.of_error(exc.__cause__) or stack.of_threads(threads._threads)
+        where = stack.of_error(exc.__cause__) or stack.of_threads(threads.started)
         raise StartupError(text, plan.name, where) from None
     return life
 

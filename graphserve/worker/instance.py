@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+import threading
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import partial
+from typing import TypeGuard, TypeVar
 
 from graphserve.errors import StartupError
 from graphserve.graph.plan import NodePlan
@@ -18,6 +20,27 @@ from graphserve.logs.exception_text import described
 from graphserve.logs.tracebacks import formatted
 from graphserve.system import stack
 from graphserve.wire.init_arguments import converted
+
+T = TypeVar("T")
+
+
+class InstanceThreads(ThreadPoolExecutor):
+    """The threads that an instance is made in and its sync APIs run in; it knows which they are.
+
+    Args:
+        size: the most threads.
+        name: begins their names.
+    """
+
+    def __init__(self, size: int, name: str) -> None:
+        started: list[threading.Thread] = []
+        self.started = started
+        # (not a method: the threads would keep this alive, which ends them when nobody needs it)
+        super().__init__(
+            size,
+            thread_name_prefix=name,
+            initializer=lambda: started.append(threading.current_thread()),
+        )
 
 
 class ServiceInstance:
@@ -42,8 +65,8 @@ class ServiceInstance:
         self.cls = cls
         self.threads = threads
         self.inject = inject
-        self.instance: Any = None
-        self._arguments: dict[str, Any] = {}
+        self.instance: object = None
+        self._arguments: dict[str, object] = {}
 
     async def start(self) -> None:
         """Run `__new__` and `__init__` in a thread, then `__aenter__` on the loop or `__enter__` in
@@ -56,13 +79,11 @@ class ServiceInstance:
             self._arguments = await self._step("__init__", self._in_thread(self._converted))
         self.instance = await self._step("__new__", self._in_thread(self._bare))
         self.inject(self.instance)
-        await self._step(
-            "__init__", self._in_thread(lambda: self.instance.__init__(**self._arguments))
-        )
+        await self._step("__init__", self._in_thread(self._initialise))
         if hasattr(self.cls, "__aenter__"):
             await self._step("__aenter__", self._entered())
         elif hasattr(self.cls, "__enter__"):
-            await self._step("__enter__", self._in_thread(self.instance.__enter__))
+            await self._step("__enter__", self._in_thread(self._method("__enter__")))
 
     async def stop(self) -> None:
         """Run `__aexit__` on the loop or `__exit__` in a thread; what they raise is raised, as an
@@ -71,9 +92,10 @@ class ServiceInstance:
         born = forked.forks
         try:
             if hasattr(self.cls, "__aexit__"):
-                await _awaitable(self.instance.__aexit__(None, None, None), "__aexit__")
+                leave = self._method("__aexit__")
+                await _awaitable(leave(None, None, None), "__aexit__")
             elif hasattr(self.cls, "__exit__"):
-                await self._in_thread(lambda: self.instance.__exit__(None, None, None))
+                await self._in_thread(partial(self._method("__exit__"), None, None, None))
         except BaseException as exc:
             if forked.forks != born:
                 forked.leave(f"{self.cls.__qualname__}.__aexit__", exc)
@@ -82,23 +104,31 @@ class ServiceInstance:
             raise RuntimeError(f"it raised {exc!r}") from exc
 
     async def _entered(self) -> None:
-        entering = _awaitable(self.instance.__aenter__(), "__aenter__")
+        entering = _awaitable(self._method("__aenter__")(), "__aenter__")
         with stack.awaiting(entering):
             await entering
 
     def _bare(self) -> object:
-        make: Any = self.cls.__new__
+        make: Callable[..., object] = self.cls.__new__
         return make(self.cls) if make is object.__new__ else make(self.cls, **self._arguments)
 
-    def _converted(self) -> dict[str, Any]:
+    def _initialise(self) -> None:
+        self._method("__init__")(**self._arguments)
+
+    def _method(self, name: str) -> Callable[..., object]:
+        """Return a method of the instance that Python itself would call, as user code has it."""
+        method: Callable[..., object] = getattr(self.instance, name)
+        return method
+
+    def _converted(self) -> dict[str, object]:
         return converted(self.cls, self.node.init)
 
-    async def _in_thread(self, call: Callable[[], Any]) -> Any:
+    async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(
             self.threads, _without_stop_iteration, call
         )
 
-    async def _step(self, name: str, step: Any) -> Any:
+    async def _step(self, name: str, step: Awaitable[T]) -> T:
         born = forked.forks
         try:
             made = await step
@@ -118,8 +148,8 @@ class ServiceInstance:
         return f"{self.node.name}: {self.cls.__qualname__}.{name} raised {described(exc)}"
 
 
-def _awaitable(returned: Any, name: str) -> Any:
-    if not inspect.isawaitable(returned):
+def _awaitable(returned: object, name: str) -> Awaitable[object]:
+    if not _is_awaitable(returned):
         sync = name.replace("__a", "__")
         raise TypeError(
             f"it is awaited, and returned {returned!r}: write `async def {name}`, or `def {sync}`"
@@ -128,7 +158,11 @@ def _awaitable(returned: Any, name: str) -> Any:
     return returned
 
 
-def _without_stop_iteration(call: Callable[[], Any]) -> Any:
+def _is_awaitable(value: object) -> TypeGuard[Awaitable[object]]:
+    return inspect.isawaitable(value)
+
+
+def _without_stop_iteration(call: Callable[[], T]) -> T:
     born = forked.forks
     try:
         made = call()

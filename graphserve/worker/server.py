@@ -16,7 +16,6 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Container
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,7 +42,7 @@ from graphserve.worker.http.listener import Listener, publicly, routes
 from graphserve.worker.http.protocol import HttpConnection
 from graphserve.worker.http.relay import Relay
 from graphserve.worker.http.response import Responder
-from graphserve.worker.instance import ServiceInstance
+from graphserve.worker.instance import InstanceThreads, ServiceInstance
 from graphserve.worker.pages.health import App, Health, openapi_document
 
 SERVER_KEEP_ALIVE = 2.5  # times the caller's keep-alive: the caller always closes first
@@ -213,7 +212,7 @@ class WorkerServer:
         Raises:
             StartupError: the instance cannot be made or entered.
         """
-        threads = ThreadPoolExecutor(node.limit, thread_name_prefix=node.name)
+        threads = InstanceThreads(node.limit, node.name)
         memory = (
             SharedMemory(plan.shared_memory, owners)
             if plan.shared_memory and owners is not None
