@@ -11,7 +11,9 @@ import asyncio
 import sys
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from typing import Any
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Eager:
@@ -29,16 +31,16 @@ class Eager:
 
     if sys.version_info >= (3, 12):
 
-        def begin(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-            """A task that does this work, and has begun."""
+        def begin(self, work: Coroutine[object, None, T]) -> asyncio.Task[T]:
+            """Return a task that does this work, and has begun."""
             return asyncio.Task(work, loop=self._loop, eager_start=True)
 
     else:
         # Python 3.11 has no eager tasks, but a task asks its loop for one thing only when it is
         # made: to call its first step soon. That is caught, and called.
 
-        def begin(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-            """A task that does this work, and has begun."""
+        def begin(self, work: Coroutine[object, None, T]) -> asyncio.Task[T]:
+            """Return a task that does this work, and has begun."""
             loop, own = self._loop, self._own
             if asyncio.current_task(loop) is not None:  # a step inside a step is not possible here
                 return loop.create_task(work)

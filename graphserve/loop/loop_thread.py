@@ -16,12 +16,12 @@ class LoopThread:
 
     @classmethod
     def here(cls) -> LoopThread:
-        """The running loop."""
+        """Return the running loop, and this thread."""
         return cls(asyncio.get_running_loop(), threading.get_ident())
 
     def instead(self) -> tuple[str, str] | None:
-        """Whose call to await, and what else to do, if waiting in this thread would stop an event
-        loop; else None.
+        """Return whose call to await, and what else to do, if waiting in this thread would stop an
+        event loop; else None.
         """
         if threading.get_ident() == self.thread:
             return "self.…", "or make this API a plain `def`, which runs in a thread"

@@ -33,11 +33,11 @@ class Poller:
         loop.add_reader(self._epoll.fileno(), self._ready)
 
     def add_reader(self, sock: socket.socket, call: Callable[[], object]) -> None:
-        """Have `call` called whenever the socket can be read."""
+        """Call `call` whenever the socket can be read."""
         self._watch(sock.fileno(), select.EPOLLIN, call)
 
     def remove_reader(self, sock: socket.socket) -> bool:
-        """Cease to; False if there was no reader."""
+        """Stop calling it; return False if there was no reader."""
         descriptor = sock.fileno()
         if self._calls.pop(descriptor, None) is None:
             return False
@@ -45,8 +45,8 @@ class Poller:
         return True
 
     def watch_end(self, descriptor: int, call: Callable[[], object]) -> None:
-        """Have `call`, which must `forget_end`, called when the other side has closed its end, read
-        to there or not.
+        """Call `call`, which must `forget_end`, when the other side has closed its end, whether
+        all was read or not.
 
         The descriptor may be closed by its transport, and its number be another socket's, before it
         is forgotten here.
@@ -54,14 +54,14 @@ class Poller:
         self._watch(descriptor, select.EPOLLRDHUP, call)
 
     def forget_end(self, descriptor: int, call: Callable[[], object]) -> None:
-        """Cease to, unless the number is another socket's by now."""
+        """Stop calling it, unless the number is another socket's by now."""
         if self._calls.get(descriptor) == call:
             del self._calls[descriptor]
             with contextlib.suppress(OSError):  # it is closed already
                 self._epoll.unregister(descriptor)
 
     def close(self) -> None:
-        """Watch nothing any more."""
+        """Stop watching."""
         self._epoll.close()
 
     def _watch(self, descriptor: int, events: int, call: Callable[[], object]) -> None:
@@ -86,7 +86,7 @@ _pollers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Poller] = weakref
 
 
 def poller(loop: asyncio.AbstractEventLoop) -> Poller:
-    """The readers of a loop."""
+    """Return the readers of a loop."""
     found = _pollers.get(loop)
     if found is None:
         found = _pollers[loop] = Poller(loop)

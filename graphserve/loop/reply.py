@@ -37,21 +37,21 @@ class Reply(asyncio.Future[Any]):
     def add_done_callback(
         self, fn: Callable[[Any], object], /, *, context: Context | None = None
     ) -> None:
-        """As of every future; the first one that is added is also the first that is called."""
+        """Add a callback, as to every future; the first one that is added is also called first."""
         if self._waiter is None and not self.done():
             self._waiter = fn, context
         else:
             super().add_done_callback(fn, context=context)
 
     def remove_done_callback(self, fn: Callable[[Any], object], /) -> int:
-        """As of every future."""
+        """Remove a callback, and return how often it was there, as of every future."""
         removed = super().remove_done_callback(fn)
         if self._waiter is not None and self._waiter[0] == fn:
             self._waiter = None
             removed = removed + 1
         return removed
 
-    def cancel(self, msg: Any = None) -> bool:
+    def cancel(self, msg: object = None) -> bool:
         """Cancel the call and everything below it."""
         call = self._call
         cancelled = super().cancel(msg)

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import asyncio
 from types import BuiltinMethodType, FunctionType, MethodType
-from typing import Any
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _SHIELD = "shield.<locals>._inner_done_callback"
 _GATHER = "gather.<locals>._done_callback"
 
 
-def shielded(future: asyncio.Future[Any] | None) -> bool:
-    """Whether a task is inside of `asyncio.shield`, or whoever waits for it is: a task, a `gather`,
-    a `TaskGroup`.
+def shielded(future: asyncio.Future[T] | None) -> bool:
+    """Return whether a task is inside of `asyncio.shield`, or whoever waits for it is: a task, a
+    `gather`, a `TaskGroup`.
     """
     for callback, _ in getattr(future, "_callbacks", None) or ():
         kind = type(callback)
@@ -36,7 +38,10 @@ def shielded(future: asyncio.Future[Any] | None) -> bool:
     return False
 
 
-def _gathering(callback: FunctionType) -> Any:
-    """The future that `gather` returned, of which this is the callback."""
+def _gathering(callback: FunctionType) -> asyncio.Future[object] | None:
+    """Return the future that `gather` returned, of which this is the callback."""
     cells = dict(zip(callback.__code__.co_freevars, callback.__closure__ or (), strict=False))
-    return cells["outer"].cell_contents if "outer" in cells else None
+    if "outer" not in cells:
+        return None
+    outer: asyncio.Future[object] = cells["outer"].cell_contents
+    return outer

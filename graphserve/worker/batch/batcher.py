@@ -14,7 +14,7 @@ import fcntl
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
@@ -146,7 +146,7 @@ class Batcher:
         return self.room > 0 or self._open()
 
     def join(
-        self, arguments: dict[str, Any], context: CallContext, on_end: OnEnd, *, expected: bool
+        self, arguments: dict[str, object], context: CallContext, on_end: OnEnd, *, expected: bool
     ) -> BatchedCall:
         """Add a call.
 
@@ -250,7 +250,7 @@ class Batcher:
         if batch.timer is not None:
             batch.timer.cancel()
         self.on_change()
-        groups: dict[Any, list[BatchedCall]] = {}
+        groups: dict[object, list[BatchedCall]] = {}
         for call in batch.calls:
             call.on_leave = None
             if call.expired:

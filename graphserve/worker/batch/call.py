@@ -23,12 +23,18 @@ class BatchedCall:
     __slots__ = ("_on_end", "_timer", "arguments", "context", "key", "on_leave", "size")
 
     def __init__(
-        self, arguments: dict[str, Any], context: CallContext, on_end: OnEnd, lists: Sequence[str]
+        self,
+        arguments: dict[str, object],
+        context: CallContext,
+        on_end: OnEnd,
+        lists: Sequence[str],
     ) -> None:
         self.arguments = arguments
         self.context = context
         self._on_end: OnEnd | None = on_end
-        self.size, self.key = joining.measure(arguments, lists)
+        size, key = joining.measure(arguments, lists)
+        self.size = size
+        self.key = key
         self._timer: Timer | asyncio.TimerHandle | None = None
         self.on_leave: Callable[[BatchedCall], None] | None = None  # told when its caller leaves
 

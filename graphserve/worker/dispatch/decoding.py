@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
 
 from graphserve.call.context import CallContext
 from graphserve.errors import DeadlineExceeded
 from graphserve.loop.timers import Timer, set_timer
 from graphserve.worker.dispatch.executor import Executor
+
+# is told the arguments, or what was raised
+OnRead = Callable[[dict[str, object] | None, BaseException | None], None]
 
 
 class Decoding:
@@ -33,13 +35,13 @@ class Decoding:
         self,
         executor: Executor,
         context: CallContext,
-        read: Callable[[], dict[str, Any]],
-        on_end: Callable[[dict[str, Any] | None, BaseException | None], None],
+        read: Callable[[], dict[str, object]],
+        on_end: OnRead,
         on_free: Callable[[], None],
     ) -> None:
         self._executor = executor
         self._on_free = on_free
-        self._on_end: Callable[[dict[str, Any] | None, BaseException | None], None] | None = on_end
+        self._on_end: OnRead | None = on_end
         self._timer: Timer | asyncio.TimerHandle | None = None
         left = context.seconds_left()
         if left is not None:
@@ -56,7 +58,7 @@ class Decoding:
         self._cancel_timer()
         self._future.cancel()
 
-    def _thread_ended(self, future: Future[dict[str, Any]]) -> None:
+    def _thread_ended(self, future: Future[dict[str, object]]) -> None:
         if not self._executor.loop.is_closed():
             self._executor.loop.call_soon_threadsafe(self._over)
 

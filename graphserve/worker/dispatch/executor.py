@@ -65,7 +65,7 @@ class BoundApi:
     signature: Signature
     arguments: ArgumentsCodec
     result: ResultCodec
-    method: Callable[..., Any]
+    method: Callable[..., object]
     is_async: bool
     timeout: float | None
     # How long a call holds its slot; of unlimited APIs, how long it takes while the loop is late.
@@ -189,7 +189,7 @@ class Executor:
         return max(0.0, -min(lefts, default=0.0))
 
     def start(
-        self, api: BoundApi, arguments: dict[str, Any], context: CallContext,
+        self, api: BoundApi, arguments: dict[str, object], context: CallContext,
         on_end: OnEnd, on_free: Callable[[], None], *, at_once: bool = False,
     ) -> Execution:  # fmt: skip
         """Execute a call.
@@ -236,7 +236,7 @@ class Execution:
         self._latency: LatencyEstimate | None = None
         self._began = 0.0
 
-    def start(self, api: BoundApi, arguments: dict[str, Any], at_once: bool) -> None:
+    def start(self, api: BoundApi, arguments: dict[str, object], at_once: bool) -> None:
         """Begin, unless the deadline has passed."""
         executor, context = self._executor, self.context
         deadline_ns = context.deadline_ns
@@ -347,11 +347,13 @@ class Execution:
         self._on_free()
 
 
-async def _run(method: Callable[..., Any], arguments: dict[str, Any], context: CallContext) -> Any:
+async def _run(
+    method: Callable[..., object], arguments: dict[str, object], context: CallContext
+) -> object:
     current.set(context)
     born = forked.forks
     try:
-        result = method(**arguments)
+        result: Any = method(**arguments)
         # the first is quick, and nearly always true
         if hasattr(result, "__await__") or inspect.isawaitable(result):
             result = await result
@@ -362,7 +364,9 @@ async def _run(method: Callable[..., Any], arguments: dict[str, Any], context: C
     return result
 
 
-def _run_sync(method: Callable[..., Any], arguments: dict[str, Any], context: CallContext) -> Any:
+def _run_sync(
+    method: Callable[..., object], arguments: dict[str, object], context: CallContext
+) -> object:
     current.set(context)
     born = forked.forks
     try:
@@ -375,7 +379,7 @@ def _run_sync(method: Callable[..., Any], arguments: dict[str, Any], context: Ca
 
 
 def raise_contained(
-    exc: BaseException, born: int, method: Callable[..., Any], *, on_loop: bool
+    exc: BaseException, born: int, method: Callable[..., object], *, on_loop: bool
 ) -> NoReturn:
     """Raise what an API raised as something that concerns its call alone: the loop and the other
     calls go on.
@@ -404,7 +408,7 @@ def was_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def name_of(method: Callable[..., Any]) -> str:
+def name_of(method: Callable[..., object]) -> str:
     """Return the name of an API, for messages."""
     return f"the API {getattr(method, '__qualname__', method)}"
 

@@ -30,7 +30,7 @@ BUFFERED_ITEMS = 64  # items of a generator in a thread that may wait for the lo
 class Sink(Protocol):
     """Takes the items of a stream."""
 
-    def encode(self, item: Any) -> bytes:
+    def encode(self, item: object) -> bytes:
         """Return an item in the format of the stream. Called in the thread that made it."""
         ...
 
@@ -85,7 +85,7 @@ class StreamExecution:
         self._wanted = False
         self._born = 0  # how often this process had been forked when the API began
 
-    def start(self, arguments: dict[str, Any]) -> None:
+    def start(self, arguments: dict[str, object]) -> None:
         """Begin, unless the deadline has passed."""
         executor = self._executor
         executor.register(self)
@@ -121,7 +121,7 @@ class StreamExecution:
 
     # --- a generator on the loop ---
 
-    async def _run_on_loop(self, arguments: dict[str, Any]) -> None:
+    async def _run_on_loop(self, arguments: dict[str, object]) -> None:
         current.set(self.context)
         self._born = forked.forks
         try:
@@ -130,8 +130,8 @@ class StreamExecution:
             raise_contained(exc, self._born, self._api.method, on_loop=True)
         self._leave_if_forked()
 
-    async def _send_items(self, arguments: dict[str, Any]) -> None:
-        iterator = self._api.method(**arguments)
+    async def _send_items(self, arguments: dict[str, object]) -> None:
+        iterator: Any = self._api.method(**arguments)
         if inspect.isawaitable(iterator) and not isinstance(iterator, Stream):
             iterator = await iterator
         turn = time.perf_counter()
@@ -162,7 +162,7 @@ class StreamExecution:
 
     # --- a generator in a thread ---
 
-    def _run_in_thread(self, arguments: dict[str, Any]) -> None:
+    def _run_in_thread(self, arguments: dict[str, object]) -> None:
         current.set(self.context)
         self._born = forked.forks
         try:
@@ -171,8 +171,9 @@ class StreamExecution:
             raise_contained(exc, self._born, self._api.method, on_loop=False)
         self._leave_if_forked()
 
-    def _take_items(self, arguments: dict[str, Any]) -> None:
-        iterator = iter(self._api.method(**arguments))
+    def _take_items(self, arguments: dict[str, object]) -> None:
+        items: Any = self._api.method(**arguments)
+        iterator = iter(items)
         try:
             for item in iterator:
                 self._leave_if_forked()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qsl
 
 from graphserve.call.exchange import LEFT
@@ -123,7 +123,7 @@ def hold(chunks: list[bytes | bytearray] | deque[bytes | bytearray], chunk: byte
         chunks[-1] = bytearray(last) + chunk
 
 
-def from_query(api: BoundApi, query: bytes, stream: AsyncIterator[bytes]) -> dict[str, Any]:
+def from_query(api: BoundApi, query: bytes, stream: AsyncIterator[bytes]) -> dict[str, object]:
     """Return the arguments of a call whose body is a stream: what the query says, and the stream.
 
     Raises:
