@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import select
 import time
 from collections.abc import Iterator, Mapping
@@ -32,7 +33,7 @@ from graphserve.supervise.process.worker_process import (
     WorkerProcess,
 )
 from graphserve.supervise.revision import Revision
-from graphserve.supervise.states import WorkerState
+from graphserve.supervise.states import Transitions, WorkerState
 from graphserve.system import messages, os_errors
 
 # Seconds. A usual respawn is over by then; with the start of the fallback server, health has its
@@ -42,6 +43,49 @@ PATIENCE = 0.4
 # it.
 START_PATIENCE = 1.0
 STEP = 0.1  # seconds between two looks while there is a suspicion
+
+
+class PortPhase(enum.Enum):
+    """What becomes of the public port, for whoever waits there and has no worker."""
+
+    IDLE = "idle"  # there is no graph yet
+    STARTING = "starting"  # who waits for long is answered; workers will soon be there
+    UP = "up"  # workers of the entry were there, and somebody always is
+    # The graph stops, and clients wait: the port is open until a fallback server has taken them.
+    LAST_CLIENTS = "left to the last clients"
+    ENDED = "ended"  # the graph stops: nobody comes to the port any more
+
+
+PORT_TRANSITIONS = Transitions(
+    "the public port cannot be",
+    {
+        PortPhase.IDLE: frozenset({PortPhase.STARTING, PortPhase.UP, PortPhase.ENDED}),
+        PortPhase.STARTING: frozenset({PortPhase.UP, PortPhase.LAST_CLIENTS, PortPhase.ENDED}),
+        PortPhase.UP: frozenset({PortPhase.LAST_CLIENTS, PortPhase.ENDED}),
+        PortPhase.LAST_CLIENTS: frozenset({PortPhase.ENDED}),
+        PortPhase.ENDED: frozenset(),
+    },
+)
+
+
+class Lookout(enum.Enum):
+    """How the supervisor finds out that somebody waits at the public port in vain."""
+
+    NONE = "none"  # a fallback server is there, or none is to come
+    LISTENING = "listening"  # the loop tells when a connection waits
+    SUSPICIOUS = "suspicious"  # workers are asked whether they live; a timer looks at the answers
+    PAUSED = "paused"  # no process could be started, or it died: until the next attempt
+
+
+LOOKOUT_TRANSITIONS = Transitions(
+    "the lookout at the public port cannot be",
+    {
+        Lookout.NONE: frozenset({Lookout.LISTENING, Lookout.SUSPICIOUS, Lookout.PAUSED}),
+        Lookout.LISTENING: frozenset({Lookout.NONE, Lookout.SUSPICIOUS}),
+        Lookout.SUSPICIOUS: frozenset({Lookout.NONE, Lookout.LISTENING}),
+        Lookout.PAUSED: frozenset({Lookout.NONE, Lookout.SUSPICIOUS}),
+    },
+)
 
 
 class SteeredFleet(Protocol):
@@ -86,70 +130,75 @@ class FallbackProcess:
         # the one at the port, and those that still answer what they took
         self.processes: set[WorkerProcess] = set()
         self._current: WorkerProcess | None = None
-        self._watches = self._reads = self._parts = False
-        self._started: float | None = None  # when the start of the graph began, until it is over
-        self._timer: asyncio.TimerHandle | None = None
+        # the port
+        self._phase = PortPhase.IDLE
+        self._start_began = 0.0  # on the loop's clock: of the graph's start
+        # the suspicion that nobody is there
+        self._lookout = Lookout.NONE
+        self._timer: asyncio.TimerHandle | None = None  # while it is suspicious, or paused
         self._backoff = Backoff()
 
     @property
+    def phase(self) -> PortPhase:
+        """Return what becomes of the port."""
+        return self._phase
+
+    @property
+    def lookout(self) -> Lookout:
+        """Return how it is found out that somebody waits in vain."""
+        return self._lookout
+
+    @property
     def pid(self) -> int | None:
-        """The process that is at the port now."""
+        """Return the process that is at the port now."""
         return self._current.pid if self._current is not None else None
 
     def revisions(self) -> set[Revision]:
-        """What its processes were started from."""
+        """Return what its processes were started from."""
         return {process.revision for process in self.processes}
 
     def expect(self) -> None:
-        """The graph starts: clients that come meanwhile are answered too, so that nobody takes it
-        for dead.
-        """
-        self._watches = True
-        self._started = self._loop.time()
+        """Answer clients that come while the graph starts, so that nobody takes it for dead."""
+        self._enter(PortPhase.STARTING)
+        self._start_began = self._loop.time()
         self._listen()
 
     def resolved(self) -> None:
-        """There is a Plan: a process that came before goes on with it."""
+        """Have a process that came before the Plan go on with it."""
         if self._current is not None and self._current.state.accepts:
             self._tell_plan(self._current)  # another one hears of it when it is ready
 
     def watch(self) -> None:
-        """The graph is up: from now on somebody answers at the port."""
-        self._watches = True
-        self._started = None
+        """Have somebody answer at the port from now on, since the graph is up."""
+        self._enter(PortPhase.UP)
         self._listen()
         self.check()
 
-    def unwatch(self) -> None:
-        """The graph stops: start no more."""
-        self._watches = False
-        self._deafen()
-        if self._timer is not None:
-            self._timer.cancel()
-
     @contextlib.contextmanager
     def elsewhere(self) -> Iterator[None]:
-        """The public socket becomes another one meanwhile."""
-        self._deafen()
+        """Look away while the public socket becomes another one."""
+        if self._lookout is Lookout.LISTENING:
+            self._look_out(Lookout.NONE)
         try:
             yield
         finally:
             self._listen()
 
     def check(self) -> None:
-        """Something has changed: is there still a worker that takes calls?"""
-        if self._watches and self._started is None and not self._servers():
+        """Begin to suspect that nobody answers, if no worker takes calls any more."""
+        if self._phase is PortPhase.UP and not self._servers():
             self._suspect()
 
     def stand_down(self, worker: WorkerProcess) -> None:
-        """A worker shows that it is alive: if it takes calls, nobody needs the fallback server."""
+        """Send the fallback server away if this worker, which is alive, takes calls."""
         current = self._current
         # a dead one's last words may come late
-        if current is None or self._parts or worker not in self._servers():
+        last = self._phase is PortPhase.LAST_CLIENTS
+        if current is None or last or worker not in self._servers():
             return
         self._current = None
         if current.state is WorkerState.READY:
-            again = "" if self._started is not None else " again"
+            again = "" if self._phase is PortPhase.STARTING else " again"
             self._say(
                 "info", f"takes calls{again}: the fallback server at the public port ends", current
             )
@@ -157,25 +206,31 @@ class FallbackProcess:
         self._listen()
 
     def close_port(self) -> None:
-        """The graph stops: close the port.
+        """Close the port, since the graph stops.
 
-        If clients wait there for no worker, one comes that answers them first.
+        If clients wait there for no worker, a fallback server comes that answers them first.
         """
         dead = all(is_dead(worker.pid) for worker in self._servers())  # noticed by us or not
         needed = self._watches and dead and self._somebody_waits()
-        self.unwatch()
-        if needed and self._current is None:
-            self._begin()
-        self._parts = (
-            needed and self._current is not None and self._current.state is not WorkerState.READY
-        )
-        if not self._parts:
-            self._fleet.public.close()
+        self._look_out(Lookout.NONE)
+        if needed:
+            self._enter(PortPhase.LAST_CLIENTS)
+            if self._current is None:
+                self._begin()
+            if self._current is not None and self._current.state is not WorkerState.READY:
+                return  # it closes the port when it listens
+        self._close_at_last()
+
+    def _close_at_last(self) -> None:
+        if self._phase is not PortPhase.ENDED:
+            self._enter(PortPhase.ENDED)
+        self._fleet.public.close()
 
     async def drain(self) -> None:
         """Have it answer what it accepted, and end."""
+        last = self._phase is PortPhase.LAST_CLIENTS
         for process in list(self.processes):
-            if not (self._parts and process is self._current):
+            if not (last and process is self._current):
                 self._dismiss(process, last=True)
         try:
             async with asyncio.timeout(
@@ -196,13 +251,16 @@ class FallbackProcess:
 
     async def kill(self) -> None:
         """End it at once."""
-        self.unwatch()
+        self._look_out(Lookout.NONE)
+        # (the last clients' port is closed when its process is dead)
+        if self._phase not in (PortPhase.LAST_CLIENTS, PortPhase.ENDED):
+            self._enter(PortPhase.ENDED)
         for process in self.processes:
             process.kill()
         await self._gone()
 
     def on_message(self, process: WorkerProcess, message: messages.Message) -> None:
-        """A process of ours says something."""
+        """Do what is to be done when a process of ours says something."""
         match message:
             case messages.Imported() if process.state is WorkerState.SPAWNED:
                 process.enter(WorkerState.IMPORTED)
@@ -215,10 +273,10 @@ class FallbackProcess:
                 process.become_ready()
                 if process is not self._current:
                     return
-                if self._parts:
-                    self._fleet.public.close()
+                if self._phase is PortPhase.LAST_CLIENTS:
+                    self._close_at_last()
                     self._dismiss(process, last=True)
-                elif self._started is not None:
+                elif self._phase is PortPhase.STARTING:
                     self._say(
                         "info",
                         "starts: a fallback server is at the public port, where calls wait",
@@ -243,41 +301,49 @@ class FallbackProcess:
                 self._listen()
                 self.check()
 
-    def _wants(self, process: WorkerProcess) -> bool:
-        """Whether this process is to answer at the port."""
-        return process is self._current and (self._watches or self._parts)
+    @property
+    def _watches(self) -> bool:
+        """Return whether a fallback server comes when nobody else is at the port."""
+        return self._phase in (PortPhase.STARTING, PortPhase.UP)
 
-    # --- the suspicion ---
+    def _wants(self, process: WorkerProcess) -> bool:
+        """Return whether this process is to answer at the port."""
+        return process is self._current and (self._watches or self._phase is PortPhase.LAST_CLIENTS)
+
+    def _enter(self, phase: PortPhase) -> None:
+        self._phase = PORT_TRANSITIONS.follow(self._phase, phase)
 
     def _servers(self) -> list[WorkerProcess]:
-        """The workers that take calls at the port, of whatever revision."""
+        """Return the workers that take calls at the port, of whatever revision."""
         return [
             worker for node in self._fleet.nodes for worker in node.ready_workers()
             if worker.revision.plan.entry == node.plan.name
         ]  # fmt: skip
 
     def _suspect(self) -> None:
-        if self._watches and self._timer is None and self._current is None:
-            self._deafen()
+        """Begin to ask whether workers are there, unless that is under way."""
+        idle = self._lookout in (Lookout.NONE, Lookout.LISTENING)
+        if self._watches and self._current is None and idle:
             self._ask(self._loop.time())
 
     def _ask(self, since: float) -> None:
         """Have the workers say that they are alive, and look soon whether they did."""
         for worker in self._servers():
             worker.send(messages.Report())
-        self._timer = self._loop.call_later(STEP, self._look, since)
+        self._look_out(Lookout.SUSPICIOUS, self._loop.call_later(STEP, self._look, since))
 
     def _look(self, since: float) -> None:
-        self._timer = None
         servers = self._servers()
         due = max([since, *(worker.seen_at for worker in servers)]) + PATIENCE
-        if self._started is not None and not servers:
-            due = self._started + START_PATIENCE
-        if (servers or self._started is not None) and not self._somebody_waits():
-            self._listen()
+        starting = self._phase is PortPhase.STARTING
+        if starting and not servers:
+            due = self._start_began + START_PATIENCE
+        if (servers or starting) and not self._somebody_waits():
+            self._look_out(Lookout.LISTENING)
         elif self._loop.time() < due:
             self._ask(since)
         else:
+            self._look_out(Lookout.NONE)
             self._begin()
 
     def _somebody_waits(self) -> bool:
@@ -286,19 +352,30 @@ class FallbackProcess:
         return bool(poll.poll(0))
 
     def _listen(self) -> None:
-        # Not while it is being looked into: the socket would be ready to be read all the while.
-        if self._watches and not self._reads and self._timer is None:
-            self._reads = True
+        """Have the loop tell when a connection waits.
+
+        Not while somebody is there, or it is looked into: the socket would be ready to be read all
+        the while.
+        """
+        if self._watches and self._current is None and self._lookout is Lookout.NONE:
+            self._look_out(Lookout.LISTENING)
+
+    def _look_out(self, lookout: Lookout, timer: asyncio.TimerHandle | None = None) -> None:
+        """Change how it is found out that somebody waits, and end what the way before had begun."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = timer
+        before = self._lookout
+        if lookout is before:
+            return
+        self._lookout = LOOKOUT_TRANSITIONS.follow(before, lookout)
+        if before is Lookout.LISTENING:
+            self._loop.remove_reader(self._fleet.public.sock)
+        if lookout is Lookout.LISTENING:
             self._loop.add_reader(self._fleet.public.sock, self._suspect)
 
-    def _deafen(self) -> None:
-        if self._reads:
-            self._reads = False
-            self._loop.remove_reader(self._fleet.public.sock)
-
-    # --- the process ---
-
     def _begin(self) -> None:
+        """Start a process that answers at the port."""
         plan = self._entry()
         pool = self._make_pool(plan, self._fleet.observer.log, self._died, "fallback")
         try:
@@ -311,7 +388,7 @@ class FallbackProcess:
                 "takes no calls, and no fallback server could be started:"
                 f" {os_errors.explain(exc)}",
             )
-            self._again(NO_PROCESS_PAUSE)
+            self._pause(NO_PROCESS_PAUSE)
         else:
             self.processes.add(process)
 
@@ -351,23 +428,24 @@ class FallbackProcess:
         self.processes.discard(process)
         if process is self._current:
             self._current = None
-            if self._parts:
-                self._fleet.public.close()
+            if self._phase is PortPhase.LAST_CLIENTS:
+                self._close_at_last()
             pause = self._backoff.died(
                 self._loop.time() - process.ready_at if process.ready_at else 0.0
             )
             ended = process.message or f"had a fallback server that ended with {code}"
             self._say("error", ended, process)
-            self._again(pause)
+            self._pause(pause)
         self._fleet.sweep()
 
-    def _again(self, pause: float) -> None:
-        def again() -> None:
-            self._timer = None
-            self._suspect()
-
+    def _pause(self, seconds: float) -> None:
+        """Try again in a while, unless the graph stops."""
         if self._watches:
-            self._timer = self._loop.call_later(pause, again)
+            self._look_out(Lookout.PAUSED, self._loop.call_later(seconds, self._try_again))
+
+    def _try_again(self) -> None:
+        self._look_out(Lookout.NONE)
+        self._suspect()
 
     async def _gone(self) -> None:
         await asyncio.gather(*(process.gone.wait() for process in self.processes))

@@ -125,7 +125,7 @@ class ScriptedWorker(WorkerProcess):
                 self.far.send(messages.Listening())
             case messages.Drain(last=last) if self.stalls is not WorkerState.DRAINING:
                 self.far.send(messages.Draining())
-                if last:
+                if last and self.slot >= 0:  # a fallback server waits for nobody
                     self.far.send(messages.Drained())
                 else:
                     self.die(0)
