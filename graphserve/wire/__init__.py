@@ -9,9 +9,9 @@ room knows pydantic.
       arrays                 numpy's arrays as bytes or from lists
       pydantic_models        pydantic's types, by changed copies of their schemas (pydantic_schemas)
     checks/                  what msgspec leaves open: NaN, defaults, duplicates, dtypes and shapes
-    costs/                   looks at a public body before anything is made of it
+    costs/                   checks a public body before anything is made of it
     exceptions               what all of these raise; validation_errors tells it a caller, problem
-                             makes the response
+                             makes the response (reason_phrases: of its first line)
     trust, headers, formats  whose request it is, what its head says, how its body is written
     memory                   large buffers beside the socket
     openapi, init_arguments  the description of a service, and the arguments of its `__init__`

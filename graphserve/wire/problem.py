@@ -35,7 +35,7 @@ from graphserve.wire.headers import (
     RETRY_AFTER,
     UNTAKEN,
 )
-from graphserve.wire.phrases import phrase
+from graphserve.wire.reason_phrases import phrase
 
 LOGGER = "graphserve.calls"
 CARRIED = "graphserve_error"  # the attribute of an error of httpx that stands for one of ours

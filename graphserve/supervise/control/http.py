@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from graphserve.supervise.process.sockets import NamedSocket
 from graphserve.wire.formats import PROBLEM, Format, StreamFormat
-from graphserve.wire.phrases import phrase
+from graphserve.wire.reason_phrases import phrase
 
 MAX_HEAD_BYTES = 16 * 1024  # of a request
 MAX_TARGET_BYTES = 1024

@@ -15,7 +15,7 @@ from typing import Any
 
 from graphserve.logs import records
 from graphserve.wire.headers import CONNECTION, CONTENT_LENGTH, CONTENT_TYPE
-from graphserve.wire.phrases import phrase
+from graphserve.wire.reason_phrases import phrase
 from graphserve.worker.http.transport import FlowControl
 
 Scope = dict[str, Any]

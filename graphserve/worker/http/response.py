@@ -21,8 +21,8 @@ from graphserve.wire.headers import (
     REQUEST_ID,
     STATUS_OK,
 )
-from graphserve.wire.phrases import phrase
 from graphserve.wire.problem import HttpProblem
+from graphserve.wire.reason_phrases import phrase
 from graphserve.wire.trust import Trust
 
 _STATUS = {code: b"HTTP/1.1 %d %s\r\n" % (code, phrase(code).encode()) for code in range(200, 600)}
