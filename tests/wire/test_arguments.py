@@ -25,7 +25,7 @@ from graphserve.errors import InvalidArguments
 from graphserve.wire.arrays import Array
 from graphserve.wire.codec import ArgumentsCodec, Format, MalformedBody, ResultCodec, UntypedCodec
 from graphserve.wire.extensions import no_memory
-from graphserve.wire.signature import Parameter, Signature
+from tests.codecs import codec
 
 
 class Color(enum.Enum):
@@ -87,14 +87,6 @@ class Dog(pydantic.BaseModel):
 class Holder(msgspec.Struct):
     model: Model
     page: np.ndarray
-
-
-def codec(_required: int = 99, /, **hints: Any) -> ArgumentsCodec:
-    parameters = [
-        Parameter(name, hint, i < _required) for i, (name, hint) in enumerate(hints.items())
-    ]
-    raw = list(hints.values()) == [bytes]
-    return ArgumentsCodec(Signature("S.f", tuple(parameters), None, raw_body=raw))
 
 
 def errors_of(
@@ -555,7 +547,7 @@ def test_a_placed_array_is_read_only() -> None:
 
 
 def test_no_body_is_an_empty_raw_body() -> None:
-    codec = ArgumentsCodec(Signature("S.f", (Parameter("data", bytes),), None, raw_body=True))
-    assert codec.decode(b"", Format.JSON) == {"data": b""}
+    arguments = codec(data=bytes)
+    assert arguments.decode(b"", Format.JSON) == {"data": b""}
     with pytest.raises(InvalidArguments, match="missing argument 'data'"):
-        codec.decode(b"{}", Format.JSON)
+        arguments.decode(b"{}", Format.JSON)

@@ -15,15 +15,9 @@ from numpy.typing import NDArray
 from graphserve.errors import InvalidArguments
 from graphserve.wire import arrays
 from graphserve.wire.arrays import Array
-from graphserve.wire.codec import ArgumentsCodec, Format, ResultCodec, UntypedCodec
+from graphserve.wire.codec import Format, ResultCodec, UntypedCodec
 from graphserve.wire.exceptions import Misfit
-from graphserve.wire.signature import Parameter, Signature
-
-
-def codec(**parameters: Any) -> ArgumentsCodec:
-    return ArgumentsCodec(
-        Signature("S.f", tuple(Parameter(n, t) for n, t in parameters.items()), None)
-    )
+from tests.codecs import codec
 
 
 def no_memory(reference: bytes) -> memoryview:

@@ -21,14 +21,14 @@ import pytest
 
 from graphserve.errors import InvalidArguments
 from graphserve.wire.arrays import Array
-from graphserve.wire.codec import ArgumentsCodec, Format, MalformedBody, ResultCodec
+from graphserve.wire.codec import Format, MalformedBody, ResultCodec
 from graphserve.wire.costs import bounds
 from graphserve.wire.costs.hash_spread import Table
 from graphserve.wire.costs.outline import bare, outline
 from graphserve.wire.extensions import no_memory
 from graphserve.wire.formats import FrameReader, pack
-from graphserve.wire.signature import Parameter, Signature
 from graphserve.worker.http.strict import fault
+from tests.codecs import codec
 from tests.hostile.bodies import (
     JSON,
     KINDS,
@@ -44,12 +44,6 @@ from tests.hostile.bodies import (
 )
 
 FORMATS = {kind.format: Format.JSON if kind.format == JSON else Format.MSGPACK for kind in KINDS}
-
-
-def codec(**hints: Any) -> ArgumentsCodec:
-    return ArgumentsCodec(
-        Signature("S.f", tuple(Parameter(name, hint) for name, hint in hints.items()), None)
-    )
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)

@@ -8,8 +8,8 @@ from dataclasses import InitVar, dataclass, field
 
 import pytest
 
-from graphserve.wire.codec import ArgumentsCodec, Format, ResultCodec
-from graphserve.wire.signature import Parameter, Signature
+from graphserve.wire.codec import Format, ResultCodec
+from tests.codecs import codec
 
 
 @dataclass
@@ -67,8 +67,7 @@ CASES = [
     ("kind", "sent", "written"), CASES, ids=[case[0].__name__ for case in CASES]
 )
 def test_what_was_read_is_written_whole(kind: type, sent: bytes, written: bytes) -> None:
-    arguments = ArgumentsCodec(Signature("S.f", (Parameter("p", kind),), None))
-    value = arguments.decode(b'{"p":%b}' % sent, Format.JSON)["p"]
+    value = codec(p=kind).decode(b'{"p":%b}' % sent, Format.JSON)["p"]
     result = ResultCodec(kind, "S.f")
     assert result.encode(value, Format.JSON) == written
     over_a_hop = result.decode(result.encode(value, Format.TYPED))

@@ -9,8 +9,8 @@ from typing import Any
 import pydantic
 import pytest
 
-from graphserve.wire.codec import ArgumentsCodec, Format, MalformedBody
-from graphserve.wire.signature import Parameter, Signature
+from graphserve.wire.codec import Format, MalformedBody
+from tests.codecs import codec
 
 
 class Model(pydantic.BaseModel):
@@ -58,4 +58,4 @@ def test_a_byte_order_mark_is_named() -> None:
 
 
 def decode(hint: Any, body: bytes) -> None:
-    ArgumentsCodec(Signature("S.f", (Parameter("x", hint),), None)).decode(body, Format.JSON)
+    codec(x=hint).decode(body, Format.JSON)

@@ -17,10 +17,11 @@ from pydantic import AfterValidator, Base64Bytes, ConfigDict, Field
 
 from graphserve.declare.service import api, service
 from graphserve.errors import DeclarationError, InvalidArguments
-from graphserve.wire.codec import ArgumentsCodec, Format, ResultCodec, UntypedCodec
+from graphserve.wire.codec import Format, ResultCodec, UntypedCodec
 from graphserve.wire.extensions import no_memory
 from graphserve.wire.pydantic_models import Adapter
-from graphserve.wire.signature import Parameter, Signature, supported
+from graphserve.wire.signature import Signature, supported
+from tests.codecs import codec
 
 PNG = b"\x89PNG\xff"
 BASE64 = "iVBOR/8="
@@ -114,10 +115,6 @@ class Struct(msgspec.Struct):
     page: np.ndarray
 
 
-def codec(hint: Any) -> ArgumentsCodec:
-    return ArgumentsCodec(Signature("S.f", (Parameter("x", hint),), None))
-
-
 HOPS = [
     (Short, PNG), (Short | None, PNG), (list[Short], [PNG]), (Picture, Picture(image=PNG, more=[Picture(image=b"")])),
     (list[tuple[Picture, bytes]], [(Picture(image=PNG), PNG)]), (Hex, Hex(image=PNG, inner=Picture(image=PNG))),
@@ -130,7 +127,7 @@ HOPS = [
 
 @pytest.mark.parametrize(("hint", "value"), HOPS, ids=str)
 def test_any_bytes_arrive_between_nodes(hint: Any, value: Any) -> None:
-    assert codec(hint).decode(codec(hint).encode({"x": value}), Format.TYPED, no_memory) == {
+    assert codec(x=hint).decode(codec(x=hint).encode({"x": value}), Format.TYPED, no_memory) == {
         "x": value
     }
     results = ResultCodec(hint, "S.f")
@@ -139,14 +136,14 @@ def test_any_bytes_arrive_between_nodes(hint: Any, value: Any) -> None:
 
 def test_any_bytes_arrive_beside_arrays() -> None:
     sent = Struct(Picture(image=PNG), np.zeros(2))
-    got = codec(Struct).decode(codec(Struct).encode({"x": sent}), Format.TYPED, no_memory)["x"]
+    got = codec(x=Struct).decode(codec(x=Struct).encode({"x": sent}), Format.TYPED, no_memory)["x"]
     assert got.picture == sent.picture
 
 
 @pytest.mark.parametrize("hint", [Short, Picture, Hex])
 def test_bytes_from_callers_without_the_class(hint: Any) -> None:
     given = {"x": PNG if hint is Short else {"image": PNG}}
-    got = codec(hint).decode(UntypedCodec().encode(given), Format.TYPED, no_memory)["x"]
+    got = codec(x=hint).decode(UntypedCodec().encode(given), Format.TYPED, no_memory)["x"]
     assert (got if hint is Short else got.image) == PNG
 
 
@@ -159,9 +156,9 @@ def test_bytes_with_constraints_travel_as_they_are() -> None:
         return b"here"
 
     hint = Annotated[bytes, Field(min_length=1)]
-    assert large in codec(hint).encode({"x": large})
-    body = codec(hint).encode({"x": large}, place)
-    assert codec(hint).decode(body, Format.MSGPACK, lambda _: placed[0]) == {"x": large}
+    assert large in codec(x=hint).encode({"x": large})
+    body = codec(x=hint).encode({"x": large}, place)
+    assert codec(x=hint).decode(body, Format.MSGPACK, lambda _: placed[0]) == {"x": large}
     assert len(body) < 100
 
 
@@ -180,7 +177,7 @@ JSON = [
 
 @pytest.mark.parametrize(("hint", "json", "value"), JSON, ids=str)
 def test_bytes_are_base64_in_json(hint: Any, json: Any, value: Any) -> None:
-    assert codec(hint).decode(msgspec.json.encode({"x": json}), Format.JSON) == {"x": value}
+    assert codec(x=hint).decode(msgspec.json.encode({"x": json}), Format.JSON) == {"x": value}
     answer = msgspec.json.decode(ResultCodec(hint, "S.f").encode(value, Format.JSON))
     schema = Adapter(hint).schema("#/$defs/{model}", output=True)
     jsonschema.validate(answer, schema)
@@ -206,7 +203,7 @@ def test_the_schema_says_how_bytes_look() -> None:
 )  # fmt: skip
 def test_bytes_that_do_not_fit(hint: Any, json: str, loc: list[str]) -> None:
     with pytest.raises(InvalidArguments) as caught:
-        codec(hint).decode(b'{"x":' + json.encode() + b"}", Format.JSON)
+        codec(x=hint).decode(b'{"x":' + json.encode() + b"}", Format.JSON)
     assert [each["loc"] for each in caught.value.errors] == [loc]
 
 
@@ -214,10 +211,9 @@ def test_bytes_that_do_not_fit(hint: Any, json: str, loc: list[str]) -> None:
     "hint", [Short, Annotated[bytes, msgspec.Meta(min_length=1, max_length=8)]]
 )
 def test_a_raw_body_is_checked_too(hint: Any) -> None:
-    codec = ArgumentsCodec(Signature("S.f", (Parameter("x", hint),), None, raw_body=True))
-    assert codec.decode(memoryview(PNG), Format.RAW) == {"x": PNG}
+    assert codec(x=hint).decode(memoryview(PNG), Format.RAW) == {"x": PNG}
     with pytest.raises(InvalidArguments) as caught:
-        codec.decode(b"", Format.RAW)
+        codec(x=hint).decode(b"", Format.RAW)
     assert caught.value.errors[0]["loc"] == ["x"]
 
 
@@ -225,8 +221,8 @@ def test_bytes_in_an_any_of_a_model_are_text_there() -> None:
     class Loose(pydantic.BaseModel):
         value: Any
 
-    got = codec(Loose).decode(
-        codec(Loose).encode({"x": Loose(value=[PNG])}), Format.TYPED, no_memory
+    got = codec(x=Loose).decode(
+        codec(x=Loose).encode({"x": Loose(value=[PNG])}), Format.TYPED, no_memory
     )["x"]
     assert got.value == ["iVBOR_8="]
 

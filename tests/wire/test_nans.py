@@ -15,8 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from graphserve.errors import InvalidArguments
-from graphserve.wire.codec import ArgumentsCodec, Format, ResultCodec
-from graphserve.wire.signature import Parameter, Signature
+from graphserve.wire.codec import Format, ResultCodec
+from tests.codecs import codec
 
 NAN = math.nan
 
@@ -63,8 +63,7 @@ BACK = [
 )
 def test_what_is_written_can_be_read_again(hint: Any, value: Any) -> None:
     written = ResultCodec(hint, "S.f").encode(value, Format.JSON)
-    codec = ArgumentsCodec(Signature("S.f", (Parameter("x", hint), Parameter("y", int)), None))
-    read = codec.decode(b'{"x":%s,"y":1}' % written, Format.JSON)["x"]
+    read = codec(x=hint, y=int).decode(b'{"x":%s,"y":1}' % written, Format.JSON)["x"]
     assert type(read) is type(value)
     assert ResultCodec(hint, "S.f").encode(read, Format.JSON) == written
 
@@ -81,23 +80,21 @@ REFUSED = [
     ("hint", "json"), REFUSED, ids=[f"{hint}-{json}"[-60:] for hint, json in REFUSED]
 )
 def test_null_is_no_other_value(hint: Any, json: bytes) -> None:
-    codec = ArgumentsCodec(Signature("S.f", (Parameter("x", hint),), None))
     with pytest.raises(InvalidArguments) as caught:
-        codec.decode(b'{"x":%s}' % json, Format.JSON)
+        codec(x=hint).decode(b'{"x":%s}' % json, Format.JSON)
     assert caught.value.errors[0]["loc"][0] == "x"
 
 
 def test_an_argument_that_is_missing_is_missing() -> None:
-    codec = ArgumentsCodec(Signature("S.f", (Parameter("x", float), Parameter("y", float)), None))
     with pytest.raises(InvalidArguments, match="missing argument 'y'"):
-        codec.decode(b'{"x":null}', Format.JSON)
+        codec(x=float, y=float).decode(b'{"x":null}', Format.JSON)
 
 
 def test_msgpack_has_nan_and_takes_no_nil_for_it() -> None:
-    codec = ArgumentsCodec(Signature("S.f", (Parameter("x", float),), None))
-    assert math.isnan(codec.decode(msgspec.msgpack.encode({"x": NAN}), Format.MSGPACK)["x"])
+    arguments = codec(x=float)
+    assert math.isnan(arguments.decode(msgspec.msgpack.encode({"x": NAN}), Format.MSGPACK)["x"])
     with pytest.raises(InvalidArguments):
-        codec.decode(b"\x81\xa1x\xc0", Format.MSGPACK)
+        arguments.decode(b"\x81\xa1x\xc0", Format.MSGPACK)
 
 
 class Add(msgspec.Struct, tag=True):
@@ -137,18 +134,14 @@ def test_each_place_is_filled_once_however_deep_unions_are(hint: Any) -> None:
             if hint is not Branch
             else {"score": 1, "below": [value]}
         )
-    codec = ArgumentsCodec(Signature("S.f", (Parameter("x", hint),), None))
-    found = codec.decode(msgspec.json.encode({"x": value}), Format.JSON)["x"]
+    found = codec(x=hint).decode(msgspec.json.encode({"x": value}), Format.JSON)["x"]
     for _ in range(60):
         found = found.child if hint is not Branch else found.below[0]
     assert math.isnan(found.weight if hint is not Branch else found.score)
 
 
 def test_a_tag_says_which_member_of_a_union_is_filled() -> None:
-    codec = ArgumentsCodec(
-        Signature("S.f", (Parameter("x", list[Add | Mul]), Parameter("y", Row | Column)), None)
-    )
     body = b'{"x":[{"type":"Add","weight":null},{"type":"Mul","weight":null}],"y":["Row","a",null,["Column","b",null]]}'
-    got = codec.decode(body, Format.JSON)
+    got = codec(x=list[Add | Mul], y=Row | Column).decode(body, Format.JSON)
     assert math.isnan(got["x"][0].weight) and got["x"][1].weight is None
     assert math.isnan(got["y"].weight) and math.isnan(got["y"].child.weight)

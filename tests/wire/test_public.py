@@ -15,10 +15,10 @@ import pytest
 
 from graphserve.errors import InvalidArguments
 from graphserve.wire import arrays, extensions
-from graphserve.wire.codec import ArgumentsCodec, Format, ResultCodec, UntypedCodec
+from graphserve.wire.codec import Format, ResultCodec, UntypedCodec
 from graphserve.wire.exceptions import BeyondMsgpack
 from graphserve.wire.extensions import no_memory
-from graphserve.wire.signature import Parameter, Signature
+from tests.codecs import codec
 
 
 class Inner(pydantic.BaseModel):
@@ -55,12 +55,6 @@ class Struct(msgspec.Struct):
 @pydantic.dataclasses.dataclass
 class Point:
     left: int = pydantic.Field(0, alias="l")
-
-
-def codec(**hints: Any) -> ArgumentsCodec:
-    return ArgumentsCodec(
-        Signature("S.f", tuple(Parameter(name, hint, True) for name, hint in hints.items()), None)
-    )
 
 
 HINTS: list[tuple[Any, Any]] = [
