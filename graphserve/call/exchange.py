@@ -25,7 +25,7 @@ from graphserve.graph.plan import ApiPlan
 from graphserve.loop.reply import Reply
 from graphserve.loop.shield import shielded
 from graphserve.loop.timers import Timer, set_timer
-from graphserve.wire.headers import UNTAKEN
+from graphserve.wire.headers import ARGUMENTS_UNREAD
 from graphserve.wire.memory import Ticket, done
 from graphserve.wire.trust import PEER, PUBLIC
 
@@ -354,7 +354,7 @@ class Exchange(Generic[RequestT]):
         """Whether it is sent again since a worker could not take its arguments: it was not
         executed.
         """
-        how = dict(headers).get(UNTAKEN)
+        how = dict(headers).get(ARGUMENTS_UNREAD)
         if how == b"by-socket" and self.inline is not None:
             inline = self.inline
             self.inline = None

@@ -40,7 +40,7 @@ from graphserve.loop.shield import shielded
 from graphserve.wire import problem
 from graphserve.wire.exceptions import ErrorDetail, Unsendable
 from graphserve.wire.headers import ERROR_KIND
-from graphserve.wire.memory import Untaken
+from graphserve.wire.memory import UnreadableMemory
 from graphserve.wire.validation_errors import problem as wrong
 
 
@@ -183,7 +183,7 @@ class RemoteApi(Generic[RequestT]):
             raise RemoteError(
                 f"{self._api.node}, an item of its stream: {exc}", node=self._api.node
             ) from None
-        except (Untaken, MemoryError) as exc:
+        except (UnreadableMemory, MemoryError) as exc:
             raise self._result_lost("an item", exc, "") from None
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -214,11 +214,13 @@ class RemoteApi(Generic[RequestT]):
                 return self._api.decode(body)
             except ValueError as exc:
                 raise RemoteError(f"{self._api.node}: {exc}", node=self._api.node) from None
-            except (Untaken, MemoryError) as exc:
+            except (UnreadableMemory, MemoryError) as exc:
                 raise ResultLost(partial(self._result_lost, "the result", exc)) from None
         raise error_of(status, headers, body, self._api.node)
 
-    def _result_lost(self, what: str, exc: Untaken | MemoryError, why_not_again: str) -> CallError:
+    def _result_lost(
+        self, what: str, exc: UnreadableMemory | MemoryError, why_not_again: str
+    ) -> CallError:
         said, node = (
             f"{described(exc) if isinstance(exc, MemoryError) else exc}{why_not_again}",
             self._api.node,

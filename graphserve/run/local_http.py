@@ -103,7 +103,7 @@ class HttpLane:
 
     def _refuse(self, exchange: Exchange[bytes], refusal: CallError, request_id: bytes) -> None:
         id = request_id.decode("latin-1")
-        answer = problem.encode(refusal, node=self.node.plan.name, request_id=id, open_book=True)
+        answer = problem.encode(refusal, node=self.node.plan.name, request_id=id, with_details=True)
         exchange.loop.call_soon(exchange.answered, *answer)
 
     def _begin(self, exchange: Exchange[bytes], work: Coroutine[Any, Any, None]) -> None:

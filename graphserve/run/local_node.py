@@ -268,7 +268,7 @@ class LocalNode:
 
     def _note(self, call: LocalCall, api: BoundApi, raised: BaseException) -> CallError:
         error = problem.as_call_error(raised, self.plan.name)
-        if error is not problem.meant(raised):
+        if error is not problem.carried_error(raised):
             request_id = call.request.context.request_id.decode("latin-1")
             # A line only: its caller is here, and gets the exception with its traceback.
             problem.log(f"{self.plan.name}.{api.plan.name}", error, None, request_id)
@@ -287,7 +287,7 @@ class LocalNode:
     def _answer(self, call: LocalCall, error: CallError, cause: BaseException) -> None:
         request_id = call.request.context.request_id.decode("latin-1")
         call.exchange.answered(
-            *problem.encode(error, node=self.plan.name, request_id=request_id, open_book=True)
+            *problem.encode(error, node=self.plan.name, request_id=request_id, with_details=True)
         )
         reply = call.exchange.reply
         if reply.done() and not reply.cancelled() and (failure := reply.exception()) is not None:

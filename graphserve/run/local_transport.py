@@ -199,7 +199,7 @@ class BodySink(ExchangeSink):
             self.format,
             node=node,
             request_id=self._request_id,
-            open_book=True,
+            with_details=True,
             internal=False,
         )
         # over a socket the missing end of the chunks says it

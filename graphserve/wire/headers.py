@@ -34,7 +34,8 @@ DEADLINE = b"x-graphserve-deadline"  # absolute CLOCK_MONOTONIC, nanoseconds
 ERROR_KIND = b"x-graphserve-error"  # which CallError the body of a response is
 QUARANTINED = b"x-graphserve-quarantined"  # the call was refused because it killed workers
 QUEUE_FULL = b"x-graphserve-full"  # the node's queue had no place for the call
-UNTAKEN = b"x-graphserve-untaken"  # the arguments could not be taken: the API was not called
+# why the arguments could not be read: the API was not called
+ARGUMENTS_UNREAD = b"x-graphserve-untaken"
 
 # Lines that our own callers and workers write in exactly these bytes, and read without a parser.
 STATUS_OK = b"HTTP/1.1 200 OK\r\n"

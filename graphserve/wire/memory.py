@@ -321,8 +321,8 @@ def _rounded(size: int) -> int:
     return (size + step - 1) // step * step
 
 
-class Untaken(Exception):
-    """Raised when the memory that a reference names cannot be taken.
+class UnreadableMemory(Exception):
+    """Raised when the memory that a reference names cannot be read.
 
     Args:
         why: what happened.
@@ -344,19 +344,19 @@ class _Mapping:
         path = f"/proc/{pid}/fd/{descriptor}"
         # before it is opened: that alone does something to a pipe
         if os.readlink(path) != f"/memfd:{NAME} (deleted)":
-            raise Untaken(f"what process {pid} has open there is no memory of ours")
+            raise UnreadableMemory(f"what process {pid} has open there is no memory of ours")
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             found = os.fstat(self.descriptor)
             if found.st_ino != inode:
-                raise Untaken(f"process {pid} has given this memory back")
+                raise UnreadableMemory(f"process {pid} has given this memory back")
             seals = (
                 fcntl.fcntl(self.descriptor, fcntl.F_GET_SEALS)
                 if stat.S_ISREG(found.st_mode)
                 else 0
             )
             if seals & SEALS != SEALS or found.st_size <= HEADER:  # it could shrink under us
-                raise Untaken(f"what process {pid} has open there is no memory of ours")
+                raise UnreadableMemory(f"what process {pid} has open there is no memory of ours")
             self.map = mmap.mmap(self.descriptor, found.st_size, prot=mmap.PROT_READ)
         except BaseException:
             os.close(self.descriptor)
@@ -416,18 +416,18 @@ class MemoryReceiver:
         lives.
 
         Raises:
-            Untaken: its owner is no worker of this graph, is gone, gave the call up or hides; or we
-                have no room.
+            UnreadableMemory: its owner is no worker of this graph, is gone, gave the call up or
+                hides; or this process has no room.
         """
         try:
             pid, descriptor, inode, length, generation = REFERENCE.unpack(reference)
         except struct.error:
-            raise Untaken("this is no reference to memory") from None
+            raise UnreadableMemory("this is no reference to memory") from None
         with self._lock:
             try:
                 return self._take(pid, descriptor, inode, length, generation)
             except OSError as exc:
-                raise _untaken(exc, pid) from None
+                raise _unreadable(exc, pid) from None
 
     def sweep(self, idle: float = IDLE) -> None:
         """Let go of mappings that nothing reads and that were not used for a while."""
@@ -447,7 +447,7 @@ class MemoryReceiver:
             if GENERATION.unpack_from(mapping.map)[0] != generation or HEADER + length > len(
                 mapping.map
             ):
-                raise Untaken(f"process {pid} has given the call up")
+                raise UnreadableMemory(f"process {pid} has given the call up")
             mapping.mark(generation)
         except BaseException:
             self._release(mapping)
@@ -458,7 +458,7 @@ class MemoryReceiver:
         found = self._mappings.get((pid, descriptor))
         if found is None or found.inode != inode:  # the sender gave the old one back
             if pid not in self._owners:
-                raise Untaken(f"process {pid} has ended, or is no worker of this graph")
+                raise UnreadableMemory(f"process {pid} has ended, or is no worker of this graph")
             made = _Mapping(pid, descriptor, inode)
             if found is not None and not found.views:
                 found.close()
@@ -486,15 +486,15 @@ class MemoryReceiver:
         return whole if numpy is None else memoryview(holder)
 
 
-def _untaken(exc: OSError, pid: int) -> Untaken:
+def _unreadable(exc: OSError, pid: int) -> UnreadableMemory:
     if exc.errno in _SHORT:
         short = "descriptors" if exc.errno in (errno.EMFILE, errno.ENFILE) else "memory"
-        return Untaken(f"memory of process {pid} cannot be mapped: {exc.strerror}", short)
+        return UnreadableMemory(f"memory of process {pid} cannot be mapped: {exc.strerror}", short)
     if exc.errno == errno.EAGAIN:
-        return Untaken(f"process {pid} has given the call up")
+        return UnreadableMemory(f"process {pid} has given the call up")
     if exc.errno in (errno.ENOENT, errno.ESRCH):
-        return Untaken(f"process {pid} has ended, or given this memory back")
-    return Untaken(f"memory of process {pid} cannot be opened: {exc.strerror or exc}")
+        return UnreadableMemory(f"process {pid} has ended, or given this memory back")
+    return UnreadableMemory(f"memory of process {pid} cannot be opened: {exc.strerror or exc}")
 
 
 def readable(pid: int) -> bool:

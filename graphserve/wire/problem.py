@@ -27,13 +27,13 @@ from graphserve.logs.text import encodable
 from graphserve.logs.tracebacks import is_of_user
 from graphserve.wire.formats import PROBLEM, StreamFormat
 from graphserve.wire.headers import (
+    ARGUMENTS_UNREAD,
     CONTENT_TYPE,
     ERROR_KIND,
     INTERNAL_PREFIX,
     QUARANTINED,
     QUEUE_FULL,
     RETRY_AFTER,
-    UNTAKEN,
 )
 from graphserve.wire.reason_phrases import phrase
 
@@ -68,16 +68,14 @@ class HttpProblem(CallError):
 _OURS: frozenset[type[CallError]] = frozenset({*_KINDS.values(), HttpProblem})
 
 
-def meant(exc: BaseException) -> BaseException:
-    """Return the error of ours that one of an injected httpx client stands for; any other as it
-    is.
-    """
+def carried_error(exc: BaseException) -> BaseException:
+    """Return the error of ours that one of an injected httpx client carries; any other as it is."""
     found = getattr(exc, CARRIED, exc)
     return found if isinstance(found, CallError) else exc
 
 
-class Untakable(Unavailable):
-    """Raised when a worker cannot take the arguments of a call; nothing was executed.
+class UnreadableArguments(Unavailable):
+    """Raised when a worker cannot read the arguments of a call; nothing was executed.
 
     Args:
         detail: why.
@@ -97,7 +95,7 @@ def as_call_error(exc: BaseException, node: str) -> CallError:
     client raised; whatever else was raised is this node's own fault, and so is a call to a
     dependency that did not fit its signature.
     """
-    exc = meant(exc)
+    exc = carried_error(exc)
     if isinstance(exc, (Problem, RemoteError, Unavailable, DeadlineExceeded, HttpProblem)):
         if getattr(exc, "node", None) is None:  # a subclass may have left out our `__init__`
             exc.node = node
@@ -124,7 +122,7 @@ def _own_fault(text: str, node: str) -> RemoteError:
 
 
 def encode(
-    error: CallError, *, node: str, request_id: str, open_book: bool
+    error: CallError, *, node: str, request_id: str, with_details: bool
 ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     """Return an error as status, headers (content-type included) and body.
 
@@ -132,24 +130,24 @@ def encode(
         error: what to answer with.
         node: the node that answers; it is the `service` unless the error names a deeper one.
         request_id: the id under which the logs speak of the call.
-        open_book: whether exception text may stand in the body: for services of ours, and under
-            --reload.
+        with_details: whether the body may have the text of exceptions: for services of the graph,
+            and under --reload.
 
     What cannot be written is logged, and answered with a plain 500.
     """
     try:
-        return _encode(error, node, request_id, open_book)
+        return _encode(error, node, request_id, with_details)
     except Exception as exc:
         text = (
             f"{node} answered with a {type(error).__name__} that cannot be written:"
             f" {described(exc)}"
         )
         records.note(LOGGER, "error", text, fields={"request_id": request_id})
-        return _encode(_own_fault(text, node), node, request_id, open_book)
+        return _encode(_own_fault(text, node), node, request_id, with_details)
 
 
 def _encode(
-    error: CallError, node: str, request_id: str, open_book: bool
+    error: CallError, node: str, request_id: str, with_details: bool
 ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     if not 400 <= error.status <= 599:
         raise ValueError(f"its status is {error.status}")
@@ -162,7 +160,7 @@ def _encode(
         "service": service,
         "request_id": error.request_id or request_id,
     }
-    if isinstance(error, RemoteError) and not (open_book or isinstance(error, Quarantined)):
+    if isinstance(error, RemoteError) and not (with_details or isinstance(error, Quarantined)):
         body["detail"] = _withheld(service, body["request_id"])
     if body["detail"] is None:
         del body["detail"]
@@ -179,8 +177,8 @@ def _encode(
         if error.full:
             headers.append((QUEUE_FULL, b"1"))
             body["full"] = True
-        if isinstance(error, Untakable):
-            headers.append((UNTAKEN, error.how.encode()))
+        if isinstance(error, UnreadableArguments):
+            headers.append((ARGUMENTS_UNREAD, error.how.encode()))
     if isinstance(error, (Problem, HttpProblem)):
         for name, value in error.headers.items():
             # it came in after the error was made
@@ -334,7 +332,7 @@ def in_stream(
     *,
     node: str,
     request_id: str,
-    open_book: bool,
+    with_details: bool,
     internal: bool,
 ) -> bytes:
     """Return the error that ended a stream after it had begun, as the last bytes of the stream; see
@@ -342,19 +340,23 @@ def in_stream(
     """
     if format is StreamFormat.FRAMES:
         said = to_frame(
-            error, node=node, request_id=request_id, open_book=open_book, internal=internal
+            error, node=node, request_id=request_id, with_details=with_details, internal=internal
         )
         return format.error(said)
-    return format.error(encode(error, node=node, request_id=request_id, open_book=open_book)[2])
+    return format.error(
+        encode(error, node=node, request_id=request_id, with_details=with_details)[2]
+    )
 
 
 def to_frame(
-    error: CallError, *, node: str, request_id: str, open_book: bool, internal: bool
+    error: CallError, *, node: str, request_id: str, with_details: bool, internal: bool
 ) -> bytes:
     """Return the payload of an error frame: the error that ended a stream after it had begun; with
     internal headers if `internal`.
     """
-    status, headers, body = encode(error, node=node, request_id=request_id, open_book=open_book)
+    status, headers, body = encode(
+        error, node=node, request_id=request_id, with_details=with_details
+    )
     kept = [
         (name, value) for name, value in headers if internal or not name.startswith(INTERNAL_PREFIX)
     ]

@@ -116,7 +116,7 @@ def test_what_is_no_segment_is_not_read() -> None:
         before = len(os.listdir("/proc/self/fd"))
         for name, fd in found.items():
             reference = memory.REFERENCE.pack(os.getpid(), fd, os.fstat(fd).st_ino, 8, 0)
-            with pytest.raises(memory.Untaken, match="no memory of ours"):
+            with pytest.raises(memory.UnreadableMemory, match="no memory of ours"):
                 memory.MemoryReceiver({os.getpid()}).fetch(reference)
             assert len(os.listdir("/proc/self/fd")) == before, name
 
@@ -130,10 +130,10 @@ def test_a_reference_says_the_truth_or_is_not_followed(sender: memory.MemorySend
         (0, fd, inode, length, generation), (2**31 - 1, fd, inode, 1, 1),
         (1, fd, inode, length, generation), (os.getppid(), fd, inode, length, generation),
     ):  # fmt: skip
-        with pytest.raises(memory.Untaken):
+        with pytest.raises(memory.UnreadableMemory):
             receiver.fetch(memory.REFERENCE.pack(*wrong))
     assert sender.in_transit() == 1
-    with pytest.raises(memory.Untaken, match="no worker of this graph"):
+    with pytest.raises(memory.UnreadableMemory, match="no worker of this graph"):
         memory.MemoryReceiver(set()).fetch(
             memory.REFERENCE.pack(pid, fd, inode, length, generation)
         )

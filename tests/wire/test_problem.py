@@ -38,9 +38,9 @@ ERRORS = [
 ]
 
 
-def read(error: CallError, *, internal: bool, open_book: bool) -> CallError:
+def read(error: CallError, *, internal: bool, with_details: bool) -> CallError:
     status, headers, body = problem.encode(
-        error, node="Model", request_id="id", open_book=open_book
+        error, node="Model", request_id="id", with_details=with_details
     )
     kept = {
         name.decode(): value.decode()
@@ -53,8 +53,8 @@ def read(error: CallError, *, internal: bool, open_book: bool) -> CallError:
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_an_answer_of_the_port_makes_the_same_error_as_one_of_a_hop(error: CallError) -> None:
     one, other = (
-        read(error, internal=True, open_book=True),
-        read(error, internal=False, open_book=True),
+        read(error, internal=True, with_details=True),
+        read(error, internal=False, with_details=True),
     )
     assert (type(one), str(one), vars(one)) == (type(other), str(other), vars(other))
     assert (type(one), one.node, one.request_id) == (type(error), "Model", "id")
@@ -62,8 +62,8 @@ def test_an_answer_of_the_port_makes_the_same_error_as_one_of_a_hop(error: CallE
 
 def test_a_detail_that_is_kept_from_the_public_can_be_put_back() -> None:
     error = RemoteError("Model raised KeyError: 'a secret'", node="Model")
-    told = problem.encode(error, node="Model", request_id="id", open_book=True)[2]
-    kept = problem.encode(error, node="Model", request_id="id", open_book=False)[2]
+    told = problem.encode(error, node="Model", request_id="id", with_details=True)[2]
+    kept = problem.encode(error, node="Model", request_id="id", with_details=False)[2]
     assert problem.withheld(kept) == "id" and b"secret" not in kept
     assert problem.with_detail(kept, str(error)) == told
     for other in (told, b"", b"{", b"[]", b"{}", b'{"detail": null}'):

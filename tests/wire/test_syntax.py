@@ -167,7 +167,7 @@ def test_a_subclass_may_call_something_else_its_kind() -> None:
         kind = "daily"
 
     status, headers, body = problem.encode(
-        Quota(429, "Too Much"), node="N", request_id="i", open_book=True
+        Quota(429, "Too Much"), node="N", request_id="i", with_details=True
     )
     named = {name.decode(): value.decode() for name, value in headers}
     back = problem.decode(status, named["x-graphserve-error"], body, named, "N")

@@ -21,7 +21,7 @@ from graphserve.errors import CallError
 from graphserve.logs import records
 from graphserve.logs.exception_text import described
 from graphserve.loop.timers import set_timer
-from graphserve.wire.problem import HttpProblem, Untakable
+from graphserve.wire.problem import HttpProblem, UnreadableArguments
 from graphserve.wire.trust import PUBLIC, opened
 from graphserve.worker.dispatch.slots import Permit, has_hung_up, has_sent
 from graphserve.worker.http.access_log import CAME, CLIENT_LEFT, log_answer, shown
@@ -499,7 +499,7 @@ class HttpConnection(asyncio.Protocol):
         if not isinstance(cause, MemoryError):
             return HttpProblem(500, "the request could not be read")
         node = self.listener.responder.node
-        return Untakable(
+        return UnreadableArguments(
             f"{node} could not take a request: {described(cause)}", "no-memory", node=node
         )
 

@@ -19,7 +19,7 @@ from graphserve.wire.costs.bounds import LARGE_BODY
 from graphserve.wire.exceptions import BeyondMsgpack
 from graphserve.wire.formats import CHECKED_FRAMES, StreamFormat, stream_format
 from graphserve.wire.headers import CONTENT_TYPE
-from graphserve.wire.memory import Untaken
+from graphserve.wire.memory import UnreadableMemory
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.trust import RELAYED, Trust
 from graphserve.worker.dispatch.decoding import Decoding
@@ -477,7 +477,7 @@ class HttpRequest:
     def _misfit(self, error: BaseException) -> None:
         if isinstance(error, (HttpProblem, InvalidArguments)):
             self._quiet(error)
-        elif isinstance(error, Untaken):
+        elif isinstance(error, UnreadableMemory):
             self._untakable(str(error), "no-memory" if error.short == "memory" else "by-socket")
         elif isinstance(error, MemoryError):
             self._untakable(described(error), "no-memory")
@@ -487,7 +487,7 @@ class HttpRequest:
     def _untakable(self, why: str, how: str) -> None:
         node = self.connection.listener.responder.node
         name = f"{node}.{self._api.plan.name}"
-        error = problem.Untakable(
+        error = problem.UnreadableArguments(
             f"{node} could not take the arguments of {name}: {why}", how, node=node
         )
         if how == "no-memory":  # otherwise they come again by the socket

@@ -82,7 +82,7 @@ class Responder:
         traceback.
         """
         request_id = context.request_id.decode("latin-1")
-        exc = problem.meant(exc)
+        exc = problem.carried_error(exc)
         error = problem.as_call_error(exc, self.node)
         if error is not exc or not isinstance(error, _EXPECTED):
             where = f"{self.node}.{api}" if api else self.node
@@ -105,9 +105,9 @@ class Responder:
     ) -> tuple[int, bytes]:
         """Return the answer with an error that needs no word in the log."""
         request_id = context.request_id.decode("latin-1")
-        open_book = self.tells(trust)
+        with_details = self.tells(trust)
         status, headers, body = problem.encode(
-            error, node=self.node, request_id=request_id, open_book=open_book
+            error, node=self.node, request_id=request_id, with_details=with_details
         )
         lines = [_STATUS.get(status) or b"HTTP/1.1 %d \r\n" % status]
         for name, value in headers:

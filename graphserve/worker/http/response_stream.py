@@ -143,7 +143,7 @@ class HttpSink:
             self.format,
             node=responder.node,
             request_id=request_id,
-            open_book=responder.tells(trust),
+            with_details=responder.tells(trust),
             internal=trust.values,
         )
         # NDJSON has no place for an error: the last line is the problem, and the missing end of the

@@ -131,7 +131,7 @@ class App:
         """Answer with an error."""
         request_id = new_request_id()
         status, pairs, body = problem.encode(
-            error, node=self.health.node, request_id=request_id.decode(), open_book=False
+            error, node=self.health.node, request_id=request_id.decode(), with_details=False
         )
         kept = [(name, value) for name, value in pairs if not name.startswith(INTERNAL_PREFIX)]
         await _send(send, status, [*kept, (REQUEST_ID, request_id)], body)
