@@ -393,7 +393,7 @@ def unpack(data: memoryview, place: memoryview | None = None, *, public: bool = 
         data: the header, and the elements if they are not elsewhere.
         place: where the elements are.
         public: whether it is from a client, who may send fewer rows without elements, fewer axes,
-            and no text that no answer could hold.
+            and no text that no answer could have.
 
     Raises:
         Misfit: the bytes are no array.

@@ -225,7 +225,7 @@ def as_json(value: object, public: bool) -> bytes:
 
 
 def reference(payload: bytes, header: bytes = b"") -> msgspec.msgpack.Ext:
-    """Return an extension value that stands for memory elsewhere."""
+    """Return an extension value that refers to memory elsewhere."""
     return msgspec.msgpack.Ext(REFERENCE, _LENGTH.pack(len(header)) + header + payload)
 
 
@@ -364,7 +364,8 @@ def bytes_remover(hint: Hint) -> RemoveBytes | None:
 
 
 def _inner(part: type_hints.Part) -> list[RemoveBytes]:
-    # msgspec allows a type of ours in a union only beside None, and not as the key of a dict.
+    # msgspec allows a type that it does not know in a union only beside None, and not as the key of
+    # a dict.
     if part.metadata:
         return []
     if part.kind == "union":

@@ -2,15 +2,15 @@
 socket; runs in workers.
 
 The sender owns segments (memfd, sealed against shrinking, growing and other writers) and sends
-references; the receiver opens `/proc/<pid>/fd/<n>` and maps it, for reading only. Who reads holds a
+references; the receiver opens `/proc/<pid>/fd/<n>` and maps it, for reading only. A reader keeps a
 shared flock, and the sender uses a segment again only when it gets the exclusive one: so a view is
-safe for as long as it lives, and the kernel lets go when its holder dies. Mappings are kept on both
-sides, since fresh pages cost more than the copy.
+safe for as long as it lives, and the kernel releases the lock when the reader dies. Mappings are
+kept on both sides, since fresh pages cost more than the copy.
 
-A segment begins with a header: the generation, that is how often it was filled. Who takes a filling
-leaves a lock that says so. Nothing is written through a reference: the receiver opens a segment for
-reading only, after it has found its owner to be a worker of this graph, and what is open there to
-be a segment.
+A segment begins with a header: its generation, which is how often it was filled. A receiver that
+takes a filling leaves a lock that says so. Nothing is written through a reference: the receiver
+opens a segment for reading only, after it has made sure that its owner is a worker of this graph,
+and that what is open there is a segment.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ SEALS = (
     else 0
 )
 
-# Who has taken a filling holds a read lock on the bytes up to its number, far behind the data
-# (fcntl(2), open file description locks): the sender asks for it, and nobody has to write. It goes
-# with the descriptor.
+# A receiver that has taken a filling keeps a read lock on the bytes up to its number, far behind
+# the data (fcntl(2), open file description locks): the sender asks for it, and nobody has to write.
+# It goes with the descriptor.
 TAKEN = 1 << 48
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
 _SHORT = frozenset({errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOLCK})
@@ -166,7 +166,7 @@ class MemorySender:
     it.
 
     Args:
-        cap: bytes that they may hold together; 0 sends everything by the socket.
+        cap: bytes that they may have together; 0 sends everything by the socket.
     """
 
     def __init__(self, cap: int) -> None:
@@ -200,10 +200,10 @@ class MemorySender:
         )
 
     def recall(self, reference: bytes) -> memoryview:
-        """Return what lies behind a reference of ours that is still on its way.
+        """Return the memory of a reference of this process that is still on its way.
 
         Raises:
-            ValueError: it is none.
+            ValueError: it is not on its way.
         """
         _, descriptor, inode, size, generation = REFERENCE.unpack(reference)
         with self._lock:
@@ -391,7 +391,7 @@ class _Mapping:
 
 
 def is_taken(descriptor: int, generation: int) -> bool:
-    """Return whether somebody has taken this filling of a segment of ours."""
+    """Return whether somebody has taken this filling of a segment of this process."""
     wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, TAKEN + generation, 1, 0)
     found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, wanted)
     return bool(_FLOCK.unpack(found)[0] != fcntl.F_UNLCK)

@@ -38,7 +38,7 @@ from graphserve.wire.headers import (
 from graphserve.wire.reason_phrases import phrase
 
 LOGGER = "graphserve.calls"
-CARRIED = "graphserve_error"  # the attribute of an error of httpx that stands for one of ours
+CARRIED = "graphserve_error"  # the attribute of an error of httpx that carries one of ours
 LONGEST_RETRY = 1e9  # seconds
 _KINDS: dict[str, type[CallError]] = {
     error.kind: error
@@ -109,9 +109,7 @@ def as_call_error(exc: BaseException, node: str) -> CallError:
 
 
 def log(where: str, error: CallError, cause: BaseException | None, request_id: str) -> None:
-    """Log an error, with the traceback of what it stands for: of a dependency's, where it was
-    called.
-    """
+    """Log an error, with the traceback of its cause: of a dependency's, where it was called."""
     if cause is error and not is_of_user(error):
         cause = None
     records.note(LOGGER, "error", f"{where}: {words(error)}", cause, {"request_id": request_id})
@@ -235,7 +233,7 @@ def _json(body: dict[str, object]) -> bytes:
 def decode(
     status: int, kind: str | None, body: bytes, headers: dict[str, str], node: str
 ) -> CallError:
-    """Return the error that an answer with an error status stands for, at the caller.
+    """Return the error that an answer with an error status tells, at the caller.
 
     Args:
         status: the status of the answer.

@@ -38,10 +38,10 @@ OWN = frozenset({"ser_json_bytes", "val_json_bytes"})
 _NO_SCHEMAS = frozenset(
     {"cls", "config", "default", "expected", "function", "members", "metadata", "serialization"}
 )
-_NAMED = frozenset({"fields", "choices"})  # what these hold goes by names that the user gave
+_NAMED = frozenset({"fields", "choices"})  # in these, keys are names that the user gave
 _STRING = {"type": "str"}
 _ANY = {"type": "any"}
-# Types of schemas that have another way to a value than the class that stands in them.
+# Types of schemas that have another way to a value than the class that they name.
 _OTHER_WAYS = frozenset(
     {
         "default",
@@ -298,7 +298,7 @@ def _decode(value: object) -> object:
     if type(value) is not str:
         return value
     try:
-        if len(value) % 4:  # one padding character too many is none of its errors
+        if len(value) % 4:  # it takes one padding character too many
             raise ValueError(value)
         return binascii.a2b_base64(value, strict_mode=True)
     except ValueError:

@@ -1,6 +1,6 @@
-"""The reason phrases of HTTP statuses: the same in every process and under every Python.
+"""The reason phrases of HTTP statuses, which are the same in every process and under every Python.
 
-They stand apart from `wire/problem.py` because the supervisor needs them too, and not msgspec.
+The supervisor needs them too, and `wire/problem.py`, where they are used most, would load msgspec.
 """
 
 from __future__ import annotations

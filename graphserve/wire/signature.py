@@ -100,7 +100,7 @@ class Signature:
     Args:
         where: `Class.method`, for messages.
         parameters: in the order of the declaration, without `self` and without `input_stream`.
-        result: the type of the result; of a stream, the annotation as it stands.
+        result: the type of the result; of a stream, the annotation as it is.
         item: the type of a stream's items, None where there is no stream.
         stream: whether the result is a stream of items.
         is_async: whether the method is a coroutine or an asynchronous generator.

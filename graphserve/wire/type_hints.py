@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     AnyDtype = np.dtype[Any]
     AnyArray = np.ndarray[tuple[int, ...], AnyDtype]  # of any shape and dtype
 
-# An annotation as it stands in the user's source: a class, a union, a generic alias, text. Python
+# An annotation as it is in the user's source: a class, a union, a generic alias, text. Python
 # has no type for it: what one is, is found out by looking.
 Hint: TypeAlias = object
 

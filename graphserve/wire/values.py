@@ -101,7 +101,7 @@ class ValueWriter:
         """Return arguments as everybody reads them: as msgpack, or as JSON if there is an integer
         that msgpack does not have.
 
-        The first byte tells: none of an object in JSON is one of a map in msgpack.
+        The first byte tells which: no object in JSON begins as a map in msgpack does.
         """
         try:
             return self._arguments(value)
@@ -117,7 +117,7 @@ class ValueCodec:
 
     Args:
         hint: the type.
-        null_is_nan: whether null in JSON is read as NaN where only a float can stand, since NaN is
+        null_is_nan: whether null in JSON is read as NaN where only a float can be, since NaN is
             written so.
         is_argument: whether it is one argument among others, each of which is read once, whatever
             is wrong with another. What has models inside is then read when all the rest has been,

@@ -2,7 +2,7 @@
 that is made once for a type and called for each value.
 
     arrays              holds arrays to their dtype and shape, and makes them read-only
-    nan                 reads null as NaN where only a float can stand, since JSON has no other word
+    nan                 reads null as NaN where only a float can be, since JSON has no other word
     dataclass_defaults  fills in the defaults that a body did not give
     duplicates          finds arguments that a body gives twice
     results             tells whether a result is plainly of its annotation

@@ -1,4 +1,4 @@
-"""Reads null in JSON as NaN where only a float can stand: JSON has no word for it, so it is written
+"""Reads null in JSON as NaN where only a float can be: JSON has no word for it, so it is written
 as null.
 
 A decoder takes no null for a float. So a value is read in this way only where that is what the
