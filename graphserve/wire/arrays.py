@@ -105,7 +105,9 @@ def demand(hint: Hint, metadata: tuple[object, ...]) -> Demand:
     """
     import numpy as np
 
-    dtype, scalar, shape = None, None, None
+    dtype = None
+    scalar = None
+    shape = None
     for argument in typing.get_args(hint):
         if typing.get_origin(argument) is np.dtype:
             scalar = typing.get_args(argument)[0]
@@ -341,7 +343,9 @@ def _measure(value: list[object]) -> tuple[int, int, int]:
     longest one has.
     """
     lengths = [len(item) for item in value if type(item) is str]
-    number, characters, longest = len(lengths), sum(lengths), max(lengths, default=0)
+    number = len(lengths)
+    characters = sum(lengths)
+    longest = max(lengths, default=0)
     for item in value:
         if type(item) is list:
             more, further, length = _measure(item)

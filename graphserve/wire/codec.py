@@ -49,7 +49,9 @@ __all__ = [
 _ARRAY_FOR_OTHER = re.compile(r"Expected `[a-z]+[^`]*`, got `numpy\.ndarray`\Z")
 _UNREADABLE = "something in the body cannot be read, such as a number that is out of range"
 # (looked up once: a member of an enum is slow to find)
-_JSON, _TYPED, _RAW = Format.JSON, Format.TYPED, Format.RAW
+_JSON = Format.JSON
+_TYPED = Format.TYPED
+_RAW = Format.RAW
 _asdict = msgspec.structs.asdict
 _EMPTY = {Format.JSON: b"{}", Format.MSGPACK: b"\x80", Format.TYPED: b"\x80"}
 
@@ -71,7 +73,11 @@ class ArgumentsCodec:
         self._wrap = {name: value.wrap for name, value in self._values.items() if value.wraps}
         self._screening = Screening({p.name: p.type for p in signature.parameters})
         self._screened_from = self._screening.min_size
-        self._reader: ValueReader[msgspec.Struct] = ValueReader(*self._structs(signature))
+        # One type for the public, and one for nodes, whose large bytes may come by reference.
+        self._reader: ValueReader[msgspec.Struct] = ValueReader(
+            _struct(signature, {name: value.hint for name, value in self._values.items()}),
+            _struct(signature, {name: value.fetched for name, value in self._values.items()}),
+        )
         self._members: ValueReader[dict[str, Raw]] = ValueReader(dict[str, Raw])
         self._names = Names(self._values)
         self._writer = ValueWriter()
@@ -155,18 +161,6 @@ class ArgumentsCodec:
             return self._writer.public(given)
         except FAILURES as exc:
             raise unsendable(self._where, arguments, self._dump, exc) from None
-
-    def _structs(self, signature: Signature) -> tuple[type, type]:
-        # One for the public, and one for nodes, whose large bytes may come by reference.
-        return tuple(
-            msgspec.defstruct(
-                "Arguments",
-                [_field(p, getattr(self._values[p.name], which)) for p in signature.parameters],
-                kw_only=True,
-                forbid_unknown_fields=True,
-            )
-            for which in ("hint", "fetched")
-        )  # type: ignore[return-value]
 
     def _screen(self, body: bytes | bytearray, format: Format) -> None:
         try:
@@ -296,6 +290,15 @@ class ArgumentsCodec:
             if name in self._values
             else self._writer.msgpack(value)
         )
+
+
+def _struct(signature: Signature, hints: Mapping[str, Hint]) -> type[msgspec.Struct]:
+    return msgspec.defstruct(
+        "Arguments",
+        [_field(parameter, hints[parameter.name]) for parameter in signature.parameters],
+        kw_only=True,
+        forbid_unknown_fields=True,
+    )
 
 
 def _field(parameter: Parameter, hint: Hint) -> tuple[str, Hint] | tuple[str, Hint, UnsetType]:

@@ -44,7 +44,10 @@ if TYPE_CHECKING:
 
     from graphserve.wire.type_hints import AnyArray
 
-ARRAY, REFERENCE, MODEL, INTEGER = 1, 2, 3, 4
+ARRAY = 1
+REFERENCE = 2
+MODEL = 3
+INTEGER = 4
 
 Place = Callable[[memoryview], "bytes | None"]
 Fetch = Callable[[bytes], memoryview]
@@ -451,7 +454,8 @@ def read_large(
     Raises:
         msgspec.ValidationError: it was no large integer, or does not fit otherwise.
     """
-    large, hook = False, ext_hook(fetch)
+    large = False
+    hook = ext_hook(fetch)
 
     def noting(code: int, data: memoryview) -> object:
         nonlocal large

@@ -17,7 +17,9 @@ PROBLEM = b"application/problem+json"  # an error (RFC 9457)
 Body = bytes | bytearray | memoryview
 
 _HEAD = struct.Struct("<IB")
-ITEM, ERROR, END = 0, 1, 2
+ITEM = 0
+ERROR = 1
+END = 2
 
 
 class Format(enum.Enum):
@@ -191,7 +193,8 @@ class FrameReader:
         frames: list[tuple[int, bytes]] = []
         if len(rest) < self._wanted:
             return frames
-        at, size = 0, len(rest)
+        at = 0
+        size = len(rest)
         self._wanted = _HEAD.size
         while size - at >= _HEAD.size:
             length, kind = _HEAD.unpack_from(rest, at)

@@ -35,7 +35,8 @@ ABANDONED = 60.0  # seconds after which a result that nobody took is given up: i
 IDLE = 20.0  # seconds after which an unused segment or mapping is given back
 _WHERE = struct.Struct("<IiQ")  # how a reference begins: pid, descriptor, inode
 # what is read of much memory for a check: its ends, and pieces evenly between them
-_PIECE, _PIECES = 16 * 1024, 64
+_PIECE = 16 * 1024
+_PIECES = 64
 _ALL = _PIECE * _PIECES  # bytes that are read whole
 # Linux 5.1: no other descriptor writes, and no other mapping; ours is there before
 _F_SEAL_FUTURE_WRITE = 0x10
@@ -154,7 +155,8 @@ def contents(request: bytes, tickets: list[Ticket]) -> bytes | None:
 def _check(segment: Segment, size: int) -> int:
     if size <= _ALL:
         return crc32(segment.map[HEADER : HEADER + size])
-    step, checked = (size - _PIECE) // (_PIECES - 1), 0
+    step = (size - _PIECE) // (_PIECES - 1)
+    checked = 0
     for number in range(_PIECES):
         begin = HEADER + number * step
         checked = crc32(segment.map[begin : begin + _PIECE], checked)

@@ -214,7 +214,8 @@ class _Schemas:
         return typing.cast(Json, moved[0])
 
     def _free(self, name: str, component: Json) -> str:
-        plain, number = name, 1
+        plain = name
+        number = 1
         while name == "Problem" or not _is_same(self.components.get(name, component), component):
             number += 1
             name = f"{plain}_{number}"

@@ -200,7 +200,8 @@ def withheld(body: bytes) -> str | None:
         said = _members(body)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    service, request_id = said.get("service"), said.get("request_id")
+    service = said.get("service")
+    request_id = said.get("request_id")
     if not isinstance(request_id, str) or said.get("detail") != _withheld(service, request_id):
         return None
     return request_id

@@ -267,7 +267,8 @@ class _Reader:
 
     def _check_batched(self, parameters: tuple[Parameter, ...], result: Hint) -> None:
         if not any(type_hints.is_list(parameter.type) for parameter in parameters):
-            name, hint = parameters[0].name, type_hints.name_of(parameters[0].type)
+            name = parameters[0].name
+            hint = type_hints.name_of(parameters[0].type)
             self._refuse(
                 "a batched API takes lists (or arrays) and gets the items of several callers in"
                 f" one: write e.g. '{name}: list[{hint}]'"

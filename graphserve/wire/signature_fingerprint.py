@@ -57,7 +57,8 @@ def _optional(kind: type) -> set[str]:
     if issubclass(kind, msgspec.Struct):
         return {field.name for field in msgspec.structs.fields(kind) if not field.required}
     if dataclasses.is_dataclass(kind):
-        fields, missing = dataclasses.fields(kind), dataclasses.MISSING
+        fields = dataclasses.fields(kind)
+        missing = dataclasses.MISSING
         return {
             field.name
             for field in fields

@@ -141,7 +141,8 @@ def take_apart(hint: Hint) -> Part:
         NameError: a class that it names has an annotation that cannot be resolved.
     """
     hint, metadata = unwrap(hint)
-    origin, args = origin_of(hint) or hint, typing.get_args(hint)
+    origin = origin_of(hint) or hint
+    args = typing.get_args(hint)
     if any(type(extra).__module__.partition(".")[0] in _PYDANTIC for extra in metadata):
         return Part("model", hint, origin, metadata)
     if origin in (typing.Union, types.UnionType):

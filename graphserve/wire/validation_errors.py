@@ -215,7 +215,8 @@ def _of_msgspec(message: str, loc: Location) -> ErrorDetail:
     # The path is last, and no name in it is the client's; what is before it may be.
     said, mark, path = message.rpartition(_PATH)
     if not mark or not path.endswith("`"):
-        said, path = message, ""
+        said = message
+        path = ""
     is_key = path.startswith(_KEY)
     message = said
     loc = loc + _steps(path.removeprefix(_KEY)[:-1])

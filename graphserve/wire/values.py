@@ -37,7 +37,8 @@ Encode = Callable[[object], bytes]
 # Takes what msgspec has read, and gives the user's value.
 Finish = Callable[[Any, Format, Fetch | None], object]
 # (looked up once: a member of an enum is slow to find)
-_JSON, _MSGPACK = Format.JSON, Format.MSGPACK
+_JSON = Format.JSON
+_MSGPACK = Format.MSGPACK
 
 
 class ValueReader(Generic[T]):

@@ -131,9 +131,11 @@ def _natural(raw: bytes, is_json: bool, has_maps: bool) -> object:
         if found.depth > DEPTH or found.is_map_in_key:
             raise Misfit("it is nested too deeply, or a map is the key of a map", "value_error")
         check_tables(raw, found)
-        value, given = msgspec.msgpack.decode(raw, ext_hook=ext_hook()), found.entries
+        value = msgspec.msgpack.decode(raw, ext_hook=ext_hook())
+        given = found.entries
     else:
-        value, given = msgspec.msgpack.decode(raw, ext_hook=ext_hook()), 0
+        value = msgspec.msgpack.decode(raw, ext_hook=ext_hook())
+        given = 0
     if given and given != _members(value):
         raise Misfit("an object has a name twice, or a map a key", "value_error")
     return value
@@ -141,7 +143,8 @@ def _natural(raw: bytes, is_json: bool, has_maps: bool) -> object:
 
 def _members(value: object) -> int:
     """Return how many members all the objects in a value have."""
-    number, waiting = 0, [value]
+    number = 0
+    waiting = [value]
     while waiting:
         value = waiting.pop()
         if type(value) is dict:
@@ -167,7 +170,8 @@ def _looker(hint: Hint, known: dict[object, list[_Look]]) -> _Look | None:
         return _of_dict(part, *inner)
     if part.kind != "list":
         return None
-    item, spread = inner[0], None
+    item = inner[0]
+    spread = None
     if type_hints.is_set(part.origin) and _can_be_chosen(part.items[0].hint):
         spread = _Converted(part.items[0].hint)
     if item is None and spread is None:

@@ -217,7 +217,9 @@ class Table:
         # A set is copied in the order of its places, a dict in the order in which its keys came.
         numbers = self.numbers() if self._is_set else sorted(self.numbers())
         self._resize(_next_size(self._used, self._is_set))
-        hashes, mask, taken = self._hashes, self._mask, self._taken
+        hashes = self._hashes
+        mask = self._mask
+        taken = self._taken
         for number in numbers:
             place = hashes[number] & mask
             if taken[place]:
@@ -236,7 +238,9 @@ class Table:
         """Return the place for a value that is not there, whose first place is taken, and the steps
         to it.
         """
-        taken, mask, beside = self._taken, self._mask, self._beside
+        taken = self._taken
+        mask = self._mask
+        beside = self._beside
         place = hash_ & mask
         perturb = hash_ & _UNSIGNED
         steps = 0

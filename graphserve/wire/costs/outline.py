@@ -67,10 +67,13 @@ def outline(body: bytes | bytearray, list_bytes: int, map_bytes: int, most: int)
     at = 0
     # Of each list and map that is open: values that are still to come, and whether they are keys
     # and values in turn.
-    left, is_map = 1, False
+    left = 1
+    is_map = False
     keys: list[tuple[int, int]] = []  # of the map that is read
     outer: list[tuple[int, bool, list[tuple[int, int]]]] = []
-    key_at, key_depth = 0, -1  # of the key that is being read, if it is a list
+    # of the key that is being read, if it is a list
+    key_at = 0
+    key_depth = -1
     while at < end:
         while left == 0:
             if not outer:
@@ -115,10 +118,12 @@ def outline(body: bytes | bytearray, list_bytes: int, map_bytes: int, most: int)
                 return found
             found.listed_keys += is_key
             if is_key and key_depth < 0:
-                key_at, key_depth = start, len(outer)
+                key_at = start
+                key_depth = len(outer)
             found.entries += number * opens_map
             outer.append((left, is_map, keys))
-            left, is_map = number * (1 + opens_map), opens_map
+            left = number * (1 + opens_map)
+            is_map = opens_map
             if opens_map and number > HASHED_FEW:
                 keys = []
                 found.tables.append(keys)

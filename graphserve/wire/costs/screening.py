@@ -83,7 +83,8 @@ class Screening:
             self._hashed.check(body, format)
 
     def _check_json(self, body: bytes | bytearray, size: int) -> None:
-        lists, objects = body.count(b"["), body.count(b"{")
+        lists = body.count(b"[")
+        objects = body.count(b"{")
         if (
             self._is_loose
             and lists + objects > DEPTH

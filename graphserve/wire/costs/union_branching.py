@@ -53,7 +53,8 @@ class Branching:
                 if part.get("type") == "union":
                     unions.append(part)
             waiting += below(part)
-        most, in_lists = 0, False
+        most = 0
+        in_lists = False
         for union in unions:
             members = sum(
                 _leads_to(choice, union, named, frozenset()) for choice in _choices(union)
