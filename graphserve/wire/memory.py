@@ -250,7 +250,8 @@ class MemorySender:
     def _tickets(self) -> list[Ticket]:
         if not hasattr(self._mine, "tickets"):
             self._mine.tickets = []
-        return self._mine.tickets  # type: ignore[no-any-return]
+        tickets: list[Ticket] = self._mine.tickets
+        return tickets
 
     def _find(self, size: int) -> Segment | None:
         wanted = _rounded(size)

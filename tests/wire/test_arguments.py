@@ -370,7 +370,7 @@ def test_classes_with_arrays_come_back_read_only() -> None:
 
 
 class Forgotten:
-    """As a call to a dependency is, without `await`."""
+    """Return a call to a dependency without `await`."""
 
     def __await__(self) -> Iterator[int]:
         yield 1
@@ -476,7 +476,7 @@ def test_models_travel_by_their_fields() -> None:
 
 
 class Memory:
-    """Stands for shared memory: buffers by number."""
+    """Takes the place of shared memory: buffers by number."""
 
     def __init__(self) -> None:
         self.buffers: list[bytes] = []

@@ -21,9 +21,7 @@ from tests.codecs import codec
 
 
 def no_memory(reference: bytes) -> memoryview:
-    """What a service is given to decode with: the bytes are from a service; here none lie in
-    memory.
-    """
+    """Say to a decoder that the bytes are from a service, none of them in shared memory."""
     raise AssertionError(reference)
 
 
@@ -99,7 +97,7 @@ def test_array_kinds(array: Any) -> None:
 
 
 def locked(array: Any) -> bool:
-    """Whether it is read-only, and stays so."""
+    """Return whether it is read-only, and stays so."""
     for each in (array, array.view(), array[...]):
         with pytest.raises(ValueError):
             each.setflags(write=True)

@@ -275,7 +275,7 @@ KEYED = {
 
 
 def cpu(hint: Any, body: bytes, format: Format = Format.JSON) -> float:
-    """The least CPU that it takes to decode a body, or to refuse it."""
+    """Return the least CPU that it takes to decode a body, or to refuse it."""
     arguments, least = codec(x=hint), 60.0
     for _ in range(3):
         start = time.thread_time()
@@ -286,8 +286,8 @@ def cpu(hint: Any, body: bytes, format: Format = Format.JSON) -> float:
 
 
 def is_linear(hint: Any, make: Callable[[int], bytes], format: Format = Format.JSON) -> bool:
-    """Whether a body of twice the size takes not much more than twice the CPU; one of several tries
-    is enough.
+    """Return whether a body of twice the size takes not much more than twice the CPU; one of several
+    tries is enough.
     """
     return any(
         cpu(hint, make(40_000), format) < 3.5 * cpu(hint, make(20_000), format) + 0.001

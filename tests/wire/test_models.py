@@ -60,7 +60,7 @@ class Checked(pydantic.BaseModel):
 
 
 class Named(pydantic.BaseModel):
-    """Its fields have the names of what stands in pydantic's schemas."""
+    """Has fields with the names of what is in pydantic's schemas."""
 
     config: bytes
     default: bytes

@@ -205,7 +205,7 @@ class Colour(enum.Enum):
 
 @dataclasses.dataclass
 class Moment:
-    """Dates and times in every place of a type."""
+    """Has dates and times in every place of a type."""
 
     at: dt.datetime
     maybe: dt.datetime | None
@@ -256,7 +256,7 @@ class Moments:
 
 
 def formats(value: Any, path: str = "") -> Iterator[str]:
-    """Where strings are dates and times, and what they are called."""
+    """Return where strings are dates and times, and what they are called."""
     if isinstance(value, dict):
         if "format" in value and value["type"] == "string":
             yield f"{path} {value['format']}"

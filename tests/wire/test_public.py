@@ -168,8 +168,8 @@ def test_results_in_msgpack_say_what_those_in_json_say() -> None:
     plain = msgspec.msgpack.decode(result.encode(ACCOUNT, Format.MSGPACK))
     assert plain.pop("weight") == math.inf and as_json.pop("weight") is None
     assert plain == as_json and plain["shout"] == "A" and plain["inner"] == {"out": 1}
-    held = ResultCodec(Struct, "S.f").encode(Struct([ACCOUNT]), Format.MSGPACK)
-    assert msgspec.msgpack.decode(held)["accounts"][0]["x-admin"] is True
+    encoded = ResultCodec(Struct, "S.f").encode(Struct([ACCOUNT]), Format.MSGPACK)
+    assert msgspec.msgpack.decode(encoded)["accounts"][0]["x-admin"] is True
     with pytest.raises(BeyondMsgpack, match=r"^the result of S\.f"):
         ResultCodec(int, "S.f").encode(2**64, Format.MSGPACK)
 

@@ -327,7 +327,7 @@ def of_parameter(hint: Any) -> Signature:
 
 
 def of_a_library(name: str, module: str) -> type:
-    """A class as a library has it, which need not be installed for this."""
+    """Return a class as a library has it, which need not be installed for this."""
     return type("Derived", (type(name, (), {"__module__": module}),), {"__module__": "mine"})
 
 

@@ -33,7 +33,7 @@ from graphserve.worker.http.response import Responder
 
 
 def written(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]) -> bytes | None:
-    """The head of a request as h11 writes it; None if it does not."""
+    """Return the head of a request as h11 writes it; None if it does not."""
     try:
         request = h11.Request(method=method, target=target, headers=[(b"host", b"x"), *headers])
         return h11.Connection(h11.CLIENT).send(request)
@@ -60,7 +60,7 @@ def test_what_is_no_fault_is_what_h11_writes(
 
 @pytest.mark.parametrize("byte", [*range(0x21), 0x7F, *(range(0x80, 0x100, 9))])
 def test_no_byte_that_is_not_visible(byte: int) -> None:
-    """Of a value, only in its midst and only a space, a tab, or what is above ASCII."""
+    """A value has one only in its midst, and only a space, a tab, or what is above ASCII."""
     one = bytes([byte])
     for place in (one, b"a" + one, one + b"a", b"a" + one + b"a"):
         assert not is_token(place)
@@ -128,7 +128,7 @@ def of_trace(name: str) -> Callable[[str], list[bytes]]:
 
 
 def of_heading(name: bytes) -> Callable[[str], list[bytes]]:
-    """What a header of that name leaves for the calls below, should a parser have let it pass."""
+    """Return what a header of that name leaves for the calls below, if a parser let it pass."""
 
     def lines(value: str) -> list[bytes]:
         context = CallContext()
