@@ -83,6 +83,13 @@ def pages() -> list[Path]:
     return [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 
+def fields(page: str, title: str) -> set[str]:
+    """The names in the first column of the table below a title of a page."""
+    text = (DOCS / page).read_text(encoding="utf-8").split(f"\n### {title}\n")[1].split("\n#")[0]
+    cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    return set(re.findall(r"`(\w+)`", " ".join(cells)))
+
+
 def blocks(text: str) -> list[Block]:
     """The code blocks of a page."""
     found = []

@@ -15,6 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
+from graphserve.system.messages import HealthReport
+from tests.documents import DOCS, fields
 from tests.harness import Served, alive, eventually
 from tests.steering import LEAF, Steered
 
@@ -40,21 +42,7 @@ HELD = (
     "        import os, time\n        while os.path.exists('hold'):\n            time.sleep(0.01)"
 )
 HEADS = ["NODE", "SLOT", "PID", "STATE", "RESTARTS", "UPTIME", "CPU", "%", "MEMORY", "IN", "FLIGHT"]
-ROW = {
-    "node",
-    "id",
-    "slot",
-    "pid",
-    "state",
-    "restarts",
-    "uptime",
-    "cpu",
-    "memory",
-    "in_flight",
-    "version",
-    "vitals",
-    "age",
-}
+REFERENCE = "reference/cli.md"
 
 
 @pytest.mark.slow
@@ -69,11 +57,13 @@ def test_ps_shows_a_row_a_worker(steered: Steered, graph: Served) -> None:
         ["Top", "0"],
     ]
     rows = json.loads(steered.run("ps", "--json").stdout)
-    assert all(set(row) == ROW for row in rows)
+    assert all(set(row) == fields(REFERENCE, "A worker") for row in rows)
     assert sorted(row["pid"] for row in rows) == graph.workers()
     assert {row["state"] for row in rows} == {"ready"}
     assert all(row["memory"] > 1e7 and row["uptime"] > 0 for row in rows)
-    assert all("executed" in row["vitals"] and "type" not in row["vitals"] for row in rows)
+    assert all(set(row["health"]) == set(HealthReport.fields) for row in rows)
+    reference = (DOCS / REFERENCE).read_text()
+    assert all(f"`{name}`" in reference for name in HealthReport.fields)
     victim = rows[1]
     os.kill(victim["pid"], signal.SIGKILL)
     eventually(
@@ -426,7 +416,10 @@ def test_the_control_socket_is_private_and_speaks_plain_http(
     assert stat.S_IMODE(steered.control.stat().st_mode) == 0o600
     assert stat.S_IMODE(steered.control.parent.stat().st_mode) == 0o700
     with steered.operator() as client:
-        assert client.get("/status").json()["state"] == "ready"
+        status = client.get("/status").json()
+        assert status["state"] == "ready"
+        assert set(status) == fields(REFERENCE, "The status")
+        assert all(set(node) == fields(REFERENCE, "A node") for node in status["nodes"])
         assert len(client.get("/ps").json()) == 5
         answer = client.post("/scale", json={"Leaf": 1})
         assert answer.json() == {"done": True, "steps": ["Leaf has 1 worker"]}

@@ -16,6 +16,7 @@ import pytest
 
 from graphserve.call.membership import SILENT, Membership
 from graphserve.supervise.health import Frozen
+from tests.documents import fields
 from tests.harness import alive, eventually
 from tests.port.test_tls import Authority, fingerprint
 from tests.steering import Steered
@@ -167,6 +168,7 @@ def test_after_a_failed_reload_the_status_says_so_until_one_works(steered: Steer
         assert "nothing_of_this_name" in done.stdout
         assert "what serves is version 1, from before" in done.stdout
         (failure,) = json.loads(steered.run("status", "--json").stdout)["failures"]
+        assert set(failure) == fields("reference/cli.md", "A failed operation")
         assert (failure["operation"], failure["version"]) == ("reload", 1)
         assert time.time() - 120 < failure["at"] <= time.time()
         assert steered.run("reload", "Nobody").returncode == 1  # refused: that changes nothing

@@ -78,4 +78,4 @@ def waiting(run_dir: Path) -> int:
     """Calls that wait in a batch, as the worker reports it."""
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(run_dir / "control.sock"))) as control:
         (row,) = control.get("http://graphserve/ps").json()
-    return int(row["vitals"].get("waiting", 0))
+    return int(row["health"].get("waiting", 0))

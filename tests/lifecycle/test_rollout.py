@@ -190,7 +190,7 @@ def test_a_worker_may_execute_a_few_more_than_max_requests(steered: Steered) -> 
         for _ in range(100):
             assert client.post("/pid", json={}).json() == old
         (row,) = steered.ps()  # which has it report
-        assert row["vitals"]["executed"] == 100
+        assert row["health"]["executed"] == 100
         assert "replacing it" not in graph.text, (
             "each has a quota of its own, so that they go apart"
         )

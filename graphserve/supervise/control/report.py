@@ -37,7 +37,7 @@ class WorkerRow(TypedDict):
     in_flight: int | None  # None: it did not report in time
     age: float | None  # seconds since its last report
     version: int
-    vitals: Mapping[str, object]
+    health: Mapping[str, object]
 
 
 class NodeRow(TypedDict):
@@ -165,7 +165,7 @@ def _worker_rows(node: Node) -> Iterator[WorkerRow]:
             else None,
             "age": round(now - worker.seen_at, 3) if worker.seen_at else None,
             "version": worker.revision.number,
-            "vitals": plain(worker.health) if worker.health is not None else {},
+            "health": plain(worker.health) if worker.health is not None else {},
         }
 
 
