@@ -24,7 +24,7 @@ from graphserve.graph.plan import NodePlan, Plan
 from graphserve.supervise.backoff import Backoff
 from graphserve.supervise.events import LogRecord, Observer
 from graphserve.supervise.node import Node
-from graphserve.supervise.process.reaper import is_dead
+from graphserve.supervise.process.reaper import how_it_ended, is_dead
 from graphserve.supervise.process.sockets import PublicSocket
 from graphserve.supervise.process.worker_process import (
     NO_PROCESS_PAUSE,
@@ -385,8 +385,8 @@ class FallbackProcess:
         except OSError as exc:
             self._say(
                 "error",
-                "takes no calls, and no fallback server could be started:"
-                f" {os_errors.explain(exc)}",
+                "takes no calls, and no fallback server could be started; the next try is in"
+                f" {NO_PROCESS_PAUSE:g} s: {os_errors.explain(exc)}",
             )
             self._pause(NO_PROCESS_PAUSE)
         else:
@@ -433,7 +433,7 @@ class FallbackProcess:
             pause = self._backoff.died(
                 self._loop.time() - process.ready_at if process.ready_at else 0.0
             )
-            ended = process.message or f"had a fallback server that ended with {code}"
+            ended = process.message or f"had a fallback server that {how_it_ended(code)}"
             self._say("error", ended, process)
             self._pause(pause)
         self._fleet.sweep()

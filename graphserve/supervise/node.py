@@ -282,7 +282,7 @@ class Node(NodeLife):
     async def _kill_late(self, workers: list[WorkerProcess], seconds: float) -> None:
         """Kill what has not done in time what a stop asks of it, and nothing else."""
         for worker in workers:
-            self.say("warning", f"not drained after {seconds:g} s, killed", worker)
+            self._say_killed(worker, seconds)
             worker.kill()
         await gone(workers)
 
@@ -403,10 +403,17 @@ class Node(NodeLife):
         limit = worker.options.graceful_timeout
 
         def too_long() -> None:
-            self.say("warning", f"not drained after {limit:g} s, killed", worker)
+            self._say_killed(worker, limit)
             worker.kill()
 
         worker.limit(limit, too_long)
+
+    def _say_killed(self, worker: WorkerProcess, limit: float) -> None:
+        words = (
+            f"a worker of {self.plan.name} had not ended {limit:g} s after it was told to stop"
+            " (graceful_timeout): killed, with the calls that it still executed"
+        )
+        self.say("warning", words, worker)
 
     def _died(self, worker: WorkerProcess, code: int) -> None:
         if not worker.message:
@@ -506,7 +513,7 @@ class RestartPolicy:
         except OSError as exc:
             node.say(
                 "error",
-                f"{node.plan.name}: no worker could be started, tried again:"
-                f" {os_errors.explain(exc)}",
+                f"{node.plan.name}: no worker could be started, the next try is in"
+                f" {NO_PROCESS_PAUSE:g} s: {os_errors.explain(exc)}",
             )
             self.later(slot, NO_PROCESS_PAUSE)

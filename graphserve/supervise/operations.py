@@ -243,7 +243,8 @@ class Operations:
                 self._say("error", f"{name} failed: {exc}", getattr(exc, "log", ""))
                 raise
             except Exception as exc:  # a bug of ours: it shall be seen
-                self._say("critical", f"{name} failed: {exc!r}", traceback.format_exc())
+                words = f"{name} failed by a bug of graphserve, please report it: {exc!r}"
+                self._say("critical", words, traceback.format_exc())
                 raise
             finally:
                 self.running = ""

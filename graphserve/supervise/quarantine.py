@@ -238,8 +238,8 @@ class Quarantine:
         more = f" and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else ""
         count = max(len(names), death.executing)
         words = (
-            f"{count} calls were under way when it died: none of them is quarantined. Known are"
-            f" {shown}{more}"
+            f"{count} calls of {self._node.plan.name} were under way when their worker died: none"
+            f" of them is quarantined. Known are {shown}{more}"
         )
         self._node.say("warning", words, fields={"event": "death", "calls": names[:MOST_SHOWN]})
 

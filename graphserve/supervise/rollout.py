@@ -167,7 +167,10 @@ class Rollout(RolloutLife):
     def _pause_recycling(self, worker: WorkerProcess, exc: StartupError) -> None:
         """Recycle nobody for a while; the worker goes on, and those that wait for their turn."""
         pause = self._backoff.died(0.0)
-        words = f"the replacement did not start, another one does in {pause:.1f} s: {exc}"
+        words = (
+            f"the replacement of a worker of {self.node.plan.name} did not start; the worker serves"
+            f" on, and the next try is in {pause:.1f} s: {exc}"
+        )
         self.node.say("error", words, worker, exc.log)
         worker.decide(Claim.HOLDS)
         for other, _ in self._expired:

@@ -91,8 +91,8 @@ class Supervisor:
         if self.folder.parent_made is not None:
             self._say(
                 "info",
-                f"there was no folder {self.folder.parent_made} for the run folder: made, and it"
-                " stays",
+                f"made the folder {self.folder.parent_made} for the run folder: it was not there,"
+                " and stays",
             )
         end_leftovers([*stale.tokens, self.folder.before])
         try:
@@ -163,7 +163,7 @@ class Supervisor:
         """
         self.phase = "stopping"
         if failure is not None and any(node.ready_workers() for node in self.fleet.nodes):
-            self._say("error", f"{failure}; what was ready leaves")
+            self._say("error", f"the start has failed, the nodes that are ready stop: {failure}")
         for node in self.fleet.nodes:
             node.give_up()
         with contextlib.suppress(TimeoutError):
@@ -207,7 +207,7 @@ class Supervisor:
                     self._say("info", f"changed: {paths[0]}{more}")
                     self.signals.changing.set()
         except GraphServeError as exc:
-            self._say("error", f"{exc}; until then, SIGHUP reloads")
+            self._say("error", f"{exc}; meanwhile `graphserve reload` reloads")
 
     async def _reload_on_change(self) -> None:
         """Whenever a reload is asked for: new workers start beside the old, and only then take
@@ -226,7 +226,7 @@ class Supervisor:
         if paths:
             self._say(
                 "warning",
-                f"what graphserve did not make stays in its run folder: {', '.join(paths)}",
+                f"left in the run folder, since graphserve did not make it: {', '.join(paths)}",
             )
 
     def _say(self, level: str, message: str, trace: str = "") -> None:

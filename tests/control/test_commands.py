@@ -209,7 +209,7 @@ def test_waiting_for_a_failed_start_whose_workers_leave_slowly(
 ) -> None:
     graph = Served("broken:FailsAboveOneThatStays", "--run-dir", str(run_dir))
     try:
-        graph.wait_log("what was ready leaves")
+        graph.wait_log("the start has failed, the nodes that are ready stop: ")
         waited = steered.run("status", "--wait", "60", "--run-dir", str(run_dir))
         assert waited.returncode == 5, "it saw it stopping"
         assert graph.wait_exit() == 3

@@ -134,7 +134,9 @@ def test_nobody_can_have_the_call_of_another_refused(
                 kill_after(call * per_call + run + 1)
             answer = neighbour.result()
             assert answer is None or answer.status_code == 502
-    graph.wait_log("calls were under way when it died: none of them is quarantined", after=seen)
+    graph.wait_log(
+        "calls of .* were under way when their worker died: none of them is quarantined", after=seen
+    )
     path.touch()
     answer = hold()
     assert answer is not None
@@ -305,8 +307,8 @@ def test_a_call_with_company_that_nobody_knows_of_is_not_refused(bench: Bench, o
         bench.death(call_fingerprint.upload("/a"), own=own)
     assert not bench.refused
     assert (
-        "2 calls were under way when it died: none of them is quarantined. Known are x"
-        in bench.said
+        "2 calls of Leaf were under way when their worker died: none of them is quarantined."
+        " Known are x" in bench.said
     )
 
 

@@ -72,7 +72,9 @@ def test_a_replacement_that_does_not_start_is_tried_again_later_and_later(tmp_pa
         open(flag, "w").close()
         for _ in range(20):
             assert client.post("/pid", json={}).json() in first
-        failed = r"the replacement did not start, another one does in (\d+\.\d) s: Node"
+        failed = (
+            r"of Node did not start; the worker serves on, and the next try is in (\d+\.\d) s: Node"
+        )
         graph.wait_log(failed)
         began = time.monotonic()
         eventually(lambda: len(re.findall(failed, graph.text)) >= 4, 120)

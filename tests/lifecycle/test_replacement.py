@@ -168,7 +168,7 @@ def test_a_worker_that_does_not_go_is_killed_in_time(target: str, tmp_path: Path
         assert graph.stop() == 0
         assert time.monotonic() - began >= 1.0
         assert not any(alive(pid) for pid in workers)
-        assert re.search(r"not drained after 1 s, killed", graph.text)
+        assert re.search(r"had not ended 1 s after it was told to stop", graph.text)
         thread.join(30)
 
 
@@ -178,7 +178,7 @@ def test_a_worker_that_was_told_to_go_by_hand_and_stays_is_replaced() -> None:
         (old,) = graph.workers()
         os.kill(old, signal.SIGTERM)
         eventually(lambda: graph.workers() not in ([], [old]) and not alive(old), 60)
-        graph.wait_log("not drained after 1 s, killed")
+        graph.wait_log("had not ended 1 s after it was told to stop")
         assert eventually(lambda: answered(client)) != old
 
 

@@ -260,7 +260,7 @@ def test_a_file_that_is_not_ours_stays_in_the_run_folder_and_is_named(run_dir: P
     with served("steps:Slow", "--run-dir", str(run_dir)) as graph:
         (run_dir / "n0" / "thesis.txt").touch()
         assert graph.stop() == 0
-        words = f"what graphserve did not make stays in its run folder: {run_dir}/n0/thesis.txt"
+        words = f"left in the run folder, since graphserve did not make it: {run_dir}/n0/thesis.txt"
         assert words in graph.text
     left = sorted(str(path.relative_to(run_dir)) for path in run_dir.rglob("*"))
     assert left == ["lock", "n0", "n0/thesis.txt"], (

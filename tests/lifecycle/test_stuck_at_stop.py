@@ -42,7 +42,7 @@ def test_only_what_is_stuck_is_killed(tmp_path: Path, how: str) -> None:
         assert graph.stop() == 0
         left = {int(path.name.removeprefix("left-")) for path in tmp_path.glob("left-*")}
         assert left == set(workers) - {stuck}
-        assert graph.text.count("not drained after 1 s, killed") == 1
+        assert graph.text.count("had not ended 1 s after it was told to stop") == 1
         assert not any(alive(pid) for pid in workers)
 
 

@@ -188,7 +188,9 @@ def test_no_descriptor_for_the_supervisor_while_it_serves() -> None:
         held = len(os.listdir(f"/proc/{graph.pid}/fd"))
         resource.prlimit(graph.pid, resource.RLIMIT_NOFILE, (held - 1, before[1]))
         os.kill(graph.workers("n0")[0], signal.SIGKILL)
-        graph.wait_log("Base: no worker could be started, tried again: no file descriptor is left")
+        graph.wait_log(
+            "Base: no worker could be started, the next try is in 1 s: no file descriptor is left"
+        )
         for x in range(20):
             assert client.post("/top", json={"x": x}).status_code == 200
         resource.prlimit(graph.pid, resource.RLIMIT_NOFILE, before)

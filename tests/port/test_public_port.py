@@ -106,7 +106,7 @@ def test_a_second_graph_does_not_start_while_the_first_one_starts(
                 f"app:Slow has it: `graphserve stop --run-dir {run_dir / 'first'}` stops that one"
                 in words
             )
-        assert f"there was no folder {run_dir} for the run folder: made, and it stays" in first.text
+        assert f"made the folder {run_dir} for the run folder: it was not there" in first.text
         assert "Traceback" not in second.text
         assert not (tmp_path / "starting").exists(), "it found out before it started anything"
         (tmp_path / "go").touch()

@@ -108,7 +108,9 @@ class Connections:
         try:
             self._on_message(worker, message)
         except OSError as exc:  # no descriptors for what it was to be sent
-            worker.ends_for(f"a worker could not be served: {os_errors.explain(exc)}")
+            worker.ends_for(
+                f"a worker of {worker.node} could not be told what to do: {os_errors.explain(exc)}"
+            )
             worker.kill()
 
     def _hung_up(self, worker: WorkerProcess) -> None:
@@ -122,5 +124,5 @@ def _end_cut_off(worker: WorkerProcess) -> None:
     if worker.state is WorkerState.GONE:
         return
     if worker.state is WorkerState.SPAWNED and not worker.message:
-        worker.ends_for(f"a worker, while it imported its modules, {CLOSED}")
+        worker.ends_for(f"a worker of {worker.node}, while it imported its modules, {CLOSED}")
     worker.kill()

@@ -53,6 +53,7 @@ class WorkerProcess(WorkerLife):
         records: Records,
     ) -> None:
         super().__init__()
+        self.node = node
         self.revision = revision
         self.slot = slot
         self.process = process
