@@ -92,7 +92,8 @@ class Commands(click.Group):
 def commands() -> None:
     """Python classes in, a supervised service graph out.
 
-    TARGET is module:Class or path/to/file.py:Class, such as in `graphserve serve app:Gateway`.
+    Start with `graphserve serve TARGET`, where TARGET is module:Class, such as app:Gateway, or
+    path/to/file.py:Class. `graphserve COMMAND --help` has the options of a command.
     """
 
 

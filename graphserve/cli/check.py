@@ -14,8 +14,8 @@ from graphserve.errors import ExitCode
 def check(**given: object) -> int:
     """Check the graph of TARGET, and this machine, without starting anything.
 
-    Takes the options of `graphserve serve`, and reports everything that would keep it from
-    starting.
+    Takes the options of `graphserve serve`. Prints everything that would keep it from starting, and
+    exits with 4 if there is anything.
     """
     config = configure(given)
 

@@ -62,7 +62,11 @@ NOTICE_INTERVAL = 2.0  # seconds between two lines about what a stop waits for
     help="Print a JSON array: one object a worker, with everything known about it.",
 )
 def ps(run_dir: str | None, as_json: bool) -> int:
-    """Show the workers of a running graph: a row each, leaves first."""
+    """Show the workers of a running graph: a row each, leaves first.
+
+    Times are since the start of the worker, MEMORY is resident memory, CPU is percent of one CPU,
+    RESTARTS counts the deaths in a slot, IN FLIGHT the requests that are not answered yet.
+    """
     workers = find(run_dir).workers()
     if as_json:
         click.echo(json.dumps(workers, indent=2))
@@ -96,7 +100,12 @@ def _worker_row(worker: WorkerRow) -> list[str]:
 
 @click.command("status", short_help="Say whether a running graph is ready.")
 @run_dir_option
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print a JSON object, with everything known about it and its nodes.",
+)
 @click.option(
     "--wait",
     metavar="[SECONDS]",
@@ -104,8 +113,8 @@ def _worker_row(worker: WorkerRow) -> list[str]:
     is_flag=False,
     flag_value=str(WAIT),
     help=(
-        "Wait until it is ready, also if it does not run yet. "
-        f"[{WAIT:g} seconds, if no number is given]"
+        "Wait until it is ready, also if it does not run yet; "
+        f"{WAIT:g} seconds, if no number is given."
     ),
 )
 def status(run_dir: str | None, as_json: bool, wait: float | None) -> int:
@@ -193,7 +202,7 @@ def _failed_operation(failure: FailureRow) -> str:
 @run_dir_option
 @click.argument("sizes", metavar="NODE=N…", nargs=-1, required=True)
 def scale(run_dir: str | None, sizes: tuple[str, ...]) -> int:
-    """Change how many workers nodes of a running graph have.
+    """Change how many workers nodes of a running graph have, such as `graphserve scale Model=4`.
 
     Returns when new workers are ready; workers that are no longer needed answer what they accepted,
     then end. The change lasts until the graph stops, or until its configuration gives that node

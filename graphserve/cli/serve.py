@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.command("serve", short_help="Serve the graph of TARGET.")
 @serve_options
 def serve(**given: object) -> int:
-    """Serve the graph of TARGET, module:Class or path/to/file.py:Class.
+    """Serve the graph of TARGET, module:Class or path/to/file.py:Class, until Ctrl-C or SIGTERM.
 
     Each option can also be given as an environment variable (--port as GRAPHSERVE_PORT), in the
     file of --config, or under [tool.graphserve] in pyproject.toml.

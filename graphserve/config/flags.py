@@ -106,22 +106,42 @@ FLAGS = (
         "The port to listen on; 0 picks a free one and prints it.",
         short="p",
     ),
-    Flag("uds", v.FilePath(), "listen", "uds", "Listen on this Unix socket instead."),
+    Flag(
+        "uds", v.FilePath(), "listen", "uds", "Listen on this Unix socket, not on a host and port."
+    ),
     Flag("backlog", v.COUNT, "listen", "backlog", "Connections that may wait to be accepted."),
     # How many, and with what options.
     Flag(
-        "workers", v.WORKERS, "settings", "workers", 'Workers of the entry, or "cpus".', short="w"
+        "workers",
+        v.WORKERS,
+        "settings",
+        "workers",
+        'Workers of the entry: a number, or "cpus".',
+        short="w",
     ),
-    Flag("scale", v.Scale(), "settings", "scale", "Workers of a node.", many=True),
-    Flag("set", v.Sets(), "settings", "options", "Change an option of a node.", many=True),
+    Flag("scale", v.Scale(), "settings", "scale", "Workers of a node; may be repeated.", many=True),
+    Flag(
+        "set",
+        v.Sets(),
+        "settings",
+        "options",
+        "An option of a node, such as Model.timeout=5; may be repeated.",
+        many=True,
+    ),
     # TLS.
-    Flag("ssl-certfile", v.FilePath(), "tls", "certfile", "The certificate chain, PEM."),
+    Flag(
+        "ssl-certfile",
+        v.FilePath(),
+        "tls",
+        "certfile",
+        "Serve TLS with this certificate chain, PEM.",
+    ),
     Flag(
         "ssl-keyfile",
         v.FilePath(),
         "tls",
         "keyfile",
-        "Its key, PEM (default: in the certificate's file).",
+        "The certificate's key, PEM (default: in the certificate's file).",
     ),
     Flag(
         "ssl-keyfile-password",
@@ -214,7 +234,7 @@ FLAGS = (
         v.SECONDS,
         "settings",
         "startup_timeout",
-        "Time to import, then to start (default: 300).",
+        "Time for a worker to import, and then to start (default: 300).",
     ),
     Flag(
         "inner-keep-alive",
@@ -244,7 +264,7 @@ FLAGS = (
         v.choice("auto", "text", "json"),
         "config",
         "log_format",
-        "auto draws on a terminal.",
+        "text, json, or auto: a picture on a terminal, text elsewhere.",
     ),
     Flag("access-log", v.SWITCH, "settings", "access_log", "Log each request."),
     # The machine.
@@ -254,7 +274,7 @@ FLAGS = (
         v.Paths(),
         "config",
         "reload_dirs",
-        "Watch this folder (default: the app's).",
+        "Watch this folder (default: the app's); may be repeated.",
         many=True,
     ),
     Flag(
@@ -269,7 +289,7 @@ FLAGS = (
         v.SIZE,
         "settings",
         "shared_memory",
-        "Shared memory a worker may hold for large arrays.",
+        "Shared memory a worker may hold for large arrays; 0 sends them by socket.",
     ),
     Flag(
         "run-dir",
