@@ -20,7 +20,6 @@ One start: `Supervisor` has the Plan resolved, `Fleet.add_revision` makes a revi
 what it needs is ready, and says `Ready`.
 """
 
-import graphserve.supervise.lean  # noqa: F401  (before anything of circus)
 from graphserve.supervise.events import (
     LogRecord as LogRecord,
     NodeState as NodeState,

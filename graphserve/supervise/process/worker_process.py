@@ -18,13 +18,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-from circus.process import Process
-from circus.watcher import Watcher
 from tornado.ioloop import IOLoop
 
 from graphserve.graph.plan import NodePlan
 from graphserve.supervise.events import LogRecord
 from graphserve.supervise.health import Frozen, WorkerMemory
+from graphserve.supervise.process._circus import Process, Watcher
 from graphserve.supervise.process.output import Pipe, Records
 from graphserve.supervise.revision import Revision
 from graphserve.supervise.states import WorkerLife, WorkerState
