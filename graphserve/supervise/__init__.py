@@ -3,7 +3,7 @@
 It never imports user code.
 
     supervisor   from the first line to the exit code; signals, systemd and watch bring it news,
-                 resolving the Plan
+                 the resolver the Plan
     fleet        every node that runs, in order; it hears the workers, and tells callers what
                  becomes of nodes
     node         one node's workers and its restart policy (backoff); health judges them, quarantine

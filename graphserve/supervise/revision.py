@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from graphserve.graph.plan import NodePlan, Plan
+from graphserve.declare.options import ENTRY_TIMEOUT, ServiceOptions
+from graphserve.graph.plan import NodePlan, Plan, Settings
 from graphserve.supervise.process.environment import Environment
 from graphserve.system.messages import Init
 from graphserve.system.rundir.cleanup import remove_revision
@@ -95,6 +96,27 @@ class Revision:
     def remove(self) -> None:
         """No worker reads it any more."""
         remove_revision(self._run, self.number)
+
+
+def outline(settings: Settings) -> Plan:
+    """Return what is known of a graph before its modules are imported: where it listens, and what
+    its entry may be called.
+
+    The entry has no APIs in it, and the event loop is one that is installed: whether the one that
+    was asked for is, the resolver finds out.
+    """
+    name = settings.target.rpartition(":")[2]
+    timeout = ENTRY_TIMEOUT if settings.timeout is None else settings.timeout
+    entry = NodePlan(name, "n", settings.target, 0, 1, 1, ServiceOptions(timeout=timeout))
+    return Plan(
+        name,
+        (entry,),
+        listen=settings.listen,
+        loop="auto" if settings.loop == "uvloop" else settings.loop,
+        access_log=settings.access_log,
+        log_level=settings.log_level,
+        debug=settings.debug,
+    )
 
 
 def same(old: NodePlan, new: NodePlan) -> bool:

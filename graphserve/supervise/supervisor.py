@@ -23,14 +23,15 @@ from graphserve.supervise.control.server import open_control
 from graphserve.supervise.events import LogRecord, Observer
 from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.operations import Operations
+from graphserve.supervise.process.output import Pipe
 from graphserve.supervise.process.reaper import Reaper, end_leftovers
 from graphserve.supervise.process.sockets import PublicSocket
-from graphserve.supervise.resolving import outline, resolution
+from graphserve.supervise.revision import outline
 from graphserve.supervise.run_folder import RunFolderUpkeep
 from graphserve.supervise.signals import Signals
 from graphserve.supervise.systemd import SystemdNotifier
 from graphserve.supervise.watch import changes, folders
-from graphserve.system import machine, os_errors
+from graphserve.system import machine, os_errors, stack
 from graphserve.system.rundir.claim import RunDir
 from graphserve.system.rundir.cleanup import remove_stale
 
@@ -184,13 +185,13 @@ class Supervisor:
         return True
 
     async def _resolve(self, config: Config) -> Resolution:
-        """What the resolver says; what user modules print meanwhile is shown."""
+        """Return what the resolver says; what user modules print meanwhile is shown."""
         child = self._resolver or Resolver(config.settings, config.env, capture=True)
         self._resolver = None
         self.reaper.spared.add(child.pid)
         try:
             limit = import_limit(config.settings.startup_timeout)
-            return await resolution(child, limit, self.observer.log)
+            return await _resolution(child, limit, self.observer.log)
         finally:
             self.reaper.spared.discard(child.pid)
 
@@ -292,6 +293,40 @@ class _Shown(logging.Handler):
         trace = "".join(traceback.format_exception(raised)) if raised is not None else ""
         level = "error" if record.levelno >= logging.ERROR else "warning"
         self._observer.log(LogRecord(record.created, level, record.getMessage(), traceback=trace))
+
+
+async def _resolution(
+    child: Resolver, limit: float, emit: Callable[[LogRecord], None]
+) -> Resolution:
+    """Return what the resolver says; whatever happens, it has ended then.
+
+    Args:
+        child: the resolver; its outputs captured.
+        limit: seconds that it may take.
+        emit: takes what user modules print meanwhile.
+
+    Raises:
+        ConfigurationError: it died.
+        StartupError: it took too long; its log says where it hangs.
+    """
+    pipes = [Pipe(descriptor, stream, emit) for stream, descriptor in child.outputs()]
+    answer = asyncio.ensure_future(asyncio.to_thread(child.wait))
+    # it need not matter any more
+    answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+    try:
+        await asyncio.wait([answer], timeout=limit)
+        if answer.done():
+            return answer.result()
+        pipes[1].collect_stack()
+        child.interrupt()
+        await asyncio.wait([answer], timeout=stack.PATIENCE)
+    finally:
+        answer.cancel()
+        child.kill()
+        for pipe in pipes:
+            pipe.close()
+        child.close()
+    raise StartupError(child.too_slow(limit), log=str(pipes[1].stack))
 
 
 async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:

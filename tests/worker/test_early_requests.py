@@ -18,7 +18,7 @@ from graphserve import api, service
 from graphserve.call.membership import Membership
 from graphserve.graph.builder import resolve_here
 from graphserve.graph.plan import ListenPlan, Settings
-from graphserve.supervise.resolving import outline
+from graphserve.supervise.revision import outline
 from graphserve.worker.fallback import FallbackServer
 from graphserve.worker.http.early import EarlyConnection
 from graphserve.worker.http.limits import HEAD_BYTES

@@ -122,7 +122,11 @@ class Pipe(_Lines):
         super().__init__(descriptor, emit, node, slot, pid)
         self.stream: Literal["stdout", "stderr"] = stream
         self.tail: deque[str] = deque(maxlen=TAIL)
-        self.stack: Stack | None = None  # set when the process is asked for it
+        self.stack: Stack | None = None  # what it printed of where it hangs, once it was asked
+
+    def collect_stack(self) -> None:
+        """Keep apart what the process prints of where it hangs: it is about to be asked."""
+        self.stack = Stack()
 
     def line(self, line: bytes) -> None:
         """See `_Lines`."""

@@ -171,7 +171,7 @@ class WorkerProcess(WorkerLife):
         """Have it say where it hangs, and end; SIGKILL if that takes long."""
         if self.state is WorkerState.GONE or self.pipes[1].stack is not None:
             return
-        self.pipes[1].stack = stack.Stack()
+        self.pipes[1].collect_stack()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(self.pid, stack.SIGNAL)
         self.limit(stack.PATIENCE, self.kill)
