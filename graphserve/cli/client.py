@@ -27,7 +27,7 @@ from graphserve.system.rundir.search import in_usual_place, live_folders, remove
 from graphserve.wire.formats import StreamFormat
 
 if TYPE_CHECKING:
-    from graphserve.supervise.control.report import Status, WorkerRow
+    from graphserve.supervise.control.status import Status, WorkerRow
 
 C = TypeVar("C", bound=Callable[..., Any])
 ANSWER_TIMEOUT = 10.0  # seconds for an answer that needs no work

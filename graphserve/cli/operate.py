@@ -22,7 +22,7 @@ from graphserve.config.values import DELAY, ValueSource
 from graphserve.errors import ConfigurationError, ExitCode, GraphServeError, NotRunningError
 
 if TYPE_CHECKING:
-    from graphserve.supervise.control.report import FailureRow, NodeRow, Status, WorkerRow
+    from graphserve.supervise.control.status import FailureRow, NodeRow, Status, WorkerRow
 
 # of `ps`
 WORKER_COLUMNS = (

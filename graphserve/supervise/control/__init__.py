@@ -6,9 +6,9 @@ Runs in the supervisor.
               supervisor
     http      the HTTP server below it: one request a connection, every size and time bounded; h11
               parses
-    report    the JSON of `/ps` and `/status`, read from the fleet
+    status    the JSON of `/ps` and `/status`, read from the fleet
 
 A request is read by `http.read`, `ControlApi.answer` finds its path, and what it asks for is done
 by `supervise/operations.py` (reload, restart, scale), by `supervise/signals.py` (stop), or read by
-`report`. The commands of `cli/operate.py` are its clients, by `cli/client.py`.
+`status`. The commands of `cli/operate.py` are its clients, by `cli/client.py`.
 """

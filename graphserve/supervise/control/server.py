@@ -18,13 +18,19 @@ from typing import Any, Protocol, TypeVar
 
 from graphserve.config import Config
 from graphserve.errors import GraphServeError
-from graphserve.supervise.control import report
 from graphserve.supervise.control.http import (
     ControlRequest,
     ControlResponse,
     Handler,
     HttpError,
     UnixHttpServer,
+)
+from graphserve.supervise.control.status import (
+    Status,
+    failure_rows,
+    node_rows,
+    overall_state,
+    worker_rows,
 )
 from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.operations import OperationRefused, Operations
@@ -102,12 +108,12 @@ class ControlApi:
         await handle(request, response)
 
     async def _ps(self, request: ControlRequest, response: ControlResponse) -> None:
-        response.json(await report.workers(self._supervisor.fleet))
+        response.json(await worker_rows(self._supervisor.fleet))
 
     async def _status(self, request: ControlRequest, response: ControlResponse) -> None:
         supervisor = self._supervisor
         settings = supervisor.config.settings
-        status: report.Status = {
+        status: Status = {
             "state": self._state(),
             "url": self._url,
             "target": settings.target,
@@ -116,15 +122,15 @@ class ControlApi:
             "run_dir": str(self._run),
             "uptime": round(time.monotonic() - self._began, 3),
             "operation": supervisor.operations.running or None,
-            "nodes": report.nodes(supervisor.fleet),
+            "nodes": node_rows(supervisor.fleet),
             "fallback_server": supervisor.fleet.fallback.pid,
-            "failures": report.failures(supervisor.operations),
+            "failures": failure_rows(supervisor.operations),
         }
         response.json(status)
 
     def _state(self) -> str:
         supervisor = self._supervisor
-        state = report.overall(supervisor.fleet, supervisor.phase)
+        state = overall_state(supervisor.fleet, supervisor.phase)
         # After a reload that failed, the files are not those of what serves: the next death may not
         # be replaced.
         return (

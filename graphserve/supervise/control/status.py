@@ -81,7 +81,7 @@ class Status(TypedDict):
     failures: list[FailureRow]
 
 
-async def workers(fleet: Fleet) -> list[WorkerRow]:
+async def worker_rows(fleet: Fleet) -> list[WorkerRow]:
     """Return one object for each worker: nodes in the order in which they start, the entry last."""
     reporting = (WorkerState.READY, WorkerState.DRAINING)
     await _ask_for_reports(
@@ -91,15 +91,15 @@ async def workers(fleet: Fleet) -> list[WorkerRow]:
     places = {name: place for place, name in enumerate(order)}
     # what goes away comes first
     ordered = sorted(fleet.nodes, key=lambda node: places.get(node.plan.name, -1))
-    return [row for node in ordered for row in _worker_rows(node)]
+    return [row for node in ordered for row in _rows_of(node)]
 
 
-def nodes(fleet: Fleet) -> list[NodeRow]:
+def node_rows(fleet: Fleet) -> list[NodeRow]:
     """Return one object for each node of the graph as it is meant to be."""
     return [_node_row(node) for node in fleet.current_nodes().values()]
 
 
-def failures(operations: Operations) -> list[FailureRow]:
+def failure_rows(operations: Operations) -> list[FailureRow]:
     """Return the operations that failed last and were not done since."""
     return [
         {
@@ -113,7 +113,7 @@ def failures(operations: Operations) -> list[FailureRow]:
     ]
 
 
-def overall(fleet: Fleet, phase: str) -> str:
+def overall_state(fleet: Fleet, phase: str) -> str:
     """Return `ready` if every node has all its workers, `degraded` if not; or the phase, if it is
     not `serving`.
     """
@@ -147,7 +147,7 @@ def _node_row(node: Node) -> NodeRow:
     }
 
 
-def _worker_rows(node: Node) -> Iterator[WorkerRow]:
+def _rows_of(node: Node) -> Iterator[WorkerRow]:
     now = asyncio.get_running_loop().time()
     for worker in sorted(node.workers, key=lambda worker: (worker.slot, worker.spawned_at)):
         yield {
