@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 from urllib.parse import urlsplit
 
 import click
@@ -29,7 +29,7 @@ from graphserve.wire.formats import StreamFormat
 if TYPE_CHECKING:
     from graphserve.supervise.control.status import Status, WorkerRow
 
-C = TypeVar("C", bound=Callable[..., Any])
+C = TypeVar("C", bound=Callable[..., object])
 ANSWER_TIMEOUT = 10.0  # seconds for an answer that needs no work
 GLANCE_TIMEOUT = 1.0  # seconds for each of several graphs to say which it is
 # seconds that a graph has to make its control socket, or a run folder that somebody removed
@@ -144,13 +144,13 @@ class RunningGraph:
             if answer.headers.get_content_type() == NDJSON:
                 self._follow(answer)
                 return None
-            value: Any = json.loads(answer.read())
+            value: object = json.loads(answer.read())
         except (OSError, http.client.HTTPException, ValueError) as exc:
             raise self._gone(exc) from None
         finally:
             connection.close()
         if answer.status >= 400:
-            raise OperationFailed(value)
+            raise OperationFailed(value if isinstance(value, dict) else {})
         return value
 
     def _follow(self, answer: http.client.HTTPResponse) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import click
 
@@ -24,7 +24,7 @@ from graphserve.config.values import (
 )
 from graphserve.errors import ConfigurationError
 
-C = TypeVar("C", bound=Callable[..., Any])
+C = TypeVar("C", bound=Callable[..., object])
 PASSWORD = BY_KEY["ssl_keyfile_password"].variable
 ARGUMENT = "entrypoint"  # the flag of the table that is an argument here
 
@@ -86,12 +86,14 @@ def _option(flag: Flag) -> Callable[[C], C]:
     )  # fmt: skip
 
 
-def checked(name: str, kind: Kind[object]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+def checked(
+    name: str, kind: Kind[object]
+) -> Callable[[click.Context, click.Parameter, object], object]:
     """Return a callback that parses the value of an option; a value that is not of this kind is
     wrong usage.
     """
 
-    def check(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    def check(ctx: click.Context, parameter: click.Parameter, value: object) -> object:
         if value is None or value == ():
             return None
         source = ValueSource(f"--{name}", current_folder())
@@ -110,11 +112,13 @@ def _help(flag: Flag) -> str:
     return f"{flag.help} [default: {_written(flag, default)}]"
 
 
-def _written(flag: Flag, value: Any) -> str:
+def _written(flag: Flag, value: object) -> str:
     """Return a value as a user writes it."""
-    if flag.kind is CERT_REQS:
+    if isinstance(value, int) and flag.kind is CERT_REQS:
         return CERTIFICATES[value]
-    return _size(value) if flag.kind in (SIZE, BODY_SIZE) else str(value)
+    if isinstance(value, int) and flag.kind in (SIZE, BODY_SIZE):
+        return _size(value)
+    return str(value)
 
 
 def _size(number: int) -> str:

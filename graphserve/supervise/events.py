@@ -6,7 +6,7 @@ Runs in the supervisor.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 State = Literal["starting", "ready", "draining", "failed", "stopped"]
@@ -56,7 +56,7 @@ class LogRecord:
     pid: int | None = None
     stream: Literal["stdout", "stderr", "log"] = "log"
     traceback: str = ""
-    fields: dict[str, Any] = field(default_factory=dict)
+    fields: dict[str, object] = field(default_factory=dict)
 
 
 class Observer(Protocol):

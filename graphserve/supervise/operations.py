@@ -10,14 +10,13 @@ import contextlib
 import dataclasses
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from itertools import groupby
-from typing import Any
 
 from graphserve.config import Config
 from graphserve.errors import ConfigurationError, GraphError, GraphServeError, StartupError, closest
-from graphserve.graph.plan import NodePlan, Plan
+from graphserve.graph.plan import NodePlan, Plan, Resolution
 from graphserve.graph.resolver import require
 from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.node import Node
@@ -76,7 +75,7 @@ class Operations:
     """
 
     def __init__(
-        self, fleet: Fleet, config: Config, resolve: Callable[[Config], Coroutine[Any, Any, Any]],
+        self, fleet: Fleet, config: Config, resolve: Callable[[Config], Awaitable[Resolution]],
         reread: Callable[[], Config] | None, say: Callable[[str, str, str], None],
         under_reload: Callable[[], contextlib.AbstractContextManager[None]],
     ) -> None:  # fmt: skip
@@ -89,7 +88,7 @@ class Operations:
         self.running = ""  # what is under way
         self.failures: dict[str, Failure] = {}  # by operation: those that failed last
         # for which nodes
-        self._resolving: tuple[Collection[str], asyncio.Future[Any]] | None = None
+        self._resolving: tuple[Collection[str], asyncio.Future[Resolution]] | None = None
         self._superseded = False
         self._rolled: list[str] = []  # nodes of which the reload under way has replaced a worker
         self._one_at_a_time = asyncio.Lock()
@@ -211,7 +210,7 @@ class Operations:
         if problems := [trouble.message for trouble in found if not trouble.warning]:
             raise ConfigurationError("; ".join(problems))
 
-    async def _resolved(self, config: Config, names: Collection[str]) -> Any:
+    async def _resolved(self, config: Config, names: Collection[str]) -> Resolution:
         work = asyncio.ensure_future(self._resolve(config))
         self._resolving = (names, work)
         self._superseded = False

@@ -12,8 +12,8 @@ import logging
 import os
 import time
 import traceback
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from graphserve.config import Config
 from graphserve.errors import ExitCode, GraphServeError, StartupError
@@ -60,7 +60,7 @@ class Supervisor:
         self.observer = self.notifier = SystemdNotifier(observer, os.environ)
         self.signals = Signals(self._say)
         self.phase = "starting"  # then `serving`, then `stopping`
-        self._jobs: set[asyncio.Task[Any]] = set()
+        self._jobs: set[asyncio.Task[object]] = set()
 
     async def run(self) -> ExitCode:
         """Start, serve, and stop when a signal comes.
@@ -144,7 +144,7 @@ class Supervisor:
             upkeep.end()
             await control.close()
 
-    def job(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def job(self, work: Awaitable[T]) -> asyncio.Task[T]:
         """Do something that a stop gives up."""
         task = asyncio.ensure_future(work)
         self._jobs.add(task)
@@ -329,7 +329,7 @@ async def _resolution(
     raise StartupError(child.too_slow(limit), log=str(pipes[1].stack))
 
 
-async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+async def _unless(event: asyncio.Event, work: Awaitable[T]) -> T | None:
     """What `work` comes to; None, and `work` cancelled, when the event comes first."""
     task = asyncio.ensure_future(work)
     happened = asyncio.ensure_future(event.wait())
@@ -345,7 +345,7 @@ async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | Non
     return None
 
 
-async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
+async def _cancel(tasks: set[asyncio.Task[object]]) -> None:
     for task in tasks:
         task.cancel()
     if tasks:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
 
 
-async def first(*works: Callable[[], Coroutine[Any, Any, object]]) -> None:
+async def first(*works: Callable[[], Awaitable[object]]) -> None:
     """Wait until one of these is done; the others are cancelled.
 
     It takes functions, not coroutines: where it is cancelled before it begins, nobody would await
@@ -21,7 +20,7 @@ async def first(*works: Callable[[], Coroutine[Any, Any, object]]) -> None:
             task.cancel()
 
 
-async def together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+async def together(works: Iterable[Awaitable[None]]) -> None:
     """Do things side by side; the first that fails ends the others, and is raised when they have
     ended.
     """

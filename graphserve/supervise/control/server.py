@@ -12,9 +12,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from graphserve.config import Config
 from graphserve.errors import GraphServeError
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 MAX_WORKERS = 10_000  # of one node; more is a slip of the finger
 HOW_TO_NAME = 'name nodes so: {"nodes": ["Model"]}; or send no body, for all of them'
-Work = Callable[[Progress], Coroutine[object, object, object]]
+Work = Callable[[Progress], Awaitable[object]]
 
 
 class Control(Protocol):
@@ -68,7 +68,7 @@ class Control(Protocol):
     @property
     def signals(self) -> Signals: ...
 
-    def job(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def job(self, work: Awaitable[T]) -> asyncio.Task[T]:
         """Do something that a stop gives up."""
 
 

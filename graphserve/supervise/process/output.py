@@ -13,7 +13,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 from graphserve.logs.text import printable
 from graphserve.supervise.events import LEVELS, LogRecord
@@ -165,7 +165,7 @@ class Records(_Lines):
             _text(said.get("message")),
             self.node, self.slot, self.pid, "log",
             _text(said.get("traceback")),
-            _plain(fields) if isinstance(fields, dict) else {},
+            _fields(fields) if isinstance(fields, dict) else {},
         )  # fmt: skip
 
     def _unreadable(self, line: bytes) -> LogRecord:
@@ -174,11 +174,15 @@ class Records(_Lines):
         return LogRecord(time.time(), "warning", text, self.node, self.slot, self.pid)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _plain(value: Any, depth: int = DEPTH) -> Any:
+def _fields(said: dict[str, object]) -> dict[str, object]:
+    return {name: _plain(value, DEPTH - 1) for name, value in said.items()}
+
+
+def _plain(value: object, depth: int) -> object:
     """A value that every JSON has: no infinity, nothing deeper than anybody reads."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)

@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import IO, Protocol
 
 from tornado.ioloop import IOLoop
 
@@ -37,6 +37,24 @@ from graphserve.system.shared_memory import Roster
 NO_PROCESS_PAUSE = 1.0  # seconds until it is tried again, when the machine gives us no process
 
 
+class ChildProcess(Protocol):
+    """What is used of circus' `Process`, which has no types."""
+
+    pid: int
+    env: Mapping[str, str]
+    stdout: IO[bytes]
+    stderr: IO[bytes]
+
+    def poll(self) -> int | None:
+        """Return its exit code; None as long as it lives."""
+
+    def wait(self) -> int | None:
+        """Wait until it has ended."""
+
+    def close_output_channels(self) -> None:
+        """Close our ends of its outputs."""
+
+
 class WorkerProcess(WorkerLife):
     """One worker, from spawn to death; `supervise/states.py` has the states that it goes
     through.
@@ -47,7 +65,7 @@ class WorkerProcess(WorkerLife):
         node: str,
         revision: Revision,
         slot: int,
-        process: Any,
+        process: ChildProcess,
         pipes: list[Pipe],
         records: Records,
     ) -> None:
@@ -204,7 +222,7 @@ class _Watcher(Watcher):  # type: ignore[misc]
     def _get_stdin_socket_fd(self) -> int:
         return self.records
 
-    def _make(self, *arguments: Any, **options: Any) -> Process:
+    def _make(self, *arguments: object, **options: object) -> Process:
         try:
             return Process(*arguments, **options)
         except OSError as exc:
@@ -313,16 +331,17 @@ class Pool:
         self._watch(worker, pidfd)
         return worker
 
-    def _start(self, slot: int, env: Mapping[str, str]) -> Any:
+    def _start(self, slot: int, env: Mapping[str, str]) -> ChildProcess:
         self._watcher.env = dict(env)
         before = set(self._watcher.processes)
         self._watcher.spawn_process(recovery_wid=slot + 1)
         new = set(self._watcher.processes) - before
         if not new:
             raise self._watcher.refused or OSError("no process could be started")
-        return self._watcher.processes[new.pop()]
+        process: ChildProcess = self._watcher.processes[new.pop()]
+        return process
 
-    def _forget(self, process: Any) -> None:
+    def _forget(self, process: ChildProcess) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
         process.wait()
@@ -365,7 +384,7 @@ class Pool:
         worker.memory.close()
 
 
-def _discard(data: Any) -> None:
+def _discard(data: object) -> None:
     pass
 
 
