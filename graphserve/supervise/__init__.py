@@ -2,8 +2,9 @@
 
 It never imports user code.
 
-    supervisor   from the first line to the exit code; signals, systemd and watch bring it news,
-                 the resolver the Plan
+    supervisor   from the first line to the exit code: `Supervisor` is the process,
+                 `SupervisedGraph` what it starts, serves and stops; signals, systemd and watch
+                 bring news, the resolver the Plan
     fleet        every node that runs, in order; it hears the workers, and tells callers what
                  becomes of nodes
     node         one node's workers and its restart policy (backoff); health judges them, quarantine
@@ -12,10 +13,10 @@ It never imports user code.
                  by one
     operations   reload, scale, restart: one at a time
     fallback     the process at the public port while no worker of the entry takes calls
-    states       which state of a worker or of a node may follow which
+    states       which state of a worker, a node, a rollout or the graph may follow which
     process/     the processes themselves, on circus;  control/   what operators ask
 
-One start: `Supervisor` has the Plan resolved, `Fleet.add_revision` makes a revision of it,
+One start: `SupervisedGraph` has the Plan resolved, `Fleet.add_revision` makes a revision of it,
 `Fleet.start` has each node spawn its workers. They import side by side; each is sent `Init` when
 what it needs is ready, and says `Ready`.
 """

@@ -1,4 +1,5 @@
-"""The states of workers, nodes and rollouts, and which may follow which; nothing else changes them.
+"""The states of workers, nodes, rollouts and the graph, and which may follow which; nothing else
+changes them.
 
 Runs in the supervisor.
 
@@ -15,6 +16,8 @@ early, again and again; DRAINING and STOPPED at its end.
 A rollout replaces the workers of a node one by one, here with the old one first:
 
     IDLE → (MAKING_ROOM) → STARTING → LEAVING → (MAKING_ROOM) → STARTING → LEAVING → IDLE
+
+A graph is STARTING until every node was ready once, then SERVING, and STOPPING at its end.
 
 A change that is not in a table is a bug of ours. It raises; the event loop or the operation logs it
 as that, and the graph goes on as it was.
@@ -303,3 +306,46 @@ class RolloutLife:
         """
         if state is not self._recycling:
             self._recycling = RECYCLING_TRANSITIONS.follow(self._recycling, state)
+
+
+class GraphPhase(enum.Enum):
+    """How far the graph as a whole has come."""
+
+    STARTING = "starting"  # not every node was ready yet
+    SERVING = "serving"  # operators may change it
+    STOPPING = "stopping"  # it answers what it took, and ends; or its start has failed
+
+    @property
+    def shown(self) -> str:
+        """The phase as operators see it."""
+        return self.value
+
+
+GRAPH_TRANSITIONS = Transitions(
+    "a graph cannot be",
+    {
+        GraphPhase.STARTING: frozenset({GraphPhase.SERVING, GraphPhase.STOPPING}),
+        GraphPhase.SERVING: frozenset({GraphPhase.STOPPING}),
+        GraphPhase.STOPPING: frozenset(),
+    },
+)
+
+
+class GraphLife:
+    """The phase of the graph, from its start to its end."""
+
+    def __init__(self) -> None:
+        self._phase = GraphPhase.STARTING
+
+    @property
+    def phase(self) -> GraphPhase:
+        """How far it has come."""
+        return self._phase
+
+    def enter(self, phase: GraphPhase) -> None:
+        """Enter a phase.
+
+        Raises:
+            IllegalTransition: it does not follow the present one.
+        """
+        self._phase = GRAPH_TRANSITIONS.follow(self._phase, phase)

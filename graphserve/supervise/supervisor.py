@@ -29,7 +29,9 @@ from graphserve.supervise.process.sockets import PublicSocket
 from graphserve.supervise.revision import outline
 from graphserve.supervise.run_folder import RunFolderUpkeep
 from graphserve.supervise.signals import Signals
+from graphserve.supervise.states import GraphLife, GraphPhase
 from graphserve.supervise.systemd import SystemdNotifier
+from graphserve.supervise.waiting import cancel, unless
 from graphserve.supervise.watch import changes, folders
 from graphserve.system import machine, os_errors, stack
 from graphserve.system.rundir.claim import RunDir
@@ -41,7 +43,7 @@ LEAVING = 3.0  # seconds that what was ready has to leave when a start has faile
 
 
 class Supervisor:
-    """A running graph.
+    """The process: it makes the run folder, binds the public port, and runs the graph in them.
 
     Args:
         config: what to run, and how.
@@ -51,16 +53,17 @@ class Supervisor:
     """
 
     def __init__(
-        self, config: Config, observer: Observer, resolver: Resolver | None = None,
+        self,
+        config: Config,
+        observer: Observer,
+        resolver: Resolver | None = None,
         reread: Callable[[], Config] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.config = config
-        self._resolver = resolver
-        self._reread = reread
-        self.observer = self.notifier = SystemdNotifier(observer, os.environ)
-        self.signals = Signals(self._say)
-        self.phase = "starting"  # then `serving`, then `stopping`
-        self._jobs: set[asyncio.Task[object]] = set()
+        self.resolver = resolver
+        self.reread = reread
+        self.notifier = SystemdNotifier(observer, os.environ)
+        self.signals = Signals(self.say)
 
     async def run(self) -> ExitCode:
         """Start, serve, and stop when a signal comes.
@@ -68,7 +71,7 @@ class Supervisor:
         Raises:
             GraphServeError: the graph is invalid, or could not start; nothing is left behind.
         """
-        work = asyncio.ensure_future(self._live())
+        work = asyncio.ensure_future(self._run())
         killed = asyncio.ensure_future(self.signals.killing.wait())
         await asyncio.wait([work, killed], return_when=asyncio.FIRST_COMPLETED)
         killed.cancel()
@@ -76,71 +79,111 @@ class Supervisor:
             work.cancel()
             with contextlib.suppress(asyncio.CancelledError, GraphServeError):
                 await work
-            self._say(
+            self.say(
                 "warning",
                 "killed at once by a second signal: calls that were not answered yet are lost",
             )
             return ExitCode.INTERRUPTED
         return work.result()
 
-    async def _live(self) -> ExitCode:
+    def say(self, level: str, message: str, trace: str = "") -> None:
+        """Show a line of the supervisor's own."""
+        self.notifier.log(LogRecord(time.time(), level, message, traceback=trace))
+
+    async def _run(self) -> ExitCode:
         stale = remove_stale()
-        self.folder = RunDir(self.config.run_dir)
-        self._say_foreign(
-            [*stale.foreign, *(str(self.folder.path / name) for name in self.folder.foreign)]
-        )
-        if self.folder.parent_made is not None:
-            self._say(
+        folder = RunDir(self.config.run_dir)
+        self._say_foreign([*stale.foreign, *(str(folder.path / name) for name in folder.foreign)])
+        if folder.parent_made is not None:
+            self.say(
                 "info",
-                f"made the folder {self.folder.parent_made} for the run folder: it was not there,"
+                f"made the folder {folder.parent_made} for the run folder: it was not there,"
                 " and stays",
             )
-        end_leftovers([*stale.tokens, self.folder.before])
+        end_leftovers([*stale.tokens, folder.before])
         try:
-            self.public = PublicSocket(self.config.settings.listen)
+            public = PublicSocket(self.config.settings.listen)
             try:
-                return await self._serve()
+                return await SupervisedGraph(self, folder, public).run()
             finally:
-                self.public.remove()
-                self.public.close()
+                public.remove()
+                public.close()
         except GraphServeError as exc:
             self.notifier.failed(str(exc))
             raise
         finally:
-            self._say_foreign([str(self.folder.path / name) for name in self.folder.remove()])
+            self._say_foreign([str(folder.path / name) for name in folder.remove()])
 
-    async def _serve(self) -> ExitCode:
-        self.fleet = Fleet(self.folder.path, self.public, self.observer)
-        self.reaper = Reaper(self.fleet.marks)
+    def _say_foreign(self, paths: list[str]) -> None:
+        if paths:
+            self.say(
+                "warning",
+                f"left in the run folder, since graphserve did not make it: {', '.join(paths)}",
+            )
+
+
+class SupervisedGraph(GraphLife):
+    """The graph, from its start to its end; operators see and change it by the control socket.
+
+    Args:
+        supervisor: the process.
+        folder: the run folder.
+        public: the public socket.
+    """
+
+    def __init__(self, supervisor: Supervisor, folder: RunDir, public: PublicSocket) -> None:
+        super().__init__()
+        self.config = supervisor.config
+        self.public = public
+        self.signals = supervisor.signals
+        self.fleet = Fleet(folder.path, public, supervisor.notifier)
         self.operations = Operations(
-            self.fleet, self.config, self._resolve, self._reread, self._say, self.notifier.reload
+            self.fleet,
+            self.config,
+            self._resolve,
+            supervisor.reread,
+            supervisor.say,
+            supervisor.notifier.reload,
         )
-        control = await open_control(self, self.folder.path)
-        upkeep = RunFolderUpkeep(self.folder, self.fleet, control, self._say)
+        self._say = supervisor.say
+        self._notifier = supervisor.notifier
+        self._folder = folder
+        self._reaper = Reaper(self.fleet.marks)
+        self._resolver = supervisor.resolver  # for the start
+        self._jobs: set[asyncio.Task[object]] = set()
+
+    async def run(self) -> ExitCode:
+        """Start, serve, and stop when it is told to.
+
+        Raises:
+            GraphServeError: the graph is invalid, or could not start; its processes have ended.
+        """
+        control = await open_control(self, self._folder.path)
+        upkeep = RunFolderUpkeep(self._folder, self.fleet, control, self._say)
         try:
             upkeep.begin()
             try:
-                begun = await _unless(self.signals.stopping, self._begin())
+                started = await unless(self.signals.stopping, self._start())
             except GraphServeError as exc:
-                self.notifier.failed(str(exc))
+                self._notifier.failed(str(exc))
                 await self._give_up(exc)
                 raise
-            if begun is None:
-                self.notifier.stopping()
+            if started is None:
+                self._notifier.stopping()
                 await self._give_up()
                 return ExitCode.OK
-            self.phase = "serving"
-            self.observer.serving(self.public.url)
-            self.job(self._reload_on_change())
+            self.enter(GraphPhase.SERVING)
+            self._notifier.serving(self.public.url)
+            self.job(self._reload_when_asked())
             await self.signals.stopping.wait()
-            self.phase = "stopping"
-            await _cancel(self._jobs)
+            self.enter(GraphPhase.STOPPING)
+            await cancel(self._jobs)
             await self._drain()
             return ExitCode.OK
         finally:
-            await _cancel(self._jobs)
+            await cancel(self._jobs)
             await self.fleet.kill()
-            await self.reaper.end()
+            await self._reaper.end()
             upkeep.end()
             await control.close()
 
@@ -151,18 +194,21 @@ class Supervisor:
         task.add_done_callback(self._jobs.discard)
         return task
 
-    async def _drain(self) -> None:
-        self.notifier.stopping()
-        if self.config.drain_delay:
-            self.fleet.unready()
-            await asyncio.sleep(self.config.drain_delay)
-        await self.fleet.drain()
+    async def _start(self) -> bool:
+        config = self.config
+        self.fleet.expect(outline(config.settings), config.env, config.keyfile_password)
+        plan = require(await self._resolve(config))
+        # what changes from here on is not missed, however long the start takes
+        if config.reload:
+            self.job(self._watch_files(plan))
+        await self.fleet.start(self.fleet.add_revision(plan, config.env, config.keyfile_password))
+        return True
 
     async def _give_up(self, failure: GraphServeError | None = None) -> None:
         """End a start: what was ready leaves, in order; the rest is killed, and what does not leave
         is soon after.
         """
-        self.phase = "stopping"
+        self.enter(GraphPhase.STOPPING)
         if failure is not None and any(node.ready_workers() for node in self.fleet.nodes):
             self._say("error", f"the start has failed, the nodes that are ready stop: {failure}")
         for node in self.fleet.nodes:
@@ -171,31 +217,23 @@ class Supervisor:
             async with asyncio.timeout(LEAVING if failure is not None else None):
                 await self.fleet.drain()
 
-    async def _begin(self) -> bool:
-        self.fleet.expect(
-            outline(self.config.settings), self.config.env, self.config.keyfile_password
-        )
-        plan = require(await self._resolve(self.config))
-        # what changes from here on is not missed, however long the start takes
-        if self.config.reload:
-            self.job(self._watch_files(plan))
-        await self.fleet.start(
-            self.fleet.add_revision(plan, self.config.env, self.config.keyfile_password)
-        )
-        return True
+    async def _drain(self) -> None:
+        self._notifier.stopping()
+        if self.config.drain_delay:
+            self.fleet.unready()
+            await asyncio.sleep(self.config.drain_delay)
+        await self.fleet.drain()
 
     async def _resolve(self, config: Config) -> Resolution:
         """Return what the resolver says; what user modules print meanwhile is shown."""
         child = self._resolver or Resolver(config.settings, config.env, capture=True)
         self._resolver = None
-        self.reaper.spared.add(child.pid)
+        self._reaper.spared.add(child.pid)
         try:
             limit = import_limit(config.settings.startup_timeout)
-            return await _resolution(child, limit, self.observer.log)
+            return await _resolution(child, limit, self._notifier.log)
         finally:
-            self.reaper.spared.discard(child.pid)
-
-    # --- reload ---
+            self._reaper.spared.discard(child.pid)
 
     async def _watch_files(self, plan: Plan) -> None:
         watched = folders(self.config, plan)
@@ -210,28 +248,18 @@ class Supervisor:
         except GraphServeError as exc:
             self._say("error", f"{exc}; meanwhile `graphserve reload` reloads")
 
-    async def _reload_on_change(self) -> None:
-        """Whenever a reload is asked for: new workers start beside the old, and only then take
-        their places.
+    async def _reload_when_asked(self) -> None:
+        """Reload whenever SIGHUP or a changed file asks for it: new workers start beside the old,
+        and only then take their places.
         """
         while True:
             await self.signals.changing.wait()
             self.signals.changing.clear()
             try:
                 # changed again: it begins anew
-                await _unless(self.signals.changing, self.operations.reload())
+                await unless(self.signals.changing, self.operations.reload())
             except Exception:
                 pass  # it was said
-
-    def _say_foreign(self, paths: list[str]) -> None:
-        if paths:
-            self._say(
-                "warning",
-                f"left in the run folder, since graphserve did not make it: {', '.join(paths)}",
-            )
-
-    def _say(self, level: str, message: str, trace: str = "") -> None:
-        self.observer.log(LogRecord(time.time(), level, message, traceback=trace))
 
 
 def run(
@@ -327,26 +355,3 @@ async def _resolution(
             pipe.close()
         child.close()
     raise StartupError(child.too_slow(limit), log=str(pipes[1].stack))
-
-
-async def _unless(event: asyncio.Event, work: Awaitable[T]) -> T | None:
-    """What `work` comes to; None, and `work` cancelled, when the event comes first."""
-    task = asyncio.ensure_future(work)
-    happened = asyncio.ensure_future(event.wait())
-    try:
-        await asyncio.wait([task, happened], return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-    finally:
-        happened.cancel()
-        if not task.done():
-            task.cancel()
-            await asyncio.wait([task])
-    return None
-
-
-async def _cancel(tasks: set[asyncio.Task[object]]) -> None:
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(set(tasks))

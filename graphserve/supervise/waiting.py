@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 async def first(*works: Callable[[], Awaitable[object]]) -> None:
@@ -32,3 +35,27 @@ async def together(works: Iterable[Awaitable[None]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def unless(event: asyncio.Event, work: Awaitable[T]) -> T | None:
+    """Return what `work` comes to; None, and cancel it, if the event comes first."""
+    task = asyncio.ensure_future(work)
+    happened = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait([task, happened], return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+    finally:
+        happened.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+    return None
+
+
+async def cancel(tasks: Collection[asyncio.Task[object]]) -> None:
+    """Cancel tasks, and wait until they have ended."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(set(tasks))

@@ -30,6 +30,7 @@ from graphserve.supervise.process.worker_process import WorkerProcess
 from graphserve.supervise.revision import Revision
 from graphserve.supervise.states import (
     CLAIM_TRANSITIONS,
+    GRAPH_TRANSITIONS,
     NODE_TRANSITIONS,
     RECYCLING_TRANSITIONS,
     ROLLOUT_TRANSITIONS,
@@ -63,6 +64,7 @@ TABLES = [
     NODE_TRANSITIONS,
     ROLLOUT_TRANSITIONS,
     RECYCLING_TRANSITIONS,
+    GRAPH_TRANSITIONS,
 ]
 MOST = 600.0  # seconds of the turned clock in which everything is over
 

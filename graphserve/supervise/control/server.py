@@ -37,6 +37,7 @@ from graphserve.supervise.operations import OperationRefused, Operations
 from graphserve.supervise.process.sockets import PublicSocket
 from graphserve.supervise.rollout import Progress
 from graphserve.supervise.signals import Signals
+from graphserve.supervise.states import GraphPhase
 from graphserve.system.rundir.paths import control_socket
 
 T = TypeVar("T")
@@ -53,8 +54,8 @@ class Control(Protocol):
     def config(self) -> Config: ...
 
     @property
-    def phase(self) -> str:
-        """Return `starting`, `serving` or `stopping`."""
+    def phase(self) -> GraphPhase:
+        """Return how far the graph has come."""
 
     @property
     def public(self) -> PublicSocket: ...
@@ -190,8 +191,9 @@ class ControlApi:
                 then.
         """
         supervisor = self._supervisor
-        if supervisor.phase != "serving":
-            raise HttpError(409, f"the graph is {supervisor.phase}: try again when it is ready")
+        if supervisor.phase is not GraphPhase.SERVING:
+            words = f"the graph is {supervisor.phase.shown}: try again when it is ready"
+            raise HttpError(409, words)
         if (running := supervisor.operations.running) and not instead:
             raise HttpError(
                 409, f"a {running} is under way: try again when it is done", operation=running

@@ -13,7 +13,7 @@ from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.node import Node
 from graphserve.supervise.operations import Operations
 from graphserve.supervise.process.worker_process import WorkerProcess
-from graphserve.supervise.states import WorkerState
+from graphserve.supervise.states import GraphPhase, WorkerState
 from graphserve.system.messages import Report, plain
 
 # seconds that workers have to report; what one that does not is executing is not known
@@ -113,12 +113,12 @@ def failure_rows(operations: Operations) -> list[FailureRow]:
     ]
 
 
-def overall_state(fleet: Fleet, phase: str) -> str:
+def overall_state(fleet: Fleet, phase: GraphPhase) -> str:
     """Return `ready` if every node has all its workers, `degraded` if not; or the phase, if it is
-    not `serving`.
+    not `SERVING`.
     """
-    if phase != "serving":
-        return phase
+    if phase is not GraphPhase.SERVING:
+        return phase.shown
     complete = all(
         len(node.ready_workers()) >= node.plan.workers and not _silent(node)
         for node in fleet.current_nodes().values()
