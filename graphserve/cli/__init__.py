@@ -1,6 +1,7 @@
 """The `graphserve` command: finds the subcommand, turns errors into messages and exit codes.
 
-    serve, graph, check   one module each; check and serve ask `preflight` about the machine
+    serve, graph, check   one module each, however short: it is imported by the command's name;
+                          check and serve ask `preflight` about the machine
     operate               ps, status, scale, reload, restart, stop: a running graph
     client                how those find the graph and reach it, over its control socket
     flags                 the options, made from the table in `config/flags.py`

@@ -124,10 +124,10 @@ class Operations:
                         "reload all of it with `graphserve reload`",
                         409,
                     )
-                change = Change(self.fleet, progress)
-                self._rolled = change.rolled
+                reload = Reload(self.fleet, progress)
+                self._rolled = reload.rolled
                 try:
-                    await change.run(
+                    await reload.run(
                         plan,
                         config.env,
                         config.keyfile_password,
@@ -135,7 +135,7 @@ class Operations:
                     )
                 except StartupError as exc:
                     raise StartupError(
-                        f"{exc}\n{self._what_now(change.rolled)}", exc.node, exc.log
+                        f"{exc}\n{self._what_now(reload.rolled)}", exc.node, exc.log
                     ) from exc
                 self.config = config
         return True
@@ -295,14 +295,12 @@ class Operations:
         )
 
 
-# --- A change: the graph becomes another revision of itself, worker by worker, without loss --- New
-# nodes start first. Then the others are rolled, leaves first, the nodes of one level side by side;
-# the entry comes last. Nodes that nobody needs any more drain when those that call them are gone.
-# So no call meets an API that is not there (decision record 0010).
+class Reload:
+    """One reload: the graph becomes another revision of itself, worker by worker, without loss.
 
-
-class Change:
-    """One change.
+    New nodes start first. Then the others are rolled, leaves first, the nodes of one level side by
+    side; the entry comes last. Nodes that nobody needs any more drain when those that call them are
+    gone. So no call meets an API that is not there (decision record 0010).
 
     Args:
         fleet: what runs.

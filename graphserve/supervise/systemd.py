@@ -36,7 +36,8 @@ class SystemdNotifier:
         self._address = _address(env.get("NOTIFY_SOCKET", ""))
         self._interval = _interval(env) if self._address else 0.0
         self._states: dict[str, NodeState] = {}
-        self._doing = self._failure = ""
+        self._doing = ""
+        self._failure = ""
         self._ends = False
         self._waiting: deque[bytes] = deque()
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if self._address else None
@@ -44,8 +45,6 @@ class SystemdNotifier:
             self._sock.setblocking(False)  # nobody who reads slowly holds the graph
         if self._interval:
             self._beat()
-
-    # --- what the observer hears ---
 
     def node(self, state: NodeState) -> None:
         """A node changed its state."""
@@ -63,8 +62,6 @@ class SystemdNotifier:
         """The graph is ready."""
         self.ready()
         self._observer.serving(url)
-
-    # --- what the supervisor does ---
 
     def ready(self, trouble: str = "") -> None:
         """The start or a reload is over; `trouble` says why the reload failed."""
@@ -99,8 +96,6 @@ class SystemdNotifier:
         self._ends = True
         self._failure = _first_line(words)
         self._send(["STOPPING=1", self._status()], waits=True)
-
-    # --- the socket ---
 
     def _status(self) -> str:
         if self._failure:

@@ -23,7 +23,7 @@ from graphserve.errors import StartupError
 from graphserve.graph.plan import EdgePlan, ListenPlan, NodePlan, Plan
 from graphserve.supervise.events import LogRecord, NodeState
 from graphserve.supervise.fleet import Fleet
-from graphserve.supervise.operations import Change
+from graphserve.supervise.operations import Reload
 from graphserve.supervise.process.output import Pipe, Records
 from graphserve.supervise.process.sockets import PublicSocket
 from graphserve.supervise.process.worker_process import WorkerProcess
@@ -214,8 +214,8 @@ class Bench:
         await self.fleet.start(self.fleet.add_revision(PLAN, {}, None))
 
     def reload(self) -> asyncio.Task[None]:
-        change = Change(self.fleet, lambda words: None)
-        return asyncio.ensure_future(change.run(PLAN, {}, None))
+        reload = Reload(self.fleet, lambda words: None)
+        return asyncio.ensure_future(reload.run(PLAN, {}, None))
 
     async def until(self, condition: Callable[[], bool]) -> None:
         end = asyncio.get_running_loop().time() + MOST

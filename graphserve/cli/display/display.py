@@ -1,6 +1,6 @@
 """What a display is, and which one `--log-format` and the terminal choose.
 
-Runs in the supervisor.
+Runs in the supervisor. It stands apart because it knows all displays, and none of them knows it.
 """
 
 from __future__ import annotations

@@ -143,7 +143,9 @@ class WorkerProcess(WorkerLife):
     def become_ready(self) -> None:
         """It takes calls, and has all the time to do so."""
         self.enter(WorkerState.READY)
-        self.ready_at = self.seen_at = asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time()
+        self.ready_at = now
+        self.seen_at = now
         self.was_ready.set()
         self.unlimit()
 
@@ -388,15 +390,12 @@ def _discard(data: object) -> None:
     pass
 
 
-# --- What a worker uses of the machine: CPU and memory, from proc(5) ---
-
-
 TICK = os.sysconf("SC_CLK_TCK")  # units of CPU time a second
 SPAN = 1.0  # seconds that a share of CPU is measured over; it may be up to twice as long
 
 
 class Usage:
-    """The usage of one process; all zero once it is gone.
+    """What one process uses of the machine, from proc(5); all zero once it is gone.
 
     Args:
         pid: the process.
@@ -405,7 +404,9 @@ class Usage:
     def __init__(self, pid: int) -> None:
         self._stat = f"/proc/{pid}/stat"
         self._statm = f"/proc/{pid}/statm"
-        self._before = self._last = (time.monotonic(), 0.0)
+        begin = (time.monotonic(), 0.0)
+        self._before = begin
+        self._last = begin
 
     def cpu(self) -> float:
         """Percent of one CPU, since about a second ago; look from time to time, as each look begins
