@@ -86,7 +86,7 @@ class _ReportingDisplay:
 
 
 def main() -> None:
-    """The process: `child.py supervise <descriptor>`."""
+    """Run the process: `child.py supervise <descriptor>`."""
     config = Config.from_json(sys.stdin.buffer.readline())
     descriptor = int(sys.argv[2])
     name_process("supervisor", "supervise")

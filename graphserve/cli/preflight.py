@@ -47,7 +47,7 @@ REQUIRED = (
 
 
 def refuse(config: Config) -> list[Trouble]:
-    """The quick checks that `serve` makes first; returns the warnings among what they found.
+    """Make the quick checks that `serve` makes first, and return the warnings among what they find.
 
     Raises:
         ConfigurationError: the certificate cannot be used, a socket's path is too long, nothing can
@@ -67,7 +67,7 @@ def refuse(config: Config) -> list[Trouble]:
 
 
 def machine(config: Config) -> Iterator[Trouble]:
-    """Everything about this machine that the configuration alone decides."""
+    """Check everything about this machine that the configuration alone decides."""
     listen = config.settings.listen
     yield from certificate(listen.tls, config.keyfile_password)
     yield from (unix_listener(listen) if listen.uds else address(listen))
@@ -80,7 +80,7 @@ def machine(config: Config) -> Iterator[Trouble]:
 
 
 def event_loop(config: Config) -> Iterator[Trouble]:
-    """Whether the workers can have the event loop that was asked for."""
+    """Check that the workers can have the event loop that was asked for."""
     if config.settings.loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
         yield Trouble(
             "--loop uvloop: uvloop is not installed; install it, or give --loop auto or --loop"
@@ -89,7 +89,7 @@ def event_loop(config: Config) -> Iterator[Trouble]:
 
 
 def command_line(given: Mapping[str, object]) -> Iterator[Trouble]:
-    """Whether the command line holds what other users of this machine should not read."""
+    """Check that the command line holds nothing that other users should not read."""
     if given.get("ssl_keyfile_password") is not None:
         yield Trouble(
             "every user of this machine can read --ssl-keyfile-password in the list of processes:"
@@ -99,13 +99,13 @@ def command_line(given: Mapping[str, object]) -> Iterator[Trouble]:
 
 
 def graph(plan: Plan) -> Iterator[Trouble]:
-    """Everything about this machine that the graph decides."""
+    """Check everything about this machine that the graph decides."""
     yield from gpus(plan, here.gpus())
     yield from queues(plan)
 
 
 def address(listen: ListenPlan) -> Iterator[Trouble]:
-    """Whether the host is one of this machine's, and the port free."""
+    """Check that the host is one of this machine's, and the port free."""
     try:
         found = socket.getaddrinfo(
             listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -123,7 +123,7 @@ def address(listen: ListenPlan) -> Iterator[Trouble]:
 
 
 def unix_listener(listen: ListenPlan) -> Iterator[Trouble]:
-    """Whether a socket can be made at the path of `--uds`."""
+    """Check that a socket can be made at the path of `--uds`."""
     path = listen.uds or ""
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
@@ -158,7 +158,7 @@ def _answers(path: str) -> bool:
 
 
 def socket_paths(config: Config) -> Iterator[Trouble]:
-    """Whether the paths of all sockets fit into what the kernel takes."""
+    """Check that the paths of all sockets fit into what the kernel takes."""
     uds = config.settings.listen.uds
     if uds and (size := len(os.fsencode(uds))) > MAX_SOCKET_PATH:
         yield Trouble(
@@ -174,7 +174,7 @@ def socket_paths(config: Config) -> Iterator[Trouble]:
 
 
 def run_folder(path: str | None) -> Iterator[Trouble]:
-    """Whether the folder of `--run-dir` can be one, and is free."""
+    """Check that the folder of `--run-dir` can be one, and is free."""
     try:
         folder = Path(path) if path else parent()
     except StartupError as exc:
@@ -193,7 +193,7 @@ def run_folder(path: str | None) -> Iterator[Trouble]:
 
 
 def reloading(config: Config) -> Iterator[Trouble]:
-    """Whether `--reload` can watch what it shall."""
+    """Check that `--reload` can watch what it shall."""
     if not config.reload:
         return
     if importlib.util.find_spec("watchfiles") is None:
@@ -204,7 +204,7 @@ def reloading(config: Config) -> Iterator[Trouble]:
 
 
 def packages() -> Iterator[Trouble]:
-    """Whether what graphserve needs is there, and nothing overwrites it."""
+    """Check that what graphserve needs is there, and that nothing overwrites it."""
     for name in REQUIRED:
         if importlib.util.find_spec(name) is None:
             yield Trouble(
@@ -215,7 +215,7 @@ def packages() -> Iterator[Trouble]:
 
 
 def overwritten() -> Iterator[Trouble]:
-    """Whether other distributions write into the packages `graphserve` and `circus`."""
+    """Check that no other distribution writes into the packages `graphserve` and `circus`."""
     if not any(map(_may_have_metadata, sys.path)):
         return  # the look costs a tenth of what importlib.metadata does
     if (other := _installed("graphserve")) is not None and _writes(other, "graphserve"):
@@ -234,7 +234,7 @@ def overwritten() -> Iterator[Trouble]:
 
 
 def _may_have_metadata(folder: str) -> bool:
-    """Whether metadata that `overwritten` looks for may be in a folder, or in an archive, of
+    """Return whether metadata that `overwritten` looks for may be in a folder, or in an archive, of
     `sys.path`.
     """
     try:
@@ -256,12 +256,12 @@ def _installed(name: str) -> Distribution | None:
 
 
 def _writes(distribution: Distribution, package: str) -> bool:
-    """Whether a distribution has files in a package; an editable one of a clone has none."""
+    """Return whether a distribution has files in a package; an editable one of a clone has none."""
     return any(path.parts[:1] == (package,) for path in distribution.files or ())
 
 
 def open_files() -> Iterator[Trouble]:
-    """Whether there are descriptors enough; the soft limit is raised to the hard one at start."""
+    """Check that there are descriptors enough; a start raises the soft limit to the hard one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < OPEN_FILES:
         yield Trouble(
@@ -271,7 +271,7 @@ def open_files() -> Iterator[Trouble]:
 
 
 def gpus(plan: Plan, visible: list[str]) -> Iterator[Trouble]:
-    """Whether every worker that asks for GPUs gets them, as the supervisor would hand them out."""
+    """Check that every worker which asks for GPUs gets them, as the supervisor hands them out."""
     asking = [node for node in plan.nodes if node.options.gpus]
     if not asking:
         return
@@ -287,7 +287,7 @@ def gpus(plan: Plan, visible: list[str]) -> Iterator[Trouble]:
 
 
 def queues(plan: Plan, file: Path = Path("/proc/sys/net/core/somaxconn")) -> Iterator[Trouble]:
-    """Whether the kernel cuts a node's queue short."""
+    """Check that the kernel does not cut a node's queue short."""
     try:
         most = int(file.read_text())
     except (OSError, ValueError):

@@ -63,10 +63,10 @@ class Observer(Protocol):
     """Who watches a graph run. Called on the supervisor's event loop: it must not block."""
 
     def node(self, state: NodeState) -> None:
-        """A node changed its state."""
+        """Hear that a node changed its state."""
 
     def log(self, record: LogRecord) -> None:
-        """There is a record to show."""
+        """Hear of a record to show."""
 
     def serving(self, url: str) -> None:
-        """The graph is ready and answers at `url`."""
+        """Hear that the graph is ready and answers at `url`."""

@@ -165,7 +165,8 @@ class Operations:
                 await self.fleet.rollouts[node].restart(progress)
 
     def gives_way(self, names: Collection[str]) -> bool:
-        """Whether a reload of these nodes (none: of all) may take the place of what is under way.
+        """Return whether a reload of these nodes (none: of all) may take the place of what is under
+        way.
 
         It may while modules are imported, which may hang and has changed nothing yet, if it does
         all that was asked.
@@ -176,7 +177,7 @@ class Operations:
         return not names or (bool(begun) and set(begun) <= set(names))
 
     async def _now(self, names: Collection[str]) -> tuple[Config, Plan]:
-        """What files and environment say now, and the Plan of the code as it is now."""
+        """Return what files and environment say now, and the Plan of the code as it is now."""
         failed = "nothing has changed"
         try:
             config = self._config_now()
@@ -265,7 +266,7 @@ class Operations:
         return [known[name] for name in names] if names else list(known.values())
 
     def _what_now(self, rolled: list[str], failed: str = "the new code did not start") -> str:
-        """What serves after a reload that failed."""
+        """Return what serves after a reload that failed."""
         down = [node.plan.name for node in self._all() if not node.ready_workers()]
         failed += " there" if rolled else ""
         if down and len(down) == len(self._all()):
@@ -279,7 +280,9 @@ class Operations:
         return words + (f"; no worker of {', '.join(down)} is ready" if down else "")
 
     def _config_now(self) -> Config:
-        """The configuration as files and environment say it now; where the graph listens stays."""
+        """Return the configuration as files and environment say it now; where the graph listens
+        stays.
+        """
         if self._reread is None:
             return self.config
         new, old = self._reread(), self.config.settings.listen
@@ -369,8 +372,8 @@ class Reload:
 
 
 def beyond(running: Mapping[str, NodePlan], plan: Plan, names: Collection[str]) -> list[str]:
-    """The nodes that are not as they run, although they are not of `names`, or for those that call
-    them.
+    """Return the nodes that are not as they run, although they are not among `names`, or not for
+    those that call them.
     """
     new = {node.name: node for node in plan.nodes}
     return sorted(
@@ -381,5 +384,5 @@ def beyond(running: Mapping[str, NodePlan], plan: Plan, names: Collection[str]) 
 
 
 def _equal(old: NodePlan, new: NodePlan) -> bool:
-    """Whether nothing was changed but by `graphserve scale`."""
+    """Return whether nothing was changed but by `graphserve scale`."""
     return replace(old, id="", level=0, workers=0) == replace(new, id="", level=0, workers=0)

@@ -82,7 +82,7 @@ class Signals:
 
 
 def _has_terminal() -> bool:
-    """Whether this process has a controlling terminal (which its outputs may not be)."""
+    """Return whether this process has a controlling terminal (which its outputs may not be)."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
     except OSError:

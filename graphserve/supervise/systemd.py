@@ -47,7 +47,7 @@ class SystemdNotifier:
             self._beat()
 
     def node(self, state: NodeState) -> None:
-        """A node changed its state."""
+        """Tell the manager that a node changed its state."""
         self._states[state.name] = state
         if state.state == "stopped" and not self._ends:  # a reload has removed it
             del self._states[state.name]
@@ -55,22 +55,24 @@ class SystemdNotifier:
         self._observer.node(state)
 
     def log(self, record: LogRecord) -> None:
-        """There is a record to show."""
+        """Pass a record on."""
         self._observer.log(record)
 
     def serving(self, url: str) -> None:
-        """The graph is ready."""
+        """Tell the manager that the graph is ready."""
         self.ready()
         self._observer.serving(url)
 
     def ready(self, trouble: str = "") -> None:
-        """The start or a reload is over; `trouble` says why the reload failed."""
+        """Tell the manager that the start or a reload is over; `trouble` says why the reload
+        failed.
+        """
         self._doing = f"; {_first_line(trouble)}" if trouble else ""
         self._send(["READY=1", f"MAINPID={os.getpid()}", self._status()], waits=True)
 
     @contextlib.contextmanager
     def reload(self) -> Iterator[None]:
-        """A reload, from its beginning to its end."""
+        """Tell the manager of a reload, at its beginning and at its end."""
         self._doing = "; reloading"
         self._send(
             ["RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", self._status()],
@@ -84,14 +86,14 @@ class SystemdNotifier:
         self.ready()
 
     def stopping(self) -> None:
-        """The stop begins."""
+        """Tell the manager that the stop begins."""
         self._ends = True
         self._doing = "; stopping"
         self._send(["STOPPING=1", self._status()], waits=True)
 
     def failed(self, words: str) -> None:
-        """The start has failed; from now on the status says why, whatever is still to be
-        stopped.
+        """Tell the manager that the start has failed; from now on the status says why, whatever is
+        still to be stopped.
         """
         self._ends = True
         self._failure = _first_line(words)
@@ -148,22 +150,22 @@ def tell_failure(words: str, env: Mapping[str, str]) -> None:
 
 
 def _first_line(words: str) -> str:
-    """What fits into a status: a message has a line for each of its parts."""
+    """Return what fits into a status: a message has a line for each of its parts."""
     return printable(next(iter(words.strip().splitlines()), "for no reason that is known"))[
         :LONGEST
     ]
 
 
 def _address(path: str) -> str:
-    """The address for the kernel: an abstract one is written with `@` for the NUL; other kinds are
-    not known.
+    """Return the address for the kernel: an abstract one is written with `@` for the NUL; other
+    kinds are not known.
     """
     return "\0" + path[1:] if path.startswith("@") else path if path.startswith("/") else ""
 
 
 def _interval(env: Mapping[str, str]) -> float:
-    """Seconds between two beats: half of what systemd waits for. 0.0: it does not wait, or not for
-    this process.
+    """Return the seconds between two beats: half of what systemd waits for. 0.0: it does not wait,
+    or not for this process.
     """
     usec, pid = env.get("WATCHDOG_USEC", ""), env.get("WATCHDOG_PID", "")
     if not usec.isdigit() or (pid and pid != str(os.getpid())):

@@ -22,7 +22,9 @@ IGNORED = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 
 def folders(config: Config, plan: Plan) -> list[str]:
-    """The folders to watch: those of `--reload-dir`, or else where the app's modules were found."""
+    """Return the folders to watch: those of `--reload-dir`, or else where the app's modules were
+    found.
+    """
     given = config.reload_dirs or [
         path for path in plan.sys_path if path not in config.settings.sys_path
     ]
@@ -75,7 +77,9 @@ def _present(files: Iterable[str]) -> set[str]:
 
 
 def _is_source(path: str, roots: list[str]) -> bool:
-    """Below the root: an app may well live in a folder that has a dot in its name."""
+    """Return whether a path is a source below one of the roots: an app may well live in a folder
+    that has a dot in its name.
+    """
     if not path.endswith(SOURCES):
         return False
     below = next((Path(path).relative_to(root).parts for root in roots if _within(path, root)), ())

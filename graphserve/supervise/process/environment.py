@@ -66,7 +66,7 @@ class Environment:
         self.devices = assign_gpus(plan, machine.gpus(), self.devices)
 
     def of(self, node: NodePlan, slot: int) -> dict[str, str]:
-        """The environment of the worker of a node at a slot."""
+        """Return the environment of the worker of a node at a slot."""
         env = environment(self.debug, self.extra)
         share = str(max(1, machine.cpus() // node.workers))
         for name in THREAD_VARIABLES:
@@ -86,8 +86,8 @@ class Environment:
 def assign_gpus(
     plan: Plan, devices: list[str], held: Devices | None = None
 ) -> dict[tuple[str, int], list[str]]:
-    """Which devices each slot of each node gets: what it has, then whole ones, then fractions
-    packed onto shared ones.
+    """Return which devices each slot of each node gets: what it has, then whole ones, then
+    fractions packed onto shared ones.
 
     Returns:
         Devices by node and slot. A slot that does not fit any more has no entry: `graphserve check`

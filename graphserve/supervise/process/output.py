@@ -68,7 +68,7 @@ class _Lines:
         self._stop()
 
     def line(self, line: bytes) -> None:
-        """A line came, without its end; or a piece of one that is too long."""
+        """Take a line, without its end; or a piece of one that is too long."""
         raise NotImplementedError
 
     def _read(self) -> bool:
@@ -129,7 +129,7 @@ class Pipe(_Lines):
         self.stack = Stack()
 
     def line(self, line: bytes) -> None:
-        """See `_Lines`."""
+        """Show a line that was printed, unless it is of the stack that was asked for."""
         # A carriage return begins the line again: of a progress bar the last picture is shown.
         text = line.decode("utf-8", "backslashreplace").rstrip("\r").rpartition("\r")[2]
         if self.stack is not None and self.stack.takes(text):
@@ -147,7 +147,7 @@ class Records(_Lines):
     longest = LONGEST_RECORD
 
     def line(self, line: bytes) -> None:
-        """See `_Lines`."""
+        """Show the record in a line."""
         if line:
             self.emit(self._record(line) or self._unreadable(line))
 
@@ -183,7 +183,7 @@ def _fields(said: dict[str, object]) -> dict[str, object]:
 
 
 def _plain(value: object, depth: int) -> object:
-    """A value that every JSON has: no infinity, nothing deeper than anybody reads."""
+    """Return a value that every JSON has: no infinity, nothing deeper than anybody reads."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, (dict, list)) and not depth:

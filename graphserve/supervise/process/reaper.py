@@ -107,7 +107,9 @@ def end_leftovers(tokens: Iterable[str]) -> None:
 
 
 def _children() -> list[int]:
-    """The direct children of this process; the kernel lists them by the thread that has them."""
+    """Return the direct children of this process; the kernel lists them by the thread that has
+    them.
+    """
     found: list[int] = []
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):
@@ -124,7 +126,7 @@ def is_dead(pid: int) -> bool:
 
 
 def _mark(pid: int) -> str:
-    """The mark of the worker that a process is from; empty if it has none, or none of this
+    """Return the mark of the worker that a process is from; empty if it has none, or none of this
     user's.
     """
     with contextlib.suppress(OSError):
@@ -141,7 +143,7 @@ def _kill(pid: int) -> None:
 
 
 def how_it_ended(code: int) -> str:
-    """An exit code in words."""
+    """Return an exit code in words."""
     if code >= 0:
         return f"ended with exit code {code}"
     try:

@@ -57,11 +57,11 @@ class NamedSocket:
 
     @property
     def lost(self) -> bool:
-        """Whether the name is gone, or is another file's: nobody can connect any more."""
+        """Return whether the name is gone, or is another file's: nobody can connect any more."""
         return file_identity(self.path) != self._identity
 
     def fileno(self) -> int:
-        """Its descriptor."""
+        """Return its descriptor."""
         return self.sock.fileno()
 
     def listen(self, backlog: int) -> None:
@@ -93,7 +93,7 @@ def shared(run: Path, node: NodePlan) -> dict[str, NamedSocket]:
 
 
 def refuses(path: str) -> bool:
-    """Whether nobody listens at a Unix socket."""
+    """Return whether nobody listens at a Unix socket."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:
@@ -137,7 +137,7 @@ class PublicSocket:
 
     @property
     def url(self) -> str:
-        """Where the graph answers; for a Unix socket, its path."""
+        """Return where the graph answers; for a Unix socket, its path."""
         if self.path:
             return f"unix:{self.path}"
         host, port = self.sock.getsockname()[:2]
@@ -150,8 +150,8 @@ class PublicSocket:
 
     @property
     def lost(self) -> bool:
-        """Whether the name of a Unix socket that is open was removed: no client can connect any
-        more.
+        """Return whether the name of a Unix socket that is open was removed: no client can connect
+        any more.
         """
         return (
             self.path is not None

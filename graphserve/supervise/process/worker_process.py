@@ -129,7 +129,7 @@ class WorkerProcess(WorkerLife):
         self.send(Rebind())
 
     def rebound(self, *, listens: bool) -> None:
-        """It has tried to listen on its own socket anew."""
+        """Note that it has tried to listen on its own socket anew."""
         self.rebinding = False
         if listens:
             self.listens_at(self.address)
@@ -141,7 +141,7 @@ class WorkerProcess(WorkerLife):
         self.send(ServePublic(), [public])
 
     def become_ready(self) -> None:
-        """It takes calls, and has all the time to do so."""
+        """Note that it takes calls, and has all the time to do so."""
         self.enter(WorkerState.READY)
         now = asyncio.get_running_loop().time()
         self.ready_at = now
@@ -161,7 +161,7 @@ class WorkerProcess(WorkerLife):
 
     @property
     def has_successor(self) -> bool:
-        """Whether a worker that lives was started to take its place."""
+        """Return whether a worker that lives was started to take its place."""
         return self._successor is not None and self._successor.state is not WorkerState.GONE
 
     def ends_for(self, message: str, traceback: str = "") -> None:
@@ -183,7 +183,7 @@ class WorkerProcess(WorkerLife):
         self._timer = asyncio.get_running_loop().call_later(seconds, then)
 
     def unlimit(self) -> None:
-        """It has all the time."""
+        """Let it have all the time."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -197,7 +197,7 @@ class WorkerProcess(WorkerLife):
         self.limit(stack.PATIENCE, self.kill)
 
     def last_words(self) -> str:
-        """Its traceback, or what it printed last."""
+        """Return its traceback, or what it printed last."""
         return self.traceback or "\n".join(self.pipes[1].tail) or "\n".join(self.pipes[0].tail)
 
 
