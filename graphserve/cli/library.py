@@ -19,7 +19,7 @@ from graphserve.cli.display.display import Display, open_display
 from graphserve.cli.flags import PASSWORD
 from graphserve.cli.preflight import refuse
 from graphserve.config import Config
-from graphserve.errors import GraphError, GraphServeError, StartupError
+from graphserve.errors import CycleError, GraphError, GraphServeError, StartupError
 from graphserve.graph.resolver import OF_SYSTEMD
 from graphserve.supervise import LogRecord, NodeState, run
 from graphserve.supervise.process.sockets import InUse
@@ -106,8 +106,8 @@ def main() -> None:
         failed = {"node": exc.node, "log": exc.log} if isinstance(exc, StartupError) else {}
         wrong = {
             "graph": isinstance(exc, GraphError),
-            "cycle": getattr(exc, "path", None),
-            "places": getattr(exc, "places", ()),
+            "cycle": exc.path if isinstance(exc, CycleError) else None,
+            "places": exc.places if isinstance(exc, CycleError) else (),
         }
         text = f"{exc}\n\n{exc.log}" if isinstance(exc, GraphError) and exc.log else str(exc)
         if isinstance(exc, InUse):

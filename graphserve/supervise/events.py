@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from graphserve.errors import GraphError, StartupError
+
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 State = Literal["starting", "ready", "draining", "failed", "stopped"]
 
@@ -70,3 +72,8 @@ class Observer(Protocol):
 
     def serving(self, url: str) -> None:
         """Hear that the graph is ready and answers at `url`."""
+
+
+def log_of(error: BaseException) -> str:
+    """Return the user's own traceback or last output, if the error has any."""
+    return error.log if isinstance(error, (StartupError, GraphError)) else ""

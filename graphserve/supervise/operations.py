@@ -18,6 +18,7 @@ from graphserve.config import Config
 from graphserve.errors import ConfigurationError, GraphError, GraphServeError, StartupError, closest
 from graphserve.graph.plan import NodePlan, Plan, Resolution
 from graphserve.graph.resolver import require
+from graphserve.supervise.events import log_of
 from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.node import Node
 from graphserve.supervise.revision import Revision, same
@@ -187,9 +188,7 @@ class Operations:
             failed = "the new code did not start"
             return config, require(await self._resolved(config, names))
         except (ConfigurationError, StartupError) as exc:
-            raise GraphError(
-                f"{exc}\n{self._what_now([], failed)}", getattr(exc, "log", "")
-            ) from exc
+            raise GraphError(f"{exc}\n{self._what_now([], failed)}", log_of(exc)) from exc
 
     async def _check_certificate(self, config: Config) -> None:
         """Ask of the TLS files what is asked before a start: workers would take one that has
@@ -240,7 +239,7 @@ class Operations:
                     self.failures[name] = Failure(
                         name, time.time(), str(exc), number, tuple(self._rolled)
                     )
-                self._say("error", f"{name} failed: {exc}", getattr(exc, "log", ""))
+                self._say("error", f"{name} failed: {exc}", log_of(exc))
                 raise
             except Exception as exc:  # a bug of ours: it shall be seen
                 words = f"{name} failed by a bug of graphserve, please report it: {exc!r}"

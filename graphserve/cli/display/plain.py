@@ -12,9 +12,9 @@ from collections.abc import Callable
 from graphserve.cli.display import lines
 from graphserve.cli.display.say import STDERR, STDOUT, is_journal, with_priority
 from graphserve.cli.display.writer import DescriptorWriter
-from graphserve.errors import GraphError, GraphServeError, StartupError
+from graphserve.errors import GraphServeError, StartupError
 from graphserve.logs.text import printable
-from graphserve.supervise.events import LogRecord, NodeState
+from graphserve.supervise.events import LogRecord, NodeState, log_of
 
 FLUSH = 2.0  # seconds that the end of the process waits for a slow terminal
 
@@ -88,7 +88,7 @@ class TextDisplay:
         self._show(f"{clock} graphserve  serving on {shown}\n", "info")
 
     def failed(self, error: GraphServeError) -> None:
-        words = log_of(error)
+        words = log_of(error).rstrip("\n")
         self._show(
             printable(f"Error: {error}\n" + (f"\n{words}\n" if words else ""), lines=True),
             "critical",
@@ -128,16 +128,12 @@ class JsonDisplay:
 
     def failed(self, error: GraphServeError) -> None:
         node = error.node if isinstance(error, StartupError) else None
-        record = LogRecord(time.time(), "critical", str(error), node=node, traceback=log_of(error))
+        log = log_of(error).rstrip("\n")
+        record = LogRecord(time.time(), "critical", str(error), node=node, traceback=log)
         self._err.write(lines.json_line(record), record.level)
 
     def close(self) -> None:
         self._err.close(FLUSH)
-
-
-def log_of(error: GraphServeError) -> str:
-    """Return the user's own traceback or last output, if the error has any."""
-    return error.log.rstrip("\n") if isinstance(error, (StartupError, GraphError)) else ""
 
 
 def _same(first: int, second: int) -> bool:

@@ -32,6 +32,7 @@ from graphserve.supervise.control.status import (
     overall_state,
     worker_rows,
 )
+from graphserve.supervise.events import log_of
 from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.operations import OperationRefused, Operations
 from graphserve.supervise.process.sockets import PublicSocket
@@ -210,7 +211,7 @@ class ControlApi:
         if task.cancelled():
             raise HttpError(503, "given up: the graph stops")
         if (exc := task.exception()) is not None:
-            log = getattr(exc, "log", "")
+            log = log_of(exc)
             status = exc.status if isinstance(exc, OperationRefused) else 500
             words = str(exc) if isinstance(exc, (GraphServeError, OSError)) else repr(exc)
             raise HttpError(status, words, **({"traceback": log} if log else {})) from None
