@@ -556,13 +556,12 @@ class Fleet:
             node.plan.workers,
         )
         if node.shows and self._shown.get(node.plan.name) != shown:
-            now = asyncio.get_running_loop().time()
             _, ready, workers = self._shown.get(node.plan.name, shown)
             if ready == workers and node.started.is_set():
                 # it was whole; from here on it is told how long it takes to be so again
                 node.became_incomplete()
             self._shown[node.plan.name] = shown
-            seconds = now - node.incomplete_since
+            seconds = asyncio.get_running_loop().time() - node.incomplete_since
             self.observer.node(NodeState(node.plan.name, *shown, seconds))
 
 
