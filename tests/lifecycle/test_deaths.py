@@ -22,7 +22,7 @@ def test_a_killed_worker_is_replaced_and_the_call_waits_for_it() -> None:
             40,
         ), "the call waited for the replacement"
         assert graph.workers("n0") != [victim]
-        graph.wait_log("was killed by SIGKILL; replaced")
+        graph.wait_log(r"was killed by SIGKILL \(.*\); replaced")
 
 
 def test_a_killed_supervisor_leaves_no_worker_and_no_obstacle(run_dir: Path) -> None:

@@ -129,7 +129,7 @@ def test_a_worker_that_is_killed_is_noticed(inheriting: Served) -> None:
     (worker,) = inheriting.workers()
     before = len(inheriting.log)
     os.kill(worker, signal.SIGKILL)
-    inheriting.wait_log("SIGKILL; replaced", after=before)
+    inheriting.wait_log(r"SIGKILL .*; replaced", after=before)
     eventually(lambda: inheriting.workers() not in ([], [worker]), 30)
 
 

@@ -146,6 +146,8 @@ def how_it_ended(code: int) -> str:
     """Return an exit code in words."""
     if code >= 0:
         return f"ended with exit code {code}"
+    if code == -signal.SIGKILL:
+        return "was killed by SIGKILL (by somebody, or by the kernel, where memory is short)"
     try:
         return f"was killed by {signal.Signals(-code).name}"
     except ValueError:
