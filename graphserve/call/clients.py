@@ -5,11 +5,10 @@ Runs in workers.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Generic
 
 from graphserve.call.context import shortest
 from graphserve.call.exchange import RequestT, TypedLane
@@ -17,7 +16,7 @@ from graphserve.call.lanes.pooled import PooledLane
 from graphserve.call.lanes.queue import QueueLane
 from graphserve.call.membership import Membership
 from graphserve.call.memory_sharing import Sharing
-from graphserve.call.remote import DependencyApi, RemoteApi, TypedClient
+from graphserve.call.remote import Decode, DependencyApi, Encode, RemoteApi, TypedClient
 from graphserve.call.retry_budget import RetryBudget
 from graphserve.graph.importer import Target, load
 from graphserve.graph.plan import URL_LEVELS, ApiPlan, EdgePlan, NodePlan, Plan
@@ -38,7 +37,7 @@ URL_SLACK = HOP_SLACK * URL_LEVELS
 
 
 def slack_to(plan: Plan, node: str) -> float:
-    """Seconds that a caller of a node waits past the deadline."""
+    """Return the seconds that a caller of a node waits past the deadline."""
     return HOP_SLACK * (plan.depth(node) + 1)
 
 
@@ -64,7 +63,7 @@ class Lanes:
         self._retry_budgets: dict[str, RetryBudget] = {}
 
     def to(self, node: NodePlan, api: ApiPlan | None) -> QueueLane | PooledLane:
-        """The lane to an API of a node; the pooled one without an API."""
+        """Return the lane to an API of a node; the pooled one without an API."""
         sharing = self.sharing(node)  # before its lanes: it hears first who is there
         if api is None or api.lane == "pooled":
             return self._once(node.name, "pooled", lambda: self._pooled(node, sharing))
@@ -77,7 +76,7 @@ class Lanes:
         return self._once(node.name, path, made)
 
     def sharing(self, node: NodePlan) -> Sharing | None:
-        """What is known of sharing memory with a node; None if none is shared."""
+        """Return what is known of sharing memory with a node; None if none is shared."""
         if self.memory is not None and node.name not in self._sharing:
             self._sharing[node.name] = Sharing(self.memory, self.membership, node.name)
         return self._sharing.get(node.name)
@@ -105,9 +104,13 @@ class Lanes:
         return make(core)
 
     def _pooled(self, node: NodePlan, sharing: Sharing | None) -> PooledLane:
-        options, keep_alive = node.options, self.plan.inner_keep_alive
         return PooledLane(
-            self.membership, node.name, options.queue, keep_alive, self._retry_budget(node), sharing
+            self.membership,
+            node.name,
+            node.options.queue,
+            self.plan.inner_keep_alive,
+            self._retry_budget(node),
+            sharing,
         )
 
     def _retry_budget(self, node: NodePlan) -> RetryBudget:
@@ -148,14 +151,14 @@ class Clients(Generic[RequestT]):
         class_of: Callable[[NodePlan | EdgePlan], type] | None = None,
         sharing_with: Callable[[NodePlan], Sharing | None] = lambda node: None,
     ) -> None:
-        self._sharing_with = sharing_with
         self.node = node
         self.plan = plan
         self.lane_to = lane_to
         self.loop_thread = LoopThread.here()
+        self._sharing_with = sharing_with
         self._class_of = class_of or (lambda named: _load(named.target or "", plan.main))
         self._http = http
-        self._closing: list[Callable[[], Any]] = []
+        self._closing: list[Callable[[], Awaitable[None] | None]] = []
 
     def inject(self, instance: object) -> None:
         """Put a client for each dependency on the instance."""
@@ -166,17 +169,18 @@ class Clients(Generic[RequestT]):
         """Close what has connections of its own."""
         for close in self._closing:
             closing = close()
-            if asyncio.iscoroutine(closing):
+            if closing is not None:
                 await closing
 
-    def _client(self, edge: EdgePlan) -> Any:
+    def _client(self, edge: EdgePlan) -> TypedClient | HttpClient:
         if edge.client != "typed":
             return self._httpx(edge)
         if edge.url is not None:
             return self._at_url(edge, edge.url)
         node = self.plan.node(edge.node)
         cls = self._class_of(node) if edge.typed else None
-        slack, sharing = slack_to(self.plan, node.name), self._sharing_with(node)
+        slack = slack_to(self.plan, node.name)
+        sharing = self._sharing_with(node)
         return TypedClient(
             edge.node,
             {
@@ -245,23 +249,20 @@ def _load(target: str, main: str | None) -> type:
     return load(Target(*target.split(":")), main)
 
 
-def codecs(
-    cls: type | None, api: ApiPlan, sharing: Sharing | None = None
-) -> tuple[Callable[[dict[str, Any]], bytes], Callable[[bytes], Any]]:
-    """How arguments and results of an API of this graph are written and read; without a class, by
-    their nature.
+def codecs(cls: type | None, api: ApiPlan, sharing: Sharing | None = None) -> tuple[Encode, Decode]:
+    """Return how arguments and results of an API of this graph are written and read; without a
+    class, by their nature.
     """
     arguments, result = _codecs(cls, api)
     if sharing is None:
         return arguments.encode, result.decode
-    place, fetch = sharing.place, sharing.memory.receiver.fetch
+    place = sharing.place
+    fetch = sharing.memory.receiver.fetch
     return lambda values: arguments.encode(values, place), lambda body: result.decode(body, fetch)
 
 
-def public_codecs(
-    cls: type | None, api: ApiPlan
-) -> tuple[Callable[[dict[str, Any]], bytes], Callable[[bytes], Any]]:
-    """As `codecs`, for a service whose public port is called."""
+def public_codecs(cls: type | None, api: ApiPlan) -> tuple[Encode, Decode]:
+    """Return the same for a service whose public port is called."""
     arguments, result = _codecs(cls, api)
     return arguments.encode_public, result.decode
 

@@ -45,7 +45,7 @@ _open: set[Connection] = set()
 
 
 class Receiver(Protocol):
-    """Who waits for the answer on a connection."""
+    """What waits for the answer on a connection: an `Exchange`."""
 
     streams: bool  # whether it takes the body of a 200 in chunks, as they come
     # whether its answer has no body, whatever the headers say of one: it asked with HEAD
@@ -120,7 +120,7 @@ class Connection:
         self._taken: asyncio.Future[None] | None = None
         self.closed = False
         self.broken = False  # the other side ended it and owes an answer
-        self.idle = False  # and when it began to be; its owner says so
+        self.idle = False  # and since when it is
         self.idle_since = 0.0
         self._readers.add_reader(sock, self._readable)
         _open.add(self)
@@ -130,6 +130,7 @@ class Connection:
 
         An error is reported to the receiver, never raised.
         """
+        self.idle = False
         self._receiver = receiver
         try:
             sent = self._sock.send(request)
@@ -312,7 +313,9 @@ class Connection:
             self._headers = []
             self._body = []
             return
-        headers, chunks, streamed = self._headers, self._body, self._streaming
+        headers = self._headers
+        chunks = self._body
+        streamed = self._streaming
         self._headers = []
         self._body = []
         self._streaming = False
@@ -338,6 +341,7 @@ class Connection:
         receiver = self._receiver
         self._receiver = None
         if keep and self._unsent is None and not self.closed:
+            self.idle = True
             self.idle_since = self._loop.time()
             self._on_idle(self)
         else:

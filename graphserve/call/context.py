@@ -5,12 +5,13 @@ Runs in workers.
 
 from __future__ import annotations
 
+import asyncio
 import reprlib
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Protocol
 
 from graphserve.loop.shield import shielded
 from graphserve.wire.headers import (
@@ -21,6 +22,37 @@ from graphserve.wire.headers import (
     is_traceparent,
     may_travel,
 )
+
+
+class DependencyCall(Protocol):
+    """A call to a dependency, as the call that makes it knows it: an `Exchange`."""
+
+    @property
+    def node(self) -> str:
+        """The node that is called."""
+
+    @property
+    def deadline_ns(self) -> int | None:
+        """Its deadline: absolute CLOCK_MONOTONIC in nanoseconds, or None."""
+
+    @property
+    def maker(self) -> asyncio.Task[object] | None:
+        """The task that made it; None if a thread did, or if it is over."""
+
+    @property
+    def shielded(self) -> bool:
+        """Whether it goes on when nobody waits for its caller any more."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether its node owes something just now."""
+
+    @property
+    def streaming(self) -> bool:
+        """Whether its answer is a stream that is not over."""
+
+    def caller_left(self) -> None:
+        """End it: nobody waits for its caller any more."""
 
 
 @dataclass
@@ -51,12 +83,12 @@ class CallContext:
     gone: bool = field(default=False, init=False)
     over: bool = field(default=False, init=False)
     retraced: bool = field(default=False, init=False)
-    task: Any = field(default=None, init=False)
+    task: asyncio.Task[object] | None = field(default=None, init=False)
     url_service: str | None = field(default=None, init=False)
-    calls: set[Any] | None = field(default=None, init=False)
+    calls: set[DependencyCall] | None = field(default=None, init=False)
 
     def seconds_left(self) -> float | None:
-        """Seconds until the deadline, negative when it has passed; None without one."""
+        """Return the seconds until the deadline, negative when it has passed; None without one."""
         return None if self.deadline_ns is None else (self.deadline_ns - time.monotonic_ns()) / 1e9
 
     def waits_for(self) -> str | None:
@@ -65,16 +97,16 @@ class CallContext:
         Of several, the one whose deadline came first.
         """
         waiting = [
-            call
+            (call.deadline_ns, call.node)
             for call in tuple(self.calls or ())
             if call.deadline_ns is not None and call.waiting
         ]
-        return min(waiting, key=lambda call: call.deadline_ns).node if waiting else self.url_service
+        return min(waiting)[1] if waiting else self.url_service
 
     def leave(self) -> None:
-        """Nobody waits for the call any more: cancel what it called, wherever its own code stands.
+        """Cancel what it called, wherever its own code stands: nobody waits for it any more.
 
-        What is inside of `asyncio.shield` goes on.
+        What is inside of `asyncio.shield` is not cancelled.
         """
         self.gone = True
         calls = self.calls
@@ -84,9 +116,9 @@ class CallContext:
                 call.caller_left()
 
     def end(self) -> None:
-        """Its API has ended.
+        """Note that its API has ended.
 
-        What its code left running is no part of the call: it goes on without the deadline.
+        What its code left running is no part of the call, and has no deadline from here on.
         """
         self.over = True
         self.deadline_ns = None
@@ -221,14 +253,16 @@ def _field(name: str, value: str) -> bytes:
 
 
 def traced(context: CallContext) -> CallContext:
-    """The context whose trace what is called now carries: that of the call, or what its code has
-    set.
+    """Return the context whose trace a call that is made now carries: that of the call that is
+    executed, or what its code has set.
     """
     return (retrace.get() or context) if context.retraced else context
 
 
 def travellers(context: CallContext) -> list[tuple[bytes, bytes | None]]:
-    """The headers that travel with every call, wherever it goes; None for one that there is not."""
+    """Return the headers that travel with every call to whatever place; None for one that there is
+    not.
+    """
     made = traced(context)
     return [
         (REQUEST_ID, context.request_id or None),
@@ -239,12 +273,12 @@ def travellers(context: CallContext) -> list[tuple[bytes, bytes | None]]:
 
 
 def shortest(*timeouts: float | None) -> float | None:
-    """The shortest of these timeouts (seconds); None if there is none."""
+    """Return the shortest of these timeouts (seconds); None if there is none."""
     return min((timeout for timeout in timeouts if timeout is not None), default=None)
 
 
 def earliest(inherited_ns: int | None, timeout: float | None) -> int | None:
-    """The deadline of a call: the earlier of what the caller inherited and now + the timeout
+    """Return the deadline of a call: the earlier of what the caller inherited and now + the timeout
     (seconds).
     """
     if timeout is None:

@@ -14,7 +14,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from graphserve.call.connection import Connection
 from graphserve.call.context import CallContext, current
@@ -32,6 +32,7 @@ from graphserve.wire.trust import PEER, PUBLIC
 FIRST_PAUSE = 0.005  # seconds before a lost call is sent the second time again; doubles up to …
 LONGEST_PAUSE = 0.2
 MOST_ATTEMPTS = 3  # of a call whose arguments or result found no memory
+LEFT = "the client went away before the body was complete"
 LARGEST_RETRY = 64 * 1024  # bytes of a request that may run a second time
 
 Headers = list[tuple[bytes, bytes]]
@@ -53,6 +54,12 @@ class ResultLost(Exception):
         self.error = error
 
 
+class NotSent(DeadlineExceeded):
+    """Raised when a piece was not taken within the time that one piece has
+    (`Exchange.write_timeout`).
+    """
+
+
 class Lane(Protocol[RequestT]):
     """A way to a node, as an exchange knows it.
 
@@ -61,7 +68,9 @@ class Lane(Protocol[RequestT]):
 
     @property
     def retry_budget(self) -> RetryBudget | None:
-        """Of calls that may run again; None where no connection of ours can be lost."""
+        """Return the budget of calls that may run again; None where no connection of ours can be
+        lost.
+        """
 
     def send(self, exchange: Exchange[RequestT]) -> None:
         """Send the exchange as soon as the node can take it; failures are reported to it."""
@@ -143,7 +152,7 @@ class Exchange(Generic[RequestT]):
         deadline_ns: int | None,
         slack: float,
         idempotent: bool,
-        read: Callable[[int, Headers, bytes], Any],
+        read: Callable[[int, Headers, bytes], object],
         upload: AsyncIterator[bytes] | None = None,
         tickets: list[Ticket] | None = None,
         inline: Callable[[], RequestT] | None = None,
@@ -163,7 +172,7 @@ class Exchange(Generic[RequestT]):
         # who waits
         self.reply = Reply(loop, self)
         self.context: CallContext | None = None  # of the call that makes this one
-        self.maker: asyncio.Task[Any] | None = None  # which task of that one makes it
+        self.maker: asyncio.Task[object] | None = None  # which task of that one makes it
         self.shielded = False  # whether it goes on when the caller of that one leaves
         self.timer: Timer | asyncio.TimerHandle | None = None
         self.over = False
@@ -216,7 +225,7 @@ class Exchange(Generic[RequestT]):
                 return
         self.lane.send(self)
 
-    def _made_by(self, task: asyncio.Task[Any] | None, context: CallContext) -> None:
+    def _made_by(self, task: asyncio.Task[object] | None, context: CallContext) -> None:
         if shielded(task):
             self.shielded = True
         else:
@@ -225,7 +234,7 @@ class Exchange(Generic[RequestT]):
     def send_on(
         self, connection: Connection, request: bytes, sent_to: object | None = None
     ) -> None:
-        """Go out on a connection, whose answer is awaited from here on.
+        """Send it on a connection, whose answer is awaited from here on.
 
         Args:
             connection: that takes nothing else before it has answered.
@@ -294,8 +303,8 @@ class Exchange(Generic[RequestT]):
         self._send_again_soon()
 
     def _kills(self) -> bool:
-        """Note that its worker ended while it executed; whether that was so often that it is
-        refused.
+        """Note that its worker ended while it executed it; return whether that was so often that
+        it is refused.
         """
         retry_budget = self.lane.retry_budget
         if retry_budget is None:
@@ -311,16 +320,55 @@ class Exchange(Generic[RequestT]):
 
     def feed(self, connection: Connection) -> None:
         """Send the streamed part of the request."""
-        task = self.loop.create_task(feed(self, connection))
+        task = self.loop.create_task(self.send_upload(connection))
         self.reply.add_done_callback(lambda _: task.cancel())
+
+    async def send_upload(self, connection: Connection) -> None:
+        """Send what it uploads as chunks of its request, as fast as they are taken."""
+        try:
+            async for piece in self.upload_pieces():
+                connection.send_more(b"%x\r\n%b\r\n" % (len(piece), piece))
+                async with asyncio.timeout(self.write_timeout):
+                    await connection.sent()
+        except ConnectionError:
+            return
+        except TimeoutError:
+            self.fail(NotSent(f"{self.node} did not take the body in time", node=self.node))
+            return
+        connection.send_more(b"0\r\n\r\n")
+
+    async def upload_pieces(self) -> AsyncIterator[bytes]:
+        """Yield what it uploads, without empty pieces.
+
+        Raises:
+            ConnectionError: making them failed; the exchange has ended with what was raised.
+        """
+        assert self.upload is not None
+        try:
+            async for piece in self.upload:
+                if piece:
+                    yield piece
+        except Exception as exc:
+            self.fail(exc)
+            raise ConnectionError(LEFT) from None
 
     def fail(self, error: BaseException) -> None:
         """End it with an error."""
         if not self.over:
             self._finish(error)
 
+    def refuse(self, error: CallError, threaded: bool = False) -> None:
+        """End it in place of `start`, since its arguments cannot be sent."""
+        self.fail(error)
+        if not self.reply.cancelled():
+            self.reply.exception()  # looked at: a call that nobody looks at says so itself
+
+    def shield(self) -> None:
+        """Let it go on when nobody waits for its caller any more."""
+        self.shielded = True
+
     def abandon(self) -> None:
-        """Nobody waits any more: closing the connection cancels everything below."""
+        """End it, since nobody waits any more: closing the connection cancels all below."""
         if self.over:
             return
         self._end()
@@ -329,13 +377,13 @@ class Exchange(Generic[RequestT]):
 
     @property
     def streaming(self) -> bool:
-        """Whether its answer is a stream that is not over."""
+        """Return whether its answer is a stream that is not over."""
         return self.streams
 
     @property
     def waiting(self) -> bool:
-        """Whether the node owes something just now: its answer, or an item that somebody waits
-        for.
+        """Return whether the node owes something just now: its answer, or an item that somebody
+        waits for.
         """
         return True
 
@@ -347,12 +395,12 @@ class Exchange(Generic[RequestT]):
         return self.request
 
     def caller_left(self) -> None:
-        """The call that made this one is not waited for any more."""
+        """End it: the call that made this one is not waited for any more."""
         self.abandon()
 
     def _was_untaken(self, headers: Headers) -> bool:
-        """Whether it is sent again since a worker could not take its arguments: it was not
-        executed.
+        """Send it again if a worker could not take its arguments, and so did not execute it; return
+        whether that was so.
         """
         how = dict(headers).get(ARGUMENTS_UNREAD)
         if how == b"by-socket" and self.inline is not None:
@@ -384,7 +432,7 @@ class Exchange(Generic[RequestT]):
         return f"a worker of {self.node} ended while it executed the call ({reason})"
 
     def _why_no_retry(self) -> str | None:
-        """Why a call that may have been executed does not run again; None: it does."""
+        """Return why a call that may have been executed does not run again; None: it does."""
         if not self.idempotent or not self.repeatable or self.upload is not None:
             return ""
         retry_budget = self.lane.retry_budget
@@ -422,7 +470,7 @@ class Exchange(Generic[RequestT]):
             )
 
     def _hint(self, error: DeadlineExceeded) -> DeadlineExceeded:
-        """Say it, if what the call waited for may be held by the call that makes it."""
+        """Add to the error that what the call waited for may be taken by the call that makes it."""
         calls = self.context.calls if self.context is not None else None
         if error.node != self.node or not any(
             call.streaming and call.node == self.node for call in calls or ()
@@ -434,7 +482,7 @@ class Exchange(Generic[RequestT]):
         )
 
     def _finish(
-        self, error: BaseException | None, result: Any = None, *, at_once: bool = False
+        self, error: BaseException | None, result: object = None, *, at_once: bool = False
     ) -> None:
         self._end()
         if self.reply.done():
@@ -472,15 +520,6 @@ class TypedExchange(Exchange[RequestT]):
     trust = PEER
 
 
-LEFT = "the client went away before the body was complete"
-
-
-class NotSent(DeadlineExceeded):
-    """Raised when a piece was not taken within the time that one piece has
-    (`Exchange.write_timeout`).
-    """
-
-
 class Upload:
     """The caller's iterator, asked on the loop that runs where the call was made.
 
@@ -494,9 +533,9 @@ class Upload:
 
     def __init__(
         self,
-        pieces: AsyncIterator[Any],
+        pieces: AsyncIterator[object],
         loop: asyncio.AbstractEventLoop,
-        misfit: Callable[[Any], CallError],
+        misfit: Callable[[object], CallError],
     ) -> None:
         self._pieces = pieces
         self._misfit = misfit
@@ -522,7 +561,7 @@ class Upload:
             return bytes(piece)
         raise self._misfit(piece)
 
-    async def _next(self) -> Any:
+    async def _next(self) -> object:
         return await self._pieces.__anext__()
 
 
@@ -594,34 +633,3 @@ class Handed:
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()
         await self._waiter
-
-
-async def pieces(exchange: Exchange[Any]) -> AsyncIterator[bytes]:
-    """What an exchange uploads, without empty pieces.
-
-    Raises:
-        ConnectionError: making them failed; the exchange has ended with what was raised.
-    """
-    assert exchange.upload is not None
-    try:
-        async for piece in exchange.upload:
-            if piece:
-                yield piece
-    except Exception as exc:
-        exchange.fail(exc)
-        raise ConnectionError(LEFT) from None
-
-
-async def feed(exchange: Exchange[Any], connection: Connection) -> None:
-    """Send what an exchange uploads as chunks of its request, as fast as they are taken."""
-    try:
-        async for piece in pieces(exchange):
-            connection.send_more(b"%x\r\n%b\r\n" % (len(piece), piece))
-            async with asyncio.timeout(exchange.write_timeout):
-                await connection.sent()
-    except ConnectionError:
-        return
-    except TimeoutError:
-        exchange.fail(NotSent(f"{exchange.node} did not take the body in time", node=exchange.node))
-        return
-    connection.send_more(b"0\r\n\r\n")

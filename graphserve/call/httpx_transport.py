@@ -11,24 +11,23 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from typing import TypeVar
 
 import httpx
 
 from graphserve.call.connection import CUT, Connection
 from graphserve.call.context import CallContext, current, earliest, shortest
-from graphserve.call.exchange import Answer, Exchange, Handed, Headers, Lane, NotSent, Upload, feed
+from graphserve.call.exchange import Answer, Exchange, Handed, Headers, Lane, NotSent, Upload
 from graphserve.call.lanes.url import carrying
 from graphserve.call.remote import error_of
 from graphserve.call.request import with_travellers
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError, Unavailable
-from graphserve.graph.plan import TlsPlan
 from graphserve.loop.loop_thread import LoopThread
+from graphserve.loop.reply import Reply
 from graphserve.wire.formats import StreamFormat
 from graphserve.wire.headers import (
     CHUNKED,
@@ -43,6 +42,8 @@ from graphserve.wire.headers import (
     head_fault,
 )
 from graphserve.wire.trust import MADE
+
+T = TypeVar("T")
 
 Head = tuple[int, Headers, bytes | None]  # of an answer; the body, if it is whole
 NDJSON = StreamFormat.NDJSON.value
@@ -84,9 +85,9 @@ class HttpExchange(Exchange[bytes]):
         "error",
         "feeding",
         "headers",
-        "held",
         "last",
         "latest",
+        "paused",
         "piece_timeout",
         "piece_waiter",
         "pieces",
@@ -125,7 +126,7 @@ class HttpExchange(Exchange[bytes]):
         self.latest = b""
         self.size = 0
         self.last = 0.0
-        self.held = False
+        self.paused = False
         self.error: BaseException | None = None
         # who waits
         self.piece_waiter: asyncio.Future[None] | None = None  # a reader that waits for a piece
@@ -161,7 +162,7 @@ class HttpExchange(Exchange[bytes]):
         self.latest = data
         self.size += len(data)
         if self.size >= HIGH_BYTES:
-            self._hold(True)
+            self._pause()
         _wake(self.piece_waiter)
 
     def answered(self, status: int, headers: Headers, body: bytes) -> None:
@@ -178,7 +179,7 @@ class HttpExchange(Exchange[bytes]):
 
     def feed(self, connection: Connection) -> None:
         """Send the streamed part of the request, also while the answer comes."""
-        self.feeding = self.loop.create_task(feed(self, connection))
+        self.feeding = self.loop.create_task(self.send_upload(connection))
 
     def lost(self, reason: str, unread: bool) -> None:
         """Receiver: the connection ended early."""
@@ -204,19 +205,19 @@ class HttpExchange(Exchange[bytes]):
 
     @property
     def streaming(self) -> bool:
-        """Whether its answer has begun."""
+        """Return whether its answer has begun."""
         return self.headers is not None
 
     @property
     def waiting(self) -> bool:
-        """Whether the head of the answer is due, or a piece that somebody waits for."""
+        """Return whether the head of the answer is due, or a piece that somebody waits for."""
         return self.headers is None or (
             self.piece_waiter is not None and not self.piece_waiter.done()
         )
 
     @property
     def full(self) -> bool:  # type: ignore[override]
-        """Whether the reader has enough to do; for a producer in this process."""
+        """Return whether the reader has enough to do; for a producer in this process."""
         return self.size >= HIGH_BYTES
 
     async def room(self) -> None:
@@ -226,7 +227,7 @@ class HttpExchange(Exchange[bytes]):
             await self.room_waiter
 
     async def piece(self) -> bytes:
-        """What has come of the body meanwhile, or comes next; empty at the end.
+        """Return what has come of the body meanwhile, or comes next; empty at the end.
 
         Raises:
             CallError: it was cut, or is late.
@@ -241,9 +242,9 @@ class HttpExchange(Exchange[bytes]):
         pieces = self.pieces
         self.pieces = deque()
         self.size = 0
-        if self.held:
+        if self.paused:
             self._came()
-            self._hold(False)
+            self._resume()
         _wake(self.room_waiter)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -253,15 +254,20 @@ class HttpExchange(Exchange[bytes]):
             self.connecting.cancel()
 
     def _open(self) -> None:
-        """The answer comes in pieces: whoever waits for it gets its head."""
+        """Give the head to whoever waits for the answer, which comes in pieces."""
         if not self.reply.done():
             self.reply.set_result((200, self.headers, None))
             self.reply.wake(at_once=asyncio.current_task(self.loop) is None)
 
-    def _hold(self, on: bool) -> None:
-        if on != self.held and self.connection is not None:
-            self.held = on
-            self.connection.pause() if on else self.connection.resume()
+    def _pause(self) -> None:
+        if self.connection is not None and not self.paused:
+            self.paused = True
+            self.connection.pause()
+
+    def _resume(self) -> None:
+        if self.connection is not None and self.paused:
+            self.paused = False
+            self.connection.resume()
 
     def _not_connected(self) -> None:
         if not self.over and self.connection is None and self.headers is None:
@@ -272,8 +278,8 @@ class HttpExchange(Exchange[bytes]):
     def _check(self) -> None:
         assert self.piece_timeout is not None
         waited = self.loop.time() - self.last
-        if self.held or self.pieces or waited < self.piece_timeout:
-            rest = self.piece_timeout if self.held or self.pieces else self.piece_timeout - waited
+        if self.paused or self.pieces or waited < self.piece_timeout:
+            rest = self.piece_timeout if self.paused or self.pieces else self.piece_timeout - waited
             self.timer = self.loop.call_later(rest + self.slack, self._check)
         else:
             self.fail(
@@ -291,7 +297,7 @@ class HttpExchange(Exchange[bytes]):
         return super()._loss(reason)
 
     def _finish(
-        self, error: BaseException | None, result: Any = None, *, at_once: bool = False
+        self, error: BaseException | None, result: object = None, *, at_once: bool = False
     ) -> None:
         if self.reply.done() and error is not None:
             self.error = error
@@ -399,12 +405,12 @@ class NodeTransport:
         exchange.start(threaded)
         exchange.watch(request.extensions.get("timeout", {}).get("connect"))
 
-    def late(self, exchange: HttpExchange, answer: Head) -> None:
+    def raise_if_late(self, exchange: HttpExchange, answer: Head) -> None:
         """Raise what a node says of a deadline that was ours; one of its own that passed is a
         status.
 
         Raises:
-            DeadlineExceeded: it names the node that held the call.
+            DeadlineExceeded: it names the node that the call waited for.
         """
         status, headers, body = answer
         if (
@@ -416,7 +422,7 @@ class NodeTransport:
             raise error_of(status, headers, body or b"", self.node)
 
     def mapped(self, error: CallError, request: httpx.Request) -> httpx.TransportError:
-        """The httpx error for one of ours."""
+        """Return the httpx error for one of ours."""
         kind: type[httpx.TransportError] = httpx.RemoteProtocolError
         if isinstance(error, NotConnected):
             kind = httpx.ConnectTimeout
@@ -449,7 +455,7 @@ class AsyncTransport(httpx.AsyncBaseTransport):
         threaded = threading.get_ident() != core.loop_thread.thread
         try:
             answer = await _on(core.loop_thread, lambda: _answer(core, exchange, request, threaded))
-            core.late(exchange, answer)
+            core.raise_if_late(exchange, answer)
         except CallError as exc:
             raise core.mapped(exc, request) from exc
         return _response(answer, AsyncBody(core, exchange, request))
@@ -474,14 +480,17 @@ class SyncTransport(httpx.BaseTransport):
             )
         handed = None if isinstance(body, httpx.ByteStream) else Handed(loop_thread.loop)
         exchange = core.exchange(request, request.read() if handed is None else handed)
-        waiter: concurrent.futures.Future[Answer] = concurrent.futures.Future()
+        waiter: concurrent.futures.Future[Head] = concurrent.futures.Future()
 
-        def copy(reply: Any) -> None:
+        def copy(reply: Reply) -> None:
             if reply.cancelled():  # the API that waits here lost its caller
                 waiter.cancel()
                 return
             error = reply.exception()
-            waiter.set_exception(error) if error is not None else waiter.set_result(reply.result())
+            if error is not None:
+                waiter.set_exception(error)
+            else:
+                waiter.set_result(reply.result())
 
         def start() -> None:
             exchange.reply.add_done_callback(copy)
@@ -493,7 +502,7 @@ class SyncTransport(httpx.BaseTransport):
                 assert isinstance(body, httpx.SyncByteStream)
                 handed.all(body)
             answer = waiter.result()
-            core.late(exchange, answer)
+            core.raise_if_late(exchange, answer)
         except CallError as exc:
             raise core.mapped(exc, request) from exc
         return _response(answer, SyncBody(core, exchange, request))
@@ -553,12 +562,13 @@ class SyncBody(_Body, httpx.SyncByteStream):
 
 async def _answer(
     core: NodeTransport, exchange: HttpExchange, request: httpx.Request, threaded: bool
-) -> Any:
+) -> Head:
     core.start(exchange, request, threaded=threaded)
-    return await exchange.reply
+    answer: Head = await exchange.reply
+    return answer
 
 
-async def _on(loop_thread: LoopThread, work: Callable[[], Any]) -> Any:
+async def _on(loop_thread: LoopThread, work: Callable[[], Coroutine[object, None, T]]) -> T:
     """Await on the loop that calls run on; a client may be used on another one, in a thread."""
     if threading.get_ident() == loop_thread.thread:
         return await work()
@@ -583,7 +593,7 @@ def _head(
     return b"".join(lines)
 
 
-def _no_bytes(piece: Any) -> CallError:
+def _no_bytes(piece: object) -> CallError:
     return RemoteError(f"a piece of the body of a request is bytes, not {type(piece).__name__}")
 
 
@@ -600,7 +610,7 @@ def _response(
 
 
 def async_client(core: NodeTransport) -> httpx.AsyncClient:
-    """An `httpx.AsyncClient` that is bound to a node."""
+    """Return an `httpx.AsyncClient` that is bound to a node."""
     return httpx.AsyncClient(
         transport=AsyncTransport(core),
         base_url=f"http://{core.node}",
@@ -610,42 +620,7 @@ def async_client(core: NodeTransport) -> httpx.AsyncClient:
 
 
 def sync_client(core: NodeTransport) -> httpx.Client:
-    """An `httpx.Client` that is bound to a node."""
+    """Return an `httpx.Client` that is bound to a node."""
     return httpx.Client(
         transport=SyncTransport(core), base_url=f"http://{core.node}", timeout=None, trust_env=False
     )
-
-
-_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=32)
-
-
-def connect(url: str, tls: TlsPlan | None, password: str | None) -> httpx.AsyncClient:
-    """Make a client of a graph that this process started, at its public address.
-
-    No proxy of the environment stands between a program and its own graph.
-
-    Args:
-        url: what the supervisor says it serves on; it may be `unix:/path`.
-        tls: what the graph serves TLS with.
-        password: of the TLS key.
-    """
-    verify = True if tls is None else _trust(tls, password)
-    if not url.startswith("unix:"):
-        return httpx.AsyncClient(verify=verify, timeout=None, trust_env=False, limits=_LIMITS)
-    transport = httpx.AsyncHTTPTransport(
-        uds=url.removeprefix("unix:"), verify=verify, limits=_LIMITS
-    )
-    return httpx.AsyncClient(transport=transport, timeout=None, trust_env=False)
-
-
-def _trust(tls: TlsPlan, password: str | None) -> ssl.SSLContext:
-    # The graph is ours: its own certificate is what it has to show, whoever issued it and whatever
-    # host it names.
-    trust = ssl.create_default_context(cafile=tls.certfile)
-    trust.check_hostname = False
-    trust.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    trust.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    # it asks for a certificate: we have the one that it shows itself
-    if tls.cert_reqs != ssl.CERT_NONE:
-        trust.load_cert_chain(tls.certfile, tls.keyfile, password)
-    return trust

@@ -11,10 +11,10 @@ import reprlib
 import threading
 import time
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import AsyncIterable, Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 from graphserve.call.context import CallContext, current, earliest
 from graphserve.call.exchange import (
@@ -43,6 +43,9 @@ from graphserve.wire.headers import ERROR_KIND
 from graphserve.wire.memory import UnreadableMemory
 from graphserve.wire.validation_errors import problem as wrong
 
+Encode = Callable[[dict[str, object]], bytes]  # the arguments of a call, by name
+Decode = Callable[[bytes], object]  # its result, or an item of its stream
+
 
 @dataclass(frozen=True)
 class DependencyApi(Generic[RequestT]):
@@ -55,7 +58,7 @@ class DependencyApi(Generic[RequestT]):
         encode: arguments to bytes.
         decode: the body of an answer to the result.
         timeout: seconds, the shortest of the edge's, the API's and the node's.
-        slack: see `Exchange`.
+        slack: seconds after the deadline that we wait for the node's own word.
         sharing: the shared memory that large arguments pass by, if any does.
         caller: the node that calls; empty for a program that is no node.
         typed: whether `decode` holds the result to its annotation; else the service does.
@@ -64,8 +67,8 @@ class DependencyApi(Generic[RequestT]):
     plan: ApiPlan
     node: str
     lane: TypedLane[RequestT]
-    encode: Callable[[dict[str, Any]], bytes]
-    decode: Callable[[bytes], Any]
+    encode: Encode
+    decode: Decode
     timeout: float | None
     slack: float
     sharing: Sharing | None = None
@@ -76,7 +79,7 @@ class DependencyApi(Generic[RequestT]):
 class RemoteApi(Generic[RequestT]):
     """The bound method that user code calls: one per API and edge."""
 
-    __slots__ = ("_api", "_compose", "_loop_thread", "_parameters", "_sender")
+    __slots__ = ("_api", "_compose", "_loop_thread", "_never_sent", "_parameters", "_sender")
 
     def __init__(self, loop_thread: LoopThread, api: DependencyApi[RequestT]) -> None:
         self._loop_thread = loop_thread
@@ -84,13 +87,17 @@ class RemoteApi(Generic[RequestT]):
         self._parameters = api.plan.parameters[: api.plan.positional]
         self._compose = api.lane.composer(api.plan, checked=not api.typed)
         self._sender = api.sharing.memory.sender if api.sharing is not None else None
+        self._never_sent = self._compose(None, None, b"")  # the request of a call that misfits
 
-    def __call__(self, *args: Any, **kwargs: Any) -> RemoteCall | RemoteStream:
+    def __call__(
+        self, *args: object, **kwargs: object
+    ) -> RemoteCall[RequestT] | RemoteStream[RequestT]:
         """Send the call; what goes wrong with its arguments is raised when it is awaited."""
-        loop_thread, api = self._loop_thread, self._api
+        loop_thread = self._loop_thread
+        api = self._api
         context = current.get()
         deadline_ns = earliest(context.deadline_ns if context is not None else None, api.timeout)
-        request: Any = None  # of a call that misfits, which is never sent
+        request = self._never_sent
         upload = None
         body = b""
         misfit: CallError | None = None
@@ -145,7 +152,7 @@ class RemoteApi(Generic[RequestT]):
             tickets,
             inline,
         )
-        start = exchange.start if misfit is None else _Fail(exchange, misfit)
+        start = exchange.start if misfit is None else partial(exchange.refuse, misfit)
         if threading.get_ident() == loop_thread.thread:
             start()
         elif loop_thread.loop.is_closed():
@@ -162,21 +169,21 @@ class RemoteApi(Generic[RequestT]):
         assert self._api.sharing is not None
         return self._compose(context, deadline_ns, self._api.sharing.inlined(body))
 
-    def _upload(self, arguments: dict[str, Any]) -> Upload:
+    def _upload(self, arguments: dict[str, object]) -> Upload:
         name = self._api.plan.input_stream
         assert name is not None
         found = arguments.pop(name, None)
-        if not hasattr(found, "__aiter__"):
+        if not isinstance(found, AsyncIterable):
             text = f"{name!r} is an asynchronous iterator of bytes, not {found!r}"
             raise self._misfit(f": {text}", [wrong([name], text, "type_error")])
         return Upload(found.__aiter__(), self._loop_thread.loop, self._no_bytes)
 
-    def _no_bytes(self, piece: Any) -> InvalidArguments:
+    def _no_bytes(self, piece: object) -> InvalidArguments:
         name = str(self._api.plan.input_stream)
         text = f"{name!r} is an asynchronous iterator of bytes; one piece was {reprlib.repr(piece)}"
         return self._misfit(f": {text}", [wrong([name], text, "type_error")])
 
-    def _item(self, payload: bytes) -> Any:
+    def _item(self, payload: bytes) -> object:
         try:
             return self._api.decode(payload)
         except ValueError as exc:
@@ -186,7 +193,7 @@ class RemoteApi(Generic[RequestT]):
         except (UnreadableMemory, MemoryError) as exc:
             raise self._result_lost("an item", exc, "") from None
 
-    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _bind(self, args: tuple[object, ...], kwargs: dict[str, object]) -> dict[str, object]:
         names = self._parameters
         if len(args) > len(names):
             positional = "" if len(names) == len(self._api.plan.parameters) else "positional "
@@ -208,7 +215,7 @@ class RemoteApi(Generic[RequestT]):
         said = name + text if text.startswith(":") else f"{name} {text}"
         return InvalidArguments(said, errors=errors, node=self._api.node)
 
-    def _read(self, status: int, headers: Headers, body: bytes) -> Any:
+    def _read(self, status: int, headers: Headers, body: bytes) -> object:
         if status == 200:
             try:
                 return self._api.decode(body)
@@ -219,12 +226,10 @@ class RemoteApi(Generic[RequestT]):
         raise error_of(status, headers, body, self._api.node)
 
     def _result_lost(
-        self, what: str, exc: UnreadableMemory | MemoryError, why_not_again: str
+        self, what: str, exc: UnreadableMemory | MemoryError, why_no_retry: str
     ) -> CallError:
-        said, node = (
-            f"{described(exc) if isinstance(exc, MemoryError) else exc}{why_not_again}",
-            self._api.node,
-        )
+        node = self._api.node
+        said = f"{described(exc) if isinstance(exc, MemoryError) else exc}{why_no_retry}"
         if isinstance(exc, MemoryError) or exc.short:
             return self._no_room(f"take {what} of {node}.{self._api.plan.name}", said)
         return RemoteError(
@@ -238,27 +243,14 @@ class RemoteApi(Generic[RequestT]):
         )
 
 
-class _Fail:
-    __slots__ = ("error", "exchange")
-
-    def __init__(self, exchange: Exchange[Any], error: CallError) -> None:
-        self.exchange = exchange
-        self.error = error
-
-    def __call__(self, threaded: bool = False) -> None:
-        self.exchange.fail(self.error)
-        if not self.exchange.reply.cancelled():
-            self.exchange.reply.exception()  # looked at: a call that nobody looks at says so itself
-
-
 class TypedClient:
     """The client of a dependency: its APIs as attributes."""
 
-    def __init__(self, node: str, apis: dict[str, Any]) -> None:
+    def __init__(self, node: str, apis: Mapping[str, RemoteApi[RequestT]]) -> None:
         self.__dict__.update(apis)
         self.__dict__["_graphserve_node"] = node
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> NoReturn:
         node = self.__dict__.get("_graphserve_node", "?")
         names = [key for key in self.__dict__ if not key.startswith("_graphserve_")]
         guess = closest(name, names)
@@ -266,31 +258,31 @@ class TypedClient:
         raise AttributeError(f"{node} has no API {name!r}; {hint}")
 
     def __repr__(self) -> str:
-        return f"<client of {self._graphserve_node}>"
+        return f"<client of {self.__dict__['_graphserve_node']}>"
 
 
-class RemoteCall(NotAResult, Call[Any]):
-    """A call under way; see `Call`."""
+class RemoteCall(NotAResult, Call[object], Generic[RequestT]):
+    """A call under way: what `Call` promises."""
 
     __slots__ = ("__weakref__", "_coroutine", "_exchange", "_loop_thread", "_name", "_used")
 
-    def __init__(self, loop_thread: LoopThread, exchange: Exchange[Any], name: str) -> None:
+    def __init__(self, loop_thread: LoopThread, exchange: Exchange[RequestT], name: str) -> None:
         self._loop_thread = loop_thread
         self._exchange = exchange
         self._name = name
         self._used = False
-        self._coroutine: Generator[Any, Any, Any] | None = None
+        self._coroutine: Generator[object, None, object] | None = None
 
-    def __await__(self) -> Generator[Any, Any, Any]:
+    def __await__(self) -> Generator[object, None, object]:
         self._used = True
         if threading.get_ident() == self._loop_thread.thread:
             return self._exchange.reply.__await__()
         waiter = self._waiter()
         # who awaits it gave up
-        waiter.add_done_callback(lambda _: waiter.cancelled() and self.cancel())
+        waiter.add_done_callback(self._cancel_with)
         return asyncio.wrap_future(waiter).__await__()
 
-    def result(self, timeout: float | None = None) -> Any:
+    def result(self, timeout: float | None = None) -> object:
         """Wait in this thread for the result."""
         self._used = True
         if (instead := self._loop_thread.instead()) is not None:
@@ -322,22 +314,22 @@ class RemoteCall(NotAResult, Call[Any]):
             self._loop_thread.loop.call_soon_threadsafe(self._exchange.abandon)
         return True
 
-    def send(self, value: Any) -> Any:
-        """The coroutine protocol: `TaskGroup.create_task(call)` drives the call with it."""
+    def send(self, value: None) -> object:
+        """Take a step, as a coroutine: `TaskGroup.create_task(call)` drives the call with it."""
         if self._coroutine is None:
             self._coroutine = iter(self.__await__())
             if shielded(asyncio.current_task()):
-                self._exchange.shielded = True
+                self._exchange.shield()
         return self._coroutine.send(value)
 
-    def throw(self, *args: Any) -> Any:
-        """The coroutine protocol."""
+    def throw(self, *args: Any) -> object:
+        """Raise an exception where it stands, as a coroutine."""
         if self._coroutine is None:
             self._coroutine = iter(self.__await__())
         return self._coroutine.throw(*args)
 
     def close(self) -> None:
-        """The coroutine protocol: give the call up."""
+        """Give the call up, as a coroutine that is closed."""
         self.cancel()
 
     if not TYPE_CHECKING:  # checkers know from `Call` that it has none of these
@@ -351,19 +343,22 @@ class RemoteCall(NotAResult, Call[Any]):
             f" `await self.….{method}(...)`, or `.result()` behind it in a plain `def`"
         )
 
-    def _waiter(self) -> concurrent.futures.Future[Any]:
-        waiter: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    def _cancel_with(self, waiter: concurrent.futures.Future[object]) -> None:
+        if waiter.cancelled():
+            self.cancel()
+
+    def _waiter(self) -> concurrent.futures.Future[object]:
+        waiter: concurrent.futures.Future[object] = concurrent.futures.Future()
 
         def copy(reply: Reply) -> None:
             if reply.cancelled():
                 waiter.cancel()
             elif waiter.set_running_or_notify_cancel():
                 error = reply.exception()
-                (
+                if error is not None:
                     waiter.set_exception(error)
-                    if error is not None
-                    else waiter.set_result(reply.result())
-                )
+                else:
+                    waiter.set_result(reply.result())
 
         reply = self._exchange.reply
         if reply.done():  # the loop may be gone
@@ -394,6 +389,6 @@ class RemoteCall(NotAResult, Call[Any]):
 
 
 def error_of(status: int, headers: Headers, body: bytes, node: str) -> CallError:
-    """The error that an answer of a node stands for."""
+    """Return the error that an answer of a node stands for."""
     named = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
     return problem.decode(status, named.get(ERROR_KIND.decode()), body, named, node)

@@ -6,7 +6,6 @@ import binascii
 import itertools
 import os
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
 from urllib.parse import urlencode
 
 from graphserve.call.context import CallContext, traced, travellers
@@ -41,7 +40,7 @@ _END = b"%s" + CONTENT_LENGTH + b": %d\r\n\r\n%b"
 def composer(
     api: ApiPlan, node: str, trust: Trust | None = None, *, checked: bool = False
 ) -> Compose:
-    """A function that makes whole requests to one API; the head is prepared here, once.
+    """Return a function that makes whole requests to one API; the head is prepared here, once.
 
     Args:
         api: the API.
@@ -50,7 +49,8 @@ def composer(
             stays open.
         checked: whether the service checks the result, since the caller cannot.
     """
-    line, rest = _line(api, trust), _rest(api, node, trust is None, checked)
+    line = _line(api, trust)
+    rest = _rest(api, node, trust is None, checked)
     head = prepared(api, node, trust, checked=checked)
     chunked = rest + _CONTENT_TYPE_LINE % Format.RAW.value + CHUNKED
 
@@ -66,8 +66,8 @@ def composer(
 def prepared(
     api: ApiPlan, node: str, trust: Trust | None = None, *, checked: bool = False
 ) -> bytes:
-    """What every request to one API begins with; the node's workers know these bytes, and read on
-    without a parser.
+    """Return what every request to one API begins with; the node's workers know these bytes, and
+    read on without a parser.
     """
     return (
         _line(api, trust)
@@ -81,7 +81,7 @@ def _line(api: ApiPlan, trust: Trust | None) -> bytes:
 
 
 def accepted(api: ApiPlan, *, checked: bool) -> bytes:
-    """What a typed caller of an API accepts; see `composer`."""
+    """Return what a typed caller of an API accepts; `composer` describes `checked`."""
     if api.stream:
         return CHECKED_FRAMES if checked else StreamFormat.FRAMES.value
     return Format.CHECKED.value if checked else Format.TYPED.value
@@ -94,12 +94,12 @@ def _rest(api: ApiPlan, node: str, keep: bool, checked: bool) -> bytes:
 
 
 def trail(context: CallContext | None, deadline_ns: int | None, body: bytes) -> bytes:
-    """The end of a request: what travels with every call, the length, the body."""
+    """Return the end of a request: what travels with every call, the length, the body."""
     return _END % (travels(context, deadline_ns), len(body), body)
 
 
 def travels(context: CallContext | None, deadline_ns: int | None) -> bytes:
-    """The headers that travel with every call between nodes."""
+    """Return the headers that travel with every call between nodes."""
     head = _REQUEST_ID_LINE % (
         context.request_id if context is not None and context.request_id else new_request_id()
     )
@@ -121,7 +121,7 @@ def travels(context: CallContext | None, deadline_ns: int | None) -> bytes:
 def with_travellers(
     context: CallContext | None, headers: Collection[tuple[bytes, bytes]]
 ) -> list[tuple[bytes, bytes]]:
-    """Headers of a request, and what travels with it beside them.
+    """Return the headers of a request, and what travels with it beside them.
 
     What the request says itself wins: a `traceparent` of its own is of another span, of which our
     `tracestate` says nothing.
@@ -140,8 +140,8 @@ def with_travellers(
     ]
 
 
-def query(arguments: Mapping[str, Any]) -> bytes:
-    """Arguments as the query of a URL, each as JSON, beside a body that is a stream."""
+def query(arguments: Mapping[str, object]) -> bytes:
+    """Return arguments as the query of a URL, each as JSON, beside a body that is a stream."""
     return urlencode({name: encode_json(value) for name, value in arguments.items()}).encode()
 
 
@@ -151,7 +151,7 @@ _NEXT = itertools.count(int.from_bytes(os.urandom(2), "big"))
 
 
 def new_request_id() -> bytes:
-    """A fresh request id: at least 16 hexadecimal digits, ten of the process and a running
+    """Return a fresh request id: at least 16 hexadecimal digits, ten of the process and a running
     number.
     """
     return b"%s%06x" % (_FIRST, next(_NEXT))

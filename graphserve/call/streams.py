@@ -10,7 +10,7 @@ import concurrent.futures
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Generic
 
 from graphserve.call.exchange import Headers, Lane, RequestT, TypedExchange
 from graphserve.call.misuse import NotAResult
@@ -40,11 +40,11 @@ class StreamExchange(TypedExchange[RequestT]):
         "decode",
         "error",
         "finished",
-        "held",
         "item_timeout",
         "item_waiter",
         "items",
         "last",
+        "paused",
         "reader",
         "room_waiter",
         "size",
@@ -61,12 +61,12 @@ class StreamExchange(TypedExchange[RequestT]):
         deadline_ns: int | None,
         slack: float,
         idempotent: bool,
-        read: Callable[[int, Headers, bytes], Any],
+        read: Callable[[int, Headers, bytes], object],
         upload: AsyncIterator[bytes] | None,
         tickets: list[Ticket] | None,
         inline: Callable[[], RequestT] | None,
         *,
-        decode: Callable[[bytes], Any],
+        decode: Callable[[bytes], object],
         item_timeout: float | None,
     ) -> None:
         super().__init__(
@@ -79,7 +79,7 @@ class StreamExchange(TypedExchange[RequestT]):
         self.items: deque[bytes] = deque()
         self.size = 0
         self.last = 0.0
-        self.held = False
+        self.paused = False
         # how it ended
         self.finished = False
         self.error: BaseException | None = None
@@ -109,7 +109,7 @@ class StreamExchange(TypedExchange[RequestT]):
                 self.items.append(payload)
                 self.size += len(payload)
         if len(self.items) >= HIGH_ITEMS or self.size >= HIGH_BYTES:
-            self.hold(True)
+            self._pause()
         self._wake()
 
     def answered(self, status: int, headers: Headers, body: bytes) -> None:
@@ -137,7 +137,7 @@ class StreamExchange(TypedExchange[RequestT]):
 
     @property
     def waiting(self) -> bool:
-        """Whether somebody waits for an item just now."""
+        """Return whether somebody waits for an item just now."""
         return self.item_waiter is not None and not self.item_waiter.done()
 
     def caller_left(self) -> None:
@@ -147,15 +147,21 @@ class StreamExchange(TypedExchange[RequestT]):
         self.error = concurrent.futures.CancelledError()
         self.abandon()
 
-    def hold(self, on: bool) -> None:
-        """Hold the producer back, or let it go on."""
-        if on != self.held and self.connection is not None:
-            self.held = on
-            self.connection.pause() if on else self.connection.resume()
+    def _pause(self) -> None:
+        """Read no more: the consumer is slow, and so the producer shall wait."""
+        if self.connection is not None and not self.paused:
+            self.paused = True
+            self.connection.pause()
+
+    def _resume(self) -> None:
+        """Read on: the consumer has taken enough."""
+        if self.connection is not None and self.paused:
+            self.paused = False
+            self.connection.resume()
 
     @property
     def full(self) -> bool:  # type: ignore[override]
-        """Whether the consumer has enough to do; for a producer in this process."""
+        """Return whether the consumer has enough to do; for a producer in this process."""
         return len(self.items) >= HIGH_ITEMS
 
     async def room(self) -> None:
@@ -164,14 +170,40 @@ class StreamExchange(TypedExchange[RequestT]):
             self.room_waiter = self.loop.create_future()
             await self.room_waiter
 
-    def take(self) -> Any:
-        """The next item that is here."""
+    def misfits(self, error: CallError) -> None:
+        """End it with this error when its first item is asked for: its arguments cannot be sent."""
+        self.finished = True
+        self.error = error
+
+    async def item(self) -> bool:
+        """Wait for an item; False at the end.
+
+        Raises:
+            CallError: it ended so; the next time there is nothing more.
+        """
+        while not self.items:
+            if self.error is not None:
+                error = self.error
+                self.error = None
+                raise error
+            if self.finished:
+                return False
+            self.item_waiter = self.loop.create_future()
+            try:
+                await self.item_waiter
+            except asyncio.CancelledError:
+                self.abandon()
+                raise
+        return True
+
+    def take(self) -> object:
+        """Return the next item that is here."""
         payload = self.items.popleft()
         self.size -= len(payload)
         if len(self.items) <= LOW_ITEMS:
-            if self.held:
+            if self.paused:
                 self.last = self.loop.time()
-                self.hold(False)
+                self._resume()
             if self.room_waiter is not None and not self.room_waiter.done():
                 self.room_waiter.set_result(None)
         return self.decode(payload)
@@ -179,15 +211,15 @@ class StreamExchange(TypedExchange[RequestT]):
     def _check(self) -> None:
         assert self.item_timeout is not None
         waited = self.loop.time() - self.last
-        if self.held or self.items or waited < self.item_timeout:
-            rest = self.item_timeout if self.held or self.items else self.item_timeout - waited
+        if self.paused or self.items or waited < self.item_timeout:
+            rest = self.item_timeout if self.paused or self.items else self.item_timeout - waited
             self.timer = self.loop.call_later(rest + self.slack, self._check)
         else:
             self.fail(
                 DeadlineExceeded(f"{self.node} made no item before the deadline", node=self.node)
             )
 
-    def _over(self, reply: asyncio.Future[Any]) -> None:
+    def _over(self, reply: asyncio.Future[object]) -> None:
         self.finished = True
         if self.room_waiter is not None and not self.room_waiter.done():
             self.room_waiter.set_result(None)
@@ -202,7 +234,7 @@ class StreamExchange(TypedExchange[RequestT]):
             self.item_waiter.set_result(None)
 
 
-class RemoteStream(NotAResult, Stream[Any]):
+class RemoteStream(NotAResult, Stream[object], Generic[RequestT]):
     """The items of one streaming call; it is sent when the first one is asked for.
 
     Args:
@@ -216,28 +248,26 @@ class RemoteStream(NotAResult, Stream[Any]):
     def __init__(
         self,
         loop_thread: LoopThread,
-        exchange: StreamExchange[Any],
+        exchange: StreamExchange[RequestT],
         name: str,
         misfit: CallError | None,
     ) -> None:
         self._loop_thread = loop_thread
         self._exchange = exchange
         self._name = name
-        self._started = False
-        self._ahead: deque[Any] = deque()  # fetched together for a thread
+        self._started = misfit is not None
+        self._ahead: deque[object] = deque()  # fetched together for a thread
         if misfit is not None:
-            exchange.finished = True
-            exchange.error = misfit
-            self._started = True
+            exchange.misfits(misfit)
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> object:
         if threading.get_ident() != self._loop_thread.thread:
             return await asyncio.wrap_future(
                 asyncio.run_coroutine_threadsafe(self._next(), self._loop_thread.loop)
             )
         return await self._next()
 
-    def __next__(self) -> Any:
+    def __next__(self) -> object:
         if self._ahead:
             return self._ahead.popleft()
         if self._loop_thread.instead() is not None:
@@ -251,7 +281,7 @@ class RemoteStream(NotAResult, Stream[Any]):
             raise StopIteration
         return self._ahead.popleft()
 
-    def __iter__(self) -> RemoteStream:
+    def __iter__(self) -> RemoteStream[RequestT]:
         return self
 
     async def aclose(self) -> None:
@@ -268,38 +298,24 @@ class RemoteStream(NotAResult, Stream[Any]):
             f" `async for item in self.….{method}(...)`, or `for` in a plain `def`"
         )
 
-    async def _next(self) -> Any:
+    async def _next(self) -> object:
         if not await self._here():
             raise StopAsyncIteration
         return self._exchange.take()
 
-    async def _several(self) -> list[Any]:
-        found = []
+    async def _several(self) -> list[object]:
+        found: list[object] = []
         if await self._here(threaded=True):
             while self._exchange.items:
                 found.append(self._exchange.take())
         return found
 
     async def _here(self, threaded: bool = False) -> bool:
-        """Wait for an item; False at the end."""
-        exchange = self._exchange
+        """Wait for an item, which the first of these asks for; False at the end."""
         if not self._started:
             self._started = True
-            exchange.start(threaded)
-        while not exchange.items:
-            if exchange.error is not None:
-                error = exchange.error
-                exchange.error = None
-                raise error
-            if exchange.finished:
-                return False
-            exchange.item_waiter = exchange.loop.create_future()
-            try:
-                await exchange.item_waiter
-            except asyncio.CancelledError:
-                exchange.abandon()
-                raise
-        return True
+            self._exchange.start(threaded)
+        return bool(self._exchange.items) or await self._exchange.item()
 
     def _abandon(self) -> None:
         if threading.get_ident() == self._loop_thread.thread:

@@ -1,7 +1,6 @@
 """Running a graph from Python: `serve()` with real processes, `local()` in this one.
 
-server            `serve()`: the supervisor as a child process, and calls to it (`calls`, with its
-                  `log_words`)
+server            `serve()`: the supervisor as a child process, and calls to its graph (`calls`)
 local_graph       `local()`: the nodes of a graph in this process and on this loop
 local_node        one node: its instance, its slots, its queue; the lane that typed calls take
 local_http        the lane that injected httpx clients take

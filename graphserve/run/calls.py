@@ -1,24 +1,45 @@
 """Calls to a graph of processes from the Python program that started it: on a loop and a thread of
 their own.
+
+`Calls` is the thread. The public port keeps what an API raised from everybody; the program whose
+API it is learns it from the log, by `LoggedErrors`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TypedDict
 
-from graphserve.call import httpx_transport
 from graphserve.call.clients import HOP_SLACK, public_codecs, slack_to
-from graphserve.call.lanes.url import UrlLane
+from graphserve.call.lanes.url import UrlLane, own_client
 from graphserve.call.remote import DependencyApi, RemoteApi, TypedClient
 from graphserve.graph.builder import resolve_here
 from graphserve.graph.plan import TlsPlan
 from graphserve.loop.loop_thread import LoopThread
-from graphserve.run.log_words import Words
+from graphserve.wire import problem
+
+MOST_ERRORS = 256  # that are kept, the latest
+# seconds that an answer waits for its error: it was logged first, and takes another way
+PATIENCE = 1.0
+READ_SIZE = 64 * 1024  # bytes
+
+
+@dataclass(frozen=True)
+class _Running:
+    """What the thread has made, for the others."""
+
+    loop: asyncio.AbstractEventLoop
+    closing: asyncio.Event
+    client: TypedClient
 
 
 class Calls:
-    """The thread.
+    """The thread whose loop the calls run on, and the client that makes them.
 
     Args:
         cls: the entry's class.
@@ -34,44 +55,150 @@ class Calls:
     ) -> None:
         self._plan, _ = resolve_here(cls, {})
         self._cls = cls
-        self._entry = self._plan.node(self._plan.entry)
-        scheme = "http" if tls is None else "https"
-        base = f"{scheme}://graphserve" if url.startswith("unix:") else url
-        name = self._entry.name
+        self._url = url
+        self._tls = tls
+        self._password = password
         self._errors = errors
-        lost = f"a worker of {name} ended while it executed the call"  # as a hop says it
-        self._lane = UrlLane(
-            name, base, lambda: httpx_transport.connect(url, tls, password), self._explain, lost
-        )
-        self._begun = threading.Event()
+        running: Future[_Running] = Future()
         self._thread = threading.Thread(
-            target=asyncio.run, args=(self._live(),), name="graphserve-calls", daemon=True
+            target=self._run, args=(running,), name="graphserve-calls", daemon=True
         )
         self._thread.start()
-        self._begun.wait()
+        self._running = running.result()
+
+    @property
+    def client(self) -> TypedClient:
+        """Return the client of the entry."""
+        return self._running.client
 
     def close(self) -> None:
         """End it; what is still under way fails."""
-        self._loop_thread.loop.call_soon_threadsafe(self._closing.set)
+        self._running.loop.call_soon_threadsafe(self._running.closing.set)
         self._thread.join()
 
-    async def _explain(self, body: bytes) -> bytes:
-        return await self._words.explain(body)
+    def _run(self, running: Future[_Running]) -> None:
+        try:
+            asyncio.run(self._live(running))
+        except BaseException as exc:
+            if running.done():
+                raise
+            running.set_exception(exc)
 
-    async def _live(self) -> None:
-        self._words = Words(self._errors, self._entry.name)
-        self._loop_thread = LoopThread.here()
-        self._closing = asyncio.Event()
-        timeout, slack = (
-            self._entry.options.timeout,
-            HOP_SLACK + slack_to(self._plan, self._entry.name),
+    async def _live(self, running: Future[_Running]) -> None:
+        entry = self._plan.node(self._plan.entry)
+        name = entry.name
+        loop_thread = LoopThread.here()
+        errors = LoggedErrors(self._errors, name)
+        scheme = "http" if self._tls is None else "https"
+        lane = UrlLane(
+            name,
+            f"{scheme}://graphserve" if self._url.startswith("unix:") else self._url,
+            lambda: own_client(self._url, self._tls, self._password),
+            errors.explain,
+            f"a worker of {name} ended while it executed the call",  # as a hop says it
         )
-        self.client = TypedClient(self._entry.name, {
-            api.name: RemoteApi(self._loop_thread, DependencyApi(
-                api, self._entry.name, self._lane, *public_codecs(self._cls, api), timeout, slack
-            )) for api in self._entry.apis
-        })  # fmt: skip
-        self._begun.set()
-        await self._closing.wait()
-        self._words.close()
-        await self._lane.close()
+        apis = {
+            api.name: RemoteApi(
+                loop_thread,
+                DependencyApi(
+                    api,
+                    name,
+                    lane,
+                    *public_codecs(self._cls, api),
+                    entry.options.timeout,
+                    HOP_SLACK + slack_to(self._plan, name),
+                ),
+            )
+            for api in entry.apis
+        }
+        closing = asyncio.Event()
+        running.set_result(_Running(loop_thread.loop, closing, TypedClient(name, apis)))
+        await closing.wait()
+        errors.close()
+        await lane.close()
+
+
+class _LoggedError(TypedDict):
+    """What the log says of a call that failed: one line of the pipe."""
+
+    request_id: str
+    message: str
+
+
+class LoggedErrors:
+    """Reads what the supervisor passes on of failed calls (`cli/library.py` writes it).
+
+    Args:
+        descriptor: of the pipe; stays its owner's.
+        node: the entry. What it logs of a call is what it answers.
+    """
+
+    def __init__(self, descriptor: int, node: str) -> None:
+        self._descriptor = descriptor
+        self._prefix = f"{node}."
+        self._loop = asyncio.get_running_loop()
+        self._partial = b""
+        self._details: dict[str, str] = {}  # by request id
+        self._awaited: dict[str, asyncio.Future[str | None]] = {}
+        self._open = True
+        os.set_blocking(descriptor, False)
+        self._loop.add_reader(descriptor, self._read)
+
+    def close(self) -> None:
+        """Read no more."""
+        if self._open:
+            self._open = False
+            self._loop.remove_reader(self._descriptor)
+        for waiter in self._awaited.values():
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def explain(self, body: bytes) -> bytes:
+        """Return a problem with its detail, where it was kept from the public and the log has
+        it.
+        """
+        request_id = problem.withheld(body)
+        if request_id is None:
+            return body
+        detail = await self._detail_of(request_id)
+        return body if detail is None else problem.with_detail(body, detail)
+
+    async def _detail_of(self, request_id: str) -> str | None:
+        if request_id in self._details or not self._open:
+            return self._details.pop(request_id, None)
+        waiter: asyncio.Future[str | None] = self._loop.create_future()
+        self._awaited[request_id] = waiter
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await waiter
+        except TimeoutError:
+            return None
+        finally:
+            self._awaited.pop(request_id, None)
+            self._details.pop(request_id, None)
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._descriptor, READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        for line in lines:
+            self._on_error(json.loads(line))
+
+    def _on_error(self, error: _LoggedError) -> None:
+        request_id = error["request_id"]
+        if not error["message"].startswith(self._prefix):
+            return  # of a node below: its caller says what comes of it
+        detail = problem.detail_in_log(error["message"])
+        self._details[request_id] = detail
+        while len(self._details) > MOST_ERRORS:
+            del self._details[next(iter(self._details))]
+        waiter = self._awaited.get(request_id)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(detail)

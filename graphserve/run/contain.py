@@ -48,14 +48,14 @@ class Contained:
                 vars(loop).pop(name, None)
 
 
-def _wrapping(loop: asyncio.AbstractEventLoop, name: str) -> Callable[..., Any]:
-    """A method of a loop that schedules a callback, which wraps those of APIs."""
+def _wrapping(loop: asyncio.AbstractEventLoop, name: str) -> Callable[..., object]:
+    """Return a method of a loop that schedules a callback, and wraps those of APIs."""
     original = getattr(loop, name)
     # of the callback; the others have a time before it
     position = 0 if name.startswith("call_soon") else 1
 
     @functools.wraps(original)
-    def schedule(*arguments: Any, context: Context | None = None) -> Any:
+    def schedule(*arguments: Any, context: Context | None = None) -> object:
         call = current.get() if context is None else context.get(current)
         if call is not None:
             callback = functools.partial(_run, loop, arguments[position])
@@ -65,7 +65,9 @@ def _wrapping(loop: asyncio.AbstractEventLoop, name: str) -> Callable[..., Any]:
     return schedule
 
 
-def _run(loop: asyncio.AbstractEventLoop, callback: Callable[..., Any], *arguments: Any) -> None:
+def _run(
+    loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *arguments: object
+) -> None:
     try:
         callback(*arguments)
     except (SystemExit, KeyboardInterrupt) as exc:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
 from graphserve.call.clients import Clients, codecs, slack_to
 from graphserve.call.context import shortest
@@ -27,9 +28,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# by node: the class that has its signatures, and what stands for it, a class or an object
+Implementations = Mapping[str, tuple[type, object]]
+
 
 def local(
-    service: type[T], *, replace: Mapping[type, Any] | None = None
+    service: type[T], *, replace: Mapping[type, object] | None = None
 ) -> AbstractAsyncContextManager[type[T]]:
     """Run the whole graph of a service in this process, without sockets.
 
@@ -65,35 +69,38 @@ def local(
         abab
         fake
     """
-    return _Local(*resolve_here(service, replace or {}))
+    graph = _Local(*resolve_here(service, replace or {}))
+    # a `TypedClient` has the APIs of its service
+    return cast("AbstractAsyncContextManager[type[T]]", graph)
 
 
-class _Local(AbstractAsyncContextManager[Any]):
+class _Local(AbstractAsyncContextManager[TypedClient]):
     """What `local` returns; says what to write when it is used in another way."""
 
-    def __init__(self, plan: Plan, cast: Mapping[str, tuple[type, Any]]) -> None:
+    def __init__(self, plan: Plan, implementations: Implementations) -> None:
         self._plan = plan
-        self._cast = cast
+        self._implementations = implementations
+        self._graph: _Graph | None = None  # while it is entered
 
-    async def __aenter__(self) -> Any:
-        self._contained = Contained(asyncio.get_running_loop())
-        self._graph = graph = _Graph(self._plan, self._cast)
+    async def __aenter__(self) -> TypedClient:
+        graph = _Graph(self._plan, self._implementations)
         try:
             for node in self._plan.nodes:
                 await graph.start(node)
         except BaseException:
-            try:
-                await graph.stop(now=True)
-            finally:
-                self._contained.end()
+            await graph.stop(now=True)
             raise
+        self._graph = graph
         return graph.client()
 
-    async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        try:
-            await self._graph.stop(now=error is not None)
-        finally:
-            self._contained.end()
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._graph is not None
+        await self._graph.stop(now=error is not None)
 
     def __enter__(self) -> NoReturn:
         raise TypeError(f"write `async with local({self._plan.entry}) as …:`, in a coroutine")
@@ -112,15 +119,17 @@ class _Local(AbstractAsyncContextManager[Any]):
 
 
 class _Graph:
-    """The nodes of a local graph."""
+    """The nodes of a local graph, on the running loop."""
 
-    def __init__(self, plan: Plan, cast: Mapping[str, tuple[type, Any]]) -> None:
+    def __init__(self, plan: Plan, implementations: Implementations) -> None:
         self.plan = plan
-        self.cast = cast
+        self.implementations = implementations
         self.nodes: dict[str, LocalNode] = {}
+        self._contained = Contained(asyncio.get_running_loop())
 
     async def start(self, plan: NodePlan) -> None:
-        declared, override = self.cast[plan.name]
+        """Start one node; those that it calls run."""
+        declared, override = self.implementations[plan.name]
 
         def class_of(named: NodePlan | EdgePlan) -> type:
             if isinstance(named, EdgePlan):  # runs elsewhere
@@ -136,18 +145,23 @@ class _Graph:
         await node.start()
 
     def client(self) -> TypedClient:
-        entry, loop_thread = self.plan.node(self.plan.entry), LoopThread.here()
-        apis = {}
-        for api in entry.apis:
-            timeout, slack = (
-                shortest(api.timeout, entry.options.timeout),
-                slack_to(self.plan, entry.name),
-            )
-            way = codecs(self._class(entry), api)
-            apis[api.name] = RemoteApi(
+        """Make the client of the entry."""
+        entry = self.plan.node(self.plan.entry)
+        loop_thread = LoopThread.here()
+        apis = {
+            api.name: RemoteApi(
                 loop_thread,
-                DependencyApi(api, entry.name, self.nodes[entry.name], *way, timeout, slack),
+                DependencyApi(
+                    api,
+                    entry.name,
+                    self.nodes[entry.name],
+                    *codecs(self._class(entry), api),
+                    shortest(api.timeout, entry.options.timeout),
+                    slack_to(self.plan, entry.name),
+                ),
             )
+            for api in entry.apis
+        }
         return TypedClient(entry.name, apis)
 
     async def stop(self, *, now: bool) -> None:
@@ -160,11 +174,12 @@ class _Graph:
                 await node.stop(now=now or first is not None)
             except BaseException as exc:
                 first = first or exc
+        self._contained.end()
         if first is not None:
             raise first
 
     def _class(self, node: NodePlan) -> type:
-        return self.cast[node.name][0]
+        return self.implementations[node.name][0]
 
     def _http(self, node: NodePlan, edge: EdgePlan) -> HttpClient:
         from graphserve.run.local_http import client  # brings httpx, which brings click and rich

@@ -8,12 +8,12 @@ The clients are those of workers (`call/httpx_transport.py`); this is the lane u
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graphserve.call import httpx_transport
 from graphserve.call.clients import slack_to
 from graphserve.call.context import CallContext, earliest, shortest
-from graphserve.call.exchange import Exchange, pieces
+from graphserve.call.exchange import Exchange
 from graphserve.call.request import new_request_id
 from graphserve.errors import CallError
 from graphserve.graph.plan import EdgePlan
@@ -31,6 +31,7 @@ from graphserve.wire.formats import (
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.trust import MADE
 from graphserve.worker.dispatch.executor import BoundApi
+from graphserve.worker.http.asgi import Message
 from graphserve.worker.http.headers import RequestHeaders
 from graphserve.worker.http.strict import METHODS, RequestRefused, plain
 from graphserve.worker.pages.health import App, Health
@@ -42,7 +43,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 def client(node: LocalNode, edge: EdgePlan) -> HttpClient:
-    """The httpx client for an edge of a local graph."""
+    """Return the httpx client for an edge of a local graph."""
     slack = slack_to(node.clients.plan, node.plan.name)
     core = httpx_transport.NodeTransport(
         LoopThread.here(), node.plan.name, {}, HttpLane(node), edge.timeout, slack
@@ -106,7 +107,7 @@ class HttpLane:
         answer = problem.encode(refusal, node=self.node.plan.name, request_id=id, with_details=True)
         exchange.loop.call_soon(exchange.answered, *answer)
 
-    def _begin(self, exchange: Exchange[bytes], work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, exchange: Exchange[bytes], work: Coroutine[object, None, None]) -> None:
         task = exchange.loop.create_task(work)
         exchange.reply.add_done_callback(lambda _: task.cancel())
 
@@ -123,7 +124,7 @@ class HttpLane:
         context.deadline_ns = earliest(context.deadline_ns, shortest(heading.timeout, api.timeout))
         upload = None
         if api.signature.input_stream is not None:
-            upload = _whole(body) if exchange.upload is None else pieces(exchange)
+            upload = _whole(body) if exchange.upload is None else exchange.upload_pieces()
             body = target.partition(b"?")[2]
         stream = stream_format(heading.accept) if api.signature.stream else None
         accept = (
@@ -139,18 +140,18 @@ class HttpLane:
     ) -> None:
         """Have the whole body of a request that comes in pieces."""
         try:
-            body = b"".join([piece async for piece in pieces(exchange)])
+            body = b"".join([piece async for piece in exchange.upload_pieces()])
         except ConnectionError:  # the exchange has ended with what was raised
             return
         self._call(exchange, api, target, headers, body)
 
     async def _ask(self, exchange: Exchange[bytes], method: bytes, target: bytes) -> None:
-        messages: list[Any] = []
+        messages: list[Message] = []
 
-        async def send(message: Any) -> None:
+        async def send(message: Message) -> None:
             messages.append(message)
 
-        async def receive() -> dict[str, Any]:
+        async def receive() -> Message:
             return {"type": "http.request", "body": b"", "more_body": False}
 
         path = target.partition(b"?")[0].decode("latin-1")

@@ -14,10 +14,11 @@ import contextvars
 import dataclasses
 import warnings
 from collections.abc import Callable
-from typing import Any, Protocol
+from functools import partial
+from typing import Protocol
 
 from graphserve.call.clients import Clients
-from graphserve.call.exchange import Exchange, pieces
+from graphserve.call.exchange import Exchange
 from graphserve.errors import (
     CallError,
     ConfigurationError,
@@ -70,7 +71,7 @@ class LocalNode:
     retry_budget = None  # there is no connection that could be lost
 
     def __init__(
-        self, plan: NodePlan, declared: type, override: Any, clients: Clients[LocalRequest]
+        self, plan: NodePlan, declared: type, override: object, clients: Clients[LocalRequest]
     ) -> None:
         self.plan = plan
         self.declared = declared
@@ -147,7 +148,7 @@ class LocalNode:
 
     def send(self, exchange: Exchange[LocalRequest]) -> None:
         """Execute the call when there is room for it."""
-        upload = None if exchange.upload is None else pieces(exchange)
+        upload = None if exchange.upload is None else exchange.upload_pieces()
         self.submit(LocalCall(exchange.request, exchange, upload))
 
     def submit(self, call: LocalCall) -> None:
@@ -173,14 +174,14 @@ class LocalNode:
         self._waiting.pop(exchange, None)
 
     def take(self) -> bool:
-        """A slot for a batch, if one is free."""
+        """Take a slot for a batch; False if none is free."""
         if not self._free:
             return False
         self._free -= 1
         return True
 
     def release(self) -> None:
-        """A batch gives its slot back."""
+        """Take back the slot of a batch."""
         self._loop.call_soon(self._freed, True)
 
     def _can_take(self, call: LocalCall) -> bool:
@@ -202,7 +203,7 @@ class LocalNode:
             self._loop.call_soon(self._refused, call, exc, limited)
             return
 
-        def ended(result: Any, error: BaseException | None) -> None:
+        def ended(result: object, error: BaseException | None) -> None:
             self._ended(call, api, result, error)
 
         def free() -> None:
@@ -229,7 +230,7 @@ class LocalNode:
         if call.exchange in self._executing:  # it may be over: its deadline had passed
             self._executing[call.exchange] = execution
 
-    def _arguments(self, call: LocalCall, api: BoundApi) -> dict[str, Any]:
+    def _arguments(self, call: LocalCall, api: BoundApi) -> dict[str, object]:
         request = call.request
         if call.upload is None:
             return api.arguments.decode(
@@ -238,7 +239,7 @@ class LocalNode:
         return from_query(api, request.body, call.upload)
 
     def _ended(
-        self, call: LocalCall, api: BoundApi, result: Any, error: BaseException | None
+        self, call: LocalCall, api: BoundApi, result: object, error: BaseException | None
     ) -> None:
         self._executing.pop(call.exchange, None)
         if error is None:
@@ -257,10 +258,11 @@ class LocalNode:
         self._raised(call, api, error)
 
     def _sink(self, call: LocalCall, api: BoundApi) -> LocalSink | BodySink:
-        format, failed = call.request.stream, lambda error: self._raised(call, api, error)
+        format = call.request.stream
+        failed = partial(self._raised, call, api)
         if format is None:
             return LocalSink(call.exchange, api, call.request.accept, failed)
-        note = lambda error: self._note(call, api, error)  # noqa: E731
+        note = partial(self._note, call, api)
         return BodySink(call, api, format, call.request.accept, note, failed)
 
     def _raised(self, call: LocalCall, api: BoundApi, raised: BaseException) -> None:
@@ -319,7 +321,7 @@ class LocalNode:
         finally:
             self._advancing = False
 
-    async def _live(self, cls: type) -> Any:
+    async def _live(self, cls: type) -> object:
         lone = cls is not self.declared  # not made with the service's `init`, and given no clients
         plan = dataclasses.replace(self.plan, init={}) if lone else self.plan
         self._life = await begin(
@@ -347,7 +349,7 @@ def _nothing(instance: object) -> None:
     pass
 
 
-_GOES_ON = "its thread goes on, and the interpreter waits for it when it ends"
+_RUNS_ON = "its thread goes on, and the interpreter waits for it when it ends"
 
 
 async def begin(
@@ -364,7 +366,8 @@ async def begin(
     Raises:
         StartupError: it raised, or did not end in time.
     """
-    life, seconds = ServiceInstance(plan, cls, threads, inject), plan.options.startup_timeout
+    life = ServiceInstance(plan, cls, threads, inject)
+    seconds = plan.options.startup_timeout
     try:
         async with asyncio.timeout(seconds):
             await life.start()
@@ -376,7 +379,7 @@ async def begin(
 
 
 async def leave(life: ServiceInstance, seconds: float) -> bool:
-    """Leave an instance; False: it did not end in time."""
+    """Leave an instance; return whether it ended in time."""
     try:
         # in this task, as what was entered in it may ask for
         async with asyncio.timeout(seconds) as limit:
@@ -385,7 +388,7 @@ async def leave(life: ServiceInstance, seconds: float) -> bool:
         if not limit.expired():
             raise  # its own
         method, end = (
-            ("__aexit__", "cancelled") if hasattr(life.cls, "__aexit__") else ("__exit__", _GOES_ON)
+            ("__aexit__", "cancelled") if hasattr(life.cls, "__aexit__") else ("__exit__", _RUNS_ON)
         )
         text = f"{life.node.name} had not left ({method}) after {seconds:g} s: {end}"
         warnings.warn(text, RuntimeWarning, stacklevel=3)

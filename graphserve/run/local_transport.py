@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any
 
 from graphserve.call.connection import CUT
 from graphserve.call.context import CallContext, traced
@@ -68,7 +67,7 @@ Compose = Callable[[CallContext | None, int | None, bytes], LocalRequest]
 
 
 def composer(api: ApiPlan, *, checked: bool) -> Compose:
-    """A function that makes requests to one API; see `Lane.composer`."""
+    """Return a function that makes requests to one API, as every `TypedLane` does."""
     accept = Format.CHECKED if checked else Format.TYPED
 
     def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> LocalRequest:
@@ -140,7 +139,7 @@ class LocalSink(ExchangeSink):
         self._failed = failed
         self._items = items
 
-    def encode(self, item: Any) -> bytes:
+    def encode(self, item: object) -> bytes:
         """Return an item in the format of the stream."""
         return formats.pack(formats.ITEM, self.api.result.encode(item, self._items))
 
@@ -180,7 +179,7 @@ class BodySink(ExchangeSink):
         self._items = items
         self._request_id = call.request.context.request_id.decode("latin-1")
 
-    def encode(self, item: Any) -> bytes:
+    def encode(self, item: object) -> bytes:
         """Return an item in the format of the stream."""
         return self.format.item(self.api.result.encode(item, self._items))
 

@@ -14,8 +14,10 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Mapping
+from io import BufferedWriter
 from types import FrameType, TracebackType
-from typing import Any, Generic, TypeVar, cast, overload
+from typing import Any, Generic, NotRequired, TypedDict, TypeVar, cast, overload
 
 from graphserve import config
 from graphserve.config import Config
@@ -36,14 +38,15 @@ from graphserve.system.inherited import is_ignored
 
 T = TypeVar("T")
 
-_running: weakref.WeakSet[Server[Any]] = weakref.WeakSet()
+# of each graph that runs: its supervisor stops when this end is closed
+_pipes: weakref.WeakSet[BufferedWriter] = weakref.WeakSet()
 
 
 @overload
-def serve(target: type[T], **options: Any) -> Server[T]: ...
+def serve(target: type[T], **options: object) -> Server[T]: ...
 @overload
-def serve(target: str, **options: Any) -> Server[Any]: ...
-def serve(target: Any, **options: Any) -> Any:
+def serve(target: str, **options: object) -> Server[Any]: ...
+def serve(target: type[T] | str, **options: object) -> Server[T]:
     """Start the graph of a service in real processes, and return when it answers.
 
     The supervisor is a child of this process, so this works under a running event loop, in threads,
@@ -87,7 +90,7 @@ class Server(Generic[T]):
     pid: int
     """The process of the supervisor."""
 
-    def __init__(self, target: type[T] | str, options: dict[str, Any]) -> None:
+    def __init__(self, target: type[T] | str, options: Mapping[str, object]) -> None:
         if importer.importing:
             raise ConfigurationError(
                 "graphserve.serve(...) was called while another graphserve process imported this"
@@ -101,8 +104,8 @@ class Server(Generic[T]):
 
     @property
     def call(self) -> type[T]:
-        """The entry's APIs, typed like a dependency: await `server.call.ocr(pages)`, or wait with
-        `.result()`.
+        """Return the entry's APIs, typed like a dependency: await `server.call.ocr(pages)`, or wait
+        with `.result()`.
 
         Raises:
             GraphServeError: the graph has been stopped.
@@ -167,7 +170,7 @@ class Server(Generic[T]):
             self._answers.close()
 
     def _is_interrupted(self) -> bool:
-        """Wait for the end of the supervisor; True: Ctrl-C came first."""
+        """Wait for the end of the supervisor; return whether Ctrl-C came first."""
         try:
             self._process.wait()
         except KeyboardInterrupt:
@@ -210,7 +213,7 @@ class Server(Generic[T]):
         self.pid = self._process.pid
         self._stdin = open(speaking, "wb")  # noqa: SIM115  (closed by `stop`)
         self._answers = open(reading, "rb", buffering=0)  # noqa: SIM115  (likewise)
-        _running.add(self)
+        _pipes.add(self._stdin)
         try:
             with contextlib.suppress(BrokenPipeError):
                 self._stdin.write(self._config.to_json().encode() + b"\n")
@@ -221,11 +224,9 @@ class Server(Generic[T]):
             raise
 
     def _begun(self, line: bytes) -> None:
-        said = (
-            json.loads(line)
-            if line
-            else {"error": "the supervisor ended before the graph was ready"}
-        )
+        if not line:
+            raise _error({"error": "the supervisor ended before the graph was ready"})
+        said = json.loads(line)
         if "url" not in said:
             raise _error(said)
         self.url = said["url"]
@@ -251,17 +252,31 @@ class Server(Generic[T]):
             calls.close()
 
 
-def _error(said: dict[str, Any]) -> GraphServeError:
-    """What the supervisor said of a start that failed."""
-    code, text, log = said.get("code", ExitCode.STARTUP), said["error"], said.get("log", "")
-    if said.get("cycle"):
-        return CycleError(said["cycle"], said["places"])
+class _StartFailure(TypedDict):
+    """What the supervisor says of a start that failed (`cli/library.py` writes it)."""
+
+    error: str
+    code: NotRequired[int]
+    node: NotRequired[str | None]
+    log: NotRequired[str]
+    graph: NotRequired[bool]
+    cycle: NotRequired[list[str]]
+    places: NotRequired[list[str]]
+
+
+def _error(said: _StartFailure) -> GraphServeError:
+    """Return the error for a start that failed."""
+    code = said.get("code", ExitCode.STARTUP)
+    text = said["error"]
+    log = said.get("log", "")
+    if cycle := said.get("cycle"):
+        return CycleError(cycle, said.get("places", []))
     if code in (ExitCode.INVALID, ExitCode.USAGE):
         return (GraphError if said.get("graph") else ConfigurationError)(text)
     return StartupError(f"{text}\n\n{log}" if log else text, said.get("node"), log)
 
 
-def _configure(target: Any, options: dict[str, Any]) -> Config:
+def _configure(target: type | str, options: Mapping[str, object]) -> Config:
     text, main = (target, None) if isinstance(target, str) else _name(target)
     made = config.load({**options, "entrypoint": text}, os.environ, os.getcwd())
     paths = tuple(os.path.abspath(path) for path in sys.path)
@@ -270,8 +285,8 @@ def _configure(target: Any, options: dict[str, Any]) -> Config:
     return dataclasses.replace(made, settings=settings)
 
 
-def _name(cls: Any) -> tuple[str, str | None]:
-    """The import string of a class, and the script that defines it if it is of `__main__`."""
+def _name(cls: object) -> tuple[str, str | None]:
+    """Return the import string of a class, and the script that defines it if that is `__main__`."""
     if not isinstance(cls, type) or declaration(cls) is None:
         raise ConfigurationError(
             f"serve() takes a class decorated with @service, or 'module:Class', not {cls!r}"
@@ -307,9 +322,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _close_in_forked_child() -> None:
     # User code may fork: a copy of the pipe in the child would keep the graph running when this
     # process has gone.
-    for server in list(_running):
+    for pipe in list(_pipes):
         with contextlib.suppress(OSError):
-            server._stdin.close()
+            pipe.close()
 
 
 os.register_at_fork(after_in_child=_close_in_forked_child)

@@ -167,6 +167,6 @@ async def test_a_slow_reader_holds_the_node_back() -> None:
         client_of(lane).stream("POST", "/x") as response,
     ):
         exchange: Any = response.stream._stream._exchange  # type: ignore[attr-defined]
-        await until(lambda: exchange.held)
+        await until(lambda: exchange.paused)
         assert len(worker.tasks) == 1 and exchange.size < 2 * 2**20, "it still sends"
         assert sum([len(chunk) async for chunk in response.aiter_raw()]) == 200 * 65536

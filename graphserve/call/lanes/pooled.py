@@ -192,7 +192,6 @@ class Endpoint:
         idle = self.idle if exchange.trust is PEER else self._idle_as(exchange.trust)
         if idle:
             connection = idle.pop()
-            connection.idle = False
         else:
             connection = self._connect(exchange.trust)
             as_peer = exchange.trust is PEER and not self.reads_memory
@@ -251,10 +250,8 @@ class Endpoint:
         if self._failures:
             self._failures = 0
             self._rests = 0
-        connection.idle = True
-        (self.idle if connection.trust is PEER else self._idle_as(connection.trust)).append(
-            connection
-        )
+        idle = self.idle if connection.trust is PEER else self._idle_as(connection.trust)
+        idle.append(connection)
         if self.retired:
             connection.close()
             return

@@ -2,7 +2,8 @@
 Runs in workers.
 
 Typed calls take `UrlLane`; `AsyncUrlClient` and `UrlClient` are what an edge with `client=` is
-given, and `UrlEdge` has what the two have in common.
+given, and `UrlEdge` has what the two have in common. `own_client` is for the program that started
+a graph: the lane to its public address.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
@@ -17,12 +19,12 @@ from typing import Any
 import httpx
 
 from graphserve.call.context import CallContext, current, earliest
-from graphserve.call.exchange import Exchange, pieces
+from graphserve.call.exchange import Exchange
 from graphserve.call.remote import error_of
 from graphserve.call.request import accepted, with_travellers
 from graphserve.declare.dependency import credentials
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError, Unavailable
-from graphserve.graph.plan import ApiPlan
+from graphserve.graph.plan import ApiPlan, TlsPlan
 from graphserve.logs import records
 from graphserve.wire.formats import ERROR, Format, FrameReader, pack
 from graphserve.wire.headers import ACCEPT, CONTENT_TYPE, TIMEOUT, TRANSFER_ENCODING
@@ -43,18 +45,19 @@ _UNREACHED = (
 )
 
 
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=32)
 _TIMEOUT = TIMEOUT.decode()
 _CUT = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 
 
 def basic(user: str, password: str) -> str:
-    """The value of `Authorization` for a user and a password (RFC 7617)."""
+    """Return the value of `Authorization` for a user and a password (RFC 7617)."""
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
 
 
 class UrlLane:
-    """The way to a service at a URL: its deadline travels as `X-Request-Timeout`, since clocks
-    differ.
+    """Sends calls to a service at a URL: their deadlines travel as `X-Request-Timeout`, since
+    clocks differ.
 
     Args:
         node: the name for messages.
@@ -199,9 +202,9 @@ class UrlLane:
             request.stream = _Body(exchange)
         return request
 
-    def _failure(self, exc: Exception, body: Any) -> CallError:
-        """The error for one of httpx's; its text may go to anyone, and so does not say where the
-        service is.
+    def _failure(self, exc: Exception, body: object) -> CallError:
+        """Return the error for one of httpx's; its text may go to anyone, and so does not say where
+        the service is.
         """
         if isinstance(exc, _UNREACHED):
             said = f"{self.node} at {self.url} cannot be reached: {exc}"
@@ -225,13 +228,13 @@ class UrlLane:
 
 
 def _reason(exc: Exception) -> str:
-    """The words of an exception, in brackets; many of httpx's have none."""
+    """Return the text of an exception, in brackets; many of httpx's have none."""
     said = str(exc).strip().rstrip(".")
     return f" ({said})" if said else ""
 
 
 def timeout(deadline_ns: int) -> bytes:
-    """A deadline as it travels to a service whose clock is another: the seconds that are left."""
+    """Return a deadline as it travels to a service with another clock: the seconds left."""
     left = (deadline_ns - time.monotonic_ns()) / 1e9
     return b"%.3f" % max(left, SHORTEST_TIMEOUT)
 
@@ -266,7 +269,7 @@ class UrlEdge:
             self._done()
 
     def _prepare(self, request: httpx.Request) -> int | None:
-        """Have what travels travel with a request; its deadline, and None without one.
+        """Add what travels to a request; return its deadline, None without one.
 
         Raises:
             httpx.ReadTimeout: the deadline has passed.
@@ -306,15 +309,15 @@ class UrlEdge:
             context.url_service = None
 
     def is_late(self, response: httpx.Response, deadline_ns: int | None) -> bool:
-        """Whether it may be what a service of ours says of a deadline that was the caller's own."""
+        """Return whether it may be what a service of ours says of the caller's own deadline."""
         passed = deadline_ns is not None and deadline_ns <= time.monotonic_ns()
         return passed and response.status_code == DeadlineExceeded.default_status
 
-    def late(self, response: httpx.Response) -> None:
+    def raise_if_late(self, response: httpx.Response) -> None:
         """Raise what it says, if it does; its body has been read.
 
         Raises:
-            httpx.ReadTimeout: the deadline passed; it carries the node that held the call.
+            httpx.ReadTimeout: the deadline passed; it carries the node that the call waited for.
         """
         headers = [(name.lower(), value) for name, value in response.headers.raw]
         error = error_of(response.status_code, headers, response.content, self.node)
@@ -348,12 +351,12 @@ class AsyncUrlClient(httpx.AsyncClient):
         self._edge = UrlEdge(node, self.base_url)
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        """As of every client; deadline, request id and trace travel with it."""
+        """Send a request as every client does; deadline, request id and trace travel with it."""
         with self._edge.sending(request) as deadline_ns:
             response = await super().send(request, **options)
             if self._edge.is_late(response, deadline_ns):
                 await response.aread()
-                self._edge.late(response)
+                self._edge.raise_if_late(response)
         return response
 
 
@@ -366,12 +369,12 @@ class UrlClient(httpx.Client):
         self._edge = UrlEdge(node, self.base_url)
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        """As of every client; deadline, request id and trace travel with it."""
+        """Send a request as every client does; deadline, request id and trace travel with it."""
         with self._edge.sending(request) as deadline_ns:
             response = super().send(request, **options)
             if self._edge.is_late(response, deadline_ns):
                 response.read()
-                self._edge.late(response)
+                self._edge.raise_if_late(response)
         return response
 
 
@@ -395,12 +398,42 @@ class _Body(httpx.AsyncByteStream):
         self.complete = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in pieces(self._exchange):
+        async for piece in self._exchange.upload_pieces():
             yield piece
         self.complete = True
 
 
 def _connect() -> httpx.AsyncClient:
-    return httpx.AsyncClient(
-        timeout=None, limits=httpx.Limits(max_connections=None, max_keepalive_connections=32)
+    return httpx.AsyncClient(timeout=None, limits=_LIMITS)
+
+
+def own_client(url: str, tls: TlsPlan | None, password: str | None) -> httpx.AsyncClient:
+    """Make a client of a graph that this process started, at its public address.
+
+    No proxy of the environment stands between a program and its own graph.
+
+    Args:
+        url: what the supervisor says it serves on; it may be `unix:/path`.
+        tls: what the graph serves TLS with.
+        password: of the TLS key.
+    """
+    verify = True if tls is None else _trust(tls, password)
+    if not url.startswith("unix:"):
+        return httpx.AsyncClient(verify=verify, timeout=None, trust_env=False, limits=_LIMITS)
+    transport = httpx.AsyncHTTPTransport(
+        uds=url.removeprefix("unix:"), verify=verify, limits=_LIMITS
     )
+    return httpx.AsyncClient(transport=transport, timeout=None, trust_env=False)
+
+
+def _trust(tls: TlsPlan, password: str | None) -> ssl.SSLContext:
+    # The graph is ours: its own certificate is what it has to show, whoever issued it and whatever
+    # host it names.
+    trust = ssl.create_default_context(cafile=tls.certfile)
+    trust.check_hostname = False
+    trust.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    trust.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    # it asks for a certificate: we have the one that it shows itself
+    if tls.cert_reqs != ssl.CERT_NONE:
+        trust.load_cert_chain(tls.certfile, tls.keyfile, password)
+    return trust

@@ -75,14 +75,12 @@ class Relay:
             parts = self._parts(
                 api, body, request.query, format, request.accepts or b"*/*", context
             )
-            streamed = _Streamed(RelaySink(request), self.loop, *parts)
-            streamed.upload = request.body_stream
+            streamed = _Streamed(RelaySink(request), self.loop, *parts, request.body_stream)
             streamed.start()
             streamed.reply.add_done_callback(request.relayed)
             return streamed.reply
         parts = self._parts(api, body, request.query, format, accept.value, context)
-        exchange = _Relayed(self.loop, *parts, api.plan.idempotent, _raw)
-        exchange.upload = request.body_stream
+        exchange = _Relayed(self.loop, *parts, api.plan.idempotent, _raw, request.body_stream)
         exchange.start()
         exchange.reply.add_done_callback(request.relayed)
         return exchange.reply
@@ -134,8 +132,9 @@ class _Streamed(_Relayed):
         request: bytes,
         deadline_ns: int | None,
         slack: float,
+        upload: AsyncIterator[bytes] | None,
     ) -> None:
-        super().__init__(loop, lane, node, request, deadline_ns, slack, False, _raw)
+        super().__init__(loop, lane, node, request, deadline_ns, slack, False, _raw, upload)
         self.sink = sink
 
     def head(self, headers: list[tuple[bytes, bytes]]) -> None:
