@@ -39,8 +39,8 @@ class Forks:
         )
 
     def add_public(self, sock: socket.socket) -> None:
-        """Take the public socket too, and what it accepts: that has its name, or its port."""
-        self._public = _path_or_port(sock.getsockname())
+        """Take the public socket too, and what it accepts: that has its path, or its port."""
+        self._public = _path_or_port(sock)
 
     def _before(self) -> None:
         # A signal to the child must not come while it has our handlers: they write to a socket that
@@ -73,24 +73,30 @@ class Forks:
             return False
         sock = socket.socket(fileno=descriptor)
         try:
-            return self._names(sock.getsockname()) or self._names_below(sock)
+            return (
+                str(sock.getsockname()).startswith(self._folder)
+                or self._is_connected_below(sock)
+                or (self._public is not None and _path_or_port(sock) == self._public)
+            )
         finally:
             sock.detach()
 
-    def _names(self, address: object) -> bool:
-        return str(address).startswith(self._folder) or (
-            self._public is not None and _path_or_port(address) == self._public
-        )
-
-    def _names_below(self, sock: socket.socket) -> bool:
+    def _is_connected_below(self, sock: socket.socket) -> bool:
         with contextlib.suppress(OSError):  # it is not connected
             return str(sock.getpeername()).startswith(self._folder)
         return False
 
 
-def _path_or_port(address: object) -> str | int | None:
-    """Return the path of a Unix socket, the port of a TCP one: one that listens on all addresses
-    accepts on each.
+def _path_or_port(sock: socket.socket) -> str | int | None:
+    """Return the path of a Unix socket, the port of a TCP one; None of any other.
+
+    A socket that listens on all addresses accepts on each of them: the port is what both have.
+    Addresses of other families are pairs too, with something else in place of the port.
     """
-    found = address[1] if isinstance(address, tuple) and len(address) > 1 else address
-    return found if isinstance(found, (str, int)) else None
+    address: object = sock.getsockname()
+    if isinstance(address, tuple):
+        is_tcp = (
+            sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM
+        )
+        return int(address[1]) if is_tcp else None
+    return address if isinstance(address, str) else None
