@@ -19,7 +19,7 @@ from graphserve.declare.options import ENTRY_TIMEOUT, ServiceOptions
 from graphserve.declare.service import Dependency, apis, declaration, dependencies
 from graphserve.errors import ConfigurationError, CycleError, GraphError, closest
 from graphserve.graph.checks import instance_problems, name_of, unused
-from graphserve.graph.importer import MAIN, Target, arguments, described, load, module_of, parse
+from graphserve.graph.importer import MAIN, Target, arguments, explained, load, module_of, parse
 from graphserve.graph.plan import ApiPlan, EdgePlan, NodePlan, Plan, Resolution, Settings, Trouble
 from graphserve.graph.resolver import CUT_OFF, require
 from graphserve.isolation import forked, prompts
@@ -264,7 +264,7 @@ class _Resolver:
                     self.steady.restore()
         except BaseException as exc:  # user code may raise anything, SystemExit included
             ours = isinstance(exc, ConfigurationError)
-            message = str(exc) if ours else f"importing {target.module!r} raised {described(exc)}"
+            message = str(exc) if ours else f"importing {target.module!r} raised {explained(exc)}"
             self._trouble(prefix + message, "" if ours else formatted(exc))
             raise _Refused from None
         if target.folder:

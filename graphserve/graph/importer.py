@@ -24,6 +24,7 @@ from pathlib import Path
 from graphserve.declare.service import declaration
 from graphserve.errors import ConfigurationError, closest
 from graphserve.isolation import forked
+from graphserve.logs.exception_text import described
 
 MAIN = "__main__"
 # Packages that we import, some after a module of the user's.
@@ -227,9 +228,9 @@ def _import(target: Target) -> types.ModuleType:
         raise
 
 
-def described(exc: BaseException) -> str:
+def explained(exc: BaseException) -> str:
     """Return what an import raised, in words, and what to do where that is known."""
-    words = f"{type(exc).__name__}: {exc}"
+    words = described(exc)
     if isinstance(exc, ImportError) and str(exc).startswith(
         "attempted relative import with no known parent"
     ):

@@ -28,7 +28,7 @@ from types import FrameType
 from typing import NoReturn
 
 from graphserve.errors import ConfigurationError, ExitCode, StartupError
-from graphserve.graph.importer import Target, described, load
+from graphserve.graph.importer import Target, explained, load
 from graphserve.graph.plan import NodePlan, Plan
 from graphserve.isolation import forked, prompts
 from graphserve.isolation.restore import CLOSED, Steady
@@ -131,7 +131,7 @@ def _import_user(
     except ConfigurationError as exc:
         found = StartupError(f"{node.name}: {exc}", node.name)
     except BaseException as exc:  # user code may raise anything, SystemExit included
-        text = f"{node.name}: importing {target.module!r} raised {described(exc)}"
+        text = f"{node.name}: importing {target.module!r} raised {explained(exc)}"
         found = StartupError(text, node.name, formatted(exc))
     steady.restore()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(ExitCode.OK))
