@@ -1,5 +1,5 @@
-"""By what two calls are known as the same one: API and arguments, as a few numbers. Pure; used in
-every process.
+"""What makes two calls the same one: API and arguments, as a few numbers. Pure; used in every
+process.
 
 Not secret and not secure: two calls that are alike by chance are one in 2^32.
 """
@@ -15,39 +15,39 @@ _UPLOAD = "#upload"
 
 
 def check(body: bytes) -> int:
-    """A check of the arguments' bytes, of 32 bits."""
+    """Return a check of the arguments' bytes, of 32 bits."""
     if len(body) <= WHOLE:
         return crc32(body)
     return crc32(body[-_END:], crc32(body[:_END]))
 
 
 def name(route: str, length: int, checked: int) -> str:
-    """The call in a word, for tables and logs."""
+    """Return the call in a word, for tables and logs."""
     return f"{route}#{length:x}.{checked:08x}"
 
 
 def of(route: str, body: bytes) -> str:
-    """The call with these arguments."""
+    """Return the call with these arguments."""
     return name(route, len(body), check(body))
 
 
 def upload(route: str) -> str:
-    """Any call of this API whose body is a stream: nobody has its bytes."""
+    """Return the word for all calls of this API whose body is a stream: nobody has its bytes."""
     return f"{route}{_UPLOAD}"
 
 
 def route(call: str) -> str:
-    """The path of the API that a call is of."""
+    """Return the path of the API that a call is of."""
     return call.partition("#")[0]
 
 
 def is_upload(call: str) -> bool:
-    """Whether this is what `upload` gives."""
+    """Return whether this is what `upload` gives."""
     return call.endswith(_UPLOAD)
 
 
 def of_request(request: bytes, *, streamed: bool = False) -> str:
-    """The call that one of our own requests makes.
+    """Return the call that one of our own requests makes.
 
     Args:
         request: its bytes.

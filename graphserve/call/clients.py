@@ -42,7 +42,7 @@ def slack_to(plan: Plan, node: str) -> float:
 
 
 class Lanes:
-    """The lanes of a process, each made once and shared by all edges to its node.
+    """Makes the lanes of a process, each once, and shares them among all edges to its node.
 
     Args:
         plan: the graph.
@@ -130,7 +130,7 @@ class Lanes:
 
 
 class Clients(Generic[RequestT]):
-    """The clients of one node.
+    """Makes the clients of one node.
 
     Args:
         node: the node whose dependencies they are.
@@ -258,7 +258,7 @@ def codecs(cls: type | None, api: ApiPlan, sharing: Sharing | None = None) -> tu
         return arguments.encode, result.decode
     place = sharing.place
     fetch = sharing.memory.receiver.fetch
-    return lambda values: arguments.encode(values, place), lambda body: result.decode(body, fetch)
+    return partial(arguments.encode, place=place), partial(result.decode, fetch=fetch)
 
 
 def public_codecs(cls: type | None, api: ApiPlan) -> tuple[Encode, Decode]:

@@ -37,7 +37,7 @@ READ_SIZE = 256 * 1024  # bytes
 # parser.
 _TYPED = Format.TYPED.value
 RESULT = STATUS_OK + b"%s: %s\r\n%s: " % (CONTENT_TYPE, _TYPED, CONTENT_LENGTH)
-LAST = b"\r\n" + CLOSE.removesuffix(b"\r\n")
+CLOSED_AFTER = b"\r\n" + CLOSE.removesuffix(b"\r\n")
 BODILESS = (204, 304)  # statuses of answers that never have a body (RFC 9112, 6.3)
 CUT = "the connection was closed before the end of the answer"
 
@@ -52,22 +52,25 @@ class Receiver(Protocol):
     bodiless: bool
 
     def head(self, headers: list[tuple[bytes, bytes]]) -> None:
-        """A 200 has begun."""
+        """Take the headers of a 200 whose body comes in chunks."""
 
     def chunk(self, data: bytes) -> None:
-        """A part of its body."""
+        """Take a part of that body."""
 
     def answered(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        """The whole answer is here."""
+        """Take the whole answer, or what is left of the body after its chunks."""
 
     def lost(self, reason: str, unread: bool) -> None:
-        """The connection ended before the whole answer; `unread`: the other side cannot have read
-        the request.
+        """Learn that the connection ended before the whole answer.
+
+        Args:
+            reason: why, in words.
+            unread: whether the other side cannot have read the request.
         """
 
 
 class Connection:
-    """A connected socket.
+    """Sends requests on a connected socket, and reads the answers, one after the other.
 
     Args:
         sock: connected, non-blocking; owned by the connection.
@@ -78,6 +81,7 @@ class Connection:
     """
 
     __slots__ = (
+        "_all_sent",
         "_body",
         "_headers",
         "_loop",
@@ -88,7 +92,6 @@ class Connection:
         "_receiver",
         "_sock",
         "_streaming",
-        "_taken",
         "_unsent",
         "broken",
         "closed",
@@ -111,13 +114,16 @@ class Connection:
         self.trust = trust
         self._loop = asyncio.get_running_loop()
         self._readers = readers or self._loop
-        self._parser: httptools.HttpResponseParser | None = None
+        # per request
         self._receiver: Receiver | None = None
+        self._unsent: memoryview | None = None
+        self._all_sent: asyncio.Future[None] | None = None  # what waits until nothing is unsent
+        # per answer
+        self._parser: httptools.HttpResponseParser | None = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
-        self._unsent: memoryview | None = None
         self._streaming = False
-        self._taken: asyncio.Future[None] | None = None
+        # its state
         self.closed = False
         self.broken = False  # the other side ended it and owes an answer
         self.idle = False  # and since when it is
@@ -163,8 +169,8 @@ class Connection:
     async def sent(self) -> None:
         """Wait until the other side has taken what was sent; also ends when the connection does."""
         if self._unsent is not None and not self.closed:
-            self._taken = self._loop.create_future()
-            await self._taken
+            self._all_sent = self._loop.create_future()
+            await self._all_sent
 
     def pause(self) -> None:
         """Read no more for now: the consumer is slow."""
@@ -177,7 +183,7 @@ class Connection:
             self._readers.add_reader(self._sock, self._readable)
 
     def close(self) -> None:
-        """Close it; a receiver that waits is not told (whoever gives up a call knows)."""
+        """Close it; a receiver that waits is not told, since whoever gives up a call knows."""
         if self.closed:
             return
         self.closed = True
@@ -222,9 +228,9 @@ class Connection:
             return False
         end = data.find(b"\r\n\r\n", len(RESULT))
         length = data[len(RESULT) : end]
-        keep = not length.endswith(LAST)
+        keep = not length.endswith(CLOSED_AFTER)
         if not keep:
-            length = length[: -len(LAST)]
+            length = length[: -len(CLOSED_AFTER)]
         if (
             end < 0
             or not length.isdigit()
@@ -256,8 +262,8 @@ class Connection:
     def _sent_all(self) -> None:
         self._loop.remove_writer(self._sock)
         self._unsent = None
-        if self._taken is not None and not self._taken.done():
-            self._taken.set_result(None)
+        if self._all_sent is not None and not self._all_sent.done():
+            self._all_sent.set_result(None)
 
     def _end(self, exc: Exception | None) -> None:
         receiver = self._receiver
@@ -279,11 +285,11 @@ class Connection:
         self._sock.close()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Parser callback."""
+        """Take a header from the parser."""
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """Parser callback."""
+        """Hand the head to a receiver that takes chunks, as the parser has it."""
         receiver = self._receiver
         if receiver is None or self._parser is None:
             return
@@ -295,7 +301,7 @@ class Connection:
             receiver.head(self._headers)
 
     def on_body(self, chunk: bytes) -> None:
-        """Parser callback."""
+        """Take a part of the body from the parser."""
         if self.closed:
             return  # more came behind an answer without a body
         if self._streaming:
@@ -305,7 +311,7 @@ class Connection:
             self._body.append(chunk)
 
     def on_message_complete(self) -> None:
-        """Parser callback: the answer is whole."""
+        """End the answer: the parser has read all of it."""
         if self._parser is None:
             return  # it was with its head
         status = self._parser.get_status_code()

@@ -25,31 +25,31 @@ from graphserve.wire.headers import (
 
 
 class DependencyCall(Protocol):
-    """A call to a dependency, as the call that makes it knows it: an `Exchange`."""
+    """What a call knows of one that it makes to a dependency: an `Exchange`."""
 
     @property
     def node(self) -> str:
-        """The node that is called."""
+        """Return the node that is called."""
 
     @property
     def deadline_ns(self) -> int | None:
-        """Its deadline: absolute CLOCK_MONOTONIC in nanoseconds, or None."""
+        """Return its deadline: absolute CLOCK_MONOTONIC in nanoseconds, or None."""
 
     @property
     def maker(self) -> asyncio.Task[object] | None:
-        """The task that made it; None if a thread did, or if it is over."""
+        """Return the task that made it; None if a thread did, or if it is over."""
 
     @property
     def shielded(self) -> bool:
-        """Whether it goes on when nobody waits for its caller any more."""
+        """Return whether it is kept when nobody waits for its caller any more."""
 
     @property
     def waiting(self) -> bool:
-        """Whether its node owes something just now."""
+        """Return whether its node owes something just now."""
 
     @property
     def streaming(self) -> bool:
-        """Whether its answer is a stream that is not over."""
+        """Return whether its answer is a stream that is not over."""
 
     def caller_left(self) -> None:
         """End it: nobody waits for its caller any more."""

@@ -3,9 +3,9 @@
 Runs in workers.
 
 An exchange belongs to no connection: it is sent again where that is safe, until it is answered,
-given up, or late. `Lane` is what it needs of the way to a node. An `Upload` (or `Handed`, from a
-thread) is what a caller streams into an API: what goes wrong while its pieces are made is the
-caller's own error, and the API only sees that nobody is there any more.
+given up, or late. `Lane` is what it needs of the way to a node. An `Upload` (a `ThreadUpload`, if a
+thread makes it) is what a caller streams into an API: what goes wrong while its pieces are made is
+the caller's own error, and the API only sees that nobody is there any more.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class Exchange(Generic[RequestT]):
         self.reply = Reply(loop, self)
         self.context: CallContext | None = None  # of the call that makes this one
         self.maker: asyncio.Task[object] | None = None  # which task of that one makes it
-        self.shielded = False  # whether it goes on when the caller of that one leaves
+        self.shielded = False  # whether it is kept when the caller of that one leaves
         self.timer: Timer | asyncio.TimerHandle | None = None
         self.over = False
         # where it is
@@ -186,7 +186,7 @@ class Exchange(Generic[RequestT]):
         self.fingerprint: str | None = None
 
     def start(self, threaded: bool = False) -> None:
-        """Send it. On the loop's thread.
+        """Send it; on the loop's thread.
 
         Args:
             threaded: whether it was made in another one. Code there cannot be told that its caller
@@ -248,16 +248,16 @@ class Exchange(Generic[RequestT]):
             self.feed(connection)
 
     def head(self, headers: Headers) -> None:
-        """Receiver: of streams only."""
+        """Take the head or a chunk of an answer; only streams have them."""
 
     def chunk(self, data: bytes) -> None:
-        """Receiver: of streams only."""
+        """Take the head or a chunk of an answer; only streams have them."""
 
     async def room(self) -> None:
-        """Of streams only: wait until the consumer has taken enough."""
+        """Wait until the consumer has taken enough; only streams have one."""
 
     def answered(self, status: int, headers: Headers, body: bytes) -> None:
-        """Receiver: the answer is here; the connection is no longer ours."""
+        """Take the answer; the connection is no longer ours."""
         by_socket = self.connection is not None
         self.connection = None
         if self.over:
@@ -289,7 +289,7 @@ class Exchange(Generic[RequestT]):
         self._finish(error, result, at_once=by_socket)
 
     def lost(self, reason: str, unread: bool) -> None:
-        """Receiver: the connection ended without an answer."""
+        """Send it again if that is safe, or fail: the connection ended without an answer."""
         self.connection = None
         if self.over:
             return
@@ -364,7 +364,7 @@ class Exchange(Generic[RequestT]):
             self.reply.exception()  # looked at: a call that nobody looks at says so itself
 
     def shield(self) -> None:
-        """Let it go on when nobody waits for its caller any more."""
+        """Keep it when nobody waits for its caller any more: it is inside of `asyncio.shield`."""
         self.shielded = True
 
     def abandon(self) -> None:
@@ -521,7 +521,7 @@ class TypedExchange(Exchange[RequestT]):
 
 
 class Upload:
-    """The caller's iterator, asked on the loop that runs where the call was made.
+    """Asks the caller's iterator, on the loop that runs where the call was made.
 
     Args:
         pieces: the iterator.
@@ -565,8 +565,8 @@ class Upload:
         return await self._pieces.__anext__()
 
 
-class Handed:
-    """Pieces that a thread hands over, one when the last is taken.
+class ThreadUpload:
+    """Hands pieces over from the thread that makes them, one when the last is taken.
 
     Args:
         loop: that calls run on.
@@ -578,7 +578,7 @@ class Handed:
         self._next: deque[bytes | BaseException | None] = deque()  # None: the end
         self._waiter: asyncio.Future[None] | None = None  # who waits for the other side
 
-    def all(self, pieces: Iterable[bytes]) -> None:
+    def hand_over(self, pieces: Iterable[bytes]) -> None:
         """Hand over all of them, in the thread that makes them; ends early when nobody takes them
         any more.
 
@@ -605,7 +605,7 @@ class Handed:
         self._wake()
         return True
 
-    def __aiter__(self) -> Handed:
+    def __aiter__(self) -> ThreadUpload:
         return self
 
     async def __anext__(self) -> bytes:

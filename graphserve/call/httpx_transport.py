@@ -21,7 +21,7 @@ import httpx
 
 from graphserve.call.connection import CUT, Connection
 from graphserve.call.context import CallContext, current, earliest, shortest
-from graphserve.call.exchange import Answer, Exchange, Handed, Headers, Lane, NotSent, Upload
+from graphserve.call.exchange import Answer, Exchange, Headers, Lane, NotSent, ThreadUpload, Upload
 from graphserve.call.lanes.url import carrying
 from graphserve.call.remote import error_of
 from graphserve.call.request import with_travellers
@@ -70,7 +70,7 @@ class NotConnected(DeadlineExceeded):
 
 
 class HttpExchange(Exchange[bytes]):
-    """An exchange whose answer is the bytes of a response.
+    """One request of an httpx client, whose answer is the bytes of a response.
 
     The body of a 200 comes in pieces, as they are made.
 
@@ -107,7 +107,7 @@ class HttpExchange(Exchange[bytes]):
         deadline_ns: int | None,
         slack: float,
         idempotent: bool,
-        upload: Upload | Handed | None,
+        upload: Upload | ThreadUpload | None,
         *,
         bodiless: bool,
         write_timeout: float | None,
@@ -144,7 +144,7 @@ class HttpExchange(Exchange[bytes]):
             self.connecting = self.loop.call_later(connect, self._not_connected)
 
     def head(self, headers: Headers) -> None:
-        """Receiver: the answer has begun; from here on it cannot be sent again."""
+        """Begin the answer; from here on it cannot be sent again."""
         self.headers = list(headers)
         self._came()
         if self.timer is not None:
@@ -156,7 +156,7 @@ class HttpExchange(Exchange[bytes]):
         self.loop.call_soon(self._open)
 
     def chunk(self, data: bytes) -> None:
-        """Receiver: a part of the answer."""
+        """Keep a part of the answer for the reader."""
         self._came()
         self.pieces.append(data)
         self.latest = data
@@ -166,7 +166,7 @@ class HttpExchange(Exchange[bytes]):
         _wake(self.piece_waiter)
 
     def answered(self, status: int, headers: Headers, body: bytes) -> None:
-        """Receiver: the answer is complete."""
+        """End the answer, which is complete."""
         if self.headers is None or self.over:
             super().answered(status, headers, body)
             return
@@ -182,7 +182,7 @@ class HttpExchange(Exchange[bytes]):
         self.feeding = self.loop.create_task(self.send_upload(connection))
 
     def lost(self, reason: str, unread: bool) -> None:
-        """Receiver: the connection ended early."""
+        """End the answer early: the connection ended."""
         if self.headers is None:
             super().lost(reason, unread)
             return
@@ -309,7 +309,7 @@ class HttpExchange(Exchange[bytes]):
             self.connecting.cancel()
         if self.feeding is not None:
             self.feeding.cancel()
-        if isinstance(self.upload, Handed):
+        if isinstance(self.upload, ThreadUpload):
             self.upload.close()  # a thread may wait with a piece
         _wake(self.piece_waiter)
         _wake(self.room_waiter)
@@ -321,8 +321,8 @@ def _wake(waiter: asyncio.Future[None] | None) -> None:
 
 
 class NodeTransport:
-    """What both transports share: from an httpx request to an exchange, and from its end to a
-    response or an error.
+    """Makes an exchange of an httpx request, and of its end a response or an error: what both
+    transports share.
 
     Args:
         loop_thread: the loop that calls run on.
@@ -330,7 +330,7 @@ class NodeTransport:
         lanes: the lane of each route that is limited; other paths take `other`.
         other: the pooled lane.
         timeout: seconds one call may take, of the edge.
-        slack: see `Exchange`.
+        slack: seconds after the deadline that we wait for the node's own word.
     """
 
     def __init__(
@@ -349,7 +349,7 @@ class NodeTransport:
         self.timeout = timeout
         self.slack = slack
 
-    def exchange(self, request: httpx.Request, body: bytes | Upload | Handed) -> HttpExchange:
+    def exchange(self, request: httpx.Request, body: bytes | Upload | ThreadUpload) -> HttpExchange:
         """Make the exchange for a request.
 
         Args:
@@ -436,7 +436,7 @@ class NodeTransport:
 
 
 class AsyncTransport(httpx.AsyncBaseTransport):
-    """The transport of an injected `httpx.AsyncClient`."""
+    """Sends the requests of an injected `httpx.AsyncClient`."""
 
     def __init__(self, core: NodeTransport) -> None:
         self.core = core
@@ -462,7 +462,7 @@ class AsyncTransport(httpx.AsyncBaseTransport):
 
 
 class SyncTransport(httpx.BaseTransport):
-    """The transport of an injected `httpx.Client`, for the threads of sync APIs."""
+    """Sends the requests of an injected `httpx.Client`, in the threads of sync APIs."""
 
     def __init__(self, core: NodeTransport) -> None:
         self.core = core
@@ -478,7 +478,7 @@ class SyncTransport(httpx.BaseTransport):
                 "httpx.Client would block the event loop: use client=httpx.AsyncClient, or a plain"
                 " `def` API"
             )
-        handed = None if isinstance(body, httpx.ByteStream) else Handed(loop_thread.loop)
+        handed = None if isinstance(body, httpx.ByteStream) else ThreadUpload(loop_thread.loop)
         exchange = core.exchange(request, request.read() if handed is None else handed)
         waiter: concurrent.futures.Future[Head] = concurrent.futures.Future()
 
@@ -500,7 +500,7 @@ class SyncTransport(httpx.BaseTransport):
         try:
             if handed is not None:
                 assert isinstance(body, httpx.SyncByteStream)
-                handed.all(body)
+                handed.hand_over(body)
             answer = waiter.result()
             core.raise_if_late(exchange, answer)
         except CallError as exc:
@@ -509,7 +509,7 @@ class SyncTransport(httpx.BaseTransport):
 
 
 class _Body:
-    """The body of a response whose head is here."""
+    """Reads the body of a response whose head is here."""
 
     def __init__(self, core: NodeTransport, exchange: HttpExchange, request: httpx.Request) -> None:
         self._core = core
@@ -530,7 +530,7 @@ class _Body:
 
 
 class AsyncBody(_Body, httpx.AsyncByteStream):
-    """The body of a response, for an `httpx.AsyncClient`."""
+    """Reads the body of a response for an `httpx.AsyncClient`."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
@@ -545,7 +545,7 @@ class AsyncBody(_Body, httpx.AsyncByteStream):
 
 
 class SyncBody(_Body, httpx.SyncByteStream):
-    """The body of a response, for an `httpx.Client`."""
+    """Reads the body of a response for an `httpx.Client`."""
 
     def __iter__(self) -> Iterator[bytes]:
         loop = self._core.loop_thread.loop

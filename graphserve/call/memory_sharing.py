@@ -17,7 +17,7 @@ LOGGER = "graphserve.calls"
 
 
 class Sharing:
-    """What is known of one node.
+    """Knows whether memory is shared with one node.
 
     `results` says whether this process can read the memory of each of its workers.
 
@@ -42,8 +42,8 @@ class Sharing:
         return None if self._refused else self.memory.sender.place(data)
 
     def inlined(self, body: bytes) -> bytes:
-        """Arguments that a worker could not take, with what they refer to in them; the next ones go
-        by the socket too.
+        """Return arguments that a worker could not take, with what they refer to in them; the next
+        ones go by the socket too.
 
         It is asked again when other workers are there.
         """

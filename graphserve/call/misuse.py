@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 
 class NotAResult:
-    """What has a result, and is none.
+    """Refuses to be used as the result that it has, or the items.
 
     The truth value and the comparison for equality are those of every object: code may ask whether
     it has a call, and which.

@@ -23,7 +23,7 @@ KILLS = 2  # workers in a row that a call may kill before it is refused
 
 
 class SuspectCall(Protocol):
-    """What is looked at of an exchange."""
+    """What is looked at of an `Exchange`."""
 
     tickets: list[Ticket] | None
     upload: AsyncIterator[bytes] | None
@@ -35,7 +35,7 @@ class SuspectCall(Protocol):
 
 
 class Suspicions:
-    """The suspicions about the calls of one node.
+    """Knows which calls of one node are suspected, and which are refused.
 
     Args:
         node: its name.
@@ -65,14 +65,14 @@ class Suspicions:
         )
 
     def refusal(self, call: str) -> Quarantined | None:
-        """Why this call is not executed, if it is not."""
+        """Return why this call is not executed, if it is not."""
         until = self.refused.get(call)
         if until is None or (left := until - time.monotonic()) <= 0:
             return None
         return quarantined(self.node, f"it is refused for {math.ceil(left)} s more")
 
     def refusal_of(self, request: SuspectCall) -> Quarantined | None:
-        """The same of the call that one of our own requests is about to make.
+        """Return the same of the call that one of our own requests is about to make.
 
         Its fingerprint is kept: once the call is answered, the memory that it refers to is used for
         something else.
@@ -81,13 +81,13 @@ class Suspicions:
         return self.refusal(request.fingerprint)
 
     def answered(self, call: str) -> None:
-        """This call was answered: it kills nobody."""
+        """Suspect this call no more: it was answered, and so kills nobody."""
         if call in self.suspects:
             self.suspects.discard(call)
             self._tell(call)
 
     def answered_of(self, request: SuspectCall) -> None:
-        """The same of the call that one of our own requests makes."""
+        """Suspect the call no more that one of our own requests makes."""
         if not self.suspects:
             return
         if request.fingerprint is not None:
@@ -103,8 +103,8 @@ class Suspicions:
 
 
 def known(request: SuspectCall) -> str:
-    """By what the call is known that one of our own requests makes: what it refers to counts, not
-    the references.
+    """Return the fingerprint of the call that one of our own requests makes: what it refers to
+    counts, not the references.
 
     A call whose memory is used for something else by now is like no other.
     """
@@ -115,7 +115,7 @@ def known(request: SuspectCall) -> str:
 
 
 def quarantined(node: str, what: str) -> Quarantined:
-    """What the caller of a call gets that kills workers."""
+    """Return the error for the caller of a call that kills workers."""
     words = (
         f"workers of {node} died {KILLS} times in a row while they executed this very call; {what}"
     )

@@ -49,7 +49,7 @@ Decode = Callable[[bytes], object]  # its result, or an item of its stream
 
 @dataclass(frozen=True)
 class DependencyApi(Generic[RequestT]):
-    """One API of a dependency, ready to be called.
+    """Describes one API of a dependency, ready to be called.
 
     Args:
         plan: what the Plan says of it.
@@ -77,7 +77,7 @@ class DependencyApi(Generic[RequestT]):
 
 
 class RemoteApi(Generic[RequestT]):
-    """The bound method that user code calls: one per API and edge."""
+    """Is called by user code in place of the method: one for each API and edge."""
 
     __slots__ = ("_api", "_compose", "_loop_thread", "_never_sent", "_parameters", "_sender")
 
@@ -244,7 +244,7 @@ class RemoteApi(Generic[RequestT]):
 
 
 class TypedClient:
-    """The client of a dependency: its APIs as attributes."""
+    """Has the APIs of a dependency as attributes."""
 
     def __init__(self, node: str, apis: Mapping[str, RemoteApi[RequestT]]) -> None:
         self.__dict__.update(apis)
@@ -262,7 +262,7 @@ class TypedClient:
 
 
 class RemoteCall(NotAResult, Call[object], Generic[RequestT]):
-    """A call under way: what `Call` promises."""
+    """Is a call under way: what `Call` promises."""
 
     __slots__ = ("__weakref__", "_coroutine", "_exchange", "_loop_thread", "_name", "_used")
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from graphserve.loop.loop_thread import LoopThread
 
 # what waits for a slow consumer at most, before the connection is held back
-HIGH_ITEMS, HIGH_BYTES = 64, 256 * 1024
+HIGH_ITEMS = 64
+HIGH_BYTES = 256 * 1024
 LOW_ITEMS = 16
 
 
@@ -90,7 +91,7 @@ class StreamExchange(TypedExchange[RequestT]):
         self.reply.add_done_callback(self._over)
 
     def head(self, headers: Headers) -> None:
-        """Receiver: the answer has begun; from here on it cannot be sent again."""
+        """Begin the answer; from here on it cannot be sent again."""
         self.last = self.loop.time()
         if self.timer is not None:
             self.timer.cancel()
@@ -98,7 +99,7 @@ class StreamExchange(TypedExchange[RequestT]):
             self.timer = self.loop.call_later(self.item_timeout + self.slack, self._check)
 
     def chunk(self, data: bytes) -> None:
-        """Receiver: a part of the answer."""
+        """Keep the items of a part of the answer for the consumer."""
         self.last = self.loop.time()
         for kind, payload in self.reader.feed(data):
             if kind == END:
@@ -113,7 +114,7 @@ class StreamExchange(TypedExchange[RequestT]):
         self._wake()
 
     def answered(self, status: int, headers: Headers, body: bytes) -> None:
-        """Receiver: the answer is complete."""
+        """End the answer, which is complete."""
         self.connection = None
         if self.over:
             return
@@ -125,7 +126,7 @@ class StreamExchange(TypedExchange[RequestT]):
             self._finish(RemoteError(f"the stream of {self.node} was cut", node=self.node))
 
     def lost(self, reason: str, unread: bool) -> None:
-        """Receiver: the connection ended early."""
+        """End the answer early, or send the call again: the connection ended."""
         if self.last and not self.over:  # items were given out: it cannot run again
             self.connection = None
             if not self._kills():
@@ -235,7 +236,7 @@ class StreamExchange(TypedExchange[RequestT]):
 
 
 class RemoteStream(NotAResult, Stream[object], Generic[RequestT]):
-    """The items of one streaming call; it is sent when the first one is asked for.
+    """Gives the items of one streaming call, which is sent when the first one is asked for.
 
     Args:
         loop_thread: the loop that it runs on.

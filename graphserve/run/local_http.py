@@ -138,7 +138,7 @@ class HttpLane:
     async def _gather(
         self, exchange: Exchange[bytes], api: BoundApi, target: bytes, headers: Headers
     ) -> None:
-        """Have the whole body of a request that comes in pieces."""
+        """Execute a request whose body comes in pieces, when all of it is here."""
         try:
             body = b"".join([piece async for piece in exchange.upload_pieces()])
         except ConnectionError:  # the exchange has ended with what was raised

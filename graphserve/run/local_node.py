@@ -52,14 +52,14 @@ from graphserve.worker.stream.request_body import from_query
 
 
 class LocalExecution(Protocol):
-    """The execution of a call, a batch's or a stream's too."""
+    """What executes a call, be it one of a batch, or a stream."""
 
     def cancel(self) -> None:
         """Stop what can be stopped: nobody waits any more."""
 
 
 class LocalNode:
-    """A node that runs here: one worker, whatever `workers` says, since there is one instance.
+    """Runs a node here: one worker, whatever `workers` says, since there is one instance.
 
     Args:
         plan: the node.

@@ -88,7 +88,7 @@ def composer(api: ApiPlan, *, checked: bool) -> Compose:
 
 
 class ExchangeSink:
-    """What the sinks of local streams share: items go to the exchange that waits for them.
+    """Gives items to the exchange that waits for them: what the sinks of local streams share.
 
     Args:
         exchange: the caller's.
@@ -109,7 +109,7 @@ class ExchangeSink:
 
     @property
     def blocked(self) -> bool:
-        """Whether the consumer is slow."""
+        """Return whether the consumer is slow."""
         return self.exchange.full
 
     async def drained(self) -> None:

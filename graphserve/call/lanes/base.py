@@ -16,7 +16,7 @@ GONE = (errno.ECONNREFUSED, errno.ENOENT)  # nobody listens there
 
 
 class NodeLane:
-    """The part of a lane that follows its node.
+    """Follows the state of a node for the lanes to it.
 
     Args:
         membership: what is known about the nodes.

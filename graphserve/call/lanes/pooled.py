@@ -34,8 +34,8 @@ LONGEST_REST = 30.0
 
 
 class PooledLane(NodeLane):
-    """Kept-alive connections to the workers' own sockets, the worker with the fewest calls in
-    flight first.
+    """Sends calls on kept-alive connections to the workers' own sockets, to the worker with the
+    fewest calls in flight first.
 
     Args:
         membership: what is known about the nodes.
@@ -153,7 +153,7 @@ class PooledLane(NodeLane):
 
 
 class Endpoint:
-    """The connections to one worker.
+    """Keeps the connections to one worker.
 
     Args:
         address: its own socket.
@@ -208,7 +208,7 @@ class Endpoint:
         self.loop.call_later(seconds, self._back)
 
     def miss(self) -> None:
-        """Nobody listens there: leave it alone until there is news of it, or for a while."""
+        """Leave it alone until there is news of it, or for a while: nobody listens there."""
         self.resting = True
         self.unreachable = True
         self.loop.call_later(FIRST_REST, self._back)
@@ -219,7 +219,7 @@ class Endpoint:
         self.unreachable = False
 
     def retire(self) -> None:
-        """The worker drains or is gone: close what is idle, and the rest after its answer."""
+        """Close what is idle, and the rest after its answer: the worker drains or is gone."""
         self.retired = True
         for idle in (self.idle, *self.others.values()):
             while idle:

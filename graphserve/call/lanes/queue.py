@@ -26,7 +26,7 @@ LONGEST_RETRY_PAUSE = 0.2
 
 
 class QueueLane(NodeLane):
-    """A connection a call to the node's shared socket: the free worker takes the oldest call.
+    """Connects to the node's shared socket for each call: the free worker takes the oldest one.
 
     Args:
         membership: what is known about the nodes.
@@ -56,10 +56,8 @@ class QueueLane(NodeLane):
 
     def composer(self, api: ApiPlan, *, checked: bool) -> Compose:
         """Return a function that makes requests to one API, in the form that this lane sends."""
-        by_socket, sharing = (
-            composer(api, self.node, PEER_BY_SOCKET, checked=checked),
-            self._sharing,
-        )
+        sharing = self._sharing
+        by_socket = composer(api, self.node, PEER_BY_SOCKET, checked=checked)
         if sharing is None:
             return by_socket
         by_memory = composer(api, self.node, PEER, checked=checked)
@@ -108,7 +106,7 @@ class QueueLane(NodeLane):
         self._socketless.pop(exchange, None)
 
     def _wait_for_socket(self, exchange: Exchange[bytes]) -> None:
-        """Somebody removed the socket's name: the supervisor makes it anew, and says so."""
+        """Keep it until the supervisor has made the socket anew, whose name somebody removed."""
         self._socketless[exchange] = None
         self._membership.lost(self.path)
         self._retry_timer = self.loop.call_later(self._retry_pause, self._send_socketless)

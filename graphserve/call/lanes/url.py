@@ -379,8 +379,8 @@ class UrlClient(httpx.Client):
 
 
 def carrying(error: CallError, foreign: httpx.TransportError) -> httpx.TransportError:
-    """An error of httpx that stands for one of ours, which is answered with if nobody catches
-    it.
+    """Return an error of httpx that stands for one of ours, which is answered with if nobody
+    catches it.
     """
     setattr(foreign, CARRIED, error)
     return foreign
