@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, NoReturn
 class NotAResult:
     """Refuses to be used as the result that it has, or the items.
 
-    The truth value and the comparison for equality are those of every object: code may ask whether
-    it has a call, and which.
+    Code may ask whether it has a call, which one, and whether it is a call or a stream: the truth
+    value and the comparison for equality are those of every object, and what iterates is a stream
+    (`for` finds `__getitem__` here).
     """
 
     __slots__ = ()

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import AsyncIterable, Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, NoReturn
+from typing import Any, Generic, NoReturn
 
 from graphserve.call.context import CallContext, current, earliest
 from graphserve.call.exchange import (
@@ -331,10 +331,6 @@ class RemoteCall(NotAResult, Call[object], Generic[RequestT]):
     def close(self) -> None:
         """Give the call up, as a coroutine that is closed."""
         self.cancel()
-
-    if not TYPE_CHECKING:  # checkers know from `Call` that it has none of these
-        __aiter__ = NotAResult._refuse
-        __iter__ = NotAResult._refuse
 
     def _fix(self) -> str:
         method = self._name.rpartition(".")[2]
