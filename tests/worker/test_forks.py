@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-# What `Forks` takes is taken at each fork of the process from then on: it has one of its own.
+# `Forks` is installed for the rest of a process: it has one of its own.
 PROGRAM = """
 import json, os, socket, stat, sys
 from pathlib import Path
@@ -45,6 +45,7 @@ if not uds:
     datagrams = sockets["datagrams"] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     datagrams.bind(place)
 forks = Forks(folder)
+forks.install()
 forks.add_public(public)
 if not os.fork():
     kept = {name for name, sock in sockets.items() if stat.S_ISSOCK(os.fstat(sock.fileno()).st_mode)}
