@@ -158,6 +158,9 @@ def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[object, None, None], n
         # loop.
         if threading.get_ident() == thread:
             loop.call_soon(forked.leave, "a coroutine", None)
+            # What was ready with that coroutine is run before, by the copy too: without its
+            # sockets it fails, which is no news.
+            loop.set_exception_handler(lambda loop, context: None)
 
     os.register_at_fork(after_in_child=end_copy)
     while True:

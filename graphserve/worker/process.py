@@ -284,7 +284,13 @@ class SupervisedProcess(Generic[ServerT]):
         self.life.end()
 
     def _on_supervisor_gone(self) -> None:
-        """End: without a supervisor there is nobody to serve for, and nobody who would end us."""
+        """End: without a supervisor there is nobody to serve for, and nobody who would end us.
+
+        A copy of a worker that user code forked in a coroutine has no connection either: it ends as
+        such a copy does.
+        """
+        if forked.forks:
+            forked.leave("a coroutine", None)
         self.host.exit(ExitCode.FAILED)
 
     def _on_no_room(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -192,6 +193,14 @@ class Exits:
     @api
     def fork_sync_stream(self, way: str) -> Iterator[int]:
         yield forked(way)
+
+    @api
+    async def fork_beside_a_client(self, port: int) -> int:
+        """Fork in the very turn of the loop in which a client is accepted."""
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            await asyncio.sleep(0)
+            return await self.fork_and_wait()
 
     @api
     async def fork_and_wait(self) -> int:

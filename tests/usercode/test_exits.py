@@ -186,6 +186,22 @@ def test_a_forked_child_does_not_run_the_loop(graph: Served, beside: None) -> No
         assert client.post("/fork_and_wait", json={}).json() == 0
 
 
+@pytest.mark.parametrize("graph", ["asyncio"], indirect=True)
+def test_a_forked_child_ends_although_more_was_ready_in_its_loop(
+    graph: Served, beside: None
+) -> None:
+    """What was ready is run in the child too, which has none of the sockets.
+
+    (uvloop may abort such a child: it cannot watch what is no socket any more.)
+    """
+    after = len(graph.log)
+    with graph.client() as client:
+        for _ in range(5):
+            port = client.base_url.port
+            assert client.post("/fork_beside_a_client", json={"port": port}).json() == 0
+    assert "Exception in callback" not in "".join(graph.log[after:])
+
+
 # --- in one process ---
 
 
