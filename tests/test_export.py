@@ -127,11 +127,6 @@ def test_colours_change_nothing_but_colour() -> None:
     assert re.sub(r"\033\[\d+m", "", colored) == tree(DIAMOND)
 
 
-@given(graphs())
-def test_tree_has_a_line_for_each_edge_of_each_node(calls: dict[str, list[str]]) -> None:
-    assert len(tree(plan_of(calls)).splitlines()) == 1 + len(edges_of(calls))
-
-
 # --- dot ---
 
 
@@ -179,11 +174,6 @@ def test_graphviz_draws_it(plan: Plan) -> None:
     assert {node.name for node in plan.nodes} <= set(titles)
 
 
-@given(graphs())
-def test_dot_says_all_of_any_graph(calls: dict[str, list[str]]) -> None:
-    assert dot_edges(dot(plan_of(calls))) == (set(calls), edges_of(calls))
-
-
 # --- mermaid ---
 
 
@@ -220,8 +210,11 @@ def test_no_picture_shows_a_password(write: Callable[[Plan], str]) -> None:
 
 
 @given(graphs())
-def test_mermaid_says_all_of_any_graph(calls: dict[str, list[str]]) -> None:
-    assert mermaid_graph(mermaid(plan_of(calls))) == (set(calls), edges_of(calls))
+def test_each_text_says_all_of_any_graph(calls: dict[str, list[str]]) -> None:
+    plan, edges = plan_of(calls), edges_of(calls)
+    assert len(tree(plan).splitlines()) == 1 + len(edges), "a line for each edge"
+    assert dot_edges(dot(plan)) == (set(calls), edges)
+    assert mermaid_graph(mermaid(plan)) == (set(calls), edges)
 
 
 # --- svg ---
@@ -282,9 +275,18 @@ def test_a_box_is_wider_than_its_name(name: str, pixels: float) -> None:
     assert pixels + 16 <= right - left <= 1.25 * pixels + 32
 
 
+def runs_through_a_box(drawing: Drawing) -> bool:
+    for route in drawing.routes:
+        for (x, y), (end, _) in zip(route.points[1:-1:2], route.points[2:-1:2], strict=True):
+            for box in drawing.boxes:
+                if x < box.x + box.width and box.x < end and box.y <= y <= box.y + box.height:
+                    return True
+    return False
+
+
 @given(graphs())
 @settings(deadline=None)
-def test_boxes_of_any_graph_stay_apart_and_inside_and_callers_stand_left(
+def test_boxes_of_any_graph_stay_apart_and_inside_callers_stand_left_and_no_edge_runs_through(
     calls: dict[str, list[str]],
 ) -> None:
     text = svg(plan_of(calls))
@@ -298,25 +300,11 @@ def test_boxes_of_any_graph_stay_apart_and_inside_and_callers_stand_left(
     assert all(left >= 0 and top >= 0 and right <= width and bottom <= height for left, top, right, bottom in
                boxes.values())  # fmt: skip
     assert all(boxes[caller][2] < boxes[callee][0] for caller, callee in edges)
+    drawing = arrange({name: (120.0, 50.0) for name in calls}, sorted(edges_of(calls)))
+    assert not runs_through_a_box(drawing)
 
 
 # --- layout ---
-
-
-def runs_through_a_box(drawing: Drawing) -> bool:
-    for route in drawing.routes:
-        for (x, y), (end, _) in zip(route.points[1:-1:2], route.points[2:-1:2], strict=True):
-            for box in drawing.boxes:
-                if x < box.x + box.width and box.x < end and box.y <= y <= box.y + box.height:
-                    return True
-    return False
-
-
-@given(graphs())
-@settings(deadline=None)
-def test_no_edge_runs_through_a_box(calls: dict[str, list[str]]) -> None:
-    drawing = arrange({name: (120.0, 50.0) for name in calls}, sorted(edges_of(calls)))
-    assert not runs_through_a_box(drawing)
 
 
 def test_columns_go_by_the_longest_path() -> None:
