@@ -7,8 +7,6 @@ import os
 import signal
 from pathlib import Path
 
-import numpy as np
-
 from graphserve import Batch, api, depends, service
 
 
@@ -83,11 +81,6 @@ class Shared:
         fatal(x)
         return x + 6
 
-    @api
-    async def image(self, pixels: np.ndarray) -> int:
-        fatal(int(pixels[0]))
-        return int(pixels.size)
-
 
 @service
 class Top:
@@ -95,6 +88,7 @@ class Top:
     pooled = depends(Pooled)
     batched = depends(Batched)
     shared = depends(Shared)
+    pictured = depends("poison_pictures:Pictured")
 
     @api
     async def run(self, x: int, way: str) -> int:
@@ -123,9 +117,11 @@ class Top:
 
     @api
     async def image(self, size: int, first: int) -> int:
+        import numpy as np  # here: each worker that takes the place of a dead one would import it
+
         pixels = np.zeros(size)
         pixels[0] = first
-        return await self.shared.image(pixels)
+        return await self.pictured.image(pixels)
 
     @api
     def here(self, x: int) -> int:

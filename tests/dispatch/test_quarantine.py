@@ -58,7 +58,7 @@ def test_a_call_that_kills_two_workers_is_refused_and_its_neighbours_live(
         rf"a call of {node} has killed two of its workers in a row .* it is refused for 60 s",
         after=seen,
     )
-    eventually(lambda: len(graph.workers()) == 7)  # before, it may not be there to be killed
+    eventually(lambda: len(graph.workers()) == 8)  # before, it may not be there to be killed
     before, deaths = graph.workers(), graph.text.count("was killed by SIGSEGV")
     for _ in range(3):
         answer = ask(graph, "/run", x=poison, way=way)
@@ -99,14 +99,14 @@ def test_a_client_whose_call_kills_the_entry_twice_is_refused(
         assert answer is not None
         assert answer.json() == result(1)
     graph.wait_log("a call of Top has killed two", after=seen)
-    (entry,) = [pid for pid in graph.workers("n4")]
+    (entry,) = [pid for pid in graph.workers("n5")]
     answer = eventually(lambda: ask(graph, path, **arguments(-7)))
     assert (answer.status_code, answer.json()["service"]) == (502, "Top")
     assert "while they executed this very call" in answer.json()["detail"]
     answer = ask(graph, path, **arguments(2))
     assert answer is not None
     assert answer.json() == result(2)
-    assert graph.workers("n4") == [entry]
+    assert graph.workers("n5") == [entry]
 
 
 @pytest.mark.slow
@@ -162,8 +162,10 @@ def test_an_array_that_kills_two_workers_is_refused_and_others_live(
         answer = ask(graph, "/image", size=size, first=2)
         assert answer is not None
         assert (answer.status_code, answer.json()) == (200, size), answer.text
-    graph.wait_log("a call of Shared has killed two of its workers in a row .*/image#", after=seen)
-    (worker,) = graph.workers("n3")
+    graph.wait_log(
+        "a call of Pictured has killed two of its workers in a row .*/image#", after=seen
+    )
+    (worker,) = graph.workers("n1")
     for first in range(3):
         answer = ask(graph, "/image", size=size, first=-1)
         assert answer is not None
@@ -171,7 +173,7 @@ def test_an_array_that_kills_two_workers_is_refused_and_others_live(
         answer = ask(graph, "/image", size=size, first=first)
         assert answer is not None
         assert answer.json() == size
-    assert graph.workers("n3") == [worker]
+    assert graph.workers("n1") == [worker]
 
 
 @pytest.mark.slow
@@ -195,7 +197,7 @@ def test_an_operator_who_kills_workers_quarantines_nothing(graph: Served) -> Non
     seen = len(graph.log)
     with graph.client() as client:
         for _ in range(3):
-            for victim in graph.workers("n1"):
+            for victim in graph.workers("n2"):
                 os.kill(victim, signal.SIGKILL)
                 answer = client.post("/run", json={"x": 5, "way": "pooled"})
                 assert (answer.status_code, answer.json()) == (200, 7), answer.text
