@@ -486,7 +486,7 @@ class Fleet:
     def _ready(self, node: Node, worker: WorkerProcess) -> None:
         if node.plan.name != worker.revision.plan.entry:
             node.ready(worker)
-        elif not (worker.retired or node.stopping):
+        elif not (worker.retired or node.stopping or self.public.closed):
             if self._unready:  # first: what it accepts may ask at once
                 worker.send(messages.Unready())
             worker.open_port(self.public.sock.fileno())

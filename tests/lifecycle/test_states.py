@@ -8,26 +8,12 @@ import asyncio
 import enum
 import itertools
 import os
-import selectors
-import socket
 import subprocess
-import tempfile
-from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from graphserve.errors import StartupError
-from graphserve.graph.plan import EdgePlan, ListenPlan, NodePlan, Plan
-from graphserve.supervise.events import LogRecord, NodeState
-from graphserve.supervise.fleet import Fleet
-from graphserve.supervise.operations import Reload
-from graphserve.supervise.process.output import Pipe, Records
-from graphserve.supervise.process.sockets import PublicSocket
-from graphserve.supervise.process.worker_process import WorkerProcess
-from graphserve.supervise.revision import Revision
 from graphserve.supervise.states import (
     CLAIM_TRANSITIONS,
     GRAPH_TRANSITIONS,
@@ -47,17 +33,9 @@ from graphserve.supervise.states import (
     WorkerState,
 )
 from graphserve.system import messages
-from graphserve.system.channel import Channel
 from graphserve.system.messages import Message
-from graphserve.system.rundir.claim import RunDir
+from tests.lifecycle.scripted import Bench, play
 
-PLAN = Plan(
-    "Entry",
-    (
-        NodePlan("Leaf", "", "app:Leaf", 0, 2, 1),
-        NodePlan("Entry", "", "app:Entry", 1, 1, 1, edges=(EdgePlan("leaf", "Leaf"),)),
-    ),
-)
 TABLES = [
     WORKER_TRANSITIONS,
     CLAIM_TRANSITIONS,
@@ -66,213 +44,11 @@ TABLES = [
     RECYCLING_TRANSITIONS,
     GRAPH_TRANSITIONS,
 ]
-MOST = 600.0  # seconds of the turned clock in which everything is over
-
-
-class JumpingSelector(selectors.DefaultSelector):
-    """Never waits: when nothing is ready, the clock is at the next timer."""
-
-    now = 1000.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        found = super().select(0)
-        if not found:
-            assert timeout is not None, "nothing will happen any more"
-            self.now += timeout
-        return found
-
-
-class JumpingLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self.selector = JumpingSelector()
-        super().__init__(self.selector)
-
-    def time(self) -> float:
-        return self.selector.now
-
-
-class ScriptedWorker(WorkerProcess):
-    """A worker that is a socket: it does what it is told, up to the state that it stalls in."""
-
-    def __init__(
-        self,
-        pool: ScriptedPool,
-        node: str,
-        revision: Revision,
-        slot: int,
-        stalls: WorkerState | None,
-    ) -> None:
-        reading, writing = zip(*(os.pipe() for _ in range(3)), strict=True)
-        self.pool = pool
-        self.stalls = stalls
-        self.descriptors = [*reading, *writing]
-        pipes = [Pipe(reading[0], "stdout", pool.emit), Pipe(reading[1], "stderr", pool.emit)]
-        process = SimpleNamespace(pid=next(pool.bench.pids), env={})
-        super().__init__(node, revision, slot, process, pipes, Records(reading[2], pool.emit))
-        near, far = socket.socketpair()
-        self.channel = Channel(
-            near, lambda message, fds: pool.bench.fleet._on_message(self, message), lambda: None
-        )
-        self.far = Channel(far, self.told, lambda: None)
-        if stalls is not WorkerState.SPAWNED:
-            self.far.send(messages.Imported())
-
-    def told(self, message: Message, fds: list[int]) -> None:
-        for fd in fds:
-            os.close(fd)
-        match message:
-            case messages.Init() if self.stalls is not WorkerState.STARTING:
-                self.far.send(messages.Ready(f"/nowhere/{self.pid}"))
-            case messages.ServePublic() if self.stalls is not WorkerState.OPENING:
-                self.far.send(messages.Listening())
-            case messages.Drain(last=last) if self.stalls is not WorkerState.DRAINING:
-                self.far.send(messages.Draining())
-                if last and self.slot >= 0:  # a fallback server waits for nobody
-                    self.far.send(messages.Drained())
-                else:
-                    self.die(0)
-            case messages.Exit():
-                self.die(0)
-
-    def kill(self) -> None:
-        self.die(-9)
-
-    def end(self) -> None:
-        self.die(-9)
-
-    def die(self, code: int = -9) -> None:
-        asyncio.get_running_loop().call_soon(self.pool.bury, self, code)
-
-
-class ScriptedPool:
-    def __init__(
-        self, bench: Bench, node: NodePlan, emit: Callable[[LogRecord], None],
-        on_death: Callable[[WorkerProcess, int], None],
-    ) -> None:  # fmt: skip
-        self.bench = bench
-        self.emit = emit
-        self.on_death = on_death
-        self.workers: dict[int, WorkerProcess] = {}
-        self._name = node.name
-
-    def spawn(self, slot: int, revision: Revision, env: Mapping[str, str]) -> WorkerProcess:
-        script = self.bench.script
-        worker = ScriptedWorker(self, self._name, revision, slot, script.pop(0) if script else None)
-        worker.process.env = dict(env)
-        self.workers[worker.pid] = worker
-        self.bench.spawned.append(worker)
-        return worker
-
-    def bury(self, worker: ScriptedWorker, code: int) -> None:
-        if worker.state is WorkerState.GONE:
-            return
-        assert worker.channel is not None
-        worker.channel.drain()
-        worker.channel.close()
-        worker.far.close()
-        for output in (*worker.pipes, worker.records):
-            output.close()
-        for descriptor in worker.descriptors:
-            os.close(descriptor)
-        worker.unlimit()
-        del self.workers[worker.pid]
-        worker.enter(WorkerState.GONE)
-        worker.gone.set()
-        self.on_death(worker, code)
-
-
-class Bench:
-    """A fleet of scripted workers; it is the observer too."""
-
-    def __init__(self, folder: Path, script: list[WorkerState | None]) -> None:
-        self.script = script  # where the next workers stall, in the order in which they are spawned
-        self.pids: Iterator[int] = itertools.count(10_000_000)  # no process has these
-        self.spawned: list[ScriptedWorker] = []
-        self.bugs: list[str] = []
-        self.states: list[NodeState] = []
-        asyncio.get_running_loop().set_exception_handler(
-            lambda loop, context: self.bugs.append(str(context))
-        )
-        self.folder = RunDir(str(folder / "run"))
-        self.public = PublicSocket(ListenPlan(uds=str(folder / "s")))
-
-        def make(node, emit, on_death, role="worker", roster=None):
-            return ScriptedPool(self, node, emit, on_death)
-
-        self.fleet = Fleet(self.folder.path, self.public, self, make)
-
-    def node(self, state: NodeState) -> None:
-        self.states.append(state)
-
-    def log(self, record: LogRecord) -> None:
-        pass
-
-    def serving(self, url: str) -> None:
-        pass
-
-    async def start(self) -> None:
-        await self.fleet.start(self.fleet.add_revision(PLAN, {}, None))
-
-    def reload(self) -> asyncio.Task[None]:
-        reload = Reload(self.fleet, lambda words: None)
-        return asyncio.ensure_future(reload.run(PLAN, {}, None))
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        end = asyncio.get_running_loop().time() + MOST
-        while not condition():
-            assert asyncio.get_running_loop().time() < end, [
-                (w.slot, w.state, w.claim) for w in self.spawned
-            ]
-            await asyncio.sleep(0.01)
-
-    def whole(self) -> bool:
-        """Whether every slot has one worker, and it is ready."""
-        return all(
-            sorted(worker.slot for worker in node.workers) == list(range(node.plan.workers))
-            and len(node.ready_workers()) == node.plan.workers
-            for node in self.fleet.current_nodes().values()
-        )
-
-    async def stop(self) -> None:
-        await self.fleet.drain()
-        assert not self.fleet.nodes
-        assert all(worker.state is WorkerState.GONE for worker in self.spawned)
-
-    async def close(self) -> None:
-        await self.fleet.kill()
-        self.public.remove()
-        self.public.close()
-        self.folder.remove()
-        assert not self.bugs
-
-
-def play(
-    folder: Path,
-    script: list[WorkerState | None],
-    scene: Callable[[Bench], Coroutine[Any, Any, None]],
-) -> None:
-    async def main() -> None:
-        bench = Bench(folder, script)
-        try:
-            await scene(bench)
-        finally:
-            await bench.close()
-
-    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
-        runner.run(main())
-
-
 STARTING = [WorkerState.SPAWNED, WorkerState.STARTING]
 ORDERS = [*itertools.permutations(["old", "new", "stop"], 2), ("old", "new", "stop"), ("stop",)]
 UP = [WorkerState.SPAWNED, WorkerState.STARTING, WorkerState.OPENING]
 # Workers 0 and 1 are of the leaf; only that of the entry opens the public port.
 STALLED = [*itertools.product(STARTING, range(3)), (WorkerState.OPENING, 2)]
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as name:  # the path of a socket is short
-        yield Path(name)
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,11 @@ class PublicSocket:
         self.sock.close()
 
     @property
+    def closed(self) -> bool:
+        """Whether nobody accepts here any more: the graph stops."""
+        return self.sock.fileno() < 0
+
+    @property
     def lost(self) -> bool:
         """Return whether the name of a Unix socket that is open was removed: no client can connect
         any more.
