@@ -489,8 +489,12 @@ class RestartPolicy:
             self.later(worker.slot, pause)
 
     def later(self, slot: int, pause: float = 0.0) -> None:
-        """Fill a slot after a pause, unless somebody else does before."""
-        self._timers[slot] = asyncio.get_running_loop().call_later(pause, self._respawn, slot)
+        """Fill a slot after a pause, unless somebody else does before; a pause that it has already
+        goes on.
+        """
+        if slot not in self._timers:
+            loop = asyncio.get_running_loop()
+            self._timers[slot] = loop.call_later(pause, self._respawn, slot)
 
     def filled(self, slot: int) -> None:
         """A slot has its worker."""
