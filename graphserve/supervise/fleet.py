@@ -322,8 +322,11 @@ class Fleet:
             del self._nodes_of[revision]
 
     async def ended(self, nodes: Iterable[Node]) -> None:
-        """Wait until these are gone, those of them that are to go."""
-        await asyncio.gather(*(self._ends[node] for node in nodes if node in self._ends))
+        """Wait until these are gone, those of them that are to go; they go on when the wait is
+        given up.
+        """
+        ends = [self._ends[node] for node in nodes if node in self._ends]
+        await asyncio.gather(*map(asyncio.shield, ends))
 
     def unready(self) -> None:
         """Have the entry's `/readyz` say 503 while it still answers."""

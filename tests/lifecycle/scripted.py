@@ -173,11 +173,11 @@ class ScriptedPool:
         self.emit = emit
         self.on_death = on_death
         self.workers: dict[int, WorkerProcess] = {}
-        self._name = node.name
+        self.name = node.name
 
     def spawn(self, slot: int, revision: Revision, env: Mapping[str, str]) -> WorkerProcess:
         script = self.bench.script
-        worker = ScriptedWorker(self, self._name, revision, slot, script.pop(0) if script else None)
+        worker = ScriptedWorker(self, self.name, revision, slot, script.pop(0) if script else None)
         worker.process.env = dict(env)
         self.workers[worker.pid] = worker
         self.bench.spawned.append(worker)
@@ -312,10 +312,20 @@ class Bench:
     async def until(self, condition: Callable[[], bool], step: float = 0.01) -> None:
         end = asyncio.get_running_loop().time() + MOST
         while not condition():
-            assert asyncio.get_running_loop().time() < end, [
-                (w.slot, w.state, w.claim) for w in self.spawned
-            ]
+            assert asyncio.get_running_loop().time() < end, self.shown()
             await asyncio.sleep(step)
+
+    def shown(self) -> str:
+        """How it is, in words."""
+        lines = [f"{task}" for task in self.changes]
+        for node in self.fleet.nodes:
+            lines.append(f"{node.plan.name} {node.plan.id}: {node.phase.value}")
+            lines.append(f"  revision {node.revision.number}, {node.plan.workers} workers")
+        lines += [
+            f"{w.pool.name}[{w.slot}] {w.state.value} {w.claim.value} of {w.revision.number}"
+            for w in self.live()
+        ]
+        return "\n".join(lines)
 
     def live(self) -> list[ScriptedWorker]:
         return [worker for worker in self.spawned if worker.state is not WorkerState.GONE]
@@ -330,14 +340,26 @@ class Bench:
 
     def settled(self) -> bool:
         """Whether it is whole, and nothing is under way."""
-        current = list(self.fleet.current_nodes().values())
+        fleet = self.fleet
+        wanted = set(fleet.current_nodes().values())
+        # A change that was given up leaves the workers that it had replaced, and whom those call.
+        wanted |= {
+            needed for node in wanted for worker in node.workers for needed in self.callees(worker)
+        }
         return (
             self.whole()
             and not self.changes
-            and set(self.fleet.nodes) == set(current)
-            and not self.fleet.fallback.processes
-            and all(rollout.state is RolloutState.IDLE for rollout in self.fleet.rollouts.values())
+            and set(fleet.nodes) == wanted
+            and not fleet.fallback.processes
+            and all(rollout.state is RolloutState.IDLE for rollout in fleet.rollouts.values())
         )
+
+    def callees(self, worker: WorkerProcess) -> list[Node]:
+        """Return the nodes that a worker calls."""
+        nodes = self.fleet.nodes_of(worker.revision)
+        assert isinstance(worker, ScriptedWorker)
+        plan = worker.revision.plan.node(worker.pool.name)
+        return [nodes[name] for name in plan.needs()]
 
     def node_of(self, worker: ScriptedWorker) -> Node | None:
         """Return the node of a worker; None for a fallback server."""
@@ -372,13 +394,10 @@ class Bench:
 
     def check_callers(self) -> None:
         """Every worker knows whom it may call."""
-        nodes = self.fleet.current_nodes()
-        for node in nodes.values():
-            for worker in node.ready_workers():
-                assert isinstance(worker, ScriptedWorker)
-                for name in node.plan.needs():
-                    ready = {each.pid for each in nodes[name].ready_workers()}
-                    assert worker.known[name] == ready
+        for worker in self.live():
+            for node in self.callees(worker):
+                ready = {each.pid for each in node.ready_workers()}
+                assert worker.known[node.plan.name] == ready
 
 
 def play(

@@ -61,7 +61,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.failures: list[BaseException] = []
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
-        self.loop.run_until_complete(asyncio.wait_for(work, MOST))
+        self.loop.run_until_complete(asyncio.wait_for(work, 3 * MOST))
 
     def some(self, number: int) -> ScriptedWorker | None:
         live = self.bench.live()

@@ -272,3 +272,25 @@ def test_an_old_worker_that_dies_while_it_drains_is_replaced_once(
         await bench.stop()
 
     play(folder, [], scene)
+
+
+def test_a_change_that_is_given_up_twice_leaves_no_node_behind(folder: Path) -> None:
+    """It is cancelled again while the nodes go that only it needed."""
+
+    async def scene(bench: Bench) -> None:
+        await bench.start()
+        leaf, entry = PLAN.nodes
+        bench.script += [None, WorkerState.STARTING]
+        reload = bench.reload(replace(PLAN, nodes=(replace(leaf, init={"x": 1}), entry)))
+        await bench.until(lambda: len(bench.spawned) == 5)
+        bench.spawned[3].stalls = WorkerState.DRAINING
+        await bench.until(lambda: bench.spawned[3].state is WorkerState.READY)
+        reload.cancel()
+        await bench.until(lambda: bench.spawned[3].state is WorkerState.DRAINING)
+        reload.cancel()
+        await asyncio.wait([reload])
+        await bench.until(bench.settled)
+        assert len(bench.live()) == 3
+        await bench.stop()
+
+    play(folder, [], scene)
