@@ -14,7 +14,7 @@ JITTER = 0.25  # of the pause, either way: workers that failed together come bac
 
 @dataclass
 class Backoff:
-    """One slot.
+    """The pauses of one slot.
 
     Args:
         healthy: seconds of readiness after which a death is no sign of a crash loop.
@@ -32,8 +32,10 @@ class Backoff:
     early_deaths: int = 0
 
     def died(self, lived: float) -> float:
-        """Its worker died after so many seconds of readiness: the pause before the next one, in
-        seconds.
+        """Return the pause before the next worker, in seconds.
+
+        Args:
+            lived: seconds for which the one that died had been ready.
         """
         self.early_deaths = 0 if lived >= self.healthy else self.early_deaths + 1
         if self.early_deaths <= self.free:
@@ -42,13 +44,13 @@ class Backoff:
         return _about(min(self.first * 2.0**doublings, self.longest))
 
     def hopeless(self) -> float:
-        """The pause where callers do not wait for the next one, in seconds."""
+        """Return the pause where callers do not wait for the next worker, in seconds."""
         return _about(self.longest)
 
     @property
     def failed(self) -> bool:
-        """Whether its workers have died early so often that callers need not wait for the next
-        one.
+        """Return whether its workers have died early so often that callers need not wait for the
+        next one.
         """
         return self.early_deaths >= self.failed_after
 

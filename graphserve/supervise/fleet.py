@@ -67,7 +67,7 @@ class Fleet:
         self._connections: Connections | None = None
         self._roster = Roster()
         self._ends: dict[Node, asyncio.Task[None]] = {}
-        self._moved = asyncio.Event()  # set, and replaced, when something changed
+        self._progressed = asyncio.Event()  # set, and replaced, when something has changed
         self._unready = False
         self._pulse: asyncio.TimerHandle | None = None
         # by name: a reload may have two nodes of one
@@ -77,8 +77,6 @@ class Fleet:
         self.fallback = FallbackProcess(self, make_pool)
         self._outline: tuple[Plan, Mapping[str, str], str | None] | None = None
         self._outlined: Revision | None = None
-
-    # --- revisions ---
 
     def add_revision(
         self, plan: Plan, extra: Mapping[str, str], keyfile_password: str | None
@@ -134,7 +132,7 @@ class Fleet:
         self.sweep()
 
     def _alike(self, plan: NodePlan) -> Node | None:
-        """The node that runs and that callers of `plan` can call."""
+        """Return the node that runs and that callers of `plan` can call."""
         return next(
             (node for node in self.nodes if node not in self._ends and same(node.plan, plan)), None
         )
@@ -160,7 +158,7 @@ class Fleet:
             self.observer.log,
             self._changed,
             self.look,
-            self._warn,
+            self._tell_suspects,
             self._roster,
             self._make_pool,
         )
@@ -179,13 +177,11 @@ class Fleet:
         return self._nodes_of[self.current] if self.current is not None else {}
 
     def marks(self) -> list[tuple[int, str]]:
-        """The processes, each its pid and its mark."""
+        """Return the pid and the mark of each process."""
         return [(worker.pid, worker.process.env[MARK]) for worker in self._processes()]
 
-    # --- start and stop ---
-
     def expect(self, outline: Plan, extra: Mapping[str, str], keyfile_password: str | None) -> None:
-        """The graph is being resolved: who waits at the port meanwhile is answered.
+        """Have who waits at the port answered while the graph is being resolved.
 
         Args:
             outline: what is known of it.
@@ -200,7 +196,7 @@ class Fleet:
         self.fallback.expect()
 
     def known(self) -> Plan:
-        """The Plan of the graph; as long as there is none, what is known of it."""
+        """Return the Plan of the graph; as long as there is none, what is known of it."""
         if self.current is not None:
             return self.current.plan
         assert self._outline is not None
@@ -228,7 +224,7 @@ class Fleet:
             self._connections = Connections(self.run, self._find, self._on_message)
         except OSError as exc:
             raise StartupError(f"the graph could not start: {os_errors.explain(exc)}") from exc
-        self._beat()
+        self._send_beats()
 
     async def start(self, revision: Revision) -> None:
         """Start every node, leaves first; returns when all are ready.
@@ -244,8 +240,8 @@ class Fleet:
         self.fallback.watch()
 
     async def bring_up(self, nodes: Collection[Node]) -> None:
-        """Start nodes that have no worker yet: all import side by side, each initialises at its
-        turn.
+        """Start nodes that have no worker yet: all import side by side, each initialises when what
+        it needs is ready.
 
         Raises:
             StartupError: a worker died before its node was ready.
@@ -266,7 +262,7 @@ class Fleet:
 
     async def _drain(self, node: Node) -> None:
         while any(node in self._needs(other) for other in self.nodes if other is not node):
-            await self._moved.wait()
+            await self._progressed.wait()
         await self.end(node)
 
     async def kill(self) -> None:
@@ -294,7 +290,7 @@ class Fleet:
         del self._ends[node]
         if (other := self.current_nodes().get(node.plan.name)) is not None and other is not node:
             self._show(other)  # the new one did not start
-        self._move()
+        self._wake_waiters()
         self.sweep()
 
     def sweep(self) -> None:
@@ -346,14 +342,14 @@ class Fleet:
         """Return the nodes that workers of this one call, in a revision."""
         return {self.nodes_of(revision)[needed] for needed in revision.plan.node(name).needs()}
 
-    def _beat(self) -> None:
+    def _send_beats(self) -> None:
         for node in self.nodes:
             node.check_pulse()
         for worker in self._processes():
             # it would only wait there for one that is stopped
             if worker.channel is not None and worker.channel.taken:
                 worker.send(messages.Beat())
-        self._pulse = asyncio.get_running_loop().call_later(PULSE, self._beat)
+        self._pulse = asyncio.get_running_loop().call_later(PULSE, self._send_beats)
 
     def _close(self) -> None:
         if self._pulse is not None:
@@ -361,8 +357,6 @@ class Fleet:
         if self._connections is not None:
             self._connections.close()
         self._roster.close()
-
-    # --- what others remove (see `Upkeep`) ---
 
     def watch_run_folder(self, look: Callable[[str], None]) -> None:
         """Have somebody look after the run folder.
@@ -438,8 +432,6 @@ class Fleet:
                     return [f"{os.path.relpath(address, self.run)} of {node.plan.name}"]
         return []
 
-    # --- messages of workers ---
-
     def _find(self, pid: int) -> WorkerProcess | None:
         return next((worker for worker in self._processes() if worker.pid == pid), None)
 
@@ -459,8 +451,8 @@ class Fleet:
         match message:
             case messages.Imported() if worker.state is WorkerState.SPAWNED:
                 worker.enter(WorkerState.IMPORTED)
-                worker.unlimit()  # its turn may be long in coming
-                self._give_turns()
+                worker.unlimit()  # what it needs may be long in coming
+                self._initialise()
             case messages.Ready() if worker.state is WorkerState.STARTING:
                 worker.listens_at(message.address)
                 self._ready(node, worker)
@@ -506,7 +498,7 @@ class Fleet:
         else:
             callee.quarantine.answered(message.call)
 
-    def _warn(self, node: Node) -> None:
+    def _tell_suspects(self, node: Node) -> None:
         """Tell who calls a node, and its own workers, which of its calls kill workers."""
         message = node.quarantine.message()
         if message is not None:
@@ -517,13 +509,12 @@ class Fleet:
                 ):
                     worker.send(message)
 
-    # --- order ---
-
-    def _give_turns(self) -> None:
+    def _initialise(self) -> None:
+        """Let workers initialise that have imported their modules, if what they need is ready."""
         for node in self.nodes:
             for worker in node.workers:
                 needs = self._needs_of(worker.revision, node.plan.name)
-                if worker.state is WorkerState.IMPORTED and all(map(answers, needs)):
+                if worker.state is WorkerState.IMPORTED and all(map(callable_now, needs)):
                     revision = worker.revision
                     members = messages.Members(
                         tuple(other.news() for other in self.nodes_of(revision).values())
@@ -544,13 +535,13 @@ class Fleet:
                 worker.send(message)
         self.fallback.check()
         self._show(node)
-        self._move()
-        self._give_turns()
+        self._wake_waiters()
+        self._initialise()
         self.sweep()
 
-    def _move(self) -> None:
-        self._moved.set()
-        self._moved = asyncio.Event()
+    def _wake_waiters(self) -> None:
+        self._progressed.set()
+        self._progressed = asyncio.Event()
 
     def _show(self, node: Node) -> None:
         shown = (
@@ -568,8 +559,8 @@ class Fleet:
             self.observer.node(NodeState(node.plan.name, *shown, seconds))
 
 
-def answers(node: Node) -> bool:
-    """Whether who needs this node may initialise: all its workers at the start, then one; or it is
-    failed.
+def callable_now(node: Node) -> bool:
+    """Return whether callers of this node may initialise: all its workers were ready at the start,
+    and one is; or it is failed, and refuses their calls.
     """
     return node.phase is NodePhase.FAILED or (node.started.is_set() and bool(node.ready_workers()))

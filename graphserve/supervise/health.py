@@ -1,4 +1,4 @@
-"""Judging a worker by what it reports once a second: whether it is to be replaced, and how.
+"""Health: whether a worker is to be replaced, and how, by what it reports once a second.
 
 Runs in the supervisor.
 """
@@ -21,7 +21,7 @@ PULSE = 2.0  # seconds between two reports that are no reason for concern
 
 
 def judge(options: ServiceOptions, health: HealthReport, quota: float) -> Verdict | None:
-    """What to do about a worker, and why.
+    """Decide what to do about a worker.
 
     Args:
         options: of its node.
@@ -30,8 +30,8 @@ def judge(options: ServiceOptions, health: HealthReport, quota: float) -> Verdic
         quota: by what the worker's `max_requests` is stretched.
 
     Returns:
-        `kill` for one that is stuck, `recycle` for one that has had its time, or that is stuck in
-        one call and answers others, None for a healthy one.
+        Why, and `kill` for one that is stuck, `recycle` for one that has had its time, or that is
+            stuck in one call and answers others; None for a healthy one.
     """
     if options.watchdog is not None and health.overdue > options.watchdog:
         words = f"still executed a call {health.overdue:.1f} s after its deadline (watchdog)"
@@ -46,8 +46,8 @@ def judge(options: ServiceOptions, health: HealthReport, quota: float) -> Verdic
 def stuck(
     options: ServiceOptions, now: float, seen_at: float, deadline: Callable[[], float]
 ) -> str:
-    """Why a worker whose loop does nothing any more is to be killed; empty if it is not, or not
-    yet.
+    """Return why a worker whose loop does nothing any more is to be killed; empty if it is not, or
+    not yet.
 
     Args:
         options: of its node.
@@ -65,13 +65,13 @@ def stuck(
 
 
 class Frozen:
-    """Whether one worker is silent, and how often that is told: once, and once when it is over."""
+    """Tells when one worker falls silent, and when that is over: once each."""
 
     def __init__(self) -> None:
         self._since: float | None = None  # when it was heard last
 
     def look(self, now: float, seen_at: float) -> str:
-        """What there is to say of it now; empty if nothing is new.
+        """Return what there is to say of it now; empty if nothing is new.
 
         Args:
             now: seconds of CLOCK_MONOTONIC.
@@ -92,8 +92,8 @@ class Frozen:
 
 
 class WorkerMemory:
-    """What a worker wrote into the memory that it shares with us (`system/shared_memory.py`), also
-    after its death.
+    """Reads what a worker wrote into the memory that it shares with us (`system/shared_memory.py`),
+    also after its death.
 
     Args:
         descriptor: of that memory; -1 if there is none. Owned by this object.
@@ -103,23 +103,23 @@ class WorkerMemory:
         self._descriptor = descriptor
 
     def close(self) -> None:
-        """Nobody reads it any more."""
+        """Let go of the memory."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
     def deadline(self) -> float:
-        """The latest deadline of what it executes, seconds of CLOCK_MONOTONIC; 0.0 if there is
-        none.
+        """Return the latest deadline of what it executes, seconds of CLOCK_MONOTONIC; 0.0 if there
+        is none.
         """
         return self._words()[shared_memory.DEADLINE] / 1e9
 
     def executing(self) -> int:
-        """How many calls it executes, or a few more; 0 if none."""
+        """Return how many calls it executes, or a few more; 0 if none."""
         return self._words()[shared_memory.EXECUTING]
 
     def calls(self, routes: Sequence[str]) -> set[str]:
-        """The calls that it executes for clients.
+        """Return the calls that it executes for clients.
 
         Args:
             routes: of its APIs.

@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from graphserve.errors import StartupError
 from graphserve.graph.plan import NodePlan
@@ -41,7 +40,7 @@ LEAVING = 5.0
 
 
 class Node(NodeLife):
-    """A node's workers.
+    """The workers of one node, and what becomes of them.
 
     Args:
         plan: the node.
@@ -81,27 +80,27 @@ class Node(NodeLife):
         self.incomplete_since = asyncio.get_running_loop().time()  # since when it lacks workers
         self.started = asyncio.Event()  # every worker was ready once
         self.broken: WorkerProcess | None = None  # died before
-        self.shows = True  # whether its changes are news
+        self.shows = True  # whether its changes are shown
         self.restart_policy = RestartPolicy(self)
         self._broke = asyncio.Event()
-        self._pulse_at = 0.0  # when it was felt last
+        self._pulse_at = 0.0  # when `check_pulse` was called last
 
     @property
     def workers(self) -> list[WorkerProcess]:
-        """The processes that live."""
+        """Return the processes that live."""
         return list(self.pool.workers.values())
 
     @property
     def stopping(self) -> bool:
-        """Whether its workers are not replaced any more."""
+        """Return whether workers that die are not replaced any more."""
         return self.restart_policy.ended
 
     def ready_workers(self) -> list[WorkerProcess]:
-        """The workers that take calls."""
+        """Return the workers that take calls."""
         return [worker for worker in self.workers if worker.state is WorkerState.READY]
 
     def revisions(self) -> set[Revision]:
-        """What its workers are started from, those that live and those to come."""
+        """Return the revisions that its workers are started from, those to come included."""
         return {self.revision, *(worker.revision for worker in self.workers)}
 
     def adopt(self, plan: NodePlan, revision: Revision) -> None:
@@ -114,7 +113,7 @@ class Node(NodeLife):
     def spawn(
         self, slot: int, plan: NodePlan | None = None, revision: Revision | None = None
     ) -> WorkerProcess:
-        """Start a worker; it imports, and waits for its turn.
+        """Start a worker; it imports its modules, and waits until what it needs is ready.
 
         Raises:
             OSError: the machine will not give us a process.
@@ -174,7 +173,7 @@ class Node(NodeLife):
         worker.send(init, [self.sockets[name].fileno() for name in init.listeners])
 
     def ready(self, worker: WorkerProcess) -> None:
-        """The worker takes calls."""
+        """Note that a worker takes calls."""
         worker.become_ready()
         self.reason = ""
         if len(self.ready_workers()) >= self.plan.workers:
@@ -224,21 +223,19 @@ class Node(NodeLife):
         self.on_change(self)
 
     def on_draining(self, worker: WorkerProcess) -> None:
-        """A worker drains of its own accord; it is replaced when it has ended."""
+        """Note that a worker drains of its own accord; it is replaced when it has ended."""
         worker.enter(WorkerState.DRAINING)
         self._limit(worker)
         self.on_change(self)
 
     def give_up(self) -> None:
-        """It shall not start any more: end the workers that were not ready yet, and start no
-        others.
-        """
+        """Give up its start: kill the workers that were not ready yet, and start no others."""
         self._end()
         for worker in self.workers:
             if not (worker.state.accepts or worker.state is WorkerState.DRAINING):
                 worker.kill()
 
-    async def drain(self, callers: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def drain(self, callers: Callable[[], Awaitable[None]]) -> None:
         """Stop for good: answer what was taken, end every worker.
 
         Args:
@@ -331,7 +328,7 @@ class Node(NodeLife):
         return paths
 
     def rebound(self, worker: WorkerProcess, trouble: str) -> None:
-        """The worker listens on its own socket again, or says why it cannot."""
+        """Note that a worker listens on its own socket again, or why it cannot."""
         worker.rebound(listens=not trouble)
         if trouble:
             self.say(
@@ -363,9 +360,9 @@ class Node(NodeLife):
 
     def say(
         self, level: str, message: str, worker: WorkerProcess | None = None, trace: str = "",
-        fields: dict[str, Any] | None = None,
+        fields: dict[str, object] | None = None,
     ) -> None:  # fmt: skip
-        """A record for the terminal."""
+        """Have a record shown at the terminal."""
         slot, pid = (worker.slot, worker.pid) if worker else (None, None)
         self.emit(
             LogRecord(
@@ -379,8 +376,6 @@ class Node(NodeLife):
                 fields=fields or {},
             )
         )
-
-    # --- what goes wrong ---
 
     def _end(self) -> None:
         self.restart_policy.end()
@@ -431,18 +426,15 @@ class Node(NodeLife):
         self.on_change(self)
 
 
-async def _within(seconds: float, works: Iterable[Coroutine[Any, Any, Any]]) -> None:
-    """Do things side by side, and give up after so many seconds what is not done then."""
+async def _within(seconds: float, works: Iterable[Awaitable[object]]) -> None:
+    """Wait for these side by side, and give up what is not done after so many seconds."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(max(0.0, seconds)):
             await asyncio.gather(*works)
 
 
-# --- The respawns of one node: when each slot is filled again whose worker has died ---
-
-
 class RestartPolicy:
-    """Those to come, and how many there were.
+    """Decides when the slot of a worker that has died is filled again.
 
     Args:
         node: whose slots these are.
@@ -458,8 +450,8 @@ class RestartPolicy:
 
     @property
     def next_at(self) -> float | None:
-        """When the next one is due, by CLOCK_MONOTONIC, which all processes share; None if there is
-        none.
+        """Return when the next worker is due, by CLOCK_MONOTONIC, which all processes share; None
+        if none is.
         """
         return min((timer.when() for timer in self._timers.values()), default=None)
 
@@ -497,7 +489,7 @@ class RestartPolicy:
             self._timers[slot] = loop.call_later(pause, self._respawn, slot)
 
     def filled(self, slot: int) -> None:
-        """A slot has its worker."""
+        """Note that a slot has its worker: the pause that it had is over."""
         if (timer := self._timers.pop(slot, None)) is not None:
             timer.cancel()
 

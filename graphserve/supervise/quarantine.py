@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from graphserve.call.call_fingerprint import is_upload, route
 from graphserve.graph.plan import NodePlan
@@ -39,7 +39,7 @@ APART = 1.0  # seconds that may lie between a death and the word of who held a c
 
 @dataclass(eq=False)
 class Death:
-    """One death: when it was, and the calls that were executed then."""
+    """A death, and the calls that were executed then."""
 
     at: float
     calls: set[str]
@@ -52,7 +52,7 @@ class Death:
     routes: set[str] = field(default_factory=set)
 
     def add(self, calls: Iterable[str]) -> None:
-        """Further calls that were executed."""
+        """Add calls that were executed."""
         for call in calls:
             self.heard = True
             self.alone = self.alone and (not self.calls or call in self.calls)
@@ -62,14 +62,14 @@ class Death:
                 self.calls.add(call)
 
     def clear(self, call: str) -> None:
-        """This one is no suspect any more; others that were executed with it do not become ones."""
+        """Clear a call of suspicion; others that were executed with it do not become suspects."""
         if call in self.calls:
             self.calls.discard(call)
             self.alone = False
 
     @property
     def killer(self) -> str | None:
-        """The call that was executed alone, if one was and it was not answered since."""
+        """Return the call that was executed alone, if one was and it was not answered since."""
         if not self.alone or self.executing > self.workers:
             return None
         return next((call for call in self.calls if not is_upload(call)), None)
@@ -82,14 +82,14 @@ class QuarantinedNode(Protocol):
 
     @property
     def stopping(self) -> bool:
-        """Whether it ends."""
+        """Return whether it ends."""
 
-    def say(self, level: str, message: str, *, fields: dict[str, Any] | None = None) -> None:
+    def say(self, level: str, message: str, *, fields: dict[str, object] | None = None) -> None:
         """Have a record shown at the terminal."""
 
 
 class Quarantine:
-    """The suspicions about one node.
+    """Finds the calls of one node that kill its workers.
 
     Args:
         node: the node.
@@ -118,8 +118,11 @@ class Quarantine:
         self._timer: asyncio.TimerHandle | None = None
 
     def died(self, calls: set[str], executing: int = 1) -> None:
-        """A worker that was ready has died; these calls it had from clients itself, and so many it
-        executed in all.
+        """Note that a worker that was ready has died.
+
+        Args:
+            calls: those that it executed for clients.
+            executing: how many it executed in all.
         """
         now = self._clock()
         early = {call for at, call in self._early if now - at <= APART}
@@ -135,8 +138,11 @@ class Quarantine:
         self._later(SETTLING, self._judge, death)
 
     def held(self, call: str, kills: int) -> None:
-        """Who made this call lost it to a worker that executed it; the same call has lost so many
-        by now.
+        """Note that a caller has lost a call to a worker that executed it.
+
+        Args:
+            call: the call.
+            kills: the workers that this very call was lost to by now.
         """
         now = self._clock()
         if kills > 1:  # it ran again, and no other call is meant
@@ -151,7 +157,7 @@ class Quarantine:
         last.add([call])
 
     def answered(self, call: str) -> None:
-        """A suspect was answered."""
+        """Note that a suspect was answered: it is none any more."""
         for death in self._deaths:
             death.clear(call)
         self._tell()
@@ -175,8 +181,8 @@ class Quarantine:
         return SuspectCalls(self._node.plan.name, tuple(suspects), dict(self._refused))
 
     def row(self) -> str:
-        """Which APIs were executed at each of the latest deaths, if those were several in a row;
-        else empty.
+        """Return which APIs were executed at each of the latest deaths, in words; empty if those
+        were not several in a row.
 
         No single call need be known for it: it is one line of help for who looks for what ends the
         workers.
@@ -206,14 +212,12 @@ class Quarantine:
         self._row_said = row
 
     def end(self) -> None:
-        """The node is no more."""
+        """Tell nobody any more: the node has ended."""
         if self._timer is not None:
             self._timer.cancel()
 
     def _judge(self, death: Death) -> None:
-        """Whether one call was executed alone at this death and at one before it: that is the one
-        that kills.
-        """
+        """Refuse the call that was executed alone at this death and at one before it: it kills."""
         death.judged = True
         self._say_row()
         killer = death.killer

@@ -9,7 +9,6 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from graphserve.declare.options import ENTRY_TIMEOUT, ServiceOptions
 from graphserve.graph.plan import NodePlan, Plan, Settings
@@ -73,11 +72,11 @@ class Revision:
 
     @property
     def outlined(self) -> bool:
-        """Whether it was made before there was a Plan."""
+        """Return whether it was made before there was a Plan."""
         return self.number == OUTLINE
 
     def env(self, node: NodePlan, slot: int) -> dict[str, str]:
-        """The environment of a worker."""
+        """Return the environment of a worker."""
         if node.options.gpus and slot >= self.plan.node(node.name).workers:  # it was scaled
             nodes = (
                 dataclasses.replace(each, workers=node.workers) if each.name == node.name else each
@@ -94,7 +93,7 @@ class Revision:
         return Init(listeners, password, self.plan.node(node.name).secret_urls())
 
     def remove(self) -> None:
-        """No worker reads it any more."""
+        """Remove its file: no worker reads it any more."""
         remove_revision(self._run, self.number)
 
 
@@ -120,13 +119,13 @@ def outline(settings: Settings) -> Plan:
 
 
 def same(old: NodePlan, new: NodePlan) -> bool:
-    """Whether callers of the one can call the other: its workers can then be replaced one by
+    """Return whether callers of the one can call the other: its workers can then be replaced one by
     one.
     """
     return _interface(old) == _interface(new)
 
 
-def _interface(node: NodePlan) -> tuple[Any, ...]:
+def _interface(node: NodePlan) -> tuple[object, ...]:
     apis = [
         (
             api.name,
