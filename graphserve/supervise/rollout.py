@@ -65,9 +65,12 @@ class Rollout(RolloutLife):
             leaving: set[WorkerProcess] = set()
             kept = replace(plan, workers=before)  # until all are replaced
             for done in itertools.count(1):
-                if (old := self._next(plan, revision)) is None:
+                if self._next(plan, revision) is None:
                     break
                 await gone(leaving)  # so one worker more than usual, and no two
+                # meanwhile one may have died: what replaces it is of this revision already
+                if (old := self._next(plan, revision)) is None:
+                    break
                 await self._exchange(old, kept, revision, old_first=plan.options.gpus > 0)
                 leaving = {old}
                 self.node.adopt(kept, revision)

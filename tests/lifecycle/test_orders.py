@@ -294,3 +294,24 @@ def test_a_change_that_is_given_up_twice_leaves_no_node_behind(folder: Path) -> 
         await bench.stop()
 
     play(folder, [], scene)
+
+
+def test_a_worker_that_dies_while_a_reload_waits_for_another_one_to_drain(folder: Path) -> None:
+    """It is replaced by one of the new revision, and not once more by the reload."""
+
+    async def scene(bench: Bench) -> None:
+        await bench.start()
+        first, second = bench.spawned[:2]
+        first.stalls = WorkerState.DRAINING
+        reload = bench.reload()
+        await bench.until(lambda: first.state is WorkerState.DRAINING)
+        second.die()
+        await second.gone.wait()
+        await bench.until(lambda: len(bench.spawned) == 5)
+        first.go_on()
+        await reload
+        await bench.until(bench.settled)
+        assert len(bench.spawned) == 6  # two of the leaf, one of the entry
+        await bench.stop()
+
+    play(folder, [], scene)
