@@ -217,6 +217,8 @@ class Rollout(RolloutLife):
         new: list[WorkerProcess] = []
         try:
             for slot in slots:
+                if self.node.stopping:  # it may have begun to, while an old worker drained
+                    raise StartupError(f"{plan.name} is stopping", plan.name)
                 new.append(worker := self.node.spawn(slot, plan, revision))
                 worker.decide(Claim.STANDBY)
                 if old is not None:

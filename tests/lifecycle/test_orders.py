@@ -315,3 +315,23 @@ def test_a_worker_that_dies_while_a_reload_waits_for_another_one_to_drain(folder
         await bench.stop()
 
     play(folder, [], scene)
+
+
+@pytest.mark.parametrize("kill", [False, True], ids=["stop", "kill"])
+def test_no_worker_is_started_when_the_graph_stops_while_one_is_recycled(
+    folder: Path, kill: bool
+) -> None:
+    async def scene(bench: Bench) -> None:
+        await bench.start()
+        old = bench.spawned[0]
+        old.stalls = WorkerState.DRAINING
+        old.expire()
+        await bench.until(lambda: rollout_state(bench) is RolloutState.MAKING_ROOM)
+        if kill:
+            await bench.fleet.kill()
+        else:
+            await bench.stop()
+        await asyncio.sleep(1)
+        assert len(bench.spawned) == 3
+
+    play(folder, [], scene, ON_GPUS)
