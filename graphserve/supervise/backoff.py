@@ -43,6 +43,10 @@ class Backoff:
         doublings = min(self.early_deaths - self.free - 1, 64)
         return _about(min(self.first * 2.0**doublings, self.longest))
 
+    def recovered(self) -> None:
+        """Forget the early deaths: a worker has come to stay."""
+        self.early_deaths = 0
+
     def hopeless(self) -> float:
         """Return the pause where callers do not wait for the next worker, in seconds."""
         return _about(self.longest)

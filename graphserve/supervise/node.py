@@ -182,6 +182,11 @@ class Node(NodeLife):
             self.enter(NodePhase.READY)
         self.on_change(self)
 
+    def fail(self, reason: str) -> None:
+        """Have callers wait no more: its workers die early, again and again."""
+        self.enter(NodePhase.FAILED)
+        self.reason = reason
+
     def on_health(self, worker: WorkerProcess, report: messages.HealthReport) -> str:
         """Judge a worker by what it says of itself, and kill it where it is stuck.
 
@@ -470,8 +475,7 @@ class RestartPolicy:
             lived = max(lived, backoff.healthy)
         pause = backoff.died(lived)
         if backoff.failed and not node.ready_workers():
-            node.enter(NodePhase.FAILED)
-            node.reason = worker.message
+            node.fail(worker.message)
         if node.phase is NodePhase.FAILED:
             pause = backoff.hopeless()
         self.count[worker.slot] += 1

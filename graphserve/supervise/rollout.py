@@ -164,7 +164,7 @@ class Rollout(RolloutLife):
             if not node.stopping:
                 self._pause_recycling(worker, exc)
             return False
-        self._backoff.early_deaths = 0
+        self._backoff.recovered()
         return True
 
     def _pause_recycling(self, worker: WorkerProcess, exc: StartupError) -> None:
