@@ -34,10 +34,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from graphserve.declare.dependency import depends
 from graphserve.declare.options import Batch
-
-# At once, and so named: the module of the same name would otherwise stand in the function's place.
-from graphserve.declare.service import api, depends, service
+from graphserve.declare.service import api, service
 from graphserve.declare.typed import Call, Stream
 from graphserve.errors import (
     DeadlineExceeded,

@@ -6,6 +6,8 @@ Starts nothing, imports no user module, knows no process.
                  them
     dependency   `depends(...)`: an edge of the graph, which raises in words where it is used too
                  early
+    misplaced    finds each `depends(...)` that is no attribute of a service
+    addresses    what `depends(url=…)` may be given, and how it is shown without its password
     options      names, types, defaults and bounds of the options of both
     declaration  the declarations, and how they are read back
     typed        what mypy and pyright see of an API, and the two things that a call may return

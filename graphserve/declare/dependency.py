@@ -4,21 +4,18 @@ nothing.
 
 from __future__ import annotations
 
-import gc
-import inspect
-import types
 import weakref
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any, Literal, NoReturn, TypeVar, get_args, overload
+from collections.abc import Mapping
+from typing import Any, Literal, NoReturn, TypeVar, overload
 
+from graphserve.declare.addresses import url_fault, without_credentials
 from graphserve.declare.declaration import API, Place, caller, declaration, refuse
-from graphserve.declare.options import HIDDEN, NAME, ServiceOptions, is_number
+from graphserve.declare.options import NAME, ServiceOptions, is_number
 from graphserve.errors import ConfigurationError, UnknownOptionError
 
 T = TypeVar("T")
 Client = Literal["typed", "httpx.AsyncClient", "httpx.Client"]
 _ARGUMENTS = ("name", "init", "timeout", "client", "url")
-_CONTAINERS = (list, tuple, set, frozenset, dict)
 
 
 class Dependency:
@@ -47,7 +44,7 @@ class Dependency:
         # Where it stands, once a class has it.
         self.attribute = ""
         self.owner: type | None = None
-        _made.add(self)
+        made.add(self)
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.attribute = name
@@ -110,7 +107,7 @@ class Dependency:
         return f"depends({shown})"
 
 
-_made: weakref.WeakSet[Dependency] = weakref.WeakSet()  # every one of this process
+made: weakref.WeakSet[Dependency] = weakref.WeakSet()  # every one of this process
 
 
 @overload
@@ -213,139 +210,6 @@ def dependencies(cls: type) -> dict[str, Dependency]:
             else:
                 found.pop(name, None)
     return found
-
-
-def strays(
-    files: Collection[str], *, everywhere: bool, spared: Collection[object] = ()
-) -> Iterator[str]:
-    """Yield what is wrong with each `depends(...)` that is no edge of any graph, though somebody
-    wrote it.
-
-    Args:
-        files: the source files of the services of this graph.
-        everywhere: whether it may stand in any file; else only those in these files are looked at.
-            This process may be a test run, with much in it that is none of this graph's.
-        spared: classes that are not looked at.
-    """
-    if not any(_is_stray(each, files, everywhere, spared) for each in list(_made)):
-        return
-    gc.collect()  # of classes that are no more
-    found = [each for each in list(_made) if _is_stray(each, files, everywhere, spared)]
-    for each in sorted(found, key=lambda each: (each.place, each.attribute)):
-        file, line = each.place
-        if each.owner is None:
-            yield (
-                f"{file}:{line}: {each.written} is no attribute of a class, so nothing connects it:"
-                f" write `dep = {each.written}` in the body of the @service class that calls it,"
-                " and `self.dep.method(...)` in its methods"
-            )
-        else:
-            name = each.owner.__name__
-            yield (
-                f"{file}:{line}: {name}.{each.attribute} = {each.written}: {name} is no service, so"
-                f" nothing connects it: decorate {name} with @service, or move the line to the"
-                " service that calls"
-            )
-
-
-def _is_stray(
-    each: Dependency, files: Collection[str], everywhere: bool, spared: Collection[object]
-) -> bool:
-    if each.owner is None:
-        return everywhere or each.place[0] in files
-    # A class for others to inherit from may stand in a library that this graph does not use.
-    return (
-        each.place[0] in files
-        and not any(each.owner is one for one in spared)
-        and not _serves(each.owner)
-    )
-
-
-def _serves(cls: type) -> bool:
-    """Return whether a class is a service, or one inherits from it."""
-    return declaration(cls) is not None or any(map(_serves, type.__subclasses__(cls)))
-
-
-def misplaced(cls: type) -> Iterator[tuple[str, Dependency | None]]:
-    """Yield where a class has `depends(...)` but as an attribute: the place in words, and what was
-    found there if that is known.
-    """
-    for name, member in vars(cls).items():
-        function = (
-            getattr(member, "__func__", None)
-            if isinstance(member, (staticmethod, classmethod))
-            else member
-        )
-        if name == "__init__" and hasattr(cls, "__dataclass_fields__"):
-            continue  # made of the fields; graph/checks.py says what is wrong with one of them
-        if isinstance(function, types.FunctionType):
-            yield from of_function(function)
-        elif not isinstance(member, Dependency) and name != "__annotations__":
-            yield from ((f"{cls.__name__}.{name}", each) for each in _inside(member))
-    for name, hint in inspect.get_annotations(cls).items():
-        yield from ((f"the annotation of {cls.__name__}.{name}", each) for each in _of_hint(hint))
-
-
-def of_function(function: types.FunctionType) -> Iterator[tuple[str, Dependency | None]]:
-    """Yield the same of a function: its defaults and annotations."""
-    where = function.__qualname__
-    names = function.__code__.co_varnames[: function.__code__.co_argcount]
-    defaults = function.__defaults__ or ()
-    given = dict(zip(names[len(names) - len(defaults) :], defaults, strict=True)) | (
-        function.__kwdefaults__ or {}
-    )
-    for name, value in given.items():
-        yield from (
-            (f"the default of parameter {name!r} of {where}", each) for each in _inside(value)
-        )
-    for name, hint in inspect.get_annotations(function).items():
-        yield from ((f"the annotation of {name!r} of {where}", each) for each in _of_hint(hint))
-
-
-def _inside(value: object, depth: int = 3) -> Iterator[Dependency]:
-    """Yield what is in a value, and in the lists and the like that it holds."""
-    if isinstance(value, Dependency):
-        yield value
-    # (only the built-in ones themselves: to iterate over one of a user's may do anything)
-    elif depth and isinstance(value, _CONTAINERS) and type(value) in _CONTAINERS:
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _inside(each, depth - 1)
-
-
-def _of_hint(hint: object) -> Iterator[Dependency | None]:
-    """Yield what is in an annotation; None for one that is text."""
-    if isinstance(hint, str):
-        if "depends(" in hint:
-            yield None
-        return
-    yield from _inside([hint, *get_args(hint)])
-
-
-def address(url: str) -> str:
-    """Return a URL as people may read it: without its user and password."""
-    scheme, _, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
-
-
-def hidden(url: str) -> str:
-    """Return a URL as a description has it: `***` in the place of its user and password."""
-    public = address(url)
-    return url if public == url else public.replace("://", f"://{HIDDEN}@", 1)
-
-
-def credentials(url: str) -> tuple[str, tuple[str, str] | None]:
-    """Return a URL without its user and password, and these two.
-
-    They are sent as a header, and so are in no log of URLs.
-    """
-    public = address(url)
-    if public == url:
-        return url, None
-    from urllib.parse import unquote, urlsplit
-
-    parts = urlsplit(url)
-    return public, (unquote(parts.username or ""), unquote(parts.password or ""))
 
 
 def _checked_target(target: object, url: object, client: Client, place: Place) -> type | str | None:
@@ -462,55 +326,18 @@ def _checked_url(url: object, init: object, place: Place) -> str | None:
         )
     if not url.startswith(("http://", "https://")):
         refuse(
-            f"depends(url={_behind_the_last_at(url)!r}): an address starts with http:// or"
+            f"depends(url={without_credentials(url)!r}): an address starts with http:// or"
             " https://",
             place,
         )
-    if (fault := _url_fault(url)) is not None:
-        refuse(f"depends(url={_behind_the_last_at(url)!r}): {fault}", place)
+    if (fault := url_fault(url)) is not None:
+        refuse(f"depends(url={without_credentials(url)!r}): {fault}", place)
     if init:
         refuse(
             "depends(url=…, init=…): a service that runs elsewhere is initialised there; drop init",
             place,
         )
     return url
-
-
-def _behind_the_last_at(url: str) -> str:
-    """Return an address that is written wrongly, without all that may be its user and password."""
-    scheme, mark, rest = url.partition("://") if "://" in url else ("", "", url)
-    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
-
-
-def _url_fault(url: str) -> str | None:
-    """Return why nothing can be reached at this address, or None."""
-    import ipaddress
-    from urllib.parse import urlsplit
-
-    if any(character <= " " or character == "\x7f" for character in url):
-        return "an address has no blanks and no control characters"
-    if "?" in url or "#" in url:
-        return "an address has no query and no fragment; calls put theirs behind it"
-    authority, _, path = url.partition("://")[2].partition("/")
-    if ":" in authority and "@" not in authority and "@" in path:  # or is it user:password@host?
-        return (
-            "there is an @ behind the first /: write it as %40, and a / in a user or password"
-            " as %2F"
-        )
-    try:
-        parts = urlsplit(address(url))  # the words of an exception may quote what they are about
-        host, port = parts.hostname, parts.port
-        if ":" in (host or ""):
-            ipaddress.IPv6Address(host)
-        elif host is not None and host.replace(".", "").isdigit():
-            ipaddress.IPv4Address(host)
-        elif host is not None:
-            host.encode("idna")
-    except ValueError as exc:
-        return f"no address: {exc}"
-    if not host:
-        return "an address names a host"
-    return "port 0 is no port to call" if port == 0 else None
 
 
 def _client_kind(client: object, place: Place) -> Client:

@@ -18,27 +18,13 @@ from graphserve.declare.declaration import (
     ServiceDeclaration,
     apis,
     caller,
-    declaration,
     refuse,
 )
-from graphserve.declare.dependency import Dependency, dependencies, depends, misplaced, of_function
+from graphserve.declare.dependency import Dependency, dependencies
+from graphserve.declare.misplaced import misplaced, misplaced_in_function
 from graphserve.declare.options import NAME, RESERVED_ROUTES, Batch, ServiceOptions, is_number
 from graphserve.declare.typed import AsyncApi, AsyncStreamApi, OnlyAny, SyncApi, SyncStreamApi
 from graphserve.errors import ConfigurationError, UnknownOptionError
-
-__all__ = [
-    "API",
-    "SERVICE",
-    "ApiDeclaration",
-    "Dependency",
-    "ServiceDeclaration",
-    "api",
-    "apis",
-    "declaration",
-    "dependencies",
-    "depends",
-    "service",
-]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -339,7 +325,7 @@ def _check_method(fn: FunctionType, place: Place) -> None:
 
 
 def _check_signature(fn: FunctionType, place: Place) -> None:
-    for where, dependency in of_function(fn):
+    for where, dependency in misplaced_in_function(fn):
         _refuse_misplaced(where, dependency, place)
     for parameter in list(inspect.signature(fn).parameters.values())[1:]:
         where, name = f"{fn.__qualname__}: parameter {parameter.name!r}", parameter.name

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphserve.declare.dependency import address
+from graphserve.declare.addresses import address
 from graphserve.graph.plan import EdgePlan, NodePlan, Plan
 
 

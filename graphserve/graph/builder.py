@@ -14,9 +14,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from graphserve.declare.dependency import strays
+from graphserve.declare.declaration import apis, declaration
+from graphserve.declare.dependency import Dependency, dependencies
+from graphserve.declare.misplaced import strays
 from graphserve.declare.options import ENTRY_TIMEOUT, ServiceOptions
-from graphserve.declare.service import Dependency, apis, declaration, dependencies
 from graphserve.errors import ConfigurationError, CycleError, GraphError, closest
 from graphserve.graph.checks import instance_problems, name_of, unused
 from graphserve.graph.importer import MAIN, Target, arguments, explained, load, module_of, parse

@@ -10,8 +10,7 @@ import inspect
 import types
 from collections.abc import Collection, Iterator, Mapping
 
-from graphserve.declare.dependency import depends
-from graphserve.declare.service import dependencies
+from graphserve.declare.dependency import dependencies, depends
 from graphserve.errors import closest
 
 _UNNAMED = (

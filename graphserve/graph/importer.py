@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from graphserve.declare.service import declaration
+from graphserve.declare.declaration import declaration
 from graphserve.errors import ConfigurationError, closest
 from graphserve.isolation import forked
 from graphserve.logs.exception_text import described

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-from graphserve.declare.dependency import hidden
+from graphserve.declare.addresses import hidden
 from graphserve.declare.options import HIDDEN, Batch, ServiceOptions
 from graphserve.errors import ConfigurationError
 from graphserve.system import own_json

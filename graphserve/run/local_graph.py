@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 from graphserve.call.clients import Clients, codecs, slack_to
 from graphserve.call.context import shortest
 from graphserve.call.remote import DependencyApi, RemoteApi, TypedClient
-from graphserve.declare.service import dependencies
+from graphserve.declare.dependency import dependencies
 from graphserve.graph.builder import resolve_here
 from graphserve.graph.plan import EdgePlan, NodePlan, Plan
 from graphserve.loop.loop_thread import LoopThread

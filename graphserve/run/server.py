@@ -21,7 +21,7 @@ from typing import Any, Generic, NotRequired, TypedDict, TypeVar, cast, overload
 
 from graphserve import config
 from graphserve.config import Config
-from graphserve.declare.service import declaration
+from graphserve.declare.declaration import declaration
 from graphserve.errors import (
     ConfigurationError,
     CycleError,

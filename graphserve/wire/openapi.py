@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from graphserve.declare.service import ApiDeclaration
+from graphserve.declare.declaration import ApiDeclaration
 from graphserve.system import own_json
 from graphserve.wire import arrays, pydantic_models, type_hints
 from graphserve.wire.extensions import json_hook

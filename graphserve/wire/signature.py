@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import msgspec
 
-from graphserve.declare.service import API
+from graphserve.declare.declaration import API
 from graphserve.errors import DeclarationError
 from graphserve.wire import extensions, pydantic_models, type_hints
 from graphserve.wire.checks.arrays import admission

@@ -30,7 +30,7 @@ from graphserve import depends
 from graphserve.config import load
 from graphserve.config.envfile import read_env
 from graphserve.config.values import SECRET, Sets, ValueSource
-from graphserve.declare.dependency import address, credentials, hidden
+from graphserve.declare.addresses import address, credentials, hidden
 from graphserve.declare.options import ServiceOptions
 from graphserve.errors import ConfigurationError
 from tests.harness import APPS, Served, children, command, eventually, served

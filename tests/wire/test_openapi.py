@@ -19,7 +19,8 @@ import pytest
 from numpy.typing import NDArray
 from test_signature import SUPPORTED
 
-from graphserve.declare.service import api, apis
+from graphserve.declare.declaration import apis
+from graphserve.declare.service import api
 from graphserve.wire.arrays import Array
 from graphserve.wire.openapi import document
 from graphserve.wire.signature import Signature

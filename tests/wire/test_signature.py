@@ -44,7 +44,8 @@ import pydantic
 import pytest
 from numpy.typing import NDArray
 
-from graphserve.declare.service import Batch, api
+from graphserve.declare.options import Batch
+from graphserve.declare.service import api
 from graphserve.errors import DeclarationError
 from graphserve.wire.arrays import Array
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec

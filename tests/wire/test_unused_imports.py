@@ -12,7 +12,8 @@ import pytest
 PLAIN = """
 import sys
 from dataclasses import dataclass
-from graphserve.declare.service import api, apis
+from graphserve.declare.declaration import apis
+from graphserve.declare.service import api
 from graphserve.wire.codec import *
 from graphserve.wire.extensions import no_memory
 from graphserve.wire.openapi import document

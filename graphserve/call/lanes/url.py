@@ -22,7 +22,7 @@ from graphserve.call.context import CallContext, current, earliest
 from graphserve.call.exchange import Exchange
 from graphserve.call.remote import error_of
 from graphserve.call.request import accepted, with_travellers
-from graphserve.declare.dependency import credentials
+from graphserve.declare.addresses import credentials
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError, Unavailable
 from graphserve.graph.plan import ApiPlan, TlsPlan
 from graphserve.logs import records

@@ -152,7 +152,7 @@ def openapi_document(
     name: str, cls: type, apis: dict[str, BoundApi], version: str | None = None
 ) -> bytes:
     """Return `/openapi.json`: the node's APIs as OpenAPI 3.1, from their signatures."""
-    from graphserve.declare.service import apis as declared
+    from graphserve.declare.declaration import apis as declared
     from graphserve.wire import openapi
 
     specs = declared(cls)
