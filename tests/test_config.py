@@ -16,7 +16,7 @@ from graphserve.config.flags import BY_KEY, FLAGS, Flag
 from graphserve.config.values import ValueSource, read_option, read_size
 from graphserve.declare.options import ServiceOptions
 from graphserve.errors import ConfigurationError, ExitCode, UnknownOptionError
-from graphserve.graph.plan import ListenPlan
+from graphserve.graph.plan import ListenPlan, Plan, RunSettings, Settings
 
 # By metavar, so that a new option of a known kind is covered without a word here: two texts, and
 # what they mean.
@@ -497,3 +497,17 @@ def test_no_sizes(text: Any) -> None:
 def test_any_text_of_an_option_is_read_or_left_to_be_refused(text: str) -> None:
     for name in ServiceOptions.__dataclass_fields__:
         read_option(name, text)
+
+
+def test_the_plan_has_all_that_the_settings_say_of_a_run() -> None:
+    settings = Settings(
+        "app:Entry", listen=ListenPlan(port=1), main="main.py", loop="asyncio", inner_keep_alive=1.0,
+        shared_memory=2, access_log=True, log_level="debug", debug=True, sys_path=("a",), argv=("b",),
+    )  # fmt: skip
+    plan = settings.plan("Entry", (), sys_path=("a", "c"), argv=("d",))
+    assert (plan.sys_path, plan.argv) == (("a", "c"), ("d",))
+    same = {field.name for field in dataclasses.fields(RunSettings)} - {"sys_path", "argv"}
+    assert all(getattr(plan, name) == getattr(settings, name) for name in same)
+    assert all(getattr(plan, name) != getattr(Plan("Entry", ()), name) for name in same), (
+        "each is set"
+    )

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from graphserve.graph.plan import TlsPlan, Trouble
 
 SOON = 7 * 24 * 3600  # seconds before its end that a certificate is worth a warning
-_NOT_YET_VALID, _EXPIRED = 9, 10  # X509_V_ERR_… of OpenSSL
+# X509_V_ERR_… of OpenSSL
+_NOT_YET_VALID = 9
+_EXPIRED = 10
 
 
 class _PasswordWanted(Exception):

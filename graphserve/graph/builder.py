@@ -1,5 +1,5 @@
-"""Classes to graph: walks the services from the entry, checks what it finds, and makes the Plan
-with the APIs of each.
+"""From classes to the Plan: walks the services from the entry, checks what it finds, and describes
+the APIs of each.
 
 Runs in a short-lived child process (see `child.py`; `resolver.py` calls it): it imports user code.
 """
@@ -45,8 +45,8 @@ class _Found:
     target: str
     init: dict[str, object]
     where: str
-    stand_in: object
-    lone: bool  # a stand-in without a declaration: it has no dependencies, and is made without init
+    made_of: object  # the class, or what overrides it: another class, or a ready object
+    undeclared: bool  # an override that is no service: no dependencies, and made without init
     edges: list[EdgePlan] = field(default_factory=list)
 
 
@@ -57,33 +57,34 @@ def resolve(settings: Settings, steady: Steady | None = None) -> Resolution:
         settings: what to resolve.
         steady: puts right what modules change in this process.
     """
-    return _Resolver(settings, steady=steady).run()
+    return _Builder(settings, steady=steady).run()
 
 
 def resolve_here(
     entry: type, replace: Mapping[type, object]
 ) -> tuple[Plan, dict[str, tuple[type, object]]]:
-    """Return the Plan of a graph whose nodes all run in this process, and what stands for each
-    node.
+    """Return the Plan of a graph whose nodes all run in this process, and what each is made of.
 
     Args:
         entry: the service class; it need not be importable by name.
-        replace: what stands in for a service class: another class, or a ready object.
+        replace: what overrides a service class: another class, or a ready object.
 
     Returns:
-        The Plan, and by node name the class that has the signatures and what stands for it.
+        The Plan, and by node name the class that has the signatures and what is instantiated.
 
     Raises:
         GraphError: the services do not form a graph, or a class in `replace` is not in it.
     """
-    resolver = _Resolver(Settings(target=""), replace)
-    resolution = resolver.run_here(entry)
+    builder = _Builder(Settings(target=""), replace)
+    resolution = builder.run_here(entry)
     return require(resolution), {
-        name: (node.cls, node.stand_in) for name, node in resolver.found.items()
+        name: (node.cls, node.made_of) for name, node in builder.found.items()
     }
 
 
-class _Resolver:
+class _Builder:
+    """Walks one graph from its entry, collects what is wrong with it, and makes its Plan."""
+
     def __init__(
         self,
         settings: Settings,
@@ -124,12 +125,12 @@ class _Resolver:
         return self._resolve(self._add(self._found(spec.name, cls, {}, f"{spec.file}:{spec.line}")))
 
     def _found(self, name: str, cls: type, init: dict[str, object], where: str) -> _Found:
-        stand_in = (self.replace or {}).get(cls, cls)
-        # A stand-in that is a service brings its own signatures and dependencies; any other only
+        made_of = (self.replace or {}).get(cls, cls)
+        # An override that is a service brings its own signatures and dependencies; any other only
         # its methods.
         declared = cls
-        if isinstance(stand_in, type) and declaration(stand_in) is not None:
-            declared = stand_in
+        if isinstance(made_of, type) and declaration(made_of) is not None:
+            declared = made_of
         if cls not in self.replaced and (
             lacks := [name for name in apis(cls) if name not in apis(declared)]
         ):
@@ -140,7 +141,8 @@ class _Resolver:
             )
         self.replaced.add(cls)
         target = self._name_of(declared, where)
-        return _Found(name, declared, target, init, where, stand_in, lone=stand_in is not declared)
+        undeclared = made_of is not declared
+        return _Found(name, declared, target, init, where, made_of, undeclared)
 
     def _resolve(self, entry: _Found | None) -> Resolution:
         plan = None
@@ -181,7 +183,7 @@ class _Resolver:
         waiting, seen = [entry], {entry.name}
         while waiting:
             node = waiting.pop(0)
-            for dependency in () if node.lone else dependencies(node.cls).values():
+            for dependency in () if node.undeclared else dependencies(node.cls).values():
                 try:
                     below = self._follow(node, dependency)
                 except _Refused:
@@ -225,9 +227,11 @@ class _Resolver:
     def _add(self, node: _Found) -> _Found:
         known = self.found.setdefault(node.name, node)
         if known is node:
-            problems = list(instance_problems(node.stand_in, dict(node.init), lone=node.lone))
-            if not problems and not node.lone and isinstance(node.stand_in, type):
-                problems = init_problems(node.stand_in, node.init)
+            problems = list(
+                instance_problems(node.made_of, dict(node.init), undeclared=node.undeclared)
+            )
+            if not problems and not node.undeclared and isinstance(node.made_of, type):
+                problems = init_problems(node.made_of, node.init)
             for problem in problems:
                 self._trouble(f"{node.where}: {node.name}: {problem}")
         elif known.cls is not node.cls or known.init != node.init:
@@ -369,7 +373,7 @@ class _Resolver:
     def _node(self, index: int, name: str, level: int) -> NodePlan:
         node = self.found[name]
         options = self._options(node)
-        calls = bool(node.edges) or (node.lone and bool(dependencies(node.cls)))
+        calls = bool(node.edges) or (node.undeclared and bool(dependencies(node.cls)))
         return NodePlan(
             name=name,
             id=f"n{index}",

@@ -20,13 +20,13 @@ _UNNAMED = (
 )
 
 
-def instance_problems(cls: object, init: dict[str, object], *, lone: bool) -> Iterator[str]:
+def instance_problems(cls: object, init: dict[str, object], *, undeclared: bool) -> Iterator[str]:
     """Yield why a worker could not make an instance of a class.
 
     Args:
         cls: what is made; anything but a class is an instance already.
         init: the keyword arguments of its `__init__`.
-        lone: whether it is no service, and made without them.
+        undeclared: whether it is no service, and made without them.
     """
     if not isinstance(cls, type):
         return
@@ -35,7 +35,7 @@ def instance_problems(cls: object, init: dict[str, object], *, lone: bool) -> It
         yield (
             f"{cls.__name__} is abstract: it does not define {missing}; depend on a class that does"
         )
-    if lone:
+    if undeclared:
         return
     fields = (
         {field.name for field in dataclasses.fields(cls)}

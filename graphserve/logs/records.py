@@ -199,7 +199,8 @@ def open_pipe(descriptor: int, level: str) -> None:
             is shown.
     """
     global _pipe, _least
-    _pipe, _least = RecordPipe(descriptor), min(LEVELS[level], LEVELS["error"])
+    _pipe = RecordPipe(descriptor)
+    _least = min(LEVELS[level], LEVELS["error"])
 
 
 def flush(seconds: float = 1.0) -> None:

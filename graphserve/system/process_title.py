@@ -15,7 +15,9 @@ from pathlib import Path
 
 _PR_SET_NAME = 15  # prctl(2)
 COMM_BYTES = 15
-_ARG_START, _ARG_END = 47, 48  # in /proc/<pid>/stat, counted from 0 (proc(5))
+# where they are in /proc/<pid>/stat, counted from 0 (proc(5))
+_ARG_START = 47
+_ARG_END = 48
 
 
 def name_process(name: str, *words: str) -> None:

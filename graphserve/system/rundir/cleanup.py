@@ -25,8 +25,8 @@ from graphserve.system.rundir.lock import (
 from graphserve.system.rundir.paths import LOCK, PREFIX, UNFINISHED
 from graphserve.system.rundir.search import candidates, is_our_link
 
-# What is in a run folder.
-_SOCKET, _FILE = stat.S_ISSOCK, stat.S_ISREG
+_SOCKET = stat.S_ISSOCK
+_FILE = stat.S_ISREG
 # By name what we make, and what kind of thing that is; the table of a folder is the same for what
 # is in it. (The name of a socket ends in ~ until it listens.)
 _Table: TypeAlias = "dict[str, Callable[[int], bool] | _Table]"
