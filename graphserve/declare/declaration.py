@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import NoReturn, cast
+from typing import NoReturn
 
 from graphserve.declare.options import Batch, ServiceOptions
 from graphserve.errors import DeclarationError
@@ -44,9 +44,8 @@ def declaration(cls: object) -> ServiceDeclaration | None:
     """Return what `@service` was told about `cls` itself (a plain subclass of a service is no
     service), or None.
     """
-    return (
-        cast("ServiceDeclaration | None", vars(cls).get(SERVICE)) if isinstance(cls, type) else None
-    )
+    found = vars(cls).get(SERVICE) if isinstance(cls, type) else None
+    return found if isinstance(found, ServiceDeclaration) else None
 
 
 def apis(cls: type) -> dict[str, ApiDeclaration]:
