@@ -11,7 +11,7 @@
       -> request (headers)          HttpRequest: one call of an API, from its head to its answer
       -> asgi                       AsgiRequest: what is for no API goes to the application of
                                     health and pages
-           response                 the bytes of an answer; response_stream: of one that is streamed
+           response                 Responder: the bytes of an answer; HttpSink: of a stream
            relay                    passes a call on to the node's own queue, where every slot is
                                     taken
 

@@ -87,6 +87,10 @@ class AsgiRequest:
             self._more_body = False
             self._changed.set()
 
+    def close_after_answer(self) -> None:
+        """Close the connection behind the answer."""
+        self.keep_alive = False
+
     def disconnect(self) -> None:
         """Note that the connection is lost."""
         if not self.response_complete:

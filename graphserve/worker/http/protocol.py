@@ -364,7 +364,7 @@ class HttpConnection(asyncio.Protocol):
         request = self.request
         # one that is over has not said so
         if request is not None and not request.response_complete:
-            request.keep_alive = False
+            request.close_after_answer()
 
     @property
     def answered(self) -> bool:

@@ -142,7 +142,7 @@ class PublicConnection(HttpConnection):
             raise RequestRefused(problem)
         self.begin_request(old=False if plain else None)
         if self.spare and self.request is not None:
-            self.request.keep_alive = False
+            self.request.close_after_answer()
         if self.flow.read_paused:  # it waits behind others
             self._watch_for_end()
         if not plain:

@@ -10,7 +10,7 @@ has.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from graphserve.call.clients import Lanes
@@ -19,11 +19,12 @@ from graphserve.call.exchange import Exchange, Lane
 from graphserve.call.request import trail, travels
 from graphserve.graph.plan import NodePlan
 from graphserve.loop.reply import Reply
+from graphserve.wire import formats
 from graphserve.wire.formats import Format
 from graphserve.wire.headers import CHUNKED, CLOSE
 from graphserve.wire.trust import RELAYED
 from graphserve.worker.dispatch.executor import BoundApi
-from graphserve.worker.http.response_stream import RelaySink, StreamedRequest
+from graphserve.worker.http.response import StreamedRequest
 
 
 class RelayedRequest(StreamedRequest, Protocol):
@@ -113,12 +114,63 @@ class Relay:
         )
 
 
+class RelaySink:
+    """Passes a stream that a sibling makes on to the client of this worker, byte by byte.
+
+    Args:
+        request: the request.
+    """
+
+    def __init__(self, request: StreamedRequest) -> None:
+        self.request = request
+        self._transport = request.transport
+        self._flow = request.flow
+        self.format = formats.stream_format(request.accepts)
+        self.begun = False
+
+    def write(self, data: bytes) -> None:
+        """Pass a part of the sibling's answer on."""
+        head = b""
+        if not self.begun:
+            self.begun = True
+            responder = self.request.responder
+            head = responder.stream_head(
+                self.format.value,
+                self.request.context.request_id,
+                self.request.keep_alive,
+                not self.request.old,
+            )
+        if not self.request.lost:
+            part = data if self.request.old else b"%x\r\n%b\r\n" % (len(data), data)
+            self._transport.write(head + part)
+
+    @property
+    def blocked(self) -> bool:
+        """Return whether the client is slow."""
+        return self._flow.write_paused
+
+    def when_drained(self, then: Callable[[], None]) -> None:
+        """Call `then` when the client has taken enough."""
+        task = asyncio.get_running_loop().create_task(self._flow.drain())
+        task.add_done_callback(lambda _: then())
+
+    def end(self, whole: bool) -> None:
+        """End the answer: the sibling's is complete, or was cut."""
+        if not whole:
+            self.request.close_after_answer()
+        self.request.finish(200, b"0\r\n\r\n" if whole and not self.request.old else b"")
+
+
 class _Relayed(Exchange[bytes]):
+    """A call that is passed on: its hop is ours, its bytes are a client's."""
+
     __slots__ = ()
     trust = RELAYED
 
 
 class _Streamed(_Relayed):
+    """A call that is passed on, and whose answer is a stream."""
+
     __slots__ = ("sink",)
     streams = True
     repeatable = False

@@ -30,8 +30,7 @@ from graphserve.worker.http.access_log import log_answer
 from graphserve.worker.http.headers import RequestHeaders, read
 from graphserve.worker.http.limits import too_large
 from graphserve.worker.http.listener import Listener
-from graphserve.worker.http.response import Responder
-from graphserve.worker.http.response_stream import HttpSink
+from graphserve.worker.http.response import HttpSink, Responder
 from graphserve.worker.http.shedding import noted, refusal
 from graphserve.worker.http.transport import Address, FlowControl, Writer
 from graphserve.worker.stream.producer import StreamExecution
@@ -564,6 +563,10 @@ class HttpRequest:
             listener.slots.release()
 
     # --- answering ---
+
+    def close_after_answer(self) -> None:
+        """Close the connection behind the answer."""
+        self.keep_alive = False
 
     def abandon(self) -> None:
         """Cancel everything below: the client has left."""

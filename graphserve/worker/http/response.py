@@ -1,17 +1,18 @@
 """The bytes of an answer: status line, headers and body in one write; errors as problem+json.
 
-Runs in workers.
+`Responder` makes them, and `HttpSink` writes those of a stream, item by item. Runs in workers.
 """
 
 from __future__ import annotations
 
 from email.utils import formatdate
+from typing import Protocol
 
 from graphserve.call.context import CallContext
 from graphserve.errors import CallError, DeadlineExceeded, InvalidArguments, Problem, Unavailable
 from graphserve.logs.exception_text import described
-from graphserve.wire import problem
-from graphserve.wire.formats import Format
+from graphserve.wire import formats, problem
+from graphserve.wire.formats import Format, StreamFormat
 from graphserve.wire.headers import (
     CHUNKED,
     CLOSE,
@@ -24,6 +25,8 @@ from graphserve.wire.headers import (
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.reason_phrases import phrase
 from graphserve.wire.trust import Trust
+from graphserve.worker.dispatch.executor import BoundApi
+from graphserve.worker.http.transport import FlowControl, Writer
 
 _STATUS = {code: b"HTTP/1.1 %d %s\r\n" % (code, phrase(code).encode()) for code in range(200, 600)}
 _TYPES = {format: b"%s: %s\r\n" % (CONTENT_TYPE, format.content_type) for format in Format}
@@ -120,3 +123,156 @@ class Responder:
     def tells(self, trust: Trust) -> bool:
         """Return whether an answer may have the text of an exception."""
         return self.debug or trust.texts
+
+
+class StreamedRequest(Protocol):
+    """A request as a sink knows it, which writes its answer piece by piece."""
+
+    @property
+    def accepts(self) -> bytes:
+        """Return the Accept header as it came."""
+        ...
+
+    @property
+    def keep_alive(self) -> bool:
+        """Return whether the connection stays open behind the answer."""
+        ...
+
+    @property
+    def context(self) -> CallContext:
+        """Return what travels with the call."""
+        ...
+
+    @property
+    def flow(self) -> FlowControl:
+        """Return what says whether the client takes what is written."""
+        ...
+
+    @property
+    def lost(self) -> bool:
+        """Return whether the client is gone."""
+        ...
+
+    @property
+    def old(self) -> bool:
+        """Return whether it speaks HTTP/1.0."""
+        ...
+
+    @property
+    def responder(self) -> Responder:
+        """Return what makes the bytes of answers."""
+        ...
+
+    @property
+    def transport(self) -> Writer:
+        """Return where the answer is written."""
+        ...
+
+    @property
+    def trust(self) -> Trust:
+        """Return what the request may do more than a client."""
+        ...
+
+    def close_after_answer(self) -> None:
+        """Close the connection behind the answer."""
+
+    def encoded(self, value: object, format: Format) -> bytes:
+        """Return an item as bytes for who made the request."""
+        ...
+
+    def fail(self, exc: BaseException) -> None:
+        """Answer with an error; nothing of the answer has been written."""
+
+    def finish(self, status: int, data: bytes = b"") -> None:
+        """Complete the answer with these bytes."""
+
+
+class HttpSink:
+    """Writes the answer to one request as a stream: frames between nodes, NDJSON or Server-Sent
+    Events outside.
+
+    Its head is sent with the first item, so an early failure has its own status.
+
+    Args:
+        request: the request.
+        api: the API.
+        format: how the items are written.
+    """
+
+    def __init__(self, request: StreamedRequest, api: BoundApi, format: StreamFormat) -> None:
+        self.request = request
+        self._transport = request.transport
+        self._flow = request.flow
+        self.api = api
+        self.format = format
+        self.items = formats.item_format(request.accepts)
+        self.begun = False
+        # HTTP/1.0 knows no chunks: there the end of the connection ends the stream
+        self.chunked = not request.old
+
+    def encode(self, item: object) -> bytes:
+        """Return an item in the format of the stream."""
+        if self.format is StreamFormat.FRAMES:
+            return formats.pack(formats.ITEM, self.request.encoded(item, self.items))
+        return self.format.item(self.api.result.encode(item, self.items))
+
+    def write(self, data: bytes) -> None:
+        """Write an item; the first one begins the answer."""
+        if self.request.lost:
+            return
+        body = self._chunk(data)
+        self._transport.write(body if self.begun else self._head() + body)
+        self.begun = True
+
+    @property
+    def blocked(self) -> bool:
+        """Return whether the client is slow: no more items are made until `drained` returns."""
+        return self._flow.write_paused
+
+    async def drained(self) -> None:
+        """Wait until the client has taken enough."""
+        await self._flow.drain()
+
+    def end(self) -> None:
+        """End the stream: there are no more items."""
+        end = self.format.end()
+        last = self._chunk(end) if end else b""
+        self.request.finish(
+            200,
+            (b"" if self.begun else self._head()) + last + (b"0\r\n\r\n" if self.chunked else b""),
+        )
+
+    def fail(self, error: BaseException) -> None:
+        """End the stream with an error; where no item was sent, the error is the whole answer."""
+        if not self.begun:
+            self.request.fail(error)
+            return
+        request = self.request
+        responder = request.responder
+        request_id = request.context.request_id.decode("latin-1")
+        said = responder.note(error, request.context, self.api.plan.name)
+        trust = request.trust
+        last = problem.in_stream(
+            said,
+            self.format,
+            node=responder.node,
+            request_id=request_id,
+            with_details=responder.tells(trust),
+            internal=trust.values,
+        )
+        # NDJSON has no place for an error: the last line is the problem, and the missing end of the
+        # chunks says that the stream was cut.
+        whole = self.chunked and self.format is not StreamFormat.NDJSON
+        if not whole:
+            request.close_after_answer()
+        request.finish(200, self._chunk(last) + (b"0\r\n\r\n" if whole else b""))
+
+    def _chunk(self, data: bytes) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data
+
+    def _head(self) -> bytes:
+        if not self.chunked:
+            self.request.close_after_answer()
+        responder = self.request.responder
+        request_id, keep = self.request.context.request_id, self.request.keep_alive
+        return responder.stream_head(self.format.value, request_id, keep, self.chunked)
