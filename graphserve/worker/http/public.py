@@ -22,6 +22,7 @@ from graphserve.worker.http.limits import (
     CHUNK_BYTES,
     FIELDS,
     HEAD_BYTES,
+    LEAST_RATE,
     PORTION,
     SPARE_CHUNK_BYTES,
     TARGET_BYTES,
@@ -34,6 +35,7 @@ from graphserve.worker.http.protocol import STOPPED, HttpConnection
 from graphserve.worker.http.request import HttpRequest
 from graphserve.worker.http.strict import RequestRefused
 from graphserve.worker.http.timeouts import Timeouts
+from graphserve.worker.http.transport import untaken
 
 _NOTHING = memoryview(b"")
 
@@ -55,8 +57,8 @@ class PublicConnection(HttpConnection):
         # when a head began that did not come at once.
         self.since = 0.0
         self._watched = -1  # the descriptor whose end is watched, since nobody reads it for now
-        self.behind = 0.0  # seconds that the client is behind the least rate
-        self.unread = 0  # bytes of answers that it had not taken at the last look
+        self._behind = 0.0  # seconds that the client is behind the least rate
+        self._untaken = 0  # bytes of answers that it had not taken at the last look
         self.spare = False  # beyond the limit: it may only ask for health, once
         self._held = _NOTHING
         self._in_portions = False
@@ -66,7 +68,7 @@ class PublicConnection(HttpConnection):
         self._lessons = LESSONS if self.repeats else 0
         # Of the message that comes.
         self.arrived = 0  # bytes; 0 for what comes at once
-        self.counted = 0  # bytes of the body that were here at the last look
+        self._counted = 0  # bytes of the body that were here at the last look
         self._passed_over = 0  # bytes of a body that nobody reads
         self._chunks = 0
         self._said: dict[bytes, bytes] = {}
@@ -103,13 +105,13 @@ class PublicConnection(HttpConnection):
         super().pause_writing()
         if self._is_free:
             self.flow.pause_reading()
-        self.behind = 0.0
-        self.unread = 0
+        self._behind = 0.0
+        self._untaken = 0
 
     def resume_writing(self) -> None:
         """asyncio callback."""
         super().resume_writing()
-        self.behind = 0.0
+        self._behind = 0.0
         if self._is_free:
             self._go_on_soon()
 
@@ -169,7 +171,7 @@ class PublicConnection(HttpConnection):
         self.receiving = False
         if self.arrived or self._passed_over:
             self.arrived = 0
-            self.counted = 0
+            self._counted = 0
             self._passed_over = 0
         if self.request is not None:
             self.request.message_complete()
@@ -190,7 +192,7 @@ class PublicConnection(HttpConnection):
         if self.transport.is_closing():
             return
         self.since = self.loop.time()
-        self.behind = 0.0
+        self._behind = 0.0
         if self.pipeline or self._held or self.flow.write_paused or (self._is_rejected):
             self._go_on_soon()
         elif self.flow.read_paused:
@@ -241,6 +243,35 @@ class PublicConnection(HttpConnection):
         """Bytes of the body that are here."""
         request = self.request
         return request.length if type(request) is HttpRequest else self._passed_over
+
+    def make_spare(self) -> None:
+        """Let it only ask for health, once: it is beyond the limit."""
+        self.spare = True
+
+    def make_regular(self) -> None:
+        """Let it ask for anything: there is a place for it."""
+        self.spare = False
+
+    def body_moved(self) -> int:
+        """Return how many bytes of the body have come since the last look."""
+        before = self._counted
+        self._counted = self.body_seen
+        return self._counted - before
+
+    def answers_moved(self) -> int:
+        """Return how many bytes of answers the client has taken since the last look: nothing is
+        written meanwhile, so it is what has gone from the buffer.
+        """
+        before = self._untaken
+        self._untaken = untaken(self.transport)
+        return max(0, before - self._untaken)
+
+    def fall_behind(self, seconds: float, moved: int) -> float:
+        """Return how many seconds the client is behind the least rate, after these seconds in which
+        so many bytes have moved.
+        """
+        self._behind = max(0.0, self._behind + seconds - moved / LEAST_RATE)
+        return self._behind
 
     @property
     def began(self) -> float:

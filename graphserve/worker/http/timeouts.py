@@ -8,10 +8,7 @@ workers.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import itertools
-import struct
-import termios
 import time
 from typing import Protocol
 
@@ -37,78 +34,92 @@ HEALTH = (b"/livez", b"/readyz")
 
 
 class TimedConnection(OpenConnection, Protocol):
-    """What the timeouts look at, and do to a connection that has no more time."""
+    """A connection as the timeouts know it: what they look at, and how they end it."""
 
-    # Kept here, for each connection.
-    spare: bool  # beyond the limit
-    behind: float  # seconds that the client is behind the least rate
-    unread: int  # bytes of answers that it had not taken at the last look
-    counted: int  # bytes of the body that were here at the last look
+    @property
+    def spare(self) -> bool:
+        """Return whether it is beyond the limit."""
+        ...
 
     @property
     def transport(self) -> asyncio.Transport:
-        """Where it is written."""
+        """Return where it is written."""
         ...
 
     @property
     def flow(self) -> FlowControl:
-        """Whether either side is held back."""
+        """Return what says whether either side is held back."""
         ...
 
     @property
     def since(self) -> float:
-        """When what it does now began, on the loop's clock."""
+        """Return when what it does now began, on the loop's clock."""
         ...
 
     @property
     def silent(self) -> bool:
-        """Whether nothing has come yet."""
+        """Return whether nothing has come yet."""
         ...
 
     @property
     def unused(self) -> bool:
-        """Whether no request is in progress, and none of the next one but a part of its headers is
-        here.
+        """Return whether no request is in progress, and nothing of the next one is here but a part
+        of its headers.
         """
         ...
 
     @property
     def between_requests(self) -> bool:
-        """Whether a request was answered, and nothing of the next one is here."""
+        """Return whether a request was answered, and nothing of the next one is here."""
         ...
 
     @property
     def receiving(self) -> bool:
-        """Whether a part of a request is here."""
+        """Return whether a part of a request is here."""
         ...
 
     @property
     def head_complete(self) -> bool:
-        """Whether the headers of that request are complete."""
+        """Return whether the headers of that request are complete."""
         ...
 
     @property
     def discarding(self) -> bool:
-        """Whether what still comes is thrown away."""
-        ...
-
-    @property
-    def body_seen(self) -> int:
-        """Bytes of the body that are here."""
+        """Return whether what still comes is thrown away."""
         ...
 
     @property
     def body_waits(self) -> bool:
-        """Whether it is not for the client that its body comes no faster."""
+        """Return whether the body waits for us, and not for the client."""
         ...
 
     @property
     def deadline_ns(self) -> int | None:
-        """When its request has to be answered, by CLOCK_MONOTONIC."""
+        """Return when its request has to be answered, by CLOCK_MONOTONIC."""
+        ...
+
+    def make_spare(self) -> None:
+        """Let it only ask for health, once: it is beyond the limit."""
+
+    def make_regular(self) -> None:
+        """Let it ask for anything: there is a place for it."""
+
+    def body_moved(self) -> int:
+        """Return how many bytes of the body have come since the last look."""
+        ...
+
+    def answers_moved(self) -> int:
+        """Return how many bytes of answers the client has taken since the last look."""
+        ...
+
+    def fall_behind(self, seconds: float, moved: int) -> float:
+        """Return how many seconds the client is behind the least rate, after these seconds in which
+        so many bytes have moved.
+        """
         ...
 
     def reject(self, problem: CallError) -> None:
-        """Answer so, and end it."""
+        """Answer with a problem, and end the connection."""
 
 
 class Timeouts:
@@ -132,7 +143,7 @@ class Timeouts:
 
     @property
     def connections(self) -> list[TimedConnection]:
-        """Those that are open."""
+        """Return those that are open."""
         return list(self._open)
 
     def admit(self, newest: TimedConnection) -> None:
@@ -143,7 +154,7 @@ class Timeouts:
         self._open.add(newest)
         if self.excess(newest=newest) <= 0:
             return
-        newest.spare = True
+        newest.make_spare()
         self.spares += 1
         if (
             self.spares > SPARE
@@ -175,8 +186,9 @@ class Timeouts:
 
     def _make_regular(self, connection: TimedConnection) -> None:
         """Count it as a spare connection no more."""
-        self.spares -= connection.spare
-        connection.spare = False
+        if connection.spare:
+            self.spares -= 1
+            connection.make_regular()
         self._told.discard(connection)
 
     def told(self, connection: TimedConnection) -> None:
@@ -268,7 +280,7 @@ class Timeouts:
 
     def _look_at_body(self, connection: TimedConnection, passed: float) -> None:
         if connection.body_waits:
-            connection.counted = connection.body_seen
+            connection.body_moved()
             return  # we hold it back; or an API reads it as it comes, which its deadline ends
         deadline = connection.deadline_ns
         if deadline is not None and time.monotonic_ns() > deadline:
@@ -276,35 +288,15 @@ class Timeouts:
                 HttpProblem(408, "the body was not complete before the deadline of the call")
             )
             return
-        came = connection.body_seen - connection.counted
-        connection.counted = connection.body_seen
-        if self._falls_behind(connection, passed, came):
+        if connection.fall_behind(passed, connection.body_moved()) > self.limits.patience:
             connection.reject(
                 HttpProblem(408, f"the body came slower than {LEAST_RATE} bytes a second")
             )
 
     def _look_at_answer(self, connection: TimedConnection, passed: float) -> None:
-        # Nothing is written meanwhile, so what has gone from the buffer is what the client took.
-        waits = _untaken(connection.transport)
-        taken = max(0, connection.unread - waits)
-        connection.unread = waits
-        if self._falls_behind(connection, passed, taken):
+        if connection.fall_behind(passed, connection.answers_moved()) > self.limits.patience:
             connection.transport.abort()
-
-    def _falls_behind(self, connection: TimedConnection, passed: float, moved: int) -> bool:
-        connection.behind = max(0.0, connection.behind + passed - moved / LEAST_RATE)
-        return connection.behind > self.limits.patience
 
 
 def _too_many() -> HttpProblem:
     return HttpProblem(503, "there are too many connections", headers={"retry-after": "1"})
-
-
-def _untaken(transport: asyncio.Transport) -> int:
-    # What is with us, and what is with the kernel (SIOCOUTQ, which is TIOCOUTQ): that may be
-    # megabytes, and it asks for more only when a third of them has gone.
-    sock = transport.get_extra_info("socket")
-    queued = 0
-    if sock is not None and sock.fileno() >= 0:
-        (queued,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))
-    return transport.get_write_buffer_size() + int(queued)

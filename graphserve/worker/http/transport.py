@@ -1,11 +1,14 @@
-"""What a connection knows of its transport: who is at its two ends, and whether either side holds
-it back.
+"""What a connection knows of its transport: who is at its two ends, whether either side holds it
+back, and how much of what was written is still on its way.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
+import struct
+import termios
 from typing import Protocol
 
 Address = tuple[str, int]
@@ -83,3 +86,14 @@ def local_address(transport: asyncio.Transport) -> tuple[str, int | None] | None
     if isinstance(address, tuple):
         return (str(address[0]), int(address[1]))
     return (address, None) if isinstance(address, str) else None
+
+
+def untaken(transport: asyncio.Transport) -> int:
+    """Return how many bytes were written that the other side has not taken yet."""
+    # What is with us, and what is with the kernel (SIOCOUTQ, which is TIOCOUTQ): that may be
+    # megabytes, and it asks for more only when a third of them has gone.
+    sock = transport.get_extra_info("socket")
+    queued = 0
+    if sock is not None and sock.fileno() >= 0:
+        (queued,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))
+    return transport.get_write_buffer_size() + int(queued)
