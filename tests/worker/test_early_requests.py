@@ -86,7 +86,7 @@ class Early:
 
         def take(api: Any, body: bytes, format: Any, accept: Any, request: Any) -> None:
             self.deadlines.append(request.context.deadline_ns)
-            request._result(b"1")
+            request.respond(b"1")
 
         relay: Any = self.fallback.listener.relay
         relay.take = take

@@ -8,7 +8,8 @@
                                     parser
       both of a listener            what the connections of one socket share: APIs, slots, limits,
                                     the time
-      -> request (headers)          HttpRequest: one call of an API, from its head to its answer
+      -> request (headers)          HttpRequest: one call of an API: read, checked, executed
+         answering                  AnswerableRequest, which it is: what it is answered with
       -> asgi                       AsgiRequest: what is for no API goes to the application of
                                     health and pages
            response                 Responder: the bytes of an answer; HttpSink: of a stream
@@ -21,5 +22,5 @@ would be late, and noted by `access_log`. `forwarded` says who its client is beh
 
 The way of one: `PublicConnection.data_received` -> `on_headers_complete` -> `begin_request` ->
 `HttpRequest.headers_complete` -> `message_complete` -> `_execute` -> the executor, a batch or the
-relay -> `_write` -> `PublicConnection.on_response_complete`.
+relay -> `AnswerableRequest._write` -> `PublicConnection.on_response_complete`.
 """

@@ -158,7 +158,7 @@ class FastConnection:
             api, self.trust, checked, context, body = known
             request = HttpRequest(self, api, False, context)
             self.request = request
-            request.take(checked, body)
+            request.execute_prepared(checked, body)
             if not request.response_complete and not self._closing:
                 self._watch(True)  # for its end
         elif data:

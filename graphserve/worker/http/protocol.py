@@ -176,7 +176,7 @@ class HttpConnection(asyncio.Protocol):
             api, _, checked, context, body = known
             request = HttpRequest(self, api, not self._shared, context)
             self.request = request
-            request.take(checked, body)
+            request.execute_prepared(checked, body)
         elif data:
             self._feed(data)
 

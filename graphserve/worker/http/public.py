@@ -97,7 +97,7 @@ class PublicConnection(HttpConnection):
         if len(data) > PORTION or self._held:
             self._held = memoryview(bytes(self._held) + data) if self._held else memoryview(data)
             self._take_held()
-        elif self._repeated is None or not self._take_again(self._repeated, data):
+        elif self._repeated is None or not self._execute_repeated(self._repeated, data):
             self._feed(data)
 
     def pause_writing(self) -> None:
@@ -317,7 +317,7 @@ class PublicConnection(HttpConnection):
             self._lessons -= 1
             self._repeated = RepeatedHead.of(data, self._said, self.listener.apis, request)
 
-    def _take_again(self, known: RepeatedHead, data: bytes) -> bool:
+    def _execute_repeated(self, known: RepeatedHead, data: bytes) -> bool:
         """Take a request whose head is known, as `begin_request` does, and return whether it was
         one.
         """
@@ -333,7 +333,7 @@ class PublicConnection(HttpConnection):
         context = CallContext(new_request_id(), earliest(None, known.api.timeout))
         request = HttpRequest(self, known.api, True, context, is_next=True, client=known.client)
         self.request = request
-        request.take_again(known, body)
+        request.execute_repeated(known, body)
         return True
 
     def _feed_up_to_rtsp(self, data: bytes) -> None:

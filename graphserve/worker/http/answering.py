@@ -1,0 +1,334 @@
+"""The answer to one request of an API: a result, an error or a refusal, written once.
+
+Runs in workers. `HttpRequest` is what reads and executes the request that is answered here.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Protocol
+
+from graphserve.call import call_fingerprint
+from graphserve.call.context import CallContext
+from graphserve.errors import CallError, InvalidArguments
+from graphserve.logs.exception_text import described
+from graphserve.loop.reply import Reply
+from graphserve.wire import problem
+from graphserve.wire.codec import Format, content_format
+from graphserve.wire.exceptions import BeyondMsgpack
+from graphserve.wire.headers import CONTENT_TYPE
+from graphserve.wire.memory import UnreadableMemory
+from graphserve.wire.problem import HttpProblem
+from graphserve.wire.trust import RELAYED, Trust
+from graphserve.worker.dispatch.executor import BoundApi
+from graphserve.worker.dispatch.slots import Permit
+from graphserve.worker.http.access_log import log_answer
+from graphserve.worker.http.listener import Listener
+from graphserve.worker.http.response import Responder
+from graphserve.worker.http.shedding import noted
+from graphserve.worker.http.transport import Address, FlowControl, Writer
+from graphserve.worker.stream.request_body import RequestBody
+
+_JSON = Format.JSON  # (looked up once: a member of an enum is slow to find)
+
+
+class RequestConnection(Protocol):
+    """A connection as a request knows it, which came by it."""
+
+    @property
+    def listener(self) -> Listener:
+        """Return where it was accepted."""
+        ...
+
+    @property
+    def permit(self) -> Permit:
+        """Return what it holds of the worker's slots."""
+        ...
+
+    @property
+    def trust(self) -> Trust:
+        """Return what its requests may do more than those of a client."""
+        ...
+
+    @property
+    def transport(self) -> Writer:
+        """Return where answers are written."""
+        ...
+
+    @property
+    def flow(self) -> FlowControl | None:
+        """Return what holds either side back; None where an answer is one write."""
+        ...
+
+    def caller_left(self) -> bool:
+        """Return whether the other side has closed its end, though its request came whole."""
+        ...
+
+    def close_unread(self) -> None:
+        """Close it soon, and throw away what still comes: the body will not be read."""
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request."""
+
+
+class AnswerableRequest:
+    """A request to an API, as far as it takes to answer it.
+
+    Args:
+        connection: what it came by.
+        api: the API that it is for.
+        keep_alive: whether the connection stays open behind the answer.
+        context: what travels with it.
+        old: whether it speaks HTTP/1.0.
+        client: who sent it, for the access log; behind a proxy that is trusted, who the proxy says.
+
+    `trust` is what it may do more than a client, `accepts` its Accept header as it came,
+    `body_stream` its body if the API reads it as it comes, `lost` whether the client is gone,
+    `started` when it began, by `time.perf_counter`.
+    """
+
+    __slots__ = (
+        "_accept",
+        "_api",
+        "_noted",
+        "_noted_body",
+        "_throttle",
+        "_whole",
+        "accepts",
+        "body_stream",
+        "client",
+        "connection",
+        "context",
+        "keep_alive",
+        "lost",
+        "old",
+        "path",
+        "response_complete",
+        "started",
+        "trust",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        connection: RequestConnection,
+        api: BoundApi,
+        keep_alive: bool,
+        context: CallContext,
+        old: bool,
+        client: Address | None,
+    ) -> None:
+        listener = connection.listener
+        # who asks, and for what
+        self.connection = connection
+        self.client = client
+        self.trust = connection.trust
+        self.context = context
+        self.path = api.plan.route
+        self.old = old
+        self.started = time.perf_counter()
+        self._api = api
+        # how it is answered
+        self.accepts = b""
+        self._accept = _JSON
+        self.keep_alive = keep_alive and not listener.closing
+        self._throttle = listener.throttles.get(api.plan.name)
+        # how far it is
+        self.body_stream: RequestBody | None = None
+        self._whole = False  # whether its whole body is here
+        self._noted = -1  # where the note is that says that it is executed
+        # of that, where calls of its node are suspects
+        self._noted_body: bytes | None = None
+        self.lost = False
+        self.response_complete = False
+
+    @property
+    def api(self) -> BoundApi:
+        """Return the API that it is for."""
+        return self._api
+
+    @property
+    def responder(self) -> Responder:
+        """Return what makes the bytes of answers."""
+        return self.connection.listener.responder
+
+    @property
+    def transport(self) -> Writer:
+        """Return where the answer is written."""
+        return self.connection.transport
+
+    @property
+    def flow(self) -> FlowControl:
+        """Return what says whether the client takes what is written; asked for streams only, which
+        no fast connection carries.
+        """
+        flow = self.connection.flow
+        assert flow is not None
+        return flow
+
+    @property
+    def deadline_ns(self) -> int | None:
+        """Return when it has to be answered, by CLOCK_MONOTONIC."""
+        return self.context.deadline_ns
+
+    def close_after_answer(self) -> None:
+        """Close the connection behind the answer."""
+        self.keep_alive = False
+
+    def log(self, status: int) -> None:
+        """Write the line of the access log, unless a sibling has passed the call on and writes it,
+        with its client.
+        """
+        if self.trust is not RELAYED:
+            seconds = time.perf_counter() - self.started
+            log_answer("POST", self.path, status, self.context.request_id, seconds, self.client)
+
+    def began_earlier(self, seconds: float) -> None:
+        """Count the time that the request waited before it was read, also as time that its deadline
+        allows for.
+        """
+        self.started -= seconds
+        if self.context.deadline_ns is not None:
+            self.context.deadline_ns -= math.floor(seconds * 1e9)
+
+    # --- what the answer is ---
+
+    def relayed(self, reply: Reply) -> None:
+        """Answer with what the sibling that took the call has answered."""
+        if self.lost or reply.cancelled() or self.response_complete:
+            return
+        try:
+            status, headers, body = reply.result()
+            if status == 200:
+                self._accept = content_format(dict(headers).get(CONTENT_TYPE)) or self._accept
+                self.respond(body)
+            else:
+                self.refuse(
+                    noted(self.connection.listener.error_of(status, headers, body), self._throttle)
+                )
+        except Exception as exc:
+            self.fail(exc)
+
+    def _on_ended(self, result: object, error: BaseException | None) -> None:
+        """Answer with what the execution has returned, or raised."""
+        if error is None:
+            try:
+                encode = self.encoded if self.trust.memory else self._api.result.encode
+                body = encode(result, self._accept)
+            except BeyondMsgpack:
+                self._accept = Format.JSON
+                self._on_ended(result, None)
+                return
+            except Exception as exc:
+                error = exc
+            else:
+                self.respond(body)
+                return
+        self.fail(error)
+
+    def _refuse_arguments(self, error: BaseException) -> None:
+        """Answer that the body holds no arguments of the API, or that they found no memory."""
+        if isinstance(error, (HttpProblem, InvalidArguments)):
+            self.refuse(error)
+        elif isinstance(error, UnreadableMemory):
+            self._refuse_untaken(
+                str(error), "no-memory" if error.short == "memory" else "by-socket"
+            )
+        elif isinstance(error, MemoryError):
+            self._refuse_untaken(described(error), "no-memory")
+        else:
+            self.fail(error)
+
+    def _refuse_untaken(self, why: str, how: str) -> None:
+        node = self.connection.listener.responder.node
+        name = f"{node}.{self._api.plan.name}"
+        error = problem.UnreadableArguments(
+            f"{node} could not take the arguments of {name}: {why}", how, node=node
+        )
+        if how == "no-memory":  # otherwise they come again by the socket
+            problem.log(name, error, None, self.context.request_id.decode("latin-1"))
+        self.refuse(error)
+
+    def fail(self, exc: BaseException) -> None:
+        """Answer with an error."""
+        if self.body_stream is not None and not self._whole:
+            self.keep_alive = False
+        responder = self.connection.listener.responder
+        status, data = responder.error(
+            noted(exc, self._throttle),
+            self.trust,
+            self.context,
+            self.keep_alive,
+            self._api.plan.name,
+        )
+        self._write(data, status)
+
+    def finish(self, status: int, data: bytes = b"") -> None:
+        """Complete the answer with these bytes."""
+        if self._throttle is not None and self._throttle.active:
+            self._throttle.taken()
+        self._write(data, status)
+
+    def respond(self, body: bytes) -> None:
+        """Answer with the bytes of a result."""
+        # the API did not want the rest of the body
+        if self.body_stream is not None and not self._whole:
+            self.keep_alive = False
+        responder = self.connection.listener.responder
+        self.finish(
+            200, responder.result(body, self._accept, self.context.request_id, self.keep_alive)
+        )
+
+    def refuse(self, exc: CallError, close: bool = True) -> None:
+        """Answer with a refusal that needs no word in the log."""
+        status, data = self.connection.listener.responder.problem(
+            exc, self.trust, self.context, self.keep_alive
+        )
+        self._write(data, status, close)
+
+    def _write(self, data: bytes, status: int, close: bool = True) -> None:
+        """Write the whole answer, or what is left of it, and let the connection go on or end."""
+        if self.lost or self.response_complete:
+            return
+        if self._noted >= 0 and self._api.plan.batch is not None:
+            self._remove_note()
+        connection = self.connection
+        self.response_complete = True
+        connection.transport.write(data)
+        if connection.listener.access_log:
+            self.log(status)
+        if not self.keep_alive and close:
+            if self.body_stream is not None and not self._whole:
+                connection.close_unread()
+            else:
+                connection.transport.close()
+        connection.on_response_complete()
+
+    def encoded(self, value: object, format: Format) -> bytes:
+        """Return a result, or an item of a stream, as bytes for who made this request; see
+        `ResultCodec.encode`.
+        """
+        listener = self.connection.listener
+        if not self.trust.memory or listener.sender is None:
+            return self._api.result.encode(value, format)
+        body = self._api.result.encode(value, format, listener.place)
+        listener.sender.collect()  # a result is watched by whether it was taken
+        return body
+
+    # --- the note of it, while it is executed ---
+
+    def _fingerprint(self, body: bytes) -> str:
+        """Return what a call with this body is known by, if it kills workers."""
+        return call_fingerprint.of(self._api.plan.route, body)
+
+    def _remove_note(self) -> None:
+        """Remove the note: the call is over, and has ended no worker."""
+        place = self._noted
+        self._noted = -1
+        listener = self.connection.listener
+        if place >= 0 and listener.notes is not None:
+            listener.notes.remove(place)
+        body = self._noted_body
+        self._noted_body = None
+        if listener.suspicions is not None and body is not None:
+            listener.suspicions.answered(self._fingerprint(body))
