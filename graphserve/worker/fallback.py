@@ -98,7 +98,7 @@ class FallbackServer:
         self.listener.serve(paths, executor, responder, relay)
         self.listener.refresh()
         if self._beginning is not None:
-            self._beginning.over = True
+            self._beginning.end()
             self._release()
 
     def _served(self) -> tuple[dict[bytes, BoundApi], Executor, Slots, Responder, Relay]:
@@ -148,7 +148,7 @@ class FallbackServer:
         if self._port is not None:
             self._port.close()
         if self._beginning is not None:
-            self._beginning.leaving = True
+            self._beginning.leave()
             self._release()
         self.listener.close_after_answers()
         listen = self.plan.listen

@@ -19,7 +19,6 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from graphserve.call.clients import Clients, Lanes
 from graphserve.call.membership import Membership
@@ -38,7 +37,7 @@ from graphserve.worker.http.acceptor import Acceptor
 from graphserve.worker.http.asgi import AsgiApp
 from graphserve.worker.http.fast_connection import FastConnection
 from graphserve.worker.http.limits import Limits
-from graphserve.worker.http.listener import Listener, publicly, routes
+from graphserve.worker.http.listener import Listener, ListenerOptions, publicly, routes
 from graphserve.worker.http.protocol import HttpConnection
 from graphserve.worker.http.relay import Relay
 from graphserve.worker.http.response import Responder
@@ -304,7 +303,7 @@ class WorkerServer:
 
     def _make_listener(self, *, public: bool) -> Listener:
         plan, listen = self.plan, self.plan.listen
-        rest: dict[str, Any] = (
+        rest: ListenerOptions = (
             publicly(listen)
             if public
             else {"keep_alive": plan.inner_keep_alive * SERVER_KEEP_ALIVE}

@@ -98,7 +98,7 @@ class Acceptor:
 
     @property
     def pending(self) -> bool:
-        """Whether there are connections whose handshake is under way."""
+        """Return whether there are connections whose handshake is under way."""
         return bool(self._attaching)
 
     def _protocol(self) -> PublicConnection:

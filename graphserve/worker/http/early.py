@@ -37,12 +37,20 @@ class Beginning:
     def __init__(self, node: str, timeout: float) -> None:
         self.node = node
         self.timeout = timeout
-        self.over = False  # there is a Plan
-        self.leaving = False  # there will be none
+        self.over = False  # whether there is a Plan
+        self.leaving = False  # whether there will be none
+
+    def end(self) -> None:
+        """Hold requests no more: there is a Plan."""
+        self.over = True
+
+    def leave(self) -> None:
+        """Hold requests no more: there will be no Plan, since the port closes."""
+        self.leaving = True
 
     @property
     def holds(self) -> bool:
-        """Whether requests wait."""
+        """Return whether requests wait."""
         return not (self.over or self.leaving)
 
     def refusal(self, *, late: bool) -> CallError:
@@ -80,14 +88,14 @@ class EarlyConnection(PublicConnection):
     # --- asyncio ---
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """asyncio callback."""
+        """Stop waiting for the Plan (asyncio)."""
         self._stop_timer()
         super().connection_lost(exc)
 
     repeats = False  # whether a request is taken here, is not for its head alone to say
 
     def data_received(self, data: bytes) -> None:
-        """asyncio callback."""
+        """Hold what comes, unless it can be parsed already (asyncio)."""
         begun = self.receiving and not self._held
         if self._parses or self.discarding or begun:
             super().data_received(data)

@@ -18,12 +18,11 @@ from collections.abc import Callable
 from graphserve.loop.timers import Timer, set_timer
 from graphserve.wire.trust import PUBLIC
 from graphserve.worker.dispatch.slots import Permit, has_hung_up
-from graphserve.worker.http.listener import Listener
+from graphserve.worker.http.listener import HEADERS_TIMEOUT, Listener
 from graphserve.worker.http.request import HttpRequest
 from graphserve.worker.http.transport import Address, FlowControl
 
 READ_SIZE = 256 * 1024  # bytes
-HEADERS_TIMEOUT = 5.0  # seconds from accept to the first bytes; a slot is held meanwhile
 
 
 class FastConnection:
@@ -88,7 +87,7 @@ class FastConnection:
 
     @property
     def transport(self) -> FastConnection:
-        """What its request writes to."""
+        """Return what its request writes to: this connection."""
         return self
 
     def caller_left(self) -> bool:
@@ -184,9 +183,10 @@ class FastConnection:
         if wanted != self._watched:
             self._watched = wanted
             readers = self.listener.readers
-            readers.add_reader(self._sock, self._readable) if wanted else readers.remove_reader(
-                self._sock
-            )
+            if wanted:
+                readers.add_reader(self._sock, self._readable)
+            else:
+                readers.remove_reader(self._sock)
 
     def _end(self) -> None:
         if self._sock.fileno() < 0:

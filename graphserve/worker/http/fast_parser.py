@@ -108,17 +108,17 @@ class LearnedRequest(Protocol):
 
     @property
     def api(self) -> BoundApi:
-        """The API that it is for."""
+        """Return the API that it is for."""
         ...
 
     @property
     def client(self) -> Address | None:
-        """Who sent it."""
+        """Return who sent it."""
         ...
 
     @property
     def may_come_again(self) -> bool:
-        """Whether nothing was wrong with its head, and its body is no stream."""
+        """Return whether nothing was wrong with its head, and its body is no stream."""
         ...
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from email.utils import formatdate
-from typing import Any, Protocol
+from typing import NotRequired, Protocol, TypedDict
 
 from graphserve.call.quarantine import Suspicions
 from graphserve.call.remote import error_of
@@ -32,6 +32,8 @@ from graphserve.worker.http.strict import plain
 
 EVERY_HOST = AllowedHosts(("*",))
 PRIVATE_BODY = 1 << 40  # bytes; between nodes the limit is memory
+# seconds from accept to complete headers at a shared socket, where a slot is held meanwhile
+HEADERS_TIMEOUT = 5.0
 
 
 class OpenConnection(Protocol):
@@ -39,12 +41,12 @@ class OpenConnection(Protocol):
 
     @property
     def idle(self) -> bool:
-        """Whether no request is in progress."""
+        """Return whether no request is in progress."""
         ...
 
     @property
     def at_rest(self) -> bool:
-        """Whether no request is in progress, and none has come that is still to be read."""
+        """Return whether no request is in progress, and none has come that is still to be read."""
         ...
 
     def idle_before(self, moment: float) -> bool:
@@ -77,6 +79,8 @@ class Listener:
         max_body_size: bytes; larger bodies are refused.
         access_log: whether requests are logged.
         root_path: the prefix that a proxy may leave on paths.
+        proxy_headers: whether proxies say who their clients are.
+        forwarded_allow_ips: the proxies that are believed.
         hosts: those that the public port answers to.
     """
 
@@ -219,8 +223,19 @@ def routes(apis: Iterable[BoundApi], prefix: str = "") -> dict[bytes, BoundApi]:
     return bare | {plain(prefix.rstrip("/").encode()) + path: api for path, api in bare.items()}
 
 
-def publicly(listen: ListenPlan) -> dict[str, Any]:
-    """Return the arguments of a listener of the public socket."""
+class ListenerOptions(TypedDict):
+    """What differs between the listeners of a worker: see `Listener`."""
+
+    keep_alive: float
+    max_body_size: NotRequired[int]
+    root_path: NotRequired[str]
+    proxy_headers: NotRequired[bool]
+    forwarded_allow_ips: NotRequired[str]
+    hosts: NotRequired[AllowedHosts]
+
+
+def publicly(listen: ListenPlan) -> ListenerOptions:
+    """Return the options of a listener of the public socket."""
     return {
         "keep_alive": listen.timeout_keep_alive,
         "max_body_size": listen.max_body_size,

@@ -27,7 +27,7 @@ from graphserve.worker.dispatch.slots import Permit, has_hung_up, has_sent
 from graphserve.worker.http.access_log import CAME, CLIENT_LEFT, log_answer, shown
 from graphserve.worker.http.asgi import VERSIONS, AsgiRequest, Scope
 from graphserve.worker.http.fast_parser import FastParser
-from graphserve.worker.http.listener import Listener
+from graphserve.worker.http.listener import HEADERS_TIMEOUT, Listener
 from graphserve.worker.http.request import HttpRequest
 from graphserve.worker.http.strict import RequestRefused
 from graphserve.worker.http.transport import Address, FlowControl, local_address, remote_address
@@ -39,8 +39,6 @@ LOGGER = "graphserve.port"
 STOPPED = (httptools.HttpParserUpgrade, httptools.HttpParserError)
 # seconds that a refused body is read and thrown away, so the client sees the answer and no reset
 LINGER = 2.0
-# seconds from accept to complete headers at a shared socket, where a slot is held meanwhile
-HEADERS_TIMEOUT = 5.0
 
 
 class LastRequestRead(Exception):
@@ -124,7 +122,7 @@ class HttpConnection(asyncio.Protocol):
     # --- asyncio ---
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """asyncio callback."""
+        """Begin to read; by a shared socket the headers have to come soon (asyncio)."""
         self.listener.connections.add(self)
         self.transport = transport
         self.flow = FlowControl(transport)
@@ -137,7 +135,7 @@ class HttpConnection(asyncio.Protocol):
             self.data_received(first)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """asyncio callback."""
+        """Cancel what its requests have begun, and give back what it holds (asyncio)."""
         self.listener.connections.discard(self)
         self.flow.resume_writing()
         if exc is None:
@@ -153,15 +151,15 @@ class HttpConnection(asyncio.Protocol):
         self.permit.give_back()
 
     def pause_writing(self) -> None:
-        """asyncio callback."""
+        """Hold back answers: the client does not take them (asyncio)."""
         self.flow.pause_writing()
 
     def resume_writing(self) -> None:
-        """asyncio callback."""
+        """Go on with answers: the client has taken enough (asyncio)."""
         self.flow.resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        """asyncio callback."""
+        """Take a prepared request of our own callers; all else goes to the parser (asyncio)."""
         if self.discarding:
             return
         if self._opening is not None:
@@ -196,7 +194,7 @@ class HttpConnection(asyncio.Protocol):
     # --- parser ---
 
     def on_message_begin(self) -> None:
-        """Parser callback."""
+        """Begin a request, unless one before it was the last that is answered (httptools)."""
         self.head_complete = False
         if self.discarding or (self.request is not None and not self.request.keep_alive):
             raise LastRequestRead
@@ -205,15 +203,17 @@ class HttpConnection(asyncio.Protocol):
         self.headers = []
 
     def on_url(self, url: bytes) -> None:
-        """Parser callback, for each part of the target."""
+        """Add a part of the target (httptools)."""
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Parser callback."""
+        """Add a header (httptools)."""
         self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """Parser callback."""
+        """Begin the request; an offer of another protocol is declined first, and CONNECT is refused
+        (httptools).
+        """
         if not self.parser.should_upgrade():
             self.begin_request()
         elif self.parser.get_method() == b"CONNECT":
@@ -222,12 +222,12 @@ class HttpConnection(asyncio.Protocol):
             self._upgrade_offered = True  # see `_decline_upgrade`
 
     def on_body(self, body: bytes) -> None:
-        """Parser callback. The application reads no bodies."""
+        """Give a part of the body to the request; the application reads no bodies (httptools)."""
         if isinstance(self.request, HttpRequest):
             self.request.body_received(body)
 
     def on_message_complete(self) -> None:
-        """Parser callback."""
+        """Tell the request that it is here whole (httptools)."""
         if self._upgrade_offered:
             return
         self.receiving = False
@@ -342,12 +342,12 @@ class HttpConnection(asyncio.Protocol):
 
     @property
     def scheme(self) -> str:
-        """`https` if the connection has TLS."""
+        """Return `https` if the connection has TLS, and else `http`."""
         return "https" if self.transport.get_extra_info("sslcontext") else "http"
 
     @property
     def idle(self) -> bool:
-        """Whether no request is in progress."""
+        """Return whether no request is in progress."""
         # (`answered`)
         return (self.request is None or self.request.response_complete) and not self.pipeline
 
@@ -368,12 +368,13 @@ class HttpConnection(asyncio.Protocol):
 
     @property
     def answered(self) -> bool:
-        """Whether every request that was read has its answer."""
+        """Return whether every request that was read has its answer."""
         return (self.request is None or self.request.response_complete) and not self.pipeline
 
     @property
     def at_rest(self) -> bool:
-        """Whether no request is in progress, and none has come that the loop has yet to read.
+        """Return whether no request is in progress, and none has come that the loop has yet to
+        read.
 
         While a client takes no answers nothing is read of it, and nothing asked: it may be closed.
         """
@@ -383,7 +384,7 @@ class HttpConnection(asyncio.Protocol):
 
     @property
     def began(self) -> float:
-        """When what is being read began, on the loop's clock."""
+        """Return when what is being read began, on the loop's clock."""
         return self.idle_since
 
     def discard(self) -> None:

@@ -79,19 +79,21 @@ class PublicConnection(HttpConnection):
     # --- asyncio ---
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """asyncio callback."""
+        """Take a place at the port, or be told that there is none (asyncio)."""
         super().connection_made(transport)
         self.since = self.loop.time()
         self.timeouts.admit(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """asyncio callback."""
+        """Leave its place to others, and end as every connection does (asyncio)."""
         self._forget_end()
         self.timeouts.lost(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """asyncio callback."""
+        """Take a request whose head is known, or give the bytes to the parser: what is more than a
+        portion piece by piece (asyncio).
+        """
         if self.discarding:
             return
         if len(data) > PORTION or self._held:
@@ -101,7 +103,7 @@ class PublicConnection(HttpConnection):
             self._feed(data)
 
     def pause_writing(self) -> None:
-        """asyncio callback: the client does not take its answers, so it gets no further ones."""
+        """Read no further requests: the client does not take its answers (asyncio)."""
         super().pause_writing()
         if self._is_free:
             self.flow.pause_reading()
@@ -109,7 +111,7 @@ class PublicConnection(HttpConnection):
         self._untaken = 0
 
     def resume_writing(self) -> None:
-        """asyncio callback."""
+        """Go on with what waits: the client has taken its answers (asyncio)."""
         super().resume_writing()
         self._behind = 0.0
         if self._is_free:
@@ -118,7 +120,9 @@ class PublicConnection(HttpConnection):
     # --- parser ---
 
     def on_headers_complete(self) -> None:
-        """Parser callback."""
+        """Check the head, and begin the request; one that has nothing rare in it needs no closer
+        look (httptools).
+        """
         headers = self.headers
         self._said = said = dict(headers)
         plain = (
@@ -153,7 +157,7 @@ class PublicConnection(HttpConnection):
             self._chunks = 0
 
     def on_body(self, body: bytes) -> None:
-        """Parser callback."""
+        """Give a part of the body to the request, or count it if nobody reads it (httptools)."""
         request = self.request
         if type(request) is HttpRequest:
             request.body_received(body)
@@ -161,11 +165,11 @@ class PublicConnection(HttpConnection):
             self._passed_over += len(body)
 
     def on_chunk_header(self) -> None:
-        """Parser callback."""
+        """Count the chunks of a body (httptools)."""
         self._chunks += 1
 
     def on_message_complete(self) -> None:
-        """Parser callback."""
+        """Tell the request that it is here whole; the next one is counted anew (httptools)."""
         if self._upgrade_offered:
             return
         self.receiving = False
@@ -202,30 +206,30 @@ class PublicConnection(HttpConnection):
 
     @property
     def idle(self) -> bool:
-        """Whether no request is in progress."""
+        """Return whether no request is in progress."""
         return super().idle and not self._held
 
     @property
     def unused(self) -> bool:
-        """Whether no request is in progress, and none of the next one but a part of its headers is
-        here.
+        """Return whether no request is in progress, and none of the next one but a part of its
+        headers is here.
         """
         return self.idle and not (self.receiving and self.head_complete) and not self._is_rejected
 
     @property
     def silent(self) -> bool:
-        """Whether nothing has come yet."""
+        """Return whether nothing has come yet."""
         return self.request is None and not self.receiving
 
     @property
     def between_requests(self) -> bool:
-        """Whether a request was answered, and nothing of the next one is here."""
+        """Return whether a request was answered, and nothing of the next one is here."""
         return self.request is not None and not self.receiving
 
     @property
     def body_waits(self) -> bool:
-        """Whether it is not for the client that its body comes no faster: we hold it back, or an
-        API reads it.
+        """Return whether the body waits for us and not for the client: it is held back, or an API
+        reads it.
         """
         request = self.request
         return self.flow.read_paused or (
@@ -234,13 +238,13 @@ class PublicConnection(HttpConnection):
 
     @property
     def deadline_ns(self) -> int | None:
-        """When the request that was read last has to be answered, by CLOCK_MONOTONIC."""
+        """Return when the request that was read last has to be answered, by CLOCK_MONOTONIC."""
         request = self.request
         return request.deadline_ns if type(request) is HttpRequest else None
 
     @property
     def body_seen(self) -> int:
-        """Bytes of the body that are here."""
+        """Return the bytes of the body that are here."""
         request = self.request
         return request.length if type(request) is HttpRequest else self._passed_over
 
@@ -275,7 +279,7 @@ class PublicConnection(HttpConnection):
 
     @property
     def began(self) -> float:
-        """When what is being read began, on the loop's clock."""
+        """Return when what is being read began, on the loop's clock."""
         return self.since
 
     def _feed(self, data: bytes | memoryview) -> None:

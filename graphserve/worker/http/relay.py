@@ -32,12 +32,12 @@ class RelayedRequest(StreamedRequest, Protocol):
 
     @property
     def query(self) -> bytes:
-        """What stands behind the path, where the body is a stream."""
+        """Return what stands behind the path, where the body is a stream."""
         ...
 
     @property
     def body_stream(self) -> AsyncIterator[bytes] | None:
-        """The body, if it is passed on as it comes."""
+        """Return the body, if it is passed on as it comes."""
         ...
 
     def relayed(self, reply: Reply) -> None:

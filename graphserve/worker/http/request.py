@@ -144,7 +144,7 @@ class HttpRequest(AnswerableRequest):
 
     @property
     def may_come_again(self) -> bool:
-        """Whether nothing was wrong with its head, and its body is no stream."""
+        """Return whether nothing was wrong with its head, and its body is no stream."""
         return (
             self._problem is None and self.keep_alive and self._api.signature.input_stream is None
         )
