@@ -23,7 +23,7 @@ from graphserve.worker.dispatch.load import (
     LatencyEstimate,
     LoopLagLimit,
 )
-from graphserve.worker.http.shedding import SURPLUS, AdaptiveThrottle
+from graphserve.worker.dispatch.shedding import SURPLUS, AdaptiveThrottle
 
 # --- latency estimate ---
 

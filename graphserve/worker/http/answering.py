@@ -22,11 +22,11 @@ from graphserve.wire.memory import UnreadableMemory
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.trust import RELAYED, Trust
 from graphserve.worker.dispatch.executor import BoundApi
+from graphserve.worker.dispatch.shedding import noted
 from graphserve.worker.dispatch.slots import Permit
 from graphserve.worker.http.access_log import log_answer
 from graphserve.worker.http.listener import Listener
 from graphserve.worker.http.response import Responder
-from graphserve.worker.http.shedding import noted
 from graphserve.worker.http.transport import Address, FlowControl, Writer
 from graphserve.worker.stream.request_body import RequestBody
 

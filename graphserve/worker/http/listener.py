@@ -18,6 +18,7 @@ from graphserve.wire.memory import MemorySender, SharedMemory
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.batch.batcher import Batcher
 from graphserve.worker.dispatch.executor import BoundApi, Executor
+from graphserve.worker.dispatch.shedding import AdaptiveThrottle
 from graphserve.worker.dispatch.slots import Slots
 from graphserve.worker.flight_recorder import CallNotes
 from graphserve.worker.http.access_log import AccessLog
@@ -27,7 +28,6 @@ from graphserve.worker.http.fast_parser import FastParser
 from graphserve.worker.http.forwarded import TrustedProxies
 from graphserve.worker.http.relay import Relay
 from graphserve.worker.http.response import Responder
-from graphserve.worker.http.shedding import AdaptiveThrottle
 from graphserve.worker.http.strict import plain
 
 EVERY_HOST = AllowedHosts(("*",))

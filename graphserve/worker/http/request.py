@@ -16,13 +16,13 @@ from graphserve.wire.costs.bounds import LARGE_BODY
 from graphserve.wire.formats import CHECKED_FRAMES, StreamFormat, stream_format
 from graphserve.worker.dispatch.decoding import Decoding
 from graphserve.worker.dispatch.executor import BoundApi
+from graphserve.worker.dispatch.shedding import refusal
 from graphserve.worker.dispatch.slots import WaitingUpload
 from graphserve.worker.flight_recorder import CallNotes
 from graphserve.worker.http.answering import AnswerableRequest, RequestConnection
 from graphserve.worker.http.headers import RequestHeaders, read
 from graphserve.worker.http.limits import too_large
 from graphserve.worker.http.response import HttpSink
-from graphserve.worker.http.shedding import refusal
 from graphserve.worker.http.transport import Address
 from graphserve.worker.stream.producer import StreamExecution
 from graphserve.worker.stream.request_body import RequestBody, hold
