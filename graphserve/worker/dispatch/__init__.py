@@ -5,7 +5,7 @@
     load      whether a call can still be in time: latency estimates, and the limit of a loop that
               lags
     shedding  calls are refused that would be late, or most likely end at a full queue below
-    decoding  large public bodies are read in a thread
+    decoding  the arguments are read, those of a large public body in a thread
     executor  the method is called, on the loop or in a thread, until it ends or its deadline passes
     endings   SystemExit and KeyboardInterrupt of user code are told once, and end nothing
 

@@ -1,4 +1,5 @@
-"""Reads the arguments of a large public body in a thread, so that the loop goes on meanwhile.
+"""The arguments of a call are read and checked: from its body, or from the query beside a body that
+is a stream. A large public body is read in a thread, so that the loop goes on meanwhile.
 
 Runs in workers.
 """
@@ -12,7 +13,12 @@ from concurrent.futures import Future
 from graphserve.call.context import CallContext
 from graphserve.errors import DeadlineExceeded
 from graphserve.loop.timers import Timer, set_timer
-from graphserve.worker.dispatch.executor import Executor
+from graphserve.wire.exceptions import MalformedBody
+from graphserve.wire.extensions import Fetch
+from graphserve.wire.formats import Format
+from graphserve.wire.problem import HttpProblem
+from graphserve.worker.dispatch.executor import BoundApi, Executor
+from graphserve.worker.stream.request_body import RequestBody, from_query
 
 # is told the arguments, or what was raised
 OnRead = Callable[[dict[str, object] | None, BaseException | None], None]
@@ -88,3 +94,35 @@ class Decoding:
     def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+
+
+def read_arguments(
+    api: BoundApi,
+    query: bytes,
+    body: bytes,
+    format: Format | None,
+    source: RequestBody | None,
+    fetch: Fetch | None,
+) -> dict[str, object]:
+    """Return the arguments of a call, which fit the signature.
+
+    Args:
+        api: the API.
+        query: of the URL.
+        body: whole, unless it is a stream.
+        format: of the body.
+        source: the body, if it is a stream.
+        fetch: as of `ArgumentsCodec.decode`.
+
+    Raises:
+        HttpProblem: the body is not what its content type claims.
+        InvalidArguments: they do not fit the signature.
+    """
+    if source is not None:
+        return from_query(api, query, source)
+    assert format is not None
+    try:
+        return api.arguments.decode(body, format, fetch)
+    except MalformedBody as exc:
+        named = "JSON" if format is Format.JSON else "MessagePack"
+        raise HttpProblem(400, f"the body is not valid {named}: {exc}") from None

@@ -6,13 +6,10 @@ Runs in workers.
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
 from graphserve.errors import CallError, InvalidArguments
-from graphserve.wire.exceptions import MalformedBody
-from graphserve.wire.extensions import Fetch
 from graphserve.wire.formats import Format, is_form
 from graphserve.wire.headers import (
     ACCEPT,
@@ -37,7 +34,6 @@ from graphserve.wire.trust import Trust
 from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.http.limits import shown, too_large
 from graphserve.worker.http.strict import number
-from graphserve.worker.stream.request_body import RequestBody, from_query
 
 _SECONDS = re.compile(rb"\+?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z")
 _LONGEST_TIMEOUT = 1e9  # seconds; beyond, there is no deadline
@@ -203,39 +199,3 @@ def _mend(as_it_is: bool) -> str:
     if as_it_is:
         return "add Content-Type: application/octet-stream, or what the body is; with curl, use -H"
     return "with curl, add -H 'Content-Type: application/json' or use --json"
-
-
-# --- The arguments of a request: from its body, or from its query beside a body that is a stream
-# ---
-
-
-def read(
-    api: BoundApi,
-    query: bytes,
-    body: bytes,
-    format: Format | None,
-    source: RequestBody | None,
-    fetch: Fetch | None,
-) -> dict[str, Any]:
-    """Read and check them.
-
-    Args:
-        api: the API.
-        query: of the URL.
-        body: whole, unless it is a stream.
-        format: of the body.
-        source: the body, if it is a stream.
-        fetch: as of `ArgumentsCodec.decode`.
-
-    Raises:
-        HttpProblem: the body is not what its content type claims.
-        InvalidArguments: they do not fit the signature.
-    """
-    if source is not None:
-        return from_query(api, query, source)
-    assert format is not None
-    try:
-        return api.arguments.decode(body, format, fetch)
-    except MalformedBody as exc:
-        named = "JSON" if format is Format.JSON else "MessagePack"
-        raise HttpProblem(400, f"the body is not valid {named}: {exc}") from None

@@ -14,13 +14,13 @@ from graphserve.errors import CallError, InvalidArguments
 from graphserve.wire.codec import Format, accept_format, content_format
 from graphserve.wire.costs.bounds import LARGE_BODY
 from graphserve.wire.formats import CHECKED_FRAMES, StreamFormat, stream_format
-from graphserve.worker.dispatch.decoding import Decoding
+from graphserve.worker.dispatch.decoding import Decoding, read_arguments
 from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.dispatch.shedding import refusal
 from graphserve.worker.dispatch.slots import WaitingUpload
 from graphserve.worker.flight_recorder import CallNotes
 from graphserve.worker.http.answering import AnswerableRequest, RequestConnection
-from graphserve.worker.http.headers import RequestHeaders, read
+from graphserve.worker.http.headers import RequestHeaders
 from graphserve.worker.http.limits import too_large
 from graphserve.worker.http.response import HttpSink
 from graphserve.worker.http.transport import Address
@@ -337,7 +337,7 @@ class HttpRequest(AnswerableRequest):
             elif error is not None:
                 self._refuse_arguments(error)
 
-        read_it = partial(read, self._api, self.query, body, self._format, None, None)
+        read_it = partial(read_arguments, self._api, self.query, body, self._format, None, None)
         self._execution = Decoding(
             self.connection.listener.executor, self.context, read_it, ended, give_up
         )
@@ -346,7 +346,9 @@ class HttpRequest(AnswerableRequest):
         """Return the arguments; None when they do not fit, which is answered then."""
         try:
             fetch = self.connection.listener.fetch if self.trust.values else None
-            return read(self._api, self.query, body, self._format, self.body_stream, fetch)
+            return read_arguments(
+                self._api, self.query, body, self._format, self.body_stream, fetch
+            )
         except Exception as exc:
             self._refuse_arguments(exc)
         return None
