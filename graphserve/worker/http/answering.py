@@ -80,7 +80,7 @@ class AnswerableRequest:
         api: the API that it is for.
         keep_alive: whether the connection stays open behind the answer.
         context: what travels with it.
-        old: whether it speaks HTTP/1.0.
+        http_1_0: whether it speaks HTTP/1.0.
         client: who sent it, for the access log; behind a proxy that is trusted, who the proxy says.
 
     `trust` is what it may do more than a client, `accepts` its Accept header as it came,
@@ -100,9 +100,9 @@ class AnswerableRequest:
         "client",
         "connection",
         "context",
+        "http_1_0",
         "keep_alive",
         "lost",
-        "old",
         "path",
         "response_complete",
         "started",
@@ -115,7 +115,7 @@ class AnswerableRequest:
         api: BoundApi,
         keep_alive: bool,
         context: CallContext,
-        old: bool,
+        http_1_0: bool,
         client: Address | None,
     ) -> None:
         listener = connection.listener
@@ -125,7 +125,7 @@ class AnswerableRequest:
         self.trust = connection.trust
         self.context = context
         self.path = api.plan.route
-        self.old = old
+        self.http_1_0 = http_1_0
         self.started = time.perf_counter()
         self._api = api
         # how it is answered

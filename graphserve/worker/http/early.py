@@ -105,13 +105,13 @@ class EarlyConnection(PublicConnection):
 
     # --- parser ---
 
-    def begin_request(self, *, old: bool | None = None) -> None:
+    def begin_request(self, *, http_1_0: bool | None = None) -> None:
         """Begin it, if there is a Plan, or if it asks for health."""
         waited = self.loop.time() - self._waits_since if self._waits_since else 0.0
         if not self._beginning.over and self.listener.path(self.url) not in HEALTH:
             late = bool(self._deadline) and self.loop.time() >= self._deadline
             raise RequestRefused(self._beginning.refusal(late=late))
-        super().begin_request(old=old)
+        super().begin_request(http_1_0=http_1_0)
         self._waits_since = 0.0
         request = self.request
         if waited and type(request) is HttpRequest:

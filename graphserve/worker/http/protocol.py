@@ -62,9 +62,16 @@ class Rejection:
         self.problem = problem
         self.line = line
         self.began = began
-        # whether the request that is refused has its own answer, or will get it
-        self.answered = False
+        self.answered = False  # whether the request that is refused gets its own answer instead
         self.over = False  # whether nothing is left to be said
+
+    def leave_answer(self) -> None:
+        """Say nothing: the request that is refused has its own answer, or will get it."""
+        self.answered = True
+
+    def end(self) -> None:
+        """Note that nothing is left to be said."""
+        self.over = True
 
 
 class HttpConnection(asyncio.Protocol):
@@ -234,11 +241,11 @@ class HttpConnection(asyncio.Protocol):
         if self.request is not None:
             self.request.message_complete()
 
-    def begin_request(self, *, old: bool | None = None) -> None:
+    def begin_request(self, *, http_1_0: bool | None = None) -> None:
         """Take a request whose headers are complete to its API, or to the application.
 
         Args:
-            old: whether it is in HTTP/1.0, if that is known.
+            http_1_0: whether it is in HTTP/1.0, if that is known.
         """
         parser = self.parser
         api = self.listener.route(self.url) if parser.get_method() == b"POST" else None
@@ -246,15 +253,15 @@ class HttpConnection(asyncio.Protocol):
             self.to_application()
             return
         # A shared socket carries one request a connection: the slot was taken for the connection.
-        if old is None:
-            old = parser.get_http_version() == "1.0"
-        keep_alive = not old and not self._shared and parser.should_keep_alive()
+        if http_1_0 is None:
+            http_1_0 = parser.get_http_version() == "1.0"
+        keep_alive = not http_1_0 and not self._shared and parser.should_keep_alive()
         before = self.request
         is_next = before is None or before.response_complete
         proxies = self.listener.logged_proxies
         client = self.client if proxies is None else proxies.client(self.client, self.headers)
         request = HttpRequest(
-            self, api, keep_alive, CallContext(), is_next=is_next, old=old, client=client
+            self, api, keep_alive, CallContext(), is_next=is_next, http_1_0=http_1_0, client=client
         )
         self.request = request
         self.head_complete = True
@@ -511,7 +518,7 @@ class HttpConnection(asyncio.Protocol):
         request = self.request
         assert request is not None
         if request.response_complete:
-            rejection.answered = True
+            rejection.leave_answer()
         elif self.pipeline:  # it waits for those before it: the rejection takes its place
             self.pipeline.popleft()
             self.request = self.pipeline[0] if self.pipeline else self.current
@@ -519,10 +526,10 @@ class HttpConnection(asyncio.Protocol):
             request.drop()
             # cut off: the client sees that it is not whole
             if request.sink is not None and request.sink.begun:
-                rejection.over = True
+                rejection.end()
                 self.transport.close()
         else:
-            rejection.answered = True
+            rejection.leave_answer()
 
     def _answer_rejection(self) -> None:
         """Answer with the rejection, if every request before it has its answer, and end the
@@ -531,7 +538,7 @@ class HttpConnection(asyncio.Protocol):
         rejection = self.rejection
         if rejection is None or rejection.over or not self.answered:
             return
-        rejection.over = True
+        rejection.end()
         if not rejection.answered:
             context = CallContext(new_request_id())
             status, data = self.listener.responder.problem(

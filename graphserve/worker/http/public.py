@@ -146,7 +146,7 @@ class PublicConnection(HttpConnection):
             self._examine()
         if self.spare and (problem := self.timeouts.refusal(self, self.url)) is not None:
             raise RequestRefused(problem)
-        self.begin_request(old=False if plain else None)
+        self.begin_request(http_1_0=False if plain else None)
         if self.spare and self.request is not None:
             self.request.close_after_answer()
         if self.flow.read_paused:  # it waits behind others

@@ -138,10 +138,10 @@ class RelaySink:
                 self.format.value,
                 self.request.context.request_id,
                 self.request.keep_alive,
-                not self.request.old,
+                not self.request.http_1_0,
             )
         if not self.request.lost:
-            part = data if self.request.old else b"%x\r\n%b\r\n" % (len(data), data)
+            part = data if self.request.http_1_0 else b"%x\r\n%b\r\n" % (len(data), data)
             self._transport.write(head + part)
 
     @property
@@ -158,7 +158,7 @@ class RelaySink:
         """End the answer: the sibling's is complete, or was cut."""
         if not whole:
             self.request.close_after_answer()
-        self.request.finish(200, b"0\r\n\r\n" if whole and not self.request.old else b"")
+        self.request.finish(200, b"0\r\n\r\n" if whole and not self.request.http_1_0 else b"")
 
 
 class _Relayed(Exchange[bytes]):

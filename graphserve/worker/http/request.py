@@ -70,7 +70,7 @@ class HttpRequest(AnswerableRequest):
         keep_alive: likewise.
         context: likewise.
         is_next: whether all requests before it on its connection have their answers.
-        old: whether it speaks HTTP/1.0.
+        http_1_0: whether it speaks HTTP/1.0.
         client: as of `AnswerableRequest`.
 
     `length` is how much of its body is here, `query` the URL's if the body is a stream, `sink`
@@ -98,10 +98,10 @@ class HttpRequest(AnswerableRequest):
         context: CallContext,
         *,
         is_next: bool = False,
-        old: bool = False,
+        http_1_0: bool = False,
         client: Address | None = None,
     ) -> None:
-        super().__init__(connection, api, keep_alive, context, old, client)
+        super().__init__(connection, api, keep_alive, context, http_1_0, client)
         # what is read of it
         self._is_next = is_next
         self._limit = connection.listener.max_body_size
@@ -173,7 +173,8 @@ class HttpRequest(AnswerableRequest):
         context.deadline_ns = earliest(context.deadline_ns, timeout)
         if self._problem is not None and not self._whole:
             self._refuse_unread()
-        elif head.expects and not self.old and self._is_next:  # behind others the answer is enough
+        elif head.expects and not self.http_1_0 and self._is_next:
+            # (behind others the answer is enough)
             self.connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self.body_stream is not None and self._is_next and self._problem is None:
             self._execute()

@@ -154,7 +154,7 @@ class StreamedRequest(Protocol):
         ...
 
     @property
-    def old(self) -> bool:
+    def http_1_0(self) -> bool:
         """Return whether it speaks HTTP/1.0."""
         ...
 
@@ -208,7 +208,7 @@ class HttpSink:
         self.items = formats.item_format(request.accepts)
         self.begun = False
         # HTTP/1.0 knows no chunks: there the end of the connection ends the stream
-        self.chunked = not request.old
+        self.chunked = not request.http_1_0
 
     def encode(self, item: object) -> bytes:
         """Return an item in the format of the stream."""
