@@ -50,7 +50,7 @@ def shown(path: bytes) -> str:
 
 
 class AccessLog:
-    """The application that is for no API, with a line for each of its answers.
+    """Logs each answer of the application that is for no API.
 
     Args:
         app: what answers.
@@ -60,7 +60,7 @@ class AccessLog:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI, for `http` scopes."""
+        """Answer as the application does, and log it unless it was health (ASGI, `http` scopes)."""
         path: bytes = scope[CAME]
         if scope["path"].removeprefix(scope.get("root_path", "")) in HEALTH:
             await self.app(scope, receive, send)

@@ -32,7 +32,7 @@ _PORTS = {"http": "80", "https": "443"}
 
 
 class AllowedHosts:
-    """The hosts that the public port answers to.
+    """Decides by its host whether the public port answers to a request.
 
     Args:
         patterns: names, addresses, `*.name` for what is below a name, `*` for all.

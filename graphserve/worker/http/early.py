@@ -27,7 +27,7 @@ _TIMEOUT = re.compile(rb"\r\nx-request-timeout:[ \t]*([0-9.]{1,20})[ \t]*\r\n", 
 
 
 class Beginning:
-    """What the connections of a port share until the graph is resolved.
+    """Says whether requests wait, to all connections of a port, until the graph is resolved.
 
     Args:
         node: what the entry may be called.

@@ -26,8 +26,8 @@ READ_SIZE = 256 * 1024  # bytes
 
 
 class FastConnection:
-    """A connection of one request, read and answered on its socket: to the request it is also the
-    transport.
+    """A connection that carries one request, read and answered on its socket: to the request it is
+    also the transport.
 
     Args:
         listener: of the shared sockets.

@@ -42,7 +42,7 @@ PreparedRequest = tuple[BoundApi, Trust, bool, CallContext, bytes]
 
 
 class FastParser:
-    """The requests that the callers of one node make.
+    """Knows the requests that the callers of one node make.
 
     Args:
         node: the node's name.
@@ -104,7 +104,7 @@ class FastParser:
 
 
 class LearnedRequest(Protocol):
-    """What is learned of a request, for those that have the same head."""
+    """A request as the next one knows it, if that has the same head."""
 
     @property
     def api(self) -> BoundApi:
@@ -123,7 +123,7 @@ class LearnedRequest(Protocol):
 
 
 class RepeatedHead:
-    """A head, and what it says.
+    """Remembers a head, and what it says.
 
     Args:
         start: its bytes up to the digits of its Content-Length.

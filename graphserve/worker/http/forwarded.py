@@ -17,7 +17,7 @@ from graphserve.worker.http.transport import Address
 
 
 class TrustedProxies:
-    """The application behind a proxy, which is told who the proxy's clients are.
+    """Tells the application who the clients of a proxy are.
 
     Args:
         app: what answers.
@@ -34,7 +34,7 @@ class TrustedProxies:
         self._rules = rules(_nothing, trusted)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI, for `http` scopes."""
+        """Answer as the application does, which is told the client (ASGI, `http` scopes)."""
         await self._app(scope, receive, send)
 
     def client(self, peer: Address | None, headers: list[tuple[bytes, bytes]]) -> Address | None:

@@ -55,7 +55,7 @@ _TOLD = frozenset(
 
 
 class RequestHeaders:
-    """What the headers say.
+    """Reads what the headers say.
 
     Args:
         headers: names in lower case.

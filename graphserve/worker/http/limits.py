@@ -55,7 +55,7 @@ def head_too_long() -> HttpProblem:
 
 @dataclass(frozen=True)
 class Limits:
-    """What differs between graphs.
+    """The limits that a graph chooses.
 
     Args:
         connections: how many may be open at once, in this worker.
@@ -79,7 +79,7 @@ class Limits:
 
     @property
     def round(self) -> float:
-        """Seconds between two looks at all connections."""
+        """Return the seconds between two looks at all connections."""
         return max(0.02, min(1.0, self.patience / 4, self.keep_alive / 4))
 
 

@@ -37,7 +37,7 @@ HEADERS_TIMEOUT = 5.0
 
 
 class OpenConnection(Protocol):
-    """What a listener does with a connection of its own."""
+    """A connection as its listener knows it, which closes it when it was idle for too long."""
 
     @property
     def idle(self) -> bool:
@@ -61,7 +61,8 @@ class OpenConnection(Protocol):
 
 
 class Listener:
-    """One kind of listening socket: the public one, the worker's own, or a shared one.
+    """Holds what the connections of one kind of socket share: of the public one, of the worker's
+    own, or of the shared ones.
 
     Args:
         app: the ASGI application for what is no API.

@@ -28,7 +28,7 @@ from graphserve.worker.http.response import StreamedRequest
 
 
 class RelayedRequest(StreamedRequest, Protocol):
-    """What a relay needs of the request that it passes on."""
+    """A request as a relay knows it, which passes it on."""
 
     @property
     def query(self) -> bytes:
@@ -45,7 +45,7 @@ class RelayedRequest(StreamedRequest, Protocol):
 
 
 class Relay:
-    """The way to this node's own workers.
+    """Passes calls on to the workers of this node.
 
     Args:
         node: this node.
@@ -190,10 +190,12 @@ class _Streamed(_Relayed):
         self.sink = sink
 
     def head(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """Stop the deadline here: the stream has begun."""
         if self.timer is not None:  # from here on the sibling watches the time between items
             self.timer.cancel()
 
     def chunk(self, data: bytes) -> None:
+        """Pass a part on; while the client is slow, the sibling is held back."""
         self.sink.write(data)
         if self.sink.blocked and self.connection is not None:
             self.connection.pause()
@@ -204,6 +206,7 @@ class _Streamed(_Relayed):
             self.connection.resume()
 
     def answered(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """End the stream, or answer with the error that came in its place."""
         self.connection = None
         if self.over:
             return
@@ -214,6 +217,7 @@ class _Streamed(_Relayed):
             super().answered(status, headers, body)
 
     def lost(self, reason: str, unread: bool) -> None:
+        """End a stream that has begun as one that was cut, and else fail as any call does."""
         if not self.sink.begun:
             super().lost(reason, unread)
             return
