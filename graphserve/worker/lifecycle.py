@@ -76,7 +76,7 @@ class Lifecycle:
         """Change the state.
 
         Raises:
-            IllegalTransition: the state cannot follow the one that it is in.
+            IllegalStep: the state cannot follow the one that it is in.
         """
         if state not in TRANSITIONS[self._state]:
             raise IllegalStep(f"a worker cannot go from {self._state.name} to {state.name}")

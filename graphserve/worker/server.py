@@ -382,11 +382,15 @@ class WorkerServer:
         """Return how this worker is, for the supervisor."""
         executor = self.executor
         return HealthReport(
-            executed=executor.executed, overdue=executor.overdue(), rss=resident(),
-            in_flight=in_flight(self._listeners), executing=len(executor.executing),
-            waiting=sum(batcher.held for batcher in self.batchers.values()),
-            ran_on_async=executor.orphans.ran_on_async, ran_on_sync=executor.orphans.ran_on_sync,
-        )  # fmt: skip
+            executed=executor.executed,
+            overdue=executor.overdue(),
+            rss=resident(),
+            in_flight=in_flight(self._listeners),
+            executing=len(executor.executing),
+            waiting=sum(batcher.waiting_calls for batcher in self.batchers.values()),
+            ran_on_async=executor.abandoned.ran_on_async,
+            ran_on_sync=executor.abandoned.ran_on_sync,
+        )
 
     def _busy(self) -> bool:
         waits = bool(self._attaching) or (self._port is not None and self._port.pending)

@@ -107,7 +107,7 @@ class Batcher:
         return 0 if batch is None else max(0, self.limits.max_size - batch.size - batch.expected)
 
     @property
-    def held(self) -> int:
+    def waiting_calls(self) -> int:
         """Return the number of calls that wait for their execution here."""
         return len(self.waiting) + (
             len(self.collecting.calls) if self.collecting is not None else 0

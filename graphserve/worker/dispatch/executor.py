@@ -3,7 +3,7 @@ waits.
 
 A `BoundApi` is one API of the instance, with its codecs. The `Executor` of a worker starts an
 `Execution` for each call, keeps those that run, and answers with `DeadlineExceeded` in place of one
-that is late. `Orphans` are calls whose caller has left: those that run on all the same are counted.
+that is late. `AbandonedCalls` are those whose caller has left: the ones that run on are counted.
 
 Runs in workers and in `local()`; it knows no sockets.
 """
@@ -132,7 +132,7 @@ class Executor:
         self.lag_limit = LoopLagLimit(self.loop, lambda: len(self.executing))
         self.executed = 0
         self.eager = Eager(self.loop)
-        self.orphans = Orphans(self.loop, self.executing)
+        self.abandoned = AbandonedCalls(self.loop, self.executing)
 
     @property
     def decoders(self) -> ThreadPoolExecutor:
@@ -327,7 +327,7 @@ class Execution:
         if self._running is not None:
             # a thread that runs is left alone: it holds its slot until it returns
             self._running.cancel()
-            self._executor.orphans.add(self)
+            self._executor.abandoned.add(self)
         self.context.leave()
 
     def _end(self, result: object, error: BaseException | None) -> None:
@@ -413,7 +413,7 @@ def name_of(method: Callable[..., object]) -> str:
     return f"the API {getattr(method, '__qualname__', method)}"
 
 
-class Orphans:
+class AbandonedCalls:
     """The calls of one worker whose callers have left, and the number of those that ran on all the
     same.
 
@@ -427,33 +427,35 @@ class Orphans:
     def __init__(self, loop: asyncio.AbstractEventLoop, executing: Collection[Running]) -> None:
         self._loop = loop
         self._executing = executing
-        self._left: deque[tuple[float, Running]] = deque()  # when it is looked at, and the call
+        # when it is looked at, and the call
+        self._calls: deque[tuple[float, Running]] = deque()
         self.ran_on_async = 0
         self.ran_on_sync = 0
 
     def add(self, execution: Running) -> None:
         """Count this call, for which nobody waits any more, if it does not end soon."""
-        if not self._left:  # (else the timer runs)
+        if not self._calls:  # (else the timer runs)
             self._loop.call_later(RUN_ON, self._look)
-        self._left.append((self._loop.time() + RUN_ON, execution))
+        self._calls.append((self._loop.time() + RUN_ON, execution))
 
     @property
     def waiting(self) -> int:
         """Return the number of calls that were not looked at yet."""
-        return len(self._left)
+        return len(self._calls)
 
     def _look(self) -> None:
-        now, left = self._loop.time(), self._left
-        while left and left[0][0] <= now:
-            self._judge(left.popleft()[1], LATE_TURNS)
-        if left:
-            self._loop.call_later(left[0][0] - now, self._look)
+        now = self._loop.time()
+        calls = self._calls
+        while calls and calls[0][0] <= now:
+            self._count_if_running(calls.popleft()[1], LATE_TURNS)
+        if calls:
+            self._loop.call_later(calls[0][0] - now, self._look)
 
-    def _judge(self, execution: Running, turns: int) -> None:
+    def _count_if_running(self, execution: Running, turns: int) -> None:
         if execution not in self._executing:
             return
         if turns:
-            self._loop.call_soon(self._judge, execution, turns - 1)
+            self._loop.call_soon(self._count_if_running, execution, turns - 1)
         elif execution.in_thread:
             self.ran_on_sync += 1
         else:

@@ -252,7 +252,7 @@ class StreamExecution:
             self._timer.cancel()
         if self._running is not None:
             self._running.cancel()
-            self._executor.orphans.add(self)
+            self._executor.abandoned.add(self)
         self.context.leave()
         self._items.clear()
         self._room.release(BUFFERED_ITEMS)  # a thread that waits for room looks up

@@ -138,13 +138,13 @@ async def test_calls_that_run_on_are_counted(
         if not late:
             execution.cancel()
         if sum(counts):
-            await until(lambda: executor.orphans.ran_on_async + executor.orphans.ran_on_sync)
+            await until(lambda: executor.abandoned.ran_on_async + executor.abandoned.ran_on_sync)
             assert not freed.is_set(), "it holds its slot all the same"
         stubborn.enough.set()
         await asyncio.wait_for(freed.wait(), 20)
-        await until(lambda: not executor.orphans.waiting)
+        await until(lambda: not executor.abandoned.waiting)
         await turns()
-        assert (executor.orphans.ran_on_async, executor.orphans.ran_on_sync) == counts
+        assert (executor.abandoned.ran_on_async, executor.abandoned.ran_on_sync) == counts
 
 
 # --- batches ---
