@@ -206,7 +206,7 @@ async def failure(
     items: list[Any] = []
     try:
         call = getattr(client, name)(*arguments, **named)
-        if hasattr(call, "__aiter__"):
+        if hasattr(call, "__anext__"):  # (of a call, `__aiter__` says what to write)
             async for item in call:
                 items.append(item)
         else:
