@@ -263,7 +263,8 @@ class Fleet:
     async def _drain(self, node: Node) -> None:
         while any(node in self._needs(other) for other in self.nodes if other is not node):
             await self._progressed.wait()
-        await self.end(node)
+        if node in self.nodes:  # it may have ended meanwhile, since a reload has replaced it
+            await self.end(node)
 
     async def kill(self) -> None:
         """End everything at once."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -335,3 +337,26 @@ def test_no_worker_is_started_when_the_graph_stops_while_one_is_recycled(
         assert len(bench.spawned) == 3
 
     play(folder, [], scene, ON_GPUS)
+
+
+def test_a_stop_just_when_a_node_that_was_replaced_has_ended(folder: Path) -> None:
+    """At each turn of the event loop around the end of that node."""
+
+    def scene(turns: int) -> Callable[[Bench], Coroutine[Any, Any, None]]:
+        async def stop(bench: Bench) -> None:
+            await bench.start()
+            leaf, entry = PLAN.nodes
+            bench.spawned[0].stalls = WorkerState.DRAINING
+            await bench.reload(replace(PLAN, nodes=(replace(leaf, init={"x": 1}), entry)))
+            await bench.until(lambda: bench.spawned[0].state is WorkerState.DRAINING)
+            bench.spawned[0].go_on()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await bench.stop()
+
+        return stop
+
+    for turns in range(40):
+        place = folder / str(turns)
+        place.mkdir()
+        play(place, [], scene(turns))
