@@ -224,6 +224,7 @@ class Bench:
     async def ends(self) -> None:
         """Wait until it has ended as it should: nothing is executed, its socket has no name."""
         await asyncio.wait_for(self.living, PATIENCE)
+        self.supervisor.channel.drain()  # what it said last is heard
         assert self.life.state is ProcessState.ENDED
         assert not list((self.run / self.node.id).glob("[0-9]*.sock"))
 
@@ -653,6 +654,7 @@ class FallbackBench(Bench):
 
     async def ends(self) -> None:
         await asyncio.wait_for(self.living, PATIENCE)
+        self.supervisor.channel.drain()  # what it said last is heard
 
 
 @pytest.fixture
