@@ -23,7 +23,7 @@ from graphserve.supervise.fallback import (
 )
 from graphserve.supervise.states import IllegalTransition, Transitions, WorkerState
 from graphserve.system import messages
-from tests.lifecycle.test_states import PLAN, Bench, ScriptedWorker, play
+from tests.lifecycle.scripted import PLAN, Bench, ScriptedWorker, play
 
 HEALTH = messages.HealthReport(0, 0.0, 0, 0, 0, 0, 0, 0)
 EVENTS = ("client", "entry dies", "health", "fallback dies", "fallback drains", "renewed")
@@ -82,7 +82,7 @@ class Port:
     def entry(self) -> ScriptedWorker:
         """The latest worker of the entry."""
         return [
-            each for each in self.bench.spawned if each.pool._name == "Entry" and each.slot >= 0
+            each for each in self.bench.spawned if each.pool.name == "Entry" and each.slot >= 0
         ][-1]
 
     @property
