@@ -332,7 +332,34 @@ BATCHES = {
     "a wait for ever": ("max_wait=float('inf')", r"a number of seconds from 0, not inf"),
 }
 
+EACH = {
+    "no mapping": ("Good", r"takes one service and one mapping, .*depends\.each\(Service, \{"),
+    "a second mapping": ("Good, {}, {}", r"takes one service and one mapping"),
+    "nothing in it": ("Good, {}", r"write a mapping with a key for each node"),
+    "a list": ("Good, ['en', 'ja']", r"write a mapping with a key for each node"),
+    "a key with a dot": ("Good, {'v1.2': {}}", r"the key 'v1\.2' cannot end the name of a node"),
+    "an empty key": ("Good, {'': {}}", r"the key '' cannot end the name of a node"),
+    "a key with a line end": ("Good, {'a\\n': {}}", r"cannot end the name of a node"),
+    "a number as key": ("Good, {1: {}}", r"the key 1 cannot end the name of a node"),
+    "a value that is no dict": ("Good, {'en': 'en'}", r"'en' has 'en', where a dict .*\{\} if"),
+    "None": ("Good, {'en': None}", r"'en' has None, where a dict"),
+    "no JSON": ("Good, {'en': {'lang': object()}}", r"init is a dict .* whose values are JSON"),
+    "init": ("Good, {'a': {}}, init={}", r"takes no init= and no url=: the mapping has"),
+    "url": ("Good, {'a': {}}, url='http://a'", r"takes no init= and no url="),
+    "an option of the service": ("Good, {'a': {}}, workers=2", r"@service\(workers=…\)"),
+    "an unknown option": ("Good, {'a': {}}, nmae='a'", r"did you mean 'name'\?"),
+    "a plain class": ("Plain, {'a': {}}", r"Plain is no service"),
+    "no service": ("None, {'a': {}}", r"needs a service class, or its import string"),
+    "a bad name": ("Good, {'a': {}}, name='1'", r"a node's name is a letter"),
+    "a bad timeout": ("Good, {'a': {}}, timeout=0", r"timeout is a number of seconds above 0"),
+    "a bad client": ("Good, {'a': {}}, client=int", r"client is httpx\.AsyncClient or"),
+}
+
 MISPLACED = {
+    "several, a parameter": (
+        "def helps(self, goods=depends.each(Good, {'a': {}})): ... # HERE\n{body}",
+        r"`dep = depends\.each\(Good, \{…\}\)` .* call `self\.dep\[key\]\.method",
+    ),
     "a parameter of an API": (
         "@api\n    def run(self, x: int, good=depends(Good)) -> int: ... # HERE",
         r"the default of parameter 'good' of A\.run: .* `dep = depends\(Good\)`",
@@ -424,6 +451,12 @@ def test_mistakes_in_a_dependency(tmp_path: Path, case: str) -> None:
         refused(tmp_path, f"class A:\n    good = depends( # HERE{arguments})", message)
     else:
         refused(tmp_path, f"class A:\n    good = depends({arguments}) # HERE", message)
+
+
+@pytest.mark.parametrize("case", EACH)
+def test_mistakes_in_dependencies_by_key(tmp_path: Path, case: str) -> None:
+    arguments, message = EACH[case]
+    refused(tmp_path, f"class A:\n    goods = depends.each({arguments}) # HERE", message)
 
 
 @pytest.mark.parametrize("case", MISPLACED)
@@ -559,7 +592,7 @@ class Derived(Base):
     )
     assert set(apis(module.Derived)) >= {"first", "second"}
     edges = dependencies(module.Base)
-    assert (edges["good"].name, edges["good"].init, edges["good"].timeout) == (
+    assert (edges["good"].name, edges["good"].inits[None], edges["good"].timeout) == (
         "good-2",
         {"lang": "de"},
         1,

@@ -5,7 +5,7 @@ Runs in workers.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic
@@ -129,6 +129,35 @@ class Lanes:
         return self._made[node, kind]
 
 
+class ClientMapping(Mapping[str, "TypedClient | HttpClient"]):
+    """The clients of `depends.each(...)` by key.
+
+    Args:
+        name: the node and the attribute, for messages.
+        clients: by key.
+    """
+
+    def __init__(self, name: str, clients: Mapping[str, TypedClient | HttpClient]) -> None:
+        self._name = name
+        self._clients = dict(clients)
+
+    def __getitem__(self, key: str) -> TypedClient | HttpClient:
+        try:
+            return self._clients[key]
+        except (KeyError, TypeError):
+            known = ", ".join(map(repr, self._clients))
+            raise KeyError(f"{self._name} has no key {key!r}; it has {known}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._clients)
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def __repr__(self) -> str:
+        return f"<{self._name}: {', '.join(self._clients)}>"
+
+
 class Clients(Generic[RequestT]):
     """Makes the clients of one node.
 
@@ -161,9 +190,16 @@ class Clients(Generic[RequestT]):
         self._closing: list[Callable[[], Awaitable[None] | None]] = []
 
     def inject(self, instance: object) -> None:
-        """Put a client for each dependency on the instance."""
+        """Put a client for each dependency on the instance, and where one has keys a mapping."""
+        mappings: dict[str, dict[str, TypedClient | HttpClient]] = {}
         for edge in self.node.edges:
-            vars(instance)[edge.attribute] = self._client(edge)
+            client = self._client(edge)
+            if edge.key is None:
+                vars(instance)[edge.attribute] = client
+            else:
+                mappings.setdefault(edge.attribute, {})[edge.key] = client
+        for attribute, clients in mappings.items():
+            vars(instance)[attribute] = ClientMapping(f"{self.node.name}.{attribute}", clients)
 
     async def close(self) -> None:
         """Close what has connections of its own."""

@@ -1,9 +1,10 @@
-"""Edges of the graph as a class declares them: `depends(...)`. Checks what it can see, and imports
-nothing.
+"""Edges of the graph as a class declares them: `depends(...)` and `depends.each(...)`. Checks what
+it can see, and imports nothing.
 """
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections.abc import Mapping
 from typing import Any, Literal, NoReturn, TypeVar, overload
@@ -16,27 +17,40 @@ from graphserve.errors import ConfigurationError, UnknownOptionError
 T = TypeVar("T")
 Client = Literal["typed", "httpx.AsyncClient", "httpx.Client"]
 _ARGUMENTS = ("name", "init", "timeout", "client", "url")
+_ARGUMENTS_OF_EACH = ("name", "timeout", "client")
+_KEY = re.compile(r"[A-Za-z0-9_-]+\Z")  # the end of a node's name
 
 
 class Dependency:
     """What `depends(...)` leaves on the class; the worker puts the client beside it on the
     instance.
+
+    Args:
+        target: the service; None for an address without a class.
+        inits: keyword arguments of `__init__` by key of the mapping that `depends.each(...)` stands
+            for, one node each; `depends(...)` has one, and its key is None.
+        name: of the node, or what comes before the key in the names of the nodes; None: the
+            service's own.
+        timeout: seconds that one call may take.
+        client: what is injected.
+        url: the address of a service that runs elsewhere.
+        place: where it was written.
     """
 
     def __init__(
         self,
         target: type | str | None,
+        inits: Mapping[str | None, Mapping[str, object]],
         *,
         name: str | None,
-        init: Mapping[str, object],
         timeout: float | None,
         client: Client,
         url: str | None,
         place: Place,
     ) -> None:
         self.target = target
+        self.inits = {key: dict(init) for key, init in inits.items()}
         self.name = name
-        self.init = dict(init)
         self.timeout = timeout
         self.client: Client = client
         self.url = url
@@ -61,10 +75,13 @@ class Dependency:
 
     def __getattr__(self, name: str) -> NoReturn:
         file, line = self.__dict__.get("place", ("?", 0))
+        if self._several:
+            written, called = "depends.each(Service, {…})", f"self.dep[key].{name}(...)"
+        else:
+            written, called = "depends(Service)", f"self.dep.{name}(...)"
         raise AttributeError(
             f"{file}:{line}: depends(...) has no {name!r}: it stands in the body of a @service"
-            " class (`dep = depends(Service)`), and a running instance calls it"
-            f" (`self.dep.{name}(...)`)"
+            f" class (`dep = {written}`), and a running instance calls it (`{called}`)"
         )
 
     def __call__(self, *arguments: object, **named: object) -> NoReturn:
@@ -89,9 +106,18 @@ class Dependency:
         refuse(
             f"{self.written} is {how}, but it only says which service is called: write `dep ="
             f" {self.written}` in the body of a @service class, and call an API of it: `await"
-            " self.dep.method(...)`",
+            f" {self.called}`",
             self.place,
         )
+
+    @property
+    def _several(self) -> bool:
+        return None not in self.__dict__.get("inits", {None: {}})
+
+    @property
+    def called(self) -> str:
+        """Return how it is called."""
+        return "self.dep[key].method(...)" if self._several else "self.dep.method(...)"
 
     @property
     def written(self) -> str:
@@ -104,98 +130,194 @@ class Dependency:
             if target is None
             else repr(target)
         )
-        return f"depends({shown})"
+        return f"depends.each({shown}, {{…}})" if self._several else f"depends({shown})"
 
 
 made: weakref.WeakSet[Dependency] = weakref.WeakSet()  # every one of this process
 
 
-@overload
-def depends(
-    target: type[T],
-    *,
-    name: str | None = ...,
-    init: Mapping[str, object] | None = ...,
-    timeout: float | None = ...,
-    url: str | None = ...,
-) -> type[T]: ...
-@overload
-def depends(
-    target: str,
-    *,
-    name: str | None = ...,
-    init: Mapping[str, object] | None = ...,
-    timeout: float | None = ...,
-    url: str | None = ...,
-) -> Any: ...
-@overload
-def depends(
-    target: type | str | None = ...,
-    *,
-    client: type[T],
-    name: str | None = ...,
-    init: Mapping[str, object] | None = ...,
-    timeout: float | None = ...,
-    url: str | None = ...,
-) -> T: ...
-def depends(target: object = None, *rest: object, **options: object) -> object:
-    """Declare which other service this one calls: `recognizer = depends(Recognizer)`.
+class Depends:
+    """Declares the edges of the graph: there is one of it, `depends`."""
 
-    It stands in the body of a `@service` class. `self.recognizer.read(...)` is then a call to a
-    worker of that service: it is sent at once; await it, or wait in a thread with `.result()`.
+    def __init__(self) -> None:
+        self.__doc__ = type(self).__call__.__doc__
 
-    Args:
-        target: a service class, or its import string `"module:Class"` (the caller then never
-            imports it).
-        name: the name of the node, for a second node of the same class; default: the service's own
-            name.
-        init: keyword arguments of its `__init__`; JSON values.
-        timeout: seconds that one call through this attribute may take.
-        client: `httpx.AsyncClient` or `httpx.Client`: a real client whose `base_url` is the node,
-            in place of typed calls.
-        url: the http(s) address of a service that runs elsewhere, without query; graphserve then
-            starts no node for it.
+    @overload
+    def __call__(
+        self,
+        target: type[T],
+        *,
+        name: str | None = ...,
+        init: Mapping[str, object] | None = ...,
+        timeout: float | None = ...,
+        url: str | None = ...,
+    ) -> type[T]: ...
+    @overload
+    def __call__(
+        self,
+        target: str,
+        *,
+        name: str | None = ...,
+        init: Mapping[str, object] | None = ...,
+        timeout: float | None = ...,
+        url: str | None = ...,
+    ) -> Any: ...
+    @overload
+    def __call__(
+        self,
+        target: type | str | None = ...,
+        *,
+        client: type[T],
+        name: str | None = ...,
+        init: Mapping[str, object] | None = ...,
+        timeout: float | None = ...,
+        url: str | None = ...,
+    ) -> T: ...
+    def __call__(self, target: object = None, *rest: object, **options: object) -> object:
+        """Declare which other service this one calls: `recognizer = depends(Recognizer)`.
 
-    Raises:
-        DeclarationError: the target is no service, an argument is unknown or has a value that
-            cannot work.
+        It stands in the body of a `@service` class. `self.recognizer.read(...)` is then a call to a
+        worker of that service: it is sent at once; await it, or wait in a thread with `.result()`.
+        `depends.each` declares several nodes of one class.
 
-    Example:
-        >>> @service
-        ... class Gateway:
-        ...     echo = depends(Echo, timeout=2.0)
-        ...
-        ...     @api
-        ...     async def twice(self, text: str) -> str:
-        ...         return await self.echo.echo(text + text)
-    """
-    place = caller()
-    if rest:
-        refuse(
-            "depends(...) takes one service; write what follows it by name:"
-            f" {', '.join(_ARGUMENTS)}",
-            place,
-        )
-    for option in options:
-        if option not in _ARGUMENTS and option in ServiceOptions.__dataclass_fields__:
+        Args:
+            target: a service class, or its import string `"module:Class"` (the caller then never
+                imports it).
+            name: the name of the node, for a second node of the same class; default: the service's
+                own name.
+            init: keyword arguments of its `__init__`; JSON values.
+            timeout: seconds that one call through this attribute may take.
+            client: `httpx.AsyncClient` or `httpx.Client`: a real client whose `base_url` is the
+                node, in place of typed calls.
+            url: the http(s) address of a service that runs elsewhere, without query; graphserve
+                then starts no node for it.
+
+        Raises:
+            DeclarationError: the target is no service, an argument is unknown or has a value that
+                cannot work.
+
+        Example:
+            >>> @service
+            ... class Gateway:
+            ...     echo = depends(Echo, timeout=2.0)
+            ...
+            ...     @api
+            ...     async def twice(self, text: str) -> str:
+            ...         return await self.echo.echo(text + text)
+        """
+        place = caller()
+        if rest:
             refuse(
-                f"depends(...) takes no {option!r}: it is an option of the service,"
-                f" @service({option}=…)",
+                "depends(...) takes one service; write what follows it by name:"
+                f" {', '.join(_ARGUMENTS)}",
                 place,
             )
-        if option not in _ARGUMENTS:
-            refuse(str(UnknownOptionError(option, _ARGUMENTS, "depends(...)")), place)
-    name, init, timeout, client, url = (options.get(option) for option in _ARGUMENTS)
-    kind = _client_kind(client, place)
-    return Dependency(
-        _checked_target(target, url, kind, place),
-        name=_checked_name(name, place),
-        timeout=_checked_timeout(timeout, place),
-        init=_checked_init(init, place),
-        client=kind,
-        url=_checked_url(url, init, place),
-        place=place,
-    )
+        _check_options(options, _ARGUMENTS, "depends(...)", place)
+        name, init, timeout, client, url = (options.get(option) for option in _ARGUMENTS)
+        kind = _client_kind(client, place)
+        return Dependency(
+            _checked_target(target, url, kind, place),
+            {None: _checked_init(init, place)},
+            name=_checked_name(name, place),
+            timeout=_checked_timeout(timeout, place),
+            client=kind,
+            url=_checked_url(url, init, place),
+            place=place,
+        )
+
+    @overload
+    def each(
+        self,
+        target: type[T],
+        inits: Mapping[str, Mapping[str, object]],
+        /,
+        *,
+        name: str | None = ...,
+        timeout: float | None = ...,
+    ) -> Mapping[str, type[T]]: ...
+    @overload
+    def each(
+        self,
+        target: str,
+        inits: Mapping[str, Mapping[str, object]],
+        /,
+        *,
+        name: str | None = ...,
+        timeout: float | None = ...,
+    ) -> Mapping[str, Any]: ...
+    @overload
+    def each(
+        self,
+        target: type | str,
+        inits: Mapping[str, Mapping[str, object]],
+        /,
+        *,
+        client: type[T],
+        name: str | None = ...,
+        timeout: float | None = ...,
+    ) -> Mapping[str, T]: ...
+    def each(self, target: object = None, *rest: object, **options: object) -> object:
+        """Declare several nodes of one class, of which a call chooses one by its key.
+
+        `readers = depends.each(Reader, {"en": {"lang": "en"}, "ja": {"lang": "ja"}})` makes the
+        nodes `Reader-en` and `Reader-ja`, each with workers of its own. On a running instance it is
+        a mapping: `self.readers[language].read(...)`; a key that it does not have raises KeyError,
+        whose message lists those that it has.
+
+        Args:
+            target: a service class, or its import string `"module:Class"`.
+            *rest: one mapping: by key, the keyword arguments of its `__init__`, JSON values; `{}`
+                where there are none. A key has letters, digits, `_` and `-`, and ends the name of
+                its node.
+            **options: by name:
+                name: what comes before the key in the names of the nodes. Default: the service's
+                    own name.
+                timeout: seconds that one call may take.
+                client: `httpx.AsyncClient` or `httpx.Client`: real clients in place of typed calls.
+
+        Raises:
+            DeclarationError: the target is no service, a key or a value cannot be one, or an
+                argument is unknown.
+
+        Example:
+            >>> @service
+            ... class Gateway:
+            ...     echoes = depends.each(Echo, {"a": {}, "b": {}})
+            ...
+            ...     @api
+            ...     async def ask(self, which: str, text: str) -> str:
+            ...         return await self.echoes[which].echo(text)
+        """
+        place = caller()
+        if len(rest) != 1:
+            refuse(
+                "depends.each(...) takes one service and one mapping, by key what its __init__"
+                ' gets: depends.each(Service, {"a": {…}, "b": {…}})',
+                place,
+            )
+        if "init" in options or "url" in options:
+            refuse(
+                "depends.each(...) takes no init= and no url=: the mapping has for each key what"
+                " __init__ gets, and each key is a node of this graph",
+                place,
+            )
+        _check_options(options, _ARGUMENTS_OF_EACH, "depends.each(...)", place)
+        name, timeout, client = (options.get(option) for option in _ARGUMENTS_OF_EACH)
+        kind = _client_kind(client, place)
+        if target is None:
+            refuse("depends.each() needs a service class, or its import string", place)
+        return Dependency(
+            _checked_target(target, None, kind, place),
+            _checked_inits(rest[0], place),
+            name=_checked_name(name, place),
+            timeout=_checked_timeout(timeout, place),
+            client=kind,
+            url=None,
+            place=place,
+        )
+
+
+depends = Depends()
 
 
 def dependencies(cls: type) -> dict[str, Dependency]:
@@ -210,6 +332,20 @@ def dependencies(cls: type) -> dict[str, Dependency]:
             else:
                 found.pop(name, None)
     return found
+
+
+def _check_options(
+    options: Mapping[str, object], known: tuple[str, ...], where: str, place: Place
+) -> None:
+    for option in options:
+        if option not in known and option in ServiceOptions.__dataclass_fields__:
+            refuse(
+                f"{where} takes no {option!r}: it is an option of the service,"
+                f" @service({option}=…)",
+                place,
+            )
+        if option not in known:
+            refuse(str(UnknownOptionError(option, known, where)), place)
 
 
 def _checked_target(target: object, url: object, client: Client, place: Place) -> type | str | None:
@@ -315,6 +451,31 @@ def _checked_init(init: object, place: Place) -> Mapping[str, object]:
             place,
         )
     return init
+
+
+def _checked_inits(inits: object, place: Place) -> dict[str | None, Mapping[str, object]]:
+    if not isinstance(inits, Mapping) or not inits:
+        refuse(
+            f"depends.each(…, {inits!r}): write a mapping with a key for each node, and by key what"
+            ' its __init__ gets, {} where that is nothing: {"a": {…}, "b": {…}}',
+            place,
+        )
+    checked: dict[str | None, Mapping[str, object]] = {}
+    for key, init in inits.items():
+        if not isinstance(key, str) or not _KEY.match(key):
+            refuse(
+                f"depends.each(…): the key {key!r} cannot end the name of a node: write letters,"
+                " digits, '_' or '-'",
+                place,
+            )
+        if not isinstance(init, Mapping):
+            refuse(
+                f"depends.each(…): {key!r} has {init!r}, where a dict of the keyword arguments of"
+                " __init__ belongs ({} if it takes none)",
+                place,
+            )
+        checked[key] = _checked_init(init, place)
+    return checked
 
 
 def _checked_url(url: object, init: object, place: Place) -> str | None:

@@ -41,7 +41,7 @@ def strays(
             yield (
                 f"{file}:{line}: {each.written} is no attribute of a class, so nothing connects it:"
                 f" write `dep = {each.written}` in the body of the @service class that calls it,"
-                " and `self.dep.method(...)` in its methods"
+                f" and `{each.called}` in its methods"
             )
         else:
             name = each.owner.__name__

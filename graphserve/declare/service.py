@@ -231,7 +231,8 @@ def _check_class(cls: type, place: Place) -> None:
         if holds and any(isinstance(item, Dependency) for item in inner):
             refuse(
                 f"{cls.__name__}.{attribute} holds several depends(...): give each an attribute of"
-                " its own",
+                " its own, or write depends.each(Service, {key: init, …}) for several nodes of one"
+                " class",
                 place,
             )
     for where, dependency in misplaced(cls):
@@ -245,10 +246,12 @@ def _check_class(cls: type, place: Place) -> None:
 
 
 def _refuse_misplaced(where: str, dependency: Dependency | None, place: Place) -> None:
-    written = dependency.written if dependency is not None else "depends(Service)"
+    written, called = "depends(Service)", "self.dep.method(...)"
+    if dependency is not None:
+        written, called = dependency.written, dependency.called
     refuse(
         f"depends(...) in {where}: nothing connects it there. Write `dep = {written}` in the body"
-        " of the class, an attribute for each, and call `self.dep.method(...)`",
+        f" of the class, an attribute for each, and call `{called}`",
         dependency.place if dependency is not None else place,
     )
 

@@ -185,14 +185,16 @@ class _Builder:
             node = waiting.pop(0)
             for dependency in () if node.undeclared else dependencies(node.cls).values():
                 try:
-                    below = self._follow(node, dependency)
+                    found = self._follow(node, dependency)
                 except _Refused:
                     continue
-                if below is not None and below.name not in seen:
-                    seen.add(below.name)
-                    waiting.append(below)
+                for below in found:
+                    if below.name not in seen:
+                        seen.add(below.name)
+                        waiting.append(below)
 
-    def _follow(self, node: _Found, dependency: Dependency) -> _Found | None:
+    def _follow(self, node: _Found, dependency: Dependency) -> list[_Found]:
+        """Add the edges of a dependency, and return the nodes that it leads to."""
         where = "{}:{}".format(*dependency.place)
         cls = dependency.target
         if isinstance(cls, str):
@@ -201,16 +203,24 @@ class _Builder:
             cls = None if plain else self._import(parse(cls, self.folder), where)
         if dependency.url is not None and cls not in (self.replace or {}):
             node.edges.append(self._elsewhere(dependency, cls, where))
-            return None
+            return []
         spec = declaration(cls)
         assert cls is not None and spec is not None
-        below = self._add(self._found(dependency.name or spec.name, cls, dependency.init, where))
-        self.places.setdefault((node.name, below.name), where)
         at, typed = dependency.attribute, not isinstance(dependency.target, str)
-        node.edges.append(
-            EdgePlan(at, below.name, dependency.client, dependency.timeout, typed=typed)
-        )
-        return below
+        found = []
+        for key, init in dependency.inits.items():
+            name = dependency.name or spec.name
+            if key is not None:
+                name = f"{name}-{key}"
+            below = self._add(self._found(name, cls, init, where))
+            self.places.setdefault((node.name, below.name), where)
+            node.edges.append(
+                EdgePlan(
+                    at, below.name, dependency.client, dependency.timeout, typed=typed, key=key
+                )
+            )
+            found.append(below)
+        return found
 
     def _elsewhere(self, dependency: Dependency, cls: type | None, where: str) -> EdgePlan:
         # by import string: only we look at the class, not the caller

@@ -75,6 +75,8 @@ class EdgePlan:
         typed: whether the caller may import the class for its types (False for an import string).
         target: the import string of the class behind `url`, if one was given.
         apis: the APIs behind `url`, if a class was given.
+        key: its key, where the attribute is a mapping with an edge for each key
+            (`depends.each(...)`).
     """
 
     attribute: str
@@ -85,6 +87,7 @@ class EdgePlan:
     typed: bool = True
     target: str | None = None
     apis: tuple[ApiPlan, ...] = ()
+    key: str | None = None
 
 
 @dataclass(frozen=True)

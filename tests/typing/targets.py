@@ -12,6 +12,9 @@ class Gateway:
     blocking = depends(Model, client=httpx.Client, name="model-2")
     far = depends(client=httpx.AsyncClient, url="https://example.com")
     string = depends("models.detector:Detector", client=httpx.AsyncClient)
+    models = depends.each(Model, {"en": {"lang": "en"}, "ja": {"lang": "ja"}})
+    lazy_models = depends.each("models.detector:Detector", {"a": {}}, name="detector")
+    clients = depends.each(Model, {"a": {}}, client=httpx.AsyncClient)
 
 
 async def import_string(gateway: Gateway) -> None:
@@ -28,6 +31,22 @@ async def httpx_async_client(gateway: Gateway) -> None:
 
 def httpx_client(gateway: Gateway) -> None:
     reveal_type(gateway.blocking)  # R: Client
+
+
+async def one_of_several(gateway: Gateway, key: str) -> None:
+    reveal_type(gateway.models[key].embed(["a"]))  # R: Call[ndarray[…]]
+    reveal_type(await gateway.models[key].count("a"))  # R: int
+    reveal_type(gateway.models.get(key))  # R: type[Model] | None
+    reveal_type(await gateway.lazy_models[key].read(1))  # R: Any
+    reveal_type(gateway.clients[key])  # R: AsyncClient
+    await gateway.models[key].count(1)  # E: arg-type | reportArgumentType
+    await gateway.models.count("a")  # E: attr-defined | reportAttributeAccessIssue, reportUnknownMemberType
+
+
+def several_are_a_mapping() -> None:
+    depends.each(Model, ["en"])  # E: call-overload | reportCallIssue, reportArgumentType
+    depends.each(Model)  # E: call-overload | reportCallIssue
+    depends.each(Model, {"a": {}}, url="http://a")  # E: call-overload | reportCallIssue
 
 
 def unknown_argument() -> None:

@@ -33,6 +33,7 @@ from graphserve import api, depends, service
 from shared import Cached, echo, make
 
 everywhere = depends(Echo)  # no attribute of a class
+several = depends.each(Echo, {"a": {}})  # self.dep[key].method
 by_name = depends("echo:Echo")  # no attribute of a class
 kept = functools.partial(print, depends(Echo))  # no attribute of a class
 
@@ -57,6 +58,9 @@ class Top(Mixin):
 
     def __init__(self):  # __init__ .* calls depends
         self.dep = depends(Echo)
+
+    class Inner:
+        dep = depends(Echo)  # Inner is no service
 
     @api  # run .* calls depends
     async def run(self, text: str) -> str:
@@ -108,7 +112,7 @@ def test_check_finds_each(folder: Path) -> None:
     for place, words in expected.items():
         (said,) = [line for line in lines if f"{place}:" in line or f"({place})" in line]
         assert all(part in said for part in words.split(" .* ")), said
-        assert ("depends(" in said and "`dep = " in said) or "decorate" in said, (
+        assert ("depends" in said and "`dep = " in said) or "decorate" in said, (
             "it says what to write"
         )
     assert len(lines) == len(expected), done.stderr
