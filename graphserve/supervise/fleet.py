@@ -29,7 +29,7 @@ from graphserve.supervise.states import NodePhase, WorkerState
 from graphserve.supervise.waiting import together
 from graphserve.system import messages, os_errors
 from graphserve.system.rundir.cleanup import remove_node
-from graphserve.system.shared_memory import Roster
+from graphserve.system.worker_pages import Roster
 
 PULSE = 1.0  # seconds between two looks at each worker
 

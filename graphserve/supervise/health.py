@@ -11,7 +11,7 @@ from typing import Literal
 
 from graphserve.call import call_fingerprint
 from graphserve.declare.options import ServiceOptions
-from graphserve.system import shared_memory
+from graphserve.system import worker_pages
 from graphserve.system.messages import HealthReport
 
 Verdict = tuple[Literal["kill", "recycle"], str]
@@ -92,7 +92,7 @@ class Frozen:
 
 
 class WorkerMemory:
-    """Reads what a worker wrote into the memory that it shares with us (`system/shared_memory.py`),
+    """Reads what a worker wrote into the memory that it shares with us (`system/worker_pages.py`),
     also after its death.
 
     Args:
@@ -112,11 +112,11 @@ class WorkerMemory:
         """Return the latest deadline of what it executes, seconds of CLOCK_MONOTONIC; 0.0 if there
         is none.
         """
-        return self._words()[shared_memory.DEADLINE] / 1e9
+        return self._words()[worker_pages.DEADLINE] / 1e9
 
     def executing(self) -> int:
         """Return how many calls it executes, or a few more; 0 if none."""
-        return self._words()[shared_memory.EXECUTING]
+        return self._words()[worker_pages.EXECUTING]
 
     def calls(self, routes: Sequence[str]) -> set[str]:
         """Return the calls that it executes for clients.
@@ -125,11 +125,11 @@ class WorkerMemory:
             routes: of its APIs.
         """
         words, found = self._words(), set()
-        for place in range(shared_memory.FIRST_NOTE, shared_memory.WORDS, shared_memory.NOTE):
+        for place in range(worker_pages.FIRST_NOTE, worker_pages.WORDS, worker_pages.NOTE):
             api, length = words[place] >> 40, words[place] & (1 << 40) - 1
             if 1 <= api <= len(routes):
                 route = routes[api - 1]
-                upload = length == shared_memory.UPLOAD
+                upload = length == worker_pages.UPLOAD
                 found.add(
                     call_fingerprint.upload(route)
                     if upload
@@ -138,7 +138,7 @@ class WorkerMemory:
         return found
 
     def _words(self) -> Sequence[int]:
-        size = shared_memory.WORDS * 8
+        size = worker_pages.WORDS * 8
         try:
             data = os.pread(self._descriptor, size, 0)
         except OSError:

@@ -32,7 +32,7 @@ from graphserve.supervise.states import Claim, NodeLife, NodePhase, WorkerState
 from graphserve.supervise.waiting import first
 from graphserve.system import messages, os_errors
 from graphserve.system.rundir.paths import file_identity
-from graphserve.system.shared_memory import Roster
+from graphserve.system.worker_pages import Roster
 
 # seconds that workers which have drained have to leave, where others needed all of
 # `graceful_timeout`

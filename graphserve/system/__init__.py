@@ -10,12 +10,12 @@ Used in every process.
     channel         the control channel: carries messages and descriptors between the supervisor and
                     a worker
     messages        what the two say there, a class a message
-    shared_memory   what the supervisor and its workers read of each other without a message
+    worker_pages    what the supervisor and its workers read of each other without a message
     rundir/         the run folder: names, the lock, who is alive, cleaning up
     machine         CPUs, GPUs and open files that we may use
     os_errors       what the kernel refused, and what to do about it
     own_json        JSON that user code cannot change
 
 A child begins in `child.py`: `inherited` first, then `child_process.die_with_parent` and
-`process_title`; a worker then opens its `channel`, and gets the roster (`shared_memory`) by it.
+`process_title`; a worker then opens its `channel`, and gets the roster (`worker_pages`) by it.
 """

@@ -13,11 +13,11 @@ import os
 from zlib import crc32
 
 from graphserve.call.call_fingerprint import WHOLE, check
-from graphserve.system.shared_memory import FIRST_NOTE, NOTE, UPLOAD, WORDS
+from graphserve.system.worker_pages import FIRST_NOTE, NOTE, UPLOAD, WORDS
 
 
 class FlightRecorder:
-    """Holds that memory, as a list of ints for whoever writes it (`system/shared_memory.py`)."""
+    """Holds that memory, as a list of ints for whoever writes it (`system/worker_pages.py`)."""
 
     def __init__(self) -> None:
         self.descriptor = os.memfd_create("latest")

@@ -29,7 +29,7 @@ from graphserve.system import messages, os_errors
 from graphserve.system.channel import Channel
 from graphserve.system.process_title import name_process
 from graphserve.system.rundir.paths import plan_file
-from graphserve.system.shared_memory import RosterReader
+from graphserve.system.worker_pages import RosterReader
 from graphserve.worker.dispatch.slots import has_sent
 from graphserve.worker.forks import Forks
 from graphserve.worker.lifecycle import Lifecycle, ProcessState

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from graphserve.system.shared_memory import Roster, RosterReader
+from graphserve.system.worker_pages import Roster, RosterReader
 from graphserve.wire import extensions, memory
 from graphserve.wire.codec import UntypedCodec
 from tests.another_user import as_user, python

@@ -32,7 +32,7 @@ from graphserve.system.channel import Channel
 from graphserve.system.child_process import FIRST_FILE, end_group
 from graphserve.system.messages import HealthReport, Message, Rebind, ServePublic
 from graphserve.system.rundir.paths import file_identity
-from graphserve.system.shared_memory import Roster
+from graphserve.system.worker_pages import Roster
 
 NO_PROCESS_PAUSE = 1.0  # seconds until it is tried again, when the machine gives us no process
 

@@ -26,7 +26,7 @@ from graphserve.graph.plan import ApiPlan, NodePlan
 from graphserve.isolation import forked
 from graphserve.loop.eager import Eager
 from graphserve.loop.timers import Timer, set_timer
-from graphserve.system.shared_memory import DEADLINE, EXECUTING
+from graphserve.system.worker_pages import DEADLINE, EXECUTING
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec
 from graphserve.wire.signature import Signature
 from graphserve.worker.dispatch import endings
@@ -114,7 +114,7 @@ class Executor:
         node: the node.
         threads: the pool that sync APIs run in.
         depth: of the node (`Plan.depth`); default: its level.
-        shared: what the supervisor reads (`system/shared_memory.py`): the latest deadline of what
+        shared: what the supervisor reads (`system/worker_pages.py`): the latest deadline of what
             is executed (never too early, exact when nothing is), and how many calls are.
     """
 
