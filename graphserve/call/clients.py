@@ -23,7 +23,7 @@ from graphserve.graph.plan import URL_LEVELS, ApiPlan, EdgePlan, NodePlan, Plan
 from graphserve.loop.loop_thread import LoopThread
 from graphserve.system.rundir.paths import batch_sockets, queue_socket
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec, UntypedCodec
-from graphserve.wire.memory import SharedMemory
+from graphserve.wire.shared_buffers import SharedMemory
 from graphserve.wire.signature import Signature
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from graphserve.loop.reply import Reply
 from graphserve.loop.shield import shielded
 from graphserve.loop.timers import Timer, set_timer
 from graphserve.wire.headers import ARGUMENTS_UNREAD
-from graphserve.wire.memory import Ticket, done
+from graphserve.wire.shared_buffers import Ticket, done
 from graphserve.wire.trust import PEER, PUBLIC
 
 FIRST_PAUSE = 0.005  # seconds before a lost call is sent the second time again; doubles up to …

@@ -11,7 +11,7 @@ from __future__ import annotations
 from graphserve.call.membership import KnownNode, Membership
 from graphserve.logs import records
 from graphserve.wire.extensions import inlined
-from graphserve.wire.memory import SharedMemory, readable
+from graphserve.wire.shared_buffers import SharedMemory, readable
 
 LOGGER = "graphserve.calls"
 

@@ -17,7 +17,7 @@ from typing import Protocol
 from graphserve.call import call_fingerprint
 from graphserve.errors import Quarantined
 from graphserve.system.messages import SuspectCalls
-from graphserve.wire.memory import Ticket, contents
+from graphserve.wire.shared_buffers import Ticket, contents
 
 KILLS = 2  # workers in a row that a call may kill before it is refused
 

@@ -40,7 +40,7 @@ from graphserve.loop.shield import shielded
 from graphserve.wire import problem
 from graphserve.wire.exceptions import ErrorDetail, Unsendable
 from graphserve.wire.headers import ERROR_KIND
-from graphserve.wire.memory import UnreadableMemory
+from graphserve.wire.shared_buffers import UnreadableMemory
 from graphserve.wire.validation_errors import problem as wrong
 
 Encode = Callable[[dict[str, object]], bytes]  # the arguments of a call, by name

@@ -18,7 +18,7 @@ from graphserve.declare.typed import Stream
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError
 from graphserve.wire import problem
 from graphserve.wire.formats import END, ERROR, FrameReader
-from graphserve.wire.memory import Ticket
+from graphserve.wire.shared_buffers import Ticket
 
 if TYPE_CHECKING:
     from graphserve.loop.loop_thread import LoopThread

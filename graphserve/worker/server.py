@@ -27,7 +27,7 @@ from graphserve.logs import records
 from graphserve.system.inherited import open_standard_streams
 from graphserve.system.messages import HealthReport
 from graphserve.system.rundir.paths import batch_sockets, worker_socket
-from graphserve.wire.memory import SharedMemory
+from graphserve.wire.shared_buffers import SharedMemory
 from graphserve.worker.batch.batcher import Batcher, BatchLease
 from graphserve.worker.dispatch.executor import Executor, bind
 from graphserve.worker.dispatch.slots import GatedListener, Permit, Slots

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphserve.wire import memory
+from graphserve.wire import shared_buffers
 from tests.harness import APPS, Served, eventually, served
 
 ROOT = APPS.parent.parent
@@ -115,8 +115,8 @@ def test_a_killed_sender_takes_nothing_from_who_holds_its_arrays(graph: Served) 
 
 
 @pytest.fixture
-def sender() -> Iterator[memory.MemorySender]:
-    sender = memory.MemorySender(8 * 1024 * 1024)
+def sender() -> Iterator[shared_buffers.MemorySender]:
+    sender = shared_buffers.MemorySender(8 * 1024 * 1024)
     yield sender
     sender.close()
 
@@ -125,21 +125,23 @@ def data(value: int, size: int = 200_000) -> np.ndarray:
     return np.full(size, value, "u1")
 
 
-def test_a_segment_is_used_again_when_its_reader_is_done(sender: memory.MemorySender) -> None:
-    receiver = memory.MemoryReceiver({os.getpid()})
+def test_a_segment_is_used_again_when_its_reader_is_done(
+    sender: shared_buffers.MemorySender,
+) -> None:
+    receiver = shared_buffers.MemoryReceiver({os.getpid()})
     references = []
     for value in range(5):
         reference = sender.place(data(value).data)
         assert reference is not None
         view = np.frombuffer(receiver.fetch(reference), "u1")
         assert (view == value).all() and not view.flags.writeable
-        references.append(memory.REFERENCE.unpack(reference)[1])
+        references.append(shared_buffers.REFERENCE.unpack(reference)[1])
         del view
     assert len(set(references)) == 1
 
 
-def test_a_view_of_a_slice_holds_the_segment(sender: memory.MemorySender) -> None:
-    receiver = memory.MemoryReceiver({os.getpid()})
+def test_a_view_of_a_slice_holds_the_segment(sender: shared_buffers.MemorySender) -> None:
+    receiver = shared_buffers.MemoryReceiver({os.getpid()})
     first = sender.place(data(1).data)
     assert first is not None
     part = np.frombuffer(receiver.fetch(first), "u1")[100:200][::2]
@@ -150,8 +152,8 @@ def test_a_view_of_a_slice_holds_the_segment(sender: memory.MemorySender) -> Non
     assert (part == 1).all()
 
 
-def test_what_nobody_took_is_not_used_again(sender: memory.MemorySender) -> None:
-    receiver = memory.MemoryReceiver({os.getpid()})
+def test_what_nobody_took_is_not_used_again(sender: shared_buffers.MemorySender) -> None:
+    receiver = shared_buffers.MemoryReceiver({os.getpid()})
     first = sender.place(data(1).data)
     second = sender.place(data(2).data)
     assert first is not None and second is not None
@@ -161,21 +163,21 @@ def test_what_nobody_took_is_not_used_again(sender: memory.MemorySender) -> None
     assert sender.in_transit() == 0
 
 
-def test_a_reference_that_was_given_up_is_refused(sender: memory.MemorySender) -> None:
-    receiver = memory.MemoryReceiver({os.getpid()})
+def test_a_reference_that_was_given_up_is_refused(sender: shared_buffers.MemorySender) -> None:
+    receiver = shared_buffers.MemoryReceiver({os.getpid()})
     first = sender.place(data(1).data)
     assert first is not None
-    memory.done(sender.collect())
+    shared_buffers.done(sender.collect())
     assert sender.place(data(2).data) is not None
-    with pytest.raises(memory.UnreadableMemory, match="given the call up"):
+    with pytest.raises(shared_buffers.UnreadableMemory, match="given the call up"):
         receiver.fetch(first)
 
 
-def test_the_cap_holds_and_the_socket_takes_the_rest(sender: memory.MemorySender) -> None:
+def test_the_cap_holds_and_the_socket_takes_the_rest(sender: shared_buffers.MemorySender) -> None:
     taken = [sender.place(data(1, 1_000_000).data) for _ in range(12)]
     assert 4 <= sum(reference is not None for reference in taken) <= 8
     assert sender.place(data(1, 9_000_000).data) is None
-    memory.done(sender.collect())
+    shared_buffers.done(sender.collect())
     assert sender.place(data(1, 7_000_000).data) is not None, "what is free makes room"
 
 
@@ -183,7 +185,7 @@ def test_the_cap_holds_and_the_socket_takes_the_rest(sender: memory.MemorySender
     "limit", [resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE], ids=["descriptors", "memory"]
 )
 def test_where_no_segment_can_be_made_the_socket_takes_it(
-    sender: memory.MemorySender, limit: int
+    sender: shared_buffers.MemorySender, limit: int
 ) -> None:
     """The kernel refuses memfd_create(2), or posix_fallocate(3) in it."""
     soft, hard = resource.getrlimit(limit)
@@ -202,7 +204,7 @@ def test_threads_that_place_at_once_have_segments_of_their_own() -> None:
     before, problems, references = sys.getswitchinterval(), [], []
     barrier = threading.Barrier(8)
 
-    def place(sender: memory.MemorySender, first: int) -> None:
+    def place(sender: shared_buffers.MemorySender, first: int) -> None:
         buffers = [data((first + each) % 251) for each in range(4)]
         barrier.wait(10)
         references.extend((buffer[0], sender.place(buffer.data)) for buffer in buffers)
@@ -211,8 +213,8 @@ def test_threads_that_place_at_once_have_segments_of_their_own() -> None:
     try:
         for _ in range(30):
             sender, receiver = (
-                memory.MemorySender(64 * 1024 * 1024),
-                memory.MemoryReceiver({os.getpid()}),
+                shared_buffers.MemorySender(64 * 1024 * 1024),
+                shared_buffers.MemoryReceiver({os.getpid()}),
             )
             threads = [
                 threading.Thread(target=place, args=(sender, 4 * number)) for number in range(8)
@@ -232,8 +234,8 @@ def test_threads_that_place_at_once_have_segments_of_their_own() -> None:
     assert problems == []
 
 
-def test_idle_memory_is_given_back(sender: memory.MemorySender) -> None:
-    receiver = memory.MemoryReceiver({os.getpid()})
+def test_idle_memory_is_given_back(sender: shared_buffers.MemorySender) -> None:
+    receiver = shared_buffers.MemoryReceiver({os.getpid()})
     before = len(os.listdir("/proc/self/fd"))
     reference = sender.place(data(1).data)
     assert reference is not None
@@ -250,11 +252,11 @@ def test_idle_memory_is_given_back(sender: memory.MemorySender) -> None:
 
 
 def test_nonsense_references_are_refused() -> None:
-    receiver = memory.MemoryReceiver({os.getpid()})
+    receiver = shared_buffers.MemoryReceiver({os.getpid()})
     strange = [
-        memory.REFERENCE.pack(os.getpid(), 0, 1, 2, 3),
-        memory.REFERENCE.pack(2**30, 1, 1, 1, 1),
+        shared_buffers.REFERENCE.pack(os.getpid(), 0, 1, 2, 3),
+        shared_buffers.REFERENCE.pack(2**30, 1, 1, 1, 1),
     ]
     for reference in (b"", b"x" * 32, *strange):
-        with pytest.raises(memory.UnreadableMemory):
+        with pytest.raises(shared_buffers.UnreadableMemory):
             receiver.fetch(reference)

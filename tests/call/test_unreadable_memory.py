@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from graphserve.system.worker_pages import Roster, RosterReader
-from graphserve.wire import extensions, memory
+from graphserve.wire import extensions, shared_buffers
 from graphserve.wire.codec import UntypedCodec
 from tests.another_user import as_user, python
 from tests.harness import APPS, Served, eventually, served
@@ -39,27 +39,29 @@ NO_ROOM = (
 
 
 @pytest.fixture
-def sender() -> Iterator[memory.MemorySender]:
-    with closing(memory.MemorySender(1 << 24)) as sender:
+def sender() -> Iterator[shared_buffers.MemorySender]:
+    with closing(shared_buffers.MemorySender(1 << 24)) as sender:
         yield sender
 
 
-def placed(sender: memory.MemorySender, value: int = 1) -> bytes:
-    reference = sender.place(memoryview(bytes([value]) * memory.MIN_SIZE))
+def placed(sender: shared_buffers.MemorySender, value: int = 1) -> bytes:
+    reference = sender.place(memoryview(bytes([value]) * shared_buffers.MIN_SIZE))
     assert reference is not None
     return reference
 
 
-def test_it_is_opened_for_reading_only_and_nothing_is_written(sender: memory.MemorySender) -> None:
+def test_it_is_opened_for_reading_only_and_nothing_is_written(
+    sender: shared_buffers.MemorySender,
+) -> None:
     reference = placed(sender)
-    _, descriptor, inode, _, _ = memory.REFERENCE.unpack(reference)
-    before = os.pread(descriptor, memory.HEADER, 0)
-    view = memory.MemoryReceiver({os.getpid()}).fetch(reference)
+    _, descriptor, inode, _, _ = shared_buffers.REFERENCE.unpack(reference)
+    before = os.pread(descriptor, shared_buffers.HEADER, 0)
+    view = shared_buffers.MemoryReceiver({os.getpid()}).fetch(reference)
     assert view[:3] == b"\1\1\1" and view.readonly
     opened = [fd for fd in map(int, os.listdir("/proc/self/fd")) if fd > 2 and _inode(fd) == inode]
     modes = {fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE for fd in opened if fd != descriptor}
     assert os.O_RDONLY in modes
-    assert os.pread(descriptor, memory.HEADER, 0) == before
+    assert os.pread(descriptor, shared_buffers.HEADER, 0) == before
     assert sender.in_transit() == 0, "the sender knows all the same"
 
 
@@ -70,8 +72,8 @@ def _inode(fd: int) -> int:
         return -1
 
 
-def test_nobody_but_the_sender_can_write_to_it(sender: memory.MemorySender) -> None:
-    descriptor = memory.REFERENCE.unpack(placed(sender))[1]
+def test_nobody_but_the_sender_can_write_to_it(sender: shared_buffers.MemorySender) -> None:
+    descriptor = shared_buffers.REFERENCE.unpack(placed(sender))[1]
     other = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR)
     try:
         with pytest.raises(PermissionError):
@@ -83,21 +85,21 @@ def test_nobody_but_the_sender_can_write_to_it(sender: memory.MemorySender) -> N
                 os.ftruncate(other, size)
     finally:
         os.close(other)
-    assert sender.place(memoryview(b"\2" * memory.MIN_SIZE)) is not None
+    assert sender.place(memoryview(b"\2" * shared_buffers.MIN_SIZE)) is not None
 
 
 @contextmanager
 def descriptors() -> Iterator[dict[str, int]]:
     """What no segment is, though some look like one."""
-    plain = os.memfd_create(memory.NAME)
+    plain = os.memfd_create(shared_buffers.NAME)
     named = os.memfd_create("other", os.MFD_ALLOW_SEALING)
-    half = os.memfd_create(memory.NAME, os.MFD_ALLOW_SEALING)
-    empty = os.memfd_create(memory.NAME, os.MFD_ALLOW_SEALING)
+    half = os.memfd_create(shared_buffers.NAME, os.MFD_ALLOW_SEALING)
+    empty = os.memfd_create(shared_buffers.NAME, os.MFD_ALLOW_SEALING)
     for fd in (plain, named, half):
         os.ftruncate(fd, 1 << 20)
-    fcntl.fcntl(named, fcntl.F_ADD_SEALS, memory.SEALS)
+    fcntl.fcntl(named, fcntl.F_ADD_SEALS, shared_buffers.SEALS)
     fcntl.fcntl(half, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
-    fcntl.fcntl(empty, fcntl.F_ADD_SEALS, memory.SEALS)
+    fcntl.fcntl(empty, fcntl.F_ADD_SEALS, shared_buffers.SEALS)
     reading, writing = os.pipe()
     with tempfile.NamedTemporaryFile() as file:
         file.truncate(1 << 20)
@@ -115,33 +117,36 @@ def test_what_is_no_segment_is_not_read() -> None:
     with descriptors() as found:
         before = len(os.listdir("/proc/self/fd"))
         for name, fd in found.items():
-            reference = memory.REFERENCE.pack(os.getpid(), fd, os.fstat(fd).st_ino, 8, 0)
-            with pytest.raises(memory.UnreadableMemory, match="no memory of ours"):
-                memory.MemoryReceiver({os.getpid()}).fetch(reference)
+            reference = shared_buffers.REFERENCE.pack(os.getpid(), fd, os.fstat(fd).st_ino, 8, 0)
+            with pytest.raises(shared_buffers.UnreadableMemory, match="no memory of ours"):
+                shared_buffers.MemoryReceiver({os.getpid()}).fetch(reference)
             assert len(os.listdir("/proc/self/fd")) == before, name
 
 
-def test_a_reference_says_the_truth_or_is_not_followed(sender: memory.MemorySender) -> None:
-    pid, fd, inode, length, generation = memory.REFERENCE.unpack(placed(sender))
-    receiver = memory.MemoryReceiver({os.getpid()})
+def test_a_reference_says_the_truth_or_is_not_followed(sender: shared_buffers.MemorySender) -> None:
+    pid, fd, inode, length, generation = shared_buffers.REFERENCE.unpack(placed(sender))
+    receiver = shared_buffers.MemoryReceiver({os.getpid()})
     for wrong in (
         (pid, fd, inode + 1, length, generation), (pid, fd, inode, 2**63, generation), (pid, -1, inode, length, 1),
         (pid, fd, inode, length, generation + 1), (pid, fd, inode, length, 2**64 - 1), (pid, 2**30, inode, 1, 1),
         (0, fd, inode, length, generation), (2**31 - 1, fd, inode, 1, 1),
         (1, fd, inode, length, generation), (os.getppid(), fd, inode, length, generation),
     ):  # fmt: skip
-        with pytest.raises(memory.UnreadableMemory):
-            receiver.fetch(memory.REFERENCE.pack(*wrong))
+        with pytest.raises(shared_buffers.UnreadableMemory):
+            receiver.fetch(shared_buffers.REFERENCE.pack(*wrong))
     assert sender.in_transit() == 1
-    with pytest.raises(memory.UnreadableMemory, match="no worker of this graph"):
-        memory.MemoryReceiver(set()).fetch(
-            memory.REFERENCE.pack(pid, fd, inode, length, generation)
+    with pytest.raises(shared_buffers.UnreadableMemory, match="no worker of this graph"):
+        shared_buffers.MemoryReceiver(set()).fetch(
+            shared_buffers.REFERENCE.pack(pid, fd, inode, length, generation)
         )
     assert sender.in_transit() == 1
 
 
-def test_each_filling_is_taken_for_itself(sender: memory.MemorySender) -> None:
-    first, second = memory.MemoryReceiver({os.getpid()}), memory.MemoryReceiver({os.getpid()})
+def test_each_filling_is_taken_for_itself(sender: shared_buffers.MemorySender) -> None:
+    first, second = (
+        shared_buffers.MemoryReceiver({os.getpid()}),
+        shared_buffers.MemoryReceiver({os.getpid()}),
+    )
     for receiver in (first, second, second, first, first):
         reference = placed(sender)
         assert sender.in_transit() == 1, (
@@ -149,12 +154,14 @@ def test_each_filling_is_taken_for_itself(sender: memory.MemorySender) -> None:
         )
         receiver.fetch(reference)
         assert sender.in_transit() == 0
-    segments = {memory.REFERENCE.unpack(placed(sender))[1] for _ in range(1)}
+    segments = {shared_buffers.REFERENCE.unpack(placed(sender))[1] for _ in range(1)}
     assert len(segments) == 1
 
 
-def test_what_was_taken_stays_so_when_the_reader_is_gone(sender: memory.MemorySender) -> None:
-    receiver = memory.MemoryReceiver({os.getpid()})
+def test_what_was_taken_stays_so_when_the_reader_is_gone(
+    sender: shared_buffers.MemorySender,
+) -> None:
+    receiver = shared_buffers.MemoryReceiver({os.getpid()})
     receiver.fetch(placed(sender))
     sender.sweep()
     receiver.sweep(idle=0.0)
@@ -177,24 +184,24 @@ def test_a_roster_names_workers_at_once() -> None:
 
 
 def test_arguments_are_written_into_the_request_that_named_them(
-    sender: memory.MemorySender,
+    sender: shared_buffers.MemorySender,
 ) -> None:
     values: dict[str, Any] = {
-        "a": np.arange(memory.MIN_SIZE, dtype="f4"), "b": [np.zeros(3), {"c": np.ones((400, 400))}], "d": 2**80,
+        "a": np.arange(shared_buffers.MIN_SIZE, dtype="f4"), "b": [np.zeros(3), {"c": np.ones((400, 400))}], "d": 2**80,
         "e": {2**70: "x"}, "f": b"y" * 5, "g": None, "h": 1.5,
     }  # fmt: skip
     body = UntypedCodec().encode(values, sender.place)
     assert len(body) < 2_000
     whole = extensions.inlined(body, sender.recall)
-    assert len(whole) > 4 * memory.MIN_SIZE
+    assert len(whole) > 4 * shared_buffers.MIN_SIZE
     got = UntypedCodec().decode(whole)
     assert (got["a"] == values["a"]).all() and (got["b"][1]["c"] == 1).all()
     assert {name: got[name] for name in "defgh"} == {name: values[name] for name in "defgh"}
     blob = extensions.reference(placed(sender, 7))
     assert msgspec.msgpack.decode(
         extensions.inlined(msgspec.msgpack.encode([blob]), sender.recall)
-    ) == [b"\7" * memory.MIN_SIZE]
-    memory.done(sender.collect())
+    ) == [b"\7" * shared_buffers.MIN_SIZE]
+    shared_buffers.done(sender.collect())
     sender.sweep(idle=0.0)
     with pytest.raises(ValueError, match="not on its way"):
         extensions.inlined(body, sender.recall)

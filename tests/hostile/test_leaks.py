@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from graphserve.wire import arrays, extensions, memory
+from graphserve.wire import arrays, extensions, shared_buffers
 from tests.apps.hostile import SECRET
 from tests.harness import APPS, Served, eventually, served
 from tests.hostile.wire import exchange
@@ -209,12 +209,12 @@ def test_references_to_memory_are_refused_at_the_public_port(
         base = "http://graph" if place == "uds" else graph.url
         client = stack.enter_context(httpx.Client(transport=transport, base_url=base, timeout=30))
         (entry,) = graph.workers("n1")
-        sender = stack.enter_context(contextlib.closing(memory.MemorySender(1 << 20)))
+        sender = stack.enter_context(contextlib.closing(shared_buffers.MemorySender(1 << 20)))
         # which a neighbour in the graph may send
-        good = sender.place(memoryview(bytes(memory.MIN_SIZE)))
+        good = sender.place(memoryview(bytes(shared_buffers.MIN_SIZE)))
         assert good is not None
-        array, _ = arrays.pack(np.zeros(memory.MIN_SIZE, "u1"))
-        bad = memory.REFERENCE.pack(entry, 0, 1, 10, 1)
+        array, _ = arrays.pack(np.zeros(shared_buffers.MIN_SIZE, "u1"))
+        bad = shared_buffers.REFERENCE.pack(entry, 0, 1, 10, 1)
         for name, value in (
             ("echo", {"body": extensions.reference(good)}), ("total", {"values": extensions.reference(good, array)}),
             ("echo", {"body": extensions.reference(bad)}),

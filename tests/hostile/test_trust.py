@@ -22,7 +22,7 @@ import pytest
 
 from graphserve import local
 from graphserve.errors import InvalidArguments
-from graphserve.wire import arrays, extensions, memory
+from graphserve.wire import arrays, extensions, shared_buffers
 from graphserve.wire.trust import MADE, PEER, PEER_BY_SOCKET, RELAYED
 from tests.apps import trust
 from tests.harness import APPS, Served, children, eventually, served, shared, sockets, waiting
@@ -85,20 +85,20 @@ def codes(body: bytes) -> set[int]:
 
 
 @pytest.fixture(scope="module")
-def sender() -> Iterator[memory.MemorySender]:
+def sender() -> Iterator[shared_buffers.MemorySender]:
     """Memory of this process, as a service of the graph has it: whoever follows a reference to it
     reads it.
     """
-    with closing(memory.MemorySender(1 << 24)) as sender:
+    with closing(shared_buffers.MemorySender(1 << 24)) as sender:
         yield sender
 
 
-def references(graph: Served, sender: memory.MemorySender) -> list[bytes]:
+def references(graph: Served, sender: shared_buffers.MemorySender) -> list[bytes]:
     """Good ones, and such that name what processes have open."""
-    good = sender.place(memoryview(bytes(memory.MIN_SIZE)))
+    good = sender.place(memoryview(bytes(shared_buffers.MIN_SIZE)))
     assert good is not None
-    pid, descriptor, inode, length, generation = memory.REFERENCE.unpack(good)
-    pack = memory.REFERENCE.pack
+    pid, descriptor, inode, length, generation = shared_buffers.REFERENCE.unpack(good)
+    pack = shared_buffers.REFERENCE.pack
     strange = [
         pack(pid, descriptor, inode, 2**63, generation),
         pack(pid, descriptor, 0, length, generation),
@@ -110,9 +110,9 @@ def references(graph: Served, sender: memory.MemorySender) -> list[bytes]:
 
 
 def test_references_are_followed_nowhere(
-    post: Post, graph: Served, sender: memory.MemorySender
+    post: Post, graph: Served, sender: shared_buffers.MemorySender
 ) -> None:
-    array = arrays.pack(np.zeros(memory.MIN_SIZE, "u1"))[0]
+    array = arrays.pack(np.zeros(shared_buffers.MIN_SIZE, "u1"))[0]
     for reference in references(graph, sender):
         plain, shaped = extensions.reference(reference), extensions.reference(reference, array)
         for path, value in (
@@ -249,7 +249,7 @@ def test_a_call_that_does_not_fit_holds_no_slot_in_one_process() -> None:
 
 
 def test_an_injected_client_makes_nobody_a_service(
-    graph: Served, sender: memory.MemorySender
+    graph: Served, sender: shared_buffers.MemorySender
 ) -> None:
     with graph.client() as client:
         for reference in references(graph, sender)[:2]:
@@ -326,7 +326,7 @@ def test_a_connection_is_what_it_opens_as(graph: Served, place: str, who: Any) -
 
 
 def test_a_fallback_server_makes_nobody_a_service(
-    tmp_path: Path, run_dir: Path, sender: memory.MemorySender
+    tmp_path: Path, run_dir: Path, sender: shared_buffers.MemorySender
 ) -> None:
     (tmp_path / "ready").touch()
     with served("entry:Entry", "--run-dir", str(run_dir), env={"FLAGS": str(tmp_path)}) as graph:

@@ -21,7 +21,7 @@ from graphserve.call.memory_sharing import Sharing
 from graphserve.call.request import Compose, composer
 from graphserve.call.retry_budget import RetryBudget
 from graphserve.graph.plan import ApiPlan
-from graphserve.wire.memory import readable
+from graphserve.wire.shared_buffers import readable
 from graphserve.wire.trust import PEER, PEER_BY_SOCKET, Trust
 
 CONNECT_PAUSE = 0.002  # seconds until a full accept queue of one worker is tried again

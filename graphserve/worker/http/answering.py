@@ -18,8 +18,8 @@ from graphserve.wire import problem
 from graphserve.wire.codec import Format, content_format
 from graphserve.wire.exceptions import BeyondMsgpack
 from graphserve.wire.headers import CONTENT_TYPE
-from graphserve.wire.memory import UnreadableMemory
 from graphserve.wire.problem import HttpProblem
+from graphserve.wire.shared_buffers import UnreadableMemory
 from graphserve.wire.trust import RELAYED, Trust
 from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.dispatch.shedding import noted

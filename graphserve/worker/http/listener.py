@@ -14,8 +14,8 @@ from graphserve.graph.plan import ListenPlan
 from graphserve.loop.poller import poller
 from graphserve.wire.extensions import Fetch, Place, no_memory
 from graphserve.wire.headers import CONNECTION, ERROR_KIND
-from graphserve.wire.memory import MemorySender, SharedMemory
 from graphserve.wire.problem import HttpProblem
+from graphserve.wire.shared_buffers import MemorySender, SharedMemory
 from graphserve.worker.batch.batcher import Batcher
 from graphserve.worker.dispatch.executor import BoundApi, Executor
 from graphserve.worker.dispatch.shedding import AdaptiveThrottle
