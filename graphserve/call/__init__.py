@@ -15,5 +15,5 @@ The way of one typed call:
     httpx_transport   the same core under injected httpx clients
 
 What callers know of others: `membership` (pushed by the supervisor), `memory_sharing`,
-`retry_budget`, and of calls that kill workers `quarantine` and `call_fingerprint`.
+`retry_budget`, and of calls that kill workers `suspicions` and `call_fingerprint`.
 """

@@ -18,8 +18,8 @@ from typing import Generic, Protocol, TypeVar
 
 from graphserve.call.connection import Connection
 from graphserve.call.context import CallContext, current
-from graphserve.call.quarantine import KILLS, known, quarantined
 from graphserve.call.retry_budget import PER_SECOND, SHARE, RetryBudget
+from graphserve.call.suspicions import KILLS, known, quarantined
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError
 from graphserve.graph.plan import ApiPlan
 from graphserve.loop.reply import Reply

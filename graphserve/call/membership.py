@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from graphserve.system.messages import NodeNews
 
 if TYPE_CHECKING:
-    from graphserve.call.quarantine import Suspicions
+    from graphserve.call.suspicions import Suspicions
 
 # seconds without a word of the supervisor after which what it said is not taken for true
 SILENT = 10.0

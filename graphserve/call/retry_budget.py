@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from graphserve.call.quarantine import Suspicions
+    from graphserve.call.suspicions import Suspicions
 
 SHARE = 0.2  # of the calls
 PER_SECOND = 10.0  # calls that may run again whatever the load is

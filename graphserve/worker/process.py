@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, NoReturn, Protocol, TypeVar
 
 from graphserve.call.membership import KnownNode, Membership
-from graphserve.call.quarantine import Suspicions
+from graphserve.call.suspicions import Suspicions
 from graphserve.errors import ExitCode, StartupError
 from graphserve.graph.plan import NodePlan, Plan
 from graphserve.isolation import forked

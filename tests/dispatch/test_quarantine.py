@@ -17,7 +17,7 @@ import pytest
 
 from graphserve.call import call_fingerprint
 from graphserve.call.membership import KnownNode as Known
-from graphserve.call.quarantine import Suspicions
+from graphserve.call.suspicions import Suspicions
 from graphserve.supervise import quarantine
 from graphserve.supervise.backoff import Backoff
 from graphserve.supervise.quarantine import Quarantine

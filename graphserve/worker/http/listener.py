@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from email.utils import formatdate
 from typing import NotRequired, Protocol, TypedDict
 
-from graphserve.call.quarantine import Suspicions
 from graphserve.call.remote import error_of
+from graphserve.call.suspicions import Suspicions
 from graphserve.errors import CallError
 from graphserve.graph.plan import ListenPlan
 from graphserve.loop.poller import poller
