@@ -12,7 +12,8 @@ It never imports user code.
     rollout      replaces the workers of a node by those of another revision (a Plan on disk), one
                  by one
     operations   reload, scale, restart: one at a time
-    fallback     the process at the public port while no worker of the entry takes calls
+    fallback_process  when the fallback server is started and sent away, which answers at the public
+                 port while no worker of the entry takes calls
     states       which state of a worker, a node, a rollout or the graph may follow which
     process/     the processes themselves, on circus;  control/   what operators ask
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from graphserve.errors import StartupError
 from graphserve.graph.plan import NodePlan, Plan
 from graphserve.supervise.events import LogRecord, NodeState, Observer, State
-from graphserve.supervise.fallback import FallbackProcess
+from graphserve.supervise.fallback_process import FallbackProcess
 from graphserve.supervise.node import Node
 from graphserve.supervise.process import sockets
 from graphserve.supervise.process.connections import Connections

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from graphserve.supervise.fallback import (
+from graphserve.supervise.fallback_process import (
     LOOKOUT_TRANSITIONS,
     PORT_TRANSITIONS,
     FallbackProcess,
