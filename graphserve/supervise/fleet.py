@@ -19,7 +19,7 @@ from graphserve.supervise.events import LogRecord, NodeState, Observer, State
 from graphserve.supervise.fallback_process import FallbackProcess
 from graphserve.supervise.node import Node
 from graphserve.supervise.process import sockets
-from graphserve.supervise.process.connections import Connections
+from graphserve.supervise.process.control_connections import Connections
 from graphserve.supervise.process.environment import MARK, Environment
 from graphserve.supervise.process.reaper import is_dead
 from graphserve.supervise.process.worker_process import MakePool, Pool, WorkerProcess

@@ -5,7 +5,8 @@ Runs in the supervisor.
     worker_process   `Pool` has the processes of a node: it spawns each, and hears of its death by a
                      pidfd; `WorkerProcess` is one of them, from spawn to death
     environment      what a worker finds in its environment: its slot, threads, GPUs, its mark
-    connections      the socket that workers connect to, and the messages that come by it
+    control_connections
+                     the socket that workers connect to, and the messages that come by it
     output           what they print and log, line by line, as records
     reaper           what their code leaves behind: processes whose parent is gone
     sockets          the listening sockets: those of the nodes, and the public one
