@@ -20,7 +20,7 @@ from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
 from graphserve.errors import DeadlineExceeded
 from graphserve.worker.batch import joining
-from graphserve.worker.batch.call import BatchedCall, Gathered
+from graphserve.worker.batch.batched_call import BatchedCall, Gathered
 from graphserve.worker.dispatch.executor import BoundApi, Execution, Executor, OnEnd
 
 
