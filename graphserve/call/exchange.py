@@ -268,7 +268,7 @@ class Exchange(Generic[RequestT]):
             and self.upload is None
         ):
             retry_budget.suspicions.answered_of(self)
-        if status == 503 and self._was_untaken(headers):
+        if status == 503 and self._resend_if_unread(headers):
             return
         error: BaseException | None = None
         result = None
@@ -294,7 +294,7 @@ class Exchange(Generic[RequestT]):
         if self.over:
             return
         if self.upload is not None or not unread:
-            if self._kills():
+            if self._note_kill():
                 return
             no_retry = self._why_no_retry()
             if no_retry is not None:
@@ -302,7 +302,7 @@ class Exchange(Generic[RequestT]):
                 return
         self._send_again_soon()
 
-    def _kills(self) -> bool:
+    def _note_kill(self) -> bool:
         """Note that its worker ended while it executed it; return whether that was so often that
         it is refused.
         """
@@ -398,7 +398,7 @@ class Exchange(Generic[RequestT]):
         """End it: the call that made this one is not waited for any more."""
         self.abandon()
 
-    def _was_untaken(self, headers: Headers) -> bool:
+    def _resend_if_unread(self, headers: Headers) -> bool:
         """Send it again if a worker could not take its arguments, and so did not execute it; return
         whether that was so.
         """

@@ -19,7 +19,7 @@ LOGGER = "graphserve.calls"
 class Sharing:
     """Knows whether memory is shared with one node.
 
-    `results` says whether this process can read the memory of each of its workers.
+    `can_read_results` says whether this process can read the memory of each of its workers.
 
     Args:
         memory: of this process.
@@ -30,7 +30,7 @@ class Sharing:
     def __init__(self, memory: SharedMemory, membership: Membership, node: str) -> None:
         self.memory = memory
         self.node = node
-        self.results = False
+        self.can_read_results = False
         self._refused = False
         self._said = False
         membership.watch(node, self._changed)
@@ -57,5 +57,7 @@ class Sharing:
         return inlined(body, self.memory.sender.recall)
 
     def _changed(self, node: KnownNode) -> None:
-        self.results = bool(node.workers) and all(readable(worker.pid) for worker in node.workers)
+        self.can_read_results = bool(node.workers) and all(
+            readable(worker.pid) for worker in node.workers
+        )
         self._refused = False

@@ -129,7 +129,7 @@ class StreamExchange(TypedExchange[RequestT]):
         """End the answer early, or send the call again: the connection ended."""
         if self.last and not self.over:  # items were given out: it cannot run again
             self.connection = None
-            if not self._kills():
+            if not self._note_kill():
                 self.fail(
                     RemoteError(f"the stream of {self.node} was cut ({reason})", node=self.node)
                 )

@@ -63,7 +63,9 @@ class QueueLane(NodeLane):
         by_memory = composer(api, self.node, PEER, checked=checked)
 
         def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> bytes:
-            return (by_memory if sharing.results else by_socket)(context, deadline_ns, body)
+            return (by_memory if sharing.can_read_results else by_socket)(
+                context, deadline_ns, body
+            )
 
         return compose
 
