@@ -2,20 +2,21 @@
 
 It never imports user code.
 
-    supervisor   from the first line to the exit code: `Supervisor` is the process,
-                 `SupervisedGraph` what it starts, serves and stops; signals, systemd and watch
-                 bring news, the resolver the Plan
-    fleet        every node that runs, in order; it hears the workers, and tells callers what
-                 becomes of nodes
-    node         one node's workers and its restart policy (backoff); health judges them, quarantine
-                 their calls
-    rollout      replaces the workers of a node by those of another revision (a Plan on disk), one
-                 by one
-    operations   reload, scale, restart: one at a time
-    fallback_process  when the fallback server is started and sent away, which answers at the public
-                 port while no worker of the entry takes calls
-    states       which state of a worker, a node, a rollout or the graph may follow which
-    process/     the processes themselves, on circus;  control/   what operators ask
+    supervisor        from the first line to the exit code: `Supervisor` is the process,
+                      `SupervisedGraph` what it starts, serves and stops; signals, systemd and watch
+                      bring news, the resolver the Plan
+    fleet             every node that runs, in order; it hears the workers, and tells callers what
+                      becomes of nodes
+    node              one node's workers and its restart policy (backoff); verdicts judges the
+                      workers, quarantine their calls
+    rollout           replaces the workers of a node: by those of another revision (a Plan on
+                      disk), by more or fewer, or one that has had its time (recycling)
+    operations        reload, scale, restart: one at a time
+    fallback_process  when a fallback server, which answers at the public port while no worker of
+                      the entry does, is started and sent away
+    states            which state of a worker, a node, a rollout or the graph may follow which
+    process/          the processes themselves, on circus
+    control/          what operators ask
 
 One start: `SupervisedGraph` has the Plan resolved, `Fleet.add_revision` makes a revision of it,
 `Fleet.start` has each node spawn its workers. They import side by side; each is sent `Init` when

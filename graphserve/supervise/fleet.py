@@ -19,7 +19,7 @@ from graphserve.supervise.events import LogRecord, NodeState, Observer, State
 from graphserve.supervise.fallback_process import FallbackProcess
 from graphserve.supervise.node import Node
 from graphserve.supervise.process import sockets
-from graphserve.supervise.process.control_connections import Connections
+from graphserve.supervise.process.control_connections import ControlConnections
 from graphserve.supervise.process.environment import MARK, Environment
 from graphserve.supervise.process.reaper import is_dead
 from graphserve.supervise.process.worker_process import MakePool, Pool, WorkerProcess
@@ -64,7 +64,7 @@ class Fleet:
         self._revisions = 0  # that there were, but for the outline
         self._ids = 0  # that were given to nodes
         # what runs
-        self._connections: Connections | None = None
+        self._connections: ControlConnections | None = None
         self._roster = Roster()
         self._ends: dict[Node, asyncio.Task[None]] = {}
         self._progressed = asyncio.Event()  # set, and replaced, when something has changed
@@ -221,7 +221,7 @@ class Fleet:
         if self._connections is not None:
             return
         try:
-            self._connections = Connections(self.run, self._find, self._on_message)
+            self._connections = ControlConnections(self.run, self._find, self._on_message)
         except OSError as exc:
             raise StartupError(f"the graph could not start: {os_errors.explain(exc)}") from exc
         self._send_beats()
@@ -464,7 +464,7 @@ class Fleet:
             case messages.Lost():
                 self.look(message.path)
             case messages.Listening() if worker.state is WorkerState.OPENING:
-                node.ready(worker)
+                node.became_ready(worker)
                 self.fallback.stand_down(worker)
             case messages.Failed():
                 worker.ends_for(message.message, message.traceback)
@@ -481,7 +481,7 @@ class Fleet:
 
     def _ready(self, node: Node, worker: WorkerProcess) -> None:
         if node.plan.name != worker.revision.plan.entry:
-            node.ready(worker)
+            node.became_ready(worker)
         elif not (worker.retired or node.stopping or self.public.closed):
             if self._unready:  # first: what it accepts may ask at once
                 worker.send(messages.Unready())

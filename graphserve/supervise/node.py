@@ -16,7 +16,6 @@ from graphserve.graph.plan import NodePlan
 from graphserve.graph.resolver import import_limit
 from graphserve.supervise.backoff import Backoff
 from graphserve.supervise.events import LogRecord
-from graphserve.supervise.health import FREEZE, judge, stuck
 from graphserve.supervise.process.reaper import how_it_ended
 from graphserve.supervise.process.sockets import NamedSocket
 from graphserve.supervise.process.worker_process import (
@@ -26,9 +25,10 @@ from graphserve.supervise.process.worker_process import (
     WorkerProcess,
     gone,
 )
-from graphserve.supervise.quarantine import Quarantine
+from graphserve.supervise.quarantine import Quarantine, noted_calls
 from graphserve.supervise.revision import Revision
 from graphserve.supervise.states import Claim, NodeLife, NodePhase, WorkerState
+from graphserve.supervise.verdicts import FREEZE, judge, stuck
 from graphserve.supervise.waiting import first
 from graphserve.system import messages, os_errors
 from graphserve.system.rundir.paths import file_identity
@@ -172,7 +172,7 @@ class Node(NodeLife):
         worker.send(members)
         worker.send(init, [self.sockets[name].fileno() for name in init.listeners])
 
-    def ready(self, worker: WorkerProcess) -> None:
+    def became_ready(self, worker: WorkerProcess) -> None:
         """Note that a worker takes calls."""
         worker.become_ready()
         self.reason = ""
@@ -213,7 +213,7 @@ class Node(NodeLife):
             worker.usage.cpu()
             if on_time and (words := worker.frozen.look(now, worker.seen_at)):
                 self.say("warning", f"a worker of {self.plan.name} {words}", worker)
-            if words := stuck(worker.options, now, worker.seen_at, worker.memory.deadline):
+            if words := stuck(worker.options, now, worker.seen_at, worker.page.deadline):
                 self._kill_stuck(worker, words)
 
     def leave(self, worker: WorkerProcess) -> None:
@@ -425,8 +425,8 @@ class Node(NodeLife):
                 return
             if worker.ready_at is not None:
                 apis = worker.revision.plan.node(self.plan.name).apis
-                calls = worker.memory.calls([api.route for api in apis])
-                self.quarantine.died(calls, worker.memory.executing())
+                calls = noted_calls(worker.page, [api.route for api in apis])
+                self.quarantine.died(calls, worker.page.executing())
             self.restart_policy.replace(worker)
         self.on_change(self)
 
@@ -471,7 +471,7 @@ class RestartPolicy:
         lived = loop.time() - worker.ready_at if worker.ready_at is not None else 0.0
         backoff = self._backoffs[worker.slot]
         self.starts = worker.ready_at is not None
-        if self.starts and worker.memory.executing():
+        if self.starts and worker.page.executing():
             lived = max(lived, backoff.healthy)
         pause = backoff.died(lived)
         if backoff.failed and not node.ready_workers():

@@ -16,13 +16,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from graphserve.call import call_fingerprint
 from graphserve.call.call_fingerprint import is_upload, route
 from graphserve.graph.plan import NodePlan
 from graphserve.system.messages import SuspectCalls
+from graphserve.system.worker_pages import UPLOAD, WorkerPage
 
 MEMORY = 60.0  # seconds that a death is remembered
 REFUSED = 60.0  # seconds that a call is refused
@@ -73,6 +75,22 @@ class Death:
         if not self.alone or self.executing > self.workers:
             return None
         return next((call for call in self.calls if not is_upload(call)), None)
+
+
+def noted_calls(page: WorkerPage, routes: Sequence[str]) -> set[str]:
+    """Return the calls that a worker executes, or executed when it died, for clients.
+
+    Args:
+        page: of that worker.
+        routes: of its APIs.
+    """
+    return {
+        call_fingerprint.upload(routes[api])
+        if length == UPLOAD
+        else call_fingerprint.name(routes[api], length, checked)
+        for api, length, checked in page.notes()
+        if api < len(routes)
+    }
 
 
 class QuarantinedNode(Protocol):

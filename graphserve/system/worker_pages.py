@@ -5,14 +5,15 @@ The roster (memfd_create(2)) has a bit for each pid that there can be. The super
 worker is added before its first line runs, and removed when it is dead. So it is right at every
 moment, where a message might still be on its way.
 
-Each worker has a page of its own, of 64-bit words, which it writes and the supervisor reads
-(`supervise/health.py`).
+Each worker has a page of its own, of 64-bit words, which it writes (`worker/flight_recorder.py`)
+and the supervisor reads (`WorkerPage`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator, Sequence
 
 # The words of a worker's page.
 # the latest deadline of what is executed: nanoseconds of CLOCK_MONOTONIC; 0: no call with one is
@@ -83,3 +84,50 @@ class RosterReader:
             return False
         found = os.pread(self._descriptor, 1, pid >> 3)
         return bool(found and found[0] >> (pid & 7) & 1)
+
+
+class WorkerPage:
+    """Reads the page of one worker, also after the worker's death.
+
+    Args:
+        descriptor: of that memory; -1 if there is none. Owned by this object.
+    """
+
+    def __init__(self, descriptor: int = -1) -> None:
+        self._descriptor = descriptor
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def deadline(self) -> float:
+        """Return the latest deadline of what it executes, seconds of CLOCK_MONOTONIC; 0.0 if there
+        is none.
+        """
+        return self._words()[DEADLINE] / 1e9
+
+    def executing(self) -> int:
+        """Return how many calls it executes, or a few more; 0 if none."""
+        return self._words()[EXECUTING]
+
+    def notes(self) -> Iterator[tuple[int, int, int]]:
+        """Yield a note for each call that it executes for a client.
+
+        Each is which API of the node, counted from 0; the length of its body, or `UPLOAD`; and the
+        check of its body.
+        """
+        words = self._words()
+        for place in range(FIRST_NOTE, WORDS, NOTE):
+            api = words[place] >> 40
+            if api >= 1:
+                yield api - 1, words[place] & (1 << 40) - 1, words[place + 1]
+
+    def _words(self) -> Sequence[int]:
+        size = WORDS * 8
+        try:
+            data = os.pread(self._descriptor, size, 0)
+        except OSError:
+            data = b""
+        return memoryview(data.ljust(size, b"\0")).cast("q")

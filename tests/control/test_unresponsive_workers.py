@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from graphserve.call.membership import SILENT, Membership
-from graphserve.supervise.health import Frozen
+from graphserve.supervise.verdicts import Frozen
 from tests.documents import fields
 from tests.harness import alive, eventually
 from tests.port.test_tls import Authority, fingerprint

@@ -13,6 +13,6 @@ Runs in the supervisor.
     _circus          circus, without what only its own daemon uses
 
 One worker: `Pool.spawn` starts it with its environment, and reads its outputs. It connects, and the
-kernel tells `Connections` its pid; what it says goes to `Fleet`. When it is gone, `Pool` closes
-what belongs to it, and tells `Node`.
+kernel tells `ControlConnections` its pid; what it says goes to `Fleet`. When it is gone, `Pool`
+closes what belongs to it, and tells `Node`.
 """

@@ -26,7 +26,7 @@ NO_ROOM_PAUSE = 0.5  # seconds until a worker that found no descriptor here is l
 LAST_WORDS = 0.5  # seconds between the end of a connection and that of its worker
 
 
-class Connections:
+class ControlConnections:
     """Accepts workers.
 
     Args:

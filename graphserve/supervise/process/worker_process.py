@@ -22,17 +22,17 @@ from tornado.ioloop import IOLoop
 
 from graphserve.graph.plan import NodePlan
 from graphserve.supervise.events import LogRecord
-from graphserve.supervise.health import Frozen, WorkerMemory
 from graphserve.supervise.process._circus import Process, Watcher
 from graphserve.supervise.process.output import Pipe, Records
 from graphserve.supervise.revision import Revision
 from graphserve.supervise.states import WorkerLife, WorkerState
+from graphserve.supervise.verdicts import Frozen
 from graphserve.system import inherited, stack
 from graphserve.system.channel import Channel
 from graphserve.system.child_process import FIRST_FILE, end_group
 from graphserve.system.messages import HealthReport, Message, Rebind, ServePublic
 from graphserve.system.rundir.paths import file_identity
-from graphserve.system.worker_pages import Roster
+from graphserve.system.worker_pages import Roster, WorkerPage
 
 NO_PROCESS_PAUSE = 1.0  # seconds until it is tried again, when the machine gives us no process
 
@@ -99,7 +99,7 @@ class WorkerProcess(WorkerLife):
         self.seen_at = 0.0
         self.frozen = Frozen()
         self.health: HealthReport | None = None  # its latest report
-        self.memory = WorkerMemory()  # what it executes
+        self.page = WorkerPage()  # what it executes
         self.reported = asyncio.Event()  # since it was asked
         # of max_requests: workers that began together are replaced apart
         self.quota = random.uniform(1.0, 1.1)
@@ -115,8 +115,8 @@ class WorkerProcess(WorkerLife):
 
     def share_memory(self, descriptor: int) -> None:
         """Keep the memory that it writes what it executes into; the descriptor is ours now."""
-        self.memory.close()
-        self.memory = WorkerMemory(descriptor)
+        self.page.close()
+        self.page = WorkerPage(descriptor)
 
     def listens_at(self, address: str) -> None:
         """Keep where its own socket is, and which file that is."""
@@ -383,7 +383,7 @@ class Pool:
         worker.enter(WorkerState.GONE)
         worker.gone.set()
         self._on_death(worker, code if code is not None else 0)
-        worker.memory.close()
+        worker.page.close()
 
 
 def _discard(data: object) -> None:

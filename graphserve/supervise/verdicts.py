@@ -1,17 +1,15 @@
-"""Health: whether a worker is to be replaced, and how, by what it reports once a second.
+"""Decides by the reports of a worker, one a second, whether it is to be replaced, and how: the
+limits of `watchdog`, `max_memory` and `max_requests`.
 
 Runs in the supervisor.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
-from graphserve.call import call_fingerprint
 from graphserve.declare.options import ServiceOptions
-from graphserve.system import worker_pages
 from graphserve.system.messages import HealthReport
 
 Verdict = tuple[Literal["kill", "recycle"], str]
@@ -89,58 +87,3 @@ class Frozen:
             if since is None
             else f"answers again: its event loop did not run for {seen_at - since:.0f} s"
         )
-
-
-class WorkerMemory:
-    """Reads what a worker wrote into the memory that it shares with us (`system/worker_pages.py`),
-    also after its death.
-
-    Args:
-        descriptor: of that memory; -1 if there is none. Owned by this object.
-    """
-
-    def __init__(self, descriptor: int = -1) -> None:
-        self._descriptor = descriptor
-
-    def close(self) -> None:
-        """Let go of the memory."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def deadline(self) -> float:
-        """Return the latest deadline of what it executes, seconds of CLOCK_MONOTONIC; 0.0 if there
-        is none.
-        """
-        return self._words()[worker_pages.DEADLINE] / 1e9
-
-    def executing(self) -> int:
-        """Return how many calls it executes, or a few more; 0 if none."""
-        return self._words()[worker_pages.EXECUTING]
-
-    def calls(self, routes: Sequence[str]) -> set[str]:
-        """Return the calls that it executes for clients.
-
-        Args:
-            routes: of its APIs.
-        """
-        words, found = self._words(), set()
-        for place in range(worker_pages.FIRST_NOTE, worker_pages.WORDS, worker_pages.NOTE):
-            api, length = words[place] >> 40, words[place] & (1 << 40) - 1
-            if 1 <= api <= len(routes):
-                route = routes[api - 1]
-                upload = length == worker_pages.UPLOAD
-                found.add(
-                    call_fingerprint.upload(route)
-                    if upload
-                    else call_fingerprint.name(route, length, words[place + 1])
-                )
-        return found
-
-    def _words(self) -> Sequence[int]:
-        size = worker_pages.WORDS * 8
-        try:
-            data = os.pread(self._descriptor, size, 0)
-        except OSError:
-            data = b""
-        return memoryview(data.ljust(size, b"\0")).cast("q")
