@@ -149,6 +149,10 @@ MISTAKES = [
     ({"set": ("R.timeuot=5",)}, {}, "--set R: unknown option 'timeuot'; did you mean 'timeout'?"),
     ({"set": ("R.timeout=soon",)}, {}, "--set R: option 'timeout' is a number of seconds above 0, or None, not 'soon'"),
     ({"set": ("R.env=A",)}, {}, "--set R.env: expected KEY=VALUE, such as OMP_NUM_THREADS=1"),
+    ({"set": ("R.init=ja",)}, {}, "--set R.init: expected arguments of __init__ by name, such as R.init.lang=ja"),
+    ({"set": ("R.init.1=ja",)}, {}, "--set='R.init.1=***': expected NODE.option=value"),
+    ({"set": ("R.init.model.name=ja",)}, {}, "--set='R.init.model.name=***': expected NODE.option=value"),
+    ({"set": ("R.init.=ja",)}, {}, "--set='R.init.=***': expected NODE.option=value"),
     ({}, {"GRAPHSERVE_PROT": "1"}, "environment: unknown option 'GRAPHSERVE_PROT'; did you mean 'GRAPHSERVE_PORT'?"),
     ({"prot": 1}, {}, "unknown option 'prot'; did you mean 'port'?"),
     ({"config": "missing.toml"}, {}, "missing.toml: cannot read the configuration: No such file or directory"),
@@ -188,6 +192,27 @@ def test_a_mistake_names_its_place(
             "[tool.graphserve.set.R]\ntimeuot = 5",
             "pyproject.toml: set R: unknown option 'timeuot'; did you mean",
         ),
+        (
+            "[tool.graphserve.nodes.R]\ntimeuot = 5",
+            "pyproject.toml: nodes R: unknown option 'timeuot'; did you mean",
+        ),
+        (
+            "[tool.graphserve.nodes.R]\ninit = 5",
+            "pyproject.toml: nodes R.init: expected arguments of __init__ by name",
+        ),
+        (
+            "[tool.graphserve.nodes.R.init]\nday = 2026-01-02",
+            "pyproject.toml: nodes R.init: expected values that JSON has",
+        ),
+        (
+            "[tool.graphserve.nodes.R.init]\nx = nan",
+            "pyproject.toml: nodes R.init: expected values that JSON has",
+        ),
+        (
+            "[tool.graphserve.set.R]\nqueue = 5\n[tool.graphserve.nodes.R]\nqueue = 6",
+            "pyproject.toml: nodes is given twice, as 'set' and as 'nodes'",
+        ),
+        ("[tool.graphserve.node.R]", "unknown option 'node'; did you mean 'nodes'?"),
         ("port = ", "pyproject.toml: not valid TOML"),
         (
             "[scale]\nR = 2",
@@ -294,6 +319,18 @@ def test_set_reads_values_of_every_option(tmp_path: Path) -> None:
 def test_several_variables_of_one_node_add_up(tmp_path: Path) -> None:
     flags = {"entrypoint": "a:B", "set": ("R.env=A=1", "R.env=B=2", "R.env=A=3")}
     assert load(flags, {}, tmp_path).settings.options == {"R": {"env": {"A": "3", "B": "2"}}}
+
+
+def test_arguments_of_a_node_add_up(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        "[tool.graphserve.nodes.R]\nqueue = 1\n[tool.graphserve.nodes.R.init]\na = 1\nb = [1]\n"
+    )
+    flags = {"entrypoint": "a:B", "set": ("R.init.b=x, y=z", "R.init.größe=1,R.init.d=")}
+    environ = {"GRAPHSERVE_SET": "R.init.b=e,R.init.c=e,S.queue=2"}
+    assert load(flags, environ, tmp_path).settings.options == {
+        "R": {"queue": 1, "init": {"a": 1, "b": "x, y=z", "c": "e", "größe": "1", "d": ""}},
+        "S": {"queue": 2},
+    }
 
 
 @pytest.mark.parametrize(

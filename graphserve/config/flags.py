@@ -125,7 +125,7 @@ FLAGS = (
         v.Sets(),
         "settings",
         "options",
-        "An option of a node, such as Model.timeout=5; may be repeated.",
+        "An option of a node, such as Model.timeout=5 or Model.init.lang=ja.",
         many=True,
     ),
     # TLS.

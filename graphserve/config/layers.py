@@ -20,6 +20,8 @@ PREFIX = "GRAPHSERVE_"
 INTERNAL = "GRAPHSERVE_INTERNAL_"  # variables between our own processes, never options
 # its tables: PEP 518, PEP 621, PEP 735
 OF_PYPROJECT = ("project", "build-system", "dependency-groups", "tool")
+# by what a file may call an option that has a flag's name there too
+OTHER_KEYS = {"nodes": "set"}
 _BEFORE_ENV_FILE = tuple(BY_KEY[key].variable for key in ("config", "env_file"))
 Layer = dict[str, object]  # by the key of its flag: what the flag's kind has read
 
@@ -54,7 +56,7 @@ def load(
     given = _flag_layer(flags, base)
     environment = _environment_layer(environ, base)
     config_file = _config_file(_first("config", given, environment), base)
-    file = _file_layer(config_file, base)
+    file, spelled = _file_layer(config_file, base)
     env_file = _first("env_file", given, environment, file)
     env = _env_file(env_file)
     from_env_file = _environment_layer(env, base, nested=True)
@@ -68,7 +70,7 @@ def load(
     _settle_password(values, layers)
     named = _shown(config_file, base) if config_file else ""
     sources = _sources(
-        (file, lambda flag: f"{named}: {flag.name}"),
+        (file, lambda flag: f"{named}: {spelled.get(flag.key, flag.name)}"),
         (from_env_file, lambda flag: f"{env_file}: {flag.variable}"),
         (environment, lambda flag: flag.variable),
         (given, lambda flag: f"--{flag.name}"),
@@ -92,7 +94,7 @@ def run_dir(environ: Mapping[str, str], cwd: str | os.PathLike[str]) -> str | No
     """
     base = Path(cwd).absolute()
     environment = _environment_layer(environ, base)
-    file = _file_layer(_config_file(_first("config", environment), base), base)
+    file, _ = _file_layer(_config_file(_first("config", environment), base), base)
     return _first("run_dir", environment, file)
 
 
@@ -139,9 +141,10 @@ def _config_file(path: str | None, cwd: Path) -> Path | None:
     return file if path or os.path.isfile(file) else None
 
 
-def _file_layer(file: Path | None, cwd: Path) -> Layer:
+def _file_layer(file: Path | None, cwd: Path) -> tuple[Layer, dict[str, str]]:
+    """Return what a file says, and as what each option is written there."""
     if file is None:
-        return {}
+        return {}, {}
     data = _read_toml(file)
     tool = data.get("tool")
     table = tool.get("graphserve") if isinstance(tool, dict) else None
@@ -177,19 +180,26 @@ def _refuse_strays(data: Mapping[str, object], name: str, shared: bool) -> None:
         )
 
 
-def _table_layer(table: Mapping[str, object], name: str, base: Path) -> Layer:
+def _table_layer(
+    table: Mapping[str, object], name: str, base: Path
+) -> tuple[Layer, dict[str, str]]:
     known = {flag.key: flag for flag in FLAGS if flag.file}
     layer: Layer = {}
+    spelled: dict[str, str] = {}
     for given, value in table.items():
-        key = given.replace("-", "_")
+        key = OTHER_KEYS.get(given, given).replace("-", "_")
         if key not in known:
-            raise UnknownOptionError(given, [flag.name for flag in known.values()], name)
+            names = [*(flag.name for flag in known.values()), *OTHER_KEYS]
+            raise UnknownOptionError(given, names, name)
         if key in layer:
-            raise ConfigurationError(f"{name}: {given} is given twice, with - and with _")
+            raise ConfigurationError(
+                f"{name}: {given} is given twice, as {spelled[key]!r} and as {given!r}"
+            )
+        spelled[key] = given
         layer[key] = _anchored(
             known[key], known[key].kind.parse(value, ValueSource(f"{name}: {given}", base)), base
         )
-    return layer
+    return layer, spelled
 
 
 def _anchored(flag: Flag, value: object, base: Path) -> object:

@@ -17,6 +17,7 @@ from typing import Generic, Protocol, TypeVar
 
 from graphserve.declare.options import HIDDEN, ServiceOptions, is_int, is_number
 from graphserve.errors import ConfigurationError
+from graphserve.system import own_json
 
 _UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgt", start=1):
@@ -34,12 +35,14 @@ _SWITCH = {
 }
 # of clients; the index is OpenSSL's number, VERIFY_…
 CERTIFICATES = ("none", "optional", "required")
-_SET = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)\.([A-Za-z_-]+)=(.*)", re.DOTALL)
+_OPTION = r"([A-Za-z][A-Za-z0-9_-]*)\.(?:([A-Za-z_-]+)|init\.([^\W\d]\w*))="
+_SET = re.compile(_OPTION + "(.*)", re.DOTALL)
 # RFC 3986, 3.3, no part empty
 _ROOT_PATH = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)*")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?")
 _NUMBERS = re.compile(r"[0-9.]+")
-_NEXT_SET = re.compile(r",(?=\s*[A-Za-z][A-Za-z0-9_-]*\.[A-Za-z_-]+=)")
+# (without groups, which would stand in what `split` returns)
+_NEXT_SET = re.compile(r",(?=\s*" + re.sub(r"\((?!\?)", "(?:", _OPTION) + ")")
 
 
 @dataclass(frozen=True)
@@ -159,8 +162,8 @@ class Scale:
 
 @dataclass(frozen=True)
 class Sets:
-    """Options by node: a mapping of mappings, `NODE.option=value,…`, or a sequence of such
-    texts.
+    """Options by node, and arguments of `__init__` as its option `init`: a mapping of mappings,
+    `NODE.option=value,NODE.init.argument=value,…`, or a sequence of such texts.
     """
 
     metavar: str = "NODE.option=value"
@@ -170,15 +173,18 @@ class Sets:
         for node, option, given in self._items(value, source):
             where = f"{source.label} {node}"
             option = option.replace("-", "_")
-            read = read_option(option, given)
+            read = (
+                _read_init(given, where, node) if option == "init" else read_option(option, given)
+            )
             if option == "env" and isinstance(read, str):
                 raise ConfigurationError(
                     f"{where}.env: expected KEY=VALUE, such as OMP_NUM_THREADS=1"
                 )
-            ServiceOptions().merged({option: read}, where)
+            if option != "init":
+                ServiceOptions().merged({option: read}, where)
             options = found.setdefault(node, {})
             earlier = options.get(option)
-            # variables of several texts are added, any other option has its last value
+            # variables and arguments are added, any other option has its last value
             if isinstance(earlier, Mapping) and isinstance(read, Mapping):
                 read = {**earlier, **read}
             options[option] = read
@@ -197,7 +203,7 @@ class Sets:
                     shown,
                     f"{self.metavar}, such as Recognizer.timeout=5 or Recognizer.env=KEY=VALUE",
                 )
-            return [(m[1], m[2], m[3]) for _, m in matches if m]
+            return [(m[1], m[2] or "init", {m[3]: m[4]} if m[3] else m[4]) for _, m in matches if m]
         if not isinstance(value, Mapping) or not all(
             isinstance(options, Mapping) for options in value.values()
         ):
@@ -260,6 +266,24 @@ def read_option(name: str, value: object) -> object:
         except ValueError:
             continue
     return value
+
+
+def _read_init(given: object, where: str, node: str) -> dict[str, object]:
+    """Return arguments of `__init__`; whether they fit it is seen when the graph is resolved."""
+    if not isinstance(given, Mapping) or not all(
+        isinstance(name, str) and name.isidentifier() for name in given
+    ):
+        raise ConfigurationError(
+            f"{where}.init: expected arguments of __init__ by name, such as {node}.init.lang=ja"
+        )
+    try:
+        own_json.dumps(given, allow_nan=False)
+    except (TypeError, ValueError):
+        raise ConfigurationError(
+            f"{where}.init: expected values that JSON has (text, numbers, true, false, lists,"
+            " tables); write a date as text"
+        ) from None
+    return dict(given)
 
 
 def read_size(value: object) -> int:

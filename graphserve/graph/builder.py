@@ -29,7 +29,7 @@ from graphserve.logs.tracebacks import formatted
 from graphserve.system import machine
 from graphserve.system.child_process import die_with_parent
 from graphserve.system.process_title import name_process
-from graphserve.wire.init_arguments import init_problems
+from graphserve.wire.init_arguments import init_problems, read_configured
 from graphserve.wire.signature import Signature
 from graphserve.wire.signature_fingerprint import fingerprint
 
@@ -47,6 +47,7 @@ class _Found:
     where: str
     made_of: object  # the class, or what overrides it: another class, or a ready object
     undeclared: bool  # an override that is no service: no dependencies, and made without init
+    given: dict[str, str] = field(default_factory=dict)  # by argument that is not of `depends`
     edges: list[EdgePlan] = field(default_factory=list)
 
 
@@ -142,7 +143,17 @@ class _Builder:
         self.replaced.add(cls)
         target = self._name_of(declared, where)
         undeclared = made_of is not declared
-        return _Found(name, declared, target, init, where, made_of, undeclared)
+        found = _Found(name, declared, target, init, where, made_of, undeclared)
+        self._configure(found)
+        return found
+
+    def _configure(self, node: _Found) -> None:
+        """Add the arguments of `__init__` that flags, variables and files give."""
+        changes = self.settings.options.get(node.name, {}).get("init")
+        if isinstance(changes, dict):
+            source = self.settings.sources.get(f"set {node.name}", "--set")
+            node.given = {name: f"{source} {node.name}.init.{name}" for name in changes}
+            node.init = {**node.init, **read_configured(node.cls, changes)}
 
     def _resolve(self, entry: _Found | None) -> Resolution:
         plan = None
@@ -238,10 +249,12 @@ class _Builder:
         known = self.found.setdefault(node.name, node)
         if known is node:
             problems = list(
-                instance_problems(node.made_of, dict(node.init), undeclared=node.undeclared)
+                instance_problems(
+                    node.made_of, dict(node.init), node.given, undeclared=node.undeclared
+                )
             )
             if not problems and not node.undeclared and isinstance(node.made_of, type):
-                problems = init_problems(node.made_of, node.init)
+                problems = init_problems(node.made_of, node.init, node.given)
             for problem in problems:
                 self._trouble(f"{node.where}: {node.name}: {problem}")
         elif known.cls is not node.cls or known.init != node.init:
@@ -364,6 +377,7 @@ class _Builder:
         settings, spec = self.settings, declaration(node.cls)
         assert spec is not None
         changes: dict[str, object] = dict(settings.options.get(node.name, {}))
+        changes.pop("init", None)  # for `__init__`; it is no option
         for name in ("startup_timeout", "graceful_timeout"):
             if getattr(settings, name) is not None:
                 changes.setdefault(name, getattr(settings, name))

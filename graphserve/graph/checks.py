@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from graphserve.declare.dependency import dependencies, depends
 from graphserve.errors import closest
+from graphserve.wire.init_arguments import BY_DEPENDS
 
 _UNNAMED = (
     inspect.Parameter.POSITIONAL_ONLY,
@@ -20,12 +21,15 @@ _UNNAMED = (
 )
 
 
-def instance_problems(cls: object, init: dict[str, object], *, undeclared: bool) -> Iterator[str]:
+def instance_problems(
+    cls: object, init: dict[str, object], given: Mapping[str, str], *, undeclared: bool
+) -> Iterator[str]:
     """Yield why a worker could not make an instance of a class.
 
     Args:
         cls: what is made; anything but a class is an instance already.
         init: the keyword arguments of its `__init__`.
+        given: where one was given, by name; those that are not there by `depends(init=…)`.
         undeclared: whether it is no service, and made without them.
     """
     if not isinstance(cls, type):
@@ -47,7 +51,7 @@ def instance_problems(cls: object, init: dict[str, object], *, undeclared: bool)
             f"{cls.__name__}.{attribute} = depends(…) is a field of the dataclass: drop its"
             " annotation"
         )
-    if problem := _init_problem(cls, init):
+    if problem := _init_problem(cls, init, given):
         yield problem
     yield from _late_dependencies(cls)
 
@@ -78,7 +82,7 @@ def _names_depends(function: types.FunctionType) -> bool:
     )
 
 
-def _init_problem(cls: type, init: dict[str, object]) -> str:
+def _init_problem(cls: type, init: dict[str, object], given: Mapping[str, str]) -> str:
     own = {name for base in cls.__mro__[:-1] for name in vars(base)} & {"__init__", "__new__"}
     if not own:
         return (
@@ -98,7 +102,7 @@ def _init_problem(cls: type, init: dict[str, object]) -> str:
             )
             return (
                 f"{cls.__name__}.{method}: unknown argument {name!r}; {hint} (given by"
-                " depends(init=…))"
+                f" {given.get(name, BY_DEPENDS)})"
             )
     try:
         signature.bind(None, **init)
@@ -106,7 +110,7 @@ def _init_problem(cls: type, init: dict[str, object]) -> str:
         known = [name for name in signature.parameters][1:]
         return (
             f"{cls.__name__}.{method}: {exc}; it takes {', '.join(known) or 'nothing'} (given by"
-            " depends(init=…))"
+            f" {BY_DEPENDS})"
         )
     return ""
 

@@ -27,6 +27,10 @@ from graphserve.wire.type_hints import Hint
 from graphserve.wire.validation_errors import FAILURES, explain, text
 from graphserve.wire.values import ValueCodec
 
+BY_DEPENDS = "depends(init=…)"
+# beside those of JSON, as Python and TOML users write them
+_WORDS = {"true": True, "false": False, "null": None, "none": None}
+
 
 def converted(cls: type, init: Mapping[str, object]) -> dict[str, object]:
     """Return the keyword arguments that `__init__` gets.
@@ -38,18 +42,70 @@ def converted(cls: type, init: Mapping[str, object]) -> dict[str, object]:
     Raises:
         TypeError: one does not fit its annotation; the message names it.
     """
-    arguments, problems = _read(cls, init)
+    arguments, problems = _read(cls, init, {})
     if problems:
         raise TypeError(problems[0])
     return arguments
 
 
-def init_problems(cls: type, init: Mapping[str, object]) -> list[str]:
-    """Return what is wrong with the values of `init`, in words."""
-    return _read(cls, init)[1]
+def init_problems(
+    cls: type, init: Mapping[str, object], given: Mapping[str, str] | None = None
+) -> list[str]:
+    """Return what is wrong with the values of `init`, in words.
+
+    Args:
+        cls: the class that is made.
+        init: as declared and configured; JSON.
+        given: where a value was given, by name; those that are not there by `depends(init=…)`.
+    """
+    return _read(cls, init, given or {})[1]
 
 
-def _read(cls: type, init: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
+def read_configured(cls: type, init: Mapping[str, object]) -> dict[str, object]:
+    """Return what a flag, a variable or a file gives `__init__`, as JSON values.
+
+    Flags and variables have only text. Where it does not fit the annotation as text, it is read as
+    JSON: `0.5`, `true`, `null`, `["a", "b"]`; what fits in neither way is for `init_problems` to
+    refuse. Without an annotation text stays text.
+
+    Args:
+        cls: the class that is made.
+        init: as configured.
+    """
+    _, annotations = _annotations(cls)
+    return {
+        name: _configured(annotations[name], value)
+        if isinstance(value, str) and name in annotations
+        else value
+        for name, value in init.items()
+    }
+
+
+def _configured(hint: Hint, text: str) -> object:
+    if _fits(hint, text):
+        return text
+    word = text.lower()
+    if word in _WORDS:
+        return _WORDS[word]
+    try:
+        return own_json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _fits(hint: Hint, value: object) -> bool:
+    try:
+        _value(hint, value)
+    except _Unknown:
+        return True
+    except FAILURES:
+        return False
+    return True
+
+
+def _read(
+    cls: type, init: Mapping[str, object], given: Mapping[str, str]
+) -> tuple[dict[str, object], list[str]]:
     if not init:
         return {}, []
     method, annotations = _annotations(cls)
@@ -65,7 +121,8 @@ def _read(cls: type, init: Mapping[str, object]) -> tuple[dict[str, object], lis
             continue
         except FAILURES as exc:
             said = "; ".join(text(each) for each in explain(exc, [name]))
-            problems.append(f"{cls.__name__}.{method}: {said} (given by depends(init=…))")
+            by = given.get(name, BY_DEPENDS)
+            problems.append(f"{cls.__name__}.{method}: {said} (given by {by})")
     return arguments, problems
 
 

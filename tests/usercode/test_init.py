@@ -1,11 +1,13 @@
-"""`init`, wherever it can be written: converted for the instance, refused by `check` where it does
-not fit.
+"""`init`, wherever it can be written, flags and files included: converted for the instance, refused
+by `check` where it does not fit.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -84,12 +86,63 @@ GIVEN = (
 PLAIN = "[0.5, None, PosixPath('.'), <Colour.RED: 'red'>, (0, 0)]"
 
 
+CONFIGURED = """
+from pathlib import Path
+
+from graphserve import api, depends, service
+from services import Colour, Model
+
+
+@service
+class Leaf:
+    def __init__(
+        self, text: str, number: float = 0.5, switch: bool = False, maybe: int | None = 1, plain=None,
+        path: Path = Path("."), colour: Colour | None = None, words: tuple[str, ...] = (), model: Model | None = None,
+    ) -> None:
+        self.held = repr([text, number, switch, maybe, plain, path, colour, words, model])
+
+    @api
+    async def held_values(self) -> str:
+        return self.held
+
+
+@service
+class Top:
+    leaf = depends(Leaf, init={"number": 2.0})
+
+    def __init__(self, size: int = 0) -> None:
+        self.size = size
+
+    @api
+    async def held_values(self) -> list[str]:
+        return [str(self.size), await self.leaf.held_values()]
+"""
+# flags: each text becomes what its argument is annotated for
+FLAGS = {
+    "Leaf.init.text": "3",
+    "Leaf.init.switch": "True",
+    "Leaf.init.maybe": "none",
+    "Leaf.init.plain": "3",
+    "Leaf.init.path": "/m",
+    "Leaf.init.colour": "red",
+    "Leaf.init.words": '["a", "b,c"]',
+    "Leaf.init.model": '{"name": "a"}',
+    "Top.init.size": "7",
+}
+TEXTS = [argument for name, value in FLAGS.items() for argument in ("--set", f"{name}={value}")]
+HELD = (
+    "['3', 2.0, True, None, '3', PosixPath('/m'), <Colour.RED: 'red'>, ('a', 'b,c'),"
+    " Model(name='a', folder=PosixPath('/'))]"
+)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("init")
     (folder / "services.py").write_text(SERVICES)
     (folder / "top.py").write_text(TOP)
     (folder / "wrong.py").write_text(WRONG)
+    (folder / "configured.py").write_text(CONFIGURED)
     return folder
 
 
@@ -132,3 +185,54 @@ def test_check_refuses_what_does_not_fit(folder: Path) -> None:
             f" 'threshold'? {given}"
         ),
     ]
+
+
+def test_processes_get_what_is_set_where_they_run(folder: Path) -> None:
+    with served("configured:Top", *TEXTS, cwd=folder) as graph, graph.client() as client:
+        assert client.post("/held_values", json={}).json() == ["7", HELD]
+
+
+def test_files_have_values_and_flags_win(folder: Path) -> None:
+    (folder / "serve.toml").write_text(
+        '[nodes.Leaf.init]\ntext = "file"\nwords = ["a"]\nmodel = { name = "m" }\nmaybe = 5\n'
+        "number = 1\n[nodes.Top]\nqueue = 7\n"
+    )
+    command = [sys.executable, "-m", "graphserve", "graph", "configured:Top", "--format", "json"]
+    done = subprocess.run(
+        [*command, "-c", "serve.toml"], cwd=folder, capture_output=True, text=True, timeout=60,
+        env=os.environ | {"GRAPHSERVE_SET": "Leaf.init.maybe=6"}, check=True,
+    )  # fmt: skip
+    leaf, top = json.loads(done.stdout)["nodes"]
+    assert leaf["init"] == {
+        "number": 1, "text": "file", "words": ["a"], "model": {"name": "m"}, "maybe": 6,
+    }  # fmt: skip
+    assert (top["init"], top["options"]["queue"]) == ({}, 7)
+
+
+WRONG_FLAGS = {
+    "Leaf.init.number=high": "number: Expected `float`, got `str` (given by --set Leaf.init.number)",
+    "Leaf.init.maybe=1.5": "maybe: Expected `int | null`, got `float` (given by --set Leaf.init.maybe)",
+    "Leaf.init.wrods=[]": "unknown argument 'wrods'; did you mean 'words'? (given by --set Leaf.init.wrods)",
+    "Leaf.init.words=[1]": "words[0]: Expected `str`, got `int` (given by --set Leaf.init.words)",
+    "Leaf.init.words=" + "[" * 100000: "words: Expected `array`, got `str` (given by --set Leaf.init.words)",
+    "Laef.init.text=a": "--set: there is no node 'Laef'; did you mean 'Leaf'?",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("flag", WRONG_FLAGS, ids=lambda flag: flag[:24])
+def test_check_refuses_flags_that_do_not_fit(folder: Path, flag: str) -> None:
+    command = [sys.executable, "-m", "graphserve", "check", "configured:Top", "--set", flag]
+    right = ["--set", "Leaf.init.text=a"]
+    done = subprocess.run(
+        [*command, *right], cwd=folder, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 4, done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.endswith(WRONG_FLAGS[flag])
+
+
+def test_check_knows_what_is_missing(folder: Path) -> None:
+    command = [sys.executable, "-m", "graphserve", "check", "configured:Top"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 4
+    assert "missing a required argument: 'text'" in done.stderr
