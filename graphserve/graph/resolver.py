@@ -201,7 +201,7 @@ def resolve_in_child(settings: Settings, env: Mapping[str, str] | None = None) -
     try:
         if not child.answers(limit):
             child.interrupt()
-            child.answers(stack.PATIENCE)
+            child.answers(stack.WRITE_TIMEOUT)
             raise StartupError(child.too_slow(limit))
         return child.wait()
     finally:

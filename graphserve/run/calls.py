@@ -25,7 +25,7 @@ from graphserve.wire import problem
 
 MOST_ERRORS = 256  # that are kept, the latest
 # seconds that an answer waits for its error: it was logged first, and takes another way
-PATIENCE = 1.0
+DETAILS_TIMEOUT = 1.0
 READ_SIZE = 64 * 1024  # bytes
 
 
@@ -169,7 +169,7 @@ class LoggedErrors:
         waiter: asyncio.Future[str | None] = self._loop.create_future()
         self._awaited[request_id] = waiter
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(DETAILS_TIMEOUT):
                 return await waiter
         except TimeoutError:
             return None

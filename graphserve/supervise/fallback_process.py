@@ -3,7 +3,7 @@
 Runs in the supervisor.
 
 It is a process of its own. Two things raise the suspicion that nobody accepts there: the entry has
-no worker that takes calls, or a connection waits. If it holds for `PATIENCE`, a fallback server is
+no worker that takes calls, or a connection waits. If it holds for `SUSPECTED_FOR`, a fallback server is
 started; the first sign of life of such a worker sends it away. During the start of the graph one is
 started for whoever waits there, unless that start is over soon. It may come before there is a Plan:
 then it is told when there is one, and goes on. The supervisor itself only asks the kernel whether
@@ -38,10 +38,10 @@ from graphserve.system import messages, os_errors
 
 # Seconds. A usual respawn is over by then; with the start of the fallback server, health has its
 # answer within one second.
-PATIENCE = 0.4
+SUSPECTED_FOR = 0.4
 # Of a start, from its beginning: a small graph is ready by then, and needs all of the machine for
 # it.
-START_PATIENCE = 1.0
+QUICK_START = 1.0
 STEP = 0.1  # seconds between two looks while there is a suspicion
 
 
@@ -334,10 +334,10 @@ class FallbackProcess:
 
     def _look(self, since: float) -> None:
         servers = self._servers()
-        due = max([since, *(worker.seen_at for worker in servers)]) + PATIENCE
+        due = max([since, *(worker.seen_at for worker in servers)]) + SUSPECTED_FOR
         starting = self._phase is PortPhase.STARTING
         if starting and not servers:
-            due = self._start_began + START_PATIENCE
+            due = self._start_began + QUICK_START
         if (servers or starting) and not self._somebody_waits():
             self._look_out(Lookout.LISTENING)
         elif self._loop.time() < due:

@@ -31,7 +31,7 @@ from graphserve.system import messages, os_errors
 from graphserve.system.rundir.cleanup import remove_node
 from graphserve.system.worker_pages import Roster
 
-PULSE = 1.0  # seconds between two looks at each worker
+BEAT_INTERVAL = 1.0  # seconds between two looks at each worker, and two beats that it is sent
 
 
 class Fleet:
@@ -350,7 +350,7 @@ class Fleet:
             # it would only wait there for one that is stopped
             if worker.channel is not None and worker.channel.taken:
                 worker.send(messages.Beat())
-        self._pulse = asyncio.get_running_loop().call_later(PULSE, self._send_beats)
+        self._pulse = asyncio.get_running_loop().call_later(BEAT_INTERVAL, self._send_beats)
 
     def _close(self) -> None:
         if self._pulse is not None:

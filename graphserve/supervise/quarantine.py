@@ -26,9 +26,9 @@ from graphserve.graph.plan import NodePlan
 from graphserve.system.messages import SuspectCalls
 from graphserve.system.worker_pages import UPLOAD, WorkerPage
 
-MEMORY = 60.0  # seconds that a death is remembered
+REMEMBERED = 60.0  # seconds that a death is remembered
 REFUSED = 60.0  # seconds that a call is refused
-DEATHS = 8  # of one node that are remembered at most
+MOST_DEATHS = 8  # of one node that are remembered at most
 ROW = 3  # deaths in a row while one API was executed, from which on that is told
 MOST_APIS = 16  # of one death that are remembered
 MOST_SHOWN = 5  # calls of one death that the log names
@@ -127,7 +127,7 @@ class Quarantine:
         self._on_change = on_change
         self._clock = clock
         self._later = later or asyncio.get_running_loop().call_later
-        self._deaths: deque[Death] = deque(maxlen=DEATHS)
+        self._deaths: deque[Death] = deque(maxlen=MOST_DEATHS)
         # said before we saw the death
         self._early: deque[tuple[float, str]] = deque(maxlen=MOST_EXECUTING)
         self._refused: dict[str, float] = {}  # until when, by call
@@ -185,7 +185,7 @@ class Quarantine:
         nothing.
         """
         now = self._clock()
-        while self._deaths and now - self._deaths[0].at > MEMORY:
+        while self._deaths and now - self._deaths[0].at > REMEMBERED:
             self._deaths.popleft()
         self._refused = {call: until for call, until in self._refused.items() if until > now}
         suspects = sorted(
@@ -209,7 +209,7 @@ class Quarantine:
         after = self._clock()
         for death in reversed(self._deaths):
             both = common & death.routes if count else set(death.routes)
-            if not both or after - death.at > MEMORY:
+            if not both or after - death.at > REMEMBERED:
                 break
             count += death.workers
             common = both
@@ -242,7 +242,9 @@ class Quarantine:
         if killer is None:
             self._say_who(death)
         elif any(
-            before is not death and before.killer == killer and 0 <= death.at - before.at <= MEMORY
+            before is not death
+            and before.killer == killer
+            and 0 <= death.at - before.at <= REMEMBERED
             for before in self._deaths
         ):
             self._refuse(killer)
@@ -269,7 +271,7 @@ class Quarantine:
         recent = [
             death
             for death in self._deaths
-            if self._clock() - death.at <= MEMORY and call == death.killer
+            if self._clock() - death.at <= REMEMBERED and call == death.killer
         ]
         if sum(death.workers for death in recent) > 1 and call not in self._refused:
             self._refuse(call)
@@ -298,4 +300,4 @@ class Quarantine:
             self._timer = None
         self._on_change()
         if self._said and not self._node.stopping:
-            self._timer = self._later(MEMORY, self._tell)  # some of it is over by then
+            self._timer = self._later(REMEMBERED, self._tell)  # some of it is over by then

@@ -347,7 +347,7 @@ async def _resolution(
             return answer.result()
         pipes[1].collect_stack()
         child.interrupt()
-        await asyncio.wait([answer], timeout=stack.PATIENCE)
+        await asyncio.wait([answer], timeout=stack.WRITE_TIMEOUT)
     finally:
         answer.cancel()
         child.kill()

@@ -15,7 +15,7 @@ from graphserve.system.messages import HealthReport
 Verdict = tuple[Literal["kill", "recycle"], str]
 # seconds without a report, of which there is one a second, after which a worker is told of
 FREEZE = 3.0
-PULSE = 2.0  # seconds between two reports that are no reason for concern
+USUAL_GAP = 2.0  # seconds between two reports that are no reason for concern
 
 
 def judge(options: ServiceOptions, health: HealthReport, quota: float) -> Verdict | None:
@@ -57,7 +57,7 @@ def stuck(
     if options.watchdog is None:
         return ""
     limit = now - options.watchdog
-    if seen_at + PULSE >= limit or deadline() >= limit:
+    if seen_at + USUAL_GAP >= limit or deadline() >= limit:
         return ""
     return f"has not answered for {now - seen_at:.1f} s: its event loop is stuck (watchdog)"
 

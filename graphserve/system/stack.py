@@ -21,7 +21,7 @@ from types import FrameType
 # The last one: user code and its libraries hardly use it, and its default is to end the process
 # without a core dump.
 SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
-PATIENCE = 1.0  # seconds that a process has to write its stack and to end, before it is killed
+WRITE_TIMEOUT = 1.0  # seconds that a process has to write its stack and to end, before it is killed
 _THREAD = re.compile(r"(Current t|T)hread 0x[0-9a-f]+.* \(most recent call first\):$")
 _FRAME = re.compile(r'  File "(?P<file>.+)", line (?P<line>\d+) in (?P<name>.+)$')
 _BETWEEN = ("", "  ...", "  <no Python frame>")  # other lines of it

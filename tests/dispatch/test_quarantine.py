@@ -357,7 +357,7 @@ def test_an_api_that_workers_die_of_is_told_whichever_calls_those_were(
     assert [words for words in bench.said if "the last" in words] == (
         [f"{told}{hint}"] if told else []
     )
-    bench.now += quarantine.MEMORY + 1
+    bench.now += quarantine.REMEMBERED + 1
     assert bench.quarantine.row() == ""
 
 
@@ -435,7 +435,7 @@ def test_what_is_said_of_no_death_is_forgotten(bench: Bench) -> None:
 
 def test_suspicion_and_refusal_end(bench: Bench) -> None:
     bench.death("x")
-    bench.now += quarantine.MEMORY + 1
+    bench.now += quarantine.REMEMBERED + 1
     bench.death("x")
     assert not bench.refused
     bench.death("x")
@@ -459,7 +459,7 @@ def test_what_is_kept_is_bounded(bench: Bench) -> None:
     bench.death(*map(str, range(3 * quarantine.MOST_EXECUTING)))
     message = bench.quarantine.message()
     assert message is not None
-    assert len(message.suspects) <= quarantine.DEATHS * quarantine.MOST_EXECUTING
+    assert len(message.suspects) <= quarantine.MOST_DEATHS * quarantine.MOST_EXECUTING
 
 
 @pytest.mark.parametrize(

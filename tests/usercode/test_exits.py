@@ -101,7 +101,7 @@ def test_in_one_process_it_is_told_with_the_call_only(
 def test_it_is_told_once_however_long_the_rest_of_its_group_takes(
     how: str, in_body: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endings, "PATIENCE", 0.0)  # it is looked at in each turn of the loop
+    monkeypatch.setattr(endings, "UNTOLD_AFTER", 0.0)  # it is looked at in each turn of the loop
 
     async def main() -> None:
         async with graphserve.local(Exits) as exits:
@@ -115,7 +115,7 @@ def test_it_is_told_once_however_long_the_rest_of_its_group_takes(
 def test_what_a_group_of_no_call_ends_with_is_told_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endings, "PATIENCE", 0.0)
+    monkeypatch.setattr(endings, "UNTOLD_AFTER", 0.0)
 
     async def main() -> None:
         async with graphserve.local(Exits) as exits:

@@ -152,7 +152,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def all_are_fresh(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     # seconds; a loaded machine may be slow between two connections
     monkeypatch.setattr(timeouts, "FRESH", 3600.0)
-    monkeypatch.setattr(acceptor, "PATIENCE", 3600.0)  # likewise, in a handshake
+    monkeypatch.setattr(acceptor, "LONGEST_HANDSHAKE", 3600.0)  # likewise, in a handshake
     caplog.set_level(logging.INFO, "graphserve.access")
 
 
@@ -299,7 +299,7 @@ async def test_handshakes_that_stay_unfinished_end_for_who_waits(
     authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "graphserve.tls")
-    monkeypatch.setattr(acceptor, "PATIENCE", 0.1)
+    monkeypatch.setattr(acceptor, "LONGEST_HANDSHAKE", 0.1)
     monkeypatch.setattr(acceptor, "LEAST_PATIENCE", 0.001)
     async with place(authority) as port:
         loop = asyncio.get_running_loop()

@@ -32,7 +32,7 @@ from graphserve.wire.problem import CARRIED, body_of_frame, with_body
 
 # seconds past the deadline that an httpx client waits for the service's own word, which names a
 # node
-PATIENCE = 0.03
+SLACK = 0.03
 SHORTEST_TIMEOUT = 0.001  # seconds, of what may be said in milliseconds
 
 LOGGER = "graphserve.calls"
@@ -294,7 +294,7 @@ class UrlEdge:
             )
         if _TIMEOUT not in request.headers:
             request.headers[_TIMEOUT] = timeout(deadline_ns).decode()
-        most = left + PATIENCE
+        most = left + SLACK
         shorter = {
             name: most if given is None else min(given, most) for name, given in timeouts.items()
         }

@@ -22,7 +22,7 @@ from graphserve.system.child_process import cleans_up
 
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 PF_EXITING = 0x4  # of the flags in proc(5), stat: its sockets may be closed already
-PATIENCE = 2.0  # seconds that the end of the supervisor waits for killed strays to be gone
+STRAYS_TIMEOUT = 2.0  # seconds that the end of the supervisor waits for killed strays to be gone
 CLEANING = 1.0  # seconds that a stray that cleans up behind others has, once they are gone
 STEP = 0.01  # seconds between two looks meanwhile
 
@@ -46,7 +46,7 @@ class Reaper:
     async def end(self) -> None:
         """Kill every stray that is left, and wait until they are gone."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + PATIENCE
+        end = loop.time() + STRAYS_TIMEOUT
         while left := list(self._strays()):
             for pid in left:
                 self._end_stray(pid)

@@ -194,7 +194,7 @@ class WorkerProcess(WorkerLife):
         self.pipes[1].collect_stack()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(self.pid, stack.SIGNAL)
-        self.limit(stack.PATIENCE, self.kill)
+        self.limit(stack.WRITE_TIMEOUT, self.kill)
 
     def last_words(self) -> str:
         """Return its traceback, or what it printed last."""

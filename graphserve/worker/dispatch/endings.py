@@ -12,7 +12,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Iterator
 
-PATIENCE = 0.2  # seconds in which the API that awaits the task, if one does, has been told
+UNTOLD_AFTER = 0.2  # seconds in which the API that awaits the task, if one does, has been told
 
 _untold: list[_Ending] = []
 
@@ -35,7 +35,7 @@ class _Ending:
 
     def look_later(self) -> None:
         """Tell of it in a while, if no call has failed with it by then, nor is about to."""
-        self._loop.call_later(PATIENCE, self._look)
+        self._loop.call_later(UNTOLD_AFTER, self._look)
 
     def tell(self) -> None:
         """Tell of it now."""

@@ -24,8 +24,8 @@ LAST_HANDSHAKE = 5.0
 BEYOND = 8
 # seconds that a handshake has while others wait for its place: of a client in earnest it takes a
 # part
-PATIENCE = 1.0
-LEAST_PATIENCE = 0.02  # seconds likewise, where one after the other stays unfinished
+LONGEST_HANDSHAKE = 1.0
+SHORTEST_HANDSHAKE = 0.02  # seconds likewise, where one after the other stays unfinished
 # connections that are accepted in one turn of the loop; a sibling may have time for the others
 AT_ONCE = 16
 
@@ -58,7 +58,7 @@ class Acceptor:
         # Handshakes that nobody has ended, the oldest first: each socket, and when it was accepted
         # on the loop's clock.
         self._handshakes: dict[asyncio.Task[object], tuple[socket.socket, float]] = {}
-        self._patience = PATIENCE
+        self._patience = LONGEST_HANDSHAKE
         self._pause: asyncio.TimerHandle | None = None  # in which nobody is accepted
         self._server: asyncio.Server | None = None
         self._sock: socket.socket | None = None
@@ -144,7 +144,7 @@ class Acceptor:
             self._rest(left)
             return False
         del self._handshakes[oldest]
-        self._patience = max(LEAST_PATIENCE, self._patience / 2)
+        self._patience = max(SHORTEST_HANDSHAKE, self._patience / 2)
         self._failed.dropped(_peer(connection))
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)  # the loop sees its end, and closes it
@@ -183,7 +183,7 @@ class Acceptor:
             return
         exc = task.exception()
         if exc is None:
-            self._patience = min(PATIENCE, self._patience * 2)
+            self._patience = min(LONGEST_HANDSHAKE, self._patience * 2)
         self._go_on()
         if held is not None:  # (else we have ended it)
             self._failed.note(exc, peer)  # it is the client's; the loop has closed the socket
