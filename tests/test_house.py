@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import builtins
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import graphserve
-from tests.measuring.house import ORDER, Package, room_of
+from tests.measuring.house import DOCUMENTED, ORDER, Package, room_of
 
 ROOT = Path(graphserve.__file__).parent
 HOUSE = Package(ROOT)
@@ -136,6 +138,37 @@ def test_each_library_stays_in_its_room(path: Path) -> None:
 @pytest.mark.parametrize("path", modules(), ids=shown)
 def test_a_module_says_what_it_owns(path: Path) -> None:
     assert ast.get_docstring(tree(path)), f"{shown(path)} has no docstring"
+
+
+def raised(path: Path) -> Iterator[tuple[int, str]]:
+    """The line and the name of each class that a docstring of a file has under `Raises:`."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, DOCUMENTED) and (text := ast.get_docstring(node)):
+            _, _, section = text.partition("\nRaises:\n")
+            for line in section.splitlines():
+                if line and not line.startswith(" "):  # the next section
+                    break
+                if found := re.match(r" {4}([\w.]+):", line):
+                    yield node.body[0].lineno, found[1]
+
+
+@cache
+def classes() -> frozenset[str]:
+    """The names of all classes of the package, and of what Python has."""
+    ours = (
+        node.name
+        for path in modules()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ClassDef)
+    )
+    return frozenset(ours) | frozenset(dir(builtins))
+
+
+@pytest.mark.parametrize("path", modules(), ids=shown)
+def test_what_a_docstring_raises_is_a_class(path: Path) -> None:
+    assert not [
+        (line, name) for line, name in raised(path) if "." not in name and name not in classes()
+    ]
 
 
 def test_public_names_are_few_and_all_there() -> None:

@@ -126,8 +126,8 @@ class Connection:
         # its state
         self.closed = False
         self.broken = False  # the other side ended it and owes an answer
-        self.idle = False  # and since when it is
-        self.idle_since = 0.0
+        self.idle = False
+        self.idle_since = 0.0  # on the clock of the loop
         self._readers.add_reader(sock, self._readable)
         _open.add(self)
 

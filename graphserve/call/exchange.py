@@ -1,4 +1,5 @@
-"""One call on its way: its request, its deadline, and what to do when a connection is lost.
+"""One call on its way: its request, its deadline, and what to do when its worker dies or a
+connection is lost (`Exchange.lost`: it is sent again, or fails).
 
 Runs in workers.
 
@@ -29,7 +30,9 @@ from graphserve.wire.headers import ARGUMENTS_UNREAD
 from graphserve.wire.shared_buffers import Ticket, done
 from graphserve.wire.trust import PEER, PUBLIC
 
-FIRST_PAUSE = 0.005  # seconds before a lost call is sent the second time again; doubles up to …
+# Seconds before a lost call is sent again for the second time; the first time it is at once.
+# Doubles up to …
+FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 0.2
 MOST_ATTEMPTS = 3  # of a call whose arguments or result found no memory
 LEFT = "the client went away before the body was complete"
@@ -73,7 +76,11 @@ class Lane(Protocol[RequestT]):
         """
 
     def send(self, exchange: Exchange[RequestT]) -> None:
-        """Send the exchange as soon as the node can take it; failures are reported to it."""
+        """Send the exchange as soon as the node can take it; failures are reported to it.
+
+        Of a typed call this is `QueueLane.send`, `PooledLane.send` or `UrlLane.send`, as the Plan
+        says of its API; in `local()` it is `LocalNode.send`.
+        """
 
     def forget(self, exchange: Exchange[RequestT]) -> None:
         """Drop the exchange if it still waits here: it is over."""
@@ -249,10 +256,10 @@ class Exchange(Generic[RequestT]):
             self.feed(connection)
 
     def head(self, headers: Headers) -> None:
-        """Take the head or a chunk of an answer; only streams have them."""
+        """Take the head of an answer that is a stream: does nothing, since no stream is awaited."""
 
     def chunk(self, data: bytes) -> None:
-        """Take the head or a chunk of an answer; only streams have them."""
+        """Take a part of the body of such an answer: does nothing either."""
 
     async def room(self) -> None:
         """Wait until the consumer has taken enough; only streams have one."""
@@ -426,7 +433,7 @@ class Exchange(Generic[RequestT]):
             self.loop.call_soon(self._send_again)
         else:
             self.loop.call_later(
-                min(FIRST_PAUSE * 2**self.attempts, LONGEST_PAUSE), self._send_again
+                min(FIRST_PAUSE * 2 ** (self.attempts - 2), LONGEST_PAUSE), self._send_again
             )
 
     def _loss(self, reason: str) -> str:

@@ -1,4 +1,5 @@
-"""httpx on the core of the hop: real `httpx.AsyncClient` and `httpx.Client` over our lanes.
+"""Transports for httpx: real `httpx.AsyncClient` and `httpx.Client` send their requests over our
+lanes.
 
 Runs in workers.
 
@@ -396,8 +397,10 @@ class NodeTransport:
         exchange.watch(request.extensions.get("timeout", {}).get("connect"))
 
     def raise_if_late(self, exchange: HttpExchange, answer: Head) -> None:
-        """Raise what a node says of a deadline that was ours; one of its own that passed is a
-        status.
+        """Raise an error where a node answers that the deadline which we gave it has passed.
+
+        Where a deadline of its own passed, its answer is a response with that status, and nothing
+        is raised.
 
         Raises:
             DeadlineExceeded: it names the node that the call waited for.

@@ -113,8 +113,10 @@ def _clients(context: ssl.SSLContext, tls: TlsPlan) -> Iterator[Trouble]:
 
 
 def _dates(server: ssl.SSLContext, certfile: str) -> Iterator[Trouble]:
-    """Let a client that trusts exactly this certificate shake hands with it, in memory.
+    """Yield what clients would say of the certificate: it has expired, is not valid yet, expires
+    soon, or is refused for another reason.
 
+    A client that trusts exactly this certificate shakes hands with it, in memory.
     The standard library has no other public way to look into a certificate that is no authority's.
     """
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -23,7 +23,7 @@ _KEY = re.compile(r"[A-Za-z0-9_-]+\Z")  # the end of a node's name
 
 class Dependency:
     """What `depends(...)` leaves on the class; the worker puts the client beside it on the
-    instance.
+    instance: made by `call/clients.py`, its methods are `RemoteApi` of `call/remote.py`.
 
     Args:
         target: the service; None for an address without a class.

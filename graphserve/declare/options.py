@@ -81,6 +81,10 @@ class Batch:
 class ServiceOptions:
     """The options of one node.
 
+    A new option is also written in `_BOUNDS` below, in the signature and docstring of `service()`
+    (`declare/service.py`), in docs/reference/options.md, and in `config/values.py` if a file or
+    the command line may write it in words, such as a size.
+
     Args:
         workers: how many processes; `"cpus"` is one for each CPU that this machine lets us use.
         concurrency: calls that one worker executes at once, all APIs together. None: sync and

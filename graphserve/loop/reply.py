@@ -1,4 +1,5 @@
-"""The future of a call: who waits for it goes on in the turn of the loop in which the answer came.
+"""A future whose waiter goes on in the very turn of the loop in which the answer came; `call/` has
+one for each call.
 
 Decision record 0007. A further turn costs a system call and a cold cache, several times in a deep
 graph. Runs where callers do.

@@ -1,13 +1,14 @@
-"""The fallback server: it answers at the public port while no worker of the entry does.
+"""When a fallback server is started and sent away: it answers at the public port while no worker of
+the entry does, in a process of its own (`worker/fallback.py`).
 
 Runs in the supervisor.
 
-It is a process of its own. Two things raise the suspicion that nobody accepts there: the entry has
-no worker that takes calls, or a connection waits. If it holds for `SUSPECTED_FOR`, a fallback server is
-started; the first sign of life of such a worker sends it away. During the start of the graph one is
-started for whoever waits there, unless that start is over soon. It may come before there is a Plan:
-then it is told when there is one, and goes on. The supervisor itself only asks the kernel whether
-somebody waits; it accepts nothing (decision record 0040).
+Two things raise the suspicion that nobody accepts at the port: the entry has no worker that takes
+calls, or a connection waits. If it holds for `SUSPECTED_FOR`, a fallback server is started; the
+first sign of life of such a worker sends it away. During the start of the graph one is started for
+whoever waits there, unless that start is over soon. It may come before there is a Plan: then it is
+told when there is one, and goes on. The supervisor itself only asks the kernel whether somebody
+waits; it accepts nothing (decision record 0040).
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ class Operations:
             progress: told of each worker that is replaced.
 
         Raises:
-            Refused: there is no such node, or more has changed than these hold.
+            OperationRefused: there is no such node, or more has changed than these hold.
             GraphServeError: the new code cannot be resolved or does not start; the old code serves
                 on.
         """
@@ -145,7 +145,7 @@ class Operations:
         """Change how many workers nodes have.
 
         Raises:
-            Refused: there is no such node.
+            OperationRefused: there is no such node.
             StartupError: a new worker did not become ready; its node has as many as before.
         """
         nodes = self._nodes(sizes)
@@ -157,7 +157,7 @@ class Operations:
         """Replace workers by others of the same Plan, leaves first; nothing is resolved.
 
         Raises:
-            Refused: there is no such node.
+            OperationRefused: there is no such node.
             StartupError: a new worker did not become ready.
         """
         nodes = self._nodes(names)

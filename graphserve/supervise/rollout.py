@@ -1,4 +1,5 @@
-"""The rollout of one node: its workers are replaced one by one, added, taken away, without loss.
+"""The rollout of one node: its workers are replaced one by one, added, taken away, without loss;
+those that have had their time (`max_requests`, `max_memory`) are recycled.
 
 Runs in the supervisor; `supervise/states.py` has the states that it goes through.
 

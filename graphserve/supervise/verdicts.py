@@ -13,9 +13,10 @@ from graphserve.declare.options import ServiceOptions
 from graphserve.system.messages import HealthReport
 
 Verdict = tuple[Literal["kill", "recycle"], str]
-# seconds without a report, of which there is one a second, after which a worker is told of
+# seconds without a report (usually there is one a second) after which the log says that a worker is
+# silent
 FREEZE = 3.0
-USUAL_GAP = 2.0  # seconds between two reports that are no reason for concern
+USUAL_GAP = 2.0  # seconds between two reports up to which a worker is not late
 
 
 def judge(options: ServiceOptions, health: HealthReport, quota: float) -> Verdict | None:

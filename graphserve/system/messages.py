@@ -5,14 +5,17 @@ In both processes.
 A message is one line of JSON on the control connection (`system/channel.py`), an object whose
 `type` names its class:
 
-    worker → supervisor   imported → ready → (listening) → draining → drained; or failed, with a
-                          traceback
-                          health, once a second; held, answered, lost: what it saw of others; bound:
-                          after `rebind`
-    supervisor → worker   roster, members, init → (serve) → drain → exit
-                          beat, once a second; members, suspicions: news of others; report, rebind,
-                          listeners, unready plan: to a fallback server that was there before the
-                          Plan
+    worker → supervisor
+        imported → ready → (listening) → draining → drained   its life; or failed, with a traceback
+        health                           once a second
+        held, answered, lost             what it saw of others
+        bound                            after `rebind`
+    supervisor → worker
+        roster, members, init → (serve) → drain → exit        the same life
+        beat                             once a second
+        members, suspicions              news of others
+        report, rebind, listeners, unready
+        plan                             to a fallback server that was there before the Plan
 
 User code runs where one end of the connection is, and may write to it: what is read here is
 checked, field by field.
@@ -83,13 +86,15 @@ class Imported(Message, type="imported"):
 class Ready(Message, type="ready"):
     """It is initialised and listens on its own socket; the descriptor of the memory that it shares
     comes along.
+
+    From now on it counts as ready, but for a worker of the entry: that says `Listening` later.
     """
 
     address: str
 
 
 class Listening(Message, type="listening"):
-    """It accepts at the public port."""
+    """It accepts at the public port: only now a worker of the entry counts as ready."""
 
 
 class Failed(Message, type="failed"):
@@ -111,7 +116,7 @@ class HealthReport(Message, type="health"):
     """How it is."""
 
     executed: int  # calls, since it began
-    overdue: float  # seconds since the latest deadline of what it still executes
+    overdue: float  # seconds by which its most overdue call is late; 0.0: none is
     rss: int  # bytes of resident memory
     in_flight: int  # requests that are not answered
     executing: int  # calls, now

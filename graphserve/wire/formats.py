@@ -23,7 +23,13 @@ END = 2
 
 
 class Format(enum.Enum):
-    """Says how a body is written; the value is the Content-Type for it."""
+    """Says how a body is written; the value is the Content-Type for it.
+
+    A new one: `content_format` and `accept_format` have to find it. `codec` and `values` read and
+    write it; `codec` takes what is neither JSON nor raw for msgpack. `checks/duplicates`,
+    `costs/screening` and `costs/collisions` look at a body before it is read; `openapi` describes
+    it, and `call/lanes/url` and `run/local_node` choose one.
+    """
 
     JSON = b"application/json"
     MSGPACK = b"application/msgpack"  # what every msgpack library reads, but for arrays

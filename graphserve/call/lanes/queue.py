@@ -70,7 +70,11 @@ class QueueLane(NodeLane):
         return compose
 
     def send(self, exchange: Exchange[bytes]) -> None:
-        """Connect and send at once; the kernel keeps it until a worker is free."""
+        """Connect and send at once; the kernel keeps it until a worker is free.
+
+        At the other end of the socket, `GatedListener` of `worker/dispatch/slots.py` accepts it
+        when its worker has a free slot, and `WorkerServer` gives it a connection.
+        """
         if self.state is not None and self.state.hopeless:
             exchange.fail(self.failed(self.state))
             return

@@ -35,8 +35,10 @@ class SlotSource(Protocol):
         """Give it back."""
 
 
-# What one execution gets: callers, and from where to where of their items.
-Part = list[tuple[BatchedCall, int, int]]
+# What one caller has in an execution: its call, and from where to where of its items; and what one
+# execution gets in all. (The piece of a result is what a share comes back as.)
+Share = tuple[BatchedCall, int, int]
+Part = list[Share]
 LEASE_PAUSE = 0.001  # seconds after which a worker asks again, while a sibling collects
 
 
@@ -260,14 +262,14 @@ class Batcher:
         parts = [
             part for calls in groups.values() for part in joining.cut(calls, self.limits.max_size)
         ]
-        self._run(parts, Gathered([call for calls in groups.values() for call in calls]))
+        self._execute_next(parts, Gathered([call for calls in groups.values() for call in calls]))
 
-    def _run(self, parts: list[Part], gathered: Gathered) -> None:
+    def _execute_next(self, parts: list[Part], gathered: Gathered) -> None:
         """Execute the parts one after the other; the slot is free when the last has ended."""
         while parts:
-            part = [piece for piece in parts.pop(0) if not piece[0].gone]
+            part = [share for share in parts.pop(0) if not share[0].gone]
             if part:
-                self._execute(part, gathered, lambda: self._run(parts, gathered))
+                self._execute(part, gathered, lambda: self._execute_next(parts, gathered))
                 return
         self.slots.release()
         self._open_for_waiting()
@@ -295,7 +297,7 @@ class Batcher:
 
         def free() -> None:
             if alone:
-                self._alone(alone, gathered, then)
+                self._execute_alone(alone, gathered, then)
             else:
                 then()
 
@@ -317,14 +319,14 @@ class Batcher:
                 self.api, arguments, _shared_context(part), ended, free
             )
 
-    def _alone(self, part: Part, gathered: Gathered, then: Callable[[], None]) -> None:
-        """Run each caller's part again by itself, since the method raised for all: only the guilty
+    def _execute_alone(self, part: Part, gathered: Gathered, then: Callable[[], None]) -> None:
+        """Run each caller's share again by itself, since the method raised for all: only the guilty
         one fails.
         """
         while part:
-            piece = part.pop(0)
-            if not piece[0].gone:
-                self._execute([piece], gathered, lambda: self._alone(part, gathered, then))
+            share = part.pop(0)
+            if not share[0].gone:
+                self._execute([share], gathered, lambda: self._execute_alone(part, gathered, then))
                 return
         then()
 

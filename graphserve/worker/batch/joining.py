@@ -18,7 +18,7 @@ from graphserve.wire.codec import comparable
 from graphserve.wire.signature import Signature
 
 T = typing.TypeVar("T", bound="Sized")
-Piece = tuple[Any, int, int]
+Share = tuple[Any, int, int]  # the arguments of one caller, and from where to where of its items
 
 
 class Sized(typing.Protocol):
@@ -81,12 +81,12 @@ def cut(calls: Iterable[T], most: int) -> Iterator[list[tuple[T, int, int]]]:
         yield part
 
 
-def join(pieces: Sequence[Piece], lists: Sequence[str]) -> dict[str, Any]:
-    """Return the arguments of one execution, from (arguments, start, stop) of each caller."""
-    joined = dict(pieces[0][0])
+def join(shares: Sequence[Share], lists: Sequence[str]) -> dict[str, Any]:
+    """Return the arguments of one execution, from the share of each caller."""
+    joined = dict(shares[0][0])
     for name in lists:
         if name in joined:
-            parts = [arguments[name][start:stop] for arguments, start, stop in pieces]
+            parts = [arguments[name][start:stop] for arguments, start, stop in shares]
             joined[name] = _concatenate(parts)
     return joined
 
@@ -108,7 +108,7 @@ def split(
         result: what the method returned.
         sizes: how many items each caller gave.
         where: the API, for messages.
-        wanted: as of the function of this name.
+        wanted: what the API returns, in words (the function `wanted`).
 
     Raises:
         ValueError: it does not have one item for each item that went in.

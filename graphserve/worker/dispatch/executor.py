@@ -178,9 +178,7 @@ class Executor:
         )
 
     def overdue(self) -> float:
-        """Return the seconds that the latest call has gone on past its deadline; 0.0 if none
-        has.
-        """
+        """Return the seconds by which the most overdue call is late; 0.0 if none is."""
         lefts = [
             left
             for execution in self.executing
@@ -251,7 +249,7 @@ class Execution:
             self._latency = api.latency
             self._began = time.monotonic()
         if api.is_async:
-            work = _run(api.method, arguments, context)
+            work = _call_async(api.method, arguments, context)
             task = executor.eager.begin(work) if at_once else executor.loop.create_task(work)
             if task.done():
                 self._task_ended(task)
@@ -263,7 +261,9 @@ class Execution:
             self._timer = set_timer(executor.loop, left + patience, self._time_out_soon)
         if not api.is_async:
             carried = contextvars.copy_context()
-            future = executor.threads.submit(carried.run, _run_sync, api.method, arguments, context)
+            future = executor.threads.submit(
+                carried.run, _call_sync, api.method, arguments, context
+            )
             self._running = future
             future.add_done_callback(self._thread_ended)
 
@@ -347,7 +347,7 @@ class Execution:
         self._on_free()
 
 
-async def _run(
+async def _call_async(
     method: Callable[..., object], arguments: dict[str, object], context: CallContext
 ) -> object:
     current.set(context)
@@ -364,7 +364,7 @@ async def _run(
     return result
 
 
-def _run_sync(
+def _call_sync(
     method: Callable[..., object], arguments: dict[str, object], context: CallContext
 ) -> object:
     current.set(context)

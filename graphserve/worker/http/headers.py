@@ -68,7 +68,7 @@ class RequestHeaders:
         trust: of the request: unless its hop is ours, internal headers are passed over.
 
     Raises:
-        Refused: one of them is a number that cannot be read.
+        RequestRefused: one of them is a number that cannot be read.
     """
 
     __slots__ = ("accept", "coding", "content_type", "expects", "length", "timeout", "untyped")

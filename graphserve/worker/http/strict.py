@@ -96,8 +96,8 @@ def number(name: str, value: bytes) -> int:
     """Return the whole number that is the value of a header.
 
     Raises:
-        Refused: it is none, or one of more digits than anybody means. (Python converts none of more
-            than 4,300.)
+        RequestRefused: it is none, or one of more digits than anybody means. (Python converts none
+            of more than 4,300.)
     """
     digits = value.strip(b" \t")
     if not digits.isdigit() or len(digits) > MOST_DIGITS:

@@ -169,9 +169,8 @@ class Timeouts:
 
     def refusal(self, connection: TimedConnection, target: bytes) -> HttpProblem | None:
         """Return why a spare connection gets no answer to this request; None: it gets one, since it
-        is a probe.
+        is a probe, or others have gone meanwhile.
         """
-        # others have gone meanwhile
         if len(self.listener.connections) - self.spares < self.limits.connections:
             self._make_regular(connection)
             return None
