@@ -488,6 +488,7 @@ def interface(cls: type, *, limited: bool) -> tuple[tuple[ApiPlan, ...], list[st
                 stream=signature.stream,
                 input_stream=signature.input_stream,
                 raw_body=signature.raw_body,
+                forms=bool(signature.files),
                 timeout=spec.timeout,
                 idempotent=spec.idempotent,
                 batch=spec.batch,

@@ -40,7 +40,9 @@ class ApiPlan:
             `pooled` for the rest.
         stream: whether it answers with a stream of items.
         input_stream: the parameter that is sent as a stream, if there is one.
-        raw_body: whether a body of any content type is taken as it is, for the only parameter.
+        raw_body: whether a body of any content type is taken as it is, for the only parameter that
+            is a file.
+        forms: whether it takes forms, since it has parameters that are files.
         timeout: seconds a call may take, of the API itself.
         idempotent: whether a call may run again after its worker died.
         batch: how calls are joined.
@@ -60,6 +62,7 @@ class ApiPlan:
     batch: Batch | None = None
     fingerprint: str = ""
     positional: int | None = None
+    forms: bool = False
 
 
 @dataclass(frozen=True)

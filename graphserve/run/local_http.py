@@ -15,7 +15,6 @@ from graphserve.call.clients import slack_to
 from graphserve.call.context import CallContext, earliest, shortest
 from graphserve.call.exchange import Exchange
 from graphserve.call.request import new_request_id
-from graphserve.call.request_head import NOBODY, RequestHead
 from graphserve.errors import CallError
 from graphserve.graph.plan import EdgePlan
 from graphserve.loop.loop_thread import LoopThread
@@ -24,7 +23,6 @@ from graphserve.run.local_transport import LocalCall, LocalRequest
 from graphserve.wire import problem
 from graphserve.wire.formats import (
     Format,
-    accept_format,
     content_format,
     item_format,
     stream_format,
@@ -43,11 +41,11 @@ if TYPE_CHECKING:
 Headers = list[tuple[bytes, bytes]]
 
 
-def client(node: LocalNode, edge: EdgePlan, caller: str) -> HttpClient:
+def client(node: LocalNode, edge: EdgePlan) -> HttpClient:
     """Return the httpx client for an edge of a local graph."""
     slack = slack_to(node.clients.plan, node.plan.name)
     core = httpx_transport.NodeTransport(
-        LoopThread.here(), node.plan.name, {}, HttpLane(node), edge.timeout, slack, caller
+        LoopThread.here(), node.plan.name, {}, HttpLane(node), edge.timeout, slack
     )
     make = (
         httpx_transport.async_client
@@ -116,7 +114,6 @@ class HttpLane:
         self, exchange: Exchange[bytes], api: BoundApi, target: bytes, headers: Headers, body: bytes
     ) -> None:
         context = CallContext()
-        context.head = RequestHead(b"POST", target, headers, NOBODY)
         heading, refused = _heading(headers, context)
         format = content_format(heading.content_type)
         refused = refused or heading.problem(api, format, len(body), target.partition(b"?")[2])
@@ -129,11 +126,17 @@ class HttpLane:
             upload = _whole(body) if exchange.upload is None else exchange.upload_pieces()
             body = target.partition(b"?")[2]
         stream = stream_format(heading.accept) if api.signature.stream else None
-        accept = (
-            item_format(heading.accept) if stream is not None else accept_format(heading.accept)
-        )
+        accept = item_format(heading.accept) if stream is not None else api.accepts(heading.accept)
         request = LocalRequest(
-            api.plan.name, context, body, format or Format.JSON, accept, stream, MADE
+            api.plan.name,
+            context,
+            body,
+            format or Format.JSON,
+            accept,
+            stream,
+            MADE,
+            heading.content_type or b"",
+            target.partition(b"?")[2],
         )
         self.node.submit(LocalCall(request, exchange, upload))
 

@@ -39,12 +39,12 @@ from graphserve.run.local_transport import (
 )
 from graphserve.system import stack
 from graphserve.wire import problem
-from graphserve.wire.codec import Format, MalformedBody
+from graphserve.wire.codec import Format
 from graphserve.wire.exceptions import BeyondMsgpack
 from graphserve.wire.extensions import no_memory
 from graphserve.wire.headers import CONTENT_TYPE
-from graphserve.wire.problem import HttpProblem
 from graphserve.worker.batch.batcher import Batcher
+from graphserve.worker.dispatch.decoding import read_arguments
 from graphserve.worker.dispatch.executor import BoundApi, Executor, bind
 from graphserve.worker.instance import InstanceThreads, ServiceInstance
 from graphserve.worker.stream.producer import StreamExecution
@@ -142,9 +142,9 @@ class LocalNode:
             await self.clients.close()
             self._threads.shutdown(wait=quiet and self._life is not None)
 
-    def composer(self, api: ApiPlan, *, checked: bool, caller: str) -> Compose:
+    def composer(self, api: ApiPlan, *, checked: bool) -> Compose:
         """Return a function that makes requests to one API, in the form that this lane sends."""
-        return composer(api, checked=checked, caller=caller)
+        return composer(api, checked=checked)
 
     def send(self, exchange: Exchange[LocalRequest]) -> None:
         """Execute the call when there is room for it."""
@@ -232,11 +232,12 @@ class LocalNode:
 
     def _arguments(self, call: LocalCall, api: BoundApi) -> dict[str, object]:
         request = call.request
-        if call.upload is None:
-            return api.arguments.decode(
-                request.body, request.format, no_memory if request.trust.values else None
-            )
-        return from_query(api, request.body, call.upload)
+        if call.upload is not None:
+            return from_query(api, request.body, call.upload)
+        fetch = no_memory if request.trust.values else None
+        return read_arguments(
+            api, request.query, request.body, request.format, None, fetch, request.media_type
+        )
 
     def _ended(
         self, call: LocalCall, api: BoundApi, result: object, error: BaseException | None
@@ -277,9 +278,6 @@ class LocalNode:
         return error
 
     def _refused(self, call: LocalCall, exc: Exception, limited: bool) -> None:
-        if isinstance(exc, MalformedBody):
-            named = "JSON" if call.request.format is Format.JSON else "MessagePack"
-            exc = HttpProblem(400, f"the body is not valid {named}: {exc}")
         refusal = (
             exc if isinstance(exc, InvalidArguments) else problem.as_call_error(exc, self.plan.name)
         )

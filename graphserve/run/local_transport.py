@@ -12,11 +12,10 @@ from graphserve.call.connection import CUT
 from graphserve.call.context import CallContext, traced
 from graphserve.call.exchange import Exchange, Headers
 from graphserve.call.request import new_request_id
-from graphserve.call.request_head import NOBODY, RequestHead
 from graphserve.errors import CallError
 from graphserve.graph.plan import ApiPlan
 from graphserve.wire import formats, problem
-from graphserve.wire.formats import Format, StreamFormat
+from graphserve.wire.formats import AnswerFormat, Format, StreamFormat
 from graphserve.wire.headers import CACHE_CONTROL, CONTENT_TYPE
 from graphserve.wire.trust import PEER, PUBLIC, Trust
 from graphserve.worker.dispatch.executor import BoundApi
@@ -35,15 +34,19 @@ class LocalRequest:
         stream: how the items of a stream shall be written; None for a typed caller, who takes them
             one by one.
         trust: who the caller is.
+        media_type: what the body is, of an HTTP client.
+        query: of the URL, of an HTTP client whose body is whole.
     """
 
     api: str
     context: CallContext
     body: bytes
     format: Format = Format.TYPED
-    accept: Format = Format.TYPED
+    accept: AnswerFormat = Format.TYPED
     stream: StreamFormat | None = None
     trust: Trust = PUBLIC
+    media_type: bytes = b""
+    query: bytes = b""
 
 
 AnyExchange = Exchange[LocalRequest] | Exchange[bytes]  # of a typed call; of an httpx client
@@ -67,23 +70,23 @@ class LocalCall:
 Compose = Callable[[CallContext | None, int | None, bytes], LocalRequest]
 
 
-def composer(api: ApiPlan, *, checked: bool, caller: str) -> Compose:
+def composer(api: ApiPlan, *, checked: bool) -> Compose:
     """Return a function that makes requests to one API, as every `TypedLane` does."""
     accept = Format.CHECKED if checked else Format.TYPED
-    head = RequestHead(b"POST", api.route.encode(), [], NOBODY, caller or None)
 
     def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> LocalRequest:
         request_id = (
             context.request_id if context is not None and context.request_id else new_request_id()
         )
-        made = CallContext(request_id, deadline_ns)
-        if context is not None:
-            trace = traced(context)
-            made.traceparent = trace.traceparent
-            made.tracestate = trace.tracestate
-            made.baggage = trace.baggage
-        made.head = head
-        return LocalRequest(api.name, made, body, accept=accept, trust=PEER)
+        if context is None:
+            return LocalRequest(
+                api.name, CallContext(request_id, deadline_ns), body, accept=accept, trust=PEER
+            )
+        context = traced(context)
+        trace = (context.traceparent, context.tracestate, context.baggage)
+        return LocalRequest(
+            api.name, CallContext(request_id, deadline_ns, *trace), body, accept=accept, trust=PEER
+        )
 
     return compose
 
@@ -132,7 +135,7 @@ class LocalSink(ExchangeSink):
         self,
         exchange: AnyExchange,
         api: BoundApi,
-        items: Format,
+        items: AnswerFormat,
         failed: Callable[[BaseException], None],
     ) -> None:
         super().__init__(exchange, [])
@@ -167,7 +170,7 @@ class BodySink(ExchangeSink):
     """
 
     def __init__(
-        self, call: LocalCall, api: BoundApi, format: StreamFormat, items: Format,
+        self, call: LocalCall, api: BoundApi, format: StreamFormat, items: AnswerFormat,
         note: Callable[[BaseException], CallError], failed: Callable[[BaseException], None],
     ) -> None:  # fmt: skip
         super().__init__(

@@ -19,7 +19,14 @@ from graphserve.wire.costs.bounds import ERRORS_TOLD, NAME_CHARACTERS
 from graphserve.wire.costs.screening import Screening
 from graphserve.wire.exceptions import BeyondMsgpack, ErrorDetail, MalformedBody
 from graphserve.wire.extensions import Fetch, Place, json_hook, msgpack_hook, no_memory
-from graphserve.wire.formats import Body, Format, accept_format, content_format
+from graphserve.wire.formats import (
+    AnswerFormat,
+    Body,
+    Format,
+    MediaFormat,
+    accept_format,
+    content_format,
+)
 from graphserve.wire.signature import Parameter, Signature
 from graphserve.wire.type_hints import Hint
 from graphserve.wire.validation_errors import (
@@ -65,7 +72,7 @@ class ArgumentsCodec:
 
     def __init__(self, signature: Signature) -> None:
         self._where = signature.where
-        self._raw = signature.parameters[0].name if signature.raw_body else None
+        self._raw = signature.parameters[0].name if signature.only_raw_body else None
         self._values = {p.name: ValueCodec(p.type, is_argument=True) for p in signature.parameters}
         self._required = [p.name for p in signature.parameters if p.required]
         self._sparse = len(self._required) < len(self._values)
@@ -322,7 +329,7 @@ class ResultCodec:
         self._class = only_class(hint)
         self._json = self._value.json
 
-    def encode(self, value: Any, format: Format, place: Place | None = None) -> bytes:
+    def encode(self, value: Any, format: AnswerFormat, place: Place | None = None) -> bytes:
         """Return a result as bytes.
 
         A typed caller checks what it reads against the annotation. Everybody else has no
@@ -331,7 +338,7 @@ class ResultCodec:
 
         Args:
             value: what the method returned.
-            format: how to write it; RAW takes bytes as they are.
+            format: how to write it; in a media type of its own, bytes are as they are.
             place: as in `ArgumentsCodec.encode`; only for TYPED and CHECKED.
 
         Raises:
@@ -339,14 +346,16 @@ class ResultCodec:
             TypeError: it cannot be sent; the message names the API.
             ValueError: it does not fit the annotation; as of `decode`.
         """
-        if type(value) is not self._class and format is not _TYPED and format is not _RAW:
+        if type(value) is not self._class and format is not _TYPED:
             is_exact = self._is_exact
             if is_exact is not None and not is_exact(value):
                 value = self.decode(self.encode(value, Format.TYPED))
         try:
             if format is _JSON:
                 return self._json(value)
-            return bytes(value) if format is _RAW else self._value.dump(value, format, place)
+            if isinstance(format, MediaFormat):
+                return bytes(value)
+            return self._value.dump(value, format, place)
         except FAILURES as exc:
             reason = "; ".join(text(each) for each in explain(exc, []))
             kind = (
@@ -429,11 +438,3 @@ def encode_json(value: object) -> bytes:
 def comparable(arguments: Mapping[str, object]) -> bytes:
     """Return bytes that are the same for equal arguments, whatever their order."""
     return msgspec.msgpack.encode(arguments, enc_hook=msgpack_hook(), order="deterministic")
-
-
-def natural(text: str) -> object:
-    """Return what a text says if it is JSON, else the text itself: as queries of URLs are read."""
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.MsgspecError, RecursionError):
-        return text

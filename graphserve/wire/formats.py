@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import enum
 import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 PROBLEM = b"application/problem+json"  # an error (RFC 9457)
@@ -46,6 +48,19 @@ class Format(enum.Enum):
         """Return the Content-Type of a response in this format."""
         return Format.TYPED.value if self is Format.CHECKED else self.value
 
+
+@dataclass(frozen=True, slots=True)
+class MediaFormat:
+    """Says that a result leaves by itself, with no JSON or msgpack around it.
+
+    Args:
+        content_type: its media type.
+    """
+
+    content_type: bytes
+
+
+AnswerFormat = Format | MediaFormat
 
 _JSON = Format.JSON.value.decode()
 _TYPED = Format.TYPED.value.decode()
@@ -85,6 +100,12 @@ def is_form(content_type: bytes | None) -> bool:
 
 
 @lru_cache(maxsize=256)
+def is_multipart(content_type: bytes | None) -> bool:
+    """Return whether a Content-Type is the one of a form that may have files in it."""
+    return _parse(content_type or b"")[0] == "multipart/form-data"
+
+
+@lru_cache(maxsize=256)
 def accept_format(accept: bytes | None) -> Format:
     """Return the format that an Accept prefers: msgpack if it ranks above JSON, else JSON."""
     if not accept:
@@ -98,6 +119,20 @@ def accept_format(accept: bytes | None) -> Format:
     json = _quality(ranges, (_JSON, "application/*", "*/*"))
     msgpack = max(_quality(ranges, (name, "application/*", "*/*")) for name in _MSGPACK)
     return Format.MSGPACK if msgpack > json else Format.JSON
+
+
+def preferred(accept: bytes, offers: Sequence[bytes]) -> int:
+    """Return which of several media types an Accept ranks highest; of equal ones, the first."""
+    ranges = [_parse(part) for part in accept.split(b",")]
+    best = 0
+    most = 0.0
+    for index, offer in enumerate(offers):
+        kind = offer.decode("latin-1")
+        found = _quality(ranges, (kind, kind.partition("/")[0] + "/*", "*/*"))
+        if found > most:
+            best = index
+            most = found
+    return best
 
 
 def _quality(ranges: list[tuple[str, dict[str, str]]], names: tuple[str, ...]) -> float:

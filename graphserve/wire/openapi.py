@@ -20,6 +20,7 @@ from graphserve.system import own_json
 from graphserve.wire import arrays, pydantic_models, type_hints
 from graphserve.wire.extensions import json_hook
 from graphserve.wire.formats import PROBLEM, Format, StreamFormat
+from graphserve.wire.media.kinds import is_file
 from graphserve.wire.signature import Parameter, Signature, uses_adapter
 from graphserve.wire.type_hints import Hint
 
@@ -94,6 +95,12 @@ _EVENTS = StreamFormat.EVENTS.value.decode()
 # (`format` is how generators of clients know it from text; OpenAPI 3.1 says it with
 # `contentMediaType`.)
 _BINARY: Json = {"schema": {"type": "string", "format": "binary", "contentMediaType": _RAW}}
+_FORM = "multipart/form-data"
+_PLAIN = frozenset({"string", "integer", "number", "boolean"})  # the types that text can be
+_BESIDE = (
+    "A body of any other content type is `{name}` itself; the other arguments are in the query"
+    " then."
+)
 _TYPES_OF_KINDS = {
     "b": "boolean",
     "i": "integer",
@@ -366,16 +373,44 @@ def _request(signature: Signature, described: dict[str, str], schemas: _Schemas)
         "additionalProperties": False,
     } | ({"required": required} if required else {})
     content: Json = {_JSON: {"schema": schema}, _MSGPACK: {"schema": schema}}
+    if signature.files:
+        content |= {_FORM: _form(signature, schema)}
+    said: Json = {}
     if signature.raw_body:
-        content |= {_RAW: _BINARY}  # as any other type that is none of these
-    needed = bool(required) and not signature.raw_body  # no body is an empty one
-    return {"requestBody": {"required": needed, "content": content}}
+        (name,) = signature.files
+        if set(required) <= {name}:
+            content |= {_RAW: _BINARY}  # as any other type that is none of these
+        if len(signature.parameters) > 1:
+            said = {"description": _BESIDE.format(name=name)}
+    needed = bool(required) and not signature.only_raw_body  # no body is an empty one
+    return {"requestBody": {**said, "required": needed, "content": content}}
+
+
+def _form(signature: Signature, schema: Json) -> Json:
+    """Return the arguments as a form has them: files as they are, lists as parts of one name, and
+    what is neither text nor a number as JSON.
+    """
+    properties: Json = {}
+    encoding: Json = {}
+    for parameter in signature.parameters:
+        said = schema["properties"][parameter.name]
+        kept = {key: said[key] for key in ("description",) if key in said}
+        if parameter.name not in signature.files:
+            properties[parameter.name] = said
+            if said.get("type") not in _PLAIN:
+                encoding[parameter.name] = {"contentType": _JSON}
+        elif is_file(parameter.type):
+            properties[parameter.name] = _BINARY["schema"] | kept
+        else:
+            properties[parameter.name] = {"type": "array", "items": _BINARY["schema"]} | kept
+    described = {"schema": {**schema, "properties": properties}}
+    return described | ({"encoding": encoding} if encoding else {})
 
 
 def _query_parameter(parameter: Parameter, described: dict[str, str], schemas: _Schemas) -> Json:
     schema = _property(parameter, described, schemas)
     # Text and numbers are written as they are, which more generators of clients can do than JSON.
-    plain = schema.get("type") in ("string", "integer", "number", "boolean")
+    plain = schema.get("type") in _PLAIN
     said = {"schema": schema} if plain else {"content": {_JSON: {"schema": schema}}}
     return {"name": parameter.name, "in": "query", "required": parameter.required, **said}
 
@@ -401,6 +436,8 @@ def _result(signature: Signature, schemas: _Schemas) -> Json:
     schema = schemas.of(signature.item if signature.stream else signature.result, output=True)
     if signature.stream:
         return {_NDJSON: {"schema": _lines(schema)}, _EVENTS: {"schema": _events(schema)}}
+    if signature.result is bytes:
+        return {_JSON: {"schema": schema}, _MSGPACK: {"schema": schema}, _RAW: _BINARY}
     return {_JSON: {"schema": schema}, _MSGPACK: {"schema": schema}}
 
 

@@ -18,6 +18,7 @@ from graphserve.declare.declaration import API
 from graphserve.errors import DeclarationError
 from graphserve.wire import extensions, pydantic_models, type_hints
 from graphserve.wire.checks.arrays import admission
+from graphserve.wire.media import kinds
 from graphserve.wire.type_hints import Hint
 
 _ASYNC_STREAMS = (
@@ -104,7 +105,9 @@ class Signature:
         item: the type of a stream's items, None where there is no stream.
         stream: whether the result is a stream of items.
         is_async: whether the method is a coroutine or an asynchronous generator.
-        raw_body: whether a body of any content type is taken as it is, for the only parameter.
+        raw_body: whether a body of any content type is taken as it is, for the only parameter that
+            is a file; the others are in the query then.
+        files: the parameters that are files, or lists of files: an API with one takes forms.
         input_stream: the parameter that gets the body in chunks (`AsyncIterator[bytes]`), if there
             is one.
         texts: parameters that are text whatever they look like, as `5` in a query.
@@ -119,6 +122,16 @@ class Signature:
     raw_body: bool = False
     input_stream: str | None = None
     texts: frozenset[str] = frozenset()
+    files: frozenset[str] = frozenset()
+
+    @property
+    def only_raw_body(self) -> bool:
+        """Whether such a body is all that it takes: then no body is an empty one."""
+        return (
+            self.raw_body
+            and len(self.parameters) == 1
+            and type_hints.unwrap(self.parameters[0].type)[0] is bytes
+        )
 
     @classmethod
     def of(cls, service: type, method: str) -> Signature:
@@ -158,6 +171,11 @@ class _Reader:
         parameters = tuple(
             self._parameter(p, annotated[p.name]) for p in declared if p.name not in chunks
         )
+        files = [
+            p
+            for p in parameters
+            if not chunks and (kinds.is_file(p.type) or kinds.is_file_list(p.type))
+        ]
         self._check("its result", item if stream else result)
         if self.batched:
             self._check_batched(parameters, result)
@@ -170,9 +188,10 @@ class _Reader:
             is_async=inspect.iscoroutinefunction(self.function)
             or inspect.isasyncgenfunction(self.function)
             or (stream and type_hints.origin_of(result) in _ASYNC_STREAMS),
-            raw_body=[type_hints.unwrap(p.type)[0] for p in parameters] == [bytes] and not chunks,
+            raw_body=len(files) == 1 and kinds.is_file(files[0].type),
             input_stream=chunks[0] if chunks else None,
             texts=frozenset(p.name for p in parameters if _is_text(type_hints.unwrap(p.type)[0])),
+            files=frozenset(p.name for p in files),
         )
 
     def _types(self) -> dict[str, Hint]:

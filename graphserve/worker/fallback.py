@@ -211,4 +211,5 @@ def outlined(node: NodePlan, api: ApiPlan) -> BoundApi:
     )
     given = [timeout for timeout in (api.timeout, node.options.timeout) if timeout is not None]
     unknown: Any = None
-    return BoundApi(api, signature, unknown, unknown, unknown, True, min(given, default=None), None)
+    timeout = min(given, default=None)
+    return BoundApi(api, signature, unknown, unknown, unknown, True, timeout, None, unknown)

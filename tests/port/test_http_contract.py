@@ -55,7 +55,7 @@ WRONG = [
       for text in ("0", "-1", "1_0", "nan", "inf", "", "0x1", "1e", "1 0", "9" * 9000 + "x")],
     *[(path, b"{}", {}, 415, says) for path, says in (("/add", "use --json"), ("/size", "application/octet-stream"))],
     *[("/size", b"x", {"content-type": kind}, 415, "--data-binary @FILE")
-      for kind in ("multipart/form-data; boundary=x", "application/x-www-form-urlencoded", "Multipart/Mixed")],
+      for kind in ("multipart/related; boundary=x", "application/x-www-form-urlencoded", "Multipart/Mixed")],
     *[("/size", b"x", {"content-type": "image/png", "content-encoding": coding}, 415, f"this one has {coding!r}")
       for coding in ("gzip", "identity, br", "GZIP")],
     ("/add", b"\x1f\x8b", JSON | {"content-encoding": "gzip"}, 415, "gzip"),

@@ -25,6 +25,7 @@ from graphserve.errors import InvalidArguments
 from graphserve.wire.arrays import Array
 from graphserve.wire.codec import ArgumentsCodec, Format, MalformedBody, ResultCodec, UntypedCodec
 from graphserve.wire.extensions import no_memory
+from graphserve.wire.formats import MediaFormat
 from tests.codecs import codec
 
 
@@ -426,7 +427,7 @@ def test_results_for_the_public() -> None:
         == b'[{"width":2,"double":4}]'
     )
     assert ResultCodec(bytes, "S.f").encode(b"a", Format.JSON) == b'"YQ=="'
-    assert ResultCodec(bytes, "S.f").encode(b"a", Format.RAW) == b"a"
+    assert ResultCodec(bytes, "S.f").encode(b"a", MediaFormat(b"audio/wav")) == b"a"
     assert ResultCodec(float, "S.f").encode(math.nan, Format.JSON) == b"null"
     assert ResultCodec(float, "S.f").encode(np.float64(1.5), Format.JSON) == b"1.5"
     assert ResultCodec(None, "S.f").encode(None, Format.JSON) == b"null"

@@ -167,8 +167,9 @@ def test_streams_and_raw_bodies() -> None:
     }
     assert lines["requestBody"]["required"] is False
     assert set(paths["/raw"]["post"]["requestBody"]["content"]) == {
-        "application/json", "application/msgpack", "application/octet-stream",
+        "application/json", "application/msgpack", "application/octet-stream", "multipart/form-data",
     }  # fmt: skip
+    assert "application/octet-stream" in paths["/raw"]["post"]["responses"]["200"]["content"]
     result = paths["/raw"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
     pattern = result.pop("pattern")
     assert result == {"type": "string", "contentEncoding": "base64"}

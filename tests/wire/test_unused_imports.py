@@ -45,6 +45,7 @@ FORBIDDEN = [
     "pydantic",
     "pydantic_core",
     "numpy",
+    "python_multipart",
     "networkx",
     "circus",
     "tornado",

@@ -18,6 +18,7 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
@@ -96,6 +97,16 @@ FILE = {
 BINARY: dict[str, Any] = {
     "schema": {"type": "string", "contentMediaType": "application/octet-stream"}
 }
+FORM = {
+    "type": "object",
+    "properties": {
+        "image": BINARY["schema"] | {"format": "binary"},
+        "title": TEXT,
+        "times": INTEGER,
+        "tags": {"type": "array", "items": TEXT},
+    },
+    "required": ["image"],
+}
 BYTES = {"application/json": {"schema": FILE}, "application/octet-stream": BINARY, "*/*": BINARY}
 OPENAPI: dict[str, Any] = {
     "openapi": "3.1.0",
@@ -110,6 +121,9 @@ OPENAPI: dict[str, Any] = {
         "/read": operation("Read one page", {"page": {"$ref": "#/components/schemas/Page"}}, as_json({})),
         "/total": operation("Add up numbers", {"values": {"type": "array", "items": NUMBER}}, as_json(NUMBER)),
         "/size": operation("Measure a file", {}, as_json(INTEGER), requestBody={"required": True, "content": BYTES}),
+        "/scan": operation(
+            "Read a form", {}, as_json({}), requestBody={"required": True, "content": as_json({}) | {"multipart/form-data": {"schema": FORM}}},
+        ),
         "/fail": operation("Answer with an error", {"text": TEXT}, as_json({})),
         "/store": operation(
             "Keep a file", {}, as_json({}), requestBody={"required": True, "content": {"*/*": BINARY}},
@@ -157,6 +171,15 @@ async def store(request: Request) -> Response:
     return JSONResponse(said | {"bytes": len(await request.body())})
 
 
+async def scan(request: Request) -> Response:
+    async with request.form() as form:
+        values = [
+            [name, len(await value.read()) if isinstance(value, UploadFile) else value]
+            for name, value in form.multi_items()
+        ]
+    return JSONResponse(dict(values))
+
+
 async def fail(request: Request) -> Response:
     errors = [{"loc": ["text"], "msg": "Expected at least 3 characters", "type": "too_short"}]
     problem = PROBLEM | {"detail": "The arguments do not fit the signature.", "errors": errors}
@@ -174,7 +197,7 @@ async def count(request: Request) -> Response:
     return StreamingResponse(items(), media_type="application/x-ndjson")
 
 
-APIS = (add, shout, read, total, size, store, fail, count)
+APIS = (add, shout, read, total, size, store, scan, fail, count)
 
 
 def main() -> None:

@@ -9,8 +9,8 @@ from collections import deque
 
 import pytest
 
-from graphserve.wire.codec import natural
 from graphserve.wire.costs.bounds import SMALL_CHUNK
+from graphserve.wire.media.text import natural
 from graphserve.worker.stream.request_body import hold
 
 

@@ -50,7 +50,7 @@ def serve() -> Iterator[Callable[..., int]]:
 
 
 Forms = Callable[[str], str]
-READY = "document.querySelectorAll('.operation').length === 8"
+READY = "document.querySelectorAll('.operation').length === 9"
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +211,22 @@ def test_what_stands_in_the_query_has_fields_beside_the_file(
 
 
 @pytest.mark.slow
+def test_a_file_is_sent_in_a_form(browser: Browser, forms: Forms, tmp_path: Path) -> None:
+    card = forms("scan")
+    fill(browser, card, title="a & b", times="12")
+    choose_file(browser, card, tmp_path)
+    browser.run(f"{card}.querySelector('form .more').open = true")
+    browser.wait(f"/-F 'image=@/.test({card}.querySelector('form .more pre').textContent)")
+    press(browser, card)
+    shown = answer(browser, card)
+    assert json.loads(shown[: shown.rindex("}") + 1]) == {
+        "image": 10_240,
+        "title": '"a & b"',
+        "times": "12",
+    }
+
+
+@pytest.mark.slow
 def test_a_problem_is_shown_at_its_field(browser: Browser, forms: Forms) -> None:
     card = forms("fail")
     fill(browser, card, text="x")
@@ -302,7 +318,7 @@ def test_swagger_ui_asks_only_this_server(
     port = serve(*(["--mount", prefix] if prefix else []))
     browser.open(
         f"http://127.0.0.1:{port}{prefix}/docs",
-        "document.querySelectorAll('.opblock').length === 8",
+        "document.querySelectorAll('.opblock').length === 9",
     )
     browser.run("document.querySelector('.opblock-summary-control').click()")
     browser.wait("document.querySelector('.execute')")

@@ -51,3 +51,7 @@ MESSAGE_CHARACTERS = 512
 # How bodies are collected and read.
 LARGE_BODY = 256 * 1024  # bytes; from here on a public body is decoded in a thread
 SMALL_CHUNK = 16 * 1024  # bytes; smaller chunks of a stream are joined
+
+# Forms.
+FORM_PARTS = 256  # each takes some 20 µs to read, however few bytes it has
+FORM_TEXT = 1024 * 1024  # bytes of parts that are no files; more is sent as JSON, which is screened

@@ -15,11 +15,23 @@ from graphserve.errors import DeadlineExceeded
 from graphserve.loop.timers import Timer, set_timer
 from graphserve.wire.exceptions import MalformedBody
 from graphserve.wire.extensions import Fetch
-from graphserve.wire.formats import Format
+from graphserve.wire.formats import Format, is_form
+from graphserve.wire.media.multipart import is_installed
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.dispatch.executor import BoundApi, Executor
 from graphserve.worker.stream.request_body import RequestBody, from_query
 
+NO_FORMS = (
+    "this server reads no forms, since python-multipart is not installed there"
+    " (pip install 'pygraphserve[uploads]'): send JSON, or the file itself"
+)
+_NAMES = {
+    Format.JSON: "JSON",
+    Format.MSGPACK: "MessagePack",
+    Format.TYPED: "MessagePack",
+    Format.CHECKED: "MessagePack",
+    Format.RAW: "multipart/form-data",
+}
 # is told the arguments, or what was raised
 OnRead = Callable[[dict[str, object] | None, BaseException | None], None]
 
@@ -103,6 +115,7 @@ def read_arguments(
     format: Format | None,
     source: RequestBody | None,
     fetch: Fetch | None,
+    media_type: bytes = b"",
 ) -> dict[str, object]:
     """Return the arguments of a call, which fit the signature.
 
@@ -113,6 +126,7 @@ def read_arguments(
         format: of the body.
         source: the body, if it is a stream.
         fetch: as of `ArgumentsCodec.decode`.
+        media_type: of a body that is neither JSON nor msgpack.
 
     Raises:
         HttpProblem: the body is not what its content type claims.
@@ -121,8 +135,12 @@ def read_arguments(
     if source is not None:
         return from_query(api, query, source)
     assert format is not None
+    claimed = format
     try:
+        if format is Format.RAW and not api.bodies.is_plain(media_type, query):
+            if is_form(media_type) and not is_installed():
+                raise HttpProblem(415, NO_FORMS)
+            body, format = api.bodies.compose(body, media_type, query)
         return api.arguments.decode(body, format, fetch)
     except MalformedBody as exc:
-        named = "JSON" if format is Format.JSON else "MessagePack"
-        raise HttpProblem(400, f"the body is not valid {named}: {exc}") from None
+        raise HttpProblem(400, f"the body is not valid {_NAMES[claimed]}: {exc}") from None

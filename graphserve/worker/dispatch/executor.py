@@ -27,7 +27,9 @@ from graphserve.isolation import forked
 from graphserve.loop.eager import Eager
 from graphserve.loop.timers import Timer, set_timer
 from graphserve.system.worker_pages import DEADLINE, EXECUTING
-from graphserve.wire.codec import ArgumentsCodec, ResultCodec
+from graphserve.wire.codec import ArgumentsCodec, ResultCodec, accept_format
+from graphserve.wire.media.answers import Accepts, accepts_of
+from graphserve.wire.media.bodies import BodyReader
 from graphserve.wire.signature import Signature
 from graphserve.worker.dispatch import endings
 from graphserve.worker.dispatch.load import LatencyEstimate, LoopLagLimit
@@ -71,6 +73,9 @@ class BoundApi:
     # How long a call holds its slot; of unlimited APIs, how long it takes while the loop is late.
     # Streams have none.
     latency: LatencyEstimate | None
+    # What is neither JSON nor msgpack; a process that only passes calls on knows no types.
+    bodies: BodyReader
+    accepts: Accepts = accept_format
     index: int = 0  # among the APIs of its node
 
 
@@ -98,6 +103,8 @@ def bind(node: NodePlan, instance: object, declared: type | None = None) -> dict
             _is_async(method) or _is_async(inspect.unwrap(method)),
             min(given, default=None),
             None if api.stream else LatencyEstimate(),
+            BodyReader(signature),
+            accept_format if signature.stream else accepts_of(signature.result),
             index,
         )
     return bound

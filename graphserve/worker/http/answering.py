@@ -17,6 +17,7 @@ from graphserve.loop.reply import Reply
 from graphserve.wire import problem
 from graphserve.wire.codec import Format, content_format
 from graphserve.wire.exceptions import BeyondMsgpack
+from graphserve.wire.formats import AnswerFormat, MediaFormat
 from graphserve.wire.headers import CONTENT_TYPE
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.shared_buffers import UnreadableMemory
@@ -70,6 +71,12 @@ class RequestConnection(Protocol):
 
     def on_response_complete(self) -> None:
         """Go on with the next request."""
+
+
+def _came_in(content_type: bytes) -> AnswerFormat | None:
+    """Return the format of a sibling's answer."""
+    format = content_format(content_type)
+    return MediaFormat(content_type) if format is Format.RAW else format
 
 
 class AnswerableRequest:
@@ -130,7 +137,7 @@ class AnswerableRequest:
         self._api = api
         # how it is answered
         self.accepts = b""
-        self._accept = _JSON
+        self._accept: AnswerFormat = _JSON
         self.keep_alive = keep_alive and not listener.closing
         self._throttle = listener.throttles.get(api.plan.name)
         # how far it is
@@ -200,7 +207,7 @@ class AnswerableRequest:
         try:
             status, headers, body = reply.result()
             if status == 200:
-                self._accept = content_format(dict(headers).get(CONTENT_TYPE)) or self._accept
+                self._accept = _came_in(dict(headers).get(CONTENT_TYPE, b"")) or self._accept
                 self.respond(body)
             else:
                 self.refuse(
@@ -304,7 +311,7 @@ class AnswerableRequest:
                 connection.transport.close()
         connection.on_response_complete()
 
-    def encoded(self, value: object, format: Format) -> bytes:
+    def encoded(self, value: object, format: AnswerFormat) -> bytes:
         """Return a result, or an item of a stream, as bytes for who made this request; see
         `ResultCodec.encode`.
         """

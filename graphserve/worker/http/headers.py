@@ -9,19 +9,16 @@ import re
 
 from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
-from graphserve.call.request_head import RelayedHead, RequestHead
 from graphserve.errors import CallError, InvalidArguments
-from graphserve.wire.formats import Format, is_form
+from graphserve.wire.formats import Format, is_form, is_multipart
 from graphserve.wire.headers import (
     ACCEPT,
     BAGGAGE,
-    CALLER,
     CONTENT_ENCODING,
     CONTENT_LENGTH,
     CONTENT_TYPE,
     DEADLINE,
     EXPECT,
-    HEAD,
     MOST_DIGITS,
     REQUEST_ID,
     TIMEOUT,
@@ -33,7 +30,7 @@ from graphserve.wire.headers import (
     traveller,
 )
 from graphserve.wire.problem import HttpProblem
-from graphserve.wire.trust import RELAYED, Trust
+from graphserve.wire.trust import Trust
 from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.http.limits import shown, too_large
 from graphserve.worker.http.strict import number
@@ -53,8 +50,6 @@ _TOLD = frozenset(
         EXPECT,
         CONTENT_ENCODING,
         DEADLINE,
-        CALLER,
-        HEAD,
     }
 )
 
@@ -110,10 +105,6 @@ class RequestHeaders:
                 self.coding = self.coding or (b"" if value.lower() == b"identity" else value)
             elif trust.hop and name == DEADLINE:
                 context.deadline_ns = number("X-Graphserve-Deadline", value)
-            elif trust is RELAYED and name == HEAD:
-                context.head = RelayedHead(value)
-            elif trust.hop and name == CALLER and isinstance(context.head, RequestHead):
-                context.head.service = value.decode("ascii")
         context.request_id = context.request_id or new_request_id()
         if parents is not None and len(parents) == 1 and is_traceparent(parents[0]):
             context.traceparent = parents[0]
@@ -146,18 +137,21 @@ class RequestHeaders:
                 " it is"
             )
             return HttpProblem(415, said, headers={"accept-encoding": "identity"})
-        as_it_is = api.signature.raw_body or api.signature.input_stream is not None
+        streams = api.signature.input_stream is not None
+        as_it_is = api.signature.raw_body or streams
         if self.untyped:
             return HttpProblem(
                 415, f"{api.plan.route} has a body without a Content-Type: {_mend(as_it_is)}"
             )
-        if as_it_is and format is Format.RAW and is_form(self.content_type):
+        is_raw = format is Format.RAW
+        is_form_taken = is_raw and api.plan.forms and is_multipart(self.content_type)
+        if as_it_is and is_raw and not is_form_taken and is_form(self.content_type):
             return HttpProblem(415, _no_form(api, self.content_type or b""))
-        if query and api.signature.input_stream is None:
+        if query and not streams and (is_form_taken or not (is_raw and as_it_is)):
             return _stray_query(api, query)
-        if api.signature.input_stream is None and (
-            format is None or (format is Format.RAW and not as_it_is)
-        ):
+        if streams or is_form_taken:
+            return None
+        if format is None or (is_raw and not as_it_is):
             return HttpProblem(415, _wrong_type(api, self.content_type or b""))
         return None
 
@@ -185,6 +179,11 @@ def _no_form(api: BoundApi, content_type: bytes) -> str:
         f"{api.plan.route} takes the body as it is, and {shown(content_type)!r} has a form"
         " around it"
     )
+    if api.plan.forms:
+        return (
+            f"{what}, or curl says so of --data-binary without -H: with curl, use -F NAME=@FILE, or"
+            " --data-binary @FILE -H 'Content-Type: application/octet-stream'"
+        )
     if not content_type.lstrip().lower().startswith(b"multipart/"):
         what += ", or curl says so of --data-binary without -H"
     return (
@@ -199,6 +198,11 @@ def _stray_query(api: BoundApi, query: bytes) -> CallError:
     text = (
         f"{api.plan.route} reads no query, and this URL has one: send arguments as JSON in the body"
     )
+    if api.plan.forms:
+        text = (
+            f"{api.plan.route} reads a query only beside a body that is a file itself: send the"
+            " arguments in the body"
+        )
     return InvalidArguments(
         text, errors=[{"loc": ["query", name], "msg": text, "type": "unexpected_query"}]
     )

@@ -14,14 +14,13 @@ from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from graphserve.call.clients import Lanes
-from graphserve.call.context import CallContext
 from graphserve.call.exchange import Exchange, Lane
 from graphserve.call.request import trail, travels
 from graphserve.graph.plan import NodePlan
 from graphserve.loop.reply import Reply
 from graphserve.wire import formats
-from graphserve.wire.formats import Format
-from graphserve.wire.headers import CHUNKED, CLOSE, HEAD
+from graphserve.wire.formats import AnswerFormat, Format, MediaFormat
+from graphserve.wire.headers import CHUNKED, CLOSE
 from graphserve.wire.trust import RELAYED
 from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.http.response import StreamedRequest
@@ -32,7 +31,12 @@ class RelayedRequest(StreamedRequest, Protocol):
 
     @property
     def query(self) -> bytes:
-        """Return what stands behind the path, where the body is a stream."""
+        """Return what stands behind the path, where the body is a stream or a file."""
+        ...
+
+    @property
+    def media_type(self) -> bytes:
+        """Return what the body is, where it is neither JSON nor msgpack; else nothing."""
         ...
 
     @property
@@ -64,23 +68,24 @@ class Relay:
         api: BoundApi,
         body: bytes,
         format: Format | None,
-        accept: Format,
+        accept: AnswerFormat,
         request: RelayedRequest,
     ) -> Reply:
         """Pass a call on; `request.relayed` is called with the sibling's status, headers and body.
 
         The bytes of a stream go to the client as they come, those of an upload to the sibling.
         """
-        context = request.context
         if api.signature.stream:
-            parts = self._parts(
-                api, body, request.query, format, request.accepts or b"*/*", context
-            )
+            parts = self._parts(api, body, request, format, request.accepts or b"*/*")
             streamed = _Streamed(RelaySink(request), self.loop, *parts, request.body_stream)
             streamed.start()
             streamed.reply.add_done_callback(request.relayed)
             return streamed.reply
-        parts = self._parts(api, body, request.query, format, accept.value, context)
+        # (what a result can be besides, only the process knows that executes the call)
+        wanted = (
+            b"*/*" if isinstance(accept, MediaFormat) or accept is Format.JSON else accept.value
+        )
+        parts = self._parts(api, body, request, format, request.accepts or wanted)
         exchange = _Relayed(self.loop, *parts, api.plan.idempotent, _raw, request.body_stream)
         exchange.start()
         exchange.reply.add_done_callback(request.relayed)
@@ -90,27 +95,30 @@ class Relay:
         self,
         api: BoundApi,
         body: bytes,
-        query: bytes,
+        request: RelayedRequest,
         format: Format | None,
         accept: bytes,
-        context: CallContext,
     ) -> tuple[Lane[bytes], str, bytes, int | None, float]:
+        context = request.context
         target, kind = api.plan.route.encode(), (format or Format.JSON).value
+        if request.media_type:
+            kind = request.media_type
+            if request.query:
+                target += b"?" + request.query
         end = trail(context, context.deadline_ns, body)
         if api.plan.input_stream is not None:
-            target, kind = target + b"?" + query, Format.RAW.value
+            target = api.plan.route.encode() + b"?" + request.query
+            kind = Format.RAW.value
             end = CHUNKED + b"%s\r\n" % travels(context, context.deadline_ns)
         line = b"POST %s HTTP/1.1\r\nhost: %s\r\n" % (target, self.node.name.encode())
         formats = b"content-type: %s\r\naccept: %s\r\n" % (kind, accept)
-        if context.head is not None:
-            formats += b"%s: %s\r\n" % (HEAD, context.head.pack())
         if api.plan.lane == "queue":  # a connection of its own
             line, formats = RELAYED.opening + line, formats + CLOSE
-        request = line + formats + end
+        head = line + formats + end
         return (
             self.lanes.to(self.node, api.plan),
             self.node.name,
-            request,
+            head,
             context.deadline_ns,
             self.slack,
         )

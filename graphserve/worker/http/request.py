@@ -11,9 +11,9 @@ from typing import Protocol
 
 from graphserve.call.context import CallContext, earliest, shortest
 from graphserve.errors import CallError, InvalidArguments
-from graphserve.wire.codec import Format, accept_format, content_format
+from graphserve.wire.codec import Format, content_format
 from graphserve.wire.costs.bounds import LARGE_BODY
-from graphserve.wire.formats import CHECKED_FRAMES, StreamFormat, stream_format
+from graphserve.wire.formats import CHECKED_FRAMES, AnswerFormat, StreamFormat, stream_format
 from graphserve.worker.dispatch.decoding import Decoding, read_arguments
 from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.dispatch.shedding import refusal
@@ -41,7 +41,7 @@ class KnownHead(Protocol):
         ...
 
     @property
-    def accept(self) -> Format:
+    def accept(self) -> AnswerFormat:
         """Return the format of the answer."""
         ...
 
@@ -73,19 +73,21 @@ class HttpRequest(AnswerableRequest):
         http_1_0: whether it speaks HTTP/1.0.
         client: as of `AnswerableRequest`.
 
-    `length` is how much of its body is here, `query` the URL's if the body is a stream, `sink`
-    where items go.
+    `length` is how much of its body is here, `query` the URL's if the body is a stream or a file,
+    `media_type` what the body is if it is neither JSON nor msgpack, `sink` where items go.
     """
 
     __slots__ = (
         "_body",
         "_execution",
         "_format",
+        "_is_composed",
         "_is_next",
         "_limit",
         "_problem",
         "_relay",
         "length",
+        "media_type",
         "query",
         "sink",
     )  # fmt: skip
@@ -110,6 +112,8 @@ class HttpRequest(AnswerableRequest):
         self._problem: CallError | None = None
         self.length = 0
         self.query = b""
+        self.media_type = b""
+        self._is_composed = False  # whether its arguments are a file and others, or a form
         # what is done for it
         self._execution: Cancellable | None = None
         self._relay: Cancellable | None = None
@@ -146,7 +150,10 @@ class HttpRequest(AnswerableRequest):
     def may_come_again(self) -> bool:
         """Return whether nothing was wrong with its head, and its body is no stream."""
         return (
-            self._problem is None and self.keep_alive and self._api.signature.input_stream is None
+            self._problem is None
+            and self.keep_alive
+            and self._api.signature.input_stream is None
+            and not self._is_composed
         )
 
     def headers_complete(
@@ -163,10 +170,14 @@ class HttpRequest(AnswerableRequest):
         head = RequestHeaders(headers, context, self.trust)
         self.accepts = head.accept or b""
         self._format = content_format(head.content_type)
-        self._accept = accept_format(head.accept)
+        self._accept = self._api.accepts(head.accept)
         self.query = query
         self.body_stream = body_stream
         self._problem = head.problem(self._api, self._format, self._limit, self.query)
+        if self._format is Format.RAW and body_stream is None and self._problem is None:
+            self.media_type = head.content_type or b""
+            bodies = self._api.bodies
+            self._is_composed = bodies is None or not bodies.is_plain(self.media_type, query)
         timeout = (
             self._api.timeout if head.timeout is None else shortest(head.timeout, self._api.timeout)
         )
@@ -323,7 +334,7 @@ class HttpRequest(AnswerableRequest):
             len(body) >= LARGE_BODY
             and not self.trust.values
             and self.body_stream is None
-            and self._format is not Format.RAW
+            and (self._format is not Format.RAW or self._is_composed)
         )
 
     def _decode(
@@ -338,7 +349,16 @@ class HttpRequest(AnswerableRequest):
             elif error is not None:
                 self._refuse_arguments(error)
 
-        read_it = partial(read_arguments, self._api, self.query, body, self._format, None, None)
+        read_it = partial(
+            read_arguments,
+            self._api,
+            self.query,
+            body,
+            self._format,
+            None,
+            None,
+            self.media_type,
+        )
         self._execution = Decoding(
             self.connection.listener.executor, self.context, read_it, ended, give_up
         )
@@ -348,7 +368,13 @@ class HttpRequest(AnswerableRequest):
         try:
             fetch = self.connection.listener.fetch if self.trust.values else None
             return read_arguments(
-                self._api, self.query, body, self._format, self.body_stream, fetch
+                self._api,
+                self.query,
+                body,
+                self._format,
+                self.body_stream,
+                fetch,
+                self.media_type,
             )
         except Exception as exc:
             self._refuse_arguments(exc)

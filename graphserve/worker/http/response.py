@@ -12,7 +12,7 @@ from graphserve.call.context import CallContext
 from graphserve.errors import CallError, DeadlineExceeded, InvalidArguments, Problem, Unavailable
 from graphserve.logs.exception_text import described
 from graphserve.wire import formats, problem
-from graphserve.wire.formats import Format, StreamFormat
+from graphserve.wire.formats import AnswerFormat, Format, MediaFormat, StreamFormat
 from graphserve.wire.headers import (
     CHUNKED,
     CLOSE,
@@ -30,6 +30,8 @@ from graphserve.worker.http.transport import FlowControl, Writer
 
 _STATUS = {code: b"HTTP/1.1 %d %s\r\n" % (code, phrase(code).encode()) for code in range(200, 600)}
 _TYPES = {format: b"%s: %s\r\n" % (CONTENT_TYPE, format.content_type) for format in Format}
+# A client chose what is in it, perhaps: no browser is to take it for a page.
+_MEDIA_LINES = CONTENT_TYPE + b": %s\r\nx-content-type-options: nosniff\r\n"
 _LENGTH_LINE = CONTENT_LENGTH + b": %d\r\n"
 _REQUEST_ID_LINE = REQUEST_ID + b": %s\r\n"
 _STREAM = STATUS_OK + CONTENT_TYPE + b": "
@@ -60,10 +62,15 @@ class Responder:
             b"date: " + formatdate(usegmt=True).encode() + b"\r\n" if self.public else b""
         )
 
-    def result(self, body: bytes, format: Format, request_id: bytes, keep: bool) -> bytes:
+    def result(self, body: bytes, format: AnswerFormat, request_id: bytes, keep: bool) -> bytes:
         """Return the answer with a result."""
+        kind = (
+            _MEDIA_LINES % format.content_type
+            if isinstance(format, MediaFormat)
+            else _TYPES[format]
+        )
         return b"".join((
-            STATUS_OK, _TYPES[format], _LENGTH_LINE % len(body),
+            STATUS_OK, kind, _LENGTH_LINE % len(body),
             _REQUEST_ID_LINE % request_id if self.public else b"",
             self._common, _END if keep else _CLOSE_END, body,
         ))  # fmt: skip
@@ -176,7 +183,7 @@ class StreamedRequest(Protocol):
     def close_after_answer(self) -> None:
         """Close the connection behind the answer."""
 
-    def encoded(self, value: object, format: Format) -> bytes:
+    def encoded(self, value: object, format: AnswerFormat) -> bytes:
         """Return an item as bytes for who made the request."""
         ...
 

@@ -10,13 +10,12 @@ is no JSON is taken as text), since the body is the stream.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import parse_qsl
 
 from graphserve.call.exchange import LEFT
-from graphserve.wire.codec import Format, encode_json, natural
+from graphserve.wire.codec import Format, encode_json
 from graphserve.wire.costs.bounds import SMALL_CHUNK
 
 if TYPE_CHECKING:
@@ -130,22 +129,6 @@ def from_query(api: BoundApi, query: bytes, stream: AsyncIterator[bytes]) -> dic
         InvalidArguments: the query does not fit the signature.
     """
     assert api.signature.input_stream is not None
-    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-    said = {
-        name: _text(value) if name in api.signature.texts else natural(value)
-        for name, value in pairs
-    }
-    if len(said) < len(pairs):
-        times = Counter(name for name, _ in pairs)
-        raise api.arguments.duplicate(next(name for name in times if times[name] > 1))
-    arguments = api.arguments.decode(encode_json(said), Format.JSON)
+    arguments = api.arguments.decode(encode_json(api.bodies.read_query(query)), Format.JSON)
     arguments[api.signature.input_stream] = stream
     return arguments
-
-
-def _text(value: str) -> str:
-    """Return a value of a text parameter as it is, `5` too, unless it is written as JSON has
-    text.
-    """
-    read = natural(value)
-    return read if isinstance(read, str) else value

@@ -1,8 +1,9 @@
-// The body of a request: JSON by fields or by hand, or the bytes of a file as they are.
+// The body of a request: JSON by fields or by hand, a form with files in it, or the bytes of a file as they are.
 
 import { field, make } from "./fields.js";
 import { layOut } from "./json.js";
 
+export const FORM_TYPE = "multipart/form-data";
 export const JSON_TYPE = /^application\/([\w.-]+\+)?json\b/;
 const LONGEST_COMMAND = 10_000; // characters; a file inside JSON is longer, and no shell wants it
 
@@ -10,8 +11,10 @@ const LONGEST_COMMAND = 10_000; // characters; a file inside JSON is longer, and
 export function body(described, schemas) {
   const contents = Object.entries(described.content ?? {});
   const json = contents.find(([type]) => JSON_TYPE.test(type));
-  const raw = contents.find(([type]) => !JSON_TYPE.test(type) && !type.endsWith("msgpack"));
+  const form = contents.find(([type]) => type === FORM_TYPE);
+  const raw = contents.find(([type]) => !JSON_TYPE.test(type) && !type.endsWith("msgpack") && type !== FORM_TYPE);
   const bodies = [];
+  if (form) bodies.push(new FormBody(form[1].schema ?? {}, schemas));
   if (raw) bodies.push(new RawBody(raw[0], named(json?.[1].schema, schemas)));
   if (json) bodies.push(new JsonBody(json[0], json[1].schema ?? {}, schemas));
   return bodies.length > 1 ? new EitherBody(bodies) : bodies[0] ?? null;
@@ -36,6 +39,7 @@ class EitherBody {
 
   get chosen() { return this.bodies[this.choice.selectedIndex]; }
   get type() { return this.chosen.type; }
+  get header() { return this.chosen.header; }
   content() { return this.chosen.content(); }
   complain(loc, message) { this.chosen.complain(loc, message); }
   curl(quote) { return this.chosen.curl(quote); }
@@ -44,6 +48,7 @@ class EitherBody {
 class JsonBody {
   constructor(type, schema, schemas) {
     this.type = type;
+    this.header = type;
     const whole = schemas.resolve(schema);
     const needed = new Set(whole.required ?? []);
     this.fields = Object.entries(whole.properties ?? {}).map(
@@ -94,9 +99,70 @@ class JsonBody {
   }
 }
 
+// A part for each argument: files as they are, all else as the JSON that its field holds.
+class FormBody {
+  constructor(schema, schemas) {
+    this.type = FORM_TYPE;
+    this.header = null; // the browser says it, with the boundary
+    const whole = schemas.resolve(schema);
+    const needed = new Set(whole.required ?? []);
+    this.fields = Object.entries(whole.properties ?? {}).map(([name, part]) => {
+      const resolved = schemas.resolve(part);
+      const several = isBinary(resolved.items && schemas.resolve(resolved.items));
+      const isFile = several || isBinary(resolved);
+      return [name, isFile ? new FileField(name, resolved, several) : field(name, part, needed.has(name), schemas)];
+    });
+    this.element = make("div", {}, ...this.fields.map(([, one]) => one.element));
+  }
+
+  content() {
+    const form = new FormData();
+    for (const [name, one] of this.fields) {
+      const values = one instanceof FileField ? one.files : [one.text()];
+      for (const value of values) if (value !== undefined) form.append(name, value);
+    }
+    return form;
+  }
+
+  complain([name, ...path], message) {
+    const [, found] = this.fields.find(([one]) => one === name) ?? [];
+    found?.complain(path, message);
+  }
+
+  curl(quote) {
+    return [...this.content()].map(([name, value]) =>
+      value instanceof File ? `-F ${quote(`${name}=@"${value.name}"`)}` : `--form-string ${quote(`${name}=${value}`)}`);
+  }
+}
+
+class FileField {
+  constructor(name, { description }, several) {
+    this.input = make("input", { type: "file", multiple: several });
+    const words = [make("span", { class: "name" }, name), make("span", { class: "type" }, several ? "files" : "file")];
+    this.wrong = make("p", { class: "wrong", hidden: true });
+    this.element = make(
+      "div", { class: "field" }, make("label", {}, ...words, this.input),
+      description ? make("p", { class: "about" }, description) : null, this.wrong,
+    );
+    this.input.addEventListener("input", () => this.complain([], ""));
+  }
+
+  get files() { return [...this.input.files]; }
+
+  complain(path, message) {
+    this.wrong.textContent = message;
+    this.wrong.hidden = !message;
+  }
+}
+
+function isBinary(schema) {
+  return schema?.format === "binary";
+}
+
 class RawBody {
   constructor(type, { name, about }) {
     this.type = type.includes("*") ? "application/octet-stream" : type;
+    this.header = this.type;
     this.input = make("input", { type: "file" });
     const words = [make("span", { class: "name" }, name), make("span", { class: "type" }, "file")];
     this.element = make(

@@ -50,7 +50,7 @@ export class Operation {
     this.query?.addTo(url);
     const headers = new Headers(this.answers.length ? { Accept: this.accept.value } : {});
     const content = this.body?.content();
-    if (this.body) headers.set("Content-Type", this.body.type);
+    if (this.body?.header) headers.set("Content-Type", this.body.header);
     return { url, init: { method: this.method.toUpperCase(), headers, body: content, cache: "no-store" } };
   }
 

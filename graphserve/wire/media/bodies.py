@@ -1,0 +1,152 @@
+"""Turns a body that is a file, or a form, into one that has all arguments, in msgpack.
+
+Runs in workers, on the public's bytes: what is made here is screened and checked as any body.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from graphserve.errors import InvalidArguments
+from graphserve.wire.costs.bounds import FORM_TEXT, NAME_CHARACTERS
+from graphserve.wire.exceptions import MalformedBody
+from graphserve.wire.formats import Format, is_form
+from graphserve.wire.media.kinds import is_file
+from graphserve.wire.media.multipart import FormPart, read_form
+from graphserve.wire.media.text import TextReader
+from graphserve.wire.signature import Signature
+from graphserve.wire.validation_errors import cut, problem, refusal
+
+_JSON = b"application/json"
+_FILES = bytes | list[bytes] | None
+
+
+class BodyReader:
+    """Knows how the bodies of one API are read that are neither JSON nor msgpack.
+
+    Args:
+        signature: the API's.
+    """
+
+    def __init__(self, signature: Signature) -> None:
+        types = {parameter.name: parameter.type for parameter in signature.parameters}
+        self._where = signature.where
+        self._files = signature.files
+        self._single = frozenset(name for name in self._files if is_file(types[name]))
+        self._raw = next(iter(self._files)) if signature.raw_body else None
+        self._texts = TextReader(types, signature.texts)
+        # whether it takes nothing but a body that is the one argument
+        self._only = len(types) == 1
+
+    def is_plain(self, content_type: bytes, query: bytes) -> bool:
+        """Return whether a body is the value of the only parameter, as it is."""
+        return self._only and not query and not is_form(content_type)
+
+    def compose(self, body: bytes, content_type: bytes, query: bytes) -> tuple[bytes, Format]:
+        """Return a body with all arguments, and its format.
+
+        Args:
+            body: a file, or a form.
+            content_type: what it is.
+            query: of the URL: beside a file the other arguments are there.
+
+        Raises:
+            MalformedBody: it is no form.
+            InvalidArguments: an argument is given twice, or cannot be read.
+        """
+        arguments = (
+            self._form(read_form(body, content_type))
+            if is_form(content_type)
+            else self._beside(body, query)
+        )
+        try:
+            return msgspec.msgpack.encode(arguments), Format.MSGPACK
+        except OverflowError:  # it has an integer beyond 64 bits: then the files are base64
+            return msgspec.json.encode(arguments), Format.JSON
+
+    def read_query(self, query: bytes) -> dict[str, object]:
+        """Return the arguments in the query of a URL.
+
+        Raises:
+            InvalidArguments: one that is no list is given twice.
+        """
+        values: dict[str, list[str]] = {}
+        for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+            values.setdefault(name, []).append(value)
+        return {name: self._read(name, said) for name, said in values.items()}
+
+    def _beside(self, body: bytes, query: bytes) -> dict[str, object]:
+        assert self._raw is not None
+        arguments = self.read_query(query)
+        if self._raw in arguments:
+            raise self._twice(self._raw)
+        return {self._raw: body, **arguments}
+
+    def _form(self, parts: list[FormPart]) -> dict[str, object]:
+        self._check_text(parts)
+        by_name: dict[str, list[FormPart]] = {}
+        for part in parts:
+            by_name.setdefault(part.name, []).append(part)
+        return {name: self._of_parts(name, same) for name, same in by_name.items()}
+
+    def _of_parts(self, name: str, parts: list[FormPart]) -> object:
+        if len(parts) > 1 and not self._texts.takes_many(name):
+            raise self._twice(name)
+        if name in self._files and any(map(_is_raw, parts)):
+            if name in self._single:
+                return parts[0].content
+            return [part.content for part in parts]
+        if parts[0].content_type != _JSON:
+            return self._read(name, [self._decoded(part) for part in parts])
+        found = [self._parsed(part) for part in parts]
+        return found[0] if len(parts) == 1 else found
+
+    def _read(self, name: str, values: list[str]) -> object:
+        if len(values) > 1 and not self._texts.takes_many(name):
+            raise self._twice(name)
+        return self._texts.read(name, values)
+
+    def _decoded(self, part: FormPart) -> str:
+        try:
+            return part.content.decode()
+        except UnicodeDecodeError as exc:
+            said = f"it is not UTF-8, at byte {exc.start}: a file is sent to a parameter of bytes"
+            raise self._refused(part.name, said) from None
+
+    def _parsed(self, part: FormPart) -> object:
+        try:
+            # files in JSON are base64
+            kind = _FILES if part.name in self._files else Any
+            found: object = msgspec.json.decode(part.content, type=kind)
+        except (ValueError, RecursionError) as exc:
+            said = "it is nested too deeply" if isinstance(exc, RecursionError) else str(exc)
+            raise self._refused(part.name, f"it is not valid JSON: {said}") from None
+        return found
+
+    def _check_text(self, parts: list[FormPart]) -> None:
+        """Check how much a form has that is read before it is known what it becomes."""
+        size = sum(
+            len(piece)
+            for part in parts
+            if not (part.name in self._files and _is_raw(part))
+            for piece in part.pieces
+        )
+        if size > FORM_TEXT:
+            raise MalformedBody(
+                f"what is no file in it has {size:,} bytes; {FORM_TEXT:,} are allowed: send JSON"
+            )
+
+    def _twice(self, name: str) -> InvalidArguments:
+        said = f"{cut(name, NAME_CHARACTERS)!r} is given twice"
+        return refusal(self._where, [problem([name], said, "duplicate_argument")])
+
+    def _refused(self, name: str, said: str) -> InvalidArguments:
+        return refusal(self._where, [problem([name], said, "value_error")])
+
+
+def _is_raw(part: FormPart) -> bool:
+    """Return whether a part for a file is the file itself, and not JSON with base64 in it."""
+    return part.is_file or part.content_type != _JSON

@@ -1,0 +1,141 @@
+"""Cuts a form (`multipart/form-data`, RFC 7578) into its parts.
+
+Only this file knows python-multipart, which is imported with the first form.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from dataclasses import dataclass, field
+from functools import cache
+
+from graphserve.wire.costs.bounds import FORM_PARTS
+from graphserve.wire.exceptions import MalformedBody
+
+# A form that is none would be a line in the log, each time that anybody sends one.
+_SILENT = logging.Logger("graphserve.forms", logging.CRITICAL + 1)
+_AS_IT_IS = frozenset({b"", b"7bit", b"8bit", b"binary"})  # encodings that change nothing
+
+
+@dataclass
+class FormPart:
+    """Describes one part of a form.
+
+    Args:
+        name: of the field.
+        content_type: without its parameters, in lower case; empty if the part does not say it.
+        is_file: whether it has the name of a file.
+        pieces: its content, in order.
+    """
+
+    name: str
+    content_type: bytes
+    is_file: bool
+    pieces: list[bytes | memoryview] = field(default_factory=list)
+
+    @property
+    def content(self) -> bytes:
+        """Return its content."""
+        return b"".join(self.pieces)
+
+
+@cache
+def is_installed() -> bool:
+    """Return whether forms can be read here."""
+    return importlib.util.find_spec("python_multipart") is not None
+
+
+def read_form(body: bytes, content_type: bytes) -> list[FormPart]:
+    """Return the parts of a form, in order.
+
+    Args:
+        body: the whole form.
+        content_type: of the request; it has the boundary.
+
+    Raises:
+        MalformedBody: it is no form, or has more parts than a form may have.
+    """
+    from python_multipart.exceptions import FormParserError
+    from python_multipart.multipart import MultipartParser, parse_options_header
+
+    boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
+    if not boundary:
+        raise MalformedBody("its Content-Type has no boundary")
+    reader = _PartReader(body)
+    try:
+        parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": reader.begin,
+                "on_header_field": reader.header_name,
+                "on_header_value": reader.header_value,
+                "on_header_end": reader.header_end,
+                "on_headers_finished": reader.headers_end,
+                "on_part_data": reader.data,
+                "on_end": reader.end,
+            },
+        )
+        parser.logger = _SILENT
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as exc:
+        raise MalformedBody(str(exc)) from None
+    if not reader.ended:
+        raise MalformedBody("it ends before its last boundary")
+    return reader.parts
+
+
+class _PartReader:
+    """Collects what the parser finds."""
+
+    def __init__(self, body: bytes) -> None:
+        self.parts: list[FormPart] = []
+        self.ended = False
+        self._body = memoryview(body)
+        self._whole = body
+        # per part
+        self._headers: dict[bytes, bytes] = {}
+        # per header
+        self._name = b""
+        self._value = b""
+
+    def begin(self) -> None:
+        if len(self.parts) >= FORM_PARTS:
+            raise MalformedBody(f"it has more than {FORM_PARTS} parts")
+        self._headers = {}
+
+    def header_name(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def header_end(self) -> None:
+        self._headers.setdefault(self._name.lower(), self._value.strip())
+        self._name = b""
+        self._value = b""
+
+    def headers_end(self) -> None:
+        from python_multipart.multipart import parse_options_header
+
+        kind, said = parse_options_header(self._headers.get(b"content-disposition"))
+        if kind != b"form-data" or b"name" not in said:
+            raise MalformedBody("a part has no Content-Disposition: form-data with a name")
+        coding = self._headers.get(b"content-transfer-encoding", b"").lower()
+        if coding not in _AS_IT_IS:
+            raise MalformedBody("a part has a Content-Transfer-Encoding: send it as it is")
+        content_type = self._headers.get(b"content-type", b"").partition(b";")[0]
+        try:
+            name = said[b"name"].decode()
+        except UnicodeDecodeError:
+            raise MalformedBody("the name of a part is not UTF-8") from None
+        self.parts.append(FormPart(name, content_type.strip().lower(), b"filename" in said))
+
+    def data(self, data: bytes, start: int, end: int) -> None:
+        # What the parser first took for a boundary is in bytes of its own.
+        piece = self._body[start:end] if data is self._whole else data[start:end]
+        self.parts[-1].pieces.append(piece)
+
+    def end(self) -> None:
+        self.ended = True

@@ -1,0 +1,88 @@
+"""Takes and gives files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+
+from graphserve import api, depends, service
+
+
+@service(concurrency=1)
+class Store:
+    @api
+    def twice(self, data: bytes) -> bytes:
+        return data + data
+
+    @api
+    def describe(
+        self,
+        image: bytes,
+        times: int = 1,
+        name: str = "",
+        tags: list[str] | None = None,
+        wide: bool = False,
+    ) -> list[object]:
+        return [len(image), times, name, tags, wide]
+
+
+@service(workers=2, concurrency=1)
+class Files:
+    store = depends(Store)
+    http = depends(Store, client=httpx.AsyncClient)
+
+    @api
+    async def twice(self, data: bytes) -> bytes:
+        return await self.store.twice(data)
+
+    @api
+    async def describe(
+        self,
+        image: bytes,
+        times: int = 1,
+        name: str = "",
+        tags: list[str] | None = None,
+        wide: bool = False,
+    ) -> list[object]:
+        return await self.store.describe(image, times, name, tags, wide)
+
+    @api
+    async def by_http(self, data: bytes) -> list[object]:
+        """Send the file as any client of HTTP would."""
+        octets = {"accept": "application/octet-stream"}
+        form = await self.http.post("/twice", files={"data": data}, headers=octets)
+        raw = await self.http.post(
+            "/describe", content=data, headers={"content-type": "a/b"}, params={"times": 3}
+        )
+        broken = await self.http.post(
+            "/twice", content=data, headers={"content-type": "multipart/form-data"}
+        )
+        kind = form.headers["content-type"]
+        return [form.content == data * 2, kind, raw.json()[:2], broken.status_code]
+
+    @api
+    def sizes(self, pages: list[bytes], names: list[str]) -> dict[str, int]:
+        return dict(zip(names, map(len, pages), strict=True))
+
+    @api
+    async def halves(self, data: bytes) -> AsyncIterator[int]:
+        yield len(data) // 2
+        yield len(data) - len(data) // 2
+
+    @api
+    def optional(self, data: bytes | None = None) -> bool:
+        return data is None
+
+    @api
+    def plain(self, x: int) -> int:
+        return x
+
+    @api
+    def hold(self, gate: str) -> None:
+        """Hold the only slot of one worker until a file is there."""
+        Path(f"{gate}.begun").touch()
+        while not Path(gate).exists():
+            time.sleep(0.01)

@@ -1,0 +1,128 @@
+"""Files come as the body itself or in a form, and leave as they are: at the port, past a busy
+worker, over a hop, in `local()`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+import graphserve
+from graphserve.wire.costs.bounds import LARGE_BODY
+from tests.apps.files import Files
+from tests.harness import APPS, Served, eventually, served
+
+SMALL = bytes(range(256))
+LARGE = SMALL * (LARGE_BODY // 100)
+RAW = {"content-type": "image/png"}
+OCTETS = {"accept": "application/octet-stream"}
+
+
+@pytest.fixture(scope="module")
+def graph() -> Iterator[Served]:
+    with served("tests.apps.files:Files", cwd=APPS.parent.parent) as graph:
+        yield graph
+
+
+@pytest.fixture
+def client(graph: Served) -> Iterator[httpx.Client]:
+    with graph.client() as client:
+        yield client
+
+
+@pytest.mark.parametrize("content", [b"", SMALL, LARGE], ids=["empty", "small", "large"])
+def test_a_file_comes_and_leaves_in_every_way(client: httpx.Client, content: bytes) -> None:
+    for _ in range(2):  # the same head comes again on the same connection
+        answer = client.post("/twice", content=content, headers=RAW | OCTETS)
+        assert answer.headers["content-type"] == "application/octet-stream"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.content == content * 2
+        answer = client.post("/twice", files={"data": content}, headers=OCTETS)
+        assert answer.content == content * 2
+        answer = client.post(
+            "/describe", content=content, headers=RAW, params={"times": 2, "tags": ["5", "b"]}
+        )
+        assert answer.json() == [len(content), 2, "", ["5", "b"], False]
+        answer = client.post(
+            "/describe",
+            data={"times": "2", "wide": "true", "tags": ["5", "b"]},
+            files={"image": content},
+        )
+        assert answer.json() == [len(content), 2, "", ["5", "b"], True]
+        names = {"names": ["a", "b"]}
+        answer = client.post("/sizes", data=names, files=[("pages", content), ("pages", b"1")])
+        assert answer.json() == {"a": len(content), "b": 1}
+        answer = client.post("/halves", files={"data": content})
+        assert sum(map(int, answer.text.split())) == len(content)
+    assert client.post("/twice", content=SMALL, headers=RAW).text[0] == '"'  # base64, unasked
+
+
+def test_what_is_refused(client: httpx.Client) -> None:
+    form = {"image": SMALL}
+    answers = {
+        "unknown": client.post("/describe", files=form, data={"nobody": "1"}),
+        "query": client.post("/describe", files=form, params={"times": 2}),
+        "json": client.post("/describe", json={"image": ""}, params={"times": 2}),
+        "plain": client.post("/plain", files=form),
+        "raw": client.post("/plain", content=SMALL, headers=RAW),
+        "two": client.post("/sizes", content=SMALL, headers=RAW),
+        "coded": client.post("/describe", data={"image": "x"}),
+        "broken": client.post("/describe", content=SMALL, headers={"content-type": "multipart/form-data; boundary=x"}),
+    }  # fmt: skip
+    assert {name: answer.status_code for name, answer in answers.items()} == {
+        "unknown": 422, "query": 422, "json": 422, "plain": 415, "raw": 415, "two": 415, "coded": 415, "broken": 400,
+    }  # fmt: skip
+    assert answers["unknown"].json()["errors"][0]["loc"] == ["nobody"]
+    assert answers["query"].json()["errors"][0]["loc"] == ["query", "times"]
+    assert "-F NAME=@FILE" in answers["coded"].json()["detail"]
+
+
+def test_a_file_of_the_wrong_site_is_refused(client: httpx.Client) -> None:
+    """A form needs no permission of CORS, so a page of any site could have a browser send one."""
+    headers = {"sec-fetch-site": "cross-site", "origin": "http://elsewhere.example"}
+    assert client.post("/twice", files={"data": SMALL}, headers=headers).status_code == 403
+
+
+def test_a_busy_worker_passes_files_on(graph: Served, tmp_path: Path) -> None:
+    """Both answers come, whichever worker of two the connection is at: one of them is held."""
+    gate = tmp_path / "gate"
+    holder = threading.Thread(target=lambda: graph.client().post("/hold", json={"gate": str(gate)}))
+    holder.start()
+    try:
+        eventually(Path(f"{gate}.begun").exists)
+        for _ in range(12):  # some of these connections are at the worker that is busy
+            with graph.client() as client:
+                answer = client.post("/sizes", data={"names": ["a"]}, files={"pages": SMALL})
+                assert answer.json() == {"a": len(SMALL)}
+                answer = client.post("/twice", content=SMALL, headers=RAW | OCTETS)
+                assert (answer.content, answer.headers["content-type"]) == (
+                    SMALL * 2,
+                    "application/octet-stream",
+                )
+                answer = client.post(
+                    "/describe", content=SMALL, headers=RAW, params={"name": "1", "times": 7}
+                )
+                assert answer.json() == [256, 7, "1", None, False]
+    finally:
+        gate.touch()
+        holder.join()
+
+
+HTTP = [True, "application/octet-stream", [256, 3], 400]
+
+
+def test_files_between_services_by_http(client: httpx.Client) -> None:
+    assert client.post("/by_http", files={"data": SMALL}).json() == HTTP
+
+
+@pytest.mark.anyio
+async def test_files_in_one_process() -> None:
+    async with graphserve.local(Files) as files:
+        assert await files.twice(SMALL) == SMALL * 2
+        assert await files.describe(SMALL, tags=["5"]) == [256, 1, "", ["5"], False]
+        assert await files.by_http(SMALL) == HTTP
+        assert await files.sizes([SMALL, b""], ["a", "b"]) == {"a": 256, "b": 0}

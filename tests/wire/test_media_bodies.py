@@ -1,0 +1,176 @@
+"""Bodies that are files or forms become arguments, or are refused, and cost little."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from graphserve.errors import InvalidArguments
+from graphserve.wire.codec import ArgumentsCodec, MalformedBody
+from graphserve.wire.costs.bounds import FORM_PARTS, FORM_TEXT
+from graphserve.wire.formats import MediaFormat, accept_format
+from graphserve.wire.media.answers import accepts_of
+from graphserve.wire.media.bodies import BodyReader
+from graphserve.wire.signature import Signature
+from tests.apps.files import Files
+
+FORM = b"multipart/form-data; boundary=BOUND"
+PNG = b"image/png"
+
+
+def part(name: str, content: bytes, *headers: bytes, file: str | None = None) -> bytes:
+    said = f'Content-Disposition: form-data; name="{name}"'
+    said += f'; filename="{file}"' if file is not None else ""
+    return b"\r\n".join((b"--BOUND", said.encode(), *headers, b"", content, b""))
+
+
+def form(*parts: bytes) -> bytes:
+    return b"".join(parts) + b"--BOUND--\r\n"
+
+
+def read(api: str, body: bytes, content_type: bytes = FORM, query: bytes = b"") -> dict[str, Any]:
+    signature = Signature.of(Files, api)
+    return ArgumentsCodec(signature).decode(
+        *BodyReader(signature).compose(body, content_type, query)
+    )
+
+
+FILE = bytes(range(256)) + b"\r\n--BOUN\r\n\r\n--"
+
+
+@pytest.mark.parametrize(
+    ("api", "content_type", "query", "body", "expected"),
+    [
+        ("describe", PNG, b"", FILE, {"image": FILE}),
+        ("describe", PNG, b"times=2&name=5&wide=true", b"", {"image": b"", "times": 2, "name": "5", "wide": True}),
+        ("describe", PNG, b"name=%22a%22&tags=1&tags=b", FILE, {"image": FILE, "name": "a", "tags": ["1", "b"]}),
+        ("describe", PNG, b"tags=x", FILE, {"image": FILE, "tags": ["x"]}),
+        ("describe", PNG, b"tags=%5B%22x%22%5D", FILE, {"image": FILE, "tags": ["x"]}),
+        ("describe", PNG, b"name=&tags=null", FILE, {"image": FILE, "name": "", "tags": ["null"]}),
+        ("describe", PNG, f"times={10**30}".encode(), FILE, {"image": FILE, "times": 10**30}),
+        ("describe", FORM, b"", form(part("image", FILE, file="a.png")), {"image": FILE}),
+        ("describe", FORM, b"", form(part("image", FILE)), {"image": FILE}),
+        ("describe", FORM, b"", form(part("image", b"{}", b"Content-Type: application/json", file="a.json")), {"image": b"{}"}),
+        ("describe", FORM, b"", form(part("image", b'"/w=="', b"Content-Type: application/json")), {"image": b"\xff"}),
+        ("describe", FORM, b"", form(part("tags", b"5"), part("image", b"", file="")), {"tags": ["5"], "image": b""}),
+        ("describe", FORM, b"", form(part("tags", b"5"), part("tags", b"6"), part("image", b"x")), {"tags": ["5", "6"], "image": b"x"}),
+        ("describe", FORM, b"", form(part("name", "ü".encode(), b"content-type: text/plain"), part("image", b"x")), {"name": "ü", "image": b"x"}),
+        ("describe", FORM, b"", form(part("times", b"3", b"Content-Type: APPLICATION/json; x=y"), part("image", b"x")), {"times": 3, "image": b"x"}),
+        ("describe", b'Multipart/Form-Data; boundary="BOUND"', b"", form(part("image", b"x")), {"image": b"x"}),
+        ("describe", FORM, b"", form(part("image", b"x")) + b"epilogue", {"image": b"x"}),
+        ("sizes", FORM, b"", form(part("pages", b"1", file="a"), part("pages", FILE, file="b"), part("names", b"n")), {"pages": [b"1", FILE], "names": ["n"]}),
+        ("sizes", FORM, b"", form(part("pages", b"1", file="a"), part("names", b'["n"]', b"Content-Type: application/json")), {"pages": [b"1"], "names": ["n"]}),
+        ("optional", FORM, b"", form(part("data", b"x")), {"data": b"x"}),
+        ("optional", PNG, b"", b"x", {"data": b"x"}),
+    ],
+)  # fmt: skip
+def test_files_and_forms_become_arguments(
+    api: str, content_type: bytes, query: bytes, body: bytes, expected: dict[str, object]
+) -> None:
+    assert read(api, body, content_type, query) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "query", "loc", "said"),
+    [
+        (b"x", PNG, b"times=x", ["times"], "Expected `int`, got `str`"),
+        (b"x", PNG, b"times=1&times=2", ["times"], "'times' is given twice"),
+        (b"x", PNG, b"image=y", ["image"], "'image' is given twice"),
+        (b"x", PNG, b"nobody=1", ["nobody"], "unexpected argument 'nobody'"),
+        (form(part("times", b"1")), FORM, b"", ["image"], "missing argument 'image'"),
+        (form(part("image", b"1"), part("image", b"2")), FORM, b"", ["image"], "given twice"),
+        (form(part("image", b"1"), part("nobody", b"2")), FORM, b"", ["nobody"], "unexpected argument"),
+        (form(part("image", b"1"), part("name", b"\xff")), FORM, b"", ["name"], "it is not UTF-8"),
+        (form(part("image", b"1"), part("times", b"{", b"Content-Type: application/json")), FORM, b"", ["times"], "not valid JSON"),
+        (form(part("image", b"1"), part("times", b"[" * 10_000, b"Content-Type: application/json")), FORM, b"", ["times"], "not"),
+        (form(part("image", b'"/w"', b"Content-Type: application/json")), FORM, b"", ["image"], "base64"),
+        (form(part("image", b"1"), part("n" * 4000, b"2")), FORM, b"", ["n" * 64], "unexpected"),
+    ],
+)  # fmt: skip
+def test_arguments_that_do_not_fit(
+    body: bytes, content_type: bytes, query: bytes, loc: list[str], said: str
+) -> None:
+    with pytest.raises(InvalidArguments) as caught:
+        read("describe", body, content_type, query)
+    (error,) = [each for each in caught.value.errors if said in each["msg"]]
+    assert str(error["loc"][0])[:60] == loc[0][:60]
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"", FORM),
+        (b"abc", FORM),
+        (b"--BOUND", FORM),
+        (b"--BOUND\r\n", FORM),
+        (form()[:-2], b"multipart/form-data"),
+        (part("image", b"x"), FORM),
+        (form(part("image", b"x"))[:-6], FORM),
+        (form(part("image", b"x")), b"multipart/form-data; boundary=" + b"x" * 5000),
+        (form(b"--BOUND\r\n\r\nx\r\n"), FORM),
+        (form(b"--BOUND\r\nContent-Disposition: attachment\r\n\r\nx\r\n"), FORM),
+        (form(b"--BOUND\r\nContent-Disposition: form-data\r\n\r\nx\r\n"), FORM),
+        (form(part("image", b"eA==", b"Content-Transfer-Encoding: base64")), FORM),
+        (form(part("image", b"x", b"X: " + b"y" * 100_000)), FORM),
+        (form(part("image", b"x", *[b"X: y"] * 1000)), FORM),
+        (form(*[part("tags", b"")] * (FORM_PARTS + 1)), FORM),
+        (form(part("image", b"x"), part("name", b"y" * (FORM_TEXT + 1))), FORM),
+        (form(part("image", b"x"), part("nobody", b"y" * (FORM_TEXT + 1), file="f")), FORM),
+        (form(b'--BOUND\r\nContent-Disposition: form-data; name="\xff"\r\n\r\nx\r\n'), FORM),
+    ],
+)
+def test_what_is_no_form_is_malformed_and_writes_no_line(
+    body: bytes, content_type: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG), pytest.raises(MalformedBody) as caught:
+        read("describe", body, content_type)
+    assert not caplog.records
+    assert len(str(caught.value)) < 500
+
+
+@given(st.binary(max_size=300), st.binary(max_size=60))
+def test_anything_is_read_or_refused(body: bytes, query: bytes) -> None:
+    for sent in (body, form(body), form(part("image", body)), part("image", body) + body):
+        for content_type in (FORM, PNG):
+            try:
+                read("describe", sent, content_type, query.replace(b"\xff", b"="))
+            except (MalformedBody, InvalidArguments):
+                pass
+
+
+@given(st.binary(max_size=300))
+def test_a_file_arrives_byte_by_byte(content: bytes) -> None:
+    assert b"\r\n--BOUND" in content or read("describe", form(part("image", content))) == {
+        "image": content
+    }
+
+
+def test_a_default_is_not_a_file_and_types_say_what_is() -> None:
+    described = {name: Signature.of(Files, name) for name in ("describe", "sizes", "plain")}
+    assert described["describe"].files == {"image"} and described["describe"].raw_body
+    assert described["sizes"].files == {"pages"} and not described["sizes"].raw_body
+    assert not described["plain"].files and not described["plain"].raw_body
+    assert Signature.of(Files, "twice").only_raw_body
+    assert not Signature.of(Files, "optional").only_raw_body
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        (b"application/octet-stream", MediaFormat(b"application/octet-stream")),
+        (b"application/json;q=0.5, application/octet-stream", MediaFormat(b"application/octet-stream")),
+        (b"application/json, application/octet-stream", None),
+        (b"*/*", None), (b"", None), (None, None), (b"text/html", None),
+        (b"application/msgpack", None),
+        (b"application/vnd.graphserve+msgpack", None),
+    ],
+)  # fmt: skip
+def test_bytes_leave_as_they_are_when_asked(
+    accept: bytes | None, expected: MediaFormat | None
+) -> None:
+    assert accepts_of(bytes)(accept) == (expected or accept_format(accept))
+    assert accepts_of(str)(accept) == accept_format(accept)
