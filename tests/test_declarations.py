@@ -68,6 +68,36 @@ SERVICES = {
     "max_memory of text": ("@service(max_memory='1G') # HERE\n{class}", r"'max_memory' is a number of bytes .*'1G'"),
     "a GPU and a half": ("@service(gpus=1.5) # HERE\n{class}", r"'gpus' is a whole number from 0, or a fraction"),
     "env of numbers": ("@service(env={'A': 1}) # HERE\n{class}", r"'env' is a mapping of names to strings, e\.g\. "),
+    "warm_up of a truth": ("@service(warm_up=True) # HERE\n{class}", r"the name of a method, such as .*, not True"),
+    "warm_up of a method itself": ("@service(warm_up=print) # HERE\n{class}", r"the name of a method, such as"),
+    "warm_up that is not there": (
+        "@service(warm_up='prim') # HERE\nclass A:\n{body}\n    def prime(self): ...",
+        r"A has no method 'prim' to warm it up; did you mean 'prime'\?",
+    ),
+    "warm_up that is no method": (
+        "@service(warm_up='prime') # HERE\nclass A:\n{body}\n    prime = 3",
+        r"A has no method 'prime' to warm it up: write `async def prime\(self\)`",
+    ),
+    "__warm_up__ that is no method": (
+        "@service # HERE\nclass A:\n{body}\n    __warm_up__ = 'prime'",
+        r"A has no method '__warm_up__' to warm it up: write",
+    ),
+    "warm_up that needs more": (
+        "@service(warm_up='run') # HERE\n{class}",
+        r"A\.run warms up, and gets nothing but self: .*, and call what takes text from there",
+    ),
+    "warm_up without self": (
+        "@service # HERE\nclass A:\n{body}\n    def __warm_up__(): ...",
+        r"A\.__warm_up__ warms up, and gets nothing but self",
+    ),
+    "warm_up that yields": (
+        "@service(warm_up='prime') # HERE\nclass A:\n{body}\n    async def prime(self):\n        yield 1",
+        r"A\.prime warms up, and nobody takes what it yields",
+    ),
+    "two that warm up": (
+        "@service(warm_up='prime') # HERE\nclass A:\n{body}\n    def prime(self): ...\n    def __warm_up__(self): ...",
+        r"warm_up='prime', and there is a __warm_up__ too: keep one",
+    ),
     "version of a number": ("@service(version=1.2) # HERE\n{class}", r"option 'version' is a text such as '1\.2\.0'"),
     "env with '='": ("@service(env={'A=B': 'c'}) # HERE\n{class}", r"'env' is a mapping of names to strings"),
     "one route twice": (
@@ -616,5 +646,5 @@ def test_an_unknown_option_among_merged_ones_names_its_place() -> None:
 
 def test_the_tables_have_a_case_for_every_option() -> None:
     written = " ".join(text for text, _ in SERVICES.values())
-    for option in ("name", *ServiceOptions.__dataclass_fields__):
+    for option in ("name", "warm_up", *ServiceOptions.__dataclass_fields__):
         assert re.search(rf"@service\({option}=", written), option

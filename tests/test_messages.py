@@ -21,6 +21,7 @@ NODE = messages.NodeNews(
 )
 EXAMPLES: list[Message] = [
     messages.Imported(),
+    messages.WarmingUp(),
     messages.Ready("/run/x"),
     messages.Listening(),
     messages.Failed("it raised", "Traceback …\n"),

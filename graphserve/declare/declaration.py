@@ -14,6 +14,7 @@ from graphserve.errors import DeclarationError
 
 API = "__graphserve_api__"
 SERVICE = "__graphserve_service__"
+WARM_UP = "__warm_up__"  # the method that needs no `@service(warm_up=…)`
 Place = tuple[str, int]  # the source file and the line, counted from 1
 
 
@@ -38,6 +39,7 @@ class ServiceDeclaration:
     options: ServiceOptions
     file: str
     line: int
+    warm_up: str | None = None  # the name of a method
 
 
 def declaration(cls: object) -> ServiceDeclaration | None:
@@ -46,6 +48,14 @@ def declaration(cls: object) -> ServiceDeclaration | None:
     """
     found = vars(cls).get(SERVICE) if isinstance(cls, type) else None
     return found if isinstance(found, ServiceDeclaration) else None
+
+
+def warm_up_of(cls: type) -> str | None:
+    """Return the name of the method that warms an instance up, or None."""
+    declared = declaration(cls)
+    if declared is not None and declared.warm_up is not None:
+        return declared.warm_up
+    return WARM_UP if hasattr(cls, WARM_UP) else None
 
 
 def apis(cls: type) -> dict[str, ApiDeclaration]:

@@ -13,6 +13,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, over
 from graphserve.declare.declaration import (
     API,
     SERVICE,
+    WARM_UP,
     ApiDeclaration,
     Place,
     ServiceDeclaration,
@@ -24,7 +25,7 @@ from graphserve.declare.dependency import Dependency, dependencies
 from graphserve.declare.misplaced import misplaced, misplaced_in_function
 from graphserve.declare.options import NAME, RESERVED_ROUTES, Batch, ServiceOptions, is_number
 from graphserve.declare.typed import AsyncApi, AsyncStreamApi, OnlyAny, SyncApi, SyncStreamApi
-from graphserve.errors import ConfigurationError, UnknownOptionError
+from graphserve.errors import ConfigurationError, UnknownOptionError, closest
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,7 +35,7 @@ Method = Callable[Concatenate[Any, P], R]  # what `@api` decorates; the first pa
 
 # the characters of a path that need no escape (RFC 3986)
 _ROUTE = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*\Z")
-_SERVICE_OPTIONS = ("name", *ServiceOptions.__dataclass_fields__)
+_SERVICE_OPTIONS = ("name", "warm_up", *ServiceOptions.__dataclass_fields__)
 _API_OPTIONS = ("route", "batch", "idempotent", "timeout")
 
 
@@ -77,12 +78,14 @@ def service(
     gpus: float = ...,
     env: Mapping[str, str] = ...,
     version: str | None = ...,
+    warm_up: str | None = ...,
 ) -> ServiceDecorator: ...
 def service(*classes: object, **options: object) -> object:
     """Declare a class as a service: one node of the graph, with its own pool of workers.
 
     Each worker makes one instance: load what is expensive in `__init__`. It is entered
-    (`__aenter__` or `__enter__`) before the worker takes calls, and left when it stops.
+    (`__aenter__` or `__enter__`) and warmed up (`__warm_up__`) before the worker takes calls, and
+    left when it stops.
 
     Args:
         *classes: the class, when used bare (`@service`).
@@ -104,6 +107,8 @@ def service(*classes: object, **options: object) -> object:
             gpus: GPUs for each worker; a fraction shares one. Default: 0.
             env: environment variables of the workers, a dict of strings.
             version: of its APIs, for `/openapi.json` of the entry. Default: `0`.
+            warm_up: the name of a method that runs once in each worker before it takes calls.
+                Default: `__warm_up__`, where the class has one.
 
     Raises:
         DeclarationError: an option is unknown or out of range, or the class cannot be a service.
@@ -187,7 +192,8 @@ def _declare_service(cls: object, options: dict[str, object], place: Place) -> t
     for option in options:
         if option not in _SERVICE_OPTIONS:
             refuse(str(UnknownOptionError(option, _SERVICE_OPTIONS, where)), place)
-    settings = {option: value for option, value in options.items() if option != "name"}
+    own = ("name", "warm_up")
+    settings = {option: value for option, value in options.items() if option not in own}
     name = options.get("name")
     name = cls.__name__ if name is None else name
     if not isinstance(name, str) or not NAME.match(name):
@@ -201,8 +207,43 @@ def _declare_service(cls: object, options: dict[str, object], place: Place) -> t
     except ConfigurationError as exc:
         refuse(str(exc), place)
     _check_class(cls, place)
-    setattr(cls, SERVICE, ServiceDeclaration(name, checked, *place))
+    warm_up = _checked_warm_up(cls, options.get("warm_up"), where, place)
+    setattr(cls, SERVICE, ServiceDeclaration(name, checked, *place, warm_up))
     return cls
+
+
+def _checked_warm_up(cls: type, given: object, where: str, place: Place) -> str | None:
+    if given is not None and not isinstance(given, str):
+        refuse(
+            f"{where}: warm_up is the name of a method, such as warm_up='prime', not {given!r}",
+            place,
+        )
+    name = WARM_UP if given is None else given
+    method = inspect.getattr_static(cls, name, None)
+    if given is None and method is None:
+        return None
+    if not inspect.isfunction(method):
+        methods = [each for each, found in vars(cls).items() if inspect.isfunction(found)]
+        guess = closest(name, methods)
+        hint = f"; did you mean {guess!r}?" if guess else ": write `async def " + name + "(self)`"
+        refuse(f"{where}: {cls.__name__} has no method {name!r} to warm it up{hint}", place)
+    if given is not None and name != WARM_UP and hasattr(cls, WARM_UP):
+        refuse(f"{where}: warm_up={given!r}, and there is a {WARM_UP} too: keep one", place)
+    if inspect.isasyncgenfunction(method) or inspect.isgeneratorfunction(method):
+        refuse(f"{where}: {cls.__name__}.{name} warms up, and nobody takes what it yields", place)
+    parameters = list(inspect.signature(method).parameters.values())
+    needed = [
+        each.name
+        for each in parameters[1:]
+        if each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+    ]
+    if not parameters or needed:
+        refuse(
+            f"{where}: {cls.__name__}.{name} warms up, and gets nothing but self: write `async def"
+            f" {name}(self)`, and call what takes {', '.join(needed) or 'more'} from there",
+            place,
+        )
+    return given
 
 
 def _check_class(cls: type, place: Place) -> None:

@@ -54,7 +54,7 @@ def local(
 
     Raises:
         GraphError: the services do not form a graph, or `replace` names a class that is not in it.
-        StartupError: `__init__` or `__aenter__` of a service raised.
+        StartupError: `__init__`, `__aenter__` or the warm-up of a service raised.
 
     Example:
         >>> class Fake:

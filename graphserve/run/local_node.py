@@ -97,7 +97,7 @@ class LocalNode:
         """Make the instance and enter it.
 
         Raises:
-            StartupError: `__init__` or `__aenter__` raised, or did not end in time.
+            StartupError: `__init__`, `__aenter__` or the warm-up raised, or did not end in time.
             ConfigurationError: the override lacks an API.
         """
         instance = self.override
@@ -353,7 +353,7 @@ _RUNS_ON = "its thread goes on, and the interpreter waits for it when it ends"
 async def begin(
     plan: NodePlan, cls: type, threads: InstanceThreads, inject: Callable[[object], None]
 ) -> ServiceInstance:
-    """Make an instance and enter it.
+    """Make an instance, enter it and warm it up.
 
     Args:
         plan: the node; its `startup_timeout` counts.

@@ -24,6 +24,7 @@ class NodeState:
         ready: workers that are ready.
         workers: workers that there should be.
         seconds: since the graph began to start.
+        warms_up: whether it starts, and workers of it warm up.
     """
 
     name: str
@@ -31,6 +32,7 @@ class NodeState:
     ready: int
     workers: int
     seconds: float
+    warms_up: bool = False
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class Fleet:
         self._unready = False
         self._pulse: asyncio.TimerHandle | None = None
         # by name: a reload may have two nodes of one
-        self._shown: dict[str, tuple[State, int, int]] = {}
+        self._shown: dict[str, tuple[State, int, int, bool]] = {}
         # `RunFolderUpkeep.look`, while somebody looks after the run folder
         self._look: Callable[[str], None] | None = None
         self.fallback = FallbackProcess(self, make_pool)
@@ -454,6 +454,9 @@ class Fleet:
                 worker.enter(WorkerState.IMPORTED)
                 worker.unlimit()  # what it needs may be long in coming
                 self._initialise()
+            case messages.WarmingUp() if worker.state is WorkerState.STARTING:
+                worker.warms_up = True
+                self._show(node)
             case messages.Ready() if worker.state is WorkerState.STARTING:
                 worker.listens_at(message.address)
                 self._ready(node, worker)
@@ -549,15 +552,16 @@ class Fleet:
             node.phase.shown,
             min(len(node.ready_workers()), node.plan.workers),
             node.plan.workers,
+            node.warms_up,
         )
         if node.shows and self._shown.get(node.plan.name) != shown:
-            _, ready, workers = self._shown.get(node.plan.name, shown)
+            _, ready, workers, _ = self._shown.get(node.plan.name, shown)
             if ready == workers and node.started.is_set():
                 # it was whole; from here on it is told how long it takes to be so again
                 node.became_incomplete()
             self._shown[node.plan.name] = shown
             seconds = asyncio.get_running_loop().time() - node.incomplete_since
-            self.observer.node(NodeState(node.plan.name, *shown, seconds))
+            self.observer.node(NodeState(node.plan.name, *shown[:3], seconds, shown[3]))
 
 
 def callable_now(node: Node) -> bool:

@@ -99,6 +99,13 @@ class Node(NodeLife):
         """Return the workers that take calls."""
         return [worker for worker in self.workers if worker.state is WorkerState.READY]
 
+    @property
+    def warms_up(self) -> bool:
+        """Return whether the node starts, and a worker of it warms up."""
+        return self.phase is NodePhase.STARTING and any(
+            worker.warms_up and worker.state is WorkerState.STARTING for worker in self.workers
+        )
+
     def revisions(self) -> set[Revision]:
         """Return the revisions that its workers are started from, those to come included."""
         return {self.revision, *(worker.revision for worker in self.workers)}

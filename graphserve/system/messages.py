@@ -6,7 +6,8 @@ A message is one line of JSON on the control connection (`system/channel.py`), a
 `type` names its class:
 
     worker → supervisor
-        imported → ready → (listening) → draining → drained   its life; or failed, with a traceback
+        imported → (warming) → ready → (listening) → draining → drained
+                                         its life; or failed, with a traceback
         health                           once a second
         held, answered, lost             what it saw of others
         bound                            after `rebind`
@@ -81,6 +82,10 @@ _CLASSES: dict[str, type[Message]] = {}
 
 class Imported(Message, type="imported"):
     """Its modules are imported; it waits until what it needs is ready."""
+
+
+class WarmingUp(Message, type="warming"):
+    """Its instance is entered, and is warmed up now."""
 
 
 class Ready(Message, type="ready"):

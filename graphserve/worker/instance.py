@@ -1,4 +1,4 @@
-"""The life of the user's object in a worker: made, entered, left.
+"""The life of the user's object in a worker: made, entered, warmed up, left.
 
 Runs in workers, and in `local()`.
 """
@@ -6,6 +6,7 @@ Runs in workers, and in `local()`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import threading
 from collections.abc import Awaitable, Callable
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeGuard, TypeVar
 
+from graphserve.declare.declaration import warm_up_of
 from graphserve.errors import StartupError
 from graphserve.graph.plan import NodePlan
 from graphserve.isolation import forked
@@ -52,6 +54,7 @@ class ServiceInstance:
         threads: the pool that `__init__`, `__enter__` and sync APIs run in; with one thread, all in
             the same.
         inject: puts the clients on the instance, before `__init__`.
+        on_warm_up: called before it is warmed up.
     """
 
     def __init__(
@@ -60,17 +63,19 @@ class ServiceInstance:
         cls: type,
         threads: ThreadPoolExecutor,
         inject: Callable[[object], None],
+        on_warm_up: Callable[[], None] = lambda: None,
     ) -> None:
         self.node = node
         self.cls = cls
         self.threads = threads
         self.inject = inject
+        self.on_warm_up = on_warm_up
         self.instance: object = None
         self._arguments: dict[str, object] = {}
 
     async def start(self) -> None:
         """Run `__new__` and `__init__` in a thread, then `__aenter__` on the loop or `__enter__` in
-        a thread.
+        a thread, then warm it up.
 
         Raises:
             StartupError: one of them raised; `.log` is the traceback.
@@ -81,9 +86,30 @@ class ServiceInstance:
         self.inject(self.instance)
         await self._step("__init__", self._in_thread(self._initialise))
         if hasattr(self.cls, "__aenter__"):
-            await self._step("__aenter__", self._entered())
+            await self._step("__aenter__", self._awaited(self._method("__aenter__"), "__aenter__"))
         elif hasattr(self.cls, "__enter__"):
             await self._step("__enter__", self._in_thread(self._method("__enter__")))
+        if (name := warm_up_of(self.cls)) is not None:
+            await self._warm_up(name)
+
+    async def _warm_up(self, name: str) -> None:
+        """Run the method that warms up, on the loop if it is async and in a thread if not; what was
+        entered is left if it raises.
+        """
+        self.on_warm_up()
+        method = self._method(name)
+        try:
+            if inspect.iscoroutinefunction(method):
+                await self._step(name, self._awaited(method, name))
+            else:
+                returned = await self._step(name, self._in_thread(method))
+                if _is_awaitable(returned):  # a decorator made a plain function of an async one
+                    await self._step(name, self._awaited(lambda: returned, name))
+        except StartupError:
+            # (what the way out raises is of no interest beside it)
+            with contextlib.suppress(Exception):
+                await self.stop()
+            raise
 
     async def stop(self) -> None:
         """Run `__aexit__` on the loop or `__exit__` in a thread; what they raise is raised, as an
@@ -103,10 +129,10 @@ class ServiceInstance:
                 raise
             raise RuntimeError(f"it raised {exc!r}") from exc
 
-    async def _entered(self) -> None:
-        entering = _awaitable(self._method("__aenter__")(), "__aenter__")
-        with stack.awaiting(entering):
-            await entering
+    async def _awaited(self, method: Callable[..., object], name: str) -> None:
+        running = _awaitable(method(), name)
+        with stack.awaiting(running):
+            await running
 
     def _bare(self) -> object:
         make: Callable[..., object] = self.cls.__new__

@@ -25,7 +25,7 @@ from graphserve.call.membership import Membership
 from graphserve.graph.plan import NodePlan, Plan
 from graphserve.logs import records
 from graphserve.system.inherited import open_standard_streams
-from graphserve.system.messages import HealthReport
+from graphserve.system.messages import HealthReport, Message, WarmingUp
 from graphserve.system.rundir.paths import batch_sockets, worker_socket
 from graphserve.wire.shared_buffers import SharedMemory
 from graphserve.worker.batch.batcher import Batcher, BatchLease
@@ -190,7 +190,7 @@ class WorkerServer:
         membership: Membership,
         service: type,
         sockets: dict[str, socket.socket],
-        report: Callable[[HealthReport], None],
+        report: Callable[[Message], None],
         owners: Container[int] | None,
         tls: ssl.SSLContext | None,
     ) -> WorkerServer:
@@ -204,7 +204,7 @@ class WorkerServer:
             service: the class of the instance.
             sockets: the node's shared sockets, by API name; one may be replaced in there until this
                 returns.
-            report: told once a second how this worker is.
+            report: told once a second how this worker is, and when it warms up.
             owners: the workers of the graph; None if nobody can say: then no memory is shared.
             tls: of the public socket, if it is a TLS port.
 
@@ -219,7 +219,9 @@ class WorkerServer:
         )
         lanes = Lanes(plan, run, membership, memory)
         clients = Clients(node, plan, lanes.to, lanes.http_client, sharing_with=lanes.sharing)
-        instance = ServiceInstance(node, service, threads, clients.inject)
+        instance = ServiceInstance(
+            node, service, threads, clients.inject, lambda: report(WarmingUp())
+        )
         await instance.start()
         neighbours = Neighbours(membership, memory, lanes, clients)
         server = cls(plan, node, run, instance, neighbours, sockets, report, tls)

@@ -4,6 +4,7 @@ stop them.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pty
@@ -196,6 +197,8 @@ class TestTerminal:
         display.log(log("loading", node="Recognizer", slot=0))
         # the line, and the picture again below it
         read_until(master, "loading[^\n]*\r\n.*starting[^\n]*0/2")
+        display.node(dataclasses.replace(state(what="starting", ready=0), warms_up=True))
+        read_until(master, r"warming up[^\n]*0/2")
         display.node(state())
         read_until(master, r"ready[^\n]*2/2")
         display.serving("http://127.0.0.1:8000")

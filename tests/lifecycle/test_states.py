@@ -256,7 +256,7 @@ def test_a_worker_that_does_not_drain_is_killed(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("message", [
-    messages.Imported(), messages.Ready("/x"), messages.Listening(), messages.Drained(), messages.Bound(""),
+    messages.Imported(), messages.WarmingUp(), messages.Ready("/x"), messages.Listening(), messages.Drained(), messages.Bound(""),
     messages.Init((), None, {}), messages.Exit(), messages.Held("No", "x", 1), messages.Answered("No", "x"),
 ])  # fmt: skip
 @pytest.mark.parametrize("state", [WorkerState.SPAWNED, WorkerState.STARTING, WorkerState.READY])

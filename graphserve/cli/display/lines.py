@@ -40,7 +40,10 @@ def record_of(state: NodeState) -> LogRecord:
     """Return a change of a node's state as a record of the supervisor's."""
     workers = "worker" if state.workers == 1 else "workers"
     word = node_state(state.state, state.ready, state.workers)
-    message = f"{state.name} {word}  {state.ready}/{state.workers} {workers}  {state.seconds:.2f} s"
+    shown = "warming up" if state.warms_up else word
+    message = (
+        f"{state.name} {shown}  {state.ready}/{state.workers} {workers}  {state.seconds:.2f} s"
+    )
     fields = {
         "state": word,
         "ready": state.ready,

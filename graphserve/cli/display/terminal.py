@@ -135,7 +135,7 @@ class TerminalDisplay(TextDisplay):
             style = _STYLES[state.state]
             grid.add_row(
                 f"[{style}]{_MARKS[state.state]}[/] {state.name}",
-                f"[{style}]{state.state}[/]",
+                f"[{style}]{'warming up' if state.warms_up else state.state}[/]",
                 f"{state.ready}/{state.workers}",
                 f"{self._seconds(state):.1f} s",
             )

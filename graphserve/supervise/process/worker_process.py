@@ -83,6 +83,7 @@ class WorkerProcess(WorkerLife):
         # Which file had that name when the worker said that it listens there.
         self.address_identity: tuple[int, int] | None = None
         self.rebinding = False  # it was told to listen there anew
+        self.warms_up = False  # its instance is entered, and not warm yet
         # why it ends
         self.message = ""
         self.traceback = ""
