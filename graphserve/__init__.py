@@ -21,7 +21,8 @@
 
     declare it    service, api, depends, Batch, Array
     run it        serve (processes), local (in this process, for tests)
-    in an API     Problem (answer with a status), deadline, cancelled, trace_context,
+    in an API     request (who asks, and with which headers), requests (of a batch),
+                  Problem (answer with a status), deadline, cancelled, trace_context,
                   set_trace_context
     a call        Call, Stream; it fails with a Problem, RemoteError, Unavailable, DeadlineExceeded
                   or InvalidArguments, each of them a GraphServeError
@@ -49,18 +50,21 @@ from graphserve.errors import (
 
 if TYPE_CHECKING:
     from graphserve.call.context import cancelled, deadline, set_trace_context, trace_context
+    from graphserve.call.in_hand import BatchedRequest, Request, request, requests
     from graphserve.run import Server, local, serve
     from graphserve.wire.arrays import Array
 
 __all__ = [
     "Array",
     "Batch",
+    "BatchedRequest",
     "Call",
     "DeadlineExceeded",
     "GraphServeError",
     "InvalidArguments",
     "Problem",
     "RemoteError",
+    "Request",
     "Server",
     "Stream",
     "Unavailable",
@@ -69,6 +73,8 @@ __all__ = [
     "deadline",
     "depends",
     "local",
+    "request",
+    "requests",
     "serve",
     "service",
     "set_trace_context",
@@ -77,10 +83,14 @@ __all__ = [
 
 _LATER = {
     "Array": "wire.arrays",
+    "BatchedRequest": "call.in_hand",
+    "Request": "call.in_hand",
     "Server": "run",
     "cancelled": "call.context",
     "deadline": "call.context",
     "local": "run",
+    "request": "call.in_hand",
+    "requests": "call.in_hand",
     "serve": "run",
     "set_trace_context": "call.context",
     "trace_context": "call.context",

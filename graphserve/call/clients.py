@@ -81,7 +81,7 @@ class Lanes:
             self._sharing[node.name] = Sharing(self.memory, self.membership, node.name)
         return self._sharing.get(node.name)
 
-    def http_client(self, node: NodePlan, edge: EdgePlan) -> HttpClient:
+    def http_client(self, node: NodePlan, edge: EdgePlan, caller: str) -> HttpClient:
         """Make the httpx client for an edge to a node."""
         from graphserve.call import httpx_transport  # brings httpx, which brings click and rich
 
@@ -95,6 +95,7 @@ class Lanes:
             self.to(node, None),
             edge.timeout,
             slack_to(self.plan, node.name),
+            caller,
         )
         make = (
             httpx_transport.async_client
@@ -165,7 +166,7 @@ class Clients(Generic[RequestT]):
         node: the node whose dependencies they are.
         plan: the graph.
         lane_to: the lane to an API of a node.
-        http: makes the httpx client for an edge to a node.
+        http: makes the httpx client for an edge to a node, given the name of the caller.
         class_of: the class of a node, or of a service at a URL, for its types; by default it is
             imported.
         sharing_with: gives what is known of sharing memory with a node; by default none is shared.
@@ -176,7 +177,7 @@ class Clients(Generic[RequestT]):
         node: NodePlan,
         plan: Plan,
         lane_to: Callable[[NodePlan, ApiPlan], TypedLane[RequestT]],
-        http: Callable[[NodePlan, EdgePlan], HttpClient],
+        http: Callable[[NodePlan, EdgePlan, str], HttpClient],
         class_of: Callable[[NodePlan | EdgePlan], type] | None = None,
         sharing_with: Callable[[NodePlan], Sharing | None] = lambda node: None,
     ) -> None:
@@ -274,7 +275,7 @@ class Clients(Generic[RequestT]):
             kind = AsyncUrlClient if edge.client == "httpx.AsyncClient" else UrlClient
             client = kind(edge.node, edge.url, edge.timeout)
         else:
-            client = self._http(self.plan.node(edge.node), edge)
+            client = self._http(self.plan.node(edge.node), edge, self.node.name)
         self._closing.append(
             client.aclose if isinstance(client, httpx.AsyncClient) else client.close
         )

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from graphserve.loop.shield import shielded
 from graphserve.wire.headers import (
@@ -22,6 +22,9 @@ from graphserve.wire.headers import (
     is_traceparent,
     may_travel,
 )
+
+if TYPE_CHECKING:
+    from graphserve.call.request_head import RelayedHead, RequestHead
 
 
 class DependencyCall(Protocol):
@@ -71,6 +74,9 @@ class CallContext:
         task: the last task of it that made a call and is not shielded.
         url_service: the service at a URL that an httpx client of it waits for.
         calls: the calls to dependencies that are under way for it (`Exchange`); made by the first.
+        head: of the request that it came by.
+        principal: the name of the API key that the request came with.
+        callers: in a batch, each caller's own context, and how many items are its own.
     """
 
     request_id: bytes = b""
@@ -86,6 +92,9 @@ class CallContext:
     task: asyncio.Task[object] | None = field(default=None, init=False)
     url_service: str | None = field(default=None, init=False)
     calls: set[DependencyCall] | None = field(default=None, init=False)
+    head: RequestHead | RelayedHead | None = field(default=None, init=False)
+    principal: str | None = field(default=None, init=False)
+    callers: list[tuple[CallContext, int]] | None = field(default=None, init=False)
 
     def seconds_left(self) -> float | None:
         """Return the seconds until the deadline, negative when it has passed; None without one."""

@@ -90,12 +90,13 @@ class TypedLane(Lane[RequestT], Protocol[RequestT]):
     """A lane that typed calls take."""
 
     def composer(
-        self, api: ApiPlan, *, checked: bool
+        self, api: ApiPlan, *, checked: bool, caller: str
     ) -> Callable[[CallContext | None, int | None, bytes], RequestT]:
         """Return a function that makes, of the context, the deadline and the encoded arguments,
         what this lane sends.
 
         `checked`: the service holds the result to its annotation, since the caller has none.
+        `caller`: the node that calls; a service elsewhere is not told.
         """
         ...
 

@@ -31,15 +31,14 @@ from graphserve.loop.loop_thread import LoopThread
 from graphserve.loop.reply import Reply
 from graphserve.wire.formats import StreamFormat
 from graphserve.wire.headers import (
+    CALLER,
     CHUNKED,
     CLOSE,
-    CONNECTION,
-    CONTENT_LENGTH,
     CONTENT_TYPE,
     DEADLINE,
     ERROR_KIND,
+    HOP_BY_HOP,
     INTERNAL_PREFIX,
-    TRANSFER_ENCODING,
     head_fault,
 )
 from graphserve.wire.trust import MADE
@@ -50,19 +49,6 @@ Head = tuple[int, Headers, bytes | None]  # of an answer; the body, if it is who
 NDJSON = StreamFormat.NDJSON.value
 HIGH_BYTES = 256 * 1024  # what waits for a slow reader at most, before the connection is held back
 
-# Of one connection (RFC 9110, 7.6.1): the hop says these itself.
-_HOP_BY_HOP = frozenset(
-    (
-        CONTENT_LENGTH,
-        TRANSFER_ENCODING,
-        CONNECTION,
-        b"keep-alive",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"upgrade",
-    )
-)
 _IDEMPOTENT = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")  # RFC 9110, 9.2.2
 
 
@@ -332,6 +318,7 @@ class NodeTransport:
         other: the pooled lane.
         timeout: seconds one call may take, of the edge.
         slack: seconds after the deadline that we wait for the node's own word.
+        caller: the node that calls.
     """
 
     def __init__(
@@ -342,6 +329,7 @@ class NodeTransport:
         other: Lane[bytes],
         timeout: float | None,
         slack: float,
+        caller: str,
     ) -> None:
         self.loop_thread = loop_thread
         self.node = node
@@ -349,6 +337,7 @@ class NodeTransport:
         self.other = other
         self.timeout = timeout
         self.slack = slack
+        self._says = (CALLER, caller.encode())
 
     def exchange(self, request: httpx.Request, body: bytes | Upload | ThreadUpload) -> HttpExchange:
         """Make the exchange for a request.
@@ -378,6 +367,7 @@ class NodeTransport:
         fault = head_fault(method, target, own)
         if fault is not None:
             raise httpx.LocalProtocolError(fault, request=request)
+        own.append(self._says)
         lane = self.lanes.get(target.partition(b"?")[0], self.other)
         data = _head(method, target, own, context, deadline_ns, close=lane is not self.other)
         upload = None
@@ -579,7 +569,7 @@ async def _on(loop_thread: LoopThread, work: Callable[[], Coroutine[object, None
 
 
 def _is_ours(name: bytes) -> bool:
-    return name in _HOP_BY_HOP or name.startswith(INTERNAL_PREFIX)
+    return name in HOP_BY_HOP or name.startswith(INTERNAL_PREFIX)
 
 
 def _head(

@@ -85,7 +85,7 @@ class RemoteApi(Generic[RequestT]):
         self._loop_thread = loop_thread
         self._api = api
         self._parameters = api.plan.parameters[: api.plan.positional]
-        self._compose = api.lane.composer(api.plan, checked=not api.typed)
+        self._compose = api.lane.composer(api.plan, checked=not api.typed, caller=api.caller)
         self._sender = api.sharing.memory.sender if api.sharing is not None else None
         self._never_sent = self._compose(None, None, b"")  # the request of a call that misfits
 

@@ -14,6 +14,7 @@ from graphserve.wire.codec import encode_json
 from graphserve.wire.formats import CHECKED_FRAMES, Format, StreamFormat
 from graphserve.wire.headers import (
     BAGGAGE,
+    CALLER,
     CHUNKED,
     CLOSE,
     CONTENT_LENGTH,
@@ -28,6 +29,7 @@ from graphserve.wire.trust import Trust
 Compose = Callable[[CallContext | None, int | None, bytes], bytes]
 
 # Header lines; a fast connection reads exactly these without a parser.
+_CALLER_LINE = CALLER + b": %s\r\n"
 _CONTENT_TYPE_LINE = CONTENT_TYPE + b": %s\r\n"
 _REQUEST_ID_LINE = REQUEST_ID + b": %s\r\n"
 _DEADLINE_LINE = DEADLINE + b": %d\r\n"
@@ -38,7 +40,12 @@ _END = b"%s" + CONTENT_LENGTH + b": %d\r\n\r\n%b"
 
 
 def composer(
-    api: ApiPlan, node: str, trust: Trust | None = None, *, checked: bool = False
+    api: ApiPlan,
+    node: str,
+    trust: Trust | None = None,
+    *,
+    checked: bool = False,
+    caller: str = "",
 ) -> Compose:
     """Return a function that makes whole requests to one API; the head is prepared here, once.
 
@@ -48,11 +55,13 @@ def composer(
         trust: what the connection opens as that is made for each request; None if it is there, and
             stays open.
         checked: whether the service checks the result, since the caller cannot.
+        caller: the node that calls; empty for a program that is no node.
     """
     line = _line(api, trust)
     rest = _rest(api, node, trust is None, checked)
-    head = prepared(api, node, trust, checked=checked)
-    chunked = rest + _CONTENT_TYPE_LINE % Format.RAW.value + CHUNKED
+    said = b"" if not caller else _CALLER_LINE % caller.encode()
+    head = prepared(api, node, trust, checked=checked) + said
+    chunked = rest + said + _CONTENT_TYPE_LINE % Format.RAW.value + CHUNKED
 
     def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> bytes:
         return head + trail(context, deadline_ns, body)

@@ -181,7 +181,7 @@ class _Graph:
     def _class(self, node: NodePlan) -> type:
         return self.implementations[node.name][0]
 
-    def _http(self, node: NodePlan, edge: EdgePlan) -> HttpClient:
+    def _http(self, node: NodePlan, edge: EdgePlan, caller: str) -> HttpClient:
         from graphserve.run.local_http import client  # brings httpx, which brings click and rich
 
-        return client(self.nodes[node.name], edge)
+        return client(self.nodes[node.name], edge, caller)

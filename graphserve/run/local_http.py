@@ -15,6 +15,7 @@ from graphserve.call.clients import slack_to
 from graphserve.call.context import CallContext, earliest, shortest
 from graphserve.call.exchange import Exchange
 from graphserve.call.request import new_request_id
+from graphserve.call.request_head import NOBODY, RequestHead
 from graphserve.errors import CallError
 from graphserve.graph.plan import EdgePlan
 from graphserve.loop.loop_thread import LoopThread
@@ -41,11 +42,11 @@ if TYPE_CHECKING:
 Headers = list[tuple[bytes, bytes]]
 
 
-def client(node: LocalNode, edge: EdgePlan) -> HttpClient:
+def client(node: LocalNode, edge: EdgePlan, caller: str) -> HttpClient:
     """Return the httpx client for an edge of a local graph."""
     slack = slack_to(node.clients.plan, node.plan.name)
     core = httpx_transport.NodeTransport(
-        LoopThread.here(), node.plan.name, {}, HttpLane(node), edge.timeout, slack
+        LoopThread.here(), node.plan.name, {}, HttpLane(node), edge.timeout, slack, caller
     )
     make = (
         httpx_transport.async_client
@@ -114,6 +115,7 @@ class HttpLane:
         self, exchange: Exchange[bytes], api: BoundApi, target: bytes, headers: Headers, body: bytes
     ) -> None:
         context = CallContext()
+        context.head = RequestHead(b"POST", target, headers, NOBODY)
         heading, refused = _heading(headers, context)
         format = content_format(heading.content_type)
         refused = refused or heading.problem(api, format, len(body), target.partition(b"?")[2])

@@ -142,9 +142,9 @@ class LocalNode:
             await self.clients.close()
             self._threads.shutdown(wait=quiet and self._life is not None)
 
-    def composer(self, api: ApiPlan, *, checked: bool) -> Compose:
+    def composer(self, api: ApiPlan, *, checked: bool, caller: str) -> Compose:
         """Return a function that makes requests to one API, in the form that this lane sends."""
-        return composer(api, checked=checked)
+        return composer(api, checked=checked, caller=caller)
 
     def send(self, exchange: Exchange[LocalRequest]) -> None:
         """Execute the call when there is room for it."""

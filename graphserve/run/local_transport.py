@@ -12,6 +12,7 @@ from graphserve.call.connection import CUT
 from graphserve.call.context import CallContext, traced
 from graphserve.call.exchange import Exchange, Headers
 from graphserve.call.request import new_request_id
+from graphserve.call.request_head import NOBODY, RequestHead
 from graphserve.errors import CallError
 from graphserve.graph.plan import ApiPlan
 from graphserve.wire import formats, problem
@@ -70,23 +71,23 @@ class LocalCall:
 Compose = Callable[[CallContext | None, int | None, bytes], LocalRequest]
 
 
-def composer(api: ApiPlan, *, checked: bool) -> Compose:
+def composer(api: ApiPlan, *, checked: bool, caller: str) -> Compose:
     """Return a function that makes requests to one API, as every `TypedLane` does."""
     accept = Format.CHECKED if checked else Format.TYPED
+    head = RequestHead(b"POST", api.route.encode(), [], NOBODY, caller or None)
 
     def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> LocalRequest:
         request_id = (
             context.request_id if context is not None and context.request_id else new_request_id()
         )
-        if context is None:
-            return LocalRequest(
-                api.name, CallContext(request_id, deadline_ns), body, accept=accept, trust=PEER
-            )
-        context = traced(context)
-        trace = (context.traceparent, context.tracestate, context.baggage)
-        return LocalRequest(
-            api.name, CallContext(request_id, deadline_ns, *trace), body, accept=accept, trust=PEER
-        )
+        made = CallContext(request_id, deadline_ns)
+        if context is not None:
+            trace = traced(context)
+            made.traceparent = trace.traceparent
+            made.tracestate = trace.tracestate
+            made.baggage = trace.baggage
+        made.head = head
+        return LocalRequest(api.name, made, body, accept=accept, trust=PEER)
 
     return compose
 

@@ -32,10 +32,26 @@ BAGGAGE = b"baggage"
 INTERNAL_PREFIX = b"x-graphserve-"
 DEADLINE = b"x-graphserve-deadline"  # absolute CLOCK_MONOTONIC, nanoseconds
 ERROR_KIND = b"x-graphserve-error"  # which CallError the body of a response is
+CALLER = b"x-graphserve-caller"  # the node that calls
+HEAD = b"x-graphserve-head"  # that of a client's request, which is passed on to a sibling
 QUARANTINED = b"x-graphserve-quarantined"  # the call was refused because it killed workers
 QUEUE_FULL = b"x-graphserve-full"  # the node's queue had no place for the call
 # why the arguments could not be read: the API was not called
 ARGUMENTS_UNREAD = b"x-graphserve-untaken"
+
+# Of one connection and of the framing (RFC 9110, 7.6.1): each hop says these itself.
+HOP_BY_HOP = frozenset(
+    (
+        CONTENT_LENGTH,
+        TRANSFER_ENCODING,
+        CONNECTION,
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"upgrade",
+    )
+)
 
 # Lines that our own callers and workers write in exactly these bytes, and read without a parser.
 STATUS_OK = b"HTTP/1.1 200 OK\r\n"

@@ -31,6 +31,18 @@ class Gateway:
         return await call
 
 
+def in_hand() -> None:
+    request = graphserve.request()
+    reveal_type(request)  # R: Request
+    reveal_type(request.headers)  # R: Mapping[str, str]
+    reveal_type(request.headers.get("a"))  # R: str | None
+    reveal_type(request.client)  # R: tuple[str, int] | None
+    reveal_type(request.deadline())  # R: float | None
+    reveal_type(graphserve.requests())  # R: tuple[BatchedRequest, …]
+    reveal_type(graphserve.requests()[0].items)  # R: int
+    request.method = "GET"  # E: misc | reportAttributeAccessIssue
+
+
 def wrong_attribute() -> None:
     graphserve.depnds(Leaf)  # E: attr-defined | reportAttributeAccessIssue, reportUnknownMemberType
 

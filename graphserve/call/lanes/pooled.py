@@ -65,9 +65,9 @@ class PooledLane(NodeLane):
         self._pause: asyncio.TimerHandle | None = None
         membership.watch(node, self._changed)
 
-    def composer(self, api: ApiPlan, *, checked: bool) -> Compose:
+    def composer(self, api: ApiPlan, *, checked: bool, caller: str) -> Compose:
         """Return a function that makes requests to one API, in the form that this lane sends."""
-        return composer(api, self.node, checked=checked)
+        return composer(api, self.node, checked=checked, caller=caller)
 
     def send(self, exchange: Exchange[bytes]) -> None:
         """Send to the worker with the least in flight; wait if none is ready."""

@@ -54,13 +54,13 @@ class QueueLane(NodeLane):
         self._retry_pause = FIRST_RETRY_PAUSE
         membership.watch(node, self._changed)
 
-    def composer(self, api: ApiPlan, *, checked: bool) -> Compose:
+    def composer(self, api: ApiPlan, *, checked: bool, caller: str) -> Compose:
         """Return a function that makes requests to one API, in the form that this lane sends."""
         sharing = self._sharing
-        by_socket = composer(api, self.node, PEER_BY_SOCKET, checked=checked)
+        by_socket = composer(api, self.node, PEER_BY_SOCKET, checked=checked, caller=caller)
         if sharing is None:
             return by_socket
-        by_memory = composer(api, self.node, PEER, checked=checked)
+        by_memory = composer(api, self.node, PEER, checked=checked, caller=caller)
 
         def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> bytes:
             return (by_memory if sharing.can_read_results else by_socket)(

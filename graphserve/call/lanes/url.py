@@ -86,7 +86,7 @@ class UrlLane:
         self._sending: dict[Exchange[httpx.Request], asyncio.Task[None]] = {}
 
     def composer(
-        self, api: ApiPlan, *, checked: bool
+        self, api: ApiPlan, *, checked: bool, caller: str
     ) -> Callable[[CallContext | None, int | None, bytes], httpx.Request]:
         """Return a function that makes requests to one API, in the form that this lane sends."""
         url = httpx.URL(self.url.rstrip("/") + api.route)

@@ -337,16 +337,20 @@ def _shared_context(part: Part) -> CallContext:
     """
     if len(part) == 1:  # a copy: one call may take several executions, and each ends its own
         own = part[0][0].context
-        return CallContext(
+        shared = CallContext(
             own.request_id, own.deadline_ns, own.traceparent, own.tracestate, own.baggage
         )
+        shared.callers = [(own, part[0][2] - part[0][1])]
+        return shared
     deadlines = [call.context.deadline_ns for call, _, _ in part]
     latest = (
         None
         if None in deadlines
         else max(deadline for deadline in deadlines if deadline is not None)
     )
-    return CallContext(new_request_id(), latest)
+    shared = CallContext(new_request_id(), latest)
+    shared.callers = [(call.context, stop - start) for call, start, stop in part]
+    return shared
 
 
 class BatchLease:

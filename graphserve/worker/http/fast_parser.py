@@ -15,6 +15,8 @@ from typing import Protocol
 
 from graphserve.call.context import CallContext
 from graphserve.call.request import prepared
+from graphserve.call.request_head import NOBODY, RequestHead
+from graphserve.declare.options import NAME
 from graphserve.wire import headers
 from graphserve.wire.formats import content_format
 from graphserve.wire.headers import MOST_DIGITS
@@ -27,10 +29,12 @@ DEADLINE = headers.DEADLINE + b": "
 PARENT = headers.TRACEPARENT + b": "
 STATE = headers.TRACESTATE + b": "
 BAGGAGE = headers.BAGGAGE + b": "
+CALLER = headers.CALLER + b": "
 LENGTH = headers.CONTENT_LENGTH + b": "
 
 # heads that are learned on one connection: where the next one is always another, it is in vain
 LESSONS = 4
+MOST_CALLERS = 256  # names of callers and ways of calling, that are known at once
 MOST_LENGTH_DIGITS = 8  # of a body that came in one read with its head
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*\r\n", re.IGNORECASE)
 _END = b"\r\n\r\n"
@@ -39,6 +43,7 @@ _SPECIAL = frozenset({headers.REQUEST_ID, headers.TRACEPARENT, headers.BAGGAGE, 
 
 # whether it is to be checked; the last is the body
 PreparedRequest = tuple[BoundApi, Trust, bool, CallContext, bytes]
+_Start = tuple[BoundApi, Trust, bool]
 
 
 class FastParser:
@@ -52,13 +57,16 @@ class FastParser:
     def __init__(self, node: str, apis: Iterable[BoundApi]) -> None:
         apis = list(apis)
         ways = [(api, checked) for api in apis for checked in (False, True)]
-        self._apis = {
+        self._apis: dict[bytes, _Start] = {
             prepared(api.plan, node, checked=checked): (api, PEER, checked) for api, checked in ways
         }
-        self._opened = {
+        self._opened: dict[bytes, _Start] = {
             prepared(api.plan, node, trust, checked=checked): (api, trust, checked)
             for api, checked in ways for trust in (PEER, PEER_BY_SOCKET)
         }  # fmt: skip
+        # with the name of the caller behind them, as they come; learned from the first of each
+        self._known: dict[bytes, tuple[_Start, RequestHead]] = {}
+        self._known_opened: dict[bytes, tuple[_Start, RequestHead]] = {}
 
     def read(self, data: bytes, *, opens: bool = False) -> PreparedRequest | None:
         """Return what is known of a request of a peer.
@@ -72,12 +80,16 @@ class FastParser:
             None if `data` is not one whole request of this kind.
         """
         at = data.find(ID)
-        found = (self._opened if opens else self._apis).get(data[:at])
-        if found is None:
-            return None
+        known = (self._known_opened if opens else self._known).get(data[:at])
+        if known is None:
+            known = self._learn(data[:at], opens)
+            if known is None:
+                return None
+        found, head = known
         end = data.find(b"\r\n\r\n", at)
         first, *lines = data[at + len(ID) : max(at, end)].split(b"\r\n")
         context = CallContext(first)
+        context.head = head
         length = -1
         for line in lines:
             if line.startswith(DEADLINE):
@@ -102,6 +114,19 @@ class FastParser:
             return None
         return *found, context, data[end + 4 :]
 
+    def _learn(self, start: bytes, opens: bool) -> tuple[_Start, RequestHead] | None:
+        """Return what the first bytes of a request say, and know them from now on."""
+        bare, says, rest = start.partition(CALLER)
+        found = (self._opened if opens else self._apis).get(bare)
+        caller = rest.removesuffix(b"\r\n").decode("latin-1")
+        if found is None or (says and not (rest.endswith(b"\r\n") and NAME.match(caller))):
+            return None
+        head = RequestHead(b"POST", found[0].plan.route.encode(), [], NOBODY, caller or None)
+        known = self._known_opened if opens else self._known
+        if len(known) < MOST_CALLERS:
+            known[start] = (found, head)
+        return found, head
+
 
 class LearnedRequest(Protocol):
     """A request as the next one knows it, if that has the same head."""
@@ -114,6 +139,11 @@ class LearnedRequest(Protocol):
     @property
     def client(self) -> Address | None:
         """Return who sent it."""
+        ...
+
+    @property
+    def context(self) -> CallContext:
+        """Return what travels with it."""
         ...
 
     @property
@@ -134,7 +164,18 @@ class RepeatedHead:
         request: the request that it was the head of.
     """
 
-    __slots__ = ("_rest", "_size", "_start", "accept", "accepts", "api", "apis", "client", "format")
+    __slots__ = (
+        "_rest",
+        "_size",
+        "_start",
+        "accept",
+        "accepts",
+        "api",
+        "apis",
+        "client",
+        "format",
+        "head",
+    )
 
     def __init__(
         self,
@@ -153,6 +194,7 @@ class RepeatedHead:
         self.accepts = said.get(headers.ACCEPT, b"")
         self.accept = request.api.accepts(self.accepts)
         self.client = request.client
+        self.head = request.context.head
 
     @classmethod
     def of(

@@ -44,6 +44,13 @@ class TrustedProxies:
         client: Address | None = self._apply(peer, headers)["client"]
         return client
 
+    def scheme(self, peer: Address | None, headers: list[tuple[bytes, bytes]], scheme: str) -> str:
+        """Return the scheme by which a client reached the port: that of the connection, unless a
+        proxy that is trusted names another.
+        """
+        said = self.origins(peer, headers, scheme, [b""])[0][0]
+        return said if said in ("http", "https") else scheme
+
     def origins(
         self,
         peer: Address | None,

@@ -9,16 +9,19 @@ import re
 
 from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
+from graphserve.call.request_head import RelayedHead, RequestHead
 from graphserve.errors import CallError, InvalidArguments
 from graphserve.wire.formats import Format, is_form, is_multipart
 from graphserve.wire.headers import (
     ACCEPT,
     BAGGAGE,
+    CALLER,
     CONTENT_ENCODING,
     CONTENT_LENGTH,
     CONTENT_TYPE,
     DEADLINE,
     EXPECT,
+    HEAD,
     MOST_DIGITS,
     REQUEST_ID,
     TIMEOUT,
@@ -30,7 +33,7 @@ from graphserve.wire.headers import (
     traveller,
 )
 from graphserve.wire.problem import HttpProblem
-from graphserve.wire.trust import Trust
+from graphserve.wire.trust import RELAYED, Trust
 from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.http.limits import shown, too_large
 from graphserve.worker.http.strict import number
@@ -50,6 +53,8 @@ _TOLD = frozenset(
         EXPECT,
         CONTENT_ENCODING,
         DEADLINE,
+        CALLER,
+        HEAD,
     }
 )
 
@@ -105,6 +110,10 @@ class RequestHeaders:
                 self.coding = self.coding or (b"" if value.lower() == b"identity" else value)
             elif trust.hop and name == DEADLINE:
                 context.deadline_ns = number("X-Graphserve-Deadline", value)
+            elif trust is RELAYED and name == HEAD:
+                context.head = RelayedHead(value)
+            elif trust.hop and name == CALLER and isinstance(context.head, RequestHead):
+                context.head.service = value.decode("ascii")
         context.request_id = context.request_id or new_request_id()
         if parents is not None and len(parents) == 1 and is_traceparent(parents[0]):
             context.traceparent = parents[0]

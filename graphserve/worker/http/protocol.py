@@ -17,6 +17,7 @@ import httptools
 
 from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
+from graphserve.call.request_head import NOBODY, RequestHead, Sender
 from graphserve.errors import CallError
 from graphserve.logs import records
 from graphserve.logs.exception_text import described
@@ -100,6 +101,7 @@ class HttpConnection(asyncio.Protocol):
         # Per connection. Its requests may do nothing more than a client's, unless it opens as one
         # of ours.
         self.client: Address | None = None
+        self._sender = NOBODY
         self.trust = PUBLIC
         self._opening: bytes | None = b""  # what came of how it opens; None: that is known
         self._fast_parser: FastParser | None = None
@@ -134,6 +136,8 @@ class HttpConnection(asyncio.Protocol):
         self.transport = transport
         self.flow = FlowControl(transport)
         self.client = remote_address(transport)
+        if self.listener.public:
+            self._sender = Sender(self.client, self.scheme, self.listener.proxies)
         if self._shared:
             set_timer(self.loop, HEADERS_TIMEOUT, self._give_up_waiting)
         if self._read_before:
@@ -260,8 +264,12 @@ class HttpConnection(asyncio.Protocol):
         is_next = before is None or before.response_complete
         proxies = self.listener.logged_proxies
         client = self.client if proxies is None else proxies.client(self.client, self.headers)
+        context = CallContext()
+        # (of a typed call they say nothing but how it is read)
+        headers = [] if self.trust.values else self.headers
+        context.head = RequestHead(parser.get_method(), self.url, headers, self._sender)
         request = HttpRequest(
-            self, api, keep_alive, CallContext(), is_next=is_next, http_1_0=http_1_0, client=client
+            self, api, keep_alive, context, is_next=is_next, http_1_0=http_1_0, client=client
         )
         self.request = request
         self.head_complete = True

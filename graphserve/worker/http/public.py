@@ -335,6 +335,7 @@ class PublicConnection(HttpConnection):
         ):  # fmt: skip
             return False
         context = CallContext(new_request_id(), earliest(None, known.api.timeout))
+        context.head = known.head
         request = HttpRequest(self, known.api, True, context, is_next=True, client=known.client)
         self.request = request
         request.execute_repeated(known, body)

@@ -20,7 +20,7 @@ from graphserve.graph.plan import NodePlan
 from graphserve.loop.reply import Reply
 from graphserve.wire import formats
 from graphserve.wire.formats import AnswerFormat, Format, MediaFormat
-from graphserve.wire.headers import CHUNKED, CLOSE
+from graphserve.wire.headers import CHUNKED, CLOSE, HEAD
 from graphserve.wire.trust import RELAYED
 from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.http.response import StreamedRequest
@@ -112,6 +112,8 @@ class Relay:
             end = CHUNKED + b"%s\r\n" % travels(context, context.deadline_ns)
         line = b"POST %s HTTP/1.1\r\nhost: %s\r\n" % (target, self.node.name.encode())
         formats = b"content-type: %s\r\naccept: %s\r\n" % (kind, accept)
+        if context.head is not None:
+            formats += b"%s: %s\r\n" % (HEAD, context.head.pack())
         if api.plan.lane == "queue":  # a connection of its own
             line, formats = RELAYED.opening + line, formats + CLOSE
         head = line + formats + end
