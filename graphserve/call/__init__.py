@@ -15,7 +15,7 @@ The way of one typed call:
     httpx_transport   the same core under injected httpx clients
 
 What user code may ask of the call that is executed: `context` (deadline, trace) and `in_hand` (the
-request, of whose head `request_head` keeps what came).
+request, of whose head `request_head` keeps what came), and say of its answer: `answer`.
 
 What callers know of others: `membership` (pushed by the supervisor), `memory_sharing`,
 `retry_budget`, and of calls that kill workers `suspicions` and `call_fingerprint`.

@@ -24,6 +24,7 @@ from graphserve.wire.headers import (
 )
 
 if TYPE_CHECKING:
+    from graphserve.call.answer import Answer
     from graphserve.call.request_head import RelayedHead, RequestHead
 
 
@@ -76,6 +77,7 @@ class CallContext:
         calls: the calls to dependencies that are under way for it (`Exchange`); made by the first.
         head: of the request that it came by.
         principal: the name of the API key that the request came with.
+        answer: how it is answered, if its code has said so.
         callers: in a batch, each caller's own context, and how many items are its own.
     """
 
@@ -94,6 +96,7 @@ class CallContext:
     calls: set[DependencyCall] | None = field(default=None, init=False)
     head: RequestHead | RelayedHead | None = field(default=None, init=False)
     principal: str | None = field(default=None, init=False)
+    answer: Answer | None = field(default=None, init=False)
     callers: list[tuple[CallContext, int]] | None = field(default=None, init=False)
 
     def seconds_left(self) -> float | None:
@@ -132,6 +135,8 @@ class CallContext:
         self.over = True
         self.deadline_ns = None
         self.task = None
+        if self.answer is not None:
+            self.answer.close()
 
 
 current: ContextVar[CallContext | None] = ContextVar("graphserve_call", default=None)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import unquote_to_bytes
 
+from graphserve.call.answer import Answer
 from graphserve.call.context import CallContext, current
 from graphserve.call.request_head import Fields, RequestHead, Sender
 from graphserve.wire.headers import HOP_BY_HOP, INTERNAL_PREFIX
@@ -141,6 +142,21 @@ class Request:
     def principal(self) -> str | None:
         """Return the name of the API key that it came with; None without one."""
         return self._context.principal
+
+    @property
+    def answer(self) -> Answer:
+        """Return how it is answered if it succeeds: status, headers, cookies and media type can be
+        set.
+
+        They count at the port, and for an injected httpx client; of a service that was called as a
+        dependency only the result travels.
+        """
+        context = self._context
+        if context.answer is None:
+            context.answer = Answer()
+            if context.over:
+                context.answer.close()
+        return context.answer
 
     def deadline(self) -> float | None:
         """Return the seconds left for it, never below 0; None without a deadline, and once it was

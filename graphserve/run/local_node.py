@@ -15,7 +15,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from graphserve.call.clients import Clients
 from graphserve.call.exchange import Exchange
@@ -43,12 +43,16 @@ from graphserve.wire.codec import Format
 from graphserve.wire.exceptions import BeyondMsgpack
 from graphserve.wire.extensions import no_memory
 from graphserve.wire.headers import CONTENT_TYPE
+from graphserve.wire.trust import PEER
 from graphserve.worker.batch.batcher import Batcher
 from graphserve.worker.dispatch.decoding import read_arguments
 from graphserve.worker.dispatch.executor import BoundApi, Executor, bind
 from graphserve.worker.instance import InstanceThreads, ServiceInstance
 from graphserve.worker.stream.producer import StreamExecution
 from graphserve.worker.stream.request_body import from_query
+
+if TYPE_CHECKING:
+    from graphserve.call.answer import Answer
 
 
 class LocalExecution(Protocol):
@@ -245,7 +249,11 @@ class LocalNode:
         self._executing.pop(call.exchange, None)
         if error is None:
             accept = call.request.accept
+            answer = call.request.context.answer
             try:
+                if answer is not None and call.request.trust is not PEER:
+                    self._answer_as_said(call, answer, result, api)
+                    return
                 try:
                     body = api.result.encode(result, accept)
                 except BeyondMsgpack:
@@ -257,6 +265,22 @@ class LocalNode:
                 call.exchange.answered(200, [(CONTENT_TYPE, accept.content_type)], body)
                 return
         self._raised(call, api, error)
+
+    def _answer_as_said(
+        self, call: LocalCall, answer: Answer, result: object, api: BoundApi
+    ) -> None:
+        """Answer an httpx client as user code has said."""
+        try:
+            body, content_type = answer.body(result, call.request.accept, api.result.encode)
+        except BeyondMsgpack:
+            body, content_type = answer.body(result, Format.JSON, api.result.encode)
+        answer.close()
+        fields = answer.fields()
+        if answer.bodiless:
+            call.exchange.answered(answer.status, fields, b"")
+        else:
+            fields = [(CONTENT_TYPE, content_type), *fields]
+            call.exchange.answered(answer.status, fields, body)
 
     def _sink(self, call: LocalCall, api: BoundApi) -> LocalSink | BodySink:
         format = call.request.stream

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from graphserve.call.connection import CUT
 from graphserve.call.context import CallContext, traced
@@ -20,6 +21,9 @@ from graphserve.wire.formats import AnswerFormat, Format, StreamFormat
 from graphserve.wire.headers import CACHE_CONTROL, CONTENT_TYPE
 from graphserve.wire.trust import PEER, PUBLIC, Trust
 from graphserve.worker.dispatch.executor import BoundApi
+
+if TYPE_CHECKING:
+    from graphserve.call.answer import Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,13 +187,29 @@ class BodySink(ExchangeSink):
         self._failed = failed
         self._items = items
         self._request_id = call.request.context.request_id.decode("latin-1")
+        self._context = call.request.context
+
+    def write(self, data: bytes) -> None:
+        """Give an item to the consumer; the first one begins the answer, as user code has said."""
+        if not self.begun and (answer := self._context.answer) is not None:
+            self.headers = _headers(self.headers, answer)
+        super().write(data)
 
     def encode(self, item: object) -> bytes:
         """Return an item in the format of the stream."""
+        if not self.begun and self._context.answer is not None:
+            self._context.answer.begin_stream()
         return self.format.item(self.api.result.encode(item, self._items))
 
     def end(self) -> None:
         """Say that there are no more items."""
+        if not self.begun and (answer := self._context.answer) is not None:
+            try:
+                answer.begin_stream()
+            except RuntimeError as exc:
+                self._failed(exc)
+                return
+            self.headers = _headers(self.headers, answer)
         self.exchange.answered(200, self.headers, self.format.end())
 
     def fail(self, error: BaseException) -> None:
@@ -212,3 +232,10 @@ class BodySink(ExchangeSink):
             self.exchange.lost(CUT, unread=False)
         else:
             self.exchange.answered(200, self.headers, last)
+
+
+def _headers(ours: Headers, answer: Answer) -> Headers:
+    """Return the headers of a stream: ours, unless user code has set one of that name."""
+    fields = answer.fields()
+    said = {name for name, _ in fields}
+    return [*(field for field in ours if field[0] not in said), *fields]

@@ -32,6 +32,8 @@ BAGGAGE = b"baggage"
 INTERNAL_PREFIX = b"x-graphserve-"
 DEADLINE = b"x-graphserve-deadline"  # absolute CLOCK_MONOTONIC, nanoseconds
 ERROR_KIND = b"x-graphserve-error"  # which CallError the body of a response is
+# how a client is answered whose call was passed on to this worker
+ANSWER = b"x-graphserve-answer"
 CALLER = b"x-graphserve-caller"  # the node that calls
 HEAD = b"x-graphserve-head"  # that of a client's request, which is passed on to a sibling
 QUARANTINED = b"x-graphserve-quarantined"  # the call was refused because it killed workers
@@ -52,6 +54,9 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     )
 )
+
+# statuses whose answers have no body (RFC 9110, 6.4.1)
+BODILESS = frozenset({204, 205, 304})
 
 # Lines that our own callers and workers write in exactly these bytes, and read without a parser.
 STATUS_OK = b"HTTP/1.1 200 OK\r\n"

@@ -40,6 +40,10 @@ def in_hand() -> None:
     reveal_type(request.deadline())  # R: float | None
     reveal_type(graphserve.requests())  # R: tuple[BatchedRequest, …]
     reveal_type(graphserve.requests()[0].items)  # R: int
+    reveal_type(request.answer.status)  # R: int
+    request.answer.status = "201"  # E: assignment | reportAttributeAccessIssue
+    request.answer.headers["a"] = 1  # E: assignment | reportArgumentType
+    request.answer.set_cookie("a", "b", max_age=5)
     request.method = "GET"  # E: misc | reportAttributeAccessIssue
 
 

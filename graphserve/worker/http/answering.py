@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from graphserve.call import call_fingerprint
 from graphserve.call.context import CallContext
+from graphserve.call.request_head import Fields
 from graphserve.errors import CallError, InvalidArguments
 from graphserve.logs.exception_text import described
 from graphserve.loop.reply import Reply
@@ -18,7 +19,7 @@ from graphserve.wire import problem
 from graphserve.wire.codec import Format, content_format
 from graphserve.wire.exceptions import BeyondMsgpack
 from graphserve.wire.formats import AnswerFormat, MediaFormat
-from graphserve.wire.headers import CONTENT_TYPE
+from graphserve.wire.headers import ANSWER, BODILESS, CONTENT_TYPE
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.shared_buffers import UnreadableMemory
 from graphserve.wire.trust import RELAYED, Trust
@@ -31,7 +32,11 @@ from graphserve.worker.http.response import Responder
 from graphserve.worker.http.transport import Address, FlowControl, Writer
 from graphserve.worker.stream.request_body import RequestBody
 
-_JSON = Format.JSON  # (looked up once: a member of an enum is slow to find)
+if TYPE_CHECKING:
+    from graphserve.call.answer import Answer
+
+# (looked up once: a member of an enum is slow to find)
+_JSON, _TYPED, _CHECKED = Format.JSON, Format.TYPED, Format.CHECKED
 
 
 class RequestConnection(Protocol):
@@ -206,7 +211,13 @@ class AnswerableRequest:
             return
         try:
             status, headers, body = reply.result()
-            if status == 200:
+            packed = dict(headers).get(ANSWER)
+            if status == 200 and packed is not None:
+                from graphserve.call.answer import RelayedAnswer
+
+                said = RelayedAnswer(packed)
+                self._respond_as_said(said.status, said.fields(), said.content_type, body)
+            elif status == 200:
                 self._accept = _came_in(dict(headers).get(CONTENT_TYPE, b"")) or self._accept
                 self.respond(body)
             else:
@@ -221,6 +232,10 @@ class AnswerableRequest:
         if error is None:
             try:
                 encode = self.encoded if self.trust.memory else self._api.result.encode
+                answer = self.context.answer
+                if answer is not None and self._accept not in (_TYPED, _CHECKED):
+                    self._answer_as_said(answer, result)
+                    return
                 body = encode(result, self._accept)
             except BeyondMsgpack:
                 self._accept = Format.JSON
@@ -232,6 +247,29 @@ class AnswerableRequest:
                 self.respond(body)
                 return
         self.fail(error)
+
+    def _answer_as_said(self, answer: Answer, result: object) -> None:
+        """Answer with a result as user code has said; a typed caller takes the result alone."""
+        body, content_type = answer.body(result, self._accept, self._api.result.encode)
+        answer.close()
+        if self.trust is RELAYED:  # who has passed it on answers so
+            fields = [(ANSWER, answer.pack(content_type))]
+            self._respond_as_said(200, fields, content_type, body)
+        else:
+            self._respond_as_said(answer.status, answer.fields(), content_type, body)
+
+    def _respond_as_said(
+        self, status: int, fields: Fields, content_type: bytes, body: bytes
+    ) -> None:
+        if self.body_stream is not None and not self._whole:  # (`respond`)
+            self.keep_alive = False
+        responder = self.connection.listener.responder
+        request_id = self.context.request_id
+        whole = None if status in BODILESS else body
+        self.finish(
+            status,
+            responder.said(status, fields, content_type, whole, request_id, self.keep_alive),
+        )
 
     def _refuse_arguments(self, error: BaseException) -> None:
         """Answer that the body holds no arguments of the API, or that they found no memory."""

@@ -9,12 +9,13 @@ from typing import NotRequired, Protocol, TypedDict
 
 from graphserve.call.remote import error_of
 from graphserve.call.suspicions import Suspicions
-from graphserve.errors import CallError
+from graphserve.errors import CallError, RemoteError
 from graphserve.graph.plan import ListenPlan
 from graphserve.loop.poller import poller
 from graphserve.wire.extensions import Fetch, Place, no_memory
 from graphserve.wire.headers import CONNECTION, ERROR_KIND
 from graphserve.wire.problem import HttpProblem
+from graphserve.wire.reason_phrases import phrase
 from graphserve.wire.shared_buffers import MemorySender, SharedMemory
 from graphserve.worker.batch.batcher import Batcher
 from graphserve.worker.dispatch.executor import BoundApi, Executor
@@ -30,6 +31,7 @@ from graphserve.worker.http.relay import Relay
 from graphserve.worker.http.response import Responder
 from graphserve.worker.http.strict import plain
 
+FAILED = 500  # of an API that raised what is no Problem
 EVERY_HOST = AllowedHosts(("*",))
 PRIVATE_BODY = 1 << 40  # bytes; between nodes the limit is memory
 # seconds from accept to complete headers at a shared socket, where a slot is held meanwhile
@@ -198,7 +200,11 @@ class Listener:
         """Return the error that an answer of our own node stands for."""
         if (ERROR_KIND, HttpProblem.kind.encode()) in headers:
             return HttpProblem.read(status, body)
-        return error_of(status, headers, body, self.responder.node)
+        error = error_of(status, headers, body, self.responder.node)
+        if status == FAILED and isinstance(error, RemoteError):  # the sibling's API, so ours
+            error.status = status
+            error.title = phrase(status)
+        return error
 
     def close_after_answers(self) -> None:
         """Tell every client that this connection ends with its answer."""

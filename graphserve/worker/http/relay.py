@@ -16,11 +16,12 @@ from typing import Protocol
 from graphserve.call.clients import Lanes
 from graphserve.call.exchange import Exchange, Lane
 from graphserve.call.request import trail, travels
+from graphserve.call.request_head import Fields
 from graphserve.graph.plan import NodePlan
 from graphserve.loop.reply import Reply
 from graphserve.wire import formats
 from graphserve.wire.formats import AnswerFormat, Format, MediaFormat
-from graphserve.wire.headers import CHUNKED, CLOSE, HEAD
+from graphserve.wire.headers import ANSWER, CHUNKED, CLOSE, HEAD
 from graphserve.wire.trust import RELAYED
 from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.http.response import StreamedRequest
@@ -139,19 +140,19 @@ class RelaySink:
         self._flow = request.flow
         self.format = formats.stream_format(request.accepts)
         self.begun = False
+        self._fields: Fields = ()
+
+    def take_head(self, headers: Fields) -> None:
+        """Take the headers that user code has set where the stream is made."""
+        packed = dict(headers).get(ANSWER)
+        if packed is not None:
+            from graphserve.call.answer import RelayedAnswer
+
+            self._fields = RelayedAnswer(packed).fields()
 
     def write(self, data: bytes) -> None:
         """Pass a part of the sibling's answer on."""
-        head = b""
-        if not self.begun:
-            self.begun = True
-            responder = self.request.responder
-            head = responder.stream_head(
-                self.format.value,
-                self.request.context.request_id,
-                self.request.keep_alive,
-                not self.request.http_1_0,
-            )
+        head = self._begin()
         if not self.request.lost:
             part = data if self.request.http_1_0 else b"%x\r\n%b\r\n" % (len(data), data)
             self._transport.write(head + part)
@@ -170,7 +171,21 @@ class RelaySink:
         """End the answer: the sibling's is complete, or was cut."""
         if not whole:
             self.request.close_after_answer()
-        self.request.finish(200, b"0\r\n\r\n" if whole and not self.request.http_1_0 else b"")
+        last = b"0\r\n\r\n" if whole and not self.request.http_1_0 else b""
+        self.request.finish(200, self._begin() + last)
+
+    def _begin(self) -> bytes:
+        """Return the head of the answer, if that is not on its way."""
+        if self.begun:
+            return b""
+        self.begun = True
+        return self.request.responder.stream_head(
+            self.format.value,
+            self.request.context.request_id,
+            self.request.keep_alive,
+            not self.request.http_1_0,
+            self._fields,
+        )
 
 
 class _Relayed(Exchange[bytes]):
@@ -205,6 +220,7 @@ class _Streamed(_Relayed):
         """Stop the deadline here: the stream has begun."""
         if self.timer is not None:  # from here on the sibling watches the time between items
             self.timer.cancel()
+        self.sink.take_head(headers)
 
     def chunk(self, data: bytes) -> None:
         """Pass a part on; while the client is slow, the sibling is held back."""

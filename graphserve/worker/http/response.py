@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 from email.utils import formatdate
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from graphserve.call.context import CallContext
+from graphserve.call.request_head import Fields
 from graphserve.errors import CallError, DeadlineExceeded, InvalidArguments, Problem, Unavailable
 from graphserve.logs.exception_text import described
 from graphserve.wire import formats, problem
 from graphserve.wire.formats import AnswerFormat, Format, MediaFormat, StreamFormat
 from graphserve.wire.headers import (
+    ANSWER,
+    CACHE_CONTROL,
     CHUNKED,
     CLOSE,
     CONTENT_LENGTH,
@@ -24,9 +27,12 @@ from graphserve.wire.headers import (
 )
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.reason_phrases import phrase
-from graphserve.wire.trust import Trust
+from graphserve.wire.trust import RELAYED, Trust
 from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.http.transport import FlowControl, Writer
+
+if TYPE_CHECKING:
+    from graphserve.call.answer import Answer
 
 _STATUS = {code: b"HTTP/1.1 %d %s\r\n" % (code, phrase(code).encode()) for code in range(200, 600)}
 _TYPES = {format: b"%s: %s\r\n" % (CONTENT_TYPE, format.content_type) for format in Format}
@@ -36,6 +42,7 @@ _LENGTH_LINE = CONTENT_LENGTH + b": %d\r\n"
 _REQUEST_ID_LINE = REQUEST_ID + b": %s\r\n"
 _STREAM = STATUS_OK + CONTENT_TYPE + b": "
 _END = b"\r\n"
+RESET_CONTENT = 205  # has a length, 0, where the other statuses without a body have none
 _CLOSE_END = CLOSE + b"\r\n"
 _EXPECTED = (Problem, HttpProblem, InvalidArguments, Unavailable, DeadlineExceeded)
 
@@ -75,6 +82,35 @@ class Responder:
             self._common, _END if keep else _CLOSE_END, body,
         ))  # fmt: skip
 
+    def said(
+        self,
+        status: int,
+        fields: Fields,
+        content_type: bytes,
+        body: bytes | None,
+        request_id: bytes,
+        keep: bool,
+    ) -> bytes:
+        """Return the answer with a result whose status and headers user code has set.
+
+        Args:
+            status: of the answer.
+            fields: its headers; names in lower case.
+            content_type: of the body.
+            body: None for a status without a body.
+            request_id: of the request.
+            keep: whether the connection stays open behind it.
+        """
+        lines = [_STATUS[status]]
+        if body is not None:
+            lines += [b"%s: %s\r\n" % (CONTENT_TYPE, content_type), _LENGTH_LINE % len(body)]
+        elif status == RESET_CONTENT:
+            lines.append(_LENGTH_LINE % 0)
+        lines += [b"%s: %s\r\n" % field for field in fields]
+        if self.public:
+            lines.append(_REQUEST_ID_LINE % request_id)
+        return b"".join((*lines, self._common, _END if keep else _CLOSE_END, body or b""))
+
     def error(
         self, exc: BaseException, trust: Trust, context: CallContext, keep: bool, api: str = ""
     ) -> tuple[int, bytes]:
@@ -100,11 +136,21 @@ class Responder:
         return error
 
     def stream_head(
-        self, content_type: bytes, request_id: bytes, keep: bool, chunked: bool
+        self,
+        content_type: bytes,
+        request_id: bytes,
+        keep: bool,
+        chunked: bool,
+        fields: Fields = (),
     ) -> bytes:
-        """Return the head of an answer that is a stream."""
+        """Return the head of an answer that is a stream, with the headers that user code has
+        set.
+        """
+        lines = [b"\r\n", *(b"%s: %s\r\n" % field for field in fields)]
+        if not any(name == CACHE_CONTROL for name, _ in fields):
+            lines.append(b"cache-control: no-store\r\n")
         return b"".join((
-            _STREAM, content_type, b"\r\ncache-control: no-store\r\n",
+            _STREAM, content_type, *lines,
             CHUNKED if chunked else b"",
             _REQUEST_ID_LINE % request_id if self.public else b"",
             self._common, _END if keep else _CLOSE_END,
@@ -219,9 +265,18 @@ class HttpSink:
 
     def encode(self, item: object) -> bytes:
         """Return an item in the format of the stream."""
+        if not self.begun and self._said is not None:
+            self._said.begin_stream()
         if self.format is StreamFormat.FRAMES:
             return formats.pack(formats.ITEM, self.request.encoded(item, self.items))
         return self.format.item(self.api.result.encode(item, self.items))
+
+    @property
+    def _said(self) -> Answer | None:
+        """Return what user code has said of the answer; frames are for a service, which is told
+        nothing of it.
+        """
+        return None if self.format is StreamFormat.FRAMES else self.request.context.answer
 
     def write(self, data: bytes) -> None:
         """Write an item; the first one begins the answer."""
@@ -242,6 +297,12 @@ class HttpSink:
 
     def end(self) -> None:
         """End the stream: there are no more items."""
+        if not self.begun and self._said is not None:
+            try:
+                self._said.begin_stream()
+            except RuntimeError as exc:
+                self.request.fail(exc)
+                return
         end = self.format.end()
         last = self._chunk(end) if end else b""
         self.request.finish(
@@ -282,4 +343,9 @@ class HttpSink:
             self.request.close_after_answer()
         responder = self.request.responder
         request_id, keep = self.request.context.request_id, self.request.keep_alive
-        return responder.stream_head(self.format.value, request_id, keep, self.chunked)
+        fields: Fields = ()
+        if (said := self._said) is not None:
+            fields = said.fields()
+            if self.request.trust is RELAYED:
+                fields = [(ANSWER, said.pack(self.format.value))]
+        return responder.stream_head(self.format.value, request_id, keep, self.chunked, fields)
