@@ -59,7 +59,6 @@ async def parsed(data: bytes) -> ControlRequest:
             post(b"Content-Length: 8", b'{"A": 2}'),
             ControlRequest("POST", "/scale", {"A": 2}, False),
         ),
-        (post(b"content-length: 2, 2", b"[]"), ControlRequest("POST", "/scale", [], False)),
         (
             post(b"expect: 100-continue\r\ncontent-length: 2", b"{}"),
             ControlRequest("POST", "/scale", {}, False),
@@ -108,6 +107,8 @@ def test_a_request_is_read(data: bytes, request_: ControlRequest) -> None:
         (post(b"content-length: 0x2", b"{}"), 400),
         (post(b"content-length:"), 400),
         (post(b"content-length: 1\r\ncontent-length: 2", b"[]"), 400),
+        (post(b"content-length: 2\r\nx: y\r\nContent-Length: 2", b"[]"), 400),
+        (post(b"content-length: 2, 2", b"[]"), 400),
         (post(b"content-length: " + b"9" * 5000), 400),
         (post(b"content-length: %d" % (MAX_BODY_BYTES + 1)), 413),
         (post(b"content-length: " + b"9" * 18), 413),
@@ -125,6 +126,19 @@ def test_what_is_no_request_is_refused(data: bytes, status: int) -> None:
         asyncio.run(parsed(data))
     assert refused.value.status == status
     assert len(refused.value.detail) < 300
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        (b"hello\r\n\r\n", "illegal request line: hello"),
+        (get(headers=b'it\'s "b\xff"\r\n'), 'illegal header line: it\'s "b\\xff"'),
+    ],
+)
+def test_a_refusal_quotes_the_line_as_text(data: bytes, line: str) -> None:
+    with pytest.raises(HttpError) as refused:
+        asyncio.run(parsed(data))
+    assert refused.value.detail == f"this is no HTTP/1.1 request: {line}"
 
 
 @pytest.mark.parametrize(

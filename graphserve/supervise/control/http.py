@@ -8,6 +8,7 @@ the supervisor 20 MB for a few requests a day.
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import contextlib
 import json
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 
 from graphserve.supervise.process.sockets import NamedSocket
 from graphserve.wire.formats import PROBLEM, Format, StreamFormat
+from graphserve.wire.headers import ACCEPT, CONTENT_LENGTH, TRANSFER_ENCODING
 from graphserve.wire.reason_phrases import phrase
 
 MAX_HEAD_BYTES = 16 * 1024  # of a request
@@ -33,6 +35,9 @@ _END_OF_HEAD = b"\r\n\r\n"
 # h11 takes both for the sake of old peers: a line that ends in LF alone, and a header that goes on
 # in the next line.
 _LENIENT_LINE = re.compile(rb"(?<!\r)\n|\n[ \t]")
+# h11 takes a second length that equals the first, and makes one of both.
+_LENGTHS = re.compile(rb"\r\n%b:([^\r]*)" % CONTENT_LENGTH, re.IGNORECASE)
+_QUOTED_LINE = re.compile(r"bytearray\((b.*)\)", re.DOTALL)  # as h11 quotes a line
 _LENGTH_REQUIRED = "give the length of the body (content-length)"
 
 
@@ -234,15 +239,15 @@ async def read(reader: asyncio.StreamReader) -> ControlRequest:
     except asyncio.LimitOverrunError:
         raise HttpError(431, f"the head of a request has at most {MAX_HEAD_BYTES} bytes") from None
     method, target, headers = parse_head(head)
-    if "transfer-encoding" in headers:
+    if TRANSFER_ENCODING in headers:
         raise HttpError(411, _LENGTH_REQUIRED)
-    body = await _read_body(reader, int(headers.get("content-length", "0")))
+    body = await _read_body(reader, int(headers.get(CONTENT_LENGTH, b"0")))
     return ControlRequest(
-        method, target.partition("?")[0], body, NDJSON.decode() in headers.get("accept", "")
+        method, target.partition("?")[0], body, NDJSON in headers.get(ACCEPT, b"")
     )
 
 
-def parse_head(head: bytes) -> tuple[str, str, dict[str, str]]:
+def parse_head(head: bytes) -> tuple[str, str, dict[bytes, bytes]]:
     """Return the method, the target and the headers (names in lower case) of a request.
 
     Args:
@@ -257,6 +262,9 @@ def parse_head(head: bytes) -> tuple[str, str, dict[str, str]]:
         raise HttpError(
             400, "this is no HTTP/1.1 request: its lines end in CR LF, and a header has one line"
         )
+    lengths = _LENGTHS.findall(head)
+    if len(lengths) > 1 or b"," in b"".join(lengths):
+        raise HttpError(400, "this is no HTTP/1.1 request: it has more than one Content-Length")
     parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
     try:
         parser.receive_data(head)
@@ -264,7 +272,7 @@ def parse_head(head: bytes) -> tuple[str, str, dict[str, str]]:
     except h11.RemoteProtocolError as exc:
         if exc.error_status_hint == 501:  # a transfer coding that h11 does not know
             raise HttpError(411, _LENGTH_REQUIRED) from None
-        raise HttpError(400, f"this is no HTTP/1.1 request: {str(exc)[:MAX_REASON]}") from None
+        raise HttpError(400, f"this is no HTTP/1.1 request: {_reason(exc)}") from None
     if not isinstance(event, h11.Request) or event.http_version not in (b"1.0", b"1.1"):
         raise HttpError(400, "this is no HTTP/1.1 request")
     if not event.target.startswith(b"/") or len(event.target) > MAX_TARGET_BYTES:
@@ -272,8 +280,18 @@ def parse_head(head: bytes) -> tuple[str, str, dict[str, str]]:
             400,
             f"a request names a path that begins with / and has at most {MAX_TARGET_BYTES} bytes",
         )
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}
-    return event.method.decode(), event.target.decode(), headers
+    return event.method.decode(), event.target.decode(), dict(event.headers)
+
+
+def _reason(error: Exception) -> str:
+    """Return what h11 says, with the line that it quotes as text instead of Python's bytes."""
+    reason = _QUOTED_LINE.sub(_quoted_text, str(error))
+    return reason[:MAX_REASON]
+
+
+def _quoted_text(quoted: re.Match[str]) -> str:
+    line: bytes = ast.literal_eval(quoted[1])
+    return line.decode("ascii", "backslashreplace")
 
 
 async def _read_body(reader: asyncio.StreamReader, length: int) -> object:
