@@ -67,6 +67,7 @@ class Fleet:
         self._connections: ControlConnections | None = None
         self._roster = Roster()
         self._ends: dict[Node, asyncio.Task[None]] = {}
+        self._killed = False  # whether everything ends at once, and nothing in order any more
         self._progressed = asyncio.Event()  # set, and replaced, when something has changed
         self._unready = False
         self._pulse: asyncio.TimerHandle | None = None
@@ -263,11 +264,13 @@ class Fleet:
     async def _drain(self, node: Node) -> None:
         while any(node in self._needs(other) for other in self.nodes if other is not node):
             await self._progressed.wait()
-        if node in self.nodes:  # it may have ended meanwhile, since a reload has replaced it
+        # It may have ended meanwhile, since a reload has replaced it.
+        if node in self.nodes and not self._killed:
             await self.end(node)
 
     async def kill(self) -> None:
-        """End everything at once."""
+        """End everything at once; no node is drained any more, whatever its callers come to."""
+        self._killed = True
         for task in self._ends.values():
             task.cancel()
         await asyncio.gather(self.fallback.kill(), *(node.kill() for node in self.nodes))
@@ -295,8 +298,8 @@ class Fleet:
         self.sweep()
 
     def sweep(self) -> None:
-        """Let go what nobody needs any more: nodes, and Plans on disk."""
-        if len(self._nodes_of) < 2:
+        """Let go what nobody needs any more, unless all is killed: nodes, and Plans on disk."""
+        if self._killed or len(self._nodes_of) < 2:
             return
         wanted = [revision for revision in (self.current, self.incoming) if revision is not None]
         needed = {node for revision in wanted for node in self.nodes_of(revision).values()}

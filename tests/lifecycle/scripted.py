@@ -5,6 +5,7 @@ timer, so that any order of events is played in no time.
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
 import selectors
@@ -80,6 +81,8 @@ class ScriptedWorker(WorkerProcess):
         self.withheld: list[Callable[[], None]] = []  # what it would have done
         self.known: dict[str, set[int]] = {}  # by node, the workers that it may call
         self.on_standby = False  # whether it was that when it was retired
+        self.killed = False
+        self.dies_after = 0.0  # seconds from its kill to its death
         self.descriptors = [*reading, *writing]
         pipes = [Pipe(reading[0], "stdout", pool.emit), Pipe(reading[1], "stderr", pool.emit)]
         process = SimpleNamespace(pid=next(pool.bench.pids), env={})
@@ -94,6 +97,8 @@ class ScriptedWorker(WorkerProcess):
 
     def _does(self, state: WorkerState, *steps: Callable[[], None]) -> None:
         """Do this, unless it is stalled in that state; then when it goes on."""
+        if self.killed:
+            return
         if self.stalls is state:
             self.withheld += steps
             return
@@ -103,7 +108,7 @@ class ScriptedWorker(WorkerProcess):
     def go_on(self) -> None:
         self.stalls = None
         steps, self.withheld = self.withheld, []
-        if self.state is not WorkerState.GONE:
+        if self.state is not WorkerState.GONE and not self.killed:
             for step in steps:
                 step()
 
@@ -111,6 +116,8 @@ class ScriptedWorker(WorkerProcess):
         say = self.far.send
         for fd in fds:
             os.close(fd)
+        if self.killed:
+            return
         match message:
             case messages.Members(nodes=nodes):
                 self.known |= {
@@ -146,7 +153,8 @@ class ScriptedWorker(WorkerProcess):
 
     def expire(self) -> None:
         """Say that it has executed all the calls that it may (`max_requests`)."""
-        self.far.send(messages.HealthReport(10**9, 0.0, 0, 0, 0, 0, 0, 0))
+        if not self.killed:
+            self.far.send(messages.HealthReport(10**9, 0.0, 0, 0, 0, 0, 0, 0))
 
     def terminated(self) -> None:
         """Somebody sends it SIGTERM by hand: it drains, and ends."""
@@ -155,13 +163,19 @@ class ScriptedWorker(WorkerProcess):
         )
 
     def kill(self) -> None:
-        self.die(-9)
+        self.die(-9, self.dies_after)
 
     def end(self) -> None:
-        self.die(-9)
+        self.die(-9, self.dies_after)
 
-    def die(self, code: int = -9) -> None:
-        asyncio.get_running_loop().call_soon(self.pool.bury, self, code)
+    def die(self, code: int = -9, after: float = 0.0) -> None:
+        """Do nothing any more, and be found dead after so many seconds."""
+        self.killed = True
+        loop = asyncio.get_running_loop()
+        if after:
+            loop.call_later(after, self.pool.bury, self, code)
+        else:
+            loop.call_soon(self.pool.bury, self, code)
 
 
 class ScriptedPool:
@@ -301,10 +315,14 @@ class Bench:
     async def close(self) -> None:
         await self.give_up_changes()
         await self.fleet.kill()
+        ends = await asyncio.gather(*self.fleet._ends.values(), return_exceptions=True)
+        wrong = [each for each in ends if isinstance(each, Exception)]
+        gc.collect()  # a task whose error nobody took says so when it is collected
         self.public.remove()
         self.public.close()
         self.folder.remove()
         assert not self.live()
+        assert not wrong, wrong
         assert not self.bugs, self.bugs
 
     # how it is

@@ -116,6 +116,14 @@ class AnyOrder(RuleBasedStateMachine):
 
         self.run(expire())
 
+    @rule(number=st.integers(0, 9), seconds=st.sampled_from([0.05, 0.5]))
+    def a_killed_worker_dies_later(self, number: int, seconds: float) -> None:
+        async def linger() -> None:
+            if (worker := self.some(number)) is not None:
+                worker.dies_after = seconds
+
+        self.run(linger())
+
     @precondition(lambda self: self.stop is None)
     @rule(changed=st.booleans())
     def somebody_reloads(self, changed: bool) -> None:

@@ -74,6 +74,24 @@ def test_a_kill_beside_a_stop_ends_everything(folder: Path, turns: int) -> None:
     play(folder, [], scene)
 
 
+def test_a_kill_ends_nothing_that_it_has_ended_already(folder: Path) -> None:
+    """The last caller of the old leaf dies after that one, and what nobody needs is let go."""
+    changed = replace(PLAN, nodes=(replace(PLAN.nodes[0], init={"changed": True}), PLAN.nodes[1]))
+
+    async def scene(bench: Bench) -> None:
+        await bench.start()
+        entry = bench.spawned[2]
+        entry.stalls = WorkerState.DRAINING
+        entry.dies_after = 0.05
+        bench.reload(changed)
+        await bench.until(lambda: entry.state is WorkerState.DRAINING)
+        await bench.give_up_changes()
+        await bench.fleet.kill()
+        assert not bench.live()
+
+    play(folder, [], scene)
+
+
 @pytest.mark.parametrize("dies", [False, True])
 def test_the_fallback_server_goes_or_dies_and_the_entry_comes_back(
     folder: Path, dies: bool
