@@ -94,7 +94,7 @@ def output_of(*arguments: str, cwd: Path) -> str:
     """What Python prints when it is run with `arguments`."""
     command = [sys.executable, *arguments]
     return subprocess.run(
-        command, cwd=cwd, check=True, stdout=subprocess.PIPE, text=True, timeout=START
+        command, cwd=cwd, check=True, stdout=subprocess.PIPE, text=True, timeout=4 * START
     ).stdout
 
 

@@ -214,7 +214,7 @@ def test_new_code_that_does_not_start_leaves_the_old_serving(
     assert done.returncode == 1
     assert words in done.stderr
     assert "the old code goes on serving" in done.stderr
-    assert words in graph.text, "the supervisor's log says it too"
+    eventually(lambda: words in graph.text)  # the supervisor's log says it too
     assert graph.workers() == before
     assert steered.folders() == ["1", "n0", "n1", "n2"], "nothing is left of it"
     changed(load)
