@@ -7,8 +7,8 @@ Used in every process.
     inherited       standard streams and signals, put right at the start of each process
     process_title   what `ps` and `top` call a process
     stack           where a process hangs: written by it at a signal, read by who watches it
-    channel         the control channel: carries messages and descriptors between the supervisor and
-                    a worker
+    channel         the control connection: carries messages and descriptors between the
+                    supervisor and a worker
     messages        what the two say there, a class a message
     worker_pages    what the supervisor and its workers read of each other without a message
     rundir/         the run folder: names, the lock, who is alive, cleaning up
