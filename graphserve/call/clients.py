@@ -159,6 +159,11 @@ class ClientMapping(Mapping[str, "TypedClient | HttpClient"]):
         return f"<{self._name}: {', '.join(self._clients)}>"
 
 
+def _written(edge: EdgePlan) -> str:
+    """Return how the code of a node writes the client of an edge."""
+    return f"self.{edge.attribute}" + (f"[{edge.key!r}]" if edge.key is not None else "")
+
+
 class Clients(Generic[RequestT]):
     """Makes the clients of one node.
 
@@ -233,6 +238,7 @@ class Clients(Generic[RequestT]):
                         sharing,
                         self.node.name,
                         cls is not None,
+                        _written(edge),
                     ),
                 )
                 for api in node.apis
@@ -259,6 +265,7 @@ class Clients(Generic[RequestT]):
                         shortest(edge.timeout, api.timeout),
                         URL_SLACK,
                         typed=cls is not None,
+                        client=_written(edge),
                     ),
                 )
                 for api in edge.apis

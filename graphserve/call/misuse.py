@@ -5,7 +5,13 @@ Runs where callers do. The checkers of types are told by `Call` and `Stream` the
 
 from __future__ import annotations
 
+import sys
+import warnings
 from typing import TYPE_CHECKING, NoReturn
+
+from graphserve.system.stack import is_machinery
+
+_shown: dict[str | tuple[str, type[Warning], int], int] = {}  # warnings that have no line
 
 
 class NotAResult:
@@ -22,11 +28,15 @@ class NotAResult:
         """Return what it is, and what to write."""
         raise NotImplementedError
 
+    def _note_misuse(self) -> None:
+        """Note that an error has said what to write."""
+
     def __getattr__(self, name: str) -> NoReturn:
         # What begins with `_` is asked for by Python itself, maybe before the object is complete.
         raise AttributeError(name if name.startswith("_") else f"no {name!r}: {self._fix()}")
 
     def _refuse(self, *_: object) -> NoReturn:
+        self._note_misuse()
         raise TypeError(self._fix())
 
     if not TYPE_CHECKING:  # checkers say by themselves that it has none of these
@@ -57,3 +67,24 @@ class NotAResult:
         __rtruediv__ = _refuse
         __sub__ = _refuse
         __truediv__ = _refuse
+
+
+def warn(text: str) -> None:
+    """Warn of a call that user code has dropped, at the line of that code which runs just now.
+
+    Where its function has ended, no line is known: ours, which let go of the call, is none of it.
+    """
+    frame = sys._getframe(1)
+    while is_machinery(frame.f_code.co_filename):
+        if frame.f_back is None:
+            warnings.warn_explicit(text, RuntimeWarning, "<user code>", 0, registry=_shown)
+            return
+        frame = frame.f_back
+    warnings.warn_explicit(
+        text,
+        RuntimeWarning,
+        frame.f_code.co_filename,
+        frame.f_lineno,
+        frame.f_globals.get("__name__"),
+        frame.f_globals.setdefault("__warningregistry__", {}),
+    )

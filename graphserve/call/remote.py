@@ -10,12 +10,12 @@ import concurrent.futures
 import reprlib
 import threading
 import time
-import warnings
 from collections.abc import AsyncIterable, Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, NoReturn
 
+from graphserve.call import misuse
 from graphserve.call.context import CallContext, current, earliest
 from graphserve.call.exchange import (
     Exchange,
@@ -62,6 +62,7 @@ class DependencyApi(Generic[RequestT]):
         sharing: the shared memory that large arguments pass by, if any does.
         caller: the node that calls; empty for a program that is no node.
         typed: whether `decode` holds the result to its annotation; else the service does.
+        client: how user code writes the client whose API it is, for messages.
     """
 
     plan: ApiPlan
@@ -74,16 +75,28 @@ class DependencyApi(Generic[RequestT]):
     sharing: Sharing | None = None
     caller: str = ""
     typed: bool = True
+    client: str = "self.…"
 
 
 class RemoteApi(Generic[RequestT]):
     """Is called by user code in place of the method: one for each API and edge."""
 
-    __slots__ = ("_api", "_compose", "_loop_thread", "_never_sent", "_parameters", "_sender")
+    __slots__ = (
+        "_api",
+        "_compose",
+        "_loop_thread",
+        "_name",
+        "_never_sent",
+        "_parameters",
+        "_sender",
+        "_written",
+    )
 
     def __init__(self, loop_thread: LoopThread, api: DependencyApi[RequestT]) -> None:
         self._loop_thread = loop_thread
         self._api = api
+        self._name = f"{api.node}.{api.plan.name}"
+        self._written = f"{api.client}.{api.plan.name}"  # in user code
         self._parameters = api.plan.parameters[: api.plan.positional]
         self._compose = api.lane.composer(api.plan, checked=not api.typed, caller=api.caller)
         self._sender = api.sharing.memory.sender if api.sharing is not None else None
@@ -138,7 +151,7 @@ class RemoteApi(Generic[RequestT]):
                 decode=self._item,
                 item_timeout=left,
             )
-            return RemoteStream(loop_thread, stream, f"{api.node}.{api.plan.name}", misfit)
+            return RemoteStream(loop_thread, stream, self._name, self._written, misfit)
         exchange = TypedExchange(
             loop_thread.loop,
             api.lane,
@@ -161,7 +174,7 @@ class RemoteApi(Generic[RequestT]):
             loop_thread.loop.call_soon_threadsafe(start, True)
         # Made last: an error's traceback may keep this frame, and the call is to be freed where it
         # is dropped.
-        return RemoteCall(loop_thread, exchange, f"{api.node}.{api.plan.name}")
+        return RemoteCall(loop_thread, exchange, self._name, self._written)
 
     def _inlined(
         self, context: CallContext | None, deadline_ns: int | None, body: bytes
@@ -262,15 +275,35 @@ class TypedClient:
 
 
 class RemoteCall(NotAResult, Call[object], Generic[RequestT]):
-    """Is a call under way: what `Call` promises."""
+    """Is a call under way: what `Call` promises.
 
-    __slots__ = ("__weakref__", "_coroutine", "_exchange", "_loop_thread", "_name", "_used")
+    Args:
+        loop_thread: the loop that it runs on.
+        exchange: the call.
+        name: the API, for messages.
+        written: how user code writes the API, as in `self.counter.count`.
+    """
 
-    def __init__(self, loop_thread: LoopThread, exchange: Exchange[RequestT], name: str) -> None:
+    __slots__ = (
+        "__weakref__",
+        "_coroutine",
+        "_exchange",
+        "_loop_thread",
+        "_misused",
+        "_name",
+        "_used",
+        "_written",
+    )
+
+    def __init__(
+        self, loop_thread: LoopThread, exchange: Exchange[RequestT], name: str, written: str
+    ) -> None:
         self._loop_thread = loop_thread
         self._exchange = exchange
         self._name = name
+        self._written = written
         self._used = False
+        self._misused = False  # an error has told its user already
         self._coroutine: Generator[object, None, object] | None = None
 
     def __await__(self) -> Generator[object, None, object]:
@@ -333,11 +366,13 @@ class RemoteCall(NotAResult, Call[object], Generic[RequestT]):
         self.cancel()
 
     def _fix(self) -> str:
-        method = self._name.rpartition(".")[2]
         return (
             f"{self._name}(...) is a call under way, not its result: write"
-            f" `await self.….{method}(...)`, or `.result()` behind it in a plain `def`"
+            f" `await {self._written}(...)`, or `.result()` behind it in a plain `def`"
         )
+
+    def _note_misuse(self) -> None:
+        self._misused = True
 
     def _cancel_with(self, waiter: concurrent.futures.Future[object]) -> None:
         if waiter.cancelled():
@@ -370,18 +405,11 @@ class RemoteCall(NotAResult, Call[object], Generic[RequestT]):
         if not reply.done():
             if self._loop_thread.loop.is_closed():
                 return
-            warnings.warn(
-                f"a call to {self._name} was dropped without being awaited: cancelled",
-                RuntimeWarning,
-                2,
-            )
+            if not self._misused:
+                misuse.warn(f"a call to {self._name} was dropped without being awaited: cancelled")
             self.cancel()
-        elif not reply.cancelled() and reply.exception() is not None:
-            warnings.warn(
-                f"a call to {self._name} failed and nobody looked: {reply.exception()}",
-                RuntimeWarning,
-                2,
-            )
+        elif not (self._misused or reply.cancelled()) and reply.exception() is not None:
+            misuse.warn(f"a call to {self._name} failed and nobody looked: {reply.exception()}")
 
 
 def error_of(status: int, headers: Headers, body: bytes, node: str) -> CallError:

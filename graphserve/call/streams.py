@@ -242,20 +242,32 @@ class RemoteStream(NotAResult, Stream[object], Generic[RequestT]):
         loop_thread: the loop that it runs on.
         exchange: the call.
         name: the API, for messages.
+        written: how user code writes the API, as in `self.counter.count`.
+        misfit: what is wrong with its arguments, if something is.
     """
 
-    __slots__ = ("__weakref__", "_ahead", "_exchange", "_loop_thread", "_name", "_started")
+    __slots__ = (
+        "__weakref__",
+        "_ahead",
+        "_exchange",
+        "_loop_thread",
+        "_name",
+        "_started",
+        "_written",
+    )
 
     def __init__(
         self,
         loop_thread: LoopThread,
         exchange: StreamExchange[RequestT],
         name: str,
+        written: str,
         misfit: CallError | None,
     ) -> None:
         self._loop_thread = loop_thread
         self._exchange = exchange
         self._name = name
+        self._written = written
         self._started = misfit is not None
         self._ahead: deque[object] = deque()  # fetched together for a thread
         if misfit is not None:
@@ -293,10 +305,9 @@ class RemoteStream(NotAResult, Stream[object], Generic[RequestT]):
         __await__ = NotAResult._refuse
 
     def _fix(self) -> str:
-        method = self._name.rpartition(".")[2]
         return (
             f"{self._name}(...) is a stream of items, not one result: write"
-            f" `async for item in self.….{method}(...)`, or `for` in a plain `def`"
+            f" `async for item in {self._written}(...)`, or `for` in a plain `def`"
         )
 
     async def _next(self) -> object:

@@ -76,6 +76,9 @@ class Call(Coroutine[Any, Any, R_co]):
     @abstractmethod
     def __await__(self) -> Generator[Any, Any, R_co]: ...
 
+    def _note_misuse(self) -> None:
+        """Note that an error has said that it is to be awaited: no warning follows."""
+
     if TYPE_CHECKING:  # for operators mypy has a note of its own
         __aiter__: WriteAwaitFirst
         __getitem__: WriteAwaitFirst

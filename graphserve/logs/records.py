@@ -233,9 +233,10 @@ def note(
         cause: an exception, whose traceback is shown.
         fields: what else is known, such as the `request_id`.
     """
-    write(
-        level, message, formatted(cause) if cause is not None and _pipe is not None else "", fields
-    )
+    trace = formatted(cause) if cause is not None and _pipe is not None else ""
+    if trace.rstrip("\n") in message:  # no frame of user code is in it
+        trace = ""
+    write(level, message, trace, fields)
     _forward(name, LEVELS[level], message, cause, fields or {})
 
 

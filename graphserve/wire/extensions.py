@@ -330,6 +330,7 @@ def _refuse(value: object) -> typing.NoReturn:
     torch = sys.modules.get("torch")
     hint = ": send value.numpy()" if torch is not None and isinstance(value, torch.Tensor) else ""
     if isinstance(value, Call):
+        value._note_misuse()
         said = "a call that was not awaited cannot be sent: write 'await' before it"
         raise TypeError(f"{said}, or '.result()' behind it in a plain 'def'")
     if isinstance(value, Stream):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import operator
+import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
@@ -36,6 +38,19 @@ class Leaf:
 @service
 class Top:
     leaf = depends(Leaf)
+
+    @api
+    async def forgot(self) -> int:
+        return self.leaf.add(1) + 1  # type: ignore[operator,no-any-return]
+
+    @api
+    async def returned_call(self) -> Any:
+        return self.leaf.add(1)
+
+    @api
+    async def dropped(self) -> int:
+        self.leaf.add(1)
+        return 1
 
     @api
     def forwarded(self) -> AsyncIterator[int]:
@@ -120,3 +135,35 @@ async def test_a_stream_that_an_api_hands_on() -> None:
         for call in (top.returned(), top.passed()):
             with pytest.raises(RemoteError, match="a stream cannot be sent: read its items with"):
                 await call
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("forgets", "words"),
+    [
+        ("forgot", r"write `await self\.leaf\.add\(\.\.\.\)`"),
+        ("returned_call", "a call that was not awaited cannot be sent"),
+    ],
+)
+async def test_an_error_that_says_what_to_write_is_followed_by_no_warning(
+    forgets: str, words: str
+) -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        async with graphserve.local(Top) as top:
+            with pytest.raises(RemoteError, match=words):
+                await getattr(top, forgets)()
+            gc.collect()
+    assert not [str(each.message) for each in said if "Leaf.add" in str(each.message)]
+
+
+@pytest.mark.anyio
+async def test_a_warning_names_the_line_of_the_user() -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        async with graphserve.local(Top) as top:
+            assert await top.dropped() == 1
+            gc.collect()
+    assert [each.filename for each in said if "Leaf.add was dropped" in str(each.message)] == [
+        __file__
+    ]
