@@ -198,14 +198,14 @@ class _Connection(http.client.HTTPConnection):
             time.sleep(POLL_INTERVAL)
 
 
-def find(given: str | None, *, to_change: bool = False) -> RunningGraph:
+def find(given: str | None, *, doing: str = "") -> RunningGraph:
     """Return the graph in this run folder, or the only one whose target is in the current folder,
     or the only one.
 
     Args:
         given: what `--run-dir` says; None: the environment, the configuration file, or the one that
             is found.
-        to_change: whether something is done to it: then it is said which one was found.
+        doing: what is done to it, such as `stopping`: then it is said which one was found.
 
     Raises:
         NotRunningError: there is none.
@@ -226,7 +226,7 @@ def find(given: str | None, *, to_change: bool = False) -> RunningGraph:
     found = live_folders()
     if not found:
         raise NotRunningError(f"no graph of this user is running ({_looked()})")
-    if len(found) == 1 and not to_change:
+    if len(found) == 1 and not doing:
         return RunningGraph(found[0])
     said = {folder: _status(folder) for folder in found}
     here = [
@@ -240,8 +240,8 @@ def find(given: str | None, *, to_change: bool = False) -> RunningGraph:
         )
         raise SeveralRunning(f"{len(found)} graphs are running; choose one:\n{choices}")
     folder = here[0] if len(found) > 1 else found[0]
-    if to_change:
-        say.err(f"the graph {_described(said[folder])}  --run-dir {folder}")
+    if doing:
+        say.err(f"{doing} the graph {_described(said[folder])}  --run-dir {folder}")
     return RunningGraph(folder)
 
 
@@ -253,8 +253,8 @@ def owner(listen: ListenPlan) -> str:
         status = _status(folder)
         if status is not None and _listens_at(status["url"], listen):
             return (
-                f". The graph {_described(status)} has it: `graphserve stop --run-dir {folder}`"
-                " stops that one"
+                f"\nThe graph at {status['url']} of {status['target']} has it:"
+                f" `graphserve stop --run-dir {folder}` stops that one"
             )
     return ""
 

@@ -216,7 +216,7 @@ def scale(run_dir: str | None, sizes: tuple[str, ...]) -> int:
         parsed = BY_KEY["scale"].kind.parse(sizes, ValueSource("scale", Path()))
     except ConfigurationError as exc:
         raise click.UsageError(str(exc)) from None
-    find(run_dir, to_change=True).operate("/scale", parsed)
+    find(run_dir, doing="scaling").operate("/scale", parsed)
     return ExitCode.OK
 
 
@@ -230,7 +230,7 @@ def reload(run_dir: str | None, nodes: tuple[str, ...]) -> int:
     its traceback is printed, the old ones go on serving, and the exit code is 1. With NODE, only
     these nodes are reloaded.
     """
-    find(run_dir, to_change=True).operate("/reload", _named(nodes))
+    find(run_dir, doing="reloading").operate("/reload", _named(nodes))
     click.echo("reloaded")
     return ExitCode.OK
 
@@ -244,7 +244,7 @@ def restart(run_dir: str | None, nodes: tuple[str, ...]) -> int:
     Each worker ends before the next one starts, so no further memory is needed; calls wait
     meanwhile. With NODE, only these nodes are restarted. `graphserve reload` loads changed code.
     """
-    find(run_dir, to_change=True).operate("/restart", _named(nodes))
+    find(run_dir, doing="restarting").operate("/restart", _named(nodes))
     click.echo("restarted")
     return ExitCode.OK
 
@@ -261,7 +261,7 @@ def stop(run_dir: str | None) -> int:
 
     Returns when it is gone.
     """
-    graph = find(run_dir, to_change=True)
+    graph = find(run_dir, doing="stopping")
     pid = graph.status()["pid"]
     with open(os.pidfd_open(pid), "rb", buffering=0) as process:
         graph.stop()

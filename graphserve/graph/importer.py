@@ -14,6 +14,7 @@ import contextlib
 import importlib
 import importlib.util
 import os
+import re
 import runpy
 import sys
 import types
@@ -248,7 +249,22 @@ def _where(target: Target) -> str:
         return f"in {target.folder or os.getcwd()}, but there is one in src: add --app-dir src"
     module, _, name = target.module.rpartition(".")
     meant = f"; did you mean {module}:{name}?" if rest and not target.name else ""
+    if not rest and not target.name:
+        if file := _file_of(first, target.folder):
+            meant = f"; did you mean {file}:{first}?"
+        elif first[0].isupper():
+            meant = f"; a class is named with its file: FILE.py:{first}"
     return f"({_looked(target.folder)}){meant}"
+
+
+def _file_of(name: str, folder: str | None) -> str:
+    """Return the file of a folder that defines a class of this name; empty if none does."""
+    line = re.compile(rf"^class {name}\b".encode(), re.MULTILINE)
+    with contextlib.suppress(OSError):
+        for path in sorted(Path(folder or ".").glob("*.py")):
+            if line.search(path.read_bytes()):
+                return path.name
+    return ""
 
 
 def _looked(folder: str | None) -> str:

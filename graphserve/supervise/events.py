@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 from graphserve.errors import GraphError, StartupError
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
-State = Literal["starting", "ready", "draining", "failed", "stopped"]
+State = Literal["starting", "ready", "scaling", "draining", "failed", "stopped"]
 
 
 @dataclass(frozen=True)

@@ -552,7 +552,7 @@ class Fleet:
 
     def _show(self, node: Node) -> None:
         shown = (
-            node.phase.shown,
+            node.shown,
             min(len(node.ready_workers()), node.plan.workers),
             node.plan.workers,
             node.warms_up,

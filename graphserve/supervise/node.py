@@ -15,7 +15,7 @@ from graphserve.errors import StartupError
 from graphserve.graph.plan import NodePlan
 from graphserve.graph.resolver import import_limit
 from graphserve.supervise.backoff import Backoff
-from graphserve.supervise.events import LogRecord
+from graphserve.supervise.events import LogRecord, State
 from graphserve.supervise.process.reaper import how_it_ended
 from graphserve.supervise.process.sockets import NamedSocket
 from graphserve.supervise.process.worker_process import (
@@ -80,6 +80,7 @@ class Node(NodeLife):
         self.incomplete_since = asyncio.get_running_loop().time()  # since when it lacks workers
         self.started = asyncio.Event()  # every worker was ready once
         self.broken: WorkerProcess | None = None  # died before
+        self.scaling = False  # it gets more workers, which are not ready yet
         self.shows = True  # whether its changes are shown
         self.restart_policy = RestartPolicy(self)
         self._broke = asyncio.Event()
@@ -147,7 +148,18 @@ class Node(NodeLife):
 
     def resize(self, workers: int) -> None:
         """Have so many slots from now on; who fills or empties them is another matter."""
+        self.scaling = workers > self.plan.workers
         self.plan = replace(self.plan, workers=workers)
+
+    @property
+    def shown(self) -> State:
+        """Return its state as users see it."""
+        if self.scaling and self.phase is NodePhase.READY:
+            return "scaling"
+        # what fails at the start is stopped at once
+        if self.broken is not None and self.phase is NodePhase.DRAINING:
+            return "failed"
+        return self.phase.shown
 
     def became_incomplete(self) -> None:
         """Measure from now on how long it takes until it has all its workers."""
@@ -185,6 +197,7 @@ class Node(NodeLife):
         self.reason = ""
         if len(self.ready_workers()) >= self.plan.workers:
             self.started.set()
+            self.scaling = False
         if self.started.is_set() and not self.stopping:
             self.enter(NodePhase.READY)
         self.on_change(self)

@@ -194,7 +194,9 @@ def refusal(where: str, errors: list[ErrorDetail], untold: int = 0) -> InvalidAr
         errors: what is wrong; of many, the first ones are told.
         untold: how many more there are.
     """
-    first = text(errors[0]) if errors else "they do not fit the signature"
+    # A wrong name is the reason why the right one is missing.
+    wrong = [error for error in errors if error["type"] == "unexpected_argument"] or errors
+    first = text(wrong[0]) if wrong else "they do not fit the signature"
     number = len(errors) + untold
     more = f" (and {number - 1:,} more)" if number > 1 else ""
     told = errors[:ERRORS_TOLD]

@@ -171,7 +171,10 @@ class ServiceInstance:
 
     def words(self, name: str, exc: BaseException) -> str:
         """Return what a method of the class raised, as a sentence."""
-        return f"{self.node.name}: {self.cls.__qualname__}.{name} raised {described(exc)}"
+        node = self.node.name
+        cls = self.cls.__qualname__
+        where = f"{cls}.{name}" if cls == node else f"{node}: {cls}.{name}"
+        return f"{where} raised {described(exc)}"
 
 
 def _awaitable(returned: object, name: str) -> Awaitable[object]:

@@ -289,7 +289,7 @@ def test_scaling_and_restarting_what_does_not_start(steered: Steered, graph: Ser
     steered.write(leaf=LEAF.replace("        pass", "        raise OSError('no model there')"))
     scaled = steered.run("scale", "Leaf=4")
     assert scaled.returncode == 1
-    assert scaled.stderr.startswith("the graph http://")
+    assert scaled.stderr.startswith("scaling the graph http://")
     assert scaled.stderr.splitlines()[1].startswith("Traceback")
     assert "OSError: no model there" in scaled.stderr
     assert steered.counts()["Leaf"] == 2
@@ -365,7 +365,7 @@ def test_the_graph_of_this_folder_is_preferred_and_named(steered: Steered, tmp_p
         graph.wait_ready()
         other.wait_ready()
         done = steered.run("scale", "Top=1")
-        named = f"the graph {graph.url}  app:Top  --run-dir "
+        named = f"scaling the graph {graph.url}  app:Top  --run-dir "
         assert (done.returncode, done.stderr.startswith(named)) == (0, True), done.stderr
         assert json.loads(steered.run("status", "--json").stdout)["target"] == "app:Top"
         assert graph.stop() == 0
@@ -374,7 +374,7 @@ def test_the_graph_of_this_folder_is_preferred_and_named(steered: Steered, tmp_p
             "it is the only one now, wherever it is from"
         )
         assert done.stderr.startswith(
-            f"the graph {other.url}  other:Leaf  --run-dir {steered.runtime}"
+            f"stopping the graph {other.url}  other:Leaf  --run-dir {steered.runtime}"
         )
     finally:
         graph.close()

@@ -120,7 +120,5 @@ def test_an_import_that_fails() -> None:
 def test_what_leaving_raises() -> None:
     with served("raising:FailsInExit", "--log-format", "json") as graph:
         assert graph.stop() == 0
-        record = Log(graph).wait(
-            message="FailsInExit: FailsInExit.__aexit__ raised ValueError: then"
-        )
+        record = Log(graph).wait(message="FailsInExit.__aexit__ raised ValueError: then")
         assert parts(record["traceback"]) == [["fails"], ["__aexit__", "fails"]]

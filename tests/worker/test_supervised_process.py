@@ -556,7 +556,7 @@ def test_an_instance_that_cannot_be_entered_fails(
         await bench.exits(ExitCode.STARTUP)
         failed = await bench.supervisor.hears(messages.Failed)
         assert isinstance(failed, messages.Failed)
-        assert failed.message == "Leaf: Leaf.__aenter__ raised KeyError: 'its own'"
+        assert failed.message == "Leaf.__aenter__ raised KeyError: 'its own'"
         assert "in fail" in failed.traceback
 
     play(scene)
