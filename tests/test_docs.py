@@ -284,7 +284,13 @@ def test_the_extension_types_are_listed() -> None:
         for row in rows("wire.md")
         if row and codes(row[0]) and codes(row[0])[0].isdigit()
     }
-    assert listed == {extensions.ARRAY, extensions.REFERENCE, extensions.MODEL, extensions.INTEGER}
+    assert listed == {
+        extensions.ARRAY,
+        extensions.REFERENCE,
+        extensions.MODEL,
+        extensions.INTEGER,
+        extensions.IMAGE,
+    }
 
 
 # --- the runner itself ---

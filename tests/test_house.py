@@ -31,6 +31,7 @@ HOMES = {
     "msgspec": {"wire"},
     "networkx": {"graph"},
     "numpy": {"wire"},
+    "PIL": {"wire"},
     "pydantic": {"wire"},
     "pydantic_core": {"wire"},
     "python_multipart": {"wire"},
@@ -43,6 +44,7 @@ HOMES = {
 }
 PUBLIC_NAMES = 30
 HEAVY = (
+    "PIL",
     "circus",
     "click",
     "httpx",

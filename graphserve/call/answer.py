@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Literal, NoReturn
 
-from graphserve.wire.formats import AnswerFormat, Format
+from graphserve.wire.formats import AnswerFormat, Format, MediaFormat
 from graphserve.wire.headers import (
     BODILESS,
     CONTENT_TYPE,
@@ -22,6 +22,7 @@ from graphserve.wire.headers import (
     is_token,
     is_value,
 )
+from graphserve.wire.media import images
 
 MOST_BYTES = 16 * 1024  # of all headers of an answer together, cookies included
 _MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+\s*(?:;.*)?")
@@ -245,6 +246,8 @@ class Answer:
             return result.encode(), kind
         if isinstance(result, (bytes, bytearray, memoryview)):
             return bytes(result), kind
+        if images.is_image_value(result) and kind in images.MEDIA_TYPES:
+            return encode(result, MediaFormat(kind)), kind
         raise TypeError(
             f"answer.media_type = {media_type!r} is for a result of str or bytes, which is sent as"
             f" it is; this API returned {type(result).__name__}"

@@ -27,6 +27,7 @@ from graphserve.wire.formats import (
     accept_format,
     content_format,
 )
+from graphserve.wire.media import images
 from graphserve.wire.signature import Parameter, Signature
 from graphserve.wire.type_hints import Hint
 from graphserve.wire.validation_errors import (
@@ -354,7 +355,7 @@ class ResultCodec:
             if format is _JSON:
                 return self._json(value)
             if isinstance(format, MediaFormat):
-                return bytes(value)
+                return self._as_media(value, format)
             return self._value.dump(value, format, place)
         except FAILURES as exc:
             reason = "; ".join(text(each) for each in explain(exc, []))
@@ -364,6 +365,12 @@ class ResultCodec:
                 else TypeError
             )
             raise kind(f"the result of {self._where}: {reason}") from None
+
+    @staticmethod
+    def _as_media(value: Any, format: MediaFormat) -> bytes:
+        if images.is_image_value(value):
+            return images.to_public(value, format.content_type)
+        return bytes(value)
 
     def decode(self, body: Body, fetch: Fetch = no_memory) -> object:
         """Return a result from msgpack, on the caller's side.

@@ -7,9 +7,11 @@ pydantic's values and large integers.
 | 2 | a reference to memory: length of a header, the header (none: bytes), the reference |
 | 3 | a value of a pydantic type, as JSON |
 | 4 | an integer beyond 64 bits: its bytes in two's complement, the lowest first |
+| 5 | a picture: header (size, mode and palette), then its pixels |
 
-The public sends and gets only the first. The others are for services of one graph: who decodes with
-a `fetch` says that the bytes are from one (`Trust.values`).
+The public sends and gets only the first; pictures it sends and gets as files. The others are for
+services of one graph: who decodes with a `fetch` says that the bytes are from one (`Trust.values`).
+The header of a reference is that of an array or of a picture.
 
 Large bytes may travel as references too: `bytes_remover` takes them out of a value, `with_blobs`
 gives the type that reads them. Integers beyond 64 bits cost the others nothing: `with_large` and
@@ -37,10 +39,12 @@ from graphserve.system import own_json
 from graphserve.wire import arrays, pydantic_models, type_hints
 from graphserve.wire.exceptions import Misfit
 from graphserve.wire.formats import Body
+from graphserve.wire.media import images
 from graphserve.wire.type_hints import Hint
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL.Image import Image
 
     from graphserve.wire.type_hints import AnyArray
 
@@ -48,6 +52,7 @@ ARRAY = 1
 REFERENCE = 2
 MODEL = 3
 INTEGER = 4
+IMAGE = 5
 
 Place = Callable[[memoryview], "bytes | None"]
 Fetch = Callable[[bytes], memoryview]
@@ -102,6 +107,8 @@ def msgpack_hook(place: Place | None = None) -> EncodeHook:
             return _array(value, place)
         if type_hints.is_scalar_value(value):
             return _scalar(value, place)
+        if images.is_image_value(value):
+            return _image(value, place)
         if pydantic_models.is_instance(value):
             return msgspec.msgpack.Ext(MODEL, pydantic_models.dump(value))
         if type(value) is Large:
@@ -127,6 +134,8 @@ def plain_hook(for_input: bool) -> EncodeHook:
             return _array(value, None)
         if type_hints.is_scalar_value(value):
             return _scalar(value, None)
+        if images.is_image_value(value):
+            return images.to_public(value)
         if pydantic_models.is_instance(value):
             return pydantic_models.plain(value, for_input)
         return _refuse(value)
@@ -142,6 +151,8 @@ def json_hook(value: object) -> object:
         return value.tolist()
     if type_hints.is_scalar_value(value) and type(item := value.item()) is not type(value):
         return item
+    if images.is_image_value(value):
+        return images.to_public(value)  # which is base64 in JSON
     if pydantic_models.is_instance(value):
         return msgspec.Raw(pydantic_models.dump(value, by_alias=True))
     return _refuse(value)
@@ -188,6 +199,8 @@ def _internal_ext(fetch: Fetch) -> Callable[[int, memoryview], object]:
             return _fetched(data, fetch)
         if code == MODEL:
             return _read_model(data)
+        if code == IMAGE:
+            return images.unpack(data)
         if code == INTEGER:
             return int.from_bytes(data, "little", signed=True)
         raise Misfit(f"extension type {code} is not known")
@@ -247,7 +260,10 @@ def inlined(body: bytes, recall: Fetch) -> bytes:
             return msgspec.msgpack.Ext(code, bytes(data))
         header, payload = _split_reference(data)
         memory = recall(payload)
-        return msgspec.msgpack.Ext(ARRAY, b"".join((header, memory))) if header else bytes(memory)
+        if not header:
+            return bytes(memory)
+        inner = IMAGE if images.is_packed(header) else ARRAY
+        return msgspec.msgpack.Ext(inner, b"".join((header, memory)))
 
     return msgspec.msgpack.encode(
         msgspec.msgpack.decode(body, ext_hook=inline), enc_hook=msgpack_hook()
@@ -263,6 +279,8 @@ def _builder(kind: Hint, by_name: bool) -> Callable[[object], object]:
         return lambda value: arrays.scalar(origin, value)
     if origin is Blob:
         return _as_bytes
+    if images.is_image(origin):
+        return images.from_public
     adapter = pydantic_models.Adapter(kind)
     return lambda value: adapter.load(as_json(value, not by_name), by_name=by_name)
 
@@ -308,9 +326,18 @@ def _scalar(value: np.generic, place: Place | None) -> object:
     return _array(np.asarray(value), place)
 
 
-def _fetched(data: memoryview, fetch: Fetch) -> AnyArray | bytes:
+def _image(value: Image, place: Place | None) -> msgspec.msgpack.Ext:
+    header, pixels = images.pack(value)
+    if place is not None and pixels.nbytes and (payload := place(pixels)) is not None:
+        return reference(payload, header)
+    return msgspec.msgpack.Ext(IMAGE, b"".join((header, pixels)))
+
+
+def _fetched(data: memoryview, fetch: Fetch) -> AnyArray | Image | bytes:
     header, payload = _split_reference(data)
     memory = fetch(payload)
+    if images.is_packed(header):
+        return images.unpack(header, memory)
     return arrays.unpack(header, memory) if header else bytes(memory)
 
 

@@ -20,6 +20,7 @@ from graphserve.system import own_json
 from graphserve.wire import arrays, pydantic_models, type_hints
 from graphserve.wire.extensions import json_hook
 from graphserve.wire.formats import PROBLEM, Format, StreamFormat
+from graphserve.wire.media import images
 from graphserve.wire.media.kinds import is_file
 from graphserve.wire.signature import Parameter, Signature, uses_adapter
 from graphserve.wire.type_hints import Hint
@@ -101,6 +102,14 @@ _BESIDE = (
     "A body of any other content type is `{name}` itself; the other arguments are in the query"
     " then."
 )
+_IMAGE: Json = {
+    "type": "string",
+    "contentEncoding": "base64",
+    "contentMediaType": "image/png",
+    "description": "An image, as base64.",
+}
+_ANY_IMAGE = "image/*"
+_IMAGE_FILE: Json = {"type": "string", "format": "binary", "contentMediaType": _ANY_IMAGE}
 _TYPES_OF_KINDS = {
     "b": "boolean",
     "i": "integer",
@@ -201,6 +210,8 @@ class _Schemas:
             return array_schema(arrays.demand(kind, ()))
         if type_hints.is_scalar(origin):
             return array_schema(arrays.demand(None, (arrays.Array(origin.__name__, ()),)))
+        if images.is_image(origin):
+            return _IMAGE
         return (
             self._of_model(kind, output)
             if type_hints.is_model(origin)
@@ -379,7 +390,11 @@ def _request(signature: Signature, described: dict[str, str], schemas: _Schemas)
     if signature.raw_body:
         (name,) = signature.files
         if set(required) <= {name}:
-            content |= {_RAW: _BINARY}  # as any other type that is none of these
+            (hint,) = [p.type for p in signature.parameters if p.name == name]
+            if type_hints.contains(hint, "image"):
+                content |= {_ANY_IMAGE: {"schema": _IMAGE_FILE}}
+            else:
+                content |= {_RAW: _BINARY}  # as any other type that is none of these
         if len(signature.parameters) > 1:
             said = {"description": _BESIDE.format(name=name)}
     needed = bool(required) and not signature.only_raw_body  # no body is an empty one
@@ -399,10 +414,12 @@ def _form(signature: Signature, schema: Json) -> Json:
             properties[parameter.name] = said
             if said.get("type") not in _PLAIN:
                 encoding[parameter.name] = {"contentType": _JSON}
-        elif is_file(parameter.type):
-            properties[parameter.name] = _BINARY["schema"] | kept
-        else:
-            properties[parameter.name] = {"type": "array", "items": _BINARY["schema"]} | kept
+            continue
+        is_image = type_hints.contains(parameter.type, "image")
+        file = _IMAGE_FILE if is_image else _BINARY["schema"]
+        if not is_file(parameter.type):
+            file = {"type": "array", "items": file}
+        properties[parameter.name] = file | kept
     described = {"schema": {**schema, "properties": properties}}
     return described | ({"encoding": encoding} if encoding else {})
 
@@ -436,9 +453,15 @@ def _result(signature: Signature, schemas: _Schemas) -> Json:
     schema = schemas.of(signature.item if signature.stream else signature.result, output=True)
     if signature.stream:
         return {_NDJSON: {"schema": _lines(schema)}, _EVENTS: {"schema": _events(schema)}}
-    if signature.result is bytes:
-        return {_JSON: {"schema": schema}, _MSGPACK: {"schema": schema}, _RAW: _BINARY}
-    return {_JSON: {"schema": schema}, _MSGPACK: {"schema": schema}}
+    content: Json = {_JSON: {"schema": schema}, _MSGPACK: {"schema": schema}}
+    result = type_hints.unwrap(signature.result)[0]
+    if result is bytes:
+        content |= {_RAW: _BINARY}
+    if images.is_image(result):
+        file = {"type": "string", "format": "binary"}
+        for media_type in map(bytes.decode, images.MEDIA_TYPES):
+            content |= {media_type: {"schema": {**file, "contentMediaType": media_type}}}
+    return content
 
 
 def _lines(item: Json) -> Json:

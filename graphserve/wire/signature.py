@@ -31,7 +31,7 @@ _BATCHED_RESULTS = ("any", "list", "tuple", "array", "union")
 _SUPPORTED = (
     "what can be sent: int, float, str, bool, None, bytes, list, dict, tuple, set, dataclasses,"
     " TypedDict, NamedTuple, Enum, Literal, date and time types, UUID, Decimal, msgspec.Struct,"
-    " pydantic models, numpy arrays, unions, Any"
+    " pydantic models, numpy arrays, PIL.Image.Image, unions, Any"
 )
 
 _FRAMEWORKS = frozenset(
@@ -373,7 +373,7 @@ def uses_adapter(hint: Hint) -> bool:
 
 
 def _is_foreign(part: type_hints.Part) -> bool:
-    return part.kind in ("array", "scalar") or (
+    return part.kind in ("array", "scalar", "image") or (
         part.kind == "fields" and issubclass(part.cls, msgspec.Struct)
     )
 
@@ -396,10 +396,7 @@ _COLUMNS = (
 # What to write in place of types of well-known libraries, by the package that they are of and their
 # name.
 _OF_LIBRARIES = {
-    "PIL.Image": (
-        "annotate bytes, and open them with PIL.Image.open(io.BytesIO(data)); "
-        "or np.ndarray, and send numpy.asarray(image)"
-    ),
+    "PIL.Image": "annotate PIL.Image.Image, which takes all of them",
     "io.IOBase": "annotate bytes, or AsyncIterator[bytes] for a file that comes in chunks",
     "jax.Array": _NUMPY.format("numpy.asarray(array)"),
     "jaxlib.ArrayImpl": _NUMPY.format("numpy.asarray(array)"),

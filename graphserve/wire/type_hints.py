@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias,
 
 import msgspec
 
+from graphserve.wire.media import images
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -39,6 +41,7 @@ Kind = Literal[
     "bytes",
     "array",
     "scalar",
+    "image",
     "list",
     "tuple",
     "dict",
@@ -188,11 +191,12 @@ def is_set(kind: Hint) -> bool:
 
 
 def hashed(part: Part) -> Hint:
-    """Return what in a set, or as the key of a dict, cannot be hashed: a hint with an array in it,
-    or None.
+    """Return what in a set, or as the key of a dict, cannot be hashed: a hint with an array or an
+    image in it, or None.
     """
     if part.kind == "dict" or (part.kind == "list" and is_set(part.origin)):
-        return part.items[0].hint if contains(part.items[0].hint, "array") else None
+        key = part.items[0].hint
+        return key if contains(key, "array") or contains(key, "image") else None
     return None
 
 
@@ -307,6 +311,8 @@ def _of_class(
         return Part("array", hint, origin, metadata)
     if is_scalar(origin):
         return Part("scalar", hint, origin, metadata)
+    if images.is_image(origin):
+        return Part("image", hint, origin, metadata)
     if is_model(origin):
         return Part("model", hint, origin, metadata)
     if origin in _LEAVES or issubclass(origin, enum.Enum):

@@ -59,6 +59,8 @@ def test_a_file_comes_and_leaves_in_every_way(client: httpx.Client, content: byt
         answer = client.post("/halves", files={"data": content})
         assert sum(map(int, answer.text.split())) == len(content)
     assert client.post("/twice", content=SMALL, headers=RAW).text[0] == '"'  # base64, unasked
+    assert client.post("/optional", content=SMALL, headers=RAW).json() is False
+    assert client.post("/optional", json={}).json() is True
 
 
 def test_what_is_refused(client: httpx.Client) -> None:

@@ -339,7 +339,7 @@ def of_a_library(name: str, module: str) -> type:
         (list[pathlib.PurePosixPath], "annotate str, and make a Path of it"),
         (io.BytesIO, "annotate bytes, or AsyncIterator"),
         (re.Pattern, "annotate str, and compile it"),
-        (of_a_library("Image", "PIL.Image"), "annotate bytes, and open them with PIL.Image.open"),
+        (of_a_library("Image", "PIL.Image"), "annotate PIL.Image.Image"),
         (of_a_library("DataFrame", "pandas.core.frame"), "send frame.to_dict"),
         (of_a_library("DataFrame", "polars.dataframe.frame"), "send frame.to_dict"),
         (of_a_library("Table", "pyarrow.lib"), "send table.to_pydict()"),

@@ -42,6 +42,7 @@ document("S", None, "1", [(apis(Service)["f"], signature, None)])
 Array("float32", (None, 3))
 """
 FORBIDDEN = [
+    "PIL",
     "pydantic",
     "pydantic_core",
     "numpy",

@@ -55,3 +55,8 @@ SMALL_CHUNK = 16 * 1024  # bytes; smaller chunks of a stream are joined
 # Forms.
 FORM_PARTS = 256  # each takes some 20 µs to read, however few bytes it has
 FORM_TEXT = 1024 * 1024  # bytes of parts that are no files; more is sent as JSON, which is screened
+
+# Pictures, whose files may be much smaller than they are.
+IMAGE_FLOOR = 16 * 1024 * 1024  # pixels that one may always have, and
+IMAGE_TIMES = 256  # for each byte of its file; a photograph has 2 to 10, an empty page 1,000
+IMAGE_MOST = 89_478_485  # from there on Pillow itself warns

@@ -56,7 +56,8 @@ class Screening:
         self._is_loose = any(part.kind in ("any", "model") for part in parts)
         self._is_loose = self._is_loose or any(map(type_hints.contains_itself, types))
         # Where a decoder makes dicts of maps whatever their keys are: also on the way to an array.
-        self._is_natural = any(part.kind in ("any", "model", "array", "scalar") for part in parts)
+        natural = ("any", "model", "array", "scalar", "image")
+        self._is_natural = any(part.kind in natural for part in parts)
         self._hashed = Hashed(parameters)
         # Bytes; what is smaller costs little, whatever it says.
         self.min_size = DECODED_FLOOR // self._heaviest

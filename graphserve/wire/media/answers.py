@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 
+from graphserve.wire import type_hints
 from graphserve.wire.formats import (
     AnswerFormat,
     Format,
@@ -15,10 +16,12 @@ from graphserve.wire.formats import (
     accept_format,
     preferred,
 )
+from graphserve.wire.media import images
 from graphserve.wire.type_hints import Hint
 
 Accepts = Callable[["bytes | None"], AnswerFormat]
 _RAW = MediaFormat(Format.RAW.value)
+_IMAGES = [MediaFormat(media_type) for media_type in images.MEDIA_TYPES]
 
 
 def accepts_of(hint: Hint) -> Accepts:
@@ -27,7 +30,20 @@ def accepts_of(hint: Hint) -> Accepts:
     Args:
         hint: the type; None or of a stream's item where nothing leaves by itself.
     """
-    return _bytes_format if hint is bytes else accept_format
+    if hint is bytes:
+        return _bytes_format
+    return _image_format if images.is_image(type_hints.unwrap(hint)[0]) else accept_format
+
+
+@lru_cache(maxsize=256)
+def _image_format(accept: bytes | None) -> AnswerFormat:
+    found = accept_format(accept)
+    if not accept:
+        return _IMAGES[0]
+    if found in (Format.TYPED, Format.CHECKED):
+        return found
+    offers = [*(offer.content_type for offer in _IMAGES), found.value]
+    return [*_IMAGES, found][preferred(accept, offers)]
 
 
 @lru_cache(maxsize=256)

@@ -38,8 +38,7 @@ class BodyReader:
         self._single = frozenset(name for name in self._files if is_file(types[name]))
         self._raw = next(iter(self._files)) if signature.raw_body else None
         self._texts = TextReader(types, signature.texts)
-        # whether it takes nothing but a body that is the one argument
-        self._only = len(types) == 1
+        self._only = signature.only_raw_body
 
     def is_plain(self, content_type: bytes, query: bytes) -> bool:
         """Return whether a body is the value of the only parameter, as it is."""

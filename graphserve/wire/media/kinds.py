@@ -9,13 +9,21 @@ import types
 import typing
 
 from graphserve.wire import type_hints
+from graphserve.wire.media import images
 from graphserve.wire.type_hints import Hint
 
 
 def is_file(hint: Hint) -> bool:
     """Return whether a value of this type is one file; None may stand in its place."""
     hint = without_none(hint)
-    return hint is bytes
+    return hint is bytes or images.is_image(hint)
+
+
+def is_slow(hint: Hint) -> bool:
+    """Return whether reading or writing a value of this type for a client takes so long that it is
+    done in a thread.
+    """
+    return type_hints.contains(hint, "image")
 
 
 def is_file_list(hint: Hint) -> bool:

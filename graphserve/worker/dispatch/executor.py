@@ -30,6 +30,7 @@ from graphserve.system.worker_pages import DEADLINE, EXECUTING
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec, accept_format
 from graphserve.wire.media.answers import Accepts, accepts_of
 from graphserve.wire.media.bodies import BodyReader
+from graphserve.wire.media.kinds import is_slow
 from graphserve.wire.signature import Signature
 from graphserve.worker.dispatch import endings
 from graphserve.worker.dispatch.load import LatencyEstimate, LoopLagLimit
@@ -76,6 +77,10 @@ class BoundApi:
     # What is neither JSON nor msgpack; a process that only passes calls on knows no types.
     bodies: BodyReader
     accepts: Accepts = accept_format
+    # whether a client's arguments are read in a thread, however few bytes they have, and whether
+    # the result is written in one
+    reads_slowly: bool = False
+    writes_slowly: bool = False
     index: int = 0  # among the APIs of its node
 
 
@@ -105,6 +110,8 @@ def bind(node: NodePlan, instance: object, declared: type | None = None) -> dict
             None if api.stream else LatencyEstimate(),
             BodyReader(signature),
             accept_format if signature.stream else accepts_of(signature.result),
+            any(is_slow(parameter.type) for parameter in signature.parameters),
+            not signature.stream and is_slow(signature.result),
             index,
         )
     return bound

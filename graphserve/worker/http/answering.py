@@ -23,6 +23,7 @@ from graphserve.wire.headers import ANSWER, BODILESS, CONTENT_TYPE
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.shared_buffers import UnreadableMemory
 from graphserve.wire.trust import RELAYED, Trust
+from graphserve.worker.dispatch.encoding import EncodedResult
 from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.dispatch.shedding import noted
 from graphserve.worker.dispatch.slots import Permit
@@ -229,6 +230,13 @@ class AnswerableRequest:
 
     def _on_ended(self, result: object, error: BaseException | None) -> None:
         """Answer with what the execution has returned, or raised."""
+        if error is None and type(result) is EncodedResult:
+            self._accept = result.format
+            if self.context.answer is not None:
+                self._answer_as_said(self.context.answer, result)
+            else:
+                self.respond(result.body)
+            return
         if error is None:
             try:
                 encode = self.encoded if self.trust.memory else self._api.result.encode
@@ -250,7 +258,10 @@ class AnswerableRequest:
 
     def _answer_as_said(self, answer: Answer, result: object) -> None:
         """Answer with a result as user code has said; a typed caller takes the result alone."""
-        body, content_type = answer.body(result, self._accept, self._api.result.encode)
+        if isinstance(result, EncodedResult):
+            body, content_type = result.body, result.format.content_type
+        else:
+            body, content_type = answer.body(result, self._accept, self._api.result.encode)
         answer.close()
         if self.trust is RELAYED:  # who has passed it on answers so
             fields = [(ANSWER, answer.pack(content_type))]

@@ -5,6 +5,7 @@ Runs in workers. How it is answered is in `answering`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
@@ -15,6 +16,7 @@ from graphserve.wire.codec import Format, content_format
 from graphserve.wire.costs.bounds import LARGE_BODY
 from graphserve.wire.formats import CHECKED_FRAMES, AnswerFormat, StreamFormat, stream_format
 from graphserve.worker.dispatch.decoding import Decoding, read_arguments
+from graphserve.worker.dispatch.encoding import EncodedResult, encode_result, encoding
 from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.dispatch.shedding import refusal
 from graphserve.worker.dispatch.slots import WaitingUpload
@@ -275,7 +277,7 @@ class HttpRequest(AnswerableRequest):
                 self._noted = notes.add(self._api.index, body)
             else:
                 self._add_note(notes, body)
-        if len(body) >= LARGE_BODY and self._is_large(body):
+        if (len(body) >= LARGE_BODY or self._api.reads_slowly) and self._is_large(body):
             self._decode(body, self._start, self._on_freed)
         elif (arguments := self._arguments(body)) is None:
             self._on_freed()
@@ -291,6 +293,8 @@ class HttpRequest(AnswerableRequest):
             )
             self._execution.start(arguments)
         else:
+            if api.writes_slowly and not self.trust.values:
+                api = encoding(api, self._accept, listener.executor)
             execution = listener.executor.start(
                 api, arguments, self.context, self._on_ended, self._on_freed, at_once=True
             )
@@ -322,16 +326,34 @@ class HttpRequest(AnswerableRequest):
         batcher = self.connection.listener.batchers[self._api.plan.name]
         try:
             self._execution = batcher.join(
-                arguments, self.context, self._on_ended, expected=expected
+                arguments, self.context, self._on_batch_ended, expected=expected
             )
         except InvalidArguments as exc:
             self.refuse(exc)
         except Exception as exc:
             self.fail(exc)
 
+    def _on_batch_ended(self, result: object, error: BaseException | None) -> None:
+        """Answer with what a batch has for this call; what takes long to write, a thread writes."""
+        api = self._api
+        if error is not None or self.trust.values or not api.writes_slowly:
+            self._on_ended(result, error)
+            return
+        executor = self.connection.listener.executor
+        written = executor.loop.run_in_executor(
+            executor.decoders, encode_result, api.result, result, self._accept
+        )
+        written.add_done_callback(self._on_written)
+
+    def _on_written(self, written: asyncio.Future[EncodedResult]) -> None:
+        if written.cancelled():
+            return
+        error = written.exception()
+        self._on_ended(None if error is not None else written.result(), error)
+
     def _is_large(self, body: bytes) -> bool:
         return (
-            len(body) >= LARGE_BODY
+            (len(body) >= LARGE_BODY or self._api.reads_slowly)
             and not self.trust.values
             and self.body_stream is None
             and (self._format is not Format.RAW or self._is_composed)

@@ -100,7 +100,12 @@ export class Operation {
   }
 }
 
+// An image is shown, so it comes before its base64.
+function rank(type) {
+  return type.startsWith("image/") ? 2 : Number(JSON_TYPE.test(type));
+}
+
 function accepted(described, schemas) {
   const good = Object.entries(described.responses ?? {}).find(([status]) => status.startsWith("2"));
-  return Object.keys(schemas.resolve(good?.[1]).content ?? {}).sort((a, b) => JSON_TYPE.test(b) - JSON_TYPE.test(a));
+  return Object.keys(schemas.resolve(good?.[1]).content ?? {}).sort((a, b) => rank(b) - rank(a));
 }

@@ -1,0 +1,79 @@
+"""A result that takes long to write for a client, such as a picture, is written in a thread, and
+its call holds its slot until then.
+
+Runs in workers.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import dataclasses
+import functools
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+from graphserve.call.context import current
+from graphserve.wire.codec import ResultCodec
+from graphserve.wire.exceptions import BeyondMsgpack
+from graphserve.wire.formats import AnswerFormat, Format, MediaFormat
+from graphserve.worker.dispatch.executor import BoundApi, Executor
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedResult:
+    """Holds a result as its client gets it.
+
+    Args:
+        body: the bytes.
+        format: how they are written.
+    """
+
+    body: bytes
+    format: AnswerFormat
+
+
+def encode_result(codec: ResultCodec, value: object, format: AnswerFormat) -> EncodedResult:
+    """Return a result in a format, or as user code has said by `request().answer`; in JSON where
+    msgpack has no place for it.
+
+    Raises:
+        TypeError: as of `ResultCodec.encode`.
+        ValueError: likewise.
+    """
+    context = current.get()
+    answer = None if context is None else context.answer
+    try:
+        if answer is None:
+            return EncodedResult(codec.encode(value, format), format)
+        body, content_type = answer.body(value, format, codec.encode)
+        return EncodedResult(body, MediaFormat(content_type))
+    except BeyondMsgpack:
+        return EncodedResult(codec.encode(value, Format.JSON), Format.JSON)
+
+
+def encoding(api: BoundApi, format: AnswerFormat, executor: Executor) -> BoundApi:
+    """Return an API whose result is written already when a call of it ends.
+
+    Args:
+        api: the API.
+        format: how its result is written.
+        executor: has the threads, for an API that is async; another one has a thread already.
+    """
+    method = api.method
+
+    @functools.wraps(method)
+    def called(**arguments: object) -> EncodedResult:
+        return encode_result(api.result, method(**arguments), format)
+
+    @functools.wraps(method)
+    async def awaited(**arguments: object) -> EncodedResult:
+        result: Any = method(**arguments)
+        if inspect.isawaitable(result):
+            result = await result
+        carried = contextvars.copy_context()
+        return await executor.loop.run_in_executor(
+            executor.decoders, carried.run, encode_result, api.result, result, format
+        )
+
+    return dataclasses.replace(api, method=awaited if api.is_async else called)
