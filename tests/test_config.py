@@ -305,6 +305,7 @@ def test_set_reads_values_of_every_option(tmp_path: Path) -> None:
         "startup_timeout": ("5", 5), "graceful_timeout": ("5", 5), "watchdog": ("none", None),
         "max_requests": ("5", 5), "max_memory": ("1GiB", 1024**3), "gpus": ("0.5", 0.5),
         "env": ("A=1,2=3", {"A": "1,2=3"}), "version": ("1.20", "1.20"),
+        "forward_headers": ("x-a, x-b", ["x-a", "x-b"]),
     }  # fmt: skip
     assert set(texts) == {field.name for field in dataclasses.fields(ServiceOptions)}
     flags = [f"R.{name.replace('_', '-')}={text}" for name, (text, _) in texts.items()]

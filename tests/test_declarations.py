@@ -98,6 +98,11 @@ SERVICES = {
         "@service(warm_up='prime') # HERE\nclass A:\n{body}\n    def prime(self): ...\n    def __warm_up__(self): ...",
         r"warm_up='prime', and there is a __warm_up__ too: keep one",
     ),
+    "forward_headers as a text": ('@service(forward_headers="x-a") # HERE\n{class}', r"option 'forward_headers' is a list of names"),
+    "forward_headers of the framing": ('@service(forward_headers=["Content-Length"]) # HERE\n{class}', r"without those of the connection"),
+    "forward_headers with a line end": ('@service(forward_headers=["a\\r\\nb"]) # HERE\n{class}', r"option 'forward_headers' is a list of names"),
+    "forward_headers that travel anyway": ('@service(forward_headers=["baggage"]) # HERE\n{class}', r"those that always travel"),
+    "forward_headers of ours": ('@service(forward_headers=["x-graphserve-caller"]) # HERE\n{class}', r"option 'forward_headers' is a list of names"),
     "version of a number": ("@service(version=1.2) # HERE\n{class}", r"option 'version' is a text such as '1\.2\.0'"),
     "env with '='": ("@service(env={'A=B': 'c'}) # HERE\n{class}", r"'env' is a mapping of names to strings"),
     "one route twice": (

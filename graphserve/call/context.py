@@ -78,6 +78,7 @@ class CallContext:
         head: of the request that it came by.
         principal: the name of the API key that the request came with.
         answer: how it is answered, if its code has said so.
+        forwarded: the headers of the entry's request that travel down, packed.
         callers: in a batch, each caller's own context, and how many items are its own.
     """
 
@@ -97,6 +98,7 @@ class CallContext:
     head: RequestHead | RelayedHead | None = field(default=None, init=False)
     principal: str | None = field(default=None, init=False)
     answer: Answer | None = field(default=None, init=False)
+    forwarded: bytes | None = field(default=None, init=False)
     callers: list[tuple[CallContext, int]] | None = field(default=None, init=False)
 
     def seconds_left(self) -> float | None:

@@ -37,6 +37,7 @@ from graphserve.wire.headers import (
     CONTENT_TYPE,
     DEADLINE,
     ERROR_KIND,
+    FORWARDED,
     HOP_BY_HOP,
     INTERNAL_PREFIX,
     head_fault,
@@ -579,6 +580,8 @@ def _head(
     opening = MADE.opening if close else b""  # a connection that stays open has said it
     lines = [b"%s%s %s HTTP/1.1\r\n" % (opening, method, target)]
     lines += [b"%s: %s\r\n" % field for field in with_travellers(context, headers)]
+    if context is not None and context.forwarded is not None:
+        lines.append(b"%s: %s\r\n" % (FORWARDED, context.forwarded))
     if deadline_ns is not None:
         lines.append(b"%s: %d\r\n" % (DEADLINE, deadline_ns))
     if close:

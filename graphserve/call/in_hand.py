@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 from graphserve.call.answer import Answer
 from graphserve.call.context import CallContext, current
-from graphserve.call.request_head import Fields, RequestHead, Sender
+from graphserve.call.request_head import Fields, RequestHead, Sender, unpack_fields
 from graphserve.wire.headers import HOP_BY_HOP, INTERNAL_PREFIX
 
 _NO_HEAD = RequestHead(b"POST", b"", [], Sender())  # of a call that no request has begun
@@ -103,9 +103,15 @@ class Request:
 
         Those of the connection and of the framing (`Connection`, `Content-Length`,
         `Transfer-Encoding`, …) are not among them. In a service that was called by another one,
-        they are those that an httpx client has sent; a typed call has none.
+        they are those that `forward_headers` of the entry names, and what an httpx client has sent.
         """
         head = self._head
+        packed = self._context.forwarded
+        if packed is not None and head.service is not None:
+            own = _visible(head.headers)
+            named = {name for name, _ in own}
+            travelled = [field for field in unpack_fields(packed) if field[0] not in named]
+            return HeaderFields([*own, *travelled])
         if head.fields is None:
             head.fields = HeaderFields(_visible(head.headers))
         return head.fields

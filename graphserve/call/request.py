@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from urllib.parse import urlencode
 
 from graphserve.call.context import CallContext, traced, travellers
+from graphserve.call.request_head import unpack_fields
 from graphserve.graph.plan import ApiPlan
 from graphserve.wire.codec import encode_json
 from graphserve.wire.formats import CHECKED_FRAMES, Format, StreamFormat
@@ -20,6 +21,7 @@ from graphserve.wire.headers import (
     CONTENT_LENGTH,
     CONTENT_TYPE,
     DEADLINE,
+    FORWARDED,
     REQUEST_ID,
     TRACEPARENT,
     TRACESTATE,
@@ -36,6 +38,7 @@ _DEADLINE_LINE = DEADLINE + b": %d\r\n"
 _TRACEPARENT_LINE = TRACEPARENT + b": %s\r\n"
 _TRACESTATE_LINE = TRACESTATE + b": %s\r\n"
 _BAGGAGE_LINE = BAGGAGE + b": %s\r\n"
+_FORWARDED_LINE = FORWARDED + b": %s\r\n"
 _END = b"%s" + CONTENT_LENGTH + b": %d\r\n\r\n%b"
 
 
@@ -116,6 +119,8 @@ def travels(context: CallContext | None, deadline_ns: int | None) -> bytes:
         head += _DEADLINE_LINE % deadline_ns
     if context is None:
         return head
+    if context.forwarded is not None:
+        head += _FORWARDED_LINE % context.forwarded
     if context.retraced:
         context = traced(context)
     if context.traceparent is not None:
@@ -147,6 +152,19 @@ def with_travellers(
         *headers,
         *((name, value) for name, value in found if value is not None and name not in named),
     ]
+
+
+def with_forwarded(
+    context: CallContext | None, headers: Collection[tuple[bytes, bytes]]
+) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a request to a service elsewhere, and what travels with it beside them,
+    `forward_headers` of the entry included; what the request says itself wins.
+    """
+    found = with_travellers(context, headers)
+    if context is None or context.forwarded is None:
+        return found
+    named = {name.lower() for name, _ in headers}
+    return found + [field for field in unpack_fields(context.forwarded) if field[0] not in named]
 
 
 def query(arguments: Mapping[str, object]) -> bytes:

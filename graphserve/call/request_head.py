@@ -15,6 +15,17 @@ Fields = Sequence[tuple[bytes, bytes]]  # headers; names in lower case
 _SEPARATOR = b"\n"  # no name and no value of a header has a line end in it
 
 
+def pack_fields(fields: Fields) -> bytes:
+    """Return headers as the value of one header."""
+    return base64.b64encode(_SEPARATOR.join([part for field in fields for part in field]))
+
+
+def unpack_fields(packed: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the headers that `pack_fields` has packed."""
+    parts = base64.b64decode(packed).split(_SEPARATOR)
+    return list(zip(parts[::2], parts[1::2], strict=True))
+
+
 class Proxies(Protocol):
     """Knows the proxies that are believed: `TrustedProxies`."""
 

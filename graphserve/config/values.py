@@ -255,6 +255,8 @@ def read_option(name: str, value: object) -> object:
         return {key: text} if equals else value
     if value.lower() == "none":
         return None
+    if name == "forward_headers":
+        return value.replace(",", " ").split()
     if name == "version":
         return value  # 1.2 is no number there
     readers: list[Callable[[object], float]] = [_int, _float]

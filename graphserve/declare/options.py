@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 from graphserve.errors import ConfigurationError, DeclarationError, UnknownOptionError
+from graphserve.wire.headers import may_be_forwarded
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*\Z")
 HIDDEN = "***"  # stands for a secret in descriptions
@@ -101,6 +102,7 @@ class ServiceOptions:
         max_memory: bytes of resident memory above which a worker is replaced.
         gpus: GPUs per worker; a fraction shares one.
         env: environment variables of the worker.
+        forward_headers: names of headers of the entry's requests that travel down with each call.
         version: what `/openapi.json` of the entry says as the version of its APIs. None: `0`.
     """
 
@@ -116,6 +118,7 @@ class ServiceOptions:
     gpus: float = 0
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     version: str | None = None
+    forward_headers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, (accepts, expected) in _BOUNDS.items():
@@ -140,6 +143,8 @@ class ServiceOptions:
             if name not in known:
                 raise UnknownOptionError(name, known, where)
         values: dict[str, Any] = dict(changes)  # `__post_init__` checks them
+        if isinstance(names := changes.get("forward_headers"), list):
+            values["forward_headers"] = tuple(names)
         if isinstance(env := changes.get("env"), Mapping):
             values["env"] = {**self.env, **env}
         try:
@@ -177,6 +182,13 @@ def _env(value: object) -> bool:
     )
 
 
+def _forwardable(value: object) -> bool:
+    return isinstance(value, tuple) and all(
+        isinstance(name, str) and name.isascii() and may_be_forwarded(name.lower().encode())
+        for name in value
+    )
+
+
 def _described_env(value: object) -> str:
     """Return what is wrong with variables, without their values, which may be secrets."""
     if not isinstance(value, Mapping):
@@ -208,6 +220,11 @@ _BOUNDS: dict[str, tuple[Callable[[object], bool], str]] = {
     "version": (
         lambda v: v is None or (isinstance(v, str) and bool(v)),
         "a text such as '1.2.0', or None",
+    ),
+    "forward_headers": (
+        _forwardable,
+        'a list of names of headers, e.g. ["x-tenant"], without those of the connection and of the'
+        " body, and those that always travel (the request id, the trace, baggage)",
     ),
     "env": (_env, "a mapping of names to strings, e.g. {'OMP_NUM_THREADS': '1'}"),
 }

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from types import FunctionType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
 
@@ -78,6 +78,7 @@ def service(
     gpus: float = ...,
     env: Mapping[str, str] = ...,
     version: str | None = ...,
+    forward_headers: Sequence[str] = ...,
     warm_up: str | None = ...,
 ) -> ServiceDecorator: ...
 def service(*classes: object, **options: object) -> object:
@@ -106,6 +107,8 @@ def service(*classes: object, **options: object) -> object:
             max_memory: bytes of resident memory above which a worker is replaced. Default: None.
             gpus: GPUs for each worker; a fraction shares one. Default: 0.
             env: environment variables of the workers, a dict of strings.
+            forward_headers: of the entry: names of headers of its requests that travel down with
+                each call. Default: none.
             version: of its APIs, for `/openapi.json` of the entry. Default: `0`.
             warm_up: the name of a method that runs once in each worker before it takes calls.
                 Default: `__warm_up__`, where the class has one.

@@ -36,6 +36,7 @@ ERROR_KIND = b"x-graphserve-error"  # which CallError the body of a response is
 ANSWER = b"x-graphserve-answer"
 CALLER = b"x-graphserve-caller"  # the node that calls
 HEAD = b"x-graphserve-head"  # that of a client's request, which is passed on to a sibling
+FORWARDED = b"x-graphserve-forwarded"  # headers of the entry's request that travel down
 QUARANTINED = b"x-graphserve-quarantined"  # the call was refused because it killed workers
 QUEUE_FULL = b"x-graphserve-full"  # the node's queue had no place for the call
 # why the arguments could not be read: the API was not called
@@ -57,6 +58,20 @@ HOP_BY_HOP = frozenset(
 
 # statuses whose answers have no body (RFC 9110, 6.4.1)
 BODILESS = frozenset({204, 205, 304})
+
+# of this request alone, or travelling anyway
+_NOT_FORWARDED = HOP_BY_HOP | {
+    ACCEPT,
+    BAGGAGE,
+    CONTENT_ENCODING,
+    CONTENT_TYPE,
+    EXPECT,
+    HOST,
+    REQUEST_ID,
+    TIMEOUT,
+    TRACEPARENT,
+    TRACESTATE,
+}
 
 # Lines that our own callers and workers write in exactly these bytes, and read without a parser.
 STATUS_OK = b"HTTP/1.1 200 OK\r\n"
@@ -94,6 +109,13 @@ def is_target(text: bytes) -> bool:
 def is_value(text: bytes) -> bool:
     """Return whether it can be the value of a header."""
     return _VALUE.fullmatch(text) is not None
+
+
+def may_be_forwarded(name: bytes) -> bool:
+    """Return whether a header can travel down with each call (`forward_headers`); names in lower
+    case.
+    """
+    return is_token(name) and name not in _NOT_FORWARDED and not name.startswith(INTERNAL_PREFIX)
 
 
 def head_fault(method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> str | None:

@@ -322,6 +322,9 @@ class WorkerServer:
             access_log=plan.access_log,
             memory=None if public else self.memory,
             notes=self.recorder.notes if public else None,
+            forward_headers=(
+                self.node.options.forward_headers if self.node.name == plan.entry else ()
+            ),
             **rest,
         )
         self.neighbours.membership.watch_suspicions(self.node.name, listener.suspect)

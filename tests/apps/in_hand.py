@@ -44,7 +44,20 @@ def refusal(ask: Any) -> str:
 
 
 @service
+class Deep:
+    @api
+    async def tell(self) -> dict[str, Any]:
+        return described(graphserve.request())
+
+
+@service
 class Leaf:
+    deep = depends(Deep)
+
+    @api
+    async def tell_deep(self) -> dict[str, Any]:
+        return await self.deep.tell()
+
     @api
     async def tell(self) -> dict[str, Any]:
         return described(graphserve.request())
@@ -70,7 +83,7 @@ class Leaf:
         return [refusal(graphserve.request) for _ in xs]
 
 
-@service(workers=2, concurrency=1)
+@service(workers=2, concurrency=1, forward_headers=["X-Tenant", "x-user"])
 class Top:
     leaf = depends(Leaf)
     raw = depends(Leaf, client=httpx.AsyncClient)
@@ -104,6 +117,13 @@ class Top:
             return only
         if how == "queue":
             return await self.leaf.tell_in_turn()
+        if how == "deep":
+            return await self.leaf.tell_deep()
+        if how == "batch":
+            return (await self.leaf.tell_all([1]))[0]
+        if how == "httpx deep":
+            answer = await self.raw.post("/tell_deep", json={})
+            return dict(answer.json())
         if how == "httpx":
             answer = await self.raw.post("/tell", json={}, headers={"x-mine": "1"})
             said: dict[str, Any] = answer.json()
@@ -148,3 +168,18 @@ class Top:
         await asyncio.sleep(0)
         waiter.cancel()
         return await inner
+
+
+@service(forward_headers=["x-tenant", "authorization"])
+class Far:
+    leaf = depends(Leaf, url=os.environ.get("LEAF_URL", "http://127.0.0.1:1"))
+    raw = depends(Leaf, url=os.environ.get("LEAF_URL", "http://127.0.0.1:1"), client=httpx.Client)
+
+    @api
+    async def tell(self) -> dict[str, Any]:
+        return await self.leaf.tell()
+
+    @api
+    def tell_by_httpx(self) -> dict[str, Any]:
+        answer = self.raw.post("/tell", json={}, headers={"authorization": "mine"})
+        return dict(answer.json())

@@ -13,7 +13,15 @@ import httpx
 import pytest
 
 from graphserve.call.in_hand import HeaderFields
-from graphserve.call.request_head import NOBODY, RelayedHead, RequestHead, Sender
+from graphserve.call.request_head import (
+    NOBODY,
+    RelayedHead,
+    RequestHead,
+    Sender,
+    pack_fields,
+    unpack_fields,
+)
+from graphserve.wire.headers import LONGEST_TRAVELLER
 from tests.apps import in_hand
 from tests.call.test_three_ways import Ask, in_this_process
 from tests.harness import APPS, Served, eventually, served
@@ -28,6 +36,7 @@ EVERYTHING = {
     "X-Graphserve-Caller": "Root",
     "X-Graphserve-Head": "e30=",
     "X-Graphserve-Deadline": "1",
+    "X-Graphserve-Forwarded": "eC11c2VyCnJvb3Q=",  # x-user: root
 }
 
 
@@ -117,10 +126,56 @@ def test_below_it_is_the_call_of_the_service_above(graph: Served, local: Ask, ho
         assert said["cookies"] == {}
         if how == "httpx":
             assert said["headers"]["x-mine"] == "1"
-            assert "x-tenant" not in said["headers"]
+            assert "x-user" not in said["headers"]
         else:
-            assert said["headers"] == {}
+            assert set(said["headers"]) <= {"x-tenant"}
     assert answer.json()["id"] == "r1"
+
+
+@pytest.mark.parametrize(
+    "how", ["typed", "queue", "stream", "batch", "httpx", "deep", "httpx deep"]
+)
+def test_headers_that_the_entry_names_travel_down(graph: Served, local: Ask, how: str) -> None:
+    with graph.client() as client:
+        for tenant in ("blue", "green", "green", "blue"):
+            headers = {**EVERYTHING, "X-Tenant": tenant}
+            said = client.post("/below", json={"how": how}, headers=headers).json()
+            assert said["headers"]["x-tenant"] == tenant
+            assert "x-user" not in said["headers"], "a client cannot say it as a service does"
+            assert said["cookies"] == {}, "nobody has named them"
+        said = client.post("/below", json={"how": how}).json()
+        assert "x-tenant" not in said["headers"], "it is of another request"
+        twice = [("x-tenant", "a"), ("x-tenant", "b")]
+        said = client.post("/below", json={"how": how}, headers=twice).json()
+        assert said["headers"]["x-tenant"] == "a, b"
+    assert "x-tenant" not in local("below", how=how)["headers"]
+
+
+def test_headers_that_the_entry_names_travel_from_a_sibling_too(post: Post) -> None:
+    for _ in range(3):
+        said = post("/below", json={"how": "deep"}, headers={"x-tenant": "blue"}).json()
+        assert said["headers"] == {"x-tenant": "blue"}
+
+
+def test_too_much_to_travel_is_refused(post: Post) -> None:
+    answer = post("/below", json={"how": "typed"}, headers={"x-tenant": "a" * LONGEST_TRAVELLER})
+    assert answer.status_code == 431
+    assert f"longer than {LONGEST_TRAVELLER} bytes" in answer.json()["detail"]
+
+
+def test_headers_that_the_entry_names_travel_to_services_elsewhere() -> None:
+    headers = {"x-tenant": "blue", "authorization": "theirs"}
+    with (
+        served("tests.apps.in_hand:Leaf", cwd=ROOT) as leaf,
+        served("tests.apps.in_hand:Far", cwd=ROOT, env={"LEAF_URL": leaf.url}) as far,
+        far.client() as client,
+    ):
+        said = client.post("/tell", json={}, headers=headers).json()
+        assert said["headers"]["x-tenant"] == "blue"
+        assert said["headers"]["authorization"] == "theirs"
+        said = client.post("/tell_by_httpx", json={}, headers=headers).json()
+        assert said["headers"]["x-tenant"] == "blue"
+        assert said["headers"]["authorization"] == "mine", "what the request says itself wins"
 
 
 def test_in_one_process_the_entry_has_a_request_without_headers(local: Ask) -> None:
@@ -199,3 +254,8 @@ def test_a_head_that_is_passed_on_arrives_as_it_was(head: RequestHead) -> None:
     passed = RelayedHead(RelayedHead(head.pack()).pack()).unpack()
     for name in ("method", "target", "headers", "client", "scheme", "service"):
         assert getattr(passed, name) == getattr(head, name)
+
+
+def test_headers_that_travel_arrive_as_they_were() -> None:
+    for fields in ([(b"a", b"")], [(b"a", b"1"), (b"b", b"\xff"), (b"a", b"2")]):
+        assert unpack_fields(pack_fields(fields)) == fields

@@ -21,7 +21,7 @@ import httpx
 from graphserve.call.context import CallContext, current, earliest
 from graphserve.call.exchange import Exchange
 from graphserve.call.remote import error_of
-from graphserve.call.request import accepted, with_travellers
+from graphserve.call.request import accepted, with_forwarded
 from graphserve.declare.addresses import credentials
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError, Unavailable
 from graphserve.graph.plan import ApiPlan, TlsPlan
@@ -97,7 +97,7 @@ class UrlLane:
         def compose(
             context: CallContext | None, deadline_ns: int | None, body: bytes
         ) -> httpx.Request:
-            headers = with_travellers(context, [(ACCEPT, accept), *self._login])
+            headers = with_forwarded(context, [(ACCEPT, accept), *self._login])
             if deadline_ns is not None:
                 headers.append((TIMEOUT, timeout(deadline_ns)))
             if api.input_stream is None:
@@ -281,9 +281,7 @@ class UrlEdge:
         deadline_ns = earliest(
             context.deadline_ns if context is not None else None, timeouts.get("read")
         )
-        for name, value in with_travellers(context, request.headers.raw)[
-            len(request.headers.raw) :
-        ]:
+        for name, value in with_forwarded(context, request.headers.raw)[len(request.headers.raw) :]:
             request.headers[name.decode()] = value.decode("latin-1")
         if deadline_ns is None:
             return None

@@ -29,6 +29,7 @@ DEADLINE = headers.DEADLINE + b": "
 PARENT = headers.TRACEPARENT + b": "
 STATE = headers.TRACESTATE + b": "
 BAGGAGE = headers.BAGGAGE + b": "
+FORWARDED = headers.FORWARDED + b": "
 CALLER = headers.CALLER + b": "
 LENGTH = headers.CONTENT_LENGTH + b": "
 
@@ -108,6 +109,8 @@ class FastParser:
                 context.tracestate = line[len(STATE) :]
             elif line.startswith(BAGGAGE):
                 context.baggage = line[len(BAGGAGE) :]
+            elif line.startswith(FORWARDED):
+                context.forwarded = line[len(FORWARDED) :]
             else:
                 return None
         if length < 0 or len(data) != end + 4 + length:
@@ -174,6 +177,7 @@ class RepeatedHead:
         "apis",
         "client",
         "format",
+        "forwarded",
         "head",
     )
 
@@ -195,6 +199,7 @@ class RepeatedHead:
         self.accept = request.api.accepts(self.accepts)
         self.client = request.client
         self.head = request.context.head
+        self.forwarded = request.context.forwarded
 
     @classmethod
     def of(

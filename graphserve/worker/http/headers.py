@@ -21,6 +21,7 @@ from graphserve.wire.headers import (
     CONTENT_TYPE,
     DEADLINE,
     EXPECT,
+    FORWARDED,
     HEAD,
     MOST_DIGITS,
     REQUEST_ID,
@@ -54,6 +55,7 @@ _TOLD = frozenset(
         CONTENT_ENCODING,
         DEADLINE,
         CALLER,
+        FORWARDED,
         HEAD,
     }
 )
@@ -110,6 +112,8 @@ class RequestHeaders:
                 self.coding = self.coding or (b"" if value.lower() == b"identity" else value)
             elif trust.hop and name == DEADLINE:
                 context.deadline_ns = number("X-Graphserve-Deadline", value)
+            elif trust.hop and name == FORWARDED:
+                context.forwarded = value
             elif trust is RELAYED and name == HEAD:
                 context.head = RelayedHead(value)
             elif trust.hop and name == CALLER and isinstance(context.head, RequestHead):

@@ -37,6 +37,13 @@ def too_large(limit: int) -> HttpProblem:
     return HttpProblem(413, f"the body is larger than {limit} bytes, which --max-body-size allows")
 
 
+def too_long_to_travel(limit: int) -> HttpProblem:
+    """Return the refusal of headers that are to travel down, and are longer than the limit."""
+    return HttpProblem(
+        431, f"the headers that this service sends on are longer than {limit} bytes together"
+    )
+
+
 def head_problem(target: bytes, headers: list[tuple[bytes, bytes]]) -> HttpProblem | None:
     """Return the refusal of a head that is too long, also of one that has only come in part; None
     if it is not.

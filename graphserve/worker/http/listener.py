@@ -85,6 +85,7 @@ class Listener:
         proxy_headers: whether proxies say who their clients are.
         forwarded_allow_ips: the proxies that are believed.
         hosts: those that the public port answers to.
+        forward_headers: names of headers of clients that travel down with each call.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Listener:
         proxy_headers: bool = False,
         forwarded_allow_ips: str = "127.0.0.1",
         hosts: AllowedHosts = EVERY_HOST,
+        forward_headers: Iterable[str] = (),
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.readers = poller(self.loop)
@@ -125,6 +127,7 @@ class Listener:
         self.root_path = root_path
         self._prefix = plain(root_path.rstrip("/").encode())
         self.hosts = hosts
+        self.forward_headers = frozenset(name.lower().encode() for name in forward_headers)
         logged: AsgiApp = AccessLog(app) if access_log else app
         self.proxies: TrustedProxies | None = None
         if proxy_headers and responder.public:

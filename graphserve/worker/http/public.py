@@ -336,6 +336,8 @@ class PublicConnection(HttpConnection):
             return False
         context = CallContext(new_request_id(), earliest(None, known.api.timeout))
         context.head = known.head
+        if known.forwarded is not None:
+            context.forwarded = known.forwarded
         request = HttpRequest(self, known.api, True, context, is_next=True, client=known.client)
         self.request = request
         request.execute_repeated(known, body)

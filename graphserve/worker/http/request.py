@@ -6,15 +6,17 @@ Runs in workers. How it is answered is in `answering`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from typing import Protocol
 
 from graphserve.call.context import CallContext, earliest, shortest
+from graphserve.call.request_head import RequestHead, pack_fields
 from graphserve.errors import CallError, InvalidArguments
 from graphserve.wire.codec import Format, content_format
 from graphserve.wire.costs.bounds import LARGE_BODY
 from graphserve.wire.formats import CHECKED_FRAMES, AnswerFormat, StreamFormat, stream_format
+from graphserve.wire.headers import LONGEST_TRAVELLER
 from graphserve.worker.dispatch.decoding import Decoding, read_arguments
 from graphserve.worker.dispatch.encoding import EncodedResult, encode_result, encoding
 from graphserve.worker.dispatch.executor import BoundApi
@@ -23,7 +25,7 @@ from graphserve.worker.dispatch.slots import WaitingUpload
 from graphserve.worker.flight_recorder import CallNotes
 from graphserve.worker.http.answering import AnswerableRequest, RequestConnection
 from graphserve.worker.http.headers import RequestHeaders
-from graphserve.worker.http.limits import too_large
+from graphserve.worker.http.limits import too_large, too_long_to_travel
 from graphserve.worker.http.response import HttpSink
 from graphserve.worker.http.transport import Address
 from graphserve.worker.stream.producer import StreamExecution
@@ -180,6 +182,9 @@ class HttpRequest(AnswerableRequest):
             self.media_type = head.content_type or b""
             bodies = self._api.bodies
             self._is_composed = bodies is None or not bodies.is_plain(self.media_type, query)
+        forwarded = self.connection.listener.forward_headers
+        if forwarded and not self.trust.values and context.head is not None:
+            self._forward(context.head.unpack(), forwarded)
         timeout = (
             self._api.timeout if head.timeout is None else shortest(head.timeout, self._api.timeout)
         )
@@ -191,6 +196,14 @@ class HttpRequest(AnswerableRequest):
             self.connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self.body_stream is not None and self._is_next and self._problem is None:
             self._execute()
+
+    def _forward(self, head: RequestHead, names: Container[bytes]) -> None:
+        """Have the headers of these names travel down with each call that is made for it."""
+        fields = [field for field in head.headers if field[0] in names]
+        if sum(len(name) + len(value) for name, value in fields) > LONGEST_TRAVELLER:
+            self._problem = self._problem or too_long_to_travel(LONGEST_TRAVELLER)
+        elif fields:
+            self.context.forwarded = pack_fields(fields)
 
     def body_received(self, chunk: bytes) -> None:
         """Take a part of the body."""
