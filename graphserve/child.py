@@ -1,5 +1,5 @@
-"""The first file of every child process, run by its path: `python -P …/graphserve/child.py
-resolve|supervise|worker …`.
+"""The first file of every child process, run by its path:
+`python -P …/graphserve/child.py resolve|supervise|worker …`.
 
 With -P, and with our own folder last on `sys.path`, nothing in the user's folder can stand in for a
 module of ours, and graphserve need not be installed in the interpreter that runs it.

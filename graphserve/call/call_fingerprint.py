@@ -1,5 +1,5 @@
-"""What makes two calls the same one: API and arguments, as a few numbers. Pure; used in every
-process.
+"""What makes two calls the same one:
+API and arguments, as a few numbers. Pure; used in every process.
 
 Not secret and not secure: two calls that are alike by chance are one in 2^32.
 """

@@ -221,8 +221,8 @@ class Connection:
             self._end(ValueError("it goes on in another protocol, which nobody asked for"))
 
     def _plain_result(self, data: bytes) -> bool:
-        """Take an answer that came in one piece and in the words that our workers use; False if it
-        is another.
+        """Take an answer that came in one piece and in the words that our workers use;
+        False if it is another.
         """
         if not data.startswith(RESULT):
             return False

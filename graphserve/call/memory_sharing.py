@@ -36,8 +36,8 @@ class Sharing:
         membership.watch(node, self._changed)
 
     def place(self, data: memoryview) -> bytes | None:
-        """Place data in shared memory; None: it goes by the socket, since a worker cannot read our
-        memory.
+        """Place data in shared memory; None:
+        it goes by the socket, since a worker cannot read our memory.
         """
         return None if self._refused else self.memory.sender.place(data)
 

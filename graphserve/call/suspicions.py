@@ -1,5 +1,5 @@
-"""What is known about calls that kill workers: those that are suspected, and those that are
-refused.
+"""What is known about calls that kill workers:
+those that are suspected, and those that are refused.
 
 Runs in workers.
 

@@ -130,8 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def script() -> NoReturn:
-    """Run the command as a process of its own, and end without the interpreter's own tidying, which
-    takes time.
+    """Run the command as a process of its own,
+    and end without the interpreter's own tidying, which takes time.
     """
     code = main()
     for stream in (sys.stdout, sys.stderr):
@@ -150,7 +150,7 @@ def _words(exc: OSError) -> str:
 
 
 def _discard_output() -> None:
-    """Discard what is left of the output: the interpreter would try to write it at its end, and
-    complain.
+    """Discard what is left of the output:
+    the interpreter would try to write it at its end, and complain.
     """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

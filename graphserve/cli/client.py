@@ -47,8 +47,8 @@ def run_dir_option(command: C) -> C:
 
 
 class SeveralRunning(GraphServeError):
-    """Raised when more than one graph is running and none was chosen; the exit code is not that of
-    none.
+    """Raised when more than one graph is running and none was chosen;
+    the exit code is not that of none.
     """
 
     exit_code = ExitCode.USAGE
@@ -246,8 +246,8 @@ def find(given: str | None, *, doing: str = "") -> RunningGraph:
 
 
 def owner(listen: ListenPlan) -> str:
-    """Return what to say of an address that is in use if a graph of this user has it; else
-    nothing.
+    """Return what to say of an address that is in use if a graph of this user has it;
+    else nothing.
     """
     for folder in live_folders():
         status = _status(folder)
@@ -300,8 +300,8 @@ def _described(status: Status | None) -> str:
 
 
 def _is_of(here: Path, status: Status) -> bool:
-    """Return whether the target of a graph is in this folder: it was looked up here, or is a file
-    below.
+    """Return whether the target of a graph is in this folder:
+    it was looked up here, or is a file below.
     """
     file, colon, _ = status["target"].rpartition(":")
     path = Path(file if colon else status["target"])

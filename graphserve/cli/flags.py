@@ -1,5 +1,5 @@
-"""The click options of the commands, made from the table of options; and from what was given, the
-Config.
+"""The click options of the commands, made from the table of options;
+and from what was given, the Config.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def serve_options(command: C) -> C:
 
 
 def configure(given: Mapping[str, object]) -> Config:
-    """Return the Config of what click parsed, with the environment and the files of this
-    process.
+    """Return the Config of what click parsed,
+    with the environment and the files of this process.
     """
     config = load(
         {name: value for name, value in given.items() if value is not None},
@@ -89,8 +89,8 @@ def _option(flag: Flag) -> Callable[[C], C]:
 def checked(
     name: str, kind: Kind[object]
 ) -> Callable[[click.Context, click.Parameter, object], object]:
-    """Return a callback that parses the value of an option; a value that is not of this kind is
-    wrong usage.
+    """Return a callback that parses the value of an option;
+    a value that is not of this kind is wrong usage.
     """
 
     def check(ctx: click.Context, parameter: click.Parameter, value: object) -> object:

@@ -131,8 +131,8 @@ def status(run_dir: str | None, as_json: bool, wait: float | None) -> int:
 
 
 def _wait(run_dir: str | None, seconds: float) -> Status:
-    """Return the status once it is `ready`, or has been `stopping` for a while, or when the time is
-    over.
+    """Return the status once it is `ready`,
+    or has been `stopping` for a while, or when the time is over.
     """
     end = time.monotonic() + seconds
     seen = False
@@ -277,8 +277,8 @@ def stop(run_dir: str | None) -> int:
 
 
 def waiting_for(workers: list[WorkerRow]) -> str:
-    """Return what a stop waits for; the calls of workers that have not reported just now are not
-    known.
+    """Return what a stop waits for; the calls of workers
+    that have not reported just now are not known.
     """
     calls = sum(worker["in_flight"] or 0 for worker in workers)
     unknown = sum(worker["in_flight"] is None for worker in workers)

@@ -234,8 +234,8 @@ def overwritten() -> Iterator[Trouble]:
 
 
 def _may_have_metadata(folder: str) -> bool:
-    """Return whether metadata that `overwritten` looks for may be in a folder, or in an archive, of
-    `sys.path`.
+    """Return whether metadata that `overwritten` looks for may be in a folder,
+    or in an archive, of `sys.path`.
     """
     try:
         names = os.listdir(folder or ".")

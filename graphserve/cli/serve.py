@@ -64,8 +64,8 @@ def _tell_manager(error: GraphServeError) -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    """End at SIGTERM before there is a supervisor who handles it; process 1 would not even receive
-    it.
+    """End at SIGTERM before there is a supervisor who handles it;
+    process 1 would not even receive it.
     """
     sys.exit(ExitCode.OK)
 

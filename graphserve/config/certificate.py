@@ -18,8 +18,8 @@ _EXPIRED = 10
 
 
 class _PasswordWanted(Exception):
-    """Raised when OpenSSL asks for a password that nobody gave; it would ask the terminal
-    otherwise.
+    """Raised when OpenSSL asks for a password that nobody gave;
+    it would ask the terminal otherwise.
     """
 
 

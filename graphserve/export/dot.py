@@ -7,8 +7,8 @@ from graphserve.graph.plan import Plan
 
 
 def dot(plan: Plan) -> str:
-    """Write a Plan for Graphviz (`dot -Tsvg`): one node a line, then one edge a line, from caller
-    to dependency.
+    """Write a Plan for Graphviz (`dot -Tsvg`):
+    one node a line, then one edge a line, from caller to dependency.
 
     Node ids are the quoted names of the nodes; a service that runs elsewhere has its address as id
     and is dashed.

@@ -1,5 +1,5 @@
-"""Where the boxes and edges of a picture go: columns by longest path, few crossings, straight
-edges.
+"""Where the boxes and edges of a picture go:
+columns by longest path, few crossings, straight edges.
 
 Pure geometry.
 
@@ -91,8 +91,8 @@ def arrange(sizes: Mapping[str, tuple[float, float]], edges: Sequence[tuple[str,
 def columns_by_longest_path(
     keys: Sequence[str], edges: Sequence[tuple[str, str]]
 ) -> dict[str, int]:
-    """Return the column of each box: 0 where nothing calls it, else one more than the highest of
-    its callers.
+    """Return the column of each box: 0 where nothing calls it,
+    else one more than the highest of its callers.
     """
     waiting = {key: 0 for key in keys}
     below: dict[str, list[str]] = {key: [] for key in keys}
@@ -130,8 +130,8 @@ def _with_bends(
 
 
 def _ordered(columns: list[list[Cell]], links: Sequence[Link]) -> list[list[Cell]]:
-    """Return the order in each column with the fewest crossings among `SWEEPS` barycentre
-    sweeps.
+    """Return the order in each column
+    with the fewest crossings among `SWEEPS` barycentre sweeps.
     """
     left, right = _neighbours(columns, links)
     best, fewest = columns, _crossings(columns, right)
@@ -176,8 +176,8 @@ def _crossings(columns: list[list[Cell]], right: Mapping[Cell, list[Cell]]) -> i
 def _straightened(
     columns: list[list[Cell]], links: Sequence[Link], sizes: Mapping[str, tuple[float, float]]
 ) -> dict[Cell, float]:
-    """Return the middle of each cell, in px from above: near its neighbours, never over another of
-    its column.
+    """Return the middle of each cell, in px from above:
+    near its neighbours, never over another of its column.
     """
     pulls: dict[Cell, list[tuple[Cell, float]]] = {
         cell: [] for column in columns for cell in column

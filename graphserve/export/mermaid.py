@@ -17,8 +17,8 @@ _ENTITIES = {
 
 
 def mermaid(plan: Plan) -> str:
-    """Write a Plan as a Mermaid flowchart; edges run from caller to dependency, dotted to what runs
-    elsewhere.
+    """Write a Plan as a Mermaid flowchart;
+    edges run from caller to dependency, dotted to what runs elsewhere.
 
     Args:
         plan: what to draw.

@@ -1,5 +1,5 @@
-"""What every picture of a Plan shows: the nodes, the services that run elsewhere, the edges, and
-their captions.
+"""What every picture of a Plan shows:
+the nodes, the services that run elsewhere, the edges, and their captions.
 """
 
 from __future__ import annotations

@@ -137,8 +137,8 @@ def load(target: Target, main: str | None = None) -> type:
 
 
 def arguments(target: Target) -> list[str]:
-    """Return what `sys.argv` is for the modules of a graph: that of a program whose file is the
-    target's.
+    """Return what `sys.argv` is for the modules of a graph:
+    that of a program whose file is the target's.
 
     Imports nothing.
     """
@@ -158,8 +158,8 @@ def _origin(target: Target) -> str | None:
 
 @contextlib.contextmanager
 def _no_loop() -> Iterator[None]:
-    """Import as if no event loop ran in this thread: where `local()` is called in a coroutine, one
-    does.
+    """Import as if no event loop ran in this thread:
+    where `local()` is called in a coroutine, one does.
 
     The four functions are those that asyncio documents for event loops and tasks of others
     ("Extending").

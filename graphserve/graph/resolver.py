@@ -1,5 +1,5 @@
-"""The resolver as its parent sees it: a short-lived child that imports user code and answers with a
-Resolution.
+"""The resolver as its parent sees it:
+a short-lived child that imports user code and answers with a Resolution.
 
 What it does there is in `builder.py`. Runs in the supervisor, and in the commands that start
 nothing.

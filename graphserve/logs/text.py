@@ -22,8 +22,8 @@ _ESCAPES_IN_LINES = {code: escape for code, escape in _ESCAPES.items() if code !
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    """Return a text with escapes, as Python writes them, for control characters, line ends and
-    surrogates.
+    """Return a text with escapes, as Python writes them,
+    for control characters, line ends and surrogates.
 
     Args:
         text: whatever it is.
@@ -35,8 +35,8 @@ def printable(text: str, *, lines: bool = False) -> str:
 
 
 def encodable(value: object) -> object:
-    """Return text, or lists and dicts of it, with escapes for what UTF-8 does not have: lone
-    surrogates.
+    """Return text, or lists and dicts of it, with escapes for what UTF-8 does not have:
+    lone surrogates.
     """
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()

@@ -27,8 +27,8 @@ class Timer:
         self._handle: asyncio.TimerHandle | None = None
 
     def cancel(self) -> None:
-        """Cancel it, and let go of what it would have called: that holds us, and maybe a large
-        result.
+        """Cancel it, and let go of what it would have called:
+        that holds us, and maybe a large result.
         """
         self._call = _nothing
         if self._among is not None:

@@ -1,5 +1,5 @@
-"""Calls to a graph of processes from the Python program that started it: on a loop and a thread of
-their own.
+"""Calls to a graph of processes from the Python program that started it:
+on a loop and a thread of their own.
 
 `Calls` is the thread. The public port keeps what an API raised from everybody; the program whose
 API it is learns it from the log, by `LoggedErrors`.
@@ -154,8 +154,8 @@ class LoggedErrors:
                 waiter.set_result(None)
 
     async def explain(self, body: bytes) -> bytes:
-        """Return a problem with its detail, where it was kept from the public and the log has
-        it.
+        """Return a problem with its detail,
+        where it was kept from the public and the log has it.
         """
         request_id = problem.withheld(body)
         if request_id is None:

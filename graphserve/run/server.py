@@ -104,8 +104,8 @@ class Server(Generic[T]):
 
     @property
     def call(self) -> type[T]:
-        """Return the entry's APIs, typed like a dependency: await `server.call.ocr(pages)`, or wait
-        with `.result()`.
+        """Return the entry's APIs, typed like a dependency:
+        await `server.call.ocr(pages)`, or wait with `.result()`.
 
         Raises:
             GraphServeError: the graph has been stopped.

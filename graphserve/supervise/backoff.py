@@ -53,8 +53,8 @@ class Backoff:
 
     @property
     def failed(self) -> bool:
-        """Return whether its workers have died early so often that callers need not wait for the
-        next one.
+        """Return whether its workers have died early so often
+        that callers need not wait for the next one.
         """
         return self.early_deaths >= self.failed_after
 

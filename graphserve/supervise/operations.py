@@ -166,8 +166,8 @@ class Operations:
                 await self.fleet.rollouts[node].restart(progress)
 
     def gives_way(self, names: Collection[str]) -> bool:
-        """Return whether a reload of these nodes (none: of all) may take the place of what is under
-        way.
+        """Return whether a reload of these nodes (none: of all) may take the place
+        of what is under way.
 
         It may while modules are imported, which may hang and has changed nothing yet, if it does
         all that was asked.
@@ -191,8 +191,8 @@ class Operations:
             raise GraphError(f"{exc}\n{self._what_now([], failed)}", log_of(exc)) from exc
 
     async def _check_certificate(self, config: Config) -> None:
-        """Ask of the TLS files what is asked before a start: workers would take one that has
-        expired.
+        """Ask of the TLS files what is asked before a start:
+        workers would take one that has expired.
 
         Raises:
             ConfigurationError: they cannot be used. Workers go on with what they have read.
@@ -279,8 +279,8 @@ class Operations:
         return words + (f"; no worker of {', '.join(down)} is ready" if down else "")
 
     def _config_now(self) -> Config:
-        """Return the configuration as files and environment say it now; where the graph listens
-        stays.
+        """Return the configuration as files and environment say it now;
+        where the graph listens stays.
         """
         if self._reread is None:
             return self.config

@@ -1,5 +1,5 @@
-"""The quarantine: calls that kill worker after worker are refused for a while, and their neighbours
-live.
+"""The quarantine: calls that kill worker after worker are refused for a while,
+and their neighbours live.
 
 Runs in the supervisor. What was executed at a death is known by two ways. Who made the call tells
 us: it has its bytes. Of calls that came by the public port, the worker itself leaves a note in the
@@ -181,8 +181,8 @@ class Quarantine:
         self._tell()
 
     def message(self) -> SuspectCalls | None:
-        """Return what callers and workers are to know; None if there is nothing, and was
-        nothing.
+        """Return what callers and workers are to know;
+        None if there is nothing, and was nothing.
         """
         now = self._clock()
         while self._deaths and now - self._deaths[0].at > REMEMBERED:
@@ -251,8 +251,8 @@ class Quarantine:
         self._tell()
 
     def _say_who(self, death: Death) -> None:
-        """Say which calls were executed, since one of them may have ended the worker, and nobody
-        knows which.
+        """Say which calls were executed, since one of them may have ended the worker,
+        and nobody knows which.
         """
         # an upload: it cannot be refused
         if not death.calls or (death.alone and death.executing <= death.workers):

@@ -305,8 +305,8 @@ def run(
 
 
 class _Shown(logging.Handler):
-    """What libraries in this process log, as records: else it would stand between them, in another
-    form.
+    """What libraries in this process log, as records:
+    else it would stand between them, in another form.
 
     Args:
         observer: who watches.

@@ -1,5 +1,5 @@
-"""What systemd is told: READY=1, RELOADING=1, STOPPING=1, WATCHDOG=1 and a line of status. Runs in
-the supervisor.
+"""What systemd is told: READY=1, RELOADING=1, STOPPING=1,
+WATCHDOG=1 and a line of status. Runs in the supervisor.
 
 The protocol is that of sd_notify(3): datagrams to the socket that `$NOTIFY_SOCKET` names. Without
 it, nothing is sent.
@@ -23,8 +23,8 @@ AGAIN = 0.05  # seconds until a message is sent again for which the manager had 
 
 
 class SystemdNotifier:
-    """An observer that also tells systemd; everything else goes on to the observer that it stands
-    before.
+    """An observer that also tells systemd;
+    everything else goes on to the observer that it stands before.
 
     Args:
         observer: who watches besides.
@@ -64,8 +64,8 @@ class SystemdNotifier:
         self._observer.serving(url)
 
     def ready(self, trouble: str = "") -> None:
-        """Tell the manager that the start or a reload is over; `trouble` says why the reload
-        failed.
+        """Tell the manager that the start or a reload is over;
+        `trouble` says why the reload failed.
         """
         self._doing = f"; {_first_line(trouble)}" if trouble else ""
         self._send(["READY=1", f"MAINPID={os.getpid()}", self._status()], waits=True)
@@ -136,8 +136,8 @@ class SystemdNotifier:
 
 
 def tell_failure(words: str, env: Mapping[str, str]) -> None:
-    """Say that a start has failed, where there is no supervisor that would: it has not begun, or
-    has ended.
+    """Say that a start has failed, where there is no supervisor that would:
+    it has not begun, or has ended.
 
     Args:
         words: why; the first line is told.

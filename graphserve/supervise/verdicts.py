@@ -45,8 +45,8 @@ def judge(options: ServiceOptions, health: HealthReport, quota: float) -> Verdic
 def stuck(
     options: ServiceOptions, now: float, seen_at: float, deadline: Callable[[], float]
 ) -> str:
-    """Return why a worker whose loop does nothing any more is to be killed; empty if it is not, or
-    not yet.
+    """Return why a worker whose loop does nothing any more is to be killed;
+    empty if it is not, or not yet.
 
     Args:
         options: of its node.

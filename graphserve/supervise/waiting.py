@@ -24,8 +24,8 @@ async def first(*works: Callable[[], Awaitable[object]]) -> None:
 
 
 async def together(works: Iterable[Awaitable[None]]) -> None:
-    """Do things side by side; the first that fails ends the others, and is raised when they have
-    ended.
+    """Do things side by side; the first that fails ends the others,
+    and is raised when they have ended.
     """
     tasks = [asyncio.ensure_future(work) for work in works]
     try:

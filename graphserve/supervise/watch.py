@@ -22,8 +22,8 @@ IGNORED = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 
 def folders(config: Config, plan: Plan) -> list[str]:
-    """Return the folders to watch: those of `--reload-dir`, or else where the app's modules were
-    found.
+    """Return the folders to watch: those of `--reload-dir`,
+    or else where the app's modules were found.
     """
     given = config.reload_dirs or [
         path for path in plan.sys_path if path not in config.settings.sys_path

@@ -27,8 +27,8 @@ _TRACKER = b"resource_tracker import main"  # in what such a process executes (`
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel end this process with SIGKILL when its parent ends; nothing on systems other
-    than Linux.
+    """Have the kernel end this process with SIGKILL when its parent ends;
+    nothing on systems other than Linux.
 
     Args:
         parent: the pid that started us.

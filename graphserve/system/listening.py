@@ -42,8 +42,8 @@ def explain_unknown_host(exc: Exception, host: str) -> str:
 
 
 def obstacle(uds: str) -> str:
-    """Return what keeps a Unix socket from being made at this path; empty if nothing is there, or a
-    socket.
+    """Return what keeps a Unix socket from being made at this path;
+    empty if nothing is there, or a socket.
 
     Raises:
         OSError: the path cannot be looked at.

@@ -32,8 +32,8 @@ _shows = False  # whether this process writes its stack at the signal
 
 
 def show_on_signal() -> None:
-    """Have this process write the stack of each thread to its stderr when the signal comes, and end
-    by it.
+    """Have this process write the stack of each thread to its stderr when the signal comes,
+    and end by it.
     """
     global _shows
     _shows = True
@@ -42,8 +42,8 @@ def show_on_signal() -> None:
 
 @contextlib.contextmanager
 def awaiting(awaitable: object) -> Iterator[None]:
-    """Have the signal show also where a coroutine waits, which is in the stack of no thread; on the
-    main thread.
+    """Have the signal show also where a coroutine waits, which is in the stack of no thread;
+    on the main thread.
     """
     if not _shows:
         yield
@@ -136,8 +136,8 @@ class Stack:
         return True
 
     def __str__(self) -> str:
-        """Return the threads that were in user code, as Python prints a traceback; empty if none
-        was.
+        """Return the threads that were in user code, as Python prints a traceback;
+        empty if none was.
         """
         linecache.checkcache()  # sources are edited
         # The thread that the signal interrupted, which mostly is the main one, comes last: it goes

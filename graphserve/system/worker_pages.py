@@ -103,8 +103,8 @@ class WorkerPage:
             self._descriptor = -1
 
     def deadline(self) -> float:
-        """Return the latest deadline of what it executes, seconds of CLOCK_MONOTONIC; 0.0 if there
-        is none.
+        """Return the latest deadline of what it executes, seconds of CLOCK_MONOTONIC;
+        0.0 if there is none.
         """
         return self._words()[DEADLINE] / 1e9
 

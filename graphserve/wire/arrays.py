@@ -301,8 +301,8 @@ def _is_of(dtype: AnyDtype, kind: type) -> bool:
 
 
 def _leaf_types(value: list[Any]) -> set[type]:
-    """Return the types of what is in nested lists; list itself if they are nested too deeply to be
-    an array.
+    """Return the types of what is in nested lists;
+    list itself if they are nested too deeply to be an array.
     """
     found: set[type] = set()
     level = value
@@ -388,8 +388,8 @@ def pack(array: AnyArray) -> tuple[bytes, memoryview]:
 
 
 def unpack(data: memoryview, place: memoryview | None = None, *, public: bool = False) -> AnyArray:
-    """Return the read-only array that `pack` described, over the bytes behind the header, or over
-    `place`.
+    """Return the read-only array that `pack` described,
+    over the bytes behind the header, or over `place`.
 
     The elements are not copied, unless they lie at an address that their type cannot be read from.
 
@@ -432,8 +432,8 @@ def unpack(data: memoryview, place: memoryview | None = None, *, public: bool = 
 
 
 def freeze(array: AnyArray) -> AnyArray:
-    """Return a read-only view of a new array; unlike the array itself it cannot be made writable
-    again.
+    """Return a read-only view of a new array;
+    unlike the array itself it cannot be made writable again.
     """
     array.flags.writeable = False
     return array.view()

@@ -37,8 +37,8 @@ class MalformedBody(ValueError):
 
 
 class BeyondMsgpack(TypeError):
-    """Raised when a value cannot be written as plain msgpack, though JSON has it: an integer beyond
-    64 bits.
+    """Raised when a value cannot be written as plain msgpack, though JSON has it:
+    an integer beyond 64 bits.
     """
 
 

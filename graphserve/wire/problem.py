@@ -334,8 +334,8 @@ def in_stream(
     with_details: bool,
     internal: bool,
 ) -> bytes:
-    """Return the error that ended a stream after it had begun, as the last bytes of the stream; see
-    `to_frame`.
+    """Return the error that ended a stream after it had begun, as the last bytes of the stream;
+    see `to_frame`.
     """
     if format is StreamFormat.FRAMES:
         said = to_frame(

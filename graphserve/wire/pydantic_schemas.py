@@ -94,8 +94,8 @@ def build(schema: Schema, config: CoreConfig) -> Way:
 
 
 def guarded(schema: Schema) -> Schema:
-    """Return a schema of pydantic's that makes a set, or a dict, only of what has hashes that are
-    spread.
+    """Return a schema of pydantic's that makes a set, or a dict,
+    only of what has hashes that are spread.
 
     pydantic validates each element and each key, and puts it in a wrapper that no client can choose
     the hash of. Only when the hashes of all are known to be spread, they are taken out.

@@ -123,8 +123,8 @@ def done(tickets: list[Ticket]) -> None:
 
 
 def contents(request: bytes, tickets: list[Ticket]) -> bytes | None:
-    """Return a request with a check of what it refers to in place of the references; as long as it
-    was.
+    """Return a request with a check of what it refers to in place of the references;
+    as long as it was.
 
     Of much memory only pieces are read, so that it takes a millisecond at most.
 
@@ -164,8 +164,8 @@ def _check(segment: Segment, size: int) -> int:
 
 
 class MemorySender:
-    """Places large buffers in segments of this process, and uses a segment again when nobody reads
-    it.
+    """Places large buffers in segments of this process,
+    and uses a segment again when nobody reads it.
 
     Args:
         cap: bytes that they may have together; 0 sends everything by the socket.
@@ -401,8 +401,8 @@ def is_taken(descriptor: int, generation: int) -> bool:
 
 
 class MemoryReceiver:
-    """Maps the segments of other processes that references name, and lets go of what nothing reads
-    any more.
+    """Maps the segments of other processes that references name,
+    and lets go of what nothing reads any more.
 
     Args:
         owners: the pids whose memory is read: the workers of the graph.
@@ -415,8 +415,8 @@ class MemoryReceiver:
         self._lock = threading.RLock()  # a view may be collected while this thread is in here
 
     def fetch(self, reference: bytes) -> memoryview:
-        """Return the buffer behind a reference, read-only; safe for as long as anything made of it
-        lives.
+        """Return the buffer behind a reference, read-only;
+        safe for as long as anything made of it lives.
 
         Raises:
             UnreadableMemory: its owner is no worker of this graph, is gone, gave the call up or

@@ -1,5 +1,5 @@
-"""Decides who a request is from, and what it may do more than a client: once, from how its
-connection opened.
+"""Decides who a request is from, and what it may do more than a client:
+once, from how its connection opened.
 
 A connection between processes of a graph opens with a line that says what its requests are; HTTP
 follows. No HTTP client sends such a line, no header or body can say the same, and the public port

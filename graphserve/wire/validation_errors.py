@@ -88,8 +88,8 @@ def is_malformed(error: BaseException) -> bool:
 
 
 def malformed(error: BaseException, body: bytes | bytearray | memoryview) -> MalformedBody:
-    """Return the error to answer a body with that cannot be read: what is wrong with it, and at
-    which byte.
+    """Return the error to answer a body with that cannot be read:
+    what is wrong with it, and at which byte.
     """
     if isinstance(error, RecursionError):
         return MalformedBody("the body is nested too deeply")

@@ -205,8 +205,8 @@ class ValueCodec:
         )
 
     def for_public(self, value: object) -> object:
-        """Return the value as `ValueWriter.public` takes it: as its reader, who may be anybody,
-        reads it.
+        """Return the value as `ValueWriter.public` takes it:
+        as its reader, who may be anybody, reads it.
         """
         return value if self._adapter is None else self._adapter.plain(value, for_input=True)
 

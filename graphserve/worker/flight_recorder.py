@@ -1,5 +1,5 @@
-"""What a worker executes, where its supervisor reads it although the loop is stuck or the process
-is dead.
+"""What a worker executes, where its supervisor reads it although the loop is stuck
+or the process is dead.
 
 It is in memory of its own (memfd_create(2)), which the supervisor has a descriptor of. The server
 makes it, the executor and the HTTP requests write into it: so it is a module of its own. Runs in

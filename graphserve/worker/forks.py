@@ -19,8 +19,8 @@ from graphserve.system.inherited import do_nothing
 
 
 class Forks:
-    """Takes the sockets that bear our names from each forked child; those of user code are left
-    alone.
+    """Takes the sockets that bear our names from each forked child;
+    those of user code are left alone.
 
     Args:
         run: the run folder: each of its sockets, and each connection to one, has a name in it at

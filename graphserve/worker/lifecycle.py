@@ -41,8 +41,8 @@ TRANSITIONS: dict[ProcessState, frozenset[ProcessState]] = {
 
 
 class IllegalStep(RuntimeError):
-    """Raised when a process is to go from one state to another that cannot follow it: a bug of
-    ours.
+    """Raised when a process is to go from one state to another that cannot follow it:
+    a bug of ours.
     """
 
 

@@ -80,8 +80,8 @@ class HostProcess:
         forked.flush()
 
     def spare_garbage_collector(self) -> None:
-        """Keep the garbage collector from looking again and again at what lives as long as the
-        process.
+        """Keep the garbage collector from looking again
+        and again at what lives as long as the process.
         """
         gc.collect()
         gc.freeze()
@@ -294,8 +294,8 @@ class SupervisedProcess(Generic[ServerT]):
         self.host.exit(ExitCode.FAILED)
 
     def _on_no_room(self) -> None:
-        """Fail: sockets that the supervisor sent did not fit into this process, and without them it
-        serves nobody.
+        """Fail: sockets that the supervisor sent did not fit into this process,
+        and without them it serves nobody.
         """
         reason = os_errors.explain(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
         self._fail(f"{self.node.name} cannot take the sockets that it shall serve: {reason}", "")
@@ -318,8 +318,8 @@ class SupervisedProcess(Generic[ServerT]):
             self.supervisor.send(messages.Drained())
 
     def _waits_for_exit(self, last: bool) -> bool:
-        """Return whether it stays when it has drained, until the supervisor says that all are
-        done.
+        """Return whether it stays when it has drained,
+        until the supervisor says that all are done.
         """
         raise NotImplementedError
 
@@ -432,8 +432,8 @@ def _sockets(names: Sequence[str], descriptors: Sequence[int]) -> dict[str, sock
 
 
 class FallbackServerProcess(SupervisedProcess["FallbackServer"]):
-    """A fallback server: it answers at the public port while the entry has no worker, and serves no
-    class.
+    """A fallback server: it answers at the public port while the entry has no worker,
+    and serves no class.
     """
 
     async def _start(self) -> FallbackServer:

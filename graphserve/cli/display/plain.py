@@ -34,8 +34,8 @@ class _PriorityWriter:
         self.close = self._writer.close
 
     def write(self, text: str, level: str) -> bool:
-        """Queue whole lines, or drop them when too much waits already; return whether they were
-        queued.
+        """Queue whole lines, or drop them when too much waits already;
+        return whether they were queued.
         """
         return self._writer.write(self._marked(text, level))
 

@@ -1,5 +1,5 @@
-"""Prints what commands say: text, whatever is in it; with its priority where the journal of systemd
-reads it.
+"""Prints what commands say: text, whatever is in it;
+with its priority where the journal of systemd reads it.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def with_priority(text: str, level: str) -> str:
 
 
 def is_journal(descriptor: int) -> bool:
-    """Return whether the journal of systemd reads what is written there (systemd.exec(5),
-    `JOURNAL_STREAM`).
+    """Return whether the journal of systemd reads what is written
+    there (systemd.exec(5), `JOURNAL_STREAM`).
     """
     try:
         status = os.fstat(descriptor)

@@ -63,8 +63,8 @@ def _plain(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence
 
 
 def node_state(state: str, ready: int, workers: int, silent: int = 0) -> str:
-    """Return the state of a node: `degraded` if it is ready and lacks workers, or some of them do
-    not report.
+    """Return the state of a node: `degraded` if it is ready and lacks workers,
+    or some of them do not report.
     """
     return "degraded" if state == "ready" and (ready < workers or silent) else state
 

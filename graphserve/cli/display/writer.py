@@ -41,8 +41,8 @@ class DescriptorWriter:
         self._thread.start()
 
     def write(self, text: str) -> bool:
-        """Queue whole lines, or drop them when too much waits already; return whether they were
-        queued.
+        """Queue whole lines, or drop them when too much waits already;
+        return whether they were queued.
         """
         data = text.encode("utf-8", "backslashreplace")
         with self._changed:

@@ -114,8 +114,8 @@ def failure_rows(operations: Operations) -> list[FailureRow]:
 
 
 def overall_state(fleet: Fleet, phase: GraphPhase) -> str:
-    """Return `ready` if every node has all its workers, `degraded` if not; or the phase, if it is
-    not `SERVING`.
+    """Return `ready` if every node has all its workers, `degraded` if not;
+    or the phase, if it is not `SERVING`.
     """
     if phase is not GraphPhase.SERVING:
         return phase.shown

@@ -60,8 +60,8 @@ class _Lines:
         self._loop.add_reader(descriptor, self._read)
 
     def close(self) -> None:
-        """Read what is still there, and stop: the worker is gone (its own children may hold the
-        other end).
+        """Read what is still there, and stop:
+        the worker is gone (its own children may hold the other end).
         """
         while self._open and self._read():
             pass

@@ -155,8 +155,8 @@ class PublicSocket:
 
     @property
     def lost(self) -> bool:
-        """Return whether the name of a Unix socket that is open was removed: no client can connect
-        any more.
+        """Return whether the name of a Unix socket that is open was removed:
+        no client can connect any more.
         """
         return (
             self.path is not None
@@ -237,8 +237,8 @@ class PublicSocket:
 
 @contextlib.contextmanager
 def _alone_in(folder: str) -> Iterator[None]:
-    """Let no other start bind in this folder meanwhile: it would take our socket for one that was
-    left behind.
+    """Let no other start bind in this folder meanwhile:
+    it would take our socket for one that was left behind.
 
     Between bind and listen a socket refuses connections, as one does whose process was killed.
     """

@@ -30,8 +30,8 @@ from graphserve.system.rundir.search import is_our_link, link_to
 
 
 def claim_problem(path: Path) -> str:
-    """Return why no graph can have this folder as its run folder, or an empty string; change
-    nothing.
+    """Return why no graph can have this folder as its run folder, or an empty string;
+    change nothing.
     """
     try:
         folder = os.open(path, FOLDER_FLAGS)
@@ -50,8 +50,8 @@ def claim_problem(path: Path) -> str:
 
 
 def _claim_problem(folder: int, path: Path) -> str:
-    """Return the same of a folder that is open: it is another user's, or holds things and no marker
-    of ours.
+    """Return the same of a folder that is open:
+    it is another user's, or holds things and no marker of ours.
     """
     if os.fstat(folder).st_uid != os.geteuid():
         return f"the run folder {path} belongs to another user: give another --run-dir"
@@ -307,8 +307,8 @@ class RunDir:
 
 
 def _make_private(folder: Path) -> None:
-    """Make a folder and those above it, as far as there are none, for this user only, whatever the
-    umask is.
+    """Make a folder and those above it, as far as there are none,
+    for this user only, whatever the umask is.
     """
     before = os.umask(0o077)
     try:

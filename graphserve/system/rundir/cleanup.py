@@ -73,8 +73,8 @@ class Stale:
 
 
 def remove_stale() -> Stale:
-    """Remove the run folders of ours whose graph was killed, and our links to such; nothing else is
-    touched.
+    """Remove the run folders of ours whose graph was killed, and our links to such;
+    nothing else is touched.
     """
     tokens, foreign = [], []
     for path in (*candidates(PREFIX), *candidates(UNFINISHED)):

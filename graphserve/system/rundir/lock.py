@@ -70,8 +70,8 @@ def is_live(folder: Path) -> bool:
 
 
 def token_of(folder: Path) -> str:
-    """Return the token of the graph that runs in a folder, or was killed there; empty if there is
-    none.
+    """Return the token of the graph that runs in a folder, or was killed there;
+    empty if there is none.
     """
     lock = _open_lock(folder)
     try:
@@ -104,8 +104,8 @@ def try_lock(descriptor: int, how: int = fcntl.LOCK_EX) -> bool:
 
 
 def is_lock_of(folder: int, lock: int) -> bool:
-    """Return whether what we took is still the folder's lock: one that was removed meanwhile locks
-    nobody out.
+    """Return whether what we took is still the folder's lock:
+    one that was removed meanwhile locks nobody out.
     """
     try:
         return os.path.samestat(os.fstat(lock), os.stat(LOCK, dir_fd=folder, follow_symlinks=False))

@@ -17,8 +17,8 @@ from graphserve.system.rundir.paths import LOCK, PREFIX, parent
 
 
 def live_folders() -> list[Path]:
-    """Return the run folders in which a graph of this user runs, also those that were chosen with
-    `--run-dir`.
+    """Return the run folders in which a graph of this user runs,
+    also those that were chosen with `--run-dir`.
     """
     return sorted(
         {Path(os.path.realpath(folder)) for folder in candidates(PREFIX) if is_live(folder)}
@@ -55,8 +55,8 @@ def in_usual_place(folders: set[Path]) -> set[Path]:
 
 
 def candidates(prefix: str) -> Iterator[Path]:
-    """Yield what may be run folders in the usual place, and links to those elsewhere, by name and
-    owner.
+    """Yield what may be run folders in the usual place,
+    and links to those elsewhere, by name and owner.
     """
     try:
         place = parent()

@@ -28,8 +28,8 @@ class Names:
         self._texts = [quoted for _, quoted in self._quoted]
 
     def are_once(self, text: bytes, given: int) -> bool:
-        """Return whether JSON plainly has none of them twice; where it does not, `duplicate` finds
-        out.
+        """Return whether JSON plainly has none of them twice;
+        where it does not, `duplicate` finds out.
         """
         if text.count(b'"') == 2 * given:  # there are quotes around the names, and no others
             return True
@@ -45,8 +45,8 @@ class Names:
         given: int,
         members: Callable[[Body], dict[str, msgspec.Raw]],
     ) -> str | None:
-        """Return which of them a body gives more than once, or None; an empty name if it is not
-        known which.
+        """Return which of them a body gives more than once, or None;
+        an empty name if it is not known which.
 
         Args:
             body: an object of these names and no others, well-formed.

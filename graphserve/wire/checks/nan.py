@@ -1,5 +1,5 @@
-"""Reads null in JSON as NaN where only a float can be: JSON has no word for it, so it is written
-as null.
+"""Reads null in JSON as NaN where only a float can be:
+JSON has no word for it, so it is written as null.
 
 A decoder takes no null for a float. So a value is read in this way only where that is what the
 decoder said.
@@ -57,8 +57,8 @@ class NanReader:
 
 
 def filler(hint: Hint) -> Callable[[object], object] | None:
-    """Return what puts NaN in the places of null in natural values of a type; None where there are
-    no floats.
+    """Return what puts NaN in the places of null in natural values of a type;
+    None where there are no floats.
 
     It changes the values. Whatever unions there are, each object is looked at once for each class
     that it may be.

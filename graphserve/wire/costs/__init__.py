@@ -1,5 +1,5 @@
-"""Bounds what decoding may cost: few bytes from outside must not make a process hold, do or answer
-much.
+"""Bounds what decoding may cost: few bytes from outside must not make a process hold,
+do or answer much.
 
     bounds           every bound, in one table
     screening        checks a public body before it is decoded: depth, lists and objects, sets and

@@ -48,8 +48,8 @@ _Look = Callable[[object, bool], None]  # at a value, and whether it was JSON
 
 
 class Hashed:
-    """Knows which parameters have sets and dicts with elements and keys whose hashes a client can
-    choose.
+    """Knows which parameters have sets and dicts with elements
+    and keys whose hashes a client can choose.
 
     Args:
         types: the types, by the names of the parameters.

@@ -42,8 +42,8 @@ _IN_THE_WAY = (
 
 
 def crowded(values: Iterable[object], is_set: bool) -> str | None:
-    """Return what is wrong if a table of the values, put there in this order, is too slow; None if
-    nothing is.
+    """Return what is wrong if a table of the values, put there in this order, is too slow;
+    None if nothing is.
 
     Args:
         values: elements, or keys; equal ones too.
@@ -93,8 +93,8 @@ def _takes_long(keys: list[object], hashing: int, is_set: bool) -> bool:
 
 
 def _firsts(keys: list[object], hashes: list[int]) -> list[int] | None:
-    """Return for each value the number of the equal one before it, or -1; None if too many have one
-    hash.
+    """Return for each value the number of the equal one before it, or -1;
+    None if too many have one hash.
     """
     hidden = list(map(_SECRET.__mul__, hashes))
     times = Counter(hidden)
@@ -119,8 +119,8 @@ def _firsts(keys: list[object], hashes: list[int]) -> list[int] | None:
 
 
 def _are_apart(hashes: list[int], is_set: bool) -> bool:
-    """Return whether ascending hashes have places of their own in each table that there is on the
-    way.
+    """Return whether ascending hashes have places of their own in each table
+    that there is on the way.
     """
     size = 8
     while True:
@@ -235,8 +235,8 @@ class Table:
         self._room = _room(size, self._is_set)
 
     def _free(self, hash_: int) -> tuple[int, int]:
-        """Return the place for a value that is not there, whose first place is taken, and the steps
-        to it.
+        """Return the place for a value that is not there,
+        whose first place is taken, and the steps to it.
         """
         taken = self._taken
         mask = self._mask
@@ -259,8 +259,8 @@ class Table:
 
 
 def _hashable(value: object) -> object:
-    """Return what has the hash that a value will have: msgspec makes tuples of lists where they are
-    hashed.
+    """Return what has the hash that a value will have:
+    msgspec makes tuples of lists where they are hashed.
     """
     if type(value) is list:
         return tuple(map(_hashable, value))

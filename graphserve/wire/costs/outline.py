@@ -1,5 +1,5 @@
-"""Reads what a body consists of, without making anything of it, in time that is linear in its
-bytes.
+"""Reads what a body consists of, without making anything of it,
+in time that is linear in its bytes.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ _COUNTED = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}
 
 
 def outline(body: bytes | bytearray, list_bytes: int, map_bytes: int, most: int) -> Outline:
-    """Read msgpack as far as it can be read, or until it is too deep, without making anything of
-    it.
+    """Read msgpack as far as it can be read, or until it is too deep,
+    without making anything of it.
 
     Args:
         body: the msgpack.

@@ -1,5 +1,5 @@
-"""Batches: the calls of several callers are joined into one execution, and its result is split
-again.
+"""Batches: the calls of several callers are joined into one execution,
+and its result is split again.
 
     batcher       collects the calls of one API while it holds a slot (and, among several workers,
                   the batch lease)

@@ -28,8 +28,8 @@ class Sized(typing.Protocol):
 
 
 def list_parameters(signature: Signature) -> tuple[str, ...]:
-    """Return the parameters that batching joins: those whose type is a list, a sequence or an
-    array.
+    """Return the parameters that batching joins:
+    those whose type is a list, a sequence or an array.
     """
     return tuple(
         parameter.name for parameter in signature.parameters if type_hints.is_list(parameter.type)
@@ -60,8 +60,8 @@ def measure(arguments: dict[str, Any], lists: Sequence[str]) -> tuple[int, Any]:
 
 
 def cut(calls: Iterable[T], most: int) -> Iterator[list[tuple[T, int, int]]]:
-    """Calls as executions of at most `most` items: each a list of (call, start, stop) of the call's
-    own items.
+    """Calls as executions of at most `most` items:
+    each a list of (call, start, stop) of the call's own items.
     """
     part: list[tuple[T, int, int]] = []
     room = most
@@ -133,8 +133,8 @@ def rejoin(pieces: Sequence[object]) -> Any:
 
 
 def failures(piece: Any) -> Iterable[BaseException]:
-    """Return the items of a result that are exceptions: the method's word that these items
-    failed.
+    """Return the items of a result that are exceptions:
+    the method's word that these items failed.
     """
     return () if _is_array(piece) else [item for item in piece if isinstance(item, BaseException)]
 

@@ -1,5 +1,5 @@
-"""SystemExit and KeyboardInterrupt of user code, raised out of the loop: each is told once, and
-ends nothing.
+"""SystemExit and KeyboardInterrupt of user code, raised out of the loop:
+each is told once, and ends nothing.
 
 asyncio raises SystemExit and KeyboardInterrupt of a task out of its loop, before anybody who awaits
 the task has them. If that is an API, its call fails with it, and the log has it under the request
@@ -78,8 +78,8 @@ def flush() -> None:
 
 
 def _is_held(exc: BaseException, loop: asyncio.AbstractEventLoop) -> bool:
-    """Return whether a TaskGroup will raise it, once its other tasks are cancelled: they may take
-    their time.
+    """Return whether a TaskGroup will raise it, once its other tasks are cancelled:
+    they may take their time.
 
     That is in no public attribute. Where a Python has no such attribute, nothing is held.
     """

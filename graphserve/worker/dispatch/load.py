@@ -27,8 +27,8 @@ CALM = 2.0  # seconds in time and within the limit after which there is none
 
 
 class LatencyEstimate:
-    """The mean of the latest calls and how far they lie from it, as TCP estimates round trips (RFC
-    6298).
+    """The mean of the latest calls and how far they lie from it,
+    as TCP estimates round trips (RFC 6298).
     """
 
     __slots__ = ("_deviation", "_mean")
@@ -49,15 +49,15 @@ class LatencyEstimate:
 
     @property
     def needed(self) -> float:
-        """Return the seconds that a call needs to be in time, most likely; 0.0 while nothing is
-        known.
+        """Return the seconds that a call needs to be in time, most likely;
+        0.0 while nothing is known.
         """
         return self._mean + 4 * self._deviation + WAY_BACK if self._mean else 0.0
 
     @property
     def usual(self) -> float:
-        """Return the seconds that most calls take at most, for where a low guess costs little; 0.0
-        likewise.
+        """Return the seconds that most calls take at most, for where a low guess costs little;
+        0.0 likewise.
         """
         return self._mean + self._deviation + WAY_BACK if self._mean else 0.0
 

@@ -1,5 +1,5 @@
-"""The slots of a worker: how many limited calls it executes at once, and when it accepts the next
-one.
+"""The slots of a worker: how many limited calls it executes at once,
+and when it accepts the next one.
 
 A worker accepts from its node's shared sockets (`GatedListener`) only while it has a free slot. The
 kernel's accept queue is then one queue for all callers and all workers of the node, and the free
@@ -199,8 +199,8 @@ class Slots:
         return True
 
     def take_after_queue(self) -> bool:
-        """Take a slot for a call that came another way, if one is left when those in the queue have
-        been served.
+        """Take a slot for a call that came another way,
+        if one is left when those in the queue have been served.
         """
         if self.in_use < self.limit:
             for watch in self._watches:
@@ -243,8 +243,8 @@ class Slots:
 
 
 def has_hung_up(connection: Descriptor) -> bool:
-    """Return whether the caller has closed its end: it gave up while it waited (poll(2),
-    POLLRDHUP).
+    """Return whether the caller has closed its end:
+    it gave up while it waited (poll(2), POLLRDHUP).
     """
     return _polls(connection, select.POLLRDHUP)
 
@@ -263,8 +263,8 @@ def _polls(connection: Descriptor, event: int) -> bool:
 
 
 def drain_backlog(listener: socket.socket, attach: Attach) -> None:
-    """Accept all that waits at a listener, then close it: connections left in its queue would be
-    reset.
+    """Accept all that waits at a listener, then close it:
+    connections left in its queue would be reset.
     """
     with contextlib.suppress(OSError):
         while True:

@@ -80,8 +80,8 @@ class Acceptor:
             self.loop.add_reader(sock, self._accept)
 
     async def succeed(self, sock: socket.socket, backlog: int) -> None:
-        """Accept from another socket, since the name of the one before was removed; who waits there
-        is served.
+        """Accept from another socket, since the name of the one before was removed;
+        who waits there is served.
         """
         self.close()
         await self.open(sock, backlog)

@@ -148,8 +148,8 @@ class EarlyConnection(PublicConnection):
             self._watch_for_end()
 
     def _next_size(self) -> int:
-        """Return the bytes of what is held that can be parsed: a probe, or what is left of its
-        body.
+        """Return the bytes of what is held that can be parsed:
+        a probe, or what is left of its body.
         """
         if self.receiving:
             return max(1, self._length() - self.body_seen) if self._length() else PORTION

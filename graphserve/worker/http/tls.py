@@ -85,8 +85,8 @@ class FailedHandshakes:
         self._untold = 0
 
     def note(self, exc: BaseException | None, peer: str) -> None:
-        """Tell how a handshake ended; what is no failure of TLS (a client that left) is nothing to
-        tell.
+        """Tell how a handshake ended; what is no failure
+        of TLS (a client that left) is nothing to tell.
 
         Args:
             exc: what was raised, if anything.

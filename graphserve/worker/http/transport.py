@@ -68,8 +68,8 @@ class FlowControl:
 
 
 def remote_address(transport: asyncio.Transport) -> Address | None:
-    """Return the client's address and port; None at a Unix socket, and of a client that has
-    left.
+    """Return the client's address and port;
+    None at a Unix socket, and of a client that has left.
     """
     sock: socket.socket = transport.get_extra_info("socket")
     try:
