@@ -41,6 +41,10 @@ CIRCLE = "A → B ({cwd}/circle.py:6) → A ({cwd}/circle.py:15)"
 CASES = [
     # arguments, exit code, the first line, the last line if it is another
     (["nomod:X"], 4, "there is no module 'nomod' (looked in {cwd} first; --app-dir changes that)", None),
+    (["Gateway"], 4, "there is no module 'Gateway' (looked in {cwd} first; --app-dir changes that); "
+     "did you mean app.py:Gateway?", None),
+    (["Nowhere"], 4, "there is no module 'Nowhere' (looked in {cwd} first; --app-dir changes that); "
+     "a class is named with its file: FILE.py:Nowhere", None),
     (["app"], 4, "'app' names no class: its services are Recognizer, Gateway; write app:Gateway", None),
     (["app:Gatewya"], 4, "'app' has no class 'Gatewya': did you mean app:Gateway?", None),
     (["app.py:Gatewya"], 4, "'app' has no class 'Gatewya': did you mean app.py:Gateway?", None),
