@@ -146,7 +146,13 @@ class Channel:
                 words = f"a message on the control connection cannot be read: {exc}"
                 self.loop.call_exception_handler({"message": words})
                 continue
-            self.on_message(message, [self._descriptors.popleft() for _ in range(count)])
+            descriptors = [self._descriptors.popleft() for _ in range(count)]
+            try:
+                self.on_message(message, descriptors)
+            # a bug of ours: it costs neither the messages that follow, nor what `drain` is part of
+            except Exception as exc:
+                words = f"an error in what is done about the message {type(message).__name__}"
+                self.loop.call_exception_handler({"message": words, "exception": exc})
         return True
 
 

@@ -366,14 +366,26 @@ class Pool:
         if self._roster is not None:  # before it is waited for: its pid may be another's then
             self._roster.discard(worker.pid)
         code = worker.process.poll()
+        try:
+            self._take_last_words(worker)
+        finally:  # a bug there must not leave a dead worker in its slot
+            self._remove(worker)
+            self._on_death(worker, code if code is not None else 0)
+            worker.page.close()
+
+    def _take_last_words(self, worker: WorkerProcess) -> None:
         worker.records.close()
         os.close(worker.records.descriptor)
         for pipe in worker.pipes:
             pipe.close()
         if worker.channel is not None:
-            worker.channel.drain()
-            worker.channel.close()
+            try:
+                worker.channel.drain()
+            finally:
+                worker.channel.close()
         worker.traceback = worker.traceback or str(worker.pipes[1].stack or "")
+
+    def _remove(self, worker: WorkerProcess) -> None:
         self._watcher.processes.pop(worker.pid, None)
         worker.process.close_output_channels()
         worker.unlimit()
@@ -383,8 +395,6 @@ class Pool:
         del self.workers[worker.pid]
         worker.enter(WorkerState.GONE)
         worker.gone.set()
-        self._on_death(worker, code if code is not None else 0)
-        worker.page.close()
 
 
 def _discard(data: object) -> None:
