@@ -215,6 +215,13 @@ API_OPTIONS = {
 }  # fmt: skip
 
 DEPENDS = {
+    "no attempts": (
+        "Good, attempts=0",
+        r"depends\(attempts=0\): attempts is a whole number from 1",
+    ),
+    "attempts of a truth": ("Good, attempts=True", r"attempts is a whole number from 1"),
+    "half an attempt": ("Good, attempts=1.5", r"attempts is a whole number from 1"),
+    "attempts elsewhere": ("Good, attempts=2, url='http://a'", r"never runs again; drop attempts"),
     "nothing": (
         "",
         r"needs a service class, its import string 'module:Class', or url= with client=",
@@ -252,7 +259,7 @@ DEPENDS = {
     ),
     "unlike any": (
         "Good, zzz=1",
-        r"unknown option 'zzz'; known are: client, init, name, timeout, url",
+        r"unknown option 'zzz'; known are: attempts, client, init, name, timeout, url",
     ),
     **{
         f"{option} of the service": (
@@ -368,6 +375,7 @@ BATCHES = {
 }
 
 EACH = {
+    "bad attempts": ("Good, {'a': {}}, attempts=0", r"attempts is a whole number from 1"),
     "no mapping": ("Good", r"takes one service and one mapping, .*depends\.each\(Service, \{"),
     "a second mapping": ("Good, {}, {}", r"takes one service and one mapping"),
     "nothing in it": ("Good, {}", r"write a mapping with a key for each node"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic
 
 from graphserve.call.context import shortest
-from graphserve.call.exchange import RequestT, TypedLane
+from graphserve.call.exchange import ANY_RUNS, RequestT, TypedLane
 from graphserve.call.lanes.pooled import PooledLane
 from graphserve.call.lanes.queue import QueueLane
 from graphserve.call.membership import Membership
@@ -96,6 +96,7 @@ class Lanes:
             edge.timeout,
             slack_to(self.plan, node.name),
             caller,
+            edge.attempts or ANY_RUNS,
         )
         make = (
             httpx_transport.async_client
@@ -239,6 +240,7 @@ class Clients(Generic[RequestT]):
                         self.node.name,
                         cls is not None,
                         _written(edge),
+                        edge.attempts,
                     ),
                 )
                 for api in node.apis

@@ -36,6 +36,7 @@ FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 0.2
 MOST_ATTEMPTS = 3  # of a call whose arguments or result found no memory
 LEFT = "the client went away before the body was complete"
+ANY_RUNS = 1 << 30  # where only the retry budget and the deadline bound how often a call runs
 LARGEST_RETRY = 64 * 1024  # bytes of a request that may run a second time
 
 Headers = list[tuple[bytes, bytes]]
@@ -112,7 +113,8 @@ class Exchange(Generic[RequestT]):
         deadline_ns: absolute CLOCK_MONOTONIC in nanoseconds, or None.
         slack: seconds after the deadline that we wait for the node's own word: it may name a deeper
             node.
-        idempotent: whether it may run a second time.
+        runs: how often it may run at most; 0 if it must not run a second time, whatever its caller
+            allows.
         read: turns the answer into the result; what it raises is the call's failure.
         upload: what is sent as the body, piece by piece.
         tickets: the memory that the request refers to.
@@ -126,7 +128,6 @@ class Exchange(Generic[RequestT]):
         "context",
         "deadline_ns",
         "fingerprint",
-        "idempotent",
         "inline",
         "kills",
         "lane",
@@ -137,6 +138,7 @@ class Exchange(Generic[RequestT]):
         "read",
         "reply",
         "request",
+        "runs",
         "sent_to",
         "shielded",
         "slack",
@@ -159,7 +161,7 @@ class Exchange(Generic[RequestT]):
         request: RequestT,
         deadline_ns: int | None,
         slack: float,
-        idempotent: bool,
+        runs: int,
         read: Callable[[int, Headers, bytes], object],
         upload: AsyncIterator[bytes] | None = None,
         tickets: list[Ticket] | None = None,
@@ -172,7 +174,7 @@ class Exchange(Generic[RequestT]):
         self.request = request
         self.deadline_ns = deadline_ns
         self.slack = slack
-        self.idempotent = idempotent
+        self.runs = runs  # how often it may still run, the present time included
         self.read = read
         self.upload = upload
         self.tickets = tickets
@@ -441,8 +443,10 @@ class Exchange(Generic[RequestT]):
 
     def _why_no_retry(self) -> str | None:
         """Return why a call that may have been executed does not run again; None: it does."""
-        if not self.idempotent or not self.repeatable or self.upload is not None:
+        if not self.runs or not self.repeatable or self.upload is not None:
             return ""
+        if self.runs == 1:
+            return "; it has run as often as `attempts` of its dependency allows"
         retry_budget = self.lane.retry_budget
         if retry_budget is None:
             return ""
@@ -454,6 +458,7 @@ class Exchange(Generic[RequestT]):
                 f"; it does not run again: the retry budget is spent ({SHARE:.0%} of the calls +"
                 f" {PER_SECOND:g}/s)"
             )
+        self.runs -= 1
         return None
 
     def _send_again(self) -> None:

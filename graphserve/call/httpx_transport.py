@@ -22,7 +22,16 @@ import httpx
 
 from graphserve.call.connection import CUT, Connection
 from graphserve.call.context import CallContext, current, earliest, shortest
-from graphserve.call.exchange import Answer, Exchange, Headers, Lane, NotSent, ThreadUpload, Upload
+from graphserve.call.exchange import (
+    ANY_RUNS,
+    Answer,
+    Exchange,
+    Headers,
+    Lane,
+    NotSent,
+    ThreadUpload,
+    Upload,
+)
 from graphserve.call.lanes.url import carrying
 from graphserve.call.remote import error_of
 from graphserve.call.request import with_travellers
@@ -94,13 +103,13 @@ class HttpExchange(Exchange[bytes]):
         request: bytes,
         deadline_ns: int | None,
         slack: float,
-        idempotent: bool,
+        runs: int,
         upload: Upload | ThreadUpload | None,
         *,
         bodiless: bool,
         write_timeout: float | None,
     ) -> None:
-        super().__init__(loop, lane, node, request, deadline_ns, slack, idempotent, _raw, upload)
+        super().__init__(loop, lane, node, request, deadline_ns, slack, runs, _raw, upload)
         self.bodiless = bodiless
         self.write_timeout = write_timeout
         self.piece_timeout = (
@@ -320,6 +329,7 @@ class NodeTransport:
         timeout: seconds one call may take, of the edge.
         slack: seconds after the deadline that we wait for the node's own word.
         caller: the node that calls.
+        runs: how often a request whose method is idempotent may run at most.
     """
 
     def __init__(
@@ -331,6 +341,7 @@ class NodeTransport:
         timeout: float | None,
         slack: float,
         caller: str,
+        runs: int = ANY_RUNS,
     ) -> None:
         self.loop_thread = loop_thread
         self.node = node
@@ -339,6 +350,7 @@ class NodeTransport:
         self.timeout = timeout
         self.slack = slack
         self._says = (CALLER, caller.encode())
+        self.runs = runs
 
     def exchange(self, request: httpx.Request, body: bytes | Upload | ThreadUpload) -> HttpExchange:
         """Make the exchange for a request.
@@ -378,7 +390,7 @@ class NodeTransport:
             upload = body
             data += CHUNKED + b"\r\n"
         # What httpx users send again is theirs to decide: idempotent by method.
-        idempotent = request.method in _IDEMPOTENT
+        runs = self.runs if request.method in _IDEMPOTENT else 0
         return HttpExchange(
             self.loop_thread.loop,
             lane,
@@ -386,7 +398,7 @@ class NodeTransport:
             data,
             deadline_ns,
             self.slack,
-            idempotent,
+            runs,
             upload,
             bodiless=request.method == "HEAD",
             write_timeout=timeouts.get("write"),

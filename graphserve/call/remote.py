@@ -18,6 +18,7 @@ from typing import Any, Generic, NoReturn
 from graphserve.call import misuse
 from graphserve.call.context import CallContext, current, earliest
 from graphserve.call.exchange import (
+    ANY_RUNS,
     Exchange,
     Headers,
     RequestT,
@@ -63,6 +64,7 @@ class DependencyApi(Generic[RequestT]):
         caller: the node that calls; empty for a program that is no node.
         typed: whether `decode` holds the result to its annotation; else the service does.
         client: how user code writes the client whose API it is, for messages.
+        attempts: how often a call may run at most, if the API is idempotent; None: no limit here.
     """
 
     plan: ApiPlan
@@ -76,6 +78,12 @@ class DependencyApi(Generic[RequestT]):
     caller: str = ""
     typed: bool = True
     client: str = "self.…"
+    attempts: int | None = None
+
+    @property
+    def runs(self) -> int:
+        """Return how often a call may run: 0 where it must not run a second time."""
+        return (self.attempts or ANY_RUNS) if self.plan.idempotent else 0
 
 
 class RemoteApi(Generic[RequestT]):
@@ -88,6 +96,7 @@ class RemoteApi(Generic[RequestT]):
         "_name",
         "_never_sent",
         "_parameters",
+        "_runs",
         "_sender",
         "_written",
     )
@@ -100,6 +109,7 @@ class RemoteApi(Generic[RequestT]):
         self._parameters = api.plan.parameters[: api.plan.positional]
         self._compose = api.lane.composer(api.plan, checked=not api.typed, caller=api.caller)
         self._sender = api.sharing.memory.sender if api.sharing is not None else None
+        self._runs = api.runs
         self._never_sent = self._compose(None, None, b"")  # the request of a call that misfits
 
     def __call__(
@@ -143,7 +153,7 @@ class RemoteApi(Generic[RequestT]):
                 request,
                 deadline_ns,
                 api.slack,
-                api.plan.idempotent,
+                self._runs,
                 self._read,
                 upload,
                 tickets,
@@ -159,7 +169,7 @@ class RemoteApi(Generic[RequestT]):
             request,
             deadline_ns,
             api.slack,
-            api.plan.idempotent,
+            self._runs,
             self._read,
             upload,
             tickets,

@@ -61,7 +61,7 @@ class StreamExchange(TypedExchange[RequestT]):
         request: RequestT,
         deadline_ns: int | None,
         slack: float,
-        idempotent: bool,
+        runs: int,
         read: Callable[[int, Headers, bytes], object],
         upload: AsyncIterator[bytes] | None,
         tickets: list[Ticket] | None,
@@ -71,7 +71,7 @@ class StreamExchange(TypedExchange[RequestT]):
         item_timeout: float | None,
     ) -> None:
         super().__init__(
-            loop, lane, node, request, deadline_ns, slack, idempotent, read, upload, tickets, inline
+            loop, lane, node, request, deadline_ns, slack, runs, read, upload, tickets, inline
         )
         self.decode = decode
         self.item_timeout = item_timeout

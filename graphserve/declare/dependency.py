@@ -11,13 +11,13 @@ from typing import Any, Literal, NoReturn, TypeVar, overload
 
 from graphserve.declare.addresses import url_fault, without_credentials
 from graphserve.declare.declaration import API, Place, caller, declaration, refuse
-from graphserve.declare.options import NAME, ServiceOptions, is_number
+from graphserve.declare.options import NAME, ServiceOptions, is_int, is_number
 from graphserve.errors import ConfigurationError, UnknownOptionError
 
 T = TypeVar("T")
 Client = Literal["typed", "httpx.AsyncClient", "httpx.Client"]
-_ARGUMENTS = ("name", "init", "timeout", "client", "url")
-_ARGUMENTS_OF_EACH = ("name", "timeout", "client")
+_ARGUMENTS = ("name", "init", "timeout", "client", "url", "attempts")
+_ARGUMENTS_OF_EACH = ("name", "timeout", "client", "attempts")
 _KEY = re.compile(r"[A-Za-z0-9_-]+\Z")  # the end of a node's name
 
 
@@ -34,6 +34,7 @@ class Dependency:
         timeout: seconds that one call may take.
         client: what is injected.
         url: the address of a service that runs elsewhere.
+        attempts: how often a call may run at most; None: no limit of the dependency.
         place: where it was written.
     """
 
@@ -46,6 +47,7 @@ class Dependency:
         timeout: float | None,
         client: Client,
         url: str | None,
+        attempts: int | None,
         place: Place,
     ) -> None:
         self.target = target
@@ -54,6 +56,7 @@ class Dependency:
         self.timeout = timeout
         self.client: Client = client
         self.url = url
+        self.attempts = attempts
         self.place = place
         # Where it stands, once a class has it.
         self.attribute = ""
@@ -150,6 +153,7 @@ class Depends:
         name: str | None = ...,
         init: Mapping[str, object] | None = ...,
         timeout: float | None = ...,
+        attempts: int | None = ...,
         url: str | None = ...,
     ) -> type[T]: ...
     @overload
@@ -160,6 +164,7 @@ class Depends:
         name: str | None = ...,
         init: Mapping[str, object] | None = ...,
         timeout: float | None = ...,
+        attempts: int | None = ...,
         url: str | None = ...,
     ) -> Any: ...
     @overload
@@ -171,6 +176,7 @@ class Depends:
         name: str | None = ...,
         init: Mapping[str, object] | None = ...,
         timeout: float | None = ...,
+        attempts: int | None = ...,
         url: str | None = ...,
     ) -> T: ...
     def __call__(self, target: object = None, *rest: object, **options: object) -> object:
@@ -191,6 +197,8 @@ class Depends:
                 node, in place of typed calls.
             url: the http(s) address of a service that runs elsewhere, without query; graphserve
                 then starts no node for it.
+            attempts: how often one call may run at most, where its API is idempotent and its worker
+                dies; 1: never a second time. Default: the retry budget bounds it.
 
         Raises:
             DeclarationError: the target is no service, an argument is unknown or has a value that
@@ -213,7 +221,7 @@ class Depends:
                 place,
             )
         _check_options(options, _ARGUMENTS, "depends(...)", place)
-        name, init, timeout, client, url = (options.get(option) for option in _ARGUMENTS)
+        name, init, timeout, client, url, attempts = (options.get(option) for option in _ARGUMENTS)
         kind = _client_kind(client, place)
         return Dependency(
             _checked_target(target, url, kind, place),
@@ -222,6 +230,7 @@ class Depends:
             timeout=_checked_timeout(timeout, place),
             client=kind,
             url=_checked_url(url, init, place),
+            attempts=_checked_attempts(attempts, url, place),
             place=place,
         )
 
@@ -234,6 +243,7 @@ class Depends:
         *,
         name: str | None = ...,
         timeout: float | None = ...,
+        attempts: int | None = ...,
     ) -> Mapping[str, type[T]]: ...
     @overload
     def each(
@@ -244,6 +254,7 @@ class Depends:
         *,
         name: str | None = ...,
         timeout: float | None = ...,
+        attempts: int | None = ...,
     ) -> Mapping[str, Any]: ...
     @overload
     def each(
@@ -255,6 +266,7 @@ class Depends:
         client: type[T],
         name: str | None = ...,
         timeout: float | None = ...,
+        attempts: int | None = ...,
     ) -> Mapping[str, T]: ...
     def each(self, target: object = None, *rest: object, **options: object) -> object:
         """Declare several nodes of one class, of which a call chooses one by its key.
@@ -273,6 +285,7 @@ class Depends:
                 name: what comes before the key in the names of the nodes. Default: the service's
                     own name.
                 timeout: seconds that one call may take.
+                attempts: how often one call may run at most.
                 client: `httpx.AsyncClient` or `httpx.Client`: real clients in place of typed calls.
 
         Raises:
@@ -302,7 +315,7 @@ class Depends:
                 place,
             )
         _check_options(options, _ARGUMENTS_OF_EACH, "depends.each(...)", place)
-        name, timeout, client = (options.get(option) for option in _ARGUMENTS_OF_EACH)
+        name, timeout, client, attempts = (options.get(option) for option in _ARGUMENTS_OF_EACH)
         kind = _client_kind(client, place)
         if target is None:
             refuse("depends.each() needs a service class, or its import string", place)
@@ -313,6 +326,7 @@ class Depends:
             timeout=_checked_timeout(timeout, place),
             client=kind,
             url=None,
+            attempts=_checked_attempts(attempts, None, place),
             place=place,
         )
 
@@ -433,6 +447,20 @@ def _checked_timeout(timeout: object, place: Place) -> float | None:
     if timeout is None or (is_number(timeout) and timeout > 0):
         return timeout
     refuse(f"depends(timeout={timeout!r}): timeout is a number of seconds above 0", place)
+
+
+def _checked_attempts(attempts: object, url: object, place: Place) -> int | None:
+    if attempts is None:
+        return None
+    if not is_int(attempts) or attempts < 1:
+        refuse(f"depends(attempts={attempts!r}): attempts is a whole number from 1", place)
+    if url is not None:
+        refuse(
+            "depends(url=…, attempts=…): a call to a service that runs elsewhere never runs again;"
+            " drop attempts",
+            place,
+        )
+    return attempts
 
 
 def _checked_init(init: object, place: Place) -> Mapping[str, object]:

@@ -227,7 +227,13 @@ class _Builder:
             self.places.setdefault((node.name, below.name), where)
             node.edges.append(
                 EdgePlan(
-                    at, below.name, dependency.client, dependency.timeout, typed=typed, key=key
+                    at,
+                    below.name,
+                    dependency.client,
+                    dependency.timeout,
+                    typed=typed,
+                    key=key,
+                    attempts=dependency.attempts,
                 )
             )
             found.append(below)

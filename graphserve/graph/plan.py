@@ -80,6 +80,7 @@ class EdgePlan:
         apis: the APIs behind `url`, if a class was given.
         key: its key, where the attribute is a mapping with an edge for each key
             (`depends.each(...)`).
+        attempts: how often one call through this edge may run at most, if its API is idempotent.
     """
 
     attribute: str
@@ -91,6 +92,7 @@ class EdgePlan:
     target: str | None = None
     apis: tuple[ApiPlan, ...] = ()
     key: str | None = None
+    attempts: int | None = None
 
 
 @dataclass(frozen=True)

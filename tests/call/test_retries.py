@@ -108,12 +108,15 @@ def call_to(
     idempotent: bool = False,
     stream: bool = False,
     timeout: float = 20.0,
+    attempts: int | None = None,
 ) -> RemoteApi:
     kind = "pooled" if isinstance(lane, PooledLane) else "queue"
     plan = ApiPlan("run", "/run", ("x",), kind, stream=stream, idempotent=idempotent)  # type: ignore[arg-type]
     return RemoteApi(
         LoopThread.here(),
-        DependencyApi(plan, "Model", lane, lambda it: it.get("x", b""), bytes, timeout, 0.1),
+        DependencyApi(
+            plan, "Model", lane, lambda it: it.get("x", b""), bytes, timeout, 0.1, attempts=attempts
+        ),
     )
 
 
@@ -166,6 +169,25 @@ async def test_a_call_that_was_lost_goes_to_another_worker(mode: str) -> None:
         assert loses.connections == 1
         holds.go.set()
         assert await asyncio.gather(*calls) == [b"1"] * 5
+
+
+@pytest.mark.parametrize("attempts", [1, 2, None])
+async def test_attempts_bound_how_often_a_call_runs(attempts: int | None) -> None:
+    async with node("lose", "answer") as (lane, (loses, answers)):
+        call = call_to(lane, idempotent=True, attempts=attempts)
+        calls = [call(), call()]  # one goes to each
+        found = await asyncio.gather(*calls, return_exceptions=True)
+        assert (loses.requests, answers.requests) == (1, 1 if attempts == 1 else 2)
+    lost = [each for each in found if isinstance(each, BaseException)]
+    assert [type(each) for each in lost] == ([RemoteError] if attempts == 1 else [])
+    assert all("it has run as often as `attempts`" in str(each) for each in lost)
+
+
+async def test_attempts_do_not_count_what_was_not_read() -> None:
+    async with node("reset", "answer") as (lane, workers):
+        call = call_to(lane, idempotent=True, attempts=1)
+        assert await asyncio.gather(*(call() for _ in range(4))) == [b"1"] * 4
+        assert workers[0].connections
 
 
 async def test_a_worker_that_stays_bad_is_left_alone_for_longer_each_time() -> None:

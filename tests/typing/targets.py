@@ -7,14 +7,14 @@ from services import Model
 
 
 class Gateway:
-    lazy = depends("models.detector:Detector", timeout=1.0)
+    lazy = depends("models.detector:Detector", timeout=1.0, attempts=3)
     raw = depends(Model, client=httpx.AsyncClient)
     blocking = depends(Model, client=httpx.Client, name="model-2")
     far = depends(client=httpx.AsyncClient, url="https://example.com")
     string = depends("models.detector:Detector", client=httpx.AsyncClient)
     models = depends.each(Model, {"en": {"lang": "en"}, "ja": {"lang": "ja"}})
     lazy_models = depends.each("models.detector:Detector", {"a": {}}, name="detector")
-    clients = depends.each(Model, {"a": {}}, client=httpx.AsyncClient)
+    clients = depends.each(Model, {"a": {}}, client=httpx.AsyncClient, attempts=1)
 
 
 async def import_string(gateway: Gateway) -> None:

@@ -41,7 +41,7 @@ class Fake:
 class Gateway:
     readers = depends.each(Reader, {"en": {"lang": "en"}, "zh-Hans": {"lang": "zh"}, "none": {}})
     same = depends.each(Reader, {"en": {"lang": "en"}})
-    lazy = depends.each("app:Reader", {"a": {"lang": "A"}}, name="lazy", timeout=5.0)
+    lazy = depends.each("app:Reader", {"a": {"lang": "A"}}, name="lazy", timeout=5.0, attempts=2)
     raw = depends.each(Reader, {"b": {"lang": "B"}}, client=httpx.AsyncClient)
 
     @api
@@ -148,6 +148,8 @@ def test_each_key_is_a_node_with_options_of_its_own(folder: Path) -> None:
     assert [nodes[name]["init"] for name in ("lazy-a", "Reader-none")] == [{"lang": "A"}, {}]
     edges = [(edge["attribute"], edge["key"], edge["node"]) for edge in nodes["Gateway"]["edges"]]
     assert ("readers", "zh-Hans", "Reader-zh-Hans") in edges and len(edges) == 6
+    (lazy,) = [edge for edge in nodes["Gateway"]["edges"] if edge["attribute"] == "lazy"]
+    assert (lazy["attempts"], lazy["timeout"]) == (2, 5.0)
 
 
 def test_what_a_key_gives_is_checked(folder: Path) -> None:
