@@ -215,6 +215,11 @@ API_OPTIONS = {
 }  # fmt: skip
 
 DEPENDS = {
+    "optional of a word": (
+        "Good, optional='yes'",
+        r"depends\(optional='yes'\): optional is True or",
+    ),
+    "optional elsewhere": ("Good, optional=True, url='http://a'", r"drop optional"),
     "no attempts": (
         "Good, attempts=0",
         r"depends\(attempts=0\): attempts is a whole number from 1",
@@ -259,7 +264,7 @@ DEPENDS = {
     ),
     "unlike any": (
         "Good, zzz=1",
-        r"unknown option 'zzz'; known are: attempts, client, init, name, timeout, url",
+        r"unknown option 'zzz'; known are: attempts, client, init, name, optional, timeout, url",
     ),
     **{
         f"{option} of the service": (

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic
 
 from graphserve.call.context import shortest
-from graphserve.call.exchange import ANY_RUNS, RequestT, TypedLane
+from graphserve.call.exchange import ANY_RUNS, Lane, RequestT, TypedLane
+from graphserve.call.lanes.optional import OptionalLane
 from graphserve.call.lanes.pooled import PooledLane
 from graphserve.call.lanes.queue import QueueLane
 from graphserve.call.membership import Membership
@@ -85,14 +86,18 @@ class Lanes:
         """Make the httpx client for an edge to a node."""
         from graphserve.call import httpx_transport  # brings httpx, which brings click and rich
 
-        limited = {
-            api.route.encode(): self.to(node, api) for api in node.apis if api.lane == "queue"
-        }
+        def lane_to(api: ApiPlan | None) -> Lane[bytes]:
+            lane = self.to(node, api)
+            if not edge.optional:
+                return lane
+            return OptionalLane(lane, node.name, self.membership.has_started)
+
+        limited = {api.route.encode(): lane_to(api) for api in node.apis if api.lane == "queue"}
         core = httpx_transport.NodeTransport(
             LoopThread.here(),
             node.name,
             limited,
-            self.to(node, None),
+            lane_to(None),
             edge.timeout,
             slack_to(self.plan, node.name),
             caller,
@@ -176,6 +181,8 @@ class Clients(Generic[RequestT]):
         class_of: the class of a node, or of a service at a URL, for its types; by default it is
             imported.
         sharing_with: gives what is known of sharing memory with a node; by default none is shared.
+        has_started: says of a node whether calls by optional edges are sent; by default they are,
+            and the node answers for itself.
     """
 
     def __init__(
@@ -186,12 +193,14 @@ class Clients(Generic[RequestT]):
         http: Callable[[NodePlan, EdgePlan, str], HttpClient],
         class_of: Callable[[NodePlan | EdgePlan], type] | None = None,
         sharing_with: Callable[[NodePlan], Sharing | None] = lambda node: None,
+        has_started: Callable[[str], bool] = lambda node: True,
     ) -> None:
         self.node = node
         self.plan = plan
         self.lane_to = lane_to
         self.loop_thread = LoopThread.here()
         self._sharing_with = sharing_with
+        self._has_started = has_started
         self._class_of = class_of or (lambda named: _load(named.target or "", plan.main))
         self._http = http
         self._closing: list[Callable[[], Awaitable[None] | None]] = []
@@ -232,7 +241,7 @@ class Clients(Generic[RequestT]):
                     DependencyApi(
                         api,
                         edge.node,
-                        self.lane_to(node, api),
+                        self._lane_of(edge, node, api),
                         *codecs(cls, api, sharing),
                         shortest(edge.timeout, api.timeout, node.options.timeout),
                         slack,
@@ -246,6 +255,10 @@ class Clients(Generic[RequestT]):
                 for api in node.apis
             },
         )
+
+    def _lane_of(self, edge: EdgePlan, node: NodePlan, api: ApiPlan) -> TypedLane[RequestT]:
+        lane = self.lane_to(node, api)
+        return OptionalLane(lane, node.name, self._has_started) if edge.optional else lane
 
     def _at_url(self, edge: EdgePlan, url: str) -> TypedClient:
         from graphserve.call.lanes.url import UrlLane  # brings httpx, which brings click and rich

@@ -134,6 +134,13 @@ class Membership:
         if name in self.nodes:
             watcher(self.nodes[name])
 
+    def has_started(self, name: str) -> bool:
+        """Return whether a node has had all its workers once, or has one that is ready."""
+        node = self.nodes.get(name)
+        return node is not None and (
+            node.state != "starting" or any(worker.state == "ready" for worker in node.workers)
+        )
+
     def outdated(self) -> list[str]:
         """Return why nothing of this may be true any more, in words; nothing if it is."""
         silence = self._clock() - self._heard_at

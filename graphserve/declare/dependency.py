@@ -16,8 +16,8 @@ from graphserve.errors import ConfigurationError, UnknownOptionError
 
 T = TypeVar("T")
 Client = Literal["typed", "httpx.AsyncClient", "httpx.Client"]
-_ARGUMENTS = ("name", "init", "timeout", "client", "url", "attempts")
-_ARGUMENTS_OF_EACH = ("name", "timeout", "client", "attempts")
+_ARGUMENTS = ("name", "init", "timeout", "client", "url", "attempts", "optional")
+_ARGUMENTS_OF_EACH = ("name", "timeout", "client", "attempts", "optional")
 _KEY = re.compile(r"[A-Za-z0-9_-]+\Z")  # the end of a node's name
 
 
@@ -35,6 +35,7 @@ class Dependency:
         client: what is injected.
         url: the address of a service that runs elsewhere.
         attempts: how often a call may run at most; None: no limit of the dependency.
+        optional: whether the calling service starts and is ready without it.
         place: where it was written.
     """
 
@@ -48,6 +49,7 @@ class Dependency:
         client: Client,
         url: str | None,
         attempts: int | None,
+        optional: bool,
         place: Place,
     ) -> None:
         self.target = target
@@ -57,6 +59,7 @@ class Dependency:
         self.client: Client = client
         self.url = url
         self.attempts = attempts
+        self.optional = optional
         self.place = place
         # Where it stands, once a class has it.
         self.attribute = ""
@@ -154,6 +157,7 @@ class Depends:
         init: Mapping[str, object] | None = ...,
         timeout: float | None = ...,
         attempts: int | None = ...,
+        optional: bool = ...,
         url: str | None = ...,
     ) -> type[T]: ...
     @overload
@@ -165,6 +169,7 @@ class Depends:
         init: Mapping[str, object] | None = ...,
         timeout: float | None = ...,
         attempts: int | None = ...,
+        optional: bool = ...,
         url: str | None = ...,
     ) -> Any: ...
     @overload
@@ -177,6 +182,7 @@ class Depends:
         init: Mapping[str, object] | None = ...,
         timeout: float | None = ...,
         attempts: int | None = ...,
+        optional: bool = ...,
         url: str | None = ...,
     ) -> T: ...
     def __call__(self, target: object = None, *rest: object, **options: object) -> object:
@@ -199,6 +205,8 @@ class Depends:
                 then starts no node for it.
             attempts: how often one call may run at most, where its API is idempotent and its worker
                 dies; 1: never a second time. Default: the retry budget bounds it.
+            optional: True: this service starts and is ready without that one; calls raise
+                `Unavailable` until it is there.
 
         Raises:
             DeclarationError: the target is no service, an argument is unknown or has a value that
@@ -221,7 +229,9 @@ class Depends:
                 place,
             )
         _check_options(options, _ARGUMENTS, "depends(...)", place)
-        name, init, timeout, client, url, attempts = (options.get(option) for option in _ARGUMENTS)
+        name, init, timeout, client, url, attempts, optional = (
+            options.get(option) for option in _ARGUMENTS
+        )
         kind = _client_kind(client, place)
         return Dependency(
             _checked_target(target, url, kind, place),
@@ -231,6 +241,7 @@ class Depends:
             client=kind,
             url=_checked_url(url, init, place),
             attempts=_checked_attempts(attempts, url, place),
+            optional=_checked_optional(optional, url, place),
             place=place,
         )
 
@@ -244,6 +255,7 @@ class Depends:
         name: str | None = ...,
         timeout: float | None = ...,
         attempts: int | None = ...,
+        optional: bool = ...,
     ) -> Mapping[str, type[T]]: ...
     @overload
     def each(
@@ -255,6 +267,7 @@ class Depends:
         name: str | None = ...,
         timeout: float | None = ...,
         attempts: int | None = ...,
+        optional: bool = ...,
     ) -> Mapping[str, Any]: ...
     @overload
     def each(
@@ -267,6 +280,7 @@ class Depends:
         name: str | None = ...,
         timeout: float | None = ...,
         attempts: int | None = ...,
+        optional: bool = ...,
     ) -> Mapping[str, T]: ...
     def each(self, target: object = None, *rest: object, **options: object) -> object:
         """Declare several nodes of one class, of which a call chooses one by its key.
@@ -286,6 +300,7 @@ class Depends:
                     own name.
                 timeout: seconds that one call may take.
                 attempts: how often one call may run at most.
+                optional: whether this service starts and is ready without these nodes.
                 client: `httpx.AsyncClient` or `httpx.Client`: real clients in place of typed calls.
 
         Raises:
@@ -315,7 +330,9 @@ class Depends:
                 place,
             )
         _check_options(options, _ARGUMENTS_OF_EACH, "depends.each(...)", place)
-        name, timeout, client, attempts = (options.get(option) for option in _ARGUMENTS_OF_EACH)
+        name, timeout, client, attempts, optional = (
+            options.get(option) for option in _ARGUMENTS_OF_EACH
+        )
         kind = _client_kind(client, place)
         if target is None:
             refuse("depends.each() needs a service class, or its import string", place)
@@ -327,6 +344,7 @@ class Depends:
             client=kind,
             url=None,
             attempts=_checked_attempts(attempts, None, place),
+            optional=_checked_optional(optional, None, place),
             place=place,
         )
 
@@ -461,6 +479,20 @@ def _checked_attempts(attempts: object, url: object, place: Place) -> int | None
             place,
         )
     return attempts
+
+
+def _checked_optional(optional: object, url: object, place: Place) -> bool:
+    if optional is None:
+        return False
+    if not isinstance(optional, bool):
+        refuse(f"depends(optional={optional!r}): optional is True or False", place)
+    if optional and url is not None:
+        refuse(
+            "depends(url=…, optional=True): nobody waits for a service that runs elsewhere; drop"
+            " optional",
+            place,
+        )
+    return optional
 
 
 def _checked_init(init: object, place: Place) -> Mapping[str, object]:

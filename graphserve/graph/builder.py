@@ -234,6 +234,7 @@ class _Builder:
                     typed=typed,
                     key=key,
                     attempts=dependency.attempts,
+                    optional=dependency.optional,
                 )
             )
             found.append(below)

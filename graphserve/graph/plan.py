@@ -81,6 +81,8 @@ class EdgePlan:
         key: its key, where the attribute is a mapping with an edge for each key
             (`depends.each(...)`).
         attempts: how often one call through this edge may run at most, if its API is idempotent.
+        optional: whether the calling node starts and is ready without this one; calls fail until it
+            is there.
     """
 
     attribute: str
@@ -93,6 +95,7 @@ class EdgePlan:
     apis: tuple[ApiPlan, ...] = ()
     key: str | None = None
     attempts: int | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,14 @@ class NodePlan:
     def needs(self) -> tuple[str, ...]:
         """Return the names of the nodes that this one calls, each once."""
         return tuple(dict.fromkeys(edge.node for edge in self.edges if edge.url is None))
+
+    def requires(self) -> tuple[str, ...]:
+        """Return the names of the nodes that this one does not start without, each once."""
+        return tuple(
+            dict.fromkeys(
+                edge.node for edge in self.edges if edge.url is None and not edge.optional
+            )
+        )
 
     def described(self) -> NodePlan:
         """Return this node without secrets: `***` for the values of `env`, and for user and
@@ -262,14 +273,18 @@ class Plan(RunSettings):
         return depths[name]
 
     def below(self, name: str) -> tuple[str, ...]:
-        """Return the names of all nodes that this one needs, directly or not."""
+        """Return the names of all nodes that this one is not ready without, directly or not."""
         found: dict[str, None] = {}
         waiting = [name]
         while waiting:
-            new = [need for need in self.node(waiting.pop()).needs() if need not in found]
+            new = [need for need in self.node(waiting.pop()).requires() if need not in found]
             found.update(dict.fromkeys(new))
             waiting += new
         return tuple(found)
+
+    def required(self) -> frozenset[str]:
+        """Return the names of the nodes that the graph does not start without."""
+        return frozenset((self.entry, *self.below(self.entry)))
 
     def with_node(self, node: NodePlan) -> Plan:
         """Return this Plan with another node in the place of the one of its name."""

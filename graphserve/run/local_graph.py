@@ -17,6 +17,7 @@ from graphserve.call.clients import Clients, codecs, slack_to
 from graphserve.call.context import shortest
 from graphserve.call.remote import DependencyApi, RemoteApi, TypedClient
 from graphserve.declare.dependency import dependencies
+from graphserve.errors import StartupError
 from graphserve.graph.builder import resolve_here
 from graphserve.graph.plan import EdgePlan, NodePlan, Plan
 from graphserve.loop.loop_thread import LoopThread
@@ -36,6 +37,9 @@ def local(
     service: type[T], *, replace: Mapping[type, object] | None = None
 ) -> AbstractAsyncContextManager[type[T]]:
     """Run the whole graph of a service in this process, without sockets.
+
+    A service that is only depended on as `optional` may fail to start; calls to it then raise
+    `Unavailable`, and a warning says why.
 
     When the block is left, what was accepted is answered first; when an exception leaves it, that
     is cancelled. Each service has one instance. `env` of a service is not set: the environment is
@@ -85,8 +89,14 @@ class _Local(AbstractAsyncContextManager[TypedClient]):
     async def __aenter__(self) -> TypedClient:
         graph = _Graph(self._plan, self._implementations)
         try:
+            required = self._plan.required()
             for node in self._plan.nodes:
-                await graph.start(node)
+                try:
+                    await graph.start(node)
+                except StartupError as exc:
+                    if node.name in required:
+                        raise
+                    graph.nodes[node.name].fail_start(exc)
         except BaseException:
             await graph.stop(now=True)
             raise

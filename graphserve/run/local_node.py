@@ -95,6 +95,7 @@ class LocalNode:
         self._quiet = asyncio.Event()
         self._life: ServiceInstance | None = None
         self._stopped = False
+        self._failed = False  # it did not start
         self._advancing = False
 
     async def start(self) -> None:
@@ -119,6 +120,13 @@ class LocalNode:
             name: Batcher(api, self._executor, self, self._next)
             for name, api in self.apis.items() if api.plan.batch is not None
         }  # fmt: skip
+
+    def fail_start(self, error: StartupError) -> None:
+        """Refuse every call: it has not started, and the graph lives without it."""
+        self._failed = True
+        self._stopped = True
+        words = f"{error}; the graph starts without it, since it is optional"
+        warnings.warn(words, RuntimeWarning, stacklevel=2)
 
     async def stop(self, *, now: bool = False) -> None:
         """Answer what was accepted, then leave the instance; each has `graceful_timeout`.
@@ -364,7 +372,8 @@ class LocalNode:
         return self._idle
 
     def _gone(self) -> Unavailable:
-        return Unavailable(f"{self.plan.name} has stopped", node=self.plan.name)
+        how = "is failed: it does not start" if self._failed else "has stopped"
+        return Unavailable(f"{self.plan.name} {how}", node=self.plan.name)
 
 
 def _nothing(instance: object) -> None:

@@ -242,7 +242,7 @@ class Fleet:
 
     async def bring_up(self, nodes: Collection[Node]) -> None:
         """Start nodes that have no worker yet: all import side by side, each initialises when what
-        it needs is ready.
+        it needs is ready; returns when those are up that the graph does not start without.
 
         Raises:
             StartupError: a worker died before its node was ready.
@@ -253,7 +253,7 @@ class Fleet:
             except OSError as exc:
                 raise StartupError(f"the graph could not start: {os_errors.explain(exc)}") from exc
             self._changed(node)
-        await together(node.up() for node in nodes)
+        await together(node.up() for node in nodes if node.required)
 
     async def drain(self) -> None:
         """Stop in order: the port, then each node when everything that calls it is gone."""
@@ -520,7 +520,9 @@ class Fleet:
         """Let workers initialise that have imported their modules, if what they need is ready."""
         for node in self.nodes:
             for worker in node.workers:
-                needs = self._needs_of(worker.revision, node.plan.name)
+                nodes = self.nodes_of(worker.revision)
+                required = worker.revision.plan.node(node.plan.name).requires()
+                needs = [nodes[name] for name in required]
                 if worker.state is WorkerState.IMPORTED and all(map(callable_now, needs)):
                     revision = worker.revision
                     members = messages.Members(

@@ -107,6 +107,11 @@ class Node(NodeLife):
             worker.warms_up and worker.state is WorkerState.STARTING for worker in self.workers
         )
 
+    @property
+    def required(self) -> bool:
+        """Return whether the graph does not start without the node."""
+        return self.plan.name in self.revision.plan.required()
+
     def revisions(self) -> set[Revision]:
         """Return the revisions that its workers are started from, those to come included."""
         return {self.revision, *(worker.revision for worker in self.workers)}
@@ -439,7 +444,7 @@ class Node(NodeLife):
         if not worker.message:
             worker.ends_for(f"a worker of {self.plan.name} {how_it_ended(code)}")
         if worker.respawns and not self.stopping:
-            if not self.started.is_set():
+            if not self.started.is_set() and self.required:
                 self.broken = self.broken or worker
                 self._broke.set()
                 return

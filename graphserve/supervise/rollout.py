@@ -62,6 +62,9 @@ class Rollout(RolloutLife):
                 before stay new.
         """
         async with self._change():
+            if self._is_absent(plan, revision):
+                await self._begin_anew(plan, revision, progress)
+                return
             before = self.node.plan.workers
             leaving: set[WorkerProcess] = set()
             kept = replace(plan, workers=before)  # until all are replaced
@@ -88,6 +91,9 @@ class Rollout(RolloutLife):
                 it was.
         """
         async with self._change():
+            if self._is_absent(self.node.plan, self.node.revision):
+                await self._begin_anew(self.node.plan, self.node.revision, progress)
+                return
             for done, slot in enumerate(range(self.node.plan.workers), 1):
                 old = self._holder(slot)
                 if old is not None:
@@ -111,6 +117,23 @@ class Rollout(RolloutLife):
             progress(
                 f"{self.node.plan.name} has {workers} {'worker' if workers == 1 else 'workers'}"
             )
+
+    def _is_absent(self, plan: NodePlan, revision: Revision) -> bool:
+        """Return whether no worker is ready, and the graph lives without: nobody waits for it."""
+        return not self.node.ready_workers() and plan.name not in revision.plan.required()
+
+    async def _begin_anew(self, plan: NodePlan, revision: Revision, progress: Progress) -> None:
+        """Start every worker of an absent node anew, and do not wait until they are ready."""
+        node = self.node
+        old = [worker for worker in node.workers if not worker.retired]
+        for worker in old:
+            node.leave(worker)
+        await gone(old)  # which may hold a GPU
+        node.adopt(plan, revision)
+        for slot in range(plan.workers):
+            node.restart_policy.filled(slot)  # it does not go on with the pause that it had
+            node.restart_policy.later(slot)
+        progress(f"{plan.name} begins anew; the graph does not wait for it")
 
     @contextlib.asynccontextmanager
     async def _change(self) -> AsyncIterator[None]:

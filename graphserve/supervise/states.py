@@ -196,7 +196,10 @@ class NodePhase(enum.Enum):
 NODE_TRANSITIONS = Transitions(
     "a node cannot become",
     {
-        NodePhase.STARTING: frozenset({NodePhase.READY, NodePhase.DRAINING, NodePhase.STOPPED}),
+        # It fails from here if the graph starts without it.
+        NodePhase.STARTING: frozenset(
+            {NodePhase.READY, NodePhase.FAILED, NodePhase.DRAINING, NodePhase.STOPPED}
+        ),
         NodePhase.READY: frozenset({NodePhase.FAILED, NodePhase.DRAINING, NodePhase.STOPPED}),
         NodePhase.FAILED: frozenset({NodePhase.READY, NodePhase.DRAINING, NodePhase.STOPPED}),
         NodePhase.DRAINING: frozenset({NodePhase.STOPPED}),

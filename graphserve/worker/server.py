@@ -218,7 +218,14 @@ class WorkerServer:
             else None
         )
         lanes = Lanes(plan, run, membership, memory)
-        clients = Clients(node, plan, lanes.to, lanes.http_client, sharing_with=lanes.sharing)
+        clients = Clients(
+            node,
+            plan,
+            lanes.to,
+            lanes.http_client,
+            sharing_with=lanes.sharing,
+            has_started=membership.has_started,
+        )
         instance = ServiceInstance(
             node, service, threads, clients.inject, lambda: report(WarmingUp())
         )

@@ -85,9 +85,11 @@ def test_every_state_is_reached_and_comes_to_its_end(transitions: Transitions[en
 
 def test_a_life_refuses_what_is_not_in_its_table() -> None:
     worker, node, rollout = WorkerLife(), NodeLife(), RolloutLife()
+    ends = NodeLife()
+    ends.enter(NodePhase.DRAINING)
     for change in (
         lambda: worker.enter(WorkerState.SPAWNED),
-        lambda: node.enter(NodePhase.FAILED),
+        lambda: ends.enter(NodePhase.FAILED),
         lambda: rollout.enter_recycling(RecyclingState.PAUSED),
     ):
         with pytest.raises(IllegalTransition):
