@@ -34,7 +34,9 @@ def anyio_backend() -> str:
 
 
 def client_of(lane: PooledLane, runs: int = ANY_RUNS) -> httpx.AsyncClient:
-    return async_client(NodeTransport(LoopThread.here(), "Model", {}, lane, None, 0.01, runs))
+    return async_client(
+        NodeTransport(LoopThread.here(), "Model", {}, lane, None, 0.01, "Gateway", runs)
+    )
 
 
 def problem(kind: str, status: int, service: str = "Leaf") -> bytes:
