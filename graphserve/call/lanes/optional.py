@@ -40,10 +40,10 @@ class OptionalLane(Generic[RequestT]):
         return self._lane.retry_budget
 
     def composer(
-        self, api: ApiPlan, *, checked: bool
+        self, api: ApiPlan, *, checked: bool, caller: str
     ) -> Callable[[CallContext | None, int | None, bytes], RequestT]:
         """Return a function that makes requests to one API, in the form that the lane sends."""
-        return self._lane.composer(api, checked=checked)
+        return self._lane.composer(api, checked=checked, caller=caller)
 
     def send(self, exchange: Exchange[RequestT]) -> None:
         """Send it, or fail it at once if the node has not started."""
