@@ -297,7 +297,6 @@ def test_a_callee_without_descriptors_takes_arguments_by_the_socket(graph: Serve
         eventually(lambda: opened.add(ask(graph, "close_leaf", on=False)) or opened >= closed)
 
 
-@pytest.mark.slow
 def test_a_callee_without_room_for_arguments_is_named_and_idempotent_calls_go_elsewhere(
     graph: Served,
 ) -> None:

@@ -6,8 +6,6 @@ import os
 import signal
 from pathlib import Path
 
-import pytest
-
 from tests.harness import Served, alive, eventually, served
 
 
@@ -45,7 +43,6 @@ def test_a_worker_that_is_told_to_end_by_hand_is_replaced_without_loss() -> None
         eventually(lambda: len(set(graph.workers("n0")) - set(victims)) == 2)
 
 
-@pytest.mark.slow
 def test_a_crash_loop_ends_as_a_failed_node(tmp_path: Path) -> None:
     flag = tmp_path / "crash"
     (tmp_path / "app.py").write_text(

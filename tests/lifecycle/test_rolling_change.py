@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 import trustme
 
-from tests.harness import Served, alive, eventually
+from tests.harness import Served, alive, eventually, rarely
 from tests.load import Load
 from tests.steering import LEAF, MID, TOP, Steered
 
@@ -38,11 +38,11 @@ def changed(load: Load, **to: int) -> None:
     eventually(lambda: load.answers[-20:] == [OLD | to] * 20, 30)
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("numbers", [(2,), rarely((2, 3))], ids=["once", "again"])
 def test_every_node_is_rolled_again_and_again_without_loss(
-    steered: Steered, graph: Served, load: Load
+    steered: Steered, graph: Served, load: Load, numbers: tuple[int, ...]
 ) -> None:
-    for number in (2, 3):
+    for number in numbers:
         before = graph.workers()
         steered.write(
             app=TOP.replace('"top": 1', f'"top": {number}'),

@@ -28,7 +28,6 @@ def ended(pids: list[int]) -> Iterator[None]:
                 os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.slow
 def test_strays_end_with_their_worker() -> None:
     with served("strays:Top") as graph, graph.client() as client:
         pids = client.post("/start", json={}).json()

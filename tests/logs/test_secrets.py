@@ -127,7 +127,6 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secretive]:
 KEPT = ["declared", "more", "filed", "gate"]
 
 
-@pytest.mark.slow
 def test_who_needs_a_secret_has_it_after_every_change(graph: Secretive) -> None:
     assert graph.ask("keeps").json() == KEPT
     for words in (["reload"], ["scale", "Keeper=2"], ["restart", "Gateway", "Keeper"]):

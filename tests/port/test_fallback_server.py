@@ -75,7 +75,6 @@ def post(graph: Served, path: str, **options: Any) -> httpx.Response:
     return httpx.post(graph.url + path, timeout=60, trust_env=False, **options)
 
 
-@pytest.mark.slow
 def test_an_entry_that_fails_is_named_at_once_and_comes_back(tmp_path: Path) -> None:
     with entry(tmp_path) as graph:
         (tmp_path / "broken").touch()

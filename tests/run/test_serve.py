@@ -631,15 +631,14 @@ SLOW = """
 WITH = 'with graphserve.serve(Slow, port=0, log_level="error") as server: '
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "hangs_in", "waits_for", "own_frames"),
     [
-        (WITH + "use(server)", "start", ["start"], 1),
-        (WITH + "use(server)", "never", ["up"], 0),
+        rarely(WITH + "use(server)", "start", ["start"], 1),
+        rarely(WITH + "use(server)", "never", ["up"], 0),
         (WITH + "call(server)", "never", ["late"], 1),
-        (WITH + "use(server)", "stop", ["up", "stop"], 0),
-        (
+        rarely(WITH + "use(server)", "stop", ["up", "stop"], 0),
+        rarely(
             'graphserve.serve(Slow, port=0, log_level="error").wait()',
             "stop",
             ["waiting", "stop"],
