@@ -23,7 +23,15 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from graphserve.wire.headers import INTERNAL_PREFIX, REQUEST_ID, is_token, is_value
+from graphserve.wire.headers import (
+    CONTENT_ENCODING,
+    CONTENT_TYPE,
+    HOP_BY_HOP,
+    INTERNAL_PREFIX,
+    REQUEST_ID,
+    is_token,
+    is_value,
+)
 
 
 class ExitCode(enum.IntEnum):
@@ -248,20 +256,7 @@ class Problem(CallError):
 
 # Of an answer: what frames it, what belongs to one connection, and what graphserve says itself.
 _OWN_HEADERS = frozenset(
-    {
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "date",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        REQUEST_ID.decode(),
-    }
+    name.decode() for name in (*HOP_BY_HOP, CONTENT_ENCODING, CONTENT_TYPE, b"date", REQUEST_ID)
 )
 
 

@@ -15,9 +15,9 @@ from graphserve.config.model import Config
 from graphserve.config.values import ValueSource
 from graphserve.errors import ConfigurationError, ExitCode, UnknownOptionError
 from graphserve.graph.plan import ListenPlan, Settings, TlsPlan
+from graphserve.system.inherited import INTERNAL_PREFIX
 
 PREFIX = "GRAPHSERVE_"
-INTERNAL = "GRAPHSERVE_INTERNAL_"  # variables between our own processes, never options
 # its tables: PEP 518, PEP 621, PEP 735
 OF_PYPROJECT = ("project", "build-system", "dependency-groups", "tool")
 # by what a file may call an option that has a flag's name there too
@@ -120,7 +120,7 @@ def _environment_layer(environ: Mapping[str, str], base: Path, nested: bool = Fa
     }
     layer: Layer = {}
     for name, value in environ.items():
-        if not name.startswith(PREFIX) or name.startswith(INTERNAL):
+        if not name.startswith(PREFIX) or name.startswith(INTERNAL_PREFIX):
             continue
         if nested and name in _BEFORE_ENV_FILE:
             raise ConfigurationError(

@@ -20,7 +20,8 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*\Z")
 HIDDEN = "***"  # stands for a secret in descriptions
 # seconds that a call may take at the entry, where neither flag nor decorator says otherwise
 ENTRY_TIMEOUT = 60.0
-RESERVED_ROUTES = frozenset({"/", "/livez", "/readyz", "/openapi.json", "/docs"})
+OPENAPI_ROUTE = "/openapi.json"
+RESERVED_ROUTES = frozenset({"/", "/livez", "/readyz", OPENAPI_ROUTE, "/docs"})
 
 
 @dataclass(frozen=True)

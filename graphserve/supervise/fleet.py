@@ -20,7 +20,7 @@ from graphserve.supervise.fallback_process import FallbackProcess
 from graphserve.supervise.node import Node
 from graphserve.supervise.process import sockets
 from graphserve.supervise.process.control_connections import ControlConnections
-from graphserve.supervise.process.environment import MARK, Environment
+from graphserve.supervise.process.environment import Environment
 from graphserve.supervise.process.reaper import is_dead
 from graphserve.supervise.process.worker_process import MakePool, Pool, WorkerProcess
 from graphserve.supervise.revision import OUTLINE, Revision, same
@@ -28,6 +28,7 @@ from graphserve.supervise.rollout import Rollout
 from graphserve.supervise.states import NodePhase, WorkerState
 from graphserve.supervise.waiting import together
 from graphserve.system import messages, os_errors
+from graphserve.system.inherited import MARK_VARIABLE
 from graphserve.system.rundir.cleanup import remove_node
 from graphserve.system.worker_pages import Roster
 
@@ -179,7 +180,7 @@ class Fleet:
 
     def marks(self) -> list[tuple[int, str]]:
         """Return the pid and the mark of each process."""
-        return [(worker.pid, worker.process.env[MARK]) for worker in self._processes()]
+        return [(worker.pid, worker.process.env[MARK_VARIABLE]) for worker in self._processes()]
 
     def expect(self, outline: Plan, extra: Mapping[str, str], keyfile_password: str | None) -> None:
         """Have who waits at the port answered while the graph is being resolved.

@@ -1,5 +1,5 @@
 """What a process inherits from its parent, put right at its very start: standard streams and
-signals.
+signals. The variables that a worker inherits from the supervisor are named here too.
 
 Any process.
 
@@ -18,6 +18,15 @@ import os
 import signal
 import sys
 from types import FrameType
+
+# The environment of a worker, with what the supervisor tells it. These are no options.
+INTERNAL_PREFIX = "GRAPHSERVE_INTERNAL_"
+RUN_VARIABLE = INTERNAL_PREFIX + "RUN"  # the run folder
+REVISION_VARIABLE = INTERNAL_PREFIX + "REVISION"  # of the Plan that is executed
+SUPERVISOR_VARIABLE = INTERNAL_PREFIX + "SUPERVISOR"  # its pid: the worker ends with it
+SLOT_VARIABLE = INTERNAL_PREFIX + "SLOT"  # which of the node's workers it is
+# by it the reaper knows what a worker started; no two workers have the same
+MARK_VARIABLE = INTERNAL_PREFIX + "WORKER"
 
 _NAMES = ("stdin", "stdout", "stderr")
 # Python ignores these itself, and gives them back to the programs that `subprocess` starts.

@@ -12,15 +12,21 @@ from collections.abc import Iterable
 
 # Names of headers, as a parser gives them: in lower case.
 ACCEPT = b"accept"
+ALLOW = b"allow"
 CACHE_CONTROL = b"cache-control"
 CONNECTION = b"connection"
 CONTENT_ENCODING = b"content-encoding"
 CONTENT_LENGTH = b"content-length"
 CONTENT_TYPE = b"content-type"
 EXPECT = b"expect"
+FORWARDED_HOST = b"x-forwarded-host"
+FORWARDED_PROTO = b"x-forwarded-proto"
 HOST = b"host"
+ORIGIN = b"origin"
 RETRY_AFTER = b"retry-after"
+SEC_FETCH_SITE = b"sec-fetch-site"
 TRANSFER_ENCODING = b"transfer-encoding"
+UPGRADE = b"upgrade"
 
 TIMEOUT = b"x-request-timeout"  # relative, seconds
 REQUEST_ID = b"x-request-id"
@@ -40,7 +46,7 @@ FORWARDED = b"x-graphserve-forwarded"  # headers of the entry's request that tra
 QUARANTINED = b"x-graphserve-quarantined"  # the call was refused because it killed workers
 QUEUE_FULL = b"x-graphserve-full"  # the node's queue had no place for the call
 # why the arguments could not be read: the API was not called
-ARGUMENTS_UNREAD = b"x-graphserve-untaken"
+ARGUMENTS_UNREAD = b"x-graphserve-arguments-unread"
 
 # Of one connection and of the framing (RFC 9110, 7.6.1): each hop says these itself.
 HOP_BY_HOP = frozenset(
@@ -52,7 +58,7 @@ HOP_BY_HOP = frozenset(
         b"proxy-connection",
         b"te",
         b"trailer",
-        b"upgrade",
+        UPGRADE,
     )
 )
 

@@ -200,13 +200,6 @@ class Adapter:
         return {**schemas[0, mode], **({"$defs": definitions} if definitions else {})}
 
 
-def is_keyed(hint: Hint) -> bool:
-    """Return whether values of a type of pydantic's have sets, or dicts whose keys may be anything
-    but text.
-    """
-    return schema_is_keyed(_of(hint).core_schema)
-
-
 def is_instance(value: object) -> TypeGuard[BaseModel]:
     """Return whether `value` is an instance of a pydantic model."""
     pydantic = sys.modules.get("pydantic")

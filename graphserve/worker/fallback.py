@@ -19,6 +19,7 @@ from typing import Any
 
 from graphserve.call.clients import Lanes
 from graphserve.call.membership import Membership
+from graphserve.declare.options import OPENAPI_ROUTE
 from graphserve.errors import Unavailable
 from graphserve.graph.plan import ApiPlan, NodePlan, Plan
 from graphserve.wire.signature import Signature
@@ -187,7 +188,7 @@ class _Absent:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"].removeprefix(scope.get("root_path", "")), scope["method"]
         node = self.app.health.node
-        if path not in ("/", "/openapi.json", "/docs") and not path.startswith("/docs/"):
+        if path not in ("/", OPENAPI_ROUTE, "/docs") and not path.startswith("/docs/"):
             await self.app.refuse(send, path, method, 404)
         elif method not in ("GET", "HEAD"):
             await self.app.refuse(send, path, method, 405, "GET, HEAD")

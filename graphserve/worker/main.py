@@ -35,7 +35,14 @@ from graphserve.isolation.restore import CLOSED, Steady
 from graphserve.logs import records
 from graphserve.logs.tracebacks import formatted
 from graphserve.system.child_process import die_with_parent
-from graphserve.system.inherited import do_nothing, take_input
+from graphserve.system.inherited import (
+    REVISION_VARIABLE,
+    RUN_VARIABLE,
+    SLOT_VARIABLE,
+    SUPERVISOR_VARIABLE,
+    do_nothing,
+    take_input,
+)
 from graphserve.system.process_title import name_process
 from graphserve.system.rundir.paths import plan_file, workers_socket
 from graphserve.worker import logs
@@ -51,16 +58,14 @@ CHILDREN_PATIENCE = 2.0
 
 def main() -> None:
     """Run the process: `child.py worker <node id>`, or `child.py fallback <node id>`."""
-    die_with_parent(int(os.environ.pop("GRAPHSERVE_INTERNAL_SUPERVISOR")))
+    die_with_parent(int(os.environ.pop(SUPERVISOR_VARIABLE)))
     # Ctrl-C reaches the whole foreground group of a terminal; the supervisor decides what it means.
     signal.signal(signal.SIGINT, do_nothing)
-    run = Path(os.environ.pop("GRAPHSERVE_INTERNAL_RUN"))
-    revision = int(os.environ.pop("GRAPHSERVE_INTERNAL_REVISION"))
+    run = Path(os.environ.pop(RUN_VARIABLE))
+    revision = int(os.environ.pop(REVISION_VARIABLE))
     plan = Plan.from_json(plan_file(run, revision).read_text())
     node = next(node for node in plan.nodes if node.id == sys.argv[2])
-    slot = (
-        "fallback" if sys.argv[1] == "fallback" else os.environ.get("GRAPHSERVE_INTERNAL_SLOT", "")
-    )
+    slot = "fallback" if sys.argv[1] == "fallback" else os.environ.get(SLOT_VARIABLE, "")
     name_process(f"{node.name}[{slot}]", sys.argv[1], node.id)
     records.open_pipe(take_input(), plan.log_level)
     logs.configure(plan.log_level)

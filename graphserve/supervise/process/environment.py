@@ -12,6 +12,13 @@ from pathlib import Path
 from graphserve.graph.plan import NodePlan, Plan
 from graphserve.graph.resolver import environment
 from graphserve.system import machine
+from graphserve.system.inherited import (
+    MARK_VARIABLE,
+    REVISION_VARIABLE,
+    RUN_VARIABLE,
+    SLOT_VARIABLE,
+    SUPERVISOR_VARIABLE,
+)
 from graphserve.system.rundir.lock import token_of
 
 # Each of these libraries would otherwise start one thread per CPU in every worker.
@@ -23,8 +30,6 @@ THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
     "BLIS_NUM_THREADS",
 )
-# by it the reaper knows what a worker started; no two workers have the same
-MARK = "GRAPHSERVE_INTERNAL_WORKER"
 _numbers = itertools.count(1)
 
 Devices = Mapping[tuple[str, int], list[str]]  # GPUs by node and slot
@@ -75,11 +80,11 @@ class Environment:
         if node.options.gpus:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(self.devices.get((node.name, slot), ()))
         env.update(node.options.env)
-        env["GRAPHSERVE_INTERNAL_RUN"] = str(self.run)
-        env["GRAPHSERVE_INTERNAL_REVISION"] = str(self.revision)
-        env["GRAPHSERVE_INTERNAL_SUPERVISOR"] = str(os.getpid())
-        env["GRAPHSERVE_INTERNAL_SLOT"] = str(slot)
-        env[MARK] = f"{self.token}/{next(_numbers)}"
+        env[RUN_VARIABLE] = str(self.run)
+        env[REVISION_VARIABLE] = str(self.revision)
+        env[SUPERVISOR_VARIABLE] = str(os.getpid())
+        env[SLOT_VARIABLE] = str(slot)
+        env[MARK_VARIABLE] = f"{self.token}/{next(_numbers)}"
         return env
 
 

@@ -17,8 +17,8 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from graphserve.supervise.process.environment import MARK
 from graphserve.system.child_process import cleans_up
+from graphserve.system.inherited import MARK_VARIABLE
 
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 PF_EXITING = 0x4  # of the flags in proc(5), stat: its sockets may be closed already
@@ -132,7 +132,7 @@ def _mark(pid: int) -> str:
     with contextlib.suppress(OSError):
         for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
             name, _, value = entry.partition(b"=")
-            if name == MARK.encode():
+            if name == MARK_VARIABLE.encode():
                 return value.decode("ascii", "replace")
     return ""
 

@@ -85,6 +85,13 @@ def batch_sockets(run: Path, node: str, batched: Mapping[str, int]) -> dict[str,
     return {name: str(run / node / f"b{index}.sock") for name, index in batched.items()}
 
 
+def batch_lease_file(sock: str) -> str:
+    """Return the path of the file that is locked by whoever collects a batch; it lies beside the
+    API's shared socket.
+    """
+    return sock.removesuffix(".sock") + ".lease"
+
+
 def worker_socket(run: Path, node: str, pid: int) -> str:
     """Return the path of one worker's own socket."""
     return str(run / node / f"{pid}.sock")

@@ -19,6 +19,7 @@ from typing import Protocol
 from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
 from graphserve.errors import DeadlineExceeded
+from graphserve.system.rundir.paths import batch_lease_file
 from graphserve.worker.batch import joining
 from graphserve.worker.batch.batched_call import BatchedCall, Gathered
 from graphserve.worker.dispatch.executor import BoundApi, Execution, Executor, OnEnd
@@ -366,7 +367,7 @@ class BatchLease:
     """
 
     def __init__(self, sock: str) -> None:
-        self._path = sock.removesuffix(".sock") + ".lease"
+        self._path = batch_lease_file(sock)
         self._file = self._opened()
         self._mine = False
         os.register_at_fork(after_in_child=self._forget)  # a child would hold the lock on

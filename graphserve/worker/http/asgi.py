@@ -14,7 +14,14 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from graphserve.logs import records
-from graphserve.wire.headers import CONNECTION, CONTENT_LENGTH, CONTENT_TYPE
+from graphserve.wire.headers import (
+    CHUNKED,
+    CLOSE,
+    CONNECTION,
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    TRANSFER_ENCODING,
+)
 from graphserve.wire.reason_phrases import phrase
 from graphserve.worker.http.transport import FlowControl
 
@@ -169,7 +176,7 @@ class AsgiRequest:
             if name == CONTENT_LENGTH and self._chunked is None:
                 self._left = int(value)
                 self._chunked = False
-            elif name == b"transfer-encoding" and value.lower() == b"chunked":
+            elif name == TRANSFER_ENCODING and value.lower() == b"chunked":
                 self._left = 0
                 self._chunked = True
             elif name == CONNECTION and b"close" in [
@@ -179,10 +186,10 @@ class AsgiRequest:
                 says_close = True
             lines.append(b"%b: %b\r\n" % (name, value))
         if not self.keep_alive and not says_close:
-            lines.append(b"connection: close\r\n")
+            lines.append(CLOSE)
         if self._chunked is None and self.scope["method"] != "HEAD" and status not in _WITHOUT_BODY:
             self._chunked = True
-            lines.append(b"transfer-encoding: chunked\r\n")
+            lines.append(CHUNKED)
         lines.append(b"\r\n")
         self._transport.write(b"".join(lines))
 

@@ -15,6 +15,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 
 from graphserve.graph.plan import ListenPlan
+from graphserve.wire.headers import ORIGIN, SEC_FETCH_SITE
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.http.limits import shown
 from graphserve.worker.http.strict import Headers, host_is_valid
@@ -110,12 +111,12 @@ def fault(
     """
     if method in SAFE and (not executes or method == b"OPTIONS"):
         return None
-    sites = [value.strip().lower() for name, value in headers if name == b"sec-fetch-site"]
+    sites = [value.strip().lower() for name, value in headers if name == SEC_FETCH_SITE]
     if sites:  # the browser has compared what it knows, and a page cannot set this header
         if OWN_SITES.issuperset(sites):
             return None
         return _foreign_page("Sec-Fetch-Site", sites[-1])
-    origins = [value for name, value in headers if name == b"origin"]
+    origins = [value for name, value in headers if name == ORIGIN]
     if origins and not {origin(value) for value in origins} <= {
         _normal(scheme, host) for scheme, host in own()
     }:

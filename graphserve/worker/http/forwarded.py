@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
+from graphserve.wire.headers import FORWARDED_HOST, FORWARDED_PROTO
 from graphserve.worker.http.asgi import AsgiApp, Message, Receive, Scope, Send
 from graphserve.worker.http.transport import Address
 
@@ -69,14 +70,14 @@ class TrustedProxies:
         """
         if self._trusts(peer):
             said = {name: value.rpartition(b",")[2].strip() for name, value in headers}
-            scheme = said.get(b"x-forwarded-proto", scheme.encode()).decode("latin-1").lower()
-            if b"x-forwarded-host" in said:
-                hosts = [said[b"x-forwarded-host"]]
+            scheme = said.get(FORWARDED_PROTO, scheme.encode()).decode("latin-1").lower()
+            if FORWARDED_HOST in said:
+                hosts = [said[FORWARDED_HOST]]
         return [(scheme, host) for host in hosts]
 
     def _trusts(self, peer: Address | None) -> bool:
         """Return whether a peer is a proxy that is believed what it says of its clients."""
-        scheme: str = self._apply(peer, [(b"x-forwarded-proto", b"https")])["scheme"]
+        scheme: str = self._apply(peer, [(FORWARDED_PROTO, b"https")])["scheme"]
         return scheme == "https"
 
     def _apply(self, peer: Address | None, headers: list[tuple[bytes, bytes]]) -> Scope:

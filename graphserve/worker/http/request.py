@@ -33,7 +33,8 @@ from graphserve.worker.stream.request_body import RequestBody, hold
 
 # (looked up once: a member of an enum is slow to find, and says its value by two calls)
 _FRAMES = StreamFormat.FRAMES.value
-_JSON, _TYPED, _CHECKED = Format.JSON, Format.TYPED, Format.CHECKED
+_TYPED = Format.TYPED
+_CHECKED = Format.CHECKED
 
 
 class KnownHead(Protocol):

@@ -12,7 +12,15 @@ import re
 from functools import lru_cache
 
 from graphserve.errors import CallError
-from graphserve.wire.headers import EXPECT, HOST, MOST_DIGITS, TRANSFER_ENCODING
+from graphserve.wire.headers import (
+    EXPECT,
+    HOST,
+    MOST_DIGITS,
+    ORIGIN,
+    SEC_FETCH_SITE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+)
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.http.limits import head_problem
 
@@ -27,7 +35,7 @@ METHODS = frozenset(
 )
 # Headers that change how a request is read, or say that a browser sends it; a request without them
 # needs a closer look only if a name stands twice.
-RARE = frozenset({TRANSFER_ENCODING, EXPECT, b"upgrade", b"origin", b"sec-fetch-site"})
+RARE = frozenset({TRANSFER_ENCODING, EXPECT, UPGRADE, ORIGIN, SEC_FETCH_SITE})
 _RTSP = re.compile(rb"[A-Z_-] +([^ \r\n]+) +RTSP/")
 _FIRST_LINE = re.compile(rb"[A-Z_-](?: [^\r\n]*)?\r?\Z")  # from the last letter of its method on
 # RFC 3986, 3.2.2

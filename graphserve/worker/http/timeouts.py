@@ -13,6 +13,7 @@ import time
 from typing import Protocol
 
 from graphserve.errors import CallError
+from graphserve.wire.headers import RETRY_AFTER
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.http.limits import LEAST_RATE, Limits
 from graphserve.worker.http.listener import Listener, OpenConnection
@@ -298,4 +299,4 @@ class Timeouts:
 
 
 def _too_many() -> HttpProblem:
-    return HttpProblem(503, "there are too many connections", headers={"retry-after": "1"})
+    return HttpProblem(503, "there are too many connections", headers={RETRY_AFTER.decode(): "1"})

@@ -27,6 +27,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from graphserve.declare.options import OPENAPI_ROUTE
 from graphserve.system import own_json
 from graphserve.worker.pages.health import App
 
@@ -81,7 +82,7 @@ def routes(title: str, openapi: Callable[[], bytes], root_path: str = "") -> lis
     pages = _Pages(title, openapi, root_path)
     return [
         Route("/", pages.index, methods=["GET"], include_in_schema=False),
-        Route("/openapi.json", pages.document, methods=["GET"], include_in_schema=False),
+        Route(OPENAPI_ROUTE, pages.document, methods=["GET"], include_in_schema=False),
         Route("/docs", pages.docs, methods=["GET"], include_in_schema=False),
         Route("/docs/", pages.index, methods=["GET"], include_in_schema=False),
         Route("/docs/{name}", pages.file, methods=["GET"], include_in_schema=False),

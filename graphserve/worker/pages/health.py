@@ -15,7 +15,7 @@ from graphserve.errors import CallError, closest
 from graphserve.system import own_json
 from graphserve.wire import problem
 from graphserve.wire.formats import Format
-from graphserve.wire.headers import CONTENT_LENGTH, CONTENT_TYPE, INTERNAL_PREFIX, REQUEST_ID
+from graphserve.wire.headers import ALLOW, CONTENT_LENGTH, CONTENT_TYPE, INTERNAL_PREFIX, REQUEST_ID
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.dispatch.executor import BoundApi
 
@@ -113,7 +113,7 @@ class App:
             await self.tell(send, allow)
             return
         if status == 405:
-            detail, headers = f"{path} takes {allow}, not {method}", {"allow": allow}
+            detail, headers = f"{path} takes {allow}, not {method}", {ALLOW.decode(): allow}
         else:
             guess = closest(path, self.routes)
             hint = f"did you mean {guess}?" if guess else f"there are: {', '.join(self.routes)}"
@@ -123,7 +123,7 @@ class App:
     async def tell(self, send: Send, allow: str) -> None:
         """Answer `OPTIONS`."""
         await send(
-            {"type": "http.response.start", "status": 204, "headers": [(b"allow", allow.encode())]}
+            {"type": "http.response.start", "status": 204, "headers": [(ALLOW, allow.encode())]}
         )
         await send({"type": "http.response.body", "body": b""})
 
