@@ -7,12 +7,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import httpx
 import pytest
 
 import graphserve
+from graphserve.wire.codec import Format
 from graphserve.wire.costs.bounds import LARGE_BODY
+from graphserve.wire.media.bodies import BodyReader
+from graphserve.wire.problem import HttpProblem
+from graphserve.wire.signature import Signature
+from graphserve.worker.dispatch import decoding
+from graphserve.worker.dispatch.executor import BoundApi
 from tests.apps.files import Files
 from tests.harness import APPS, Served, eventually, served
 
@@ -112,6 +120,16 @@ def test_a_busy_worker_passes_files_on(graph: Served, tmp_path: Path) -> None:
     finally:
         gate.touch()
         holder.join()
+
+
+def test_where_forms_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "is_installed", lambda: False)
+    signature = Signature.of(Files, "twice")
+    api = cast(BoundApi, SimpleNamespace(signature=signature, bodies=BodyReader(signature)))
+    with pytest.raises(HttpProblem, match=r"pygraphserve\[uploads\]"):
+        decoding.read_arguments(
+            api, b"", b"", Format.RAW, None, None, b"multipart/form-data; boundary=x"
+        )
 
 
 HTTP = [True, "application/octet-stream", [256, 3], 400]
