@@ -84,7 +84,7 @@ LOOKOUT_TRANSITIONS = Transitions(
         Lookout.NONE: frozenset({Lookout.LISTENING, Lookout.SUSPICIOUS, Lookout.PAUSED}),
         Lookout.LISTENING: frozenset({Lookout.NONE, Lookout.SUSPICIOUS}),
         Lookout.SUSPICIOUS: frozenset({Lookout.NONE, Lookout.LISTENING}),
-        Lookout.PAUSED: frozenset({Lookout.NONE, Lookout.SUSPICIOUS}),
+        Lookout.PAUSED: frozenset({Lookout.NONE}),
     },
 )
 
@@ -223,8 +223,7 @@ class FallbackProcess:
         self._close_at_last()
 
     def _close_at_last(self) -> None:
-        if self._phase is not PortPhase.ENDED:
-            self._enter(PortPhase.ENDED)
+        self._enter(PortPhase.ENDED)
         self._fleet.public.close()
 
     async def drain(self) -> None:

@@ -475,10 +475,9 @@ class Fleet:
                 self.fallback.stand_down(worker)
             case messages.Failed():
                 worker.ends_for(message.message, message.traceback)
-            case messages.Draining():
-                if worker.state is WorkerState.READY:
-                    # somebody sent it SIGTERM by hand: another will take its place
-                    node.on_draining(worker)
+            case messages.Draining() if worker.state.accepts:
+                # somebody sent it SIGTERM by hand: another will take its place
+                node.on_draining(worker)
             case messages.HealthReport():
                 if words := node.on_health(worker, message):
                     self.rollouts[node].recycle(worker, words)

@@ -177,7 +177,7 @@ class Rollout(RolloutLife):
         """Replace one; returns whether another one has taken its place."""
         node = self.node
         if node.stopping or worker.state is not WorkerState.READY:
-            worker.decide(Claim.HOLDS)
+            worker.hold()
             return False
         node.say("info", f"a worker of {node.plan.name} {words}; replacing it", worker)
         try:
@@ -199,9 +199,9 @@ class Rollout(RolloutLife):
             f" on, and the next try is in {pause:.1f} s: {exc}"
         )
         self.node.say("error", words, worker, exc.log)
-        worker.decide(Claim.HOLDS)
+        worker.hold()
         for other, _ in self._expired:
-            other.decide(Claim.HOLDS)
+            other.hold()
         self._expired.clear()
         self.enter_recycling(RecyclingState.PAUSED)
         asyncio.get_running_loop().call_later(pause, self.enter_recycling, RecyclingState.IDLE)
@@ -257,7 +257,7 @@ class Rollout(RolloutLife):
                 raise StartupError(f"{plan.name}: {os_errors.explain(exc)}", plan.name) from exc
             raise
         for worker in new:
-            worker.decide(Claim.HOLDS)
+            worker.hold()
         self.enter(RolloutState.LEAVING)
 
     async def _ready(self, new: list[WorkerProcess]) -> None:

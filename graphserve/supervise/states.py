@@ -25,6 +25,7 @@ as that, and the graph goes on as it was.
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from collections.abc import Mapping
 from typing import Generic, TypeVar
@@ -51,12 +52,12 @@ class Transitions(Generic[S]):
         self._cannot = cannot
 
     def follow(self, before: S, after: S) -> S:
-        """Return the state after.
+        """Return the state after; to stay in one is always allowed, and no change.
 
         Raises:
             IllegalTransition: it may not follow the one before.
         """
-        if after not in self.table[before]:
+        if after is not before and after not in self.table[before]:
             raise IllegalTransition(f"{self._cannot} {after.value} when it is {before.value}")
         return after
 
@@ -137,6 +138,8 @@ class WorkerLife:
     def __init__(self) -> None:
         self._state = WorkerState.SPAWNED
         self._claim = Claim.HOLDS
+        self.was_ready = asyncio.Event()
+        self.gone = asyncio.Event()
 
     @property
     def state(self) -> WorkerState:
@@ -159,12 +162,16 @@ class WorkerLife:
         return self._claim in (Claim.HOLDS, Claim.RECYCLING)
 
     def enter(self, state: WorkerState) -> None:
-        """Enter a state.
+        """Enter a state; nothing if it is in that one.
 
         Raises:
             IllegalTransition: it does not follow the present one.
         """
         self._state = WORKER_TRANSITIONS.follow(self._state, state)
+        if state is WorkerState.READY:
+            self.was_ready.set()
+        elif state is WorkerState.GONE:
+            self.gone.set()
 
     def decide(self, claim: Claim) -> None:
         """Decide what becomes of its slot.
@@ -174,8 +181,12 @@ class WorkerLife:
         Raises:
             IllegalTransition: it does not follow what was decided before.
         """
-        if claim is not self._claim and not self.retired:
-            self._claim = CLAIM_TRANSITIONS.follow(self._claim, claim)
+        self._claim = CLAIM_TRANSITIONS.follow(self._claim, claim)
+
+    def hold(self) -> None:
+        """Have the restart policy fill its slot when it ends; nothing once it is retired."""
+        if not self.retired:
+            self.decide(Claim.HOLDS)
 
 
 class NodePhase(enum.Enum):
@@ -225,8 +236,7 @@ class NodeLife:
         Raises:
             IllegalTransition: it does not follow the present one.
         """
-        if phase is not self._phase:
-            self._phase = NODE_TRANSITIONS.follow(self._phase, phase)
+        self._phase = NODE_TRANSITIONS.follow(self._phase, phase)
 
 
 class RolloutState(enum.Enum):
@@ -241,9 +251,7 @@ class RolloutState(enum.Enum):
 ROLLOUT_TRANSITIONS = Transitions(
     "a rollout cannot be",
     {
-        RolloutState.IDLE: frozenset(
-            {RolloutState.MAKING_ROOM, RolloutState.STARTING, RolloutState.LEAVING}
-        ),
+        RolloutState.IDLE: frozenset({RolloutState.MAKING_ROOM, RolloutState.STARTING}),
         RolloutState.MAKING_ROOM: frozenset({RolloutState.STARTING, RolloutState.IDLE}),
         RolloutState.STARTING: frozenset({RolloutState.LEAVING, RolloutState.IDLE}),
         RolloutState.LEAVING: frozenset(
@@ -298,8 +306,7 @@ class RolloutLife:
         Raises:
             IllegalTransition: it does not follow the present one.
         """
-        if state is not self._state:
-            self._state = ROLLOUT_TRANSITIONS.follow(self._state, state)
+        self._state = ROLLOUT_TRANSITIONS.follow(self._state, state)
 
     def enter_recycling(self, state: RecyclingState) -> None:
         """Enter a state of recycling; nothing if it is in that one.
@@ -307,8 +314,7 @@ class RolloutLife:
         Raises:
             IllegalTransition: it does not follow the present one.
         """
-        if state is not self._recycling:
-            self._recycling = RECYCLING_TRANSITIONS.follow(self._recycling, state)
+        self._recycling = RECYCLING_TRANSITIONS.follow(self._recycling, state)
 
 
 class GraphPhase(enum.Enum):
@@ -346,7 +352,7 @@ class GraphLife:
         return self._phase
 
     def enter(self, phase: GraphPhase) -> None:
-        """Enter a phase.
+        """Enter a phase; nothing if it is in that one.
 
         Raises:
             IllegalTransition: it does not follow the present one.

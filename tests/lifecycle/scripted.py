@@ -211,7 +211,6 @@ class ScriptedPool:
         worker.unlimit()
         del self.workers[worker.pid]
         worker.enter(WorkerState.GONE)
-        worker.gone.set()
         self.on_death(worker, code)
 
 

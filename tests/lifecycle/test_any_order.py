@@ -103,7 +103,7 @@ class AnyOrder(RuleBasedStateMachine):
     def a_worker_gets_a_signal_by_hand(self, number: int) -> None:
         async def terminate() -> None:
             worker = self.some(number)
-            if worker is not None and worker.state is WorkerState.READY:
+            if worker is not None and worker.state.accepts:
                 worker.terminated()
 
         self.run(terminate())

@@ -39,7 +39,7 @@ def folder() -> Iterator[Path]:
 def test_only_what_a_table_has_may_follow(transitions: Transitions[Any]) -> None:
     states = list(transitions.table)
     for before, after in itertools.product(states, states):
-        if after in transitions.table[before]:
+        if after is before or after in transitions.table[before]:
             assert transitions.follow(before, after) is after
         else:
             with pytest.raises(IllegalTransition):
@@ -334,3 +334,40 @@ def test_a_stop_while_the_graph_starts(folder: Path, ready: bool) -> None:
         await port.stop()
 
     at_port(folder, scene, [WorkerState.STARTING])
+
+
+def test_a_stop_before_anybody_has_come_ends_the_port(folder: Path) -> None:
+    async def scene(bench: Bench) -> None:
+        fallback = bench.fleet.fallback
+        bench.fleet.expect(PLAN, {}, None)
+        assert fallback.phase is PortPhase.STARTING
+        await bench.fleet.drain()
+        assert fallback.phase is PortPhase.ENDED
+        await bench.fleet.kill()
+        assert fallback.phase is PortPhase.ENDED
+
+    play(folder, [], scene)
+
+
+def test_a_fallback_server_may_drain_before_it_is_ready(folder: Path) -> None:
+    """Somebody sends it SIGTERM by hand, and another one comes."""
+
+    async def scene(bench: Bench) -> None:
+        await bench.start()
+        fallback = bench.fleet.fallback
+        # those of the entry and of the port both stay where they are
+        bench.script += [WorkerState.STARTING, WorkerState.STARTING]
+        bench.spawned[2].die()
+        await bench.until(lambda: fallback.pid is not None)
+        first = next(each for each in bench.spawned if each.pid == fallback.pid)
+        await bench.until(lambda: first.state is WorkerState.STARTING)
+        first.far.send(messages.Draining())
+        await bench.until(lambda: fallback.pid not in (None, first.pid))
+        assert first.state is WorkerState.DRAINING
+        first.die(0)
+        for worker in bench.live():
+            worker.go_on()
+        await bench.until(bench.settled)
+        await bench.stop()
+
+    play(folder, [], scene)

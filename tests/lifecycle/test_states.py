@@ -58,7 +58,7 @@ def test_a_state_follows_only_those_of_the_table(transitions: Transitions[enum.E
     states = list(type(next(iter(transitions.table))))
     assert list(transitions.table) == states
     for before, after in itertools.product(states, states):
-        if after in transitions.table[before]:
+        if after is before or after in transitions.table[before]:
             assert transitions.follow(before, after) is after
         else:
             with pytest.raises(IllegalTransition):
@@ -88,7 +88,7 @@ def test_a_life_refuses_what_is_not_in_its_table() -> None:
     ends = NodeLife()
     ends.enter(NodePhase.DRAINING)
     for change in (
-        lambda: worker.enter(WorkerState.SPAWNED),
+        lambda: worker.enter(WorkerState.READY),
         lambda: ends.enter(NodePhase.FAILED),
         lambda: rollout.enter_recycling(RecyclingState.PAUSED),
     ):
@@ -98,17 +98,39 @@ def test_a_life_refuses_what_is_not_in_its_table() -> None:
     with pytest.raises(IllegalTransition):
         worker.decide(Claim.RECYCLING)
     worker.decide(Claim.RETIRED)
-    worker.decide(Claim.HOLDS)  # retired is final
+    with pytest.raises(IllegalTransition):
+        worker.decide(Claim.HOLDS)
+    worker.hold()  # retired is final
     assert (worker.state, worker.claim) == (WorkerState.SPAWNED, Claim.RETIRED)
     rollout.enter(RolloutState.STARTING)
     with pytest.raises(IllegalTransition):
         rollout.enter(RolloutState.MAKING_ROOM)
-    node.enter(NodePhase.STARTING)  # to stay is no change
+    for stay in (
+        lambda: worker.enter(WorkerState.SPAWNED),
+        lambda: worker.decide(Claim.RETIRED),
+        lambda: node.enter(NodePhase.STARTING),
+        lambda: rollout.enter(RolloutState.STARTING),
+    ):
+        stay()
     assert (node.phase, rollout.state) == (NodePhase.STARTING, RolloutState.STARTING)
 
 
-@pytest.mark.parametrize("stop", [False, True])
-def test_a_node_whose_workers_die_early_is_failed_and_comes_back(folder: Path, stop: bool) -> None:
+def test_events_of_a_worker_are_set_by_its_states() -> None:
+    worker = WorkerLife()
+    for state in (WorkerState.IMPORTED, WorkerState.STARTING):
+        worker.enter(state)
+    assert not worker.was_ready.is_set()
+    worker.enter(WorkerState.READY)
+    assert worker.was_ready.is_set()
+    assert not worker.gone.is_set()
+    worker.enter(WorkerState.GONE)
+    assert worker.gone.is_set()
+
+
+@pytest.mark.parametrize("end", [None, "stop", "kill"])
+def test_a_node_whose_workers_die_early_is_failed_and_comes_back(
+    folder: Path, end: str | None
+) -> None:
     async def scene(bench: Bench) -> None:
         await bench.start()
         leaf = bench.fleet.current_nodes()["Leaf"]
@@ -124,13 +146,13 @@ def test_a_node_whose_workers_die_early_is_failed_and_comes_back(folder: Path, s
             if leaf.phase is NodePhase.FAILED:
                 break
         assert leaf.phase is NodePhase.FAILED
-        if not stop:
+        if end is None:
             bench.script.clear()
             for worker in bench.spawned[seen:]:
                 worker.die()
             await bench.until(bench.whole)
             assert leaf.phase is NodePhase.READY
-        await bench.stop()
+        await (bench.fleet.kill() if end == "kill" else bench.stop())
         assert leaf.phase is NodePhase.STOPPED
 
     play(folder, [], scene)
@@ -172,6 +194,44 @@ def test_a_stop_while_the_graph_starts_ends_everything(folder: Path, state: Work
         await bench.stop()
 
     play(folder, [None, None, state], scene)
+
+
+@pytest.mark.parametrize("state", UP)
+def test_a_kill_while_the_graph_starts_ends_everything(folder: Path, state: WorkerState) -> None:
+    async def scene(bench: Bench) -> None:
+        start = asyncio.ensure_future(bench.start())
+        await bench.until(lambda: len(bench.spawned) == 3 and bench.spawned[2].state is state)
+        start.cancel()
+        entry = bench.fleet.current_nodes()["Entry"]
+        assert entry.phase is NodePhase.STARTING
+        await bench.fleet.kill()
+        assert entry.phase is NodePhase.STOPPED
+
+    play(folder, [None, None, state], scene)
+
+
+def test_a_worker_that_drains_while_it_opens_the_port_does_not_become_ready(folder: Path) -> None:
+    """Somebody sends it SIGTERM by hand, and it says afterwards that it listens."""
+
+    async def scene(bench: Bench) -> None:
+        await bench.start()
+        bench.script.append(WorkerState.OPENING)
+        bench.spawned[2].die()
+        await bench.until(
+            lambda: len(bench.spawned) > 3 and bench.spawned[3].state is WorkerState.OPENING
+        )
+        worker = bench.spawned[3]
+        worker.far.send(messages.Draining())
+        worker.go_on()
+        await bench.until(lambda: worker.state is not WorkerState.OPENING)
+        assert worker.state is WorkerState.DRAINING
+        await asyncio.sleep(0.1)
+        assert worker.state is WorkerState.DRAINING
+        worker.die(0)
+        await bench.until(bench.whole)
+        await bench.stop()
+
+    play(folder, [], scene)
 
 
 @pytest.mark.parametrize(("state", "slot"), STALLED)

@@ -93,8 +93,6 @@ class WorkerProcess(WorkerLife):
         # of what it may need so long for: to import, to start, to leave
         self._timer: asyncio.TimerHandle | None = None
         self.drained = asyncio.Event()
-        self.gone = asyncio.Event()
-        self.was_ready = asyncio.Event()
         self.serves_public = False  # it was told to, at some time
         self._successor: WorkerProcess | None = None  # who is to take its place
         self.seen_at = 0.0
@@ -147,7 +145,6 @@ class WorkerProcess(WorkerLife):
         now = asyncio.get_running_loop().time()
         self.ready_at = now
         self.seen_at = now
-        self.was_ready.set()
         self.unlimit()
 
     def reports(self, health: HealthReport) -> None:
@@ -394,7 +391,6 @@ class Pool:
                 os.unlink(worker.address)
         del self.workers[worker.pid]
         worker.enter(WorkerState.GONE)
-        worker.gone.set()
 
 
 def _discard(data: object) -> None:
