@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Generic
 
 from graphserve.call.context import shortest
 from graphserve.call.exchange import ANY_RUNS, Lane, RequestT, TypedLane
-from graphserve.call.lanes.optional import OptionalLane
 from graphserve.call.lanes.pooled import PooledLane
 from graphserve.call.lanes.queue import QueueLane
 from graphserve.call.membership import Membership
@@ -90,7 +89,7 @@ class Lanes:
             lane = self.to(node, api)
             if not edge.optional:
                 return lane
-            return OptionalLane(lane, node.name, self.membership.has_started)
+            return _optional(lane, node, self.membership.has_started)
 
         limited = {api.route.encode(): lane_to(api) for api in node.apis if api.lane == "queue"}
         core = httpx_transport.NodeTransport(
@@ -163,6 +162,15 @@ class ClientMapping(Mapping[str, "TypedClient | HttpClient"]):
 
     def __repr__(self) -> str:
         return f"<{self._name}: {', '.join(self._clients)}>"
+
+
+def _optional(
+    lane: TypedLane[RequestT], node: NodePlan, has_started: Callable[[str], bool]
+) -> TypedLane[RequestT]:
+    """Return a lane that refuses calls until the node has started."""
+    from graphserve.call.lanes.optional import OptionalLane  # few graphs need it
+
+    return OptionalLane(lane, node.name, has_started)
 
 
 def _written(edge: EdgePlan) -> str:
@@ -258,7 +266,7 @@ class Clients(Generic[RequestT]):
 
     def _lane_of(self, edge: EdgePlan, node: NodePlan, api: ApiPlan) -> TypedLane[RequestT]:
         lane = self.lane_to(node, api)
-        return OptionalLane(lane, node.name, self._has_started) if edge.optional else lane
+        return _optional(lane, node, self._has_started) if edge.optional else lane
 
     def _at_url(self, edge: EdgePlan, url: str) -> TypedClient:
         from graphserve.call.lanes.url import UrlLane  # brings httpx, which brings click and rich
