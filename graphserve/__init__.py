@@ -19,7 +19,7 @@
 
 `graphserve serve app.py:Gateway` runs the graph that the classes of app.py form.
 
-    declare it    service, api, depends, Batch, Array
+    declare it    service, api, depends, Batch, Array, Body
     run it        serve (processes), local (in this process, for tests)
     in an API     request (who asks, and with which headers), requests (of a batch),
                   Problem (answer with a status), deadline, cancelled, trace_context,
@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING
 
 from graphserve.declare.dependency import depends
 from graphserve.declare.options import Batch
+from graphserve.declare.routes import Body
 from graphserve.declare.service import api, service
 from graphserve.declare.typed import Call, Stream
 from graphserve.errors import (
@@ -58,6 +59,7 @@ __all__ = [
     "Array",
     "Batch",
     "BatchedRequest",
+    "Body",
     "Call",
     "DeadlineExceeded",
     "GraphServeError",

@@ -109,6 +109,21 @@ SERVICES = {
         "@service\nclass A:\n{body}\n    @api(route='/run') # HERE\n    async def walk(self) -> None: ...",
         r"A\.run and A\.walk have the same route '/run'; give one route='…'",
     ),
+    "one route twice, with other names": (
+        "@service\nclass A:\n    @api(route='/a/{b}')\n    def one(self, b: str) -> None: ...\n"
+        "    @api(method=['PUT', 'POST'], route='/a/{c}') # HERE\n    def two(self, c: str) -> None: ...",
+        r"A\.one and A\.two have routes that no request tells apart, '/a/\{b\}' and '/a/\{c\}'; give",
+    ),
+    "one method twice": (
+        "@service\nclass A:\n    @api(method='GET', route='/a')\n    def one(self) -> None: ...\n"
+        "    @api(method=['PUT', 'GET'], route='/a') # HERE\n    def two(self) -> None: ...",
+        r"A\.one and A\.two have the same route '/a' for GET; give",
+    ),
+    "two that are each more specific": (
+        "@service\nclass A:\n    @api(route='/a/{b}')\n    def one(self, b: str) -> None: ...\n"
+        "    @api(route='/{c}/d') # HERE\n    def two(self, c: str) -> None: ...",
+        r"have the routes '/a/\{b\}' and '/\{c\}/d', and '/a/d' is a path of both",
+    ),
     "async __init__": (
         "@service # HERE\nclass A:\n    async def __init__(self) -> None: ...\n{body}",
         r"A\.__init__ cannot be async: .*__aenter__",
@@ -184,7 +199,7 @@ APIS = {
     "docs": ("def docs(self) -> str: ...", r"'/docs' belongs to the HTTP contract"),
     "umlauts": (
         "def größe(self) -> str: ...",
-        r"a route is a fixed path in ASCII .*'/größe'; give route=",
+        r"a route is a path in ASCII .*'/größe'; give route=",
     ),
 }
 
@@ -192,14 +207,30 @@ RUN = "def run(self) -> str: ..."
 API_OPTIONS = {
     "route not by name": ("'/run'", RUN, r"did you mean @api\(route='/run'\)\?"),
     "unknown": ("rout='/a'", RUN, r"A\.run: unknown option 'rout'; did you mean 'route'\?"),
-    "unlike any": ("methods=['GET']", RUN, r"unknown option 'methods'; known are: batch, idem"),
+    "unlike any": ("verbose=True", RUN, r"unknown option 'verbose'; known are: batch, idem"),
+    "methods": ("methods=['GET']", RUN, r"unknown option 'methods'; did you mean 'method'"),
+    "a method in small letters": ("method='get'", RUN, r"GET, POST, PUT, .* not 'get'; did you mean 'GET'\?"),
+    "HEAD": ("method='HEAD'", RUN, r"method is one of GET, POST, PUT, PATCH, DELETE, or a list .* not 'HEAD'"),
+    "no method": ("method=[]", RUN, r"method is one of GET, .* not \[\]"),
+    "a method of a number": ("method=1", RUN, r"method is one of GET, .* not 1"),
+    "an unhashable method": ("method=[[]]", RUN, r"method is one of GET, .* not \[\[\]\]"),
     "no slash": ("route='run'", RUN, r"starts with '/'.* not 'run'; did you mean '/run'\?"),
-    "a parameter in it": ("route='/a/{id}'", RUN, r"a fixed path .* without \{…\}.*'/a/\{id\}'"),
-    "a query in it": ("route='/a?b'", RUN, r"a route is a fixed path"),
-    "a line in it": ("route='/a\\n'", RUN, r"a route is a fixed path"),
-    "an empty route": ("route=''", RUN, r"a route is a fixed path .*, not ''"),
-    "a number": ("route=1", RUN, r"a route is a fixed path .*, not 1; give route="),
-    "the root": ("route='/'", RUN, r"'/' belongs to the HTTP contract"),
+    "a parameter that it has not": (
+        "route='/a/{id}'", RUN, r"\{id\} in its route is no parameter of it: write 'def run\(self, id: str, …\)'",
+    ),
+    "a part of a segment": ("route='/a/{id}.png'", RUN, r"a parameter is a whole segment, .* not '\{id\}\.png'"),
+    "a type in it": ("route='/a/{id:int}'", RUN, r"the type .* is in its annotation: write '\{id\}' .* '\{id:int\}'"),
+    "a parameter twice": (
+        "route='/{id}/{id}'", "def run(self, id: str) -> str: ...", r"\{id\} is twice in '/\{id\}/\{id\}'",
+    ),
+    "an empty segment": ("route='/a//b'", RUN, r"clients cannot send every path with '//', '\.' or '\.\.' in it"),
+    "a step up": ("route='/a/../b'", RUN, r"clients cannot send every path with '//', '\.' or '\.\.' in it"),
+    "a query in it": ("route='/a?b'", RUN, r"a route is a path in ASCII .* no '\?'"),
+    "a line in it": ("route='/a\\n'", RUN, r"a route is a path in ASCII"),
+    "an empty route": ("route=''", RUN, r"a route is a path .*, not ''; give route="),
+    "a number": ("route=1", RUN, r"a route is a path .*, not 1; give route="),
+    "an address inside": ("route='/.call/run'", RUN, r"'/\.call/run' belongs to the HTTP contract"),
+    "a file of the docs": ("route='/docs/a'", RUN, r"'/docs/a' belongs to the HTTP contract"),
     "the schema": ("route='/openapi.json'", RUN, r"'/openapi.json' belongs to the HTTP contract"),
     "batch of a number": ("batch=8", "def run(self, a: list[str]) -> list[str]: ...", r"batch is a Batch\(.*\), not 8"),
     "batch of a stream": (

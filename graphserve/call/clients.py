@@ -25,6 +25,7 @@ from graphserve.system.rundir.paths import batch_sockets, queue_socket
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec, UntypedCodec
 from graphserve.wire.shared_buffers import SharedMemory
 from graphserve.wire.signature import Signature
+from graphserve.wire.url_arguments import method_of, url_writer
 
 if TYPE_CHECKING:
     import httpx
@@ -331,6 +332,11 @@ def codecs(cls: type | None, api: ApiPlan, sharing: Sharing | None = None) -> tu
 def public_codecs(cls: type | None, api: ApiPlan) -> tuple[Encode, Decode]:
     """Return the same for a service whose public port is called."""
     arguments, result = _codecs(cls, api)
+    if not api.is_plain:
+        signature = None if cls is None else Signature.of(cls, api.name)
+        in_url = api.in_url(method_of(api.methods))
+        write = url_writer(api.methods, in_url, api.body, arguments.encode_public, signature)
+        return write, result.decode
     return arguments.encode_public, result.decode
 
 

@@ -164,6 +164,8 @@ class HttpExchange(Exchange[bytes]):
 
     def answered(self, status: int, headers: Headers, body: bytes) -> None:
         """End the answer, which is complete."""
+        if self.bodiless:  # (of a socket no body came)
+            body = b""
         if self.headers is None or self.over:
             super().answered(status, headers, body)
             return

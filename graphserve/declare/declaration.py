@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from graphserve.declare.options import Batch, ServiceOptions
+from graphserve.declare.routes import HttpMethod
 from graphserve.errors import DeclarationError
 
 API = "__graphserve_api__"
@@ -20,10 +21,11 @@ Place = tuple[str, int]  # the source file and the line, counted from 1
 
 @dataclass(frozen=True)
 class ApiDeclaration:
-    """What `@api` was told about a method."""
+    """What `@api` was told about a method; `route` is its path at the port."""
 
     name: str
     route: str
+    methods: tuple[HttpMethod, ...]
     batch: Batch | None
     idempotent: bool
     timeout: float | None

@@ -21,7 +21,7 @@ HIDDEN = "***"  # stands for a secret in descriptions
 # seconds that a call may take at the entry, where neither flag nor decorator says otherwise
 ENTRY_TIMEOUT = 60.0
 OPENAPI_ROUTE = "/openapi.json"
-RESERVED_ROUTES = frozenset({"/", "/livez", "/readyz", OPENAPI_ROUTE, "/docs"})
+RESERVED_ROUTES = frozenset({"/livez", "/readyz", OPENAPI_ROUTE, "/docs"})
 
 
 @dataclass(frozen=True)

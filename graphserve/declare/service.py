@@ -5,7 +5,7 @@ and start nothing.
 from __future__ import annotations
 
 import inspect
-import re
+import itertools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from types import FunctionType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
@@ -24,6 +24,15 @@ from graphserve.declare.declaration import (
 from graphserve.declare.dependency import Dependency, dependencies
 from graphserve.declare.misplaced import misplaced, misplaced_in_function
 from graphserve.declare.options import NAME, RESERVED_ROUTES, Batch, ServiceOptions, is_number
+from graphserve.declare.routes import (
+    CALLS,
+    METHODS,
+    HttpMethod,
+    conflict,
+    methods_of,
+    names_in,
+    route_problem,
+)
 from graphserve.declare.typed import AsyncApi, AsyncStreamApi, OnlyAny, SyncApi, SyncStreamApi
 from graphserve.errors import ConfigurationError, UnknownOptionError, closest
 
@@ -33,10 +42,8 @@ Y = TypeVar("Y")
 T = TypeVar("T")
 Method = Callable[Concatenate[Any, P], R]  # what `@api` decorates; the first parameter is self
 
-# the characters of a path that need no escape (RFC 3986)
-_ROUTE = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*\Z")
 _SERVICE_OPTIONS = ("name", "warm_up", *ServiceOptions.__dataclass_fields__)
-_API_OPTIONS = ("route", "batch", "idempotent", "timeout")
+_API_OPTIONS = ("method", "route", "batch", "idempotent", "timeout")
 
 
 class ServiceDecorator(Protocol):
@@ -146,6 +153,7 @@ def api(fn: Method[P, R], /) -> SyncApi[P, R]: ...
 @overload
 def api(
     *,
+    method: HttpMethod | Sequence[HttpMethod] = ...,
     route: str | None = ...,
     batch: Batch | None = ...,
     idempotent: bool = ...,
@@ -162,7 +170,11 @@ def api(*functions: object, **options: object) -> object:
     Args:
         *functions: the method, when used bare (`@api`).
         **options: by name, in `@api(...)`:
-            route: the path of `POST`. Default: `/` and the name of the method.
+            method: of HTTP, by which the entry's port takes it: `"GET"`, `"POST"`, `"PUT"`,
+                `"PATCH"`, `"DELETE"`, or a list of some. With GET and DELETE the arguments are in
+                the query. Default: `"POST"`, with the arguments in the body.
+            route: the path at the entry's port; `{name}` in it is the parameter of that name.
+                Default: `/` and the name of the method.
             batch: a `Batch`: callers pass lists, executions join them. Default: none.
             idempotent: whether a call may run again when its worker died. Default: False.
             timeout: seconds that a call may take. Default: no limit of its own.
@@ -260,14 +272,7 @@ def _check_class(cls: type, place: Place) -> None:
     found = apis(cls)
     if not found:
         refuse(f"service {cls.__name__} has no API: decorate at least one method with @api", place)
-    routes: dict[str, str] = {}
-    for method, spec in found.items():
-        if (other := routes.setdefault(spec.route, method)) != method:
-            both = f"{cls.__name__}.{other} and {cls.__name__}.{method}"
-            refuse(
-                f"{both} have the same route {spec.route!r}; give one route='…'",
-                (spec.file, spec.line),
-            )
+    _check_routes(cls, found)
     _check_life(cls, place)
     for attribute, member in vars(cls).items():
         inner = member.values() if isinstance(member, dict) else member
@@ -287,6 +292,16 @@ def _check_class(cls: type, place: Place) -> None:
             " '__dict__'",
             place,
         )
+
+
+def _check_routes(cls: type, found: Mapping[str, ApiDeclaration]) -> None:
+    for (other, first), (method, second) in itertools.combinations(found.items(), 2):
+        shared = [each for each in second.methods if each in first.methods]
+        if not shared or (why := conflict(first.route, second.route)) is None:
+            continue
+        both = f"{cls.__name__}.{other} and {cls.__name__}.{method}"
+        by = "" if shared == ["POST"] else f" for {', '.join(shared)}"
+        refuse(f"{both} {why}{by}; give one route='…'", (second.file, second.line))
 
 
 def _refuse_misplaced(where: str, dependency: Dependency | None, place: Place) -> None:
@@ -333,7 +348,8 @@ def _declare_api(fn: object, options: dict[str, object], place: Place) -> object
             refuse(str(UnknownOptionError(option, _API_OPTIONS, where)), place)
     _check_method(fn, place)
     _check_signature(fn, place)
-    route = _checked_route(options.get("route"), f"/{fn.__name__}", where, place)
+    route = _checked_route(options.get("route"), fn, where, place)
+    methods = _checked_methods(options.get("method", "POST"), where, place)
     batch = _checked_batch(fn, options.get("batch"), where, place)
     idempotent = options.get("idempotent", False)
     timeout = options.get("timeout")
@@ -341,7 +357,8 @@ def _declare_api(fn: object, options: dict[str, object], place: Place) -> object
         refuse(f"{where}: idempotent is True or False, not {idempotent!r}", place)
     if timeout is not None and not (is_number(timeout) and timeout > 0):
         refuse(f"{where}: timeout is a number of seconds above 0, not {timeout!r}", place)
-    setattr(fn, API, ApiDeclaration(fn.__name__, route, batch, idempotent, timeout, *place))
+    declared = ApiDeclaration(fn.__name__, route, methods, batch, idempotent, timeout, *place)
+    setattr(fn, API, declared)
     return fn
 
 
@@ -396,26 +413,39 @@ def _check_signature(fn: FunctionType, place: Place) -> None:
         )
 
 
-def _checked_route(given: object, default: str, where: str, place: Place) -> str:
-    route = default if given is None else given
-    if not isinstance(route, str) or not _ROUTE.match(route):
-        hint = (
-            f"; did you mean {'/' + route!r}?"
-            if isinstance(route, str) and _ROUTE.match("/" + route)
-            else ""
-        )
-        refuse(
-            f"{where}: a route is a fixed path in ASCII that starts with '/', without {{…}}, '?',"
-            f" '#', '%' or spaces, not {route!r}{hint or '; give route=…'}",
-            place,
-        )
-    if route in RESERVED_ROUTES:
+def _checked_route(given: object, fn: FunctionType, where: str, place: Place) -> str:
+    route = f"/{fn.__name__}" if given is None else given
+    if (problem := route_problem(route)) is not None:
+        refuse(f"{where}: {problem}", place)
+    assert isinstance(route, str)
+    if route in RESERVED_ROUTES or route.startswith((CALLS, "/docs/")):
         refuse(
             f"{where}: {route!r} belongs to the HTTP contract of every service; choose another name"
             " or route",
             place,
         )
+    known = list(inspect.signature(fn).parameters)[1:]
+    for name in names_in(route):
+        if name not in known:
+            refuse(
+                f"{where}: {{{name}}} in its route is no parameter of it: write"
+                f" 'def {fn.__name__}(self, {name}: str, …)'",
+                place,
+            )
     return route
+
+
+def _checked_methods(given: object, where: str, place: Place) -> tuple[HttpMethod, ...]:
+    methods = methods_of(given)
+    if methods is None:
+        upper = methods_of(given.upper()) if isinstance(given, str) else None
+        hint = f"; did you mean {upper[0]!r}?" if upper else ""
+        refuse(
+            f"{where}: method is one of {', '.join(METHODS)}, or a list of some of them, not"
+            f" {given!r}{hint}",
+            place,
+        )
+    return methods
 
 
 def _checked_batch(fn: FunctionType, batch: object, where: str, place: Place) -> Batch | None:

@@ -14,10 +14,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from graphserve.declare.declaration import apis, declaration
+from graphserve.declare.declaration import ApiDeclaration, apis, declaration
 from graphserve.declare.dependency import Dependency, dependencies
 from graphserve.declare.misplaced import strays
 from graphserve.declare.options import ENTRY_TIMEOUT, ServiceOptions
+from graphserve.declare.routes import CALLS, names_in
 from graphserve.errors import ConfigurationError, CycleError, GraphError, closest
 from graphserve.graph.checks import instance_problems, name_of, unused
 from graphserve.graph.importer import MAIN, Target, arguments, explained, load, module_of, parse
@@ -488,18 +489,29 @@ def interface(cls: type, *, limited: bool) -> tuple[tuple[ApiPlan, ...], list[st
         plans.append(
             ApiPlan(
                 name=method,
-                route=spec.route,
+                route=address(spec, signature.body),
                 parameters=tuple(parameter.name for parameter in parameters),
                 positional=len(parameters) - len(by_name) if by_name else None,
                 lane="queue" if queued else "pooled",
                 stream=signature.stream,
                 input_stream=signature.input_stream,
                 raw_body=signature.raw_body,
-                forms=bool(signature.files),
+                forms=bool(signature.files) and signature.body is None,
                 timeout=spec.timeout,
                 idempotent=spec.idempotent,
                 batch=spec.batch,
                 fingerprint=fingerprint(signature),
+                path=spec.route,
+                methods=spec.methods,
+                body=signature.body,
             )
         )
     return tuple(plans), troubles
+
+
+def address(spec: ApiDeclaration, body: str | None) -> str:
+    """Return the path that services of the graph call an API at: its own, if that takes all
+    arguments in the body of a POST.
+    """
+    plain = "POST" in spec.methods and body is None and not names_in(spec.route)
+    return spec.route if plain else CALLS + spec.name

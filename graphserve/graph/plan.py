@@ -20,6 +20,7 @@ from typing import Literal, TypeVar
 
 from graphserve.declare.addresses import hidden
 from graphserve.declare.options import HIDDEN, Batch, ServiceOptions
+from graphserve.declare.routes import BODILESS, CALLS, HttpMethod, names_in
 from graphserve.errors import ConfigurationError
 from graphserve.system import own_json
 
@@ -33,7 +34,7 @@ class ApiPlan:
 
     Args:
         name: the method's name.
-        route: the path it is called at.
+        route: the path that services of the graph call it at, always with POST.
         parameters: the parameters' names, in order; callers bind positional arguments with them.
         positional: how many of them, the first ones, can be given by position; None: all.
         lane: `queue` for what is limited (one connection a call on the node's shared socket),
@@ -48,6 +49,9 @@ class ApiPlan:
         batch: how calls are joined.
         fingerprint: of the types that cross a socket; where it differs, callers of the old code
             cannot call the new.
+        path: the path it has at the port, with its parameters as `{name}`; empty: as `route`.
+        methods: by which the port takes it.
+        body: the parameter that is the whole body, if there is one.
     """
 
     name: str
@@ -63,6 +67,38 @@ class ApiPlan:
     fingerprint: str = ""
     positional: int | None = None
     forms: bool = False
+    path: str = ""
+    methods: tuple[HttpMethod, ...] = ("POST",)
+    body: str | None = None
+
+    @property
+    def public_path(self) -> str:
+        """Return the path that it has at the port."""
+        return self.path or self.route
+
+    @property
+    def in_path(self) -> tuple[str, ...]:
+        """Return the parameters that are parts of its path."""
+        return names_in(self.public_path)
+
+    def in_url(self, method: str) -> tuple[str, ...]:
+        """Return the parameters that the URL of a request with this method says; all others are in
+        the body.
+        """
+        in_path = self.in_path
+        if method in BODILESS or self.body is not None:
+            return tuple(name for name in self.parameters if name != self.body)
+        return in_path
+
+    @property
+    def is_plain(self) -> bool:
+        """Return whether the port takes it as services of the graph call it."""
+        return not self.route.startswith(CALLS)
+
+    @property
+    def called_by_url(self) -> bool:
+        """Return whether some request at the port is more than its path and its body."""
+        return bool(self.body) or any(self.in_url(method) for method in self.methods)
 
 
 @dataclass(frozen=True)

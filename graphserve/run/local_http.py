@@ -28,11 +28,14 @@ from graphserve.wire.formats import (
     item_format,
     stream_format,
 )
+from graphserve.wire.headers import CONTENT_TYPE
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.trust import MADE
+from graphserve.wire.url_arguments import whole
 from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.http.asgi import Message
 from graphserve.worker.http.headers import RequestHeaders
+from graphserve.worker.http.routing import RoutedCall, RouteTree
 from graphserve.worker.http.strict import METHODS, RequestRefused, plain
 from graphserve.worker.pages.health import App, Health
 
@@ -68,6 +71,7 @@ class HttpLane:
     def __init__(self, node: LocalNode) -> None:
         self.node = node
         self.routes = {api.plan.route.encode(): api for api in node.apis.values()}
+        self.tree = RouteTree(node.apis.values())
         health = Health(node.plan.name, list)
         health.begin()
         self.app = App(health, node.apis)
@@ -89,14 +93,19 @@ class HttpLane:
             )
             return
         api = self.routes.get(plain(target.partition(b"?")[0])) if method == b"POST" else None
+        routed = None
         if api is None:
-            self._begin(exchange, self._ask(exchange, method, target))
-        elif exchange.upload is None:
-            self._call(exchange, api, target, headers, body)
+            routed = self.tree.find(method, target)
+            if routed is None:
+                self._begin(exchange, self._ask(exchange, method, target))
+                return
+            api = routed.api
+        if exchange.upload is None:
+            self._call(exchange, api, target, headers, body, routed)
         elif api.signature.input_stream is not None:
-            self._call(exchange, api, target, headers, b"")
+            self._call(exchange, api, target, headers, b"", routed)
         else:
-            self._begin(exchange, self._gather(exchange, api, target, headers))
+            self._begin(exchange, self._gather(exchange, api, target, headers, routed))
 
     def forget(self, exchange: Exchange[bytes]) -> None:
         """Drop the exchange at the node, to which its call has gone on."""
@@ -112,13 +121,25 @@ class HttpLane:
         exchange.reply.add_done_callback(lambda _: task.cancel())
 
     def _call(
-        self, exchange: Exchange[bytes], api: BoundApi, target: bytes, headers: Headers, body: bytes
+        self,
+        exchange: Exchange[bytes],
+        api: BoundApi,
+        target: bytes,
+        headers: Headers,
+        body: bytes,
+        routed: RoutedCall | None,
     ) -> None:
         context = CallContext()
-        context.head = RequestHead(b"POST", target, headers, NOBODY)
+        method = b"POST" if routed is None else b"HEAD" if routed.head else routed.method
+        context.head = RequestHead(method, target, headers, NOBODY)
         heading, refused = _heading(headers, context)
         format = content_format(heading.content_type)
-        refused = refused or heading.problem(api, format, len(body), target.partition(b"?")[2])
+        if format is Format.BY_URL:  # which only a worker of the entry sends
+            format = Format.RAW
+        query = target.partition(b"?")[2]
+        if routed is not None:
+            query = routed.query(query, headers)
+        refused = refused or heading.problem(api, format, len(body), query, routed)
         if refused is not None:
             self._refuse(exchange, refused, context.request_id)
             return
@@ -126,7 +147,18 @@ class HttpLane:
         upload = None
         if api.signature.input_stream is not None:
             upload = _whole(body) if exchange.upload is None else exchange.upload_pieces()
-            body = target.partition(b"?")[2]
+            body = query
+        elif routed is not None and routed.by_url:
+            kind = (format or Format.JSON).value if routed.has_body else Format.JSON.value
+            if kind == Format.RAW.value:
+                kind = heading.content_type or kind
+            body = whole(routed.method, kind, query, body)
+            format = Format.BY_URL
+        if routed is not None and routed.head and api.signature.stream:
+            head = [(CONTENT_TYPE, stream_format(heading.accept).value)]
+            # what it would stream is not made
+            exchange.loop.call_soon(exchange.answered, 200, head, b"")
+            return
         stream = stream_format(heading.accept) if api.signature.stream else None
         accept = item_format(heading.accept) if stream is not None else api.accepts(heading.accept)
         request = LocalRequest(
@@ -138,19 +170,24 @@ class HttpLane:
             stream,
             MADE,
             heading.content_type or b"",
-            target.partition(b"?")[2],
+            query,
         )
         self.node.submit(LocalCall(request, exchange, upload))
 
     async def _gather(
-        self, exchange: Exchange[bytes], api: BoundApi, target: bytes, headers: Headers
+        self,
+        exchange: Exchange[bytes],
+        api: BoundApi,
+        target: bytes,
+        headers: Headers,
+        routed: RoutedCall | None,
     ) -> None:
         """Execute a request whose body comes in pieces, when all of it is here."""
         try:
             body = b"".join([piece async for piece in exchange.upload_pieces()])
         except ConnectionError:  # the exchange has ended with what was raised
             return
-        self._call(exchange, api, target, headers, body)
+        self._call(exchange, api, target, headers, body, routed)
 
     async def _ask(self, exchange: Exchange[bytes], method: bytes, target: bytes) -> None:
         messages: list[Message] = []

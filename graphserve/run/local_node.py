@@ -42,6 +42,7 @@ from graphserve.wire import problem
 from graphserve.wire.codec import Format
 from graphserve.wire.exceptions import BeyondMsgpack
 from graphserve.wire.extensions import no_memory
+from graphserve.wire.formats import last_event
 from graphserve.wire.headers import CONTENT_TYPE
 from graphserve.wire.trust import PEER
 from graphserve.worker.batch.batcher import Batcher
@@ -234,7 +235,7 @@ class LocalNode:
                 self._loop.call_soon(self._refused, call, exc, False)
                 return
         elif api.signature.stream:
-            sink = self._sink(call, api)
+            sink = self._sink(call, api, last_event(arguments))
             execution = StreamExecution(self._executor, api, context, sink, free)
             base.run(execution.start, arguments)
         else:
@@ -290,13 +291,13 @@ class LocalNode:
             fields = [(CONTENT_TYPE, content_type), *fields]
             call.exchange.answered(answer.status, fields, body)
 
-    def _sink(self, call: LocalCall, api: BoundApi) -> LocalSink | BodySink:
+    def _sink(self, call: LocalCall, api: BoundApi, last_event: int) -> LocalSink | BodySink:
         format = call.request.stream
         failed = partial(self._raised, call, api)
         if format is None:
             return LocalSink(call.exchange, api, call.request.accept, failed)
         note = partial(self._note, call, api)
-        return BodySink(call, api, format, call.request.accept, note, failed)
+        return BodySink(call, api, format, call.request.accept, note, failed, last_event)
 
     def _raised(self, call: LocalCall, api: BoundApi, raised: BaseException) -> None:
         self._answer(call, self._note(call, api, raised), raised)

@@ -172,11 +172,13 @@ class BodySink(ExchangeSink):
         items: how it wants each item.
         note: makes of what the API raised what stands for it, and says it to the log.
         failed: called with what the API raised before its first item.
+        last_event: the number of the event that the client had last.
     """
 
     def __init__(
         self, call: LocalCall, api: BoundApi, format: StreamFormat, items: AnswerFormat,
         note: Callable[[BaseException], CallError], failed: Callable[[BaseException], None],
+        last_event: int = 0,
     ) -> None:  # fmt: skip
         super().__init__(
             call.exchange, [(CONTENT_TYPE, format.value), (CACHE_CONTROL, b"no-store")]
@@ -186,6 +188,7 @@ class BodySink(ExchangeSink):
         self._note = note
         self._failed = failed
         self._items = items
+        self._number = last_event
         self._request_id = call.request.context.request_id.decode("latin-1")
         self._context = call.request.context
 
@@ -199,7 +202,9 @@ class BodySink(ExchangeSink):
         """Return an item in the format of the stream."""
         if not self.begun and self._context.answer is not None:
             self._context.answer.begin_stream()
-        return self.format.item(self.api.result.encode(item, self._items))
+        payload = self.api.result.encode(item, self._items)
+        self._number += 1
+        return self.format.item(payload, self._number)
 
     def end(self) -> None:
         """Say that there are no more items."""

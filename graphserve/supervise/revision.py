@@ -130,6 +130,9 @@ def _interface(node: NodePlan) -> tuple[object, ...]:
         (
             api.name,
             api.route,
+            api.public_path,
+            api.methods,
+            api.body,
             api.parameters,
             api.positional,
             api.lane,

@@ -4,13 +4,16 @@ worker starts.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Union
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from graphserve.declare.routes import BODILESS
 from graphserve.errors import InvalidArguments
 from graphserve.wire.checks import nan
 from graphserve.wire.checks.duplicates import Names
@@ -30,6 +33,7 @@ from graphserve.wire.formats import (
 from graphserve.wire.media import images
 from graphserve.wire.signature import Parameter, Signature
 from graphserve.wire.type_hints import Hint
+from graphserve.wire.url_arguments import UrlArguments
 from graphserve.wire.validation_errors import (
     FAILURES,
     cut,
@@ -60,6 +64,7 @@ _UNREADABLE = "something in the body cannot be read, such as a number that is ou
 _JSON = Format.JSON
 _TYPED = Format.TYPED
 _RAW = Format.RAW
+_BY_URL = Format.BY_URL
 _asdict = msgspec.structs.asdict
 _EMPTY = {Format.JSON: b"{}", Format.MSGPACK: b"\x80", Format.TYPED: b"\x80"}
 
@@ -73,7 +78,8 @@ class ArgumentsCodec:
 
     def __init__(self, signature: Signature) -> None:
         self._where = signature.where
-        self._raw = signature.parameters[0].name if signature.only_raw_body else None
+        in_url = bool(signature.in_path or signature.body)
+        self._raw = signature.parameters[0].name if signature.only_raw_body and not in_url else None
         self._values = {p.name: ValueCodec(p.type, is_argument=True) for p in signature.parameters}
         self._required = [p.name for p in signature.parameters if p.required]
         self._sparse = len(self._required) < len(self._values)
@@ -89,6 +95,10 @@ class ArgumentsCodec:
         self._members: ValueReader[dict[str, Raw]] = ValueReader(dict[str, Raw])
         self._names = Names(self._values)
         self._writer = ValueWriter()
+        # of requests whose URL says some of the arguments
+        self._by_url: UrlArguments | None = None
+        if in_url or not BODILESS.isdisjoint(signature.methods):
+            self._by_url = UrlArguments(signature, partial(_of_body, signature))
 
     def decode(
         self, body: bytes | bytearray, format: Format, fetch: Fetch | None = None
@@ -97,7 +107,8 @@ class ArgumentsCodec:
 
         Args:
             body: the request's; arrays may lie in it, so it must not change.
-            format: how it is written. RAW only for an API with a raw body.
+            format: how it is written. RAW only for an API with a raw body, BY_URL for one that is
+                called by its URL.
             fetch: gives the memory behind references, and says that the body is from a service of
                 the graph (`Trust.values`). None, as for the public: references are refused, so are
                 models by the names of their fields and integers beyond 64 bits in msgpack.
@@ -106,8 +117,8 @@ class ArgumentsCodec:
             MalformedBody: it is not what `format` says.
             InvalidArguments: it does not fit the signature; `.errors` has every argument's error.
         """
-        if format is _RAW:
-            return self._take_raw(body)
+        if format is _RAW or format is _BY_URL:
+            return self._take_raw(body) if format is _RAW else self._take_by_url(bytes(body))
         if fetch is None and len(body) > self._screened_from:
             self._screen(body, format)
         try:
@@ -184,6 +195,11 @@ class ArgumentsCodec:
         # no code of the user's runs here: what fails is in the body
         except Exception:
             raise refusal(self._where, [problem([], _UNREADABLE, "value_error")]) from None
+
+    def _take_by_url(self, request: bytes) -> dict[str, object]:
+        if self._by_url is None:
+            raise MalformedBody("it is no request by a URL")
+        return self._by_url.read(request)
 
     def _take_raw(self, body: Body) -> dict[str, object]:
         if self._raw is None:
@@ -298,6 +314,15 @@ class ArgumentsCodec:
             if name in self._values
             else self._writer.msgpack(value)
         )
+
+
+def _of_body(signature: Signature, parameters: tuple[Parameter, ...]) -> ArgumentsCodec:
+    """Return what reads those arguments of an API that are in the body."""
+    return ArgumentsCodec(
+        dataclasses.replace(
+            signature, parameters=parameters, in_path=(), body=None, methods=("POST",)
+        )
+    )
 
 
 def _struct(signature: Signature, hints: Mapping[str, Hint]) -> type[msgspec.Struct]:

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+
+from graphserve.declare.routes import LAST_EVENT_ID
+from graphserve.wire.headers import MOST_DIGITS
 
 PROBLEM = b"application/problem+json"  # an error (RFC 9457)
 
@@ -40,6 +43,9 @@ class Format(enum.Enum):
     # The same for a typed caller that has no annotations: the service holds the result to its own.
     CHECKED = b"application/vnd.graphserve+msgpack;checked=1"
     RAW = b"application/octet-stream"
+    # A request whose arguments are in its URL too, whole, as it goes on inside a graph: see
+    # `UrlArguments`.
+    BY_URL = b"application/vnd.graphserve.by-url"
 
     __hash__ = object.__hash__  # (members are singletons; that of an enum is a function in Python)
 
@@ -64,6 +70,7 @@ AnswerFormat = Format | MediaFormat
 
 _JSON = Format.JSON.value.decode()
 _TYPED = Format.TYPED.value.decode()
+_BY_URL = Format.BY_URL.value.decode()
 _MSGPACK = frozenset(
     {Format.MSGPACK.value.decode(), "application/x-msgpack", "application/vnd.msgpack"}
 )
@@ -85,6 +92,8 @@ def content_format(content_type: bytes | None) -> Format | None:
         return Format.MSGPACK
     if kind == _TYPED:
         return Format.TYPED
+    if kind == _BY_URL:
+        return Format.BY_URL
     if kind != _JSON and not (kind.startswith("application/") and kind.endswith("+json")):
         return Format.RAW
     return Format.JSON if parameters.get("charset", "utf-8").lower() in _UTF8 else None
@@ -167,11 +176,18 @@ class StreamFormat(enum.Enum):
     NDJSON = b"application/x-ndjson"
     EVENTS = b"text/event-stream"
 
-    def item(self, payload: bytes) -> bytes:
-        """Write an item: msgpack for frames, JSON else."""
+    def item(self, payload: bytes, number: int = 0) -> bytes:
+        """Write an item: msgpack for frames, JSON else.
+
+        Args:
+            payload: the item.
+            number: of an event: its id, by which a client says what it had last.
+        """
         if self is StreamFormat.FRAMES:
             return pack(ITEM, payload)
-        return payload + b"\n" if self is StreamFormat.NDJSON else b"data: " + payload + b"\n\n"
+        if self is StreamFormat.NDJSON:
+            return payload + b"\n"
+        return b"id: %d\ndata: %b\n\n" % (number, payload)
 
     def end(self) -> bytes:
         """Write the end, which says that nothing is missing."""
@@ -192,6 +208,18 @@ class StreamFormat(enum.Enum):
             if self is StreamFormat.NDJSON
             else b"event: error\ndata: " + payload + b"\n\n"
         )
+
+
+def last_event(arguments: Mapping[str, object]) -> int:
+    """Return the number of the event that a client of a stream had last, if its API was told; 0 if
+    not.
+    """
+    last = arguments.get(LAST_EVENT_ID)
+    if isinstance(last, str) and last.isascii() and last.isdecimal() and len(last) <= MOST_DIGITS:
+        last = int(last)
+    if isinstance(last, int) and 0 < last < 10**MOST_DIGITS:
+        return last
+    return 0
 
 
 # What a caller asks for that has no annotations: the service holds the items to its own.

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import msgspec
 
 from graphserve.declare.declaration import ApiDeclaration
+from graphserve.declare.routes import BODILESS
 from graphserve.system import own_json
 from graphserve.wire import arrays, pydantic_models, type_hints
 from graphserve.wire.extensions import json_hook
@@ -151,11 +152,15 @@ def document(
     # Arguments first: a type that is both has one component, and what may be left out of an
     # argument may be left out.
     begun = [
-        _operation(declaration, signature, text, schemas) for declaration, signature, text in apis
+        (api, signature, method, _operation(api, signature, text, schemas, method))
+        for api, signature, text in apis
+        for method in api.methods
     ]
     paths: Json = {}
-    for (api, signature, _), operation in zip(apis, begun, strict=True):
-        paths[api.route] = {"post": operation | {"responses": _responses(signature, schemas)}}
+    for api, signature, method, operation in begun:
+        paths.setdefault(api.route, {})[method.lower()] = operation | {
+            "responses": _responses(signature, schemas)
+        }
     for path, (name_of_check, summary, good, bad) in _HEALTH.items():
         responses: Json = {"200": {"description": good}} | ({"503": _problem(bad)} if bad else {})
         responses["default"] = {"$ref": "#/components/responses/default"}
@@ -348,15 +353,22 @@ def _describe_array(part: type_hints.Part) -> Hint:
 
 
 def _operation(
-    declaration: ApiDeclaration, signature: Signature, doc: str | None, schemas: _Schemas
+    declaration: ApiDeclaration,
+    signature: Signature,
+    doc: str | None,
+    schemas: _Schemas,
+    method: str,
 ) -> Json:
     text, described = _read_docstring(doc)
     summary, _, description = text.partition("\n\n")
     return {
-        "operationId": declaration.name,
+        # each has one of its own, which is what generators of clients name their functions by
+        "operationId": declaration.name
+        if len(declaration.methods) == 1
+        else f"{declaration.name}_{method.lower()}",
         "summary": " ".join(summary.split()) or declaration.name,
         **({"description": description.strip()} if description.strip() else {}),
-        **_request(signature, described, schemas),
+        **_request(signature, described, schemas, method),
     }
 
 
@@ -368,24 +380,37 @@ def _responses(signature: Signature, schemas: _Schemas) -> Json:
     }
 
 
-def _request(signature: Signature, described: dict[str, str], schemas: _Schemas) -> Json:
+def _request(
+    signature: Signature, described: dict[str, str], schemas: _Schemas, method: str
+) -> Json:
+    in_url = [
+        _url_parameter(parameter, described, schemas, signature)
+        for parameter in signature.parameters
+        if _is_in_url(parameter.name, signature, method)
+    ]
+    in_url_said: Json = {"parameters": in_url} if in_url else {}
+    if method in BODILESS:
+        return in_url_said
     if signature.input_stream:
-        # The body is the stream, so all else is in the query, each as JSON.
-        query = [
-            _query_parameter(parameter, described, schemas) for parameter in signature.parameters
-        ]
         # Any type is taken; generators of clients know only this one.
         body: Json = {"required": True, "content": {_RAW: _BINARY, "*/*": _BINARY}}
-        return {"requestBody": body, **({"parameters": query} if query else {})}
-    required = [parameter.name for parameter in signature.parameters if parameter.required]
-    schema: Json = {
-        "type": "object",
-        "properties": {p.name: _property(p, described, schemas) for p in signature.parameters},
-        "additionalProperties": False,
-    } | ({"required": required} if required else {})
+        return {"requestBody": body, **in_url_said}
+    in_body = [p for p in signature.parameters if not _is_in_url(p.name, signature, method)]
+    if signature.body is not None:
+        schema = _property(in_body[0], described, schemas)
+        required = [in_body[0].name] if in_body[0].required else []
+    else:
+        required = [parameter.name for parameter in in_body if parameter.required]
+        schema = {
+            "type": "object",
+            "properties": {p.name: _property(p, described, schemas) for p in in_body},
+            "additionalProperties": False,
+        } | ({"required": required} if required else {})
+        if not in_body and in_url:
+            return in_url_said  # no body is an empty one
     content: Json = {_JSON: {"schema": schema}, _MSGPACK: {"schema": schema}}
-    if signature.files:
-        content |= {_FORM: _form(signature, schema)}
+    if signature.files and signature.body is None:
+        content |= {_FORM: _form(signature, in_body, schema)}
     said: Json = {}
     if signature.raw_body:
         (name,) = signature.files
@@ -395,19 +420,20 @@ def _request(signature: Signature, described: dict[str, str], schemas: _Schemas)
                 content |= {_ANY_IMAGE: {"schema": _IMAGE_FILE}}
             else:
                 content |= {_RAW: _BINARY}  # as any other type that is none of these
-        if len(signature.parameters) > 1:
-            said = {"description": _BESIDE.format(name=name)}
-    needed = bool(required) and not signature.only_raw_body  # no body is an empty one
-    return {"requestBody": {**said, "required": needed, "content": content}}
+        if len(in_body) > 1:
+            said["description"] = _BESIDE.format(name=name)
+    alone = signature.raw_body and [p.type for p in in_body] == [bytes]
+    needed = bool(required) and not alone  # no body is an empty one
+    return {"requestBody": {**said, "required": needed, "content": content}, **in_url_said}
 
 
-def _form(signature: Signature, schema: Json) -> Json:
+def _form(signature: Signature, parameters: Sequence[Parameter], schema: Json) -> Json:
     """Return the arguments as a form has them: files as they are, lists as parts of one name, and
     what is neither text nor a number as JSON.
     """
     properties: Json = {}
     encoding: Json = {}
-    for parameter in signature.parameters:
+    for parameter in parameters:
         said = schema["properties"][parameter.name]
         kept = {key: said[key] for key in ("description",) if key in said}
         if parameter.name not in signature.files:
@@ -424,12 +450,38 @@ def _form(signature: Signature, schema: Json) -> Json:
     return described | ({"encoding": encoding} if encoding else {})
 
 
-def _query_parameter(parameter: Parameter, described: dict[str, str], schemas: _Schemas) -> Json:
+def _is_in_url(name: str, signature: Signature, method: str) -> bool:
+    # Beside a body that is a stream, all is in the query, each as JSON.
+    if method in BODILESS or signature.body is not None or signature.input_stream:
+        return name != signature.body
+    return name in signature.in_path
+
+
+def _url_parameter(
+    parameter: Parameter, described: dict[str, str], schemas: _Schemas, signature: Signature
+) -> Json:
     schema = _property(parameter, described, schemas)
-    # Text and numbers are written as they are, which more generators of clients can do than JSON.
-    plain = schema.get("type") in _PLAIN
+    if parameter.name in signature.in_path:
+        return {"name": parameter.name, "in": "path", "required": True, "schema": schema}
+    # Text and numbers are written as they are, which more generators of clients can do than JSON;
+    # a list is its items, one after the other, but beside a body that is a stream.
+    lists = signature.input_stream is None
+    plain = _is_written(schema, schemas.components, lists)
     said = {"schema": schema} if plain else {"content": {_JSON: {"schema": schema}}}
     return {"name": parameter.name, "in": "query", "required": parameter.required, **said}
+
+
+def _is_written(schema: Json, components: Json, lists: bool) -> bool:
+    """Return whether the values of a schema are written in a query as they are."""
+    if "$ref" in schema:
+        schema = components.get(schema["$ref"].removeprefix(_PREFIX), {})
+    if choices := schema.get("anyOf"):
+        return lists and all(_is_written(choice, components, lists) for choice in choices)
+    if schema.get("type") == "array" and lists and isinstance(schema.get("items"), dict):
+        return _is_written(schema["items"], components, False)
+    return schema.get("type") in ("string", "integer", "number", "boolean") or (
+        lists and schema.get("type") == "null"
+    )
 
 
 def _property(parameter: Parameter, described: dict[str, str], schemas: _Schemas) -> Json:
@@ -477,6 +529,7 @@ def _events(item: Json) -> Json:
         "type": "object",
         "required": ["data"],
         "properties": {
+            "id": {"type": "string", "description": "The number of the item, from 1."},
             "event": {
                 "type": "string",
                 "description": "`end`: nothing is missing; `error`: `data` is a problem.",

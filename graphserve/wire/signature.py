@@ -15,6 +15,7 @@ from typing import NoReturn
 import msgspec
 
 from graphserve.declare.declaration import API
+from graphserve.declare.routes import BODILESS, Body, names_in
 from graphserve.errors import DeclarationError
 from graphserve.wire import extensions, pydantic_models, type_hints
 from graphserve.wire.checks.arrays import admission
@@ -111,6 +112,9 @@ class Signature:
         input_stream: the parameter that gets the body in chunks (`AsyncIterator[bytes]`), if there
             is one.
         texts: parameters that are text whatever they look like, as `5` in a query.
+        in_path: the parameters that are parts of its path at the port.
+        body: the parameter that is the whole body of a request at the port, if there is one.
+        methods: by which the port takes it.
     """
 
     where: str
@@ -123,6 +127,9 @@ class Signature:
     input_stream: str | None = None
     texts: frozenset[str] = frozenset()
     files: frozenset[str] = frozenset()
+    in_path: tuple[str, ...] = ()
+    body: str | None = None
+    methods: tuple[str, ...] = ("POST",)
 
     @property
     def only_raw_body(self) -> bool:
@@ -157,6 +164,8 @@ class _Reader:
         file, line = (code.co_filename, code.co_firstlineno) if code else (None, None)
         self.place = (declared.file, declared.line) if declared else (file, line)
         self.batched = declared is not None and declared.batch is not None
+        self.in_path = names_in(declared.route) if declared is not None else ()
+        self.methods: tuple[str, ...] = declared.methods if declared is not None else ("POST",)
 
     def read(self) -> Signature:
         annotated = self._types()
@@ -171,14 +180,21 @@ class _Reader:
         parameters = tuple(
             self._parameter(p, annotated[p.name]) for p in declared if p.name not in chunks
         )
-        files = [
-            p
-            for p in parameters
-            if not chunks and (kinds.is_file(p.type) or kinds.is_file_list(p.type))
-        ]
         self._check("its result", item if stream else result)
         if self.batched:
             self._check_batched(parameters, result)
+        body = self._body(parameters, chunks)
+        self._check_path(parameters, chunks)
+        in_body = [
+            p for p in parameters if (p.name == body if body else p.name not in self.in_path)
+        ]
+        files = [
+            p
+            for p in in_body
+            if not chunks
+            and self._has_bodies
+            and (kinds.is_file(p.type) or kinds.is_file_list(p.type))
+        ]
         return Signature(
             where=self.where,
             parameters=parameters,
@@ -192,7 +208,45 @@ class _Reader:
             input_stream=chunks[0] if chunks else None,
             texts=frozenset(p.name for p in parameters if _is_text(type_hints.unwrap(p.type)[0])),
             files=frozenset(p.name for p in files),
+            in_path=self.in_path,
+            body=body,
+            methods=self.methods,
         )
+
+    @property
+    def _has_bodies(self) -> bool:
+        return BODILESS.isdisjoint(self.methods)
+
+    def _body(self, parameters: tuple[Parameter, ...], chunks: list[str]) -> str | None:
+        """Return the parameter that is the whole body, if one is."""
+        found = [
+            p.name
+            for p in parameters
+            if any(_is_body(each) for each in type_hints.unwrap(p.type)[1])
+        ]
+        if len(found) + len(chunks) > 1:
+            self._refuse(f"parameters {' and '.join(found + chunks)}: a request has one body")
+        if not self._has_bodies and (named := [*found, *chunks]):
+            without = " and ".join(sorted(BODILESS.intersection(self.methods)))
+            self._refuse(
+                f"parameter {named[0]!r} is the body, and a request with {without} has none: write"
+                " method='POST' or 'PUT'"
+            )
+        if found and found[0] in self.in_path:
+            self._refuse(f"parameter {found[0]!r} is in the path, and cannot be the body")
+        return found[0] if found else None
+
+    def _check_path(self, parameters: tuple[Parameter, ...], chunks: list[str]) -> None:
+        for name in self.in_path:
+            if name in chunks:
+                self._refuse(f"parameter {name!r} is the body, and cannot be in the path")
+        for parameter in parameters:
+            if parameter.name in self.in_path and not _is_one_text(parameter.type):
+                self._refuse(
+                    f"parameter {parameter.name!r} is in the path, where it is one text:"
+                    f" {type_hints.name_of(parameter.type)} is not; write str, int, an Enum, a date"
+                    " or the like, or take it out of the route"
+                )
 
     def _types(self) -> dict[str, Hint]:
         try:
@@ -335,6 +389,22 @@ class _Reader:
 def _what(name: str) -> str:
     """Return an annotation, by the name that it has in a function."""
     return "its result" if name == "return" else f"parameter {name!r}"
+
+
+def _is_body(metadata: object) -> bool:
+    return metadata is Body or isinstance(metadata, Body)
+
+
+def _is_one_text(hint: Hint) -> bool:
+    """Return whether each value of a type has a text: none is a list, or has fields."""
+    part = type_hints.take_apart(type_hints.unwrap(hint)[0])
+    if part.kind == "union":
+        return all(_is_one_text(item.hint) for item in part.items)
+    if part.kind == "model":
+        return not hasattr(part.origin, "model_fields") and not hasattr(
+            part.origin, "__dataclass_fields__"
+        )
+    return part.kind in ("leaf", "bytes", "any")
 
 
 def _is_text(hint: Hint) -> bool:

@@ -30,9 +30,10 @@ from graphserve.worker.http.acceptor import Acceptor
 from graphserve.worker.http.asgi import Receive, Scope, Send
 from graphserve.worker.http.early import Beginning, EarlyConnection
 from graphserve.worker.http.limits import Limits
-from graphserve.worker.http.listener import Listener, publicly, routes
+from graphserve.worker.http.listener import Listener, publicly, route_tree, routes
 from graphserve.worker.http.relay import Relay
 from graphserve.worker.http.response import Responder
+from graphserve.worker.http.routing import RouteTree
 from graphserve.worker.pages.health import App, Health
 
 
@@ -80,6 +81,7 @@ class FallbackServer:
             {},
             access_log=plan.access_log,
             passes_on=True,
+            tree=self._tree(),
             **publicly(plan.listen),
         )
         self._port: Acceptor | None = None
@@ -96,7 +98,7 @@ class FallbackServer:
         self.node = node
         self.health.node = node.name
         paths, executor, _, responder, relay = self._served()
-        self.listener.serve(paths, executor, responder, relay)
+        self.listener.serve(paths, executor, responder, relay, self._tree())
         self.listener.refresh()
         if self._beginning is not None:
             self._beginning.end()
@@ -110,6 +112,10 @@ class FallbackServer:
         self.app.serve(apis)
         responder = Responder(node.name, public=True, debug=plan.debug)
         return routes(apis.values(), plan.listen.root_path), executor, Slots(0), responder, relay
+
+    def _tree(self) -> RouteTree | None:
+        apis = [outlined(self.node, api) for api in self.node.apis]
+        return route_tree(apis, self.plan.listen.root_path)
 
     def _release(self) -> None:
         for connection in self.listener.open():

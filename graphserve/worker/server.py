@@ -37,7 +37,13 @@ from graphserve.worker.http.acceptor import Acceptor
 from graphserve.worker.http.asgi import AsgiApp
 from graphserve.worker.http.fast_connection import FastConnection
 from graphserve.worker.http.limits import Limits
-from graphserve.worker.http.listener import Listener, ListenerOptions, publicly, routes
+from graphserve.worker.http.listener import (
+    Listener,
+    ListenerOptions,
+    publicly,
+    route_tree,
+    routes,
+)
 from graphserve.worker.http.protocol import HttpConnection
 from graphserve.worker.http.relay import Relay
 from graphserve.worker.http.response import Responder
@@ -318,9 +324,10 @@ class WorkerServer:
             else {"keep_alive": plan.inner_keep_alive * SERVER_KEEP_ALIVE}
         )
         responder = Responder(self.node.name, public=public, debug=plan.debug)
+        prefix = listen.root_path if public else ""
         listener = Listener(
             self.app,
-            routes(self.apis.values(), listen.root_path if public else ""),
+            routes(self.apis.values(), prefix, inside=not public),
             self.executor,
             self.slots,
             responder,
@@ -332,6 +339,7 @@ class WorkerServer:
             forward_headers=(
                 self.node.options.forward_headers if self.node.name == plan.entry else ()
             ),
+            tree=route_tree(self.apis.values(), prefix),
             **rest,
         )
         self.neighbours.membership.watch_suspicions(self.node.name, listener.suspect)

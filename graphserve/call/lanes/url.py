@@ -15,6 +15,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
+from urllib.parse import parse_qsl
 
 import httpx
 
@@ -23,12 +24,14 @@ from graphserve.call.exchange import Exchange
 from graphserve.call.remote import error_of
 from graphserve.call.request import accepted, with_forwarded
 from graphserve.declare.addresses import credentials
+from graphserve.declare.routes import BODILESS
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError, Unavailable
 from graphserve.graph.plan import ApiPlan, TlsPlan
 from graphserve.logs import records
 from graphserve.wire.formats import ERROR, Format, FrameReader, pack
 from graphserve.wire.headers import ACCEPT, CONTENT_TYPE, TIMEOUT, TRANSFER_ENCODING
 from graphserve.wire.problem import CARRIED, body_of_frame, with_body
+from graphserve.wire.url_arguments import filled, method_of, split, spoken
 
 # seconds past the deadline that an httpx client waits for the service's own word, which names a
 # node
@@ -89,7 +92,7 @@ class UrlLane:
         self, api: ApiPlan, *, checked: bool, caller: str
     ) -> Callable[[CallContext | None, int | None, bytes], httpx.Request]:
         """Return a function that makes requests to one API, in the form that this lane sends."""
-        url = httpx.URL(self.url.rstrip("/") + api.route)
+        url = httpx.URL(self.url.rstrip("/") + api.public_path)
         accept = accepted(api, checked=checked)
         if not api.stream:
             accept += b", %b;q=0.9" % Format.MSGPACK.value
@@ -100,6 +103,8 @@ class UrlLane:
             headers = with_forwarded(context, [(ACCEPT, accept), *self._login])
             if deadline_ns is not None:
                 headers.append((TIMEOUT, timeout(deadline_ns)))
+            if not api.is_plain:
+                return self._by_url(api, headers, body)
             if api.input_stream is None:
                 format = Format.JSON if body[:1] == b"{" else Format.MSGPACK  # see `Writer.public`
                 headers.append((CONTENT_TYPE, format.value))
@@ -111,6 +116,40 @@ class UrlLane:
                 raise ValueError(str(exc)) from None
 
         return compose
+
+    def _by_url(
+        self, api: ApiPlan, headers: list[tuple[bytes, bytes]], written: bytes
+    ) -> httpx.Request:
+        """Return a request to an API whose method or URL is one of its own.
+
+        Args:
+            api: the API.
+            headers: of the request.
+            written: its arguments, as `url_writer` writes them, or `query` those of an upload;
+                nothing, for a call that is never sent.
+        """
+        if api.input_stream is not None:
+            method, body = method_of(api.methods), None
+            in_path = set(api.in_path)
+            pairs = [
+                (name, spoken(value) if name in in_path else value)
+                for name, value in parse_qsl(written.decode(), keep_blank_values=True)
+            ]
+            headers += [(CONTENT_TYPE, Format.RAW.value), (TRANSFER_ENCODING, b"chunked")]
+        elif written:
+            method, media_type, pairs, body = split(written)
+            if method not in BODILESS:
+                headers.append((CONTENT_TYPE, media_type))
+        else:
+            method, pairs, body = method_of(api.methods), [], b""
+        path, query = filled(api.public_path, pairs)
+        try:
+            url = f"{self.url.rstrip('/')}{path}{'?' if query else ''}{query}"
+            return httpx.Request(
+                method, url, headers=headers, content=None if method in BODILESS else body
+            )
+        except httpx.InvalidURL as exc:  # longer than a URL can be
+            raise ValueError(str(exc)) from None
 
     def send(self, exchange: Exchange[httpx.Request]) -> None:
         """Send the exchange with httpx, in a task of its own."""

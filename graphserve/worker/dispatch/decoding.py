@@ -18,6 +18,7 @@ from graphserve.wire.extensions import Fetch
 from graphserve.wire.formats import Format, is_form
 from graphserve.wire.media.multipart import is_installed
 from graphserve.wire.problem import HttpProblem
+from graphserve.wire.url_arguments import FORMATS, inner_type
 from graphserve.worker.dispatch.executor import BoundApi, Executor
 from graphserve.worker.stream.request_body import RequestBody, from_query
 
@@ -141,6 +142,10 @@ def read_arguments(
             if is_form(media_type) and not is_installed():
                 raise HttpProblem(415, NO_FORMS)
             body, format = api.bodies.compose(body, media_type, query)
+        elif format is Format.BY_URL and is_form(inner_type(body)) and not is_installed():
+            raise HttpProblem(415, NO_FORMS)
         return api.arguments.decode(body, format, fetch)
     except MalformedBody as exc:
+        if claimed is Format.BY_URL:
+            claimed = FORMATS.get(inner_type(body), Format.RAW)
         raise HttpProblem(400, f"the body is not valid {_NAMES[claimed]}: {exc}") from None

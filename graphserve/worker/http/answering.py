@@ -27,15 +27,17 @@ from graphserve.worker.dispatch.encoding import EncodedResult
 from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.dispatch.shedding import noted
 from graphserve.worker.dispatch.slots import Permit
-from graphserve.worker.http.access_log import log_answer
+from graphserve.worker.http.access_log import log_answer, shown
 from graphserve.worker.http.listener import Listener
 from graphserve.worker.http.response import Responder
+from graphserve.worker.http.routing import RoutedCall
 from graphserve.worker.http.transport import Address, FlowControl, Writer
 from graphserve.worker.stream.request_body import RequestBody
 
 if TYPE_CHECKING:
     from graphserve.call.answer import Answer
 
+_BODY = b"\r\n\r\n"  # stands before it
 # (looked up once: a member of an enum is slow to find)
 _JSON, _TYPED, _CHECKED = Format.JSON, Format.TYPED, Format.CHECKED
 
@@ -95,6 +97,7 @@ class AnswerableRequest:
         context: what travels with it.
         http_1_0: whether it speaks HTTP/1.0.
         client: who sent it, for the access log; behind a proxy that is trusted, who the proxy says.
+        routed: how its API was found, if not by the bytes of its path and POST.
 
     `trust` is what it may do more than a client, `accepts` its Accept header as it came,
     `body_stream` its body if the API reads it as it comes, `lost` whether the client is gone,
@@ -116,8 +119,8 @@ class AnswerableRequest:
         "http_1_0",
         "keep_alive",
         "lost",
-        "path",
         "response_complete",
+        "routed",
         "started",
         "trust",
     )  # fmt: skip
@@ -130,6 +133,7 @@ class AnswerableRequest:
         context: CallContext,
         http_1_0: bool,
         client: Address | None,
+        routed: RoutedCall | None = None,
     ) -> None:
         listener = connection.listener
         # who asks, and for what
@@ -137,7 +141,7 @@ class AnswerableRequest:
         self.client = client
         self.trust = connection.trust
         self.context = context
-        self.path = api.plan.route
+        self.routed = routed
         self.http_1_0 = http_1_0
         self.started = time.perf_counter()
         self._api = api
@@ -194,7 +198,12 @@ class AnswerableRequest:
         """
         if self.trust is not RELAYED:
             seconds = time.perf_counter() - self.started
-            log_answer("POST", self.path, status, self.context.request_id, seconds, self.client)
+            routed = self.routed
+            method, path = "POST", self._api.plan.route
+            if routed is not None:
+                method = "HEAD" if routed.head else routed.method.decode()
+                path = shown(routed.path)
+            log_answer(method, path, status, self.context.request_id, seconds, self.client)
 
     def began_earlier(self, seconds: float) -> None:
         """Count the time that the request waited before it was read, also as time that its deadline
@@ -350,6 +359,8 @@ class AnswerableRequest:
             self._remove_note()
         connection = self.connection
         self.response_complete = True
+        if self.routed is not None and self.routed.head:
+            data = data[: data.find(_BODY) + len(_BODY)]
         connection.transport.write(data)
         if connection.listener.access_log:
             self.log(status)

@@ -37,6 +37,7 @@ from graphserve.wire.problem import HttpProblem
 from graphserve.wire.trust import RELAYED, Trust
 from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.http.limits import shown, too_large
+from graphserve.worker.http.routing import RoutedCall
 from graphserve.worker.http.strict import number
 
 _SECONDS = re.compile(rb"\+?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z")
@@ -132,7 +133,12 @@ class RequestHeaders:
             self.untyped = self.length > 0 or any(name == TRANSFER_ENCODING for name, _ in headers)
 
     def problem(
-        self, api: BoundApi, format: Format | None, limit: int, query: bytes = b""
+        self,
+        api: BoundApi,
+        format: Format | None,
+        limit: int,
+        query: bytes = b"",
+        routed: RoutedCall | None = None,
     ) -> CallError | None:
         """Return what is wrong with the request so far, if anything is; a wrong timeout is taken
         back.
@@ -150,17 +156,20 @@ class RequestHeaders:
                 " it is"
             )
             return HttpProblem(415, said, headers={"accept-encoding": "identity"})
+        if routed is not None and not routed.has_body:
+            return _stray_body(api, routed) if self.length else None
         streams = api.signature.input_stream is not None
         as_it_is = api.signature.raw_body or streams
         if self.untyped:
             return HttpProblem(
-                415, f"{api.plan.route} has a body without a Content-Type: {_mend(as_it_is)}"
+                415, f"{api.plan.public_path} has a body without a Content-Type: {_mend(as_it_is)}"
             )
         is_raw = format is Format.RAW
         is_form_taken = is_raw and api.plan.forms and is_multipart(self.content_type)
         if as_it_is and is_raw and not is_form_taken and is_form(self.content_type):
             return HttpProblem(415, _no_form(api, self.content_type or b""))
-        if query and not streams and (is_form_taken or not (is_raw and as_it_is)):
+        by_url = routed is not None and routed.by_url
+        if query and not streams and not by_url and (is_form_taken or not (is_raw and as_it_is)):
             return _stray_query(api, query)
         if streams or is_form_taken:
             return None
@@ -176,7 +185,7 @@ def _seconds(value: bytes) -> float:
 
 def _wrong_type(api: BoundApi, content_type: bytes) -> str:
     said = (
-        f"{api.plan.route} takes application/json in UTF-8 or application/msgpack, not"
+        f"{api.plan.public_path} takes application/json in UTF-8 or application/msgpack, not"
         f" {shown(content_type)!r}"
     )
     if is_form(content_type):  # what `curl -d` and `curl -F` say unless they are told otherwise
@@ -189,7 +198,7 @@ def _wrong_type(api: BoundApi, content_type: bytes) -> str:
 
 def _no_form(api: BoundApi, content_type: bytes) -> str:
     what = (
-        f"{api.plan.route} takes the body as it is, and {shown(content_type)!r} has a form"
+        f"{api.plan.public_path} takes the body as it is, and {shown(content_type)!r} has a form"
         " around it"
     )
     if api.plan.forms:
@@ -209,15 +218,25 @@ def _stray_query(api: BoundApi, query: bytes) -> CallError:
     """Return the refusal of a query that nobody would read: its sender takes it for arguments."""
     name = shown(query.partition(b"&")[0].partition(b"=")[0])
     text = (
-        f"{api.plan.route} reads no query, and this URL has one: send arguments as JSON in the body"
+        f"{api.plan.public_path} reads no query, and this URL has one: send arguments as JSON in"
+        " the body"
     )
     if api.plan.forms:
         text = (
-            f"{api.plan.route} reads a query only beside a body that is a file itself: send the"
-            " arguments in the body"
+            f"{api.plan.public_path} reads a query only beside a body that is a file itself: send"
+            " the arguments in the body"
         )
     return InvalidArguments(
         text, errors=[{"loc": ["query", name], "msg": text, "type": "unexpected_query"}]
+    )
+
+
+def _stray_body(api: BoundApi, routed: RoutedCall) -> CallError:
+    """Return the refusal of a body that nobody would read."""
+    method = "HEAD" if routed.head else routed.method.decode()
+    text = f"{method} {api.plan.public_path} takes no body: send arguments in the query"
+    return InvalidArguments(
+        text, errors=[{"loc": ["body"], "msg": text, "type": "unexpected_body"}]
     )
 
 

@@ -29,6 +29,7 @@ from graphserve.worker.http.fast_parser import FastParser
 from graphserve.worker.http.forwarded import TrustedProxies
 from graphserve.worker.http.relay import Relay
 from graphserve.worker.http.response import Responder
+from graphserve.worker.http.routing import RoutedCall, RouteTree
 from graphserve.worker.http.strict import plain
 
 FAILED = 500  # of an API that raised what is no Problem
@@ -68,7 +69,7 @@ class Listener:
 
     Args:
         app: the ASGI application for what is no API.
-        apis: the APIs, by path.
+        apis: the APIs that are found by the exact bytes of their path, with POST.
         executor: runs the calls.
         slots: of the worker.
         responder: makes the answers; says whether this is the public listener. What a request may
@@ -86,6 +87,7 @@ class Listener:
         forwarded_allow_ips: the proxies that are believed.
         hosts: those that the public port answers to.
         forward_headers: names of headers of clients that travel down with each call.
+        tree: finds the APIs that are asked for in other ways, if there are such.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class Listener:
         forwarded_allow_ips: str = "127.0.0.1",
         hosts: AllowedHosts = EVERY_HOST,
         forward_headers: Iterable[str] = (),
+        tree: RouteTree | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.readers = poller(self.loop)
@@ -137,7 +140,7 @@ class Listener:
         self.logged_proxies = self.proxies if access_log else None
         # Until there is another Plan: see `serve`.
         self.throttles: dict[str, AdaptiveThrottle] = {}
-        self.serve(apis, executor, responder, relay)
+        self.serve(apis, executor, responder, relay, tree)
         self.fast_parser = None if responder.public else FastParser(responder.node, apis.values())
         # What changes.
         self.suspicions: Suspicions | None = None  # of calls that kill workers of this node
@@ -152,16 +155,24 @@ class Listener:
         self.suspicions = suspicions
 
     def serve(
-        self, apis: dict[bytes, BoundApi], executor: Executor, responder: Responder, relay: Relay
+        self,
+        apis: dict[bytes, BoundApi],
+        executor: Executor,
+        responder: Responder,
+        relay: Relay,
+        tree: RouteTree | None = None,
     ) -> None:
         """Serve these from now on."""
         self.apis = apis
+        self.tree = tree
         self.executor = executor
         self.responder = responder
         self.relay = relay
         self.throttles = {}
         if self.public:
-            names = [api.plan.name for api in apis.values()]
+            names = {api.plan.name for api in apis.values()}
+            if tree is not None:
+                names |= {api.plan.name for api in tree.apis}
             self.throttles = {name: AdaptiveThrottle(responder.node, name) for name in names}
 
     def refresh(self) -> None:
@@ -190,6 +201,16 @@ class Listener:
     def _route(self, url: bytes) -> BoundApi | None:
         path = url.partition(b"?")[0]
         return self.apis.get(path) or self.apis.get(plain(path))
+
+    def find(self, method: bytes, url: bytes) -> RoutedCall | None:
+        """Return what a request is for that `route` does not find, or None."""
+        return None if self.tree is None else self.tree.find(method, url)
+
+    def executes(self, method: bytes, url: bytes) -> bool:
+        """Return whether a request is for an API, or would be with another method."""
+        return self.route(url) is not None or (
+            self.tree is not None and bool(self.tree.allowed(url.partition(b"?")[0]))
+        )
 
     def path(self, url: bytes) -> bytes:
         """Return the path of a target, plainly written, as it would be if the proxy had taken its
@@ -227,9 +248,18 @@ class Listener:
         return list(self.connections)
 
 
-def routes(apis: Iterable[BoundApi], prefix: str = "") -> dict[bytes, BoundApi]:
-    """Return APIs by path, with the prefix that a proxy may leave on it, and without."""
-    bare = {api.plan.route.encode(): api for api in apis}
+def routes(
+    apis: Iterable[BoundApi], prefix: str = "", *, inside: bool = False
+) -> dict[bytes, BoundApi]:
+    """Return the APIs that are called with POST and have all arguments in the body, by path, with
+    the prefix that a proxy may leave on it, and without.
+
+    Args:
+        apis: the APIs.
+        prefix: of the proxy.
+        inside: whether services of the graph call here: they call every API so.
+    """
+    bare = {api.plan.route.encode(): api for api in apis if inside or api.plan.is_plain}
     return bare | {plain(prefix.rstrip("/").encode()) + path: api for path, api in bare.items()}
 
 
@@ -242,6 +272,12 @@ class ListenerOptions(TypedDict):
     proxy_headers: NotRequired[bool]
     forwarded_allow_ips: NotRequired[str]
     hosts: NotRequired[AllowedHosts]
+
+
+def route_tree(apis: Iterable[BoundApi], prefix: str = "") -> RouteTree | None:
+    """Return what finds APIs that `routes` does not; None if there are none."""
+    found = RouteTree(apis, prefix)
+    return None if found.simple else found
 
 
 def publicly(listen: ListenPlan) -> ListenerOptions:

@@ -252,10 +252,15 @@ class HttpConnection(asyncio.Protocol):
             http_1_0: whether it is in HTTP/1.0, if that is known.
         """
         parser = self.parser
-        api = self.listener.route(self.url) if parser.get_method() == b"POST" else None
+        method = parser.get_method()
+        api = self.listener.route(self.url) if method == b"POST" else None
+        routed = None
         if api is None:
-            self.to_application()
-            return
+            routed = self.listener.find(method, self.url)
+            if routed is None:
+                self.to_application()
+                return
+            api = routed.api
         # A shared socket carries one request a connection: the slot was taken for the connection.
         if http_1_0 is None:
             http_1_0 = parser.get_http_version() == "1.0"
@@ -269,8 +274,9 @@ class HttpConnection(asyncio.Protocol):
         headers = [] if self.trust.values else self.headers
         context.head = RequestHead(parser.get_method(), self.url, headers, self._sender)
         request = HttpRequest(
-            self, api, keep_alive, context, is_next=is_next, http_1_0=http_1_0, client=client
-        )
+            self, api, keep_alive, context, is_next=is_next, http_1_0=http_1_0, client=client,
+            routed=routed,
+        )  # fmt: skip
         self.request = request
         self.head_complete = True
         if not is_next:

@@ -417,7 +417,7 @@ class PublicConnection(HttpConnection):
         for host in (*asked, *named):
             if not self.listener.hosts.allows(host):
                 raise RequestRefused(browsers.foreign_host(host))
-        executes = self.listener.route(self.url) is not None
+        executes = self.listener.executes(method, self.url)
         own = lambda: self._origins([*asked, *named])  # noqa: E731
         if (problem := browsers.fault(method, executes, self.headers, own)) is not None:
             raise RequestRefused(problem)

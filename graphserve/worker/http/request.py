@@ -15,8 +15,16 @@ from graphserve.call.request_head import RequestHead, pack_fields
 from graphserve.errors import CallError, InvalidArguments
 from graphserve.wire.codec import Format, content_format
 from graphserve.wire.costs.bounds import LARGE_BODY
-from graphserve.wire.formats import CHECKED_FRAMES, AnswerFormat, StreamFormat, stream_format
+from graphserve.wire.formats import (
+    CHECKED_FRAMES,
+    AnswerFormat,
+    StreamFormat,
+    last_event,
+    stream_format,
+)
 from graphserve.wire.headers import LONGEST_TRAVELLER
+from graphserve.wire.trust import RELAYED
+from graphserve.wire.url_arguments import whole
 from graphserve.worker.dispatch.decoding import Decoding, read_arguments
 from graphserve.worker.dispatch.encoding import EncodedResult, encode_result, encoding
 from graphserve.worker.dispatch.executor import BoundApi
@@ -26,7 +34,8 @@ from graphserve.worker.flight_recorder import CallNotes
 from graphserve.worker.http.answering import AnswerableRequest, RequestConnection
 from graphserve.worker.http.headers import RequestHeaders
 from graphserve.worker.http.limits import too_large, too_long_to_travel
-from graphserve.worker.http.response import HttpSink
+from graphserve.worker.http.response import EventSink, HttpSink
+from graphserve.worker.http.routing import RoutedCall
 from graphserve.worker.http.transport import Address
 from graphserve.worker.stream.producer import StreamExecution
 from graphserve.worker.stream.request_body import RequestBody, hold
@@ -77,6 +86,7 @@ class HttpRequest(AnswerableRequest):
         is_next: whether all requests before it on its connection have their answers.
         http_1_0: whether it speaks HTTP/1.0.
         client: as of `AnswerableRequest`.
+        routed: likewise.
 
     `length` is how much of its body is here, `query` the URL's if the body is a stream or a file,
     `media_type` what the body is if it is neither JSON nor msgpack, `sink` where items go.
@@ -107,8 +117,9 @@ class HttpRequest(AnswerableRequest):
         is_next: bool = False,
         http_1_0: bool = False,
         client: Address | None = None,
+        routed: RoutedCall | None = None,
     ) -> None:
-        super().__init__(connection, api, keep_alive, context, http_1_0, client)
+        super().__init__(connection, api, keep_alive, context, http_1_0, client, routed)
         # what is read of it
         self._is_next = is_next
         self._limit = connection.listener.max_body_size
@@ -175,10 +186,17 @@ class HttpRequest(AnswerableRequest):
         head = RequestHeaders(headers, context, self.trust)
         self.accepts = head.accept or b""
         self._format = content_format(head.content_type)
+        if self._format is Format.BY_URL and self.trust is not RELAYED:
+            self._format = Format.RAW
         self._accept = self._api.accepts(head.accept)
+        routed = self.routed
+        if routed is not None:
+            query = routed.query(query, headers)
+            if not routed.has_body:
+                self._format = Format.JSON
         self.query = query
         self.body_stream = body_stream
-        self._problem = head.problem(self._api, self._format, self._limit, self.query)
+        self._problem = head.problem(self._api, self._format, self._limit, query, routed)
         if self._format is Format.RAW and body_stream is None and self._problem is None:
             self.media_type = head.content_type or b""
             bodies = self._api.bodies
@@ -250,6 +268,11 @@ class HttpRequest(AnswerableRequest):
             parts = self._body
             body = parts[0] if len(parts) == 1 and type(parts[0]) is bytes else b"".join(parts)
             self._body = []
+            if self.routed is not None and self.routed.by_url:
+                kind = self.media_type or (self._format or Format.JSON).value
+                body = whole(self.routed.method, kind, self.query, body)
+                self._format = Format.BY_URL
+                self.media_type = b""
             permit = connection.permit
             if (permit.slot or permit.batcher is not None) and connection.caller_left():  # (`held`)
                 connection.transport.close()
@@ -301,7 +324,15 @@ class HttpRequest(AnswerableRequest):
     def _start(self, arguments: dict[str, object]) -> None:
         listener, api = self.connection.listener, self._api
         if api.signature.stream:
-            self.sink = HttpSink(self, api, stream_format(self.accepts))
+            format = stream_format(self.accepts)
+            if self.routed is not None and self.routed.head:
+                HttpSink(self, api, format).end()  # what it would stream is not made
+                self._on_freed()
+                return
+            if format is StreamFormat.EVENTS:
+                self.sink = EventSink(self, api, format, last_event(arguments))
+            else:
+                self.sink = HttpSink(self, api, format)
             self._execution = StreamExecution(
                 listener.executor, api, self.context, self.sink, self._on_freed
             )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Protocol
 
@@ -44,6 +45,10 @@ _STREAM = STATUS_OK + CONTENT_TYPE + b": "
 _END = b"\r\n"
 RESET_CONTENT = 205  # has a length, 0, where the other statuses without a body have none
 _CLOSE_END = CLOSE + b"\r\n"
+# seconds after which an EventSource is told that the connection lives: browsers' and proxies'
+# patience with a silent one begins at half a minute
+HEARTBEAT = 15.0
+_COMMENT = b":\n\n"
 _EXPECTED = (Problem, HttpProblem, InvalidArguments, Unavailable, DeadlineExceeded)
 
 
@@ -217,6 +222,11 @@ class StreamedRequest(Protocol):
         ...
 
     @property
+    def response_complete(self) -> bool:
+        """Return whether it has its whole answer."""
+        ...
+
+    @property
     def transport(self) -> Writer:
         """Return where the answer is written."""
         ...
@@ -269,7 +279,10 @@ class HttpSink:
             self._said.begin_stream()
         if self.format is StreamFormat.FRAMES:
             return formats.pack(formats.ITEM, self.request.encoded(item, self.items))
-        return self.format.item(self.api.result.encode(item, self.items))
+        return self._item(self.api.result.encode(item, self.items))
+
+    def _item(self, payload: bytes) -> bytes:
+        return self.format.item(payload)
 
     @property
     def _said(self) -> Answer | None:
@@ -349,3 +362,60 @@ class HttpSink:
             if self.request.trust is RELAYED:
                 fields = [(ANSWER, said.pack(self.format.value))]
         return responder.stream_head(self.format.value, request_id, keep, self.chunked, fields)
+
+
+class EventSink(HttpSink):
+    """Writes a stream as Server-Sent Events: each with its number as its id, and a comment while
+    nothing comes, so that neither the client nor a proxy takes the connection for dead.
+
+    Args:
+        request: the request.
+        api: the API.
+        format: how the items are written.
+        number: of the event that the client had last; they are counted on from there.
+    """
+
+    def __init__(
+        self, request: StreamedRequest, api: BoundApi, format: StreamFormat, number: int
+    ) -> None:
+        super().__init__(request, api, format)
+        self._number = number
+        self._loop = asyncio.get_running_loop()
+        self._wrote = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = self._loop.call_later(HEARTBEAT, self._beat)
+
+    def _item(self, payload: bytes) -> bytes:
+        self._number += 1
+        return self.format.item(payload, self._number)
+
+    def write(self, data: bytes) -> None:
+        """Write an event; the first one begins the answer."""
+        self._wrote = self._loop.time()
+        super().write(data)
+
+    def end(self) -> None:
+        """End the stream: there are no more items."""
+        self._rest()
+        super().end()
+
+    def fail(self, error: BaseException) -> None:
+        """End the stream with an error, which is an event if the answer has begun."""
+        self._rest()
+        super().fail(error)
+
+    def _beat(self) -> None:
+        request = self.request
+        if request.lost or request.response_complete:
+            self._timer = None
+            return
+        left = self._wrote + HEARTBEAT - self._loop.time()
+        if left <= 0:
+            if not self.blocked:
+                self.write(_COMMENT)
+            left = HEARTBEAT
+        self._timer = self._loop.call_later(left, self._beat)
+
+    def _rest(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

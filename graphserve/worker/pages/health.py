@@ -18,6 +18,7 @@ from graphserve.wire.formats import Format
 from graphserve.wire.headers import ALLOW, CONTENT_LENGTH, CONTENT_TYPE, INTERNAL_PREFIX, REQUEST_ID
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.dispatch.executor import BoundApi
+from graphserve.worker.http.routing import RouteTree
 
 if TYPE_CHECKING:
     from graphserve.worker.http.asgi import AsgiApp, Receive, Scope, Send
@@ -86,7 +87,7 @@ class App:
 
     def serve(self, apis: dict[str, BoundApi]) -> None:
         """Know these APIs from now on."""
-        self.routes = [api.plan.route for api in apis.values()]
+        self.tree = RouteTree(apis.values())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request (ASGI, for `http` scopes)."""
@@ -98,7 +99,7 @@ class App:
             )
         elif method == "OPTIONS" and (allow := self._allowed(path)):
             await self.tell(send, allow)
-        elif self.pages is not None and path not in self._health and path not in self.routes:
+        elif self.pages is not None and path not in self._health and not self._is_api(path, method):
             await self.pages(scope, receive, send)
         else:
             await self.refuse(send, path, method, 404)
@@ -107,7 +108,7 @@ class App:
         self, send: Send, path: str, method: str, status: int, allow: str = ""
     ) -> None:
         """Answer that there is no such thing here, or not with that method."""
-        if path in self.routes or path in self._health:
+        if self._is_api(path, "") or path in self._health:
             status, allow = 405, self._allowed(path)
         if status == 405 and method == "OPTIONS":
             await self.tell(send, allow)
@@ -115,8 +116,9 @@ class App:
         if status == 405:
             detail, headers = f"{path} takes {allow}, not {method}", {ALLOW.decode(): allow}
         else:
-            guess = closest(path, self.routes)
-            hint = f"did you mean {guess}?" if guess else f"there are: {', '.join(self.routes)}"
+            known = self.tree.paths
+            guess = closest(path, known)
+            hint = f"did you mean {guess}?" if guess else f"there are: {', '.join(known)}"
             detail, headers = f"there is no API at {path}; {hint}", {}
         await self.answer(send, HttpProblem(status, detail, headers=headers))
 
@@ -136,10 +138,20 @@ class App:
         kept = [(name, value) for name, value in pairs if not name.startswith(INTERNAL_PREFIX)]
         await _send(send, status, [*kept, (REQUEST_ID, request_id)], body)
 
+    def _is_api(self, path: str, method: str) -> bool:
+        """Return whether a path is an API's. At `/` there is a page too, for who asks to read."""
+        allowed = self.tree.allowed(path.encode())
+        if path == "/" and method in ("GET", "HEAD"):
+            return "GET" in allowed
+        return bool(allowed)
+
     def _allowed(self, path: str) -> str:
         if path == "*":
-            return "GET, HEAD, POST"
-        return "POST" if path in self.routes else "GET, HEAD" if path in self._health else ""
+            return ", ".join(sorted({"GET", "HEAD", *self.tree.methods}))
+        allowed = set(self.tree.allowed(path.encode()))
+        if path in self._health or (path == "/" and allowed and self.pages is not None):
+            allowed |= {"GET", "HEAD"}
+        return ", ".join(sorted(allowed))
 
 
 async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:

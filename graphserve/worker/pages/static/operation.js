@@ -46,7 +46,8 @@ export class Operation {
 
   // Returns what fetch needs. Raises FieldError when a field does not hold a value of its type.
   request() {
-    const url = new URL(this.path.replace(/^\//, ""), BASE);
+    const path = this.query?.fill(this.path) ?? this.path;
+    const url = new URL(path.replace(/^\//, ""), BASE);
     this.query?.addTo(url);
     const headers = new Headers(this.answers.length ? { Accept: this.accept.value } : {});
     const content = this.body?.content();

@@ -1,0 +1,470 @@
+"""Reads the arguments of a request that are in its URL: texts of the path and of the query, taken
+leniently, as their types say; and writes them for who calls another service by its URL.
+
+Such a request goes on inside a graph as one body (`Format.BY_URL`): a line with its method and the
+format of its own body, a line with a query of what the path and the query said, then its own body.
+What reads it takes time that is linear in its bytes.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import re
+import types
+import typing
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Literal, Protocol
+from urllib.parse import quote, quote_from_bytes, unquote_to_bytes
+
+import msgspec
+
+from graphserve.declare.routes import BODILESS, name_in, names_in, segments
+from graphserve.errors import InvalidArguments
+from graphserve.wire import type_hints
+from graphserve.wire.costs.bounds import ERRORS_TOLD, NAME_CHARACTERS
+from graphserve.wire.exceptions import ErrorDetail, MalformedBody, Unsendable
+from graphserve.wire.extensions import json_hook
+from graphserve.wire.formats import Format, is_form
+from graphserve.wire.media.bodies import BodyReader
+from graphserve.wire.signature import Parameter, Signature
+from graphserve.wire.type_hints import Hint
+from graphserve.wire.validation_errors import (
+    FAILURES,
+    cut,
+    explain,
+    is_malformed,
+    is_misfit,
+    malformed,
+    problem,
+    refusal,
+)
+from graphserve.wire.values import ValueCodec
+
+# leading zeros too, as in a number of an article
+_NUMBER = re.compile(r"(-?)0*([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\Z")
+_TRUE = frozenset({"1", "true", "on", "yes"})
+_FALSE = frozenset({"0", "false", "off", "no"})
+_TEXTS = (
+    str,
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+    decimal.Decimal,
+    uuid.UUID,
+    bytes,
+    bytearray,
+    memoryview,
+)
+FORMATS = {format.value: format for format in (Format.JSON, Format.MSGPACK, Format.TYPED)}
+_RAW_JSON = msgspec.json.Decoder(msgspec.Raw)
+_RAW_MSGPACK = msgspec.msgpack.Decoder(msgspec.Raw)
+Where = Literal["path", "query"]
+
+
+class ArgumentsReader(Protocol):
+    """What reads the arguments that are in a body: `ArgumentsCodec`."""
+
+    def decode(self, body: bytes, format: Format) -> dict[str, object]:
+        """Return the keyword arguments in a body."""
+        ...
+
+
+class UrlArguments:
+    """Reads the arguments of one API from requests whose URL says some of them.
+
+    Args:
+        signature: the API's.
+        reader: makes what reads the rest of the arguments from the body.
+    """
+
+    def __init__(
+        self, signature: Signature, reader: Callable[[tuple[Parameter, ...]], ArgumentsReader]
+    ) -> None:
+        self._where = signature.where
+        self._body = signature.body
+        self._in_path = frozenset(signature.in_path)
+        self._texts = {p.name: _Text(p.type) for p in signature.parameters}
+        self._required = frozenset(p.name for p in signature.parameters if p.required)
+        # by method: what the URL says, and what reads the body
+        self._methods: dict[str, tuple[tuple[str, ...], ArgumentsReader | None]] = {}
+        for method in signature.methods:
+            in_url = _in_url(signature, method)
+            rest = tuple(p for p in signature.parameters if p.name not in in_url)
+            self._methods[method] = in_url, None if method in BODILESS else reader(rest)
+        in_body = tuple(p for p in signature.parameters if p.name not in signature.in_path)
+        self._bodies = BodyReader(replace(signature, parameters=in_body))
+        # of a body that is a file: the file, what else is in the URL, and what reads the file
+        self._file: tuple[str, tuple[str, ...], ArgumentsReader] | None = None
+        if signature.raw_body:
+            (name,) = signature.files
+            beside = tuple(p.name for p in signature.parameters if p.name != name)
+            file = tuple(p for p in signature.parameters if p.name == name)
+            self._file = name, beside, reader(file)
+
+    def read(self, request: bytes) -> dict[str, object]:
+        """Return the keyword arguments that a request gives.
+
+        Args:
+            request: in the format that the module says.
+
+        Raises:
+            MalformedBody: its body is not what its content type claims.
+            InvalidArguments: it does not fit the signature.
+        """
+        method, kind, query, body = _taken_apart(request)
+        if method not in self._methods:
+            raise MalformedBody("it is no request by a URL")
+        in_url, reader = self._methods[method]
+        if reader is None:
+            arguments = self._read_url(query, in_url)
+            if body:
+                raise refusal(
+                    self._where,
+                    [problem(["body"], f"{method} takes no body", "unexpected_body")],
+                )
+            return arguments
+        if kind in FORMATS:
+            arguments = self._read_url(query, in_url)
+            return arguments | self._read_body(body, FORMATS[kind], reader)
+        if is_form(kind):
+            arguments = self._read_url(query, in_url)
+            return arguments | reader.decode(*self._bodies.compose(body, kind, b""))
+        if self._file is None:
+            raise MalformedBody("it is no file that is taken")
+        name, beside, reader = self._file
+        arguments = self._read_url(query, beside)
+        return arguments | reader.decode(msgspec.msgpack.encode({name: body}), Format.MSGPACK)
+
+    def _read_url(self, query: bytes, in_url: tuple[str, ...]) -> dict[str, object]:
+        said: dict[str, list[str]] = {}
+        errors: list[ErrorDetail] = []
+        untold = 0
+        for name, value in _pairs(query):
+            if name is None or name not in in_url:
+                if len(errors) >= ERRORS_TOLD:
+                    untold += 1
+                    continue
+                errors.append(_stray(name, in_url, self._in_path))
+            elif value is None:
+                said[name] = []
+                errors.append(problem(self._loc(name), "it is not UTF-8", "value_error"))
+            else:
+                said.setdefault(name, []).append(value)
+        arguments: dict[str, object] = {}
+        for name in in_url:
+            if not said.get(name):
+                if name in self._required and name not in said:
+                    errors.append(
+                        problem(self._loc(name), f"missing argument {name!r}", "missing_argument")
+                    )
+                continue
+            try:
+                arguments[name] = self._texts[name].read(said[name])
+            except _Twice:
+                errors.append(
+                    problem(self._loc(name), f"{name!r} is given twice", "duplicate_argument")
+                )
+            except Exception as exc:
+                if not is_misfit(exc):
+                    raise
+                errors += explain(exc, self._loc(name))
+        if errors:
+            raise refusal(self._where, errors, untold)
+        return arguments
+
+    def _loc(self, name: str) -> list[str | int]:
+        return ["path" if name in self._in_path else "query", name]
+
+    def _read_body(self, body: bytes, format: Format, reader: ArgumentsReader) -> dict[str, object]:
+        if self._body is None:
+            return reader.decode(body, format)
+        if not body:
+            if self._body not in self._required:
+                return {}
+            said = f"missing argument {self._body!r}: it is the body"
+            raise refusal(self._where, [problem([self._body], said, "missing_argument")])
+        # The one parameter of an object that we put around it, so that all checks of bodies are
+        # made. It must be one value first: it could close that object.
+        is_json = format is Format.JSON
+        try:
+            (_RAW_JSON if is_json else _RAW_MSGPACK).decode(body)
+        except FAILURES as exc:
+            raise malformed(exc, body) if is_malformed(exc) else MalformedBody(str(exc)) from None
+        before, after = _around(self._body, is_json)
+        return reader.decode(before + body + after, format)
+
+
+class _Twice(Exception):
+    """Raised where one value is said more than once."""
+
+
+class _Text:
+    """Reads the texts of one parameter as values of its type."""
+
+    def __init__(self, hint: Hint) -> None:
+        self._codec = ValueCodec(hint)
+        members = _members(hint)
+        lists = [part for part in members if part.kind == "list"]
+        self._item = _Text(lists[0].items[0].hint) if lists else None
+        self._is_text = bool(members) and all(_has_text(part) for part in members)
+
+    def read(self, texts: list[str]) -> object:
+        """Return the value; raises as `ValueCodec.load` does."""
+        if self._item is None:
+            if len(texts) > 1:
+                raise _Twice
+            return self._codec.load(self._chosen(texts[0]), Format.JSON)
+        if len(texts) == 1 and texts[0][:1] == "[":
+            try:
+                return self._codec.load(texts[0].encode(), Format.JSON)
+            except FAILURES:
+                pass  # it is an item that looks like a list
+        items = [self._item._chosen(text) for text in texts]
+        return self._codec.load(b"[" + b",".join(items) + b"]", Format.JSON)
+
+    def _chosen(self, text: str) -> bytes:
+        """Return a text as the JSON of the first value that fits the type; of one that does not, as
+        what says best what is wrong with it.
+        """
+        readings = [_quoted(text)] if self._is_text else list(_readings(text))
+        if len(readings) > 1:
+            for reading in readings:
+                try:
+                    self._codec.load(reading, Format.JSON)
+                except Exception as exc:
+                    if not is_misfit(exc):
+                        raise
+                else:
+                    return reading
+        return readings[0]
+
+
+def in_query(name: str, segment: bytes, *, beside_upload: bool = False) -> bytes:
+    """Return a parameter of the path as a query has it.
+
+    Args:
+        name: the parameter.
+        segment: of the path, with its escapes.
+        beside_upload: whether the query is that of an upload, where text in quotes is JSON.
+    """
+    value = unquote_to_bytes(segment)
+    if beside_upload and value[:1] == b'"':
+        value = msgspec.json.encode(value.decode(errors="replace"))
+    return f"{name}={quote_from_bytes(value, safe='')}".encode()
+
+
+def whole(method: bytes, media_type: bytes, query: bytes, body: bytes) -> bytes:
+    """Return a request as it goes on inside a graph."""
+    return b"%b %b\n%b\n%b" % (method, media_type, query, body)
+
+
+def inner_type(request: bytes) -> bytes:
+    """Return what the body is that a request has, which is in `Format.BY_URL` itself."""
+    return request.partition(b"\n")[0].partition(b" ")[2]
+
+
+def _taken_apart(request: bytes) -> tuple[str, bytes, bytes, bytes]:
+    lines = request.split(b"\n", 2)
+    if len(lines) < 3:
+        raise MalformedBody("it is no request by a URL")
+    method, _, media_type = lines[0].partition(b" ")
+    return method.decode("latin-1"), media_type, lines[1], lines[2]
+
+
+def split(request: bytes) -> tuple[str, bytes, list[tuple[str, str]], bytes]:
+    """Return the method, the content type, the pairs of the query and the body of a request that
+    `url_writer` has written.
+    """
+    method, media_type, query, body = _taken_apart(request)
+    return method, media_type, [(name or "", value or "") for name, value in _pairs(query)], body
+
+
+def _pairs(query: bytes) -> Iterator[tuple[str | None, str | None]]:
+    """Yield the names and values of a query; None for one that is not UTF-8."""
+    for pair in query.split(b"&"):
+        if pair:
+            name, _, value = pair.partition(b"=")
+            yield _decoded(name), _decoded(value)
+
+
+def _decoded(text: bytes) -> str | None:
+    try:
+        return unquote_to_bytes(text.replace(b"+", b" ")).decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _stray(name: str | None, in_url: tuple[str, ...], in_path: frozenset[str]) -> ErrorDetail:
+    if name is None:
+        return problem(["query"], "a name is not UTF-8", "value_error")
+    name = cut(name, NAME_CHARACTERS)
+    known = [each for each in in_url if each not in in_path]
+    said = f"; known are: {', '.join(known)}" if known else "; there are none"
+    return problem(["query", name], f"unexpected argument {name!r}{said}", "unexpected_argument")
+
+
+def _in_url(signature: Signature, method: str) -> tuple[str, ...]:
+    """Return what `ApiPlan.in_url` does."""
+    if method in BODILESS or signature.body is not None:
+        return tuple(p.name for p in signature.parameters if p.name != signature.body)
+    return signature.in_path
+
+
+def _around(name: str, is_json: bool) -> tuple[bytes, bytes]:
+    """Return what makes an object of a value: what stands before it, and behind."""
+    if is_json:
+        return b"{" + msgspec.json.encode(name) + b":", b"}"
+    return b"\x81" + msgspec.msgpack.encode(name), b""
+
+
+def _members(hint: Hint) -> list[type_hints.Part]:
+    """Return what a type consists of, if it is a union, without None, or else the type."""
+    part = type_hints.take_apart(type_hints.unwrap(hint)[0])
+    if part.kind != "union":
+        return [part]
+    found = [member for item in part.items for member in _members(item.hint)]
+    return [member for member in found if member.hint is not types.NoneType]
+
+
+def _has_text(part: type_hints.Part) -> bool:
+    """Return whether all values of a type are text in JSON."""
+    if typing.get_origin(part.hint) is Literal:
+        return all(isinstance(value, str) for value in typing.get_args(part.hint))
+    if not isinstance(part.origin, type):
+        return False
+    if issubclass(part.origin, enum.Enum):
+        return all(isinstance(member.value, str) for member in part.origin)
+    return issubclass(part.origin, _TEXTS)
+
+
+def _readings(text: str) -> Iterator[bytes]:
+    """Yield what a text may say, as JSON, the most natural first."""
+    if (number := _NUMBER.match(text)) is not None:
+        yield f"{number[1]}{number[2]}".encode()
+    lower = text.lower()
+    if lower in _TRUE:
+        yield b"true"
+    elif lower in _FALSE:
+        yield b"false"
+    elif lower == "null":
+        yield b"null"
+    elif text[:1] in ("{", "["):
+        yield text.encode()
+    yield _quoted(text)
+
+
+def _quoted(text: str) -> bytes:
+    return msgspec.json.encode(text)
+
+
+# --- writing ---
+
+
+def url_writer(
+    methods: tuple[str, ...],
+    in_url: tuple[str, ...],
+    body: str | None,
+    encode: Callable[[Mapping[str, object]], bytes],
+    signature: Signature | None,
+) -> Callable[[Mapping[str, object]], bytes]:
+    """Return a function that writes arguments for a service that is called by its URL.
+
+    Args:
+        methods: one of them is used: one with a body, if there is such.
+        in_url: gives the arguments that are in the URL, for that method.
+        body: the parameter that is the whole body, if there is one.
+        encode: writes arguments as a body, as `ArgumentsCodec.encode_public`.
+        signature: the API's, if it is known.
+    """
+    method = method_of(methods)
+    codecs = {p.name: ValueCodec(p.type) for p in signature.parameters} if signature else {}
+    defaults = (
+        {p.name: p.default for p in signature.parameters if not p.required} if signature else {}
+    )
+
+    def said(name: str, value: object) -> Iterator[str]:
+        if value is None and (signature is None or defaults.get(name, "") is None):
+            return
+        try:
+            plain = msgspec.json.decode(
+                codecs[name].json(value)
+                if name in codecs
+                else msgspec.json.encode(value, enc_hook=json_hook)
+            )
+        except FAILURES as exc:
+            raise _unsendable(name, str(exc)) from None
+        if plain is None:
+            raise _unsendable(name, "a URL has no None: give the parameter None as its default")
+        many = plain if isinstance(plain, list) else [plain]
+        if isinstance(plain, list) and (not many or (len(many) == 1 and str(many[0])[:1] == "[")):
+            many = [_json(plain)]
+        for each in many:
+            text = each if isinstance(each, str) else _json(each)
+            yield f"{quote(name, safe='')}={quote(text, safe='')}"
+
+    def write(arguments: Mapping[str, object]) -> bytes:
+        pairs = [
+            pair for name in in_url if name in arguments for pair in said(name, arguments[name])
+        ]
+        rest = {name: value for name, value in arguments.items() if name not in in_url}
+        format, data = Format.JSON, b""
+        if method not in BODILESS:
+            data = encode(rest)
+            format = Format.JSON if data[:1] == b"{" else Format.MSGPACK
+            if body is not None:
+                before, after = _around(body, format is Format.JSON)
+                data = data[len(before) : len(data) - len(after)] if body in rest else b""
+        elif rest:
+            raise InvalidArguments(f"unexpected argument {next(iter(rest))!r}")
+        return whole(method.encode(), format.value, "&".join(pairs).encode(), data)
+
+    return write
+
+
+def method_of(methods: tuple[str, ...]) -> str:
+    """Return the method to call a service at a URL by: one with a body, if there is such."""
+    return next((method for method in methods if method not in BODILESS), methods[0])
+
+
+def spoken(value: str) -> str:
+    """Return a value that is written as JSON as a text."""
+    plain = msgspec.json.decode(value)
+    return plain if isinstance(plain, str) else value
+
+
+def filled(route: str, pairs: list[tuple[str, str]]) -> tuple[str, str]:
+    """Return the path and the query of a URL.
+
+    Args:
+        route: the path, with its parameters as `{name}`.
+        pairs: what they are, and what is in the query.
+
+    Raises:
+        ValueError: one of the path is empty, or a step up in it.
+    """
+    in_path = {name: value for name, value in pairs if name in names_in(route)}
+    parts = []
+    for segment in segments(route):
+        name = name_in(segment)
+        value = in_path.get(name, "") if name is not None else segment
+        if name is not None and pairs and value in ("", ".", ".."):
+            raise ValueError(f"argument {name!r} is {value!r}, which cannot be a part of a path")
+        parts.append(quote(value, safe="") if name is not None else value)
+    query = "&".join(
+        f"{quote(name, safe='')}={quote(value, safe='')}"
+        for name, value in pairs
+        if name not in in_path
+    )
+    return "/" + "/".join(parts), query
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _unsendable(name: str, why: str) -> Unsendable:
+    return Unsendable("", f"argument {name!r}: {why}", [problem([name], why, "encoding")])
