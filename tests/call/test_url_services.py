@@ -69,7 +69,7 @@ CUT = "the answer of Far was cut before its end: its API raised, or its worker e
 REQUESTS: list[tuple[str, str, dict[str, str], list[Any]]] = [
     ("/count", '{"n": 2}', {}, [*NDJSON, "0\n1\n"]),
     ("/count", '{"n": 0}', {}, [*NDJSON, ""]),
-    ("/count", '{"n": 1}', ASKS_EVENTS, [*EVENTS, "data: 0\n\nevent: end\ndata:\n\n"]),
+    ("/count", '{"n": 1}', ASKS_EVENTS, [*EVENTS, "id: 1\ndata: 0\n\nevent: end\ndata:\n\n"]),
     ("/breaks", '{"at": 1}', {}, ["RemoteProtocolError", CUT]),
     ("/breaks", '{"at": 0}', {}, [500, "application/problem+json", None, "Far raised ValueError: hidden"]),
     ("/total?name=n", "abc", {"content-type": "image/png"}, [200, "application/json", None, '"n 3"']),
@@ -102,7 +102,7 @@ def test_an_error_in_mid_stream_is_an_event(asks: dict[str, Ask], way: str) -> N
     seen = asks[way]("raw", path="/breaks", body='{"at": 1}', headers=ASKS_EVENTS)
     assert seen[:3] == EVENTS
     assert seen[3].startswith(
-        'data: 0\n\nevent: error\ndata: {"type":"urn:graphserve:problem:remote"'
+        'id: 1\ndata: 0\n\nevent: error\ndata: {"type":"urn:graphserve:problem:remote"'
     )
     assert "Far raised ValueError: hidden" in seen[3]
 

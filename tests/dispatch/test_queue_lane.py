@@ -183,7 +183,9 @@ def test_the_entry_passes_on_calls_and_streams_that_it_has_no_slot_for(tmp_path:
             assert second.post("/work", json={"seconds": 0.0}).json() == sibling
             events = second.post("/items", json={}, headers={"accept": "text/event-stream"})
             assert events.headers["content-type"] == "text/event-stream"
-            assert events.text == f"data: {sibling}\n\ndata: 2\n\nevent: end\ndata:\n\n"
+            assert (
+                events.text == f"id: 1\ndata: {sibling}\n\nid: 2\ndata: 2\n\nevent: end\ndata:\n\n"
+            )
             assert second.post("/items", json={}).text.splitlines() == [str(sibling), "2"]
             assert not said, "the other call goes on"
         finally:

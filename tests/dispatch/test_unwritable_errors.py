@@ -71,7 +71,9 @@ def test_a_stream_that_has_begun_ends_with_it(
 ) -> None:
     with graphs[way].client(headers={"accept": "text/event-stream"}) as client:
         text = client.post(f"/{api}", json=body(api, kind, before=2)).text
-        assert text.startswith('data: "0"\n\ndata: "1"\n\nevent: error\ndata: {'), text
+        assert text.startswith('id: 1\ndata: "0"\n\nid: 2\ndata: "1"\n\nevent: error\ndata: {'), (
+            text
+        )
         _, title = expected(kind, hop=way == "hop")
         assert f'"title":"{title}"'.replace("\\", "\\\\") in text
         assert client.post(f"/{api}", json=body(api, "fine")).status_code == 200

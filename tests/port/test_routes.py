@@ -157,9 +157,15 @@ def test_a_path_may_have_several_methods(client: httpx.Client) -> None:
     assert client.get("/items/best").json() == "the best"
     assert client.get("/either?value=3").json() == 3
     assert client.post("/either", json={"value": 3}).json() == 3
-    photo = client.post("/items/5/photo", content=b"abc", headers={"content-type": "image/png"})
-    assert photo.json() == [5, 3]
-    assert client.post("/items/5/photo", json={"data": "YWJj"}).json() == [5, 3]
+    image = {"content-type": "image/png"}
+    assert client.post("/items/5/photo", content=b"abc", headers=image).json() == [5, 3, 0]
+    assert client.post("/items/5/photo?turns=2", content=b"abc", headers=image).json() == [5, 3, 2]
+    assert client.post("/items/5/photo", json={"data": "YWJj", "turns": 1}).json() == [5, 3, 1]
+    form = client.post("/items/5/photo", files={"data": b"abc"}, data={"turns": "3"})
+    assert form.json() == [5, 3, 3]
+    assert client.post("/items/5/photo?turns=3", files={"data": b"abc"}).status_code == 422
+    assert client.post("/items/5/photo?turns=x", content=b"a", headers=image).status_code == 422
+    assert client.put("/items/5", files={"item": b"{}"}).status_code == 415
     assert client.put(
         "/files/a%22b?times=2", content=b"abc", headers={"content-type": "a/b"}
     ).json() == ['a"b', 6]
@@ -212,7 +218,7 @@ def test_a_body_says_what_it_is_by_other_methods_too(client: httpx.Client) -> No
             "PUT" if path == "/items/5" else "POST", path, content=inner, headers=kind
         )
         if path == "/items/5/photo":  # it takes any type, as it is
-            assert answer.json() == [5, len(inner)]
+            assert answer.json() == [5, len(inner), 0]
         else:
             assert answer.status_code == 415
 

@@ -146,9 +146,9 @@ def test_a_stream_that_has_begun_ends_with_the_error(
         for how in ENDS:
             body = {"how": how, "items": 2}
             answer = client.post(f"/{name}", json=body, headers={"Accept": "text/event-stream"})
-            assert answer.text.startswith("data: 0\n\ndata: 1\n\nevent: error\ndata: {"), (
-                answer.text
-            )
+            assert answer.text.startswith(
+                "id: 1\ndata: 0\n\nid: 2\ndata: 1\n\nevent: error\ndata: {"
+            ), answer.text
 
 
 def test_a_stream_that_is_left_ends_nobody(graph: Served, beside: None) -> None:
