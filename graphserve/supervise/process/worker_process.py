@@ -242,12 +242,14 @@ class WorkerPool(Protocol):
 class MakePool(Protocol):
     """Makes the pool of a node; `Pool` does, of real processes."""
 
-    def __call__(self, node: NodePlan, emit: Callable[
-        [LogRecord], None
-    ], on_death: Callable[[WorkerProcess, int], None], role: str = "worker", roster: (
-        Roster | None
-    ) = None,
-    ) -> WorkerPool: ...  # fmt: skip
+    def __call__(
+        self,
+        node: NodePlan,
+        emit: Callable[[LogRecord], None],
+        on_death: Callable[[WorkerProcess, int], None],
+        role: str = "worker",
+        roster: Roster | None = None,
+    ) -> WorkerPool: ...
 
 
 class Pool:
