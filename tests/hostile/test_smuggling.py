@@ -13,7 +13,7 @@ import pytest
 
 from graphserve.worker.http import strict
 from tests.harness import Served, served
-from tests.hostile.corpus import ACCEPTED, CORPUS, Case
+from tests.hostile.corpus import ACCEPTED, CORPUS, Case, line
 from tests.hostile.wire import answers, connected, exchange, read_to_end
 
 SMUGGLED = (
@@ -43,6 +43,13 @@ def test_it_is_refused(graph: Served, case: Case) -> None:
     assert answer.problem["status"] == case.status
     assert {"type", "title", "detail", "service", "request_id"} <= answer.problem.keys()
     assert answer.problem["request_id"] == answer.headers["x-request-id"]
+
+
+def test_a_query_that_no_parameter_takes_is_refused_alone(graph: Served) -> None:
+    asked = line(b"POST /echo?x=%20{}|[] HTTP/1.1")
+    refused, behind = exchange(graph, asked + SMUGGLED)
+    assert (refused.status, refused.problem["errors"][0]["loc"]) == (422, ["x"])
+    assert behind.status == 200, "nothing was wrong with its framing: the next one is read"
 
 
 @pytest.mark.parametrize(

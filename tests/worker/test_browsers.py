@@ -226,7 +226,9 @@ def test_a_body_says_what_it_is(graph: Served, path: str) -> None:
         assert ("application/octet-stream" if raw else "--json") in answer.problem["detail"]
     kinds = [("application/json", 200), ("application/octet-stream", 200 if raw else 415)]
     kinds += [("text/plain", 200 if raw else 415), ("image/png", 200 if raw else 415)]
-    kinds += [("multipart/form-data; boundary=x", 415), ("Multipart/Mixed", 415)]
+    # a form is read where a file can be in it, and this one is none
+    kinds += [("multipart/form-data; boundary=x", 400 if path == "length" else 415)]
+    kinds += [("Multipart/Mixed", 415)]
     kinds += [
         ("application/x-www-form-urlencoded", 415),
         ("application/x-www-form-urlencoded; charset=utf-8", 415),
@@ -235,7 +237,7 @@ def test_a_body_says_what_it_is(graph: Served, path: str) -> None:
         body = '{"body": "aGk="}' if path == "length" and kind == "application/json" else "{}"
         answer = ask(graph, f"{own}Content-Type: {kind}\n", body)
         assert answer.status == status, (kind, answer)
-        if "form" in kind:
+        if "form" in kind and status == 415:
             assert ("--data-binary @FILE" if raw else "--json") in answer.problem["detail"]
     assert ask(graph, own).status == 200 or path == "length", "no body needs no type"
 
