@@ -136,6 +136,8 @@ async def an_api_that_does_not_exist(gateway: Gateway) -> None:
 def a_method_of_an_instance() -> None:
     reveal_type(Model().embed(["a"]))  # R: ndarray[…]
     reveal_type(Tuned().read([b"a"]))  # R: list[str]
+    reveal_type(Tuned().put(1, Page(1)))  # R: Page
+    Tuned().put(1, Query(text="a"))  # E: arg-type | reportArgumentType
     for page in Model().pages("a"):
         reveal_type(page)  # R: Page
     Model().embed("a", scale="b")  # E: arg-type | reportArgumentType

@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from pydantic import BaseModel
 
-from graphserve import Batch, api, service
+from graphserve import Batch, Body, api, service
 
 
 @dataclass
@@ -62,6 +63,14 @@ class Tuned:
     @api(route="/find", timeout=1.0)
     async def search(self, query: Query, page: Page | None = None) -> Answer:
         return Answer(hits=[query.text])
+
+    @api(method="GET", route="/pages/{number}")
+    async def show(self, number: int) -> Page:
+        return Page(number)
+
+    @api(method=["PUT", "PATCH"], route="/pages/{number}")
+    def put(self, number: int, page: Annotated[Page, Body]) -> Page:
+        return page
 
     @api(timeout=3)
     async def stream(self, text: str) -> AsyncIterator[bytes]:
