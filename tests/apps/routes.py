@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime
 import enum
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import httpx
@@ -132,6 +134,34 @@ class Front(Shop):
             events.text,
             [wrong.status_code, wrong.headers["allow"]],
         ]
+
+
+@service(workers=2, concurrency=1)
+class Busy:
+    """Each of its workers executes one call."""
+
+    @api
+    def hold(self, gate: str) -> None:
+        """Hold the only slot of one worker until a file is there."""
+        Path(f"{gate}.begun").touch()
+        while not Path(gate).exists():
+            time.sleep(0.01)
+
+    @api(method="GET", route="/asked/{name}")
+    def asked(self, name: str, times: int = 1) -> list[object]:
+        """Return what was asked, and how."""
+        request = graphserve.request()
+        return [name, times, request.method, request.path]
+
+    @api(method="PUT", route="/items/{number}")
+    def put(self, number: int, item: Annotated[Item, Body]) -> list[object]:
+        """Return what was put."""
+        return [number, item]
+
+    @api(method="GET")
+    def numbers(self, to: int, last_event_id: int = 0) -> Iterator[int]:
+        """Count on."""
+        yield from range(last_event_id + 1, to + 1)
 
 
 BELOW = [

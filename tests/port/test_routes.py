@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import threading
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import httpx
 import msgspec
@@ -16,7 +18,7 @@ import graphserve
 from graphserve import api, depends, service
 from tests.apps import routes
 from tests.apps.routes import BELOW, BY_HTTPX, Front, Item, Shop
-from tests.harness import APPS, Served, served
+from tests.harness import APPS, Served, eventually, served
 
 ROOT = APPS.parent.parent
 JSON = {"content-type": "application/json"}
@@ -317,6 +319,31 @@ def test_the_same_in_one_process() -> None:
     below, by_httpx = asyncio.run(routes.in_one_process())
     assert msgspec.to_builtins(below) == BELOW
     assert by_httpx == BY_HTTPX
+
+
+def test_a_busy_worker_passes_them_on(tmp_path: Path) -> None:
+    """The answers come, whichever worker of two the connection is at: one of them is held."""
+    gate = tmp_path / "gate"
+    with served("tests.apps.routes:Busy", cwd=ROOT) as graph:
+        hold = {"gate": str(gate)}
+        holder = threading.Thread(target=lambda: graph.client().post("/hold", json=hold))
+        holder.start()
+        try:
+            eventually(Path(f"{gate}.begun").exists)
+            for _ in range(12):  # some of these connections are at the worker that is busy
+                with graph.client() as client:
+                    asked = client.get("/asked/a%2Fb?times=2")
+                    assert asked.json() == ["a/b", 2, "GET", "/asked/a/b"]
+                    head = client.head("/asked/a%2Fb?times=2")
+                    assert (head.status_code, head.content) == (200, b"")
+                    assert client.get("/asked/a?times=x").status_code == 422
+                    assert client.put("/items/5", json=ITEM).json() == [5, ITEM]
+                    assert client.put("/items/5", content=b"{", headers=JSON).status_code == 400
+                    told = client.get("/numbers?to=2", headers=EVENTS | {"last-event-id": "1"})
+                    assert events(told.text)[0] == {"id": "2", "data": "2"}
+        finally:
+            gate.touch()
+            holder.join()
 
 
 def test_a_prefix_that_a_proxy_leaves() -> None:
