@@ -34,6 +34,7 @@ class BodyReader:
     def __init__(self, signature: Signature) -> None:
         types = {parameter.name: parameter.type for parameter in signature.parameters}
         self._where = signature.where
+        self._names = types.keys()
         self._files = signature.files
         self._single = frozenset(name for name in self._files if is_file(types[name]))
         self._raw = next(iter(self._files)) if signature.raw_body else None
@@ -92,6 +93,8 @@ class BodyReader:
         return {name: self._of_parts(name, same) for name, same in by_name.items()}
 
     def _of_parts(self, name: str, parts: list[FormPart]) -> object:
+        if name not in self._names:
+            return None  # whatever is in it: the refusal names the parameters that there are
         if len(parts) > 1 and not self._texts.takes_many(name):
             raise self._twice(name)
         if name in self._files and any(map(_is_raw, parts)):
@@ -130,7 +133,7 @@ class BodyReader:
         size = sum(
             len(piece)
             for part in parts
-            if not (part.name in self._files and _is_raw(part))
+            if part.name in self._names and not (part.name in self._files and _is_raw(part))
             for piece in part.pieces
         )
         if size > FORM_TEXT:
