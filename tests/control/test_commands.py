@@ -240,7 +240,7 @@ def test_stop_returns_when_the_graph_is_gone_and_says_what_it_waits_for(steered:
             assert steered.run("status", "--wait").returncode == 1, "it will not be ready any more"
             assert stopping.stderr is not None
             assert stopping.stderr.readline().startswith(
-                f"the graph {graph.url}  app:Top  --run-dir "
+                f"stopping the graph {graph.url}  app:Top  --run-dir "
             )
             assert stopping.stderr.readline() == "waiting for 1 call in 2 workers\n"
             gate.touch()

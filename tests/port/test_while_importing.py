@@ -72,7 +72,7 @@ def test_health_is_answered_and_calls_wait_for_the_modules(importing: Importing)
         graph.wait_log(STARTS)
         (fallback,) = graph.fallback_servers()
         late = client.post("/double", json={"x": 1}, headers={"x-request-timeout": "0.3"})
-        assert (late.status_code, late.json()["service"]) == (504, "Entry")
+        assert (late.status_code, late.json()["service"]) == (504, "Entry"), late.text
         calls = {
             "8": InThread(lambda: client.post("/double", json={"x": 4})),
             "0\n1\n": InThread(lambda: client.post("/count", json={"n": 2})),

@@ -155,7 +155,7 @@ def test_one_that_raises_fails_the_start_and_is_left() -> None:
             pass
 
     left.clear()
-    with pytest.raises(StartupError, match=r"Breaks: Breaks.__warm_up__ raised ValueError: no GPU"):
+    with pytest.raises(StartupError, match=r"Breaks.__warm_up__ raised ValueError: no GPU"):
         asyncio.run(main())
     assert left == ["Breaks"], "it had been entered"
 
@@ -185,7 +185,7 @@ def test_a_failed_one_fails_the_start() -> None:
     try:
         assert graph.wait_exit() == 3
         assert graph.text.rstrip().endswith("RuntimeError: the kernels do not compile")
-        assert "Broken: Broken.prime raised RuntimeError" in graph.text
+        assert "Broken.prime raised RuntimeError" in graph.text
         assert any(line.endswith(" left\n") for line in graph.out)
         assert not graph.workers()
     finally:

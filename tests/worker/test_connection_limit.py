@@ -300,7 +300,7 @@ async def test_handshakes_that_stay_unfinished_end_for_who_waits(
 ) -> None:
     caplog.set_level(logging.INFO, "graphserve.tls")
     monkeypatch.setattr(acceptor, "LONGEST_HANDSHAKE", 0.1)
-    monkeypatch.setattr(acceptor, "LEAST_PATIENCE", 0.001)
+    monkeypatch.setattr(acceptor, "SHORTEST_HANDSHAKE", 0.001)
     async with place(authority) as port:
         loop = asyncio.get_running_loop()
         with contextlib.ExitStack() as stack:

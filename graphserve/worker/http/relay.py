@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from graphserve.call.clients import Lanes
-from graphserve.call.exchange import Exchange, Lane
+from graphserve.call.exchange import ANY_RUNS, Exchange, Lane
 from graphserve.call.request import trail, travels
 from graphserve.call.request_head import Fields
 from graphserve.graph.plan import NodePlan
@@ -87,7 +87,8 @@ class Relay:
             b"*/*" if isinstance(accept, MediaFormat) or accept is Format.JSON else accept.value
         )
         parts = self._parts(api, body, request, format, request.accepts or wanted)
-        exchange = _Relayed(self.loop, *parts, api.plan.idempotent, _raw, request.body_stream)
+        runs = ANY_RUNS if api.plan.idempotent else 0
+        exchange = _Relayed(self.loop, *parts, runs, _raw, request.body_stream)
         exchange.start()
         exchange.reply.add_done_callback(request.relayed)
         return exchange.reply
@@ -213,7 +214,7 @@ class _Streamed(_Relayed):
         slack: float,
         upload: AsyncIterator[bytes] | None,
     ) -> None:
-        super().__init__(loop, lane, node, request, deadline_ns, slack, False, _raw, upload)
+        super().__init__(loop, lane, node, request, deadline_ns, slack, 0, _raw, upload)
         self.sink = sink
 
     def head(self, headers: list[tuple[bytes, bytes]]) -> None:
