@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from tests.harness import Served
+from tests.harness import Served, eventually
 
 TOP = """
 from graphserve import api, depends, service
@@ -134,6 +134,12 @@ class Steered:
         """How many workers each node has."""
         names = [row["node"] for row in self.ps()]
         return {name: names.count(name) for name in names}
+
+    def wait_counts(self, expected: dict[str, int]) -> None:
+        """Wait until each node has so many workers: those that are replaced are there until they
+        have ended.
+        """
+        eventually(lambda: self.counts() == expected)
 
     def folders(self) -> list[str]:
         """What is in the run folder: Plans that workers were started from, and nodes."""

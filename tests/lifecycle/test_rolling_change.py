@@ -60,7 +60,7 @@ def test_every_node_is_rolled_again_and_again_without_loss(
         # The same nodes, in the same places; the old Plan goes when the supervisor has seen the
         # last of them end.
         eventually(lambda number=number: steered.folders() == [str(number), "n0", "n1", "n2"])
-        assert steered.counts() == {"Leaf": 2, "Mid": 2, "Top": 1}
+        steered.wait_counts({"Leaf": 2, "Mid": 2, "Top": 1})
 
 
 @pytest.mark.slow
@@ -71,7 +71,7 @@ def test_scaling_up_and_down_loses_nothing(steered: Steered, graph: Served, load
         assert (
             done.stdout.splitlines()[0] == f"Leaf has {workers} worker{'s' if workers > 1 else ''}"
         )
-        assert steered.counts() == {"Leaf": workers, "Mid": workers, "Top": workers}
+        steered.wait_counts({"Leaf": workers, "Mid": workers, "Top": workers})
         assert {row["slot"] for row in steered.ps()} == set(range(workers))
         count = len(load.answers)
         eventually(lambda count=count: len(load.answers) > count + 50, 30)
@@ -110,7 +110,7 @@ def test_a_node_that_calls_a_new_one_starts_calling_it(
     done = steered.run("reload")
     assert done.returncode == 0, done.stderr
     changed(load, mid=101)
-    assert steered.counts() == {"Added": 2, "Leaf": 2, "Mid": 2, "Top": 1}
+    steered.wait_counts({"Added": 2, "Leaf": 2, "Mid": 2, "Top": 1})
     eventually(lambda: steered.folders() == ["2", "n0", "n1", "n2", "n3"])
 
     steered.write(mid=MID)
@@ -118,7 +118,7 @@ def test_a_node_that_calls_a_new_one_starts_calling_it(
     assert done.returncode == 0, done.stderr
     changed(load)
     eventually(lambda: steered.folders() == ["3", "n0", "n1", "n2"])
-    assert steered.counts() == {"Leaf": 2, "Mid": 2, "Top": 1}
+    steered.wait_counts({"Leaf": 2, "Mid": 2, "Top": 1})
 
 
 CHANGES = {
@@ -149,7 +149,7 @@ def test_a_node_whose_interface_changed_is_started_beside_the_old(
     changed(load, leaf=6)
     eventually(lambda: steered.folders() == ["2", "n1", "n2", "n3"])
     assert not any(map(alive, before))
-    assert steered.counts() == {"Leaf": 3, "Mid": 2, "Top": 1}, "as many as it was scaled to"
+    steered.wait_counts({"Leaf": 3, "Mid": 2, "Top": 1})
 
 
 @pytest.mark.slow
@@ -276,7 +276,7 @@ def test_nodes_that_were_rolled_before_one_failed_keep_the_new_code(
     assert "except for Leaf" in done.stderr
     assert "but Leaf had changed over before, and runs the new code" in steered.run("status").stdout
     changed(load, leaf=3)
-    assert steered.counts() == {"Leaf": 2, "Mid": 2, "Top": 1}
+    steered.wait_counts({"Leaf": 2, "Mid": 2, "Top": 1})
     steered.write(mid=MID.replace('"mid": 1', '"mid": 5'))
     assert steered.run("reload").returncode == 0
     changed(load, leaf=3, mid=5)
@@ -313,7 +313,7 @@ def test_workers_that_the_code_asks_for_are_taken_in(
     eventually(lambda: steered.counts() == {"Leaf": 1, "Mid": 1, "Top": 1})
     steered.write(leaf=LEAF.replace("workers=2", "workers=3"), mid=MID)
     assert steered.run("reload").returncode == 0
-    assert steered.counts() == {"Leaf": 3, "Mid": 2, "Top": 1}
+    steered.wait_counts({"Leaf": 3, "Mid": 2, "Top": 1})
     changed(load)
 
 
