@@ -5,11 +5,8 @@ clients; no value becomes a header that nobody meant.
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,11 +15,10 @@ import pytest
 from graphserve.call.answer import MOST_BYTES, Answer, RelayedAnswer
 from tests.apps import answers
 from tests.call.test_three_ways import Ask, in_this_process
-from tests.harness import APPS, Served, eventually, served
-from tests.hostile.test_trust import to_one_worker
+from tests.harness import APPS, Served, served
+from tests.relaying import Post, free_or_relayed
 
 ROOT = APPS.parent.parent
-Post = Callable[..., httpx.Response]
 COOKIES = ['a="x\\073y"; HttpOnly; Max-Age=5; Path=/; SameSite=lax', 'b=""']
 MSGPACK = {"accept": "application/msgpack"}
 
@@ -37,19 +33,8 @@ def graph() -> Iterator[Served]:
 def post(
     request: pytest.FixtureRequest, graph: Served, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Post]:
-    """Sends a request to a worker that is free, or to one that passes it on to its sibling."""
-    gate = tmp_path_factory.mktemp("gate") / "open"
-    with ExitStack() as stack:
-        first, second = to_one_worker(stack, graph)
-        if request.param == "relayed":
-            mine = second.post("/pid", json={}).json()
-            busy = threading.Thread(target=lambda: first.post("/hold", json={"gate": str(gate)}))
-            busy.start()
-            stack.callback(busy.join)
-            stack.callback(gate.touch)
-            eventually(Path(f"{gate}.held").exists)
-            assert second.post("/pid", json={}).json() != mine
-        yield second.post
+    with free_or_relayed(request.param, graph, tmp_path_factory.mktemp("gate")) as post:
+        yield post
 
 
 @pytest.fixture(scope="module")

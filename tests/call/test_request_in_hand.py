@@ -4,12 +4,8 @@ say, it cannot.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Iterator
 
-import httpx
 import pytest
 
 from graphserve.call.in_hand import HeaderFields
@@ -25,10 +21,9 @@ from graphserve.wire.headers import LONGEST_TRAVELLER
 from tests.apps import in_hand
 from tests.call.test_three_ways import Ask, in_this_process
 from tests.harness import APPS, Served, eventually, served
-from tests.hostile.test_trust import to_one_worker
+from tests.relaying import Post, free_or_relayed
 
 ROOT = APPS.parent.parent
-Post = Callable[..., httpx.Response]
 EVERYTHING = {
     "X-Tenant": "blue",
     "Cookie": 'a=1; b="x\\073y"; novalue; c=',
@@ -50,19 +45,8 @@ def graph() -> Iterator[Served]:
 def post(
     request: pytest.FixtureRequest, graph: Served, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Post]:
-    """Sends a request to a worker that is free, or to one that passes it on to its sibling."""
-    gate = tmp_path_factory.mktemp("gate") / "open"
-    with ExitStack() as stack:
-        first, second = to_one_worker(stack, graph)
-        if request.param == "relayed":
-            mine = second.post("/pid", json={}).json()
-            busy = threading.Thread(target=lambda: first.post("/hold", json={"gate": str(gate)}))
-            busy.start()
-            stack.callback(busy.join)
-            stack.callback(gate.touch)
-            eventually(Path(f"{gate}.held").exists)
-            assert second.post("/pid", json={}).json() != mine
-        yield second.post
+    with free_or_relayed(request.param, graph, tmp_path_factory.mktemp("gate")) as post:
+        yield post
 
 
 @pytest.fixture(scope="module")

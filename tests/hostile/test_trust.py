@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,12 @@ from graphserve.wire.trust import MADE, PEER, PEER_BY_SOCKET, RELAYED
 from tests.apps import trust
 from tests.harness import APPS, Served, children, eventually, served, shared, sockets, waiting
 from tests.hostile.wire import answers, exchange, read_to_end
+from tests.relaying import Post, free_or_relayed, to_one_worker
 
 ROOT = APPS.parent.parent
 TEXT = "a text of an exception"
 MSGPACK = "application/msgpack"
 TYPED = "application/vnd.graphserve+msgpack"
-Post = Callable[..., httpx.Response]
 
 
 @pytest.fixture(scope="module")
@@ -46,35 +46,12 @@ def graph(folder: Path) -> Iterator[Served]:
         yield graph
 
 
-def to_one_worker(stack: ExitStack, graph: Served) -> list[httpx.Client]:
-    """Two connections to one worker of the entry."""
-    by_pid: dict[int, list[httpx.Client]] = {}
-    for _ in range(64):
-        client = stack.enter_context(graph.client())
-        mine = by_pid.setdefault(client.post("/pid", json={}).json(), [])
-        mine.append(client)
-        if len(mine) == 2:
-            return mine
-    raise AssertionError("each of 64 connections went to a worker of its own")
-
-
 @pytest.fixture(scope="module", params=["at once", "relayed"])
 def post(
     request: pytest.FixtureRequest, graph: Served, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Post]:
-    """Sends a request to a worker that is free, or to one that passes it on to its sibling."""
-    gate = tmp_path_factory.mktemp("gate") / "open"
-    with ExitStack() as stack:
-        first, second = to_one_worker(stack, graph)
-        if request.param == "relayed":
-            mine = second.post("/pid", json={}).json()
-            busy = threading.Thread(target=lambda: first.post("/hold", json={"gate": str(gate)}))
-            busy.start()
-            stack.callback(busy.join)
-            stack.callback(gate.touch)
-            eventually(Path(f"{gate}.held").exists)  # before anything else may take that slot
-            assert second.post("/pid", json={}).json() != mine
-        yield second.post
+    with free_or_relayed(request.param, graph, tmp_path_factory.mktemp("gate")) as post:
+        yield post
 
 
 def codes(body: bytes) -> set[int]:

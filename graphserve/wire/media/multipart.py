@@ -80,7 +80,10 @@ def read_form(body: bytes, content_type: bytes) -> list[FormPart]:
         parser.write(body)
         parser.finalize()
     except FormParserError as exc:
-        raise MalformedBody(str(exc)) from None
+        # its words are for who reads the parser
+        at = getattr(exc, "offset", -1)
+        where = f", at byte {at}" if at >= 0 else ""
+        raise MalformedBody(f"its parts are not written as its boundary says{where}") from None
     if not reader.ended:
         raise MalformedBody("it ends before its last boundary")
     return reader.parts
