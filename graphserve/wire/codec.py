@@ -408,7 +408,7 @@ class ResultCodec:
             ValueError: it does not fit the annotation; the message names the API and the place.
         """
         try:
-            return self._value.load(body, Format.TYPED, fetch)
+            return self._value.load(body, _TYPED, fetch)
         except Exception as exc:
             if not is_misfit(exc):
                 raise

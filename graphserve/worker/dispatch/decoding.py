@@ -33,6 +33,9 @@ _NAMES = {
     Format.CHECKED: "MessagePack",
     Format.RAW: "multipart/form-data",
 }
+# (looked up once: a member of an enum is slow to find)
+_RAW = Format.RAW
+_BY_URL = Format.BY_URL
 # is told the arguments, or what was raised
 OnRead = Callable[[dict[str, object] | None, BaseException | None], None]
 
@@ -138,14 +141,14 @@ def read_arguments(
     assert format is not None
     claimed = format
     try:
-        if format is Format.RAW and not api.bodies.is_plain(media_type, query):
+        if format is _RAW and not api.bodies.is_plain(media_type, query):
             if is_form(media_type) and not is_installed():
                 raise HttpProblem(415, NO_FORMS)
             body, format = api.bodies.compose(body, media_type, query)
-        elif format is Format.BY_URL and is_form(inner_type(body)) and not is_installed():
+        elif format is _BY_URL and is_form(inner_type(body)) and not is_installed():
             raise HttpProblem(415, NO_FORMS)
         return api.arguments.decode(body, format, fetch)
     except MalformedBody as exc:
-        if claimed is Format.BY_URL:
-            claimed = FORMATS.get(inner_type(body), Format.RAW)
+        if claimed is _BY_URL:
+            claimed = FORMATS.get(inner_type(body), _RAW)
         raise HttpProblem(400, f"the body is not valid {_NAMES[claimed]}: {exc}") from None

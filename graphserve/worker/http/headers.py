@@ -40,6 +40,8 @@ from graphserve.worker.http.limits import shown, too_large
 from graphserve.worker.http.routing import RoutedCall
 from graphserve.worker.http.strict import number
 
+# (looked up once: a member of an enum is slow to find)
+_RAW = Format.RAW
 _SECONDS = re.compile(rb"\+?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z")
 _LONGEST_TIMEOUT = 1e9  # seconds; beyond, there is no deadline
 _TOLD = frozenset(
@@ -164,7 +166,7 @@ class RequestHeaders:
             return HttpProblem(
                 415, f"{api.plan.public_path} has a body without a Content-Type: {_mend(as_it_is)}"
             )
-        is_raw = format is Format.RAW
+        is_raw = format is _RAW
         is_form_taken = is_raw and api.plan.forms and is_multipart(self.content_type)
         if as_it_is and is_raw and not is_form_taken and is_form(self.content_type):
             return HttpProblem(415, _no_form(api, self.content_type or b""))

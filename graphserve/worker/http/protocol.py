@@ -272,7 +272,7 @@ class HttpConnection(asyncio.Protocol):
         context = CallContext()
         # (of a typed call they say nothing but how it is read)
         headers = [] if self.trust.values else self.headers
-        context.head = RequestHead(parser.get_method(), self.url, headers, self._sender)
+        context.head = RequestHead(method, self.url, headers, self._sender)
         request = HttpRequest(
             self, api, keep_alive, context, is_next=is_next, http_1_0=http_1_0, client=client,
             routed=routed,

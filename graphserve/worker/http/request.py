@@ -44,6 +44,10 @@ from graphserve.worker.stream.request_body import RequestBody, hold
 _FRAMES = StreamFormat.FRAMES.value
 _TYPED = Format.TYPED
 _CHECKED = Format.CHECKED
+_JSON = Format.JSON
+_RAW = Format.RAW
+_BY_URL = Format.BY_URL
+_EVENTS = StreamFormat.EVENTS
 
 
 class KnownHead(Protocol):
@@ -186,18 +190,18 @@ class HttpRequest(AnswerableRequest):
         head = RequestHeaders(headers, context, self.trust)
         self.accepts = head.accept or b""
         self._format = content_format(head.content_type)
-        if self._format is Format.BY_URL and self.trust is not RELAYED:
-            self._format = Format.RAW
+        if self._format is _BY_URL and self.trust is not RELAYED:
+            self._format = _RAW
         self._accept = self._api.accepts(head.accept)
         routed = self.routed
         if routed is not None:
             query = routed.query(query, headers)
             if not routed.has_body:
-                self._format = Format.JSON
+                self._format = _JSON
         self.query = query
         self.body_stream = body_stream
         self._problem = head.problem(self._api, self._format, self._limit, query, routed)
-        if self._format is Format.RAW and body_stream is None and self._problem is None:
+        if self._format is _RAW and body_stream is None and self._problem is None:
             self.media_type = head.content_type or b""
             bodies = self._api.bodies
             self._is_composed = bodies is None or not bodies.is_plain(self.media_type, query)
@@ -269,9 +273,9 @@ class HttpRequest(AnswerableRequest):
             body = parts[0] if len(parts) == 1 and type(parts[0]) is bytes else b"".join(parts)
             self._body = []
             if self.routed is not None and self.routed.by_url:
-                kind = self.media_type or (self._format or Format.JSON).value
+                kind = self.media_type or (self._format or _JSON).value
                 body = whole(self.routed.method, kind, self.query, body)
-                self._format = Format.BY_URL
+                self._format = _BY_URL
                 self.media_type = b""
             permit = connection.permit
             if (permit.slot or permit.batcher is not None) and connection.caller_left():  # (`held`)
@@ -329,7 +333,7 @@ class HttpRequest(AnswerableRequest):
                 HttpSink(self, api, format).end()  # what it would stream is not made
                 self._on_freed()
                 return
-            if format is StreamFormat.EVENTS:
+            if format is _EVENTS:
                 self.sink = EventSink(self, api, format, last_event(arguments))
             else:
                 self.sink = HttpSink(self, api, format)
@@ -401,7 +405,7 @@ class HttpRequest(AnswerableRequest):
             (len(body) >= LARGE_BODY or self._api.reads_slowly)
             and not self.trust.values
             and self.body_stream is None
-            and (self._format is not Format.RAW or self._is_composed)
+            and (self._format is not _RAW or self._is_composed)
         )
 
     def _decode(

@@ -14,7 +14,7 @@ from graphserve.call.request_head import Fields
 from graphserve.errors import CallError, DeadlineExceeded, InvalidArguments, Problem, Unavailable
 from graphserve.logs.exception_text import described
 from graphserve.wire import formats, problem
-from graphserve.wire.formats import AnswerFormat, Format, MediaFormat, StreamFormat
+from graphserve.wire.formats import AnswerFormat, Format, StreamFormat
 from graphserve.wire.headers import (
     ANSWER,
     CACHE_CONTROL,
@@ -35,8 +35,13 @@ from graphserve.worker.http.transport import FlowControl, Writer
 if TYPE_CHECKING:
     from graphserve.call.answer import Answer
 
+# (looked up once: a member of an enum is slow to find)
+_FRAMES = StreamFormat.FRAMES
+_NDJSON = StreamFormat.NDJSON
 _STATUS = {code: b"HTTP/1.1 %d %s\r\n" % (code, phrase(code).encode()) for code in range(200, 600)}
-_TYPES = {format: b"%s: %s\r\n" % (CONTENT_TYPE, format.content_type) for format in Format}
+_TYPES: dict[AnswerFormat, bytes] = {
+    format: b"%s: %s\r\n" % (CONTENT_TYPE, format.content_type) for format in Format
+}
 # A client chose what is in it, perhaps: no browser is to take it for a page.
 _MEDIA_LINES = CONTENT_TYPE + b": %s\r\nx-content-type-options: nosniff\r\n"
 _LENGTH_LINE = CONTENT_LENGTH + b": %d\r\n"
@@ -76,11 +81,9 @@ class Responder:
 
     def result(self, body: bytes, format: AnswerFormat, request_id: bytes, keep: bool) -> bytes:
         """Return the answer with a result."""
-        kind = (
-            _MEDIA_LINES % format.content_type
-            if isinstance(format, MediaFormat)
-            else _TYPES[format]
-        )
+        kind = _TYPES.get(format)
+        if kind is None:
+            kind = _MEDIA_LINES % format.content_type
         return b"".join((
             STATUS_OK, kind, _LENGTH_LINE % len(body),
             _REQUEST_ID_LINE % request_id if self.public else b"",
@@ -277,7 +280,7 @@ class HttpSink:
         """Return an item in the format of the stream."""
         if not self.begun and self._said is not None:
             self._said.begin_stream()
-        if self.format is StreamFormat.FRAMES:
+        if self.format is _FRAMES:
             return formats.pack(formats.ITEM, self.request.encoded(item, self.items))
         return self._item(self.api.result.encode(item, self.items))
 
@@ -289,7 +292,7 @@ class HttpSink:
         """Return what user code has said of the answer; frames are for a service, which is told
         nothing of it.
         """
-        return None if self.format is StreamFormat.FRAMES else self.request.context.answer
+        return None if self.format is _FRAMES else self.request.context.answer
 
     def write(self, data: bytes) -> None:
         """Write an item; the first one begins the answer."""
@@ -343,7 +346,7 @@ class HttpSink:
         )
         # NDJSON has no place for an error: the last line is the problem, and the missing end of the
         # chunks says that the stream was cut.
-        whole = self.chunked and self.format is not StreamFormat.NDJSON
+        whole = self.chunked and self.format is not _NDJSON
         if not whole:
             request.close_after_answer()
         request.finish(200, self._chunk(last) + (b"0\r\n\r\n" if whole else b""))
