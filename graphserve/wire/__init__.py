@@ -14,7 +14,7 @@ room knows pydantic.
                              makes the response (reason_phrases: of its first line)
     trust, headers, formats  whose request it is, what its head says, how its body is written
     shared_buffers           large buffers beside the socket: memory that two processes share
-    openapi, init_arguments  the description of a service, and the arguments of its `__init__`
+    openapi/, init_arguments the description of a service, and the arguments of its `__init__`
 
 A request: `trust.opened` reads who opened the connection, `formats.content_format` how the body is
 written, then `ArgumentsCodec.decode` screens, reads and checks it. The result goes through

@@ -67,7 +67,7 @@ def document(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp(name)
     code = (
         "import json, sys\nfrom graphserve.graph.importer import load, parse\nfrom"
-        " graphserve.declare.declaration import apis\nfrom graphserve.wire.openapi import"
+        " graphserve.declare.declaration import apis\nfrom graphserve.wire.openapi.document import"
         " document\nfrom graphserve.wire.signature import Signature\ncls = load(parse(sys.argv[1],"
         " '.'))\nlisted = [(each, Signature.of(cls, name), None) for name, each in"
         " apis(cls).items()]\nprint(json.dumps(document(cls.__name__, None, '1', listed)))"

@@ -22,7 +22,7 @@ from test_signature import SUPPORTED
 from graphserve.declare.declaration import apis
 from graphserve.declare.service import api
 from graphserve.wire.arrays import Array
-from graphserve.wire.openapi import document
+from graphserve.wire.openapi.document import document
 from graphserve.wire.signature import Signature
 
 

@@ -16,7 +16,7 @@ from graphserve.declare.declaration import apis
 from graphserve.declare.service import api
 from graphserve.wire.codec import *
 from graphserve.wire.extensions import no_memory
-from graphserve.wire.openapi import document
+from graphserve.wire.openapi.document import document
 from graphserve.wire.signature import Signature
 from graphserve.wire.arrays import Array
 

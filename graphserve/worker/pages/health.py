@@ -165,8 +165,8 @@ def openapi_document(
 ) -> bytes:
     """Return `/openapi.json`: the node's APIs as OpenAPI 3.1, from their signatures."""
     from graphserve.declare.declaration import apis as declared
-    from graphserve.wire import openapi
+    from graphserve.wire.openapi.document import document
 
     specs = declared(cls)
     described = [(specs[api.plan.name], api.signature, api.method.__doc__) for api in apis.values()]
-    return own_json.dumps(openapi.document(name, cls.__doc__, version or "0", described)).encode()
+    return own_json.dumps(document(name, cls.__doc__, version or "0", described)).encode()

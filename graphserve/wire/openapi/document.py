@@ -1,34 +1,27 @@
-"""Describes a service as an OpenAPI document, from its signatures and docstrings; it is made once,
-in a worker of the entry.
+"""Describes a service as an OpenAPI document: its operations, their parameters, bodies and answers.
 
-msgspec leaves the `format` of dates and times out where a type takes values without a time zone
-too; generators of clients would make text of these. So it is put in again where it belongs.
+Runs in a worker of the entry, once.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-import typing
-from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
 
 import msgspec
 
 from graphserve.declare.declaration import ApiDeclaration
 from graphserve.declare.routes import BODILESS
 from graphserve.system import own_json
-from graphserve.wire import arrays, pydantic_models, type_hints
+from graphserve.wire import type_hints
 from graphserve.wire.extensions import json_hook
 from graphserve.wire.formats import PROBLEM, Format, StreamFormat
 from graphserve.wire.media import images
 from graphserve.wire.media.kinds import is_file
-from graphserve.wire.signature import Parameter, Signature, uses_adapter
-from graphserve.wire.type_hints import Hint
+from graphserve.wire.openapi.schemas import COMPONENTS, Json, Schemas
+from graphserve.wire.signature import Parameter, Signature
 
-Json = dict[str, Any]  # an object of JSON; msgspec and pydantic have this type for a schema too
-
-_TEMPLATE = "#/components/schemas/{name}"
 _ERRORS = {
     400: "The body is not what its content type claims.",
     408: "The headers or the body came too slowly.",
@@ -103,32 +96,8 @@ _BESIDE = (
     "A body of any other content type is `{name}` itself; the other arguments are in the query"
     " then."
 )
-_IMAGE: Json = {
-    "type": "string",
-    "contentEncoding": "base64",
-    "contentMediaType": "image/png",
-    "description": "An image, as base64.",
-}
 _ANY_IMAGE = "image/*"
 _IMAGE_FILE: Json = {"type": "string", "format": "binary", "contentMediaType": _ANY_IMAGE}
-_TYPES_OF_KINDS = {
-    "b": "boolean",
-    "i": "integer",
-    "u": "integer",
-    "f": "number",
-    "S": "string",
-    "U": "string",
-    "M": "string",
-}
-
-_FORMATS = {msgspec.inspect.DateTimeType: "date-time", msgspec.inspect.TimeType: "time"}
-WithFields = (
-    msgspec.inspect.StructType
-    | msgspec.inspect.TypedDictType
-    | msgspec.inspect.NamedTupleType
-    | msgspec.inspect.DataclassType
-)
-_PREFIX = "#/components/schemas/"
 
 
 def document(
@@ -148,7 +117,7 @@ def document(
     Returns:
         The document, as JSON values.
     """
-    schemas = _Schemas()
+    schemas = Schemas()
     # Arguments first: a type that is both has one component, and what may be left out of an
     # argument may be left out.
     begun = [
@@ -188,175 +157,11 @@ def document(
     }
 
 
-class _Schemas:
-    """Makes the schemas of types, and collects the components that they refer to."""
-
-    def __init__(self) -> None:
-        self.components: Json = {}
-
-    def of(self, hint: Hint, output: bool) -> Json:
-        """Return the schema of a type, as an argument or as a result."""
-        if uses_adapter(hint):
-            return self._of_model(hint, output)
-        hint = type_hints.rewrite(hint, _describe_array)
-        (schema,), components = msgspec.json.schema_components(
-            [hint], schema_hook=lambda kind: self._of_custom(kind, output), ref_template=_TEMPLATE
-        )
-        add_formats(schema, msgspec.inspect.type_info(hint), components)
-        return self._adopt(schema, components)
-
-    def _of_model(self, hint: Hint, output: bool) -> Json:
-        schema = pydantic_models.Adapter(hint).schema(_TEMPLATE.replace("name", "model"), output)
-        return self._adopt(schema, schema.pop("$defs", {}))
-
-    def _of_custom(self, kind: Hint, output: bool) -> Json:
-        origin = typing.get_origin(kind) or kind
-        if type_hints.is_array(origin):
-            return array_schema(arrays.demand(kind, ()))
-        if type_hints.is_scalar(origin):
-            return array_schema(arrays.demand(None, (arrays.Array(origin.__name__, ()),)))
-        if images.is_image(origin):
-            return _IMAGE
-        return (
-            self._of_model(kind, output)
-            if type_hints.is_model(origin)
-            else {"description": "any value"}
-        )
-
-    def _adopt(self, schema: Json, components: Json) -> Json:
-        _for_clients([schema, components])
-        # Two classes may have one name: the later one gets a number.
-        names = {name: self._free(name, component) for name, component in components.items()}
-        moved = own_json.loads(
-            _REFERENCE.sub(
-                lambda m: m[1] + names.get(m[2], m[2]) + m[3], own_json.dumps([schema, components])
-            )
-        )
-        for name, component in moved[1].items():
-            self.components.setdefault(names[name], component)
-        return typing.cast(Json, moved[0])
-
-    def _free(self, name: str, component: Json) -> str:
-        plain = name
-        number = 1
-        while name == "Problem" or not _is_same(self.components.get(name, component), component):
-            number += 1
-            name = f"{plain}_{number}"
-        return name
-
-
-def _for_clients(value: object) -> None:
-    """Add what generators of clients need.
-
-    Each string of base64 gets the pattern of base64 (RFC 4648, section 4), at which
-    `contentEncoding` only hints. A fixed tuple is bounded by `maxItems`: many generators cannot
-    read `items: false`. An enumeration gets its `type`.
-    """
-    if isinstance(value, dict):
-        if value.get("contentEncoding") == "base64":
-            value.setdefault("pattern", _BASE64)
-        if value.get("items") is False and "prefixItems" in value:
-            value["maxItems"] = len(value["prefixItems"])
-            del value["items"]
-        if isinstance(value.get("enum"), list) and "type" not in value:
-            _say_types(value)
-        value = list(value.values())
-    if isinstance(value, list):
-        for each in value:
-            _for_clients(each)
-
-
-def _say_types(schema: Json) -> None:
-    """Give an enumeration its type; one of several types becomes a choice of enumerations."""
-    kinds: dict[str, list[object]] = {}
-    for each in schema["enum"]:
-        kinds.setdefault(_TYPES_OF_CONSTANTS[type(each)], []).append(each)
-    if len(kinds) == 1:
-        schema["type"] = next(iter(kinds))
-    elif kinds:
-        del schema["enum"]
-        schema["anyOf"] = [{"type": kind, "enum": values} for kind, values in kinds.items()]
-
-
-def _is_same(one: Json, other: Json) -> bool:
-    """Return whether two schemas are of one type: a result has what an argument may leave out, and
-    that may be all.
-    """
-    return bool(_without_required(one) == _without_required(other))
-
-
-def _without_required(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _without_required(each) for key, each in value.items() if key != "required"}
-    return [_without_required(each) for each in value] if isinstance(value, list) else value
-
-
-_TYPES_OF_CONSTANTS = {
-    str: "string",
-    int: "integer",
-    bool: "boolean",
-    float: "number",
-    type(None): "null",
-}
-_BASE64 = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
-_REFERENCE = re.compile(r'("#/components/schemas/)([^"/]+)(")')
-
-
-def array_schema(wanted: arrays.Demand) -> Json:
-    """Return the schema of an array as JSON has it: nested lists."""
-    kind = wanted.dtype.kind if wanted.dtype is not None else _kind_of(wanted.scalar)
-    element: Json = {"type": _TYPES_OF_KINDS[kind]} if kind in _TYPES_OF_KINDS else {}
-    dtype = (
-        str(wanted.dtype)
-        if wanted.dtype is not None
-        else wanted.scalar.__name__
-        if wanted.scalar
-        else "any dtype"
-    )
-    if wanted.shape is None:
-        return {
-            "type": "array",
-            "items": {},
-            "description": f"An array of {dtype}, any shape, as nested lists.",
-        }
-    schema = element
-    for length in reversed(wanted.shape):
-        schema = {"type": "array", "items": schema}
-        if length is not None:
-            schema |= {"minItems": length, "maxItems": length}
-    if not wanted.shape:
-        return element | {"description": f"One {dtype}."}
-    shape = " × ".join("any" if length is None else str(length) for length in wanted.shape)
-    return schema | {"description": f"An array of {dtype}, shape {shape}, as nested lists."}
-
-
-def _kind_of(scalar: type | None) -> str:
-    import numpy as np
-
-    kinds = {
-        np.bool_: "b",
-        np.integer: "i",
-        np.floating: "f",
-        np.number: "f",
-        np.str_: "U",
-        np.bytes_: "S",
-        np.datetime64: "M",
-    }
-    return next((kind for base, kind in kinds.items() if scalar and issubclass(scalar, base)), "")
-
-
-def _describe_array(part: type_hints.Part) -> Hint:
-    if part.kind != "array":
-        return None
-    schema = array_schema(arrays.demand(part.hint, part.metadata))
-    return Annotated[part.origin, msgspec.Meta(extra_json_schema=schema)]
-
-
 def _operation(
     declaration: ApiDeclaration,
     signature: Signature,
     doc: str | None,
-    schemas: _Schemas,
+    schemas: Schemas,
     method: str,
 ) -> Json:
     text, described = _read_docstring(doc)
@@ -372,7 +177,7 @@ def _operation(
     }
 
 
-def _responses(signature: Signature, schemas: _Schemas) -> Json:
+def _responses(signature: Signature, schemas: Schemas) -> Json:
     what = "The results, one after the other." if signature.stream else "The result."
     return {
         "200": {"description": what, "content": _result(signature, schemas)},
@@ -381,7 +186,7 @@ def _responses(signature: Signature, schemas: _Schemas) -> Json:
 
 
 def _request(
-    signature: Signature, described: dict[str, str], schemas: _Schemas, method: str
+    signature: Signature, described: dict[str, str], schemas: Schemas, method: str
 ) -> Json:
     in_url = [
         _url_parameter(parameter, described, schemas, signature)
@@ -458,7 +263,7 @@ def _is_in_url(name: str, signature: Signature, method: str) -> bool:
 
 
 def _url_parameter(
-    parameter: Parameter, described: dict[str, str], schemas: _Schemas, signature: Signature
+    parameter: Parameter, described: dict[str, str], schemas: Schemas, signature: Signature
 ) -> Json:
     schema = _property(parameter, described, schemas)
     if parameter.name in signature.in_path:
@@ -474,7 +279,7 @@ def _url_parameter(
 def _is_written(schema: Json, components: Json, lists: bool) -> bool:
     """Return whether the values of a schema are written in a query as they are."""
     if "$ref" in schema:
-        schema = components.get(schema["$ref"].removeprefix(_PREFIX), {})
+        schema = components.get(schema["$ref"].removeprefix(COMPONENTS), {})
     if choices := schema.get("anyOf"):
         return lists and all(_is_written(choice, components, lists) for choice in choices)
     if schema.get("type") == "array" and lists and isinstance(schema.get("items"), dict):
@@ -484,7 +289,7 @@ def _is_written(schema: Json, components: Json, lists: bool) -> bool:
     )
 
 
-def _property(parameter: Parameter, described: dict[str, str], schemas: _Schemas) -> Json:
+def _property(parameter: Parameter, described: dict[str, str], schemas: Schemas) -> Json:
     schema = schemas.of(parameter.type, output=False)
     if text := described.get(parameter.name):
         schema = {**schema, "description": f"{text} {schema.get('description', '')}".strip()}
@@ -501,7 +306,7 @@ def _property(parameter: Parameter, described: dict[str, str], schemas: _Schemas
     return schema
 
 
-def _result(signature: Signature, schemas: _Schemas) -> Json:
+def _result(signature: Signature, schemas: Schemas) -> Json:
     schema = schemas.of(signature.item if signature.stream else signature.result, output=True)
     if signature.stream:
         return {_NDJSON: {"schema": _lines(schema)}, _EVENTS: {"schema": _events(schema)}}
@@ -551,7 +356,7 @@ def _errors() -> dict[str, str]:
 
 
 def _problem(description: str) -> Json:
-    content = {PROBLEM.decode(): {"schema": {"$ref": _TEMPLATE.format(name="Problem")}}}
+    content = {PROBLEM.decode(): {"schema": {"$ref": f"{COMPONENTS}Problem"}}}
     return {"description": description, "content": content}
 
 
@@ -567,87 +372,3 @@ def _read_docstring(doc: str | None) -> tuple[str, dict[str, str]]:
             ):
                 described[name] = " ".join(said.split())
     return text, described
-
-
-def add_formats(schema: Json, info: msgspec.inspect.Type, components: Json) -> None:
-    """Add formats to a schema in place.
-
-    Args:
-        schema: what msgspec says of a type.
-        info: what it knows of that type.
-        components: the schemas that the first refers to.
-    """
-    _Walk(components).visit(schema, info)
-
-
-class _Walk:
-    """Walks a schema and the type that it is of, side by side."""
-
-    def __init__(self, components: Json) -> None:
-        self.components = components
-        self.seen: set[str] = set()
-
-    def visit(self, schema: object, info: msgspec.inspect.Type) -> None:
-        """Add the formats of one type, and of what is in it."""
-        inspect = msgspec.inspect
-        if not isinstance(schema, dict):
-            return
-        if isinstance(info, inspect.Metadata):
-            self.visit(schema, info.type)
-        elif type(info) in _FORMATS and schema.get("type") == "string":
-            schema.setdefault("format", _FORMATS[type(info)])
-        elif isinstance(info, inspect.UnionType):
-            self._union(schema, info)
-        elif isinstance(info, (inspect.CollectionType, inspect.VarTupleType)):
-            self.visit(schema.get("items"), info.item_type)
-        elif isinstance(info, inspect.TupleType):
-            self._each(schema.get("prefixItems"), info.item_types)
-        elif isinstance(info, inspect.DictType):
-            self.visit(schema.get("additionalProperties"), info.value_type)
-            self.visit(schema.get("propertyNames"), info.key_type)
-        elif isinstance(info, WithFields):
-            self._fields(schema, info)
-
-    def _union(self, schema: Json, info: msgspec.inspect.UnionType) -> None:
-        # A union has at most one type that is text in JSON, one that is an array, and one that is
-        # an object.
-        for choice in schema.get("anyOf", ()):
-            for each in info.types:
-                inner = each.type if isinstance(each, msgspec.inspect.Metadata) else each
-                if _may_be(choice, inner):
-                    self.visit(choice, inner)
-
-    def _each(self, schemas: object, infos: Iterable[msgspec.inspect.Type]) -> None:
-        if not isinstance(schemas, (list, tuple)):
-            return
-        for schema, info in zip(schemas, infos, strict=False):
-            self.visit(schema, info)
-
-    def _fields(self, schema: Json, info: WithFields) -> None:
-        name = schema.get("$ref", "").removeprefix(_PREFIX)
-        if name in self.seen or name not in self.components:
-            return
-        self.seen.add(name)
-        component = self.components[name]
-        properties = component.get("properties", {})
-        self._each(component.get("prefixItems"), [field.type for field in info.fields])
-        for field in info.fields:
-            self.visit(properties.get(field.encode_name), field.type)
-
-
-def _may_be(schema: Json, info: msgspec.inspect.Type) -> bool:
-    """Return whether a choice of a union may be this type's."""
-    inspect = msgspec.inspect
-    if type(info) in _FORMATS:
-        return (
-            schema.get("type") == "string"
-            and not {"format", "enum", "contentEncoding"} & schema.keys()
-        )
-    if isinstance(info, (inspect.CollectionType, inspect.VarTupleType, inspect.TupleType)):
-        return schema.get("type") == "array"
-    if isinstance(info, inspect.DictType):
-        return schema.get("type") == "object"
-    if not isinstance(info, WithFields):
-        return False
-    name: str = schema.get("$ref", "").removeprefix(_PREFIX)
-    return name.startswith(info.cls.__name__)
