@@ -42,6 +42,8 @@ HOMES = {
     "uvloop": {"worker"},
     "watchfiles": {"supervise"},
 }
+# Folders that the rest of their room imports nothing of: who reads that never needs them.
+APART = ("worker.http.public",)
 PUBLIC_NAMES = 30
 HEAVY = (
     "PIL",
@@ -124,6 +126,20 @@ def test_every_module_has_a_room() -> None:
 @pytest.mark.parametrize("path", modules(), ids=shown)
 def test_imports_go_one_way(path: Path) -> None:
     assert not list(trespasses(path))
+
+
+@pytest.mark.parametrize("folder", APART)
+def test_the_rest_of_a_room_does_without(folder: str) -> None:
+    inside = f"graphserve.{folder}."
+    rest = f"graphserve.{folder.rpartition('.')[0]}."
+    assert inside.removesuffix(".") in HOUSE.modules
+    assert not [
+        (module, other)
+        for module in HOUSE.modules
+        if module.startswith(rest) and not f"{module}.".startswith(inside)
+        for other in HOUSE.imports(module)
+        if f"{other}.".startswith(inside)
+    ]
 
 
 def test_no_modules_import_each_other() -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from graphserve.worker.http.acceptor import LAST_HANDSHAKE, Acceptor
 from graphserve.worker.http.listener import Listener
+from graphserve.worker.http.public.acceptor import LAST_HANDSHAKE, Acceptor
 
 # seconds that idle connections stay open after the port closed: a busy client sends late
 LAME_DUCK = 1.0

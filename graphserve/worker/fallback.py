@@ -26,11 +26,11 @@ from graphserve.wire.signature import Signature
 from graphserve.worker.dispatch.executor import LEVEL_GUARD, BoundApi, Executor
 from graphserve.worker.dispatch.slots import Slots
 from graphserve.worker.drain import LAME_DUCK, finish_connections, in_flight
-from graphserve.worker.http.acceptor import Acceptor
 from graphserve.worker.http.asgi import Receive, Scope, Send
-from graphserve.worker.http.early import Beginning, EarlyConnection
 from graphserve.worker.http.limits import Limits
 from graphserve.worker.http.listener import Listener, publicly, route_tree, routes
+from graphserve.worker.http.public.acceptor import Acceptor
+from graphserve.worker.http.public.early import Beginning, EarlyConnection
 from graphserve.worker.http.relay import Relay
 from graphserve.worker.http.response import Responder
 from graphserve.worker.http.routing import RouteTree

@@ -213,7 +213,7 @@ class SupervisedProcess(Generic[ServerT]):
         Raises:
             StartupError: a file cannot be used.
         """
-        from graphserve.worker.http.tls import context
+        from graphserve.worker.http.public.tls import context
 
         tls = self.plan.listen.tls
         if tls is None or self.node.name != self.plan.entry:

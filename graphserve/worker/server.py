@@ -33,7 +33,6 @@ from graphserve.worker.dispatch.executor import Executor, bind
 from graphserve.worker.dispatch.slots import GatedListener, Permit, Slots
 from graphserve.worker.drain import finish_connections, in_flight, until
 from graphserve.worker.flight_recorder import FlightRecorder
-from graphserve.worker.http.acceptor import Acceptor
 from graphserve.worker.http.asgi import AsgiApp
 from graphserve.worker.http.fast_connection import FastConnection
 from graphserve.worker.http.limits import Limits
@@ -45,6 +44,7 @@ from graphserve.worker.http.listener import (
     routes,
 )
 from graphserve.worker.http.protocol import HttpConnection
+from graphserve.worker.http.public.acceptor import Acceptor
 from graphserve.worker.http.relay import Relay
 from graphserve.worker.http.response import Responder
 from graphserve.worker.instance import InstanceThreads, ServiceInstance

@@ -19,7 +19,7 @@ import httpx
 import pytest
 import trustme
 
-from graphserve.worker.http.tls import FailedHandshakes
+from graphserve.worker.http.public.tls import FailedHandshakes
 from tests.harness import Served, eventually, served
 
 PASSWORD = "correct horse"

@@ -20,12 +20,12 @@ from graphserve import api, service
 from graphserve.graph.builder import resolve_here
 from graphserve.worker.dispatch.executor import Executor, bind
 from graphserve.worker.dispatch.slots import Slots
-from graphserve.worker.http import acceptor, timeouts
-from graphserve.worker.http.acceptor import BEYOND, Acceptor
 from graphserve.worker.http.limits import Limits
 from graphserve.worker.http.listener import Listener, routes
+from graphserve.worker.http.public import acceptor, timeouts
+from graphserve.worker.http.public.acceptor import BEYOND, Acceptor
+from graphserve.worker.http.public.timeouts import SPARE, Timeouts
 from graphserve.worker.http.response import Responder
-from graphserve.worker.http.timeouts import SPARE, Timeouts
 from graphserve.worker.pages.health import App, Health
 from tests.hostile.wire import answers
 from tests.port.test_tls import Authority

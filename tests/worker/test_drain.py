@@ -20,7 +20,7 @@ from graphserve import api, service
 from graphserve.call.membership import Membership
 from graphserve.graph.builder import resolve_here
 from graphserve.worker.fallback import FallbackServer
-from graphserve.worker.http import acceptor
+from graphserve.worker.http.public import acceptor
 
 REQUEST = b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
 

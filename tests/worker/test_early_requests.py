@@ -20,8 +20,8 @@ from graphserve.graph.builder import resolve_here
 from graphserve.graph.plan import ListenPlan, Settings
 from graphserve.supervise.revision import outline
 from graphserve.worker.fallback import FallbackServer
-from graphserve.worker.http.early import EarlyConnection
 from graphserve.worker.http.limits import HEAD_BYTES
+from graphserve.worker.http.public.early import EarlyConnection
 
 PROBE = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n"
 FIELDS = b"host: localhost\r\ncontent-type: application/json\r\ncontent-length: 2\r\n"

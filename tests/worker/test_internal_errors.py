@@ -20,9 +20,9 @@ from graphserve.worker.dispatch.slots import Slots
 from graphserve.worker.http.limits import Limits
 from graphserve.worker.http.listener import Listener, routes
 from graphserve.worker.http.protocol import HttpConnection
-from graphserve.worker.http.public import PublicConnection
+from graphserve.worker.http.public.connection import PublicConnection
+from graphserve.worker.http.public.timeouts import Timeouts
 from graphserve.worker.http.response import Responder
-from graphserve.worker.http.timeouts import Timeouts
 from graphserve.worker.pages.health import App, Health
 from tests.hostile.wire import answers
 

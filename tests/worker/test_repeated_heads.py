@@ -18,13 +18,13 @@ from graphserve.graph.builder import resolve_here
 from graphserve.worker.dispatch.executor import Executor, bind
 from graphserve.worker.dispatch.slots import Slots
 from graphserve.worker.http.browsers import AllowedHosts
-from graphserve.worker.http.early import EarlyConnection
 from graphserve.worker.http.fast_parser import LESSONS
 from graphserve.worker.http.limits import PORTION, Limits
 from graphserve.worker.http.listener import Listener, routes
-from graphserve.worker.http.public import PublicConnection
+from graphserve.worker.http.public.connection import PublicConnection
+from graphserve.worker.http.public.early import EarlyConnection
+from graphserve.worker.http.public.timeouts import Timeouts
 from graphserve.worker.http.response import Responder
-from graphserve.worker.http.timeouts import Timeouts
 from graphserve.worker.pages.health import App, Health
 
 pytestmark = pytest.mark.anyio

@@ -1,9 +1,7 @@
 """The HTTP of a worker: from an accepted socket to the bytes of an answer.
 
-    acceptor (tls, limits)          accepts at the public socket, early (EarlyConnection) before
-                                    there is a Plan
-      -> public, protocol           PublicConnection and HttpConnection: one connection that the
-                                    parser reads
+    public/                         the public port: accepts there, knows how long a client may take
+      -> protocol                   HttpConnection: one connection that the parser reads
     fast_connection (fast_parser)   one connection by a shared socket, read and answered without a
                                     parser
       both of a listener            what the connections of one socket share: APIs, slots, limits,
@@ -17,8 +15,8 @@
                                     taken
 
 A public request is checked by `strict` (what two readers could read in two ways) and `browsers`
-(hosts and origins), ended by `timeouts` when its client is too slow, refused by `dispatch.shedding`
-when it would be late, and noted by `access_log`. `forwarded` says who its client is behind a proxy.
+(hosts and origins), refused by `dispatch.shedding` when it would be late, and noted by
+`access_log`. `forwarded` says who its client is behind a proxy.
 
 The way of one: `PublicConnection.data_received` -> `on_headers_complete` -> `begin_request` ->
 `HttpRequest.headers_complete` -> `message_complete` -> `_execute` -> the executor, a batch or the

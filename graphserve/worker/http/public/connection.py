@@ -32,9 +32,9 @@ from graphserve.worker.http.limits import (
 )
 from graphserve.worker.http.listener import Listener
 from graphserve.worker.http.protocol import STOPPED, HttpConnection
+from graphserve.worker.http.public.timeouts import Timeouts
 from graphserve.worker.http.request import HttpRequest
 from graphserve.worker.http.strict import RequestRefused
-from graphserve.worker.http.timeouts import Timeouts
 from graphserve.worker.http.transport import untaken
 
 _NOTHING = memoryview(b"")

@@ -15,10 +15,10 @@ import re
 from graphserve.errors import CallError, DeadlineExceeded, Unavailable
 from graphserve.worker.http.limits import HEAD_BYTES, PORTION
 from graphserve.worker.http.listener import Listener
-from graphserve.worker.http.public import PublicConnection
+from graphserve.worker.http.public.connection import PublicConnection
+from graphserve.worker.http.public.timeouts import HEALTH, Timeouts
 from graphserve.worker.http.request import HttpRequest
 from graphserve.worker.http.strict import RequestRefused
-from graphserve.worker.http.timeouts import HEALTH, Timeouts
 
 # of a head; what ends otherwise is taken for incomplete, and parsed when its time is over
 _END = b"\r\n\r\n"

@@ -11,12 +11,12 @@ import socket
 import ssl
 
 from graphserve.worker.dispatch.slots import NO_DESCRIPTORS_PAUSE, drain_backlog, has_sent
-from graphserve.worker.http.early import Beginning, EarlyConnection
 from graphserve.worker.http.limits import Limits
 from graphserve.worker.http.listener import Listener
-from graphserve.worker.http.public import PublicConnection
-from graphserve.worker.http.timeouts import Timeouts
-from graphserve.worker.http.tls import FailedHandshakes
+from graphserve.worker.http.public.connection import PublicConnection
+from graphserve.worker.http.public.early import Beginning, EarlyConnection
+from graphserve.worker.http.public.timeouts import Timeouts
+from graphserve.worker.http.public.tls import FailedHandshakes
 
 # seconds that a client whose connection still waited when the port closed has for TLS
 LAST_HANDSHAKE = 5.0
