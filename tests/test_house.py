@@ -43,7 +43,7 @@ HOMES = {
     "watchfiles": {"supervise"},
 }
 # Folders that the rest of their room imports nothing of: who reads that never needs them.
-APART = ("worker.http.public",)
+APART = ("wire.openapi", "worker.http.public")
 PUBLIC_NAMES = 30
 HEAVY = (
     "PIL",
