@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from graphserve.call.membership import KnownNode, Membership
 from graphserve.logs import records
-from graphserve.wire.extensions import inlined
+from graphserve.wire.extensions import BufferSource, inlined
 from graphserve.wire.shared_buffers import SharedMemory, readable
 
 LOGGER = "graphserve.calls"
@@ -35,7 +35,7 @@ class Sharing:
         self._said = False
         membership.watch(node, self._changed)
 
-    def place(self, data: memoryview) -> bytes | None:
+    def place(self, data: memoryview | BufferSource) -> bytes | None:
         """Place data in shared memory; None:
         it goes by the socket, since a worker cannot read our memory.
         """

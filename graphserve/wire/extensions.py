@@ -29,7 +29,7 @@ import typing
 import uuid
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 from msgspec.msgpack import Ext
@@ -39,7 +39,7 @@ from graphserve.system import own_json
 from graphserve.wire import arrays, pydantic_models, type_hints
 from graphserve.wire.exceptions import Misfit
 from graphserve.wire.formats import Body
-from graphserve.wire.media import images
+from graphserve.wire.media import images, pixels
 from graphserve.wire.type_hints import Hint
 
 if TYPE_CHECKING:
@@ -54,7 +54,21 @@ MODEL = 3
 INTEGER = 4
 IMAGE = 5
 
-Place = Callable[[memoryview], "bytes | None"]
+
+class BufferSource(Protocol):
+    """Writes itself where it is told to: what is large, and lies nowhere as the bytes that are
+    sent.
+
+    `nbytes` is how many bytes it has.
+    """
+
+    nbytes: int
+
+    def write_into(self, memory: memoryview) -> None:
+        """Write it into memory of as many bytes."""
+
+
+Place = Callable[["memoryview | BufferSource"], "bytes | None"]
 Fetch = Callable[[bytes], memoryview]
 
 _LENGTH = struct.Struct("<I")
@@ -200,7 +214,7 @@ def _internal_ext(fetch: Fetch) -> Callable[[int, memoryview], object]:
         if code == MODEL:
             return _read_model(data)
         if code == IMAGE:
-            return images.unpack(data)
+            return pixels.unpack(data)
         if code == INTEGER:
             return int.from_bytes(data, "little", signed=True)
         raise Misfit(f"extension type {code} is not known")
@@ -262,7 +276,7 @@ def inlined(body: bytes, recall: Fetch) -> bytes:
         memory = recall(payload)
         if not header:
             return bytes(memory)
-        inner = IMAGE if images.is_packed(header) else ARRAY
+        inner = IMAGE if pixels.is_packed(header) else ARRAY
         return msgspec.msgpack.Ext(inner, b"".join((header, memory)))
 
     return msgspec.msgpack.encode(
@@ -327,17 +341,26 @@ def _scalar(value: np.generic, place: Place | None) -> object:
 
 
 def _image(value: Image, place: Place | None) -> msgspec.msgpack.Ext:
-    header, pixels = images.pack(value)
-    if place is not None and pixels.nbytes and (payload := place(pixels)) is not None:
+    header, source = pixels.pack(value)
+    if place is not None and source.nbytes and (payload := place(source)) is not None:
         return reference(payload, header)
-    return msgspec.msgpack.Ext(IMAGE, b"".join((header, pixels)))
+    return msgspec.msgpack.Ext(IMAGE, written(header, source))
+
+
+def written(header: bytes, source: BufferSource) -> bytearray:
+    """Return a header, and behind it the bytes of what writes itself."""
+    whole = bytearray(len(header) + source.nbytes)
+    whole[: len(header)] = header
+    with memoryview(whole) as memory:
+        source.write_into(memory[len(header) :])
+    return whole
 
 
 def _fetched(data: memoryview, fetch: Fetch) -> AnyArray | Image | bytes:
     header, payload = _split_reference(data)
     memory = fetch(payload)
-    if images.is_packed(header):
-        return images.unpack(header, memory)
+    if pixels.is_packed(header):
+        return pixels.unpack(header, memory)
     return arrays.unpack(header, memory) if header else bytes(memory)
 
 

@@ -28,7 +28,11 @@ import threading
 import time
 import weakref
 from collections.abc import Container
+from typing import TYPE_CHECKING
 from zlib import crc32
+
+if TYPE_CHECKING:
+    from graphserve.wire.extensions import BufferSource
 
 MIN_SIZE = 64 * 1024  # bytes; below, the socket is cheaper
 ABANDONED = 60.0  # seconds after which a result that nobody took is given up: its caller is gone
@@ -179,8 +183,8 @@ class MemorySender:
         self._lock = threading.Lock()
         self._mine = threading.local()
 
-    def place(self, data: memoryview) -> bytes | None:
-        """Copy a buffer into a segment.
+    def place(self, data: memoryview | BufferSource) -> bytes | None:
+        """Copy a buffer into a segment, or have it written there.
 
         Returns:
             The reference to send; None if it is small, memory or descriptors are short, or this
@@ -195,7 +199,16 @@ class MemorySender:
             if segment is None:
                 return None
             self.placed += 1
-        segment.map[HEADER : HEADER + size] = data.cast("B") if data.contiguous else data.tobytes()
+        if isinstance(data, memoryview):
+            flat = data.cast("B") if data.contiguous else data.tobytes()
+            segment.map[HEADER : HEADER + size] = flat
+        else:
+            try:
+                with memoryview(segment.map) as whole, whole[HEADER : HEADER + size] as memory:
+                    data.write_into(memory)
+            except BaseException:
+                segment.arrived()  # it never will be
+                raise
         self._tickets().append((segment, segment.generation))
         return REFERENCE.pack(
             os.getpid(), segment.descriptor, segment.inode, size, segment.generation

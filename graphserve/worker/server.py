@@ -27,6 +27,7 @@ from graphserve.logs import records
 from graphserve.system.inherited import open_standard_streams
 from graphserve.system.messages import HealthReport, Message, WarmingUp
 from graphserve.system.rundir.paths import batch_sockets, worker_socket
+from graphserve.wire.media import pixels
 from graphserve.wire.shared_buffers import SharedMemory
 from graphserve.worker.batch.batcher import Batcher, BatchLease
 from graphserve.worker.dispatch.executor import Executor, bind
@@ -223,6 +224,8 @@ class WorkerServer:
             if plan.shared_memory and owners is not None
             else None
         )
+        if memory is not None:
+            pixels.keep_in_one_piece()
         lanes = Lanes(plan, run, membership, memory)
         clients = Clients(
             node,

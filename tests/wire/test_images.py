@@ -10,6 +10,7 @@ import struct
 import zlib
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, strategies as st
 from PIL import Image
@@ -18,9 +19,9 @@ from graphserve.errors import InvalidArguments
 from graphserve.wire.codec import ArgumentsCodec, Format, ResultCodec, UntypedCodec
 from graphserve.wire.costs.bounds import IMAGE_FLOOR
 from graphserve.wire.exceptions import Misfit
-from graphserve.wire.extensions import inlined, no_memory
+from graphserve.wire.extensions import BufferSource, inlined, no_memory, written
 from graphserve.wire.formats import MediaFormat
-from graphserve.wire.media import images
+from graphserve.wire.media import images, pixels
 from graphserve.wire.media.answers import accepts_of
 from graphserve.wire.media.bodies import BodyReader
 from graphserve.wire.signature import Signature
@@ -41,14 +42,26 @@ def codec(api: str) -> ArgumentsCodec:
 
 
 def in_mode(mode: str) -> Image.Image:
-    steps = {"La": ["LA"], "RGBa": ["RGBA"], "I;16": ["L", "I"]}.get(mode, [])
+    steps = {"La": ["LA"], "RGBa": ["RGBA"], "I;16": ["L", "I"], "PA": ["P"]}.get(mode, [])
     picture = PICTURE
     for step in [*steps, mode]:
         picture = picture.convert(step)
     return picture
 
 
-@pytest.mark.parametrize("mode", sorted(images._MODES))
+@pytest.fixture(params=["as it lies", "in strips"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How pixels are copied: by what this Pillow can do, or as an older one would."""
+    assert pixels.exports() and pixels.maps()
+    if request.param == "in strips":
+        monkeypatch.setattr(pixels, "exports", lambda: False)
+        monkeypatch.setattr(pixels, "maps", lambda: False)
+        monkeypatch.setattr(pixels, "_STRIP_BYTES", 500)
+    return str(request.param)
+
+
+@pytest.mark.parametrize("mode", sorted(pixels.MODES))
+@pytest.mark.usefixtures("way")
 def test_every_mode_arrives_as_it_was(mode: str) -> None:
     picture = in_mode(mode)
     for found in (
@@ -69,8 +82,9 @@ def test_every_mode_arrives_as_it_was(mode: str) -> None:
 def through_memory(picture: Image.Image) -> object:
     kept: list[bytes] = []
 
-    def place(memory: memoryview) -> bytes:
-        kept.append(bytes(memory))
+    def place(source: memoryview | BufferSource) -> bytes:
+        assert not isinstance(source, memoryview)
+        kept.append(bytes(written(b"", source)))
         return b"reference %d" % (len(kept) - 1)
 
     def fetch(reference: bytes) -> memoryview:
@@ -84,27 +98,95 @@ def through_memory(picture: Image.Image) -> object:
     return result.decode(body, fetch)
 
 
-@pytest.mark.parametrize("size", [(0, 0), (5, 0), (1, 1), (3000, 700)])
+def sent(picture: Image.Image) -> Image.Image:
+    """A picture as it arrives where its pixels are read in place."""
+    header, source = pixels.pack(picture)
+    return pixels.unpack(memoryview(header), memoryview(bytes(written(b"", source))))
+
+
+@pytest.mark.parametrize("size", [(0, 0), (5, 0), (1, 1), (3000, 700), (4000, 1100)])
+@pytest.mark.usefixtures("way")
 def test_every_size_arrives(size: tuple[int, int]) -> None:
-    header, pixels = images.pack(Image.new("RGB", size, (1, 2, 3)))
-    found = images.unpack(memoryview(header + bytes(pixels)))
-    assert found.size == size and set(found.convert("RGB").tobytes()) <= {1, 2, 3}
+    found = sent(Image.new("RGB", size, (1, 2, 3)))
+    assert found.size == size and found.getcolors() == (
+        [(size[0] * size[1], (1, 2, 3))] if all(size) else []
+    )
 
 
-def test_what_is_transparent_in_a_palette_arrives() -> None:
-    picture = PICTURE.convert("P")
-    picture.info["transparency"] = 0
-    header, pixels = images.pack(picture)
-    found = images.unpack(memoryview(header + bytes(pixels)))
-    assert found.mode == "RGBA" and found.tobytes() == picture.convert("RGBA").tobytes()
+def test_a_picture_in_blocks_arrives() -> None:
+    before = Image.core.get_block_size()
+    Image.core.set_block_size(64 * 1024)
+    try:
+        picture = Image.effect_noise((700, 300), 90).convert("RGBA")
+        assert not picture.im.isblock() and sent(picture).tobytes() == picture.tobytes()
+    finally:
+        Image.core.set_block_size(before)
+
+
+@pytest.mark.parametrize("transparency", [3, b"\x00\x80\xff", None])
+@pytest.mark.parametrize("palette_mode", ["RGB", "RGBA"])
+def test_a_palette_arrives_with_what_is_transparent_in_it(
+    palette_mode: str, transparency: object
+) -> None:
+    picture = Image.frombytes("P", SIZE, bytes(527))
+    picture.putpalette(bytes(range(240)), palette_mode)
+    if transparency is not None:
+        picture.info["transparency"] = transparency
+    found = sent(picture)
+    assert found.mode == "P" and found.info == picture.info
+    assert found.getpalette("RGBA") == picture.getpalette("RGBA")
+    assert found.convert("RGBA").tobytes() == picture.convert("RGBA").tobytes()
+    assert images.to_public(found) == images.to_public(picture)
+
+
+def test_what_is_known_of_a_picture_arrives() -> None:
+    exif = Image.Exif()
+    exif[274] = 6  # it lies on its side
+    written = io.BytesIO()
+    PICTURE.save(written, "JPEG", exif=exif, dpi=(300, 300), icc_profile=b"profile")
+    found = sent(Image.open(written))
+    assert found.getexif()[274] == 6
+    assert found.info["dpi"] == (300, 300) and found.info["icc_profile"] == b"profile"
+    picture = PICTURE.copy()
+    picture.info = {
+        "transparency": (1, 2, 3),
+        "gamma": 0.5,
+        "x": object(),
+        "dpi": object(),
+        "exif": 2**80,
+    }
+    assert sent(picture).info == {"transparency": (1, 2, 3), "gamma": 0.5}
+
+
+def test_what_arrives_can_be_changed() -> None:
+    header, source = pixels.pack(PICTURE)
+    memory = bytes(written(b"", source))
+    found = pixels.unpack(memoryview(header), memoryview(memory))
+    found.putpixel((0, 0), (9, 9, 9))
+    found.paste((1, 1, 1), (2, 2, 9, 9))
+    assert memory == bytes(written(b"", pixels.pack(PICTURE)[1]))
+    assert found.getpixel((0, 0)) == (9, 9, 9)
+
+
+def header_of(*parts: object) -> bytes:
+    header = msgspec.msgpack.encode(parts)
+    return struct.pack("<BI", pixels.MARK, len(header)) + header
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\xff", b"\xff" * 30, images.pack(PICTURE)[0], images.pack(PICTURE)[0] + b"x" * 100]
+    "data",
+    [
+        b"", b"\xff", b"\xff" * 30, pixels.pack(PICTURE)[0], pixels.pack(PICTURE)[0] + b"x" * 100,
+        header_of(), header_of(1, 1), header_of(1, 1, "XYZ") + b"1", header_of(-1, 1, "L"),
+        header_of(2**31, 1, "L"), header_of(2**31 - 1, 2**31 - 1, "RGBA"), header_of(1, 1, "P", "XX", b"123") + b"1",
+        header_of(1, 1, "P", "RGB", b"1" * 2000) + b"1", header_of(1, 1, "L", "RGB", b"", {"dpi": {}}) + b"1",
+    ],
 )  # fmt: skip
 def test_pixels_that_are_none(data: bytes) -> None:
     with pytest.raises(Misfit):
-        images.unpack(memoryview(data))
+        pixels.unpack(memoryview(data))
+    with pytest.raises(Misfit):
+        pixels.unpack(memoryview(data), memoryview(b"12"))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "MPO"])
@@ -186,7 +268,7 @@ def test_the_public_sends_no_pixels() -> None:
         codec("known").decode(body, Format.TYPED)
 
 
-@pytest.mark.parametrize("mode", sorted(images._MODES - {"I", "F"}))
+@pytest.mark.parametrize("mode", sorted(pixels.MODES - {"I", "F"}))
 @pytest.mark.parametrize("media_type", images.MEDIA_TYPES)
 def test_every_mode_can_be_written(mode: str, media_type: bytes) -> None:
     found = images.from_public(images.to_public(in_mode(mode), media_type))

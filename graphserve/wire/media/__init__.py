@@ -3,6 +3,7 @@
     kinds        which parameters and results are files
     bodies       turns a raw body, or a form, into arguments; text reads what is text there
     multipart    cuts a form into its parts
+    images       pictures as files; pixels is how they pass between services
     answers      in which media types a result may leave, and which one an Accept asks for
 
 A body: `BodyReader.compose` makes msgpack of it, with the files as they are, and

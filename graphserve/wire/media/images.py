@@ -1,8 +1,7 @@
-"""Pictures (`PIL.Image.Image`): read from a file of a client and written to one, and sent between
-services as their pixels.
+"""Pictures (`PIL.Image.Image`): read from a file of a client and written to one.
 
-Only this file knows Pillow, which is imported where an API has a picture. Nothing is ever fetched:
-a text is base64, or a `data:` URL that has the file in it.
+Only this file and `pixels` know Pillow, which is imported where an API has a picture. Nothing is
+ever fetched: a text is base64, or a `data:` URL that has the file in it.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import binascii
 import io
 import re
-import struct
 import sys
 import warnings
 from functools import cache
@@ -41,16 +39,6 @@ _WRITTEN: dict[bytes, tuple[str, frozenset[str], dict[str, int]]] = {
 MEDIA_TYPES = tuple(_WRITTEN)
 _NUMBERS = {"I", "F"}
 _PLAIN = {"La": "LA", "RGBa": "RGBA"}  # modes that no file has, and which lead to nothing else
-
-# Between services: a mark that begins no array (those begin with their number of axes), width,
-# height, and the lengths of mode and palette, which follow; then the pixels.
-MARK = 0xFF
-_HEAD = struct.Struct("<BIIBH")
-_MODES = {"1", "L", "LA", "La", "P", "RGB", "RGBA", "RGBa", "RGBX", "CMYK"}
-_MODES |= {"YCbCr", "LAB", "HSV", "I", "F", "I;16"}
-# What is taken out of an image at a time: of more, the memory that it passes through costs more
-# than the copy.
-_STRIP_BYTES = 256 * 1024
 
 
 def is_image(kind: object) -> bool:
@@ -119,75 +107,6 @@ def to_public(image: Image, media_type: bytes = PNG) -> bytes:
             f"an image of mode {image.mode} cannot be written as {name}: {exc}"
         ) from None
     return written.getvalue()
-
-
-def pack(image: Image) -> tuple[bytes, memoryview]:
-    """Return a picture as a header and its pixels, for another service.
-
-    Raises:
-        Misfit: its mode cannot be sent.
-    """
-    image.load()
-    if image.mode in ("P", "PA") and (image.mode == "PA" or "transparency" in image.info):
-        image = image.convert("RGBA")  # (a palette is sent without what is transparent in it)
-    mode = image.mode
-    if mode not in _MODES:
-        raise Misfit(f"an image of mode {mode} cannot be sent: convert it first (.convert('RGB'))")
-    palette = bytes(image.getpalette("RGB") or ()) if mode == "P" else b""
-    name = mode.encode()
-    header = _HEAD.pack(MARK, *image.size, len(name), len(palette)) + name + palette
-    return header, memoryview(_pixels(image))
-
-
-def unpack(data: memoryview, place: memoryview | None = None) -> Image:
-    """Return the picture that `pack` described, over the pixels behind the header, or over `place`.
-
-    Raises:
-        Misfit: the bytes are no picture.
-    """
-    from PIL import Image
-
-    size, mode, palette, end = _header(data)
-    pixels = data[end:] if place is None else place
-    try:
-        if 0 in size:
-            image = Image.new(mode, size)
-        else:  # (any buffer will do)
-            image = Image.frombuffer(mode, size, pixels, "raw", mode, 0, 1)  # type: ignore[arg-type]
-        if palette:
-            image.putpalette(palette)
-    except (ValueError, OSError) as exc:
-        raise Misfit(f"an image of mode {mode} and size {size} cannot be read: {exc}") from None
-    return image
-
-
-def is_packed(header: memoryview) -> bool:
-    """Return whether a header is of a picture, and not of an array."""
-    return header.nbytes > 0 and header[0] == MARK
-
-
-def _header(data: memoryview) -> tuple[tuple[int, int], str, bytes, int]:
-    if data.nbytes < _HEAD.size:
-        raise Misfit("the header of an image is cut off")
-    _, width, height, mode_length, palette_length = _HEAD.unpack_from(data)
-    middle = _HEAD.size + mode_length
-    end = middle + palette_length
-    mode = bytes(data[_HEAD.size : middle]).decode("latin-1")
-    if data.nbytes < end or mode not in _MODES:
-        raise Misfit("the header of an image cannot be read")
-    return (width, height), mode, bytes(data[middle:end]), end
-
-
-def _pixels(image: Image) -> bytes | bytearray:
-    width, height = image.size
-    rows = max(1, _STRIP_BYTES // max(1, 4 * width))
-    if rows >= height:
-        return image.tobytes()
-    pixels = bytearray()
-    for top in range(0, height, rows):
-        strip = image.crop((0, top, width, min(height, top + rows)))
-        pixels += strip.tobytes()
-    return pixels
 
 
 @cache
