@@ -15,7 +15,7 @@ import pytest
 
 from tests.documents import ROOT
 from tests.harness import served
-from tests.hostile.test_schemathesis import TARGETS
+from tests.hostile.test_schemathesis import TARGETS, folder as folder_of
 
 pytest.importorskip("openapi_python_client", reason="needs openapi-python-client: nox -s clients")
 EXAMPLES = ROOT / "examples"
@@ -64,7 +64,7 @@ def typescript(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def document(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with `openapi.json` of an example."""
     name = request.param
-    folder = tmp_path_factory.mktemp(name)
+    folder = tmp_path_factory.mktemp(Path(name).name)
     code = (
         "import json, sys\nfrom graphserve.graph.importer import load, parse\nfrom"
         " graphserve.declare.declaration import apis\nfrom graphserve.wire.openapi.document import"
@@ -72,7 +72,7 @@ def document(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         " '.'))\nlisted = [(each, Signature.of(cls, name), None) for name, each in"
         " apis(cls).items()]\nprint(json.dumps(document(cls.__name__, None, '1', listed)))"
     )
-    text = run(sys.executable, "-c", code, TARGETS[name], cwd=EXAMPLES / name)
+    text = run(sys.executable, "-c", code, TARGETS[name], cwd=folder_of(name))
     (folder / "openapi.json").write_text(json.dumps(json.loads(text)))
     return folder
 

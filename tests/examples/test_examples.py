@@ -16,7 +16,7 @@ from tests.harness import rarely
 EXAMPLES = ROOT / "examples"
 READMES = [
     EXAMPLES / "hello/README.md",
-    *(rarely(EXAMPLES / name / "README.md") for name in ("diamond", "library", "tls")),
+    *(rarely(EXAMPLES / name / "README.md") for name in ("diamond", "library", "ported", "tls")),
 ]
 
 

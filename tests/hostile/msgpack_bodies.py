@@ -1,14 +1,17 @@
-"""msgpack for schemathesis, which knows only JSON by itself; loaded by its command line."""
+"""msgpack and streams for schemathesis, which knows only JSON by itself; loaded by its command
+line.
+"""
 
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import msgspec
 import schemathesis
 
-BYTES = ("image",)  # the parameters of examples that are bytes
+BYTES = ("audio", "image")  # the parameters of examples that are bytes
 
 
 @schemathesis.serializer("application/msgpack")
@@ -43,3 +46,22 @@ def _within_range(value: Any) -> Any:
 def read(context: Any, response: Any) -> Any:
     """A value of msgpack."""
     return msgspec.msgpack.decode(response.content)
+
+
+@schemathesis.deserializer("application/x-ndjson")
+def read_lines(context: Any, response: Any) -> Any:
+    """A stream of JSON values, one a line."""
+    return [json.loads(line) for line in response.content.splitlines()]
+
+
+@schemathesis.deserializer("text/event-stream")
+def read_events(context: Any, response: Any) -> Any:
+    """A stream of Server-Sent Events."""
+    events = response.content.decode().strip("\n").split("\n\n")
+    return [
+        {
+            name: text.strip()
+            for name, _, text in (line.partition(":") for line in event.split("\n"))
+        }
+        for event in events
+    ]
