@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypedDict
 
-from graphserve.call.clients import HOP_SLACK, public_codecs, slack_to
+from graphserve.call.clients import public_codecs, slack_to
 from graphserve.call.lanes.url import UrlLane, own_client
 from graphserve.call.remote import DependencyApi, RemoteApi, TypedClient
 from graphserve.graph.builder import resolve_here
@@ -27,6 +27,10 @@ MOST_ERRORS = 256  # that are kept, the latest
 # seconds that an answer waits for its error: it was logged first, and takes another way
 DETAILS_TIMEOUT = 1.0
 READ_SIZE = 64 * 1024  # bytes
+# seconds past the deadline, and past what the levels below take, that a call waits for the entry's
+# own 504, which names the node that was late. It ends the wait only for an entry that hangs, so it
+# may be long: on a loaded machine a process gets its turn late.
+PATIENCE = 0.25
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ class Calls:
                     lane,
                     *public_codecs(self._cls, api),
                     entry.options.timeout,
-                    HOP_SLACK + slack_to(self._plan, name),
+                    PATIENCE + slack_to(self._plan, name),
                 ),
             )
             for api in entry.apis

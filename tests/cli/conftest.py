@@ -43,8 +43,12 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    """The environment without options for graphserve."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("GRAPHSERVE_")}
+    """The environment without options for graphserve, but for a free port: another test may have
+    the usual one.
+    """
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith("GRAPHSERVE_")
+    } | {"GRAPHSERVE_PORT": "0"}
 
 
 @pytest.fixture
