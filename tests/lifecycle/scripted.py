@@ -332,6 +332,10 @@ class Bench:
             assert asyncio.get_running_loop().time() < end, self.shown()
             await asyncio.sleep(step)
 
+    async def delivered(self) -> None:
+        """Wait until all that was sent has arrived: only then the clock goes on."""
+        await asyncio.sleep(0.001)
+
     def shown(self) -> str:
         """How it is, in words."""
         lines = [f"{task}" for task in self.changes]

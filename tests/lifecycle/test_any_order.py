@@ -209,6 +209,7 @@ class AnyOrder(RuleBasedStateMachine):
                 worker.go_on()
             if self.stop is None:
                 await bench.until(bench.settled, 0.5)
+                await bench.delivered()
                 bench.check_callers()
                 await bench.stop()
             else:
@@ -231,6 +232,7 @@ def test_any_order_of_events() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # what fails is made short, which takes up to five minutes
 def test_other_orders_each_time() -> None:
     run_state_machine_as_test(
         AnyOrder, settings=settings(max_examples=200, stateful_step_count=30, deadline=None)
