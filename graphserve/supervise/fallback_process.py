@@ -34,8 +34,9 @@ from graphserve.supervise.process.worker_process import (
     WorkerProcess,
 )
 from graphserve.supervise.revision import Revision
-from graphserve.supervise.states import Transitions, WorkerState
+from graphserve.supervise.states import WorkerState
 from graphserve.system import messages, os_errors
+from graphserve.system.transitions import Transitions
 
 # Seconds. A usual respawn is over by then; with the start of the fallback server, health has its
 # answer within one second.

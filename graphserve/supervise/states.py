@@ -27,39 +27,9 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Mapping
-from typing import Generic, TypeVar
 
 from graphserve.supervise.events import State
-
-S = TypeVar("S", bound=enum.Enum)
-
-
-class IllegalTransition(AssertionError):
-    """Raised for a change of state that is not in the table: a bug of ours."""
-
-
-class Transitions(Generic[S]):
-    """Which states may follow which.
-
-    Args:
-        cannot: begins the sentence that says that one does not, such as `a worker cannot become`.
-        table: by state, those that may follow it.
-    """
-
-    def __init__(self, cannot: str, table: Mapping[S, frozenset[S]]) -> None:
-        self.table = table
-        self._cannot = cannot
-
-    def follow(self, before: S, after: S) -> S:
-        """Return the state after; to stay in one is always allowed, and no change.
-
-        Raises:
-            IllegalTransition: it may not follow the one before.
-        """
-        if after is not before and after not in self.table[before]:
-            raise IllegalTransition(f"{self._cannot} {after.value} when it is {before.value}")
-        return after
+from graphserve.system.transitions import Transitions
 
 
 class WorkerState(enum.Enum):

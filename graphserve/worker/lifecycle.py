@@ -10,40 +10,38 @@ the event that somebody waits for.
 from __future__ import annotations
 
 import asyncio
-from enum import Enum, auto
+from enum import Enum
+
+from graphserve.system.transitions import Transitions
 
 
 class ProcessState(Enum):
     """What a worker's process does."""
 
-    IMPORTING = auto()  # the user's modules; there is no event loop yet
-    WAITING = auto()  # until what it needs is ready, and the supervisor says `init`
-    STARTING = auto()  # the instance is made and entered
-    SERVING = auto()
-    DRAINING = auto()  # it takes no new calls, and answers those that it took
+    IMPORTING = "importing"  # the user's modules; there is no event loop yet
+    WAITING = "waiting"  # until what it needs is ready, and the supervisor says `init`
+    STARTING = "starting"  # the instance is made and entered
+    SERVING = "serving"
+    DRAINING = "draining"  # it takes no new calls, and answers those that it took
     # everything is answered; a sibling may still pass on a call, until the supervisor says `exit`
-    DRAINED = auto()
-    ENDED = auto()
+    DRAINED = "drained"
+    ENDED = "ended"
 
 
 _BEFORE_SERVING = frozenset({ProcessState.IMPORTING, ProcessState.WAITING, ProcessState.STARTING})
 
-# Which states may follow each; a process may end at any time.
-TRANSITIONS: dict[ProcessState, frozenset[ProcessState]] = {
-    ProcessState.IMPORTING: frozenset({ProcessState.WAITING, ProcessState.ENDED}),
-    ProcessState.WAITING: frozenset({ProcessState.STARTING, ProcessState.ENDED}),
-    ProcessState.STARTING: frozenset({ProcessState.SERVING, ProcessState.ENDED}),
-    ProcessState.SERVING: frozenset({ProcessState.DRAINING, ProcessState.ENDED}),
-    ProcessState.DRAINING: frozenset({ProcessState.DRAINED, ProcessState.ENDED}),
-    ProcessState.DRAINED: frozenset({ProcessState.ENDED}),
-    ProcessState.ENDED: frozenset(),
-}
-
-
-class IllegalStep(RuntimeError):
-    """Raised when a process is to go from one state to another that cannot follow it:
-    a bug of ours.
-    """
+PROCESS_TRANSITIONS = Transitions(
+    "the process of a worker cannot be",
+    {  # it may end at any time
+        ProcessState.IMPORTING: frozenset({ProcessState.WAITING, ProcessState.ENDED}),
+        ProcessState.WAITING: frozenset({ProcessState.STARTING, ProcessState.ENDED}),
+        ProcessState.STARTING: frozenset({ProcessState.SERVING, ProcessState.ENDED}),
+        ProcessState.SERVING: frozenset({ProcessState.DRAINING, ProcessState.ENDED}),
+        ProcessState.DRAINING: frozenset({ProcessState.DRAINED, ProcessState.ENDED}),
+        ProcessState.DRAINED: frozenset({ProcessState.ENDED}),
+        ProcessState.ENDED: frozenset(),
+    },
+)
 
 
 class Lifecycle:
@@ -73,14 +71,13 @@ class Lifecycle:
         return self._state in _BEFORE_SERVING
 
     def move_to(self, state: ProcessState) -> None:
-        """Change the state.
+        """Enter another state; unlike the supervisor, whom others tell, nobody here enters one
+        twice.
 
         Raises:
-            IllegalStep: the state cannot follow the one that it is in.
+            IllegalTransition: the state cannot follow the one that it is in.
         """
-        if state not in TRANSITIONS[self._state]:
-            raise IllegalStep(f"a worker cannot go from {self._state.name} to {state.name}")
-        self._state = state
+        self._state = PROCESS_TRANSITIONS.change(self._state, state)
         if state is ProcessState.ENDED:
             self._ended.set()
 

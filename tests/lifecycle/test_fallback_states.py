@@ -21,8 +21,9 @@ from graphserve.supervise.fallback_process import (
     Lookout,
     PortPhase,
 )
-from graphserve.supervise.states import IllegalTransition, Transitions, WorkerState
+from graphserve.supervise.states import WorkerState
 from graphserve.system import messages
+from graphserve.system.transitions import IllegalTransition, Transitions
 from tests.lifecycle.scripted import PLAN, Bench, ScriptedWorker, play
 
 HEALTH = messages.HealthReport(0, 0.0, 0, 0, 0, 0, 0, 0)

@@ -22,18 +22,17 @@ from graphserve.supervise.states import (
     ROLLOUT_TRANSITIONS,
     WORKER_TRANSITIONS,
     Claim,
-    IllegalTransition,
     NodeLife,
     NodePhase,
     RecyclingState,
     RolloutLife,
     RolloutState,
-    Transitions,
     WorkerLife,
     WorkerState,
 )
 from graphserve.system import messages
 from graphserve.system.messages import Message
+from graphserve.system.transitions import IllegalTransition, Transitions
 from tests.lifecycle.scripted import Bench, play
 
 TABLES = [

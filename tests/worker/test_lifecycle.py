@@ -6,7 +6,8 @@ from itertools import product
 
 import pytest
 
-from graphserve.worker.lifecycle import TRANSITIONS, IllegalStep, Lifecycle, ProcessState
+from graphserve.system.transitions import IllegalTransition
+from graphserve.worker.lifecycle import PROCESS_TRANSITIONS, Lifecycle, ProcessState
 
 WAY = list(ProcessState)
 EVENTS = ("drain", "all drained", "drained", "exit")
@@ -23,11 +24,11 @@ def at(state: ProcessState) -> Lifecycle:
 @pytest.mark.parametrize(("before", "after"), list(product(WAY, WAY)), ids=lambda state: state.name)
 def test_only_what_the_table_has_can_follow(before: ProcessState, after: ProcessState) -> None:
     life = at(before)
-    if after in TRANSITIONS[before]:
+    if after in PROCESS_TRANSITIONS.table[before]:
         life.move_to(after)
         assert life.state is after
     else:
-        with pytest.raises(IllegalStep, match=f"from {before.name} to {after.name}"):
+        with pytest.raises(IllegalTransition, match=f"{after.value} when it is {before.value}"):
             life.move_to(after)
         assert life.state is before
 
@@ -35,11 +36,11 @@ def test_only_what_the_table_has_can_follow(before: ProcessState, after: Process
 def test_every_state_can_end_and_nothing_follows_the_end() -> None:
     assert all(
         ProcessState.ENDED in after
-        for state, after in TRANSITIONS.items()
+        for state, after in PROCESS_TRANSITIONS.table.items()
         if state is not ProcessState.ENDED
     )
-    assert not TRANSITIONS[ProcessState.ENDED]
-    assert TRANSITIONS.keys() == set(ProcessState)
+    assert not PROCESS_TRANSITIONS.table[ProcessState.ENDED]
+    assert PROCESS_TRANSITIONS.table.keys() == set(ProcessState)
 
 
 @pytest.mark.parametrize("state", WAY[:3], ids=lambda state: state.name)
