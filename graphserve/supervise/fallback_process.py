@@ -413,7 +413,7 @@ class FallbackProcess:
         assert revision is not None
         if not process.revision.outlined:
             return
-        process.revision = revision
+        process.goes_on_with(revision)
         self._tell_members(process)
         process.send(messages.Resolved(revision.number))
 

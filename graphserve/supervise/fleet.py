@@ -43,6 +43,7 @@ class Fleet:
         public: the public socket.
         observer: who watches.
         make_pool: makes the processes of a node.
+        look: looks after the run folder; takes a socket that somebody could not connect to, or "".
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Fleet:
         public: sockets.PublicSocket,
         observer: Observer,
         make_pool: MakePool = Pool,
+        look: Callable[[str], None] = lambda suspect: None,
     ) -> None:
         self._make_pool = make_pool
         self.run = run
@@ -74,8 +76,7 @@ class Fleet:
         self._pulse: asyncio.TimerHandle | None = None
         # by name: a reload may have two nodes of one
         self._shown: dict[str, tuple[State, int, int, bool]] = {}
-        # `RunFolderUpkeep.look`, while somebody looks after the run folder
-        self._look: Callable[[str], None] | None = None
+        self._look = look
         self.fallback = FallbackProcess(self, make_pool)
         self._outline: tuple[Plan, Mapping[str, str], str | None] | None = None
         self._outlined: Revision | None = None
@@ -363,26 +364,13 @@ class Fleet:
             self._connections.close()
         self._roster.close()
 
-    def watch_run_folder(self, look: Callable[[str], None]) -> None:
-        """Have somebody look after the run folder.
-
-        Args:
-            look: what `RunFolderUpkeep.look` is.
-        """
-        self._look = look
-
-    def unwatch_run_folder(self) -> None:
-        """Have nobody look after the run folder any more: it is about to be removed."""
-        self._look = None
-
     def look(self, suspect: str = "") -> None:
         """Have the run folder looked after, before something is started that needs it.
 
         Args:
             suspect: a socket that somebody could not connect to, although its owner is ready.
         """
-        if self._look is not None:
-            self._look(suspect)
+        self._look(suspect)
 
     def restore(self) -> list[str]:
         """Make anew what others have removed of the run folder: Plans, the sockets of nodes and of

@@ -38,16 +38,18 @@ class RunFolderUpkeep:
         self._control = control
         self._say = say
         self._timer: asyncio.TimerHandle | None = None
+        self._ended = False
         self._trouble = ""  # what was said last of what could not be made
 
     def begin(self) -> None:
-        """Look from now on."""
-        self._fleet.watch_run_folder(self.look)
-        self._beat()
+        """Look once a second from now on."""
+        self.look()
+        if not self._ended:
+            self._timer = asyncio.get_running_loop().call_later(STEP, self.begin)
 
     def end(self) -> None:
-        """Look no more: the folder is about to be removed."""
-        self._fleet.unwatch_run_folder()
+        """Look no more, whoever asks: the folder is about to be removed."""
+        self._ended = True
         if self._timer is not None:
             self._timer.cancel()
 
@@ -57,6 +59,8 @@ class RunFolderUpkeep:
         Args:
             suspect: a socket that somebody could not connect to, although its owner is ready.
         """
+        if self._ended:
+            return
         try:
             restored = [*self._folder.restore(), *self._control.restore(), *self._fleet.restore()]
             if suspect:
@@ -84,7 +88,3 @@ class RunFolderUpkeep:
                 f"somebody removed files of the run folder {self._folder.path}: {what}; made anew"
             )
             self._say("warning", f"{words}. Exclude it from what cleans that place")
-
-    def _beat(self) -> None:
-        self.look()
-        self._timer = asyncio.get_running_loop().call_later(STEP, self._beat)

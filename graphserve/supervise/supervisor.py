@@ -136,7 +136,7 @@ class SupervisedGraph(GraphLife):
         self.config = supervisor.config
         self.public = public
         self.signals = supervisor.signals
-        self.fleet = Fleet(folder.path, public, supervisor.notifier)
+        self.fleet = Fleet(folder.path, public, supervisor.notifier, look=self._look)
         self.operations = Operations(
             self.fleet,
             self.config,
@@ -148,6 +148,7 @@ class SupervisedGraph(GraphLife):
         self._say = supervisor.say
         self._notifier = supervisor.notifier
         self._folder = folder
+        self._upkeep: RunFolderUpkeep | None = None  # of the run folder, once it has begun
         self._reaper = Reaper(self.fleet.marks)
         self._resolver = supervisor.resolver  # for the start
         self._jobs: set[asyncio.Task[object]] = set()
@@ -161,6 +162,7 @@ class SupervisedGraph(GraphLife):
         control = await open_control(self, self._folder.path)
         upkeep = RunFolderUpkeep(self._folder, self.fleet, control, self._say)
         try:
+            self._upkeep = upkeep
             upkeep.begin()
             try:
                 started = await unless(self.signals.stopping, self._start())
@@ -186,6 +188,11 @@ class SupervisedGraph(GraphLife):
             await self._reaper.end()
             upkeep.end()
             await control.close()
+
+    def _look(self, suspect: str) -> None:
+        """Have the run folder looked after, once there is who does it."""
+        if self._upkeep is not None:
+            self._upkeep.look(suspect)
 
     def job(self, work: Awaitable[T]) -> asyncio.Task[T]:
         """Do something that a stop gives up."""

@@ -12,7 +12,7 @@ Used in every process.
     messages        what the two say there, a class a message
     worker_pages    what the supervisor and its workers read of each other without a message
     rundir/         the run folder: names, the lock, who is alive, cleaning up
-    transitions     tables of states, of workers, nodes, rollouts and processes: what may follow what
+    transitions     tables of states: which may follow which
     machine         CPUs, GPUs and open files that we may use
     os_errors       what the kernel refused, and what to do about it
     own_json        JSON that user code cannot change

@@ -122,6 +122,10 @@ class WorkerProcess(WorkerLife):
         self.address = address
         self.address_identity = file_identity(address)
 
+    def goes_on_with(self, revision: Revision) -> None:
+        """Note that it runs this revision now: it was started before there was a Plan."""
+        self.revision = revision
+
     def rebind(self) -> None:
         """Have it listen on its own socket anew."""
         self.rebinding = True
@@ -193,6 +197,19 @@ class WorkerProcess(WorkerLife):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(self.pid, stack.SIGNAL)
         self.limit(stack.WRITE_TIMEOUT, self.kill)
+
+    def read_to_the_end(self) -> None:
+        """Read what it has still said, and close what it said it by: it is dead."""
+        self.records.close()
+        os.close(self.records.descriptor)
+        for pipe in self.pipes:
+            pipe.close()
+        if self.channel is not None:
+            try:
+                self.channel.drain()
+            finally:
+                self.channel.close()
+        self.traceback = self.traceback or str(self.pipes[1].stack or "")
 
     def last_words(self) -> str:
         """Return its traceback, or what it printed last."""
@@ -366,23 +383,11 @@ class Pool:
             self._roster.discard(worker.pid)
         code = worker.process.poll()
         try:
-            self._take_last_words(worker)
+            worker.read_to_the_end()
         finally:  # a bug there must not leave a dead worker in its slot
             self._remove(worker)
             self._on_death(worker, code if code is not None else 0)
             worker.page.close()
-
-    def _take_last_words(self, worker: WorkerProcess) -> None:
-        worker.records.close()
-        os.close(worker.records.descriptor)
-        for pipe in worker.pipes:
-            pipe.close()
-        if worker.channel is not None:
-            try:
-                worker.channel.drain()
-            finally:
-                worker.channel.close()
-        worker.traceback = worker.traceback or str(worker.pipes[1].stack or "")
 
     def _remove(self, worker: WorkerProcess) -> None:
         self._watcher.processes.pop(worker.pid, None)

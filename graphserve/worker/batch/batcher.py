@@ -53,20 +53,28 @@ class OpenBatch:
     timer: asyncio.TimerHandle | None = None
 
 
-class _PartExecution:
-    """One execution, and the number of callers that wait for it."""
+class _Callers:
+    """The callers that wait for one execution.
 
-    __slots__ = ("callers", "execution")
+    Args:
+        count: how many there are.
+    """
 
-    def __init__(self, callers: int) -> None:
-        self.callers = callers
-        self.execution: Execution | None = None
+    __slots__ = ("_count", "_execution")
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._execution: Execution | None = None  # none before its arguments are joined
+
+    def wait_for(self, execution: Execution) -> None:
+        """Have it cancelled when all of them have gone away."""
+        self._execution = execution
 
     def remove(self, call: BatchedCall) -> None:
         """Count one caller less; when all have gone away, the execution is cancelled."""
-        self.callers -= 1
-        if not self.callers and self.execution is not None:
-            self.execution.cancel()
+        self._count -= 1
+        if not self._count and self._execution is not None:
+            self._execution.cancel()
 
 
 class Batcher:
@@ -303,9 +311,9 @@ class Batcher:
                 then()
 
         alone: Part = []
-        running = _PartExecution(len(part))
+        callers = _Callers(len(part))
         for call, _, _ in part:
-            call.on_leave = running.remove
+            call.on_leave = callers.remove
         try:
             arguments = joining.join(
                 [(call.arguments, start, stop) for call, start, stop in part], self.lists
@@ -316,9 +324,8 @@ class Batcher:
         else:
             if len(part) > 1:
                 self.executor.add_calls(len(part) - 1)
-            running.execution = self.executor.start(
-                self.api, arguments, _shared_context(part), ended, free
-            )
+            context = _shared_context(part)
+            callers.wait_for(self.executor.start(self.api, arguments, context, ended, free))
 
     def _execute_alone(self, part: Part, gathered: Gathered, then: Callable[[], None]) -> None:
         """Run each caller's share again by itself, since the method raised for all: only the guilty
