@@ -22,7 +22,7 @@ from graphserve.wire.headers import (
     is_token,
     is_value,
 )
-from graphserve.wire.media import images
+from graphserve.wire.media.kinds import kind_of_value
 
 MOST_BYTES = 16 * 1024  # of all headers of an answer together, cookies included
 _MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+\s*(?:;.*)?")
@@ -246,7 +246,8 @@ class Answer:
             return result.encode(), kind
         if isinstance(result, (bytes, bytearray, memoryview)):
             return bytes(result), kind
-        if images.is_image_value(result) and kind in images.MEDIA_TYPES:
+        packed = kind_of_value(result)
+        if packed is not None and media_type in packed.offers:
             return encode(result, MediaFormat(kind)), kind
         raise TypeError(
             f"answer.media_type = {media_type!r} is for a result of str or bytes, which is sent as"

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from graphserve.call.membership import KnownNode, Membership
 from graphserve.logs import records
-from graphserve.wire.extensions import BufferSource, inlined
+from graphserve.wire.extensions import inlined
+from graphserve.wire.media.kinds import BufferSource
 from graphserve.wire.shared_buffers import SharedMemory, readable
 
 LOGGER = "graphserve.calls"

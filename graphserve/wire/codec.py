@@ -21,7 +21,15 @@ from graphserve.wire.checks.results import exact, only_class
 from graphserve.wire.costs.bounds import ERRORS_TOLD, NAME_CHARACTERS
 from graphserve.wire.costs.screening import Screening
 from graphserve.wire.exceptions import BeyondMsgpack, ErrorDetail, MalformedBody
-from graphserve.wire.extensions import Fetch, Place, json_hook, msgpack_hook, no_memory
+from graphserve.wire.extensions import (
+    Fetch,
+    Place,
+    Source,
+    is_public,
+    json_hook,
+    msgpack_hook,
+    no_memory,
+)
 from graphserve.wire.formats import (
     AnswerFormat,
     Body,
@@ -30,7 +38,8 @@ from graphserve.wire.formats import (
     accept_format,
     content_format,
 )
-from graphserve.wire.media import images
+from graphserve.wire.media.files import kind_of
+from graphserve.wire.media.kinds import KINDS, kind_of_value
 from graphserve.wire.signature import Parameter, Signature
 from graphserve.wire.type_hints import Hint
 from graphserve.wire.url_arguments import UrlArguments
@@ -101,7 +110,7 @@ class ArgumentsCodec:
             self._by_url = UrlArguments(signature, partial(_of_body, signature))
 
     def decode(
-        self, body: bytes | bytearray, format: Format, fetch: Fetch | None = None
+        self, body: bytes | bytearray, format: Format, source: Source = None
     ) -> dict[str, object]:
         """Return the keyword arguments in a body, only those that it gives.
 
@@ -109,9 +118,10 @@ class ArgumentsCodec:
             body: the request's; arrays may lie in it, so it must not change.
             format: how it is written. RAW only for an API with a raw body, BY_URL for one that is
                 called by its URL.
-            fetch: gives the memory behind references, and says that the body is from a service of
-                the graph (`Trust.values`). None, as for the public: references are refused, so are
-                models by the names of their fields and integers beyond 64 bits in msgpack.
+            source: a `Fetch` gives the memory behind references, and says that the body is from a
+                service of the graph (`Trust.values`). None, as for the public, and the files beside
+                a public body: references are refused, so are models by the names of their fields
+                and integers beyond 64 bits in msgpack.
 
         Raises:
             MalformedBody: it is not what `format` says.
@@ -119,10 +129,10 @@ class ArgumentsCodec:
         """
         if format is _RAW or format is _BY_URL:
             return self._take_raw(body) if format is _RAW else self._take_by_url(bytes(body))
-        if fetch is None and len(body) > self._screened_from:
+        if len(body) > self._screened_from and is_public(source):
             self._screen(body, format)
         try:
-            arguments = _asdict(self._reader.read(body or _EMPTY[format], format, fetch))
+            arguments = _asdict(self._reader.read(body or _EMPTY[format], format, source))
             if self._sparse:
                 arguments = {name: value for name, value in arguments.items() if value is not UNSET}
         except Exception as exc:
@@ -131,7 +141,7 @@ class ArgumentsCodec:
             error = exc
         else:
             if self._finish:
-                self._finish_all(arguments, body, format, fetch)
+                self._finish_all(arguments, body, format, source)
             # With quotes around the names and no others, each is there once; msgpack says how many
             # there are.
             if format is _JSON:
@@ -142,7 +152,7 @@ class ArgumentsCodec:
             return self._once(arguments, body or _EMPTY[format], format)
         if self._raw is not None and not body:  # no body is an empty one
             return self._take_raw(body)
-        return self._one_by_one(error, body or _EMPTY[format], format, fetch)
+        return self._one_by_one(error, body or _EMPTY[format], format, source)
 
     def encode(self, arguments: Mapping[str, object], place: Place | None = None) -> bytes:
         """Return arguments as msgpack for another service of the graph, which checks them.
@@ -214,7 +224,7 @@ class ArgumentsCodec:
             raise refusal(self._where, explain(exc, [self._raw])) from None
 
     def _finish_all(
-        self, arguments: dict[str, object], body: Body, format: Format, fetch: Fetch | None
+        self, arguments: dict[str, object], body: Body, format: Format, source: Source
     ) -> None:
         # The rest of the arguments has been read: what does not fit now is told without reading
         # anything again.
@@ -223,7 +233,7 @@ class ArgumentsCodec:
             if name not in arguments:
                 continue
             try:
-                arguments[name] = finish(arguments[name], format, fetch)
+                arguments[name] = finish(arguments[name], format, source)
             except Exception as exc:
                 if not is_misfit(exc):
                     raise
@@ -243,7 +253,7 @@ class ArgumentsCodec:
                 raise malformed(exc, body) from None
 
     def _one_by_one(
-        self, error: BaseException, body: Body, format: Format, fetch: Fetch | None
+        self, error: BaseException, body: Body, format: Format, source: Source
     ) -> dict[str, object]:
         # Only after a failure, for it is slow: the fast path stops at the first error, and this one
         # decodes each argument by itself.
@@ -277,7 +287,7 @@ class ArgumentsCodec:
                 )
                 continue
             try:
-                arguments[name] = self._values[name].load(raw, format, fetch)
+                arguments[name] = self._values[name].load(raw, format, source)
             except Exception as exc:
                 if not is_misfit(exc):
                     raise
@@ -353,6 +363,7 @@ class ResultCodec:
         self._where = where
         self._is_exact = exact(hint)
         self._class = only_class(hint)
+        self._kind = kind_of(hint)
         self._json = self._value.json
 
     def encode(self, value: Any, format: AnswerFormat, place: Place | None = None) -> bytes:
@@ -380,7 +391,8 @@ class ResultCodec:
             if format is _JSON:
                 return self._json(value)
             if isinstance(format, MediaFormat):
-                return self._as_media(value, format)
+                media = self._kind or kind_of_value(value) or KINDS["bytes"]
+                return media.write(value, format.content_type.decode())
             return self._value.dump(value, format, place)
         except FAILURES as exc:
             reason = "; ".join(text(each) for each in explain(exc, []))
@@ -390,12 +402,6 @@ class ResultCodec:
                 else TypeError
             )
             raise kind(f"the result of {self._where}: {reason}") from None
-
-    @staticmethod
-    def _as_media(value: Any, format: MediaFormat) -> bytes:
-        if images.is_image_value(value):
-            return images.to_public(value, format.content_type)
-        return bytes(value)
 
     def decode(self, body: Body, fetch: Fetch = no_memory) -> object:
         """Return a result from msgpack, on the caller's side.

@@ -7,11 +7,12 @@ pydantic's values and large integers.
 | 2 | a reference to memory: length of a header, the header (none: bytes), the reference |
 | 3 | a value of a pydantic type, as JSON |
 | 4 | an integer beyond 64 bits: its bytes in two's complement, the lowest first |
-| 5 | a picture: header (size, mode and palette), then its pixels |
+| 5 | a value of one of the kinds of `media/`, such as a picture: its header, then its payload |
+| 6 | a file of the same request, in a body that we have made of a form: its number |
 
-The public sends and gets only the first; pictures it sends and gets as files. The others are for
-services of one graph: who decodes with a `fetch` says that the bytes are from one (`Trust.values`).
-The header of a reference is that of an array or of a picture.
+The public sends and gets only the first; values of the kinds of `media/` it sends and gets as
+files. The others are for services of one graph: who decodes with a `fetch` says that the bytes are
+from one (`Trust.values`). The header of a reference is that of an array or of a kind.
 
 Large bytes may travel as references too: `bytes_remover` takes them out of a value, `with_blobs`
 gives the type that reads them. Integers beyond 64 bits cost the others nothing: `with_large` and
@@ -29,7 +30,7 @@ import typing
 import uuid
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec.msgpack import Ext
@@ -39,12 +40,20 @@ from graphserve.system import own_json
 from graphserve.wire import arrays, pydantic_models, type_hints
 from graphserve.wire.exceptions import Misfit
 from graphserve.wire.formats import Body
-from graphserve.wire.media import images, pixels
+from graphserve.wire.media.classes import kind_of_class
+from graphserve.wire.media.kinds import (
+    PACKED,
+    BufferSource,
+    PackedKind,
+    is_packed,
+    kind_of_header,
+    kind_of_value,
+)
+from graphserve.wire.media.received import RECEIVED, ReceivedFiles
 from graphserve.wire.type_hints import Hint
 
 if TYPE_CHECKING:
     import numpy as np
-    from PIL.Image import Image
 
     from graphserve.wire.type_hints import AnyArray
 
@@ -52,24 +61,13 @@ ARRAY = 1
 REFERENCE = 2
 MODEL = 3
 INTEGER = 4
-IMAGE = 5
+MEDIA = 5
 
-
-class BufferSource(Protocol):
-    """Writes itself where it is told to: what is large, and lies nowhere as the bytes that are
-    sent.
-
-    `nbytes` is how many bytes it has.
-    """
-
-    nbytes: int
-
-    def write_into(self, memory: memoryview) -> None:
-        """Write it into memory of as many bytes."""
-
-
-Place = Callable[["memoryview | BufferSource"], "bytes | None"]
+Place = Callable[[memoryview | BufferSource], "bytes | None"]
 Fetch = Callable[[bytes], memoryview]
+# Where bytes are from. A `Fetch` gives the memory behind references, and says that they are from a
+# service of the graph. Files are beside a client's arguments, None is whatever else a client sent.
+Source = Fetch | ReceivedFiles | None
 
 _LENGTH = struct.Struct("<I")
 
@@ -121,8 +119,8 @@ def msgpack_hook(place: Place | None = None) -> EncodeHook:
             return _array(value, place)
         if type_hints.is_scalar_value(value):
             return _scalar(value, place)
-        if images.is_image_value(value):
-            return _image(value, place)
+        if (kind := kind_of_value(value)) is not None:
+            return _media(kind, value, place)
         if pydantic_models.is_instance(value):
             return msgspec.msgpack.Ext(MODEL, pydantic_models.dump(value))
         if type(value) is Large:
@@ -148,8 +146,8 @@ def plain_hook(for_input: bool) -> EncodeHook:
             return _array(value, None)
         if type_hints.is_scalar_value(value):
             return _scalar(value, None)
-        if images.is_image_value(value):
-            return images.to_public(value)
+        if (kind := kind_of_value(value)) is not None:
+            return kind.plain(value)
         if pydantic_models.is_instance(value):
             return pydantic_models.plain(value, for_input)
         return _refuse(value)
@@ -165,8 +163,8 @@ def json_hook(value: object) -> object:
         return value.tolist()
     if type_hints.is_scalar_value(value) and type(item := value.item()) is not type(value):
         return item
-    if images.is_image_value(value):
-        return images.to_public(value)  # which is base64 in JSON
+    if (kind := kind_of_value(value)) is not None:
+        return kind.plain(value)
     if pydantic_models.is_instance(value):
         return msgspec.Raw(pydantic_models.dump(value, by_alias=True))
     return _refuse(value)
@@ -187,14 +185,15 @@ def input_hook(value: object) -> object:
     )
 
 
-def ext_hook(fetch: Fetch | None = None) -> Callable[[int, memoryview], object]:
+def ext_hook(source: Source = None) -> Callable[[int, memoryview], object]:
     """Return what decodes extension types.
 
     Args:
-        fetch: gives the memory behind a reference, and says that the bytes are from a service of
-            ours; None takes nothing but arrays.
+        source: where the bytes are from; None takes nothing but arrays.
     """
-    return _public_ext if fetch is None else _internal_ext(fetch)
+    if source is None:
+        return _public_ext
+    return _with_files(source) if isinstance(source, ReceivedFiles) else _internal_ext(source)
 
 
 def _public_ext(code: int, data: memoryview) -> object:
@@ -205,6 +204,10 @@ def _public_ext(code: int, data: memoryview) -> object:
     raise Misfit(f"extension type {code} is not accepted here")
 
 
+def _with_files(files: ReceivedFiles) -> Callable[[int, memoryview], object]:
+    return lambda code, data: files[data] if code == RECEIVED else _public_ext(code, data)
+
+
 def _internal_ext(fetch: Fetch) -> Callable[[int, memoryview], object]:
     def decode(code: int, data: memoryview) -> object:
         if code == ARRAY:
@@ -213,8 +216,8 @@ def _internal_ext(fetch: Fetch) -> Callable[[int, memoryview], object]:
             return _fetched(data, fetch)
         if code == MODEL:
             return _read_model(data)
-        if code == IMAGE:
-            return pixels.unpack(data)
+        if code == MEDIA:
+            return _kind(data).unpack(data)
         if code == INTEGER:
             return int.from_bytes(data, "little", signed=True)
         raise Misfit(f"extension type {code} is not known")
@@ -222,11 +225,16 @@ def _internal_ext(fetch: Fetch) -> Callable[[int, memoryview], object]:
     return decode
 
 
-def type_hook(fetch: Fetch | None = None) -> Callable[[Hint, object], object]:
-    """Return what turns a decoded value into a type that msgspec does not know; `fetch` as in
+def type_hook(source: Source = None) -> Callable[[Hint, object], object]:
+    """Return what turns a decoded value into a type that msgspec does not know; `source` as in
     `ext_hook`.
     """
-    return _public_type if fetch is None else _internal_type
+    return _public_type if is_public(source) else _internal_type
+
+
+def is_public(source: Source) -> bool:
+    """Return whether bytes are a client's, by where they are from."""
+    return source is None or isinstance(source, ReceivedFiles)
 
 
 def _public_type(kind: Hint, value: object) -> object:
@@ -276,7 +284,7 @@ def inlined(body: bytes, recall: Fetch) -> bytes:
         memory = recall(payload)
         if not header:
             return bytes(memory)
-        inner = IMAGE if pixels.is_packed(header) else ARRAY
+        inner = MEDIA if is_packed(header) else ARRAY
         return msgspec.msgpack.Ext(inner, b"".join((header, memory)))
 
     return msgspec.msgpack.encode(
@@ -293,8 +301,8 @@ def _builder(kind: Hint, by_name: bool) -> Callable[[object], object]:
         return lambda value: arrays.scalar(origin, value)
     if origin is Blob:
         return _as_bytes
-    if images.is_image(origin):
-        return images.from_public
+    if isinstance(origin, type) and (name := kind_of_class(origin)) is not None:
+        return PACKED[name].read
     adapter = pydantic_models.Adapter(kind)
     return lambda value: adapter.load(as_json(value, not by_name), by_name=by_name)
 
@@ -340,27 +348,37 @@ def _scalar(value: np.generic, place: Place | None) -> object:
     return _array(np.asarray(value), place)
 
 
-def _image(value: Image, place: Place | None) -> msgspec.msgpack.Ext:
-    header, source = pixels.pack(value)
+def _media(kind: PackedKind, value: object, place: Place | None) -> msgspec.msgpack.Ext:
+    header, source = kind.pack(value)
     if place is not None and source.nbytes and (payload := place(source)) is not None:
         return reference(payload, header)
-    return msgspec.msgpack.Ext(IMAGE, written(header, source))
+    return msgspec.msgpack.Ext(MEDIA, written(header, source))
 
 
-def written(header: bytes, source: BufferSource) -> bytearray:
-    """Return a header, and behind it the bytes of what writes itself."""
+def written(header: bytes, source: memoryview | BufferSource) -> bytearray:
+    """Return a header, and behind it bytes, or those of what writes itself."""
     whole = bytearray(len(header) + source.nbytes)
     whole[: len(header)] = header
     with memoryview(whole) as memory:
-        source.write_into(memory[len(header) :])
+        if isinstance(source, memoryview):
+            memory[len(header) :] = source
+        else:
+            source.write_into(memory[len(header) :])
     return whole
 
 
-def _fetched(data: memoryview, fetch: Fetch) -> AnyArray | Image | bytes:
+def _kind(header: memoryview) -> PackedKind:
+    kind = kind_of_header(header)
+    if kind is None:
+        raise Misfit("a value between services is of a kind that is not known here")
+    return kind
+
+
+def _fetched(data: memoryview, fetch: Fetch) -> object:
     header, payload = _split_reference(data)
     memory = fetch(payload)
-    if pixels.is_packed(header):
-        return pixels.unpack(header, memory)
+    if is_packed(header):
+        return _kind(header).unpack(header, memory)
     return arrays.unpack(header, memory) if header else bytes(memory)
 
 
@@ -491,22 +509,20 @@ def with_large(value: object, hook: EncodeHook) -> object:
     return change(msgspec.to_builtins(value, builtin_types=_NATURAL, enc_hook=replace))
 
 
-def read_large(
-    body: Body, hint: Hint, fetch: Fetch | None, refused: msgspec.ValidationError
-) -> object:
+def read_large(body: Body, hint: Hint, source: Source, refused: msgspec.ValidationError) -> object:
     """Return the value of a body in which msgspec found an extension value that it did not expect.
 
     Args:
         body: msgpack.
         hint: its type.
-        fetch: as of `ext_hook`.
+        source: as of `ext_hook`.
         refused: what msgspec said.
 
     Raises:
         msgspec.ValidationError: it was no large integer, or does not fit otherwise.
     """
     large = False
-    hook = ext_hook(fetch)
+    hook = ext_hook(source)
 
     def noting(code: int, data: memoryview) -> object:
         nonlocal large
@@ -516,7 +532,7 @@ def read_large(
     natural = msgspec.msgpack.decode(body, ext_hook=noting)
     try:
         value: object = msgspec.convert(
-            natural, hint, builtin_types=_BYTES, dec_hook=type_hook(fetch)
+            natural, hint, builtin_types=_BYTES, dec_hook=type_hook(source)
         )
     except msgspec.ValidationError as exc:
         # msgspec calls a list an array, as JSON does.

@@ -100,6 +100,12 @@ def content_format(content_type: bytes | None) -> Format | None:
 
 
 @lru_cache(maxsize=256)
+def media_type(content_type: bytes) -> str:
+    """Return the media type that a Content-Type names, without parameters, in lower case."""
+    return _parse(content_type)[0]
+
+
+@lru_cache(maxsize=256)
 def is_form(content_type: bytes | None) -> bool:
     """Return whether a Content-Type is one of a form: then the body is the form, and not the file
     that is in it.

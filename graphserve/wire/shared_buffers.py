@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 if TYPE_CHECKING:
-    from graphserve.wire.extensions import BufferSource
+    from graphserve.wire.media.kinds import BufferSource
 
 MIN_SIZE = 64 * 1024  # bytes; below, the socket is cheaper
 ABANDONED = 60.0  # seconds after which a result that nobody took is given up: its caller is gone

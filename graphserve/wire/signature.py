@@ -19,7 +19,8 @@ from graphserve.declare.routes import BODILESS, Body, names_in
 from graphserve.errors import DeclarationError
 from graphserve.wire import extensions, pydantic_models, type_hints
 from graphserve.wire.checks.arrays import admission
-from graphserve.wire.media import kinds
+from graphserve.wire.media import files
+from graphserve.wire.media.classes import NAMES
 from graphserve.wire.type_hints import Hint
 
 _ASYNC_STREAMS = (
@@ -188,12 +189,10 @@ class _Reader:
         in_body = [
             p for p in parameters if (p.name == body if body else p.name not in self.in_path)
         ]
-        files = [
+        sent_as_files = [
             p
             for p in in_body
-            if not chunks
-            and self._has_bodies
-            and (kinds.is_file(p.type) or kinds.is_file_list(p.type))
+            if not chunks and self._has_bodies and files.kind_in(p.type) is not None
         ]
         return Signature(
             where=self.where,
@@ -204,10 +203,10 @@ class _Reader:
             is_async=inspect.iscoroutinefunction(self.function)
             or inspect.isasyncgenfunction(self.function)
             or (stream and type_hints.origin_of(result) in _ASYNC_STREAMS),
-            raw_body=len(files) == 1 and kinds.is_file(files[0].type),
+            raw_body=len(sent_as_files) == 1 and files.is_file(sent_as_files[0].type),
             input_stream=chunks[0] if chunks else None,
             texts=frozenset(p.name for p in parameters if _is_text(type_hints.unwrap(p.type)[0])),
-            files=frozenset(p.name for p in files),
+            files=frozenset(p.name for p in sent_as_files),
             in_path=self.in_path,
             body=body,
             methods=self.methods,
@@ -443,7 +442,7 @@ def uses_adapter(hint: Hint) -> bool:
 
 
 def _is_foreign(part: type_hints.Part) -> bool:
-    return part.kind in ("array", "scalar", "image") or (
+    return part.kind in NAMES | {"array", "scalar"} or (
         part.kind == "fields" and issubclass(part.cls, msgspec.Struct)
     )
 

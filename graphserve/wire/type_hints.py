@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias,
 
 import msgspec
 
-from graphserve.wire.media import images
+from graphserve.wire.media.classes import NAMES, KindName, kind_of_class
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,12 +36,12 @@ Hint: TypeAlias = object
 origin_of: Callable[[Hint], Hint] = typing.get_origin
 
 Kind = Literal[
+    KindName,
     "any",
     "leaf",
     "bytes",
     "array",
     "scalar",
-    "image",
     "list",
     "tuple",
     "dict",
@@ -191,12 +191,13 @@ def is_set(kind: Hint) -> bool:
 
 
 def hashed(part: Part) -> Hint:
-    """Return what in a set, or as the key of a dict, cannot be hashed: a hint with an array or an
-    image in it, or None.
+    """Return what in a set, or as the key of a dict, cannot be hashed: a hint with an array, or a
+    value of a kind of `media/`, in it, or None.
     """
     if part.kind == "dict" or (part.kind == "list" and is_set(part.origin)):
         key = part.items[0].hint
-        return key if contains(key, "array") or contains(key, "image") else None
+        kinds = NAMES | {"array"}
+        return key if any(part.kind in kinds for part in walk(key)) else None
     return None
 
 
@@ -311,8 +312,8 @@ def _of_class(
         return Part("array", hint, origin, metadata)
     if is_scalar(origin):
         return Part("scalar", hint, origin, metadata)
-    if images.is_image(origin):
-        return Part("image", hint, origin, metadata)
+    if (name := kind_of_class(origin)) is not None:
+        return Part(name, hint, origin, metadata)
     if is_model(origin):
         return Part("model", hint, origin, metadata)
     if origin in _LEAVES or issubclass(origin, enum.Enum):

@@ -30,6 +30,7 @@ from graphserve.wire.exceptions import ErrorDetail, MalformedBody, Unsendable
 from graphserve.wire.extensions import json_hook
 from graphserve.wire.formats import Format, is_form
 from graphserve.wire.media.bodies import BodyReader
+from graphserve.wire.media.received import ReceivedFiles
 from graphserve.wire.signature import Parameter, Signature
 from graphserve.wire.type_hints import Hint
 from graphserve.wire.validation_errors import (
@@ -68,7 +69,9 @@ Where = Literal["path", "query"]
 class ArgumentsReader(Protocol):
     """What reads the arguments that are in a body: `ArgumentsCodec`."""
 
-    def decode(self, body: bytes, format: Format) -> dict[str, object]:
+    def decode(
+        self, body: bytes, format: Format, source: ReceivedFiles | None = None
+    ) -> dict[str, object]:
         """Return the keyword arguments in a body."""
         ...
 
@@ -137,7 +140,7 @@ class UrlArguments:
             raise MalformedBody("it is no file that is taken")
         name, beside, reader = self._file
         arguments = self._read_url(query, beside)
-        return arguments | reader.decode(msgspec.msgpack.encode({name: body}), Format.MSGPACK)
+        return arguments | reader.decode(*self._bodies.compose_file(name, body, kind))
 
     def _read_url(self, query: bytes, in_url: tuple[str, ...]) -> dict[str, object]:
         said: dict[str, list[str]] = {}

@@ -16,11 +16,12 @@ from graphserve.wire.checks import dataclass_defaults, nan
 from graphserve.wire.checks.arrays import admission
 from graphserve.wire.extensions import (
     MODEL,
-    Fetch,
     Place,
+    Source,
     as_json,
     ext_hook,
     input_hook,
+    is_public,
     json_hook,
     msgpack_hook,
     plain_hook,
@@ -35,7 +36,7 @@ T = TypeVar("T")
 Decode = Callable[[Body], T]
 Encode = Callable[[object], bytes]
 # Takes what msgspec has read, and gives the user's value.
-Finish = Callable[[Any, Format, Fetch | None], object]
+Finish = Callable[[Any, Format, Source], object]
 # (looked up once: a member of an enum is slow to find)
 _JSON = Format.JSON
 _MSGPACK = Format.MSGPACK
@@ -50,26 +51,29 @@ class ValueReader(Generic[T]):
     """
 
     def __init__(self, hint: Hint, fetched: Hint = None) -> None:
+        self._hint = hint
         self._fetched = hint if fetched is None else fetched
         self.json: Decode[T] = msgspec.json.Decoder(hint, dec_hook=type_hook()).decode
         self.msgpack: Decode[T] = self._bind(hint, None)
-        self._bound: tuple[Fetch | None, Decode[T]] = (None, self.msgpack)
+        self._bound: tuple[Source, Decode[T]] = (None, self.msgpack)
 
-    def read(self, body: Body, format: Format, fetch: Fetch | None) -> T:
-        """Return the value; raises what msgspec says about it. `fetch` as in `ext_hook`."""
+    def read(self, body: Body, format: Format, source: Source) -> T:
+        """Return the value; raises what msgspec says about it. `source` as in `ext_hook`."""
         if format is _JSON:
             return self.json(body)
-        if fetch is None:
+        if source is None:
             return self.msgpack(body)
         bound = self._bound  # one read: another thread may replace it
-        if bound[0] != fetch:
-            bound = self._bound = (fetch, self._bind(self._fetched, fetch))
+        if bound[0] != source:
+            if is_public(source):  # (the files of one request)
+                return self._bind(self._hint, source)(body)
+            bound = self._bound = (source, self._bind(self._fetched, source))
         return bound[1](body)
 
     @staticmethod
-    def _bind(hint: Hint, fetch: Fetch | None) -> Decode[T]:
+    def _bind(hint: Hint, source: Source) -> Decode[T]:
         return msgspec.msgpack.Decoder(
-            hint, ext_hook=ext_hook(fetch), dec_hook=type_hook(fetch)
+            hint, ext_hook=ext_hook(source), dec_hook=type_hook(source)
         ).decode
 
 
@@ -160,10 +164,10 @@ class ValueCodec:
     def _nans(self) -> nan.NanReader:
         return nan.NanReader(self.hint)
 
-    def load(self, body: Body, format: Format, fetch: Fetch | None = None) -> object:
+    def load(self, body: Body, format: Format, source: Source = None) -> object:
         """Read a value; raises what msgspec, pydantic or `Misfit` say about it."""
         try:
-            value = self._reader.read(body, format, fetch)
+            value = self._reader.read(body, format, source)
         except msgspec.ValidationError as exc:
             said = str(exc)
             if format is Format.JSON and self._null_is_nan and nan.REFUSED.match(said):
@@ -171,8 +175,8 @@ class ValueCodec:
             elif format is Format.JSON or "`ext`" not in said:
                 raise
             else:
-                value = extensions.read_large(body, self.hint, fetch, exc)
-        return value if self.finish is None else self.finish(value, format, fetch)
+                value = extensions.read_large(body, self.hint, source, exc)
+        return value if self.finish is None else self.finish(value, format, source)
 
     def take(self, value: bytes) -> object:
         """Check bytes that came as they are, for a type of bytes; raises like `load`."""
@@ -210,21 +214,21 @@ class ValueCodec:
         """
         return value if self._adapter is None else self._adapter.plain(value, for_input=True)
 
-    def _check(self, value: object, format: Format, fetch: Fetch | None) -> object:
+    def _check(self, value: object, format: Format, source: Source) -> object:
         assert self._admit is not None
         return self._admit(value)
 
-    def _validate(self, raw: msgspec.Raw, format: Format, fetch: Fetch | None) -> object:
+    def _validate(self, raw: msgspec.Raw, format: Format, source: Source) -> object:
         assert self._adapter is not None
         if format is Format.JSON:
             return self._adapter.load(bytes(raw))
-        if fetch is None:
+        if is_public(source):
             return self._adapter.load(
-                as_json(msgspec.msgpack.decode(raw, ext_hook=ext_hook()), True)
+                as_json(msgspec.msgpack.decode(raw, ext_hook=ext_hook(source)), True)
             )
         found = msgspec.msgpack.decode(raw)
         if type(found) is Ext and found.code == MODEL:
             return self._adapter.load(bytes(found.data), by_name=True)
         return self._adapter.load(
-            as_json(msgspec.msgpack.decode(raw, ext_hook=ext_hook(fetch)), False), by_name=True
+            as_json(msgspec.msgpack.decode(raw, ext_hook=ext_hook(source)), False), by_name=True
         )

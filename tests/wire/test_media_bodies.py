@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
 from graphserve.errors import InvalidArguments
 from graphserve.wire.codec import ArgumentsCodec, MalformedBody
 from graphserve.wire.costs.bounds import FORM_PARTS, FORM_TEXT
-from graphserve.wire.formats import MediaFormat, accept_format
+from graphserve.wire.exceptions import Misfit
+from graphserve.wire.formats import Format, MediaFormat, accept_format
 from graphserve.wire.media.answers import accepts_of
 from graphserve.wire.media.bodies import BodyReader
+from graphserve.wire.media.received import RECEIVED, ReceivedFile, ReceivedFiles
 from graphserve.wire.signature import Signature
 from tests.apps.files import Files
 
@@ -182,3 +185,15 @@ def test_bytes_leave_as_they_are_when_asked(
 ) -> None:
     assert accepts_of(bytes)(accept) == (expected or accept_format(accept))
     assert accepts_of(str)(accept) == accept_format(accept)
+
+
+def test_nobody_but_us_refers_to_files_of_a_request() -> None:
+    forged = msgspec.msgpack.encode({"image": msgspec.msgpack.Ext(RECEIVED, b"0")})
+    with pytest.raises(InvalidArguments, match="extension type 6 is not accepted"):
+        ArgumentsCodec(Signature.of(Files, "describe")).decode(forged, Format.MSGPACK)
+    files = ReceivedFiles()
+    stands = files.add(ReceivedFile(b"a", "text/plain"))
+    assert files[memoryview(stands.data)].data == b"a"
+    for wrong in (b"", b"1", b"-1", b"9" * 5000, b"\xb2"):
+        with pytest.raises(Misfit):
+            files[memoryview(wrong)]

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from graphserve.wire import type_hints
-from graphserve.wire.media import images
+from graphserve.wire.media.classes import NAMES, name_of_kind
 from graphserve.wire.type_hints import Hint
 
 Looks = Callable[[Any], bool]  # takes any value
@@ -33,8 +33,8 @@ def exact(hint: Hint) -> Looks | None:
         return None
     if (kinds := _kinds(part)) is not None:
         return lambda value: type(value) in kinds
-    if part.kind == "image":
-        return images.is_image_value
+    if (name := part.kind) in NAMES:
+        return lambda value: name_of_kind(value) == name
     if part.metadata:
         return _never
     if part.kind == "array" and part.hint is part.origin:

@@ -21,6 +21,7 @@ from graphserve.wire.costs.collisions import Hashed, check_tables
 from graphserve.wire.costs.outline import bare, outline
 from graphserve.wire.exceptions import MalformedBody, Misfit
 from graphserve.wire.formats import Format
+from graphserve.wire.media.classes import NAMES
 
 # Bytes that a value takes when it is empty, its place in a list included.
 _LIST = 72
@@ -56,7 +57,7 @@ class Screening:
         self._is_loose = any(part.kind in ("any", "model") for part in parts)
         self._is_loose = self._is_loose or any(map(type_hints.contains_itself, types))
         # Where a decoder makes dicts of maps whatever their keys are: also on the way to an array.
-        natural = ("any", "model", "array", "scalar", "image")
+        natural = NAMES | {"any", "model", "array", "scalar"}
         self._is_natural = any(part.kind in natural for part in parts)
         self._hashed = Hashed(parameters)
         # Bytes; what is smaller costs little, whatever it says.

@@ -1,12 +1,23 @@
 """Files, and what else is no JSON: how it comes in and goes out by itself.
 
-    kinds        which parameters and results are files
+    classes      names the classes of libraries that have a kind of value of their own
+    kinds        the table of kinds: one `MediaKind` a kind, which all that follow ask
+    octets       bytes
+    images       pictures as files; pixels is how they pass between services
+    files        which parameters and results are files, and of which kind
     bodies       turns a raw body, or a form, into arguments; text reads what is text there
     multipart    cuts a form into its parts
-    images       pictures as files; pixels is how they pass between services
+    received     the files of one request, beside its other arguments
     answers      in which media types a result may leave, and which one an Accept asks for
 
-A body: `BodyReader.compose` makes msgpack of it, with the files as they are, and
-`ArgumentsCodec.decode` reads that as any other body. Between services none of this is used: there
-the same values travel in msgpack.
+A body: `BodyReader.compose` makes msgpack of it, with the files as they are or beside it, and
+`ArgumentsCodec.decode` reads that as any other body; `MediaKind.read` makes the values. A result:
+`accepts_of` finds the media type, `ResultCodec.encode` has `MediaKind.write` write it. Between
+services none of this is used: there the same values travel in msgpack, by `PackedKind.pack`.
+
+A new kind: a file here, with a class that is a `PackedKind` and the only one that imports its
+library; its name and the class of its values in `classes`; its line in the table of `kinds`. That
+is all: signatures, codecs, forms, answers, shared memory, OpenAPI and `/docs` ask the table. What a
+few bytes of a client may cost it is a line of `costs/bounds`. Of a kind that msgspec knows already,
+as bytes, `MediaKind` is enough.
 """

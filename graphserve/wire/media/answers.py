@@ -16,12 +16,11 @@ from graphserve.wire.formats import (
     accept_format,
     preferred,
 )
-from graphserve.wire.media import images
+from graphserve.wire.media.files import kind_of
+from graphserve.wire.media.kinds import MediaKind
 from graphserve.wire.type_hints import Hint
 
 Accepts = Callable[["bytes | None"], AnswerFormat]
-_RAW = MediaFormat(Format.RAW.value)
-_IMAGES = [MediaFormat(media_type) for media_type in images.MEDIA_TYPES]
 
 
 def accepts_of(hint: Hint) -> Accepts:
@@ -30,25 +29,24 @@ def accepts_of(hint: Hint) -> Accepts:
     Args:
         hint: the type; None or of a stream's item where nothing leaves by itself.
     """
-    if hint is bytes:
-        return _bytes_format
-    return _image_format if images.is_image(type_hints.unwrap(hint)[0]) else accept_format
+    # (where None may come, that is JSON)
+    kind = None if type_hints.take_apart(hint).kind == "union" else kind_of(hint)
+    return accept_format if kind is None else _accepts(kind)
 
 
-@lru_cache(maxsize=256)
-def _image_format(accept: bytes | None) -> AnswerFormat:
-    found = accept_format(accept)
-    if not accept:
-        return _IMAGES[0]
-    if found in (Format.TYPED, Format.CHECKED):
-        return found
-    offers = [*(offer.content_type for offer in _IMAGES), found.value]
-    return [*_IMAGES, found][preferred(accept, offers)]
+def _accepts(kind: MediaKind) -> Accepts:
+    offers = [MediaFormat(media_type.encode()) for media_type in kind.offers]
 
+    @lru_cache(maxsize=256)
+    def accepts(accept: bytes | None) -> AnswerFormat:
+        found = accept_format(accept)
+        if found in (Format.TYPED, Format.CHECKED):
+            return found
+        ranked = [found, *offers] if kind.json_first else [*offers, found]
+        return (
+            ranked[preferred(accept, [each.content_type for each in ranked])]
+            if accept
+            else ranked[0]
+        )
 
-@lru_cache(maxsize=256)
-def _bytes_format(accept: bytes | None) -> AnswerFormat:
-    found = accept_format(accept)
-    if not accept or found in (Format.TYPED, Format.CHECKED):
-        return found
-    return _RAW if preferred(accept, [found.value, _RAW.content_type]) else found
+    return accepts

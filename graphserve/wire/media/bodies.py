@@ -5,7 +5,7 @@ Runs in workers, on the public's bytes: what is made here is screened and checke
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -13,15 +13,30 @@ import msgspec
 from graphserve.errors import InvalidArguments
 from graphserve.wire.costs.bounds import FORM_TEXT, NAME_CHARACTERS
 from graphserve.wire.exceptions import MalformedBody
-from graphserve.wire.formats import Format, is_form
-from graphserve.wire.media.kinds import is_file
+from graphserve.wire.formats import Format, is_form, media_type
+from graphserve.wire.media.files import is_file, kind_in
 from graphserve.wire.media.multipart import FormPart, read_form
+from graphserve.wire.media.received import ReceivedFile, ReceivedFiles
 from graphserve.wire.media.text import TextReader
 from graphserve.wire.signature import Signature
 from graphserve.wire.validation_errors import cut, problem, refusal
 
 _JSON = b"application/json"
 _FILES = bytes | list[bytes] | None
+
+
+class ComposedBody(NamedTuple):
+    """Holds a body with all arguments, as `ArgumentsCodec.decode` takes it.
+
+    Args:
+        body: the bytes.
+        format: how they are written.
+        files: what they refer to, if anything.
+    """
+
+    body: bytes
+    format: Format
+    files: ReceivedFiles | None
 
 
 class BodyReader:
@@ -37,6 +52,10 @@ class BodyReader:
         self._names = types.keys()
         self._files = signature.files
         self._single = frozenset(name for name in self._files if is_file(types[name]))
+        kinds = {name: kind_in(types[name]) for name in self._files}
+        self._by_type = frozenset(
+            n for n, kind in kinds.items() if kind is not None and kind.by_type
+        )
         self._raw = next(iter(self._files)) if signature.raw_body else None
         self._texts = TextReader(types, signature.texts)
         self._only = signature.only_raw_body
@@ -45,8 +64,8 @@ class BodyReader:
         """Return whether a body is the value of the only parameter, as it is."""
         return self._only and not query and not is_form(content_type)
 
-    def compose(self, body: bytes, content_type: bytes, query: bytes) -> tuple[bytes, Format]:
-        """Return a body with all arguments, and its format.
+    def compose(self, body: bytes, content_type: bytes, query: bytes) -> ComposedBody:
+        """Return a body with all arguments.
 
         Args:
             body: a file, or a form.
@@ -57,15 +76,29 @@ class BodyReader:
             MalformedBody: it is no form.
             InvalidArguments: an argument is given twice, or cannot be read.
         """
+        files = ReceivedFiles()
         arguments = (
-            self._form(read_form(body, content_type))
+            self._form(read_form(body, content_type), files)
             if is_form(content_type)
-            else self._beside(body, query)
+            else self._beside(body, content_type, query, files)
         )
+        return self._composed(arguments, files)
+
+    def compose_file(self, name: str, body: bytes, content_type: bytes) -> ComposedBody:
+        """Return a body with one argument, which is a file."""
+        files = ReceivedFiles()
+        return self._composed(
+            {name: self._file(name, body, media_type(content_type), files)}, files
+        )
+
+    def _composed(self, arguments: dict[str, object], files: ReceivedFiles) -> ComposedBody:
         try:
-            return msgspec.msgpack.encode(arguments), Format.MSGPACK
+            return ComposedBody(msgspec.msgpack.encode(arguments), Format.MSGPACK, files or None)
         except OverflowError:  # it has an integer beyond 64 bits: then the files are base64
-            return msgspec.json.encode(arguments), Format.JSON
+            if files:
+                said = "a number beyond 64 bits cannot be sent beside such a file: send it as text"
+                raise refusal(self._where, [problem([], said, "value_error")]) from None
+            return ComposedBody(msgspec.json.encode(arguments), Format.JSON, None)
 
     def read_query(self, query: bytes) -> dict[str, object]:
         """Return the arguments in the query of a URL.
@@ -78,33 +111,44 @@ class BodyReader:
             values.setdefault(name, []).append(value)
         return {name: self._read(name, said) for name, said in values.items()}
 
-    def _beside(self, body: bytes, query: bytes) -> dict[str, object]:
+    def _beside(
+        self, body: bytes, content_type: bytes, query: bytes, files: ReceivedFiles
+    ) -> dict[str, object]:
         assert self._raw is not None
         arguments = self.read_query(query)
         if self._raw in arguments:
             raise self._twice(self._raw)
-        return {self._raw: body, **arguments}
+        return {
+            self._raw: self._file(self._raw, body, media_type(content_type), files),
+            **arguments,
+        }
 
-    def _form(self, parts: list[FormPart]) -> dict[str, object]:
+    def _file(self, name: str, data: bytes, media_type: str, files: ReceivedFiles) -> object:
+        """Return what stands for a file among the arguments: itself, or a reference to it."""
+        return files.add(ReceivedFile(data, media_type)) if name in self._by_type else data
+
+    def _form(self, parts: list[FormPart], files: ReceivedFiles) -> dict[str, object]:
         self._check_text(parts)
         by_name: dict[str, list[FormPart]] = {}
         for part in parts:
             by_name.setdefault(part.name, []).append(part)
-        return {name: self._of_parts(name, same) for name, same in by_name.items()}
+        return {name: self._of_parts(name, same, files) for name, same in by_name.items()}
 
-    def _of_parts(self, name: str, parts: list[FormPart]) -> object:
+    def _of_parts(self, name: str, parts: list[FormPart], files: ReceivedFiles) -> object:
         if name not in self._names:
             return None  # whatever is in it: the refusal names the parameters that there are
         if len(parts) > 1 and not self._texts.takes_many(name):
             raise self._twice(name)
         if name in self._files and any(map(_is_raw, parts)):
-            if name in self._single:
-                return parts[0].content
-            return [part.content for part in parts]
+            found = [
+                self._file(name, part.content, part.content_type.decode("latin-1"), files)
+                for part in parts
+            ]
+            return found[0] if name in self._single else found
         if parts[0].content_type != _JSON:
             return self._read(name, [self._decoded(part) for part in parts])
-        found = [self._parsed(part) for part in parts]
-        return found[0] if len(parts) == 1 else found
+        parsed = [self._parsed(part) for part in parts]
+        return parsed[0] if len(parts) == 1 else parsed
 
     def _read(self, name: str, values: list[str]) -> object:
         if len(values) > 1 and not self._texts.takes_many(name):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from graphserve.wire.costs.bounds import IMAGE_FLOOR, IMAGE_MOST, IMAGE_TIMES
 from graphserve.wire.exceptions import Misfit
+from graphserve.wire.media import pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,16 +42,58 @@ _NUMBERS = {"I", "F"}
 _PLAIN = {"La": "LA", "RGBa": "RGBA"}  # modes that no file has, and which lead to nothing else
 
 
-def is_image(kind: object) -> bool:
-    """Return whether a class is Pillow's image; Pillow is not imported for it."""
-    pillow = sys.modules.get("PIL.Image")
-    return pillow is not None and kind is pillow.Image
-
-
 def is_image_value(value: object) -> TypeGuard[Image]:
     """Return whether a value is an image of Pillow's; Pillow is not imported for it."""
     pillow = sys.modules.get("PIL.Image")
     return pillow is not None and isinstance(value, pillow.Image)
+
+
+class Images:
+    """Pictures as a kind of value."""
+
+    received = ("image/*",)
+    offers = tuple(media_type.decode() for media_type in MEDIA_TYPES)
+    json_first = False
+    is_slow = True
+    by_type = False
+    mark = pixels.MARK
+    schema = {
+        "type": "string",
+        "contentEncoding": "base64",
+        "contentMediaType": "image/png",
+        "description": "An image, as base64.",
+    }
+
+    @staticmethod
+    def read(value: object) -> Image:
+        """Return the picture in what a client sent."""
+        return from_public(value)
+
+    @staticmethod
+    def write(value: object, media_type: str) -> bytes:
+        """Return a picture as a file."""
+        return to_public(_checked(value), media_type.encode())
+
+    @staticmethod
+    def plain(value: object) -> bytes:
+        """Return a picture as PNG, which is base64 in JSON."""
+        return to_public(_checked(value))
+
+    @staticmethod
+    def pack(value: object) -> tuple[bytes, pixels.Pixels]:
+        """Return a picture as a header and its pixels."""
+        return pixels.pack(_checked(value))
+
+    @staticmethod
+    def unpack(header: memoryview, payload: memoryview | None = None) -> Image:
+        """Return the picture that these are of."""
+        return pixels.unpack(header, payload)
+
+
+def _checked(value: object) -> Image:
+    if is_image_value(value):
+        return value
+    raise TypeError(f"Expected an image, got `{type(value).__name__}`")
 
 
 def from_public(value: object) -> Image:

@@ -1,48 +1,144 @@
-"""Tells which types are files: what a client may send as the body itself, or as a part of a form.
+"""The table of kinds: of each kind of value that is no JSON, how it comes in and goes out by
+itself, what stands for it in JSON, and how it travels between services.
 
-Runs where classes are read.
+Runs where classes are read, and in workers.
 """
 
 from __future__ import annotations
 
-import types
-import typing
+from collections.abc import Mapping
+from typing import Protocol
 
-from graphserve.wire import type_hints
-from graphserve.wire.media import images
-from graphserve.wire.type_hints import Hint
-
-
-def is_file(hint: Hint) -> bool:
-    """Return whether a value of this type is one file; None may stand in its place."""
-    hint = without_none(hint)
-    return hint is bytes or images.is_image(hint)
+from graphserve.wire.media.classes import name_of_kind
+from graphserve.wire.media.images import Images
+from graphserve.wire.media.octets import Octets
 
 
-def is_slow(hint: Hint) -> bool:
-    """Return whether reading or writing a value of this type for a client takes so long that it is
-    done in a thread.
+class BufferSource(Protocol):
+    """Writes itself where it is told to: what is large, and lies nowhere as the bytes that are
+    sent.
+
+    `nbytes` is how many bytes it has.
     """
-    return type_hints.contains(hint, "image")
+
+    nbytes: int
+
+    def write_into(self, memory: memoryview) -> None:
+        """Write it into memory of as many bytes."""
 
 
-def is_file_list(hint: Hint) -> bool:
-    """Return whether a value of this type is a list of files."""
-    part = type_hints.take_apart(without_none(hint))
-    return is_any_length(part) and is_file(part.items[0].hint)
+class MediaKind(Protocol):
+    """One kind of value that a client may send and get as a file."""
+
+    @property
+    def received(self) -> tuple[str, ...]:
+        """Return the media types, or ranges of them, that OpenAPI names for a body, or a part of a
+        form, that is such a file.
+        """
+        ...
+
+    @property
+    def offers(self) -> tuple[str, ...]:
+        """Return the media types that a result can be sent as, the one that is preferred first."""
+        ...
+
+    @property
+    def json_first(self) -> bool:
+        """Return whether a client that says nothing of it gets JSON, and not the first offer."""
+        ...
+
+    @property
+    def is_slow(self) -> bool:
+        """Return whether reading or writing one takes so long that it is done in a thread."""
+        ...
+
+    @property
+    def by_type(self) -> bool:
+        """Return whether `read` is given a `ReceivedFile`, which has the media type, in place of
+        its bytes.
+        """
+        ...
+
+    def read(self, value: object) -> object:
+        """Return the value that a client sent: in the bytes of a file (a `ReceivedFile`, if
+        `by_type`), or in what JSON or msgpack has in its place.
+
+        Raises:
+            Misfit: it is none, or would cost too much.
+        """
+        ...
+
+    def write(self, value: object, media_type: str) -> bytes:
+        """Return a value as a file of one of the media types that are offered.
+
+        Raises:
+            TypeError: it cannot be written so.
+        """
+        ...
+
+    @property
+    def schema(self) -> Mapping[str, object]:
+        """Return the schema of what stands for it in JSON."""
+        ...
 
 
-def is_any_length(part: type_hints.Part) -> bool:
-    """Return whether a part is a list, or another collection of any number of items."""
-    return part.kind == "list" and bool(part.items)
+class PackedKind(MediaKind, Protocol):
+    """A kind that only we know how to send: in JSON, in msgpack and between services."""
+
+    def plain(self, value: object) -> object:
+        """Return what everybody gets in place of a value, in JSON and in msgpack.
+
+        Raises:
+            TypeError: it cannot be sent.
+        """
+        ...
+
+    @property
+    def mark(self) -> int:
+        """Return the first byte of its headers: from 0xF0 on, where no header of an array begins
+        so, and each kind has its own.
+        """
+        ...
+
+    def pack(self, value: object) -> tuple[bytes, memoryview | BufferSource]:
+        """Return a value as a header and a payload, for another service: the payload may travel by
+        shared memory.
+
+        Raises:
+            Misfit: it cannot be sent.
+        """
+        ...
+
+    def unpack(self, header: memoryview, payload: memoryview | None = None) -> object:
+        """Return the value that `pack` has made these of.
+
+        Args:
+            header: what it begins with.
+            payload: None: it is behind the header.
+
+        Raises:
+            Misfit: they are no such value.
+        """
+        ...
 
 
-def without_none(hint: Hint) -> Hint:
-    """Return what a hint says beside None, without its wrappers; the hint itself if that is more
-    than one type.
-    """
-    hint, _ = type_hints.unwrap(hint)
-    if type_hints.origin_of(hint) not in (typing.Union, types.UnionType):
-        return hint
-    members = [each for each in typing.get_args(hint) if each is not type(None)]
-    return type_hints.unwrap(members[0])[0] if len(members) == 1 else hint
+PACKED: Mapping[str, PackedKind] = {"image": Images()}
+KINDS: Mapping[str, MediaKind] = {"bytes": Octets(), **PACKED}
+_BY_MARK = {kind.mark: kind for kind in PACKED.values()}
+_LEAST_MARK = 0xF0
+
+
+def kind_of_value(value: object) -> PackedKind | None:
+    """Return the kind that a value is of, if only we know how to send it."""
+    name = name_of_kind(value)
+    return None if name is None else PACKED[name]
+
+
+def is_packed(header: memoryview) -> bool:
+    """Return whether a header is of one of these kinds, and not of an array."""
+    return header.nbytes > 0 and header[0] >= _LEAST_MARK
+
+
+def kind_of_header(header: memoryview) -> PackedKind | None:
+    """Return the kind whose header this is."""
+    return _BY_MARK.get(header[0]) if is_packed(header) else None

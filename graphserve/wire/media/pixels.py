@@ -160,11 +160,6 @@ def unpack(data: memoryview, place: memoryview | None = None) -> Image:
     return image
 
 
-def is_packed(header: memoryview) -> bool:
-    """Return whether a header is of a picture, and not of an array."""
-    return header.nbytes > 0 and header[0] == MARK
-
-
 def keep_in_one_piece() -> None:
     """Have Pillow allocate each picture in one piece, as its users of Arrow do: only then it can be
     copied as a whole.

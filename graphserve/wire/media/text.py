@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from graphserve.wire import type_hints
-from graphserve.wire.media.kinds import is_any_length, without_none
+from graphserve.wire.media.files import is_any_length, without_none
 
 
 class TextReader:

@@ -17,10 +17,10 @@ from graphserve.system import own_json
 from graphserve.wire import type_hints
 from graphserve.wire.extensions import json_hook
 from graphserve.wire.formats import PROBLEM, Format, StreamFormat
-from graphserve.wire.media import images
-from graphserve.wire.media.kinds import is_file
+from graphserve.wire.media.files import is_file, kind_in, kind_of
 from graphserve.wire.openapi.schemas import COMPONENTS, Json, Schemas
 from graphserve.wire.signature import Parameter, Signature
+from graphserve.wire.type_hints import Hint
 
 _ERRORS = {
     400: "The body is not what its content type claims.",
@@ -87,17 +87,12 @@ _MSGPACK = Format.MSGPACK.value.decode()
 _RAW = Format.RAW.value.decode()
 _NDJSON = StreamFormat.NDJSON.value.decode()
 _EVENTS = StreamFormat.EVENTS.value.decode()
-# (`format` is how generators of clients know it from text; OpenAPI 3.1 says it with
-# `contentMediaType`.)
-_BINARY: Json = {"schema": {"type": "string", "format": "binary", "contentMediaType": _RAW}}
 _FORM = "multipart/form-data"
 _PLAIN = frozenset({"string", "integer", "number", "boolean"})  # the types that text can be
 _BESIDE = (
     "A body of any other content type is `{name}` itself; the other arguments are in the query"
     " then."
 )
-_ANY_IMAGE = "image/*"
-_IMAGE_FILE: Json = {"type": "string", "format": "binary", "contentMediaType": _ANY_IMAGE}
 
 
 def document(
@@ -198,7 +193,8 @@ def _request(
         return in_url_said
     if signature.input_stream:
         # Any type is taken; generators of clients know only this one.
-        body: Json = {"required": True, "content": {_RAW: _BINARY, "*/*": _BINARY}}
+        file = {"schema": _file(_RAW)}
+        body: Json = {"required": True, "content": {_RAW: file, "*/*": file}}
         return {"requestBody": body, **in_url_said}
     in_body = [p for p in signature.parameters if not _is_in_url(p.name, signature, method)]
     if signature.body is not None:
@@ -221,10 +217,8 @@ def _request(
         (name,) = signature.files
         if set(required) <= {name}:
             (hint,) = [p.type for p in signature.parameters if p.name == name]
-            if type_hints.contains(hint, "image"):
-                content |= {_ANY_IMAGE: {"schema": _IMAGE_FILE}}
-            else:
-                content |= {_RAW: _BINARY}  # as any other type that is none of these
+            # (of bytes: as any other type that is none of these)
+            content |= {each: {"schema": _file(each)} for each in _received(hint)}
         if len(in_body) > 1:
             said["description"] = _BESIDE.format(name=name)
     alone = signature.raw_body and [p.type for p in in_body] == [bytes]
@@ -246,8 +240,7 @@ def _form(signature: Signature, parameters: Sequence[Parameter], schema: Json) -
             if said.get("type") not in _PLAIN:
                 encoding[parameter.name] = {"contentType": _JSON}
             continue
-        is_image = type_hints.contains(parameter.type, "image")
-        file = _IMAGE_FILE if is_image else _BINARY["schema"]
+        file = _file(*_received(parameter.type))
         if not is_file(parameter.type):
             file = {"type": "array", "items": file}
         properties[parameter.name] = file | kept
@@ -311,14 +304,24 @@ def _result(signature: Signature, schemas: Schemas) -> Json:
     if signature.stream:
         return {_NDJSON: {"schema": _lines(schema)}, _EVENTS: {"schema": _events(schema)}}
     content: Json = {_JSON: {"schema": schema}, _MSGPACK: {"schema": schema}}
-    result = type_hints.unwrap(signature.result)[0]
-    if result is bytes:
-        content |= {_RAW: _BINARY}
-    if images.is_image(result):
-        file = {"type": "string", "format": "binary"}
-        for media_type in map(bytes.decode, images.MEDIA_TYPES):
-            content |= {media_type: {"schema": {**file, "contentMediaType": media_type}}}
+    kind = kind_of(signature.result)
+    if kind is not None and type_hints.take_apart(signature.result).kind != "union":
+        content |= {each: {"schema": _file(each)} for each in kind.offers}
     return content
+
+
+def _received(hint: Hint) -> tuple[str, ...]:
+    """Return what a file of this type, or of a list of them, may be."""
+    kind = kind_in(hint)
+    return kind.received if kind is not None else ()
+
+
+def _file(*media_types: str) -> Json:
+    """Return the schema of a file of one of these types."""
+    # (`format` is how generators of clients know it from text; OpenAPI 3.1 says it with
+    # `contentMediaType`.)
+    said = {"contentMediaType": media_types[0]} if len(media_types) == 1 else {}
+    return {"type": "string", "format": "binary", **said}
 
 
 def _lines(item: Json) -> Json:

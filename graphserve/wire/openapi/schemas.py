@@ -12,7 +12,8 @@ import msgspec
 
 from graphserve.system import own_json
 from graphserve.wire import arrays, pydantic_models, type_hints
-from graphserve.wire.media import images
+from graphserve.wire.media.classes import kind_of_class
+from graphserve.wire.media.kinds import PACKED
 from graphserve.wire.openapi.time_formats import add_formats
 from graphserve.wire.signature import uses_adapter
 from graphserve.wire.type_hints import Hint
@@ -21,12 +22,6 @@ Json = dict[str, Any]  # an object of JSON; msgspec and pydantic have this type 
 
 COMPONENTS = "#/components/schemas/"  # in front of the name of a component that is referred to
 _TEMPLATE = COMPONENTS + "{name}"
-_IMAGE: Json = {
-    "type": "string",
-    "contentEncoding": "base64",
-    "contentMediaType": "image/png",
-    "description": "An image, as base64.",
-}
 _TYPES_OF_KINDS = {
     "b": "boolean",
     "i": "integer",
@@ -65,8 +60,8 @@ class Schemas:
             return array_schema(arrays.demand(kind, ()))
         if type_hints.is_scalar(origin):
             return array_schema(arrays.demand(None, (arrays.Array(origin.__name__, ()),)))
-        if images.is_image(origin):
-            return _IMAGE
+        if isinstance(origin, type) and (kind_name := kind_of_class(origin)) is not None:
+            return dict(PACKED[kind_name].schema)
         return (
             self._of_model(kind, output)
             if type_hints.is_model(origin)

@@ -144,8 +144,8 @@ def read_arguments(
         if format is _RAW and not api.bodies.is_plain(media_type, query):
             if is_form(media_type) and not is_installed():
                 raise HttpProblem(415, NO_FORMS)
-            body, format = api.bodies.compose(body, media_type, query)
-        elif format is _BY_URL and is_form(inner_type(body)) and not is_installed():
+            return api.arguments.decode(*api.bodies.compose(body, media_type, query))
+        if format is _BY_URL and is_form(inner_type(body)) and not is_installed():
             raise HttpProblem(415, NO_FORMS)
         return api.arguments.decode(body, format, fetch)
     except MalformedBody as exc:

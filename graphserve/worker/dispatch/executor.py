@@ -30,7 +30,7 @@ from graphserve.system.worker_pages import DEADLINE, EXECUTING
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec, accept_format
 from graphserve.wire.media.answers import Accepts, accepts_of
 from graphserve.wire.media.bodies import BodyReader
-from graphserve.wire.media.kinds import is_slow
+from graphserve.wire.media.files import is_slow
 from graphserve.wire.signature import Signature
 from graphserve.worker.dispatch import endings
 from graphserve.worker.dispatch.load import LatencyEstimate, LoopLagLimit

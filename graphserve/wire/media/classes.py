@@ -1,0 +1,37 @@
+"""Names the classes of libraries whose values are no JSON, and of which each has a kind of its own
+in `kinds`. No library is imported for it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal
+
+KindName = Literal["image"]
+
+# by the package and the name of the class
+_KINDS: dict[str, KindName] = {"PIL.Image": "image"}
+NAMES: frozenset[str] = frozenset(_KINDS.values())
+
+
+def kind_of_class(cls: type) -> KindName | None:
+    """Return the kind of value that a class is declared for; none is for a class derived from
+    it.
+    """
+    return _KINDS.get(_key(cls))
+
+
+def name_of_kind(value: object) -> KindName | None:
+    """Return the kind that a value is of."""
+    # (mypy does not see that a class can be hashed)
+    return _of_instances(type(value))  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=1024)
+def _of_instances(cls: type) -> KindName | None:
+    found = (_KINDS.get(_key(base)) for base in cls.__mro__)
+    return next((name for name in found if name is not None), None)
+
+
+def _key(cls: type) -> str:
+    return f"{cls.__module__.partition('.')[0]}.{cls.__name__}"

@@ -1,0 +1,67 @@
+"""Tells which parameters and results are files: what a client may send as the body itself, or as a
+part of a form, and get as an answer.
+
+Runs where classes are read.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+
+from graphserve.wire import type_hints
+from graphserve.wire.media.kinds import KINDS, MediaKind
+from graphserve.wire.type_hints import Hint
+
+
+def kind_of(hint: Hint) -> MediaKind | None:
+    """Return the kind of value that a type is of, if a value of it is one file; None may stand in
+    its place.
+    """
+    part = type_hints.take_apart(without_none(hint))
+    if part.kind == "bytes" and part.hint is not bytes:
+        return None
+    return KINDS.get(part.kind)
+
+
+def is_file(hint: Hint) -> bool:
+    """Return whether a value of this type is one file; None may stand in its place."""
+    return kind_of(hint) is not None
+
+
+def kind_in(hint: Hint) -> MediaKind | None:
+    """Return the kind of value that a type is of, or that its items are of, if it is a list."""
+    if (kind := kind_of(hint)) is not None:
+        return kind
+    part = type_hints.take_apart(without_none(hint))
+    return kind_of(part.items[0].hint) if is_any_length(part) else None
+
+
+def is_slow(hint: Hint) -> bool:
+    """Return whether reading or writing a value of this type for a client takes so long that it is
+    done in a thread.
+    """
+    found = (KINDS.get(part.kind) for part in type_hints.walk(hint))
+    return any(kind is not None and kind.is_slow for kind in found)
+
+
+def is_file_list(hint: Hint) -> bool:
+    """Return whether a value of this type is a list of files."""
+    part = type_hints.take_apart(without_none(hint))
+    return is_any_length(part) and is_file(part.items[0].hint)
+
+
+def is_any_length(part: type_hints.Part) -> bool:
+    """Return whether a part is a list, or another collection of any number of items."""
+    return part.kind == "list" and bool(part.items)
+
+
+def without_none(hint: Hint) -> Hint:
+    """Return what a hint says beside None, without its wrappers; the hint itself if that is more
+    than one type.
+    """
+    hint, _ = type_hints.unwrap(hint)
+    if type_hints.origin_of(hint) not in (typing.Union, types.UnionType):
+        return hint
+    members = [each for each in typing.get_args(hint) if each is not type(None)]
+    return type_hints.unwrap(members[0])[0] if len(members) == 1 else hint
