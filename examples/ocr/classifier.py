@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from model import Image, Model
+from model import Model, Pixels
 
 from graphserve import Batch, api, service
 
@@ -21,7 +21,7 @@ class Classifier:
         self.model = Model("ch_ppocr_mobile_v2.0_cls_mobile.onnx")
 
     @api(batch=Batch(max_size=32, max_wait=0.002), idempotent=True)
-    def upside_down(self, crops: list[Image]) -> list[bool]:
+    def upside_down(self, crops: list[Pixels]) -> list[bool]:
         """Tell which lines are upside down.
 
         Args:
@@ -35,7 +35,7 @@ class Classifier:
         return [bool(turned >= CERTAIN) for turned in probability[:, 1]]
 
 
-def fitted(crop: Image) -> Image:
+def fitted(crop: Pixels) -> Pixels:
     """The beginning of a crop at the model's height, padded to its width: shape (48, 192, 3)."""
     beginning = crop[:, : crop.shape[0] * WIDTH // HEIGHT]
     width = max(1, round(beginning.shape[1] * HEIGHT / beginning.shape[0]))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import cv2
 import numpy as np
-from model import Image, Model
+from model import Model, Pixels
 
 from graphserve import Array, api, service
 
@@ -30,7 +30,7 @@ class Detector:
         self.model = Model("PP-OCRv6_det_small.onnx")
 
     @api(idempotent=True)
-    def detect(self, image: Image) -> Boxes:
+    def detect(self, image: Pixels) -> Boxes:
         """Find the lines of text.
 
         Args:
@@ -44,7 +44,7 @@ class Detector:
         return regions(self.model(padded(image, scale))[0, 0]) / np.float32(scale)
 
 
-def padded(image: Image, scale: float) -> np.ndarray:
+def padded(image: Pixels, scale: float) -> np.ndarray:
     """`image` scaled, and grown at the right and the bottom to what the model takes: shape (1, h,
     w, 3).
     """

@@ -9,7 +9,7 @@ import math
 import cv2
 import numpy as np
 from detector import Boxes
-from model import Image
+from model import Pixels
 
 # height / width from which a box holds a line that runs up or down, and not one wide letter
 STANDING = 1.5
@@ -29,7 +29,7 @@ def turned_over(boxes: Boxes, which: list[bool]) -> Boxes:
     return np.where(np.array(which)[:, np.newaxis, np.newaxis], np.roll(boxes, 2, axis=1), boxes)
 
 
-def cut(page: Image, box: np.ndarray) -> Image:
+def cut(page: Pixels, box: np.ndarray) -> Pixels:
     """What is in a box, shape (4, 2), made level: the first corner becomes the top left one."""
     width, height = (max(1, round(float(side))) for side in sides(box))
     level = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)

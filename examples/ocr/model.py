@@ -13,7 +13,7 @@ import onnxruntime as ort
 
 from graphserve import Array
 
-Image = Annotated[np.ndarray, Array(dtype="uint8", shape=(None, None, 3))]
+Pixels = Annotated[np.ndarray, Array(dtype="uint8", shape=(None, None, 3))]
 """Pixels: height x width x (blue, green, red)."""
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from model import Image, Model
+from model import Model, Pixels
 
 from graphserve import Batch, api, service
 
@@ -38,7 +38,7 @@ class Recognizer:
         self.alphabet = np.array(["", *self.model.metadata["character"].split("\n"), " "])
 
     @api(batch=Batch(max_size=8, max_wait=0.002), idempotent=True)
-    def read(self, crops: list[Image]) -> list[Reading]:
+    def read(self, crops: list[Pixels]) -> list[Reading]:
         """Read lines of text.
 
         Args:
@@ -65,7 +65,7 @@ class Recognizer:
         return Reading("".join(self.alphabet[best[kept]]), float(score))
 
 
-def fitted(crop: Image) -> Image:
+def fitted(crop: Pixels) -> Pixels:
     """A crop at the model's height, padded to a multiple of `STEP`: shape (48, width, 3)."""
     width = max(1, round(crop.shape[1] * HEIGHT / crop.shape[0]))
     line = cv2.resize(crop, (width, HEIGHT))

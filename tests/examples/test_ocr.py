@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import queue
 import re
@@ -19,6 +20,7 @@ from typing import IO, Any
 
 import httpx
 import pytest
+from PIL import ExifTags, Image
 
 if missing := [
     name for name in ("cv2", "onnxruntime", "rapidocr") if importlib.util.find_spec(name) is None
@@ -27,18 +29,20 @@ if missing := [
 
 ROOT = Path(__file__).parents[2]
 OCR = ROOT / "examples" / "ocr"
+README = (OCR / "README.md").read_text()
 EXPECTED: dict[str, list[str]] = json.loads((OCR / "expected.json").read_text())
 START, STOP = 60.0, 30.0  # seconds that the graph may take
 ONE_PROCESS = """
 import asyncio, json
 from pathlib import Path
 from app import Gateway
+from PIL import Image
 from graphserve import local
 
 async def main():
     async with local(Gateway) as gateway:
         return {
-            file.name: [line.text for line in await gateway.ocr(file.read_bytes())] for file in Path("images").iterdir()
+            file.name: [line.text for line in await gateway.ocr(Image.open(file))] for file in Path("images").iterdir()
         }
 
 print(json.dumps(asyncio.run(main())))
@@ -64,9 +68,7 @@ def url() -> Iterator[str]:
 
 def documented(start: str) -> list[str]:
     """The README's command that begins with `start`."""
-    found = next(
-        line for line in (OCR / "README.md").read_text().splitlines() if line.startswith(start)
-    )
+    found = next(line for line in README.splitlines() if line.startswith(start))
     return shlex.split(found)
 
 
@@ -128,8 +130,8 @@ def test_every_sample_image_is_expected() -> None:
 @pytest.mark.slow
 def test_the_readme_shows_the_answer(url: str) -> None:
     curl = documented("curl")
-    image = next(word for word in curl if word.startswith("@"))[1:]
-    shown = re.search(r"^\[\n.*?^\]$", (OCR / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    image = next(word for word in curl if "=@" in word).partition("@")[2]
+    shown = re.search(r"^\[\n.*?^\]$", README, re.DOTALL | re.MULTILINE)
     assert shown is not None
     assert read(url, (ROOT / image).read_bytes()).json() == close_to(json.loads(shown[0]))
 
@@ -161,20 +163,46 @@ def test_many_callers_get_each_their_own_answer(url: str) -> None:
 )
 def test_what_is_no_image_is_refused(url: str, body: bytes) -> None:
     answer = read(url, body)
-    assert answer.status_code == 415
+    assert answer.status_code == 422
     assert answer.headers["Content-Type"] == "application/problem+json"
-    assert answer.json()["title"] == "Not An Image"
+    assert answer.json()["errors"][0]["loc"] == ["image"]
 
 
 @pytest.mark.slow
 def test_an_image_of_too_many_pixels_is_refused(url: str) -> None:
-    import cv2
-    import numpy as np
+    file = io.BytesIO()
+    Image.new("1", (8000, 8000)).save(file, "PNG")
+    answer = read(url, file.getvalue())
+    assert answer.status_code == 422
+    assert "pixels" in answer.json()["detail"]
 
-    file = cv2.imencode(".png", np.zeros((8000, 8000), np.uint8))[1].tobytes()
-    answer = read(url, file)
-    assert answer.status_code == 413
-    assert "50,000,000 pixels" in answer.json()["detail"]
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", [line for line in README.splitlines() if "/annotate" in line])
+def test_what_is_written_beside_an_image_says_the_same(url: str, line: str, tmp_path: Path) -> None:
+    curl = shlex.split(line.replace("http://127.0.0.1:8000", url))
+    name = next(word for word in curl if "=@" in word).rpartition("/")[2]
+    curl[-1] = str(tmp_path / curl[-1])
+    subprocess.run([*curl, "--silent"], cwd=ROOT, check=True, timeout=60)
+    with Image.open(curl[-1]) as drawn, Image.open(OCR / "images" / name) as image:
+        assert drawn.format == {".png": "PNG", ".jpg": "JPEG"}[Path(curl[-1]).suffix]
+        assert drawn.size == (2 * image.width, image.height)
+        beside = io.BytesIO()
+        drawn.crop((image.width, 0, *drawn.size)).save(beside, "PNG")
+    assert texts(read(url, beside.getvalue())) == EXPECTED[name]
+
+
+@pytest.mark.slow
+def test_an_image_is_turned_as_the_camera_was_held(url: str) -> None:
+    with Image.open(OCR / "images" / "receipt.png") as image:
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = 6  # held upright, its sensor lay on its side
+        file = io.BytesIO()
+        image.convert("RGB").rotate(90, expand=True).save(file, "JPEG", exif=exif, quality=95)
+        lines = read(url, file.getvalue()).json()
+        assert [line["text"] for line in lines] == EXPECTED["receipt.png"]
+        (x, y), (right, _), *_ = lines[0]["box"]
+        assert 0 < x < right < image.width and 0 < y < image.height / 4
 
 
 @pytest.mark.slow

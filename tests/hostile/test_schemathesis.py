@@ -38,7 +38,7 @@ TARGETS = {
     **{f"ported/{name}": f"{name}.py:Gateway" for name in PORTED},
 }
 # what they say to bytes that are no file of their kind
-FILES = {"ocr": ["413", "415"], "ported/pictures": ["422"]}
+FILES = {"ocr": ["422"], "ported/pictures": ["422"]}
 # by the examples' own code, with no named status
 RAISED = {"diamond": {"/report": {404: "There is no such fruit."}}}
 
